@@ -1,0 +1,63 @@
+# On a machine with Python, git and make: `make demo` and `make test`; `make help` lists the rest.
+SHELL := bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL: # two targets must not install into .venv at once
+
+PYTHON ?=
+WORKERS ?= auto
+ARGS ?=
+# A part of the tests cannot cover all of the library.
+MIN_COVERAGE ?= $(if $(ARGS),0,90)
+export PYTHON
+
+VENV_PYTHON := .venv/bin/python
+INSTALLED := .venv/.installed
+INSTALLED_DEV := .venv/.installed-dev
+REQUIREMENTS := requirements/requirements.txt requirements/constraints.txt
+SCRIPTS := $(wildcard bin/*.sh bin/*/*.sh) .ci/run
+# One thread per process: the test workers already fill the cores.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: help demo test test-slow lint format benchmark setup clean
+
+help: ## List the targets and settings
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.12        interpreter to create .venv with (default: found on the path)"
+	@echo "  ARGS='tests/test_x.py'   arguments for pytest, in test and test-slow"
+	@echo "  WORKERS=4                processes that run the tests (default: one per core, at most 8)"
+
+demo: $(INSTALLED) ## Install if needed, then run the demo: Banana and digits, minutes on a CPU
+	@bash bin/demo.sh
+
+test: $(INSTALLED_DEV) ## Install if needed, then run the quick tests with coverage of lossyless/
+	$(ONE_THREAD) $(VENV_PYTHON) -m pytest -n $(WORKERS) --maxprocesses 8 \
+		--cov=lossyless --cov-report=term --cov-fail-under=$(MIN_COVERAGE) $(ARGS)
+
+test-slow: $(INSTALLED_DEV) ## Run the tests marked slow, one at a time
+	$(ONE_THREAD) $(VENV_PYTHON) -m pytest -m slow $(ARGS)
+
+lint: $(INSTALLED_DEV) ## Check the code (ruff) and the shell scripts (shellcheck)
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	.venv/bin/shellcheck --external-sources --source-path=SCRIPTDIR:. $(SCRIPTS)
+
+format: $(INSTALLED_DEV) ## Format the code and repair what ruff can repair
+	$(VENV_PYTHON) -m ruff check --fix-only .
+	$(VENV_PYTHON) -m ruff format .
+
+benchmark: $(INSTALLED) ## Measure data, training and coding speed against their references
+	@bash bin/benchmark.sh
+
+setup: $(INSTALLED) ## Only create .venv and install
+
+clean: ## Remove caches and build leftovers; results, data and .venv stay
+	find . \( -name .venv -o -name .git -o -path ./results -o -path ./data \) -prune -o \
+		-type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	rm -rf .pytest_cache .ruff_cache .coverage .coverage.* htmlcov build dist *.egg-info
+
+$(INSTALLED): $(REQUIREMENTS)
+	@bash bin/setup.sh
+
+$(INSTALLED_DEV): $(REQUIREMENTS) requirements/dev.txt
+	@bash bin/setup.sh --dev

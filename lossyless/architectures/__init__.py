@@ -1,0 +1,27 @@
+"""Networks, all with one contract: `Architecture(in_shape, out_shape, **options)`.
+
+`in_shape` and `out_shape` are shapes of one example, so the same class serves as encoder,
+decoder, online evaluator or predictor: what it is follows from the shapes it is given. An
+experiment chooses an architecture and its options; the place where it is used gives the shapes.
+
+To add one: write the class, name it in `ARCHITECTURES`, add `conf/architecture/<name>.yaml`.
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from lossyless.architectures.cnn import CNN, CNNDecoder
+from lossyless.architectures.mlp import MLP, Identity, Linear
+
+Architecture = Callable[..., nn.Module]
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "identity": Identity,
+    "linear": Linear,
+    "mlp": MLP,
+    "cnn": CNN,
+    "cnn_decoder": CNNDecoder,
+}
+
+__all__ = ["ARCHITECTURES", "Architecture", "CNN", "CNNDecoder", "Identity", "Linear", "MLP"]

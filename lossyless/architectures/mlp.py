@@ -1,0 +1,89 @@
+"""Fully connected networks between examples of any shape."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+Shape = Sequence[int]
+
+
+def activation_named(name: str) -> nn.Module:
+    """The activation `torch.nn.<name>`, e.g. "ReLU" or "Softplus"."""
+    activation = getattr(nn, name, None)
+    if activation is None:
+        raise ValueError(f"unknown activation {name!r}: torch.nn has no module of that name")
+    return activation()
+
+
+class Identity(nn.Identity):
+    """z = x. Needs `in_shape == out_shape`."""
+
+    def __init__(self, in_shape: Shape, out_shape: Shape):
+        super().__init__()
+        if tuple(in_shape) != tuple(out_shape):
+            raise ValueError(
+                f"the identity keeps shapes, but in_shape={tuple(in_shape)} and "
+                f"out_shape={tuple(out_shape)}: use another architecture or equal shapes"
+            )
+
+
+class Linear(nn.Module):
+    """One affine map from all inputs to all outputs."""
+
+    def __init__(self, in_shape: Shape, out_shape: Shape):
+        super().__init__()
+        self.out_shape = tuple(out_shape)
+        self.linear = nn.Linear(math.prod(in_shape), math.prod(out_shape))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, *in_shape] -> [B, *out_shape]
+        return self.linear(x.flatten(1)).unflatten(1, self.out_shape)
+
+
+class MLP(nn.Module):
+    """`n_hidden_layers` times (linear, normalisation, activation, dropout), then linear.
+
+    Parameters
+    ----------
+    in_shape, out_shape : sequence of int
+        Shapes of one example; inputs are flattened.
+    hid_dim : int
+        Units of every hidden layer.
+    n_hidden_layers : int
+    activation : str
+        Name in `torch.nn`.
+    is_batchnorm : bool
+        Batch normalisation before every activation.
+    dropout : float
+        Probability of dropping a hidden unit.
+    """
+
+    def __init__(
+        self,
+        in_shape: Shape,
+        out_shape: Shape,
+        hid_dim: int = 1024,
+        n_hidden_layers: int = 2,
+        activation: str = "ReLU",
+        is_batchnorm: bool = False,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.out_shape = tuple(out_shape)
+        layers: list[nn.Module] = []
+        width = math.prod(in_shape)
+        for _ in range(n_hidden_layers):
+            # the bias would be cancelled by the mean that batch normalisation subtracts
+            layers.append(nn.Linear(width, hid_dim, bias=not is_batchnorm))
+            if is_batchnorm:
+                layers.append(nn.BatchNorm1d(hid_dim))
+            layers.append(activation_named(activation))
+            if dropout > 0:
+                layers.append(nn.Dropout(dropout))
+            width = hid_dim
+        self.hidden = nn.Sequential(*layers)
+        self.out = nn.Linear(width, math.prod(out_shape))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, *in_shape] -> [B, *out_shape]
+        return self.out(self.hidden(torch.flatten(x, 1))).unflatten(1, self.out_shape)

@@ -1,0 +1,209 @@
+"""The sender: a learnable compressor, trained without labels."""
+
+import math
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from lossyless.batch import Batch
+from lossyless.distortions import DirectDistortion, Distortion
+from lossyless.distributions import CondDist
+from lossyless.optim import BetaAnnealer, PartOptimizer, configure_parts
+from lossyless.predictors import OnlineEvaluator
+from lossyless.rates import Rate
+from lossyless.tracking import LossTracker
+
+NATS_PER_BIT = math.log(2)
+
+
+class LearnableCompressor(pl.LightningModule):
+    """Encoder, bottleneck and distortion, trained for
+
+        loss = distortion / factor_beta_d + beta * factor_beta_r * rate          (nats)
+
+    with `beta` the weight of the rate: larger = fewer bits (1/beta of the paper). It is the
+    Lagrangian of the paper's rate-invariance trade-off, with rate and distortion bounded by
+    networks. Everything is logged in bits.
+
+        x [B, *shape] --p_ZlX--> z [B, z_dim] --rate--> z_hat [B, z_dim] --distortion--> [B]
+                                                          '--(detached)--> online probe
+
+    Parameters
+    ----------
+    p_ZlX : CondDist
+        The encoder.
+    rate : Rate
+        The bottleneck.
+    distortion : Distortion
+        What has to be kept.
+    optimizer : PartOptimizer
+        How encoder, rate and distortion are optimised.
+    beta : float
+    beta_anneal : "constant", "linear" or "geometric", see `BetaAnnealer`.
+    factor_beta_r, factor_beta_d : float
+        Bring different rates and distortions to a comparable size.
+    online : OnlineEvaluator, optional
+        Probe trained on the detached z_hat.
+    online_optimizer : PartOptimizer, optional
+        How the probe is optimised; needed with a probe.
+    is_reconstruct : bool
+        The receiver works on reconstructions rather than on z_hat; needs a direct distortion.
+    """
+
+    def __init__(
+        self,
+        p_ZlX: CondDist,
+        rate: Rate,
+        distortion: Distortion,
+        optimizer: PartOptimizer,
+        beta: float = 1.0,
+        beta_anneal: str = "linear",
+        factor_beta_r: float = 1.0,
+        factor_beta_d: float = 1.0,
+        online: OnlineEvaluator | None = None,
+        online_optimizer: PartOptimizer | None = None,
+        is_reconstruct: bool = False,
+    ):
+        super().__init__()
+        if is_reconstruct and not isinstance(distortion, DirectDistortion):
+            raise ValueError(
+                f"{type(distortion).__name__} has no decoder, so there are no reconstructions to "
+                "predict from: choose a direct distortion (VC, VIC) or featurizer=neural_feat"
+            )
+        if online is not None and online_optimizer is None:
+            raise ValueError("an online evaluator needs `online_optimizer`")
+        self.p_ZlX = p_ZlX
+        self.rate = rate
+        self.distortion = distortion
+        self.online = online
+        self.optimizer = optimizer
+        self.online_optimizer = online_optimizer
+        self.beta = beta
+        self.annealer = BetaAnnealer(beta, beta_anneal)
+        self.factor_beta_r = factor_beta_r
+        self.factor_beta_d = factor_beta_d
+        self.is_reconstruct = is_reconstruct
+        self.tracker = LossTracker("feat")
+
+    # --- sender and receiver
+
+    @property
+    def codec(self) -> str:
+        return self.rate.codec
+
+    def fingerprint(self) -> str:
+        return self.rate.fingerprint()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the receiver gets of x [B, *shape], without coding: z_hat or reconstructions."""
+        p_ZlX = self.p_ZlX(x)
+        z_hat, _, _ = self.rate(p_ZlX.rsample(), p_ZlX)
+        return self.receive(z_hat)
+
+    @torch.no_grad()
+    def represent(self, x: Tensor) -> Tensor:
+        """z [B, z_dim] of x [B, *shape], before quantisation: the sender's network."""
+        return self.p_ZlX(x).rsample().float()
+
+    def compress(self, z: Tensor) -> bytes:
+        """Code z [N, z_dim] in one stream of bytes."""
+        return self.rate.compress(z)
+
+    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
+        """z_hat [n_examples, z_dim] on the CPU. Raises `CodingError` on damage."""
+        return self.rate.decompress(payload, n_examples)
+
+    def receive(self, z_hat: Tensor) -> Tensor:
+        """What predictors work on: z_hat itself or its reconstruction [B, *shape]."""
+        return self.distortion.reconstruct(z_hat) if self.is_reconstruct else z_hat
+
+    @torch.no_grad()
+    def rates(self, x: Tensor) -> Tensor:
+        """What x [B, *shape] costs in theory: [B], nats."""
+        p_ZlX = self.p_ZlX(x)
+        _, rates, _ = self.rate(p_ZlX.rsample(), p_ZlX)
+        return rates
+
+    # --- training
+
+    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Rates, distortions and probe losses, [B] each in nats, and the means of all terms."""
+        n_examples = len(batch.x)
+        is_contrastive = self.distortion.needs == "positive"
+        x = torch.cat([batch.x, batch.aux]) if is_contrastive else batch.x
+        p_ZlX = self.p_ZlX(x)
+        z = p_ZlX.rsample()
+        z_hat, rates, logs = self.rate(z, p_ZlX)
+
+        kept = z if self._is_warming_up() else z_hat
+        if is_contrastive:
+            kept, target = kept.split(n_examples)
+            z_hat = z_hat[:n_examples]
+        else:
+            target = z if self.distortion.needs == "none" else batch.aux
+        distortions, distortion_logs = self.distortion(kept, target)
+
+        online_losses = torch.zeros_like(distortions)
+        metrics = {}
+        if self.online is not None:
+            online_losses, metrics = self.online.losses(z_hat, batch.y)
+        metrics |= self._in_bits(rates, distortions, logs) | distortion_logs
+        return rates, distortions, online_losses, metrics
+
+    def _is_warming_up(self) -> bool:
+        return self.training and self.current_epoch < self.rate.warmup_k_epoch
+
+    def _weighted(self, rate: Tensor, distortion: Tensor, beta: float) -> Tensor:
+        return distortion / self.factor_beta_d + beta * self.factor_beta_r * rate
+
+    def _in_bits(self, rates: Tensor, distortions: Tensor, logs: dict) -> dict[str, Tensor]:
+        rate, distortion = rates.mean().detach(), distortions.mean().detach()
+        nats = {
+            # of the final beta, so that epochs of an annealed run can be compared
+            "loss": self._weighted(rate, distortion, self.beta),
+            "rate": rate,
+            "distortion": distortion,
+            "ratedist": rate + distortion,
+            **logs,
+        }
+        return {name: value / NATS_PER_BIT for name, value in nats.items()}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        rates, distortions, online_losses, metrics = self._losses(batch)
+        self.tracker.add(self, "train", metrics, batch_size=len(batch.x))
+        beta = self.annealer(self.global_step, self._n_steps)
+        loss = self._weighted(rates.mean(), distortions.mean(), beta)
+        return loss + online_losses.mean()
+
+    def on_train_start(self) -> None:
+        self._n_steps = self.trainer.estimated_stepping_batches
+
+    def _evaluation_step(self, batch: Batch, split: str) -> None:
+        *_, metrics = self._losses(batch)
+        self.tracker.add(self, split, metrics, batch_size=len(batch.x))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step(batch, "test")
+
+    def on_validation_start(self) -> None:
+        self.rate.update()
+
+    def on_train_epoch_end(self) -> None:
+        self.tracker.log_epoch(self)
+
+    def configure_optimizers(self) -> dict:
+        compressor = [self.p_ZlX, self.rate, self.distortion]
+        parts = {"featurizer": (compressor, self.optimizer)}
+        if self.online is not None:
+            parts["online"] = (self.online, self.online_optimizer)
+        return configure_parts(parts, self.trainer.max_epochs, val_loss="val/feat/loss")
+
+    def configure_gradient_clipping(self, optimizer, *args, **kwargs) -> None:
+        optimizer.clip_gradients()
+
+    def lr_scheduler_step(self, scheduler, metric) -> None:
+        scheduler.step(metric)

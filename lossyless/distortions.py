@@ -1,0 +1,202 @@
+"""Distortions: how much a representation lost of what has to be kept (nats).
+
+All have one contract: `forward(z_hat, target) -> distortions [B], logs`. `needs` says what
+the target is, and so what the data must provide as `Batch.aux`:
+
+    needs             Batch.aux                             target                  method
+    "input"           x itself                              aux                     VC ("VAE")
+    "representative"  the unaugmented x                     aux                     VIC
+    "positive"        another augmentation of the same x    z_hat of aux            BINCE
+    "none"            nothing                               z, before quantisation  lossy Z
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lossyless.architectures import Architecture
+
+DistortionOutput = tuple[Tensor, dict[str, Tensor]]
+
+
+class Distortion(nn.Module, ABC):
+    """A bound on what is lost of the maximal invariant, H[M(X)|Z], up to a constant."""
+
+    #: what the target is; a key of the table above
+    needs: str
+
+    @abstractmethod
+    def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
+        """Distortions [B] in nats and the means of further terms, given z_hat [B, z_dim]."""
+
+
+class DirectDistortion(Distortion):
+    """-log q(target | z_hat) for a decoder q: the reconstruction error of VC and VIC.
+
+    Which of the two it is depends on the target alone: reconstructing the input itself keeps all
+    that can be seen (VC); reconstructing the unaugmented representative of an augmented input
+    keeps only what all augmentations share (VIC).
+
+    Parameters
+    ----------
+    arch : callable (in_shape, out_shape) -> Module
+        Architecture of the decoder.
+    z_dim : dimensions of the representation.
+    shape : shape of one target.
+    kind : one of
+        "vector": squared error, averaged over dimensions;
+        "bw_image": binary cross-entropy of the pixels, summed, for targets in [0, 1];
+        "colour_image": squared error of the pixels, summed, in [0, 1].
+    needs : "input" (VC) or "representative" (VIC).
+    mean, std : of each channel, if colour images were normalised.
+    """
+
+    KINDS = ("vector", "bw_image", "colour_image")
+
+    def __init__(
+        self,
+        arch: Architecture,
+        z_dim: int,
+        shape: Sequence[int],
+        kind: str,
+        needs: str,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ):
+        super().__init__()
+        if kind not in self.KINDS:
+            raise ValueError(f"unknown kind of data {kind!r}: expected one of {self.KINDS}")
+        if needs not in ("input", "representative"):
+            raise ValueError(
+                f"a direct distortion reconstructs the 'input' (VC) or the 'representative' "
+                f"(VIC), not {needs!r}"
+            )
+        self.kind = kind
+        self.needs = needs
+        self.decoder = arch((z_dim,), tuple(shape))
+        n_channels = shape[0]
+        self.register_buffer("mean", _per_channel(mean, n_channels, 0.0), persistent=False)
+        self.register_buffer("std", _per_channel(std, n_channels, 1.0), persistent=False)
+
+    def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
+        prediction, target = self.decoder(z_hat).float(), target.float()
+        if self.kind == "vector":
+            return (prediction - target).square().flatten(1).mean(1), {}
+        if self.kind == "bw_image":
+            errors = F.binary_cross_entropy_with_logits(prediction, target, reduction="none")
+        else:
+            errors = (torch.sigmoid(prediction) - self._in_unit_interval(target)).square()
+        return errors.flatten(1).sum(1), {}
+
+    def reconstruct(self, z_hat: Tensor) -> Tensor:
+        """The most likely target, [B, *shape]; images with pixels in [0, 1]."""
+        prediction = self.decoder(z_hat).float()
+        return prediction if self.kind == "vector" else torch.sigmoid(prediction)
+
+    def _in_unit_interval(self, images: Tensor) -> Tensor:
+        return images * self.std + self.mean
+
+
+def _per_channel(values: Sequence[float] | None, n_channels: int, default: float) -> Tensor:
+    """[n_channels, 1, 1], to be broadcast over images."""
+    if values is None:
+        return torch.full((n_channels, 1, 1), default)
+    return torch.tensor(values, dtype=torch.float32).reshape(n_channels, 1, 1)
+
+
+class ContrastiveDistortion(Distortion):
+    """InfoNCE between the representations of two augmentations of the same image (BINCE).
+
+    Each of the 2B representations of a batch must recognise its partner among the others:
+
+        loss = -log  e^{s+/T} / (e^{s+/T} + m * sum of e^{s-/T} over the 2B - 2 negatives)
+
+    with cosine similarities s after a projection head, as in SimCLR (arXiv:2002.05709). Then
+    log(number of candidates) - loss is a lower bound on I[Z; Z+] (Oord et al., arXiv:1807.03748).
+
+    Parameters
+    ----------
+    z_dim : dimensions of the representation.
+    arch : callable (in_shape, out_shape) -> Module
+        Architecture of the projection head.
+    temperature : T, or where it starts.
+    is_train_temperature : whether T is learnt (through its logarithm).
+    min_temperature : lower bound on a learnt T.
+    effective_batch_size : the loss is that of so many images a batch: every negative counts
+        m = (effective_batch_size - 1) / (B - 1) times. None: as many as there are, m = 1.
+    project_factor : the projection has max(10, project_factor * z_dim) dimensions.
+    """
+
+    needs = "positive"
+
+    def __init__(
+        self,
+        z_dim: int,
+        arch: Architecture,
+        temperature: float = 0.07,
+        is_train_temperature: bool = True,
+        min_temperature: float = 0.01,
+        effective_batch_size: int | None = None,
+        project_factor: float = 0.5,
+    ):
+        super().__init__()
+        if temperature < min_temperature:
+            raise ValueError(
+                f"temperature={temperature} is below its bound min_temperature={min_temperature}"
+            )
+        self.projector = arch((z_dim,), (max(10, int(project_factor * z_dim)),))
+        self.min_temperature = min_temperature
+        self.effective_batch_size = effective_batch_size
+        log_temperature = torch.tensor(math.log(temperature))
+        self.log_temperature = nn.Parameter(log_temperature, requires_grad=is_train_temperature)
+
+    @property
+    def temperature(self) -> Tensor:
+        return self.log_temperature.exp().clamp(min=self.min_temperature)
+
+    def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
+        batch_size = len(z_hat)
+        if batch_size < 2:
+            raise ValueError("the contrastive distortion needs at least 2 examples a batch")
+        features = F.normalize(self.projector(torch.cat([z_hat, target])).float(), dim=-1)
+        logits = features @ features.T / self.temperature
+        others = torch.arange(2 * batch_size, device=logits.device)
+        positives = others.roll(batch_size)
+        log_weights = torch.full_like(logits, self._log_multiplicity(batch_size))
+        log_weights[others, positives] = 0.0
+        log_weights[others, others] = -torch.inf  # nobody is its own negative
+        # after the division by the temperature: m multiplies probabilities, not similarities
+        losses = F.cross_entropy(logits + log_weights, positives, reduction="none")
+        distortions = losses.unflatten(0, (2, batch_size)).mean(0)
+        n_candidates = 1 + 2 * ((self.effective_batch_size or batch_size) - 1)
+        return distortions, {
+            "I_q_zm": math.log(n_candidates) - distortions.mean().detach(),
+            "temperature": self.temperature.detach(),
+        }
+
+    def _log_multiplicity(self, batch_size: int) -> float:
+        if self.effective_batch_size is None:
+            return 0.0
+        return math.log((self.effective_batch_size - 1) / (batch_size - 1))
+
+
+class LossyZ(Distortion):
+    """||z_hat - z||_p: keeps a given representation (of a pretrained, frozen encoder).
+
+    Parameters
+    ----------
+    p_norm : which norm; the paper's is 1.
+    """
+
+    needs = "none"
+
+    def __init__(self, p_norm: float = 1):
+        super().__init__()
+        self.p_norm = p_norm
+
+    def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
+        return torch.linalg.vector_norm(z_hat - target.float(), ord=self.p_norm, dim=-1), {}

@@ -1,0 +1,83 @@
+"""p(Z|X): the stochastic or deterministic encoders, and the marginal they are compared with."""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal, kl_divergence
+
+from lossyless.architectures import Architecture
+from lossyless.architectures.mlp import Shape
+
+
+class Conditional(Protocol):
+    """A batch of distributions over vectors, one per example."""
+
+    mean: Tensor  # [B, z_dim]
+
+    def rsample(self) -> Tensor: ...  # [B, z_dim], differentiable
+
+
+class Deterministic:
+    """All mass on one vector: Z is a function of X."""
+
+    n_parameters = 1
+
+    def __init__(self, value: Tensor):  # [B, z_dim]
+        self.mean = value
+
+    def rsample(self) -> Tensor:
+        return self.mean
+
+
+class DiagGaussian(Independent):
+    """Gaussian with diagonal covariance; the standard deviation is a softplus of its parameter."""
+
+    n_parameters = 2
+    # keeps the density finite when the encoder drives a deviation to nothing
+    min_std = 1e-5
+
+    def __init__(self, parameters: Tensor):  # [B, 2 * z_dim]
+        mean, raw_std = parameters.float().chunk(2, dim=-1)
+        super().__init__(Normal(mean, F.softplus(raw_std) + self.min_std), 1)
+
+
+FAMILIES = {"deterministic": Deterministic, "diaggaussian": DiagGaussian}
+
+
+def unit_gaussian_like(p_ZlX: Independent) -> Independent:
+    """The marginal N(0, I) with the shape of `p_ZlX`."""
+    return Independent(Normal(torch.zeros_like(p_ZlX.mean), torch.ones_like(p_ZlX.mean)), 1)
+
+
+def kl_to_unit_gaussian(p_ZlX: Independent) -> Tensor:
+    """KL[p(Z|x) || N(0, I)] in nats, [B]: an upper bound on I[Z;X] in expectation over X."""
+    return kl_divergence(p_ZlX, unit_gaussian_like(p_ZlX))
+
+
+class CondDist(nn.Module):
+    """p(Z|X): a network that maps an example to the parameters of a distribution of Z.
+
+    Parameters
+    ----------
+    arch : callable (in_shape, out_shape) -> Module
+        Architecture of the encoder ("mapper").
+    in_shape : shape of one example X.
+    z_dim : dimensions of Z.
+    family : "deterministic" or "diaggaussian".
+    """
+
+    def __init__(
+        self, arch: Architecture, in_shape: Shape, z_dim: int, family: str = "deterministic"
+    ):
+        super().__init__()
+        if family not in FAMILIES:
+            raise ValueError(
+                f"unknown family of distributions {family!r}: choose one of {sorted(FAMILIES)}"
+            )
+        self.family = FAMILIES[family]
+        self.mapper = arch(in_shape, (z_dim * self.family.n_parameters,))
+
+    def forward(self, x: Tensor) -> Conditional:  # [B, *in_shape]
+        return self.family(self.mapper(x))

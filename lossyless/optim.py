@@ -1,0 +1,210 @@
+"""Optimisation: parts with settings of their own under one optimiser, schedules, annealing.
+
+The compressor and its online probe have disjoint parameters, so their losses are summed and one
+backward pass serves both. Each part still has its own optimiser, schedule and clipping, exactly
+as if it were trained alone; to the trainer they are one optimiser, and a step is a batch.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+Scheduler = LRScheduler | ReduceLROnPlateau
+
+
+@dataclass
+class PartOptimizer:
+    """How one part is optimised.
+
+    Attributes
+    ----------
+    optimizer : callable (parameters) -> Optimizer
+    scheduler : callable (optimizer, n_epochs) -> scheduler stepped every epoch, or None
+    max_grad_norm : gradients are clipped to this norm; None: never.
+    """
+
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    scheduler: Callable[[Optimizer, int], Scheduler] | None = None
+    max_grad_norm: float | None = None
+
+
+@dataclass
+class _Part:
+    optimizer: Optimizer
+    parameters: list[nn.Parameter]
+    max_grad_norm: float | None
+    scheduler: Scheduler | None
+
+
+class JointOptimizer(Optimizer):
+    """Several optimisers over disjoint parameters that step as one.
+
+    Parameters
+    ----------
+    parts : dict of part name -> _Part
+    """
+
+    def __init__(self, parts: dict[str, _Part]):
+        # not `super().__init__`: it would take over the groups, which stay with the parts
+        self.__setstate__({"parts": parts, "defaults": {}})
+
+    @property
+    def param_groups(self) -> list[dict]:
+        return [group for part in self.parts.values() for group in part.optimizer.param_groups]
+
+    @property
+    def state(self) -> dict:
+        return {k: v for part in self.parts.values() for k, v in part.optimizer.state.items()}
+
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts.values():
+            part.optimizer.step()
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts.values():
+            part.optimizer.zero_grad(set_to_none)
+
+    def clip_gradients(self) -> None:
+        """Clip each part to its own norm."""
+        for part in self.parts.values():
+            if part.max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(part.parameters, part.max_grad_norm)
+
+    def state_dict(self) -> dict:
+        return {name: part.optimizer.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        for name, part in self.parts.items():
+            part.optimizer.load_state_dict(state_dict[name])
+
+
+class JointScheduler:
+    """The schedules of all parts of a `JointOptimizer`, stepped together once an epoch."""
+
+    def __init__(self, optimizer: JointOptimizer):
+        self.optimizer = optimizer
+        self._schedulers = {
+            name: part.scheduler
+            for name, part in optimizer.parts.items()
+            if part.scheduler is not None
+        }
+
+    @property
+    def needs_val_loss(self) -> bool:
+        return any(isinstance(s, ReduceLROnPlateau) for s in self._schedulers.values())
+
+    def step(self, val_loss: Tensor | None = None) -> None:
+        """End an epoch; plateau schedules look at its validation loss."""
+        for scheduler in self._schedulers.values():
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(val_loss)
+            else:
+                scheduler.step()
+
+    def state_dict(self) -> dict:
+        return {name: scheduler.state_dict() for name, scheduler in self._schedulers.items()}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        for name, scheduler in self._schedulers.items():
+            scheduler.load_state_dict(state_dict[name])
+
+
+def configure_parts(
+    parts: dict[str, tuple[nn.Module | list[nn.Module], PartOptimizer]],
+    n_epochs: int,
+    val_loss: str,
+) -> dict:
+    """What a LightningModule's `configure_optimizers` returns for parts trained as one.
+
+    Parameters
+    ----------
+    parts : dict of name -> (module or modules, how to optimise their trainable parameters)
+    n_epochs : length of the training.
+    val_loss : name of the logged metric that plateau schedules look at.
+    """
+    built = {}
+    for name, (modules, how) in parts.items():
+        modules = nn.ModuleList(modules) if isinstance(modules, list) else modules
+        parameters = [p for p in modules.parameters() if p.requires_grad]
+        if not parameters:
+            continue
+        optimizer = how.optimizer(parameters)
+        scheduler = how.scheduler(optimizer, n_epochs) if how.scheduler is not None else None
+        built[name] = _Part(optimizer, parameters, how.max_grad_norm, scheduler)
+    joint = JointOptimizer(built)
+    schedule = {"scheduler": JointScheduler(joint), "interval": "epoch"}
+    if schedule["scheduler"].needs_val_loss:
+        schedule |= {"reduce_on_plateau": True, "monitor": val_loss, "strict": True}
+    return {"optimizer": joint, "lr_scheduler": schedule}
+
+
+class BetaAnnealer:
+    """Raises the weight of the rate at the start of training.
+
+    From `START * beta` at step 0 to `beta` after `WARM_UP` of all steps, then constant.
+
+    Parameters
+    ----------
+    beta : final value.
+    mode : "constant" (always beta), "linear" or "geometric".
+    """
+
+    START = 1e-5
+    WARM_UP = 0.1
+    MODES = ("constant", "linear", "geometric")
+
+    def __init__(self, beta: float, mode: str = "linear"):
+        if mode not in self.MODES:
+            raise ValueError(f"unknown beta_anneal {mode!r}: expected one of {self.MODES}")
+        self.beta = beta
+        self.mode = mode
+
+    def __call__(self, step: int, n_steps: int) -> float:
+        """The weight at `step` of `n_steps`."""
+        progress = min(1.0, step / max(1.0, self.WARM_UP * n_steps))
+        if self.mode == "constant" or progress == 1.0:
+            return self.beta
+        if self.mode == "linear":
+            return self.beta * (self.START + (1 - self.START) * progress)
+        return self.beta * math.exp(math.log(self.START) * (1 - progress))
+
+
+# Schedules, all with the contract (optimizer, n_epochs, **options) -> scheduler.
+
+
+def exponential_decay(optimizer: Optimizer, n_epochs: int, total_factor: float) -> Scheduler:
+    """Divide the learning rate by `total_factor` over the training, a little every epoch."""
+    return lr_scheduler.ExponentialLR(optimizer, total_factor ** (-1 / n_epochs))
+
+
+def uniform_multistep(
+    optimizer: Optimizer, n_epochs: int, total_factor: float, n_steps: int = 3
+) -> Scheduler:
+    """Divide the learning rate by `total_factor` over the training, in `n_steps` equal steps."""
+    milestones = [round(n_epochs * (i + 1) / (n_steps + 1)) for i in range(n_steps)]
+    return lr_scheduler.MultiStepLR(optimizer, milestones, total_factor ** (-1 / n_steps))
+
+
+def cosine(optimizer: Optimizer, n_epochs: int) -> Scheduler:
+    """Half a cosine from the full learning rate to zero."""
+    return lr_scheduler.CosineAnnealingLR(optimizer, n_epochs)
+
+
+def cosine_restart(optimizer: Optimizer, n_epochs: int, period: int, growth: int) -> Scheduler:
+    """Cosines of `period`, `growth * period`, ... epochs, whatever the length of the training."""
+    return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, period, growth)
+
+
+def plateau(optimizer: Optimizer, n_epochs: int, factor: float, patience: int) -> Scheduler:
+    """Multiply by `factor` when the validation loss has not improved for `patience` epochs."""
+    return ReduceLROnPlateau(optimizer, factor=factor, patience=patience)

@@ -1,0 +1,18 @@
+"""Rates: what a representation costs, in theory (nats inside) and in bytes.
+
+Every rate is a bottleneck between encoder and distortion:
+
+    z [B, z_dim] --> quantise --> z_hat [B, z_dim]       what the receiver gets
+                        |
+                   entropy model q --> rates [B]         -log q(z_hat), nats
+
+While training, quantisation is replaced by additive uniform noise (Balle et al. 2017,
+arXiv:1611.01704); in evaluation z_hat is what the receiver decodes from the bytes, bit for bit.
+"""
+
+from lossyless.rates.base import Rate
+from lossyless.rates.factorized import EntropyCodedRate, HFactorized
+from lossyless.rates.hyperprior import HHyper
+from lossyless.rates.uncoded import Lossless, MIRate
+
+__all__ = ["EntropyCodedRate", "HFactorized", "HHyper", "Lossless", "MIRate", "Rate"]

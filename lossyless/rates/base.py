@@ -1,0 +1,94 @@
+"""The contract of all rates."""
+
+from abc import ABC, abstractmethod
+from hashlib import blake2b
+
+import torch
+from torch import Tensor, nn
+
+from lossyless.distributions import Conditional
+
+RateOutput = tuple[Tensor, Tensor, dict[str, Tensor]]
+
+
+class Rate(nn.Module, ABC):
+    """A bottleneck with a price.
+
+    Parameters
+    ----------
+    z_dim : dimensions of the representation.
+    warmup_k_epoch : for so many epochs the distortion sees z rather than z_hat, and the entropy
+        model learns without moving the encoder.
+    is_end_to_end : if False, no gradient flows from here to the encoder: a bottleneck is fitted
+        to a representation that something else determines (staggered training).
+    """
+
+    #: family of p(Z|X) that the encoder must have, see `distributions.FAMILIES`
+    family = "deterministic"
+    #: how payloads are coded; written to the header of compressed data sets
+    codec: str
+
+    def __init__(self, z_dim: int, warmup_k_epoch: int = 0, is_end_to_end: bool = True):
+        super().__init__()
+        self.z_dim = z_dim
+        self.warmup_k_epoch = warmup_k_epoch
+        self.is_end_to_end = is_end_to_end
+
+    def forward(self, z: Tensor, p_ZlX: Conditional) -> RateOutput:
+        """Pass z through the bottleneck.
+
+        Parameters
+        ----------
+        z : Tensor [B, z_dim], a sample of `p_ZlX`.
+        p_ZlX : the batch of distributions that z was drawn from.
+
+        Returns
+        -------
+        z_hat : Tensor [B, z_dim], float32
+        rates : Tensor [B], nats per example
+        logs : means over the batch of the terms of the rate, in nats
+        """
+        # probabilities of 1e-9 and cumulated logits do not survive half precision
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.float() if self.is_end_to_end else z.float().detach()
+            return self._bottleneck(z, p_ZlX)
+
+    @abstractmethod
+    def _bottleneck(self, z: Tensor, p_ZlX: Conditional) -> RateOutput: ...
+
+    def update(self) -> None:
+        """Make everything that coding needs from the current parameters.
+
+        Call it whenever evaluation starts: it fixes the tables, and the centres of the
+        quantisation cells that evaluation-mode rounding uses.
+        """
+
+    @abstractmethod
+    def compress(self, z: Tensor) -> bytes:
+        """Code representations z [N, z_dim] in one stream: no tail per example."""
+
+    @abstractmethod
+    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
+        """The z_hat [n_examples, z_dim], float32 on the CPU, that `payload` stands for.
+
+        Raises `coders.CodingError` if the payload is damaged.
+        """
+
+    def fingerprint(self) -> str:
+        """Digest of all that a receiver must share with the sender."""
+        digest = blake2b(self.codec.encode(), digest_size=16)
+        for name, tensor in sorted(_tensors(self.state_dict()).items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _tensors(state: dict, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of a (nested) state dict by their full names."""
+    tensors = {}
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            tensors[prefix + name] = value
+        elif isinstance(value, dict):
+            tensors |= _tensors(value, f"{prefix}{name}.")
+    return tensors

@@ -1,0 +1,147 @@
+"""What the rates with an entropy model share, and the factorized prior."""
+
+from abc import abstractmethod
+
+import numpy as np
+import torch
+from compressai.entropy_models import EntropyBottleneck
+from torch import Tensor, nn
+
+from lossyless.coders import CDFTables, TableCoder
+from lossyless.distributions import Conditional
+from lossyless.rates.base import Rate, RateOutput
+
+
+class EntropyCodedRate(Rate):
+    """What the rates with an entropy model share: scaling, tables, coding.
+
+        z --(+ biasing, * exp(scaling))--> z_in --quantise--> z_hat_in --inverse--> z_hat
+
+    Quantisation cells have width 1, so the learnt scaling of each dimension sets its precision.
+    """
+
+    def __init__(self, z_dim: int, **kwargs):
+        super().__init__(z_dim, **kwargs)
+        self.biasing = nn.Parameter(torch.zeros(z_dim))
+        self.scaling = nn.Parameter(torch.ones(z_dim))
+        self._tables: dict[str, CDFTables] | None = None
+
+    def _to_bottleneck(self, z: Tensor) -> Tensor:
+        return (z + self.biasing) * self.scaling.exp()
+
+    def _from_bottleneck(self, z_hat_in: Tensor) -> Tensor:
+        if self.training:
+            return z_hat_in * (-self.scaling).exp() - self.biasing
+        # float64, then rounded: sender and receiver agree although devices differ in how they
+        # round and fuse float32 operations
+        scaling, biasing = (p.to(z_hat_in.device).double() for p in (self.scaling, self.biasing))
+        return (z_hat_in.double() * (-scaling).exp() - biasing).float()
+
+    @abstractmethod
+    def _make_tables(self) -> dict[str, CDFTables]: ...
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self._tables = self._make_tables()
+
+    @property
+    def tables(self) -> dict[str, CDFTables]:
+        """Integer CDFs of each entropy model, by name."""
+        if self._tables is None:
+            raise RuntimeError("there are no coding tables yet: call `update()` of the rate first")
+        return self._tables
+
+    # The tables travel with the weights: computed anew on another machine, their last digit may
+    # differ, and the bytes would not decode.
+    def get_extra_state(self) -> dict:
+        if self._tables is None:
+            return {}
+        return {
+            name: {
+                field: torch.from_numpy(getattr(tables, field).copy())
+                for field in ("cdfs", "lengths", "offsets")
+            }
+            for name, tables in self._tables.items()
+        }
+
+    def set_extra_state(self, state: dict) -> None:
+        self._tables = {
+            name: CDFTables(**{field: tensor.cpu().numpy() for field, tensor in fields.items()})
+            for name, fields in state.items()
+        } or None
+
+    @torch.no_grad()
+    def compress(self, z: Tensor) -> bytes:
+        with torch.autocast(z.device.type, enabled=False):
+            return self._encode(self._to_bottleneck(z.float()))
+
+    @torch.no_grad()
+    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
+        return self._from_bottleneck(self._decode(payload, n_examples))
+
+    @abstractmethod
+    def _encode(self, z_in: Tensor) -> bytes: ...
+
+    @abstractmethod
+    def _decode(self, payload: bytes, n_examples: int) -> Tensor: ...
+
+
+class FactorizedModel(EntropyBottleneck):
+    """CompressAI's factorized prior (Balle et al. 2018, arXiv:1802.01436, appendix 6.1), with
+    coding of whole batches.
+
+    Its quantiles are found by bisection in `make_tables`, which is exact and takes milliseconds;
+    so there is nothing for an auxiliary optimiser to learn, and they take no gradient.
+    """
+
+    def __init__(self, n_channels: int):
+        super().__init__(n_channels)
+        self.quantiles.requires_grad_(False)
+        # the tables are kept as `CDFTables`, in one place; these copies would only make the shape
+        # of a checkpoint depend on when it was saved
+        for name in ("_offset", "_quantized_cdf", "_cdf_length"):
+            self.register_buffer(name, torch.IntTensor(), persistent=False)
+
+    def make_tables(self) -> CDFTables:
+        self.update(force=True, update_quantiles=True)
+        return CDFTables.from_compressai(self)
+
+    def _centres(self) -> Tensor:  # [n_channels]
+        return self.quantiles[:, 0, 1]
+
+    def encode(self, values: Tensor, tables: CDFTables) -> bytes:
+        """Code values [N, n_channels] rounded about the medians."""
+        symbols = torch.round(values - self._centres()).int().cpu().numpy()
+        return TableCoder(tables).encode(symbols, self._columns())
+
+    def decode(self, payload: bytes, tables: CDFTables, n_examples: int) -> Tensor:
+        """The quantised values [n_examples, n_channels], float32 on the CPU."""
+        symbols = TableCoder(tables).decode(payload, self._columns(), n_examples)
+        return torch.from_numpy(symbols).float() + self._centres().cpu()
+
+    def _columns(self) -> np.ndarray:
+        return np.arange(self.channels)
+
+
+class HFactorized(EntropyCodedRate):
+    """H_q[Z] under a learnt, fully factorized prior: every dimension has a density of its own."""
+
+    codec = "factorized"
+
+    def __init__(self, z_dim: int, **kwargs):
+        super().__init__(z_dim, **kwargs)
+        self.prior = FactorizedModel(z_dim)
+
+    def _bottleneck(self, z: Tensor, p_ZlX: Conditional) -> RateOutput:
+        z_hat_in, q_z = self.prior(self._to_bottleneck(z))
+        rates = -q_z.log().sum(-1)
+        return self._from_bottleneck(z_hat_in), rates, {"H_q_Z": rates.mean().detach()}
+
+    def _make_tables(self) -> dict[str, CDFTables]:
+        return {"z": self.prior.make_tables()}
+
+    def _encode(self, z_in: Tensor) -> bytes:
+        return self.prior.encode(z_in, self.tables["z"])
+
+    def _decode(self, payload: bytes, n_examples: int) -> Tensor:
+        return self.prior.decode(payload, self.tables["z"], n_examples)

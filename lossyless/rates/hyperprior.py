@@ -1,0 +1,128 @@
+"""The mean-scale hyperprior: an entropy model whose Gaussians follow from coded side information.
+
+Minnen et al. 2018, arXiv:1809.02736, without the autoregressive part, for vectors:
+
+    z_in --side encoder--> s --factorized prior--> s_hat --side decoder--> mean, scale [B, z_dim]
+      |                                                                       |
+      +------------------ round(z_in - mean) + mean = z_hat_in <--------------+
+
+    rate = H_q[S] + H_q[Z|S]
+"""
+
+import copy
+import math
+
+import numpy as np
+import torch
+from compressai.entropy_models import GaussianConditional
+from torch import Tensor, nn
+
+from lossyless.architectures import MLP
+from lossyless.coders import CDFTables, CodingError, TableCoder, decode_blobs, encode_blobs
+from lossyless.distributions import Conditional
+from lossyless.rates.base import RateOutput
+from lossyless.rates.factorized import EntropyCodedRate, FactorizedModel
+
+# CompressAI's table of 64 standard deviations, spaced evenly in their logarithm
+MIN_LOG_SCALE, MAX_LOG_SCALE, N_SCALES = math.log(0.11), math.log(256), 64
+LOG_SCALE_STEP = (MAX_LOG_SCALE - MIN_LOG_SCALE) / (N_SCALES - 1)
+# Evaluation rounds predicted means to multiples of 1/64: coarse enough that float64 results of
+# different machines round alike, far too fine to cost bits beside cells of width 1.
+MEAN_STEPS = 64
+
+
+class HHyper(EntropyCodedRate):
+    """H_q[S] + H_q[Z|S] with a mean-scale hyperprior.
+
+    Parameters
+    ----------
+    z_dim : dimensions of the representation.
+    factor_dim : the side information has max(10, z_dim // factor_dim) dimensions.
+    side_z_dim : dimensions of the side information, if not as above.
+    is_pred_mean : whether means are predicted; otherwise they are 0.
+    warmup_k_epoch, is_end_to_end : see `Rate`.
+    """
+
+    codec = "hyperprior"
+
+    def __init__(
+        self,
+        z_dim: int,
+        factor_dim: int = 5,
+        side_z_dim: int | None = None,
+        is_pred_mean: bool = True,
+        **kwargs,
+    ):
+        super().__init__(z_dim, **kwargs)
+        self.is_pred_mean = is_pred_mean
+        side_z_dim = side_z_dim or max(10, z_dim // factor_dim)
+        hid_dim = max(z_dim, 256)
+        self.side_encoder = MLP((z_dim,), (side_z_dim,), hid_dim)
+        self.side_decoder = MLP((side_z_dim,), (z_dim * (1 + is_pred_mean),), hid_dim)
+        self.side_prior = FactorizedModel(side_z_dim)
+        self.conditional = GaussianConditional(None)
+
+    def _bottleneck(self, z: Tensor, p_ZlX: Conditional) -> RateOutput:
+        z_in = self._to_bottleneck(z)
+        s_hat, q_s = self.side_prior(self.side_encoder(z_in))
+        if self.training:
+            mean, log_scale = self._gaussian(self.side_decoder, s_hat)
+        else:
+            mean, index = self._coding_gaussian(s_hat)
+            mean = mean.to(z.device)
+            log_scale = MIN_LOG_SCALE + LOG_SCALE_STEP * index.to(z.device).float()
+        z_hat_in, q_zls = self.conditional(z_in, log_scale.exp(), mean)
+        H_q_S, H_q_ZlS = -q_s.log().sum(-1), -q_zls.log().sum(-1)
+        logs = {"H_q_S": H_q_S.mean().detach(), "H_q_ZlS": H_q_ZlS.mean().detach()}
+        return self._from_bottleneck(z_hat_in), H_q_S + H_q_ZlS, logs
+
+    def _gaussian(self, side_decoder: nn.Module, s_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the scale, [B, z_dim] each."""
+        parameters = side_decoder(s_hat)
+        if self.is_pred_mean:
+            mean, log_scale = parameters.chunk(2, dim=-1)
+        else:
+            mean, log_scale = torch.zeros_like(parameters), parameters
+        return mean, log_scale.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
+
+    @torch.no_grad()
+    def _coding_gaussian(self, s_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (float32) and rows of the scale table (int), [B, z_dim] each, on the CPU.
+
+        Sender and receiver must agree on both to the last bit, whatever their device and batch
+        size; hence float64 on the CPU, then rounding.
+        """
+        side_decoder = copy.deepcopy(self.side_decoder).cpu().double()
+        mean, log_scale = self._gaussian(side_decoder, s_hat.detach().cpu().double())
+        index = torch.round((log_scale - MIN_LOG_SCALE) / LOG_SCALE_STEP).int()
+        return (torch.round(mean * MEAN_STEPS) / MEAN_STEPS).float(), index
+
+    def _make_tables(self) -> dict[str, CDFTables]:
+        steps = torch.arange(N_SCALES) * LOG_SCALE_STEP
+        conditional = GaussianConditional((steps + MIN_LOG_SCALE).exp().tolist())
+        conditional.update()
+        return {
+            "side": self.side_prior.make_tables(),
+            "z": CDFTables.from_compressai(conditional),
+        }
+
+    def _encode(self, z_in: Tensor) -> bytes:
+        side = self.side_prior.encode(self.side_encoder(z_in), self.tables["side"])
+        s_hat = self.side_prior.decode(side, self.tables["side"], len(z_in))
+        mean, index = self._coding_gaussian(s_hat)
+        symbols = torch.round(z_in - mean.to(z_in.device)).int().cpu().numpy()
+        return encode_blobs([side, TableCoder(self.tables["z"]).encode(symbols, _rows(index))])
+
+    def _decode(self, payload: bytes, n_examples: int) -> Tensor:
+        streams = decode_blobs(payload)
+        if len(streams) != 2:
+            raise CodingError(f"expected side information and main stream, found {len(streams)}")
+        side, main = streams
+        s_hat = self.side_prior.decode(side, self.tables["side"], n_examples)
+        mean, index = self._coding_gaussian(s_hat)
+        symbols = TableCoder(self.tables["z"]).decode(main, _rows(index), n_examples)
+        return torch.from_numpy(symbols).float() + mean
+
+
+def _rows(index: Tensor) -> np.ndarray:
+    return index.numpy().astype(np.int16)

@@ -1,0 +1,55 @@
+"""Rates without an entropy model."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lossyless.coders import CodingError, decode_floats, encode_floats
+from lossyless.distributions import Conditional, kl_to_unit_gaussian
+from lossyless.rates.base import Rate, RateOutput
+
+
+class _FloatCodedRate(Rate):
+    """A rate without an entropy model: z is stored as it is, losslessly compressed."""
+
+    codec = "floats"
+
+    def compress(self, z: Tensor) -> bytes:
+        return encode_floats(z.detach().float().cpu().numpy())
+
+    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
+        z = torch.from_numpy(decode_floats(payload))
+        if z.shape != (n_examples, self.z_dim):
+            raise CodingError(
+                f"expected {n_examples} x {self.z_dim} values, found {' x '.join(map(str, z.shape))}"
+            )
+        return z
+
+
+class Lossless(_FloatCodedRate):
+    """No bottleneck: z_hat = z.
+
+    The rate, bits of the losslessly compressed batch, has no gradient; it is computed in
+    evaluation only.
+    """
+
+    def _bottleneck(self, z: Tensor, p_ZlX: Conditional) -> RateOutput:
+        rates = torch.zeros(len(z), device=z.device)
+        if not self.training:
+            rates += 8 * len(self.compress(z)) / len(z) * math.log(2)
+        return z, rates, {}
+
+
+class MIRate(_FloatCodedRate):
+    """Variational bound on I[Z;X] with a unit Gaussian marginal: KL[p(Z|x) || N(0, I)].
+
+    The rate of an ideal channel simulation, not of an entropy coder: nothing writes so few bits.
+    The coded bits that are reported beside it are those of z stored as float32.
+    """
+
+    family = "diaggaussian"
+
+    def _bottleneck(self, z: Tensor, p_ZlX: Conditional) -> RateOutput:
+        rates = kl_to_unit_gaussian(p_ZlX)
+        return z, rates, {"I_q_ZX": rates.mean().detach()}

@@ -1,0 +1,75 @@
+"""Metrics of a run: averaged on the device, logged once an epoch, checked to be finite."""
+
+import math
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+# How many training steps may pass before their losses are looked at. On a CPU looking is free; on
+# a GPU each look makes the host wait for the device.
+CHECK_EVERY = {"cpu": 1, "cuda": 50}
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A term of the loss became NaN or infinite; training must not go on."""
+
+
+class LossTracker:
+    """Averages what the steps of a LightningModule report, per split.
+
+    Training metrics are summed in one tensor on the device and logged at the end of the epoch, so
+    that a step costs no synchronisation. Evaluation goes through the module's own `log`.
+
+    Parameters
+    ----------
+    stage : "feat" or "pred": metrics are logged as `<split>/<stage>/<name>`.
+    """
+
+    def __init__(self, stage: str):
+        self.stage = stage
+        self._names: list[str] = []
+        self._sum: Tensor | None = None
+        self._n_steps = 0
+        self._unchecked: list[tuple[int, Tensor]] = []
+
+    def add(
+        self, module: pl.LightningModule, split: str, metrics: dict[str, Tensor], batch_size: int
+    ) -> None:
+        """Take in the metrics (0-dim tensors) of one batch."""
+        if split != "train":
+            named = {f"{split}/{self.stage}/{name}": value for name, value in metrics.items()}
+            module.log_dict(named, batch_size=batch_size, on_epoch=True, on_step=False)
+            return
+        values = torch.stack([value.float() for value in metrics.values()])
+        self._names = list(metrics)
+        self._sum = values if self._sum is None else self._sum + values
+        self._n_steps += 1
+        self._unchecked.append((module.global_step, values))
+        if len(self._unchecked) >= CHECK_EVERY.get(values.device.type, 1):
+            self.check_finite()
+
+    def check_finite(self) -> None:
+        """Raise `NonFiniteLossError` naming the first step and the terms that went wrong."""
+        if not self._unchecked:
+            return
+        steps, values = zip(*self._unchecked, strict=True)
+        self._unchecked = []
+        for step, row in zip(steps, torch.stack(values).tolist(), strict=True):
+            bad = [n for n, v in zip(self._names, row, strict=True) if not math.isfinite(v)]
+            if bad:
+                terms = ", ".join(f"{name}={row[self._names.index(name)]}" for name in bad)
+                raise NonFiniteLossError(
+                    f"training stopped at step {step}: {terms}. The last good checkpoint is "
+                    "kept. Try a lower learning rate, gradient clipping or 32-bit precision."
+                )
+
+    def log_epoch(self, module: pl.LightningModule) -> None:
+        """Log the means over the training epoch and start the next one."""
+        self.check_finite()
+        if self._sum is None:
+            return
+        means = self._sum / self._n_steps
+        for name, mean in zip(self._names, means.unbind(), strict=True):
+            module.log(f"train/{self.stage}/{name}", mean, prog_bar=name == "loss")
+        self._sum, self._n_steps = None, 0

@@ -1,0 +1,1 @@
+"""The experiment side: data, stages, runs, configuration, figures and tables."""

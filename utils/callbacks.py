@@ -1,0 +1,99 @@
+"""What happens around the training loop."""
+
+import sys
+import time
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from utils.data.base import derive_seed
+
+
+class ReseedEveryEpoch(Callback):
+    """Makes the randomness of an epoch depend on the seed and its number only.
+
+    Then an epoch of a resumed run draws what it would have drawn without the interruption.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        reseed(self.seed, "epoch", trainer.current_epoch)
+
+
+def reseed(*parts: int | str) -> None:
+    """Seed all global generators with a hash of `parts`."""
+    seed = derive_seed(*parts)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+class Freezer(Callback):
+    """Keeps modules as they are: no gradients, and evaluation mode while the rest trains."""
+
+    def __init__(self, names: list[str]):
+        self.names = names
+
+    def _modules(self, pl_module: pl.LightningModule) -> list[torch.nn.Module]:
+        return [pl_module.get_submodule(name) for name in self.names]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for module in self._modules(pl_module):
+            module.requires_grad_(False)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for module in self._modules(pl_module):
+            module.eval()
+
+
+class ProgressLines(Callback):
+    """Progress as lines of text, a few a minute: for logs, and for jobs that share a terminal.
+
+    Parameters
+    ----------
+    label : what is being trained.
+    seconds : between two lines.
+    """
+
+    def __init__(self, label: str, seconds: float = 5.0):
+        self.label = label
+        self.seconds = seconds
+        self._next = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start = time.monotonic()
+        self._first_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        n_steps = trainer.estimated_stepping_batches if now >= self._next else 0
+        if now < self._next and trainer.global_step != n_steps:
+            return
+        self._next = now + self.seconds
+        self._print(trainer, n_steps, now)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._print(trainer, trainer.estimated_stepping_batches, time.monotonic())
+
+    def _print(self, trainer: pl.Trainer, n_steps: float, now: float) -> None:
+        done = trainer.global_step / n_steps
+        elapsed = now - self._start
+        steps = max(1, trainer.global_step - self._first_step)
+        left = elapsed / steps * (n_steps - trainer.global_step)
+        bar = "#" * round(20 * done)
+        losses = {
+            name.rsplit("/", 1)[1]: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/") and name.endswith(("/loss", "/rate", "/distortion", "acc"))
+        }
+        values = "  ".join(f"{name} {value:.3g}" for name, value in losses.items())
+        print(
+            f"{self.label:<32} [{bar:<20}] {done:4.0%}  {elapsed:3.0f} s, {left:3.0f} s left  {values}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,188 @@
+"""Stage 2: data sets really become bytes, and bytes become data sets again.
+
+    x --represent--> z --compress--> chunks of a container on disk --decompress--> z_hat --> receiver
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lossyless.container import ContainerReader, ContainerWriter
+from utils.data.base import SPLITS, BatchLoader, DataModule
+from utils.timing import Stopwatch
+
+
+class Compressor(Protocol):
+    """What learnt and classical compressors have in common."""
+
+    codec: str
+
+    def fingerprint(self) -> str: ...
+    def represent(self, x: Tensor) -> Tensor: ...
+    def compress(self, z: Tensor) -> bytes: ...
+    def decompress(self, payload: bytes, n_examples: int) -> Tensor: ...
+    def receive(self, z_hat: Tensor) -> Tensor: ...
+
+
+@dataclass
+class Sent:
+    """What sending a data set took: totals over its examples."""
+
+    n_examples: int
+    n_bytes: int
+    encoder_seconds: float
+    compress_seconds: float
+
+
+def send_splits(
+    compressor: Compressor,
+    data: DataModule,
+    folder: Path,
+    *,
+    device: torch.device,
+    n_copies: int,
+    chunk_size: int,
+) -> dict[str, Sent]:
+    """Compress every split of `data` into `folder`, with the targets beside it.
+
+    The training split is sent `n_copies` times, each copy differently augmented.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sent = {}
+    for split in SPLITS:
+        copies = n_copies if split == "train" else 1
+        loaders = [
+            data.loader(split, device=device, epoch=copy, shuffle=False) for copy in range(copies)
+        ]
+        sent[split], targets = send(compressor, loaders, data_file(folder, split), chunk_size)
+        np.save(target_file(folder, split), targets)
+    return sent
+
+
+def data_file(folder: Path, split: str) -> Path:
+    """The compressed examples of a split."""
+    return folder / f"{split}.lossyless"
+
+
+def target_file(folder: Path, split: str) -> Path:
+    """The targets of a split."""
+    return folder / f"{split}_y.npy"
+
+
+def send(
+    compressor: Compressor, loaders: list[BatchLoader], path: Path, chunk_size: int
+) -> tuple[Sent, np.ndarray]:
+    """Compress all examples of the loaders into one file; also returns their targets.
+
+    Memory stays that of one chunk, whatever the size of the data.
+    """
+    encoder, coder = Stopwatch(loaders[0].device), Stopwatch(loaders[0].device)
+    targets: list[np.ndarray] = []
+
+    def representations() -> Iterator[Tensor]:
+        for loader in loaders:
+            for batch in loader:
+                targets.append(batch.y.cpu().numpy())
+                with encoder:
+                    z = compressor.represent(batch.x)
+                yield z
+
+    chunks = _regroup(representations(), chunk_size)
+    first = next(chunks)
+    header = {
+        "fingerprint": compressor.fingerprint(),
+        "codec": compressor.codec,
+        "shape": tuple(first.shape[1:]),
+    }
+    with ContainerWriter(path, **header) as writer:
+        for chunk in itertools.chain([first], chunks):
+            with coder:
+                writer.add(compressor.compress(chunk), len(chunk))
+    sent = Sent(writer.n_examples, path.stat().st_size, encoder.seconds, coder.seconds)
+    return sent, np.concatenate(targets)
+
+
+def receive(
+    compressor: Compressor, path: Path, device: torch.device, batch_size: int = 1024
+) -> tuple[Tensor, float]:
+    """All examples [N, ...] that a file stands for, on the CPU, and the seconds it took.
+
+    Raises `ContainerError` or `CodingError` if the file is damaged or another model wrote it.
+    """
+    watch = Stopwatch(device)
+    with watch, ContainerReader(path, fingerprint=compressor.fingerprint()) as reader:
+        z_hat = torch.cat([compressor.decompress(payload, n) for payload, n in reader])
+        parts = [compressor.receive(z.to(device)).cpu() for z in z_hat.split(batch_size)]
+    return torch.cat(parts), watch.seconds
+
+
+def measure(
+    compressor: Compressor,
+    data: DataModule,
+    split: str,
+    *,
+    sent: Sent,
+    path: Path,
+    device: torch.device,
+    n_single: int,
+) -> dict[str, float]:
+    """What communicating a split cost, as metrics `<split>/comm/<name>`.
+
+    rate: theoretical bits per example; n_bits: 8 x bytes of the file / examples; n_bits_single:
+    the mean stream of one example coded alone; bpp: n_bits per pixel; times: seconds per example.
+    """
+    n_bits = 8 * sent.n_bytes / sent.n_examples
+    decoded, receiver_seconds = receive(compressor, path, device)
+    metrics = {
+        "rate": _theoretical_rate(compressor, data, split, device) or n_bits,
+        "n_bits": n_bits,
+        "n_bits_single": _single_bits(compressor, data, split, device, n_single),
+        "encoder_time": sent.encoder_seconds / sent.n_examples,
+        "compress_time": sent.compress_seconds / sent.n_examples,
+        "sender_time": (sent.encoder_seconds + sent.compress_seconds) / sent.n_examples,
+        "receiver_time": receiver_seconds / len(decoded),
+    }
+    if data.kind != "vector":
+        metrics["bpp"] = n_bits / math.prod(data.shape[1:])
+    return {f"{split}/comm/{name}": value for name, value in metrics.items()}
+
+
+def _theoretical_rate(
+    compressor: Compressor, data: DataModule, split: str, device: torch.device
+) -> float | None:
+    """Bits per example that the entropy model promises; None for codecs that have no such model."""
+    if not hasattr(compressor, "rates"):
+        return None
+    rates = [compressor.rates(batch.x) for batch in data.loader(split, device=device)]
+    return torch.cat(rates).mean().item() / math.log(2)
+
+
+def _single_bits(
+    compressor: Compressor, data: DataModule, split: str, device: torch.device, n_single: int
+) -> float:
+    """Mean bits of the first examples, each in a stream of its own."""
+    batch = next(iter(data.loader(split, device=device)))
+    z = compressor.represent(batch.x[:n_single])
+    return 8 * float(np.mean([len(compressor.compress(example[None])) for example in z]))
+
+
+def _regroup(batches: Iterator[Tensor], size: int) -> Iterator[Tensor]:
+    """The same rows in chunks of `size`; the last one may be smaller."""
+    rows: list[Tensor] = []
+    n_rows = 0
+    for batch in batches:
+        rows.append(batch)
+        n_rows += len(batch)
+        while n_rows >= size:
+            joined = torch.cat(rows)
+            yield joined[:size]
+            rows, n_rows = [joined[size:]], n_rows - size
+    if n_rows:
+        yield torch.cat(rows)

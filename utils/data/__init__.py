@@ -1,0 +1,1 @@
+"""Data sets as iterables of `lossyless.batch.Batch`, made in batches on the training device."""

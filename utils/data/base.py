@@ -1,0 +1,261 @@
+"""What every data set shares: splits, seeds, loaders of `Batch` on the device, auxiliary variables.
+
+A data set subclasses `DataModule` and says how many examples it has (`n_examples`) and how its
+batches are made (`make_batches`). Seeds, shuffling, batch sizes and Lightning's hooks live here.
+"""
+
+import hashlib
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from lossyless.batch import Batch
+
+SPLITS = ("train", "val", "test")
+
+# Which variable `Batch.aux` holds, i.e. what the distortion compares with:
+AUXILIARIES = (
+    "none",  # nothing
+    "input",  # X itself (VC)
+    "representative",  # the fixed member of X's equivalence class, e.g. the unaugmented image (VIC)
+    "positive",  # another, independently drawn member of X's class (BINCE)
+)
+
+
+class BatchLoader:
+    """Sized iterable of `Batch`; every iteration yields exactly the same batches.
+
+    An iteration starts with a new generator on `device`, so neither earlier iterations nor the
+    global random state matter, and the global random state is left as it was.
+
+    Parameters
+    ----------
+    make_batches : function
+        From a generator to the batches, in order, each made when it is asked for. The generator is
+        the only source of randomness and its device is where the batches are made.
+    n_examples, batch_size : int
+        Examples that `make_batches` covers, and examples per batch (fewer in the last one).
+    seed : int
+    device : torch.device or str
+    is_drop_last : bool
+        Whether to leave out the last batch if it is incomplete and not the only one.
+
+    Attributes
+    ----------
+    n_examples : int
+        Number of examples of one iteration, without those left out.
+    """
+
+    def __init__(
+        self,
+        make_batches: Callable[[torch.Generator], Iterator[Batch]],
+        *,
+        n_examples: int,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        is_drop_last: bool = False,
+    ) -> None:
+        if n_examples < 1 or batch_size < 1:
+            raise ValueError(
+                f"n_examples and batch_size must be positive, got {n_examples} and {batch_size}."
+            )
+        is_drop_last = is_drop_last and n_examples >= batch_size
+        self.make_batches = make_batches
+        self.batch_size = batch_size
+        self.n_batches = n_examples // batch_size if is_drop_last else -(-n_examples // batch_size)
+        self.n_examples = min(n_examples, self.n_batches * batch_size)
+        self.seed = seed
+        self.device = torch.device(device)
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        generator = torch.Generator(self.device).manual_seed(self.seed)
+        return islice(self.make_batches(generator), self.n_batches)
+
+
+class DataModule(pl.LightningDataModule, ABC):
+    """Base of all data sets.
+
+    Parameters
+    ----------
+    auxiliary : str
+        One of `AUXILIARIES`: the content of `Batch.aux`.
+    batch_size, eval_batch_size : int
+        Examples per batch when training, and whenever examples come in their fixed order.
+    seed : int
+        Seeds shuffling, augmentation and sampling. Splits of real data sets do not depend on it.
+    data_dir : str
+        Folder that holds the downloaded data sets.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of one example.
+    kind : {"vector", "bw_image", "colour_image"}
+    task : {"classification", "regression"}
+    n_outputs : int
+        Number of classes, or of dimensions of the target.
+    mean, std : tuple of float or None
+        Per channel, colour images only; examples themselves are not normalised.
+    class_names : tuple of str or None
+    """
+
+    shape: tuple[int, ...]
+    kind: str
+    task: str
+    n_outputs: int
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+
+    def __init__(
+        self,
+        *,
+        auxiliary: str = "input",
+        batch_size: int = 128,
+        eval_batch_size: int = 1024,
+        seed: int = 123,
+        data_dir: str = "data",
+    ) -> None:
+        super().__init__()
+        self.auxiliary = check_choice("auxiliary", auxiliary, AUXILIARIES)
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.seed = seed
+        self.data_dir = data_dir
+
+    @abstractmethod
+    def n_examples(self, split: str) -> int:
+        """Number of examples of a split; ValueError if there is no such split."""
+
+    @abstractmethod
+    def make_batches(
+        self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield all batches of a split on `generator.device`, drawing from `generator` only."""
+
+    def loader(
+        self,
+        split: str,
+        *,
+        device: torch.device | str = "cpu",
+        epoch: int = 0,
+        shuffle: bool | None = None,
+    ) -> BatchLoader:
+        """Batches of one split, a function of (seed, split, epoch), device and batch size only.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}
+        device : torch.device or str
+            Where the batches are made.
+        epoch : int
+            Seeds shuffling, augmentation and fresh points of the training split; evaluation splits
+            are the same in every epoch.
+        shuffle : bool, optional
+            Whether to shuffle, with `batch_size` examples per batch and no incomplete last batch
+            (unless it is the only one). Otherwise all examples come in their fixed order, with
+            `eval_batch_size` examples per batch: `epoch=k, shuffle=False` is the k-th augmented
+            copy of the training split. By default only the training split is shuffled.
+
+        Raises
+        ------
+        ValueError
+            If there is no such split.
+        """
+        check_choice("split", split, SPLITS)
+        is_shuffled = split == "train" if shuffle is None else shuffle
+        batch_size = self.batch_size if is_shuffled else self.eval_batch_size
+
+        def make_batches(generator: torch.Generator) -> Iterator[Batch]:
+            return self.make_batches(
+                split, batch_size=batch_size, is_shuffled=is_shuffled, generator=generator
+            )
+
+        return BatchLoader(
+            make_batches,
+            n_examples=self.n_examples(split),
+            batch_size=batch_size,
+            seed=derive_seed(self.seed, split, epoch if split == "train" else 0),
+            device=device,
+            is_drop_last=is_shuffled,
+        )
+
+    def train_dataloader(self) -> BatchLoader:
+        """Batches of the current epoch.
+
+        Raises
+        ------
+        ValueError
+            If the trainer would reuse them in the epochs that follow.
+        """
+        if self.trainer.reload_dataloaders_every_n_epochs != 1:
+            raise ValueError(
+                "Each epoch has its own training batches: the trainer needs "
+                "reload_dataloaders_every_n_epochs=1, not "
+                f"{self.trainer.reload_dataloaders_every_n_epochs}."
+            )
+        return self.loader("train", device=self._device, epoch=self.trainer.current_epoch)
+
+    def val_dataloader(self) -> BatchLoader:
+        return self.loader("val", device=self._device)
+
+    def test_dataloader(self) -> BatchLoader:
+        return self.loader("test", device=self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device
+
+
+def derive_seed(*parts: int | str) -> int:
+    """Stable 63-bit seed of a tuple such as (seed, split, epoch), the same on every machine."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def spawn_generator(generator: torch.Generator, name: str) -> torch.Generator:
+    """Generator for a second stream: drawing from it does not move the first one.
+
+    Positives use one, so that the same X come out whatever the auxiliary variable is.
+    """
+    seed = derive_seed(generator.initial_seed(), name)
+    return torch.Generator(generator.device).manual_seed(seed)
+
+
+def check_choice(name: str, value: str | None, choices: Collection[str | None]) -> str | None:
+    """Return `value`, or raise a ValueError that names the choices."""
+    if value not in choices:
+        raise ValueError(
+            f"Unknown {name} {value!r}: choose one of {', '.join(map(repr, choices))}."
+        )
+    return value
+
+
+def writable_dir(path: str | Path) -> Path:
+    """Make the folder if it is missing and check that files can be written to it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made or written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"The data folder {str(path)!r} (data_dir) must be a folder that can be written to: "
+            f"{error}. Give another data_dir or change its permissions."
+        ) from error
+    return path

@@ -1,0 +1,81 @@
+"""What surrounds the stages of one job: set-up, its trace in the sweep's folder, its result.
+
+Every job of a sweep writes `job.json` into its Hydra output folder. `report` reads them when the
+sweep has ended, so that a failed or lost job is named whatever launched it.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from utils import training
+from utils.config import n_cpus
+from utils.data.base import writable_dir
+from utils.runs import STAGES, find_run, write_text
+
+
+@contextlib.contextmanager
+def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
+    """The resolved config, with the process set up for it; notes how the job ends."""
+    trace = _Trace(cfg)
+    try:
+        cfg = cfg.copy()
+        OmegaConf.resolve(cfg)
+        for path in (cfg.paths.results, cfg.paths.pretrained):
+            writable_dir(path)
+        training.quiet()
+        torch.set_num_threads(max(1, n_cpus() // cfg.parallel_jobs))
+        trace.write("running", results=str(find_run(cfg, STAGES[0]).results))
+        yield cfg
+    except BaseException as error:
+        is_interrupt = isinstance(error, (KeyboardInterrupt, SystemExit))
+        state = "interrupted" if is_interrupt else "failed"
+        trace.write(state, error=f"{type(error).__name__}: {error}")
+        raise
+    trace.write("done")
+
+
+def finished(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[float, ...] | None:
+    """The metric(s) that a hyper-parameter search asked for.
+
+    Raises `ValueError` naming the metrics there are if one of them is unknown.
+    """
+    if cfg.monitor_return is None:
+        return None
+    names = [cfg.monitor_return] if isinstance(cfg.monitor_return, str) else cfg.monitor_return
+    if unknown := [name for name in names if name not in metrics]:
+        raise ValueError(
+            f"monitor_return: there is no metric {unknown}; there are {sorted(metrics)}"
+        )
+    values = tuple(metrics[name] for name in names)
+    return values[0] if len(values) == 1 else values
+
+
+class _Trace:
+    """The file in which a job says how it stands; nothing outside a Hydra job."""
+
+    def __init__(self, cfg: DictConfig):
+        self._file: Path | None = None
+        self._content: dict[str, object] = {}
+        if HydraConfig.initialized():
+            hydra_cfg = HydraConfig.get()
+            self._file = Path(hydra_cfg.runtime.output_dir) / "job.json"
+            self._content = {
+                "num": hydra_cfg.job.get("num", 0),
+                "overrides": list(hydra_cfg.overrides.task),
+                "started": time.time(),
+            }
+
+    def write(self, state: str, **more: object) -> None:
+        if self._file is not None:
+            self._content |= {"state": state, "seconds": self._seconds(), **more}
+            write_text(self._file, json.dumps(self._content, indent=2) + "\n")
+
+    def _seconds(self) -> float:
+        return round(time.time() - float(self._content["started"]), 1)

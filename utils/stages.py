@@ -1,0 +1,172 @@
+"""The three stages of a job, and the one place that knows when to skip, resume or restart.
+
+    done         -> its results are read from disk
+    interrupted  -> resumes from its last checkpoint (Ctrl-C, kill, time-out, power cut)
+    failed       -> restarts, or resumes with `on_failed=resume`
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor
+
+from lossyless.optim import PartOptimizer
+from lossyless.predictors import PredictionHead, Predictor
+from utils import communication, figures, training
+from utils.callbacks import reseed
+from utils.data.base import SPLITS
+from utils.data.decoded import DecodedDataModule
+from utils.runs import Run, find_run
+
+Metrics = dict[str, float]
+
+
+def run_stage(cfg: DictConfig, stage: str, compute: Callable[[Run], Metrics]) -> Metrics:
+    """The metrics of a stage: from disk if it is done, else computed and written.
+
+    `compute` finds the checkpoint to resume from, if there is one, in `run.work`.
+    """
+    run = find_run(cfg, stage)
+    with run.locked():
+        state = run.status()["state"]
+        if state == "done":
+            print(f"[{stage}] done before, results are reused: {run.csv}")
+            return run.metrics()
+        if state == "failed" and cfg.on_failed == "restart":
+            print(f"[{stage}] failed before, starts again: {run.results}")
+            training.set_checkpoints_aside(run.work)
+        elif state != "new":
+            print(f"[{stage}] was {state} before, goes on: {run.results}")
+        run.start()
+        try:
+            metrics = compute(run)
+        except BaseException as error:
+            run.stop(error)
+            raise
+        run.finish(metrics)
+        return metrics
+
+
+def featurizer(cfg: DictConfig) -> Metrics:
+    """Stage 1: fit the compressor; evaluate rate, distortion and probe; draw its figures."""
+    return run_stage(cfg, "featurizer", _fit if cfg.featurizer.is_learned else _evaluate_classical)
+
+
+def communicate(cfg: DictConfig) -> Metrics:
+    """Stage 2: compress the predictor's data set into files; measure bits and times."""
+    return run_stage(cfg, "communication", _communicate)
+
+
+def predict(cfg: DictConfig) -> Metrics:
+    """Stage 3: train a downstream model on what came out of the decoded bytes."""
+    return run_stage(cfg, "predictor", _predict)
+
+
+def _fit(run: Run) -> Metrics:
+    cfg = run.cfg
+    compressor = training.build_compressor(cfg)
+    data = training.build_data(cfg, "data_feat", compressor.distortion.needs)
+    trainer, metrics = training.fit(
+        compressor,
+        data,
+        run,
+        stage="feat",
+        monitor_split=cfg.checkpoint_feat.split,
+        frozen=cfg.finetune.frozen,
+    )
+    figures.draw_all(cfg.figures.names, compressor, data, run, trainer.logger)
+    return metrics
+
+
+def _evaluate_classical(run: Run) -> Metrics:
+    """Bits and squared error of a codec that has nothing to learn."""
+    codec = training.build_compressor(run.cfg)
+    data = training.build_data(run.cfg, "data_feat", "input")
+    metrics = {}
+    for split in ("val", "test"):
+        n_bytes, n_examples, squared_error = 0, 0, 0.0
+        for batch in data.loader(split):
+            payload = codec.compress(batch.x)
+            decoded = codec.decompress(payload, len(batch.x))
+            n_bytes += len(payload)
+            n_examples += len(batch.x)
+            squared_error += (decoded - batch.x).square().sum().item()
+        metrics[f"{split}/feat/rate"] = 8 * n_bytes / n_examples
+        metrics[f"{split}/feat/distortion"] = squared_error / n_examples
+    return metrics
+
+
+def _communicate(run: Run) -> Metrics:
+    cfg = run.cfg
+    compressor = training.load_compressor(cfg)
+    data = training.build_data(cfg, "data_pred", "none")
+    device = training.pick_device(cfg)
+    reseed(cfg.seed, "communicate")
+    sent = communication.send_splits(
+        compressor,
+        data,
+        run.work,
+        device=device,
+        n_copies=cfg.communication.n_copies,
+        chunk_size=cfg.communication.chunk_size,
+    )
+    metrics: Metrics = {}
+    for split in ("val", "test"):
+        metrics |= communication.measure(
+            compressor,
+            data,
+            split,
+            sent=sent[split],
+            path=communication.data_file(run.work, split),
+            device=device,
+            n_single=cfg.communication.n_single,
+        )
+    return metrics
+
+
+def _predict(run: Run) -> Metrics:
+    cfg = run.cfg
+    reseed(cfg.seed, "predictor")
+    head = PredictionHead(
+        instantiate(cfg.predictor.kwargs),
+        (splits := _decoded_splits(cfg))["train"][0].shape[1:],
+        cfg.data_pred.task,
+        cfg.data_pred.n_outputs,
+    )
+    data = DecodedDataModule(
+        splits,
+        task=cfg.data_pred.task,
+        n_outputs=cfg.data_pred.n_outputs,
+        batch_size=cfg.data_pred.kwargs.batch_size,
+        eval_batch_size=cfg.data_pred.kwargs.eval_batch_size,
+        seed=cfg.seed,
+    )
+    optimizer = PartOptimizer(
+        instantiate(cfg.optimizer_pred.kwargs),
+        instantiate(cfg.scheduler_pred.kwargs),
+        cfg.optimizer_pred.max_grad_norm,
+    )
+    _, metrics = training.fit(
+        Predictor(head, optimizer),
+        data,
+        run,
+        stage="pred",
+        monitor_split=cfg.checkpoint_pred.split,
+        overrides=cfg.trainer_pred,
+    )
+    return metrics
+
+
+def _decoded_splits(cfg: DictConfig) -> dict[str, tuple[Tensor, Tensor]]:
+    """What the receiver decodes from the files of the communication stage, with the targets."""
+    compressor = training.load_compressor(cfg)
+    folder = find_run(cfg, "communication").work
+    device = training.pick_device(cfg)
+    splits = {}
+    for split in SPLITS:
+        x, _ = communication.receive(compressor, communication.data_file(folder, split), device)
+        splits[split] = x, torch.from_numpy(np.load(communication.target_file(folder, split)))
+    return splits

@@ -1,0 +1,191 @@
+"""Building models, data and trainers from a config; fitting and evaluating them."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import Logger
+
+from lossyless.classical import ClassicalCompressor
+from lossyless.compressors import LearnableCompressor
+from utils.callbacks import Freezer, ProgressLines, ReseedEveryEpoch, reseed
+from utils.data.base import DataModule
+from utils.runs import Run, find_run
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+# Facts of a data set that its config states, so that models can be built from the config alone.
+DATA_FACTS = ("shape", "kind", "task", "n_outputs", "mean", "std")
+
+
+def quiet() -> None:
+    """Keep the terminal for what concerns the user."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*lr_scheduler.step.*", ".*exists and is not empty.*"):
+        warnings.filterwarnings("ignore", message)
+
+
+def pick_device(cfg: DictConfig) -> torch.device:
+    """The device of `trainer.accelerator`."""
+    wants_gpu = cfg.trainer.accelerator in ("gpu", "cuda")
+    if wants_gpu and not torch.cuda.is_available():
+        raise ValueError(
+            f"trainer.accelerator={cfg.trainer.accelerator}, but torch sees no CUDA device: use "
+            "trainer.accelerator=auto or cpu"
+        )
+    use_gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def build_data(cfg: DictConfig, place: str, auxiliary: str) -> DataModule:
+    """The data set at `place` ("data_feat" or "data_pred")."""
+    data = instantiate(
+        cfg[place].kwargs, auxiliary=auxiliary, seed=cfg.seed, data_dir=cfg.paths.data
+    )
+    stated = OmegaConf.to_container(cfg[place], resolve=True)
+    for fact in DATA_FACTS:
+        found, expected = getattr(data, fact), stated[fact]
+        found = list(found) if isinstance(found, tuple) else found
+        if found != expected:
+            raise ValueError(
+                f"conf/data/{cfg[place].name}.yaml says {fact}={expected}, but {type(data).__name__} "
+                f"has {fact}={found}: correct the file"
+            )
+    return data
+
+
+def build_compressor(cfg: DictConfig) -> LearnableCompressor | ClassicalCompressor:
+    """The compressor of a config, with weights that depend on the seed only."""
+    reseed(cfg.seed, "weights")
+    return instantiate(cfg.featurizer.kwargs)
+
+
+def load_compressor(cfg: DictConfig) -> LearnableCompressor | ClassicalCompressor:
+    """The trained compressor of a config, in evaluation mode, on its device."""
+    compressor = build_compressor(cfg)
+    if cfg.featurizer.is_learned:
+        run = find_run(cfg, "featurizer")
+        load_best(compressor, run)
+    return compressor.eval().requires_grad_(False).to(pick_device(cfg))
+
+
+def load_best(module: pl.LightningModule, run: Run) -> None:
+    """Load the weights of the best epoch of a run."""
+    path = run.work / BEST
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"the {run.stage} of {run.results} is done, but its checkpoint {path} is missing: "
+            f"restore it, or delete {run.results} to train again"
+        )
+    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+
+
+def set_checkpoints_aside(work: Path) -> None:
+    """Start without the checkpoints of a failed run; they stay on disk as `failed_*.ckpt`."""
+    for name in (BEST, LAST):
+        if (work / name).is_file():
+            (work / name).replace(work / f"failed_{name}")
+
+
+def build_trainer(
+    run: Run,
+    monitor: str,
+    logger: Logger | None,
+    callbacks: list[Callback],
+    overrides: Mapping[str, object],
+) -> pl.Trainer:
+    """A trainer that checkpoints every epoch into the run's folder."""
+    cfg = run.cfg
+    options = OmegaConf.to_container(cfg.trainer, resolve=True) | dict(overrides)
+    device = pick_device(cfg)
+    if options["precision"] == "auto":
+        options["precision"] = "16-mixed" if device.type == "cuda" else "32-true"
+    options["accelerator"] = "gpu" if device.type == "cuda" else "cpu"
+    if logger is not None:
+        callbacks = [*callbacks, LearningRateMonitor(logging_interval="epoch")]
+    return pl.Trainer(
+        **options,
+        logger=logger or False,
+        callbacks=[ReseedEveryEpoch(cfg.seed), *callbacks, *_checkpoints(run, monitor)],
+        default_root_dir=str(run.work),
+        enable_progress_bar=any(isinstance(c, TQDMProgressBar) for c in callbacks),
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+    )
+
+
+def _checkpoints(run: Run, monitor: str) -> list[ModelCheckpoint]:
+    """The best epoch, and the last one to resume from."""
+    common = {"dirpath": run.work, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = ModelCheckpoint(filename=Path(BEST).stem, monitor=monitor, mode="min", **common)
+    last = ModelCheckpoint(filename=Path(LAST).stem, **common)
+    return [best, last]
+
+
+def progress_callback(cfg: DictConfig, label: str) -> Callback:
+    """A bar for a job that has the terminal to itself, else lines."""
+    if cfg.parallel_jobs == 1 and sys.stderr.isatty():
+        return TQDMProgressBar(refresh_rate=20)
+    return ProgressLines(label)
+
+
+def build_logger(run: Run) -> Logger | None:
+    """The logger of a run, which gets the config and the run's folder."""
+    logger = instantiate(run.cfg.logger.kwargs)
+    if logger is None:
+        return None
+    logger = logger(run)
+    logger.log_hyperparams(OmegaConf.to_container(run.cfg, resolve=True))
+    return logger
+
+
+def fit(
+    module: pl.LightningModule,
+    data: DataModule,
+    run: Run,
+    *,
+    stage: str,
+    monitor_split: str,
+    frozen: list[str] | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> tuple[pl.Trainer, dict[str, float]]:
+    """Train (or go on training) a module, then evaluate its best epoch on val and test.
+
+    Parameters
+    ----------
+    stage : "feat" or "pred": the part of metric names.
+    monitor_split : the split whose loss decides which epoch is the best.
+    frozen : names of submodules that are not trained.
+    overrides : of the trainer's options.
+    """
+    label = f"{run.cfg.experiment_name} {run.cfg.distortion.name} {stage}"
+    callbacks: list[Callback] = [progress_callback(run.cfg, label)]
+    if frozen:
+        callbacks.append(Freezer(list(frozen)))
+    logger = build_logger(run)
+    monitor = f"{monitor_split}/{stage}/loss"
+    trainer = build_trainer(run, monitor, logger, callbacks, overrides or {})
+    last = run.work / LAST
+    trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.is_file() else None)
+    load_best(module, run)
+    return trainer, evaluate(trainer, module, data, run.cfg.seed)
+
+
+def evaluate(
+    trainer: pl.Trainer, module: pl.LightningModule, data: DataModule, seed: int
+) -> dict[str, float]:
+    """Metrics on the validation and on the test split."""
+    metrics: dict[str, float] = {}
+    for split, run_split in (("val", trainer.validate), ("test", trainer.test)):
+        reseed(seed, "evaluate", split)
+        (found,) = run_split(module, datamodule=data, verbose=False)
+        metrics |= found
+    return metrics
