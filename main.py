@@ -1,8 +1,8 @@
 """Fit a compressor, really compress data with it, learn a task from what was decoded.
 
-    python main.py experiment=banana_viz_VIC            # an experiment of conf/experiment/
-    python main.py data@data_feat=digits rate=H_hyper   # or a combination of one's own
-    python main.py --help                               # all settings
+python main.py experiment=banana_viz_VIC            # an experiment of conf/experiment/
+python main.py data@data_feat=digits rate=H_hyper   # or a combination of one's own
+python main.py --help                               # all settings
 """
 
 from omegaconf import DictConfig

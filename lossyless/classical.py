@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lossyless.coders import CodingError, decode_blobs, encode_blobs
+from lossyless.payloads import CodingError, decode_blobs, encode_blobs
 
 #: options that Pillow's encoder gets, besides the quality
 CODECS: dict[str, dict] = {
@@ -64,7 +64,10 @@ class ClassicalCompressor(torch.nn.Module):
         files = decode_blobs(payload)
         if len(files) != n_examples:
             raise CodingError(f"expected {n_examples} images, found {len(files)}")
-        return torch.stack([self._decode(file) for file in files])
+        images = [self._decode(file) for file in files]
+        if len(sizes := {tuple(image.shape) for image in images}) > 1:
+            raise CodingError(f"the images of a batch differ in size: {sorted(sizes)}")
+        return torch.stack(images)
 
     def _encode(self, pixels: np.ndarray) -> bytes:  # [H, W, C] uint8
         image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
@@ -76,7 +79,7 @@ class ClassicalCompressor(torch.nn.Module):
         try:
             # WebP knows no greyscale: its files come back with three equal channels
             image = Image.open(io.BytesIO(file)).convert("L" if self.n_channels == 1 else "RGB")
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise CodingError(f"not an image that Pillow can read: {error}") from error
         pixels = np.array(image).reshape(image.height, image.width, self.n_channels)
         return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

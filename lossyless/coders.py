@@ -14,138 +14,16 @@ Payload of `TableCoder` (little endian; a varint is an unsigned LEB128 of at mos
 Coding order: with one table per column, column after column; with one table per symbol, table
 after table, and in row-major order within a table. A symbol that its table does not list is coded
 as the table's escape entry, and its value is one of the int32 at the end.
-
-Payload of `encode_floats`: varint N, varint D, zlib stream of the four byte planes of the values.
-Payload of `encode_blobs`: varint count, count varint lengths, contents.
 """
-
-import hashlib
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import constriction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lossyless.cdf_tables import CDFTables, check_index, check_symbols
+from lossyless.payloads import CodingError, read_varint, write_varint
+
 AnsCoder = constriction.stream.stack.AnsCoder
-Categorical = constriction.stream.model.Categorical
-
-TOTAL_MASS = 1 << 16
-ESCAPE_BITS = 32  # an escaped value is written as an int32
-INT32 = np.iinfo(np.int32)
-MAX_DEFLATE_RATIO = 1032  # the most bytes that one byte of a deflate stream can stand for
-MAX_VARINT_BYTES = 9
-
-
-class CodingError(ValueError):
-    """The symbols cannot be coded, or the payload was not written by this coder or is damaged."""
-
-
-@dataclass(frozen=True, eq=False)
-class CDFTables:
-    """Cumulative distributions of an entropy model, in CompressAI's layout.
-
-    Attributes
-    ----------
-    cdfs : int32 [n_tables, max_length]
-        Row t rises strictly from 0 to 65536 in its first `lengths[t]` values; the rest is padding.
-    lengths : int32 [n_tables]
-        Entry i of table t has the mass `cdfs[t, i + 1] - cdfs[t, i]`; the last of the
-        `lengths[t] - 1` entries is the mass of all symbols that the table does not list.
-    offsets : int32 [n_tables]
-        Symbol of entry 0.
-    """
-
-    cdfs: NDArray[np.int32]
-    lengths: NDArray[np.int32]
-    offsets: NDArray[np.int32]
-    _models: dict[int, Categorical] = field(default_factory=dict, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        for name, n_dims in (("cdfs", 2), ("lengths", 1), ("offsets", 1)):
-            object.__setattr__(self, name, _int32_copy(getattr(self, name), n_dims, name))
-        n_tables, max_length = self.cdfs.shape
-        if not len(self.lengths) == len(self.offsets) == n_tables:
-            raise CodingError(
-                f"expected one length and one offset for each of the {n_tables} rows of cdfs, "
-                f"found {len(self.lengths)} lengths and {len(self.offsets)} offsets"
-            )
-        in_row = np.arange(max_length) < self.lengths[:, None]
-        last = self.lengths.astype(np.int64) - 1
-        self.cdfs[~in_row] = TOTAL_MASS  # padding is not part of a table, nor of its fingerprint
-        for t in range(n_tables):
-            if not 2 <= self.lengths[t] <= max_length:
-                raise CodingError(f"lengths[{t}] is {self.lengths[t]}, not in [2, {max_length}]")
-            if self.cdfs[t, 0] != 0 or self.cdfs[t, last[t]] != TOTAL_MASS:
-                raise CodingError(f"cdfs[{t}] does not go from 0 to {TOTAL_MASS}")
-            if (np.diff(self.cdfs[t, : last[t] + 1]) <= 0).any():
-                raise CodingError(f"cdfs[{t}] does not rise strictly: an entry has no mass")
-        if (self.offsets + last > INT32.max).any():
-            raise CodingError("offsets + lengths go beyond int32")
-        for array in (self.cdfs, self.lengths, self.offsets):
-            array.flags.writeable = False
-
-    @classmethod
-    def from_compressai(cls, entropy_model) -> "CDFTables":
-        """Tables of a `compressai.entropy_models.EntropyModel` on which `update()` was called."""
-        names = ("_quantized_cdf", "_cdf_length", "_offset")
-        arrays = [getattr(entropy_model, name).detach().cpu().numpy() for name in names]
-        if any(array.size == 0 for array in arrays):
-            raise CodingError(
-                f"{type(entropy_model).__name__} has no CDF tables: call its update() before coding"
-            )
-        return cls(*arrays)
-
-    def __reduce__(self):
-        """Copies and pickles hold the tables only: the models of constriction cannot be pickled."""
-        return type(self), (self.cdfs, self.lengths, self.offsets)
-
-    @property
-    def n_tables(self) -> int:
-        return len(self.lengths)
-
-    @property
-    def escapes(self) -> NDArray[np.int32]:
-        """Escape entry of each table, which is also its number of listed symbols, [n_tables]."""
-        return self.lengths - 2
-
-    def fingerprint(self) -> bytes:
-        """16 bytes that tell these tables from others (BLAKE2b)."""
-        digest = hashlib.blake2b(digest_size=16)
-        for array in (self.lengths, self.offsets, self.cdfs[self.cdfs < TOTAL_MASS]):
-            digest.update(np.int64(array.size).astype("<i8").tobytes())
-            digest.update(array.astype("<i4").tobytes())
-        return digest.digest()
-
-    def model(self, table: int) -> Categorical:
-        """constriction's model over the entries of a table with at least two entries."""
-        if table not in self._models:
-            masses = np.diff(self.cdfs[table, : self.lengths[table]])
-            self._models[table] = Categorical(masses / float(TOTAL_MASS), perfect=False)
-        return self._models[table]
-
-    def entries(self, symbols: NDArray[np.int32], index: NDArray[np.integer]) -> NDArray[np.int32]:
-        """Table entry of each symbol; `index`, the table of each, broadcasts against `symbols`.
-
-        As unsigned integers, symbols below the offset wrap to values above all entries, so that one
-        minimum sends both sides to the escape entry.
-        """
-        relative = np.subtract(symbols, self.offsets[index], dtype=np.int32).view(np.uint32)
-        escapes = self.escapes[index].view(np.uint32)
-        return np.minimum(relative, escapes).view(np.int32)
-
-    def information(self, symbols: ArrayLike, index: ArrayLike) -> NDArray[np.float64]:
-        """Bits that each symbol costs, [N, D]; for an escaped one with the bits of its value.
-
-        Arguments as for `TableCoder.encode`.
-        """
-        symbols = _check_symbols(symbols)
-        index = _check_index(index, symbols.shape, self.n_tables)
-        entries = self.entries(symbols, index)
-        masses = self.cdfs[index, entries + 1] - self.cdfs[index, entries]
-        n_bits = np.log2(TOTAL_MASS) - np.log2(masses)
-        return n_bits + ESCAPE_BITS * (entries == self.escapes[index])
 
 
 class _CodingOrder:
@@ -205,15 +83,15 @@ class TableCoder:
 
     def encode(self, symbols: ArrayLike, index: ArrayLike) -> bytes:
         """Payload of integer `symbols` [N, D]. Raises CodingError for values beyond int32."""
-        symbols = _check_symbols(symbols)
-        index = _check_index(index, symbols.shape, self.tables.n_tables)
+        symbols = check_symbols(symbols)
+        index = check_index(index, symbols.shape, self.tables.n_tables)
         order = _CodingOrder(index, symbols.shape, self.tables.n_tables)
         entries = self.tables.entries(symbols, index)
         escaped = entries == self.tables.escapes[index]
         values = symbols[order.where(escaped)] if escaped.any() else np.empty(0, np.int32)
         stream = self._encode_stream(order.flatten(entries), order)
-        head = _varint(2 * len(stream) + bool(values.size))
-        count = _varint(values.size) if values.size else b""
+        head = write_varint(2 * len(stream) + bool(values.size))
+        count = write_varint(values.size) if values.size else b""
         return head + count + stream + values.astype("<i4").tobytes()
 
     def decode(
@@ -232,7 +110,7 @@ class TableCoder:
         if index.ndim != 2 and n_examples is None:
             raise CodingError("n_examples is needed unless index is [N, D]")
         shape = (index.shape[0] if n_examples is None else n_examples, *index.shape[-1:])
-        index = _check_index(index, shape, self.tables.n_tables)
+        index = check_index(index, shape, self.tables.n_tables)
         stream, values = _split_payload(data)
         order = _CodingOrder(index, shape, self.tables.n_tables)
         entries = order.unflatten(self._decode_stream(stream, order))
@@ -270,59 +148,11 @@ class TableCoder:
         return entries
 
 
-def encode_floats(z: ArrayLike) -> bytes:
-    """Payload of float32 values [N, D], exact to the bit, for rates without an entropy model."""
-    z = np.asarray(z)
-    if z.dtype != np.float32 or z.ndim != 2:
-        raise CodingError(f"expected float32 values [N, D], found {z.dtype} {list(z.shape)}")
-    # neighbours agree in sign and exponent more often than in mantissa: group bytes of one kind
-    planes = np.ascontiguousarray(z, "<f4").reshape(-1, 1).view(np.uint8).T
-    return _varint(z.shape[0]) + _varint(z.shape[1]) + zlib.compress(planes.tobytes())
-
-
-def decode_floats(data: bytes) -> NDArray[np.float32]:
-    """Values [N, D] of a payload of `encode_floats`; raises CodingError if it is damaged."""
-    n_examples, position = _read_varint(data, 0)
-    n_columns, position = _read_varint(data, position)
-    n_bytes = 4 * n_examples * n_columns
-    if n_bytes > MAX_DEFLATE_RATIO * len(data) or max(n_examples, n_columns) > INT32.max:
-        raise CodingError(f"{len(data)} bytes cannot hold {n_examples} x {n_columns} values")
-    inflater = zlib.decompressobj()
-    try:
-        planes = inflater.decompress(data[position:], n_bytes + 1)
-    except zlib.error as error:
-        raise CodingError(f"damaged float payload: {error}") from error
-    if len(planes) != n_bytes or not inflater.eof or inflater.unused_data:
-        raise CodingError(f"expected {n_bytes} bytes of floats, found another number")
-    values = np.frombuffer(planes, np.uint8).reshape(4, -1).T.copy().view("<f4")
-    return values.astype(np.float32, copy=False).reshape(n_examples, n_columns)
-
-
-def encode_blobs(blobs: Sequence[bytes]) -> bytes:
-    """Payload of byte strings, such as the images that a classical codec wrote."""
-    return b"".join([_varint(len(blobs)), *(_varint(len(blob)) for blob in blobs), *blobs])
-
-
-def decode_blobs(data: bytes) -> list[bytes]:
-    """Byte strings of a payload of `encode_blobs`; raises CodingError if it is damaged."""
-    count, position = _read_varint(data, 0)
-    if count > len(data) - position:
-        raise CodingError(f"{len(data)} bytes cannot hold {count} blobs")
-    lengths = []
-    for _ in range(count):
-        length, position = _read_varint(data, position)
-        lengths.append(length)
-    if position + sum(lengths) != len(data):
-        raise CodingError(f"expected {sum(lengths)} bytes of blobs, found {len(data) - position}")
-    ends = np.cumsum([position, *lengths]).tolist()
-    return [data[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
-
-
 def _split_payload(data: bytes) -> tuple[bytes, NDArray[np.int32]]:
     """ANS stream and escaped values of a payload of `TableCoder`."""
-    head, position = _read_varint(data, 0)
+    head, position = read_varint(data, 0)
     n_stream, has_escapes = head >> 1, head & 1
-    n_escapes, position = _read_varint(data, position) if has_escapes else (0, position)
+    n_escapes, position = read_varint(data, position) if has_escapes else (0, position)
     end = position + n_stream
     if end + 4 * n_escapes != len(data) or bool(has_escapes) != bool(n_escapes):
         raise CodingError(
@@ -334,67 +164,9 @@ def _split_payload(data: bytes) -> tuple[bytes, NDArray[np.int32]]:
     return data[position:end], np.frombuffer(data[end:], "<i4").astype(np.int32)
 
 
-def _check_symbols(symbols: ArrayLike) -> NDArray[np.int32]:
-    symbols = np.asarray(symbols)
-    if symbols.ndim != 2 or not np.issubdtype(symbols.dtype, np.integer):
-        raise CodingError(
-            f"expected integer symbols [N, D], found {symbols.dtype} {list(symbols.shape)}"
-        )
-    if symbols.size and not INT32.min <= symbols.min() <= symbols.max() <= INT32.max:
-        raise CodingError(f"symbols in [{symbols.min()}, {symbols.max()}] do not fit into int32")
-    return symbols.astype(np.int32, copy=False)
-
-
-def _check_index(index: ArrayLike, shape: tuple[int, ...], n_tables: int) -> NDArray[np.integer]:
-    index = np.asarray(index)
-    if index.size == 0:
-        index = index.astype(np.int64)  # an empty list has no dtype of its own
-    if len(shape) != 2 or shape[0] < 0 or index.shape not in (shape, shape[1:]):
-        raise CodingError(
-            f"expected index of shape {list(shape[1:])} or {list(shape)} for symbols of shape "
-            f"{list(shape)}, found {list(index.shape)}"
-        )
-    if not np.issubdtype(index.dtype, np.integer):
-        raise CodingError(f"expected integers in index, found {index.dtype}")
-    if index.size and not 0 <= index.min() <= index.max() < n_tables:
-        raise CodingError(
-            f"index in [{index.min()}, {index.max()}], but there are {n_tables} tables"
-        )
-    return index
-
-
 def _transpose(array: NDArray) -> NDArray:
     """Contiguous transpose, 32 rows at a time: two to three times faster than in one go."""
     transposed = np.empty(array.shape[::-1], array.dtype)
     for i in range(0, len(array), 32):
         transposed[:, i : i + 32] = array[i : i + 32].T
     return transposed
-
-
-def _int32_copy(array: ArrayLike, n_dims: int, name: str) -> NDArray[np.int32]:
-    array = np.asarray(array)
-    if array.ndim != n_dims or not np.issubdtype(array.dtype, np.integer):
-        raise CodingError(
-            f"{name}: expected {n_dims}-D integers, found {array.dtype} {list(array.shape)}"
-        )
-    if array.size and not INT32.min <= array.min() <= array.max() <= INT32.max:
-        raise CodingError(f"{name}: values do not fit into int32")
-    return array.astype(np.int32, order="C", copy=True)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Value of the varint at `position`, and the position after it."""
-    value = 0
-    for i, byte in enumerate(data[position : position + MAX_VARINT_BYTES]):
-        value |= (byte & 0x7F) << (7 * i)
-        if byte < 0x80:
-            return value, position + i + 1
-    raise CodingError(f"no complete varint at byte {position} of {len(data)}")

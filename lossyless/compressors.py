@@ -134,9 +134,12 @@ class LearnableCompressor(pl.LightningModule):
         x = torch.cat([batch.x, batch.aux]) if is_contrastive else batch.x
         p_ZlX = self.p_ZlX(x)
         z = p_ZlX.rsample()
-        z_hat, rates, logs = self.rate(z, p_ZlX)
+        is_warming_up = self._is_warming_up()
+        z_hat, rates, logs = (
+            self.rate(z.detach(), p_ZlX.detach()) if is_warming_up else self.rate(z, p_ZlX)
+        )
 
-        kept = z if self._is_warming_up() else z_hat
+        kept = z if is_warming_up else z_hat
         if is_contrastive:
             kept, target = kept.split(n_examples)
             z_hat = z_hat[:n_examples]
@@ -194,6 +197,7 @@ class LearnableCompressor(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.tracker.log_epoch(self)
+        self.lr_schedulers().step(self.trainer.callback_metrics)
 
     def configure_optimizers(self) -> dict:
         compressor = [self.p_ZlX, self.rate, self.distortion]
@@ -206,4 +210,4 @@ class LearnableCompressor(pl.LightningModule):
         optimizer.clip_gradients()
 
     def lr_scheduler_step(self, scheduler, metric) -> None:
-        scheduler.step(metric)
+        """Nothing: see `JointScheduler`."""

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from compressai.ops import LowerBound
 from torch import Tensor, nn
 
 from lossyless.architectures import Architecture
@@ -31,7 +32,8 @@ class Distortion(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
-        """Distortions [B] in nats and the means of further terms, given z_hat [B, z_dim]."""
+        """Distortions [B] in nats, given z_hat [B, z_dim], and further terms as they are logged:
+        means over the batch, information in bits."""
 
 
 class DirectDistortion(Distortion):
@@ -148,22 +150,30 @@ class ContrastiveDistortion(Distortion):
             raise ValueError(
                 f"temperature={temperature} is below its bound min_temperature={min_temperature}"
             )
+        if effective_batch_size is not None and effective_batch_size < 2:
+            raise ValueError(
+                f"effective_batch_size={effective_batch_size}: at least 2 images are needed to "
+                "tell one from another"
+            )
         self.projector = arch((z_dim,), (max(10, int(project_factor * z_dim)),))
-        self.min_temperature = min_temperature
+        # unlike a clamp, it lets a temperature below the bound come back
+        self.lower_bound = LowerBound(math.log(min_temperature))
         self.effective_batch_size = effective_batch_size
         log_temperature = torch.tensor(math.log(temperature))
         self.log_temperature = nn.Parameter(log_temperature, requires_grad=is_train_temperature)
 
     @property
     def temperature(self) -> Tensor:
-        return self.log_temperature.exp().clamp(min=self.min_temperature)
+        return self.lower_bound(self.log_temperature[None]).exp()[0]
 
     def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
         batch_size = len(z_hat)
         if batch_size < 2:
             raise ValueError("the contrastive distortion needs at least 2 examples a batch")
         features = F.normalize(self.projector(torch.cat([z_hat, target])).float(), dim=-1)
-        logits = features @ features.T / self.temperature
+        # a temperature of .01 magnifies the errors of half precision a hundredfold
+        with torch.autocast(z_hat.device.type, enabled=False):
+            logits = features @ features.T / self.temperature
         others = torch.arange(2 * batch_size, device=logits.device)
         positives = others.roll(batch_size)
         log_weights = torch.full_like(logits, self._log_multiplicity(batch_size))
@@ -174,7 +184,7 @@ class ContrastiveDistortion(Distortion):
         distortions = losses.unflatten(0, (2, batch_size)).mean(0)
         n_candidates = 1 + 2 * ((self.effective_batch_size or batch_size) - 1)
         return distortions, {
-            "I_q_zm": math.log(n_candidates) - distortions.mean().detach(),
+            "I_q_zm": (math.log(n_candidates) - distortions.mean().detach()) / math.log(2),
             "temperature": self.temperature.detach(),
         }
 

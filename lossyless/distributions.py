@@ -18,6 +18,8 @@ class Conditional(Protocol):
 
     def rsample(self) -> Tensor: ...  # [B, z_dim], differentiable
 
+    def detach(self) -> "Conditional": ...  # the same distributions, cut off from the encoder
+
 
 class Deterministic:
     """All mass on one vector: Z is a function of X."""
@@ -30,6 +32,9 @@ class Deterministic:
     def rsample(self) -> Tensor:
         return self.mean
 
+    def detach(self) -> "Deterministic":
+        return Deterministic(self.mean.detach())
+
 
 class DiagGaussian(Independent):
     """Gaussian with diagonal covariance; the standard deviation is a softplus of its parameter."""
@@ -41,6 +46,10 @@ class DiagGaussian(Independent):
     def __init__(self, parameters: Tensor):  # [B, 2 * z_dim]
         mean, raw_std = parameters.float().chunk(2, dim=-1)
         super().__init__(Normal(mean, F.softplus(raw_std) + self.min_std), 1)
+        self.parameters = parameters
+
+    def detach(self) -> "DiagGaussian":
+        return DiagGaussian(self.parameters.detach())
 
 
 FAMILIES = {"deterministic": Deterministic, "diaggaussian": DiagGaussian}

@@ -6,7 +6,7 @@ as if it were trained alone; to the trainer they are one optimiser, and a step i
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -89,27 +89,39 @@ class JointOptimizer(Optimizer):
 
 
 class JointScheduler:
-    """The schedules of all parts of a `JointOptimizer`, stepped together once an epoch."""
+    """The schedules of all parts of a `JointOptimizer`, stepped together once an epoch.
 
-    def __init__(self, optimizer: JointOptimizer):
+    Modules step it in `on_train_epoch_end`, before checkpoints are written. Lightning would step
+    plateau schedules only after that: a resumed run would miss a step.
+
+    Parameters
+    ----------
+    optimizer : JointOptimizer
+    val_loss : name of the logged metric that plateau schedules look at.
+    """
+
+    def __init__(self, optimizer: JointOptimizer, val_loss: str):
         self.optimizer = optimizer
+        self.val_loss = val_loss
         self._schedulers = {
             name: part.scheduler
             for name, part in optimizer.parts.items()
             if part.scheduler is not None
         }
 
-    @property
-    def needs_val_loss(self) -> bool:
-        return any(isinstance(s, ReduceLROnPlateau) for s in self._schedulers.values())
-
-    def step(self, val_loss: Tensor | None = None) -> None:
-        """End an epoch; plateau schedules look at its validation loss."""
-        for scheduler in self._schedulers.values():
-            if isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step(val_loss)
-            else:
+    def step(self, metrics: Mapping[str, Tensor]) -> None:
+        """End an epoch. Raises ValueError if a plateau schedule lacks its metric."""
+        for name, scheduler in self._schedulers.items():
+            if not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
+            elif self.val_loss in metrics:
+                scheduler.step(metrics[self.val_loss])
+            else:
+                raise ValueError(
+                    f"the plateau schedule of part {name!r} needs the metric {self.val_loss!r}, "
+                    f"but the epoch logged {sorted(metrics)}: validate every epoch, or use "
+                    "another schedule"
+                )
 
     def state_dict(self) -> dict:
         return {name: scheduler.state_dict() for name, scheduler in self._schedulers.items()}
@@ -142,10 +154,7 @@ def configure_parts(
         scheduler = how.scheduler(optimizer, n_epochs) if how.scheduler is not None else None
         built[name] = _Part(optimizer, parameters, how.max_grad_norm, scheduler)
     joint = JointOptimizer(built)
-    schedule = {"scheduler": JointScheduler(joint), "interval": "epoch"}
-    if schedule["scheduler"].needs_val_loss:
-        schedule |= {"reduce_on_plateau": True, "monitor": val_loss, "strict": True}
-    return {"optimizer": joint, "lr_scheduler": schedule}
+    return {"optimizer": joint, "lr_scheduler": JointScheduler(joint, val_loss)}
 
 
 class BetaAnnealer:
@@ -191,7 +200,8 @@ def uniform_multistep(
     optimizer: Optimizer, n_epochs: int, total_factor: float, n_steps: int = 3
 ) -> Scheduler:
     """Divide the learning rate by `total_factor` over the training, in `n_steps` equal steps."""
-    milestones = [round(n_epochs * (i + 1) / (n_steps + 1)) for i in range(n_steps)]
+    # the first epoch has the full learning rate, however short the training
+    milestones = [max(1, round(n_epochs * (i + 1) / (n_steps + 1))) for i in range(n_steps)]
     return lr_scheduler.MultiStepLR(optimizer, milestones, total_factor ** (-1 / n_steps))
 
 

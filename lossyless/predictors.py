@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import pytorch_lightning as pl
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -94,6 +93,7 @@ class Predictor(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.tracker.log_epoch(self)
+        self.lr_schedulers().step(self.trainer.callback_metrics)
 
     def configure_optimizers(self) -> dict:
         parts = {"predictor": (self.head, self.optimizer)}
@@ -103,4 +103,4 @@ class Predictor(pl.LightningModule):
         optimizer.clip_gradients()
 
     def lr_scheduler_step(self, scheduler, metric) -> None:
-        scheduler.step(metric)
+        """Nothing: see `JointScheduler`."""

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lossyless import container
-from lossyless.container import ContainerError, ContainerReader, ContainerWriter
+from lossyless.container import ContainerError, ContainerReader, ContainerWriter, format, recovery
 
 SETTINGS = {"fingerprint": "ab12", "codec": "H_factorized", "shape": (3, 2)}
 CHUNKS = [(b"first payload", 5), (b"", 1), (b"third CHNK INDX", 7)]
@@ -37,7 +36,7 @@ def chunk_spans(path: Path) -> list[slice]:
     with ContainerReader(path) as reader:
         starts = [chunk.offset for chunk in reader._chunks]
         ends = [
-            start + container.CHUNK_HEAD_SIZE + len(payload)
+            start + format.CHUNK_HEAD_SIZE + len(payload)
             for start, (payload, _) in zip(starts, reader, strict=True)
         ]
     return [slice(*span) for span in zip(starts, ends, strict=True)]
@@ -113,7 +112,7 @@ def test_processes_that_share_a_reader_do_not_disturb_each_other(path):
 
 def test_bytes_of_a_file_never_change(path, monkeypatch):
     """Golden file: what an earlier version wrote stays readable."""
-    monkeypatch.setattr(container.secrets, "token_hex", lambda n: "0" * 2 * n)
+    monkeypatch.setattr(format.secrets, "token_hex", lambda n: "0" * 2 * n)
     assert write(path, [(b"abc", 5)], shape=(2,)).hex() == GOLDEN
 
 
@@ -168,7 +167,7 @@ def test_truncated_file_says_so_and_how_to_read_the_rest(path):
 
 
 def test_damage_over_several_blocks_of_the_scan_is_skipped(path, monkeypatch):
-    monkeypatch.setattr(container, "SCAN_BLOCK", 16)
+    monkeypatch.setattr(recovery, "SCAN_BLOCK", 16)
     for size in range(100, 132):
         chunks = [(b"a" * size, 1), (b"b" * 9, 2)]
         data = bytearray(write(path, chunks))
@@ -224,7 +223,7 @@ def test_wrong_fingerprint_names_both_models(path):
 
 def test_newer_version_is_refused_by_name(path, monkeypatch):
     with monkeypatch.context() as newer:
-        newer.setattr(container, "VERSION", 2)
+        newer.setattr(format, "VERSION", 2)
         write(path)
     with pytest.raises(ContainerError, match="version 2.*reads 1 to 1"):
         ContainerReader(path)
@@ -232,8 +231,8 @@ def test_newer_version_is_refused_by_name(path, monkeypatch):
 
 def with_header(data: bytes, text: bytes) -> bytes:
     """A header of the given JSON with a right checksum, in place of that of `data`."""
-    prefix = container._PREFIX.pack(container.MAGIC, 1, len(text)) + text
-    return prefix + container._CRC.pack(zlib.crc32(prefix)) + data
+    prefix = format.PREFIX.pack(format.MAGIC, 1, len(text)) + text
+    return prefix + format.CRC.pack(zlib.crc32(prefix)) + data
 
 
 def test_unknown_header_keys_are_ignored_and_missing_ones_named(path):

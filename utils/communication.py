@@ -1,6 +1,6 @@
 """Stage 2: data sets really become bytes, and bytes become data sets again.
 
-    x --represent--> z --compress--> chunks of a container on disk --decompress--> z_hat --> receiver
+x --represent--> z --compress--> chunks of a container on disk --decompress--> z_hat --> receiver
 """
 
 import itertools

@@ -22,9 +22,6 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
-# One folder per call of main.py, named by its id: Hydra's output, and the state of each job.
-OUTPUTS = Path("outputs")
-SWEEP_FILE = "sweep.json"
 
 
 class ConfigError(ValueError):
@@ -90,13 +87,13 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         hydra_main(main)()  # --help, --cfg and the like are Hydra's own
         return
     try:
-        overrides = expand(_continued(sys.argv[1:]))
+        overrides = expand(sys.argv[1:])
+        cfg = compose_config(overrides)
     except (ConfigError, HydraException) as error:
         sys.exit(f"Configuration error: {error}")
+    sweep_dir = Path(cfg.paths.outputs) / (cfg.job_id or f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    sweep_dir /= f"{cfg.experiment}_{os.getpid()}"
     # Always a multirun: one job or many, they leave the same traces.
-    sweep_dir = OUTPUTS / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.getpid()}"
-    sweep_dir.mkdir(parents=True)
-    (sweep_dir / SWEEP_FILE).write_text(json.dumps(overrides, indent=2))
     sys.argv[1:] = ["--multirun", *overrides, f"hydra.sweep.dir={sweep_dir}"]
     try:
         hydra_main(main)()
@@ -108,33 +105,15 @@ def report(sweep_dir: Path) -> str:
     """How the jobs of a sweep ended: a line in all, and one for each that is not done."""
     jobs = [json.loads(file.read_text()) for file in sorted(sweep_dir.glob("*/job.json"))]
     n_done = sum(job["state"] == "done" for job in jobs)
-    lines = [f"Sweep {sweep_dir.name}: {n_done} of {len(jobs)} jobs done."]
+    lines = [f"{n_done} of {len(jobs)} jobs done ({sweep_dir})."]
     for job in jobs:
         if job["state"] != "done":
             state = "lost" if job["state"] == "running" else job["state"]
             reason = str(job.get("error", "its process disappeared")).splitlines()[0]
             lines.append(f"  {state}: job {job['num']} {' '.join(job['overrides'])}: {reason}")
     if len(lines) > 1:
-        lines.append(
-            f"Finished work is kept. Run the same command again, or continue_job={sweep_dir.name}."
-        )
+        lines.append("Finished work is kept: the same command again goes on from there.")
     return "\n".join(lines)
-
-
-def _continued(overrides: list[str]) -> list[str]:
-    """With `continue_job=ID`, the overrides of that sweep, then those given now."""
-    ids = [o.split("=", 1)[1] for o in overrides if o.startswith("continue_job=")]
-    if not ids or ids[-1] in ("null", ""):
-        return overrides
-    file = OUTPUTS / ids[-1] / SWEEP_FILE
-    if not file.is_file():
-        known = sorted(path.parent.name for path in OUTPUTS.glob(f"*/{SWEEP_FILE}"))
-        raise ConfigError(
-            f"continue_job={ids[-1]}: there is no {file}. Known sweeps: {', '.join(known) or 'none'}"
-        )
-    now = {o.split("=", 1)[0] for o in overrides}
-    before = [o for o in json.loads(file.read_text()) if o.split("=", 1)[0] not in now]
-    return [*before, *overrides]
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

@@ -23,7 +23,9 @@ def wandb_logger(run: Run, project: str, entity: str | None = None) -> WandbLogg
     """Weights & Biases; offline, with a line that says so, where it cannot be reached."""
     reason = wandb_obstacle()
     if reason:
-        print(f"W&B logs offline ({reason}); `wandb sync` uploads the runs in {run.cfg.paths.logs}.")
+        print(
+            f"W&B logs offline ({reason}); `wandb sync` uploads the runs in {run.cfg.paths.logs}."
+        )
     folder = Path(run.cfg.paths.logs)
     folder.mkdir(parents=True, exist_ok=True)
     return WandbLogger(

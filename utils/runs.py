@@ -35,7 +35,14 @@ LEARNED_IDENTITY = {
     "predictor": ("trainer", "trainer_pred"),
 }
 # Keys that say where or how fast something runs, wherever they stand.
-NOT_IDENTITY = {"accelerator", "devices", "precision", "log_every_n_steps", "data_dir", "deterministic"}
+NOT_IDENTITY = {
+    "accelerator",
+    "devices",
+    "precision",
+    "log_every_n_steps",
+    "data_dir",
+    "deterministic",
+}
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,9 @@ class Run:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"Waiting for another process that works on the same {self.stage}: {self.results}")
+            print(
+                f"Waiting for another process that works on the same {self.stage}: {self.results}"
+            )
             lock.acquire()
         try:
             yield
@@ -135,20 +144,26 @@ def find_run(cfg: DictConfig, stage: str) -> Run:
     return Run(stage, cfg, Path(cfg.paths.results) / folder, Path(cfg.paths.pretrained) / folder)
 
 
-def identity(cfg: DictConfig, stage: str) -> dict:
-    """The part of the resolved config that determines the results of a stage."""
-    config = OmegaConf.to_container(cfg, resolve=True)
+def identity(config: DictConfig | dict, stage: str) -> dict:
+    """The part of a resolved config that determines the results of a stage."""
+    if OmegaConf.is_config(config):
+        config = OmegaConf.to_container(config, resolve=True)
     keys: list[str] = []
     for name in STAGES[: STAGES.index(stage) + 1]:
         keys += IDENTITY[name]
-        if cfg.featurizer.is_learned or name == "predictor":
+        if config["featurizer"]["is_learned"] or name == "predictor":
             keys += LEARNED_IDENTITY[name]
     return _without({key: config[key] for key in keys}, NOT_IDENTITY)
 
 
-def run_hash(cfg: DictConfig, stage: str) -> str:
+def run_hash(config: DictConfig | dict, stage: str) -> str:
     """Ten hexadecimal digits of the identity."""
-    text = json.dumps(identity(cfg, stage), sort_keys=True)
+    return digest(identity(config, stage))
+
+
+def digest(identity: dict) -> str:
+    """Ten hexadecimal digits that stand for an identity."""
+    text = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
@@ -160,38 +175,41 @@ def _without(node: object, keys: set[str]) -> object:
     return node
 
 
-def _folder(cfg: DictConfig, stage: str) -> Path:
-    """The readable part of a run's path, relative to the root of the results."""
-    is_learned = cfg.featurizer.is_learned
-
-    def learned(value: object) -> object:
-        return value if is_learned else "none"
-
-    beta = cfg.featurizer.loss.beta
-    parts = [
-        f"exp_{cfg.experiment_name}",
-        f"datafeat_{cfg.data_feat.name}",
-        f"feat_{cfg.featurizer.name}",
-        f"dist_{learned(cfg.distortion.name)}",
-        f"enc_{learned(cfg.encoder.name)}",
-        f"rate_{learned(cfg.rate.name)}",
-        f"optfeat_{learned(cfg.optimizer_feat.name)}",
-        f"schedfeat_{learned(cfg.scheduler_feat.name)}",
-        f"zdim_{learned(cfg.encoder.z_dim)}",
-        "zs_1",
-        f"beta_{'none' if beta is None else format(float(beta), '.1e')}",
-        f"seed_{cfg.seed}",
-        f"addfeat_{cfg.add_feat}",
-    ]
+def path_parts(config: DictConfig | dict, stage: str) -> dict[str, str]:
+    """What the folder names of a run show: {"datafeat": "banana_rot", "feat": ..., ...}."""
+    is_learned = config["featurizer"]["is_learned"]
+    beta = config["featurizer"]["loss"]["beta"]
+    learned = {
+        "dist": config["distortion"]["name"],
+        "enc": config["encoder"]["name"],
+        "rate": config["rate"]["name"],
+        "optfeat": config["optimizer_feat"]["name"],
+        "schedfeat": config["scheduler_feat"]["name"],
+        "zdim": config["encoder"]["z_dim"],
+        "zs": 1,
+        "beta": None if beta is None else f"{float(beta):.1e}",
+    }
+    parts = {"datafeat": config["data_feat"]["name"], "feat": config["featurizer"]["name"]}
+    parts |= learned if is_learned else dict.fromkeys(learned, "none") | {"zs": 1}
+    parts |= {"seed": config["seed"], "addfeat": config["add_feat"]}
     if stage != "featurizer":
-        parts.append(f"datapred_{cfg.data_pred.name}")
+        parts["datapred"] = config["data_pred"]["name"]
     if stage == "predictor":
-        parts += [
-            f"optpred_{cfg.optimizer_pred.name}",
-            f"schedpred_{cfg.scheduler_pred.name}",
-            f"addpred_{cfg.add_pred}",
-        ]
-    return Path(*parts)
+        parts["optpred"] = config["optimizer_pred"]["name"]
+        parts["schedpred"] = config["scheduler_pred"]["name"]
+        parts["addpred"] = config["add_pred"]
+    return {name: str(value) for name, value in parts.items()}
+
+
+def experiment_folder(config: DictConfig | dict) -> str:
+    """Name of the folder of an experiment."""
+    return f"exp_{config['experiment_name']}"
+
+
+def _folder(cfg: DictConfig, stage: str) -> Path:
+    """A run's path without its hash, relative to the root of the results."""
+    parts = [f"{name}_{value}" for name, value in path_parts(cfg, stage).items()]
+    return Path(experiment_folder(cfg), *parts)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,8 +1,8 @@
 """The three stages of a job, and the one place that knows when to skip, resume or restart.
 
-    done         -> its results are read from disk
-    interrupted  -> resumes from its last checkpoint (Ctrl-C, kill, time-out, power cut)
-    failed       -> restarts, or resumes with `on_failed=resume`
+done         -> its results are read from disk
+interrupted  -> resumes from its last checkpoint (Ctrl-C, kill, time-out, power cut)
+failed       -> restarts, or resumes with `on_failed=resume`
 """
 
 from collections.abc import Callable
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from lossyless.optim import PartOptimizer
 from lossyless.predictors import PredictionHead, Predictor
 from utils import communication, figures, training
-from utils.callbacks import reseed
+from utils.callbacks import Freezer, reseed
 from utils.data.base import SPLITS
 from utils.data.decoded import DecodedDataModule
 from utils.runs import Run, find_run
@@ -69,13 +70,18 @@ def _fit(run: Run) -> Metrics:
     cfg = run.cfg
     compressor = training.build_compressor(cfg)
     data = training.build_data(cfg, "data_feat", compressor.distortion.needs)
+    callbacks: list[Callback] = [Freezer(list(cfg.finetune.frozen))]
+    if cfg.figures.every_n_epochs:
+        callbacks.append(
+            figures.DrawWhileTraining(cfg.figures.names, cfg.figures.every_n_epochs, data, run)
+        )
     trainer, metrics = training.fit(
         compressor,
         data,
         run,
         stage="feat",
         monitor_split=cfg.checkpoint_feat.split,
-        frozen=cfg.finetune.frozen,
+        callbacks=callbacks,
     )
     figures.draw_all(cfg.figures.names, compressor, data, run, trainer.logger)
     return metrics

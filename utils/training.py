@@ -3,19 +3,24 @@
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import (
+    Callback,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
 from pytorch_lightning.loggers import Logger
 
 from lossyless.classical import ClassicalCompressor
 from lossyless.compressors import LearnableCompressor
-from utils.callbacks import Freezer, ProgressLines, ReseedEveryEpoch, reseed
+from utils.callbacks import ProgressLines, ReseedEveryEpoch, reseed
 from utils.data.base import DataModule
 from utils.runs import Run, find_run
 
@@ -28,7 +33,12 @@ def quiet() -> None:
     """Keep the terminal for what concerns the user."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*lr_scheduler.step.*", ".*exists and is not empty.*"):
+    for message in (
+        ".*does not have many workers.*",  # loaders make batches on the device
+        ".*exists and is not empty.*",  # the folder of a run that resumes
+        ".*isinstance\\(treespec.*",
+        ".*smaller than the logging interval.*",
+    ):
         warnings.filterwarnings("ignore", message)
 
 
@@ -108,12 +118,15 @@ def build_trainer(
     if options["precision"] == "auto":
         options["precision"] = "16-mixed" if device.type == "cuda" else "32-true"
     options["accelerator"] = "gpu" if device.type == "cuda" else "cpu"
+    # a short training is evaluated at least once
+    every = min(options["check_val_every_n_epoch"], options["max_epochs"])
+    options["check_val_every_n_epoch"] = every
     if logger is not None:
         callbacks = [*callbacks, LearningRateMonitor(logging_interval="epoch")]
     return pl.Trainer(
         **options,
         logger=logger or False,
-        callbacks=[ReseedEveryEpoch(cfg.seed), *callbacks, *_checkpoints(run, monitor)],
+        callbacks=[ReseedEveryEpoch(cfg.seed), *callbacks, *_checkpoints(run, monitor, every)],
         default_root_dir=str(run.work),
         enable_progress_bar=any(isinstance(c, TQDMProgressBar) for c in callbacks),
         reload_dataloaders_every_n_epochs=1,
@@ -122,9 +135,14 @@ def build_trainer(
     )
 
 
-def _checkpoints(run: Run, monitor: str) -> list[ModelCheckpoint]:
+def _checkpoints(run: Run, monitor: str, every: int) -> list[ModelCheckpoint]:
     """The best epoch, and the last one to resume from."""
-    common = {"dirpath": run.work, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    common = {
+        "dirpath": run.work,
+        "every_n_epochs": every,
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+    }
     best = ModelCheckpoint(filename=Path(BEST).stem, monitor=monitor, mode="min", **common)
     last = ModelCheckpoint(filename=Path(LAST).stem, **common)
     return [best, last]
@@ -154,7 +172,7 @@ def fit(
     *,
     stage: str,
     monitor_split: str,
-    frozen: list[str] | None = None,
+    callbacks: Sequence[Callback] = (),
     overrides: Mapping[str, object] | None = None,
 ) -> tuple[pl.Trainer, dict[str, float]]:
     """Train (or go on training) a module, then evaluate its best epoch on val and test.
@@ -163,16 +181,13 @@ def fit(
     ----------
     stage : "feat" or "pred": the part of metric names.
     monitor_split : the split whose loss decides which epoch is the best.
-    frozen : names of submodules that are not trained.
+    callbacks : besides those that every training has.
     overrides : of the trainer's options.
     """
     label = f"{run.cfg.experiment_name} {run.cfg.distortion.name} {stage}"
-    callbacks: list[Callback] = [progress_callback(run.cfg, label)]
-    if frozen:
-        callbacks.append(Freezer(list(frozen)))
-    logger = build_logger(run)
+    callbacks = [progress_callback(run.cfg, label), *callbacks]
     monitor = f"{monitor_split}/{stage}/loss"
-    trainer = build_trainer(run, monitor, logger, callbacks, overrides or {})
+    trainer = build_trainer(run, monitor, build_logger(run), callbacks, overrides or {})
     last = run.work / LAST
     trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.is_file() else None)
     load_best(module, run)

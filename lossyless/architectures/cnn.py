@@ -66,7 +66,7 @@ class CNN(nn.Module):
 class CNNDecoder(nn.Module):
     """Vector to image: the mirror image of `CNN`. Its output has no activation.
 
-        z [B,*in] -> linear -> 4x4 -> (transposed conv stride 2, ...) x log2(S/4) -> [B,C,S,S]
+    z [B,*in] -> linear -> 4x4 -> (transposed conv stride 2, ...) x log2(S/4) -> [B,C,S,S]
     """
 
     def __init__(

@@ -48,10 +48,11 @@ class Rate(nn.Module, ABC):
         rates : Tensor [B], nats per example
         logs : means over the batch of the terms of the rate, in nats
         """
+        if not self.is_end_to_end:
+            z, p_ZlX = z.detach(), p_ZlX.detach()
         # probabilities of 1e-9 and cumulated logits do not survive half precision
         with torch.autocast(z.device.type, enabled=False):
-            z = z.float() if self.is_end_to_end else z.float().detach()
-            return self._bottleneck(z, p_ZlX)
+            return self._bottleneck(z.float(), p_ZlX)
 
     @abstractmethod
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional) -> RateOutput: ...
@@ -71,7 +72,7 @@ class Rate(nn.Module, ABC):
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
         """The z_hat [n_examples, z_dim], float32 on the CPU, that `payload` stands for.
 
-        Raises `coders.CodingError` if the payload is damaged.
+        Raises `payloads.CodingError` if the payload is damaged.
         """
 
     def fingerprint(self) -> str:

@@ -7,8 +7,10 @@ import torch
 from compressai.entropy_models import EntropyBottleneck
 from torch import Tensor, nn
 
-from lossyless.coders import CDFTables, TableCoder
+from lossyless.cdf_tables import CDFTables
+from lossyless.coders import TableCoder
 from lossyless.distributions import Conditional
+from lossyless.payloads import CodingError
 from lossyless.rates.base import Rate, RateOutput
 
 
@@ -32,10 +34,17 @@ class EntropyCodedRate(Rate):
     def _from_bottleneck(self, z_hat_in: Tensor) -> Tensor:
         if self.training:
             return z_hat_in * (-self.scaling).exp() - self.biasing
-        # float64, then rounded: sender and receiver agree although devices differ in how they
-        # round and fuse float32 operations
-        scaling, biasing = (p.to(z_hat_in.device).double() for p in (self.scaling, self.biasing))
-        return (z_hat_in.double() * (-scaling).exp() - biasing).float()
+        return self._decoded(z_hat_in)
+
+    def _decoded(self, z_hat_in: Tensor) -> Tensor:
+        """z_hat as every receiver computes it, to the bit, on the device of `z_hat_in`.
+
+        The exponential, which devices round differently, comes from the CPU; float64, then rounded,
+        because devices differ in how they fuse float32 operations.
+        """
+        cell_width = (-self.scaling.cpu().double()).exp().to(z_hat_in.device)
+        biasing = self.biasing.to(z_hat_in.device).double()
+        return (z_hat_in.double() * cell_width - biasing).float()
 
     @abstractmethod
     def _make_tables(self) -> dict[str, CDFTables]: ...
@@ -77,7 +86,7 @@ class EntropyCodedRate(Rate):
 
     @torch.no_grad()
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
-        return self._from_bottleneck(self._decode(payload, n_examples))
+        return self._decoded(self._decode(payload, n_examples))
 
     @abstractmethod
     def _encode(self, z_in: Tensor) -> bytes: ...
@@ -103,6 +112,12 @@ class FactorizedModel(EntropyBottleneck):
             self.register_buffer(name, torch.IntTensor(), persistent=False)
 
     def make_tables(self) -> CDFTables:
+        if not all(p.isfinite().all() for p in self.parameters()):
+            # the bisection would never end
+            raise ArithmeticError(
+                "the entropy model has NaN or infinite parameters: training diverged. Try a lower "
+                "learning rate, gradient clipping or 32-bit precision."
+            )
         self.update(force=True, update_quantiles=True)
         return CDFTables.from_compressai(self)
 
@@ -111,16 +126,28 @@ class FactorizedModel(EntropyBottleneck):
 
     def encode(self, values: Tensor, tables: CDFTables) -> bytes:
         """Code values [N, n_channels] rounded about the medians."""
-        symbols = torch.round(values - self._centres()).int().cpu().numpy()
+        symbols = to_symbols(torch.round(values - self._centres()))
         return TableCoder(tables).encode(symbols, self._columns())
 
     def decode(self, payload: bytes, tables: CDFTables, n_examples: int) -> Tensor:
         """The quantised values [n_examples, n_channels], float32 on the CPU."""
         symbols = TableCoder(tables).decode(payload, self._columns(), n_examples)
-        return torch.from_numpy(symbols).float() + self._centres().cpu()
+        centres = self._centres().cpu()
+        return torch.from_numpy(symbols).to(centres) + centres
 
     def _columns(self) -> np.ndarray:
         return np.arange(self.channels)
+
+
+def to_symbols(rounded: Tensor) -> np.ndarray:
+    """Integers [N, D] as int32. Raises `CodingError` for those beyond int32 and for NaN."""
+    values = rounded.cpu().numpy()
+    if not (np.abs(values) < 2**31).all():
+        raise CodingError(
+            f"cannot code values in [{values.min()}, {values.max()}]: they are NaN, infinite or "
+            "beyond int32 quantisation cells"
+        )
+    return values.astype(np.int32)
 
 
 class HFactorized(EntropyCodedRate):

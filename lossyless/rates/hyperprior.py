@@ -18,10 +18,12 @@ from compressai.entropy_models import GaussianConditional
 from torch import Tensor, nn
 
 from lossyless.architectures import MLP
-from lossyless.coders import CDFTables, CodingError, TableCoder, decode_blobs, encode_blobs
+from lossyless.cdf_tables import CDFTables
+from lossyless.coders import TableCoder
 from lossyless.distributions import Conditional
+from lossyless.payloads import CodingError, decode_blobs, encode_blobs
 from lossyless.rates.base import RateOutput
-from lossyless.rates.factorized import EntropyCodedRate, FactorizedModel
+from lossyless.rates.factorized import EntropyCodedRate, FactorizedModel, to_symbols
 
 # CompressAI's table of 64 standard deviations, spaced evenly in their logarithm
 MIN_LOG_SCALE, MAX_LOG_SCALE, N_SCALES = math.log(0.11), math.log(256), 64
@@ -64,10 +66,11 @@ class HHyper(EntropyCodedRate):
 
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional) -> RateOutput:
         z_in = self._to_bottleneck(z)
-        s_hat, q_s = self.side_prior(self.side_encoder(z_in))
         if self.training:
+            s_hat, q_s = self.side_prior(self.side_encoder(z_in))
             mean, log_scale = self._gaussian(self.side_decoder, s_hat)
         else:
+            s_hat, q_s = self.side_prior(self._coding_side(z_in))
             mean, index = self._coding_gaussian(s_hat)
             mean = mean.to(z.device)
             log_scale = MIN_LOG_SCALE + LOG_SCALE_STEP * index.to(z.device).float()
@@ -84,6 +87,15 @@ class HHyper(EntropyCodedRate):
         else:
             mean, log_scale = torch.zeros_like(parameters), parameters
         return mean, log_scale.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
+
+    @torch.no_grad()
+    def _coding_side(self, z_in: Tensor) -> Tensor:
+        """Side information [B, side_z_dim] of z_in [B, z_dim], before quantisation.
+
+        In float64, so that rounding does not depend on how many examples are coded at a time.
+        """
+        side_encoder = copy.deepcopy(self.side_encoder).double()
+        return side_encoder(z_in.double()).to(z_in.dtype)
 
     @torch.no_grad()
     def _coding_gaussian(self, s_hat: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,10 +119,10 @@ class HHyper(EntropyCodedRate):
         }
 
     def _encode(self, z_in: Tensor) -> bytes:
-        side = self.side_prior.encode(self.side_encoder(z_in), self.tables["side"])
+        side = self.side_prior.encode(self._coding_side(z_in), self.tables["side"])
         s_hat = self.side_prior.decode(side, self.tables["side"], len(z_in))
         mean, index = self._coding_gaussian(s_hat)
-        symbols = torch.round(z_in - mean.to(z_in.device)).int().cpu().numpy()
+        symbols = to_symbols(torch.round(z_in - mean.to(z_in.device)))
         return encode_blobs([side, TableCoder(self.tables["z"]).encode(symbols, _rows(index))])
 
     def _decode(self, payload: bytes, n_examples: int) -> Tensor:
@@ -121,7 +133,7 @@ class HHyper(EntropyCodedRate):
         s_hat = self.side_prior.decode(side, self.tables["side"], n_examples)
         mean, index = self._coding_gaussian(s_hat)
         symbols = TableCoder(self.tables["z"]).decode(main, _rows(index), n_examples)
-        return torch.from_numpy(symbols).float() + mean
+        return torch.from_numpy(symbols).to(self.scaling.dtype) + mean
 
 
 def _rows(index: Tensor) -> np.ndarray:

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from lossyless.coders import CodingError, decode_floats, encode_floats
 from lossyless.distributions import Conditional, kl_to_unit_gaussian
+from lossyless.payloads import CodingError, decode_floats, encode_floats
 from lossyless.rates.base import Rate, RateOutput
 
 
@@ -21,9 +21,8 @@ class _FloatCodedRate(Rate):
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
         z = torch.from_numpy(decode_floats(payload))
         if z.shape != (n_examples, self.z_dim):
-            raise CodingError(
-                f"expected {n_examples} x {self.z_dim} values, found {' x '.join(map(str, z.shape))}"
-            )
+            found = " x ".join(map(str, z.shape))
+            raise CodingError(f"expected {n_examples} x {self.z_dim} values, found {found}")
         return z
 
 

@@ -14,7 +14,10 @@ MAX_INTENSITY = 16  # scikit-learn's images count set pixels in blocks of 4 x 4
 
 
 class DigitsDataModule(InMemoryImages):
-    """UCI optical digits: 1797 images of 8x8, resized to [1, size, size], 10 classes.
+    """UCI optical digits: 1797 images of 8x8, resized and framed to [1, size, size], 10 classes.
+
+    The original digits touch the borders of their images; like MNIST's, they get a frame of
+    background, so that augmentations move them about rather than cut them off.
 
     The data set has no split of its own. A stratified one, the same for all seeds, holds 400 test
     images and (with the default val_fraction) 200 validation and 1197 training images.
@@ -22,7 +25,9 @@ class DigitsDataModule(InMemoryImages):
     Parameters
     ----------
     size : int
-        Side in pixels.
+        Side in pixels, frame included.
+    margin : int
+        Width of the frame in pixels. MNIST's is 1/7 of the side.
     equivalence : sequence of str
         Augmentations, by default those of augmented MNIST.
     val_fraction : float
@@ -39,6 +44,7 @@ class DigitsDataModule(InMemoryImages):
         self,
         *,
         size: int = 16,
+        margin: int = 2,
         equivalence: Sequence[str] = (
             "rotation",
             "x_translation",
@@ -50,12 +56,17 @@ class DigitsDataModule(InMemoryImages):
         **kwargs: object,
     ) -> None:
         super().__init__(equivalence=equivalence, val_fraction=val_fraction, **kwargs)
+        if size - 2 * margin < 1:
+            raise ValueError(f"a margin of {margin} leaves nothing of images of side {size}")
         self.shape = (1, size, size)
+        self.margin = margin
 
     def load_splits(self) -> dict[str, tuple[Tensor, Tensor]]:
         digits = load_digits()
         images = torch.from_numpy(digits.images).float()[:, None] / MAX_INTENSITY
-        images = F.interpolate(images, size=self.shape[1:], mode="bilinear", align_corners=False)
+        side = self.shape[-1] - 2 * self.margin
+        images = F.interpolate(images, size=side, mode="bilinear", align_corners=False)
+        images = F.pad(images, [self.margin] * 4)
         images = (images * 255).round().to(torch.uint8)
         labels = torch.from_numpy(digits.target).long()
         train, test = hold_out(images, labels, N_TEST / len(labels))

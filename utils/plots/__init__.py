@@ -1,2 +1,111 @@
-def draw(name, compressor, data):
-    raise NotImplementedError
+"""Figures of a trained compressor, by name, so that a configuration can list them.
+
+A figure is a function of a compressor and its data that returns a matplotlib `Figure`; whoever
+calls it saves or shows it. To add one: write the function and enter it in `FIGURES`. Figures of
+tables are in `utils.plots.curves`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from lossyless.compressors import LearnableCompressor
+from lossyless.distortions import DirectDistortion
+from utils.data.base import DataModule
+from utils.plots import banana, images
+
+PLANE = ("vector",)
+IMAGES = ("bw_image", "colour_image")
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """A figure that a configuration can ask for.
+
+    Parameters
+    ----------
+    function : callable (compressor, data) -> Figure
+    file_name : may hold "{equivalence}", the name of the Banana's equivalence.
+    kinds : the `data.kind`s that it can draw.
+    description : what it shows, in one line.
+    needs_decoder : whether the distortion must be a direct one (VC, VIC).
+    """
+
+    function: Callable[[LearnableCompressor, DataModule], Figure]
+    file_name: str
+    kinds: tuple[str, ...]
+    description: str
+    needs_decoder: bool = False
+
+
+FIGURES: dict[str, FigureSpec] = {
+    "codebook_plot": FigureSpec(
+        banana.codebook_plot,
+        "quantization.png",
+        PLANE,
+        "density of the source, cells of the quantiser, codebook",
+    ),
+    "maxinv_distribution_plot": FigureSpec(
+        banana.maxinv_distribution_plot,
+        "max. inv. {equivalence}.png",
+        PLANE,
+        "distribution of the maximal invariant: source and codebook",
+    ),
+    "reconstruct_image_plot": FigureSpec(
+        images.reconstruct_image_plot,
+        "rec_imgs.png",
+        IMAGES,
+        "test images, augmented and reconstructed",
+        needs_decoder=True,
+    ),
+    "latent_traversals_plot_1d": FigureSpec(
+        images.latent_traversals_plot_1d,
+        "traversals_1d.png",
+        IMAGES,
+        "reconstructions while one latent moves",
+        needs_decoder=True,
+    ),
+    "latent_traversals_plot_2d": FigureSpec(
+        images.latent_traversals_plot_2d,
+        "traversals_2d.png",
+        IMAGES,
+        "reconstructions while two latents move",
+        needs_decoder=True,
+    ),
+}
+
+
+def draw(name: str, compressor: LearnableCompressor, data: DataModule) -> tuple[str, Figure]:
+    """Draw the figure of this name; returns the name of its file, too.
+
+    Raises
+    ------
+    ValueError
+        If there is no figure of that name, or if it does not apply to the compressor or the data.
+    """
+    if name not in FIGURES:
+        raise ValueError(f"unknown figure {name!r}: choose from {', '.join(FIGURES)}")
+    spec = FIGURES[name]
+    if not isinstance(compressor, LearnableCompressor):
+        raise ValueError(f"{name} draws learnt compressors, not {type(compressor).__name__}")
+    if data.kind not in spec.kinds:
+        raise ValueError(
+            f"{name} draws data of kind {' or '.join(spec.kinds)}, but {type(data).__name__} has "
+            f"kind {data.kind}; {_that_apply(data.kind)}"
+        )
+    if spec.needs_decoder and not isinstance(compressor.distortion, DirectDistortion):
+        raise ValueError(
+            f"{name} draws reconstructions, but {type(compressor.distortion).__name__} has no "
+            "decoder: use distortion=VAE or VIC, or leave the figure out"
+        )
+    figure = spec.function(compressor, data)
+    file_name = spec.file_name
+    if "{equivalence}" in file_name:
+        file_name = file_name.format(equivalence=banana.equivalence_name(data))
+    return file_name, figure
+
+
+def _that_apply(kind: str) -> str:
+    names = [name for name, spec in FIGURES.items() if kind in spec.kinds]
+    return f"figures for this kind: {', '.join(names) or 'none'}"

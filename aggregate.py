@@ -1,0 +1,28 @@
+"""Turn the runs of an experiment into tables and figures.
+
+    python aggregate.py experiment=banana_viz_VIC mode=quick
+
+Which ones is written in the experiment's file, under `aggregate`; see conf/aggregate.yaml.
+"""
+
+import sys
+from pathlib import Path
+
+from utils import config
+from utils.aggregation import aggregate
+from utils.runs import experiment_folder
+from utils.tables import NoRunsError
+
+
+def main(overrides: list[str]) -> None:
+    if not overrides or overrides[0] in ("-h", "--help"):
+        sys.exit(__doc__)
+    try:
+        cfg = config.compose_config(overrides)
+        aggregate(cfg.aggregate, Path(cfg.paths.results) / experiment_folder(cfg))
+    except (config.ConfigError, NoRunsError) as error:
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

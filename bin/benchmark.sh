@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Speed of data, training and coding, and size of files, against references measured in the same
+# run. A few minutes on two CPU cores; exit status 1 if a goal is missed.
+#
+#   bin/benchmark.sh                  # all subjects, one table
+#   bin/benchmark.sh --only coding    # one of: data training coding bits
+#   bin/benchmark.sh --quick          # fewer repetitions
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+python=python
+[ -x .venv/bin/python ] && python=.venv/bin/python
+exec "$python" -m utils.benchmarks "$@"

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The tour: invariant against classical compression, on the plane and on real digits.
+# Under 5 minutes on 2 CPU cores; no download, no account.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+status=0
+bin/banana/banana_viz_VIC.sh -m quick -a logger=csv || status=$?
+bin/digits/digits_viz_VIC.sh -m quick -a logger=csv || status=$?
+
+banana=results/exp_quick_banana_viz_VIC
+digits=results/exp_quick_digits_viz_VIC
+cat <<END
+
+== Summary
+
+Two compressors were trained without labels at the same price of a bit (beta), on points of a
+banana-shaped source and on augmented handwritten digits. VAE (the paper's VC) reconstructs its
+input. VIC reconstructs the unaugmented representative of its input, so it keeps only what the
+augmentations leave alone. Then data were compressed to files and decoded again, and predictors
+were trained on what came out.
+
+Banana: points of the plane whose angle does not matter
+$(cat "$banana/summary.md" || echo "no table: see the errors above")
+Digits: images whose augmentation does not matter
+$(cat "$digits/summary.md" || echo "no table: see the errors above")
+Tables of all metrics:  $banana/summarized_metrics_merged.csv
+                        $digits/summarized_metrics_merged.csv
+Figures:
+$(find "$banana" "$digits" -name '*.png' 2>/dev/null | sort | sed 's/^/  /')
+
+What next: bin/banana/banana_viz_VIC_trnslt.sh -m quick   (other invariances)
+           bin/banana/banana_RD.sh -m quick               (rate-distortion curves)
+           python main.py --help, README.md               (everything else)
+END
+exit $status

@@ -1,0 +1,122 @@
+"""The benchmark's verdicts and table; what it measures is not judged here."""
+
+import math
+
+import pytest
+import torch
+from rich.console import Console
+
+from utils import training
+from utils.benchmarks import __main__ as benchmarks
+from utils.benchmarks.comparison import Comparison, Goal, alternate, one_thread, table_of
+from utils.benchmarks.loops import BareLoop, ThreePasses
+from utils.benchmarks.setups import SMALL, banana_config, banana_trainer
+
+
+def comparison(ours, reference, goal=Goal(low=10)) -> Comparison:  # noqa: B008, it is frozen
+    return Comparison("speed", "something slow", "/s", ours, reference, goal)
+
+
+@pytest.mark.parametrize(
+    "goal, met, missed, text",
+    [
+        (Goal(low=100), [100, math.inf], [99.9, -1], ">= 100"),
+        (Goal(high=1.15), [1.15, 0], [1.16, math.inf], "<= 1.15"),
+        (Goal(0.98, 1.02), [0.98, 1, 1.02], [0.97, 1.03], "0.98 to 1.02"),
+    ],
+)
+def test_goals_include_their_bounds_and_refuse_nan(goal, met, missed, text):
+    assert all(map(goal.is_met, met))
+    assert not any(map(goal.is_met, [*missed, math.nan]))
+    assert str(goal) == text
+
+
+def test_the_ratio_is_the_median_of_pairs_and_not_the_ratio_of_medians():
+    """A machine that is five times slower for a while slows down both sides of a pair."""
+    row = comparison([20, 100, 40], [2, 10, 2])
+    assert row.ratio == 10 and row.is_met
+    with pytest.raises(ValueError):
+        _ = comparison([1, 2], [1]).ratio
+
+
+def test_the_table_says_which_goals_are_missed():
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table_of([comparison([5e6], [1e3]), comparison([0.0052], [0.002])]))
+    ok, missed = [line for line in console.export_text().splitlines() if "something slow" in line]
+    assert all(text in ok for text in ("5 M/s", "1 k/s", ">= 10", "5,000", "ok"))
+    assert all(text in missed for text in ("5.2 m/s", "2 m/s", "2.600", "MISSED"))
+
+
+@pytest.mark.parametrize("figures, status", [([50.0], 0), ([5.0], 1)])
+def test_the_exit_status_tells_whether_all_goals_are_met(monkeypatch, capsys, figures, status):
+    asked = []
+
+    def compare(is_quick):
+        asked.append(is_quick)
+        return [comparison(figures, [1.0])]
+
+    monkeypatch.setattr(benchmarks, "SUBJECTS", {"first": compare, "second": compare})
+    assert benchmarks.main([]) == status
+    assert benchmarks.main(["--only", "second", "--quick"]) == status
+    assert asked == [False, False, True]
+    assert capsys.readouterr().out.count("something slow") == 3
+    with pytest.raises(SystemExit, match="2"):
+        benchmarks.main(["--only", "third"])
+
+
+def test_runs_alternate_and_the_first_of_each_does_not_count():
+    calls = []
+    ours, reference = alternate(lambda: calls.append("o"), lambda: calls.append("r"), 3)
+    assert calls == ["o", "r"] * 4 and len(ours) == len(reference) == 3
+
+
+def test_the_number_of_threads_is_restored():
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), one_thread():
+        assert torch.get_num_threads() == 1
+        raise KeyError
+    assert torch.get_num_threads() == before
+
+
+@pytest.fixture
+def small_config(tmp_path):
+    return banana_config(tmp_path, *SMALL, "data_feat.kwargs.n_train=2048")
+
+
+def without_randomness(compressor):
+    """Deterministic training steps: no dropout, no noise."""
+    for module in compressor.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    prior = compressor.rate.prior
+    prior.quantize = lambda values, mode, means=None: values
+    return compressor
+
+
+@pytest.mark.parametrize("loop_type", [BareLoop, ThreePasses])
+def test_the_references_learn_what_the_trainer_learns(small_config, loop_type):
+    """Same data, same losses, same updates: else their times could not be compared."""
+    training.quiet()
+    compressor = without_randomness(training.build_compressor(small_config))
+    compressor.annealer.mode = "constant"
+    data = training.build_data(small_config, "data_feat", compressor.distortion.needs)
+    loop = loop_type(compressor)
+    before = compressor.p_ZlX.mapper.out.weight.clone()
+    banana_trainer(small_config, 2).fit(compressor, datamodule=data)
+    for batch in data.loader("train", epoch=0):
+        loop.step(batch)
+    ours = dict(compressor.named_parameters())
+    assert not torch.equal(before, ours["p_ZlX.mapper.out.weight"])
+    for name, theirs in loop.model.named_parameters():
+        if name == "rate.prior.quantiles":
+            continue
+        if loop_type is ThreePasses and name.startswith("online"):
+            # its probe sees z_hat after the compressor's step
+            continue
+        torch.testing.assert_close(theirs, ours[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("name", ["data", "coding"])
+def test_subjects_give_figures(name):
+    for row in benchmarks.SUBJECTS[name](True):
+        assert math.isfinite(row.ratio) and row.ratio > 0

@@ -1,0 +1,109 @@
+"""Downstream tasks: losses, metrics, and a predictor that learns."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import SMALL_MLP, Batches, trainable
+
+from lossyless.architectures import Identity, Linear
+from lossyless.batch import Batch
+from lossyless.optim import PartOptimizer
+from lossyless.predictors import OnlineEvaluator, PredictionHead, Predictor
+
+SGD = PartOptimizer(partial(torch.optim.SGD, lr=0.1))
+
+
+def test_classification_has_cross_entropy_and_accuracy():
+    head = PredictionHead(Identity, (4,), "classification", 4)
+    logits, y = torch.randn(50, 4), torch.randint(4, (50,))
+    losses, metrics = head.losses(logits, y)
+    torch.testing.assert_close(losses, -logits.log_softmax(1)[torch.arange(50), y])
+    assert metrics["loss"] == losses.mean()
+    assert metrics["acc"].item() == pytest.approx((logits.argmax(1) == y).float().mean().item())
+    assert metrics["acc"] + metrics["err"] == 1
+
+
+def test_equal_logits_cost_the_entropy_of_the_uniform_distribution():
+    head = PredictionHead(Identity, (7,), "classification", 7)
+    losses, _ = head.losses(torch.zeros(5, 7), torch.arange(5))
+    torch.testing.assert_close(losses, torch.full((5,), math.log(7)))
+
+
+@pytest.mark.parametrize("shape", [(9, 2), (9, 1), (9,)])
+def test_regression_has_the_squared_error_averaged_over_outputs(shape):
+    y, n_outputs = torch.randn(shape), (shape + (1,))[1]
+    head = PredictionHead(Identity, (n_outputs,), "regression", n_outputs)
+    x = torch.randn(9, n_outputs)
+    losses, metrics = head.losses(x, y)
+    assert losses.shape == (9,)
+    torch.testing.assert_close(losses, (x - y.view(9, -1)).square().mean(1))
+    torch.testing.assert_close(metrics["loss"], F.mse_loss(x, y.view_as(x)))
+    assert metrics.keys() == {"loss"}
+
+
+def test_an_unknown_task_is_named():
+    with pytest.raises(ValueError, match="unknown task 'ranking'"):
+        PredictionHead(Linear, (4,), "ranking", 4)
+
+
+def test_an_online_evaluator_learns_but_gives_no_gradient_to_what_it_reads():
+    probe = OnlineEvaluator(Linear, (4,), "classification", 3)
+    z = torch.randn(6, 4, requires_grad=True)
+    losses, metrics = probe.losses(z * 1.0, torch.randint(3, (6,)))
+    losses.sum().backward()
+    assert z.grad is None
+    assert all(p.grad.any() for p in probe.parameters())
+    assert metrics.keys() == {"online_loss", "online_acc", "online_err"}
+
+
+def batches(task, n=4):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(n):
+        x = torch.randn(32, 3, generator=generator)
+        y = (x[:, 0] > 0).long() if task == "classification" else x[:, :1] - 2 * x[:, 1:2]
+        yield Batch(x, y)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_fitting_lowers_the_loss_and_logs_every_split(task, make_trainer):
+    torch.manual_seed(0)
+    n_outputs = 2 if task == "classification" else 1
+    predictor = Predictor(PredictionHead(SMALL_MLP, (3,), task, n_outputs), SGD)
+    data, trainer = Batches(batches(task)), make_trainer(10)
+    before = trainer.validate(predictor, data, verbose=False)[0]["val/pred/loss"]
+    trainer.fit(predictor, data, data)
+    assert trainer.callback_metrics["val/pred/loss"] < 0.5 * before
+    assert trainer.callback_metrics["train/pred/loss"] < before
+    tested = trainer.test(predictor, data, verbose=False)[0]
+    expected = {"loss", "acc", "err"} if task == "classification" else {"loss"}
+    assert {name.removeprefix("test/pred/") for name in tested} == expected
+
+
+def test_metrics_of_a_split_are_those_of_all_its_examples(make_trainer):
+    """Batches of different sizes count by their examples."""
+    predictor = Predictor(PredictionHead(Linear, (3,), "classification", 2), SGD)
+    (whole,) = batches("classification", 1)
+    parts = Batches([Batch(whole.x[:25], whole.y[:25]), Batch(whole.x[25:], whole.y[25:])])
+    found = make_trainer().validate(predictor, parts, verbose=False)[0]
+    _, metrics = predictor.head.losses(whole.x, whole.y)
+    for name, value in metrics.items():
+        assert found[f"val/pred/{name}"] == pytest.approx(value.item(), rel=1e-5)
+
+
+def test_fitting_equals_a_bare_loop(make_trainer):
+    torch.manual_seed(0)
+    predictor = Predictor(PredictionHead(Linear, (3,), "classification", 2), SGD)
+    bare = PredictionHead(Linear, (3,), "classification", 2)
+    bare.load_state_dict(predictor.head.state_dict())
+    data, optimizer = Batches(batches("classification")), SGD.optimizer(list(bare.parameters()))
+    make_trainer(2).fit(predictor, data)
+    for batch in [*data, *data]:
+        optimizer.zero_grad()
+        F.cross_entropy(bare(batch.x), batch.y).backward()
+        optimizer.step()
+    for name, parameter in trainable(bare).items():
+        assert torch.equal(predictor.head.get_parameter(name), parameter)
+    assert torch.equal(predictor(batch.x), bare(batch.x))

@@ -1,0 +1,82 @@
+"""Averages of training steps, and the check that they are finite."""
+
+import math
+
+import pytest
+import torch
+
+from lossyless import tracking
+from lossyless.tracking import LossTracker, NonFiniteLossError
+
+
+class Module:
+    """Records what a LightningModule would log."""
+
+    def __init__(self):
+        self.global_step = 0
+        self.logged = {}
+
+    def log(self, name, value, **kwargs):
+        self.logged[name] = value.item()
+
+    def log_dict(self, metrics, **kwargs):
+        self.logged |= {name: value.item() for name, value in metrics.items()}
+        self.kwargs = kwargs
+
+
+def add_steps(tracker, module, losses):
+    for loss in losses:
+        metrics = {"loss": torch.tensor(loss), "rate": torch.tensor(2 * loss)}
+        tracker.add(module, "train", metrics, batch_size=4)
+        module.global_step += 1
+
+
+def test_training_metrics_are_averaged_over_an_epoch_and_start_anew():
+    tracker, module = LossTracker("feat"), Module()
+    for losses, mean in (([1.0, 2.0, 6.0], 3.0), ([5.0], 5.0)):
+        add_steps(tracker, module, losses)
+        assert module.logged == {} or module.logged["train/feat/loss"] == 3.0
+        tracker.log_epoch(module)
+        assert module.logged == {"train/feat/loss": mean, "train/feat/rate": 2 * mean}
+
+
+def test_evaluation_metrics_go_to_the_module_with_their_batch_size():
+    tracker, module = LossTracker("pred"), Module()
+    tracker.add(module, "val", {"loss": torch.tensor(3.0)}, batch_size=17)
+    assert module.logged == {"val/pred/loss": 3.0}
+    assert module.kwargs == {"batch_size": 17, "on_epoch": True, "on_step": False}
+
+
+def test_an_epoch_without_steps_logs_nothing():
+    module = Module()
+    LossTracker("feat").log_epoch(module)
+    assert module.logged == {}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_the_first_bad_step_and_its_terms_are_named_however_late_they_are_looked_at(
+    value, monkeypatch
+):
+    monkeypatch.setitem(tracking.CHECK_EVERY, "cpu", 10)
+    tracker, module = LossTracker("feat"), Module()
+    add_steps(tracker, module, [1.0, 1.0])
+    bad = {"loss": torch.tensor(1.0), "rate": torch.tensor(value)}
+    tracker.add(module, "train", bad, batch_size=4)
+    module.global_step += 1
+    with pytest.raises(NonFiniteLossError, match=rf"at step 2: rate={value}\. "):
+        add_steps(tracker, module, [math.nan] * 10)
+
+
+def test_the_end_of_an_epoch_looks_at_the_steps_that_are_left(monkeypatch):
+    monkeypatch.setitem(tracking.CHECK_EVERY, "cpu", 10)
+    tracker, module = LossTracker("feat"), Module()
+    add_steps(tracker, module, [1.0, math.nan])
+    with pytest.raises(NonFiniteLossError, match="at step 1: loss=nan, rate=nan"):
+        tracker.log_epoch(module)
+    assert module.logged == {}
+
+
+def test_on_a_cpu_every_step_is_looked_at():
+    tracker, module = LossTracker("feat"), Module()
+    with pytest.raises(NonFiniteLossError, match="at step 0"):
+        add_steps(tracker, module, [math.nan])

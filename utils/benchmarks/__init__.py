@@ -1,0 +1,1 @@
+"""Speed and size against references that run in the same process: `bin/benchmark.sh`."""

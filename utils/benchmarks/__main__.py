@@ -1,0 +1,37 @@
+"""Measures all subjects, prints one table, and fails if a goal is missed."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from utils.benchmarks import bits, coding, data, training
+from utils.benchmarks.comparison import Comparison, table_of
+
+SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
+    "data": data.compare,
+    "training": training.compare,
+    "coding": coding.compare,
+    "bits": bits.compare,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 1 if a goal is missed."""
+    parser = argparse.ArgumentParser(prog="bin/benchmark.sh", description=__doc__)
+    parser.add_argument("--only", choices=SUBJECTS, help="one subject instead of all")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    options = parser.parse_args(arguments)
+    comparisons: list[Comparison] = []
+    for name in [options.only] if options.only else SUBJECTS:
+        print(f"[{name}]", file=sys.stderr, flush=True)
+        comparisons += SUBJECTS[name](options.quick)
+    # a file gets the table of a wide terminal
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table_of(comparisons))
+    return 0 if all(comparison.is_met for comparison in comparisons) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,324 @@
+"""What a compressor does to a source on the plane: its cells, its codebook, its invariant."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from contourpy import contour_generator
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from scipy.ndimage import find_objects, gaussian_filter
+from scipy.stats import gaussian_kde
+from torch import Tensor
+
+from lossyless.batch import Batch
+from lossyless.compressors import NATS_PER_BIT, LearnableCompressor
+from lossyless.distortions import DirectDistortion
+from lossyless.rates import EntropyCodedRate
+from utils.data.banana import EQUIVALENCES, BananaDataModule, BananaDistribution
+from utils.plots import style
+
+CHUNK_SIZE = 16_384  # points that pass the networks at once
+# Left, right, bottom, top. Holds 99 % of the source: its two arms are so long and thin that 99.9 %
+# would leave the rest in a corner of the figure.
+WINDOW = (-6.0, 8.5, -6.0, 8.5)
+AREA = 700  # of a codebook point of probability 1, in square points
+CLOUD = LinearSegmentedColormap.from_list("cloud", ["#ffffff", "#fbf1d3", "#f5dc96", "#ebc24e"])
+# Borders are dark inside the region that holds this much of the source, then fade: far outside the
+# encoder was never trained, and its cells mean little.
+DARK_MASS, FAINT_MASS = 0.98, 0.99999
+BORDER = LinearSegmentedColormap.from_list("border", ["#e9ebee", style.LINE])
+SMOOTHING, MARGIN = 1.5, 6  # of borders, in pixels of the grid
+PIECE = 8  # lengths of a border that have one shade, in vertices
+N_SMOOTHED = 20_000  # points behind a smooth density
+INVARIANTS = {"rotation": "|x|", "x_translation": "$x_2$", "y_translation": "$x_1$"}
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """The codes that a source uses, and which of them each point gets.
+
+    Attributes
+    ----------
+    z_hat : Tensor [n_codes, z_dim]
+        All different, sorted.
+    labels : Tensor [n_points]
+        The row of `z_hat` that a point is mapped to.
+    rates : Tensor [n_points]
+        What a point costs, nats.
+    """
+
+    z_hat: Tensor
+    labels: Tensor
+    rates: Tensor
+
+    def probabilities(self, n_points: int | None = None) -> Tensor:
+        """Share [n_codes] of the (first `n_points`) points that each code gets."""
+        labels = self.labels[:n_points]
+        return torch.bincount(labels, minlength=len(self.z_hat)).double() / len(labels)
+
+
+def find_codebook(compressor: LearnableCompressor, x: Tensor) -> Codebook:
+    """The codes of points x [n_points, 2], as the receiver gets them."""
+    codes, rates = [], []
+    for chunk in x.split(CHUNK_SIZE):
+        p_ZlX = compressor.p_ZlX(chunk)
+        z_hat, chunk_rates, _ = compressor.rate(p_ZlX.rsample(), p_ZlX)
+        codes.append(z_hat)
+        rates.append(chunk_rates)
+    z_hat = torch.cat(codes)
+    # dimension by dimension: sorting numbers is much faster than sorting rows
+    labels = torch.zeros(len(z_hat), dtype=torch.int64, device=z_hat.device)
+    for values in z_hat.unbind(1):
+        values, index = torch.unique(values, return_inverse=True)
+        labels = torch.unique(labels * len(values) + index, return_inverse=True)[1]
+    codebook = z_hat.new_empty(int(labels.max()) + 1, z_hat.shape[1])
+    codebook[labels] = z_hat
+    return Codebook(codebook, labels, torch.cat(rates))
+
+
+# --- quantization.png
+
+
+def codebook_plot(
+    compressor: LearnableCompressor,
+    data: BananaDataModule,
+    *,
+    n_pts: int = 100_000,
+    n_grid: int = 700,
+    window: tuple[float, float, float, float] = WINDOW,
+) -> Figure:
+    """Density of the source, borders between the cells of the quantiser, and the codebook.
+
+    Codebook points are the reconstructions of the codes; their areas are proportional to the
+    codes' probabilities, on the same scale in all figures. A distortion without a decoder has
+    none. Borders fade where the source has no mass.
+
+    Parameters
+    ----------
+    n_pts : test points from which rate, distortion and probabilities are estimated.
+    n_grid : points along each side of the grid on which cells are found.
+    window : left, right, bottom and top of the figure.
+
+    Raises
+    ------
+    ValueError
+        If the source is not on the plane, or the rate does not quantise.
+    """
+    _check(compressor, data)
+    with style.drawing(compressor):
+        batch = style.first_examples(compressor, data, compressor.distortion.needs, n_pts)
+        grid = window_grid(window, n_grid).to(batch.x.device)
+        codebook = find_codebook(compressor, torch.cat([batch.x, grid]))
+        probabilities = codebook.probabilities(len(batch.x))
+        labels = codebook.labels[len(batch.x) :].reshape(n_grid, n_grid).cpu().numpy()
+
+        figure, axes = style.make_figure(5.0, 5.0)
+        _draw_density(axes, data.distribution, grid, window)
+        _draw_borders(axes, cell_borders(labels, window), data.distribution)
+        if isinstance(compressor.distortion, DirectDistortion):
+            _draw_points(axes, compressor, codebook.z_hat, probabilities)
+        title = _title(compressor, codebook, batch)
+    axes.set(xlim=window[:2], ylim=window[2:], aspect="equal")
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(7, integer=True))
+    style.polish(axes, title=title, xlabel="$x_1$", ylabel="$x_2$")
+    return figure
+
+
+def window_grid(window: tuple[float, ...], n_grid: int) -> Tensor:
+    """Centres [n_grid^2, 2] of the pixels of a window, row by row from the bottom left."""
+    left, right, bottom, top = window
+    steps = (torch.arange(n_grid) + 0.5) / n_grid
+    ys, xs = torch.meshgrid(
+        bottom + (top - bottom) * steps, left + (right - left) * steps, indexing="ij"
+    )
+    return torch.stack([xs.flatten(), ys.flatten()], dim=1)
+
+
+def cell_borders(labels: np.ndarray, window: tuple[float, ...]) -> list[np.ndarray]:
+    """Outlines [n, 2] of the cells of a grid of labels [n_grid, n_grid] of pixels of a window.
+
+    The staircases of the grid are smoothed away; no border runs along the edges of the window.
+    """
+    left, right, bottom, top = window
+    scale = np.array([right - left, top - bottom]) / len(labels)
+    labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape) + 1
+    borders = []
+    for label, box in enumerate(find_objects(labels), start=1):
+        rows, columns = (slice(max(0, s.start - MARGIN), s.stop + MARGIN) for s in box)
+        cell = (labels[rows, columns] == label).astype(float)
+        smooth = gaussian_filter(cell, SMOOTHING, mode="nearest")
+        for line in contour_generator(z=smooth).lines(0.5):
+            pixels = line + [columns.start + 0.5, rows.start + 0.5]
+            borders.append(pixels * scale + [left, bottom])
+    return borders
+
+
+def _draw_density(
+    axes: Axes, distribution: BananaDistribution, grid: Tensor, window: tuple[float, ...]
+) -> None:
+    side = int(len(grid) ** 0.5)
+    density = distribution.log_prob(grid).exp().reshape(side, side).cpu().numpy()
+    norm = PowerNorm(0.6, vmin=0, vmax=density.max())  # shows the arms, too
+    axes.imshow(
+        density, extent=window, origin="lower", cmap=CLOUD, norm=norm, interpolation="bilinear"
+    )
+
+
+def _draw_borders(axes: Axes, borders: list[np.ndarray], distribution: BananaDistribution) -> None:
+    """Dark where the source has mass, else faint."""
+    pieces = [
+        line[start : start + PIECE + 1]
+        for line in borders
+        for start in range(0, len(line) - 1, PIECE)
+    ]
+    if not pieces:
+        return  # one cell fills the window
+    middles = torch.from_numpy(np.stack([piece[len(piece) // 2] for piece in pieces]))
+    # the densest region that reaches out to a point has the mass 1 - (density / its maximum):
+    # the source is a volume-preserving map of a Gaussian on the plane
+    log_max = -math.log(2 * math.pi * math.prod(distribution.std))
+    log_outside = distribution.log_prob(middles) - log_max
+    low, high = math.log(1 - FAINT_MASS), math.log(1 - DARK_MASS)
+    darkness = ((log_outside - low) / (high - low)).clamp(0, 1).numpy()
+    order = np.argsort(darkness)  # dark ones on top
+    axes.add_collection(
+        LineCollection(
+            [pieces[i] for i in order],
+            colors=BORDER(darkness[order]),
+            linewidths=0.9,
+            capstyle="round",
+        )
+    )
+
+
+def _draw_points(
+    axes: Axes, compressor: LearnableCompressor, z_hat: Tensor, probabilities: Tensor
+) -> None:
+    axes.scatter(
+        *compressor.distortion.reconstruct(z_hat).T.cpu().numpy(),
+        s=AREA * probabilities.cpu().numpy(),
+        color=style.METHOD_COLOURS[style.method_name(compressor.distortion)],
+        edgecolors="white",
+        linewidths=0.5,
+        zorder=3,
+    )
+
+
+def _title(compressor: LearnableCompressor, codebook: Codebook, batch: Batch) -> str:
+    """Rate and distortion as they are logged: bits, the distortion divided by log 2 as well."""
+    n_points = len(batch.x)
+    rate = codebook.rates[:n_points].mean().item() / NATS_PER_BIT
+    title = f"{style.method_name(compressor.distortion)}: {rate:.2f} bits"
+    if not isinstance(compressor.distortion, DirectDistortion):
+        return title  # InfoNCE depends on the batch size
+    z_hat = codebook.z_hat[codebook.labels[:n_points]]
+    chunks = zip(z_hat.split(CHUNK_SIZE), batch.aux.split(CHUNK_SIZE), strict=True)
+    distortion = torch.cat([compressor.distortion(*chunk)[0] for chunk in chunks]).mean().item()
+    return f"{title}, distortion {distortion / NATS_PER_BIT:.3f}"
+
+
+# --- max. inv. {equivalence}.png
+
+
+def maxinv_distribution_plot(
+    compressor: LearnableCompressor,
+    data: BananaDataModule,
+    *,
+    n_pts: int = 100_000,
+    n_bins: int = 50,
+) -> Figure:
+    """Distribution of the maximal invariant M(X) of the source, and of that of the codebook.
+
+    The codebook's is M of the reconstructions, weighted by probability; without a decoder, the
+    mean of M(X) in each cell.
+
+    Raises
+    ------
+    ValueError
+        If the source is not on the plane, M(X) is not a number, or the rate does not quantise.
+    """
+    _check(compressor, data)
+    name = equivalence_name(data)
+    if data.n_outputs != 1:
+        raise ValueError(
+            f"maxinv_distribution_plot needs a maximal invariant of 1 dimension, that of "
+            f"equivalence={name} has {data.n_outputs}: use equivalence=rotation, x_translation or "
+            "y_translation, or leave the figure out"
+        )
+    with style.drawing(compressor):
+        batch = style.first_examples(compressor, data, "none", n_pts)
+        codebook = find_codebook(compressor, batch.x)
+        source = data.equivalence.maximal_invariant(batch.x)[:, 0]
+        codes = codebook_invariants(compressor, data, codebook, source).cpu().numpy()
+        weights = codebook.probabilities().cpu().numpy()
+    method = style.method_name(compressor.distortion)
+    figure = _draw_invariants(source.cpu().numpy(), codes, weights, n_bins, method)
+    title = f"Maximal invariant ({name.replace('_', '-')})"
+    label = f"M(x) = {INVARIANTS[name]}"
+    style.polish(figure.axes[0], title=title, xlabel=label, ylabel="density of the source")
+    return figure
+
+
+def codebook_invariants(
+    compressor: LearnableCompressor, data: BananaDataModule, codebook: Codebook, source: Tensor
+) -> Tensor:
+    """M [n_codes] of every code, where `source` [n_points] is M of the codebook's points."""
+    if isinstance(compressor.distortion, DirectDistortion):
+        points = compressor.distortion.reconstruct(codebook.z_hat)
+        return data.equivalence.maximal_invariant(points)[:, 0]
+    sums = torch.zeros(len(codebook.z_hat), dtype=source.dtype, device=source.device)
+    sums = sums.index_add(0, codebook.labels, source)
+    return sums / torch.bincount(codebook.labels, minlength=len(codebook.z_hat))
+
+
+def equivalence_name(data: BananaDataModule) -> str | None:
+    """The key of `EQUIVALENCES` that the data were made with."""
+    (name,) = (name for name, relation in EQUIVALENCES.items() if relation is data.equivalence)
+    return name
+
+
+def _draw_invariants(
+    source: np.ndarray, codes: np.ndarray, weights: np.ndarray, n_bins: int, method: str
+) -> Figure:
+    """Density on the left axis, probabilities on the right one."""
+    low, high = np.quantile(source, [0.0005, 0.9995])
+    positions = np.linspace(low, high, 400)
+    density = gaussian_kde(source[:N_SMOOTHED], bw_method=0.15)(positions)
+    figure, axes = style.make_figure(5.0, 3.4)
+    axes.fill_between(positions, density, color=CLOUD(0.6), linewidth=0)
+    axes.plot(positions, density, color=CLOUD(1.0), linewidth=1.5)
+    axes.set(xlim=(low, high), ylim=(0, None))
+
+    bars = axes.twinx()
+    colour = style.METHOD_COLOURS[method]
+    edges = np.linspace(low, high, n_bins + 1)
+    clipped = np.clip(codes.astype(float), low, high)  # what is rarer counts at the edges
+    bars.hist(clipped, edges, weights=weights, color=colour, rwidth=0.8)
+    style.polish(bars, ylabel=f"probability of {method}'s codes")
+    bars.spines["right"].set_visible(True)
+    handles = [
+        Patch(color=CLOUD(0.6), label="source"),
+        Patch(color=colour, label=f"{method} codebook"),
+    ]
+    style.add_legend(axes, handles, loc="upper right")
+    return figure
+
+
+def _check(compressor: LearnableCompressor, data: BananaDataModule) -> None:
+    if not isinstance(data, BananaDataModule):
+        raise ValueError(
+            "cells and codebook are drawn of a source on the plane (data=banana*), not of "
+            f"{type(data).__name__}"
+        )
+    if not isinstance(compressor.rate, EntropyCodedRate):
+        raise ValueError(
+            f"{type(compressor.rate).__name__} does not quantise, so there is no codebook: use "
+            "rate=H_factorized or H_hyper, or leave the figure out"
+        )

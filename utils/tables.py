@@ -1,0 +1,184 @@
+"""From runs on disk to tables: collect, average over seeds, merge the stages.
+
+What a run is, is read from the config it saved, never from its folder's name. Rows are runs
+that agree in everything but the seed; runs that differ in anything else are never averaged.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from utils.runs import STAGES, digest, identity, path_parts, run_hash
+
+TABLES = (*STAGES, "merged")
+SEED = "seed"
+GROUP = "group"  # digest of all that determines a run but its seed
+
+
+class NoRunsError(FileNotFoundError):
+    """There is nothing to aggregate."""
+
+
+def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
+    """All finished runs of an experiment, and how many there are in each state.
+
+    Parameters
+    ----------
+    experiment : folder `results/exp_<experiment>`.
+
+    Returns
+    -------
+    runs : dict of stage -> DataFrame with a row for each run: the group it belongs to, the
+        parameters its path shows, every other setting in which the runs of the stage differ, and
+        its metrics.
+    states : how many runs are done, failed, ...
+    """
+    found: dict[str, list[tuple[dict, dict]]] = {stage: [] for stage in STAGES}
+    states: Counter = Counter()
+    for status_file in sorted(experiment.glob("**/run_*/status.json")):
+        status = json.loads(status_file.read_text())
+        states[status["state"]] += 1
+        if status["state"] != "done":
+            continue
+        stage = status["stage"]
+        with (status_file.parent / "config.yaml").open() as file:
+            config = yaml.load(file, yaml.CSafeLoader)
+        metrics = pd.read_csv(status_file.parent / f"results_{stage}.csv").iloc[0].to_dict()
+        found[stage].append((config, metrics))
+    if not any(found.values()):
+        raise NoRunsError(
+            f"no finished runs in {experiment} ({dict(states) or 'no runs at all'}): run the "
+            "experiment first, with the same mode"
+        )
+    return {stage: _frame(stage, runs) for stage, runs in found.items()}, states
+
+
+def _frame(stage: str, runs: list[tuple[dict, dict]]) -> pd.DataFrame:
+    rows, settings = [], []
+    for config, metrics in runs:
+        same = identity(config, stage)
+        ids = {f"{name}_id": run_hash(config, name) for name in STAGES[: STAGES.index(stage) + 1]}
+        group = digest({key: value for key, value in same.items() if key != SEED})
+        rows.append({GROUP: group} | ids | path_parts(config, stage) | metrics)
+        settings.append(_flat(same))
+    frame = pd.DataFrame(rows)
+    for key in _ambiguous(frame, settings):
+        values = [str(setting.get(key)) for setting in settings]
+        frame.insert(_n_parameters(frame), key, values)
+    return frame
+
+
+def _ambiguous(frame: pd.DataFrame, settings: list[dict[str, object]]) -> list[str]:
+    """Settings in which groups differ although their paths show the same parameters."""
+    shown = [name for name in parameters(frame) if name != SEED]
+    keys: set[str] = set()
+    for _, alike in frame.groupby(shown):
+        one_of_each = alike.drop_duplicates(GROUP).index
+        candidates = {key for i in one_of_each for key in settings[i]} - {SEED}
+        keys |= {k for k in candidates if len({str(settings[i].get(k)) for i in one_of_each}) > 1}
+    # the name of a choice says enough: its details follow from it
+    named = tuple(key.removesuffix("name") for key in keys if key.endswith(".name"))
+    return sorted(key for key in keys if key.endswith(".name") or not key.startswith(named or "."))
+
+
+def _flat(node: object, prefix: str = "") -> dict[str, object]:
+    """A nested config as {"a.b.c": value}."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    items = [_flat(value, f"{prefix}.{key}" if prefix else key) for key, value in node.items()]
+    return {key: value for item in items for key, value in item.items()}
+
+
+def metrics_of(frame: pd.DataFrame) -> list[str]:
+    """Columns that hold metrics: `<split>/<stage>/<metric>`."""
+    return [column for column in frame if "/" in column]
+
+
+def parameters(frame: pd.DataFrame) -> list[str]:
+    """Columns that hold parameters."""
+    ids = {GROUP, *(f"{stage}_id" for stage in STAGES)}
+    return [column for column in frame if "/" not in column and column not in ids]
+
+
+def _n_parameters(frame: pd.DataFrame) -> int:
+    """Position behind the last parameter."""
+    return len(frame.columns) - len(metrics_of(frame))
+
+
+def merge(runs: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row for each run of the last stage there is, with the metrics of the stages before it."""
+    last = [stage for stage in STAGES if len(runs[stage])][-1]
+    merged = runs[last]
+    for stage in STAGES[: STAGES.index(last)]:
+        columns = [f"{stage}_id", *metrics_of(runs[stage])]
+        merged = merged.merge(runs[stage][columns], on=f"{stage}_id", how="left")
+    return merged
+
+
+def summarise(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard error over seeds of every metric, and the number of seeds.
+
+    Columns `<metric>_mean`, `<metric>_sem` and `n_seeds`; one row for each group of runs that
+    agree in everything but the seed. The standard error of a single seed is missing (NaN).
+    """
+    if frame.empty:
+        return frame
+    keys = [name for name in parameters(frame) if name != SEED]
+    groups = frame.groupby([GROUP, *keys], sort=False, dropna=False)
+    metrics = metrics_of(frame)
+    summary = groups[metrics].agg(["mean", "sem"])
+    summary.columns = [f"{metric}_{statistic}" for metric, statistic in summary.columns]
+    summary.insert(0, "n_seeds", groups[SEED].nunique())
+    return summary.reset_index().sort_values(keys, ignore_index=True)
+
+
+def summarise_metrics(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
+    """Write `summarized_metrics_{featurizer,communication,predictor,merged}.csv`.
+
+    Returns the four summaries by name, and how many runs are in each state.
+    """
+    runs, states = collect(experiment)
+    runs["merged"] = merge(runs)
+    summaries = {name: summarise(frame) for name, frame in runs.items()}
+    for name, summary in summaries.items():
+        summary.to_csv(experiment / f"summarized_metrics_{name}.csv", index=False)
+    return summaries, states
+
+
+def select(summary: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
+    """A small table for people: the parameters that vary, then chosen metrics.
+
+    Parameters
+    ----------
+    summary : as `summarise` returns it.
+    columns : title -> metric, `<split>/<stage>/<metric>`; shown as "mean" or "mean ± sem".
+
+    Raises `KeyError` naming the metrics there are if one is unknown.
+    """
+    known = [c.removesuffix("_mean") for c in summary if c.endswith("_mean")]
+    if unknown := [metric for metric in columns.values() if metric not in known]:
+        raise KeyError(f"unknown metrics {unknown}: there are {known}")
+    keys = [c for c in parameters(summary) if c != "n_seeds" and summary[c].nunique() > 1]
+    table = summary[keys].copy()
+    for title, metric in columns.items():
+        means, sems = summary[f"{metric}_mean"], summary[f"{metric}_sem"]
+        table[title] = [_number(mean, sem) for mean, sem in zip(means, sems, strict=True)]
+    return table
+
+
+def _number(mean: float, sem: float) -> str:
+    if pd.isna(mean):
+        return "-"
+    return f"{mean:.4g}" if pd.isna(sem) else f"{mean:.4g} ± {sem:.1g}"
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """The table in Markdown, aligned so that it reads well as plain text too."""
+    cells = [list(map(str, table.columns)), *([str(c) for c in row] for row in table.values)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
+    cells.insert(1, ["-" * width for width in widths])
+    rows = (" | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
+    return "".join(f"| {row} |\n" for row in rows)
