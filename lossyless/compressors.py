@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lossyless.batch import Batch
 from lossyless.distortions import DirectDistortion, Distortion
-from lossyless.distributions import CondDist
+from lossyless.distributions import FAMILIES, CondDist
 from lossyless.optim import BetaAnnealer, PartOptimizer, configure_parts
 from lossyless.predictors import OnlineEvaluator
 from lossyless.rates import Rate
@@ -70,6 +70,11 @@ class LearnableCompressor(pl.LightningModule):
             raise ValueError(
                 f"{type(distortion).__name__} has no decoder, so there are no reconstructions to "
                 "predict from: choose a direct distortion (VC, VIC) or featurizer=neural_feat"
+            )
+        if p_ZlX.family is not FAMILIES[rate.family]:
+            raise ValueError(
+                f"{type(rate).__name__} needs an encoder with family={rate.family!r}, not "
+                f"{p_ZlX.family.__name__}"
             )
         if online is not None and online_optimizer is None:
             raise ValueError("an online evaluator needs `online_optimizer`")
@@ -135,9 +140,7 @@ class LearnableCompressor(pl.LightningModule):
         p_ZlX = self.p_ZlX(x)
         z = p_ZlX.rsample()
         is_warming_up = self._is_warming_up()
-        z_hat, rates, logs = (
-            self.rate(z.detach(), p_ZlX.detach()) if is_warming_up else self.rate(z, p_ZlX)
-        )
+        z_hat, rates, logs = self.rate(z, p_ZlX, is_warming_up)
 
         kept = z if is_warming_up else z_hat
         if is_contrastive:

@@ -52,9 +52,8 @@ class DirectDistortion(Distortion):
     kind : one of
         "vector": squared error, averaged over dimensions;
         "bw_image": binary cross-entropy of the pixels, summed, for targets in [0, 1];
-        "colour_image": squared error of the pixels, summed, in [0, 1].
+        "colour_image": squared error of the pixels, summed, for targets in [0, 1].
     needs : "input" (VC) or "representative" (VIC).
-    mean, std : of each channel, if colour images were normalised.
     """
 
     KINDS = ("vector", "bw_image", "colour_image")
@@ -66,8 +65,6 @@ class DirectDistortion(Distortion):
         shape: Sequence[int],
         kind: str,
         needs: str,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
     ):
         super().__init__()
         if kind not in self.KINDS:
@@ -80,9 +77,6 @@ class DirectDistortion(Distortion):
         self.kind = kind
         self.needs = needs
         self.decoder = arch((z_dim,), tuple(shape))
-        n_channels = shape[0]
-        self.register_buffer("mean", _per_channel(mean, n_channels, 0.0), persistent=False)
-        self.register_buffer("std", _per_channel(std, n_channels, 1.0), persistent=False)
 
     def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
         prediction, target = self.decoder(z_hat).float(), target.float()
@@ -91,23 +85,13 @@ class DirectDistortion(Distortion):
         if self.kind == "bw_image":
             errors = F.binary_cross_entropy_with_logits(prediction, target, reduction="none")
         else:
-            errors = (torch.sigmoid(prediction) - self._in_unit_interval(target)).square()
+            errors = (torch.sigmoid(prediction) - target).square()
         return errors.flatten(1).sum(1), {}
 
     def reconstruct(self, z_hat: Tensor) -> Tensor:
         """The most likely target, [B, *shape]; images with pixels in [0, 1]."""
         prediction = self.decoder(z_hat).float()
         return prediction if self.kind == "vector" else torch.sigmoid(prediction)
-
-    def _in_unit_interval(self, images: Tensor) -> Tensor:
-        return images * self.std + self.mean
-
-
-def _per_channel(values: Sequence[float] | None, n_channels: int, default: float) -> Tensor:
-    """[n_channels, 1, 1], to be broadcast over images."""
-    if values is None:
-        return torch.full((n_channels, 1, 1), default)
-    return torch.tensor(values, dtype=torch.float32).reshape(n_channels, 1, 1)
 
 
 class ContrastiveDistortion(Distortion):

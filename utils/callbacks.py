@@ -58,7 +58,7 @@ class ProgressLines(Callback):
     seconds : between two lines.
     """
 
-    def __init__(self, label: str, seconds: float = 5.0):
+    def __init__(self, label: str, seconds: float = 10.0):
         self.label = label
         self.seconds = seconds
         self._next = 0.0
@@ -93,7 +93,7 @@ class ProgressLines(Callback):
         }
         values = "  ".join(f"{name} {value:.3g}" for name, value in losses.items())
         print(
-            f"{self.label:<32} [{bar:<20}] {done:4.0%}  {elapsed:3.0f} s, {left:3.0f} s left  {values}",
+            f"{self.label:<30} [{bar:<20}] {done:4.0%} {elapsed:4.0f} s, {left:.0f} s left  {values}",
             file=sys.stderr,
             flush=True,
         )

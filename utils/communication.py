@@ -140,8 +140,9 @@ def measure(
     """
     n_bits = 8 * sent.n_bytes / sent.n_examples
     decoded, receiver_seconds = receive(compressor, path, device)
+    rate = _theoretical_rate(compressor, data, split, device)
     metrics = {
-        "rate": _theoretical_rate(compressor, data, split, device) or n_bits,
+        "rate": n_bits if rate is None else rate,
         "n_bits": n_bits,
         "n_bits_single": _single_bits(compressor, data, split, device, n_single),
         "encoder_time": sent.encoder_seconds / sent.n_examples,

@@ -46,15 +46,16 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> 
 
     Raises `ConfigError` naming the alternatives if an override is misspelt.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = _parse(overrides)
     if GlobalHydra.instance().is_initialized():
         raise RuntimeError("compose_config cannot be called inside a Hydra job: use its config")
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        _check_keys(config_name, parsed)
-        try:
-            return compose(config_name, _strings(_first_values(parsed)))
-        except HydraException as error:
-            raise ConfigError(str(error)) from error
+        groups = [override for override in parsed if _is_group(override)]
+        cfg = _compose(config_name, groups)
+        for override in parsed:
+            if override not in groups:
+                _check_key(cfg, override)
+        return cfg if len(groups) == len(parsed) else _compose(config_name, parsed)
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
@@ -62,12 +63,19 @@ def expand(overrides: Sequence[str]) -> list[str]:
 
     Whatever the user set wins: a key that is in `overrides` is left out of the expansion.
     """
-    chosen = {o.key_or_group for o in _parse(overrides)}
+    parsed = _parse(overrides)
+    chosen = {override.get_key_element().lstrip("+~") for override in parsed}
+    # an option that was chosen is taken as it is in its file, whatever the mode makes of others
+    chosen_nodes = tuple(f"{_package(override)}." for override in parsed if _is_group(override))
     cfg = compose_config(overrides)
     in_mode = cfg.modes.get(cfg.mode_name, {})
     fixed = dict(in_mode.get("overrides", {}))
     swept = dict(cfg.sweep) | dict(in_mode.get("sweep", {}))
-    added = [f"{key}={_value(value)}" for key, value in fixed.items() if key not in swept]
+    added = [
+        f"{key}={_value(value)}"
+        for key, value in fixed.items()
+        if key not in swept and not key.startswith(chosen_nodes)
+    ]
     added += [
         f"{key}={','.join(_value(value) for value in values)}" for key, values in swept.items()
     ]
@@ -87,7 +95,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         hydra_main(main)()  # --help, --cfg and the like are Hydra's own
         return
     try:
-        overrides = expand(sys.argv[1:])
+        overrides = expand([arg for arg in sys.argv[1:] if arg not in flags])
         cfg = compose_config(overrides)
     except (ConfigError, HydraException) as error:
         sys.exit(f"Configuration error: {error}")
@@ -117,7 +125,17 @@ def report(sweep_dir: Path) -> str:
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    return OverridesParser.create().parse_overrides(list(overrides))
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(f"settings are KEY=VALUE: {error}") from error
+
+
+def _compose(config_name: str, overrides: list[Override]) -> DictConfig:
+    try:
+        return compose(config_name, _strings(_first_values(overrides)))
+    except (HydraException, ValueError) as error:
+        raise ConfigError(str(error)) from error
 
 
 def _first_values(overrides: list[Override]) -> list[Override]:
@@ -135,28 +153,22 @@ def _strings(overrides: list[Override]) -> list[str]:
     return [override.input_line for override in overrides]
 
 
-def _check_keys(config_name: str, overrides: list[Override]) -> None:
-    """Raise if an override names a key that the config does not have."""
-    groups = [o for o in overrides if _is_group(o)]
-    try:
-        cfg = compose(config_name, _strings(_first_values(groups)))
-    except HydraException as error:
-        raise ConfigError(str(error)) from error
-    for override in overrides:
-        key = override.key_or_group
-        is_hydra = key.startswith("hydra")
-        if override in groups or is_hydra or override.is_add() or override.is_delete():
-            continue
-        _check_key(cfg, key)
-
-
 def _is_group(override: Override) -> bool:
     return (CONF_DIR / override.key_or_group.split("@")[0]).is_dir() or "@" in (
         override.get_key_element()
     )
 
 
-def _check_key(cfg: DictConfig, key: str) -> None:
+def _package(override: Override) -> str:
+    """The key at which the choice of a group stands."""
+    return override.package or override.key_or_group
+
+
+def _check_key(cfg: DictConfig, override: Override) -> None:
+    """Raise if an override names a key that the config does not have."""
+    key = override.key_or_group
+    if key.startswith("hydra") or override.is_add() or override.is_delete():
+        return
     node = cfg
     parts = key.split(".")
     for depth, part in enumerate(parts):

@@ -6,6 +6,7 @@ sweep has ended, so that a failed or lost job is named whatever launched it.
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,9 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
             writable_dir(path)
         training.quiet()
         torch.set_num_threads(max(1, n_cpus() // cfg.parallel_jobs))
+        if training.pick_device(cfg).type == "cpu":
+            # Adam asks for CUDA at every step; by way of NVML, as Lightning sets it, that is slow
+            os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
         trace.write("running", results=str(find_run(cfg, STAGES[0]).results))
         yield cfg
     except BaseException as error:

@@ -16,6 +16,7 @@ from utils.runs import STAGES, digest, identity, path_parts, run_hash
 TABLES = (*STAGES, "merged")
 SEED = "seed"
 GROUP = "group"  # digest of all that determines a run but its seed
+FOLDER = "folder"  # where the run's results are
 
 
 class NoRunsError(FileNotFoundError):
@@ -36,7 +37,7 @@ def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
         its metrics.
     states : how many runs are done, failed, ...
     """
-    found: dict[str, list[tuple[dict, dict]]] = {stage: [] for stage in STAGES}
+    found: dict[str, list[tuple[dict, dict, Path]]] = {stage: [] for stage in STAGES}
     states: Counter = Counter()
     for status_file in sorted(experiment.glob("**/run_*/status.json")):
         status = json.loads(status_file.read_text())
@@ -47,7 +48,7 @@ def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
         with (status_file.parent / "config.yaml").open() as file:
             config = yaml.load(file, yaml.CSafeLoader)
         metrics = pd.read_csv(status_file.parent / f"results_{stage}.csv").iloc[0].to_dict()
-        found[stage].append((config, metrics))
+        found[stage].append((config, metrics, status_file.parent))
     if not any(found.values()):
         raise NoRunsError(
             f"no finished runs in {experiment} ({dict(states) or 'no runs at all'}): run the "
@@ -56,13 +57,13 @@ def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
     return {stage: _frame(stage, runs) for stage, runs in found.items()}, states
 
 
-def _frame(stage: str, runs: list[tuple[dict, dict]]) -> pd.DataFrame:
+def _frame(stage: str, runs: list[tuple[dict, dict, Path]]) -> pd.DataFrame:
     rows, settings = [], []
-    for config, metrics in runs:
+    for config, metrics, folder in runs:
         same = identity(config, stage)
         ids = {f"{name}_id": run_hash(config, name) for name in STAGES[: STAGES.index(stage) + 1]}
         group = digest({key: value for key, value in same.items() if key != SEED})
-        rows.append({GROUP: group} | ids | path_parts(config, stage) | metrics)
+        rows.append({GROUP: group, FOLDER: str(folder)} | ids | path_parts(config, stage) | metrics)
         settings.append(_flat(same))
     frame = pd.DataFrame(rows)
     for key in _ambiguous(frame, settings):
@@ -99,8 +100,13 @@ def metrics_of(frame: pd.DataFrame) -> list[str]:
 
 def parameters(frame: pd.DataFrame) -> list[str]:
     """Columns that hold parameters."""
-    ids = {GROUP, *(f"{stage}_id" for stage in STAGES)}
+    ids = {GROUP, FOLDER, *(f"{stage}_id" for stage in STAGES)}
     return [column for column in frame if "/" not in column and column not in ids]
+
+
+def varying(frame: pd.DataFrame) -> list[str]:
+    """Parameters that tell the rows of a table apart."""
+    return [name for name in parameters(frame) if name != SEED and frame[name].nunique() > 1]
 
 
 def _n_parameters(frame: pd.DataFrame) -> int:
@@ -148,20 +154,24 @@ def summarise_metrics(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counte
     return summaries, states
 
 
-def select(summary: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
-    """A small table for people: the parameters that vary, then chosen metrics.
+def select(
+    summary: pd.DataFrame, columns: dict[str, str], keys: list[str] | None = None
+) -> pd.DataFrame:
+    """A small table for people: parameters, then chosen metrics.
 
     Parameters
     ----------
     summary : as `summarise` returns it.
     columns : title -> metric, `<split>/<stage>/<metric>`; shown as "mean" or "mean ± sem".
+    keys : the parameters; None: all that vary. Those that the table does not have are left out.
 
     Raises `KeyError` naming the metrics there are if one is unknown.
     """
     known = [c.removesuffix("_mean") for c in summary if c.endswith("_mean")]
     if unknown := [metric for metric in columns.values() if metric not in known]:
         raise KeyError(f"unknown metrics {unknown}: there are {known}")
-    keys = [c for c in parameters(summary) if c != "n_seeds" and summary[c].nunique() > 1]
+    keys = varying(summary) if keys is None else [key for key in keys if key in summary]
+    keys = [key for key in keys if key != "n_seeds"]
     table = summary[keys].copy()
     for title, metric in columns.items():
         means, sems = summary[f"{metric}_mean"], summary[f"{metric}_sem"]

@@ -26,7 +26,7 @@ from utils.runs import Run, find_run
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 # Facts of a data set that its config states, so that models can be built from the config alone.
-DATA_FACTS = ("shape", "kind", "task", "n_outputs", "mean", "std")
+DATA_FACTS = ("shape", "kind", "task", "n_outputs")
 
 
 def quiet() -> None:
@@ -65,8 +65,8 @@ def build_data(cfg: DictConfig, place: str, auxiliary: str) -> DataModule:
         found = list(found) if isinstance(found, tuple) else found
         if found != expected:
             raise ValueError(
-                f"conf/data/{cfg[place].name}.yaml says {fact}={expected}, but {type(data).__name__} "
-                f"has {fact}={found}: correct the file"
+                f"conf/data/{cfg[place].name}.yaml says {fact}={expected}, but "
+                f"{type(data).__name__} has {fact}={found}: correct the file"
             )
     return data
 

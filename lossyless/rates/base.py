@@ -33,14 +33,17 @@ class Rate(nn.Module, ABC):
         self.z_dim = z_dim
         self.warmup_k_epoch = warmup_k_epoch
         self.is_end_to_end = is_end_to_end
+        self._is_warming_up = False
 
-    def forward(self, z: Tensor, p_ZlX: Conditional) -> RateOutput:
+    def forward(self, z: Tensor, p_ZlX: Conditional, is_warming_up: bool = False) -> RateOutput:
         """Pass z through the bottleneck.
 
         Parameters
         ----------
         z : Tensor [B, z_dim], a sample of `p_ZlX`.
         p_ZlX : the batch of distributions that z was drawn from.
+        is_warming_up : whether only the entropy model learns: neither the encoder nor the precision
+            of the quantisation moves, which the rate alone would drive to nothing.
 
         Returns
         -------
@@ -48,7 +51,8 @@ class Rate(nn.Module, ABC):
         rates : Tensor [B], nats per example
         logs : means over the batch of the terms of the rate, in nats
         """
-        if not self.is_end_to_end:
+        self._is_warming_up = is_warming_up
+        if is_warming_up or not self.is_end_to_end:
             z, p_ZlX = z.detach(), p_ZlX.detach()
         # probabilities of 1e-9 and cumulated logits do not survive half precision
         with torch.autocast(z.device.type, enabled=False):

@@ -29,7 +29,10 @@ class EntropyCodedRate(Rate):
         self._tables: dict[str, CDFTables] | None = None
 
     def _to_bottleneck(self, z: Tensor) -> Tensor:
-        return (z + self.biasing) * self.scaling.exp()
+        biasing, scaling = self.biasing, self.scaling
+        if self._is_warming_up:
+            biasing, scaling = biasing.detach(), scaling.detach()
+        return (z + biasing) * scaling.exp()
 
     def _from_bottleneck(self, z_hat_in: Tensor) -> Tensor:
         if self.training:

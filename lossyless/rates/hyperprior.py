@@ -15,6 +15,7 @@ import math
 import numpy as np
 import torch
 from compressai.entropy_models import GaussianConditional
+from compressai.ops import LowerBound
 from torch import Tensor, nn
 
 from lossyless.architectures import MLP
@@ -63,6 +64,7 @@ class HHyper(EntropyCodedRate):
         self.side_decoder = MLP((side_z_dim,), (z_dim * (1 + is_pred_mean),), hid_dim)
         self.side_prior = FactorizedModel(side_z_dim)
         self.conditional = GaussianConditional(None)
+        self.lower_bound, self.upper_bound = LowerBound(MIN_LOG_SCALE), LowerBound(-MAX_LOG_SCALE)
 
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional) -> RateOutput:
         z_in = self._to_bottleneck(z)
@@ -86,7 +88,8 @@ class HHyper(EntropyCodedRate):
             mean, log_scale = parameters.chunk(2, dim=-1)
         else:
             mean, log_scale = torch.zeros_like(parameters), parameters
-        return mean, log_scale.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
+        # unlike a clamp, these bounds let scales beyond them come back
+        return mean, -self.upper_bound(-self.lower_bound(log_scale))
 
     @torch.no_grad()
     def _coding_side(self, z_in: Tensor) -> Tensor:

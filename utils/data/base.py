@@ -98,13 +98,12 @@ class DataModule(pl.LightningDataModule, ABC):
     Attributes
     ----------
     shape : tuple of int
-        Shape of one example.
+        Shape of one example. Images have values in [0, 1]; encoders that want them normalised do so
+        themselves.
     kind : {"vector", "bw_image", "colour_image"}
     task : {"classification", "regression"}
     n_outputs : int
         Number of classes, or of dimensions of the target.
-    mean, std : tuple of float or None
-        Per channel, colour images only; examples themselves are not normalised.
     class_names : tuple of str or None
     """
 
@@ -112,8 +111,6 @@ class DataModule(pl.LightningDataModule, ABC):
     kind: str
     task: str
     n_outputs: int
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
     class_names: tuple[str, ...] | None = None
 
     def __init__(

@@ -44,7 +44,7 @@ class DigitsDataModule(InMemoryImages):
         self,
         *,
         size: int = 16,
-        margin: int = 2,
+        margin: int = 1,
         equivalence: Sequence[str] = (
             "rotation",
             "x_translation",

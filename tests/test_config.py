@@ -1,0 +1,322 @@
+"""From command lines to configs: errors that help, sweeps, modes, every option of every group."""
+
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from tiny import BANANA, DIGITS, paths
+
+from utils import config, training
+from utils.config import CONF_DIR, ConfigError, compose_config, expand
+
+EXPERIMENTS = sorted(file.stem for file in CONF_DIR.glob("experiment/*.yaml"))
+MODES = sorted(file.stem for file in CONF_DIR.glob("mode/*.yaml"))
+OPTIONS = sorted(
+    (folder.name, file.stem)
+    for folder in CONF_DIR.iterdir()
+    if folder.is_dir() and folder.name != "experiment"
+    for file in folder.glob("*.yaml")
+)
+PLACES = {
+    "data": ("data_feat", "data_pred"),
+    "architecture": ("encoder", "decoder", "projector", "online", "predictor"),
+    "optimizer": ("optimizer_feat", "optimizer_online", "optimizer_pred"),
+    "scheduler": ("scheduler_feat", "scheduler_online", "scheduler_pred"),
+    "checkpoint": ("checkpoint_feat", "checkpoint_pred"),
+}
+
+
+def options(group: str) -> list[str]:
+    return [name for found, name in OPTIONS if found == group]
+
+
+def values(overrides: list[str]) -> dict[str, str]:
+    return dict(override.split("=", 1) for override in overrides)
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("override", "alternatives"),
+    [
+        ("sead=1", ["seed"]),
+        ("distorsion=VIC", ["distortion"]),
+        ("trainer.max_epoch=3", ["trainer.max_epoch", "max_epochs"]),
+        ("optimizer_feat.kwargs.learning_rate=1", ["lr", "weight_decay"]),
+        ("distortion=VCI", ["VIC", "BINCE", "VAE"]),
+        ("experiment=banana", ["banana_viz_VIC", "banana_RD"]),
+        ("mode=fast", ["quick", "debug"]),
+        ("architecture@encodr=cnn", ["encoder"]),
+        ("architecture@encoder=cnnn", ["cnn", "mlp_small"]),
+        ("data@data_feat=mnits", ["digits", "banana_rot"]),
+        ("seed.deeper=1", ["seed"]),
+    ],
+)
+def test_a_misspelt_override_names_what_there_is(override, alternatives):
+    with pytest.raises(ConfigError) as error:
+        compose_config([override])
+    assert all(name in str(error.value) for name in alternatives)
+
+
+@pytest.mark.parametrize("text", ["seed", "seed=[1", "=3", "mode=3"])
+def test_what_is_no_override_is_a_config_error(text):
+    with pytest.raises(ConfigError):
+        compose_config([text])
+
+
+def test_a_new_key_can_be_added_on_purpose():
+    assert compose_config(["+note=hello"]).note == "hello"
+
+
+def test_the_command_line_fails_at_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["main.py", "sead=1", *paths(tmp_path)])
+    with pytest.raises(SystemExit) as error:
+        config.run(lambda cfg: pytest.fail("a job was started"))
+    assert "seed" in str(error.value) and not list(tmp_path.iterdir())
+
+
+def test_compose_has_the_last_word_of_the_command_line():
+    assert compose_config(["seed=1", "seed=2"]).seed == 2
+
+
+# --- sweeps and modes
+
+
+def test_the_sweep_of_an_experiment_is_added():
+    found = values(expand(["experiment=banana_viz_VIC"]))
+    assert found == {"experiment": "banana_viz_VIC", "distortion": "VAE,VIC"}
+
+
+def test_the_mode_adds_its_overrides_and_changes_the_sweep():
+    found = values(expand(["experiment=banana_RD", "mode=quick"]))
+    assert found["trainer.max_epochs"] == "4"
+    assert found["encoder.kwargs.hid_dim"] == "64"  # of the base
+    assert found["seed"] == "1,2" and found["featurizer.loss.beta"] == "0.01,0.1,1"
+    assert found["distortion"] == "VAE,VIC"
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "seed=7",
+        "seed=4,5",
+        "++seed=7",
+        "trainer.max_epochs=1",
+        "distortion=BINCE",
+        "encoder.kwargs.hid_dim=8",
+        "featurizer.loss.beta=0.5",
+    ],
+)
+def test_the_command_line_wins_over_sweep_and_mode(chosen):
+    found = expand(["experiment=banana_RD", "mode=quick", "per_distortion.VAE.z_dim=1", chosen])
+    key = chosen.split("=")[0].lstrip("+")
+    assert [o for o in found if o.lstrip("+").startswith(f"{key}=")] == [chosen]
+
+
+def test_the_command_line_wins_for_a_group_in_a_place():
+    chosen = "data@data_feat=banana_Xtrnslt"
+    found = expand(["experiment=banana_viz_VIC_trnslt", chosen])
+    assert [o for o in found if o.startswith("data@")] == [chosen]
+    assert compose_config(found).data_feat.name == "banana_Xtrnslt"
+
+
+def test_another_place_of_the_same_group_is_still_swept():
+    found = values(expand(["experiment=digits_viz_VIC", "architecture@encoder=cnn"]))
+    assert found["architecture@predictor"] == "linear,mlp_small"
+
+
+def test_a_chosen_option_is_still_swept_over_its_settings():
+    found = values(expand(["experiment=banana_RD", "featurizer=neural_rec"]))
+    assert "featurizer.loss.beta" in found
+
+
+def test_a_chosen_option_is_not_changed_by_the_mode():
+    experiment = ["experiment=banana_viz_VIC", "mode=quick"]
+    found = values(expand([*experiment, "architecture@encoder=linear"]))
+    assert "encoder.kwargs.hid_dim" not in found  # which a linear map does not have
+    assert found["decoder.kwargs.hid_dim"] == "64"
+    found = values(expand([*experiment, "optimizer@optimizer_feat=AdamW_lr3e-4_w1e-5"]))
+    assert "optimizer_feat.kwargs.lr" not in found
+
+
+def test_an_unknown_key_in_an_experiment_is_an_error(monkeypatch, tmp_path):
+    with pytest.raises(ConfigError, match="max_epoch"):
+        expand(["experiment=test", "+sweep.trainer_max_epoch=[1,2]"])
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, False, 1e-5, 3, "VAE", [1, 2], {"a": None}, [], "", "1e-3 and more"]
+)
+def test_values_survive_the_override_grammar(value):
+    node = OmegaConf.create({"value": value})["value"]
+    override = f"+note={config._value(node)}"
+    assert compose_config([override]).note == value
+
+
+def test_multirun_flag_is_accepted(monkeypatch, tmp_path):
+    seen = []
+    argv = ["main.py", "-m", *BANANA, *paths(tmp_path), "seed=1,2"]
+    monkeypatch.setattr(sys, "argv", argv)
+    config.run(_Recorder(seen))
+    assert seen == [1, 2]
+
+
+class _Recorder:
+    """A `main` that hydra can decorate (it wants a function's attributes)."""
+
+    def __init__(self, seen: list[int]):
+        self.seen = seen
+        self.__name__ = self.__qualname__ = "main"
+        self.__code__ = test_multirun_flag_is_accepted.__code__
+
+    def __call__(self, cfg):
+        self.seen.append(cfg.seed)
+
+
+def test_report_names_what_is_not_done(tmp_path):
+    texts = [
+        '{"state": "done", "num": 0, "overrides": ["seed=1"]}',
+        '{"state": "failed", "num": 1, "overrides": ["seed=2"], "error": "ValueError: no\\nmore"}',
+        '{"state": "running", "num": 2, "overrides": ["seed=3"]}',
+    ]
+    for i, text in enumerate(texts):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "job.json").write_text(text)
+    lines = config.report(tmp_path).splitlines()
+    assert lines[0].startswith("1 of 3 jobs done")
+    assert "failed: job 1 seed=2: ValueError: no" in lines[1]
+    assert "lost: job 2 seed=3: its process disappeared" in lines[2]
+
+
+# --- every file of conf/
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_in_every_mode(experiment):
+    for mode in MODES:
+        cfg = compose_config([f"experiment={experiment}", f"mode={mode}"])
+        OmegaConf.resolve(cfg)
+        assert cfg.experiment == experiment or experiment == "digits_classical"
+        assert cfg.mode_name == mode
+        assert cfg.experiment_name == cfg.mode_prefix + cfg.experiment
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_what_an_experiment_adds_to_the_command_line_composes(experiment):
+    overrides = [f"experiment={experiment}", "mode=quick"]
+    assert expand(overrides)[-2:] == overrides
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_key_that_an_experiment_sweeps_or_sets_exists(experiment):
+    cfg = compose_config([f"experiment={experiment}"])
+    for mode in cfg.modes.values():
+        assert set(mode) <= {"overrides", "sweep"}
+    assert set(cfg.modes) <= set(MODES)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])
+def test_every_option_composes_and_says_its_name(group, option):
+    places = PLACES.get(group, ())
+    cfg = compose_config([f"{group}@{p}={option}" for p in places] or [f"{group}={option}"])
+    for node in [cfg[place] for place in places] or [cfg.get(group)]:
+        assert node is None or node.get("name", option) == option
+
+
+@pytest.mark.parametrize(
+    "file", sorted(CONF_DIR.rglob("*.yaml")), ids=lambda f: str(f.relative_to(CONF_DIR))
+)
+def test_every_file_says_what_it_is(file):
+    text = file.read_text().removeprefix("# @package _global_\n")
+    text = text.removeprefix("# @package aggregate\n")
+    assert text.startswith("# ")
+    assert isinstance(yaml.safe_load(text), dict)
+
+
+@pytest.mark.parametrize("name", options("architecture"))
+def test_architectures_can_be_built(name):
+    shape = {"cnn": ((1, 8, 8), (4,)), "cnn_decoder": ((4,), (1, 8, 8))}
+    in_shape, out_shape = shape.get(name, ((4,), (4,)))
+    arch = instantiate(compose_config([f"architecture@encoder={name}"]).encoder.kwargs)
+    assert arch(in_shape, out_shape)(torch.rand(2, *in_shape)).shape == (2, *out_shape)
+
+
+def option(group: str, place: str, name: str) -> DictConfig:
+    return compose_config([f"{group}@{place}={name}"])[place]
+
+
+@pytest.mark.parametrize("name", options("optimizer"))
+def test_optimizers_can_be_built(name):
+    kwargs = option("optimizer", "optimizer_pred", name).kwargs
+    optimizer = instantiate(kwargs)([torch.nn.Parameter(torch.ones(2))])
+    assert optimizer.param_groups[0]["lr"] == kwargs.lr
+    assert optimizer.param_groups[0]["weight_decay"] == kwargs.weight_decay
+
+
+@pytest.mark.parametrize("name", options("scheduler"))
+def test_schedulers_can_be_built(name):
+    schedule = instantiate(option("scheduler", "scheduler_pred", name).kwargs)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=1.0)
+    assert (schedule is None) == (name == "none")
+    assert schedule is None or schedule(optimizer, 10).optimizer is optimizer
+
+
+@cache
+def digits_with(choice: str) -> DictConfig:
+    return compose_config([*DIGITS, choice])
+
+
+@pytest.mark.parametrize("rate", options("rate"))
+@pytest.mark.parametrize("distortion", options("distortion"))
+def test_every_distortion_goes_with_every_rate(distortion, rate):
+    cfg = digits_with(f"distortion={distortion}").copy()
+    cfg.rate = digits_with(f"rate={rate}").rate
+    OmegaConf.resolve(cfg)
+    compressor = training.build_compressor(cfg)
+    assert cfg.rate.name == rate and compressor.rate.family == cfg.rate.family
+    assert compressor.eval()(torch.rand(2, 1, 8, 8)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("featurizer", options("featurizer"))
+def test_every_featurizer_can_be_built(featurizer):
+    cfg = compose_config([*DIGITS, f"featurizer={featurizer}"])
+    OmegaConf.resolve(cfg)
+    compressor = training.build_compressor(cfg)
+    received = compressor.eval()(torch.rand(2, 1, 8, 8))
+    assert received.shape == ((2, 4) if featurizer == "neural_feat" else (2, 1, 8, 8))
+
+
+@pytest.mark.parametrize("data", options("data"))
+def test_facts_of_the_data_are_those_of_the_class(data):
+    cfg = compose_config([f"data@data_feat={data}"])
+    OmegaConf.resolve(cfg)
+    for place in ("data_feat", "data_pred"):
+        module = training.build_data(cfg, place, "none")  # which compares the facts
+        assert cfg[place].length == module.n_examples("train")
+
+
+@pytest.mark.parametrize(
+    "fact", ["shape=[3]", "kind=bw_image", "n_outputs=7", "task=classification"]
+)
+def test_a_wrong_fact_is_named_with_its_file(fact):
+    cfg = compose_config([*BANANA, f"data_feat.{fact}"])
+    OmegaConf.resolve(cfg)
+    with pytest.raises(ValueError, match=r"conf/data/banana_rot.yaml says " + fact.split("=")[0]):
+        training.build_data(cfg, "data_feat", "none")
+
+
+def test_finetune_names_modules_that_exist():
+    cfg = compose_config([*BANANA, "finetune=freezer"])
+    OmegaConf.resolve(cfg)
+    compressor = training.build_compressor(cfg)
+    assert all(compressor.get_submodule(name) is not None for name in cfg.finetune.frozen)
+
+
+def test_conf_dir_is_the_projects():
+    assert Path(__file__).parent.parent / "conf" == CONF_DIR

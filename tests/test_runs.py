@@ -1,0 +1,297 @@
+"""What a run is: its identity, its folder, its status, its results, its lock."""
+
+import json
+import math
+import multiprocessing
+import time
+
+import pytest
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from tiny import CLASSICAL, DIGITS, compose
+
+from utils import runs
+from utils.config import CONF_DIR
+from utils.runs import STAGES, Run, find_run, identity, run_hash, write_text
+
+
+@pytest.fixture(scope="module")
+def resolved(tmp_path_factory):
+    """Builds resolved configs; those that choose the same options are composed once."""
+    folder, known = tmp_path_factory.mktemp("runs"), {}
+
+    def build(*overrides: str, base: list[str] = DIGITS) -> DictConfig:
+        values = [o for o in overrides if not is_choice(o)]
+        choices = [o for o in overrides if is_choice(o)]
+        key = (*base, *choices)
+        if key not in known:
+            known[key] = compose(folder, *choices, base=base)
+        cfg = known[key].copy()
+        for name, value in (override.split("=") for override in values):
+            OmegaConf.update(cfg, name, yaml.safe_load(value))
+        OmegaConf.resolve(cfg)
+        return cfg
+
+    return build
+
+
+def is_choice(override: str) -> bool:
+    return (CONF_DIR / override.replace("@", "=").split("=")[0]).is_dir()
+
+
+@pytest.fixture
+def new_run(resolved, tmp_path) -> Run:
+    cfg = resolved()
+    cfg.paths.results, cfg.paths.pretrained = str(tmp_path / "r"), str(tmp_path / "p")
+    return find_run(cfg, "featurizer")
+
+
+def changed(cfg: DictConfig, key: str, value: object) -> DictConfig:
+    cfg = cfg.copy()
+    OmegaConf.update(cfg, key, value)
+    return cfg
+
+
+def hashes(cfg: DictConfig) -> list[str]:
+    return [run_hash(cfg, stage) for stage in STAGES]
+
+
+# --- identity
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("paths.results", "elsewhere"),
+        ("paths.data", "elsewhere"),
+        ("trainer.accelerator", "gpu"),
+        ("trainer.devices", 2),
+        ("trainer.precision", "16-mixed"),
+        ("trainer.log_every_n_steps", 7),
+        ("logger.name", "other"),
+        ("parallel_jobs", 8),
+        ("timeout_min", 1),
+        ("job_id", "x"),
+        ("goal", "x"),
+        ("on_failed", "resume"),
+        ("is_only_feat", True),
+        ("monitor_return", "val/pred/loss"),
+        ("figures.every_n_epochs", 3),
+    ],
+)
+def test_where_and_how_fast_a_run_runs_is_not_its_identity(resolved, key, value):
+    assert hashes(changed(resolved(), key, value)) == hashes(resolved())
+
+
+FEATURIZER_SETTINGS = [
+    "seed=4",
+    "featurizer.loss.beta=0.7",
+    "featurizer.loss.beta_anneal=constant",
+    "optimizer_feat.kwargs.lr=0.5",
+    "optimizer_feat.max_grad_norm=1",
+    "optimizer_online.kwargs.lr=0.5",
+    "scheduler@scheduler_feat=cosine",
+    "trainer.max_epochs=9",
+    "trainer.check_val_every_n_epoch=2",
+    "trainer.limit_train_batches=0.5",
+    "data_feat.kwargs.batch_size=32",
+    "data_feat.kwargs.p_augment=0.5",
+    "encoder.z_dim=6",
+    "encoder.kwargs.hid_dim=9",
+    "decoder.kwargs.hid_dim=9",
+    "architecture@online=mlp_small",
+    "distortion=VAE",
+    "distortion.factor_beta=2",
+    "rate=H_factorized",
+    "rate.kwargs.warmup_k_epoch=1",
+    "featurizer=neural_rec",
+    "finetune=freezer",
+    "checkpoint@checkpoint_feat=bestTrainLoss",
+    "add_feat=again",
+    "mode=debug",
+]
+
+
+@pytest.mark.parametrize("override", FEATURIZER_SETTINGS)
+def test_whatever_changes_the_featurizer_changes_all_stages(resolved, override):
+    pairs = zip(hashes(resolved(override)), hashes(resolved()), strict=True)
+    assert all(new != old for new, old in pairs)
+
+
+@pytest.mark.parametrize("override", ["communication.n_copies=3", "communication.chunk_size=64"])
+def test_communication_settings_leave_the_featurizer_alone(resolved, override):
+    new, old = hashes(resolved(override)), hashes(resolved())
+    assert new[0] == old[0] and new[1] != old[1] and new[2] != old[2]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "architecture@predictor=mlp_small",
+        "optimizer_pred.kwargs.lr=0.5",
+        "scheduler@scheduler_pred=cosine",
+        "trainer_pred.max_epochs=1",
+        "checkpoint@checkpoint_pred=bestTrainLoss",
+        "add_pred=again",
+    ],
+)
+def test_predictor_settings_leave_the_stages_before_alone(resolved, override):
+    new, old = hashes(resolved(override)), hashes(resolved())
+    assert new[:2] == old[:2] and new[2] != old[2]
+
+
+def test_training_settings_do_not_split_codecs_that_do_not_learn(resolved):
+    old = resolved("featurizer=png", base=CLASSICAL)
+    new = resolved("featurizer=png", "trainer.max_epochs=7", base=CLASSICAL)
+    assert hashes(new)[:2] == hashes(old)[:2] and hashes(new)[2] != hashes(old)[2]
+
+
+def test_runs_that_differ_in_anything_never_share_a_folder(resolved):
+    configs = [resolved(), *(resolved(override) for override in FEATURIZER_SETTINGS)]
+    folders = {find_run(cfg, stage).results for cfg in configs for stage in STAGES}
+    assert len(folders) == len(configs) * len(STAGES)
+
+
+def test_the_saved_config_has_the_same_identity(resolved, tmp_path):
+    odd = ["add_feat='1e-3'", "add_pred='on'", "goal='12:30'", "optimizer_feat.kwargs.lr=1.0e-5"]
+    cfg = resolved(*odd)
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, sort_keys=True))
+    saved = yaml.load((tmp_path / "config.yaml").read_text(), yaml.CSafeLoader)
+    for stage in STAGES:
+        assert identity(saved, stage) == identity(cfg, stage)
+        assert run_hash(saved, stage) == run_hash(cfg, stage)
+
+
+# --- paths
+
+
+def test_paths_are_those_that_users_know(resolved):
+    groups = ["data@data_pred=banana_rot", "scheduler@scheduler_feat=cosine"]
+    cfg = resolved("experiment=test", "mode=debug", "encoder.z_dim=3", base=groups)
+    root = cfg.paths.results
+    found = [find_run(cfg, stage) for stage in STAGES]
+    feat = (
+        f"{root}/exp_debug_test/datafeat_digits/feat_neural_feat/dist_VIC/enc_cnn/rate_H_hyper/"
+        f"optfeat_{cfg.optimizer_feat.name}/schedfeat_cosine/zdim_3/zs_1/"
+        f"beta_{cfg.featurizer.loss.beta:.1e}/seed_123/addfeat_none"
+    )
+    comm = f"{feat}/datapred_banana_rot"
+    names = cfg.optimizer_pred.name, cfg.scheduler_pred.name
+    pred = f"{comm}/optpred_{names[0]}/schedpred_{names[1]}/addpred_none"
+    for run, folder in zip(found, (feat, comm, pred), strict=True):
+        assert str(run.csv) == f"{folder}/run_{run.id}/results_{run.stage}.csv"
+        assert run.status_file.parent == run.results
+        assert run.work.name == run.results.name
+        assert str(run.work).startswith(cfg.paths.pretrained)
+
+
+def test_codecs_without_learning_have_the_same_levels(resolved):
+    run = find_run(resolved("featurizer=png", base=CLASSICAL), "featurizer")
+    learned = find_run(resolved(), "featurizer")
+    levels = [[p.split("_")[0] for p in r.results.parts] for r in (run, learned)]
+    assert levels[0][:-1] == levels[1][:-1]
+    assert "dist_none" in run.results.parts and "zs_1" in run.results.parts
+
+
+# --- status and results
+
+
+def test_status_goes_from_new_over_running_to_done(new_run):
+    assert new_run.status() == {"state": "new"}
+    new_run.start()
+    assert new_run.status()["state"] == "running" and new_run.status()["stage"] == "featurizer"
+    assert OmegaConf.load(new_run.results / "config.yaml") == new_run.cfg
+    new_run.finish({"test/feat/rate": 1.0})
+    status = new_run.status()
+    assert status["state"] == "done" and {"started", "finished", "pid", "host"} <= set(status)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (ValueError("a\nb"), "failed"),
+        (MemoryError(), "failed"),
+        (KeyboardInterrupt(), "interrupted"),
+        (SystemExit(1), "interrupted"),
+    ],
+)
+def test_status_tells_failures_from_interruptions(new_run, error, state):
+    new_run.start()
+    new_run.stop(error)
+    status = new_run.status()
+    assert status["state"] == state
+    assert type(error).__name__ in status["error"] and type(error).__name__ in status["traceback"]
+
+
+def test_a_new_start_forgets_the_failure(new_run):
+    new_run.start()
+    new_run.stop(ValueError("x"))
+    new_run.start()
+    assert not {"error", "traceback"} & set(new_run.status())
+
+
+def test_a_run_without_results_on_disk_is_not_done(new_run):
+    new_run.start()
+    new_run.finish({"a/b/c": 1.0})
+    new_run.csv.unlink()
+    assert new_run.status()["state"] == "new"
+
+
+def test_metrics_survive_the_csv_to_the_last_bit(new_run):
+    values = [1 / 3, math.pi * 1e-300, -0.0, 5e-324, 1e308, 2.0**53 + 1, math.inf]
+    metrics = {f"test/feat/m{i}": value for i, value in enumerate(values)}
+    new_run.start()
+    new_run.finish(metrics)
+    found = new_run.metrics()
+    assert found == metrics and list(found) == list(metrics)
+    assert math.copysign(1, found["test/feat/m2"]) == -1
+    new_run.finish({"test/feat/nan": math.nan})
+    assert math.isnan(new_run.metrics()["test/feat/nan"])
+
+
+def test_a_file_is_complete_or_not_there(tmp_path, monkeypatch):
+    write_text(tmp_path / "file", "first")
+
+    def fail(self, text):
+        with self.open("w") as file:
+            file.write(text[:2])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(runs.Path, "write_text", fail)
+    with pytest.raises(OSError):
+        write_text(tmp_path / "file", "second")
+    assert (tmp_path / "file").read_text() == "first"
+
+
+# --- lock
+
+
+def _hold(run: Run, path: str, seconds: float) -> None:
+    with run.locked(), open(path, "a", buffering=1) as file:
+        file.write("in\n")
+        time.sleep(seconds)
+        file.write("out\n")
+
+
+def test_a_second_process_waits(new_run, tmp_path, capfd):
+    log = tmp_path / "log"
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_hold, args=(new_run, str(log), 0.3)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(20)
+    assert log.read_text().split() == ["in", "out", "in", "out"]
+    assert "Waiting for another process" in capfd.readouterr().out
+
+
+def test_the_lock_is_free_after_an_error(new_run):
+    with pytest.raises(ValueError), new_run.locked():
+        raise ValueError
+    with new_run.locked():
+        pass
+
+
+def test_status_files_are_json(new_run):
+    new_run.start()
+    assert json.loads(new_run.status_file.read_text())["state"] == "running"
