@@ -93,7 +93,8 @@ class ProgressLines(Callback):
         }
         values = "  ".join(f"{name} {value:.3g}" for name, value in losses.items())
         print(
-            f"{self.label:<30} [{bar:<20}] {done:4.0%} {elapsed:4.0f} s, {left:.0f} s left  {values}",
+            f"{self.label:<30} [{bar:<20}] {done:4.0%} {elapsed:4.0f} s, {left:.0f} s left  "
+            f"{values}",
             file=sys.stderr,
             flush=True,
         )
