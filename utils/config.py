@@ -111,17 +111,29 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
 
 def report(sweep_dir: Path) -> str:
     """How the jobs of a sweep ended: a line in all, and one for each that is not done."""
-    jobs = [json.loads(file.read_text()) for file in sorted(sweep_dir.glob("*/job.json"))]
+    folders = sorted(sweep_dir.glob("[0-9]*"), key=lambda folder: int(folder.name))
+    jobs = [_trace(folder) for folder in folders]
     n_done = sum(job["state"] == "done" for job in jobs)
     lines = [f"{n_done} of {len(jobs)} jobs done ({sweep_dir})."]
     for job in jobs:
         if job["state"] != "done":
-            state = "lost" if job["state"] == "running" else job["state"]
-            reason = str(job.get("error", "its process disappeared")).splitlines()[0]
-            lines.append(f"  {state}: job {job['num']} {' '.join(job['overrides'])}: {reason}")
+            settings = " ".join(job["overrides"])
+            lines.append(f"  {job['state']}: job {job['num']} {settings}: {job['error']}")
     if len(lines) > 1:
         lines.append("Finished work is kept: the same command again goes on from there.")
     return "\n".join(lines)
+
+
+def _trace(folder: Path) -> dict:
+    """What a job left in its folder; see `utils.jobs`."""
+    file = folder / "job.json"
+    if not file.is_file():
+        no_trace = {"state": "failed", "error": f"before it began, see {folder} and above"}
+        return no_trace | {"num": folder.name, "overrides": []}
+    job = json.loads(file.read_text())
+    if job["state"] == "running":
+        job |= {"state": "lost", "error": "its process disappeared"}
+    return job | {"error": str(job.get("error", "")).partition("\n")[0]}
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

@@ -28,8 +28,8 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
     try:
         cfg = cfg.copy()
         OmegaConf.resolve(cfg)
-        for path in (cfg.paths.results, cfg.paths.pretrained):
-            writable_dir(path)
+        for name in ("results", "pretrained", "data"):
+            writable_dir(cfg.paths[name], f"paths.{name}")
         training.quiet()
         torch.set_num_threads(max(1, n_cpus() // cfg.parallel_jobs))
         if training.pick_device(cfg).type == "cpu":

@@ -237,8 +237,8 @@ def check_choice(name: str, value: str | None, choices: Collection[str | None]) 
     return value
 
 
-def writable_dir(path: str | Path) -> Path:
-    """Make the folder if it is missing and check that files can be written to it.
+def writable_dir(path: str | Path, setting: str = "paths.data") -> Path:
+    """Make the folder of a setting if it is missing and check that files can be written to it.
 
     Raises
     ------
@@ -252,7 +252,7 @@ def writable_dir(path: str | Path) -> Path:
             pass
     except OSError as error:
         raise OSError(
-            f"The data folder {str(path)!r} (data_dir) must be a folder that can be written to: "
-            f"{error}. Give another data_dir or change its permissions."
+            f"{setting}={str(path)!r} must be a folder that can be written to: {error}. Give another "
+            f"{setting} or change its permissions."
         ) from error
     return path
