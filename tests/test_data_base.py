@@ -143,14 +143,14 @@ def test_a_data_folder_is_made(tmp_path):
 
 def test_a_data_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="data_dir.*file"):
+    with pytest.raises(OSError, match="paths.data.*file"):
         writable_dir(tmp_path / "file" / "data")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_data_folder_that_is_read_only_is_named(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(OSError, match="data_dir"):
+    with pytest.raises(OSError, match="paths.data"):
         writable_dir(tmp_path)
 
 
