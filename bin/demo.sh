@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+trap 'exit 130' INT TERM
 status=0
 bin/banana/banana_viz_VIC.sh -m quick -a logger=csv || status=$?
 bin/digits/digits_viz_VIC.sh -m quick -a logger=csv || status=$?

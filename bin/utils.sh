@@ -74,6 +74,8 @@ python=.venv/bin/python
 # The worst exit status of all jobs is the status of the script: tables are drawn all the same.
 status=0
 trap 'exit $status' EXIT
+# Ctrl-C stops the script, not only the job that is under way.
+trap 'status=130; exit' INT TERM
 
 # Train: launch EXPERIMENT [KEY=VALUE ...]
 launch() {
@@ -87,5 +89,6 @@ launch() {
 # Tables and figures: aggregate EXPERIMENT [KEY=VALUE ...]
 aggregate() {
   local name=$1; shift
-  "$python" aggregate.py "experiment=$name" "mode=$mode" "$@" || status=$?
+  "$python" aggregate.py "experiment=$name" "mode=$mode" \
+    "$@" ${overrides[@]+"${overrides[@]}"} || status=$?
 }

@@ -11,32 +11,20 @@ from omegaconf import DictConfig, OmegaConf
 from tiny import CLASSICAL, DIGITS, compose
 
 from utils import runs
-from utils.config import CONF_DIR
 from utils.runs import STAGES, Run, find_run, identity, run_hash, write_text
 
 
 @pytest.fixture(scope="module")
 def resolved(tmp_path_factory):
-    """Builds resolved configs; those that choose the same options are composed once."""
-    folder, known = tmp_path_factory.mktemp("runs"), {}
+    """Builds resolved configs."""
+    folder = tmp_path_factory.mktemp("runs")
 
     def build(*overrides: str, base: list[str] = DIGITS) -> DictConfig:
-        values = [o for o in overrides if not is_choice(o)]
-        choices = [o for o in overrides if is_choice(o)]
-        key = (*base, *choices)
-        if key not in known:
-            known[key] = compose(folder, *choices, base=base)
-        cfg = known[key].copy()
-        for name, value in (override.split("=") for override in values):
-            OmegaConf.update(cfg, name, yaml.safe_load(value))
+        cfg = compose(folder, *overrides, base=base)
         OmegaConf.resolve(cfg)
         return cfg
 
     return build
-
-
-def is_choice(override: str) -> bool:
-    return (CONF_DIR / override.replace("@", "=").split("=")[0]).is_dir()
 
 
 @pytest.fixture

@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
-from omegaconf import DictConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
 from utils import jobs, stages
-from utils.config import compose_config
+from utils.config import _is_group, compose_config
 from utils.runs import STAGES
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +23,7 @@ SMALL = [
     "trainer.accelerator=cpu",
     "trainer.max_epochs=2",
     "communication.n_single=3",
+    "parallel_jobs=64",  # one thread for each
 ]
 BANANA = [
     *SMALL,
@@ -63,8 +66,16 @@ def paths(folder: Path) -> list[str]:
 
 
 def compose(folder: Path, *overrides: str, base: list[str] = BANANA) -> DictConfig:
-    """Config of a tiny experiment; not resolved."""
-    return compose_config([*base, *paths(folder), *overrides])
+    """Config of a tiny experiment; not resolved. Options are composed once, values set after."""
+    parsed = OverridesParser.create().parse_overrides([*base, *paths(folder), *overrides])
+    cfg = _compose(tuple(o.input_line for o in parsed if _is_group(o))).copy()
+    for override in parsed:
+        if not _is_group(override):
+            OmegaConf.update(cfg, override.key_or_group, override.value())
+    return cfg
+
+
+_compose = cache(compose_config)
 
 
 def run(folder: Path, *overrides: str, base: list[str] = BANANA) -> dict[str, float]:

@@ -1,0 +1,175 @@
+"""Tables: means over seeds and nothing else, stages joined to what they came from."""
+
+import math
+
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+from tiny import CLASSICAL, DIGITS, compose
+
+from utils import tables
+from utils.runs import STAGES, experiment_folder, find_run
+from utils.tables import NoRunsError
+
+METRIC = {"featurizer": "test/feat/rate", "communication": "test/comm/n_bits"}
+METRIC["predictor"] = "test/pred/loss"
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes finished runs of all (or the first) stages with made-up metrics."""
+
+    def write_runs(*overrides, values=(1.0, 2.0, 3.0), base=DIGITS):
+        cfg = compose(tmp_path, *overrides, base=base)
+        OmegaConf.resolve(cfg)
+        for stage, value in zip(STAGES, values, strict=False):
+            run = find_run(cfg, stage)
+            run.start()
+            run.finish({METRIC[stage]: value, METRIC[stage].replace("test", "val"): -value})
+        return tmp_path / "results" / experiment_folder(cfg)
+
+    return write_runs
+
+
+def test_mean_and_standard_error_over_seeds(write):
+    values = [1.0, 2.0, 4.5]
+    for seed, value in enumerate(values):
+        folder = write(f"seed={seed}", values=[value, 10 * value, -value])
+    summaries, states = tables.summarise_metrics(folder)
+    (row,) = summaries["merged"].to_dict("records")
+    mean = sum(values) / 3
+    sem = math.sqrt(sum((v - mean) ** 2 for v in values) / 2 / 3)
+    assert row["n_seeds"] == 3 and states == {"done": 9}
+    assert row["test/feat/rate_mean"] == pytest.approx(mean)
+    assert row["test/feat/rate_sem"] == pytest.approx(sem)
+    assert row["test/comm/n_bits_mean"] == pytest.approx(10 * mean)
+    assert row["val/pred/loss_mean"] == pytest.approx(mean)
+    for name, summary in summaries.items():
+        saved = pd.read_csv(folder / f"summarized_metrics_{name}.csv")
+        assert list(saved) == list(summary) and len(saved) == 1
+
+
+def test_one_seed_has_a_mean_but_no_error(write):
+    third = 1 / 3 + 1e-16
+    (row,) = tables.summarise_metrics(write(values=[third] * 3))[0]["predictor"].to_dict("records")
+    assert row["test/pred/loss_mean"] == third  # to the last bit
+    assert math.isnan(row["test/pred/loss_sem"])
+
+
+DIFFERENCES = [
+    "distortion=VAE",
+    "rate=H_factorized",
+    "encoder.z_dim=5",
+    "featurizer.loss.beta=0.3001",  # rounded, the folder's name shows the same
+    "optimizer_feat.kwargs.lr=0.5",
+    "trainer.max_epochs=3",
+    "data_feat.kwargs.batch_size=7",
+    "rate.kwargs.warmup_k_epoch=1",
+    "add_feat=again",
+]
+
+
+@pytest.mark.parametrize("override", DIFFERENCES)
+def test_runs_that_differ_are_never_averaged_and_the_difference_is_shown(write, override):
+    write("featurizer.loss.beta=0.3", values=[1.0])
+    folder = write("featurizer.loss.beta=0.3", override, values=[2.0])
+    summary = tables.summarise_metrics(folder)[0]["featurizer"]
+    assert sorted(summary["test/feat/rate_mean"]) == [1.0, 2.0]
+    assert tables.varying(summary)
+
+
+def test_the_varying_setting_is_a_column_of_its_own(write):
+    write("optimizer_feat.kwargs.lr=0.25", "seed=1", values=[1.0])
+    write("optimizer_feat.kwargs.lr=0.25", "seed=2", values=[3.0])
+    folder = write("optimizer_feat.kwargs.lr=0.5", "seed=1", values=[7.0])
+    table = tables.select(tables.summarise_metrics(folder)[0]["merged"], {"rate": "test/feat/rate"})
+    (key, title) = table.columns
+    assert key.endswith("lr") and title == "rate"
+    assert dict(zip(table[key], table["rate"], strict=True)) == {"0.25": "2 ± 1", "0.5": "7"}
+
+
+def test_options_and_their_settings_are_both_shown_if_both_vary(write):
+    write("architecture@predictor=linear")
+    write("architecture@predictor=mlp_small", "predictor.kwargs.hid_dim=8")
+    folder = write("architecture@predictor=mlp_small", "predictor.kwargs.hid_dim=9")
+    summary = tables.summarise_metrics(folder)[0]["merged"]
+    assert len(summary) == 3
+    assert len(summary[tables.varying(summary)].drop_duplicates()) == 3
+    assert "predictor.name" in tables.varying(summary)
+
+
+def test_the_name_of_an_option_says_enough(write):
+    write("architecture@predictor=linear")
+    folder = write("architecture@predictor=mlp_small")
+    assert tables.varying(tables.summarise_metrics(folder)[0]["merged"]) == ["predictor.name"]
+
+
+def test_each_predictor_gets_the_metrics_of_its_own_featurizer(write):
+    for seed in (1, 2):
+        for beta in (0.25, 0.5):
+            base = [f"seed={seed}", f"featurizer.loss.beta={beta}"]
+            for lr in (0.1, 0.2):
+                value = 100 * beta + seed
+                override = f"optimizer_pred.kwargs.lr={lr}"
+                folder = write(*base, override, values=[value, 2 * value, 3 * value + lr])
+    runs, _ = tables.collect(folder)
+    merged = tables.merge(runs)
+    assert [len(runs[stage]) for stage in STAGES] == [4, 4, 8] and len(merged) == 8
+    expected = 3 * merged["test/feat/rate"] + merged["optimizer_pred.kwargs.lr"].astype(float)
+    assert (merged["test/pred/loss"] - expected).abs().max() < 1e-9
+    assert (merged["test/comm/n_bits"] == 2 * merged["test/feat/rate"]).all()
+
+
+def test_codecs_stand_beside_learnt_compressors(write):
+    write("distortion=VIC")
+    folder = write("featurizer=png", values=[4.0, 5.0, 6.0], base=CLASSICAL)
+    merged = tables.summarise_metrics(folder)[0]["merged"].set_index("feat")
+    assert merged.loc["png", "test/feat/rate_mean"] == 4
+    assert merged.loc["png", "dist"] == "none"
+
+
+def test_unfinished_runs_are_counted_and_left_out(write, tmp_path):
+    folder = write("seed=1")
+    for seed, error in ((2, ValueError("x")), (3, KeyboardInterrupt()), (4, None)):
+        cfg = compose(tmp_path, f"seed={seed}", base=DIGITS)
+        OmegaConf.resolve(cfg)
+        run = find_run(cfg, "featurizer")
+        run.start()
+        if error is not None:
+            run.stop(error)
+    summaries, states = tables.summarise_metrics(folder)
+    assert states == {"done": 3, "failed": 1, "interrupted": 1, "running": 1}
+    assert summaries["featurizer"]["n_seeds"].tolist() == [1]
+
+
+def test_a_run_without_its_csv_is_missing_not_done(write):
+    folder = write("seed=1")
+    write("seed=2")
+    next(folder.glob("**/results_predictor.csv")).unlink()
+    summaries, states = tables.summarise_metrics(folder)
+    assert summaries["predictor"]["n_seeds"].tolist() == [1]
+    assert states["done"] == 5 and states.total() == 6
+
+
+def test_featurizers_alone_make_a_table(write):
+    folder = write(values=[1.0])
+    merged = tables.summarise_metrics(folder)[0]["merged"]
+    assert merged["test/feat/rate_mean"].tolist() == [1.0]
+
+
+def test_nothing_to_tabulate_is_an_error_that_names_the_folder(write, tmp_path):
+    with pytest.raises(NoRunsError, match="nowhere.*no runs at all"):
+        tables.collect(tmp_path / "nowhere")
+
+
+def test_unknown_metrics_are_named_with_those_there_are(write):
+    summary = tables.summarise_metrics(write())[0]["merged"]
+    with pytest.raises(KeyError, match=r"test/feat/bits.*test/feat/rate"):
+        tables.select(summary, {"rate": "test/feat/bits"})
+
+
+def test_markdown_is_aligned():
+    table = pd.DataFrame({"a": [1, 200], "long name": ["x", "y"]})
+    lines = tables.to_markdown(table).splitlines()
+    assert lines[0] == "| a   | long name |" and set(lines[1]) <= set("|- ")
+    assert len({len(line) for line in lines}) == 1 and len(lines) == 4
