@@ -16,7 +16,8 @@ from utils.tables import NoRunsError
 
 def main(overrides: list[str]) -> None:
     if not overrides or overrides[0] in ("-h", "--help"):
-        sys.exit(__doc__)
+        print(__doc__)
+        return
     try:
         cfg = config.compose_config(overrides)
         aggregate(cfg.aggregate, Path(cfg.paths.results) / experiment_folder(cfg))

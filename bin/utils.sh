@@ -3,6 +3,7 @@
 # A script sets `experiment` (and may set `description`), sources this file, and calls them.
 
 set -euo pipefail
+script=$(realpath "$0") # before leaving the caller's folder
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
@@ -48,7 +49,7 @@ while getopts ":m:s:t:a:c:v:h" flag; do
     c) job_id=$OPTARG
        [ -f "outputs/$job_id/arguments" ] || fail "-c $job_id: there is no sweep outputs/$job_id"
        mapfile -d '' arguments <"outputs/$job_id/arguments"
-       exec "$0" "${arguments[@]}" ;;
+       exec "$script" ${arguments[@]+"${arguments[@]}"} ;;
     v) is_plot_only=true; mode=${OPTARG%_} ;;
     h) usage; exit 0 ;;
     :) fail "-$OPTARG needs a value (-h for help)" ;;
@@ -65,7 +66,8 @@ check_option slurm "$slurm" -s
 job_id=$(date +%Y-%m-%d_%H-%M-%S)_$$
 if ! $is_plot_only; then
   mkdir -p "outputs/$job_id"
-  printf '%s\0' ${arguments[@]+"${arguments[@]}"} >"outputs/$job_id/arguments"
+  : >"outputs/$job_id/arguments"
+  [ ${#arguments[@]} -eq 0 ] || printf '%s\0' "${arguments[@]}" >"outputs/$job_id/arguments"
 fi
 
 python=.venv/bin/python

@@ -50,9 +50,9 @@ def test_mean_and_standard_error_over_seeds(write):
 
 
 def test_one_seed_has_a_mean_but_no_error(write):
-    third = 1 / 3 + 1e-16
-    (row,) = tables.summarise_metrics(write(values=[third] * 3))[0]["predictor"].to_dict("records")
-    assert row["test/pred/loss_mean"] == third  # to the last bit
+    value = 53685.150320535715  # which a fast parser gets wrong in the last bit
+    (row,) = tables.summarise_metrics(write(values=[value] * 3))[0]["predictor"].to_dict("records")
+    assert row["test/pred/loss_mean"] == value
     assert math.isnan(row["test/pred/loss_sem"])
 
 
@@ -148,7 +148,7 @@ def test_a_run_without_its_csv_is_missing_not_done(write):
     next(folder.glob("**/results_predictor.csv")).unlink()
     summaries, states = tables.summarise_metrics(folder)
     assert summaries["predictor"]["n_seeds"].tolist() == [1]
-    assert states["done"] == 5 and states.total() == 6
+    assert states == {"done": 5, "missing": 1}
 
 
 def test_featurizers_alone_make_a_table(write):

@@ -101,4 +101,4 @@ def call(*command: str, **options: object) -> subprocess.CompletedProcess:
 
 def main_command(folder: Path, *overrides: str, base: list[str] = BANANA) -> list[str]:
     """`python main.py` for a tiny experiment."""
-    return [sys.executable, "main.py", *base, *paths(folder), *overrides]
+    return [sys.executable, "main.py", *base, *paths(folder), "parallel_jobs=1", *overrides]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from omegaconf import DictConfig
+from pandas import DataFrame
 
 from utils import tables
 from utils.config import ConfigError
@@ -27,11 +28,32 @@ def summarize_metrics(
     keys : parameters that the printed table shows; None: all that vary.
     """
     summaries, states = tables.summarise_metrics(folder)
-    text = tables.to_markdown(tables.select(summaries[table], dict(columns), keys))
+    if table not in summaries:
+        raise ConfigError(
+            f"aggregate.summarize_metrics.table: there is no '{table}'; there are {[*summaries]}"
+        )
+    try:
+        shown = _of_stages_that_ran(summaries[table], columns)
+        chosen = tables.select(summaries[table], shown, keys)
+    except KeyError as error:
+        raise ConfigError(f"aggregate.summarize_metrics.columns: {error.args[0]}") from error
+    text = tables.to_markdown(chosen)
     write_text(folder / "summary.md", text)
     runs = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
     print(f"\n{folder.name} (bits per example; runs of all stages: {runs})\n\n{text}")
     print(f"Tables: {folder}/summary.md, summarized_metrics_*.csv")
+
+
+def _of_stages_that_ran(summary: DataFrame, columns: dict[str, str]) -> dict[str, str]:
+    """The columns without those of stages that have no runs (`is_only_feat`)."""
+    known = {c.removesuffix("_mean") for c in tables.metrics_of(summary) if c.endswith("_mean")}
+    stages = {metric.split("/")[1] for metric in known}
+    ran = {
+        title: metric
+        for title, metric in columns.items()
+        if metric in known or metric.count("/") != 2 or metric.split("/")[1] in stages
+    }
+    return ran or {metric: metric for metric in sorted(known) if metric.startswith("test/")}
 
 
 def plot_all_RD_curves(

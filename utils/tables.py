@@ -41,13 +41,15 @@ def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
     states: Counter = Counter()
     for status_file in sorted(experiment.glob("**/run_*/status.json")):
         status = json.loads(status_file.read_text())
-        states[status["state"]] += 1
-        if status["state"] != "done":
-            continue
         stage = status["stage"]
+        results = status_file.parent / f"results_{stage}.csv"
+        is_missing = status["state"] == "done" and not results.is_file()
+        states["missing" if is_missing else status["state"]] += 1
+        if status["state"] != "done" or is_missing:
+            continue
         with (status_file.parent / "config.yaml").open() as file:
             config = yaml.load(file, yaml.CSafeLoader)
-        metrics = pd.read_csv(status_file.parent / f"results_{stage}.csv").iloc[0].to_dict()
+        metrics = pd.read_csv(results, float_precision="round_trip").iloc[0].to_dict()
         found[stage].append((config, metrics, status_file.parent))
     if not any(found.values()):
         raise NoRunsError(
@@ -74,15 +76,29 @@ def _frame(stage: str, runs: list[tuple[dict, dict, Path]]) -> pd.DataFrame:
 
 def _ambiguous(frame: pd.DataFrame, settings: list[dict[str, object]]) -> list[str]:
     """Settings in which groups differ although their paths show the same parameters."""
-    shown = [name for name in parameters(frame) if name != SEED]
+    if frame.empty:
+        return []
+    shown = frame[[name for name in parameters(frame) if name != SEED]].copy()
+    keys = _differing(frame[GROUP], shown, settings)
+    names = [key for key in keys if key.endswith(".name")]
+    if not names:
+        return keys
+    # the name of a choice says enough, unless runs with the same names still differ
+    for name in names:
+        shown[name] = [str(setting.get(name)) for setting in settings]
+    return sorted({*names, *_differing(frame[GROUP], shown, settings)})
+
+
+def _differing(
+    groups: pd.Series, shown: pd.DataFrame, settings: list[dict[str, object]]
+) -> list[str]:
+    """Settings that tell groups apart among runs for which the same is shown."""
     keys: set[str] = set()
-    for _, alike in frame.groupby(shown):
-        one_of_each = alike.drop_duplicates(GROUP).index
+    for alike in shown.groupby(list(shown)).indices.values():
+        one_of_each = groups.iloc[alike].drop_duplicates().index
         candidates = {key for i in one_of_each for key in settings[i]} - {SEED}
         keys |= {k for k in candidates if len({str(settings[i].get(k)) for i in one_of_each}) > 1}
-    # the name of a choice says enough: its details follow from it
-    named = tuple(key.removesuffix("name") for key in keys if key.endswith(".name"))
-    return sorted(key for key in keys if key.endswith(".name") or not key.startswith(named or "."))
+    return sorted(keys)
 
 
 def _flat(node: object, prefix: str = "") -> dict[str, object]:
@@ -138,7 +154,13 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     summary = groups[metrics].agg(["mean", "sem"])
     summary.columns = [f"{metric}_{statistic}" for metric, statistic in summary.columns]
     summary.insert(0, "n_seeds", groups[SEED].nunique())
-    return summary.reset_index().sort_values(keys, ignore_index=True)
+    return summary.reset_index().sort_values(keys, key=_sortable, ignore_index=True)
+
+
+def _sortable(values: pd.Series) -> pd.Series:
+    """Numbers by their size, although parameters are kept as they are written."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    return values if numbers.isna().any() else numbers
 
 
 def summarise_metrics(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:

@@ -252,7 +252,7 @@ def writable_dir(path: str | Path, setting: str = "paths.data") -> Path:
             pass
     except OSError as error:
         raise OSError(
-            f"{setting}={str(path)!r} must be a folder that can be written to: {error}. Give another "
-            f"{setting} or change its permissions."
+            f"{setting}={str(path)!r} must be a folder that can be written to: {error}. Give "
+            "another one or change its permissions."
         ) from error
     return path

@@ -1,18 +1,15 @@
 """What a compressor does to a source on the plane: its cells, its codebook, its invariant."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from contourpy import contour_generator
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from scipy.ndimage import find_objects, gaussian_filter
 from scipy.stats import gaussian_kde
 from torch import Tensor
 
@@ -22,8 +19,14 @@ from lossyless.distortions import DirectDistortion
 from lossyless.rates import EntropyCodedRate
 from utils.data.banana import EQUIVALENCES, BananaDataModule, BananaDistribution
 from utils.plots import style
+from utils.plots.codebook import (
+    CHUNK_SIZE,
+    Codebook,
+    cell_borders,
+    find_codebook,
+    window_grid,
+)
 
-CHUNK_SIZE = 16_384  # points that pass the networks at once
 # Left, right, bottom, top. Holds 99 % of the source: its two arms are so long and thin that 99.9 %
 # would leave the rest in a corner of the figure.
 WINDOW = (-6.0, 8.5, -6.0, 8.5)
@@ -33,53 +36,9 @@ CLOUD = LinearSegmentedColormap.from_list("cloud", ["#ffffff", "#fbf1d3", "#f5dc
 # encoder was never trained, and its cells mean little.
 DARK_MASS, FAINT_MASS = 0.98, 0.99999
 BORDER = LinearSegmentedColormap.from_list("border", ["#e9ebee", style.LINE])
-SMOOTHING, MARGIN = 1.5, 6  # of borders, in pixels of the grid
 PIECE = 8  # lengths of a border that have one shade, in vertices
 N_SMOOTHED = 20_000  # points behind a smooth density
 INVARIANTS = {"rotation": "|x|", "x_translation": "$x_2$", "y_translation": "$x_1$"}
-
-
-@dataclass(frozen=True)
-class Codebook:
-    """The codes that a source uses, and which of them each point gets.
-
-    Attributes
-    ----------
-    z_hat : Tensor [n_codes, z_dim]
-        All different, sorted.
-    labels : Tensor [n_points]
-        The row of `z_hat` that a point is mapped to.
-    rates : Tensor [n_points]
-        What a point costs, nats.
-    """
-
-    z_hat: Tensor
-    labels: Tensor
-    rates: Tensor
-
-    def probabilities(self, n_points: int | None = None) -> Tensor:
-        """Share [n_codes] of the (first `n_points`) points that each code gets."""
-        labels = self.labels[:n_points]
-        return torch.bincount(labels, minlength=len(self.z_hat)).double() / len(labels)
-
-
-def find_codebook(compressor: LearnableCompressor, x: Tensor) -> Codebook:
-    """The codes of points x [n_points, 2], as the receiver gets them."""
-    codes, rates = [], []
-    for chunk in x.split(CHUNK_SIZE):
-        p_ZlX = compressor.p_ZlX(chunk)
-        z_hat, chunk_rates, _ = compressor.rate(p_ZlX.rsample(), p_ZlX)
-        codes.append(z_hat)
-        rates.append(chunk_rates)
-    z_hat = torch.cat(codes)
-    # dimension by dimension: sorting numbers is much faster than sorting rows
-    labels = torch.zeros(len(z_hat), dtype=torch.int64, device=z_hat.device)
-    for values in z_hat.unbind(1):
-        values, index = torch.unique(values, return_inverse=True)
-        labels = torch.unique(labels * len(values) + index, return_inverse=True)[1]
-    codebook = z_hat.new_empty(int(labels.max()) + 1, z_hat.shape[1])
-    codebook[labels] = z_hat
-    return Codebook(codebook, labels, torch.cat(rates))
 
 
 # --- quantization.png
@@ -129,35 +88,6 @@ def codebook_plot(
     axes.yaxis.set_major_locator(MaxNLocator(7, integer=True))
     style.polish(axes, title=title, xlabel="$x_1$", ylabel="$x_2$")
     return figure
-
-
-def window_grid(window: tuple[float, ...], n_grid: int) -> Tensor:
-    """Centres [n_grid^2, 2] of the pixels of a window, row by row from the bottom left."""
-    left, right, bottom, top = window
-    steps = (torch.arange(n_grid) + 0.5) / n_grid
-    ys, xs = torch.meshgrid(
-        bottom + (top - bottom) * steps, left + (right - left) * steps, indexing="ij"
-    )
-    return torch.stack([xs.flatten(), ys.flatten()], dim=1)
-
-
-def cell_borders(labels: np.ndarray, window: tuple[float, ...]) -> list[np.ndarray]:
-    """Outlines [n, 2] of the cells of a grid of labels [n_grid, n_grid] of pixels of a window.
-
-    The staircases of the grid are smoothed away; no border runs along the edges of the window.
-    """
-    left, right, bottom, top = window
-    scale = np.array([right - left, top - bottom]) / len(labels)
-    labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape) + 1
-    borders = []
-    for label, box in enumerate(find_objects(labels), start=1):
-        rows, columns = (slice(max(0, s.start - MARGIN), s.stop + MARGIN) for s in box)
-        cell = (labels[rows, columns] == label).astype(float)
-        smooth = gaussian_filter(cell, SMOOTHING, mode="nearest")
-        for line in contour_generator(z=smooth).lines(0.5):
-            pixels = line + [columns.start + 0.5, rows.start + 0.5]
-            borders.append(pixels * scale + [left, bottom])
-    return borders
 
 
 def _draw_density(
