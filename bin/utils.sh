@@ -47,6 +47,7 @@ while getopts ":m:s:t:a:c:v:h" flag; do
        overrides+=("timeout_min=$OPTARG") ;;
     a) read -r -a more <<<"$OPTARG"; overrides+=("${more[@]}") ;;
     c) job_id=$OPTARG
+       [ ${#arguments[@]} -eq 2 ] || fail "-c takes the flags of that sweep: give no others"
        [ -f "outputs/$job_id/arguments" ] || fail "-c $job_id: there is no sweep outputs/$job_id"
        mapfile -d '' arguments <"outputs/$job_id/arguments"
        exec "$script" ${arguments[@]+"${arguments[@]}"} ;;

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lossyless.batch import Batch
-from lossyless.distortions import DirectDistortion, Distortion
+from lossyless.distortions import Distortion
 from lossyless.distributions import FAMILIES, CondDist
 from lossyless.optim import BetaAnnealer, PartOptimizer, configure_parts
 from lossyless.predictors import OnlineEvaluator
@@ -66,7 +66,7 @@ class LearnableCompressor(pl.LightningModule):
         is_reconstruct: bool = False,
     ):
         super().__init__()
-        if is_reconstruct and not isinstance(distortion, DirectDistortion):
+        if is_reconstruct and not distortion.has_decoder:
             raise ValueError(
                 f"{type(distortion).__name__} has no decoder, so there are no reconstructions to "
                 "predict from: choose a direct distortion (VC, VIC) or featurizer=neural_feat"
@@ -161,6 +161,8 @@ class LearnableCompressor(pl.LightningModule):
         return self.training and self.current_epoch < self.rate.warmup_k_epoch
 
     def _weighted(self, rate: Tensor, distortion: Tensor, beta: float) -> Tensor:
+        if not self.rate.is_trained:
+            return distortion / self.factor_beta_d
         return distortion / self.factor_beta_d + beta * self.factor_beta_r * rate
 
     def _in_bits(self, rates: Tensor, distortions: Tensor, logs: dict) -> dict[str, Tensor]:
@@ -186,6 +188,8 @@ class LearnableCompressor(pl.LightningModule):
         self._n_steps = self.trainer.estimated_stepping_batches
 
     def _evaluation_step(self, batch: Batch, split: str) -> None:
+        if self.distortion.needs == "positive" and len(batch.x) == 1:
+            return  # a last batch of one example has no negatives
         *_, metrics = self._losses(batch)
         self.tracker.add(self, split, metrics, batch_size=len(batch.x))
 

@@ -29,6 +29,8 @@ class Distortion(nn.Module, ABC):
 
     #: what the target is; a key of the table above
     needs: str
+    #: whether there is a decoder, and so `reconstruct(z_hat) -> [B, *shape]`
+    has_decoder = False
 
     @abstractmethod
     def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
@@ -37,7 +39,7 @@ class Distortion(nn.Module, ABC):
 
 
 class DirectDistortion(Distortion):
-    """-log q(target | z_hat) for a decoder q: the reconstruction error of VC and VIC.
+    """-log q(target | z_hat), up to constants, for a decoder q: the error of VC and VIC.
 
     Which of the two it is depends on the target alone: reconstructing the input itself keeps all
     that can be seen (VC); reconstructing the unaugmented representative of an augmented input
@@ -50,12 +52,14 @@ class DirectDistortion(Distortion):
     z_dim : dimensions of the representation.
     shape : shape of one target.
     kind : one of
-        "vector": squared error, averaged over dimensions;
+        "vector": squared error, averaged over dimensions (as the paper's code does: not nats of a
+            density, so that beta has another meaning than for images);
         "bw_image": binary cross-entropy of the pixels, summed, for targets in [0, 1];
         "colour_image": squared error of the pixels, summed, for targets in [0, 1].
     needs : "input" (VC) or "representative" (VIC).
     """
 
+    has_decoder = True
     KINDS = ("vector", "bw_image", "colour_image")
 
     def __init__(
@@ -101,8 +105,9 @@ class ContrastiveDistortion(Distortion):
 
         loss = -log  e^{s+/T} / (e^{s+/T} + m * sum of e^{s-/T} over the 2B - 2 negatives)
 
-    with cosine similarities s after a projection head, as in SimCLR (arXiv:2002.05709). Then
-    log(number of candidates) - loss is a lower bound on I[Z; Z+] (Oord et al., arXiv:1807.03748).
+    with cosine similarities s after a projection head, as in SimCLR (arXiv:2002.05709). With m = 1,
+    log(number of candidates) - loss is a lower bound on I[Z; Z+] (Oord et al., arXiv:1807.03748);
+    with a larger m it is an estimate, since the same negatives are counted again.
 
     Parameters
     ----------

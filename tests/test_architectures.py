@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lossyless.architectures import ARCHITECTURES, CNN, MLP, CNNDecoder, Identity, Linear
+from lossyless.architectures import CNN, MLP, CNNDecoder, Identity, Linear
 
 SHAPES = {
     "identity": ((3,), (3,)),
@@ -15,6 +15,15 @@ SHAPES = {
     "mlp": ((1, 4, 4), (2, 3)),
     "cnn": ((3, 16, 16), (5,)),
     "cnn_decoder": ((5,), (3, 16, 16)),
+}
+
+
+ARCHITECTURES = {
+    "identity": Identity,
+    "linear": Linear,
+    "mlp": MLP,
+    "cnn": CNN,
+    "cnn_decoder": CNNDecoder,
 }
 
 

@@ -8,8 +8,9 @@ from tiny import CLASSICAL, DIGITS, compose, run
 
 import aggregate
 from utils.config import CONF_DIR, expand
+from utils.data.banana import BananaDataModule
 from utils.plots import FIGURES
-from utils.runs import find_run
+from utils.runs import experiment_folder, find_run
 
 EXPERIMENTS = sorted(file.stem for file in CONF_DIR.glob("experiment/*.yaml"))
 MODES = sorted(file.stem for file in CONF_DIR.glob("mode/*.yaml"))
@@ -40,20 +41,17 @@ def tiny(job: list[str], folder) -> list[str]:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_first_and_last_job_of_an_experiment(experiment, tmp_path):
-    jobs = jobs_of(experiment)
-    for job in {str(job): job for job in (jobs[0], jobs[-1])}.values():
-        base = tiny(job, tmp_path)
-        run(tmp_path, base=base)
-        cfg = compose(tmp_path, base=base)
-        found = find_run(cfg, "featurizer").results
-        if cfg.featurizer.is_learned:
-            drawn = {file.name.split(" ")[0] for file in found.glob("*.png")}
-            expected = {FIGURES[name].file_name.split(" ")[0] for name in cfg.figures.names}
-            assert drawn == expected
+def test_the_first_job_of_an_experiment_with_its_figures_and_tables(experiment, tmp_path):
+    base = tiny(jobs_of(experiment)[0], tmp_path)
+    run(tmp_path, base=base)
+    cfg = compose(tmp_path, base=base)
+    found = find_run(cfg, "featurizer").results
+    if cfg.featurizer.is_learned:
+        drawn = {file.name.split(" ")[0] for file in found.glob("*.png")}
+        expected = {FIGURES[name].file_name.split(" ")[0] for name in cfg.figures.names}
+        assert drawn == expected
     aggregate.main([f"experiment={experiment}", "mode=quick", f"paths.results={tmp_path}/results"])
-    folder = found.parents[-len(tmp_path.parts) - 2]
-    assert (folder / "summary.md").is_file()
+    assert (tmp_path / "results" / experiment_folder(cfg) / "summary.md").is_file()
 
 
 @pytest.mark.slow
@@ -69,25 +67,23 @@ def test_all_jobs_of_an_experiment(experiment, tmp_path):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("base", ["banana", "digits", "png"])
-def test_every_mode_runs(mode, base, tmp_path):
-    """With as few batches as the data sets of the project have: 4 and 9 an epoch."""
-    overrides = {
-        "banana": None,
-        "digits": [*DIGITS, "data_feat.kwargs.batch_size=128", "data_pred.kwargs.batch_size=128"],
-        "png": [*CLASSICAL, "featurizer=png"],
-    }[base]
-    base = {} if overrides is None else {"base": overrides}
-    metrics = run(tmp_path, f"mode={mode}", **base)
+def test_every_mode_runs(mode, tmp_path):
+    metrics = run(tmp_path, f"mode={mode}")
     assert metrics["test/comm/n_bits"] > 0 and metrics["test/pred/loss"] >= 0
-    results = find_run(compose(tmp_path, f"mode={mode}", **base), "featurizer").results
-    assert f"exp_{'' if mode in ('none', 'cpu', 'continue') else mode + '_'}none" in results.parts
+    results = find_run(compose(tmp_path, f"mode={mode}"), "featurizer").results
+    prefix = "" if mode in ("none", "cpu", "continue") else f"{mode}_"
+    assert f"exp_{prefix}none" in results.parts
+
+
+@pytest.mark.parametrize("mode", ["dev", "debug", "overfit"])
+@pytest.mark.parametrize("codec", [None, "png"])
+def test_modes_that_limit_batches_suit_data_with_few_of_them(mode, codec, tmp_path):
+    base = [*CLASSICAL, f"featurizer={codec}"] if codec else DIGITS
+    assert run(tmp_path, f"mode={mode}", base=base)["test/pred/loss"] >= 0
 
 
 def test_overfitting_repeats_the_same_batches(tmp_path, monkeypatch):
     """Otherwise the mode would not show whether a model can learn them by heart."""
-    from utils.data.banana import BananaDataModule
-
     seeds = []
     loader = BananaDataModule.loader
 
@@ -103,8 +99,6 @@ def test_overfitting_repeats_the_same_batches(tmp_path, monkeypatch):
 
 
 def test_other_modes_see_new_batches_in_every_epoch(tmp_path, monkeypatch):
-    from utils.data.banana import BananaDataModule
-
     epochs = []
     loader = BananaDataModule.loader
 

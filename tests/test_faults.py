@@ -28,7 +28,7 @@ def test_no_gpu_is_an_error_only_if_one_is_asked_for(tmp_path, monkeypatch):
     [
         ("data_feat.kwargs.equivalence=[flip]", "rotation"),
         ("featurizer.loss.beta_anneal=slow", "linear"),
-        ("encoder.kwargs.activation=relu", "ReLU"),
+        ("encoder.kwargs.activation=relu", "unknown activation"),
         ("trainer.precision=31", "31"),
         ("finetune.frozen=[nothing]", "nothing"),
     ],

@@ -36,10 +36,14 @@ def test_the_config_is_resolved_and_the_original_left_alone(tmp_path):
 
 def test_the_cores_are_shared_by_the_jobs(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "n_cpus", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for n_jobs, n_threads in ((1, 8), (3, 2), (8, 1), (20, 1)):
         with jobs.prepared(compose(tmp_path, f"parallel_jobs={n_jobs}")):
             assert torch.get_num_threads() == n_threads
     torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with jobs.prepared(compose(tmp_path, "parallel_jobs=1")):
+        assert torch.get_num_threads() == 1  # the user's choice
 
 
 @pytest.mark.parametrize(

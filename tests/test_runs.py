@@ -53,8 +53,6 @@ def hashes(cfg: DictConfig) -> list[str]:
         ("paths.results", "elsewhere"),
         ("paths.data", "elsewhere"),
         ("trainer.accelerator", "gpu"),
-        ("trainer.devices", 2),
-        ("trainer.precision", "16-mixed"),
         ("trainer.log_every_n_steps", 7),
         ("logger.name", "other"),
         ("parallel_jobs", 8),
@@ -82,6 +80,7 @@ FEATURIZER_SETTINGS = [
     "trainer.max_epochs=9",
     "trainer.check_val_every_n_epoch=2",
     "trainer.limit_train_batches=0.5",
+    "trainer.precision=16-mixed",
     "data_feat.kwargs.batch_size=32",
     "data_feat.kwargs.p_augment=0.5",
     "encoder.z_dim=6",
@@ -186,7 +185,7 @@ def test_codecs_without_learning_have_the_same_levels(resolved):
 
 def test_status_goes_from_new_over_running_to_done(new_run):
     assert new_run.status() == {"state": "new"}
-    new_run.start()
+    new_run.start(None)
     assert new_run.status()["state"] == "running" and new_run.status()["stage"] == "featurizer"
     assert OmegaConf.load(new_run.results / "config.yaml") == new_run.cfg
     new_run.finish({"test/feat/rate": 1.0})
@@ -204,7 +203,7 @@ def test_status_goes_from_new_over_running_to_done(new_run):
     ],
 )
 def test_status_tells_failures_from_interruptions(new_run, error, state):
-    new_run.start()
+    new_run.start(None)
     new_run.stop(error)
     status = new_run.status()
     assert status["state"] == state
@@ -212,14 +211,14 @@ def test_status_tells_failures_from_interruptions(new_run, error, state):
 
 
 def test_a_new_start_forgets_the_failure(new_run):
-    new_run.start()
+    new_run.start(None)
     new_run.stop(ValueError("x"))
-    new_run.start()
+    new_run.start(None)
     assert not {"error", "traceback"} & set(new_run.status())
 
 
 def test_a_run_without_results_on_disk_is_not_done(new_run):
-    new_run.start()
+    new_run.start(None)
     new_run.finish({"a/b/c": 1.0})
     new_run.csv.unlink()
     assert new_run.status()["state"] == "new"
@@ -228,7 +227,7 @@ def test_a_run_without_results_on_disk_is_not_done(new_run):
 def test_metrics_survive_the_csv_to_the_last_bit(new_run):
     values = [1 / 3, math.pi * 1e-300, -0.0, 5e-324, 1e308, 2.0**53 + 1, math.inf]
     metrics = {f"test/feat/m{i}": value for i, value in enumerate(values)}
-    new_run.start()
+    new_run.start(None)
     new_run.finish(metrics)
     found = new_run.metrics()
     assert found == metrics and list(found) == list(metrics)
@@ -281,5 +280,5 @@ def test_the_lock_is_free_after_an_error(new_run):
 
 
 def test_status_files_are_json(new_run):
-    new_run.start()
+    new_run.start(None)
     assert json.loads(new_run.status_file.read_text())["state"] == "running"

@@ -24,7 +24,7 @@ def write(tmp_path):
         OmegaConf.resolve(cfg)
         for stage, value in zip(STAGES, values, strict=False):
             run = find_run(cfg, stage)
-            run.start()
+            run.start(None)
             run.finish({METRIC[stage]: value, METRIC[stage].replace("test", "val"): -value})
         return tmp_path / "results" / experiment_folder(cfg)
 
@@ -134,7 +134,7 @@ def test_unfinished_runs_are_counted_and_left_out(write, tmp_path):
         cfg = compose(tmp_path, f"seed={seed}", base=DIGITS)
         OmegaConf.resolve(cfg)
         run = find_run(cfg, "featurizer")
-        run.start()
+        run.start(None)
         if error is not None:
             run.stop(error)
     summaries, states = tables.summarise_metrics(folder)

@@ -133,7 +133,7 @@ def _trace(folder: Path) -> dict:
     job = json.loads(file.read_text())
     if job["state"] == "running":
         job |= {"state": "lost", "error": "its process disappeared"}
-    return job | {"error": str(job.get("error", "")).partition("\n")[0]}
+    return job | {"error": " ".join(str(job.get("error", "")).split())}
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

@@ -1,5 +1,6 @@
 """Draws a compressor's figures: always to disk, and to the logger if it takes pictures."""
 
+import json
 from collections.abc import Iterable
 
 import pytorch_lightning as pl
@@ -10,7 +11,9 @@ from lossyless.compressors import LearnableCompressor
 from utils import loggers
 from utils.data.base import DataModule
 from utils.plots import draw
-from utils.runs import Run
+from utils.runs import Run, write_text
+
+DRAWN = "figures.json"
 
 
 def draw_all(
@@ -21,10 +24,25 @@ def draw_all(
     logger: Logger | None,
 ) -> None:
     """Draw the named figures (keys of `utils.plots.FIGURES`) into the run's folder."""
+    drawn = _drawn(run)
     for name in names:
         file_name, figure = draw(name, compressor, data)
         figure.savefig(run.results / file_name)
         loggers.log_figure(logger, name, figure)
+        drawn[name] = file_name
+    write_text(run.results / DRAWN, json.dumps(drawn, indent=2) + "\n")
+
+
+def missing(names: Iterable[str], run: Run) -> list[str]:
+    """Those of the named figures that are not in the run's folder."""
+    drawn = _drawn(run)
+    return [n for n in names if n not in drawn or not (run.results / drawn[n]).is_file()]
+
+
+def _drawn(run: Run) -> dict[str, str]:
+    """File of each figure that was drawn of a run."""
+    file = run.results / DRAWN
+    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 class DrawWhileTraining(Callback):

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from utils import training
 from utils.config import n_cpus
-from utils.data.base import writable_dir
+from utils.data.base import check_choice, writable_dir
 from utils.runs import STAGES, find_run, write_text
 
 
@@ -28,10 +28,12 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
     try:
         cfg = cfg.copy()
         OmegaConf.resolve(cfg)
+        check_choice("on_failed", cfg.on_failed, ("restart", "resume"))
         for name in ("results", "pretrained", "data"):
             writable_dir(cfg.paths[name], f"paths.{name}")
         training.quiet()
-        torch.set_num_threads(max(1, n_cpus() // cfg.parallel_jobs))
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, n_cpus() // cfg.parallel_jobs))
         if training.pick_device(cfg).type == "cpu":
             # Adam asks for CUDA at every step; by way of NVML, as Lightning sets it, that is slow
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"

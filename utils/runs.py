@@ -7,10 +7,12 @@ again, and two that differ in anything never share one.
 
 import contextlib
 import csv
+import functools
 import hashlib
 import json
 import os
 import platform
+import subprocess
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,15 +36,8 @@ LEARNED_IDENTITY = {
     "communication": (),
     "predictor": ("trainer", "trainer_pred"),
 }
-# Keys that say where or how fast something runs, wherever they stand.
-NOT_IDENTITY = {
-    "accelerator",
-    "devices",
-    "precision",
-    "log_every_n_steps",
-    "data_dir",
-    "deterministic",
-}
+# Settings that say where a run takes place or what it logs, not what it computes.
+NOT_IDENTITY = (("trainer", "accelerator"), ("trainer", "log_every_n_steps"))
 
 
 @dataclass(frozen=True)
@@ -103,11 +98,23 @@ class Run:
         finally:
             lock.release()
 
-    def start(self) -> None:
-        """Note that the run is under way, with its config."""
+    def start(self, upstream: str | None) -> None:
+        """Note that the run is under way, its config, and which results it starts from.
+
+        Parameters
+        ----------
+        upstream : when the stage before it was finished, if there is one.
+        """
         self.results.mkdir(parents=True, exist_ok=True)
         write_text(self.results / "config.yaml", OmegaConf.to_yaml(self.cfg, sort_keys=True))
-        self._write_status(state="running", started=_now(), pid=os.getpid(), host=platform.node())
+        self._write_status(
+            state="running",
+            started=_now(),
+            upstream=upstream,
+            pid=os.getpid(),
+            host=platform.node(),
+            code=code_version(),
+        )
 
     def finish(self, metrics: dict[str, float]) -> None:
         """Write the results; the run is done once they are on disk."""
@@ -153,7 +160,7 @@ def identity(config: DictConfig | dict, stage: str) -> dict:
         keys += IDENTITY[name]
         if config["featurizer"]["is_learned"] or name == "predictor":
             keys += LEARNED_IDENTITY[name]
-    return _without({key: config[key] for key in keys}, NOT_IDENTITY)
+    return {key: _without(config[key], (key,)) for key in keys}
 
 
 def run_hash(config: DictConfig | dict, stage: str) -> str:
@@ -167,12 +174,24 @@ def digest(identity: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def _without(node: object, keys: set[str]) -> object:
-    if isinstance(node, dict):
-        return {k: _without(v, keys) for k, v in node.items() if k not in keys}
-    if isinstance(node, list):
-        return [_without(v, keys) for v in node]
-    return node
+def _without(node: object, path: tuple[str, ...]) -> object:
+    """The node at `path` of the config, less what is no part of the identity."""
+    if not isinstance(node, dict):
+        return node
+    items = {key: (value, (*path, key)) for key, value in node.items()}
+    return {k: _without(v, where) for k, (v, where) in items.items() if where not in NOT_IDENTITY}
+
+
+@functools.cache
+def code_version() -> str | None:
+    """Commit of this code, with "-dirty" if it was changed since; None outside of git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def path_parts(config: DictConfig | dict, stage: str) -> dict[str, str]:
@@ -220,4 +239,4 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")

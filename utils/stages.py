@@ -5,6 +5,7 @@ interrupted  -> resumes from its last checkpoint (Ctrl-C, kill, time-out, power 
 failed       -> restarts, or resumes with `on_failed=resume`
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -20,7 +21,8 @@ from utils import communication, figures, training
 from utils.callbacks import Freezer, reseed
 from utils.data.base import SPLITS
 from utils.data.decoded import DecodedDataModule
-from utils.runs import Run, find_run
+from utils.plots import find_figure
+from utils.runs import STAGES, Run, find_run
 
 Metrics = dict[str, float]
 
@@ -31,17 +33,24 @@ def run_stage(cfg: DictConfig, stage: str, compute: Callable[[Run], Metrics]) ->
     `compute` finds the checkpoint to resume from, if there is one, in `run.work`.
     """
     run = find_run(cfg, stage)
+    upstream = _upstream(cfg, stage)
     with run.locked():
-        state = run.status()["state"]
-        if state == "done":
+        status = run.status()
+        state = status["state"]
+        if state != "new" and status.get("upstream") != upstream:
+            print(f"[{stage}] starts again, for the stage before it was made anew: {run.results}")
+            training.set_checkpoints_aside(run.work)
+        elif state == "done":
             print(f"[{stage}] done before, results are reused: {run.csv}")
             return run.metrics()
-        if state == "failed" and cfg.on_failed == "restart":
+        elif state == "failed" and cfg.on_failed == "restart":
             print(f"[{stage}] failed before, starts again: {run.results}")
             training.set_checkpoints_aside(run.work)
-        elif state != "new":
+        elif state == "new":
+            training.set_checkpoints_aside(run.work)  # of results that somebody deleted
+        else:
             print(f"[{stage}] was {state} before, goes on: {run.results}")
-        run.start()
+        run.start(upstream)
         try:
             metrics = compute(run)
         except BaseException as error:
@@ -51,9 +60,25 @@ def run_stage(cfg: DictConfig, stage: str, compute: Callable[[Run], Metrics]) ->
         return metrics
 
 
+def _upstream(cfg: DictConfig, stage: str) -> str | None:
+    """When the stage before this one was finished."""
+    if stage == STAGES[0]:
+        return None
+    before = STAGES[STAGES.index(stage) - 1]
+    return find_run(cfg, before).status().get("finished")
+
+
 def featurizer(cfg: DictConfig) -> Metrics:
     """Stage 1: fit the compressor; evaluate rate, distortion and probe; draw its figures."""
-    return run_stage(cfg, "featurizer", _fit if cfg.featurizer.is_learned else _evaluate_classical)
+    if not cfg.featurizer.is_learned:
+        return run_stage(cfg, "featurizer", _evaluate_classical)
+    metrics = run_stage(cfg, "featurizer", _fit)
+    run = find_run(cfg, "featurizer")
+    if missing := figures.missing(cfg.figures.names, run):  # asked for only now
+        compressor = training.load_compressor(cfg)
+        data = training.build_data(cfg, "data_feat", compressor.distortion.needs)
+        figures.draw_all(missing, compressor, data, run, logger=None)
+    return metrics
 
 
 def communicate(cfg: DictConfig) -> Metrics:
@@ -70,6 +95,8 @@ def _fit(run: Run) -> Metrics:
     cfg = run.cfg
     compressor = training.build_compressor(cfg)
     data = training.build_data(cfg, "data_feat", compressor.distortion.needs)
+    for name in cfg.figures.names:  # an error now costs less than one after the training
+        find_figure(name, compressor, data)
     callbacks: list[Callback] = [Freezer(list(cfg.finetune.frozen))]
     if cfg.figures.every_n_epochs:
         callbacks.append(
@@ -101,7 +128,8 @@ def _evaluate_classical(run: Run) -> Metrics:
             n_examples += len(batch.x)
             squared_error += (decoded - batch.x).square().sum().item()
         metrics[f"{split}/feat/rate"] = 8 * n_bytes / n_examples
-        metrics[f"{split}/feat/distortion"] = squared_error / n_examples
+        n_values = n_examples * math.prod(data.shape)
+        metrics[f"{split}/feat/mse"] = squared_error / n_values
     return metrics
 
 

@@ -68,6 +68,11 @@ def build_data(cfg: DictConfig, place: str, auxiliary: str) -> DataModule:
                 f"conf/data/{cfg[place].name}.yaml says {fact}={expected}, but "
                 f"{type(data).__name__} has {fact}={found}: correct the file"
             )
+    if data.n_examples("train") != cfg[place].length:
+        raise ValueError(
+            f"data set {cfg[place].name}: length={cfg[place].length}, but there are "
+            f"{data.n_examples('train')} training examples: correct `{place}.length`"
+        )
     return data
 
 
@@ -92,7 +97,7 @@ def load_best(module: pl.LightningModule, run: Run) -> None:
     if not path.is_file():
         raise FileNotFoundError(
             f"the {run.stage} of {run.results} is done, but its checkpoint {path} is missing: "
-            f"restore it, or delete {run.results} to train again"
+            f"restore it, or delete the folder {run.results} to train again"
         )
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
 
@@ -118,13 +123,13 @@ def build_trainer(
     if options["precision"] == "auto":
         options["precision"] = "16-mixed" if device.type == "cuda" else "32-true"
     options["accelerator"] = "gpu" if device.type == "cuda" else "cpu"
-    # a short training is evaluated at least once
-    every = min(options["check_val_every_n_epoch"], options["max_epochs"])
+    every = _evaluation_period(options["check_val_every_n_epoch"], options["max_epochs"])
     options["check_val_every_n_epoch"] = every
     if logger is not None:
         callbacks = [*callbacks, LearningRateMonitor(logging_interval="epoch")]
     return pl.Trainer(
         **options,
+        devices=1,  # loaders and the contrastive loss know nothing of other processes
         logger=logger or False,
         callbacks=[ReseedEveryEpoch(cfg.seed), *callbacks, *_checkpoints(run, monitor, every)],
         default_root_dir=str(run.work),
@@ -133,6 +138,11 @@ def build_trainer(
         num_sanity_val_steps=0,
         enable_model_summary=False,
     )
+
+
+def _evaluation_period(wanted: int, n_epochs: int) -> int:
+    """At most `wanted` epochs, such that the last epoch is evaluated and kept as well."""
+    return next(every for every in range(min(wanted, n_epochs), 0, -1) if n_epochs % every == 0)
 
 
 def _checkpoints(run: Run, monitor: str, every: int) -> list[ModelCheckpoint]:

@@ -4,7 +4,7 @@
 decoder, online evaluator or predictor: what it is follows from the shapes it is given. An
 experiment chooses an architecture and its options; the place where it is used gives the shapes.
 
-To add one: write the class, name it in `ARCHITECTURES`, add `conf/architecture/<name>.yaml`.
+To add one: write the class, add `conf/architecture/<name>.yaml`.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,4 @@ from lossyless.architectures.mlp import MLP, Identity, Linear
 
 Architecture = Callable[..., nn.Module]
 
-ARCHITECTURES: dict[str, Architecture] = {
-    "identity": Identity,
-    "linear": Linear,
-    "mlp": MLP,
-    "cnn": CNN,
-    "cnn_decoder": CNNDecoder,
-}
-
-__all__ = ["ARCHITECTURES", "Architecture", "CNN", "CNNDecoder", "Identity", "Linear", "MLP"]
+__all__ = ["Architecture", "CNN", "CNNDecoder", "Identity", "Linear", "MLP"]

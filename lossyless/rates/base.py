@@ -25,6 +25,8 @@ class Rate(nn.Module, ABC):
 
     #: family of p(Z|X) that the encoder must have, see `distributions.FAMILIES`
     family = "deterministic"
+    #: whether the rate has a gradient, and so is a part of the loss
+    is_trained = True
     #: how payloads are coded; written to the header of compressed data sets
     codec: str
 

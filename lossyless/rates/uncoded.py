@@ -30,8 +30,10 @@ class Lossless(_FloatCodedRate):
     """No bottleneck: z_hat = z.
 
     The rate, bits of the losslessly compressed batch, has no gradient; it is computed in
-    evaluation only.
+    evaluation only, and is no part of the loss.
     """
+
+    is_trained = False
 
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional) -> RateOutput:
         rates = torch.zeros(len(z), device=z.device)

@@ -187,7 +187,7 @@ class DataModule(pl.LightningDataModule, ABC):
         )
 
     def train_dataloader(self) -> BatchLoader:
-        """Batches of the current epoch.
+        """Batches of the current epoch; always the same ones if the trainer is to overfit them.
 
         Raises
         ------
@@ -200,7 +200,8 @@ class DataModule(pl.LightningDataModule, ABC):
                 "reload_dataloaders_every_n_epochs=1, not "
                 f"{self.trainer.reload_dataloaders_every_n_epochs}."
             )
-        return self.loader("train", device=self._device, epoch=self.trainer.current_epoch)
+        epoch = 0 if self.trainer.overfit_batches else self.trainer.current_epoch
+        return self.loader("train", device=self._device, epoch=epoch)
 
     def val_dataloader(self) -> BatchLoader:
         return self.loader("val", device=self._device)

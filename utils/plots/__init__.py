@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from lossyless.compressors import LearnableCompressor
-from lossyless.distortions import DirectDistortion
 from utils.data.base import DataModule
 from utils.plots import banana, images
 
@@ -76,8 +75,8 @@ FIGURES: dict[str, FigureSpec] = {
 }
 
 
-def draw(name: str, compressor: LearnableCompressor, data: DataModule) -> tuple[str, Figure]:
-    """Draw the figure of this name; returns the name of its file, too.
+def find_figure(name: str, compressor: LearnableCompressor, data: DataModule) -> FigureSpec:
+    """The figure of this name.
 
     Raises
     ------
@@ -94,11 +93,20 @@ def draw(name: str, compressor: LearnableCompressor, data: DataModule) -> tuple[
             f"{name} draws data of kind {' or '.join(spec.kinds)}, but {type(data).__name__} has "
             f"kind {data.kind}; {_that_apply(data.kind)}"
         )
-    if spec.needs_decoder and not isinstance(compressor.distortion, DirectDistortion):
+    if spec.needs_decoder and not compressor.distortion.has_decoder:
         raise ValueError(
             f"{name} draws reconstructions, but {type(compressor.distortion).__name__} has no "
             "decoder: use distortion=VAE or VIC, or leave the figure out"
         )
+    return spec
+
+
+def draw(name: str, compressor: LearnableCompressor, data: DataModule) -> tuple[str, Figure]:
+    """Draw the figure of this name; returns the name of its file, too.
+
+    Raises `ValueError` as `find_figure` does.
+    """
+    spec = find_figure(name, compressor, data)
     figure = spec.function(compressor, data)
     file_name = spec.file_name
     if "{equivalence}" in file_name:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from lossyless.batch import Batch
 from lossyless.compressors import NATS_PER_BIT, LearnableCompressor
-from lossyless.distortions import DirectDistortion
 from lossyless.rates import EntropyCodedRate
 from utils.data.banana import EQUIVALENCES, BananaDataModule, BananaDistribution
 from utils.plots import style
@@ -80,7 +79,7 @@ def codebook_plot(
         figure, axes = style.make_figure(5.0, 5.0)
         _draw_density(axes, data.distribution, grid, window)
         _draw_borders(axes, cell_borders(labels, window), data.distribution)
-        if isinstance(compressor.distortion, DirectDistortion):
+        if compressor.distortion.has_decoder:
             _draw_points(axes, compressor, codebook.z_hat, probabilities)
         title = _title(compressor, codebook, batch)
     axes.set(xlim=window[:2], ylim=window[2:], aspect="equal")
@@ -146,7 +145,7 @@ def _title(compressor: LearnableCompressor, codebook: Codebook, batch: Batch) ->
     n_points = len(batch.x)
     rate = codebook.rates[:n_points].mean().item() / NATS_PER_BIT
     title = f"{style.method_name(compressor.distortion)}: {rate:.2f} bits"
-    if not isinstance(compressor.distortion, DirectDistortion):
+    if not compressor.distortion.has_decoder:
         return title  # InfoNCE depends on the batch size
     z_hat = codebook.z_hat[codebook.labels[:n_points]]
     chunks = zip(z_hat.split(CHUNK_SIZE), batch.aux.split(CHUNK_SIZE), strict=True)
@@ -200,7 +199,7 @@ def codebook_invariants(
     compressor: LearnableCompressor, data: BananaDataModule, codebook: Codebook, source: Tensor
 ) -> Tensor:
     """M [n_codes] of every code, where `source` [n_points] is M of the codebook's points."""
-    if isinstance(compressor.distortion, DirectDistortion):
+    if compressor.distortion.has_decoder:
         points = compressor.distortion.reconstruct(codebook.z_hat)
         return data.equivalence.maximal_invariant(points)[:, 0]
     sums = torch.zeros(len(codebook.z_hat), dtype=source.dtype, device=source.device)

@@ -9,7 +9,6 @@ from matplotlib.textpath import TextPath
 from torch import Tensor
 
 from lossyless.compressors import LearnableCompressor
-from lossyless.distortions import DirectDistortion
 from utils.data.base import DataModule
 from utils.plots import style
 
@@ -203,7 +202,7 @@ def _text_width(label: str) -> float:
 
 
 def _check(compressor: LearnableCompressor) -> None:
-    if not isinstance(compressor.distortion, DirectDistortion):
+    if not compressor.distortion.has_decoder:
         raise ValueError(
             f"{type(compressor.distortion).__name__} has no decoder, so there are no images to "
             "draw: use distortion=VAE or VIC, or leave the figure out"
