@@ -4,6 +4,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+if [ $# -gt 0 ]; then
+  echo "usage: $0    (no arguments: the tour runs as it is)"
+  [ "$1" = -h ] && exit 0 || exit 2
+fi
 trap 'exit 130' INT TERM
 status=0
 bin/banana/banana_viz_VIC.sh -m quick -a logger=csv || status=$?
@@ -25,13 +29,16 @@ Banana: points of the plane whose angle does not matter
 $(cat "$banana/summary.md" || echo "no table: see the errors above")
 Digits: images whose augmentation does not matter
 $(cat "$digits/summary.md" || echo "no table: see the errors above")
+bits: theoretical rate per example. coded bits: size of the file / examples. alone: one example coded
+by itself. M(X): what tasks depend on, here the distance from the origin.
+
 Tables of all metrics:  $banana/summarized_metrics_merged.csv
                         $digits/summarized_metrics_merged.csv
-Figures:
-$(find "$banana" "$digits" -name '*.png' 2>/dev/null | sort | sed 's/^/  /')
+Figures:                $banana/figures/
+                        $digits/figures/
 
 What next: bin/banana/banana_viz_VIC_trnslt.sh -m quick   (other invariances)
            bin/banana/banana_RD.sh -m quick               (rate-distortion curves)
-           python main.py --help, README.md               (everything else)
+           .venv/bin/python main.py --help, README.md     (everything else)
 END
 exit $status

@@ -16,7 +16,8 @@ ${description:-Runs the experiment $experiment.}
   -s NAME     a file in conf/slurm/: submit to that cluster instead of running here
   -t MINUTES  time limit of each job on a cluster
   -a "K=V .." any settings of main.py; may be given several times
-  -c JOB_ID   continue the sweep with this id: finished runs are reused, others run again
+  -c JOB_ID   continue the sweep with this id (the first line that it printed; a folder in outputs/):
+              finished runs are reused, others run again
   -v PREFIX   only tables and figures, of the runs of mode PREFIX ("" for the full experiment)
   -h          this help
 END
@@ -49,6 +50,7 @@ while getopts ":m:s:t:a:c:v:h" flag; do
     c) job_id=$OPTARG
        [ ${#arguments[@]} -eq 2 ] || fail "-c takes the flags of that sweep: give no others"
        [ -f "outputs/$job_id/arguments" ] || fail "-c $job_id: there is no sweep outputs/$job_id"
+       echo "Goes on with $job_id"
        mapfile -d '' arguments <"outputs/$job_id/arguments"
        exec "$script" ${arguments[@]+"${arguments[@]}"} ;;
     v) is_plot_only=true; mode=${OPTARG%_} ;;
@@ -87,6 +89,7 @@ launch() {
   echo "== $name, mode $mode, job id $job_id"
   "$python" main.py "experiment=$name" "mode=$mode" "slurm=$slurm" "job_id=$job_id" \
     "$@" ${overrides[@]+"${overrides[@]}"} || status=$?
+  [ $status -ne 2 ] || exit 2 # nothing ran: the command line is wrong
 }
 
 # Tables and figures: aggregate EXPERIMENT [KEY=VALUE ...]

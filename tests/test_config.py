@@ -161,7 +161,7 @@ def test_values_survive_the_override_grammar(value):
 
 def test_multirun_flag_is_accepted(monkeypatch, tmp_path):
     seen = []
-    argv = ["main.py", "-m", *BANANA, *paths(tmp_path), "seed=1,2"]
+    argv = ["main.py", "-m", *BANANA, *paths(tmp_path), "seed=1,2", "parallel_jobs=1"]
     monkeypatch.setattr(sys, "argv", argv)
     config.run(_Recorder(seen))
     assert seen == [1, 2]

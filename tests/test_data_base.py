@@ -13,7 +13,6 @@ from utils.data.base import (
     DataModule,
     derive_seed,
     spawn_generator,
-    writable_dir,
 )
 from utils.data.decoded import DecodedDataModule
 
@@ -32,6 +31,9 @@ class ToyDataModule(DataModule):
         for indices in order.split(batch_size):
             noise = torch.rand(len(indices), 1, generator=generator)
             yield Batch(indices[:, None] + 0.5 * noise, indices)
+
+
+from utils.runs import writable_dir
 
 
 def toy(**kwargs):

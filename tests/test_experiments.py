@@ -14,7 +14,7 @@ from utils.runs import experiment_folder, find_run
 
 EXPERIMENTS = sorted(file.stem for file in CONF_DIR.glob("experiment/*.yaml"))
 MODES = sorted(file.stem for file in CONF_DIR.glob("mode/*.yaml"))
-TINY = ["logger=none", "trainer.accelerator=cpu", "parallel_jobs=64", "trainer.max_epochs=1"]
+TINY = ["logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
 TINY += ["trainer_pred.max_epochs=1", "communication.n_single=2"]
 SIZES = ("n_train=512", "n_eval=128", "batch_size=128")
 TINY_BANANA = [f"{place}.kwargs.{s}" for place in ("data_feat", "data_pred") for s in SIZES]

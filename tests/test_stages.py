@@ -53,7 +53,8 @@ def check_results(cfg, metrics: dict[str, float]) -> None:
         assert found.metrics().items() <= metrics.items()
     for split in SPLITS:
         assert np.isfinite([v for name, v in metrics.items() if name.startswith(split)]).all()
-        for name in ("feat/rate", "feat/distortion", "comm/rate", "comm/n_bits_single"):
+        distortion = "feat/distortion" if cfg.featurizer.is_learned else "feat/mse"
+        for name in ("feat/rate", distortion, "comm/rate", "comm/n_bits_single"):
             assert metrics[f"{split}/{name}"] >= 0
         for name in ("sender_time", "receiver_time", "encoder_time", "compress_time"):
             assert metrics[f"{split}/comm/{name}"] > 0

@@ -23,7 +23,7 @@ SMALL = [
     "trainer.accelerator=cpu",
     "trainer.max_epochs=2",
     "communication.n_single=3",
-    "parallel_jobs=64",  # one thread for each
+    "parallel_jobs=1",
 ]
 BANANA = [
     *SMALL,

@@ -92,7 +92,9 @@ def gather_figures(folder: Path) -> None:
         label = "".join(f"_{row[key]}" for key in keys)
         target.mkdir(exist_ok=True)
         for figure in figures[row[tables.FOLDER]]:
-            shutil.copyfile(figure, target / f"{figure.stem}{label}{figure.suffix}")
+            shutil.copyfile(
+                figure, target / f"{figure.stem}{label}{figure.suffix}".replace(" ", "_")
+            )
     if len(frame):
         print(f"Figures: {target}/")
 

@@ -85,6 +85,7 @@ class ProgressLines(Callback):
         elapsed = now - self._start
         steps = max(1, trainer.global_step - self._first_step)
         left = elapsed / steps * (n_steps - trainer.global_step)
+        eta = f", {left:.0f} s left" if done > 0.02 else ""  # the first steps tell nothing
         bar = "#" * round(20 * done)
         losses = {
             name.rsplit("/", 1)[1]: float(value)
@@ -93,8 +94,7 @@ class ProgressLines(Callback):
         }
         values = "  ".join(f"{name} {value:.3g}" for name, value in losses.items())
         print(
-            f"{self.label:<30} [{bar:<20}] {done:4.0%} {elapsed:4.0f} s, {left:.0f} s left  "
-            f"{values}",
+            f"{self.label:<30} [{bar:<20}] {done:4.0%} {elapsed:4.0f} s{eta:<14}{values}",
             file=sys.stderr,
             flush=True,
         )

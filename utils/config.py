@@ -21,6 +21,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from utils.runs import writable_dir
+
+MAX_LISTED = 20  # names in an error that has a better hint
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -87,7 +90,8 @@ def expand(overrides: Sequence[str]) -> list[str]:
 def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None:
     """Run `main` on every config that `sys.argv` and the experiment ask for; then report.
 
-    Exits with status 1 if a job failed, naming it, after all others have finished.
+    Exits with status 1 if a job failed, naming it, after all others have finished; with 2 if the
+    command line is wrong; with 130 after Ctrl-C.
     """
     hydra_main = hydra.main(config_path=str(CONF_DIR), config_name=config_name, version_base="1.3")
     flags = [arg for arg in sys.argv[1:] if arg.startswith("-")]
@@ -97,14 +101,19 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     try:
         overrides = expand([arg for arg in sys.argv[1:] if arg not in flags])
         cfg = compose_config(overrides)
-    except (ConfigError, HydraException) as error:
-        sys.exit(f"Configuration error: {error}")
+        for name in ("results", "pretrained", "data", "outputs"):
+            writable_dir(cfg.paths[name], f"paths.{name}")
+    except (ConfigError, HydraException, OSError) as error:
+        print(f"Configuration error: {error}", file=sys.stderr)
+        sys.exit(2)
     sweep_dir = Path(cfg.paths.outputs) / (cfg.job_id or f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     sweep_dir /= f"{cfg.experiment}_{os.getpid()}"
     # Always a multirun: one job or many, they leave the same traces.
     sys.argv[1:] = ["--multirun", *overrides, f"hydra.sweep.dir={sweep_dir}"]
     try:
         hydra_main(main)()
+    except KeyboardInterrupt:
+        sys.exit(130)
     finally:
         print(report(sweep_dir))
 
@@ -132,7 +141,7 @@ def _trace(folder: Path) -> dict:
         return no_trace | {"num": folder.name, "overrides": []}
     job = json.loads(file.read_text())
     if job["state"] == "running":
-        job |= {"state": "lost", "error": "its process disappeared"}
+        job |= {"state": "interrupted", "error": "its process ended before the job did"}
     return job | {"error": " ".join(str(job.get("error", "")).split())}
 
 
@@ -140,14 +149,15 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
-        raise ConfigError(f"settings are KEY=VALUE: {error}") from error
+        raise ConfigError(f"settings are KEY=VALUE, without spaces: {error}") from error
 
 
 def _compose(config_name: str, overrides: list[Override]) -> DictConfig:
     try:
         return compose(config_name, _strings(_first_values(overrides)))
     except (HydraException, ValueError) as error:
-        raise ConfigError(str(error)) from error
+        # Hydra goes on with where it looked, which concerns only those who write plugins
+        raise ConfigError(str(error).partition("Config search path")[0].strip()) from error
 
 
 def _first_values(overrides: list[Override]) -> list[Override]:
@@ -189,9 +199,10 @@ def _check_key(cfg: DictConfig, override: Override) -> None:
             names = [str(name) for name in node] if isinstance(node, DictConfig) else []
             close = difflib.get_close_matches(part, names, n=3)
             hint = f"did you mean {' or '.join(close)}? " if close else ""
+            if not close or len(names) <= MAX_LISTED:
+                hint += f"It has: {', '.join(names) or 'no keys'}. "
             raise ConfigError(
-                f"there is no '{key}': {where} has no '{part}'; {hint}"
-                f"It has: {', '.join(names) or 'no keys'}. (+{key}=... adds a new key.)"
+                f"there is no '{key}': {where} has no '{part}'; {hint}(+{key}=... adds a new key.)"
             )
         node = OmegaConf.select(node, part)
 

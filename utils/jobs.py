@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from utils import training
 from utils.config import n_cpus
-from utils.data.base import check_choice, writable_dir
-from utils.runs import STAGES, find_run, write_text
+from utils.data.base import check_choice
+from utils.runs import STAGES, find_run, writable_dir, write_text
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import netrc
 import os
 import socket
+import sys
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -60,6 +61,13 @@ def _has_netrc_entry() -> bool:
         return netrc.netrc().authenticators(WANDB_HOST) is not None
     except (FileNotFoundError, netrc.NetrcParseError):
         return False
+
+
+def close() -> None:
+    """End the W&B run that is under way, if any: the loggers of later runs would go on in it."""
+    wandb = sys.modules.get("wandb")  # which takes long to import for those who do not use it
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()
 
 
 def log_figure(logger: Logger | None, name: str, figure: Figure) -> None:

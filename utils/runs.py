@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -229,6 +230,27 @@ def _folder(cfg: DictConfig, stage: str) -> Path:
     """A run's path without its hash, relative to the root of the results."""
     parts = [f"{name}_{value}" for name, value in path_parts(cfg, stage).items()]
     return Path(experiment_folder(cfg), *parts)
+
+
+def writable_dir(path: str | Path, setting: str = "paths.data") -> Path:
+    """Make the folder of a setting if it is missing and check that files can be written to it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made or written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"{setting}={str(path)!r} must be a folder that can be written to: {error}. Give "
+            "another one or change its permissions."
+        ) from error
+    return path
 
 
 def write_text(path: Path, text: str) -> None:

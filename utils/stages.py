@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lossyless.optim import PartOptimizer
 from lossyless.predictors import PredictionHead, Predictor
-from utils import communication, figures, training
+from utils import communication, figures, loggers, training
 from utils.callbacks import Freezer, reseed
 from utils.data.base import SPLITS
 from utils.data.decoded import DecodedDataModule
@@ -41,7 +41,9 @@ def run_stage(cfg: DictConfig, stage: str, compute: Callable[[Run], Metrics]) ->
             print(f"[{stage}] starts again, for the stage before it was made anew: {run.results}")
             training.set_checkpoints_aside(run.work)
         elif state == "done":
-            print(f"[{stage}] done before, results are reused: {run.csv}")
+            print(
+                f"[{stage}] run_{run.id} is done, its results are reused: {training.describe(cfg)}"
+            )
             return run.metrics()
         elif state == "failed" and cfg.on_failed == "restart":
             print(f"[{stage}] failed before, starts again: {run.results}")
@@ -56,6 +58,8 @@ def run_stage(cfg: DictConfig, stage: str, compute: Callable[[Run], Metrics]) ->
         except BaseException as error:
             run.stop(error)
             raise
+        finally:
+            loggers.close()
         run.finish(metrics)
         return metrics
 

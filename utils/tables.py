@@ -5,6 +5,7 @@ that agree in everything but the seed; runs that differ in anything else are nev
 """
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -40,23 +41,36 @@ def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
     found: dict[str, list[tuple[dict, dict, Path]]] = {stage: [] for stage in STAGES}
     states: Counter = Counter()
     for status_file in sorted(experiment.glob("**/run_*/status.json")):
-        status = json.loads(status_file.read_text())
-        stage = status["stage"]
-        results = status_file.parent / f"results_{stage}.csv"
-        is_missing = status["state"] == "done" and not results.is_file()
-        states["missing" if is_missing else status["state"]] += 1
-        if status["state"] != "done" or is_missing:
-            continue
-        with (status_file.parent / "config.yaml").open() as file:
-            config = yaml.load(file, yaml.CSafeLoader)
-        metrics = pd.read_csv(results, float_precision="round_trip").iloc[0].to_dict()
-        found[stage].append((config, metrics, status_file.parent))
+        try:
+            status = json.loads(status_file.read_text())
+            if status["state"] == "done":
+                found[status["stage"]].append(_read(status_file.parent, status["stage"]))
+            states[status["state"]] += 1
+        except (OSError, ValueError, KeyError, IndexError, yaml.YAMLError) as error:
+            # one damaged file must not hide all others
+            states["unreadable"] += 1
+            print(
+                f"left out of the tables: {status_file.parent} cannot be read ({error}); "
+                "delete the folder and run the experiment again",
+                file=sys.stderr,
+            )
     if not any(found.values()):
         raise NoRunsError(
             f"no finished runs in {experiment} ({dict(states) or 'no runs at all'}): run the "
             "experiment first, with the same mode"
         )
     return {stage: _frame(stage, runs) for stage, runs in found.items()}, states
+
+
+def _read(folder: Path, stage: str) -> tuple[dict, dict, Path]:
+    """Config and metrics of a finished run, and its folder."""
+    with (folder / "config.yaml").open() as file:
+        config = yaml.load(file, yaml.CSafeLoader)
+    table = pd.read_csv(folder / f"results_{stage}.csv", float_precision="round_trip")
+    metrics = table.iloc[0].to_dict()
+    if not all(isinstance(value, (int, float)) for value in metrics.values()):
+        raise ValueError(f"results_{stage}.csv holds something else than numbers")
+    return config, metrics, folder
 
 
 def _frame(stage: str, runs: list[tuple[dict, dict, Path]]) -> pd.DataFrame:
@@ -192,8 +206,10 @@ def select(
     known = [c.removesuffix("_mean") for c in summary if c.endswith("_mean")]
     if unknown := [metric for metric in columns.values() if metric not in known]:
         raise KeyError(f"unknown metrics {unknown}: there are {known}")
-    keys = varying(summary) if keys is None else [key for key in keys if key in summary]
-    keys = [key for key in keys if key != "n_seeds"]
+    everything = [key for key in varying(summary) if key != "n_seeds"]
+    keys = everything if keys is None else [key for key in keys if key in summary]
+    if summary.duplicated(keys).any():  # rows that the chosen parameters do not tell apart
+        keys += [key for key in everything if key not in keys]
     table = summary[keys].copy()
     for title, metric in columns.items():
         means, sems = summary[f"{metric}_mean"], summary[f"{metric}_sem"]

@@ -158,6 +158,14 @@ def _checkpoints(run: Run, monitor: str, every: int) -> list[ModelCheckpoint]:
     return [best, last]
 
 
+def describe(cfg: DictConfig) -> str:
+    """A job in a few words."""
+    if not cfg.featurizer.is_learned:
+        return f"{cfg.featurizer.name} {cfg.predictor.name}"
+    beta = f"beta {cfg.featurizer.loss.beta:g}"
+    return f"{cfg.data_feat.name} {cfg.distortion.name} {cfg.rate.name} {beta} seed {cfg.seed}"
+
+
 def progress_callback(cfg: DictConfig, label: str) -> Callback:
     """A bar for a job that has the terminal to itself, else lines."""
     if cfg.parallel_jobs == 1 and sys.stderr.isatty():
@@ -194,8 +202,7 @@ def fit(
     callbacks : besides those that every training has.
     overrides : of the trainer's options.
     """
-    label = f"{run.cfg.experiment_name} {run.cfg.distortion.name} {stage}"
-    callbacks = [progress_callback(run.cfg, label), *callbacks]
+    callbacks = [progress_callback(run.cfg, f"{describe(run.cfg)} {stage}"), *callbacks]
     monitor = f"{monitor_split}/{stage}/loss"
     trainer = build_trainer(run, monitor, build_logger(run), callbacks, overrides or {})
     last = run.work / LAST

@@ -5,11 +5,9 @@ batches are made (`make_batches`). Seeds, shuffling, batch sizes and Lightning's
 """
 
 import hashlib
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
-from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -236,24 +234,3 @@ def check_choice(name: str, value: str | None, choices: Collection[str | None]) 
             f"Unknown {name} {value!r}: choose one of {', '.join(map(repr, choices))}."
         )
     return value
-
-
-def writable_dir(path: str | Path, setting: str = "paths.data") -> Path:
-    """Make the folder of a setting if it is missing and check that files can be written to it.
-
-    Raises
-    ------
-    OSError
-        If it cannot be made or written to.
-    """
-    path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"{setting}={str(path)!r} must be a folder that can be written to: {error}. Give "
-            "another one or change its permissions."
-        ) from error
-    return path
