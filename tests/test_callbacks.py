@@ -73,7 +73,7 @@ def test_frozen_modules_are_in_evaluation_mode(make_compressor):
 def test_progress_ends_at_a_hundred_percent(tmp_path, capsys):
     run(tmp_path, "is_only_feat=true")
     lines = capsys.readouterr().err.splitlines()
-    assert lines and "100%" in lines[-1] and "none VIC feat" in lines[-1] and "rate" in lines[-1]
+    assert lines and "100%" in lines[-1] and "VIC H_factorized" in lines[-1] and "rate" in lines[-1]
     assert len(lines) <= 3
 
 

@@ -81,8 +81,8 @@ def test_regrouping_keeps_rows_in_order(size):
 
 def test_coded_bits_come_close_to_the_rate_from_above(tmp_path):
     """Theory is a lower bound; the overhead of one long stream is small, that of many is not."""
-    sizes = [f"{place}.kwargs.n_eval=20000" for place in ("data_feat", "data_pred")]
-    more = ["communication.chunk_size=20000", "featurizer.loss.beta=0.05", "trainer.max_epochs=4"]
+    sizes = [f"{place}.kwargs.n_eval=10000" for place in ("data_feat", "data_pred")]
+    more = ["communication.chunk_size=10000", "featurizer.loss.beta=0.05", "trainer.max_epochs=4"]
     metrics = run(tmp_path, *sizes, *more)
     rate, n_bits = metrics["test/comm/rate"], metrics["test/comm/n_bits"]
     assert rate == pytest.approx(metrics["test/feat/rate"], rel=1e-4)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tiny import BANANA, DIGITS, paths
@@ -74,11 +75,12 @@ def test_a_new_key_can_be_added_on_purpose():
     assert compose_config(["+note=hello"]).note == "hello"
 
 
-def test_the_command_line_fails_at_once(monkeypatch, tmp_path):
+def test_the_command_line_fails_at_once(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", ["main.py", "sead=1", *paths(tmp_path)])
     with pytest.raises(SystemExit) as error:
         config.run(lambda cfg: pytest.fail("a job was started"))
-    assert "seed" in str(error.value) and not list(tmp_path.iterdir())
+    assert error.value.code == 2 and not list(tmp_path.iterdir())
+    assert "did you mean seed" in capsys.readouterr().err
 
 
 def test_compose_has_the_last_word_of_the_command_line():
@@ -163,6 +165,7 @@ def test_multirun_flag_is_accepted(monkeypatch, tmp_path):
     seen = []
     argv = ["main.py", "-m", *BANANA, *paths(tmp_path), "seed=1,2", "parallel_jobs=1"]
     monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # which Hydra sets for good
     config.run(_Recorder(seen))
     assert seen == [1, 2]
 
@@ -191,7 +194,7 @@ def test_report_names_what_is_not_done(tmp_path):
     lines = config.report(tmp_path).splitlines()
     assert lines[0].startswith("1 of 3 jobs done")
     assert "failed: job 1 seed=2: ValueError: no" in lines[1]
-    assert "lost: job 2 seed=3: its process disappeared" in lines[2]
+    assert "interrupted: job 2 seed=3: its process ended before the job did" in lines[2]
 
 
 # --- every file of conf/

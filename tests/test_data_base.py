@@ -15,6 +15,7 @@ from utils.data.base import (
     spawn_generator,
 )
 from utils.data.decoded import DecodedDataModule
+from utils.runs import writable_dir
 
 
 class ToyDataModule(DataModule):
@@ -31,9 +32,6 @@ class ToyDataModule(DataModule):
         for indices in order.split(batch_size):
             noise = torch.rand(len(indices), 1, generator=generator)
             yield Batch(indices[:, None] + 0.5 * noise, indices)
-
-
-from utils.runs import writable_dir
 
 
 def toy(**kwargs):

@@ -205,5 +205,5 @@ def test_a_sweep_outlives_a_job_that_fails_and_goes_on(real_project, n_jobs):
     assert "1 of 2 jobs done" in first.stdout and "failed: job 0" in first.stdout
     assert "distortion=BINCE" in first.stdout and "no decoder" in first.stdout
     again = call(script, "-c", *job_ids(real_project), cwd=real_project)
-    assert again.returncode != 0 and "[featurizer] done before" in again.stdout
+    assert again.returncode != 0 and "its results are reused" in again.stdout
     assert "1 of 2 jobs done" in again.stdout

@@ -86,8 +86,8 @@ def test_all_stages_of_a_classical_codec(codec, tmp_path):
     metrics = run(tmp_path, f"featurizer={codec}", base=CLASSICAL)
     check_results(compose(tmp_path, f"featurizer={codec}", base=CLASSICAL), metrics)
     # pixels are quantised to 8 bits before PNG sees them
-    assert metrics["test/feat/distortion"] > 1e-6
-    assert (metrics["test/feat/distortion"] < 64 * (0.5 / 255) ** 2) == (codec == "png")
+    assert metrics["test/feat/mse"] > 0
+    assert (metrics["test/feat/mse"] < (0.5 / 255) ** 2) == (codec == "png")
 
 
 def test_bpp_is_bits_per_pixel(tmp_path):
@@ -193,7 +193,7 @@ def test_finished_work_is_reused_without_training(tmp_path, capsys, monkeypatch)
     assert run(tmp_path) == first
     output = capsys.readouterr().out
     for stage in STAGES:
-        assert f"[{stage}] done before, results are reused" in output
+        assert f"[{stage}] run_{find_run(compose(tmp_path), stage).id} is done" in output
 
 
 def test_only_the_featurizer(tmp_path):
@@ -427,7 +427,7 @@ def test_two_processes_share_one_featurizer(tmp_path):
     ]
     outputs = [process.communicate(timeout=200)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    assert sum("[featurizer] done before" in output for output in outputs) == 1
+    assert sum("its results are reused" in output for output in outputs) == 1
 
 
 def test_a_whole_job_in_a_process_of_its_own(tmp_path):

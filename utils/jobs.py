@@ -69,8 +69,10 @@ class _Trace:
     def __init__(self, cfg: DictConfig):
         self._file: Path | None = None
         self._content: dict[str, object] = {}
-        if HydraConfig.initialized():
-            hydra_cfg = HydraConfig.get()
+        if not HydraConfig.initialized():
+            return
+        hydra_cfg = HydraConfig.get()
+        if not OmegaConf.is_missing(hydra_cfg.runtime, "output_dir"):
             self._file = Path(hydra_cfg.runtime.output_dir) / "job.json"
             self._content = {
                 "num": hydra_cfg.job.get("num", 0),

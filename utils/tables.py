@@ -48,7 +48,7 @@ def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
             states[status["state"]] += 1
         except (OSError, ValueError, KeyError, IndexError, yaml.YAMLError) as error:
             # one damaged file must not hide all others
-            states["unreadable"] += 1
+            states["missing" if isinstance(error, FileNotFoundError) else "unreadable"] += 1
             print(
                 f"left out of the tables: {status_file.parent} cannot be read ({error}); "
                 "delete the folder and run the experiment again",
@@ -208,7 +208,7 @@ def select(
         raise KeyError(f"unknown metrics {unknown}: there are {known}")
     everything = [key for key in varying(summary) if key != "n_seeds"]
     keys = everything if keys is None else [key for key in keys if key in summary]
-    if summary.duplicated(keys).any():  # rows that the chosen parameters do not tell apart
+    if keys and summary.duplicated(keys).any():  # these do not tell the rows apart
         keys += [key for key in everything if key not in keys]
     table = summary[keys].copy()
     for title, metric in columns.items():
