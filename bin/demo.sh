@@ -27,8 +27,10 @@ were trained on what came out.
 
 Banana: points of the plane whose angle does not matter
 $(cat "$banana/summary.md" || echo "no table: see the errors above")
+
 Digits: images whose augmentation does not matter
 $(cat "$digits/summary.md" || echo "no table: see the errors above")
+
 bits: theoretical rate per example. coded bits: size of the file / examples. alone: one example coded
 by itself. M(X): what tasks depend on, here the distance from the origin.
 

@@ -32,7 +32,6 @@ CASES = {
     "VAE": ["distortion=VAE"],
     "VIC": ["distortion=VIC"],
     "BINCE": ["distortion=BINCE"],
-    "BINCE_basic": ["distortion=BINCE_basic"],
     "lossy_Z": ["distortion=lossy_Z"],
     "VIC_hyper": ["distortion=VIC", "rate=H_hyper"],
     "BINCE_hyper": ["distortion=BINCE", "rate=H_hyper"],
@@ -223,15 +222,13 @@ def interrupt(monkeypatch, error: BaseException, epoch: int = 1):
 
 LONGER = ["trainer.max_epochs=4"]
 RESUMED = {
-    "decay": [],
+    "dropout": ["architecture@online=mlp_probe", "online.kwargs.hid_dim=8"],
     "plateau": ["scheduler@scheduler_feat=plateau_quick", "scheduler_feat.kwargs.patience=0"],
     "hyper": ["rate=H_hyper", "featurizer.loss.beta_anneal=geometric"],
     "stochastic": ["rate=MI_unitgaussian", "distortion=VAE"],
     "contrastive": ["distortion=BINCE", "optimizer@optimizer_feat=SGD_likeadam"],
-    "train_loss": ["checkpoint@checkpoint_feat=bestTrainLoss"],
-    "warm_up": ["rate.kwargs.warmup_k_epoch=3"],
+    "train_loss": ["checkpoint@checkpoint_feat=bestTrainLoss", "rate.kwargs.warmup_k_epoch=3"],
     "rarely_evaluated": ["trainer.check_val_every_n_epoch=2"],
-    "dropout": ["architecture@online=mlp_probe", "online.kwargs.hid_dim=8"],
 }
 
 
