@@ -91,7 +91,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     """Run `main` on every config that `sys.argv` and the experiment ask for; then report.
 
     Exits with status 1 if a job failed, naming it, after all others have finished; with 2 if the
-    command line is wrong; with 130 after Ctrl-C.
+    command line is wrong; with 130 after Ctrl-C, 143 after SIGTERM.
     """
     hydra_main = hydra.main(config_path=str(CONF_DIR), config_name=config_name, version_base="1.3")
     flags = [arg for arg in sys.argv[1:] if arg.startswith("-")]
@@ -114,6 +114,8 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         hydra_main(main)()
     except KeyboardInterrupt:
         sys.exit(130)
+    except SystemExit as error:
+        sys.exit(error.code or 143)  # Lightning ends jobs that get SIGTERM without a status
     finally:
         print(report(sweep_dir))
 

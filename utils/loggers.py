@@ -22,10 +22,12 @@ def csv_logger(run: Run) -> CSVLogger:
 
 def wandb_logger(run: Run, project: str, entity: str | None = None) -> WandbLogger:
     """Weights & Biases; offline, with a line that says so, where it cannot be reached."""
+    import wandb  # takes long, so only for those who use it
+
     reason = wandb_obstacle()
     if reason:
         print(
-            f"W&B logs offline ({reason}); `wandb sync` uploads the runs in {run.cfg.paths.logs}."
+            f"W&B logs offline ({reason}). Later: wandb sync {run.cfg.paths.logs}/wandb/offline-*"
         )
     folder = Path(run.cfg.paths.logs)
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,6 +42,7 @@ def wandb_logger(run: Run, project: str, entity: str | None = None) -> WandbLogg
         tags=[run.cfg.mode_name],
         notes=run.cfg.goal,
         resume=None if reason else "allow",
+        settings=wandb.Settings(silent=reason is not None),
     )
 
 
