@@ -460,11 +460,14 @@ def test_global_randomness_is_left_alone():
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_figures_are_drawn_on_the_compressor_s_device(device, digits):
-    banana.codebook_plot(plain_vc().to(device), points(), n_grid=50)
-    banana.maxinv_distribution_plot(bince().to(device), points())
-    images.reconstruct_image_plot(image_compressor().to(device), digits)
-    images.latent_traversals_plot_1d(image_compressor().to(device), digits)
-    images.latent_traversals_plot_2d(image_compressor().to(device), digits)
+    figures = [
+        banana.codebook_plot(plain_vc().to(device), points(), n_grid=50),
+        banana.maxinv_distribution_plot(bince().to(device), points()),
+        images.reconstruct_image_plot(image_compressor().to(device), digits),
+        images.latent_traversals_plot_1d(image_compressor().to(device), digits),
+        images.latent_traversals_plot_2d(image_compressor().to(device), digits),
+    ]
+    assert all(figure.axes for figure in figures)
 
 
 # --- curves
