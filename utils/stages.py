@@ -167,10 +167,11 @@ def _communicate(run: Run) -> Metrics:
 
 def _predict(run: Run) -> Metrics:
     cfg = run.cfg
-    reseed(cfg.seed, "predictor")
+    splits = _decoded_splits(cfg)
+    reseed(cfg.seed, "predictor")  # behind the decoding, which builds a compressor of its own
     head = PredictionHead(
         instantiate(cfg.predictor.kwargs),
-        (splits := _decoded_splits(cfg))["train"][0].shape[1:],
+        splits["train"][0].shape[1:],
         cfg.data_pred.task,
         cfg.data_pred.n_outputs,
     )
