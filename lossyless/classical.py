@@ -1,6 +1,9 @@
-"""Classical image codecs behind the same contract as the learnable compressor."""
+"""Codecs of images with nothing to learn, behind the same contract as the learnable compressor."""
 
 import io
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,32 +20,18 @@ CODECS: dict[str, dict] = {
 }
 
 
-class ClassicalCompressor(torch.nn.Module):
-    """PNG, JPEG or WebP: one file per image, concatenated with their lengths.
+class ImageCodec(torch.nn.Module, ABC):
+    """What codecs of images share: the sender and the receiver both work on images.
 
-    Images are float [N, C, H, W] in [0, 1] with C of 1 or 3; the receiver gets images again.
-
-    Parameters
-    ----------
-    codec : "png" (lossless), "jpeg" or "webp".
-    n_channels : 1 or 3.
-    quality : 0 to 100, larger = more bits; PNG has none.
+    Images are float [N, C, H, W] in [0, 1]; they are rounded to 8 bits before they are coded.
     """
 
     is_reconstruct = True
-
-    def __init__(self, codec: str, n_channels: int, quality: int | None = None):
-        super().__init__()
-        if n_channels not in (1, 3):
-            raise ValueError(f"{codec} takes images of 1 or 3 channels, not of {n_channels}")
-        self.n_channels = n_channels
-        if codec not in CODECS:
-            raise ValueError(f"unknown classical codec {codec!r}: expected one of {list(CODECS)}")
-        self.codec = codec
-        self._options = CODECS[codec] | ({} if quality is None else {"quality": quality})
+    #: name of the format
+    codec: str
 
     def fingerprint(self) -> str:
-        # the files describe themselves: any quality decodes any other
+        # what is written says all that decoding needs: any quality decodes any other
         return self.codec
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,12 +44,72 @@ class ClassicalCompressor(torch.nn.Module):
     def receive(self, images: Tensor) -> Tensor:
         return images
 
+    @abstractmethod
     def compress(self, images: Tensor) -> bytes:
         """Code images [N, C, H, W]."""
-        return encode_blobs([self._encode(image) for image in _to_uint8(images)])
 
+    @abstractmethod
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
         """Images [n_examples, C, H, W] on the CPU. Raises `CodingError` on damage."""
+
+
+class RawPixels(ImageCodec):
+    """No compression: 8 bits for each value, and not one more.
+
+    Parameters
+    ----------
+    shape : (C, H, W) of all images, which the payload does not repeat.
+    """
+
+    codec = "none"
+
+    def __init__(self, shape: Sequence[int]):
+        super().__init__()
+        self.shape = tuple(shape)
+        if len(self.shape) != 3:
+            raise ValueError(f"raw pixels are of images [C, H, W], not of shape {[*self.shape]}")
+
+    def compress(self, images: Tensor) -> bytes:
+        if tuple(images.shape[1:]) != self.shape:
+            raise ValueError(f"expected images {[*self.shape]}, found {[*images.shape[1:]]}")
+        return _to_uint8(images).tobytes()
+
+    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
+        n_bytes = n_examples * math.prod(self.shape)
+        if len(payload) != n_bytes:
+            raise CodingError(
+                f"expected {n_bytes} bytes of {n_examples} images {[*self.shape]}, found "
+                f"{len(payload)}"
+            )
+        pixels = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
+        return pixels.view(n_examples, *self.shape).float() / 255
+
+
+class ClassicalCompressor(ImageCodec):
+    """PNG, JPEG or WebP: one file per image, concatenated with their lengths.
+
+    Parameters
+    ----------
+    codec : "png" (lossless), "jpeg" or "webp".
+    n_channels : 1 or 3.
+    quality : 0 to 100, larger = more bits; PNG has none.
+    """
+
+    def __init__(self, codec: str, n_channels: int, quality: int | None = None):
+        super().__init__()
+        if n_channels not in (1, 3):
+            raise ValueError(f"{codec} takes images of 1 or 3 channels, not of {n_channels}")
+        self.n_channels = n_channels
+        if codec not in CODECS:
+            raise ValueError(f"unknown classical codec {codec!r}: expected one of {list(CODECS)}")
+        self.codec = codec
+        self._options = CODECS[codec] | ({} if quality is None else {"quality": quality})
+
+    def compress(self, images: Tensor) -> bytes:
+        pixels = _to_uint8(images).transpose(0, 2, 3, 1)
+        return encode_blobs([self._encode(image) for image in pixels])
+
+    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
         files = decode_blobs(payload)
         if len(files) != n_examples:
             raise CodingError(f"expected {n_examples} images, found {len(files)}")
@@ -86,6 +135,6 @@ class ClassicalCompressor(torch.nn.Module):
 
 
 def _to_uint8(images: Tensor) -> np.ndarray:
-    """[N, C, H, W] in [0, 1] to [N, H, W, C] of 0 to 255."""
+    """Values in [0, 1] to 0, ..., 255, in C order."""
     pixels = (images.detach().float().clamp(0, 1) * 255).round().byte()
-    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return pixels.cpu().contiguous().numpy()

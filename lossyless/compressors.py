@@ -76,6 +76,7 @@ class LearnableCompressor(pl.LightningModule):
                 f"{type(rate).__name__} needs an encoder with family={rate.family!r}, not "
                 f"{p_ZlX.family.__name__}"
             )
+        _check_latent_shapes(p_ZlX, rate)
         if online is not None and online_optimizer is None:
             raise ValueError("an online evaluator needs `online_optimizer`")
         self.p_ZlX = p_ZlX
@@ -218,3 +219,15 @@ class LearnableCompressor(pl.LightningModule):
 
     def lr_scheduler_step(self, scheduler, metric) -> None:
         """Nothing: see `JointScheduler`."""
+
+
+def _check_latent_shapes(p_ZlX: CondDist, rate: Rate) -> None:
+    """Encoder and rate must mean the same latent image [C, s, s], where both state one."""
+    encoded = getattr(p_ZlX.mapper, "latent_shape", None)
+    priced = getattr(rate, "latent_shape", None)
+    if encoded is not None and priced is not None and encoded != priced:
+        raise ValueError(
+            f"{type(p_ZlX.mapper).__name__} makes latent images of shape {encoded}, but "
+            f"{type(rate).__name__} takes {priced}: set z_dim={math.prod(encoded)} and "
+            f"latent_side={encoded[-1]} for the rate"
+        )

@@ -8,6 +8,7 @@ the target is, and so what the data must provide as `Batch.aux`:
     "representative"  the unaugmented x                     aux                     VIC
     "positive"        another augmentation of the same x    z_hat of aux            BINCE
     "none"            nothing                               z, before quantisation  lossy Z
+    "target"          y, the target of the task             aux                     supervised
 """
 
 import math
@@ -20,6 +21,7 @@ from compressai.ops import LowerBound
 from torch import Tensor, nn
 
 from lossyless.architectures import Architecture
+from lossyless.predictors import PredictionHead
 
 DistortionOutput = tuple[Tensor, dict[str, Tensor]]
 
@@ -199,3 +201,30 @@ class LossyZ(Distortion):
 
     def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
         return torch.linalg.vector_norm(z_hat - target.float(), ord=self.p_norm, dim=-1), {}
+
+
+class TargetDistortion(Distortion):
+    """-log q(y | z_hat): keeps what one given task needs, and not what others would.
+
+    The supervised baseline: the only distortion that sees labels.
+
+    Parameters
+    ----------
+    arch : callable (in_shape, out_shape) -> Module
+        Architecture of q.
+    z_dim : dimensions of the representation.
+    task : "classification" (cross-entropy, nats) or "regression" (squared error, averaged over
+        the outputs: not nats of a density).
+    n_outputs : number of classes, or dimensions of the target.
+    """
+
+    needs = "target"
+
+    def __init__(self, arch: Architecture, z_dim: int, task: str, n_outputs: int):
+        super().__init__()
+        self.head = PredictionHead(arch, (z_dim,), task, n_outputs)
+
+    def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
+        distortions, metrics = self.head.losses(z_hat, target)
+        del metrics["loss"]  # the distortion itself, but in nats
+        return distortions, {f"target_{name}": value for name, value in metrics.items()}

@@ -1,5 +1,6 @@
 """p(Z|X): the stochastic or deterministic encoders, and the marginal they are compared with."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
-from lossyless.architectures import Architecture
+from lossyless.architectures import Architecture, Standardize
 from lossyless.architectures.mlp import Shape
 
 
@@ -75,10 +76,18 @@ class CondDist(nn.Module):
     in_shape : shape of one example X.
     z_dim : dimensions of Z.
     family : "deterministic" or "diaggaussian".
+    mean, std : of the channels of images, which are standardised before the network; None for
+        neither.
     """
 
     def __init__(
-        self, arch: Architecture, in_shape: Shape, z_dim: int, family: str = "deterministic"
+        self,
+        arch: Architecture,
+        in_shape: Shape,
+        z_dim: int,
+        family: str = "deterministic",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ):
         super().__init__()
         if family not in FAMILIES:
@@ -86,7 +95,8 @@ class CondDist(nn.Module):
                 f"unknown family of distributions {family!r}: choose one of {sorted(FAMILIES)}"
             )
         self.family = FAMILIES[family]
+        self.standardize = Standardize(in_shape, mean, std)
         self.mapper = arch(in_shape, (z_dim * self.family.n_parameters,))
 
     def forward(self, x: Tensor) -> Conditional:  # [B, *in_shape]
-        return self.family(self.mapper(x))
+        return self.family(self.mapper(self.standardize(x)))

@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossyless.architectures import Architecture
+from lossyless.architectures import Architecture, Standardize
 from lossyless.batch import Batch
 from lossyless.optim import PartOptimizer, configure_parts
 from lossyless.tracking import LossTracker
@@ -24,17 +24,28 @@ class PredictionHead(nn.Module):
     task : "classification" (cross-entropy in nats, accuracy) or "regression" (squared error,
         averaged over the outputs).
     n_outputs : number of classes, or dimensions of the target.
+    mean, std : of the channels of images, which are standardised before the network; None for
+        neither.
     """
 
-    def __init__(self, arch: Architecture, in_shape: Sequence[int], task: str, n_outputs: int):
+    def __init__(
+        self,
+        arch: Architecture,
+        in_shape: Sequence[int],
+        task: str,
+        n_outputs: int,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ):
         super().__init__()
         if task not in TASKS:
             raise ValueError(f"unknown task {task!r}: expected one of {TASKS}")
         self.task = task
+        self.standardize = Standardize(in_shape, mean, std)
         self.network = arch(tuple(in_shape), (n_outputs,))
 
     def forward(self, x: Tensor) -> Tensor:  # [B, *in_shape] -> [B, n_outputs]
-        return self.network(x)
+        return self.network(self.standardize(x))
 
     def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses [B] of predicting y from x, and the metrics averaged over the batch."""

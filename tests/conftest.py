@@ -17,13 +17,14 @@ from lossyless.distortions import ContrastiveDistortion, DirectDistortion, Lossy
 from lossyless.distributions import CondDist, Deterministic
 from lossyless.optim import PartOptimizer
 from lossyless.predictors import OnlineEvaluator
-from lossyless.rates import HFactorized, HHyper, Rate
+from lossyless.rates import HFactorized, HHyper, HSpatial, Rate
 
 Z_DIM = 4
 ENTROPY_CODED: dict[str, Callable[..., Rate]] = {
     "factorized": HFactorized,
     "hyper": HHyper,
     "hyper_zero_mean": partial(HHyper, is_pred_mean=False),
+    "spatial": partial(HSpatial, latent_side=2),
 }
 SMALL_MLP = partial(MLP, hid_dim=16, n_hidden_layers=1)
 

@@ -1,13 +1,24 @@
 """Every architecture maps in_shape to out_shape; what an option promises holds."""
 
-import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms.v2.functional import normalize
 
-from lossyless.architectures import CNN, MLP, CNNDecoder, Identity, Linear
+from lossyless.architectures import (
+    CNN,
+    MLP,
+    Balle,
+    BalleDecoder,
+    CNNDecoder,
+    Identity,
+    Linear,
+    ResNet,
+    Standardize,
+)
 
 SHAPES = {
     "identity": ((3,), (3,)),
@@ -15,6 +26,9 @@ SHAPES = {
     "mlp": ((1, 4, 4), (2, 3)),
     "cnn": ((3, 16, 16), (5,)),
     "cnn_decoder": ((5,), (3, 16, 16)),
+    "resnet": ((3, 16, 16), (2, 3)),
+    "balle": ((3, 24, 24), (8,)),
+    "balle_decoder": ((8,), (3, 24, 24)),
 }
 
 
@@ -24,6 +38,9 @@ ARCHITECTURES = {
     "mlp": MLP,
     "cnn": CNN,
     "cnn_decoder": CNNDecoder,
+    "resnet": ResNet,
+    "balle": partial(Balle, hid_dim=8),
+    "balle_decoder": partial(BalleDecoder, hid_dim=8),
 }
 
 
@@ -79,20 +96,80 @@ def test_an_unknown_activation_is_named():
         MLP((3,), (2,), activation="Rellu")
 
 
-@pytest.mark.parametrize("side", [8, 32])
-def test_a_cnn_halves_its_images_to_4_x_4_and_the_decoder_mirrors_it(side):
+@pytest.mark.parametrize(
+    "side, n_halvings, core_side",
+    [(8, 1, 4), (32, 3, 4), (64, 4, 4), (10, 1, 5), (28, 2, 7), (96, 4, 6), (224, 5, 7)],
+)
+def test_a_cnn_halves_its_images_to_a_core_and_the_decoder_mirrors_it(side, n_halvings, core_side):
     encoder, decoder = CNN((1, side, side), (6,), 4), CNNDecoder((6,), (1, side, side), 4)
-    n_halvings = math.log2(side / 4)
     down = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
     up = [m for m in decoder.modules() if isinstance(m, nn.ConvTranspose2d)]
     assert len(down) == len(up) == n_halvings
     assert [m.in_channels for m in down] == [m.out_channels for m in reversed(up)]
     assert [m.out_channels for m in down] == [m.in_channels for m in reversed(up)]
     assert all(b.out_channels <= 2 * a.out_channels for a, b in pairwise(down))
+    core_shape = (1, down[-1].out_channels, core_side, core_side)
+    assert encoder.convolutions(torch.zeros(1, 1, side, side)).shape == core_shape
+    assert decoder(torch.zeros(1, 6)).shape == (1, 1, side, side)
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 32), (3, 4, 4), (3, 24, 24), (16,)])
+def test_the_layers_of_a_cnn_have_the_names_that_checkpoints_hold():
+    encoder, decoder = CNN((1, 16, 16), (6,), 4), CNNDecoder((6,), (1, 16, 16), 4)
+    weights = {name: tuple(p.shape) for name, p in encoder.named_parameters() if p.dim() > 1}
+    assert weights == {
+        "convolutions.0.weight": (4, 1, 4, 4),
+        "convolutions.3.weight": (8, 4, 4, 4),
+        "out.weight": (6, 8 * 4 * 4),
+    }
+    weights = {name: tuple(p.shape) for name, p in decoder.named_parameters() if p.dim() > 1}
+    assert weights == {
+        "linear.weight": (8 * 4 * 4, 6),
+        "convolutions.2.weight": (8, 4, 4, 4),
+        "convolutions.5.weight": (4, 1, 4, 4),
+    }
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 16, 32), (3, 4, 4), (3, 7, 7), (3, 18, 18), (3, 100, 100), (16,)]
+)
 def test_a_cnn_says_which_images_it_takes(shape):
     for make in (lambda: CNN(shape, (2,)), lambda: CNNDecoder((2,), shape)):
         with pytest.raises(ValueError, match="CNN (needs square images|works on images)"):
             make()
+
+
+def test_images_are_standardised_as_torchvision_does():
+    mean, std = [0.5, 0.4, 0.1], [0.2, 0.3, 1.5]
+    standardize, x = Standardize((3, 4, 5), mean, std), torch.rand(6, 3, 4, 5)
+    torch.testing.assert_close(standardize(x), normalize(x, mean, std))
+    moments = Standardize((3, 4, 5), x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).tolist())(x)
+    torch.testing.assert_close(moments.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(moments.std((0, 2, 3)), torch.ones(3))
+
+
+def test_mean_and_std_move_with_the_module_but_are_no_part_of_its_state():
+    standardize = Standardize((2, 4, 4), [0.5, 0.5], [0.2, 0.3])
+    assert standardize.state_dict() == {}
+    assert standardize.double()(torch.rand(1, 2, 4, 4).double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 4, 4)])
+def test_without_mean_and_std_examples_stay_as_they_are(shape):
+    x = torch.rand(2, *shape)
+    assert Standardize(shape)(x) is x
+
+
+@pytest.mark.parametrize(
+    "in_shape, mean, std, message",
+    [
+        ((1, 4, 4), [0.5], None, "mean=.0.5. and std=None: give both"),
+        ((1, 4, 4), None, [0.5], "mean=None and std=.0.5.: give both"),
+        ((3, 4, 4), [0.5], [0.2], r"one value for each channel.*\(3, 4, 4\)"),
+        ((3, 4, 4), [0.5] * 3, [0.2] * 2, "one value for each channel"),
+        ((3,), [0.5] * 3, [0.2] * 3, r"images \[C, H, W\].*\(3,\)"),
+        ((2, 4, 4), [0.5] * 2, [0.2, 0.0], "above 0"),
+    ],
+)
+def test_mean_and_std_that_do_not_fit_are_named(in_shape, mean, std, message):
+    with pytest.raises(ValueError, match=message):
+        Standardize(in_shape, mean, std)

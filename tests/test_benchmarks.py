@@ -117,7 +117,7 @@ def test_the_references_learn_what_the_trainer_learns(small_config, loop_type):
         torch.testing.assert_close(theirs, ours[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("name", ["data", "coding"])
+@pytest.mark.parametrize("name", ["data", "augmentation", "coding"])
 def test_subjects_give_figures(name):
     for row in benchmarks.SUBJECTS[name](True):
         assert math.isfinite(row.ratio) and row.ratio > 0

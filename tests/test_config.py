@@ -244,8 +244,11 @@ def test_every_file_says_what_it_is(file):
 
 @pytest.mark.parametrize("name", options("architecture"))
 def test_architectures_can_be_built(name):
-    shape = {"cnn": ((1, 8, 8), (4,)), "cnn_decoder": ((4,), (1, 8, 8))}
-    in_shape, out_shape = shape.get(name, ((4,), (4,)))
+    image, vector = (1, 16, 16), (4,)
+    to_vectors = ("cnn", "balle", "resnet18", "resnet50")
+    to_images = ("cnn_decoder", "balle_decoder")
+    in_shape = image if name in to_vectors else vector
+    out_shape = image if name in to_images else vector
     arch = instantiate(compose_config([f"architecture@encoder={name}"]).encoder.kwargs)
     assert arch(in_shape, out_shape)(torch.rand(2, *in_shape)).shape == (2, *out_shape)
 
@@ -280,6 +283,8 @@ def digits_with(choice: str) -> DictConfig:
 def test_every_distortion_goes_with_every_rate(distortion, rate):
     cfg = digits_with(f"distortion={distortion}").copy()
     cfg.rate = digits_with(f"rate={rate}").rate
+    if rate == "H_spatial":
+        cfg.rate.kwargs.latent_side = 2  # which z_dim=4 fills
     OmegaConf.resolve(cfg)
     compressor = training.build_compressor(cfg)
     assert cfg.rate.name == rate and compressor.rate.family == cfg.rate.family

@@ -99,10 +99,12 @@ def test_bad_arguments_are_refused():
 
 
 class FaultyImages(InMemoryImages):
-    shape = (1, 4, 4)
+    kind = "bw_image"
+    n_channels = 1
+    n_outputs = 10
 
     def __init__(self, images, labels):
-        super().__init__()
+        super().__init__(side=4, base_resize="none")
         self.tensors_ = images, labels
 
     def load_splits(self):

@@ -35,6 +35,22 @@ def test_a_gaussian_encoder_has_twice_the_outputs_and_positive_deviations():
     )
 
 
+def test_the_encoder_standardises_its_images():
+    mean, std = [0.5, 0.1], [0.2, 2.0]
+    p_ZlX = CondDist(Linear, (2, 3, 3), 4, mean=mean, std=std)
+    plain = CondDist(Linear, (2, 3, 3), 4)
+    plain.load_state_dict(p_ZlX.state_dict())  # the same keys: mean and std are facts of the data
+    x = torch.rand(5, 2, 3, 3)
+    standardized = torch.stack([(x[:, c] - mean[c]) / std[c] for c in range(2)], dim=1)
+    torch.testing.assert_close(p_ZlX(x).mean, plain(standardized).mean)
+    assert all(name.startswith("mapper.") for name in p_ZlX.state_dict())
+
+
+def test_mean_and_std_must_fit_the_images():
+    with pytest.raises(ValueError, match="one value for each channel"):
+        CondDist(Linear, (3, 8, 8), 4, mean=[0.5], std=[0.5])
+
+
 def test_samples_have_the_moments_of_the_distribution():
     torch.manual_seed(0)
     p_ZlX = DiagGaussian(torch.tensor([[1.0, -2.0, 0.5, -1.0]]).expand(20_000, 4))

@@ -1,140 +1,171 @@
-"""Batched augmentation does what torchvision does one image at a time."""
+"""What is asked for by name acts as documented: how often, in which order, on labels too."""
 
 import math
+from itertools import combinations
 
 import pytest
 import torch
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as tvf
+from torch.nn import functional as F
 
 from utils.data.equivalences import REGISTRY, Augmentation, warp
 
-AFFINE = ["rotation", "x_translation", "y_translation", "shear", "scale"]
-LIMITS = {
-    "rotation": (-45, 45),
-    "rotation--": (-15, 15),
-    "x_translation": (-0.25, 0.25),
-    "x_translation--": (-0.15, 0.15),
-    "y_translation": (-0.25, 0.25),
-    "y_translation--": (-0.15, 0.15),
-    "shear": (-25, 25),
-    "shear--": (-15, 15),
-    "scale": (0.6, 1.4),
-    "scale--": (0.8, 1.2),
-}
+RANDOM_AFFINE = ["rotation", "x_translation", "y_translation", "shear", "scale"]
+ALL_BUT_JOINT = [name for name in REGISTRY if not name.startswith("equiv")]
+JOINT = {f"equiv_resize_crop_{p}": p for p in (0, 0.05, 0.2, 0.5)}
+OWN_PROBABILITY = {"hflip": 0.5, "vflip": 0.5, "color": 0.8, "gray": 0.2, "erasing": 0.5}
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def make_images(n=5, n_channels=2, height=16, width=16):
+def make_images(n=5, n_channels=3, height=16, width=16):
     return torch.rand(n, n_channels, height, width, generator=seeded(1))
 
 
-def matrix_of(height, width, **parameters):
-    matrix = torch.eye(3)[None]
-    for name, member in REGISTRY.items():
-        if name in parameters:
-            matrix = matrix @ member.matrix(torch.tensor([parameters[name]]), height, width)
-    return matrix
+def is_changed(images, result):
+    """Whether [B] an image is another one, rounding errors apart."""
+    return ((result - images).abs() > 1e-4).flatten(1).any(dim=1)
 
 
-@pytest.mark.parametrize(("height", "width"), [(16, 16), (12, 20)])
-@pytest.mark.parametrize(
-    ("angle", "x", "y", "shear", "scale"),
-    [
-        (30.0, 0, 0, 0.0, 1.0),
-        (0.0, 2, 0, 0.0, 1.0),
-        (0.0, 0, -3, 0.0, 1.0),
-        (0.0, 0, 0, 20.0, 1.0),
-        (0.0, 0, 0, 0.0, 0.7),
-        (-40.0, 3, -1, 15.0, 1.3),
-    ],
-)
-def test_known_parameters_agree_with_torchvision(height, width, angle, x, y, shear, scale):
-    images = make_images(1, height=height, width=width)
-    expected = tvf.affine(
-        images[0],
-        angle=angle,
-        translate=[x, y],
-        scale=scale,
-        shear=[shear, 0.0],
-        interpolation=InterpolationMode.BILINEAR,
-    )
-    matrix = matrix_of(
-        height,
-        width,
-        rotation=angle,
-        x_translation=x / width,
-        y_translation=y / height,
-        shear=shear,
-        scale=scale,
-    )
-    assert torch.allclose(warp(images, matrix)[0], expected, atol=1e-4)
+def assert_frequency(is_event, probability):
+    n = len(is_event)
+    margin = 5 * math.sqrt(probability * (1 - probability) / n) + 1e-9
+    assert abs(is_event.float().mean().item() - probability) <= margin
 
 
-def test_the_identity_changes_nothing():
-    images = make_images()
-    parameters = {name: member.identity for name, member in REGISTRY.items()}
-    assert torch.equal(matrix_of(16, 16, **parameters), torch.eye(3)[None])
-    assert torch.allclose(warp(images, torch.eye(3).expand(5, 3, 3)), images, atol=1e-5)
+@pytest.mark.parametrize("p_augment", [0.3, 1.0])
+@pytest.mark.parametrize("name", [name for name in REGISTRY if name not in ("resize", "label")])
+def test_each_member_is_applied_with_its_probability(name, p_augment):
+    images = make_images(4_000, height=8, width=8)
+    result = Augmentation([name], p_augment)(images, seeded())
+    probability = OWN_PROBABILITY.get(name, 1.0) * p_augment
+    if name == "D4_group":
+        probability *= 7 / 8  # the identity is one of them
+    assert_frequency(is_changed(images, result), probability)
 
 
-def test_without_members_or_probability_the_input_comes_back_exactly():
-    images = make_images()
-    assert torch.equal(Augmentation(AFFINE, p_augment=0.0)(images, seeded()), images)
-    assert torch.equal(Augmentation([])(images, seeded()), images)
+@pytest.mark.parametrize("names", [*combinations(["x_translation", "y_translation", "hflip"], 2)])
+def test_members_are_applied_independently(names):
+    p_augment = 0.6
+    augmentation = Augmentation(names, p_augment)
+    matrices = augmentation.draw_matrices(torch.empty(20_000, 1, 8, 8), seeded())
+    is_applied = [(matrix != torch.eye(3)).any(dim=2).any(dim=1) for matrix in matrices]
+    both = math.prod(p_augment * OWN_PROBABILITY.get(name, 1.0) for name in names)
+    assert_frequency(is_applied[0] & is_applied[1], both)
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_parameters_fill_their_documented_range(name):
-    low, high = LIMITS[name]
-    parameters = REGISTRY[name].draw(10_000, seeded())
-    assert low <= parameters.min() < low + 0.01 * (high - low)
-    assert high - 0.01 * (high - low) < parameters.max() <= high
+@pytest.mark.parametrize("names", [ALL_BUT_JOINT, list(JOINT)])
+def test_without_probability_nothing_changes(names):
+    images, targets = make_images(), torch.arange(5)
+    augmentation = Augmentation(names, p_augment=0.0)
+    assert torch.equal(augmentation(images, seeded()), images)
+    for result, given in zip(
+        augmentation.jointly(images, targets, 5, seeded()), (images, targets), strict=True
+    ):
+        assert torch.equal(result, given)
 
 
-@pytest.mark.parametrize("p_augment", [0.2, 1.0])
-def test_each_member_is_applied_with_its_probability_independently(p_augment):
-    n = 20_000
-    augmentation = Augmentation(["x_translation", "y_translation"], p_augment)
-    is_moved = augmentation.draw_matrices(n, 16, 16, seeded())[:, :2, 2] != 0
-    margin = 5 * math.sqrt(p_augment * (1 - p_augment) / n) + 1e-9
-    assert (is_moved.float().mean(dim=0) - p_augment).abs().max() <= margin
-    assert abs(is_moved.all(dim=1).float().mean() - p_augment**2) <= margin
+@pytest.mark.parametrize("names", [[], ["resize"], ["label"], ["label", "resize"]])
+def test_names_that_are_no_transformations_leave_images_as_they_are(names):
+    images, augmentation = make_images(), Augmentation(names)
+    assert augmentation(images, seeded()) is images
+    assert augmentation.uses_labels == ("label" in names)
+    assert not augmentation.is_joint
 
 
-def test_the_generator_determines_the_result():
-    images, augmentation = make_images(), Augmentation(AFFINE)
+def test_the_generator_determines_the_result_and_no_other_state_takes_part():
+    images, augmentation = make_images(), Augmentation(list(REGISTRY))
+    before = torch.get_rng_state()
     result = augmentation(images, seeded(3))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(1)
     assert torch.equal(result, augmentation(images, seeded(3)))
     assert not torch.equal(result, augmentation(images, seeded(4)))
 
 
 def test_the_order_of_the_names_does_not_matter():
-    images = make_images()
-    result = Augmentation(AFFINE)(images, seeded())
-    assert torch.equal(result, Augmentation(AFFINE[::-1])(images, seeded()))
+    images, names = make_images(), list(REGISTRY)
+    result = Augmentation(names)(images, seeded())
+    assert torch.equal(result, Augmentation(names[::-1])(images, seeded()))
 
 
-def test_a_batch_is_augmented_as_its_images_one_by_one():
-    images = make_images()
-    matrices = Augmentation(AFFINE, p_augment=0.7).draw_matrices(5, 16, 16, seeded())
-    one_by_one = [warp(images[i : i + 1], matrices[i : i + 1]) for i in range(5)]
-    assert torch.allclose(warp(images, matrices), torch.cat(one_by_one), atol=1e-5)
-
-
-def test_images_keep_shape_and_range_and_get_different_transformations():
-    images = make_images(1).expand(50, -1, -1, -1)
-    result = Augmentation(AFFINE)(images, seeded())
+@pytest.mark.parametrize("names", [RANDOM_AFFINE, ["color"], ["resize_crop"], ALL_BUT_JOINT])
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_equal_images_become_different_ones_of_the_same_shape_and_range(names, n_channels):
+    images = make_images(1, n_channels).expand(50, -1, -1, -1)
+    given = images.clone()
+    result = Augmentation(names)(images, seeded())
     assert result.shape == images.shape
     assert result.min() >= 0 and result.max() <= 1
+    assert torch.equal(images, given)
+    if names == ["color"]:
+        result = result[is_changed(images, result)]
     assert (result[1:] != result[:1]).flatten(1).any(dim=1).all()
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_extreme_images_stay_in_range(value):
+    images = torch.full((200, 3, 16, 16), value)
+    result = Augmentation(ALL_BUT_JOINT)(images, seeded())
+    assert result.min() >= 0 and result.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("names", "n_expected"), [(list(REGISTRY), 1), (["hflip"], 1), (["color", "erasing"], 0)]
+)
+def test_images_are_interpolated_at_most_once(monkeypatch, names, n_expected):
+    calls, grid_sample = [], F.grid_sample
+    monkeypatch.setattr(F, "grid_sample", lambda *a, **k: calls.append(1) or grid_sample(*a, **k))
+    Augmentation(names)(make_images(), seeded())
+    assert len(calls) == n_expected
+
+
+def test_a_batch_is_warped_as_its_images_one_by_one():
+    images = make_images()
+    moves, crops = (
+        Augmentation([name], p_augment=0.7).draw_matrices(images, seeded(seed))[0]
+        for seed, name in enumerate(["rotation", "resize_crop"])
+    )
+    single = [warp(i[None], m[None], c[None]) for i, m, c in zip(images, moves, crops, strict=True)]
+    assert torch.allclose(warp(images, moves, crops), torch.cat(single), atol=1e-5)
+
+
+@pytest.mark.parametrize("names", [ALL_BUT_JOINT, ["equiv_resize_crop_0.5", "color", "rotation"]])
+def test_images_are_augmented_jointly_as_alone(names):
+    images, targets, augmentation = make_images(), torch.arange(5), Augmentation(names)
+    result, new_targets = augmentation.jointly(images, targets, 5, seeded())
+    assert torch.equal(result, augmentation(images, seeded()))
+    assert augmentation.is_joint == (names is not ALL_BUT_JOINT)
+    if not augmentation.is_joint:
+        assert torch.equal(new_targets, targets)
+
+
+@pytest.mark.parametrize(("name", "noise"), JOINT.items())
+def test_labels_are_noisy_where_a_crop_shows_too_little(name, noise):
+    n, n_classes = 30_000, 4
+    images, targets = torch.zeros(n, 1, 4, 4), torch.randint(4, (n,), generator=seeded())
+    augmentation = Augmentation([name], p_augment=0.9)
+    (matrices,) = augmentation.draw_matrices(images, seeded(2))
+    shows_little = 1 / torch.linalg.det(matrices) < 0.5
+    assert 0.2 < shows_little.float().mean() < 0.4
+
+    _, new_targets = augmentation.jointly(images, targets, n_classes, seeded(2))
+    is_new = new_targets != targets
+    assert new_targets.dtype == torch.int64
+    assert not is_new[~shows_little].any()
+    assert_frequency(is_new[shows_little], noise * (1 - 1 / n_classes))
+    for k in range(n_classes if noise else 0):
+        assert_frequency(new_targets[is_new & (targets != k)] == k, 1 / (n_classes - 1))
+
+
 def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="rotate.*rotation--"):
+    with pytest.raises(ValueError, match="rotate.*rotation--.*erasing.*label"):
         Augmentation(["rotation", "rotate"])
     with pytest.raises(ValueError, match="p_augment"):
         Augmentation(["rotation"], p_augment=1.5)
+    with pytest.raises(ValueError, match="D4_group needs square images, got 8 x 16"):
+        Augmentation(["D4_group"])(make_images(height=8), seeded())
+    for name in ("color", "gray"):
+        with pytest.raises(ValueError, match="1 .* or 3 .* channels, got 2"):
+            Augmentation([name])(make_images(n_channels=2), seeded())

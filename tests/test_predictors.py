@@ -49,6 +49,16 @@ def test_an_unknown_task_is_named():
         PredictionHead(Linear, (4,), "ranking", 4)
 
 
+def test_a_head_standardises_its_images():
+    statistics = {"mean": [0.5], "std": [0.2]}
+    head = PredictionHead(Linear, (1, 3, 3), "classification", 4, **statistics)
+    x = torch.rand(5, 1, 3, 3)
+    torch.testing.assert_close(head(x), head.network((x - 0.5) / 0.2))
+    assert all(name.startswith("network.") for name in head.state_dict())
+    with pytest.raises(ValueError, match="one value for each channel"):
+        PredictionHead(Linear, (9,), "classification", 4, **statistics)
+
+
 def test_an_online_evaluator_learns_but_gives_no_gradient_to_what_it_reads():
     probe = OnlineEvaluator(Linear, (4,), "classification", 3)
     z = torch.randn(6, 4, requires_grad=True)

@@ -11,9 +11,23 @@ from collections.abc import Callable
 
 from torch import nn
 
+from lossyless.architectures.balle import Balle, BalleDecoder
 from lossyless.architectures.cnn import CNN, CNNDecoder
 from lossyless.architectures.mlp import MLP, Identity, Linear
+from lossyless.architectures.resnet import ResNet
+from lossyless.architectures.standardize import Standardize
 
 Architecture = Callable[..., nn.Module]
 
-__all__ = ["Architecture", "CNN", "CNNDecoder", "Identity", "Linear", "MLP"]
+__all__ = [
+    "Architecture",
+    "Balle",
+    "BalleDecoder",
+    "CNN",
+    "CNNDecoder",
+    "Identity",
+    "Linear",
+    "MLP",
+    "ResNet",
+    "Standardize",
+]

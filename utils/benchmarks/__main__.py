@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from utils.benchmarks import bits, coding, data, training
+from utils.benchmarks import augmentation, bits, coding, data, training
 from utils.benchmarks.comparison import Comparison, table_of
 
 SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
     "data": data.compare,
+    "augmentation": augmentation.compare,
     "training": training.compare,
     "coding": coding.compare,
     "bits": bits.compare,

@@ -22,7 +22,12 @@ AUXILIARIES = (
     "input",  # X itself (VC)
     "representative",  # the fixed member of X's equivalence class, e.g. the unaugmented image (VIC)
     "positive",  # another, independently drawn member of X's class (BINCE)
+    "target",  # the target Y of the downstream task (supervised)
 )
+
+
+class DataError(RuntimeError):
+    """A data set is missing, incomplete or damaged; the message says which file and what to do."""
 
 
 class BatchLoader:

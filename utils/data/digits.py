@@ -7,7 +7,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.data.in_memory import InMemoryImages, hold_out
+from utils.data.images import hold_out
+from utils.data.in_memory import InMemoryImages
 
 N_TEST = 400
 MAX_INTENSITY = 16  # scikit-learn's images count set pixels in blocks of 4 x 4
@@ -37,6 +38,7 @@ class DigitsDataModule(InMemoryImages):
     """
 
     kind = "bw_image"
+    n_channels = 1
     n_outputs = 10
     class_names = tuple("0123456789")
 
@@ -55,10 +57,15 @@ class DigitsDataModule(InMemoryImages):
         val_fraction: float = 200 / 1397,
         **kwargs: object,
     ) -> None:
-        super().__init__(equivalence=equivalence, val_fraction=val_fraction, **kwargs)
+        super().__init__(
+            side=size,
+            base_resize="none",
+            equivalence=equivalence,
+            val_fraction=val_fraction,
+            **kwargs,
+        )
         if size - 2 * margin < 1:
             raise ValueError(f"a margin of {margin} leaves nothing of images of side {size}")
-        self.shape = (1, size, size)
         self.margin = margin
 
     def load_splits(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -69,5 +76,5 @@ class DigitsDataModule(InMemoryImages):
         images = F.pad(images, [self.margin] * 4)
         images = (images * 255).round().to(torch.uint8)
         labels = torch.from_numpy(digits.target).long()
-        train, test = hold_out(images, labels, N_TEST / len(labels))
-        return {"train": train, "test": test}
+        train, test = hold_out(labels, N_TEST / len(labels))
+        return {"train": (images[train], labels[train]), "test": (images[test], labels[test])}

@@ -5,34 +5,24 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from lossyless.batch import Batch
-from utils.data.base import DataModule, check_choice, spawn_generator
-from utils.data.equivalences import Augmentation
+from utils.data.base import check_choice
+from utils.data.images import ImageDataModule, hold_out
+from utils.data.indexed import IndexedDataModule
 
-SPLIT_SEED = 0  # the same validation examples for all runs, whatever their seed
+# Images are resized once, when they are loaded, if that makes them at most so many times larger;
+# otherwise batch by batch.
+MAX_GROWTH = 4
+RESIZE_CHUNK = 4096  # images that are resized at a time
 
 
-class InMemoryDataModule(DataModule):
+class InMemoryDataModule(IndexedDataModule):
     """Data set of tensors; subclasses say what the tensors are and how a batch is made of them."""
 
     @abstractmethod
     def load_splits(self) -> dict[str, tuple[Tensor, Tensor]]:
         """For each split the inputs [N, ...] and the targets [N] or [N, n_outputs]."""
-
-    @abstractmethod
-    def make_batch(
-        self,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        split: str,
-        generator: torch.Generator,
-        positive_generator: torch.Generator,
-    ) -> Batch:
-        """Make a batch of some examples; positives draw from their own generator."""
 
     @cached_property
     def splits(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -57,118 +47,55 @@ class InMemoryDataModule(DataModule):
             self._on_device[split, device] = inputs.to(device), targets.to(device)
         return self._on_device[split, device]
 
-    def make_batches(
-        self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator
-    ) -> Iterator[Batch]:
-        device = generator.device
+    def read(
+        self, split: str, batches: Sequence[Tensor], device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         inputs, targets = self.tensors(split, device)
-        positive_generator = spawn_generator(generator, "positive")
-        if is_shuffled:
-            order = torch.randperm(len(inputs), generator=generator, device=device)
-        else:
-            order = torch.arange(len(inputs), device=device)
-        for indices in order.split(batch_size):
-            yield self.make_batch(
-                inputs[indices],
-                targets[indices],
-                split=split,
-                generator=generator,
-                positive_generator=positive_generator,
-            )
+        for indices in batches:
+            yield inputs[indices], targets[indices]
 
 
-class InMemoryImages(InMemoryDataModule):
-    """Images with classes, augmented in batches on the device.
+class InMemoryImages(ImageDataModule, InMemoryDataModule):
+    """Images in memory; see `ImageDataModule` for its parameters.
 
-    Batches hold float32 images [B, C, H, W] in [0, 1]: x is augmented; the auxiliary variable is x
-    itself, the unaugmented image (representative) or a second augmentation (positive). Subclasses
-    implement `load_splits`: uint8 images [N, C, H, W] and int64 labels [N] for "train", "test" and,
-    if the data set has a validation split of its own, "val".
-
-    Parameters
-    ----------
-    equivalence : sequence of str
-        Names of augmentations, see `utils.data.equivalences.REGISTRY`.
-    p_augment : float
-        Probability of each augmentation, per example.
-    is_augment_val : bool
-        Whether to augment the evaluation splits too (with a fixed seed).
-    val_fraction : float
-        Part of the training examples to hold out, stratified and the same for all seeds, if the
-        data set has no validation split of its own.
-    kwargs
-        See `DataModule`.
+    Subclasses implement `load_splits`: uint8 images [N, C, H, W] and targets (int64 classes [N], or
+    float32 [N, n_outputs] for regression) for "train", "test" and, if the data set has a validation
+    split of its own, "val".
     """
-
-    task = "classification"
-
-    def __init__(
-        self,
-        *,
-        equivalence: Sequence[str] = (),
-        p_augment: float = 1.0,
-        is_augment_val: bool = True,
-        val_fraction: float = 0.05,
-        **kwargs: object,
-    ) -> None:
-        super().__init__(**kwargs)
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction must lie in (0, 1), got {val_fraction}.")
-        self.augmentation = Augmentation(equivalence, p_augment=p_augment)
-        self.is_augment_val = is_augment_val
-        self.val_fraction = val_fraction
 
     @cached_property
     def splits(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Images and labels of the three splits, on the CPU."""
+        """Images and targets of the three splits, on the CPU."""
         splits = self.load_splits()
-        for split, (images, labels) in splits.items():
-            self._check(split, images, labels)
+        self.check_sizes({split: len(images) for split, (images, _) in splits.items()})
         if "val" not in splits:
-            splits["train"], splits["val"] = hold_out(*splits["train"], self.val_fraction)
+            images, targets = splits["train"]
+            kept, held_out = hold_out(targets, self.val_fraction)
+            splits["train"] = images[kept], targets[kept]
+            splits["val"] = images[held_out], targets[held_out]
+        splits = {s: (self._resized(s, images), y) for s, (images, y) in splits.items()}
+        for split, (images, targets) in splits.items():
+            self._check(split, images, targets)
         return splits
 
-    def make_batch(
-        self,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        split: str,
-        generator: torch.Generator,
-        positive_generator: torch.Generator,
-    ) -> Batch:
-        images = inputs.float() / 255
-        is_augmented = split == "train" or self.is_augment_val
-        x = self.augmentation(images, generator) if is_augmented else images
-        if self.auxiliary == "none":
-            return Batch(x, targets)
-        if self.auxiliary == "input":
-            return Batch(x, targets, x)
-        if self.auxiliary == "representative" or not is_augmented:
-            return Batch(x, targets, images)
-        return Batch(x, targets, self.augmentation(images, positive_generator))
+    def labels(self, split: str) -> Tensor:
+        return self.splits[split][1]
 
-    def _check(self, split: str, images: Tensor, labels: Tensor) -> None:
-        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != self.shape:
+    def _resized(self, split: str, images: Tensor) -> Tensor:
+        _, side, _ = self.shape
+        height, width = images.shape[-2:]
+        if (height, width) == (side, side) or side**2 > MAX_GROWTH * height * width:
+            return images
+        resize = self.resize(split)
+        return torch.cat([resize(chunk) for chunk in images.split(RESIZE_CHUNK)])
+
+    def _check(self, split: str, images: Tensor, targets: Tensor) -> None:
+        n_channels = self.shape[0]
+        is_image = images.ndim == 4 and images.shape[1] == n_channels
+        may_grow = is_image and self.base_resize != "none"
+        if images.dtype != torch.uint8 or not (may_grow or tuple(images.shape[1:]) == self.shape):
             raise ValueError(
                 f"Images of split {split!r} must be uint8 [N, {', '.join(map(str, self.shape))}], "
                 f"got {images.dtype} {list(images.shape)}."
             )
-        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-            raise ValueError(
-                f"Labels of split {split!r} must be int64 [{len(images)}], "
-                f"got {labels.dtype} {list(labels.shape)}."
-            )
-
-
-def hold_out(
-    images: Tensor, labels: Tensor, fraction: float
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Split into (kept, held out) with the same class frequencies, the same way every time."""
-    kept, held_out = train_test_split(
-        torch.arange(len(labels)).numpy(),
-        test_size=round(fraction * len(labels)),
-        stratify=labels.numpy(),
-        random_state=SPLIT_SEED,
-    )
-    return (images[kept], labels[kept]), (images[held_out], labels[held_out])
+        self.check_targets(split, targets, len(images))

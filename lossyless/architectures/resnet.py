@@ -1,0 +1,63 @@
+"""Residual networks (He et al. 2015, arXiv:1512.03385), from torchvision."""
+
+import math
+
+import torchvision
+from torch import Tensor, nn
+
+from lossyless.architectures.mlp import Shape
+
+STEMS = ("auto", "imagenet", "small")
+# "auto" is small for images with a side below this, as in the paper: STL10's 96 pixels too.
+MIN_IMAGENET_SIDE = 100
+
+
+class ResNet(nn.Module):
+    """Image to vector: torchvision's residual network, with weights drawn anew.
+
+    Parameters
+    ----------
+    in_shape : (C, H, W); C is free.
+    out_shape : shape of one output.
+    base : name in `torchvision.models`, e.g. "resnet18", "resnet50", "wide_resnet50_2".
+    stem : layers before the first residual block:
+        "imagenet": 7x7 convolution of stride 2 and max pooling, which shrink sides fourfold;
+        "small": 3x3 convolution of stride 1 (SimCLR, arXiv:2002.05709, appendix B.9, for CIFAR10);
+        "auto": small where a side is below 100 pixels.
+    """
+
+    def __init__(
+        self, in_shape: Shape, out_shape: Shape, base: str = "resnet18", stem: str = "auto"
+    ):
+        super().__init__()
+        if len(in_shape) != 3:
+            raise ValueError(f"a ResNet works on images [C, H, W], not on shape {tuple(in_shape)}")
+        if base not in resnet_names():
+            raise ValueError(f"unknown base {base!r} of a ResNet: choose one of {resnet_names()}")
+        if stem not in STEMS:
+            raise ValueError(f"unknown stem {stem!r} of a ResNet: choose one of {STEMS}")
+        self.out_shape = tuple(out_shape)
+        n_channels, *sides = in_shape
+        if stem == "auto":
+            stem = "small" if min(sides) < MIN_IMAGENET_SIDE else "imagenet"
+        self.network = torchvision.models.get_model(
+            base, weights=None, num_classes=math.prod(out_shape)
+        )
+        n_out = self.network.conv1.out_channels
+        if stem == "small":
+            self.network.conv1 = nn.Conv2d(n_channels, n_out, 3, padding=1, bias=False)
+            self.network.maxpool = nn.Identity()
+        else:
+            self.network.conv1 = nn.Conv2d(n_channels, n_out, 7, stride=2, padding=3, bias=False)
+        # as torchvision does for all its convolutions
+        nn.init.kaiming_normal_(self.network.conv1.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, *out_shape]
+        return self.network(x).unflatten(1, self.out_shape)
+
+
+def resnet_names() -> list[str]:
+    """All that `base` may be."""
+    return torchvision.models.list_models(
+        module=torchvision.models, include=["resnet*", "resnext*", "wide_resnet*"]
+    )

@@ -1,0 +1,77 @@
+"""Residual networks: torchvision's, with the stem that fits the images."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from lossyless.architectures import ResNet
+from lossyless.architectures.resnet import resnet_names
+
+
+def test_with_the_imagenet_stem_it_is_torchvisions_network():
+    network = ResNet((3, 64, 64), (5,), stem="imagenet").eval()
+    reference = torchvision.models.resnet18(num_classes=5).eval()
+    reference.load_state_dict(network.network.state_dict())
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.equal(network(x), reference(x))
+
+
+@pytest.mark.parametrize("base", resnet_names())
+def test_every_base_has_its_size_and_the_channels_and_outputs_of_its_shapes(base):
+    with torch.device("meta"):
+        network = ResNet((1, 224, 224), (2, 3), base=base).network
+        reference = torchvision.models.get_model(base, weights=None, num_classes=6)
+    n_parameters, n_expected = (
+        sum(p.numel() for p in net.parameters()) for net in (network, reference)
+    )
+    assert n_expected - n_parameters == 2 * 64 * 7 * 7  # of two colours less
+    assert network.fc.out_features == 6
+
+
+def test_the_paper_uses_18_and_50_layers():
+    assert {"resnet18", "resnet50"} <= set(resnet_names())
+    assert not {"vgg16", "fcn_resnet50"} & set(resnet_names())
+
+
+@pytest.mark.parametrize(
+    "sides, stem, first_side",
+    [
+        ((32, 32), "auto", 32),
+        ((96, 96), "auto", 96),  # STL10
+        ((96, 200), "auto", 96),
+        ((100, 100), "auto", 25),
+        ((128, 128), "auto", 32),
+        ((32, 32), "imagenet", 8),
+        ((128, 128), "small", 128),
+    ],
+)
+def test_the_stem_keeps_the_sides_of_small_images_and_quarters_those_of_others(
+    sides, stem, first_side
+):
+    network = ResNet((3, *sides), (4,), stem=stem).network
+    stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
+    assert stem(torch.rand(2, 3, *sides)).shape[1:3] == (64, first_side)
+
+
+def test_the_first_convolution_is_drawn_as_torchvision_draws_it():
+    torch.manual_seed(0)
+    for stem, kernel in (("small", 3), ("imagenet", 7)):
+        weight = ResNet((3, 32, 32), (4,), stem=stem).network.conv1.weight
+        assert weight.shape == (64, 3, kernel, kernel)
+        expected = (2 / (64 * kernel**2)) ** 0.5  # He et al. 2015, arXiv:1502.01852, fan-out
+        assert weight.std().item() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "in_shape, options, message",
+    [
+        ((3, 32, 32), {"base": "resnet19"}, "unknown base 'resnet19'.*resnet18"),
+        ((3, 32, 32), {"base": "vgg16"}, "unknown base 'vgg16'"),
+        ((3, 32, 32), {"stem": "tiny"}, "unknown stem 'tiny'.*small"),
+        ((128,), {}, r"images \[C, H, W\], not on shape \(128,\)"),
+    ],
+)
+def test_what_it_cannot_build_is_named(in_shape, options, message):
+    with pytest.raises(ValueError, match=message):
+        ResNet(in_shape, (4,), **options)

@@ -1,0 +1,132 @@
+"""Captions as vectors: features of CLIP's text tower, computed once and kept on disk."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from utils.data.base import DataError
+from utils.runs import writable_dir
+
+DOWNLOAD_SIZES = {"ViT-B/32": "338 MB"}
+BATCH_SIZE = 512
+# of the features on disk and in memory: the precision of CLIP's own weights
+PRECISION = np.float16
+
+
+def caption_features(
+    captions: Sequence[str], *, weights: str = "ViT-B/32", dim: int = 512, folder: Path
+) -> Tensor:
+    """Unnormalised features float16 [N, dim] of captions by CLIP (https://arxiv.org/abs/2103.00020).
+
+    They are computed on a GPU if there is one, and then read from the folder whenever the same
+    captions are asked for again. Captions of more than 77 tokens are cut off.
+
+    Parameters
+    ----------
+    captions : N strings.
+    weights : name of one of CLIP's models, to be downloaded at the first use, or path of a file
+        with its weights.
+    dim : dimensions of its features.
+    folder : where the features are kept.
+
+    Raises
+    ------
+    DataError
+        If the weights cannot be had or do not give `dim` features, or if the file of the features
+        is damaged.
+    """
+    folder = writable_dir(folder)
+    path = folder / f"clip_text_{_digest(captions, weights)}.npy"
+    with FileLock(folder / ".clip_text.lock"):
+        if not path.is_file():
+            _save(path, _compute(captions, weights, dim))
+    try:
+        features = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is damaged: {error}. Delete it to compute it again.") from error
+    if features.shape != (len(captions), dim):
+        raise DataError(
+            f"{path} holds features {list(features.shape)}, expected {[len(captions), dim]}: set "
+            f"kwargs.feature_dim to what {weights} gives, or delete the file to compute it again."
+        )
+    return torch.from_numpy(features)
+
+
+def _digest(captions: Sequence[str], weights: str) -> str:
+    """What the features depend on, in 16 digits: captions and the content of the weights."""
+    digest = hashlib.sha256()
+    if Path(weights).is_file():
+        with open(weights, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    else:
+        digest.update(weights.encode())
+    for caption in captions:
+        digest.update(hashlib.sha256(caption.encode()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _save(path: Path, features: np.ndarray) -> None:
+    """Write a file that is either complete or not there."""
+    temporary = path.with_suffix(".part")
+    with open(temporary, "wb") as file:
+        np.save(file, features)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@torch.inference_mode()
+def _compute(captions: Sequence[str], weights: str, dim: int) -> np.ndarray:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tower = _load(weights, device)
+    found = tower.text_projection.shape[1]
+    if found != dim:
+        raise DataError(
+            f"CLIP's model {weights} gives features of {found} dimensions, not {dim}: set "
+            f"kwargs.feature_dim={found}."
+        )
+    print(f"CLIP {weights}: computing features of {len(captions)} captions on {device}, once.")
+    import clip
+
+    features = np.empty((len(captions), dim), PRECISION)
+    # tqdm draws nothing where nobody watches
+    for start in tqdm(range(0, len(captions), BATCH_SIZE), "captions", disable=None):
+        batch = list(captions[start : start + BATCH_SIZE])
+        tokens = clip.tokenize(batch, context_length=tower.context_length, truncate=True)
+        features[start : start + len(batch)] = tower.encode_text(tokens.to(device)).cpu().numpy()
+    return features
+
+
+def _load(weights: str, device: str) -> nn.Module:
+    """CLIP's model, on the device; the global random state stays as it was."""
+    import clip  # takes a second, and most data sets do without
+
+    is_name = weights in clip.available_models()
+    if not is_name and not Path(weights).is_file():
+        raise DataError(
+            f"kwargs.clip_weights={weights!r} is neither a file nor one of CLIP's models: "
+            f"{', '.join(clip.available_models())}."
+        )
+    size = f" ({DOWNLOAD_SIZES[weights]})" if weights in DOWNLOAD_SIZES else ""
+    if is_name:
+        print(f"CLIP {weights}{size}: downloaded to ~/.cache/clip if it is not there.", flush=True)
+    try:
+        with torch.random.fork_rng(devices=[]):  # layers draw weights before they are loaded
+            return clip.load(weights, device=device)[0].eval()
+    except (OSError, RuntimeError, KeyError, EOFError, UnpicklingError) as error:
+        advice = (
+            "Check the network, or give the path of a file with the weights as kwargs.clip_weights."
+            if is_name
+            else "Expected what clip.load downloads, or a state dict of CLIP's model."
+        )
+        raise DataError(
+            f"the weights of CLIP {weights}{size} could not be loaded: {error}. {advice}"
+        ) from error

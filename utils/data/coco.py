@@ -1,0 +1,240 @@
+"""COCO 2017 (Lin et al. 2014, https://arxiv.org/abs/1405.0312): images and their captions."""
+
+import contextlib
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from pycocotools.coco import COCO
+from torch import Tensor
+
+from lossyless.batch import Batch
+from utils.data.base import DataError
+from utils.data.captions import caption_features
+from utils.data.images import hold_out
+from utils.data.in_memory import InMemoryDataModule
+from utils.data.streamed import ImageFiles, StreamedImages
+
+YEARS = {"train": "train2017", "test": "val2017"}  # the original test images have no captions
+HOW_TO_RESTORE = """COCO has to be put into the data folder by hand. Unpack \
+http://images.cocodataset.org/zips/train2017.zip (18 GB), \
+http://images.cocodataset.org/zips/val2017.zip (0.8 GB) and \
+http://images.cocodataset.org/annotations/annotations_trainval2017.zip (241 MB, all that \
+coco_captions needs) as follows:
+
+    coco/
+        train2017/000000000009.jpg ...      118,287 images
+        val2017/000000000139.jpg ...        5,000 images
+        annotations/captions_train2017.json
+        annotations/captions_val2017.json"""
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The captions of a split, those of an image one after the other.
+
+    Attributes
+    ----------
+    files : names of the N images, in the order of their ids.
+    texts : the M captions.
+    counts : how many each image has, int64 [N].
+    """
+
+    files: list[str]
+    texts: list[str]
+    counts: Tensor
+
+    @property
+    def starts(self) -> Tensor:
+        """Where the captions of each image begin, int64 [N]."""
+        return self.counts.cumsum(0) - self.counts
+
+    def mean(self, features: Tensor) -> Tensor:
+        """Mean over the captions of each image, float32 [N, D], of their features [M, D]."""
+        image = torch.arange(len(self.counts)).repeat_interleave(self.counts)
+        sums = torch.zeros(len(self.counts), features.shape[1])
+        return sums.index_add_(0, image, features.float()) / self.counts[:, None]
+
+
+def read_captions(folder: Path, split: str) -> Captions:
+    """The captions of the split "train" or "test" of COCO in `folder`.
+
+    Raises
+    ------
+    DataError
+        If their file is missing or damaged, or if there is an image without a caption.
+    """
+    path = folder / "annotations" / f"captions_{YEARS[split]}.json"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it is reading a file
+            coco = COCO(path)
+        files, texts, counts = [], [], []
+        for image in sorted(coco.imgs):
+            captions = sorted(coco.imgToAnns[image], key=lambda caption: caption["id"])
+            files.append(coco.imgs[image]["file_name"])
+            texts += [caption["caption"] for caption in captions]
+            counts.append(len(captions))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing. {HOW_TO_RESTORE}") from error
+    except (OSError, ValueError, KeyError, AssertionError) as error:
+        raise DataError(f"{path} is damaged: {error!r}. {HOW_TO_RESTORE}") from error
+    if not files or 0 in counts:
+        without = files[counts.index(0)] if files else "all"
+        raise DataError(f"{path}: there are images without captions ({without}). {HOW_TO_RESTORE}")
+    return Captions(files, texts, torch.tensor(counts))
+
+
+class CocoDataModule(StreamedImages):
+    """Photographs of everyday scenes; 118,287 training images and 5,000 test images (val2017).
+
+    They have no classes. The target is what an image's captions say, or nothing at all: [B, 0],
+    which compressors that need no probe can be trained on without CLIP's text tower.
+
+    Parameters
+    ----------
+    is_caption_target : bool
+        Whether the target is the mean of the CLIP features of the image's captions, float32 [B,
+        feature_dim]. If not, train without a probe (`featurizer.kwargs.online=null`).
+    clip_weights, feature_dim
+        Weights and dimensions of the text tower, see `utils.data.captions.caption_features`.
+    kwargs
+        See `StreamedImages`.
+    """
+
+    kind = "colour_image"
+    task = "regression"
+    SIZES = {"train": 118_287, "test": 5_000}
+    HOW_TO_RESTORE = HOW_TO_RESTORE
+
+    def __init__(
+        self,
+        *,
+        side: int = 224,
+        is_caption_target: bool = False,
+        clip_weights: str = "ViT-B/32",
+        feature_dim: int = 512,
+        val_fraction: float = 0.1,
+        **kwargs: object,
+    ) -> None:
+        super().__init__(side=side, val_fraction=val_fraction, **kwargs)
+        self.n_outputs = feature_dim if is_caption_target else 0
+        self.clip_weights = clip_weights
+
+    def open_splits(self) -> dict[str, ImageFiles]:
+        return {split: self._list(split) for split in YEARS}
+
+    def _list(self, split: str) -> ImageFiles:
+        folder = Path(self.data_dir) / "coco"
+        captions = read_captions(folder, split)
+        targets = torch.zeros(len(captions.files), 0)
+        if self.n_outputs:
+            features = caption_features(
+                captions.texts, weights=self.clip_weights, dim=self.n_outputs, folder=folder
+            )
+            targets = captions.mean(features)
+        paths = [folder / YEARS[split] / name for name in captions.files]
+        return ImageFiles(paths, targets).on_disk()
+
+
+class CocoCaptionsDataModule(InMemoryDataModule):
+    """Captions of COCO as CLIP features [feature_dim]; all captions of an image are equivalent.
+
+    An example is an image, of which one caption is drawn each time: x is its feature. `Batch.aux`
+    is x itself (input), the mean over all captions of the image (representative, and the target
+    y), or another caption of the image (positive). The splits are those of `CocoDataModule`; the
+    images themselves are not needed.
+
+    Parameters
+    ----------
+    clip_weights, feature_dim
+        Weights and dimensions of the text tower, see `utils.data.captions.caption_features`.
+    val_fraction : float
+        Part of the training images whose captions are held out for validation.
+    kwargs
+        See `DataModule`.
+    """
+
+    kind = "vector"
+    task = "regression"
+
+    def __init__(
+        self,
+        *,
+        clip_weights: str = "ViT-B/32",
+        feature_dim: int = 512,
+        val_fraction: float = 0.1,
+        **kwargs: object,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not 0 < val_fraction < 1:
+            raise ValueError(f"val_fraction must lie in (0, 1), got {val_fraction}.")
+        self.shape = (feature_dim,)
+        self.n_outputs = feature_dim
+        self.clip_weights = clip_weights
+        self.val_fraction = val_fraction
+        self._features_on: dict[tuple[str, torch.device], Tensor] = {}
+
+    @cached_property
+    def _captions(self) -> dict[str, tuple[Captions, Tensor]]:
+        """For "train" (with validation) and "test" the captions and their features [M, D]."""
+        folder = Path(self.data_dir) / "coco"
+        captions = {split: read_captions(folder, split) for split in YEARS}
+        return {
+            split: (
+                found,
+                caption_features(
+                    found.texts, weights=self.clip_weights, dim=self.n_outputs, folder=folder
+                ),
+            )
+            for split, found in captions.items()
+        }
+
+    def load_splits(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """For each image where its captions begin, how many there are [N, 2]; their mean [N, D]."""
+        splits = {
+            split: (torch.stack([captions.starts, captions.counts], 1), captions.mean(features))
+            for split, (captions, features) in self._captions.items()
+        }
+        spans, means = splits["train"]
+        kept, held_out = hold_out(means, self.val_fraction)
+        return {
+            "train": (spans[kept], means[kept]),
+            "val": (spans[held_out], means[held_out]),
+            "test": splits["test"],
+        }
+
+    def make_batch(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        split: str,
+        generator: torch.Generator,
+        positive_generator: torch.Generator,
+    ) -> Batch:
+        features = self._features("test" if split == "test" else "train", inputs.device)
+        starts, counts = inputs.unbind(1)
+        drawn = _draw_below(counts, generator)
+        x = features[starts + drawn].float()
+        if self.auxiliary == "positive":
+            # any but the one that was drawn; an only caption is its own positive
+            others = (drawn + 1 + _draw_below(counts - 1, positive_generator)) % counts
+            return Batch(x, targets, features[starts + others].float())
+        auxiliaries = {"none": None, "input": x, "representative": targets, "target": targets}
+        return Batch(x, targets, auxiliaries[self.auxiliary])
+
+    def _features(self, split: str, device: torch.device) -> Tensor:
+        """The features of all captions of a file on the device, moved there once."""
+        if (split, device) not in self._features_on:
+            self._features_on[split, device] = self._captions[split][1].to(device)
+        return self._features_on[split, device]
+
+
+def _draw_below(bounds: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform integers [B] from 0 to below the bounds [B]; 0 for a bound of 0."""
+    uniform = torch.rand(
+        len(bounds), generator=generator, device=generator.device, dtype=torch.float64
+    )
+    return (uniform * bounds).long()

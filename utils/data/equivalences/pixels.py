@@ -1,0 +1,159 @@
+"""Random changes of pixel values: colours, and holes.
+
+The images [B, C, H, W] lie in [0, 1] and stay there; each gets its own parameters.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tvf
+
+from utils.data.equivalences.boxes import draw_box_sizes
+
+
+class PixelChange(ABC):
+    """Random change of pixel values.
+
+    Attributes
+    ----------
+    probability : how often the change is applied.
+    """
+
+    probability: ClassVar[float] = 1.0
+
+    @abstractmethod
+    def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Change all the images [B, C, H, W], which are not written to."""
+
+
+@dataclass(frozen=True)
+class ColorJitter(PixelChange):
+    """torchvision's ColorJitter, but always brightness, contrast, saturation, hue in this order.
+
+    Like there, images of one channel have no saturation and hue to change.
+
+    Parameters
+    ----------
+    brightness, contrast, saturation : largest deviation of the factors from 1.
+    hue : largest turn of the hue, as a fraction of the full circle.
+    """
+
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.2
+    probability = 0.8
+
+    def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        shape = (4, len(images), 1, 1, 1)
+        uniform = 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
+        images = adjust_brightness(images, 1 + self.brightness * uniform[0])
+        images = adjust_contrast(images, 1 + self.contrast * uniform[1])
+        images = adjust_saturation(images, 1 + self.saturation * uniform[2])
+        return adjust_hue(images, self.hue * uniform[3])
+
+
+class Grayscale(PixelChange):
+    """Luma in all channels; images of one channel are gray already."""
+
+    probability = 0.2
+
+    def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return luma(images).expand_as(images)
+
+
+@dataclass(frozen=True)
+class Erasing(PixelChange):
+    """torchvision's RandomErasing: a box of whole pixels becomes black.
+
+    Parameters
+    ----------
+    area : bounds of the box's area as a fraction of the image's, uniform.
+    ratio : bounds of the box's height / width in pixels, log-uniform.
+    """
+
+    area: tuple[float, float] = (0.02, 0.33)
+    ratio: tuple[float, float] = (0.3, 3.3)
+    probability = 0.5
+
+    def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        n, _, height, width = images.shape
+        heights, widths, is_found = draw_box_sizes(
+            n,
+            aspect=width / height,
+            area=self.area,
+            ratio=(1 / self.ratio[1], 1 / self.ratio[0]),
+            largest=(1 - 0.5 / height, 1 - 0.5 / width),  # less than the sides when rounded
+            generator=generator,
+        )
+        y, x = torch.rand(2, n, generator=generator, device=generator.device)
+        is_in_rows = _covered(height, (heights * height).round() * is_found, y)
+        is_in_columns = _covered(width, (widths * width).round() * is_found, x)
+        is_erased = is_in_rows[:, None, :, None] & is_in_columns[:, None, None, :]
+        return images.masked_fill(is_erased, 0.0)
+
+
+def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
+    """Multiply by factors [B, 1, 1, 1]."""
+    return (images * factors).clamp_(0, 1)
+
+
+def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
+    """Multiply the difference from the mean luma of each image by factors [B, 1, 1, 1]."""
+    means = luma(images).mean(dim=(1, 2, 3), keepdim=True)
+    return torch.lerp(means, images, factors).clamp_(0, 1)
+
+
+def adjust_saturation(images: Tensor, factors: Tensor) -> Tensor:
+    """Multiply the difference from each pixel's luma by factors [B, 1, 1, 1]."""
+    return torch.lerp(luma(images), images, factors).clamp_(0, 1)
+
+
+def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
+    """Turn the hue of HSV by fractions [B, 1, 1, 1] of the full circle.
+
+    Value (the largest channel) and saturation stay, so no conversion there and back is needed: each
+    channel is a trapezoid, as a function of the hue, between the smallest and the largest channel.
+    """
+    if images.shape[1] == 1:
+        return images
+    smallest, largest = images.aminmax(dim=1, keepdim=True)
+    chroma = largest - smallest
+    red, green, blue = images.split(1, dim=1)
+    # the hue in sixths of the circle; without chroma any does
+    divisor = chroma.where(chroma > 0, 1.0)
+    hues = torch.where(
+        red == largest,
+        (green - blue) / divisor,
+        torch.where(green == largest, (blue - red) / divisor + 2, (red - green) / divisor + 4),
+    )
+    hues = (hues + 6 * turns) % 6
+    red, green, blue = (hues - 3).abs() - 1, 2 - (hues - 2).abs(), 2 - (hues - 4).abs()
+    return torch.cat([red, green, blue], dim=1).clamp_(0, 1).mul_(chroma).add_(smallest)
+
+
+def luma(images: Tensor) -> Tensor:
+    """Weighted mean [B, 1, H, W] of the channels (ITU-R 601).
+
+    Raises
+    ------
+    ValueError
+        If there are neither 1 nor 3 channels.
+    """
+    n_channels = images.shape[1]
+    if n_channels not in (1, 3):
+        raise ValueError(
+            f"color and gray need images of 1 (gray) or 3 (RGB) channels, got {n_channels}: "
+            "leave them out of `equivalence`."
+        )
+    return tvf.rgb_to_grayscale(images)
+
+
+def _covered(side: int, sizes: Tensor, positions: Tensor) -> Tensor:
+    """Mask [n, side] of runs of whole `sizes` [n]; positions [n] in [0, 1) say where they lie."""
+    starts = (positions * (side - sizes + 1)).floor()[:, None]
+    pixels = torch.arange(side, device=sizes.device)
+    return (starts <= pixels) & (pixels < starts + sizes[:, None])

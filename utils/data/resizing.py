@@ -1,0 +1,38 @@
+"""How images get the shape of their data set before anything else happens to them (`base_resize`).
+
+resize             the whole image, stretched to the square
+imagenet           the shorter side to 8/7 of the result's (256 for 224), then the centre
+upscale_crop_eval  as resize for training, as imagenet in evaluation
+clip               the shorter side (bicubic), then the centre: what CLIP was trained on
+none               images must have their shape already
+"""
+
+from torchvision.transforms import InterpolationMode, v2
+
+from utils.data.base import check_choice
+
+BASE_RESIZES = ("resize", "upscale_crop_eval", "clip", "imagenet", "none")
+MARGIN = 8 / 7  # an image of side 256 around a crop of side 224
+
+
+def make_resize(name: str, side: int, *, is_evaluation: bool) -> v2.Transform:
+    """Transformation of PIL images or tensors [..., C, H, W] to [..., C, side, side].
+
+    Raises
+    ------
+    ValueError
+        If there is no `base_resize` of that name.
+    """
+    check_choice("base_resize", name, BASE_RESIZES)
+    if name == "none":
+        return v2.Identity()
+    if name == "clip":
+        return _centre(side, side, InterpolationMode.BICUBIC)
+    if name == "imagenet" or (name == "upscale_crop_eval" and is_evaluation):
+        return _centre(round(MARGIN * side), side, InterpolationMode.BILINEAR)
+    return v2.Resize((side, side), antialias=True)
+
+
+def _centre(shorter_side: int, side: int, interpolation: InterpolationMode) -> v2.Transform:
+    """The centre of an image whose shorter side was resized."""
+    return v2.Compose([v2.Resize(shorter_side, interpolation, antialias=True), v2.CenterCrop(side)])
