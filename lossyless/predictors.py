@@ -40,6 +40,11 @@ class PredictionHead(nn.Module):
         super().__init__()
         if task not in TASKS:
             raise ValueError(f"unknown task {task!r}: expected one of {TASKS}")
+        if n_outputs < 1:
+            raise ValueError(
+                "the data set has no targets (n_outputs=0): train without a probe "
+                "(featurizer.kwargs.online=null), and predict on another data set"
+            )
         self.task = task
         self.standardize = Standardize(in_shape, mean, std)
         self.network = arch(tuple(in_shape), (n_outputs,))

@@ -6,9 +6,16 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import Z_DIM, Batches
 
 from lossyless.architectures import MLP, Identity, Linear
-from lossyless.distortions import ContrastiveDistortion, DirectDistortion, LossyZ
+from lossyless.batch import Batch
+from lossyless.distortions import (
+    ContrastiveDistortion,
+    DirectDistortion,
+    LossyZ,
+    TargetDistortion,
+)
 
 IMAGE = (3, 4, 4)
 SMALL_MLP = partial(MLP, hid_dim=16, n_hidden_layers=1)
@@ -264,3 +271,46 @@ def test_lossy_z_has_a_finite_gradient_where_nothing_is_lost():
     z_hat = torch.randn(5, 6, requires_grad=True)
     LossyZ(2)(z_hat, z_hat.detach())[0].sum().backward()
     assert torch.equal(z_hat.grad, torch.zeros(5, 6))
+
+
+# --- target
+
+
+def test_classes_cost_their_cross_entropy():
+    z_hat, target = torch.randn(7, 5), torch.randint(3, (7,))
+    distortion = TargetDistortion(Linear, 5, "classification", 3)
+    distortions, logs = distortion(z_hat, target)
+    logits = distortion.head(z_hat)
+    expected = -logits.softmax(-1).log()[torch.arange(7), target]
+    torch.testing.assert_close(distortions, expected)
+    accuracy = (logits.argmax(-1) == target).float().mean()
+    assert logs == {"target_acc": accuracy, "target_err": 1 - accuracy}
+
+
+def test_values_cost_their_mean_squared_error():
+    z_hat, target = torch.randn(7, 5), torch.randn(7, 2)
+    distortion = TargetDistortion(Linear, 5, "regression", 2)
+    distortions, logs = distortion(z_hat, target)
+    torch.testing.assert_close(distortions, (distortion.head(z_hat) - target).square().mean(1))
+    assert distortions.shape == (7,) and logs == {}
+
+
+def test_the_label_moves_the_representation():
+    z_hat = torch.randn(7, 5, requires_grad=True)
+    distortion = TargetDistortion(Linear, 5, "classification", 3)
+    distortion(z_hat, torch.randint(3, (7,)))[0].sum().backward()
+    assert (z_hat.grad != 0).all() and not distortion.has_decoder
+
+
+def test_a_compressor_is_trained_on_what_the_label_needs(make_compressor, make_trainer):
+    """Of two coordinates, the one that the class depends on is kept."""
+    x = torch.randn(512, 2, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long()
+    compressor = make_compressor(method="VC", beta=0.3, beta_anneal="constant")
+    compressor.distortion = TargetDistortion(SMALL_MLP, Z_DIM, "classification", 2)
+    batches = Batches(Batch(a, b, b) for a, b in zip(x.split(64), y.split(64), strict=True))
+    trainer = make_trainer(max_epochs=30)
+    trainer.fit(compressor, batches, batches)
+    metrics = trainer.callback_metrics
+    assert metrics["val/feat/target_acc"] > 0.9
+    assert metrics["val/feat/distortion"] < 0.5  # bits; guessing costs one

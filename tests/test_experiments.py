@@ -2,62 +2,93 @@
 
 import itertools
 
+import fake_data
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from tiny import CLASSICAL, DIGITS, compose, run
 
 import aggregate
-from utils.config import CONF_DIR, expand
+from utils.config import CONF_DIR, compose_config, expand
 from utils.data.banana import BananaDataModule
+from utils.data.galaxy import GalaxyDataModule
+from utils.data.mnist import MNISTDataModule
+from utils.data.stl10 import STL10DataModule, STL10UnlabeledDataModule
 from utils.plots import FIGURES
 from utils.runs import experiment_folder, find_run
 
 EXPERIMENTS = sorted(file.stem for file in CONF_DIR.glob("experiment/*.yaml"))
+# experiments that start from what another one leaves
+STEP_BEFORE = {"augmnist_stag_step2": "augmnist_stag_step1"}
 MODES = sorted(file.stem for file in CONF_DIR.glob("mode/*.yaml"))
 TINY = ["logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
-TINY += ["trainer_pred.max_epochs=1", "communication.n_single=2"]
+TINY += ["trainer_pred.max_epochs=1", "communication.n_single=2", "communication.n_copies=1"]
 SIZES = ("n_train=512", "n_eval=128", "batch_size=128")
 TINY_BANANA = [f"{place}.kwargs.{s}" for place in ("data_feat", "data_pred") for s in SIZES]
-TINY_DIGITS = ["communication.n_copies=1", "trainer.limit_train_batches=2"]
+TINY_IMAGES = ["trainer.limit_train_batches=1"]
+TINY_IMAGES += [f"{place}.kwargs.batch_size=4" for place in ("data_feat", "data_pred")]
 
 
-def jobs_of(experiment: str) -> list[list[str]]:
-    """The overrides of each job of the experiment's quick sweep."""
-    parsed = OverridesParser.create().parse_overrides(
-        expand([f"experiment={experiment}", "mode=quick"])
-    )
-    choices = [
-        [f"{o.get_key_element()}={v}" for v in o.sweep_iterator()]
-        if o.is_sweep_override()
-        else [o.input_line]
-        for o in parsed
-    ]
-    return [list(job) for job in itertools.product(*choices)]
+@pytest.fixture(autouse=True)
+def no_downloads(monkeypatch):
+    data_sets = MNISTDataModule, STL10DataModule, STL10UnlabeledDataModule, GalaxyDataModule
+    fake_data.install(monkeypatch, *data_sets)
+
+
+def jobs_of(experiment: str, mode: str) -> list[list[str]]:
+    """Overrides of the jobs of a sweep; of a search, so many that each value of each setting is
+    tried."""
+    overrides = expand([f"experiment={experiment}", f"mode={mode}"])
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    choices = [[f"{o.get_key_element()}={v}" for v in values_of(o)] for o in parsed]
+    if compose_config([f"experiment={experiment}"]).hypopt.name == "none":
+        return [list(job) for job in itertools.product(*choices)]
+    return [[c[i % len(c)] for c in choices] for i in range(max(map(len, choices)))]
+
+
+def values_of(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if override.is_interval_sweep():
+        return [override.value().start, override.value().end]
+    return [str(value) for value in override.sweep_iterator()]
 
 
 def tiny(job: list[str], folder) -> list[str]:
-    is_banana = compose(folder, base=job).data_feat.kind == "vector"
-    return [*job, *TINY, *(TINY_BANANA if is_banana else TINY_DIGITS)]
+    data = compose(folder, base=job).data_feat
+    if data.kind == "vector":
+        return [*job, *TINY, *TINY_BANANA]
+    if data.name == "digits":
+        return [*job, *TINY, "trainer.limit_train_batches=2"]
+    streamed = ["data_feat.kwargs.n_workers=0", "data_pred.kwargs.n_workers=0"]
+    in_workers = streamed if "n_workers" in data.kwargs else []
+    return [*job, *TINY, *TINY_IMAGES, *fake_data.OVERRIDES, *in_workers]
 
 
+@pytest.mark.parametrize("mode", ["none", "quick"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_the_first_job_of_an_experiment_with_its_figures_and_tables(experiment, tmp_path):
-    base = tiny(jobs_of(experiment)[0], tmp_path)
-    run(tmp_path, base=base)
+def test_the_first_job_of_an_experiment_with_its_figures_and_tables(experiment, mode, tmp_path):
+    base = tiny(jobs_of(experiment, mode)[0], tmp_path)
+    if (needed := STEP_BEFORE.get(experiment)) is not None:
+        run(tmp_path, base=tiny(jobs_of(needed, mode)[0], tmp_path))
+    metrics = run(tmp_path, base=base)
     cfg = compose(tmp_path, base=base)
     found = find_run(cfg, "featurizer").results
     if cfg.featurizer.is_learned:
         drawn = {file.name.split(" ")[0] for file in found.glob("*.png")}
         expected = {FIGURES[name].file_name.split(" ")[0] for name in cfg.figures.names}
         assert drawn == expected
-    aggregate.main([f"experiment={experiment}", "mode=quick", f"paths.results={tmp_path}/results"])
+    if cfg.hypopt.name != "none":
+        assert all(name.startswith("val/") and name in metrics for name in cfg.monitor_return)
+    settings = [f"paths.{name}={tmp_path}/{name}" for name in ("results", "pretrained", "data")]
+    aggregate.main([f"experiment={experiment}", f"mode={mode}", *settings])
     assert (tmp_path / "results" / experiment_folder(cfg) / "summary.md").is_file()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_all_jobs_of_an_experiment(experiment, tmp_path):
-    jobs = jobs_of(experiment)
+    jobs = jobs_of(experiment, "quick")
     folders = set()
     for job in jobs:
         base = tiny(job, tmp_path)

@@ -63,10 +63,20 @@ def hashes(cfg: DictConfig) -> list[str]:
         ("is_only_feat", True),
         ("monitor_return", "val/pred/loss"),
         ("figures.every_n_epochs", 3),
+        ("export.encoder", "x.pt"),
     ],
 )
 def test_where_and_how_fast_a_run_runs_is_not_its_identity(resolved, key, value):
     assert hashes(changed(resolved(), key, value)) == hashes(resolved())
+
+
+def test_how_many_processes_read_the_data_is_not_their_identity(resolved):
+    keys = [f"{place}.kwargs.n_workers" for place in ("data_feat", "data_pred")]
+    few, many = (resolved().copy() for _ in range(2))
+    for cfg, n_workers in ((few, 2), (many, 16)):
+        for key in keys:
+            OmegaConf.update(cfg, key, n_workers, force_add=True)
+    assert hashes(few) == hashes(many)
 
 
 FEATURIZER_SETTINGS = [
@@ -93,6 +103,7 @@ FEATURIZER_SETTINGS = [
     "rate.kwargs.warmup_k_epoch=1",
     "featurizer=neural_rec",
     "finetune=freezer",
+    "finetune.init=other/encoder.pt",
     "checkpoint@checkpoint_feat=bestTrainLoss",
     "add_feat=again",
     "mode=debug",
@@ -239,12 +250,12 @@ def test_metrics_survive_the_csv_to_the_last_bit(new_run):
 def test_a_file_is_complete_or_not_there(tmp_path, monkeypatch):
     write_text(tmp_path / "file", "first")
 
-    def fail(self, text):
-        with self.open("w") as file:
-            file.write(text[:2])
+    def fail(self, content):
+        with self.open("wb") as file:
+            file.write(content[:2])
         raise OSError("disk full")
 
-    monkeypatch.setattr(runs.Path, "write_text", fail)
+    monkeypatch.setattr(runs.Path, "write_bytes", fail)
     with pytest.raises(OSError):
         write_text(tmp_path / "file", "second")
     assert (tmp_path / "file").read_text() == "first"

@@ -1,12 +1,14 @@
 """The three stages: what they write; when they skip, resume, restart; that resuming is exact."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tiny import (
@@ -21,8 +23,9 @@ from tiny import (
 )
 
 from lossyless.payloads import CodingError
+from lossyless.predictors import Predictor
 from lossyless.tracking import NonFiniteLossError
-from utils import callbacks, communication, jobs, stages, training
+from utils import callbacks, communication, jobs, stages, tables, training
 from utils.callbacks import ReseedEveryEpoch, reseed
 from utils.data.banana import BananaDataModule
 from utils.runs import STAGES, find_run
@@ -33,6 +36,7 @@ CASES = {
     "VIC": ["distortion=VIC"],
     "BINCE": ["distortion=BINCE"],
     "lossy_Z": ["distortion=lossy_Z"],
+    "supervised": ["distortion=supervised"],
     "VIC_hyper": ["distortion=VIC", "rate=H_hyper"],
     "BINCE_hyper": ["distortion=BINCE", "rate=H_hyper"],
     "VAE_MI": ["distortion=VAE", "rate=MI_unitgaussian"],
@@ -41,7 +45,8 @@ CASES = {
     "no_probe": ["distortion=VIC", "featurizer.kwargs.online=null"],
     "frozen": ["distortion=VIC", "finetune=freezer"],
 }
-CODECS = ("png", "jpeg", "webp")
+DIGITS_CASES = ["VAE", "BINCE", "supervised", "VIC_hyper", "VAE_MI", "VIC_lossless", "VIC_rec"]
+CODECS = ("none", "png", "jpeg", "webp")
 
 
 def check_results(cfg, metrics: dict[str, float]) -> None:
@@ -74,7 +79,7 @@ def test_all_stages_on_the_banana(case, tmp_path):
     check_results(compose(tmp_path, *CASES[case]), metrics)
 
 
-@pytest.mark.parametrize("case", ["VAE", "BINCE", "VIC_hyper", "VAE_MI", "VIC_lossless", "VIC_rec"])
+@pytest.mark.parametrize("case", DIGITS_CASES)
 def test_all_stages_on_the_digits(case, tmp_path):
     metrics = run(tmp_path, *CASES[case], base=DIGITS)
     check_results(compose(tmp_path, *CASES[case], base=DIGITS), metrics)
@@ -84,9 +89,55 @@ def test_all_stages_on_the_digits(case, tmp_path):
 def test_all_stages_of_a_classical_codec(codec, tmp_path):
     metrics = run(tmp_path, f"featurizer={codec}", base=CLASSICAL)
     check_results(compose(tmp_path, f"featurizer={codec}", base=CLASSICAL), metrics)
-    # pixels are quantised to 8 bits before PNG sees them
+    # pixels are quantised to 8 bits before any codec sees them
     assert metrics["test/feat/mse"] > 0
-    assert (metrics["test/feat/mse"] < (0.5 / 255) ** 2) == (codec == "png")
+    assert (metrics["test/feat/mse"] < (0.5 / 255) ** 2) == (codec in ("none", "png"))
+    for split in SPLITS:
+        assert metrics[f"{split}/feat/rate"] == metrics[f"{split}/feat/n_bits"]
+        assert metrics[f"{split}/feat/bpp"] == metrics[f"{split}/feat/n_bits"] / 64
+        assert metrics[f"{split}/feat/n_bits"] < metrics[f"{split}/comm/n_bits"]  # less a header
+        assert metrics[f"{split}/feat/sender_time"] > 0 < metrics[f"{split}/feat/receiver_time"]
+    assert (metrics["test/feat/n_bits"] == 8 * 64) == (codec == "none")
+
+
+@pytest.mark.parametrize("codec", ["none", "png"])
+def test_no_loss_survives_files_and_tables(codec, tmp_path, recwarn):
+    """The signal-to-noise ratio of a lossless codec is infinite, and not missing."""
+    overrides = [f"featurizer={codec}", "data_feat.kwargs.is_augment_val=false"]
+    for seed in (1, 2):
+        first = run(tmp_path, *overrides, f"seed={seed}", "is_only_feat=true", base=CLASSICAL)
+        again = run(tmp_path, *overrides, f"seed={seed}", "is_only_feat=true", base=CLASSICAL)
+        assert first == again
+        assert first["test/feat/psnr"] == math.inf and first["test/feat/mse"] == 0
+    summaries, _ = tables.summarise_metrics(tmp_path / "results" / "exp_none")
+    (row,) = summaries["featurizer"].to_dict("records")
+    assert row["n_seeds"] == 2 and row["test/feat/psnr_mean"] == math.inf
+    shown = tables.select(summaries["featurizer"], {"PSNR": "test/feat/psnr"})
+    assert shown["PSNR"].tolist() == ["inf"]
+    saved = pd.read_csv(tmp_path / "results/exp_none/summarized_metrics_featurizer.csv")
+    assert saved["test/feat/psnr_mean"].tolist() == [math.inf]
+    assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
+
+
+@pytest.mark.parametrize("featurizer", ["png", "neural_rec", "neural_feat"])
+def test_predictors_standardise_images_and_nothing_else(featurizer, tmp_path, monkeypatch):
+    """With the facts of their own data set, also where the sender has another."""
+    heads = []
+
+    def noting(head, optimizer):
+        heads.append(head)
+        return Predictor(head, optimizer)
+
+    monkeypatch.setattr(stages, "Predictor", noting)
+    base = CLASSICAL if featurizer == "png" else DIGITS
+    overrides = [f"featurizer={featurizer}", "data_pred.mean=[0.25]", "data_pred.std=[0.5]"]
+    run(tmp_path, *overrides, base=base)
+    x, y = torch.rand(2, 1, 8, 8), torch.rand(2, 4)
+    (standardize,) = (head.standardize for head in heads)
+    if featurizer == "neural_feat":
+        assert torch.equal(standardize(y), y)
+    else:
+        torch.testing.assert_close(standardize(x.to(standardize.mean)), 2 * x - 0.5)
 
 
 def test_bpp_is_bits_per_pixel(tmp_path):

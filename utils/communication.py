@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lossyless.container import ContainerReader, ContainerWriter
 from utils.data.base import SPLITS, BatchLoader, DataModule
+from utils.evaluation import ImageQuality
 from utils.timing import Stopwatch
 
 
@@ -23,6 +24,7 @@ class Compressor(Protocol):
     """What learnt and classical compressors have in common."""
 
     codec: str
+    is_reconstruct: bool  # whether the receiver works on examples rather than representations
 
     def fingerprint(self) -> str: ...
     def represent(self, x: Tensor) -> Tensor: ...
@@ -136,7 +138,8 @@ def measure(
     """What communicating a split cost, as metrics `<split>/comm/<name>`.
 
     rate: theoretical bits per example; n_bits: 8 x bytes of the file / examples; n_bits_single:
-    the mean stream of one example coded alone; bpp: n_bits per pixel; times: seconds per example.
+    the mean stream of one example coded alone; bpp: n_bits per pixel; times: seconds per example;
+    of images that are decoded, the metrics of `ImageQuality`.
     """
     n_bits = 8 * sent.n_bytes / sent.n_examples
     decoded, receiver_seconds = receive(compressor, path, device)
@@ -152,6 +155,8 @@ def measure(
     }
     if data.kind != "vector":
         metrics["bpp"] = n_bits / math.prod(data.shape[1:])
+        if compressor.is_reconstruct:
+            metrics |= _image_quality(decoded, data, split, device)
     return {f"{split}/comm/{name}": value for name, value in metrics.items()}
 
 
@@ -163,6 +168,17 @@ def _theoretical_rate(
         return None
     rates = [compressor.rates(batch.x) for batch in data.loader(split, device=device)]
     return torch.cat(rates).mean().item() / math.log(2)
+
+
+def _image_quality(
+    decoded: Tensor, data: DataModule, split: str, device: torch.device
+) -> dict[str, float]:
+    """How close decoded images [N, C, H, W] are to what was sent."""
+    quality = ImageQuality()
+    loader = data.loader(split, device=device)
+    for batch, images in zip(loader, decoded.split(loader.batch_size), strict=True):
+        quality.add(images.to(device), batch.x)
+    return quality.metrics()
 
 
 def _single_bits(

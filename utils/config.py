@@ -21,7 +21,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from utils.runs import writable_dir
+from utils.runs import experiment_folder, writable_dir
 
 MAX_LISTED = 20  # names in an error that has a better hint
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
@@ -79,9 +79,7 @@ def expand(overrides: Sequence[str]) -> list[str]:
         for key, value in fixed.items()
         if key not in swept and not key.startswith(chosen_nodes)
     ]
-    added += [
-        f"{key}={','.join(_value(value) for value in values)}" for key, values in swept.items()
-    ]
+    added += [f"{key}={_values(values)}" for key, values in swept.items()]
     added = [override for override in added if override.split("=", 1)[0] not in chosen]
     compose_config([*added, *overrides])  # a misspelt key in an experiment's file is an error too
     return [*added, *overrides]
@@ -101,8 +99,9 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     try:
         overrides = expand([arg for arg in sys.argv[1:] if arg not in flags])
         cfg = compose_config(overrides)
-        for name in ("results", "pretrained", "data", "outputs"):
+        for name in ("results", "pretrained", "outputs"):  # data may lie where nobody can write
             writable_dir(cfg.paths[name], f"paths.{name}")
+        writable_dir(Path(cfg.paths.results) / experiment_folder(cfg))  # of a search's storage, too
     except (ConfigError, HydraException, OSError) as error:
         print(f"Configuration error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -207,6 +206,11 @@ def _check_key(cfg: DictConfig, override: Override) -> None:
                 f"there is no '{key}': {where} has no '{part}'; {hint}(+{key}=... adds a new key.)"
             )
         node = OmegaConf.select(node, part)
+
+
+def _values(values: object) -> str:
+    """A list as a sweep over its values; text, such as `interval(0, 1)`, is one already."""
+    return values if isinstance(values, str) else ",".join(map(_value, values))
 
 
 def _value(value: object) -> str:

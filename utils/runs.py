@@ -38,7 +38,12 @@ LEARNED_IDENTITY = {
     "predictor": ("trainer", "trainer_pred"),
 }
 # Settings that say where a run takes place or what it logs, not what it computes.
-NOT_IDENTITY = (("trainer", "accelerator"), ("trainer", "log_every_n_steps"))
+NOT_IDENTITY = (
+    ("trainer", "accelerator"),
+    ("trainer", "log_every_n_steps"),
+    ("data_feat", "kwargs", "n_workers"),
+    ("data_pred", "kwargs", "n_workers"),
+)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ class Run:
 
         Parameters
         ----------
-        upstream : when the stage before it was finished, if there is one.
+        upstream : what tells one making of its inputs from another: when the stage before it was
+            finished, or the digest of the encoder that it starts from; None if there is neither.
         """
         self.results.mkdir(parents=True, exist_ok=True)
         write_text(self.results / "config.yaml", OmegaConf.to_yaml(self.cfg, sort_keys=True))
@@ -255,8 +261,13 @@ def writable_dir(path: str | Path, setting: str = "paths.data") -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file that is either complete or not there."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that is either complete or not there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    temporary.write_bytes(content)
     temporary.replace(path)
 
 

@@ -5,7 +5,6 @@ interrupted  -> resumes from its last checkpoint (Ctrl-C, kill, time-out, power 
 failed       -> restarts, or resumes with `on_failed=resume`
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,9 +14,11 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from lossyless.classical import ImageCodec
+from lossyless.compressors import LearnableCompressor
 from lossyless.optim import PartOptimizer
 from lossyless.predictors import PredictionHead, Predictor
-from utils import communication, figures, loggers, training
+from utils import communication, evaluation, exports, figures, loggers, training
 from utils.callbacks import Freezer, reseed
 from utils.data.base import SPLITS
 from utils.data.decoded import DecodedDataModule
@@ -38,7 +39,7 @@ def run_stage(cfg: DictConfig, stage: str, compute: Callable[[Run], Metrics]) ->
         status = run.status()
         state = status["state"]
         if state != "new" and status.get("upstream") != upstream:
-            print(f"[{stage}] starts again, for the stage before it was made anew: {run.results}")
+            print(f"[{stage}] starts again, for what it starts from was made anew: {run.results}")
             training.set_checkpoints_aside(run.work)
         elif state == "done":
             print(
@@ -65,9 +66,9 @@ def run_stage(cfg: DictConfig, stage: str, compute: Callable[[Run], Metrics]) ->
 
 
 def _upstream(cfg: DictConfig, stage: str) -> str | None:
-    """When the stage before this one was finished."""
+    """When the stage before this one was finished, or which encoder the first one starts from."""
     if stage == STAGES[0]:
-        return None
+        return exports.imported_digest(cfg)
     before = STAGES[STAGES.index(stage) - 1]
     return find_run(cfg, before).status().get("finished")
 
@@ -76,7 +77,10 @@ def featurizer(cfg: DictConfig) -> Metrics:
     """Stage 1: fit the compressor; evaluate rate, distortion and probe; draw its figures."""
     if not cfg.featurizer.is_learned:
         return run_stage(cfg, "featurizer", _evaluate_classical)
+    export_path = exports.export_path(cfg)  # an error now costs less than one after the training
     metrics = run_stage(cfg, "featurizer", _fit)
+    if export_path is not None:
+        exports.export_encoder(cfg, export_path)
     run = find_run(cfg, "featurizer")
     if missing := figures.missing(cfg.figures.names, run):  # asked for only now
         compressor = training.load_compressor(cfg)
@@ -98,6 +102,7 @@ def predict(cfg: DictConfig) -> Metrics:
 def _fit(run: Run) -> Metrics:
     cfg = run.cfg
     compressor = training.build_compressor(cfg)
+    exports.import_encoder(compressor.p_ZlX, cfg)
     data = training.build_data(cfg, "data_feat", compressor.distortion.needs)
     for name in cfg.figures.names:  # an error now costs less than one after the training
         find_figure(name, compressor, data)
@@ -119,21 +124,13 @@ def _fit(run: Run) -> Metrics:
 
 
 def _evaluate_classical(run: Run) -> Metrics:
-    """Bits and squared error of a codec that has nothing to learn."""
+    """Bits, quality and times of a codec that has nothing to learn."""
     codec = training.build_compressor(run.cfg)
-    data = training.build_data(run.cfg, "data_feat", "input")
-    metrics = {}
+    data = training.build_data(run.cfg, "data_feat", "none")
+    device = training.pick_device(run.cfg)
+    metrics: Metrics = {}
     for split in ("val", "test"):
-        n_bytes, n_examples, squared_error = 0, 0, 0.0
-        for batch in data.loader(split):
-            payload = codec.compress(batch.x)
-            decoded = codec.decompress(payload, len(batch.x))
-            n_bytes += len(payload)
-            n_examples += len(batch.x)
-            squared_error += (decoded - batch.x).square().sum().item()
-        metrics[f"{split}/feat/rate"] = 8 * n_bytes / n_examples
-        n_values = n_examples * math.prod(data.shape)
-        metrics[f"{split}/feat/mse"] = squared_error / n_values
+        metrics |= evaluation.measure_codec(codec, data, split, device)
     return metrics
 
 
@@ -167,13 +164,16 @@ def _communicate(run: Run) -> Metrics:
 
 def _predict(run: Run) -> Metrics:
     cfg = run.cfg
-    splits = _decoded_splits(cfg)
-    reseed(cfg.seed, "predictor")  # behind the decoding, which builds a compressor of its own
+    compressor = training.load_compressor(cfg)
+    splits = _decoded_splits(compressor, cfg)
+    reseed(cfg.seed, "predictor")  # behind the building of the compressor, which draws as well
     head = PredictionHead(
         instantiate(cfg.predictor.kwargs),
         splits["train"][0].shape[1:],
         cfg.data_pred.task,
         cfg.data_pred.n_outputs,
+        mean=cfg.data_pred.mean if compressor.is_reconstruct else None,
+        std=cfg.data_pred.std if compressor.is_reconstruct else None,
     )
     data = DecodedDataModule(
         splits,
@@ -199,9 +199,10 @@ def _predict(run: Run) -> Metrics:
     return metrics
 
 
-def _decoded_splits(cfg: DictConfig) -> dict[str, tuple[Tensor, Tensor]]:
+def _decoded_splits(
+    compressor: LearnableCompressor | ImageCodec, cfg: DictConfig
+) -> dict[str, tuple[Tensor, Tensor]]:
     """What the receiver decodes from the files of the communication stage, with the targets."""
-    compressor = training.load_compressor(cfg)
     folder = find_run(cfg, "communication").work
     device = training.pick_device(cfg)
     splits = {}

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import (
 )
 from pytorch_lightning.loggers import Logger
 
-from lossyless.classical import ClassicalCompressor
+from lossyless.classical import ImageCodec
 from lossyless.compressors import LearnableCompressor
 from utils.callbacks import ProgressLines, ReseedEveryEpoch, reseed
 from utils.data.base import DataModule
@@ -76,13 +76,13 @@ def build_data(cfg: DictConfig, place: str, auxiliary: str) -> DataModule:
     return data
 
 
-def build_compressor(cfg: DictConfig) -> LearnableCompressor | ClassicalCompressor:
+def build_compressor(cfg: DictConfig) -> LearnableCompressor | ImageCodec:
     """The compressor of a config, with weights that depend on the seed only."""
     reseed(cfg.seed, "weights")
     return instantiate(cfg.featurizer.kwargs)
 
 
-def load_compressor(cfg: DictConfig) -> LearnableCompressor | ClassicalCompressor:
+def load_compressor(cfg: DictConfig) -> LearnableCompressor | ImageCodec:
     """The trained compressor of a config, in evaluation mode, on its device."""
     compressor = build_compressor(cfg)
     if cfg.featurizer.is_learned:

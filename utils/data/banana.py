@@ -203,13 +203,15 @@ class BananaDataModule(DataModule):
         """Points come in the order they are drawn: independent points need no shuffling."""
         x = self.distribution.sample(self.n_examples(split), generator)
         y = self.equivalence.maximal_invariant(x)
-        aux = self._auxiliary(x, spawn_generator(generator, "positive"))
+        aux = self._auxiliary(x, y, spawn_generator(generator, "positive"))
         auxes = [None] * -(-len(x) // batch_size) if aux is None else aux.split(batch_size)
         yield from map(Batch, x.split(batch_size), y.split(batch_size), auxes)
 
-    def _auxiliary(self, x: Tensor, generator: torch.Generator) -> Tensor | None:
+    def _auxiliary(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor | None:
         if self.auxiliary == "none":
             return None
+        if self.auxiliary == "target":
+            return y
         if self.auxiliary == "input":
             return x
         if self.auxiliary == "representative":

@@ -3,6 +3,7 @@
 Downloading, progress bars and checksums are torchvision's.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +36,14 @@ def open_or_download(
     DataError
         If it is neither there nor can it be downloaded.
     """
+    if folder.is_dir() and not os.access(folder, os.W_OK):  # shared by many: nothing to lock
+        try:
+            return open_set(False)
+        except UNUSABLE as error:
+            raise DataError(
+                f"{name} is not (completely) in {folder}, and nothing can be downloaded there, for "
+                f"the folder cannot be written to: {error}. Set paths.data to another one."
+            ) from error
     folder = writable_dir(folder)
     with FileLock(folder / f".{name.replace(' ', '_')}.lock"):
         try:

@@ -135,7 +135,7 @@ class GalaxyDataModule(StreamedImages):
 
         open_or_download(
             open_set,
-            name=f"Galaxy Zoo's {content}",
+            name=f"Galaxy Zoo {content}",
             size=size,
             folder=self.folder,
             advice=HOW_TO_RESTORE,
@@ -162,4 +162,4 @@ def read_solutions(path: Path) -> tuple[Tensor, Tensor]:
             f"{path} is damaged: galaxy {ids[line]} has not {len(ANSWERS)} values in [0, 1]. "
             f"{HOW_TO_RESTORE}"
         )
-    return torch.from_numpy(ids), torch.from_numpy(shares)
+    return torch.tensor(ids), torch.tensor(shares)

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# STL-10: augmentations whose probability shifts. Settings: conf/experiment/STL10_action_dist_shift*.yaml
+experiment=STL10_action_dist_shift
+description="STL-10: compressors on data that are augmented with another probability; Pareto front."
+# shellcheck source=bin/utils.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
+
+launch $experiment
+aggregate $experiment

@@ -1,0 +1,62 @@
+"""Images of the right shape, made on the spot, in place of data sets that have to be downloaded."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from utils.data.images import ImageDataModule
+from utils.data.in_memory import InMemoryImages
+from utils.data.streamed import StreamedImages
+
+SIZES = {"train": 24, "val": 8, "test": 8}
+# What an experiment must be told of them.
+OVERRIDES = [f"{place}.length={SIZES['train']}" for place in ("data_feat", "data_pred")]
+
+
+def fake_targets(data: ImageDataModule, n: int) -> Tensor:
+    if data.task == "regression":
+        return torch.rand(n, data.n_outputs)
+    return torch.arange(n) % data.n_outputs
+
+
+class NoiseSource:
+    """Images of noise, opened one by one."""
+
+    def __init__(self, data: ImageDataModule, n: int):
+        self.targets = fake_targets(data, n)
+        self.side = data.shape[-1]
+
+    def open(self, i: int) -> Image.Image:
+        pixels = np.random.default_rng(i).integers(0, 256, (self.side, self.side, 3))
+        return Image.fromarray(pixels.astype(np.uint8))
+
+    def name(self, i: int) -> str:
+        return f"noise {i}"
+
+
+def _load_splits(data: InMemoryImages) -> dict[str, tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        split: (
+            torch.randint(0, 256, (n, *data.shape), dtype=torch.uint8, generator=generator),
+            fake_targets(data, n),
+        )
+        for split, n in SIZES.items()
+    }
+
+
+def _open_splits(data: StreamedImages) -> dict[str, NoiseSource]:
+    return {split: NoiseSource(data, n) for split, n in SIZES.items()}
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *classes: type[ImageDataModule]) -> None:
+    """Let these data modules give noise instead of reading files."""
+    for cls in classes:
+        is_streamed = issubclass(cls, StreamedImages)
+        name, function = (
+            ("open_splits", _open_splits) if is_streamed else ("load_splits", _load_splits)
+        )
+        monkeypatch.setattr(cls, name, function)
+        monkeypatch.setattr(cls, "SIZES", {})

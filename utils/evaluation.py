@@ -1,0 +1,109 @@
+"""What codecs of images cost and lose, over data sets of any size: bits, quality, times."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+from lossyless.classical import ImageCodec
+from utils.data.base import DataModule
+from utils.timing import Stopwatch
+
+# Weights of the scales of MS-SSIM, the finest first (Wang et al., 2003, "Multiscale structural
+# similarity for image quality assessment").
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+# Shortest side for 1, 2, ... scales: every further scale halves the image, and a window of 11
+# pixels must fit into the smallest one. (For four, 88 pixels would do; torchmetrics wants 99.)
+MIN_SIDES = (11, 22, 44, 99, 176)
+# Values that MS-SSIM is computed of at once; it keeps about twenty copies of them. On a CPU, chunks
+# of this size fit the caches.
+MAX_VALUES = 2**19
+
+
+class ImageQuality:
+    """How close decoded images are to their sources, both in [0, 1], batch by batch.
+
+    mse : squared error, mean over all values of all images.
+    psnr : peak signal-to-noise ratio in dB, mean over the images that differ from their source
+        at all (that of equal images is infinite, and would hide all others); inf if none does.
+    ms-ssim : multiscale structural similarity, mean over the images, with as many of the five
+        standard scales as their side allows and the weights of these renormalised to one;
+        left out for images of less than 11 pixels.
+    """
+
+    def __init__(self) -> None:
+        self._mse: list[Tensor] = []
+        self._ms_ssim: list[Tensor] = []
+
+    def add(self, decoded: Tensor, images: Tensor) -> None:
+        """Take in decoded images and their sources, [B, C, H, W] each."""
+        mse = (decoded - images).square().flatten(1).mean(1)
+        self._mse.append(mse.double().cpu())
+        if weights := scale_weights(min(images.shape[-2:])):
+            differs = mse > 0
+            similarities = torch.ones_like(mse)  # of equal images, without the computation
+            if differs.any():
+                similarities[differs] = ms_ssim(decoded[differs], images[differs], weights)
+            self._ms_ssim.append(similarities.double().cpu())
+
+    def metrics(self) -> dict[str, float]:
+        """mse, psnr and, where it is defined, ms-ssim of all images so far."""
+        mse = torch.cat(self._mse)
+        inexact = mse[mse > 0]
+        psnr = -10 * inexact.log10().mean().item() if len(inexact) else math.inf
+        metrics = {"mse": mse.mean().item(), "psnr": psnr}
+        if self._ms_ssim:
+            metrics["ms-ssim"] = torch.cat(self._ms_ssim).mean().item()
+        return metrics
+
+
+def scale_weights(side: int) -> tuple[float, ...]:
+    """Weights of the scales of MS-SSIM for images with this shortest side; they sum to one."""
+    weights = SCALE_WEIGHTS[: sum(side >= min_side for min_side in MIN_SIDES)]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def ms_ssim(decoded: Tensor, images: Tensor, weights: Sequence[float]) -> Tensor:
+    """Multiscale structural similarity of each pair of images [B, C, H, W]: [B]."""
+    n_at_once = max(1, MAX_VALUES // math.prod(images.shape[1:]))
+    # negative similarities, which have no powers, count as none
+    similarities = [
+        multiscale_structural_similarity_index_measure(
+            *pair, data_range=1.0, betas=tuple(weights), normalize="relu", reduction="none"
+        )
+        for pair in zip(decoded.split(n_at_once), images.split(n_at_once), strict=True)
+    ]
+    return torch.cat(similarities)
+
+
+def measure_codec(
+    codec: ImageCodec, data: DataModule, split: str, device: torch.device
+) -> dict[str, float]:
+    """What a codec spends on a split and what it loses, as metrics `<split>/feat/<name>`.
+
+    rate, n_bits: coded bits per image (there is no model that would promise fewer); bpp: bits per
+    pixel; sender_time, receiver_time: seconds per image; and those of `ImageQuality`. Memory stays
+    that of one batch.
+    """
+    sender, receiver = Stopwatch(device), Stopwatch(device)
+    quality = ImageQuality()
+    n_bytes = n_examples = 0
+    for batch in data.loader(split, device=device):
+        with sender:
+            payload = codec.compress(codec.represent(batch.x))
+        with receiver:
+            decoded = codec.receive(codec.decompress(payload, len(batch.x)).to(device))
+        quality.add(decoded, batch.x)
+        n_bytes += len(payload)
+        n_examples += len(batch.x)
+    n_bits = 8 * n_bytes / n_examples
+    metrics = {
+        "rate": n_bits,
+        "n_bits": n_bits,
+        "bpp": n_bits / math.prod(data.shape[1:]),
+        "sender_time": sender.seconds / n_examples,
+        "receiver_time": receiver.seconds / n_examples,
+    } | quality.metrics()
+    return {f"{split}/feat/{name}": value for name, value in metrics.items()}
