@@ -1,13 +1,19 @@
 """From runs on disk to the table, curves and figures that people look at."""
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 import pytest
-from tiny import compose, paths, run
+from matplotlib.figure import Figure
+from tiny import CLASSICAL, DIGITS, compose, paths, run
 
 import aggregate
-from utils import aggregation
+from utils import aggregation, frontier
+from utils.aggregation import curves, rows
 from utils.config import ConfigError
 from utils.runs import experiment_folder
+from utils.tables import NoRunsError
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +57,194 @@ def test_curves_are_drawn_for_each_metric(folder):
     assert (folder / "results/exp_none/all_RD_curves_test_pred_loss.png").stat().st_size > 1000
 
 
+def test_options_choose_the_curves(folder, monkeypatch):
+    frames = {}
+
+    def spy(frame, x, y, hue, **options):
+        frames[y] = frame, hue, options
+        return Figure()
+
+    monkeypatch.setattr(curves, "curve_plot", spy)
+    mode = "aggregate.plot_all_RD_curves"
+    aggregate.main(
+        of(
+            folder,
+            "aggregate.modes=[plot_all_RD_curves]",
+            f"{mode}.x=test/comm/n_bits",
+            f"{mode}.y=[test/pred/loss,test/feat/distortion]",
+            f"{mode}.hue=[dist,rate]",
+            f"{mode}.where={{dist: VIC}}",
+        )
+    )
+    assert list(frames) == ["test/pred/loss", "test/feat/distortion"]
+    for frame, hue, options in frames.values():
+        assert list(frame["dist"]) == ["VIC"] and hue == ["dist", "rate"]
+        assert options == {"col": None, "curve": [], "is_log_x": False}
+
+
+def test_classical_codecs_and_qualities_in_curves_and_fronts(tmp_path):
+    """They have no distortion, and their coded bits for a rate."""
+    run(tmp_path, "featurizer.loss.beta=0.5", base=DIGITS)
+    for quality in (10, 90):
+        run(tmp_path, "featurizer=jpeg", f"featurizer.kwargs.quality={quality}", base=CLASSICAL)
+    modes = "aggregate.modes=[plot_all_RD_curves,plot_pareto_front,summarize_RD_curves]"
+    metrics = "[test/feat/distortion,test/pred/err]"
+    aggregate.main(
+        of(
+            tmp_path,
+            modes,
+            "aggregate.plot_all_RD_curves.x=test/comm/n_bits",
+            f"aggregate.plot_all_RD_curves.y={metrics}",
+            "aggregate.plot_all_RD_curves.hue=[feat,dist]",
+            "aggregate.summarize_RD_curves.x=test/comm/n_bits",
+            "aggregate.summarize_RD_curves.y=test/pred/err",
+        )
+    )
+    results = tmp_path / "results/exp_none"
+    assert (results / "all_RD_curves_test_feat_distortion.png").stat().st_size > 1000
+    assert (results / "pareto_front_test_comm_rate_test_pred_err.png").stat().st_size > 1000
+    summary = pd.read_csv(results / "summarized_RD_curves_merged.csv").set_index("feat")
+    n_runs = summary["test/pred/err/n_runs_mean"]
+    assert dict(n_runs) == {"jpeg": 2, "neural_feat": 1}
+
+
+# --- choosing rows
+
+
+def write_configs(folder, n):
+    """Folders of runs whose configs are empty."""
+    folders = [folder / f"run_{i}" for i in range(n)]
+    for path in folders:
+        path.mkdir()
+        (path / "config.yaml").write_text("{}")
+    return list(map(str, folders))
+
+
+def test_where_compares_numbers_as_such_and_takes_lists(tmp_path):
+    frame = pd.DataFrame({"dist": ["VIC", "VAE", "VIC"], "beta": ["1.0e-01", "1.0e-01", "none"]})
+    frame["folder"] = write_configs(tmp_path, 3)
+    assert list(rows.restrict(frame, {"beta": 0.1}, "o").index) == [0, 1]
+    assert list(rows.restrict(frame, {"beta": ["none", 0.1], "dist": "VIC"}, "o").index) == [0, 2]
+    assert rows.restrict(frame, {}, "o") is frame
+    with pytest.raises(ConfigError, match=r"o: there is no parameter 'bet'; .*'dist', 'beta'"):
+        rows.restrict(frame, {"bet": 0.1}, "o")
+    with pytest.raises(NoRunsError, match="o: no finished run has beta=3; runs have 1.0e-01, none"):
+        rows.restrict(frame, {"beta": 3}, "o")
+
+
+def test_settings_that_the_table_does_not_show_come_from_the_saved_configs(folder, monkeypatch):
+    frame = curves.tables.collect(folder / "results/exp_none")[0]["featurizer"]
+    assert "encoder.kwargs.hid_dim" not in frame
+    found = rows.with_settings(frame, ["encoder.kwargs.hid_dim", "dist", "encoder", "no.such"])
+    assert set(found["encoder.kwargs.hid_dim"]) == {"8"}
+    assert set(found) - set(frame) == {"encoder.kwargs.hid_dim"}
+    assert len(rows.restrict(frame, {"encoder.kwargs.hid_dim": 8, "seed": 2}, "o")) == 2
+
+
+@pytest.mark.parametrize("mode", ["plot_all_RD_curves", "plot_pareto_front"])
+def test_colours_may_stand_for_any_setting(folder, monkeypatch, mode):
+    figures = []
+    monkeypatch.setattr(curves, "_save", lambda figure, path: figures.append(figure))
+    options = {"x": "test/comm/n_bits", "y": "test/pred/loss", "hue": "encoder.kwargs.hid_dim"}
+    settings = [f"aggregate.{mode}.{key}={value}" for key, value in options.items()]
+    aggregate.main(of(folder, f"aggregate.modes=[{mode}]", *settings))
+    (figure,) = figures
+    assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["8"]
+
+
+def test_what_tells_curves_apart_is_neither_seed_nor_beta():
+    frame = pd.DataFrame({"seed": ["1", "2"], "beta": ["1", "2"], "dist": ["a", "b"], "zs": "1"})
+    frame["test/feat/rate"] = [1.0, 2.0]
+    assert rows.differences(frame) == {"beta": ["1", "2"], "dist": ["a", "b"]}
+    assert rows.curve_keys(frame) == ["dist"]
+
+
+# --- curves in numbers
+
+
+def test_a_front_holds_exactly_the_points_that_none_beats():
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(0, 12, (2, 60)).astype(float)
+    y[:5] = np.nan
+    front = frontier.pareto_front(x, y)
+    for i in range(len(x)):
+        beats = ((x <= x[i]) & (y <= y[i])) & ((x < x[i]) | (y < y[i]))
+        is_first = not any((x[:i] == x[i]) & (y[:i] == y[i]))
+        assert (i in front) == (not beats.any() and is_first and not np.isnan(y[i]))
+    assert (np.diff(x[front]) > 0).all() and (np.diff(y[front]) < 0).all()
+    assert len(frontier.pareto_front([], [])) == 0
+
+
+def test_the_area_of_a_triangle_and_of_what_lies_behind():
+    rates, distortions = np.array([1.0, 3.0]), np.array([4.0, 0.5])
+    assert frontier.area_under_front(rates, distortions, 1, 3) == pytest.approx(4.5)
+    assert frontier.area_under_front(rates, distortions, 1, 5) == pytest.approx(5.5)
+    assert frontier.area_under_front(rates, distortions, 2, 3) == pytest.approx(1.375)
+    with pytest.raises(ValueError, match="start"):
+        frontier.area_under_front(rates, distortions, 0, 3)
+
+
+def test_areas_add_up():
+    rates, distortions = np.array([0.0, 1, 4, 9]), np.array([9.0, 4, 1, 0])
+    parts = [frontier.area_under_front(rates, distortions, a, a + 2) for a in (0, 2, 4, 6, 8)]
+    assert sum(parts) == pytest.approx(frontier.area_under_front(rates, distortions, 0, 10))
+
+
+@pytest.mark.parametrize(
+    ("distortions", "tolerance", "expected"),
+    [([2.0, 1.0], 0.01, 2.98), ([2.0, 1.0], 0, 3), ([2.0, 1.0], 5, 1), ([-1.0, -2.0], 0.5, 1)],
+)
+def test_the_rate_at_which_almost_nothing_is_lost(distortions, tolerance, expected):
+    found = frontier.rate_at_lowest_distortion(
+        np.array([1.0, 3.0]), np.array(distortions), tolerance
+    )
+    assert found == pytest.approx(expected)
+
+
+def test_two_numbers_for_each_curve_over_its_seeds(tmp_path, monkeypatch, capsys):
+    """Curves D = 4 / 2 ** (rate - shift) at rates 0, 1, 2: the shift is what one saves."""
+    runs = pd.DataFrame(
+        [
+            {"group": f"{dist}{rate}", "dist": dist, "beta": f"{rate}", "seed": f"{seed}"}
+            | {"test/feat/rate": rate + shift, "test/feat/distortion": 4 / 2**rate + seed}
+            for dist, shift in (("VIC", 0), ("VAE", 1))
+            for seed in (0, 2)
+            for rate in (0, 1, 2)
+        ]
+    )
+    monkeypatch.setattr(curves.tables, "collect", lambda folder: ({"featurizer": runs}, {}))
+    monkeypatch.setattr(curves.tables, "merge", lambda runs: runs["featurizer"])
+    curves.summarize_RD_curves(tmp_path, "test/feat/rate", "test/feat/distortion")
+    table = pd.read_csv(tmp_path / "summarized_RD_curves_merged.csv").set_index("dist")
+    assert (table["start_rate"] == 1).all() and (table["end_rate"] == 3).all()
+    assert (table["n_seeds"] == 2).all()
+    of_y = {c.rsplit("/", 1)[-1]: table[c] for c in table if c.startswith("test/feat/distortion/")}
+    # seeds add 0 and 2 to the distortion: on average 1, over a length of 2
+    assert of_y["area_mean"].to_dict() == {"VIC": 1.5 + 1 + 2, "VAE": 3 + 1.5 + 2}
+    assert np.allclose(of_y["area_sem"], 2) and (of_y["min_mean"] == 2).all()
+    assert of_y["rate_at_min_mean"].to_dict() == {
+        "VIC": pytest.approx(1.98),
+        "VAE": pytest.approx(2.98),
+    }
+    assert (of_y["n_runs_mean"] == 3).all()
+    assert "| VIC " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("aggregate.modes=[plot_all_RD_curves] aggregate.plot_all_RD_curves.x=a", "no column 'a_"),
+        ("aggregate.modes=[plot_all_RD_curves] aggregate.plot_all_RD_curves.col=a", "'dist'"),
+        ("aggregate.modes=[plot_pareto_front] aggregate.plot_pareto_front.x=a", "test/pred/loss"),
+        ("aggregate.modes=[summarize_RD_curves] aggregate.summarize_RD_curves.y=a", "test/pred"),
+    ],
+)
+def test_errors_of_curves_name_what_there_is(folder, override, message):
+    with pytest.raises(SystemExit) as error:
+        aggregate.main(of(folder, *override.split()))
+    assert "Error: aggregate." in str(error.value) and message in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -82,9 +276,9 @@ def test_help_is_no_error(capsys):
 
 
 def test_every_mode_has_its_options_in_the_config():
-    cfg = compose(aggregation.Path("x"))
+    cfg = compose(Path("x"))
     assert set(aggregation.MODES) <= set(cfg.aggregate)
     assert experiment_folder(cfg) == "exp_none"
     with pytest.raises(ConfigError, match="there is no 'x'"):
         cfg.aggregate.modes = ["x"]
-        aggregation.aggregate(cfg.aggregate, aggregation.Path("x"))
+        aggregation.aggregate(cfg.aggregate, Path("x"))

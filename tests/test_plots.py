@@ -24,7 +24,8 @@ from utils.data.banana import BananaDataModule, BananaDistribution
 from utils.data.decoded import DecodedDataModule
 from utils.data.digits import DigitsDataModule
 from utils.plots import FIGURES, banana, draw, images, style
-from utils.plots.curves import curve_plot, rate_distortion_plot
+from utils.plots.curves import curve_plot, pareto_plot
+from utils.plots.mosaic import mosaic
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 CELL_WIDTH = math.exp(-1)  # of a rate that was not trained
@@ -309,6 +310,65 @@ def test_a_latent_moves_evenly_between_its_percentiles():
     assert torch.allclose(steps, torch.linspace(-4.9, 4.9, 7), atol=1e-5)
 
 
+class Colours(DecodedDataModule):
+    """Random colour images of 96 pixels, as large as those of STL10."""
+
+    def __init__(self):
+        x, y = torch.rand(20, 3, 96, 96), torch.zeros(20, dtype=torch.int64)
+        splits = dict.fromkeys(("train", "val", "test"), (x, y))
+        super().__init__(splits, task="classification", n_outputs=2, kind="colour_image")
+
+
+def colour_compressor():
+    torch.manual_seed(0)
+    decoder = DirectDistortion(Upsampled, 4, (3, 96, 96), "colour_image", "representative")
+    return compressor_of(Pooled, (3, 96, 96), HFactorized(4), decoder)
+
+
+class Pooled(nn.Linear):
+    def __init__(self, in_shape, out_shape):
+        super().__init__(in_shape[0] * 4, *out_shape)
+
+    def forward(self, x):
+        return 20 * super().forward(nn.functional.adaptive_avg_pool2d(x, 2).flatten(1))
+
+
+class Upsampled(nn.Linear):
+    def __init__(self, in_shape, out_shape):
+        super().__init__(*in_shape, 3 * 4)
+
+    def forward(self, z):
+        return nn.functional.interpolate(super().forward(z).view(-1, 3, 2, 2), 96)
+
+
+@pytest.mark.parametrize("name", ["latent_traversals_plot_1d", "latent_traversals_plot_2d"])
+def test_traversals_of_large_colour_images_show_all_channels_at_full_size(name):
+    _, figure = draw(name, colour_compressor(), Colours())
+    (axes,) = figure.axes
+    height, width, _ = axes.images[0].get_array().shape
+    assert (height + 8) % 104 == 0 and width == 7 * 104 - 8
+    assert 5 <= figure.get_figwidth() <= 10 and figure.get_figheight() < 8
+    assert axes.get_position().width * figure.get_figwidth() * figure.dpi >= width - 1
+    compressor = colour_compressor()
+    with style.drawing(compressor):  # the first image of the last row
+        z_hat = images._test_codes(compressor, Colours(), 1000)
+        latents = images.most_varying(z_hat, 5 if "1d" in name else 2)
+        z = z_hat[:1].clone()
+        z[0, latents[-1]] = images.latent_steps(z_hat, latents[-1])[0]
+        if "2d" in name:
+            z[0, latents[0]] = images.latent_steps(z_hat, latents[0])[0]
+        expected = compressor.distortion.reconstruct(z)[0].permute(1, 2, 0)
+    assert np.allclose(axes.images[0].get_array()[-96:, :96], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "n", "width"), [(16, 10, 5.0), (64, 14, 6.1), (96, 30, 10.0)])
+def test_a_figure_grows_with_its_images_within_bounds(side, n, width):
+    figure = mosaic(torch.rand(2, n, 3, side, side))
+    assert figure.get_figwidth() == pytest.approx(width, abs=0.1)
+    smoothing = figure.axes[0].images[0].get_interpolation()
+    assert (smoothing == "nearest") == (width < 10)
+
+
 @pytest.mark.parametrize("rate", [HFactorized, HHyper])
 def test_a_row_of_the_traversals_is_one_latent(digits, rate):
     compressor = image_compressor(rate=rate)
@@ -485,52 +545,99 @@ def curve_frame(**columns):
     return pd.DataFrame(frame | columns)
 
 
+def rate_distortion_plot(frame, hue=("dist",), **options):
+    return curve_plot(frame, "test/feat/rate", "test/feat/distortion", hue, **options)
+
+
+def lines_of(axes):
+    """Points of each curve."""
+    return [[*zip(*c.lines[0].get_data(), strict=True)] for c in axes.containers]
+
+
+def legend_of(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
 def test_a_method_is_one_curve_in_its_colour_in_the_order_of_x():
-    figure = rate_distortion_plot(curve_frame(), logx=True)
+    figure = rate_distortion_plot(curve_frame(), is_log_x=True)
     (axes,) = figure.axes
     curves = {container.lines[0].get_color(): container for container in axes.containers}
     assert set(curves) == {style.METHOD_COLOURS["VC"], style.METHOD_COLOURS["VIC"]}
-    x, y = curves[style.METHOD_COLOURS["VIC"]].lines[0].get_data()
-    assert list(x) == [0.25, 0.5] and list(y) == [2.0, 1.0]
+    x, y = curves[style.METHOD_COLOURS["VC"]].lines[0].get_data()
+    assert list(x) == [3.0, 4.0] and list(y) == [1.0, 0.25]
     assert all(container.has_xerr and container.has_yerr for container in axes.containers)
     assert axes.get_xscale() == "log"
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["VIC", "VC"]
+    assert legend_of(axes) == ["VIC", "VC"]
 
 
 def test_error_bars_are_the_standard_errors():
     figure = rate_distortion_plot(curve_frame().iloc[:1])
     horizontal, vertical = figure.axes[0].containers[0].lines[2]
-    assert np.allclose(horizontal.get_segments()[0], [[0.45, 1.0], [0.55, 1.0]])
-    assert np.allclose(vertical.get_segments()[0], [[0.5, 0.9], [0.5, 1.1]])
+    assert np.allclose(horizontal.get_segments()[0], [[0.9, 0.5], [1.1, 0.5]])
+    assert np.allclose(vertical.get_segments()[0], [[1.0, 0.45], [1.0, 0.55]])
 
 
 def test_a_single_seed_has_no_error_bar():
-    frame = curve_frame(**{"test/feat/rate_sem": [np.nan] * 4})
+    frame = curve_frame(**{"test/feat/distortion_sem": [np.nan] * 4})
     figure = rate_distortion_plot(frame)
     _, vertical = figure.axes[0].containers[0].lines[2]
     assert all(np.ptp(segment) == 0 for segment in np.array(vertical.get_segments())[..., 1])
 
 
-def test_hue_and_style_make_one_curve_each():
-    figure = curve_plot(
-        curve_frame(), "test/feat/distortion", "test/feat/rate", "dist", style_by="rate"
-    )
-    looks = {
-        (c.lines[0].get_color(), c.lines[0].get_linestyle()) for c in figure.axes[0].containers
-    }
-    assert len(looks) == 4
+def test_several_hues_are_one_colour_each_named_without_what_does_not_apply():
+    frame = curve_frame(rate=["H_factorized", "H_hyper", "none", "none"])
+    (axes,) = rate_distortion_plot(frame, ["dist", "rate"]).axes
+    assert set(legend_of(axes)) == {"VIC H_factorized", "VIC H_hyper", "VC"}
+    assert len({c.lines[0].get_color() for c in axes.containers}) == 3
+
+
+def test_runs_that_differ_in_more_than_their_place_on_a_curve_are_not_joined():
+    (axes,) = rate_distortion_plot(curve_frame(), curve=["rate"]).axes
+    assert sorted(map(len, lines_of(axes))) == [1, 1, 1, 1]
+    assert legend_of(axes) == ["VIC", "VC"]
+
+
+def test_each_panel_has_the_curves_of_its_level_on_common_axes():
+    figure = rate_distortion_plot(curve_frame(), ["rate"], col="dist")
+    vic, vc = figure.axes
+    assert [axes.get_title() for axes in (vic, vc)] == ["VIC", "VC"]
+    assert lines_of(vic) == [[(1.0, 0.5)], [(2.0, 0.25)]]
+    assert vic.get_xlim() == vc.get_xlim() and vic.get_ylim() == vc.get_ylim()
+    colours = [[c.lines[0].get_color() for c in axes.containers] for axes in (vic, vc)]
+    assert colours[0] == colours[1]
+
+
+def test_rows_without_the_metric_are_left_out():
+    """Classical codecs have a rate, but no distortion."""
+    frame = curve_frame(**{"test/feat/distortion_mean": [0.5, 0.25, np.nan, np.nan]})
+    (axes,) = rate_distortion_plot(frame).axes
+    assert legend_of(axes) == ["VIC"] and len(axes.containers) == 1
 
 
 def test_a_missing_column_is_named_with_those_that_exist():
     with pytest.raises(
         ValueError, match=r"no column 'a_mean', 'a_sem', 'x': it has 'dist', 'rate'"
     ):
-        curve_plot(curve_frame(), "a", "test/feat/rate", "x")
+        curve_plot(curve_frame(), "a", "test/feat/rate", ["x"])
 
 
-def test_an_empty_table_is_refused():
-    with pytest.raises(ValueError, match="no rows"):
-        rate_distortion_plot(curve_frame().iloc[:0])
+@pytest.mark.parametrize("frame", [curve_frame().iloc[:0], curve_frame() * np.nan])
+def test_an_empty_table_is_refused(frame):
+    with pytest.raises(ValueError, match="no row of the table has both test/feat/rate_mean and"):
+        rate_distortion_plot(frame)
+
+
+def test_a_pareto_front_joins_the_runs_that_no_other_of_their_colour_beats():
+    frame = pd.DataFrame(
+        {"dist": ["VIC"] * 4 + ["VAE"], "x": [3, 1, 2, 4, 0], "y": [1.0, 4, 5, np.nan, 0]}
+    )
+    (axes,) = pareto_plot(frame, "x", "y", ["dist"]).axes
+    fronts = {line.get_color(): line for line in axes.lines}
+    vic = fronts[style.METHOD_COLOURS["VIC"]]
+    assert vic.get_xydata().tolist() == [[1, 4], [3, 1]]
+    assert vic.get_drawstyle() == "steps-post"
+    assert fronts[style.METHOD_COLOURS["VC"]].get_xydata().tolist() == [[0, 0]]
+    assert sum(len(c.get_offsets()) for c in axes.collections) == 4
 
 
 def test_colours_tell_names_apart_and_belong_to_methods():

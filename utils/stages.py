@@ -9,15 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from lossyless.classical import ImageCodec
 from lossyless.compressors import LearnableCompressor
-from lossyless.optim import PartOptimizer
-from lossyless.predictors import PredictionHead, Predictor
 from utils import communication, evaluation, exports, figures, loggers, training
 from utils.callbacks import Freezer, reseed
 from utils.data.base import SPLITS
@@ -26,6 +23,7 @@ from utils.plots import find_figure
 from utils.runs import STAGES, Run, find_run
 
 Metrics = dict[str, float]
+DECODED = "decoded_"  # files of decoded data that do not fit in memory, while a predictor trains
 
 
 def run_stage(cfg: DictConfig, stage: str, compute: Callable[[Run], Metrics]) -> Metrics:
@@ -104,6 +102,7 @@ def _fit(run: Run) -> Metrics:
     compressor = training.build_compressor(cfg)
     exports.import_encoder(compressor.p_ZlX, cfg)
     data = training.build_data(cfg, "data_feat", compressor.distortion.needs)
+    training.check_targets(compressor, data, cfg.data_feat.name)
     for name in cfg.figures.names:  # an error now costs less than one after the training
         find_figure(name, compressor, data)
     callbacks: list[Callback] = [Freezer(list(cfg.finetune.frozen))]
@@ -138,6 +137,8 @@ def _communicate(run: Run) -> Metrics:
     cfg = run.cfg
     compressor = training.load_compressor(cfg)
     data = training.build_data(cfg, "data_pred", "none")
+    if not data.is_labelled:
+        raise ValueError(f"data_pred={cfg.data_pred.name} has no labels to predict: choose another")
     device = training.pick_device(cfg)
     reseed(cfg.seed, "communicate")
     sent = communication.send_splits(
@@ -167,14 +168,7 @@ def _predict(run: Run) -> Metrics:
     compressor = training.load_compressor(cfg)
     splits = _decoded_splits(compressor, cfg)
     reseed(cfg.seed, "predictor")  # behind the building of the compressor, which draws as well
-    head = PredictionHead(
-        instantiate(cfg.predictor.kwargs),
-        splits["train"][0].shape[1:],
-        cfg.data_pred.task,
-        cfg.data_pred.n_outputs,
-        mean=cfg.data_pred.mean if compressor.is_reconstruct else None,
-        std=cfg.data_pred.std if compressor.is_reconstruct else None,
-    )
+    predictor = training.build_predictor(cfg, splits["train"][0].shape[1:], compressor)
     data = DecodedDataModule(
         splits,
         task=cfg.data_pred.task,
@@ -183,19 +177,16 @@ def _predict(run: Run) -> Metrics:
         eval_batch_size=cfg.data_pred.kwargs.eval_batch_size,
         seed=cfg.seed,
     )
-    optimizer = PartOptimizer(
-        instantiate(cfg.optimizer_pred.kwargs),
-        instantiate(cfg.scheduler_pred.kwargs),
-        cfg.optimizer_pred.max_grad_norm,
-    )
     _, metrics = training.fit(
-        Predictor(head, optimizer),
+        predictor,
         data,
         run,
         stage="pred",
         monitor_split=cfg.checkpoint_pred.split,
         overrides=cfg.trainer_pred,
     )
+    for file in run.work.glob(f"{DECODED}*"):
+        file.unlink()
     return metrics
 
 
@@ -203,10 +194,15 @@ def _decoded_splits(
     compressor: LearnableCompressor | ImageCodec, cfg: DictConfig
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """What the receiver decodes from the files of the communication stage, with the targets."""
-    folder = find_run(cfg, "communication").work
+    received, work = find_run(cfg, "communication").work, find_run(cfg, "predictor").work
     device = training.pick_device(cfg)
+    kind = cfg.data_pred.kind if compressor.is_reconstruct else "vector"
     splits = {}
     for split in SPLITS:
-        x, _ = communication.receive(compressor, communication.data_file(folder, split), device)
-        splits[split] = x, torch.from_numpy(np.load(communication.target_file(folder, split)))
+        y = torch.from_numpy(np.load(communication.target_file(received, split)))
+        batches = communication.receive(
+            compressor, communication.data_file(received, split), device
+        )
+        x = DecodedDataModule.collect(batches, len(y), work / f"{DECODED}{split}", kind=kind)
+        splits[split] = x, y
     return splits

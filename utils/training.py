@@ -20,6 +20,8 @@ from pytorch_lightning.loggers import Logger
 
 from lossyless.classical import ImageCodec
 from lossyless.compressors import LearnableCompressor
+from lossyless.optim import PartOptimizer
+from lossyless.predictors import PredictionHead, Predictor
 from utils.callbacks import ProgressLines, ReseedEveryEpoch, reseed
 from utils.data.base import DataModule
 from utils.runs import Run, find_run
@@ -89,6 +91,48 @@ def load_compressor(cfg: DictConfig) -> LearnableCompressor | ImageCodec:
         run = find_run(cfg, "featurizer")
         load_best(compressor, run)
     return compressor.eval().requires_grad_(False).to(pick_device(cfg))
+
+
+def check_targets(compressor: LearnableCompressor, data: DataModule, name: str) -> None:
+    """Raise ValueError if something shall learn from the targets of unlabelled data."""
+    if data.is_labelled:
+        return
+    if compressor.online is not None:
+        raise ValueError(
+            f"data_feat={name} has no labels for the online probe to learn from: train without it, "
+            "with featurizer.kwargs.online=null"
+        )
+    if compressor.distortion.needs == "target":
+        raise ValueError(f"data_feat={name} has no labels: choose another distortion or data set")
+
+
+def build_predictor(
+    cfg: DictConfig, in_shape: Sequence[int], compressor: LearnableCompressor | ImageCodec
+) -> Predictor:
+    """The predictor of a config for decoded examples of `in_shape`; its weights are drawn."""
+    is_standardised = compressor.is_reconstruct  # what the data set states is about its examples
+    head = PredictionHead(
+        instantiate(cfg.predictor.kwargs),
+        in_shape,
+        cfg.data_pred.task,
+        cfg.data_pred.n_outputs,
+        mean=cfg.data_pred.mean if is_standardised else None,
+        std=cfg.data_pred.std if is_standardised else None,
+    )
+    optimizer = PartOptimizer(
+        instantiate(cfg.optimizer_pred.kwargs),
+        instantiate(cfg.scheduler_pred.kwargs),
+        cfg.optimizer_pred.max_grad_norm,
+    )
+    return Predictor(head, optimizer)
+
+
+def load_predictor(cfg: DictConfig, compressor: LearnableCompressor | ImageCodec) -> Predictor:
+    """The trained predictor of a config, in evaluation mode, on its device."""
+    in_shape = cfg.data_pred.shape if compressor.is_reconstruct else [cfg.encoder.z_dim]
+    predictor = build_predictor(cfg, in_shape, compressor)
+    load_best(predictor, find_run(cfg, "predictor"))
+    return predictor.eval().requires_grad_(False).to(pick_device(cfg))
 
 
 def load_best(module: pl.LightningModule, run: Run) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from utils import communication, training
 from utils.benchmarks.comparison import Comparison, Goal
-from utils.benchmarks.setups import SMALL, banana_config, banana_trainer
+from utils.benchmarks.setups import SMALL, banana_config, short_trainer
 
 
 def compare(is_quick: bool) -> list[Comparison]:
@@ -21,7 +21,7 @@ def compare(is_quick: bool) -> list[Comparison]:
         cfg = banana_config(Path(folder), *SMALL, "optimizer_feat.kwargs.lr=3e-3")
         compressor = training.build_compressor(cfg)
         data = training.build_data(cfg, "data_feat", compressor.distortion.needs)
-        banana_trainer(cfg, 50 if is_quick else 300).fit(compressor, datamodule=data)
+        short_trainer(cfg, 50 if is_quick else 300).fit(compressor, datamodule=data)
         compressor.eval()
         compressor.rate.update()
         path = Path(folder, "test.lossyless")

@@ -3,6 +3,8 @@
 import copy
 
 import torch
+from compressai.entropy_models import EntropyBottleneck
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from lossyless.batch import Batch
@@ -37,9 +39,14 @@ class BareLoop:
         modules = [self.model.get_submodule(name) for name in names]
         return [p for module in modules for p in module.parameters() if p.requires_grad]
 
-    def _compressor_loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """z_hat [B, z_dim] and rates [B] in nats."""
         p_ZlX = self.model.p_ZlX(batch.x)
         z_hat, rates, _ = self.model.rate(p_ZlX.rsample(), p_ZlX)
+        return z_hat, rates
+
+    def _compressor_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        z_hat, rates = self._encode(batch)
         distortions, _ = self.model.distortion(z_hat, batch.aux)
         loss = distortions.mean() / self.model.factor_beta_d + self.weight_r * rates.mean()
         return loss, z_hat
@@ -56,34 +63,41 @@ class BareLoop:
 
 
 class ThreePasses(BareLoop):
-    """One pass for each of three optimisers, as Lightning 1.3 trains with several optimisers.
+    """One pass for each of three optimisers, as a trainer with several optimisers would do it that
+    calls the training step once for each (Lightning before 2.0).
 
-    The compressor; the probe, which encodes the batch again; the coder, whose auxiliary loss moves
-    the quantiles of CompressAI's entropy bottleneck.
+    1. Compressor: encode, rate, distortion; backward; step.
+    2. Probe: encode the batch again, in training mode but without a graph, since such a trainer
+       freezes the parameters of all other optimisers meanwhile; probe; backward; step.
+    3. Coder: CompressAI's auxiliary loss of the entropy bottlenecks, which needs their quantiles
+       only; backward; step.
+
+    It is the least work that the scheme can do: nothing is encoded for the coder, no distortion is
+    computed for the probe, nothing is logged.
     """
 
     def __init__(self, compressor: LearnableCompressor):
         super().__init__(compressor)
-        self.prior = self.model.rate.prior
-        self.prior.quantiles.requires_grad_(True)
-        self.coder_optimizer = torch.optim.Adam([self.prior.quantiles])
+        modules = self.model.rate.modules()
+        self.bottlenecks = [module for module in modules if isinstance(module, EntropyBottleneck)]
+        quantiles = [bottleneck.quantiles.requires_grad_() for bottleneck in self.bottlenecks]
+        self.coder_optimizer = torch.optim.Adam(quantiles)
 
     def step(self, batch: Batch) -> None:
-        """One training step: three forward and three backward passes."""
+        """One training step: two encodings and three backward passes."""
         loss, _ = self._compressor_loss(batch)
         self.compressor_optimizer.zero_grad()
         loss.backward()
         self._update_compressor()
 
         with torch.no_grad():
-            p_ZlX = self.model.p_ZlX(batch.x)
-            z_hat, _, _ = self.model.rate(p_ZlX.rsample(), p_ZlX)
+            z_hat, _ = self._encode(batch)
         probe_losses, _ = self.model.online.losses(z_hat, batch.y)
         self.online_optimizer.zero_grad()
         probe_losses.mean().backward()
         self._update_online()
 
-        auxiliary_loss = self.prior.loss()
+        auxiliary_loss = sum(bottleneck.loss() for bottleneck in self.bottlenecks)
         self.coder_optimizer.zero_grad()
         auxiliary_loss.backward()
         self.coder_optimizer.step()

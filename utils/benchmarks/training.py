@@ -1,18 +1,20 @@
-"""Training steps at the size of the paper's Banana, against loops without a trainer."""
+"""Training steps at the paper's sizes, of the Banana and of images, against other loops."""
 
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
+from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 
 from utils import training
 from utils.benchmarks.comparison import Comparison, Goal, seconds
 from utils.benchmarks.loops import BareLoop, ThreePasses
-from utils.benchmarks.setups import banana_config, banana_trainer
+from utils.benchmarks.setups import banana_config, images_config, short_trainer
 
-N_WARM_UP = 3  # steps that do not count
+N_WARM_UP = 2  # steps that do not count
 
 
 class Interleaved(Callback):
@@ -41,22 +43,33 @@ class Interleaved(Callback):
 
 def compare(is_quick: bool) -> list[Comparison]:
     """Seconds per step against the bare loop and against three passes."""
-    ours, bare, three = measure_steps(5 if is_quick else 20)
+    n_steps = 5 if is_quick else 20
+    ours, (bare, three) = measure_steps(banana_config, n_steps, [BareLoop, ThreePasses])
     what = "training step of the Banana"
-    return [
+    rows = [
         Comparison(what, "bare loop", "s", ours, bare, Goal(high=1.15)),
         Comparison(what, "three passes", "s", ours, three, Goal(high=1)),
     ]
+    ours, (three,) = measure_steps(images_config, 2 if is_quick else 6, [ThreePasses])
+    what = "training step of a ResNet18 on 32x32 images"
+    return [*rows, Comparison(what, "three passes", "s", ours, three, Goal(high=0.8))]
 
 
-def measure_steps(n_steps: int, *overrides: str) -> tuple[list[float], list[float], list[float]]:
-    """Seconds of each step of our trainer, of the bare loop and of three passes, alternating."""
+def measure_steps(
+    make_config: Callable[[Path], DictConfig], n_steps: int, loop_types: Sequence[type[BareLoop]]
+) -> tuple[list[float], list[list[float]]]:
+    """Seconds of each step of our trainer, and of each kind of loop, alternating.
+
+    Parameters
+    ----------
+    make_config : from a folder for what is written to a config.
+    """
     training.quiet()
     with tempfile.TemporaryDirectory() as folder:
-        cfg = banana_config(Path(folder), *overrides)
+        cfg = make_config(Path(folder))
         compressor = training.build_compressor(cfg)
         data = training.build_data(cfg, "data_feat", compressor.distortion.needs)
-        interleaved = Interleaved([BareLoop(compressor), ThreePasses(compressor)])
-        banana_trainer(cfg, N_WARM_UP + n_steps, interleaved).fit(compressor, datamodule=data)
-    bare, three = interleaved.reference_seconds
-    return interleaved.trainer_seconds[N_WARM_UP:], bare[N_WARM_UP:], three[N_WARM_UP:]
+        interleaved = Interleaved([make_loop(compressor) for make_loop in loop_types])
+        short_trainer(cfg, N_WARM_UP + n_steps, interleaved).fit(compressor, datamodule=data)
+    references = [measured[N_WARM_UP:] for measured in interleaved.reference_seconds]
+    return interleaved.trainer_seconds[N_WARM_UP:], references

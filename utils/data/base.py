@@ -108,6 +108,8 @@ class DataModule(pl.LightningDataModule, ABC):
     n_outputs : int
         Number of classes, or of dimensions of the target.
     class_names : tuple of str or None
+    is_labelled : bool
+        Whether the training split has targets.
     """
 
     shape: tuple[int, ...]
@@ -115,6 +117,7 @@ class DataModule(pl.LightningDataModule, ABC):
     task: str
     n_outputs: int
     class_names: tuple[str, ...] | None = None
+    is_labelled = True  # whether the training split has targets
 
     def __init__(
         self,

@@ -1,13 +1,15 @@
 """Decoded representations as a data set: what the prediction stage learns from."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lossyless.batch import Batch
-from utils.data.base import SPLITS
-from utils.data.in_memory import InMemoryDataModule
+from utils.data.base import SPLITS, DataError
+from utils.data.in_memory import MAX_RESIDENT_BYTES, InMemoryDataModule
 
 
 class DecodedDataModule(InMemoryDataModule):
@@ -16,8 +18,8 @@ class DecodedDataModule(InMemoryDataModule):
     Parameters
     ----------
     splits : mapping of str to (Tensor [N, *shape], Tensor [N] or [N, n_outputs])
-        Float representations and their targets (int64 classes or float values) for each of "train",
-        "val" and "test".
+        Representations (float, or images as uint8 pixels) and their targets (int64 classes or float
+        values) for each of "train", "val" and "test".
     task : {"classification", "regression"}
     n_outputs : int
         Number of classes, or of dimensions of the target.
@@ -51,12 +53,31 @@ class DecodedDataModule(InMemoryDataModule):
         self._decoded = dict(splits)
 
     def load_splits(self) -> dict[str, tuple[Tensor, Tensor]]:
-        return {split: (x.float(), y) for split, (x, y) in self._decoded.items()}
+        return self._decoded
 
     def make_batch(
         self, inputs: Tensor, targets: Tensor, *, split: str, **generators: torch.Generator
     ) -> Batch:
-        return Batch(inputs, targets)
+        x = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float()
+        return Batch(x, targets)
+
+    @staticmethod
+    def collect(batches: Iterator[Tensor], n_examples: int, path: Path, *, kind: str) -> Tensor:
+        """Decoded examples [N, *shape] of an iterator over batches of them.
+
+        Images are rounded to 8 bits a value, as image files are. What is too large for memory is
+        kept in the file at `path`, from where it is read as it is needed.
+        """
+        collected, n_collected = torch.empty(0), 0
+        for batch in batches:
+            batch = batch if kind == "vector" else to_pixels(batch)
+            if not n_collected:
+                collected = allocate((n_examples, *batch.shape[1:]), batch.dtype, path)
+            collected[n_collected : n_collected + len(batch)] = batch
+            n_collected += len(batch)
+        if n_collected != n_examples:
+            raise DataError(f"{path.stem}: {n_examples} targets, but {n_collected} examples")
+        return collected
 
     def _check(self, split: str, x: Tensor, y: Tensor) -> None:
         if tuple(x.shape[1:]) != self.shape:
@@ -74,3 +95,16 @@ class DecodedDataModule(InMemoryDataModule):
                 f"Targets of split {split!r} must be {expected} with N = {len(x)}, "
                 f"got {y.dtype} {list(y.shape)}."
             )
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """uint8 of images in [0, 1]."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def allocate(shape: tuple[int, ...], dtype: torch.dtype, path: Path) -> Tensor:
+    """Uninitialised tensor in memory, or in the file at `path` if it is too large for that."""
+    n_values = math.prod(shape)
+    if n_values * dtype.itemsize <= MAX_RESIDENT_BYTES:
+        return torch.empty(shape, dtype=dtype)
+    return torch.from_file(str(path), shared=True, size=n_values, dtype=dtype).view(shape)

@@ -51,7 +51,6 @@ class ImageDataModule(IndexedDataModule):
 
     task = "classification"
     n_channels = 3
-    is_labelled = True  # whether the training split has targets; -1 stands for those it has not
     #: examples of each split of the original data set, before anything is held out
     SIZES: Mapping[str, int] = {}
     #: what to do when some of them are missing

@@ -15,6 +15,7 @@ from utils.data.indexed import IndexedDataModule
 # otherwise batch by batch.
 MAX_GROWTH = 4
 RESIZE_CHUNK = 4096  # images that are resized at a time
+MAX_RESIDENT_BYTES = 4 * 2**30  # of a split: larger ones stay on the CPU, or on disk
 
 
 class InMemoryDataModule(IndexedDataModule):
@@ -41,10 +42,12 @@ class InMemoryDataModule(IndexedDataModule):
         return len(self.splits[check_choice("split", split, self.splits)][0])
 
     def tensors(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of a split on the device, moved there once."""
+        """Inputs and targets of a split, on the device unless they are too large."""
         if (split, device) not in self._on_device:
             inputs, targets = self.splits[split]
-            self._on_device[split, device] = inputs.to(device), targets.to(device)
+            is_small = inputs.nbytes <= MAX_RESIDENT_BYTES
+            home = device if is_small else torch.device("cpu")
+            self._on_device[split, device] = inputs.to(home), targets.to(home)
         return self._on_device[split, device]
 
     def read(
@@ -52,7 +55,8 @@ class InMemoryDataModule(IndexedDataModule):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         inputs, targets = self.tensors(split, device)
         for indices in batches:
-            yield inputs[indices], targets[indices]
+            chosen = indices.to(inputs.device)
+            yield inputs[chosen].to(device), targets[chosen].to(device)
 
 
 class InMemoryImages(ImageDataModule, InMemoryDataModule):

@@ -1,4 +1,6 @@
-"""Curves over aggregated results: data frames with `<metric>_mean` and `<metric>_sem` columns."""
+"""Curves and fronts over tables of results: of means over seeds, and of single runs."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -6,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from utils.frontier import pareto_front
 from utils.plots import style
 
 #: what metrics are called in figures, by the last part of their name
@@ -17,62 +20,100 @@ METRICS = {
     "acc": "accuracy",
     "err": "error",
 }
-
-
-def rate_distortion_plot(
-    frame: pd.DataFrame,
-    x: str = "test/feat/distortion",
-    y: str = "test/feat/rate",
-    hue: str = "dist",
-    **kwargs: object,
-) -> Figure:
-    """Rate against distortion, one curve per method; see `curve_plot`."""
-    return curve_plot(frame, x, y, hue, **({"title": "Rate-distortion"} | kwargs))
+LINE = {
+    "linewidth": 1.8,
+    "marker": "o",
+    "markersize": 5,
+    "markeredgecolor": "white",
+    "markeredgewidth": 0.6,
+}
+LABEL = "label"  # column of the names in the legend
 
 
 def curve_plot(
     frame: pd.DataFrame,
     x: str,
     y: str,
-    hue: str,
-    style_by: str | None = None,
+    hue: Sequence[str],
     *,
-    logx: bool = False,
-    logy: bool = False,
-    title: str = "",
+    col: str | None = None,
+    curve: Sequence[str] = (),
+    is_log_x: bool = False,
 ) -> Figure:
     """Means with standard errors in both directions, joined by lines in the order of x.
 
     Parameters
     ----------
-    frame : one row per point.
+    frame : one row per point. Rows without x or y (NaN) are not drawn.
     x, y : metrics; `<metric>_mean` and `<metric>_sem` are columns. A standard error that is NaN
         (a single seed) is not drawn.
-    hue, style_by : columns whose values give curves their colours, and their dashes and markers.
-    logx, logy : logarithmic axis of base 2; what is not positive lies beyond its edge.
+    hue : columns whose values give curves their colours.
+    col : column with a panel for each of its values; None: one panel.
+    curve : further columns whose values tell curves (of one colour) apart.
+    is_log_x : logarithmic axis of base 2; what is not positive lies beyond its edge.
 
     Raises
     ------
     ValueError
-        If the frame has no rows or lacks a column.
+        If the frame lacks a column or has no row to draw.
     """
-    keys = [key for key in (hue, style_by) if key is not None]
-    _check(frame, [f"{metric}_{part}" for metric in (x, y) for part in ("mean", "sem")] + keys)
-    colours = style.colours_of(_levels(frame, hue))
-    looks = {level: i for i, level in enumerate(_levels(frame, style_by))} if style_by else {}
+    statistics = [f"{metric}_{part}" for metric in (x, y) for part in ("mean", "sem")]
+    facets = [col] if col is not None else []
+    frame = _drawable(frame, [*statistics, *hue, *facets, *curve], [f"{x}_mean", f"{y}_mean"])
+    frame = frame.assign(**{LABEL: _labels(frame, hue)})
+    colours = style.colours_of(frame[LABEL].unique())
+    panels = list(frame.groupby(col, sort=False)) if col is not None else [("", frame)]
+
+    figure, all_axes = style.make_panels(len(panels))
+    for axes, (level, rows) in zip(all_axes, panels, strict=True):
+        for (label, *_), points in rows.groupby([LABEL, *curve], sort=False, dropna=False):
+            _draw_curve(axes, points.sort_values(f"{x}_mean"), x, y, colours[label])
+        if is_log_x:
+            axes.set_xscale("log", base=2)
+        ylabel = metric_label(y) if axes is all_axes[0] else ""
+        _finish(axes, title=style.pretty(level), xlabel=metric_label(x), ylabel=ylabel)
+    _add_legend(all_axes[-1], colours)
+    return figure
+
+
+def pareto_plot(
+    frame: pd.DataFrame, x: str, y: str, hue: Sequence[str], *, is_log_y: bool = False
+) -> Figure:
+    """Single runs, and the fronts of those that no other run of their colour beats.
+
+    A front is a step line: between two of its runs, the one with the smaller x is what there is.
+
+    Parameters
+    ----------
+    frame : one row per run. Rows without x or y (NaN) are not drawn.
+    x, y : columns; both are costs.
+    hue : columns whose values give runs their colours, and fronts.
+    is_log_y : logarithmic axis of base 2.
+
+    Raises
+    ------
+    ValueError
+        If the frame lacks a column or has no row to draw.
+    """
+    frame = _drawable(frame, [x, y, *hue], [x, y])
+    frame = frame.assign(**{LABEL: _labels(frame, hue)})
+    colours = style.colours_of(frame[LABEL].unique())
 
     figure, axes = style.make_figure(5.0, 3.6)
-    for levels, group in frame.groupby(keys, sort=False):
-        look = looks[levels[-1]] if looks else 0
-        _draw_curve(axes, group.sort_values(f"{x}_mean"), x, y, colours[levels[0]], look)
-    if logx:
-        axes.set_xscale("log", base=2)
-    if logy:
+    for label, runs in frame.groupby(LABEL, sort=False):
+        axes.scatter(runs[x], runs[y], s=16, color=colours[label], alpha=0.35, linewidths=0)
+        front = runs.iloc[pareto_front(runs[x], runs[y])]
+        axes.plot(
+            front[x],
+            front[y],
+            color=colours[label],
+            drawstyle="steps-post",
+            **LINE,
+        )
+    if is_log_y:
         axes.set_yscale("log", base=2)
-    style.polish(axes, title=title, xlabel=metric_label(x), ylabel=metric_label(y))
-    axes.grid(color=style.FAINT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    _add_legend(axes, colours, looks)
+    _finish(axes, xlabel=metric_label(x), ylabel=metric_label(y))
+    _add_legend(axes, colours)
     return figure
 
 
@@ -81,49 +122,51 @@ def metric_label(metric: str) -> str:
     return METRICS.get(metric.rsplit("/", 1)[-1], metric)
 
 
-def _draw_curve(axes: Axes, points: pd.DataFrame, x: str, y: str, colour: str, look: int) -> None:
+def _draw_curve(axes: Axes, points: pd.DataFrame, x: str, y: str, colour: str) -> None:
     axes.errorbar(
         points[f"{x}_mean"],
         points[f"{y}_mean"],
         xerr=np.nan_to_num(points[f"{x}_sem"]),
         yerr=np.nan_to_num(points[f"{y}_sem"]),
         color=colour,
-        linestyle=style.DASHES[look % len(style.DASHES)],
-        marker=style.MARKERS[look % len(style.MARKERS)],
-        linewidth=1.8,
-        markersize=5,
-        markeredgecolor="white",
-        markeredgewidth=0.6,
+        **LINE,
         elinewidth=1.2,
         capsize=2,
     )
 
 
-def _add_legend(axes: Axes, colours: dict[object, str], looks: dict[object, int]) -> None:
+def _finish(axes: Axes, **labels: str) -> None:
+    style.polish(axes, **labels)
+    axes.grid(color=style.FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _add_legend(axes: Axes, colours: dict[str, str]) -> None:
     handles = [
-        Line2D([], [], color=colour, linewidth=2.5, label=style.pretty(level))
-        for level, colour in colours.items()
+        Line2D([], [], color=colour, linewidth=2.5, label=label)
+        for label, colour in colours.items()
     ]
-    handles += [
-        Line2D(
-            [], [], color=style.LINE, linestyle=style.DASHES[i % len(style.DASHES)],
-            marker=style.MARKERS[i % len(style.MARKERS)], markersize=5, label=style.pretty(level),
-        )
-        for level, i in looks.items()
-    ]  # fmt: skip
     style.add_legend(axes, handles)
 
 
-def _levels(frame: pd.DataFrame, column: str) -> list:
-    """Values of a column in the order in which they appear."""
-    return list(frame[column].unique())
+def _labels(frame: pd.DataFrame, hue: Sequence[str]) -> list[str]:
+    """Names of the rows' levels; of several columns, without what does not apply ("none")."""
+    return [
+        " ".join(style.pretty(level) for level in levels if str(level) != "none") or "none"
+        for levels in zip(*(frame[column] for column in hue), strict=True)
+    ]
 
 
-def _check(frame: pd.DataFrame, columns: list[str]) -> None:
+def _drawable(frame: pd.DataFrame, columns: list[str], needed: list[str]) -> pd.DataFrame:
+    """The rows that have values in the `needed` columns."""
     if missing := [column for column in columns if column not in frame.columns]:
         raise ValueError(
             f"the table has no column {', '.join(map(repr, missing))}: it has "
             f"{', '.join(map(repr, frame.columns))}"
         )
-    if frame.empty:
-        raise ValueError("the table has no rows, so there is nothing to draw")
+    rows = frame.dropna(subset=needed)
+    if rows.empty:
+        raise ValueError(
+            f"no row of the table has both {' and '.join(needed)}, so there is nothing to draw"
+        )
+    return rows

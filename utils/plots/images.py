@@ -1,21 +1,15 @@
 """What a compressor keeps of images: reconstructions, and what its latents stand for."""
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextPath
 from torch import Tensor
 
+from lossyless.batch import Batch
 from lossyless.compressors import LearnableCompressor
 from utils.data.base import DataModule
 from utils.plots import style
+from utils.plots.mosaic import mosaic
 
-WIDTH = 5.0  # of a figure, inches
-GAP = 0.08  # between images, of their side
-MARGIN, LINE_HEIGHT = 0.06, 0.28  # inches
-POINTS_PER_INCH = 72
 N_STEPS = 7
 LOW, HIGH = 0.01, 0.99  # quantiles between which a latent moves
 
@@ -33,26 +27,36 @@ def reconstruct_image_plot(
     ValueError
         If the compressor has no decoder, or the data have no unaugmented representatives.
     """
-    _check(compressor)
-    with style.drawing(compressor):
-        batch = style.first_examples(compressor, data, "representative", n_images)
-        if batch.aux is None:
-            raise ValueError(
-                f"{type(data).__name__} gives no unaugmented representatives: its batches have no "
-                "`aux`. Draw the figure with the data set that the compressor was trained on"
-            )
-        method = style.method_name(compressor.distortion)
-        rows = {
-            "source": batch.aux,
-            "augmented": batch.x,
-            f"{method} decoded": reconstruct(compressor, batch.x),
-        }
-    return reconstruction_grid(rows)
+    batch = augmented_test_images(compressor, data, n_images)
+    method = style.method_name(compressor.distortion)
+    decoded = {f"{method} decoded": reconstruct(compressor, batch.x)}
+    return reconstruction_grid({"source": batch.aux, "augmented": batch.x} | decoded)
+
+
+def augmented_test_images(compressor: LearnableCompressor, data: DataModule, n: int) -> Batch:
+    """The first n test images: `x` [n, C, H, W] as the sender sees them, `aux` unaugmented.
+
+    Raises `ValueError` if the data are no images or have no unaugmented representatives.
+    """
+    if data.kind == "vector":
+        raise ValueError(f"{type(data).__name__} holds vectors, not images")
+    batch = style.first_examples(compressor, data, "representative", n)
+    if batch.aux is None:
+        raise ValueError(
+            f"{type(data).__name__} gives no unaugmented representatives: its batches have no "
+            "`aux`. Draw the figure with the data set that the compressor was trained on"
+        )
+    return batch
 
 
 def reconstruct(compressor: LearnableCompressor, x: Tensor) -> Tensor:
-    """What the receiver rebuilds of images x [N, C, H, W] in [0, 1]; same shape and range."""
-    return compressor.distortion.reconstruct(_quantise(compressor, x))
+    """What the receiver rebuilds of images x [N, C, H, W] in [0, 1]; same shape and range.
+
+    Raises `ValueError` if the compressor has no decoder.
+    """
+    _check(compressor)
+    with style.drawing(compressor):
+        return compressor.distortion.reconstruct(_quantise(compressor, x))
 
 
 def reconstruction_grid(rows: dict[str, Tensor]) -> Figure:
@@ -68,7 +72,7 @@ def reconstruction_grid(rows: dict[str, Tensor]) -> Figure:
     shapes = {label: tuple(images.shape) for label, images in rows.items()}
     if len(set(shapes.values())) != 1 or any(len(shape) != 4 for shape in shapes.values()):
         raise ValueError(f"rows of one common shape [N, C, H, W] are needed, found {shapes}")
-    return _mosaic(torch.stack(list(rows.values())), row_labels=list(rows))
+    return mosaic(torch.stack(list(rows.values())), row_labels=list(rows))
 
 
 # --- traversals_1d.png and traversals_2d.png
@@ -94,7 +98,7 @@ def latent_traversals_plot_1d(
         latents = most_varying(z_hat, n_latents)
         z = torch.stack([_moved(z_hat, latent) for latent in latents])
         images = compressor.distortion.reconstruct(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-    return _mosaic(
+    return mosaic(
         images,
         row_labels=[f"latent {latent}" for latent in latents],
         xlabel="value of the latent, 1st to 99th percentile  →",
@@ -123,9 +127,7 @@ def latent_traversals_plot_2d(
         z = _moved(z_hat, first).repeat(N_STEPS, 1, 1)
         z[..., second] = latent_steps(z_hat, second).flip(0)[:, None]
         images = compressor.distortion.reconstruct(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-    return _mosaic(
-        images, [""] * N_STEPS, xlabel=f"latent {first}  →", ylabel=f"latent {second}  →"
-    )
+    return mosaic(images, xlabel=f"latent {first}  →", ylabel=f"latent {second}  →")
 
 
 def most_varying(z_hat: Tensor, n_latents: int) -> list[int]:
@@ -155,50 +157,6 @@ def _quantise(compressor: LearnableCompressor, x: Tensor) -> Tensor:
     p_ZlX = compressor.p_ZlX(x)
     z_hat, _, _ = compressor.rate(p_ZlX.mean, p_ZlX)
     return z_hat
-
-
-# --- drawing
-
-
-def _mosaic(
-    images: Tensor, row_labels: Sequence[str], xlabel: str = "", ylabel: str = ""
-) -> Figure:
-    """Images [n_rows, n_columns, C, H, W] in [0, 1] on white ground, rows labelled at the left."""
-    n_rows, n_columns, _, height, width = images.shape
-    gap = max(1, round(GAP * width))
-    canvas = np.ones((n_rows * (height + gap) - gap, n_columns * (width + gap) - gap, 3))
-    pixels = images.float().clamp(0, 1).cpu().permute(0, 1, 3, 4, 2).numpy()  # grey is broadcast
-    for row in range(n_rows):
-        for column in range(n_columns):
-            top, left = row * (height + gap), column * (width + gap)
-            canvas[top : top + height, left : left + width] = pixels[row, column]
-    figure, axes = style.make_figure()
-    figure.set_layout_engine("none")  # to the inch, below: images fill what the labels leave
-    axes.imshow(canvas, interpolation="nearest")
-    style.polish(axes, xlabel=xlabel, ylabel=ylabel)
-    axes.set_xticks([])
-    axes.set_yticks(np.arange(n_rows) * (height + gap) + (height - 1) / 2, labels=row_labels)
-    axes.tick_params(length=0, labelsize=style.LABEL_SIZE)
-    axes.spines[:].set_visible(False)
-
-    left = max(map(_text_width, row_labels)) + (LINE_HEIGHT if ylabel else 0) + MARGIN
-    bottom = LINE_HEIGHT if xlabel else 0
-    inner_width = WIDTH - left - MARGIN
-    inner_height = inner_width * len(canvas) / canvas.shape[1]
-    total = inner_height + bottom + 2 * MARGIN
-    figure.set_size_inches(WIDTH, total)
-    axes.set_position(
-        (left / WIDTH, (bottom + MARGIN) / total, inner_width / WIDTH, inner_height / total)
-    )
-    return figure
-
-
-def _text_width(label: str) -> float:
-    """Inches, with the gap between a label and what it labels."""
-    if not label:
-        return 0.0
-    path = TextPath((0, 0), label, size=style.LABEL_SIZE)
-    return path.get_extents().x1 / POINTS_PER_INCH + MARGIN
 
 
 def _check(compressor: LearnableCompressor) -> None:

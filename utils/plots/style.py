@@ -26,8 +26,6 @@ TEXT, LINE, FAINT = "#262626", "#5a5a5a", "#e3e6ea"
 # seaborn's "colorblind" palette: told apart by all, also in grey
 COLOURS = sns.color_palette("colorblind").as_hex()
 BLUE, ORANGE, GREEN, RED, PURPLE = (COLOURS[i] for i in (0, 1, 2, 3, 4))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
-DASHES = ("-", "--", ":", "-.")
 
 #: what methods are called in figures, by name of their configuration
 PRETTY_NAMES = {"VAE": "VC", "lossy_Z": "lossy Z"}
@@ -60,6 +58,18 @@ def make_figure(width: float = 5.0, height: float = 3.6) -> tuple[Figure, Axes]:
     """An empty figure of this many inches, with one pair of axes."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     return figure, figure.add_subplot()
+
+
+def make_panels(
+    n_panels: int, width: float = 5.0, height: float = 3.6
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure with panels side by side that share their axes' ranges.
+
+    One panel has this size in inches; several ones are narrower.
+    """
+    total = width if n_panels == 1 else 0.7 * width * n_panels
+    figure = Figure(figsize=(total, height), dpi=DPI, layout="constrained", facecolor="white")
+    return figure, list(figure.subplots(1, n_panels, sharex=True, sharey=True, squeeze=False)[0])
 
 
 def polish(axes: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "") -> None:

@@ -1,0 +1,110 @@
+"""Which rows of a table an option means, and what tells rows apart."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import yaml
+from pandas import DataFrame
+
+from utils import tables
+from utils.config import ConfigError
+
+# What moves a compressor along its rate-distortion curve: the weight of the rate, and the quality
+# of a classical codec. Names as in the tables; the long ones appear where the short one is rounded.
+ALONG_CURVE = (
+    "beta",
+    "featurizer.loss.beta",
+    "featurizer.kwargs.beta",
+    "featurizer.kwargs.quality",
+)
+
+
+def as_list(value: str | Sequence[str]) -> list[str]:
+    """One name or several, as a list."""
+    return [value] if isinstance(value, str) else list(value)
+
+
+def with_settings(frame: DataFrame, names: Iterable[str]) -> DataFrame:
+    """The table with further columns for settings that it does not show, such as
+    `data_pred.kwargs.p_augment`: those of the runs' saved configs.
+
+    A table shows settings only where its rows could be confused without them. Names of no setting
+    are left out, as are those that are columns already.
+
+    Parameters
+    ----------
+    frame : one row per run.
+    names : of settings, as on the command line.
+    """
+    missing = [name for name in dict.fromkeys(names) if name not in frame]
+    if not missing:
+        return frame
+    configs = []
+    for folder in frame[tables.FOLDER]:
+        with (Path(folder) / "config.yaml").open() as file:
+            configs.append(yaml.load(file, yaml.CSafeLoader))
+    columns = {name: [_setting(config, name) for config in configs] for name in missing}
+    found = {name: values for name, values in columns.items() if any(v is not None for v in values)}
+    return frame.assign(**{name: list(map(str, values)) for name, values in found.items()})
+
+
+def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> DataFrame:
+    """The rows whose parameters have the given values.
+
+    Parameters
+    ----------
+    frame : a table of `utils.tables`, one row per run.
+    where : parameter (of the table, or a setting) -> value, or list of values. Numbers are compared
+        as such: 0.1 is "1.0e-01".
+    option : name of the setting that holds `where`, for errors.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such parameter.
+    NoRunsError
+        If there is no such row.
+    """
+    frame = with_settings(frame, where)
+    known = _parameters(frame)
+    for key, wanted in where.items():
+        if key not in known:
+            raise ConfigError(f"{option}: there is no parameter '{key}'; there are {known}")
+        values = wanted if isinstance(wanted, (list, tuple)) else [wanted]
+        rows = frame[[any(_is_same(found, value) for value in values) for found in frame[key]]]
+        if rows.empty:
+            raise tables.NoRunsError(
+                f"{option}: no finished run has {key}={wanted}; runs have "
+                f"{', '.join(sorted(map(str, frame[key].unique())))}"
+            )
+        frame = rows
+    return frame
+
+
+def differences(frame: DataFrame) -> dict[str, list]:
+    """The parameters in which rows differ beyond their seeds, with their values."""
+    names = [name for name in _parameters(frame) if name != tables.SEED]
+    return {name: list(frame[name].unique()) for name in names if frame[name].nunique() > 1}
+
+
+def curve_keys(frame: DataFrame) -> list[str]:
+    """The parameters that tell rate-distortion curves apart: neither seeds nor positions on one."""
+    return [name for name in differences(frame) if name not in ALONG_CURVE]
+
+
+def _parameters(frame: DataFrame) -> list[str]:
+    return [name for name in tables.parameters(frame) if name != "n_seeds"]
+
+
+def _setting(config: object, name: str) -> object:
+    """The value of "a.b.c" in a nested config; None if there is none."""
+    for key in name.split("."):
+        config = config.get(key) if isinstance(config, dict) else None
+    return None if isinstance(config, (dict, list)) else config
+
+
+def _is_same(found: object, wanted: object) -> bool:
+    try:
+        return float(found) == float(wanted)
+    except (TypeError, ValueError):  # names
+        return str(found) == str(wanted)

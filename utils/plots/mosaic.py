@@ -1,0 +1,92 @@
+"""Images side by side on white ground, with labels around them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
+from torch import Tensor
+
+from utils.plots import style
+
+MIN_WIDTH, MAX_WIDTH = 5.0, 10.0  # of a figure, inches
+GAP = 0.08  # between images, of their side
+MARGIN, LINE_HEIGHT = 0.06, 0.28  # inches
+POINTS_PER_INCH = 72
+
+
+def mosaic(
+    images: Tensor,
+    *,
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    xlabel: str = "",
+    ylabel: str = "",
+) -> Figure:
+    """Images in rows and columns.
+
+    The figure is as wide as its labels and one figure pixel for each of the images' need, within
+    `MIN_WIDTH` and `MAX_WIDTH`: small images are enlarged, with sharp pixels, and too many large
+    ones made smaller. Lines of labels are separated by "\\n".
+
+    Parameters
+    ----------
+    images : [n_rows, n_columns, C, H, W] in [0, 1]; C is 1 (grey) or 3.
+    row_labels, column_labels : at the left of rows and above columns.
+    xlabel, ylabel : below and at the left of everything.
+    """
+    n_rows, n_columns, _, height, width = images.shape
+    canvas, gap = _canvas(images)
+    left = max(map(_text_width, row_labels), default=0.0) + (LINE_HEIGHT if ylabel else 0) + MARGIN
+    bottom = MARGIN + (LINE_HEIGHT if xlabel else 0)
+    n_lines = max((label.count("\n") + 1 for label in column_labels), default=0)
+    top = MARGIN + n_lines * LINE_HEIGHT
+
+    columns_width = n_columns * (max(map(_text_width, column_labels), default=0.0) + MARGIN)
+    native_width = canvas.shape[1] / style.DPI
+    total_width = left + max(native_width, columns_width) + MARGIN
+    total_width = min(max(total_width, MIN_WIDTH), MAX_WIDTH)
+    inner_width = total_width - left - MARGIN
+    inner_height = inner_width * len(canvas) / canvas.shape[1]
+    total_height = bottom + inner_height + top
+
+    figure, axes = style.make_figure(total_width, total_height)
+    figure.set_layout_engine("none")  # to the inch: images fill what the labels leave
+    axes.set_position(
+        (
+            left / total_width,
+            bottom / total_height,
+            inner_width / total_width,
+            inner_height / total_height,
+        )
+    )
+    is_shrunk = inner_width < native_width
+    axes.imshow(canvas, interpolation="antialiased" if is_shrunk else "nearest")
+    style.polish(axes, xlabel=xlabel, ylabel=ylabel)
+    rows, columns = np.arange(n_rows) * (height + gap), np.arange(n_columns) * (width + gap)
+    axes.set_yticks(rows[: len(row_labels)] + (height - 1) / 2, labels=row_labels)
+    axes.set_xticks(columns[: len(column_labels)] + (width - 1) / 2, labels=column_labels)
+    axes.tick_params(length=0, labelsize=style.LABEL_SIZE, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _canvas(images: Tensor) -> tuple[np.ndarray, int]:
+    """All images on one white array [height, width, 3], and the gap between them in pixels."""
+    n_rows, n_columns, _, height, width = images.shape
+    gap = max(1, round(GAP * width))
+    canvas = np.ones((n_rows * (height + gap) - gap, n_columns * (width + gap) - gap, 3))
+    pixels = images.float().clamp(0, 1).cpu().permute(0, 1, 3, 4, 2).numpy()  # grey is broadcast
+    for row in range(n_rows):
+        for column in range(n_columns):
+            top, left = row * (height + gap), column * (width + gap)
+            canvas[top : top + height, left : left + width] = pixels[row, column]
+    return canvas, gap
+
+
+def _text_width(label: str) -> float:
+    """Inches of the longest line, with the gap between a label and what it labels."""
+    if not label:
+        return 0.0
+    paths = [TextPath((0, 0), line, size=style.LABEL_SIZE) for line in label.split("\n")]
+    return max(path.get_extents().x1 for path in paths) / POINTS_PER_INCH + MARGIN
