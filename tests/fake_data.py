@@ -10,7 +10,7 @@ from utils.data.images import ImageDataModule
 from utils.data.in_memory import InMemoryImages
 from utils.data.streamed import StreamedImages
 
-SIZES = {"train": 24, "val": 8, "test": 8}
+SIZES = {"train": 8, "val": 4, "test": 4}
 # What an experiment must be told of them.
 OVERRIDES = [f"{place}.length={SIZES['train']}" for place in ("data_feat", "data_pred")]
 
