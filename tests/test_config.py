@@ -4,15 +4,16 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
-from tiny import BANANA, DIGITS, paths
+from tiny import BANANA, DIGITS, call, main_command, paths
 
-from utils import config, training
+from utils import config, tables, training
 from utils.config import CONF_DIR, ConfigError, compose_config, expand
 
 EXPERIMENTS = sorted(file.stem for file in CONF_DIR.glob("experiment/*.yaml"))
@@ -147,6 +148,74 @@ def test_a_chosen_option_is_not_changed_by_the_mode():
     assert "optimizer_feat.kwargs.lr" not in found
 
 
+SEARCH = "experiment=GalaxyZoo_neurips_final_jpeg"
+
+
+def test_the_space_of_a_search_is_handed_on_as_it_is_written():
+    found = values(expand([SEARCH]))
+    assert found["featurizer.kwargs.quality"] == "choice(1, 2, 3, 5, 10, 20, 50, 70, 95)"
+    assert found["optimizer_pred.kwargs.lr"] == "tag(log, interval(1e-4, 1e-3))"
+    assert found["seed"] == "range(0, 10)"
+
+
+@pytest.mark.parametrize(
+    "chosen", ["optimizer_pred.kwargs.lr=1e-3", "optimizer_pred.kwargs.lr=interval(1e-5, 1e-4)"]
+)
+def test_the_command_line_narrows_the_space_of_a_search(chosen):
+    found = expand([SEARCH, chosen])
+    assert [o for o in found if o.startswith("optimizer_pred.kwargs.lr")] == [chosen]
+
+
+def test_of_a_search_the_first_choice_composes_and_intervals_are_left_out():
+    lr = compose_config().optimizer_pred.kwargs.lr
+    cfg = compose_config(["seed=choice(3, 4)", "optimizer_pred.kwargs.lr=interval(7, 8)"])
+    assert (cfg.seed, cfg.optimizer_pred.kwargs.lr) == (3, lr)
+    cfg = compose_config(["distortion=choice(VAE, BINCE)", "seed=range(5, 8)"])
+    assert (cfg.distortion.name, cfg.seed) == ("VAE", 123)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optimizer_pred.kwargs.rl=interval(0, 1)",
+        "optimizer_pred.kwargs.rl=tag(log, interval(1e-4, 1))",
+        "optimizer_pred.kwargs.rl=range(0, 3)",
+        "optimizer_pred.kwargs.rl=choice(1, 2)",
+    ],
+)
+def test_a_misspelt_key_in_the_space_of_a_search_is_named(override):
+    with pytest.raises(ConfigError, match="no 'optimizer_pred.kwargs.rl'.*lr"):
+        expand([override])
+
+
+@pytest.mark.slow
+def test_a_search_draws_trials_and_keeps_their_objectives(tmp_path):
+    """Those of the runs on validation data; the same command again adds to them."""
+    search = ["hypopt=optuna", "featurizer.loss.beta=tag(log, interval(0.01, 1))"]
+
+    def trials(n: int) -> list[optuna.trial.FrozenTrial]:
+        done = call(*main_command(tmp_path, *search, f"hypopt.n_trials={n}", base=DIGITS))
+        assert done.returncode == 0, done.stderr
+        assert f"{n} of {n} jobs done" in done.stdout
+        file = tmp_path / "results/exp_none/optuna.db"
+        assert file.is_file()
+        return optuna.load_study(study_name="none", storage=f"sqlite:///{file}").trials
+
+    first = trials(2)
+    runs = tables.merge(tables.collect(tmp_path / "results/exp_none")[0])
+    assert len(first) == len(runs) == 2
+    objectives = {tuple(row) for row in runs[["val/pred/err", "val/comm/rate"]].to_numpy()}
+    assert {tuple(trial.values) for trial in first} == objectives
+    betas = [trial.params["featurizer.loss.beta"] for trial in first]
+    assert len(set(betas)) == 2 and all(0.01 <= beta <= 1 for beta in betas)
+    assert len(list(tmp_path.glob("pretrained/**/best.ckpt"))) == 4
+
+    more = trials(3)[2:]
+    assert [trial.params["featurizer.loss.beta"] for trial in more[:2]] == betas
+    assert [trial.values for trial in more[:2]] == [trial.values for trial in first]
+    assert len(list(tmp_path.glob("pretrained/**/best.ckpt"))) == 6
+
+
 def test_an_unknown_key_in_an_experiment_is_an_error(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="max_epoch"):
         expand(["experiment=test", "+sweep.trainer_max_epoch=[1,2]"])
@@ -205,7 +274,8 @@ def test_every_experiment_composes_in_every_mode(experiment):
     for mode in MODES:
         cfg = compose_config([f"experiment={experiment}", f"mode={mode}"])
         OmegaConf.resolve(cfg)
-        assert cfg.experiment == experiment or experiment == "digits_classical"
+        # parts of an experiment, such as <experiment>_jpeg, share its results
+        assert experiment.startswith(cfg.experiment) or experiment == "digits_classical"
         assert cfg.mode_name == mode
         assert cfg.experiment_name == cfg.mode_prefix + cfg.experiment
 

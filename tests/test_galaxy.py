@@ -4,53 +4,29 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import galaxies
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from galaxies import IDS, SIZES
 from torchvision.transforms.v2 import functional as F
 
 from utils import kaggle
 from utils.data.base import SPLITS, DataError
 from utils.data.galaxy import ANSWERS, COMPETITION, GalaxyDataModule, read_solutions
 
-N_LABELLED, N_KAGGLE = 40, 7
-SIZES = {"train": 38, "test": 2}
-IDS = 100008 + 23 * np.random.default_rng(0).permutation(N_LABELLED)
 KAGGLE_IDS = [100018, 99, 2000033, 100123, 777777, 500000, 123456]
-
-
-def pixels(galaxy):
-    """A bright square of 4 pixels in the centre of a dark sky; green tells the galaxy."""
-    image = np.zeros((424, 424, 3), np.uint8)
-    image[:64] = 255  # outside of the centre of 256 pixels, by some blocks of the JPEG
-    image[210:214, 210:214, 0] = 255
-    image[..., 1] = galaxy % 251
-    return image
-
-
-def save(folder, ids):
-    folder.mkdir(parents=True)
-    for galaxy in ids:
-        Image.fromarray(pixels(galaxy)).save(folder / f"{galaxy}.jpg", quality=95)
 
 
 @pytest.fixture(scope="module")
 def solutions():
-    shares = np.random.default_rng(1).random((N_LABELLED, 37)).round(6)
-    shares[0, :2] = 0, 1
-    table = pd.DataFrame(shares, columns=ANSWERS)
-    table.insert(0, "GalaxyID", IDS)
-    return table
+    return galaxies.solutions()
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory, solutions):
+def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    save(folder / "galaxyzoo" / "images_training_rev1", IDS)
-    save(folder / "galaxyzoo" / "images_test_rev1", KAGGLE_IDS)
-    solutions.to_csv(folder / "galaxyzoo" / "training_solutions_rev1.csv", index=False)
+    galaxies.save(folder, KAGGLE_IDS)
     return folder
 
 
@@ -62,7 +38,7 @@ def copy(original, tmp_path):
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     monkeypatch.setattr(GalaxyDataModule, "SIZES", SIZES)
-    monkeypatch.setattr(GalaxyDataModule, "N_KAGGLE_TEST", N_KAGGLE)
+    monkeypatch.setattr(GalaxyDataModule, "N_KAGGLE_TEST", len(KAGGLE_IDS))
 
 
 def module(folder, **kwargs):

@@ -27,6 +27,7 @@ from lossyless.predictors import Predictor
 from lossyless.tracking import NonFiniteLossError
 from utils import callbacks, communication, jobs, stages, tables, training
 from utils.callbacks import ReseedEveryEpoch, reseed
+from utils.data import in_memory
 from utils.data.banana import BananaDataModule
 from utils.runs import STAGES, find_run
 
@@ -128,7 +129,7 @@ def test_predictors_standardise_images_and_nothing_else(featurizer, tmp_path, mo
         heads.append(head)
         return Predictor(head, optimizer)
 
-    monkeypatch.setattr(stages, "Predictor", noting)
+    monkeypatch.setattr(training, "Predictor", noting)
     base = CLASSICAL if featurizer == "png" else DIGITS
     overrides = [f"featurizer={featurizer}", "data_pred.mean=[0.25]", "data_pred.std=[0.5]"]
     run(tmp_path, *overrides, base=base)
@@ -304,9 +305,11 @@ def check_resumption(tmp_path, monkeypatch, overrides, epoch):
     assert untimed(run(tmp_path / "b", *overrides)) == untimed(uninterrupted)
 
 
-def test_interrupted_predictor_goes_on_exactly(tmp_path, monkeypatch):
+@pytest.mark.parametrize("max_bytes", [2**20, 100], ids=["in_memory", "on_disk"])
+def test_interrupted_predictor_goes_on_exactly(tmp_path, monkeypatch, max_bytes):
     overrides = [*LONGER, "architecture@predictor=mlp_probe", "predictor.kwargs.hid_dim=8"]
     uninterrupted = run(tmp_path / "a", *overrides)
+    monkeypatch.setattr(in_memory, "MAX_RESIDENT_BYTES", max_bytes)
     with jobs.prepared(compose(tmp_path / "b", *overrides)) as cfg:
         stages.featurizer(cfg)
         stages.communicate(cfg)

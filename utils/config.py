@@ -117,12 +117,13 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         sys.exit(error.code or 143)  # Lightning ends jobs that get SIGTERM without a status
     finally:
         print(report(sweep_dir))
+    if any(job["state"] != "done" for job in _jobs(sweep_dir)):
+        sys.exit(1)  # a search goes on without a trial that failed
 
 
 def report(sweep_dir: Path) -> str:
     """How the jobs of a sweep ended: a line in all, and one for each that is not done."""
-    folders = sorted(sweep_dir.glob("[0-9]*"), key=lambda folder: int(folder.name))
-    jobs = [_trace(folder) for folder in folders]
+    jobs = _jobs(sweep_dir)
     n_done = sum(job["state"] == "done" for job in jobs)
     lines = [f"{n_done} of {len(jobs)} jobs done ({sweep_dir})."]
     for job in jobs:
@@ -132,6 +133,12 @@ def report(sweep_dir: Path) -> str:
     if len(lines) > 1:
         lines.append("Finished work is kept: the same command again goes on from there.")
     return "\n".join(lines)
+
+
+def _jobs(sweep_dir: Path) -> list[dict]:
+    """What the jobs of a sweep left, in their order."""
+    folders = sorted(sweep_dir.glob("[0-9]*"), key=lambda folder: int(folder.name))
+    return [_trace(folder) for folder in folders]
 
 
 def _trace(folder: Path) -> dict:

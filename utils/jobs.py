@@ -29,7 +29,7 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
         cfg = cfg.copy()
         OmegaConf.resolve(cfg)
         check_choice("on_failed", cfg.on_failed, ("restart", "resume"))
-        for name in ("results", "pretrained", "data"):
+        for name in ("results", "pretrained"):  # data may lie where nobody can write
             writable_dir(cfg.paths[name], f"paths.{name}")
         training.quiet()
         if "OMP_NUM_THREADS" not in os.environ:

@@ -6,6 +6,8 @@ With a trained compressor and the predictor of what it decodes to (`data` is a `
     write_submission("submission.csv", ids, predictions, columns=("GalaxyID", *ANSWERS))
     print(submit("submission.csv", COMPETITION, "VIC, beta 0.1"))
 
+`aggregate.py` does this with the best run of an experiment: mode `kaggle_submission`.
+
 What to expect of it, from the validation split:
 
     batches = ((batch.x, batch.y) for batch in data.loader("val", device=device))
@@ -27,6 +29,7 @@ from torchmetrics.functional import mean_squared_error
 
 from utils.communication import Compressor
 from utils.data.base import DataError
+from utils.data.decoded import from_pixels, to_pixels
 from utils.runs import write_text
 
 UPLOAD_FAILED = "Could not submit"  # the client reports it in its answer instead of raising
@@ -122,22 +125,24 @@ def predict_decoded(
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Compress each batch of examples into bytes and predict from what is decoded from them.
+    """Compress each batch of images into bytes and predict from what is decoded from them.
 
     Parameters
     ----------
     compressor, predictor : trained, in evaluation mode, on the device.
-    batches : pairs of examples [B, *shape] on the device and what goes with them [B, ...].
+    batches : pairs of images [B, C, H, W] on the device and what goes with them [B, ...].
 
     Returns
     -------
-    What goes with all N examples [N, ...], and predictions float32 [N, n_outputs]; on the CPU.
+    What goes with all N images [N, ...], and predictions float32 [N, n_outputs]; on the CPU.
     Predictions are clipped to [0, 1], where shares of answers lie.
     """
     companions, predictions = [], []
     for x, companion in batches:
         payload = compressor.compress(compressor.represent(x))
         decoded = compressor.receive(compressor.decompress(payload, len(x)).to(device))
+        if compressor.is_reconstruct:  # images, of 8 bits as those that predictors learn from
+            decoded = from_pixels(to_pixels(decoded))
         predictions.append(predictor(decoded).float().clamp(0, 1).cpu())
         companions.append(companion.cpu())
     return torch.cat(companions), torch.cat(predictions)

@@ -23,7 +23,6 @@ from utils.plots import find_figure
 from utils.runs import STAGES, Run, find_run
 
 Metrics = dict[str, float]
-DECODED = "decoded_"  # files of decoded data that do not fit in memory, while a predictor trains
 
 
 def run_stage(cfg: DictConfig, stage: str, compute: Callable[[Run], Metrics]) -> Metrics:
@@ -185,8 +184,6 @@ def _predict(run: Run) -> Metrics:
         monitor_split=cfg.checkpoint_pred.split,
         overrides=cfg.trainer_pred,
     )
-    for file in run.work.glob(f"{DECODED}*"):
-        file.unlink()
     return metrics
 
 
@@ -203,6 +200,6 @@ def _decoded_splits(
         batches = communication.receive(
             compressor, communication.data_file(received, split), device
         )
-        x = DecodedDataModule.collect(batches, len(y), work / f"{DECODED}{split}", kind=kind)
+        x = DecodedDataModule.collect(batches, len(y), work / f"decoded_{split}", kind=kind)
         splits[split] = x, y
     return splits

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from utils.aggregation.curves import plot_all_RD_curves, plot_pareto_front, summarize_RD_curves
 from utils.aggregation.reconstructions import compare_reconstructions
+from utils.aggregation.submission import kaggle_submission
 from utils.aggregation.summaries import gather_figures, summarize_metrics
 from utils.config import ConfigError
 
@@ -21,6 +22,7 @@ MODES: dict[str, Callable[..., None]] = {
     "plot_pareto_front": plot_pareto_front,
     "compare_reconstructions": compare_reconstructions,
     "gather_figures": gather_figures,
+    "kaggle_submission": kaggle_submission,
 }
 
 

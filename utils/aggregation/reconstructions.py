@@ -4,12 +4,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pandas import DataFrame, Series
 
-from lossyless.compressors import LearnableCompressor
 from utils import tables, training
 from utils.aggregation.rows import differences, restrict
+from utils.aggregation.saved import config_here, named_errors
 from utils.config import ConfigError
 from utils.plots.comparison import multi_row_plot, single_row_plot
 from utils.plots.style import method_name
@@ -63,13 +63,14 @@ def compare_reconstructions(
     except tables.NoRunsError as error:  # of an experiment that has not run in full
         print(f"left out: {error}", file=sys.stderr)
         return
-    configs = {name: _config_here(run, paths, accelerator) for name, run in chosen.items()}
+    configs = {name: config_here(run, paths, accelerator) for name, run in chosen.items()}
     _check_same_images(configs)
-    compressors = {name: _load(config) for name, config in configs.items()}
+    with named_errors(OPTION):
+        compressors = {name: training.load_compressor(c) for name, c in configs.items()}
+        data = training.build_data(configs["invariant"], "data_feat", "representative")
     costs = {name: _in_bits(run[bits]) for name, run in chosen.items()}
     titles = {f"{name} compression\n{costs[name]}": c for name, c in compressors.items()}
     labels = {f"{method_name(c.distortion)}: {costs[name]}": c for name, c in compressors.items()}
-    data = training.build_data(configs["invariant"], "data_feat", "representative")
     try:
         figures = {
             "single_row": single_row_plot(titles, data, index=image),
@@ -134,14 +135,6 @@ def _example(runs: DataFrame) -> str:
     return f"'{OPTION}.where={{{key}: {values[0]}}}'"
 
 
-def _config_here(run: Series, paths: Mapping[str, str], accelerator: str) -> DictConfig:
-    """The config that a run saved, for files and devices as they are now."""
-    config = OmegaConf.load(Path(run[tables.FOLDER]) / "config.yaml")
-    config.paths = dict(paths)
-    config.trainer.accelerator = accelerator
-    return config
-
-
 def _check_same_images(configs: Mapping[str, DictConfig]) -> None:
     standard, invariant = (configs[name].data_feat for name in ("standard", "invariant"))
     if (standard.shape, standard.kind) != (invariant.shape, invariant.kind):
@@ -150,13 +143,6 @@ def _check_same_images(configs: Mapping[str, DictConfig]) -> None:
             f"{standard.shape} ({standard.name}), the invariant one for {invariant.kind}, "
             f"{invariant.shape} ({invariant.name}): choose with {OPTION}.where, e.g. by datafeat"
         )
-
-
-def _load(config: DictConfig) -> LearnableCompressor:
-    try:
-        return training.load_compressor(config)
-    except FileNotFoundError as error:  # its message says what to do
-        raise ConfigError(f"{OPTION}: {error}") from error
 
 
 def _in_bits(bits: float) -> str:

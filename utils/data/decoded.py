@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lossyless.batch import Batch
 from utils.data.base import SPLITS, DataError
-from utils.data.in_memory import MAX_RESIDENT_BYTES, InMemoryDataModule
+from utils.data.in_memory import InMemoryDataModule, is_resident
 
 
 class DecodedDataModule(InMemoryDataModule):
@@ -58,7 +58,7 @@ class DecodedDataModule(InMemoryDataModule):
     def make_batch(
         self, inputs: Tensor, targets: Tensor, *, split: str, **generators: torch.Generator
     ) -> Batch:
-        x = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float()
+        x = from_pixels(inputs) if inputs.dtype == torch.uint8 else inputs.float()
         return Batch(x, targets)
 
     @staticmethod
@@ -66,17 +66,32 @@ class DecodedDataModule(InMemoryDataModule):
         """Decoded examples [N, *shape] of an iterator over batches of them.
 
         Images are rounded to 8 bits a value, as image files are. What is too large for memory is
-        kept in the file at `path`, from where it is read as it is needed.
+        kept on disk, from where it is read as it is needed.
+
+        Parameters
+        ----------
+        n_examples : N, the number of targets.
+        path : see `allocate`; its name stands in errors.
+
+        Raises
+        ------
+        DataError
+            If there are more or fewer examples than targets.
         """
         collected, n_collected = torch.empty(0), 0
         for batch in batches:
             batch = batch if kind == "vector" else to_pixels(batch)
             if not n_collected:
                 collected = allocate((n_examples, *batch.shape[1:]), batch.dtype, path)
-            collected[n_collected : n_collected + len(batch)] = batch
-            n_collected += len(batch)
+            end = n_collected + len(batch)
+            if end <= n_examples:
+                collected[n_collected:end] = batch
+            n_collected = end
         if n_collected != n_examples:
-            raise DataError(f"{path.stem}: {n_examples} targets, but {n_collected} examples")
+            raise DataError(
+                f"{path.name}: {n_examples} targets, but {n_collected} examples. The files of the "
+                "communication stage do not belong together: delete its folder and run again."
+            )
         return collected
 
     def _check(self, split: str, x: Tensor, y: Tensor) -> None:
@@ -98,13 +113,25 @@ class DecodedDataModule(InMemoryDataModule):
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """uint8 of images in [0, 1]."""
+    """uint8 of images in [0, 1]; exact for those that codecs give."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
+def from_pixels(pixels: Tensor) -> Tensor:
+    """Images in [0, 1], float32, of uint8."""
+    return pixels.float() / 255
+
+
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, path: Path) -> Tensor:
-    """Uninitialised tensor in memory, or in the file at `path` if it is too large for that."""
+    """Tensor in memory, or in a file at `path` if it is too large for that; not initialised.
+
+    The file has no name any more when this returns: its space is free again once the tensor is
+    gone, however the process ends.
+    """
     n_values = math.prod(shape)
-    if n_values * dtype.itemsize <= MAX_RESIDENT_BYTES:
+    if is_resident(n_values * dtype.itemsize):
         return torch.empty(shape, dtype=dtype)
-    return torch.from_file(str(path), shared=True, size=n_values, dtype=dtype).view(shape)
+    try:
+        return torch.from_file(str(path), shared=True, size=n_values, dtype=dtype).view(shape)
+    finally:
+        path.unlink(missing_ok=True)

@@ -18,6 +18,11 @@ RESIZE_CHUNK = 4096  # images that are resized at a time
 MAX_RESIDENT_BYTES = 4 * 2**30  # of a split: larger ones stay on the CPU, or on disk
 
 
+def is_resident(n_bytes: int) -> bool:
+    """Whether a tensor of this size is kept as a whole where batches are made."""
+    return n_bytes <= MAX_RESIDENT_BYTES
+
+
 class InMemoryDataModule(IndexedDataModule):
     """Data set of tensors; subclasses say what the tensors are and how a batch is made of them."""
 
@@ -45,8 +50,7 @@ class InMemoryDataModule(IndexedDataModule):
         """Inputs and targets of a split, on the device unless they are too large."""
         if (split, device) not in self._on_device:
             inputs, targets = self.splits[split]
-            is_small = inputs.nbytes <= MAX_RESIDENT_BYTES
-            home = device if is_small else torch.device("cpu")
+            home = device if is_resident(inputs.nbytes) else torch.device("cpu")
             self._on_device[split, device] = inputs.to(home), targets.to(home)
         return self._on_device[split, device]
 
