@@ -1,11 +1,16 @@
 """Images of the right shape, made on the spot, in place of data sets that have to be downloaded."""
 
+import importlib
+import inspect
+import pkgutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
+from utils import data as data_package
 from utils.data.images import ImageDataModule
 from utils.data.in_memory import InMemoryImages
 from utils.data.streamed import StreamedImages
@@ -51,6 +56,21 @@ def _open_splits(data: StreamedImages) -> dict[str, NoiseSource]:
     return {split: NoiseSource(data, n) for split, n in SIZES.items()}
 
 
+def image_data_sets() -> set[type[ImageDataModule]]:
+    """Every data set of images that there is a class for."""
+    for module in pkgutil.iter_modules(data_package.__path__, f"{data_package.__name__}."):
+        importlib.import_module(module.name)
+    classes = {ImageDataModule}
+    while more := {below for cls in classes for below in cls.__subclasses__()} - classes:
+        classes |= more
+    return {
+        cls
+        for cls in classes
+        if not inspect.isabstract(cls)
+        and cls.__module__.startswith(f"{data_package.__name__}.")  # not those of other tests
+    }
+
+
 def install(monkeypatch: pytest.MonkeyPatch, *classes: type[ImageDataModule]) -> None:
     """Let these data modules give noise instead of reading files."""
     for cls in classes:
@@ -59,4 +79,4 @@ def install(monkeypatch: pytest.MonkeyPatch, *classes: type[ImageDataModule]) ->
             ("open_splits", _open_splits) if is_streamed else ("load_splits", _load_splits)
         )
         monkeypatch.setattr(cls, name, function)
-        monkeypatch.setattr(cls, "SIZES", {})
+        monkeypatch.setattr(cls, "check_sizes", lambda self, sizes: None)

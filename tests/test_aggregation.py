@@ -152,6 +152,21 @@ def test_colours_may_stand_for_any_setting(folder, monkeypatch, mode):
     assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["8"]
 
 
+def test_fronts_are_chosen_on_validation_data_unless_told_otherwise(folder, monkeypatch):
+    chosen_by = []
+    monkeypatch.setattr(
+        curves, "pareto_plot", lambda *args, select, **options: chosen_by.append(select) or Figure()
+    )
+    mode = ["aggregate.modes=[plot_pareto_front]", "aggregate.plot_pareto_front.x=test/pred/loss"]
+    aggregate.main(of(folder, *mode))
+    select = "aggregate.plot_pareto_front.select"
+    aggregate.main(of(folder, *mode, f"{select}=[val/comm/n_bits,val/pred/loss]"))
+    assert chosen_by == [("val/pred/loss", "val/comm/rate"), ("val/comm/n_bits", "val/pred/loss")]
+    with pytest.raises(SystemExit) as error:
+        aggregate.main(of(folder, *mode, f"{select}=[val/pred/loss]"))
+    assert f"{select}: expected two metrics" in str(error.value)
+
+
 def test_what_tells_curves_apart_is_neither_seed_nor_beta():
     frame = pd.DataFrame({"seed": ["1", "2"], "beta": ["1", "2"], "dist": ["a", "b"], "zs": "1"})
     frame["test/feat/rate"] = [1.0, 2.0]

@@ -81,7 +81,7 @@ def test_the_number_of_threads_is_restored():
     assert torch.get_num_threads() == before
 
 
-SMALL_IMAGES = ["encoder.z_dim=16", "data_feat.kwargs.size=16", "data_feat.kwargs.batch_size=8"]
+SMALL_IMAGES = ["encoder.z_dim=16", "data_feat.kwargs.side=16", "data_feat.kwargs.batch_size=8"]
 SMALL_IMAGES += ["decoder.kwargs.hid_dim=8", "online.kwargs.hid_dim=64"]
 
 

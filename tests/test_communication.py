@@ -63,7 +63,7 @@ def test_targets_are_in_the_order_of_the_examples(compressor, banana, tmp_path):
 
 
 def test_copies_of_the_training_set_are_augmented_differently(make_compressor, tmp_path):
-    data = DigitsDataModule(size=8, margin=0)
+    data = DigitsDataModule(side=8, margin=0, equivalence=["rotation"])
     codec = ClassicalCompressor("png", n_channels=1)
     sent = send(codec, data, tmp_path, n_copies=2, chunk_size=500)
     n_train = data.n_examples("train")

@@ -77,8 +77,8 @@ def test_both_figures_have_the_bits_of_the_table_and_the_first_seed(folder, draw
     vic = table(folder, dist="VIC", seed="2")["test/comm/n_bits"]
     single, _ = drawn["single_row_plot"]
     assert list(single) == [
-        f"standard compression\n{vc:.3g} bits",
-        f"invariant compression\n{vic:.3g} bits",
+        f"standard (VC)\n{vc:.1f} bits",
+        f"invariant (VIC)\n{vic:.1f} bits",
     ]
     multi, _ = drawn["multi_row_plot"]
     assert list(multi) == [f"VC: {vc:.3g} bits", f"VIC: {vic:.3g} bits"]
@@ -103,7 +103,6 @@ def test_each_method_may_have_settings_of_its_own(folder, drawn):
 @pytest.mark.parametrize(
     ("overrides", "messages"),
     [
-        ([], ["several invariant", "beta: 1.0e+00, 2.5e-01", f"'{MODE}.where={{beta: 1.0e+00}}'"]),
         ([where("bet: 1")], ["no parameter 'bet'", "'beta'"]),
         ([f"{MODE}.bits=test/comm/bits"], ["test/comm/n_bits"]),
         ([f"{MODE}.bits=n_bits"], ["<split>/comm/<name>"]),
@@ -130,6 +129,14 @@ def test_a_missing_method_is_named_with_what_makes_it(folder, override, messages
     assert not drawn
 
 
+def test_several_compressors_of_a_method_are_named_with_what_chooses_one(folder, drawn, capsys):
+    aggregate.main(of(folder))
+    error = capsys.readouterr().err
+    messages = ["several invariant", "beta: 1.0e+00, 2.5e-01", f"'{MODE}.where={{beta:1.0e+00}}'"]
+    assert all(message in error for message in messages)
+    assert not drawn
+
+
 def test_a_lost_checkpoint_is_named(folder, tmp_path):
     shutil.copytree(folder / "results", tmp_path / "results")
     with pytest.raises(SystemExit, match="checkpoint .*best.ckpt is missing: restore it"):
@@ -149,7 +156,7 @@ def methods(make_compressor):
 
 @pytest.fixture(scope="module")
 def digits():
-    return DigitsDataModule(auxiliary="input")
+    return DigitsDataModule(auxiliary="input", equivalence=["rotation"])
 
 
 def cells(figure):
@@ -166,7 +173,7 @@ def labels(ticks):
 def test_a_single_row_is_an_image_as_it_is_sent_and_as_each_rebuilds_it(methods, digits):
     figure = comparison.single_row_plot(methods, digits, index=3)
     x = next(iter(digits.loader("test"))).x[3:4]
-    assert labels(figure.axes[0].get_xticklabels()) == ["source", "VC title", "VIC title"]
+    assert labels(figure.axes[0].get_xticklabels()) == ["augmented", "VC title", "VIC title"]
     assert not labels(figure.axes[0].get_yticklabels())
     (found,) = cells(figure)
     expected = [x, *(images.reconstruct(compressor, x) for compressor in methods.values())]
@@ -178,7 +185,8 @@ def test_several_rows_are_source_augmented_and_rebuilt(methods, digits):
     rows = labels(figure.axes[0].get_yticklabels())
     assert rows == ["source", "augmented", "VC title", "VIC title"]
     found = cells(figure)
-    batch = next(iter(type(digits)(auxiliary="representative").loader("test")))
+    data = DigitsDataModule(auxiliary="representative", equivalence=["rotation"])
+    batch = next(iter(data.loader("test")))
     assert np.allclose(found[0], batch.aux[:4, 0]) and np.allclose(found[1], batch.x[:4, 0])
     decoded = images.reconstruct(methods["VIC title"], batch.x[:4])
     assert found.shape[:2] == (4, 4) and np.allclose(found[3], decoded[:, 0], atol=1e-6)

@@ -405,7 +405,9 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
 
     def run(ckpt_path, callbacks):
         auxiliary = "positive" if method == "BINCE" else "representative"
-        data = DigitsDataModule(size=8, auxiliary=auxiliary, batch_size=400)
+        data = DigitsDataModule(
+            side=8, equivalence=["rotation"], auxiliary=auxiliary, batch_size=400
+        )
         kind = "bw_image"
         compressor = make_compressor(
             data.shape,

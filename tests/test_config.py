@@ -2,6 +2,7 @@
 
 import sys
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import optuna
@@ -155,7 +156,7 @@ def test_the_space_of_a_search_is_handed_on_as_it_is_written():
     found = values(expand([SEARCH]))
     assert found["featurizer.kwargs.quality"] == "choice(1, 2, 3, 5, 10, 20, 50, 70, 95)"
     assert found["optimizer_pred.kwargs.lr"] == "tag(log, interval(1e-4, 1e-3))"
-    assert found["seed"] == "range(0, 10)"
+    assert found["seed"] == "choice(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)"
 
 
 @pytest.mark.parametrize(
@@ -260,24 +261,64 @@ def test_report_names_what_is_not_done(tmp_path):
     for i, text in enumerate(texts):
         (tmp_path / str(i)).mkdir()
         (tmp_path / str(i) / "job.json").write_text(text)
-    lines = config.report(tmp_path).splitlines()
-    assert lines[0].startswith("1 of 3 jobs done")
-    assert "failed: job 1 seed=2: ValueError: no" in lines[1]
-    assert "interrupted: job 2 seed=3: its process ended before the job did" in lines[2]
+    lines = config.report(tmp_path, Path("results/exp_x")).splitlines()
+    assert lines[0].startswith("1 of 3 jobs done") and "results/exp_x" in lines[0]
+    assert lines[1:4] == ["  failed: job 1 seed=2:", "    ValueError: no", "    more"]
+    assert lines[4:6] == [
+        "  interrupted: job 2 seed=3:",
+        "    its process ended before the job did",
+    ]
+
+
+def test_a_chosen_option_drops_what_the_mode_makes_of_its_file_and_nothing_else():
+    quick = ["experiment=augmnist_viz_VIC", "mode=quick"]
+    found = values(expand([*quick, "architecture@encoder=resnet18"]))
+    assert found["encoder.z_dim"] == "64"  # which is no part of an architecture
+    assert "architecture@encoder=cnn" not in expand([*quick, "architecture@encoder=resnet18"])
+    assert "distortion.factor_beta" not in values(expand([*quick, "distortion=VIC"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "nothing to search"),
+        (
+            ["encoder.z_dim=choice(4,8)", "monitor_return=val/pred/err"],
+            "2 entries for 1 objectives",
+        ),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(overrides, message, monkeypatch, tmp_path, capsys):
+    argv = ["main.py", *BANANA, *paths(tmp_path), "hypopt=optuna", *overrides]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as stopped:
+        config.run(_Recorder([]))
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("data", "side"), [("mnist", 2), ("stl10", 8), ("galaxy256", 16)])
+def test_the_spatial_rate_knows_the_latent_side_of_the_encoder(data, side):
+    cfg = compose_config([f"data@data_feat={data}", "rate=H_spatial", "architecture@encoder=balle"])
+    assert cfg.rate.kwargs.latent_side == side
 
 
 # --- every file of conf/
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_composes_in_every_mode(experiment):
-    for mode in MODES:
-        cfg = compose_config([f"experiment={experiment}", f"mode={mode}"])
-        OmegaConf.resolve(cfg)
-        # parts of an experiment, such as <experiment>_jpeg, share its results
-        assert experiment.startswith(cfg.experiment) or experiment == "digits_classical"
-        assert cfg.mode_name == mode
-        assert cfg.experiment_name == cfg.mode_prefix + cfg.experiment
+@pytest.mark.parametrize(
+    ("experiment", "mode"),
+    sorted(
+        {*product(EXPERIMENTS, ("none", "quick"))}
+        | {*product(("banana_RD", "GalaxyZoo_neurips_final_BINCE"), MODES)}
+    ),
+)
+def test_every_experiment_and_every_mode_composes(experiment, mode):
+    cfg = compose_config([f"experiment={experiment}", f"mode={mode}"])
+    OmegaConf.resolve(cfg)
+    # parts of an experiment, such as <experiment>_jpeg, share its results
+    assert experiment.startswith(cfg.experiment) or experiment == "digits_classical"
+    assert cfg.mode_name == mode
+    assert cfg.experiment_name == cfg.mode_prefix + cfg.experiment
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -10,6 +10,10 @@ from utils.data.in_memory import InMemoryImages
 SIZES = {"train": 1197, "val": 200, "test": 400}
 
 
+def augmented(**kwargs):
+    return DigitsDataModule(equivalence=["rotation", "x_translation", "scale"], **kwargs)
+
+
 def first(data, split="train", **kwargs):
     return next(iter(data.loader(split, **kwargs)))
 
@@ -22,7 +26,7 @@ def test_splits_cover_the_data_set_once_whatever_the_seed():
     for split in SIZES:
         assert torch.equal(data.splits[split][0], other.splits[split][0])
     images = torch.cat([data.splits[split][0] for split in SIZES]).flatten(1)
-    whole = DigitsDataModule(size=16, val_fraction=0.5)
+    whole = DigitsDataModule(side=16, val_fraction=0.5)
     others = torch.cat([whole.splits[split][0] for split in SIZES]).flatten(1)
     assert torch.equal(images.unique(dim=0), others.unique(dim=0))
 
@@ -34,23 +38,23 @@ def test_splits_are_stratified():
 
 
 def test_at_the_original_size_images_are_the_original_ones():
-    data = DigitsDataModule(size=8, margin=0)
+    data = DigitsDataModule(side=8, margin=0)
     images = torch.cat([data.splits[split][0] for split in SIZES])[:, 0].flatten(1)
     original = torch.from_numpy(load_digits().images).flatten(1) * 255 / 16
     assert torch.equal(images.unique(dim=0), original.round().to(torch.uint8).unique(dim=0))
 
 
-@pytest.mark.parametrize("size", [16, 32])
-def test_batches_are_images_in_the_unit_range_with_labels(size):
-    batch = first(DigitsDataModule(size=size))
-    assert batch.x.shape == (128, *DigitsDataModule(size=size).shape) == (128, 1, size, size)
+@pytest.mark.parametrize("side", [16, 32])
+def test_batches_are_images_in_the_unit_range_with_labels(side):
+    batch = first(augmented(side=side))
+    assert batch.x.shape == (128, *augmented(side=side).shape) == (128, 1, side, side)
     assert batch.x.dtype == torch.float32 and batch.x.min() >= 0 and batch.x.max() <= 1
     assert batch.y.shape == (128,) and batch.y.dtype == torch.int64
 
 
 def test_the_auxiliary_variable_changes_nothing_but_aux():
     auxiliaries = ("none", "input", "representative", "positive")
-    batches = {a: list(DigitsDataModule(auxiliary=a).loader("train"))[-1] for a in auxiliaries}
+    batches = {a: list(augmented(auxiliary=a).loader("train"))[-1] for a in auxiliaries}
     for batch in batches.values():
         assert torch.equal(batch.x, batches["none"].x)
         assert torch.equal(batch.y, batches["none"].y)
@@ -60,7 +64,7 @@ def test_the_auxiliary_variable_changes_nothing_but_aux():
 
 
 def test_representatives_are_the_unaugmented_images():
-    data = DigitsDataModule(auxiliary="representative")
+    data = augmented(auxiliary="representative")
     batch = first(data, "test")
     assert torch.equal(batch.aux, data.splits["test"][0].float() / 255)
     assert not torch.equal(batch.aux, batch.x)
@@ -79,15 +83,13 @@ def test_positives_come_from_the_same_image():
 
 
 def test_evaluation_is_augmented_only_if_asked_for():
-    for auxiliary in ("representative", "positive"):
-        batch = first(DigitsDataModule(is_augment_val=False, auxiliary=auxiliary), "val")
-        assert torch.equal(batch.x, batch.aux)
-    data = DigitsDataModule(is_augment_val=False, auxiliary="representative")
+    data = augmented(is_augment_val=False, auxiliary="representative")
+    assert torch.equal(*first(data, "val")[::2])
     assert not torch.equal(*first(data, "train")[::2])
 
 
 def test_without_probability_images_are_not_augmented():
-    batch = first(DigitsDataModule(p_augment=0.0, auxiliary="representative"))
+    batch = first(augmented(p_augment=0.0, auxiliary="representative"))
     assert torch.equal(batch.x, batch.aux)
 
 
@@ -126,7 +128,7 @@ def test_tensors_of_the_wrong_form_are_refused(images, labels, message):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_batches_are_made_on_the_gpu():
-    data = DigitsDataModule(auxiliary="positive")
+    data = augmented(auxiliary="positive")
     batch, again = (first(data, device="cuda") for _ in range(2))
     assert all(tensor.is_cuda for tensor in batch)
     assert torch.equal(batch.x, again.x)

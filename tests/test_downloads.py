@@ -53,7 +53,7 @@ def test_what_is_missing_is_downloaded_once(tmp_path, capsys):
     for _ in range(2):
         assert len(get(tmp_path / "new", calls)) == 5
     assert calls == [False, True, False]
-    assert capsys.readouterr().out.count(f"downloading {SIZE}") == 1
+    assert capsys.readouterr().out.count(f"downloading what is missing of {SIZE}") == 1
 
 
 def test_a_read_only_folder_is_used_as_it_is(read_only):
@@ -85,7 +85,7 @@ class StoredDigits(DigitsDataModule):
 
 
 def test_a_whole_run_leaves_a_read_only_folder_as_it_is(read_only, tmp_path):
-    torch.save(DigitsDataModule(size=8, margin=0).load_splits(), read_only / "digits.pt")
+    torch.save(DigitsDataModule(side=8, margin=0).load_splits(), read_only / "digits.pt")
     target = [f"{p}.kwargs._target_={__name__}.StoredDigits" for p in ("data_feat", "data_pred")]
     metrics = run(tmp_path, *target, base=DIGITS)
     assert metrics["test/pred/loss"] > 0

@@ -12,7 +12,6 @@ from utils.data.equivalences import REGISTRY, Augmentation, warp
 RANDOM_AFFINE = ["rotation", "x_translation", "y_translation", "shear", "scale"]
 ALL_BUT_JOINT = [name for name in REGISTRY if not name.startswith("equiv")]
 JOINT = {f"equiv_resize_crop_{p}": p for p in (0, 0.05, 0.2, 0.5)}
-OWN_PROBABILITY = {"hflip": 0.5, "vflip": 0.5, "color": 0.8, "gray": 0.2, "erasing": 0.5}
 
 
 def seeded(seed=0):
@@ -39,7 +38,7 @@ def assert_frequency(is_event, probability):
 def test_each_member_is_applied_with_its_probability(name, p_augment):
     images = make_images(4_000, height=8, width=8)
     result = Augmentation([name], p_augment)(images, seeded())
-    probability = OWN_PROBABILITY.get(name, 1.0) * p_augment
+    probability = REGISTRY[name].probability * p_augment
     if name == "D4_group":
         probability *= 7 / 8  # the identity is one of them
     assert_frequency(is_changed(images, result), probability)
@@ -51,7 +50,7 @@ def test_members_are_applied_independently(names):
     augmentation = Augmentation(names, p_augment)
     matrices = augmentation.draw_matrices(torch.empty(20_000, 1, 8, 8), seeded())
     is_applied = [(matrix != torch.eye(3)).any(dim=2).any(dim=1) for matrix in matrices]
-    both = math.prod(p_augment * OWN_PROBABILITY.get(name, 1.0) for name in names)
+    both = math.prod(p_augment * REGISTRY[name].probability for name in names)
     assert_frequency(is_applied[0] & is_applied[1], both)
 
 
@@ -59,6 +58,7 @@ def test_members_are_applied_independently(names):
 def test_without_probability_nothing_changes(names):
     images, targets = make_images(), torch.arange(5)
     augmentation = Augmentation(names, p_augment=0.0)
+    assert augmentation.is_identity == ("label" not in names)
     assert torch.equal(augmentation(images, seeded()), images)
     for result, given in zip(
         augmentation.jointly(images, targets, 5, seeded()), (images, targets), strict=True
@@ -70,7 +70,7 @@ def test_without_probability_nothing_changes(names):
 def test_names_that_are_no_transformations_leave_images_as_they_are(names):
     images, augmentation = make_images(), Augmentation(names)
     assert augmentation(images, seeded()) is images
-    assert augmentation.uses_labels == ("label" in names)
+    assert augmentation.uses_labels == ("label" in names) == (not augmentation.is_identity)
     assert not augmentation.is_joint
 
 

@@ -11,9 +11,7 @@ from tiny import CLASSICAL, DIGITS, compose, run
 import aggregate
 from utils.config import CONF_DIR, compose_config, expand
 from utils.data.banana import BananaDataModule
-from utils.data.galaxy import GalaxyDataModule
-from utils.data.mnist import MNISTDataModule
-from utils.data.stl10 import STL10DataModule, STL10UnlabeledDataModule
+from utils.data.digits import DigitsDataModule
 from utils.plots import FIGURES
 from utils.runs import experiment_folder, find_run
 
@@ -31,8 +29,7 @@ TINY_IMAGES += [f"{place}.kwargs.batch_size=4" for place in ("data_feat", "data_
 
 @pytest.fixture(autouse=True)
 def no_downloads(monkeypatch):
-    data_sets = MNISTDataModule, STL10DataModule, STL10UnlabeledDataModule, GalaxyDataModule
-    fake_data.install(monkeypatch, *data_sets)
+    fake_data.install(monkeypatch, *(fake_data.image_data_sets() - {DigitsDataModule}))
 
 
 def jobs_of(experiment: str, mode: str) -> list[list[str]]:

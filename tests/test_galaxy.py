@@ -12,6 +12,7 @@ from galaxies import IDS, SIZES
 from torchvision.transforms.v2 import functional as F
 
 from utils import kaggle
+from utils.config import compose_config
 from utils.data.base import SPLITS, DataError
 from utils.data.galaxy import ANSWERS, COMPETITION, GalaxyDataModule, read_solutions
 
@@ -120,8 +121,10 @@ def test_workers_change_nothing(original):
         assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
 
 
-def test_by_default_turned_and_mirrored_galaxies_are_equivalent(original):
-    data = GalaxyDataModule(data_dir=str(original), side=32, auxiliary="representative")
+def test_the_config_has_turned_and_mirrored_galaxies_equivalent(original):
+    equivalence = compose_config(["data@data_feat=galaxy"]).data_feat.kwargs.equivalence
+    assert {"rotation", "D4_group"} < set(equivalence)
+    data = module(original, equivalence=equivalence, auxiliary="representative")
     batch = next(iter(data.loader("val")))
     assert not torch.equal(batch.x, batch.aux)
     assert batch.x.min() >= 0 and batch.x.max() <= 1

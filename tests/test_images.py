@@ -133,10 +133,6 @@ def test_evaluation_may_have_equivalences_of_its_own():
         assert not is_augmented(split, val_equivalence=["hflip"], is_augment_val=False)
     assert is_augmented("train", val_equivalence=[])
 
-    only_train = Ramps(auxiliary="positive", equivalence=["label"], val_equivalence=[])
-    x, _, aux = gather(only_train.loader("val"))
-    assert torch.equal(x, aux)
-
 
 # --- what cannot work
 
@@ -144,9 +140,27 @@ def test_evaluation_may_have_equivalences_of_its_own():
 @pytest.mark.parametrize("data_set", [Regression, Unlabelled])
 @pytest.mark.parametrize("name", ["label", "equiv_resize_crop_0"])
 def test_equivalences_that_need_classes_are_refused_without_them(data_set, name):
-    for equivalences in ({"equivalence": [name]}, {"val_equivalence": [name]}):
-        with pytest.raises(ValueError, match=f"{data_set.__name__} does not have"):
-            data_set(**equivalences)
+    for setting in ("equivalence", "val_equivalence"):
+        message = rf"^{setting}=\['hflip', '{name}'\] needs .* {data_set.__name__} does not have"
+        with pytest.raises(ValueError, match=message):
+            data_set(**{setting: ["hflip", name]})
+
+
+@pytest.mark.parametrize(
+    ("settings", "at_fault"),
+    [
+        ({}, r"equivalence=\[\]"),
+        ({"equivalence": ["resize"], "val_equivalence": ["hflip"]}, r"equivalence=\['resize'\]"),
+        ({"equivalence": ["hflip"], "p_augment": 0.0}, "p_augment=0"),
+        ({"equivalence": ["label"], "val_equivalence": []}, r"val_equivalence=\[\]"),
+        ({"equivalence": ["hflip"], "is_augment_val": False}, "is_augment_val=false"),
+    ],
+)
+def test_images_are_never_their_own_positives(settings, at_fault):
+    for auxiliary in ("none", "input", "representative", "target"):
+        NumberedImages(auxiliary=auxiliary, **settings)
+    with pytest.raises(ValueError, match=f"^{at_fault} leaves images as they are"):
+        NumberedImages(auxiliary="positive", **settings)
 
 
 def test_without_labels_targets_are_minus_one_in_training_only():
@@ -199,10 +213,24 @@ def test_a_part_of_the_data_set_has_to_be_asked_for():
     NumberedImages(is_complete=False).check_sizes(part)
     with pytest.raises(DataError, match=f"there are 5 of {N} images of 'test' in fol") as error:
         NumberedImages(data_dir="folder").check_sizes(part)
-    assert "is_complete=false" in str(error.value)
+    assert "data_feat.kwargs.is_complete=false data_feat.length=54\n" in str(error.value)
     for sizes in ({"train": N}, {"train": N, "test": 0}):
-        with pytest.raises(DataError, match=f"0 of {N} images of 'test'"):
+        with pytest.raises(DataError, match=f"0 of {N} images of 'test'") as error:
             NumberedImages(is_complete=False).check_sizes(sizes)
+        assert "is_complete" not in str(error.value)  # which would not help
+
+
+@pytest.mark.parametrize("n", [N, 50, 31])
+def test_the_length_of_a_part_is_what_the_message_says(n):
+    class Part(NumberedImages):
+        def load_splits(self):
+            images, labels = super().load_splits()["train"]
+            return {split: (images[:n], labels[:n]) for split in ("train", "test")}
+
+    Part.SIZES = {"train": N + 1, "test": N}
+    with pytest.raises(DataError) as error:
+        Part().setup()
+    assert f"data_feat.length={Part(is_complete=False).n_examples('train')}\n" in str(error.value)
 
 
 # --- hold-out, drawing

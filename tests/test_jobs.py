@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from tiny import compose
 
-from utils import jobs
+from utils import config, jobs
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_the_config_is_resolved_and_the_original_left_alone(tmp_path):
 
 
 def test_the_cores_are_shared_by_the_jobs(tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "n_cpus", lambda: 8)
+    monkeypatch.setattr(config, "n_cpus", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for n_jobs, n_threads in ((1, 8), (3, 2), (8, 1), (20, 1)):
         with jobs.prepared(compose(tmp_path, f"parallel_jobs={n_jobs}")):
@@ -97,4 +97,4 @@ def test_searches_get_the_metrics_they_asked_for(tmp_path):
 
 
 def test_the_number_of_cpus_is_that_of_this_process():
-    assert 1 <= jobs.n_cpus() <= (os.cpu_count() or 1)
+    assert 1 <= config.n_cpus() <= (os.cpu_count() or 1)

@@ -147,4 +147,4 @@ def test_a_download_that_fails_says_what_to_put_where(tmp_path, monkeypatch, cap
     monkeypatch.setattr(torchvision.datasets.pcam, "download_file_from_google_drive", refuse)
     with pytest.raises(DataError, match="too many users.*train_x.h5.gz.*gunzip"):
         module(tmp_path).setup()
-    assert f"downloading {pcam.DOWNLOADS['train']}" in capsys.readouterr().out
+    assert f"what is missing of {pcam.DOWNLOADS['train']}" in capsys.readouterr().out

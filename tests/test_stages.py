@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -455,6 +456,34 @@ def test_a_killed_process_goes_on_exactly(tmp_path, stage):
     cfg = compose(tmp_path / "b", *overrides)
     found = {k: v for s in STAGES for k, v in find_run(cfg, s).metrics().items()}
     assert untimed(found) == untimed(uninterrupted)
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    overrides = ["trainer.max_epochs=100000", "is_only_feat=true", "parallel_jobs=2", "seed=1,2"]
+    one = [o for o in overrides if not o.startswith("seed")] + ["seed=1"]
+    cfg = compose(tmp_path, *one)
+    command = main_command(tmp_path, *overrides)
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while state_of(cfg, "featurizer") == "new" and time.monotonic() < deadline:
+            time.sleep(0.1)
+        worker = find_run(cfg, "featurizer").status()["pid"]
+        assert worker != process.pid
+        process.kill()
+    deadline = time.monotonic() + 20
+    while _is_alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _is_alive(worker)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # which only waits to be counted
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""MNIST, CIFAR and STL-10, from small archives in the formats of the originals."""
+"""MNIST, CIFAR, STL-10 and their like, from small archives in the formats of the originals."""
 
 import gzip
 import hashlib
@@ -7,6 +7,7 @@ import pickle
 import struct
 import tarfile
 import urllib.request
+from functools import partial
 from urllib.error import URLError
 
 import numpy as np
@@ -27,6 +28,14 @@ N_CLASSES = 10
 LABELS = {"train": np.arange(N_TRAIN) * 7 % N_CLASSES, "test": np.arange(N_TEST) * 3 % N_CLASSES}
 STL10_CLASSES = ["airplane", "bird", "car", "cat", "deer"]
 STL10_CLASSES += ["dog", "horse", "monkey", "ship", "truck"]
+
+
+class FashionMNISTDataModule(MNISTDataModule):
+    """All that it takes to add a data set in the format of another one."""
+
+    ORIGINAL = datasets.FashionMNIST
+    DOWNLOAD = "31 MB"
+    class_names = tuple(datasets.FashionMNIST.classes)
 
 
 def draw(n, *shape, seed):
@@ -59,7 +68,7 @@ def tar_gz(files):
     return buffer.getvalue()
 
 
-def put_mnist(root, monkeypatch):
+def put_mnist(root, monkeypatch, original=datasets.MNIST):
     arrays = {
         "train-images-idx3-ubyte": MNIST["train"],
         "train-labels-idx1-ubyte": LABELS["train"].astype(np.uint8),
@@ -68,11 +77,11 @@ def put_mnist(root, monkeypatch):
     }
     resources = []
     for name, array in arrays.items():
-        file = root / "MNIST" / "raw" / f"{name}.gz"
+        file = root / original.__name__ / "raw" / f"{name}.gz"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(gzip.compress(idx(array)))
         resources.append((file.name, md5(file.read_bytes())))
-    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    monkeypatch.setattr(original, "resources", resources)
 
 
 def put_archive(root, monkeypatch, data_set, files):
@@ -128,13 +137,16 @@ def put_stl10(root, monkeypatch):
 
 PUT = {
     MNISTDataModule: put_mnist,
+    FashionMNISTDataModule: partial(put_mnist, original=datasets.FashionMNIST),
     CIFAR10DataModule: put_cifar10,
     CIFAR100DataModule: put_cifar100,
     STL10DataModule: put_stl10,
     STL10UnlabeledDataModule: put_stl10,
 }
+SIDES = {STL10DataModule: 96, STL10UnlabeledDataModule: 96}  # others: 32
 ORIGINALS = {  # images as they are in memory
     MNISTDataModule: {split: images[:, None] for split, images in MNIST.items()},
+    FashionMNISTDataModule: {split: images[:, None] for split, images in MNIST.items()},
     CIFAR10DataModule: CIFAR,
     CIFAR100DataModule: CIFAR,
     STL10DataModule: STL10,
@@ -158,7 +170,8 @@ def make(monkeypatch, tmp_path):
     def make(data_set, is_there=True, **kwargs):
         if is_there and not any(tmp_path.iterdir()):
             PUT[data_set](tmp_path, monkeypatch)
-        defaults = {"data_dir": str(tmp_path), "val_fraction": 0.25, "equivalence": []}
+        side = SIDES.get(data_set, 32)
+        defaults = {"data_dir": str(tmp_path), "val_fraction": 0.25, "side": side}
         return data_set(**(defaults | kwargs))
 
     return make
@@ -203,6 +216,7 @@ def test_classes_are_named(make, data_set):
     data.setup()
     names = {MNISTDataModule: "0123456789", CIFAR10DataModule: "abcdefghij"}
     names[CIFAR100DataModule] = names[CIFAR10DataModule]
+    names[FashionMNISTDataModule] = datasets.FashionMNIST.classes
     assert data.class_names == tuple(names.get(data_set, STL10_CLASSES))
 
 

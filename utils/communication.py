@@ -63,6 +63,8 @@ def send_splits(
         loaders = [
             data.loader(split, device=device, epoch=copy, shuffle=False) for copy in range(copies)
         ]
+        n_examples = sum(loader.n_examples for loader in loaders)
+        print(f"[communication] compresses {n_examples:,} examples: {data_file(folder, split)}")
         sent[split], targets = send(compressor, loaders, data_file(folder, split), chunk_size)
         np.save(target_file(folder, split), targets)
     return sent

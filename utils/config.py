@@ -9,6 +9,7 @@ import difflib
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from utils.runs import experiment_folder, writable_dir
 
+MAIN_PROCESS = "LOSSYLESS_MAIN_PROCESS"  # for workers to know whose they are
 MAX_LISTED = 20  # names in an error that has a better hint
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 
@@ -36,9 +38,22 @@ def n_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cpus_per_job(n_jobs: int) -> int:
+    """Processors for each of several jobs that share this machine, at least one."""
+    return max(1, n_cpus() // n_jobs)
+
+
+def balle_latent_side(image_shape: Sequence[int]) -> int:
+    """Side of the latent image that the encoder `balle` makes of images [C, side, side]."""
+    from lossyless.architectures import balle
+
+    return balle.latent_side(image_shape)
+
+
 def register_resolvers() -> None:
-    """Make `${n_cpus:}` available in configs."""
-    OmegaConf.register_new_resolver("n_cpus", n_cpus, replace=True)
+    """Make `${n_cpus:}`, `${cpus_per_job:N}`, ... available in configs."""
+    for resolver in (n_cpus, cpus_per_job, balle_latent_side):
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
 register_resolvers()
@@ -68,19 +83,20 @@ def expand(overrides: Sequence[str]) -> list[str]:
     """
     parsed = _parse(overrides)
     chosen = {override.get_key_element().lstrip("+~") for override in parsed}
-    # an option that was chosen is taken as it is in its file, whatever the mode makes of others
-    chosen_nodes = tuple(f"{_package(override)}." for override in parsed if _is_group(override))
     cfg = compose_config(overrides)
     in_mode = cfg.modes.get(cfg.mode_name, {})
-    fixed = dict(in_mode.get("overrides", {}))
     swept = dict(cfg.sweep) | dict(in_mode.get("sweep", {}))
-    added = [
-        f"{key}={_value(value)}"
-        for key, value in fixed.items()
-        if key not in swept and not key.startswith(chosen_nodes)
-    ]
-    added += [f"{key}={_values(values)}" for key, values in swept.items()]
-    added = [override for override in added if override.split("=", 1)[0] not in chosen]
+    fixed = {k: v for k, v in in_mode.get("overrides", {}).items() if k not in swept}
+    # an option that was chosen is taken as it is in its file, whatever the mode makes of others
+    for override in filter(_is_group, parsed):
+        stated, node = _stated_in(override), f"{_package(override)}."
+        fixed = {
+            key: value
+            for key, value in fixed.items()
+            if key not in stated and (_has(cfg, key) or not key.startswith(node))
+        }
+    added = [f"{key}={_value(value)}" for key, value in fixed.items() if key not in chosen]
+    added += [f"{key}={_values(values)}" for key, values in swept.items() if key not in chosen]
     compose_config([*added, *overrides])  # a misspelt key in an experiment's file is an error too
     return [*added, *overrides]
 
@@ -101,12 +117,15 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         cfg = compose_config(overrides)
         for name in ("results", "pretrained", "outputs"):  # data may lie where nobody can write
             writable_dir(cfg.paths[name], f"paths.{name}")
-        writable_dir(Path(cfg.paths.results) / experiment_folder(cfg))  # of a search's storage, too
+        # also of the storage of a search
+        results = writable_dir(Path(cfg.paths.results) / experiment_folder(cfg), "paths.results")
+        _check_search(cfg, overrides)
     except (ConfigError, HydraException, OSError) as error:
         print(f"Configuration error: {error}", file=sys.stderr)
         sys.exit(2)
     sweep_dir = Path(cfg.paths.outputs) / (cfg.job_id or f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     sweep_dir /= f"{cfg.experiment}_{os.getpid()}"
+    os.environ[MAIN_PROCESS] = str(os.getpid())
     # Always a multirun: one job or many, they leave the same traces.
     sys.argv[1:] = ["--multirun", *overrides, f"hydra.sweep.dir={sweep_dir}"]
     try:
@@ -116,23 +135,44 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     except SystemExit as error:
         sys.exit(error.code or 143)  # Lightning ends jobs that get SIGTERM without a status
     finally:
-        print(report(sweep_dir))
-    if any(job["state"] != "done" for job in _jobs(sweep_dir)):
+        print(report(sweep_dir, results))
+    is_search = cfg.hypopt.name != "none"
+    if is_search and any(job["state"] != "done" for job in _jobs(sweep_dir)):
         sys.exit(1)  # a search goes on without a trial that failed
 
 
-def report(sweep_dir: Path) -> str:
-    """How the jobs of a sweep ended: a line in all, and one for each that is not done."""
+def report(sweep_dir: Path, results: Path) -> str:
+    """How the jobs of a sweep ended: a line in all, and a paragraph for each that is not done."""
     jobs = _jobs(sweep_dir)
     n_done = sum(job["state"] == "done" for job in jobs)
-    lines = [f"{n_done} of {len(jobs)} jobs done ({sweep_dir})."]
+    lines = [f"{n_done} of {len(jobs)} jobs done ({sweep_dir}); results: {results}/"]
     for job in jobs:
         if job["state"] != "done":
             settings = " ".join(job["overrides"])
-            lines.append(f"  {job['state']}: job {job['num']} {settings}: {job['error']}")
-    if len(lines) > 1:
+            lines.append(f"  {job['state']}: job {job['num']} {settings}:")
+            lines.append(textwrap.indent(job["error"], "    "))
+    if n_done < len(jobs):
         lines.append("Finished work is kept: the same command again goes on from there.")
     return "\n".join(lines)
+
+
+def _check_search(cfg: DictConfig, overrides: list[str]) -> None:
+    """Raise if a search has nothing to search, or no direction for each of its objectives."""
+    if cfg.hypopt.name == "none":
+        return
+    if not any(override.is_sweep_override() for override in _parse(overrides)):
+        raise ConfigError(
+            "hypopt: there is nothing to search: give ranges, such as "
+            "'encoder.z_dim=choice(16, 32)' or 'featurizer.loss.beta=tag(log, interval(1e-3, 1))'"
+        )
+    objectives = OmegaConf.to_container(OmegaConf.create({"all": cfg.monitor_return}))["all"]
+    n_objectives = len(objectives) if isinstance(objectives, list) else 1
+    n_directions = len(cfg.hypopt.direction)
+    if n_objectives != n_directions:
+        raise ConfigError(
+            f"hypopt.direction has {n_directions} entries for {n_objectives} objectives "
+            f"(monitor_return={objectives}): give one, minimize or maximize, for each"
+        )
 
 
 def _jobs(sweep_dir: Path) -> list[dict]:
@@ -150,7 +190,7 @@ def _trace(folder: Path) -> dict:
     job = json.loads(file.read_text())
     if job["state"] == "running":
         job |= {"state": "interrupted", "error": "its process ended before the job did"}
-    return job | {"error": " ".join(str(job.get("error", "")).split())}
+    return job | {"error": str(job.get("error", ""))}
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -192,6 +232,41 @@ def _is_group(override: Override) -> bool:
 def _package(override: Override) -> str:
     """The key at which the choice of a group stands."""
     return override.package or override.key_or_group
+
+
+def _stated_in(override: Override) -> set[str]:
+    """The keys of the config that the file of a chosen option states."""
+    group = override.key_or_group.split("@")[0]
+    (choice,) = _first_values([override])
+    option = choice.input_line.split("=", 1)[1]
+    file = CONF_DIR / group / f"{option}.yaml"
+    if not file.is_file() or file.read_text().startswith("# @package _global_"):
+        return set()  # no choice for one place of the config
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        stated = OmegaConf.select(_compose(f"{group}/{option}", []), group.replace("/", "."))
+    return {f"{_package(override)}.{key}" for key in _keys(OmegaConf.to_container(stated))}
+
+
+def _keys(node: dict) -> list[str]:
+    """The dotted keys of a nested dict."""
+    keys = []
+    for key, value in node.items():
+        keys += (
+            [key, *(f"{key}.{below}" for below in _keys(value))]
+            if isinstance(value, dict)
+            else [key]
+        )
+    return keys
+
+
+def _has(cfg: DictConfig, key: str) -> bool:
+    """Whether a config has a key, whatever its value."""
+    node = cfg
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node:
+            return False
+        node = node._get_node(part)
+    return True
 
 
 def _check_key(cfg: DictConfig, override: Override) -> None:

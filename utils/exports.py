@@ -2,6 +2,7 @@
 
 A file holds the weights of `p_ZlX.mapper` and the config of `p_ZlX`, so that one that does not fit
 is refused. Settings name files relative to `paths.pretrained`: where that is, is no part of a run.
+`{seed}` in them stands for the seed: runs that differ in the seed alone have the same settings.
 """
 
 import hashlib
@@ -107,4 +108,4 @@ def _path(cfg: DictConfig, setting: str) -> Path | None:
         return None
     if Path(name).is_absolute():
         raise ValueError(f"{setting}={name} must be relative to paths.pretrained, not absolute")
-    return Path(cfg.paths.pretrained) / name
+    return Path(cfg.paths.pretrained) / name.replace("{seed}", str(cfg.seed))

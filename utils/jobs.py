@@ -7,6 +7,8 @@ sweep has ended, so that a failed or lost job is named whatever launched it.
 import contextlib
 import json
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +18,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from utils import training
-from utils.config import n_cpus
+from utils.config import MAIN_PROCESS, cpus_per_job
 from utils.data.base import check_choice
 from utils.runs import STAGES, find_run, writable_dir, write_text
+
+WATCH_SECONDS = 1.0  # between two looks at whether the main process is still there
 
 
 @contextlib.contextmanager
@@ -31,9 +35,10 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
         check_choice("on_failed", cfg.on_failed, ("restart", "resume"))
         for name in ("results", "pretrained"):  # data may lie where nobody can write
             writable_dir(cfg.paths[name], f"paths.{name}")
+        _end_with_main_process()
         training.quiet()
         if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, n_cpus() // cfg.parallel_jobs))
+            torch.set_num_threads(cpus_per_job(cfg.parallel_jobs))
         if training.pick_device(cfg).type == "cpu":
             # Adam asks for CUDA at every step; by way of NVML, as Lightning sets it, that is slow
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
@@ -61,6 +66,22 @@ def finished(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[float,
         )
     values = tuple(metrics[name] for name in names)
     return values[0] if len(values) == 1 else values
+
+
+def _end_with_main_process() -> None:
+    """Let a worker process of a sweep end when the process that started it is gone.
+
+    Whoever kills `main.py` means its jobs too; left alone, they would go on in the background.
+    """
+    main_process = int(os.environ.get(MAIN_PROCESS, 0))
+    if os.getppid() == main_process:  # otherwise this is no worker
+        threading.Thread(target=_watch, args=(main_process,), daemon=True).start()
+
+
+def _watch(main_process: int) -> None:
+    while os.getppid() == main_process:
+        time.sleep(WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)  # as the main process: resumes from the last checkpoint
 
 
 class _Trace:

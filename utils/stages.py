@@ -165,13 +165,15 @@ def _communicate(run: Run) -> Metrics:
 def _predict(run: Run) -> Metrics:
     cfg = run.cfg
     compressor = training.load_compressor(cfg)
-    splits = _decoded_splits(compressor, cfg)
+    kind = cfg.data_pred.kind if compressor.is_reconstruct else "vector"
+    splits = _decoded_splits(compressor, cfg, kind)
     reseed(cfg.seed, "predictor")  # behind the building of the compressor, which draws as well
     predictor = training.build_predictor(cfg, splits["train"][0].shape[1:], compressor)
     data = DecodedDataModule(
         splits,
         task=cfg.data_pred.task,
         n_outputs=cfg.data_pred.n_outputs,
+        kind=kind,
         batch_size=cfg.data_pred.kwargs.batch_size,
         eval_batch_size=cfg.data_pred.kwargs.eval_batch_size,
         seed=cfg.seed,
@@ -188,12 +190,11 @@ def _predict(run: Run) -> Metrics:
 
 
 def _decoded_splits(
-    compressor: LearnableCompressor | ImageCodec, cfg: DictConfig
+    compressor: LearnableCompressor | ImageCodec, cfg: DictConfig, kind: str
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """What the receiver decodes from the files of the communication stage, with the targets."""
     received, work = find_run(cfg, "communication").work, find_run(cfg, "predictor").work
     device = training.pick_device(cfg)
-    kind = cfg.data_pred.kind if compressor.is_reconstruct else "vector"
     splits = {}
     for split in SPLITS:
         y = torch.from_numpy(np.load(communication.target_file(received, split)))

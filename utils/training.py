@@ -207,7 +207,10 @@ def describe(cfg: DictConfig) -> str:
     if not cfg.featurizer.is_learned:
         return f"{cfg.featurizer.name} {cfg.predictor.name}"
     beta = f"beta {cfg.featurizer.loss.beta:g}"
-    return f"{cfg.data_feat.name} {cfg.distortion.name} {cfg.rate.name} {beta} seed {cfg.seed}"
+    label = "" if cfg.add_feat == "none" else f" {cfg.add_feat}"
+    return (
+        f"{cfg.data_feat.name} {cfg.distortion.name} {cfg.rate.name}{label} {beta} seed {cfg.seed}"
+    )
 
 
 def progress_callback(cfg: DictConfig, label: str) -> Callback:

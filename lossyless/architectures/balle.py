@@ -34,9 +34,14 @@ def _internal_side(image_shape: Shape) -> int:
     return side
 
 
+def latent_side(image_shape: Shape) -> int:
+    """Side of the latent image of images [C, S, S]."""
+    return _internal_side(image_shape) // DOWNSAMPLING
+
+
 def _latent_shape(image_shape: Shape, z_dim: int) -> tuple[int, int, int]:
     """Shape [C, s, s] of the latent image with z_dim values."""
-    side = _internal_side(image_shape) // DOWNSAMPLING
+    side = latent_side(image_shape)
     if z_dim < 1 or z_dim % side**2:
         raise ValueError(
             f"z_dim={z_dim} does not fill a latent image of {side}x{side} positions, that of "

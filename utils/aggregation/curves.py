@@ -62,25 +62,31 @@ def plot_pareto_front(
     x: str,
     y: str,
     hue: str | Sequence[str] = "dist",
+    select: Sequence[str] | None = None,
     is_log_y: bool = False,
     where: Mapping[str, object] | None = None,
 ) -> None:
-    """Draw all runs, and the fronts of those that no other one beats, to
+    """Draw all runs, and the fronts of those that no other one beats on validation data, to
     `pareto_front_<y>_<x>.png`.
 
-    Every seed is a run of its own. Both metrics are costs (`err` rather than `acc`).
+    Every seed is a run of its own. All metrics are costs (`err` rather than `acc`). Runs are drawn
+    at x and y, those of a front too: as their members are not chosen by these, fronts may rise.
 
     Parameters
     ----------
-    x, y : metrics.
+    x, y : metrics that are drawn.
     hue : parameter of the tables or setting, or several; a colour and a front for each value.
+    select : the two metrics that choose the fronts; None: x and y on validation data.
     is_log_y : logarithmic vertical axis, of base 2.
     where : as above.
     """
     option = "aggregate.plot_pareto_front"
+    chosen_by = [_on_validation(x), _on_validation(y)] if select is None else as_list(select)
+    if len(chosen_by) != 2:
+        raise ConfigError(f"{option}.select: expected two metrics or null, found {chosen_by}")
     frame = with_settings(_runs(folder, where, option), as_list(hue))
     try:
-        figure = pareto_plot(frame, x, y, as_list(hue), is_log_y=is_log_y)
+        figure = pareto_plot(frame, x, y, as_list(hue), select=tuple(chosen_by), is_log_y=is_log_y)
     except ValueError as error:
         raise ConfigError(f"{option}: {error}") from error
     _save(figure, folder / f"pareto_front_{_in_file_name(y)}_{_in_file_name(x)}.png")
@@ -157,6 +163,10 @@ def _summary_of_curves(frame: DataFrame, x: str, y: str) -> DataFrame:
     summary.insert(position, "start_rate", start)
     summary.insert(position + 1, "end_rate", end)
     return summary
+
+
+def _on_validation(metric: str) -> str:
+    return f"val/{metric.removeprefix('test/')}" if metric.startswith("test/") else metric
 
 
 def _save(figure: Figure, path: Path) -> None:

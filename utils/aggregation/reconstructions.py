@@ -18,6 +18,10 @@ OPTION = "aggregate.compare_reconstructions"
 STAGE_OF = {"feat": "featurizer", "comm": "communication"}
 
 
+class AmbiguousRunsError(ValueError):
+    """Several runs fit, and they differ in more than the seed."""
+
+
 def compare_reconstructions(
     folder: Path,
     paths: Mapping[str, str],
@@ -35,7 +39,7 @@ def compare_reconstructions(
     image, and `rec_imgs_allin1_multi_row.png`, a column for each of several images. Images come
     from the data that the invariant compressor was trained on. Bits are those of the tables, of
     the run that is drawn. Of several seeds, the smallest is taken. If a method has no finished
-    run, there are no figures, and the terminal says which one and how to get it.
+    run, or several, there are no figures, and the terminal says which one and what to do.
 
     Parameters
     ----------
@@ -52,7 +56,7 @@ def compare_reconstructions(
     Raises
     ------
     ConfigError
-        If a method has runs that differ in more than the seed, or a compressor has no decoder.
+        If an option is wrong, a checkpoint is lost, or a compressor has no decoder.
     """
     runs = _runs_with(bits, folder)
     try:
@@ -60,7 +64,10 @@ def compare_reconstructions(
             "standard": _pick(runs, where or {}, standard, "standard"),
             "invariant": _pick(runs, where or {}, invariant, "invariant"),
         }
-    except tables.NoRunsError as error:  # of an experiment that has not run in full
+    except (
+        tables.NoRunsError,
+        AmbiguousRunsError,
+    ) as error:  # tables are worth having all the same
         print(f"left out: {error}", file=sys.stderr)
         return
     configs = {name: config_here(run, paths, accelerator) for name, run in chosen.items()}
@@ -69,7 +76,9 @@ def compare_reconstructions(
         compressors = {name: training.load_compressor(c) for name, c in configs.items()}
         data = training.build_data(configs["invariant"], "data_feat", "representative")
     costs = {name: _in_bits(run[bits]) for name, run in chosen.items()}
-    titles = {f"{name} compression\n{costs[name]}": c for name, c in compressors.items()}
+    titles = {
+        f"{name} ({method_name(c.distortion)})\n{costs[name]}": c for name, c in compressors.items()
+    }
     labels = {f"{method_name(c.distortion)}: {costs[name]}": c for name, c in compressors.items()}
     try:
         figures = {
@@ -123,16 +132,16 @@ def _pick(
         keys = "; ".join(
             f"{key}: {', '.join(map(str, values))}" for key, values in differences(found).items()
         )
-        raise ConfigError(
-            f"{OPTION}: there are several {name} compressors, which differ in {keys}. Choose with "
-            f"{OPTION}.where, e.g. {_example(found)}"
+        raise AmbiguousRunsError(
+            f"rec_imgs_allin1_*.png, for there are several {name} compressors, which differ in "
+            f"{keys}. Choose with {OPTION}.where, e.g. {_example(found)}"
         )
     return found.loc[found[tables.SEED].astype(int).idxmin()]
 
 
 def _example(runs: DataFrame) -> str:
     key, values = next(iter(differences(runs).items()))
-    return f"'{OPTION}.where={{{key}: {values[0]}}}'"
+    return f"'{OPTION}.where={{{key}:{values[0]}}}'"
 
 
 def _check_same_images(configs: Mapping[str, DictConfig]) -> None:
@@ -146,5 +155,5 @@ def _check_same_images(configs: Mapping[str, DictConfig]) -> None:
 
 
 def _in_bits(bits: float) -> str:
-    """ "2.31 bits", "48.2 bits", "1,342 bits"."""
-    return f"{bits:,.0f} bits" if bits >= 1000 else f"{bits:.3g} bits"
+    """ "2.3 bits", "144.5 bits", "1,342 bits"."""
+    return f"{bits:,.0f} bits" if bits >= 1000 else f"{bits:.1f} bits"

@@ -57,7 +57,8 @@ def _of_stages_that_ran(summary: DataFrame, columns: dict[str, str]) -> dict[str
 def gather_figures(folder: Path) -> None:
     """Copy the figures of the trained compressors side by side into `<experiment>/figures/`.
 
-    Their names say in what the runs differ; of several seeds, the first is taken.
+    Their names say in what the runs differ; of several seeds, the first is taken. Figures that were
+    there before are removed.
     """
     runs, _ = tables.collect(folder)
     frame = runs["featurizer"].drop_duplicates(tables.GROUP)
@@ -65,6 +66,8 @@ def gather_figures(folder: Path) -> None:
     frame = frame[[bool(figures[path]) for path in frame[tables.FOLDER]]]
     keys = tables.varying(frame)
     target = folder / "figures"
+    for outdated in target.glob("*.png"):  # of runs that are gone, or had other labels
+        outdated.unlink()
     for row in frame.to_dict("records"):
         label = "".join(f"_{row[key]}" for key in keys)
         target.mkdir(exist_ok=True)

@@ -27,7 +27,7 @@ def images_config(folder: Path, *overrides: str) -> DictConfig:
     return _config(
         folder,
         "data@data_feat=digits",
-        "data_feat.kwargs.size=32",
+        "data_feat.kwargs.side=32",
         "data_feat.kwargs.batch_size=32",
         "rate=H_hyper",
         "encoder.z_dim=128",

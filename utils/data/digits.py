@@ -1,7 +1,5 @@
 """Real handwritten digits that ship with scikit-learn: a small stand-in for augmented MNIST."""
 
-from collections.abc import Sequence
-
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
@@ -15,7 +13,7 @@ MAX_INTENSITY = 16  # scikit-learn's images count set pixels in blocks of 4 x 4
 
 
 class DigitsDataModule(InMemoryImages):
-    """UCI optical digits: 1797 images of 8x8, resized and framed to [1, size, size], 10 classes.
+    """UCI optical digits: 1797 images of 8x8, resized and framed to [1, side, side], 10 classes.
 
     The original digits touch the borders of their images; like MNIST's, they get a frame of
     background, so that augmentations move them about rather than cut them off.
@@ -25,16 +23,14 @@ class DigitsDataModule(InMemoryImages):
 
     Parameters
     ----------
-    size : int
-        Side in pixels, frame included.
+    side : int
+        In pixels, frame included.
     margin : int
         Width of the frame in pixels. MNIST's is 1/7 of the side.
-    equivalence : sequence of str
-        Augmentations, by default those of augmented MNIST.
     val_fraction : float
         Part of the 1397 images that are not for testing.
     kwargs
-        See `InMemoryImages`.
+        See `ImageDataModule`.
     """
 
     kind = "bw_image"
@@ -45,27 +41,14 @@ class DigitsDataModule(InMemoryImages):
     def __init__(
         self,
         *,
-        size: int = 16,
+        side: int = 16,
         margin: int = 1,
-        equivalence: Sequence[str] = (
-            "rotation",
-            "x_translation",
-            "y_translation",
-            "shear",
-            "scale",
-        ),
         val_fraction: float = 200 / 1397,
         **kwargs: object,
     ) -> None:
-        super().__init__(
-            side=size,
-            base_resize="none",
-            equivalence=equivalence,
-            val_fraction=val_fraction,
-            **kwargs,
-        )
-        if size - 2 * margin < 1:
-            raise ValueError(f"a margin of {margin} leaves nothing of images of side {size}")
+        super().__init__(side=side, base_resize="none", val_fraction=val_fraction, **kwargs)
+        if side - 2 * margin < 1:
+            raise ValueError(f"a margin of {margin} leaves nothing of images of side {side}")
         self.margin = margin
 
     def load_splits(self) -> dict[str, tuple[Tensor, Tensor]]:

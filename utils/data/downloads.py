@@ -50,7 +50,11 @@ def open_or_download(
             return open_set(False)
         except UNUSABLE:
             pass
-        print(f"{name} is not (completely) in {folder}: downloading {size}.", flush=True)
+        print(
+            f"{name} is not (completely) unpacked in {folder}: downloading what is missing of "
+            f"{size}.",
+            flush=True,
+        )
         try:
             return open_set(True)
         except Exception as error:  # clients have errors of their own, such as gdown's

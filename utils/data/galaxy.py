@@ -3,7 +3,7 @@
 https://www.kaggle.com/c/galaxy-zoo-the-galaxy-challenge
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,6 @@ class GalaxyDataModule(StreamedImages):
     ----------
     crop : int
         Side of the centre of the original image that is used; the rest is sky and other objects.
-    equivalence : sequence of str
     kwargs
         See `StreamedImages`.
     """
@@ -71,17 +70,10 @@ class GalaxyDataModule(StreamedImages):
         *,
         side: int = 128,
         crop: int = 256,
-        equivalence: Sequence[str] = (
-            "rotation",
-            "D4_group",
-            "x_translation--",
-            "y_translation--",
-            "scale--",
-        ),
         base_resize: str = "resize",
         **kwargs: object,
     ) -> None:
-        super().__init__(side=side, equivalence=equivalence, base_resize=base_resize, **kwargs)
+        super().__init__(side=side, base_resize=base_resize, **kwargs)
         if not 1 <= crop <= ORIGINAL_SIDE:
             raise ValueError(f"crop must lie in 1 to {ORIGINAL_SIDE} pixels, got {crop}.")
         self.crop = v2.CenterCrop(crop)

@@ -26,6 +26,10 @@ class ImageDataModule(IndexedDataModule):
     representative is the class's first training image, the positive an augmentation of another
     image of the class.
 
+    Joint augmentations ("equiv_*") change y too, of evaluation splits as of the training split:
+    their noise is part of the task's distribution, and puts a floor under its error, see
+    `JointResizeCrop`.
+
     Parameters
     ----------
     side : int
@@ -47,6 +51,12 @@ class ImageDataModule(IndexedDataModule):
         Whether all images of the original data set must be there.
     kwargs
         See `DataModule`.
+
+    Raises
+    ------
+    ValueError
+        If an equivalence needs classes that there are not, or if positives are asked for where
+        images are equivalent to nothing but themselves.
     """
 
     task = "classification"
@@ -77,9 +87,18 @@ class ImageDataModule(IndexedDataModule):
             raise ValueError(f"val_fraction must lie in (0, 1), got {val_fraction}.")
         self.shape = (self.n_channels, side, side)
         self.base_resize = base_resize
-        self.augmentation = Augmentation(equivalence, p_augment=p_augment)
-        evaluation = equivalence if val_equivalence is None else val_equivalence
-        self.val_augmentation = Augmentation(evaluation if is_augment_val else (), p_augment)
+        self.augmentation = self._make_augmentation(
+            equivalence, p_augment, setting=f"equivalence={list(equivalence)}"
+        )
+        self.val_augmentation = self.augmentation
+        if not is_augment_val:
+            self.val_augmentation = self._make_augmentation(
+                (), p_augment, setting="is_augment_val=false"
+            )
+        elif val_equivalence is not None:
+            self.val_augmentation = self._make_augmentation(
+                val_equivalence, p_augment, setting=f"val_equivalence={list(val_equivalence)}"
+            )
         self.val_fraction = val_fraction
         self.is_complete = is_complete
         self._resizes = {
@@ -87,13 +106,6 @@ class ImageDataModule(IndexedDataModule):
             for is_evaluation in (False, True)
         }
         self._class_images_on: dict[torch.device, Tensor] = {}
-        for augmentation in (self.augmentation, self.val_augmentation):
-            needs_classes = augmentation.uses_labels or augmentation.is_joint
-            if needs_classes and not (self.is_labelled and self.task == "classification"):
-                raise ValueError(
-                    f"Equivalences {list(equivalence)} need the class of each training image, "
-                    f"which {type(self).__name__} does not have: leave out 'label' and 'equiv_*'."
-                )
 
     @abstractmethod
     def labels(self, split: str) -> Tensor:
@@ -168,6 +180,25 @@ class ImageDataModule(IndexedDataModule):
 
     # --- checks
 
+    def _make_augmentation(
+        self, names: Sequence[str], p_augment: float, *, setting: str
+    ) -> Augmentation:
+        """The augmentation of a setting; ValueError if it does not suit data set or auxiliary."""
+        augmentation = Augmentation(names, p_augment)
+        needs_classes = augmentation.uses_labels or augmentation.is_joint
+        if needs_classes and not (self.is_labelled and self.task == "classification"):
+            raise ValueError(
+                f"{setting} needs the class of each training image, which {type(self).__name__} "
+                "does not have: leave out 'label' and 'equiv_*'."
+            )
+        if self.auxiliary == "positive" and augmentation.is_identity:
+            raise ValueError(
+                f"{setting if p_augment > 0 else 'p_augment=0'} leaves images as they are, so that "
+                "each would be its own positive and a contrastive distortion meaningless: choose "
+                "equivalences, or another distortion."
+            )
+        return augmentation
+
     def check_sizes(self, sizes: Mapping[str, int]) -> None:
         """Raise `DataError` if a split is empty, or not complete although it has to be."""
         found = {split: sizes.get(split, 0) for split in self.SIZES}
@@ -179,9 +210,18 @@ class ImageDataModule(IndexedDataModule):
         if wrong:
             raise DataError(
                 f"{type(self).__name__}: there are {', '.join(wrong)} in {self.data_dir}. "
-                f"{self.HOW_TO_RESTORE}\nTo train on a part of it on purpose, set "
-                "kwargs.is_complete=false and `length` to its number of training images."
+                f"{self.HOW_TO_RESTORE}{self._how_to_do_with(sizes) if all(found.values()) else ''}"
             )
+
+    def _how_to_do_with(self, sizes: Mapping[str, int]) -> str:
+        """What to add to the command if these sizes are meant."""
+        n_train = sizes["train"]
+        if "val" not in sizes:
+            n_train -= n_to_hold_out(n_train, self.val_fraction)
+        return (
+            "\nTo make do with what is there, add\n    data_feat.kwargs.is_complete=false "
+            f"data_feat.length={n_train}\nand the same for data_pred, where this data set is used."
+        )
 
     def check_targets(self, split: str, targets: Tensor, n: int) -> None:
         """Raise ValueError if the targets of n examples have not the type of the task."""
@@ -205,6 +245,11 @@ class ImageDataModule(IndexedDataModule):
             )
 
 
+def n_to_hold_out(n: int, fraction: float) -> int:
+    """How many of n examples are for validation."""
+    return max(1, round(fraction * n))
+
+
 def hold_out(targets: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     """Indices (kept, held out) of examples, the same ones every time.
 
@@ -215,7 +260,7 @@ def hold_out(targets: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     ValueError
         If there are too few examples to have all classes in both parts.
     """
-    n_held_out = max(1, round(fraction * len(targets)))
+    n_held_out = n_to_hold_out(len(targets), fraction)
     is_classes = not targets.is_floating_point()
     if is_classes:
         counts = targets.unique(return_counts=True)[1]

@@ -92,7 +92,7 @@ class InMemoryImages(ImageDataModule, InMemoryDataModule):
     def _resized(self, split: str, images: Tensor) -> Tensor:
         _, side, _ = self.shape
         height, width = images.shape[-2:]
-        if (height, width) == (side, side) or side**2 > MAX_GROWTH * height * width:
+        if side**2 > MAX_GROWTH * height * width:
             return images
         resize = self.resize(split)
         return torch.cat([resize(chunk) for chunk in images.split(RESIZE_CHUNK)])

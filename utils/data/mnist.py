@@ -1,23 +1,18 @@
-"""MNIST under the affine augmentations that the paper's image experiments start with."""
+"""MNIST (LeCun, Cortes, Burges 1998), and what has its format."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
-from torchvision.datasets import MNIST
+from torchvision import datasets
 
-from utils.data.downloads import open_or_download
-from utils.data.in_memory import InMemoryImages
+from utils.data.torchvision_images import TorchvisionImages
 
 
-class MNISTDataModule(InMemoryImages):
+class MNISTDataModule(TorchvisionImages):
     """Handwritten digits, 28x28 resized to [1, side, side], 10 classes; 60,000 and 10,000 images.
 
     Parameters
     ----------
-    equivalence : sequence of str
-        By default the augmentations of augmented MNIST.
     kwargs
         See `ImageDataModule`.
     """
@@ -27,32 +22,13 @@ class MNISTDataModule(InMemoryImages):
     n_outputs = 10
     class_names = tuple("0123456789")
     SIZES = {"train": 60_000, "test": 10_000}
+    ORIGINAL = datasets.MNIST
+    DOWNLOAD = "12 MB"
+    PARTS = {"train": True, "test": False}
 
-    def __init__(
-        self,
-        *,
-        side: int = 32,
-        equivalence: Sequence[str] = (
-            "rotation",
-            "x_translation",
-            "y_translation",
-            "shear",
-            "scale",
-        ),
-        **kwargs: object,
-    ) -> None:
-        super().__init__(side=side, equivalence=equivalence, **kwargs)
+    def advice(self, root: Path) -> str:
+        files = ", ".join(name for name, _ in self.ORIGINAL.resources)
+        return f"They are in {files}, to be put in {root / self.ORIGINAL.__name__ / 'raw'}."
 
-    def load_splits(self) -> dict[str, tuple[Tensor, Tensor]]:
-        root = Path(self.data_dir)
-        splits = {}
-        for split in ("train", "test"):
-            images = open_or_download(
-                lambda download, split=split: MNIST(root, split == "train", download=download),
-                name="MNIST",
-                size="12 MB",
-                folder=root,
-                advice=f"They are the four .gz files of MNIST, in {root}/MNIST/raw.",
-            )
-            splits[split] = images.data[:, None].to(torch.uint8), images.targets.long()
-        return splits
+    def to_tensors(self, images: datasets.MNIST) -> tuple[Tensor, Tensor]:
+        return images.data[:, None], images.targets

@@ -32,7 +32,7 @@ def single_row_plot(
         raise ValueError(f"there is no test image {index}: {data.n_examples('test')} images")
     x = x[index:]
     images = [x, *(reconstruct(compressor, x) for compressor in compressors.values())]
-    return mosaic(torch.stack(images, 1), column_labels=["source", *compressors])
+    return mosaic(torch.stack(images, 1), column_labels=["augmented", *compressors])
 
 
 def multi_row_plot(

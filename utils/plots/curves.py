@@ -77,17 +77,26 @@ def curve_plot(
 
 
 def pareto_plot(
-    frame: pd.DataFrame, x: str, y: str, hue: Sequence[str], *, is_log_y: bool = False
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    hue: Sequence[str],
+    *,
+    select: tuple[str, str],
+    is_log_y: bool = False,
 ) -> Figure:
-    """Single runs, and the fronts of those that no other run of their colour beats.
+    """Single runs, and lines through those that no other run of their colour beats.
 
-    A front is a step line: between two of its runs, the one with the smaller x is what there is.
+    The members of a front are chosen by other metrics than those that are drawn: the best of many
+    runs on test data would look better than it is. So y need not fall along a line.
 
     Parameters
     ----------
     frame : one row per run. Rows without x or y (NaN) are not drawn.
-    x, y : columns; both are costs.
+    x, y : columns that are drawn.
     hue : columns whose values give runs their colours, and fronts.
+    select : the two columns that choose the members of the fronts; both are costs. Rows that lack
+        one of them (NaN) are on no front.
     is_log_y : logarithmic axis of base 2.
 
     Raises
@@ -95,21 +104,15 @@ def pareto_plot(
     ValueError
         If the frame lacks a column or has no row to draw.
     """
-    frame = _drawable(frame, [x, y, *hue], [x, y])
+    frame = _drawable(frame, [x, y, *hue, *select], [x, y])
     frame = frame.assign(**{LABEL: _labels(frame, hue)})
     colours = style.colours_of(frame[LABEL].unique())
 
     figure, axes = style.make_figure(5.0, 3.6)
     for label, runs in frame.groupby(LABEL, sort=False):
         axes.scatter(runs[x], runs[y], s=16, color=colours[label], alpha=0.35, linewidths=0)
-        front = runs.iloc[pareto_front(runs[x], runs[y])]
-        axes.plot(
-            front[x],
-            front[y],
-            color=colours[label],
-            drawstyle="steps-post",
-            **LINE,
-        )
+        front = runs.iloc[pareto_front(*(runs[metric] for metric in select))].sort_values(x)
+        axes.plot(front[x], front[y], color=colours[label], **LINE)
     if is_log_y:
         axes.set_yscale("log", base=2)
     _finish(axes, xlabel=metric_label(x), ylabel=metric_label(y))

@@ -200,6 +200,10 @@ class JointResizeCrop(ResizeCrop):
 
     Where the box shows less than `min_area` of the image, the label is replaced, with probability
     `label_noise`, by a class that is drawn uniformly among all.
+
+    The noise is part of the task's distribution, in evaluation too: with K classes, the expected
+    error of no predictor is below label_noise * P(area < min_area) * (K - 1) / K, times the
+    probability that the crop is applied.
     """
 
     label_noise: float = 0.0

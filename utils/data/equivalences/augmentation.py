@@ -97,6 +97,12 @@ class Augmentation:
         self.uses_labels = "label" in names
         self.is_joint = any(isinstance(member, JointResizeCrop) for member in self.affine)
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether each image is left as it is, and equivalent to no other one."""
+        has_members = bool(self.affine or self.pixels) and self.p_augment > 0
+        return not (has_members or self.uses_labels)
+
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Augment float images [B, C, H, W] in [0, 1]; they stay there.
 
