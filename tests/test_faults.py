@@ -7,7 +7,7 @@ from utils import stages, training
 from utils.runs import STAGES, find_run
 
 
-@pytest.mark.parametrize("name", ["results", "pretrained", "data"])
+@pytest.mark.parametrize("name", ["results", "pretrained"])
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, name):
     (tmp_path / "blocked").write_text("a file where a folder should be")
     with pytest.raises(OSError, match=rf"paths\.{name}=.*blocked"):

@@ -159,7 +159,13 @@ def test_a_failure_is_the_exit_status_and_the_rest_is_done(project, failing):
 def test_an_interrupted_script_does_not_end_well(project, number):
     (project / "sleeping").touch()
     command = [str(project / "bin/test.sh")]
-    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        # what runs in the background of a shell ignores SIGINT, and would hand that on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         while not calls(project):
             time.sleep(0.01)
         os.killpg(process.pid, number)
