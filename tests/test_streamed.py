@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 from pathlib import Path
 
+import joblib
 import pytest
 import torch
 from pictures import save_noise, save_plain
@@ -238,3 +239,24 @@ def test_batches_are_made_on_the_gpu(folder):
         assert all(tensor.is_cuda for tensor in batch)
         assert torch.equal(numbers(batch.x) % N_CLASSES, batch.y)
         assert torch.equal(numbers(batch.aux) % N_CLASSES, batch.y)
+
+
+def test_jobs_that_run_in_parallel_have_workers_of_their_own(folder):
+    """joblib starts the processes of a sweep in a way that their loaders must not inherit."""
+    paths = [str(folder / f"{i}.png") for i in range(4)]
+
+    def read():  # nested, so that it travels by value
+        import torch
+
+        from utils.data.imagenet import ImageNetDataModule
+        from utils.data.streamed import ImageFiles
+
+        data = ImageNetDataModule(side=8, base_resize="resize", n_workers=2)
+        source = ImageFiles(paths, torch.arange(4))
+        batches = torch.arange(4).split(2)
+        return [y.tolist() for _, y in data.stream(source, "test", batches, torch.device("cpu"))]
+
+    assert (
+        joblib.Parallel(n_jobs=2)(joblib.delayed(read)() for _ in range(2))
+        == [[[0, 1], [2, 3]]] * 2
+    )

@@ -1,6 +1,7 @@
 """Data sets too large for memory: worker processes read images while the device works."""
 
 import os
+import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from torchvision.transforms import v2
 
 from utils.data.base import DataError, check_choice
 from utils.data.images import ImageDataModule, hold_out
+
+# Said aloud because a job of a parallel sweep inherits joblib's way of starting processes, with
+# which loaders cannot start theirs.
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 
 class ImageSource(Protocol):
@@ -120,6 +125,7 @@ class StreamedImages(ImageDataModule):
             ResizedImages(source, self.resize(split), self.shape),
             batch_sampler=[batch.tolist() for batch in batches],
             num_workers=self.n_workers,
+            multiprocessing_context=START_METHOD if self.n_workers else None,
             pin_memory=device.type == "cuda",
             # without it, the seed of the workers would be drawn from the global random state
             generator=torch.Generator(),
