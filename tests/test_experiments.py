@@ -62,8 +62,23 @@ def tiny(job: list[str], folder) -> list[str]:
     return [*job, *TINY, *TINY_IMAGES, *fake_data.OVERRIDES, *in_workers]
 
 
-@pytest.mark.parametrize("mode", ["none", "quick"])
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def first_jobs() -> list:
+    """Each experiment at full size; the quick mode of those that need no GPU, others when slow."""
+    for_a_cpu = ("banana", "digits", "test", "augmnist_viz", "augmnist_RD")
+    return [
+        pytest.param(
+            experiment,
+            mode,
+            marks=pytest.mark.slow
+            if mode == "quick" and not experiment.startswith(for_a_cpu)
+            else (),
+        )
+        for experiment in EXPERIMENTS
+        for mode in ("none", "quick")
+    ]
+
+
+@pytest.mark.parametrize(("experiment", "mode"), first_jobs())
 def test_the_first_job_of_an_experiment_with_its_figures_and_tables(experiment, mode, tmp_path):
     base = tiny(jobs_of(experiment, mode)[0], tmp_path)
     if (needed := STEP_BEFORE.get(experiment)) is not None:
