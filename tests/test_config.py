@@ -16,6 +16,7 @@ from tiny import BANANA, DIGITS, call, main_command, paths
 
 from utils import config, tables, training
 from utils.config import CONF_DIR, ConfigError, compose_config, expand
+from utils.report import report
 
 EXPERIMENTS = sorted(file.stem for file in CONF_DIR.glob("experiment/*.yaml"))
 MODES = sorted(file.stem for file in CONF_DIR.glob("mode/*.yaml"))
@@ -261,7 +262,7 @@ def test_report_names_what_is_not_done(tmp_path):
     for i, text in enumerate(texts):
         (tmp_path / str(i)).mkdir()
         (tmp_path / str(i) / "job.json").write_text(text)
-    lines = config.report(tmp_path, Path("results/exp_x")).splitlines()
+    lines = report(tmp_path, Path("results/exp_x")).splitlines()
     assert lines[0].startswith("1 of 3 jobs done") and "results/exp_x" in lines[0]
     assert lines[1:4] == ["  failed: job 1 seed=2:", "    ValueError: no", "    more"]
     assert lines[4:6] == [

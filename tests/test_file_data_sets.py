@@ -365,9 +365,17 @@ def test_small_images_of_imagenet_are_preferred(make, tmp_path):
 
 
 def test_imagenet_is_listed_once_per_process(make, monkeypatch):
-    make(ImageNetDataModule).setup()
-    monkeypatch.setattr(imagenet, "ImageFolder", lambda folder: pytest.fail(f"{folder} again"))
-    make(ImageNetDataModule).setup()
+    listed = []
+    list_folder = imagenet.ImageFolder
+
+    def noting(folder, *args, **kwargs):
+        listed.append(folder)
+        return list_folder(folder, *args, **kwargs)
+
+    monkeypatch.setattr(imagenet, "ImageFolder", noting)
+    for _ in range(2):
+        make(ImageNetDataModule).setup()
+    assert len(listed) == len(set(listed)) == 2  # train and val
 
 
 def test_validation_images_of_imagenet_that_are_not_sorted_by_class_are_noticed(make, tmp_path):

@@ -9,7 +9,6 @@ import difflib
 import json
 import os
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from utils.report import report, states
 from utils.runs import experiment_folder, writable_dir
 
 MAIN_PROCESS = "LOSSYLESS_MAIN_PROCESS"  # for workers to know whose they are
@@ -137,23 +137,8 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     finally:
         print(report(sweep_dir, results))
     is_search = cfg.hypopt.name != "none"
-    if is_search and any(job["state"] != "done" for job in _jobs(sweep_dir)):
+    if is_search and any(job["state"] != "done" for job in states(sweep_dir)):
         sys.exit(1)  # a search goes on without a trial that failed
-
-
-def report(sweep_dir: Path, results: Path) -> str:
-    """How the jobs of a sweep ended: a line in all, and a paragraph for each that is not done."""
-    jobs = _jobs(sweep_dir)
-    n_done = sum(job["state"] == "done" for job in jobs)
-    lines = [f"{n_done} of {len(jobs)} jobs done ({sweep_dir}); results: {results}/"]
-    for job in jobs:
-        if job["state"] != "done":
-            settings = " ".join(job["overrides"])
-            lines.append(f"  {job['state']}: job {job['num']} {settings}:")
-            lines.append(textwrap.indent(job["error"], "    "))
-    if n_done < len(jobs):
-        lines.append("Finished work is kept: the same command again goes on from there.")
-    return "\n".join(lines)
 
 
 def _check_search(cfg: DictConfig, overrides: list[str]) -> None:
@@ -173,24 +158,6 @@ def _check_search(cfg: DictConfig, overrides: list[str]) -> None:
             f"hypopt.direction has {n_directions} entries for {n_objectives} objectives "
             f"(monitor_return={objectives}): give one, minimize or maximize, for each"
         )
-
-
-def _jobs(sweep_dir: Path) -> list[dict]:
-    """What the jobs of a sweep left, in their order."""
-    folders = sorted(sweep_dir.glob("[0-9]*"), key=lambda folder: int(folder.name))
-    return [_trace(folder) for folder in folders]
-
-
-def _trace(folder: Path) -> dict:
-    """What a job left in its folder; see `utils.jobs`."""
-    file = folder / "job.json"
-    if not file.is_file():
-        no_trace = {"state": "failed", "error": f"before it began, see {folder} and above"}
-        return no_trace | {"num": folder.name, "overrides": []}
-    job = json.loads(file.read_text())
-    if job["state"] == "running":
-        job |= {"state": "interrupted", "error": "its process ended before the job did"}
-    return job | {"error": str(job.get("error", ""))}
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

@@ -1,7 +1,7 @@
 """What surrounds the stages of one job: set-up, its trace in the sweep's folder, its result.
 
-Every job of a sweep writes `job.json` into its Hydra output folder. `report` reads them when the
-sweep has ended, so that a failed or lost job is named whatever launched it.
+Every job of a sweep writes `job.json` into its Hydra output folder. `utils.report` reads them when
+the sweep has ended, so that a failed or lost job is named whatever launched it.
 """
 
 import contextlib

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from pandas import DataFrame, Series
 
@@ -64,35 +65,37 @@ def compare_reconstructions(
             "standard": _pick(runs, where or {}, standard, "standard"),
             "invariant": _pick(runs, where or {}, invariant, "invariant"),
         }
-    except (
-        tables.NoRunsError,
-        AmbiguousRunsError,
-    ) as error:  # tables are worth having all the same
-        print(f"left out: {error}", file=sys.stderr)
+    except (tables.NoRunsError, AmbiguousRunsError) as error:
+        print(f"left out: {error}", file=sys.stderr)  # the tables are worth having all the same
         return
     configs = {name: config_here(run, paths, accelerator) for name, run in chosen.items()}
+    costs = {name: _in_bits(run[bits]) for name, run in chosen.items()}
+    target = folder / "figures"
+    target.mkdir(exist_ok=True)
+    for name, figure in _draw(configs, costs, n_images=n_images, image=image).items():
+        path = target / f"rec_imgs_allin1_{name}.png"
+        figure.savefig(path)
+        print(f"Figure: {path}")
+
+
+def _draw(
+    configs: Mapping[str, DictConfig], costs: Mapping[str, str], *, n_images: int, image: int
+) -> dict[str, Figure]:
+    """Both figures of the compressors "standard" and "invariant", labelled with their costs."""
     _check_same_images(configs)
     with named_errors(OPTION):
         compressors = {name: training.load_compressor(c) for name, c in configs.items()}
         data = training.build_data(configs["invariant"], "data_feat", "representative")
-    costs = {name: _in_bits(run[bits]) for name, run in chosen.items()}
-    titles = {
-        f"{name} ({method_name(c.distortion)})\n{costs[name]}": c for name, c in compressors.items()
-    }
-    labels = {f"{method_name(c.distortion)}: {costs[name]}": c for name, c in compressors.items()}
+    methods = {name: method_name(c.distortion) for name, c in compressors.items()}
+    titles = {f"{n} ({methods[n]})\n{costs[n]}": c for n, c in compressors.items()}
+    labels = {f"{methods[n]}: {costs[n]}": c for n, c in compressors.items()}
     try:
-        figures = {
+        return {
             "single_row": single_row_plot(titles, data, index=image),
             "multi_row": multi_row_plot(labels, data, n_images=n_images),
         }
     except ValueError as error:
         raise ConfigError(f"{OPTION}: {error}") from error
-    target = folder / "figures"
-    target.mkdir(exist_ok=True)
-    for name, figure in figures.items():
-        path = target / f"rec_imgs_allin1_{name}.png"
-        figure.savefig(path)
-        print(f"Figure: {path}")
 
 
 def _runs_with(metric: str, folder: Path) -> DataFrame:
