@@ -1,17 +1,15 @@
-"""What the rates with an entropy model share, and the factorized prior."""
+"""What the rates with an entropy model share, and the rate with the factorized prior."""
 
 from abc import abstractmethod
 
 import numpy as np
 import torch
-from compressai.entropy_models import EntropyBottleneck
 from torch import Tensor, nn
 
 from lossyless.cdf_tables import CDFTables
-from lossyless.coders import TableCoder
 from lossyless.distributions import Conditional
-from lossyless.payloads import CodingError
 from lossyless.rates.base import Rate, RateOutput
+from lossyless.rates.prior import ColumnCoder, FactorizedModel
 
 
 class EntropyCodedRate(Rate):
@@ -98,61 +96,6 @@ class EntropyCodedRate(Rate):
     def _decode(self, payload: bytes, n_examples: int) -> Tensor: ...
 
 
-class FactorizedModel(EntropyBottleneck):
-    """CompressAI's factorized prior (Balle et al. 2018, arXiv:1802.01436, appendix 6.1), with
-    coding of whole batches.
-
-    Its quantiles are found by bisection in `make_tables`, which is exact and takes milliseconds;
-    so there is nothing for an auxiliary optimiser to learn, and they take no gradient.
-    """
-
-    def __init__(self, n_channels: int):
-        super().__init__(n_channels)
-        self.quantiles.requires_grad_(False)
-        # the tables are kept as `CDFTables`, in one place; these copies would only make the shape
-        # of a checkpoint depend on when it was saved
-        for name in ("_offset", "_quantized_cdf", "_cdf_length"):
-            self.register_buffer(name, torch.IntTensor(), persistent=False)
-
-    def make_tables(self) -> CDFTables:
-        if not all(p.isfinite().all() for p in self.parameters()):
-            # the bisection would never end
-            raise ArithmeticError(
-                "the entropy model has NaN or infinite parameters: training diverged. Try a lower "
-                "learning rate, gradient clipping or 32-bit precision."
-            )
-        self.update(force=True, update_quantiles=True)
-        return CDFTables.from_compressai(self)
-
-    def _centres(self) -> Tensor:  # [n_channels]
-        return self.quantiles[:, 0, 1]
-
-    def encode(self, values: Tensor, tables: CDFTables) -> bytes:
-        """Code values [N, n_channels] rounded about the medians."""
-        symbols = to_symbols(torch.round(values - self._centres()))
-        return TableCoder(tables).encode(symbols, self._columns())
-
-    def decode(self, payload: bytes, tables: CDFTables, n_examples: int) -> Tensor:
-        """The quantised values [n_examples, n_channels], float32 on the CPU."""
-        symbols = TableCoder(tables).decode(payload, self._columns(), n_examples)
-        centres = self._centres().cpu()
-        return torch.from_numpy(symbols).to(centres) + centres
-
-    def _columns(self) -> np.ndarray:
-        return np.arange(self.channels)
-
-
-def to_symbols(rounded: Tensor) -> np.ndarray:
-    """Integers [N, D] as int32. Raises `CodingError` for those beyond int32 and for NaN."""
-    values = rounded.cpu().numpy()
-    if not (np.abs(values) < 2**31).all():
-        raise CodingError(
-            f"cannot code values in [{values.min()}, {values.max()}]: they are NaN, infinite or "
-            "beyond int32 quantisation cells"
-        )
-    return values.astype(np.int32)
-
-
 class HFactorized(EntropyCodedRate):
     """H_q[Z] under a learnt, fully factorized prior: every dimension has a density of its own."""
 
@@ -175,3 +118,21 @@ class HFactorized(EntropyCodedRate):
 
     def _decode(self, payload: bytes, n_examples: int) -> Tensor:
         return self.prior.decode(payload, self.tables["z"], n_examples)
+
+    # `compress` and `decompress` in two steps: what follows the network, on any device, and the
+    # entropy coder, which worker processes can run
+
+    @torch.no_grad()
+    def quantise(self, z: Tensor) -> np.ndarray:
+        """Symbols int32 [N, z_dim] of representations [N, z_dim]."""
+        with torch.autocast(z.device.type, enabled=False):
+            return self.prior.to_cells(self._to_bottleneck(z.float()))
+
+    @torch.no_grad()
+    def dequantise(self, symbols: np.ndarray) -> Tensor:
+        """z_hat [N, z_dim], float32 on the CPU, of symbols [N, z_dim]."""
+        return self._decoded(self.prior.from_cells(symbols))
+
+    def coder(self) -> ColumnCoder:
+        """The entropy coder of the symbols, with this rate's tables."""
+        return ColumnCoder(self.tables["z"])

@@ -24,7 +24,8 @@ from lossyless.coders import TableCoder
 from lossyless.distributions import Conditional
 from lossyless.payloads import CodingError, decode_blobs, encode_blobs
 from lossyless.rates.base import RateOutput
-from lossyless.rates.factorized import EntropyCodedRate, FactorizedModel, to_symbols
+from lossyless.rates.factorized import EntropyCodedRate
+from lossyless.rates.prior import FactorizedModel, to_symbols
 
 # CompressAI's table of 64 standard deviations, spaced evenly in their logarithm
 MIN_LOG_SCALE, MAX_LOG_SCALE, N_SCALES = math.log(0.11), math.log(256), 64
