@@ -13,6 +13,13 @@ Categorical = constriction.stream.model.Categorical
 
 TOTAL_MASS = 1 << 16
 ESCAPE_BITS = 32  # an escaped value is written as an int32
+MAX_LISTED = 4096  # symbols that a table made here lists at most; it escapes the rest
+PMF_ONE = 1 << 24  # unit of the integer probabilities that tables are made of
+MAX_WEIGHTS = 1 << 46  # largest sum of the weights of a table: products with masses fit into int64
+# A listed symbol saves the bits of its value whenever it occurs, and an entry without probability
+# of its own costs every other symbol its mass: 32 p against (1 / TOTAL_MASS - p) / ln 2 bits. The
+# ratio of these slopes, 32 ln 2, as an integer, since comparing floats is not alike everywhere.
+ESCAPE_PRICE = 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +77,54 @@ class CDFTables:
             )
         return cls(*arrays)
 
+    @classmethod
+    def from_weights(
+        cls, weights: NDArray[np.integer], lengths: ArrayLike, offsets: ArrayLike
+    ) -> "CDFTables":
+        """Tables whose masses are as proportional to weights as integers of at least 1 can be.
+
+        Integer arithmetic only: the same on every machine.
+
+        Parameters
+        ----------
+        weights : integers [n_tables, max_length - 1]
+            Entries of each table, the escape last, which is entry `lengths[t] - 2`; none is
+            negative. Those beyond are not looked at.
+        lengths, offsets : see `CDFTables`
+        """
+        n_entries = np.asarray(lengths) - 1
+        masses = _apportion(np.asarray(weights, np.int64), n_entries)
+        cdfs = np.zeros((len(masses), masses.shape[1] + 1), np.int64)
+        np.cumsum(masses, axis=1, out=cdfs[:, 1:])
+        return cls(cdfs, lengths, offsets)
+
+    @classmethod
+    def from_pmf(
+        cls, pmf: NDArray[np.integer], first_symbols: ArrayLike, starts: ArrayLike
+    ) -> "CDFTables":
+        """Tables of the least expected size for integer probabilities.
+
+        Each lists the range of at most `MAX_LISTED` symbols that costs least, and escapes the rest.
+
+        Parameters
+        ----------
+        pmf : integers [n_tables, n_symbols]
+            In units of 1 / PMF_ONE; what a row lacks to PMF_ONE belongs to symbols not in it.
+        first_symbols : integers [n_tables]
+            Symbol of the first column.
+        starts : integers [n_tables]
+            Column from which the range grows to both sides; the one that holds the median.
+        """
+        first, stop = listed_ranges(pmf, starts)
+        n_listed = stop - first
+        columns = first[:, None] + np.arange(n_listed.max(initial=0) + 1)
+        in_range = columns < stop[:, None]
+        weights = np.take_along_axis(pmf, np.minimum(columns, pmf.shape[1] - 1), axis=1)
+        weights = np.where(in_range, weights, 0)
+        escapes = np.maximum(PMF_ONE - weights.sum(1), 0)
+        np.put_along_axis(weights, n_listed[:, None], escapes[:, None], axis=1)
+        return cls.from_weights(weights, n_listed + 2, first_symbols + first)
+
     def __reduce__(self):
         """Copies and pickles hold the tables only: the models of constriction cannot be pickled."""
         return type(self), (self.cdfs, self.lengths, self.offsets)
@@ -119,6 +174,59 @@ class CDFTables:
         masses = self.cdfs[index, entries + 1] - self.cdfs[index, entries]
         n_bits = np.log2(TOTAL_MASS) - np.log2(masses)
         return n_bits + ESCAPE_BITS * (entries == self.escapes[index])
+
+
+def listed_ranges(
+    pmf: NDArray[np.integer], starts: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First column to list of each row, and the column after the last, [n_tables] each.
+
+    What listing a symbol saves adds up, so the best end on each side is where the sum from the
+    start is largest. Arguments as for `CDFTables.from_pmf`.
+    """
+    starts = np.asarray(starts)[:, None]
+    columns = np.arange(pmf.shape[1])
+    savings = ESCAPE_PRICE * pmf - np.maximum(PMF_ONE // TOTAL_MASS - pmf, 0)
+    right = np.cumsum(np.where(columns > starts, savings, 0), axis=1)
+    left = np.cumsum(np.where(columns < starts, savings, 0)[:, ::-1], axis=1)[:, ::-1]
+    half = MAX_LISTED // 2
+    in_reach = (columns >= starts - half) & (columns < starts + half)
+    lowest = np.iinfo(np.int64).min
+    first = np.where(in_reach & (columns <= starts), left, lowest)
+    last = np.where(in_reach & (columns >= starts), right, lowest)
+    # among equals the shortest range: the last of the first ends, the first of the last ones
+    first = pmf.shape[1] - 1 - first[:, ::-1].argmax(1)
+    return first, last.argmax(1) + 1
+
+
+def _apportion(weights: NDArray[np.int64], n_entries: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Integer masses >= 1 of the first `n_entries` of each row, whose sums are TOTAL_MASS.
+
+    Proportional to the weights by largest remainders (Hamilton's method), but for entries whose
+    share is below 1. The other columns get 0.
+    """
+    in_table = np.arange(weights.shape[1]) < n_entries[:, None]
+    if not (n_entries >= 1).all() or (n_entries > min(weights.shape[1], TOTAL_MASS)).any():
+        raise CodingError(f"tables need 1 to {TOTAL_MASS} entries and as many weights")
+    weights = np.where(in_table, weights, 0)
+    total = weights.sum(1, keepdims=True)
+    if (weights < 0).any() or (total <= 0).any() or (total > MAX_WEIGHTS).any():
+        raise CodingError(f"weights of tables must have a sum in [1, {MAX_WEIGHTS}]")
+    at_least_1 = np.zeros_like(in_table)
+    while (
+        True
+    ):  # a mass of 1 for some leaves less to the others, of whom more may then fall below 1
+        to_share = TOTAL_MASS - at_least_1.sum(1, keepdims=True)
+        shared = np.where(in_table & ~at_least_1, weights, 0)
+        total = shared.sum(1, keepdims=True)
+        below_1 = in_table & ~at_least_1 & (shared * to_share < total)
+        if not below_1.any():
+            break
+        at_least_1 |= below_1
+    masses, remainders = np.divmod(shared * to_share, np.maximum(total, 1))
+    n_left = to_share - masses.sum(1, keepdims=True)
+    rank = np.argsort(np.argsort(-remainders, axis=1, kind="stable"), axis=1, kind="stable")
+    return masses + at_least_1 + (rank < n_left)
 
 
 def check_symbols(symbols: ArrayLike) -> NDArray[np.int32]:

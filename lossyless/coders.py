@@ -148,6 +148,28 @@ class TableCoder:
         return entries
 
 
+class ColumnCoder:
+    """Coder of symbols [N, D] with a table for each column: numpy only, cheap to send to workers.
+
+    Parameters
+    ----------
+    tables : D tables.
+    """
+
+    def __init__(self, tables: CDFTables):
+        self.tables = tables
+        self._columns = np.arange(tables.n_tables)
+        self._coder = TableCoder(tables)
+
+    def encode(self, symbols: NDArray[np.int32]) -> bytes:
+        """Payload of integers [N, D]."""
+        return self._coder.encode(symbols, self._columns)
+
+    def decode(self, payload: bytes, n_examples: int) -> NDArray[np.int32]:
+        """Symbols int32 [n_examples, D]. Raises `CodingError` on damage."""
+        return self._coder.decode(payload, self._columns, n_examples)
+
+
 def _split_payload(data: bytes) -> tuple[bytes, NDArray[np.int32]]:
     """ANS stream and escaped values of a payload of `TableCoder`."""
     head, position = read_varint(data, 0)

@@ -15,6 +15,7 @@ from lossyless.rates import Rate
 from lossyless.tracking import LossTracker
 
 NATS_PER_BIT = math.log(2)
+MAX_TRANSFORM_EXAMPLES = 20_000  # their covariance is good enough for some thousand dimensions
 
 
 class LearnableCompressor(pl.LightningModule):
@@ -187,6 +188,28 @@ class LearnableCompressor(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._n_steps = self.trainer.estimated_stepping_batches
+        if self.rate.is_transform_missing:  # unlike when training resumes
+            self._fit_transform()
+
+    @torch.no_grad()
+    def _fit_transform(self) -> None:
+        """Fit the transform of the rate to what the encoder makes of the training data."""
+        if any(parameter.requires_grad for parameter in self.p_ZlX.parameters()):
+            raise ValueError(
+                f"the transform of {type(self.rate).__name__} is fitted to representations that "
+                "stay as they are, but the encoder is trained: freeze it (finetune=freezer), or "
+                "use rate.kwargs.transform=none"
+            )
+        was_training = self.p_ZlX.training
+        self.p_ZlX.eval()
+        representations, n_examples = [], 0
+        for batch in self.trainer.train_dataloader:
+            representations.append(self.represent(batch.x.to(self.device)))
+            n_examples += len(batch.x)
+            if n_examples >= MAX_TRANSFORM_EXAMPLES:
+                break
+        self.p_ZlX.train(was_training)
+        self.rate.fit_transform(torch.cat(representations))
 
     def _evaluation_step(self, batch: Batch, split: str) -> None:
         if self.distortion.needs == "positive" and len(batch.x) == 1:

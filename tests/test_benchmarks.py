@@ -4,13 +4,17 @@ import io
 import math
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from compressai.entropy_models import EntropyModel
 from rich.console import Console
+from scipy.stats import entropy
 
+from lossyless.cdf_tables import TOTAL_MASS
 from utils import training
 from utils.benchmarks import __main__ as benchmarks
+from utils.benchmarks.bottleneck import make_bottleneck
 from utils.benchmarks.comparison import Comparison, Goal, alternate, one_thread, table_of
 from utils.benchmarks.loops import BareLoop, ThreePasses
 from utils.benchmarks.setups import SMALL, banana_config, images_config, short_trainer
@@ -125,7 +129,26 @@ def test_the_references_learn_what_the_trainer_learns(small_config, loop_type):
         torch.testing.assert_close(theirs, ours[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("name", ["data", "augmentation", "coding"])
+def test_drawn_vectors_cost_what_the_model_promises():
+    """Else sizes of files could not be judged by its entropy."""
+    rate = make_bottleneck(8).rate
+    tables = rate.tables["z"]
+    symbols, z = make_bottleneck(8).draw(20_000)
+    assert np.array_equal(rate.quantise(z), symbols)
+    assert (symbols >= tables.offsets).all()
+    assert (symbols < tables.offsets + tables.escapes).all()
+    masses = [
+        np.diff(cdf[:length]) / TOTAL_MASS
+        for cdf, length in zip(tables.cdfs, tables.lengths, strict=True)
+    ]
+    information = tables.information(symbols, np.arange(8)).mean(0)
+    np.testing.assert_allclose(information, [entropy(m, base=2) for m in masses], rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["data", "augmentation", "coding", "files", pytest.param("hub", marks=pytest.mark.slow)],
+)
 def test_subjects_give_figures(name):
     for row in benchmarks.SUBJECTS[name](True):
         assert math.isfinite(row.ratio) and row.ratio > 0

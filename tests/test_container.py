@@ -8,6 +8,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lossyless.container import ContainerError, ContainerReader, ContainerWriter, format, recovery
@@ -15,11 +16,12 @@ from lossyless.container import ContainerError, ContainerReader, ContainerWriter
 SETTINGS = {"fingerprint": "ab12", "codec": "H_factorized", "shape": (3, 2)}
 CHUNKS = [(b"first payload", 5), (b"", 1), (b"third CHNK INDX", 7)]
 GOLDEN = (
-    "894c534c4553530a016d0000007b22636f646563223a22485f666163746f72697a6564222c22647479706522"
-    "3a22666c6f61743332222c2266696e6765727072696e74223a2261623132222c226964223a22303030303030"
-    "30303030303030303030222c226d657461223a7b7d2c227368617065223a5b325d7d238f3be343484e4b0000"
-    "00000500000003000000e0ca5d66616263494e4458010000007e00000000000000050000009208112a950000"
-    "00000000004c534c4553530a89"
+    "894c534c4553530a017b000000000000007b22636f646563223a22485f666163746f72697a6564222c226474"
+    "797065223a22666c6f61743332222c2266696e6765727072696e74223a2261623132222c226964223a223030"
+    "3030303030303030303030303030222c226d657461223a7b7d2c2273656374696f6e73223a5b5d2c22736861"
+    "7065223a5b325d7d382c85120500000000000000a48baa2743484e4b00000000000000000000000005000000"
+    "03000000ecc36dc5616263494e4458010000009c0000000000000005000000ad53f5debb000000000000004c"
+    "534c4553530a89"
 )
 ROOT = Path(__file__).parents[1]
 
@@ -88,15 +90,16 @@ def test_chunks_and_examples_are_found_in_any_order(path):
     write(path)
     with ContainerReader(path) as reader:
         assert [reader.read(i) for i in (2, 0, 1, 0)] == [CHUNKS[i][0] for i in (2, 0, 1, 0)]
-        located = [reader.locate(example) for example in range(13)]
-        expected = [(i, k) for i, (_, n_examples) in enumerate(CHUNKS) for k in range(n_examples)]
-        assert located == expected
+        assert (reader.first_examples, reader.n_written) == ([0, 5, 6], 13)
+        located = np.transpose(reader.locate(range(13)))
+        expected = [[i, k] for i, (_, n_examples) in enumerate(CHUNKS) for k in range(n_examples)]
+        assert located.tolist() == expected
         for chunk in (-1, 3):
             with pytest.raises(IndexError, match="of 3"):
                 reader.read(chunk)
         for example in (-1, 13):
             with pytest.raises(IndexError, match="of 13"):
-                reader.locate(example)
+                reader.locate([0, example])
 
 
 def test_processes_that_share_a_reader_do_not_disturb_each_other(path):
@@ -116,9 +119,26 @@ def test_bytes_of_a_file_never_change(path, monkeypatch):
     assert write(path, [(b"abc", 5)], shape=(2,)).hex() == GOLDEN
 
 
+def test_sections_of_the_header_are_bytes(path):
+    sections = {"tables": bytes(range(256)), "empty": b"", "more": b"\0"}
+    data = write(path, sections=sections)
+    with ContainerReader(path) as reader:
+        assert reader.header.sections == sections and list(reader) == CHUNKS
+    start = data.index(sections["tables"])
+    for bit in (8 * start, 8 * (start + 200) + 7):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        for recover in (False, True):
+            with pytest.raises(ContainerError, match="the header is damaged"):
+                ContainerReader(path, recover=recover)
+    with pytest.raises(ContainerError, match="more than 67108864"):
+        ContainerWriter(path, **SETTINGS, sections={"large": bytes(1 << 26)})
+
+
 def test_overhead_is_small(path):
     data = write(path, [(b"", 1)] * 10)
-    assert len(data) < 200 + 10 * 32
+    assert len(data) < 220 + 10 * 40
 
 
 def test_every_flipped_bit_is_detected(path):
@@ -167,13 +187,38 @@ def test_truncated_file_says_so_and_how_to_read_the_rest(path):
 
 
 def test_damage_over_several_blocks_of_the_scan_is_skipped(path, monkeypatch):
-    monkeypatch.setattr(recovery, "SCAN_BLOCK", 16)
+    monkeypatch.setattr(recovery, "READ_BLOCK", 16)
     for size in range(100, 132):
         chunks = [(b"a" * size, 1), (b"b" * 9, 2)]
         data = bytearray(write(path, chunks))
         data[chunk_spans(path)[0].start] ^= 1
         path.write_bytes(data)
         assert read_everything(path, recover=True) == {1: chunks[1]}
+
+
+@pytest.mark.parametrize("lost", [[0], [1], [2], [0, 1], [1, 2], [0, 1, 2]])
+@pytest.mark.parametrize("damages", ["", "index", "total"])
+def test_it_is_always_known_which_examples_are_missing(path, lost, damages):
+    data = bytearray(write(path))
+    for chunk in lost:
+        data[chunk_spans(path)[chunk].start + 10] ^= 1
+    if damages == "index":
+        del data[chunk_spans(path)[2].stop :]
+    if damages == "total":
+        data[chunk_spans(path)[0].start - 1] ^= 1
+    path.write_bytes(data)
+    with ContainerReader(path, recover=True) as reader:
+        kept = [i for i in range(3) if i not in lost]
+        assert reader.chunk_numbers == kept
+        assert reader.first_examples == [(0, 5, 6)[i] for i in kept]
+        assert reader.n_written == 13 and reader.damaged
+        for chunk, example in enumerate([2, 5, 12]):
+            if chunk in lost:
+                with pytest.raises(ContainerError, match=f"example {example} is lost"):
+                    reader.locate([example])
+            else:
+                [place], _ = reader.locate([example])
+                assert reader.chunk_numbers[place] == chunk
 
 
 def test_swapped_chunks_are_detected(path):
@@ -231,16 +276,25 @@ def test_newer_version_is_refused_by_name(path, monkeypatch):
 
 def with_header(data: bytes, text: bytes) -> bytes:
     """A header of the given JSON with a right checksum, in place of that of `data`."""
-    prefix = format.PREFIX.pack(format.MAGIC, 1, len(text)) + text
+    prefix = format.PREFIX.pack(format.MAGIC, 1, len(text), 0) + text
     return prefix + format.CRC.pack(zlib.crc32(prefix)) + data
 
 
 def test_unknown_header_keys_are_ignored_and_missing_ones_named(path):
-    text = b'{"codec":"c","dtype":"float32","fingerprint":"f","id":"0","meta":{},"shape":[2]'
-    path.write_bytes(with_header(b"", text + b',"later":1}'))
+    header = format.Header("f", "c", (2,)).to_bytes()
+    text = header[format.PREFIX.size : -format.CRC.size]
+    path.write_bytes(with_header(b"", text[:-1] + b',"later":1}'))
     with ContainerReader(path, recover=True) as reader:
         assert reader.header.shape == (2,) and reader.n_examples == 0
-    for bad, match in ((b"{}", "shape"), (b"[]", "header"), (b"{", "header"), (b"\xff", "header")):
+        assert reader.n_written == 0 and len(reader.damaged) == 3
+    deep = b"[" * 100_000
+    for bad, match in (
+        (b"{}", "shape"),
+        (deep, "header"),
+        (b"[]", "header"),
+        (b"{", "header"),
+        (b"\xff", "header"),
+    ):
         path.write_bytes(with_header(b"", bad))
         with pytest.raises(ContainerError, match=match):
             ContainerReader(path)
@@ -249,14 +303,16 @@ def test_unknown_header_keys_are_ignored_and_missing_ones_named(path):
 def test_huge_lengths_are_refused_before_they_are_allocated(path):
     data = bytearray(write(path))
     span = chunk_spans(path)[0]
-    data[span.start + 12 : span.start + 16] = b"\xff" * 4
+    data[span.start + 20 : span.start + 24] = b"\xff" * 4
     path.write_bytes(data)
-    with ContainerReader(path) as reader, pytest.raises(ContainerError, match="longer than"):
+    with ContainerReader(path) as reader, pytest.raises(ContainerError, match="chunk 0: its head"):
         reader.read(0)
-    data[9:13] = b"\xff" * 4
-    path.write_bytes(data)
-    with pytest.raises(ContainerError, match="longer than the file"):
-        ContainerReader(path)
+    assert read_everything(path, recover=True).keys() == {1, 2}
+    for length, match in ((2**32 - 1, "longer than 67108864"), (10**6, "longer than the file")):
+        data[9:13] = length.to_bytes(4, "little")
+        path.write_bytes(data)
+        with pytest.raises(ContainerError, match=match):
+            ContainerReader(path)
 
 
 def test_bad_arguments_raise_and_leave_the_writer_usable(path):
@@ -298,14 +354,14 @@ class FullDisk:
         return getattr(self.file, name)
 
 
-@pytest.mark.parametrize("n_writes", range(5))
+@pytest.mark.parametrize("n_writes", range(6))
 def test_full_disk_leaves_the_final_name_untouched(path, n_writes):
     before = write(path)
     with pytest.raises(OSError, match="No space"), ContainerWriter(path, **SETTINGS) as writer:
         writer._file = FullDisk(writer._file, n_writes)
-        writer.add(b"new", 1)  # three writes; the fourth is the index
+        writer.add(b"new", 1)  # three writes; then the index and the number of examples
         assert n_writes >= 3
-        if n_writes == 4:
+        if n_writes == 5:
             writer.add(b"newer", 1)
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
@@ -327,6 +383,48 @@ def test_failing_fsync_leaves_the_final_name_untouched(path, monkeypatch):
     with pytest.raises(OSError, match="Input/output"):
         write(path, [(b"new", 1)])
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_finished_file_can_be_read_before_it_has_its_name(path, exists):
+    before = write(path) if exists else None
+    with ContainerWriter(path, **SETTINGS) as writer:
+        writer.add(b"new", 4)
+        writer.finish()
+        assert read_everything(writer.temporary) == {0: (b"new", 4)}
+        assert path.exists() == exists and (not exists or path.read_bytes() == before)
+        with pytest.raises(ContainerError, match="not open"):
+            writer.add(b"x", 1)
+    assert read_everything(path) == {0: (b"new", 4)} and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_an_abandoned_file_leaves_nothing(path, is_finished):
+    before = write(path)
+    with ContainerWriter(path, **SETTINGS) as writer:
+        writer.add(b"new", 1)
+        if is_finished:
+            writer.finish()
+        writer.abandon()
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+def test_writers_of_the_same_file_do_not_disturb_each_other(path):
+    with ContainerWriter(path, **SETTINGS) as first:
+        first.add(b"first", 1)
+        with ContainerWriter(path, **SETTINGS) as second:
+            second.add(b"second", 1)
+        assert read_everything(path) == {0: (b"second", 1)}
+    assert read_everything(path) == {0: (b"first", 1)} and list(path.parent.iterdir()) == [path]
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(path):
+    kept = [path.with_name(name) for name in ("data.lsl.1-abc.tmp", "data.lsl.tmp", "x.lsl.tmp")]
+    kept += [path.with_name("other.lsl.1-0123abcd.tmp"), path.with_name("data.lsl.1-0123abcd")]
+    for other in [*kept, path.with_name("data.lsl.1-0123abcd.tmp")]:
+        other.write_bytes(b"")
+    write(path)
+    assert sorted(path.parent.iterdir()) == sorted([*kept, path])
 
 
 WRITER_SCRIPT = """
@@ -357,6 +455,8 @@ def test_killed_writer_leaves_the_final_name_untouched(path, exists):
     assert path.exists() == exists and (not exists or path.read_bytes() == before)
     [temporary] = set(path.parent.iterdir()) - {path}
     assert f".{writer.pid}-" in temporary.name and temporary.suffix == ".tmp"
+    write(path)  # the next writer cleans up
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_file_size_limit_of_the_system_removes_the_temporary_file(path):

@@ -6,6 +6,8 @@ config of each job and launches them.
 """
 
 import difflib
+import functools
+import hashlib
 import json
 import os
 import sys
@@ -26,6 +28,7 @@ from utils.runs import experiment_folder, writable_dir
 
 MAIN_PROCESS = "LOSSYLESS_MAIN_PROCESS"  # for workers to know whose they are
 MAX_LISTED = 20  # names in an error that has a better hint
+WEIGHT_SUFFIXES = (".pt", ".pth", ".npz", ".torch", ".tar", ".ckpt", ".bin", ".safetensors")
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -50,9 +53,33 @@ def balle_latent_side(image_shape: Sequence[int]) -> int:
     return balle.latent_side(image_shape)
 
 
+def weights_id(weights: str | None) -> str | None:
+    """What stands for weights in the identity of a run, wherever they lie.
+
+    The SHA-256 of a file; the name itself of weights that somebody publishes; None for None.
+    Raises FileNotFoundError for what looks like a file and is none.
+    """
+    if weights is None:
+        return None
+    path = Path(weights)
+    if path.is_file():
+        stat = path.stat()
+        return _sha256(path, stat.st_mtime_ns, stat.st_size)
+    if path.is_absolute() or path.suffix in WEIGHT_SUFFIXES:
+        raise FileNotFoundError(f"there is no file {weights} with weights")
+    return weights
+
+
+@functools.lru_cache(maxsize=16)
+def _sha256(path: Path, *state: int) -> str:
+    """Digest of a file; `state` tells its versions apart."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def register_resolvers() -> None:
     """Make `${n_cpus:}`, `${cpus_per_job:N}`, ... available in configs."""
-    for resolver in (n_cpus, cpus_per_job, balle_latent_side):
+    for resolver in (n_cpus, cpus_per_job, balle_latent_side, weights_id):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 

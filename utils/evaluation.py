@@ -1,4 +1,4 @@
-"""What codecs of images cost and lose, over data sets of any size: bits, quality, times."""
+"""What codecs of images and vectors cost and lose, over data of any size: bits, quality, times."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,9 @@ from torch import Tensor
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from lossyless.classical import ImageCodec
+from lossyless.vector_codecs import VectorCodec
 from utils.data.base import DataModule
+from utils.data.features import FeatureDataModule
 from utils.timing import Stopwatch
 
 # Weights of the scales of MS-SSIM, the finest first (Wang et al., 2003, "Multiscale structural
@@ -59,6 +61,41 @@ class ImageQuality:
         return metrics
 
 
+class VectorQuality:
+    """How close decoded vectors are to their sources, batch by batch.
+
+    mse : squared error, mean over all values of all vectors.
+    nmse : mse over the variance of the values about the mean vector; 1 for a receiver that knows
+        that mean and nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._n_examples = 0
+        self._error: Tensor | float = 0.0
+        self._sum: Tensor | float = 0.0
+        self._square: Tensor | float = 0.0
+
+    def add(self, decoded: Tensor, vectors: Tensor) -> None:
+        """Take in decoded vectors and their sources, [B, D] each."""
+        vectors = vectors.double()
+        self._n_examples += len(vectors)
+        self._error = self._error + (decoded.double() - vectors).square().sum(0)
+        self._sum = self._sum + vectors.sum(0)
+        self._square = self._square + vectors.square().sum(0)
+
+    def metrics(self) -> dict[str, float]:
+        """mse and nmse of all vectors so far."""
+        mse = (self._error / self._n_examples).mean().item()
+        variances = self._square / self._n_examples - (self._sum / self._n_examples).square()
+        variance = variances.mean().item()
+        return {"mse": mse, "nmse": mse / variance if variance > 0 else math.nan}
+
+
+def tower_time(data: DataModule, split: str) -> float:
+    """Seconds that a frozen tower took for an example of a split; 0 if there is none."""
+    return data.encoder_time(split) if isinstance(data, FeatureDataModule) else 0.0
+
+
 def scale_weights(side: int) -> tuple[float, ...]:
     """Weights of the scales of MS-SSIM for images with this shortest side; they sum to one."""
     weights = SCALE_WEIGHTS[: sum(side >= min_side for min_side in MIN_SIDES)]
@@ -79,16 +116,17 @@ def ms_ssim(decoded: Tensor, images: Tensor, weights: Sequence[float]) -> Tensor
 
 
 def measure_codec(
-    codec: ImageCodec, data: DataModule, split: str, device: torch.device
+    codec: ImageCodec | VectorCodec, data: DataModule, split: str, device: torch.device
 ) -> dict[str, float]:
     """What a codec spends on a split and what it loses, as metrics `<split>/feat/<name>`.
 
-    rate, n_bits: coded bits per image (there is no model that would promise fewer); bpp: bits per
-    pixel; sender_time, receiver_time: seconds per image; and those of `ImageQuality`. Memory stays
-    that of one batch.
+    rate, n_bits: coded bits per example (there is no model that would promise fewer); bpp: bits per
+    pixel of images; sender_time, receiver_time: seconds per example; and those of `ImageQuality` or
+    `VectorQuality`. Memory stays that of one batch.
     """
+    is_image = data.kind != "vector"
     sender, receiver = Stopwatch(device), Stopwatch(device)
-    quality = ImageQuality()
+    quality = ImageQuality() if is_image else VectorQuality()
     n_bytes = n_examples = 0
     for batch in data.loader(split, device=device):
         with sender:
@@ -102,8 +140,9 @@ def measure_codec(
     metrics = {
         "rate": n_bits,
         "n_bits": n_bits,
-        "bpp": n_bits / math.prod(data.shape[1:]),
-        "sender_time": sender.seconds / n_examples,
+        "sender_time": sender.seconds / n_examples + tower_time(data, split),
         "receiver_time": receiver.seconds / n_examples,
     } | quality.metrics()
+    if is_image:
+        metrics["bpp"] = n_bits / math.prod(data.shape[1:])
     return {f"{split}/feat/{name}": value for name, value in metrics.items()}

@@ -43,7 +43,14 @@ NOT_IDENTITY = (
     ("trainer", "log_every_n_steps"),
     ("data_feat", "kwargs", "n_workers"),
     ("data_pred", "kwargs", "n_workers"),
+    # paths of weights, for whose content `weights_id` stands
+    ("data_feat", "kwargs", "clip_weights"),
+    ("data_pred", "kwargs", "clip_weights"),
+    ("tower", "kwargs", "weights"),
+    ("tower", "batch_size"),
 )
+# Settings that do not change which examples a data set holds, or how they come out of its images.
+NOT_CONTENT = ("batch_size", "eval_batch_size", "n_workers", "clip_weights")
 
 
 @dataclass(frozen=True)
@@ -167,7 +174,23 @@ def identity(config: DictConfig | dict, stage: str) -> dict:
         keys += IDENTITY[name]
         if config["featurizer"]["is_learned"] or name == "predictor":
             keys += LEARNED_IDENTITY[name]
+    if has_tower(config):
+        keys.append("tower")
     return {key: _without(config[key], (key,)) for key in keys}
+
+
+def has_tower(config: DictConfig | dict) -> bool:
+    """Whether a frozen tower stands between the data and the compressor."""
+    return "tower" in config and config["tower"]["name"] != "none"
+
+
+def feature_identity(cfg: DictConfig, place: str) -> dict:
+    """The part of a resolved config that determines the features of the data set at a place."""
+    tower = _without(OmegaConf.to_container(cfg.tower, resolve=True), ("tower",))
+    del tower["n_copies"]  # each copy has its own
+    data = OmegaConf.to_container(cfg[place], resolve=True)
+    kwargs = {k: value for k, value in data["kwargs"].items() if k not in NOT_CONTENT}
+    return {"tower": tower, "data": data | {"kwargs": kwargs}}
 
 
 def run_hash(config: DictConfig | dict, stage: str) -> str:
@@ -217,6 +240,8 @@ def path_parts(config: DictConfig | dict, stage: str) -> dict[str, str]:
     }
     parts = {"datafeat": config["data_feat"]["name"], "feat": config["featurizer"]["name"]}
     parts |= learned if is_learned else dict.fromkeys(learned, "none") | {"zs": 1}
+    if has_tower(config):
+        parts |= {"enc": config["tower"]["name"], "zdim": config["encoder"]["z_dim"]}
     parts |= {"seed": config["seed"], "addfeat": config["add_feat"]}
     if stage != "featurizer":
         parts["datapred"] = config["data_pred"]["name"]

@@ -9,18 +9,20 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from lossyless.classical import ImageCodec
-from lossyless.compressors import LearnableCompressor
+from lossyless.vector_codecs import VectorCodec
 from utils import communication, evaluation, exports, figures, loggers, training
 from utils.callbacks import Freezer, reseed
+from utils.config import cpus_per_job
 from utils.data.base import SPLITS
 from utils.data.decoded import DecodedDataModule
 from utils.plots import find_figure
 from utils.runs import STAGES, Run, find_run
+from utils.svm import LinearEvaluation
 
 Metrics = dict[str, float]
 
@@ -73,7 +75,7 @@ def _upstream(cfg: DictConfig, stage: str) -> str | None:
 def featurizer(cfg: DictConfig) -> Metrics:
     """Stage 1: fit the compressor; evaluate rate, distortion and probe; draw its figures."""
     if not cfg.featurizer.is_learned:
-        return run_stage(cfg, "featurizer", _evaluate_classical)
+        return run_stage(cfg, "featurizer", _evaluate_codec)
     export_path = exports.export_path(cfg)  # an error now costs less than one after the training
     metrics = run_stage(cfg, "featurizer", _fit)
     if export_path is not None:
@@ -121,11 +123,13 @@ def _fit(run: Run) -> Metrics:
     return metrics
 
 
-def _evaluate_classical(run: Run) -> Metrics:
-    """Bits, quality and times of a codec that has nothing to learn."""
+def _evaluate_codec(run: Run) -> Metrics:
+    """Bits, quality and times of a codec that needs no training; one of vectors is fitted first."""
     codec = training.build_compressor(run.cfg)
     data = training.build_data(run.cfg, "data_feat", "none")
     device = training.pick_device(run.cfg)
+    if isinstance(codec, VectorCodec):
+        training.fit_codec(codec, data, run, device)
     metrics: Metrics = {}
     for split in ("val", "test"):
         metrics |= evaluation.measure_codec(codec, data, split, device)
@@ -167,6 +171,10 @@ def _predict(run: Run) -> Metrics:
     compressor = training.load_compressor(cfg)
     kind = cfg.data_pred.kind if compressor.is_reconstruct else "vector"
     splits = _decoded_splits(compressor, cfg, kind)
+    chosen = instantiate(cfg.predictor.kwargs)
+    if isinstance(chosen, LinearEvaluation):
+        n_jobs = cpus_per_job(cfg.parallel_jobs)
+        return chosen.evaluate(splits, task=cfg.data_pred.task, seed=cfg.seed, n_jobs=n_jobs)
     reseed(cfg.seed, "predictor")  # behind the building of the compressor, which draws as well
     predictor = training.build_predictor(cfg, splits["train"][0].shape[1:], compressor)
     data = DecodedDataModule(
@@ -190,7 +198,7 @@ def _predict(run: Run) -> Metrics:
 
 
 def _decoded_splits(
-    compressor: LearnableCompressor | ImageCodec, cfg: DictConfig, kind: str
+    compressor: training.Compressor, cfg: DictConfig, kind: str
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """What the receiver decodes from the files of the communication stage, with the targets."""
     received, work = find_run(cfg, "communication").work, find_run(cfg, "predictor").work

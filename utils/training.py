@@ -1,5 +1,6 @@
 """Building models, data and trainers from a config; fitting and evaluating them."""
 
+import io
 import logging
 import sys
 import warnings
@@ -17,18 +18,26 @@ from pytorch_lightning.callbacks import (
     TQDMProgressBar,
 )
 from pytorch_lightning.loggers import Logger
+from torch import Tensor, nn
 
 from lossyless.classical import ImageCodec
 from lossyless.compressors import LearnableCompressor
 from lossyless.optim import PartOptimizer
 from lossyless.predictors import PredictionHead, Predictor
+from lossyless.towers import Tower
+from lossyless.vector_codecs import VectorCodec
 from utils.callbacks import ProgressLines, ReseedEveryEpoch, reseed
 from utils.data.base import DataModule
-from utils.runs import Run, find_run
+from utils.data.features import FeatureCache, FeatureDataModule
+from utils.data.images import ImageDataModule
+from utils.runs import Run, feature_identity, find_run, has_tower, write_bytes
 
 BEST, LAST = "best.ckpt", "last.ckpt"
+MAX_FITTED = 2**16  # examples that a codec learns statistics from, such as a covariance
 # Facts of a data set that its config states, so that models can be built from the config alone.
 DATA_FACTS = ("shape", "kind", "task", "n_outputs")
+
+Compressor = LearnableCompressor | ImageCodec | VectorCodec
 
 
 def quiet() -> None:
@@ -57,10 +66,17 @@ def pick_device(cfg: DictConfig) -> torch.device:
 
 
 def build_data(cfg: DictConfig, place: str, auxiliary: str) -> DataModule:
-    """The data set at `place` ("data_feat" or "data_pred")."""
-    data = instantiate(
-        cfg[place].kwargs, auxiliary=auxiliary, seed=cfg.seed, data_dir=cfg.paths.data
-    )
+    """The data set at `place` ("data_feat" or "data_pred"): its features, if there is a tower."""
+    if has_tower(cfg):
+        return _build_features(cfg, place, auxiliary)
+    data = _build_examples(cfg, place, auxiliary=auxiliary)
+    _check_takes(cfg, data.shape, place)
+    return data
+
+
+def _build_examples(cfg: DictConfig, place: str, **overrides: object) -> DataModule:
+    """The data set at a place as it is, after a check of what its config states."""
+    data = instantiate(cfg[place].kwargs, seed=cfg.seed, data_dir=cfg.paths.data, **overrides)
     stated = OmegaConf.to_container(cfg[place], resolve=True)
     for fact in DATA_FACTS:
         found, expected = getattr(data, fact), stated[fact]
@@ -78,19 +94,103 @@ def build_data(cfg: DictConfig, place: str, auxiliary: str) -> DataModule:
     return data
 
 
-def build_compressor(cfg: DictConfig) -> LearnableCompressor | ImageCodec:
+def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataModule:
+    """The features of the images at a place."""
+    _check_takes(cfg, (cfg.tower.z_dim,), place)
+    images = _build_examples(
+        cfg,
+        place,
+        auxiliary="none",
+        batch_size=cfg.tower.batch_size,
+        eval_batch_size=cfg.tower.batch_size,
+    )
+    if not isinstance(images, ImageDataModule):
+        raise ValueError(
+            f"tower={cfg.tower.name} takes images, but {place}={cfg[place].name} are vectors: "
+            "choose tower=none or another data set"
+        )
+    return FeatureDataModule(
+        images,
+        lambda: build_tower(cfg),
+        z_dim=cfg.tower.z_dim,
+        cache=FeatureCache(
+            Path(cfg.paths.features),
+            label=f"{cfg[place].name}_{cfg.tower.name}",
+            key=feature_identity(cfg, place),
+        ),
+        device=pick_device(cfg),
+        n_copies=cfg.tower.n_copies,
+        auxiliary=auxiliary,
+        batch_size=cfg[place].kwargs.batch_size,
+        eval_batch_size=cfg[place].kwargs.eval_batch_size,
+        seed=cfg.seed,
+    )
+
+
+def _check_takes(cfg: DictConfig, shape: Sequence[int], place: str) -> None:
+    """Raise ValueError if a featurizer of features gets something else, or the reverse."""
+    if not cfg.featurizer.get("is_on_features", False):
+        if has_tower(cfg):
+            raise ValueError(
+                f"featurizer={cfg.featurizer.name} works on the data themselves, not on features "
+                f"of tower={cfg.tower.name}: choose featurizer=bottleneck_lossyZ or tower=none"
+            )
+        return
+    if len(shape) != 1:
+        raise ValueError(
+            f"featurizer={cfg.featurizer.name} compresses features, but "
+            f"{place}={cfg[place].name} has examples of shape {list(shape)}: choose a tower, such "
+            "as tower=clip_vitb32"
+        )
+    if shape[0] != cfg.encoder.z_dim:
+        raise ValueError(
+            f"encoder.z_dim={cfg.encoder.z_dim}, but the features of {place}={cfg[place].name} "
+            f"(tower={cfg.tower.name}) have {shape[0]} dimensions, and are compressed as they are: "
+            f"leave out encoder.z_dim, or choose {place} or tower so that they agree"
+        )
+
+
+def build_tower(cfg: DictConfig) -> Tower:
+    """The tower of a config."""
+    tower = instantiate(cfg.tower.kwargs)
+    if tower.z_dim != cfg.tower.z_dim:
+        raise ValueError(
+            f"tower={cfg.tower.name} gives features of {tower.z_dim} dimensions, not "
+            f"{cfg.tower.z_dim}: set tower.z_dim={tower.z_dim}"
+        )
+    return tower
+
+
+def build_compressor(cfg: DictConfig) -> Compressor:
     """The compressor of a config, with weights that depend on the seed only."""
     reseed(cfg.seed, "weights")
     return instantiate(cfg.featurizer.kwargs)
 
 
-def load_compressor(cfg: DictConfig) -> LearnableCompressor | ImageCodec:
+def load_compressor(cfg: DictConfig) -> Compressor:
     """The trained compressor of a config, in evaluation mode, on its device."""
     compressor = build_compressor(cfg)
-    if cfg.featurizer.is_learned:
-        run = find_run(cfg, "featurizer")
-        load_best(compressor, run)
+    if not isinstance(compressor, ImageCodec):
+        load_best(compressor, find_run(cfg, "featurizer"))
     return compressor.eval().requires_grad_(False).to(pick_device(cfg))
+
+
+def fit_codec(codec: VectorCodec, data: DataModule, run: Run, device: torch.device) -> None:
+    """Let a codec learn from training examples, and keep what it learnt for the other stages."""
+    codec.fit(_training_examples(data, device))
+    buffer = io.BytesIO()
+    torch.save({"state_dict": codec.state_dict()}, buffer)
+    write_bytes(run.work / BEST, buffer.getvalue())
+
+
+def _training_examples(data: DataModule, device: torch.device) -> Tensor:
+    """At most `MAX_FITTED` training examples [N, *shape], in random order."""
+    found: list[Tensor] = []
+    for batch in data.loader("train", device=device):
+        found.append(batch.x)
+        if sum(map(len, found)) >= MAX_FITTED:
+            break
+    return torch.cat(found)[:MAX_FITTED]
 
 
 def check_targets(compressor: LearnableCompressor, data: DataModule, name: str) -> None:
@@ -106,9 +206,7 @@ def check_targets(compressor: LearnableCompressor, data: DataModule, name: str) 
         raise ValueError(f"data_feat={name} has no labels: choose another distortion or data set")
 
 
-def build_predictor(
-    cfg: DictConfig, in_shape: Sequence[int], compressor: LearnableCompressor | ImageCodec
-) -> Predictor:
+def build_predictor(cfg: DictConfig, in_shape: Sequence[int], compressor: Compressor) -> Predictor:
     """The predictor of a config for decoded examples of `in_shape`; its weights are drawn."""
     is_standardised = compressor.is_reconstruct  # what the data set states is about its examples
     head = PredictionHead(
@@ -127,7 +225,7 @@ def build_predictor(
     return Predictor(head, optimizer)
 
 
-def load_predictor(cfg: DictConfig, compressor: LearnableCompressor | ImageCodec) -> Predictor:
+def load_predictor(cfg: DictConfig, compressor: Compressor) -> Predictor:
     """The trained predictor of a config, in evaluation mode, on its device."""
     in_shape = cfg.data_pred.shape if compressor.is_reconstruct else [cfg.encoder.z_dim]
     predictor = build_predictor(cfg, in_shape, compressor)
@@ -135,8 +233,8 @@ def load_predictor(cfg: DictConfig, compressor: LearnableCompressor | ImageCodec
     return predictor.eval().requires_grad_(False).to(pick_device(cfg))
 
 
-def load_best(module: pl.LightningModule, run: Run) -> None:
-    """Load the weights of the best epoch of a run."""
+def load_best(module: nn.Module, run: Run) -> None:
+    """Load the weights of the best epoch of a run, or what a codec learnt in it."""
     path = run.work / BEST
     if not path.is_file():
         raise FileNotFoundError(

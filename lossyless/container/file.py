@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,19 +17,30 @@ from lossyless.container.format import (
     INDEX_ENTRY,
     INDEX_MARKER,
     MAGIC,
+    MAX_HEADER,
     PREFIX,
+    TOTAL,
     VERSION,
     ContainerError,
     Header,
 )
 
+READ_BLOCK = 1 << 20
+
 
 class Chunk(NamedTuple):
-    """Where a chunk lies in its file."""
+    """Where a chunk lies in its file, and which examples it holds."""
 
     number: int
     offset: int
+    first: int
     n_examples: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """Byte after the payload."""
+        return self.offset + CHUNK_HEAD_SIZE + self.length
 
 
 class ContainerFile:
@@ -42,7 +54,7 @@ class ContainerFile:
     size : int
         Bytes of the file.
     first_chunk : int
-        Byte after the header.
+        Byte where the first chunk starts.
     """
 
     def __init__(self, path: Path):
@@ -74,30 +86,43 @@ class ContainerFile:
                 return None  # cut by somebody else since it was opened
             parts.append(part)
             offset, n_bytes = offset + len(part), n_bytes - len(part)
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _read_header(self) -> None:
         prefix = self.read_at(0, PREFIX.size)
         if prefix is None or not prefix.startswith(MAGIC):
             raise self.error("not a file of compressed examples (its first bytes are others)")
-        _, version, length = PREFIX.unpack(prefix)
+        _, version, n_text, n_sections = PREFIX.unpack(prefix)
         if not 1 <= version <= VERSION:
             raise self.error(
                 f"has version {version} of the format, this code reads 1 to {VERSION}: written by "
                 "a newer release, or damaged"
             )
+        length = n_text + n_sections
+        if length > MAX_HEADER:
+            raise self.error(f"the header is damaged: it is longer than {MAX_HEADER} bytes")
         rest = self.read_at(PREFIX.size, length + CRC.size)
         if rest is None:
             raise self.error("the header is damaged: it is longer than the file")
-        text, (crc,) = rest[:length], CRC.unpack(rest[length:])
-        self._seed = zlib.crc32(prefix + text)
+        content, (crc,) = rest[:length], CRC.unpack(rest[length:])
+        self._seed = zlib.crc32(prefix + content)
         if crc != self._seed:
             raise self.error("the header is damaged: its checksum does not match")
         try:
-            self.header = Header.from_json(text)
-        except (ValueError, KeyError, TypeError) as error:
+            self.header = Header.from_bytes(content[:n_text], content[n_text:])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise self.error(f"the header misses something: {error!r}") from error
-        self.first_chunk = PREFIX.size + length + CRC.size
+        self._total_offset = PREFIX.size + length + CRC.size
+        self.first_chunk = self._total_offset + TOTAL.size + CRC.size
+
+    def read_total(self) -> int:
+        """Number of examples that were written."""
+        data = self.read_at(self._total_offset, TOTAL.size + CRC.size)
+        if data is None or (zlib.crc32(data[: TOTAL.size], self._seed),) != CRC.unpack_from(
+            data, TOTAL.size
+        ):
+            raise self.error("the number of examples is damaged or cut off")
+        return TOTAL.unpack_from(data)[0]
 
     def read_index(self) -> list[Chunk]:
         """All chunks, as the index at the end of the file lists them."""
@@ -114,22 +139,56 @@ class ContainerFile:
         marker, n_chunks = INDEX.unpack_from(index)
         if marker != INDEX_MARKER or len(index) != INDEX.size + n_chunks * INDEX_ENTRY.size:
             raise self.error(f"the index is damaged: {n_chunks} chunks do not fit into it")
-        entries = INDEX_ENTRY.iter_unpack(index[INDEX.size :])
-        return [Chunk(number, *entry) for number, entry in enumerate(entries)]
+        return self._list_chunks([*INDEX_ENTRY.iter_unpack(index[INDEX.size :])], offset)
+
+    def _list_chunks(self, entries: list[tuple[int, int]], end: int) -> list[Chunk]:
+        """The chunks of index entries (offset, n_examples); they fill the file up to byte `end`."""
+        if not entries:
+            return []
+        starts, sizes = zip(*entries, strict=True)
+        firsts = accumulate(sizes, initial=0)
+        lengths = [
+            stop - start - CHUNK_HEAD_SIZE
+            for start, stop in zip(starts, [*starts[1:], end], strict=True)
+        ]
+        if starts[0] != self.first_chunk or min(lengths) < 0:
+            raise self.error("the index is damaged: its chunks overlap or leave a gap")
+        parts = zip(starts, firsts, sizes, lengths, strict=False)
+        return [Chunk(number, *part) for number, part in enumerate(parts)]
+
+    def read_head(self, offset: int) -> Chunk | None:
+        """What the head of a chunk at a byte says, unchecked; None if no whole chunk is there."""
+        head = self.read_at(offset, CHUNK_HEAD_SIZE)
+        if head is None or not head.startswith(CHUNK_MARKER):
+            return None
+        _, number, first, n_examples, length = CHUNK.unpack_from(head)
+        chunk = Chunk(number, offset, first, n_examples, length)
+        return chunk if chunk.end <= self.size else None
+
+    def is_intact(self, chunk: Chunk) -> bool:
+        """Whether a chunk's checksum is right; in constant memory, whatever length it claims."""
+        head = self.read_at(chunk.offset, CHUNK_HEAD_SIZE)
+        if head is None:
+            return False
+        crc = zlib.crc32(head[: CHUNK.size], self._seed)
+        for start in range(chunk.end - chunk.length, chunk.end, READ_BLOCK):
+            block = self.read_at(start, min(READ_BLOCK, chunk.end - start))
+            if block is None:
+                return False
+            crc = zlib.crc32(block, crc)
+        return (crc,) == CRC.unpack_from(head, CHUNK.size)
 
     def read_chunk(self, chunk: Chunk) -> bytes:
         """Payload of a chunk; checks that it is the chunk that was asked for."""
-        head = self.read_at(chunk.offset, CHUNK_HEAD_SIZE)
-        if head is None:
-            raise self.error("lies beyond the end of the file", chunk.number)
-        marker, number, n_examples, length = CHUNK.unpack_from(head)
-        if marker != CHUNK_MARKER or (number, n_examples) != (chunk.number, chunk.n_examples):
+        data = self.read_at(chunk.offset, CHUNK_HEAD_SIZE + chunk.length)
+        if data is None:
+            raise self.error("was cut off since the file was opened", chunk.number)
+        head = CHUNK.pack(CHUNK_MARKER, chunk.number, chunk.first, chunk.n_examples, chunk.length)
+        if not data.startswith(head):
             raise self.error("its head is damaged, or it is another chunk", chunk.number)
-        payload = self.read_at(chunk.offset + CHUNK_HEAD_SIZE, length)
-        if payload is None:
-            raise self.error("is damaged or cut: longer than the rest of the file", chunk.number)
-        expected = zlib.crc32(payload, zlib.crc32(head[: CHUNK.size], self._seed))
-        if (expected,) != CRC.unpack_from(head, CHUNK.size):
+        payload = data[CHUNK_HEAD_SIZE:]
+        expected = zlib.crc32(payload, zlib.crc32(head, self._seed))
+        if (expected,) != CRC.unpack_from(data, CHUNK.size):
             raise self.error(
                 "its checksum does not match: damaged, or from another file", chunk.number
             )

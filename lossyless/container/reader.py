@@ -1,10 +1,11 @@
 """Reading files of compressed examples."""
 
-import bisect
 import os
 from collections.abc import Iterator
-from itertools import accumulate
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from lossyless.container.file import Chunk, ContainerFile
 from lossyless.container.format import ContainerError
@@ -23,7 +24,7 @@ class ContainerReader:
         Fingerprint of the entropy model that will decode; any other model's file is refused.
     recover : bool
         Look for chunks that are intact instead of trusting the index, which takes one pass over
-        the file. The reader then counts chunks and examples of intact chunks only, in their order.
+        the file. The reader then has the intact chunks only, in their order.
 
     Attributes
     ----------
@@ -32,6 +33,13 @@ class ContainerReader:
         Number of examples of each chunk.
     chunk_numbers : list of int
         Number under which each chunk was written; 0, 1, ... unless chunks were lost.
+    first_examples : list of int
+        First example of each chunk, counted as they were written.
+    n_examples : int
+        Examples of all chunks.
+    n_written : int
+        Examples that were written: more than `n_examples` if chunks were lost. If `recover` found
+        nothing intact that tells it, those up to the end of the last intact chunk.
     damaged : list of str
         With `recover`, what is damaged or lost; empty for an intact file.
 
@@ -48,27 +56,29 @@ class ContainerReader:
         self.path = Path(path)
         self._file = ContainerFile(self.path)
         self.header = self._file.header
+        self.n_bytes = self._file.size
         self.damaged: list[str] = []
         try:
             self._check_fingerprint(fingerprint)
             if recover:
-                self._chunks, self.damaged = recover_chunks(self._file)
+                self._chunks, n_written, self.damaged = recover_chunks(self._file)
             else:
-                self._chunks = self._load_index()
+                self._chunks, n_written = self._load_index()
         except BaseException:
             self.close()
             raise
         self.chunk_sizes = [chunk.n_examples for chunk in self._chunks]
         self.chunk_numbers = [chunk.number for chunk in self._chunks]
-        self._ends = list(accumulate(self.chunk_sizes))
+        self.first_examples = [chunk.first for chunk in self._chunks]
+        self.n_examples = sum(self.chunk_sizes)
+        if n_written is None:
+            n_written = self.first_examples[-1] + self.chunk_sizes[-1] if self._chunks else 0
+            self.damaged.append("how many examples followed the last intact chunk is unknown")
+        self.n_written = n_written
 
     @property
     def n_chunks(self) -> int:
         return len(self._chunks)
-
-    @property
-    def n_examples(self) -> int:
-        return self._ends[-1] if self._ends else 0
 
     def read(self, i: int) -> bytes:
         """Payload of chunk i. Raises ContainerError if it is damaged."""
@@ -76,12 +86,27 @@ class ContainerReader:
             raise IndexError(f"{self.path}: chunk {i} of {self.n_chunks}")
         return self._file.read_chunk(self._chunks[i])
 
-    def locate(self, example: int) -> tuple[int, int]:
-        """Chunk that holds an example, and the example's place in it."""
-        if not 0 <= example < self.n_examples:
-            raise IndexError(f"{self.path}: example {example} of {self.n_examples}")
-        i = bisect.bisect_right(self._ends, example)
-        return i, example - self._ends[i] + self.chunk_sizes[i]
+    def locate(self, examples: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Chunk that holds each example, counted as they were written, and its place there.
+
+        Raises
+        ------
+        IndexError
+            There is no such example.
+        ContainerError
+            The chunk of an example is lost.
+        """
+        examples = np.asarray(examples, np.int64)
+        firsts = np.array(self.first_examples, np.int64)
+        ends = firsts + np.array(self.chunk_sizes, np.int64)
+        outside = (examples < 0) | (examples >= self.n_written)
+        if outside.any():
+            raise IndexError(f"{self.path}: example {examples[outside][0]} of {self.n_written}")
+        chunks = np.searchsorted(firsts, examples, side="right") - 1
+        lost = (chunks < 0) | (examples >= ends[chunks]) if len(ends) else examples >= 0
+        if lost.any():
+            raise self._file.error(f"example {examples[lost][0]} is lost: its chunk is damaged")
+        return chunks, examples - firsts[chunks]
 
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
         for i, n_examples in enumerate(self.chunk_sizes):
@@ -103,10 +128,14 @@ class ContainerReader:
                 f"({self.header.codec}), but {fingerprint} was given to decode it"
             )
 
-    def _load_index(self) -> list[Chunk]:
+    def _load_index(self) -> tuple[list[Chunk], int]:
         try:
-            return self._file.read_index()
+            chunks, n_written = self._file.read_index(), self._file.read_total()
         except ContainerError as error:
             raise ContainerError(
                 f"{error}; open it with recover=True for the chunks that are intact"
             ) from error
+        n_listed = sum(chunk.n_examples for chunk in chunks)
+        if n_listed != n_written:
+            raise self._file.error(f"lists {n_listed} examples, but {n_written} were written")
+        return chunks, n_written

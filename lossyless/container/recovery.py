@@ -2,10 +2,8 @@
 
 from itertools import pairwise
 
-from lossyless.container.file import Chunk, ContainerFile
+from lossyless.container.file import READ_BLOCK, Chunk, ContainerFile
 from lossyless.container.format import (
-    CHUNK,
-    CHUNK_HEAD_SIZE,
     CHUNK_MARKER,
     FOOTER,
     INDEX,
@@ -14,53 +12,59 @@ from lossyless.container.format import (
     ContainerError,
 )
 
-SCAN_BLOCK = 1 << 20
 
-
-def recover_chunks(file: ContainerFile) -> tuple[list[Chunk], list[str]]:
-    """All intact chunks, found by their markers, in the order of their numbers; and all damage."""
+def recover_chunks(file: ContainerFile) -> tuple[list[Chunk], int | None, list[str]]:
+    """All intact chunks, found by their markers, in the order of their numbers; the number of
+    examples that were written, or None where nothing intact tells it; and all damage.
+    """
     damaged: list[str] = []
+    index: list[Chunk] | None = None
+    n_written: int | None = None
+    try:
+        n_written = file.read_total()
+    except ContainerError as error:
+        damaged.append(str(error))
     try:
         index = file.read_index()
     except ContainerError as error:
         damaged.append(str(error))
-        index, end = None, file.size
+        end = file.size
     else:
         end = file.size - FOOTER.size - INDEX.size - len(index) * INDEX_ENTRY.size
+        n_written = sum(chunk.n_examples for chunk in index)
+    found, lost_bytes = _scan(file, end)
+    lost = _gaps(found) if index is None else _missing(found, index)
+    return [found[number] for number in sorted(found)], n_written, damaged + lost_bytes + lost
+
+
+def _scan(file: ContainerFile, end: int) -> tuple[dict[int, Chunk], list[str]]:
+    """The intact chunks before byte `end` by their numbers, and what lies between them."""
     found: dict[int, Chunk] = {}
+    damaged: list[str] = []
     position = file.first_chunk
     while position < end:
-        try:
-            chunk, position = _scan_chunk(file, position)
+        chunk = file.read_head(position)
+        if chunk is not None and file.is_intact(chunk):
             found.setdefault(chunk.number, chunk)
-        except ContainerError as error:
-            start, position = position, _find_marker(file, position + 1, end)
-            is_index = file.read_at(start, len(INDEX_MARKER)) == INDEX_MARKER
-            if position < end or not is_index:  # a damaged index is reported already
-                damaged.append(f"bytes {start} to {position}: {error}")
-    lost = _gaps(found) if index is None else _missing(found, index)
-    return [found[number] for number in sorted(found)], damaged + lost
-
-
-def _scan_chunk(file: ContainerFile, position: int) -> tuple[Chunk, int]:
-    """The chunk that starts at a byte, and the byte after it. Raises ContainerError if none."""
-    head = file.read_at(position, CHUNK_HEAD_SIZE)
-    if head is None or not head.startswith(CHUNK_MARKER):
-        raise file.error("no chunk starts here")
-    _, number, n_examples, _ = CHUNK.unpack_from(head)
-    chunk = Chunk(number, position, n_examples)
-    return chunk, position + CHUNK_HEAD_SIZE + len(file.read_chunk(chunk))
+            position = chunk.end
+            continue
+        start, position = position, _find_marker(file, position + 1, end)
+        is_index = file.read_at(start, len(INDEX_MARKER)) == INDEX_MARKER
+        if position < end or not is_index:  # a damaged index is reported already
+            name = "no chunk" if chunk is None else f"chunk {chunk.number}, which is damaged,"
+            damaged.append(f"{file.path}: {name} starts at byte {start}; skipped to {position}")
+    return found, damaged
 
 
 def _find_marker(file: ContainerFile, position: int, end: int) -> int:
     """First byte in [position, end) from which a chunk may start, or `end`."""
     overlap = len(CHUNK_MARKER) - 1
     while position + overlap < end:
-        block = file.read_at(position, min(SCAN_BLOCK, end - position)) or b""
+        block = file.read_at(position, min(READ_BLOCK, end - position)) or b""
         start = block.find(CHUNK_MARKER)
         if start >= 0:
             return position + start
-        position += max(len(block), SCAN_BLOCK) - overlap
+        position += max(len(block), READ_BLOCK) - overlap
     return end
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,10 +15,12 @@ from lossyless.container.format import (
     INDEX,
     INDEX_ENTRY,
     INDEX_MARKER,
+    TOTAL,
     UINT32_MAX,
     ContainerError,
     Header,
 )
+from lossyless.container.temporary import create_temporary
 
 
 class ContainerWriter:
@@ -27,14 +28,24 @@ class ContainerWriter:
 
     The file has a temporary name in the folder of `path` until the `with` statement ends without an
     exception; otherwise it is removed, and whatever had the name `path` before is left untouched.
+    A writer that is killed cannot remove its temporary file; the next writer of `path` does.
 
     Parameters
     ----------
     path : str or Path
         Final name of the file; an existing file is replaced. Its folder must exist.
-    fingerprint, codec, shape, dtype, meta
+    fingerprint, codec, shape, dtype, meta, sections
         See `Header`.
+
+    Attributes
+    ----------
+    n_bytes, n_examples : int
+        Written so far.
+    temporary : Path
+        Where the file is until it has its final name.
     """
+
+    temporary: Path
 
     def __init__(
         self,
@@ -45,21 +56,29 @@ class ContainerWriter:
         shape: tuple[int, ...],
         dtype: str = "float32",
         meta: dict[str, Any] | None = None,
+        sections: dict[str, bytes] | None = None,
     ):
         self.path = Path(path)
-        self.header = Header(fingerprint, codec, tuple(map(int, shape)), dtype, dict(meta or {}))
+        self.header = Header(
+            fingerprint,
+            codec,
+            tuple(map(int, shape)),
+            dtype,
+            meta=dict(meta or {}),
+            sections=dict(sections or {}),
+        )
         self.n_bytes = 0
         self.n_examples = 0
         self._entries: list[tuple[int, int]] = []
         self._header_bytes = self.header.to_bytes()
         self._seed = zlib.crc32(self._header_bytes[: -CRC.size])
-        suffix = f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
-        self._temporary = self.path.with_name(self.path.name + suffix)
         self._file: BinaryIO | None = None
+        self._is_finished = False
 
     def __enter__(self) -> "ContainerWriter":
-        self._file = open(self._temporary, "xb")
+        self.temporary, self._file = create_temporary(self.path)
         self._write(self._header_bytes)
+        self._write(self._total_bytes())
         return self
 
     def add(self, payload: bytes, n_examples: int) -> None:
@@ -67,32 +86,51 @@ class ContainerWriter:
 
         Raises OSError when it cannot be written; the file is then given up.
         """
+        if self._file is None or self._is_finished:
+            raise ContainerError(f"{self.path}: not open for writing (anymore)")
         if not 1 <= n_examples <= UINT32_MAX:
             raise ContainerError(f"{self.path}: a chunk cannot hold {n_examples} examples")
         if len(payload) > UINT32_MAX:
             raise ContainerError(f"{self.path}: a chunk cannot hold {len(payload)} bytes")
-        head = CHUNK.pack(CHUNK_MARKER, len(self._entries), n_examples, len(payload))
+        number, offset = len(self._entries), self.n_bytes
+        head = CHUNK.pack(CHUNK_MARKER, number, self.n_examples, n_examples, len(payload))
         crc = zlib.crc32(payload, zlib.crc32(head, self._seed))
-        offset = self.n_bytes
         self._write(head, CRC.pack(crc), payload)
         self._entries.append((offset, n_examples))
         self.n_examples += n_examples
+
+    def finish(self) -> None:
+        """Completes the file under its temporary name, where it can be read."""
+        self._write(self._index_bytes())
+        with self._discarding():
+            self._file.seek(len(self._header_bytes))
+            self._file.write(self._total_bytes())
+            self._file.flush()
+        self._is_finished = True
+
+    def abandon(self) -> None:
+        """Gives the file up: the `with` statement then ends without one, and without an error."""
+        self._discard()
+        self._is_finished = True
 
     def __exit__(self, error_type, error, traceback) -> None:
         if error_type is not None:
             self._discard()
             return
-        self._write(self._index_bytes())
-        try:
-            self._file.flush()
+        if not self._is_finished:
+            self.finish()
+        if self._file is None:
+            return
+        with self._discarding():
             os.fsync(self._file.fileno())
+            os.replace(self.temporary, self.path)
             self._file.close()
-            os.replace(self._temporary, self.path)
-        except BaseException:
-            self._discard()
-            raise
         self._file = None
         _sync_folder(self.path.parent)
+
+    def _total_bytes(self) -> bytes:
+        total = TOTAL.pack(self.n_examples)
+        return total + CRC.pack(zlib.crc32(total, self._seed))
 
     def _index_bytes(self) -> bytes:
         index = INDEX.pack(INDEX_MARKER, len(self._entries))
@@ -102,10 +140,16 @@ class ContainerWriter:
     def _write(self, *parts: bytes) -> None:
         if self._file is None:
             raise ContainerError(f"{self.path}: not open for writing (anymore)")
-        try:
+        with self._discarding():
             for part in parts:
                 self._file.write(part)
                 self.n_bytes += len(part)
+
+    @contextlib.contextmanager
+    def _discarding(self):
+        """Gives the file up when an exception passes."""
+        try:
+            yield
         except BaseException:
             self._discard()
             raise
@@ -115,7 +159,7 @@ class ContainerWriter:
             file, self._file = self._file, None
             with contextlib.suppress(OSError):  # a full disk again: the first error is on its way
                 file.close()
-            self._temporary.unlink(missing_ok=True)
+            self.temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -63,6 +63,17 @@ class Rate(nn.Module, ABC):
     @abstractmethod
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional) -> RateOutput: ...
 
+    @property
+    def is_transform_missing(self) -> bool:
+        """Whether `fit_transform` has to be called before anything else."""
+        return False
+
+    def fit_transform(self, z: Tensor) -> None:
+        """Fit what is computed from representations z [N, z_dim] of the training data, not learnt.
+
+        Nothing for rates without a transform.
+        """
+
     def update(self) -> None:
         """Make everything that coding needs from the current parameters.
 

@@ -44,7 +44,7 @@ class HHyper(EntropyCodedRate):
     factor_dim : the side information has max(10, z_dim // factor_dim) dimensions.
     side_z_dim : dimensions of the side information, if not as above.
     is_pred_mean : whether means are predicted; otherwise they are 0.
-    warmup_k_epoch, is_end_to_end : see `Rate`.
+    transform, warmup_k_epoch, is_end_to_end : see `EntropyCodedRate`.
     """
 
     codec = "hyperprior"

@@ -1,13 +1,18 @@
 """The factorized prior: a learnt density for each dimension, and its tables."""
 
+import copy
+
 import numpy as np
 import torch
 from compressai.entropy_models import EntropyBottleneck
 from torch import Tensor
 
-from lossyless.cdf_tables import CDFTables
-from lossyless.coders import TableCoder
+from lossyless.cdf_tables import MAX_LISTED, PMF_ONE, CDFTables
+from lossyless.coders import ColumnCoder
 from lossyless.payloads import CodingError
+
+MAX_QUANTILE = 2.0**30  # cells are int32
+BISECTIONS = 84  # from 2^31 to a precision of 2^-53
 
 
 class FactorizedModel(EntropyBottleneck):
@@ -16,25 +21,69 @@ class FactorizedModel(EntropyBottleneck):
 
     Its quantiles are found by bisection in `make_tables`, which is exact and takes milliseconds;
     so there is nothing for an auxiliary optimiser to learn, and they take no gradient.
+
+    Attributes
+    ----------
+    are_centres_fixed : bool
+        Whether `make_tables` leaves the quantiles as they are, and so the centres of the cells and
+        z_hat: for weights whose files in another format, with tables from those quantiles, must
+        decode to the same. Otherwise it moves the centres to the medians.
     """
 
     def __init__(self, n_channels: int):
         super().__init__(n_channels)
+        self.are_centres_fixed = False
         self.quantiles.requires_grad_(False)
         # the tables are kept as `CDFTables`, in one place; these copies would only make the shape
         # of a checkpoint depend on when it was saved
         for name in ("_offset", "_quantized_cdf", "_cdf_length"):
             self.register_buffer(name, torch.IntTensor(), persistent=False)
 
+    @torch.no_grad()
     def make_tables(self) -> CDFTables:
+        """Tables of the least expected size, at most 0.1 % or so above the model's entropy.
+
+        Computed in float64 on the CPU. The last digits of that still differ between machines;
+        rounding to units of 2^-24 before any choice is made, and integers from there on, leave a
+        chance below 1 in 1,000 that tables differ. Files are safe even then: tables are part of the
+        fingerprint that each file holds, so that another table ends in an error.
+        """
         if not all(p.isfinite().all() for p in self.parameters()):
-            # the bisection would never end
+            # the bisection would find nothing
             raise ArithmeticError(
                 "the entropy model has NaN or infinite parameters: training diverged. Try a lower "
                 "learning rate, gradient clipping or 32-bit precision."
             )
-        self.update(force=True, update_quantiles=True)
-        return CDFTables.from_compressai(self)
+        exact = copy.deepcopy(self).cpu().double()
+        quantiles = exact._bisect(exact.target)
+        if not self.are_centres_fixed:
+            self.quantiles[:, 0] = quantiles.to(self.quantiles)
+        # the cells are those of the centres that are stored, in their precision
+        low, median, high = (quantiles - self._centres().cpu().double()[:, None]).round().T.long()
+        first = torch.maximum(low, median - MAX_LISTED // 2)
+        last = torch.minimum(high, median + MAX_LISTED // 2)
+        symbols = first[:, None] + torch.arange(int((last - first).max()) + 1)
+        pmf = exact._probabilities(symbols + self._centres().cpu().double()[:, None])
+        units = torch.round(pmf * PMF_ONE).long()
+        return CDFTables.from_pmf(units.numpy(), first.numpy(), (median - first).numpy())
+
+    def _bisect(self, logits: Tensor) -> Tensor:
+        """Where the cumulative distribution has given logits [K], [n_channels, K].
+
+        CompressAI's own search stops at a precision of 1e-4, and beyond 1e5 finds nothing.
+        """
+        low = torch.full((self.channels, 1, len(logits)), -MAX_QUANTILE, dtype=logits.dtype)
+        high = -low
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            is_below = self._logits_cumulative(middle, stop_gradient=True) < logits
+            low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
+        return high[:, 0]
+
+    def _probabilities(self, values: Tensor) -> Tensor:
+        """Probabilities of cells of width 1 about equally spaced values, [n_channels, n] both."""
+        edges = torch.cat([values - 0.5, values[:, -1:] + 0.5], dim=1)
+        return self._logits_cumulative(edges[:, None], stop_gradient=True).sigmoid()[:, 0].diff()
 
     def _centres(self) -> Tensor:  # [n_channels]
         return self.quantiles[:, 0, 1]
@@ -55,28 +104,6 @@ class FactorizedModel(EntropyBottleneck):
     def decode(self, payload: bytes, tables: CDFTables, n_examples: int) -> Tensor:
         """The quantised values [n_examples, n_channels], float32 on the CPU."""
         return self.from_cells(ColumnCoder(tables).decode(payload, n_examples))
-
-
-class ColumnCoder:
-    """Coder of symbols [N, D] with a table for each column: numpy only, cheap to send to workers.
-
-    Parameters
-    ----------
-    tables : D tables.
-    """
-
-    def __init__(self, tables: CDFTables):
-        self.tables = tables
-        self._columns = np.arange(tables.n_tables)
-        self._coder = TableCoder(tables)
-
-    def encode(self, symbols: np.ndarray) -> bytes:
-        """Payload of integers [N, D]."""
-        return self._coder.encode(symbols, self._columns)
-
-    def decode(self, payload: bytes, n_examples: int) -> np.ndarray:
-        """Symbols int32 [n_examples, D]. Raises `CodingError` on damage."""
-        return self._coder.decode(payload, self._columns, n_examples)
 
 
 def to_symbols(rounded: Tensor) -> np.ndarray:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from utils.aggregation.bit_ratios import summarize_bit_ratios
+from utils.aggregation.clip_table import summarize_clip
 from utils.aggregation.curves import plot_all_RD_curves, plot_pareto_front, summarize_RD_curves
 from utils.aggregation.reconstructions import compare_reconstructions
 from utils.aggregation.submission import kaggle_submission
@@ -20,6 +22,8 @@ MODES: dict[str, Callable[..., None]] = {
     "summarize_RD_curves": summarize_RD_curves,
     "plot_all_RD_curves": plot_all_RD_curves,
     "plot_pareto_front": plot_pareto_front,
+    "summarize_bit_ratios": summarize_bit_ratios,
+    "summarize_clip": summarize_clip,
     "compare_reconstructions": compare_reconstructions,
     "gather_figures": gather_figures,
     "kaggle_submission": kaggle_submission,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from utils.benchmarks import augmentation, bits, coding, data, training
+from utils.benchmarks import augmentation, bits, coding, data, files, hub, training
 from utils.benchmarks.comparison import Comparison, table_of
 
 SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
@@ -15,6 +15,8 @@ SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
     "training": training.compare,
     "coding": coding.compare,
     "bits": bits.compare,
+    "files": files.compare,
+    "hub": hub.compare,
 }
 
 

@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -12,10 +11,11 @@ from filelock import FileLock
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lossyless.clip_loading import import_clip, load_clip
+from lossyless.weights import WeightsError
 from utils.data.base import DataError
 from utils.runs import writable_dir
 
-DOWNLOAD_SIZES = {"ViT-B/32": "338 MB"}
 BATCH_SIZE = 512
 # of the features on disk and in memory: the precision of CLIP's own weights
 PRECISION = np.float16
@@ -94,8 +94,7 @@ def _compute(captions: Sequence[str], weights: str, dim: int) -> np.ndarray:
             f"kwargs.feature_dim={found}."
         )
     print(f"CLIP {weights}: computing features of {len(captions)} captions on {device}, once.")
-    import clip
-
+    clip = import_clip()
     features = np.empty((len(captions), dim), PRECISION)
     # tqdm draws nothing where nobody watches
     for start in tqdm(range(0, len(captions), BATCH_SIZE), "captions", disable=None):
@@ -106,27 +105,11 @@ def _compute(captions: Sequence[str], weights: str, dim: int) -> np.ndarray:
 
 
 def _load(weights: str, device: str) -> nn.Module:
-    """CLIP's model, on the device; the global random state stays as it was."""
-    import clip  # takes a second, and most data sets do without
-
-    is_name = weights in clip.available_models()
-    if not is_name and not Path(weights).is_file():
-        raise DataError(
-            f"kwargs.clip_weights={weights!r} is neither a file nor one of CLIP's models: "
-            f"{', '.join(clip.available_models())}."
-        )
-    size = f" ({DOWNLOAD_SIZES[weights]})" if weights in DOWNLOAD_SIZES else ""
-    if is_name:
-        print(f"CLIP {weights}{size}: downloaded to ~/.cache/clip if it is not there.", flush=True)
+    """CLIP's model, on the device."""
     try:
-        with torch.random.fork_rng(devices=[]):  # layers draw weights before they are loaded
-            return clip.load(weights, device=device)[0].eval()
-    except (OSError, RuntimeError, KeyError, EOFError, UnpicklingError) as error:
-        advice = (
-            "Check the network, or give the path of a file with the weights as kwargs.clip_weights."
-            if is_name
-            else "Expected what clip.load downloads, or a state dict of CLIP's model."
-        )
+        return load_clip(weights, device)[0]
+    except WeightsError as error:
         raise DataError(
-            f"the weights of CLIP {weights}{size} could not be loaded: {error}. {advice}"
+            f"kwargs.clip_weights={weights!r}: {error} (kwargs.clip_weights is the name of one of "
+            "CLIP's models, or a path.)"
         ) from error

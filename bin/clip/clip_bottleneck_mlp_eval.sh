@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# CLIP: MLPs on compressed data sets. Settings: conf/experiment/clip_bottleneck_mlp_eval.yaml
+experiment=clip_bottleneck_mlp_eval
+description="CLIP: compresses data sets with the bottleneck (trained first if need be), then a search over MLPs for each."
+# shellcheck source=bin/utils.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
+
+# shellcheck source=bin/clip/data_sets.sh
+source bin/clip/data_sets.sh
+for data in "${data_sets[@]}"; do
+  launch $experiment "data@data_pred=$data"
+done
+aggregate $experiment

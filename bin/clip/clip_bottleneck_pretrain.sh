@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# CLIP: trains the bottleneck on COCO. Settings: conf/experiment/clip_bottleneck_pretrain.yaml
+experiment=clip_bottleneck_pretrain
+description="CLIP: trains an entropy bottleneck for the features of COCO, which the other scripts then evaluate."
+# shellcheck source=bin/utils.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
+
+launch $experiment
+aggregate $experiment

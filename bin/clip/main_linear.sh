@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# CLIP: trains the bottleneck and evaluates it with linear classifiers.
+experiment=clip_main_linear
+description="CLIP: trains the bottleneck, then linear classifiers on compressed data sets."
+# shellcheck source=bin/utils.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
+
+# every step parses the same flags
+for step in clip_bottleneck_pretrain clip_bottleneck_linear_eval; do
+  "bin/clip/$step.sh" ${arguments[@]+"${arguments[@]}"} || status=$?
+done

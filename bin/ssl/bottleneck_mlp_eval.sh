@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Other towers than CLIP. Settings: conf/experiment/ssl_bottleneck_mlp_eval.yaml
+experiment=ssl_bottleneck_mlp_eval
+description="ResNet50s of CLIP, SimCLR, SwAV and ImageNet: bottlenecks, then MLPs."
+# shellcheck source=bin/utils.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
+
+launch $experiment
+aggregate $experiment

@@ -1,0 +1,65 @@
+"""Entries of `torch.hub`: compressors of images that keep what CLIP sees.
+
+    import torch
+
+    compressor, transform = torch.hub.load("<this repository>", "clip_compressor_b005")
+
+or, from a clone, `torch.hub.load("path/of/the/clone", "clip_compressor_b005", source="local")`.
+
+`torch.hub.list` names the entries, `torch.hub.help` describes one. They come from one table,
+`lossyless/hub/released.py`.
+"""
+
+from collections.abc import Callable as _Callable
+
+from lossyless.hub.released import RELEASED as _RELEASED
+
+# `clip` is OpenAI's: pip install clip-anytorch ("setuptools<82"); `clip` on PyPI is another project
+dependencies = ["torch", "torchvision", "compressai", "constriction", "clip", "numpy", "tqdm"]
+
+_DOC = """A compressor of images; beta = {beta:g}, about {bits:.0f} bits per image.
+
+    compressor, transform = torch.hub.load(..., "{entry}")
+
+    compressor.compress_dataset(dataset, "Z.bin", label_file="Y.npy")    # PIL images or transformed
+    Z, Y = compressor.decompress_dataset("Z.bin", label_file="Y.npy")    # numpy, for scikit-learn
+    z_hat = compressor(torch.stack([transform(image) for image in images]))
+    bits = compressor.get_rate(torch.stack([transform(image) for image in images]))
+
+Z are features [N, 512] of CLIP ViT-B/32 to train any predictor on. See
+`lossyless.hub.ClipCompressor` for all methods.
+
+Parameters
+----------
+device : where CLIP runs; by default a CUDA device if there is one, else the CPU.
+clip_path : checkpoint of CLIP ViT-B/32; by default OpenAI's, downloaded (340 MB) on first use.
+pretrained_path : weights of the bottleneck; by default the released ones, downloaded (136 kB,
+    checksum verified) on first use.
+
+Returns
+-------
+compressor : lossyless.hub.ClipCompressor
+transform : PIL image to the tensor [3, 224, 224] that the compressor takes
+
+Raises
+------
+WeightsError
+    Weights are missing and there is no network; it says which file to place where.
+"""
+
+
+def _make_entry(model: str) -> _Callable:
+    def entry(device=None, clip_path=None, pretrained_path=None):
+        from lossyless.hub import clip_compressor  # not before it is needed: it takes seconds
+
+        return clip_compressor(
+            model, device=device, clip_path=clip_path, pretrained_path=pretrained_path
+        )
+
+    entry.__name__ = entry.__qualname__ = f"clip_compressor_{model}"
+    released = _RELEASED[model]
+    entry.__doc__ = _DOC.format(beta=released.beta, bits=released.n_bits, entry=entry.__name__)
+    return entry
+
+
+globals().update({f"clip_compressor_{model}": _make_entry(model) for model in _RELEASED})

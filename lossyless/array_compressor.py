@@ -1,0 +1,283 @@
+"""The compressor of feature matrices as a scikit-learn estimator."""
+
+import hashlib
+import io
+import math
+import os
+import zlib
+from numbers import Real
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+from tqdm import tqdm
+
+from lossyless.container.temporary import create_temporary
+from lossyless.distributions import Deterministic
+from lossyless.payloads import CodingError, decode_blobs, encode_blobs, read_varint, write_varint
+from lossyless.rates import HFactorized
+from lossyless.rates.transforms import TRANSFORMS
+from lossyless.weights import WeightsError
+
+# Payloads: magic, fingerprint [16], varint n, blobs of streams of CHUNK_SIZE examples, CRC-32.
+PAYLOAD_MAGIC = b"LLarray1"
+CHUNK_SIZE = 4096
+# Files: magic, SHA-256 of the rest, a dict saved by torch.
+FILE_MAGIC = b"LLmodel1"
+# Few rows are seen more often, so that the entropy model is fitted to them as well.
+MIN_STEPS = 300
+MAX_GRAD_NORM = 100.0
+
+
+class ArrayCompressor(TransformerMixin, BaseEstimator):
+    """Lossy compressor of the rows of a matrix, for features that a linear model will work on.
+
+    The paper's minimal compressor (arXiv:2106.10800, appendix E.7): a bottleneck with a learnt,
+    factorized entropy model, trained without labels for
+
+        ||z_hat - z||^2 / v  +  beta * rate                                          (nats)
+
+    with v the variance of the features, averaged over columns; so `beta` means the same whatever
+    the unit of the features. Cells have the width that minimises it for many bits, sqrt(6 beta v);
+    the entropy model is what is trained.
+
+    Parameters
+    ----------
+    beta : weight of the rate; larger = fewer bits.
+    rotation : "klt": rows are coded in the basis of their principal components, which takes far
+        fewer bits if columns are correlated; "klt_refined": a basis that is learnt further, for up
+        to some hundred columns; "none": column by column, as the paper does.
+    n_epochs : passes over the rows; at least 300 steps are taken.
+    batch_size : rows of one step.
+    lr : learning rate of Adam, annealed to 0 along a cosine.
+    random_state : int, RandomState or None, as everywhere in scikit-learn.
+    device : torch's name of the device that trains; None: a GPU if there is one.
+    verbose : whether to show a progress bar.
+
+    Attributes
+    ----------
+    n_features_in_ : columns.
+    scale_ : root of v, the mean variance of the columns that it was trained on.
+    rate_ : HFactorized, the trained bottleneck; see `codec`.
+    """
+
+    def __init__(
+        self,
+        beta: float = 0.1,
+        *,
+        rotation: str = "klt",
+        n_epochs: int = 5,
+        batch_size: int = 256,
+        lr: float = 1e-2,
+        random_state=0,
+        device: str | None = None,
+        verbose: bool = False,
+    ):
+        self.beta = beta
+        self.rotation = rotation
+        self.n_epochs = n_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    # --- training
+
+    def fit(self, Z: ArrayLike, y=None) -> "ArrayCompressor":
+        """Train on the rows of Z [N, D]; y is ignored.
+
+        Raises
+        ------
+        ValueError
+            A parameter or Z is not usable: NaN, infinite values, not two dimensions, no rows.
+        """
+        self._check_parameters()
+        Z = validate_data(self, Z, dtype=(np.float32, np.float64))
+        mean = Z.mean(0, dtype=np.float64)
+        scale = math.sqrt(Z.var(0, dtype=np.float64).mean()) or 1.0  # 0: all rows are alike
+        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        z = torch.from_numpy(((Z - mean) / scale).astype(np.float32)).to(device)
+        seed = check_random_state(self.random_state).randint(2**31)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            rate = HFactorized(z.shape[1], transform=self.rotation).to(device)
+            self._train(rate, z)
+        rate = rate.eval().requires_grad_(False).cpu()
+        rate.update()
+        _undo_standardisation(rate, torch.from_numpy(mean), scale)
+        self.scale_, self.rate_ = scale, rate
+        return self
+
+    def _check_parameters(self) -> None:
+        for name in ("beta", "lr", "n_epochs", "batch_size"):
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and 0 < value < math.inf):
+                raise ValueError(f"{name}={value!r}: expected a positive number")
+        if self.rotation not in TRANSFORMS:
+            expected = ", ".join(map(repr, TRANSFORMS))
+            raise ValueError(f"rotation={self.rotation!r}: expected one of {expected}")
+
+    def _train(self, rate: HFactorized, z: Tensor) -> None:
+        """Fit `rate` to standardised rows z [N, D]."""
+        rate.fit_transform(z)
+        # error width^2 / 12 and rate -log(width) of each dimension: the sum is least at this width
+        rate.start_from(z, cell_width=math.sqrt(6 * self.beta))
+        rate.scaling.requires_grad_(False)
+        n_batches = math.ceil(len(z) / self.batch_size)
+        n_steps = max(math.ceil(self.n_epochs * n_batches), MIN_STEPS)
+        parameters = [p for p in rate.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(parameters, lr=self.lr)
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
+        batches = iter(())
+        for _ in tqdm(range(n_steps), desc="ArrayCompressor", disable=not self.verbose):
+            rows = next(batches, None)
+            if rows is None:
+                batches = iter(torch.randperm(len(z), device=z.device).chunk(n_batches))
+                rows = next(batches)
+            loss = self._losses(rate, z[rows]).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
+            optimizer.step()
+            scheduler.step()
+
+    def _losses(self, rate: HFactorized, z: Tensor) -> Tensor:
+        z_hat, rates, _ = rate(z, Deterministic(z))
+        return (z_hat - z).square().sum(1) + self.beta * rates
+
+    # --- use
+
+    @property
+    def codec(self) -> HFactorized:
+        """The trained bottleneck, which `lossyless.feature_files` takes as codec."""
+        check_is_fitted(self)
+        return self.rate_
+
+    def compress(self, Z: ArrayLike) -> bytes:
+        """Code the rows of Z [N, D]; nothing but this compressor is needed to decode them.
+
+        Raises ValueError as `fit`, and `CodingError` for values too far out to be coded.
+        """
+        z = self._check_rows(Z)
+        streams = [self.rate_.compress(rows) for rows in z.split(CHUNK_SIZE)]
+        payload = b"".join([self._head(), write_varint(len(z)), encode_blobs(streams)])
+        return payload + zlib.crc32(payload).to_bytes(4, "little")
+
+    def decompress(self, payload: bytes) -> NDArray[np.float32]:
+        """Z_hat [N, D] of what `compress` made.
+
+        Raises `CodingError` if `payload` is damaged, foreign or of another compressor.
+        """
+        check_is_fitted(self)
+        head, body = self._head(), payload[:-4]
+        if not body.startswith(PAYLOAD_MAGIC):
+            raise CodingError("the payload was not written by ArrayCompressor, or its head is lost")
+        if zlib.crc32(body).to_bytes(4, "little") != payload[-4:]:
+            raise CodingError("the payload's checksum does not match: it is damaged or cut")
+        if not body.startswith(head):
+            raise CodingError(
+                "the payload was written by another compressor: load the one that wrote it"
+            )
+        n_rows, position = read_varint(body, len(head))
+        streams = decode_blobs(body[position:])
+        if not n_rows or len(streams) != math.ceil(n_rows / CHUNK_SIZE):
+            raise CodingError(f"{len(streams)} streams cannot hold {n_rows} rows")
+        sizes = [CHUNK_SIZE] * (n_rows // CHUNK_SIZE) + [n_rows % CHUNK_SIZE]
+        decoded = [self.rate_.decompress(*pair) for pair in zip(streams, sizes, strict=False)]
+        return torch.cat(decoded).numpy()
+
+    def transform(self, Z: ArrayLike) -> NDArray[np.float32]:
+        """What a receiver gets of Z [N, D]: the same as `decompress(compress(Z))`."""
+        z = self._check_rows(Z)
+        chunks = [self.rate_.dequantise(self.rate_.quantise(rows)) for rows in z.split(CHUNK_SIZE)]
+        return torch.cat(chunks).numpy()
+
+    def n_bits(self, Z: ArrayLike) -> float:
+        """Bits per row of the payload of Z [N, D], its head included."""
+        payload = self.compress(Z)
+        return 8 * len(payload) / len(Z)
+
+    @torch.no_grad()
+    def score(self, Z: ArrayLike, y=None) -> float:
+        """Minus the loss per row of Z [N, D], so that larger is better; see the class.
+
+        To choose settings other than `beta` by; `n_bits` are the bits alone.
+        """
+        z = self._check_rows(Z)
+        total = 0.0
+        for rows in z.split(CHUNK_SIZE):
+            z_hat, rates, _ = self.rate_(rows, Deterministic(rows))
+            errors = ((z_hat - rows).double() / self.scale_).square().sum(1)
+            total += (errors + self.beta * rates).sum().item()
+        return -total / len(z)
+
+    def _check_rows(self, Z: ArrayLike) -> Tensor:
+        check_is_fitted(self)
+        Z = validate_data(self, Z, dtype=(np.float32, np.float64), reset=False)
+        return torch.from_numpy(Z.astype(np.float32))
+
+    def _head(self) -> bytes:
+        return PAYLOAD_MAGIC + bytes.fromhex(self.rate_.fingerprint())
+
+    # --- files
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the trained compressor; the file is complete or not there at all."""
+        check_is_fitted(self)
+        path = Path(path)
+        parameters = self.get_params()
+        if not isinstance(self.random_state, int):
+            parameters["random_state"] = None  # a RandomState is no plain data, and needed no more
+        content = io.BytesIO()
+        torch.save(
+            {
+                "parameters": parameters,
+                "n_features_in": self.n_features_in_,
+                "scale": self.scale_,
+                "state": self.rate_.state_dict(),
+            },
+            content,
+        )
+        body = content.getvalue()
+        temporary, file = create_temporary(path)
+        try:
+            with file:
+                file.write(FILE_MAGIC + hashlib.sha256(body).digest() + body)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "ArrayCompressor":
+        """The compressor that `save` wrote. Raises `WeightsError` if the file is not one, whole."""
+        content = Path(path).read_bytes()
+        digest, body = content[len(FILE_MAGIC) :][:32], content[len(FILE_MAGIC) + 32 :]
+        if not content.startswith(FILE_MAGIC):
+            raise WeightsError(f"{path} was not written by ArrayCompressor.save")
+        if hashlib.sha256(body).digest() != digest:
+            raise WeightsError(f"{path} is damaged or cut: its checksum does not match")
+        saved = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        compressor = cls(**saved["parameters"])
+        compressor.n_features_in_ = saved["n_features_in"]
+        compressor.scale_ = saved["scale"]
+        rate = HFactorized(compressor.n_features_in_, transform=compressor.rotation)
+        rate.load_state_dict(saved["state"])
+        compressor.rate_ = rate.eval().requires_grad_(False)
+        return compressor
+
+
+def _undo_standardisation(rate: HFactorized, mean: Tensor, scale: float) -> None:
+    """Let `rate`, trained on (z - mean) / scale, code z itself, with the same symbols."""
+    if rate.transform is not None:
+        mean = rate.transform.rotate_exactly(mean[None])[0]
+    with torch.no_grad():
+        rate.biasing.copy_(rate.biasing.double() * scale - mean)
+        rate.scaling.sub_(math.log(scale))

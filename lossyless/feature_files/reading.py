@@ -1,0 +1,218 @@
+"""Files to features."""
+
+import operator
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from lossyless.cdf_tables import CDFTables
+from lossyless.container import ContainerError, ContainerReader, Header
+from lossyless.feature_files.codecs import MAX_CHUNK_VALUES, Codec, chunk_codec
+from lossyless.feature_files.workers import ordered_map
+from lossyless.feature_files.writing import TABLES
+from lossyless.payloads import CodingError
+from lossyless.table_refitting import decode_tables
+
+CACHE_BYTES = 1 << 26
+
+
+class FeatureFile:
+    """Random access to the features of a file; use it in a `with` statement.
+
+    `file[i]` is example i as it was written, float32 [D] on the CPU; `file[10:20:2]`,
+    `file[[3, -1]]` and `file[mask]` are [n, D]. Only the chunks that are needed are read, and the
+    last ones are kept, `CACHE_BYTES` of them. Data-loading processes may share an instance.
+
+    Parameters
+    ----------
+    path : a file of `write_features`.
+    codec : the rate that wrote it, with its coding tables.
+    on_damage : "raise", or "skip": find the chunks that are intact, in one pass over the file.
+        `chunks` and `read` then give those only, and lost examples are an error for `file[i]`.
+
+    Attributes
+    ----------
+    damaged : in words, what is damaged; empty unless `on_damage` is "skip".
+
+    Raises
+    ------
+    ContainerError
+        The file is damaged, foreign, of another model or of a newer version.
+    CodingError
+        A chunk is intact, but this codec cannot have written it.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        codec: Codec,
+        *,
+        on_damage: Literal["raise", "skip"] = "raise",
+    ):
+        if on_damage not in ("raise", "skip"):
+            raise ValueError(f"on_damage: expected 'raise' or 'skip', found {on_damage!r}")
+        self.path = Path(path)
+        self.codec = codec
+        self._on_damage = on_damage
+        self._cache: OrderedDict[int, NDArray | Tensor] = OrderedDict()
+        self._reader = ContainerReader(
+            path, fingerprint=codec.fingerprint(), recover=on_damage == "skip"
+        )
+        try:
+            self._check_shapes()
+            self._chunks = chunk_codec(codec, self._adapted_tables())
+        except BaseException:
+            self.close()
+            raise
+        self.damaged = self._reader.damaged
+
+    @property
+    def header(self) -> Header:
+        """What the container says of all examples."""
+        return self._reader.header
+
+    @cached_property
+    def indices(self) -> NDArray[np.int64]:
+        """Examples that `read` gives, [n]."""
+        return np.flatnonzero(self._is_intact())
+
+    @cached_property
+    def missing(self) -> NDArray[np.int64]:
+        """Examples that are lost; empty unless `on_damage` is "skip"."""
+        return np.flatnonzero(~self._is_intact())
+
+    def _is_intact(self) -> NDArray[np.bool_]:
+        is_intact = np.zeros(len(self), bool)
+        for first, n in zip(self._reader.first_examples, self._reader.chunk_sizes, strict=True):
+            is_intact[first : first + n] = True
+        return is_intact
+
+    def __len__(self) -> int:
+        """Number of examples that were written, lost ones included."""
+        return self._reader.n_written
+
+    def __getitem__(self, selection: int | slice | ArrayLike) -> Tensor:
+        if isinstance(selection, slice):
+            return self._gather(np.arange(*selection.indices(len(self))))
+        if np.ndim(selection) == 0:
+            return self._gather(self._from_end(np.array([operator.index(selection)])))[0]
+        return self._gather(self._to_indices(selection))
+
+    def chunks(self, n_workers: int | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Chunk by chunk, in constant memory: the first example and features [n, D].
+
+        n_workers : processes that decode; by default one per core.
+        """
+        if not self._chunks.is_parallel:
+            n_workers = 1
+        decoded = ordered_map(self._decode, range(self._reader.n_chunks), n_workers)
+        for first, rows in zip(self._reader.first_examples, decoded, strict=True):
+            yield first, self._chunks.to_features(rows)
+
+    def read(self, n_workers: int | None = None) -> Tensor:
+        """All features [N, D], or those of the intact chunks; in the order of `indices`."""
+        z_hat = torch.empty(self._reader.n_examples, *self.header.shape)
+        start = 0
+        for _, rows in self.chunks(n_workers):
+            z_hat[start : start + len(rows)] = rows
+            start += len(rows)
+        return z_hat
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def __enter__(self) -> "FeatureFile":
+        return self
+
+    def __exit__(self, error_type, error, traceback) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "codec": self.codec, "on_damage": self._on_damage}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+    def _check_shapes(self) -> None:
+        header, z_dim = self.header, self.codec.z_dim
+        if (header.shape, header.dtype) != ((z_dim,), "float32"):
+            raise ContainerError(
+                f"{self.path}: holds examples {header.dtype} {list(header.shape)}, not features "
+                f"float32 [{z_dim}]"
+            )
+        largest = max(self._reader.chunk_sizes, default=0)
+        if largest * z_dim > MAX_CHUNK_VALUES:
+            raise ContainerError(
+                f"{self.path}: has a chunk of {largest} examples, more than "
+                f"{MAX_CHUNK_VALUES // z_dim}"
+            )
+
+    def _adapted_tables(self) -> CDFTables | None:
+        section = self.header.sections.get(TABLES)
+        if section is None:
+            return None
+        try:
+            return decode_tables(section, self.codec.coder().tables)
+        except CodingError as error:
+            raise CodingError(f"{self.path}: the tables in the header: {error}") from error
+
+    def _decode(self, position: int) -> NDArray | Tensor:
+        """Rows of a chunk; also in workers."""
+        payload = self._reader.read(position)
+        try:
+            return self._chunks.decode(payload, self._reader.chunk_sizes[position])
+        except CodingError as error:
+            number = self._reader.chunk_numbers[position]
+            raise CodingError(f"{self.path}: chunk {number}: {error}") from error
+
+    def _cached(self, position: int) -> NDArray | Tensor:
+        if position in self._cache:
+            self._cache.move_to_end(position)
+            return self._cache[position]
+        rows = self._decode(position)
+        self._cache[position] = rows
+        while len(self._cache) > 1 and sum(r.nbytes for r in self._cache.values()) > CACHE_BYTES:
+            self._cache.popitem(last=False)
+        return rows
+
+    def _to_indices(self, selection: ArrayLike) -> NDArray[np.int64]:
+        indices = np.asarray(selection)
+        if indices.size == 0:
+            indices = indices.astype(np.int64)  # an empty list has no type of its own
+        if indices.dtype == bool and indices.shape == (len(self),):
+            return np.flatnonzero(indices)
+        if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+            raise TypeError(
+                f"expected an index, a slice, indices [n] or a mask [{len(self)}], found "
+                f"{indices.dtype} {list(indices.shape)}"
+            )
+        return self._from_end(indices.astype(np.int64))
+
+    def _from_end(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The indices with negative ones counted from the end."""
+        outside = (indices < -len(self)) | (indices >= len(self))
+        if outside.any():
+            raise IndexError(f"{self.path}: index {indices[outside][0]} of {len(self)} examples")
+        return np.where(indices < 0, indices + len(self), indices)
+
+    def _gather(self, indices: NDArray[np.int64]) -> Tensor:
+        """Features [n, D] of examples in any order; each chunk is decoded once."""
+        positions, places = self._reader.locate(indices)
+        z_hat = torch.empty(len(indices), *self.header.shape)
+        order = np.argsort(positions, kind="stable")
+        ends = np.flatnonzero(np.diff(positions[order], append=-1)) + 1
+        start = 0
+        for end in ends.tolist():
+            where = order[start:end]
+            rows = self._cached(int(positions[where[0]]))[places[where]]
+            z_hat[torch.from_numpy(where)] = self._chunks.to_features(rows)
+            start = end
+        return z_hat

@@ -1,0 +1,297 @@
+"""Features to small files, and back: everything that needs no image and no CLIP."""
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lossyless.feature_files import FeatureFile, write_features
+from lossyless.hub.files import replacing, write_npy
+from lossyless.hub.labels import load_labels, save_labels, to_labels
+from lossyless.hub.official import OfficialCoder, is_official, write_official
+from lossyless.hub.official_file import OfficialFile
+from lossyless.hub.report import Report
+from lossyless.hub.sources import SourceError
+from lossyless.rates import HFactorized
+
+Format = Literal["container", "official"]
+OnDamage = Literal["raise", "skip"]
+BATCH_SIZE = 4096  # vectors that are handled at once
+
+
+class FeatureCompressor(nn.Module):
+    """An entropy bottleneck and the files that it writes and reads.
+
+    Parameters
+    ----------
+    rate : the bottleneck, with its coding tables made. It stays on the CPU, in float32.
+    """
+
+    def __init__(self, rate: HFactorized):
+        super().__init__()
+        self.rate = rate.requires_grad_(False).eval()
+        self._official: OfficialCoder | None = None
+
+    @property
+    def z_dim(self) -> int:
+        return self.rate.z_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors that methods return are."""
+        return torch.device("cpu")
+
+    def train(self, mode: bool = True) -> "FeatureCompressor":
+        """Always evaluation mode: noise in place of rounding would make wrong features."""
+        return super().train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FeatureCompressor":
+        """What `to`, `half`, ... do to a module: nothing, other numbers would not decode."""
+        return self
+
+    @property
+    def official(self) -> OfficialCoder:
+        """Coder of vectors one by one, as the paper's code does it."""
+        if self._official is None:
+            self._official = OfficialCoder(self.rate)
+        return self._official
+
+    def compress_vectors(self, z: Tensor) -> list[bytes]:
+        """A stream for each feature vector of [N, z_dim], in the official format."""
+        return self.official.encode(z.float().cpu())
+
+    def decompress(self, streams: list[bytes]) -> Tensor:
+        """z_hat [N, z_dim], float32 on this device, of streams of `compress`.
+
+        Raises
+        ------
+        CodingError
+            A stream is damaged or not of this bottleneck.
+        """
+        return self.official.decode(streams).to(self.device)
+
+    def compress_features(
+        self,
+        Z: ArrayLike | Tensor,
+        file: str | os.PathLike,
+        labels: Any = None,
+        label_file: str | os.PathLike | None = None,
+        is_info: bool = True,
+        *,
+        adapt: bool = False,
+        format: Format = "container",
+        n_workers: int | None = None,
+    ) -> Report:
+        """Compress feature vectors that are there already.
+
+        Parameters
+        ----------
+        Z : floats [N, z_dim]; memory-mapped arrays are read piece by piece.
+        labels : integers [N, ...] for `label_file`.
+
+        Other parameters as for `ClipCompressor.compress_dataset`.
+        """
+        start = time.monotonic()
+        Z = Z if isinstance(Z, (Tensor, np.ndarray)) else np.asarray(Z)
+        if Z.ndim != 2 or Z.shape[1] != self.z_dim:
+            raise SourceError(f"expected features [N, {self.z_dim}], found {list(Z.shape)}")
+        if (labels is None) != (label_file is None):
+            raise SourceError("`labels` and `label_file` go together: give both or neither")
+        if labels is not None:
+            labels = to_labels(labels)
+            if len(labels) != len(Z):
+                raise SourceError(f"found {len(labels)} labels for {len(Z)} feature vectors")
+
+        def batches() -> Iterator[Tensor]:
+            with progress(len(Z), "vector", is_info) as bar:
+                for i in range(0, len(Z), BATCH_SIZE):
+                    batch = Z[i : i + BATCH_SIZE]
+                    yield batch if isinstance(batch, Tensor) else _to_tensor(batch)
+                    bar.update(len(batch))
+
+        n_examples = self._write(
+            batches(), file, adapt=adapt, format=format, n_workers=n_workers, meta={}
+        )
+        if label_file is not None:
+            save_labels(label_file, labels)
+        return Report.of(file, n_examples, start, unit="vector").shown(is_info)
+
+    def decompress_dataset(
+        self,
+        file: str | os.PathLike,
+        label_file: str | os.PathLike | None = None,
+        is_info: bool = True,
+        is_cpu: bool = True,
+        *,
+        on_damage: OnDamage = "raise",
+        n_workers: int | None = None,
+    ) -> Any:
+        """Features of a compressed file, of either format.
+
+        Parameters
+        ----------
+        file : written by `compress_dataset`, `compress_features`, or the paper's code.
+        label_file : labels that were written with it.
+        is_info : whether to print the report.
+        is_cpu : whether to return numpy arrays, as scikit-learn takes them, or tensors on this
+            device.
+        on_damage : what to do when a part of the file is damaged: "raise", or "skip" it, with a
+            warning that says which examples are missing. Their labels are left out too.
+        n_workers : processes that run the entropy coder; by default as many as there are cores.
+
+        Returns
+        -------
+        Z : float32 [N, z_dim], or (Z, Y) with a `label_file`; Y keeps the type of the labels.
+
+        Raises
+        ------
+        ContainerError, CodingError
+            The file is damaged, foreign, or of another model; the message says where.
+        SourceError
+            The labels are not of this file.
+        """
+        start = time.monotonic()
+        with self._open(file, on_damage) as features:
+            z_hat = features.read(n_workers=n_workers)
+        labels, missing = None, features.missing
+        if label_file is not None:
+            labels, missing = _kept_labels(label_file, features, len(z_hat))
+        _warn_of(features, missing)
+        Report.of(file, len(z_hat), start).shown(is_info)
+        Z = z_hat.numpy() if is_cpu else z_hat.to(self.device)
+        if labels is None:
+            return Z
+        return Z, labels if is_cpu else torch.from_numpy(labels).to(self.device)
+
+    def decompress_to_npy(
+        self,
+        file: str | os.PathLike,
+        out: str | os.PathLike,
+        label_file: str | os.PathLike | None = None,
+        labels_out: str | os.PathLike | None = None,
+        is_info: bool = True,
+        *,
+        on_damage: OnDamage = "raise",
+        n_workers: int | None = None,
+    ) -> Report:
+        """The same from file to file, in constant memory.
+
+        Parameters
+        ----------
+        out : .npy file of the features to write, float32 [N, z_dim].
+        label_file, labels_out : labels that were written with `file`, and where those of `out` go:
+            what is skipped has none.
+
+        Other parameters and errors as for `decompress_dataset`.
+        """
+        start = time.monotonic()
+        if (label_file is None) != (labels_out is None):
+            raise SourceError("`label_file` and `labels_out` go together: give both or neither")
+        with replacing(out) as npy, self._open(file, on_damage) as features:
+            chunks = (z_hat for _, z_hat in features.chunks(n_workers=n_workers))
+            n_examples = write_npy(npy, chunks, n_columns=self.z_dim)
+            missing = features.missing
+            if label_file is not None:
+                labels, missing = _kept_labels(label_file, features, n_examples)
+                save_labels(labels_out, labels)
+        _warn_of(features, missing)
+        return Report.of(file, n_examples, start).shown(is_info)
+
+    def open(self, file: str | os.PathLike, *, on_damage: OnDamage = "raise") -> FeatureFile:
+        """Random access to a file: `f[i]`, `f[10:20]`, `f[[3, 1]]`; use it in a `with` statement.
+
+        `feature_files.FeatureDataset(file, compressor.rate)` is the same for a `DataLoader`.
+        """
+        if is_official(file):
+            raise SourceError(
+                f"{file}: is in the official format, which has no random access. Decompress it as "
+                "a whole with `decompress_dataset`."
+            )
+        return FeatureFile(file, self.rate, on_damage=on_damage)
+
+    def _write(
+        self,
+        batches: Iterable[Tensor],
+        file: str | os.PathLike,
+        *,
+        adapt: bool,
+        format: Format,
+        n_workers: int | None,
+        meta: dict[str, Any],
+    ) -> int:
+        """Compress batches [b, z_dim] into a file of a format; the number of vectors."""
+        if format == "container":
+            on_cpu = (z.cpu() for z in batches)
+            written = write_features(
+                on_cpu, file, self.rate, adapt=adapt, n_workers=n_workers, meta=meta
+            )
+            return written.n_examples
+        if format != "official":
+            raise ValueError(f"format: expected 'container' or 'official', found {format!r}")
+        if adapt:
+            raise ValueError("adapt: the official format cannot hold tables of its own")
+        return write_official(file, (s for z in batches for s in self.compress_vectors(z)))
+
+    def _open(self, file: str | os.PathLike, on_damage: OnDamage) -> FeatureFile | OfficialFile:
+        """A file of either format, which its first bytes tell."""
+        if on_damage not in ("raise", "skip"):
+            raise ValueError(f"on_damage: expected 'raise' or 'skip', found {on_damage!r}")
+        if not is_official(file):
+            return FeatureFile(file, self.rate, on_damage=on_damage)
+        if on_damage == "skip":
+            raise SourceError(
+                f"{file}: is in the official format, which has no checksums: what is intact cannot "
+                "be told. Read it with on_damage='raise'."
+            )
+        return OfficialFile(file, self.official)
+
+
+def _kept_labels(
+    label_file: str | os.PathLike, features: FeatureFile | OfficialFile, n_read: int
+) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    """Labels [n_read, ...] of the examples that were read, and which examples are missing.
+
+    A file that lost its end does not know how many examples it held; its labels do.
+    """
+    n_known = n_read + len(features.missing)
+    labels = load_labels(
+        label_file, n_examples=n_known, of=features.path, may_be_more=bool(features.damaged)
+    )
+    missing = np.append(features.missing, np.arange(n_known, len(labels)))
+    return np.delete(labels, missing, axis=0), missing
+
+
+def _warn_of(features: FeatureFile | OfficialFile, missing: NDArray[np.int64]) -> None:
+    if features.damaged:
+        lost = f": {spans(missing)}" if len(missing) else ", so far as the file tells"
+        warnings.warn(
+            f"{features.path}: is damaged, {len(missing)} examples are lost and left out{lost} "
+            f"({features.damaged[0]})",
+            stacklevel=3,
+        )
+
+
+def _to_tensor(batch: NDArray[np.floating]) -> Tensor:
+    """A float32 copy: torch takes no arrays that are read-only."""
+    return torch.from_numpy(np.array(batch, np.float32))
+
+
+@contextmanager
+def progress(n: int, unit: str, is_info: bool) -> Iterator[tqdm]:
+    """A bar that counts to n; silent where there is no terminal."""
+    with tqdm(total=n, unit=unit, disable=None if is_info else True, leave=False) as bar:
+        yield bar
+
+
+def spans(indices: NDArray[np.int64]) -> str:
+    """Sorted indices in words: "3, 8-11, 20"."""
+    parts = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts if len(p))

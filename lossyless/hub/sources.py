@@ -1,0 +1,209 @@
+"""Where images come from: a folder of image files, or any data set in torchvision's style."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+#: how PIL says that a file is not an image, or not a whole one
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+class SourceError(ValueError):
+    """Images or labels cannot be used as they are; the message names the file or the example."""
+
+
+class ImageFolder(Dataset):
+    """All image files below a folder, in the order of their sorted paths.
+
+    An example is (image, class): the classes are the folders directly below `root`, numbered in
+    sorted order; without `has_classes`, all classes are None.
+
+    Parameters
+    ----------
+    root : folder that is searched with everything below it.
+    has_classes : whether the folders directly below are classes.
+
+    Attributes
+    ----------
+    paths : list of Path
+    classes : names of the classes, or None
+    targets : number of each image's class, or None for each
+    n_ignored : number of other files below the folder
+    """
+
+    def __init__(self, root: str | os.PathLike, *, has_classes: bool = False):
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise SourceError(f"{self.root}: there is no such folder")
+        files = [file for file in self.root.rglob("*") if file.is_file()]
+        self.paths = sorted(file for file in files if file.suffix.lower() in IMG_EXTENSIONS)
+        self.n_ignored = len(files) - len(self.paths)
+        if not self.paths:
+            raise SourceError(
+                f"{self.root}: found no image ({', '.join(IMG_EXTENSIONS)}) in it or below, "
+                f"among {len(files)} files"
+            )
+        self.classes = self._find_classes() if has_classes else None
+        numbers = {name: number for number, name in enumerate(self.classes or [])}
+        self.targets = [numbers.get(self._class_of(path)) for path in self.paths]
+
+    def _find_classes(self) -> list[str]:
+        for path in self.paths:
+            if path.parent == self.root:
+                raise SourceError(
+                    f"{path}: labels are the names of the folders directly below {self.root}, but "
+                    "this image is in none. Move it into one, or compress without labels."
+                )
+        return sorted({self._class_of(path) for path in self.paths})
+
+    def _class_of(self, path: Path) -> str:
+        return path.relative_to(self.root).parts[0]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int | None]:
+        with Image.open(self.paths[i]) as image:
+            picture = image.convert("RGB")
+        return picture, self.targets[i]
+
+
+def file_paths(dataset: Any) -> Sequence[str | Path] | None:
+    """The image files of a data set in its order, or None if it does not tell."""
+    if isinstance(dataset, Subset):
+        paths = file_paths(dataset.dataset)
+        return None if paths is None else [paths[i] for i in dataset.indices]
+    if isinstance(dataset, ImageFolder):
+        return dataset.paths
+    samples = getattr(dataset, "samples", None)  # of torchvision's folders of images
+    if isinstance(samples, list) and samples and isinstance(samples[0], tuple):
+        return [sample[0] for sample in samples]
+    return None
+
+
+def n_source_bytes(dataset: Any) -> int | None:
+    """Bytes of the image files of a data set, or None if it has no files of its own."""
+    paths = file_paths(dataset)
+    if not paths or not all(isinstance(p, (str, Path)) and os.path.isfile(p) for p in paths):
+        return None
+    return sum(os.path.getsize(path) for path in paths)
+
+
+class Examples(Dataset):
+    """A data set's images as the network takes them, [3, side, side], with their labels.
+
+    Parameters
+    ----------
+    dataset : examples (image, label, ...), (image,) or image. Images are PIL images, or tensors
+        that `transform` has already made.
+    transform : PIL image to float tensor [3, side, side].
+    side : pixels.
+    """
+
+    def __init__(self, dataset: Any, transform: Callable[[Image.Image], Tensor], side: int):
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise SourceError(
+                "expected a folder, or a data set with a length and examples by index, found "
+                f"{type(dataset).__name__}"
+            )
+        self.dataset = dataset
+        self.transform = transform
+        self.side = side
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Any] | SourceError:
+        """The example, or what is wrong with it: raised here, the error of a worker process would
+        carry the worker's traceback in its message."""
+        try:
+            example = self.dataset[i]
+            image, *rest = example if isinstance(example, (tuple, list)) else (example,)
+            if isinstance(image, Image.Image):
+                image = self.transform(image)
+        except UNREADABLE as error:
+            return SourceError(
+                f"{self._name(i)}: cannot be read as an image ({type(error).__name__}: {error}). "
+                "Repair or remove it."
+            )
+        if problem := self._problem(image):
+            return SourceError(f"{self._name(i)}: {problem}")
+        return image, rest[0] if rest else None
+
+    def _name(self, i: int) -> str:
+        paths = file_paths(self.dataset)
+        return f"image {i} of {type(self.dataset).__name__}" if paths is None else str(paths[i])
+
+    def _problem(self, image: Any) -> str | None:
+        shape = (3, self.side, self.side)
+        if isinstance(image, Tensor) and image.is_floating_point() and image.shape == shape:
+            return None
+        found = type(image).__name__
+        if isinstance(image, (Tensor, np.ndarray)):
+            found = f"{image.dtype} {list(image.shape)}"
+        return (
+            f"expected a PIL image, or the float tensor {list(shape)} that the compressor's "
+            f"transform makes of one, found {found}. Give the data set no transform, or "
+            "`transform=compressor.transform`."
+        )
+
+
+def read_batches(
+    examples: Examples, *, device: torch.device, **kwargs_dataloader: Any
+) -> Iterator[tuple[Tensor, list[Any]]]:
+    """Batches of images [B, 3, side, side] on the CPU and their labels, in the data set's order.
+
+    Parameters
+    ----------
+    examples : images and labels.
+    device : where the network runs, which decides how many processes read.
+    kwargs_dataloader : for `torch.utils.data.DataLoader`; by default batches of 128.
+
+    Raises
+    ------
+    SourceError
+        An image cannot be read.
+    """
+    settings = {"batch_size": 128, "num_workers": default_workers(device)} | kwargs_dataloader
+    if settings["num_workers"] > 0:
+        # spawned workers would import this package again, which torch.hub took from the path
+        settings.setdefault("multiprocessing_context", "fork")
+    loader = DataLoader(
+        examples,
+        collate_fn=_collate,
+        pin_memory=device.type == "cuda",
+        # without it, the seed of the workers would be drawn from the global random state
+        generator=torch.Generator(),
+        **settings,
+    )
+    for batch in loader:
+        if isinstance(batch, SourceError):
+            raise batch
+        yield batch
+
+
+def default_workers(device: torch.device) -> int:
+    """Processes that read images: all cores feed a GPU; a network on the CPU needs most of them."""
+    if sys.platform != "linux":
+        return 0
+    n_cores = len(os.sched_getaffinity(0))
+    if device.type == "cpu":
+        return max(1, n_cores // 4) if n_cores > 1 else 0
+    return min(n_cores, 16)
+
+
+def _collate(examples: list[tuple[Tensor, Any] | SourceError]):
+    for example in examples:
+        if isinstance(example, SourceError):
+            return example
+    images, labels = zip(*examples, strict=True)
+    return default_collate(list(images)), list(labels)

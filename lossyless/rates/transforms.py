@@ -1,0 +1,172 @@
+"""Orthogonal transforms between a representation and its bottleneck.
+
+A factorized entropy model prices each dimension by itself, although dimensions are correlated. In
+the basis of the eigenvectors of their covariance (Karhunen-Loeve transform, KLT) they are not, and
+squared errors are the same as before.
+
+Sender and receiver have to agree to the last bit, on all machines, devices and batch sizes, but
+sums of floats depend on their order. So both rotate with integers: the matrix consists of multiples
+of 2^-22, each vector is rounded to multiples of a power of two, and all partial sums are integers
+below 2^53, which float64 represents. Then no order of summation, fused operation or block size
+changes a bit.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+TRANSFORMS = ("none", "klt", "klt_refined")
+# Entries of the matrix are multiples of 2^-22: float32 holds those in [-1, 1] exactly.
+MATRIX_BITS = 22
+# Sums are kept below 2^52; the bit that is left covers rounding.
+SUM_BITS = 52
+# Exponents of the vectors' grid stay far from the limits of float64.
+MAX_EXPONENT = 512
+MAX_DIM = 1 << 13
+
+
+def make_transform(name: str, dim: int) -> "OrthogonalTransform | None":
+    """The transform called `name`, one of `TRANSFORMS`, of vectors of `dim` dimensions."""
+    if name not in TRANSFORMS:
+        raise ValueError(f"unknown transform {name!r}: expected one of {', '.join(TRANSFORMS)}")
+    return None if name == "none" else OrthogonalTransform(dim, is_refined=name == "klt_refined")
+
+
+class OrthogonalTransform(nn.Module):
+    """Rotation of vectors into the basis of their principal components.
+
+    Parameters
+    ----------
+    dim : D, dimensions of the vectors.
+    is_refined : whether training goes on rotating: U = U_0 (I + A)^-1 (I - A), with eigenvectors
+        U_0 and a learnt skew-symmetric A (Cayley transform). A step solves a D x D system.
+
+    Attributes
+    ----------
+    matrix : [D, D], what evaluation and coding rotate with: columns are the new basis, in multiples
+        of 2^-22. A part of the weights, for no two machines compute the same eigenvectors.
+    """
+
+    def __init__(self, dim: int, is_refined: bool = False):
+        if dim > MAX_DIM:
+            raise ValueError(f"transforms have at most {MAX_DIM} dimensions, not {dim}")
+        super().__init__()
+        self.is_refined = is_refined
+        self.register_buffer("matrix", torch.zeros(dim, dim))
+        if is_refined:
+            self.register_buffer("start", torch.zeros(dim, dim))
+            # A is its upper triangle over sqrt(D): steps then rotate by as much in any dimension
+            self.skew = nn.Parameter(torch.zeros(dim, dim))
+        self._is_fitted = False
+
+    @property
+    def is_fitted(self) -> bool:
+        if (
+            not self._is_fitted
+        ):  # asked only until it is: on a GPU, the question waits for the device
+            self._is_fitted = bool(self.matrix.any())
+        return self._is_fitted
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        self._is_fitted = False
+        super()._load_from_state_dict(*args, **kwargs)
+
+    @torch.no_grad()
+    def fit(self, z: Tensor) -> Tensor:
+        """Take the eigenvectors of the covariance of z [N, D] as basis, largest variance first.
+
+        Returns the variances [D] along them, float64. Raises ValueError if z has NaN or infinite
+        values.
+        """
+        z = z.to(self.matrix.device).double()
+        if not z.isfinite().all():
+            raise ValueError("the transform cannot be fitted to NaN or infinite values")
+        z = z - z.mean(0)
+        variances, basis = torch.linalg.eigh(z.T @ z / len(z))
+        variances, basis = variances.flip(0).clamp(min=0), basis.flip(1)
+        largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
+        basis = basis * torch.where(largest < 0, -1.0, 1.0)  # else the sign is up to the solver
+        self.matrix.copy_(_round_matrix(basis))
+        if self.is_refined:
+            self.start.copy_(self.matrix)
+            self.skew.zero_()
+        return variances
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Let evaluation and coding use what training has learnt."""
+        self._check_fitted()
+        if self.is_refined:
+            self.matrix.copy_(_round_matrix(self._refined(self.start.double(), self.skew.double())))
+
+    def rotate(self, z: Tensor, is_learning: bool = True) -> Tensor:
+        """U^T z of each row of z [N, D], for training: U gets a gradient if `is_learning`."""
+        return z @ self._training_matrix(is_learning)
+
+    def rotate_back(self, rotated: Tensor) -> Tensor:
+        """U v of each row v of `rotated` [N, D], for training."""
+        return rotated @ self._training_matrix().T
+
+    def rotate_exactly(self, z: Tensor) -> Tensor:
+        """U^T z of each row of z [N, D], exactly as all others do: float64."""
+        self._check_fitted()
+        return rotate_with_integers(z, self.matrix)
+
+    def rotate_back_exactly(self, rotated: Tensor) -> Tensor:
+        """U v of each row v of `rotated` [N, D], exactly as all others do: float64."""
+        self._check_fitted()
+        return rotate_with_integers(rotated, self.matrix.T)
+
+    def _check_fitted(self) -> None:
+        if not self.is_fitted:
+            raise RuntimeError(
+                "the orthogonal transform has no basis yet: call `fit_transform(z)` of the rate "
+                "with representations of the training data first, or load trained weights"
+            )
+
+    def _training_matrix(self, is_learning: bool = True) -> Tensor:
+        self._check_fitted()
+        if not self.is_refined:
+            return self.matrix
+        return self._refined(self.start, self.skew if is_learning else self.skew.detach())
+
+    def _refined(self, start: Tensor, skew: Tensor) -> Tensor:
+        upper = skew.triu(1) / math.sqrt(len(skew))
+        skew = upper - upper.T
+        identity = torch.eye(len(skew), dtype=skew.dtype, device=skew.device)
+        return start @ torch.linalg.solve(identity + skew, identity - skew)
+
+
+def rotate_with_integers(vectors: Tensor, matrix: Tensor) -> Tensor:
+    """vectors [N, D] @ matrix [D, D], float64, with the same bits whatever computes it.
+
+    `matrix` has columns of norm 1 in multiples of 2^-22. By Cauchy-Schwarz, partial sums are at
+    most |v| <= sqrt(D) max |v_i|, so that each row can be rounded to a grid of
+
+        2^(22 + e) sqrt(D) / 2^52,   2^(e - 1) <= max |v_i| < 2^e,
+
+    with sqrt(D) rounded up to a power of two: at D = 512, 2^-25 of the largest value.
+    """
+    dim = matrix.shape[0]
+    vectors, matrix = vectors.double(), matrix.double()
+    _, exponents = torch.frexp(vectors.abs().amax(1, keepdim=True))
+    grid_bits = SUM_BITS - MATRIX_BITS - math.ceil(math.log2(dim) / 2)
+    shifts = grid_bits - exponents.long().clamp(-MAX_EXPONENT, MAX_EXPONENT)
+    integers = torch.round(vectors * _power_of_two(shifts))
+    sums = integers @ (matrix * 2.0**MATRIX_BITS)
+    return sums * _power_of_two(-shifts - MATRIX_BITS)
+
+
+def _power_of_two(exponents: Tensor) -> Tensor:
+    """2^n, float64, of int64 n: written as bits, for `pow` is not exact on all devices."""
+    return ((exponents + 1023) << 52).view(torch.float64)
+
+
+def _round_matrix(matrix: Tensor) -> Tensor:
+    if not matrix.isfinite().all():
+        raise ArithmeticError(
+            "the orthogonal transform has NaN or infinite entries: training diverged. Try a lower "
+            "learning rate or gradient clipping."
+        )
+    return torch.round(matrix * 2.0**MATRIX_BITS) * 2.0**-MATRIX_BITS

@@ -1,0 +1,69 @@
+"""What all pretrained towers share: they take images as data sets give them, and are frozen."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from lossyless.architectures import Standardize
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Tower(nn.Module):
+    """A frozen network from images to features: x [B, C, H, W] in [0, 1] -> z [B, z_dim] float32.
+
+    Greyscale images get three equal channels, and images of another size than `side` x `side` are
+    resized, on their device. The network runs in half precision on a GPU. It is always in
+    evaluation mode and has no gradient.
+
+    Parameters
+    ----------
+    network : from normalised images [B, 3, side, side] to features [B, z_dim].
+    side : height and width of the images that it takes, in pixels.
+    mean, std : of the three channels, in units of pixels in [0, 1], by which it wants its images
+        normalised.
+    interpolation : of images that are resized, a name in torchvision's `InterpolationMode`.
+
+    Attributes
+    ----------
+    z_dim : dimensions of the features, found by a first image.
+    side : see above.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        side: int,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        interpolation: str = "bilinear",
+    ):
+        super().__init__()
+        self.network = network
+        self.side = side
+        self.interpolation = InterpolationMode(interpolation)
+        self.standardize = Standardize((3, side, side), mean, std)
+        self.requires_grad_(False).eval()
+        features = self(torch.zeros(1, 3, side, side))
+        if features.ndim != 2:
+            raise ValueError(
+                f"{type(self).__name__}: features must be vectors [B, z_dim], found "
+                f"{list(features.shape)}: choose another layer"
+            )
+        self.z_dim = features.shape[1]
+
+    def train(self, mode: bool = True) -> "Tower":
+        """Nothing: a tower stays in evaluation mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2:] != (self.side, self.side):
+            x = F.resize(x, [self.side] * 2, self.interpolation, antialias=True).clamp(0, 1)
+        x = self.standardize(x.expand(-1, 3, -1, -1))
+        with torch.autocast(x.device.type, torch.float16, enabled=x.is_cuda):
+            return self.network(x).float()

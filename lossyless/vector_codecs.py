@@ -1,0 +1,219 @@
+"""Plain ways to store vectors: what learnt compressors of features are compared with.
+
+They stand behind the contract of the learnable compressor. Payloads are plain little-endian arrays
+[N, width], so that their size is what it costs to store the numbers, and not one bit more.
+"""
+
+from abc import ABC, abstractmethod
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lossyless.payloads import CodingError
+
+FLOATS = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
+LEVELS = 255  # of 8 bits, less one
+
+
+class VectorCodec(torch.nn.Module, ABC):
+    """What codecs of vectors share: the sender and the receiver both work on vectors [N, z_dim].
+
+    Parameters
+    ----------
+    z_dim : dimensions of the vectors.
+    """
+
+    is_reconstruct = False
+    #: name of the format
+    codec: str
+    #: type and number of the values that are written for each vector
+    dtype: np.dtype
+    width: int
+
+    def __init__(self, z_dim: int):
+        super().__init__()
+        self.z_dim = z_dim
+
+    def fingerprint(self) -> str:
+        """Digest of all that a receiver must share with the sender."""
+        digest = blake2b(self.codec.encode(), digest_size=16)
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def fit(self, z: Tensor) -> None:
+        """Learn from vectors [N, z_dim] what the format needs to know; nothing by default."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """What the receiver gets for z [B, z_dim]."""
+        return self.decompress(self.compress(z), len(z)).to(z.device)
+
+    def represent(self, x: Tensor) -> Tensor:
+        return x
+
+    def receive(self, z_hat: Tensor) -> Tensor:
+        return z_hat
+
+    def compress(self, z: Tensor) -> bytes:
+        """Code vectors [N, z_dim]. Raises `CodingError` if the format has no such values."""
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            raise CodingError(f"expected vectors [N, {self.z_dim}], found {list(z.shape)}")
+        values = self._encode(z.detach().float().cpu())
+        return np.ascontiguousarray(values, self.dtype).tobytes()
+
+    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
+        """Vectors [n_examples, z_dim], float32 on the CPU. Raises `CodingError` on damage."""
+        n_bytes = n_examples * self.width * self.dtype.itemsize
+        if len(payload) != n_bytes:
+            raise CodingError(
+                f"expected {n_bytes} bytes of {n_examples} vectors, found {len(payload)}"
+            )
+        values = np.frombuffer(payload, self.dtype).reshape(n_examples, self.width)
+        return self._decode(values)
+
+    @abstractmethod
+    def _encode(self, z: Tensor) -> np.ndarray:
+        """Values [N, width] of float32 vectors [N, z_dim] on the CPU."""
+
+    @abstractmethod
+    def _decode(self, values: np.ndarray) -> Tensor:
+        """float32 vectors [N, z_dim] of values [N, width]."""
+
+
+class RawVectors(VectorCodec):
+    """The values as floats of 16 or 32 bits.
+
+    Parameters
+    ----------
+    z_dim : dimensions of the vectors.
+    dtype : "float16" or "float32".
+    """
+
+    def __init__(self, z_dim: int, dtype: str = "float16"):
+        super().__init__(z_dim)
+        if dtype not in FLOATS:
+            raise ValueError(f"dtype={dtype!r}: choose one of {', '.join(FLOATS)}")
+        self.codec, self.dtype, self.width = dtype, FLOATS[dtype], z_dim
+
+    def _encode(self, z: Tensor) -> np.ndarray:
+        return _as_floats(z, self.dtype)
+
+    def _decode(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32))
+
+
+class _FittedCodec(VectorCodec):
+    """A codec that must have seen vectors before it can code."""
+
+    def __init__(self, z_dim: int):
+        super().__init__(z_dim)
+        self.register_buffer("is_fitted", torch.tensor(False))
+
+    def fit(self, z: Tensor) -> None:
+        if z.ndim != 2 or z.shape[1] != self.z_dim or not len(z):
+            raise ValueError(f"expected vectors [N, {self.z_dim}], found {list(z.shape)}")
+        if not z.isfinite().all():
+            raise ValueError(
+                f"{type(self).__name__} cannot be fitted to values that are not finite"
+            )
+        self._fit(z.cpu().double())
+        self.is_fitted.fill_(True)
+
+    @abstractmethod
+    def _fit(self, z: Tensor) -> None: ...
+
+    def _check_fitted(self) -> None:
+        if not self.is_fitted:
+            raise RuntimeError(f"{type(self).__name__} knows no data yet: call `fit` first")
+
+    def compress(self, z: Tensor) -> bytes:
+        self._check_fitted()
+        return super().compress(z)
+
+    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
+        self._check_fitted()
+        return super().decompress(payload, n_examples)
+
+
+class Int8Vectors(_FittedCodec):
+    """8 bits for each value: 256 equal steps between the extremes of each dimension.
+
+    Values beyond the extremes of the vectors that it was fitted to are clipped. Values within are
+    off by at most half a step.
+    """
+
+    codec = "int8"
+    dtype = np.dtype("u1")
+
+    def __init__(self, z_dim: int):
+        super().__init__(z_dim)
+        self.width = z_dim
+        self.register_buffer("low", torch.zeros(z_dim, dtype=torch.float64))
+        self.register_buffer("step", torch.zeros(z_dim, dtype=torch.float64))
+
+    def _fit(self, z: Tensor) -> None:
+        low, high = z.aminmax(dim=0)
+        self.low.copy_(low)
+        self.step.copy_((high - low) / LEVELS)
+
+    def _encode(self, z: Tensor) -> np.ndarray:
+        if not z.isfinite().all():
+            raise CodingError("int8 has no code for values that are not finite")
+        step = self.step.cpu()
+        steps = (z.double() - self.low.cpu()) / torch.where(step > 0, step, 1.0)
+        return steps.round().clamp(0, LEVELS).to(torch.uint8).numpy()
+
+    def _decode(self, values: np.ndarray) -> Tensor:
+        steps = torch.from_numpy(values.astype(np.float64))
+        return (steps * self.step.cpu() + self.low.cpu()).float()
+
+
+class PCAVectors(_FittedCodec):
+    """The first principal components as float16.
+
+    The receiver multiplies matrices, whose last digit may depend on the machine.
+
+    Parameters
+    ----------
+    z_dim : dimensions of the vectors.
+    n_components : how many components are kept.
+    """
+
+    codec = "pca"
+    dtype = FLOATS["float16"]
+
+    def __init__(self, z_dim: int, n_components: int):
+        super().__init__(z_dim)
+        if not 1 <= n_components <= z_dim:
+            raise ValueError(f"n_components={n_components} must lie in [1, z_dim={z_dim}]")
+        self.width = n_components
+        self.register_buffer("mean", torch.zeros(z_dim, dtype=torch.float64))
+        self.register_buffer("axes", torch.zeros(n_components, z_dim, dtype=torch.float64))
+
+    def _fit(self, z: Tensor) -> None:
+        self.mean.copy_(z.mean(0))
+        centred = z - z.mean(0)
+        _, vectors = torch.linalg.eigh(centred.T @ centred / len(z))  # the largest come last
+        self.axes.copy_(vectors.T.flip(0)[: self.width])
+
+    def _encode(self, z: Tensor) -> np.ndarray:
+        return _as_floats((z.double() - self.mean.cpu()) @ self.axes.cpu().T, self.dtype)
+
+    def _decode(self, values: np.ndarray) -> Tensor:
+        components = torch.from_numpy(values.astype(np.float64))
+        return (components @ self.axes.cpu() + self.mean.cpu()).float()
+
+
+def _as_floats(values: Tensor, dtype: np.dtype) -> np.ndarray:
+    """The values as floats of a type; CodingError if that has no such values."""
+    with np.errstate(over="ignore"):  # checked below
+        floats = values.numpy().astype(dtype)
+    if not np.isfinite(floats).all():
+        raise CodingError(
+            f"values are not finite or too large for {dtype.name}, the largest of "
+            f"{np.finfo(dtype).max:g}: choose dtype=float32"
+        )
+    return floats

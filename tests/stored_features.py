@@ -1,0 +1,48 @@
+"""Small rates and features for the tests of feature files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lossyless.container import format
+from lossyless.feature_files import FeatureFile, Written, write_features
+from lossyless.rates import HFactorized
+
+Z_DIM = 8
+
+
+def make_codec(z_dim: int = Z_DIM, seed: int = 0) -> HFactorized:
+    """A factorized rate with tables, whose dimensions differ in precision."""
+    torch.manual_seed(seed)
+    rate = HFactorized(z_dim)
+    with torch.no_grad():
+        rate.scaling.copy_(torch.rand(z_dim) * 2 + 0.5)
+        rate.biasing.copy_(torch.randn(z_dim))
+    rate.update()
+    return rate.eval()
+
+
+def draw_features(n: int, z_dim: int = Z_DIM, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, z_dim, generator=generator)
+
+
+def quantised(codec: HFactorized, z: Tensor) -> Tensor:
+    """What a receiver must get."""
+    return codec.dequantise(codec.quantise(z))
+
+
+def write(path: Path, codec: HFactorized, z: Tensor, **options) -> Written:
+    return write_features([z], path, codec, **{"n_workers": 1, "chunk_size": 32} | options)
+
+
+def read(path: Path, codec: HFactorized, **options) -> Tensor:
+    with FeatureFile(path, codec, **options) as file:
+        return file.read(n_workers=1)
+
+
+def give_all_files_one_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that their bytes can be compared."""
+    monkeypatch.setattr(format.secrets, "token_hex", lambda n: "0" * 2 * n)

@@ -1,0 +1,395 @@
+"""Features on disk: exact, small, whole or piece by piece, in constant memory."""
+
+import json
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from stored_features import (
+    Z_DIM,
+    draw_features,
+    give_all_files_one_id,
+    make_codec,
+    quantised,
+    read,
+    write,
+)
+from torch.utils.data import DataLoader
+
+from lossyless.container import ContainerError, ContainerReader
+from lossyless.feature_files import (
+    Codec,
+    FeatureDataset,
+    FeatureFile,
+    SymbolCodec,
+    describe,
+    merge_files,
+    reading,
+    write_features,
+)
+from lossyless.feature_files.codecs import shrink
+from lossyless.payloads import CodingError
+from lossyless.rates import HHyper
+
+N = 100
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return make_codec()
+
+
+@pytest.fixture(scope="module")
+def z():
+    return draw_features(N)
+
+
+@pytest.fixture(scope="module")
+def z_hat(codec, z):
+    return quantised(codec, z)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "z.lsl"
+
+
+@pytest.fixture
+def file(path, codec, z):
+    write(path, codec, z)
+    with FeatureFile(path, codec) as file:
+        yield file
+
+
+@pytest.mark.parametrize("n", [0, 1, 31, 32, 33, N])
+@pytest.mark.parametrize("adapt", [False, True])
+def test_what_is_read_is_z_hat_to_the_last_bit(path, codec, n, adapt):
+    z = draw_features(n)
+    written = write(path, codec, z, adapt=adapt)
+    assert torch.equal(read(path, codec), quantised(codec, z))
+    assert (written.n_examples, written.n_bytes) == (n, path.stat().st_size)
+    assert list(path.parent.iterdir()) == [path]
+    if n:
+        assert written.bits_per_example == 8 * written.n_bytes / n
+
+
+@pytest.mark.parametrize("sizes", [[N], [1] * N, [40, 0, 60], [32, 32, 36], [7, 93], [99, 1]])
+@pytest.mark.parametrize("kind", ["float32", "float64", "float16", "numpy", "reversed", "gradient"])
+def test_bytes_do_not_depend_on_batches(path, codec, z, sizes, kind, monkeypatch):
+    give_all_files_one_id(monkeypatch)
+    z = z.half().float()
+    write(path, codec, z)
+    expected = path.read_bytes()
+    convert = {
+        "float32": lambda x: x,
+        "float64": lambda x: x.double(),
+        "float16": lambda x: x.half(),
+        "numpy": lambda x: x.numpy(),
+        "reversed": lambda x: x.flip(0).numpy()[::-1],
+        "gradient": lambda x: x.clone().requires_grad_(),
+    }[kind]
+    batches = map(convert, z.split(sizes))
+    write_features(batches, path, codec, chunk_size=32, n_workers=1)
+    assert path.read_bytes() == expected
+
+
+def test_batches_may_be_reused_by_their_maker(path, codec, z, z_hat):
+    def batches():
+        buffer = torch.empty(10, Z_DIM)
+        for part in z.split(10):
+            yield buffer.copy_(part)
+
+    write_features(batches(), path, codec, chunk_size=32, n_workers=1)
+    assert torch.equal(read(path, codec), z_hat)
+
+
+def test_memory_mapped_features_are_read_piece_by_piece(tmp_path, path, codec, z, z_hat):
+    np.save(tmp_path / "z.npy", z.numpy())
+    write_features([np.load(tmp_path / "z.npy", mmap_mode="r")], path, codec, chunk_size=32)
+    assert torch.equal(read(path, codec), z_hat)
+
+
+@pytest.mark.parametrize(
+    "batch", [torch.ones(3), torch.ones(3, Z_DIM + 1), torch.ones(3, Z_DIM, dtype=torch.int64)]
+)
+def test_batches_of_another_shape_or_type_are_refused(path, codec, batch):
+    with pytest.raises(CodingError, match=rf"floats \[b, {Z_DIM}\], found"):
+        write_features([draw_features(3), batch], path, codec)
+    assert not path.exists()
+
+
+def test_features_that_cannot_be_coded_are_named(path, codec, z):
+    z = z.clone()
+    z[70, 3] = float("nan")
+    with pytest.raises(CodingError, match=r"z\.lsl: examples 64 to 95: .*NaN"):
+        write(path, codec, z)
+    assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize("chunk_size", [0, -1, 2**28])
+def test_chunk_sizes_are_bounded(path, codec, z, chunk_size):
+    with pytest.raises(ValueError, match="chunk_size"):
+        write(path, codec, z, chunk_size=chunk_size)
+
+
+@pytest.mark.parametrize("i", [0, 1, 31, 32, N - 1, -1, -N, np.int64(5), torch.tensor(5)])
+def test_one_example(file, z_hat, i):
+    assert torch.equal(file[i], z_hat[i])
+
+
+SLICES = [
+    slice(None),
+    slice(10, 40),
+    slice(None, None, 7),
+    slice(None, None, -1),
+    slice(90, 2, -11),
+    slice(-5, None),
+    slice(5, 5),
+    slice(50, 10),
+    slice(99, 10**9),
+]
+
+
+@pytest.mark.parametrize("selection", SLICES, ids=str)
+def test_slices_are_those_of_a_list(file, z_hat, selection):
+    expected = z_hat[list(range(N))[selection]]
+    assert torch.equal(file[selection], expected)
+
+
+@pytest.mark.parametrize("indices", [[], [3], [99, 0, 0, -1, 33], list(range(N))[::-1]])
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_lists_and_arrays(file, z_hat, indices, kind):
+    assert torch.equal(file[kind(indices)], z_hat[torch.tensor(indices, dtype=torch.int64)])
+
+
+def test_masks(file, z_hat):
+    mask = np.arange(N) % 3 == 0
+    assert torch.equal(file[mask], z_hat[torch.from_numpy(mask)])
+    with pytest.raises(TypeError, match="mask"):
+        file[mask[:-1]]
+
+
+@pytest.mark.parametrize("i", [N, -N - 1, [0, N], np.array([-N - 1]), 10**12])
+def test_outside_is_an_index_error(file, i):
+    with pytest.raises(IndexError, match="of 100 examples"):
+        file[i]
+
+
+@pytest.mark.parametrize("selection", [1.0, "a", None, [0.5], [[1]]])
+def test_other_selections_are_type_errors(file, selection):
+    with pytest.raises(TypeError):
+        file[selection]
+
+
+def test_a_file_is_a_sequence(file, z_hat):
+    assert len(file) == N and torch.equal(torch.stack(list(file)), z_hat)
+    assert torch.equal(file.read(), z_hat)
+    firsts, parts = zip(*file.chunks(n_workers=1), strict=True)
+    assert firsts == (0, 32, 64, 96) and torch.equal(torch.cat(parts), z_hat)
+    assert file.indices.tolist() == list(range(N)) and file.missing.tolist() == []
+
+
+def test_only_the_chunks_that_are_needed_are_read(file, monkeypatch):
+    reads = []
+    read_chunk = ContainerReader.read
+    monkeypatch.setattr(ContainerReader, "read", lambda s, i: reads.append(i) or read_chunk(s, i))
+    file[[5, 99, 6]]
+    assert sorted(reads) == [0, 3]
+    file[[1, 2]], file[97]  # kept
+    assert sorted(reads) == [0, 3]
+    file[40:50]
+    assert sorted(reads) == [0, 1, 3]
+
+
+def test_the_cache_is_bounded(file, z_hat, monkeypatch):
+    monkeypatch.setattr(reading, "CACHE_BYTES", 2 * 32 * Z_DIM)
+    for i in torch.randperm(N, generator=torch.Generator().manual_seed(0)).tolist():
+        assert torch.equal(file[i], z_hat[i])
+        assert 1 <= len(file._cache) <= 3  # the last chunk has 4 examples
+
+
+def test_a_copy_by_pickle_reads_the_same(file, z_hat):
+    with pickle.loads(pickle.dumps(file)) as copy:
+        assert torch.equal(copy.read(), z_hat)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_data_loaders_read_it(path, codec, z, z_hat, n_workers):
+    write(path, codec, z)
+    labels = np.arange(N) * 3
+    data = FeatureDataset(path, codec, labels)
+    assert len(data) == N
+    x, y = data[7]
+    assert torch.equal(x, z_hat[7]) and y == 21
+    loader = DataLoader(
+        data,
+        batch_size=9,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(0),
+        num_workers=n_workers,
+    )
+    for x, y in loader:
+        assert torch.equal(x, z_hat[y // 3])
+    x = next(iter(DataLoader(FeatureDataset(path, codec), batch_size=9)))
+    assert torch.equal(x, z_hat[:9])
+
+
+def test_labels_must_fit(path, codec, z):
+    write(path, codec, z)
+    with pytest.raises(ValueError, match="100 examples, but 99 labels"):
+        FeatureDataset(path, codec, np.zeros(N - 1))
+
+
+def test_a_wrong_model_is_refused(path, codec, z):
+    write(path, codec, z)
+    for other in (make_codec(seed=5), make_codec(z_dim=3)):
+        with pytest.raises(ContainerError, match=r"z\.lsl: was written with the entropy model"):
+            FeatureFile(path, other)
+
+
+def test_on_damage_has_two_values(path, codec, z):
+    write(path, codec, z)
+    with pytest.raises(ValueError, match="on_damage.*'ignore'"):
+        FeatureFile(path, codec, on_damage="ignore")
+
+
+def test_size_is_the_cross_entropy_under_the_tables(path):
+    codec, z = make_codec(512), draw_features(10_000, 512)
+    written = write_features([z], path, codec)
+    symbols, columns = codec.quantise(z), np.arange(512)
+    n_bits = sum(codec.tables["z"].information(s, columns).sum() for s in np.split(symbols, 10))
+    assert n_bits < 8 * written.n_bytes < 1.01 * n_bits
+    with FeatureFile(path, codec) as file:
+        assert torch.equal(file[::1000], quantised(codec, z[::1000]))
+
+
+def test_adapted_files_are_smaller_on_other_data_and_need_nothing_but_the_codec(path):
+    codec = make_codec(64)
+    z = draw_features(5_000, 64) * 0.3 + 1
+    fixed = write_features([z], path, codec)
+    adapted = write_features(z.split(999), path, codec, adapt=True)
+    assert adapted.is_adapted and adapted.n_bytes < 0.95 * fixed.n_bytes
+    assert adapted.n_bytes == path.stat().st_size and describe(path)["is_adapted"]
+    assert torch.equal(read(path, codec), quantised(codec, z))
+    with FeatureFile(path, codec) as file:
+        assert torch.equal(file[[4999, 3]], quantised(codec, z[[4999, 3]]))
+
+
+@pytest.mark.parametrize("n", [1, 50, 2_000])
+def test_adapted_files_are_never_larger(path, codec, n):
+    z = draw_features(n, seed=n)
+    fixed = write(path, codec, z)
+    assert write(path, codec, z, adapt=True).n_bytes <= fixed.n_bytes
+
+
+def test_tables_that_save_less_than_they_cost_are_not_kept(path, codec, z, monkeypatch):
+    encode = reading.decode_tables.__globals__["encode_tables"]
+    larger = lambda *tables: encode(*tables) + bytes(100_000)  # noqa: E731
+    monkeypatch.setattr("lossyless.feature_files.writing.encode_tables", larger)
+    z = draw_features(2_000) * 0.3 + 1
+    fixed = write(path, codec, z)
+    written = write(path, codec, z, adapt=True)
+    assert not written.is_adapted and written.n_bytes == fixed.n_bytes == path.stat().st_size
+    assert list(path.parent.iterdir()) == [path]
+    assert torch.equal(read(path, codec), quantised(codec, z))
+
+
+def test_codecs_without_symbols_work_too(path):
+    torch.manual_seed(0)
+    codec = HHyper(Z_DIM).eval()
+    codec.update()
+    assert isinstance(codec, Codec) and not isinstance(codec, SymbolCodec)
+    z = draw_features(N)
+    write(path, codec, z, n_workers=2)
+    expected = torch.cat([codec.decompress(codec.compress(p), len(p)) for p in z.split(32)])
+    assert torch.equal(read(path, codec), expected)
+    with FeatureFile(path, codec) as file:
+        assert torch.equal(file.read(n_workers=2), expected)
+        assert torch.equal(file[[40, 3]], expected[[40, 3]])
+    with pytest.raises(TypeError, match="HHyper.*adapt=False"):
+        write(path, codec, z, adapt=True)
+
+
+def test_merging_keeps_all_examples_and_codes_nothing_again(tmp_path, path, codec, monkeypatch):
+    parts = [draw_features(n, seed=n) for n in (70, 0, 5, 33)]
+    paths = [tmp_path / str(i) for i in range(len(parts))]
+    for i, (part, z) in enumerate(zip(paths, parts, strict=True)):
+        write(part, codec, z, meta={"classes": ["a", "b"], "shard": i})
+    with monkeypatch.context() as uncoded:
+        uncoded.setattr(type(codec.coder()), "encode", None)
+        assert merge_files(paths, path) == 108
+    assert torch.equal(read(path, codec), quantised(codec, torch.cat(parts)))
+    assert describe(path)["meta"] == {"classes": ["a", "b"]}
+    merge_files([path, paths[0]], path)  # in place
+    assert torch.equal(read(path, codec)[108:], quantised(codec, parts[0]))
+
+
+def test_files_that_differ_are_not_merged(tmp_path, path, codec, z):
+    first, other = tmp_path / "first", tmp_path / "other"
+    write(first, codec, z)
+    write(other, make_codec(seed=5), z)
+    with pytest.raises(ContainerError, match="other: cannot be merged with .*first.*entropy model"):
+        merge_files([first, other], path)
+    write(other, codec, draw_features(2_000) * 0.3 + 1, adapt=True)
+    with pytest.raises(ContainerError, match="other: cannot be merged with .*first.*tables"):
+        merge_files([first, other], path)
+    with pytest.raises(ValueError, match="no files"):
+        merge_files([], path)
+    assert not path.exists()
+
+
+def test_damage_is_not_merged(tmp_path, path, codec, z):
+    first = tmp_path / "first"
+    write(first, codec, z)
+    data = bytearray(first.read_bytes())
+    data[len(data) // 2] ^= 1
+    first.write_bytes(data)
+    with pytest.raises(ContainerError, match="first: chunk"):
+        merge_files([first], path)
+    assert list(tmp_path.iterdir()) == [first]
+
+
+def test_description(path, codec, z):
+    written = write(path, codec, z, meta={"classes": ["cat"]})
+    facts = json.loads(json.dumps(describe(path)))
+    assert facts.pop("bits_per_example") == written.bits_per_example
+    assert facts == {
+        "path": str(path),
+        "codec": "factorized",
+        "fingerprint": codec.fingerprint(),
+        "shape": [Z_DIM],
+        "dtype": "float32",
+        "n_examples": N,
+        "n_chunks": 4,
+        "n_bytes": written.n_bytes,
+        "is_adapted": False,
+        "meta": {"classes": ["cat"]},
+    }
+
+
+@pytest.mark.parametrize("limit", [0, 127, 128, 32767, 32768, 2**31 - 1])
+def test_small_integers_are_the_same_integers(limit):
+    symbols = np.array([[-limit - 1, 0, limit]], np.int32)
+    assert np.array_equal(shrink(symbols), symbols)
+    assert shrink(symbols).nbytes == 3 * (1 if limit < 128 else 2 if limit < 32768 else 4)
+
+
+@pytest.mark.parametrize("adapt", [False, True])
+def test_memory_does_not_grow_with_the_file(path, adapt):
+    codec = make_codec(32)
+    part = draw_features(1000, 32)
+
+    def peak(n_batches: int) -> int:
+        tracemalloc.start()
+        batches = (part * (1 + i / 100) for i in range(n_batches))
+        write_features(batches, path, codec, chunk_size=500, adapt=adapt, n_workers=1)
+        with FeatureFile(path, codec) as file:
+            assert sum(len(rows) for _, rows in file.chunks(n_workers=1)) == 1000 * n_batches
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak
+
+    peak(1)  # what is made once
+    assert peak(60) < peak(10) + 1e6  # the larger one has 6.4 MB more of features

@@ -1,0 +1,446 @@
+"""The compressors of the hub, with networks of random weights."""
+
+import copy
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Subset, TensorDataset
+
+from lossyless.container import ContainerError
+from lossyless.feature_files import FeatureDataset
+from lossyless.hub import (
+    ClipCompressor,
+    FeatureCompressor,
+    SourceError,
+    clip_compressor,
+    feature_compressor,
+)
+from lossyless.hub.official import is_official
+from tests.tiny_clip import SIDE, Z_DIM, save_bottleneck, save_clip
+
+N = 10
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    return {
+        "clip_path": save_clip(folder / "clip.pt"),
+        "pretrained_path": save_bottleneck(folder / "bottleneck.pt"),
+    }
+
+
+@pytest.fixture(scope="module")
+def loaded(weights):
+    return clip_compressor("b005", device="cpu", **weights)
+
+
+@pytest.fixture(scope="module")
+def compressor(loaded) -> ClipCompressor:
+    return loaded[0]
+
+
+@pytest.fixture(scope="module")
+def decoder(weights) -> FeatureCompressor:
+    return feature_compressor(pretrained_path=weights["pretrained_path"])
+
+
+@pytest.fixture
+def z() -> torch.Tensor:
+    return 2 * torch.randn(500, Z_DIM, generator=torch.Generator().manual_seed(0))
+
+
+def draw_pictures(n: int = N) -> list[Image.Image]:
+    """Pictures of several sizes and modes."""
+    rng = np.random.default_rng(0)
+    modes = ("RGB", "L", "P", "RGBA")
+    return [
+        Image.fromarray(rng.integers(0, 256, (30 + i, 50 - i, 3), np.uint8)).convert(modes[i % 4])
+        for i in range(n)
+    ]
+
+
+@pytest.fixture(scope="module")
+def X(compressor) -> torch.Tensor:
+    return torch.stack([compressor.transform(picture) for picture in draw_pictures()])
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Ten pictures in nested folders, two classes; and a file that is none."""
+    for i, picture in enumerate(draw_pictures()):
+        path = tmp_path / "photos" / ("cat", "dog")[i % 2] / ("", "old")[i % 3 == 0] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    (tmp_path / "photos" / "notes.txt").write_text("not an image")
+    return tmp_path / "photos"
+
+
+# --------------------------------------------------------------------------- one batch of images
+
+
+@torch.no_grad()
+def test_what_arrives_is_the_same_by_every_way(compressor, X, tmp_path):
+    z_hat = compressor(X)
+    assert z_hat.shape == (N, Z_DIM) and z_hat.dtype == torch.float32
+    streams = compressor.compress(X)
+    assert len(streams) == N and streams == compressor(X, is_compress=True)
+    assert torch.equal(compressor.decompress(streams), z_hat)
+    for format in ("container", "official"):
+        compressor.compress_dataset(TensorDataset(X), tmp_path / "Z.bin", format=format)
+        assert is_official(tmp_path / "Z.bin") == (format == "official")
+        decoded = compressor.decompress_dataset(tmp_path / "Z.bin")
+        np.testing.assert_array_equal(decoded, z_hat.numpy())
+
+
+def test_features_are_those_of_clip_within_half_a_cell(compressor, X):
+    z = compressor.encode(X)
+    torch.testing.assert_close(z, compressor.tower(X))
+    half_cell = 0.5 * (-compressor.rate.scaling).exp()
+    assert ((compressor(X) - z).abs() <= half_cell + 1e-4).all()
+
+
+def test_an_image_is_coded_alone(compressor, X):
+    """Its bytes do not depend on the images beside it."""
+    assert [s for x in X for s in compressor.compress(x[None])] == compressor.compress(X)
+
+
+def test_coded_bits_are_the_theoretical_rate(compressor, X, z, tmp_path):
+    rates = compressor.get_rate(X)
+    assert rates.shape == (N,) and (rates > 0).all()
+    coded = torch.tensor([8.0 * len(stream) for stream in compressor.compress(X)])
+    # a stream of its own has a tail of up to 96 bits; official tables cut tails
+    assert (coded > 0.97 * rates - 8).all() and (coded < 1.05 * rates + 96).all()
+
+
+def test_nothing_is_trained(compressor, X):
+    z_hat = compressor(X)
+    assert not any(p.requires_grad for p in compressor.parameters())
+    assert not any(module.training for module in compressor.train().modules())
+    assert torch.equal(compressor(X), z_hat) and not z_hat.requires_grad
+
+
+def test_precision_follows_the_device_only(compressor, X):
+    z_hat = compressor(X)
+    for converted in (compressor.half(), compressor.to(torch.float64), compressor.to("cpu")):
+        assert {p.dtype for p in converted.parameters()} == {torch.float32}
+        assert torch.equal(converted(X), z_hat)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_bytes_of_a_gpu_decode_to_the_same_features_on_a_cpu(weights, X, tmp_path):
+    compressor, _ = clip_compressor("b005", device="cuda", **weights)
+    assert compressor.tower.conv1.weight.dtype == torch.float16
+    compressor.compress_dataset(TensorDataset(X), tmp_path / "Z.bin")
+    on_gpu = compressor.decompress_dataset(tmp_path / "Z.bin", is_cpu=False)
+    assert on_gpu.is_cuda and torch.equal(on_gpu, compressor(X))
+    compressor.to("cpu")
+    assert {p.dtype for p in compressor.parameters()} == {torch.float32}
+    np.testing.assert_array_equal(
+        compressor.decompress_dataset(tmp_path / "Z.bin"), on_gpu.cpu().numpy()
+    )
+
+
+def test_copies_and_pickles_work_alike(compressor, X):
+    streams = compressor.compress(X)
+    for other in (copy.deepcopy(compressor), pickle.loads(pickle.dumps(compressor))):
+        assert other.compress(X) == streams
+
+
+def test_global_random_state_is_left_alone(weights, X, tmp_path):
+    state = torch.get_rng_state()
+    compressor, _ = clip_compressor(device="cpu", **weights)
+    compressor.compress_dataset(TensorDataset(X), tmp_path / "Z.bin")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_another_clip_is_refused(weights, tmp_path):
+    small = save_clip(tmp_path / "small.pt", z_dim=64)
+    with pytest.raises(ValueError, match="512 dimensions.*64"):
+        clip_compressor(device="cpu", **(weights | {"clip_path": small}))
+
+
+def test_an_unknown_model_is_named():
+    with pytest.raises(ValueError, match="b001, b005, b01.*'b5'"):
+        clip_compressor("b5")
+
+
+# ------------------------------------------------------------------------------------- data sets
+
+
+def test_images_may_be_transformed_or_not(compressor, X, tmp_path):
+    pictures = draw_pictures()
+    styles = {
+        "image": pictures,
+        "one": [(picture,) for picture in pictures],
+        "pair": [(picture, i) for i, picture in enumerate(pictures)],
+        "tensor": [(x, i) for i, x in enumerate(X)],
+    }
+    expected = compressor(X).numpy()
+    for name, dataset in styles.items():
+        report = compressor.compress_dataset(dataset, tmp_path / name, is_info=False)
+        assert report.n_examples == N and report.n_source_bytes is None
+        np.testing.assert_array_equal(compressor.decompress_dataset(tmp_path / name), expected)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_batches_and_workers_change_nothing(compressor, X, tmp_path, n_workers):
+    dataset = list(zip(X, range(N), strict=True))
+    kwargs = {"batch_size": 3, "num_workers": n_workers}
+    compressor.compress_dataset(dataset, tmp_path / "Z", tmp_path / "Y", kwargs_dataloader=kwargs)
+    Z, Y = compressor.decompress_dataset(tmp_path / "Z", tmp_path / "Y")
+    np.testing.assert_allclose(Z, compressor(X).numpy(), atol=0.4)  # a cell: rounding may flip
+    assert Y.tolist() == list(range(N))
+
+
+BIG = 2**63 + 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "dtype"),
+    [
+        ([3, -1], np.int64),
+        ([np.uint8(255), np.uint8(0)], np.uint8),
+        ([np.int32(-7), np.int32(2**31 - 1)], np.int32),
+        ([np.uint64(BIG), np.uint64(1)], np.uint64),
+        ([torch.tensor(70_000), torch.tensor(2)], np.int64),
+        ([torch.tensor([1, 2], dtype=torch.int16)] * 2, np.int16),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_labels_of_any_integer_type_are_kept(compressor, X, tmp_path, labels, dtype):
+    kwargs = {"batch_size": 1}
+    dataset = list(zip(X, labels, strict=False))
+    compressor.compress_dataset(dataset, tmp_path / "Z", tmp_path / "Y", kwargs)
+    _, Y = compressor.decompress_dataset(tmp_path / "Z", label_file=tmp_path / "Y")
+    assert Y.dtype == dtype
+    np.testing.assert_array_equal(Y, np.stack([np.asarray(y) for y in labels]))
+
+
+@pytest.mark.parametrize("label", [None, 0.5, "cat"])
+def test_other_labels_are_refused_before_anything_is_written(compressor, X, tmp_path, label):
+    with pytest.raises(SourceError, match="expected integer labels.*label_file"):
+        compressor.compress_dataset([(X[0], label)], tmp_path / "Z", tmp_path / "Y")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_empty_data_sets_are_data_sets(compressor, tmp_path):
+    compressor.compress_dataset([], tmp_path / "Z", tmp_path / "Y")
+    Z, Y = compressor.decompress_dataset(tmp_path / "Z", tmp_path / "Y")
+    assert Z.shape == (0, Z_DIM) and Y.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (torch.zeros(3, SIDE, SIDE, dtype=torch.uint8), "uint8"),
+        (torch.zeros(3, 8, 8), r"\[3, 8, 8\]"),
+        (np.zeros((SIDE, SIDE, 3), np.float32), "float32"),
+        ("photo.png", "str"),
+    ],
+    ids=str,
+)
+def test_what_is_no_image_is_named(compressor, X, tmp_path, image, found):
+    with pytest.raises(SourceError, match=f"image 1 of list: .*PIL image.*found.*{found}"):
+        compressor.compress_dataset([X[0], image], tmp_path / "Z.bin")
+    with pytest.raises(SourceError, match="expected a folder, or a data set"):
+        compressor.compress_dataset(iter(X), tmp_path / "Z.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --------------------------------------------------------------------------------------- folders
+
+
+def test_a_folder_is_read_in_sorted_order(compressor, folder, tmp_path, capsys):
+    report = compressor.compress_dataset(str(folder), tmp_path / "Z", tmp_path / "Y")
+    paths = sorted(folder.rglob("*.png"))
+    pictures = [Image.open(path).convert("RGB") for path in paths]
+    X = torch.stack([compressor.transform(picture) for picture in pictures])
+    Z, Y = compressor.decompress_dataset(tmp_path / "Z", tmp_path / "Y")
+    np.testing.assert_array_equal(Z, compressor(X).numpy())
+    assert Y.tolist() == [path.relative_to(folder).parts[0] == "dog" for path in paths]
+    assert Y.dtype == np.int64
+
+    assert report.n_source_bytes == sum(path.stat().st_size for path in paths)
+    assert report.n_bytes == (tmp_path / "Z").stat().st_size
+    line = capsys.readouterr().out.splitlines()[0]
+    assert f"{N} images" in line and "bits per image" in line and "images/s" in line
+    assert f"{report.n_source_bytes:,} of image files" in line
+    with compressor.open(tmp_path / "Z") as file:
+        assert file.header.meta["classes"] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+@pytest.mark.parametrize("cut", [0, 60])
+def test_a_corrupt_image_is_named(compressor, folder, tmp_path, cut, n_workers):
+    bad = sorted(folder.rglob("*.png"))[4]
+    bad.write_bytes(bad.read_bytes()[:cut])
+    kwargs = {"num_workers": n_workers}
+    with pytest.raises(SourceError) as caught:
+        compressor.compress_dataset(folder, tmp_path / "Z.bin", kwargs_dataloader=kwargs)
+    assert str(bad) in str(caught.value) and "Traceback" not in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == [folder]
+
+
+def test_errors_of_folders_say_what_to_do(compressor, folder, tmp_path):
+    with pytest.raises(SourceError, match="no such folder"):
+        compressor.compress_dataset(tmp_path / "nothing", tmp_path / "Z")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="found no image"):
+        compressor.compress_dataset(tmp_path / "empty", tmp_path / "Z")
+    draw_pictures()[0].save(folder / "loose.png")
+    compressor.compress_dataset(folder, tmp_path / "Z")
+    with pytest.raises(SourceError, match=r"loose\.png.*folders directly below"):
+        compressor.compress_dataset(folder, tmp_path / "Z", tmp_path / "Y")
+
+
+def test_files_of_data_sets_are_counted_and_named(compressor, folder, tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    dataset = Subset(ImageFolder(folder), [7, 2])
+    report = compressor.compress_dataset(dataset, tmp_path / "Z", tmp_path / "Y")
+    paths = [Path(dataset.dataset.samples[i][0]) for i in (7, 2)]
+    assert report.n_source_bytes == sum(path.stat().st_size for path in paths)
+    paths[1].write_bytes(b"")
+    with pytest.raises(SourceError, match=str(paths[1])):
+        compressor.compress_dataset(dataset, tmp_path / "Z")
+
+
+# -------------------------------------------------------------------------------------- features
+
+
+@pytest.mark.parametrize("adapt", [False, True])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_features_are_compressed_as_they_are(decoder, z, tmp_path, dtype, adapt):
+    Z = z.numpy().astype(dtype)
+    labels = np.arange(len(Z), dtype=np.uint16)
+    decoder.compress_features(Z, tmp_path / "Z", labels, tmp_path / "Y", adapt=adapt)
+    decoded, Y = decoder.decompress_dataset(tmp_path / "Z", tmp_path / "Y")
+    expected = decoder.rate.dequantise(decoder.rate.quantise(torch.from_numpy(Z).float()))
+    np.testing.assert_array_equal(decoded, expected.numpy())
+    np.testing.assert_array_equal(Y, labels)
+    assert Y.dtype == np.uint16
+
+
+def test_a_memory_map_is_compressed(decoder, z, tmp_path):
+    np.save(tmp_path / "raw.npy", z.numpy())
+    decoder.compress_features(z, tmp_path / "a")
+    decoder.compress_features(np.load(tmp_path / "raw.npy", mmap_mode="r"), tmp_path / "b")
+    decoded = [decoder.decompress_dataset(tmp_path / name) for name in "ab"]
+    np.testing.assert_array_equal(*decoded)
+
+
+def test_features_that_do_not_fit_are_refused(decoder, z, tmp_path):
+    with pytest.raises(SourceError, match=r"expected features \[N, 512\], found \[500, 3\]"):
+        decoder.compress_features(z[:, :3], tmp_path / "Z")
+    with pytest.raises(SourceError, match="3 labels for 500"):
+        decoder.compress_features(z, tmp_path / "Z", [1, 2, 3], tmp_path / "Y")
+    with pytest.raises(SourceError, match="go together"):
+        decoder.compress_features(z, tmp_path / "Z", labels=[1] * 500)
+    with pytest.raises(ValueError, match="official format cannot hold tables"):
+        decoder.compress_features(z, tmp_path / "Z", format="official", adapt=True)
+    with pytest.raises(ValueError, match="format: .*'zip'"):
+        decoder.compress_features(z, tmp_path / "Z", format="zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensors_on_the_device_instead_of_arrays(decoder, z, tmp_path):
+    labels = torch.arange(500, dtype=torch.int32)
+    decoder.compress_features(z, tmp_path / "Z", labels, tmp_path / "Y")
+    Z, Y = decoder.decompress_dataset(tmp_path / "Z", tmp_path / "Y", is_cpu=False)
+    assert isinstance(Z, torch.Tensor) and Z.dtype == torch.float32
+    assert torch.equal(Y, labels)
+
+
+def test_random_access(decoder, z, tmp_path):
+    decoder.compress_features(z, tmp_path / "Z")
+    Z = torch.from_numpy(decoder.decompress_dataset(tmp_path / "Z"))
+    with decoder.open(tmp_path / "Z") as file:
+        assert len(file) == 500
+        assert torch.equal(file[17], Z[17]) and torch.equal(file[-1], Z[-1])
+        assert torch.equal(file[10:30:7], Z[10:30:7])
+        assert torch.equal(file[[5, 499, 5]], Z[[5, 499, 5]])
+    dataset = FeatureDataset(tmp_path / "Z", decoder.rate, labels=np.arange(500))
+    example, label = dataset[123]
+    assert torch.equal(example, Z[123]) and label == 123
+    decoder.compress_features(z, tmp_path / "official", format="official")
+    with pytest.raises(SourceError, match="official format.*decompress_dataset"):
+        decoder.open(tmp_path / "official")
+
+
+# --------------------------------------------------------------------------------- what may break
+
+
+def test_labels_of_another_file_are_refused(decoder, z, tmp_path):
+    decoder.compress_features(z, tmp_path / "Z", range(500), tmp_path / "Y")
+    np.save(tmp_path / "fewer.npy", np.arange(499))
+    with pytest.raises(SourceError, match=r"fewer\.npy: has 499 labels.*holds 500"):
+        decoder.decompress_dataset(tmp_path / "Z", tmp_path / "fewer.npy")
+    cut = tmp_path / "cut.npy"
+    cut.write_bytes((tmp_path / "Y").read_bytes()[:-8])
+    with pytest.raises(SourceError, match=r"cut\.npy: is not a complete"):
+        decoder.decompress_dataset(tmp_path / "Z", cut)
+    np.save(tmp_path / "floats.npy", np.zeros(500))
+    with pytest.raises(SourceError, match=r"floats\.npy: expected.*integer"):
+        decoder.decompress_dataset(tmp_path / "Z", tmp_path / "floats.npy")
+
+
+def damage(path: Path, share: float) -> None:
+    """Flip a bit at a share of the file."""
+    data = bytearray(path.read_bytes())
+    data[int(share * len(data))] ^= 1
+    path.write_bytes(data)
+
+
+def test_damage_is_an_error_or_skipped_with_its_labels(decoder, tmp_path):
+    n = 3 * 4096
+    z = torch.randn(n, Z_DIM, generator=torch.Generator().manual_seed(0))
+    decoder.compress_features(z, tmp_path / "Z", range(n), tmp_path / "Y")
+    whole = decoder.decompress_dataset(tmp_path / "Z")
+    damage(tmp_path / "Z", 0.5)
+    with pytest.raises(ContainerError, match="chunk 1.*checksum"):
+        decoder.decompress_dataset(tmp_path / "Z", tmp_path / "Y")
+    with pytest.warns(UserWarning, match="4096 examples are lost and left out: 4096-8191"):
+        Z, Y = decoder.decompress_dataset(tmp_path / "Z", tmp_path / "Y", on_damage="skip")
+    assert Y.tolist() == [*range(4096), *range(8192, n)]
+    np.testing.assert_array_equal(Z, whole[Y])
+
+
+def test_a_cut_file_gives_what_is_left(decoder, tmp_path):
+    n = 4096 + 100
+    z = torch.randn(n, Z_DIM, generator=torch.Generator().manual_seed(0))
+    decoder.compress_features(z, tmp_path / "Z", range(n), tmp_path / "Y")
+    whole = decoder.decompress_dataset(tmp_path / "Z")
+    data = (tmp_path / "Z").read_bytes()
+    (tmp_path / "Z").write_bytes(data[: len(data) - 2000])
+    with pytest.warns(UserWarning, match="100 examples are lost and left out: 4096-4195"):
+        Z, Y = decoder.decompress_dataset(tmp_path / "Z", tmp_path / "Y", on_damage="skip")
+    np.testing.assert_array_equal(Z, whole[:4096])
+    assert Y.tolist() == list(range(4096))
+    with pytest.warns(UserWarning, match="is damaged"):  # nobody knows how many there were
+        assert len(decoder.decompress_dataset(tmp_path / "Z", on_damage="skip")) == 4096
+
+
+def test_skipping_is_silent_when_nothing_is_lost(decoder, z, tmp_path):
+    decoder.compress_features(z, tmp_path / "Z")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(decoder.decompress_dataset(tmp_path / "Z", on_damage="skip")) == 500
+
+
+def test_official_files_cannot_be_read_in_part(decoder, z, tmp_path):
+    decoder.compress_features(z, tmp_path / "Z", format="official")
+    with pytest.raises(SourceError, match="no checksums"):
+        decoder.decompress_dataset(tmp_path / "Z", on_damage="skip")
+
+
+def test_the_file_of_another_bottleneck_is_refused(decoder, z, tmp_path):
+    other = feature_compressor(pretrained_path=save_bottleneck(tmp_path / "other.pt", seed=1))
+    decoder.compress_features(z, tmp_path / "Z")
+    with pytest.raises(ContainerError, match="entropy model"):
+        other.decompress_dataset(tmp_path / "Z")

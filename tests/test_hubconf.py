@@ -1,0 +1,114 @@
+"""`torch.hub` finds and loads the compressors, wherever the user stands."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import hubconf
+from lossyless.hub.released import RELEASED
+from lossyless.weights import WeightsError
+from tests.tiny import ROOT
+from tests.tiny_clip import SIDE, save_bottleneck, save_clip
+
+ENTRIES = ["clip_compressor_b001", "clip_compressor_b005", "clip_compressor_b01"]
+
+# Run in a folder of the user's own, in which `utils`, `conf` and `main` mean something else.
+SCRIPT = """
+import json, sys, torch
+
+compressor, _ = torch.hub.load({root!r}, "clip_compressor_b005", source="local", **{weights})
+again, _ = torch.hub.load({root!r}, "clip_compressor_b01", source="local", **{weights})
+assert {root!r} not in sys.path
+
+import utils, conf, main
+assert utils.MINE and conf.MINE and main.MINE
+
+x = torch.rand(2, 3, {side}, {side})
+compressor.compress_dataset(torch.utils.data.TensorDataset(x), "Z.bin",
+                            kwargs_dataloader=dict(num_workers=1))
+assert (compressor.decompress_dataset("Z.bin") == again(x).numpy()).all()
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def github(tmp_path_factory) -> Iterator[str]:
+    """A name under which torch.hub has this repository as if from GitHub."""
+    folder = tmp_path_factory.mktemp("hub")
+    (folder / "me_lossyless_main").symlink_to(ROOT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.hub, "get_dir", lambda: str(folder))
+        yield "me/lossyless:main"
+
+
+def test_entries_are_those_of_the_table(github):
+    entries = torch.hub.list(github, skip_validation=True, trust_repo=True, verbose=False)
+    assert entries == ENTRIES == [f"clip_compressor_{model}" for model in RELEASED]
+
+
+@pytest.mark.parametrize("model", RELEASED)
+def test_help_tells_bits_arguments_and_result(github, model):
+    entry = f"clip_compressor_{model}"
+    text = torch.hub.help(github, entry, skip_validation=True, trust_repo=True)
+    expected = [f"{RELEASED[model].n_bits:.0f} bits", f"{RELEASED[model].beta:g}", entry]
+    expected += ["device", "clip_path", "pretrained_path", "transform", "WeightsError"]
+    assert all(word in text for word in expected)
+    assert not {"{", "}"} & set(text)
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory) -> list[str]:
+    """The modules that were imported in the end."""
+    folder = tmp_path_factory.mktemp("user")
+    for name in ("utils", "conf"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("MINE = True")
+    (folder / "main.py").write_text("MINE = True")
+    weights = {
+        "device": "cpu",
+        "clip_path": str(save_clip(folder / "clip.pt")),
+        "pretrained_path": str(save_bottleneck(folder / "bottleneck.pt")),
+    }
+    code = SCRIPT.format(root=str(ROOT), weights=weights, side=SIDE)
+    (folder / "script.py").write_text(code)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_loads_beside_other_packages_of_these_names(imported):
+    ours = [name for name in imported if name.split(".")[0] == "lossyless"]
+    assert "lossyless.hub.compressor" in ours
+
+
+def test_needs_only_a_few_packages(imported):
+    packages = {name.split(".")[0] for name in imported}
+    unwanted = {"pytorch_lightning", "hydra", "omegaconf", "wandb", "sklearn", "torchmetrics"}
+    assert packages & unwanted == set()
+    assert set(hubconf.dependencies) <= packages
+
+
+def test_without_a_network_the_file_and_its_place_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def offline(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("socket.getaddrinfo", offline)
+    with pytest.raises(WeightsError, match="factorized_rate.pt") as caught:
+        hubconf.clip_compressor_b005()
+    assert RELEASED["b005"].url in str(caught.value) and str(tmp_path) in str(caught.value)
+    bottleneck = save_bottleneck(tmp_path / "bottleneck.pt")
+    with pytest.raises(WeightsError, match=r"ViT-B-32\.pt") as caught:
+        hubconf.clip_compressor_b005(pretrained_path=bottleneck)
+    assert "https://openaipublic" in str(caught.value) and ".cache/clip" in str(caught.value)

@@ -1,0 +1,124 @@
+"""Every notebook runs top to bottom on small data without network, and is fit to publish."""
+
+import re
+import shutil
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|mnt|usr|opt)/|site-packages")
+MAX_BYTES = 1_500_000
+SLOW: set[str] = set()  # names of notebooks that take over a minute on one core
+TIMEOUT = 300  # seconds a cell may take
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=nbformat.NO_CONVERT)
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+def texts(notebook: nbformat.NotebookNode) -> list[str]:
+    """Sources and printed outputs, without the data of images."""
+    found = [cell.source for cell in notebook.cells]
+    for output in outputs(notebook):
+        if output.output_type == "stream":
+            found.append(output.text)
+        elif output.output_type != "error":
+            found += [str(v) for kind, v in output.data.items() if not kind.startswith("image")]
+    return found
+
+
+@pytest.fixture
+def empty_machine(tmp_path, monkeypatch) -> Path:
+    """A copy of the notebooks on what looks like a new machine: no caches, no network."""
+    variables = {
+        "LOSSYLESS_NOTEBOOK_SMALL": "1",
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(tmp_path / "home"),
+        "TORCH_HOME": str(tmp_path / "torch"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "MPLCONFIGDIR": matplotlib.get_cachedir(),  # its list of fonts takes long to make
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        # whatever asks for a page gets an error at once: nobody listens there
+        **dict.fromkeys(["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"], "127.0.0.1:9"),
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "home").mkdir()
+    return Path(shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks"))
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.slow] if path.name in SLOW else [], id=path.name)
+        for path in NOTEBOOKS
+    ],
+)
+def test_it_runs_from_top_to_bottom(path, empty_machine):
+    notebook = read(empty_machine / path.name)
+    resources = {"metadata": {"path": str(empty_machine)}}
+    NotebookClient(notebook, timeout=TIMEOUT, resources=resources).execute()  # raises on errors
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+    assert all(output.output_type != "error" for output in outputs(notebook))
+    assert not any("Traceback (most recent" in text for text in texts(notebook))
+
+
+@each_notebook
+def test_it_starts_with_a_title_and_a_badge_and_says_how_to_install(path):
+    notebook = read(path)
+    first = notebook.cells[0]
+    assert first.cell_type == "markdown" and first.source.startswith("# ")
+    assert BADGE in first.source
+    assert "pip install" in "\n".join(cell.source for cell in code_cells(notebook))
+
+
+@each_notebook
+def test_its_format_is_valid_and_its_cells_have_ids(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5)
+    ids = [cell.get("id") for cell in notebook.cells]
+    assert all(ids) and len(set(ids)) == len(ids)
+    assert all(cell.source.strip() for cell in notebook.cells), "an empty cell"
+    assert path.stat().st_size <= MAX_BYTES
+
+
+@each_notebook
+def test_its_outputs_are_those_of_one_run_without_errors(path):
+    notebook = read(path)
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    if any(output.output_type for output in outputs(notebook)):
+        assert counts == list(range(1, len(counts) + 1))
+    else:
+        assert counts == [None] * len(counts)
+    assert all(output.output_type != "error" for output in outputs(notebook))
+
+
+@each_notebook
+def test_it_names_no_paths_of_a_machine(path):
+    for text in texts(read(path)):
+        for own in (str(ROOT), str(Path.home())):
+            assert own not in text
+        assert not MACHINE_PATH.search(text), text[:500]

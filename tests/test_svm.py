@@ -1,0 +1,173 @@
+"""Linear evaluation: as good as the best setting, honest about what it saw, the same every time."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import StratifiedKFold
+from sklearn.svm import LinearSVC
+from tiny import DIGITS, compose, run, untimed
+
+from utils import svm
+from utils.runs import find_run
+from utils.svm import LinearEvaluation
+
+N_CLASSES = 3
+FEW = LinearEvaluation(n_draws=4)
+
+
+def gaussians(n, *, dim=8, n_classes=N_CLASSES, distance=2.0, seed=0):
+    """n points [n, dim] about the corners of a simplex, and their classes."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % n_classes
+    centres = distance * torch.eye(n_classes, dim)
+    return centres[y] + torch.randn(n, dim, generator=generator), y
+
+
+def splits_of(**options):
+    sizes = {"train": 120, "val": 45, "test": 90}
+    return {name: gaussians(n, seed=i, **options) for i, (name, n) in enumerate(sizes.items())}
+
+
+def evaluate(splits, evaluation=FEW, *, seed=0, **options):
+    return evaluation.evaluate(splits, task="classification", seed=seed, **options)
+
+
+def test_metrics_of_validation_and_test():
+    metrics = evaluate(splits_of())
+    names = ("acc", "err", "balanced_acc", "loss")
+    assert set(metrics) == {f"{split}/pred/{name}" for split in ("val", "test") for name in names}
+    for split in ("val", "test"):
+        assert metrics[f"{split}/pred/acc"] + metrics[f"{split}/pred/err"] == 1
+        assert 0.7 < metrics[f"{split}/pred/acc"] <= 1
+        # all classes have the same number of examples
+        assert metrics[f"{split}/pred/balanced_acc"] == pytest.approx(metrics[f"{split}/pred/acc"])
+        assert metrics[f"{split}/pred/loss"] > 0
+
+
+def test_the_loss_is_the_margin_that_is_missing():
+    x, y = (t.numpy() for t in gaussians(60))
+    machine = LinearSVC(dual=True, random_state=0).fit(x, y)
+    scores = machine.decision_function(x)
+    rows = np.arange(len(y))
+    others = scores.copy()
+    others[rows, y] = -np.inf
+    missing = np.maximum(0, 1 - (scores[rows, y] - others.max(1))).mean()
+    assert svm._measure(machine, x, y)["loss"] == pytest.approx(missing)
+
+
+def test_classes_of_different_sizes_count_alike_in_the_balanced_accuracy():
+    """Whoever always says the same is right by chance only."""
+    splits = splits_of(distance=0.0)
+    is_rare = splits["test"][1] == 0
+    keep = ~is_rare | (torch.arange(len(is_rare)) < 9)
+    splits["test"] = tuple(t[keep] for t in splits["test"])
+    metrics = evaluate(splits)
+    assert metrics["test/pred/balanced_acc"] != metrics["test/pred/acc"]
+
+
+def test_a_function_of_data_and_seed_only():
+    splits = splits_of(distance=1.0)
+    first = evaluate(splits)
+    np.random.seed(5)
+    torch.manual_seed(5)
+    assert evaluate(splits) == first
+    assert evaluate(splits, n_jobs=2) == first
+
+
+def test_the_seed_draws_the_settings():
+    def drawn(seed):
+        x, y = (t.numpy() for t in gaussians(90))
+        return FEW._search(x, y, n_train=60, seed=seed, n_jobs=1)["C"]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_two_classes():
+    splits = splits_of(n_classes=2)
+    assert evaluate(splits)["test/pred/acc"] > 0.7
+
+
+def test_the_best_of_the_draws_is_chosen(monkeypatch):
+    """With labels that only a strong penalty keeps from being learnt by heart."""
+    x, y = (t.numpy() for t in gaussians(200, dim=100, distance=1.0))
+    best = LinearEvaluation(n_draws=16)._search(x, y, n_train=150, seed=0, n_jobs=1)
+    fresh = tuple(t.numpy() for t in gaussians(3000, dim=100, distance=1.0, seed=9))
+
+    def accuracy(c):
+        return LinearSVC(C=c, dual=True, random_state=0).fit(x, y).score(*fresh)
+
+    assert best["C"] < 0.1 and accuracy(best["C"]) > accuracy(1.0)
+
+
+def test_what_is_measured_was_not_seen():
+    """Labels by chance cannot be predicted, neither of validation nor of test examples."""
+    splits = {}
+    for i, name in enumerate(("train", "val", "test")):
+        generator = torch.Generator().manual_seed(i)
+        splits[name] = (
+            torch.randn(200, 300, generator=generator),
+            torch.randint(0, 2, (200,), generator=generator),
+        )
+    metrics = evaluate(splits)
+    assert metrics["val/pred/acc"] < 0.65 and metrics["test/pred/acc"] < 0.65
+
+
+# --- cross-validation or the validation split
+
+
+def folds(y, evaluation, n_train):
+    return evaluation._folds(np.asarray(y), n_train=n_train, seed=0)
+
+
+def test_small_data_are_cross_validated():
+    y = np.arange(40) % 4
+    assert isinstance(folds(y, LinearEvaluation(), 30), StratifiedKFold)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"max_cv_examples": 39}, {"max_cv_labels": 159}, {"n_folds": 11}],
+    ids=["many examples", "many classes", "small classes"],
+)
+def test_others_are_compared_on_the_validation_split(limits):
+    y = np.arange(40) % 4
+    ((rows, held_out),) = folds(y, LinearEvaluation(**limits), 30)
+    assert list(rows) == list(range(30)) and list(held_out) == list(range(30, 40))
+
+
+def test_a_long_search_sees_a_part_of_each_class():
+    y = np.arange(1000) % 4
+    evaluation = LinearEvaluation(max_cv_examples=100, max_search_examples=200)
+    ((rows, held_out),) = folds(y, evaluation, 800)
+    assert len(set(rows)) == 200 and rows.max() < 800 and list(held_out) == list(range(800, 1000))
+    assert (np.bincount(y[rows]) == 50).all()
+
+
+# --- errors
+
+
+def test_targets_that_are_no_classes():
+    splits = {name: (x, y.float()[:, None]) for name, (x, y) in splits_of().items()}
+    with pytest.raises(ValueError, match=r"classification.*regression.*mlp_probe"):
+        FEW.evaluate(splits, task="regression", seed=0)
+
+
+def test_examples_that_are_no_vectors():
+    splits = {name: (x.view(-1, 1, 2, 4), y) for name, (x, y) in splits_of().items()}
+    with pytest.raises(ValueError, match=r"\[1, 2, 4\].*featurizer"):
+        evaluate(splits)
+
+
+# --- as the third stage of a job
+
+SVM = ["architecture@predictor=linear_svc", "predictor.kwargs.n_draws=2"]
+
+
+def test_all_stages_end_with_a_linear_svm(tmp_path):
+    base = [o for o in DIGITS if "@predictor" not in o] + SVM
+    metrics = run(tmp_path, base=base)
+    found = find_run(compose(tmp_path, base=base), "predictor")
+    assert found.csv.name == "results_predictor.csv" and found.status()["state"] == "done"
+    assert found.metrics().items() <= metrics.items()
+    assert metrics["test/pred/balanced_acc"] > 0.1
+    assert untimed(run(tmp_path, base=base)) == untimed(metrics)  # from disk

@@ -1,0 +1,141 @@
+"""Plain formats of vectors: their size, their error, what they learn, what they refuse."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+
+from lossyless.payloads import CodingError
+from lossyless.vector_codecs import Int8Vectors, PCAVectors, RawVectors, VectorCodec
+
+DIM = 12
+CODECS = {
+    "float32": (lambda: RawVectors(DIM, "float32"), 32 * DIM),
+    "float16": (lambda: RawVectors(DIM), 16 * DIM),
+    "int8": (lambda: Int8Vectors(DIM), 8 * DIM),
+    "pca": (lambda: PCAVectors(DIM, 5), 16 * 5),
+}
+
+
+def vectors(n: int = 300, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(DIM, DIM, generator=generator)
+    return 3 + torch.randn(n, DIM, generator=generator) @ mixing
+
+
+@pytest.fixture(params=CODECS)
+def fitted(request) -> VectorCodec:
+    codec = CODECS[request.param][0]()
+    codec.fit(vectors())
+    return codec
+
+
+def test_a_vector_costs_its_values_and_nothing_else(fitted):
+    z = vectors(7, seed=1)
+    assert 8 * len(fitted.compress(z)) == 7 * CODECS[fitted.codec][1]
+    assert fitted.compress(z[:0]) == b"" and fitted.decompress(b"", 0).shape == (0, DIM)
+
+
+def test_the_receiver_gets_what_forward_says_whatever_the_batch(fitted):
+    z = vectors(9, seed=2)
+    found = fitted.decompress(fitted.compress(z), len(z))
+    assert found.dtype == torch.float32 and not found.requires_grad
+    assert torch.equal(found, fitted(z))
+    assert torch.equal(fitted.receive(fitted.represent(z)), z)
+    alone = torch.cat([fitted(example[None]) for example in z])
+    torch.testing.assert_close(found, alone)
+
+
+def test_errors_are_those_of_the_formats():
+    z = vectors()
+    assert torch.equal(RawVectors(DIM, "float32")(z), z)
+    assert torch.equal(RawVectors(DIM)(z), z.half().float())
+    int8 = Int8Vectors(DIM)
+    int8.fit(z)
+    step = (z.max(0).values - z.min(0).values) / 255
+    assert ((int8(z) - z).abs() <= 0.5001 * step).all()
+    assert (int8(z).max(0).values - z.max(0).values).abs().max() < 1e-5
+
+
+def test_values_beyond_what_was_seen_are_clipped_and_constant_dimensions_kept():
+    codec = Int8Vectors(2)
+    codec.fit(torch.tensor([[0.0, 5], [1, 5]]))
+    found = codec(torch.tensor([[-3.0, 7], [9, 5], [0.5, 5]]))
+    torch.testing.assert_close(found[:2], torch.tensor([[0.0, 5], [1, 5]]))
+    assert abs(found[2, 0] - 0.5) <= 0.501 / 255 and found[2, 1] == 5
+
+
+@pytest.mark.parametrize("n_components", [1, 4, DIM])
+def test_components_are_the_principal_ones(n_components):
+    z = vectors()
+    codec = PCAVectors(DIM, n_components)
+    codec.fit(z)
+    reference = PCA(n_components).fit(z.double().numpy())
+    expected = reference.inverse_transform(reference.transform(z.double().numpy()))
+    np.testing.assert_allclose(codec(z).numpy(), expected, atol=0.02)
+
+
+def test_all_components_keep_everything_but_the_precision():
+    z = vectors()
+    codec = PCAVectors(DIM, DIM)
+    codec.fit(z)
+    assert (codec(z) - z).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("name", ["int8", "pca"])
+def test_what_was_learnt_travels_with_the_state_dict(name):
+    codec, other = (CODECS[name][0]() for _ in range(2))
+    assert codec.fingerprint() == other.fingerprint()
+    codec.fit(vectors())
+    assert codec.fingerprint() != other.fingerprint()
+    other.load_state_dict(codec.state_dict())
+    assert codec.fingerprint() == other.fingerprint()
+    z = vectors(5, seed=3)
+    assert torch.equal(other.decompress(codec.compress(z), 5), codec(z))
+
+
+@pytest.mark.parametrize("name", ["int8", "pca"])
+def test_codecs_that_know_no_data_refuse_to_code(name):
+    codec = CODECS[name][0]()
+    for ask in (lambda: codec.compress(vectors()), lambda: codec.decompress(b"", 0)):
+        with pytest.raises(RuntimeError, match="call `fit` first"):
+            ask()
+    with pytest.raises(ValueError, match=r"\[N, 12\], found \[3, 2\]"):
+        codec.fit(torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="not finite"):
+        codec.fit(torch.full((3, DIM), math.nan))
+
+
+def test_payloads_and_vectors_of_another_size_are_refused(fitted):
+    payload = fitted.compress(vectors(4))
+    for damaged, n in ((payload[:-1], 4), (payload, 3), (payload + b"x", 4)):
+        with pytest.raises(CodingError, match=f"{n} vectors"):
+            fitted.decompress(damaged, n)
+    with pytest.raises(CodingError, match=r"\[N, 12\], found \[2, 3\]"):
+        fitted.compress(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_values_that_are_not_finite_are_refused(fitted, value):
+    with pytest.raises(CodingError, match="not finite"):
+        fitted.compress(torch.full((1, DIM), value))
+
+
+def test_values_too_large_for_16_bits_are_refused():
+    with pytest.raises(CodingError, match="too large for float16.*dtype=float32"):
+        RawVectors(DIM).compress(torch.full((1, DIM), 7e4))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RawVectors(DIM, "float8"), "float8.*float16, float32"),
+        (lambda: PCAVectors(DIM, DIM + 1), "n_components=13"),
+        (lambda: PCAVectors(DIM, 0), "n_components=0"),
+    ],
+)
+def test_options_that_cannot_be_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

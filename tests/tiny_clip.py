@@ -1,0 +1,51 @@
+"""A CLIP checkpoint and a bottleneck of random weights, made on the spot.
+
+The network is as CLIP's ViT-B/32, with features of 512 dimensions, but small enough for tests.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from clip.model import CLIP
+
+from lossyless.rates import HFactorized
+
+Z_DIM = 512
+SIDE = 32
+
+
+def save_clip(path: Path, *, side: int = SIDE, z_dim: int = Z_DIM, seed: int = 0) -> Path:
+    """A state dict that `clip.load` accepts, of a vision transformer with one layer."""
+    with _seeded(seed):
+        model = CLIP(
+            embed_dim=z_dim,
+            image_resolution=side,
+            vision_layers=1,
+            vision_width=64,
+            vision_patch_size=8,
+            context_length=4,
+            vocab_size=8,
+            transformer_width=64,
+            transformer_heads=1,
+            transformer_layers=1,
+        )
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def save_bottleneck(path: Path, *, z_dim: int = Z_DIM, seed: int = 0) -> Path:
+    """The state dict of a bottleneck that was not trained: broad priors, cells of width 1 / e."""
+    with _seeded(seed):
+        rate = HFactorized(z_dim)
+    torch.save(rate.state_dict(), path)
+    return path
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Initialisation draws from the global random state; leave that as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

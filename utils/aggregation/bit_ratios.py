@@ -1,0 +1,101 @@
+"""How many times fewer bits one compressor needs than another for the same quality."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils import tables
+from utils.aggregation.rows import restrict, with_settings
+from utils.config import ConfigError
+from utils.frontier import pareto_front
+from utils.runs import write_text
+
+OPTION = "aggregate.summarize_bit_ratios"
+Curve = tuple[np.ndarray, np.ndarray]  # bits, rising, and costs, falling
+
+
+def summarize_bit_ratios(
+    folder: Path,
+    by: str,
+    baseline: str,
+    better: str,
+    x: str = "test/comm/n_bits",
+    y: str = "test/pred/err",
+    reference: Mapping[str, object] | None = None,
+    within: float = 0.03,
+    where: Mapping[str, object] | None = None,
+) -> None:
+    """Compare the bits of two kinds of runs at equal cost; writes `bit_ratios.md` and `.csv`.
+
+    The runs of a kind, averaged over seeds, give a front: the lowest cost at so many bits. Between
+    its points the logarithm of the bits is linear in the cost. Rows are the costs of the points of
+    both fronts, for the ratio is smallest at one of these; as many as both fronts reach. If there
+    are none, there is no table, and the terminal says so.
+
+    Parameters
+    ----------
+    folder : of the experiment.
+    by : parameter or setting that tells the kinds apart, e.g. rate.
+    baseline, better : its two values; ratios are bits of the baseline over those of the other.
+    x : metric of the bits.
+    y : metric of the cost.
+    reference : parameter -> value: the run without compression; None: all costs are compared.
+    within : of the cost of the reference are the costs that are compared.
+    where : parameter -> value or values: which runs are compared; None: all.
+    """
+    frame = with_settings(tables.merge(tables.collect(folder)[0]), [by])
+    if missing := [name for name in (by, x, y) if name not in frame]:
+        raise ConfigError(f"{OPTION}: the runs have no {', '.join(missing)}")
+    fronts = [
+        _front(restrict(frame, {**(where or {}), by: kind}, f"{OPTION}.where"), x, y)
+        for kind in (baseline, better)
+    ]
+    worst = np.inf
+    if reference is not None:
+        runs = restrict(frame, reference, f"{OPTION}.reference")
+        worst = runs[y].mean() + within
+    rows = ratios(*fronts, worst=worst)
+    if rows.empty:
+        # the other tables are worth having all the same
+        print(f"left out: no {y} up to {worst:.4g} that both kinds reach", file=sys.stderr)
+        return
+    rows.columns = [y, f"bits, {baseline}", f"bits, {better}", "ratio"]
+    rows.to_csv(folder / "bit_ratios.csv", index=False)
+    text = tables.to_markdown(rows.map("{:.4g}".format))
+    text += f"\nSmallest ratio: {rows['ratio'].min():.3g}\n"
+    write_text(folder / "bit_ratios.md", text)
+    print(f"\n{x} at equal {y}\n\n{text}Table: {folder}/bit_ratios.md")
+
+
+def ratios(baseline: Curve, better: Curve, worst: float = np.inf) -> pd.DataFrame:
+    """Costs, bits of both fronts at these costs, and their ratio; the lowest cost comes last.
+
+    Parameters
+    ----------
+    baseline, better : fronts.
+    worst : costs above this are left out.
+    """
+    fronts = (baseline, better)
+    reached = max(costs[-1] for _, costs in fronts)
+    # above the first point of a front, its bits are unknown
+    worst = min(worst, *(costs[0] for _, costs in fronts))
+    nodes = np.unique(np.concatenate([*(costs for _, costs in fronts), [worst]]))[::-1]
+    costs = nodes[(reached <= nodes) & (nodes <= worst)]
+    bits = [bits_at(front, costs) for front in fronts]
+    return pd.DataFrame({"cost": costs, "a": bits[0], "b": bits[1], "ratio": bits[0] / bits[1]})
+
+
+def bits_at(front: Curve, costs: np.ndarray) -> np.ndarray:
+    """Bits [N] that a front needs for costs [N] in its range, geometric between its points."""
+    bits, known = front
+    return np.exp(np.interp(costs, known[::-1], np.log(bits)[::-1]))
+
+
+def _front(frame: pd.DataFrame, x: str, y: str) -> Curve:
+    summary = tables.summarise(frame)
+    bits, costs = (summary[f"{metric}_mean"].to_numpy() for metric in (x, y))
+    members = pareto_front(bits, costs)
+    return bits[members], costs[members]

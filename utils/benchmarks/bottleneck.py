@@ -1,0 +1,119 @@
+"""Bottlenecks of the size that CLIP's features need, vectors for them, and CompressAI's coding.
+
+The reference and our code get the same weights, and the reference the tables that it makes itself.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from compressai.entropy_models import EntropyBottleneck
+from compressai.models.utils import remap_old_keys
+from torch import Tensor
+
+from lossyless.hub.bottlenecks import load_bottleneck
+from lossyless.hub.released import RELEASED
+from lossyless.rates import HFactorized
+
+MODEL = "b005"
+NAME = "entropy_bottleneck"  # of the prior, in files of weights
+# a new prior gets about the entropy, and the entries in a table, of the released one
+NARROWING, TAIL = 12.0, 11.0
+
+
+class PerVectorCoder:
+    """How the paper's code codes: CompressAI's bottleneck, one stream for every vector.
+
+    Parameters
+    ----------
+    weights : state dict of released weights, in today's names or the old ones of CompressAI.
+    """
+
+    def __init__(self, weights: dict[str, Tensor]):
+        self.biasing, self.scaling = weights["biasing"], weights["scaling"]
+        self.bottleneck = EntropyBottleneck(len(self.biasing)).eval().requires_grad_(False)
+        found = remap_old_keys(NAME, dict(weights))
+        own = self.bottleneck.state_dict()
+        buffers = {"_offset", "_quantized_cdf", "_cdf_length"}  # made anew below
+        own |= {name: found[f"{NAME}.{name}"] for name in own.keys() - buffers}
+        self.bottleneck.load_state_dict(own)
+        self.bottleneck.update(force=True)
+
+    def encode(self, z: Tensor) -> list[bytes]:
+        """A stream for each vector of [N, D]."""
+        return self.bottleneck.compress((z + self.biasing) * self.scaling.exp())
+
+    def decode(self, streams: list[bytes]) -> Tensor:
+        """z_hat [N, D], float32."""
+        z_hat_in = self.bottleneck.decompress(streams, ())
+        return z_hat_in * (-self.scaling).exp() - self.biasing
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """The same weights in our code and in CompressAI.
+
+    Attributes
+    ----------
+    rate : ours, with its tables made.
+    reference : theirs.
+    name : where the weights are from.
+    """
+
+    rate: HFactorized
+    reference: PerVectorCoder
+    name: str
+
+    def draw(self, n: int) -> tuple[np.ndarray, Tensor]:
+        """Symbols int32 [n, D] with the probabilities of the tables, and vectors [n, D] for them.
+
+        So coded sizes can be compared with the entropy of the model. None is escaped.
+        """
+        tables = self.rate.tables["z"]
+        random = np.random.default_rng(0)
+        columns = []
+        for cdf, length, offset in zip(tables.cdfs, tables.lengths, tables.offsets, strict=True):
+            listed = cdf[: length - 1]  # without the escape entry, which comes last
+            drawn = random.integers(listed[-1], size=n)
+            columns.append(np.searchsorted(listed, drawn, side="right") - 1 + offset)
+        symbols = np.stack(columns, axis=1).astype(np.int32)
+        return symbols, self.rate.dequantise(symbols)
+
+
+def load_released() -> Bottleneck:
+    """The released weights if torch.hub has them on this machine, else `make_bottleneck(512)`.
+
+    Nothing is downloaded: a benchmark has to run without network.
+    """
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(RELEASED[MODEL].url).name)
+    if not path.is_file():
+        return make_bottleneck(512)
+    return _load(path, f"released {MODEL}")
+
+
+def make_bottleneck(z_dim: int) -> Bottleneck:
+    """A prior that is as broad as the released one, but drawn at random."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        prior = EntropyBottleneck(z_dim).requires_grad_(False)
+    first = prior.state_dict()["matrices.0"]  # acts through a softplus, before any offset
+    first.copy_((F.softplus(first) * NARROWING).expm1().log())
+    prior.update(force=True, update_quantiles=True)
+    low, median, high = prior.quantiles.unbind(-1)
+    tails = torch.maximum(low, median - TAIL), torch.minimum(high, median + TAIL)
+    prior.quantiles.copy_(torch.stack([tails[0], median, tails[1]], dim=-1))
+    weights: dict[str, Any] = {f"{NAME}.{name}": v for name, v in prior.state_dict().items()}
+    weights |= {"biasing": torch.zeros(z_dim), "scaling": torch.ones(z_dim)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "bottleneck.pt")
+        torch.save(weights, path)
+        return _load(path, "random prior")
+
+
+def _load(path: Path, name: str) -> Bottleneck:
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    return Bottleneck(load_bottleneck(path), PerVectorCoder(weights), name)

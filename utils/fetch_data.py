@@ -1,0 +1,64 @@
+"""Download the data sets of an experiment, one after the other, before its first job needs them.
+
+    python -m utils.fetch_data experiment=clip_download_data
+
+Which ones stands in the experiment's sweep of `data@data_feat`. Those that cannot be had are listed
+at the end, with what to do; the exit status is 1 then.
+"""
+
+import sys
+from collections.abc import Iterable
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from utils import config, training
+from utils.data.base import SPLITS, DataError
+
+SETTING = "data@data_feat"
+
+
+def main(overrides: list[str]) -> None:
+    if not overrides or overrides[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    try:
+        jobs = [config.compose_config(job) for job in jobs_of(overrides)]
+    except config.ConfigError as error:
+        print(f"Configuration error: {error}", file=sys.stderr)
+        sys.exit(2)
+    if missing := fetch(jobs):
+        lines = (f"  {name}: {reason}" for name, reason in missing.items())
+        sys.exit("\n".join([f"Missing: {', '.join(missing)}", *lines]))
+
+
+def jobs_of(overrides: list[str]) -> list[list[str]]:
+    """The overrides of an experiment's jobs, one for each of its data sets."""
+    expanded = config.expand(overrides)
+    swept = [o for o in OverridesParser.create().parse_overrides(expanded) if o.is_sweep_override()]
+    others = [o for o in expanded if o not in [sweep.input_line for sweep in swept]]
+    names = [sweep.get_key_element() for sweep in swept]
+    if not set(names) <= {SETTING}:
+        raise config.ConfigError(f"expected a sweep of {SETTING} alone, found {', '.join(names)}")
+    data_sets = [name for sweep in swept for name in sweep.sweep_iterator()]
+    return [[*others, f"{SETTING}={name}"] for name in data_sets] or [others]
+
+
+def fetch(jobs: Iterable[DictConfig]) -> dict[str, str]:
+    """Open the `data_feat` of each job, which downloads it; returns why others are missing."""
+    missing = {}
+    for cfg in jobs:
+        name = cfg.data_feat.name
+        print(f"== {name}", flush=True)
+        try:
+            data = training.build_data(cfg, "data_feat", "none")
+            sizes = ", ".join(f"{data.n_examples(split):,} {split}" for split in SPLITS)
+            print(f"{name}: {sizes}")
+        except (DataError, OSError) as error:  # the next one may be had all the same
+            missing[name] = str(error)
+            print(f"{name}: missing, see below")
+    return missing
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
