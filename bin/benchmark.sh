@@ -3,7 +3,7 @@
 # run. A few minutes on two CPU cores; exit status 1 if a goal is missed.
 #
 #   bin/benchmark.sh                  # all subjects, one table
-#   bin/benchmark.sh --only coding    # one of: data augmentation training coding bits
+#   bin/benchmark.sh --only coding    # one of: data augmentation training coding bits files hub
 #   bin/benchmark.sh --quick          # fewer repetitions
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -104,8 +104,9 @@ def tiny_job(experiment: str) -> list[str]:
     return job
 
 
-RUN = ["clip_bottleneck_linear_eval", "clip_raw_linear_eval", "mobilenet_caltech"]
-RUN += ["mobilenet_caltech_pca", "clip_bottleneck_mlp_eval"]
+RUN = ["clip_bottleneck_linear_eval", "clip_raw_linear_eval"]
+SLOW = ["mobilenet_caltech", "mobilenet_caltech_pca", "clip_bottleneck_mlp_eval"]
+RUN += [pytest.param(experiment, marks=pytest.mark.slow) for experiment in SLOW]
 
 
 @pytest.mark.parametrize("experiment", RUN)

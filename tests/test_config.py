@@ -20,6 +20,14 @@ from utils.config import CONF_DIR, ConfigError, compose_config, expand
 from utils.report import report
 
 EXPERIMENTS = sorted(file.stem for file in CONF_DIR.glob("experiment/*.yaml"))
+# experiments that find the compressors which others have trained, among whose results theirs lie
+SHARED = {
+    "digits_classical": "digits_viz_VIC",
+    "clip_bottleneck_pretrain": "clip_bottleneck_linear_eval",
+    "clip_bottleneck_mlp_eval": "clip_bottleneck_linear_eval",
+    "ssl_bottleneck_pretrain": "ssl_bottleneck_linear_eval",
+    "ssl_bottleneck_mlp_eval": "ssl_bottleneck_linear_eval",
+}
 MODES = sorted(file.stem for file in CONF_DIR.glob("mode/*.yaml"))
 OPTIONS = sorted(
     (folder.name, file.stem)
@@ -315,10 +323,11 @@ def test_the_spatial_rate_knows_the_latent_side_of_the_encoder(data, side):
     ),
 )
 def test_every_experiment_and_every_mode_composes(experiment, mode):
-    cfg = compose_config([f"experiment={experiment}", f"mode={mode}"])
+    weights = ["tower.kwargs.weights=random"] if experiment.startswith("mobilenet_") else []
+    cfg = compose_config([f"experiment={experiment}", f"mode={mode}", *weights])
     OmegaConf.resolve(cfg)
     # parts of an experiment, such as <experiment>_jpeg, share its results
-    assert experiment.startswith(cfg.experiment) or experiment == "digits_classical"
+    assert experiment.startswith(cfg.experiment) or cfg.experiment == SHARED.get(experiment)
     assert cfg.mode_name == mode
     assert cfg.experiment_name == cfg.mode_prefix + cfg.experiment
 
@@ -355,7 +364,7 @@ def test_every_file_says_what_it_is(file):
     assert isinstance(yaml.safe_load(text), dict)
 
 
-@pytest.mark.parametrize("name", options("architecture"))
+@pytest.mark.parametrize("name", sorted({*options("architecture")} - {"linear_svc"}))
 def test_architectures_can_be_built(name):
     image, vector = (1, 16, 16), (4,)
     to_vectors = ("cnn", "balle", "resnet18", "resnet50")
@@ -401,6 +410,7 @@ def test_every_distortion_goes_with_every_rate(distortion, rate):
     OmegaConf.resolve(cfg)
     compressor = training.build_compressor(cfg)
     assert cfg.rate.name == rate and compressor.rate.family == cfg.rate.family
+    compressor.rate.fit_transform(torch.rand(8, 4))
     assert compressor.eval()(torch.rand(2, 1, 8, 8)).shape == (2, 4)
 
 

@@ -24,6 +24,8 @@ SUM_BITS = 52
 # Exponents of the vectors' grid stay far from the limits of float64.
 MAX_EXPONENT = 512
 MAX_DIM = 1 << 13
+# Rows that it takes to determine an eigenvector well enough, see `OrthogonalTransform.fit`.
+ROWS_PER_COMPONENT = 4
 
 
 def make_transform(name: str, dim: int) -> "OrthogonalTransform | None":
@@ -73,25 +75,32 @@ class OrthogonalTransform(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
     @torch.no_grad()
-    def fit(self, z: Tensor) -> Tensor:
+    def fit(self, z: Tensor) -> None:
         """Take the eigenvectors of the covariance of z [N, D] as basis, largest variance first.
 
-        Returns the variances [D] along them, float64. Raises ValueError if z has NaN or infinite
-        values.
+        N rows determine about N / 4 of them. Further ones would fit the noise of these rows: their
+        variance would be far smaller than that of other rows, for which entropy models that are
+        trained on z would then pay dearly. So with few rows the rest of the basis is an arbitrary
+        completion (Householder's).
+
+        Raises ValueError if z has NaN or infinite values.
         """
         z = z.to(self.matrix.device).double()
         if not z.isfinite().all():
             raise ValueError("the transform cannot be fitted to NaN or infinite values")
         z = z - z.mean(0)
-        variances, basis = torch.linalg.eigh(z.T @ z / len(z))
-        variances, basis = variances.flip(0).clamp(min=0), basis.flip(1)
+        _, basis = torch.linalg.eigh(z.T @ z / len(z))
+        n_determined = max(len(z) // ROWS_PER_COMPONENT, 1)
+        if n_determined < len(basis):
+            basis, _ = torch.linalg.qr(basis.flip(1)[:, :n_determined], mode="complete")
+        else:
+            basis = basis.flip(1)
         largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
         basis = basis * torch.where(largest < 0, -1.0, 1.0)  # else the sign is up to the solver
         self.matrix.copy_(_round_matrix(basis))
         if self.is_refined:
             self.start.copy_(self.matrix)
             self.skew.zero_()
-        return variances
 
     @torch.no_grad()
     def update(self) -> None:
