@@ -318,7 +318,7 @@ def test_the_spatial_rate_knows_the_latent_side_of_the_encoder(data, side):
 @pytest.mark.parametrize(
     ("experiment", "mode"),
     sorted(
-        {*product(EXPERIMENTS, ("none", "quick"))}
+        {*product(EXPERIMENTS, ("none",))}
         | {*product(("banana_RD", "GalaxyZoo_neurips_final_BINCE"), MODES)}
     ),
 )

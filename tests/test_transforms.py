@@ -16,7 +16,7 @@ from lossyless.compressors import LearnableCompressor
 from lossyless.distortions import LossyZ
 from lossyless.distributions import CondDist, Deterministic
 from lossyless.optim import PartOptimizer
-from lossyless.rates import HFactorized, HHyper
+from lossyless.rates import HFactorized, HHyper, HSpatial
 from lossyless.rates.transforms import MATRIX_BITS, OrthogonalTransform, rotate_with_integers
 
 D = 12
@@ -25,6 +25,7 @@ RATES = {
     for make in (HFactorized, HHyper)
     for transform in ("klt", "klt_refined")
 }
+RATES["HSpatial_klt"] = partial(HSpatial, D, latent_side=2, transform="klt")
 
 
 def correlated(n: int, seed: int = 0, dim: int = D) -> torch.Tensor:

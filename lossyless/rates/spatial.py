@@ -63,6 +63,9 @@ class HSpatial(HHyper):
         logs = {name: value * self.n_positions for name, value in logs.items()}
         return self._from_positions(z_hat), rates, logs
 
+    def fit_transform(self, z: Tensor) -> None:
+        super().fit_transform(self._to_positions(z))
+
     def compress(self, z: Tensor) -> bytes:
         return super().compress(self._to_positions(z))
 
