@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -36,7 +36,7 @@ MIN_STEPS = 300
 MAX_GRAD_NORM = 100.0
 
 
-class ArrayCompressor(TransformerMixin, BaseEstimator):
+class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Lossy compressor of the rows of a matrix, for features that a linear model will work on.
 
     The paper's minimal compressor (arXiv:2106.10800, appendix E.7): a bottleneck with a learnt,
@@ -177,6 +177,9 @@ class ArrayCompressor(TransformerMixin, BaseEstimator):
         Raises `CodingError` if `payload` is damaged, foreign or of another compressor.
         """
         check_is_fitted(self)
+        if not isinstance(payload, (bytes, bytearray, memoryview)):
+            raise TypeError(f"payload: expected bytes, found {type(payload).__name__}")
+        payload = bytes(payload)
         head, body = self._head(), payload[:-4]
         if not body.startswith(PAYLOAD_MAGIC):
             raise CodingError("the payload was not written by ArrayCompressor, or its head is lost")
@@ -223,6 +226,11 @@ class ArrayCompressor(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         Z = validate_data(self, Z, dtype=(np.float32, np.float64), reset=False)
         return torch.from_numpy(Z.astype(np.float32))
+
+    @property
+    def _n_features_out(self) -> int:
+        """For `get_feature_names_out`: there are as many columns as before."""
+        return self.n_features_in_
 
     def _head(self) -> bytes:
         return PAYLOAD_MAGIC + bytes.fromhex(self.rate_.fingerprint())
