@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from tqdm import tqdm
 
-from lossyless.container.temporary import create_temporary
+from lossyless.container.temporary import replacing
 from lossyless.distributions import Deterministic
 from lossyless.payloads import CodingError, decode_blobs, encode_blobs, read_varint, write_varint
 from lossyless.rates import HFactorized
@@ -51,9 +51,10 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     Parameters
     ----------
     beta : weight of the rate; larger = fewer bits.
-    rotation : "klt": rows are coded in the basis of their principal components, which takes far
-        fewer bits if columns are correlated; "klt_refined": a basis that is learnt further, for up
-        to some hundred columns; "none": column by column, as the paper does.
+    rotation : one of `lossyless.rates.transforms.TRANSFORMS`. "klt": rows are coded in the basis of
+        their principal components, which takes far fewer bits if columns are correlated;
+        "klt_refined": a basis that is learnt further, for up to some hundred columns; "none":
+        column by column, as the paper does.
     n_epochs : passes over the rows; at least 300 steps are taken.
     batch_size : rows of one step.
     lr : learning rate of Adam, annealed to 0 along a cosine.
@@ -111,8 +112,8 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             rate = HFactorized(z.shape[1], transform=self.rotation).to(device)
             self._train(rate, z)
         rate = rate.eval().requires_grad_(False).cpu()
-        rate.update()
         _undo_standardisation(rate, torch.from_numpy(mean), scale)
+        rate.update()
         self.scale_, self.rate_ = scale, rate
         return self
 
@@ -255,15 +256,8 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             content,
         )
         body = content.getvalue()
-        temporary, file = create_temporary(path)
-        try:
-            with file:
-                file.write(FILE_MAGIC + hashlib.sha256(body).digest() + body)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as file:
+            file.write(FILE_MAGIC + hashlib.sha256(body).digest() + body)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "ArrayCompressor":
@@ -298,6 +292,7 @@ def _one_thread() -> Iterator[None]:
 def _undo_standardisation(rate: HFactorized, mean: Tensor, scale: float) -> None:
     """Let `rate`, trained on (z - mean) / scale, code z itself, with the same symbols."""
     if rate.transform is not None:
+        rate.transform.update()
         mean = rate.transform.rotate_exactly(mean[None])[0]
     with torch.no_grad():
         rate.biasing.copy_(rate.biasing.double() * scale - mean)

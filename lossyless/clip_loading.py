@@ -10,9 +10,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lossyless.weights import WeightsError
+from lossyless.weights import WeightsError, fetch
 
 DOWNLOAD_SIZES = {"ViT-B/32": "338 MB", "RN50": "244 MB"}
+CACHE = "~/.cache/clip"  # where clip.load keeps its files, too
+OPTIONS = "clip_path=, --clip, tower.kwargs.weights="
+#: how torch and clip say that a file is not a checkpoint of CLIP
+UNLOADABLE = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    UnboundLocalError,
+    UnpicklingError,
+)
 
 Preprocess = Callable[[Image.Image], Tensor]
 
@@ -39,39 +51,41 @@ def load_clip(
     clip = import_clip()
     name = str(weights)
     is_name = name in clip.available_models()
-    if not is_name and not Path(weights).is_file():
+    if not is_name and not Path(name).is_file():
         raise WeightsError(
             f"CLIP weights {name!r} are neither a file nor one of CLIP's models: "
             f"{', '.join(clip.available_models())}."
         )
-    size = f" ({DOWNLOAD_SIZES[name]})" if name in DOWNLOAD_SIZES else ""
-    if is_name:
-        print(f"CLIP {name}{size}: downloaded to ~/.cache/clip if it is not there.", flush=True)
+    torch.empty(0, device=device)  # a device that is not there fails here, before the download
+    path = _download(name) if is_name else Path(name)
     try:
         # layers draw weights before they are loaded
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
-            model, preprocess = clip.load(name, device=device)
-    except (OSError, RuntimeError, KeyError, EOFError, UnpicklingError, AttributeError) as error:
-        advice = (
-            _where_to_place(name)
-            if is_name
-            else "Expected what clip.load downloads, or a state dict of CLIP's model."
-        )
+            model, preprocess = clip.load(str(path), device=device)
+    except (OSError, torch.OutOfMemoryError):
+        raise  # the file may be a good one
+    except UNLOADABLE:
+        # the cause speaks of torch.load's options, which are not the user's to set
         raise WeightsError(
-            f"the weights of CLIP {name}{size} could not be loaded: {error}. {advice}"
-        ) from error
+            f"{path} could not be loaded: it is not a checkpoint of CLIP, or is damaged. Expected "
+            "OpenAI's archive, which clip.load downloads, or a state dict of CLIP's model"
+        ) from None
     return model.eval(), preprocess
 
 
-def _where_to_place(name: str) -> str:
-    """What to do about a model that cannot be downloaded."""
+def _download(name: str) -> Path:
+    """The file of one of CLIP's models, downloaded if it is not there."""
     url = import_clip().clip._MODELS[name]
-    file = Path("~/.cache/clip", PurePosixPath(url).name)
-    return (
-        f"Check the network; or get {url} elsewhere and place it at {file}, or give the path of a "
-        "file with the weights."
-    )
+    path = Path(CACHE).expanduser() / PurePosixPath(url).name
+    size = f" ({DOWNLOAD_SIZES[name]})" if name in DOWNLOAD_SIZES else ""
+    if not path.exists():
+        print(f"CLIP {name}{size}: downloading it to {path}", flush=True)
+    try:
+        # like `clip.load`, but a download that is interrupted leaves nothing behind
+        return fetch(url, sha256=PurePosixPath(url).parent.name, folder=path.parent)
+    except WeightsError as error:
+        raise WeightsError(f"CLIP {name}{size}: {error}, or give its path ({OPTIONS})") from None
 
 
 def import_clip() -> ModuleType:

@@ -198,7 +198,7 @@ class LearnableCompressor(pl.LightningModule):
             raise ValueError(
                 f"the transform of {type(self.rate).__name__} is fitted to representations that "
                 "stay as they are, but the encoder is trained: freeze it (finetune=freezer), or "
-                "use rate.kwargs.transform=none"
+                "use a rate without a transform, such as rate=H_factorized or rate=H_hyper"
             )
         was_training = self.p_ZlX.training
         self.p_ZlX.eval()

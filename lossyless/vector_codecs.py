@@ -14,7 +14,7 @@ from torch import Tensor
 from lossyless.payloads import CodingError
 
 FLOATS = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
-LEVELS = 255  # of 8 bits, less one
+MAX_BITS = 8  # of a value on a grid
 
 
 class VectorCodec(torch.nn.Module, ABC):
@@ -105,8 +105,8 @@ class RawVectors(VectorCodec):
         return torch.from_numpy(values.astype(np.float32))
 
 
-class _FittedCodec(VectorCodec):
-    """A codec that must have seen vectors before it can code."""
+class FittedCodec(VectorCodec):
+    """A codec that must have seen vectors before it can code: subclasses write `_fit`, too."""
 
     def __init__(self, z_dim: int):
         super().__init__(z_dim)
@@ -123,7 +123,8 @@ class _FittedCodec(VectorCodec):
         self.is_fitted.fill_(True)
 
     @abstractmethod
-    def _fit(self, z: Tensor) -> None: ...
+    def _fit(self, z: Tensor) -> None:
+        """Learn from float64 vectors [N, z_dim] on the CPU, N > 0, into buffers."""
 
     def _check_fitted(self) -> None:
         if not self.is_fitted:
@@ -138,40 +139,61 @@ class _FittedCodec(VectorCodec):
         return super().decompress(payload, n_examples)
 
 
-class Int8Vectors(_FittedCodec):
-    """8 bits for each value: 256 equal steps between the extremes of each dimension.
+class UniformVectors(FittedCodec):
+    """A few bits for each value: equal steps between the extremes of each dimension.
 
     Values beyond the extremes of the vectors that it was fitted to are clipped. Values within are
-    off by at most half a step.
+    off by at most half a step. Bits of a vector are packed, and filled up to whole bytes.
+
+    Parameters
+    ----------
+    z_dim : dimensions of the vectors.
+    n_bits : of each value, 1 to 8: it has 2^n_bits levels.
     """
 
-    codec = "int8"
     dtype = np.dtype("u1")
 
-    def __init__(self, z_dim: int):
+    def __init__(self, z_dim: int, n_bits: int):
         super().__init__(z_dim)
-        self.width = z_dim
+        if not 1 <= n_bits <= MAX_BITS:
+            raise ValueError(
+                f"n_bits={n_bits} must lie in [1, {MAX_BITS}]; for 16 and 32, take RawVectors"
+            )
+        self.codec = f"int{n_bits}"
+        self.n_bits = n_bits
+        self.width = -(-z_dim * n_bits // 8)
         self.register_buffer("low", torch.zeros(z_dim, dtype=torch.float64))
         self.register_buffer("step", torch.zeros(z_dim, dtype=torch.float64))
+
+    @property
+    def _last(self) -> int:
+        return 2**self.n_bits - 1
 
     def _fit(self, z: Tensor) -> None:
         low, high = z.aminmax(dim=0)
         self.low.copy_(low)
-        self.step.copy_((high - low) / LEVELS)
+        self.step.copy_((high - low) / self._last)
 
     def _encode(self, z: Tensor) -> np.ndarray:
         if not z.isfinite().all():
-            raise CodingError("int8 has no code for values that are not finite")
+            raise CodingError(f"{self.codec} has no code for values that are not finite")
         step = self.step.cpu()
         steps = (z.double() - self.low.cpu()) / torch.where(step > 0, step, 1.0)
-        return steps.round().clamp(0, LEVELS).to(torch.uint8).numpy()
+        return _pack(steps.round().clamp(0, self._last).to(torch.uint8).numpy(), self.n_bits)
 
     def _decode(self, values: np.ndarray) -> Tensor:
-        steps = torch.from_numpy(values.astype(np.float64))
+        steps = torch.from_numpy(_unpack(values, self.n_bits, self.z_dim).astype(np.float64))
         return (steps * self.step.cpu() + self.low.cpu()).float()
 
 
-class PCAVectors(_FittedCodec):
+class Int8Vectors(UniformVectors):
+    """8 bits for each value, see `UniformVectors`."""
+
+    def __init__(self, z_dim: int):
+        super().__init__(z_dim, n_bits=8)
+
+
+class PCAVectors(FittedCodec):
     """The first principal components as float16.
 
     The receiver multiplies matrices, whose last digit may depend on the machine.
@@ -217,3 +239,21 @@ def _as_floats(values: Tensor, dtype: np.dtype) -> np.ndarray:
             f"{np.finfo(dtype).max:g}: choose dtype=float32"
         )
     return floats
+
+
+def _pack(values: np.ndarray, n_bits: int) -> np.ndarray:
+    """Bytes [N, width] of integers [N, D] below 2^n_bits, lowest bits of the first ones first."""
+    if n_bits == 8:
+        return values
+    bits = np.unpackbits(values[..., None], axis=-1, count=n_bits, bitorder="little")
+    bits = bits.reshape(len(values), values.shape[1] * n_bits)
+    return np.packbits(bits, axis=-1, bitorder="little")
+
+
+def _unpack(packed: np.ndarray, n_bits: int, dim: int) -> np.ndarray:
+    """Integers uint8 [N, dim] of what `_pack` made of them."""
+    if n_bits == 8:
+        return packed
+    bits = np.unpackbits(packed, axis=-1, count=dim * n_bits, bitorder="little")
+    bits = bits.reshape(len(packed), dim, n_bits)
+    return np.packbits(bits, axis=-1, bitorder="little")[..., 0]

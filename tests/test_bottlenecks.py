@@ -1,5 +1,6 @@
 """Bottlenecks load from all namings, strictly, and as released."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from compressai.entropy_models import EntropyBottleneck
 from lossyless.hub.bottlenecks import load_bottleneck
 from lossyless.hub.released import RELEASED
 from lossyless.rates import HFactorized
+from lossyless.rates.transforms import TRANSFORMS
 from lossyless.weights import WeightsError, check_sha256
 
 Z_DIM = 5
@@ -72,6 +74,25 @@ def test_our_own_weights_come_with_their_tables(tmp_path):
     assert load_bottleneck(save(new.state_dict(), tmp_path)).tables["z"].n_tables == Z_DIM
 
 
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_all_transforms_load(transform, tmp_path):
+    torch.manual_seed(0)
+    rate, z = HFactorized(Z_DIM, transform=transform), torch.randn(40, Z_DIM)
+    rate.fit_transform(z)
+    rate.update()
+    loaded = load_bottleneck(save(rate.state_dict(), tmp_path))
+    assert loaded.transform_name == transform
+    assert loaded.fingerprint() == rate.fingerprint()
+    assert torch.equal(loaded.decompress(rate.compress(z), 40), rate.eval()(z, None)[0])
+
+
+def test_widths_of_official_weights_are_computed_on_loading(tmp_path):
+    state = official_state(is_legacy=True)
+    widths = load_bottleneck(save(state, tmp_path)).get_extra_state()["cell_widths"]
+    assert widths.dtype == torch.float32
+    assert torch.equal(widths, (-state["scaling"].double()).exp().float())
+
+
 NAMES = list(official_state(is_legacy=True))
 DERIVED = ("_offset", "_quantized_cdf", "_cdf_length")
 
@@ -122,11 +143,46 @@ def test_foreign_files_are_refused(content, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "tables", [{"side": {}}, {"z": {}}, {"z": {"cdfs": 3}}, 3, {"z": torch.zeros(3)}]
+    "tables",
+    [{"side": {}}, {"z": {}}, {"z": {"cdfs": 3}}, 3, {"z": torch.zeros(3)}, {"cell_widths": 3}],
 )
 def test_damaged_tables_are_refused(tables, tmp_path):
     state = HFactorized(Z_DIM).state_dict() | {"_extra_state": tables}
     with pytest.raises(WeightsError, match="coding tables"):
+        load_bottleneck(save(state, tmp_path))
+
+
+def klt_state():
+    rate = HFactorized(Z_DIM, transform="klt")
+    rate.fit_transform(torch.randn(40, Z_DIM))
+    rate.update()
+    return rate.state_dict()
+
+
+@pytest.mark.parametrize(
+    "matrix, problem",
+    [
+        (1000 * torch.randn(Z_DIM, Z_DIM), "no rotation"),
+        (torch.eye(Z_DIM) + 2.0**-24, "no multiples"),
+        (torch.full((Z_DIM, Z_DIM), torch.nan), "NaN"),
+        (2 * torch.eye(Z_DIM), "no rotation"),
+        (torch.zeros(Z_DIM, Z_DIM), "no rotation"),
+    ],
+)
+@pytest.mark.parametrize("has_tables", [True, False])
+def test_a_transform_that_is_no_rotation_is_refused(matrix, problem, has_tables, tmp_path):
+    state = klt_state() | {"transform.matrix": matrix}
+    if not has_tables:
+        state["_extra_state"] = {"transform": "klt"}
+    with pytest.raises(WeightsError, match=f"weights.pt: transform: matrix .*{problem}"):
+        load_bottleneck(save(state, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["dct", ["klt"], None])
+def test_an_unknown_transform_is_named(name, tmp_path):
+    state = klt_state()
+    state["_extra_state"]["transform"] = name
+    with pytest.raises(WeightsError, match=r"weights.pt: .*(dct|list|None)"):
         load_bottleneck(save(state, tmp_path))
 
 
@@ -146,6 +202,8 @@ def test_the_table_names_files_by_their_beta():
 @pytest.mark.skipif(not REAL.exists(), reason="the released weights are not on this machine")
 def test_the_tables_of_the_released_weights_are_the_same_on_every_machine():
     check_sha256(REAL, RELEASED["b005"].sha256)
-    tables = load_bottleneck(REAL).tables["z"]
+    rate = load_bottleneck(REAL)
+    tables, widths = rate.tables["z"], rate.get_extra_state()["cell_widths"]
     # whoever changes these makes files unreadable that were written with them
     assert tables.fingerprint().hex() == "b22db0fb9c9a4953ee9c94341da645ae"
+    assert hashlib.sha256(widths.numpy().tobytes()).hexdigest()[:16] == "df8162868ef7153d"

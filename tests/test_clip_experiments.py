@@ -1,11 +1,14 @@
 """The experiments on features of frozen towers: what they share, and their quick modes for real."""
 
+from functools import cache
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tiny import ROOT, call, paths, untimed
 
 import aggregate
 from utils import fetch_data, jobs, stages
+from utils.aggregation import aggregate as aggregate_runs
 from utils.config import CONF_DIR, compose_config, expand
 from utils.data.base import DataError
 from utils.runs import experiment_folder, run_hash
@@ -25,9 +28,21 @@ def weights(monkeypatch):
     monkeypatch.setenv("MOBILENET_V2_WEIGHTS", "random")
 
 
-def first_job(experiment: str, mode: str) -> list[str]:
-    """The overrides of the first job of a sweep or search."""
-    overrides = expand([f"experiment={experiment}", f"mode={mode}"])
+composed = cache(lambda *overrides: compose_config(overrides))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def composed_once():
+    """What `expand` composes to check it is the first job's config."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.config.compose_config", lambda overrides: composed(*overrides).copy())
+        yield
+
+
+@cache
+def first_job(experiment: str) -> list[str]:
+    """The overrides of the first job of a sweep or search in the quick mode."""
+    overrides = expand([f"experiment={experiment}", "mode=quick"])
     return [_first(o) for o in OverridesParser.create().parse_overrides(overrides)]
 
 
@@ -41,23 +56,28 @@ def _first(override) -> str:
     return f"{override.get_key_element()}={value}"
 
 
-def resolved(experiment: str, *overrides: str, mode: str = "none"):
-    return compose_config([*first_job(experiment, mode), *overrides])
+def config_of(experiment: str, *overrides: str):
+    return composed(f"experiment={experiment}", *overrides)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-@pytest.mark.parametrize("mode", ["none", "quick"])
-def test_every_experiment_composes(experiment, mode):
-    cfg = resolved(experiment, mode=mode)
-    assert cfg.tower.name == "torchvision" if mode == "quick" else cfg.tower.name != "none"
-    assert cfg.encoder.z_dim == cfg.tower.z_dim
+def test_every_experiment_composes(experiment):
+    cfg = config_of(experiment)
+    assert cfg.tower.name != "none" and cfg.encoder.z_dim == cfg.tower.z_dim
     assert len(run_hash(cfg, "predictor")) == 10  # all of it resolves
-    if mode == "quick" and "Galaxy" not in experiment:
-        assert cfg.tower.kwargs.weights == "random" and cfg.data_feat.name == "digits"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_in_the_quick_mode(experiment):
+    cfg = composed(*expand([f"experiment={experiment}", "mode=quick"]))
+    assert cfg.tower.name == "torchvision" and cfg.encoder.z_dim == cfg.tower.z_dim
+    assert cfg.tower.kwargs.weights == "random"
+    assert cfg.data_feat.name == ("galaxy64" if "Galaxy" in experiment else "digits")
+    assert len(run_hash(cfg, "predictor")) == 10
 
 
 def test_the_hyper_parameters_of_the_paper():
-    cfg = resolved("clip_bottleneck_linear_eval")
+    cfg = config_of("clip_bottleneck_linear_eval")
     assert (cfg.data_feat.name, cfg.data_feat.kwargs.batch_size) == ("coco", 64)
     assert (cfg.tower.name, cfg.encoder.z_dim, cfg.rate.name) == ("clip_vitb32", 512, "H_hyper")
     assert (cfg.featurizer.loss.beta, cfg.trainer.max_epochs) == (0.05, 30)
@@ -67,12 +87,28 @@ def test_the_hyper_parameters_of_the_paper():
 
 @pytest.mark.parametrize("family", ["clip", "ssl"])
 def test_the_bottleneck_is_trained_once(family):
-    names = [f"{family}_bottleneck_{part}" for part in ("pretrain", "linear_eval", "mlp_eval")]
-    configs = [resolved(name) for name in names]
-    configs.append(resolved(names[1], "data@data_pred=pets37"))
+    pretrain, linear, mlp = (
+        f"{family}_bottleneck_{part}" for part in ("pretrain", "linear_eval", "mlp_eval")
+    )
+    configs = [
+        config_of(pretrain),
+        config_of(mlp, "data@data_pred=stl10"),
+        *(config_of(linear, f"data@data_pred={data}") for data in ("stl10", "pets37")),
+    ]
     assert len({run_hash(cfg, "featurizer") for cfg in configs}) == 1
     assert len({experiment_folder(cfg) for cfg in configs}) == 1
     assert len({run_hash(cfg, "predictor") for cfg in configs}) == len(configs)
+
+
+def test_there_is_one_list_of_data_sets():
+    data_sets = list(config_of("none").aggregate.summarize_clip.data)
+    for name in ("clip_bottleneck_linear_eval", "ssl_bottleneck_linear_eval"):
+        assert list(config_of(name).sweep["data@data_pred"]) == data_sets
+    downloads = config_of("clip_download_data").sweep["data@data_feat"]
+    assert list(downloads) == ["coco", *data_sets, "imagenet"]
+    for mode, expected in {"none": [*data_sets, "imagenet"], "quick": ["digits"]}.items():
+        script = f'mode={mode}; source bin/clip/data_sets.sh; echo "${{data_sets[@]}}"'
+        assert call("bash", "-c", script).stdout.split() == expected
 
 
 def test_each_data_set_has_a_study_of_its_own_that_is_judged_on_validation_data():
@@ -80,7 +116,7 @@ def test_each_data_set_has_a_study_of_its_own_that_is_judged_on_validation_data(
         place = "data_pred" if "bottleneck" in name else "data_feat"
         studies = set()
         for data in ("stl10", "pets37"):
-            cfg = compose_config([f"experiment={name}", f"data@{place}={data}"])
+            cfg = config_of(name, f"data@{place}={data}")
             assert cfg.monitor_return == "val/pred/loss" and list(cfg.hypopt.direction) == [
                 "minimize"
             ]
@@ -98,14 +134,14 @@ def test_given_weights_are_taken_in_the_quick_mode():
 
 
 def tiny_job(experiment: str) -> list[str]:
-    job = [*first_job(experiment, "quick"), *TINY]
-    if "linear_svc" in str(compose_config(job).predictor.name):
+    job = [*first_job(experiment), *TINY]
+    if composed(*expand([f"experiment={experiment}", "mode=quick"])).predictor.name == "linear_svc":
         job.append("predictor.kwargs.n_draws=2")
     return job
 
 
-RUN = ["clip_bottleneck_linear_eval", "clip_raw_linear_eval"]
 SLOW = ["mobilenet_caltech", "mobilenet_caltech_pca", "clip_bottleneck_mlp_eval"]
+RUN = ["clip_raw_linear_eval"]
 RUN += [pytest.param(experiment, marks=pytest.mark.slow) for experiment in SLOW]
 
 
@@ -123,6 +159,19 @@ def test_the_quick_mode_runs_without_network_and_weights(experiment, tmp_path):
     assert (folder / "summary.md").is_file()
     assert len(list(folder.glob("**/datapred_*/**/results_predictor.csv"))) == 1
     assert untimed(run_job(tmp_path, base)) == untimed(metrics)
+
+
+def test_tables_do_not_mix_linear_classifiers_and_mlps(tmp_path):
+    """They share a folder."""
+    names = ("clip_bottleneck_linear_eval", "clip_bottleneck_mlp_eval")
+    found = {name: run_job(tmp_path, tiny_job(name))["test/pred/acc"] for name in names}
+    for name, file in zip(names, ("clip_table", "clip_table_mlp"), strict=True):
+        cfg = composed(*expand([f"experiment={name}", "mode=quick"])).copy()
+        folder = tmp_path / "results" / experiment_folder(cfg)
+        cfg.aggregate.modes = ["summarize_clip"]
+        aggregate_runs(cfg.aggregate, folder)
+        (row,) = [s for s in (folder / f"{file}.md").read_text().splitlines() if "digits" in s]
+        assert f"{100 * found[name]:.1f}" in row
 
 
 def run_job(folder, base):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import urllib.error
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from lossyless.towers import ClipTower
 from lossyless.weights import WeightsError
 
 DIM = 8
+FOREIGN = "other.pt could not be loaded: it is not a checkpoint of CLIP"
 KINDS = {"vit": (1, 64, 32), "resnet": ((1, 1, 1, 1), 64, None)}  # layers, width, patch
 
 
@@ -66,20 +68,63 @@ def test_names_and_files_that_are_none_are_refused(tmp_path):
         load_clip("ViT-B/33")
     path = tmp_path / "other.pt"
     torch.save({"weight": torch.zeros(2)}, path)
-    with pytest.raises(WeightsError, match="other.pt could not be loaded.*state dict"):
-        load_clip(path)
-    path.write_bytes(b"no weights")
-    with pytest.raises(WeightsError, match="other.pt could not be loaded"):
+    with pytest.raises(WeightsError, match=FOREIGN):
         load_clip(path)
 
 
-def test_without_a_network_the_error_says_what_else_to_do(monkeypatch):
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"import os\n", b"PK\3\4", {"biasing": torch.zeros(3)}, {}, [], torch.zeros(3)],
+    ids=["empty", "text", "zip", "bottleneck", "dict", "list", "tensor"],
+)
+def test_files_of_other_kinds_are_one_sentence(tmp_path, content):
+    path = tmp_path / "other.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(WeightsError, match=FOREIGN) as caught:
+        load_clip(path)
+    assert "weights_only" not in str(caught.value) and caught.value.__suppress_context__
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_without_a_network_the_error_says_what_else_to_do(home, monkeypatch, capsys):
     def offline(*args, **kwargs):
         raise urllib.error.URLError("no network")
 
-    monkeypatch.setattr("clip.clip._download", offline)
-    with pytest.raises(WeightsError, match="338 MB.*no network.*path of a file"):
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    file = home / ".cache" / "clip" / "ViT-B-32.pt"
+    with pytest.raises(WeightsError, match="338 MB.*no network") as caught:
         load_clip()
+    message = str(caught.value)
+    assert f"place it at {file}" in message and "https://openaipublic" in message
+    assert "clip_path=, --clip, tower.kwargs.weights=" in message
+    assert caught.value.__suppress_context__  # no traceback of urllib before it
+    assert f"downloading it to {file}" in capsys.readouterr().out
+    assert list(file.parent.iterdir()) == []
+
+
+def test_a_file_that_is_there_is_checked_and_not_announced(home, monkeypatch, capsys):
+    file = home / ".cache" / "clip" / "ViT-B-32.pt"
+    file.parent.mkdir(parents=True)
+    torch.save(tiny_clip().state_dict(), file)
+    with pytest.raises(WeightsError, match=r"ViT-B-32.pt: is not the file expected.*anew.*--clip"):
+        load_clip()
+    monkeypatch.setattr("lossyless.weights._check", lambda *args: None)
+    load_clip()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_device_that_is_not_there_is_refused_before_a_download(monkeypatch):
+    monkeypatch.setattr("lossyless.clip_loading.fetch", None)
+    with pytest.raises(RuntimeError, match="foo"):
+        load_clip(device="foo")
 
 
 def test_loading_warns_of_nothing(tmp_path):

@@ -52,12 +52,15 @@ def test_the_published_numbers_are_plausible():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Runs of two codecs and two seeds; the experiment's folder lies in it."""
+    """Runs of two codecs and two seeds, and of another predictor; the experiment's folder lies in
+    it."""
     tmp = tmp_path_factory.mktemp("clip_table")
+    codec = ["distortion=supervised", "rate=H_factorized", "trainer.max_epochs=5"]
     for seed in (1, 2):
         for beta in (0.01, 1.0):
-            overrides = [f"seed={seed}", f"featurizer.loss.beta={beta}", "trainer.max_epochs=5"]
-            run(tmp, "distortion=supervised", "rate=H_factorized", *overrides, base=DIGITS)
+            run(tmp, *codec, f"seed={seed}", f"featurizer.loss.beta={beta}", base=DIGITS)
+    svm = ["architecture@predictor=linear_svc", "predictor.kwargs.n_draws=2"]
+    run(tmp, *codec, "seed=1", "featurizer.loss.beta=0.01", *svm, base=DIGITS)
     return tmp
 
 
@@ -67,7 +70,8 @@ def of(tmp, *overrides):
 
 def test_runs_are_read_from_disk(folder):
     mode = "aggregate.modes=[summarize_clip]"
-    aggregate.main(of(folder, mode, "aggregate.summarize_clip.data=[digits,stl10]"))
+    where = "aggregate.summarize_clip.where={beta: 0.01, predictor.name: linear}"
+    aggregate.main(of(folder, mode, "aggregate.summarize_clip.data=[digits,stl10]", where))
     rows = rows_of(folder / "results" / "exp_none" / "clip_table.md")
     rate, bits, accuracy, *published = rows["digits"]
     assert "±" in rate and "±" in bits and "±" in accuracy and published == ["-", "-"]
@@ -81,7 +85,37 @@ def test_runs_can_be_restricted(folder):
     )
     assert rows_of(results / "mlp.md")["digits"][0] == "not run"
     with pytest.raises(ConfigError, match=r"select.*val/pred/oops"):
-        clip_table.summarize_clip(results, ["digits"], select="val/pred/oops")
+        where = {"predictor.name": "linear_svc"}
+        clip_table.summarize_clip(results, ["digits"], select="val/pred/oops", where=where)
+
+
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [
+        ({"predictor.name": "linear"}, ["beta: ", "1.0e-02", "1.0e+00"]),
+        ({"beta": 0.01}, ["predictor.name: linear", "linear_svc"]),
+        (None, ["beta: ", "predictor.name: "]),
+    ],
+    ids=["compressors", "predictors", "both"],
+)
+def test_the_best_of_different_things_is_no_row(folder, where, named):
+    """Compressors with more bits are better; how predictors are trained may be searched over."""
+    results = folder / "results" / "exp_none"
+    with pytest.raises(ConfigError, match=r"summarize_clip\.where.*digits") as error:
+        clip_table.summarize_clip(results, ["digits"], where=where)
+    assert all(text in str(error.value) for text in named)
+
+
+def test_only_the_training_of_a_predictor_is_searched_over():
+    def check(**columns):
+        runs = pd.DataFrame({"seed": ["1", "1"], "datapred": "digits"} | columns)
+        clip_table._check_comparable("digits", runs)
+
+    for key in ("optpred", "optimizer_pred.kwargs.lr", "predictor.kwargs.dropout", "seed"):
+        check(**{key: ["1", "2"]})
+    for key in ("feat", "rate", "zdim", "trainer.max_epochs", "tower.weights_id"):
+        with pytest.raises(ConfigError, match=f"{key}: a, b"):
+            check(**{key: ["a", "b"]})
 
 
 # --- bits at equal cost
@@ -121,6 +155,28 @@ def test_costs_above_the_worst_are_left_out():
     found = ratios(a, a, worst=0.35)
     assert found["cost"].tolist() == [0.35, 0.1] and (found["ratio"] == 1).all()
     assert ratios(a, a, worst=0.05).empty
+
+
+def test_fronts_are_chosen_on_validation_data():
+    """... so that the run that is lucky on test data is not on it."""
+    n_bits, val, test = [100, 200, 300, 400], [0.4, 0.3, 0.35, 0.1], [0.42, 0.33, 0.01, 0.12]
+    runs = pd.DataFrame({"seed": "1", "group": list("abcd"), "folder": "", "beta": list("abcd")})
+    runs = runs.assign(**{"test/comm/n_bits": n_bits, "test/pred/err": test})
+    columns = ("test/comm/n_bits", "test/pred/err")
+    bits, costs = bit_ratios._front(runs.assign(**{"val/pred/err": val}), *columns)
+    assert list(bits) == [100, 200, 400] and list(costs) == [0.42, 0.33, 0.12]
+    bits, costs = bit_ratios._front(runs, *columns)
+    assert list(bits) == [100, 200, 300] and list(costs) == [0.42, 0.33, 0.01]
+
+
+def test_fronts_fall_where_their_points_do_not():
+    bits, costs = np.array([400.0, 100, 200, 300]), np.array([0.1, 0.5, 0.2, 0.3])
+    found = bit_ratios.falling(bits, costs)
+    assert found[0].tolist() == [100, 200, 400]
+    np.testing.assert_allclose(found[1], [0.5, 0.25, 0.1])
+    once = front([100, 200, 1000], [0.5, 0.4, 0.1])
+    for before, after in zip(once, bit_ratios.falling(*once), strict=True):
+        np.testing.assert_array_equal(before, after)
 
 
 def test_the_table_of_ratios(folder):

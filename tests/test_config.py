@@ -2,7 +2,7 @@
 
 import sys
 from functools import cache
-from itertools import product
+from itertools import product, zip_longest
 from pathlib import Path
 
 import optuna
@@ -12,7 +12,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
-from tiny import BANANA, DIGITS, call, main_command, paths
+from tiny import BANANA, DIGITS, call, compose, main_command, paths
 
 from lossyless.vector_codecs import VectorCodec
 from utils import config, tables, training
@@ -42,10 +42,42 @@ PLACES = {
     "scheduler": ("scheduler_feat", "scheduler_online", "scheduler_pred"),
     "checkpoint": ("checkpoint_feat", "checkpoint_pred"),
 }
+# groups whose options say nothing of other groups: one of each composes together
+TOGETHER = {*PLACES, "rate", "distortion", "finetune", "logger", "slurm"}
 
 
 def options(group: str) -> list[str]:
     return [name for found, name in OPTIONS if found == group]
+
+
+def rows_of_options() -> list[list[tuple[str, str]]]:
+    """All options, in as few lists as can be composed at once: the n-th of each group together."""
+    columns = [[(group, name) for name in options(group)] for group in sorted(TOGETHER)]
+    together = [[one for one in row if one is not None] for row in zip_longest(*columns)]
+    return together + [[one] for one in OPTIONS if one[0] not in TOGETHER]
+
+
+ROWS = rows_of_options()
+
+
+@cache
+def with_options(*chosen: tuple[str, str]) -> DictConfig:
+    """Options of several groups, each in all its places; not to be changed."""
+    places = [(group, place, name) for group, name in chosen for place in PLACES.get(group, [None])]
+    return compose_config([f"{g}@{p}={name}" if p else f"{g}={name}" for g, p, name in places])
+
+
+def with_option(group: str, name: str) -> DictConfig:
+    """A config with an option in all its places, among options of other groups; a copy."""
+    (row,) = [row for row in ROWS if (group, name) in row]
+    return with_options(*row).copy()
+
+
+@cache
+def of_experiment(experiment: str, mode: str = "none") -> DictConfig:
+    """The config of an experiment, without its sweep; not to be changed."""
+    weights = ["tower.kwargs.weights=random"] if experiment.startswith("mobilenet_") else []
+    return compose_config([f"experiment={experiment}", f"mode={mode}", *weights])
 
 
 def values(overrides: list[str]) -> dict[str, str]:
@@ -232,13 +264,11 @@ def test_an_unknown_key_in_an_experiment_is_an_error(monkeypatch, tmp_path):
         expand(["experiment=test", "+sweep.trainer_max_epoch=[1,2]"])
 
 
-@pytest.mark.parametrize(
-    "value", [None, True, False, 1e-5, 3, "VAE", [1, 2], {"a": None}, [], "", "1e-3 and more"]
-)
-def test_values_survive_the_override_grammar(value):
-    node = OmegaConf.create({"value": value})["value"]
-    override = f"+note={config._value(node)}"
-    assert compose_config([override]).note == value
+def test_values_survive_the_override_grammar():
+    values = [None, True, False, 1e-5, 3, "VAE", [1, 2], {"a": None}, [], "", "1e-3 and more"]
+    nodes = OmegaConf.create(values)
+    cfg = compose_config([f"+note_{i}={config._value(node)}" for i, node in enumerate(nodes)])
+    assert [cfg[f"note_{i}"] for i in range(len(values))] == values
 
 
 def test_multirun_flag_is_accepted(monkeypatch, tmp_path):
@@ -322,9 +352,9 @@ def test_the_spatial_rate_knows_the_latent_side_of_the_encoder(data, side):
         | {*product(("banana_RD", "GalaxyZoo_neurips_final_BINCE"), MODES)}
     ),
 )
+@pytest.mark.filterwarnings("error")
 def test_every_experiment_and_every_mode_composes(experiment, mode):
-    weights = ["tower.kwargs.weights=random"] if experiment.startswith("mobilenet_") else []
-    cfg = compose_config([f"experiment={experiment}", f"mode={mode}", *weights])
+    cfg = of_experiment(experiment, mode).copy()
     OmegaConf.resolve(cfg)
     # parts of an experiment, such as <experiment>_jpeg, share its results
     assert experiment.startswith(cfg.experiment) or cfg.experiment == SHARED.get(experiment)
@@ -340,18 +370,19 @@ def test_what_an_experiment_adds_to_the_command_line_composes(experiment):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_key_that_an_experiment_sweeps_or_sets_exists(experiment):
-    cfg = compose_config([f"experiment={experiment}"])
+    cfg = of_experiment(experiment)
     for mode in cfg.modes.values():
         assert set(mode) <= {"overrides", "sweep"}
     assert set(cfg.modes) <= set(MODES)
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])
-def test_every_option_composes_and_says_its_name(group, option):
-    places = PLACES.get(group, ())
-    cfg = compose_config([f"{group}@{p}={option}" for p in places] or [f"{group}={option}"])
-    for node in [cfg[place] for place in places] or [cfg.get(group)]:
-        assert node is None or node.get("name", option) == option
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: ",".join(f"{g}={o}" for g, o in row))
+@pytest.mark.filterwarnings("error")
+def test_every_option_composes_without_warnings_and_says_its_name(row):
+    cfg = with_options(*row)
+    for group, option in row:
+        for node in [cfg[place] for place in PLACES.get(group, ())] or [cfg.get(group)]:
+            assert node is None or node.get("name", option) == option, f"{group}={option}"
 
 
 @pytest.mark.parametrize(
@@ -371,17 +402,13 @@ def test_architectures_can_be_built(name):
     to_images = ("cnn_decoder", "balle_decoder")
     in_shape = image if name in to_vectors else vector
     out_shape = image if name in to_images else vector
-    arch = instantiate(compose_config([f"architecture@encoder={name}"]).encoder.kwargs)
+    arch = instantiate(with_option("architecture", name).encoder.kwargs)
     assert arch(in_shape, out_shape)(torch.rand(2, *in_shape)).shape == (2, *out_shape)
-
-
-def option(group: str, place: str, name: str) -> DictConfig:
-    return compose_config([f"{group}@{place}={name}"])[place]
 
 
 @pytest.mark.parametrize("name", options("optimizer"))
 def test_optimizers_can_be_built(name):
-    kwargs = option("optimizer", "optimizer_pred", name).kwargs
+    kwargs = with_option("optimizer", name).optimizer_pred.kwargs
     optimizer = instantiate(kwargs)([torch.nn.Parameter(torch.ones(2))])
     assert optimizer.param_groups[0]["lr"] == kwargs.lr
     assert optimizer.param_groups[0]["weight_decay"] == kwargs.weight_decay
@@ -389,7 +416,7 @@ def test_optimizers_can_be_built(name):
 
 @pytest.mark.parametrize("name", options("scheduler"))
 def test_schedulers_can_be_built(name):
-    schedule = instantiate(option("scheduler", "scheduler_pred", name).kwargs)
+    schedule = instantiate(with_option("scheduler", name).scheduler_pred.kwargs)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=1.0)
     assert (schedule is None) == (name == "none")
     assert schedule is None or schedule(optimizer, 10).optimizer is optimizer
@@ -397,7 +424,7 @@ def test_schedulers_can_be_built(name):
 
 @cache
 def digits_with(choice: str) -> DictConfig:
-    return compose_config([*DIGITS, choice])
+    return compose(Path("unused"), choice, base=DIGITS)
 
 
 @pytest.mark.parametrize("rate", options("rate"))
@@ -419,7 +446,7 @@ def test_every_featurizer_can_be_built(featurizer):
     is_on_features = any(part in featurizer for part in ("lossyZ", "freeze", "features"))
     settings = [o for o in DIGITS if not (is_on_features and o.startswith("encoder.kwargs"))]
     settings += ["featurizer.kwargs.n_components=2"] * (featurizer == "features_pca")
-    cfg = compose_config([*settings, f"featurizer={featurizer}"])
+    cfg = compose(Path("unused"), f"featurizer={featurizer}", base=settings)
     OmegaConf.resolve(cfg)
     compressor = training.build_compressor(cfg)
     x = torch.rand(2, 4) if is_on_features else torch.rand(2, 1, 8, 8)
@@ -432,8 +459,7 @@ def test_every_featurizer_can_be_built(featurizer):
 
 @pytest.mark.parametrize("data", options("data"))
 def test_facts_of_the_data_are_those_of_the_class(data, monkeypatch):
-    cfg = compose_config([f"data@data_feat={data}"])
-    OmegaConf.resolve(cfg)
+    cfg = with_option("data", data)
     if (
         "banana" not in data and data != "digits"
     ):  # the tests of those to download see to the length

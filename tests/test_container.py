@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 
 from lossyless.container import ContainerError, ContainerReader, ContainerWriter, format, recovery
+from lossyless.container.file import ContainerFile
+from lossyless.container.temporary import replacing
 
 SETTINGS = {"fingerprint": "ab12", "codec": "H_factorized", "shape": (3, 2)}
 CHUNKS = [(b"first payload", 5), (b"", 1), (b"third CHNK INDX", 7)]
 GOLDEN = (
-    "894c534c4553530a017b000000000000007b22636f646563223a22485f666163746f72697a6564222c226474"
-    "797065223a22666c6f61743332222c2266696e6765727072696e74223a2261623132222c226964223a223030"
-    "3030303030303030303030303030222c226d657461223a7b7d2c2273656374696f6e73223a5b5d2c22736861"
-    "7065223a5b325d7d382c85120500000000000000a48baa2743484e4b00000000000000000000000005000000"
-    "03000000ecc36dc5616263494e4458010000009c0000000000000005000000ad53f5debb000000000000004c"
-    "534c4553530a89"
+    "894c534c4553530a017b000000000000007b22636f646563223a22485f666163746f72697a6564222c2264"
+    "74797065223a22666c6f61743332222c2266696e6765727072696e74223a2261623132222c226964223a22"
+    "30303030303030303030303030303030222c226d657461223a7b7d2c2273656374696f6e73223a5b5d2c22"
+    "7368617065223a5b325d7d382c851205000000000000000000000001000000ee2eeeb243484e4b00000000"
+    "00000000000000000500000003000000480d20d3ecc36dc5616263494e445801000000a400000000000000"
+    "050000005713d0ccc7000000000000004c534c4553530a89"
 )
 ROOT = Path(__file__).parents[1]
 
@@ -136,9 +138,25 @@ def test_sections_of_the_header_are_bytes(path):
         ContainerWriter(path, **SETTINGS, sections={"large": bytes(1 << 26)})
 
 
+def test_the_checksum_of_labels_is_kept(path):
+    for labels in (format.NO_LABELS, format.UNKNOWN_LABELS, 0, 2**32 - 1):
+        with ContainerWriter(path, **SETTINGS) as writer:
+            writer.add(b"abc", 5)
+            writer.finish()
+            writer.labels = labels
+        for recover in (False, True):
+            with ContainerReader(path, recover=recover) as reader:
+                assert (reader.labels, reader.n_written, reader.damaged) == (labels, 5, [])
+    data = bytearray(path.read_bytes())
+    data[chunk_spans(path)[0].start - 5] ^= 1
+    path.write_bytes(data)
+    with ContainerReader(path, recover=True) as reader:
+        assert reader.labels == format.UNKNOWN_LABELS and reader.damaged
+
+
 def test_overhead_is_small(path):
     data = write(path, [(b"", 1)] * 10)
-    assert len(data) < 220 + 10 * 40
+    assert len(data) < 220 + 10 * 44
 
 
 def test_every_flipped_bit_is_detected(path):
@@ -219,6 +237,70 @@ def test_it_is_always_known_which_examples_are_missing(path, lost, damages):
             else:
                 [place], _ = reader.locate([example])
                 assert reader.chunk_numbers[place] == chunk
+
+
+def hostile(n: int, *, is_forged: bool) -> bytes:
+    """A file whose damaged content has n heads, each of which claims all that follows."""
+    header = format.Header("f", "c", (2,)).to_bytes()
+    seed = zlib.crc32(header[: -format.CRC.size])
+    total = format.TOTAL.pack(n, format.NO_LABELS)
+    data = header + total + format.CRC.pack(zlib.crc32(total, seed))
+    for number in range(n):
+        length = (n - 1 - number) * format.CHUNK_HEAD_SIZE
+        head, _ = format.chunk_head(number, number, 1, length, seed=seed if is_forged else 1)
+        data += head + bytes(4)
+    return data + bytes(1)
+
+
+@pytest.mark.parametrize("is_forged", [False, True])
+def test_recovery_takes_linear_time_whatever_the_file_says(path, monkeypatch, is_forged):
+    n_read = []
+    read_at = ContainerFile.read_at
+
+    def counting(self, offset, n_bytes):
+        n_read.append(n_bytes)
+        return read_at(self, offset, n_bytes)
+
+    monkeypatch.setattr(ContainerFile, "read_at", counting)
+    monkeypatch.setattr(recovery, "READ_BLOCK", 256)
+    for n in (500, 2000):
+        data = hostile(n, is_forged=is_forged)
+        path.write_bytes(data)
+        n_read.clear()
+        assert read_everything(path, recover=True) == {}
+        assert sum(n_read) < 10 * len(data)
+
+
+def test_foreign_bytes_are_reported_once(path):
+    data = write(path)
+    first, second, _ = chunk_spans(path)
+    path.write_bytes(data[: first.start] + b"CHNK" * 1000 + data[second.start :])
+    with ContainerReader(path, recover=True) as reader:
+        assert reader.chunk_numbers == [1, 2]
+        assert sum("no chunk starts" in reason for reason in reader.damaged) == 1
+
+
+def forge(path: Path, total: int, chunks: list[tuple[int, int, int]]) -> None:
+    """A file of chunks (number, first example, number of examples) with right checksums."""
+    header = format.Header("f", "c", (2,)).to_bytes()
+    seed = zlib.crc32(header[: -format.CRC.size])
+    content = format.TOTAL.pack(total, format.NO_LABELS)
+    data = header + content + format.CRC.pack(zlib.crc32(content, seed))
+    for number, first, n_examples in chunks:
+        head, crc = format.chunk_head(number, first, n_examples, 0, seed=seed)
+        data += head + format.CRC.pack(crc)
+    path.write_bytes(data)
+
+
+def test_chunks_that_contradict_the_others_are_left_out(path):
+    forge(path, 10, [(0, 0, 4), (1, 3, 4), (2, 4, 7), (3, 4, 6), (4, 2**63, 1)])
+    with ContainerReader(path, recover=True) as reader:
+        assert reader.chunk_numbers == [0, 3]
+        assert reader.n_examples == reader.n_written == 10
+        assert any("chunk 1 claims examples 3 to 6, wrongly" in r for r in reader.damaged)
+    forge(path, 2**63, [])
+    with ContainerReader(path, recover=True) as reader:
+        assert reader.n_written == 0 and "claims 9223372036854775808" in reader.damaged[0]
 
 
 def test_swapped_chunks_are_detected(path):
@@ -425,6 +507,20 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(path):
         other.write_bytes(b"")
     write(path)
     assert sorted(path.parent.iterdir()) == sorted([*kept, path])
+
+
+def test_a_replaced_file_is_complete_or_as_it_was(path):
+    path.with_name("data.lsl.1-0123abcd.tmp").write_bytes(b"of a killed process")
+    with replacing(path) as file:
+        file.write(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new" and list(path.parent.iterdir()) == [path]
+    with pytest.raises(KeyboardInterrupt), replacing(path) as file:
+        file.write(b"newer")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"new" and list(path.parent.iterdir()) == [path]
+    with pytest.raises(FileNotFoundError), replacing(path.parent / "no folder" / "file"):
+        pass
 
 
 WRITER_SCRIPT = """

@@ -1,8 +1,12 @@
 """Features of a frozen tower: computed once, for all who ask; never half-done, never wrong."""
 
+import gc
 import json
 import multiprocessing
+import os
+import stat
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -10,9 +14,11 @@ import torch
 from torch import nn
 
 from lossyless.towers import Tower
+from utils.data import features as features_module
 from utils.data.base import SPLITS, DataError
 from utils.data.digits import DigitsDataModule
 from utils.data.features import FeatureCache, FeatureDataModule
+from utils.progress import progress
 
 SIDE, DIM = 8, 5
 N_EXAMPLES = {"train": 1197, "val": 200, "test": 400}
@@ -35,7 +41,9 @@ class Project(nn.Module):
 def make(tmp_path):
     """Builds features of the digits; `calls` on it counts the towers that were made."""
 
-    def make_data(key=None, seed=1, n_copies=1, folder=tmp_path / "features", tower=None, **kwargs):
+    def make_data(
+        key=None, seed=1, n_copies=1, folder=tmp_path / "features", make_network=Project, **kwargs
+    ):
         images = {k: kwargs.pop(k) for k in ("equivalence", "is_augment_val") if k in kwargs}
         digits = DigitsDataModule(
             side=SIDE, margin=0, auxiliary="none", eval_batch_size=256, seed=seed, **images
@@ -43,13 +51,13 @@ def make(tmp_path):
 
         def make_tower():
             make_data.calls.append(1)
-            return tower or Tower(Project(), side=SIDE)
+            return Tower(make_network(), side=SIDE)
 
         return FeatureDataModule(
             digits,
             make_tower,
             z_dim=DIM,
-            cache=FeatureCache(folder, "digits_tiny", key or {"tower": "tiny"} | images),
+            cache=FeatureCache(folder, "digits_tiny", key or {"tower": "tiny"}, images),
             device=torch.device("cpu"),
             n_copies=n_copies,
             seed=seed,
@@ -93,12 +101,26 @@ def test_training_batches_are_shuffled_anew_in_each_epoch(make):
 def test_a_second_data_set_does_not_need_the_tower(make):
     data = make()
     first = [gather(data.loader(split)) for split in SPLITS]
-    assert len(make.calls) == 1
+    assert len(make.calls) == len(SPLITS)
     for seed in (1, 2):  # without augmentations, features do not depend on it
         again = make(seed=seed)
         assert torch.equal(gather(again.loader("test")), first[2])
         assert again.encoder_time("val") > 0
-    assert len(make.calls) == 1
+    assert len(make.calls) == len(SPLITS)
+
+
+def test_the_tower_is_let_go_of_when_the_features_are_there(make):
+    made = []
+
+    class Noted(Project):
+        def __init__(self):
+            super().__init__()
+            made.append(weakref.ref(self))
+
+    data = make(make_network=Noted)
+    data.loader("val")
+    gc.collect()
+    assert len(made) == 1 and made[0]() is None
 
 
 def test_splits_are_computed_when_they_are_asked_for(make, tmp_path):
@@ -121,7 +143,7 @@ def test_each_copy_of_an_augmented_split_is_another_one(make, tmp_path):
     assert all(not torch.equal(*copies[i : i + 2]) for i in range(2))
     again = make(n_copies=2, **ROTATED)
     assert torch.equal(gather(again.loader("train", epoch=1, shuffle=False)), copies[1])
-    assert len(make.calls) == 1 and len(folders(tmp_path)) == 3
+    assert len(make.calls) == len(folders(tmp_path)) == 3
 
 
 def test_epochs_take_turns_in_the_copies(make, tmp_path):
@@ -146,6 +168,15 @@ def test_augmentations_depend_on_the_seed_and_only_where_there_are_any(make, tmp
     val = [gather(make(seed=s, **kwargs).loader("val")) for s in (1, 2)]
     assert not torch.equal(*train) and torch.equal(*val)
     assert len(folders(tmp_path)) == 3
+
+
+def test_settings_of_augmentations_matter_only_where_there_are_any(make, tmp_path):
+    for name in ("rotation", "hflip"):
+        data = make(equivalence=[name], is_augment_val=False)
+        for split in SPLITS:
+            list(data.loader(split, shuffle=False))
+    splits = [path.name.split("_")[2] for path in folders(tmp_path)]
+    assert sorted(splits) == ["test", "train", "train", "val"]
 
 
 # --- auxiliary variables
@@ -183,7 +214,7 @@ class Stop(nn.Module):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
 def test_an_interrupted_computation_leaves_nothing(make, tmp_path, error):
-    data = make(tower=Tower(Stop(error), side=SIDE))
+    data = make(make_network=lambda: Stop(error))
     with pytest.raises(type(error)):
         data.loader("train")
     assert folders(tmp_path) == []
@@ -198,6 +229,24 @@ def test_what_a_killed_process_left_is_removed(make, tmp_path):
     (part / "targets.npy").write_bytes(b"half")
     assert gather(make().loader("val")).shape == (N_EXAMPLES["val"], DIM)
     assert [found.name for found in folders(tmp_path)] == [path.name]
+
+
+def test_everything_is_on_disk_before_a_folder_has_its_name(make, tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def noting(descriptor):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        synced.append((path, [found.name[0] for found in folders(tmp_path)]))
+        assert stat.S_ISDIR(os.stat(path).st_mode) == (not path.endswith((".npy", ".json")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(features_module.os, "fsync", noting)
+    list(make().loader("val"))
+    (folder,) = folders(tmp_path)
+    part = str(folder.with_name(f".{folder.name}.part"))
+    files = [f"{part}/{name}" for name in ("facts.json", "features.npy", "targets.npy")]
+    assert sorted(path for path, _ in synced[:3]) == files
+    assert synced[3:] == [(part, ["."]), (str(folder.parent), ["d"])]
 
 
 @pytest.mark.parametrize("name", ["features.npy", "targets.npy", "facts.json"])
@@ -236,7 +285,7 @@ def test_a_tower_that_gives_nan_is_refused(make, tmp_path):
             return torch.full((len(x), DIM), torch.nan)
 
     with pytest.raises(DataError, match="not finite"):
-        make(tower=Tower(Broken(), side=SIDE)).loader("val")
+        make(make_network=Broken).loader("val")
     assert folders(tmp_path) == []
 
 
@@ -249,8 +298,7 @@ def _compute_slowly(folder, name) -> None:
             file.write(f"{name}\n")
         return {"seconds_per_image": 0.1}
 
-    cache = FeatureCache(folder, "slow", {})
-    cache.get(cache.path("train", 0, None), compute)
+    FeatureCache(folder, "slow", {}, {}).get("train", 0, None, compute)
 
 
 def test_parallel_processes_compute_once(tmp_path):
@@ -262,3 +310,20 @@ def test_parallel_processes_compute_once(tmp_path):
         job.join(30)
     assert [job.exitcode for job in jobs] == [0, 0, 0]
     assert len((tmp_path / "log").read_text().splitlines()) == 1
+
+
+# --- how far it has come
+
+
+def test_without_a_terminal_lines_say_how_far_it_has_come(make, capsys, monkeypatch):
+    monkeypatch.setattr(features_module, "progress", lambda *args: progress(*args, seconds=0))
+    list(make().loader("train"))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4  # of five batches
+    assert "features digits_tiny train" in lines[0] and " 20% " in lines[0]
+    assert lines[-1].endswith(" s left") and " 80% " in lines[-1]
+
+
+def test_a_quick_loop_prints_no_lines(capsys):
+    assert list(progress(range(5), "numbers")) == list(range(5))
+    assert capsys.readouterr().err == ""

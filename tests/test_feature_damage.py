@@ -1,6 +1,7 @@
 """Damaged files of features: an error that says where, or exactly what is intact."""
 
 import random
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from stored_features import draw_features, make_codec, quantised, read, write
 
 from lossyless.container import ContainerError, ContainerReader, ContainerWriter, format
 from lossyless.feature_files import FeatureFile, write_features
+from lossyless.feature_files.codecs import MAX_CHUNK_VALUES
 from lossyless.payloads import CodingError
 
 N, CHUNK_SIZE = 100, 16
@@ -239,6 +241,32 @@ def test_headers_that_do_not_fit_the_codec_are_named(path, codec):
         rewrite(path, **changes)
         with pytest.raises((ContainerError, CodingError), match=rf"z\.lsl: {match}"):
             FeatureFile(path, codec)
+
+
+def test_a_file_cannot_ask_for_more_memory_than_its_bytes_can_hold(path, codec):
+    n = MAX_CHUNK_VALUES // codec.z_dim
+    write(path, codec, draw_features(N))
+    rewrite(path, lambda chunks: [(b"\0", n)] * 2000)
+    for on_damage in ("raise", "skip"):
+        with FeatureFile(path, codec, on_damage=on_damage) as file:
+            for use in (file.read, lambda file=file: file[:], lambda file=file: file.indices):
+                with pytest.raises(ContainerError, match=rf"z\.lsl: claims {2000 * n} examples"):
+                    use()
+            assert len(file) == 2000 * n and len(file.missing) == 0
+
+
+def test_missing_examples_are_listed_only_if_there_are_not_too_many(path, codec, intact):
+    path.write_bytes(intact)
+    with FeatureFile(path, codec) as file:
+        seed = file._reader._file._seed
+        start = file._reader._file.first_chunk
+    total = format.TOTAL.pack(2**62, format.NO_LABELS)
+    forged = total + format.CRC.pack(zlib.crc32(total, seed))
+    path.write_bytes(intact[: start - len(forged)] + forged + intact[start:-1])
+    with FeatureFile(path, codec, on_damage="skip") as file:
+        assert len(file) == 2**62 and len(file.read()) == N
+        with pytest.raises(ContainerError, match="examples are missing.*too many"):
+            _ = file.missing
 
 
 def test_a_chunk_cannot_ask_for_more_memory_than_there_is(path, codec):

@@ -19,6 +19,7 @@ from stored_features import (
 from torch.utils.data import DataLoader
 
 from lossyless.container import ContainerError, ContainerReader
+from lossyless.container.format import NO_LABELS, UNKNOWN_LABELS
 from lossyless.feature_files import (
     Codec,
     FeatureDataset,
@@ -28,6 +29,7 @@ from lossyless.feature_files import (
     merge_files,
     reading,
     write_features,
+    writing,
 )
 from lossyless.feature_files.codecs import shrink
 from lossyless.payloads import CodingError
@@ -132,6 +134,37 @@ def test_features_that_cannot_be_coded_are_named(path, codec, z):
 def test_chunk_sizes_are_bounded(path, codec, z, chunk_size):
     with pytest.raises(ValueError, match="chunk_size"):
         write(path, codec, z, chunk_size=chunk_size)
+
+
+def test_chunks_of_long_vectors_are_smaller_by_default(path, codec, z, monkeypatch):
+    monkeypatch.setattr(writing, "MAX_CHUNK_VALUES", 20 * Z_DIM)
+    write(path, codec, z, chunk_size=None)
+    assert describe(path)["n_chunks"] == N // 20
+
+
+def test_the_checksum_of_labels_is_asked_for_when_all_is_coded(path, codec, z, z_hat):
+    def commit_labels():
+        assert not path.exists()
+        return 123
+
+    for data, adapt in ((z, False), (draw_features(2_000) * 0.3 + 1, True)):
+        path.unlink(missing_ok=True)
+        written = write(path, codec, data, adapt=adapt, commit_labels=commit_labels)
+        assert written.is_adapted == adapt
+        for on_damage in ("raise", "skip"):
+            with FeatureFile(path, codec, on_damage=on_damage) as file:
+                assert file.labels_checksum == 123
+                assert torch.equal(file.read(), quantised(codec, data))
+
+
+@pytest.mark.parametrize("adapt", [False, True])
+def test_labels_that_cannot_be_written_leave_no_file(path, codec, z, adapt):
+    def commit_labels():
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write(path, codec, z, adapt=adapt, commit_labels=commit_labels)
+    assert list(path.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("i", [0, 1, 31, 32, N - 1, -1, -N, np.int64(5), torch.tensor(5)])
@@ -322,8 +355,51 @@ def test_merging_keeps_all_examples_and_codes_nothing_again(tmp_path, path, code
         assert merge_files(paths, path) == 108
     assert torch.equal(read(path, codec), quantised(codec, torch.cat(parts)))
     assert describe(path)["meta"] == {"classes": ["a", "b"]}
-    merge_files([path, paths[0]], path)  # in place
-    assert torch.equal(read(path, codec)[108:], quantised(codec, parts[0]))
+    with ContainerReader(path) as reader:
+        assert reader.labels == NO_LABELS
+
+
+def test_merging_overwrites_none_of_its_files(tmp_path, path, codec, z):
+    other, link = tmp_path / "other", tmp_path / "link"
+    for file in (path, other):
+        write(file, codec, z)
+    link.symlink_to(other)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    for out in (path, link):
+        with pytest.raises(ContainerError, match=f"{out}: is one of the files to merge"):
+            merge_files([path, other], out)
+    assert before == {file: file.read_bytes() for file in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        (["a", "c"], "class 1 is 'c' rather than 'b'"),
+        (["a"], "class 1 is None rather than 'b'"),
+        (["a", "b", "c"], "class 2 is 'c' rather than None"),
+        (2, "classes differ, and"),
+    ],
+)
+def test_files_of_other_classes_are_not_merged(tmp_path, path, codec, z, others, message):
+    first, unnamed, other = (tmp_path / name for name in ("first", "unnamed", "other"))
+    write(first, codec, z, meta={"classes": ["a", "b"]})
+    write(unnamed, codec, z)
+    write(other, codec, z, meta={"classes": others})
+    with pytest.raises(ContainerError, match=f"other: cannot be merged with .*first.*{message}"):
+        merge_files([first, unnamed, other], path)
+    assert not path.exists()
+    merge_files([first, unnamed], path)
+    assert describe(path)["meta"] == {}
+
+
+def test_merging_keeps_what_is_known_of_labels(tmp_path, path, codec, z):
+    first, other = tmp_path / "first", tmp_path / "other"
+    write(first, codec, z)
+    write(other, codec, z, commit_labels=lambda: 7)
+    for commit_labels, expected in ((None, UNKNOWN_LABELS), (lambda: 8, 8)):
+        merge_files([first, other], path, commit_labels=commit_labels)
+        with ContainerReader(path) as reader:
+            assert reader.labels == expected
 
 
 def test_files_that_differ_are_not_merged(tmp_path, path, codec, z):

@@ -16,7 +16,7 @@ import pytest
 import torch
 from stored_features import draw_features, give_all_files_one_id, make_codec, quantised, write
 
-from lossyless.container import ContainerReader
+from lossyless.container import ContainerReader, ContainerWriter
 from lossyless.feature_files import Codec, FeatureFile, WorkerError, workers, write_features
 from lossyless.feature_files.workers import ordered_map
 from lossyless.payloads import CodingError
@@ -104,6 +104,41 @@ def test_results_that_are_not_wanted_end_the_workers():
     results = ordered_map(lambda i: time.sleep(0.01), range(1000), 2)
     next(results)
     results.close()
+
+
+@pytest.mark.parametrize("is_closed_by", ["iterator", "file"])
+def test_features_that_are_not_wanted_end_the_workers(path, codec, is_closed_by):
+    write(path, codec, draw_features(1000))
+    with FeatureFile(path, codec) as file:
+        chunks = file.chunks(n_workers=2)
+        next(chunks)
+        assert len(multiprocessing.active_children()) == 2
+        if is_closed_by == "iterator":
+            chunks.close()
+            assert multiprocessing.active_children() == []
+    assert multiprocessing.active_children() == [] and chunks is not None
+
+
+@pytest.mark.parametrize("adapt", [False, True])
+def test_an_interrupted_writer_ends_its_workers_at_once(path, codec, monkeypatch, adapt):
+    """Even while the traceback, which refers to everything, is kept."""
+
+    def interrupt(self, payload, n):
+        raise KeyboardInterrupt
+
+    if adapt:  # when coding for the second time
+        add, calls = ContainerWriter.add, []
+        monkeypatch.setattr(
+            ContainerWriter,
+            "add",
+            lambda *args: interrupt(*args) if len(calls) > 40 else (calls.append(1), add(*args)),
+        )
+    else:
+        monkeypatch.setattr(ContainerWriter, "add", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        write(path, codec, draw_features(1000) * 0.3, n_workers=2, adapt=adapt)
+    assert caught.tb is not None and multiprocessing.active_children() == []
+    assert list(path.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("n_at_once", [1, 2])

@@ -1,7 +1,10 @@
 """The compressors of the hub, with networks of random weights."""
 
 import copy
+import multiprocessing
+import os
 import pickle
+import sys
 import warnings
 from pathlib import Path
 
@@ -20,7 +23,9 @@ from lossyless.hub import (
     clip_compressor,
     feature_compressor,
 )
+from lossyless.hub.labels import labels_checksum
 from lossyless.hub.official import is_official
+from lossyless.rates import HFactorized, HHyper
 from tests.tiny_clip import SIDE, Z_DIM, save_bottleneck, save_clip
 
 N = 10
@@ -165,6 +170,13 @@ def test_another_clip_is_refused(weights, tmp_path):
         clip_compressor(device="cpu", **(weights | {"clip_path": small}))
 
 
+def test_only_bottlenecks_with_tables_make_a_compressor():
+    with pytest.raises(TypeError, match="expected a rate HFactorized, found HHyper"):
+        FeatureCompressor(HHyper(8))
+    with pytest.raises(RuntimeError, match="update"):
+        FeatureCompressor(HFactorized(8))
+
+
 def test_an_unknown_model_is_named():
     with pytest.raises(ValueError, match="b001, b005, b01.*'b5'"):
         clip_compressor("b5")
@@ -186,6 +198,34 @@ def test_images_may_be_transformed_or_not(compressor, X, tmp_path):
         report = compressor.compress_dataset(dataset, tmp_path / name, is_info=False)
         assert report.n_examples == N and report.n_source_bytes is None
         np.testing.assert_array_equal(compressor.decompress_dataset(tmp_path / name), expected)
+
+
+def test_settings_of_data_loaders(compressor, X, tmp_path):
+    kwargs = {"pin_memory": False, "generator": torch.Generator(), "shuffle": False}
+    dataset = list(zip(X, range(N), strict=True))
+    compressor.compress_dataset(dataset, tmp_path / "Z", kwargs_dataloader=kwargs)
+    assert len(compressor.decompress_dataset(tmp_path / "Z")) == N
+    for name, value in (
+        ("collate_fn", list),
+        ("shuffle", True),
+        ("sampler", [1, 0]),
+        ("drop_last", True),
+        ("batch_size", None),
+    ):
+        with pytest.raises(ValueError, match=f"kwargs_dataloader: {name} cannot be"):
+            compressor.compress_dataset(
+                dataset, tmp_path / "other", kwargs_dataloader={name: value}
+            )
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
+@pytest.mark.parametrize("kwargs", [{}, {"num_workers": 2}])
+def test_daemonic_processes_read_images_themselves(compressor, X, tmp_path, monkeypatch, kwargs):
+    monkeypatch.setattr("lossyless.hub.sources.available_cores", lambda: 8)
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    compressor.compress_dataset(list(X), tmp_path / "Z", kwargs_dataloader=kwargs)
+    assert len(compressor.decompress_dataset(tmp_path / "Z")) == N
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])
@@ -388,6 +428,68 @@ def test_labels_of_another_file_are_refused(decoder, z, tmp_path):
     np.save(tmp_path / "floats.npy", np.zeros(500))
     with pytest.raises(SourceError, match=r"floats\.npy: expected.*integer"):
         decoder.decompress_dataset(tmp_path / "Z", tmp_path / "floats.npy")
+
+
+@pytest.mark.parametrize("adapt", [False, True])
+def test_labels_and_features_of_different_data_sets_are_told_apart(decoder, z, tmp_path, adapt):
+    Z, Y, other = tmp_path / "Z", tmp_path / "Y", tmp_path / "other"
+    options = {"is_info": False, "adapt": adapt}
+    decoder.compress_features(z, Z, range(500), Y, **options)
+    decoder.compress_features(z, tmp_path / "Z2", range(1, 501), other, **options)
+    with pytest.raises(SourceError, match="other: are not the labels.*their checksum differs"):
+        decoder.decompress_dataset(Z, other)
+    with pytest.raises(SourceError, match="checksum differs"):
+        decoder.decompress_to_npy(Z, tmp_path / "Z.npy", other, tmp_path / "Y.npy")
+    assert not (tmp_path / "Z.npy").exists() and not (tmp_path / "Y.npy").exists()
+    decoder.compress_features(z.flip(0), Z, **options)  # in place of the file with labels
+    with pytest.raises(SourceError, match="Y: belongs to another file: .*without labels"):
+        decoder.decompress_dataset(Z, Y)
+
+
+def test_checksums_of_labels_tell_types_shapes_and_order():
+    labels = np.arange(6)
+    others = [labels.astype(np.int32), labels[::-1], labels.reshape(3, 2), labels[:5], labels + 1]
+    assert len({labels_checksum(other) for other in [labels, *others]}) == 6
+    assert labels_checksum(labels) == labels_checksum(labels.astype(">i8"))
+    assert labels_checksum(labels) == labels_checksum(np.repeat(labels, 2)[::2])
+
+
+class NoImages:
+    """A data set that must not be looked into."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, i):
+        raise AssertionError("read before it was known whether files can be written")
+
+
+@pytest.mark.parametrize("format", ["container", "official"])
+def test_files_that_cannot_be_written_are_known_before_any_work(compressor, tmp_path, format):
+    (tmp_path / "folder").mkdir()
+    for Z, Y, error in (
+        (tmp_path / "Z", tmp_path / "nothing" / "Y", FileNotFoundError),
+        (tmp_path / "Z", tmp_path / "folder", IsADirectoryError),
+        (tmp_path / "nothing" / "Z", tmp_path / "Y", FileNotFoundError),
+        (tmp_path / "folder", tmp_path / "Y", IsADirectoryError),
+        (tmp_path / "Z", tmp_path / "Z", SourceError),
+    ):
+        with pytest.raises(error):
+            compressor.compress_dataset(NoImages(), Z, Y, format=format)
+        assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+@pytest.mark.parametrize("format", ["container", "official"])
+def test_labels_are_there_before_their_features(decoder, z, tmp_path, monkeypatch, format):
+    names, replace = [], os.replace
+
+    def recording(source, target):
+        names.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", recording)
+    decoder.compress_features(z, tmp_path / "Z", range(500), tmp_path / "Y", format=format)
+    assert names == ["Y", "Z"]
 
 
 def damage(path: Path, share: float) -> None:

@@ -1,7 +1,10 @@
 """`python -m lossyless.hub`, with networks of random weights."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lossyless.feature_files import write_features
 from lossyless.hub import __main__ as cli
 from lossyless.hub import feature_compressor
 from tests.tiny import ROOT
@@ -83,18 +87,90 @@ def test_damage_is_skipped_on_demand(weights, tmp_path, capsys):
     assert "Z.bin" in error and "chunk 0" in error
     assert not (tmp_path / "Z.npy").exists() and not (tmp_path / "Y.npy").exists()
 
-    assert run(*words, "--on-damage", "skip") == 0
+    assert run(*words, "--on-damage", "skip") == 3
     assert "warning: " in (err := capsys.readouterr().err) and "0-4095" in err
     np.testing.assert_array_equal(np.load(tmp_path / "Z.npy"), z_hat[4096:])
     np.testing.assert_array_equal(np.load(tmp_path / "Y.npy"), np.arange(4096, len(z_hat)))
 
 
+def test_nothing_is_damaged_in_an_intact_file(weights, tmp_path):
+    save_features(tmp_path / "Z.bin", weights, 5)
+    words = ("decompress", tmp_path / "Z.bin", tmp_path / "Z.npy", "--on-damage", "skip")
+    assert run(*words, "--pretrained", weights["pretrained"]) == 0
+
+
 def test_shards_are_merged(weights, tmp_path, capsys):
     shards = [save_features(tmp_path / f"{n}.bin", weights, n) for n in (5, 3)]
-    assert run("merge", tmp_path / "all.bin", tmp_path / "5.bin", tmp_path / "3.bin") == 0
-    out = tmp_path / "Z.npy"
-    assert run("decompress", tmp_path / "all.bin", out, "--pretrained", weights["pretrained"]) == 0
-    np.testing.assert_array_equal(np.load(out), torch.cat(shards))
+    capsys.readouterr()
+    merged = tmp_path / "all.bin"
+    assert run("merge", tmp_path / "5.bin", tmp_path / "3.bin", "--out", merged) == 0
+    assert "8 images" in (said := capsys.readouterr()).out and not said.err
+    Z, Y = tmp_path / "Z.npy", tmp_path / "Y.npy"
+    options = ("--pretrained", weights["pretrained"], "--labels-out", Y)
+    assert run("decompress", merged, Z, *options) == 0
+    np.testing.assert_array_equal(np.load(Z), torch.cat(shards))
+    assert np.load(Y).tolist() == [*range(5), *range(3)]
+    assert np.load(Y).dtype == np.load(tmp_path / "5.bin.labels.npy").dtype
+
+
+def test_labels_of_other_files_or_types_are_not_merged(weights, tmp_path, capsys):
+    for n in (5, 3):
+        save_features(tmp_path / f"{n}.bin", weights, n)
+    before = set(tmp_path.iterdir())
+    capsys.readouterr()
+    words = (tmp_path / "5.bin", tmp_path / "3.bin", "--out", tmp_path / "all.bin")
+    labels = tmp_path / "3.bin.labels.npy"
+    np.save(labels, np.arange(3)[::-1])
+    assert run("merge", *words) == 1
+    assert f"{labels}: are not the labels" in error_of(capsys)
+    decoder = feature_compressor(pretrained_path=weights["pretrained"])
+    z, y = torch.zeros(3, Z_DIM), np.arange(3, dtype=np.uint8)
+    decoder.compress_features(z, tmp_path / "3.bin", y, labels, is_info=False)
+    assert run("merge", *words) == 1
+    assert f"{labels}: expected labels int64 [n]" in (error := error_of(capsys))
+    assert "found uint8 [n]" in error
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_labels_that_some_shards_lack_are_left_out_and_named(weights, tmp_path, capsys):
+    for n in (5, 3):
+        save_features(tmp_path / f"{n}.bin", weights, n)
+    (tmp_path / "3.bin.labels.npy").unlink()
+    capsys.readouterr()
+    words = (tmp_path / "5.bin", tmp_path / "3.bin", "--out", tmp_path / "all.bin")
+    assert run("merge", *words) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("warning: ") and "beside " + str(tmp_path / "3.bin") in error
+    assert not (tmp_path / "all.bin.labels.npy").exists()
+
+
+@pytest.mark.parametrize("out", ["5.bin", "./5.bin", "link.bin"])
+def test_merging_overwrites_none_of_its_files(weights, tmp_path, capsys, monkeypatch, out):
+    for n in (5, 3):
+        save_features(tmp_path / f"{n}.bin", weights, n)
+    (tmp_path / "link.bin").symlink_to(tmp_path / "3.bin")
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    assert run("merge", "5.bin", "3.bin", "--out", out) == 1
+    assert "would be overwritten" in error_of(capsys)
+    assert run("merge", "5.bin", "--out", "all.bin") == 2
+    assert "at least 2 files" in error_of(capsys)
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_shard_that_is_damaged_leaves_nothing(weights, tmp_path, capsys):
+    for n in (5, 3):
+        save_features(tmp_path / f"{n}.bin", weights, n)
+    data = bytearray((tmp_path / "3.bin").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "3.bin").write_bytes(data)
+    before = set(tmp_path.iterdir())
+    capsys.readouterr()
+    words = (tmp_path / "5.bin", tmp_path / "3.bin", "--out", tmp_path / "all.bin")
+    assert run("merge", *words) == 1
+    assert "3.bin: chunk 0" in error_of(capsys)
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_info_needs_no_weights_and_no_clip(weights, tmp_path):
@@ -109,27 +185,162 @@ def test_info_needs_no_weights_and_no_clip(weights, tmp_path):
     assert "factorized" in done.stdout and "5" in done.stdout
 
 
+def test_info_tells_many_classes_in_one_line(weights, tmp_path, capsys):
+    rate = feature_compressor(pretrained_path=weights["pretrained"]).rate
+    classes = [f"class{i:03d}" for i in range(102)]
+    z = torch.zeros(2, Z_DIM)
+    write_features([z], tmp_path / "Z.bin", rate, meta={"classes": classes})
+    assert run("info", tmp_path / "Z.bin") == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "class000" in line)
+    assert line.startswith("meta.classes: class000, class001, ") and len(line) < 120
+    assert "class101" in line and "102" in line
+
+
+@pytest.fixture
+def official(weights, tmp_path) -> Path:
+    compressor = feature_compressor(pretrained_path=weights["pretrained"])
+    path = tmp_path / "official.bin"
+    compressor.compress_features(torch.zeros(4, Z_DIM), path, format="official", is_info=False)
+    return path
+
+
+def test_info_knows_the_official_format(official, capsys):
+    assert run("info", official) == 0
+    n_bytes = official.stat().st_size
+    lines = capsys.readouterr().out.splitlines()
+    assert any("official" in line for line in lines[1:])
+    expected = {"n_examples: 4", f"n_bytes: {n_bytes}", f"bits_per_example: {2 * n_bytes:.1f}"}
+    assert expected <= set(lines)
+
+
+def test_official_files_are_not_merged(official, tmp_path, capsys):
+    assert run("merge", official, official, "--out", tmp_path / "all.bin") == 1
+    assert "official format, which cannot be merged" in error_of(capsys)
+    assert not (tmp_path / "all.bin").exists()
+
+
 @pytest.mark.parametrize("command", ["info", "decompress", "merge"])
 def test_foreign_files_are_one_line(weights, tmp_path, capsys, command):
     (tmp_path / "foreign").write_bytes(b"not compressed features")
     words = {
         "info": [tmp_path / "foreign"],
         "decompress": [tmp_path / "foreign", tmp_path / "Z", "--pretrained", weights["pretrained"]],
-        "merge": [tmp_path / "Z", tmp_path / "foreign"],
+        "merge": [tmp_path / "foreign", tmp_path / "foreign", "--out", tmp_path / "Z"],
     }[command]
     assert run(command, *words) == 1
     assert "foreign" in error_of(capsys)
+    (tmp_path / "foreign").write_bytes(b"")
+    assert run(command, *words) == 1
+    assert "foreign: is empty" in error_of(capsys)
     assert not (tmp_path / "Z").exists()
 
 
 def test_what_is_missing_is_one_line(weights, folder, tmp_path, capsys):
     assert run("info", tmp_path / "nothing.bin") == 1
     assert "nothing.bin" in error_of(capsys)
-    assert run("decompress", folder, tmp_path / "Z", "--pretrained", tmp_path / "no.pt") == 1
-    assert "no.pt" in error_of(capsys)
-    options = ("--clip", weights["clip"], "--pretrained", weights["pretrained"])
-    assert run("compress", tmp_path / "photo", tmp_path / "Z", *options) == 1
-    assert "there is no such folder" in error_of(capsys)
+    assert run("decompress", folder, tmp_path / "Z") == 1
+    assert "photos: is a folder" in error_of(capsys)
+    file = folder / "a" / "0.jpg"
+    assert run("decompress", file, tmp_path / "Z", "--pretrained", tmp_path / "no.pt") == 1
+    assert "no.pt: there is no such file" in (error := error_of(capsys))
+    assert "--pretrained" in error
+    assert run("compress", tmp_path / "photo", tmp_path / "Z") == 1
+    assert "photo: there is no such folder" in error_of(capsys)
+    assert run("compress", file, tmp_path / "Z") == 1
+    assert "0.jpg: is a file, expected a folder" in error_of(capsys)
+    for words in ((tmp_path / "no/Z",), (tmp_path / "Z", "--label-file", tmp_path / "no/Z")):
+        assert run("compress", folder, *words) == 1
+        assert f"{tmp_path / 'no/Z'}: the folder {tmp_path / 'no'} does not exist" in error_of(
+            capsys
+        )
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "status", "message"),
+    [
+        ("--clip", "nothing/x.pt", 1, "nothing/x.pt: there is no such file (clip_path=, --clip)"),
+        ("--pretrained", "no.pt", 1, "no.pt: there is no such file (pretrained_path=, --pretr"),
+        ("--device", "foo", 2, "device: 'foo' cannot be used here"),
+        ("--device", "cuda:99", 2, "device: 'cuda:99' cannot be used here"),
+        ("--format", "official", 2, "--adapt: the official format cannot"),
+    ],
+)
+def test_arguments_are_refused_before_anything_is_loaded(
+    folder, tmp_path, capsys, monkeypatch, option, value, status, message
+):
+    monkeypatch.setattr("lossyless.hub.loading.fetch", None)
+    monkeypatch.setattr("lossyless.hub.loading.load_clip", None)
+    assert run("compress", folder, tmp_path / "Z", "--adapt", option, value) == status
+    assert message in error_of(capsys)
+
+
+def test_another_clip_is_one_line(folder, weights, tmp_path, capsys):
+    small = save_clip(tmp_path / "small.pt", z_dim=64)
+    options = ("--clip", small, "--pretrained", weights["pretrained"], "--device", "cpu")
+    assert run("compress", folder, tmp_path / "Z", *options) == 2
+    assert "features of 64" in error_of(capsys)
+
+
+def test_labels_in_a_file_of_another_name(folder, weights, tmp_path, capsys):
+    options = ("--clip", weights["clip"], "--pretrained", weights["pretrained"], "--device", "cpu")
+    out, labels = tmp_path / "Z.bin", tmp_path / "L.npy"
+    # `--labels` takes no value: what follows it is the folder
+    assert run("compress", "--labels", folder, out, "--label-file", labels, *options) == 0
+    assert np.load(labels).tolist() == [0, 0, 0, 1, 1, 1]
+    assert not (tmp_path / "Z.bin.labels.npy").exists()
+    capsys.readouterr()
+    words = ("decompress", out, tmp_path / "Z.npy", "--label-file", labels)
+    assert run(*words) == 2
+    assert "--label-file goes with --labels-out" in error_of(capsys)
+    options = ("--labels-out", tmp_path / "Y.npy", "--pretrained", weights["pretrained"])
+    assert run(*words, *options) == 0
+    assert np.load(tmp_path / "Y.npy").tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_results_overwrite_nothing_that_is_read(weights, tmp_path, capsys):
+    save_features(tmp_path / "Z.bin", weights, 3)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    labels = tmp_path / "Z.bin.labels.npy"
+    assert run("decompress", tmp_path / "Z.bin", tmp_path / "Z.bin") == 1
+    assert "would be overwritten" in error_of(capsys)
+    assert run("decompress", tmp_path / "Z.bin", tmp_path / "Z", "--labels-out", labels) == 1
+    assert "would be overwritten" in error_of(capsys)
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_an_interrupt_is_one_line_and_leaves_nothing(folder, weights, tmp_path):
+    """Ctrl-C while images are read, which goes to all processes of the group."""
+    code = (
+        "import sys, time\n"
+        "from PIL import Image\n"
+        "from lossyless.hub.__main__ import main\n"
+        "from lossyless.hub.sources import ImageFolder\n"
+        "read = ImageFolder.__getitem__\n"
+        "def slowly(self, i):\n"
+        "    if i == 3:\n"
+        "        open('reading', 'w').close()\n"
+        "        time.sleep(60)\n"
+        "    return read(self, i)\n"
+        "ImageFolder.__getitem__ = slowly\n"
+        "sys.exit(main())\n"
+    )
+    words = [folder, tmp_path / "Z.bin", "--labels", "--batch-size", "1", "--workers", "2"]
+    words += ["--clip", weights["clip"], "--pretrained", weights["pretrained"], "--device", "cpu"]
+    before = set(tmp_path.iterdir())
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "compress", *map(str, words)],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while not (tmp_path / "reading").exists() and time.monotonic() < end:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines() == ["interrupted"]
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "reading"}
 
 
 @pytest.mark.parametrize(
@@ -140,6 +351,8 @@ def test_what_is_missing_is_one_line(weights, folder, tmp_path, capsys):
         ["compress", "photos", "out", "--batch-size", "0"],
         ["decompress", "in", "out", "--model", "b5"],
         ["decompress", "in", "out", "--on-damage", "ignore"],
+        ["decompress", "in", "out", "--labels", "file"],
+        ["merge", "out", "in", "in"],
         ["explode"],
     ],
     ids=" ".join,
@@ -158,10 +371,10 @@ def test_help_names_every_option(command, capsys):
     assert caught.value.code == 0
     text = capsys.readouterr().out
     expected = {
-        "": ["compress", "decompress", "info", "merge", "Exit status"],
-        "compress": ["--model", "--clip", "--pretrained", "--labels", "--adapt", "--device"],
-        "decompress": ["--model", "--pretrained", "--on-damage", "--labels-out"],
+        "": ["compress", "decompress", "info", "merge", "Exit status", "130"],
+        "compress": ["--model", "--clip", "--pretrained", "--labels", "--label-file"],
+        "decompress": ["--pretrained", "--on-damage", "status 3", "--label-file", "--labels-out"],
         "info": ["FILE"],
-        "merge": ["OUT", "FILE"],
+        "merge": ["--out OUT", "FILE"],
     }[command]
     assert all(word in text for word in expected)

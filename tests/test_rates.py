@@ -141,6 +141,55 @@ def test_tables_are_loaded_rather_than_computed_anew():
     assert receiver.tables["z"].fingerprint() == tables.fingerprint()
 
 
+def nudge(widths):
+    """The same widths as a library computes them whose exponential differs in the last digit."""
+    return torch.nextafter(widths, torch.tensor(math.inf))
+
+
+def test_widths_of_cells_are_loaded_rather_than_computed_anew():
+    sender, receiver, z = HFactorized(Z_DIM), HFactorized(Z_DIM), draw_z(50)
+    sender.update()
+    sender._saved_widths = nudge(sender._saved_widths)
+    receiver.load_state_dict(sender.state_dict())
+    assert receiver.fingerprint() == sender.fingerprint()
+    assert torch.equal(receiver._cell_widths(), sender._saved_widths)
+    assert_decodes_to_z_hat(receiver, z)
+    assert torch.equal(z_hat_of(receiver, z), z_hat_of(sender, z))
+    other = HFactorized(Z_DIM)
+    other.load_state_dict(sender.state_dict())
+    other._saved_widths = nudge(other._saved_widths)
+    assert other.fingerprint() != sender.fingerprint()
+
+
+def test_evaluation_without_update_decodes_with_what_training_has_learnt(fitted):
+    z = draw_z(100)
+    with torch.no_grad():
+        fitted.scaling += 0.5
+    half_cell = 0.5 * (-fitted.scaling).exp()
+    assert ((z_hat_of(fitted, z) - z).abs() <= half_cell * (1 + 1e-4)).all()
+    assert_decodes_to_z_hat(fitted, z)
+
+
+def test_states_of_before_widths_were_kept_load(fitted, request):
+    state, z = fitted.state_dict(), draw_z(50)
+    del state["_extra_state"]["cell_widths"]
+    receiver = ENTROPY_CODED[request.node.callspec.params["fitted"]](Z_DIM)
+    receiver.load_state_dict(state)
+    assert torch.equal(receiver.decompress(fitted.compress(z), 50), z_hat_of(fitted, z))
+    assert "cell_widths" not in receiver.get_extra_state()  # the fingerprint is that of then
+    receiver.update()
+    assert "cell_widths" in receiver.get_extra_state()
+
+
+def test_misshapen_widths_are_named():
+    rate = HFactorized(Z_DIM)
+    rate.update()
+    state = rate.state_dict()
+    state["_extra_state"]["cell_widths"] = torch.ones(Z_DIM + 1)
+    with pytest.raises(CodingError, match=r"cell_widths: expected float32 \[4\], found .* \[5\]"):
+        rate.load_state_dict(state)
+
+
 RECEIVER = """
 import pickle, sys, torch
 torch.set_num_threads(2)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 from tiny import DIGITS, compose, run, untimed
 
@@ -119,14 +118,28 @@ def folds(y, evaluation, n_train):
     return evaluation._folds(np.asarray(y), n_train=n_train, seed=0)
 
 
-def test_small_data_are_cross_validated():
-    y = np.arange(40) % 4
-    assert isinstance(folds(y, LinearEvaluation(), 30), StratifiedKFold)
+def test_small_data_are_cross_validated_without_the_validation_split():
+    y = np.arange(40) % 3
+    found = folds(y, LinearEvaluation(), 30)
+    assert len(found) == 5
+    assert sorted(np.concatenate([held_out for _, held_out in found])) == list(range(30))
+    for rows, held_out in found:
+        assert sorted([*rows, *held_out]) == list(range(30))
+        assert (np.bincount(y[held_out]) == 2).all()
+
+
+def test_the_search_does_not_depend_on_validation_examples():
+    """... which may have classes of a single example, too."""
+    x, y = (t.numpy() for t in gaussians(90, distance=1.0))
+    options = {"n_train": 60, "seed": 0, "n_jobs": 1}
+    chosen = FEW._search(x, y, **options)
+    x[60:], y[60:] = 7, [*[0] * 29, 9]
+    assert FEW._search(x, y, **options) == chosen
 
 
 @pytest.mark.parametrize(
     "limits",
-    [{"max_cv_examples": 39}, {"max_cv_labels": 159}, {"n_folds": 11}],
+    [{"max_cv_examples": 29}, {"max_cv_labels": 119}, {"n_folds": 8}],
     ids=["many examples", "many classes", "small classes"],
 )
 def test_others_are_compared_on_the_validation_split(limits):

@@ -114,13 +114,13 @@ def test_random_weights_are_always_the_same_ones():
 
 @pytest.mark.parametrize(
     ("model", "z_dim", "side"),
-    [("mobilenet_v3_small", 576, 32), ("convnext_tiny", 768, 32), ("squeezenet1_0", None, 64)],
+    [
+        ("mobilenet_v3_small", 576, 32),
+        ("convnext_tiny", 768, 32),
+        ("squeezenet1_0", 512 * 3 * 3, 64),  # its classifier pools at its end
+    ],
 )
 def test_the_input_of_the_classifier_is_found_where_there_is_one(model, z_dim, side):
-    if z_dim is None:  # its classifier pools at its end
-        with pytest.raises(WeightsError, match="missing|shape|neither"):
-            TorchvisionTower(model, "no such file", side=side)
-        return
     tower = TorchvisionTower(model, "random", side=side)
     assert tower(images(2, 3, side, side)).shape == (2, z_dim)
 
@@ -219,6 +219,17 @@ def test_published_weights_are_fetched_with_the_checksum_in_their_name(monkeypat
     assert asked == [(url, "f37072fd")] and tower.z_dim == 512
     with pytest.raises(WeightsError, match="'V9' of resnet18.*IMAGENET1K_V1"):
         TorchvisionTower("resnet18", "V9")
+
+
+def test_weights_that_are_neither_a_file_nor_published_are_named():
+    with pytest.raises(WeightsError, match="'no such file' of resnet18 are neither a file"):
+        TorchvisionTower("resnet18", "no such file")
+
+
+@pytest.mark.parametrize("weights", ["IMAGENET1K_FBGEMM_V1", "random"])
+def test_quantized_networks_are_refused(weights):
+    with pytest.raises(WeightsError, match="quantized.*not supported: choose 'resnet18'"):
+        TorchvisionTower("quantized_resnet18", weights)
 
 
 # --- self-supervised ResNet50s, with the layouts of the published files

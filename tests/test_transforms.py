@@ -3,21 +3,32 @@
 import copy
 import io
 import math
+import warnings
 from functools import partial
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import Batches, assert_same_tensors
+from tiny import DIGITS
 
 from lossyless.architectures import Identity, Linear
 from lossyless.batch import Batch
 from lossyless.compressors import LearnableCompressor
 from lossyless.distortions import LossyZ
 from lossyless.distributions import CondDist, Deterministic
+from lossyless.hub.bottlenecks import load_bottleneck
 from lossyless.optim import PartOptimizer
 from lossyless.rates import HFactorized, HHyper, HSpatial
-from lossyless.rates.transforms import MATRIX_BITS, OrthogonalTransform, rotate_with_integers
+from lossyless.rates.transforms import (
+    KLT,
+    MATRIX_BITS,
+    TRANSFORMS,
+    OrthogonalTransform,
+    RefinedKLT,
+    rotate_with_integers,
+)
+from utils.config import compose_config
 
 D = 12
 RATES = {
@@ -74,7 +85,7 @@ def z_hat_of(rate, z):
 
 
 def random_rotation(dim):
-    transform = OrthogonalTransform(dim)
+    transform = KLT(dim)
     transform.fit(torch.randn(2 * dim, dim))
     return transform.matrix
 
@@ -130,7 +141,7 @@ def test_rotations_keep_zeros_and_name_no_number_for_nan():
 
 
 def test_the_basis_is_orthogonal_and_decorrelates():
-    z, transform = correlated(3000).double(), OrthogonalTransform(D)
+    z, transform = correlated(3000).double(), KLT(D)
     transform.fit(z)
     basis = transform.matrix.double()
     torch.testing.assert_close(basis.T @ basis, torch.eye(D).double(), atol=1e-5, rtol=0)
@@ -144,7 +155,7 @@ def test_few_rows_determine_few_components():
     z, other, transform = (
         correlated(40, dim=60),
         correlated(2000, 1, dim=60),
-        OrthogonalTransform(60),
+        KLT(60),
     )
     transform.fit(z)
     basis = transform.matrix
@@ -160,14 +171,14 @@ def test_few_rows_determine_few_components():
 
 
 def test_signs_do_not_depend_on_the_solver():
-    z, first, second = correlated(500), OrthogonalTransform(D), OrthogonalTransform(D)
+    z, first, second = correlated(500), KLT(D), KLT(D)
     first.fit(z)
     second.fit(-z)
     assert torch.equal(first.matrix, second.matrix)
 
 
 def test_a_refined_basis_starts_at_the_eigenvectors_and_stays_orthogonal():
-    z, transform = correlated(500), OrthogonalTransform(D, is_refined=True)
+    z, transform = correlated(500), RefinedKLT(D)
     transform.fit(z)
     start = transform.matrix.clone()
     torch.testing.assert_close(transform.rotate(z), z @ start)
@@ -176,6 +187,36 @@ def test_a_refined_basis_starts_at_the_eigenvectors_and_stays_orthogonal():
     assert torch.equal(transform.matrix, start)  # coding waits for `update`
     transform.update()
     torch.testing.assert_close(transform.rotate_exactly(z).float(), transform.rotate(z))
+
+
+@pytest.mark.parametrize("make", [KLT, RefinedKLT])
+def test_weights_that_are_no_rotation_are_told(make):
+    transform = make(D)
+    with pytest.raises(ValueError, match="matrix is no rotation"):
+        transform.check()  # not fitted
+    transform.fit(correlated(500))
+    transform.check()
+    good = transform.matrix.clone()
+    wrong = {
+        "matrix is no rotation": 1000 * torch.randn(D, D).round(),
+        "NaN or infinite": torch.full((D, D), math.nan),
+        "no multiples of 2": good + 2.0 ** -(MATRIX_BITS + 2),
+    }
+    for message, matrix in wrong.items():
+        transform.matrix.copy_(matrix)
+        with pytest.raises(ValueError, match=message):
+            transform.check()
+
+
+def test_what_refining_starts_from_is_checked_too():
+    transform = RefinedKLT(D)
+    transform.fit(correlated(500))
+    torch.nn.init.normal_(transform.skew)
+    transform.update()
+    transform.check()
+    transform.start.mul_(2)
+    with pytest.raises(ValueError, match="start is no rotation"):
+        transform.check()
 
 
 @pytest.mark.parametrize("z", [torch.ones(5, D), torch.ones(1, D), torch.zeros(3, D)])
@@ -324,6 +365,28 @@ def test_wrong_options_and_features_are_named():
         rate.fit_transform(torch.full((5, D), math.inf))
 
 
+def test_weights_of_another_transform_are_told(trained_rates):
+    weights = trained_rates["HFactorized_klt"].state_dict()
+    with pytest.raises(ValueError, match="transform='klt', but this one has transform='klt_refi"):
+        HFactorized(D, transform="klt_refined").load_state_dict(weights)
+
+
+def test_a_further_transform_is_a_class_and_an_entry(monkeypatch, tmp_path):
+    class RandomRotation(OrthogonalTransform):
+        def _fit_basis(self, z):
+            generator = torch.Generator().manual_seed(0)
+            return torch.linalg.qr(torch.randn(D, D, generator=generator).double())[0]
+
+    monkeypatch.setitem(TRANSFORMS, "random", RandomRotation)
+    rate, z = HFactorized(D, transform="random"), correlated(50)
+    rate.fit_transform(z)
+    rate.update()
+    torch.save(rate.state_dict(), tmp_path / "weights.pt")
+    loaded = load_bottleneck(tmp_path / "weights.pt")
+    assert isinstance(loaded.transform, RandomRotation)
+    assert torch.equal(loaded.decompress(rate.compress(z), 50), z_hat_of(rate, z))
+
+
 def test_without_a_transform_there_is_nothing_to_fit():
     rate = HFactorized(D)
     before = copy.deepcopy(rate.state_dict())
@@ -333,6 +396,23 @@ def test_without_a_transform_there_is_nothing_to_fit():
         {n: t for n, t in rate.state_dict().items() if isinstance(t, torch.Tensor)},
         {n: t for n, t in before.items() if isinstance(t, torch.Tensor)},
     )
+
+
+# --- in configs
+
+
+@pytest.mark.parametrize("rate", ["H_factorized", "H_hyper", "H_spatial"])
+def test_every_rate_takes_a_transform_from_the_command_line(rate):
+    cfg = compose_config([*DIGITS, f"rate={rate}", "+rate.kwargs.transform=klt"])
+    assert cfg.rate.kwargs.transform == "klt"
+
+
+@pytest.mark.parametrize("rate", ["H_factorized", "H_hyper"])
+def test_rates_with_a_klt_have_options_of_their_own(rate):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cfg = compose_config([*DIGITS, f"rate={rate}_klt", "rate.kwargs.transform=klt_refined"])
+    assert (cfg.rate.name, cfg.rate.kwargs.transform) == (f"{rate}_klt", "klt_refined")
 
 
 # --- in training
@@ -355,7 +435,7 @@ def test_a_compressor_fits_the_transform_once(make_trainer, tmp_path):
     checkpoint = pl.callbacks.ModelCheckpoint(dirpath=tmp_path, save_on_train_epoch_end=True)
     trainer = make_trainer(1, callbacks=[checkpoint], enable_checkpointing=True)
     trainer.fit(compressor, batches(), batches())
-    expected = OrthogonalTransform(D)
+    expected = KLT(D)
     expected.fit(correlated(256))
     assert torch.equal(compressor.rate.transform.matrix, expected.matrix)
 

@@ -8,13 +8,21 @@ import torch
 from sklearn.decomposition import PCA
 
 from lossyless.payloads import CodingError
-from lossyless.vector_codecs import Int8Vectors, PCAVectors, RawVectors, VectorCodec
+from lossyless.vector_codecs import (
+    Int8Vectors,
+    PCAVectors,
+    RawVectors,
+    UniformVectors,
+    VectorCodec,
+)
 
 DIM = 12
 CODECS = {
     "float32": (lambda: RawVectors(DIM, "float32"), 32 * DIM),
     "float16": (lambda: RawVectors(DIM), 16 * DIM),
     "int8": (lambda: Int8Vectors(DIM), 8 * DIM),
+    "int4": (lambda: UniformVectors(DIM, 4), 4 * DIM),
+    "int3": (lambda: UniformVectors(DIM, 3), 40),  # 36, in whole bytes
     "pca": (lambda: PCAVectors(DIM, 5), 16 * 5),
 }
 
@@ -52,11 +60,31 @@ def test_errors_are_those_of_the_formats():
     z = vectors()
     assert torch.equal(RawVectors(DIM, "float32")(z), z)
     assert torch.equal(RawVectors(DIM)(z), z.half().float())
-    int8 = Int8Vectors(DIM)
-    int8.fit(z)
-    step = (z.max(0).values - z.min(0).values) / 255
-    assert ((int8(z) - z).abs() <= 0.5001 * step).all()
-    assert (int8(z).max(0).values - z.max(0).values).abs().max() < 1e-5
+    for n_bits in range(1, 9):
+        codec = UniformVectors(DIM, n_bits)
+        codec.fit(z)
+        step = (z.max(0).values - z.min(0).values) / (2**n_bits - 1)
+        assert ((codec(z) - z).abs() <= 0.5001 * step).all()
+        assert (codec(z).max(0).values - z.max(0).values).abs().max() < 1e-5
+        assert max(len(column.unique()) for column in codec(z).T) <= 2**n_bits
+
+
+def test_int8_is_a_byte_for_each_value():
+    z = vectors()
+    int8, uniform = Int8Vectors(DIM), UniformVectors(DIM, 8)
+    for codec in (int8, uniform):
+        codec.fit(z)
+    assert int8.compress(z) == uniform.compress(z) and int8.fingerprint() == uniform.fingerprint()
+    low, high = z.min(0).values, z.max(0).values
+    expected = ((z - low) / (high - low) * 255).round().to(torch.uint8)
+    found = np.frombuffer(int8.compress(z), np.uint8).reshape(len(z), DIM)
+    assert np.abs(found.astype(int) - expected.numpy()).max() <= 1
+
+
+def test_the_layout_of_bits_is_fixed():
+    codec = UniformVectors(3, 4)
+    codec.fit(torch.tensor([[0.0, 0, 0], [15, 15, 15]]))
+    assert codec.compress(torch.tensor([[1.0, 2, 3], [15, 0, 4]])) == b"\x21\x03\x0f\x04"
 
 
 def test_values_beyond_what_was_seen_are_clipped_and_constant_dimensions_kept():
@@ -84,7 +112,7 @@ def test_all_components_keep_everything_but_the_precision():
     assert (codec(z) - z).abs().max() < 0.03
 
 
-@pytest.mark.parametrize("name", ["int8", "pca"])
+@pytest.mark.parametrize("name", ["int8", "int3", "pca"])
 def test_what_was_learnt_travels_with_the_state_dict(name):
     codec, other = (CODECS[name][0]() for _ in range(2))
     assert codec.fingerprint() == other.fingerprint()
@@ -96,7 +124,7 @@ def test_what_was_learnt_travels_with_the_state_dict(name):
     assert torch.equal(other.decompress(codec.compress(z), 5), codec(z))
 
 
-@pytest.mark.parametrize("name", ["int8", "pca"])
+@pytest.mark.parametrize("name", ["int8", "int3", "pca"])
 def test_codecs_that_know_no_data_refuse_to_code(name):
     codec = CODECS[name][0]()
     for ask in (lambda: codec.compress(vectors()), lambda: codec.decompress(b"", 0)):
@@ -132,6 +160,8 @@ def test_values_too_large_for_16_bits_are_refused():
     ("make", "message"),
     [
         (lambda: RawVectors(DIM, "float8"), "float8.*float16, float32"),
+        (lambda: UniformVectors(DIM, 0), "n_bits=0"),
+        (lambda: UniformVectors(DIM, 9), "n_bits=9.*RawVectors"),
         (lambda: PCAVectors(DIM, DIM + 1), "n_components=13"),
         (lambda: PCAVectors(DIM, 0), "n_components=0"),
     ],

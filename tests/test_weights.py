@@ -66,3 +66,52 @@ def test_check_sha256_names_the_file_and_both_checksums(tmp_path):
     check_sha256(path, SHA256[:20])
     with pytest.raises(WeightsError, match=f"{path}.*{SHA256}.*{'1' * 8}"):
         check_sha256(path, "1" * 8)
+
+
+# --- files without a published checksum
+
+
+def test_without_a_checksum_the_first_use_is_trusted_and_later_ones_are_checked(url, tmp_path):
+    path = fetch(url, sha256=None, folder=tmp_path / "cache")
+    record = path.with_name("net.pt.sha256")
+    assert record.read_text() == f"{SHA256}  net.pt\n"  # as sha256sum writes it
+    assert fetch(url, sha256=None, folder=path.parent) == path
+    assert sorted(p.name for p in path.parent.iterdir()) == ["net.pt", "net.pt.sha256"]
+    path.write_bytes(b"other")
+    with pytest.raises(WeightsError, match=rf"{path}.*{SHA256}.*remove {record} to trust"):
+        fetch(url, sha256=None, folder=path.parent)
+    record.unlink()
+    assert fetch(url, sha256=None, folder=path.parent) == path
+    assert record.read_text().startswith(hashlib.sha256(b"other").hexdigest())
+
+
+def test_a_file_that_the_user_placed_is_noted_too(url, tmp_path):
+    (tmp_path / "net.pt").write_bytes(b"by hand")
+    fetch(url, sha256=None, folder=tmp_path)
+    assert (tmp_path / "net.pt.sha256").is_file()
+
+
+def test_another_download_than_the_first_is_not_kept(url, tmp_path):
+    path = fetch(url, sha256=None, folder=tmp_path / "cache")
+    path.unlink()
+    (tmp_path / "source" / "net.pt").write_bytes(b"replaced by its publisher")
+    with pytest.raises(WeightsError, match=SHA256):
+        fetch(url, sha256=None, folder=path.parent)
+    assert not path.exists()
+
+
+def test_a_note_that_is_no_checksum_is_named(url, tmp_path):
+    (tmp_path / "net.pt.sha256").write_text("nonsense")
+    with pytest.raises(WeightsError, match="net.pt.sha256.*'nonsense'"):
+        fetch(url, sha256=None, folder=tmp_path)
+
+
+def test_where_nothing_can_be_written_a_warning_says_so(url, tmp_path, monkeypatch):
+    (tmp_path / "net.pt").write_bytes(CONTENT)
+
+    def refuse(**kwargs):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("lossyless.weights.tempfile.TemporaryDirectory", refuse)
+    with pytest.warns(UserWarning, match="net.pt.sha256 cannot be written.*read-only"):
+        assert fetch(url, sha256=None, folder=tmp_path) == tmp_path / "net.pt"

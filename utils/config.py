@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -29,6 +30,12 @@ from utils.runs import experiment_folder, writable_dir
 MAIN_PROCESS = "LOSSYLESS_MAIN_PROCESS"  # for workers to know whose they are
 MAX_LISTED = 20  # names in an error that has a better hint
 WEIGHT_SUFFIXES = (".pt", ".pth", ".npz", ".torch", ".tar", ".ckpt", ".bin", ".safetensors")
+# Settings that are the name of published weights, or the path of a file.
+WEIGHT_SETTINGS = (
+    "tower.kwargs.weights",
+    "data_feat.kwargs.clip_weights",
+    "data_pred.kwargs.clip_weights",
+)
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -142,6 +149,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     try:
         overrides = expand([arg for arg in sys.argv[1:] if arg not in flags])
         cfg = compose_config(overrides)
+        _check_weights(cfg)
         for name in ("results", "pretrained", "outputs"):  # data may lie where nobody can write
             writable_dir(cfg.paths[name], f"paths.{name}")
         # also of the storage of a search
@@ -166,6 +174,19 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     is_search = cfg.hypopt.name != "none"
     if is_search and any(job["state"] != "done" for job in states(sweep_dir)):
         sys.exit(1)  # a search goes on without a trial that failed
+
+
+def _check_weights(cfg: DictConfig) -> None:
+    """Raise if a file of weights is not there, which every job would find out by itself."""
+    for key in WEIGHT_SETTINGS:
+        try:
+            weights_id(OmegaConf.select(cfg, key))
+        except FileNotFoundError as error:
+            parent, _, name = key.rpartition(".")
+            stated = str(OmegaConf.select(cfg, parent)._get_node(name)._value())
+            variables = re.findall(r"oc\.env:(\w+)", stated)
+            ways = [f"{key}=FILE", *(f"export {variable}=FILE" for variable in variables)]
+            raise ConfigError(f"{key}: {error}: give {', or '.join(ways)}") from error
 
 
 def _check_search(cfg: DictConfig, overrides: list[str]) -> None:

@@ -51,6 +51,10 @@ NOT_IDENTITY = (
 )
 # Settings that do not change which examples a data set holds, or how they come out of its images.
 NOT_CONTENT = ("batch_size", "eval_batch_size", "n_workers", "clip_weights")
+# Those that change only splits that are augmented.
+AUGMENTATION = ("equivalence", "val_equivalence", "p_augment", "is_augment_val")
+# Facts of a data set that its images do not depend on.
+NOT_OF_IMAGES = ("name", "length", "mean", "std", "kwargs")
 
 
 @dataclass(frozen=True)
@@ -184,13 +188,18 @@ def has_tower(config: DictConfig | dict) -> bool:
     return "tower" in config and config["tower"]["name"] != "none"
 
 
-def feature_identity(cfg: DictConfig, place: str) -> dict:
-    """The part of a resolved config that determines the features of the data set at a place."""
+def feature_identity(cfg: DictConfig, place: str) -> tuple[dict, dict]:
+    """The parts of a resolved config that determine the features of the data set at a place.
+
+    The second one, of augmentations, matters only for splits that are augmented.
+    """
     tower = _without(OmegaConf.to_container(cfg.tower, resolve=True), ("tower",))
-    del tower["n_copies"]  # each copy has its own
+    tower = {k: value for k, value in tower.items() if k not in ("name", "n_copies")}
     data = OmegaConf.to_container(cfg[place], resolve=True)
     kwargs = {k: value for k, value in data["kwargs"].items() if k not in NOT_CONTENT}
-    return {"tower": tower, "data": data | {"kwargs": kwargs}}
+    augmentation = {k: kwargs.pop(k) for k in AUGMENTATION if k in kwargs}
+    facts = {k: value for k, value in data.items() if k not in NOT_OF_IMAGES}
+    return {"tower": tower, "data": facts | {"kwargs": kwargs}}, augmentation
 
 
 def run_hash(config: DictConfig | dict, stage: str) -> str:

@@ -3,24 +3,26 @@
     python -m utils.save_hub experiment=clip_hub
 
 Each finished run becomes `pretrained/exp_<experiment>/hub/beta<beta>/factorized_rate.pt`, which the
-entries of hubconf.py take as `pretrained_path`.
+entries of hubconf.py take as `pretrained_path`. The folder also names all else that runs differ in.
 """
 
-import io
+import re
 import sys
 from pathlib import Path
 
 import torch
-from pandas import Series
+from pandas import DataFrame, Series
 
 from lossyless.hub.bottlenecks import load_bottleneck
+from lossyless.hub.files import replacing
 from lossyless.rates import HFactorized, Rate
 from lossyless.weights import WeightsError
 from utils import config, tables, training
 from utils.aggregation.saved import config_here, named_errors
-from utils.runs import experiment_folder, write_bytes
+from utils.runs import experiment_folder
 
 FILE_NAME = "factorized_rate.pt"  # as released
+DEFAULT_SEED = "123"
 
 
 def main(overrides: list[str]) -> None:
@@ -31,13 +33,44 @@ def main(overrides: list[str]) -> None:
         cfg = config.compose_config(overrides)
         name = experiment_folder(cfg)
         runs, _ = tables.collect(Path(cfg.paths.results) / name)
-        for _, run in runs["featurizer"].iterrows():
+        for folder, run in name_runs(runs["featurizer"]).items():
             rate = load_rate(run, dict(cfg.paths))
-            path = Path(cfg.paths.pretrained) / name / "hub" / _folder(run) / FILE_NAME
+            path = Path(cfg.paths.pretrained) / name / "hub" / folder / FILE_NAME
             save_bottleneck(rate, path)
             print(f"Bottleneck: {path}")
-    except (config.ConfigError, tables.NoRunsError) as error:
+    except (config.ConfigError, tables.NoRunsError, WeightsError) as error:
         sys.exit(f"Error: {error}")
+
+
+def name_runs(runs: DataFrame) -> dict[str, Series]:
+    """Runs of bottlenecks (rows of a table of `utils.tables`) by the folder that each one gets.
+
+    "beta5e-02", as the released ones are called; then the other parameters in which the runs
+    differ, and the seed if it is not the default. Runs without a bottleneck are left out.
+
+    Raises `ConfigError` if two runs get the same folder.
+    """
+    trained = runs[~runs["beta"].isin(["none", "None"])]
+    if trained.empty:
+        raise config.ConfigError("none of the finished runs has trained a bottleneck")
+    keys = [key for key in tables.varying(trained) if key != "beta"]
+    named: dict[str, Series] = {}
+    for _, run in trained.iterrows():
+        folder = _folder(run, keys)
+        if folder in named:
+            raise config.ConfigError(
+                f"two runs would both be saved as {folder}: {named[folder][tables.FOLDER]} and "
+                f"{run[tables.FOLDER]}. Remove one of them"
+            )
+        named[folder] = run
+    return named
+
+
+def _folder(run: Series, keys: list[str]) -> str:
+    parts = [f"beta{run['beta'].replace('.0e', 'e')}", *(f"{key}_{run[key]}" for key in keys)]
+    if run[tables.SEED] != DEFAULT_SEED:
+        parts.append(f"{tables.SEED}_{run[tables.SEED]}")
+    return re.sub(r"[^\w.+-]", "-", "_".join(parts))
 
 
 def load_rate(run: Series, paths: dict[str, str]) -> Rate:
@@ -50,33 +83,26 @@ def load_rate(run: Series, paths: dict[str, str]) -> Rate:
 
 
 def save_bottleneck(rate: Rate, path: Path) -> None:
-    """Write the weights of a bottleneck, which are then read as the hub reads them.
+    """Write the weights of a bottleneck; the file is there once the hub has read it.
 
     Raises
     ------
     ConfigError
-        If the hub has no such bottlenecks: they are factorized, without a transform.
+        If the hub has no such bottlenecks: they are factorized, with any transform.
     WeightsError
         If the hub refuses the file.
     """
-    if not isinstance(rate, HFactorized) or rate.transform is not None:
+    if not isinstance(rate, HFactorized):
         raise config.ConfigError(
-            "the hub takes factorized bottlenecks without a transform, not this "
-            f"{type(rate).__name__}: train with featurizer=bottleneck_clip_lossyZ_factorized "
-            "rate.kwargs.transform=none"
+            f"{path}: the hub takes factorized bottlenecks, not this {type(rate).__name__}: train "
+            "with rate=H_factorized or rate=H_factorized_klt"
         )
-    buffer = io.BytesIO()
-    torch.save(rate.cpu().state_dict(), buffer)  # with its tables
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, buffer.getvalue())
-    if load_bottleneck(path).fingerprint() != rate.fingerprint():
-        raise WeightsError(f"{path}: what the hub reads is not what was written: file a bug")
-
-
-def _folder(run: Series) -> str:
-    """ "beta5e-02" as the released ones are called; with the seed if it is not the default."""
-    beta = f"beta{float(run['beta']):.0e}"
-    return beta if run[tables.SEED] == "123" else f"{beta}_seed{run[tables.SEED]}"
+    with replacing(path) as file:
+        torch.save(rate.cpu().state_dict(), file)  # with its tables
+        file.flush()
+        if load_bottleneck(file.name).fingerprint() != rate.fingerprint():
+            raise WeightsError(f"{path}: what the hub reads is not what was written: file a bug")
 
 
 if __name__ == "__main__":

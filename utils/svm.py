@@ -29,18 +29,19 @@ class LinearEvaluation:
     Representations are taken as they are, as in the paper: those of CLIP have dimensions of one
     scale, and the search over the penalty finds that scale.
 
-    The search compares its draws by the accuracy in cross-validation over training and validation
-    examples. Where that would take hours (beyond `max_cv_examples` or `max_cv_labels`), and where a
-    class has fewer examples than there are folds, it compares them on the validation split, after
-    fits to at most `max_search_examples` training examples, drawn from each class alike.
+    The search compares its draws by the accuracy in cross-validation over the training examples, so
+    that nothing is chosen on those of validation. Where that would take hours (beyond
+    `max_cv_examples` or `max_cv_labels`), and where a class has fewer examples than there are
+    folds, it compares them on the validation split, after fits to at most `max_search_examples`
+    training examples, drawn from each class alike: the metrics of validation are the best draw's.
 
     Parameters
     ----------
     n_draws : settings that are tried.
     n_folds : of the cross-validation.
-    max_cv_examples : training and validation examples up to which there is cross-validation.
-    max_cv_labels : examples times classes up to which there is cross-validation, for liblinear fits
-        one class after the other.
+    max_cv_examples : training examples up to which there is cross-validation.
+    max_cv_labels : training examples times classes up to which there is cross-validation, for
+        liblinear fits one class after the other.
     max_search_examples : see above; the fits that are measured always see all examples.
     """
 
@@ -118,16 +119,18 @@ class LinearEvaluation:
 
     def _folds(
         self, y: np.ndarray, *, n_train: int, seed: int
-    ) -> StratifiedKFold | list[tuple[np.ndarray, np.ndarray]]:
-        """How draws are compared: by cross-validation, or on the validation split."""
-        counts = np.unique(y, return_counts=True)[1]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Rows to fit to and rows to compare draws on: folds of the training examples, or the
+        validation split."""
+        rows, held_out = np.arange(n_train), np.arange(n_train, len(y))
+        counts = np.unique(y[:n_train], return_counts=True)[1]
         if (
-            len(y) <= self.max_cv_examples
-            and len(y) * len(counts) <= self.max_cv_labels
+            n_train <= self.max_cv_examples
+            and n_train * len(counts) <= self.max_cv_labels
             and counts.min() >= self.n_folds
         ):
-            return StratifiedKFold(self.n_folds, shuffle=True, random_state=seed)
-        rows, held_out = np.arange(n_train), np.arange(n_train, len(y))
+            folds = StratifiedKFold(self.n_folds, shuffle=True, random_state=seed)
+            return list(folds.split(rows, y[:n_train]))
         if n_train > self.max_search_examples:
             rows, _ = train_test_split(
                 rows,

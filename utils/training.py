@@ -24,7 +24,7 @@ from lossyless.classical import ImageCodec
 from lossyless.compressors import LearnableCompressor
 from lossyless.optim import PartOptimizer
 from lossyless.predictors import PredictionHead, Predictor
-from lossyless.towers import Tower
+from lossyless.towers import Tower, precision
 from lossyless.vector_codecs import VectorCodec
 from utils.callbacks import ProgressLines, ReseedEveryEpoch, reseed
 from utils.data.base import DataModule
@@ -109,22 +109,30 @@ def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataM
             f"tower={cfg.tower.name} takes images, but {place}={cfg[place].name} are vectors: "
             "choose tower=none or another data set"
         )
+    device = pick_device(cfg)
+    key, augmentation = feature_identity(cfg, place)
     return FeatureDataModule(
         images,
         lambda: build_tower(cfg),
         z_dim=cfg.tower.z_dim,
         cache=FeatureCache(
             Path(cfg.paths.features),
-            label=f"{cfg[place].name}_{cfg.tower.name}",
-            key=feature_identity(cfg, place),
+            label=f"{_class_name(cfg[place], 'DataModule')}_{_class_name(cfg.tower, 'Tower')}",
+            key=key | {"precision": str(precision(device))},
+            augmentation=augmentation,
         ),
-        device=pick_device(cfg),
+        device=device,
         n_copies=cfg.tower.n_copies,
         auxiliary=auxiliary,
         batch_size=cfg[place].kwargs.batch_size,
         eval_batch_size=cfg[place].kwargs.eval_batch_size,
         seed=cfg.seed,
     )
+
+
+def _class_name(node: DictConfig, ending: str) -> str:
+    """Name of the class that a config makes, without its ending."""
+    return node.kwargs["_target_"].rpartition(".")[2].removesuffix(ending)
 
 
 def _check_takes(cfg: DictConfig, shape: Sequence[int], place: str) -> None:

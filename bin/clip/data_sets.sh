@@ -1,6 +1,10 @@
 # shellcheck shell=bash
-# The data sets of the searches with CLIP, one study for each. Sourced once flags are parsed.
+# The data sets of the searches with CLIP, one study for each: those of conf/aggregate.yaml, and
+# ImageNet. Sourced once flags are parsed.
 # shellcheck disable=SC2034 # used by those who source it
-data_sets=(stl10 pcam cars196 cifar10 food101 pets37 caltech101 cifar100 imagenet)
+read -r -a data_sets < <(
+  sed -n '/^summarize_clip:/,/^$/s/^  data: \[\(.*\)\].*/\1/p' conf/aggregate.yaml | tr -d ,
+)
+data_sets+=(imagenet)
 # shellcheck disable=SC2154 # of the flags
 [ "$mode" != quick ] || data_sets=(digits)

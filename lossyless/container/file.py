@@ -9,7 +9,6 @@ from typing import NamedTuple
 from lossyless.container.format import (
     CHUNK,
     CHUNK_HEAD_SIZE,
-    CHUNK_MARKER,
     CRC,
     END_MAGIC,
     FOOTER,
@@ -17,12 +16,14 @@ from lossyless.container.format import (
     INDEX_ENTRY,
     INDEX_MARKER,
     MAGIC,
+    MAX_EXAMPLES,
     MAX_HEADER,
     PREFIX,
     TOTAL,
     VERSION,
     ContainerError,
     Header,
+    chunk_head,
 )
 
 READ_BLOCK = 1 << 20
@@ -115,14 +116,17 @@ class ContainerFile:
         self._total_offset = PREFIX.size + length + CRC.size
         self.first_chunk = self._total_offset + TOTAL.size + CRC.size
 
-    def read_total(self) -> int:
-        """Number of examples that were written."""
+    def read_total(self) -> tuple[int, int]:
+        """Number of examples that were written, and `ContainerWriter.labels`."""
         data = self.read_at(self._total_offset, TOTAL.size + CRC.size)
         if data is None or (zlib.crc32(data[: TOTAL.size], self._seed),) != CRC.unpack_from(
             data, TOTAL.size
         ):
             raise self.error("the number of examples is damaged or cut off")
-        return TOTAL.unpack_from(data)[0]
+        n_examples, labels = TOTAL.unpack_from(data)
+        if n_examples > MAX_EXAMPLES:
+            raise self.error(f"claims {n_examples} examples, more than any file can hold")
+        return n_examples, labels
 
     def read_index(self) -> list[Chunk]:
         """All chunks, as the index at the end of the file lists them."""
@@ -156,39 +160,44 @@ class ContainerFile:
         parts = zip(starts, firsts, sizes, lengths, strict=False)
         return [Chunk(number, *part) for number, part in enumerate(parts)]
 
+    def _head_of(self, chunk: Chunk) -> tuple[bytes, int]:
+        number, _, *counts = chunk
+        return chunk_head(number, *counts, seed=self._seed)
+
     def read_head(self, offset: int) -> Chunk | None:
-        """What the head of a chunk at a byte says, unchecked; None if no whole chunk is there."""
+        """The chunk at a byte, or None unless its head is intact and the file has all of it."""
         head = self.read_at(offset, CHUNK_HEAD_SIZE)
-        if head is None or not head.startswith(CHUNK_MARKER):
+        if head is None:
             return None
-        _, number, first, n_examples, length = CHUNK.unpack_from(head)
-        chunk = Chunk(number, offset, first, n_examples, length)
-        return chunk if chunk.end <= self.size else None
+        _, number, *counts = CHUNK.unpack_from(head)
+        chunk = Chunk(number, offset, *counts)
+        is_there = head.startswith(self._head_of(chunk)[0]) and chunk.end <= self.size
+        return chunk if is_there and chunk.first + chunk.n_examples <= MAX_EXAMPLES else None
 
     def is_intact(self, chunk: Chunk) -> bool:
-        """Whether a chunk's checksum is right; in constant memory, whatever length it claims."""
-        head = self.read_at(chunk.offset, CHUNK_HEAD_SIZE)
-        if head is None:
-            return False
-        crc = zlib.crc32(head[: CHUNK.size], self._seed)
-        for start in range(chunk.end - chunk.length, chunk.end, READ_BLOCK):
+        """Whether the payload of a chunk of `read_head` is intact; in constant memory."""
+        payload = chunk.end - chunk.length
+        expected = self.read_at(payload - CRC.size, CRC.size)
+        _, crc = self._head_of(chunk)
+        for start in range(payload, chunk.end, READ_BLOCK):
             block = self.read_at(start, min(READ_BLOCK, chunk.end - start))
             if block is None:
                 return False
             crc = zlib.crc32(block, crc)
-        return (crc,) == CRC.unpack_from(head, CHUNK.size)
+        return CRC.pack(crc) == expected
 
     def read_chunk(self, chunk: Chunk) -> bytes:
         """Payload of a chunk; checks that it is the chunk that was asked for."""
         data = self.read_at(chunk.offset, CHUNK_HEAD_SIZE + chunk.length)
         if data is None:
             raise self.error("was cut off since the file was opened", chunk.number)
-        head = CHUNK.pack(CHUNK_MARKER, chunk.number, chunk.first, chunk.n_examples, chunk.length)
+        head, crc = self._head_of(chunk)
         if not data.startswith(head):
-            raise self.error("its head is damaged, or it is another chunk", chunk.number)
+            raise self.error(
+                "its head is damaged, or it is another chunk, or from another file", chunk.number
+            )
         payload = data[CHUNK_HEAD_SIZE:]
-        expected = zlib.crc32(payload, zlib.crc32(head, self._seed))
-        if (expected,) != CRC.unpack_from(data, CHUNK.size):
+        if (zlib.crc32(payload, crc),) != CRC.unpack_from(data, len(head)):
             raise self.error(
                 "its checksum does not match: damaged, or from another file", chunk.number
             )

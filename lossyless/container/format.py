@@ -4,20 +4,22 @@ Little-endian layout; `crc(x, s)` is the CRC-32 of x that starts from s:
 
     header  magic 8s | version u8 | length of the JSON u32 | length of the sections u32
             | JSON, utf-8 | sections | crc(all before, 0) u32
-    total   n_examples u64 | crc(n_examples, H) u32
+    total   n_examples u64 | labels u64 | crc(both, H) u32
     chunk   "CHNK" | number u32 | first example u64 | n_examples u32 | length u32
-            | crc(all before + payload, H) u32 | payload
+            | C = crc(all before, H) u32 | crc(payload, C) u32 | payload
     ...     more chunks, without gaps
     index   "INDX" | n_chunks u32 | per chunk: offset u64, n_examples u32
             | crc(index up to here, H) u32 | offset of the index u64 | end magic 8s
 
 H is the header's checksum, and the header holds an id drawn for each file, so that a chunk of
-another file is detected even when both files come from the same model. The total and the first
-example of each chunk say which examples are missing when chunks or the index are lost. Readers
+another file is detected even when both files come from the same model. The head of a chunk has a
+checksum of its own: a length can be trusted before the payload is read. The total and the first
+example of each chunk say which examples are missing when chunks or the index are lost. `labels` is
+the checksum of the labels that were written with the file, or says that there are none. Readers
 ignore keys of the header that they do not know; whatever changes how older keys or chunks are read
 raises `VERSION`.
 
-A file costs about 210 bytes and 40 bytes per chunk beyond its payloads and sections.
+A file costs about 220 bytes and 44 bytes per chunk beyond its payloads and sections.
 """
 
 import json
@@ -34,16 +36,32 @@ MAGIC = b"\x89LSLESS\n"  # not text: a transfer that changes line ends or the hi
 END_MAGIC = b"LSLESS\n\x89"
 CHUNK_MARKER, INDEX_MARKER = b"CHNK", b"INDX"
 UINT32_MAX = 2**32 - 1
+MAX_EXAMPLES = 2**63 - 1  # of a file: what int64 can count
+# instead of the checksum of labels, which is below 2^32
+NO_LABELS = 1 << 32
+UNKNOWN_LABELS = NO_LABELS + 1
 MAX_HEADER = 1 << 26  # bytes: readers hold the header in memory
 
 PREFIX = struct.Struct("<8sBII")
 CRC = struct.Struct("<I")
-TOTAL = struct.Struct("<Q")
+TOTAL = struct.Struct("<QQ")
 CHUNK = struct.Struct("<4sIQII")
 INDEX = struct.Struct("<4sI")
 INDEX_ENTRY = struct.Struct("<QI")
 FOOTER = struct.Struct("<IQ8s")
-CHUNK_HEAD_SIZE = CHUNK.size + CRC.size
+CHUNK_HEAD_SIZE = CHUNK.size + 2 * CRC.size
+
+
+def chunk_head(
+    number: int, first: int, n_examples: int, length: int, *, seed: int
+) -> tuple[bytes, int]:
+    """Head of a chunk up to its own checksum, and that checksum, from which the payload's starts.
+
+    seed : checksum of the header.
+    """
+    head = CHUNK.pack(CHUNK_MARKER, number, first, n_examples, length)
+    crc = zlib.crc32(head, seed)
+    return head + CRC.pack(crc), crc
 
 
 class ContainerError(ValueError):

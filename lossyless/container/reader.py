@@ -1,5 +1,6 @@
 """Reading files of compressed examples."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lossyless.container.file import Chunk, ContainerFile
-from lossyless.container.format import ContainerError
+from lossyless.container.format import UNKNOWN_LABELS, ContainerError
 from lossyless.container.recovery import recover_chunks
 
 
@@ -40,6 +41,8 @@ class ContainerReader:
     n_written : int
         Examples that were written: more than `n_examples` if chunks were lost. If `recover` found
         nothing intact that tells it, those up to the end of the last intact chunk.
+    labels : int
+        As in `ContainerWriter`: `format.UNKNOWN_LABELS` too if what tells it is damaged.
     damaged : list of str
         With `recover`, what is damaged or lost; empty for an intact file.
 
@@ -57,6 +60,7 @@ class ContainerReader:
         self._file = ContainerFile(self.path)
         self.header = self._file.header
         self.n_bytes = self._file.size
+        self.labels = UNKNOWN_LABELS
         self.damaged: list[str] = []
         try:
             self._check_fingerprint(fingerprint)
@@ -64,6 +68,8 @@ class ContainerReader:
                 self._chunks, n_written, self.damaged = recover_chunks(self._file)
             else:
                 self._chunks, n_written = self._load_index()
+            with contextlib.suppress(ContainerError):  # damaged, which was said above
+                _, self.labels = self._file.read_total()
         except BaseException:
             self.close()
             raise
@@ -130,10 +136,11 @@ class ContainerReader:
 
     def _load_index(self) -> tuple[list[Chunk], int]:
         try:
-            chunks, n_written = self._file.read_index(), self._file.read_total()
+            chunks, (n_written, _) = self._file.read_index(), self._file.read_total()
         except ContainerError as error:
             raise ContainerError(
-                f"{error}; open it with recover=True for the chunks that are intact"
+                f"{error}. What is intact can be read all the same: on_damage='skip' "
+                "(--on-damage skip, or recover=True of ContainerReader)"
             ) from error
         n_listed = sum(chunk.n_examples for chunk in chunks)
         if n_listed != n_written:

@@ -1,4 +1,7 @@
-"""Finding the intact chunks of a damaged file, without trusting its index."""
+"""Finding the intact chunks of a damaged file, without trusting its index.
+
+The time is linear in the size of the file, whatever it contains.
+"""
 
 from itertools import pairwise
 
@@ -21,7 +24,7 @@ def recover_chunks(file: ContainerFile) -> tuple[list[Chunk], int | None, list[s
     index: list[Chunk] | None = None
     n_written: int | None = None
     try:
-        n_written = file.read_total()
+        n_written, _ = file.read_total()
     except ContainerError as error:
         damaged.append(str(error))
     try:
@@ -33,39 +36,91 @@ def recover_chunks(file: ContainerFile) -> tuple[list[Chunk], int | None, list[s
         end = file.size - FOOTER.size - INDEX.size - len(index) * INDEX_ENTRY.size
         n_written = sum(chunk.n_examples for chunk in index)
     found, lost_bytes = _scan(file, end)
+    contradicting = _remove_contradicting(found, n_written)
     lost = _gaps(found) if index is None else _missing(found, index)
-    return [found[number] for number in sorted(found)], n_written, damaged + lost_bytes + lost
+    damaged += lost_bytes + contradicting + lost
+    return [found[number] for number in sorted(found)], n_written, damaged
 
 
 def _scan(file: ContainerFile, end: int) -> tuple[dict[int, Chunk], list[str]]:
-    """The intact chunks before byte `end` by their numbers, and what lies between them."""
+    """The intact chunks before byte `end` by their numbers, and what lies between them.
+
+    Behind a damaged payload the search goes on from its start, since a part of the file may have
+    been cut out. Many heads that claim the same bytes would make that slow: once as many bytes as
+    the file has were in vain, a chunk is skipped as a whole.
+    """
     found: dict[int, Chunk] = {}
     damaged: list[str] = []
-    position = file.first_chunk
+    markers = _Markers(file, end)
+    n_in_vain = 0
+    position = foreign = file.first_chunk  # `foreign`: where bytes begin that are no chunk
     while position < end:
         chunk = file.read_head(position)
-        if chunk is not None and file.is_intact(chunk):
+        if chunk is None:
+            position = markers.next(position + 1)
+            continue
+        damaged += _foreign_bytes(file, foreign, position)
+        if file.is_intact(chunk):
             found.setdefault(chunk.number, chunk)
             position = chunk.end
-            continue
-        start, position = position, _find_marker(file, position + 1, end)
-        is_index = file.read_at(start, len(INDEX_MARKER)) == INDEX_MARKER
-        if position < end or not is_index:  # a damaged index is reported already
-            name = "no chunk" if chunk is None else f"chunk {chunk.number}, which is damaged,"
-            damaged.append(f"{file.path}: {name} starts at byte {start}; skipped to {position}")
-    return found, damaged
+        else:
+            n_in_vain += chunk.length
+            next_start = chunk.end if n_in_vain > file.size else position + 1
+            position = markers.next(next_start)
+            damaged.append(
+                f"{file.path}: chunk {chunk.number}, which is damaged, starts at byte "
+                f"{chunk.offset}; skipped to {position}"
+            )
+        foreign = position
+    return found, damaged + _foreign_bytes(file, foreign, end)
 
 
-def _find_marker(file: ContainerFile, position: int, end: int) -> int:
-    """First byte in [position, end) from which a chunk may start, or `end`."""
-    overlap = len(CHUNK_MARKER) - 1
-    while position + overlap < end:
-        block = file.read_at(position, min(READ_BLOCK, end - position)) or b""
-        start = block.find(CHUNK_MARKER)
-        if start >= 0:
-            return position + start
-        position += max(len(block), READ_BLOCK) - overlap
-    return end
+def _foreign_bytes(file: ContainerFile, start: int, stop: int) -> list[str]:
+    """What is said of bytes that are no chunk; nothing of an index, which is reported already."""
+    is_index = stop == file.size and file.read_at(start, len(INDEX_MARKER)) == INDEX_MARKER
+    if start >= stop or is_index:
+        return []
+    return [f"{file.path}: no chunk starts at byte {start}; skipped to {stop}"]
+
+
+class _Markers:
+    """Finds bytes from which chunks may start; reads no block of the file twice in a row."""
+
+    def __init__(self, file: ContainerFile, end: int):
+        self._file, self._end = file, end
+        self._start, self._block = 0, b""
+
+    def next(self, position: int) -> int:
+        """First byte in [position, end) where a marker lies, or `end`."""
+        overlap = len(CHUNK_MARKER) - 1
+        while position + overlap < self._end:
+            if not self._start <= position < self._start + len(self._block) - overlap:
+                n_bytes = min(READ_BLOCK, self._end - position)
+                self._start = position
+                self._block = self._file.read_at(position, n_bytes) or bytes(n_bytes)
+            found = self._block.find(CHUNK_MARKER, position - self._start)
+            if found >= 0:
+                return self._start + found
+            position = self._start + len(self._block) - overlap
+        return self._end
+
+
+def _remove_contradicting(found: dict[int, Chunk], n_written: int | None) -> list[str]:
+    """Removes chunks whose examples overlap those before, or lie beyond the last; their numbers.
+
+    Damage does not make such chunks; whoever forges checksums does.
+    """
+    reasons = []
+    n_examples = 0
+    for number in sorted(found):
+        chunk = found[number]
+        end = chunk.first + chunk.n_examples
+        if chunk.first < n_examples or (n_written is not None and end > n_written):
+            del found[number]
+            reasons.append(f"chunk {number} claims examples {chunk.first} to {end - 1}, wrongly")
+        else:
+            n_examples = end
+    return reasons
 
 
 def _gaps(found: dict[int, Chunk]) -> list[str]:

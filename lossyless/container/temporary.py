@@ -1,8 +1,10 @@
 """Files that have a temporary name until they are complete."""
 
 import contextlib
+import errno
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +16,11 @@ def create_temporary(path: Path) -> tuple[Path, BinaryIO]:
 
     Removes what earlier writers of the same `path` left behind when they were killed: their files
     are not locked any more. (Where a file system has no locks, nothing is removed.)
+
+    Raises OSError if `path` cannot be a file: its folder is missing, or it is a folder itself.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file to write", str(path))
     _remove_abandoned(path)
     for _ in range(_ATTEMPTS):
         temporary = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
@@ -25,6 +31,35 @@ def create_temporary(path: Path) -> tuple[Path, BinaryIO]:
             return temporary, file
         file.close()  # another writer of `path` removed it in the instant before it was locked
     raise FileExistsError(f"{path}: other writers keep removing temporary files beside it")
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the name `path` when the block ends without an error.
+
+    Otherwise it is removed, and whatever had the name before is left untouched.
+    """
+    path = Path(path)
+    temporary, file = create_temporary(path)
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lossyless.container.format import (
-    CHUNK,
-    CHUNK_MARKER,
     CRC,
     END_MAGIC,
     FOOTER,
     INDEX,
     INDEX_ENTRY,
     INDEX_MARKER,
+    NO_LABELS,
     TOTAL,
     UINT32_MAX,
     ContainerError,
     Header,
+    chunk_head,
 )
-from lossyless.container.temporary import create_temporary
+from lossyless.container.temporary import create_temporary, sync_folder
 
 
 class ContainerWriter:
@@ -41,6 +41,9 @@ class ContainerWriter:
     ----------
     n_bytes, n_examples : int
         Written so far.
+    labels : int
+        Checksum of the labels that belong to the file, below 2^32, `format.NO_LABELS` or
+        `format.UNKNOWN_LABELS`. It can be set until the `with` statement ends.
     temporary : Path
         Where the file is until it has its final name.
     """
@@ -69,6 +72,7 @@ class ContainerWriter:
         )
         self.n_bytes = 0
         self.n_examples = 0
+        self.labels = NO_LABELS
         self._entries: list[tuple[int, int]] = []
         self._header_bytes = self.header.to_bytes()
         self._seed = zlib.crc32(self._header_bytes[: -CRC.size])
@@ -93,19 +97,15 @@ class ContainerWriter:
         if len(payload) > UINT32_MAX:
             raise ContainerError(f"{self.path}: a chunk cannot hold {len(payload)} bytes")
         number, offset = len(self._entries), self.n_bytes
-        head = CHUNK.pack(CHUNK_MARKER, number, self.n_examples, n_examples, len(payload))
-        crc = zlib.crc32(payload, zlib.crc32(head, self._seed))
-        self._write(head, CRC.pack(crc), payload)
+        head, crc = chunk_head(number, self.n_examples, n_examples, len(payload), seed=self._seed)
+        self._write(head, CRC.pack(zlib.crc32(payload, crc)), payload)
         self._entries.append((offset, n_examples))
         self.n_examples += n_examples
 
     def finish(self) -> None:
         """Completes the file under its temporary name, where it can be read."""
         self._write(self._index_bytes())
-        with self._discarding():
-            self._file.seek(len(self._header_bytes))
-            self._file.write(self._total_bytes())
-            self._file.flush()
+        self._write_total()
         self._is_finished = True
 
     def abandon(self) -> None:
@@ -121,15 +121,22 @@ class ContainerWriter:
             self.finish()
         if self._file is None:
             return
+        self._write_total()  # `labels` may be known only now
         with self._discarding():
             os.fsync(self._file.fileno())
             os.replace(self.temporary, self.path)
             self._file.close()
         self._file = None
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
+
+    def _write_total(self) -> None:
+        with self._discarding():
+            self._file.seek(len(self._header_bytes))
+            self._file.write(self._total_bytes())
+            self._file.flush()
 
     def _total_bytes(self) -> bytes:
-        total = TOTAL.pack(self.n_examples)
+        total = TOTAL.pack(self.n_examples, self.labels)
         return total + CRC.pack(zlib.crc32(total, self._seed))
 
     def _index_bytes(self) -> bytes:
@@ -160,12 +167,3 @@ class ContainerWriter:
             with contextlib.suppress(OSError):  # a full disk again: the first error is on its way
                 file.close()
             self.temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lossyless.cdf_tables import CDFTables
 from lossyless.coders import ColumnCoder
 
-MAX_CHUNK_VALUES = 1 << 28  # so that no file can ask for more than 1 GiB of float32 at a time
+MAX_CHUNK_VALUES = 1 << 24  # no chunk can ask for more: 64 MiB of float32, ten times to decode it
 
 
 @runtime_checkable

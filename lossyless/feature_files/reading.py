@@ -2,8 +2,10 @@
 
 import operator
 import os
+import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +24,11 @@ from lossyless.payloads import CodingError
 from lossyless.table_refitting import decode_tables
 
 CACHE_BYTES = 1 << 26
+# What a file can ask to be allocated at once: features of so many bytes, and MAX_EXPANSION more for
+# each of its own. Forged files claim what they like, and features have 16 to 40 times their bytes.
+READ_BYTES = 1 << 30
+MAX_EXPANSION = 1024
+MAX_LISTED = 1 << 27  # examples that `missing` lists
 
 
 class FeatureFile:
@@ -41,11 +48,13 @@ class FeatureFile:
     Attributes
     ----------
     damaged : in words, what is damaged; empty unless `on_damage` is "skip".
+    labels_checksum : of the labels that were written with it; see `ContainerWriter.labels`.
 
     Raises
     ------
     ContainerError
-        The file is damaged, foreign, of another model or of a newer version.
+        The file is damaged, foreign, of another model or of a newer version; or claims far more
+        examples than its bytes can hold.
     CodingError
         A chunk is intact, but this codec cannot have written it.
     """
@@ -63,6 +72,7 @@ class FeatureFile:
         self.codec = codec
         self._on_damage = on_damage
         self._cache: OrderedDict[int, NDArray | Tensor] = OrderedDict()
+        self._running: weakref.WeakSet[Iterator] = weakref.WeakSet()
         self._reader = ContainerReader(
             path, fingerprint=codec.fingerprint(), recover=on_damage == "skip"
         )
@@ -73,6 +83,7 @@ class FeatureFile:
             self.close()
             raise
         self.damaged = self._reader.damaged
+        self.labels_checksum = self._reader.labels
 
     @property
     def header(self) -> Header:
@@ -82,18 +93,25 @@ class FeatureFile:
     @cached_property
     def indices(self) -> NDArray[np.int64]:
         """Examples that `read` gives, [n]."""
-        return np.flatnonzero(self._is_intact())
+        self._check_size(self._reader.n_examples)
+        return _join(self._intact_ranges())
 
     @cached_property
     def missing(self) -> NDArray[np.int64]:
         """Examples that are lost; empty unless `on_damage` is "skip"."""
-        return np.flatnonzero(~self._is_intact())
+        n_missing = len(self) - self._reader.n_examples
+        if n_missing > MAX_LISTED:
+            raise ContainerError(
+                f"{self.path}: {n_missing} examples are missing, which are too many to list; "
+                "`damaged` says which chunks"
+            )
+        ends = [0, *(part.stop for part in self._intact_ranges())]
+        starts = [*(part.start for part in self._intact_ranges()), len(self)]
+        return _join(map(range, ends, starts))
 
-    def _is_intact(self) -> NDArray[np.bool_]:
-        is_intact = np.zeros(len(self), bool)
-        for first, n in zip(self._reader.first_examples, self._reader.chunk_sizes, strict=True):
-            is_intact[first : first + n] = True
-        return is_intact
+    def _intact_ranges(self) -> list[range]:
+        sizes = zip(self._reader.first_examples, self._reader.chunk_sizes, strict=True)
+        return [range(first, first + n) for first, n in sizes]
 
     def __len__(self) -> int:
         """Number of examples that were written, lost ones included."""
@@ -101,7 +119,9 @@ class FeatureFile:
 
     def __getitem__(self, selection: int | slice | ArrayLike) -> Tensor:
         if isinstance(selection, slice):
-            return self._gather(np.arange(*selection.indices(len(self))))
+            selected = range(len(self))[selection]
+            self._check_size(len(selected))
+            return self._gather(_join([selected]))
         if np.ndim(selection) == 0:
             return self._gather(self._from_end(np.array([operator.index(selection)])))[0]
         return self._gather(self._to_indices(selection))
@@ -109,24 +129,33 @@ class FeatureFile:
     def chunks(self, n_workers: int | None = None) -> Iterator[tuple[int, Tensor]]:
         """Chunk by chunk, in constant memory: the first example and features [n, D].
 
-        n_workers : processes that decode; by default one per core.
+        n_workers : processes that decode; by default one per core. They end with the iteration, or
+            when the file is closed.
         """
-        if not self._chunks.is_parallel:
-            n_workers = 1
-        decoded = ordered_map(self._decode, range(self._reader.n_chunks), n_workers)
-        for first, rows in zip(self._reader.first_examples, decoded, strict=True):
-            yield first, self._chunks.to_features(rows)
+        chunks = self._iterate(n_workers if self._chunks.is_parallel else 1)
+        self._running.add(chunks)
+        return chunks
+
+    def _iterate(self, n_workers: int | None) -> Iterator[tuple[int, Tensor]]:
+        chunks = range(self._reader.n_chunks)
+        with closing(ordered_map(self._decode, chunks, n_workers)) as decoded:
+            for first, rows in zip(self._reader.first_examples, decoded, strict=True):
+                yield first, self._chunks.to_features(rows)
 
     def read(self, n_workers: int | None = None) -> Tensor:
         """All features [N, D], or those of the intact chunks; in the order of `indices`."""
+        self._check_size(self._reader.n_examples)
         z_hat = torch.empty(self._reader.n_examples, *self.header.shape)
         start = 0
-        for _, rows in self.chunks(n_workers):
-            z_hat[start : start + len(rows)] = rows
-            start += len(rows)
+        with closing(self.chunks(n_workers)) as chunks:
+            for _, rows in chunks:
+                z_hat[start : start + len(rows)] = rows
+                start += len(rows)
         return z_hat
 
     def close(self) -> None:
+        for chunks in list(self._running):
+            chunks.close()
         self._reader.close()
 
     def __enter__(self) -> "FeatureFile":
@@ -153,6 +182,16 @@ class FeatureFile:
             raise ContainerError(
                 f"{self.path}: has a chunk of {largest} examples, more than "
                 f"{MAX_CHUNK_VALUES // z_dim}"
+            )
+
+    def _check_size(self, n_examples: int) -> None:
+        """Refuses examples that cannot be what the bytes of the file hold, before they are made."""
+        n_bytes = 4 * self.codec.z_dim * n_examples
+        if n_bytes > READ_BYTES + MAX_EXPANSION * self._reader.n_bytes:
+            raise ContainerError(
+                f"{self.path}: claims {n_examples} examples, {n_bytes} bytes of features, in "
+                f"{self._reader.n_bytes} bytes: it is forged, or the features hardly differ. "
+                "`chunks` reads it in constant memory."
             )
 
     def _adapted_tables(self) -> CDFTables | None:
@@ -216,3 +255,9 @@ class FeatureFile:
             z_hat[torch.from_numpy(where)] = self._chunks.to_features(rows)
             start = end
         return z_hat
+
+
+def _join(ranges: Iterable[range]) -> NDArray[np.int64]:
+    """The integers of all ranges, one range after the other."""
+    parts = [np.arange(part.start, part.stop, part.step) for part in ranges]
+    return np.concatenate([np.empty(0, np.int64), *parts])

@@ -52,7 +52,7 @@ def ordered_map(
         raise ValueError(f"n_workers is {n_workers}, expected at least 1 (or None)")
     tasks = iter(tasks)
     head = list(itertools.islice(tasks, MIN_TASKS))
-    n_workers = min(n_workers or available_cores(), len(head)) if _can_fork() else 1
+    n_workers = min(n_workers or available_cores(), len(head)) if can_fork() else 1
     tasks = itertools.chain(head, tasks)
     if n_workers < 2 or len(head) < MIN_TASKS:
         del head
@@ -62,7 +62,8 @@ def ordered_map(
     yield from _map_in_workers(function, tasks, n_workers)
 
 
-def _can_fork() -> bool:
+def can_fork() -> bool:
+    """Whether this process may have children, and forking is safe: on Linux, in no daemon."""
     return sys.platform == "linux" and not multiprocessing.current_process().daemon
 
 

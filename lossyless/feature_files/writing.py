@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from lossyless.payloads import CodingError
 from lossyless.table_refitting import SymbolCounts, encode_tables, refit
 
 TABLES = "tables"  # section of the header
+CHUNK_SIZE = 4096
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,11 @@ def write_features(
     path: str | os.PathLike,
     codec: Codec,
     *,
-    chunk_size: int = 4096,
+    chunk_size: int | None = None,
     adapt: bool = False,
     n_workers: int | None = None,
     meta: dict[str, Any] | None = None,
+    commit_labels: Callable[[], int] | None = None,
 ) -> Written:
     """Compress features into a file, atomically and in constant memory.
 
@@ -63,12 +65,15 @@ def write_features(
     batches : features [b, z_dim] of any floating type, on any device; b may differ.
     path : the file under this name appears when it is complete; an existing one is replaced.
     codec : a rate with its coding tables made; see `Codec` and `SymbolCodec`.
-    chunk_size : examples that are coded together. Larger chunks are a little smaller, smaller ones
-        make access to single examples faster.
+    chunk_size : examples that are coded together, by default `CHUNK_SIZE`, but at most
+        `MAX_CHUNK_VALUES` values. Larger chunks are a little smaller, smaller ones make access to
+        single examples faster.
     adapt : fit the tables to these features and store them in the file, unless that is larger. It
         takes about three times the time. Needs a `SymbolCodec`.
     n_workers : processes that run the entropy coder; by default one per core.
     meta : anything that JSON can hold, for the header.
+    commit_labels : called when all examples are coded, right before the file gets its name, to
+        write their labels; returns their checksum, 32 bits, which the file keeps.
 
     Raises
     ------
@@ -78,10 +83,11 @@ def write_features(
         A worker process died.
     """
     path = Path(path)
-    if not 1 <= chunk_size <= MAX_CHUNK_VALUES // codec.z_dim:
-        raise ValueError(
-            f"chunk_size is {chunk_size}, not in [1, {MAX_CHUNK_VALUES // codec.z_dim}]"
-        )
+    largest = MAX_CHUNK_VALUES // codec.z_dim
+    if chunk_size is None:
+        chunk_size = min(CHUNK_SIZE, largest)
+    if not 1 <= chunk_size <= largest:
+        raise ValueError(f"chunk_size is {chunk_size}, not in [1, {largest}]")
     header = {
         "fingerprint": codec.fingerprint(),
         "codec": codec.codec,
@@ -89,11 +95,15 @@ def write_features(
         "meta": meta,
     }
     if adapt:
-        return _write_adapted(batches, path, codec, chunk_size, n_workers, header)
+        return _write_adapted(
+            batches, path, codec, chunk_size, n_workers, header, commit_labels=commit_labels
+        )
     chunks = chunk_codec(codec)
     prepared = _prepared(batches, path, codec, chunks, chunk_size)
     with ContainerWriter(path, **header) as writer:
         _add_all(writer, prepared, chunks, n_workers)
+        if commit_labels is not None:
+            writer.labels = commit_labels()
     return Written(writer.n_examples, writer.n_bytes, is_adapted=False)
 
 
@@ -104,6 +114,8 @@ def _write_adapted(
     chunk_size: int,
     n_workers: int | None,
     header: dict[str, Any],
+    *,
+    commit_labels: Callable[[], int] | None,
 ) -> Written:
     """Codes with the codec's tables, then again with those fitted; the smaller file stays."""
     if not isinstance(codec, SymbolCodec):
@@ -126,6 +138,8 @@ def _write_adapted(
             adapted.finish()
             kept, other = (adapted, fixed) if adapted.n_bytes < fixed.n_bytes else (fixed, adapted)
             other.abandon()
+        if commit_labels is not None:
+            kept.labels = commit_labels()
     return Written(kept.n_examples, kept.n_bytes, is_adapted=kept is not fixed)
 
 
@@ -138,8 +152,10 @@ def _add_all(
     def encode(rows: Any) -> tuple[bytes, int]:
         return chunks.encode(rows), len(rows)
 
-    for payload, n in ordered_map(encode, prepared, n_workers if chunks.is_parallel else 1):
-        writer.add(payload, n)
+    n_workers = n_workers if chunks.is_parallel else 1
+    with contextlib.closing(ordered_map(encode, prepared, n_workers)) as coded:
+        for payload, n in coded:
+            writer.add(payload, n)
 
 
 def _transcode(
@@ -155,8 +171,9 @@ def _transcode(
         n = spool.chunk_sizes[i]
         return new.encode(old.decode(spool.read(i), n)), n
 
-    for payload, n in ordered_map(transcode, range(spool.n_chunks), n_workers):
-        writer.add(payload, n)
+    with contextlib.closing(ordered_map(transcode, range(spool.n_chunks), n_workers)) as coded:
+        for payload, n in coded:
+            writer.add(payload, n)
 
 
 def _prepared(
@@ -196,7 +213,7 @@ def regroup(batches: Iterable[Tensor | NDArray], size: int, z_dim: int) -> Itera
         start = 0
         while start < len(batch):
             stop = min(start + size - n, len(batch))
-            rows = _to_tensor(batch[start:stop])
+            rows = to_tensor(batch[start:stop])
             start = stop
             if len(rows) == size:  # nothing to join
                 yield rows
@@ -221,7 +238,8 @@ def _check_batch(batch: Tensor | NDArray, z_dim: int) -> None:
         )
 
 
-def _to_tensor(rows: Tensor | NDArray) -> Tensor:
+def to_tensor(rows: Tensor | NDArray) -> Tensor:
+    """The same numbers as float32, without a gradient."""
     if isinstance(rows, Tensor):
         return rows.detach().float()
     return torch.from_numpy(np.array(rows, np.float32))  # a copy: arrays may be read-only

@@ -4,201 +4,175 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
-DESCRIPTION = """\
-Compress images to what CLIP sees of them, in about 1400 bits an image, for training classifiers.
+from lossyless.hub.arguments import (
+    DAMAGED,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    USAGE,
+    CommandError,
+    check_file,
+    check_folder,
+    check_place,
+    make_parser,
+)
 
-  python -m lossyless.hub compress photos/ photos.bin --labels   # folders in photos/ are classes
-  python -m lossyless.hub info photos.bin
-  python -m lossyless.hub decompress photos.bin Z.npy            # float32 [N, 512]; needs no CLIP
-
-Weights are downloaded on first use; without a network, --clip and --pretrained name local files.
-"""
-EPILOG = "Exit status: 0 done, 1 files or weights cannot be used (the message says which), 2 usage."
+MAX_LISTED = 8
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; its exit status."""
-    args = _parser().parse_args(argv)
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
-        try:
-            args.run(args)
-        except _user_errors() as error:  # evaluated when something went wrong: --help stays fast
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-    return 0
+    try:
+        args = make_parser().parse_args(argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return COMMANDS[args.command](args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except CommandError as error:
+        return _fail(error, error.status)
+    except _user_errors() as error:  # evaluated when something went wrong: --help stays fast
+        return _fail(error, FAILED)
 
 
-def compress(args: argparse.Namespace) -> None:
+def compress(args: argparse.Namespace) -> int:
+    if args.adapt and args.format == "official":
+        raise CommandError("--adapt: the official format cannot hold tables of its own", USAGE)
+    check_folder(args.folder)
+    check_place(args.out)
+    label_file = args.label_file
+    if label_file is not None:
+        check_place(label_file)
+    elif args.labels:
+        label_file = _usual_label_file(args.out)
+
     from lossyless.hub import clip_compressor
 
-    compressor, _ = clip_compressor(
-        args.model, device=args.device, clip_path=args.clip, pretrained_path=args.pretrained
-    )
+    try:
+        compressor, _ = clip_compressor(
+            args.model, device=args.device, clip_path=args.clip, pretrained_path=args.pretrained
+        )
+    except ValueError as error:
+        raise CommandError(error, USAGE) from error
     settings = {"batch_size": args.batch_size, "num_workers": args.workers}
     compressor.compress_dataset(
         args.folder,
         args.out,
-        label_file=_labels_of(args.out) if args.labels is True else args.labels,
+        label_file=label_file,
         kwargs_dataloader={name: value for name, value in settings.items() if value is not None},
         adapt=args.adapt,
         format=args.format,
     )
+    return DONE
 
 
-def decompress(args: argparse.Namespace) -> None:
+def decompress(args: argparse.Namespace) -> int:
+    if args.label_file is not None and args.labels_out is None:
+        raise CommandError(
+            "--label-file goes with --labels-out, which says where the labels of OUT.npy go", USAGE
+        )
+    check_file(args.file)
+    check_place(args.out, args.file)
+    label_file = None
+    if args.labels_out is not None:
+        label_file = args.label_file or _usual_label_file(args.file)
+        check_file(label_file)
+        check_place(args.labels_out, args.file, label_file)
+
     from lossyless.hub import feature_compressor
 
     compressor = feature_compressor(args.model, pretrained_path=args.pretrained)
     compressor.decompress_to_npy(
         args.file,
         args.out,
-        label_file=(args.labels or _labels_of(args.file)) if args.labels_out else args.labels,
+        label_file=label_file,
         labels_out=args.labels_out,
         on_damage=args.on_damage,
     )
+    if args.on_damage == "raise":
+        return DONE
+    with compressor.open(args.file, on_damage="skip") as features:
+        return DAMAGED if features.damaged else DONE
 
 
-def info(args: argparse.Namespace) -> None:
+def info(args: argparse.Namespace) -> int:
+    check_file(args.file)
+
+    facts = _describe(args.file)
+    meta = facts.pop("meta", {})
+    facts |= {f"meta.{name}": value for name, value in meta.items()}
+    for name, value in facts.items():
+        print(f"{name}: {_in_words(value)}")
+    return DONE
+
+
+def merge(args: argparse.Namespace) -> int:
+    if len(args.files) < 2:
+        raise CommandError("merge: expected at least 2 files to merge", USAGE)
+    for file in args.files:
+        check_file(file)
+    check_place(args.out, *args.files)
+
+    from lossyless.hub.merging import merge
+
+    print(merge(args.files, args.out))
+    return DONE
+
+
+COMMANDS = {"compress": compress, "decompress": decompress, "info": info, "merge": merge}
+
+
+def _describe(file: Path) -> dict[str, Any]:
+    """What a file of either format says about itself."""
+    from lossyless.container import ContainerError
     from lossyless.feature_files import describe
 
-    for name, value in describe(args.file).items():
-        print(f"{name}: {value}")
+    try:
+        return describe(file)
+    except ContainerError:
+        from lossyless.hub.official import is_official  # takes seconds to import
+
+        if not is_official(file):
+            raise
+        return _describe_official(file)
 
 
-def merge(args: argparse.Namespace) -> None:
-    from lossyless.feature_files import merge_files
+def _describe_official(file: Path) -> dict[str, Any]:
+    from lossyless.hub.official import read_official
 
-    merge_files(args.files, args.out)
-
-
-def _labels_of(file: Path) -> Path:
-    """Where the labels of a compressed file are unless something else is said."""
-    return file.with_name(f"{file.name}.labels.npy")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lossyless.hub",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_compress(commands)
-    _add_decompress(commands)
-    info_parser = commands.add_parser("info", help="what is in a compressed file")
-    info_parser.add_argument("file", metavar="FILE", type=Path)
-    info_parser.set_defaults(run=info)
-    merge_parser = commands.add_parser(
-        "merge", help="join compressed files of one model without coding anew"
-    )
-    merge_parser.add_argument("out", metavar="OUT", type=Path, help="file to write")
-    merge_parser.add_argument("files", metavar="FILE", type=Path, nargs="+", help="in this order")
-    merge_parser.set_defaults(run=merge)
-    return parser
+    n_bytes, n_images = file.stat().st_size, sum(1 for _ in read_official(file))
+    return {
+        "path": str(file),
+        "format": "official, of the paper's code: it names no model and has no checksums",
+        "n_examples": n_images,
+        "n_bytes": n_bytes,
+        "bits_per_example": 8 * n_bytes / n_images if n_images else None,
+    }
 
 
-def _add_compress(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("compress", help="a folder of images to a file")
-    parser.add_argument(
-        "folder",
-        metavar="FOLDER",
-        type=Path,
-        help="all images below it are compressed, in the order of their sorted paths",
-    )
-    parser.add_argument("out", metavar="OUT", type=Path, help="file to write")
-    _add_model(parser)
-    parser.add_argument(
-        "--clip",
-        metavar="PATH",
-        type=Path,
-        help="local checkpoint of CLIP ViT-B/32 (default: OpenAI's, 340 MB on first use)",
-    )
-    parser.add_argument(
-        "--labels",
-        metavar="FILE",
-        type=Path,
-        nargs="?",
-        const=True,
-        help="also write labels: the folders directly below FOLDER are the classes "
-        "(default file: OUT.labels.npy)",
-    )
-    parser.add_argument(
-        "--adapt", action="store_true", help="fit the coding tables to these images: smaller files"
-    )
-    parser.add_argument(
-        "--format",
-        choices=("container", "official"),
-        default="container",
-        help="official: larger files without checksums, as the paper's code reads and writes",
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
-    parser.add_argument("--batch-size", metavar="N", type=_positive, help="default: 128")
-    parser.add_argument(
-        "--workers", metavar="N", type=_count, help="processes that read images (default: by cores)"
-    )
-    parser.set_defaults(run=compress)
+def _in_words(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    if isinstance(value, list) and len(value) > MAX_LISTED:
+        first = ", ".join(map(str, value[: MAX_LISTED - 1]))
+        return f"{first}, ..., {value[-1]} ({len(value)} in all)"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)
 
 
-def _add_decompress(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("decompress", help="a compressed file to features, without CLIP")
-    parser.add_argument("file", metavar="FILE", type=Path)
-    parser.add_argument(
-        "out", metavar="OUT.npy", type=Path, help="features to write, float32 [N, 512]"
-    )
-    _add_model(parser)
-    parser.add_argument(
-        "--on-damage",
-        choices=("raise", "skip"),
-        default="raise",
-        help="of a damaged file, give nothing (default), or skip what is lost and say what it is",
-    )
-    parser.add_argument(
-        "--labels",
-        metavar="FILE",
-        type=Path,
-        help="labels that were written with FILE (default: FILE.labels.npy)",
-    )
-    parser.add_argument(
-        "--labels-out",
-        metavar="FILE",
-        type=Path,
-        help="write the labels of the features in OUT.npy, which lack what was skipped",
-    )
-    parser.set_defaults(run=decompress)
+def _usual_label_file(file: Path) -> Path:
+    from lossyless.hub.merging import usual_label_file
+
+    return usual_label_file(file)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    from lossyless.hub.released import RELEASED
-
-    parser.add_argument(
-        "--model",
-        choices=tuple(RELEASED),
-        default="b005",
-        help="released bottleneck; b01 is the smallest, b001 the most accurate (default: b005)",
-    )
-    parser.add_argument(
-        "--pretrained",
-        metavar="PATH",
-        type=Path,
-        help="local weights of the bottleneck (default: the released ones, 136 kB on first use)",
-    )
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, found {value}")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, found {value}")
-    return value
+def _fail(error: Exception, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return status
 
 
 def _user_errors() -> tuple[type[Exception], ...]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lossyless.clip_loading import import_clip
 from lossyless.distributions import Deterministic
 from lossyless.hub.features import FeatureCompressor, Format, progress
-from lossyless.hub.labels import join_labels, save_labels, to_labels
+from lossyless.hub.labels import join_labels, to_labels, writing_labels
 from lossyless.hub.report import Report
 from lossyless.hub.sources import Examples, ImageFolder, n_source_bytes, read_batches
 from lossyless.rates import HFactorized
@@ -125,8 +125,10 @@ class ClipCompressor(FeatureCompressor):
             images, or tensors [3, side, side] made by `transform`.
         file : where the compressed features go. Under this name there is a complete file or none.
         label_file : where the labels go (.npy). Integers of any type, kept exactly; of a folder,
-            the numbers of the folders directly below it, in sorted order.
-        kwargs_dataloader : for `torch.utils.data.DataLoader`, e.g. `batch_size`, `num_workers`.
+            the numbers of the folders directly below it, in sorted order. `file` keeps their
+            checksum, and is read with no others.
+        kwargs_dataloader : for `torch.utils.data.DataLoader`, e.g. `batch_size`, `num_workers`; not
+            what changes order or number of the examples.
         is_info : whether to show progress and print the report.
         adapt : whether to fit the coding tables to this data set and store them in the file:
             smaller from a few thousand images up.
@@ -138,6 +140,8 @@ class ClipCompressor(FeatureCompressor):
         ------
         SourceError
             An image or a label cannot be used.
+        OSError
+            A file cannot be written; its folder must exist.
         """
         start = time.monotonic()
         meta: dict[str, Any] = {}
@@ -156,10 +160,15 @@ class ClipCompressor(FeatureCompressor):
                     yield self.encode(X)
                     bar.update(len(X))
 
-        n_examples = self._write(
-            features(), file, adapt=adapt, format=format, n_workers=n_workers, meta=meta
-        )
-        if label_file is not None:
-            save_labels(label_file, join_labels(labels))
+        with writing_labels(label_file, file, lambda: join_labels(labels)) as commit_labels:
+            n_examples = self._write(
+                features(),
+                file,
+                adapt=adapt,
+                format=format,
+                n_workers=n_workers,
+                meta=meta,
+                commit_labels=commit_labels,
+            )
         n_bytes = n_source_bytes(dataset)
         return Report.of(file, n_examples, start, n_source_bytes=n_bytes).shown(is_info)

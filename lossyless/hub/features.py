@@ -4,7 +4,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -13,9 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lossyless.container.temporary import replacing
 from lossyless.feature_files import FeatureFile, write_features
-from lossyless.hub.files import replacing, write_npy
-from lossyless.hub.labels import load_labels, save_labels, to_labels
+from lossyless.feature_files.writing import to_tensor
+from lossyless.hub.files import write_npy
+from lossyless.hub.labels import load_labels, to_labels, writing_labels
 from lossyless.hub.official import OfficialCoder, is_official, write_official
 from lossyless.hub.official_file import OfficialFile
 from lossyless.hub.report import Report
@@ -33,10 +35,23 @@ class FeatureCompressor(nn.Module):
     Parameters
     ----------
     rate : the bottleneck, with its coding tables made. It stays on the CPU, in float32.
+
+    Raises
+    ------
+    TypeError
+        `rate` is another kind of rate.
+    RuntimeError
+        `rate` has no coding tables.
     """
 
     def __init__(self, rate: HFactorized):
         super().__init__()
+        if not isinstance(rate, HFactorized):
+            raise TypeError(
+                f"expected a rate HFactorized, found {type(rate).__name__}. For other codecs, see "
+                "`lossyless.feature_files.write_features`."
+            )
+        _ = rate.tables  # or its error
         self.rate = rate.requires_grad_(False).eval()
         self._official: OfficialCoder | None = None
 
@@ -114,14 +129,19 @@ class FeatureCompressor(nn.Module):
             with progress(len(Z), "vector", is_info) as bar:
                 for i in range(0, len(Z), BATCH_SIZE):
                     batch = Z[i : i + BATCH_SIZE]
-                    yield batch if isinstance(batch, Tensor) else _to_tensor(batch)
+                    yield to_tensor(batch)
                     bar.update(len(batch))
 
-        n_examples = self._write(
-            batches(), file, adapt=adapt, format=format, n_workers=n_workers, meta={}
-        )
-        if label_file is not None:
-            save_labels(label_file, labels)
+        with writing_labels(label_file, file, lambda: labels) as commit_labels:
+            n_examples = self._write(
+                batches(),
+                file,
+                adapt=adapt,
+                format=format,
+                n_workers=n_workers,
+                meta={},
+                commit_labels=commit_labels,
+            )
         return Report.of(file, n_examples, start, unit="vector").shown(is_info)
 
     def decompress_dataset(
@@ -195,13 +215,17 @@ class FeatureCompressor(nn.Module):
         start = time.monotonic()
         if (label_file is None) != (labels_out is None):
             raise SourceError("`label_file` and `labels_out` go together: give both or neither")
-        with replacing(out) as npy, self._open(file, on_damage) as features:
-            chunks = (z_hat for _, z_hat in features.chunks(n_workers=n_workers))
-            n_examples = write_npy(npy, chunks, n_columns=self.z_dim)
+        with ExitStack() as stack:
+            npy = stack.enter_context(replacing(out))
+            labels_npy = stack.enter_context(replacing(labels_out)) if labels_out else None
+            features = stack.enter_context(self._open(file, on_damage))
+            chunks = stack.enter_context(closing(features.chunks(n_workers=n_workers)))
+            rows = (z_hat for _, z_hat in chunks)
+            n_examples = write_npy(npy, rows, n_columns=self.z_dim)
             missing = features.missing
             if label_file is not None:
                 labels, missing = _kept_labels(label_file, features, n_examples)
-                save_labels(labels_out, labels)
+                np.save(labels_npy, labels, allow_pickle=False)
         _warn_of(features, missing)
         return Report.of(file, n_examples, start).shown(is_info)
 
@@ -226,19 +250,36 @@ class FeatureCompressor(nn.Module):
         format: Format,
         n_workers: int | None,
         meta: dict[str, Any],
+        commit_labels: Callable[[], int] | None,
     ) -> int:
-        """Compress batches [b, z_dim] into a file of a format; the number of vectors."""
+        """Compress batches [b, z_dim] into a file of a format; the number of vectors.
+
+        `commit_labels` as for `write_features`.
+        """
         if format == "container":
             on_cpu = (z.cpu() for z in batches)
             written = write_features(
-                on_cpu, file, self.rate, adapt=adapt, n_workers=n_workers, meta=meta
+                on_cpu,
+                file,
+                self.rate,
+                adapt=adapt,
+                n_workers=n_workers,
+                meta=meta,
+                commit_labels=commit_labels,
             )
             return written.n_examples
         if format != "official":
             raise ValueError(f"format: expected 'container' or 'official', found {format!r}")
         if adapt:
             raise ValueError("adapt: the official format cannot hold tables of its own")
-        return write_official(file, (s for z in batches for s in self.compress_vectors(z)))
+
+        def streams() -> Iterator[bytes]:
+            for z in batches:
+                yield from self.compress_vectors(z)
+            if commit_labels is not None:
+                commit_labels()  # the format has no place for the checksum
+
+        return write_official(file, streams())
 
     def _open(self, file: str | os.PathLike, on_damage: OnDamage) -> FeatureFile | OfficialFile:
         """A file of either format, which its first bytes tell."""
@@ -263,7 +304,11 @@ def _kept_labels(
     """
     n_known = n_read + len(features.missing)
     labels = load_labels(
-        label_file, n_examples=n_known, of=features.path, may_be_more=bool(features.damaged)
+        label_file,
+        n_examples=n_known,
+        of=features.path,
+        checksum=features.labels_checksum,
+        may_be_more=bool(features.damaged),
     )
     missing = np.append(features.missing, np.arange(n_known, len(labels)))
     return np.delete(labels, missing, axis=0), missing
@@ -277,11 +322,6 @@ def _warn_of(features: FeatureFile | OfficialFile, missing: NDArray[np.int64]) -
             f"({features.damaged[0]})",
             stacklevel=3,
         )
-
-
-def _to_tensor(batch: NDArray[np.floating]) -> Tensor:
-    """A float32 copy: torch takes no arrays that are read-only."""
-    return torch.from_numpy(np.array(batch, np.float32))
 
 
 @contextmanager

@@ -1,28 +1,10 @@
-"""Files that are there completely or not at all, and arrays that are written piece by piece."""
+"""Arrays that are written piece by piece."""
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable
 from typing import IO
 
 import numpy as np
 from torch import Tensor
-
-
-@contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """A file beside `path` to write to, which takes its name when the block ends without error."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_npy(file: IO[bytes], rows: Iterable[Tensor], *, n_columns: int) -> int:

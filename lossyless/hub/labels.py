@@ -1,14 +1,17 @@
 """Labels of compressed examples: integers of any type in a .npy file, kept exactly."""
 
 import os
-from collections.abc import Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from lossyless.hub.files import replacing
+from lossyless.container.format import NO_LABELS, UNKNOWN_LABELS
+from lossyless.container.temporary import replacing
 from lossyless.hub.sources import SourceError
 
 
@@ -42,10 +45,42 @@ def _describe(labels: np.ndarray) -> str:
     return "examples without a label" if has_none else f"{labels.dtype}"
 
 
-def save_labels(path: str | os.PathLike, labels: np.ndarray) -> None:
-    """Write labels [N, ...] under exactly this name; the file is there completely or not at all."""
-    with replacing(path) as file:
-        np.save(file, labels, allow_pickle=False)
+def labels_checksum(labels: np.ndarray) -> int:
+    """32 bits that tell labels from others: of their type, shape and values."""
+    labels = np.ascontiguousarray(labels, labels.dtype.newbyteorder("<"))
+    kind = f"{labels.dtype.str} {labels.shape}".encode()
+    return zlib.crc32(labels, zlib.crc32(kind))
+
+
+@contextmanager
+def writing_labels(
+    path: str | os.PathLike | None, file: str | os.PathLike, labels: Callable[[], np.ndarray]
+) -> Iterator[Callable[[], int] | None]:
+    """What `write_features` calls to write the labels of `file`, or None without a `path`.
+
+    That `path` can be written is found out at once; there is a complete file under this name, with
+    `labels()` [N, ...], once they were committed.
+
+    Raises
+    ------
+    SourceError
+        `path` is `file`.
+    """
+    if path is None:
+        yield None
+        return
+    if Path(path).resolve() == Path(file).resolve():
+        raise SourceError(f"{path}: labels and compressed features need two files")
+    with ExitStack() as stack:
+        npy = stack.enter_context(replacing(path))
+
+        def commit() -> int:
+            values = labels()
+            np.save(npy, values, allow_pickle=False)
+            stack.close()
+            return labels_checksum(values)
+
+        yield commit
 
 
 def load_labels(
@@ -53,15 +88,20 @@ def load_labels(
     *,
     n_examples: int,
     of: str | os.PathLike,
+    checksum: int = UNKNOWN_LABELS,
     may_be_more: bool = False,
 ) -> np.ndarray:
     """Labels [n_examples, ...] of the examples in the file `of`; or more, if that lost its end.
 
+    checksum : what `of` says of its labels, see `ContainerWriter.labels`.
+
     Raises
     ------
     SourceError
-        The file has no labels, or labels of another number of examples.
+        The file has no labels, or not those of `of`.
     """
+    if checksum == NO_LABELS:
+        raise SourceError(f"{path}: belongs to another file: {Path(of)} was written without labels")
     try:
         labels = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -72,5 +112,10 @@ def load_labels(
         raise SourceError(
             f"{path}: has {len(labels)} labels, but {Path(of)} holds {n_examples} examples: they "
             "were not written together"
+        )
+    if checksum not in (UNKNOWN_LABELS, labels_checksum(labels)):
+        raise SourceError(
+            f"{path}: are not the labels that were written with {Path(of)}: their checksum "
+            "differs. They are of another data set, changed or damaged."
         )
     return labels

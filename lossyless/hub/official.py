@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lossyless.cdf_tables import CDFTables
 from lossyless.container import ContainerError
-from lossyless.hub.files import replacing
+from lossyless.container.temporary import replacing
 from lossyless.payloads import CodingError
 from lossyless.rates import HFactorized
 

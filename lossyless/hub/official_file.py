@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lossyless.container.format import UNKNOWN_LABELS
 from lossyless.hub.official import OfficialCoder, read_official
 
 BATCH_SIZE = 4096  # vectors that are decoded at once
@@ -24,6 +25,8 @@ class OfficialFile:
 
     #: what was skipped: nothing, because the format cannot tell what is damaged
     missing, damaged = np.empty(0, np.int64), ()
+    #: the format has no place for it
+    labels_checksum = UNKNOWN_LABELS
 
     def __init__(self, path: str | os.PathLike, coder: OfficialCoder):
         self.path = path

@@ -1,7 +1,6 @@
 """Where images come from: a folder of image files, or any data set in torchvision's style."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from lossyless.feature_files.workers import available_cores, can_fork
+
 #: how PIL says that a file is not an image, or not a whole one
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+#: arguments of DataLoader that cannot have other values: they decide what is in a file
+FIXED_SETTINGS = {
+    "collate_fn": None,
+    "shuffle": False,
+    "sampler": None,
+    "batch_sampler": None,
+    "drop_last": False,
+    "in_order": True,
+}
 
 
 class SourceError(ValueError):
@@ -166,26 +178,29 @@ def read_batches(
     ----------
     examples : images and labels.
     device : where the network runs, which decides how many processes read.
-    kwargs_dataloader : for `torch.utils.data.DataLoader`; by default batches of 128.
+    kwargs_dataloader : for `torch.utils.data.DataLoader`; by default batches of 128. Where
+        processes cannot be forked, this one reads.
 
     Raises
     ------
     SourceError
         An image cannot be read.
+    ValueError
+        A setting would change which examples there are, or their order.
     """
-    settings = {"batch_size": 128, "num_workers": default_workers(device)} | kwargs_dataloader
+    settings = {
+        "batch_size": 128,
+        "num_workers": default_workers(device),
+        "pin_memory": device.type == "cuda",
+        # without it, the seed of the workers would be drawn from the global random state
+        "generator": torch.Generator(),
+    } | _checked(kwargs_dataloader)
+    if not can_fork():
+        settings["num_workers"] = 0
     if settings["num_workers"] > 0:
         # spawned workers would import this package again, which torch.hub took from the path
         settings.setdefault("multiprocessing_context", "fork")
-    loader = DataLoader(
-        examples,
-        collate_fn=_collate,
-        pin_memory=device.type == "cuda",
-        # without it, the seed of the workers would be drawn from the global random state
-        generator=torch.Generator(),
-        **settings,
-    )
-    for batch in loader:
+    for batch in DataLoader(examples, collate_fn=_collate, **settings):
         if isinstance(batch, SourceError):
             raise batch
         yield batch
@@ -193,12 +208,26 @@ def read_batches(
 
 def default_workers(device: torch.device) -> int:
     """Processes that read images: all cores feed a GPU; a network on the CPU needs most of them."""
-    if sys.platform != "linux":
+    if not can_fork():
         return 0
-    n_cores = len(os.sched_getaffinity(0))
+    n_cores = available_cores()
     if device.type == "cpu":
         return max(1, n_cores // 4) if n_cores > 1 else 0
     return min(n_cores, 16)
+
+
+def _checked(kwargs_dataloader: dict[str, Any]) -> dict[str, Any]:
+    """The settings without those that are fixed, which may say what they are fixed to."""
+    for name, value in FIXED_SETTINGS.items():
+        if kwargs_dataloader.get(name, value) not in (None, value):
+            raise ValueError(
+                f"kwargs_dataloader: {name} cannot be {kwargs_dataloader[name]!r}: a file holds "
+                "all examples in the order of the data set. To compress others, give another data "
+                "set, for instance a torch.utils.data.Subset."
+            )
+    if kwargs_dataloader.get("batch_size", 1) is None:
+        raise ValueError("kwargs_dataloader: batch_size cannot be None: images go in batches")
+    return {name: v for name, v in kwargs_dataloader.items() if name not in FIXED_SETTINGS}
 
 
 def _collate(examples: list[tuple[Tensor, Any] | SourceError]):

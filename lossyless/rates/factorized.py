@@ -10,12 +10,17 @@ from torch import Tensor, nn
 from lossyless.cdf_tables import CDFTables
 from lossyless.coders import ColumnCoder
 from lossyless.distributions import Conditional
+from lossyless.payloads import CodingError
 from lossyless.rates.base import Rate, RateOutput
 from lossyless.rates.prior import FactorizedModel
 from lossyless.rates.transforms import make_transform
 
 LOGISTIC_SCALE = math.sqrt(3) / math.pi  # of a logistic distribution with standard deviation 1
 MIN_PRIOR_SCALE = 0.05  # cells; of dimensions that hardly ever leave the cell in the middle
+# Exponentials of two libraries, in float64, differ by at most one float32 once they are rounded.
+WIDTH_RTOL = 2.0**-22
+# What is saved beside the tables, and is not called like one
+WIDTHS, TRANSFORM = "cell_widths", "transform"
 
 
 class EntropyCodedRate(Rate):
@@ -31,9 +36,8 @@ class EntropyCodedRate(Rate):
     Parameters
     ----------
     z_dim : dimensions of the representation.
-    transform : the orthogonal U: "none"; "klt", the eigenvectors of the covariance of training
-        representations; "klt_refined", the same, but learnt further together with the rate. All but
-        "none" need `fit_transform` before anything else, and an encoder that stays as it is.
+    transform : the orthogonal U, one of `transforms.TRANSFORMS`, such as "klt". All but "none" need
+        `fit_transform` before anything else, and an encoder that stays as it is.
     warmup_k_epoch, is_end_to_end : see `Rate`.
     """
 
@@ -41,8 +45,10 @@ class EntropyCodedRate(Rate):
         super().__init__(z_dim, **kwargs)
         self.biasing = nn.Parameter(torch.zeros(z_dim))
         self.scaling = nn.Parameter(torch.ones(z_dim if transform == "none" else 1))
+        self.transform_name = transform
         self.transform = make_transform(transform, z_dim)
         self._tables: dict[str, CDFTables] | None = None
+        self._saved_widths: Tensor | None = None
 
     @property
     def is_transform_missing(self) -> bool:
@@ -113,15 +119,25 @@ class EntropyCodedRate(Rate):
         """z_hat as every receiver computes it, to the bit, on the device of `z_hat_in`.
 
         Devices and libraries differ in the last digit of an exponential, and in how they fuse
-        operations. So widths of cells are rounded to float32, which makes their products with
-        float32 values exact in float64; what is left is one rounding, which all do alike.
+        operations. So widths of cells travel with the tables, in float32, which makes their
+        products with float32 values exact in float64; what is left is one rounding, which all do
+        alike.
         """
-        cell_width = (-self.scaling.cpu().double()).exp().float().to(z_hat_in.device)
         biasing = self.biasing.to(z_hat_in.device).double()
-        z_hat = z_hat_in.double() * cell_width - biasing
+        z_hat = z_hat_in.double() * self._cell_widths().to(z_hat_in.device) - biasing
         if self.transform is not None:
             z_hat = self.transform.rotate_back_exactly(z_hat)
         return z_hat.float()
+
+    @torch.no_grad()
+    def _cell_widths(self) -> Tensor:
+        """Widths of the cells, float32 on the CPU, of the shape of the scaling.
+
+        Those of `update`, unless the scaling has changed since by more than the last digit.
+        """
+        widths, saved = (-self.scaling.cpu().double()).exp().float(), self._saved_widths
+        is_same = saved is not None and torch.allclose(saved, widths, rtol=WIDTH_RTOL, atol=0)
+        return saved if is_same else widths
 
     @abstractmethod
     def _make_tables(self) -> dict[str, CDFTables]: ...
@@ -131,6 +147,12 @@ class EntropyCodedRate(Rate):
         if self.transform is not None:
             self.transform.update()
         self._tables = self._make_tables()
+        self._saved_widths = self._cell_widths()
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether it is ready to code, after `update` or from weights that hold tables."""
+        return self._tables is not None
 
     @property
     def tables(self) -> dict[str, CDFTables]:
@@ -139,20 +161,40 @@ class EntropyCodedRate(Rate):
             raise RuntimeError("there are no coding tables yet: call `update()` of the rate first")
         return self._tables
 
-    # The tables travel with the weights: computed anew on another machine, their last digit may
-    # differ, and the bytes would not decode.
+    # The tables and widths travel with the weights: computed anew on another machine, their last
+    # digit may differ, and the bytes would not decode.
     def get_extra_state(self) -> dict:
-        if self._tables is None:
-            return {}
-        return {
+        state: dict = {
             name: {
                 field: torch.from_numpy(getattr(tables, field).copy())
                 for field in ("cdfs", "lengths", "offsets")
             }
-            for name, tables in self._tables.items()
+            for name, tables in (self._tables or {}).items()
         }
+        if self._saved_widths is not None:
+            state[WIDTHS] = self._saved_widths.clone()
+        if self.transform is not None:
+            state[TRANSFORM] = self.transform_name
+        return state
 
     def set_extra_state(self, state: dict) -> None:
+        """Takes states of before widths and names were kept, too."""
+        state = dict(state)
+        transform = state.pop(TRANSFORM, self.transform_name)
+        if transform != self.transform_name:
+            raise ValueError(
+                f"these are weights of a rate with transform={transform!r}, but this one has "
+                f"transform={self.transform_name!r}"
+            )
+        widths = state.pop(WIDTHS, None)
+        if widths is not None:
+            widths = widths.cpu()
+            if widths.dtype != torch.float32 or widths.shape != self.scaling.shape:
+                raise CodingError(
+                    f"{WIDTHS}: expected float32 {list(self.scaling.shape)}, found {widths.dtype} "
+                    f"{list(widths.shape)}"
+                )
+        self._saved_widths = widths
         self._tables = {
             name: CDFTables(**{field: tensor.cpu().numpy() for field, tensor in fields.items()})
             for name, fields in state.items()

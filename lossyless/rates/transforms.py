@@ -12,11 +12,11 @@ changes a bit.
 """
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
-TRANSFORMS = ("none", "klt", "klt_refined")
 # Entries of the matrix are multiples of 2^-22: float32 holds those in [-1, 1] exactly.
 MATRIX_BITS = 22
 # Sums are kept below 2^52; the bit that is left covers rounding.
@@ -24,25 +24,20 @@ SUM_BITS = 52
 # Exponents of the vectors' grid stay far from the limits of float64.
 MAX_EXPONENT = 512
 MAX_DIM = 1 << 13
-# Rows that it takes to determine an eigenvector well enough, see `OrthogonalTransform.fit`.
+# Entries of U^T U - I that rounding U leaves are below 1e-6.
+MAX_DEVIATION = 1e-4
+# Rows that it takes to determine an eigenvector well enough, see `KLT`.
 ROWS_PER_COMPONENT = 4
 
 
-def make_transform(name: str, dim: int) -> "OrthogonalTransform | None":
-    """The transform called `name`, one of `TRANSFORMS`, of vectors of `dim` dimensions."""
-    if name not in TRANSFORMS:
-        raise ValueError(f"unknown transform {name!r}: expected one of {', '.join(TRANSFORMS)}")
-    return None if name == "none" else OrthogonalTransform(dim, is_refined=name == "klt_refined")
+class OrthogonalTransform(nn.Module, ABC):
+    """Rotation of vectors into a basis that is fitted to them.
 
-
-class OrthogonalTransform(nn.Module):
-    """Rotation of vectors into the basis of their principal components.
+    A kind of transform is a subclass with `_fit_basis`, and an entry of `TRANSFORMS`.
 
     Parameters
     ----------
     dim : D, dimensions of the vectors.
-    is_refined : whether training goes on rotating: U = U_0 (I + A)^-1 (I - A), with eigenvectors
-        U_0 and a learnt skew-symmetric A (Cayley transform). A step solves a D x D system.
 
     Attributes
     ----------
@@ -50,23 +45,21 @@ class OrthogonalTransform(nn.Module):
         of 2^-22. A part of the weights, for no two machines compute the same eigenvectors.
     """
 
-    def __init__(self, dim: int, is_refined: bool = False):
+    def __init__(self, dim: int):
         if dim > MAX_DIM:
             raise ValueError(f"transforms have at most {MAX_DIM} dimensions, not {dim}")
         super().__init__()
-        self.is_refined = is_refined
         self.register_buffer("matrix", torch.zeros(dim, dim))
-        if is_refined:
-            self.register_buffer("start", torch.zeros(dim, dim))
-            # A is its upper triangle over sqrt(D): steps then rotate by as much in any dimension
-            self.skew = nn.Parameter(torch.zeros(dim, dim))
         self._is_fitted = False
+
+    @abstractmethod
+    def _fit_basis(self, z: Tensor) -> Tensor:
+        """Orthonormal columns [D, D], float64, for finite vectors z [N, D], float64."""
 
     @property
     def is_fitted(self) -> bool:
-        if (
-            not self._is_fitted
-        ):  # asked only until it is: on a GPU, the question waits for the device
+        # asked only until it is: on a GPU, the question waits for the device
+        if not self._is_fitted:
             self._is_fitted = bool(self.matrix.any())
         return self._is_fitted
 
@@ -76,38 +69,21 @@ class OrthogonalTransform(nn.Module):
 
     @torch.no_grad()
     def fit(self, z: Tensor) -> None:
-        """Take the eigenvectors of the covariance of z [N, D] as basis, largest variance first.
-
-        N rows determine about N / 4 of them. Further ones would fit the noise of these rows: their
-        variance would be far smaller than that of other rows, for which entropy models that are
-        trained on z would then pay dearly. So with few rows the rest of the basis is an arbitrary
-        completion (Householder's).
-
-        Raises ValueError if z has NaN or infinite values.
-        """
+        """Fit the basis to z [N, D]. Raises ValueError if z has NaN or infinite values."""
         z = z.to(self.matrix.device).double()
         if not z.isfinite().all():
             raise ValueError("the transform cannot be fitted to NaN or infinite values")
-        z = z - z.mean(0)
-        _, basis = torch.linalg.eigh(z.T @ z / len(z))
-        n_determined = max(len(z) // ROWS_PER_COMPONENT, 1)
-        if n_determined < len(basis):
-            basis, _ = torch.linalg.qr(basis.flip(1)[:, :n_determined], mode="complete")
-        else:
-            basis = basis.flip(1)
-        largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
-        basis = basis * torch.where(largest < 0, -1.0, 1.0)  # else the sign is up to the solver
-        self.matrix.copy_(_round_matrix(basis))
-        if self.is_refined:
-            self.start.copy_(self.matrix)
-            self.skew.zero_()
+        self.matrix.copy_(_round_matrix(self._fit_basis(z)))
 
     @torch.no_grad()
     def update(self) -> None:
         """Let evaluation and coding use what training has learnt."""
         self._check_fitted()
-        if self.is_refined:
-            self.matrix.copy_(_round_matrix(self._refined(self.start.double(), self.skew.double())))
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Raise ValueError unless the weights, from wherever they come, are those of a rotation."""
+        _check_rotation(self.matrix, "matrix")
 
     def rotate(self, z: Tensor, is_learning: bool = True) -> Tensor:
         """U^T z of each row of z [N, D], for training: U gets a gradient if `is_learning`."""
@@ -136,8 +112,62 @@ class OrthogonalTransform(nn.Module):
 
     def _training_matrix(self, is_learning: bool = True) -> Tensor:
         self._check_fitted()
-        if not self.is_refined:
-            return self.matrix
+        return self.matrix
+
+
+class KLT(OrthogonalTransform):
+    """The eigenvectors of the covariance (Karhunen-Loeve), largest variance first.
+
+    N rows determine about N / 4 of them. Further ones would fit the noise of these rows: their
+    variance would be far smaller than that of other rows, for which entropy models that are
+    trained on z would then pay dearly. So with few rows the rest of the basis is an arbitrary
+    completion (Householder's).
+    """
+
+    def _fit_basis(self, z: Tensor) -> Tensor:
+        z = z - z.mean(0)
+        _, basis = torch.linalg.eigh(z.T @ z / len(z))
+        basis = basis.flip(1)
+        n_determined = max(len(z) // ROWS_PER_COMPONENT, 1)
+        if n_determined < len(basis):
+            basis, _ = torch.linalg.qr(basis[:, :n_determined], mode="complete")
+        largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
+        return basis * torch.where(largest < 0, -1.0, 1.0)  # else the sign is up to the solver
+
+
+class RefinedKLT(KLT):
+    """A basis that starts at the eigenvectors, and that training goes on rotating.
+
+    U = U_0 (I + A)^-1 (I - A), with eigenvectors U_0 and a learnt skew-symmetric A (Cayley
+    transform). A step solves a D x D system.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__(dim)
+        self.register_buffer("start", torch.zeros(dim, dim))
+        # A is its upper triangle over sqrt(D): steps then rotate by as much in any dimension
+        self.skew = nn.Parameter(torch.zeros(dim, dim))
+
+    @torch.no_grad()
+    def fit(self, z: Tensor) -> None:
+        super().fit(z)
+        self.start.copy_(self.matrix)
+        self.skew.zero_()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        super().update()
+        self.matrix.copy_(_round_matrix(self._refined(self.start.double(), self.skew.double())))
+
+    @torch.no_grad()
+    def check(self) -> None:
+        super().check()
+        _check_rotation(self.start, "start")
+        if not self.skew.isfinite().all():
+            raise ValueError("skew has NaN or infinite entries")
+
+    def _training_matrix(self, is_learning: bool = True) -> Tensor:
+        self._check_fitted()
         return self._refined(self.start, self.skew if is_learning else self.skew.detach())
 
     def _refined(self, start: Tensor, skew: Tensor) -> Tensor:
@@ -145,6 +175,22 @@ class OrthogonalTransform(nn.Module):
         skew = upper - upper.T
         identity = torch.eye(len(skew), dtype=skew.dtype, device=skew.device)
         return start @ torch.linalg.solve(identity + skew, identity - skew)
+
+
+#: kinds of transforms by the names that rates, configs and saved weights call them
+TRANSFORMS: dict[str, type[OrthogonalTransform] | None] = {
+    "none": None,
+    "klt": KLT,
+    "klt_refined": RefinedKLT,
+}
+
+
+def make_transform(name: str, dim: int) -> OrthogonalTransform | None:
+    """The transform called `name`, one of `TRANSFORMS`, of vectors of `dim` dimensions."""
+    if name not in TRANSFORMS:
+        raise ValueError(f"unknown transform {name!r}: expected one of {', '.join(TRANSFORMS)}")
+    make = TRANSFORMS[name]
+    return None if make is None else make(dim)
 
 
 def rotate_with_integers(vectors: Tensor, matrix: Tensor) -> Tensor:
@@ -179,3 +225,19 @@ def _round_matrix(matrix: Tensor) -> Tensor:
             "learning rate or gradient clipping."
         )
     return torch.round(matrix * 2.0**MATRIX_BITS) * 2.0**-MATRIX_BITS
+
+
+def _check_rotation(matrix: Tensor, name: str) -> None:
+    """Raise ValueError unless a matrix [D, D] is orthogonal, in multiples of 2^-22."""
+    if not matrix.isfinite().all():
+        raise ValueError(f"{name} has NaN or infinite entries")
+    scaled = matrix.double() * 2.0**MATRIX_BITS
+    if not torch.equal(scaled, scaled.round()):
+        raise ValueError(f"{name} has entries that are no multiples of 2^-{MATRIX_BITS}")
+    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    deviation = (matrix.T @ matrix - identity).abs().max().item()
+    if not deviation < MAX_DEVIATION:
+        raise ValueError(
+            f"{name} is no rotation: U^T U differs from the identity by {deviation:.2g}, expected "
+            f"less than {MAX_DEVIATION}"
+        )

@@ -1,9 +1,11 @@
 """Pretrained networks that turn images into features, and stay as they are.
 
-`Tower` is their contract. To add one: a class, and `conf/tower/<name>.yaml`.
+`Tower` is their contract. To add one: a class, and `conf/tower/<name>.yaml`. A file of weights is
+its argument `weights`: then the content, and not the path, is part of the identity of what is
+computed. If it makes its weights itself, the YAML file states a `version`, to be raised with them.
 """
 
-from lossyless.towers.base import IMAGENET_MEAN, IMAGENET_STD, Tower
+from lossyless.towers.base import IMAGENET_MEAN, IMAGENET_STD, Tower, precision
 from lossyless.towers.clip import ClipTower
 from lossyless.towers.open_clip import OpenClipTower
 from lossyless.towers.self_supervised import SimCLRTower, SwAVTower
@@ -18,4 +20,5 @@ __all__ = [
     "SwAVTower",
     "TorchvisionTower",
     "Tower",
+    "precision",
 ]

@@ -12,6 +12,11 @@ from lossyless.architectures import Standardize
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def precision(device: torch.device) -> torch.dtype:
+    """In what towers compute on a device, which their features depend on."""
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
 class Tower(nn.Module):
     """A frozen network from images to features: x [B, C, H, W] in [0, 1] -> z [B, z_dim] float32.
 
@@ -67,5 +72,6 @@ class Tower(nn.Module):
             x = F.resize(x, [self.side] * 2, self.interpolation, antialias=True).clamp(0, 1)
         x = self.standardize(x.expand(-1, 3, -1, -1))
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.float16, enabled=x.is_cuda):
+        is_half = precision(x.device) == torch.float16
+        with torch.autocast(x.device.type, torch.float16, enabled=is_half):
             return self.network(x).float()

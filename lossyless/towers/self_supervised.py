@@ -1,7 +1,7 @@
 """ResNet50s that were trained without labels, from the files that their authors published.
 
-No checksum is published for these files, so none can be pinned; what can be checked is that every
-tensor of the network is there, and no other.
+No checksum is published for these files, so none can be pinned: they must stay those of the first
+use, and have every tensor of the network, and no other.
 """
 
 from pathlib import Path

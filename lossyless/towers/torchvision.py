@@ -15,6 +15,7 @@ from lossyless.weights import WeightsError, fetch
 
 PADDINGS = ("torch", "tensorflow")
 RANDOM = "random"
+QUANTIZED = "quantized_"  # what names of networks of 8-bit integers begin with
 HEADS = ("fc", "classifier", "heads", "head")  # what torchvision calls the last part of its models
 
 
@@ -23,7 +24,7 @@ class TorchvisionTower(Tower):
 
     Parameters
     ----------
-    model : name in `torchvision.models.list_models()`, e.g. "resnet50".
+    model : name in `torchvision.models.list_models()`, e.g. "resnet50"; not of a quantized network.
     weights : name of published weights of that model, e.g. "IMAGENET1K_V1", which are downloaded at
         the first use (the checksum in the name of the file is verified); or path of a state dict
         of the whole classifier, .pt, .pth or .npz; or "random": always the same ones, to try things
@@ -31,7 +32,8 @@ class TorchvisionTower(Tower):
     side : of the images that the network takes, in pixels.
     mean, std : by which it wants its images normalised.
     layer : dotted name of the module whose output is the features, averaged over space; null: the
-        input of the classifier's head, which is pooled already.
+        input of the classifier's head, flattened. Most networks have pooled it, but VGG and
+        SqueezeNet have not: name "features" there.
     padding : "torch", or "tensorflow" for weights trained with that library's padding of
         convolutions with stride 2 (which is not symmetric).
     n_classes : outputs of the classifier that the weights are of.
@@ -56,6 +58,10 @@ class TorchvisionTower(Tower):
     ):
         if padding not in PADDINGS:
             raise ValueError(f"padding={padding!r}: choose one of {', '.join(PADDINGS)}")
+        if model.startswith(QUANTIZED):
+            raise WeightsError(
+                f"{model}: quantized models are not supported: choose {model[len(QUANTIZED) :]!r}"
+            )
         network = build(model, num_classes=n_classes)
         if weights != RANDOM:
             path = _find(model, weights)

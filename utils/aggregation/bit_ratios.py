@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.isotonic import isotonic_regression
 
 from utils import tables
+from utils.aggregation.curves import _on_validation
 from utils.aggregation.rows import restrict, with_settings
 from utils.config import ConfigError
 from utils.frontier import pareto_front
@@ -30,10 +32,12 @@ def summarize_bit_ratios(
 ) -> None:
     """Compare the bits of two kinds of runs at equal cost; writes `bit_ratios.md` and `.csv`.
 
-    The runs of a kind, averaged over seeds, give a front: the lowest cost at so many bits. Between
-    its points the logarithm of the bits is linear in the cost. Rows are the costs of the points of
-    both fronts, for the ratio is smallest at one of these; as many as both fronts reach. If there
-    are none, there is no table, and the terminal says so.
+    The runs of a kind, averaged over seeds, give a front: the lowest cost at so many bits. Which
+    runs are on it is decided on validation data, for on test data the best of many is lucky, too;
+    metrics that exist on test data alone decide there. Between the points of a front the logarithm
+    of the bits is linear in the cost. Rows are the costs of the points of both fronts, for the
+    ratio is smallest at one of these; as many as both fronts reach. If there are none, there is no
+    table, and the terminal says so.
 
     Parameters
     ----------
@@ -96,6 +100,21 @@ def bits_at(front: Curve, costs: np.ndarray) -> np.ndarray:
 
 def _front(frame: pd.DataFrame, x: str, y: str) -> Curve:
     summary = tables.summarise(frame)
-    bits, costs = (summary[f"{metric}_mean"].to_numpy() for metric in (x, y))
-    members = pareto_front(bits, costs)
-    return bits[members], costs[members]
+    chosen_by = (_on_validation(metric) for metric in (x, y))
+    chosen_by = [
+        on_val if on_val in frame else m for on_val, m in zip(chosen_by, (x, y), strict=True)
+    ]
+    members = pareto_front(*(summary[f"{metric}_mean"] for metric in chosen_by))
+    return falling(*(summary[f"{metric}_mean"].to_numpy()[members] for metric in (x, y)))
+
+
+def falling(bits: np.ndarray, costs: np.ndarray) -> Curve:
+    """The closest curve that falls strictly through points [N] that need not.
+
+    Where more bits cost more, neighbours share their mean cost (isotonic regression), and the
+    fewest bits of those that share one are taken.
+    """
+    order = np.argsort(bits, kind="stable")
+    bits, costs = bits[order], isotonic_regression(costs[order], increasing=False)
+    is_first = np.r_[True, np.diff(costs) < 0]
+    return bits[is_first], costs[is_first]

@@ -6,13 +6,19 @@ from pathlib import Path
 import pandas as pd
 
 from utils import tables
-from utils.aggregation.rows import restrict
+from utils.aggregation.rows import differences, restrict, with_settings
 from utils.config import ConfigError
 from utils.runs import write_text
 
 OPTION = "aggregate.summarize_clip"
 PUBLISHED = Path(__file__).parent / "published" / "clip.csv"
 NOT_RUN, NOT_PUBLISHED = "not run", "-"
+# parameters that tables may leave out where others tell runs apart
+IDENTITY = ("predictor.name", "featurizer.loss.beta")
+# parameters that a search varies: how a predictor is trained, and its sizes
+SEARCHED = ("optpred", "schedpred")
+SEARCHED_PARTS = ("optimizer_pred.", "scheduler_pred.", "predictor.kwargs.")
+BATCH_SIZE = "data_pred.kwargs.batch_size"
 # title -> metric, and by how much it is multiplied: accuracies are in percent
 COLUMNS = {
     "rate (bits)": ("test/comm/rate", 1),
@@ -30,8 +36,8 @@ def summarize_clip(
 ) -> None:
     """Write rate and accuracy on each data set, ours and published ones, to `<file>.md`.
 
-    Of several settings (of a search, say) the one that is best on validation data is shown, as the
-    mean over its seeds. What was not run says so.
+    Of several settings of the predictor's training (of a search, say) the one that is best on
+    validation data is shown, as the mean over its seeds. What was not run says so.
 
     The published numbers are those of the official code's README: of a bottleneck with hyperprior,
     beta = 5e-2, trained on COCO; theoretical rates, and linear classifiers.
@@ -43,6 +49,12 @@ def summarize_clip(
     select : metric on validation data that is small for the best setting.
     where : parameter -> value or values: which runs count; None: all.
     file : name of the table.
+
+    Raises
+    ------
+    ConfigError
+        If the runs on a data set differ in more than the training of their predictor: the best of
+        several compressors would be the one with the most bits.
     """
     best = _best_of_each(_summary(folder, where), select)
     published = pd.read_csv(PUBLISHED, index_col="data")
@@ -68,7 +80,26 @@ def _summary(folder: Path, where: Mapping[str, object] | None) -> pd.DataFrame:
         frame = restrict(frame, where or {}, f"{OPTION}.where")
     except tables.NoRunsError:
         return pd.DataFrame()
+    if "datapred" in frame:
+        for data, runs in with_settings(frame, IDENTITY).groupby("datapred"):
+            _check_comparable(data, runs)
     return tables.summarise(frame)
+
+
+def _check_comparable(data: str, runs: pd.DataFrame) -> None:
+    """Raise if the runs on a data set differ in more than a search over predictors varies."""
+    mixed = {key: values for key, values in differences(runs).items() if not _is_searched(key)}
+    if mixed:
+        found = "; ".join(f"{key}: {', '.join(map(str, mixed[key]))}" for key in mixed)
+        raise ConfigError(
+            f"{OPTION}.where: the runs on {data} differ in more than the training of their "
+            f"predictor, in {found}; choose one value of each, as in {OPTION}.where="
+            f"'{{{', '.join(f'{key}: {values[0]}' for key, values in mixed.items())}}}'"
+        )
+
+
+def _is_searched(key: str) -> bool:
+    return key in (*SEARCHED, BATCH_SIZE) or key.startswith(SEARCHED_PARTS)
 
 
 def _best_of_each(summary: pd.DataFrame, select: str) -> pd.DataFrame:

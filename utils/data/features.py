@@ -2,8 +2,8 @@
 
 A folder of the cache holds the features [N, z_dim] and the targets of one split (of one augmented
 copy of it), and is either complete or not there. Its name ends in a digest of all that its content
-depends on: the tower and its weights, and the settings of the data set. Batch sizes, workers, paths
-and the device are no part of it.
+depends on: the tower, its weights and its precision, the data set, the augmentations of a split
+that has any, and `FORMAT`. Names, batch sizes, workers and paths are no part of it.
 """
 
 import json
@@ -18,16 +18,18 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
-from tqdm import tqdm
 
 from lossyless.batch import Batch
 from lossyless.towers import Tower
 from utils.data.base import BatchLoader, DataError, DataModule, check_choice
 from utils.data.images import ImageDataModule
 from utils.data.in_memory import InMemoryDataModule
+from utils.progress import progress
 from utils.runs import digest, writable_dir, write_text
 from utils.timing import Stopwatch
 
+# Of what the cache holds: raise it when code makes other features of the same settings.
+FORMAT = 1
 AUXILIARIES = ("none", "input", "target")  # what `Batch.aux` can be of vectors that are given
 CHECK_BYTES = 2**24  # that are read at a time to check a file
 ARRAYS = ("features", "targets")
@@ -57,52 +59,68 @@ class FeatureCache:
     ----------
     folder : where they are kept.
     label : a few words that folders of this tower and data set begin with.
-    key : all that the features depend on, besides split and copy, as JSON can hold it.
+    key : all that the features depend on, besides split, copy and augmentations, as JSON can hold
+        it.
+    augmentation : what those of augmented splits depend on, too, besides the seed.
     """
 
-    def __init__(self, folder: Path, label: str, key: dict):
+    def __init__(self, folder: Path, label: str, key: dict, augmentation: dict):
         self.folder = folder
         self.label = label
         self.key = key
+        self.augmentation = augmentation
 
     def path(self, split: str, copy: int, seed: int | None) -> Path:
         """The folder of a copy of a split; `seed` is that of its augmentations, if it has any."""
-        parts = self.key | {"split": split, "copy": copy, "seed": seed}
-        return self.folder / f"{self.label}_{split}_{digest(parts)}"
+        return self.folder / f"{self.label}_{split}_{digest(self._identity(split, copy, seed))}"
 
-    def get(self, path: Path, compute: Callable[[Path], dict]) -> Features:
-        """What `path` holds, which `compute` makes first if it is not there.
+    def _identity(self, split: str, copy: int, seed: int | None) -> dict:
+        parts = self.key | {"format": FORMAT, "split": split}
+        if seed is None:
+            return parts
+        return parts | {"augmentation": self.augmentation, "copy": copy, "seed": seed}
+
+    def get(
+        self, split: str, copy: int, seed: int | None, compute: Callable[[Path], dict]
+    ) -> Features:
+        """A copy of a split, which `compute` makes first if it is not there; see `path`.
 
         Only one process computes; others wait for it. Whatever ends the computation leaves nothing
         under the final name.
 
         Parameters
         ----------
-        compute : writes the arrays into an empty folder and returns further facts.
+        compute : writes the arrays into an empty folder and returns further facts, among them
+            "seconds_per_image".
 
         Raises
         ------
         DataError
             If a file is damaged.
         """
+        path = self.path(split, copy, seed)
         if not path.is_dir():
             writable_dir(self.folder, "paths.features")
             with FileLock(self.folder / f".{path.name}.lock"):
                 if not path.is_dir():
-                    self._fill(path, compute)
+                    _fill(path, compute, self._identity(split, copy, seed))
         return _load(path)
 
-    def _fill(self, path: Path, compute: Callable[[Path], dict]) -> None:
-        part = path.with_name(f".{path.name}.part")
-        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
-        part.mkdir()
-        try:
-            facts = compute(part)
-            facts["crc32"] = {name: _checksum(_array_file(part, name)) for name in ARRAYS}
-            write_text(part / FACTS, json.dumps(facts | {"key": self.key}, indent=2) + "\n")
-            part.replace(path)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+
+def _fill(path: Path, compute: Callable[[Path], dict], identity: dict) -> None:
+    """Let `compute` make a folder, which takes its name once everything is on disk."""
+    part = path.with_name(f".{path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    part.mkdir()
+    try:
+        facts = compute(part)
+        facts["crc32"] = {name: _checksum(_array_file(part, name)) for name in ARRAYS}
+        write_text(part / FACTS, json.dumps(facts | {"key": identity}, indent=2) + "\n")
+        _to_disk(*part.iterdir(), part)
+        part.replace(path)
+        _to_disk(path.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _array_file(folder: Path, name: str) -> Path:
@@ -146,7 +164,7 @@ class FeatureDataModule(DataModule):
     Parameters
     ----------
     images : the images, of which all batches are made with `images.eval_batch_size`.
-    make_tower : makes the tower, which happens only if something has to be computed.
+    make_tower : makes the tower, for each split that has to be computed; it is then let go of.
     z_dim : dimensions of its features.
     cache : where the features are kept.
     device : where they are computed.
@@ -195,7 +213,6 @@ class FeatureDataModule(DataModule):
         self.class_names, self.is_labelled = images.class_names, images.is_labelled
         self.n_copies = n_copies
         self._make_tower = make_tower
-        self._tower: Tower | None = None
         self._cache = cache
         self._compute_on = device
         self._loaded: dict[str, tuple[int, _OneSplit]] = {}
@@ -236,13 +253,16 @@ class FeatureDataModule(DataModule):
         is_augmented = not self.images.augmentation_of(split).is_identity
         copy = copy if split == "train" and is_augmented else 0
         if self._loaded.get(split, (None, None))[0] != copy:
-            path = self._cache.path(split, copy, self.seed if is_augmented else None)
-            features = self._cache.get(path, lambda folder: self._compute(folder, split, copy))
-            if features.x.shape != (self.n_examples(split), *self.shape):
+            which = split, copy, self.seed if is_augmented else None
+            features = self._cache.get(
+                *which, compute=lambda folder: self._compute(folder, split, copy)
+            )
+            found, expected = list(features.x.shape), [self.n_examples(split), *self.shape]
+            if found != expected:
                 raise DataError(
-                    f"cached features {path} are {list(features.x.shape)}, expected "
-                    f"{[self.n_examples(split), *self.shape]}: the images are not those that they "
-                    "were computed of. Delete the folder to compute them again."
+                    f"cached features {self._cache.path(*which)} are {found}, expected {expected}: "
+                    "the images are not those that they were computed of. Delete the folder to "
+                    "compute them again."
                 )
             self._loaded[split] = copy, _OneSplit(self, split, features)
         return self._loaded[split][1]
@@ -250,18 +270,18 @@ class FeatureDataModule(DataModule):
     def _compute(self, folder: Path, split: str, copy: int) -> dict:
         """Write features and targets of a copy of a split into a folder."""
         device = self._compute_on
-        if self._tower is None:
-            self._tower = self._make_tower().to(device)
+        tower = self._make_tower().to(device)
         loader = self.images.loader(split, device=device, epoch=copy, shuffle=False)
         n = loader.n_examples
-        print(f"features of {n:,} images ({split}) on {device}, once: {self._cache.folder}")
+        where = f"on {device}, once: {self._cache.folder}"
+        print(f"features of {n:,} images ({split}) {where}", flush=True)
         x = np.lib.format.open_memmap(
             _array_file(folder, "features"), "w+", dtype=np.float32, shape=(n, *self.shape)
         )
         targets, end, watch = [], 0, Stopwatch(device)
-        for batch in tqdm(loader, f"features {split}", disable=None):
+        for batch in progress(loader, f"features {self._cache.label} {split}"):
             with watch:
-                features = self._tower(batch.x)
+                features = tower(batch.x)
             if not features.isfinite().all():
                 raise DataError(f"the tower's features of {split} are not finite: its weights?")
             start, end = end, end + len(batch.x)
@@ -269,15 +289,17 @@ class FeatureDataModule(DataModule):
             targets.append(batch.y.cpu())
         x.flush()
         np.save(_array_file(folder, "targets"), torch.cat(targets).numpy())
-        _to_disk(_array_file(folder, "features"), _array_file(folder, "targets"))
         return {"seconds_per_image": watch.seconds / n, "device": device.type}
 
 
 def _to_disk(*paths: Path) -> None:
-    """Wait until the content of files would survive a power cut."""
+    """Wait until the content of files, or the names in folders, would survive a power cut."""
     for path in paths:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 class _OneSplit(InMemoryDataModule):

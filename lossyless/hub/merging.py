@@ -1,0 +1,79 @@
+"""Several compressed files to one, with the labels beside them."""
+
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lossyless.container import ContainerReader
+from lossyless.feature_files import merge_files
+from lossyless.hub.labels import load_labels, writing_labels
+from lossyless.hub.official import is_official
+from lossyless.hub.report import Report
+from lossyless.hub.sources import SourceError
+
+
+def usual_label_file(file: str | os.PathLike) -> Path:
+    """Where the labels of a compressed file are unless something else is said."""
+    return Path(f"{os.fspath(file)}.labels.npy")
+
+
+def merge(files: Sequence[Path], out: Path) -> Report:
+    """`merge_files`, also of the labels that are beside all files; they go beside `out`.
+
+    Where only some files have labels, those are left out, with a warning that names the others.
+
+    Raises
+    ------
+    ContainerError
+        See `merge_files`.
+    SourceError
+        A file is in the official format, or labels are not those of their file, or of different
+        types or shapes.
+    """
+    start = time.monotonic()
+    for file in files:
+        if is_official(file):
+            raise SourceError(
+                f"{file}: is in the official format, which cannot be merged. Decompress it, and "
+                "compress the features with `compress_features`."
+            )
+    without = [file for file in files if not usual_label_file(file).is_file()]
+    label_file = None if without else usual_label_file(out)
+    with writing_labels(label_file, out, lambda: _joined_labels(files)) as commit_labels:
+        n_examples = merge_files(files, out, commit_labels=commit_labels)
+    if 0 < len(without) < len(files):
+        warnings.warn(
+            f"{out}: has no labels, since there are none beside {', '.join(map(str, without))} "
+            f"(expected as {usual_label_file('FILE')})",
+            stacklevel=2,
+        )
+    return Report.of(out, n_examples, start)
+
+
+def _joined_labels(files: Sequence[Path]) -> NDArray[np.integer]:
+    """Labels [N, ...] of all files, in their order."""
+    parts = [_labels_of(file) for file in files]
+    kinds = [(part.dtype, part.shape[1:]) for part in parts]
+    for file, kind in zip(files, kinds, strict=True):
+        if kind != kinds[0]:
+            raise SourceError(
+                f"{usual_label_file(file)}: expected labels {_in_words(kinds[0])}, as beside "
+                f"{files[0]}, found {_in_words(kind)}"
+            )
+    return np.concatenate(parts)
+
+
+def _labels_of(file: Path) -> NDArray[np.integer]:
+    with ContainerReader(file) as reader:
+        n_examples, checksum = reader.n_examples, reader.labels
+    return load_labels(usual_label_file(file), n_examples=n_examples, of=file, checksum=checksum)
+
+
+def _in_words(kind: tuple[np.dtype, tuple[int, ...]]) -> str:
+    dtype, shape = kind
+    return f"{dtype} [{', '.join(map(str, ('n', *shape)))}]"
