@@ -136,7 +136,7 @@ def test_foreign_contents_are_refused(state, tmp_path):
 def test_foreign_files_are_refused(content, tmp_path):
     path = tmp_path / "weights.pt"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match="cannot be read"):
+    with pytest.raises(WeightsError, match="not a file of weights"):
         load_bottleneck(path)
     with pytest.raises(WeightsError, match="missing.pt"):
         load_bottleneck(tmp_path / "missing.pt")

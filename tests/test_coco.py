@@ -387,7 +387,7 @@ def test_without_a_network_the_error_says_what_else_to_do(tmp_path, monkeypatch,
     def offline(*args, **kwargs):
         raise urllib.error.URLError("no network")
 
-    monkeypatch.setattr("clip.clip._download", offline)
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     with pytest.raises(DataError, match="338 MB.*no network.*kwargs.clip_weights"):
         caption_features(["a cat"], dim=DIM, folder=tmp_path)
     assert "338 MB" in capsys.readouterr().out

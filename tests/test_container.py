@@ -333,7 +333,7 @@ def test_chunk_of_another_file_of_the_same_model_is_detected(path, tmp_path, cut
 def test_foreign_files_are_refused(path, data):
     path.write_bytes(data)
     for recover in (False, True):
-        with pytest.raises(ContainerError, match=r"data\.lsl: not a file of compressed examples"):
+        with pytest.raises(ContainerError, match=r"data\.lsl: (not a file of comp|is empty)"):
             ContainerReader(path, recover=recover)
 
 

@@ -25,6 +25,7 @@ from lossyless.hub import (
 )
 from lossyless.hub.labels import labels_checksum
 from lossyless.hub.official import is_official
+from lossyless.hub.sources import ImageFolder
 from lossyless.rates import HFactorized, HHyper
 from tests.tiny_clip import SIDE, Z_DIM, save_bottleneck, save_clip
 
@@ -294,6 +295,36 @@ def test_what_is_no_image_is_named(compressor, X, tmp_path, image, found):
 
 
 # --------------------------------------------------------------------------------------- folders
+
+
+def test_what_systems_leave_beside_images_is_not_compressed(compressor, tmp_path):
+    for name in ("a/1.png", "a/._1.png", "__MACOSX/a/1.png"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.name.startswith("."):
+            file.write_bytes(b"no image")
+        else:
+            Image.new("RGB", (SIDE, SIDE)).save(file)
+    images = ImageFolder(tmp_path, has_classes=True)
+    assert [p.relative_to(tmp_path).as_posix() for p in images.paths] == ["a/1.png"]
+    assert images.classes == ["a"]
+
+
+def test_images_that_are_not_normalised_are_noticed(compressor, X, tmp_path):
+    images = TensorDataset(torch.rand(3, 3, SIDE, SIDE))
+    with pytest.warns(UserWarning, match="not normalised"):
+        compressor.compress_dataset(images, tmp_path / "z.bin", is_info=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compressor.compress_dataset(TensorDataset(X), tmp_path / "z.bin", is_info=False)
+
+
+@pytest.mark.parametrize(
+    "wrong", [[1.0], torch.rand(3, SIDE, SIDE), torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)]
+)
+def test_batches_of_other_shapes_are_named(compressor, wrong):
+    with pytest.raises(SourceError, match="made by `transform`, found"):
+        compressor(wrong)
 
 
 def test_a_folder_is_read_in_sorted_order(compressor, folder, tmp_path, capsys):

@@ -90,6 +90,8 @@ class ContainerFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _read_header(self) -> None:
+        if self.size == 0:
+            raise self.error("is empty")
         prefix = self.read_at(0, PREFIX.size)
         if prefix is None or not prefix.startswith(MAGIC):
             raise self.error("not a file of compressed examples (its first bytes are others)")

@@ -14,6 +14,8 @@ The same through `torch.hub.load` (see `hubconf.py`), and from the shell: `pytho
     compressor   ClipCompressor: images -> features <-> files
     sources      where images come from
     labels       labels beside compressed files
+    merging      several files to one, with their labels
+    arguments    of the command line
     files        writing files
     report       what is printed at the end
     official     streams and files of the paper's code; `official_file` decodes such a file

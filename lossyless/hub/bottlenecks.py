@@ -63,8 +63,12 @@ def load_bottleneck(path: str | os.PathLike) -> HFactorized:
 def _read(path: str | os.PathLike) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from None
     except Exception as error:  # torch.load raises nearly every kind for files of other kinds
-        raise WeightsError(f"{path}: cannot be read as a file of weights: {error}") from error
+        raise WeightsError(
+            f"{path}: is not a file of weights of a bottleneck, or is damaged"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise WeightsError(f"{path}: expected a dict of tensors, found {type(state).__name__}")
     for name, value in state.items():

@@ -16,7 +16,13 @@ from lossyless.distributions import Deterministic
 from lossyless.hub.features import FeatureCompressor, Format, progress
 from lossyless.hub.labels import join_labels, to_labels, writing_labels
 from lossyless.hub.report import Report
-from lossyless.hub.sources import Examples, ImageFolder, n_source_bytes, read_batches
+from lossyless.hub.sources import (
+    Examples,
+    ImageFolder,
+    SourceError,
+    n_source_bytes,
+    read_batches,
+)
 from lossyless.rates import HFactorized
 
 LN2 = 0.6931471805599453
@@ -79,6 +85,13 @@ class ClipCompressor(FeatureCompressor):
     def encode(self, X: Tensor) -> Tensor:
         """CLIP features z [B, z_dim], float32 on this device, of transformed images
         [B, 3, side, side]."""
+        shape = [3, self.side, self.side]
+        if not (isinstance(X, Tensor) and X.is_floating_point() and [*X.shape[1:]] == shape):
+            found = f"{X.dtype} {[*X.shape]}" if isinstance(X, Tensor) else type(X).__name__
+            raise SourceError(
+                f"expected float images [B, {', '.join(map(str, shape))}] made by `transform`, "
+                f"found {found}"
+            )
         X = X.to(self.device, self.tower.conv1.weight.dtype, non_blocking=True)
         return self.tower(X).float()
 

@@ -1,6 +1,7 @@
 """Where images come from: a folder of image files, or any data set in torchvision's style."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class SourceError(ValueError):
 
 
 class ImageFolder(Dataset):
-    """All image files below a folder, in the order of their sorted paths.
+    """All image files below a folder, in the order of their sorted paths; not hidden ones.
 
     An example is (image, class): the classes are the folders directly below `root`, numbered in
     sorted order; without `has_classes`, all classes are None.
@@ -55,8 +56,9 @@ class ImageFolder(Dataset):
     def __init__(self, root: str | os.PathLike, *, has_classes: bool = False):
         self.root = Path(root)
         if not self.root.is_dir():
-            raise SourceError(f"{self.root}: there is no such folder")
-        files = [file for file in self.root.rglob("*") if file.is_file()]
+            problem = "a file, not a folder" if self.root.exists() else "there is no such folder"
+            raise SourceError(f"{self.root}: {problem}")
+        files = [f for f in self.root.rglob("*") if f.is_file() and not self._is_hidden(f)]
         self.paths = sorted(file for file in files if file.suffix.lower() in IMG_EXTENSIONS)
         self.n_ignored = len(files) - len(self.paths)
         if not self.paths:
@@ -67,6 +69,11 @@ class ImageFolder(Dataset):
         self.classes = self._find_classes() if has_classes else None
         numbers = {name: number for number, name in enumerate(self.classes or [])}
         self.targets = [numbers.get(self._class_of(path)) for path in self.paths]
+
+    def _is_hidden(self, path: Path) -> bool:
+        """What systems leave beside images: `.DS_Store`, `._photo.jpg`, `__MACOSX/`, ..."""
+        parts = path.relative_to(self.root).parts
+        return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
     def _find_classes(self) -> list[str]:
         for path in self.paths:
@@ -200,10 +207,22 @@ def read_batches(
     if settings["num_workers"] > 0:
         # spawned workers would import this package again, which torch.hub took from the path
         settings.setdefault("multiprocessing_context", "fork")
-    for batch in DataLoader(examples, collate_fn=_collate, **settings):
+    for i, batch in enumerate(DataLoader(examples, collate_fn=_collate, **settings)):
         if isinstance(batch, SourceError):
             raise batch
+        if i == 0:
+            _warn_if_unnormalised(batch[0])
         yield batch
+
+
+def _warn_if_unnormalised(images: Tensor) -> None:
+    """Normalised images have negative pixels: black is below -1.4 in every channel."""
+    if images.min() >= 0 and images.max() <= 1:
+        warnings.warn(
+            "all pixels of the first images lie in [0, 1], so they are not normalised as CLIP's "
+            "images are: give the data set `transform=compressor.transform`, or none",
+            stacklevel=2,
+        )
 
 
 def default_workers(device: torch.device) -> int:
