@@ -19,7 +19,7 @@ def main(overrides: list[str]) -> None:
         print(__doc__)
         return
     try:
-        cfg = config.compose_config(overrides)
+        cfg = config.compose_config(config.expand(overrides))  # with what the mode sets
         aggregate(cfg.aggregate, Path(cfg.paths.results) / experiment_folder(cfg))
     except (config.ConfigError, NoRunsError) as error:
         sys.exit(f"Error: {error}")

@@ -96,6 +96,8 @@ def _build_examples(cfg: DictConfig, place: str, **overrides: object) -> DataMod
 
 def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataModule:
     """The features of the images at a place."""
+    if place == "data_feat" and cfg.tower.kwargs.get("weights") == "random":
+        print(f"tower={cfg.tower.name} has random weights: its figures show the way, and no more")
     _check_takes(cfg, (cfg.tower.z_dim,), place)
     images = _build_examples(
         cfg,

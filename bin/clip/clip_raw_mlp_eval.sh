@@ -7,7 +7,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 
 # shellcheck source=bin/clip/data_sets.sh
 source bin/clip/data_sets.sh
-for data in "${data_sets[@]}"; do
-  launch $experiment "data@data_feat=$data" "data@data_pred=$data"
-done
+launch_for_each_data_set data_feat data_pred
 aggregate $experiment

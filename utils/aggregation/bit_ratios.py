@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.isotonic import isotonic_regression
 
 from utils import tables
-from utils.aggregation.curves import _on_validation
+from utils.aggregation.curves import on_validation
 from utils.aggregation.rows import restrict, with_settings
 from utils.config import ConfigError
 from utils.frontier import pareto_front
@@ -100,7 +100,7 @@ def bits_at(front: Curve, costs: np.ndarray) -> np.ndarray:
 
 def _front(frame: pd.DataFrame, x: str, y: str) -> Curve:
     summary = tables.summarise(frame)
-    chosen_by = (_on_validation(metric) for metric in (x, y))
+    chosen_by = (on_validation(metric) for metric in (x, y))
     chosen_by = [
         on_val if on_val in frame else m for on_val, m in zip(chosen_by, (x, y), strict=True)
     ]

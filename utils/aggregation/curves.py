@@ -81,7 +81,7 @@ def plot_pareto_front(
     where : as above.
     """
     option = "aggregate.plot_pareto_front"
-    chosen_by = [_on_validation(x), _on_validation(y)] if select is None else as_list(select)
+    chosen_by = [on_validation(x), on_validation(y)] if select is None else as_list(select)
     if len(chosen_by) != 2:
         raise ConfigError(f"{option}.select: expected two metrics or null, found {chosen_by}")
     frame = with_settings(_runs(folder, where, option), as_list(hue))
@@ -165,7 +165,7 @@ def _summary_of_curves(frame: DataFrame, x: str, y: str) -> DataFrame:
     return summary
 
 
-def _on_validation(metric: str) -> str:
+def on_validation(metric: str) -> str:
     return f"val/{metric.removeprefix('test/')}" if metric.startswith("test/") else metric
 
 
