@@ -199,7 +199,7 @@ def test_swapped_chunks_and_chunks_of_another_file_are_named(path, codec, intact
 def test_foreign_files_and_newer_versions_are_named(path, codec, intact):
     for data in (b"", bytes(1000), b"\x93NUMPY" + bytes(200), random.Random(0).randbytes(9999)):
         path.write_bytes(data)
-        with pytest.raises(ContainerError, match=r"z\.lsl: not a file of compressed examples"):
+        with pytest.raises(ContainerError, match=r"z\.lsl: (not a file of comp|is empty)"):
             FeatureFile(path, codec)
     path.write_bytes(intact[:8] + b"\x02" + intact[9:])
     with pytest.raises(ContainerError, match=r"z\.lsl: has version 2"):

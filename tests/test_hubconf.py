@@ -31,7 +31,7 @@ assert {root!r} not in sys.path
 import utils, conf, main
 assert utils.MINE and conf.MINE and main.MINE
 
-x = torch.rand(2, 3, {side}, {side})
+x = torch.randn(2, 3, {side}, {side})
 compressor.compress_dataset(torch.utils.data.TensorDataset(x), "Z.bin",
                             kwargs_dataloader=dict(num_workers=1))
 assert (compressor.decompress_dataset("Z.bin") == again(x).numpy()).all()

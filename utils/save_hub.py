@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from pandas import DataFrame, Series
 
+from lossyless.container.temporary import replacing
 from lossyless.hub.bottlenecks import load_bottleneck
-from lossyless.hub.files import replacing
 from lossyless.rates import HFactorized, Rate
 from lossyless.weights import WeightsError
 from utils import config, tables, training

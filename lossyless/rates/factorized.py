@@ -147,7 +147,8 @@ class EntropyCodedRate(Rate):
         if self.transform is not None:
             self.transform.update()
         self._tables = self._make_tables()
-        self._saved_widths = self._cell_widths()
+        with torch.inference_mode(False):  # else no gradient could pass what evaluation has kept
+            self._saved_widths = self._cell_widths().clone()
 
     @property
     def has_tables(self) -> bool:
