@@ -14,7 +14,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|mnt|usr|opt)/|site-packages")
 MAX_BYTES = 1_500_000
-SLOW: set[str] = set()  # names of notebooks that take over a minute on one core
+SLOW = {"banana.ipynb", "minimal_code.ipynb"}  # half a minute each; names of notebooks
 TIMEOUT = 300  # seconds a cell may take
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
