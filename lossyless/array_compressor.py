@@ -5,8 +5,6 @@ import io
 import math
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from lossyless.distributions import Deterministic
 from lossyless.payloads import CodingError, decode_blobs, encode_blobs, read_varint, write_varint
 from lossyless.rates import HFactorized
 from lossyless.rates.transforms import TRANSFORMS
+from lossyless.threads import one_thread
 from lossyless.weights import WeightsError
 
 # Payloads: magic, fingerprint [16], varint n, blobs of streams of CHUNK_SIZE examples, CRC-32.
@@ -107,7 +106,8 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         z = torch.from_numpy(((Z - mean) / scale).astype(np.float32)).to(device)
         seed = check_random_state(self.random_state).randint(2**31)
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), _one_thread():
+        # steps are too small to share: more threads are no faster, and far slower on busy machines
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), one_thread():
             torch.manual_seed(seed)
             rate = HFactorized(z.shape[1], transform=self.rotation).to(device)
             self._train(rate, z)
@@ -276,17 +276,6 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         rate.load_state_dict(saved["state"])
         compressor.rate_ = rate.eval().requires_grad_(False)
         return compressor
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Steps are too small to share: more threads are no faster, and far slower on busy machines."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def _undo_standardisation(rate: HFactorized, mean: Tensor, scale: float) -> None:

@@ -12,10 +12,11 @@ from rich.console import Console
 from scipy.stats import entropy
 
 from lossyless.cdf_tables import TOTAL_MASS
+from lossyless.threads import one_thread
 from utils import training
 from utils.benchmarks import __main__ as benchmarks
 from utils.benchmarks.bottleneck import make_bottleneck
-from utils.benchmarks.comparison import Comparison, Goal, alternate, one_thread, table_of
+from utils.benchmarks.comparison import Comparison, Goal, alternate, table_of
 from utils.benchmarks.loops import BareLoop, ThreePasses
 from utils.benchmarks.setups import SMALL, banana_config, images_config, short_trainer
 

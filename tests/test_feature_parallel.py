@@ -103,7 +103,9 @@ def test_an_exception_of_the_tasks_ends_the_workers():
 def test_results_that_are_not_wanted_end_the_workers():
     results = ordered_map(lambda i: time.sleep(0.01), range(1000), 2)
     next(results)
+    assert len(multiprocessing.active_children()) == 2
     results.close()
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("is_closed_by", ["iterator", "file"])

@@ -5,7 +5,8 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms.v2 import functional as tvf
 
-from utils.benchmarks.comparison import Comparison, Goal, alternate, one_thread
+from lossyless.threads import one_thread
+from utils.benchmarks.comparison import Comparison, Goal, alternate
 from utils.data.equivalences import Augmentation
 
 BATCH_SIZE = 128

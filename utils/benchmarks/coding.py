@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lossyless.hub.official import OfficialCoder
+from lossyless.threads import one_thread
 from utils.benchmarks.bottleneck import Bottleneck, PerVectorCoder, load_released, make_bottleneck
-from utils.benchmarks.comparison import Comparison, Goal, alternate, one_thread
+from utils.benchmarks.comparison import Comparison, Goal, alternate
 
 CHUNK_SIZE = 4096
 

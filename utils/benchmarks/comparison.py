@@ -2,12 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-import torch
 from rich.table import Table
 
 
@@ -100,14 +98,3 @@ def alternate(
     ours(), reference()
     pairs = [(seconds(ours), seconds(reference)) for _ in range(n_repeats)]
     return [o for o, _ in pairs], [r for _, r in pairs]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)

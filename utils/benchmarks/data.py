@@ -6,7 +6,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lossyless.batch import Batch
-from utils.benchmarks.comparison import Comparison, Goal, alternate, one_thread
+from lossyless.threads import one_thread
+from utils.benchmarks.comparison import Comparison, Goal, alternate
 from utils.data.banana import BananaDataModule
 
 BATCH_SIZE = 1024

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from lossyless.hub.features import FeatureCompressor
 from lossyless.hub.official import write_official
+from lossyless.threads import one_thread
 from utils.benchmarks.bottleneck import Bottleneck, PerVectorCoder, load_released
-from utils.benchmarks.comparison import Comparison, Goal, alternate, one_thread
+from utils.benchmarks.comparison import Comparison, Goal, alternate
 
 BATCH_SIZE = 128  # of the paper's code
 UINT32 = struct.Struct(">I")
