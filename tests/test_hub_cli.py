@@ -113,6 +113,33 @@ def test_shards_are_merged(weights, tmp_path, capsys):
     assert np.load(Y).dtype == np.load(tmp_path / "5.bin.labels.npy").dtype
 
 
+def test_shards_of_a_folder_merge_to_what_one_process_writes(folder, weights, tmp_path, capsys):
+    options = ("--labels", "--clip", weights["clip"], "--pretrained", weights["pretrained"])
+    whole, merged = tmp_path / "whole.bin", tmp_path / "merged.bin"
+    assert run("compress", folder, whole, *options) == 0
+    shards = [tmp_path / f"{k}.bin" for k in range(4)]  # of 6 images: 1, 2, 1, 2
+    for k, shard in enumerate(shards):
+        assert run("compress", folder, shard, "--shard", f"{k + 1}/4", *options) == 0
+    assert run("merge", *shards, "--out", merged) == 0
+    decoder = feature_compressor(pretrained_path=weights["pretrained"])
+    (expected, Y), (found, found_Y) = (
+        decoder.decompress_dataset(file, f"{file}.labels.npy") for file in (whole, merged)
+    )
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found_Y, Y)
+
+    capsys.readouterr()
+    assert run("compress", folder, whole, "--shard", "1/7", *options) == 1
+    assert "6 images are too few for 7 shards" in error_of(capsys)
+
+
+@pytest.mark.parametrize("shard", ["0/4", "5/4", "4", "a/b"])
+def test_what_is_no_shard_is_a_usage_error(folder, tmp_path, capsys, shard):
+    with pytest.raises(SystemExit, match="2"):
+        run("compress", folder, tmp_path / "Z.bin", "--shard", shard)
+    assert "K/N" in capsys.readouterr().err
+
+
 def test_labels_of_other_files_or_types_are_not_merged(weights, tmp_path, capsys):
     for n in (5, 3):
         save_features(tmp_path / f"{n}.bin", weights, n)
@@ -331,6 +358,8 @@ def test_an_interrupt_is_one_line_and_leaves_nothing(folder, weights, tmp_path):
         [sys.executable, "-c", code, "compress", *map(str, words)],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # what runs in the background of a shell ignores SIGINT, and would hand that on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     end = time.monotonic() + 60
     while not (tmp_path / "reading").exists() and time.monotonic() < end:

@@ -65,6 +65,7 @@ def compress(args: argparse.Namespace) -> int:
         kwargs_dataloader={name: value for name, value in settings.items() if value is not None},
         adapt=args.adapt,
         format=args.format,
+        shard=args.shard,
     )
     return DONE
 

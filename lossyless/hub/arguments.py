@@ -78,6 +78,12 @@ def _add_compress(commands: argparse._SubParsersAction) -> None:
         default="container",
         help="official: larger files without checksums, as the paper's code reads and writes",
     )
+    parser.add_argument(
+        "--shard",
+        metavar="K/N",
+        type=_shard,
+        help="only the K-th of N equal parts of the images, K = 1..N; `merge` joins the files",
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     parser.add_argument("--batch-size", metavar="N", type=_positive, help="default: 128")
     parser.add_argument(
@@ -155,6 +161,17 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, found {value}")
     return value
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """Index, from 0, and number of the shards of "K/N"."""
+    try:
+        number, n_shards = map(int, text.split("/"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected K/N, such as 1/8, found {text}") from error
+    if not 1 <= number <= n_shards:
+        raise argparse.ArgumentTypeError(f"expected K/N with 1 <= K <= N, found {text}")
+    return number - 1, n_shards
 
 
 def _count(text: str) -> int:

@@ -22,6 +22,7 @@ from lossyless.hub.sources import (
     SourceError,
     n_source_bytes,
     read_batches,
+    take_shard,
 )
 from lossyless.rates import HFactorized
 
@@ -128,6 +129,7 @@ class ClipCompressor(FeatureCompressor):
         adapt: bool = False,
         format: Format = "container",
         n_workers: int | None = None,
+        shard: tuple[int, int] | None = None,
     ) -> Report:
         """Compress the images of a data set into a file.
 
@@ -148,6 +150,8 @@ class ClipCompressor(FeatureCompressor):
         format : "container" (small, checked, random access), or "official", the files of the
             paper's code.
         n_workers : processes that run the entropy coder; by default as many as there are cores.
+        shard : (index from 0, number of shards): only that part of the images, so that several
+            machines share the work; `lossyless.hub.merging.merge` joins their files.
 
         Raises
         ------
@@ -161,6 +165,8 @@ class ClipCompressor(FeatureCompressor):
         if isinstance(dataset, (str, os.PathLike)):
             dataset = ImageFolder(dataset, has_classes=label_file is not None)
             meta = {"classes": dataset.classes} if dataset.classes else {}
+        if shard is not None:
+            dataset = take_shard(dataset, *shard)
         examples = Examples(dataset, self.transform, self.side)
         labels: list[NDArray[np.integer]] = []
 

@@ -96,6 +96,24 @@ class ImageFolder(Dataset):
         return picture, self.targets[i]
 
 
+def take_shard(dataset: Any, index: int, n_shards: int) -> Subset:
+    """One of `n_shards` consecutive parts of a data set, of equal size up to one example.
+
+    Files of all of them, merged in their order, hold the examples in the data set's order.
+
+    Raises
+    ------
+    SourceError
+        If some shards would be empty.
+    """
+    if n_shards > len(dataset):
+        raise SourceError(
+            f"{len(dataset)} images are too few for {n_shards} shards: take fewer shards"
+        )
+    start, end = (len(dataset) * i // n_shards for i in (index, index + 1))
+    return Subset(dataset, range(start, end))
+
+
 def file_paths(dataset: Any) -> Sequence[str | Path] | None:
     """The image files of a data set in its order, or None if it does not tell."""
     if isinstance(dataset, Subset):

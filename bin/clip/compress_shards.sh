@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# CLIP: a large folder of images to one file, in shards. Settings: conf/experiment/compress_shards.yaml
+experiment=compress_shards
+description='CLIP: compresses a large folder of images in shards, each a job of its own, and merges their files:
+  -a "shards.folder=photos shards.out=photos.bin shards.n=16"'
+# shellcheck source=bin/utils.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
+
+settings=("mode=$mode" "slurm=$slurm" ${overrides[@]+"${overrides[@]}"})
+$is_plot_only || "$python" -m utils.compress_shards "${settings[@]}" "job_id=$job_id" || keep_worst $?
