@@ -9,6 +9,7 @@ from torch import Tensor
 from lossyless.batch import Batch
 from lossyless.distortions import Distortion
 from lossyless.distributions import FAMILIES, CondDist
+from lossyless.gathering import gather
 from lossyless.optim import BetaAnnealer, PartOptimizer, configure_parts
 from lossyless.predictors import OnlineEvaluator
 from lossyless.rates import Rate
@@ -204,8 +205,8 @@ class LearnableCompressor(pl.LightningModule):
         self.p_ZlX.eval()
         representations, n_examples = [], 0
         for batch in self.trainer.train_dataloader:
-            representations.append(self.represent(batch.x.to(self.device)))
-            n_examples += len(batch.x)
+            representations.append(gather(self.represent(batch.x.to(self.device))))
+            n_examples += len(representations[-1])
             if n_examples >= MAX_TRANSFORM_EXAMPLES:
                 break
         self.p_ZlX.train(was_training)

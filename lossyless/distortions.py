@@ -21,6 +21,7 @@ from compressai.ops import LowerBound
 from torch import Tensor, nn
 
 from lossyless.architectures import Architecture
+from lossyless.gathering import gather, rank
 from lossyless.predictors import PredictionHead
 
 DistortionOutput = tuple[Tensor, dict[str, Tensor]]
@@ -111,6 +112,11 @@ class ContrastiveDistortion(Distortion):
     log(number of candidates) - loss is a lower bound on I[Z; Z+] (Oord et al., arXiv:1807.03748);
     with a larger m it is an estimate, since the same negatives are counted again.
 
+    While processes train together (torch.distributed), candidates are the representations of all:
+    B is the number of examples of all shares, which must be equal. Each process returns the
+    distortions of its own share; their gradients, averaged over the processes, are those of the
+    whole batch. In evaluation mode each process is on its own.
+
     Parameters
     ----------
     z_dim : dimensions of the representation.
@@ -158,24 +164,29 @@ class ContrastiveDistortion(Distortion):
         return self.lower_bound(self.log_temperature[None]).exp()[0]
 
     def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
-        batch_size = len(z_hat)
+        projections = self.projector(torch.cat([z_hat, target]))
+        precision = torch.promote_types(projections.dtype, torch.float32)
+        features = F.normalize(projections.to(precision), dim=-1)
+        candidates = gather(features) if self.training else features
+        n_own, n_candidates = len(features), len(candidates)
+        batch_size = n_candidates // 2
         if batch_size < 2:
             raise ValueError("the contrastive distortion needs at least 2 examples a batch")
-        features = F.normalize(self.projector(torch.cat([z_hat, target])).float(), dim=-1)
         # a temperature of .01 magnifies the errors of half precision a hundredfold
         with torch.autocast(z_hat.device.type, enabled=False):
-            logits = features @ features.T / self.temperature
-        others = torch.arange(2 * batch_size, device=logits.device)
-        positives = others.roll(batch_size)
+            logits = features @ candidates.T / self.temperature
+        rows = torch.arange(n_own, device=logits.device)
+        first = rank() * n_own if self.training else 0  # column of the first of its own features
+        positives = first + rows.roll(n_own // 2)
         log_weights = torch.full_like(logits, self._log_multiplicity(batch_size))
-        log_weights[others, positives] = 0.0
-        log_weights[others, others] = -torch.inf  # nobody is its own negative
+        log_weights[rows, positives] = 0.0
+        log_weights[rows, first + rows] = -torch.inf  # nobody is its own negative
         # after the division by the temperature: m multiplies probabilities, not similarities
         losses = F.cross_entropy(logits + log_weights, positives, reduction="none")
-        distortions = losses.unflatten(0, (2, batch_size)).mean(0)
-        n_candidates = 1 + 2 * ((self.effective_batch_size or batch_size) - 1)
+        distortions = losses.unflatten(0, (2, -1)).mean(0)
+        n_counted = 1 + 2 * ((self.effective_batch_size or batch_size) - 1)
         return distortions, {
-            "I_q_zm": (math.log(n_candidates) - distortions.mean().detach()) / math.log(2),
+            "I_q_zm": (math.log(n_counted) - distortions.mean().detach()) / math.log(2),
             "temperature": self.temperature.detach(),
         }
 

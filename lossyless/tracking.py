@@ -71,5 +71,6 @@ class LossTracker:
             return
         means = self._sum / self._n_steps
         for name, mean in zip(self._names, means.unbind(), strict=True):
-            module.log(f"train/{self.stage}/{name}", mean, prog_bar=name == "loss")
+            on_bar = name == "loss"
+            module.log(f"train/{self.stage}/{name}", mean, prog_bar=on_bar, sync_dist=True)
         self._sum, self._n_steps = None, 0

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_tensors
+from omegaconf import OmegaConf
 from tiny import compose, run
 
-from utils import training
-from utils.callbacks import Freezer, ProgressLines, ReseedEveryEpoch, reseed
+from utils import building, signals
+from utils.callbacks import Freezer, KeepSignals, ProgressLines, ReseedEveryEpoch, reseed
 from utils.runs import find_run
 
 
@@ -29,29 +30,38 @@ def test_the_same_parts_give_the_same_randomness():
 
 
 def test_an_epoch_draws_the_same_whatever_came_before():
-    callback, trainer = ReseedEveryEpoch(3), SimpleNamespace(current_epoch=5)
+    callback, trainer = ReseedEveryEpoch(3), SimpleNamespace(current_epoch=5, global_rank=0)
     callback.on_train_epoch_start(trainer, None)
     first = draw()
     callback.on_train_epoch_start(trainer, None)
     assert draw() == first
 
 
+def test_signals_are_taken_back_whenever_a_trainer_begins_to_work(monkeypatch):
+    taken = []
+    monkeypatch.setattr(signals, "listen", lambda: taken.append(True))
+    callback = KeepSignals()
+    for begin in (callback.on_train_start, callback.on_validation_start, callback.on_test_start):
+        begin(None, None)
+    assert len(taken) == 3
+
+
 def test_a_frozen_encoder_stays_as_it_is(tmp_path):
     run(tmp_path, "finetune=freezer", "is_only_feat=true")
     cfg = compose(tmp_path, "finetune=freezer")
-    training.OmegaConf.resolve(cfg)
-    trained = training.load_compressor(cfg).p_ZlX.mapper.state_dict()
+    OmegaConf.resolve(cfg)
+    trained = building.load_compressor(cfg).p_ZlX.mapper.state_dict()
     assert_same_tensors(
-        dict(trained), dict(training.build_compressor(cfg).p_ZlX.mapper.state_dict())
+        dict(trained), dict(building.build_compressor(cfg).p_ZlX.mapper.state_dict())
     )
 
 
 def test_a_trained_encoder_moves(tmp_path):
     run(tmp_path, "is_only_feat=true")
     cfg = compose(tmp_path)
-    training.OmegaConf.resolve(cfg)
-    trained = training.load_compressor(cfg).p_ZlX.mapper.parameters()
-    fresh = training.build_compressor(cfg).p_ZlX.mapper.parameters()
+    OmegaConf.resolve(cfg)
+    trained = building.load_compressor(cfg).p_ZlX.mapper.parameters()
+    fresh = building.build_compressor(cfg).p_ZlX.mapper.parameters()
     assert not any(torch.equal(a, b) for a, b in zip(trained, fresh, strict=True))
     assert find_run(cfg, "featurizer").status()["state"] == "done"
 

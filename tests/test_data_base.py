@@ -1,6 +1,7 @@
 """Splits, seeds and loaders are the same for every data set."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -11,11 +12,12 @@ from utils.data.base import (
     AUXILIARIES,
     BatchLoader,
     DataModule,
+    SharedLoader,
     derive_seed,
     spawn_generator,
 )
 from utils.data.decoded import DecodedDataModule
-from utils.runs import writable_dir
+from utils.files import writable_dir
 
 
 class ToyDataModule(DataModule):
@@ -228,3 +230,40 @@ def test_decoded_data_of_the_wrong_form_are_refused():
         decoded(splits=good | {"val": (x, y[:3])})
     with pytest.raises(ValueError, match="must be float32"):
         decoded(splits=good, task="regression", n_outputs=1)
+
+
+# --- several processes
+
+
+@pytest.mark.parametrize("n_processes", [1, 2, 4])
+def test_shares_together_are_the_batches_of_one_process(n_processes):
+    loader = toy().loader("train")
+    shares = [SharedLoader(loader, rank, n_processes) for rank in range(n_processes)]
+    assert {len(share) for share in shares} == {len(loader)}
+    for whole, *parts in zip(loader, *shares, strict=True):
+        assert torch.equal(torch.cat([part.x for part in parts]), whole.x)
+        assert torch.equal(torch.cat([part.y for part in parts]), whole.y)
+        assert {len(part.x) for part in parts} == {len(whole.x) // n_processes}
+        assert all(part.aux is None for part in parts)
+
+
+@pytest.mark.parametrize("batch_size, size", [(4, 4), (100, 10)])
+def test_batches_that_cannot_be_shared_equally_are_refused(batch_size, size):
+    loader = toy(batch_size=batch_size).loader("train")
+    with pytest.raises(ValueError, match=f"batch of {size} examples .* by 3 devices"):
+        SharedLoader(loader, 0, 3)
+
+
+def test_only_training_batches_are_shared():
+    data = toy()
+    data.trainer = SimpleNamespace(
+        reload_dataloaders_every_n_epochs=1,
+        overfit_batches=0,
+        current_epoch=1,
+        world_size=2,
+        global_rank=1,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )
+    (first, *_), (whole, *_) = data.train_dataloader(), data.loader("train", epoch=1)
+    assert torch.equal(first.y, whole.y[2:])
+    assert_same(data.val_dataloader(), data.loader("val"))

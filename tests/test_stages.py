@@ -26,11 +26,12 @@ from tiny import (
 from lossyless.payloads import CodingError
 from lossyless.predictors import Predictor
 from lossyless.tracking import NonFiniteLossError
-from utils import callbacks, communication, jobs, stages, tables, training
+from utils import building, callbacks, checkpoints, communication, jobs, stages, tables, training
 from utils.callbacks import ReseedEveryEpoch, reseed
 from utils.data import in_memory
 from utils.data.banana import BananaDataModule
-from utils.runs import STAGES, find_run
+from utils.identity import STAGES
+from utils.runs import find_run
 
 SPLITS = ("val", "test")
 CASES = {
@@ -130,7 +131,7 @@ def test_predictors_standardise_images_and_nothing_else(featurizer, tmp_path, mo
         heads.append(head)
         return Predictor(head, optimizer)
 
-    monkeypatch.setattr(training, "Predictor", noting)
+    monkeypatch.setattr(building, "Predictor", noting)
     base = CLASSICAL if featurizer == "png" else DIGITS
     overrides = [f"featurizer={featurizer}", "data_pred.mean=[0.25]", "data_pred.std=[0.5]"]
     run(tmp_path, *overrides, base=base)
@@ -229,8 +230,8 @@ def test_the_file_of_another_model_is_refused(communicated, tmp_path):
 
 
 def test_a_missing_checkpoint_is_named(communicated):
-    (find_run(communicated, "featurizer").work / training.BEST).unlink()
-    with pytest.raises(FileNotFoundError, match=training.BEST):
+    (find_run(communicated, "featurizer").work / checkpoints.BEST).unlink()
+    with pytest.raises(FileNotFoundError, match=checkpoints.BEST):
         stages.predict(communicated)
 
 
@@ -352,7 +353,7 @@ def test_failures_are_kept_and_restarted(tmp_path, monkeypatch, capsys):
     assert "on_train_batch_end" in status["traceback"]
     assert untimed(run(tmp_path / "b", *LONGER)) == untimed(uninterrupted)
     assert "[featurizer] failed before, starts again" in capsys.readouterr().out
-    assert (failed.work / f"failed_{training.LAST}").is_file()
+    assert (failed.work / f"failed_{checkpoints.LAST}").is_file()
 
 
 def test_failures_resume_if_asked_to(tmp_path, monkeypatch, capsys):
@@ -393,7 +394,7 @@ def test_nan_stops_the_training_and_keeps_the_last_good_checkpoint(tmp_path):
         run(tmp_path, *overrides)
     failed = find_run(compose(tmp_path, *overrides), "featurizer")
     assert failed.status()["state"] == "failed" and not failed.csv.exists()
-    checkpoint = torch.load(failed.work / training.LAST, weights_only=True)
+    checkpoint = torch.load(failed.work / checkpoints.LAST, weights_only=True)
     assert checkpoint["epoch"] == 0
     weights = [t for name, t in checkpoint["state_dict"].items() if name.startswith("p_ZlX.")]
     assert weights and all(weight.isfinite().all() for weight in weights)
@@ -433,7 +434,7 @@ def start_and_signal(tmp_path, overrides, stage, number) -> int:
         while state_of(cfg, stage) == "new" and time.monotonic() < deadline:
             time.sleep(0.01)
         if stage != "communication":
-            last = find_run(cfg, stage).work / training.LAST
+            last = find_run(cfg, stage).work / checkpoints.LAST
             while not last.is_file() and time.monotonic() < deadline:
                 time.sleep(0.01)
         process.send_signal(number)

@@ -5,7 +5,7 @@ import torch
 from tiny import BANANA, CLASSICAL, DIGITS, compose, run
 
 from lossyless.predictors import Predictor
-from utils import communication, jobs, stages, training
+from utils import building, checkpoints, communication, jobs, stages, training
 from utils.data.banana import BananaDataModule
 from utils.data.digits import DigitsDataModule
 from utils.runs import find_run
@@ -88,7 +88,7 @@ def test_a_loaded_predictor_predicts_what_the_trained_one_did(case, tmp_path, mo
     metrics = run(tmp_path, *overrides, base=base)
     torch.manual_seed(5)  # weights are those of the checkpoint, whatever was drawn
     with jobs.prepared(compose(tmp_path, *overrides, base=base)) as cfg:
-        predictor = training.load_predictor(cfg, training.load_compressor(cfg))
+        predictor = building.load_predictor(cfg, building.load_compressor(cfg))
     x, y, _ = evaluated["batch"]
     predicted = predictor(x)
     assert torch.equal(predicted, evaluated["module"].eval()(x))
@@ -100,15 +100,15 @@ def test_a_loaded_predictor_predicts_what_the_trained_one_did(case, tmp_path, mo
 def test_a_predictor_that_was_not_trained_is_an_error(tmp_path):
     with jobs.prepared(compose(tmp_path)) as cfg:
         stages.featurizer(cfg)
-        with pytest.raises(FileNotFoundError, match=training.BEST):
-            training.load_predictor(cfg, training.load_compressor(cfg))
+        with pytest.raises(FileNotFoundError, match=checkpoints.BEST):
+            building.load_predictor(cfg, building.load_compressor(cfg))
 
 
 def test_a_loaded_compressor_is_the_trained_one(tmp_path):
     run(tmp_path, "is_only_feat=true")
     with jobs.prepared(compose(tmp_path)) as cfg:
-        compressor = training.load_compressor(cfg)
-    path = find_run(cfg, "featurizer").work / training.BEST
+        compressor = building.load_compressor(cfg)
+    path = find_run(cfg, "featurizer").work / checkpoints.BEST
     saved = torch.load(path, weights_only=True)["state_dict"]
     for name, weight in compressor.named_parameters():
         assert torch.equal(weight, saved[name]) and not weight.requires_grad

@@ -8,20 +8,41 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from utils import signals
 from utils.data.base import derive_seed
+from utils.runs import Run
 
 
 class ReseedEveryEpoch(Callback):
     """Makes the randomness of an epoch depend on the seed and its number only.
 
-    Then an epoch of a resumed run draws what it would have drawn without the interruption.
+    Then an epoch of a resumed run draws what it would have drawn without the interruption. Of
+    several processes that share a training, each draws its own noise, and all evaluate alike.
     """
 
     def __init__(self, seed: int):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        reseed(self.seed, "epoch", trainer.current_epoch)
+        process = [trainer.global_rank] if trainer.global_rank else []
+        reseed(self.seed, "epoch", trainer.current_epoch, *process)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.world_size > 1 and trainer.state.fn == "fit":
+            reseed(self.seed, "validate", trainer.current_epoch)
+
+
+class KeepSignals(Callback):
+    """Leaves the scheduler's signals to us: Lightning takes them when it begins to work."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signals.listen()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signals.listen()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signals.listen()
 
 
 def reseed(*parts: int | str) -> None:
@@ -47,6 +68,17 @@ class Freezer(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for module in self._modules(pl_module):
             module.eval()
+
+
+class NoteEpoch(Callback):
+    """Says in the status of a run how many epochs are done."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.run.note(epoch=trainer.current_epoch + 1, n_epochs=trainer.max_epochs)
 
 
 class ProgressLines(Callback):

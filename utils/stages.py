@@ -3,8 +3,11 @@
 done         -> its results are read from disk
 interrupted  -> resumes from its last checkpoint (Ctrl-C, kill, time-out, power cut)
 failed       -> restarts, or resumes with `on_failed=resume`
+
+Of several processes that share a job, the main one takes the lock, decides and writes.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -15,53 +18,81 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from lossyless.vector_codecs import VectorCodec
-from utils import communication, evaluation, exports, figures, loggers, training
+from utils import (
+    building,
+    checkpoints,
+    communication,
+    distributed,
+    evaluation,
+    exports,
+    figures,
+    loggers,
+    training,
+)
 from utils.callbacks import Freezer, reseed
 from utils.config import cpus_per_job
 from utils.data.base import SPLITS
 from utils.data.decoded import DecodedDataModule
+from utils.identity import STAGES
 from utils.plots import find_figure
-from utils.runs import STAGES, Run, find_run
+from utils.runs import Run, find_run
 from utils.svm import LinearEvaluation
 
 Metrics = dict[str, float]
 
 
-def run_stage(cfg: DictConfig, stage: str, compute: Callable[[Run], Metrics]) -> Metrics:
+def run_stage(
+    cfg: DictConfig, stage: str, compute: Callable[[Run], Metrics], *, is_shared: bool = False
+) -> Metrics:
     """The metrics of a stage: from disk if it is done, else computed and written.
 
-    `compute` finds the checkpoint to resume from, if there is one, in `run.work`.
+    Parameters
+    ----------
+    compute : finds the checkpoint to resume from, if there is one, in `run.work`.
+    is_shared : whether all processes of the job compute; otherwise the main one does. Its metrics
+        count in any case.
     """
     run = find_run(cfg, stage)
-    upstream = _upstream(cfg, stage)
-    with run.locked():
-        status = run.status()
-        state = status["state"]
-        if state != "new" and status.get("upstream") != upstream:
-            print(f"[{stage}] starts again, for what it starts from was made anew: {run.results}")
-            training.set_checkpoints_aside(run.work)
-        elif state == "done":
-            print(
-                f"[{stage}] run_{run.id} is done, its results are reused: {training.describe(cfg)}"
-            )
-            return run.metrics()
-        elif state == "failed" and cfg.on_failed == "restart":
-            print(f"[{stage}] failed before, starts again: {run.results}")
-            training.set_checkpoints_aside(run.work)
-        elif state == "new":
-            training.set_checkpoints_aside(run.work)  # of results that somebody deleted
-        else:
-            print(f"[{stage}] was {state} before, goes on: {run.results}")
-        run.start(upstream)
+    with run.locked() if distributed.is_main() else contextlib.nullcontext():
+        metrics = distributed.from_main(lambda: _reuse_or_start(run))
+        if metrics is not None:
+            return metrics
         try:
-            metrics = compute(run)
+            is_taking_part = is_shared or distributed.is_main()
+            metrics = distributed.broadcast(compute(run) if is_taking_part else {})
+            if distributed.is_main():
+                loggers.log_results(run, metrics)
         except BaseException as error:
-            run.stop(error)
+            if distributed.is_first_to_end(error):
+                run.stop(error)
             raise
         finally:
             loggers.close()
-        run.finish(metrics)
+        if distributed.is_main():
+            run.finish(metrics)
         return metrics
+
+
+def _reuse_or_start(run: Run) -> Metrics | None:
+    """The metrics of a run that is done; None if it is to be computed, which is noted."""
+    status, upstream = run.status(), _upstream(run.cfg, run.stage)
+    state = status["state"]
+    if state != "new" and status.get("upstream") != upstream:
+        print(f"[{run.stage}] starts again, for what it starts from was made anew: {run.results}")
+        checkpoints.set_aside(run.work)
+    elif state == "done":
+        what = training.describe(run.cfg)
+        print(f"[{run.stage}] run_{run.id} is done, its results are reused: {what}")
+        return run.metrics()
+    elif state == "failed" and run.cfg.on_failed == "restart":
+        print(f"[{run.stage}] failed before, starts again: {run.results}")
+        checkpoints.set_aside(run.work)
+    elif state == "new":
+        checkpoints.set_aside(run.work)  # of results that somebody deleted
+    else:
+        print(f"[{run.stage}] was {state} before, goes on: {run.results}")
+    run.start(upstream)
+    return None
 
 
 def _upstream(cfg: DictConfig, stage: str) -> str | None:
@@ -77,13 +108,15 @@ def featurizer(cfg: DictConfig) -> Metrics:
     if not cfg.featurizer.is_learned:
         return run_stage(cfg, "featurizer", _evaluate_codec)
     export_path = exports.export_path(cfg)  # an error now costs less than one after the training
-    metrics = run_stage(cfg, "featurizer", _fit)
+    metrics = run_stage(cfg, "featurizer", _fit, is_shared=True)
+    if not distributed.is_main():
+        return metrics
     if export_path is not None:
         exports.export_encoder(cfg, export_path)
     run = find_run(cfg, "featurizer")
     if missing := figures.missing(cfg.figures.names, run):  # asked for only now
-        compressor = training.load_compressor(cfg)
-        data = training.build_data(cfg, "data_feat", compressor.distortion.needs)
+        compressor = building.load_compressor(cfg)
+        data = building.build_data(cfg, "data_feat", compressor.distortion.needs)
         figures.draw_all(missing, compressor, data, run, logger=None)
     return metrics
 
@@ -95,19 +128,19 @@ def communicate(cfg: DictConfig) -> Metrics:
 
 def predict(cfg: DictConfig) -> Metrics:
     """Stage 3: train a downstream model on what came out of the decoded bytes."""
-    return run_stage(cfg, "predictor", _predict)
+    return run_stage(cfg, "predictor", _predict, is_shared=True)
 
 
 def _fit(run: Run) -> Metrics:
     cfg = run.cfg
-    compressor = training.build_compressor(cfg)
+    compressor = building.build_compressor(cfg)
     exports.import_encoder(compressor.p_ZlX, cfg)
-    data = training.build_data(cfg, "data_feat", compressor.distortion.needs)
-    training.check_targets(compressor, data, cfg.data_feat.name)
+    data = building.build_data(cfg, "data_feat", compressor.distortion.needs)
+    building.check_targets(compressor, data, cfg.data_feat.name)
     for name in cfg.figures.names:  # an error now costs less than one after the training
         find_figure(name, compressor, data)
     callbacks: list[Callback] = [Freezer(list(cfg.finetune.frozen))]
-    if cfg.figures.every_n_epochs:
+    if cfg.figures.every_n_epochs and distributed.is_main():
         callbacks.append(
             figures.DrawWhileTraining(cfg.figures.names, cfg.figures.every_n_epochs, data, run)
         )
@@ -119,15 +152,16 @@ def _fit(run: Run) -> Metrics:
         monitor_split=cfg.checkpoint_feat.split,
         callbacks=callbacks,
     )
-    figures.draw_all(cfg.figures.names, compressor, data, run, trainer.logger)
+    if distributed.is_main():
+        figures.draw_all(cfg.figures.names, compressor, data, run, trainer.logger)
     return metrics
 
 
 def _evaluate_codec(run: Run) -> Metrics:
     """Bits, quality and times of a codec that needs no training; one of vectors is fitted first."""
-    codec = training.build_compressor(run.cfg)
-    data = training.build_data(run.cfg, "data_feat", "none")
-    device = training.pick_device(run.cfg)
+    codec = building.build_compressor(run.cfg)
+    data = building.build_data(run.cfg, "data_feat", "none")
+    device = building.pick_device(run.cfg)
     if isinstance(codec, VectorCodec):
         training.fit_codec(codec, data, run, device)
     metrics: Metrics = {}
@@ -138,11 +172,11 @@ def _evaluate_codec(run: Run) -> Metrics:
 
 def _communicate(run: Run) -> Metrics:
     cfg = run.cfg
-    compressor = training.load_compressor(cfg)
-    data = training.build_data(cfg, "data_pred", "none")
+    compressor = building.load_compressor(cfg)
+    data = building.build_data(cfg, "data_pred", "none")
     if not data.is_labelled:
         raise ValueError(f"data_pred={cfg.data_pred.name} has no labels to predict: choose another")
-    device = training.pick_device(cfg)
+    device = building.pick_device(cfg)
     reseed(cfg.seed, "communicate")
     sent = communication.send_splits(
         compressor,
@@ -168,15 +202,18 @@ def _communicate(run: Run) -> Metrics:
 
 def _predict(run: Run) -> Metrics:
     cfg = run.cfg
-    compressor = training.load_compressor(cfg)
+    compressor = building.load_compressor(cfg)
     kind = cfg.data_pred.kind if compressor.is_reconstruct else "vector"
-    splits = _decoded_splits(compressor, cfg, kind)
     chosen = instantiate(cfg.predictor.kwargs)
-    if isinstance(chosen, LinearEvaluation):
+    is_linear = isinstance(chosen, LinearEvaluation)
+    if is_linear and not distributed.is_main():
+        return {}
+    splits = _decoded_splits(compressor, cfg, kind)
+    if is_linear:
         n_jobs = cpus_per_job(cfg.parallel_jobs)
         return chosen.evaluate(splits, task=cfg.data_pred.task, seed=cfg.seed, n_jobs=n_jobs)
     reseed(cfg.seed, "predictor")  # behind the building of the compressor, which draws as well
-    predictor = training.build_predictor(cfg, splits["train"][0].shape[1:], compressor)
+    predictor = building.build_predictor(cfg, splits["train"][0].shape[1:], compressor)
     data = DecodedDataModule(
         splits,
         task=cfg.data_pred.task,
@@ -198,17 +235,20 @@ def _predict(run: Run) -> Metrics:
 
 
 def _decoded_splits(
-    compressor: training.Compressor, cfg: DictConfig, kind: str
+    compressor: building.Compressor, cfg: DictConfig, kind: str
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """What the receiver decodes from the files of the communication stage, with the targets."""
     received, work = find_run(cfg, "communication").work, find_run(cfg, "predictor").work
-    device = training.pick_device(cfg)
+    device = building.pick_device(cfg)
+    process = "" if distributed.is_main() else f"_{distributed.rank()}"  # has files of its own
     splits = {}
     for split in SPLITS:
         y = torch.from_numpy(np.load(communication.target_file(received, split)))
         batches = communication.receive(
             compressor, communication.data_file(received, split), device
         )
-        x = DecodedDataModule.collect(batches, len(y), work / f"decoded_{split}", kind=kind)
+        x = DecodedDataModule.collect(
+            batches, len(y), work / f"decoded_{split}{process}", kind=kind
+        )
         splits[split] = x, y
     return splits

@@ -11,6 +11,7 @@ from itertools import islice
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from lossyless.batch import Batch
 
@@ -82,6 +83,47 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         generator = torch.Generator(self.device).manual_seed(self.seed)
         return islice(self.make_batches(generator), self.n_batches)
+
+
+class SharedLoader:
+    """The share of one process in every batch of a loader.
+
+    Together, processes see the batches that one process would see, whatever their number. Each
+    makes the whole batch, and draws all its randomness, to keep its share.
+
+    Parameters
+    ----------
+    loader : BatchLoader
+    rank, n_processes : int
+        Which process, and how many share the batches.
+
+    Raises
+    ------
+    ValueError
+        If a batch cannot be shared equally.
+    """
+
+    def __init__(self, loader: BatchLoader, rank: int, n_processes: int) -> None:
+        for size in {loader.batch_size, loader.n_examples % loader.batch_size}:
+            if size <= loader.n_examples and size % n_processes:
+                raise ValueError(
+                    f"a training batch of {size} examples cannot be shared equally by "
+                    f"{n_processes} devices: choose a batch_size that is a multiple of "
+                    f"{n_processes}, and at most as large as the training split"
+                )
+        self.loader = loader
+        self.rank = rank
+        self.n_processes = n_processes
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            yield Batch(*(None if part is None else self._share(part) for part in batch))
+
+    def _share(self, part: Tensor) -> Tensor:
+        return part.chunk(self.n_processes)[self.rank]
 
 
 class DataModule(pl.LightningDataModule, ABC):
@@ -192,8 +234,10 @@ class DataModule(pl.LightningDataModule, ABC):
             is_drop_last=is_shuffled,
         )
 
-    def train_dataloader(self) -> BatchLoader:
+    def train_dataloader(self) -> BatchLoader | SharedLoader:
         """Batches of the current epoch; always the same ones if the trainer is to overfit them.
+
+        Of several processes that train together, each gets its share of every batch.
 
         Raises
         ------
@@ -207,7 +251,10 @@ class DataModule(pl.LightningDataModule, ABC):
                 f"{self.trainer.reload_dataloaders_every_n_epochs}."
             )
         epoch = 0 if self.trainer.overfit_batches else self.trainer.current_epoch
-        return self.loader("train", device=self._device, epoch=epoch)
+        loader = self.loader("train", device=self._device, epoch=epoch)
+        if self.trainer.world_size == 1:
+            return loader
+        return SharedLoader(loader, self.trainer.global_rank, self.trainer.world_size)
 
     def val_dataloader(self) -> BatchLoader:
         return self.loader("val", device=self._device)

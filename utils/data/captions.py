@@ -14,7 +14,7 @@ from tqdm import tqdm
 from lossyless.clip_loading import import_clip, load_clip
 from lossyless.weights import WeightsError
 from utils.data.base import DataError
-from utils.runs import writable_dir
+from utils.files import writable_dir
 
 BATCH_SIZE = 512
 # of the features on disk and in memory: the precision of CLIP's own weights

@@ -11,7 +11,7 @@ from typing import TypeVar
 from filelock import FileLock
 
 from utils.data.base import DataError
-from utils.runs import writable_dir
+from utils.files import writable_dir
 
 T = TypeVar("T")
 

@@ -24,8 +24,9 @@ from lossyless.towers import Tower
 from utils.data.base import BatchLoader, DataError, DataModule, check_choice
 from utils.data.images import ImageDataModule
 from utils.data.in_memory import InMemoryDataModule
+from utils.files import writable_dir, write_text
+from utils.identity import digest
 from utils.progress import progress
-from utils.runs import digest, writable_dir, write_text
 from utils.timing import Stopwatch
 
 # Of what the cache holds: raise it when code makes other features of the same settings.

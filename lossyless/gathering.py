@@ -1,0 +1,70 @@
+"""Rows of all processes of a distributed training, with gradients.
+
+Processes that train together each hold a share of every batch. What compares the examples of a
+batch with each other has to see the shares of all.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this one is, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def gather(rows: Tensor) -> Tensor:
+    """The rows [n, ...] of all processes [world_size * n, ...], in the order of their ranks.
+
+    The gradient of a process's rows sums over the losses of all processes. When gradients of the
+    parameters are then averaged over the processes, as `DistributedDataParallel` does, they are
+    those of the mean of the losses.
+
+    The process group needs a backend for CPU tensors, too, such as "cpu:gloo,cuda:nccl".
+
+    Raises
+    ------
+    ValueError
+        If processes have different numbers of rows.
+    """
+    if world_size() == 1:
+        return rows
+    _check_same_length(len(rows))
+    return _Gather.apply(rows)
+
+
+def own_rows(gathered: Tensor) -> Tensor:
+    """The rows of this process among those that `gather` returns."""
+    return gathered.chunk(world_size())[rank()]
+
+
+def _check_same_length(n: int) -> None:
+    lengths = torch.empty(world_size(), dtype=torch.int64)  # on the CPU: no device has to wait
+    dist.all_gather_into_tensor(lengths, torch.tensor([n]))
+    if (lengths != n).any():
+        raise ValueError(
+            f"processes that train together need equal shares of a batch, but have "
+            f"{lengths.tolist()} rows: give batches whose size is a multiple of {world_size()}"
+        )
+
+
+class _Gather(torch.autograd.Function):
+    # torch.distributed.nn.functional has the same, but only deprecated
+
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:
+        gathered = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
+        dist.all_gather_into_tensor(gathered, rows.contiguous())
+        return gathered
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return own_rows(gradient)
