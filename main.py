@@ -15,9 +15,10 @@ def main(cfg: DictConfig) -> object:
 
     Returns the metric(s) `cfg.monitor_return`, for hyper-parameter searches.
     """
-    from utils import jobs, stages  # torch takes seconds to import; errors in configs should not
+    # torch takes seconds to import; errors in configs should not
+    from utils import distributed, jobs, stages
 
-    with jobs.prepared(cfg) as cfg:
+    with jobs.prepared(cfg) as cfg, distributed.joined(cfg):
         metrics = stages.featurizer(cfg)
         if not cfg.is_only_feat:
             metrics |= stages.communicate(cfg)

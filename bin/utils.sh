@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Parsed once by every experiment script: flags, then `launch` and `aggregate`.
 # A script sets `experiment` (and may set `description`), sources this file, and calls them.
+#
+# With -s the script starts itself again as a driver that has no terminal, and ends once jobs are
+# queued. The driver is this script with --wait: it waits for the jobs and draws.
 
 set -euo pipefail
 script=$(realpath "$0") # before leaving the caller's folder
@@ -8,16 +11,18 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
   cat <<END
-usage: $0 [-m MODE] [-s SLURM] [-t MINUTES] [-a "KEY=VALUE ..."]... [-c JOB_ID] [-v PREFIX] [-h]
+usage: $0 [-m MODE] [-s SLURM] [-t MINUTES] [-a "KEY=VALUE ..."]... [--wait] [-c JOB_ID] [-v PREFIX] [-h]
 
 ${description:-Runs the experiment $experiment.}
 
   -m MODE     a file in conf/mode/, e.g. quick (minutes on a CPU), dev, debug
-  -s NAME     a file in conf/slurm/: submit to that cluster instead of running here
+  -s NAME     a file in conf/slurm/: submit to that cluster instead of running here; the jobs and
+              what draws their results go on by themselves
   -t MINUTES  time limit of each job on a cluster
   -a "K=V .." any settings of main.py; may be given several times
-  -c JOB_ID   continue the sweep with this id (the first line that it printed; a folder in outputs/):
-              finished runs are reused, others run again
+  --wait      with -s: come back when all jobs have ended, with the worst of their exit statuses
+  -c JOB_ID   continue the sweep with this id (which it printed; a folder in outputs/), or in which
+              this job of Slurm was: finished runs are reused, others run again
   -v PREFIX   only tables and figures, of the runs of mode PREFIX ("" for the full experiment)
   -h          this help
 END
@@ -30,71 +35,143 @@ fail() {
 
 # Options of conf/GROUP, for error messages.
 options_of() {
-  find "conf/$1" -name '*.yaml' -exec basename {} .yaml \; | sort | tr '\n' ' '
+  find "conf/$1" -maxdepth 1 -name '*.yaml' -exec basename {} .yaml \; | sort | tr '\n' ' '
 }
 
 check_option() { # GROUP NAME FLAG
   [ -f "conf/$1/$2.yaml" ] || fail "$3 $2: there is no conf/$1/$2.yaml; there are: $(options_of "$1")"
 }
 
-mode=none slurm=none job_id="" is_plot_only=false
-overrides=()
-arguments=("$@")
-while getopts ":m:s:t:a:c:v:h" flag; do
-  case $flag in
-    m) mode=$OPTARG ;;
-    s) slurm=$OPTARG ;;
-    t) [[ $OPTARG =~ ^[0-9]+$ ]] || fail "-t takes minutes, not '$OPTARG'"
-       overrides+=("timeout_min=$OPTARG") ;;
-    a) read -r -a more <<<"$OPTARG"; overrides+=("${more[@]}") ;;
-    c) job_id=$OPTARG
-       [ ${#arguments[@]} -eq 2 ] || fail "-c takes the flags of that sweep: give no others"
-       [ -f "outputs/$job_id/arguments" ] || fail "-c $job_id: there is no sweep outputs/$job_id"
-       echo "Goes on with $job_id"
-       mapfile -d '' arguments <"outputs/$job_id/arguments"
-       exec "$script" ${arguments[@]+"${arguments[@]}"} ;;
-    v) is_plot_only=true; mode=${OPTARG%_} ;;
-    h) usage; exit 0 ;;
-    :) fail "-$OPTARG needs a value (-h for help)" ;;
-    *) fail "unknown option -$OPTARG (-h for help)" ;;
-  esac
-done
-shift $((OPTIND - 1))
-[ $# -eq 0 ] || fail "unexpected argument '$1' (-h for help)"
-mode=${mode:-none}
-check_option mode "$mode" -m
-check_option slurm "$slurm" -s
+# The sweep that is meant by an id of ours, or by one of Slurm, such as 87 or 87_3: the latest one.
+find_sweep() {
+  local id=$1 traces
+  if [[ $id =~ ^[0-9]+(_[0-9]+)?$ ]]; then
+    traces=$(grep -lEs "\"scheduler_job\": \"$id(_[0-9]+)?\"" outputs/*/*/*/job.json || true)
+    id=$(cut -d/ -f2 <<<"$traces" | sort | tail -n 1)
+  fi
+  [ -n "$id" ] && [ -f "outputs/$id/arguments" ] || return 1
+  echo "$id"
+}
 
-# Everything below starts from the same id; `-c` finds the arguments again by it.
-job_id=$(date +%Y-%m-%d_%H-%M-%S)_$$
-if ! $is_plot_only; then
-  mkdir -p "outputs/$job_id"
-  : >"outputs/$job_id/arguments"
-  [ ${#arguments[@]} -eq 0 ] || printf '%s\0' "${arguments[@]}" >"outputs/$job_id/arguments"
+parse_flags() {
+  arguments=("$@")
+  mode=none mode_flag=-m slurm=none continues="" is_plot_only=false is_waiting=false
+  overrides=() settings="" # the same, as words and as flags to print
+  local flag more OPTIND=1
+  while getopts ":m:s:t:a:c:v:h-:" flag; do
+    case $flag in
+      m) mode=$OPTARG ;;
+      s) slurm=$OPTARG ;;
+      t) [[ $OPTARG =~ ^[0-9]+$ ]] || fail "-t takes minutes, not '$OPTARG'"
+         overrides+=("timeout_min=$OPTARG") ;;
+      a) read -r -a more <<<"$OPTARG"; overrides+=("${more[@]}")
+         settings+=" -a \"$OPTARG\"" ;;
+      c) continues=$OPTARG ;;
+      v) is_plot_only=true; mode_flag=-v; mode=${OPTARG%_} ;;
+      h) usage; exit 0 ;;
+      -) [ "$OPTARG" = wait ] || fail "unknown option --$OPTARG (-h for help)"
+         is_waiting=true ;;
+      :) fail "-$OPTARG needs a value (-h for help)" ;;
+      *) fail "unknown option -$OPTARG (-h for help)" ;;
+    esac
+  done
+  shift $((OPTIND - 1))
+  [ $# -eq 0 ] || fail "unexpected argument '$1' (-h for help)"
+  mode=${mode:-none}
+}
+
+parse_flags "$@"
+if [ -n "$continues" ]; then
+  was_waiting=$is_waiting n_words=2
+  if $is_waiting; then n_words=3; fi
+  [ $# -eq "$n_words" ] || fail "-c takes the flags of that sweep: give no others, but --wait"
+  continued=$(find_sweep "$continues") || fail "-c $continues: there is no sweep outputs/$continues"
+  mapfile -d '' arguments <"outputs/$continued/arguments"
+  parse_flags ${arguments[@]+"${arguments[@]}"}
+  continues=$continued is_waiting=$was_waiting
+  echo "Goes on with $continued"
 fi
+check_option mode "$mode" "$mode_flag"
+check_option slurm "$slurm" -s
 
 python=.venv/bin/python
 [ -x "$python" ] || python=python
 
-# The worst exit status of all jobs is the status of the script: tables are drawn all the same.
+# The worst exit status of all that runs is the status of the script; tables are drawn all the same.
 status=0
+keep_worst() { [ "$1" -le "$status" ] || status=$1; }
 trap 'exit $status' EXIT
 # Ctrl-C stops the script, not only the job that is under way.
 trap 'status=130; exit' INT TERM
 
+# Everything below starts from the same id, which the driver takes over; `-c` finds the arguments,
+# and what was continued, by it.
+if [ -n "${LOSSYLESS_JOB_ID:-}" ]; then
+  job_id=$LOSSYLESS_JOB_ID
+  unset LOSSYLESS_JOB_ID # scripts that this one calls have ids of their own
+elif ! $is_plot_only; then
+  job_id=$(date +%Y-%m-%d_%H-%M-%S)_$$
+  mkdir -p "outputs/$job_id"
+  : >"outputs/$job_id/arguments"
+  [ ${#arguments[@]} -eq 0 ] || printf '%s\0' "${arguments[@]}" >"outputs/$job_id/arguments"
+  [ -z "$continues" ] || echo "$continues" >"outputs/$job_id/continues"
+fi
+
+# Start the script again without a terminal; come back when its jobs are queued, or with its status
+# if it ends before.
+detach() {
+  local log=outputs/$job_id/log driver as_mode=""
+  LOSSYLESS_JOB_ID=$job_id setsid "$script" --wait ${arguments[@]+"${arguments[@]}"} \
+    >"$log" 2>&1 </dev/null &
+  driver=$!
+  echo "Submits $experiment to $slurm; log: $log"
+  trap 'kill -- -$driver 2>/dev/null; status=130; exit' INT TERM
+  until grep -qs '^Queued ' "$log"; do
+    if ! kill -0 "$driver" 2>/dev/null; then
+      wait "$driver" || status=$?
+      cat "$log" >&$((status == 0 ? 1 : 2))
+      exit
+    fi
+    sleep 0.2
+  done
+  [ "$mode" = none ] || as_mode=" -m $mode"
+  grep '^Queued ' "$log"
+  cat <<END
+Job id $job_id. They go on by themselves, and then the tables and figures are made:
+  what happens    tail -f $log
+  how it stands   bin/status.sh $experiment$as_mode$settings
+  figures now     $0 -v "${mode#none}"$settings
+  to continue     $0 -c $job_id
+END
+  exit
+}
+
+if [ "$slurm" != none ] && ! $is_waiting && ! $is_plot_only; then
+  detach
+fi
+
 # Train: launch EXPERIMENT [KEY=VALUE ...]
 launch() {
   $is_plot_only && return
-  local name=$1; shift
+  local name=$1 code=0; shift
   echo "== $name, mode $mode, job id $job_id"
   "$python" main.py "experiment=$name" "mode=$mode" "slurm=$slurm" "job_id=$job_id" \
-    "$@" ${overrides[@]+"${overrides[@]}"} || status=$?
-  [ $status -ne 2 ] || exit 2 # nothing ran: the command line is wrong
+    "$@" ${overrides[@]+"${overrides[@]}"} || code=$?
+  keep_worst $code
+  [ $code -ne 2 ] || exit # nothing ran: the command line is wrong
 }
 
 # Tables and figures: aggregate EXPERIMENT [KEY=VALUE ...]
 aggregate() {
   local name=$1; shift
   "$python" aggregate.py "experiment=$name" "mode=$mode" \
-    "$@" ${overrides[@]+"${overrides[@]}"} || status=$?
+    "$@" ${overrides[@]+"${overrides[@]}"} || keep_worst $?
+}
+
+# Scripts that do a part of this one's work, with the same flags: run_scripts PATH...
+run_scripts() {
+  local part
+  for part in "$@"; do
+    "$part" ${arguments[@]+"${arguments[@]}"} || keep_worst $?
+  done
 }

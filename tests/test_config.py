@@ -5,19 +5,19 @@ from functools import cache
 from itertools import product, zip_longest
 from pathlib import Path
 
-import optuna
 import pytest
 import torch
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
-from tiny import BANANA, DIGITS, call, compose, main_command, paths
+from tiny import BANANA, DIGITS, compose, paths
 
 from lossyless.vector_codecs import VectorCodec
-from utils import config, tables, training
+from utils import building, composing, config
 from utils.config import CONF_DIR, ConfigError, compose_config, expand
 from utils.report import report
+from utils.states import LOST
 
 EXPERIMENTS = sorted(file.stem for file in CONF_DIR.glob("experiment/*.yaml"))
 # experiments that find the compressors which others have trained, among whose results theirs lie
@@ -231,34 +231,6 @@ def test_a_misspelt_key_in_the_space_of_a_search_is_named(override):
         expand([override])
 
 
-@pytest.mark.slow
-def test_a_search_draws_trials_and_keeps_their_objectives(tmp_path):
-    """Those of the runs on validation data; the same command again adds to them."""
-    search = ["hypopt=optuna", "featurizer.loss.beta=tag(log, interval(0.01, 1))"]
-
-    def trials(n: int) -> list[optuna.trial.FrozenTrial]:
-        done = call(*main_command(tmp_path, *search, f"hypopt.n_trials={n}", base=DIGITS))
-        assert done.returncode == 0, done.stderr
-        assert f"{n} of {n} jobs done" in done.stdout
-        file = tmp_path / "results/exp_none/optuna.db"
-        assert file.is_file()
-        return optuna.load_study(study_name="none", storage=f"sqlite:///{file}").trials
-
-    first = trials(2)
-    runs = tables.merge(tables.collect(tmp_path / "results/exp_none")[0])
-    assert len(first) == len(runs) == 2
-    objectives = {tuple(row) for row in runs[["val/pred/err", "val/comm/rate"]].to_numpy()}
-    assert {tuple(trial.values) for trial in first} == objectives
-    betas = [trial.params["featurizer.loss.beta"] for trial in first]
-    assert len(set(betas)) == 2 and all(0.01 <= beta <= 1 for beta in betas)
-    assert len(list(tmp_path.glob("pretrained/**/best.ckpt"))) == 4
-
-    more = trials(3)[2:]
-    assert [trial.params["featurizer.loss.beta"] for trial in more[:2]] == betas
-    assert [trial.values for trial in more[:2]] == [trial.values for trial in first]
-    assert len(list(tmp_path.glob("pretrained/**/best.ckpt"))) == 6
-
-
 def test_an_unknown_key_in_an_experiment_is_an_error(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="max_epoch"):
         expand(["experiment=test", "+sweep.trainer_max_epoch=[1,2]"])
@@ -267,7 +239,7 @@ def test_an_unknown_key_in_an_experiment_is_an_error(monkeypatch, tmp_path):
 def test_values_survive_the_override_grammar():
     values = [None, True, False, 1e-5, 3, "VAE", [1, 2], {"a": None}, [], "", "1e-3 and more"]
     nodes = OmegaConf.create(values)
-    cfg = compose_config([f"+note_{i}={config._value(node)}" for i, node in enumerate(nodes)])
+    cfg = compose_config([f"+note_{i}={composing._value(node)}" for i, node in enumerate(nodes)])
     assert [cfg[f"note_{i}"] for i in range(len(values))] == values
 
 
@@ -305,8 +277,8 @@ def test_report_names_what_is_not_done(tmp_path):
     assert lines[0].startswith("1 of 3 jobs done") and "results/exp_x" in lines[0]
     assert lines[1:4] == ["  failed: job 1 seed=2:", "    ValueError: no", "    more"]
     assert lines[4:6] == [
-        "  interrupted: job 2 seed=3:",
-        "    its process ended before the job did",
+        "  lost: job 2 seed=3:",
+        f"    {LOST}",
     ]
 
 
@@ -334,6 +306,58 @@ def test_a_search_that_cannot_be_is_refused(overrides, message, monkeypatch, tmp
     with pytest.raises(SystemExit) as stopped:
         config.run(_Recorder([]))
     assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+# --- clusters
+
+CLUSTERS = sorted({*options("slurm")} - {"none", "local"})
+
+
+def slurm_options(*overrides: str) -> dict:
+    return OmegaConf.to_container(compose_config(overrides), resolve=True)["slurm"]
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_a_cluster_is_asked_for_what_the_job_needs(cluster):
+    found = slurm_options(f"slurm={cluster}", "timeout_min=77", "trainer.devices=2")
+    assert found["name"] == cluster and found["executor"] == "slurm"
+    assert (found["timeout_min"], found["nodes"], found["tasks_per_node"]) == (77, 1, 2)
+    assert found["gpus_per_node"] == (None if cluster == "single_node" else 2)
+    assert isinstance(found["mem_gb"], int) and found["max_num_timeout"] > 0
+    on_cpu = slurm_options(f"slurm={cluster}", "mode=quick", "trainer.accelerator=cpu")
+    assert on_cpu["gpus_per_node"] is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "partition"),
+    [
+        (["slurm=single_node"], "local"),
+        (["slurm=single_node", "mode=dev"], "debug"),
+        (["slurm=single_node", "mode=debug_cpu"], "debug"),
+        (["slurm=single_node", "mode=dev", "slurm.partition=urgent"], "urgent"),
+        (["slurm=vector", "mode=dev"], "t4v2"),  # which has none for trials
+        (["slurm=vector_deadline"], "t4v2"),
+        (["slurm=learnfair", "mode=dev"], "dev"),
+    ],
+)
+def test_short_trials_go_to_the_debug_partition_where_there_is_one(overrides, partition):
+    assert slurm_options(*overrides)["partition"] == partition
+
+
+def test_deadlines_differ_in_the_quality_of_service_alone():
+    usual, hurried = slurm_options("slurm=vector"), slurm_options("slurm=vector_deadline")
+    differing = {key for key in usual if usual[key] != hurried[key]}
+    assert differing == {"name", "qos"} and hurried["qos"] == "deadline"
+
+
+@pytest.mark.parametrize("file", sorted(CONF_DIR.glob("slurm/base/*.yaml")), ids=lambda f: f.stem)
+def test_every_option_of_a_cluster_is_explained(file):
+    lines = file.read_text().partition("\nslurm:\n")[2].splitlines()
+    stated = [line for line in lines if line.startswith("  ") and line[2] not in " #"]
+    assert stated and all("# " in line for line in stated)
+
+
+# --- what depends on other choices
 
 
 @pytest.mark.parametrize(("data", "side"), [("mnist", 2), ("stl10", 8), ("galaxy256", 16)])
@@ -435,7 +459,7 @@ def test_every_distortion_goes_with_every_rate(distortion, rate):
     if rate == "H_spatial":
         cfg.rate.kwargs.latent_side = 2  # which z_dim=4 fills
     OmegaConf.resolve(cfg)
-    compressor = training.build_compressor(cfg)
+    compressor = building.build_compressor(cfg)
     assert cfg.rate.name == rate and compressor.rate.family == cfg.rate.family
     compressor.rate.fit_transform(torch.rand(8, 4))
     assert compressor.eval()(torch.rand(2, 1, 8, 8)).shape == (2, 4)
@@ -448,7 +472,7 @@ def test_every_featurizer_can_be_built(featurizer):
     settings += ["featurizer.kwargs.n_components=2"] * (featurizer == "features_pca")
     cfg = compose(Path("unused"), f"featurizer={featurizer}", base=settings)
     OmegaConf.resolve(cfg)
-    compressor = training.build_compressor(cfg)
+    compressor = building.build_compressor(cfg)
     x = torch.rand(2, 4) if is_on_features else torch.rand(2, 1, 8, 8)
     if isinstance(compressor, VectorCodec):
         compressor.fit(x)
@@ -466,7 +490,7 @@ def test_facts_of_the_data_are_those_of_the_class(data, monkeypatch):
         cls = get_class(cfg.data_feat.kwargs._target_)
         monkeypatch.setattr(cls, "n_examples", lambda self, split: cfg.data_feat.length)
     for place in ("data_feat", "data_pred"):
-        module = training.build_data(cfg, place, "none")  # which compares the facts
+        module = building.build_data(cfg, place, "none")  # which compares the facts
         assert cfg[place].length == module.n_examples("train")
 
 
@@ -477,13 +501,13 @@ def test_a_wrong_fact_is_named_with_its_file(fact):
     cfg = compose_config([*BANANA, f"data_feat.{fact}"])
     OmegaConf.resolve(cfg)
     with pytest.raises(ValueError, match=r"conf/data/banana_rot.yaml says " + fact.split("=")[0]):
-        training.build_data(cfg, "data_feat", "none")
+        building.build_data(cfg, "data_feat", "none")
 
 
 def test_finetune_names_modules_that_exist():
     cfg = compose_config([*BANANA, "finetune=freezer"])
     OmegaConf.resolve(cfg)
-    compressor = training.build_compressor(cfg)
+    compressor = building.build_compressor(cfg)
     assert all(compressor.get_submodule(name) is not None for name in cfg.finetune.frozen)
 
 

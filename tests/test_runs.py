@@ -1,5 +1,6 @@
 """What a run is: its identity, its folder, its status, its results, its lock."""
 
+import errno
 import json
 import math
 import multiprocessing
@@ -10,8 +11,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from tiny import CLASSICAL, DIGITS, compose
 
-from utils import runs
-from utils.runs import STAGES, Run, find_run, identity, run_hash, write_text
+from utils import files, signals
+from utils.files import write_text
+from utils.identity import STAGES, identity, run_hash
+from utils.runs import Run, find_run
+from utils.states import write_state
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,7 @@ def new_run(resolved, tmp_path) -> Run:
 
 def changed(cfg: DictConfig, key: str, value: object) -> DictConfig:
     cfg = cfg.copy()
-    OmegaConf.update(cfg, key, value)
+    OmegaConf.update(cfg, key, value, force_add=True)
     return cfg
 
 
@@ -53,6 +57,8 @@ def hashes(cfg: DictConfig) -> list[str]:
         ("paths.results", "elsewhere"),
         ("paths.data", "elsewhere"),
         ("trainer.accelerator", "gpu"),
+        ("trainer.devices", 8),
+        ("trainer.num_nodes", 2),
         ("trainer.log_every_n_steps", 7),
         ("logger.name", "other"),
         ("parallel_jobs", 8),
@@ -211,6 +217,8 @@ def test_status_goes_from_new_over_running_to_done(new_run):
         (MemoryError(), "failed"),
         (KeyboardInterrupt(), "interrupted"),
         (SystemExit(1), "interrupted"),
+        (signals.Requeued(144), "interrupted"),
+        (signals.OutOfTime("no time left"), "interrupted"),
     ],
 )
 def test_status_tells_failures_from_interruptions(new_run, error, state):
@@ -218,7 +226,8 @@ def test_status_tells_failures_from_interruptions(new_run, error, state):
     new_run.stop(error)
     status = new_run.status()
     assert status["state"] == state
-    assert type(error).__name__ in status["error"] and type(error).__name__ in status["traceback"]
+    assert status["error"] == signals.in_words(error)
+    assert type(error).__name__ in status["traceback"]
 
 
 def test_a_new_start_forgets_the_failure(new_run):
@@ -255,10 +264,88 @@ def test_a_file_is_complete_or_not_there(tmp_path, monkeypatch):
             file.write(content[:2])
         raise OSError("disk full")
 
-    monkeypatch.setattr(runs.Path, "write_bytes", fail)
+    monkeypatch.setattr(files.Path, "write_bytes", fail)
     with pytest.raises(OSError):
         write_text(tmp_path / "file", "second")
     assert (tmp_path / "file").read_text() == "first"
+
+
+# --- a full disk
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """From the call on there is no space for new files."""
+
+    def refuse(self, content):
+        with self.open("wb"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    return lambda: monkeypatch.setattr(files.Path, "write_bytes", refuse)
+
+
+@pytest.mark.parametrize("message", ["short", "long" * 5000])
+def test_a_run_says_how_it_ended_when_the_disk_is_full(new_run, full_disk, message):
+    new_run.start(None)
+    started = new_run.status()
+    full_disk()
+    new_run.stop(ValueError(message))
+    status = new_run.status()
+    assert status["state"] == "failed" and status["started"] == started["started"]
+    assert status["error"].startswith(f"ValueError: {message[:100]}")
+
+
+def test_results_that_do_not_fit_on_the_disk_are_a_failure(new_run, full_disk):
+    new_run.start(None)
+    full_disk()
+    with pytest.raises(OSError, match="No space left"):
+        new_run.finish({"a": 1.0})
+    assert new_run.status()["state"] == "failed"
+    assert "No space left on device" in new_run.status()["error"]
+    assert [file.name for file in new_run.results.iterdir() if file.name.startswith(".")] == []
+
+
+def test_a_status_that_cannot_be_replaced_stays_as_it_is(new_run, full_disk):
+    new_run.start(None)
+    new_run.stop(ValueError("x"))
+    before = new_run.status_file.read_bytes()
+    full_disk()
+    with pytest.raises(OSError, match="No space left"):
+        write_state(new_run.status_file, {"state": "running", "more": "x" * 5000})
+    assert new_run.status_file.read_bytes() == before
+
+
+# --- facts and signals
+
+
+def test_facts_are_noted_while_a_run_is_under_way(new_run):
+    new_run.note(epoch=1)
+    assert new_run.status() == {"state": "new"}
+    new_run.start(None)
+    new_run.note(epoch=2)
+    assert new_run.status()["epoch"] == 2 and new_run.status()["state"] == "running"
+    new_run.finish({"a": 1.0})
+    new_run.note(epoch=3)
+    assert new_run.status()["epoch"] == 2 and new_run.status()["state"] == "done"
+
+
+def test_what_fails_after_a_sigterm_was_interrupted(new_run):
+    new_run.start(None)
+    new_run.note(signal=signals.TERMINATED)
+    new_run.stop(ValueError("a worker is gone"))
+    assert new_run.status()["state"] == "interrupted"
+    assert new_run.status()["error"] == f"{signals.TERMINATED}; then ValueError: a worker is gone"
+
+
+def test_the_status_names_the_job_of_the_scheduler(new_run, monkeypatch):
+    new_run.start(None)
+    assert new_run.status()["scheduler_job"] is None and new_run.status()["restarts"] == 0
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    for name, value in (("JOB_ID", 89), ("ARRAY_JOB_ID", 87), ("ARRAY_TASK_ID", 3)):
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    new_run.start(None)
+    assert new_run.status()["scheduler_job"] == "87_3" and new_run.status()["restarts"] == 2
 
 
 # --- lock
@@ -281,6 +368,22 @@ def test_a_second_process_waits(new_run, tmp_path, capfd):
         process.join(20)
     assert log.read_text().split() == ["in", "out", "in", "out"]
     assert "Waiting for another process" in capfd.readouterr().out
+
+
+def test_others_see_whether_a_run_is_held(new_run, tmp_path):
+    assert not new_run.is_held()
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=_hold, args=(new_run, str(tmp_path / "log"), 30))
+    process.start()
+    while not (tmp_path / "log").exists():
+        time.sleep(0.01)
+    assert new_run.is_held()
+    process.kill()
+    process.join(20)
+    assert not new_run.is_held()
+    with new_run.locked():
+        assert new_run.is_held()
+    assert not new_run.is_held()
 
 
 def test_the_lock_is_free_after_an_error(new_run):

@@ -20,11 +20,20 @@ SCRIPTS = sorted(
     str(path.relative_to(ROOT)) for path in (*ROOT.glob("bin/*.sh"), *ROOT.glob("bin/*/*.sh"))
 )
 EXPERIMENTS = [s for s in SCRIPTS if "utils.sh" in (ROOT / s).read_text() and "utils" not in s]
-# The stub exits with the status in `status`, or fails for calls with a text that `failing` holds.
+# The stub fails for calls with a text that `failing` holds, with the status in `status`. On a
+# cluster it queues jobs, and waits for them while there is `running`.
 STUB = """#!/usr/bin/env bash
 printf '%s\\n' "$*" >>calls
 if [ -f sleeping ]; then sleep 20; fi
-if [ -f failing ] && [[ "$*" == *"$(cat failing)"* ]]; then exit 3; fi
+if [ -f failing ] && [[ "$*" == *"$(cat failing)"* ]]; then
+  echo "This fails"
+  exit "$(cat status 2>/dev/null || echo 3)"
+fi
+if [[ "$*" == main.py* && "$*" != *slurm=none* ]]; then
+  echo "Queued 2 jobs: 87_[0-1]"
+  while [ -f running ]; do sleep 0.02; done
+  echo "2 of 2 jobs done"
+fi
 """
 
 
@@ -54,7 +63,8 @@ def job_ids(project: Path) -> list[str]:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_are_executable_and_parse(script):
-    assert os.access(ROOT / script, os.X_OK) or script == "bin/utils.sh"
+    is_sourced = (ROOT / script).read_text().startswith("# shellcheck shell=bash")
+    assert is_sourced or os.access(ROOT / script, os.X_OK)
     assert call("bash", "-n", script).returncode == 0
 
 
@@ -62,7 +72,7 @@ def test_scripts_are_executable_and_parse(script):
 def test_help_is_given_for_nothing(script, project):
     done = call(str(project / script), "-h")
     assert done.returncode == 0 and done.stderr == ""
-    for flag in ("-m MODE", "-s NAME", "-t MINUTES", "-a", "-c JOB_ID", "-v PREFIX"):
+    for flag in ("-m MODE", "-s NAME", "-t MINUTES", "-a", "--wait", "-c JOB_ID", "-v PREFIX"):
         assert flag in done.stdout
     assert calls(project) == [] and job_ids(project) == []
 
@@ -77,6 +87,12 @@ def test_the_other_scripts_have_help_too(script):
 
 
 @pytest.mark.parametrize("script", EXPERIMENTS)
+def test_every_script_parses_its_flags(script, project):
+    done = call(str(project / script), "-x")
+    assert done.returncode == 2 and "-x" in done.stderr
+    assert calls(project) == [] and job_ids(project) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -84,14 +100,18 @@ def test_the_other_scripts_have_help_too(script):
         (["-s", "moon"], ["none", "-s moon"]),
         (["-t", "soon"], ["minutes", "soon"]),
         (["-c", "yesterday"], ["outputs/yesterday"]),
+        (["-c", "87_3"], ["outputs/87_3"]),
+        (["-c", "yesterday", "-m", "quick"], ["no others"]),
+        (["-v", "fast"], ["quick", "-v fast"]),
+        (["--hold"], ["--hold", "-h"]),
         (["-x"], ["-x", "-h"]),
         (["-m"], ["-m needs a value"]),
         (["quick"], ["quick", "-h"]),
     ],
     ids=lambda value: "".join(value) if isinstance(value, list) else None,
 )
-def test_wrong_flags_end_with_status_2_and_say_what_there_is(script, arguments, expected, project):
-    done = call(str(project / script), *arguments)
+def test_wrong_flags_end_with_status_2_and_say_what_there_is(arguments, expected, project):
+    done = call(str(project / "bin/test.sh"), *arguments)
     assert done.returncode == 2 and done.stdout == ""
     assert all(text in done.stderr for text in expected)
     assert calls(project) == [] and job_ids(project) == []
@@ -103,9 +123,10 @@ def test_a_script_names_experiments_that_exist(script, project):
     assert done.returncode == 0, done.stderr
     found = calls(project)
     names = {word.split("=")[1] for line in found for word in line.split() if "experiment=" in word}
-    assert names and all((ROOT / f"conf/experiment/{name}.yaml").is_file() for name in names)
+    assert all((ROOT / f"conf/experiment/{name}.yaml").is_file() for name in names)
     kinds = [line.split()[0] for line in found]
-    # the steps that fetch data and save weights are modules
+    # the steps that fetch data, save weights and compress are modules, which may know their own
+    assert names or set(kinds) == {"-m"}
     assert kinds[0] in ("main.py", "-m")
     assert kinds[-1] == "aggregate.py" or set(kinds) == {"-m"}
 
@@ -129,6 +150,34 @@ def test_a_sweep_continues_with_the_same_arguments(project, arguments):
     done = call(script, "-c", job_id)
     assert done.returncode == 0, done.stderr
     assert calls(project) == first * 2
+
+
+def test_the_sweep_that_is_continued_is_noted_and_keeps_its_flags(project):
+    script = str(project / "bin/test.sh")
+    assert call(script, "-m", "quick").returncode == 0
+    (first,) = job_ids(project)
+    assert call(script, "-c", first).returncode == 0
+    (second,) = set(job_ids(project)) - {first}
+    assert (project / "outputs" / second / "continues").read_text() == f"{first}\n"
+    assert call(script, "-c", second).returncode == 0
+    assert len(set(calls(project))) == 2 and len(calls(project)) == 6
+
+
+@pytest.mark.parametrize("slurm_id", ["87", "87_3", "9"])
+def test_a_sweep_continues_by_the_id_of_slurm_too(project, slurm_id):
+    for name, script, jobs in (
+        ("2026-01-01_old", "none", ["87_3", "9"]),
+        ("2026-01-02_new", "quick", ["87_3", "87_1", "9"]),
+        ("2026-01-03_other", "debug", ["870", "8_7", "99"]),
+    ):
+        for i, job in enumerate(jobs):
+            folder = project / "outputs" / name / "test_1" / str(i)
+            folder.mkdir(parents=True)
+            (folder / "job.json").write_text(f'{{\n  "scheduler_job": "{job}",\n}}\n')
+        (project / "outputs" / name / "arguments").write_bytes(f"-m\0{script}\0".encode())
+    done = call(str(project / "bin/test.sh"), "-c", slurm_id)
+    assert done.returncode == 0 and "2026-01-02_new" in done.stdout, done.stderr
+    assert "mode=quick" in calls(project)[0]
 
 
 def test_a_sweep_continues_wherever_the_script_is_called_from(project):
@@ -172,6 +221,130 @@ def test_an_interrupted_script_does_not_end_well(project, number):
             time.sleep(0.01)
         os.killpg(process.pid, number)
         assert process.wait(10) != 0
+
+
+def test_the_worst_of_all_failures_is_the_exit_status(project):
+    """Also of scripts that a script calls, whatever comes after it."""
+    (project / "failing").write_text("experiment=clip_bottleneck_pretrain")
+    (project / "status").write_text("4")
+    done = call(str(project / "bin/clip/main_linear.sh"))
+    assert done.returncode == 4
+    assert "aggregate.py experiment=clip_bottleneck_linear_eval" in calls(project)[-1]
+
+
+# --- on a cluster
+
+
+def until(condition, seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def running(project):
+    """A file while whose existence the jobs of the cluster run."""
+    file = project / "running"
+    file.touch()
+    yield file
+    file.unlink(missing_ok=True)
+
+
+def test_the_shell_is_free_once_jobs_are_queued(project, running):
+    settings = ["-m", "quick", "-t", "30", "-a", "goal=x"]
+    done = call(str(project / "bin/test.sh"), "-s", "single_node", *settings)
+    assert done.returncode == 0 and done.stderr == ""
+    (job_id,) = job_ids(project)
+    main = "main.py experiment=test mode=quick slurm=single_node timeout_min=30 goal=x"
+    assert calls(project) == [main]
+    for text in (
+        "Queued 2 jobs: 87_[0-1]\n",
+        job_id,
+        f"tail -f outputs/{job_id}/log\n",
+        'bin/status.sh test -m quick -a "goal=x"\n',
+        'bin/test.sh -v "quick" -a "goal=x"\n',
+        f"bin/test.sh -c {job_id}\n",
+    ):
+        assert text in done.stdout
+    running.unlink()
+    until(lambda: len(calls(project)) == 2)  # the driver goes on, and draws
+    assert calls(project)[1].startswith("aggregate.py experiment=test mode=quick")
+    until(lambda: "2 of 2 jobs done" in (project / "outputs" / job_id / "log").read_text())
+    assert job_ids(project) == [job_id] and f"job_id={job_id}" in (project / "calls").read_text()
+
+
+def test_the_driver_outlives_the_terminal(project, running):
+    script = str(project / "bin/test.sh")
+    with subprocess.Popen(
+        [script, "-s", "local"], start_new_session=True, stdout=subprocess.DEVNULL
+    ) as process:
+        assert process.wait(10) == 0
+        with pytest.raises(ProcessLookupError):  # nothing of it is left in the session
+            os.killpg(process.pid, signal.SIGHUP)
+    running.unlink()
+    until(lambda: len(calls(project)) == 2)
+
+
+@pytest.mark.parametrize("flags", [["--wait", "-s", "local"], ["-s", "local", "--wait"]])
+def test_with_wait_the_status_of_the_jobs_is_that_of_the_script(project, flags):
+    (project / "failing").write_text("main.py")
+    done = call(str(project / "bin/test.sh"), *flags)
+    assert done.returncode == 3 and len(calls(project)) == 2
+    assert not list(project.glob("outputs/*/log"))
+
+
+@pytest.mark.parametrize(("status", "n_calls"), [(2, 1), (1, 2)])
+def test_what_ends_before_jobs_are_queued_is_shown(project, status, n_calls):
+    (project / "failing").write_text("main.py")
+    (project / "status").write_text(str(status))
+    done = call(str(project / "bin/test.sh"), "-s", "vector")
+    assert done.returncode == status and "This fails" in done.stderr
+    assert len(calls(project)) == n_calls
+
+
+def test_a_sweep_on_a_cluster_continues_there(project):
+    script = str(project / "bin/test.sh")
+    assert call(script, "-s", "local", "-m", "quick").returncode == 0
+    until(lambda: len(calls(project)) == 2)
+    done = call(script, "-c", *job_ids(project), "--wait")
+    assert done.returncode == 0, done.stderr
+    assert calls(project)[2:] == calls(project)[:2]
+    done = call(script, "-c", job_ids(project)[-1])
+    assert done.returncode == 0 and "Queued" in done.stdout
+    until(lambda: len(calls(project)) == 6)
+
+
+def test_scripts_of_scripts_wait_for_one_another(project, running):
+    done = call(str(project / "bin/clip/main_linear.sh"), "-s", "single_node", "-m", "quick")
+    assert done.returncode == 0, done.stderr
+    assert len(calls(project)) == 1 and "pretrain mode=quick slurm=single_node" in calls(project)[0]
+    running.unlink()
+    until(lambda: len(calls(project)) == 4)
+    programs = [line.split()[0] for line in calls(project)]
+    assert programs == ["main.py", "aggregate.py"] * 2
+    assert len(list(project.glob("outputs/*/log"))) == 1
+
+
+def test_figures_are_drawn_here_whatever_the_cluster(project):
+    assert call(str(project / "bin/test.sh"), "-s", "vector", "-v", "").returncode == 0
+    assert calls(project) == ["aggregate.py experiment=test mode=none"]
+
+
+def test_who_interrupts_the_submission_ends_it(project):
+    (project / "sleeping").touch()
+    with subprocess.Popen(
+        [str(project / "bin/test.sh"), "-s", "vector"],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        until(lambda: calls(project))
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(10) == 130
+    (project / "sleeping").unlink()
+    time.sleep(0.2)
+    assert len(calls(project)) == 1
 
 
 # --- for real

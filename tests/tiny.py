@@ -11,8 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from utils import jobs, stages
-from utils.config import _is_group, compose_config
-from utils.runs import STAGES
+from utils.composing import compose_config, is_group
+from utils.identity import STAGES
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -68,9 +68,9 @@ def paths(folder: Path) -> list[str]:
 def compose(folder: Path, *overrides: str, base: list[str] = BANANA) -> DictConfig:
     """Config of a tiny experiment; not resolved. Options are composed once, values set after."""
     parsed = OverridesParser.create().parse_overrides([*base, *paths(folder), *overrides])
-    cfg = _compose(tuple(o.input_line for o in parsed if _is_group(o))).copy()
+    cfg = _compose(tuple(o.input_line for o in parsed if is_group(o))).copy()
     for override in parsed:
-        if not _is_group(override):
+        if not is_group(override):
             OmegaConf.update(cfg, override.key_or_group, override.value())
     return cfg
 

@@ -1,8 +1,9 @@
-"""How a sweep ended, from what each job left in its folder; see `utils.jobs`."""
+"""How a sweep ended, from what each job left in its folder; see `utils.traces`."""
 
-import json
 import textwrap
 from pathlib import Path
+
+from utils.traces import read_trace
 
 
 def report(sweep_dir: Path, results: Path) -> str:
@@ -14,7 +15,7 @@ def report(sweep_dir: Path, results: Path) -> str:
         if job["state"] != "done":
             settings = " ".join(job["overrides"])
             lines.append(f"  {job['state']}: job {job['num']} {settings}:")
-            lines.append(textwrap.indent(job["error"], "    "))
+            lines.append(textwrap.indent(reason(job), "    "))
     if n_done < len(jobs):
         lines.append("Finished work is kept: the same command again goes on from there.")
     return "\n".join(lines)
@@ -23,16 +24,14 @@ def report(sweep_dir: Path, results: Path) -> str:
 def states(sweep_dir: Path) -> list[dict]:
     """What the jobs of a sweep left, in their order."""
     folders = sorted(sweep_dir.glob("[0-9]*"), key=lambda folder: int(folder.name))
-    return [_trace(folder) for folder in folders]
+    return [read_trace(folder) for folder in folders]
 
 
-def _trace(folder: Path) -> dict:
-    """What a job left in its folder; see `utils.jobs`."""
-    file = folder / "job.json"
-    if not file.is_file():
-        no_trace = {"state": "failed", "error": f"before it began, see {folder} and above"}
-        return no_trace | {"num": folder.name, "overrides": []}
-    job = json.loads(file.read_text())
+def reason(job: dict) -> str:
+    """Why a job is not done."""
+    if job["state"] == "queued":
+        waits = job.get("scheduler_job")
+        return f"waits for its turn, as {waits}" if waits else "waits for its turn"
     if job["state"] == "running":
-        job |= {"state": "interrupted", "error": "its process ended before the job did"}
-    return job | {"error": str(job.get("error", ""))}
+        return f"on {job.get('host', 'another machine')}, since {job.get('started', 'a while')}"
+    return job.get("error", "")

@@ -1,60 +1,32 @@
-"""What a run is, where it lives, and how it stands.
+"""Where a run lives, and how it stands: its folders, lock, status and results.
 
-A run is one stage under one config. Its identity is a hash of the resolved config without what
-cannot change results (paths, hardware, logging), so the same experiment finds its own folder
-again, and two that differ in anything never share one.
+A run is one stage under one config; see `utils.identity`.
 """
 
 import contextlib
 import csv
 import functools
-import hashlib
 import json
 import os
 import platform
 import subprocess
-import tempfile
+import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-STAGES = ("featurizer", "communication", "predictor")
+from utils import scheduler, signals
+from utils.files import is_locked, write_text
+from utils.identity import run_folder, run_hash
+from utils.states import now, write_state
 
-# Parts of the config that determine each stage, beside those of the stages before it. The
-# `featurizer` node holds, through interpolations, all that the compressor is built from.
-IDENTITY = {
-    "featurizer": ("experiment_name", "seed", "data_feat", "featurizer", "add_feat"),
-    "communication": ("data_pred", "communication"),
-    "predictor": ("predictor", "optimizer_pred", "scheduler_pred", "checkpoint_pred", "add_pred"),
-}
-LEARNED_IDENTITY = {
-    "featurizer": ("checkpoint_feat", "finetune", "trainer"),
-    "communication": (),
-    "predictor": ("trainer", "trainer_pred"),
-}
-# Settings that say where a run takes place or what it logs, not what it computes.
-NOT_IDENTITY = (
-    ("trainer", "accelerator"),
-    ("trainer", "log_every_n_steps"),
-    ("data_feat", "kwargs", "n_workers"),
-    ("data_pred", "kwargs", "n_workers"),
-    # paths of weights, for whose content `weights_id` stands
-    ("data_feat", "kwargs", "clip_weights"),
-    ("data_pred", "kwargs", "clip_weights"),
-    ("tower", "kwargs", "weights"),
-    ("tower", "batch_size"),
-)
-# Settings that do not change which examples a data set holds, or how they come out of its images.
-NOT_CONTENT = ("batch_size", "eval_batch_size", "n_workers", "clip_weights")
-# Those that change only splits that are augmented.
-AUGMENTATION = ("equivalence", "val_equivalence", "p_augment", "is_augment_val")
-# Facts of a data set that its images do not depend on.
-NOT_OF_IMAGES = ("name", "length", "mean", "std", "kwargs")
+STATUS = "status.json"  # in the folder `results`
+LOCK = "run.lock"  # in the folder `work`
+_writing = threading.Lock()  # of status files, which a thread notes signals in
 
 
 @dataclass(frozen=True)
@@ -84,12 +56,12 @@ class Run:
 
     @property
     def status_file(self) -> Path:
-        return self.results / "status.json"
+        return self.results / STATUS
 
     def status(self) -> dict:
-        """What is known of the run; `{"state": "new"}` before it ever started.
+        """What the run says of itself; `{"state": "new"}` before it ever started.
 
-        States: new, running (or killed while running), interrupted, failed, done.
+        States: new, running (or lost, unless `is_held`), interrupted, failed, done.
         """
         if not self.status_file.is_file():
             return {"state": "new"}
@@ -98,11 +70,18 @@ class Run:
             return {"state": "new"}
         return status
 
+    def is_held(self) -> bool:
+        """Whether a process, on whatever machine, works on this run."""
+        return is_locked(self.work / LOCK)
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Wait until no other process works on this run, then keep it to ourselves."""
+        """Wait until no other process works on this run, then keep it to ourselves.
+
+        Its status takes note of a scheduler's SIGTERM meanwhile.
+        """
         self.work.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.work / "run.lock")
+        lock = FileLock(self.work / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -111,7 +90,8 @@ class Run:
             )
             lock.acquire()
         try:
-            yield
+            with signals.noted_by(lambda words: self.note(signal=words)):
+                yield
         finally:
             lock.release()
 
@@ -125,33 +105,43 @@ class Run:
         """
         self.results.mkdir(parents=True, exist_ok=True)
         write_text(self.results / "config.yaml", OmegaConf.to_yaml(self.cfg, sort_keys=True))
-        self._write_status(
-            state="running",
-            started=_now(),
-            upstream=upstream,
-            pid=os.getpid(),
-            host=platform.node(),
-            code=code_version(),
-        )
+        with _writing:
+            self._write_status(
+                state="running",
+                started=now(),
+                upstream=upstream,
+                scheduler_job=scheduler.job_id(),
+                restarts=scheduler.n_restarts(),
+                pid=os.getpid(),
+                host=platform.node(),
+                code=code_version(),
+            )
+
+    def note(self, **facts: object) -> None:
+        """Add facts to the status of the run while it is under way, such as its epoch."""
+        with _writing:
+            status = self.status()
+            if status["state"] == "running":
+                self._write_status(**status | facts)
 
     def finish(self, metrics: dict[str, float]) -> None:
         """Write the results; the run is done once they are on disk."""
         rows = [list(metrics), [repr(float(value)) for value in metrics.values()]]
-        write_text(self.csv, "".join(",".join(row) + "\n" for row in rows))
-        self._write_status(**self.status() | {"state": "done", "finished": _now()})
+        try:
+            write_text(self.csv, "".join(",".join(row) + "\n" for row in rows))
+        except OSError as error:
+            self.stop(error)
+            raise
+        with _writing:
+            self._write_status(**self.status() | {"state": "done", "finished": now()})
 
     def stop(self, error: BaseException) -> None:
         """Note why the run ended without results."""
-        is_interrupt = isinstance(error, (KeyboardInterrupt, SystemExit))
-        self._write_status(
-            **self.status()
-            | {
-                "state": "interrupted" if is_interrupt else "failed",
-                "finished": _now(),
-                "error": f"{type(error).__name__}: {error}",
-                "traceback": "".join(traceback.format_exception(error)),
-            }
-        )
+        with _writing:
+            status = self.status()
+            end = signals.end_of(error, noted=status.get("signal"))
+            end["traceback"] = "".join(traceback.format_exception(error))
+            self._write_status(**status | {"finished": now()} | end)
 
     def metrics(self) -> dict[str, float]:
         """The results that are on disk."""
@@ -160,65 +150,13 @@ class Run:
         return {name: float(value) for name, value in row.items()}
 
     def _write_status(self, **status: object) -> None:
-        write_text(self.status_file, json.dumps({"stage": self.stage} | status, indent=2) + "\n")
+        write_state(self.status_file, {"stage": self.stage} | status)
 
 
 def find_run(cfg: DictConfig, stage: str) -> Run:
     """The run of a stage under `cfg`, whether it exists on disk or not."""
-    folder = _folder(cfg, stage) / f"run_{run_hash(cfg, stage)}"
+    folder = run_folder(cfg, stage) / f"run_{run_hash(cfg, stage)}"
     return Run(stage, cfg, Path(cfg.paths.results) / folder, Path(cfg.paths.pretrained) / folder)
-
-
-def identity(config: DictConfig | dict, stage: str) -> dict:
-    """The part of a resolved config that determines the results of a stage."""
-    if OmegaConf.is_config(config):
-        config = OmegaConf.to_container(config, resolve=True)
-    keys: list[str] = []
-    for name in STAGES[: STAGES.index(stage) + 1]:
-        keys += IDENTITY[name]
-        if config["featurizer"]["is_learned"] or name == "predictor":
-            keys += LEARNED_IDENTITY[name]
-    if has_tower(config):
-        keys.append("tower")
-    return {key: _without(config[key], (key,)) for key in keys}
-
-
-def has_tower(config: DictConfig | dict) -> bool:
-    """Whether a frozen tower stands between the data and the compressor."""
-    return "tower" in config and config["tower"]["name"] != "none"
-
-
-def feature_identity(cfg: DictConfig, place: str) -> tuple[dict, dict]:
-    """The parts of a resolved config that determine the features of the data set at a place.
-
-    The second one, of augmentations, matters only for splits that are augmented.
-    """
-    tower = _without(OmegaConf.to_container(cfg.tower, resolve=True), ("tower",))
-    tower = {k: value for k, value in tower.items() if k not in ("name", "n_copies")}
-    data = OmegaConf.to_container(cfg[place], resolve=True)
-    kwargs = {k: value for k, value in data["kwargs"].items() if k not in NOT_CONTENT}
-    augmentation = {k: kwargs.pop(k) for k in AUGMENTATION if k in kwargs}
-    facts = {k: value for k, value in data.items() if k not in NOT_OF_IMAGES}
-    return {"tower": tower, "data": facts | {"kwargs": kwargs}}, augmentation
-
-
-def run_hash(config: DictConfig | dict, stage: str) -> str:
-    """Ten hexadecimal digits of the identity."""
-    return digest(identity(config, stage))
-
-
-def digest(identity: dict) -> str:
-    """Ten hexadecimal digits that stand for an identity."""
-    text = json.dumps(identity, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def _without(node: object, path: tuple[str, ...]) -> object:
-    """The node at `path` of the config, less what is no part of the identity."""
-    if not isinstance(node, dict):
-        return node
-    items = {key: (value, (*path, key)) for key, value in node.items()}
-    return {k: _without(v, where) for k, (v, where) in items.items() if where not in NOT_IDENTITY}
 
 
 @functools.cache
@@ -231,79 +169,3 @@ def code_version() -> str | None:
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def path_parts(config: DictConfig | dict, stage: str) -> dict[str, str]:
-    """What the folder names of a run show: {"datafeat": "banana_rot", "feat": ..., ...}."""
-    is_learned = config["featurizer"]["is_learned"]
-    beta = config["featurizer"]["loss"]["beta"]
-    learned = {
-        "dist": config["distortion"]["name"],
-        "enc": config["encoder"]["name"],
-        "rate": config["rate"]["name"],
-        "optfeat": config["optimizer_feat"]["name"],
-        "schedfeat": config["scheduler_feat"]["name"],
-        "zdim": config["encoder"]["z_dim"],
-        "zs": 1,
-        "beta": None if beta is None else f"{float(beta):.1e}",
-    }
-    parts = {"datafeat": config["data_feat"]["name"], "feat": config["featurizer"]["name"]}
-    parts |= learned if is_learned else dict.fromkeys(learned, "none") | {"zs": 1}
-    if has_tower(config):
-        parts |= {"enc": config["tower"]["name"], "zdim": config["encoder"]["z_dim"]}
-    parts |= {"seed": config["seed"], "addfeat": config["add_feat"]}
-    if stage != "featurizer":
-        parts["datapred"] = config["data_pred"]["name"]
-    if stage == "predictor":
-        parts["optpred"] = config["optimizer_pred"]["name"]
-        parts["schedpred"] = config["scheduler_pred"]["name"]
-        parts["addpred"] = config["add_pred"]
-    return {name: str(value) for name, value in parts.items()}
-
-
-def experiment_folder(config: DictConfig | dict) -> str:
-    """Name of the folder of an experiment."""
-    return f"exp_{config['experiment_name']}"
-
-
-def _folder(cfg: DictConfig, stage: str) -> Path:
-    """A run's path without its hash, relative to the root of the results."""
-    parts = [f"{name}_{value}" for name, value in path_parts(cfg, stage).items()]
-    return Path(experiment_folder(cfg), *parts)
-
-
-def writable_dir(path: str | Path, setting: str = "paths.data") -> Path:
-    """Make the folder of a setting if it is missing and check that files can be written to it.
-
-    Raises
-    ------
-    OSError
-        If it cannot be made or written to.
-    """
-    path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"{setting}={str(path)!r} must be a folder that can be written to: {error}. Give "
-            "another one or change its permissions."
-        ) from error
-    return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is either complete or not there."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that is either complete or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -7,5 +7,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 
 launch $experiment
 settings=("experiment=$experiment" "mode=$mode" ${overrides[@]+"${overrides[@]}"})
-$is_plot_only || "$python" -m utils.save_hub "${settings[@]}" || status=$?
+$is_plot_only || "$python" -m utils.save_hub "${settings[@]}" || keep_worst $?
 aggregate $experiment

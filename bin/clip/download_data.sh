@@ -6,4 +6,4 @@ description="CLIP: downloads all data sets, one after the other; says which ones
 source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 
 settings=("experiment=$experiment" "mode=$mode" ${overrides[@]+"${overrides[@]}"})
-$is_plot_only || "$python" -m utils.fetch_data "${settings[@]}" || status=$?
+$is_plot_only || "$python" -m utils.fetch_data "${settings[@]}" || keep_worst $?

@@ -5,7 +5,4 @@ description="CLIP: trains the bottleneck, then linear classifiers on compressed 
 # shellcheck source=bin/utils.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 
-# every step parses the same flags
-for step in clip_bottleneck_pretrain clip_bottleneck_linear_eval; do
-  "bin/clip/$step.sh" ${arguments[@]+"${arguments[@]}"} || status=$?
-done
+run_scripts bin/clip/clip_bottleneck_pretrain.sh bin/clip/clip_bottleneck_linear_eval.sh

@@ -5,7 +5,5 @@ description="CLIP: downloads the data sets, trains the bottleneck, then linear c
 # shellcheck source=bin/utils.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 
-# every step parses the same flags
-for step in download_data clip_bottleneck_pretrain clip_bottleneck_linear_eval; do
-  "bin/clip/$step.sh" ${arguments[@]+"${arguments[@]}"} || status=$?
-done
+run_scripts bin/clip/download_data.sh bin/clip/clip_bottleneck_pretrain.sh \
+  bin/clip/clip_bottleneck_linear_eval.sh

@@ -1,0 +1,50 @@
+# shellcheck shell=bash disable=SC2034
+# What starting and stopping the one-node Slurm share: where its files are, which daemons run.
+
+set -euo pipefail
+umask 022
+export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+unset SLURM_CONF # a caller's own would be taken for that of this cluster
+
+program=$(basename "$0" .sh)
+# Slurm's commands look for their configuration in /etc/slurm. All else is in folders of its own.
+readonly ETC=/etc/slurm RUN=/run/slurm-single LIB=/var/lib/slurm-single LOG=/var/log/slurm-single
+readonly CONFIG_FILES=(slurm.conf slurmdbd.conf cgroup.conf gres.conf)
+readonly DAEMONS=(munged mariadbd slurmdbd slurmctld slurmd) # in the order in which they start
+readonly MARK='# Written by bin/slurm/start_single_node.sh'
+
+say() { printf '%s: %s\n' "$program" "$*"; }
+die() {
+    printf '%s: error: %s\n' "$program" "$*" >&2
+    exit 1
+}
+
+usage() { sed -n '2,/^set /{/^set /d; s/^# \{0,1\}//p;}' "$0"; }
+
+# One start or stop at a time; daemons must not inherit the lock (see start_daemon).
+lock() {
+    [ "$(id -u)" = 0 ] || die "must run as root (sudo $0)"
+    mkdir -p "$RUN"
+    exec {lock_fd}>"$RUN.lock"
+    flock "$lock_fd"
+}
+
+pid_of() { cat "$RUN/$1.pid" 2>/dev/null; }
+
+# Whether the daemon $1 that start_single_node.sh started is alive. A zombie has no /proc/PID/exe.
+is_running() {
+    local pid
+    pid=$(pid_of "$1") && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$1" ] && [ -e "/proc/$pid/exe" ]
+}
+
+is_ours() { grep -qsF "$MARK" "$1"; }
+
+# Poll until a command succeeds: until_true SECONDS COMMAND...
+until_true() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        ((SECONDS < end)) || return 1
+        sleep 0.2
+    done
+}

@@ -1,0 +1,327 @@
+#!/usr/bin/env bash
+# Start a real Slurm on this machine alone (Debian 12, Ubuntu 24.04 or newer), as root: to test what
+# submits jobs. Needs neither systemd nor cgroups. What is missing is installed from the distribution.
+#
+# Usage: bin/slurm/start_single_node.sh [-h]
+#   -h, --help  this help
+# Environment: SINGLE_NODE_CPUS, SINGLE_NODE_MEM_MB, SINGLE_NODE_GPUS are what the node claims to
+# have (default: what the machine has). Slurm believes them, so jobs that ask for 8 CPUs and a GPU
+# can be tried on a laptop.
+#
+# Partitions: local (the default), debug (for short jobs), urgent (its jobs preempt the others'). The
+# account is `lossyless`, for root and for whoever called sudo; other accounts are refused.
+# A second start with the same settings changes nothing. stop_single_node.sh ends the cluster. Its
+# files are in /etc/slurm and in slurm-single below /run, /var/lib and /var/log.
+set -euo pipefail
+# shellcheck source=bin/slurm/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+readonly PACKAGES=(munge slurmctld slurmd slurm-client slurmdbd mariadb-server-core)
+readonly CLUSTER=single ACCOUNT=lossyless
+readonly MUNGE_SOCKET=$RUN/munge/socket DATABASE_SOCKET=$RUN/slurm/mysql.sock
+
+main() {
+    case "${1:-}" in
+        "") ;;
+        -h | --help) usage; exit ;;
+        *) die "unexpected argument '$1' (-h for help)" ;;
+    esac
+    lock
+    check_foreign_files
+    install_packages
+    read_machine
+    make_folders
+    write_slurm_conf | put slurm.conf
+    write_slurmdbd_conf | put slurmdbd.conf slurm 0600
+    # slurmd loads a cgroup plugin even where nothing uses it. That of v1 does nothing then; that of
+    # v2 wants systemd, and choosing between them wants /sys/fs/cgroup.
+    put cgroup.conf <<<"CgroupPlugin=cgroup/v1"
+    write_gres_conf | put gres.conf
+    start_munged
+    start_mariadbd
+    start_slurmdbd
+    start_slurmctld
+    start_slurmd
+    say "ready: $(sinfo -h -p local -o 'node %N %T, %c CPUs, %m MB, generic resources %G')"
+}
+
+# --- packages and machine
+
+# Before anything is installed: /etc/slurm must be free, or ours.
+check_foreign_files() {
+    local name
+    for name in "${CONFIG_FILES[@]}"; do
+        [ ! -e "$ETC/$name" ] || is_ours "$ETC/$name" ||
+            die "$ETC/$name is of another Slurm. Nothing was changed; move it away to go on"
+    done
+}
+
+install_packages() {
+    local package missing=()
+    for package in "${PACKAGES[@]}"; do
+        [[ $(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null) == ii* ]] ||
+            missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "needs apt-get to install: ${missing[*]}"
+    say "installing ${missing[*]}"
+    mkdir -p "$LOG"
+    {
+        apt-get update || true # a source of packages that we do not need may be broken
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+            -o DPkg::Lock::Timeout=120 "${missing[@]}"
+    } </dev/null &>"$LOG/apt.log" ||
+        die "apt-get cannot install ${missing[*]}: $(tail -n 3 "$LOG/apt.log"). In full: $LOG/apt.log"
+}
+
+# Sets what the configuration says of the machine.
+read_machine() {
+    host=$(uname -n)
+    # Slurm can keep to the loopback where the host's name means 127.0.0.1; Debian's 127.0.1.1 will
+    # not do. Else it listens on all addresses, and munge's key keeps strangers out.
+    listen=""
+    [[ $(getent ahostsv4 "$host") != 127.0.0.1\ * ]] ||
+        listen="CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"
+    host=${host%%.*}
+    cpus=${SINGLE_NODE_CPUS:-$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)} # it heeds them
+    mem_mb=${SINGLE_NODE_MEM_MB:-$(awk '/^MemTotal/ {print int($2 / 1024 * 0.95)}' /proc/meminfo)}
+    local devices=(/dev/nvidia[0-9]*)
+    [ -e "${devices[0]}" ] || devices=()
+    gpus=${SINGLE_NODE_GPUS:-${#devices[@]}}
+    check_number SINGLE_NODE_CPUS "$cpus" 1
+    check_number SINGLE_NODE_MEM_MB "$mem_mb" 1
+    check_number SINGLE_NODE_GPUS "$gpus" 0
+}
+
+check_number() { # NAME VALUE SMALLEST
+    [[ $2 =~ ^[0-9]+$ && $2 -ge $3 ]] || die "$1 must be a whole number from $3, not '$2'"
+}
+
+make_folders() {
+    install -d "$ETC" "$LOG" "$LIB/slurmd"
+    install -d -o munge -g munge "$RUN/munge"
+    install -d -o munge -g munge -m 0700 "$LIB/munge"
+    install -d -o slurm -g slurm -m 0700 "$RUN/slurm"
+    install -d -o slurm -g slurm "$LIB/slurmctld"
+}
+
+# --- configuration
+
+# Stdin becomes a file in /etc/slurm: put NAME [OWNER MODE]
+put() {
+    local file=$ETC/$1 text
+    text=$(echo "$MARK, which overwrites it." && cat)
+    [ "$text" != "$(cat "$file" 2>/dev/null)" ] || return 0
+    if is_running slurmctld || is_running slurmd; then
+        die "the cluster runs with other settings ($file differs): stop_single_node.sh ends it"
+    fi
+    install -o "${2:-root}" -m "${3:-0644}" /dev/stdin "$file" <<<"$text"
+}
+
+write_slurm_conf() {
+    local gres="" gres_types=""
+    if ((gpus > 0)); then gres="Gres=gpu:$gpus" gres_types="GresTypes=gpu"; fi
+    cat <<CONF
+ClusterName=$CLUSTER
+SlurmctldHost=$host(127.0.0.1)
+$listen
+SlurmUser=slurm
+# A socket of its own leaves the system's munged alone. A requeued job waits for cred_expire seconds
+# (Slurm's default: 120).
+AuthType=auth/munge
+AuthInfo=socket=$MUNGE_SOCKET,cred_expire=10
+StateSaveLocation=$LIB/slurmctld
+SlurmdSpoolDir=$LIB/slurmd
+SlurmctldPidFile=$RUN/slurm/slurmctld.pid
+SlurmdPidFile=$RUN/slurm/slurmd.pid
+SlurmdLogFile=$LOG/slurmd.log
+
+# sacct knows how each job ended; unknown accounts and QOS are refused, as on a real cluster.
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePass=$MUNGE_SOCKET
+AccountingStorageEnforce=associations,qos
+
+# Without cgroups: a job's processes are found by their parents, memory is polled.
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=5
+JobAcctGatherParams=OverMemoryKill
+
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+SchedulerParameters=batch_sched_delay=0,sched_interval=5,bf_interval=5
+# What can never run is refused at once instead of pending for ever.
+EnforcePartLimits=ALL
+# Seconds between SIGTERM and SIGKILL (Slurm's default: 30), and until a silent node is down (300).
+KillWait=10
+SlurmdTimeout=30
+# A node that failed comes back, and its jobs run again.
+ReturnToService=2
+JobRequeue=1
+
+# A preempted job gets the signal it asked for, has GraceTime seconds, is killed and requeued.
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+
+# Believe these numbers even where the machine has less. A job that names no memory takes its CPUs'
+# share instead of all of it.
+SlurmdParameters=config_overrides
+$gres_types
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$mem_mb $gres State=UNKNOWN
+PartitionName=DEFAULT Nodes=$host State=UP MaxTime=INFINITE DefMemPerCPU=$((mem_mb / cpus)) PriorityTier=1 GraceTime=30
+PartitionName=local Default=YES
+PartitionName=debug MaxTime=4:00:00
+PartitionName=urgent PriorityTier=10 PreemptMode=OFF
+CONF
+}
+
+write_slurmdbd_conf() {
+    cat <<CONF
+AuthType=auth/munge
+AuthInfo=socket=$MUNGE_SOCKET
+DbdHost=localhost
+DbdAddr=127.0.0.1
+SlurmUser=slurm
+PidFile=$RUN/slurm/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=slurm
+StorageLoc=slurm_acct
+CONF
+}
+
+# Jobs get CUDA_VISIBLE_DEVICES only if each GPU has a device file: where there is none, any will do.
+write_gres_conf() {
+    local i device
+    for ((i = 0; i < gpus; i++)); do
+        device=/dev/nvidia$i
+        if [ ! -e "$device" ]; then
+            device=$RUN/gpu$i
+            ln -sfn /dev/null "$device"
+        fi
+        echo "NodeName=$host Name=gpu File=$device"
+    done
+}
+
+# --- daemons
+
+# Start a daemon in the foreground, detached, and note its pid: start_daemon USER NAME ARGUMENT...
+start_daemon() {
+    local user=$1 name=$2
+    shift 2
+    ! is_running "$name" || return 0
+    # The environment is empty, since jobs could inherit it. MYSQL_UNIX_PORT is for slurmdbd.
+    (
+        cd /
+        exec setsid env -i PATH="$PATH" LC_ALL=C MYSQL_UNIX_PORT="$DATABASE_SOCKET" \
+            setpriv --reuid="$user" --regid="$user" --init-groups "$name" "$@"
+    ) </dev/null &>"$LOG/$name.out" {lock_fd}>&- &
+    echo $! >"$RUN/$name.pid"
+    until_true 5 is_running "$name" || fail "$name"
+    say "$name runs (pid $(pid_of "$name"))"
+}
+
+# Wait until a check of a daemon succeeds, or the daemon is gone: wait_for SECONDS NAME COMMAND...
+wait_for() {
+    local seconds=$1 name=$2
+    shift 2
+    until_true "$seconds" succeeds_or_gone "$name" "$@" || fail "$name"
+    is_running "$name" || fail "$name"
+}
+
+succeeds_or_gone() { # NAME COMMAND...
+    local name=$1
+    shift
+    ! is_running "$name" || "$@"
+}
+
+fail() { # NAME
+    tail -n 5 "$LOG/$1.out" >&2
+    if grep -qi 'getaddrinfo() failed' "$LOG/$1.out"; then
+        echo "Slurm needs an address besides 127.0.0.1, any: ip addr add 192.0.2.1/32 dev lo" >&2
+    fi
+    die "$1 does not work; above is the end of $LOG/$1.out"
+}
+
+start_munged() {
+    local key=$LIB/munge/key
+    [ -s "$key" ] ||
+        head -c 128 /dev/urandom | install -o munge -g munge -m 0400 /dev/stdin "$key"
+    start_daemon munge munged --foreground --socket="$MUNGE_SOCKET" --key-file="$key" \
+        --seed-file="$LIB/munge/seed" --pid-file="$RUN/munge/pid"
+    wait_for 10 munged munge --socket="$MUNGE_SOCKET" --no-input
+}
+
+# The database of slurmdbd. It has no passwords and no network: who may open its socket protects it.
+start_mariadbd() {
+    local options=(--no-defaults --datadir="$LIB/mysql" --socket="$DATABASE_SOCKET"
+        --pid-file="$RUN/slurm/mysql.pid" --skip-grant-tables --skip-networking
+        --innodb-buffer-pool-size=64M --innodb-log-file-size=16M)
+    [ -e "$LIB/mysql/complete" ] || create_database "${options[@]}"
+    is_running mariadbd || rm -f "$DATABASE_SOCKET"
+    start_daemon slurm mariadbd "${options[@]}"
+    wait_for 30 mariadbd test -S "$DATABASE_SOCKET"
+}
+
+create_database() { # OPTION OF MARIADBD...
+    local tables=(/usr/share/{mysql,mariadb}/{mysql,mariadb}_system_tables.sql) file
+    for file in "${tables[@]}"; do [ ! -f "$file" ] || break; done
+    [ -f "$file" ] || die "mariadb-server-core has none of ${tables[*]}"
+    rm -rf "$LIB/mysql"
+    install -d -o slurm -g slurm -m 0700 "$LIB/mysql"
+    {
+        printf 'create database mysql;\nuse mysql;\n'
+        cat "$file"
+        printf 'create database slurm_acct;\n'
+    } | setpriv --reuid=slurm --regid=slurm --init-groups mariadbd "$@" --bootstrap \
+        &>"$LOG/mariadbd.out" || fail mariadbd
+    touch "$LIB/mysql/complete"
+}
+
+start_slurmdbd() {
+    start_daemon slurm slurmdbd -D
+    wait_for 60 slurmdbd sacctmgr -n list cluster
+    ensure cluster "$CLUSTER"
+    ensure account "$ACCOUNT" description=lossyless organization=lossyless
+    ensure_user root
+    [ -z "${SUDO_USER:-}" ] || ensure_user "$SUDO_USER"
+}
+
+# Add to the accounting database what is not there: ensure KIND NAME [KEY=VALUE...]
+ensure() {
+    [ -z "$(sacctmgr -nP list "$1" "name=$2")" ] || return 0
+    sacctmgr -iQ add "$@" >/dev/null || die "sacctmgr cannot add $1 $2"
+}
+
+ensure_user() { # NAME
+    local found
+    found=$(sacctmgr -nP list associations "cluster=$CLUSTER" "account=$ACCOUNT" "user=$1")
+    [ -z "$found" ] || return 0
+    sacctmgr -iQ add user "$1" "account=$ACCOUNT" >/dev/null || die "sacctmgr cannot add user $1"
+    sacctmgr -iQ modify user "name=$1" set "defaultaccount=$ACCOUNT" >/dev/null ||
+        die "sacctmgr cannot make $ACCOUNT the account of $1"
+}
+
+start_slurmctld() {
+    start_daemon slurm slurmctld -D
+    wait_for 30 slurmctld is_controller_up
+}
+
+is_controller_up() { scontrol ping | grep -q 'is UP'; }
+
+start_slurmd() {
+    start_daemon root slurmd -D
+    # A node that the last run left drained or down does not come back by itself.
+    case $(sinfo -hN -o %T) in
+        drain* | down*) scontrol update "nodename=$host" state=resume || true ;; # it may be back
+    esac
+    wait_for 60 slurmd is_node_up
+}
+
+is_node_up() { sinfo -hN -p local -o %T | grep -qxE 'idle|mixed|allocated'; }
+
+main "$@"

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# End the Slurm that start_single_node.sh started: cancel its jobs, then stop its daemons, each by
+# the pid that was noted at its start. Nothing else is touched.
+#
+# Usage: bin/slurm/stop_single_node.sh [--purge]
+#   --purge     also remove its configuration, logs and accounting; the packages stay
+#   -h, --help  this help
+set -euo pipefail
+# shellcheck source=bin/slurm/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+main() {
+    local is_purge=false i
+    case "${1:-}" in
+        "") ;;
+        --purge) is_purge=true ;;
+        -h | --help) usage; exit ;;
+        *) die "unexpected argument '$1' (-h for help)" ;;
+    esac
+    lock
+    # Jobs outlive slurmd, so they go first.
+    if is_running slurmctld && is_running slurmd; then cancel_jobs; fi
+    for ((i = ${#DAEMONS[@]} - 1; i >= 0; i--)); do stop_daemon "${DAEMONS[i]}"; done
+    if $is_purge; then purge; fi
+}
+
+# Jobs that ignore SIGTERM end after KillWait seconds; so does this.
+cancel_jobs() {
+    until_true 60 are_jobs_cancelled || die "jobs do not end: $(active_jobs | tr '\n' ' ')"
+}
+
+are_jobs_cancelled() {
+    local jobs
+    mapfile -t jobs < <(active_jobs)
+    [ ${#jobs[@]} -gt 0 ] || return 0
+    scancel "${jobs[@]}" || true # those that have just ended
+    return 1
+}
+
+active_jobs() { squeue -ha -t pending,running,suspended,completing -o %A | sort -u; }
+
+stop_daemon() { # NAME
+    if is_running "$1"; then
+        kill -TERM "$(pid_of "$1")"
+        until_true 30 is_stopped "$1" || die "$1 (pid $(pid_of "$1")) does not end"
+        say "$1 ended"
+    fi
+    rm -f "$RUN/$1.pid"
+}
+
+is_stopped() { ! is_running "$1"; }
+
+purge() {
+    local name
+    for name in "${CONFIG_FILES[@]}"; do
+        if is_ours "$ETC/$name"; then rm "$ETC/$name"; fi
+    done
+    rm -rf "$RUN" "$LIB" "$LOG"
+    say "removed its files; the packages stay"
+}
+
+main "$@"

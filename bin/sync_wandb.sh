@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Uploads what W&B logged offline, and has not uploaded yet.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+exec </dev/null # nothing may ask
+
+usage() {
+  cat <<END
+usage: $0 [EXPERIMENT]
+
+Uploads the runs that W&B logged offline below logs/, or those of one experiment (with the prefix of
+its mode: quick_banana_viz_VIC). What was uploaded before is left out. A run that was interrupted and
+resumed becomes one run. Needs WANDB_API_KEY, or a \`wandb login\` before.
+END
+}
+
+fail() {
+  echo "$0: $1" >&2
+  exit "${2:-2}"
+}
+
+case ${1:-} in
+  -h | --help) usage; exit 0 ;;
+  -*) fail "unknown option $1 (-h for help)" ;;
+esac
+[ $# -le 1 ] || fail "one experiment at a time, found: $* (-h for help)"
+
+shopt -s nullglob
+folders=(logs/*/wandb)
+if [ $# -eq 1 ] && [ ! -d "logs/$1/wandb" ]; then
+  names=("${folders[@]#logs/}")
+  fail "there are no W&B runs of '$1' in logs/; there are some of: ${names[*]%/wandb}"
+fi
+[ $# -eq 0 ] || folders=("logs/$1/wandb")
+[ ${#folders[@]} -gt 0 ] || { echo "No W&B runs in logs/"; exit 0; }
+
+wandb=.venv/bin/wandb
+[ -x "$wandb" ] || wandb=wandb
+upload() {
+  "$wandb" sync --yes --skip-online --skip-synced "$@" ||
+    fail "not uploaded, see above; without credentials: set WANDB_API_KEY, or run $wandb login" 1
+}
+
+# Runs that are not complete on the server: the client marks all others.
+left() {
+  local folder run
+  for folder in "${folders[@]}"; do
+    for run in "$folder"/offline-run-*; do
+      compgen -G "$run/*.wandb.synced" >/dev/null || echo "$run"
+    done
+  done
+}
+
+upload "${folders[@]}"
+# What a killed process left behind holds up the later parts of its run: now one by one.
+while read -r run; do upload "$run"; done < <(left)
+mapfile -t incomplete < <(left)
+[ ${#incomplete[@]} -eq 0 ] ||
+  fail "still being written, or cut off by a kill; what is intact was uploaded: ${incomplete[*]}" 1

@@ -1,0 +1,185 @@
+"""From a command line to resolved configs: sweeps and modes of experiments, clear errors."""
+
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from utils import resolvers
+
+MAX_LISTED = 20  # names in an error that has a better hint
+CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
+# Hydra takes launchers and sweepers from no other package than `hydra_plugins`; ours is in there.
+sys.path.append(str(Path(__file__).resolve().parent / "plugins"))
+
+resolvers.register()
+
+
+class ConfigError(ValueError):
+    """The command line or a config file asks for something that does not exist."""
+
+
+def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> DictConfig:
+    """The config of one job, as `python main.py *overrides` would give it.
+
+    Raises `ConfigError` naming the alternatives if an override is misspelt.
+    """
+    parsed = parse(overrides)
+    if GlobalHydra.instance().is_initialized():
+        raise RuntimeError("compose_config cannot be called inside a Hydra job: use its config")
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        groups = [override for override in parsed if is_group(override)]
+        cfg = _compose(config_name, groups)
+        for override in parsed:
+            if override not in groups:
+                _check_key(cfg, override)
+        return cfg if len(groups) == len(parsed) else _compose(config_name, parsed)
+
+
+def expand(overrides: Sequence[str]) -> list[str]:
+    """Overrides with what the experiment's sweep and the chosen mode add to them.
+
+    Whatever the user set wins: a key that is in `overrides` is left out of the expansion.
+    """
+    parsed = parse(overrides)
+    chosen = {override.get_key_element().lstrip("+~") for override in parsed}
+    cfg = compose_config(overrides)
+    in_mode = cfg.modes.get(cfg.mode_name, {})
+    swept = dict(cfg.sweep) | dict(in_mode.get("sweep", {}))
+    fixed = {k: v for k, v in in_mode.get("overrides", {}).items() if k not in swept}
+    # an option that was chosen is taken as it is in its file, whatever the mode makes of others
+    for override in filter(is_group, parsed):
+        stated, node = _stated_in(override), f"{_package(override)}."
+        fixed = {
+            key: value
+            for key, value in fixed.items()
+            if key not in stated and (_has(cfg, key) or not key.startswith(node))
+        }
+    added = [f"{key}={_value(value)}" for key, value in fixed.items() if key not in chosen]
+    added += [f"{key}={_values(values)}" for key, values in swept.items() if key not in chosen]
+    compose_config([*added, *overrides])  # a misspelt key in an experiment's file is an error too
+    return [*added, *overrides]
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Overrides in Hydra's grammar; raises `ConfigError` for what is none."""
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(f"settings are KEY=VALUE, without spaces: {error}") from error
+
+
+def _compose(config_name: str, overrides: list[Override]) -> DictConfig:
+    try:
+        return compose(config_name, _strings(_first_values(overrides)))
+    except (HydraException, ValueError) as error:
+        # Hydra goes on with where it looked, which concerns only those who write plugins
+        said = str(error) or str(error.__cause__)  # of a file that cannot be parsed
+        raise ConfigError(said.partition("Config search path")[0].strip()) from error
+
+
+def _first_values(overrides: list[Override]) -> list[Override]:
+    """One job of a sweep: the first value of each swept key."""
+    for override in overrides:
+        if override.is_sweep_override() and not override.is_choice_sweep():
+            continue  # intervals and ranges of a search: any value composes
+        if override.is_sweep_override():
+            first = next(iter(override.sweep_iterator()))
+            override.input_line = f"{override.get_key_element()}={first}"
+    return [o for o in overrides if not o.is_sweep_override() or o.is_choice_sweep()]
+
+
+def _strings(overrides: list[Override]) -> list[str]:
+    return [override.input_line for override in overrides]
+
+
+def is_group(override: Override) -> bool:
+    """Whether an override chooses an option of a group, instead of setting a value."""
+    return (CONF_DIR / override.key_or_group.split("@")[0]).is_dir() or "@" in (
+        override.get_key_element()
+    )
+
+
+def _package(override: Override) -> str:
+    """The key at which the choice of a group stands."""
+    return override.package or override.key_or_group
+
+
+def _stated_in(override: Override) -> set[str]:
+    """The keys of the config that the file of a chosen option states."""
+    group = override.key_or_group.split("@")[0]
+    (choice,) = _first_values([override])
+    option = choice.input_line.split("=", 1)[1]
+    file = CONF_DIR / group / f"{option}.yaml"
+    if not file.is_file() or file.read_text().startswith("# @package _global_"):
+        return set()  # no choice for one place of the config
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        stated = OmegaConf.select(_compose(f"{group}/{option}", []), group.replace("/", "."))
+    return {f"{_package(override)}.{key}" for key in _keys(OmegaConf.to_container(stated))}
+
+
+def _keys(node: dict) -> list[str]:
+    """The dotted keys of a nested dict."""
+    keys = []
+    for key, value in node.items():
+        keys += (
+            [key, *(f"{key}.{below}" for below in _keys(value))]
+            if isinstance(value, dict)
+            else [key]
+        )
+    return keys
+
+
+def _has(cfg: DictConfig, key: str) -> bool:
+    """Whether a config has a key, whatever its value."""
+    node = cfg
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node:
+            return False
+        node = node._get_node(part)
+    return True
+
+
+def _check_key(cfg: DictConfig, override: Override) -> None:
+    """Raise if an override names a key that the config does not have."""
+    key = override.key_or_group
+    if key.startswith("hydra") or override.is_add() or override.is_delete():
+        return
+    node = cfg
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(node, DictConfig) or part not in node:
+            where = ".".join(parts[:depth]) or "the config"
+            names = [str(name) for name in node] if isinstance(node, DictConfig) else []
+            close = difflib.get_close_matches(part, names, n=3)
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            if not close or len(names) <= MAX_LISTED:
+                hint += f"It has: {', '.join(names) or 'no keys'}. "
+            raise ConfigError(
+                f"there is no '{key}': {where} has no '{part}'; {hint}(+{key}=... adds a new key.)"
+            )
+        node = OmegaConf.select(node, part)
+
+
+def _values(values: object) -> str:
+    """A list as a sweep over its values; text, such as `interval(0, 1)`, is one already."""
+    return values if isinstance(values, str) else ",".join(map(_value, values))
+
+
+def _value(value: object) -> str:
+    """A value in Hydra's override grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if OmegaConf.is_config(value):
+        return json.dumps(OmegaConf.to_container(value)).replace('"', "")
+    return str(value)

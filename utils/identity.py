@@ -1,0 +1,138 @@
+"""What a run is: the part of its config that determines its results.
+
+A run is one stage under one config. Its identity is a hash of the resolved config without what
+cannot change results (paths, hardware, logging), so the same experiment finds its own folder
+again, and two that differ in anything never share one.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+STAGES = ("featurizer", "communication", "predictor")
+
+# Parts of the config that determine each stage, beside those of the stages before it. The
+# `featurizer` node holds, through interpolations, all that the compressor is built from.
+IDENTITY = {
+    "featurizer": ("experiment_name", "seed", "data_feat", "featurizer", "add_feat"),
+    "communication": ("data_pred", "communication"),
+    "predictor": ("predictor", "optimizer_pred", "scheduler_pred", "checkpoint_pred", "add_pred"),
+}
+LEARNED_IDENTITY = {
+    "featurizer": ("checkpoint_feat", "finetune", "trainer"),
+    "communication": (),
+    "predictor": ("trainer", "trainer_pred"),
+}
+# Settings that say where a run takes place or what it logs, not what it computes.
+NOT_IDENTITY = (
+    ("trainer", "accelerator"),
+    ("trainer", "devices"),
+    ("trainer", "num_nodes"),
+    ("trainer", "log_every_n_steps"),
+    ("data_feat", "kwargs", "n_workers"),
+    ("data_pred", "kwargs", "n_workers"),
+    # paths of weights, for whose content `weights_id` stands
+    ("data_feat", "kwargs", "clip_weights"),
+    ("data_pred", "kwargs", "clip_weights"),
+    ("tower", "kwargs", "weights"),
+    ("tower", "batch_size"),
+)
+# Settings that do not change which examples a data set holds, or how they come out of its images.
+NOT_CONTENT = ("batch_size", "eval_batch_size", "n_workers", "clip_weights")
+# Those that change only splits that are augmented.
+AUGMENTATION = ("equivalence", "val_equivalence", "p_augment", "is_augment_val")
+# Facts of a data set that its images do not depend on.
+NOT_OF_IMAGES = ("name", "length", "mean", "std", "kwargs")
+
+
+def identity(config: DictConfig | dict, stage: str) -> dict:
+    """The part of a resolved config that determines the results of a stage."""
+    if OmegaConf.is_config(config):
+        config = OmegaConf.to_container(config, resolve=True)
+    keys: list[str] = []
+    for name in STAGES[: STAGES.index(stage) + 1]:
+        keys += IDENTITY[name]
+        if config["featurizer"]["is_learned"] or name == "predictor":
+            keys += LEARNED_IDENTITY[name]
+    if has_tower(config):
+        keys.append("tower")
+    return {key: _without(config[key], (key,)) for key in keys}
+
+
+def has_tower(config: DictConfig | dict) -> bool:
+    """Whether a frozen tower stands between the data and the compressor."""
+    return "tower" in config and config["tower"]["name"] != "none"
+
+
+def feature_identity(cfg: DictConfig, place: str) -> tuple[dict, dict]:
+    """The parts of a resolved config that determine the features of the data set at a place.
+
+    The second one, of augmentations, matters only for splits that are augmented.
+    """
+    tower = _without(OmegaConf.to_container(cfg.tower, resolve=True), ("tower",))
+    tower = {k: value for k, value in tower.items() if k not in ("name", "n_copies")}
+    data = OmegaConf.to_container(cfg[place], resolve=True)
+    kwargs = {k: value for k, value in data["kwargs"].items() if k not in NOT_CONTENT}
+    augmentation = {k: kwargs.pop(k) for k in AUGMENTATION if k in kwargs}
+    facts = {k: value for k, value in data.items() if k not in NOT_OF_IMAGES}
+    return {"tower": tower, "data": facts | {"kwargs": kwargs}}, augmentation
+
+
+def run_hash(config: DictConfig | dict, stage: str) -> str:
+    """Ten hexadecimal digits of the identity."""
+    return digest(identity(config, stage))
+
+
+def digest(identity: dict) -> str:
+    """Ten hexadecimal digits that stand for an identity."""
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _without(node: object, path: tuple[str, ...]) -> object:
+    """The node at `path` of the config, less what is no part of the identity."""
+    if not isinstance(node, dict):
+        return node
+    items = {key: (value, (*path, key)) for key, value in node.items()}
+    return {k: _without(v, where) for k, (v, where) in items.items() if where not in NOT_IDENTITY}
+
+
+def path_parts(config: DictConfig | dict, stage: str) -> dict[str, str]:
+    """What the folder names of a run show: {"datafeat": "banana_rot", "feat": ..., ...}."""
+    is_learned = config["featurizer"]["is_learned"]
+    beta = config["featurizer"]["loss"]["beta"]
+    learned = {
+        "dist": config["distortion"]["name"],
+        "enc": config["encoder"]["name"],
+        "rate": config["rate"]["name"],
+        "optfeat": config["optimizer_feat"]["name"],
+        "schedfeat": config["scheduler_feat"]["name"],
+        "zdim": config["encoder"]["z_dim"],
+        "zs": 1,
+        "beta": None if beta is None else f"{float(beta):.1e}",
+    }
+    parts = {"datafeat": config["data_feat"]["name"], "feat": config["featurizer"]["name"]}
+    parts |= learned if is_learned else dict.fromkeys(learned, "none") | {"zs": 1}
+    if has_tower(config):
+        parts |= {"enc": config["tower"]["name"], "zdim": config["encoder"]["z_dim"]}
+    parts |= {"seed": config["seed"], "addfeat": config["add_feat"]}
+    if stage != "featurizer":
+        parts["datapred"] = config["data_pred"]["name"]
+    if stage == "predictor":
+        parts["optpred"] = config["optimizer_pred"]["name"]
+        parts["schedpred"] = config["scheduler_pred"]["name"]
+        parts["addpred"] = config["add_pred"]
+    return {name: str(value) for name, value in parts.items()}
+
+
+def experiment_folder(config: DictConfig | dict) -> str:
+    """Name of the folder of an experiment."""
+    return f"exp_{config['experiment_name']}"
+
+
+def run_folder(cfg: DictConfig, stage: str) -> Path:
+    """A run's path without its hash, relative to the root of the results."""
+    parts = [f"{name}_{value}" for name, value in path_parts(cfg, stage).items()]
+    return Path(experiment_folder(cfg), *parts)

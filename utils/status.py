@@ -1,0 +1,219 @@
+"""How an experiment stands: counts of its jobs, what is not done and why, and the way on.
+
+python -m utils.status experiment=banana_RD mode=quick
+"""
+
+import difflib
+import os
+import sys
+import textwrap
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from omegaconf import DictConfig
+
+from utils.composing import CONF_DIR, ConfigError, compose_config
+from utils.identity import STAGES, experiment_folder
+from utils.report import reason
+from utils.standing import HOW, Job, find_jobs, find_runs
+from utils.states import STATES, UNDER_WAY
+
+HEADINGS = ("STATE", "SINCE", "STAGE", "PROGRESS", "SCHEDULER", "JOB")
+MAX_ROWS = 100  # what is still queued is cut short behind as many
+
+
+class Row(NamedTuple):
+    """What is not done, and why."""
+
+    state: str
+    since: str
+    stage: str
+    progress: str
+    scheduler: str
+    name: str
+    error: str
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        return self[: len(HEADINGS)]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print how the experiment stands. Exits with 2 if there is no such experiment or mode."""
+    try:
+        cfg = _config(arguments)
+    except ConfigError as error:
+        print(f"Configuration error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(overview(cfg))
+
+
+def overview(cfg: DictConfig) -> str:
+    """All that is to say of the experiment and mode of a config."""
+    results = Path(cfg.paths.results)
+    folder = results / experiment_folder(cfg)
+    runs = find_runs(folder, Path(cfg.paths.pretrained) / folder.name)
+    jobs = find_jobs(
+        Path(cfg.paths.outputs),
+        cfg.experiment,
+        cfg.mode_name,
+        runs,
+        results=results,
+        default_results=Path(compose_config().paths.results),
+    )
+    name = f"{cfg.experiment}, mode {cfg.mode_name}"
+    if not jobs and not runs:
+        return f"{name}: no jobs and no runs yet ({folder}/)"
+    lines = [f"{name}: {len(jobs)} jobs: {_counts(job.state for job in jobs)}"]
+    lines += [f"{folder}/:"]
+    for stage in STAGES:
+        states = [status["state"] for status in runs.values() if status["stage"] == stage]
+        if states:
+            lines.append(f"  {stage}: {_counts(states)}")
+    open_jobs = [job for job in jobs if job.state != "done"]
+    rows = [*_job_rows(open_jobs, jobs), *_run_rows(jobs, runs, folder)]
+    if rows:
+        lines += ["", *_table(rows)]
+    return "\n".join([*lines, *_way_on(cfg, jobs)])
+
+
+def _config(arguments: Sequence[str]) -> DictConfig:
+    """The config of the experiment; raises ConfigError naming close ones if there is none."""
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    for group in ("experiment", "mode"):
+        names = sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
+        name = given.get(group, "none")
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=3)
+            hint = (
+                f"did you mean {' or '.join(close)}" if close else f"there are {', '.join(names)}"
+            )
+            raise ConfigError(f"there is no {group} '{name}': {hint}")
+    return compose_config(list(arguments))
+
+
+def _counts(states: Iterable[str]) -> str:
+    found = Counter(states)
+    return ", ".join(f"{found[state]} {state}" for state in STATES if found[state]) or "none"
+
+
+def _job_rows(jobs: list[Job], all_jobs: list[Job]) -> list[Row]:
+    """A row for each job; what all jobs share does not tell them apart."""
+    keys = {key for job in all_jobs for key in job.settings if key not in HOW}
+    apart = {key for key in keys if len({job.settings.get(key) for job in all_jobs}) > 1}
+    rows = []
+    for job in jobs:
+        name = " ".join(f"{key}={value}" for key, value in job.settings.items() if key in apart)
+        is_over = job.state not in UNDER_WAY
+        rows.append(
+            Row(
+                state=job.state,
+                since=_ago(job.since),
+                stage=job.stage,
+                progress=_progress(job.run),
+                scheduler=job.trace.get("scheduler_job") or "",
+                name=name or f"job {job.trace['num']}",
+                error=_last_line(reason(job.trace)) if is_over else "",
+            )
+        )
+    return rows
+
+
+def _run_rows(jobs: list[Job], runs: dict[str, dict], folder: Path) -> list[Row]:
+    """A row for each run that is not done and belongs to none of the jobs."""
+    known = {path for job in jobs for path in job.runs.values()}
+    return [
+        Row(
+            state=status["state"],
+            since=_ago(status.get("finished") or status.get("started")),
+            stage=status["stage"],
+            progress=_progress(status),
+            scheduler=status.get("scheduler_job") or "",
+            name=os.path.relpath(path, folder),
+            error=_last_line(status.get("error", "")),
+        )
+        for path, status in runs.items()
+        if path not in known and status["state"] != "done"
+    ]
+
+
+def _progress(status: dict) -> str:
+    return f"epoch {status['epoch']}/{status['n_epochs']}" if "n_epochs" in status else ""
+
+
+def _table(rows: list[Row]) -> list[str]:
+    shown, left = rows[:MAX_ROWS], rows[MAX_ROWS:]
+    columns = list(zip(*(row.cells for row in shown), strict=True))
+    widths = [
+        max(len(heading), *map(len, column)) if any(column) else 0
+        for heading, column in zip(HEADINGS, columns, strict=True)
+    ]
+    lines = [_line(HEADINGS, widths)]
+    for row in shown:
+        lines.append(_line(row.cells, widths))
+        if row.error:
+            lines.append(textwrap.indent(row.error, "      "))
+    return [*lines, f"  and {len(left)} more"] if left else lines
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    texts = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True) if width]
+    return ("  " + "  ".join(texts)).rstrip()
+
+
+def _last_line(error: str) -> str:
+    return error.strip().rpartition("\n")[2]
+
+
+def _ago(moment: str | None) -> str:
+    """How long ago a moment in ISO format was."""
+    if not isinstance(moment, str):
+        return ""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+    for n_seconds, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * n_seconds:
+            return f"{seconds / n_seconds:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
+
+
+def _way_on(cfg: DictConfig, jobs: list[Job]) -> list[str]:
+    """Commands that continue what is not done, and that cancel what is under way."""
+    lines = []
+    if any(job.state in ("failed", "interrupted", "lost") for job in jobs):
+        sweep = max(job.sweep for job in jobs)
+        lines.append(f"Run again what is not done: {_continue(cfg, sweep)}")
+    live = [job for job in jobs if job.state in UNDER_WAY]
+    ids = [job.trace["scheduler_job"] for job in live if job.trace.get("scheduler_job")]
+    is_local = any(job.settings.get("slurm") == "local" for job in live)
+    if ids:
+        command = f"kill -INT {' '.join(ids)}" if is_local else f"scancel {_compact(ids)}"
+        lines.append(f"Cancel what is under way: {command}")
+    return ["", *lines] if lines else []
+
+
+def _continue(cfg: DictConfig, sweep: str) -> str:
+    """The command that continues a sweep."""
+    if not (Path(cfg.paths.outputs) / sweep / "arguments").is_file():
+        return "the same command again"
+    scripts = list((CONF_DIR.parent / "bin").glob(f"*/{cfg.experiment}.sh"))
+    script = scripts[0].relative_to(CONF_DIR.parent) if scripts else "its script"
+    return f"{script} -c {sweep}"
+
+
+def _compact(ids: Iterable[str]) -> str:
+    """Ids of Slurm's jobs with those of an array together: "86 '87_[1,3]'"."""
+    arrays = defaultdict(list)
+    for job_id in sorted(ids):
+        array, _, task = job_id.partition("_")
+        arrays[array].append(task)
+    return " ".join(
+        f"'{array}_[{','.join(sorted(tasks, key=int))}]'" if all(tasks) else array
+        for array, tasks in arrays.items()
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
