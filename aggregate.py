@@ -2,15 +2,16 @@
 
     python aggregate.py experiment=banana_viz_VIC mode=quick
 
-Which ones is written in the experiment's file, under `aggregate`; see conf/aggregate.yaml.
+Which ones is written in the experiment's file, under `aggregate`; see conf/aggregate.yaml. With
+`logger=wandb` they are uploaded, too; logger=none keeps them here.
 """
 
 import sys
 from pathlib import Path
 
-from utils import config
+from utils import config, wandb_runs
 from utils.aggregation import aggregate
-from utils.runs import experiment_folder
+from utils.identity import experiment_folder
 from utils.tables import NoRunsError
 
 
@@ -20,7 +21,9 @@ def main(overrides: list[str]) -> None:
         return
     try:
         cfg = config.compose_config(config.expand(overrides))  # with what the mode sets
-        aggregate(cfg.aggregate, Path(cfg.paths.results) / experiment_folder(cfg))
+        folder = Path(cfg.paths.results) / experiment_folder(cfg)
+        aggregate(cfg.aggregate, folder)
+        wandb_runs.upload_tables(cfg, folder)
     except (config.ConfigError, NoRunsError) as error:
         sys.exit(f"Error: {error}")
 

@@ -33,7 +33,12 @@ def folder(tmp_path_factory):
 
 def of(tmp, *overrides):
     """What `aggregate.py` is called with."""
-    here = [*paths(tmp), "trainer.accelerator=cpu", "aggregate.modes=[compare_reconstructions]"]
+    here = [
+        *paths(tmp),
+        "trainer.accelerator=cpu",
+        "logger=none",
+        "aggregate.modes=[compare_reconstructions]",
+    ]
     return ["experiment=none", *here, *overrides]
 
 

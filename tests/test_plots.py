@@ -251,7 +251,7 @@ def test_without_a_decoder_the_invariant_of_a_code_is_the_mean_over_its_cell():
 
 
 def test_rows_of_reconstructions_are_source_augmented_and_decoded(digits):
-    figure = images.reconstruct_image_plot(image_compressor(), digits, n_images=6)
+    figure = images.reconstruct_image_plot(image_compressor(), digits, n_samples=6)
     assert row_labels(figure) == ["source", "augmented", "VIC decoded"]
     batch = next(iter(digits.loader("test")))
     canvas = figure.axes[0].images[0].get_array()
@@ -260,6 +260,50 @@ def test_rows_of_reconstructions_are_source_augmented_and_decoded(digits):
     assert np.allclose(
         canvas[-16:, :16, 2], images.reconstruct(image_compressor(), batch.x)[0, 0].detach()
     )
+
+
+def test_images_are_spread_over_rows_of_all_kinds(digits):
+    figure = images.reconstruct_image_plot(image_compressor(), digits, n_samples=6, n_rows=2)
+    assert row_labels(figure) == ["source", "augmented", "VIC decoded"] * 2
+    batch = next(iter(digits.loader("test")))
+    canvas = figure.axes[0].images[0].get_array()
+    assert canvas.shape[:2] == (6 * 17 - 1, 3 * 17 - 1)
+    assert np.allclose(canvas[3 * 17 : 3 * 17 + 16, :16, 0], batch.aux[3, 0])
+
+
+def test_rebuilt_images_may_stand_alone_under_a_name(digits):
+    options = {"n_samples": 4, "is_plot_real": False, "labels": ["ours"]}
+    figure = images.reconstruct_image_plot(image_compressor(), digits, **options)
+    assert row_labels(figure) == ["ours"]
+    assert figure.axes[0].images[0].get_array().shape[:2] == (16, 4 * 17 - 1)
+
+
+def test_a_seed_draws_images_of_a_split(digits):
+    compressor = image_compressor()
+    test, train = (digits.n_examples(split) for split in ("test", "train"))
+
+    def sources(**options):
+        return images.augmented_images(compressor, digits, 5, **options).aux
+
+    first = sources()
+    drawn = sources(seed=1)
+    assert torch.equal(drawn, sources(seed=1)) and not torch.equal(drawn, first)
+    everything = images.augmented_images(compressor, digits, test).aux
+    assert all((everything == image).flatten(1).all(1).any() for image in drawn)
+    assert not torch.equal(sources(split="train", seed=1), drawn) and train > test
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": ["a", "b"]}, "3 are needed, for source, augmented, VIC decoded"),
+        ({"n_samples": 10, "n_rows": 3}, "10 images do not fill n_rows=3"),
+        ({"n_rows": 0}, "n_rows=0"),
+    ],
+)
+def test_images_that_cannot_be_arranged_are_an_error(digits, options, message):
+    with pytest.raises(ValueError, match=message):
+        images.reconstruct_image_plot(image_compressor(), digits, **options)
 
 
 def test_inputs_do_not_depend_on_the_auxiliary_variable(digits):

@@ -8,7 +8,7 @@ from tiny import SMALL, compose, paths, run
 from lossyless.hub.bottlenecks import load_bottleneck
 from lossyless.rates import HFactorized, HHyper
 from lossyless.weights import WeightsError
-from utils import save_hub, training
+from utils import building, save_hub
 from utils.config import ConfigError
 
 BOTTLENECK = [
@@ -52,12 +52,27 @@ def test_trained_bottlenecks_are_what_the_hub_loads(tmp_path):
     assert {path.name for path in hub.iterdir()} == expected
     for rate in rates:
         cfg = compose(tmp_path, "featurizer.loss.beta=0.05", base=[*BOTTLENECK, f"rate={rate}"])
-        trained = training.load_compressor(cfg).rate
+        trained = building.load_compressor(cfg).rate
         loaded = load_bottleneck(hub / f"beta5e-02_rate_{rate}" / "factorized_rate.pt")
         z = torch.randn(20, 64)
         assert loaded.fingerprint() == trained.fingerprint()
         assert loaded.compress(z) == trained.compress(z)
         assert torch.equal(loaded.decompress(loaded.compress(z), 20), trained(z, None)[0])
+
+
+def test_what_the_hub_does_not_take_is_named_and_the_others_are_saved(tmp_path):
+    for rate in ("H_factorized", "H_hyper"):
+        run(tmp_path, base=[*BOTTLENECK, f"rate={rate}"])
+    command = ["experiment=none", *paths(tmp_path)]
+    with pytest.raises(SystemExit, match="Not saved: 1\n.*HHyper"):
+        save_hub.main(command)
+    (file,) = (tmp_path / "pretrained/exp_none/hub").rglob("*.pt")
+    assert "H_factorized" in file.parent.name
+    file.unlink()
+    save_hub.main([*command, "load.where={rate: H_factorized}"])
+    assert len(list((tmp_path / "pretrained/exp_none/hub").rglob("*.pt"))) == 1
+    with pytest.raises(SystemExit, match="no finished run has rate=H_spatial"):
+        save_hub.main([*command, "load.where={rate: H_spatial}"])
 
 
 @pytest.mark.parametrize("transform", ["none", "klt", "klt_refined"])

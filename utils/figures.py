@@ -1,7 +1,8 @@
 """Draws a compressor's figures: always to disk, and to the logger if it takes pictures."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -10,8 +11,9 @@ from pytorch_lightning.loggers import Logger
 from lossyless.compressors import LearnableCompressor
 from utils import loggers
 from utils.data.base import DataModule
+from utils.files import write_text
 from utils.plots import draw
-from utils.runs import Run, write_text
+from utils.runs import Run
 
 DRAWN = "figures.json"
 
@@ -22,15 +24,23 @@ def draw_all(
     data: DataModule,
     run: Run,
     logger: Logger | None,
-) -> None:
-    """Draw the named figures (keys of `utils.plots.FIGURES`) into the run's folder."""
-    drawn = _drawn(run)
+    options: Mapping[str, Mapping[str, object]] | None = None,
+) -> list[Path]:
+    """Draw the named figures (keys of `utils.plots.FIGURES`) into the run's folder.
+
+    `options` holds those of each figure by its name. Returns the files.
+    """
+    drawn, paths = _drawn(run), []
     for name in names:
-        file_name, figure = draw(name, compressor, data)
-        figure.savefig(run.results / file_name)
+        chosen = (options or {}).get(name, {})
+        file_name, figure = draw(name, compressor, data, **chosen)
+        paths.append(run.results / file_name)
+        figure.savefig(paths[-1])
         loggers.log_figure(logger, name, figure)
-        drawn[name] = file_name
+        if not chosen.get("filename"):  # one of another name stands beside the usual one
+            drawn[name] = file_name
     write_text(run.results / DRAWN, json.dumps(drawn, indent=2) + "\n")
+    return paths
 
 
 def missing(names: Iterable[str], run: Run) -> list[str]:

@@ -1,9 +1,11 @@
 """Save the bottlenecks that an experiment has trained in the format of the released ones.
 
-    python -m utils.save_hub experiment=clip_hub
+    python -m utils.save_hub experiment=clip_hub ['load.where={rate: H_factorized}']
 
-Each finished run becomes `pretrained/exp_<experiment>/hub/beta<beta>/factorized_rate.pt`, which the
-entries of hubconf.py take as `pretrained_path`. The folder also names all else that runs differ in.
+Each finished run (of those that `load.where` means) becomes
+`pretrained/exp_<experiment>/hub/beta<beta>/factorized_rate.pt`, which the entries of hubconf.py
+take as `pretrained_path`. The folder also names all else that runs differ in. What the hub does not
+take is named, the others are saved, and the exit status is 1.
 """
 
 import re
@@ -11,15 +13,17 @@ import sys
 from pathlib import Path
 
 import torch
+from omegaconf import DictConfig
 from pandas import DataFrame, Series
 
 from lossyless.container.temporary import replacing
 from lossyless.hub.bottlenecks import load_bottleneck
 from lossyless.rates import HFactorized, Rate
 from lossyless.weights import WeightsError
-from utils import config, tables, training
+from utils import building, config, tables
+from utils.aggregation.rows import restrict
 from utils.aggregation.saved import config_here, named_errors
-from utils.runs import experiment_folder
+from utils.identity import experiment_folder
 
 FILE_NAME = "factorized_rate.pt"  # as released
 DEFAULT_SEED = "123"
@@ -30,16 +34,27 @@ def main(overrides: list[str]) -> None:
         print(__doc__)
         return
     try:
-        cfg = config.compose_config(overrides)
-        name = experiment_folder(cfg)
-        runs, _ = tables.collect(Path(cfg.paths.results) / name)
-        for folder, run in name_runs(runs["featurizer"]).items():
-            rate = load_rate(run, dict(cfg.paths))
-            path = Path(cfg.paths.pretrained) / name / "hub" / folder / FILE_NAME
-            save_bottleneck(rate, path)
-            print(f"Bottleneck: {path}")
-    except (config.ConfigError, tables.NoRunsError, WeightsError) as error:
+        problems = save_all(config.compose_config(overrides, "load_pretrained"))
+    except (config.ConfigError, tables.NoRunsError) as error:
         sys.exit(f"Error: {error}")
+    if problems:
+        sys.exit("\n".join([f"Not saved: {len(problems)}", *(f"  {p}" for p in problems)]))
+
+
+def save_all(cfg: DictConfig) -> list[str]:
+    """Save the bottlenecks of the runs that are meant; returns why others are not."""
+    name = experiment_folder(cfg)
+    runs, _ = tables.collect(Path(cfg.paths.results) / name)
+    chosen = restrict(runs["featurizer"], cfg.load.where or {}, "load.where")
+    problems = []
+    for folder, run in name_runs(chosen).items():
+        path = Path(cfg.paths.pretrained) / name / "hub" / folder / FILE_NAME
+        try:
+            save_bottleneck(load_rate(run, dict(cfg.paths)), path)
+            print(f"Bottleneck: {path}")
+        except (config.ConfigError, WeightsError) as error:
+            problems.append(str(error))
+    return problems
 
 
 def name_runs(runs: DataFrame) -> dict[str, Series]:
@@ -79,7 +94,7 @@ def load_rate(run: Series, paths: dict[str, str]) -> Rate:
     Raises `ConfigError` if its checkpoint is missing.
     """
     with named_errors("save_hub"):
-        return training.load_compressor(config_here(run, paths, "cpu")).rate
+        return building.load_compressor(config_here(run, paths, "cpu")).rate
 
 
 def save_bottleneck(rate: Rate, path: Path) -> None:

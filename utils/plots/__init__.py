@@ -24,14 +24,14 @@ class FigureSpec:
 
     Parameters
     ----------
-    function : callable (compressor, data) -> Figure
+    function : callable (compressor, data, **options) -> Figure
     file_name : may hold "{equivalence}", the name of the Banana's equivalence.
     kinds : the `data.kind`s that it can draw.
     description : what it shows, in one line.
     needs_decoder : whether the distortion must be a direct one (VC, VIC).
     """
 
-    function: Callable[[LearnableCompressor, DataModule], Figure]
+    function: Callable[..., Figure]
     file_name: str
     kinds: tuple[str, ...]
     description: str
@@ -101,14 +101,26 @@ def find_figure(name: str, compressor: LearnableCompressor, data: DataModule) ->
     return spec
 
 
-def draw(name: str, compressor: LearnableCompressor, data: DataModule) -> tuple[str, Figure]:
+def draw(
+    name: str,
+    compressor: LearnableCompressor,
+    data: DataModule,
+    *,
+    filename: str | None = None,
+    **options: object,
+) -> tuple[str, Figure]:
     """Draw the figure of this name; returns the name of its file, too.
+
+    Parameters
+    ----------
+    filename : of the file, instead of the usual name.
+    options : of the figure's function.
 
     Raises `ValueError` as `find_figure` does.
     """
     spec = find_figure(name, compressor, data)
-    figure = spec.function(compressor, data)
-    file_name = spec.file_name
+    figure = spec.function(compressor, data, **options)
+    file_name = filename or spec.file_name
     if "{equivalence}" in file_name:
         file_name = file_name.format(equivalence=banana.equivalence_name(data))
     return file_name, figure

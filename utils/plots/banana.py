@@ -70,7 +70,7 @@ def codebook_plot(
     """
     _check(compressor, data)
     with style.drawing(compressor):
-        batch = style.first_examples(compressor, data, compressor.distortion.needs, n_pts)
+        batch = style.pick_examples(compressor, data, compressor.distortion.needs, n_pts)
         grid = window_grid(window, n_grid).to(batch.x.device)
         codebook = find_codebook(compressor, torch.cat([batch.x, grid]))
         probabilities = codebook.probabilities(len(batch.x))
@@ -182,7 +182,7 @@ def maxinv_distribution_plot(
             "y_translation, or leave the figure out"
         )
     with style.drawing(compressor):
-        batch = style.first_examples(compressor, data, "none", n_pts)
+        batch = style.pick_examples(compressor, data, "none", n_pts)
         codebook = find_codebook(compressor, batch.x)
         source = data.equivalence.maximal_invariant(batch.x)[:, 0]
         codes = codebook_invariants(compressor, data, codebook, source).cpu().numpy()

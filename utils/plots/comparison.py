@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from lossyless.compressors import LearnableCompressor
 from utils.data.base import DataModule
-from utils.plots.images import augmented_test_images, reconstruct, reconstruction_grid
+from utils.plots.images import augmented_images, reconstruct, reconstruction_grid
 from utils.plots.mosaic import mosaic
 
 
@@ -27,7 +27,7 @@ def single_row_plot(
     ValueError
         If there is no such image, or a compressor has no decoder.
     """
-    x = augmented_test_images(_first(compressors), data, index + 1).x
+    x = augmented_images(_first(compressors), data, index + 1).x
     if not 0 <= index < len(x):
         raise ValueError(f"there is no test image {index}: {data.n_examples('test')} images")
     x = x[index:]
@@ -46,7 +46,7 @@ def multi_row_plot(
 
     Raises `ValueError` if a compressor has no decoder.
     """
-    batch = augmented_test_images(_first(compressors), data, n_images)
+    batch = augmented_images(_first(compressors), data, n_images)
     decoded = {label: reconstruct(c, batch.x) for label, c in compressors.items()}
     return reconstruction_grid({"source": batch.aux, "augmented": batch.x} | decoded)
 

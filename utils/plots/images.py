@@ -1,5 +1,7 @@
 """What a compressor keeps of images: reconstructions, and what its latents stand for."""
 
+from collections.abc import Sequence
+
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -18,29 +20,64 @@ LOW, HIGH = 0.01, 0.99  # quantiles between which a latent moves
 
 
 def reconstruct_image_plot(
-    compressor: LearnableCompressor, data: DataModule, *, n_images: int = 10
+    compressor: LearnableCompressor,
+    data: DataModule,
+    *,
+    n_samples: int = 10,
+    n_rows: int = 1,
+    seed: int | None = None,
+    is_train: bool = False,
+    is_plot_real: bool = True,
+    labels: Sequence[str] | None = None,
 ) -> Figure:
-    """Test images, the augmented ones that the sender sees, and what the receiver rebuilds.
+    """Images, the augmented ones that the sender sees, and what the receiver rebuilds.
+
+    Parameters
+    ----------
+    n_samples : how many images.
+    n_rows : over how many rows they are spread.
+    seed : draws the images; None: the first ones.
+    is_train : images of the training split instead of those of the test split.
+    is_plot_real : whether source and augmented images stand above the rebuilt ones.
+    labels : of the three kinds of images, or of the rebuilt ones alone; None: their usual names.
 
     Raises
     ------
     ValueError
-        If the compressor has no decoder, or the data have no unaugmented representatives.
+        If the compressor has no decoder, the data have no unaugmented representatives, the images
+        do not fill the rows, or there are too many or too few labels.
     """
-    batch = augmented_test_images(compressor, data, n_images)
-    method = style.method_name(compressor.distortion)
-    decoded = {f"{method} decoded": reconstruct(compressor, batch.x)}
-    return reconstruction_grid({"source": batch.aux, "augmented": batch.x} | decoded)
+    split = "train" if is_train else "test"
+    batch = augmented_images(compressor, data, n_samples, split=split, seed=seed)
+    decoded = reconstruct(compressor, batch.x)
+    kinds = {f"{style.method_name(compressor.distortion)} decoded": decoded}
+    if is_plot_real:
+        kinds = {"source": batch.aux, "augmented": batch.x} | kinds
+    labels = list(kinds) if labels is None else list(labels)
+    if len(labels) != len(kinds):
+        raise ValueError(f"labels={labels}: {len(kinds)} are needed, for {', '.join(kinds)}")
+    if n_rows < 1 or len(decoded) % n_rows:
+        raise ValueError(f"{len(decoded)} images do not fill n_rows={n_rows}: change n_samples")
+    rows = torch.stack([images.unflatten(0, (n_rows, -1)) for images in kinds.values()], dim=1)
+    return mosaic(rows.flatten(0, 1), row_labels=labels * n_rows)
 
 
-def augmented_test_images(compressor: LearnableCompressor, data: DataModule, n: int) -> Batch:
-    """The first n test images: `x` [n, C, H, W] as the sender sees them, `aux` unaugmented.
+def augmented_images(
+    compressor: LearnableCompressor,
+    data: DataModule,
+    n: int,
+    *,
+    split: str = "test",
+    seed: int | None = None,
+) -> Batch:
+    """n images: `x` [n, C, H, W] as the sender sees them, `aux` unaugmented.
 
-    Raises `ValueError` if the data are no images or have no unaugmented representatives.
+    They are the first ones of the split, unless a seed draws them. Raises `ValueError` if the data
+    are no images or have no unaugmented representatives.
     """
     if data.kind == "vector":
         raise ValueError(f"{type(data).__name__} holds vectors, not images")
-    batch = style.first_examples(compressor, data, "representative", n)
+    batch = style.pick_examples(compressor, data, "representative", n, split=split, seed=seed)
     if batch.aux is None:
         raise ValueError(
             f"{type(data).__name__} gives no unaugmented representatives: its batches have no "
@@ -149,7 +186,7 @@ def _moved(z_hat: Tensor, latent: int) -> Tensor:
 
 
 def _test_codes(compressor: LearnableCompressor, data: DataModule, n: int) -> Tensor:
-    x = style.first_examples(compressor, data, "none", n).x
+    x = style.pick_examples(compressor, data, "none", n).x
     return torch.cat([_quantise(compressor, chunk) for chunk in x.split(data.eval_batch_size)])
 
 

@@ -101,21 +101,38 @@ def drawing(compressor: LearnableCompressor) -> Iterator[None]:
             module.training = mode
 
 
-def first_examples(
-    compressor: LearnableCompressor, data: DataModule, auxiliary: str, n: int
+def pick_examples(
+    compressor: LearnableCompressor,
+    data: DataModule,
+    auxiliary: str,
+    n: int,
+    *,
+    split: str = "test",
+    seed: int | None = None,
 ) -> Batch:
-    """The first n test examples (or all, if they are fewer), on the compressor's device.
+    """n examples of a split (or all, if they are fewer), on the compressor's device.
 
     `aux` is the asked-for auxiliary variable, whichever one `data` was made with: which examples
     come, and how they are augmented, does not depend on it.
+
+    Parameters
+    ----------
+    seed : draws the examples, which keep their order; None: the first ones.
     """
     data = copy.copy(data)
     data.auxiliary = auxiliary
-    batches, n_found = [], 0
-    for batch in data.loader("test", device=compressor.device):
-        batches.append(batch)
-        n_found += len(batch.x)
-        if n_found >= n:
+    n_there = data.n_examples(split)
+    chosen = torch.arange(n_there)
+    if seed is not None:
+        chosen = torch.randperm(n_there, generator=torch.Generator().manual_seed(seed))
+    chosen = chosen[:n].sort().values
+    parts, start = [], 0
+    for batch in data.loader(split, device=compressor.device, shuffle=False):
+        end = start + len(batch.x)
+        rows = (chosen[(chosen >= start) & (chosen < end)] - start).to(batch.x.device)
+        parts.append([None if field is None else field[rows] for field in batch])
+        start = end
+        if start > chosen[-1]:
             break
-    fields = zip(*batches, strict=True)
-    return Batch(*(None if parts[0] is None else torch.cat(parts)[:n] for parts in fields))
+    fields = zip(*parts, strict=True)
+    return Batch(*(None if field[0] is None else torch.cat(field) for field in fields))

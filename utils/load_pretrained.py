@@ -1,0 +1,179 @@
+"""Draw figures of compressors that are trained already, in the folders of their runs.
+
+    python -m utils.load_pretrained experiment=banana_viz_VIC mode=quick
+    python -m utils.load_pretrained experiment=augmnist_viz_VIC 'load.where={dist: VIC}' \
+        'figures.names=[reconstruct_image_plot]' load.reconstruct_image_plot.seed=3
+
+All figures of `utils.plots` with all their options, which stand in conf/load_pretrained.yaml; by
+default those that the experiment draws. `compare_reconstructions`, of all runs together, is that of
+aggregate.py. A run that cannot be drawn is named, the others go on, and the exit status is 1.
+
+In Python, `load_runs` gives trained compressors and their data.
+"""
+
+import pickle
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from pandas import DataFrame, Series
+
+from utils import building, config, figures, tables
+from utils.aggregation import aggregate
+from utils.aggregation.rows import restrict
+from utils.aggregation.saved import config_here
+from utils.building import Compressor
+from utils.data.base import DataModule
+from utils.identity import experiment_folder
+from utils.plots import FIGURES
+from utils.runs import find_run
+
+COMPARISON = "compare_reconstructions"  # a figure of several runs
+# A checkpoint or data that are gone, a figure that does not fit, a checkpoint that is damaged or of
+# another version of the code.
+PROBLEMS = (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError)
+
+
+def main(overrides: list[str]) -> None:
+    if not overrides or overrides[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    try:
+        problems = draw_figures(config.compose_config(overrides, "load_pretrained"))
+    except (config.ConfigError, tables.NoRunsError) as error:
+        sys.exit(f"Error: {error}")
+    if problems:
+        sys.exit("\n".join([f"Not drawn: {len(problems)}", *(f"  {p}" for p in problems)]))
+
+
+def draw_figures(cfg: DictConfig) -> list[str]:
+    """Draw `cfg.figures.names` of the runs that are meant; returns why others are missing.
+
+    Raises
+    ------
+    ConfigError
+        If a name or a parameter is unknown.
+    NoRunsError
+        If no run is meant.
+    """
+    names = _check_names(list(cfg.figures.names))
+    folder = Path(cfg.paths.results) / experiment_folder(cfg)
+    options = OmegaConf.to_container(cfg.load, resolve=True)
+    where = options.pop("where") or {}
+    problems: list[str] = []
+    if of_one_run := [name for name in names if name != COMPARISON]:
+        for _, row in _runs(folder, where).iterrows():
+            for problem in _draw_run(row, of_one_run, options, cfg):
+                problems.append(f"{row[tables.FOLDER]}: {problem}")
+    if COMPARISON in names:
+        try:
+            _compare(cfg.aggregate, folder, where)
+        except (config.ConfigError, tables.NoRunsError) as error:
+            problems.append(str(error))
+    return problems
+
+
+def load_runs(
+    folder: str | Path,
+    where: Mapping[str, object] | None = None,
+    *,
+    paths: Mapping[str, str] | None = None,
+    accelerator: str = "auto",
+) -> Iterator[tuple[Series, Compressor, DataModule]]:
+    """The finished featurizers of an experiment, one after the other.
+
+    Parameters
+    ----------
+    folder : `results/exp_<experiment>`.
+    where : parameter -> value or values, such as {"dist": "VIC", "seed": 1}; None: all runs.
+    paths : where checkpoints and data are, as in conf/main.yaml; None: where they were when the
+        runs were made, beside the results.
+    accelerator : where to compute, as `trainer.accelerator`.
+
+    Yields
+    ------
+    row : of the table of `utils.tables`: parameters and metrics; its `folder` holds the results.
+    compressor : in evaluation mode, without gradients.
+    data : what it was trained on.
+
+    Raises
+    ------
+    NoRunsError
+        If there is no such run.
+    FileNotFoundError
+        If the checkpoint of a run is gone.
+    """
+    for _, row in tables.finished(_runs(Path(folder), where or {})).iterrows():
+        here = paths or _paths_beside(Path(folder), Path(row[tables.FOLDER]))
+        yield row, *_load(config_here(row, here, accelerator))
+
+
+def _check_names(names: list[str]) -> list[str]:
+    known = [*FIGURES, COMPARISON]
+    if not names:
+        raise config.ConfigError(f"figures.names is empty: choose from {', '.join(known)}")
+    if unknown := [name for name in names if name not in known]:
+        raise config.ConfigError(
+            f"figures.names: unknown {', '.join(unknown)}; choose from {', '.join(known)}"
+        )
+    return names
+
+
+def _runs(folder: Path, where: Mapping[str, object]) -> DataFrame:
+    """The featurizers that are meant, finished or not."""
+    return restrict(tables.collect_all(folder)[0]["featurizer"], where, "load.where")
+
+
+def _draw_run(
+    row: Series, names: list[str], options: Mapping[str, Mapping[str, object]], cfg: DictConfig
+) -> Iterator[str]:
+    """Draw figures of a run; yields why those are missing that cannot be drawn."""
+    if row[tables.STATE] != "done":
+        yield f"the run is {row[tables.STATE]}: run the experiment again to finish it"
+        return
+    saved = config_here(row, dict(cfg.paths), cfg.trainer.accelerator)
+    run = find_run(saved, "featurizer")
+    try:
+        compressor, data = _load(saved)
+    except PROBLEMS as error:
+        yield _in_a_line(error)
+        return
+    for name in names:
+        try:
+            (path,) = figures.draw_all([name], compressor, data, run, logger=None, options=options)
+            print(f"Figure: {path}")
+        except PROBLEMS as error:
+            yield _in_a_line(error)
+
+
+def _load(cfg: DictConfig) -> tuple[Compressor, DataModule]:
+    compressor = building.load_compressor(cfg)
+    auxiliary = compressor.distortion.needs if cfg.featurizer.is_learned else "none"
+    return compressor, building.build_data(cfg, "data_feat", auxiliary)
+
+
+def _compare(cfg: DictConfig, folder: Path, where: Mapping[str, object]) -> None:
+    cfg = cfg.copy()
+    cfg.modes = [COMPARISON]
+    cfg[COMPARISON].where = dict(where) | dict(cfg[COMPARISON].where or {})
+    aggregate(cfg, folder)
+
+
+def _paths_beside(folder: Path, run: Path) -> dict[str, str]:
+    """The paths that a run saved; relative ones start where those of its results start."""
+    saved = OmegaConf.to_container(OmegaConf.load(run / "config.yaml").paths, resolve=True)
+    results = Path(saved["results"])
+    if results.is_absolute():
+        return saved
+    root = folder.resolve().parents[len(results.parts)]
+    return {name: str(root / path) for name, path in saved.items()}
+
+
+def _in_a_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {text}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

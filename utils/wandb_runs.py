@@ -1,0 +1,116 @@
+"""What W&B runs have in common: who they are, where they go, and whether that can be reached.
+
+A run of W&B has the same id whenever the same stage of the same run is logged, so a job that is
+requeued goes on in it. Offline, each process writes a folder of its own below
+`<logs>/<experiment>/wandb/`; `bin/sync_wandb.sh` uploads those of the same id, in the order of
+their start, as one run with continuous steps.
+"""
+
+import functools
+import netrc
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pandas as pd
+from omegaconf import DictConfig
+
+SERVER = "https://api.wandb.ai"
+PORTS = {"http": 80, "https": 443}
+# Seconds after which metrics are in the file of an offline run, so that a process that is killed
+# loses none; the client's default is 15.
+FLUSH = "x_transaction_log_flush_interval", 0.1
+
+
+def init_options(
+    cfg: DictConfig, *, project: str, entity: str | None, kind: str, number: str | None = None
+) -> dict[str, object]:
+    """Arguments of `wandb.init`; offline, with a line that says so, where W&B cannot be reached.
+
+    Parameters
+    ----------
+    cfg : the config of the job; its experiment is the group, its mode and `kind` are the tags.
+    project, entity : of W&B.
+    kind : what the run does, such as "featurizer"; the type of its job.
+    number : what tells runs of a kind and experiment apart.
+    """
+    folder = Path(cfg.paths.logs) / cfg.experiment_name
+    folder.mkdir(parents=True, exist_ok=True)
+    reason = obstacle()
+    if reason:
+        _say_once(f"W&B logs offline ({reason}). Later: bin/sync_wandb.sh {cfg.experiment_name}")
+    return {
+        "project": project,
+        "entity": entity,
+        "mode": "offline" if reason else None,  # None: WANDB_MODE, online by default
+        "dir": str(folder),
+        "id": f"{kind}-{number or cfg.experiment_name}",
+        "name": "-".join(filter(None, (cfg.experiment_name, kind, number))),
+        "group": cfg.experiment_name,
+        "job_type": kind,
+        "tags": [cfg.mode_name, kind],
+        "notes": cfg.goal,
+        "resume": "allow",  # offline too: only then steps go on where those of the last one end
+        "settings": _settings(is_silent=reason is not None or _mode() == "disabled"),
+    }
+
+
+def upload_tables(cfg: DictConfig, folder: Path) -> None:
+    """Log the tables (CSV) and figures (PNG) of an experiment's folder, if W&B is its logger."""
+    if cfg.logger.name != "wandb":
+        return
+    import wandb  # takes long, so only for those who use it
+
+    node = cfg.logger.kwargs
+    content: dict[str, object] = {}
+    for path in sorted(folder.glob("*.csv")):
+        table = wandb.Table(dataframe=pd.read_csv(path), allow_mixed_types=True)
+        content[f"tables/{path.stem}"] = table
+    for path in sorted([*folder.glob("*.png"), *folder.glob("figures/*.png")]):
+        content[f"figures/{path.stem}"] = wandb.Image(str(path))
+    options = init_options(cfg, project=node.project, entity=node.entity, kind="aggregate")
+    with wandb.init(**options) as run:
+        run.log(content)
+
+
+def obstacle() -> str | None:
+    """Why runs cannot be uploaded now; None if they can, or if they are not wanted at all."""
+    if _mode() == "disabled":  # the client then logs nothing anywhere
+        return None
+    if _mode() in ("offline", "dryrun"):
+        return f"WANDB_MODE={_mode()}"
+    server = urlsplit(os.environ.get("WANDB_BASE_URL", SERVER))
+    if not os.environ.get("WANDB_API_KEY") and not _has_netrc_entry(server.hostname):
+        return "no credentials: set WANDB_API_KEY or run `wandb login`"
+    address = (server.hostname, server.port or PORTS[server.scheme])
+    try:
+        socket.create_connection(address, timeout=3).close()
+    except OSError as error:
+        return f"{server.hostname} cannot be reached: {error}"
+    return None
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    """Not for each stage of each job anew."""
+    print(line)
+
+
+def _settings(*, is_silent: bool) -> object:
+    import wandb
+
+    name, seconds = FLUSH
+    can_flush = name in wandb.Settings.model_fields  # older clients cannot
+    return wandb.Settings(silent=is_silent, **({name: seconds} if can_flush else {}))
+
+
+def _mode() -> str | None:
+    return os.environ.get("WANDB_MODE")
+
+
+def _has_netrc_entry(host: str) -> bool:
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False
