@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from tiny import CLASSICAL, DIGITS, compose, paths, run
 
 import aggregate
-from utils import aggregation, frontier
-from utils.aggregation import curves, rows
+from utils import tables
+from utils.aggregation import curves, modes, rows
+from utils.aggregation.experiment import Experiment
 from utils.config import ConfigError
-from utils.runs import experiment_folder
+from utils.identity import experiment_folder
 from utils.tables import NoRunsError
 
 
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 def of(tmp, *overrides):
     """What `aggregate.py` is called with for the experiment in a folder."""
-    return ["experiment=none", *paths(tmp), *overrides]
+    return ["experiment=none", "logger=none", *paths(tmp), *overrides]
 
 
 def test_the_table_has_a_row_for_each_method(folder, capsys):
@@ -79,7 +79,7 @@ def test_options_choose_the_curves(folder, monkeypatch):
     assert list(frames) == ["test/pred/loss", "test/feat/distortion"]
     for frame, hue, options in frames.values():
         assert list(frame["dist"]) == ["VIC"] and hue == ["dist", "rate"]
-        assert options == {"col": None, "curve": [], "is_log_x": False}
+        assert options == {"col": None, "curve": [], "is_log_x": False, "names": {}}
 
 
 def test_classical_codecs_and_qualities_in_curves_and_fronts(tmp_path):
@@ -133,7 +133,7 @@ def test_where_compares_numbers_as_such_and_takes_lists(tmp_path):
 
 
 def test_settings_that_the_table_does_not_show_come_from_the_saved_configs(folder, monkeypatch):
-    frame = curves.tables.collect(folder / "results/exp_none")[0]["featurizer"]
+    frame = tables.collect(folder / "results/exp_none")[0]["featurizer"]
     assert "encoder.kwargs.hid_dim" not in frame
     found = rows.with_settings(frame, ["encoder.kwargs.hid_dim", "dist", "encoder", "no.such"])
     assert set(found["encoder.kwargs.hid_dim"]) == {"8"}
@@ -144,7 +144,7 @@ def test_settings_that_the_table_does_not_show_come_from_the_saved_configs(folde
 @pytest.mark.parametrize("mode", ["plot_all_RD_curves", "plot_pareto_front"])
 def test_colours_may_stand_for_any_setting(folder, monkeypatch, mode):
     figures = []
-    monkeypatch.setattr(curves, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(Experiment, "save_figure", lambda self, figure, _: figures.append(figure))
     options = {"x": "test/comm/n_bits", "y": "test/pred/loss", "hue": "encoder.kwargs.hid_dim"}
     settings = [f"aggregate.{mode}.{key}={value}" for key, value in options.items()]
     aggregate.main(of(folder, f"aggregate.modes=[{mode}]", *settings))
@@ -174,75 +174,7 @@ def test_what_tells_curves_apart_is_neither_seed_nor_beta():
     assert rows.curve_keys(frame) == ["dist"]
 
 
-# --- curves in numbers
-
-
-def test_a_front_holds_exactly_the_points_that_none_beats():
-    generator = np.random.default_rng(0)
-    x, y = generator.integers(0, 12, (2, 60)).astype(float)
-    y[:5] = np.nan
-    front = frontier.pareto_front(x, y)
-    for i in range(len(x)):
-        beats = ((x <= x[i]) & (y <= y[i])) & ((x < x[i]) | (y < y[i]))
-        is_first = not any((x[:i] == x[i]) & (y[:i] == y[i]))
-        assert (i in front) == (not beats.any() and is_first and not np.isnan(y[i]))
-    assert (np.diff(x[front]) > 0).all() and (np.diff(y[front]) < 0).all()
-    assert len(frontier.pareto_front([], [])) == 0
-
-
-def test_the_area_of_a_triangle_and_of_what_lies_behind():
-    rates, distortions = np.array([1.0, 3.0]), np.array([4.0, 0.5])
-    assert frontier.area_under_front(rates, distortions, 1, 3) == pytest.approx(4.5)
-    assert frontier.area_under_front(rates, distortions, 1, 5) == pytest.approx(5.5)
-    assert frontier.area_under_front(rates, distortions, 2, 3) == pytest.approx(1.375)
-    with pytest.raises(ValueError, match="start"):
-        frontier.area_under_front(rates, distortions, 0, 3)
-
-
-def test_areas_add_up():
-    rates, distortions = np.array([0.0, 1, 4, 9]), np.array([9.0, 4, 1, 0])
-    parts = [frontier.area_under_front(rates, distortions, a, a + 2) for a in (0, 2, 4, 6, 8)]
-    assert sum(parts) == pytest.approx(frontier.area_under_front(rates, distortions, 0, 10))
-
-
-@pytest.mark.parametrize(
-    ("distortions", "tolerance", "expected"),
-    [([2.0, 1.0], 0.01, 2.98), ([2.0, 1.0], 0, 3), ([2.0, 1.0], 5, 1), ([-1.0, -2.0], 0.5, 1)],
-)
-def test_the_rate_at_which_almost_nothing_is_lost(distortions, tolerance, expected):
-    found = frontier.rate_at_lowest_distortion(
-        np.array([1.0, 3.0]), np.array(distortions), tolerance
-    )
-    assert found == pytest.approx(expected)
-
-
-def test_two_numbers_for_each_curve_over_its_seeds(tmp_path, monkeypatch, capsys):
-    """Curves D = 4 / 2 ** (rate - shift) at rates 0, 1, 2: the shift is what one saves."""
-    runs = pd.DataFrame(
-        [
-            {"group": f"{dist}{rate}", "dist": dist, "beta": f"{rate}", "seed": f"{seed}"}
-            | {"test/feat/rate": rate + shift, "test/feat/distortion": 4 / 2**rate + seed}
-            for dist, shift in (("VIC", 0), ("VAE", 1))
-            for seed in (0, 2)
-            for rate in (0, 1, 2)
-        ]
-    )
-    monkeypatch.setattr(curves.tables, "collect", lambda folder: ({"featurizer": runs}, {}))
-    monkeypatch.setattr(curves.tables, "merge", lambda runs: runs["featurizer"])
-    curves.summarize_RD_curves(tmp_path, "test/feat/rate", "test/feat/distortion")
-    table = pd.read_csv(tmp_path / "summarized_RD_curves_merged.csv").set_index("dist")
-    assert (table["start_rate"] == 1).all() and (table["end_rate"] == 3).all()
-    assert (table["n_seeds"] == 2).all()
-    of_y = {c.rsplit("/", 1)[-1]: table[c] for c in table if c.startswith("test/feat/distortion/")}
-    # seeds add 0 and 2 to the distortion: on average 1, over a length of 2
-    assert of_y["area_mean"].to_dict() == {"VIC": 1.5 + 1 + 2, "VAE": 3 + 1.5 + 2}
-    assert np.allclose(of_y["area_sem"], 2) and (of_y["min_mean"] == 2).all()
-    assert of_y["rate_at_min_mean"].to_dict() == {
-        "VIC": pytest.approx(1.98),
-        "VAE": pytest.approx(2.98),
-    }
-    assert (of_y["n_runs_mean"] == 3).all()
-    assert "| VIC " in capsys.readouterr().out
+# --- errors
 
 
 @pytest.mark.parametrize(
@@ -292,8 +224,8 @@ def test_help_is_no_error(capsys):
 
 def test_every_mode_has_its_options_in_the_config():
     cfg = compose(Path("x"))
-    assert set(aggregation.MODES) <= set(cfg.aggregate)
+    assert set(modes.MODES) <= set(cfg.aggregate) and set(modes.SHARED) <= set(cfg.aggregate)
     assert experiment_folder(cfg) == "exp_none"
     with pytest.raises(ConfigError, match="there is no 'x'"):
         cfg.aggregate.modes = ["x"]
-        aggregation.aggregate(cfg.aggregate, Path("x"))
+        modes.run_modes(cfg.aggregate, Path("x"))

@@ -13,7 +13,7 @@ from scipy.stats import entropy
 
 from lossyless.cdf_tables import TOTAL_MASS
 from lossyless.threads import one_thread
-from utils import training
+from utils import building, training
 from utils.benchmarks import __main__ as benchmarks
 from utils.benchmarks.bottleneck import make_bottleneck
 from utils.benchmarks.comparison import Comparison, Goal, alternate, table_of
@@ -111,9 +111,9 @@ def without_randomness(compressor):
 def test_the_references_learn_what_the_trainer_learns(small_config, loop_type):
     """Same data, same losses, same updates: else their times could not be compared."""
     training.quiet()
-    compressor = without_randomness(training.build_compressor(small_config))
+    compressor = without_randomness(building.build_compressor(small_config))
     compressor.annealer.mode = "constant"
-    data = training.build_data(small_config, "data_feat", compressor.distortion.needs)
+    data = building.build_data(small_config, "data_feat", compressor.distortion.needs)
     loop = loop_type(compressor)
     before = {name: p.clone() for name, p in compressor.named_parameters()}
     short_trainer(small_config, 2).fit(compressor, datamodule=data)

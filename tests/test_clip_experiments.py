@@ -11,7 +11,7 @@ from utils import fetch_data, jobs, stages
 from utils.aggregation import aggregate as aggregate_runs
 from utils.config import CONF_DIR, compose_config, expand
 from utils.data.base import DataError
-from utils.runs import experiment_folder, run_hash
+from utils.identity import experiment_folder, run_hash
 
 FAMILIES = ("clip_*", "ssl_*", "mobilenet_*", "GalaxyZoo_neurips_final_CLIP*")
 EXPERIMENTS = sorted(
@@ -35,7 +35,7 @@ composed = cache(lambda *overrides: compose_config(overrides))
 def composed_once():
     """What `expand` composes to check it is the first job's config."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.config.compose_config", lambda overrides: composed(*overrides).copy())
+        patch.setattr("utils.composing.compose_config", lambda overrides: composed(*overrides).copy())
         yield
 
 
@@ -151,7 +151,7 @@ def test_the_quick_mode_runs_without_network_and_weights(experiment, tmp_path):
     assert metrics["test/comm/n_bits"] > 0 and 0 <= metrics["test/pred/acc"] <= 1
     aggregate.main(
         [f"experiment={experiment}", "mode=quick", *paths(tmp_path)]
-        + ["aggregate.modes=[summarize_metrics]"]
+        + ["aggregate.modes=[summarize_metrics]", "logger=none"]
     )
     cfg = compose_config(base)
     folder = tmp_path / "results" / experiment_folder(cfg)
@@ -189,7 +189,7 @@ def test_data_sets_are_fetched_one_after_the_other(monkeypatch, capsys):
             raise DataError(f"put {cfg.data_feat.name} there by hand")
         return type("Data", (), {"n_examples": lambda self, split: 7})()
 
-    monkeypatch.setattr(fetch_data.training, "build_data", build)
+    monkeypatch.setattr(fetch_data.building, "build_data", build)
     with pytest.raises(SystemExit) as error:
         fetch_data.main(["experiment=clip_download_data"])
     message = str(error.value)

@@ -10,7 +10,10 @@ from tiny import DIGITS, paths, run
 import aggregate
 from utils.aggregation import bit_ratios, clip_table
 from utils.aggregation.bit_ratios import ratios
+from utils.aggregation.experiment import Experiment
+from utils.aggregation.paper import published_numbers
 from utils.config import ConfigError
+from utils.tables import summarise
 
 
 def rows_of(path: Path) -> dict[str, list[str]]:
@@ -24,10 +27,10 @@ def rows_of(path: Path) -> dict[str, list[str]]:
 
 
 def test_what_was_not_run_says_so(tmp_path):
-    clip_table.summarize_clip(tmp_path / "exp", ["stl10", "imagenet"])
+    clip_table.summarize_clip(Experiment(tmp_path / "exp"), ["stl10", "imagenet"])
     rows = rows_of(tmp_path / "exp" / "clip_table.md")
-    assert rows["stl10"] == ["not run", "not run", "not run", "1342", "98.5"]
-    assert rows["imagenet"] == ["not run", "not run", "not run", "-", "-"]
+    assert rows["stl10"] == ["not run", "not run", "not run", "1342", "98.5", "0"]
+    assert rows["imagenet"] == ["not run", "not run", "not run", "-", "-", "0"]
 
 
 def test_the_best_setting_on_validation_data_is_shown(tmp_path):
@@ -44,10 +47,12 @@ def test_the_best_setting_on_validation_data_is_shown(tmp_path):
 
 
 def test_the_published_numbers_are_plausible():
-    published = pd.read_csv(clip_table.PUBLISHED)
-    assert len(published) == 8 and published["data"].is_unique
-    assert published["rate"].between(1200, 1500).all()
-    assert published["accuracy"].between(79, 99).all() and published["source"].notna().all()
+    published = published_numbers()
+    of_clip = published[published["experiment"] == clip_table.PUBLISHED]
+    for metric, low, high in (("test/comm/rate", 1200, 1500), ("test/pred/acc", 0.79, 0.99)):
+        rows = of_clip[of_clip["metric"] == metric]
+        assert len(rows) == 8 and rows["data"].is_unique
+        assert rows["value"].between(low, high).all()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +70,7 @@ def folder(tmp_path_factory):
 
 
 def of(tmp, *overrides):
-    return ["experiment=none", *paths(tmp), *overrides]
+    return ["experiment=none", "logger=none", *paths(tmp), *overrides]
 
 
 def test_runs_are_read_from_disk(folder):
@@ -73,17 +78,18 @@ def test_runs_are_read_from_disk(folder):
     where = "aggregate.summarize_clip.where={beta: 0.01, predictor.name: linear}"
     aggregate.main(of(folder, mode, "aggregate.summarize_clip.data=[digits,stl10]", where))
     rows = rows_of(folder / "results" / "exp_none" / "clip_table.md")
-    rate, bits, accuracy, *published = rows["digits"]
+    rate, bits, accuracy, *published, seeds = rows["digits"]
     assert "±" in rate and "±" in bits and "±" in accuracy and published == ["-", "-"]
+    assert seeds == "2"
     assert rows["stl10"][0] == "not run"
 
 
 def test_runs_can_be_restricted(folder):
-    results = folder / "results" / "exp_none"
+    results = Experiment(folder / "results" / "exp_none")
     clip_table.summarize_clip(
         results, ["digits"], where={"predictor.name": "mlp_probe"}, file="mlp"
     )
-    assert rows_of(results / "mlp.md")["digits"][0] == "not run"
+    assert rows_of(results.folder / "mlp.md")["digits"][0] == "not run"
     with pytest.raises(ConfigError, match=r"select.*val/pred/oops"):
         where = {"predictor.name": "linear_svc"}
         clip_table.summarize_clip(results, ["digits"], select="val/pred/oops", where=where)
@@ -100,7 +106,7 @@ def test_runs_can_be_restricted(folder):
 )
 def test_the_best_of_different_things_is_no_row(folder, where, named):
     """Compressors with more bits are better; how predictors are trained may be searched over."""
-    results = folder / "results" / "exp_none"
+    results = Experiment(folder / "results" / "exp_none")
     with pytest.raises(ConfigError, match=r"summarize_clip\.where.*digits") as error:
         clip_table.summarize_clip(results, ["digits"], where=where)
     assert all(text in str(error.value) for text in named)
@@ -160,12 +166,12 @@ def test_costs_above_the_worst_are_left_out():
 def test_fronts_are_chosen_on_validation_data():
     """... so that the run that is lucky on test data is not on it."""
     n_bits, val, test = [100, 200, 300, 400], [0.4, 0.3, 0.35, 0.1], [0.42, 0.33, 0.01, 0.12]
-    runs = pd.DataFrame({"seed": "1", "group": list("abcd"), "folder": "", "beta": list("abcd")})
+    runs = pd.DataFrame({"seed": "1", "group": list("abcd"), "state": "done", "beta": list("abcd")})
     runs = runs.assign(**{"test/comm/n_bits": n_bits, "test/pred/err": test})
     columns = ("test/comm/n_bits", "test/pred/err")
-    bits, costs = bit_ratios._front(runs.assign(**{"val/pred/err": val}), *columns)
+    bits, costs = bit_ratios._front(summarise(runs.assign(**{"val/pred/err": val})), *columns)
     assert list(bits) == [100, 200, 400] and list(costs) == [0.42, 0.33, 0.12]
-    bits, costs = bit_ratios._front(runs, *columns)
+    bits, costs = bit_ratios._front(summarise(runs), *columns)
     assert list(bits) == [100, 200, 300] and list(costs) == [0.42, 0.33, 0.01]
 
 
@@ -180,12 +186,12 @@ def test_fronts_fall_where_their_points_do_not():
 
 
 def test_the_table_of_ratios(folder):
-    results = folder / "results" / "exp_none"
+    results = Experiment(folder / "results" / "exp_none")
     options = {"by": "beta", "baseline": "1.0e-02", "better": "1.0e-02"}
     bit_ratios.summarize_bit_ratios(results, **options)
-    table = pd.read_csv(results / "bit_ratios.csv")
+    table = pd.read_csv(results.folder / "bit_ratios.csv")
     assert (table["ratio"] == 1).all()
-    assert "Smallest ratio: 1" in (results / "bit_ratios.md").read_text()
+    assert "Smallest ratio: 1" in (results.folder / "bit_ratios.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -199,11 +205,11 @@ def test_the_table_of_ratios(folder):
 def test_errors_name_what_is_wrong(folder, options, expected):
     chosen = {"by": "beta", "baseline": "1.0e-02", "better": "1.0e+00"} | options
     with pytest.raises(ConfigError, match=expected):
-        bit_ratios.summarize_bit_ratios(folder / "results" / "exp_none", **chosen)
+        bit_ratios.summarize_bit_ratios(Experiment(folder / "results" / "exp_none"), **chosen)
 
 
 def test_without_a_common_cost_there_is_no_table(folder, capsys):
     options = {"by": "beta", "baseline": "1.0e-02", "better": "1.0e-02", "within": -1.0}
-    results = folder / "results" / "exp_none"
+    results = Experiment(folder / "results" / "exp_none")
     bit_ratios.summarize_bit_ratios(results, reference={"feat": "neural_feat"}, **options)
     assert "left out" in capsys.readouterr().err

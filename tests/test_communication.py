@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tiny import compose, run
 
 from lossyless.classical import ClassicalCompressor
 from lossyless.payloads import CodingError
 from lossyless.rates import HFactorized
-from utils import communication, stages, training
+from utils import communication, stages
 from utils.data.banana import BananaDataModule
 from utils.data.base import SPLITS
 from utils.data.digits import DigitsDataModule
@@ -133,7 +134,7 @@ def test_a_send_that_is_cut_short_leaves_no_file(compressor, banana, tmp_path, m
 def test_the_evaluation_of_a_loaded_compressor_repeats(tmp_path):
     run(tmp_path, "is_only_feat=true")
     cfg = compose(tmp_path)
-    training.OmegaConf.resolve(cfg)
+    OmegaConf.resolve(cfg)
     first, second = stages.communicate(cfg), find_run(cfg, "communication").metrics()
     assert first == second
 

@@ -12,8 +12,9 @@ import aggregate
 from utils.config import CONF_DIR, compose_config, expand
 from utils.data.banana import BananaDataModule
 from utils.data.digits import DigitsDataModule
+from utils.identity import experiment_folder
 from utils.plots import FIGURES
-from utils.runs import experiment_folder, find_run
+from utils.runs import find_run
 
 # those on features of frozen towers need weights: see test_clip_experiments.py
 ON_TOWERS = ("clip_", "ssl_", "mobilenet_", "GalaxyZoo_neurips_final_CLIP")
@@ -27,6 +28,8 @@ TINY = ["logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
 TINY += ["trainer_pred.max_epochs=1", "communication.n_single=2", "communication.n_copies=1"]
 SIZES = ("n_train=512", "n_eval=128", "batch_size=128")
 TINY_BANANA = [f"{place}.kwargs.{s}" for place in ("data_feat", "data_pred") for s in SIZES]
+# its figures pass half a million points through the networks
+TINY_BANANA += ["encoder.kwargs.hid_dim=16", "decoder.kwargs.hid_dim=16"]
 TINY_IMAGES = ["trainer.limit_train_batches=1"]
 TINY_IMAGES += [f"{place}.kwargs.batch_size=4" for place in ("data_feat", "data_pred")]
 
@@ -42,7 +45,7 @@ def jobs_of(experiment: str, mode: str) -> list[list[str]]:
     overrides = expand([f"experiment={experiment}", f"mode={mode}"])
     parsed = OverridesParser.create().parse_overrides(overrides)
     choices = [[f"{o.get_key_element()}={v}" for v in values_of(o)] for o in parsed]
-    if compose_config([f"experiment={experiment}"]).hypopt.name == "none":
+    if compose_config([f"experiment={experiment}", f"mode={mode}"]).hypopt.name == "none":
         return [list(job) for job in itertools.product(*choices)]
     return [[c[i % len(c)] for c in choices] for i in range(max(map(len, choices)))]
 
@@ -56,14 +59,21 @@ def values_of(override: Override) -> list[str]:
 
 
 def tiny(job: list[str], folder) -> list[str]:
-    data = compose(folder, base=job).data_feat
+    cfg = compose(folder, base=job)
+    data = cfg.data_feat
     if data.kind == "vector":
         return [*job, *TINY, *TINY_BANANA]
     if data.name == "digits":
         return [*job, *TINY, "trainer.limit_train_batches=2"]
     streamed = ["data_feat.kwargs.n_workers=0", "data_pred.kwargs.n_workers=0"]
     in_workers = streamed if "n_workers" in data.kwargs else []
-    return [*job, *TINY, *TINY_IMAGES, *fake_data.OVERRIDES, *in_workers]
+    small = []
+    if data.name == "galaxy256":
+        small = ["data_feat.kwargs.side=64", "data_pred.kwargs.side=64", "encoder.z_dim=256"]
+    for place in ("encoder", "predictor"):
+        if "stem" in cfg[place].kwargs:  # a ResNet, at the size of its features
+            small += [f"{place}.kwargs.base=resnet18", f"{place}.kwargs.stem=imagenet"]
+    return [*job, *TINY, *TINY_IMAGES, *fake_data.OVERRIDES, *in_workers, *small]
 
 
 def first_jobs() -> list:

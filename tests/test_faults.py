@@ -1,10 +1,12 @@
 """What goes wrong outside of the code ends with an error that names the setting to change."""
 
 import pytest
+from omegaconf import OmegaConf
 from tiny import CLASSICAL, DIGITS, call, compose, main_command, paths, run
 
-from utils import stages, training
-from utils.runs import STAGES, find_run
+from utils import building, checkpoints, stages, training
+from utils.identity import STAGES
+from utils.runs import find_run
 
 
 @pytest.mark.parametrize("name", ["results", "pretrained"])
@@ -20,7 +22,7 @@ def test_no_gpu_is_an_error_only_if_one_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match=r"trainer\.accelerator=gpu.*auto or cpu"):
         run(tmp_path, "trainer.accelerator=gpu")
-    assert training.pick_device(compose(tmp_path, "trainer.accelerator=auto")).type == "cpu"
+    assert building.pick_device(compose(tmp_path, "trainer.accelerator=auto")).type == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -76,9 +78,9 @@ def test_the_disk_may_be_full(tmp_path, monkeypatch):
 def test_a_checkpoint_that_is_cut_short_is_an_error_not_a_result(tmp_path):
     run(tmp_path, "is_only_feat=true")
     cfg = compose(tmp_path)
-    path = find_run(cfg, "featurizer").work / training.BEST
+    path = find_run(cfg, "featurizer").work / checkpoints.BEST
     path.write_bytes(path.read_bytes()[:1000])
-    training.OmegaConf.resolve(cfg)
+    OmegaConf.resolve(cfg)
     with pytest.raises(Exception):  # noqa: B017 torch raises several kinds
         stages.communicate(cfg)
     assert find_run(cfg, "communication").status()["state"] == "failed"

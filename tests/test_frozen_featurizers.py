@@ -13,9 +13,10 @@ from torch import nn
 from torchvision import models
 
 from lossyless.towers import TorchvisionTower, Tower
-from utils import communication, config, jobs, stages, training
+from utils import building, communication, config, jobs, stages
 from utils.config import compose_config
-from utils.runs import STAGES, find_run, run_hash
+from utils.identity import STAGES, run_hash
+from utils.runs import find_run
 
 MODEL, Z_DIM, N_CLASSES = "shufflenet_v2_x0_5", 48, 3
 DATA = [o for o in DIGITS if o not in SMALL and not o.startswith(("encoder.", "decoder."))]
@@ -122,15 +123,15 @@ def test_predictors_learn_from_what_was_decoded(weights, tmp_path):
     settings = base(weights, "featurizer=features_int8")
     run(tmp_path, base=settings)
     cfg = prepared(tmp_path, base=settings)
-    codec = training.load_compressor(cfg)
-    data = training.build_data(cfg, "data_pred", "none")
+    codec = building.load_compressor(cfg)
+    data = building.build_data(cfg, "data_pred", "none")
     z = torch.cat([batch.x for batch in data.loader("test")])
     path = communication.data_file(find_run(cfg, "communication").work, "test")
     found = torch.cat(list(communication.receive(codec, path, torch.device("cpu"))))
     assert torch.equal(found, codec(z)) and not torch.equal(found, z)
     y = np.load(communication.target_file(find_run(cfg, "communication").work, "test"))
     assert np.array_equal(y, torch.cat([batch.y for batch in data.loader("test")]))
-    predictor = training.load_predictor(cfg, codec)
+    predictor = building.load_predictor(cfg, codec)
     assert predictor.head(found[:2]).shape == (2, 10)
 
 
@@ -138,9 +139,9 @@ def test_a_transform_is_fitted_to_training_features(weights, tmp_path):
     cfg = compose(tmp_path, base=base(weights, *BOTTLENECK))
     OmegaConf.update(cfg, "rate.kwargs.transform", "klt", force_add=True)
     with jobs.prepared(cfg) as cfg:
-        assert training.build_compressor(cfg).rate.is_transform_missing
+        assert building.build_compressor(cfg).rate.is_transform_missing
         metrics = stages.featurizer(cfg) | stages.communicate(cfg)
-        assert not training.load_compressor(cfg).rate.is_transform_missing
+        assert not building.load_compressor(cfg).rate.is_transform_missing
     assert abs(metrics["test/comm/rate"] / metrics["test/feat/rate"] - 1) < 1e-3
 
 
@@ -173,7 +174,7 @@ def test_other_weights_are_other_features(weights, tmp_path, calls):
     settings = "featurizer=features_float32"
     rows = []
     for path in (weights, weights, other):
-        data = training.build_data(
+        data = building.build_data(
             prepared(tmp_path, base=base(path, settings)), "data_feat", "none"
         )
         rows.append(next(iter(data.loader("test"))).x)
@@ -204,7 +205,7 @@ def test_what_features_depend_on(override, is_same, weights, tmp_path):
 
 def feature_path(folder, *overrides, base, split="train", seed=1):
     cfg = prepared(folder, *overrides, base=base)
-    return training.build_data(cfg, "data_feat", "none")._cache.path(split, 0, seed)
+    return building.build_data(cfg, "data_feat", "none")._cache.path(split, 0, seed)
 
 
 @pytest.mark.parametrize(
@@ -222,10 +223,10 @@ def test_augmentations_are_no_part_of_splits_without_them(override, weights, tmp
 def test_half_precision_gives_other_features(weights, tmp_path, monkeypatch):
     settings = base(weights, *BOTTLENECK)
     on_cpu = feature_path(tmp_path, base=settings)
-    monkeypatch.setattr(training, "pick_device", lambda cfg: torch.device("cuda"))
+    monkeypatch.setattr(building, "pick_device", lambda cfg: torch.device("cuda"))
     cfg = compose(tmp_path, base=settings)
     OmegaConf.resolve(cfg)
-    assert training.build_data(cfg, "data_feat", "none")._cache.path("train", 0, 1) != on_cpu
+    assert building.build_data(cfg, "data_feat", "none")._cache.path("train", 0, 1) != on_cpu
 
 
 class MeansTower(Tower):
@@ -248,9 +249,9 @@ def test_a_tower_may_have_no_weights_and_then_states_a_version(tmp_path):
 
     cfg, newer = config_of(), config_of(version=2)
     assert cfg.tower.weights_id is None
-    data = training.build_data(cfg, "data_feat", "none")
+    data = building.build_data(cfg, "data_feat", "none")
     assert next(iter(data.loader("test"))).x.shape[1] == 12
-    other = training.build_data(newer, "data_feat", "none")
+    other = building.build_data(newer, "data_feat", "none")
     assert data._cache.path("test", 0, None) != other._cache.path("test", 0, None)
     assert run_hash(cfg, "featurizer") != run_hash(newer, "featurizer")
 
@@ -345,4 +346,4 @@ def test_settings_that_clash_are_named(overrides, message, weights, tmp_path):
     cfg = prepared(tmp_path, base=[*settings, *overrides])
     auxiliary = "representative" if "distortion=VIC" in overrides else "none"
     with pytest.raises(ValueError, match=message):
-        list(training.build_data(cfg, "data_feat", auxiliary).loader("val"))
+        list(building.build_data(cfg, "data_feat", auxiliary).loader("val"))

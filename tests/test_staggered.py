@@ -5,8 +5,9 @@ import torch
 from conftest import trainable
 from tiny import DIGITS, compose, run
 
-from utils import exports, jobs, stages, training
-from utils.runs import STAGES, find_run, run_hash
+from utils import building, checkpoints, exports, jobs, stages
+from utils.identity import STAGES, run_hash
+from utils.runs import find_run
 
 FILE = "step1/encoder.pt"
 STEP1 = ["rate=lossless", "is_only_feat=true", f"export.encoder={FILE}"]
@@ -38,7 +39,7 @@ def exported(folder) -> dict:
 
 def featurizer_weights(cfg) -> dict:
     work = find_run(cfg, "featurizer").work
-    return torch.load(work / training.BEST, weights_only=True)["state_dict"]
+    return torch.load(work / checkpoints.BEST, weights_only=True)["state_dict"]
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +72,11 @@ def test_the_export_is_the_best_encoder_of_the_first_step(both_steps):
 def test_the_second_step_trains_the_bottleneck_only(both_steps, make_trainer):
     folder, _ = both_steps
     cfg = config(folder, *STEP2)
-    compressor = training.build_compressor(cfg)
+    compressor = building.build_compressor(cfg)
     exports.import_encoder(compressor.p_ZlX, cfg)
     before = trainable(compressor.rate)
     trainer = make_trainer(callbacks=[stages.Freezer(list(cfg.finetune.frozen))])
-    trainer.fit(compressor, training.build_data(cfg, "data_feat", "none"))
+    trainer.fit(compressor, building.build_data(cfg, "data_feat", "none"))
     assert all(p.grad is None and not p.requires_grad for p in compressor.p_ZlX.parameters())
     after = trainable(compressor.rate)
     assert any(not torch.equal(after[name], before[name]) for name in before)
@@ -179,7 +180,7 @@ def test_damaged_files_and_other_checkpoints_are_refused(tmp_path):
     path = tmp_path / "pretrained" / FILE
     path.parent.mkdir(parents=True)
     cfg = config(tmp_path, *STEP2)
-    encoder = training.build_compressor(cfg).p_ZlX
+    encoder = building.build_compressor(cfg).p_ZlX
     step1(tmp_path)
     whole = path.read_bytes()
     torch.save({"state_dict": {}}, path)

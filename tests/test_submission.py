@@ -85,7 +85,12 @@ def folder(original, tmp_path):
 
 def submit(folder: Path, *overrides: str) -> pd.DataFrame:
     """What `aggregate.py` writes, with the ids as index."""
-    settings = [*paths(folder), "trainer.accelerator=cpu", "aggregate.modes=[kaggle_submission]"]
+    settings = [
+        *paths(folder),
+        "trainer.accelerator=cpu",
+        "logger=none",
+        "aggregate.modes=[kaggle_submission]",
+    ]
     aggregate.main(["experiment=none", *settings, *overrides])
     return pd.read_csv(folder / "results/exp_none/submission.csv").set_index(ID)
 

@@ -1,14 +1,17 @@
 """Tables: means over seeds and nothing else, stages joined to what they came from."""
 
+import json
 import math
+import shutil
 
-import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 from tiny import CLASSICAL, DIGITS, compose
 
 from utils import tables
-from utils.runs import STAGES, experiment_folder, find_run
+from utils.identity import STAGES, experiment_folder
+from utils.records import read_records
+from utils.runs import find_run
 from utils.tables import NoRunsError
 
 METRIC = {"featurizer": "test/feat/rate", "communication": "test/comm/n_bits"}
@@ -44,9 +47,9 @@ def test_mean_and_standard_error_over_seeds(write):
     assert row["test/feat/rate_sem"] == pytest.approx(sem)
     assert row["test/comm/n_bits_mean"] == pytest.approx(10 * mean)
     assert row["val/pred/loss_mean"] == pytest.approx(mean)
-    for name, summary in summaries.items():
-        saved = pd.read_csv(folder / f"summarized_metrics_{name}.csv")
-        assert list(saved) == list(summary) and len(saved) == 1
+    assert {name: len(summary) for name, summary in summaries.items()} == dict.fromkeys(
+        tables.TABLES, 1
+    )
 
 
 def test_one_seed_has_a_mean_but_no_error(write):
@@ -83,8 +86,8 @@ def test_the_varying_setting_is_a_column_of_its_own(write):
     write("optimizer_feat.kwargs.lr=0.25", "seed=2", values=[3.0])
     folder = write("optimizer_feat.kwargs.lr=0.5", "seed=1", values=[7.0])
     table = tables.select(tables.summarise_metrics(folder)[0]["merged"], {"rate": "test/feat/rate"})
-    (key, title) = table.columns
-    assert key.endswith("lr") and title == "rate"
+    (key, title, seeds) = table.columns
+    assert key.endswith("lr") and title == "rate" and list(table[seeds]) == ["2", "1"]
     assert dict(zip(table[key], table["rate"], strict=True)) == {"0.25": "2 ± 1", "0.5": "7"}
 
 
@@ -138,8 +141,36 @@ def test_unfinished_runs_are_counted_and_left_out(write, tmp_path):
         if error is not None:
             run.stop(error)
     summaries, states = tables.summarise_metrics(folder)
-    assert states == {"done": 3, "failed": 1, "interrupted": 1, "running": 1}
-    assert summaries["featurizer"]["n_seeds"].tolist() == [1]
+    assert states == {"done": 3, "failed": 1, "interrupted": 1, "lost": 1}
+    # ... also among the stages that they did not get to
+    for summary in summaries.values():
+        assert summary[list(tables.COUNTS)].values.tolist() == [[1, 1, 2]]
+        assert (summary.filter(like="_mean").notna()).all(axis=None)
+    runs, _ = tables.collect(folder)
+    assert [len(runs[stage]) for stage in STAGES] == [1, 1, 1]
+
+
+def test_a_run_that_a_process_works_on_is_not_lost(write, tmp_path):
+    folder = write("seed=1")
+    cfg = compose(tmp_path, "seed=2", base=DIGITS)
+    OmegaConf.resolve(cfg)
+    run = find_run(cfg, "featurizer")
+    with run.locked():
+        run.start(None)
+        assert tables.collect(folder)[1] == {"done": 3, "running": 1}
+    assert tables.collect(folder)[1] == {"done": 3, "lost": 1}
+
+
+def test_an_attempt_at_what_is_done_counts_no_more(write):
+    """Runs are known by their configs: one of an older version may be in another folder."""
+    folder = write("seed=1")
+    for file in folder.glob("**/run_*/status.json"):
+        copy = file.parent.with_name("run_0")
+        shutil.copytree(file.parent, copy)
+        status = json.loads(file.read_text()) | {"state": "failed"}
+        (copy / "status.json").write_text(json.dumps(status))
+    for summary in tables.summarise_metrics(folder)[0].values():
+        assert summary[list(tables.COUNTS)].values.tolist() == [[1, 0, 0]]
 
 
 def test_a_run_without_its_csv_is_missing_not_done(write):
@@ -147,8 +178,46 @@ def test_a_run_without_its_csv_is_missing_not_done(write):
     write("seed=2")
     next(folder.glob("**/results_predictor.csv")).unlink()
     summaries, states = tables.summarise_metrics(folder)
-    assert summaries["predictor"]["n_seeds"].tolist() == [1]
+    assert summaries["predictor"][list(tables.COUNTS)].values.tolist() == [[1, 0, 1]]
     assert states == {"done": 5, "missing": 1}
+
+
+def test_seeds_that_were_never_begun_are_missing_if_they_are_known(write):
+    write("seed=1")
+    write("seed=1", "distortion=VAE")
+    runs, _ = tables.collect_all(write("seed=3"))
+    summary = tables.summarise(tables.merge(runs), seeds=[1, 2, 3]).set_index("dist")
+    assert summary.loc["VIC", list(tables.COUNTS)].tolist() == [2, 0, 1]
+    assert summary.loc["VAE", list(tables.COUNTS)].tolist() == [1, 0, 2]
+
+
+def test_a_setting_of_which_no_run_was_finished_is_a_row(write, tmp_path):
+    folder = write("seed=1")
+    cfg = compose(tmp_path, "seed=1", "distortion=VAE", base=DIGITS)
+    OmegaConf.resolve(cfg)
+    run = find_run(cfg, "featurizer")
+    run.start(None)
+    run.stop(ValueError("x"))
+    summary = tables.summarise_metrics(folder)[0]["merged"]
+    table = tables.select(summary, {"rate": "test/feat/rate"}).set_index("dist")
+    assert table.loc["VAE"].tolist() == ["-", "0 (1 failed)"]
+    assert table.loc["VIC"].tolist() == ["1", "1"]
+
+
+def test_a_featurizer_that_went_on_alone_has_no_missing_predictor(write, tmp_path):
+    folder = write("seed=1")
+    cfg = compose(tmp_path, "seed=2", "is_only_feat=true", base=DIGITS)
+    OmegaConf.resolve(cfg)
+    find_run(cfg, "featurizer").start(None)
+    summaries, _ = tables.summarise_metrics(folder)
+    assert summaries["featurizer"]["n_missing"].tolist() == [1]
+    assert summaries["predictor"]["n_missing"].tolist() == [0]
+
+
+def test_stages_of_a_job_share_their_config(write):
+    """... which is parsed once, for that takes most of the time."""
+    records, _ = read_records(write())
+    assert len(records) == 3 and len({id(record.config) for record in records}) == 1
 
 
 def test_featurizers_alone_make_a_table(write):
@@ -166,10 +235,3 @@ def test_unknown_metrics_are_named_with_those_there_are(write):
     summary = tables.summarise_metrics(write())[0]["merged"]
     with pytest.raises(KeyError, match=r"test/feat/bits.*test/feat/rate"):
         tables.select(summary, {"rate": "test/feat/bits"})
-
-
-def test_markdown_is_aligned():
-    table = pd.DataFrame({"a": [1, 200], "long name": ["x", "y"]})
-    lines = tables.to_markdown(table).splitlines()
-    assert lines[0] == "| a   | long name |" and set(lines[1]) <= set("|- ")
-    assert len({len(line) for line in lines}) == 1 and len(lines) == 4

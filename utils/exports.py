@@ -14,8 +14,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lossyless.distributions import CondDist
-from utils import training
-from utils.runs import write_bytes
+from utils import building
+from utils.files import write_bytes
 
 EXPORT, INIT = "export.encoder", "finetune.init"
 
@@ -33,7 +33,7 @@ def export_encoder(cfg: DictConfig, path: Path) -> None:
 
     A file that already holds this encoder is left as it is; any other is replaced.
     """
-    encoder = training.load_compressor(cfg).p_ZlX
+    encoder = building.load_compressor(cfg).p_ZlX
     weights = {name: value.cpu() for name, value in encoder.mapper.state_dict().items()}
     buffer = io.BytesIO()
     torch.save({"state_dict": weights, "encoder": _config(cfg)}, buffer)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from utils import config, training
+from utils import building, config
 from utils.data.base import SPLITS, DataError
 
 SETTING = "data@data_feat"
@@ -51,7 +51,7 @@ def fetch(jobs: Iterable[DictConfig]) -> dict[str, str]:
         name = cfg.data_feat.name
         print(f"== {name}", flush=True)
         try:
-            data = training.build_data(cfg, "data_feat", "none")
+            data = building.build_data(cfg, "data_feat", "none")
             sizes = ", ".join(f"{data.n_examples(split):,} {split}" for split in SPLITS)
             print(f"{name}: {sizes}")
         except (DataError, OSError) as error:  # the next one may be had all the same

@@ -1,8 +1,16 @@
-"""Trade-offs between two costs: which points are optimal, and what a curve of them is worth."""
+"""Trade-offs between two costs: which points are optimal, and what a curve of them is worth.
+
+A curve D(r), the lowest distortion (or another cost) at a rate of at most r, is given by the points
+of its Pareto front, in the order of the rate: rates [N] rise and distortions [N] fall, strictly.
+It is linear between them, and constant behind the last one: whoever may spend more bits need not.
+"""
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.integrate import trapezoid
+from scipy.interpolate import PchipInterpolator
+
+Curve = tuple[np.ndarray, np.ndarray]  # rates, distortions
 
 
 def pareto_front(x: ArrayLike, y: ArrayLike) -> np.ndarray:
@@ -19,17 +27,21 @@ def pareto_front(x: ArrayLike, y: ArrayLike) -> np.ndarray:
     return order[y[order] < lowest_before]
 
 
-def area_under_front(rates: np.ndarray, distortions: np.ndarray, start: float, end: float) -> float:
-    """Integral of the distortion D(r) over rates r from `start` to `end`.
+def front_of(rates: ArrayLike, distortions: ArrayLike) -> Curve:
+    """The curve D(r) of the points (rate, distortion), [N] each."""
+    members = pareto_front(rates, distortions)
+    return np.asarray(rates, float)[members], np.asarray(distortions, float)[members]
 
-    D(r) is linear between the points of a Pareto front (in its order), and constant behind the
-    last one: whoever may spend more bits need not.
+
+def area_under_front(curve: Curve, start: float, end: float) -> float:
+    """Integral of the distortion D(r) over rates r from `start` to `end`.
 
     Raises
     ------
     ValueError
         If `start` lies before the first point, where D is unknown, or behind `end`.
     """
+    rates, distortions = curve
     if not rates[0] <= start <= end:
         raise ValueError(f"expected {rates[0]} <= start <= end, found {start} and {end}")
     between = rates[(start < rates) & (rates < end)]
@@ -37,12 +49,52 @@ def area_under_front(rates: np.ndarray, distortions: np.ndarray, start: float, e
     return float(trapezoid(np.interp(nodes, rates, distortions), nodes))
 
 
-def rate_at_lowest_distortion(
-    rates: np.ndarray, distortions: np.ndarray, tolerance: float = 0.01
-) -> float:
-    """The lowest rate at which D(r), as above, is at most `tolerance` above its minimum.
+def rate_at(curve: Curve, distortion: float) -> float:
+    """The lowest rate at which D(r) is at most `distortion`; NaN if the curve never gets there."""
+    rates, distortions = curve
+    if distortion < distortions[-1]:
+        return float("nan")
+    return float(np.interp(distortion, distortions[::-1], rates[::-1]))
 
-    I.e. D(r) <= D_min + tolerance * |D_min|. What a compressor needs to lose (almost) nothing.
+
+def rate_gain(curve: Curve, baseline: Curve, tolerance: float = 0.01) -> float:
+    """How many times fewer bits a curve needs than the baseline, at equal distortion.
+
+    That is the lowest distortion that both reach, plus the tolerance, in the same unit. NaN if one
+    of them is nowhere as bad as that, so that nothing is known of the bits it needs for it, or if
+    the curve needs none.
     """
-    lowest = distortions[-1]
-    return float(np.interp(lowest + tolerance * abs(lowest), distortions[::-1], rates[::-1]))
+    level = max(curve[1][-1], baseline[1][-1]) + tolerance
+    if level > min(curve[1][0], baseline[1][0]):
+        return float("nan")
+    rate = rate_at(curve, level)
+    return rate_at(baseline, level) / rate if rate > 0 else float("nan")
+
+
+def bd_rate(curve: Curve, baseline: Curve) -> float:
+    """Bjontegaard delta rate in percent: -50 means half the bits of the baseline, on average.
+
+    The logarithm of the rate is interpolated as a function of the quality, here the negative
+    distortion in its own unit, by monotone piecewise cubics (PCHIP), and averaged over the interval
+    of qualities that both curves reach. NaN if there is none, or if a curve has fewer than two
+    points. Points of no bits, which have no logarithm, are left out.
+
+    Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001; with
+    the PCHIP of JCTVC-L1100 rather than one cubic polynomial, so that any number of points fits.
+    """
+    logarithms = [_log_rate_of_quality(*points) for points in (curve, baseline)]
+    if None in logarithms:
+        return float("nan")
+    low = max(function.x[0] for function in logarithms)
+    high = min(function.x[-1] for function in logarithms)
+    if not low < high:
+        return float("nan")
+    ours, theirs = (function.integrate(low, high) for function in logarithms)
+    return float(100 * np.expm1((ours - theirs) / (high - low)))
+
+
+def _log_rate_of_quality(rates: np.ndarray, distortions: np.ndarray) -> PchipInterpolator | None:
+    is_coded = rates > 0
+    if is_coded.sum() < 2:
+        return None
+    return PchipInterpolator(-distortions[is_coded], np.log(rates[is_coded]))

@@ -30,7 +30,7 @@ from torchmetrics.functional import mean_squared_error
 from utils.communication import Compressor
 from utils.data.base import DataError
 from utils.data.decoded import from_pixels, to_pixels
-from utils.runs import write_text
+from utils.files import write_text
 
 UPLOAD_FAILED = "Could not submit"  # the client reports it in its answer instead of raising
 

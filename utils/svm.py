@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from joblib import parallel_config
+from scipy.linalg import eigh
 from scipy.stats import loguniform
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, hinge_loss
@@ -18,6 +19,9 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 SPACE = {"C": loguniform(1e-3, 1), "class_weight": [None, "balanced"]}
+NORM = 10.0  # about that of CLIP's image features, which the range of penalties was chosen for
+# Singular values, relative to the largest, that are no more than the rounding of float32.
+ROUNDING = 1e-6
 
 Split = tuple[np.ndarray, np.ndarray]  # representations float64 [N, D], classes int64 [N]
 
@@ -26,8 +30,9 @@ Split = tuple[np.ndarray, np.ndarray]  # representations float64 [N, D], classes
 class LinearEvaluation:
     """Chooses a linear SVM, fits it, and measures its accuracy.
 
-    Representations are taken as they are, as in the paper: those of CLIP have dimensions of one
-    scale, and the search over the penalty finds that scale.
+    Dimensions keep their scales, as in the paper, but for one factor that brings all
+    representations to the norm of CLIP's: penalties then mean the same for representations of any
+    unit, and the solver converges for all of them.
 
     The search compares its draws by the accuracy in cross-validation over the training examples, so
     that nothing is chosen on those of validation. Where that would take hours (beyond
@@ -82,13 +87,20 @@ class LinearEvaluation:
                 f"architecture@predictor=linear_svc is for classification, but the task is {task}: "
                 "choose another predictor, such as mlp_probe"
             )
-        train, val, test = (_to_numpy(*splits[name]) for name in ("train", "val", "test"))
+        train, val, test = _condition(
+            *(_to_numpy(*splits[name]) for name in ("train", "val", "test"))
+        )
         both = np.concatenate([train[0], val[0]]), np.concatenate([train[1], val[1]])
         chosen = self._search(*both, n_train=len(train[1]), seed=seed, n_jobs=n_jobs)
         print(f"[predictor] linear SVM: {chosen}")
         metrics: dict[str, float] = {}
         for name, seen, unseen in (("val", train, val), ("test", both, test)):
-            machine = _machine(seed).set_params(**chosen).fit(*seen)
+            machine = _fit(_machine(seed).set_params(**chosen), *seen)
+            if machine.n_iter_ >= machine.max_iter:
+                print(
+                    f"[predictor] linear SVM: no convergence in {machine.max_iter} iterations; "
+                    f"{name}/pred metrics may be below what a linear classifier can do"
+                )
             metrics |= {f"{name}/pred/{key}": v for key, v in _measure(machine, *unseen).items()}
         return metrics
 
@@ -144,6 +156,27 @@ class LinearEvaluation:
 def _machine(seed: int) -> LinearSVC:
     """A machine solved for weights, or for examples where those are fewer."""
     return LinearSVC(dual="auto", random_state=seed)
+
+
+def _fit(machine: LinearSVC, x: np.ndarray, y: np.ndarray) -> LinearSVC:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # n_iter_ tells
+        return machine.fit(x, y)
+
+
+def _condition(train: Split, val: Split, test: Split) -> tuple[Split, Split, Split]:
+    """The same examples at one scale, by axes [D, R] of the span of those that are fitted to.
+
+    Weights of a linear machine lie in that span, and its penalty does not depend on the axes, so
+    that these change nothing but the time: principal components that were decoded to vectors of
+    1280 dimensions are solved for as the 16 numbers that they are.
+    """
+    x = np.concatenate([train[0], val[0]])
+    variances, axes = eigh(x.T @ x)  # the largest come last
+    axes = axes[:, variances >= ROUNDING**2 * variances[-1]]
+    norm = np.sqrt(np.square(train[0]).sum(1).mean())
+    axes *= NORM / max(norm, np.finfo(np.float32).tiny)
+    return tuple((x @ axes, y) for x, y in (train, val, test))
 
 
 def _to_numpy(x: Tensor, y: Tensor) -> Split:

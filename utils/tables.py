@@ -1,23 +1,24 @@
 """From runs on disk to tables: collect, average over seeds, merge the stages.
 
-What a run is, is read from the config it saved, never from its folder's name. Rows are runs
-that agree in everything but the seed; runs that differ in anything else are never averaged.
+Rows are runs that agree in everything but the seed; runs that differ in anything else are never
+averaged. Runs that did not finish are counted.
 """
 
-import json
-import sys
 from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
-from utils.runs import STAGES, digest, identity, path_parts, run_hash
+from utils.aggregation.outputs import number
+from utils.identity import STAGES
+from utils.records import DONE, FAILED, SEED, Record, read_records, stands_for
 
 TABLES = (*STAGES, "merged")
-SEED = "seed"
 GROUP = "group"  # digest of all that determines a run but its seed
 FOLDER = "folder"  # where the run's results are
+STATE = "state"  # how the run stands
+COUNTS = ("n_seeds", "n_failed", "n_missing")  # of a row: finished, failed, and other seeds
 
 
 class NoRunsError(FileNotFoundError):
@@ -38,50 +39,37 @@ def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
         its metrics.
     states : how many runs are done, failed, ...
     """
-    found: dict[str, list[tuple[dict, dict, Path]]] = {stage: [] for stage in STAGES}
-    states: Counter = Counter()
-    for status_file in sorted(experiment.glob("**/run_*/status.json")):
-        try:
-            status = json.loads(status_file.read_text())
-            if status["state"] == "done":
-                found[status["stage"]].append(_read(status_file.parent, status["stage"]))
-            states[status["state"]] += 1
-        except (OSError, ValueError, KeyError, IndexError, yaml.YAMLError) as error:
-            # one damaged file must not hide all others
-            states["missing" if isinstance(error, FileNotFoundError) else "unreadable"] += 1
-            print(
-                f"left out of the tables: {status_file.parent} cannot be read ({error}); "
-                "delete the folder and run the experiment again",
-                file=sys.stderr,
-            )
-    if not any(found.values()):
+    runs, states = collect_all(experiment)
+    return {stage: finished(frame) for stage, frame in runs.items()}, states
+
+
+def collect_all(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
+    """As `collect`, with the runs that did not finish: their metrics are missing (NaN)."""
+    records, states = read_records(experiment)
+    if not states[DONE]:
         raise NoRunsError(
             f"no finished runs in {experiment} ({dict(states) or 'no runs at all'}): run the "
             "experiment first, with the same mode"
         )
-    return {stage: _frame(stage, runs) for stage, runs in found.items()}, states
+    by_stage = stands_for(records)
+    return {stage: _frame(stage, by_stage[stage]) for stage in STAGES}, states
 
 
-def _read(folder: Path, stage: str) -> tuple[dict, dict, Path]:
-    """Config and metrics of a finished run, and its folder."""
-    with (folder / "config.yaml").open() as file:
-        config = yaml.load(file, yaml.CSafeLoader)
-    table = pd.read_csv(folder / f"results_{stage}.csv", float_precision="round_trip")
-    metrics = table.iloc[0].to_dict()
-    if not all(isinstance(value, (int, float)) for value in metrics.values()):
-        raise ValueError(f"results_{stage}.csv holds something else than numbers")
-    return config, metrics, folder
+def finished(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs that are done."""
+    return frame if frame.empty else frame[frame[STATE] == DONE].reset_index(drop=True)
 
 
-def _frame(stage: str, runs: list[tuple[dict, dict, Path]]) -> pd.DataFrame:
-    rows, settings = [], []
-    for config, metrics, folder in runs:
-        same = identity(config, stage)
-        ids = {f"{name}_id": run_hash(config, name) for name in STAGES[: STAGES.index(stage) + 1]}
-        group = digest({key: value for key, value in same.items() if key != SEED})
-        rows.append({GROUP: group, FOLDER: str(folder)} | ids | path_parts(config, stage) | metrics)
-        settings.append(_flat(same))
+def _frame(stage: str, records: list[Record]) -> pd.DataFrame:
+    stages = STAGES[: STAGES.index(stage) + 1]
+    rows = []
+    for record in records:
+        config = record.config
+        about = {GROUP: config.group(stage), FOLDER: str(record.folder), STATE: record.state}
+        ids = {f"{name}_id": config.id(name) for name in stages}
+        rows.append(about | ids | config.path_parts(stage) | dict(record.metrics))
     frame = pd.DataFrame(rows)
+    settings = [record.config.settings(stage) for record in records]
     for key in _ambiguous(frame, settings):
         values = [str(setting.get(key)) for setting in settings]
         frame.insert(_n_parameters(frame), key, values)
@@ -110,17 +98,11 @@ def _differing(
     keys: set[str] = set()
     for alike in shown.groupby(list(shown)).indices.values():
         one_of_each = groups.iloc[alike].drop_duplicates().index
+        if len(one_of_each) == 1:
+            continue
         candidates = {key for i in one_of_each for key in settings[i]} - {SEED}
         keys |= {k for k in candidates if len({str(settings[i].get(k)) for i in one_of_each}) > 1}
     return sorted(keys)
-
-
-def _flat(node: object, prefix: str = "") -> dict[str, object]:
-    """A nested config as {"a.b.c": value}."""
-    if not isinstance(node, dict):
-        return {prefix: node}
-    items = [_flat(value, f"{prefix}.{key}" if prefix else key) for key, value in node.items()]
-    return {key: value for item in items for key, value in item.items()}
 
 
 def metrics_of(frame: pd.DataFrame) -> list[str]:
@@ -130,8 +112,8 @@ def metrics_of(frame: pd.DataFrame) -> list[str]:
 
 def parameters(frame: pd.DataFrame) -> list[str]:
     """Columns that hold parameters."""
-    ids = {GROUP, FOLDER, *(f"{stage}_id" for stage in STAGES)}
-    return [column for column in frame if "/" not in column and column not in ids]
+    others = {GROUP, FOLDER, STATE, *COUNTS, *(f"{stage}_id" for stage in STAGES)}
+    return [column for column in frame if "/" not in column and column not in others]
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
@@ -144,31 +126,48 @@ def _n_parameters(frame: pd.DataFrame) -> int:
     return len(frame.columns) - len(metrics_of(frame))
 
 
-def merge(runs: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row for each run of the last stage there is, with the metrics of the stages before it."""
-    last = [stage for stage in STAGES if len(runs[stage])][-1]
+def merge(runs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row for each run of the last stage that was finished at all, with the metrics of the
+    stages before it. The metrics of a run that did not finish are all missing."""
+    last = [stage for stage in STAGES if len(finished(runs[stage]))][-1]
     merged = runs[last]
     for stage in STAGES[: STAGES.index(last)]:
         columns = [f"{stage}_id", *metrics_of(runs[stage])]
-        merged = merged.merge(runs[stage][columns], on=f"{stage}_id", how="left")
-    return merged
+        merged = merged.merge(finished(runs[stage])[columns], on=f"{stage}_id", how="left")
+    merged.loc[merged[STATE] != DONE, metrics_of(merged)] = float("nan")
+    return merged.copy()  # in one piece: joined columns are slow
 
 
-def summarise(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard error over seeds of every metric, and the number of seeds.
+def summarise(frame: pd.DataFrame, seeds: Collection[str] = ()) -> pd.DataFrame:
+    """Mean and standard error over seeds of every metric, and how many seeds there are.
 
-    Columns `<metric>_mean`, `<metric>_sem` and `n_seeds`; one row for each group of runs that
-    agree in everything but the seed. The standard error of a single seed is missing (NaN).
+    Columns `<metric>_mean` and `<metric>_sem`; one row for each group of runs that agree in
+    everything but the seed. The standard error of a single seed is missing (NaN). `n_seeds` are
+    averaged; `n_failed` failed, `n_missing` are neither: interrupted, under way, lost, never begun.
+
+    Parameters
+    ----------
+    frame : one row per run.
+    seeds : that each group should have; what is known beside those that were begun.
     """
     if frame.empty:
         return frame
     keys = [name for name in parameters(frame) if name != SEED]
     groups = frame.groupby([GROUP, *keys], sort=False, dropna=False)
-    metrics = metrics_of(frame)
-    summary = groups[metrics].agg(["mean", "sem"])
-    summary.columns = [f"{metric}_{statistic}" for metric, statistic in summary.columns]
-    summary.insert(0, "n_seeds", groups[SEED].nunique())
+    summary = groups[[SEED, STATE]].apply(_count, seeds=frozenset(map(str, seeds)))
+    if metrics := metrics_of(frame):
+        statistics = groups[metrics].agg(["mean", "sem"])
+        statistics.columns = [f"{metric}_{statistic}" for metric, statistic in statistics.columns]
+        summary = summary.join(statistics).copy()  # in one piece: joined columns are slow
     return summary.reset_index().sort_values(keys, key=_sortable, ignore_index=True)
+
+
+def _count(runs: pd.DataFrame, seeds: frozenset[str]) -> pd.Series:
+    """`COUNTS` of the runs of a group."""
+    done, failed = (set(runs[SEED][runs[STATE] == state]) for state in (DONE, FAILED))
+    failed -= done
+    missing = (seeds | set(runs[SEED])) - done - failed
+    return pd.Series(dict(zip(COUNTS, map(len, (done, failed, missing)), strict=True)))
 
 
 def _sortable(values: pd.Series) -> pd.Series:
@@ -178,22 +177,23 @@ def _sortable(values: pd.Series) -> pd.Series:
 
 
 def summarise_metrics(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
-    """Write `summarized_metrics_{featurizer,communication,predictor,merged}.csv`.
+    """The summary of each stage, and of all (`TABLES`); how many runs are in each state."""
+    runs, states = collect_all(experiment)
+    return summaries(runs), states
 
-    Returns the four summaries by name, and how many runs are in each state.
-    """
-    runs, states = collect(experiment)
-    runs["merged"] = merge(runs)
-    summaries = {name: summarise(frame) for name, frame in runs.items()}
-    for name, summary in summaries.items():
-        summary.to_csv(experiment / f"summarized_metrics_{name}.csv", index=False)
-    return summaries, states
+
+def summaries(
+    runs: Mapping[str, pd.DataFrame], seeds: Collection[str] = ()
+) -> dict[str, pd.DataFrame]:
+    """The summary of each stage, and of all (`TABLES`)."""
+    frames = dict(runs) | {"merged": merge(runs)}
+    return {name: summarise(frame, seeds) for name, frame in frames.items()}
 
 
 def select(
-    summary: pd.DataFrame, columns: dict[str, str], keys: list[str] | None = None
+    summary: pd.DataFrame, columns: Mapping[str, str], keys: list[str] | None = None
 ) -> pd.DataFrame:
-    """A small table for people: parameters, then chosen metrics.
+    """A small table for people: parameters, chosen metrics, and the number of seeds.
 
     Parameters
     ----------
@@ -206,27 +206,19 @@ def select(
     known = [c.removesuffix("_mean") for c in summary if c.endswith("_mean")]
     if unknown := [metric for metric in columns.values() if metric not in known]:
         raise KeyError(f"unknown metrics {unknown}: there are {known}")
-    everything = [key for key in varying(summary) if key != "n_seeds"]
+    everything = varying(summary)
     keys = everything if keys is None else [key for key in keys if key in summary]
     if keys and summary.duplicated(keys).any():  # these do not tell the rows apart
         keys += [key for key in everything if key not in keys]
     table = summary[keys].copy()
     for title, metric in columns.items():
         means, sems = summary[f"{metric}_mean"], summary[f"{metric}_sem"]
-        table[title] = [_number(mean, sem) for mean, sem in zip(means, sems, strict=True)]
+        table[title] = [number(mean, sem) for mean, sem in zip(means, sems, strict=True)]
+    table["seeds"] = [n_in_words(*row) for row in summary[list(COUNTS)].itertuples(index=False)]
     return table
 
 
-def _number(mean: float, sem: float) -> str:
-    if pd.isna(mean):
-        return "-"
-    return f"{mean:.4g}" if pd.isna(sem) else f"{mean:.4g} ± {sem:.1g}"
-
-
-def to_markdown(table: pd.DataFrame) -> str:
-    """The table in Markdown, aligned so that it reads well as plain text too."""
-    cells = [list(map(str, table.columns)), *([str(c) for c in row] for row in table.values)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
-    cells.insert(1, ["-" * width for width in widths])
-    rows = (" | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
-    return "".join(f"| {row} |\n" for row in rows)
+def n_in_words(n_seeds: int, n_failed: int, n_missing: int) -> str:
+    """ "3", or "1 (2 failed, 1 missing)"."""
+    others = [f"{n} {name}" for n, name in ((n_failed, "failed"), (n_missing, "missing")) if n]
+    return f"{n_seeds} ({', '.join(others)})" if others else str(n_seeds)

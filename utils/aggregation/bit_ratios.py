@@ -2,25 +2,23 @@
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.isotonic import isotonic_regression
 
-from utils import tables
 from utils.aggregation.curves import on_validation
-from utils.aggregation.rows import restrict, with_settings
-from utils.config import ConfigError
-from utils.frontier import pareto_front
-from utils.runs import write_text
+from utils.aggregation.experiment import Experiment
+from utils.aggregation.outputs import readable
+from utils.aggregation.rows import check_metrics, restrict, with_settings
+from utils.composing import ConfigError
+from utils.frontier import Curve, pareto_front
 
 OPTION = "aggregate.summarize_bit_ratios"
-Curve = tuple[np.ndarray, np.ndarray]  # bits, rising, and costs, falling
 
 
 def summarize_bit_ratios(
-    folder: Path,
+    experiment: Experiment,
     by: str,
     baseline: str,
     better: str,
@@ -30,7 +28,7 @@ def summarize_bit_ratios(
     within: float = 0.03,
     where: Mapping[str, object] | None = None,
 ) -> None:
-    """Compare the bits of two kinds of runs at equal cost; writes `bit_ratios.md` and `.csv`.
+    """Compare the bits of two kinds of runs at equal cost; writes `bit_ratios`.
 
     The runs of a kind, averaged over seeds, give a front: the lowest cost at so many bits. Which
     runs are on it is decided on validation data, for on test data the best of many is lucky, too;
@@ -41,7 +39,7 @@ def summarize_bit_ratios(
 
     Parameters
     ----------
-    folder : of the experiment.
+    experiment : whose runs are compared.
     by : parameter or setting that tells the kinds apart, e.g. rate.
     baseline, better : its two values; ratios are bits of the baseline over those of the other.
     x : metric of the bits.
@@ -50,13 +48,16 @@ def summarize_bit_ratios(
     within : of the cost of the reference are the costs that are compared.
     where : parameter -> value or values: which runs are compared; None: all.
     """
-    frame = with_settings(tables.merge(tables.collect(folder)[0]), [by])
-    if missing := [name for name in (by, x, y) if name not in frame]:
-        raise ConfigError(f"{OPTION}: the runs have no {', '.join(missing)}")
-    fronts = [
-        _front(restrict(frame, {**(where or {}), by: kind}, f"{OPTION}.where"), x, y)
+    frame = with_settings(experiment.merged(None, OPTION), [by])
+    check_metrics(frame, [x, y], OPTION)
+    if by not in frame:
+        raise ConfigError(f"{OPTION}.by: the runs have no parameter or setting '{by}'")
+    kinds = [
+        restrict(frame, {**(where or {}), by: kind}, f"{OPTION}.where")
         for kind in (baseline, better)
     ]
+    summaries = [experiment.summary(kind) for kind in kinds]
+    fronts = [_front(summary, x, y) for summary in summaries]
     worst = np.inf
     if reference is not None:
         runs = restrict(frame, reference, f"{OPTION}.reference")
@@ -66,12 +67,12 @@ def summarize_bit_ratios(
         # the other tables are worth having all the same
         print(f"left out: no {y} up to {worst:.4g} that both kinds reach", file=sys.stderr)
         return
+    smallest = rows["ratio"].min()
     rows.columns = [y, f"bits, {baseline}", f"bits, {better}", "ratio"]
-    rows.to_csv(folder / "bit_ratios.csv", index=False)
-    text = tables.to_markdown(rows.map("{:.4g}".format))
-    text += f"\nSmallest ratio: {rows['ratio'].min():.3g}\n"
-    write_text(folder / "bit_ratios.md", text)
-    print(f"\n{x} at equal {y}\n\n{text}Table: {folder}/bit_ratios.md")
+    for kind in ("n_failed", "n_missing"):
+        rows[kind] = sum(int(summary[kind].sum()) for summary in summaries)
+    caption = f"{x} at equal {y}. Smallest ratio: {smallest:.3g}"
+    experiment.save_table(rows, "bit_ratios", caption=caption, shown=readable(rows.iloc[:, :4]))
 
 
 def ratios(baseline: Curve, better: Curve, worst: float = np.inf) -> pd.DataFrame:
@@ -98,12 +99,8 @@ def bits_at(front: Curve, costs: np.ndarray) -> np.ndarray:
     return np.exp(np.interp(costs, known[::-1], np.log(bits)[::-1]))
 
 
-def _front(frame: pd.DataFrame, x: str, y: str) -> Curve:
-    summary = tables.summarise(frame)
-    chosen_by = (on_validation(metric) for metric in (x, y))
-    chosen_by = [
-        on_val if on_val in frame else m for on_val, m in zip(chosen_by, (x, y), strict=True)
-    ]
+def _front(summary: pd.DataFrame, x: str, y: str) -> Curve:
+    chosen_by = [on_validation(m) if f"{on_validation(m)}_mean" in summary else m for m in (x, y)]
     members = pareto_front(*(summary[f"{metric}_mean"] for metric in chosen_by))
     return falling(*(summary[f"{metric}_mean"].to_numpy()[members] for metric in (x, y)))
 

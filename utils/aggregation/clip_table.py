@@ -1,18 +1,19 @@
 """The table of the CLIP compressor: a row for each data set, published numbers beside ours."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from math import nan
 
 import pandas as pd
 
 from utils import tables
-from utils.aggregation.rows import differences, restrict, with_settings
-from utils.config import ConfigError
-from utils.runs import write_text
+from utils.aggregation.experiment import Experiment
+from utils.aggregation.outputs import MISSING, number
+from utils.aggregation.paper import NOT_RUN, published_numbers
+from utils.aggregation.rows import differences, with_settings
+from utils.composing import ConfigError
 
 OPTION = "aggregate.summarize_clip"
-PUBLISHED = Path(__file__).parent / "published" / "clip.csv"
-NOT_RUN, NOT_PUBLISHED = "not run", "-"
+PUBLISHED = "clip_bottleneck_linear_eval"  # whose published numbers are shown
 # parameters that tables may leave out where others tell runs apart
 IDENTITY = ("predictor.name", "featurizer.loss.beta")
 # parameters that a search varies: how a predictor is trained, and its sizes
@@ -25,16 +26,21 @@ COLUMNS = {
     "coded bits": ("test/comm/n_bits", 1),
     "accuracy (%)": ("test/pred/acc", 100),
 }
+# ... and how it is written
+PUBLISHED_COLUMNS = {
+    "published rate": ("test/comm/rate", 1, ".0f"),
+    "published accuracy": ("test/pred/acc", 100, ".1f"),
+}
 
 
 def summarize_clip(
-    folder: Path,
+    experiment: Experiment,
     data: Sequence[str],
     select: str = "val/pred/err",
     where: Mapping[str, object] | None = None,
     file: str = "clip_table",
 ) -> None:
-    """Write rate and accuracy on each data set, ours and published ones, to `<file>.md`.
+    """Write rate and accuracy on each data set, ours and published ones, to `<file>`.
 
     Of several settings of the predictor's training (of a search, say) the one that is best on
     validation data is shown, as the mean over its seeds. What was not run says so.
@@ -44,7 +50,7 @@ def summarize_clip(
 
     Parameters
     ----------
-    folder : of the experiment.
+    experiment : whose runs are shown.
     data : names of the data sets, in the order of the rows.
     select : metric on validation data that is small for the best setting.
     where : parameter -> value or values: which runs count; None: all.
@@ -56,34 +62,36 @@ def summarize_clip(
         If the runs on a data set differ in more than the training of their predictor: the best of
         several compressors would be the one with the most bits.
     """
-    best = _best_of_each(_summary(folder, where), select)
-    published = pd.read_csv(PUBLISHED, index_col="data")
-    rows = []
+    best = _best_of_each(_summary(experiment, where), select)
+    rows, shown = [], []
     for name in data:
-        row = {"data": name}
-        row |= {title: _ours(best, name, *column) for title, column in COLUMNS.items()}
-        row |= {
-            "published rate": _published(published, name, "rate", "{:.0f}"),
-            "published accuracy": _published(published, name, "accuracy", "{:.1f}"),
-        }
+        row, cells = {"data": name}, {"data": name}
+        for title, (metric, factor) in COLUMNS.items():
+            ours = [_ours(best, name, metric, part, factor) for part in ("mean", "sem")]
+            row |= {metric: ours[0], f"{metric}_sem": ours[1]}
+            cells[title] = NOT_RUN if pd.isna(ours[0]) else number(*ours, form=".1f")
+        for title, (metric, factor, form) in PUBLISHED_COLUMNS.items():
+            value = _published(name, metric) * factor
+            row[title] = value
+            cells[title] = MISSING if pd.isna(value) else f"{value:{form}}"
+        counts = best.loc[name, list(tables.COUNTS)] if name in best.index else (0, 0, 0)
+        row |= dict(zip(tables.COUNTS, map(int, counts), strict=True))
+        cells["seeds"] = tables.n_in_words(*map(int, counts))
         rows.append(row)
-    text = tables.to_markdown(pd.DataFrame(rows))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / f"{file}.md", text)
-    print(f"\n{text}\nTable: {folder / file}.md")
+        shown.append(cells)
+    experiment.save_table(pd.DataFrame(rows), file, shown=pd.DataFrame(shown))
 
 
-def _summary(folder: Path, where: Mapping[str, object] | None) -> pd.DataFrame:
+def _summary(experiment: Experiment, where: Mapping[str, object] | None) -> pd.DataFrame:
     """Means over seeds of the runs that count; empty if there are none."""
     try:
-        frame = tables.merge(tables.collect(folder)[0])
-        frame = restrict(frame, where or {}, f"{OPTION}.where")
+        frame = experiment.merged(where, OPTION)
     except tables.NoRunsError:
         return pd.DataFrame()
     if "datapred" in frame:
         for data, runs in with_settings(frame, IDENTITY).groupby("datapred"):
             _check_comparable(data, runs)
-    return tables.summarise(frame)
+    return experiment.summary(frame)
 
 
 def _check_comparable(data: str, runs: pd.DataFrame) -> None:
@@ -114,12 +122,13 @@ def _best_of_each(summary: pd.DataFrame, select: str) -> pd.DataFrame:
     return ordered.drop_duplicates("datapred").set_index("datapred")
 
 
-def _ours(best: pd.DataFrame, name: str, metric: str, factor: float) -> str:
-    if name not in best.index or pd.isna(best.loc[name, f"{metric}_mean"]):
-        return NOT_RUN
-    mean, sem = (factor * best.loc[name, f"{metric}_{part}"] for part in ("mean", "sem"))
-    return f"{mean:.1f}" if pd.isna(sem) else f"{mean:.1f} ± {sem:.1f}"
+def _ours(best: pd.DataFrame, name: str, metric: str, part: str, factor: float) -> float:
+    column = f"{metric}_{part}"
+    return factor * best.loc[name, column] if name in best.index and column in best else nan
 
 
-def _published(published: pd.DataFrame, name: str, column: str, form: str) -> str:
-    return form.format(published.loc[name, column]) if name in published.index else NOT_PUBLISHED
+def _published(name: str, metric: str) -> float:
+    numbers = published_numbers()
+    of_row = numbers["experiment"].eq(PUBLISHED) & numbers["data"].eq(name)
+    values = numbers["value"][of_row & numbers["metric"].eq(metric)]
+    return values.item() if len(values) else nan

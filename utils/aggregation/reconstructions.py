@@ -2,16 +2,16 @@
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from pandas import DataFrame, Series
 
-from utils import tables, training
+from utils import building, tables
+from utils.aggregation.experiment import Experiment
 from utils.aggregation.rows import differences, restrict
 from utils.aggregation.saved import config_here, named_errors
-from utils.config import ConfigError
+from utils.composing import ConfigError
 from utils.plots.comparison import multi_row_plot, single_row_plot
 from utils.plots.style import method_name
 
@@ -24,7 +24,7 @@ class AmbiguousRunsError(ValueError):
 
 
 def compare_reconstructions(
-    folder: Path,
+    experiment: Experiment,
     paths: Mapping[str, str],
     accelerator: str,
     bits: str,
@@ -36,15 +36,15 @@ def compare_reconstructions(
 ) -> None:
     """Draw what a standard and an invariant compressor make of the same augmented test images.
 
-    Writes figure 1 of the paper to `<experiment>/figures/`: `rec_imgs_allin1_single_row.png`, one
-    image, and `rec_imgs_allin1_multi_row.png`, a column for each of several images. Images come
+    Writes figure 1 of the paper to `<experiment>/figures/`: `rec_imgs_allin1_single_row`, one
+    image, and `rec_imgs_allin1_multi_row`, a column for each of several images. Images come
     from the data that the invariant compressor was trained on. Bits are those of the tables, of
     the run that is drawn. Of several seeds, the smallest is taken. If a method has no finished
     run, or several, there are no figures, and the terminal says which one and what to do.
 
     Parameters
     ----------
-    folder : of the experiment.
+    experiment : whose runs are drawn.
     paths : where results, checkpoints and data are now, as in conf/main.yaml.
     accelerator : where to compute, as `trainer.accelerator`.
     bits : metric that labels state, e.g. test/comm/n_bits (coded) or test/feat/rate (theoretical).
@@ -59,7 +59,7 @@ def compare_reconstructions(
     ConfigError
         If an option is wrong, a checkpoint is lost, or a compressor has no decoder.
     """
-    runs = _runs_with(bits, folder)
+    runs = _runs_with(bits, experiment)
     try:
         chosen = {
             "standard": _pick(runs, where or {}, standard, "standard"),
@@ -70,12 +70,8 @@ def compare_reconstructions(
         return
     configs = {name: config_here(run, paths, accelerator) for name, run in chosen.items()}
     costs = {name: _in_bits(run[bits]) for name, run in chosen.items()}
-    target = folder / "figures"
-    target.mkdir(exist_ok=True)
     for name, figure in _draw(configs, costs, n_images=n_images, image=image).items():
-        path = target / f"rec_imgs_allin1_{name}.png"
-        figure.savefig(path)
-        print(f"Figure: {path}")
+        experiment.save_figure(figure, f"figures/rec_imgs_allin1_{name}")
 
 
 def _draw(
@@ -84,8 +80,8 @@ def _draw(
     """Both figures of the compressors "standard" and "invariant", labelled with their costs."""
     _check_same_images(configs)
     with named_errors(OPTION):
-        compressors = {name: training.load_compressor(c) for name, c in configs.items()}
-        data = training.build_data(configs["invariant"], "data_feat", "representative")
+        compressors = {name: building.load_compressor(c) for name, c in configs.items()}
+        data = building.build_data(configs["invariant"], "data_feat", "representative")
     methods = {name: method_name(c.distortion) for name, c in compressors.items()}
     titles = {f"{n} ({methods[n]})\n{costs[n]}": c for n, c in compressors.items()}
     labels = {f"{methods[n]}: {costs[n]}": c for n, c in compressors.items()}
@@ -98,7 +94,7 @@ def _draw(
         raise ConfigError(f"{OPTION}: {error}") from error
 
 
-def _runs_with(metric: str, folder: Path) -> DataFrame:
+def _runs_with(metric: str, experiment: Experiment) -> DataFrame:
     """The finished runs that have a metric of the compressor, one in each row."""
     parts = metric.split("/")
     if len(parts) != 3 or parts[1] not in STAGE_OF:
@@ -107,7 +103,7 @@ def _runs_with(metric: str, folder: Path) -> DataFrame:
             f"'{metric}'"
         )
     stage = STAGE_OF[parts[1]]
-    runs = tables.collect(folder)[0][stage]
+    runs = experiment.finished(stage, None, OPTION)
     if metric not in runs:
         there_are = (
             f"there are {tables.metrics_of(runs)}" if len(runs) else "there are no such runs"

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import yaml
 from pandas import DataFrame
 
 from utils import tables
-from utils.config import ConfigError
+from utils.composing import ConfigError
+from utils.records import read_config
 
 # What moves a compressor along its rate-distortion curve: the weight of the rate, and the quality
 # of a classical codec. Names as in the tables; the long ones appear where the short one is rounded.
@@ -39,11 +39,8 @@ def with_settings(frame: DataFrame, names: Iterable[str]) -> DataFrame:
     missing = [name for name in dict.fromkeys(names) if name not in frame]
     if not missing:
         return frame
-    configs = []
-    for folder in frame[tables.FOLDER]:
-        with (Path(folder) / "config.yaml").open() as file:
-            configs.append(yaml.load(file, yaml.CSafeLoader))
-    columns = {name: [_setting(config, name) for config in configs] for name in missing}
+    configs = [read_config(Path(folder)) for folder in frame[tables.FOLDER]]
+    columns = {name: [config.value(name) for config in configs] for name in missing}
     found = {name: values for name, values in columns.items() if any(v is not None for v in values)}
     return frame.assign(**{name: list(map(str, values)) for name, values in found.items()})
 
@@ -66,7 +63,7 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
         If there is no such row.
     """
     frame = with_settings(frame, where)
-    known = _parameters(frame)
+    known = tables.parameters(frame)
     for key, wanted in where.items():
         if key not in known:
             raise ConfigError(f"{option}: there is no parameter '{key}'; there are {known}")
@@ -83,24 +80,44 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
 
 def differences(frame: DataFrame) -> dict[str, list]:
     """The parameters in which rows differ beyond their seeds, with their values."""
-    names = [name for name in _parameters(frame) if name != tables.SEED]
+    names = [name for name in tables.parameters(frame) if name != tables.SEED]
     return {name: list(frame[name].unique()) for name in names if frame[name].nunique() > 1}
+
+
+def check_alike(frame: DataFrame, option: str, rows: str, *, but: Iterable[str] = ()) -> None:
+    """Raise a `ConfigError` that names the parameters in which rows differ beyond their seeds.
+
+    Averages are over seeds and nothing else: whoever wants another one has to choose.
+
+    Parameters
+    ----------
+    frame : rows that are about to be averaged, or shown as one.
+    option : that asked for it.
+    rows : what they are, for the message.
+    but : parameters in which they may differ.
+    """
+    found = {name: v for name, v in differences(frame).items() if name not in (*but,)}
+    if not found:
+        return
+    key, values = next(iter(found.items()))
+    listed = "; ".join(f"{name}: {', '.join(map(str, found[name]))}" for name in found)
+    raise ConfigError(
+        f"{option}: {rows} differ in more than the seed, in {listed}. Only seeds are averaged: "
+        f"choose one value of each, as in {option}.where='{{{key}: {values[0]}}}'"
+    )
+
+
+def check_metrics(frame: DataFrame, metrics: Iterable[str], option: str) -> None:
+    """Raise a `ConfigError` that names the metrics there are if one of these is not."""
+    if unknown := [metric for metric in metrics if metric not in frame]:
+        raise ConfigError(
+            f"{option}: unknown metrics {unknown}; there are {tables.metrics_of(frame)}"
+        )
 
 
 def curve_keys(frame: DataFrame) -> list[str]:
     """The parameters that tell rate-distortion curves apart: neither seeds nor positions on one."""
     return [name for name in differences(frame) if name not in ALONG_CURVE]
-
-
-def _parameters(frame: DataFrame) -> list[str]:
-    return [name for name in tables.parameters(frame) if name != "n_seeds"]
-
-
-def _setting(config: object, name: str) -> object:
-    """The value of "a.b.c" in a nested config; None if there is none."""
-    for key in name.split("."):
-        config = config.get(key) if isinstance(config, dict) else None
-    return None if isinstance(config, (dict, list)) else config
 
 
 def _is_same(found: object, wanted: object) -> bool:

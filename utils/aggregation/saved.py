@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from pandas import Series
 
 from utils import tables
-from utils.config import ConfigError
+from utils.composing import ConfigError
 from utils.data.base import DataError
 
 

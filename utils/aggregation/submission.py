@@ -7,10 +7,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 from pandas import Series
 
-from utils import kaggle, tables, training
-from utils.aggregation.rows import restrict
+from utils import building, kaggle, tables, training
+from utils.aggregation.experiment import Experiment
 from utils.aggregation.saved import config_here, named_errors
-from utils.config import ConfigError
+from utils.composing import ConfigError
 from utils.data.galaxy import ANSWERS, COMPETITION, ID, GalaxyDataModule
 
 OPTION = "aggregate.kaggle_submission"
@@ -18,7 +18,7 @@ LOSS = "val/pred/loss"  # never that of the test split
 
 
 def kaggle_submission(
-    folder: Path,
+    experiment: Experiment,
     paths: Mapping[str, str],
     accelerator: str,
     where: Mapping[str, object] | None = None,
@@ -32,7 +32,7 @@ def kaggle_submission(
 
     Parameters
     ----------
-    folder : of the experiment.
+    experiment : whose runs are candidates.
     paths : where results, checkpoints and data are now, as in conf/main.yaml.
     accelerator : where to compute, as `trainer.accelerator`.
     where : parameter -> value or values: which runs are candidates; None: all.
@@ -46,35 +46,34 @@ def kaggle_submission(
     NoRunsError
         If no predictor is finished.
     """
-    run = _best(folder, where or {})
+    run = _best(experiment, where)
     config = config_here(run, paths, accelerator)
     with named_errors(OPTION):
         data = _data(config)
         title = f"{training.describe(config)}, run_{run['predictor_id']}"
         score = math.sqrt(run[LOSS])
         print(f"Best on validation data: {title}, score (RMSE) {score:.5f}: {run[tables.FOLDER]}")
-        path = folder / "submission.csv"
+        path = experiment.folder / "submission.csv"
         _write(path, config, data)
         print(f"Submission: {path}")
         if submit:
             print(kaggle.submit(path, COMPETITION, f"{title}, validation {score:.5f}"))
 
 
-def _best(folder: Path, where: Mapping[str, object]) -> Series:
+def _best(experiment: Experiment, where: Mapping[str, object] | None) -> Series:
     """The finished predictor with the lowest loss on validation data."""
-    runs = tables.collect(folder)[0]["predictor"]
+    runs = experiment.finished("predictor", where, OPTION)
     if runs.empty:
         raise tables.NoRunsError(
-            f"{OPTION}: no predictor of {folder} is finished: run the experiment without "
-            "is_only_feat"
+            f"{OPTION}: no predictor of {experiment.folder} is finished: run the experiment "
+            "without is_only_feat"
         )
-    runs = restrict(runs, where, f"{OPTION}.where")
     return runs.loc[runs[LOSS].idxmin()]
 
 
 def _data(config: DictConfig) -> GalaxyDataModule:
     """What the run predicts, if that is a competition."""
-    data = training.build_data(config, "data_pred", "none")
+    data = building.build_data(config, "data_pred", "none")
     if not isinstance(data, GalaxyDataModule):
         raise ConfigError(
             f"{OPTION}: the best run predicts data_pred={config.data_pred.name}, which is no "
@@ -85,8 +84,8 @@ def _data(config: DictConfig) -> GalaxyDataModule:
 
 def _write(path: Path, config: DictConfig, data: GalaxyDataModule) -> None:
     """The predictions of a run for Kaggle's test images."""
-    compressor = training.load_compressor(config)
-    predictor = training.load_predictor(config, compressor)
-    device = training.pick_device(config)
+    compressor = building.load_compressor(config)
+    predictor = building.load_predictor(config, compressor)
+    device = building.pick_device(config)
     ids, predictions = kaggle.predict_submission(compressor, predictor, data, device)
     kaggle.write_submission(path, ids, predictions, columns=(ID, *ANSWERS))

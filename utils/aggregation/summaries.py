@@ -1,45 +1,52 @@
 """Tables of all metrics, and the figures of all runs side by side."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from pandas import DataFrame
 
 from utils import tables
-from utils.config import ConfigError
-from utils.runs import write_text
+from utils.aggregation.experiment import Experiment
+from utils.composing import ConfigError
+
+OPTION = "aggregate.summarize_metrics"
 
 
 def summarize_metrics(
-    folder: Path,
+    experiment: Experiment,
     columns: dict[str, str],
     table: str = "merged",
     keys: list[str] | None = None,
+    where: Mapping[str, object] | None = None,
 ) -> None:
-    """Average all metrics over seeds into CSVs; print and save a table of the chosen ones.
+    """Average all metrics over seeds into `summarized_metrics_<table>.csv`, for each stage and for
+    all (merged); print a table of the chosen ones and save it to `summary`.
 
     Parameters
     ----------
-    folder : of the experiment.
+    experiment : whose runs are averaged.
     columns : of the printed table: title -> metric.
     table : which summary is printed.
     keys : parameters that the printed table shows; None: all that vary.
+    where : parameter -> value or values: which runs are averaged; None: all.
     """
-    summaries, states = tables.summarise_metrics(folder)
-    if table not in summaries:
-        raise ConfigError(
-            f"aggregate.summarize_metrics.table: there is no '{table}'; there are {[*summaries]}"
-        )
+    if table not in tables.TABLES:
+        raise ConfigError(f"{OPTION}.table: there is no '{table}'; there are {[*tables.TABLES]}")
+    summaries = tables.summaries(experiment.stages(where, OPTION), experiment.seeds)
+    for name, summary in summaries.items():
+        if len(summary):
+            experiment.save_numbers(summary, f"summarized_metrics_{name}")
+    summary = summaries[table]
     try:
-        shown = _of_stages_that_ran(summaries[table], columns)
-        chosen = tables.select(summaries[table], shown, keys)
+        shown = _of_stages_that_ran(summary, columns)
+        chosen = tables.select(summary, shown, keys)
     except KeyError as error:
-        raise ConfigError(f"aggregate.summarize_metrics.columns: {error.args[0]}") from error
-    text = tables.to_markdown(chosen)
-    write_text(folder / "summary.md", text)
-    runs = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
-    print(f"\n{folder.name} (bits per example; runs of all stages: {runs})\n\n{text}")
-    print(f"Tables: {folder}/summary.md, summarized_metrics_*.csv")
+        raise ConfigError(f"{OPTION}.columns: {error.args[0]}") from error
+    parameters = [key for key in chosen if key in summary]
+    statistics = [f"{metric}_{part}" for metric in shown.values() for part in ("mean", "sem")]
+    numbers = summary[[*parameters, *tables.COUNTS, *statistics]]
+    experiment.save_table(numbers, "summary", caption="bits per example", shown=chosen)
 
 
 def _of_stages_that_ran(summary: DataFrame, columns: dict[str, str]) -> dict[str, str]:
@@ -54,18 +61,23 @@ def _of_stages_that_ran(summary: DataFrame, columns: dict[str, str]) -> dict[str
     return ran or {metric: metric for metric in sorted(known) if metric.startswith("test/")}
 
 
-def gather_figures(folder: Path) -> None:
+def gather_figures(experiment: Experiment, where: Mapping[str, object] | None = None) -> None:
     """Copy the figures of the trained compressors side by side into `<experiment>/figures/`.
 
     Their names say in what the runs differ; of several seeds, the first is taken. Figures that were
     there before are removed.
+
+    Parameters
+    ----------
+    experiment : whose figures are copied.
+    where : parameter -> value or values: of which runs; None: all.
     """
-    runs, _ = tables.collect(folder)
-    frame = runs["featurizer"].drop_duplicates(tables.GROUP)
+    frame = experiment.finished("featurizer", where, "aggregate.gather_figures")
+    frame = frame.drop_duplicates(tables.GROUP)
     figures = {path: sorted(Path(path).glob("*.png")) for path in frame[tables.FOLDER]}
     frame = frame[[bool(figures[path]) for path in frame[tables.FOLDER]]]
     keys = tables.varying(frame)
-    target = folder / "figures"
+    target = experiment.folder / "figures"
     for outdated in target.glob("*.png"):  # of runs that are gone, or had other labels
         outdated.unlink()
     for row in frame.to_dict("records"):

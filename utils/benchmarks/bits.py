@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from utils import communication, training
+from utils import building, communication, training
 from utils.benchmarks.comparison import Comparison, Goal
 from utils.benchmarks.setups import SMALL, banana_config, short_trainer
 
@@ -19,8 +19,8 @@ def compare(is_quick: bool) -> list[Comparison]:
     device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         cfg = banana_config(Path(folder), *SMALL, "optimizer_feat.kwargs.lr=3e-3")
-        compressor = training.build_compressor(cfg)
-        data = training.build_data(cfg, "data_feat", compressor.distortion.needs)
+        compressor = building.build_compressor(cfg)
+        data = building.build_data(cfg, "data_feat", compressor.distortion.needs)
         short_trainer(cfg, 50 if is_quick else 300).fit(compressor, datamodule=data)
         compressor.eval()
         compressor.rate.update()

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 
-from utils import training
+from utils import building, training
 from utils.benchmarks.comparison import Comparison, Goal, seconds
 from utils.benchmarks.loops import BareLoop, ThreePasses
 from utils.benchmarks.setups import banana_config, images_config, short_trainer
@@ -67,8 +67,8 @@ def measure_steps(
     training.quiet()
     with tempfile.TemporaryDirectory() as folder:
         cfg = make_config(Path(folder))
-        compressor = training.build_compressor(cfg)
-        data = training.build_data(cfg, "data_feat", compressor.distortion.needs)
+        compressor = building.build_compressor(cfg)
+        data = building.build_data(cfg, "data_feat", compressor.distortion.needs)
         interleaved = Interleaved([make_loop(compressor) for make_loop in loop_types])
         short_trainer(cfg, N_WARM_UP + n_steps, interleaved).fit(compressor, datamodule=data)
     references = [measured[N_WARM_UP:] for measured in interleaved.reference_seconds]

@@ -1,0 +1,127 @@
+"""Curves of an experiment in numbers, over its seeds."""
+
+import pandas as pd
+import pytest
+from curve_runs import Runs, table
+
+from utils.aggregation.curve_summaries import summarize_RD_curves
+from utils.composing import ConfigError
+
+X, Y = "test/feat/rate", "test/pred/loss"
+
+
+def saved(folder, key="dist"):
+    table = pd.read_csv(folder / "summarized_RD_curves_merged.csv")
+    return table.rename(columns=lambda c: c.removeprefix(f"{Y}/")).set_index(key)
+
+
+@pytest.fixture
+def exponential():
+    """Losses 4 / 2 ** rate at rates 0, 1, 2, 3 of VIC; VC needs twice the bits."""
+    return table(
+        {"dist": dist, "beta": f"{rate}", "seed": seed, X: factor * rate, Y: 4 / 2**rate + seed}
+        for dist, factor in (("VIC", 1), ("VAE", 2))
+        for seed in (0, 2)
+        for rate in (0, 1, 2, 3)
+    )
+
+
+def test_areas_and_minima_over_seeds(tmp_path, exponential, capsys):
+    summarize_RD_curves(Runs(tmp_path, exponential), X, Y)
+    found = saved(tmp_path)
+    assert (found["start_rate"] == 0).all() and (found["end_rate"] == 6).all()
+    assert (found["n_seeds"] == 2).all() and (found["n_runs_mean"] == 4).all()
+    # trapezia below 4, 2, 1, 1/2, then a constant; seeds add 0 and 2: 1 on average, over 6 bits
+    area = 3 + 1.5 + 0.75
+    assert found["area_mean"].to_dict() == {"VIC": area + 0.5 * 3 + 6, "VAE": 2 * area + 6}
+    assert found["area_sem"].tolist() == pytest.approx([6, 6])
+    assert found["min_mean"].tolist() == [1.5, 1.5]
+    assert "gain_mean" not in found and "| VIC " in capsys.readouterr().out
+
+
+def test_half_the_bits_are_twice_the_gain(tmp_path, exponential):
+    # without the points of no bits, which have no logarithm
+    runs = exponential[exponential["beta"] != "0"]
+    summarize_RD_curves(Runs(tmp_path, runs), X, Y, baseline="VAE", tolerance=0.1)
+    found = saved(tmp_path)
+    assert found["gain_mean"].to_dict() == pytest.approx({"VIC": 2, "VAE": 1})
+    assert found["bd_rate_mean"].to_dict() == pytest.approx({"VIC": -50, "VAE": 0})
+    # 0.1 above 1/2: a fifth of the way back from 3 bits to 2
+    assert found["rate_at_min_mean"].to_dict() == pytest.approx({"VIC": 2.8, "VAE": 5.6})
+    assert found["rate_near_lossless_mean"].to_dict() == pytest.approx({"VIC": 2.8, "VAE": 5.6})
+    latex = (tmp_path / "summarized_RD_curves_merged.tex").read_text()
+    assert "over dist = VAE" in latex and r"\toprule" in latex
+
+
+def test_near_lossless_may_be_told_by_runs_without_compression(tmp_path, exponential):
+    uncompressed = {"dist": "none", "beta": "none", "seed": 0, X: 9.0, Y: 1.4}
+    runs = pd.concat([exponential[exponential["seed"] == "0"], table([uncompressed])])
+    summarize_RD_curves(Runs(tmp_path, runs), X, Y, reference={"dist": "none"}, tolerance=0.1)
+    found = saved(tmp_path)
+    assert (found["near_lossless_mean"] == 1.5).all()
+    assert found["rate_near_lossless_mean"].to_dict() == {"VIC": 1.5, "VAE": 3, "none": 9}
+
+
+def test_what_a_seed_lacks_is_no_average_over_the_others(tmp_path, exponential):
+    is_bad = (exponential["dist"] == "VAE") & (exponential["seed"] == "2")
+    runs = exponential.assign(**{Y: exponential[Y] + 9 * is_bad})
+    summarize_RD_curves(Runs(tmp_path, runs), X, Y, baseline="VIC")
+    found = saved(tmp_path)
+    assert found.loc["VAE", ["rate_near_lossless_mean", "gain_mean", "bd_rate_mean"]].isna().all()
+    assert found.loc["VIC", "gain_mean"] == 1
+    line = next(
+        line
+        for line in (tmp_path / "summarized_RD_curves_merged.md").read_text().splitlines()
+        if "VAE" in line and "|" in line
+    )
+    assert line.count(" - ") == 3
+
+
+def test_baselines_are_those_that_agree_in_what_tells_them_apart(tmp_path):
+    runs = table(
+        {"dist": dist, "rate": rate, "zdim": len(dist), "seed": 1, "beta": f"{bits}"}
+        | {X: bits * factor, Y: 10.0 - bits}
+        for dist, rate, factor in (
+            ("VAE", "H_factorized", 4),
+            ("VAE", "H_hyper", 2),
+            ("BINCE", "H_factorized", 1),
+            ("BINCE", "MI", 1),
+        )
+        for bits in (1, 2, 3)
+    )
+    summarize_RD_curves(Runs(tmp_path, runs), X, Y, baseline="VAE")
+    gains = saved(tmp_path, ["dist", "rate"])["gain_mean"]
+    assert gains["BINCE", "H_factorized"] == pytest.approx(4)
+    assert gains["VAE", "H_hyper"] == 1 and pd.isna(gains["BINCE", "MI"])
+
+
+def test_failed_runs_of_a_curve_are_counted(tmp_path, exponential):
+    is_failed = (exponential["dist"] == "VIC") & (exponential["beta"] == "1")
+    runs = exponential.assign(state=["failed" if failed else "done" for failed in is_failed])
+    runs.loc[is_failed, [X, Y]] = float("nan")
+    summarize_RD_curves(Runs(tmp_path, runs, seeds=[0, 2, 3]), X, Y)
+    found = saved(tmp_path)
+    assert found["n_failed"].to_dict() == {"VAE": 0, "VIC": 2}
+    assert found["n_missing"].to_dict() == {"VAE": 4, "VIC": 4}  # seed 3, of each beta
+    assert found["n_runs_mean"].to_dict() == {"VAE": 4, "VIC": 3}
+
+
+def test_one_point_is_a_curve_without_a_delta_rate(tmp_path):
+    runs = table({"dist": d, "beta": "1", "seed": 1, X: 2.0, Y: 1.0} for d in ("VIC", "VAE"))
+    summarize_RD_curves(Runs(tmp_path, runs), X, Y, baseline="VAE")
+    found = saved(tmp_path)
+    assert (found["area_mean"] == 0).all() and found["bd_rate_mean"].isna().all()
+
+
+def test_a_baseline_that_was_not_run_is_said_on_the_terminal(tmp_path, exponential, capsys):
+    summarize_RD_curves(Runs(tmp_path, exponential), X, Y, baseline="BINCE")
+    assert "no curve has dist=BINCE" in capsys.readouterr().err
+    assert "gain_mean" not in saved(tmp_path)
+
+
+def test_errors_name_what_is_wrong(tmp_path, exponential):
+    with pytest.raises(ConfigError, match=r"unknown metrics \['a'\]; there are .*test/feat/rate"):
+        summarize_RD_curves(Runs(tmp_path, exponential), "a", Y)
+    runs = exponential.assign(**{Y: float("nan")})
+    with pytest.raises(ConfigError, match=f"no run has both {X} and {Y}"):
+        summarize_RD_curves(Runs(tmp_path, runs), X, Y)

@@ -1,0 +1,129 @@
+"""Our results beside the published ones."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from utils import tables
+from utils.aggregation.experiment import Experiment
+from utils.aggregation.outputs import MISSING, number
+from utils.aggregation.rows import check_alike, restrict
+from utils.composing import ConfigError
+
+OPTION = "aggregate.compare_to_paper"
+PUBLISHED = Path(__file__).parent / "published"
+COLUMNS = ("experiment", "data", "method", "beta", "metric", "value", "tolerance", "source")
+NOT_RUN, WITHIN, OUTSIDE = "not run", "within", "outside"
+
+
+def compare_to_paper(
+    experiment: Experiment,
+    experiments: Sequence[str],
+    where: Mapping[str, object] | None = None,
+) -> None:
+    """Write published numbers, ours and the difference to `paper_comparison`.
+
+    The numbers are those of `published/*.csv`, whose README says what the columns are. Ours are
+    means over seeds. Verdicts: `within` the tolerance, `outside` of it, `not run`.
+
+    Parameters
+    ----------
+    experiment : whose runs are compared.
+    experiments : whose published numbers are listed.
+    where : parameter -> value or values: which runs count; None: all.
+
+    Raises
+    ------
+    ConfigError
+        If nothing is published for these experiments, or if the runs that fit a number differ in
+        more than the seed.
+    """
+    published = published_numbers()
+    wanted = published[published["experiment"].isin(experiments)]
+    if wanted.empty:
+        raise ConfigError(
+            f"{OPTION}.experiments: there are no published numbers for {list(experiments)}; there "
+            f"are some for {sorted(published['experiment'].unique())}"
+        )
+    try:
+        frame = experiment.merged(where, OPTION)
+    except tables.NoRunsError:
+        frame = pd.DataFrame()
+    rows = [_compared(experiment, frame, row) for row in wanted.to_dict("records")]
+    table = pd.DataFrame(rows)
+    n_within = (table["verdict"] == WITHIN).sum()
+    n_run = (table["verdict"] != NOT_RUN).sum()
+    caption = f"{n_within} of {n_run} numbers within the tolerance, {len(table) - n_run} not run"
+    if n_run and experiment.name not in experiments:  # the prefix of a mode
+        caption += f"; {experiment.name} has other settings than the published runs"
+    experiment.save_table(table, "paper_comparison", caption=caption, shown=_readable(table))
+
+
+@functools.cache
+def published_numbers() -> pd.DataFrame:
+    """All published numbers; columns `COLUMNS`, text but for value and tolerance."""
+    types = dict.fromkeys(COLUMNS, str) | {"value": float, "tolerance": float}
+    files = [pd.read_csv(file, dtype=types) for file in sorted(PUBLISHED.glob("*.csv"))]
+    return pd.concat(files, ignore_index=True)[list(COLUMNS)]
+
+
+def _compared(experiment: Experiment, frame: pd.DataFrame, published: Mapping) -> dict:
+    """A published number, and ours."""
+    value = published["value"]
+    about = {key: published[key] for key in ("experiment", "data", "method", "beta", "metric")}
+    ours = _ours(experiment, frame, published)
+    difference = ours["ours"] - value
+    is_within = abs(difference) <= published["tolerance"]
+    verdict = WITHIN if is_within else OUTSIDE
+    return (
+        about
+        | {"published": value}
+        | ours
+        | {
+            "difference": difference,
+            "tolerance": published["tolerance"],
+            "verdict": NOT_RUN if pd.isna(ours["ours"]) else verdict,
+            "source": published["source"],
+        }
+    )
+
+
+def _ours(experiment: Experiment, frame: pd.DataFrame, published: Mapping) -> dict:
+    """Mean, standard error, and numbers of seeds of the runs that fit."""
+    metric = published["metric"]
+    found = _matching(frame, published)
+    if metric not in found or found.empty:
+        return {"ours": float("nan"), "sem": float("nan")} | dict.fromkeys(tables.COUNTS, 0)
+    kind = " ".join(str(published[key]) for key in ("data", "method", "beta", "metric"))
+    check_alike(found, OPTION, f"the runs of {kind}")
+    (row,) = experiment.summary(found).to_dict("records")
+    return {"ours": row[f"{metric}_mean"], "sem": row[f"{metric}_sem"]} | {
+        key: row[key] for key in tables.COUNTS
+    }
+
+
+def _matching(frame: pd.DataFrame, published: Mapping) -> pd.DataFrame:
+    """The runs that a published number is about."""
+    data = "datapred" if "datapred" in frame else "datafeat"
+    keys = {data: "data", "dist": "method", "beta": "beta"}
+    wanted = {key: published[name] for key, name in keys.items() if not pd.isna(published[name])}
+    try:
+        return frame if frame.empty else restrict(frame, wanted, OPTION)
+    except tables.NoRunsError:
+        return frame.iloc[:0]
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table for people: without what is the same everywhere, numbers in four digits."""
+    shown = table[["data", "method", "beta", "metric", "published"]].copy()
+    shown = shown.astype(object).where(shown.notna(), MISSING)
+    shown["published"] = table["published"].map("{:.4g}".format)
+    shown["ours"] = [number(*row) for row in table[["ours", "sem"]].itertuples(index=False)]
+    shown["seeds"] = [
+        tables.n_in_words(*row) for row in table[list(tables.COUNTS)].itertuples(index=False)
+    ]
+    shown["difference"] = [number(d, form="+.3g") for d in table["difference"]]
+    shown["tolerance"] = table["tolerance"].map("±{:.3g}".format)
+    return shown.assign(verdict=table["verdict"], source=table["source"])
