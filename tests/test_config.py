@@ -143,7 +143,7 @@ def test_the_mode_adds_its_overrides_and_changes_the_sweep():
     found = values(expand(["experiment=banana_RD", "mode=quick"]))
     assert found["trainer.max_epochs"] == "4"
     assert found["encoder.kwargs.hid_dim"] == "64"  # of the base
-    assert found["seed"] == "1,2" and found["featurizer.loss.beta"] == "0.01,0.1,1"
+    assert found["seed"] == "1,2,3" and found["featurizer.loss.beta"] == "0.01,0.03,0.1,0.3,1"
     assert found["distortion"] == "VAE,VIC"
 
 
