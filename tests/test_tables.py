@@ -235,3 +235,12 @@ def test_unknown_metrics_are_named_with_those_there_are(write):
     summary = tables.summarise_metrics(write())[0]["merged"]
     with pytest.raises(KeyError, match=r"test/feat/bits.*test/feat/rate"):
         tables.select(summary, {"rate": "test/feat/bits"})
+
+
+def test_rows_come_in_the_order_of_numbers_also_beside_runs_that_have_none(write):
+    write("featurizer=png", values=[9.0], base=CLASSICAL)
+    for beta in ("0.5", "0.05", "1"):
+        folder = write(f"featurizer.loss.beta={beta}", values=[float(beta)])
+    summary = tables.summarise_metrics(folder)[0]["featurizer"]
+    betas = [beta for beta in summary["beta"] if beta not in ("None", "none")]
+    assert betas == ["5.0e-02", "5.0e-01", "1.0e+00"]

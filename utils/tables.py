@@ -171,9 +171,11 @@ def _count(runs: pd.DataFrame, seeds: frozenset[str]) -> pd.Series:
 
 
 def _sortable(values: pd.Series) -> pd.Series:
-    """Numbers by their size, although parameters are kept as they are written."""
+    """Numbers by their size, although parameters are kept as they are written; then names."""
     numbers = pd.to_numeric(values, errors="coerce")
-    return values if numbers.isna().any() else numbers
+    order = sorted(set(zip(numbers.isna(), numbers.fillna(0), values.map(str), strict=True)))
+    place = {name: i for i, (_, _, name) in enumerate(order)}
+    return values.map(str).map(place)
 
 
 def summarise_metrics(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
