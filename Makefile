@@ -18,13 +18,13 @@ SCRIPTS := $(wildcard bin/*.sh bin/*/*.sh) .ci/run
 # One thread per process: the test workers already fill the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help demo test test-slow lint format benchmark setup clean
+.PHONY: help demo test test-slow test-slurm test-slurm-faults lint format benchmark setup clean
 
 help: ## List the targets and settings
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12        interpreter to create .venv with (default: found on the path)"
-	@echo "  ARGS='tests/test_x.py'   arguments for pytest, in test and test-slow"
+	@echo "  ARGS='tests/test_x.py'   arguments for pytest, in all targets that test"
 	@echo "  WORKERS=4                processes that run the tests (default: one per core, at most 8)"
 
 demo: $(INSTALLED) ## Install if needed, then run the demo: Banana and digits, minutes on a CPU
@@ -36,6 +36,12 @@ test: $(INSTALLED_DEV) ## Install if needed, then run the quick tests with cover
 
 test-slow: $(INSTALLED_DEV) ## Run the tests marked slow, one at a time
 	$(ONE_THREAD) $(VENV_PYTHON) -m pytest -m slow $(ARGS)
+
+test-slurm: $(INSTALLED_DEV) ## Run scripts on a real Slurm on this machine (Debian, Ubuntu; root)
+	$(ONE_THREAD) $(VENV_PYTHON) -m pytest -m slurm $(ARGS)
+
+test-slurm-faults: $(INSTALLED_DEV) ## The same with killed jobs, time-outs and a full disk: half an hour
+	$(ONE_THREAD) $(VENV_PYTHON) -m pytest -m slurm_slow $(ARGS)
 
 lint: $(INSTALLED_DEV) ## Check the code (ruff) and the shell scripts (shellcheck)
 	$(VENV_PYTHON) -m ruff check .

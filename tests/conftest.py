@@ -1,15 +1,18 @@
 """Toy data, rates fitted to it, and small compressors and trainers."""
 
 import copy
+import gc
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
+import utils.composing
 from lossyless.architectures import MLP, Linear
 from lossyless.batch import Batch
 from lossyless.compressors import LearnableCompressor
@@ -27,6 +30,25 @@ ENTROPY_CODED: dict[str, Callable[..., Rate]] = {
     "spatial": partial(HSpatial, latent_side=2),
 }
 SMALL_MLP = partial(MLP, hid_dim=16, n_hidden_layers=1)
+
+
+def pytest_collection_finish() -> None:
+    """Nothing that was imported will be freed: Lightning's collections need not look at it."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_configs() -> Iterator[None]:
+    """What Hydra composed from conf/ is kept: tests ask for the same again and again."""
+    read = cache(utils.composing.compose)
+
+    def compose(config_name: str, overrides: list[str]) -> DictConfig:
+        return read(config_name, tuple(overrides)).copy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils.composing, "compose", compose)
+        yield
 
 
 def draw_z(n: int, seed: int = 0) -> Tensor:

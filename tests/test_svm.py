@@ -93,7 +93,7 @@ def test_the_best_of_the_draws_is_chosen(monkeypatch):
     fresh = tuple(t.numpy() for t in gaussians(3000, dim=100, distance=1.0, seed=9))
 
     def accuracy(c):
-        return LinearSVC(C=c, dual=True, random_state=0).fit(x, y).score(*fresh)
+        return LinearSVC(C=c, dual=False, random_state=0).fit(x, y).score(*fresh)
 
     assert best["C"] < 0.1 and accuracy(best["C"]) > accuracy(1.0)
 
@@ -109,6 +109,72 @@ def test_what_is_measured_was_not_seen():
         )
     metrics = evaluate(splits)
     assert metrics["val/pred/acc"] < 0.65 and metrics["test/pred/acc"] < 0.65
+
+
+# --- representations of any unit and any rank
+
+
+def embedded(splits, *, dim=400):
+    """The same points, as float32 in a space of `dim` dimensions."""
+    old = splits["train"][0].shape[1]
+    generator = torch.Generator().manual_seed(3)
+    axes = torch.linalg.qr(torch.randn(dim, old, generator=generator)).Q.T
+    return {name: (x @ axes, y) for name, (x, y) in splits.items()}
+
+
+def test_the_unit_does_not_matter():
+    splits = splits_of(distance=1.0)
+    other = {name: (100 * x, y) for name, (x, y) in splits.items()}
+    assert evaluate(other) == pytest.approx(evaluate(splits), abs=1e-6)
+
+
+def test_dimensions_keep_their_scales():
+    """A dimension that is larger counts for more: whoever makes it small hides its classes."""
+    splits = splits_of(distance=1.0)
+    scale = torch.full((8,), 1e-3).index_fill(0, torch.tensor([3]), 1.0)  # 3: noise alone
+    hidden = {name: (x * scale, y) for name, (x, y) in splits.items()}
+    assert evaluate(hidden)["test/pred/acc"] < evaluate(splits)["test/pred/acc"] - 0.1
+
+
+def test_few_dimensions_inside_of_many_are_solved_for_as_few():
+    few = splits_of(distance=1.0)
+    many = embedded(few)
+    assert evaluate(many) == pytest.approx(evaluate(few), abs=1e-3)
+    conditioned = svm._condition(*(svm._to_numpy(*many[name]) for name in many))
+    assert [x.shape for x, _ in conditioned] == [(120, 8), (45, 8), (90, 8)]
+    assert np.square(conditioned[0][0]).sum(1).mean() == pytest.approx(svm.NORM**2)
+
+
+def test_a_machine_is_that_of_the_vectors_as_they_are():
+    """... of CLIP's norm: weights lie in the span of the examples."""
+    x, y = (t.numpy().astype(float) for t in gaussians(60, dim=90, distance=1.0))
+    x *= svm.NORM / np.sqrt(np.square(x).sum(1).mean())
+    fresh = gaussians(300, dim=90, distance=1.0, seed=5)[0].numpy()
+    (axes, _), (none, _), (inside, _) = svm._condition((x, y), (x[:0], y[:0]), (fresh, y))
+    assert axes.shape == (60, 60) and len(none) == 0
+
+    def scores(rows, unseen):
+        return LinearSVC(C=0.1, tol=1e-8, max_iter=10**5).fit(rows, y).decision_function(unseen)
+
+    np.testing.assert_allclose(scores(axes, inside), scores(x, fresh), atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_representations_that_are_all_the_same(value):
+    splits = {name: (torch.full_like(x, value), y) for name, (x, y) in splits_of().items()}
+    assert evaluate(splits)["test/pred/acc"] == pytest.approx(1 / N_CLASSES)
+
+
+def test_a_solver_that_did_not_converge_is_one_line(capfd, monkeypatch, recwarn):
+    monkeypatch.setattr(svm, "_machine", lambda seed: LinearSVC(dual=True, max_iter=1))
+    evaluate(splits_of())
+    out, err = capfd.readouterr()
+    assert [line for line in out.splitlines() if "no convergence" in line] == [
+        "[predictor] linear SVM: no convergence in 1 iterations; "
+        f"{split}/pred metrics may be below what a linear classifier can do"
+        for split in ("val", "test")
+    ]
+    assert "Liblinear" not in err and not recwarn.list
 
 
 # --- cross-validation or the validation split
