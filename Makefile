@@ -31,7 +31,7 @@ demo: $(INSTALLED) ## Install if needed, then run the demo: Banana and digits, m
 	@bash bin/demo.sh
 
 test: $(INSTALLED_DEV) ## Install if needed, then run the quick tests with coverage of lossyless/
-	$(ONE_THREAD) $(VENV_PYTHON) -m pytest -n $(WORKERS) --maxprocesses 8 \
+	$(ONE_THREAD) $(VENV_PYTHON) -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal \
 		--cov=lossyless --cov-report=term --cov-fail-under=$(MIN_COVERAGE) $(ARGS)
 
 test-slow: $(INSTALLED_DEV) ## Run the tests marked slow, one at a time

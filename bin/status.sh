@@ -3,6 +3,8 @@
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=bin/settings.sh
+source bin/settings.sh
 
 usage() {
   cat <<END
@@ -31,7 +33,7 @@ while [ $# -gt 0 ]; do
     -m | -a)
       [ $# -ge 2 ] || fail "$1 needs a value"
       if [ "$1" = -m ]; then mode=${2:-none}; else
-        read -r -a more <<<"$2"
+        mapfile -t more < <(split_settings "$2")
         overrides+=("${more[@]}")
       fi
       shift 2 ;;

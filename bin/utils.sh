@@ -8,6 +8,8 @@
 set -euo pipefail
 script=$(realpath "$0") # before leaving the caller's folder
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=bin/settings.sh
+source bin/settings.sh
 
 usage() {
   cat <<END
@@ -19,7 +21,7 @@ ${description:-Runs the experiment $experiment.}
   -s NAME     a file in conf/slurm/: submit to that cluster instead of running here; the jobs and
               what draws their results go on by themselves
   -t MINUTES  time limit of each job on a cluster
-  -a "K=V .." any settings of main.py; may be given several times
+  -a "K=V .." any settings of main.py; may be given several times; values may have spaces
   --wait      with -s: come back when all jobs have ended, with the worst of their exit statuses
   -c JOB_ID   continue the sweep with this id (which it printed; a folder in outputs/), or in which
               this job of Slurm was: finished runs are reused, others run again
@@ -58,13 +60,15 @@ parse_flags() {
   mode=none mode_flag=-m slurm=none continues="" is_plot_only=false is_waiting=false
   overrides=() settings="" # the same, as words and as flags to print
   local flag more OPTIND=1
+  local has_time_limit=false
   while getopts ":m:s:t:a:c:v:h-:" flag; do
+    [[ $flag != [mstc] ]] || [ -n "$OPTARG" ] || fail "-$flag needs a value, found nothing"
     case $flag in
       m) mode=$OPTARG ;;
       s) slurm=$OPTARG ;;
       t) [[ $OPTARG =~ ^[0-9]+$ ]] || fail "-t takes minutes, not '$OPTARG'"
-         overrides+=("timeout_min=$OPTARG") ;;
-      a) read -r -a more <<<"$OPTARG"; overrides+=("${more[@]}")
+         overrides+=("timeout_min=$OPTARG") has_time_limit=true ;;
+      a) mapfile -t more < <(split_settings "$OPTARG"); overrides+=("${more[@]}")
          settings+=" -a \"$OPTARG\"" ;;
       c) continues=$OPTARG ;;
       v) is_plot_only=true; mode_flag=-v; mode=${OPTARG%_} ;;
@@ -78,14 +82,20 @@ parse_flags() {
   shift $((OPTIND - 1))
   [ $# -eq 0 ] || fail "unexpected argument '$1' (-h for help)"
   mode=${mode:-none}
+  if $has_time_limit && [ "$slurm" = none ]; then
+    echo "$0: -t has no effect without -s: jobs on this machine have no time limit" >&2
+  fi
 }
 
 parse_flags "$@"
 if [ -n "$continues" ]; then
   was_waiting=$is_waiting n_words=2
   if $is_waiting; then n_words=3; fi
-  [ $# -eq "$n_words" ] || fail "-c takes the flags of that sweep: give no others, but --wait"
+  [ $# -eq "$n_words" ] ||
+    fail "-c ID takes the flags of that sweep: give no others, but --wait (and a space before ID)"
   continued=$(find_sweep "$continues") || fail "-c $continues: there is no sweep outputs/$continues"
+  of=$(cat "outputs/$continued/script" 2>/dev/null || echo "$script")
+  [ "$of" = "$script" ] || fail "-c $continues: that is a sweep of another script: $of -c $continued"
   mapfile -d '' arguments <"outputs/$continued/arguments"
   parse_flags ${arguments[@]+"${arguments[@]}"}
   continues=$continued is_waiting=$was_waiting
@@ -112,6 +122,7 @@ if [ -n "${LOSSYLESS_JOB_ID:-}" ]; then
 elif ! $is_plot_only; then
   job_id=$(date +%Y-%m-%d_%H-%M-%S)_$$
   mkdir -p "outputs/$job_id"
+  echo "$script" >"outputs/$job_id/script"
   : >"outputs/$job_id/arguments"
   [ ${#arguments[@]} -eq 0 ] || printf '%s\0' "${arguments[@]}" >"outputs/$job_id/arguments"
   [ -z "$continues" ] || echo "$continues" >"outputs/$job_id/continues"

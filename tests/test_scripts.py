@@ -163,6 +163,30 @@ def test_the_sweep_that_is_continued_is_noted_and_keeps_its_flags(project):
     assert len(set(calls(project))) == 2 and len(calls(project)) == 6
 
 
+def test_another_scripts_sweep_is_not_continued(project):
+    assert call(str(project / "bin/test.sh"), "-m", "quick").returncode == 0
+    (job_id,) = job_ids(project)
+    done = call(str(project / "bin/banana/banana_RD.sh"), "-c", job_id)
+    assert done.returncode == 2 and f"bin/test.sh -c {job_id}" in done.stderr
+    assert len(calls(project)) == 2 and job_ids(project) == [job_id]
+
+
+@pytest.mark.parametrize("flag", ["-c", "-m", "-s", "-t"])
+def test_a_flag_whose_value_is_empty_starts_nothing(project, flag):
+    done = call(str(project / "bin/test.sh"), flag, "")
+    assert done.returncode == 2 and flag in done.stderr
+    assert calls(project) == []
+
+
+def test_values_may_have_spaces(project):
+    python = project / ".venv" / "bin" / "python"
+    python.write_text("#!/usr/bin/env bash\nprintf '%s\\n' \"$@\" >>words\n")
+    settings = "goal=two words  +paths.mine=/a b/c ~seed data@data_feat=mnist"
+    assert call(str(project / "bin/test.sh"), "-a", settings).returncode == 0
+    words = (project / "words").read_text().splitlines()
+    assert words[-4:] == ["goal=two words", "+paths.mine=/a b/c", "~seed", "data@data_feat=mnist"]
+
+
 @pytest.mark.parametrize("slurm_id", ["87", "87_3", "9"])
 def test_a_sweep_continues_by_the_id_of_slurm_too(project, slurm_id):
     for name, script, jobs in (

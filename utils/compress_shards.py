@@ -6,10 +6,12 @@ Shards lie beside the file until they are merged, in a folder whose name stands 
 the compressor: the same command again makes only those that are missing.
 """
 
+import contextlib
 import shutil
 import sys
 from pathlib import Path
 
+from filelock import FileLock
 from omegaconf import DictConfig
 
 from utils import config, signals
@@ -39,16 +41,19 @@ def compress_shard(cfg: DictConfig) -> None:
     from lossyless.hub import clip_compressor
     from lossyless.hub.merging import usual_label_file
 
-    with signals.handled(), own_trace().kept():
+    with signals.handled(), own_trace().kept(), contextlib.ExitStack() as lock:
+        file = shard_file(cfg, cfg.shards.index)
         compressor, _ = clip_compressor(
             cfg.shards.model,
             device=cfg.shards.device,
             clip_path=cfg.shards.clip,
             pretrained_path=cfg.shards.pretrained,
         )
-        file = shard_file(cfg, cfg.shards.index)
         loader = {"batch_size": cfg.shards.batch_size, "num_workers": cfg.shards.n_workers}
         file.parent.mkdir(parents=True, exist_ok=True)
+        lock.enter_context(FileLock(file.with_suffix(".lock")))  # of another call with these shards
+        if file.is_file():
+            return
         compressor.compress_dataset(
             cfg.shards.folder,
             file,
@@ -100,7 +105,7 @@ def _merge(shards: list[Path], out: Path, *, is_labelled: bool) -> None:
         print(merge(shards, out))
     else:
         if is_labelled:
-            usual_label_file(shards[0]).replace(usual_label_file(out))
+            shutil.copyfile(usual_label_file(shards[0]), usual_label_file(out))
         shards[0].replace(out)
     shutil.rmtree(shards[0].parent)
 

@@ -53,8 +53,14 @@ def log_results(run: Run, metrics: Mapping[str, float]) -> None:
 
 def close() -> None:
     """End the W&B run that is under way, if any: the loggers of later runs would go on in it."""
-    if (current := _current_wandb_run()) is not None:
+    if (current := _current_wandb_run()) is None:
+        return
+    try:
         current.finish()
+    except ConnectionError as error:
+        # A scheduler's signals reach W&B's own process, too, which may end before this one: that
+        # must not hide why the job ends.
+        print(f"W&B ended first ({error}): what it had stored is kept", file=sys.stderr)
 
 
 def log_figure(logger: Logger | None, name: str, figure: Figure) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+FULL_PRECISION = "32-true"  # as Lightning calls it
 WEIGHT_SUFFIXES = (".pt", ".pth", ".npz", ".torch", ".tar", ".ckpt", ".bin", ".safetensors")
 
 
@@ -32,6 +33,26 @@ def cpus_per_job(n_jobs: int) -> int:
 def gpus_per_node(accelerator: str, devices: int) -> int | None:
     """GPUs to ask a cluster for; None for none."""
     return None if accelerator == "cpu" else devices
+
+
+def signal_delay(timeout_min: int) -> int:
+    """Seconds before the limit of a job at which it is told: two minutes, and less of short ones.
+
+    A job whose limit is no longer than the delay would be requeued before it did anything.
+    """
+    return min(120, 60 * timeout_min // 4)
+
+
+def default_precision(accelerator: str) -> str:
+    """Mixed precision where a GPU is going to be used, full precision elsewhere.
+
+    It is decided where the job runs, and kept in its config: the two are different runs.
+    """
+    if accelerator == "cpu":
+        return FULL_PRECISION
+    import torch
+
+    return "16-mixed" if torch.cuda.is_available() else FULL_PRECISION
 
 
 def balle_latent_side(image_shape: Sequence[int]) -> int:
@@ -65,7 +86,18 @@ def _sha256(path: Path, *state: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+RESOLVERS = (
+    n_cpus,
+    cpus_per_job,
+    gpus_per_node,
+    signal_delay,
+    default_precision,
+    balle_latent_side,
+    weights_id,
+)
+
+
 def register() -> None:
     """Make `${n_cpus:}`, `${cpus_per_job:N}`, ... available in configs."""
-    for resolver in (n_cpus, cpus_per_job, gpus_per_node, balle_latent_side, weights_id):
+    for resolver in RESOLVERS:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)

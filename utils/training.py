@@ -91,8 +91,6 @@ def build_trainer(
     cfg = run.cfg
     options = OmegaConf.to_container(cfg.trainer, resolve=True) | dict(overrides)
     device = pick_device(cfg)
-    if options["precision"] == "auto":
-        options["precision"] = "16-mixed" if device.type == "cuda" else "32-true"
     options["accelerator"] = "gpu" if device.type == "cuda" else "cpu"
     every = _evaluation_period(options["check_val_every_n_epoch"], options["max_epochs"])
     options["check_val_every_n_epoch"] = every
