@@ -20,12 +20,20 @@ def main(overrides: list[str]) -> None:
         print(__doc__)
         return
     try:
-        cfg = config.compose_config(config.expand(overrides))  # with what the mode sets
+        overrides = config.expand(overrides)  # with what the mode sets
+        cfg = config.compose_config([*overrides, *expected_seeds(overrides)])
         folder = Path(cfg.paths.results) / experiment_folder(cfg)
         aggregate(cfg.aggregate, folder)
         wandb_runs.upload_tables(cfg, folder)
     except (config.ConfigError, NoRunsError) as error:
         sys.exit(f"Error: {error}")
+
+
+def expected_seeds(overrides: list[str]) -> list[str]:
+    """The seeds that were asked for, as the setting by which tables count what is missing."""
+    seeds = config.values_of("seed", overrides)
+    is_said = any(override.startswith("aggregate.seeds=") for override in overrides)
+    return [] if seeds is None or is_said else [f"aggregate.seeds=[{','.join(map(str, seeds))}]"]
 
 
 if __name__ == "__main__":

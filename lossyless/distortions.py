@@ -9,6 +9,11 @@ the target is, and so what the data must provide as `Batch.aux`:
     "positive"        another augmentation of the same x    z_hat of aux            BINCE
     "none"            nothing                               z, before quantisation  lossy Z
     "target"          y, the target of the task             aux                     supervised
+
+On several devices, `forward` gets the share of a batch that its process has. What is computed of
+each example alone needs nothing for that. A distortion that compares the examples of a batch with
+each other must ask for those of all shares, with `Distortion.gathered`: else its results depend on
+the number of devices.
 """
 
 import math
@@ -39,6 +44,14 @@ class Distortion(nn.Module, ABC):
     def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
         """Distortions [B] in nats, given z_hat [B, z_dim], and further terms as they are logged:
         means over the batch, information in bits."""
+
+    def gathered(self, rows: Tensor) -> tuple[Tensor, int]:
+        """Rows [N, ...] of all processes that train together, given those of this one [n, ...],
+        and the index of its first. Gradients flow to all; every process must call it.
+
+        In evaluation mode each process is on its own: N = n, and the index is 0.
+        """
+        return (gather(rows), rank() * len(rows)) if self.training else (rows, 0)
 
 
 class DirectDistortion(Distortion):
@@ -167,7 +180,7 @@ class ContrastiveDistortion(Distortion):
         projections = self.projector(torch.cat([z_hat, target]))
         precision = torch.promote_types(projections.dtype, torch.float32)
         features = F.normalize(projections.to(precision), dim=-1)
-        candidates = gather(features) if self.training else features
+        candidates, first = self.gathered(features)  # `first`: column of the first of its own
         n_own, n_candidates = len(features), len(candidates)
         batch_size = n_candidates // 2
         if batch_size < 2:
@@ -176,7 +189,6 @@ class ContrastiveDistortion(Distortion):
         with torch.autocast(z_hat.device.type, enabled=False):
             logits = features @ candidates.T / self.temperature
         rows = torch.arange(n_own, device=logits.device)
-        first = rank() * n_own if self.training else 0  # column of the first of its own features
         positives = first + rows.roll(n_own // 2)
         log_weights = torch.full_like(logits, self._log_multiplicity(batch_size))
         log_weights[rows, positives] = 0.0

@@ -174,6 +174,12 @@ def test_what_tells_curves_apart_is_neither_seed_nor_beta():
     assert rows.curve_keys(frame) == ["dist"]
 
 
+@pytest.mark.parametrize("name", ["quality", "n_components"])
+def test_settings_of_codecs_move_them_along_a_curve(name):
+    frame = pd.DataFrame({"seed": "1", "feat": "codec", f"featurizer.kwargs.{name}": ["16", "64"]})
+    assert rows.curve_keys(frame) == []
+
+
 # --- errors
 
 
@@ -229,3 +235,23 @@ def test_every_mode_has_its_options_in_the_config():
     with pytest.raises(ConfigError, match="there is no 'x'"):
         cfg.aggregate.modes = ["x"]
         modes.run_modes(cfg.aggregate, Path("x"))
+
+
+def test_a_part_of_the_runs_is_drawn_beside_all_of_them(folder):
+    aggregate.main(of(folder))
+    results = folder / "results/exp_none"
+    before = {file: file.read_bytes() for file in results.rglob("*.*") if file.is_file()}
+    aggregate.main(of(folder, "aggregate.where={dist: VIC}"))
+    assert all(file.read_bytes() == content for file, content in before.items())
+    text = (results / "only_dist=VIC" / "summary.md").read_text()
+    assert "only those of dist=VIC" in text and "VAE" not in text
+    assert (results / "only_dist=VIC" / "figures" / "quantization.png").is_file()
+
+
+def test_seeds_that_were_asked_for_and_are_not_there_are_counted(folder):
+    aggregate.main(of(folder, "seed=1,2,5"))
+    results = folder / "results/exp_none"
+    summary = pd.read_csv(results / "summarized_metrics_merged.csv")
+    assert (summary["n_missing"] == 1).all()
+    aggregate.main(of(folder, "seed=1"))
+    assert (pd.read_csv(results / "summarized_metrics_merged.csv")["n_missing"] == 0).all()

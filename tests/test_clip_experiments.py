@@ -35,7 +35,9 @@ composed = cache(lambda *overrides: compose_config(overrides))
 def composed_once():
     """What `expand` composes to check it is the first job's config."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.composing.compose_config", lambda overrides: composed(*overrides).copy())
+        patch.setattr(
+            "utils.composing.compose_config", lambda overrides: composed(*overrides).copy()
+        )
         yield
 
 

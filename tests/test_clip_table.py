@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from curve_runs import Runs, table
 from tiny import DIGITS, paths, run
 
 import aggregate
@@ -206,6 +207,22 @@ def test_errors_name_what_is_wrong(folder, options, expected):
     chosen = {"by": "beta", "baseline": "1.0e-02", "better": "1.0e+00"} | options
     with pytest.raises(ConfigError, match=expected):
         bit_ratios.summarize_bit_ratios(Experiment(folder / "results" / "exp_none"), **chosen)
+
+
+def test_a_kind_without_metrics_leaves_the_other_tables_alone(tmp_path, capsys):
+    x, y = "test/comm/n_bits", "test/pred/err"
+    runs = table(
+        {"rate": rate, "beta": beta, "seed": 1, x: 9.0, y: cost}
+        for rate, cost in (("H_hyper", 0.1), ("MI", float("nan")), ("H_klt", float("inf")))
+        for beta in ("1", "2")
+    )
+    experiment = Runs(tmp_path, runs)
+    for better in ("MI", "H_klt"):
+        bit_ratios.summarize_bit_ratios(experiment, "rate", baseline="H_hyper", better=better)
+        assert (
+            f"left out: no run with rate={better} has both {x} and {y}" in capsys.readouterr().err
+        )
+    assert not (tmp_path / "bit_ratios.csv").exists()
 
 
 def test_without_a_common_cost_there_is_no_table(folder, capsys):

@@ -239,7 +239,8 @@ def test_an_unknown_key_in_an_experiment_is_an_error(monkeypatch, tmp_path):
 def test_values_survive_the_override_grammar():
     values = [None, True, False, 1e-5, 3, "VAE", [1, 2], {"a": None}, [], "", "1e-3 and more"]
     nodes = OmegaConf.create(values)
-    cfg = compose_config([f"+note_{i}={composing._value(node)}" for i, node in enumerate(nodes)])
+    texts = map(composing.to_override_value, nodes)
+    cfg = compose_config([f"+note_{i}={text}" for i, text in enumerate(texts)])
     assert [cfg[f"note_{i}"] for i in range(len(values))] == values
 
 

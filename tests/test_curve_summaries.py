@@ -15,6 +15,11 @@ def saved(folder, key="dist"):
     return table.rename(columns=lambda c: c.removeprefix(f"{Y}/")).set_index(key)
 
 
+def caption(folder):
+    """The line below the table."""
+    return (folder / "summarized_RD_curves_merged.md").read_text().splitlines()[-1]
+
+
 @pytest.fixture
 def exponential():
     """Losses 4 / 2 ** rate at rates 0, 1, 2, 3 of VIC; VC needs twice the bits."""
@@ -59,7 +64,39 @@ def test_near_lossless_may_be_told_by_runs_without_compression(tmp_path, exponen
     summarize_RD_curves(Runs(tmp_path, runs), X, Y, reference={"dist": "none"}, tolerance=0.1)
     found = saved(tmp_path)
     assert (found["near_lossless_mean"] == 1.5).all()
-    assert found["rate_near_lossless_mean"].to_dict() == {"VIC": 1.5, "VAE": 3, "none": 9}
+    near_lossless = found["rate_near_lossless_mean"]
+    assert near_lossless[["VIC", "VAE"]].to_dict() == {"VIC": 1.5, "VAE": 3}
+    assert pd.isna(near_lossless["none"])  # whether it needs all of its bits is unknown
+    assert "near lossless: up to 1.5 (runs" in caption(tmp_path)
+    # nor is it a curve
+    assert (found["start_rate"] == 0).all() and (found["end_rate"] == 6).all()
+    assert found["area_mean"][["VIC", "VAE"]].to_dict() == {"VIC": 6.75, "VAE": 10.5}
+    assert pd.isna(found.loc["none", "area_mean"])
+
+
+def test_a_level_for_each_seed_is_no_single_number_in_the_caption(tmp_path, exponential):
+    summarize_RD_curves(Runs(tmp_path, exponential), X, Y, tolerance=0.1)
+    assert "near lossless: up to 0.1 above the lowest of each seed (runs" in caption(tmp_path)
+
+
+def test_a_single_run_is_no_curve_whose_rates_all_others_have_to_reach(tmp_path, exponential):
+    single = [{"dist": "codec", "beta": "none", "seed": s, X: 90.0, Y: 0.1} for s in (0, 2)]
+    summarize_RD_curves(Runs(tmp_path, pd.concat([exponential, table(single)])), X, Y)
+    found = saved(tmp_path)
+    assert (found["start_rate"] == 0).all() and (found["end_rate"] == 6).all()
+    assert found["area_mean"].isna().to_dict() == {"VAE": False, "VIC": False, "codec": True}
+
+
+def test_references_of_several_seeds_and_settings_are_left_out_of_the_interval(
+    tmp_path, exponential
+):
+    uncompressed = [
+        {"dist": "none", "beta": beta, "seed": 0, X: rate, Y: 1.4}
+        for beta, rate in (("0", 80.0), ("1", 90.0))
+    ]
+    runs = pd.concat([exponential, table(uncompressed)])
+    summarize_RD_curves(Runs(tmp_path, runs), X, Y, reference={"dist": "none"})
+    assert (saved(tmp_path)["end_rate"] == 6).all()
 
 
 def test_what_a_seed_lacks_is_no_average_over_the_others(tmp_path, exponential):
@@ -95,6 +132,47 @@ def test_baselines_are_those_that_agree_in_what_tells_them_apart(tmp_path):
     assert gains["VAE", "H_hyper"] == 1 and pd.isna(gains["BINCE", "MI"])
 
 
+def test_curves_are_compared_to_those_of_their_own_seed(tmp_path, exponential):
+    """Losses of seed 2 are 2 higher; of VAE, there is seed 0 alone."""
+    is_missing = (exponential["dist"] == "VAE") & (exponential["seed"] == "2")
+    summarize_RD_curves(Runs(tmp_path, exponential[~is_missing]), X, Y, baseline="VAE")
+    found = saved(tmp_path)
+    assert found.loc["VAE", "gain_mean"] == 1
+    assert found.loc["VIC", ["gain_mean", "bd_rate_mean"]].isna().all()
+
+
+def test_the_one_seed_of_a_codec_is_compared_to_all_others(tmp_path):
+    runs = table(
+        {"feat": feat, "dist": dist, "beta": f"{bits}", "seed": seed}
+        | {X: bits * factor, Y: 10.0 - bits}
+        for feat, dist, factor, seeds in (
+            ("neural_rec", "VIC", 1, (0, 2)),
+            ("jpeg", "none", 4, (0,)),
+            ("webp", "none", 2, (0, 2, 3)),
+        )
+        for seed in seeds
+        for bits in (1, 2, 3)
+    )
+    summarize_RD_curves(Runs(tmp_path, runs), X, Y, by="feat", baseline="jpeg")
+    gains = saved(tmp_path, "feat")["gain_mean"]
+    assert gains.to_dict() == pytest.approx({"jpeg": 1, "neural_rec": 4, "webp": 2})
+    # several seeds were chosen: each is compared to its own
+    is_left_out = (runs["feat"] == "webp") & (runs["seed"] == "2")
+    summarize_RD_curves(Runs(tmp_path, runs[~is_left_out]), X, Y, by="feat", baseline="webp")
+    assert pd.isna(saved(tmp_path, "feat")["gain_mean"]["neural_rec"])
+
+
+def test_rows_are_in_the_order_of_numbers(tmp_path):
+    runs = table(
+        {"dist": "VIC", "zdim": zdim, "beta": f"{bits}", "seed": 1, X: bits, Y: -bits}
+        for zdim in ("none", "128", "16", "256")
+        for bits in (1.0, 2.0)
+    )
+    summarize_RD_curves(Runs(tmp_path, runs), X, Y)
+    rows = pd.read_csv(tmp_path / "summarized_RD_curves_merged.csv", dtype=str)
+    assert list(rows["zdim"]) == ["16", "128", "256", "none"]
+
+
 def test_failed_runs_of_a_curve_are_counted(tmp_path, exponential):
     is_failed = (exponential["dist"] == "VIC") & (exponential["beta"] == "1")
     runs = exponential.assign(state=["failed" if failed else "done" for failed in is_failed])
@@ -110,7 +188,17 @@ def test_one_point_is_a_curve_without_a_delta_rate(tmp_path):
     runs = table({"dist": d, "beta": "1", "seed": 1, X: 2.0, Y: 1.0} for d in ("VIC", "VAE"))
     summarize_RD_curves(Runs(tmp_path, runs), X, Y, baseline="VAE")
     found = saved(tmp_path)
-    assert (found["area_mean"] == 0).all() and found["bd_rate_mean"].isna().all()
+    assert found[["area_mean", "start_rate", "end_rate", "bd_rate_mean"]].isna().all(axis=None)
+
+
+def test_an_interval_of_one_rate_has_no_area(tmp_path):
+    runs = table(
+        {"dist": dist, "beta": f"{bits}", "seed": 1, X: bits, Y: bits}  # the first one beats all
+        for dist in ("VIC", "VAE")
+        for bits in (1.0, 2.0)
+    )
+    summarize_RD_curves(Runs(tmp_path, runs), X, Y)
+    assert saved(tmp_path)["area_mean"].isna().all()
 
 
 def test_a_baseline_that_was_not_run_is_said_on_the_terminal(tmp_path, exponential, capsys):

@@ -163,13 +163,36 @@ def test_a_job_fails_with_any_of_its_processes_and_tells_why(rank, tmp_path, mon
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_job_ends_when_one_of_its_processes_is_killed(rank, tmp_path, monkeypatch):
-    in_second_epoch(monkeypatch, rank, kill)
-    ends = two(tmp_path)
-    assert ends[rank] == -signal.SIGKILL and "Error" in ends[1 - rank]
-    found = tiny_run(tmp_path)
-    assert found.status()["state"] == ("failed" if rank else "running")
-    assert not found.is_held()
+def test_a_job_of_which_a_process_is_killed_ends_and_can_go_on(rank, tmp_path, monkeypatch, capfd):
+    with monkeypatch.context() as patch:
+        in_second_epoch(patch, rank, kill)
+        ends = two(tmp_path)
+    assert ends[rank] == -signal.SIGKILL
+    assert f"SystemExit: process {rank} of the job is gone without a word" in ends[1 - rank]
+    status = tiny_run(tmp_path).status()
+    assert status["state"] == ("interrupted" if rank else "running")
+    assert rank == 0 or "process 1 of the job is gone" in status["error"]
+    capfd.readouterr()
+    first, second = two(tmp_path)
+    assert untimed(first) == untimed(second)
+    assert "before, goes on" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_process_of_another_machine_is_gone_if_its_heart_stops(is_gone, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed._Watch, "_find_neighbours", lambda self: {})
+    monkeypatch.setattr(distributed, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(distributed, "GONE_SECONDS", 1.0)
+
+    def one_loses_the_other():
+        if distributed.rank() == 0:
+            raise RuntimeError("Connection closed by peer")
+        if is_gone:
+            distributed._watch.stop()
+        distributed.barrier()
+
+    error = "SystemExit: process 1 of the job is gone" if is_gone else "Connection closed by peer"
+    assert error in two(tmp_path, before=one_loses_the_other)[0].splitlines()[-1]
 
 
 def hang_in_device():

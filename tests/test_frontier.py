@@ -70,14 +70,15 @@ def test_a_point_has_an_area_behind_it():
 
 @pytest.mark.parametrize(
     ("distortions", "level", "expected"),
-    [([2, 1], 1.01, 2.98), ([2, 1], 1, 3), ([2, 1], 6, 1), ([-1, -2], -1.5, 2)],
+    [([2, 1], 1.01, 2.98), ([2, 1], 1, 3), ([2, 1], 2, 1), ([-1, -2], -1.5, 2)],
 )
 def test_the_rate_at_a_distortion(distortions, level, expected):
     assert rate_at(curve([1, 3], distortions), level) == pytest.approx(expected)
 
 
-def test_a_distortion_that_is_never_reached_has_no_rate():
-    assert math.isnan(rate_at(curve([1, 3], [2, 1]), 0.99))
+@pytest.mark.parametrize("level", [0.99, 2.01, math.nan], ids=["better", "worse", "unknown"])
+def test_outside_of_the_distortions_of_a_curve_the_rate_is_unknown(level):
+    assert math.isnan(rate_at(curve([1, 3], [2, 1]), level))
 
 
 @pytest.mark.parametrize("factor", [0.25, 0.5, 1, 3])

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from processes import in_processes
 
 from lossyless.architectures import MLP
-from lossyless.distortions import ContrastiveDistortion
+from lossyless.distortions import ContrastiveDistortion, Distortion
 from lossyless.gathering import gather, own_rows
 from utils.batchnorm import GatheredBatchNorm
 
@@ -64,6 +64,33 @@ def test_the_contrastive_loss_of_shares_is_that_of_the_batch(
         for gradient, parameter in zip(gradients, distortion.parameters(), strict=True):
             close(torch.from_numpy(gradient), parameter.grad)
     assert distortion.log_temperature.grad != 0
+
+
+class Spread(Distortion):
+    """How far each representation is from the mean of the batch: compares examples."""
+
+    needs = "none"
+
+    def forward(self, z_hat, target):
+        candidates, first = self.gathered(z_hat)
+        own = candidates[first : first + len(z_hat)]
+        return (own - candidates.mean(0)).square().sum(-1), {}
+
+
+def spread_and_gradient(distortion, z):
+    share = own_rows(z).clone().requires_grad_()
+    distortions, _ = distortion(share, share)
+    distortions.mean().backward()
+    return distortions.detach().numpy(), share.grad.numpy() / N_PROCESSES
+
+
+def test_a_distortion_that_compares_examples_gets_those_of_all_processes():
+    z = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    distortions, _ = Spread()(z, z)
+    distortions.mean().backward()
+    found = shares(spread_and_gradient, Spread(), z.detach())
+    for i, expected in enumerate([distortions.detach(), z.grad]):
+        torch.testing.assert_close(torch.cat([torch.from_numpy(f[i]) for f in found]), expected)
 
 
 def evaluated(distortion, a, b):

@@ -4,17 +4,19 @@ import errno
 import json
 import math
 import multiprocessing
+import os
 import time
 
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from tiny import CLASSICAL, DIGITS, compose
+from tiny import run as run_all
 
-from utils import files, signals
-from utils.files import write_text
+from utils import signals
+from utils.files import is_locked, write_text
 from utils.identity import STAGES, identity, run_hash
-from utils.runs import Run, find_run
+from utils.runs import LOCK, Run, find_run, read_status
 from utils.states import write_state
 
 
@@ -259,15 +261,56 @@ def test_metrics_survive_the_csv_to_the_last_bit(new_run):
 def test_a_file_is_complete_or_not_there(tmp_path, monkeypatch):
     write_text(tmp_path / "file", "first")
 
-    def fail(self, content):
-        with self.open("wb") as file:
-            file.write(content[:2])
+    def fail(descriptor):
         raise OSError("disk full")
 
-    monkeypatch.setattr(files.Path, "write_bytes", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError):
         write_text(tmp_path / "file", "second")
     assert (tmp_path / "file").read_text() == "first"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_is_on_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    calls, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (calls.append("fsync"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda *names: (calls.append("replace"), replace(*names)))
+    write_text(tmp_path / "file", "text")
+    assert calls[:2] == ["fsync", "replace"]
+
+
+DAMAGED = [b"", b"\0" * 100, b'{"state": "runn', b"[]", b"{}", b"\xff"]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_status_is_that_of_a_lost_run(new_run, content):
+    new_run.start(None)
+    new_run.status_file.write_bytes(content)
+    assert new_run.status()["state"] == "lost"
+    found = read_status(new_run.results, new_run.work)
+    assert found["state"] == "lost" and f"{new_run.status_file} cannot be read" in found["error"]
+    new_run.start(None)
+    assert new_run.status()["state"] == "running" and "error" not in new_run.status()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_damaged_status_has_the_stage_of_its_folder(resolved, tmp_path, stage):
+    cfg = resolved()
+    cfg.paths.results, cfg.paths.pretrained = str(tmp_path / "r"), str(tmp_path / "p")
+    run = find_run(cfg, stage)
+    run.results.mkdir(parents=True)
+    run.status_file.touch()
+    assert read_status(run.results, run.work)["stage"] == stage
+
+
+def test_a_run_goes_on_whose_status_is_damaged(tmp_path):
+    done = run_all(tmp_path, base=CLASSICAL)
+    cfg = compose(tmp_path, base=CLASSICAL)
+    for stage in STAGES:
+        find_run(cfg, stage).status_file.write_bytes(b"")
+    again = run_all(tmp_path, base=CLASSICAL)
+    assert all(find_run(cfg, stage).status()["state"] == "done" for stage in STAGES)
+    assert set(again) == set(done)
 
 
 # --- a full disk
@@ -277,11 +320,10 @@ def test_a_file_is_complete_or_not_there(tmp_path, monkeypatch):
 def full_disk(monkeypatch):
     """From the call on there is no space for new files."""
 
-    def refuse(self, content):
-        with self.open("wb"):
-            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+    def refuse(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    return lambda: monkeypatch.setattr(files.Path, "write_bytes", refuse)
+    return lambda: monkeypatch.setattr(os, "fsync", refuse)
 
 
 @pytest.mark.parametrize("message", ["short", "long" * 5000])
@@ -302,7 +344,7 @@ def test_results_that_do_not_fit_on_the_disk_are_a_failure(new_run, full_disk):
         new_run.finish({"a": 1.0})
     assert new_run.status()["state"] == "failed"
     assert "No space left on device" in new_run.status()["error"]
-    assert [file.name for file in new_run.results.iterdir() if file.name.startswith(".")] == []
+    assert [file.name for file in new_run.results.iterdir() if file.suffix == ".tmp"] == []
 
 
 def test_a_status_that_cannot_be_replaced_stays_as_it_is(new_run, full_disk):
@@ -371,19 +413,20 @@ def test_a_second_process_waits(new_run, tmp_path, capfd):
 
 
 def test_others_see_whether_a_run_is_held(new_run, tmp_path):
-    assert not new_run.is_held()
+    lock = new_run.work / LOCK
+    assert not is_locked(lock)
     context = multiprocessing.get_context("fork")
     process = context.Process(target=_hold, args=(new_run, str(tmp_path / "log"), 30))
     process.start()
     while not (tmp_path / "log").exists():
         time.sleep(0.01)
-    assert new_run.is_held()
+    assert is_locked(lock)
     process.kill()
     process.join(20)
-    assert not new_run.is_held()
+    assert not is_locked(lock)
     with new_run.locked():
-        assert new_run.is_held()
-    assert not new_run.is_held()
+        assert is_locked(lock)
+    assert not is_locked(lock)
 
 
 def test_the_lock_is_free_after_an_error(new_run):

@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy
 import yaml
 from hydra.core.utils import JobReturn, JobStatus
+from hydra_plugins.study_sweeper import StudySweeper
 from optuna.distributions import (
     CategoricalDistribution,
     DiscreteUniformDistribution,
@@ -28,10 +29,20 @@ from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 from tiny import DIGITS, call, main_command
 
+from lossyless.tracking import NonFiniteLossError
 from utils import search, tables
 from utils.aggregation.experiment import Experiment
 from utils.aggregation.search import plot_optuna_hypopt, trials_table
-from utils.composing import CONF_DIR, ConfigError, compose_config, expand
+from utils.composing import (
+    CONF_DIR,
+    ConfigError,
+    compose_config,
+    expand,
+    parse,
+    to_override_value,
+)
+from utils.identity import experiment_folder
+from utils.launchers import JobError
 from utils.search import database
 from utils.search.importance import importances
 from utils.search.loop import run_trials, summary
@@ -75,7 +86,7 @@ class FakeLauncher:
     def _run(self, settings: Params) -> JobReturn:
         try:
             return JobReturn(_return_value=self.function(settings), status=JobStatus.COMPLETED)
-        except ValueError as error:
+        except (ArithmeticError, RuntimeError, ValueError) as error:
             return JobReturn(_return_value=error, status=JobStatus.FAILED)
 
     @staticmethod
@@ -194,6 +205,52 @@ def test_the_job_of_a_trial_holds_each_setting_once(tmp_path):
     assert sorted(job) == sorted(override.split("=", 1)[0] for override in overrides)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, True, False, 3, -1.5, 1e-8, "a", "cosine_2", "a/b.c", "16", "null", "true", "nan"),
+        *("", " ", "a, b", "it's", 'say "no"', "'a'", "a=b", "(a)", "[a]", "x\\", "${a}", "1e-3"),
+        *([], [1, "a, b", None, [True]], {}, {"a": 1, "b": ["c, d", {"e": "it's"}]}),
+    ],
+    ids=repr,
+)
+def test_a_value_is_written_such_that_hydra_reads_it(value):
+    (override,) = parse([f"key={to_override_value(value)}"])
+    assert not override.is_sweep_override()
+    assert override.value() == value and type(override.value()) is type(value)
+    (override,) = parse([f"key={to_override_value(value)},b"])
+    first, _ = override.sweep_string_iterator()
+    (override,) = parse([f"key={first}"])
+    assert override.value() == value and type(override.value()) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "True", "'a, b'", "'16'", r"a\,b", "a b", "3x", "${s}", "[a,'b, c']"]
+)
+def test_a_drawn_choice_is_what_one_wrote(text):
+    space = Space.of([f"key={text},other"])
+    drawn = space.distributions["key"].choices[0]
+    (override,) = parse(space.job({"key": drawn}))
+    (expected,) = parse([f"key={text}"])
+    if text != "null":  # which Hydra's choice() does not take
+        assert Space.of([f"key=choice({text}, other)"]) == space
+    assert not override.is_sweep_override() and override.value() == expected.value()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("'a, b',c", "a, b"),
+        ("choice('16', c)", "16"),
+        ("null,c", None),
+        ("[x,'y, z'],c", ["x", "y, z"]),
+    ],
+)
+def test_a_sweep_composes_with_its_first_value(text, expected):
+    cfg = compose_config([f"monitor_return={text}"])
+    assert cfg.monitor_return == expected
+
+
 # --- totals
 
 
@@ -277,6 +334,26 @@ def test_an_objective_that_is_not_finite_is_a_failure_that_stays(value, tmp_path
     assert not run(tmp_path, n_trials=3).seen
 
 
+@pytest.mark.parametrize("is_submitted", [False, True], ids=["in workers", "in jobs"])
+def test_a_training_that_diverges_is_never_repeated(is_submitted, tmp_path):
+    """Its error comes as it was raised, or of a submitted job by way of the trace."""
+    message = "training stopped at step 3: loss=nan"
+
+    def diverge(_: Params) -> float:
+        if is_submitted:
+            folder = tmp_path / "sweep/0"
+            folder.mkdir(parents=True, exist_ok=True)
+            trace = {"state": "failed", "error": f"NonFiniteLossError: {message}"}
+            (folder / "job.json").write_text(json.dumps(trace))
+            raise JobError(f"job 0 (12_0): NonFiniteLossError: {message}")
+        raise NonFiniteLossError(message)
+
+    assert len(run(tmp_path, diverge, n_trials=1).seen) == 1
+    (trial,) = load(tmp_path).trials
+    assert trial.state == TrialState.FAIL and message in trial.user_attrs["error"]
+    assert not run(tmp_path, diverge, n_trials=1).seen
+
+
 @pytest.mark.parametrize("returned", [None, "text", (1.0, 2.0)])
 def test_a_job_that_returns_something_else_has_failed(returned, tmp_path):
     run(tmp_path, lambda _: returned, n_trials=1)
@@ -301,6 +378,35 @@ def test_trials_that_lost_their_search_are_taken_up_first(tmp_path):
     launcher = run(tmp_path, n_trials=5)
     assert launcher.batches[0] == lost
     assert states(tmp_path) == ["COMPLETE"] * 5
+
+
+def test_a_repetition_whose_search_was_killed_as_it_took_it_is_made_up_for(tmp_path, monkeypatch):
+    failed = run(tmp_path, fails_below_zero, n_trials=8).seen
+    failed = [settings for settings in failed if settings["x"] < 0]
+    add = optuna.Study.add_trial
+
+    def add_and_end(study: optuna.Study, trial: FrozenTrial) -> None:
+        add(study, trial)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(optuna.Study, "add_trial", add_and_end)
+        run(tmp_path, n_trials=8)
+    assert run(tmp_path, n_trials=8).seen == failed
+    assert len(database.counted(load(tmp_path).trials)) == 8
+
+
+def test_a_repetition_of_another_space_stands_in_for_nothing(tmp_path):
+    """Once the settings are swept again that it had, what it was to repeat is repeated."""
+
+    def end(settings: Params) -> float:
+        raise Killed
+
+    failed = run(tmp_path, lambda _: "no number", n_trials=1).seen
+    with pytest.raises(Killed):
+        run(tmp_path, end, n_trials=1)
+    run(tmp_path, space=[X], n_trials=1)
+    assert run(tmp_path, n_trials=1).seen == failed
 
 
 def test_trials_of_a_search_that_lives_are_left_alone(tmp_path, capsys):
@@ -412,6 +518,15 @@ def test_a_changed_choice_is_an_error_that_names_both(tmp_path):
     assert run(tmp_path, space=["x=choice(1, 3)"], n_trials=2, name="other").seen
 
 
+@pytest.mark.parametrize("fixed", [["y=2"], [], ["y=1", "z=3"]])
+def test_other_fixed_settings_are_an_error_that_names_them(fixed, tmp_path):
+    run(tmp_path, space=["x=choice(1, 2)", "y=1", "parallel_jobs=1", "seed=1"], n_trials=1)
+    same = ["x=choice(1, 2)", "y=1", "parallel_jobs=2", "hypopt.n_trials=3", "seed=2"]
+    assert len(run(tmp_path, space=same, n_trials=2).seen) == 1  # how it runs is its own business
+    with pytest.raises(ConfigError, match=r"(y=2|no y|z=3).*'study'.*hypopt.study_name="):
+        run(tmp_path, space=["x=choice(1, 2)", *fixed], n_trials=3)
+
+
 def test_the_ends_of_intervals_may_move(tmp_path):
     run(tmp_path, n_trials=3, space=["x=interval(0.0, 1.0)"])
     new = run(tmp_path, n_trials=6, space=["x=interval(5.0, 6.0)"]).seen
@@ -455,8 +570,9 @@ def test_a_search_that_makes_no_sense_is_refused(overrides, message, tmp_path):
 
 def test_a_search_is_checked_against_its_study_before_it_starts(tmp_path):
     def checked(choice: str) -> None:
-        overrides = ["hypopt=optuna", f"encoder.z_dim={choice}", f"paths.results={tmp_path}"]
-        search.check(compose_config(overrides), overrides)
+        paths = f"paths.results={tmp_path}"
+        overrides = ["hypopt=optuna", f"encoder.z_dim={choice}", paths]
+        search.check(compose_config(overrides), ["fixed=1", *overrides])
 
     folder = tmp_path / "exp_none"
     folder.mkdir()
@@ -466,6 +582,35 @@ def test_a_search_is_checked_against_its_study_before_it_starts(tmp_path):
     checked("choice(4, 8)")
     with pytest.raises(ConfigError, match=r"encoder.z_dim.*choice\(4, 8\).*choice\(4, 16\)"):
         checked("choice(4, 16)")
+
+
+@pytest.mark.parametrize("name", ["2", "nan", "1e3", "true"])
+def test_a_study_may_be_named_like_a_number(name, tmp_path):
+    """Which is none in the config."""
+    overrides = [*("hypopt=optuna", "monitor_return=val/pred/err", "hypopt.direction=[minimize]")]
+    overrides += [f"experiment_name={name}", f"paths.results={tmp_path}"]
+    cfg = compose_config([*overrides, "encoder.z_dim=choice(4, 8)"])
+    file = tmp_path / experiment_folder(cfg) / database.FILE
+    file.parent.mkdir()
+    for n_trials in (1, 2):
+        search.check(cfg, ["encoder.z_dim=choice(4, 8)"])
+        sweeper = StudySweeper(
+            file=str(file),
+            study_name=cfg.hypopt.study_name,
+            objectives=cfg.monitor_return,
+            directions=cfg.hypopt.direction,
+            n_trials=n_trials,
+            n_parallel=1,
+            retry_failed=True,
+            sampler=RANDOM,
+        )
+        sweeper._launcher = FakeLauncher(lambda settings: settings["encoder.z_dim"])
+        sweeper._sweep_dir = tmp_path / "sweep"
+        sweeper.sweep(["encoder.z_dim=choice(4, 8)"])
+        (found,) = database.names(file)
+        assert len(database.load(file, found).trials) == n_trials
+    with pytest.raises(ConfigError, match="cannot become"):
+        search.check(cfg, ["encoder.z_dim=choice(4, 16)"])
 
 
 # --- who wins

@@ -266,6 +266,77 @@ def test_of_several_processes_the_one_that_failed_tells_why(tmp_path, make_jobs,
         _ = done.return_value
 
 
+def test_an_error_of_a_job_that_slurm_starts_again_is_not_its_end(tmp_path, make_jobs, commands):
+    """As after the failure of a node: it has left an error, waits, and then the result is there."""
+    fake(commands, "sbatch", "echo Submitted batch job 87")
+    asked = tmp_path / "asked"
+    fake(commands, "squeue", f"echo >> {asked}", "echo '87|PENDING'")
+    result(tmp_path, "87", ("error", "RuntimeError: Connection closed by peer"))
+    (job,) = make_jobs(None, 1)
+    waiting = launchers.SlurmJobs(
+        [job], launchers.make_executor(CLUSTER, tmp_path / "sweep/.submitit")
+    )
+    collect = waiting._collect
+
+    def and_end_at_last():
+        collect()
+        if asked.exists() and len(asked.read_text()) > 3:
+            result(tmp_path, "87", returned("there"))
+
+    waiting._collect = and_end_at_last
+    (done,) = waiting.wait()
+    assert done.return_value == "there"
+
+
+def refuse_second_array(commands: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(launchers, "MAX_ARRAY", 2)
+    count = f"n=$(ls {tmp_path} | grep -c array_); touch {tmp_path}/array_$n"
+    refusal = "echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1"
+    fake(
+        commands, "sbatch", count, f"[ $n = 0 ] || {{ {refusal}; }}", "echo Submitted batch job 87"
+    )
+
+
+def test_jobs_that_were_queued_are_awaited_if_others_are_refused(
+    tmp_path, make_jobs, commands, monkeypatch, capsys
+):
+    refuse_second_array(commands, tmp_path, monkeypatch)
+    for i in range(2):
+        result(tmp_path, f"87_{i}", returned(i))
+    *done, refused, last = submit(tmp_path, make_jobs(None, 1, 2, 3, 4))
+    assert [job.return_value for job in done] == [0, 1]
+    for job in (refused, last):
+        with pytest.raises(
+            launchers.JobError, match="2 of 4 jobs were not .*QOSMaxSubmit"
+        ) as error:
+            _ = job.return_value
+        assert "\n" not in str(error.value)
+    states = [trace(tmp_path, i)["state"] for i in range(4)]
+    assert states == ["queued", "queued", "failed", "failed"]
+    assert "QOSMaxSubmit" in trace(tmp_path, 3)["error"]
+    printed = capsys.readouterr().out
+    assert "Queued 2 jobs: 87_[0-1]\n" in printed and printed.count("QOSMaxSubmit") == 1
+
+
+def test_who_stops_a_submission_is_told_how_to_cancel_what_is_queued(
+    tmp_path, make_jobs, commands, monkeypatch, capsys
+):
+    monkeypatch.setattr(launchers, "MAX_ARRAY", 2)
+    fake(commands, "sbatch", "echo Submitted batch job 87")
+    submit_array = launchers.SlurmJobs._submit
+
+    def interrupt_second(self, places):
+        if 2 in places:
+            raise KeyboardInterrupt
+        submit_array(self, places)
+
+    monkeypatch.setattr(launchers.SlurmJobs, "_submit", interrupt_second)
+    with pytest.raises(KeyboardInterrupt):
+        submit(tmp_path, make_jobs(None, 1, 2, 3))
+    assert "scancel 87\n" in capsys.readouterr().out
+    assert trace(tmp_path, 1)["scheduler_job"] == "87_1"
+
+
 def test_who_stops_waiting_is_told_how_to_cancel(
     tmp_path, make_jobs, commands, monkeypatch, capsys
 ):

@@ -10,12 +10,12 @@ import pytest
 from omegaconf import OmegaConf
 from tiny import call, compose
 
-from utils import scheduler, status
-from utils.identity import STAGES
+from utils import slurm, status
+from utils.identity import NOT_IDENTITY, STAGES, is_how, run_hash
 from utils.report import report
 from utils.runs import Run, find_run
 from utils.states import LOST
-from utils.traces import Trace
+from utils.traces import FILE, Trace
 
 
 @pytest.fixture
@@ -42,7 +42,12 @@ def queue(monkeypatch):
     """Sets what Slurm's queue holds; None: there is no Slurm."""
 
     def set_to(ids: set[str] | None) -> None:
-        monkeypatch.setattr(scheduler, "in_slurm_queue", lambda: ids)
+        def states(*, is_of_all_users: bool) -> dict[str, str]:
+            if ids is None:
+                raise slurm.SlurmUnavailableError("there is none")
+            return dict.fromkeys(ids, "PENDING") | {"87_9": "CANCELLED"}
+
+        monkeypatch.setattr(slurm, "states", states)
 
     set_to(None)
     return set_to
@@ -140,6 +145,108 @@ def test_the_latest_attempt_counts(cfg, sweep):
     assert "1 jobs: 1 done" in status.overview(cfg)
 
 
+HOW_IT_IS_RUN = [
+    "job_id=b",
+    "slurm=local",
+    "slurm.gpus_per_node=1",
+    "trainer.devices=2",
+    "trainer.num_nodes=2",
+    "trainer.accelerator=cpu",
+    "hypopt=optuna",
+    "hypopt.n_trials=3",
+    "timeout_min=5",
+    "parallel_jobs=2",
+    "logger=csv",
+    "on_failed=resume",
+    "mode=none",
+    "figures.every_n_epochs=1",
+    "export.encoder=x.pt",
+    "monitor_return=a",
+    "queue=debug_partition",
+]
+
+
+def test_the_same_job_may_be_run_otherwise(cfg, sweep, tmp_path):
+    other = compose(tmp_path, "experiment=banana_viz_VIC", *HOW_IT_IS_RUN)
+    assert [run_hash(other, stage) for stage in STAGES] == [
+        run_hash(cfg, stage) for stage in STAGES
+    ]
+    for i, override in enumerate(HOW_IT_IS_RUN):
+        sweep(i, f"seed={i}").queue(None)
+        sweep(i, f"seed={i}", override, name="second").queue(None)
+    found = status.overview(cfg)
+    assert f"{len(HOW_IT_IS_RUN)} jobs: " in found
+
+
+def test_an_attempt_that_did_not_begin_is_known_by_its_settings(cfg, sweep):
+    sweep(0, "seed=1", pid=2**22 + 1).queue(None)
+    fail(sweep(1, "seed=1", name="second"), cfg, 1, ValueError("x"))
+    assert "1 jobs: 1 failed" in status.overview(cfg)
+    sweep(0, "seed=1", "trainer.devices=2", name="third").queue(None)
+    assert "1 jobs: 1 queued" in status.overview(cfg)
+
+
+def test_what_changes_runs_makes_another_job(cfg, sweep):
+    settings = ("seed", "trainer.max_epochs", "distortion", "is_only_feat", "experiment")
+    for setting in settings:
+        assert not is_how(setting)
+        sweep(0, f"{setting}=1", name=f"{setting}_1").queue(None)
+        sweep(0, f"{setting}=2", name=f"{setting}_2").queue(None)
+    assert "10 jobs: 10 queued" in status.overview(cfg)
+
+
+def test_what_is_no_part_of_an_identity_is_how_a_job_is_run():
+    assert all(is_how(".".join(path)) for path in NOT_IDENTITY)
+
+
+def test_a_job_is_known_by_its_runs(cfg, sweep):
+    fail(sweep(0, "seed=1"), cfg, 1, ValueError("x"))
+    fail(sweep(1, "seed=2"), cfg, 2, ValueError("x"))
+    finish(sweep(0, "seed=1", "distortion=VIC", name="second"), cfg, 1)  # as the experiment says
+    assert "2 jobs: 1 failed, 1 done" in status.overview(cfg)
+
+
+def test_a_job_of_fewer_stages_is_repaired_by_one_of_all(cfg, sweep):
+    featurizer = str(find_run(cfg, STAGES[0]).results)
+    trace = sweep(0, "is_only_feat=true")
+    with contextlib.suppress(ValueError), trace.kept():
+        trace.note(runs={STAGES[0]: featurizer})
+        raise ValueError("x")
+    assert "1 jobs: 1 failed" in status.overview(cfg)
+    finish(sweep(0, name="second"), cfg, cfg.seed)
+    assert "1 jobs: 1 done" in status.overview(cfg)
+    with contextlib.suppress(ValueError), (trace := sweep(0, "is_only_feat=true", name="z")).kept():
+        trace.note(runs={STAGES[0]: featurizer})
+        raise ValueError("x")
+    assert "2 jobs: 1 failed, 1 done" in status.overview(cfg)  # does not stand for all stages
+
+
+def test_jobs_of_another_experiment_name_are_left_out(cfg, sweep):
+    sweep(0, "seed=0", "experiment_name=mine").queue(None)
+    other = cfg.copy()
+    other.experiment_name = "mine"
+    finish(sweep(1, "experiment_name=mine"), other, 1)
+    finish(sweep(2), cfg, 2)
+    assert "1 jobs: 1 done" in status.overview(cfg)
+    assert "2 jobs: 1 queued, 1 done" in status.overview(other)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0", b'{"num": 1, "sta'])
+def test_damaged_files_are_named_and_lost(cfg, sweep, content):
+    fail(sweep(0, "seed=0"), cfg, 0, ValueError("x"))
+    fail(sweep(1, "seed=1"), cfg, 1, ValueError("x"))
+    files = [Path(cfg.paths.outputs, "first_1/banana_viz_VIC_1", str(i), FILE) for i in range(2)]
+    one = cfg.copy()
+    one.seed = 1
+    for file in (*files, find_run(one, STAGES[0]).status_file):
+        file.write_bytes(content)
+    found = status.overview(cfg)
+    assert "2 jobs: 2 lost" in found and "featurizer: 1 failed, 1 lost" in found
+    assert all(f"{file} cannot be read" in found for file in files)
+    finish(sweep(1, "seed=1"), cfg, 1)
+    assert "2 jobs: 1 lost, 1 done" in status.overview(cfg)
+
+
 def test_other_experiments_modes_and_places_are_left_out(cfg, sweep, tmp_path):
     sweep(0, "mode=quick").queue(None)
     sweep(1, "paths.results=elsewhere").queue(None)
@@ -155,6 +262,12 @@ def test_what_the_queue_does_not_know_is_lost(cfg, sweep, queue, ids, state):
     sweep(0, "seed=1", "slurm=cluster").queue("87_1")
     queue(ids)
     assert f"1 jobs: {state}" in status.overview(cfg)
+
+
+def test_what_the_queue_knows_to_have_ended_does_not_wait(cfg, sweep, queue):
+    sweep(0, "seed=1", "slurm=cluster").queue("87_9")
+    queue(set())
+    assert "1 jobs: 1 lost" in status.overview(cfg)
 
 
 def test_what_was_interrupted_and_is_back_in_the_queue_waits(cfg, sweep, queue):
@@ -195,19 +308,67 @@ def test_the_way_on_is_said(cfg, sweep, queue):
     assert expected in status.overview(cfg)
 
 
-def test_slurm_arrays_are_read_as_jobs(monkeypatch, tmp_path):
+def test_each_sweep_with_open_jobs_is_continued_and_no_other(cfg, sweep):
+    for seed, name in enumerate(("a", "b", "c", "d")):
+        folder = Path(cfg.paths.outputs, name)
+        folder.mkdir(parents=True)
+        (folder / "arguments").touch()
+        if name in "bc":
+            fail(sweep(0, f"seed={seed}", name=name), cfg, seed, ValueError("x"))
+        else:
+            finish(sweep(0, f"seed={seed}", name=name), cfg, seed)
+    found = status.overview(cfg).splitlines()[-2:]
+    assert [line.rpartition(" -c ")[2] for line in found] == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "script"),
+    [
+        ("test", "bin/test.sh"),
+        ("ssl_bottleneck_pretrain", "bin/ssl/bottleneck_pretrain.sh"),
+        ("none", "its script"),
+    ],
+)
+def test_the_script_of_an_experiment_is_found(cfg, sweep, experiment, script):
+    cfg.experiment = experiment
+    Path(cfg.paths.outputs, "a").mkdir(parents=True)
+    Path(cfg.paths.outputs, "a", "arguments").touch()
+    fail(sweep(0, name="a"), cfg, 0, ValueError("x"))
+    assert status.overview(cfg).endswith(f"Run again what is not done: {script} -c a")
+
+
+def test_processes_and_jobs_of_slurm_are_cancelled_apart(cfg, sweep, queue):
+    queue({"87_1"})
+    sweep(0, "seed=0", "slurm=cluster").queue("87_1")
+    with under_way(trace := sweep(1, "seed=1", "slurm=local"), cfg, 1):
+        trace.note(scheduler_job="4711")
+        with under_way(trace := sweep(2, "seed=2", "slurm=local"), cfg, 2):
+            trace.note(scheduler_job="4712", host="moon")
+            found = status.overview(cfg).splitlines()[-3:]
+    commands = ["kill -INT 4711", "kill -INT 4712 (on moon)", "scancel '87_[1]'"]
+    assert sorted(found) == [f"Cancel what is under way: {command}" for command in commands]
+
+
+@pytest.mark.parametrize("is_of_all_users", [True, False])
+def test_slurm_says_how_jobs_stand(monkeypatch, tmp_path, is_of_all_users):
     squeue = tmp_path / "squeue"
-    squeue.write_text("#!/bin/sh\necho 87 3 88\necho 87 4 87\necho 90 N/A 90\n")
+    others = 'case "$*" in *--user*) ;; *) echo "90|X";; esac'
+    squeue.write_text(f'#!/bin/sh\necho "87_3|PENDING"\n{others}\n')
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert {"87_3", "87_4", "90"} <= scheduler.in_slurm_queue()
+    others = {"90": "X"} if is_of_all_users else {}
+    found = slurm.states(is_of_all_users=is_of_all_users)
+    assert found == {"87_3": "PENDING"} | others
     squeue.write_text("#!/bin/sh\nexit 1\n")
-    assert scheduler.in_slurm_queue() is None
+    with pytest.raises(slurm.SlurmUnavailableError):
+        slurm.states()
     monkeypatch.setenv("PATH", "")
-    assert scheduler.in_slurm_queue() is None
+    with pytest.raises(slurm.SlurmUnavailableError, match="squeue"):
+        slurm.states()
 
 
-def test_a_thousand_runs_take_no_time(cfg, sweep):
+def test_a_thousand_runs_take_no_time(cfg, sweep, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # of the files made here
     first = find_run(cfg, "featurizer")
     for i in range(1000):
         run = Run("featurizer", cfg, first.results / f"{i}/run_x", first.work / f"{i}/run_x")

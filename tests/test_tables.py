@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 from tiny import CLASSICAL, DIGITS, compose
@@ -244,3 +245,9 @@ def test_rows_come_in_the_order_of_numbers_also_beside_runs_that_have_none(write
     summary = tables.summarise_metrics(folder)[0]["featurizer"]
     betas = [beta for beta in summary["beta"] if beta not in ("None", "none")]
     assert betas == ["5.0e-02", "5.0e-01", "1.0e+00"]
+
+
+@pytest.mark.parametrize("missing", [None, "None", float("nan")])
+def test_numbers_as_text_come_before_names_and_what_is_missing(missing):
+    values = pd.Series(["png", "128", missing, "16", "256", "1e-3"])
+    assert list(values.sort_values(key=tables.sortable)[:4]) == ["1e-3", "16", "128", "256"]

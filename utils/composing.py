@@ -1,15 +1,15 @@
 """From a command line to resolved configs: sweeps and modes of experiments, clear errors."""
 
 import difflib
-import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,6 +17,9 @@ from utils import resolvers
 
 MAX_LISTED = 20  # names in an error that has a better hint
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
+# Text that Hydra's grammar reads as it stands, but for the words that mean a value.
+PLAIN = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
+NO_TEXT = {"null", "true", "false", "nan", "inf"}
 # Hydra takes launchers and sweepers from no other package than `hydra_plugins`; ours is in there.
 sys.path.append(str(Path(__file__).resolve().parent / "plugins"))
 
@@ -63,10 +66,24 @@ def expand(overrides: Sequence[str]) -> list[str]:
             for key, value in fixed.items()
             if key not in stated and (_has(cfg, key) or not key.startswith(node))
         }
-    added = [f"{key}={_value(value)}" for key, value in fixed.items() if key not in chosen]
+    added = [f"{k}={to_override_value(v)}" for k, v in fixed.items() if k not in chosen]
     added += [f"{key}={_values(values)}" for key, values in swept.items() if key not in chosen]
     compose_config([*added, *overrides])  # a misspelt key in an experiment's file is an error too
     return [*added, *overrides]
+
+
+def values_of(key: str, overrides: Sequence[str]) -> list[object] | None:
+    """The values that a key is given or swept over; None if there are none, or a search draws."""
+    found = None
+    for override in parse(overrides):
+        if override.get_key_element().lstrip("+") != key:
+            continue
+        if override.is_sweep_override():
+            is_list = override.value_type == ValueType.SIMPLE_CHOICE_SWEEP
+            found = list(override.sweep_iterator()) if is_list else None
+        else:
+            found = [override.value()]
+    return found
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -75,6 +92,37 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise ConfigError(f"settings are KEY=VALUE, without spaces: {error}") from error
+
+
+def to_override_value(value: object) -> str:
+    """A value as Hydra's override grammar has it: text that is read as this value, no sweep.
+
+    Parameters
+    ----------
+    value : None, a bool, a number, text, or lists and dicts of these, also as Hydra parsed them.
+        Text is quoted where it would be read as something else.
+    """
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value)
+    if isinstance(value, QuotedString):
+        value = value.text
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value if _is_plain(value) else QuotedString(value, Quote.single).with_quotes()
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(to_override_value, value))}]"
+    if isinstance(value, Mapping):
+        items = (f"{key}:{to_override_value(below)}" for key, below in value.items())
+        return f"{{{','.join(items)}}}"
+    return str(value)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether text means itself without quotes."""
+    return bool(PLAIN.fullmatch(text)) and text.lower() not in NO_TEXT
 
 
 def _compose(config_name: str, overrides: list[Override]) -> DictConfig:
@@ -93,7 +141,7 @@ def _first_values(overrides: list[Override]) -> list[Override]:
             continue  # intervals and ranges of a search: any value composes
         if override.is_sweep_override():
             first = next(iter(override.sweep_iterator()))
-            override.input_line = f"{override.get_key_element()}={first}"
+            override.input_line = f"{override.get_key_element()}={to_override_value(first)}"
     return [o for o in overrides if not o.is_sweep_override() or o.is_choice_sweep()]
 
 
@@ -171,15 +219,4 @@ def _check_key(cfg: DictConfig, override: Override) -> None:
 
 def _values(values: object) -> str:
     """A list as a sweep over its values; text, such as `interval(0, 1)`, is one already."""
-    return values if isinstance(values, str) else ",".join(map(_value, values))
-
-
-def _value(value: object) -> str:
-    """A value in Hydra's override grammar."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if OmegaConf.is_config(value):
-        return json.dumps(OmegaConf.to_container(value)).replace('"', "")
-    return str(value)
+    return values if isinstance(values, str) else ",".join(map(to_override_value, values))

@@ -16,7 +16,7 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from utils.composing import CONF_DIR, ConfigError, compose_config, expand
+from utils.composing import CONF_DIR, ConfigError, compose_config, expand, values_of
 from utils.files import writable_dir
 from utils.identity import experiment_folder
 from utils.report import report, states
@@ -31,6 +31,7 @@ __all__ = [
     "expand",
     "n_cpus",
     "run",
+    "values_of",
     "weights_id",
 ]
 

@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -34,7 +35,10 @@ JOIN_TIMEOUT = timedelta(minutes=5)  # until all have started
 WATCH_SECONDS = 1.0  # between two looks at how the others are
 TOLD_TIMEOUT = timedelta(seconds=5)  # until all know why the main process has ended
 GRACE_SECONDS = 30.0  # for an error to end a process, once another has ended
+GONE_SECONDS = 3 * WATCH_SECONDS  # for a process to be found gone, or to say why it ends
 ENDED = "ended"
+INTERRUPTED = "was interrupted"
+GONE = "is gone without a word: it was killed, or its node failed"
 
 _watch: "_Watch | None" = None
 
@@ -79,6 +83,8 @@ def joined(cfg: DictConfig) -> Iterator[None]:
         or a batch cannot be shared equally.
     ProcessError
         In those that had to end because another one failed.
+    SystemExit
+        In those that had to end because another one was interrupted, or is gone without a word.
     """
     global _watch
     if world_size() > 1:
@@ -95,9 +101,9 @@ def joined(cfg: DictConfig) -> Iterator[None]:
         yield
         barrier()
     except BaseException as error:
-        if not is_first_to_end(error):
+        is_first, is_to_be_told = is_first_to_end(error), is_main()
+        if not is_first:
             raise _watch.end_elsewhere() from error
-        is_to_be_told = is_main()
         raise
     finally:
         dist.destroy_process_group()  # operations that wait for this process fail
@@ -108,8 +114,22 @@ def joined(cfg: DictConfig) -> Iterator[None]:
 
 
 def is_first_to_end(error: BaseException) -> bool:
-    """Whether an error ends this process of its own accord, not because another one has ended."""
+    """Whether an error ends this process of its own accord, not because another one has ended.
+
+    It may take some seconds to find out. An error that comes of a process that is gone, such as
+    "Connection closed by peer", is none of this one.
+    """
     return _watch is None or _watch.is_first(error)
+
+
+def end_to_note(error: BaseException) -> BaseException | None:
+    """What this process has to note as the end of a run, if anything, given its own error.
+
+    The first to end notes its error; one that is gone cannot, so the main process does it.
+    """
+    if is_first_to_end(error):
+        return error
+    return _watch.end_elsewhere() if is_main() and _watch.is_gone() else None
 
 
 def _export_place() -> None:
@@ -204,22 +224,31 @@ class _Watch:
 
     def is_first(self, error: BaseException) -> bool:
         """Whether no other process has ended; from now on this one is the first."""
+        is_interruption = isinstance(error, INTERRUPTIONS)
+        own = _End(self._rank, is_interruption, INTERRUPTED if is_interruption else _in_full(error))
+        # what all processes do together raises it when one is gone
+        gone = self._find_gone() if isinstance(error, RuntimeError) and not is_interruption else []
         with self._lock:
             if self._end is None:
-                own = _End(self._rank, isinstance(error, INTERRUPTIONS), _in_full(error))
-                self._end = self._claim(own)
+                self._end = self._claim(_gone(gone[0]) if gone else own)
             return self._end.rank == self._rank
+
+    def is_gone(self) -> bool:
+        """Whether the process that ended first did so without a word."""
+        return self._end.words == GONE
 
     def end_elsewhere(self) -> BaseException:
         """What to raise where another process has ended first."""
         end = self._end
         if end.is_interruption:  # no failure of this one
-            return SystemExit(f"process {end.rank} of the job was interrupted")
+            return SystemExit(f"process {end.rank} of the job {end.words}")
         return ProcessError(f"process {end.rank} of the job failed:\n{end.words}")
 
     def wait_until_told(self) -> None:
         """Serve the store until all others know why the main process has ended."""
-        others = [f"told {i}" for i in range(1, self._n_processes)]
+        others = [f"told {i}" for i in range(1, self._n_processes) if i != self._end.rank]
+        if not others:
+            return
         # some may be gone, and need not be told
         with self._lock, contextlib.suppress(dist.DistStoreError):
             self._store.wait(others, TOLD_TIMEOUT)
@@ -236,8 +265,9 @@ class _Watch:
             return own if self._rank == 0 else MAIN_IS_GONE
 
     def _look(self) -> "_End | None":
-        """Which process has ended, if one has."""
+        """Which process has ended, if one has; and let the others know that this one has not."""
         try:
+            self._store.add(f"beats {self._rank}", 1)
             is_over = self._store.check([ENDED])
             return self._told(self._store.get(ENDED)) if is_over else None
         except dist.DistError:
@@ -246,6 +276,32 @@ class _Watch:
     def _told(self, encoded: bytes) -> "_End":
         self._store.set(f"told {self._rank}", "")
         return _End.decoded(encoded)
+
+    def _find_gone(self) -> list[int]:
+        """The processes that ended without a word: here they do not run, elsewhere do not beat."""
+        before, deadline = self._beats(), time.monotonic() + GONE_SECONDS
+        while time.monotonic() < deadline:
+            with self._lock:
+                self._end = self._end or self._look()
+            if self._end is not None:
+                return []
+            if dead := self._dead_neighbours():
+                return dead
+            time.sleep(WATCH_SECONDS / 20)
+        after = self._beats()
+        return [i for i in before if before[i] == after.get(i)]
+
+    def _beats(self) -> dict[int, int]:
+        """How often each process on another machine has looked how the others are."""
+        others = set(range(self._n_processes)) - {self._rank} - self._neighbours.keys()
+        try:
+            with self._lock:
+                return {i: self._store.add(f"beats {i}", 0) for i in sorted(others)}
+        except dist.DistError:  # the main process is gone, as the next look will tell
+            return {}
+
+    def _dead_neighbours(self) -> list[int]:
+        return [i for i, pid in self._neighbours.items() if not _is_alive(pid)]
 
     def _find_neighbours(self) -> dict[int, int]:
         """Process ids of the others on this machine, by their ranks."""
@@ -271,7 +327,7 @@ class _Watch:
         if self._end is not None:
             is_own = self._end.rank == self._rank
             return None if is_own else f"process {self._end.rank} of the job has ended"
-        gone = [f"{i} (pid {pid})" for i, pid in self._neighbours.items() if not _is_alive(pid)]
+        gone = [f"{i} (pid {self._neighbours[i]})" for i in self._dead_neighbours()]
         return f"process {', '.join(gone)} of the job is gone" if gone else None
 
 
@@ -291,7 +347,12 @@ class _End:
         return cls(**json.loads(text))
 
 
-MAIN_IS_GONE = _End(0, is_interruption=False, words="it is gone, without a word")
+def _gone(number: int) -> _End:
+    """The end of a process that was killed: no failure of the run, which can go on later."""
+    return _End(number, is_interruption=True, words=GONE)
+
+
+MAIN_IS_GONE = _gone(0)
 
 
 def _in_full(error: BaseException) -> str:

@@ -1,16 +1,14 @@
 """Files that are complete or not there, also when a process dies or the disk is full."""
 
-import contextlib
 import errno
 import fcntl
-import itertools
 import os
 import tempfile
 from pathlib import Path
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the share of it that one may use
+from lossyless.container.temporary import replacing
 
-_numbers = itertools.count()
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the share of it that one may use
 
 
 def writable_dir(path: str | Path, setting: str = "paths.data") -> Path:
@@ -35,20 +33,14 @@ def writable_dir(path: str | Path, setting: str = "paths.data") -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that is either complete or not there."""
+    """Write a file that is either complete or not there, as `write_bytes` does."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that is either complete or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_numbers)}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
-            temporary.unlink(missing_ok=True)
-        raise
+    """Write a file that is either complete or not there, also after a power cut."""
+    with replacing(path) as file:
+        file.write(content)
 
 
 def overwrite_in_place(path: Path, content: bytes) -> None:

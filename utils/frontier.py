@@ -50,9 +50,13 @@ def area_under_front(curve: Curve, start: float, end: float) -> float:
 
 
 def rate_at(curve: Curve, distortion: float) -> float:
-    """The lowest rate at which D(r) is at most `distortion`; NaN if the curve never gets there."""
+    """The lowest rate at which D(r) is at most `distortion`; NaN where that is unknown.
+
+    That is where the curve never gets there, and where it is nowhere as bad: fewer bits than those
+    of its first point may be enough, too.
+    """
     rates, distortions = curve
-    if distortion < distortions[-1]:
+    if not distortions[-1] <= distortion <= distortions[0]:
         return float("nan")
     return float(np.interp(distortion, distortions[::-1], rates[::-1]))
 
@@ -65,8 +69,6 @@ def rate_gain(curve: Curve, baseline: Curve, tolerance: float = 0.01) -> float:
     the curve needs none.
     """
     level = max(curve[1][-1], baseline[1][-1]) + tolerance
-    if level > min(curve[1][0], baseline[1][0]):
-        return float("nan")
     rate = rate_at(curve, level)
     return rate_at(baseline, level) / rate if rate > 0 else float("nan")
 

@@ -39,6 +39,25 @@ NOT_IDENTITY = (
     ("tower", "kwargs", "weights"),
     ("tower", "batch_size"),
 )
+# Settings, or groups of them, that change how a job is run, not what its runs are.
+HOW = (
+    "aggregate",
+    "export",
+    "figures",
+    "hydra",
+    "hypopt",
+    "job_id",
+    "logger",
+    "mode",  # all jobs of an overview have the same
+    "monitor_return",
+    "on_failed",
+    "parallel_jobs",
+    "paths",
+    "queue",
+    "slurm",
+    "timeout_min",
+    *(".".join(path) for path in NOT_IDENTITY),
+)
 # Settings that do not change which examples a data set holds, or how they come out of its images.
 NOT_CONTENT = ("batch_size", "eval_batch_size", "n_workers", "clip_weights")
 # Those that change only splits that are augmented.
@@ -78,6 +97,12 @@ def feature_identity(cfg: DictConfig, place: str) -> tuple[dict, dict]:
     augmentation = {k: kwargs.pop(k) for k in AUGMENTATION if k in kwargs}
     facts = {k: value for k, value in data.items() if k not in NOT_OF_IMAGES}
     return {"tower": tower, "data": facts | {"kwargs": kwargs}}, augmentation
+
+
+def is_how(setting: str) -> bool:
+    """Whether a setting changes how a job is run, but not what its runs are."""
+    parts = setting.split(".")
+    return any(".".join(parts[:n]) in HOW for n in range(1, len(parts) + 1))
 
 
 def run_hash(config: DictConfig | dict, stage: str) -> str:

@@ -18,7 +18,7 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_gl
 from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from omegaconf import DictConfig, OmegaConf, open_dict
-from submitit.core.utils import pickle_load
+from submitit.core.utils import FailedJobError, pickle_load
 
 from utils import resolvers, slurm
 from utils.composing import ConfigError
@@ -172,8 +172,8 @@ class _Jobs:
 
     def wait(self) -> list[JobReturn]:
         """Wait until all jobs have ended; how they did, in their order."""
-        self._begin()
         try:
+            self._begin()
             while len(self._returns) < len(self._jobs):
                 self._collect()
                 time.sleep(POLL_SECONDS)
@@ -194,7 +194,7 @@ class _Jobs:
             result = _result(job, range(1))
             if result is None and i in lost:  # of several processes, another one may have failed
                 result = _result(job, range(job.num_tasks)) or ("lost", lost[i])
-            if result is not None:
+            if result is not None and (result[0] != "error" or self._is_over(i)):
                 del self._submitted[i]
                 self._returns[i] = self._returned(i, job, *result)
 
@@ -222,6 +222,10 @@ class _Jobs:
         """Those that are over, whether they left a result or not, with their last known state."""
         raise NotImplementedError
 
+    def _is_over(self, place: int) -> bool:
+        """Whether the error that a job left is its end."""
+        raise NotImplementedError
+
     def _leave(self) -> None:
         """What is to be done, or said, when nobody waits for the jobs any more."""
         raise NotImplementedError
@@ -238,13 +242,30 @@ class SlurmJobs(_Jobs):
     def _begin(self) -> None:
         places = range(len(self._jobs))
         for start in range(0, len(places), MAX_ARRAY):
-            self._submit(places[start : start + MAX_ARRAY])
-        for i, job in self._submitted.items():
-            Trace(self._jobs[i].folder, self._jobs[i].num, self._jobs[i].overrides).queue(
-                job.job_id
-            )
-        n = len(places)
-        print(f"Queued {n} job{'s' * (n > 1)}: {', '.join(self._arrays())}", flush=True)
+            array = places[start : start + MAX_ARRAY]
+            try:
+                self._submit(array)
+            except FailedJobError as error:
+                self._give_up(places[start:], error)
+                break
+            for i in array:  # at once, for the array runs whatever becomes of the next one
+                self._trace(i).queue(self._submitted[i].job_id)
+        if n := len(self._submitted):
+            print(f"Queued {n} job{'s' * (n > 1)}: {', '.join(self._arrays())}", flush=True)
+
+    def _give_up(self, places: Sequence[int], refusal: FailedJobError) -> None:
+        """Let jobs fail that Slurm does not take; those that it took go on."""
+        said = " ".join(str(refusal).split())
+        error = JobError(f"{len(places)} of {len(self._jobs)} jobs were not queued: {said}")
+        print(error, flush=True)
+        for i in places:
+            self._jobs[i].folder.mkdir(parents=True, exist_ok=True)
+            self._trace(i).note(state="failed", finished=now(), error=str(error))
+            self._returns[i] = self._jobs[i].failed(error)
+
+    def _trace(self, place: int) -> Trace:
+        job = self._jobs[place]
+        return Trace(job.folder, job.num, job.overrides)
 
     def _lost(self) -> dict[int, str]:
         if time.monotonic() - self._asked > QUEUE_SECONDS:
@@ -273,12 +294,18 @@ class SlurmJobs(_Jobs):
                 since, _ = self._gone.get(i, (self._asked, state))
                 self._gone[i] = (since, state)
 
+    def _is_over(self, place: int) -> bool:
+        # a node that fails takes tasks with it, and the others may leave errors of that; such a job
+        # is requeued, and leaves another result
+        return place in self._gone
+
     def _end(self, place: int, job: submitit.Job) -> str:
         return slurm.final_state(job.job_id) or self._gone[place][1]
 
     def _leave(self) -> None:
         ids = " ".join(sorted({job.job_id.split("_")[0] for job in self._submitted.values()}))
-        print(f"\nThe jobs stay in the queue; to cancel them: scancel {ids}", flush=True)
+        if ids:
+            print(f"\nThe jobs stay in the queue; to cancel them: scancel {ids}", flush=True)
 
     def _arrays(self) -> Iterator[str]:
         """The arrays of the jobs, as Slurm writes them: "87_[0-11]"."""
@@ -325,6 +352,9 @@ class LocalJobs(_Jobs):
             for i, state in states.items()
             if state != "RUNNING"
         }
+
+    def _is_over(self, place: int) -> bool:
+        return True  # nothing starts it again
 
     def _leave(self) -> None:
         for job in self._submitted.values():

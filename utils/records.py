@@ -14,8 +14,7 @@ from pathlib import Path
 import yaml
 
 from utils.identity import STAGES, digest, identity, path_parts
-from utils.runs import LOCK, STATUS
-from utils.states import read_state
+from utils.runs import STATUS, read_status
 
 SEED = "seed"
 DONE, FAILED, MISSING = "done", "failed", "missing"
@@ -72,6 +71,7 @@ class Record:
     folder : of its results.
     config : what it was started with.
     metrics : its results; empty unless it is done.
+    finished : when it ended, such that texts sort as times do; empty if it did not.
     """
 
     stage: str
@@ -79,6 +79,7 @@ class Record:
     folder: Path
     config: SavedConfig
     metrics: Mapping[str, float] = field(default_factory=dict)
+    finished: str = ""
 
 
 def read_records(experiment: Path) -> tuple[list[Record], Counter]:
@@ -111,11 +112,12 @@ def read_config(folder: Path) -> SavedConfig:
 def stands_for(records: list[Record]) -> dict[str, list[Record]]:
     """Records by stage; a run that did not finish stands for the stages behind it, too.
 
+    Of several with the same identity the one that is done stands, of these the latest.
     A job whose featurizer failed has no predictor, which is missing from the table of predictors
     as much as one that failed by itself.
     """
     by_id = {}
-    for record in sorted(records, key=lambda record: record.state == DONE):  # these win
+    for record in sorted(records, key=lambda record: (record.state == DONE, record.finished)):
         by_id[record.stage, record.config.id(record.stage)] = record
     for record in records:
         if record.state == DONE or record.config.value("is_only_feat"):
@@ -135,12 +137,14 @@ def _read(folder: Path, results: Path) -> Record:
     """The run in a folder; `results` is where all experiments are."""
     config = read_config(folder)
     work = Path(str(config.value("paths.pretrained"))) / folder.relative_to(results)
-    status = read_state(folder / STATUS, work / LOCK)
+    status = read_status(folder, work)
     stage, state = status["stage"], status["state"]
+    finished = str(status.get("finished", ""))
     if state != DONE:
-        return Record(stage, state, folder, config)
+        return Record(stage, state, folder, config, finished=finished)
     try:
-        return Record(stage, state, folder, config, _read_metrics(folder / f"results_{stage}.csv"))
+        metrics = _read_metrics(folder / f"results_{stage}.csv")
+        return Record(stage, state, folder, config, metrics, finished)
     except FileNotFoundError as error:
         _warn(folder, error)
         return Record(stage, MISSING, folder, config)

@@ -6,7 +6,6 @@ A run is one stage under one config; see `utils.identity`.
 import contextlib
 import csv
 import functools
-import json
 import os
 import platform
 import subprocess
@@ -20,9 +19,9 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from utils import scheduler, signals
-from utils.files import is_locked, write_text
+from utils.files import write_text
 from utils.identity import run_folder, run_hash
-from utils.states import now, write_state
+from utils.states import load_state, now, read_state, write_state
 
 STATUS = "status.json"  # in the folder `results`
 LOCK = "run.lock"  # in the folder `work`
@@ -61,18 +60,12 @@ class Run:
     def status(self) -> dict:
         """What the run says of itself; `{"state": "new"}` before it ever started.
 
-        States: new, running (or lost, unless `is_held`), interrupted, failed, done.
+        States: new, running (or lost, see `read_status`), interrupted, failed, done.
         """
-        if not self.status_file.is_file():
-            return {"state": "new"}
-        status = json.loads(self.status_file.read_text())
-        if status["state"] == "done" and not self.csv.is_file():
+        status = load_state(self.status_file)
+        if status is None or (status["state"] == "done" and not self.csv.is_file()):
             return {"state": "new"}
         return status
-
-    def is_held(self) -> bool:
-        """Whether a process, on whatever machine, works on this run."""
-        return is_locked(self.work / LOCK)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -157,6 +150,21 @@ def find_run(cfg: DictConfig, stage: str) -> Run:
     """The run of a stage under `cfg`, whether it exists on disk or not."""
     folder = run_folder(cfg, stage) / f"run_{run_hash(cfg, stage)}"
     return Run(stage, cfg, Path(cfg.paths.results) / folder, Path(cfg.paths.pretrained) / folder)
+
+
+def read_status(results: Path, work: Path) -> dict | None:
+    """How the run with these folders stands, as others see it; None if there is none.
+
+    States: running (a process works on it), lost, interrupted, failed, done.
+    """
+    status = read_state(results / STATUS, work / LOCK)
+    return None if status is None else {"stage": _stage_of(results)} | status
+
+
+def _stage_of(results: Path) -> str:
+    """The stage of a run, from its folder; see `utils.identity.path_parts`."""
+    last_of = {"addpred": "predictor", "datapred": "communication"}
+    return last_of.get(results.parent.name.partition("_")[0], "featurizer")
 
 
 @functools.cache

@@ -63,13 +63,20 @@ def check_submission(name: str, script: str) -> None:
         raise ConfigError(f"slurm={name}: Slurm refuses such a job: {said}{_hint(said)}")
 
 
-def states() -> dict[str, str]:
-    """The state of each job of this user that Slurm still knows: {"87_3": "RUNNING", ...}.
+def states(*, is_of_all_users: bool = False) -> dict[str, str]:
+    """The state of each job that Slurm still knows: {"87_3": "RUNNING", ...}.
 
-    Raises `SlurmUnavailableError` if it does not say.
+    Parameters
+    ----------
+    is_of_all_users : and not only of who asks.
+
+    Raises
+    ------
+    SlurmUnavailableError
+        If it does not say.
     """
-    of_user = f"--user={os.getuid()}"
-    done = _call("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T", of_user)
+    whose = [] if is_of_all_users else [f"--user={os.getuid()}"]
+    done = _call("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T", *whose)
     if done.returncode != 0:
         raise SlurmUnavailableError(f"squeue: {done.stderr.strip()}")
     return dict(line.strip().split("|") for line in done.stdout.splitlines() if line.strip())
@@ -79,7 +86,7 @@ def final_state(job_id: str) -> str | None:
     """How a job ended, as accounting has it ("CANCELLED by 0"); None if it does not know."""
     try:
         done = _call("sacct", "-X", "-n", "-P", "-j", job_id, "-o", "State")
-    except (SlurmUnavailableError, FileNotFoundError):
+    except SlurmUnavailableError:
         return None
     lines = done.stdout.split("\n") if done.returncode == 0 else []
     return lines[-2].strip() if len(lines) > 1 else None
@@ -114,7 +121,7 @@ def _listed(*command: str) -> list[str]:
     """The lines of a command's output; none if it fails, since they are but hints."""
     try:
         done = _call(*command)
-    except (SlurmUnavailableError, FileNotFoundError):
+    except SlurmUnavailableError:
         return []
     return done.stdout.split() if done.returncode == 0 else []
 
@@ -124,3 +131,5 @@ def _call(*command: str) -> subprocess.CompletedProcess:
         return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired as error:
         raise SlurmUnavailableError(f"{command[0]} did not answer in {TIMEOUT} s") from error
+    except OSError as error:
+        raise SlurmUnavailableError(f"{command[0]} cannot be called: {error.strerror}") from error

@@ -63,8 +63,8 @@ def run_stage(
             if distributed.is_main():
                 loggers.log_results(run, metrics)
         except BaseException as error:
-            if distributed.is_first_to_end(error):
-                run.stop(error)
+            if (end := distributed.end_to_note(error)) is not None:
+                run.stop(end)
             raise
         finally:
             loggers.close()

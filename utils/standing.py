@@ -7,18 +7,15 @@ only, so that an experiment of a thousand runs takes a second.
 import os
 import platform
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils import scheduler
-from utils.identity import STAGES
-from utils.runs import LOCK, STATUS
-from utils.states import STATES, read_state
+from utils import slurm
+from utils.identity import STAGES, experiment_folder, is_how
+from utils.runs import STATUS, read_status
+from utils.states import STATES
 from utils.traces import FILE, read_trace
-
-# Settings that change how a job is run, not what it is.
-HOW = ("job_id", "slurm", "timeout_min", "parallel_jobs", "logger", "on_failed")
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,11 @@ class Job:
         return settings_of(self.trace)
 
     @property
+    def is_local(self) -> bool:
+        """Whether `slurm=local` started it, whose ids are those of processes."""
+        return _is_local(self.trace)
+
+    @property
     def since(self) -> str | None:
         """When it came into its state."""
         keys = {"queued": ("queued",), "running": ("started",)}
@@ -65,7 +67,8 @@ class Job:
 
 def settings_of(trace: dict) -> dict[str, str]:
     """What was asked of a job: {"seed": "1"}."""
-    return dict(override.split("=", 1) for override in trace["overrides"] if "=" in override)
+    given = [override.lstrip("+").split("=", 1) for override in trace["overrides"]]
+    return dict(item for item in given if len(item) == 2)
 
 
 def runs_of(trace: dict) -> dict[str, str]:
@@ -86,8 +89,7 @@ def find_runs(experiment: Path, pretrained: Path) -> dict[str, dict]:
     for folder, subfolders, files in os.walk(root):
         if STATUS in files:
             subfolders.clear()  # figures
-            work = pretrained / os.path.relpath(folder, root)
-            status = read_state(Path(folder, STATUS), work / LOCK)
+            status = read_status(Path(folder), pretrained / os.path.relpath(folder, root))
             if status is not None:
                 found[folder] = status
     return found
@@ -96,35 +98,62 @@ def find_runs(experiment: Path, pretrained: Path) -> dict[str, dict]:
 def find_jobs(
     outputs: Path,
     experiment: str,
-    mode: str,
     runs: dict[str, dict],
     *,
     results: Path,
-    default_results: Path,
+    mode: str,
+    defaults: Mapping[str, str],
 ) -> list[Job]:
-    """The jobs of an experiment in one mode; of several with the same settings, the latest.
+    """The jobs of an experiment in one mode; of several attempts at the same, the latest.
 
     Parameters
     ----------
     runs : what `find_runs` found.
-    results : the root of the results that are meant.
-    default_results : where the results go of jobs whose settings do not say it.
+    results : the folder of the experiment's results that are meant.
+    defaults : the settings "paths.results" and "experiment_name" of jobs that do not say them.
     """
-    latest: dict[frozenset, tuple[tuple, Path, dict]] = {}
-    for folder in _folders(outputs, experiment):
-        trace = read_trace(folder)
-        settings = settings_of(trace)
-        place = _place(trace) or settings.get("paths.results", default_results)
-        is_here = Path(os.path.abspath(place)).is_relative_to(os.path.abspath(results))
-        if settings.get("mode", "none") != mode or not is_here:
-            continue
-        key = frozenset(item for item in settings.items() if item[0] not in HOW)
-        age = (str(trace.get("queued") or trace.get("started")), folder.parent.parent.name)
-        if key not in latest or age > latest[key][0]:
-            latest[key] = age, folder, trace
-    traces = _as_the_queue_says([(folder, trace) for _, folder, trace in latest.values()])
+    traces = [(folder, read_trace(folder)) for folder in _folders(outputs, experiment)]
+    meant = [item for item in traces if _is_of(item[1], mode, os.path.abspath(results), defaults)]
+    traces = _as_the_queue_says(_latest(meant))
     jobs = [Job(folder, trace, *_stage(trace, runs)) for folder, trace in traces]
     return sorted(jobs, key=lambda job: (STATES.index(job.state), job.sweep, int(job.trace["num"])))
+
+
+def _is_of(trace: dict, mode: str, results: str, defaults: Mapping[str, str]) -> bool:
+    """Whether a job has this mode and its runs are, or will be, in this folder."""
+    if not {"queued", "started"} & set(trace):
+        return True  # nobody knows: its trace is damaged
+    settings = {**defaults, **settings_of(trace)}
+    if settings.get("mode", "none") != mode:
+        return False
+    if runs := runs_of(trace):
+        return Path(next(iter(runs.values()))).is_relative_to(results)
+    return os.path.abspath(Path(settings["paths.results"], experiment_folder(settings))) == results
+
+
+def _latest(traces: list[tuple[Path, dict]]) -> list[tuple[Path, dict]]:
+    """The traces less those of jobs that were attempted again.
+
+    Attempts at the same job make the same runs. One that did not begin has none yet: it is known
+    by its settings.
+    """
+    kept = []
+    again: set[str] = set()  # runs of later attempts
+    begun, waiting = set(), set()  # settings of later attempts
+    for folder, trace in sorted(traces, key=_age, reverse=True):
+        runs = list(runs_of(trace).values())
+        asked = frozenset(item for item in settings_of(trace).items() if not is_how(item[0]))
+        is_superseded = runs[-1] in again if runs else asked in begun
+        if not asked or not (is_superseded or asked in waiting):
+            kept.append((folder, trace))
+        again.update(runs)
+        (begun if runs else waiting).add(asked)
+    return kept
+
+
+def _age(item: tuple[Path, dict]) -> tuple[str, str]:
+    folder, trace = item
+    return str(trace.get("queued") or trace.get("started") or ""), folder.parent.parent.name
 
 
 def _folders(outputs: Path, experiment: str) -> Iterable[Path]:
@@ -133,11 +162,6 @@ def _folders(outputs: Path, experiment: str) -> Iterable[Path]:
     for sweep in outputs.glob(f"*/{experiment}_*"):
         if own.fullmatch(sweep.name):
             yield from (file.parent for file in sweep.glob(f"[0-9]*/{FILE}"))
-
-
-def _place(trace: dict) -> str | None:
-    """Where a job's first run is; None before it began."""
-    return next(iter(runs_of(trace).values()), None)
 
 
 def _stage(trace: dict, runs: dict[str, dict]) -> tuple[str, dict]:
@@ -153,11 +177,20 @@ def _as_the_queue_says(traces: list[tuple[Path, dict]]) -> list[tuple[Path, dict
     """The traces, where those that wait do so only if somebody knows of them."""
     waiting = [trace for _, trace in traces if _may_wait(trace)]
     on_slurm = any(not _is_local(trace) and trace["scheduler_job"] for trace in waiting)
-    queue = scheduler.in_slurm_queue() if on_slurm else None
+    queue = _slurm_queue() if on_slurm else None
     return [
         (folder, trace | _in_queue(folder, trace, queue) if _may_wait(trace) else trace)
         for folder, trace in traces
     ]
+
+
+def _slurm_queue() -> set[str] | None:
+    """The ids of all jobs that wait or run on the cluster; None where it does not say."""
+    try:
+        states = slurm.states(is_of_all_users=True)
+    except slurm.SlurmUnavailableError:
+        return None
+    return {job_id for job_id, state in states.items() if state not in slurm.ENDED}
 
 
 def _may_wait(trace: dict) -> bool:

@@ -55,15 +55,29 @@ def read_state(path: Path, lock: Path) -> dict | None:
     lock : the file that a process locks while it works on what the state is about. What says that
         it is running, but is not locked, is lost.
     """
+    content = load_state(path)
+    if content is not None and content["state"] == "running" and not is_locked(lock):
+        # between the two looks it may have ended as it should
+        content = load_state(path)
+        if content is not None and content["state"] == "running":
+            content |= {"state": "lost", "error": content.get("signal", LOST)}
+    return content
+
+
+def load_state(path: Path) -> dict | None:
+    """What the file says, whether that is still so or not; None if there is no file.
+
+    A file that a power cut or a copy left damaged says nothing but that what it was about is lost,
+    which then goes on from its last checkpoint, or starts again.
+    """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict) or "state" not in content:
+            raise ValueError("it has no state")
     except FileNotFoundError:
         return None
-    if content["state"] == "running" and not is_locked(lock):
-        # between the two looks it may have ended as it should
-        content = json.loads(path.read_text())
-        if content["state"] == "running":
-            content |= {"state": "lost", "error": content.get("signal", LOST)}
+    except ValueError as error:  # of JSON and of UTF-8, too
+        return {"state": "lost", "error": f"{path} cannot be read ({error})"}
     return content
 
 

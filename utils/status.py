@@ -5,6 +5,8 @@ python -m utils.status experiment=banana_RD mode=quick
 
 import difflib
 import os
+import platform
+import re
 import sys
 import textwrap
 from collections import Counter, defaultdict
@@ -16,9 +18,9 @@ from typing import NamedTuple
 from omegaconf import DictConfig
 
 from utils.composing import CONF_DIR, ConfigError, compose_config
-from utils.identity import STAGES, experiment_folder
+from utils.identity import STAGES, experiment_folder, is_how
 from utils.report import reason
-from utils.standing import HOW, Job, find_jobs, find_runs
+from utils.standing import Job, find_jobs, find_runs
 from utils.states import STATES, UNDER_WAY
 
 HEADINGS = ("STATE", "SINCE", "STAGE", "PROGRESS", "SCHEDULER", "JOB")
@@ -53,16 +55,15 @@ def main(arguments: Sequence[str]) -> None:
 
 def overview(cfg: DictConfig) -> str:
     """All that is to say of the experiment and mode of a config."""
-    results = Path(cfg.paths.results)
-    folder = results / experiment_folder(cfg)
+    folder = Path(cfg.paths.results) / experiment_folder(cfg)
     runs = find_runs(folder, Path(cfg.paths.pretrained) / folder.name)
     jobs = find_jobs(
         Path(cfg.paths.outputs),
         cfg.experiment,
-        cfg.mode_name,
         runs,
-        results=results,
-        default_results=Path(compose_config().paths.results),
+        results=folder,
+        mode=cfg.mode_name,
+        defaults=_defaults(cfg),
     )
     name = f"{cfg.experiment}, mode {cfg.mode_name}"
     if not jobs and not runs:
@@ -95,6 +96,13 @@ def _config(arguments: Sequence[str]) -> DictConfig:
     return compose_config(list(arguments))
 
 
+def _defaults(cfg: DictConfig) -> dict[str, str]:
+    """Where the results go of jobs of the experiment and mode that do not say it."""
+    usual = compose_config([f"mode={cfg.mode_name}"])
+    usual.experiment = cfg.experiment
+    return {"paths.results": usual.paths.results, "experiment_name": usual.experiment_name}
+
+
 def _counts(states: Iterable[str]) -> str:
     found = Counter(states)
     return ", ".join(f"{found[state]} {state}" for state in STATES if found[state]) or "none"
@@ -102,7 +110,7 @@ def _counts(states: Iterable[str]) -> str:
 
 def _job_rows(jobs: list[Job], all_jobs: list[Job]) -> list[Row]:
     """A row for each job; what all jobs share does not tell them apart."""
-    keys = {key for job in all_jobs for key in job.settings if key not in HOW}
+    keys = {key for job in all_jobs for key in job.settings if not is_how(key)}
     apart = {key for key in keys if len({job.settings.get(key) for job in all_jobs}) > 1}
     rows = []
     for job in jobs:
@@ -182,25 +190,38 @@ def _ago(moment: str | None) -> str:
 def _way_on(cfg: DictConfig, jobs: list[Job]) -> list[str]:
     """Commands that continue what is not done, and that cancel what is under way."""
     lines = []
-    if any(job.state in ("failed", "interrupted", "lost") for job in jobs):
-        sweep = max(job.sweep for job in jobs)
-        lines.append(f"Run again what is not done: {_continue(cfg, sweep)}")
-    live = [job for job in jobs if job.state in UNDER_WAY]
-    ids = [job.trace["scheduler_job"] for job in live if job.trace.get("scheduler_job")]
-    is_local = any(job.settings.get("slurm") == "local" for job in live)
-    if ids:
-        command = f"kill -INT {' '.join(ids)}" if is_local else f"scancel {_compact(ids)}"
-        lines.append(f"Cancel what is under way: {command}")
+    sweeps = {job.sweep for job in jobs if job.state in ("failed", "interrupted", "lost")}
+    ways = dict.fromkeys(_continue(cfg, sweep) for sweep in sorted(sweeps))
+    lines += [f"Run again what is not done: {way}" for way in ways]
+    live = [job for job in jobs if job.state in UNDER_WAY and job.trace.get("scheduler_job")]
+    lines += [f"Cancel what is under way: {command}" for command in _cancel(live)]
     return ["", *lines] if lines else []
+
+
+def _cancel(jobs: list[Job]) -> list[str]:
+    """The commands that cancel jobs: processes of a machine, and jobs of Slurm."""
+    processes = defaultdict(list)
+    for job in jobs:
+        if job.is_local:
+            processes[job.trace.get("host", platform.node())].append(job.trace["scheduler_job"])
+    commands = []
+    for host, ids in processes.items():
+        where = "" if host == platform.node() else f" (on {host})"
+        commands.append(f"kill -INT {' '.join(ids)}{where}")
+    if slurm_ids := [job.trace["scheduler_job"] for job in jobs if not job.is_local]:
+        commands.append(f"scancel {_compact(slurm_ids)}")
+    return commands
 
 
 def _continue(cfg: DictConfig, sweep: str) -> str:
     """The command that continues a sweep."""
     if not (Path(cfg.paths.outputs) / sweep / "arguments").is_file():
         return "the same command again"
-    scripts = list((CONF_DIR.parent / "bin").glob(f"*/{cfg.experiment}.sh"))
-    script = scripts[0].relative_to(CONF_DIR.parent) if scripts else "its script"
-    return f"{script} -c {sweep}"
+    root = CONF_DIR.parent
+    names = re.compile(rf'^experiment="?{re.escape(cfg.experiment)}"?$', re.MULTILINE)
+    scripts = (path for path in root.glob("bin/**/*.sh") if names.search(path.read_text()))
+    script = next(scripts, None)
+    return f"{script.relative_to(root) if script else 'its script'} -c {sweep}"
 
 
 def _compact(ids: Iterable[str]) -> str:

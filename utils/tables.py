@@ -25,6 +25,10 @@ class NoRunsError(FileNotFoundError):
     """There is nothing to aggregate."""
 
 
+def _in_words(states: Counter) -> str:
+    return ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "no runs at all"
+
+
 def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
     """All finished runs of an experiment, and how many there are in each state.
 
@@ -48,8 +52,8 @@ def collect_all(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
     records, states = read_records(experiment)
     if not states[DONE]:
         raise NoRunsError(
-            f"no finished runs in {experiment} ({dict(states) or 'no runs at all'}): run the "
-            "experiment first, with the same mode"
+            f"no finished runs in {experiment} ({_in_words(states)}): run the experiment first, "
+            "with the same mode; bin/status.sh says what became of runs"
         )
     by_stage = stands_for(records)
     return {stage: _frame(stage, by_stage[stage]) for stage in STAGES}, states
@@ -159,7 +163,7 @@ def summarise(frame: pd.DataFrame, seeds: Collection[str] = ()) -> pd.DataFrame:
         statistics = groups[metrics].agg(["mean", "sem"])
         statistics.columns = [f"{metric}_{statistic}" for metric, statistic in statistics.columns]
         summary = summary.join(statistics).copy()  # in one piece: joined columns are slow
-    return summary.reset_index().sort_values(keys, key=_sortable, ignore_index=True)
+    return summary.reset_index().sort_values(keys, key=sortable, ignore_index=True)
 
 
 def _count(runs: pd.DataFrame, seeds: frozenset[str]) -> pd.Series:
@@ -170,8 +174,11 @@ def _count(runs: pd.DataFrame, seeds: frozenset[str]) -> pd.Series:
     return pd.Series(dict(zip(COUNTS, map(len, (done, failed, missing)), strict=True)))
 
 
-def _sortable(values: pd.Series) -> pd.Series:
-    """Numbers by their size, although parameters are kept as they are written; then names."""
+def sortable(values: pd.Series) -> pd.Series:
+    """Numbers by their size, although parameters are kept as they are written; then names.
+
+    A key for `DataFrame.sort_values`.
+    """
     numbers = pd.to_numeric(values, errors="coerce")
     order = sorted(set(zip(numbers.isna(), numbers.fillna(0), values.map(str), strict=True)))
     place = {name: i for i, (_, _, name) in enumerate(order)}

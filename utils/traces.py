@@ -95,10 +95,10 @@ def own_trace() -> Trace:
 def read_trace(folder: Path) -> dict:
     """How the job of a folder stands; its state, its number, its overrides, its error if any."""
     trace = read_state(folder / FILE, folder / LOCK)
-    if trace is not None:
-        return trace
-    error = f"ended before it began: see {folder} and above"
-    return {"state": "failed", "num": folder.name, "overrides": [], "error": error}
+    if trace is None:
+        error = f"ended before it began: see {folder} and above"
+        trace = {"state": "failed", "error": error}
+    return {"num": folder.name, "overrides": []} | trace
 
 
 def _place() -> dict[str, object]:

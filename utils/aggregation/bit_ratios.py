@@ -34,8 +34,8 @@ def summarize_bit_ratios(
     runs are on it is decided on validation data, for on test data the best of many is lucky, too;
     metrics that exist on test data alone decide there. Between the points of a front the logarithm
     of the bits is linear in the cost. Rows are the costs of the points of both fronts, for the
-    ratio is smallest at one of these; as many as both fronts reach. If there are none, there is no
-    table, and the terminal says so.
+    ratio is smallest at one of these; as many as both fronts reach. If there are none, or no
+    run of a kind has both metrics, there is no table, and the terminal says so.
 
     Parameters
     ----------
@@ -58,13 +58,17 @@ def summarize_bit_ratios(
     ]
     summaries = [experiment.summary(kind) for kind in kinds]
     fronts = [_front(summary, x, y) for summary in summaries]
+    # without a table here, the others are worth having all the same
+    for kind, front in zip((baseline, better), fronts, strict=True):
+        if front is None:
+            print(f"left out: no run with {by}={kind} has both {x} and {y}", file=sys.stderr)
+            return
     worst = np.inf
     if reference is not None:
         runs = restrict(frame, reference, f"{OPTION}.reference")
         worst = runs[y].mean() + within
     rows = ratios(*fronts, worst=worst)
     if rows.empty:
-        # the other tables are worth having all the same
         print(f"left out: no {y} up to {worst:.4g} that both kinds reach", file=sys.stderr)
         return
     smallest = rows["ratio"].min()
@@ -99,9 +103,14 @@ def bits_at(front: Curve, costs: np.ndarray) -> np.ndarray:
     return np.exp(np.interp(costs, known[::-1], np.log(bits)[::-1]))
 
 
-def _front(summary: pd.DataFrame, x: str, y: str) -> Curve:
+def _front(summary: pd.DataFrame, x: str, y: str) -> Curve | None:
+    """The front of the runs that have both metrics; None if there are none."""
+    means = summary[[f"{x}_mean", f"{y}_mean"]]
+    summary = summary[np.isfinite(means).all(axis=1)]
     chosen_by = [on_validation(m) if f"{on_validation(m)}_mean" in summary else m for m in (x, y)]
     members = pareto_front(*(summary[f"{metric}_mean"] for metric in chosen_by))
+    if not len(members):
+        return None
     return falling(*(summary[f"{metric}_mean"].to_numpy()[members] for metric in (x, y)))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from utils.aggregation.experiment import Experiment
+from utils.aggregation.outputs import in_file_name
 from utils.aggregation.rows import as_list, check_metrics, curve_keys, with_settings
 from utils.composing import ConfigError
 from utils.plots.curves import curve_plot, pareto_plot
@@ -158,7 +159,3 @@ def plot_invariance_RD_curve(
 
 def on_validation(metric: str) -> str:
     return f"val/{metric.removeprefix('test/')}" if metric.startswith("test/") else metric
-
-
-def in_file_name(metric: str) -> str:
-    return metric.replace("/", "_")

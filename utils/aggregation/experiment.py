@@ -11,6 +11,7 @@ from pandas import DataFrame
 
 from utils import tables
 from utils.aggregation import outputs
+from utils.aggregation.outputs import in_file_name
 from utils.aggregation.rows import restrict
 
 
@@ -22,7 +23,7 @@ class Experiment:
     ----------
     folder : `results/exp_<experiment>`.
     where : parameter -> value or values: the runs that any mode sees; those of its own `where`
-        are among these.
+        are among these. What is drawn of a part of the runs goes to a folder of its own.
     names : what parameters, values and metrics are called in figures and tables for people.
     seeds : that each row of the tables should have; empty: unknown.
     dpi : pixels per inch of figures; None: the usual ones.
@@ -78,13 +79,24 @@ class Experiment:
         """Means over seeds; see `tables.summarise`."""
         return tables.summarise(frame, self.seeds)
 
+    @property
+    def output(self) -> Path:
+        """Where figures and tables go: never over those of all runs if these are only some."""
+        return self.folder / f"only_{in_file_name(self._chosen)}" if self.where else self.folder
+
+    @property
+    def _chosen(self) -> str:
+        lists = {key: v if isinstance(v, (list, tuple)) else [v] for key, v in self.where.items()}
+        return ",".join(f"{key}={'+'.join(map(str, values))}" for key, values in lists.items())
+
     def counts(self) -> str:
         """ "runs of all stages: 50 done, 4 failed"."""
         try:
             states = self.states
         except tables.NoRunsError:
             return "no finished runs"
-        return f"runs of all stages: {', '.join(f'{n} {s}' for s, n in sorted(states.items()))}"
+        found = f"runs of all stages: {', '.join(f'{n} {s}' for s, n in sorted(states.items()))}"
+        return f"{found}; only those of {self._chosen} are shown" if self.where else found
 
     def save_figure(self, figure: Figure, name: str) -> None:
         """Write a figure into the experiment's folder, and say so; `name` may have folders."""
@@ -125,5 +137,5 @@ class Experiment:
         return restrict(frame, where or {}, f"{option}.where")
 
     def _stem(self, name: str) -> Path:
-        path = self.folder / name
+        path = self.output / name
         return path.with_name(f"{self.prefix}{path.name}")

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from utils import tables
-from utils.aggregation.curves import in_file_name
 from utils.aggregation.experiment import Experiment
+from utils.aggregation.outputs import in_file_name
 from utils.aggregation.rows import (
     ALONG_CURVE,
     as_list,

@@ -3,6 +3,7 @@
 A stem is a path without its suffix; each file is `<stem>.<format>`.
 """
 
+import re
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,6 +19,11 @@ PDF_FONTS = {"pdf.fonttype": 42}
 MISSING = "-"
 LATEX_OF = {"\\": r"\textbackslash{}", "±": r"$\pm$", "^": r"\^{}", "~": r"\~{}"}
 LATEX_OF |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+def in_file_name(text: str) -> str:
+    """Text such as the name of a metric, as a part of the name of a file."""
+    return re.sub(r"[^\w.,=+-]+", "_", text)
 
 
 def save_figure(figure: Figure, stem: Path, dpi: int | None = None) -> None:
@@ -66,6 +72,7 @@ def save_table(
 
 def save_csv(frame: pd.DataFrame, stem: Path) -> None:
     """Write `<stem>.csv` alone, in full precision: of tables that are too wide to be read."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
     write_text(_with_suffix(stem, "csv"), frame.to_csv(index=False))
 
 

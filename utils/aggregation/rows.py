@@ -9,13 +9,15 @@ from utils import tables
 from utils.composing import ConfigError
 from utils.records import read_config
 
-# What moves a compressor along its rate-distortion curve: the weight of the rate, and the quality
-# of a classical codec. Names as in the tables; the long ones appear where the short one is rounded.
+# What moves a compressor along its rate-distortion curve: the weight of the rate, the quality of a
+# classical codec, how many principal components are kept. Names as in the tables; the long ones
+# appear where the short one is rounded.
 ALONG_CURVE = (
     "beta",
     "featurizer.loss.beta",
     "featurizer.kwargs.beta",
     "featurizer.kwargs.quality",
+    "featurizer.kwargs.n_components",
 )
 
 

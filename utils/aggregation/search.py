@@ -45,6 +45,7 @@ def plot_optuna_hypopt(
     there_are = database.names(file)
     if not there_are:
         print(f"No search has begun: there is no study in {file}")
+    studies = None if studies is None else list(map(str, studies))  # which may look like numbers
     if unknown := [name for name in studies or () if name not in there_are]:
         raise ConfigError(f"{option}.studies: there is no {unknown}; there are {there_are}")
     for name in there_are if studies is None else studies:

@@ -77,12 +77,12 @@ def gather_figures(experiment: Experiment, where: Mapping[str, object] | None = 
     figures = {path: sorted(Path(path).glob("*.png")) for path in frame[tables.FOLDER]}
     frame = frame[[bool(figures[path]) for path in frame[tables.FOLDER]]]
     keys = tables.varying(frame)
-    target = experiment.folder / "figures"
+    target = experiment.output / "figures"
     for outdated in target.glob("*.png"):  # of runs that are gone, or had other labels
         outdated.unlink()
     for row in frame.to_dict("records"):
         label = "".join(f"_{row[key]}" for key in keys)
-        target.mkdir(exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
         for figure in figures[row[tables.FOLDER]]:
             shutil.copyfile(
                 figure, target / f"{figure.stem}{label}{figure.suffix}".replace(" ", "_")

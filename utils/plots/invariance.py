@@ -62,7 +62,8 @@ def invariance_plot(
         draw_curve(axes, points, x, y, colours[label])
         rate = rate_at(front_of(points[f"{x}_mean"], points[f"{y}_mean"]), level)
         _mark(axes, rate, level, colours[label])
-        entries[_entry(label, rate)] = colours[label]
+        is_reached = bool((points[f"{y}_mean"] <= level).any())
+        entries[_entry(label, rate, is_reached)] = colours[label]
     if is_log_x:
         axes.set_xscale("log", base=2)
     axes.axhline(level, color=style.LINE, linewidth=1.2, linestyle="--", zorder=1)
@@ -88,5 +89,8 @@ def _mark(axes: Axes, rate: float, level: float, colour: str) -> None:
         axes.plot(rate, level, marker="D", markersize=5, color=colour, zorder=4)
 
 
-def _entry(label: str, rate: float) -> str:
-    return f"{label}: {rate:.3g} bits" if np.isfinite(rate) else f"{label}: not reached"
+def _entry(label: str, rate: float, is_reached: bool) -> str:
+    if np.isfinite(rate):
+        return f"{label}: {rate:.3g} bits"
+    # a curve that is nowhere as bad as that does not tell how few bits would do
+    return f"{label}: {'fewer bits than drawn' if is_reached else 'not reached'}"

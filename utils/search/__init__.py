@@ -36,9 +36,9 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
         if not isinstance(cfg.hypopt[key], int) or cfg.hypopt[key] < 1:
             raise ConfigError(f"hypopt.{key} must be 1 or more, not {cfg.hypopt[key]}")
     file = Path(cfg.paths.results) / experiment_folder(cfg) / database.FILE
-    if cfg.hypopt.study_name in database.names(file):
-        found = database.load(file, cfg.hypopt.study_name)
-        database.check_same(found, objectives, directions, space)
+    name = str(cfg.hypopt.study_name)  # which may look like a number
+    if name in database.names(file):
+        database.check_same(database.load(file, name), objectives, directions, space)
 
 
 def _objectives(cfg: DictConfig) -> list[str]:

@@ -8,7 +8,8 @@ What Optuna does not know of a trial stands in its user attributes:
 - run : folder of the results of its last stage.
 - seconds : that the job took since it last began.
 - error : why it failed.
-- is_result : of a failed one: whether its run ended well, with an objective that is not finite.
+- is_result : of a failed one: that it would fail again, since an objective or the loss of its
+  training was not finite.
 - retry_of : number of the failed trial that it repeats, which then no longer counts.
 - is_void : it never began, and does not count.
 """
@@ -22,6 +23,7 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from utils.composing import ConfigError
+from utils.identity import is_how
 from utils.search.space import Space, in_words, is_comparable
 
 FILE = "optuna.db"
@@ -93,10 +95,36 @@ def check_same(
                     f"may move): {start_anew}"
                 )
 
+    if different := _new_fixed_settings(study, space):
+        raise ConfigError(
+            f"{', '.join(different)}: trials of the study '{study.study_name}' had other settings "
+            f"than these, and cannot be compared with new ones: {start_anew}"
+        )
+
+
+def _new_fixed_settings(study: optuna.Study, space: Space) -> list[str]:
+    """The settings, not drawn, by which new trials would differ from the last one of the study."""
+    for trial in reversed(study.get_trials(deepcopy=False)):
+        if "overrides" in trial.user_attrs:
+            drawn = {*trial.params, *space.distributions}
+            before, now = _fixed(trial.user_attrs["overrides"], drawn), _fixed(space.fixed, drawn)
+            keys = {key for key in {**before, **now} if before.get(key) != now.get(key)}
+            return sorted(f"{key}={now[key]}" if key in now else f"no {key}" for key in keys)
+    return []
+
+
+def _fixed(overrides: Sequence[str], drawn: set[str]) -> dict[str, str]:
+    """What overrides say of settings that are neither drawn nor without influence on results."""
+    settings = (override.partition("=")[::2] for override in overrides)
+    named = {key.lstrip("+"): value for key, value in settings}
+    free = {*drawn, "seed"}  # another seed is another draw of the same
+    return {k: value for k, value in named.items() if k not in free and not is_how(k)}
+
 
 def repeated(trials: Sequence[FrozenTrial]) -> set[int]:
     """Numbers of the failed trials that a later one repeats."""
-    return {t.user_attrs["retry_of"] for t in trials if "retry_of" in t.user_attrs}
+    began = (trial.user_attrs for trial in trials if "is_void" not in trial.user_attrs)
+    return {attributes["retry_of"] for attributes in began if "retry_of" in attributes}
 
 
 @functools.cache  # opening one takes a second

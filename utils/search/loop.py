@@ -1,6 +1,6 @@
 """The loop of a search: take trials, launch their jobs, record how they ended; then say who won."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -99,9 +99,21 @@ def _record(study: Study, trial: Trial, job: JobReturn, folder: Path) -> None:
     try:
         values = _floats(job.return_value, len(study.objectives))
     except Exception as error:  # the job's own, whatever it is: others go on
-        study.fail(trial, f"{type(error).__name__}: {error}")
+        message = f"{type(error).__name__}: {error}"
+        study.fail(trial, message, is_result=_has_diverged(error, trace))
     else:
         study.complete(trial, values)
+
+
+def _has_diverged(error: Exception, trace: Mapping[str, object]) -> bool:
+    """Whether a job failed because its loss became NaN or infinite, which it would do again.
+
+    The error of a submitted job is one of the launcher; the trace says which its own was.
+    """
+    from lossyless.tracking import NonFiniteLossError  # seconds, where only failures need it
+
+    said = str(trace.get("error", "")).partition(":")[0]
+    return isinstance(error, NonFiniteLossError) or said == NonFiniteLossError.__name__
 
 
 def _floats(returned: object, n: int) -> list[float]:

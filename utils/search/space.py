@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ParsedElementType
 from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
 from optuna.distributions import (
     BaseDistribution,
@@ -14,6 +14,8 @@ from optuna.distributions import (
     IntUniformDistribution,
     LogUniformDistribution,
 )
+
+from utils.composing import to_override_value
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,21 @@ class Space:
 
     def job(self, params: Mapping[str, object]) -> tuple[str, ...]:
         """The overrides of the trial with these values."""
-        drawn = (f"{key}={_value(params[key])}" for key in self.distributions)
+        drawn = (f"{key}={_text(params[key])}" for key in self.distributions)
         return (*self.fixed, *drawn)
 
 
 def distribution(override: Override) -> BaseDistribution:
     """What a swept setting is drawn from.
 
-    - `choice(a, b)` and `a,b`: one of them.
+    - `choice(a, b)` and `a,b`: one of them. What is neither a number nor a bool is kept as text of
+      Hydra's grammar, with the quotes that it needs.
     - `interval(a, b)`: between them, both included; integers if both ends are integers, as in
       `int(interval(1, 5))`. `tag(log, interval(a, b))`: its logarithm is uniform.
     - `range(a, b, step)`: as in a sweep, where b is not included.
     """
+    if override.is_choice_sweep():
+        return CategoricalDistribution([_choice(value) for value in override.sweep_iterator()])
     if not override.is_range_sweep():
         return create_optuna_distribution_from_override(override)
     values = list(override.sweep_iterator())  # the plugin would include b
@@ -63,7 +68,7 @@ def distribution(override: Override) -> BaseDistribution:
 def in_words(distribution: BaseDistribution) -> str:
     """A distribution as it is written on the command line."""
     if isinstance(distribution, CategoricalDistribution):
-        return f"choice({', '.join(map(_value, distribution.choices))})"
+        return f"choice({', '.join(map(_text, distribution.choices))})"
     text = f"interval({distribution.low}, {distribution.high})"
     if isinstance(distribution, DiscreteUniformDistribution):
         return f"{text} in steps of {distribution.q}"
@@ -84,6 +89,11 @@ def is_comparable(old: BaseDistribution, new: BaseDistribution) -> bool:
     return not isinstance(old, CategoricalDistribution) or old.choices == new.choices
 
 
-def _value(value: object) -> str:
-    """A value in Hydra's override grammar."""
-    return "null" if value is None else str(value)
+def _choice(value: ParsedElementType) -> str | int | float | bool:
+    """A choice as Optuna can store it."""
+    return value if isinstance(value, (int, float)) else to_override_value(value)
+
+
+def _text(drawn: object) -> str:
+    """What was drawn in Hydra's grammar, which text is in already."""
+    return drawn if isinstance(drawn, str) else to_override_value(drawn)

@@ -31,8 +31,8 @@ class Study:
     directions : minimize or maximize, for each.
     space : what is drawn.
     n_trials : how many the study shall have in all. Failed ones count, unless they are repeated.
-    retry_failed : whether to repeat what failed before this object was made. A trial with an
-        objective that is not finite is not repeated: its run is done.
+    retry_failed : whether to repeat what failed before this object was made. A trial whose
+        objective or loss was not finite is not repeated: it would be the same.
     sampler : config of one of Optuna's samplers. A trial depends on its `seed` and the trial's
         number (and on the trials before it if the sampler learns), but not on interruptions.
 
@@ -104,14 +104,15 @@ class Study:
             if not math.isfinite(value)
         ]
         if bad:
-            trial.set_user_attr("is_result", True)
-            self.fail(trial, ", ".join(bad))
+            self.fail(trial, ", ".join(bad), is_result=True)
         else:
             self.study.tell(trial, list(values))
 
-    def fail(self, trial: Trial, error: str) -> None:
-        """Record that a trial has no result."""
+    def fail(self, trial: Trial, error: str, *, is_result: bool = False) -> None:
+        """Record that a trial has no result, or that to fail is its result, never repeated."""
         trial.set_user_attr("error", error)
+        if is_result:
+            trial.set_user_attr("is_result", True)
         self.study.tell(trial, state=TrialState.FAIL)
 
     def n_elsewhere(self) -> int:
@@ -142,12 +143,18 @@ class Study:
             trials = self._trials()
             if number in repeated(trials) or not self._is_of_space(trials[number]):
                 continue
+            # all that makes it a trial of this search in one write, which a kill cannot divide
+            attributes = {
+                "retry_of": number,
+                "owner": self._owner.id,
+                "overrides": list(self._space.job(trials[number].params)),
+            }
             with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
                 copy = optuna.trial.create_trial(
                     state=TrialState.RUNNING,
                     params=trials[number].params,
                     distributions=trials[number].distributions,
-                    user_attrs={"retry_of": number},
+                    user_attrs=attributes,
                 )
                 self.study.add_trial(copy)
             return self._own(self._trials()[-1])

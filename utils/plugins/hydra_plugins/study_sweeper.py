@@ -19,7 +19,7 @@ class StudySweeper(Sweeper):
     Parameters
     ----------
     file : sqlite data base of the experiment's studies.
-    study_name : of the study.
+    study_name : of the study; a number is taken as text.
     objectives : name(s) of the metric(s) that `main` returns.
     directions : minimize or maximize, for each objective.
     n_trials : of the study in all.
@@ -32,7 +32,7 @@ class StudySweeper(Sweeper):
         self,
         *,
         file: str,
-        study_name: str,
+        study_name: object,
         objectives: str | Sequence[str],
         directions: Sequence[str],
         n_trials: int,
@@ -42,7 +42,7 @@ class StudySweeper(Sweeper):
     ):
         self._settings = {
             "file": Path(file),
-            "name": study_name,
+            "name": str(study_name),
             "objectives": [objectives] if isinstance(objectives, str) else list(objectives),
             "directions": list(directions),
             "n_trials": n_trials,

@@ -1,0 +1,59 @@
+"""What is known of runs from what they left: which of several stands, and damaged files."""
+
+import os
+import shutil
+
+import pytest
+from omegaconf import OmegaConf
+from tiny import compose
+
+from utils.identity import STAGES, experiment_folder
+from utils.records import read_records, stands_for
+from utils.runs import find_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    cfg = compose(tmp_path)
+    OmegaConf.resolve(cfg)
+    run = find_run(cfg, STAGES[0])
+    run.start(None)
+    return run
+
+
+def of_experiment(run):
+    return run.results.parents[len(run.results.relative_to(run.cfg.paths.results).parts) - 2]
+
+
+@pytest.mark.parametrize("later", ["a_first", "z_last"])
+def test_of_the_same_runs_the_latest_stands(run, later):
+    """The results of one were moved to another folder, and made again."""
+    folder = of_experiment(run)
+    assert folder.name == experiment_folder(run.cfg)
+    run.finish({"a": 1.0})
+    other = {"a_first": "z_last", "z_last": "a_first"}[later]
+    for name, value in ((other, 1.0), (later, 2.0)):
+        run.start(None)
+        run.finish({"a": value})
+        shutil.copytree(run.results, folder / name / run.results.name)
+    shutil.rmtree(run.results)
+    records, states = read_records(folder)
+    (stands,) = stands_for(records)[STAGES[0]]
+    assert states == {"done": 2} and stands.metrics == {"a": 2.0}
+
+
+def test_what_is_done_stands_before_a_later_failure(run):
+    folder = of_experiment(run)
+    run.finish({"a": 1.0})
+    shutil.copytree(run.results, folder / "a" / run.results.name)
+    run.start(None)
+    run.stop(ValueError("x"))
+    records, _ = read_records(folder)
+    (stands,) = stands_for(records)[STAGES[0]]
+    assert stands.state == "done"
+
+
+def test_a_damaged_status_is_that_of_a_lost_run(run):
+    os.truncate(run.status_file, 0)
+    records, states = read_records(of_experiment(run))
+    assert states == {"lost": 1} and [record.stage for record in records] == [STAGES[0]]
