@@ -58,8 +58,9 @@ find_sweep() {
 parse_flags() {
   arguments=("$@")
   mode=none mode_flag=-m slurm=none continues="" is_plot_only=false is_waiting=false
-  overrides=() settings="" # the same, as words and as flags to print
-  local flag more OPTIND=1
+  overrides=()
+  drawn=() settings="" # those that matter where there are no jobs: as words, as flags to print
+  local flag more setting OPTIND=1
   local has_time_limit=false
   while getopts ":m:s:t:a:c:v:h-:" flag; do
     [[ $flag != [mstc] ]] || [ -n "$OPTARG" ] || fail "-$flag needs a value, found nothing"
@@ -69,7 +70,9 @@ parse_flags() {
       t) [[ $OPTARG =~ ^[0-9]+$ ]] || fail "-t takes minutes, not '$OPTARG'"
          overrides+=("timeout_min=$OPTARG") has_time_limit=true ;;
       a) mapfile -t more < <(split_settings "$OPTARG"); overrides+=("${more[@]}")
-         settings+=" -a \"$OPTARG\"" ;;
+         for setting in "${more[@]}"; do
+           [[ $setting =~ ^\+*slurm\. ]] || { drawn+=("$setting"); settings+=" -a \"$setting\""; }
+         done ;;
       c) continues=$OPTARG ;;
       v) is_plot_only=true; mode_flag=-v; mode=${OPTARG%_} ;;
       h) usage; exit 0 ;;
@@ -176,7 +179,7 @@ launch() {
 aggregate() {
   local name=$1; shift
   "$python" aggregate.py "experiment=$name" "mode=$mode" \
-    "$@" ${overrides[@]+"${overrides[@]}"} || keep_worst $?
+    "$@" ${drawn[@]+"${drawn[@]}"} || keep_worst $?
 }
 
 # Scripts that do a part of this one's work, with the same flags: run_scripts PATH...

@@ -138,7 +138,17 @@ def test_flags_become_settings(project):
     overrides = "timeout_min=30 seed=1,2 trainer.max_epochs=3 goal=x"
     assert main == f"main.py experiment=test mode=quick slurm=none {overrides}"
     # the same settings, so that it looks where the results are
+    overrides = overrides.removeprefix("timeout_min=30 ")
     assert aggregate == f"aggregate.py experiment=test mode=quick {overrides}"
+
+
+def test_settings_of_a_cluster_are_for_jobs_alone(project):
+    settings = ["-s", "single_node", "--wait", "-a", "slurm.mem_gb=64 +slurm.nodelist=a seed=3"]
+    done = call(str(project / "bin/test.sh"), *settings)
+    assert done.returncode == 0, done.stderr
+    main, aggregate = calls(project)
+    assert "slurm.mem_gb=64 +slurm.nodelist=a seed=3" in main
+    assert aggregate == "aggregate.py experiment=test mode=none seed=3"
 
 
 @pytest.mark.parametrize("arguments", [[], ["-m", "quick", "-a", "seed=3 goal=x"]])

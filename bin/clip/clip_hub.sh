@@ -6,6 +6,6 @@ description="CLIP: trains the bottlenecks of torch.hub (factorized) and saves th
 source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 
 launch $experiment
-settings=("experiment=$experiment" "mode=$mode" ${overrides[@]+"${overrides[@]}"})
+settings=("experiment=$experiment" "mode=$mode" ${drawn[@]+"${drawn[@]}"})
 $is_plot_only || "$python" -m utils.save_hub "${settings[@]}" || keep_worst $?
 aggregate $experiment

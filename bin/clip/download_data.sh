@@ -5,5 +5,5 @@ description="CLIP: downloads all data sets, one after the other; says which ones
 # shellcheck source=bin/utils.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 
-settings=("experiment=$experiment" "mode=$mode" ${overrides[@]+"${overrides[@]}"})
+settings=("experiment=$experiment" "mode=$mode" ${drawn[@]+"${drawn[@]}"})
 $is_plot_only || "$python" -m utils.fetch_data "${settings[@]}" || keep_worst $?
