@@ -18,7 +18,7 @@ SCRIPTS := $(wildcard bin/*.sh bin/*/*.sh) .ci/run
 # One thread per process: the test workers already fill the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help demo test test-slow test-slurm test-slurm-faults lint format benchmark setup clean
+.PHONY: help demo test coverage test-slow test-slurm test-slurm-faults lint format benchmark setup clean
 
 help: ## List the targets and settings
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,10 @@ help: ## List the targets and settings
 demo: $(INSTALLED) ## Install if needed, then run the demo: Banana and digits, minutes on a CPU
 	@bash bin/demo.sh
 
-test: $(INSTALLED_DEV) ## Install if needed, then run the quick tests with coverage of lossyless/
+test: $(INSTALLED_DEV) ## Install if needed, then run the quick tests
+	$(ONE_THREAD) $(VENV_PYTHON) -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal $(ARGS)
+
+coverage: $(INSTALLED_DEV) ## The same with coverage of lossyless/, which takes longer
 	$(ONE_THREAD) $(VENV_PYTHON) -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal \
 		--cov=lossyless --cov-report=term --cov-fail-under=$(MIN_COVERAGE) $(ARGS)
 

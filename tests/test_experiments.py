@@ -77,15 +77,16 @@ def tiny(job: list[str], folder) -> list[str]:
 
 
 def first_jobs() -> list:
-    """Each experiment at full size; the quick mode of those that need no GPU, others when slow."""
-    for_a_cpu = ("banana", "digits", "test", "augmnist_viz", "augmnist_RD")
+    """Each experiment at full size and in quick mode: some of each kind, the others when slow."""
+    quick = {
+        "none": ("banana_viz_VIC", "augmnist_stag", "augmnist_aug_warm", "STL10_balle", "clip_raw"),
+        "quick": ("banana", "digits", "test", "augmnist_viz", "augmnist_RD"),
+    }
     return [
         pytest.param(
             experiment,
             mode,
-            marks=pytest.mark.slow
-            if mode == "quick" and not experiment.startswith(for_a_cpu)
-            else (),
+            marks=() if experiment.startswith(quick[mode]) else pytest.mark.slow,
         )
         for experiment in EXPERIMENTS
         for mode in ("none", "quick")

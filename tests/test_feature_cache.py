@@ -4,7 +4,7 @@ import gc
 import json
 import multiprocessing
 import os
-import stat
+import re
 import time
 import weakref
 
@@ -236,8 +236,8 @@ def test_everything_is_on_disk_before_a_folder_has_its_name(make, tmp_path, monk
 
     def noting(descriptor):
         path = os.readlink(f"/proc/self/fd/{descriptor}")
+        path = re.sub(r"\.json\..*\.tmp$", ".json", path)  # before it is renamed
         synced.append((path, [found.name[0] for found in folders(tmp_path)]))
-        assert stat.S_ISDIR(os.stat(path).st_mode) == (not path.endswith((".npy", ".json")))
         fsync(descriptor)
 
     monkeypatch.setattr(features_module.os, "fsync", noting)
@@ -245,8 +245,8 @@ def test_everything_is_on_disk_before_a_folder_has_its_name(make, tmp_path, monk
     (folder,) = folders(tmp_path)
     part = str(folder.with_name(f".{folder.name}.part"))
     files = [f"{part}/{name}" for name in ("facts.json", "features.npy", "targets.npy")]
-    assert sorted(path for path, _ in synced[:3]) == files
-    assert synced[3:] == [(part, ["."]), (str(folder.parent), ["d"])]
+    assert {path for path, _ in synced[:-2]} == {*files, part}
+    assert synced[-2:] == [(part, ["."]), (str(folder.parent), ["d"])]
 
 
 @pytest.mark.parametrize("name", ["features.npy", "targets.npy", "facts.json"])

@@ -29,6 +29,12 @@ def codec():
     return make_codec()
 
 
+def own_workers() -> list[multiprocessing.process.BaseProcess]:
+    """Our processes; joblib keeps those of other tests for the next call."""
+    children = multiprocessing.active_children()
+    return [child for child in children if type(child).__name__ != "LokyProcess"]
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "z.lsl"
@@ -37,7 +43,7 @@ def path(tmp_path):
 @pytest.fixture(autouse=True)
 def no_children_remain():
     yield
-    assert multiprocessing.active_children() == []
+    assert own_workers() == []
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 3, 7])
@@ -103,9 +109,9 @@ def test_an_exception_of_the_tasks_ends_the_workers():
 def test_results_that_are_not_wanted_end_the_workers():
     results = ordered_map(lambda i: time.sleep(0.01), range(1000), 2)
     next(results)
-    assert len(multiprocessing.active_children()) == 2
+    assert len(own_workers()) == 2
     results.close()
-    assert multiprocessing.active_children() == []
+    assert own_workers() == []
 
 
 @pytest.mark.parametrize("is_closed_by", ["iterator", "file"])
@@ -114,11 +120,11 @@ def test_features_that_are_not_wanted_end_the_workers(path, codec, is_closed_by)
     with FeatureFile(path, codec) as file:
         chunks = file.chunks(n_workers=2)
         next(chunks)
-        assert len(multiprocessing.active_children()) == 2
+        assert len(own_workers()) == 2
         if is_closed_by == "iterator":
             chunks.close()
-            assert multiprocessing.active_children() == []
-    assert multiprocessing.active_children() == [] and chunks is not None
+            assert own_workers() == []
+    assert own_workers() == [] and chunks is not None
 
 
 @pytest.mark.parametrize("adapt", [False, True])
@@ -139,7 +145,7 @@ def test_an_interrupted_writer_ends_its_workers_at_once(path, codec, monkeypatch
         monkeypatch.setattr(ContainerWriter, "add", interrupt)
     with pytest.raises(KeyboardInterrupt) as caught:
         write(path, codec, draw_features(1000) * 0.3, n_workers=2, adapt=adapt)
-    assert caught.tb is not None and multiprocessing.active_children() == []
+    assert caught.tb is not None and own_workers() == []
     assert list(path.parent.iterdir()) == []
 
 
@@ -158,7 +164,7 @@ def test_a_worker_that_is_killed_between_tasks_is_an_error():
     def tasks():
         for i in range(100):
             if i == 20:
-                for child in multiprocessing.active_children():
+                for child in own_workers():
                     os.kill(child.pid, signal.SIGKILL)
             yield i
 
@@ -235,7 +241,7 @@ def write_forever(path: Path, codec: Codec, file_size: int, pipe: Connection) ->
         for i in itertools.count():
             yield draw_features(100, seed=i)
             if i == 20:
-                pipe.send([child.pid for child in multiprocessing.active_children()])
+                pipe.send([child.pid for child in own_workers()])
 
     try:
         write_features(batches(), path, codec, chunk_size=100, n_workers=2)

@@ -27,6 +27,7 @@ from lossyless.payloads import CodingError
 from lossyless.predictors import Predictor
 from lossyless.tracking import NonFiniteLossError
 from utils import building, callbacks, checkpoints, communication, jobs, stages, tables, training
+from utils.aggregation.outputs import save_csv
 from utils.callbacks import ReseedEveryEpoch, reseed
 from utils.data import in_memory
 from utils.data.banana import BananaDataModule
@@ -117,8 +118,8 @@ def test_no_loss_survives_files_and_tables(codec, tmp_path, recwarn):
     assert row["n_seeds"] == 2 and row["test/feat/psnr_mean"] == math.inf
     shown = tables.select(summaries["featurizer"], {"PSNR": "test/feat/psnr"})
     assert shown["PSNR"].tolist() == ["inf"]
-    saved = pd.read_csv(tmp_path / "results/exp_none/summarized_metrics_featurizer.csv")
-    assert saved["test/feat/psnr_mean"].tolist() == [math.inf]
+    save_csv(summaries["featurizer"], tmp_path / "summary")
+    assert pd.read_csv(tmp_path / "summary.csv")["test/feat/psnr_mean"].tolist() == [math.inf]
     assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
 
 
