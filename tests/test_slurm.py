@@ -62,7 +62,8 @@ def test_a_script_that_waits_gives_what_is_computed_without_slurm(project, tmp_p
 
 def test_a_script_gives_the_shell_back_and_its_sweep_ends_by_itself(project):
     script = "bin/banana/banana_RD.sh"
-    done = call_in(project, script, *ON_SLURM, "-a", SHORT, timeout=60)
+    fewer = "seed=1,2 featurizer.loss.beta=0.01,0.1,1"  # than the 30 jobs of the quick mode
+    done = call_in(project, script, *ON_SLURM, "-a", SHORT, "-a", fewer, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Queued 12 jobs" in done.stdout
     assert "bin/status.sh banana_RD -m quick" in done.stdout
