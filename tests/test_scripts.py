@@ -9,11 +9,11 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from slurm_cluster import copy_project
 from tiny import ROOT, call
 
 SCRIPTS = sorted(
@@ -387,13 +387,7 @@ def test_who_interrupts_the_submission_ends_it(project):
 @pytest.fixture
 def real_project(tmp_path) -> Path:
     """A copy of the project that writes into a folder of its own."""
-    root = tmp_path / "project"
-    for name in ("bin", "conf", "lossyless", "utils"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("main.py", "aggregate.py"):
-        shutil.copy(ROOT / name, root)
-    (root / ".venv").symlink_to(sys.prefix)
-    return root
+    return copy_project(tmp_path / "project")
 
 
 @pytest.mark.slow
