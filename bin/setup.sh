@@ -127,6 +127,9 @@ install() {
     rm -f "$LOG" "$STAMP" "$DEV_STAMP" # no stamp while the installation is unfinished
     PIP_USER=0 "$VENV_PYTHON" -m pip install --no-input --disable-pip-version-check --log "$LOG" \
         -r "$requirements" -c requirements/constraints.txt || explain_failure
+    # from any folder: `import lossyless`, `lossyless-hub`
+    PIP_USER=0 "$VENV_PYTHON" -m pip install --no-input --disable-pip-version-check --log "$LOG" \
+        --quiet --no-deps --no-build-isolation --editable . || explain_failure
     "$VENV_PYTHON" -W ignore -c 'import torch, torchvision, compressai, constriction, clip' ||
         die "the packages do not import (see above): remove $VENV and run this again"
 }
