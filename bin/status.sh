@@ -13,7 +13,7 @@ usage: $0 EXPERIMENT [-m MODE] [-a "KEY=VALUE ..."]... [-h]
 How the jobs of an experiment stand: queued, running, done, failed, interrupted or lost; since when,
 how far, and with what error; how to continue and how to cancel them.
 
-  EXPERIMENT  a file in conf/experiment/
+  EXPERIMENT  a file in conf/experiment/, or with the prefix of its mode, as in results/exp_EXPERIMENT
   -m MODE     the mode that it was started with
   -a "K=V .." settings that it was started with, such as paths.results=...; may be given several times
   -h          this help

@@ -165,6 +165,7 @@ if [ "$slurm" != none ] && ! $is_waiting && ! $is_plot_only; then
 fi
 
 # Train: launch EXPERIMENT [KEY=VALUE ...]
+is_any_done="" # of the jobs of this call; empty as long as there are none
 launch() {
   $is_plot_only && return
   local name=$1 code=0; shift
@@ -173,11 +174,16 @@ launch() {
     "$@" ${overrides[@]+"${overrides[@]}"} || code=$?
   keep_worst $code
   [ $code -ne 2 ] || exit # nothing ran: the command line is wrong
+  if [ $code -eq 3 ]; then is_any_done=${is_any_done:-false}; else is_any_done=true; fi
 }
 
 # Tables and figures: aggregate EXPERIMENT [KEY=VALUE ...]
 aggregate() {
   local name=$1; shift
+  if [ "$is_any_done" = false ]; then
+    echo "No job of this call is done: no tables. Those of earlier runs: $0 -v \"${mode#none}\"$settings"
+    return
+  fi
   "$python" aggregate.py "experiment=$name" "mode=$mode" \
     "$@" ${drawn[@]+"${drawn[@]}"} || keep_worst $?
 }

@@ -5,7 +5,7 @@ import io
 import math
 import os
 import zlib
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from tqdm import tqdm
 
-from lossyless.container.temporary import replacing
-from lossyless.distributions import Deterministic
+from lossyless.files import replacing
 from lossyless.payloads import CodingError, decode_blobs, encode_blobs, read_varint, write_varint
 from lossyless.rates import HFactorized
+from lossyless.rates.entropy_coded import TRANSFORM
 from lossyless.rates.transforms import TRANSFORMS
 from lossyless.threads import one_thread
 from lossyless.weights import WeightsError
@@ -33,6 +33,12 @@ FILE_MAGIC = b"LLmodel1"
 # Few rows are seen more often, so that the entropy model is fitted to them as well.
 MIN_STEPS = 300
 MAX_GRAD_NORM = 100.0
+# Values and cells that float32 has, with some room for sums and for the inverses of widths.
+SMALLEST, LARGEST = 1e-30, 1e30
+TOO_FAR = f"outside [{SMALLEST:g}, {LARGEST:g}]: choose another unit"
+# Variation that float32 has not: relative to the mean, half of half a step. Of constant columns,
+# what rounding of the mean leaves.
+RESOLUTION = 2.0**-26
 
 
 class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -64,7 +70,9 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     Attributes
     ----------
     n_features_in_ : columns.
-    scale_ : root of v, the mean variance of the columns that it was trained on.
+    feature_names_in_ : names of the columns, if it was trained on a DataFrame with names.
+    scale_ : root of v, the mean variance of the columns that it was trained on; if all were
+        constant, the largest absolute value, or 1.
     rate_ : HFactorized, the trained bottleneck; see `codec`.
     """
 
@@ -97,13 +105,12 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Raises
         ------
         ValueError
-            A parameter or Z is not usable: NaN, infinite values, not two dimensions, no rows.
+            A parameter or Z is not usable: NaN, infinite values, not two dimensions, no rows, or
+            values so large or so much alike that float32 could not hold them or their cells.
         """
-        self._check_parameters()
+        device = self._check_parameters()
         Z = validate_data(self, Z, dtype=(np.float32, np.float64))
-        mean = Z.mean(0, dtype=np.float64)
-        scale = math.sqrt(Z.var(0, dtype=np.float64).mean()) or 1.0  # 0: all rows are alike
-        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        mean, scale = _mean_and_scale(Z)
         z = torch.from_numpy(((Z - mean) / scale).astype(np.float32)).to(device)
         seed = check_random_state(self.random_state).randint(2**31)
         # steps are too small to share: more threads are no faster, and far slower on busy machines
@@ -114,17 +121,28 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         rate = rate.eval().requires_grad_(False).cpu()
         _undo_standardisation(rate, torch.from_numpy(mean), scale)
         rate.update()
+        rate.centre_lone_cells(torch.from_numpy(Z.astype(np.float32)))
         self.scale_, self.rate_ = scale, rate
         return self
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self) -> torch.device:
+        """The device to train on. Raises ValueError for a parameter that is not usable."""
         for name in ("beta", "lr", "n_epochs", "batch_size"):
             value = getattr(self, name)
             if not (isinstance(value, Real) and 0 < value < math.inf):
                 raise ValueError(f"{name}={value!r}: expected a positive number")
-        if self.rotation not in TRANSFORMS:
+        if not isinstance(self.batch_size, Integral):
+            raise ValueError(f"batch_size={self.batch_size!r}: expected a positive integer")
+        if self.rotation not in list(TRANSFORMS):
             expected = ", ".join(map(repr, TRANSFORMS))
             raise ValueError(f"rotation={self.rotation!r}: expected one of {expected}")
+        try:
+            return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        except (RuntimeError, TypeError):  # with a list of all devices that there ever were
+            raise ValueError(
+                f"device={self.device!r}: expected None or torch's name of a device, such as "
+                "'cpu', 'cuda' or 'cuda:1'"
+            ) from None
 
     def _train(self, rate: HFactorized, z: Tensor) -> None:
         """Fit `rate` to standardised rows z [N, D]."""
@@ -151,7 +169,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             scheduler.step()
 
     def _losses(self, rate: HFactorized, z: Tensor) -> Tensor:
-        z_hat, rates, _ = rate(z, Deterministic(z))
+        z_hat, rates, _ = rate(z)
         return (z_hat - z).square().sum(1) + self.beta * rates
 
     # --- use
@@ -218,7 +236,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         z = self._check_rows(Z)
         total = 0.0
         for rows in z.split(CHUNK_SIZE):
-            z_hat, rates, _ = self.rate_(rows, Deterministic(rows))
+            z_hat, rates, _ = self.rate_(rows)
             errors = ((z_hat - rows).double() / self.scale_).square().sum(1)
             total += (errors + self.beta * rates).sum().item()
         return -total / len(z)
@@ -239,22 +257,23 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     # --- files
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the trained compressor; the file is complete or not there at all."""
+        """Write the trained compressor; the file is complete or not there at all.
+
+        Parameters are saved as they are now, and what was fitted as it was fitted. A RandomState is
+        saved as None. Raises TypeError for other parameters than numbers, strings and None.
+        """
         check_is_fitted(self)
         path = Path(path)
-        parameters = self.get_params()
-        if not isinstance(self.random_state, int):
-            parameters["random_state"] = None  # a RandomState is no plain data, and needed no more
+        saved = {
+            "parameters": {name: _plain(name, value) for name, value in self.get_params().items()},
+            "n_features_in": self.n_features_in_,
+            "scale": self.scale_,
+            "state": self.rate_.state_dict(),
+        }
+        if hasattr(self, "feature_names_in_"):
+            saved["feature_names_in"] = self.feature_names_in_.tolist()
         content = io.BytesIO()
-        torch.save(
-            {
-                "parameters": parameters,
-                "n_features_in": self.n_features_in_,
-                "scale": self.scale_,
-                "state": self.rate_.state_dict(),
-            },
-            content,
-        )
+        torch.save(saved, content)
         body = content.getvalue()
         with replacing(path) as file:
             file.write(FILE_MAGIC + hashlib.sha256(body).digest() + body)
@@ -272,17 +291,54 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         compressor = cls(**saved["parameters"])
         compressor.n_features_in_ = saved["n_features_in"]
         compressor.scale_ = saved["scale"]
-        rate = HFactorized(compressor.n_features_in_, transform=compressor.rotation)
+        if "feature_names_in" in saved:
+            compressor.feature_names_in_ = np.array(saved["feature_names_in"], dtype=object)
+        rotation = saved["state"]["_extra_state"].get(TRANSFORM, "none")
+        if rotation not in list(TRANSFORMS):
+            raise WeightsError(
+                f"{path} has weights of rotation={rotation!r}, expected one of "
+                f"{', '.join(map(repr, TRANSFORMS))}: a later version may have written it"
+            )
+        rate = HFactorized(compressor.n_features_in_, transform=rotation)
         rate.load_state_dict(saved["state"])
         compressor.rate_ = rate.eval().requires_grad_(False)
         return compressor
+
+
+def _mean_and_scale(Z: NDArray) -> tuple[NDArray[np.float64], float]:
+    """Mean [D] and `scale_` of rows Z [N, D]. Raises ValueError for values of unusable size."""
+    largest = max(float(Z.max()), -float(Z.min()))
+    if largest > LARGEST:
+        raise ValueError(f"Z has values of size {largest:g}, {TOO_FAR}")
+    mean, variances = Z.mean(0, dtype=np.float64), Z.var(0, dtype=np.float64)
+    variances[np.sqrt(variances) <= RESOLUTION * np.abs(mean)] = 0.0
+    scale = math.sqrt(variances.mean()) or largest or 1.0
+    if scale < SMALLEST:
+        raise ValueError(f"the columns of Z vary by {scale:g}, {TOO_FAR}")
+    return mean, scale
+
+
+def _plain(name: str, value: object) -> bool | int | float | str | None:
+    """A parameter as it is saved: plain data, which is safe to load."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if name == "random_state" and isinstance(value, np.random.RandomState):
+        return None  # only training needs it
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(
+        f"{name}={value!r} cannot be saved: expected a number, a string or None. What is trained "
+        f"stays as it is with `set_params({name}=...)`"
+    )
 
 
 def _undo_standardisation(rate: HFactorized, mean: Tensor, scale: float) -> None:
     """Let `rate`, trained on (z - mean) / scale, code z itself, with the same symbols."""
     if rate.transform is not None:
         rate.transform.update()
-        mean = rate.transform.rotate_exactly(mean[None])[0]
+        mean = mean + scale * rate.transform.mean.double()
+        rate.transform.mean.copy_(mean)
+        mean = rate.transform.rotate_exactly(mean[None])[0]  # what float32 has not of it
     with torch.no_grad():
         rate.biasing.copy_(rate.biasing.double() * scale - mean)
         rate.scaling.sub_(math.log(scale))

@@ -1,8 +1,7 @@
-"""Codecs of images with nothing to learn, behind the same contract as the learnable compressor."""
+"""Codecs of images with nothing to learn."""
 
 import io
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lossyless.contract import Codec
 from lossyless.payloads import CodingError, decode_blobs, encode_blobs
 
 #: options that Pillow's encoder gets, besides the quality
@@ -20,37 +20,17 @@ CODECS: dict[str, dict] = {
 }
 
 
-class ImageCodec(torch.nn.Module, ABC):
+class ImageCodec(Codec):
     """What codecs of images share: the sender and the receiver both work on images.
 
     Images are float [N, C, H, W] in [0, 1]; they are rounded to 8 bits before they are coded.
     """
 
     is_reconstruct = True
-    #: name of the format
-    codec: str
 
     def fingerprint(self) -> str:
         # what is written says all that decoding needs: any quality decodes any other
         return self.codec
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The images that the receiver gets for x [B, C, H, W]."""
-        return self.decompress(self.compress(x), len(x)).to(x.device)
-
-    def represent(self, x: Tensor) -> Tensor:
-        return x
-
-    def receive(self, images: Tensor) -> Tensor:
-        return images
-
-    @abstractmethod
-    def compress(self, images: Tensor) -> bytes:
-        """Code images [N, C, H, W]."""
-
-    @abstractmethod
-    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
-        """Images [n_examples, C, H, W] on the CPU. Raises `CodingError` on damage."""
 
 
 class RawPixels(ImageCodec):

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from lossyless.state_dicts import check_archive
 from lossyless.weights import WeightsError, fetch
 
 DOWNLOAD_SIZES = {"ViT-B/32": "338 MB", "RN50": "244 MB"}
@@ -58,6 +59,7 @@ def load_clip(
         )
     torch.empty(0, device=device)  # a device that is not there fails here, before the download
     path = _download(name) if is_name else Path(name)
+    check_archive(path)
     try:
         # layers draw weights before they are loaded
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():

@@ -1,12 +1,14 @@
 """The sender: a learnable compressor, trained without labels."""
 
 import math
+from numbers import Real
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from lossyless.batch import Batch
+from lossyless.contract import Compressor
 from lossyless.distortions import Distortion
 from lossyless.distributions import FAMILIES, CondDist
 from lossyless.gathering import gather
@@ -19,7 +21,7 @@ NATS_PER_BIT = math.log(2)
 MAX_TRANSFORM_EXAMPLES = 20_000  # their covariance is good enough for some thousand dimensions
 
 
-class LearnableCompressor(pl.LightningModule):
+class LearnableCompressor(Compressor, pl.LightningModule):
     """Encoder, bottleneck and distortion, trained for
 
         loss = distortion / factor_beta_d + beta * factor_beta_r * rate          (nats)
@@ -41,7 +43,7 @@ class LearnableCompressor(pl.LightningModule):
         What has to be kept.
     optimizer : PartOptimizer
         How encoder, rate and distortion are optimised.
-    beta : float
+    beta : float, not negative; 0 leaves the rate out of the loss.
     beta_anneal : "constant", "linear" or "geometric", see `BetaAnnealer`.
     factor_beta_r, factor_beta_d : float
         Bring different rates and distortions to a comparable size.
@@ -79,6 +81,11 @@ class LearnableCompressor(pl.LightningModule):
                 f"{p_ZlX.family.__name__}"
             )
         _check_latent_shapes(p_ZlX, rate)
+        if not (isinstance(beta, Real) and 0 <= beta < math.inf):
+            raise ValueError(
+                f"beta={beta!r} (featurizer.loss.beta): expected a finite number, 0 or larger; a "
+                "negative weight would reward bits"
+            )
         if online is not None and online_optimizer is None:
             raise ValueError("an online evaluator needs `online_optimizer`")
         self.p_ZlX = p_ZlX
@@ -143,7 +150,7 @@ class LearnableCompressor(pl.LightningModule):
         p_ZlX = self.p_ZlX(x)
         z = p_ZlX.rsample()
         is_warming_up = self._is_warming_up()
-        z_hat, rates, logs = self.rate(z, p_ZlX, is_warming_up)
+        z_hat, rates, logs = self.rate(z, p_ZlX, is_warming_up=is_warming_up)
 
         kept = z if is_warming_up else z_hat
         if is_contrastive:

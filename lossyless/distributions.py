@@ -1,6 +1,7 @@
 """p(Z|X): the stochastic or deterministic encoders, and the marginal they are compared with."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Protocol
 
 import torch
@@ -66,6 +67,12 @@ def kl_to_unit_gaussian(p_ZlX: Independent) -> Tensor:
     return kl_divergence(p_ZlX, unit_gaussian_like(p_ZlX))
 
 
+def check_z_dim(z_dim: int) -> None:
+    """Raise ValueError unless a representation can have so many dimensions."""
+    if not isinstance(z_dim, Integral) or z_dim < 1:
+        raise ValueError(f"z_dim={z_dim!r} (encoder.z_dim): expected a positive integer")
+
+
 class CondDist(nn.Module):
     """p(Z|X): a network that maps an example to the parameters of a distribution of Z.
 
@@ -90,6 +97,7 @@ class CondDist(nn.Module):
         std: Sequence[float] | None = None,
     ):
         super().__init__()
+        check_z_dim(z_dim)
         if family not in FAMILIES:
             raise ValueError(
                 f"unknown family of distributions {family!r}: choose one of {sorted(FAMILIES)}"

@@ -1,23 +1,24 @@
 """Plain ways to store vectors: what learnt compressors of features are compared with.
 
-They stand behind the contract of the learnable compressor. Payloads are plain little-endian arrays
-[N, width], so that their size is what it costs to store the numbers, and not one bit more.
+Payloads are plain little-endian arrays [N, width], so that their size is what it costs to store the
+numbers, and not one bit more.
 """
 
-from abc import ABC, abstractmethod
-from hashlib import blake2b
+from abc import abstractmethod
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lossyless.contract import Codec
+from lossyless.fingerprints import fingerprint
 from lossyless.payloads import CodingError
 
 FLOATS = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 MAX_BITS = 8  # of a value on a grid
 
 
-class VectorCodec(torch.nn.Module, ABC):
+class VectorCodec(Codec):
     """What codecs of vectors share: the sender and the receiver both work on vectors [N, z_dim].
 
     Parameters
@@ -26,8 +27,6 @@ class VectorCodec(torch.nn.Module, ABC):
     """
 
     is_reconstruct = False
-    #: name of the format
-    codec: str
     #: type and number of the values that are written for each vector
     dtype: np.dtype
     width: int
@@ -37,31 +36,19 @@ class VectorCodec(torch.nn.Module, ABC):
         self.z_dim = z_dim
 
     def fingerprint(self) -> str:
-        """Digest of all that a receiver must share with the sender."""
-        digest = blake2b(self.codec.encode(), digest_size=16)
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
-    def fit(self, z: Tensor) -> None:
-        """Learn from vectors [N, z_dim] what the format needs to know; nothing by default."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        """What the receiver gets for z [B, z_dim]."""
-        return self.decompress(self.compress(z), len(z)).to(z.device)
-
-    def represent(self, x: Tensor) -> Tensor:
-        return x
-
-    def receive(self, z_hat: Tensor) -> Tensor:
-        return z_hat
+        return fingerprint(self.codec, self.state_dict())
 
     def compress(self, z: Tensor) -> bytes:
-        """Code vectors [N, z_dim]. Raises `CodingError` if the format has no such values."""
+        """Code vectors [N, z_dim].
+
+        Raises `CodingError` if values are not finite, or too large for the format.
+        """
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             raise CodingError(f"expected vectors [N, {self.z_dim}], found {list(z.shape)}")
-        values = self._encode(z.detach().float().cpu())
+        z = z.detach().float().cpu()
+        if not z.isfinite().all():
+            raise CodingError(f"{self.codec} has no code for values that are not finite")
+        values = self._encode(z)
         return np.ascontiguousarray(values, self.dtype).tobytes()
 
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
@@ -76,7 +63,7 @@ class VectorCodec(torch.nn.Module, ABC):
 
     @abstractmethod
     def _encode(self, z: Tensor) -> np.ndarray:
-        """Values [N, width] of float32 vectors [N, z_dim] on the CPU."""
+        """Values [N, width] of finite float32 vectors [N, z_dim] on the CPU."""
 
     @abstractmethod
     def _decode(self, values: np.ndarray) -> Tensor:
@@ -175,8 +162,6 @@ class UniformVectors(FittedCodec):
         self.step.copy_((high - low) / self._last)
 
     def _encode(self, z: Tensor) -> np.ndarray:
-        if not z.isfinite().all():
-            raise CodingError(f"{self.codec} has no code for values that are not finite")
         step = self.step.cpu()
         steps = (z.double() - self.low.cpu()) / torch.where(step > 0, step, 1.0)
         return _pack(steps.round().clamp(0, self._last).to(torch.uint8).numpy(), self.n_bits)
@@ -230,13 +215,13 @@ class PCAVectors(FittedCodec):
 
 
 def _as_floats(values: Tensor, dtype: np.dtype) -> np.ndarray:
-    """The values as floats of a type; CodingError if that has no such values."""
+    """The values as floats of a type; CodingError if they are too large for it."""
     with np.errstate(over="ignore"):  # checked below
         floats = values.numpy().astype(dtype)
     if not np.isfinite(floats).all():
         raise CodingError(
-            f"values are not finite or too large for {dtype.name}, the largest of "
-            f"{np.finfo(dtype).max:g}: choose dtype=float32"
+            f"values are too large for {dtype.name}, which ends at {np.finfo(dtype).max:g}: choose "
+            "dtype=float32"
         )
     return floats
 

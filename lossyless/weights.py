@@ -15,6 +15,8 @@ from urllib.parse import urlparse
 
 import torch
 
+from lossyless.files import replacing
+
 
 class WeightsError(RuntimeError):
     """Weights are missing, are not the ones that were asked for, or do not fit."""
@@ -82,7 +84,7 @@ def check_sha256(path: str | os.PathLike, sha256: str) -> None:
 
 
 def _check(path: str | os.PathLike, sha256: str | None, advice: str = "") -> None:
-    found = None if sha256 is None else _sha256(path)
+    found = None if sha256 is None else sha256_of(path)
     if sha256 is not None and not found.startswith(sha256.lower()):
         raise WeightsError(
             f"{path}: is not the file expected, or is damaged: its SHA-256 is {found}, expected "
@@ -90,7 +92,8 @@ def _check(path: str | os.PathLike, sha256: str | None, advice: str = "") -> Non
         )
 
 
-def _sha256(path: str | os.PathLike) -> str:
+def sha256_of(path: str | os.PathLike) -> str:
+    """Hexadecimal SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -116,10 +119,8 @@ def _first_seen(record: Path) -> str | None:
 def _note(path: Path, record: Path) -> None:
     """Write the checksum of a file beside it, where that is possible."""
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{record.name}.", dir=record.parent) as temporary:
-            part = Path(temporary, record.name)
-            part.write_text(f"{_sha256(path)}  {path.name}\n")
-            os.replace(part, record)
+        with replacing(record) as file:
+            file.write(f"{sha256_of(path)}  {path.name}\n".encode())
     except OSError as error:
         warnings.warn(
             f"{record} cannot be written ({error}): whether {path.name} stays the same is not "

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
@@ -12,23 +13,27 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+import lossyless.rates
 import utils.composing
 from lossyless.architectures import MLP, Linear
 from lossyless.batch import Batch
 from lossyless.compressors import LearnableCompressor
 from lossyless.distortions import ContrastiveDistortion, DirectDistortion, LossyZ
-from lossyless.distributions import CondDist, Deterministic
+from lossyless.distributions import CondDist
 from lossyless.optim import PartOptimizer
 from lossyless.predictors import OnlineEvaluator
-from lossyless.rates import HFactorized, HHyper, HSpatial, Rate
+from lossyless.rates import EntropyCodedRate, HFactorized, HHyper, HSpatial, Rate
 
 Z_DIM = 4
+RATES = [getattr(lossyless.rates, name) for name in lossyless.rates.__all__]
+RATES = [rate for rate in RATES if not inspect.isabstract(rate)]
+NEEDED_OPTIONS = {HSpatial: {"latent_side": 2}}
 ENTROPY_CODED: dict[str, Callable[..., Rate]] = {
-    "factorized": HFactorized,
-    "hyper": HHyper,
-    "hyper_zero_mean": partial(HHyper, is_pred_mean=False),
-    "spatial": partial(HSpatial, latent_side=2),
+    rate.__name__: partial(rate, **NEEDED_OPTIONS.get(rate, {}))
+    for rate in RATES
+    if issubclass(rate, EntropyCodedRate)
 }
+ENTROPY_CODED["HHyper_zero_mean"] = partial(HHyper, is_pred_mean=False)
 SMALL_MLP = partial(MLP, hid_dim=16, n_hidden_layers=1)
 
 
@@ -66,7 +71,7 @@ def fit_rate(rate: Rate, n_steps: int = 200) -> Rate:
     optimizer = torch.optim.Adam([p for p in rate.parameters() if p.requires_grad], lr=5e-3)
     for _ in range(n_steps):
         batch = z[torch.randint(len(z), (256,))]
-        z_hat, rates, _ = rate.train()(batch, Deterministic(batch))
+        z_hat, rates, _ = rate.train()(batch)
         optimizer.zero_grad()
         (rates + (z_hat - batch).square().sum(-1)).mean().backward()
         optimizer.step()

@@ -1,10 +1,12 @@
 """The estimator of feature matrices: exact, reproducible, and at home in scikit-learn."""
 
+import copy
 import math
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -137,6 +139,54 @@ def test_odd_matrices_are_compressed(Z, rotation):
     assert np.linalg.norm(decoded - Z, axis=1).max() <= bound
 
 
+@pytest.mark.parametrize("rotation", ["klt", "none"])
+@pytest.mark.parametrize("offset", [1e3, 1e5, 1e6])
+def test_a_common_offset_costs_no_precision(rotation, offset):
+    Z = np.random.default_rng(0).normal(size=(N, 64))
+    errors = [
+        np.square(compressor.fit(z).transform(z) - z).mean()
+        for compressor in [ArrayCompressor(rotation=rotation, **QUICK)]
+        for z in (Z, Z + offset)
+    ]
+    resolution = np.square(offset * np.finfo(np.float32).eps)
+    assert errors[1] <= 1.02 * errors[0] + resolution
+
+
+@pytest.mark.parametrize("rotation", ["klt", "none"])
+@pytest.mark.parametrize("value", [0.0, 0.1, -3e4, 1e20, 1e-20])
+@pytest.mark.parametrize("n", [1, 999])
+def test_constant_columns_are_kept(rotation, value, n):
+    Z = np.full((n, 16), value)
+    Z[:, 1:4] *= 2
+    compressor = ArrayCompressor(rotation=rotation, **QUICK).fit(Z)
+    np.testing.assert_allclose(compressor.transform(Z), Z, rtol=1e-5, atol=1e-6 * (abs(value) or 1))
+    assert len(compressor.compress(Z)) < 50
+
+
+@pytest.mark.parametrize("rotation", ["klt", "none"])
+def test_a_large_constant_column_does_not_hide_the_others(rotation):
+    Z = np.c_[features(), np.full(N, 1e6 / 3)].astype(np.float64)
+    compressor = ArrayCompressor(rotation=rotation, **QUICK).fit(Z)
+    assert compressor.scale_ == pytest.approx(math.sqrt(features().var(0).sum() / (D + 1)))
+    width = math.sqrt(6 * compressor.beta) * compressor.scale_
+    errors = np.abs(compressor.transform(Z) - Z)
+    assert np.square(errors[:, :-1]).mean() <= 1.1 * width**2 / 12 and errors[:, -1].max() < 0.5
+
+
+@pytest.mark.parametrize("rotation", ["klt", "none"])
+def test_the_only_cell_of_a_column_lies_about_its_mean(rotation):
+    Z = features()
+    compressor = ArrayCompressor(beta=1e12, rotation=rotation, **QUICK).fit(Z)
+    np.testing.assert_allclose(compressor.transform(Z), np.tile(Z.mean(0), (N, 1)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e-40, 1e32, 1e300])
+@pytest.mark.parametrize("make", [features, lambda **_: np.ones((N, D))])
+def test_values_that_float32_cannot_hold_are_named_by_fit(factor, make):
+    with pytest.raises(ValueError, match="choose another unit"):
+        ArrayCompressor(**QUICK).fit(factor * make(dtype=np.float64))
+
+
 @pytest.mark.parametrize(
     "Z, message",
     [
@@ -171,7 +221,10 @@ def test_values_too_far_out_are_refused(klt):
         ({"beta": math.nan}, "beta=nan"),
         ({"lr": -1}, "lr=-1"),
         ({"n_epochs": "many"}, "n_epochs='many'"),
-        ({"rotation": "dct"}, "rotation='dct': expected one of"),
+        ({"batch_size": 32.5}, "batch_size=32.5: expected a positive integer"),
+        ({"rotation": "no such"}, "rotation='no such': expected one of"),
+        ({"rotation": ["klt"]}, r"rotation=\['klt'\]: expected one of"),
+        ({"device": "gpu"}, "device='gpu': expected None or .* 'cuda'"),
     ],
 )
 def test_unusable_parameters_are_named_by_fit(options, message):
@@ -215,6 +268,70 @@ def test_a_loaded_compressor_codes_alike(fitted, tmp_path):
     assert loaded.score(Z) == fitted.score(Z)
     assert loaded.get_params() == fitted.get_params()
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("random_state", [np.int64(3), np.random.RandomState(3), None])
+def test_parameters_that_numpy_made_are_saved(random_state, tmp_path):
+    options = {"beta": np.float64(0.1), "batch_size": np.int64(64), "n_epochs": np.float32(1)}
+    options |= {"rotation": np.str_("none"), "verbose": np.bool_(False)}
+    fitted = ArrayCompressor(random_state=random_state, **options).fit(features())
+    fitted.save(tmp_path / "compressor.bin")
+    loaded = ArrayCompressor.load(tmp_path / "compressor.bin")
+    assert loaded.compress(features()) == fitted.compress(features())
+    for name, value in options.items():
+        assert getattr(loaded, name) == value and not isinstance(getattr(loaded, name), np.generic)
+    assert loaded.random_state == (3 if isinstance(random_state, np.integer) else None)
+
+
+def test_what_a_search_has_found_can_be_saved(tmp_path):
+    search = GridSearchCV(ArrayCompressor(**QUICK), {"beta": np.logspace(-2, 0, 2)}, cv=2)
+    best = search.fit(features(100)).best_estimator_
+    best.save(tmp_path / "compressor.bin")
+    assert ArrayCompressor.load(tmp_path / "compressor.bin").beta == best.beta
+
+
+def test_parameters_that_are_no_plain_data_are_refused_by_save(klt, tmp_path):
+    other = clone(klt).fit(features()).set_params(device=torch.device("cpu"))
+    with pytest.raises(TypeError, match=r"device=device.* cannot be saved.*set_params\(device="):
+        other.save(tmp_path / "compressor.bin")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("next_rotation", ["klt", "none", "klt_refined"])
+def test_parameters_of_a_next_fit_do_not_change_what_is_saved(fitted, next_rotation, tmp_path):
+    other = copy.deepcopy(fitted).set_params(rotation=next_rotation, beta=0.7)
+    other.save(tmp_path / "compressor.bin")
+    loaded = ArrayCompressor.load(tmp_path / "compressor.bin")
+    assert loaded.compress(features()) == fitted.compress(features())
+    assert loaded.get_params() == other.get_params()
+
+
+def test_names_of_columns_are_saved(tmp_path):
+    frame = pd.DataFrame(features(50), columns=[f"f{i}" for i in range(D)])
+    ArrayCompressor(**QUICK).fit(frame).save(tmp_path / "compressor.bin")
+    loaded = ArrayCompressor.load(tmp_path / "compressor.bin")
+    assert loaded.feature_names_in_.tolist() == list(frame.columns)
+    loaded.transform(frame)
+    with pytest.raises(ValueError, match="feature names should match"):
+        loaded.transform(frame[frame.columns[::-1]])
+
+
+def test_files_of_before_names_and_means_were_saved_load(klt, tmp_path):
+    path, older = tmp_path / "compressor.bin", copy.deepcopy(klt)
+    older.rate_.transform.expect_mean(False)
+    older.save(path)
+    loaded = ArrayCompressor.load(path)
+    assert loaded.compress(features()) == older.compress(features())
+    assert not hasattr(loaded, "feature_names_in_")
+    assert "transform.mean" not in loaded.rate_.state_dict()
+
+
+def test_a_rotation_of_later_versions_is_named(klt, tmp_path):
+    later = copy.deepcopy(klt)
+    later.rate_.transform_name = "wavelets"
+    later.save(tmp_path / "compressor.bin")
+    with pytest.raises(WeightsError, match="compressor.bin.*rotation='wavelets'"):
+        ArrayCompressor.load(tmp_path / "compressor.bin")
 
 
 def test_damaged_and_foreign_files_are_refused(klt, tmp_path):

@@ -88,6 +88,16 @@ def test_files_of_other_kinds_are_one_sentence(tmp_path, content):
     assert "weights_only" not in str(caught.value) and caught.value.__suppress_context__
 
 
+def test_a_flipped_bit_of_a_local_file_is_found(tmp_path):
+    path = tmp_path / "clip.pt"
+    torch.save(tiny_clip().state_dict(), path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="clip.pt could not be read: it is damaged"):
+        load_clip(path)
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -75,14 +75,6 @@ def test_copies_of_the_training_set_are_augmented_differently(make_compressor, t
     assert not torch.equal(images[:n_train], images[n_train:])
 
 
-@pytest.mark.parametrize("size", [1, 3, 8, 100])
-def test_regrouping_keeps_rows_in_order(size):
-    rows = torch.arange(20.0).reshape(10, 2)
-    chunks = list(communication._regroup(iter(rows.split([4, 1, 5])), size))
-    assert torch.equal(torch.cat(chunks), rows)
-    assert {len(chunk) for chunk in chunks[:-1]} <= {size} and len(chunks[-1]) <= size
-
-
 def test_coded_bits_come_close_to_the_rate_from_above(tmp_path):
     """Theory is a lower bound; the overhead of one long stream is small, that of many is not."""
     sizes = [f"{place}.kwargs.n_eval=10000" for place in ("data_feat", "data_pred")]

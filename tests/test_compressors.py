@@ -19,7 +19,7 @@ from torch import nn
 from lossyless.architectures import Linear
 from lossyless.batch import Batch
 from lossyless.compressors import NATS_PER_BIT
-from lossyless.distributions import Deterministic
+from lossyless.distributions import CondDist
 from lossyless.optim import BetaAnnealer, PartOptimizer, exponential_decay, plateau
 from lossyless.predictors import OnlineEvaluator
 from lossyless.rates import HFactorized, HHyper, Lossless, MIRate
@@ -229,7 +229,7 @@ def test_a_reconstructing_receiver_gets_reconstructions(make_compressor):
     images = compressor(x)
     assert images.shape == x.shape and images.min() >= 0 and images.max() <= 1
     z = compressor.represent(x)
-    z_hat, _, _ = compressor.rate(z, Deterministic(z))
+    z_hat, _, _ = compressor.rate(z)
     assert torch.equal(compressor.receive(z_hat), images)
     assert torch.equal(make_compressor().receive(z_hat), z_hat)
 
@@ -245,6 +245,25 @@ def test_a_probe_without_optimizer_is_refused(make_compressor):
     parts = (compressor.p_ZlX, compressor.rate, compressor.distortion, compressor.optimizer)
     with pytest.raises(ValueError, match="online_optimizer"):
         type(compressor)(*parts, online=compressor.online)
+
+
+@pytest.mark.parametrize("beta", [-1, math.nan, math.inf, "much", None])
+def test_a_beta_that_cannot_weigh_the_rate_is_named(beta, make_compressor):
+    with pytest.raises(ValueError, match=r"beta=.* \(featurizer.loss.beta\): expected a finite"):
+        make_compressor(beta=beta)
+
+
+def test_without_beta_the_rate_moves_nothing(make_compressor, make_trainer):
+    compressor = make_compressor(beta=0)
+    before = trainable(compressor.rate.prior)
+    fit(compressor, make_trainer())
+    assert_same_tensors(trainable(compressor.rate.prior), before)
+
+
+@pytest.mark.parametrize("z_dim", [0, 2.5])
+def test_an_encoder_without_dimensions_is_refused(z_dim):
+    with pytest.raises(ValueError, match=rf"z_dim={z_dim} \(encoder.z_dim\): expected a positive"):
+        CondDist(Linear, (3,), z_dim)
 
 
 def test_contrastive_training_encodes_and_prices_both_views(make_compressor, make_trainer):

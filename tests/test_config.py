@@ -1,5 +1,6 @@
 """From command lines to configs: errors that help, sweeps, modes, every option of every group."""
 
+import json
 import sys
 from functools import cache
 from itertools import product, zip_longest
@@ -15,6 +16,7 @@ from tiny import BANANA, DIGITS, compose, paths
 
 from lossyless.vector_codecs import VectorCodec
 from utils import building, composing, config
+from utils.architectures import is_network
 from utils.config import CONF_DIR, ConfigError, compose_config, expand
 from utils.report import report
 from utils.states import LOST
@@ -48,6 +50,13 @@ TOGETHER = {*PLACES, "rate", "distortion", "finetune", "logger", "slurm"}
 
 def options(group: str) -> list[str]:
     return [name for found, name in OPTIONS if found == group]
+
+
+NETWORKS = [
+    name
+    for name in options("architecture")
+    if is_network(OmegaConf.load(CONF_DIR / "architecture" / f"{name}.yaml"))
+]
 
 
 def rows_of_options() -> list[list[tuple[str, str]]]:
@@ -109,22 +118,82 @@ def test_a_misspelt_override_names_what_there_is(override, alternatives):
     assert all(name in str(error.value) for name in alternatives)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("featurizer.loss.beta=abc", "featurizer.loss.beta is a number (0.07), not 'abc'"),
+        ("featurizer.loss.beta=0.1,abc", "a number (0.07), not 'abc'"),
+        ("++featurizer.loss.beta=abc", "a number (0.07), not 'abc'"),
+        ("featurizer.loss.beta=choice(1,true)", "a number (0.07), not true"),
+        ("featurizer.loss.beta=[0.1]", "a number (0.07), not [0.1]"),
+        ("encoder.z_dim=2.5", "encoder.z_dim is a whole number (2), not 2.5"),
+        ("encoder.z_dim=interval(1, 2)", "a whole number (2), not 1.0; int(interval(...)) draws"),
+        ("encoder.z_dim=range(1, 3, 0.5)", "a whole number (2), not 1.0"),
+        ("trainer.max_epochs=1e3", "a whole number (100), not 1000.0"),
+        ("is_only_feat=1", "is_only_feat is true or false (false), not 1"),
+        ("distortion.name=true", "distortion.name is text (VIC), not true"),
+        ("sweep=3", "sweep is a group of settings, not 3"),
+        ("hypopt.direction=1", "a list ([minimize,minimize]), not 1"),
+        ("trainer=cpu", "trainer is a group of settings, not 'cpu'"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(override, message):
+    with pytest.raises(ConfigError) as error:
+        compose_config(["experiment=banana_viz_VIC", "hypopt=optuna", override])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "featurizer.loss.beta=1",  # whole numbers are numbers
+        "featurizer.loss.beta=tag(log, interval(1e-3, 1))",
+        "encoder.z_dim=int(interval(1, 2))",
+        "featurizer.loss.beta=1e-3",
+        "featurizer.loss.beta='${trainer.max_epochs}'",
+        "featurizer.kwargs.online=null",
+        "trainer.precision=32",  # which depends on the machine until it is stated
+        "trainer.limit_val_batches=0.5",  # of which the mode has a number
+        "scheduler_feat.kwargs.total_factor=33.3",
+        "add_feat=3",
+        "goal='3'",
+        "monitor_return=val/pred/loss",
+        "monitor_return=[val/pred/loss]",
+        "data_feat.kwargs.equivalence=[rotation,x_translation]",  # of which it has one
+        "figures.names=codebook_plot",  # of which it has several
+        "+anything=[1]",
+    ],
+)
+def test_a_value_that_may_stand_there_is_taken(override):
+    compose_config(["experiment=banana_viz_VIC", "mode=debug", override])
+
+
 @pytest.mark.parametrize("text", ["seed", "seed=[1", "=3", "mode=3"])
 def test_what_is_no_override_is_a_config_error(text):
     with pytest.raises(ConfigError):
         compose_config([text])
 
 
+def test_results_are_named_by_mode_and_experiment_or_as_one_says():
+    quick = ["experiment=banana_viz_VIC", "mode=quick"]
+    assert compose_config(quick).experiment_name == "quick_banana_viz_VIC"
+    assert compose_config([*quick, "experiment_name=mine"]).experiment_name == "mine"
+
+
 def test_a_new_key_can_be_added_on_purpose():
     assert compose_config(["+note=hello"]).note == "hello"
 
 
-def test_the_command_line_fails_at_once(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(sys, "argv", ["main.py", "sead=1", *paths(tmp_path)])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [("sead=1", "did you mean seed"), ("seed=1,x", "seed is a whole number (123), not 'x'")],
+)
+def test_the_command_line_fails_at_once(monkeypatch, tmp_path, capsys, wrong, message):
+    monkeypatch.setattr(sys, "argv", ["main.py", wrong, *paths(tmp_path)])
     with pytest.raises(SystemExit) as error:
         config.run(lambda cfg: pytest.fail("a job was started"))
     assert error.value.code == 2 and not list(tmp_path.iterdir())
-    assert "did you mean seed" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_compose_has_the_last_word_of_the_command_line():
@@ -283,6 +352,17 @@ def test_report_names_what_is_not_done(tmp_path):
     ]
 
 
+def test_a_report_tells_jobs_apart_and_says_where_tracebacks_are(tmp_path):
+    trace = {"state": "failed", "error": "x", "traceback": "Traceback ..."}
+    for i in range(2):
+        (tmp_path / str(i)).mkdir()
+        content = json.dumps(trace | {"overrides": ["goal=x", f"seed={i}"]})
+        (tmp_path / str(i) / "job.json").write_text(content)
+    found = report(tmp_path, Path("r"))
+    assert "goal=x" not in found and "failed: job 1 seed=1:" in found
+    assert f"traceback: {tmp_path}/0/job.json" in found
+
+
 def test_a_chosen_option_drops_what_the_mode_makes_of_its_file_and_nothing_else():
     quick = ["experiment=augmnist_viz_VIC", "mode=quick"]
     found = values(expand([*quick, "architecture@encoder=resnet18"]))
@@ -420,7 +500,7 @@ def test_every_file_says_what_it_is(file):
     assert isinstance(yaml.safe_load(text), dict)
 
 
-@pytest.mark.parametrize("name", sorted({*options("architecture")} - {"linear_svc"}))
+@pytest.mark.parametrize("name", NETWORKS)
 def test_architectures_can_be_built(name):
     image, vector = (1, 16, 16), (4,)
     to_vectors = ("cnn", "balle", "resnet18", "resnet50")

@@ -13,7 +13,6 @@ import pytest
 
 from lossyless.container import ContainerError, ContainerReader, ContainerWriter, format, recovery
 from lossyless.container.file import ContainerFile
-from lossyless.container.temporary import replacing
 
 SETTINGS = {"fingerprint": "ab12", "codec": "H_factorized", "shape": (3, 2)}
 CHUNKS = [(b"first payload", 5), (b"", 1), (b"third CHNK INDX", 7)]
@@ -143,15 +142,15 @@ def test_the_checksum_of_labels_is_kept(path):
         with ContainerWriter(path, **SETTINGS) as writer:
             writer.add(b"abc", 5)
             writer.finish()
-            writer.labels = labels
+            writer.labels_checksum = labels
         for recover in (False, True):
             with ContainerReader(path, recover=recover) as reader:
-                assert (reader.labels, reader.n_written, reader.damaged) == (labels, 5, [])
+                assert (reader.labels_checksum, reader.n_written, reader.damaged) == (labels, 5, [])
     data = bytearray(path.read_bytes())
     data[chunk_spans(path)[0].start - 5] ^= 1
     path.write_bytes(data)
     with ContainerReader(path, recover=True) as reader:
-        assert reader.labels == format.UNKNOWN_LABELS and reader.damaged
+        assert reader.labels_checksum == format.UNKNOWN_LABELS and reader.damaged
 
 
 def test_overhead_is_small(path):
@@ -507,20 +506,6 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(path):
         other.write_bytes(b"")
     write(path)
     assert sorted(path.parent.iterdir()) == sorted([*kept, path])
-
-
-def test_a_replaced_file_is_complete_or_as_it_was(path):
-    path.with_name("data.lsl.1-0123abcd.tmp").write_bytes(b"of a killed process")
-    with replacing(path) as file:
-        file.write(b"new")
-        assert not path.exists()
-    assert path.read_bytes() == b"new" and list(path.parent.iterdir()) == [path]
-    with pytest.raises(KeyboardInterrupt), replacing(path) as file:
-        file.write(b"newer")
-        raise KeyboardInterrupt
-    assert path.read_bytes() == b"new" and list(path.parent.iterdir()) == [path]
-    with pytest.raises(FileNotFoundError), replacing(path.parent / "no folder" / "file"):
-        pass
 
 
 WRITER_SCRIPT = """

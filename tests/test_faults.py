@@ -1,12 +1,16 @@
 """What goes wrong outside of the code ends with an error that names the setting to change."""
 
 import pytest
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from tiny import CLASSICAL, DIGITS, call, compose, main_command, paths, run
 
 from utils import building, checkpoints, stages, training
+from utils.config import NONE_DONE
 from utils.identity import STAGES
+from utils.report import MEND
 from utils.runs import find_run
+from utils.traces import read_trace
 
 
 @pytest.mark.parametrize("name", ["results", "pretrained"])
@@ -40,6 +44,25 @@ def test_unknown_names_end_with_those_there_are(tmp_path, override, message):
         run(tmp_path, override, base=DIGITS)
     cfg = compose(tmp_path, override, base=DIGITS)
     assert find_run(cfg, "featurizer").status()["state"] == "failed"
+
+
+def test_what_is_wrong_with_a_part_is_one_line_that_names_it(tmp_path):
+    setting = "encoder.kwargs.activation=relu"
+    with pytest.raises(InstantiationException):
+        run(tmp_path, setting, base=DIGITS)
+    status = find_run(compose(tmp_path, setting, base=DIGITS), "featurizer").status()
+    assert status["error"].startswith("featurizer.kwargs.p_ZlX: ValueError: unknown activation")
+    assert "\n" not in status["error"] and "Traceback" in status["traceback"]
+
+
+@pytest.mark.parametrize("name", ["max_epochs", "check_val_every_n_epoch"])
+@pytest.mark.parametrize("part", ["trainer", "trainer_pred"])
+@pytest.mark.parametrize("value", [-3, 0])
+def test_a_training_has_an_epoch(tmp_path, part, name, value):
+    message = rf"^{part}\.{name} is {value}, expected at least 1$"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, f"{part}.{name}={value}")
+    assert not list(tmp_path.rglob("status.json"))
 
 
 def test_unknown_figures_end_before_the_training(tmp_path, monkeypatch):
@@ -92,6 +115,16 @@ def test_a_folder_that_cannot_be_written_to_ends_at_once(tmp_path):
     done = call(*main_command(tmp_path, f"paths.results={tmp_path}/file"))
     assert done.returncode == 2 and "paths.results" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_an_error_that_says_what_to_do_comes_without_a_traceback(tmp_path):
+    done = call(*main_command(tmp_path, "on_failed=ignore"))
+    assert done.returncode == NONE_DONE and "Traceback" not in done.stdout + done.stderr
+    assert done.stdout.count("on_failed") >= 1 and MEND in done.stdout
+    assert "HYDRA_FULL_ERROR" not in done.stderr
+    (trace,) = map(read_trace, tmp_path.glob("outputs/*/*/0"))
+    assert "Traceback" in trace["traceback"] and trace["state"] == "failed"
 
 
 @pytest.mark.slow

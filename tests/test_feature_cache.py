@@ -14,10 +14,12 @@ import torch
 from torch import nn
 
 from lossyless.towers import Tower
+from utils.data import feature_cache
 from utils.data import features as features_module
 from utils.data.base import SPLITS, DataError
 from utils.data.digits import DigitsDataModule
-from utils.data.features import FeatureCache, FeatureDataModule
+from utils.data.feature_cache import FeatureCache
+from utils.data.features import FeatureDataModule
 from utils.progress import progress
 
 SIDE, DIM = 8, 5
@@ -240,7 +242,7 @@ def test_everything_is_on_disk_before_a_folder_has_its_name(make, tmp_path, monk
         synced.append((path, [found.name[0] for found in folders(tmp_path)]))
         fsync(descriptor)
 
-    monkeypatch.setattr(features_module.os, "fsync", noting)
+    monkeypatch.setattr(feature_cache.os, "fsync", noting)
     list(make().loader("val"))
     (folder,) = folders(tmp_path)
     part = str(folder.with_name(f".{folder.name}.part"))

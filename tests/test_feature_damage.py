@@ -3,6 +3,7 @@
 import random
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from stored_features import draw_features, make_codec, quantised, read, write
 
 from lossyless.container import ContainerError, ContainerReader, ContainerWriter, format
-from lossyless.feature_files import FeatureFile, write_features
+from lossyless.feature_files import FeatureFile, reading, write_features
 from lossyless.feature_files.codecs import MAX_CHUNK_VALUES
 from lossyless.payloads import CodingError
 
@@ -243,7 +244,8 @@ def test_headers_that_do_not_fit_the_codec_are_named(path, codec):
             FeatureFile(path, codec)
 
 
-def test_a_file_cannot_ask_for_more_memory_than_its_bytes_can_hold(path, codec):
+def test_a_file_cannot_ask_for_more_memory_than_its_bytes_can_hold(path, codec, monkeypatch):
+    monkeypatch.setattr(reading, "physical_memory", lambda: 1 << 34)
     n = MAX_CHUNK_VALUES // codec.z_dim
     write(path, codec, draw_features(N))
     rewrite(path, lambda chunks: [(b"\0", n)] * 2000)
@@ -253,6 +255,28 @@ def test_a_file_cannot_ask_for_more_memory_than_its_bytes_can_hold(path, codec):
                 with pytest.raises(ContainerError, match=rf"z\.lsl: claims {2000 * n} examples"):
                     use()
             assert len(file) == 2000 * n and len(file.missing) == 0
+
+
+def test_equal_features_may_be_as_many_as_fit_into_memory(path, codec, monkeypatch):
+    """Adapted tables make them cost next to nothing."""
+    z = torch.ones(300_000, codec.z_dim)
+    written = write_features([z], path, codec, chunk_size=100_000, adapt=True, n_workers=1)
+    assert written.n_bytes * reading.MAX_EXPANSION < z.nbytes
+    with FeatureFile(path, codec) as file:
+        monkeypatch.setattr(reading, "physical_memory", lambda: 2 * z.nbytes)
+        assert file.read(n_workers=1).shape == z.shape
+        monkeypatch.setattr(reading, "physical_memory", lambda: z.nbytes)
+        with pytest.raises(ContainerError, match="chunk by chunk.*decompress_to_npy"):
+            file.read()
+        assert sum(len(rows) for _, rows in file.chunks(n_workers=1)) == len(z)
+
+
+def test_tables_of_a_file_need_a_codec_that_has_them(path, codec):
+    names = ("codec", "z_dim", "fingerprint", "compress", "decompress")
+    in_one_step = SimpleNamespace(**{name: getattr(codec, name) for name in names})
+    write(path, codec, draw_features(2_000) * 0.3 + 1, adapt=True)
+    with pytest.raises(TypeError, match="no tables that can be adapted"):
+        FeatureFile(path, in_one_step)
 
 
 def test_missing_examples_are_listed_only_if_there_are_not_too_many(path, codec, intact):

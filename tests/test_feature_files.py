@@ -1,5 +1,7 @@
 """Features on disk: exact, small, whole or piece by piece, in constant memory."""
 
+import dataclasses
+import functools
 import json
 import pickle
 import tracemalloc
@@ -33,7 +35,9 @@ from lossyless.feature_files import (
 )
 from lossyless.feature_files.codecs import shrink
 from lossyless.payloads import CodingError
-from lossyless.rates import HHyper
+from lossyless.rates import HFactorized, HHyper, HSpatial, Lossless, MIRate
+from lossyless.table_refitting import refit
+from lossyless.vector_codecs import Int8Vectors, PCAVectors, RawVectors, UniformVectors
 
 N = 100
 
@@ -73,8 +77,6 @@ def test_what_is_read_is_z_hat_to_the_last_bit(path, codec, n, adapt):
     assert torch.equal(read(path, codec), quantised(codec, z))
     assert (written.n_examples, written.n_bytes) == (n, path.stat().st_size)
     assert list(path.parent.iterdir()) == [path]
-    if n:
-        assert written.bits_per_example == 8 * written.n_bytes / n
 
 
 @pytest.mark.parametrize("sizes", [[N], [1] * N, [40, 0, 60], [32, 32, 36], [7, 93], [99, 1]])
@@ -97,14 +99,49 @@ def test_bytes_do_not_depend_on_batches(path, codec, z, sizes, kind, monkeypatch
     assert path.read_bytes() == expected
 
 
-def test_batches_may_be_reused_by_their_maker(path, codec, z, z_hat):
-    def batches():
-        buffer = torch.empty(10, Z_DIM)
-        for part in z.split(10):
-            yield buffer.copy_(part)
+CODECS = {
+    "H_factorized": lambda: HFactorized(Z_DIM),
+    "H_hyper": lambda: HHyper(Z_DIM),
+    "H_spatial": lambda: HSpatial(Z_DIM, latent_side=2),
+    "MI": lambda: MIRate(Z_DIM),
+    "lossless": lambda: Lossless(Z_DIM),
+    "float16": lambda: RawVectors(Z_DIM, "float16"),
+    "float32": lambda: RawVectors(Z_DIM, "float32"),
+    "uniform": lambda: UniformVectors(Z_DIM, n_bits=5),
+    "int8": lambda: Int8Vectors(Z_DIM),
+    "pca": lambda: PCAVectors(Z_DIM, n_components=3),
+}
 
-    write_features(batches(), path, codec, chunk_size=32, n_workers=1)
-    assert torch.equal(read(path, codec), z_hat)
+
+@functools.cache
+def ready_codec(name: str) -> Codec:
+    torch.manual_seed(0)
+    codec = CODECS[name]().eval()
+    if hasattr(codec, "update"):
+        codec.update()
+    if hasattr(codec, "fit"):
+        codec.fit(draw_features(50))
+    return codec
+
+
+@pytest.mark.parametrize("is_reused", [False, True], ids=["kept", "reused"])
+@pytest.mark.parametrize("name", CODECS)
+def test_every_codec_reads_what_it_wrote(path, name, is_reused):
+    """However batches and chunks meet, and whether batches are memory that is used again."""
+    codec, z = ready_codec(name), 3 * draw_features(150)
+
+    def batches(size):
+        buffer = torch.empty(size, Z_DIM)
+        for part in z.split(size):
+            yield buffer[: len(part)].copy_(part) if is_reused else part
+
+    for chunk_size in (10, 15, 32):
+        chunks = z.split(chunk_size)
+        expected = [codec.decompress(codec.compress(chunk), len(chunk)) for chunk in chunks]
+        for batch_size in (10, 32, 45):
+            write_features(batches(batch_size), path, codec, chunk_size=chunk_size, n_workers=1)
+            with FeatureFile(path, codec) as file:
+                assert torch.equal(file.read(n_workers=1), torch.cat(expected))
 
 
 def test_memory_mapped_features_are_read_piece_by_piece(tmp_path, path, codec, z, z_hat):
@@ -114,7 +151,14 @@ def test_memory_mapped_features_are_read_piece_by_piece(tmp_path, path, codec, z
 
 
 @pytest.mark.parametrize(
-    "batch", [torch.ones(3), torch.ones(3, Z_DIM + 1), torch.ones(3, Z_DIM, dtype=torch.int64)]
+    "batch",
+    [
+        torch.ones(3),
+        torch.ones(3, Z_DIM + 1),
+        torch.ones(3, Z_DIM, dtype=torch.int64),
+        torch.ones(3, Z_DIM, dtype=torch.complex64),
+        np.ones((3, Z_DIM), complex),
+    ],
 )
 def test_batches_of_another_shape_or_type_are_refused(path, codec, batch):
     with pytest.raises(CodingError, match=rf"floats \[b, {Z_DIM}\], found"):
@@ -125,9 +169,28 @@ def test_batches_of_another_shape_or_type_are_refused(path, codec, batch):
 def test_features_that_cannot_be_coded_are_named(path, codec, z):
     z = z.clone()
     z[70, 3] = float("nan")
-    with pytest.raises(CodingError, match=r"z\.lsl: examples 64 to 95: .*NaN"):
-        write(path, codec, z)
+    z[71, 1] = float("inf")
+    message = r"z\.lsl: examples 64 to 95, first nan in column 3 of example 70: .*NaN"
+    for one in (codec, ready_codec("H_hyper")):
+        with pytest.raises(CodingError, match=message):
+            write(path, one, z)
     assert not list(path.parent.iterdir())
+
+
+def test_features_that_only_cells_are_too_fine_for_are_named_by_their_chunk(path, codec, z):
+    with pytest.raises(CodingError, match=r"z\.lsl: examples 0 to 31: .*beyond int32"):
+        write(path, codec, z * 1e12)
+
+
+def test_what_floats_cannot_tell_is_refused(path, codec, z):
+    for rows in (torch.ones(3, 2, dtype=torch.complex64), np.ones((3, 2), complex)):
+        with pytest.raises(CodingError, match="real features, found .*complex"):
+            writing.to_tensor(rows)
+    mask = np.zeros((N, Z_DIM), bool)
+    write_features([np.ma.MaskedArray(z.numpy(), mask)], path, codec, n_workers=1)
+    mask[50, 1] = True
+    with pytest.raises(CodingError, match="without a mask"):
+        write_features([np.ma.MaskedArray(z.numpy(), mask)], path, codec)
 
 
 @pytest.mark.parametrize("chunk_size", [0, -1, 2**28])
@@ -204,7 +267,19 @@ def test_masks(file, z_hat):
         file[mask[:-1]]
 
 
-@pytest.mark.parametrize("i", [N, -N - 1, [0, N], np.array([-N - 1]), 10**12])
+OUTSIDE = [
+    N,
+    -N - 1,
+    [0, N],
+    np.array([-N - 1]),
+    10**12,
+    -(10**30),
+    np.uint64(2**64 - 1),
+    np.array([2**64 - 1], np.uint64),
+]
+
+
+@pytest.mark.parametrize("i", OUTSIDE, ids=str)
 def test_outside_is_an_index_error(file, i):
     with pytest.raises(IndexError, match="of 100 examples"):
         file[i]
@@ -318,9 +393,11 @@ def test_adapted_files_are_never_larger(path, codec, n):
 
 
 def test_tables_that_save_less_than_they_cost_are_not_kept(path, codec, z, monkeypatch):
-    encode = reading.decode_tables.__globals__["encode_tables"]
-    larger = lambda *tables: encode(*tables) + bytes(100_000)  # noqa: E731
-    monkeypatch.setattr("lossyless.feature_files.writing.encode_tables", larger)
+    def refit_with_long_description(counts, base):
+        tables = refit(counts, base)
+        return dataclasses.replace(tables, description=tables.description + bytes(100_000))
+
+    monkeypatch.setattr(writing, "refit", refit_with_long_description)
     z = draw_features(2_000) * 0.3 + 1
     fixed = write(path, codec, z)
     written = write(path, codec, z, adapt=True)
@@ -356,7 +433,7 @@ def test_merging_keeps_all_examples_and_codes_nothing_again(tmp_path, path, code
     assert torch.equal(read(path, codec), quantised(codec, torch.cat(parts)))
     assert describe(path)["meta"] == {"classes": ["a", "b"]}
     with ContainerReader(path) as reader:
-        assert reader.labels == NO_LABELS
+        assert reader.labels_checksum == NO_LABELS
 
 
 def test_merging_overwrites_none_of_its_files(tmp_path, path, codec, z):
@@ -399,7 +476,7 @@ def test_merging_keeps_what_is_known_of_labels(tmp_path, path, codec, z):
     for commit_labels, expected in ((None, UNKNOWN_LABELS), (lambda: 8, 8)):
         merge_files([first, other], path, commit_labels=commit_labels)
         with ContainerReader(path) as reader:
-            assert reader.labels == expected
+            assert reader.labels_checksum == expected
 
 
 def test_files_that_differ_are_not_merged(tmp_path, path, codec, z):
@@ -430,7 +507,7 @@ def test_damage_is_not_merged(tmp_path, path, codec, z):
 def test_description(path, codec, z):
     written = write(path, codec, z, meta={"classes": ["cat"]})
     facts = json.loads(json.dumps(describe(path)))
-    assert facts.pop("bits_per_example") == written.bits_per_example
+    assert facts.pop("bits_per_example") == 8 * written.n_bytes / N
     assert facts == {
         "path": str(path),
         "codec": "factorized",

@@ -237,23 +237,38 @@ class MeansTower(Tower):
         super().__init__(pool, side=8)
 
 
-def test_a_tower_may_have_no_weights_and_then_states_a_version(tmp_path):
-    def config_of(**more):
-        cfg = compose(tmp_path, *BOTTLENECK, base=[*SMALL, *DATA, "tower=torchvision"])
-        cfg.tower.name, cfg.tower.z_dim = "means", 12
-        target = f"{MeansTower.__module__}.MeansTower"
-        cfg.tower.kwargs = {"_target_": target, "n_patches": 2}
-        OmegaConf.update(cfg, "tower", more, force_add=True)
-        OmegaConf.resolve(cfg)
-        return cfg
+def with_means_tower(folder, **more):
+    cfg = compose(folder, *BOTTLENECK, base=[*SMALL, *DATA, "tower=torchvision"])
+    cfg.tower.name, cfg.tower.z_dim = "means", 12
+    target = f"{MeansTower.__module__}.MeansTower"
+    cfg.tower.kwargs = {"_target_": target, "n_patches": 2}
+    OmegaConf.update(cfg, "tower", more, force_add=True)
+    OmegaConf.resolve(cfg)
+    return cfg
 
-    cfg, newer = config_of(), config_of(version=2)
+
+def test_a_tower_may_have_no_weights_and_then_states_a_version(tmp_path):
+    cfg, newer = (with_means_tower(tmp_path, version=version) for version in (1, 2))
     assert cfg.tower.weights_id is None
     data = building.build_data(cfg, "data_feat", "none")
     assert next(iter(data.loader("test"))).x.shape[1] == 12
     other = building.build_data(newer, "data_feat", "none")
     assert data._cache.path("test", 0, None) != other._cache.path("test", 0, None)
     assert run_hash(cfg, "featurizer") != run_hash(newer, "featurizer")
+
+
+@pytest.mark.parametrize("more", [{}, {"version": None}], ids=["none", "null"])
+def test_a_tower_without_weights_and_version_is_refused(more, tmp_path):
+    """Its features would be found again after its class has changed."""
+    with pytest.raises(ValueError, match=r"tower=means.*`version: 1` in conf/tower/means.yaml"):
+        building.build_data(with_means_tower(tmp_path, **more), "data_feat", "none")
+
+
+@pytest.mark.parametrize("tower", ["rn50_simclr", "rn50_swav"])
+def test_weights_that_a_tower_downloads_by_itself_need_no_version(tower, tmp_path):
+    cfg = prepared(tmp_path, base=[*SMALL, *DATA, *BOTTLENECK, f"tower={tower}"])
+    assert cfg.tower.weights_id is None
+    assert building.build_data(cfg, "data_feat", "none").shape == (2048,)
 
 
 def test_without_a_tower_the_identity_of_runs_is_what_it_was(tmp_path):

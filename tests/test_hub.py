@@ -1,9 +1,11 @@
 """The compressors of the hub, with networks of random weights."""
 
 import copy
+import errno
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -23,9 +25,9 @@ from lossyless.hub import (
     clip_compressor,
     feature_compressor,
 )
+from lossyless.hub.folders import ImageFolder, take_shard
 from lossyless.hub.labels import labels_checksum
-from lossyless.hub.official import is_official
-from lossyless.hub.sources import ImageFolder
+from lossyless.hub.official_format import is_official
 from lossyless.rates import HFactorized, HHyper
 from tests.tiny_clip import SIDE, Z_DIM, save_bottleneck, save_clip
 
@@ -78,12 +80,11 @@ def X(compressor) -> torch.Tensor:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Ten pictures in nested folders, two classes; and a file that is none."""
+    """Ten pictures in nested folders, two classes."""
     for i, picture in enumerate(draw_pictures()):
         path = tmp_path / "photos" / ("cat", "dog")[i % 2] / ("", "old")[i % 3 == 0] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)
-    (tmp_path / "photos" / "notes.txt").write_text("not an image")
     return tmp_path / "photos"
 
 
@@ -270,6 +271,34 @@ def test_other_labels_are_refused_before_anything_is_written(compressor, X, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        ([torch.tensor([1, 2]), torch.tensor(1)], "one shape, found .*2"),
+        ([np.uint64(BIG), np.int64(-1)], "int64.*uint64.*no integer type"),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_labels_that_differ_are_refused(compressor, X, tmp_path, labels, problem, batch_size):
+    dataset = list(zip(X, labels, strict=False))
+    with pytest.raises(SourceError, match=problem):
+        compressor.compress_dataset(
+            dataset, tmp_path / "Z", tmp_path / "Y", {"batch_size": batch_size}
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_images_are_no_features(compressor, X):
+    assert compressor.encode(X[:0]).shape == compressor(X[:0]).shape == (0, Z_DIM)
+    assert compressor.compress(X[:0]) == [] and compressor.get_rate(X[:0]).shape == (0,)
+
+
+def test_a_stream_is_no_list_of_streams(compressor, X):
+    (stream,) = compressor.compress(X[:1])
+    with pytest.raises(TypeError, match="list of streams, found bytes"):
+        compressor.decompress(stream)
+
+
 def test_empty_data_sets_are_data_sets(compressor, tmp_path):
     compressor.compress_dataset([], tmp_path / "Z", tmp_path / "Y")
     Z, Y = compressor.decompress_dataset(tmp_path / "Z", tmp_path / "Y")
@@ -308,6 +337,80 @@ def test_what_systems_leave_beside_images_is_not_compressed(compressor, tmp_path
     images = ImageFolder(tmp_path, has_classes=True)
     assert [p.relative_to(tmp_path).as_posix() for p in images.paths] == ["a/1.png"]
     assert images.classes == ["a"]
+
+
+def test_linked_folders_are_read_as_often_as_they_are_linked(tmp_path):
+    photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    for name in ("c/0.png", "c/deeper/1.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(photos / name)
+    elsewhere.mkdir()
+    Image.new("RGB", (8, 8)).save(elsewhere / "2.png")
+    for name in ("a", "b"):
+        (photos / name).symlink_to(elsewhere)
+    (photos / "c" / "deeper" / "loop").symlink_to(photos)
+    (elsewhere / "round").symlink_to(photos / "a")
+    images = ImageFolder(photos, has_classes=True)
+    found = [path.relative_to(photos).as_posix() for path in images.paths]
+    assert found == ["a/2.png", "b/2.png", "c/0.png", "c/deeper/1.png"]
+    assert images.classes == ["a", "b", "c"] and images.targets == [0, 1, 2, 2]
+
+
+def test_a_broken_link_is_an_image_that_cannot_be_read(compressor, folder, tmp_path):
+    (folder / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(SourceError, match="gone.png: cannot be read"):
+        compressor.compress_dataset(folder, tmp_path / "Z", is_info=False)
+
+
+def test_other_files_are_counted_by_their_suffixes(folder):
+    for name in ("a.HEIC", "b.heic", "notes.txt", "no_suffix", ".hidden"):
+        (folder / "cat" / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"photos: left out 4 of 14 files.*: \.heic \(2\), "):
+        images = ImageFolder(folder)
+    assert len(images) == N
+
+
+def sixteen_bits(path: Path) -> np.ndarray:
+    """An image of 16 bits a pixel; what it is in 8 bits."""
+    levels = np.linspace(0, 65535, SIDE * SIDE).astype(np.uint16).reshape(SIDE, SIDE)
+    Image.fromarray(levels).save(path)
+    return np.round(levels / 257).astype(np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+def test_deep_greyscale_images_keep_their_contrast(compressor, tmp_path, suffix):
+    path = tmp_path / "photos" / f"deep{suffix}"
+    path.parent.mkdir()
+    expected = Image.fromarray(sixteen_bits(path))
+    picture, _ = ImageFolder(path.parent)[0]
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected.convert("RGB")))
+    with Image.open(path) as deep:
+        compressor.compress_dataset([deep], tmp_path / "deep", is_info=False)
+    compressor.compress_dataset([expected], tmp_path / "flat", is_info=False)
+    decoded = [compressor.decompress_dataset(tmp_path / name) for name in ("deep", "flat")]
+    np.testing.assert_array_equal(*decoded)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_without_a_range_are_refused(compressor, tmp_path, mode):
+    path = tmp_path / "photos" / "deep.tif"
+    path.parent.mkdir()
+    Image.new(mode, (SIDE, SIDE)).save(path)
+    with pytest.raises(SourceError, match=f"deep.tif: .*mode {mode}.*no.*range"):
+        compressor.compress_dataset(path.parent, tmp_path / "Z")
+    with (
+        Image.open(path) as deep,
+        pytest.raises(SourceError, match=f"image 0 of list: .*mode {mode}"),
+    ):
+        compressor.compress_dataset([deep], tmp_path / "Z")
+
+
+@pytest.mark.parametrize("shard", [(-1, 4), (4, 4), (0, 0)])
+def test_a_shard_that_is_not_there_is_refused(compressor, X, tmp_path, shard):
+    with pytest.raises(ValueError, match="shard: expected"):
+        compressor.compress_dataset(list(X), tmp_path / "Z", shard=shard)
+    with pytest.raises(ValueError, match="shard: expected"):
+        take_shard(range(10), *shard)
 
 
 def test_images_that_are_not_normalised_are_noticed(compressor, X, tmp_path):
@@ -411,6 +514,9 @@ def test_features_that_do_not_fit_are_refused(decoder, z, tmp_path):
         decoder.compress_features(z[:, :3], tmp_path / "Z")
     with pytest.raises(SourceError, match="3 labels for 500"):
         decoder.compress_features(z, tmp_path / "Z", [1, 2, 3], tmp_path / "Y")
+    for label in (5, np.array(5), torch.tensor(5)):
+        with pytest.raises(SourceError, match=r"expected labels \[N, ...\]"):
+            decoder.compress_features(z, tmp_path / "Z", label, tmp_path / "Y")
     with pytest.raises(SourceError, match="go together"):
         decoder.compress_features(z, tmp_path / "Z", labels=[1] * 500)
     with pytest.raises(ValueError, match="official format cannot hold tables"):
@@ -483,6 +589,49 @@ def test_checksums_of_labels_tell_types_shapes_and_order():
     assert len({labels_checksum(other) for other in [labels, *others]}) == 6
     assert labels_checksum(labels) == labels_checksum(labels.astype(">i8"))
     assert labels_checksum(labels) == labels_checksum(np.repeat(labels, 2)[::2])
+
+
+def test_a_full_disk_is_named(decoder, z, tmp_path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            decoder.compress_features(
+                z[:2], tmp_path / "Z", np.zeros((2, 50_000), np.int64), tmp_path / "Y"
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert caught.value.errno == errno.EFBIG and str(tmp_path / "Y") in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["Z", "Y", "link"])
+def test_what_is_decompressed_overwrites_nothing(decoder, z, tmp_path, name):
+    decoder.compress_features(z, tmp_path / "Z", range(500), tmp_path / "Y")
+    (tmp_path / "link").symlink_to(tmp_path / "Y")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for out, labels_out in ((name, "new"), ("new", name), ("new", "new")):
+        with pytest.raises(SourceError, match="overwritten|two results"):
+            decoder.decompress_to_npy(
+                tmp_path / "Z", tmp_path / out, tmp_path / "Y", tmp_path / labels_out
+            )
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_figures_without_a_meaning_are_left_out(decoder, tmp_path, capsys):
+    z = torch.zeros(2 * 4096, Z_DIM)
+    decoder.compress_features(z[:0], tmp_path / "Z")
+    assert capsys.readouterr().out == f"{tmp_path / 'Z'}: 0 vectors\n"
+    decoder.compress_features(z, tmp_path / "Z")
+    damage(tmp_path / "Z", 0.8)
+    capsys.readouterr()
+    with pytest.warns(UserWarning, match="is damaged"):
+        decoder.decompress_dataset(tmp_path / "Z", on_damage="skip")
+    line = capsys.readouterr().out
+    assert "4096 examples, " in line and "bits per" not in line
 
 
 class NoImages:

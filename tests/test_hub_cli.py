@@ -104,7 +104,7 @@ def test_shards_are_merged(weights, tmp_path, capsys):
     capsys.readouterr()
     merged = tmp_path / "all.bin"
     assert run("merge", tmp_path / "5.bin", tmp_path / "3.bin", "--out", merged) == 0
-    assert "8 images" in (said := capsys.readouterr()).out and not said.err
+    assert "8 examples" in (said := capsys.readouterr()).out and not said.err
     Z, Y = tmp_path / "Z.npy", tmp_path / "Y.npy"
     options = ("--pretrained", weights["pretrained"], "--labels-out", Y)
     assert run("decompress", merged, Z, *options) == 0
@@ -267,13 +267,16 @@ def test_what_is_missing_is_one_line(weights, folder, tmp_path, capsys):
     assert "nothing.bin" in error_of(capsys)
     assert run("decompress", folder, tmp_path / "Z") == 1
     assert "photos: is a folder" in error_of(capsys)
-    file = folder / "a" / "0.jpg"
-    assert run("decompress", file, tmp_path / "Z", "--pretrained", tmp_path / "no.pt") == 1
+    save_features(tmp_path / "Z.bin", weights, 3)
+    assert (
+        run("decompress", tmp_path / "Z.bin", tmp_path / "Z", "--pretrained", tmp_path / "no.pt")
+        == 1
+    )
     assert "no.pt: there is no such file" in (error := error_of(capsys))
     assert "--pretrained" in error
     assert run("compress", tmp_path / "photo", tmp_path / "Z") == 1
     assert "photo: there is no such folder" in error_of(capsys)
-    assert run("compress", file, tmp_path / "Z") == 1
+    assert run("compress", folder / "a" / "0.jpg", tmp_path / "Z") == 1
     assert "0.jpg: is a file, expected a folder" in error_of(capsys)
     for words in ((tmp_path / "no/Z",), (tmp_path / "Z", "--label-file", tmp_path / "no/Z")):
         assert run("compress", folder, *words) == 1
@@ -332,7 +335,43 @@ def test_results_overwrite_nothing_that_is_read(weights, tmp_path, capsys):
     assert "would be overwritten" in error_of(capsys)
     assert run("decompress", tmp_path / "Z.bin", tmp_path / "Z", "--labels-out", labels) == 1
     assert "would be overwritten" in error_of(capsys)
+    assert run("decompress", tmp_path / "Z.bin", labels, "--labels-out", tmp_path / "Y.npy") == 1
+    assert "would be overwritten" in error_of(capsys)
+    Z = tmp_path / "Z.npy"
+    for out in (Z, tmp_path / "." / "Z.npy"):
+        assert run("decompress", tmp_path / "Z.bin", Z, "--labels-out", out) == 1
+        assert "two results" in error_of(capsys)
+    assert run("merge", tmp_path / "Z.bin", tmp_path / "Z.bin", "--out", labels) == 1
+    assert "would be overwritten" in error_of(capsys)
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_foreign_file_is_named_before_weights_are_looked_for(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lossyless.hub.loading.fetch", None)
+    np.save(tmp_path / "Z.npy", np.zeros(3))
+    assert run("decompress", tmp_path / "Z.npy", tmp_path / "out") == 1
+    assert "Z.npy: not a file of compressed examples" in error_of(capsys)
+
+
+@pytest.mark.parametrize(("words", "status"), [(["--help"], 0), (["info"], 2)])
+def test_help_and_usage_do_not_wait_for_torch(words, status):
+    code = (
+        "import sys; sys.modules['torch'] = None; from lossyless.hub.__main__ import main; "
+        f"main({words!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert "usage: python -m lossyless.hub" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_package_is_one_line(tmp_path, capsys, monkeypatch):
+    (tmp_path / "Z.bin").write_bytes(b"something")
+    for name in [name for name in sys.modules if name.startswith("lossyless.feature_files")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert run("info", tmp_path / "Z.bin") == 1
+    assert "torch" in (error := error_of(capsys)) and "pip install" in error
 
 
 def test_an_interrupt_is_one_line_and_leaves_nothing(folder, weights, tmp_path):
@@ -341,7 +380,7 @@ def test_an_interrupt_is_one_line_and_leaves_nothing(folder, weights, tmp_path):
         "import sys, time\n"
         "from PIL import Image\n"
         "from lossyless.hub.__main__ import main\n"
-        "from lossyless.hub.sources import ImageFolder\n"
+        "from lossyless.hub.folders import ImageFolder\n"
         "read = ImageFolder.__getitem__\n"
         "def slowly(self, i):\n"
         "    if i == 3:\n"

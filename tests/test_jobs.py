@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -76,6 +77,17 @@ def test_the_trace_says_how_the_job_ended(inside_hydra, tmp_path, error, state):
     trace = json.loads(inside_hydra.read_text())
     assert trace["state"] == state and trace["overrides"] == ["seed=1"]
     assert error is None or trace["error"] == signals.in_words(error)
+
+
+def test_a_training_that_ctrl_c_ends_was_interrupted_by_it(inside_hydra, tmp_path):
+    """Lightning answers with a SystemExit."""
+    with pytest.raises(SystemExit), jobs.prepared(compose(tmp_path)):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+    trace = json.loads(inside_hydra.read_text())
+    assert trace["state"] == "interrupted" and trace["error"] == "Ctrl-C"
 
 
 def test_a_value_that_depends_on_nothing_is_an_error_in_the_trace(inside_hydra, tmp_path):

@@ -11,7 +11,9 @@ from compressai.entropy_models import EntropyBottleneck
 
 from lossyless.container import ContainerError, ContainerWriter
 from lossyless.hub.bottlenecks import load_bottleneck
-from lossyless.hub.official import OfficialCoder, is_official, read_official, write_official
+from lossyless.hub.official import OfficialCoder
+from lossyless.hub.official_file import OfficialFile
+from lossyless.hub.official_format import is_official, read_official, write_official
 from lossyless.payloads import CodingError
 from lossyless.rates import HFactorized
 
@@ -119,6 +121,17 @@ def test_another_models_streams_are_found(rate):
 
 
 # --- files
+
+
+def test_damage_names_the_file_and_counts_its_vectors(rate, tmp_path, monkeypatch):
+    monkeypatch.setattr("lossyless.hub.official_file.BATCH_SIZE", 2)
+    coder = OfficialCoder(rate)
+    streams = coder.encode(draw_z(5))
+    streams[3] = streams[3][:-4]
+    write_official(tmp_path / "z.bin", streams)
+    with pytest.raises(CodingError, match=f"{tmp_path / 'z.bin'}: vector 3: the stream"):
+        OfficialFile(tmp_path / "z.bin", coder).read()
+
 
 STREAMS = [bytes(8), b"abcdefghijkl", bytes(range(16))]
 

@@ -51,6 +51,14 @@ def test_runs_that_differ_in_more_than_the_seed_are_no_mean(tmp_path):
     assert compare(tmp_path, both, where={"zdim": 2}).loc["VIC", RATE]["n_seeds"] == 3
 
 
+def test_runs_of_no_published_setting_are_one_line(tmp_path, capsys):
+    frame = runs()
+    paper.compare_to_paper(Runs(tmp_path, frame[frame["beta"] == "1.0e+00"]), ["banana_viz_VIC"])
+    (line,) = capsys.readouterr().out.strip().splitlines()
+    assert line.endswith("no run has the published settings (beta 0.07)")
+    assert not list(tmp_path.glob("paper_comparison*"))
+
+
 def test_failed_seeds_are_counted(tmp_path):
     frame = runs()
     frame.loc[frame["seed"] == "1", "state"] = "failed"

@@ -10,15 +10,26 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ENTROPY_CODED, Z_DIM, draw_z
+from conftest import ENTROPY_CODED, RATES, Z_DIM, draw_z
 from torch.distributions import Independent, Normal, kl_divergence
 
+from lossyless.cdf_tables import CDFTables
 from lossyless.coders import TableCoder
 from lossyless.distributions import Deterministic, DiagGaussian
+from lossyless.feature_files.codecs import SymbolCodec
 from lossyless.payloads import CodingError
-from lossyless.rates import HFactorized, HHyper, Lossless, MIRate
+from lossyless.rates import (
+    ColumnCodedRate,
+    EntropyCodedRate,
+    HFactorized,
+    HHyper,
+    HSpatial,
+    Lossless,
+    MIRate,
+)
+from lossyless.rates.prior import FactorizedModel, to_symbols
 
-UNCODED = {"lossless": Lossless, "mi": MIRate}
+UNCODED = [rate for rate in RATES if not issubclass(rate, EntropyCodedRate)]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif("not torch.cuda.is_available()"))]
 
 
@@ -34,7 +45,7 @@ def distributions(rate, n=64, seed=0):
 @torch.no_grad()
 def z_hat_of(rate, z):
     """The evaluation-mode z_hat of `forward`, on the CPU."""
-    return rate.eval()(z, Deterministic(z))[0].cpu()
+    return rate.eval()(z)[0].cpu()
 
 
 def assert_decodes_to_z_hat(rate, z):
@@ -48,7 +59,7 @@ def assert_decodes_to_z_hat(rate, z):
 
 def test_the_noise_of_training_stays_within_half_a_cell(fitted):
     z = draw_z(2000)
-    z_hat, _, _ = fitted.train()(z, Deterministic(z))
+    z_hat, _, _ = fitted.train()(z)
     z_in = fitted._to_bottleneck(z)
     noise = (fitted._to_bottleneck(z_hat) - z_in).abs()
     assert (noise <= 0.5 + 1e-6 * (1 + z_in.abs())).all()  # float32 of larger values is coarser
@@ -230,7 +241,7 @@ def test_decoding_does_not_depend_on_the_mode(fitted):
     assert torch.equal(fitted.train().decompress(payload, 100), in_evaluation)
 
 
-@pytest.mark.parametrize("rate", UNCODED.values())
+@pytest.mark.parametrize("rate", UNCODED)
 def test_rates_without_an_entropy_model_keep_every_bit(rate):
     rate = rate(Z_DIM).eval()
     z, p_ZlX = distributions(rate)
@@ -239,7 +250,7 @@ def test_rates_without_an_entropy_model_keep_every_bit(rate):
     assert torch.equal(rate.decompress(rate.compress(z), len(z)), z)
 
 
-@pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), *UNCODED.values()])
+@pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), *UNCODED])
 def test_a_damaged_payload_raises(rate):
     rate = rate(Z_DIM)
     rate.update()
@@ -251,10 +262,11 @@ def test_a_damaged_payload_raises(rate):
         rate.decompress(payload, 49)
 
 
-def test_side_information_and_main_stream_are_both_needed(fitted):
-    if isinstance(fitted, HHyper):
-        with pytest.raises(CodingError, match="found 0"):
-            fitted.decompress(b"\0", 5)
+@pytest.mark.parametrize("rate", [HHyper(Z_DIM), HSpatial(Z_DIM, latent_side=2)])
+def test_side_information_and_main_stream_are_both_needed(rate):
+    rate.update()
+    with pytest.raises(CodingError, match="found 0"):
+        rate.decompress(b"\0", 5)
 
 
 # --- rates
@@ -263,7 +275,7 @@ def test_side_information_and_main_stream_are_both_needed(fitted):
 def test_coded_bytes_are_the_theoretical_rate(fitted):
     z = draw_z(4000, seed=1)
     with torch.no_grad():
-        _, rates, _ = fitted(z, Deterministic(z))
+        _, rates, _ = fitted(z)
     n_bits = 8 * len(fitted.compress(z)) / len(z)
     assert n_bits == pytest.approx(rates.mean().item() / math.log(2), rel=0.015)
 
@@ -274,7 +286,7 @@ def test_rates_are_the_information_in_the_tables():
     rate.update()
     z = draw_z(300)
     with torch.no_grad():
-        _, rates, _ = rate.eval()(z, Deterministic(z))
+        _, rates, _ = rate.eval()(z)
     median = rate.prior.quantiles[:, 0, 1]
     symbols = torch.round(rate._to_bottleneck(z) - median).int().detach().numpy()
     n_bits = rate.tables["z"].information(symbols, np.arange(Z_DIM))
@@ -284,20 +296,19 @@ def test_rates_are_the_information_in_the_tables():
     np.testing.assert_allclose(n_bits.sum(1)[is_listed], expected, atol=0.05)
 
 
-def test_training_rates_are_minus_the_log_of_the_noisy_density(fitted):
-    if not isinstance(fitted, HFactorized):
-        return
-    z = draw_z(100)
-    z_hat, rates, logs = fitted.train()(z, Deterministic(z))
-    z_in = fitted._to_bottleneck(z_hat).T[:, None]  # [z_dim, 1, B]
-    q, _, _ = fitted.prior._likelihood(z_in)
+def test_training_rates_are_minus_the_log_of_the_noisy_density():
+    torch.manual_seed(0)
+    rate, z = HFactorized(Z_DIM), draw_z(100)
+    z_hat, rates, logs = rate(z)
+    z_in = rate._to_bottleneck(z_hat).T[:, None]  # [z_dim, 1, B]
+    q, _, _ = rate.prior._likelihood(z_in)
     expected = -q.clamp(min=1e-9).log().sum((0, 1))
     torch.testing.assert_close(rates, expected, rtol=1e-3, atol=1e-3)
     assert logs["H_q_Z"] == rates.mean()
 
 
 def test_a_factorized_prior_sums_to_1(fitted):
-    prior = fitted.prior if isinstance(fitted, HFactorized) else fitted.side_prior
+    prior = next(part for part in fitted.modules() if isinstance(part, FactorizedModel))
     grid = torch.arange(-3000.0, 3000.0).expand(prior.channels, 1, -1)
     pmf, _, _ = prior._likelihood(grid + prior.quantiles[:, :, 1:2])
     torch.testing.assert_close(pmf.double().sum(-1).squeeze(), torch.ones(prior.channels).double())
@@ -306,9 +317,14 @@ def test_a_factorized_prior_sums_to_1(fitted):
 def test_fitting_lowers_the_rate_and_the_terms_add_up(fitted, request):
     z = draw_z(500, seed=3)
     new = ENTROPY_CODED[request.node.callspec.params["fitted"]](Z_DIM).eval()
-    _, rates, logs = fitted(z, Deterministic(z))
-    assert rates.mean() < new(z, Deterministic(z))[1].mean()
+    _, rates, logs = fitted(z)
+    assert rates.mean() < new(z)[1].mean()
     torch.testing.assert_close(sum(logs.values()), rates.mean())
+
+
+def test_the_mi_rate_needs_the_distributions():
+    with pytest.raises(ValueError, match="give `p_ZlX`"):
+        MIRate(Z_DIM)(draw_z(5))
 
 
 def test_the_mi_rate_is_the_kl_to_a_unit_gaussian():
@@ -329,7 +345,7 @@ def test_the_lossless_rate_is_the_size_of_what_is_written():
     assert (rate.train()(z, p_ZlX)[1] == 0).all()
 
 
-@pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), *UNCODED.values()])
+@pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), *UNCODED])
 @pytest.mark.parametrize("is_training", [True, False])
 def test_autocast_changes_nothing(rate, is_training):
     torch.manual_seed(0)
@@ -346,7 +362,7 @@ def test_autocast_changes_nothing(rate, is_training):
 
 def test_half_precision_representations_come_out_as_float32(fitted):
     z = draw_z(10).bfloat16()
-    z_hat, rates, _ = fitted(z, Deterministic(z))
+    z_hat, rates, _ = fitted(z)
     assert z_hat.dtype == rates.dtype == torch.float32
     assert torch.equal(fitted.decompress(fitted.compress(z), 10), z_hat)
 
@@ -371,7 +387,7 @@ def test_a_diverged_entropy_model_is_named_rather_than_searched_forever():
 
 def test_the_fingerprint_changes_with_every_parameter_and_with_nothing_else(fitted):
     fingerprint = fitted.fingerprint()
-    fitted(draw_z(5), Deterministic(draw_z(5)))
+    fitted(draw_z(5))
     fitted.compress(draw_z(5))
     fitted.update()
     fitted.train()
@@ -387,6 +403,67 @@ def test_rates_of_other_kinds_have_other_fingerprints():
     torch.manual_seed(0)
     rates = [make(Z_DIM) for make in (HFactorized, HHyper, Lossless)]
     assert len({rate.fingerprint() for rate in rates}) == 3
+
+
+# --- wrong options
+
+
+@pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), *UNCODED])
+@pytest.mark.parametrize("z_dim", [0, -1, 2.5, "4"])
+def test_a_z_dim_that_is_no_positive_integer_is_named(rate, z_dim):
+    with pytest.raises(ValueError, match=f"z_dim={z_dim!r}.*expected a"):
+        rate(z_dim)
+
+
+@pytest.mark.parametrize("side_z_dim", [0, -3])
+def test_side_information_without_dimensions_is_refused(side_z_dim):
+    with pytest.raises(ValueError, match=f"side_z_dim={side_z_dim}: expected a positive integer"):
+        HHyper(Z_DIM, side_z_dim=side_z_dim)
+
+
+# --- rates of one's own
+
+
+class FlatPrior(ColumnCodedRate):
+    """Cells about 0, equally likely; others escape."""
+
+    codec = "flat"
+
+    def _bottleneck(self, z, p_ZlX):
+        z_in = self._to_bottleneck(z)
+        z_hat_in = z_in + torch.rand_like(z_in) - 0.5 if self.training else z_in.round()
+        return self._from_bottleneck(z_hat_in), torch.full((len(z),), 5.0), {}
+
+    def _make_tables(self):
+        weights = np.tile(np.append(np.ones(32, np.int64), 0), (self.z_dim, 1))
+        return {"z": CDFTables.from_weights(weights, [34] * self.z_dim, [-16] * self.z_dim)}
+
+    def _to_cells(self, z_in):
+        return to_symbols(z_in.round())
+
+    def _from_cells(self, symbols):
+        return torch.from_numpy(symbols).float()
+
+
+@pytest.mark.parametrize("n_examples", [0, 1, 255, 256, 700])
+def test_cells_and_a_table_per_column_are_all_that_files_need(n_examples):
+    rate, z = FlatPrior(Z_DIM), draw_z(n_examples)
+    rate.update()
+    assert isinstance(rate, SymbolCodec)
+    assert_decodes_to_z_hat(rate, z)
+    symbols = rate.quantise(z)
+    assert symbols.dtype == np.int32
+    assert rate.coder().encode(symbols) == rate.compress(z)
+    assert torch.equal(rate.dequantise(symbols), z_hat_of(rate, z))
+
+
+@pytest.mark.parametrize("name", ["transform", "cell_widths"])
+def test_tables_cannot_be_called_like_what_is_saved_beside_them(name, monkeypatch):
+    rate = FlatPrior(Z_DIM)
+    tables = rate._make_tables()["z"]
+    monkeypatch.setattr(rate, "_make_tables", lambda: {"z": tables, name: tables})
+    with pytest.raises(ValueError, match=f"FlatPrior calls tables .*{name}.*choose other names"):
+        rate.update()
 
 
 # --- gradients
@@ -413,7 +490,7 @@ def test_every_parameter_of_the_entropy_model_learns_from_the_rate(rate):
     torch.manual_seed(0)
     rate = rate(Z_DIM)
     z = draw_z(64)
-    rate(z, Deterministic(z))[1].sum().backward()
+    rate(z)[1].sum().backward()
     learning = {n for n, p in rate.named_parameters() if p.grad is not None and p.grad.any()}
     assert learning == {n for n, p in rate.named_parameters() if p.requires_grad}
 

@@ -16,6 +16,8 @@ import pytest
 from slurm_cluster import copy_project
 from tiny import ROOT, call
 
+from utils.config import NONE_DONE
+
 SCRIPTS = sorted(
     str(path.relative_to(ROOT)) for path in (*ROOT.glob("bin/*.sh"), *ROOT.glob("bin/*/*.sh"))
 )
@@ -27,7 +29,7 @@ printf '%s\\n' "$*" >>calls
 if [ -f sleeping ]; then sleep 20; fi
 if [ -f failing ] && [[ "$*" == *"$(cat failing)"* ]]; then
   echo "This fails"
-  exit "$(cat status 2>/dev/null || echo 3)"
+  exit "$(cat status 2>/dev/null || echo 1)"
 fi
 if [[ "$*" == main.py* && "$*" != *slurm=none* ]]; then
   echo "Queued 2 jobs: 87_[0-1]"
@@ -237,7 +239,20 @@ def test_figures_only(project, prefix, mode):
 def test_a_failure_is_the_exit_status_and_the_rest_is_done(project, failing):
     (project / "failing").write_text(failing)
     done = call(str(project / "bin/digits/digits_viz_VIC.sh"))
-    assert done.returncode == 3 and len(calls(project)) == 3
+    assert done.returncode == 1 and len(calls(project)) == 3
+
+
+@pytest.mark.parametrize(
+    ("failing", "n_calls"), [("main.py", 2), ("digits_classical", 3), ("experiment=digits_viz", 3)]
+)
+def test_no_tables_are_drawn_if_no_job_is_done(project, failing, n_calls):
+    """Those of earlier runs would look as if they were of this call."""
+    (project / "failing").write_text(failing)
+    (project / "status").write_text(str(NONE_DONE))
+    done = call(str(project / "bin/digits/digits_viz_VIC.sh"), "-m", "quick", "-a", "goal=x")
+    assert done.returncode == NONE_DONE and len(calls(project)) == n_calls
+    way = 'digits_viz_VIC.sh -v "quick" -a "goal=x"'
+    assert (way in done.stdout) == (n_calls == 2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -324,7 +339,7 @@ def test_the_driver_outlives_the_terminal(project, running):
 def test_with_wait_the_status_of_the_jobs_is_that_of_the_script(project, flags):
     (project / "failing").write_text("main.py")
     done = call(str(project / "bin/test.sh"), *flags)
-    assert done.returncode == 3 and len(calls(project)) == 2
+    assert done.returncode == 1 and len(calls(project)) == 2
     assert not list(project.glob("outputs/*/log"))
 
 

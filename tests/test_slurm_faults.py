@@ -24,6 +24,8 @@ from slurm_cluster import (
 )
 from tiny import call
 
+from utils.config import NONE_DONE
+
 pytest_plugins = ["slurm_fixtures"]
 pytestmark = pytest.mark.slurm_slow
 
@@ -194,7 +196,7 @@ def test_a_full_disk_is_what_the_status_says(project, name):
     with small_disk(project / name, size="192k"):
         (project / name / "filling").write_bytes(bytes(128 * 1024))
         done = call_in(project, *ON_SLURM, *settings)
-        assert done.returncode == 1 and "0 of 1 jobs done" in done.stdout
+        assert done.returncode == NONE_DONE and "0 of 1 jobs done" in done.stdout
         (status,) = statuses(project).values()
         assert status["state"] == "failed" and "No space left" in status["error"]
         assert "No space left" in done.stdout

@@ -12,10 +12,10 @@ from tiny import call, compose
 
 from utils import slurm, status
 from utils.identity import NOT_IDENTITY, STAGES, is_how, run_hash
-from utils.report import report
+from utils.report import MEND, report
 from utils.runs import Run, find_run
-from utils.states import LOST
-from utils.traces import FILE, Trace
+from utils.states import LOST, write_state
+from utils.traces import FILE, Trace, mark_interrupted, read_trace
 
 
 @pytest.fixture
@@ -107,9 +107,10 @@ def test_jobs_are_counted_and_the_open_ones_named(cfg, sweep):
     assert found[2] == "featurizer: 1 running, 1 failed, 1 interrupted, 1 done"
     rows = found[4:]
     assert rows[0] == "STATE SINCE STAGE PROGRESS JOB"
-    assert [row.split()[0] for row in rows[1:4:2]] == ["running", "last"]
+    assert [row.split()[0] for row in rows[1:4:2]] == ["running", "ValueError:"]
     assert rows[1].endswith("s featurizer epoch 4/10 seed=3")  # not what is the same for all
-    assert rows[2].startswith("failed") and rows[2].endswith("seed=1") and rows[3] == "last line"
+    assert rows[2].startswith("failed") and rows[2].endswith("seed=1")
+    assert rows[3] == "ValueError: first line"
     assert rows[4].startswith("interrupted") and rows[5] == "Ctrl-C"
     assert not any("seed=0" in row for row in rows)
 
@@ -125,6 +126,22 @@ def test_a_job_whose_process_is_gone_is_lost(cfg, tmp_path):
     found = lines(cfg)
     assert "1 jobs: 1 lost" in found[0] and LOST in found
     assert f"  lost: job 0 {place}:\n    {LOST}" in report(folder, Path("r"))
+
+
+def test_what_ctrl_c_on_the_launcher_killed_was_interrupted(cfg, sweep):
+    """Workers may be killed before they can say so; what others do, or did, is left alone."""
+    finish(sweep(0, "seed=0"), cfg, 0)
+    with under_way(sweep(1, "seed=1"), cfg, 1) as run:
+        killed = dict(run.status())
+        trace = read_trace(Path(cfg.paths.outputs, "first_1/banana_viz_VIC_1/1"))
+    write_state(run.status_file, killed)
+    write_state(Path(cfg.paths.outputs, "first_1/banana_viz_VIC_1/1", FILE), trace)
+    assert "2 jobs: 1 lost, 1 done" in status.overview(cfg)
+    with under_way(sweep(2, "seed=2"), cfg, 2):
+        mark_interrupted(Path(cfg.paths.outputs, "first_1/banana_viz_VIC_1"))
+        found = lines(cfg)
+    assert "3 jobs: 1 running, 1 interrupted, 1 done" in found[0] and "Ctrl-C" in found
+    assert found[2] == "featurizer: 1 running, 1 interrupted, 1 done"
 
 
 def test_runs_without_a_job_count_too(cfg):
@@ -322,6 +339,35 @@ def test_each_sweep_with_open_jobs_is_continued_and_no_other(cfg, sweep):
 
 
 @pytest.mark.parametrize(
+    ("error", "advice"), [(ValueError("x"), MEND), (KeyboardInterrupt(), "Run again what is not")]
+)
+def test_only_what_was_interrupted_goes_on_by_itself(cfg, sweep, tmp_path, error, advice):
+    fail(sweep(0), cfg, 0, error)
+    last = status.overview(cfg).splitlines()[-1]
+    assert last.startswith(advice) and last.endswith(": the same command again")
+    last = report(tmp_path / "outputs/first_1/banana_viz_VIC_1", Path("r")).splitlines()[-1]
+    assert (MEND in last) == ("Finished work is kept" not in last) == (advice == MEND)
+
+
+@pytest.mark.parametrize("is_a_job", [True, False])
+def test_modes_that_have_runs_are_named(cfg, sweep, is_a_job):
+    quick = cfg.copy()
+    quick.experiment_name = "quick_banana_viz_VIC"
+    if is_a_job:
+        finish(sweep(0, "mode=quick"), quick, 0)
+    else:
+        lose(find_run(quick, "featurizer"))
+    found = status.overview(cfg)
+    assert "no jobs and no runs yet" in found and found.count("There are runs") == 1
+    assert found.endswith("\nThere are runs of mode quick: add -m quick")
+
+
+def test_the_name_of_results_is_an_experiment_and_a_mode(tmp_path, capsys):
+    status.main(["experiment=quick_banana_viz_VIC", "mode=none", f"paths.results={tmp_path}"])
+    assert capsys.readouterr().out.startswith("banana_viz_VIC, mode quick: no jobs")
+
+
+@pytest.mark.parametrize(
     ("experiment", "script"),
     [
         ("test", "bin/test.sh"),
@@ -333,7 +379,7 @@ def test_the_script_of_an_experiment_is_found(cfg, sweep, experiment, script):
     cfg.experiment = experiment
     Path(cfg.paths.outputs, "a").mkdir(parents=True)
     Path(cfg.paths.outputs, "a", "arguments").touch()
-    fail(sweep(0, name="a"), cfg, 0, ValueError("x"))
+    fail(sweep(0, name="a"), cfg, 0, KeyboardInterrupt())
     assert status.overview(cfg).endswith(f"Run again what is not done: {script} -c a")
 
 

@@ -12,17 +12,11 @@ from lossyless.cdf_tables import MAX_LISTED, CDFTables
 from lossyless.coders import ColumnCoder
 from lossyless.payloads import CodingError
 from lossyless.rates import HFactorized
-from lossyless.table_refitting import (
-    DIFFERENCES,
-    INTEGER_FACTORS,
-    WINDOW,
-    SymbolCounts,
-    _cheapest_change,
-    _difference_bits,
-    decode_tables,
-    encode_tables,
-    refit,
-)
+from lossyless.table_refitting import SymbolCounts, decode_tables, refit
+from lossyless.table_refitting.choices import INTEGER_FACTORS
+from lossyless.table_refitting.counting import WINDOW
+from lossyless.table_refitting.description import DIFFERENCES, difference_bits
+from lossyless.table_refitting.fitting import _cheapest_change
 
 N_COLUMNS, N = 64, 5000
 
@@ -64,7 +58,7 @@ def sizes(symbols: np.ndarray) -> tuple[int, int]:
     payload = coder.encode(symbols)
     np.testing.assert_array_equal(coder.decode(payload, len(symbols)), symbols)
     fixed = len(ColumnCoder(base).encode(symbols))
-    return fixed, len(payload) + len(encode_tables(tables, base))
+    return fixed, len(payload) + len(tables.description)
 
 
 def drifted(kind: str) -> np.ndarray:
@@ -127,7 +121,7 @@ def test_the_tables_of_drifted_data_are_near_their_own_entropy():
 def test_tables_of_data_of_the_model_are_the_base_tables():
     tables = refit(count(draw()), base_tables())
     assert tables.fingerprint() == base_tables().fingerprint()
-    assert len(encode_tables(tables, base_tables())) == 6
+    assert len(tables.description) == 6
 
 
 # --- counting
@@ -135,10 +129,12 @@ def test_tables_of_data_of_the_model_are_the_base_tables():
 
 def test_counts_do_not_depend_on_how_many_are_added_at_a_time():
     symbols = drifted("wide")
-    a, b = (count(symbols, chunk_size) for chunk_size in (N, 100))
-    expected = [a.entries(base_tables()), b.entries(base_tables())]
-    np.testing.assert_array_equal(*expected)
-    assert a.n_examples == N and (expected[0].sum(1) == N).all()
+    whole = count(symbols, N)
+    expected = whole.entries(base_tables())
+    assert whole.n_examples == N and (expected.sum(1) == N).all()
+    for chunk_size in (1, 100, 257, 999):
+        parts = count(symbols, chunk_size)
+        np.testing.assert_array_equal(parts.entries(base_tables()), expected)
 
 
 def test_counts_of_entries_are_those_of_the_table():
@@ -173,7 +169,7 @@ def test_wrong_shapes_are_refused():
 def test_the_cheapest_change_is_the_minimum_over_all_changes():
     costs = np.random.default_rng(0).uniform(0, 30, (5, 81))
     levels = np.arange(81)
-    n_bits = _difference_bits(levels[:, None] - levels)
+    n_bits = difference_bits(levels[:, None] - levels)
     expected = (costs[:, :, None] + n_bits).min(1)
     np.testing.assert_allclose(_cheapest_change(costs), expected)
 
@@ -190,29 +186,23 @@ def test_the_constants_of_the_format_are_the_same_on_every_machine():
 @pytest.mark.parametrize("kind", KINDS)
 def test_tables_round_trip(kind):
     tables = refit(count(drifted(kind)), base_tables())
-    data = encode_tables(tables, base_tables())
+    data = tables.description
     decoded = decode_tables(data, base_tables())
     assert decoded.fingerprint() == tables.fingerprint() != base_tables().fingerprint()
-    assert encode_tables(decoded, base_tables()) == data
-    assert encode_tables(pickle.loads(pickle.dumps(tables)), base_tables()) == data
+    assert decoded.description == pickle.loads(pickle.dumps(tables)).description == data
 
 
-def test_plain_tables_have_a_description_only_if_they_are_the_base():
+def test_the_base_tables_have_a_description():
     base = base_tables()
-    same = decode_tables(encode_tables(base, base), base)
+    same = decode_tables(refit(SymbolCounts(N_COLUMNS), base).description, base)
     assert same.fingerprint() == base.fingerprint()
-    other = CDFTables([[0, 9, 65536]], [3], [0])
-    with pytest.raises(CodingError, match="refit"):
-        encode_tables(other, base)
 
 
 def test_the_base_tables_of_another_model_are_refused():
     tables = refit(count(drifted("shifted")), base_tables())
-    data = encode_tables(tables, base_tables())
     other = CDFTables(base_tables().cdfs, base_tables().lengths, base_tables().offsets + 1)
-    for use in (lambda: decode_tables(data, other), lambda: encode_tables(tables, other)):
-        with pytest.raises(CodingError, match="another entropy model"):
-            use()
+    with pytest.raises(CodingError, match="another entropy model"):
+        decode_tables(tables.description, other)
 
 
 def with_checksum(content: bytes) -> bytes:
@@ -221,7 +211,7 @@ def with_checksum(content: bytes) -> bytes:
 
 
 def test_any_damage_raises():
-    data = encode_tables(refit(count(drifted("mixture")), base_tables()), base_tables())
+    data = refit(count(drifted("mixture")), base_tables()).description
     rng = np.random.default_rng(0)
     for i in range(len(data)):
         with pytest.raises(CodingError):
@@ -234,7 +224,7 @@ def test_any_damage_raises():
 
 @pytest.mark.parametrize("kind", ["mixture", "far"])
 def test_damage_with_a_right_checksum_raises_or_gives_small_tables(kind):
-    data = encode_tables(refit(count(drifted(kind)), base_tables()), base_tables())
+    data = refit(count(drifted(kind)), base_tables()).description
     rng, n_tables = np.random.default_rng(0), 0
     for _ in range(400):
         damaged = bytearray(data[:-4])

@@ -9,17 +9,17 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import Batches, assert_same_tensors
+from conftest import ENTROPY_CODED, Batches, assert_same_tensors
 from tiny import DIGITS
 
 from lossyless.architectures import Identity, Linear
 from lossyless.batch import Batch
 from lossyless.compressors import LearnableCompressor
 from lossyless.distortions import LossyZ
-from lossyless.distributions import CondDist, Deterministic
+from lossyless.distributions import CondDist
 from lossyless.hub.bottlenecks import load_bottleneck
 from lossyless.optim import PartOptimizer
-from lossyless.rates import HFactorized, HHyper, HSpatial
+from lossyless.rates import HFactorized
 from lossyless.rates.transforms import (
     KLT,
     MATRIX_BITS,
@@ -32,11 +32,11 @@ from utils.config import compose_config
 
 D = 12
 RATES = {
-    f"{make.__name__}_{transform}": partial(make, D, transform=transform)
-    for make in (HFactorized, HHyper)
-    for transform in ("klt", "klt_refined")
+    f"{name}_{transform}": partial(make, D, transform=transform)
+    for name, make in ENTROPY_CODED.items()
+    for transform in TRANSFORMS
+    if transform != "none"
 }
-RATES["HSpatial_klt"] = partial(HSpatial, D, latent_side=2, transform="klt")
 
 
 def correlated(n: int, seed: int = 0, dim: int = D) -> torch.Tensor:
@@ -52,7 +52,7 @@ def train(rate, z, n_steps=100, beta=0.1):
     optimizer = torch.optim.Adam([p for p in rate.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(n_steps):
         batch = z[torch.randint(len(z), (128,))]
-        z_hat, rates, _ = rate.train()(batch, Deterministic(batch))
+        z_hat, rates, _ = rate.train()(batch)
         optimizer.zero_grad()
         (beta * rates + (z_hat - batch).square().sum(1)).mean().backward()
         optimizer.step()
@@ -78,7 +78,7 @@ def trained(request, trained_rates):
 
 @torch.no_grad()
 def z_hat_of(rate, z):
-    return rate.eval()(z, Deterministic(z))[0].cpu()
+    return rate.eval()(z)[0].cpu()
 
 
 # --- rotation with integers
@@ -140,6 +140,17 @@ def test_rotations_keep_zeros_and_name_no_number_for_nan():
 # --- the basis
 
 
+def test_the_mean_is_left_out_of_the_rotation():
+    z, transform = 1e7 + correlated(500), KLT(D)
+    transform.fit(z)
+    rotated = transform.rotate_exactly(z)
+    expected = (z.double() - transform.mean.double()) @ transform.matrix.double()
+    torch.testing.assert_close(rotated, expected, atol=1e-4, rtol=0)
+    assert torch.equal(transform.rotate_back_exactly(rotated).float(), z)
+    torch.testing.assert_close(transform.rotate(z).double(), expected, atol=1e-3, rtol=0)
+    assert torch.equal(transform.rotate_back(transform.rotate(z)), z)
+
+
 def test_the_basis_is_orthogonal_and_decorrelates():
     z, transform = correlated(3000).double(), KLT(D)
     transform.fit(z)
@@ -181,7 +192,7 @@ def test_a_refined_basis_starts_at_the_eigenvectors_and_stays_orthogonal():
     z, transform = correlated(500), RefinedKLT(D)
     transform.fit(z)
     start = transform.matrix.clone()
-    torch.testing.assert_close(transform.rotate(z), z @ start)
+    torch.testing.assert_close(transform.rotate(z), (z - transform.mean) @ start)
     torch.nn.init.normal_(transform.skew)
     torch.testing.assert_close(transform.rotate_back(transform.rotate(z)), z, rtol=1e-4, atol=1e-3)
     assert torch.equal(transform.matrix, start)  # coding waits for `update`
@@ -196,6 +207,10 @@ def test_weights_that_are_no_rotation_are_told(make):
         transform.check()  # not fitted
     transform.fit(correlated(500))
     transform.check()
+    transform.mean[1] = math.inf
+    with pytest.raises(ValueError, match="mean has NaN or infinite"):
+        transform.check()
+    transform.fit(correlated(500))
     good = transform.matrix.clone()
     wrong = {
         "matrix is no rotation": 1000 * torch.randn(D, D).round(),
@@ -271,6 +286,37 @@ def test_a_new_module_decodes_with_saved_weights_alone(trained, request):
     assert torch.equal(receiver.decompress(trained.compress(z), 50), z_hat_of(trained, z))
 
 
+def test_a_common_offset_costs_no_precision(trained):
+    offset = 2.0**20  # of which these features keep an eighth as precision
+    z, rate = correlated(500) + offset, trained
+    rate.fit_transform(z)
+    rate.start_from(z, cell_width=1.0)
+    rate.update()
+    assert ((z_hat_of(rate, z) - z).norm(dim=1) <= 0.55 * math.sqrt(D)).all()
+
+
+def test_weights_of_before_the_mean_was_kept_decode_as_then(trained, request):
+    state = trained.state_dict()
+    del state["transform.mean"]
+    trained.transform.expect_mean(False)
+    receiver, z = RATES[request.node.callspec.params["trained"]](), correlated(50, seed=1)
+    receiver.load_state_dict(state)
+    assert "transform.mean" not in receiver.state_dict()
+    assert receiver.fingerprint() == trained.fingerprint()
+    assert torch.equal(receiver.decompress(trained.compress(z), 50), z_hat_of(trained, z))
+    receiver.load_state_dict(state | {"transform.mean": torch.ones(len(trained.biasing))})
+    assert (receiver.transform.mean == 1).all()
+
+
+def test_bottlenecks_of_before_the_mean_was_kept_load(trained_rates, tmp_path):
+    rate, z = copy.deepcopy(trained_rates["HFactorized_klt"]), correlated(50, seed=1)
+    rate.transform.expect_mean(False)
+    torch.save(rate.state_dict(), tmp_path / "weights.pt")
+    loaded = load_bottleneck(tmp_path / "weights.pt")
+    assert loaded.fingerprint() == rate.fingerprint()
+    assert torch.equal(loaded.decompress(rate.compress(z), 50), z_hat_of(rate, z))
+
+
 def test_the_basis_is_part_of_the_fingerprint(trained):
     before = trained.fingerprint()
     trained.update()
@@ -292,7 +338,7 @@ def test_what_the_gpu_codes_the_cpu_decodes_the_same(trained):
 
 def bits_and_error(rate, z):
     with torch.no_grad():
-        z_hat, rates, _ = rate.eval()(z, Deterministic(z))
+        z_hat, rates, _ = rate.eval()(z)
     return rates.mean().item() / math.log(2), (z_hat - z).square().sum(1).mean().item()
 
 
@@ -331,7 +377,7 @@ def test_the_basis_learns_unless_the_encoder_only_warms_up():
     rate.fit_transform(z)
     for is_warming_up in (True, False):
         rate.zero_grad()
-        z_hat, rates, _ = rate(z, Deterministic(z), is_warming_up)
+        z_hat, rates, _ = rate(z, is_warming_up=is_warming_up)
         rates.sum().backward()
         moved = rate.transform.skew.grad
         assert (moved is not None and bool(moved.any())) == (not is_warming_up)
@@ -345,8 +391,8 @@ def test_nothing_works_before_there_is_a_basis(make):
     rate, z = make(), correlated(10)
     assert rate.is_transform_missing
     uses = (
-        lambda: rate.train()(z, Deterministic(z)),
-        lambda: rate.eval()(z, Deterministic(z)),
+        lambda: rate.train()(z),
+        lambda: rate.eval()(z),
         lambda: rate.compress(z),
         lambda: rate.update(),
     )
@@ -356,8 +402,8 @@ def test_nothing_works_before_there_is_a_basis(make):
 
 
 def test_wrong_options_and_features_are_named():
-    with pytest.raises(ValueError, match="unknown transform 'dct': expected one of none, klt"):
-        HFactorized(D, transform="dct")
+    with pytest.raises(ValueError, match="unknown transform 'no such': expected one of none, klt"):
+        HFactorized(D, transform="no such")
     rate = HFactorized(D, transform="klt")
     with pytest.raises(ValueError, match=r"expected representations \[N, 12\], found \[5, 3\]"):
         rate.fit_transform(torch.ones(5, 3))

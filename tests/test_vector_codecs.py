@@ -1,6 +1,8 @@
 """Plain formats of vectors: their size, their error, what they learn, what they refuse."""
 
 import math
+from functools import partial
+from inspect import isabstract
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from sklearn.decomposition import PCA
 
 from lossyless.payloads import CodingError
 from lossyless.vector_codecs import (
+    FittedCodec,
     Int8Vectors,
     PCAVectors,
     RawVectors,
@@ -17,14 +20,42 @@ from lossyless.vector_codecs import (
 )
 
 DIM = 12
-CODECS = {
-    "float32": (lambda: RawVectors(DIM, "float32"), 32 * DIM),
-    "float16": (lambda: RawVectors(DIM), 16 * DIM),
-    "int8": (lambda: Int8Vectors(DIM), 8 * DIM),
-    "int4": (lambda: UniformVectors(DIM, 4), 4 * DIM),
-    "int3": (lambda: UniformVectors(DIM, 3), 40),  # 36, in whole bytes
-    "pca": (lambda: PCAVectors(DIM, 5), 16 * 5),
+# Of codecs that cannot be built from `z_dim` alone, or that are to be tested with several settings.
+OPTIONS: dict[type[VectorCodec], list[dict]] = {
+    RawVectors: [{"dtype": "float16"}, {"dtype": "float32"}],
+    UniformVectors: [{"n_bits": 4}, {"n_bits": 3}],
+    PCAVectors: [{"n_components": 5}],
 }
+
+
+class Signs(VectorCodec):
+    """The smallest codec that one can write: it does not think of values that are not finite."""
+
+    codec, dtype, width = "signs", np.dtype("u1"), DIM
+
+    def _encode(self, z):
+        return (z > 0).numpy()
+
+    def _decode(self, values):
+        return torch.from_numpy(2.0 * values - 1).float()
+
+
+def formats(base: type[VectorCodec]) -> list[partial]:
+    """All codecs below a class, each to be called without arguments."""
+    found = []
+    for cls in base.__subclasses__():
+        if not isabstract(cls):
+            found += [partial(cls, DIM, **options) for options in OPTIONS.get(cls, [{}])]
+        found += formats(cls)
+    return found
+
+
+def name_of(make: partial) -> str:
+    return make().codec
+
+
+every_codec = pytest.mark.parametrize("make", formats(VectorCodec), ids=name_of)
+every_fitted_codec = pytest.mark.parametrize("make", formats(FittedCodec), ids=name_of)
 
 
 def vectors(n: int = 300, seed: int = 0) -> torch.Tensor:
@@ -33,26 +64,44 @@ def vectors(n: int = 300, seed: int = 0) -> torch.Tensor:
     return 3 + torch.randn(n, DIM, generator=generator) @ mixing
 
 
-@pytest.fixture(params=CODECS)
-def fitted(request) -> VectorCodec:
-    codec = CODECS[request.param][0]()
+def fitted(make: partial) -> VectorCodec:
+    codec = make()
     codec.fit(vectors())
     return codec
 
 
-def test_a_vector_costs_its_values_and_nothing_else(fitted):
-    z = vectors(7, seed=1)
-    assert 8 * len(fitted.compress(z)) == 7 * CODECS[fitted.codec][1]
-    assert fitted.compress(z[:0]) == b"" and fitted.decompress(b"", 0).shape == (0, DIM)
+@every_codec
+def test_vectors_cost_their_values_and_nothing_else(make):
+    codec, z = fitted(make), vectors(7, seed=1)
+    assert len(codec.compress(z)) == 7 * codec.width * codec.dtype.itemsize
+    assert codec.compress(z[:0]) == b"" and codec.decompress(b"", 0).shape == (0, DIM)
 
 
-def test_the_receiver_gets_what_forward_says_whatever_the_batch(fitted):
-    z = vectors(9, seed=2)
-    found = fitted.decompress(fitted.compress(z), len(z))
+@pytest.mark.parametrize(
+    ("codec", "n_bits"),
+    [
+        (RawVectors(DIM, "float32"), 32 * DIM),
+        (RawVectors(DIM), 16 * DIM),
+        (Int8Vectors(DIM), 8 * DIM),
+        (UniformVectors(DIM, 4), 4 * DIM),
+        (UniformVectors(DIM, 3), 40),  # 36, in whole bytes
+        (PCAVectors(DIM, 5), 16 * 5),
+    ],
+    ids=lambda value: getattr(value, "codec", None),
+)
+def test_bits_of_a_vector(codec, n_bits):
+    codec.fit(vectors())
+    assert 8 * len(codec.compress(vectors(1))) == n_bits
+
+
+@every_codec
+def test_the_receiver_gets_what_forward_says_whatever_the_batch(make):
+    codec, z = fitted(make), vectors(9, seed=2)
+    found = codec.decompress(codec.compress(z), len(z))
     assert found.dtype == torch.float32 and not found.requires_grad
-    assert torch.equal(found, fitted(z))
-    assert torch.equal(fitted.receive(fitted.represent(z)), z)
-    alone = torch.cat([fitted(example[None]) for example in z])
+    assert torch.equal(found, codec(z))
+    assert torch.equal(codec.receive(codec.represent(z)), z)
+    alone = torch.cat([codec(example[None]) for example in z])
     torch.testing.assert_close(found, alone)
 
 
@@ -112,9 +161,9 @@ def test_all_components_keep_everything_but_the_precision():
     assert (codec(z) - z).abs().max() < 0.03
 
 
-@pytest.mark.parametrize("name", ["int8", "int3", "pca"])
-def test_what_was_learnt_travels_with_the_state_dict(name):
-    codec, other = (CODECS[name][0]() for _ in range(2))
+@every_fitted_codec
+def test_what_was_learnt_travels_with_the_state_dict(make):
+    codec, other = make(), make()
     assert codec.fingerprint() == other.fingerprint()
     codec.fit(vectors())
     assert codec.fingerprint() != other.fingerprint()
@@ -124,9 +173,9 @@ def test_what_was_learnt_travels_with_the_state_dict(name):
     assert torch.equal(other.decompress(codec.compress(z), 5), codec(z))
 
 
-@pytest.mark.parametrize("name", ["int8", "int3", "pca"])
-def test_codecs_that_know_no_data_refuse_to_code(name):
-    codec = CODECS[name][0]()
+@every_fitted_codec
+def test_codecs_that_know_no_data_refuse_to_code(make):
+    codec = make()
     for ask in (lambda: codec.compress(vectors()), lambda: codec.decompress(b"", 0)):
         with pytest.raises(RuntimeError, match="call `fit` first"):
             ask()
@@ -136,19 +185,24 @@ def test_codecs_that_know_no_data_refuse_to_code(name):
         codec.fit(torch.full((3, DIM), math.nan))
 
 
-def test_payloads_and_vectors_of_another_size_are_refused(fitted):
-    payload = fitted.compress(vectors(4))
+@every_codec
+def test_payloads_and_vectors_of_another_size_are_refused(make):
+    codec = fitted(make)
+    payload = codec.compress(vectors(4))
     for damaged, n in ((payload[:-1], 4), (payload, 3), (payload + b"x", 4)):
         with pytest.raises(CodingError, match=f"{n} vectors"):
-            fitted.decompress(damaged, n)
+            codec.decompress(damaged, n)
     with pytest.raises(CodingError, match=r"\[N, 12\], found \[2, 3\]"):
-        fitted.compress(torch.zeros(2, 3))
+        codec.compress(torch.zeros(2, 3))
 
 
-@pytest.mark.parametrize("value", [math.inf, math.nan])
-def test_values_that_are_not_finite_are_refused(fitted, value):
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1e39])
+@every_codec
+def test_values_that_are_not_finite_are_refused(make, value):
+    z = vectors(3).double()
+    z[1, 4] = value
     with pytest.raises(CodingError, match="not finite"):
-        fitted.compress(torch.full((1, DIM), value))
+        fitted(make).compress(z)
 
 
 def test_values_too_large_for_16_bits_are_refused():

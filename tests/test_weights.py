@@ -109,9 +109,9 @@ def test_a_note_that_is_no_checksum_is_named(url, tmp_path):
 def test_where_nothing_can_be_written_a_warning_says_so(url, tmp_path, monkeypatch):
     (tmp_path / "net.pt").write_bytes(CONTENT)
 
-    def refuse(**kwargs):
+    def refuse(path):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr("lossyless.weights.tempfile.TemporaryDirectory", refuse)
+    monkeypatch.setattr("lossyless.weights.replacing", refuse)
     with pytest.warns(UserWarning, match="net.pt.sha256 cannot be written.*read-only"):
         assert fetch(url, sha256=None, folder=tmp_path) == tmp_path / "net.pt"

@@ -7,24 +7,22 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lossyless.classical import ImageCodec
 from lossyless.compressors import LearnableCompressor
+from lossyless.contract import Compressor
 from lossyless.optim import PartOptimizer
 from lossyless.predictors import PredictionHead, Predictor
 from lossyless.towers import Tower, precision
-from lossyless.vector_codecs import VectorCodec
 from utils import checkpoints
 from utils.callbacks import reseed
 from utils.data.base import DataModule
-from utils.data.features import FeatureCache, FeatureDataModule
+from utils.data.feature_cache import FeatureCache
+from utils.data.features import FeatureDataModule
 from utils.data.images import ImageDataModule
 from utils.identity import feature_identity, has_tower
 from utils.runs import find_run
 
 # Facts of a data set that its config states, so that models can be built from the config alone.
 DATA_FACTS = ("shape", "kind", "task", "n_outputs")
-
-Compressor = LearnableCompressor | ImageCodec | VectorCodec
 
 
 def pick_device(cfg: DictConfig) -> torch.device:
@@ -154,7 +152,7 @@ def build_compressor(cfg: DictConfig) -> Compressor:
 def load_compressor(cfg: DictConfig) -> Compressor:
     """The trained compressor of a config, in evaluation mode, on its device."""
     compressor = build_compressor(cfg)
-    if not isinstance(compressor, ImageCodec):
+    if compressor.state_dict():  # something was learnt
         checkpoints.load_best(compressor, find_run(cfg, "featurizer"))
     return compressor.eval().requires_grad_(False).to(pick_device(cfg))
 

@@ -8,29 +8,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lossyless.container import ContainerReader, ContainerWriter
+from lossyless.contract import Compressor
+from lossyless.regrouping import regroup
 from utils.data.base import SPLITS, BatchLoader, DataModule
 from utils.evaluation import ImageQuality, tower_time
 from utils.timing import Stopwatch
-
-
-class Compressor(Protocol):
-    """What learnt and classical compressors have in common."""
-
-    codec: str
-    is_reconstruct: bool  # whether the receiver works on examples rather than representations
-
-    def fingerprint(self) -> str: ...
-    def represent(self, x: Tensor) -> Tensor: ...
-    def compress(self, z: Tensor) -> bytes: ...
-    def decompress(self, payload: bytes, n_examples: int) -> Tensor: ...
-    def receive(self, z_hat: Tensor) -> Tensor: ...
 
 
 @dataclass
@@ -98,7 +86,7 @@ def send(
                     z = compressor.represent(batch.x)
                 yield z
 
-    chunks = _regroup(representations(), chunk_size)
+    chunks = regroup(representations(), chunk_size)
     first = next(chunks)
     header = {
         "fingerprint": compressor.fingerprint(),
@@ -206,7 +194,7 @@ def _image_quality(
     """How close decoded images [B, C, H, W] are to what was sent."""
     quality = ImageQuality()
     loader = data.loader(split, device=device)
-    for batch, images in zip(loader, _regroup(decoded, loader.batch_size), strict=True):
+    for batch, images in zip(loader, regroup(decoded, loader.batch_size), strict=True):
         quality.add(images.to(device), batch.x)
     return quality.metrics()
 
@@ -218,18 +206,3 @@ def _single_bits(
     batch = next(iter(data.loader(split, device=device)))
     z = compressor.represent(batch.x[:n_single])
     return 8 * float(np.mean([len(compressor.compress(example[None])) for example in z]))
-
-
-def _regroup(batches: Iterator[Tensor], size: int) -> Iterator[Tensor]:
-    """The same rows in chunks of `size`; the last one may be smaller."""
-    rows: list[Tensor] = []
-    n_rows = 0
-    for batch in batches:
-        rows.append(batch)
-        n_rows += len(batch)
-        while n_rows >= size:
-            joined = torch.cat(rows)
-            yield joined[:size]
-            rows, n_rows = [joined[size:]], n_rows - size
-    if n_rows:
-        yield torch.cat(rows)

@@ -9,11 +9,19 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
+from hydra.core.override_parser.types import (
+    IntervalSweep,
+    Override,
+    Quote,
+    QuotedString,
+    ValueType,
+)
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.nodes import Node
 
 from utils import resolvers
+from utils.value_kinds import expected_kind
 
 MAX_LISTED = 20  # names in an error that has a better hint
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
@@ -33,7 +41,7 @@ class ConfigError(ValueError):
 def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> DictConfig:
     """The config of one job, as `python main.py *overrides` would give it.
 
-    Raises `ConfigError` naming the alternatives if an override is misspelt.
+    Raises `ConfigError` if an override is misspelt, naming the alternatives, or of the wrong kind.
     """
     parsed = parse(overrides)
     if GlobalHydra.instance().is_initialized():
@@ -42,8 +50,8 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> 
         groups = [override for override in parsed if is_group(override)]
         cfg = _compose(config_name, groups)
         for override in parsed:
-            if override not in groups:
-                _check_key(cfg, override)
+            if override not in groups and _replaces(override):
+                _check_kind(override, _find(cfg, override.key_or_group))
         return cfg if len(groups) == len(parsed) else _compose(config_name, parsed)
 
 
@@ -196,12 +204,15 @@ def _has(cfg: DictConfig, key: str) -> bool:
     return True
 
 
-def _check_key(cfg: DictConfig, override: Override) -> None:
-    """Raise if an override names a key that the config does not have."""
-    key = override.key_or_group
-    if key.startswith("hydra") or override.is_add() or override.is_delete():
-        return
-    node = cfg
+def _replaces(override: Override) -> bool:
+    """Whether an override gives a key of ours, which there is, another value."""
+    is_hydras = override.key_or_group.startswith("hydra")
+    return not (is_hydras or override.is_add() or override.is_delete())
+
+
+def _find(cfg: DictConfig, key: str) -> Node:
+    """The node at a key, as it is stated; raises `ConfigError` if the config has no such key."""
+    node: object = cfg
     parts = key.split(".")
     for depth, part in enumerate(parts):
         if not isinstance(node, DictConfig) or part not in node:
@@ -214,7 +225,32 @@ def _check_key(cfg: DictConfig, override: Override) -> None:
             raise ConfigError(
                 f"there is no '{key}': {where} has no '{part}'; {hint}(+{key}=... adds a new key.)"
             )
-        node = OmegaConf.select(node, part)
+        stated, node = node._get_node(part), OmegaConf.select(node, part)
+    return stated
+
+
+def _check_kind(override: Override, stated: Node) -> None:
+    """Raise if a value that an override gives is of another kind than the one it replaces."""
+    key = override.key_or_group
+    for value in _given(override):
+        kind = expected_kind(key.rpartition(".")[2], stated, value)
+        if kind is not None:
+            is_short = not OmegaConf.is_dict(stated)
+            example = f" ({to_override_value(stated._value())})" if is_short else ""
+            found = repr(value) if isinstance(value, str) else to_override_value(value)
+            hint = "; int(interval(...)) draws whole ones" if override.is_interval_sweep() else ""
+            raise ConfigError(f"{key} is {kind}{example}, not {found}{hint}")
+
+
+def _given(override: Override) -> list[object]:
+    """The values that an override gives: all that are swept over, the ends of an interval."""
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [value.start, value.end]
+    if not override.is_sweep_override():
+        return [value]
+    swept = override.sweep_iterator()
+    return [each.text if isinstance(each, QuotedString) else each for each in swept]
 
 
 def _values(values: object) -> str:

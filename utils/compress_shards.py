@@ -71,7 +71,8 @@ def shard_file(cfg: DictConfig, index: int) -> Path:
     SourceError
         If there are no images, or fewer than shards.
     """
-    from lossyless.hub.sources import ImageFolder, SourceError
+    from lossyless.hub.errors import SourceError
+    from lossyless.hub.folders import ImageFolder
 
     images = ImageFolder(cfg.shards.folder)
     n = cfg.shards.n

@@ -8,6 +8,7 @@ launches them: on this machine, or with a launcher of `utils.launchers`.
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -16,15 +17,19 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from utils.architectures import check_networks
 from utils.composing import CONF_DIR, ConfigError, compose_config, expand, values_of
 from utils.files import writable_dir
 from utils.identity import experiment_folder
 from utils.report import report, states
 from utils.resolvers import cpus_per_job, n_cpus, weights_id
+from utils.signals import CTRL_C, in_words
+from utils.traces import mark_interrupted
 
 __all__ = [
     "CONF_DIR",
     "MAIN_PROCESS",
+    "NONE_DONE",
     "ConfigError",
     "compose_config",
     "cpus_per_job",
@@ -35,6 +40,7 @@ __all__ = [
     "weights_id",
 ]
 
+NONE_DONE = 3  # exit status, known to bin/utils.sh
 MAIN_PROCESS = "LOSSYLESS_MAIN_PROCESS"  # for workers to know whose they are
 # Settings that are the name of published weights, or the path of a file.
 WEIGHT_SETTINGS = (
@@ -47,8 +53,8 @@ WEIGHT_SETTINGS = (
 def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None:
     """Run `main` on every config that `sys.argv` and the experiment ask for; then report.
 
-    Exits with status 1 if a job failed, naming it, after all others have finished; with 2 if the
-    command line is wrong; with 130 after Ctrl-C, 143 after SIGTERM.
+    Exits with status 1 if a job failed, naming it, after all others have finished; with `NONE_DONE`
+    if none is done; with 2 if the command line is wrong; with 130 after Ctrl-C, 143 after SIGTERM.
     """
     hydra_main = hydra.main(config_path=str(CONF_DIR), config_name=config_name, version_base="1.3")
     flags = [arg for arg in sys.argv[1:] if arg.startswith("-")]
@@ -59,6 +65,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         overrides = expand([arg for arg in sys.argv[1:] if arg not in flags])
         cfg = compose_config(overrides)
         is_submitted = cfg.slurm.executor != "joblib"
+        check_networks(cfg)
         _check_weights(cfg)
         for name in ("results", "pretrained", "outputs"):  # data may lie where nobody can write
             writable_dir(cfg.paths[name], f"paths.{name}")
@@ -81,17 +88,40 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         os.environ[MAIN_PROCESS] = str(os.getpid())
     # Always a multirun: one job or many, they leave the same traces.
     sys.argv[1:] = ["--multirun", *overrides, f"hydra.sweep.dir={sweep_dir}"]
+    is_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are handed on, for us to say
+    has_failed = False
     try:
         hydra_main(main)()
     except KeyboardInterrupt:
+        if not is_submitted:
+            mark_interrupted(sweep_dir)
         sys.exit(130)
     except SystemExit as error:
-        sys.exit(error.code or 143)  # Lightning ends jobs that get SIGTERM without a status
+        # Lightning ends jobs itself: without a status those that get SIGTERM
+        sys.exit(130 if in_words(error) == CTRL_C else error.code or 143)
+    except Exception as error:  # of a job, which may raise anything
+        has_failed = True
+        _explain(error, sweep_dir, is_full=is_full)
     finally:
         print(report(sweep_dir, results))
-    is_search = cfg.hypopt.name != "none"
-    if is_search and any(job["state"] != "done" for job in states(sweep_dir)):
-        sys.exit(1)  # a search goes on without a trial that failed
+    found = [job["state"] for job in states(sweep_dir)]
+    # a search goes on without a trial that failed
+    if has_failed or (cfg.hypopt.name != "none" and set(found) != {"done"}):
+        sys.exit(1 if "done" in found else NONE_DONE)
+
+
+def _explain(error: Exception, sweep_dir: Path, *, is_full: bool) -> None:
+    """Say on stderr what the report of the sweep does not say of an error.
+
+    Those that tell users what to change need no traceback on the screen; files have that of all.
+    """
+    is_ours = type(error).__module__.partition(".")[0] in ("lossyless", "utils")
+    is_expected = is_ours or isinstance(error, (HydraException, OSError, ValueError))
+    if is_full or not is_expected:
+        traceback.print_exception(error)
+    elif not any(job["state"] == "failed" for job in states(sweep_dir)):
+        print(in_words(error), file=sys.stderr)
 
 
 def _check_weights(cfg: DictConfig) -> None:

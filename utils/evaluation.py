@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from lossyless.classical import ImageCodec
-from lossyless.vector_codecs import VectorCodec
+from lossyless.contract import Codec
 from utils.data.base import DataModule
 from utils.data.features import FeatureDataModule
 from utils.timing import Stopwatch
@@ -116,7 +115,7 @@ def ms_ssim(decoded: Tensor, images: Tensor, weights: Sequence[float]) -> Tensor
 
 
 def measure_codec(
-    codec: ImageCodec | VectorCodec, data: DataModule, split: str, device: torch.device
+    codec: Codec, data: DataModule, split: str, device: torch.device
 ) -> dict[str, float]:
     """What a codec spends on a split and what it loses, as metrics `<split>/feat/<name>`.
 

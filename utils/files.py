@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from lossyless.container.temporary import replacing
+from lossyless.files import replacing
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the share of it that one may use
 

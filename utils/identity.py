@@ -88,8 +88,10 @@ def has_tower(config: DictConfig | dict) -> bool:
 def feature_identity(cfg: DictConfig, place: str) -> tuple[dict, dict]:
     """The parts of a resolved config that determine the features of the data set at a place.
 
-    The second one, of augmentations, matters only for splits that are augmented.
+    The second one, of augmentations, matters only for splits that are augmented. Raises ValueError
+    if nothing tells the tower from what its class may become.
     """
+    _check_version(cfg.tower)
     tower = _without(OmegaConf.to_container(cfg.tower, resolve=True), ("tower",))
     tower = {k: value for k, value in tower.items() if k not in ("name", "n_copies")}
     data = OmegaConf.to_container(cfg[place], resolve=True)
@@ -97,6 +99,17 @@ def feature_identity(cfg: DictConfig, place: str) -> tuple[dict, dict]:
     augmentation = {k: kwargs.pop(k) for k in AUGMENTATION if k in kwargs}
     facts = {k: value for k, value in data.items() if k not in NOT_OF_IMAGES}
     return {"tower": tower, "data": facts | {"kwargs": kwargs}}, augmentation
+
+
+def _check_version(tower: DictConfig) -> None:
+    # a tower with the argument `weights` knows published ones to take for null
+    is_made_by_class = tower.weights_id is None and "weights" not in tower.kwargs
+    if is_made_by_class and tower.get("version") is None:
+        raise ValueError(
+            f"tower={tower.name} has neither `weights` nor a `version`, so that features of before "
+            "would be reused after its class has changed: state `version: 1` in "
+            f"conf/tower/{tower.name}.yaml, and raise it whenever the class gives other features"
+        )
 
 
 def is_how(setting: str) -> bool:

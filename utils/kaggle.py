@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional import mean_squared_error
 
-from utils.communication import Compressor
+from lossyless.contract import Compressor
 from utils.data.base import DataError
 from utils.data.decoded import from_pixels, to_pixels
 from utils.files import write_text

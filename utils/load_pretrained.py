@@ -19,11 +19,11 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from pandas import DataFrame, Series
 
+from lossyless.contract import Compressor
 from utils import building, config, figures, tables
 from utils.aggregation import aggregate
 from utils.aggregation.rows import restrict
 from utils.aggregation.saved import config_here
-from utils.building import Compressor
 from utils.data.base import DataModule
 from utils.identity import experiment_folder
 from utils.plots import FIGURES

@@ -3,21 +3,29 @@
 import textwrap
 from pathlib import Path
 
-from utils.traces import read_trace
+from utils.traces import FILE, read_trace
+
+MEND = "Mend what the message says, then run it again"
 
 
 def report(sweep_dir: Path, results: Path) -> str:
     """How the jobs of a sweep ended: a line in all, and a paragraph for each that is not done."""
     jobs = states(sweep_dir)
     n_done = sum(job["state"] == "done" for job in jobs)
+    shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
     lines = [f"{n_done} of {len(jobs)} jobs done ({sweep_dir}); results: {results}/"]
     for job in jobs:
         if job["state"] != "done":
-            settings = " ".join(job["overrides"])
-            lines.append(f"  {job['state']}: job {job['num']} {settings}:")
+            apart = [override for override in job["overrides"] if override not in shared]
+            lines.append(f"  {' '.join([job['state'] + ': job', str(job['num']), *apart])}:")
             lines.append(textwrap.indent(reason(job), "    "))
-    if n_done < len(jobs):
+            if "traceback" in job:
+                lines.append(f"    traceback: {sweep_dir}/{job['num']}/{FILE}")
+    found = {job["state"] for job in jobs}
+    if found - {"done", "failed"}:
         lines.append("Finished work is kept: the same command again goes on from there.")
+    elif "failed" in found:
+        lines.append(f"{MEND}.")
     return "\n".join(lines)
 
 

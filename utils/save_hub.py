@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig
 from pandas import DataFrame, Series
 
-from lossyless.container.temporary import replacing
+from lossyless.files import replacing
 from lossyless.hub.bottlenecks import load_bottleneck
 from lossyless.rates import HFactorized, Rate
 from lossyless.weights import WeightsError

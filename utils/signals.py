@@ -14,8 +14,11 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from hydra.errors import InstantiationException
+
 from utils import scheduler
 
+CTRL_C = "Ctrl-C"
 TERMINATED = "received SIGTERM: cancelled, preempted, or its node goes down"
 
 _listeners: list[Callable[[str], None]] = []
@@ -38,10 +41,15 @@ INTERRUPTIONS = (KeyboardInterrupt, SystemExit, OutOfTime)
 
 def in_words(error: BaseException) -> str:
     """Why something ended, for those who look at it later."""
-    if isinstance(error, KeyboardInterrupt):
-        return "Ctrl-C"
+    # Lightning ends the process that is told to stop while it trains
+    cause = error.__context__ if type(error) is SystemExit else error
+    if isinstance(cause, KeyboardInterrupt):
+        return CTRL_C
     if isinstance(error, (Requeued, OutOfTime)):
         return str(error)
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        _, mark, key = str(error).rpartition("full_key: ")
+        return f"{key}: {in_words(error.__cause__)}" if mark else in_words(error.__cause__)
     return f"{type(error).__name__}: {error}"
 
 

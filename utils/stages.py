@@ -12,12 +12,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from lossyless.vector_codecs import VectorCodec
+from lossyless.contract import Compressor
 from utils import (
     building,
     checkpoints,
@@ -29,6 +28,7 @@ from utils import (
     loggers,
     training,
 )
+from utils.architectures import Evaluation, find_evaluation
 from utils.callbacks import Freezer, reseed
 from utils.config import cpus_per_job
 from utils.data.base import SPLITS
@@ -36,7 +36,6 @@ from utils.data.decoded import DecodedDataModule
 from utils.identity import STAGES
 from utils.plots import find_figure
 from utils.runs import Run, find_run
-from utils.svm import LinearEvaluation
 
 Metrics = dict[str, float]
 
@@ -158,11 +157,11 @@ def _fit(run: Run) -> Metrics:
 
 
 def _evaluate_codec(run: Run) -> Metrics:
-    """Bits, quality and times of a codec that needs no training; one of vectors is fitted first."""
+    """Bits, quality and times of a codec; one that learns from the data is fitted first."""
     codec = building.build_compressor(run.cfg)
     data = building.build_data(run.cfg, "data_feat", "none")
     device = building.pick_device(run.cfg)
-    if isinstance(codec, VectorCodec):
+    if codec.state_dict():  # it has something to learn
         training.fit_codec(codec, data, run, device)
     metrics: Metrics = {}
     for split in ("val", "test"):
@@ -201,17 +200,27 @@ def _communicate(run: Run) -> Metrics:
 
 
 def _predict(run: Run) -> Metrics:
+    evaluation = find_evaluation(run.cfg)
+    return _train_predictor(run) if evaluation is None else _evaluate(evaluation, run.cfg)
+
+
+def _evaluate(evaluation: Evaluation, cfg: DictConfig) -> Metrics:
+    if not distributed.is_main():
+        return {}
+    compressor = building.load_compressor(cfg)
+    return evaluation.evaluate(
+        _decoded_splits(compressor, cfg, _received_kind(compressor, cfg)),
+        task=cfg.data_pred.task,
+        seed=cfg.seed,
+        n_jobs=cpus_per_job(cfg.parallel_jobs),
+    )
+
+
+def _train_predictor(run: Run) -> Metrics:
     cfg = run.cfg
     compressor = building.load_compressor(cfg)
-    kind = cfg.data_pred.kind if compressor.is_reconstruct else "vector"
-    chosen = instantiate(cfg.predictor.kwargs)
-    is_linear = isinstance(chosen, LinearEvaluation)
-    if is_linear and not distributed.is_main():
-        return {}
+    kind = _received_kind(compressor, cfg)
     splits = _decoded_splits(compressor, cfg, kind)
-    if is_linear:
-        n_jobs = cpus_per_job(cfg.parallel_jobs)
-        return chosen.evaluate(splits, task=cfg.data_pred.task, seed=cfg.seed, n_jobs=n_jobs)
     reseed(cfg.seed, "predictor")  # behind the building of the compressor, which draws as well
     predictor = building.build_predictor(cfg, splits["train"][0].shape[1:], compressor)
     data = DecodedDataModule(
@@ -234,8 +243,13 @@ def _predict(run: Run) -> Metrics:
     return metrics
 
 
+def _received_kind(compressor: Compressor, cfg: DictConfig) -> str:
+    """The kind of what predictors get, see `DataModule.kind`."""
+    return cfg.data_pred.kind if compressor.is_reconstruct else "vector"
+
+
 def _decoded_splits(
-    compressor: building.Compressor, cfg: DictConfig, kind: str
+    compressor: Compressor, cfg: DictConfig, kind: str
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """What the receiver decodes from the files of the communication stage, with the targets."""
     received, work = find_run(cfg, "communication").work, find_run(cfg, "predictor").work

@@ -10,16 +10,17 @@ import re
 import sys
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from utils.composing import CONF_DIR, ConfigError, compose_config
 from utils.identity import STAGES, experiment_folder, is_how
-from utils.report import reason
+from utils.report import MEND, reason
+from utils.runs import STATUS
 from utils.standing import Job, find_jobs, find_runs
 from utils.states import STATES, UNDER_WAY
 
@@ -67,7 +68,7 @@ def overview(cfg: DictConfig) -> str:
     )
     name = f"{cfg.experiment}, mode {cfg.mode_name}"
     if not jobs and not runs:
-        return f"{name}: no jobs and no runs yet ({folder}/)"
+        return f"{name}: no jobs and no runs yet ({folder}/){_others(cfg)}"
     lines = [f"{name}: {len(jobs)} jobs: {_counts(job.state for job in jobs)}"]
     lines += [f"{folder}/:"]
     for stage in STAGES:
@@ -84,6 +85,8 @@ def overview(cfg: DictConfig) -> str:
 def _config(arguments: Sequence[str]) -> DictConfig:
     """The config of the experiment; raises ConfigError naming close ones if there is none."""
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    named = _without_prefix(given)
+    given |= named
     for group in ("experiment", "mode"):
         names = sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
         name = given.get(group, "none")
@@ -93,7 +96,39 @@ def _config(arguments: Sequence[str]) -> DictConfig:
                 f"did you mean {' or '.join(close)}" if close else f"there are {', '.join(names)}"
             )
             raise ConfigError(f"there is no {group} '{name}': {hint}")
-    return compose_config(list(arguments))
+    others = [argument for argument in arguments if argument.partition("=")[0] not in named]
+    return compose_config([*others, *(f"{key}={value}" for key, value in named.items())])
+
+
+def _without_prefix(given: Mapping[str, str]) -> dict[str, str]:
+    """Experiment and mode that results with the name of an experiment are of, if it is none."""
+    name, folder = given.get("experiment", ""), CONF_DIR / "experiment"
+    if (folder / f"{name}.yaml").is_file():
+        return {}
+    for mode, prefix in _prefixes().items():
+        experiment = name.removeprefix(prefix)
+        if (folder / f"{experiment}.yaml").is_file():
+            return {"experiment": experiment, "mode": mode}
+    return {}
+
+
+def _prefixes() -> dict[str, str]:
+    """The modes whose runs have results of their own, and the prefix of these."""
+    files = sorted((CONF_DIR / "mode").glob("*.yaml"))
+    found = {file.stem: OmegaConf.load(file).get("mode_prefix") for file in files}
+    return {mode: prefix for mode, prefix in found.items() if prefix}
+
+
+def _others(cfg: DictConfig) -> str:
+    """Which other modes the experiment has runs of."""
+    results = Path(cfg.paths.results)
+    modes = {"none": ""} | _prefixes()
+    found = [
+        mode
+        for mode, prefix in modes.items()
+        if mode != cfg.mode_name and any(results.glob(f"exp_{prefix}{cfg.experiment}/**/{STATUS}"))
+    ]
+    return "".join(f"\nThere are runs of mode {mode}: add -m {mode}" for mode in found)
 
 
 def _defaults(cfg: DictConfig) -> dict[str, str]:
@@ -124,7 +159,7 @@ def _job_rows(jobs: list[Job], all_jobs: list[Job]) -> list[Row]:
                 progress=_progress(job.run),
                 scheduler=job.trace.get("scheduler_job") or "",
                 name=name or f"job {job.trace['num']}",
-                error=_last_line(reason(job.trace)) if is_over else "",
+                error=_first_line(reason(job.trace)) if is_over else "",
             )
         )
     return rows
@@ -141,7 +176,7 @@ def _run_rows(jobs: list[Job], runs: dict[str, dict], folder: Path) -> list[Row]
             progress=_progress(status),
             scheduler=status.get("scheduler_job") or "",
             name=os.path.relpath(path, folder),
-            error=_last_line(status.get("error", "")),
+            error=_first_line(status.get("error", "")),
         )
         for path, status in runs.items()
         if path not in known and status["state"] != "done"
@@ -172,8 +207,8 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return ("  " + "  ".join(texts)).rstrip()
 
 
-def _last_line(error: str) -> str:
-    return error.strip().rpartition("\n")[2]
+def _first_line(error: str) -> str:
+    return error.strip().partition("\n")[0]
 
 
 def _ago(moment: str | None) -> str:
@@ -190,9 +225,11 @@ def _ago(moment: str | None) -> str:
 def _way_on(cfg: DictConfig, jobs: list[Job]) -> list[str]:
     """Commands that continue what is not done, and that cancel what is under way."""
     lines = []
-    sweeps = {job.sweep for job in jobs if job.state in ("failed", "interrupted", "lost")}
-    ways = dict.fromkeys(_continue(cfg, sweep) for sweep in sorted(sweeps))
-    lines += [f"Run again what is not done: {way}" for way in ways]
+    unfinished = {job.sweep for job in jobs if job.state in ("interrupted", "lost")}
+    failed = {job.sweep for job in jobs if job.state == "failed"} - unfinished
+    for advice, sweeps in (("Run again what is not done", unfinished), (MEND, failed)):
+        ways = dict.fromkeys(_continue(cfg, sweep) for sweep in sorted(sweeps))
+        lines += [f"{advice}: {way}" for way in ways]
     live = [job for job in jobs if job.state in UNDER_WAY and job.trace.get("scheduler_job")]
     lines += [f"Cancel what is under way: {command}" for command in _cancel(live)]
     return ["", *lines] if lines else []

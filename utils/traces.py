@@ -8,6 +8,7 @@ import contextlib
 import os
 import platform
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from utils import scheduler, signals
-from utils.states import now, read_state, write_state
+from utils.runs import STATUS
+from utils.states import load_state, now, read_state, write_state
 
 FILE, LOCK = "job.json", "job.lock"
-OF_ONE_START = ("started", "finished", "signal", "error")  # forgotten when the job starts again
+# Forgotten when the job starts again.
+OF_ONE_START = ("started", "finished", "signal", "error", "traceback")
 
 
 class Trace:
@@ -62,8 +65,10 @@ class Trace:
             try:
                 yield
             except BaseException as error:
-                noted = self._content.get("signal")
-                self._write(finished=now(), **signals.end_of(error, noted))
+                end = signals.end_of(error, noted=self._content.get("signal"))
+                if end["state"] == "failed":
+                    end["traceback"] = "".join(traceback.format_exception(error))
+                self._write(finished=now(), **end)
                 raise
             self._write(state="done", finished=now())
 
@@ -99,6 +104,22 @@ def read_trace(folder: Path) -> dict:
         error = f"ended before it began: see {folder} and above"
         trace = {"state": "failed", "error": error}
     return {"num": folder.name, "overrides": []} | trace
+
+
+def mark_interrupted(sweep_dir: Path) -> None:
+    """Note of jobs, and of their runs, that Ctrl-C on the launcher killed before they could."""
+    end = signals.end_of(KeyboardInterrupt(), noted=None) | {"finished": now()}
+    for file in sweep_dir.glob(f"[0-9]*/{FILE}"):
+        trace = read_state(file, file.with_name(LOCK))
+        if trace is None or trace["state"] not in ("lost", "interrupted"):
+            continue
+        if trace["state"] == "lost":
+            write_state(file, trace | end)
+        for run in trace.get("runs", {}).values():
+            status = load_state(Path(run, STATUS))
+            is_left = status is not None and status["state"] == "running"
+            if is_left and status["pid"] == trace.get("pid"):
+                write_state(Path(run, STATUS), status | end)
 
 
 def _place() -> dict[str, object]:

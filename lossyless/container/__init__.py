@@ -3,7 +3,6 @@
 Each module builds on those above it:
 
     format     what the bytes mean
-    temporary  names of files that are not complete yet
     writer     ContainerWriter
     file       the parts of a file, each checked against its checksum
     recovery   the intact chunks of a damaged file

@@ -119,16 +119,16 @@ class ContainerFile:
         self.first_chunk = self._total_offset + TOTAL.size + CRC.size
 
     def read_total(self) -> tuple[int, int]:
-        """Number of examples that were written, and `ContainerWriter.labels`."""
+        """Number of examples that were written, and `ContainerWriter.labels_checksum`."""
         data = self.read_at(self._total_offset, TOTAL.size + CRC.size)
         if data is None or (zlib.crc32(data[: TOTAL.size], self._seed),) != CRC.unpack_from(
             data, TOTAL.size
         ):
             raise self.error("the number of examples is damaged or cut off")
-        n_examples, labels = TOTAL.unpack_from(data)
+        n_examples, labels_checksum = TOTAL.unpack_from(data)
         if n_examples > MAX_EXAMPLES:
             raise self.error(f"claims {n_examples} examples, more than any file can hold")
-        return n_examples, labels
+        return n_examples, labels_checksum
 
     def read_index(self) -> list[Chunk]:
         """All chunks, as the index at the end of the file lists them."""

@@ -4,7 +4,7 @@ Little-endian layout; `crc(x, s)` is the CRC-32 of x that starts from s:
 
     header  magic 8s | version u8 | length of the JSON u32 | length of the sections u32
             | JSON, utf-8 | sections | crc(all before, 0) u32
-    total   n_examples u64 | labels u64 | crc(both, H) u32
+    total   n_examples u64 | labels_checksum u64 | crc(both, H) u32
     chunk   "CHNK" | number u32 | first example u64 | n_examples u32 | length u32
             | C = crc(all before, H) u32 | crc(payload, C) u32 | payload
     ...     more chunks, without gaps
@@ -14,10 +14,10 @@ Little-endian layout; `crc(x, s)` is the CRC-32 of x that starts from s:
 H is the header's checksum, and the header holds an id drawn for each file, so that a chunk of
 another file is detected even when both files come from the same model. The head of a chunk has a
 checksum of its own: a length can be trusted before the payload is read. The total and the first
-example of each chunk say which examples are missing when chunks or the index are lost. `labels` is
-the checksum of the labels that were written with the file, or says that there are none. Readers
-ignore keys of the header that they do not know; whatever changes how older keys or chunks are read
-raises `VERSION`.
+example of each chunk say which examples are missing when chunks or the index are lost.
+`labels_checksum` is of the labels that were written with the file, or says that there are none.
+Readers ignore keys of the header that they do not know; whatever changes how older keys or chunks
+are read raises `VERSION`.
 
 A file costs about 220 bytes and 44 bytes per chunk beyond its payloads and sections.
 """

@@ -41,7 +41,7 @@ class ContainerReader:
     n_written : int
         Examples that were written: more than `n_examples` if chunks were lost. If `recover` found
         nothing intact that tells it, those up to the end of the last intact chunk.
-    labels : int
+    labels_checksum : int
         As in `ContainerWriter`: `format.UNKNOWN_LABELS` too if what tells it is damaged.
     damaged : list of str
         With `recover`, what is damaged or lost; empty for an intact file.
@@ -60,7 +60,7 @@ class ContainerReader:
         self._file = ContainerFile(self.path)
         self.header = self._file.header
         self.n_bytes = self._file.size
-        self.labels = UNKNOWN_LABELS
+        self.labels_checksum = UNKNOWN_LABELS
         self.damaged: list[str] = []
         try:
             self._check_fingerprint(fingerprint)
@@ -69,7 +69,7 @@ class ContainerReader:
             else:
                 self._chunks, n_written = self._load_index()
             with contextlib.suppress(ContainerError):  # damaged, which was said above
-                _, self.labels = self._file.read_total()
+                _, self.labels_checksum = self._file.read_total()
         except BaseException:
             self.close()
             raise

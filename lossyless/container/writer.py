@@ -20,7 +20,7 @@ from lossyless.container.format import (
     Header,
     chunk_head,
 )
-from lossyless.container.temporary import create_temporary, sync_folder
+from lossyless.files import create_temporary, publish, sync_folder
 
 
 class ContainerWriter:
@@ -41,7 +41,7 @@ class ContainerWriter:
     ----------
     n_bytes, n_examples : int
         Written so far.
-    labels : int
+    labels_checksum : int
         Checksum of the labels that belong to the file, below 2^32, `format.NO_LABELS` or
         `format.UNKNOWN_LABELS`. It can be set until the `with` statement ends.
     temporary : Path
@@ -72,7 +72,7 @@ class ContainerWriter:
         )
         self.n_bytes = 0
         self.n_examples = 0
-        self.labels = NO_LABELS
+        self.labels_checksum = NO_LABELS
         self._entries: list[tuple[int, int]] = []
         self._header_bytes = self.header.to_bytes()
         self._seed = zlib.crc32(self._header_bytes[: -CRC.size])
@@ -121,10 +121,9 @@ class ContainerWriter:
             self.finish()
         if self._file is None:
             return
-        self._write_total()  # `labels` may be known only now
+        self._write_total()  # `labels_checksum` may be known only now
         with self._discarding():
-            os.fsync(self._file.fileno())
-            os.replace(self.temporary, self.path)
+            publish(self._file, self.temporary, self.path)
             self._file.close()
         self._file = None
         sync_folder(self.path.parent)
@@ -136,7 +135,7 @@ class ContainerWriter:
             self._file.flush()
 
     def _total_bytes(self) -> bytes:
-        total = TOTAL.pack(self.n_examples, self.labels)
+        total = TOTAL.pack(self.n_examples, self.labels_checksum)
         return total + CRC.pack(zlib.crc32(total, self._seed))
 
     def _index_bytes(self) -> bytes:

@@ -57,10 +57,9 @@ class ChunkCodec(NamedTuple):
 
 def chunk_codec(codec: Codec, tables: CDFTables | None = None) -> ChunkCodec:
     """The two halves of a codec, with its own tables or with those of a file."""
-    if not isinstance(codec, SymbolCodec):
-        if tables is not None:
-            raise TypeError(adapt_error(codec))
+    if tables is None and not isinstance(codec, SymbolCodec):
         return ChunkCodec(_as_is, codec.compress, codec.decompress, _as_is, is_parallel=False)
+    codec = check_adaptable(codec)
     coder = codec.coder() if tables is None else ColumnCoder(tables)
     return ChunkCodec(
         lambda z: shrink(codec.quantise(z)),
@@ -71,11 +70,14 @@ def chunk_codec(codec: Codec, tables: CDFTables | None = None) -> ChunkCodec:
     )
 
 
-def adapt_error(codec: Codec) -> str:
-    return (
-        f"{type(codec).__name__} ({codec.codec}) has no tables that can be adapted to a file; use "
-        "adapt=False"
-    )
+def check_adaptable(codec: Codec) -> SymbolCodec:
+    """The codec. Raises TypeError if it has no tables that could be adapted to a file."""
+    if not isinstance(codec, SymbolCodec):
+        raise TypeError(
+            f"{type(codec).__name__} ({codec.codec}) has no tables that can be adapted to a file; "
+            "use adapt=False"
+        )
+    return codec
 
 
 def shrink(symbols: NDArray[np.int32]) -> NDArray[np.signedinteger]:

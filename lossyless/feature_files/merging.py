@@ -55,13 +55,13 @@ def merge_files(
     ) as writer:
         for path in paths:
             with ContainerReader(path, fingerprint=header.fingerprint) as reader:
-                have_labels |= reader.labels != NO_LABELS
+                have_labels |= reader.labels_checksum != NO_LABELS
                 for payload, n_examples in reader:
                     writer.add(payload, n_examples)
         if commit_labels is not None:
-            writer.labels = commit_labels()
+            writer.labels_checksum = commit_labels()
         else:
-            writer.labels = UNKNOWN_LABELS if have_labels else NO_LABELS
+            writer.labels_checksum = UNKNOWN_LABELS if have_labels else NO_LABELS
     return writer.n_examples
 
 

@@ -17,16 +17,16 @@ from torch import Tensor
 
 from lossyless.cdf_tables import CDFTables
 from lossyless.container import ContainerError, ContainerReader, Header
-from lossyless.feature_files.codecs import MAX_CHUNK_VALUES, Codec, chunk_codec
+from lossyless.feature_files.codecs import MAX_CHUNK_VALUES, Codec, check_adaptable, chunk_codec
 from lossyless.feature_files.workers import ordered_map
 from lossyless.feature_files.writing import TABLES
 from lossyless.payloads import CodingError
 from lossyless.table_refitting import decode_tables
 
 CACHE_BYTES = 1 << 26
-# What a file can ask to be allocated at once: features of so many bytes, and MAX_EXPANSION more for
-# each of its own. Forged files claim what they like, and features have 16 to 40 times their bytes.
-READ_BYTES = 1 << 30
+# What a file can ask to be allocated at once: half of the memory, or MAX_EXPANSION times its own
+# bytes. Forged files claim what they like, and features have 16 to 40 times their bytes; equal
+# ones, more than any bound.
 MAX_EXPANSION = 1024
 MAX_LISTED = 1 << 27  # examples that `missing` lists
 
@@ -48,7 +48,7 @@ class FeatureFile:
     Attributes
     ----------
     damaged : in words, what is damaged; empty unless `on_damage` is "skip".
-    labels_checksum : of the labels that were written with it; see `ContainerWriter.labels`.
+    labels_checksum : of the labels that were written with it; see `ContainerWriter`.
 
     Raises
     ------
@@ -83,7 +83,7 @@ class FeatureFile:
             self.close()
             raise
         self.damaged = self._reader.damaged
-        self.labels_checksum = self._reader.labels
+        self.labels_checksum = self._reader.labels_checksum
 
     @property
     def header(self) -> Header:
@@ -187,19 +187,21 @@ class FeatureFile:
     def _check_size(self, n_examples: int) -> None:
         """Refuses examples that cannot be what the bytes of the file hold, before they are made."""
         n_bytes = 4 * self.codec.z_dim * n_examples
-        if n_bytes > READ_BYTES + MAX_EXPANSION * self._reader.n_bytes:
+        if n_bytes > max(physical_memory() // 2, MAX_EXPANSION * self._reader.n_bytes):
             raise ContainerError(
                 f"{self.path}: claims {n_examples} examples, {n_bytes} bytes of features, in "
-                f"{self._reader.n_bytes} bytes: it is forged, or the features hardly differ. "
-                "`chunks` reads it in constant memory."
+                f"{self._reader.n_bytes} bytes: it is forged, or the features hardly differ. Read "
+                "it in constant memory: chunk by chunk with `FeatureFile.chunks`, or into a .npy "
+                "file with `decompress_to_npy` (python -m lossyless.hub decompress)."
             )
 
     def _adapted_tables(self) -> CDFTables | None:
         section = self.header.sections.get(TABLES)
         if section is None:
             return None
+        base = check_adaptable(self.codec).coder().tables
         try:
-            return decode_tables(section, self.codec.coder().tables)
+            return decode_tables(section, base)
         except CodingError as error:
             raise CodingError(f"{self.path}: the tables in the header: {error}") from error
 
@@ -233,13 +235,14 @@ class FeatureFile:
                 f"expected an index, a slice, indices [n] or a mask [{len(self)}], found "
                 f"{indices.dtype} {list(indices.shape)}"
             )
-        return self._from_end(indices.astype(np.int64))
+        return self._from_end(indices)
 
-    def _from_end(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _from_end(self, indices: NDArray[np.integer]) -> NDArray[np.int64]:
         """The indices with negative ones counted from the end."""
         outside = (indices < -len(self)) | (indices >= len(self))
         if outside.any():
             raise IndexError(f"{self.path}: index {indices[outside][0]} of {len(self)} examples")
+        indices = indices.astype(np.int64)  # after the check: uint64 beyond it becomes negative
         return np.where(indices < 0, indices + len(self), indices)
 
     def _gather(self, indices: NDArray[np.int64]) -> Tensor:
@@ -255,6 +258,11 @@ class FeatureFile:
             z_hat[torch.from_numpy(where)] = self._chunks.to_features(rows)
             start = end
         return z_hat
+
+
+def physical_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _join(ranges: Iterable[range]) -> NDArray[np.int64]:

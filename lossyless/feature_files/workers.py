@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -33,12 +34,13 @@ def available_cores() -> int:
 def ordered_map(
     function: Callable[[Task], Result], tasks: Iterable[Task], n_workers: int | None = None
 ) -> Iterator[Result]:
-    """`function` of each task, in order, computed in `n_workers` processes (default: all cores).
+    """`function` of each task, in order, computed in `n_workers` processes (default: one per core).
 
     Processes are forked, so that `function` need not be pickled and nothing is imported; tasks and
-    results are pickled. At most one task per worker is under way. With one worker, with few tasks,
-    in a process that may have no children, and where forking is not safe (outside of Linux),
-    everything happens in this process.
+    results are pickled. At most one task per worker is under way, and no process starts without
+    one. Few tasks are done in this process; with one worker, in a process that may have no
+    children, and where forking is not safe (outside of Linux), all are, and each is taken only
+    when its result is asked for.
 
     `function` must not use torch, whose threads do not survive a fork.
 
@@ -50,16 +52,16 @@ def ordered_map(
     """
     if n_workers is not None and n_workers < 1:
         raise ValueError(f"n_workers is {n_workers}, expected at least 1 (or None)")
-    tasks = iter(tasks)
-    head = list(itertools.islice(tasks, MIN_TASKS))
-    n_workers = min(n_workers or available_cores(), len(head)) if can_fork() else 1
-    tasks = itertools.chain(head, tasks)
-    if n_workers < 2 or len(head) < MIN_TASKS:
-        del head
+    n_workers = (n_workers or available_cores()) if can_fork() else 1
+    if n_workers == 1:
         yield from map(function, tasks)
         return
-    del head
-    yield from _map_in_workers(function, tasks, n_workers)
+    tasks = iter(tasks)
+    head = list(itertools.islice(tasks, MIN_TASKS))
+    are_few = len(head) < MIN_TASKS
+    tasks = itertools.chain(head, tasks)
+    del head  # or it would keep the first tasks in memory
+    yield from map(function, tasks) if are_few else _map_in_workers(function, tasks, n_workers)
 
 
 def can_fork() -> bool:
@@ -76,20 +78,20 @@ def _map_in_workers(
     wait for each other to read.
     """
     with contextlib.ExitStack() as stack:
-        workers: list[_Worker] = []
-        for _ in range(n_workers):
-            workers.append(_Worker(function, [worker.pipe for worker in workers]))
-            stack.callback(workers[-1].stop)
-        n_sent = 0
+        workers: deque[_Worker] = deque()  # at work, the one with the earliest task first
         for task in tasks:  # made while the workers are at work
-            worker = workers[n_sent % n_workers]
-            result = worker.receive() if n_sent >= n_workers else None
-            worker.send(task)
-            n_sent += 1
-            if n_sent > n_workers:
-                yield result
-        for i in range(max(n_sent - n_workers, 0), n_sent):
-            yield workers[i % n_workers].receive()
+            if len(workers) < n_workers:
+                worker = _Worker(function, [other.pipe for other in workers])
+                stack.callback(worker.stop)
+                worker.send(task)
+                workers.append(worker)
+                continue
+            result = workers[0].receive()
+            workers[0].send(task)
+            workers.rotate(-1)
+            yield result
+        for worker in workers:
+            yield worker.receive()
 
 
 class _Worker:

@@ -1,7 +1,6 @@
 """Features to files."""
 
 import contextlib
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,13 +18,13 @@ from lossyless.feature_files.codecs import (
     MAX_CHUNK_VALUES,
     ChunkCodec,
     Codec,
-    SymbolCodec,
-    adapt_error,
+    check_adaptable,
     chunk_codec,
 )
 from lossyless.feature_files.workers import ordered_map
 from lossyless.payloads import CodingError
-from lossyless.table_refitting import SymbolCounts, encode_tables, refit
+from lossyless.regrouping import regroup
+from lossyless.table_refitting import SymbolCounts, refit
 
 TABLES = "tables"  # section of the header
 CHUNK_SIZE = 4096
@@ -38,10 +37,6 @@ class Written:
     n_examples: int
     n_bytes: int
     is_adapted: bool
-
-    @property
-    def bits_per_example(self) -> float:
-        return 8 * self.n_bytes / self.n_examples if self.n_examples else math.nan
 
 
 def write_features(
@@ -62,7 +57,8 @@ def write_features(
 
     Parameters
     ----------
-    batches : features [b, z_dim] of any floating type, on any device; b may differ.
+    batches : features [b, z_dim] of any floating type, on any device; b may differ. Whoever makes
+        them may reuse their memory.
     path : the file under this name appears when it is complete; an existing one is replaced.
     codec : a rate with its coding tables made; see `Codec` and `SymbolCodec`.
     chunk_size : examples that are coded together, by default `CHUNK_SIZE`, but at most
@@ -103,7 +99,7 @@ def write_features(
     with ContainerWriter(path, **header) as writer:
         _add_all(writer, prepared, chunks, n_workers)
         if commit_labels is not None:
-            writer.labels = commit_labels()
+            writer.labels_checksum = commit_labels()
     return Written(writer.n_examples, writer.n_bytes, is_adapted=False)
 
 
@@ -118,9 +114,7 @@ def _write_adapted(
     commit_labels: Callable[[], int] | None,
 ) -> Written:
     """Codes with the codec's tables, then again with those fitted; the smaller file stays."""
-    if not isinstance(codec, SymbolCodec):
-        raise TypeError(adapt_error(codec))
-    base = codec.coder()
+    base = check_adaptable(codec).coder()
     counts = SymbolCounts(codec.z_dim)
     chunks = chunk_codec(codec)
     prepared = _prepared(batches, path, codec, chunks, chunk_size)
@@ -128,29 +122,31 @@ def _write_adapted(
     with contextlib.ExitStack() as stack:
         kept = fixed = stack.enter_context(ContainerWriter(path, **header))
         _add_all(fixed, _counted(prepared, counts), chunks, n_workers)
-        tables = refit(counts, base.tables) if counts.n_examples else base.tables
+        tables = refit(counts, base.tables)
         if tables.fingerprint() != base.tables.fingerprint():
             fixed.finish()
             spool = stack.enter_context(ContainerReader(fixed.temporary))
-            sections = {TABLES: encode_tables(tables, base.tables)}
+            sections = {TABLES: tables.description}
             adapted = stack.enter_context(ContainerWriter(path, **header, sections=sections))
             _transcode(spool, adapted, base, ColumnCoder(tables), n_workers)
             adapted.finish()
             kept, other = (adapted, fixed) if adapted.n_bytes < fixed.n_bytes else (fixed, adapted)
             other.abandon()
         if commit_labels is not None:
-            kept.labels = commit_labels()
+            kept.labels_checksum = commit_labels()
     return Written(kept.n_examples, kept.n_bytes, is_adapted=kept is not fixed)
 
 
 def _add_all(
     writer: ContainerWriter,
-    prepared: Iterable[Any],
+    prepared: Iterable[tuple[int, Any]],
     chunks: ChunkCodec,
     n_workers: int | None,
 ) -> None:
-    def encode(rows: Any) -> tuple[bytes, int]:
-        return chunks.encode(rows), len(rows)
+    def encode(chunk: tuple[int, Any]) -> tuple[bytes, int]:
+        start, rows = chunk
+        with _naming_examples(writer.path, start, rows):
+            return chunks.encode(rows), len(rows)
 
     n_workers = n_workers if chunks.is_parallel else 1
     with contextlib.closing(ordered_map(encode, prepared, n_workers)) as coded:
@@ -182,51 +178,45 @@ def _prepared(
     codec: Codec,
     chunks: ChunkCodec,
     chunk_size: int,
-) -> Iterator[Any]:
-    """What the first half of the codec makes of each chunk."""
+) -> Iterator[tuple[int, Any]]:
+    """First example of each chunk, and what the first half of the codec makes of it."""
     start = 0
-    for z in regroup(batches, chunk_size, codec.z_dim):
-        try:
-            yield chunks.prepare(z)
-        except CodingError as error:
-            raise CodingError(
-                f"{path}: examples {start} to {start + len(z) - 1}: {error}"
-            ) from error
+    for z in regroup(_to_tensors(batches, chunk_size, codec.z_dim), chunk_size):
+        with _naming_examples(path, start, z):
+            rows = chunks.prepare(z)
+        yield start, rows
         start += len(z)
 
 
-def _counted(symbols: Iterable[NDArray], counts: SymbolCounts) -> Iterator[NDArray]:
-    for chunk in symbols:
-        counts.add(chunk)
-        yield chunk
+def _counted(
+    chunks: Iterable[tuple[int, NDArray]], counts: SymbolCounts
+) -> Iterator[tuple[int, NDArray]]:
+    for start, symbols in chunks:
+        counts.add(symbols)
+        yield start, symbols
 
 
-def regroup(batches: Iterable[Tensor | NDArray], size: int, z_dim: int) -> Iterator[Tensor]:
-    """The same examples in chunks [size, z_dim]; the last one may be smaller.
+@contextlib.contextmanager
+def _naming_examples(path: Path, start: int, rows: Tensor | NDArray) -> Iterator[None]:
+    """Errors of coding rows [n, D] say which examples of the file they are."""
+    try:
+        yield
+    except CodingError as error:
+        where = f"examples {start} to {start + len(rows) - 1}"
+        invalid = torch.as_tensor(rows).isfinite().logical_not().nonzero()
+        if len(invalid):
+            row, column = invalid[0].tolist()
+            value = float(rows[row, column])
+            where += f", first {value} in column {column} of example {start + row}"
+        raise CodingError(f"{path}: {where}: {error}") from error
 
-    A chunk is valid until the next one is asked for. Batches may be reused by whoever gives them.
-    """
-    chunk: Tensor | None = None  # of which `n` rows are filled
-    n = 0
+
+def _to_tensors(batches: Iterable[Tensor | NDArray], max_rows: int, z_dim: int) -> Iterator[Tensor]:
+    """Batches as float32 [n <= max_rows, z_dim]: of memory-mapped ones, no more is read at once."""
     for batch in batches:
         _check_batch(batch, z_dim)
-        start = 0
-        while start < len(batch):
-            stop = min(start + size - n, len(batch))
-            rows = to_tensor(batch[start:stop])
-            start = stop
-            if len(rows) == size:  # nothing to join
-                yield rows
-                continue
-            if chunk is None:
-                chunk = torch.empty(size, z_dim, device=rows.device)
-            chunk[n : n + len(rows)] = rows
-            n += len(rows)
-            if n == size:
-                yield chunk
-                n = 0
-    if n:
-        yield chunk[:n]
+        for start in range(0, len(batch), max_rows):
+            yield to_tensor(batch[start : start + max_rows])
 
 
 def _check_batch(batch: Tensor | NDArray, z_dim: int) -> None:
@@ -239,7 +229,15 @@ def _check_batch(batch: Tensor | NDArray, z_dim: int) -> None:
 
 
 def to_tensor(rows: Tensor | NDArray) -> Tensor:
-    """The same numbers as float32, without a gradient."""
-    if isinstance(rows, Tensor):
+    """The same numbers as float32, without a gradient.
+
+    Raises CodingError for complex numbers and masked ones, which floats cannot tell.
+    """
+    is_tensor = isinstance(rows, Tensor)
+    if rows.is_complex() if is_tensor else np.iscomplexobj(rows):
+        raise CodingError(f"expected real features, found {rows.dtype} {list(rows.shape)}")
+    if np.ma.is_masked(rows):
+        raise CodingError("expected features without a mask: fill or leave out what is masked")
+    if is_tensor:
         return rows.detach().float()
     return torch.from_numpy(np.array(rows, np.float32))  # a copy: arrays may be read-only

@@ -8,17 +8,23 @@
 
 The same through `torch.hub.load` (see `hubconf.py`), and from the shell: `python -m lossyless.hub`.
 
-    released     the table of released bottlenecks, and loading one
-    loading      compressors from weights
-    features     FeatureCompressor: features <-> files, without CLIP
-    compressor   ClipCompressor: images -> features <-> files
-    sources      where images come from
-    labels       labels beside compressed files
-    merging      several files to one, with their labels
-    arguments    of the command line
-    files        writing files
-    report       what is printed at the end
-    official     streams and files of the paper's code; `official_file` decodes such a file
+    released         the table of released bottlenecks
+    bottlenecks      a bottleneck from its weights
+    loading          compressors from weights
+    features         FeatureCompressor: features <-> files, without CLIP
+    compressor       ClipCompressor: images -> features <-> files
+    folders          image files below a folder; shards
+    sources          images as CLIP takes them, of any data set
+    pixels           images of 16 bits a pixel
+    labels           labels beside compressed files
+    damage           what is missing of a damaged file
+    merging          several files to one, with their labels
+    arguments        of the command line
+    files            files that results are written to
+    report           what is printed
+    official         streams of the paper's code
+    official_format  files of the paper's code; `official_file` decodes such a file
+    errors           SourceError
 
 Names are imported when they are first used: what only looks at files need not wait for CLIP.
 """
@@ -28,7 +34,7 @@ from importlib import import_module
 _WHERE = {
     "ClipCompressor": "compressor",
     "FeatureCompressor": "features",
-    "SourceError": "sources",
+    "SourceError": "errors",
     "clip_compressor": "loading",
     "feature_compressor": "loading",
 }

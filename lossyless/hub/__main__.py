@@ -24,8 +24,8 @@ MAX_LISTED = 8
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; its exit status."""
+    args = make_parser().parse_args(argv)
     try:
-        args = make_parser().parse_args(argv)
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             return COMMANDS[args.command](args)
@@ -34,7 +34,10 @@ def main(argv: list[str] | None = None) -> int:
         return INTERRUPTED
     except CommandError as error:
         return _fail(error, error.status)
-    except _user_errors() as error:  # evaluated when something went wrong: --help stays fast
+    except ModuleNotFoundError as error:
+        advice = "activate the environment, or pip install -r requirements/requirements_mini.txt"
+        return _fail(f"{error}: {advice}", FAILED)
+    except _user_errors() as error:  # evaluated when something went wrong: it imports torch
         return _fail(error, FAILED)
 
 
@@ -42,12 +45,10 @@ def compress(args: argparse.Namespace) -> int:
     if args.adapt and args.format == "official":
         raise CommandError("--adapt: the official format cannot hold tables of its own", USAGE)
     check_folder(args.folder)
-    check_place(args.out)
     label_file = args.label_file
-    if label_file is not None:
-        check_place(label_file)
-    elif args.labels:
+    if label_file is None and args.labels:
         label_file = _usual_label_file(args.out)
+    _check_files([], [args.out] if label_file is None else [args.out, label_file])
 
     from lossyless.hub import clip_compressor
 
@@ -75,28 +76,25 @@ def decompress(args: argparse.Namespace) -> int:
         raise CommandError(
             "--label-file goes with --labels-out, which says where the labels of OUT.npy go", USAGE
         )
-    check_file(args.file)
-    check_place(args.out, args.file)
-    label_file = None
+    read, written, label_file = [args.file], [args.out], None
     if args.labels_out is not None:
         label_file = args.label_file or _usual_label_file(args.file)
-        check_file(label_file)
-        check_place(args.labels_out, args.file, label_file)
+        read.append(label_file)
+        written.append(args.labels_out)
+    _check_files(read, written)
+    _check_is_compressed(args.file)
 
     from lossyless.hub import feature_compressor
 
     compressor = feature_compressor(args.model, pretrained_path=args.pretrained)
-    compressor.decompress_to_npy(
+    report = compressor.decompress_to_npy(
         args.file,
         args.out,
         label_file=label_file,
         labels_out=args.labels_out,
         on_damage=args.on_damage,
     )
-    if args.on_damage == "raise":
-        return DONE
-    with compressor.open(args.file, on_damage="skip") as features:
-        return DAMAGED if features.damaged else DONE
+    return DAMAGED if report.is_partial else DONE
 
 
 def info(args: argparse.Namespace) -> int:
@@ -113,9 +111,7 @@ def info(args: argparse.Namespace) -> int:
 def merge(args: argparse.Namespace) -> int:
     if len(args.files) < 2:
         raise CommandError("merge: expected at least 2 files to merge", USAGE)
-    for file in args.files:
-        check_file(file)
-    check_place(args.out, *args.files)
+    _check_files(args.files, [args.out])
 
     from lossyless.hub.merging import merge
 
@@ -126,6 +122,27 @@ def merge(args: argparse.Namespace) -> int:
 COMMANDS = {"compress": compress, "decompress": decompress, "info": info, "merge": merge}
 
 
+def _check_files(read: list[Path], written: list[Path]) -> None:
+    """Of a command's files, before anything is loaded: what is there, and what can be written."""
+    for file in read:
+        check_file(file)
+    for file in written:
+        check_place(file)
+
+    from lossyless.hub.files import check_distinct
+
+    check_distinct(written, read)
+
+
+def _check_is_compressed(file: Path) -> None:
+    """That the head of a file is of either format; else nobody need look for weights."""
+    from lossyless.container.file import ContainerFile
+    from lossyless.hub.official_format import is_official
+
+    if not is_official(file):
+        ContainerFile(file).close()
+
+
 def _describe(file: Path) -> dict[str, Any]:
     """What a file of either format says about itself."""
     from lossyless.container import ContainerError
@@ -134,7 +151,7 @@ def _describe(file: Path) -> dict[str, Any]:
     try:
         return describe(file)
     except ContainerError:
-        from lossyless.hub.official import is_official  # takes seconds to import
+        from lossyless.hub.official_format import is_official
 
         if not is_official(file):
             raise
@@ -142,7 +159,7 @@ def _describe(file: Path) -> dict[str, Any]:
 
 
 def _describe_official(file: Path) -> dict[str, Any]:
-    from lossyless.hub.official import read_official
+    from lossyless.hub.official_format import read_official
 
     n_bytes, n_images = file.stat().st_size, sum(1 for _ in read_official(file))
     return {
@@ -171,7 +188,7 @@ def _usual_label_file(file: Path) -> Path:
     return usual_label_file(file)
 
 
-def _fail(error: Exception, status: int) -> int:
+def _fail(error: object, status: int) -> int:
     print(f"error: {error}", file=sys.stderr)
     return status
 
@@ -180,7 +197,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
     """What is wrong with the user's files rather than with this code."""
     from lossyless.container import ContainerError
     from lossyless.feature_files import WorkerError
-    from lossyless.hub.sources import SourceError
+    from lossyless.hub.errors import SourceError
     from lossyless.payloads import CodingError
     from lossyless.weights import WeightsError
 

@@ -197,14 +197,9 @@ def check_file(path: Path) -> None:
         raise CommandError(f"{path}: is empty")
 
 
-def check_place(out: Path, *inputs: Path) -> None:
-    """That a file can be written under this name, without harm to what is read."""
+def check_place(out: Path) -> None:
+    """That a file can be written under this name."""
     if not out.parent.is_dir():
         raise CommandError(f"{out}: the folder {out.parent} does not exist: make it first")
     if out.is_dir():
         raise CommandError(f"{out}: is a folder, expected the name of a file to write")
-    for path in inputs:
-        if out.exists() and path.exists() and out.samefile(path):
-            raise CommandError(
-                f"{out}: is read by this command and would be overwritten: choose another name"
-            )

@@ -9,13 +9,15 @@ from torch import Tensor
 
 from lossyless.payloads import CodingError
 from lossyless.rates import HFactorized
-from lossyless.rates.factorized import TRANSFORM
+from lossyless.rates.entropy_coded import TRANSFORM
+from lossyless.state_dicts import load_strictly, read_checkpoint
 from lossyless.weights import WeightsError
 
 # `update` of CompressAI's model makes these from the others; the official files hold them empty
 _DERIVED = {f"entropy_bottleneck.{name}" for name in ("_offset", "_quantized_cdf", "_cdf_length")}
 _LEGACY_NAMES = {"matrix": "matrices", "bias": "biases", "factor": "factors"}
 _EXTRA = "_extra_state"
+_ARRAY_COMPRESSOR = b"LLmodel1"  # FILE_MAGIC of its module, which needs scikit-learn
 
 
 def load_bottleneck(path: str | os.PathLike) -> HFactorized:
@@ -45,10 +47,11 @@ def load_bottleneck(path: str | os.PathLike) -> HFactorized:
             rate = HFactorized(len(biasing), transform=extra.get(TRANSFORM, "none"))
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{path}: {error}") from error
-    _check(state, rate, path)
+    if rate.transform is not None:
+        rate.transform.expect_mean("transform.mean" in state)
     rate.prior.are_centres_fixed = True
     try:
-        rate.load_state_dict(state | {_EXTRA: extra})
+        load_strictly(rate, state | {_EXTRA: extra}, path)
         _check_transform(rate, path)
         if not rate.has_tables:
             rate.update()
@@ -61,20 +64,26 @@ def load_bottleneck(path: str | os.PathLike) -> HFactorized:
 
 
 def _read(path: str | os.PathLike) -> dict[str, Any]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from None
-    except Exception as error:  # torch.load raises nearly every kind for files of other kinds
-        raise WeightsError(
-            f"{path}: is not a file of weights of a bottleneck, or is damaged"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise WeightsError(f"{path}: expected a dict of tensors, found {type(state).__name__}")
+    _check_is_no_array_compressor(path)
+    state = read_checkpoint(path)
     for name, value in state.items():
+        if not isinstance(name, str):
+            raise WeightsError(f"{path}: expected names of tensors, found {name!r}")
         if name != _EXTRA and not isinstance(value, Tensor):
             raise WeightsError(f"{path}: {name}: expected a tensor, found {type(value).__name__}")
     return state
+
+
+def _check_is_no_array_compressor(path: str | os.PathLike) -> None:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(_ARRAY_COMPRESSOR))
+    except OSError as error:
+        raise WeightsError(f"{path} could not be read: {error.strerror}") from error
+    if head == _ARRAY_COMPRESSOR:
+        raise WeightsError(
+            f"{path}: was written by ArrayCompressor.save, and is read by ArrayCompressor.load"
+        )
 
 
 def _canonical(state: dict[str, Any]) -> dict[str, Any]:
@@ -89,22 +98,6 @@ def _name(official: str) -> str:
         lambda match: f"prior.{_LEGACY_NAMES[match[1]]}.{match[2]}",
         name,
     )
-
-
-def _check(state: dict[str, Tensor], rate: HFactorized, path: str | os.PathLike) -> None:
-    expected = {name: t.shape for name, t in rate.state_dict().items() if name != _EXTRA}
-    found = {name: t.shape for name, t in state.items()}
-    if expected == found:
-        return
-    missing, unexpected = sorted(expected.keys() - found), sorted(found.keys() - expected)
-    misshapen = [
-        f"{name} is {list(found[name])} rather than {list(shape)}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    parts = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
-    problems = "; ".join(f"{part}: {', '.join(names)}" for part, names in parts.items() if names)
-    raise WeightsError(f"{path}: these are not the weights of a factorized rate. {problems}")
 
 
 def _check_transform(rate: HFactorized, path: str | os.PathLike) -> None:

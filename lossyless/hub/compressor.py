@@ -1,5 +1,6 @@
 """Images to CLIP features to small files, and back to features."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -12,21 +13,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lossyless.clip_loading import import_clip
-from lossyless.distributions import Deterministic
-from lossyless.hub.features import FeatureCompressor, Format, progress
+from lossyless.hub.errors import SourceError
+from lossyless.hub.features import FeatureCompressor, Format
+from lossyless.hub.folders import ImageFolder, n_source_bytes, take_shard
 from lossyless.hub.labels import join_labels, to_labels, writing_labels
-from lossyless.hub.report import Report
-from lossyless.hub.sources import (
-    Examples,
-    ImageFolder,
-    SourceError,
-    n_source_bytes,
-    read_batches,
-    take_shard,
-)
+from lossyless.hub.report import Report, progress
+from lossyless.hub.sources import Examples, read_batches
 from lossyless.rates import HFactorized
-
-LN2 = 0.6931471805599453
 
 
 class ClipCompressor(FeatureCompressor):
@@ -93,6 +86,8 @@ class ClipCompressor(FeatureCompressor):
                 f"expected float images [B, {', '.join(map(str, shape))}] made by `transform`, "
                 f"found {found}"
             )
+        if not len(X):  # which CLIP does not take
+            return torch.empty(0, self.z_dim, device=self.device)
         X = X.to(self.device, self.tower.conv1.weight.dtype, non_blocking=True)
         return self.tower(X).float()
 
@@ -115,8 +110,8 @@ class ClipCompressor(FeatureCompressor):
     def get_rate(self, X: Tensor) -> Tensor:
         """Theoretical bits of each image: -log2 q(z_hat), [B]."""
         z = self.encode(X).cpu()
-        _, rates, _ = self.rate(z, Deterministic(z))
-        return (rates / LN2).to(self.device)
+        _, rates, _ = self.rate(z)
+        return (rates / math.log(2)).to(self.device)
 
     def compress_dataset(
         self,
@@ -190,4 +185,5 @@ class ClipCompressor(FeatureCompressor):
                 commit_labels=commit_labels,
             )
         n_bytes = n_source_bytes(dataset)
-        return Report.of(file, n_examples, start, n_source_bytes=n_bytes).shown(is_info)
+        report = Report.of(file, n_examples, start, unit="image", n_source_bytes=n_bytes)
+        return report.shown(is_info)

@@ -2,26 +2,26 @@
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from lossyless.container.temporary import replacing
 from lossyless.feature_files import FeatureFile, write_features
 from lossyless.feature_files.writing import to_tensor
-from lossyless.hub.files import write_npy
-from lossyless.hub.labels import load_labels, to_labels, writing_labels
-from lossyless.hub.official import OfficialCoder, is_official, write_official
+from lossyless.files import replacing
+from lossyless.hub.damage import kept_labels, warn_of_damage
+from lossyless.hub.errors import SourceError
+from lossyless.hub.files import check_distinct, write_npy
+from lossyless.hub.labels import to_labels, writing_labels
+from lossyless.hub.official import OfficialCoder
 from lossyless.hub.official_file import OfficialFile
-from lossyless.hub.report import Report
-from lossyless.hub.sources import SourceError
+from lossyless.hub.official_format import is_official, write_official
+from lossyless.hub.report import Report, progress
 from lossyless.rates import HFactorized
 
 Format = Literal["container", "official"]
@@ -91,6 +91,8 @@ class FeatureCompressor(nn.Module):
         CodingError
             A stream is damaged or not of this bottleneck.
         """
+        if isinstance(streams, (bytes, bytearray, memoryview)):
+            raise TypeError(f"expected a list of streams, found {type(streams).__name__}")
         return self.official.decode(streams).to(self.device)
 
     def compress_features(
@@ -183,9 +185,10 @@ class FeatureCompressor(nn.Module):
             z_hat = features.read(n_workers=n_workers)
         labels, missing = None, features.missing
         if label_file is not None:
-            labels, missing = _kept_labels(label_file, features, len(z_hat))
-        _warn_of(features, missing)
-        Report.of(file, len(z_hat), start).shown(is_info)
+            labels, missing = kept_labels(label_file, features, len(z_hat))
+        warn_of_damage(features, missing)
+        is_partial = bool(features.damaged)
+        Report.of(file, len(z_hat), start, is_partial=is_partial).shown(is_info)
         Z = z_hat.numpy() if is_cpu else z_hat.to(self.device)
         if labels is None:
             return Z
@@ -215,19 +218,25 @@ class FeatureCompressor(nn.Module):
         start = time.monotonic()
         if (label_file is None) != (labels_out is None):
             raise SourceError("`label_file` and `labels_out` go together: give both or neither")
+        has_labels = label_file is not None
+        check_distinct(
+            [out, labels_out] if has_labels else [out],
+            [file, label_file] if has_labels else [file],
+        )
         with ExitStack() as stack:
             npy = stack.enter_context(replacing(out))
-            labels_npy = stack.enter_context(replacing(labels_out)) if labels_out else None
+            labels_npy = stack.enter_context(replacing(labels_out)) if has_labels else None
             features = stack.enter_context(self._open(file, on_damage))
             chunks = stack.enter_context(closing(features.chunks(n_workers=n_workers)))
             rows = (z_hat for _, z_hat in chunks)
             n_examples = write_npy(npy, rows, n_columns=self.z_dim)
             missing = features.missing
-            if label_file is not None:
-                labels, missing = _kept_labels(label_file, features, n_examples)
+            if has_labels:
+                labels, missing = kept_labels(label_file, features, n_examples)
                 np.save(labels_npy, labels, allow_pickle=False)
-        _warn_of(features, missing)
-        return Report.of(file, n_examples, start).shown(is_info)
+        warn_of_damage(features, missing)
+        is_partial = bool(features.damaged)
+        return Report.of(file, n_examples, start, is_partial=is_partial).shown(is_info)
 
     def open(self, file: str | os.PathLike, *, on_damage: OnDamage = "raise") -> FeatureFile:
         """Random access to a file: `f[i]`, `f[10:20]`, `f[[3, 1]]`; use it in a `with` statement.
@@ -293,45 +302,3 @@ class FeatureCompressor(nn.Module):
                 "be told. Read it with on_damage='raise'."
             )
         return OfficialFile(file, self.official)
-
-
-def _kept_labels(
-    label_file: str | os.PathLike, features: FeatureFile | OfficialFile, n_read: int
-) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
-    """Labels [n_read, ...] of the examples that were read, and which examples are missing.
-
-    A file that lost its end does not know how many examples it held; its labels do.
-    """
-    n_known = n_read + len(features.missing)
-    labels = load_labels(
-        label_file,
-        n_examples=n_known,
-        of=features.path,
-        checksum=features.labels_checksum,
-        may_be_more=bool(features.damaged),
-    )
-    missing = np.append(features.missing, np.arange(n_known, len(labels)))
-    return np.delete(labels, missing, axis=0), missing
-
-
-def _warn_of(features: FeatureFile | OfficialFile, missing: NDArray[np.int64]) -> None:
-    if features.damaged:
-        lost = f": {spans(missing)}" if len(missing) else ", so far as the file tells"
-        warnings.warn(
-            f"{features.path}: is damaged, {len(missing)} examples are lost and left out{lost} "
-            f"({features.damaged[0]})",
-            stacklevel=3,
-        )
-
-
-@contextmanager
-def progress(n: int, unit: str, is_info: bool) -> Iterator[tqdm]:
-    """A bar that counts to n; silent where there is no terminal."""
-    with tqdm(total=n, unit=unit, disable=None if is_info else True, leave=False) as bar:
-        yield bar
-
-
-def spans(indices: NDArray[np.int64]) -> str:
-    """Sorted indices in words: "3, 8-11, 20"."""
-    parts = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
-    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts if len(p))

@@ -1,10 +1,37 @@
-"""Arrays that are written piece by piece."""
+"""Files that results are written to: which they may be, and arrays in them."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import IO
 
 import numpy as np
 from torch import Tensor
+
+from lossyless.hub.errors import SourceError
+
+PathLike = str | os.PathLike
+
+
+def check_distinct(outputs: Sequence[PathLike], inputs: Sequence[PathLike] = ()) -> None:
+    """That nothing is written to a file that is read, and no two results to one; also by links.
+
+    Raises
+    ------
+    SourceError
+        If so; the message names the file.
+    """
+    for i, out in enumerate(outputs):
+        if any(_are_same(out, path) for path in inputs):
+            raise SourceError(f"{out}: is read, and would be overwritten: choose another name")
+        if any(_are_same(out, path) for path in outputs[:i]):
+            raise SourceError(f"{out}: two results cannot go to one file: choose another name")
+
+
+def _are_same(a: PathLike, b: PathLike) -> bool:
+    if Path(a).resolve() == Path(b).resolve():
+        return True
+    return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
 
 
 def write_npy(file: IO[bytes], rows: Iterable[Tensor], *, n_columns: int) -> int:

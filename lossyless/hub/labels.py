@@ -11,8 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from lossyless.container.format import NO_LABELS, UNKNOWN_LABELS
-from lossyless.container.temporary import replacing
-from lossyless.hub.sources import SourceError
+from lossyless.files import replacing
+from lossyless.hub.errors import SourceError
+from lossyless.hub.files import check_distinct
 
 
 def to_labels(labels: Iterable[Any]) -> np.ndarray:
@@ -21,11 +22,11 @@ def to_labels(labels: Iterable[Any]) -> np.ndarray:
     Python integers become int64; others keep their type.
     """
     labels = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
+    if not isinstance(labels, Iterable) or getattr(labels, "ndim", 1) == 0:
+        raise SourceError(f"expected labels [N, ...], found {type(labels).__name__} {labels!r}")
     if not isinstance(labels, np.ndarray):
         labels = [y.numpy() if isinstance(y, Tensor) else np.asarray(y) for y in labels]
-        shapes = {y.shape for y in labels}
-        if len(shapes) > 1:
-            raise SourceError(f"expected labels of one shape, found {sorted(shapes)}")
+        _check_alike(labels)
         labels = np.stack(labels) if labels else np.empty(0, np.int64)
     if labels.dtype.kind not in "iub":
         raise SourceError(
@@ -37,7 +38,22 @@ def to_labels(labels: Iterable[Any]) -> np.ndarray:
 
 def join_labels(parts: list[np.ndarray]) -> np.ndarray:
     """Labels [N, ...] of the labels of batches."""
-    return to_labels(np.concatenate(parts) if parts else ())
+    _check_alike([part[0] for part in parts])
+    return np.concatenate(parts) if parts else to_labels(())
+
+
+def _check_alike(labels: list[np.ndarray]) -> None:
+    """That labels [...] of examples go into one array of integers, if they are integers."""
+    shapes = {y.shape for y in labels}
+    if len(shapes) > 1:
+        raise SourceError(f"expected labels of one shape, found {sorted(shapes)}")
+    dtypes = {y.dtype for y in labels}
+    are_integers = all(dtype.kind in "iub" for dtype in dtypes)
+    if dtypes and are_integers and np.result_type(*dtypes).kind == "f":
+        raise SourceError(
+            f"labels of the types {', '.join(sorted(map(str, dtypes)))} have no integer type in "
+            "common: convert them to one"
+        )
 
 
 def _describe(labels: np.ndarray) -> str:
@@ -64,13 +80,12 @@ def writing_labels(
     Raises
     ------
     SourceError
-        `path` is `file`.
+        `path` is `file`, also by a link.
     """
     if path is None:
         yield None
         return
-    if Path(path).resolve() == Path(file).resolve():
-        raise SourceError(f"{path}: labels and compressed features need two files")
+    check_distinct([file, path])
     with ExitStack() as stack:
         npy = stack.enter_context(replacing(path))
 
@@ -93,7 +108,7 @@ def load_labels(
 ) -> np.ndarray:
     """Labels [n_examples, ...] of the examples in the file `of`; or more, if that lost its end.
 
-    checksum : what `of` says of its labels, see `ContainerWriter.labels`.
+    checksum : what `of` says of its labels, see `ContainerWriter.labels_checksum`.
 
     Raises
     ------

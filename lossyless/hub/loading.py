@@ -1,6 +1,5 @@
 """Compressors from weights: released ones by their name, or local files."""
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from lossyless.hub.compressor import ClipCompressor
 from lossyless.hub.features import FeatureCompressor
 from lossyless.hub.released import RELEASED
 from lossyless.rates import HFactorized
-from lossyless.weights import WeightsError, fetch
+from lossyless.weights import WeightsError, fetch, sha256_of
 
 CLIP = "ViT-B/32"
 CLIP_PATH = "clip_path=, --clip"  # how callers and the shell name local files
@@ -103,8 +102,7 @@ def _check_file(path: str | os.PathLike | None, options: str) -> None:
 
 def _warn_of_another_model(model: str, path: str | os.PathLike) -> None:
     """The released files differ in nothing but their numbers: a wrong one loads as well."""
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = sha256_of(path)
     for name, released in RELEASED.items():
         if released.sha256 == sha256 and name != model:
             warnings.warn(

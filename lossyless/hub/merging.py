@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from lossyless.container import ContainerReader
 from lossyless.feature_files import merge_files
+from lossyless.hub.errors import SourceError
+from lossyless.hub.files import check_distinct
 from lossyless.hub.labels import load_labels, writing_labels
-from lossyless.hub.official import is_official
+from lossyless.hub.official_format import is_official
 from lossyless.hub.report import Report
-from lossyless.hub.sources import SourceError
 
 
 def usual_label_file(file: str | os.PathLike) -> Path:
@@ -33,7 +34,7 @@ def merge(files: Sequence[Path], out: Path) -> Report:
         See `merge_files`.
     SourceError
         A file is in the official format, or labels are not those of their file, or of different
-        types or shapes.
+        types or shapes; or a file would be overwritten that is read.
     """
     start = time.monotonic()
     for file in files:
@@ -42,6 +43,7 @@ def merge(files: Sequence[Path], out: Path) -> Report:
                 f"{file}: is in the official format, which cannot be merged. Decompress it, and "
                 "compress the features with `compress_features`."
             )
+    check_distinct([out, usual_label_file(out)], [*files, *map(usual_label_file, files)])
     without = [file for file in files if not usual_label_file(file).is_file()]
     label_file = None if without else usual_label_file(out)
     with writing_labels(label_file, out, lambda: _joined_labels(files)) as commit_labels:
@@ -70,7 +72,7 @@ def _joined_labels(files: Sequence[Path]) -> NDArray[np.integer]:
 
 def _labels_of(file: Path) -> NDArray[np.integer]:
     with ContainerReader(file) as reader:
-        n_examples, checksum = reader.n_examples, reader.labels
+        n_examples, checksum = reader.n_examples, reader.labels_checksum
     return load_labels(usual_label_file(file), n_examples=n_examples, of=file, checksum=checksum)
 
 

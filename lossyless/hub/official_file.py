@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from lossyless.container.format import UNKNOWN_LABELS
-from lossyless.hub.official import OfficialCoder, read_official
+from lossyless.hub.official import OfficialCoder
+from lossyless.hub.official_format import read_official
+from lossyless.payloads import CodingError
 
 BATCH_SIZE = 4096  # vectors that are decoded at once
 
@@ -33,11 +35,21 @@ class OfficialFile:
         self.coder = coder
 
     def chunks(self, n_workers: int | None = None) -> Iterator[tuple[int, Tensor]]:
-        """Index of the first vector, and vectors [n, z_dim]. `n_workers` makes no difference."""
+        """Index of the first vector, and vectors [n, z_dim]. `n_workers` makes no difference.
+
+        Raises
+        ------
+        ContainerError, CodingError
+            The file is damaged or foreign; the message names it, and the vector.
+        """
         streams = read_official(self.path)
         first = 0
         while batch := list(islice(streams, BATCH_SIZE)):
-            yield first, self.coder.decode(batch)
+            try:
+                z_hat = self.coder.decode(batch, first=first)
+            except CodingError as error:
+                raise CodingError(f"{self.path}: {error}") from error
+            yield first, z_hat
             first += len(batch)
 
     def read(self, n_workers: int | None = None) -> Tensor:

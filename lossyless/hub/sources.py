@@ -1,24 +1,22 @@
-"""Where images come from: a folder of image files, or any data set in torchvision's style."""
+"""Images as the network takes them, of any data set in torchvision's style, in batches."""
 
-import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from lossyless.feature_files.workers import available_cores, can_fork
+from lossyless.hub.errors import SourceError
+from lossyless.hub.folders import file_paths
+from lossyless.hub.pixels import to_8_bits
 
 #: how PIL says that a file is not an image, or not a whole one
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-
-
 #: arguments of DataLoader that cannot have other values: they decide what is in a file
 FIXED_SETTINGS = {
     "collate_fn": None,
@@ -28,111 +26,6 @@ FIXED_SETTINGS = {
     "drop_last": False,
     "in_order": True,
 }
-
-
-class SourceError(ValueError):
-    """Images or labels cannot be used as they are; the message names the file or the example."""
-
-
-class ImageFolder(Dataset):
-    """All image files below a folder, in the order of their sorted paths; not hidden ones.
-
-    An example is (image, class): the classes are the folders directly below `root`, numbered in
-    sorted order; without `has_classes`, all classes are None.
-
-    Parameters
-    ----------
-    root : folder that is searched with everything below it.
-    has_classes : whether the folders directly below are classes.
-
-    Attributes
-    ----------
-    paths : list of Path
-    classes : names of the classes, or None
-    targets : number of each image's class, or None for each
-    n_ignored : number of other files below the folder
-    """
-
-    def __init__(self, root: str | os.PathLike, *, has_classes: bool = False):
-        self.root = Path(root)
-        if not self.root.is_dir():
-            problem = "a file, not a folder" if self.root.exists() else "there is no such folder"
-            raise SourceError(f"{self.root}: {problem}")
-        files = [f for f in self.root.rglob("*") if f.is_file() and not self._is_hidden(f)]
-        self.paths = sorted(file for file in files if file.suffix.lower() in IMG_EXTENSIONS)
-        self.n_ignored = len(files) - len(self.paths)
-        if not self.paths:
-            raise SourceError(
-                f"{self.root}: found no image ({', '.join(IMG_EXTENSIONS)}) in it or below, "
-                f"among {len(files)} files"
-            )
-        self.classes = self._find_classes() if has_classes else None
-        numbers = {name: number for number, name in enumerate(self.classes or [])}
-        self.targets = [numbers.get(self._class_of(path)) for path in self.paths]
-
-    def _is_hidden(self, path: Path) -> bool:
-        """What systems leave beside images: `.DS_Store`, `._photo.jpg`, `__MACOSX/`, ..."""
-        parts = path.relative_to(self.root).parts
-        return any(part.startswith(".") or part == "__MACOSX" for part in parts)
-
-    def _find_classes(self) -> list[str]:
-        for path in self.paths:
-            if path.parent == self.root:
-                raise SourceError(
-                    f"{path}: labels are the names of the folders directly below {self.root}, but "
-                    "this image is in none. Move it into one, or compress without labels."
-                )
-        return sorted({self._class_of(path) for path in self.paths})
-
-    def _class_of(self, path: Path) -> str:
-        return path.relative_to(self.root).parts[0]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int) -> tuple[Image.Image, int | None]:
-        with Image.open(self.paths[i]) as image:
-            picture = image.convert("RGB")
-        return picture, self.targets[i]
-
-
-def take_shard(dataset: Any, index: int, n_shards: int) -> Subset:
-    """One of `n_shards` consecutive parts of a data set, of equal size up to one example.
-
-    Files of all of them, merged in their order, hold the examples in the data set's order.
-
-    Raises
-    ------
-    SourceError
-        If some shards would be empty.
-    """
-    if n_shards > len(dataset):
-        raise SourceError(
-            f"{len(dataset)} images are too few for {n_shards} shards: take fewer shards"
-        )
-    start, end = (len(dataset) * i // n_shards for i in (index, index + 1))
-    return Subset(dataset, range(start, end))
-
-
-def file_paths(dataset: Any) -> Sequence[str | Path] | None:
-    """The image files of a data set in its order, or None if it does not tell."""
-    if isinstance(dataset, Subset):
-        paths = file_paths(dataset.dataset)
-        return None if paths is None else [paths[i] for i in dataset.indices]
-    if isinstance(dataset, ImageFolder):
-        return dataset.paths
-    samples = getattr(dataset, "samples", None)  # of torchvision's folders of images
-    if isinstance(samples, list) and samples and isinstance(samples[0], tuple):
-        return [sample[0] for sample in samples]
-    return None
-
-
-def n_source_bytes(dataset: Any) -> int | None:
-    """Bytes of the image files of a data set, or None if it has no files of its own."""
-    paths = file_paths(dataset)
-    if not paths or not all(isinstance(p, (str, Path)) and os.path.isfile(p) for p in paths):
-        return None
-    return sum(os.path.getsize(path) for path in paths)
 
 
 class Examples(Dataset):
@@ -166,7 +59,7 @@ class Examples(Dataset):
             example = self.dataset[i]
             image, *rest = example if isinstance(example, (tuple, list)) else (example,)
             if isinstance(image, Image.Image):
-                image = self.transform(image)
+                image = self.transform(to_8_bits(image))
         except UNREADABLE as error:
             return SourceError(
                 f"{self._name(i)}: cannot be read as an image ({type(error).__name__}: {error}). "

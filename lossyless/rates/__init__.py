@@ -11,9 +11,19 @@ arXiv:1611.01704); in evaluation z_hat is what the receiver decodes from the byt
 """
 
 from lossyless.rates.base import Rate
-from lossyless.rates.factorized import EntropyCodedRate, HFactorized
+from lossyless.rates.entropy_coded import ColumnCodedRate, EntropyCodedRate
+from lossyless.rates.factorized import HFactorized
 from lossyless.rates.hyperprior import HHyper
 from lossyless.rates.spatial import HSpatial
 from lossyless.rates.uncoded import Lossless, MIRate
 
-__all__ = ["EntropyCodedRate", "HFactorized", "HHyper", "HSpatial", "Lossless", "MIRate", "Rate"]
+__all__ = [
+    "ColumnCodedRate",
+    "EntropyCodedRate",
+    "HFactorized",
+    "HHyper",
+    "HSpatial",
+    "Lossless",
+    "MIRate",
+    "Rate",
+]

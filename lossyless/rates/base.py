@@ -1,12 +1,12 @@
 """The contract of all rates."""
 
 from abc import ABC, abstractmethod
-from hashlib import blake2b
 
 import torch
 from torch import Tensor, nn
 
-from lossyless.distributions import Conditional
+from lossyless.distributions import Conditional, check_z_dim
+from lossyless.fingerprints import fingerprint
 
 RateOutput = tuple[Tensor, Tensor, dict[str, Tensor]]
 
@@ -31,19 +31,23 @@ class Rate(nn.Module, ABC):
     codec: str
 
     def __init__(self, z_dim: int, warmup_k_epoch: int = 0, is_end_to_end: bool = True):
+        check_z_dim(z_dim)
         super().__init__()
         self.z_dim = z_dim
         self.warmup_k_epoch = warmup_k_epoch
         self.is_end_to_end = is_end_to_end
         self._is_warming_up = False
 
-    def forward(self, z: Tensor, p_ZlX: Conditional, is_warming_up: bool = False) -> RateOutput:
+    def forward(
+        self, z: Tensor, p_ZlX: Conditional | None = None, *, is_warming_up: bool = False
+    ) -> RateOutput:
         """Pass z through the bottleneck.
 
         Parameters
         ----------
         z : Tensor [B, z_dim], a sample of `p_ZlX`.
-        p_ZlX : the batch of distributions that z was drawn from.
+        p_ZlX : the batch of distributions that z was drawn from; for rates that price these rather
+            than z. Others do without.
         is_warming_up : whether only the entropy model learns: neither the encoder nor the precision
             of the quantisation moves, which the rate alone would drive to nothing.
 
@@ -55,13 +59,18 @@ class Rate(nn.Module, ABC):
         """
         self._is_warming_up = is_warming_up
         if is_warming_up or not self.is_end_to_end:
-            z, p_ZlX = z.detach(), p_ZlX.detach()
+            z, p_ZlX = z.detach(), None if p_ZlX is None else p_ZlX.detach()
         # probabilities of 1e-9 and cumulated logits do not survive half precision
         with torch.autocast(z.device.type, enabled=False):
             return self._bottleneck(z.float(), p_ZlX)
 
     @abstractmethod
-    def _bottleneck(self, z: Tensor, p_ZlX: Conditional) -> RateOutput: ...
+    def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
+        """What `forward` returns, of float32 z [B, z_dim] and without autocast.
+
+        In training mode z_hat and rates have gradients; in evaluation mode z_hat is, to the bit,
+        what `decompress` makes of the bytes of `compress`. Both are on the device of z.
+        """
 
     @property
     def is_transform_missing(self) -> bool:
@@ -94,19 +103,4 @@ class Rate(nn.Module, ABC):
 
     def fingerprint(self) -> str:
         """Digest of all that a receiver must share with the sender."""
-        digest = blake2b(self.codec.encode(), digest_size=16)
-        for name, tensor in sorted(_tensors(self.state_dict()).items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
-
-def _tensors(state: dict, prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of a (nested) state dict by their full names."""
-    tensors = {}
-    for name, value in state.items():
-        if isinstance(value, Tensor):
-            tensors[prefix + name] = value
-        elif isinstance(value, dict):
-            tensors |= _tensors(value, f"{prefix}{name}.")
-    return tensors
+        return fingerprint(self.codec, self.state_dict())

@@ -24,7 +24,7 @@ from lossyless.coders import TableCoder
 from lossyless.distributions import Conditional
 from lossyless.payloads import CodingError, decode_blobs, encode_blobs
 from lossyless.rates.base import RateOutput
-from lossyless.rates.factorized import EntropyCodedRate
+from lossyless.rates.entropy_coded import EntropyCodedRate
 from lossyless.rates.prior import FactorizedModel, to_symbols
 
 # CompressAI's table of 64 standard deviations, spaced evenly in their logarithm
@@ -59,7 +59,10 @@ class HHyper(EntropyCodedRate):
     ):
         super().__init__(z_dim, **kwargs)
         self.is_pred_mean = is_pred_mean
-        side_z_dim = side_z_dim or max(10, z_dim // factor_dim)
+        if side_z_dim is None:
+            side_z_dim = max(10, z_dim // factor_dim)
+        if side_z_dim < 1:
+            raise ValueError(f"side_z_dim={side_z_dim}: expected a positive integer, or None")
         hid_dim = max(z_dim, 256)
         self.side_encoder = MLP((z_dim,), (side_z_dim,), hid_dim)
         self.side_decoder = MLP((side_z_dim,), (z_dim * (1 + is_pred_mean),), hid_dim)
@@ -67,7 +70,7 @@ class HHyper(EntropyCodedRate):
         self.conditional = GaussianConditional(None)
         self.lower_bound, self.upper_bound = LowerBound(MIN_LOG_SCALE), LowerBound(-MAX_LOG_SCALE)
 
-    def _bottleneck(self, z: Tensor, p_ZlX: Conditional) -> RateOutput:
+    def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
         z_in = self._to_bottleneck(z)
         if self.training:
             s_hat, q_s = self.side_prior(self.side_encoder(z_in))

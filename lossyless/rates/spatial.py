@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lossyless.distributions import Conditional, Deterministic
+from lossyless.distributions import Conditional, check_z_dim
 from lossyless.rates.base import RateOutput
 from lossyless.rates.hyperprior import HHyper
 
@@ -35,8 +35,9 @@ class HSpatial(HHyper):
     codec = "spatial_hyperprior"
 
     def __init__(self, z_dim: int, latent_side: int, **kwargs):
+        check_z_dim(z_dim)
         n_positions = latent_side**2
-        if latent_side < 1 or z_dim < 1 or z_dim % n_positions:
+        if latent_side < 1 or z_dim % n_positions:
             raise ValueError(
                 f"z_dim={z_dim} does not fill a latent image of side latent_side={latent_side}: "
                 f"expected a multiple of latent_side^2 = {n_positions}"
@@ -56,15 +57,15 @@ class HSpatial(HHyper):
         """[B*s*s, C] -> [B, C*s*s]."""
         return rows.unflatten(0, (-1, self.n_positions)).transpose(1, 2).flatten(1)
 
-    def _bottleneck(self, z: Tensor, p_ZlX: Conditional) -> RateOutput:
+    def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
         rows = self._to_positions(z)
-        z_hat, rates, logs = super()._bottleneck(rows, Deterministic(rows))
+        z_hat, rates, logs = super()._bottleneck(rows, None)
         rates = rates.unflatten(0, (-1, self.n_positions)).sum(1)
         logs = {name: value * self.n_positions for name, value in logs.items()}
         return self._from_positions(z_hat), rates, logs
 
-    def fit_transform(self, z: Tensor) -> None:
-        super().fit_transform(self._to_positions(z))
+    def _vectors(self, z: Tensor) -> Tensor:
+        return self._to_positions(super()._vectors(z))
 
     def compress(self, z: Tensor) -> bytes:
         return super().compress(self._to_positions(z))

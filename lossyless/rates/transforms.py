@@ -43,18 +43,23 @@ class OrthogonalTransform(nn.Module, ABC):
     ----------
     matrix : [D, D], what evaluation and coding rotate with: columns are the new basis, in multiples
         of 2^-22. A part of the weights, for no two machines compute the same eigenvectors.
+    mean : [D], subtracted before rotating: the grid of an exact rotation depends on a vector's
+        largest value. A part of the weights too; None with weights that are older than it.
     """
+
+    mean: Tensor | None
 
     def __init__(self, dim: int):
         if dim > MAX_DIM:
             raise ValueError(f"transforms have at most {MAX_DIM} dimensions, not {dim}")
         super().__init__()
         self.register_buffer("matrix", torch.zeros(dim, dim))
+        self.register_buffer("mean", torch.zeros(dim))
         self._is_fitted = False
 
     @abstractmethod
     def _fit_basis(self, z: Tensor) -> Tensor:
-        """Orthonormal columns [D, D], float64, for finite vectors z [N, D], float64."""
+        """Orthonormal columns [D, D], float64, for finite vectors z [N, D], float64, of mean 0."""
 
     @property
     def is_fitted(self) -> bool:
@@ -63,9 +68,14 @@ class OrthogonalTransform(nn.Module, ABC):
             self._is_fitted = bool(self.matrix.any())
         return self._is_fitted
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
         self._is_fitted = False
-        super()._load_from_state_dict(*args, **kwargs)
+        self.expect_mean(f"{prefix}mean" in state_dict)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def expect_mean(self, is_expected: bool) -> None:
+        """Get ready for weights with a mean or, if they are older, without: they decode as then."""
+        self.mean = self.matrix.new_zeros(len(self.matrix)) if is_expected else None
 
     @torch.no_grad()
     def fit(self, z: Tensor) -> None:
@@ -73,7 +83,11 @@ class OrthogonalTransform(nn.Module, ABC):
         z = z.to(self.matrix.device).double()
         if not z.isfinite().all():
             raise ValueError("the transform cannot be fitted to NaN or infinite values")
-        self.matrix.copy_(_round_matrix(self._fit_basis(z)))
+        mean = z.mean(0)
+        self.matrix.copy_(_round_matrix(self._fit_basis(z - mean)))
+        if self.mean is None:
+            self.expect_mean(True)
+        self.mean.copy_(mean)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -84,24 +98,30 @@ class OrthogonalTransform(nn.Module, ABC):
     def check(self) -> None:
         """Raise ValueError unless the weights, from wherever they come, are those of a rotation."""
         _check_rotation(self.matrix, "matrix")
+        if self.mean is not None and not self.mean.isfinite().all():
+            raise ValueError("mean has NaN or infinite entries")
 
     def rotate(self, z: Tensor, is_learning: bool = True) -> Tensor:
-        """U^T z of each row of z [N, D], for training: U gets a gradient if `is_learning`."""
-        return z @ self._training_matrix(is_learning)
+        """U^T (z - mean), rows of z [N, D], for training: U gets a gradient if `is_learning`."""
+        matrix = self._training_matrix(is_learning)
+        return (z if self.mean is None else z - self.mean) @ matrix
 
     def rotate_back(self, rotated: Tensor) -> Tensor:
-        """U v of each row v of `rotated` [N, D], for training."""
-        return rotated @ self._training_matrix().T
+        """U v + mean of each row v of `rotated` [N, D], for training."""
+        z = rotated @ self._training_matrix().T
+        return z if self.mean is None else z + self.mean
 
     def rotate_exactly(self, z: Tensor) -> Tensor:
-        """U^T z of each row of z [N, D], exactly as all others do: float64."""
+        """U^T (z - mean), rows of z [N, D], exactly as all others compute it: float64."""
         self._check_fitted()
-        return rotate_with_integers(z, self.matrix)
+        centred = z if self.mean is None else z.double() - self.mean.to(z.device).double()
+        return rotate_with_integers(centred, self.matrix)
 
     def rotate_back_exactly(self, rotated: Tensor) -> Tensor:
-        """U v of each row v of `rotated` [N, D], exactly as all others do: float64."""
+        """U v + mean, rows v of `rotated` [N, D], exactly as all others compute it: float64."""
         self._check_fitted()
-        return rotate_with_integers(rotated, self.matrix.T)
+        z = rotate_with_integers(rotated, self.matrix.T)
+        return z if self.mean is None else z + self.mean.to(z.device).double()
 
     def _check_fitted(self) -> None:
         if not self.is_fitted:
@@ -125,7 +145,6 @@ class KLT(OrthogonalTransform):
     """
 
     def _fit_basis(self, z: Tensor) -> Tensor:
-        z = z - z.mean(0)
         _, basis = torch.linalg.eigh(z.T @ z / len(z))
         basis = basis.flip(1)
         n_determined = max(len(z) // ROWS_PER_COMPONENT, 1)
@@ -204,7 +223,7 @@ def rotate_with_integers(vectors: Tensor, matrix: Tensor) -> Tensor:
     with sqrt(D) rounded up to a power of two: at D = 512, 2^-25 of the largest value.
     """
     dim = matrix.shape[0]
-    vectors, matrix = vectors.double(), matrix.double()
+    vectors, matrix = vectors.double(), matrix.to(vectors.device).double()
     _, exponents = torch.frexp(vectors.abs().amax(1, keepdim=True))
     grid_bits = SUM_BITS - MATRIX_BITS - math.ceil(math.log2(dim) / 2)
     shifts = grid_bits - exponents.long().clamp(-MAX_EXPONENT, MAX_EXPONENT)

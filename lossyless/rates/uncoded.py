@@ -35,7 +35,7 @@ class Lossless(_FloatCodedRate):
 
     is_trained = False
 
-    def _bottleneck(self, z: Tensor, p_ZlX: Conditional) -> RateOutput:
+    def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
         rates = torch.zeros(len(z), device=z.device)
         if not self.training:
             rates += 8 * len(self.compress(z)) / len(z) * math.log(2)
@@ -51,6 +51,8 @@ class MIRate(_FloatCodedRate):
 
     family = "diaggaussian"
 
-    def _bottleneck(self, z: Tensor, p_ZlX: Conditional) -> RateOutput:
+    def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
+        if p_ZlX is None:
+            raise ValueError("MIRate prices distributions rather than samples: give `p_ZlX` too")
         rates = kl_to_unit_gaussian(p_ZlX)
         return z, rates, {"I_q_ZX": rates.mean().detach()}

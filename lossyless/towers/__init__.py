@@ -2,7 +2,8 @@
 
 `Tower` is their contract. To add one: a class, and `conf/tower/<name>.yaml`. A file of weights is
 its argument `weights`: then the content, and not the path, is part of the identity of what is
-computed. If it makes its weights itself, the YAML file states a `version`, to be raised with them.
+computed; null stands for the file that the class downloads by itself. A tower without `weights`
+must state a `version` in its YAML file, to be raised whenever the class gives other features.
 """
 
 from lossyless.towers.base import IMAGENET_MEAN, IMAGENET_STD, Tower, precision

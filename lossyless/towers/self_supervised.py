@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from lossyless.state_dicts import load_strictly, read_checkpoint, read_state_dict
 from lossyless.towers.base import IMAGENET_MEAN, IMAGENET_STD, Tower
-from lossyless.towers.state_dicts import load_strictly, read_checkpoint, read_state_dict
 from lossyless.towers.torchvision import build
 from lossyless.weights import WeightsError, fetch
 

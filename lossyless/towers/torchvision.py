@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from lossyless.state_dicts import load_strictly, read_state_dict
 from lossyless.towers.base import IMAGENET_MEAN, IMAGENET_STD, Tower
 from lossyless.towers.padding import pad_as_tensorflow
-from lossyless.towers.state_dicts import load_strictly, read_state_dict
 from lossyless.weights import WeightsError, fetch
 
 PADDINGS = ("torch", "tensorflow")

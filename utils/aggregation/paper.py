@@ -15,6 +15,7 @@ from utils.composing import ConfigError
 OPTION = "aggregate.compare_to_paper"
 PUBLISHED = Path(__file__).parent / "published"
 COLUMNS = ("experiment", "data", "method", "beta", "metric", "value", "tolerance", "source")
+SETTINGS = ("data", "method", "beta")  # by which a published number and runs belong together
 NOT_RUN, WITHIN, OUTSIDE = "not run", "within", "outside"
 
 
@@ -26,7 +27,8 @@ def compare_to_paper(
     """Write published numbers, ours and the difference to `paper_comparison`.
 
     The numbers are those of `published/*.csv`, whose README says what the columns are. Ours are
-    means over seeds. Verdicts: `within` the tolerance, `outside` of it, `not run`.
+    means over seeds. Verdicts: `within` the tolerance, `outside` of it, `not run`. If there are
+    runs, but none with any of the published settings, a line says so instead.
 
     Parameters
     ----------
@@ -51,6 +53,10 @@ def compare_to_paper(
         frame = experiment.merged(where, OPTION)
     except tables.NoRunsError:
         frame = pd.DataFrame()
+    if not frame.empty and all(_matching(frame, row).empty for row in wanted.to_dict("records")):
+        what = _not_run(frame, wanted)
+        print(f"\n{experiment.folder.name}: no run has the published settings{what}")
+        return
     rows = [_compared(experiment, frame, row) for row in wanted.to_dict("records")]
     table = pd.DataFrame(rows)
     n_within = (table["verdict"] == WITHIN).sum()
@@ -104,15 +110,26 @@ def _ours(experiment: Experiment, frame: pd.DataFrame, published: Mapping) -> di
     }
 
 
-def _matching(frame: pd.DataFrame, published: Mapping) -> pd.DataFrame:
-    """The runs that a published number is about."""
-    data = "datapred" if "datapred" in frame else "datafeat"
-    keys = {data: "data", "dist": "method", "beta": "beta"}
-    wanted = {key: published[name] for key, name in keys.items() if not pd.isna(published[name])}
+def _matching(
+    frame: pd.DataFrame, published: Mapping, settings: Sequence[str] = SETTINGS
+) -> pd.DataFrame:
+    """The runs that a published number is about, by these of its settings."""
+    columns = dict(zip(SETTINGS, ("datapred", "dist", "beta"), strict=True))
+    if "datapred" not in frame:
+        columns["data"] = "datafeat"
+    wanted = {columns[key]: published[key] for key in settings if not pd.isna(published[key])}
     try:
         return frame if frame.empty else restrict(frame, wanted, OPTION)
     except tables.NoRunsError:
         return frame.iloc[:0]
+
+
+def _not_run(frame: pd.DataFrame, published: pd.DataFrame) -> str:
+    """The published settings that no run has, in words: " (beta 0.07)"."""
+    rows = published.to_dict("records")
+    missing = [key for key in SETTINGS if all(_matching(frame, row, [key]).empty for row in rows)]
+    found = (f"{key} {' or '.join(published[key].dropna().unique())}" for key in missing)
+    return f" ({'; '.join(found)})" if missing else ""
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:

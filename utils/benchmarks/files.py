@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lossyless.hub.features import FeatureCompressor
-from lossyless.hub.official import write_official
+from lossyless.hub.official_format import write_official
 from lossyless.threads import one_thread
 from utils.benchmarks.bottleneck import Bottleneck, PerVectorCoder, load_released
 from utils.benchmarks.comparison import Comparison, Goal, alternate

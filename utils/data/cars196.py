@@ -45,7 +45,8 @@ more. Get its files elsewhere and put them in the data folder as follows:
         except UNUSABLE as error:
             raise DataError(
                 f"the {split} split of Stanford Cars is missing or damaged in "
-                f"{Path(self.data_dir) / 'stanford_cars'}: {error}. {self.HOW_TO_RESTORE}"
+                f"{Path(self.data_dir) / 'stanford_cars'}: {str(error).rstrip('.')}. "
+                f"{self.HOW_TO_RESTORE}"
             ) from error
         self.class_names = tuple(cars.classes)
         return ImageFiles.of(cars).on_disk()

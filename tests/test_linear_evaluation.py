@@ -1,17 +1,30 @@
 """Linear evaluation: as good as the best setting, honest about what it saw, the same every time."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from sklearn.svm import LinearSVC
-from tiny import DIGITS, compose, run, untimed
+from tiny import DIGITS, compose, paths, run, untimed
 
-from utils import svm
+from utils import config, jobs
+from utils.architectures import NETWORKS, is_network
+from utils.config import CONF_DIR, ConfigError, compose_config
+from utils.linear_evaluation import NORM, _condition
+from utils.logistic_regression import LogisticEvaluation
 from utils.runs import find_run
 from utils.svm import LinearEvaluation
 
 N_CLASSES = 3
 FEW = LinearEvaluation(n_draws=4)
+FILES = {file.stem: OmegaConf.load(file) for file in CONF_DIR.glob("architecture/*.yaml")}
+EVALUATIONS = sorted(name for name, config in FILES.items() if not is_network(config))
+of_every_classifier = pytest.mark.parametrize(
+    "evaluation", [instantiate(FILES[n].kwargs, n_draws=4) for n in EVALUATIONS], ids=EVALUATIONS
+)
 
 
 def gaussians(n, *, dim=8, n_classes=N_CLASSES, distance=2.0, seed=0):
@@ -31,8 +44,9 @@ def evaluate(splits, evaluation=FEW, *, seed=0, **options):
     return evaluation.evaluate(splits, task="classification", seed=seed, **options)
 
 
-def test_metrics_of_validation_and_test():
-    metrics = evaluate(splits_of())
+@of_every_classifier
+def test_metrics_of_validation_and_test(evaluation):
+    metrics = evaluate(splits_of(), evaluation)
     names = ("acc", "err", "balanced_acc", "loss")
     assert set(metrics) == {f"{split}/pred/{name}" for split in ("val", "test") for name in names}
     for split in ("val", "test"):
@@ -45,13 +59,21 @@ def test_metrics_of_validation_and_test():
 
 def test_the_loss_is_the_margin_that_is_missing():
     x, y = (t.numpy() for t in gaussians(60))
-    machine = LinearSVC(dual=True, random_state=0).fit(x, y)
+    machine = FEW.make(0).fit(x, y)
     scores = machine.decision_function(x)
     rows = np.arange(len(y))
     others = scores.copy()
     others[rows, y] = -np.inf
     missing = np.maximum(0, 1 - (scores[rows, y] - others.max(1))).mean()
-    assert svm._measure(machine, x, y)["loss"] == pytest.approx(missing)
+    assert FEW.loss(machine, x, y) == pytest.approx(missing)
+
+
+def test_the_loss_of_logistic_regression_is_the_cross_entropy_in_nats():
+    x, y = (t.numpy() for t in gaussians(60))
+    machine = LogisticEvaluation().make(0).fit(x, y)
+    logits = torch.from_numpy(machine.decision_function(x))
+    expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(y))
+    assert LogisticEvaluation().loss(machine, x, y) == pytest.approx(expected.item())
 
 
 def test_classes_of_different_sizes_count_alike_in_the_balanced_accuracy():
@@ -64,13 +86,14 @@ def test_classes_of_different_sizes_count_alike_in_the_balanced_accuracy():
     assert metrics["test/pred/balanced_acc"] != metrics["test/pred/acc"]
 
 
-def test_a_function_of_data_and_seed_only():
+@of_every_classifier
+def test_a_function_of_data_and_seed_only(evaluation):
     splits = splits_of(distance=1.0)
-    first = evaluate(splits)
+    first = evaluate(splits, evaluation)
     np.random.seed(5)
     torch.manual_seed(5)
-    assert evaluate(splits) == first
-    assert evaluate(splits, n_jobs=2) == first
+    assert evaluate(splits, evaluation) == first
+    assert evaluate(splits, evaluation, n_jobs=2) == first
 
 
 def test_the_seed_draws_the_settings():
@@ -81,9 +104,10 @@ def test_the_seed_draws_the_settings():
     assert drawn(1) == drawn(1) != drawn(2)
 
 
-def test_two_classes():
+@of_every_classifier
+def test_two_classes(evaluation):
     splits = splits_of(n_classes=2)
-    assert evaluate(splits)["test/pred/acc"] > 0.7
+    assert evaluate(splits, evaluation)["test/pred/acc"] > 0.7
 
 
 def test_the_best_of_the_draws_is_chosen(monkeypatch):
@@ -122,10 +146,11 @@ def embedded(splits, *, dim=400):
     return {name: (x @ axes, y) for name, (x, y) in splits.items()}
 
 
-def test_the_unit_does_not_matter():
+@of_every_classifier
+def test_the_unit_does_not_matter(evaluation):
     splits = splits_of(distance=1.0)
     other = {name: (100 * x, y) for name, (x, y) in splits.items()}
-    assert evaluate(other) == pytest.approx(evaluate(splits), abs=1e-6)
+    assert evaluate(other, evaluation) == pytest.approx(evaluate(splits, evaluation), abs=1e-6)
 
 
 def test_dimensions_keep_their_scales():
@@ -136,21 +161,22 @@ def test_dimensions_keep_their_scales():
     assert evaluate(hidden)["test/pred/acc"] < evaluate(splits)["test/pred/acc"] - 0.1
 
 
-def test_few_dimensions_inside_of_many_are_solved_for_as_few():
+@of_every_classifier
+def test_few_dimensions_inside_of_many_are_solved_for_as_few(evaluation):
     few = splits_of(distance=1.0)
     many = embedded(few)
-    assert evaluate(many) == pytest.approx(evaluate(few), abs=1e-3)
-    conditioned = svm._condition(*(svm._to_numpy(*many[name]) for name in many))
+    assert evaluate(many, evaluation) == pytest.approx(evaluate(few, evaluation), abs=1e-3)
+    conditioned = _condition(*(FEW._to_numpy(*many[name]) for name in many))
     assert [x.shape for x, _ in conditioned] == [(120, 8), (45, 8), (90, 8)]
-    assert np.square(conditioned[0][0]).sum(1).mean() == pytest.approx(svm.NORM**2)
+    assert np.square(conditioned[0][0]).sum(1).mean() == pytest.approx(NORM**2)
 
 
 def test_a_machine_is_that_of_the_vectors_as_they_are():
     """... of CLIP's norm: weights lie in the span of the examples."""
     x, y = (t.numpy().astype(float) for t in gaussians(60, dim=90, distance=1.0))
-    x *= svm.NORM / np.sqrt(np.square(x).sum(1).mean())
+    x *= NORM / np.sqrt(np.square(x).sum(1).mean())
     fresh = gaussians(300, dim=90, distance=1.0, seed=5)[0].numpy()
-    (axes, _), (none, _), (inside, _) = svm._condition((x, y), (x[:0], y[:0]), (fresh, y))
+    (axes, _), (none, _), (inside, _) = _condition((x, y), (x[:0], y[:0]), (fresh, y))
     assert axes.shape == (60, 60) and len(none) == 0
 
     def scores(rows, unseen):
@@ -160,17 +186,22 @@ def test_a_machine_is_that_of_the_vectors_as_they_are():
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
-def test_representations_that_are_all_the_same(value):
+@of_every_classifier
+def test_representations_that_are_all_the_same(evaluation, value):
     splits = {name: (torch.full_like(x, value), y) for name, (x, y) in splits_of().items()}
-    assert evaluate(splits)["test/pred/acc"] == pytest.approx(1 / N_CLASSES)
+    assert evaluate(splits, evaluation)["test/pred/acc"] == pytest.approx(1 / N_CLASSES)
 
 
-def test_a_solver_that_did_not_converge_is_one_line(capfd, monkeypatch, recwarn):
-    monkeypatch.setattr(svm, "_machine", lambda seed: LinearSVC(dual=True, max_iter=1))
-    evaluate(splits_of())
+@of_every_classifier
+def test_a_solver_that_did_not_converge_is_one_line(evaluation, capfd, monkeypatch, recwarn):
+    make = type(evaluation).make
+    monkeypatch.setattr(
+        type(evaluation), "make", lambda self, seed: make(self, seed).set_params(max_iter=1)
+    )
+    evaluate(splits_of(), evaluation)
     out, err = capfd.readouterr()
     assert [line for line in out.splitlines() if "no convergence" in line] == [
-        "[predictor] linear SVM: no convergence in 1 iterations; "
+        f"[predictor] {evaluation.label}: no convergence in 1 iterations; "
         f"{split}/pred metrics may be below what a linear classifier can do"
         for split in ("val", "test")
     ]
@@ -227,7 +258,7 @@ def test_a_long_search_sees_a_part_of_each_class():
 
 def test_targets_that_are_no_classes():
     splits = {name: (x, y.float()[:, None]) for name, (x, y) in splits_of().items()}
-    with pytest.raises(ValueError, match=r"classification.*regression.*mlp_probe"):
+    with pytest.raises(ValueError, match=r"linear SVM.*classification.*regression.*mlp_probe"):
         FEW.evaluate(splits, task="regression", seed=0)
 
 
@@ -239,14 +270,63 @@ def test_examples_that_are_no_vectors():
 
 # --- as the third stage of a job
 
-SVM = ["architecture@predictor=linear_svc", "predictor.kwargs.n_draws=2"]
+
+def with_predictor(name, *overrides):
+    other = [o for o in DIGITS if "@predictor" not in o]
+    return [*other, f"architecture@predictor={name}", "predictor.kwargs.n_draws=2", *overrides]
 
 
-def test_all_stages_end_with_a_linear_svm(tmp_path):
-    base = [o for o in DIGITS if "@predictor" not in o] + SVM
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_all_stages_end_with_a_linear_classifier(name, tmp_path):
+    base = with_predictor(name)
     metrics = run(tmp_path, base=base)
     found = find_run(compose(tmp_path, base=base), "predictor")
     assert found.csv.name == "results_predictor.csv" and found.status()["state"] == "done"
     assert found.metrics().items() <= metrics.items()
     assert metrics["test/pred/balanced_acc"] > 0.1
     assert untimed(run(tmp_path, base=base)) == untimed(metrics)  # from disk
+
+
+def test_settings_of_linear_svc_are_those_of_the_runs_that_exist():
+    """All of them are part of the identity of a run, whose folder another one would not find."""
+    kwargs = compose_config(["architecture@predictor=linear_svc"]).predictor.kwargs
+    assert kwargs == {
+        "_target_": "utils.svm.LinearEvaluation",
+        "n_draws": 16,
+        "n_folds": 5,
+        "max_cv_examples": 50_000,
+        "max_cv_labels": 1_000_000,
+        "max_search_examples": 20_000,
+    }
+
+
+# --- what stands where
+
+
+@pytest.mark.parametrize("place", NETWORKS)
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_evaluations_are_no_networks(name, place, tmp_path):
+    overrides = [f"architecture@{place}={name}", "is_only_feat=true"]
+    with pytest.raises(ConfigError, match=f"@{place}={name}.*only stand at architecture@predictor"):
+        run(tmp_path, *overrides, base=[o for o in DIGITS if not o.startswith(f"{place}.kwargs")])
+    assert not list(tmp_path.rglob("run_*"))
+
+
+def test_an_evaluation_as_a_network_is_an_error_of_the_command_line(tmp_path, monkeypatch, capsys):
+    settings = ["main.py", *paths(tmp_path), "architecture@encoder=linear_svc"]
+    monkeypatch.setattr(sys, "argv", settings)
+    with pytest.raises(SystemExit) as error:
+        config.run(lambda cfg: pytest.fail("a job was started"))
+    assert error.value.code == 2 and not list(tmp_path.iterdir())
+    assert "Configuration error: architecture@encoder=linear_svc" in capsys.readouterr().err
+
+
+def test_a_predictor_that_is_neither_is_refused_before_the_first_stage(tmp_path):
+    base = [o for o in DIGITS if "@predictor" not in o]
+    cfg = compose(tmp_path, "architecture@predictor=linear_svc", base=base)
+    cfg.predictor.kwargs = {"_target_": "sklearn.svm.LinearSVC"}
+    with (
+        pytest.raises(ConfigError, match="LinearSVC is neither a network.*Evaluation"),
+        jobs.prepared(cfg),
+    ):
+        pytest.fail("a stage was started")

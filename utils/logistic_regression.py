@@ -1,0 +1,21 @@
+"""Linear evaluation by logistic regression, as of CLIP (https://arxiv.org/abs/2103.00020)."""
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from utils.linear_evaluation import SearchedClassifier
+
+MAX_ITERATIONS = 1000
+
+
+class LogisticEvaluation(SearchedClassifier):
+    """scikit-learn's LogisticRegression: multinomial, by L-BFGS. The loss is in nats."""
+
+    label = "logistic regression"
+
+    def make(self, seed: int) -> LogisticRegression:
+        return LogisticRegression(max_iter=MAX_ITERATIONS, random_state=seed)
+
+    def loss(self, machine: LogisticRegression, x: np.ndarray, y: np.ndarray) -> float:
+        return log_loss(y, machine.predict_proba(x), labels=machine.classes_)

@@ -1,0 +1,51 @@
+"""Of which kind the values of a setting are, by the value that its file gives it."""
+
+from collections.abc import Mapping, Sequence
+
+from omegaconf.nodes import Node
+
+# Settings whose files may have a whole number where a fraction is as good.
+NUMBERS = {
+    "limit_test_batches",  # a number of batches, or a share of them; so are the next ones
+    "limit_train_batches",
+    "limit_val_batches",
+    "overfit_batches",
+    "mem_gb",
+    "p_norm",
+    "total_factor",
+}
+
+
+def expected_kind(name: str, stated: Node, value: object) -> str | None:
+    """In words, what was expected in place of a value of another kind; None if it may stand there.
+
+    Null, interpolations and whatever takes their place are taken as they are. So is text where
+    there are lists of texts, and the reverse: one name, or several.
+
+    Parameters
+    ----------
+    name : the last part of the setting's key.
+    stated : what the config says before the value replaces it.
+    """
+    is_open = stated._is_none() or stated._is_missing() or stated._is_interpolation()
+    if is_open or value is None or (isinstance(value, str) and "${" in value):
+        return None
+    words, kinds = _kinds(name, stated._value())
+    is_right = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+    return None if is_right else words
+
+
+def _kinds(name: str, stated: object) -> tuple[str, tuple[type, ...]]:
+    """What a setting holds, in words and as types that its values may have."""
+    if isinstance(stated, Mapping):
+        return "a group of settings", (Mapping,)
+    if isinstance(stated, Sequence) and not isinstance(stated, str):
+        is_of_text = len(stated) > 0 and isinstance(stated[0]._value(), str)
+        return "a list", (list, str) if is_of_text else (list,)
+    if isinstance(stated, bool):
+        return "true or false", (bool,)
+    if isinstance(stated, float) or (isinstance(stated, int) and name in NUMBERS):
+        return "a number", (float, int)
+    if isinstance(stated, int):
+        return "a whole number", (int,)
+    return "text", (str, int, float, list)
