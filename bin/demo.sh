@@ -9,12 +9,19 @@ if [ $# -gt 0 ]; then
   [ "$1" = -h ] && exit 0 || exit 2
 fi
 trap 'exit 130' INT TERM
+NONE_DONE=3 # of the scripts: the tables on disk are of earlier runs
 status=0
-bin/banana/banana_viz_VIC.sh -m quick -a logger=csv || status=$?
-bin/digits/digits_viz_VIC.sh -m quick -a logger=csv || status=$?
+banana_status=0
+digits_status=0
+bin/banana/banana_viz_VIC.sh -m quick -a logger=csv || status=$? banana_status=$?
+bin/digits/digits_viz_VIC.sh -m quick -a logger=csv || status=$? digits_status=$?
 
 banana=results/exp_quick_banana_viz_VIC
 digits=results/exp_quick_digits_viz_VIC
+# Usage: table FOLDER STATUS
+table() {
+  if [ "$2" = $NONE_DONE ] || ! cat "$1/summary.md"; then echo "no table: see the errors above"; fi
+}
 cat <<END
 
 == Summary
@@ -26,10 +33,10 @@ augmentations leave alone. Then data were compressed to files and decoded again,
 were trained on what came out.
 
 Banana: points of the plane whose angle does not matter
-$(cat "$banana/summary.md" || echo "no table: see the errors above")
+$(table "$banana" "$banana_status")
 
 Digits: images whose augmentation does not matter
-$(cat "$digits/summary.md" || echo "no table: see the errors above")
+$(table "$digits" "$digits_status")
 
 bits: theoretical rate per example. coded bits: size of the file / examples. alone: one example coded
 by itself. M(X): what tasks depend on, here the distance from the origin.

@@ -340,8 +340,8 @@ def test_data_loaders_read_it(path, codec, z, z_hat, n_workers):
     )
     for x, y in loader:
         assert torch.equal(x, z_hat[y // 3])
-    x = next(iter(DataLoader(FeatureDataset(path, codec), batch_size=9)))
-    assert torch.equal(x, z_hat[:9])
+    with FeatureDataset(path, codec) as data:
+        assert torch.equal(next(iter(DataLoader(data, batch_size=9))), z_hat[:9])
 
 
 def test_labels_must_fit(path, codec, z):

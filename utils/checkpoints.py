@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
+from lossyless.state_dicts import read_checkpoint
 from utils.runs import Run
 
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -18,7 +18,7 @@ def load_best(module: nn.Module, run: Run) -> None:
             f"the {run.stage} of {run.results} is done, but its checkpoint {path} is missing: "
             f"restore it, or delete the folder {run.results} to train again"
         )
-    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    module.load_state_dict(read_checkpoint(path)["state_dict"])
 
 
 def set_aside(work: Path) -> None:

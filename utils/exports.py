@@ -7,13 +7,14 @@ is refused. Settings name files relative to `paths.pretrained`: where that is, i
 
 import hashlib
 import io
-import pickle
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lossyless.distributions import CondDist
+from lossyless.state_dicts import read_checkpoint
+from lossyless.weights import WeightsError
 from utils import building
 from utils.files import write_bytes
 
@@ -59,9 +60,9 @@ def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
     if path is None:
         return
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_checkpoint(path)
         weights, found = content["state_dict"], content["encoder"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+    except (WeightsError, KeyError) as error:
         raise ValueError(
             f"{INIT}: {path} is damaged or no exported encoder ({error}): delete it and export it "
             f"again, with `{EXPORT}` in the experiment that trains it"

@@ -37,6 +37,15 @@ class FeatureDataset(Dataset):
                 f"{path}: has {len(self.file)} examples, but {len(self.labels)} labels were given"
             )
 
+    def close(self) -> None:
+        self.file.close()
+
+    def __enter__(self) -> "FeatureDataset":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
     def __len__(self) -> int:
         return len(self.file)
 
