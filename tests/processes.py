@@ -1,5 +1,6 @@
 """Functions that run in several processes at once, as the ranks of one job."""
 
+import multiprocessing
 import os
 import pickle
 import socket
@@ -62,3 +63,9 @@ def _rank(rank: int, n: int, port: int, folder: Path, function: Callable, args: 
 def _result(folder: Path, rank: int, process: mp.Process) -> object:
     file = folder / str(rank)
     return pickle.loads(file.read_bytes()) if file.is_file() else process.exitcode
+
+
+def own_workers() -> list[multiprocessing.process.BaseProcess]:
+    """Processes of this test; joblib keeps those of other tests for its next call."""
+    children = multiprocessing.active_children()
+    return [child for child in children if type(child).__name__ != "LokyProcess"]

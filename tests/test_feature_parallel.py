@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import own_workers
 from stored_features import draw_features, give_all_files_one_id, make_codec, quantised, write
 
 from lossyless.container import ContainerReader, ContainerWriter
@@ -28,12 +29,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are f
 @pytest.fixture(scope="module")
 def codec():
     return make_codec()
-
-
-def own_workers() -> list[multiprocessing.process.BaseProcess]:
-    """Our processes; joblib keeps those of other tests for the next call."""
-    children = multiprocessing.active_children()
-    return [child for child in children if type(child).__name__ != "LokyProcess"]
 
 
 @pytest.fixture

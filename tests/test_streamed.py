@@ -1,7 +1,6 @@
 """Images that workers read from disk: the same batches however many there are, clear errors."""
 
 import gc
-import multiprocessing
 from pathlib import Path
 
 import joblib
@@ -9,6 +8,7 @@ import pytest
 import torch
 from pictures import save_noise, save_plain
 from PIL import Image
+from processes import own_workers
 
 from utils.data.base import SPLITS, DataError
 from utils.data.streamed import ImageFiles, StreamedImages
@@ -96,10 +96,10 @@ def test_global_randomness_is_neither_used_nor_moved(folder, n_workers):
 def test_an_abandoned_iteration_leaves_no_workers(folder):
     batches = iter(toy(folder, n_workers=2).loader("train"))
     next(batches)
-    assert len(multiprocessing.active_children()) == 2
+    assert len(own_workers()) == 2
     del batches
     gc.collect()
-    assert not multiprocessing.active_children()
+    assert not own_workers()
 
 
 # --- splits
