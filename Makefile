@@ -65,8 +65,8 @@ clean: ## Remove caches and build leftovers; results, data and .venv stay
 		-type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache .coverage .coverage.* htmlcov build dist *.egg-info
 
-$(INSTALLED): $(REQUIREMENTS)
+$(INSTALLED): $(REQUIREMENTS) bin/setup.sh pyproject.toml
 	@bash bin/setup.sh
 
-$(INSTALLED_DEV): $(REQUIREMENTS) requirements/dev.txt
+$(INSTALLED_DEV): $(REQUIREMENTS) requirements/dev.txt bin/setup.sh pyproject.toml
 	@bash bin/setup.sh --dev

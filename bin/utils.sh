@@ -113,6 +113,9 @@ python=.venv/bin/python
 # The worst exit status of all that runs is the status of the script; tables are drawn all the same.
 status=0
 keep_worst() { [ "$1" -le "$status" ] || status=$1; }
+# Of a part of the work: that none of its jobs is done is a failure of this script like others.
+NONE_DONE=3
+keep_failure() { if [ "$1" -eq $NONE_DONE ]; then keep_worst 1; else keep_worst "$1"; fi; }
 trap 'exit $status' EXIT
 # Ctrl-C stops the script, not only the job that is under way.
 trap 'status=130; exit' INT TERM
@@ -172,9 +175,12 @@ launch() {
   echo "== $name, mode $mode, job id $job_id"
   "$python" main.py "experiment=$name" "mode=$mode" "slurm=$slurm" "job_id=$job_id" \
     "$@" ${overrides[@]+"${overrides[@]}"} || code=$?
-  keep_worst $code
+  case $code in
+    0 | 1) is_any_done=true ;;
+    *) is_any_done=${is_any_done:-false} ;; # 3 says so, and what was killed cannot say
+  esac
+  keep_failure $code
   [ $code -ne 2 ] || exit # nothing ran: the command line is wrong
-  if [ $code -eq 3 ]; then is_any_done=${is_any_done:-false}; else is_any_done=true; fi
 }
 
 # Tables and figures: aggregate EXPERIMENT [KEY=VALUE ...]
@@ -182,6 +188,7 @@ aggregate() {
   local name=$1; shift
   if [ "$is_any_done" = false ]; then
     echo "No job of this call is done: no tables. Those of earlier runs: $0 -v \"${mode#none}\"$settings"
+    keep_worst $NONE_DONE
     return
   fi
   "$python" aggregate.py "experiment=$name" "mode=$mode" \
@@ -192,6 +199,6 @@ aggregate() {
 run_scripts() {
   local part
   for part in "$@"; do
-    "$part" ${arguments[@]+"${arguments[@]}"} || keep_worst $?
+    "$part" ${arguments[@]+"${arguments[@]}"} || keep_failure $?
   done
 }

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lossyless.contract import Codec
+from lossyless.contract import PlainCompressor
 from lossyless.payloads import CodingError, decode_blobs, encode_blobs
 
 #: options that Pillow's encoder gets, besides the quality
@@ -20,7 +20,7 @@ CODECS: dict[str, dict] = {
 }
 
 
-class ImageCodec(Codec):
+class ImageCodec(PlainCompressor):
     """What codecs of images share: the sender and the receiver both work on images.
 
     Images are float [N, C, H, W] in [0, 1]; they are rounded to 8 bits before they are coded.

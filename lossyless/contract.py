@@ -43,7 +43,7 @@ class Compressor(nn.Module, ABC):
         """What predictors get of B decoded representations: the receiver's network."""
 
 
-class Codec(Compressor):
+class PlainCompressor(Compressor):
     """A compressor without networks: it codes examples themselves, and no gradient trains it.
 
     One that needs to know the data, such as their extremes, learns it in `fit`, and keeps it in

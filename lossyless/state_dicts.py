@@ -30,7 +30,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         content = _read(path)
     except OSError as error:
         raise WeightsError(f"{path} could not be read: {error.strerror or error}") from error
-    except WeightsError:
+    except (WeightsError, MemoryError):
         raise
     except Exception as error:  # nearly every kind, for files of other kinds
         raise WeightsError(
@@ -57,12 +57,16 @@ def check_archive(path: str | os.PathLike) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # nearly every kind: damage changes methods, sizes, flags, names
         raise WeightsError(f"{path} could not be read: the archive is damaged") from error
     if damaged is not None:
-        raise WeightsError(f"{path} could not be read: it is damaged, in {damaged}. Get it anew")
+        raise WeightsError(
+            f"{path} could not be read: the checksum of {damaged} in it does not match. It is "
+            "damaged: get it anew; or it was saved without checksums "
+            "(torch.serialization.set_crc32_options): save it with them"
+        )
 
 
 def _read(path: Path) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossyless.contract import Codec
+from lossyless.contract import PlainCompressor
 from lossyless.fingerprints import fingerprint
 from lossyless.payloads import CodingError
 
@@ -18,7 +18,7 @@ FLOATS = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 MAX_BITS = 8  # of a value on a grid
 
 
-class VectorCodec(Codec):
+class VectorCodec(PlainCompressor):
     """What codecs of vectors share: the sender and the receiver both work on vectors [N, z_dim].
 
     Parameters

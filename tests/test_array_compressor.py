@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 import subprocess
 import sys
 
@@ -324,6 +325,15 @@ def test_files_of_before_names_and_means_were_saved_load(klt, tmp_path):
     assert loaded.compress(features()) == older.compress(features())
     assert not hasattr(loaded, "feature_names_in_")
     assert "transform.mean" not in loaded.rate_.state_dict()
+
+
+def test_pickles_of_before_means_were_kept_work(klt):
+    older = copy.deepcopy(klt)
+    older.rate_.transform.expect_mean(False)
+    expected = older.transform(features())
+    del older.rate_.transform._buffers["mean"]
+    loaded = pickle.loads(pickle.dumps(older))
+    np.testing.assert_array_equal(loaded.transform(features()), expected)
 
 
 def test_a_rotation_of_later_versions_is_named(klt, tmp_path):

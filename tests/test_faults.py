@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 from tiny import CLASSICAL, DIGITS, call, compose, main_command, paths, run
 
 from utils import building, checkpoints, stages, training
+from utils.composing import ConfigError
 from utils.config import NONE_DONE
 from utils.identity import STAGES
 from utils.report import MEND
@@ -57,10 +58,10 @@ def test_what_is_wrong_with_a_part_is_one_line_that_names_it(tmp_path):
 
 @pytest.mark.parametrize("name", ["max_epochs", "check_val_every_n_epoch"])
 @pytest.mark.parametrize("part", ["trainer", "trainer_pred"])
-@pytest.mark.parametrize("value", [-3, 0])
+@pytest.mark.parametrize("value", ["-3", "0", "null"])
 def test_a_training_has_an_epoch(tmp_path, part, name, value):
-    message = rf"^{part}\.{name} is {value}, expected at least 1$"
-    with pytest.raises(ValueError, match=message):
+    message = rf"^{part}\.{name} is {value.replace('null', 'None')}, expected at least 1$"
+    with pytest.raises(ConfigError, match=message):
         run(tmp_path, f"{part}.{name}={value}")
     assert not list(tmp_path.rglob("status.json"))
 

@@ -298,6 +298,19 @@ def is_locked(path: Path) -> bool:
     return False
 
 
+def test_what_a_coder_refuses_is_raised_here(path, codec, monkeypatch):
+    """Promptly: workers have none of torch's threads to look at the symbols with."""
+
+    def refuse(coder, symbols):
+        raise CodingError("no such symbol")
+
+    monkeypatch.setattr(type(codec.coder()), "encode", refuse)
+    z = draw_features(20_000)
+    with pytest.raises(CodingError, match=r"z\.lsl: examples 0 to 4095: no such symbol"):
+        write_features([z], path, codec, n_workers=2)
+    assert list(path.parent.iterdir()) == []
+
+
 def test_a_full_disk_leaves_no_file(path, codec):
     with writer(path, codec, file_size=1 << 16) as (_, pipe):
         answers = [pipe.recv(), pipe.recv()]

@@ -53,6 +53,8 @@ def test_runs_that_differ_in_more_than_the_seed_are_no_mean(tmp_path):
 
 def test_runs_of_no_published_setting_are_one_line(tmp_path, capsys):
     frame = runs()
+    compare(tmp_path, frame)
+    capsys.readouterr()
     paper.compare_to_paper(Runs(tmp_path, frame[frame["beta"] == "1.0e+00"]), ["banana_viz_VIC"])
     (line,) = capsys.readouterr().out.strip().splitlines()
     assert line.endswith("no run has the published settings (beta 0.07)")

@@ -367,6 +367,13 @@ def test_the_name_of_results_is_an_experiment_and_a_mode(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("banana_viz_VIC, mode quick: no jobs")
 
 
+def test_one_mode_at_a_time(tmp_path, capsys):
+    arguments = ["experiment=quick_banana_viz_VIC", "mode=dev", f"paths.results={tmp_path}"]
+    with pytest.raises(SystemExit, match="2"):
+        status.main(arguments)
+    assert "banana_viz_VIC in mode quick, but mode=dev was given" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("experiment", "script"),
     [

@@ -66,6 +66,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         cfg = compose_config(overrides)
         is_submitted = cfg.slurm.executor != "joblib"
         check_networks(cfg)
+        check_epochs(cfg)
         _check_weights(cfg)
         for name in ("results", "pretrained", "outputs"):  # data may lie where nobody can write
             writable_dir(cfg.paths[name], f"paths.{name}")
@@ -120,8 +121,17 @@ def _explain(error: Exception, sweep_dir: Path, *, is_full: bool) -> None:
     is_expected = is_ours or isinstance(error, (HydraException, OSError, ValueError))
     if is_full or not is_expected:
         traceback.print_exception(error)
-    elif not any(job["state"] == "failed" for job in states(sweep_dir)):
+    elif in_words(error) not in {job.get("error") for job in states(sweep_dir)}:
         print(in_words(error), file=sys.stderr)
+
+
+def check_epochs(cfg: DictConfig) -> None:
+    """Raise ConfigError naming the setting if a training would have no epoch, or evaluate none."""
+    for part in ("trainer", "trainer_pred"):
+        for name in ("max_epochs", "check_val_every_n_epoch"):
+            value = cfg[part][name]
+            if value is None or value < 1:
+                raise ConfigError(f"{part}.{name} is {value}, expected at least 1")
 
 
 def _check_weights(cfg: DictConfig) -> None:

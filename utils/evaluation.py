@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from lossyless.contract import Codec
+from lossyless.contract import PlainCompressor
 from utils.data.base import DataModule
 from utils.data.features import FeatureDataModule
 from utils.timing import Stopwatch
@@ -115,7 +115,7 @@ def ms_ssim(decoded: Tensor, images: Tensor, weights: Sequence[float]) -> Tensor
 
 
 def measure_codec(
-    codec: Codec, data: DataModule, split: str, device: torch.device
+    codec: PlainCompressor, data: DataModule, split: str, device: torch.device
 ) -> dict[str, float]:
     """What a codec spends on a split and what it loses, as metrics `<split>/feat/<name>`.
 

@@ -63,6 +63,8 @@ def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
         content = read_checkpoint(path)
         weights, found = content["state_dict"], content["encoder"]
     except (WeightsError, KeyError) as error:
+        if isinstance(error.__cause__, OSError):  # of the disk, not of the file
+            raise
         raise ValueError(
             f"{INIT}: {path} is damaged or no exported encoder ({error}): delete it and export it "
             f"again, with `{EXPORT}` in the experiment that trains it"

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from utils import building, scheduler, signals, training
 from utils.architectures import check_architectures
-from utils.config import MAIN_PROCESS, cpus_per_job
+from utils.config import MAIN_PROCESS, check_epochs, cpus_per_job
 from utils.data.base import check_choice
 from utils.files import writable_dir
 from utils.identity import STAGES
@@ -31,7 +31,7 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
         OmegaConf.resolve(cfg)
         check_choice("on_failed", cfg.on_failed, ("restart", "resume"))
         check_architectures(cfg)
-        training.check_epochs(cfg)
+        check_epochs(cfg)
         for name in ("results", "pretrained"):  # data may lie where nobody can write
             writable_dir(cfg.paths[name], f"paths.{name}")
         _end_with_main_process()

@@ -108,6 +108,11 @@ def _without_prefix(given: Mapping[str, str]) -> dict[str, str]:
     for mode, prefix in _prefixes().items():
         experiment = name.removeprefix(prefix)
         if (folder / f"{experiment}.yaml").is_file():
+            if given.get("mode", "none") not in ("none", mode):
+                raise ConfigError(
+                    f"{name} is {experiment} in mode {mode}, but mode={given['mode']} was given: "
+                    f"leave out the one or the other"
+                )
             return {"experiment": experiment, "mode": mode}
     return {}
 

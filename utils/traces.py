@@ -108,11 +108,13 @@ def read_trace(folder: Path) -> dict:
 
 def mark_interrupted(sweep_dir: Path) -> None:
     """Note of jobs, and of their runs, that Ctrl-C on the launcher killed before they could."""
-    end = signals.end_of(KeyboardInterrupt(), noted=None) | {"finished": now()}
     for file in sweep_dir.glob(f"[0-9]*/{FILE}"):
         trace = read_state(file, file.with_name(LOCK))
         if trace is None or trace["state"] not in ("lost", "interrupted"):
             continue
+        words = [trace["signal"]] if trace.get("signal") else []
+        error = "; then ".join([*words, signals.CTRL_C])
+        end = {"state": "interrupted", "error": error, "finished": now()}
         if trace["state"] == "lost":
             write_state(file, trace | end)
         for run in trace.get("runs", {}).values():

@@ -22,7 +22,7 @@ from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
-from lossyless.contract import Codec
+from lossyless.contract import PlainCompressor
 from utils import distributed
 from utils.batchnorm import GatheredBatchNorm
 from utils.building import pick_device
@@ -51,14 +51,6 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def check_epochs(cfg: DictConfig) -> None:
-    """Raise ValueError naming the setting if a training would have no epoch, or evaluate none."""
-    for part in ("trainer", "trainer_pred"):
-        for name in ("max_epochs", "check_val_every_n_epoch"):
-            if cfg[part][name] < 1:
-                raise ValueError(f"{part}.{name} is {cfg[part][name]}, expected at least 1")
-
-
 def describe(cfg: DictConfig) -> str:
     """A job in a few words."""
     if not cfg.featurizer.is_learned:
@@ -70,7 +62,7 @@ def describe(cfg: DictConfig) -> str:
     )
 
 
-def fit_codec(codec: Codec, data: DataModule, run: Run, device: torch.device) -> None:
+def fit_codec(codec: PlainCompressor, data: DataModule, run: Run, device: torch.device) -> None:
     """Let a codec learn from training examples, and keep what it learnt for the other stages."""
     codec.fit(_training_examples(data, device))
     buffer = io.BytesIO()

@@ -203,9 +203,10 @@ def _naming_examples(path: Path, start: int, rows: Tensor | NDArray) -> Iterator
         yield
     except CodingError as error:
         where = f"examples {start} to {start + len(rows) - 1}"
-        invalid = torch.as_tensor(rows).isfinite().logical_not().nonzero()
-        if len(invalid):
-            row, column = invalid[0].tolist()
+        # numbers of cells, which worker processes code, are finite; features are tensors
+        invalid = ~rows.isfinite() if isinstance(rows, Tensor) else np.zeros(rows.shape, bool)
+        if invalid.any():
+            row, column = invalid.nonzero()[0].tolist()
             value = float(rows[row, column])
             where += f", first {value} in column {column} of example {start + row}"
         raise CodingError(f"{path}: {where}: {error}") from error

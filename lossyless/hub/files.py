@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -29,7 +28,7 @@ def check_distinct(outputs: Sequence[PathLike], inputs: Sequence[PathLike] = ())
 
 
 def _are_same(a: PathLike, b: PathLike) -> bool:
-    if Path(a).resolve() == Path(b).resolve():
+    if os.path.realpath(a) == os.path.realpath(b):
         return True
     return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
 

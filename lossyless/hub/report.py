@@ -23,7 +23,7 @@ class Report:
     seconds : wall-clock time, with everything
     unit : what an example is
     n_source_bytes : of the image files, where there are any
-    is_partial : whether the file holds more examples than these
+    is_partial : whether a part of the file is damaged, so that it may hold more examples than these
     """
 
     file: str

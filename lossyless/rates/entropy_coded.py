@@ -18,8 +18,8 @@ from lossyless.rates.transforms import make_transform
 WIDTH_RTOL = 2.0**-22
 # What is saved beside the tables, whose names are others
 WIDTHS, TRANSFORM = RESERVED = "cell_widths", "transform"
-# Rows that are quantised at a time: many fewer than a chunk has, and as fast
-ROWS_AT_A_TIME = 256
+# Rows that are quantised at a time: fewer than a chunk has, and as fast
+ROWS_AT_A_TIME = 1024
 
 
 class EntropyCodedRate(Rate):

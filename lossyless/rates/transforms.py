@@ -73,6 +73,10 @@ class OrthogonalTransform(nn.Module, ABC):
         self.expect_mean(f"{prefix}mean" in state_dict)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._buffers.setdefault("mean", None)  # pickled by a version without it
+
     def expect_mean(self, is_expected: bool) -> None:
         """Get ready for weights with a mean or, if they are older, without: they decode as then."""
         self.mean = self.matrix.new_zeros(len(self.matrix)) if is_expected else None

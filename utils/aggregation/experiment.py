@@ -118,6 +118,10 @@ class Experiment:
         text = outputs.save_table(frame, stem, caption=caption, shown=shown)
         print(f"\n{self.folder.name}\n\n{text}\nTable: {stem}.md, .csv, .tex")
 
+    def remove_table(self, name: str) -> None:
+        """Leave no table of earlier runs where there is none of those at hand."""
+        outputs.remove_table(self._stem(name))
+
     def save_numbers(self, frame: DataFrame, name: str) -> None:
         """Write a table that is too wide to be read: its CSV alone."""
         outputs.save_csv(frame, self._stem(name))

@@ -41,6 +41,15 @@ def save_figure(figure: Figure, stem: Path, dpi: int | None = None) -> None:
         figure.savefig(_with_suffix(stem, "pdf"), metadata=NO_DATE)
 
 
+TABLE_SUFFIXES = ("csv", "md", "tex")
+
+
+def remove_table(stem: Path) -> None:
+    """Remove what `save_table` wrote, if it did."""
+    for suffix in TABLE_SUFFIXES:
+        _with_suffix(stem, suffix).unlink(missing_ok=True)
+
+
 def save_table(
     frame: pd.DataFrame, stem: Path, *, caption: str = "", shown: pd.DataFrame | None = None
 ) -> str:

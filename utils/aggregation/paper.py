@@ -15,6 +15,7 @@ from utils.composing import ConfigError
 OPTION = "aggregate.compare_to_paper"
 PUBLISHED = Path(__file__).parent / "published"
 COLUMNS = ("experiment", "data", "method", "beta", "metric", "value", "tolerance", "source")
+TABLE = "paper_comparison"
 SETTINGS = ("data", "method", "beta")  # by which a published number and runs belong together
 NOT_RUN, WITHIN, OUTSIDE = "not run", "within", "outside"
 
@@ -56,6 +57,7 @@ def compare_to_paper(
     if not frame.empty and all(_matching(frame, row).empty for row in wanted.to_dict("records")):
         what = _not_run(frame, wanted)
         print(f"\n{experiment.folder.name}: no run has the published settings{what}")
+        experiment.remove_table(TABLE)
         return
     rows = [_compared(experiment, frame, row) for row in wanted.to_dict("records")]
     table = pd.DataFrame(rows)
@@ -64,7 +66,7 @@ def compare_to_paper(
     caption = f"{n_within} of {n_run} numbers within the tolerance, {len(table) - n_run} not run"
     if n_run and experiment.name not in experiments:  # the prefix of a mode
         caption += f"; {experiment.name} has other settings than the published runs"
-    experiment.save_table(table, "paper_comparison", caption=caption, shown=_readable(table))
+    experiment.save_table(table, TABLE, caption=caption, shown=_readable(table))
 
 
 @functools.cache
