@@ -63,9 +63,9 @@ def check_archive(path: str | os.PathLike) -> None:
         raise WeightsError(f"{path} could not be read: the archive is damaged") from error
     if damaged is not None:
         raise WeightsError(
-            f"{path} could not be read: the checksum of {damaged} in it does not match. It is "
-            "damaged: get it anew; or it was saved without checksums "
-            "(torch.serialization.set_crc32_options): save it with them"
+            f"{path} could not be read: it is damaged, for a checksum does not match ({damaged}). "
+            "Get it anew; if it was saved without checksums (set_crc32_options of "
+            "torch.serialization), save it with them"
         )
 
 
