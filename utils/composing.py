@@ -139,7 +139,7 @@ def _compose(config_name: str, overrides: list[Override]) -> DictConfig:
     except (HydraException, ValueError) as error:
         # Hydra goes on with where it looked, which concerns only those who write plugins
         said = str(error) or str(error.__cause__)  # of a file that cannot be parsed
-        raise ConfigError(said.partition("Config search path")[0].strip()) from error
+        raise ConfigError(" ".join(said.partition("Config search path")[0].split())) from error
 
 
 def _first_values(overrides: list[Override]) -> list[Override]:

@@ -1,4 +1,4 @@
-"""Who works on a trial, and whether they still live."""
+"""Which searches are alive, told by file locks, which the operating system releases on a kill."""
 
 import os
 import platform
@@ -9,7 +9,10 @@ from filelock import FileLock, Timeout
 
 
 class Owner:
-    """Who works on trials: a name, and a lock that is held for as long as the process lives."""
+    """A search process: an id, written into its trials, and a lock held while it is alive.
+
+    Optuna's own heartbeat would serve only inside `Study.optimize`, which runs trials in threads.
+    """
 
     def __init__(self, folder: Path):
         self.id = f"{platform.node()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
@@ -23,11 +26,8 @@ class Owner:
         self._file(self.id).unlink(missing_ok=True)
         self._lock.release()
 
-    def is_other(self, owner: str | None) -> bool:
-        """Whether this is another search that is under way."""
-        return owner != self.id and self.is_alive(owner)
-
     def is_alive(self, owner: str | None) -> bool:
+        """Whether the search with this id is running; None, of a trial without one, is not."""
         if owner is None or owner == self.id:
             return owner is not None
         file = self._file(owner)

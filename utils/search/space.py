@@ -1,21 +1,18 @@
-"""The space of a search: which distribution each swept setting of a command line is drawn from."""
+"""Search space: the distribution that each swept setting of a command line is drawn from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ParsedElementType
-from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
+from hydra.core.override_parser.types import Override
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
-    DiscreteUniformDistribution,
-    IntLogUniformDistribution,
-    IntUniformDistribution,
-    LogUniformDistribution,
+    FloatDistribution,
+    IntDistribution,
 )
 
-from utils.composing import to_override_value
+from utils.composing import parse, to_override_value
+from utils.identity import is_how
 
 
 @dataclass(frozen=True)
@@ -34,10 +31,18 @@ class Space:
     @classmethod
     def of(cls, overrides: Sequence[str]) -> "Space":
         """The space of a command line, as in "lr=tag(log, interval(1e-4, 1e-2))"."""
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        parsed = parse(overrides)
         fixed = (o.input_line for o in parsed if not o.is_sweep_override())
         swept = {o.get_key_element(): distribution(o) for o in parsed if o.is_sweep_override()}
         return cls(tuple(fixed), swept)
+
+    @property
+    def definition(self) -> dict[str, str]:
+        """What trials of one study have in common: their fixed settings that influence results,
+        but for the seed, and what the others are drawn from."""
+        fixed = (override.lstrip("+").partition("=")[::2] for override in self.fixed)
+        fixed = {key: value for key, value in fixed if not _is_free(key)}
+        return fixed | {key: describe(drawn) for key, drawn in self.distributions.items()}
 
     def job(self, params: Mapping[str, object]) -> tuple[str, ...]:
         """The overrides of the trial with these values."""
@@ -48,52 +53,43 @@ class Space:
 def distribution(override: Override) -> BaseDistribution:
     """What a swept setting is drawn from.
 
-    - `choice(a, b)` and `a,b`: one of them. What is neither a number nor a bool is kept as text of
+    - `choice(a, b)` and `a,b`: one of them. Anything but a number or a bool is kept as text in
       Hydra's grammar, with the quotes that it needs.
     - `interval(a, b)`: between them, both included; integers if both ends are integers, as in
-      `int(interval(1, 5))`. `tag(log, interval(a, b))`: its logarithm is uniform.
-    - `range(a, b, step)`: as in a sweep, where b is not included.
+      `int(interval(1, 5))`. `tag(log, interval(a, b))`: uniform in the logarithm.
+    - `range(a, b, step)`: as in a sweep, excluding b.
     """
+    sweep = override.value()
     if override.is_choice_sweep():
-        return CategoricalDistribution([_choice(value) for value in override.sweep_iterator()])
-    if not override.is_range_sweep():
-        return create_optuna_distribution_from_override(override)
-    values = list(override.sweep_iterator())  # the plugin would include b
-    low, high, step = min(values), max(values), abs(override.value().step)
-    if all(isinstance(value, int) for value in values):
-        return IntUniformDistribution(low, high, step=int(step))
-    return DiscreteUniformDistribution(low, high, q=step)
+        values = override.sweep_iterator()
+        return CategoricalDistribution(
+            [v if isinstance(v, (int, float)) else to_override_value(v) for v in values]
+        )
+    if override.is_range_sweep():
+        values = list(override.sweep_iterator())
+        ends, step = (min(values), max(values)), abs(sweep.step)
+        return _numbers(ends)(*ends, step=step)
+    ends = (sweep.start, sweep.end)
+    return _numbers(ends)(*ends, log="log" in sweep.tags)
 
 
-def in_words(distribution: BaseDistribution) -> str:
-    """A distribution as it is written on the command line."""
+def describe(distribution: BaseDistribution) -> str:
+    """The part of a distribution that one study cannot change: all but the ends of intervals."""
     if isinstance(distribution, CategoricalDistribution):
         return f"choice({', '.join(map(_text, distribution.choices))})"
-    text = f"interval({distribution.low}, {distribution.high})"
-    if isinstance(distribution, DiscreteUniformDistribution):
-        return f"{text} in steps of {distribution.q}"
-    if isinstance(distribution, IntUniformDistribution) and distribution.step != 1:
-        return f"{text} in steps of {distribution.step}"
-    return f"tag(log, {text})" if is_log(distribution) else text
+    kind = "an interval of " + ("int" if isinstance(distribution, IntDistribution) else "float")
+    return f"{kind}, log" if distribution.log else kind
 
 
-def is_log(distribution: BaseDistribution) -> bool:
-    """Whether it is the logarithm that is uniform."""
-    return isinstance(distribution, (LogUniformDistribution, IntLogUniformDistribution))
+def _is_free(key: str) -> bool:
+    """Whether a setting may differ between trials that are compared: a seed, how jobs run."""
+    return key == "seed" or is_how(key.replace("/", "."))
 
 
-def is_comparable(old: BaseDistribution, new: BaseDistribution) -> bool:
-    """Whether trials of both can be in one study: Optuna lets intervals move, nothing else."""
-    if type(old) is not type(new):
-        return False
-    return not isinstance(old, CategoricalDistribution) or old.choices == new.choices
-
-
-def _choice(value: ParsedElementType) -> str | int | float | bool:
-    """A choice as Optuna can store it."""
-    return value if isinstance(value, (int, float)) else to_override_value(value)
+def _numbers(ends: tuple[float, float]) -> type[IntDistribution] | type[FloatDistribution]:
+    return IntDistribution if all(isinstance(end, int) for end in ends) else FloatDistribution
 
 
 def _text(drawn: object) -> str:
-    """What was drawn in Hydra's grammar, which text is in already."""
+    """A drawn value in Hydra's grammar; text is already in it."""
     return drawn if isinstance(drawn, str) else to_override_value(drawn)
