@@ -195,5 +195,6 @@ def _condition(train: Split, val: Split, test: Split) -> tuple[Split, Split, Spl
     variances, axes = eigh(x.T @ x)  # the largest come last
     axes = axes[:, variances >= ROUNDING**2 * variances[-1]]
     norm = np.sqrt(np.square(train[0]).sum(1).mean())
-    axes *= NORM / max(norm, np.finfo(np.float32).tiny)
+    if norm > 0:
+        axes *= NORM / norm
     return tuple((x @ axes, y) for x, y in (train, val, test))
