@@ -4,13 +4,15 @@
 # Usage: bin/setup.sh [--dev]
 #   --dev       also what the tests and the linters need
 #   -h, --help  this help
-# Environment: PYTHON names the interpreter to create .venv with (default: the first usable one of
-# python3.12, python3.11, python3, python).
+# Environment: PYTHON names the interpreter to create .venv with. The default is the first usable
+# one of python3.12, python3.11 (no compiler needed), python3.13, python3.14 (CompressAI is built with
+# a C++ compiler), python3 and python; if there is none, uv downloads Python 3.12.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 readonly OLDEST_MINOR=11
-readonly NEWEST_MINOR=12 # compressai, numpy 1.26 and SQLAlchemy 1.4 have no wheels for Python 3.13
+readonly NEWEST_MINOR=14
+readonly NEWEST_WITH_WHEELS=12 # compressai has no wheels for later ones
 readonly VENV=.venv
 readonly VENV_PYTHON=$VENV/bin/python
 readonly STAMP=$VENV/.installed
@@ -26,50 +28,94 @@ die() {
 usage() { sed -n '2,/^set /{/^set /d; s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"; }
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+has_venv() { "$1" -c 'import venv, ensurepip' 2>/dev/null; }
 
-# Why the version of the interpreter $1 cannot be used, in a few words; nothing when it can.
-reason_against_version() {
-    local version major minor
-    if ! version=$(version_of "$1"); then
-        echo "does not run"
-        return
-    fi
-    major=${version%%.*} minor=${version#*.}
+# What is wrong with the Python version $1, in a few words; nothing if it is supported.
+version_problem() {
+    local major=${1%%.*} minor=${1#*.}
     if ((major < 3 || (major == 3 && minor < OLDEST_MINOR))); then
-        echo "is Python $version, too old"
+        echo "Python $1 is too old"
     elif ((major > 3 || minor > NEWEST_MINOR)); then
-        echo "is Python $version, too new for the wheels of the dependencies"
+        echo "Python $1 is too new"
     fi
 }
 
-# The same for an interpreter that is to make .venv.
-reason_against() {
-    local reason
-    reason=$(reason_against_version "$1")
-    if [ -z "$reason" ] && ! "$1" -c 'import venv, ensurepip' 2>/dev/null; then
-        reason="lacks venv (Debian, Ubuntu: sudo apt install python$(version_of "$1")-venv)"
+builds_compressai() { [ -n "$("$1" -c "import sys
+if sys.version_info >= (3, $NEWEST_WITH_WHEELS + 1): print(1)")" ]; }
+
+# Debian's names of what the interpreter $1, of version $2, lacks to create and fill .venv.
+missing_packages() {
+    local missing=() compiler header
+    has_venv "$1" || missing+=("python$2-venv")
+    if builds_compressai "$1"; then
+        compiler=${CXX:-$("$1" -c 'import sysconfig; print(sysconfig.get_config_var("CXX") or "c++")')}
+        header=$("$1" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
+        command -v "${compiler%% *}" >/dev/null || missing+=(g++)
+        [ -f "$header" ] || missing+=("python$2-dev")
     fi
-    echo "$reason"
+    echo "${missing[*]-}"
 }
 
-# Sets `python` to $PYTHON, or else to the first interpreter on the path that can be used.
+# Sets `python` to $PYTHON, or else to the first usable interpreter on the path. If there is none,
+# fails and sets `problems` (what is wrong with each), `packages` (what would mend that) and
+# `venv_maker` (an interpreter of any version that can create virtual environments).
 find_python() {
-    local candidate reason rejected=""
-    # shellcheck disable=SC2086 # the default is a list
-    for candidate in ${PYTHON:-python3.12 python3.11 python3 python}; do
+    local candidates=(python3.12 python3.11 python3.13 python3.14 python3 python)
+    local candidate version problem missing
+    problems="" packages="" venv_maker=""
+    if [ -n "${PYTHON:-}" ]; then candidates=("$PYTHON"); fi
+    for candidate in "${candidates[@]}"; do
         if ! command -v "$candidate" >/dev/null; then
-            if [ -n "${PYTHON:-}" ]; then rejected="; $candidate does not exist"; fi
-            continue
+            problem=${PYTHON:+"$candidate does not exist"}
+        elif ! version=$(version_of "$candidate"); then
+            problem="$candidate does not run"
+        else
+            if [ -z "$venv_maker" ] && has_venv "$candidate"; then venv_maker=$candidate; fi
+            problem=$(version_problem "$version")
+            if [ -z "$problem" ]; then
+                missing=$(missing_packages "$candidate" "$version")
+                if [ -z "$missing" ]; then
+                    python=$candidate
+                    return
+                fi
+                packages=${packages:-$missing} # of the first: one command is enough
+                problem="Python $version lacks ${missing// /, }"
+            fi
         fi
-        reason=$(reason_against "$candidate")
-        if [ -z "$reason" ]; then
-            python=$candidate
-            return
+        # python3 is mostly one of those that were tried already
+        if [ -n "$problem" ] && [[ $problems != *"$problem"* ]]; then
+            problems="${problems:+$problems; }$problem"
         fi
-        rejected="$rejected; $candidate $reason"
     done
-    die "needs Python 3.$OLDEST_MINOR to 3.$NEWEST_MINOR${rejected:-; found none}." \
-        "Install one, or name it: make demo PYTHON=/path/to/python3.$NEWEST_MINOR"
+    problems=${problems:-no Python on the path}
+    return 1
+}
+
+# Python 3.12, which needs no compiler, downloaded by uv. uv is on the path, or comes from the package
+# index for as long as it is needed. Fails, with the reason added to `problems`, if it cannot.
+create_venv_with_uv() {
+    local uv=uv scratch
+    scratch=$(mktemp -d)
+    # shellcheck disable=SC2064 # now, not when it is called
+    trap "rm -rf '$scratch'" EXIT
+    if ! command -v uv >/dev/null; then
+        uv=$scratch/bin/uv
+        if [ -z "$venv_maker" ]; then return 1; fi
+        if ! { "$venv_maker" -m venv "$scratch" &&
+            "$scratch/bin/python" -m pip install uv; } >"$scratch/log" 2>&1; then
+            problems="$problems; uv cannot be installed"
+            return 1
+        fi
+    fi
+    say "$problems: downloading Python 3.$NEWEST_WITH_WHEELS with uv"
+    rm -rf "$VENV"
+    if ! { UV_PYTHON_PREFERENCE=only-managed "$uv" venv --no-project \
+        --python "3.$NEWEST_WITH_WHEELS" "$VENV" &&
+        "$VENV_PYTHON" -m ensurepip; } >"$scratch/log" 2>&1; then
+        problems="$problems; uv cannot download Python 3.$NEWEST_WITH_WHEELS"
+        problems="$problems ($(tail -n 1 "$scratch/log" | sed 's/^ *\(cause: \)*//'))"
+        return 1
+    fi
 }
 
 free_gb() { df -Pk "$1" | awk 'NR == 2 {printf "%d", $4 / 1048576}'; }
@@ -84,22 +130,34 @@ check_disk_space() {
 }
 
 create_venv() {
+    local python problems packages venv_maker install_python
     check_disk_space
-    find_python
-    say "creating $VENV with $python (Python $(version_of "$python"))"
-    "$python" -m venv --clear "$VENV" || die "$python -m venv failed (see above)"
+    if find_python; then
+        say "creating $VENV with $python (Python $(version_of "$python"))"
+        "$python" -m venv --clear "$VENV" || die "$python -m venv failed (see above)"
+    elif [ -n "${PYTHON:-}" ] || ! create_venv_with_uv; then
+        install_python="install Python 3.$NEWEST_WITH_WHEELS, which needs no compiler"
+        if [ -n "$packages" ]; then
+            die "$problems. Run 'sudo apt install $packages' (Debian, Ubuntu), or $install_python"
+        fi
+        die "$problems; 3.$OLDEST_MINOR to 3.$NEWEST_MINOR are supported." \
+            "Please $install_python, or name one: make setup PYTHON=/path/to/python"
+    fi
 }
 
 # Leaves a .venv that works: made now, as it was, or made again if an attempt was cut short.
 prepare_venv() {
-    local version reason
+    local version problem
     if ! version=$(version_of "$VENV_PYTHON"); then
         create_venv
         return
     fi
-    reason=$(reason_against_version "$VENV_PYTHON")
-    if [ -n "$reason" ]; then
-        die "$VENV $reason: remove it (rm -rf $VENV) and run this again"
+    problem=$(version_problem "$version")
+    if [ -n "$problem" ]; then
+        die "$VENV: $problem. Remove it (rm -rf $VENV) and run this again"
+    elif [ -n "${PYTHON:-}" ] && [ "$(version_of "$PYTHON")" != "$version" ]; then
+        die "$VENV has Python $version, not that of PYTHON=$PYTHON." \
+            "Remove it (rm -rf $VENV) and run this again"
     elif ! "$VENV_PYTHON" -m pip --version >/dev/null 2>&1; then
         say "$VENV has no pip: making it again"
         create_venv
@@ -108,28 +166,52 @@ prepare_venv() {
     fi
 }
 
-# pip has failed and said why at length; say in one line what can be done about it.
+# pip has failed: show its last errors, and say in one line what can be done about them.
 explain_failure() {
     local temp=${TMPDIR:-/tmp}
     local network='NewConnection|NameResolution|ConnectTimeout|ReadTimeout|ProxyError|SSLError'
+    grep -E '(ERROR|error):' "$LOG" | tail -n 5 >&2 || true
     if grep -q 'No space left on device' "$LOG"; then
         die "the disk is full: $(free_gb .) GB free in $PWD, $(free_gb "$temp") GB in $temp" \
             "(TMPDIR names another place for temporary files). Make room and run this again"
     elif grep -qE "$network" "$LOG"; then
         die "the package index cannot be reached: check the network or proxy and run this again"
+    elif grep -q 'Failed building wheel for compressai' "$LOG"; then
+        die "CompressAI cannot be compiled here ($LOG says why); Python 3.$NEWEST_WITH_WHEELS needs no" \
+            "compiler: rm -rf $VENV and make setup PYTHON=/path/to/python3.$NEWEST_WITH_WHEELS"
     fi
     die "pip failed: see above, or $LOG in full"
 }
 
+# Of pip's output, what takes long.
+show_progress() {
+    local line download='Downloading ([A-Za-z0-9_.]+).* \(([0-9]{3,})[0-9.]* MB\)'
+    while IFS= read -r line; do
+        if [[ $line =~ $download ]]; then
+            say "  downloading ${BASH_REMATCH[1]} (${BASH_REMATCH[2]} MB)"
+        elif [[ $line == "Installing collected packages"*,* ]]; then
+            say "  unpacking"
+        fi
+    done
+}
+
+pip_install() {
+    PIP_USER=0 "$VENV_PYTHON" -m pip install --no-input --disable-pip-version-check "$@" 2>&1 |
+        tee -a "$LOG" | show_progress || explain_failure
+}
+
 install() {
     local requirements=$1
-    say "installing $requirements (about 5 GB on Linux; minutes the first time)"
     rm -f "$LOG" "$STAMP" "$DEV_STAMP" # no stamp while the installation is unfinished
-    PIP_USER=0 "$VENV_PYTHON" -m pip install --no-input --disable-pip-version-check --log "$LOG" \
-        -r "$requirements" -c requirements/constraints.txt || explain_failure
+    if builds_compressai "$VENV_PYTHON"; then
+        say "building CompressAI, which has no wheel for this Python (a minute)"
+        # without dependencies: it asks for numpy 1, which has no wheels either, but works with numpy 2
+        pip_install --no-deps compressai -c requirements/constraints.txt
+    fi
+    say "installing $requirements (5 GB on Linux, 5 to 15 minutes the first time; log: $LOG)"
+    pip_install -r "$requirements" -c requirements/constraints.txt
     # from any folder: `import lossyless`, `lossyless-hub`
-    PIP_USER=0 "$VENV_PYTHON" -m pip install --no-input --disable-pip-version-check --log "$LOG" \
-        --quiet --no-deps --no-build-isolation --editable . || explain_failure
+    pip_install --quiet --no-deps --no-build-isolation --editable .
     "$VENV_PYTHON" -W ignore -c 'import torch, torchvision, compressai, constriction, clip' ||
         die "the packages do not import (see above): remove $VENV and run this again"
 }
@@ -148,7 +230,7 @@ main() {
     prepare_venv
     install "$requirements"
     touch "${stamps[@]}"
-    say "done: $VENV is ready"
+    say "done in $(((SECONDS + 59) / 60)) min: $VENV is ready"
 }
 
 main "$@"
