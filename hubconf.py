@@ -15,7 +15,8 @@ from collections.abc import Callable as _Callable
 from lossyless.hub.released import RELEASED as _RELEASED
 
 # `clip` is OpenAI's: pip install clip-anytorch ("setuptools<82"); `clip` on PyPI is another project
-dependencies = ["torch", "torchvision", "compressai", "constriction", "clip", "numpy", "tqdm"]
+# compressai, too, but of that its import says more than torch.hub
+dependencies = ["torch", "torchvision", "constriction", "clip", "numpy", "tqdm"]
 
 _DOC = """A compressor of images; beta = {beta:g}, about {bits:.0f} bits per image.
 

@@ -63,7 +63,7 @@ def load_clip(
     try:
         # layers draw weights before they are loaded
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+            warnings.filterwarnings("ignore", "`torch.jit")
             model, preprocess = clip.load(str(path), device=device)
     except (OSError, torch.OutOfMemoryError):
         raise  # the file may be a good one

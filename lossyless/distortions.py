@@ -22,9 +22,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from compressai.ops import LowerBound
 from torch import Tensor, nn
 
+from lossyless._compressai import LowerBound
 from lossyless.architectures import Architecture
 from lossyless.gathering import gather, rank
 from lossyless.predictors import PredictionHead

@@ -100,6 +100,37 @@ def test_needs_only_a_few_packages(imported):
     assert set(hubconf.dependencies) <= packages
 
 
+WITHOUT_COMPRESSAI = """
+import sys, torch
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "compressai":
+            raise ModuleNotFoundError("No module named 'compressai'", name="compressai")
+
+sys.meta_path.insert(0, NotInstalled())
+try:
+    torch.hub.load(sys.argv[1], "clip_compressor_b005", source="local")
+except ModuleNotFoundError as error:
+    print(error)
+
+from lossyless.hub.__main__ import main
+
+sys.exit(main(["compress", sys.argv[1], "z.bin"]))
+"""
+
+
+def test_without_compressai_one_line_says_how_to_get_it(tmp_path):
+    """It has no wheels for Python 3.13 and later, so that `pip install .` leaves it out there."""
+    command = [sys.executable, "-W", "ignore", "-c", WITHOUT_COMPRESSAI, str(ROOT)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    for line in (*done.stdout.splitlines(), *done.stderr.splitlines()):
+        assert "pip install" in line and "compressai" in line
+    assert len(done.stdout.splitlines()) == len(done.stderr.splitlines()) == 1
+
+
 def test_without_a_network_the_file_and_its_place_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))

@@ -9,9 +9,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from compressai.layers import GDN
 from torch import Tensor, nn
 
+from lossyless._compressai import GDN
 from lossyless.architectures.mlp import Shape
 
 # Four convolutions of stride 2.

@@ -35,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     except CommandError as error:
         return _fail(error, error.status)
     except ModuleNotFoundError as error:
+        if error.name == "compressai":  # which says itself how to get it
+            return _fail(error, FAILED)
         advice = "activate the environment, or pip install -r requirements/requirements_mini.txt"
         return _fail(f"{error}: {advice}", FAILED)
     except _user_errors() as error:  # evaluated when something went wrong: it imports torch

@@ -8,9 +8,9 @@ import copy
 from collections.abc import Sequence
 
 import numpy as np
-from compressai.ans import RansDecoder, RansEncoder
 from torch import Tensor
 
+from lossyless._compressai import RansDecoder, RansEncoder
 from lossyless.cdf_tables import CDFTables
 from lossyless.hub.official_format import MIN_STREAM, WORD
 from lossyless.payloads import CodingError

@@ -14,10 +14,9 @@ import math
 
 import numpy as np
 import torch
-from compressai.entropy_models import GaussianConditional
-from compressai.ops import LowerBound
 from torch import Tensor, nn
 
+from lossyless._compressai import GaussianConditional, LowerBound
 from lossyless.architectures import MLP
 from lossyless.cdf_tables import CDFTables
 from lossyless.coders import TableCoder

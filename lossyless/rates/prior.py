@@ -4,9 +4,9 @@ import copy
 
 import numpy as np
 import torch
-from compressai.entropy_models import EntropyBottleneck
 from torch import Tensor
 
+from lossyless._compressai import EntropyBottleneck
 from lossyless.cdf_tables import MAX_LISTED, PMF_ONE, CDFTables
 from lossyless.coders import ColumnCoder
 from lossyless.payloads import CodingError
