@@ -1,0 +1,31 @@
+"""All that is used of CompressAI, which needs a C++ compiler on Python 3.13 and later."""
+
+import sys
+import warnings
+
+try:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit")  # of torch_geometric, which it imports
+        from compressai.ans import RansDecoder, RansEncoder
+        from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+        from compressai.layers import GDN
+        from compressai.ops import LowerBound
+except ModuleNotFoundError as error:
+    if error.name != "compressai":
+        raise
+    command, remark = "pip install compressai", ""
+    if sys.version_info >= (3, 13):  # no wheels there, and metadata that asks for numpy 1
+        command = "pip install --no-deps compressai"
+        remark = ", which needs a C++ compiler and Python's headers (or use Python 3.12)"
+    raise ModuleNotFoundError(
+        f"CompressAI is not installed: {command}{remark}", name="compressai"
+    ) from None
+
+__all__ = [
+    "GDN",
+    "EntropyBottleneck",
+    "GaussianConditional",
+    "LowerBound",
+    "RansDecoder",
+    "RansEncoder",
+]
