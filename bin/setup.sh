@@ -166,17 +166,18 @@ prepare_venv() {
     fi
 }
 
-# pip has failed: show its last errors, and say in one line what can be done about them.
+# pip has failed: show the lines that matter, and say in one line what can be done about them.
 explain_failure() {
     local temp=${TMPDIR:-/tmp}
     local network='NewConnection|NameResolution|ConnectTimeout|ReadTimeout|ProxyError|SSLError'
-    grep -E '(ERROR|error):' "$LOG" | tail -n 5 >&2 || true
     if grep -q 'No space left on device' "$LOG"; then
         die "the disk is full: $(free_gb .) GB free in $PWD, $(free_gb "$temp") GB in $temp" \
             "(TMPDIR names another place for temporary files). Make room and run this again"
-    elif grep -qE "$network" "$LOG"; then
+    elif grep -E "$network" "$LOG" | tail -n 1 >&2; then
         die "the package index cannot be reached: check the network or proxy and run this again"
-    elif grep -q 'Failed building wheel for compressai' "$LOG"; then
+    fi
+    grep -E '(ERROR|error):' "$LOG" | tail -n 5 >&2 || true
+    if grep -q 'Failed building wheel for compressai' "$LOG"; then
         die "CompressAI cannot be compiled here ($LOG says why); Python 3.$NEWEST_WITH_WHEELS needs no" \
             "compiler: rm -rf $VENV and make setup PYTHON=/path/to/python3.$NEWEST_WITH_WHEELS"
     fi
