@@ -43,6 +43,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Let it be freed after all at exit, where Triton lists as leaked what is not."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def kept_configs() -> Iterator[None]:
     """What Hydra composed from conf/ is kept: tests ask for the same again and again."""
