@@ -205,7 +205,8 @@ install() {
     local requirements=$1
     rm -f "$LOG" "$STAMP" "$DEV_STAMP" # no stamp while the installation is unfinished
     if builds_compressai "$VENV_PYTHON"; then
-        say "building CompressAI, which has no wheel for this Python (a minute)"
+        "$VENV_PYTHON" -m pip show compressai >/dev/null 2>&1 ||
+            say "building CompressAI, which has no wheel for this Python (a minute)"
         # without dependencies: it asks for numpy 1, which has no wheels either, but works with numpy 2
         pip_install --no-deps compressai -c requirements/constraints.txt
     fi
