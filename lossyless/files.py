@@ -5,6 +5,7 @@ import errno
 import fcntl
 import io
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -24,8 +25,9 @@ def create_temporary(path: Path) -> tuple[Path, BinaryIO]:
     Raises OSError if `path` cannot be a file: its folder is missing, it is a folder itself, or its
     name is too long.
     """
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file to write", str(path))
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.stat(path).st_mode):  # unlike `is_dir`, fails if the name is too long
+            raise IsADirectoryError(errno.EISDIR, "is a folder, not a file to write", str(path))
     prefix = _prefix(path)
     _remove_abandoned(path.parent, prefix)
     for _ in range(_ATTEMPTS):

@@ -1,5 +1,6 @@
 """From a command line to resolved configs: sweeps and modes of experiments, clear errors."""
 
+import argparse
 import difflib
 import re
 import sys
@@ -30,6 +31,8 @@ PLAIN = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
 NO_TEXT = {"null", "true", "false", "nan", "inf"}
 # Hydra takes launchers and sweepers from no other package than `hydra_plugins`; ours is in there.
 sys.path.append(str(Path(__file__).resolve().parent / "plugins"))
+if sys.version_info >= (3, 14):  # there argparse rejects a help text of Hydra 1.3, which is lazy
+    argparse.ArgumentParser._check_help = lambda *_: None
 
 resolvers.register()
 
