@@ -8,7 +8,6 @@ try:
         warnings.filterwarnings("ignore", "`torch.jit")  # of torch_geometric, which it imports
         from compressai.ans import RansDecoder, RansEncoder
         from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-        from compressai.layers import GDN
         from compressai.ops import LowerBound
 except ModuleNotFoundError as error:
     if error.name != "compressai":
@@ -22,7 +21,6 @@ except ModuleNotFoundError as error:
     ) from None
 
 __all__ = [
-    "GDN",
     "EntropyBottleneck",
     "GaussianConditional",
     "LowerBound",

@@ -144,21 +144,12 @@ class LearnableCompressor(Compressor, pl.LightningModule):
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Rates, distortions and probe losses, [B] each in nats, and the means of all terms."""
-        n_examples = len(batch.x)
-        is_contrastive = self.distortion.needs == "positive"
-        x = torch.cat([batch.x, batch.aux]) if is_contrastive else batch.x
-        p_ZlX = self.p_ZlX(x)
-        z = p_ZlX.rsample()
-        is_warming_up = self._is_warming_up()
-        z_hat, rates, logs = self.rate(z, p_ZlX, is_warming_up=is_warming_up)
-
-        kept = z if is_warming_up else z_hat
-        if is_contrastive:
-            kept, target = kept.split(n_examples)
-            z_hat = z_hat[:n_examples]
+        z, z_hat, rates, logs = self._through_bottleneck(batch.x)
+        if self.distortion.needs == "positive":  # apart: batch normalisation sees each view alone
+            _, target, _, _ = self._through_bottleneck(batch.aux)
         else:
             target = z if self.distortion.needs == "none" else batch.aux
-        distortions, distortion_logs = self.distortion(kept, target)
+        distortions, distortion_logs = self.distortion(z_hat, target)
 
         online_losses = torch.zeros_like(distortions)
         metrics = {}
@@ -167,12 +158,14 @@ class LearnableCompressor(Compressor, pl.LightningModule):
         metrics |= self._in_bits(rates, distortions, logs) | distortion_logs
         return rates, distortions, online_losses, metrics
 
-    def _is_warming_up(self) -> bool:
-        return self.training and self.current_epoch < self.rate.warmup_k_epoch
+    def _through_bottleneck(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """z and z_hat [B, z_dim], rates [B] in nats, and the means of the rate's terms."""
+        p_ZlX = self.p_ZlX(x)
+        z = p_ZlX.rsample()
+        is_warming_up = self.training and self.current_epoch < self.rate.warmup_k_epoch
+        return z, *self.rate(z, p_ZlX, is_warming_up=is_warming_up)
 
     def _weighted(self, rate: Tensor, distortion: Tensor, beta: float) -> Tensor:
-        if not self.rate.is_trained:
-            return distortion / self.factor_beta_d
         return distortion / self.factor_beta_d + beta * self.factor_beta_r * rate
 
     def _in_bits(self, rates: Tensor, distortions: Tensor, logs: dict) -> dict[str, Tensor]:

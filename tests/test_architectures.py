@@ -96,46 +96,75 @@ def test_an_unknown_activation_is_named():
         MLP((3,), (2,), activation="Rellu")
 
 
-@pytest.mark.parametrize(
-    "side, n_halvings, core_side",
-    [(8, 1, 4), (32, 3, 4), (64, 4, 4), (10, 1, 5), (28, 2, 7), (96, 4, 6), (224, 5, 7)],
-)
-def test_a_cnn_halves_its_images_to_a_core_and_the_decoder_mirrors_it(side, n_halvings, core_side):
+@pytest.mark.parametrize("side, n_halvings", [(4, 1), (8, 2), (28, 4), (32, 4), (96, 6)])
+def test_a_cnn_halves_its_images_to_a_core_and_the_decoder_mirrors_it(side, n_halvings):
     encoder, decoder = CNN((1, side, side), (6,), 4), CNNDecoder((6,), (1, side, side), 4)
     down = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
     up = [m for m in decoder.modules() if isinstance(m, nn.ConvTranspose2d)]
     assert len(down) == len(up) == n_halvings
     assert [m.in_channels for m in down] == [m.out_channels for m in reversed(up)]
     assert [m.out_channels for m in down] == [m.in_channels for m in reversed(up)]
-    assert all(b.out_channels <= 2 * a.out_channels for a, b in pairwise(down))
-    core_shape = (1, down[-1].out_channels, core_side, core_side)
-    assert encoder.convolutions(torch.zeros(1, 1, side, side)).shape == core_shape
-    assert decoder(torch.zeros(1, 6)).shape == (1, 1, side, side)
+    assert all(b.out_channels == 2 * a.out_channels for a, b in pairwise(down))
+    assert encoder(torch.zeros(2, 1, side, side)).shape == (2, 6)
+    assert decoder(torch.zeros(2, 6)).shape == (2, 1, side, side)
 
 
-def test_the_layers_of_a_cnn_have_the_names_that_checkpoints_hold():
-    encoder, decoder = CNN((1, 16, 16), (6,), 4), CNNDecoder((6,), (1, 16, 16), 4)
-    weights = {name: tuple(p.shape) for name, p in encoder.named_parameters() if p.dim() > 1}
-    assert weights == {
-        "convolutions.0.weight": (4, 1, 4, 4),
-        "convolutions.3.weight": (8, 4, 4, 4),
-        "out.weight": (6, 8 * 4 * 4),
-    }
-    weights = {name: tuple(p.shape) for name, p in decoder.named_parameters() if p.dim() > 1}
-    assert weights == {
-        "linear.weight": (8 * 4 * 4, 6),
-        "convolutions.2.weight": (8, 4, 4, 4),
-        "convolutions.5.weight": (4, 1, 4, 4),
-    }
+@pytest.mark.parametrize("shape", [(3, 16, 32), (3, 2, 2), (16,)])
+def test_a_cnn_says_which_images_it_takes(shape):
+    for make in (lambda: CNN(shape, (2,)), lambda: CNNDecoder((2,), shape)):
+        with pytest.raises(ValueError, match="CNN needs square images"):
+            make()
+
+
+PROBE, FANCY = {"hid_dim": 2048, "is_batchnorm": True}, {"hid_dim": 1024, "is_batchnorm": True}
 
 
 @pytest.mark.parametrize(
-    "shape", [(3, 16, 32), (3, 4, 4), (3, 7, 7), (3, 18, 18), (3, 100, 100), (16,)]
+    ("make", "n_parameters"),
+    [
+        (lambda: MLP((2,), (2,), **FANCY), 1_056_770),  # Banana
+        (lambda: MLP((2,), (1,), **FANCY), 1_055_745),
+        (lambda: MLP((1,), (2,), **FANCY), 1_055_746),
+        (lambda: MLP((2,), (1,), **PROBE), 4_208_641),
+        (lambda: MLP((128,), (10,), **PROBE), 4_485_130),
+        (lambda: ResNet((1, 32, 32), (128,)), 11_233_344),
+        (lambda: ResNet((1, 32, 32), (10,)), 11_172_810),
+        (lambda: ResNet((3, 96, 96), (128,)), 11_234_496),
+        (lambda: ResNet((3, 96, 96), (10,)), 11_173_962),
+        (lambda: CNNDecoder((128,), (1, 32, 32)), 519_393),
+        (lambda: CNNDecoder((128,), (3, 96, 96)), 6_814_499),
+        (lambda: Balle((3, 96, 96), (8192,)), 4_116_864),
+        (lambda: BalleDecoder((8192,), (3, 96, 96)), 4_116_739),
+        (lambda: MLP((128,), (64,), 128, 1), 24_768),  # BINCE's projector
+        (lambda: MLP((1,), (10,), 128, 1), 1_546),
+    ],
 )
-def test_a_cnn_says_which_images_it_takes(shape):
-    for make in (lambda: CNN(shape, (2,)), lambda: CNNDecoder((2,), shape)):
-        with pytest.raises(ValueError, match="CNN (needs square images|works on images)"):
-            make()
+def test_networks_have_as_many_parameters_as_those_of_the_paper(make, n_parameters):
+    with torch.device("meta"):
+        assert sum(p.numel() for p in make().parameters()) == n_parameters
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp", "cnn", "cnn_decoder", "balle", "balle_decoder"])
+def test_weights_are_drawn_as_in_the_paper(name):
+    """Kaiming: uniform with fan-in for linear layers, normal with fan-out for convolutions."""
+    torch.manual_seed(0)
+    widths = {"hid_dim": 64} if name not in ("linear",) else {}
+    network = type_of(ARCHITECTURES[name])(*SHAPES[name], **widths)
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            bound = (6 / module.in_features) ** 0.5
+            assert module.weight.abs().max() <= bound
+            assert module.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.25)
+        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            fan_out = module.weight.shape[0] * module.kernel_size[0] ** 2
+            assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
+        else:
+            continue
+        assert module.bias is None or not module.bias.any()
+
+
+def type_of(architecture):
+    return architecture.func if isinstance(architecture, partial) else architecture
 
 
 def test_images_are_standardised_as_torchvision_does():

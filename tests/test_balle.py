@@ -9,7 +9,6 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from lossyless.architectures import Balle, BalleDecoder
-from lossyless.architectures.balle import _SafeGDN
 
 SMALL = {"hid_dim": 8}
 
@@ -41,7 +40,7 @@ def test_the_latent_image_has_a_16th_of_the_side(side, latent_shape):
 
 def test_a_pixel_reaches_only_the_latent_positions_beside_it():
     """The flattened order is [C, s, s], as for `HSpatial`."""
-    encoder = Balle((1, 128, 128), (3 * 8 * 8,), **SMALL).double()
+    encoder = Balle((1, 128, 128), (3 * 8 * 8,), **SMALL).double().eval()
     x = torch.rand(1, 1, 128, 128).double()
     moved = x.clone()
     moved[..., 64, 16] += 1
@@ -60,18 +59,6 @@ def test_the_decoder_mirrors_the_encoder():
     assert [m.out_channels for m in down] == [m.in_channels for m in reversed(up)] == [8, 8, 8, 5]
 
 
-def test_the_encoder_divides_by_the_norm_and_the_decoder_multiplies():
-    for network, power in (
-        (Balle((1, 32, 32), (4,), **SMALL), -0.5),
-        (BalleDecoder((4,), (1, 32, 32), **SMALL), 0.5),
-    ):
-        norms = [m for m in network.modules() if isinstance(m, _SafeGDN)]
-        assert len(norms) == 3
-        x = 5 * torch.randn(2, 8, 3, 3)
-        for norm in norms:  # as initialised: beta = 1, gamma = 0.1 for the channel itself
-            torch.testing.assert_close(norm(x), x * (1 + 0.1 * x.square()) ** power)
-
-
 def test_images_between_powers_of_two_are_resized_to_the_next_one_and_back():
     small, large = Balle((3, 24, 24), (12,), **SMALL), Balle((3, 32, 32), (12,), **SMALL)
     large.load_state_dict(small.state_dict())
@@ -84,22 +71,11 @@ def test_images_between_powers_of_two_are_resized_to_the_next_one_and_back():
     torch.testing.assert_close(small(z), resized(large(z), 24))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("inverse", [True, False])
-def test_normalisation_is_exact_in_16_bit_autocast(dtype, inverse):
-    x = 1000 * torch.randn(2, 8, 4, 4).to(dtype)  # squares beyond the largest float16
-    norm = _SafeGDN(8, inverse=inverse)
-    with torch.autocast("cpu", dtype):
-        found = norm(x)
-    assert found.dtype == torch.float32 and found.isfinite().all()
-    assert torch.equal(found, norm(x.float()))
-
-
 @pytest.mark.parametrize("side", [24, 32])
 def test_mixed_precision_only_rounds(side):
     torch.manual_seed(0)
-    encoder = Balle((3, side, side), (8,), **SMALL)
-    decoder = BalleDecoder((8,), (3, side, side), **SMALL)
+    encoder = Balle((3, side, side), (8,), **SMALL).eval()
+    decoder = BalleDecoder((8,), (3, side, side), **SMALL).eval()
     x = torch.rand(4, 3, side, side)
     z, image = encoder(x), decoder(encoder(x))
     with torch.autocast("cpu", torch.bfloat16):
@@ -119,5 +95,5 @@ def test_a_z_dim_that_does_not_fill_the_latent_image_says_which_do():
 @pytest.mark.parametrize("shape", [(3, 32, 64), (3, 8, 8), (16,)])
 def test_it_says_which_images_it_takes(shape):
     for make in (lambda: Balle(shape, (64,)), lambda: BalleDecoder((64,), shape)):
-        with pytest.raises(ValueError, match="Balle transforms (need square|work on) images"):
+        with pytest.raises(ValueError, match="Balle transforms needs? square images"):
             make()

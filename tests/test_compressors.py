@@ -151,8 +151,7 @@ def test_bits_are_logged_with_the_final_beta(rate, make_compressor, make_trainer
         distortions, _ = compressor.distortion(z_hat, batch.aux)
     rate_nats, distortion_nats = rates.mean().item(), distortions.mean().item()
     nats = {
-        # a rate without a gradient is measured, but is no part of the loss
-        "loss": distortion_nats / 0.5 + (0.2 * 3 * rate_nats if rate is not Lossless else 0),
+        "loss": distortion_nats / 0.5 + 0.2 * 3 * rate_nats,  # also of a rate without a gradient
         "rate": rate_nats,
         "distortion": distortion_nats,
         "ratedist": rate_nats + distortion_nats,
@@ -266,18 +265,20 @@ def test_an_encoder_without_dimensions_is_refused(z_dim):
         CondDist(Linear, (3,), z_dim)
 
 
-def test_contrastive_training_encodes_and_prices_both_views(make_compressor, make_trainer):
+def test_contrastive_views_are_encoded_apart_and_one_is_priced(make_compressor, make_trainer):
     compressor = make_compressor(method="BINCE")
     seen = []
     compressor.p_ZlX.register_forward_hook(lambda module, args, output: seen.append(args[0]))
     (batch,) = toy_batches(1)
     (found,) = make_trainer().validate(compressor, Batches([batch]), verbose=False)
-    (x,) = seen
-    assert torch.equal(x, torch.cat([batch.x, batch.aux]))
+    assert [torch.equal(*pair) for pair in zip(seen, (batch.x, batch.aux), strict=True)] == [
+        True
+    ] * 2
     with torch.no_grad():
-        z_hat = compressor.eval()(x)
-        distortions, _ = compressor.distortion(z_hat[:32], z_hat[32:])
-    assert found["val/feat/rate"] == pytest.approx(compressor.rates(x).mean().item() / math.log(2))
+        views = [compressor.eval()(x) for x in (batch.x, batch.aux)]
+        distortions, _ = compressor.distortion(*views)
+    rates = compressor.rates(batch.x)
+    assert found["val/feat/rate"] == pytest.approx(rates.mean().item() / math.log(2))
     assert found["val/feat/distortion"] == pytest.approx(distortions.mean().item() / math.log(2))
 
 
@@ -306,36 +307,25 @@ class Spy(nn.Module):
         return z_hat.sum(-1), {}
 
 
-def test_the_distortion_sees_z_during_the_warm_up_and_z_hat_afterwards(
-    make_compressor, make_trainer
-):
-    still = PartOptimizer(partial(torch.optim.SGD, lr=0.0))
-    compressor = make_compressor(rate=HFactorized(Z_DIM, warmup_k_epoch=2), optimizer=still)
-    compressor.distortion = Spy()
-    (batch,) = toy_batches(1)
-    make_trainer(4).fit(compressor, Batches([batch]))
-    z = compressor.represent(batch.x)
-    is_z = [torch.equal(seen, z) for seen in compressor.distortion.seen]
-    assert is_z == [True, True, False, False]
-
-
 @pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), MIRate])
 def test_during_the_warm_up_the_rate_does_not_move_the_encoder(rate, make_compressor, make_trainer):
-    """Whatever its weight, the encoder becomes what it would have become without a rate."""
-    encoders, rates = [], []
-    for beta in (0.0, 10.0):
+    """The distortion does, through the noise of the quantisation."""
+    torch.manual_seed(0)
+    compressor = make_compressor(rate=rate(Z_DIM, warmup_k_epoch=2))
+    (batch,) = toy_batches(1)
+    z, p_ZlX = compressor.represent(batch.x).requires_grad_(), compressor.p_ZlX(batch.x)
+    noise = []
+    for is_warming_up in (True, False):
         torch.manual_seed(0)
-        compressor = make_compressor(
-            rate=rate(Z_DIM, warmup_k_epoch=2), beta=beta, beta_anneal="constant"
-        )
-        rates.append(trainable(compressor.rate))
-        make_trainer(2, callbacks=[ReseedEveryEpoch(SEED)]).fit(compressor, Batches(toy_batches()))
-        encoders.append(trainable(compressor.p_ZlX))
-    assert_same_tensors(*encoders)
-    for name, parameter in trainable(compressor.rate).items():
-        # the precision waits too: without a distortion that sees z_hat, it would only fall
-        is_precision = name in ("scaling", "biasing")
-        assert torch.equal(parameter, rates[-1][name]) == is_precision
+        z_hat, rates, _ = compressor.rate(z, p_ZlX, is_warming_up=is_warming_up)
+        noise.append(z_hat)
+        (gradient,) = torch.autograd.grad(z_hat.sum(), z, retain_graph=True)
+        torch.testing.assert_close(gradient, torch.ones_like(z))
+        if is_warming_up and rates.requires_grad:
+            inputs = [z, *compressor.p_ZlX.parameters()]
+            gradients = torch.autograd.grad(rates.sum(), inputs, allow_unused=True)
+            assert all(gradient is None for gradient in gradients)
+    assert torch.equal(*noise)
 
 
 def test_after_the_warm_up_the_rate_moves_the_encoder(make_compressor, make_trainer):

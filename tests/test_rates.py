@@ -274,6 +274,7 @@ def test_side_information_and_main_stream_are_both_needed(rate):
 
 def test_coded_bytes_are_the_theoretical_rate(fitted):
     z = draw_z(4000, seed=1)
+    z = z[(z - 3).abs().amax(1) < 10]  # beyond, escapes cost more than the bounded likelihoods
     with torch.no_grad():
         _, rates, _ = fitted(z)
     n_bits = 8 * len(fitted.compress(z)) / len(z)
@@ -342,7 +343,7 @@ def test_the_lossless_rate_is_the_size_of_what_is_written():
     _, rates, _ = rate(z, p_ZlX)
     expected = 8 * len(rate.compress(z)) / len(z) * math.log(2)
     torch.testing.assert_close(rates, torch.full((len(z),), expected))
-    assert (rate.train()(z, p_ZlX)[1] == 0).all()
+    torch.testing.assert_close(rate.train()(z, p_ZlX)[1], rates)
 
 
 @pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), *UNCODED])

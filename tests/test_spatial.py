@@ -153,6 +153,7 @@ def test_it_is_not_taken_for_the_hyperprior_of_whole_vectors(rate, hyper):
 
 def test_coded_bytes_are_the_theoretical_rate(rate):
     z = draw_latents(500, seed=2).flatten(1)
+    z = z[(z - 3).abs().amax(1) < 15]  # beyond, escapes cost more than the bounded likelihoods
     n_bits = 8 * len(rate.compress(z)) / len(z)
     expected = evaluate(rate, z)[1].mean().item() / math.log(2)
     assert n_bits == pytest.approx(expected, rel=0.02, abs=0.1)

@@ -4,46 +4,34 @@ import math
 
 from torch import Tensor, nn
 
-from lossyless.architectures.mlp import Shape, activation_named
+from lossyless.architectures.layers import (
+    Shape,
+    activation_named,
+    initialize,
+    power_of_two_side,
+    resize,
+)
 
-# Sides of the feature map between the convolutions and the linear layer: any side halves to at most
-# one of them.
-CORE_SIDES = range(4, 8)
-
-
-def _halvings(image_shape: Shape) -> tuple[int, int]:
-    """How often a square image is halved until its side is one of `CORE_SIDES`, and which one."""
-    if len(image_shape) != 3:
-        raise ValueError(f"a CNN works on images [C, H, W], not on shape {tuple(image_shape)}")
-    _, height, width = image_shape
-    n_halvings = 0
-    core_side = height
-    while core_side > max(CORE_SIDES) and core_side % 2 == 0:
-        core_side //= 2
-        n_halvings += 1
-    if height != width or n_halvings < 1 or core_side not in CORE_SIDES:
-        raise ValueError(
-            f"a CNN needs square images whose side is 4, 5, 6 or 7 doubled at least once (8, 28, "
-            f"32, 96, 224, ...), not {height}x{width}: resize the data or use another architecture"
-        )
-    return n_halvings, core_side
+CORE_SIDE = 2  # of the feature map between the convolutions and the linear layer
 
 
-def _channels(hid_dim: int, n_halvings: int) -> list[int]:
-    """Channels after each halving: doubled every time, at most fourfold."""
-    return [hid_dim * min(2**i, 4) for i in range(n_halvings)]
+def _sides_and_channels(image_shape: Shape, hid_dim: int) -> tuple[int, list[int]]:
+    """The side at which a CNN works on images, and its channels after each halving: doubled every
+    time."""
+    side = power_of_two_side(image_shape, "a CNN", least=2 * CORE_SIDE)
+    return side, [hid_dim * 2**i for i in range((side // CORE_SIDE).bit_length() - 1)]
 
 
 class CNN(nn.Module):
-    """Image to vector: strided convolutions down to a core of 4x4 to 7x7, then linear.
+    """Image to vector: strided convolutions down to a core of 2x2, then linear.
 
-        x [B,C,S,S] -> (conv stride 2, batch norm, activation) x log2(S/core) -> linear -> [B,*out]
+        x [B,C,S,S] -> (conv 3x3 stride 2, batch norm, activation) x log2(S/2) -> linear -> [B,*out]
 
     Parameters
     ----------
-    in_shape : (C, S, S), S one of 4, 5, 6, 7 times a power of two of at least 2.
+    in_shape : (C, S, S), S above 2; a side that is no power of two is resized to the next one.
     out_shape : shape of one output.
-    hid_dim : channels after the first convolution; doubled at each further one, up to fourfold.
+    hid_dim : channels after the first convolution; doubled at each further one.
     activation : name in `torch.nn`.
     """
 
@@ -52,45 +40,57 @@ class CNN(nn.Module):
     ):
         super().__init__()
         self.out_shape = tuple(out_shape)
-        n_halvings, core_side = _halvings(in_shape)
+        self.side, channels = _sides_and_channels(in_shape, hid_dim)
         layers: list[nn.Module] = []
-        n_in = in_shape[0]
-        for n_out in _channels(hid_dim, n_halvings):
+        for n_in, n_out in zip([in_shape[0], *channels], channels, strict=False):
             layers += [
-                nn.Conv2d(n_in, n_out, kernel_size=4, stride=2, padding=1, bias=False),
+                nn.Conv2d(n_in, n_out, kernel_size=3, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(n_out),
                 activation_named(activation),
             ]
-            n_in = n_out
         self.convolutions = nn.Sequential(*layers)
-        self.out = nn.Linear(n_in * core_side**2, math.prod(out_shape))
+        self.out = nn.Linear(channels[-1] * CORE_SIDE**2, math.prod(out_shape))
+        initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, S, S] -> [B, *out_shape]
-        return self.out(self.convolutions(x).flatten(1)).unflatten(1, self.out_shape)
+        core = self.convolutions(resize(x, self.side))
+        return self.out(core.flatten(1)).unflatten(1, self.out_shape)
 
 
 class CNNDecoder(nn.Module):
     """Vector to image: the mirror image of `CNN`. Its output has no activation.
 
-    z [B,*in] -> linear -> core -> (..., transposed conv stride 2) x log2(S/core) -> [B,C,S,S]
+        z [B,*in] -> linear -> core [B,.,2,2]
+            -> (batch norm, activation, transposed conv 3x3 stride 2) x log2(S/2) -> [B,C,S,S]
+
+    An output at a power of two above S is resized to S, without antialiasing as in the paper's
+    code: 96 pixels are made at 128. Parameters are those of `CNN`, with in_shape and out_shape
+    exchanged.
     """
 
     def __init__(
         self, in_shape: Shape, out_shape: Shape, hid_dim: int = 32, activation: str = "ReLU"
     ):
         super().__init__()
-        n_halvings, core_side = _halvings(out_shape)
-        widths = _channels(hid_dim, n_halvings)[::-1]
-        self.core_shape = (widths[0], core_side, core_side)
-        self.linear = nn.Linear(math.prod(in_shape), math.prod(self.core_shape))
+        self.side = out_shape[-1]
+        _, channels = _sides_and_channels(out_shape, hid_dim)
+        channels = channels[::-1]
+        self.core_shape = (channels[0], CORE_SIDE, CORE_SIDE)
+        # batch normalisation follows, which would cancel its bias
+        self.linear = nn.Linear(math.prod(in_shape), math.prod(self.core_shape), bias=False)
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(widths, [*widths[1:], out_shape[0]], strict=True):
+        for n_in, n_out in zip(channels, [*channels[1:], out_shape[0]], strict=True):
+            is_last = n_in == channels[-1]
             layers += [
                 nn.BatchNorm2d(n_in),
                 activation_named(activation),
-                nn.ConvTranspose2d(n_in, n_out, kernel_size=4, stride=2, padding=1),
+                nn.ConvTranspose2d(
+                    n_in, n_out, 3, stride=2, padding=1, output_padding=1, bias=is_last
+                ),
             ]
         self.convolutions = nn.Sequential(*layers)
+        initialize(self)
 
     def forward(self, z: Tensor) -> Tensor:  # [B, *in_shape] -> [B, C, S, S]
-        return self.convolutions(self.linear(z.flatten(1)).unflatten(1, self.core_shape))
+        core = self.linear(z.flatten(1)).unflatten(1, self.core_shape)
+        return resize(self.convolutions(core), self.side)

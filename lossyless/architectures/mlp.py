@@ -1,20 +1,11 @@
 """Fully connected networks between examples of any shape."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-Shape = Sequence[int]
-
-
-def activation_named(name: str) -> nn.Module:
-    """The activation `torch.nn.<name>`, e.g. "ReLU" or "Softplus"."""
-    activation = getattr(nn, name, None)
-    if activation is None:
-        raise ValueError(f"unknown activation {name!r}: torch.nn has no module of that name")
-    return activation()
+from lossyless.architectures.layers import Shape, activation_named, initialize
 
 
 class Identity(nn.Identity):
@@ -36,6 +27,7 @@ class Linear(nn.Module):
         super().__init__()
         self.out_shape = tuple(out_shape)
         self.linear = nn.Linear(math.prod(in_shape), math.prod(out_shape))
+        initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, *in_shape] -> [B, *out_shape]
         return self.linear(x.flatten(1)).unflatten(1, self.out_shape)
@@ -84,6 +76,7 @@ class MLP(nn.Module):
             width = hid_dim
         self.hidden = nn.Sequential(*layers)
         self.out = nn.Linear(width, math.prod(out_shape))
+        initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, *in_shape] -> [B, *out_shape]
         return self.out(self.hidden(torch.flatten(x, 1))).unflatten(1, self.out_shape)

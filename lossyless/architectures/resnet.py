@@ -5,7 +5,7 @@ import math
 import torchvision
 from torch import Tensor, nn
 
-from lossyless.architectures.mlp import Shape
+from lossyless.architectures.layers import Shape
 
 STEMS = ("auto", "imagenet", "small")
 # "auto" is small for images with a side below this, as in the paper: STL10's 96 pixels too.
@@ -47,10 +47,8 @@ class ResNet(nn.Module):
         if stem == "small":
             self.network.conv1 = nn.Conv2d(n_channels, n_out, 3, padding=1, bias=False)
             self.network.maxpool = nn.Identity()
-        else:
+        elif n_channels != 3:
             self.network.conv1 = nn.Conv2d(n_channels, n_out, 7, stride=2, padding=3, bias=False)
-        # as torchvision does for all its convolutions
-        nn.init.kaiming_normal_(self.network.conv1.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, *out_shape]
         return self.network(x).unflatten(1, self.out_shape)

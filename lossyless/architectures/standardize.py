@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lossyless.architectures.mlp import Shape
+from lossyless.architectures.layers import Shape
 
 
 class Standardize(nn.Module):

@@ -17,16 +17,14 @@ class Rate(nn.Module, ABC):
     Parameters
     ----------
     z_dim : dimensions of the representation.
-    warmup_k_epoch : for so many epochs the distortion sees z rather than z_hat, and the entropy
-        model learns without moving the encoder.
+    warmup_k_epoch : for so many epochs the rate does not move the encoder, which the distortion
+        alone trains, through the noise of the quantisation.
     is_end_to_end : if False, no gradient flows from here to the encoder: a bottleneck is fitted
         to a representation that something else determines (staggered training).
     """
 
     #: family of p(Z|X) that the encoder must have, see `distributions.FAMILIES`
     family = "deterministic"
-    #: whether the rate has a gradient, and so is a part of the loss
-    is_trained = True
     #: how payloads are coded; written to the header of compressed data sets
     codec: str
 
@@ -36,7 +34,6 @@ class Rate(nn.Module, ABC):
         self.z_dim = z_dim
         self.warmup_k_epoch = warmup_k_epoch
         self.is_end_to_end = is_end_to_end
-        self._is_warming_up = False
 
     def forward(
         self, z: Tensor, p_ZlX: Conditional | None = None, *, is_warming_up: bool = False
@@ -48,8 +45,7 @@ class Rate(nn.Module, ABC):
         z : Tensor [B, z_dim], a sample of `p_ZlX`.
         p_ZlX : the batch of distributions that z was drawn from; for rates that price these rather
             than z. Others do without.
-        is_warming_up : whether only the entropy model learns: neither the encoder nor the precision
-            of the quantisation moves, which the rate alone would drive to nothing.
+        is_warming_up : whether z_hat alone, and not the rates, has a gradient to z.
 
         Returns
         -------
@@ -57,12 +53,15 @@ class Rate(nn.Module, ABC):
         rates : Tensor [B], nats per example
         logs : means over the batch of the terms of the rate, in nats
         """
-        self._is_warming_up = is_warming_up
+        z_in = z
         if is_warming_up or not self.is_end_to_end:
-            z, p_ZlX = z.detach(), None if p_ZlX is None else p_ZlX.detach()
+            z_in, p_ZlX = z.detach(), None if p_ZlX is None else p_ZlX.detach()
         # probabilities of 1e-9 and cumulated logits do not survive half precision
         with torch.autocast(z.device.type, enabled=False):
-            return self._bottleneck(z.float(), p_ZlX)
+            z_hat, rates, logs = self._bottleneck(z_in.float(), p_ZlX)
+        if is_warming_up and self.is_end_to_end:
+            z_hat = z_hat + (z - z.detach()).float()  # training adds noise to z: the gradient is 1
+        return z_hat, rates, logs
 
     @abstractmethod
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:

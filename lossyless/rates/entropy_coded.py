@@ -94,13 +94,9 @@ class EntropyCodedRate(Rate):
     def _to_bottleneck(self, z: Tensor) -> Tensor:
         if not self.training:
             return self._to_coder(z)
-        is_learning = not self._is_warming_up
-        biasing, scaling = self.biasing, self.scaling
-        if not is_learning:
-            biasing, scaling = biasing.detach(), scaling.detach()
         if self.transform is not None:
-            z = self.transform.rotate(z, is_learning)
-        return (z + biasing) * scaling.exp()
+            z = self.transform.rotate(z)
+        return (z + self.biasing) * self.scaling.exp()
 
     def _to_coder(self, z: Tensor) -> Tensor:
         """z_in as senders round it, in every mode."""

@@ -27,8 +27,8 @@ from lossyless.rates.entropy_coded import EntropyCodedRate
 from lossyless.rates.prior import FactorizedModel, to_symbols
 
 # CompressAI's table of 64 standard deviations, spaced evenly in their logarithm
-MIN_LOG_SCALE, MAX_LOG_SCALE, N_SCALES = math.log(0.11), math.log(256), 64
-LOG_SCALE_STEP = (MAX_LOG_SCALE - MIN_LOG_SCALE) / (N_SCALES - 1)
+MIN_SCALE, MAX_SCALE, N_SCALES = 0.11, 256.0, 64
+LOG_SCALE_STEP = math.log(MAX_SCALE / MIN_SCALE) / (N_SCALES - 1)
 # Evaluation rounds predicted means to multiples of 1/64: coarse enough that float64 results of
 # different machines round alike, far too fine to cost bits beside cells of width 1.
 MEAN_STEPS = 64
@@ -67,32 +67,32 @@ class HHyper(EntropyCodedRate):
         self.side_decoder = MLP((side_z_dim,), (z_dim * (1 + is_pred_mean),), hid_dim)
         self.side_prior = FactorizedModel(side_z_dim)
         self.conditional = GaussianConditional(None)
-        self.lower_bound, self.upper_bound = LowerBound(MIN_LOG_SCALE), LowerBound(-MAX_LOG_SCALE)
+        self.lower_bound, self.upper_bound = LowerBound(MIN_SCALE), LowerBound(-MAX_SCALE)
 
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
         z_in = self._to_bottleneck(z)
         if self.training:
             s_hat, q_s = self.side_prior(self.side_encoder(z_in))
-            mean, log_scale = self._gaussian(self.side_decoder, s_hat)
+            mean, scale = self._gaussian(self.side_decoder, s_hat)
         else:
             s_hat, q_s = self.side_prior(self._coding_side(z_in))
             mean, index = self._coding_gaussian(s_hat)
             mean = mean.to(z.device)
-            log_scale = MIN_LOG_SCALE + LOG_SCALE_STEP * index.to(z.device).float()
-        z_hat_in, q_zls = self.conditional(z_in, log_scale.exp(), mean)
+            scale = MIN_SCALE * (LOG_SCALE_STEP * index.to(z.device).float()).exp()
+        z_hat_in, q_zls = self.conditional(z_in, scale, mean)
         H_q_S, H_q_ZlS = -q_s.log().sum(-1), -q_zls.log().sum(-1)
         logs = {"H_q_S": H_q_S.mean().detach(), "H_q_ZlS": H_q_ZlS.mean().detach()}
         return self._from_bottleneck(z_hat_in), H_q_S + H_q_ZlS, logs
 
     def _gaussian(self, side_decoder: nn.Module, s_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the scale, [B, z_dim] each."""
+        """Mean and scale, [B, z_dim] each."""
         parameters = side_decoder(s_hat)
         if self.is_pred_mean:
-            mean, log_scale = parameters.chunk(2, dim=-1)
+            mean, scale = parameters.chunk(2, dim=-1)
         else:
-            mean, log_scale = torch.zeros_like(parameters), parameters
+            mean, scale = torch.zeros_like(parameters), parameters
         # unlike a clamp, these bounds let scales beyond them come back
-        return mean, -self.upper_bound(-self.lower_bound(log_scale))
+        return mean, -self.upper_bound(-self.lower_bound(scale))
 
     @torch.no_grad()
     def _coding_side(self, z_in: Tensor) -> Tensor:
@@ -111,13 +111,13 @@ class HHyper(EntropyCodedRate):
         size; hence float64 on the CPU, then rounding.
         """
         side_decoder = copy.deepcopy(self.side_decoder).cpu().double()
-        mean, log_scale = self._gaussian(side_decoder, s_hat.detach().cpu().double())
-        index = torch.round((log_scale - MIN_LOG_SCALE) / LOG_SCALE_STEP).int()
+        mean, scale = self._gaussian(side_decoder, s_hat.detach().cpu().double())
+        index = torch.round((scale / MIN_SCALE).log() / LOG_SCALE_STEP).int()
         return (torch.round(mean * MEAN_STEPS) / MEAN_STEPS).float(), index
 
     def _make_tables(self) -> dict[str, CDFTables]:
-        steps = torch.arange(N_SCALES) * LOG_SCALE_STEP
-        conditional = GaussianConditional((steps + MIN_LOG_SCALE).exp().tolist())
+        scales = MIN_SCALE * (torch.arange(N_SCALES) * LOG_SCALE_STEP).exp()
+        conditional = GaussianConditional(scales.tolist())
         conditional.update()
         return {
             "side": self.side_prior.make_tables(),

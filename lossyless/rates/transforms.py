@@ -105,9 +105,9 @@ class OrthogonalTransform(nn.Module, ABC):
         if self.mean is not None and not self.mean.isfinite().all():
             raise ValueError("mean has NaN or infinite entries")
 
-    def rotate(self, z: Tensor, is_learning: bool = True) -> Tensor:
-        """U^T (z - mean), rows of z [N, D], for training: U gets a gradient if `is_learning`."""
-        matrix = self._training_matrix(is_learning)
+    def rotate(self, z: Tensor) -> Tensor:
+        """U^T (z - mean), rows of z [N, D], for training: U gets a gradient."""
+        matrix = self._training_matrix()
         return (z if self.mean is None else z - self.mean) @ matrix
 
     def rotate_back(self, rotated: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class OrthogonalTransform(nn.Module, ABC):
                 "with representations of the training data first, or load trained weights"
             )
 
-    def _training_matrix(self, is_learning: bool = True) -> Tensor:
+    def _training_matrix(self) -> Tensor:
         self._check_fitted()
         return self.matrix
 
@@ -189,9 +189,9 @@ class RefinedKLT(KLT):
         if not self.skew.isfinite().all():
             raise ValueError("skew has NaN or infinite entries")
 
-    def _training_matrix(self, is_learning: bool = True) -> Tensor:
+    def _training_matrix(self) -> Tensor:
         self._check_fitted()
-        return self._refined(self.start, self.skew if is_learning else self.skew.detach())
+        return self._refined(self.start, self.skew)
 
     def _refined(self, start: Tensor, skew: Tensor) -> Tensor:
         upper = skew.triu(1) / math.sqrt(len(skew))

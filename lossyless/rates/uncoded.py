@@ -29,17 +29,12 @@ class _FloatCodedRate(Rate):
 class Lossless(_FloatCodedRate):
     """No bottleneck: z_hat = z.
 
-    The rate, bits of the losslessly compressed batch, has no gradient; it is computed in
-    evaluation only, and is no part of the loss.
+    The rate, bits of the losslessly compressed batch, has no gradient.
     """
 
-    is_trained = False
-
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
-        rates = torch.zeros(len(z), device=z.device)
-        if not self.training:
-            rates += 8 * len(self.compress(z)) / len(z) * math.log(2)
-        return z, rates, {}
+        rate = 8 * len(self.compress(z)) / len(z) * math.log(2)
+        return z, torch.full((len(z),), rate, device=z.device), {}
 
 
 class MIRate(_FloatCodedRate):
