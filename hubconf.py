@@ -25,7 +25,7 @@ _DOC = """A compressor of images; beta = {beta:g}, about {bits:.0f} bits per ima
     compressor.compress_dataset(dataset, "Z.bin", label_file="Y.npy")    # PIL images or transformed
     Z, Y = compressor.decompress_dataset("Z.bin", label_file="Y.npy")    # numpy, for scikit-learn
     z_hat = compressor(torch.stack([transform(image) for image in images]))
-    bits = compressor.get_rate(torch.stack([transform(image) for image in images]))
+    bits = compressor.get_rate(torch.stack([transform(image) for image in images]))  # mean, coded
 
 Z are features [N, 512] of CLIP ViT-B/32 to train any predictor on. See
 `lossyless.hub.ClipCompressor` for all methods.
@@ -33,6 +33,7 @@ Z are features [N, 512] of CLIP ViT-B/32 to train any predictor on. See
 Parameters
 ----------
 device : where CLIP runs; by default a CUDA device if there is one, else the CPU.
+is_jit : taken for the sake of code for the official hub; it has no effect.
 clip_path : checkpoint of CLIP ViT-B/32; by default OpenAI's, downloaded (340 MB) on first use.
 pretrained_path : weights of the bottleneck; by default the released ones, downloaded (136 kB,
     checksum verified) on first use.
@@ -50,11 +51,15 @@ WeightsError
 
 
 def _make_entry(model: str) -> _Callable:
-    def entry(device=None, clip_path=None, pretrained_path=None):
+    def entry(device=None, is_jit=False, clip_path=None, pretrained_path=None):
         from lossyless.hub import clip_compressor  # not before it is needed: it takes seconds
 
         return clip_compressor(
-            model, device=device, clip_path=clip_path, pretrained_path=pretrained_path
+            model,
+            device=device,
+            clip_path=clip_path,
+            pretrained_path=pretrained_path,
+            is_jit=is_jit,
         )
 
     entry.__name__ = entry.__qualname__ = f"clip_compressor_{model}"

@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
+from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from lossyless.files import replacing
@@ -33,6 +34,11 @@ FILE_MAGIC = b"LLmodel1"
 # Few rows are seen more often, so that the entropy model is fitted to them as well.
 MIN_STEPS = 300
 MAX_GRAD_NORM = 100.0
+DISTORTIONS = {"squared": torch.square, "l1": torch.abs}
+SCHEDULES = {
+    "cosine": lr_scheduler.CosineAnnealingLR,
+    "step": lambda optimizer, n: lr_scheduler.StepLR(optimizer, math.ceil(n / 5), gamma=0.1),
+}
 # Values and cells that float32 has, with some room for sums and for the inverses of widths.
 SMALLEST, LARGEST = 1e-30, 1e30
 TOO_FAR = f"outside [{SMALLEST:g}, {LARGEST:g}]: choose another unit"
@@ -44,25 +50,28 @@ RESOLUTION = 2.0**-26
 class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Lossy compressor of the rows of a matrix, for features that a linear model will work on.
 
-    The paper's minimal compressor (arXiv:2106.10800, appendix E.7): a bottleneck with a learnt,
-    factorized entropy model, trained without labels for
+    A bottleneck with a learnt, factorized entropy model, trained without labels for
 
         ||z_hat - z||^2 / v  +  beta * rate                                          (nats)
 
     with v the variance of the features, averaged over columns; so `beta` means the same whatever
     the unit of the features. Cells have the width that minimises it for many bits, sqrt(6 beta v);
-    the entropy model is what is trained.
+    the entropy model is what is trained. `ArrayCompressor.paper()` is the minimal compressor of the
+    paper (arXiv:2106.10800, appendix E.7), which differs: absolute errors in the unit of the
+    features, a learnt cell width for each column, no rotation.
 
     Parameters
     ----------
     beta : weight of the rate; larger = fewer bits.
+    distortion : "squared", as above; or "l1", as in the paper: ||z_hat - z||_1 + beta * rate.
     rotation : one of `lossyless.rates.transforms.TRANSFORMS`. "klt": rows are coded in the basis of
         their principal components, which takes far fewer bits if columns are correlated;
         "klt_refined": a basis that is learnt further, for up to some hundred columns; "none":
         column by column, as the paper does.
     n_epochs : passes over the rows; at least 300 steps are taken.
     batch_size : rows of one step.
-    lr : learning rate of Adam, annealed to 0 along a cosine.
+    lr : learning rate of Adam.
+    schedule : "cosine": annealed to 0; "step": a tenth after each fifth of the training.
     random_state : int, RandomState or None, as everywhere in scikit-learn.
     device : torch's name of the device that trains; None: a GPU if there is one.
     verbose : whether to show a progress bar.
@@ -71,8 +80,8 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     ----------
     n_features_in_ : columns.
     feature_names_in_ : names of the columns, if it was trained on a DataFrame with names.
-    scale_ : root of v, the mean variance of the columns that it was trained on; if all were
-        constant, the largest absolute value, or 1.
+    scale_ : unit of the distortion: root of v, the mean variance of the columns that it was trained
+        on; if all were constant, the largest absolute value, or 1. With distortion="l1", 1.
     rate_ : HFactorized, the trained bottleneck; see `codec`.
     """
 
@@ -81,21 +90,42 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         beta: float = 0.1,
         *,
         rotation: str = "klt",
+        distortion: str = "squared",
         n_epochs: int = 5,
         batch_size: int = 256,
         lr: float = 1e-2,
+        schedule: str = "cosine",
         random_state=0,
         device: str | None = None,
         verbose: bool = False,
     ):
         self.beta = beta
         self.rotation = rotation
+        self.distortion = distortion
         self.n_epochs = n_epochs
         self.batch_size = batch_size
         self.lr = lr
+        self.schedule = schedule
         self.random_state = random_state
         self.device = device
         self.verbose = verbose
+
+    @classmethod
+    def paper(cls, **parameters) -> "ArrayCompressor":
+        """With the settings of the paper's minimal code, for CLIP ViT-B/32 features as they are.
+
+        Published for training on CIFAR10 and a linear SVM (C=4e-3) on STL10: 1704 bits, 98.6 %.
+        """
+        settings = {
+            "beta": 4e-2,
+            "rotation": "none",
+            "distortion": "l1",
+            "n_epochs": 10,
+            "batch_size": 128,
+            "lr": 0.1,
+            "schedule": "step",
+        }
+        return cls(**settings | parameters)
 
     # --- training
 
@@ -111,6 +141,8 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         device = self._check_parameters()
         Z = validate_data(self, Z, dtype=(np.float32, np.float64))
         mean, scale = _mean_and_scale(Z)
+        if self.distortion == "l1":
+            scale = 1.0
         z = torch.from_numpy(((Z - mean) / scale).astype(np.float32)).to(device)
         seed = check_random_state(self.random_state).randint(2**31)
         # steps are too small to share: more threads are no faster, and far slower on busy machines
@@ -133,9 +165,12 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 raise ValueError(f"{name}={value!r}: expected a positive number")
         if not isinstance(self.batch_size, Integral):
             raise ValueError(f"batch_size={self.batch_size!r}: expected a positive integer")
-        if self.rotation not in list(TRANSFORMS):
-            expected = ", ".join(map(repr, TRANSFORMS))
-            raise ValueError(f"rotation={self.rotation!r}: expected one of {expected}")
+        choices = {"rotation": TRANSFORMS, "distortion": DISTORTIONS, "schedule": SCHEDULES}
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in list(allowed):
+                expected = ", ".join(map(repr, allowed))
+                raise ValueError(f"{name}={value!r}: expected one of {expected}")
         try:
             return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         except (RuntimeError, TypeError):  # with a list of all devices that there ever were
@@ -145,16 +180,17 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             ) from None
 
     def _train(self, rate: HFactorized, z: Tensor) -> None:
-        """Fit `rate` to standardised rows z [N, D]."""
+        """Fit `rate` to rows z [N, D], centred and in the unit of the distortion."""
         rate.fit_transform(z)
-        # error width^2 / 12 and rate -log(width) of each dimension: the sum is least at this width
-        rate.start_from(z, cell_width=math.sqrt(6 * self.beta))
-        rate.scaling.requires_grad_(False)
+        if self.distortion == "squared":
+            # error width^2 / 12 and rate -log(width) of each dimension: least at this width
+            rate.start_from(z, cell_width=math.sqrt(6 * self.beta))
+            rate.scaling.requires_grad_(False)
         n_batches = math.ceil(len(z) / self.batch_size)
         n_steps = max(math.ceil(self.n_epochs * n_batches), MIN_STEPS)
         parameters = [p for p in rate.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(parameters, lr=self.lr)
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
+        scheduler = SCHEDULES[self.schedule](optimizer, n_steps)
         batches = iter(())
         for _ in tqdm(range(n_steps), desc="ArrayCompressor", disable=not self.verbose):
             rows = next(batches, None)
@@ -170,7 +206,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _losses(self, rate: HFactorized, z: Tensor) -> Tensor:
         z_hat, rates, _ = rate(z)
-        return (z_hat - z).square().sum(1) + self.beta * rates
+        return DISTORTIONS[self.distortion](z_hat - z).sum(1) + self.beta * rates
 
     # --- use
 
@@ -237,7 +273,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         total = 0.0
         for rows in z.split(CHUNK_SIZE):
             z_hat, rates, _ = self.rate_(rows)
-            errors = ((z_hat - rows).double() / self.scale_).square().sum(1)
+            errors = DISTORTIONS[self.distortion]((z_hat - rows).double() / self.scale_).sum(1)
             total += (errors + self.beta * rates).sum().item()
         return -total / len(z)
 

@@ -41,8 +41,10 @@ def few_steps():
         yield
 
 
-@pytest.fixture(scope="module", params=["klt", "none"])
+@pytest.fixture(scope="module", params=["klt", "none", "paper"])
 def fitted(request):
+    if request.param == "paper":
+        return ArrayCompressor.paper(n_epochs=10).fit(features())
     return ArrayCompressor(rotation=request.param, **QUICK).fit(features())
 
 
@@ -69,12 +71,27 @@ def test_many_rows_are_coded_in_chunks(fitted, monkeypatch):
     np.testing.assert_array_equal(fitted.decompress(fitted.compress(Z[:250])), whole[:250])
 
 
-def test_errors_stay_within_the_cells(fitted):
-    Z = features(seed=1)
+@pytest.mark.parametrize("rotation", ["klt", "none"])
+def test_errors_stay_within_the_cells(rotation):
+    Z, fitted = features(seed=1), ArrayCompressor(rotation=rotation, **QUICK).fit(features())
     width = math.sqrt(6 * fitted.beta * features().var(0).mean())
     errors = fitted.transform(Z) - Z
     assert np.square(errors).mean() <= 1.1 * width**2 / 12
     assert np.linalg.norm(errors, axis=1).max() <= 1.01 * width / 2 * math.sqrt(D)
+
+
+def test_the_papers_settings_learn_a_cell_width_for_each_column():
+    """Error width / 4 plus beta times rate -log(width) is least at width 4 beta; columns that vary
+    by less than that are not coded."""
+    rng = np.random.default_rng(0)
+    deviations = np.array([1e-3, 0.3, 0.45, 0.45, 1, 5])
+    Z = 3 + rng.normal(size=(2000, 6)) * deviations
+    compressor = ArrayCompressor.paper(n_epochs=60).fit(Z)
+    widths = compressor.rate_.scaling.neg().exp().numpy()
+    np.testing.assert_allclose(widths[1:], 4 * compressor.beta, rtol=0.1)
+    n_bits = np.log2(deviations[1:] * math.sqrt(2 * math.pi * math.e) / (4 * compressor.beta))
+    assert compressor.n_bits(Z) == pytest.approx(n_bits.sum(), rel=0.05)
+    assert np.abs(compressor.transform(Z) - Z)[:, 0].mean() < 1e-3
 
 
 def test_correlated_columns_take_fewer_bits_in_their_principal_components():
@@ -96,7 +113,11 @@ def test_bits_and_score_are_what_they_say(fitted):
     Z = features(seed=1)
     n_bits, score = fitted.n_bits(Z), fitted.score(Z)
     assert n_bits == 8 * len(fitted.compress(Z)) / N
-    error = np.square(fitted.transform(Z) - Z).sum(1).mean() / features().var(0).mean()
+    errors = fitted.transform(Z) - Z
+    if fitted.distortion == "l1":
+        error = np.abs(errors).sum(1).mean()
+    else:
+        error = np.square(errors).sum(1).mean() / features().var(0).mean()
     head = 8 * 40 / N
     assert -score == pytest.approx(error + fitted.beta * math.log(2) * (n_bits - head), rel=0.02)
 
@@ -225,6 +246,8 @@ def test_values_too_far_out_are_refused(klt):
         ({"batch_size": 32.5}, "batch_size=32.5: expected a positive integer"),
         ({"rotation": "no such"}, "rotation='no such': expected one of"),
         ({"rotation": ["klt"]}, r"rotation=\['klt'\]: expected one of"),
+        ({"distortion": "l2"}, "distortion='l2': expected one of 'squared', 'l1'"),
+        ({"schedule": None}, "schedule=None: expected one of 'cosine', 'step'"),
         ({"device": "gpu"}, "device='gpu': expected None or .* 'cuda'"),
     ],
 )

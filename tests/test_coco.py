@@ -1,9 +1,12 @@
 """COCO's images and captions, on a small folder in the layout of the original."""
 
+import hashlib
+import io
 import json
 import shutil
 import sys
 import urllib.error
+import zipfile
 from pathlib import Path
 
 import clip
@@ -11,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 from clip.model import CLIP
+from file_server import serving
 from PIL import Image
 
 from utils.data import captions as captions_module
+from utils.data import coco
 from utils.data.base import SPLITS, DataError
 from utils.data.captions import caption_features
 from utils.data.coco import CocoCaptionsDataModule, CocoDataModule, read_captions
@@ -162,13 +167,56 @@ def test_missing_images_are_counted(copy):
     assert images(copy, is_complete=False).n_examples("test") == 5
 
 
-@pytest.mark.parametrize("missing", ["", "annotations", "train2017"])
-def test_without_the_files_the_error_says_where_to_put_them(copy, missing):
-    shutil.rmtree(copy / "coco" / missing)
-    with pytest.raises(DataError, match="images.cocodataset.org/zips/train2017.zip") as error:
+@pytest.fixture
+def server(original, monkeypatch):
+    """COCO's, with small archives."""
+    monkeypatch.setattr("utils.data.downloads.WAITS", ())
+    with serving() as server:
+        archives = {}
+        for part, (path, _, _) in coco.ARCHIVES.items():
+            content = io.BytesIO()
+            with zipfile.ZipFile(content, "w") as file:
+                for member in sorted((original / "coco" / part).iterdir()):
+                    file.write(member, f"{part}/{member.name}")
+            content = server.files[f"/{path}"] = content.getvalue()
+            archives[part] = path, hashlib.md5(content).hexdigest(), len(content)
+        monkeypatch.setattr(coco, "ARCHIVES", archives)
+        monkeypatch.setattr(coco, "SERVER", server.url)
+        yield server
+
+
+@pytest.mark.parametrize(
+    "missing", ["", "annotations", "annotations/captions_val2017.json", "train2017"]
+)
+def test_what_is_missing_is_downloaded_once(copy, server, missing, capsys):
+    path = copy / "coco" / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for _ in range(2):
+        data = images(copy)
+        assert {split: data.n_examples(split) for split in SPLITS} == {
+            "train": 18, "val": 2, "test": 6,
+        }  # fmt: skip
+        assert next(iter(data.loader("train"))).x.shape[1:] == data.shape
+    parts = [missing.partition("/")[0]] if missing else ["annotations", "train2017", "val2017"]
+    assert sorted(server.requests) == sorted((f"/{coco.ARCHIVES[p][0]}", None) for p in parts)
+    assert not list((copy / "coco").glob("*.zip*"))
+    assert capsys.readouterr().out.count("downloading") == len(parts)
+
+
+def test_captions_alone_are_downloaded_for_captions(copy, server, weights):
+    shutil.rmtree(copy / "coco")
+    assert texts(copy, weights).n_examples("test") == 6
+    assert [path for path, _ in server.requests] == ["/annotations/annotations_trainval2017.zip"]
+
+
+def test_what_cannot_be_downloaded_is_named_with_its_place(copy, server):
+    shutil.rmtree(copy / "coco" / "train2017")
+    del server.files["/zips/train2017.zip"]
+    with pytest.raises(DataError, match="404") as error:
         images(copy).setup()
-    for line in ("coco/\n", "train2017/", "val2017/", "annotations/captions_val2017.json"):
-        assert line in str(error.value)
+    assert f"{server.url}/zips/train2017.zip" in str(error.value)
+    assert str(copy / "coco" / "train2017.zip") in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_damaged_image_is_named(copy):

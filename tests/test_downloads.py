@@ -1,16 +1,22 @@
 """Data sets are found or downloaded, one process at a time, also where nobody may write."""
 
+import hashlib
+import io
 import os
+import shutil
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from file_server import serving
 from tiny import DIGITS, run
 
 from utils.data.base import DataError
 from utils.data.digits import DigitsDataModule
-from utils.data.downloads import open_or_download
+from utils.data.downloads import download, download_zip, open_or_download
 
 NAME, SIZE = "Stars", "3 MB"
 
@@ -90,3 +96,119 @@ def test_a_whole_run_leaves_a_read_only_folder_as_it_is(read_only, tmp_path):
     metrics = run(tmp_path, *target, base=DIGITS)
     assert metrics["test/pred/loss"] > 0
     assert [file.name for file in read_only.iterdir()] == ["digits.pt"]
+
+
+# --- large files
+
+CONTENT = np.random.default_rng(0).bytes(5_000_000)
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr("utils.data.downloads.WAITS", ())
+    with serving() as server:
+        server.files["/stars.zip"] = CONTENT
+        yield server
+
+
+def fetch(server, folder: Path, name: str = "stars.zip", **kwargs) -> bytes:
+    """What is there after a download."""
+    download(f"{server.url}/{name}", folder / name, **{"md5": md5(CONTENT)} | kwargs)
+    assert [file.name for file in folder.iterdir()] == [name]
+    return (folder / name).read_bytes()
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path, capsys):
+    server.breaks_after = [3_000_000]
+    with pytest.raises(DataError, match="stars.zip: .* of 5,000,000 bytes.*Run again") as error:
+        fetch(server, tmp_path)
+    assert "\n" not in str(error.value)
+    (part,) = tmp_path.iterdir()
+    n_bytes = part.stat().st_size
+    assert part.name == "stars.zip.part" and 0 < n_bytes <= 3_000_000
+    assert fetch(server, tmp_path) == CONTENT
+    assert server.requests == [("/stars.zip", None), ("/stars.zip", f"bytes={n_bytes}-")]
+    assert "stars.zip: 100%" in capsys.readouterr().err
+
+
+def test_it_goes_on_by_itself_as_long_as_something_comes(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.data.downloads.WAITS", (0, 0))
+    server.breaks_after = [1_200_000, 1_200_000, 0, 1_200_000]
+    assert fetch(server, tmp_path) == CONTENT
+    server.files["/moon.zip"] = CONTENT
+    server.breaks_after = [1_200_000, 0, 0]
+    with pytest.raises(DataError, match="moon.zip"):
+        download(f"{server.url}/moon.zip", tmp_path / "moon.zip", md5=md5(CONTENT))
+
+
+def test_a_server_without_ranges_starts_anew(server, tmp_path):
+    server.knows_ranges = False
+    (tmp_path / "stars.zip.part").write_bytes(CONTENT[:999])
+    assert fetch(server, tmp_path) == CONTENT
+
+
+def test_what_was_complete_before_an_interruption_is_taken(server, tmp_path):
+    (tmp_path / "stars.zip.part").write_bytes(CONTENT)
+    assert fetch(server, tmp_path) == CONTENT
+
+
+def test_a_file_with_another_md5_is_not_kept(server, tmp_path):
+    server.files["/stars.zip"] = CONTENT[::-1]
+    with pytest.raises(DataError, match=f"MD5 {md5(CONTENT[::-1])}, expected {md5(CONTENT)}") as e:
+        fetch(server, tmp_path)
+    assert "\n" not in str(e.value) and not list(tmp_path.iterdir())
+    (tmp_path / "stars.zip.part").write_bytes(bytes(1000))  # of another file
+    server.files["/stars.zip"] = CONTENT
+    with pytest.raises(DataError, match="MD5"):
+        fetch(server, tmp_path)
+    assert fetch(server, tmp_path) == CONTENT
+
+
+def test_what_a_server_does_not_have_is_not_asked_for_again(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.data.downloads.WAITS", (0, 0))
+    with pytest.raises(DataError, match="404") as error:
+        fetch(server, tmp_path, "sun.zip")
+    assert f"{server.url}/sun.zip" in str(error.value) and str(tmp_path) in str(error.value)
+    assert len(server.requests) == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def archive(server) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as content:
+        for name in ("sky/1.jpg", "sky/deep/2.jpg"):
+            content.writestr(name, name)
+    server.files["/sky.zip"] = file.getvalue()
+    return file.getvalue()
+
+
+def fetch_zip(server, folder: Path) -> set[str]:
+    content = server.files["/sky.zip"]
+    download_zip(f"{server.url}/sky.zip", folder, md5=md5(content), n_bytes=len(content))
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_zip_file_is_unpacked_beside_what_is_there(server, archive, tmp_path):
+    (tmp_path / "sky").mkdir()
+    (tmp_path / "sky" / "mine.txt").touch()
+    assert fetch_zip(server, tmp_path) == {"sky/1.jpg", "sky/deep/2.jpg", "sky/mine.txt"}
+
+
+def test_a_zip_file_that_is_there_is_not_downloaded(server, archive, tmp_path):
+    (tmp_path / "sky.zip").write_bytes(archive)
+    assert fetch_zip(server, tmp_path) == {"sky/1.jpg", "sky/deep/2.jpg"}
+    assert not server.requests
+
+
+def test_too_little_room_is_known_before_a_download(server, archive, tmp_path, monkeypatch):
+    url = f"{server.url}/sky.zip"
+    free = int(30e9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    with pytest.raises(DataError, match=r"sky.zip.*38.6 GB.*30.0 GB left: make room") as error:
+        download_zip(url, tmp_path, md5=md5(archive), n_bytes=int(19.3e9))
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+    assert not server.requests and not list(tmp_path.iterdir())

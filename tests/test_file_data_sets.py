@@ -1,6 +1,7 @@
 """Data sets of image files, from small folders in the layouts of the originals."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from pictures import save_photographs
 from scipy.io import savemat
 from torchvision import datasets
 
+from utils import kaggle
 from utils.config import compose_config
 from utils.data import caltech101, imagenet
 from utils.data.base import SPLITS, DataError
@@ -132,6 +134,11 @@ def make(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "SIZES", SIZES[module], raising=False)
     monkeypatch.setattr(caltech101, "N_IMAGES", sum(SIZES[Caltech101DataModule].values()))
     monkeypatch.setattr(caltech101, "SMALLEST_CLASS", 4)
+
+    def refuse():
+        raise DataError("no token")
+
+    monkeypatch.setattr(kaggle, "connect", refuse)
 
     def make(data_set, is_there=True, **kwargs):
         if is_there and not (tmp_path / FOLDERS[data_set]).exists():
@@ -289,7 +296,7 @@ def test_what_cannot_be_downloaded_comes_with_its_tree(make, data_set, tmp_path)
     with pytest.raises(DataError) as error:
         make(data_set, is_there=False).setup()
     message = str(error.value)
-    assert str(tmp_path / FOLDERS[data_set]) in message
+    assert str(tmp_path) in message and FOLDERS[data_set] in message
     assert all(part in message for part in trees[data_set])
     missing = paths(make(data_set), "train")[0]
     missing.unlink()
@@ -301,6 +308,24 @@ def test_what_cannot_be_downloaded_comes_with_its_tree(make, data_set, tmp_path)
 
 
 # --- one by one
+
+
+def test_cars_come_from_kaggle_where_its_client_has_a_token(make, tmp_path, monkeypatch):
+    make_cars196(tmp_path / "original")
+
+    class Client:
+        def dataset_download_files(self, dataset, path, force, quiet, unzip):
+            archive = Path(path, dataset.split("/")[1])
+            shutil.make_archive(archive, "zip", tmp_path / "original")
+
+    monkeypatch.setattr(kaggle, "connect", Client)
+    for _ in range(2):
+        data = make(Cars196DataModule, is_there=False, data_dir=str(tmp_path / "data"))
+        assert {split: data.n_examples(split) for split in ("train", "val", "test")} == {
+            "train": 6, "val": 3, "test": 3,
+        }  # fmt: skip
+        monkeypatch.setattr(kaggle, "connect", None)
+    assert [path.name for path in (tmp_path / "data").glob("[!.]*")] == ["stanford_cars"]
 
 
 @pytest.mark.parametrize(

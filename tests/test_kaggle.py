@@ -33,6 +33,9 @@ class Client:
             for name, content in self.files.items():
                 archive.writestr(name, content)
 
+    def dataset_download_files(self, dataset, path, force, quiet, unzip):
+        self.competition_download_file(dataset, f"{dataset.split('/')[1]}.zip", path, force, quiet)
+
     def competition_submit(self, file_name, message, competition):
         self.calls.append((file_name, message, competition))
         if self.error:
@@ -51,6 +54,14 @@ def test_what_a_file_contains_lies_in_the_folder_and_the_file_is_gone(tmp_path):
     found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert found == FILES
     assert {path.name for path in folder.iterdir()} == {"images", "table.csv"}
+
+
+def test_data_sets_are_unpacked_alike(tmp_path):
+    kaggle.download_data_set("me/stars", tmp_path, Client(FILES))
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "table.csv"}
+    client = Client(error=OSError("401 Client Error"))
+    with pytest.raises(DataError, match="data set me/stars: 401 Client Error.*token"):
+        kaggle.download_data_set("me/stars", tmp_path, client)
 
 
 def test_interrupted_unpacking_shows_nothing_and_can_be_done_again(tmp_path, monkeypatch):

@@ -286,6 +286,21 @@ def test_the_worst_of_all_failures_is_the_exit_status(project):
     assert "aggregate.py experiment=clip_bottleneck_linear_eval" in calls(project)[-1]
 
 
+@pytest.mark.parametrize("failing", [None, "utils.fetch_data"])
+def test_the_clip_experiments_go_on_without_a_data_set_that_is_missing(project, failing):
+    if failing:
+        (project / "failing").write_text(failing)
+    done = call(str(project / "bin/clip/main_small.sh"), "-a", "paths.data=d")
+    assert done.returncode == (1 if failing else 0)
+    first, *others = calls(project)
+    assert first.startswith(
+        "-m utils.fetch_data experiment=clip_download_data mode=none paths.data=d"
+    )
+    (downloads,) = [word for word in first.split() if word.startswith("data@data_feat=")]
+    assert "=coco,stl10," in downloads and "imagenet" not in downloads
+    assert [line.split()[0] for line in others] == ["main.py", "aggregate.py"] * 2
+
+
 # --- on a cluster
 
 

@@ -1,4 +1,4 @@
-"""Kaggle competitions: download their files; predict from compressed images, and submit that.
+"""Kaggle: download files; predict from the compressed images of a competition, and submit that.
 
 With a trained compressor and the predictor of what it decodes to (`data` is a `GalaxyDataModule`):
 
@@ -15,9 +15,6 @@ What to expect of it, from the validation split:
     print(kaggle_score(predictions, targets))
 """
 
-import shutil
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +27,7 @@ from torchmetrics.functional import mean_squared_error
 from lossyless.contract import Compressor
 from utils.data.base import DataError
 from utils.data.decoded import from_pixels, to_pixels
+from utils.data.downloads import unpack
 from utils.files import write_text
 
 UPLOAD_FAILED = "Could not submit"  # the client reports it in its answer instead of raising
@@ -40,6 +38,10 @@ class KaggleClient(Protocol):
 
     def competition_download_file(
         self, competition: str, file_name: str, path: str, force: bool, quiet: bool
+    ) -> None: ...
+
+    def dataset_download_files(
+        self, dataset: str, path: str, force: bool, quiet: bool, unzip: bool
     ) -> None: ...
 
     def competition_submit(self, file_name: str, message: str, competition: str) -> object: ...
@@ -75,6 +77,19 @@ def connect() -> KaggleClient:
     return client
 
 
+def download_data_set(name: str, folder: Path, client: KaggleClient | None = None) -> None:
+    """Download a data set, "owner/title", and unpack it into a folder; otherwise as `download`."""
+    client = client or connect()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        client.dataset_download_files(name, path=str(folder), force=False, quiet=False, unzip=False)
+    except OSError as error:
+        raise DataError(
+            f"Kaggle did not give the data set {name}: {error}. For error 401, renew your token."
+        ) from error
+    unpack(folder / f"{name.partition('/')[2]}.zip", folder)
+
+
 def download(competition: str, file: str, folder: Path, client: KaggleClient | None = None) -> None:
     """Download a zip file of a competition and unpack it into a folder that lacks its content.
 
@@ -97,25 +112,7 @@ def download(competition: str, file: str, folder: Path, client: KaggleClient | N
             "token; for 403, log in and accept the rules of the competition at "
             f"https://www.kaggle.com/c/{competition}/rules."
         ) from error
-    _unpack(folder / file, folder)
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Move what a zip file contains into a folder, and delete the file."""
-    temporary = folder / ".unpacking"
-    shutil.rmtree(temporary, ignore_errors=True)  # of an earlier time that was interrupted
-    try:
-        with zipfile.ZipFile(archive) as file:
-            file.extractall(temporary)
-    except (zipfile.BadZipFile, zlib.error, FileNotFoundError, EOFError) as error:
-        archive.unlink(missing_ok=True)
-        raise DataError(
-            f"{archive} was not completely downloaded ({error}) and is deleted: run again."
-        ) from error
-    for content in temporary.iterdir():
-        content.replace(folder / content.name)
-    temporary.rmdir()
-    archive.unlink()
+    unpack(folder / file, folder)
 
 
 @torch.no_grad()

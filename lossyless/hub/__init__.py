@@ -23,6 +23,7 @@ The same through `torch.hub.load` (see `hubconf.py`), and from the shell: `pytho
     files            files that results are written to
     report           what is printed
     official         streams of the paper's code
+    official_names   what code written for the official hub uses
     official_format  files of the paper's code; `official_file` decodes such a file
     errors           SourceError
 

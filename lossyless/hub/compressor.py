@@ -62,6 +62,16 @@ class ClipCompressor(FeatureCompressor):
     def device(self) -> torch.device:
         return self.tower.conv1.weight.device
 
+    @property
+    def clip(self) -> nn.Module:
+        """The tower, under the official name."""
+        return self.tower
+
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Tensor]:
+        """The transform, under the official name."""
+        return self.transform
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ClipCompressor":
         """What `to`, `cuda`, `cpu`, `half`, ... do to a module: only the device is theirs."""
         self.tower.to(fn(torch.empty(0, device=self.device)).device)
@@ -106,8 +116,14 @@ class ClipCompressor(FeatureCompressor):
         """
         return self.compress_vectors(self.encode(X))
 
+    def get_rate(self, X: Tensor) -> float:
+        """Mean coded bits of images [B, 3, side, side] in the official format, as `compress` writes
+        them; NaN for none."""
+        streams = self.compress(X)
+        return 8 * sum(map(len, streams)) / len(streams) if streams else math.nan
+
     @torch.no_grad()
-    def get_rate(self, X: Tensor) -> Tensor:
+    def theoretical_rate(self, X: Tensor) -> Tensor:
         """Theoretical bits of each image: -log2 q(z_hat), [B]."""
         z = self.encode(X).cpu()
         _, rates, _ = self.rate(z)
@@ -134,9 +150,9 @@ class ClipCompressor(FeatureCompressor):
             or a data set whose examples are (image, label), (image,) or images. Images are PIL
             images, or tensors [3, side, side] made by `transform`.
         file : where the compressed features go. Under this name there is a complete file or none.
-        label_file : where the labels go (.npy). Integers of any type, kept exactly; of a folder,
-            the numbers of the folders directly below it, in sorted order. `file` keeps their
-            checksum, and is read with no others.
+        label_file : where the labels go (.npy): integers, which become int64; of a folder, the
+            numbers of the folders directly below it, in sorted order. `file` keeps their checksum,
+            and is read with no others.
         kwargs_dataloader : for `torch.utils.data.DataLoader`, e.g. `batch_size`, `num_workers`; not
             what changes order or number of the examples.
         is_info : whether to show progress and print the report.
@@ -163,11 +179,11 @@ class ClipCompressor(FeatureCompressor):
         if shard is not None:
             dataset = take_shard(dataset, *shard)
         examples = Examples(dataset, self.transform, self.side)
-        labels: list[NDArray[np.integer]] = []
+        labels: list[NDArray[np.int64]] = []
 
         def features() -> Iterator[Tensor]:
             batches = read_batches(examples, device=self.device, **(kwargs_dataloader or {}))
-            with progress(len(examples), "image", is_info) as bar:
+            with progress(len(examples), is_info) as bar:
                 for X, Y in batches:
                     if label_file is not None:
                         labels.append(to_labels(Y))
@@ -185,5 +201,5 @@ class ClipCompressor(FeatureCompressor):
                 commit_labels=commit_labels,
             )
         n_bytes = n_source_bytes(dataset)
-        report = Report.of(file, n_examples, start, unit="image", n_source_bytes=n_bytes)
+        report = Report.of(file, n_examples, start, "Encoding", n_source_bytes=n_bytes)
         return report.shown(is_info)

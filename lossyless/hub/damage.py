@@ -13,7 +13,7 @@ from lossyless.hub.official_file import OfficialFile
 
 def kept_labels(
     label_file: str | os.PathLike, features: FeatureFile | OfficialFile, n_read: int
-) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Labels [n_read, ...] of the examples that were read, and which examples are missing.
 
     A file that lost its end does not know how many examples it held; its labels do.

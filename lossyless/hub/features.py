@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from lossyless.feature_files import FeatureFile, write_features
@@ -21,6 +21,7 @@ from lossyless.hub.labels import to_labels, writing_labels
 from lossyless.hub.official import OfficialCoder
 from lossyless.hub.official_file import OfficialFile
 from lossyless.hub.official_format import is_official, write_official
+from lossyless.hub.official_names import OfficialNames
 from lossyless.hub.report import Report, progress
 from lossyless.rates import HFactorized
 
@@ -29,7 +30,7 @@ OnDamage = Literal["raise", "skip"]
 BATCH_SIZE = 4096  # vectors that are handled at once
 
 
-class FeatureCompressor(nn.Module):
+class FeatureCompressor(OfficialNames, nn.Module):
     """An entropy bottleneck and the files that it writes and reads.
 
     Parameters
@@ -128,7 +129,7 @@ class FeatureCompressor(nn.Module):
                 raise SourceError(f"found {len(labels)} labels for {len(Z)} feature vectors")
 
         def batches() -> Iterator[Tensor]:
-            with progress(len(Z), "vector", is_info) as bar:
+            with progress(len(Z), is_info) as bar:
                 for i in range(0, len(Z), BATCH_SIZE):
                     batch = Z[i : i + BATCH_SIZE]
                     yield to_tensor(batch)
@@ -144,7 +145,7 @@ class FeatureCompressor(nn.Module):
                 meta={},
                 commit_labels=commit_labels,
             )
-        return Report.of(file, n_examples, start, unit="vector").shown(is_info)
+        return Report.of(file, n_examples, start, "Encoding").shown(is_info)
 
     def decompress_dataset(
         self,
@@ -155,7 +156,7 @@ class FeatureCompressor(nn.Module):
         *,
         on_damage: OnDamage = "raise",
         n_workers: int | None = None,
-    ) -> Any:
+    ) -> NDArray[np.float32] | tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Features of a compressed file, of either format.
 
         Parameters
@@ -163,15 +164,15 @@ class FeatureCompressor(nn.Module):
         file : written by `compress_dataset`, `compress_features`, or the paper's code.
         label_file : labels that were written with it.
         is_info : whether to print the report.
-        is_cpu : whether to return numpy arrays, as scikit-learn takes them, or tensors on this
-            device.
+        is_cpu : the official code's choice of where to decode. Here that is always the CPU, which
+            is faster, so this has no effect.
         on_damage : what to do when a part of the file is damaged: "raise", or "skip" it, with a
             warning that says which examples are missing. Their labels are left out too.
         n_workers : processes that run the entropy coder; by default as many as there are cores.
 
         Returns
         -------
-        Z : float32 [N, z_dim], or (Z, Y) with a `label_file`; Y keeps the type of the labels.
+        Z : numpy array, float32 [N, z_dim]; or (Z, Y) with a `label_file`: labels, int64 [N, ...].
 
         Raises
         ------
@@ -188,11 +189,8 @@ class FeatureCompressor(nn.Module):
             labels, missing = kept_labels(label_file, features, len(z_hat))
         warn_of_damage(features, missing)
         is_partial = bool(features.damaged)
-        Report.of(file, len(z_hat), start, is_partial=is_partial).shown(is_info)
-        Z = z_hat.numpy() if is_cpu else z_hat.to(self.device)
-        if labels is None:
-            return Z
-        return Z, labels if is_cpu else torch.from_numpy(labels).to(self.device)
+        Report.of(file, len(z_hat), start, "Decoding", is_partial=is_partial).shown(is_info)
+        return z_hat.numpy() if labels is None else (z_hat.numpy(), labels)
 
     def decompress_to_npy(
         self,
@@ -236,7 +234,8 @@ class FeatureCompressor(nn.Module):
                 np.save(labels_npy, labels, allow_pickle=False)
         warn_of_damage(features, missing)
         is_partial = bool(features.damaged)
-        return Report.of(file, n_examples, start, is_partial=is_partial).shown(is_info)
+        report = Report.of(file, n_examples, start, "Decoding", is_partial=is_partial)
+        return report.shown(is_info)
 
     def open(self, file: str | os.PathLike, *, on_damage: OnDamage = "raise") -> FeatureFile:
         """Random access to a file: `f[i]`, `f[10:20]`, `f[[3, 1]]`; use it in a `with` statement.

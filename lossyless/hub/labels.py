@@ -1,4 +1,4 @@
-"""Labels of compressed examples: integers of any type in a .npy file, kept exactly."""
+"""Labels of compressed examples: int64 in a .npy file, made of integers of any type."""
 
 import os
 import zlib
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lossyless.container.format import NO_LABELS, UNKNOWN_LABELS
@@ -16,44 +17,46 @@ from lossyless.hub.errors import SourceError
 from lossyless.hub.files import check_distinct
 
 
-def to_labels(labels: Iterable[Any]) -> np.ndarray:
-    """Integers [N, ...] of labels that are Python or numpy integers or tensors.
+def to_labels(labels: Iterable[Any]) -> NDArray[np.int64]:
+    """Labels, int64 [N, ...], of Python or numpy integers or tensors.
 
-    Python integers become int64; others keep their type.
+    Raises
+    ------
+    SourceError
+        They are no integers, beyond int64, or of different shapes.
     """
     labels = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
     if not isinstance(labels, Iterable) or getattr(labels, "ndim", 1) == 0:
         raise SourceError(f"expected labels [N, ...], found {type(labels).__name__} {labels!r}")
-    if not isinstance(labels, np.ndarray):
-        labels = [y.numpy() if isinstance(y, Tensor) else np.asarray(y) for y in labels]
-        _check_alike(labels)
-        labels = np.stack(labels) if labels else np.empty(0, np.int64)
+    if isinstance(labels, np.ndarray):
+        return _to_int64(labels)
+    labels = [_to_int64(y.numpy() if isinstance(y, Tensor) else np.asarray(y)) for y in labels]
+    _check_shapes(labels)
+    return np.stack(labels) if labels else np.empty(0, np.int64)
+
+
+def join_labels(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Labels [N, ...] of the labels of batches."""
+    _check_shapes([part[0] for part in parts])
+    return np.concatenate(parts) if parts else to_labels(())
+
+
+def _to_int64(labels: np.ndarray) -> NDArray[np.int64]:
     if labels.dtype.kind not in "iub":
         raise SourceError(
             f"expected integer labels, found {_describe(labels)}. Leave `label_file` out to "
             "compress without labels."
         )
-    return labels
+    if labels.dtype == np.uint64 and labels.max(initial=0) > np.iinfo(np.int64).max:
+        raise SourceError(f"expected labels within int64, found {labels.max()}")
+    return labels.astype(np.int64, copy=False)
 
 
-def join_labels(parts: list[np.ndarray]) -> np.ndarray:
-    """Labels [N, ...] of the labels of batches."""
-    _check_alike([part[0] for part in parts])
-    return np.concatenate(parts) if parts else to_labels(())
-
-
-def _check_alike(labels: list[np.ndarray]) -> None:
-    """That labels [...] of examples go into one array of integers, if they are integers."""
+def _check_shapes(labels: list[np.ndarray]) -> None:
+    """That labels [...] of examples go into one array."""
     shapes = {y.shape for y in labels}
     if len(shapes) > 1:
         raise SourceError(f"expected labels of one shape, found {sorted(shapes)}")
-    dtypes = {y.dtype for y in labels}
-    are_integers = all(dtype.kind in "iub" for dtype in dtypes)
-    if dtypes and are_integers and np.result_type(*dtypes).kind == "f":
-        raise SourceError(
-            f"labels of the types {', '.join(sorted(map(str, dtypes)))} have no integer type in "
-            "common: convert them to one"
-        )
 
 
 def _describe(labels: np.ndarray) -> str:
@@ -105,8 +108,10 @@ def load_labels(
     of: str | os.PathLike,
     checksum: int = UNKNOWN_LABELS,
     may_be_more: bool = False,
-) -> np.ndarray:
+) -> NDArray[np.int64]:
     """Labels [n_examples, ...] of the examples in the file `of`; or more, if that lost its end.
+
+    The paper's code wrote them as uint16, earlier versions of this code as they were given.
 
     checksum : what `of` says of its labels, see `ContainerWriter.labels_checksum`.
 
@@ -133,4 +138,4 @@ def load_labels(
             f"{path}: are not the labels that were written with {Path(of)}: their checksum "
             "differs. They are of another data set, changed or damaged."
         )
-    return labels
+    return _to_int64(labels)

@@ -28,6 +28,7 @@ def clip_compressor(
     device: str | torch.device | None = None,
     clip_path: str | os.PathLike | None = None,
     pretrained_path: str | os.PathLike | None = None,
+    is_jit: bool = False,
 ) -> tuple[ClipCompressor, Callable[[Image.Image], Tensor]]:
     """A compressor of images, and the transform that its images need.
 
@@ -38,6 +39,7 @@ def clip_compressor(
     clip_path : checkpoint of CLIP ViT-B/32; by default OpenAI's, downloaded on first use.
     pretrained_path : weights of the bottleneck; by default the released ones, downloaded on first
         use.
+    is_jit : the official code's choice of CLIP's TorchScript archive; it has no effect.
 
     Raises
     ------

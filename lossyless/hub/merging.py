@@ -34,7 +34,7 @@ def merge(files: Sequence[Path], out: Path) -> Report:
         See `merge_files`.
     SourceError
         A file is in the official format, or labels are not those of their file, or of different
-        types or shapes; or a file would be overwritten that is read.
+        shapes; or a file would be overwritten that is read.
     """
     start = time.monotonic()
     for file in files:
@@ -54,28 +54,23 @@ def merge(files: Sequence[Path], out: Path) -> Report:
             f"(expected as {usual_label_file('FILE')})",
             stacklevel=2,
         )
-    return Report.of(out, n_examples, start)
+    return Report.of(out, n_examples, start, "Merging")
 
 
-def _joined_labels(files: Sequence[Path]) -> NDArray[np.integer]:
+def _joined_labels(files: Sequence[Path]) -> NDArray[np.int64]:
     """Labels [N, ...] of all files, in their order."""
     parts = [_labels_of(file) for file in files]
-    kinds = [(part.dtype, part.shape[1:]) for part in parts]
-    for file, kind in zip(files, kinds, strict=True):
-        if kind != kinds[0]:
+    shape = parts[0].shape[1:]  # of a label
+    for file, part in zip(files, parts, strict=True):
+        if part.shape[1:] != shape:
             raise SourceError(
-                f"{usual_label_file(file)}: expected labels {_in_words(kinds[0])}, as beside "
-                f"{files[0]}, found {_in_words(kind)}"
+                f"{usual_label_file(file)}: expected labels of shape {shape}, as beside "
+                f"{files[0]}, found {part.shape[1:]}"
             )
     return np.concatenate(parts)
 
 
-def _labels_of(file: Path) -> NDArray[np.integer]:
+def _labels_of(file: Path) -> NDArray[np.int64]:
     with ContainerReader(file) as reader:
         n_examples, checksum = reader.n_examples, reader.labels_checksum
     return load_labels(usual_label_file(file), n_examples=n_examples, of=file, checksum=checksum)
-
-
-def _in_words(kind: tuple[np.dtype, tuple[int, ...]]) -> str:
-    dtype, shape = kind
-    return f"{dtype} [{', '.join(map(str, ('n', *shape)))}]"

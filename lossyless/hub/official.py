@@ -29,13 +29,17 @@ class OfficialCoder:
     Parameters
     ----------
     rate : its quantiles give the tables, whatever tables it has itself.
+
+    Attributes
+    ----------
+    bottleneck : CompressAI's model with those tables, on the CPU.
     """
 
     def __init__(self, rate: HFactorized):
         self.rate = rate
-        model = copy.deepcopy(rate.prior).cpu().float()
-        model.update(force=True)
-        self.tables = CDFTables.from_compressai(model)
+        self.bottleneck = copy.deepcopy(rate.prior).cpu().float()
+        self.bottleneck.update(force=True)
+        self.tables = CDFTables.from_compressai(self.bottleneck)
         rows = zip(self.tables.cdfs, self.tables.lengths, strict=True)
         self._model = (
             list(range(rate.z_dim)),

@@ -13,16 +13,24 @@ from torch import Tensor
 from lossyless.batch import Batch
 from utils.data.base import DataError
 from utils.data.captions import caption_features
+from utils.data.downloads import download_zip, open_or_download
 from utils.data.images import hold_out
 from utils.data.in_memory import InMemoryDataModule
 from utils.data.streamed import ImageFiles, StreamedImages
 
 YEARS = {"train": "train2017", "test": "val2017"}  # the original test images have no captions
-HOW_TO_RESTORE = """COCO has to be put into the data folder by hand. Unpack \
-http://images.cocodataset.org/zips/train2017.zip (18 GB), \
-http://images.cocodataset.org/zips/val2017.zip (0.8 GB) and \
-http://images.cocodataset.org/annotations/annotations_trainval2017.zip (241 MB, all that \
-coco_captions needs) as follows:
+SERVER = "http://images.cocodataset.org"  # its HTTPS has another host's certificate
+ARCHIVES = {  # what is unpacked from which file, with its MD5 and size
+    "annotations": (
+        "annotations/annotations_trainval2017.zip",
+        "f4bbac642086de4f52a3fdda2de5fa2c",
+        252_907_541,
+    ),
+    "train2017": ("zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2", 19_336_861_798),
+    "val2017": ("zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80", 815_585_330),
+}
+HOW_TO_RESTORE = """Delete that file or folder and run again to download it once more. The data \
+folder should have:
 
     coco/
         train2017/000000000009.jpg ...      118,287 images
@@ -58,15 +66,31 @@ class Captions:
         return sums.index_add_(0, image, features.float()) / self.counts[:, None]
 
 
+def find(folder: Path, content: str) -> Path:
+    """A file or folder of COCO in `folder`; if it is not there, its archive is downloaded."""
+    part = content.partition("/")[0]
+    archive, md5, n_bytes = ARCHIVES[part]
+
+    def open_set(download: bool) -> Path:
+        if download:
+            download_zip(f"{SERVER}/{archive}", folder, md5=md5, n_bytes=n_bytes)
+        if not (folder / content).exists():
+            raise FileNotFoundError(f"{folder / content} is missing")
+        return folder / content
+
+    size = f"{n_bytes / 1e9:.1f} GB"
+    return open_or_download(open_set, name=f"COCO {part}", size=size, folder=folder)
+
+
 def read_captions(folder: Path, split: str) -> Captions:
     """The captions of the split "train" or "test" of COCO in `folder`.
 
     Raises
     ------
     DataError
-        If their file is missing or damaged, or if there is an image without a caption.
+        If their file cannot be downloaded or is damaged, or there is an image without a caption.
     """
-    path = folder / "annotations" / f"captions_{YEARS[split]}.json"
+    path = find(folder, f"annotations/captions_{YEARS[split]}.json")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints that it is reading a file
             coco = COCO(path)
@@ -76,8 +100,6 @@ def read_captions(folder: Path, split: str) -> Captions:
             files.append(coco.imgs[image]["file_name"])
             texts += [caption["caption"] for caption in captions]
             counts.append(len(captions))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing. {HOW_TO_RESTORE}") from error
     except (OSError, ValueError, KeyError, AssertionError) as error:
         raise DataError(f"{path} is damaged: {error!r}. {HOW_TO_RESTORE}") from error
     if not files or 0 in counts:
@@ -134,7 +156,8 @@ class CocoDataModule(StreamedImages):
                 captions.texts, weights=self.clip_weights, dim=self.n_outputs, folder=folder
             )
             targets = captions.mean(features)
-        paths = [folder / YEARS[split] / name for name in captions.files]
+        images = find(folder, YEARS[split])
+        paths = [images / name for name in captions.files]
         return ImageFiles(paths, targets).on_disk()
 
 
