@@ -343,7 +343,8 @@ def test_a_trainer_counts_batches_and_changes_rates_every_epoch(make_compressor,
 def test_a_plateau_follows_the_loss_by_which_the_best_epoch_is_kept(
     split, make_compressor, make_trainer, tmp_path
 ):
-    how = PartOptimizer(partial(torch.optim.Adam, lr=0.01), partial(plateau, factor=0.5, patience=9))
+    schedule = partial(plateau, factor=0.5, patience=9)
+    how = PartOptimizer(partial(torch.optim.Adam, lr=0.01), schedule)
     compressor, monitor = make_compressor(optimizer=how), f"{split}/feat/loss"
     checkpoint = pl.callbacks.ModelCheckpoint(tmp_path, monitor=monitor)
     trainer = make_trainer(1, callbacks=[checkpoint], enable_checkpointing=True)
