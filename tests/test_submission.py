@@ -38,7 +38,7 @@ GALAXY = [
             "kwargs.side=16",
             "kwargs.n_workers=0",
             "kwargs.batch_size=8",
-            "kwargs.is_augment_val=false",
+            "kwargs.equivalence=[]",
         )
     ),
 ]
