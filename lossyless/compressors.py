@@ -12,7 +12,7 @@ from lossyless.contract import Compressor
 from lossyless.distortions import Distortion
 from lossyless.distributions import FAMILIES, CondDist
 from lossyless.gathering import gather
-from lossyless.optim import BetaAnnealer, PartOptimizer, configure_parts
+from lossyless.optim import BetaAnnealer, PartOptimizer, configure_parts, monitored
 from lossyless.predictors import OnlineEvaluator
 from lossyless.rates import Rate
 from lossyless.tracking import LossTracker
@@ -236,7 +236,8 @@ class LearnableCompressor(Compressor, pl.LightningModule):
         parts = {"featurizer": (compressor, self.optimizer)}
         if self.online is not None:
             parts["online"] = (self.online, self.online_optimizer)
-        return configure_parts(parts, self.trainer.max_epochs, val_loss="val/feat/loss")
+        monitor = monitored(self.trainer, default="val/feat/loss")
+        return configure_parts(parts, self.trainer.max_epochs, monitor)
 
     def configure_gradient_clipping(self, optimizer, *args, **kwargs) -> None:
         optimizer.clip_gradients()

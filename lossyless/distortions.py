@@ -135,9 +135,9 @@ class ContrastiveDistortion(Distortion):
     z_dim : dimensions of the representation.
     arch : callable (in_shape, out_shape) -> Module
         Architecture of the projection head.
-    temperature : T, or where it starts.
+    temperature : T, or its lower bound if it is learnt.
     is_train_temperature : whether T is learnt (through its logarithm).
-    min_temperature : lower bound on a learnt T.
+    initial_temperature : where a learnt T starts, unless its bound is higher.
     effective_batch_size : the loss is that of so many images a batch: every negative counts
         m = (effective_batch_size - 1) / (B - 1) times. None: as many as there are, m = 1.
     project_factor : the projection has max(10, project_factor * z_dim) dimensions.
@@ -149,17 +149,13 @@ class ContrastiveDistortion(Distortion):
         self,
         z_dim: int,
         arch: Architecture,
-        temperature: float = 0.07,
+        temperature: float = 0.01,
         is_train_temperature: bool = True,
-        min_temperature: float = 0.01,
+        initial_temperature: float = 0.07,
         effective_batch_size: int | None = None,
         project_factor: float = 0.5,
     ):
         super().__init__()
-        if temperature < min_temperature:
-            raise ValueError(
-                f"temperature={temperature} is below its bound min_temperature={min_temperature}"
-            )
         if effective_batch_size is not None and effective_batch_size < 2:
             raise ValueError(
                 f"effective_batch_size={effective_batch_size}: at least 2 images are needed to "
@@ -167,9 +163,10 @@ class ContrastiveDistortion(Distortion):
             )
         self.projector = arch((z_dim,), (max(10, int(project_factor * z_dim)),))
         # unlike a clamp, it lets a temperature below the bound come back
-        self.lower_bound = LowerBound(math.log(min_temperature))
+        self.lower_bound = LowerBound(math.log(temperature))
         self.effective_batch_size = effective_batch_size
-        log_temperature = torch.tensor(math.log(temperature))
+        start = initial_temperature if is_train_temperature else temperature
+        log_temperature = torch.tensor(math.log(start))
         self.log_temperature = nn.Parameter(log_temperature, requires_grad=is_train_temperature)
 
     @property

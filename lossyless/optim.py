@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
@@ -97,12 +98,12 @@ class JointScheduler:
     Parameters
     ----------
     optimizer : JointOptimizer
-    val_loss : name of the logged metric that plateau schedules look at.
+    monitor : name of the logged metric that plateau schedules look at.
     """
 
-    def __init__(self, optimizer: JointOptimizer, val_loss: str):
+    def __init__(self, optimizer: JointOptimizer, monitor: str):
         self.optimizer = optimizer
-        self.val_loss = val_loss
+        self.monitor = monitor
         self._schedulers = {
             name: part.scheduler
             for name, part in optimizer.parts.items()
@@ -114,11 +115,11 @@ class JointScheduler:
         for name, scheduler in self._schedulers.items():
             if not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
-            elif self.val_loss in metrics:
-                scheduler.step(metrics[self.val_loss])
+            elif self.monitor in metrics:
+                scheduler.step(metrics[self.monitor])
             else:
                 raise ValueError(
-                    f"the plateau schedule of part {name!r} needs the metric {self.val_loss!r}, "
+                    f"the plateau schedule of part {name!r} needs the metric {self.monitor!r}, "
                     f"but the epoch logged {sorted(metrics)}: validate every epoch, or use "
                     "another schedule"
                 )
@@ -134,7 +135,7 @@ class JointScheduler:
 def configure_parts(
     parts: dict[str, tuple[nn.Module | list[nn.Module], PartOptimizer]],
     n_epochs: int,
-    val_loss: str,
+    monitor: str,
 ) -> dict:
     """What a LightningModule's `configure_optimizers` returns for parts trained as one.
 
@@ -142,7 +143,7 @@ def configure_parts(
     ----------
     parts : dict of name -> (module or modules, how to optimise their trainable parameters)
     n_epochs : length of the training.
-    val_loss : name of the logged metric that plateau schedules look at.
+    monitor : name of the logged metric that plateau schedules look at.
     """
     built = {}
     for name, (modules, how) in parts.items():
@@ -154,7 +155,13 @@ def configure_parts(
         scheduler = how.scheduler(optimizer, n_epochs) if how.scheduler is not None else None
         built[name] = _Part(optimizer, parameters, how.max_grad_norm, scheduler)
     joint = JointOptimizer(built)
-    return {"optimizer": joint, "lr_scheduler": JointScheduler(joint, val_loss)}
+    return {"optimizer": joint, "lr_scheduler": JointScheduler(joint, monitor)}
+
+
+def monitored(trainer: pl.Trainer, default: str) -> str:
+    """The metric by which a trainer chooses the best epoch; `default` if it keeps none."""
+    found = (c.monitor for c in trainer.checkpoint_callbacks if c.monitor is not None)
+    return next(found, default)
 
 
 class BetaAnnealer:
@@ -201,7 +208,8 @@ def uniform_multistep(
 ) -> Scheduler:
     """Divide the learning rate by `total_factor` over the training, in `n_steps` equal steps."""
     # the first epoch has the full learning rate, however short the training
-    milestones = [max(1, round(n_epochs * (i + 1) / (n_steps + 1))) for i in range(n_steps)]
+    distance = max(1, n_epochs // (n_steps + 1))
+    milestones = [distance * (i + 1) for i in range(n_steps)]
     return lr_scheduler.MultiStepLR(optimizer, milestones, total_factor ** (-1 / n_steps))
 
 
@@ -215,6 +223,17 @@ def cosine_restart(optimizer: Optimizer, n_epochs: int, period: int, growth: int
     return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, period, growth)
 
 
-def plateau(optimizer: Optimizer, n_epochs: int, factor: float, patience: int) -> Scheduler:
-    """Multiply by `factor` when the validation loss has not improved for `patience` epochs."""
-    return ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
+def plateau(
+    optimizer: Optimizer, n_epochs: int, factor: float, patience: int, min_lr: float = 0.0
+) -> Scheduler:
+    """Multiply by `factor`, down to `min_lr`, when the loss by which the best epoch is chosen has
+    not improved for `patience` epochs."""
+    return ReduceLROnPlateau(optimizer, factor=factor, patience=patience, min_lr=min_lr)
+
+
+# An optimiser beside those of torch.
+
+
+def sgd_like_adam(params: Iterable[nn.Parameter], lr: float, **options: object) -> Optimizer:
+    """SGD whose learning rate is 100 `lr`, so that both it and Adam can search the same range."""
+    return torch.optim.SGD(params, lr=100 * lr, **options)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lossyless.architectures import Architecture, Standardize
 from lossyless.batch import Batch
-from lossyless.optim import PartOptimizer, configure_parts
+from lossyless.optim import PartOptimizer, configure_parts, monitored
 from lossyless.tracking import LossTracker
 
 TASKS = ("classification", "regression")
@@ -113,7 +113,8 @@ class Predictor(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         parts = {"predictor": (self.head, self.optimizer)}
-        return configure_parts(parts, self.trainer.max_epochs, val_loss="val/pred/loss")
+        monitor = monitored(self.trainer, default="val/pred/loss")
+        return configure_parts(parts, self.trainer.max_epochs, monitor)
 
     def configure_gradient_clipping(self, optimizer, *args, **kwargs) -> None:
         optimizer.clip_gradients()

@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import pandas as pd
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tiny import ROOT, call, paths, untimed
@@ -12,6 +13,7 @@ from utils.aggregation import aggregate as aggregate_runs
 from utils.config import CONF_DIR, compose_config, expand
 from utils.data.base import DataError
 from utils.identity import experiment_folder, run_hash
+from utils.runs import find_run
 
 FAMILIES = ("clip_*", "ssl_*", "mobilenet_*", "GalaxyZoo_neurips_final_CLIP*")
 EXPERIMENTS = sorted(
@@ -92,19 +94,24 @@ def test_the_bottleneck_is_trained_once(family):
     pretrain, linear, mlp = (
         f"{family}_bottleneck_{part}" for part in ("pretrain", "linear_eval", "mlp_eval")
     )
+    same = ["featurizer=bottleneck_rn50sup_lossyZ"] if family == "ssl" else []
+    same += ["featurizer.loss.beta=0.1"]
     configs = [
-        config_of(pretrain),
-        config_of(mlp, "data@data_pred=stl10"),
-        *(config_of(linear, f"data@data_pred={data}") for data in ("stl10", "pets37")),
+        config_of(pretrain, *same),
+        config_of(mlp, "data@data_pred=stl10", *same),
+        *(config_of(linear, f"data@data_pred={data}", *same) for data in ("stl10", "pets37")),
     ]
-    assert len({run_hash(cfg, "featurizer") for cfg in configs}) == 1
-    assert len({experiment_folder(cfg) for cfg in configs}) == 1
-    assert len({run_hash(cfg, "predictor") for cfg in configs}) == len(configs)
+    assert len({find_run(cfg, "featurizer").results for cfg in configs}) == 1
+    assert len({find_run(cfg, "predictor").results for cfg in configs}) == len(configs)
 
 
 def test_there_is_one_list_of_data_sets():
     data_sets = list(config_of("none").aggregate.summarize_clip.data)
-    for name in ("clip_bottleneck_linear_eval", "ssl_bottleneck_linear_eval"):
+    for name in (
+        "clip_bottleneck_linear_eval",
+        "ssl_bottleneck_linear_eval",
+        "ssl_towers_mlp_eval",
+    ):
         assert list(config_of(name).sweep["data@data_pred"]) == data_sets
     downloads = config_of("clip_download_data").sweep["data@data_feat"]
     assert list(downloads) == ["coco", *data_sets, "imagenet"]
@@ -162,17 +169,20 @@ def test_the_quick_mode_runs_without_network_and_weights(experiment, tmp_path):
     assert untimed(run_job(tmp_path, base)) == untimed(metrics)
 
 
-def test_tables_do_not_mix_linear_classifiers_and_mlps(tmp_path):
-    """They share a folder."""
+def test_experiments_share_a_bottleneck_and_have_tables_of_their_own(tmp_path):
     names = ("clip_bottleneck_linear_eval", "clip_bottleneck_mlp_eval")
-    found = {name: run_job(tmp_path, tiny_job(name))["test/pred/acc"] for name in names}
+    found = {name: run_job(tmp_path, tiny_job(name)) for name in names}
+    assert len({metrics["test/feat/rate"] for metrics in found.values()}) == 1
     for name, file in zip(names, ("clip_table", "clip_table_mlp"), strict=True):
         cfg = composed(*expand([f"experiment={name}", "mode=quick"])).copy()
         folder = tmp_path / "results" / experiment_folder(cfg)
-        cfg.aggregate.modes = ["summarize_clip"]
+        assert not list(folder.glob("**/results_featurizer.csv"))
+        cfg.aggregate.modes = ["summarize_clip", "summarize_metrics"]
         aggregate_runs(cfg.aggregate, folder)
         (row,) = [s for s in (folder / f"{file}.md").read_text().splitlines() if "digits" in s]
-        assert f"{100 * found[name]:.1f}" in row
+        assert f"{100 * found[name]['test/pred/acc']:.1f}" in row
+        merged = pd.read_csv(folder / "summarized_metrics_merged.csv")
+        assert merged["test/feat/rate_mean"].tolist() == [found[name]["test/feat/rate"]]
 
 
 def run_job(folder, base):

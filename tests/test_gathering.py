@@ -51,7 +51,7 @@ def test_the_contrastive_loss_of_shares_is_that_of_the_batch(
 ):
     torch.manual_seed(0)
     distortion = ContrastiveDistortion(
-        6, PROJECTOR, temperature=0.3, effective_batch_size=effective_batch_size
+        6, PROJECTOR, initial_temperature=0.3, effective_batch_size=effective_batch_size
     ).to(dtype)
     a, b = torch.randn(2, 8, 6, dtype=dtype)
     found = shares(loss_of_share, copy.deepcopy(distortion), a, b)

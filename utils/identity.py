@@ -16,9 +16,16 @@ STAGES = ("featurizer", "communication", "predictor")
 # Parts of the config that determine each stage, beside those of the stages before it. The
 # `featurizer` node holds, through interpolations, all that the compressor is built from.
 IDENTITY = {
-    "featurizer": ("experiment_name", "seed", "data_feat", "featurizer", "add_feat"),
+    "featurizer": ("compressor_of", "seed", "data_feat", "featurizer", "add_feat"),
     "communication": ("data_pred", "communication"),
-    "predictor": ("predictor", "optimizer_pred", "scheduler_pred", "checkpoint_pred", "add_pred"),
+    "predictor": (
+        "predictor",
+        "optimizer_pred",
+        "scheduler_pred",
+        "checkpoint_pred",
+        "add_pred",
+        "seed_pred",
+    ),
 }
 LEARNED_IDENTITY = {
     "featurizer": ("checkpoint_feat", "finetune", "trainer"),
@@ -170,7 +177,12 @@ def experiment_folder(config: DictConfig | dict) -> str:
     return f"exp_{config['experiment_name']}"
 
 
-def run_folder(cfg: DictConfig, stage: str) -> Path:
+def compressor_folder(config: DictConfig | dict) -> str:
+    """Name of the folder of the experiment among whose results the compressor is."""
+    return f"exp_{config['compressor_of']}"
+
+
+def run_folder(cfg: DictConfig | dict, stage: str) -> Path:
     """A run's path without its hash, relative to the root of the results."""
     parts = [f"{name}_{value}" for name, value in path_parts(cfg, stage).items()]
-    return Path(experiment_folder(cfg), *parts)
+    return Path(compressor_folder(cfg) if stage == STAGES[0] else experiment_folder(cfg), *parts)

@@ -7,13 +7,20 @@ import csv
 import functools
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
-from utils.identity import STAGES, digest, identity, path_parts
+from utils.identity import (
+    STAGES,
+    compressor_folder,
+    digest,
+    identity,
+    path_parts,
+    run_folder,
+)
 from utils.runs import STATUS, read_status
 
 SEED = "seed"
@@ -85,23 +92,18 @@ class Record:
 def read_records(experiment: Path) -> tuple[list[Record], Counter]:
     """All runs of an experiment, whether finished or not, and how many are in each state.
 
-    What cannot be read is counted, named on the terminal, and left out.
+    Compressors that are found among the results of another experiment are among them. What cannot
+    be read is counted, named on the terminal, and left out.
 
     Parameters
     ----------
     experiment : folder `results/exp_<experiment>`.
     """
-    records, states = [], Counter()
-    for status_file in sorted(experiment.glob(f"**/run_*/{STATUS}")):
-        try:
-            record = _read(status_file.parent, experiment.parent)
-            records.append(record)
-            states[record.state] += 1
-        except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
-            # one damaged file must not hide all others
-            states[MISSING if isinstance(error, FileNotFoundError) else "unreadable"] += 1
-            _warn(status_file.parent, error)
-    return records, states
+    folders = sorted(file.parent for file in experiment.glob(f"**/run_*/{STATUS}"))
+    records, states = _read_all(folders, experiment.parent)
+    elsewhere = {_compressor_elsewhere(record.config, experiment) for record in records} - {None}
+    more, more_states = _read_all(sorted(elsewhere), experiment.parent)
+    return records + more, states + more_states
 
 
 def read_config(folder: Path) -> SavedConfig:
@@ -131,6 +133,30 @@ def stands_for(records: list[Record]) -> dict[str, list[Record]]:
 @functools.lru_cache(MAX_CONFIGS)
 def _parse(text: str) -> SavedConfig:
     return SavedConfig(yaml.load(text, yaml.CSafeLoader))
+
+
+def _compressor_elsewhere(config: SavedConfig, experiment: Path) -> Path | None:
+    """The run of a config's compressor, if it is among the results of another experiment."""
+    if compressor_folder(config.values) == experiment.name:
+        return None
+    run = run_folder(config.values, STAGES[0]) / f"run_{config.id(STAGES[0])}"
+    folder = experiment.parent / run
+    return folder if (folder / STATUS).is_file() else None
+
+
+def _read_all(folders: Iterable[Path], results: Path) -> tuple[list[Record], Counter]:
+    """The runs in these folders that can be read, and how many are in each state."""
+    records, states = [], Counter()
+    for folder in folders:
+        try:
+            record = _read(folder, results)
+            records.append(record)
+            states[record.state] += 1
+        except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
+            # one damaged file must not hide all others
+            states[MISSING if isinstance(error, FileNotFoundError) else "unreadable"] += 1
+            _warn(folder, error)
+    return records, states
 
 
 def _read(folder: Path, results: Path) -> Record:

@@ -86,6 +86,11 @@ def _sha256(path: Path, *state: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def scientific(number: float) -> str:
+    """A number as the folders of runs show it: "3.0e-04"."""
+    return f"{number:.1e}"
+
+
 RESOLVERS = (
     n_cpus,
     cpus_per_job,
@@ -94,6 +99,7 @@ RESOLVERS = (
     default_precision,
     balle_latent_side,
     weights_id,
+    scientific,
 )
 
 

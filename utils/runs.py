@@ -50,6 +50,12 @@ class Run:
         return self.results.name.removeprefix("run_")
 
     @property
+    def seed(self) -> int:
+        """Of what is random in this stage."""
+        has_own = self.stage == "predictor" and self.cfg.seed_pred is not None
+        return self.cfg.seed_pred if has_own else self.cfg.seed
+
+    @property
     def csv(self) -> Path:
         return self.results / f"results_{self.stage}.csv"
 

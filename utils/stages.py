@@ -201,17 +201,18 @@ def _communicate(run: Run) -> Metrics:
 
 def _predict(run: Run) -> Metrics:
     evaluation = find_evaluation(run.cfg)
-    return _train_predictor(run) if evaluation is None else _evaluate(evaluation, run.cfg)
+    return _train_predictor(run) if evaluation is None else _evaluate(evaluation, run)
 
 
-def _evaluate(evaluation: Evaluation, cfg: DictConfig) -> Metrics:
+def _evaluate(evaluation: Evaluation, run: Run) -> Metrics:
     if not distributed.is_main():
         return {}
+    cfg = run.cfg
     compressor = building.load_compressor(cfg)
     return evaluation.evaluate(
         _decoded_splits(compressor, cfg, _received_kind(compressor, cfg)),
         task=cfg.data_pred.task,
-        seed=cfg.seed,
+        seed=run.seed,
         n_jobs=cpus_per_job(cfg.parallel_jobs),
     )
 
@@ -221,7 +222,7 @@ def _train_predictor(run: Run) -> Metrics:
     compressor = building.load_compressor(cfg)
     kind = _received_kind(compressor, cfg)
     splits = _decoded_splits(compressor, cfg, kind)
-    reseed(cfg.seed, "predictor")  # behind the building of the compressor, which draws as well
+    reseed(run.seed, "predictor")  # behind the building of the compressor, which draws as well
     predictor = building.build_predictor(cfg, splits["train"][0].shape[1:], compressor)
     data = DecodedDataModule(
         splits,
@@ -230,7 +231,7 @@ def _train_predictor(run: Run) -> Metrics:
         kind=kind,
         batch_size=cfg.data_pred.kwargs.batch_size,
         eval_batch_size=cfg.data_pred.kwargs.eval_batch_size,
-        seed=cfg.seed,
+        seed=run.seed,
     )
     _, metrics = training.fit(
         predictor,

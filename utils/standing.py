@@ -127,7 +127,7 @@ def _is_of(trace: dict, mode: str, results: str, defaults: Mapping[str, str]) ->
     if settings.get("mode", "none") != mode:
         return False
     if runs := runs_of(trace):
-        return Path(next(iter(runs.values()))).is_relative_to(results)
+        return Path(list(runs.values())[-1]).is_relative_to(results)  # the first may be elsewhere
     return os.path.abspath(Path(settings["paths.results"], experiment_folder(settings))) == results
 
 

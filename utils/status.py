@@ -6,7 +6,6 @@ python -m utils.status experiment=banana_RD mode=quick
 import difflib
 import os
 import platform
-import re
 import sys
 import textwrap
 from collections import Counter, defaultdict
@@ -18,7 +17,7 @@ from typing import NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from utils.composing import CONF_DIR, ConfigError, compose_config
-from utils.identity import STAGES, experiment_folder, is_how
+from utils.identity import STAGES, compressor_folder, experiment_folder, is_how
 from utils.report import MEND, reason
 from utils.runs import STATUS
 from utils.standing import Job, find_jobs, find_runs
@@ -57,7 +56,8 @@ def main(arguments: Sequence[str]) -> None:
 def overview(cfg: DictConfig) -> str:
     """All that is to say of the experiment and mode of a config."""
     folder = Path(cfg.paths.results) / experiment_folder(cfg)
-    runs = find_runs(folder, Path(cfg.paths.pretrained) / folder.name)
+    own_runs = find_runs(folder, Path(cfg.paths.pretrained) / folder.name)
+    runs = own_runs | _compressors_elsewhere(cfg)
     jobs = find_jobs(
         Path(cfg.paths.outputs),
         cfg.experiment,
@@ -67,7 +67,7 @@ def overview(cfg: DictConfig) -> str:
         defaults=_defaults(cfg),
     )
     name = f"{cfg.experiment}, mode {cfg.mode_name}"
-    if not jobs and not runs:
+    if not jobs and not own_runs:
         return f"{name}: no jobs and no runs yet ({folder}/){_others(cfg)}"
     lines = [f"{name}: {len(jobs)} jobs: {_counts(job.state for job in jobs)}"]
     lines += [f"{folder}/:"]
@@ -76,10 +76,19 @@ def overview(cfg: DictConfig) -> str:
         if states:
             lines.append(f"  {stage}: {_counts(states)}")
     open_jobs = [job for job in jobs if job.state != "done"]
-    rows = [*_job_rows(open_jobs, jobs), *_run_rows(jobs, runs, folder)]
+    rows = [*_job_rows(open_jobs, jobs), *_run_rows(jobs, own_runs, folder)]
     if rows:
         lines += ["", *_table(rows)]
     return "\n".join([*lines, *_way_on(cfg, jobs)])
+
+
+def _compressors_elsewhere(cfg: DictConfig) -> dict[str, dict]:
+    """The status of each compressor of the experiment that this one shares them with, if any."""
+    name = compressor_folder(cfg)
+    if name == experiment_folder(cfg):
+        return {}
+    found = find_runs(Path(cfg.paths.results) / name, Path(cfg.paths.pretrained) / name)
+    return {path: status for path, status in found.items() if status["stage"] == STAGES[0]}
 
 
 def _config(arguments: Sequence[str]) -> DictConfig:
@@ -257,13 +266,10 @@ def _cancel(jobs: list[Job]) -> list[str]:
 
 def _continue(cfg: DictConfig, sweep: str) -> str:
     """The command that continues a sweep."""
-    if not (Path(cfg.paths.outputs) / sweep / "arguments").is_file():
+    script = Path(cfg.paths.outputs) / sweep / "script"  # bin/utils.sh notes it
+    if not script.is_file():
         return "the same command again"
-    root = CONF_DIR.parent
-    names = re.compile(rf'^experiment="?{re.escape(cfg.experiment)}"?$', re.MULTILINE)
-    scripts = (path for path in root.glob("bin/**/*.sh") if names.search(path.read_text()))
-    script = next(scripts, None)
-    return f"{script.relative_to(root) if script else 'its script'} -c {sweep}"
+    return f"{os.path.relpath(script.read_text().strip(), CONF_DIR.parent)} -c {sweep}"
 
 
 def _compact(ids: Iterable[str]) -> str:

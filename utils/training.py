@@ -94,7 +94,7 @@ def build_trainer(
     options["accelerator"] = "gpu" if device.type == "cuda" else "cpu"
     every = _evaluation_period(options["check_val_every_n_epoch"], options["max_epochs"])
     options["check_val_every_n_epoch"] = every
-    own = [ReseedEveryEpoch(cfg.seed), KeepSignals(), NoteEpoch(run)]
+    own = [ReseedEveryEpoch(run.seed), KeepSignals(), NoteEpoch(run)]
     if logger is not None:
         callbacks = [*callbacks, LearningRateMonitor(logging_interval="epoch")]
     return pl.Trainer(
@@ -181,7 +181,7 @@ def fit(
     is_resumed = distributed.from_main(last.is_file)
     trainer.fit(module, datamodule=data, ckpt_path=str(last) if is_resumed else None)
     load_best(module, run)
-    return trainer, evaluate(trainer, module, data, run.cfg.seed)
+    return trainer, evaluate(trainer, module, data, run.seed)
 
 
 def evaluate(

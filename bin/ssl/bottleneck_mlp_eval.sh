@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Other towers than CLIP. Settings: conf/experiment/ssl_bottleneck_mlp_eval.yaml
+# Supervised ResNet50: bottlenecks, then MLPs. Settings: conf/experiment/ssl_bottleneck_mlp_eval.yaml
 experiment=ssl_bottleneck_mlp_eval
-description="ResNet50s of CLIP, SimCLR, SwAV and ImageNet: bottlenecks, then MLPs."
+description="Supervised ResNet50: bottlenecks, then MLPs."
 # shellcheck source=bin/utils.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils import tables
+from utils.aggregation import settings
 from utils.aggregation.experiment import Experiment
 from utils.aggregation.outputs import MISSING, number
 from utils.aggregation.rows import check_alike, restrict
@@ -29,12 +30,13 @@ def compare_to_paper(
 
     The numbers are those of `published/*.csv`, whose README says what the columns are. Ours are
     means over seeds. Verdicts: `within` the tolerance, `outside` of it, `not run`. If there are
-    runs, but none with any of the published settings, a line says so instead.
+    runs, but none with any of the published settings, a line says so instead. The settings that
+    differ from the official scripts' are printed below.
 
     Parameters
     ----------
     experiment : whose runs are compared.
-    experiments : whose published numbers are listed.
+    experiments : whose published numbers and settings are listed.
     where : parameter -> value or values: which runs count; None: all.
 
     Raises
@@ -45,11 +47,25 @@ def compare_to_paper(
     """
     published = published_numbers()
     wanted = published[published["experiment"].isin(experiments)]
-    if wanted.empty:
+    names = settings.names_of(experiments)
+    if wanted.empty and not names:
         raise ConfigError(
-            f"{OPTION}.experiments: there are no published numbers for {list(experiments)}; there "
-            f"are some for {sorted(published['experiment'].unique())}"
+            f"{OPTION}.experiments: nothing is published for {list(experiments)}; there is for "
+            f"{sorted({*published['experiment'], *settings.published_settings()})}"
         )
+    if not wanted.empty:
+        _compare_numbers(experiment, wanted, experiments, where)
+    for name in names:
+        print(f"\n{settings.describe(name)}")
+
+
+def _compare_numbers(
+    experiment: Experiment,
+    wanted: pd.DataFrame,
+    experiments: Sequence[str],
+    where: Mapping[str, object] | None,
+) -> None:
+    """The table of published numbers and ours."""
     try:
         frame = experiment.merged(where, OPTION)
     except tables.NoRunsError:

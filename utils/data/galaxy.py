@@ -46,14 +46,10 @@ class GalaxyDataModule(StreamedImages):
     are the test split, and `val_fraction` of the others the validation split; both are random, and
     the same for all seeds.
 
-    The equivalences that suit galaxies: nobody's answers depend on how a galaxy is turned or
-    mirrored (rotations by up to 45 degrees with D4_group are all rotations and reflections), nor
-    on where it is exactly or how far away.
-
     Parameters
     ----------
     crop : int
-        Side of the centre of the original image that is used; the rest is sky and other objects.
+        Side of the centre of the original image that is used: all of it, or less of the sky.
     kwargs
         See `StreamedImages`.
     """
@@ -69,7 +65,7 @@ class GalaxyDataModule(StreamedImages):
         self,
         *,
         side: int = 128,
-        crop: int = 256,
+        crop: int = ORIGINAL_SIDE,
         base_resize: str = "resize",
         **kwargs: object,
     ) -> None:

@@ -235,7 +235,7 @@ class ImageDataModule(IndexedDataModule):
                 f"Targets of split {split!r} must be {expected} with N = {n}, "
                 f"got {targets.dtype} {list(targets.shape)}."
             )
-        lowest = 0 if self.is_labelled or split != "train" else -1
+        lowest = 0 if self.is_labelled or split == "test" else -1
         if self.task == "classification" and not (
             lowest <= targets.min() and targets.max() < self.n_outputs
         ):

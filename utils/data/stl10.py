@@ -30,10 +30,10 @@ class STL10DataModule(TorchvisionImages):
 class STL10UnlabeledDataModule(STL10DataModule):
     """The 100,000 unlabelled photographs to learn compressors from.
 
-    All labelled training images are for validation. The targets of the training split are -1: no
-    probe can be trained beside the compressor (`featurizer.kwargs.online=null`).
+    Validation images are held out of them. The targets of both are -1: no probe can be trained
+    beside the compressor (`featurizer.kwargs.online=null`).
     """
 
     is_labelled = False
-    SIZES = {"train": 100_000, "val": 5_000, "test": 8_000}
-    PARTS = {"train": "unlabeled", "val": "train", "test": "test"}
+    SIZES = {"train": 100_000, "test": 8_000}
+    PARTS = {"train": "unlabeled", "test": "test"}

@@ -83,7 +83,7 @@ def describe(distribution: BaseDistribution) -> str:
 
 def _is_free(key: str) -> bool:
     """Whether a setting may differ between trials that are compared: a seed, how jobs run."""
-    return key == "seed" or is_how(key.replace("/", "."))
+    return key in ("seed", "seed_pred") or is_how(key.replace("/", "."))
 
 
 def _numbers(ends: tuple[float, float]) -> type[IntDistribution] | type[FloatDistribution]:

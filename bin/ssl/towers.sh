@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Four towers, all data sets: more than the paper's scripts ran. Settings: conf/experiment/ssl_towers_*.yaml
+experiment=ssl_towers
+description="ResNet50s of CLIP, SimCLR, SwAV and ImageNet: bottlenecks, then linear classifiers and MLPs."
+# shellcheck source=bin/utils.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
+
+for part in linear_eval mlp_eval; do
+  launch ${experiment}_$part
+  aggregate ${experiment}_$part
+done

@@ -1,0 +1,105 @@
+"""Experiments at full size have the settings of the official scripts, but for stated reasons."""
+
+import functools
+
+import pytest
+
+from utils.aggregation import paper, settings
+from utils.aggregation.experiment import Experiment
+from utils.config import CONF_DIR
+
+GDN = pytest.mark.xfail(reason="GDN has no shapes without memory", strict=False)
+TABLES = sorted(settings.published_settings())
+PARAMETERS = [pytest.param(name, marks=GDN if name == "STL10_balle" else ()) for name in TABLES]
+# Experiments of our own.
+OURS = ("compress_shards", "digits_", "mobilenet_", "none", "ssl_towers_", "test", "clip_download")
+# Work under way: (start of a table's name, setting), and what is going to be official.
+PENDING = {
+    ("banana", "data_feat.kwargs.eval_batch_size"): "evaluation in batches of the size of training",
+    ("", "projector.kwargs.is_batchnorm"): "a projector without normalisation",
+    ("", "parameters.projector"): "a projector without normalisation",
+    ("augmnist", "parameters.decoder"): "the decoder of the official code",
+    ("STL10", "parameters.decoder"): "the decoder of the official code",
+    ("Galaxy", "encoder.kwargs.hid_dim"): "Balle's networks of 256 channels",
+    ("Galaxy", "decoder.kwargs.hid_dim"): "Balle's networks of 256 channels",
+    ("data@data_feat=mnist", "data_feat.mean"): "MNIST as it is",
+    ("data@data_feat=mnist", "data_feat.std"): "MNIST as it is",
+    ("data@data_feat=mnist_aug_less", "data_feat.kwargs.val_equivalence"): "strong ones",
+    ("data@data_feat=galaxy", "data_feat.length"): "no test split of our own for Galaxy Zoo",
+    (
+        "data@data_feat=galaxy",
+        "data_feat.kwargs.is_augment_val",
+    ): "evaluation on galaxies as they are",
+}
+differences = functools.cache(settings.differences)
+
+
+def is_pending(name, difference):
+    key = difference.key.partition(" ")[0]  # without the job
+    return any(name.startswith(start) and key == pending for start, pending in PENDING)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_what_differs_from_the_official_script_has_a_reason(name):
+    unexplained = [d for d in differences(name) if d.reason is None]
+    assert [str(d) for d in unexplained if not is_pending(name, d)] == []
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_reasons_are_given_for_what_differs_and_nothing_else(name):
+    stated = settings.published_settings()[name].get("differs", {})
+    assert stated.keys() <= {d.key for d in differences(name)}
+
+
+@pytest.mark.xfail(reason="see PENDING", strict=False)
+def test_nothing_is_pending():
+    unexplained = {str(d) for name in TABLES for d in differences(name) if d.reason is None}
+    assert unexplained == set()
+
+
+def test_every_experiment_of_the_paper_has_a_table():
+    experiments = {file.stem for file in CONF_DIR.glob("experiment/*.yaml")}
+    of_paper = {e for e in experiments if not e.startswith(OURS)} | {"test_mnist"}
+    assert of_paper == {name for name in TABLES if "=" not in name}
+
+
+@pytest.mark.parametrize(
+    ("official", "found"),
+    [
+        ({"settings": {"seed": 1}}, ["seed: 1, here 123: no reason given"]),
+        ({"settings": {"seed": 123}}, []),
+        ({"settings": {"nothing.like.it": 1}}, ["nothing.like.it: 1, here absent"]),
+        ({"settings": {"parameters.encoder": 1}}, ["parameters.encoder: 1, here 1056770"]),
+        ({"sweep": {"distortion": ["VIC", "VAE"]}}, []),
+        ({"sweep": {"distortion": ["VIC"]}}, ["sweep.distortion: ['VIC'], here ['VAE', 'VIC']"]),
+        ({"sweep": {}}, ["sweep.distortion: absent"]),
+        ({"jobs": {"seed=2": {"seed": 1}}}, ["seed (seed=2): 1, here 2"]),
+        ({"settings": {"seed": 1}, "differs": {"seed": "why"}}, ["seed: 1, here 123: why"]),
+    ],
+)
+def test_a_difference_is_found(official, found, monkeypatch):
+    monkeypatch.setattr(settings, "published_settings", lambda: {"banana_viz_VIC": official})
+    differences = settings.differences("banana_viz_VIC")
+    assert [str(d)[: len(text)] for d, text in zip(differences, found, strict=True)] == found
+
+
+@pytest.mark.parametrize(
+    ("ours", "is_same"),
+    [
+        ("tag(log, interval(0.0001, 1))", True),
+        ("interval(1e-4, 1)", False),
+        ("tag(log, interval(1e-4, 2))", False),
+        ("choice(1, 2)", False),
+    ],
+)
+def test_spaces_are_compared_by_what_they_mean(ours, is_same):
+    official = settings._comparable("sweep.x", "tag(log, interval(1e-4, 1))")
+    assert (settings._comparable("sweep.x", ours) == official) is is_same
+
+
+def test_differences_are_printed_with_their_reasons(tmp_path, capsys):
+    experiment = Experiment(tmp_path / "exp_GalaxyZoo_neurips_table_final")
+    paper.compare_to_paper(experiment, [experiment.name])
+    printed = capsys.readouterr().out
+    assert printed.count("settings are not the official ones") == 4
+    assert "communication.n_copies: 100, here 2: predictors learn" in printed

@@ -1,0 +1,150 @@
+"""Our settings beside those of the official scripts: what differs, and why.
+
+`published/settings/*.yaml` say what the scripts fix, by experiment; see `published/README.md`.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from lossyless.predictors import PredictionHead
+from utils.composing import compose_config, parse
+from utils.data.equivalences.affine import Affine
+from utils.data.equivalences.augmentation import REGISTRY
+from utils.data.equivalences.pixels import PixelChange
+from utils.data.images import n_to_hold_out
+
+SETTINGS = Path(__file__).parent / "published" / "settings"
+ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting that is not the official one.
+
+    Attributes
+    ----------
+    key : a setting, "sweep.<setting>", or what `_fact` computes; with the job if it is of one.
+    official, ours : its values.
+    reason : why, if it is deliberate.
+    """
+
+    key: str
+    official: object
+    ours: object
+    reason: str | None
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.official}, here {self.ours}: {self.reason or 'no reason given'}"
+
+
+@functools.cache
+def published_settings() -> dict[str, dict]:
+    """What the official scripts fix: experiment, or choice of a data set -> its table."""
+    files = [OmegaConf.load(file) for file in sorted(SETTINGS.glob("*.yaml"))]
+    tables = [item for file in files for item in OmegaConf.to_container(file).items()]
+    return {name: table for name, table in tables if not name.startswith(".")}  # these are shared
+
+
+def names_of(experiments: Sequence[str]) -> list[str]:
+    """The tables of experiments, which are called by their files or by their results."""
+    return [
+        name
+        for name, table in published_settings().items()
+        if {name, table.get("settings", {}).get("experiment")} & {*experiments}
+    ]
+
+
+def describe(name: str) -> str:
+    """The differences of an experiment, for people."""
+    lines = [f"  {difference}" for difference in differences(name)]
+    return "\n".join([f"{name}: {len(lines)} settings are not the official ones", *lines])
+
+
+def differences(name: str) -> list[Difference]:
+    """The settings of an experiment at full size that are not those of the official script."""
+    table = published_settings()[name]
+    reasons = table.get("differs", {})
+    return [
+        Difference(label, official, ours, reasons.get(label))
+        for label, official, ours in _compared(name, table)
+        if _comparable(label, official) != _comparable(label, ours)
+    ]
+
+
+def _compared(name: str, table: dict) -> Iterator[tuple[str, object, object]]:
+    """Labels of all settings of a table, with the official value and ours."""
+    choice = name if "=" in name else f"experiment={name}"
+    cfg = compose_config([choice])
+    for key, official in table.get("settings", {}).items():
+        yield key, official, _fact(cfg, key)
+    if "sweep" in table:
+        official, ours = table["sweep"], OmegaConf.to_container(cfg.sweep, resolve=True)
+        for key in dict.fromkeys([*official, *ours]):
+            yield f"sweep.{key}", official.get(key, ABSENT), ours.get(key, ABSENT)
+    for job, settings in table.get("jobs", {}).items():
+        cfg = compose_config([choice, *job.split()])
+        for key, official in settings.items():
+            yield f"{key} ({job})", official, _fact(cfg, key)
+
+
+def _comparable(label: str, value: object) -> object:
+    """A value such that equal ones mean the same: neither order nor notation of a sweep counts."""
+    if not label.startswith("sweep."):
+        return value
+    if isinstance(value, list):
+        return sorted(value, key=str)
+    return parse([f"x={value}"])[0].value()
+
+
+def _fact(cfg: DictConfig, key: str) -> object:
+    """A setting of a config, or what follows from several.
+
+    "parameters.PART" are the trained numbers of encoder, decoder, projector or predictor,
+    "splits.PLACE" the examples of the splits of a data set, "augmentations" the parameters of the
+    equivalences of data_feat, "predictor_epochs" how often a predictor sees each training example.
+    """
+    kind, _, of = key.partition(".")
+    if kind == "parameters":
+        return sum(parameter.numel() for parameter in _network(cfg, of).parameters())
+    if kind == "splits":
+        return _splits(cfg[of])
+    if kind == "augmentations":
+        names = cfg.data_feat.kwargs.equivalence
+        return {name: _parameters(REGISTRY[name]) for name in names if REGISTRY[name] is not None}
+    if kind == "predictor_epochs":
+        return cfg.trainer_pred.max_epochs * cfg.communication.n_copies
+    value = OmegaConf.select(cfg, key, default=ABSENT)
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _parameters(member: Affine | PixelChange) -> dict[str, object]:
+    """How often an augmentation is applied, and the ranges that it draws from."""
+    ranges = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(member).items()}
+    return ranges | {"probability": member.probability}
+
+
+def _network(cfg: DictConfig, part: str) -> nn.Module:
+    """A network of a config, without memory for its weights."""
+    with torch.device("meta"):
+        if part == "encoder":
+            return instantiate(cfg.featurizer.kwargs.p_ZlX).mapper
+        if part == "predictor":
+            is_image = cfg.featurizer.kwargs.is_reconstruct
+            shape = cfg.data_pred.shape if is_image else [cfg.encoder.z_dim]
+            arch = instantiate(cfg.predictor.kwargs)
+            return PredictionHead(arch, shape, cfg.data_pred.task, cfg.data_pred.n_outputs).network
+        return getattr(instantiate(cfg.distortion.kwargs), part)
+
+
+def _splits(node: DictConfig) -> dict[str, int]:
+    """The number of examples of each split of images."""
+    data = instantiate(node.kwargs)
+    n_val = data.SIZES.get("val") or n_to_hold_out(data.SIZES["train"], data.val_fraction)
+    return {"train": node.length, "val": n_val, "test": data.SIZES["test"]}
