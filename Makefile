@@ -16,7 +16,8 @@ INSTALLED_DEV := .venv/.installed-dev
 REQUIREMENTS := requirements/requirements.txt requirements/constraints.txt
 SCRIPTS := $(wildcard bin/*.sh bin/*/*.sh) .ci/run
 # One thread per process: the test workers already fill the cores.
-ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -rfE --tb=short --disable-warnings
+IN_PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .PHONY: help demo test coverage test-slow test-slurm test-slurm-faults lint format benchmark setup clean
 
@@ -27,24 +28,25 @@ help: ## List the targets and settings
 	@echo "  ARGS='tests/test_x.py'   arguments for pytest, in all targets that test"
 	@echo "  WORKERS=4                processes that run the tests (default: one per core, at most 8)"
 
-demo: $(INSTALLED) ## Install if needed, then run the demo: Banana and digits, minutes on a CPU
+demo: $(INSTALLED) ## Install if needed, then run the demo: Banana and digits, 4 minutes on 2 cores
 	@bash bin/demo.sh
 
 test: $(INSTALLED_DEV) ## Install if needed, then run the quick tests
-	$(ONE_THREAD) $(VENV_PYTHON) -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal $(ARGS)
+	@$(if $(ARGS),,echo "About 25 minutes on 2 cores, less on more.")
+	@$(PYTEST) $(IN_PARALLEL) $(ARGS)
 
 coverage: $(INSTALLED_DEV) ## The same with coverage of lossyless/, which takes longer
-	$(ONE_THREAD) $(VENV_PYTHON) -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal \
+	$(PYTEST) $(IN_PARALLEL) \
 		--cov=lossyless --cov-report=term --cov-fail-under=$(MIN_COVERAGE) $(ARGS)
 
 test-slow: $(INSTALLED_DEV) ## Run the tests marked slow, one at a time
-	$(ONE_THREAD) $(VENV_PYTHON) -m pytest -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 test-slurm: $(INSTALLED_DEV) ## Run scripts on a real Slurm on this machine (Debian, Ubuntu; root)
-	$(ONE_THREAD) $(VENV_PYTHON) -m pytest -m slurm $(ARGS)
+	$(PYTEST) -m slurm $(ARGS)
 
 test-slurm-faults: $(INSTALLED_DEV) ## The same with killed jobs, time-outs and a full disk: half an hour
-	$(ONE_THREAD) $(VENV_PYTHON) -m pytest -m slurm_slow $(ARGS)
+	$(PYTEST) -m slurm_slow $(ARGS)
 
 lint: $(INSTALLED_DEV) ## Check the code (ruff) and the shell scripts (shellcheck)
 	$(VENV_PYTHON) -m ruff check .

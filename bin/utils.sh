@@ -192,7 +192,7 @@ aggregate() {
     return
   fi
   "$python" aggregate.py "experiment=$name" "mode=$mode" \
-    "$@" ${drawn[@]+"${drawn[@]}"} || keep_worst $?
+    "$@" ${drawn[@]+"${drawn[@]}"} >&"${TABLES_TO:-1}" || keep_worst $?
 }
 
 # Scripts that do a part of this one's work, with the same flags: run_scripts PATH...

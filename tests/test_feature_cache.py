@@ -322,8 +322,8 @@ def test_without_a_terminal_lines_say_how_far_it_has_come(make, capsys, monkeypa
     list(make().loader("train"))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4  # of five batches
-    assert "features digits_tiny train" in lines[0] and " 20% " in lines[0]
-    assert lines[-1].endswith(" s left") and " 80% " in lines[-1]
+    assert "features digits_tiny train" in lines[0] and " 20%, " in lines[0]
+    assert lines[-1].endswith(" left") and " 80%," in lines[-1]
 
 
 def test_a_quick_loop_prints_no_lines(capsys):

@@ -126,7 +126,7 @@ def test_a_job_whose_process_is_gone_is_lost(cfg, tmp_path):
     assert call(sys.executable, "-c", code).returncode == 1
     found = lines(cfg)
     assert "1 jobs: 1 lost" in found[0] and LOST in found
-    assert f"  lost: job 0 {place}:\n    {LOST}" in report(folder, Path("r"))
+    assert f"  lost: job 0:\n    {LOST}" in report(folder, Path("r"))
 
 
 def test_what_ctrl_c_on_the_launcher_killed_was_interrupted(cfg, sweep):

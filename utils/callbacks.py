@@ -1,6 +1,5 @@
 """What happens around the training loop."""
 
-import sys
 import time
 
 import numpy as np
@@ -10,6 +9,7 @@ from pytorch_lightning.callbacks import Callback
 
 from utils import signals
 from utils.data.base import derive_seed
+from utils.progress import SECONDS, print_progress
 from utils.runs import Run
 
 
@@ -90,7 +90,7 @@ class ProgressLines(Callback):
     seconds : between two lines.
     """
 
-    def __init__(self, label: str, seconds: float = 10.0):
+    def __init__(self, label: str, seconds: float = SECONDS):
         self.label = label
         self.seconds = seconds
         self._next = 0.0
@@ -114,19 +114,17 @@ class ProgressLines(Callback):
 
     def _print(self, trainer: pl.Trainer, n_steps: float, now: float) -> None:
         done = trainer.global_step / n_steps
-        elapsed = now - self._start
-        steps = max(1, trainer.global_step - self._first_step)
-        left = elapsed / steps * (n_steps - trainer.global_step)
-        eta = f", {left:.0f} s left" if done > 0.02 else ""  # the first steps tell nothing
-        bar = "#" * round(20 * done)
+        pace = (now - self._start) / max(1, trainer.global_step - self._first_step)
+        left = pace * (n_steps - trainer.global_step)
         losses = {
             name.rsplit("/", 1)[1]: float(value)
             for name, value in trainer.callback_metrics.items()
             if name.startswith("val/") and name.endswith(("/loss", "/rate", "/distortion", "acc"))
         }
-        values = "  ".join(f"{name} {value:.3g}" for name, value in losses.items())
-        print(
-            f"{self.label:<30} [{bar:<20}] {done:4.0%} {elapsed:4.0f} s{eta:<14}{values}",
-            file=sys.stderr,
-            flush=True,
+        n_epochs = trainer.max_epochs
+        print_progress(
+            f"{self.label} epoch {min(trainer.current_epoch + 1, n_epochs)}/{n_epochs}",
+            done,
+            left if 0.02 < done < 1 else None,  # the first steps tell nothing
+            ", ".join(f"{name} {value:.3g}" for name, value in losses.items()),
         )

@@ -52,7 +52,7 @@ def send_splits(
             data.loader(split, device=device, epoch=copy, shuffle=False) for copy in range(copies)
         ]
         n_examples = sum(loader.n_examples for loader in loaders)
-        print(f"[communication] compresses {n_examples:,} examples: {data_file(folder, split)}")
+        print(f"[communication] compresses {n_examples:,} examples ({split})", flush=True)
         sent[split], targets = send(compressor, loaders, data_file(folder, split), chunk_size)
         np.save(target_file(folder, split), targets)
     return sent

@@ -5,6 +5,7 @@ before anything is started, and hands over to Hydra, which composes the config o
 launches them: on this machine, or with a launcher of `utils.launchers`.
 """
 
+import contextlib
 import os
 import re
 import sys
@@ -14,15 +15,17 @@ from datetime import datetime
 from pathlib import Path
 
 import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from utils.architectures import check_networks
-from utils.composing import CONF_DIR, ConfigError, compose_config, expand, values_of
+from utils.composing import CONF_DIR, ConfigError, compose_config, expand, parse, values_of
 from utils.files import writable_dir
 from utils.identity import experiment_folder
-from utils.report import report, states
+from utils.report import LOG, report, states
 from utils.resolvers import cpus_per_job, n_cpus, weights_id
+from utils.screen import Screen, WithoutOverrides, logged
 from utils.signals import CTRL_C, in_words
 from utils.traces import mark_interrupted
 
@@ -72,7 +75,10 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
             writable_dir(cfg.paths[name], f"paths.{name}")
         # also of the storage of a search
         results = writable_dir(Path(cfg.paths.results) / experiment_folder(cfg), "paths.results")
-        if cfg.hypopt.name != "none":
+        if cfg.hypopt.name == "none":
+            (planned,) = BasicSweeper.split_arguments(parse(overrides), max_batch_size=None)
+        else:
+            planned = []  # the search draws them
             from utils import search  # Optuna takes a second to import
 
             search.check(cfg, overrides)
@@ -92,8 +98,16 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     is_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are handed on, for us to say
     has_failed = False
+    screen = Screen(sweep_dir, planned)
+    if is_submitted:  # a scheduler keeps what jobs print
+        shown = screen.shown(as_table=False)
+    elif len(planned) == 1:  # it has the terminal to itself, for debuggers too
+        shown = contextlib.nullcontext()
+    else:
+        main, shown = logged(main), screen.shown(as_table=True)
     try:
-        hydra_main(main)()
+        with shown, contextlib.redirect_stderr(WithoutOverrides(sys.stderr)):
+            hydra_main(main)()
     except KeyboardInterrupt:
         if not is_submitted:
             mark_interrupted(sweep_dir)
@@ -117,12 +131,15 @@ def _explain(error: Exception, sweep_dir: Path, *, is_full: bool) -> None:
 
     Those that tell users what to change need no traceback on the screen; files have that of all.
     """
-    is_ours = type(error).__module__.partition(".")[0] in ("lossyless", "utils")
+    words = in_words(error)
+    is_reported = any(job.get("error") and job["error"] in words for job in states(sweep_dir))
+    has_log = any(sweep_dir.glob(f"*/{LOG}"))
+    is_ours = type(error).__module__.partition(".")[0] in ("lossyless", "utils", "joblib")
     is_expected = is_ours or isinstance(error, (HydraException, OSError, ValueError))
-    if is_full or not is_expected:
+    if is_full or not (is_expected or (is_reported and has_log)):
         traceback.print_exception(error)
-    elif in_words(error) not in {job.get("error") for job in states(sweep_dir)}:
-        print(in_words(error), file=sys.stderr)
+    elif not is_reported:
+        print(words, file=sys.stderr)
 
 
 def check_epochs(cfg: DictConfig) -> None:

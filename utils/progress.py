@@ -3,12 +3,13 @@
 import sys
 import time
 from collections.abc import Collection, Iterator
+from datetime import timedelta
 from typing import TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
-SECONDS = 30.0  # between two lines
+SECONDS = 10.0  # between two lines
 
 
 def progress(items: Collection[T], label: str, seconds: float = SECONDS) -> Iterator[T]:
@@ -27,16 +28,24 @@ def progress(items: Collection[T], label: str, seconds: float = SECONDS) -> Iter
     for n_done, item in enumerate(items):
         now = time.monotonic()
         if n_done and now - last >= seconds:
-            _print(label, n_done / len(items), now - start)
+            done = n_done / len(items)
+            print_progress(label, done, (now - start) * (1 - done) / done)
             last = now
         yield item
 
 
-def _print(label: str, done: float, elapsed: float) -> None:
-    left = elapsed * (1 - done) / done
-    bar = "#" * round(20 * done)
-    print(
-        f"{label:<30} [{bar:<20}] {done:4.0%} {elapsed:4.0f} s, {left:.0f} s left",
-        file=sys.stderr,
-        flush=True,
-    )
+def print_progress(label: str, done: float, left: float | None, values: str = "") -> None:
+    """A line such as "featurizer epoch 2/4, 36%, 00:30 left, loss 0.48".
+
+    Parameters
+    ----------
+    done : part of the whole.
+    left : seconds; None: unknown.
+    """
+    parts = [label, f"{done:.0%}", "" if left is None else f"{clock(left)} left", values]
+    print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """A time span: "00:40", "1:00:40", "1 day, 0:00:40"."""
+    return str(timedelta(seconds=round(seconds))).removeprefix("0:")

@@ -3,8 +3,11 @@
 import textwrap
 from pathlib import Path
 
+from utils.runs import STATUS
+from utils.states import load_state
 from utils.traces import FILE, read_trace
 
+LOG = "job.log"  # in the folder of a job: what it prints, unless a scheduler keeps that
 MEND = "Mend what the message says, then run it again"
 
 
@@ -12,15 +15,16 @@ def report(sweep_dir: Path, results: Path) -> str:
     """How the jobs of a sweep ended: a line in all, and a paragraph for each that is not done."""
     jobs = states(sweep_dir)
     n_done = sum(job["state"] == "done" for job in jobs)
-    shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
-    lines = [f"{n_done} of {len(jobs)} jobs done ({sweep_dir}); results: {results}/"]
-    for job in jobs:
+    lines = [f"{n_done} of {len(jobs)} jobs done; results: {results}/"]
+    for job, apart in zip(jobs, overrides_apart(jobs), strict=True):
         if job["state"] != "done":
-            apart = [override for override in job["overrides"] if override not in shared]
             lines.append(f"  {' '.join([job['state'] + ': job', str(job['num']), *apart])}:")
             lines.append(textwrap.indent(reason(job), "    "))
-            if "traceback" in job:
-                lines.append(f"    traceback: {sweep_dir}/{job['num']}/{FILE}")
+            folder = sweep_dir / str(job["num"])
+            if (folder / LOG).is_file():
+                lines.append(f"    log: {folder / LOG}")
+            elif "traceback" in job:
+                lines.append(f"    traceback: {folder / FILE}")
     found = {job["state"] for job in jobs}
     if found - {"done", "failed"}:
         lines.append("Finished work is kept: the same command again goes on from there.")
@@ -33,6 +37,27 @@ def states(sweep_dir: Path) -> list[dict]:
     """What the jobs of a sweep left, in their order."""
     folders = sorted(sweep_dir.glob("[0-9]*"), key=lambda folder: int(folder.name))
     return [read_trace(folder) for folder in folders]
+
+
+def overrides_apart(jobs: list[dict]) -> list[list[str]]:
+    """The overrides of each job that not all jobs have."""
+    known = [set(job["overrides"]) for job in jobs if job["overrides"]]
+    shared = set.intersection(*known) if known else set()
+    return [[override for override in job["overrides"] if override not in shared] for job in jobs]
+
+
+def stage_of(job: dict) -> str:
+    """The stage that a job is at, with its epoch if it is training."""
+    for stage, run in job.get("runs", {}).items():
+        status = load_state(Path(run, STATUS)) or {"state": "new"}
+        if status["state"] == "running":
+            return f"{stage} {progress_of(status)}"
+    return ""
+
+
+def progress_of(status: dict) -> str:
+    """How far a run has come."""
+    return f"epoch {status['epoch']}/{status['n_epochs']}" if "n_epochs" in status else ""
 
 
 def reason(job: dict) -> str:

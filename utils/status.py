@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from utils.composing import CONF_DIR, ConfigError, compose_config
 from utils.identity import STAGES, compressor_folder, experiment_folder, is_how
-from utils.report import MEND, reason
+from utils.report import MEND, progress_of, reason
 from utils.runs import STATUS
 from utils.standing import Job, find_jobs, find_runs
 from utils.states import STATES, UNDER_WAY
@@ -170,7 +170,7 @@ def _job_rows(jobs: list[Job], all_jobs: list[Job]) -> list[Row]:
                 state=job.state,
                 since=_ago(job.since),
                 stage=job.stage,
-                progress=_progress(job.run),
+                progress=progress_of(job.run),
                 scheduler=job.trace.get("scheduler_job") or "",
                 name=name or f"job {job.trace['num']}",
                 error=_first_line(reason(job.trace)) if is_over else "",
@@ -187,7 +187,7 @@ def _run_rows(jobs: list[Job], runs: dict[str, dict], folder: Path) -> list[Row]
             state=status["state"],
             since=_ago(status.get("finished") or status.get("started")),
             stage=status["stage"],
-            progress=_progress(status),
+            progress=progress_of(status),
             scheduler=status.get("scheduler_job") or "",
             name=os.path.relpath(path, folder),
             error=_first_line(status.get("error", "")),
@@ -195,10 +195,6 @@ def _run_rows(jobs: list[Job], runs: dict[str, dict], folder: Path) -> list[Row]
         for path, status in runs.items()
         if path not in known and status["state"] != "done"
     ]
-
-
-def _progress(status: dict) -> str:
-    return f"epoch {status['epoch']}/{status['n_epochs']}" if "n_epochs" in status else ""
 
 
 def _table(rows: list[Row]) -> list[str]:

@@ -2,7 +2,6 @@
 
 import io
 import logging
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +9,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import (
-    Callback,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    TQDMProgressBar,
-)
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
@@ -102,7 +96,7 @@ def build_trainer(
         logger=logger or False,
         callbacks=[*own, *callbacks, *_checkpoints(run, monitor, every)],
         default_root_dir=str(run.work),
-        enable_progress_bar=any(isinstance(c, TQDMProgressBar) for c in callbacks),
+        enable_progress_bar=False,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         enable_model_summary=False,
@@ -146,13 +140,6 @@ def _checkpoints(run: Run, monitor: str, every: int) -> list[ModelCheckpoint]:
     return [best, last]
 
 
-def progress_callback(cfg: DictConfig, label: str) -> Callback:
-    """A bar for a job that has the terminal to itself, else lines."""
-    if cfg.parallel_jobs == 1 and sys.stderr.isatty():
-        return TQDMProgressBar(refresh_rate=20)
-    return ProgressLines(label)
-
-
 def fit(
     module: pl.LightningModule,
     data: DataModule,
@@ -173,7 +160,7 @@ def fit(
     overrides : of the trainer's options.
     """
     if distributed.is_main():
-        callbacks = [progress_callback(run.cfg, f"{describe(run.cfg)} {stage}"), *callbacks]
+        callbacks = [ProgressLines(run.stage), *callbacks]
     monitor = f"{monitor_split}/{stage}/loss"
     logger = build_logger(run) if distributed.is_main() else None
     trainer = build_trainer(run, monitor, logger, callbacks, overrides or {})
