@@ -156,6 +156,8 @@ class LearnableCompressor(Compressor, pl.LightningModule):
         if self.online is not None:
             online_losses, metrics = self.online.losses(z_hat, batch.y)
         metrics |= self._in_bits(rates, distortions, logs) | distortion_logs
+        z = z_hat.detach()
+        metrics |= {"zmin": z.min(), "zmax": z.max(), "zmean": z.mean()}
         return rates, distortions, online_losses, metrics
 
     def _through_bottleneck(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
