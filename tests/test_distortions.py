@@ -302,7 +302,7 @@ def test_a_compressor_is_trained_on_what_the_label_needs(make_compressor, make_t
     """Of two coordinates, the one that the class depends on is kept."""
     x = torch.randn(512, 2, generator=torch.Generator().manual_seed(0))
     y = (x[:, 0] > 0).long()
-    compressor = make_compressor(method="VC", beta=0.3, beta_anneal="constant")
+    compressor = make_compressor(method="VC", beta=0.1, beta_anneal="constant")
     compressor.distortion = TargetDistortion(SMALL_MLP, Z_DIM, "classification", 2)
     batches = Batches(Batch(a, b, b) for a, b in zip(x.split(64), y.split(64), strict=True))
     trainer = make_trainer(max_epochs=30)
