@@ -11,8 +11,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-# Classes of optuna.samplers, by the names that hydra-optuna-sweeper had for them. CmaEsSampler draws
-# neither choices nor for several objectives; what GridSampler does is hypopt=none.
+# Classes of optuna.samplers, by the names that hydra-optuna-sweeper had for them. CmaEsSampler
+# draws no choices and has one objective; what GridSampler does is hypopt=none.
 SAMPLERS = {
     "random": "RandomSampler",
     "tpe": "TPESampler",
