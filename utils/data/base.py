@@ -4,10 +4,12 @@ A data set subclasses `DataModule` and says how many examples it has (`n_example
 batches are made (`make_batches`). Seeds, shuffling, batch sizes and Lightning's hooks live here.
 """
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
+from typing import Self
 
 import pytorch_lightning as pl
 import torch
@@ -152,6 +154,9 @@ class DataModule(pl.LightningDataModule, ABC):
     class_names : tuple of str or None
     is_labelled : bool
         Whether the training split has targets.
+    input_follows_auxiliary : bool
+        Whether x is another member of its class than with other auxiliary variables, so that
+        compressors are measured on other inputs than predictors get.
     """
 
     shape: tuple[int, ...]
@@ -159,7 +164,8 @@ class DataModule(pl.LightningDataModule, ABC):
     task: str
     n_outputs: int
     class_names: tuple[str, ...] | None = None
-    is_labelled = True  # whether the training split has targets
+    is_labelled = True
+    input_follows_auxiliary = False
 
     def __init__(
         self,
@@ -176,6 +182,12 @@ class DataModule(pl.LightningDataModule, ABC):
         self.eval_batch_size = eval_batch_size
         self.seed = seed
         self.data_dir = data_dir
+
+    def with_auxiliary(self, auxiliary: str) -> Self:
+        """The same examples with another content of `Batch.aux`."""
+        other = copy.copy(self)
+        other.auxiliary = check_choice("auxiliary", auxiliary, AUXILIARIES)
+        return other
 
     @abstractmethod
     def n_examples(self, split: str) -> int:
