@@ -41,7 +41,7 @@ class ImageDataModule(IndexedDataModule):
     val_equivalence : sequence of str, optional
         Those of the evaluation splits, if they differ.
     p_augment : float
-        Factor on the probability of each augmentation, per example.
+        Probability with which an image is augmented at all, see `Augmentation`.
     is_augment_val : bool
         Whether to augment the evaluation splits at all (with a fixed seed).
     val_fraction : float

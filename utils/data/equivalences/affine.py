@@ -20,10 +20,12 @@ class Affine(ABC):
     Attributes
     ----------
     probability : how often the map is applied.
+    in_chain : whether one draw decides if an image is augmented by it and by all others.
     stays_inside : whether the result shows nothing from outside of the source.
     """
 
     probability: ClassVar[float] = 1.0
+    in_chain: ClassVar[bool] = True
     stays_inside: ClassVar[bool] = False
 
     @abstractmethod
@@ -206,6 +208,7 @@ class JointResizeCrop(ResizeCrop):
     probability that the crop is applied.
     """
 
+    in_chain = False
     label_noise: float = 0.0
     min_area: float = 0.5
 

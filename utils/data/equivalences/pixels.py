@@ -20,9 +20,11 @@ class PixelChange(ABC):
     Attributes
     ----------
     probability : how often the change is applied.
+    in_chain : whether one draw decides if an image is augmented by it and by all others.
     """
 
     probability: ClassVar[float] = 1.0
+    in_chain: ClassVar[bool] = True
 
     @abstractmethod
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -78,6 +80,7 @@ class Erasing(PixelChange):
     area: tuple[float, float] = (0.02, 0.33)
     ratio: tuple[float, float] = (0.3, 3.3)
     probability = 0.5
+    in_chain = False
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
         n, _, height, width = images.shape
