@@ -20,6 +20,7 @@ from torchvision import datasets
 from utils.config import compose_config
 from utils.data.base import SPLITS, DataError
 from utils.data.cifar import CIFAR10DataModule, CIFAR100DataModule
+from utils.data.equivalences import Augmentation
 from utils.data.mnist import MNISTDataModule
 from utils.data.stl10 import STL10DataModule, STL10UnlabeledDataModule
 
@@ -358,3 +359,12 @@ def test_the_config_agrees_with_the_data_set(name):
     n_train = data.SIZES["train"]
     n_held_out = 0 if "val" in data.SIZES else round(cfg.kwargs.val_fraction * n_train)
     assert cfg.length == n_train - n_held_out
+
+
+@pytest.mark.parametrize("name", ["mnist_aug", "mnist_aug_less"])
+def test_all_compressors_of_augmented_mnist_are_evaluated_alike(name):
+    data = instantiate(compose_config([f"data@data_feat={name}"]).data_feat.kwargs)
+    strong = Augmentation(NAMES["mnist_aug"][1])
+    assert data.augmentation_of("train").affine == Augmentation(NAMES[name][1]).affine
+    for split in ("val", "test"):
+        assert data.augmentation_of(split).affine == strong.affine
