@@ -234,7 +234,7 @@ def test_without_resizing_pixels_are_exact(tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_batches_are_made_on_the_gpu(folder):
-    data = toy(folder, auxiliary="positive", equivalence=["label"], n_workers=2)
+    data = toy(folder, auxiliary="positive", equivalence=["label", "hflip"], n_workers=2)
     for batch in data.loader("train", device="cuda"):
         assert all(tensor.is_cuda for tensor in batch)
         assert torch.equal(numbers(batch.x) % N_CLASSES, batch.y)

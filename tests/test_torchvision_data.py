@@ -243,7 +243,7 @@ def test_digits_of_a_class_can_be_equivalent(make):
     settings = {"equivalence": ["rotation", "label"]}
     data = make(MNISTDataModule, side=28, auxiliary="representative", **settings)
     images, labels = data.splits["train"]
-    found = next(iter(data.loader("test")))
+    found = next(iter(data.loader("train")))
     for aux, y in zip(found.aux, found.y, strict=True):
         assert torch.equal(aux, images[labels == y][0].float() / 255)
     with pytest.raises(ValueError, match="STL10UnlabeledDataModule does not have"):

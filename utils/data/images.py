@@ -22,9 +22,9 @@ class ImageDataModule(IndexedDataModule):
 
     Batches hold float32 images [B, C, side, side] in [0, 1]. x is augmented. `Batch.aux` is x
     itself (input), the unaugmented image (representative), a second augmentation (positive) or the
-    target. If "label" is one of the equivalences, images of one class are equivalent: the
+    target. If "label" is one of the equivalences, training images of one class are equivalent: the
     representative is the class's first training image, the positive an augmentation of another
-    image of the class.
+    image of the class. In evaluation classes are not known, and "label" is left out.
 
     Joint augmentations ("equiv_*") change y too, of evaluation splits as of the training split:
     their noise is part of the task's distribution, and puts a floor under its error, see
@@ -90,15 +90,14 @@ class ImageDataModule(IndexedDataModule):
         self.augmentation = self._make_augmentation(
             equivalence, p_augment, setting=f"equivalence={list(equivalence)}"
         )
-        self.val_augmentation = self.augmentation
+        setting = f"val_equivalence={val_equivalence and list(val_equivalence)}"
+        if val_equivalence is None:
+            val_equivalence = [name for name in equivalence if name != "label"]
+        if "label" in val_equivalence:
+            raise ValueError(f"{setting}: 'label' acts in training only, leave it out.")
         if not is_augment_val:
-            self.val_augmentation = self._make_augmentation(
-                (), p_augment, setting="is_augment_val=false"
-            )
-        elif val_equivalence is not None:
-            self.val_augmentation = self._make_augmentation(
-                val_equivalence, p_augment, setting=f"val_equivalence={list(val_equivalence)}"
-            )
+            val_equivalence, setting = (), "is_augment_val=false"
+        self.val_augmentation = self._make_augmentation(val_equivalence, p_augment, setting=setting)
         self.val_fraction = val_fraction
         self.is_complete = is_complete
         self._resizes = {
