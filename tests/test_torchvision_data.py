@@ -355,7 +355,11 @@ def test_the_config_agrees_with_the_data_set(name):
     assert type(data) is data_set and cfg.name == name
     assert list(cfg.kwargs.equivalence) == equivalence
     assert (tuple(cfg.shape), cfg.kind, cfg.task) == (data.shape, data.kind, data.task)
-    assert cfg.n_outputs == data.n_outputs and len(cfg.mean) == len(cfg.std) == data.shape[0]
+    assert cfg.n_outputs == data.n_outputs
+    if data_set is MNISTDataModule:  # pixels are taken as they are
+        assert cfg.mean is None and cfg.std is None
+    else:
+        assert len(cfg.mean) == len(cfg.std) == data.shape[0]
     n_train = data.SIZES["train"]
     n_held_out = 0 if "val" in data.SIZES else round(cfg.kwargs.val_fraction * n_train)
     assert cfg.length == n_train - n_held_out

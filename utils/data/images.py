@@ -61,6 +61,8 @@ class ImageDataModule(IndexedDataModule):
 
     task = "classification"
     n_channels = 3
+    #: side at which images are augmented and then resized once more; None: at their final side
+    AUGMENT_SIDE: int | None = None
     #: examples of each split of the original data set, before anything is held out
     SIZES: Mapping[str, int] = {}
     #: what to do when some of them are missing
@@ -100,8 +102,11 @@ class ImageDataModule(IndexedDataModule):
         self.val_augmentation = self._make_augmentation(val_equivalence, p_augment, setting=setting)
         self.val_fraction = val_fraction
         self.is_complete = is_complete
+        self._augment_shape = (self.n_channels, *[self.AUGMENT_SIDE or side] * 2)
         self._resizes = {
-            is_evaluation: make_resize(base_resize, side, is_evaluation=is_evaluation)
+            is_evaluation: make_resize(
+                base_resize, self._augment_shape[-1], is_evaluation=is_evaluation
+            )
             for is_evaluation in (False, True)
         }
         self._class_images_on: dict[torch.device, Tensor] = {}
@@ -146,25 +151,33 @@ class ImageDataModule(IndexedDataModule):
             targets = targets[: len(images)]
         augmentation = self.augmentation_of(split)
         x, y = augmentation.jointly(images, targets, self.n_outputs, generator)
+        x = self._to_shape(x)
         if self.auxiliary == "positive":
-            return Batch(x, y, augmentation(partners, positive_generator))
-        if self.auxiliary == "representative" and augmentation.uses_labels:
-            # y may be noisy; the class that the image belongs to is not
-            return Batch(x, y, self._class_images(x.device)[targets])
-        auxiliaries = {"none": None, "input": x, "representative": images, "target": y}
-        return Batch(x, y, auxiliaries[self.auxiliary])
+            return Batch(x, y, self._to_shape(augmentation(partners, positive_generator)))
+        if self.auxiliary == "representative":
+            if augmentation.uses_labels:
+                # y may be noisy; the class that the image belongs to is not
+                images = self._class_images(x.device)[targets]
+            return Batch(x, y, self._to_shape(images))
+        return Batch(x, y, {"none": None, "input": x, "target": y}[self.auxiliary])
 
     def _to_float(self, inputs: Tensor, split: str) -> Tensor:
-        """Float images [B, *shape] in [0, 1] of uint8 images."""
-        if tuple(inputs.shape[1:]) != self.shape:
+        """Float images in [0, 1] of uint8 images, of the shape in which they are augmented."""
+        if tuple(inputs.shape[1:]) != self._augment_shape:
             inputs = self.resize(split)(inputs)
         return inputs.float() / 255
+
+    def _to_shape(self, images: Tensor) -> Tensor:
+        """Augmented images as images [B, *shape]."""
+        if tuple(images.shape[1:]) == self.shape:
+            return images
+        return v2.functional.resize(images, self.shape[1:], antialias=True)
 
     def _has_partners(self, split: str) -> bool:
         return self.auxiliary == "positive" and self.augmentation_of(split).uses_labels
 
     def _class_images(self, device: torch.device) -> Tensor:
-        """The first training image of each class, [n_outputs, *shape]; read once."""
+        """The first training image of each class, [n_outputs, C, H, W]; read once."""
         if device not in self._class_images_on:
             labels = self.labels("train")
             if missing := sorted(set(range(self.n_outputs)) - set(labels.tolist())):

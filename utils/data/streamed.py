@@ -122,7 +122,7 @@ class StreamedImages(ImageDataModule):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the images of a source at some indices, resized as those of the split are."""
         loader = DataLoader(
-            ResizedImages(source, self.resize(split), self.shape),
+            ResizedImages(source, self.resize(split), self._augment_shape),
             batch_sampler=[batch.tolist() for batch in batches],
             num_workers=self.n_workers,
             multiprocessing_context=START_METHOD if self.n_workers else None,

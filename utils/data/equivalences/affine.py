@@ -84,20 +84,20 @@ class Scale(OneParameter):
 
 
 class XTranslation(OneParameter):
-    """Parameter: shift to the right as a fraction of the width (not rounded to pixels)."""
+    """Parameter: shift to the right as a fraction of the width, rounded to whole pixels."""
 
     def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
         matrix = identities(len(parameters), parameters.device)
-        matrix[:, 0, 2] = parameters * width
+        matrix[:, 0, 2] = (parameters * width).round()
         return matrix
 
 
 class YTranslation(OneParameter):
-    """Parameter: shift downwards as a fraction of the height (not rounded to pixels)."""
+    """Parameter: shift downwards as a fraction of the height, rounded to whole pixels."""
 
     def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
         matrix = identities(len(parameters), parameters.device)
-        matrix[:, 1, 2] = parameters * height
+        matrix[:, 1, 2] = (parameters * height).round()
         return matrix
 
 

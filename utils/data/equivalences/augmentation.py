@@ -10,6 +10,7 @@ from torch import Tensor
 
 from utils.data.equivalences.affine import (
     Affine,
+    Crop,
     FixedCrop,
     Flip,
     JointResizeCrop,
@@ -33,16 +34,16 @@ AFFINE: dict[str, Affine] = {
     "hflip": Flip(axis=0),
     "vflip": Flip(axis=1),
     "D4_group": SquareSymmetry(),
-    "x_translation": XTranslation(-0.25, 0.25),
-    "x_translation--": XTranslation(-0.15, 0.15),
-    "y_translation": YTranslation(-0.25, 0.25),
-    "y_translation--": YTranslation(-0.15, 0.15),
-    "rotation": Rotation(-45, 45),
-    "rotation--": Rotation(-15, 15),
     "shear": Shear(-25, 25),
     "shear--": Shear(-15, 15),
     "scale": Scale(0.6, 1.4),
     "scale--": Scale(0.8, 1.2),
+    "rotation": Rotation(-45, 45),
+    "rotation--": Rotation(-15, 15),
+    "y_translation": YTranslation(-0.25, 0.25),
+    "y_translation--": YTranslation(-0.15, 0.15),
+    "x_translation": XTranslation(-0.25, 0.25),
+    "x_translation--": XTranslation(-0.15, 0.15),
 }
 
 # The first one acts first.
@@ -65,10 +66,10 @@ REGISTRY: dict[str, Affine | PixelChange | None] = {
 class Augmentation:
     """Applies each named member to each image independently.
 
-    The order of the names does not matter. All affine members are composed, so that a batch is
-    interpolated once at most: a point is scaled, sheared, rotated and translated, as in
-    torchvision's `RandomAffine`; what then lies in the frame of the image is flipped and cropped,
-    and nothing else is seen. Changes of pixel values follow: color, gray, erasing.
+    The order of the names does not matter. All affine members make one `warp`, so that a batch is
+    sampled once at most: content is translated, rotated, scaled and sheared, one after the other;
+    what then lies in the frame of the image is flipped and cropped, and nothing else is seen.
+    Changes of pixel values follow: color, gray, erasing.
 
     Parameters
     ----------
@@ -149,7 +150,8 @@ class Augmentation:
             inside = [member.stays_inside for member in self.affine]
             crops = [m for m, is_inside in zip(matrices, inside, strict=True) if is_inside]
             moves = [m for m, is_inside in zip(matrices, inside, strict=True) if not is_inside]
-            images = warp(images, compose(moves), compose(crops))
+            mode = "bilinear" if any(isinstance(m, Crop) for m in self.affine) else "nearest"
+            images = warp(images, moves, compose(crops), mode)
         for member in self.pixels:
             is_applied = self._draw_applied(member, is_chained, generator)
             changed = member.change(images, generator)
