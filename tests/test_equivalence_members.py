@@ -1,21 +1,17 @@
 """Batched affine maps and pixel changes do what torchvision does one image at a time."""
 
+from functools import partial
+
 import pytest
 import torch
-from scipy.stats import ks_2samp
+from scipy.stats import chisquare, ks_2samp
 from torchvision.transforms import InterpolationMode, RandomErasing, RandomResizedCrop
 from torchvision.transforms.v2 import functional as tvf
 
 from utils.data.equivalences import REGISTRY, Augmentation, warp
-from utils.data.equivalences import pixels as pixels_module
 from utils.data.equivalences.affine import Crop, OneParameter, crop_matrices
 from utils.data.equivalences.augmentation import AFFINE
-from utils.data.equivalences.pixels import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_hue,
-    adjust_saturation,
-)
+from utils.data.equivalences.pixels import BRIGHTNESS, CONTRAST, SATURATION, adjust_hue, blend
 
 LIMITS = {
     "rotation": (-45, 45),
@@ -273,9 +269,9 @@ def test_where_no_box_fits_the_middle_is_shown(height, width):
 @pytest.mark.parametrize(
     ("adjust", "reference", "values"),
     [
-        (adjust_brightness, tvf.adjust_brightness, [0.6, 0.9, 1.0, 1.4]),
-        (adjust_contrast, tvf.adjust_contrast, [0.6, 0.9, 1.0, 1.4]),
-        (adjust_saturation, tvf.adjust_saturation, [0.6, 0.9, 1.0, 1.4]),
+        (partial(blend, kinds=torch.tensor(BRIGHTNESS)), tvf.adjust_brightness, [0.6, 0.9, 1, 1.4]),
+        (partial(blend, kinds=torch.tensor(CONTRAST)), tvf.adjust_contrast, [0.6, 0.9, 1, 1.4]),
+        (partial(blend, kinds=torch.tensor(SATURATION)), tvf.adjust_saturation, [0.6, 0.9, 1, 1.4]),
         (adjust_hue, tvf.adjust_hue, [-0.2, 0.0, 0.07, 0.2]),
     ],
 )
@@ -284,33 +280,27 @@ def test_adjustments_agree_with_torchvision(adjust, reference, values, n_channel
     images[..., 0, 0], images[..., 0, 1] = 0, 1
     images[:, :-1, 0, 2] = images[:, -1:, 0, 2]  # gray
     expected = torch.stack([reference(i, v) for i, v in zip(images, values, strict=True)])
-    assert torch.allclose(
-        adjust(images, torch.tensor(values)[:, None, None, None]), expected, atol=1e-5
-    )
+    amount = "turns" if adjust is adjust_hue else "factors"
+    found = adjust(images, **{amount: torch.tensor(values)})
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_jitter_is_torchvisions_in_a_fixed_order_with_factors_in_their_range(monkeypatch):
-    drawn = {}
+def test_jitter_is_torchvisions_in_all_orders():
     names = ["brightness", "contrast", "saturation", "hue"]
-    for name in names:
-        adjust = getattr(pixels_module, f"adjust_{name}")
-
-        def record(images, factors, name=name, adjust=adjust):
-            drawn[name] = factors.flatten()
-            return adjust(images, factors)
-
-        monkeypatch.setattr(pixels_module, f"adjust_{name}", record)
-    images = make_images(3_000, height=2, width=2)
-    result = REGISTRY["color"].change(images, seeded())
-    assert list(drawn) == names
-    for name in names:
-        assert_spans(drawn[name], *((-0.2, 0.2) if name == "hue" else (0.6, 1.4)))
-    for i in range(20):
+    images, jitter = make_images(3_000, height=2, width=2), REGISTRY["color"]
+    orders, deviations = jitter.draw(len(images), seeded())
+    result = jitter.change(images, seeded())
+    for name, drawn in zip(names, deviations.T, strict=True):
+        assert_spans(drawn, *((-0.2, 0.2) if name == "hue" else (-0.4, 0.4)))
+    assert torch.corrcoef(deviations.T).triu(1).abs().max() < 0.1
+    kinds, counts = orders.unique(dim=0, return_counts=True)
+    assert len(kinds) == 24 and chisquare(counts).pvalue > 0.01
+    for i in range(200):
         expected = images[i]
-        for name in names:
-            expected = getattr(tvf, f"adjust_{name}")(expected, drawn[name][i].item())
+        for k in orders[i]:
+            amount = deviations[i, k].item() + (names[k] != "hue")
+            expected = getattr(tvf, f"adjust_{names[k]}")(expected, amount)
         assert torch.allclose(result[i], expected, atol=1e-5)
-    assert torch.corrcoef(torch.stack(list(drawn.values()))).triu(1).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("n_channels", [1, 3])
@@ -320,10 +310,10 @@ def test_gray_is_torchvisions(n_channels):
     assert torch.equal(REGISTRY["gray"].change(images, seeded()), expected)
 
 
-def test_erasing_blackens_one_box_of_whole_pixels():
+def test_erasing_makes_one_box_of_whole_pixels_gray():
     images = make_images(2_000, 2, 12, 16) + 0.1
     result = REGISTRY["erasing"].change(images, seeded())
-    is_erased = result == 0
+    is_erased = result == 0.5
     assert torch.equal(result[~is_erased], images[~is_erased])
     mask = is_erased[:, 0]
     assert torch.equal(mask, is_erased[:, 1])
@@ -344,7 +334,8 @@ def test_erased_boxes_are_distributed_as_torchvisions(height, width):
             RandomErasing.get_params(image, (0.02, 0.33), (0.3, 3.3), [0.0])[:4]
             for _ in range(2_000)
         ]
-    is_erased = REGISTRY["erasing"].change(image.expand(2_000, 1, -1, -1), seeded())[:, 0] == 0
+    erased = REGISTRY["erasing"].change(image.expand(2_000, 1, -1, -1), seeded())
+    is_erased = erased[:, 0] == 0.5
     rows, columns = is_erased.any(dim=2).int(), is_erased.any(dim=1).int()
     ours = (rows.argmax(dim=1), columns.argmax(dim=1), rows.sum(dim=1), columns.sum(dim=1))
     for mine, theirs in zip(ours, zip(*drawn, strict=True), strict=True):

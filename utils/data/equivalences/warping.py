@@ -31,7 +31,7 @@ def warp(
     """
     height, width = images.shape[-2:]
     device = images.device
-    # Sampling asks where each pixel of the result, counted from 0, comes from: first undo the crops.
+    # Sampling asks where each pixel of the result, counted from 0, comes from: undo the crops first
     x = torch.arange(width, dtype=torch.float32, device=device)
     y = torch.arange(height, dtype=torch.float32, device=device)[:, None]
     if crops is not None:
