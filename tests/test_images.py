@@ -158,16 +158,22 @@ def test_equivalences_that_need_classes_are_refused_without_them(data_set, name)
         ({}, r"equivalence=\[\]"),
         ({"equivalence": ["resize"], "val_equivalence": ["hflip"]}, r"equivalence=\['resize'\]"),
         ({"equivalence": ["hflip"], "p_augment": 0.0}, "p_augment=0"),
-        ({"equivalence": ["label"], "val_equivalence": []}, r"val_equivalence=\[\]"),
-        ({"equivalence": ["label"]}, r"val_equivalence=None"),
-        ({"equivalence": ["hflip"], "is_augment_val": False}, "is_augment_val=false"),
     ],
 )
-def test_images_are_never_their_own_positives(settings, at_fault):
+def test_training_images_are_never_their_own_positives(settings, at_fault):
     for auxiliary in ("none", "input", "representative", "target"):
         NumberedImages(auxiliary=auxiliary, **settings)
     with pytest.raises(ValueError, match=f"^{at_fault} leaves images as they are"):
         NumberedImages(auxiliary="positive", **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"equivalence": ["label"]}, {"equivalence": ["hflip"], "is_augment_val": False}],
+)
+def test_unaugmented_evaluation_has_images_as_their_own_positives(settings):
+    x, _, aux = gather(NumberedImages(auxiliary="positive", **settings).loader("val"))
+    assert torch.equal(x, aux)
 
 
 def test_evaluation_by_label_is_refused():

@@ -38,7 +38,7 @@ GALAXY = [
             "kwargs.side=16",
             "kwargs.n_workers=0",
             "kwargs.batch_size=8",
-            "kwargs.is_augment_val=false",
+            "kwargs.equivalence=[]",
         )
     ),
 ]
@@ -115,7 +115,7 @@ def test_the_score_of_a_submission_is_that_of_the_run(feat, folder, capsys):
     assert list(found.columns) == list(ANSWERS)
     assert found.index.tolist() == sorted(galaxies.IDS)
     metrics = finished(folder, feat).metrics()
-    data = GalaxyDataModule(data_dir=str(folder / "data"))
+    data = GalaxyDataModule(data_dir=str(folder / "data"), val_fraction=0.1)
     solutions = galaxies.solutions().set_index(ID)
     for split in ("val", "test"):
         source, members = data.splits[split]

@@ -43,7 +43,8 @@ class ImageDataModule(IndexedDataModule):
     p_augment : float
         Probability with which an image is augmented at all, see `Augmentation`.
     is_augment_val : bool
-        Whether to augment the evaluation splits at all (with a fixed seed).
+        Whether to augment the evaluation splits at all (with a fixed seed). If not, images are
+        their own positives there.
     val_fraction : float
         Part of the training examples to hold out, stratified and the same for all seeds, if the
         data set has no validation split of its own.
@@ -55,8 +56,8 @@ class ImageDataModule(IndexedDataModule):
     Raises
     ------
     ValueError
-        If an equivalence needs classes that there are not, or if positives are asked for where
-        images are equivalent to nothing but themselves.
+        If an equivalence needs classes that there are not, or if positives are asked for although
+        training images are equivalent to nothing but themselves.
     """
 
     task = "classification"
@@ -89,17 +90,22 @@ class ImageDataModule(IndexedDataModule):
             raise ValueError(f"val_fraction must lie in (0, 1), got {val_fraction}.")
         self.shape = (self.n_channels, side, side)
         self.base_resize = base_resize
-        self.augmentation = self._make_augmentation(
-            equivalence, p_augment, setting=f"equivalence={list(equivalence)}"
-        )
+        setting = f"equivalence={list(equivalence)}"
+        self.augmentation = self._make_augmentation(equivalence, p_augment, setting)
+        if self.auxiliary == "positive" and self.augmentation.is_identity:
+            raise ValueError(
+                f"{setting if p_augment > 0 else 'p_augment=0'} leaves images as they are, so that "
+                "each would be its own positive and a contrastive distortion meaningless: choose "
+                "equivalences, or another distortion."
+            )
         setting = f"val_equivalence={val_equivalence and list(val_equivalence)}"
         if val_equivalence is None:
             val_equivalence = [name for name in equivalence if name != "label"]
         if "label" in val_equivalence:
             raise ValueError(f"{setting}: 'label' acts in training only, leave it out.")
-        if not is_augment_val:
-            val_equivalence, setting = (), "is_augment_val=false"
-        self.val_augmentation = self._make_augmentation(val_equivalence, p_augment, setting=setting)
+        self.val_augmentation = self._make_augmentation(
+            val_equivalence if is_augment_val else (), p_augment, setting
+        )
         self.val_fraction = val_fraction
         self.is_complete = is_complete
         self._augment_shape = (self.n_channels, *[self.AUGMENT_SIDE or side] * 2)
@@ -193,21 +199,15 @@ class ImageDataModule(IndexedDataModule):
     # --- checks
 
     def _make_augmentation(
-        self, names: Sequence[str], p_augment: float, *, setting: str
+        self, names: Sequence[str], p_augment: float, setting: str
     ) -> Augmentation:
-        """The augmentation of a setting; ValueError if it does not suit data set or auxiliary."""
+        """The augmentation of a setting; ValueError if it does not suit the data set."""
         augmentation = Augmentation(names, p_augment)
         needs_classes = augmentation.uses_labels or augmentation.is_joint
         if needs_classes and not (self.is_labelled and self.task == "classification"):
             raise ValueError(
                 f"{setting} needs the class of each training image, which {type(self).__name__} "
                 "does not have: leave out 'label' and 'equiv_*'."
-            )
-        if self.auxiliary == "positive" and augmentation.is_identity:
-            raise ValueError(
-                f"{setting if p_augment > 0 else 'p_augment=0'} leaves images as they are, so that "
-                "each would be its own positive and a contrastive distortion meaningless: choose "
-                "equivalences, or another distortion."
             )
         return augmentation
 
