@@ -129,6 +129,10 @@ class ImageDataModule(IndexedDataModule):
         """The augmentation of a split."""
         return self.augmentation if split == "train" else self.val_augmentation
 
+    def has_copies(self, split: str) -> bool:
+        """Whether images of a split come out differently each time."""
+        return not self.augmentation_of(split).is_identity
+
     # --- batches
 
     def choose(

@@ -55,7 +55,7 @@ class InMemoryDataModule(IndexedDataModule):
         return self._on_device[split, device]
 
     def read(
-        self, split: str, batches: Sequence[Tensor], device: torch.device
+        self, split: str, batches: Sequence[Tensor], device: torch.device, seed: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         inputs, targets = self.tensors(split, device)
         for indices in batches:
