@@ -199,7 +199,7 @@ def test_training_points_are_fresh_every_epoch():
 def test_default_sizes_are_those_of_the_paper():
     data = BananaDataModule()
     assert (data.n_examples("train"), data.n_examples("test")) == (1_024_000, 100_000)
-    assert (len(data.loader("train")), data.batch_size) == (1000, 1024)
+    assert (len(data.loader("train")), data.batch_size, data.eval_batch_size) == (1000, 1024, 2048)
 
 
 def test_unknown_equivalences_are_refused():

@@ -74,6 +74,17 @@ def test_positives_of_the_equivalence_by_label_are_other_images_of_the_class(spl
     )
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_positives_are_compared_with_as_many_examples_in_evaluation_as_in_training(split):
+    settings = {"equivalence": ["hflip"], "batch_size": 5, "eval_batch_size": 50}
+    sizes = {
+        auxiliary: len(next(iter(NumberedImages(auxiliary=auxiliary, **settings).loader(split))).x)
+        for auxiliary in ("positive", "input")
+    }
+    assert sizes["positive"] == 5
+    assert sizes["input"] == {"train": 5, "val": 6, "test": 50}[split]
+
+
 def test_positives_are_drawn_anew_in_each_epoch():
     data = NumberedImages(auxiliary="positive", equivalence=BY_LABEL)
     (x, _, aux), (other_x, _, other) = (

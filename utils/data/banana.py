@@ -181,6 +181,8 @@ class BananaDataModule(DataModule):
         Defines M(X), representatives and positives.
     n_train, n_eval : int
         Points per training epoch, and in each of validation and test.
+    eval_batch_size : int
+        See `DataModule`; holds with positives, too, as in the paper's code.
     kwargs
         See `DataModule`.
     """
@@ -196,9 +198,11 @@ class BananaDataModule(DataModule):
         n_train: int = 1_024_000,
         n_eval: int = 100_000,
         batch_size: int = 1024,
+        eval_batch_size: int = 2048,
         **kwargs: object,
     ) -> None:
         super().__init__(batch_size=batch_size, **kwargs)
+        self.eval_batch_size = eval_batch_size
         self.distribution = BananaDistribution()
         self.equivalence = EQUIVALENCES[check_choice("equivalence", equivalence, EQUIVALENCES)]
         self.n_outputs = self.equivalence.n_outputs

@@ -141,7 +141,9 @@ class DataModule(pl.LightningDataModule, ABC):
     auxiliary : str
         One of `AUXILIARIES`: the content of `Batch.aux`.
     batch_size, eval_batch_size : int
-        Examples per batch when training, and whenever examples come in their fixed order.
+        Examples per batch when training, and whenever examples come in their fixed order. With
+        positives, which a contrastive distortion compares with the rest of the batch, both are
+        `batch_size`: the larger the batch, the larger the distortion.
     seed : int
         Seeds shuffling, augmentation and sampling. Splits of real data sets do not depend on it.
     data_dir : str
@@ -184,7 +186,7 @@ class DataModule(pl.LightningDataModule, ABC):
         super().__init__()
         self.auxiliary = check_choice("auxiliary", auxiliary, AUXILIARIES)
         self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
+        self.eval_batch_size = batch_size if auxiliary == "positive" else eval_batch_size
         self.seed = seed
         self.data_dir = data_dir
 
