@@ -5,8 +5,16 @@ import time
 
 import pytest
 import torch
+from scipy.stats import kstest
 
-from utils.data.banana import EQUIVALENCES, BananaDataModule, BananaDistribution, rotate
+from lossyless.batch import Batch
+from utils.data.banana import (
+    EQUIVALENCES,
+    BananaDataModule,
+    BananaDistribution,
+    central_range,
+    rotate,
+)
 
 BANANA = BananaDistribution()
 ENTROPY = math.log2(2 * math.pi * math.e * 1.5)  # 4.68 bits
@@ -89,10 +97,10 @@ def test_maximal_invariants_and_representatives_are_constant_on_orbits(name, poi
 
 
 @pytest.mark.parametrize("name", EQUIVALENCES)
-def test_representatives_and_positives_are_members_of_the_class(name, points):
+def test_representatives_and_drawn_members_are_members_of_the_class(name, points):
     x, equivalence = points[:1000], EQUIVALENCES[name]
     representative = equivalence.representative(x)
-    for member in (representative, equivalence.positive(x, seeded())):
+    for member in (representative, equivalence.draw_member(x, seeded())):
         difference = equivalence.maximal_invariant(member) - equivalence.maximal_invariant(x)
         assert member.shape == x.shape
         assert difference.abs().max() < 1e-5
@@ -115,10 +123,23 @@ def test_rotation_representatives_lie_on_their_ray(points):
     assert torch.allclose(angle, torch.tensor(225.0))
 
 
-def test_translated_positives_stay_in_range_and_fill_it(points):
-    shift = EQUIVALENCES["x_translation"].positive(points, seeded())[:, 0] - points[:, 0]
-    assert 2.99 < shift.abs().max() <= 3.0001
-    assert abs(shift.mean()) < 0.02
+def test_members_are_drawn_anywhere_on_the_orbit_whichever_member_is_given(points):
+    x = points[:20_000]
+    member = EQUIVALENCES["rotation"].draw_member(x, seeded(7))
+    given, drawn = (torch.atan2(*p.T.flip(0)) / (2 * math.pi) + 0.5 for p in (x, member))
+    assert kstest(drawn, "uniform").pvalue > 0.01
+    assert abs(torch.corrcoef(torch.stack([given, drawn]))[0, 1]) < 0.03
+    for axis, name in enumerate(["x_translation", "y_translation"]):
+        drawn = EQUIVALENCES[name].draw_member(x, seeded(7))[:, axis]
+        low, high = points[:, axis].quantile(torch.tensor([0.1, 0.9])).tolist()
+        assert kstest(drawn, "uniform", (low, high - low)).pvalue > 0.01
+        assert abs(torch.corrcoef(torch.stack([x[:, axis], drawn]))[0, 1]) < 0.03
+
+
+def test_the_range_of_translations_is_the_paper_s():
+    expected = [(-3.31, 2.56), (-3.03, 1.96)]
+    for axis in (0, 1):
+        assert central_range(BANANA, axis) == pytest.approx(expected[axis], abs=0.03)
 
 
 def small(**kwargs):
@@ -135,11 +156,27 @@ def test_batches_hold_points_invariants_and_auxiliaries():
         data = small(auxiliary=auxiliary)
         x, y, auxes[auxiliary] = list(data.loader("train"))[1]
         assert x.shape == (1024, 2) and y.shape == (1024, data.n_outputs)
-        assert torch.equal(y, data.equivalence.maximal_invariant(x))
+        torch.testing.assert_close(y, data.equivalence.maximal_invariant(x))
     assert auxes["none"] is None
     assert torch.equal(auxes["input"], x)
-    assert torch.equal(auxes["representative"], data.equivalence.representative(x))
+    torch.testing.assert_close(auxes["representative"], data.equivalence.representative(x))
     assert not torch.equal(auxes["positive"], x)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("name", ["rotation", "x_translation", "y_translation"])
+def test_with_a_representative_another_member_takes_the_place_of_the_point(name, split):
+    """VIC's encoder sees whole orbits, not only where the source has mass on them."""
+    raw, vic = (
+        Batch(
+            *map(torch.cat, zip(*small(equivalence=name, auxiliary=a).loader(split), strict=True))
+        )
+        for a in ("input", "representative")
+    )
+    assert torch.equal(raw.y, vic.y)
+    assert (raw.x != vic.x).any(dim=1).all()
+    torch.testing.assert_close(EQUIVALENCES[name].maximal_invariant(vic.x), vic.y)
+    torch.testing.assert_close(EQUIVALENCES[name].representative(raw.x), vic.aux)
 
 
 def test_points_depend_on_nothing_but_seed_split_and_epoch():
@@ -162,7 +199,7 @@ def test_training_points_are_fresh_every_epoch():
 def test_default_sizes_are_those_of_the_paper():
     data = BananaDataModule()
     assert (data.n_examples("train"), data.n_examples("test")) == (1_024_000, 100_000)
-    assert (len(data.loader("train")), data.batch_size) == (1000, 1024)
+    assert (len(data.loader("train")), data.batch_size, data.eval_batch_size) == (1000, 1024, 2048)
 
 
 def test_unknown_equivalences_are_refused():

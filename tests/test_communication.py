@@ -1,5 +1,7 @@
 """Bytes are counted where they are written, and what is read back is what was sent."""
 
+import math
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -8,7 +10,7 @@ from tiny import compose, run
 from lossyless.classical import ClassicalCompressor
 from lossyless.payloads import CodingError
 from lossyless.rates import HFactorized
-from utils import communication, stages
+from utils import building, communication, jobs, stages
 from utils.data.banana import BananaDataModule
 from utils.data.base import SPLITS
 from utils.data.digits import DigitsDataModule
@@ -137,3 +139,29 @@ def test_a_stopwatch_adds_up():
         with watch:
             torch.ones(10).sum()
     assert watch.seconds > 0
+
+
+@pytest.mark.parametrize("distortion", ["VIC", "VAE"])
+def test_vic_is_measured_on_what_it_was_trained_on_and_predictors_get_the_points(
+    tmp_path, distortion
+):
+    overrides = [f"distortion={distortion}", "data_feat.kwargs.equivalence=x_translation"]
+    overrides += ["data_pred.kwargs.equivalence=x_translation"]
+    metrics = run(tmp_path, *overrides)
+    cfg = compose(tmp_path, *overrides)
+    with jobs.prepared(cfg) as cfg:
+        compressor = building.load_compressor(cfg)
+        work = find_run(cfg, "communication").work
+        data = building.build_data(cfg, "data_pred", "none")
+        points = torch.cat([batch.x for batch in data.loader("test")])
+        received = communication.receive(compressor, communication.data_file(work, "test"), CPU)
+        assert torch.equal(torch.cat(list(received)), compressor(points))
+        measured = data.with_auxiliary(compressor.distortion.needs).loader("test")
+        inputs = torch.cat([batch.x for batch in measured])
+    assert torch.equal(inputs, points) == (distortion == "VAE")
+    rate = compressor.rates(inputs).mean().item() / math.log(2)
+    assert metrics["test/comm/rate"] == pytest.approx(rate, rel=1e-5)
+    assert metrics["test/comm/rate"] == pytest.approx(metrics["test/feat/rate"], rel=1e-5)
+    folder = work if distortion == "VAE" else work / "measured"
+    n_bytes = communication.data_file(folder, "test").stat().st_size
+    assert metrics["test/comm/n_bits"] == 8 * n_bytes / len(points)

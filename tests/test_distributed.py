@@ -88,7 +88,14 @@ def kill():
 
 @pytest.mark.parametrize(
     "base, overrides",
-    [(BANANA, []), (BANANA, ["distortion=BINCE"]), (DIGITS, [])],
+    [
+        (BANANA, []),
+        (BANANA, ["distortion=BINCE"]),
+        (
+            DIGITS,
+            ["trainer.limit_train_batches=2"],
+        ),  # all examples of the last batch cannot be shared
+    ],
     ids=["points", "contrastive", "images"],
 )
 def test_two_processes_learn_what_one_does(base, overrides, tmp_path):

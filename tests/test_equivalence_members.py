@@ -1,21 +1,17 @@
 """Batched affine maps and pixel changes do what torchvision does one image at a time."""
 
+from functools import partial
+
 import pytest
 import torch
-from scipy.stats import ks_2samp
+from scipy.stats import chisquare, ks_2samp
 from torchvision.transforms import InterpolationMode, RandomErasing, RandomResizedCrop
 from torchvision.transforms.v2 import functional as tvf
 
-from utils.data.equivalences import REGISTRY, warp
-from utils.data.equivalences import pixels as pixels_module
+from utils.data.equivalences import REGISTRY, Augmentation, warp
 from utils.data.equivalences.affine import Crop, OneParameter, crop_matrices
 from utils.data.equivalences.augmentation import AFFINE
-from utils.data.equivalences.pixels import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_hue,
-    adjust_saturation,
-)
+from utils.data.equivalences.pixels import BRIGHTNESS, CONTRAST, SATURATION, adjust_hue, blend
 
 LIMITS = {
     "rotation": (-45, 45),
@@ -66,49 +62,101 @@ def boxes_of(matrices, height, width):
     return torch.stack([top, left, box_height, box_width])
 
 
+AS_TORCHVISION = {  # a parameter of ours as those of torchvision's affine
+    "x_translation": lambda p, height, width: {"translate": [round(p * width), 0]},
+    "y_translation": lambda p, height, width: {"translate": [0, round(p * height)]},
+    "rotation": lambda p, height, width: {"angle": p},
+    "scale": lambda p, height, width: {"scale": p},
+    "shear": lambda p, height, width: {"shear": [p, 0.0]},
+}
+
+
+def torchvision_affine(image, name, parameter, mode="nearest"):
+    """One map of an image [C, H, W] by torchvision."""
+    neutral = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]}
+    given = AS_TORCHVISION[name](parameter, *image.shape[-2:])
+    return tvf.affine(image, **(neutral | given), interpolation=InterpolationMode(mode))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (12, 20)])
 @pytest.mark.parametrize(
-    ("angle", "x", "y", "shear", "scale"),
+    ("name", "parameter"),
     [
-        (30.0, 0, 0, 0.0, 1.0),
-        (0.0, 2, 0, 0.0, 1.0),
-        (0.0, 0, -3, 0.0, 1.0),
-        (0.0, 0, 0, 20.0, 1.0),
-        (0.0, 0, 0, 0.0, 0.7),
-        (-40.0, 3, -1, 15.0, 1.3),
+        ("rotation", 30.0),
+        ("x_translation", 2 / 20),
+        ("y_translation", -3 / 16),
+        ("shear", 20.0),
+        ("scale", 0.72),
+        ("scale", 1.3),
     ],
 )
-def test_affine_maps_agree_with_torchvision(height, width, angle, x, y, shear, scale):
+def test_affine_maps_agree_with_torchvision(height, width, name, parameter, mode):
     images = make_images(1, height=height, width=width)
-    expected = tvf.affine(
-        images,
-        angle=angle,
-        translate=[x, y],
-        scale=scale,
-        shear=[shear, 0.0],
-        interpolation=InterpolationMode.BILINEAR,
-    )
-    parameters = {
-        "rotation": angle,
-        "x_translation": x / width,
-        "y_translation": y / height,
-        "shear": shear,
-        "scale": scale,
-    }
-    matrix = torch.eye(3)[None]
-    for name in AFFINE:
-        if name in parameters:
-            parameter = torch.tensor([parameters[name]])
-            matrix = matrix @ REGISTRY[name].matrix(parameter, height, width)
-    assert torch.allclose(warp(images, matrix), expected, atol=1e-4)
+    matrix = REGISTRY[name].matrix(torch.tensor([parameter]), height, width)
+    expected = torchvision_affine(images[0], name, parameter, mode)
+    assert torch.allclose(warp(images, [matrix], mode=mode)[0], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("as_what", ["moves", "crops"])
-def test_the_identity_changes_nothing(as_what):
-    images = make_images()
-    assert torch.allclose(
-        warp(images, **{as_what: torch.eye(3).expand(5, 3, 3)}), images, atol=1e-5
-    )
+def strokes(n, side=28):
+    """Gray strokes as wide as those of MNIST, up to 20 pixels long, in the middle of the image."""
+    generator = seeded(3)
+    ends = (torch.rand(n, 3, 2, 1, 1, generator=generator) - 0.5) * 20
+    x = torch.arange(side) - (side - 1) / 2
+    pixels = torch.stack([x.expand(side, side), x[:, None].expand(side, side)])
+    distances = []
+    for start, end in zip(ends.unbind(1), ends.roll(1, 1).unbind(1), strict=True):
+        step = end - start
+        along = ((pixels - start) * step).sum(1, keepdim=True) / step.square().sum(1, keepdim=True)
+        distances.append((pixels - start - along.clamp(0, 1) * step).norm(dim=1))
+    ink = (2 - torch.stack(distances).amin(0)).clamp(0, 1)
+    return (255 * ink[:, None]).round().to(torch.uint8)
+
+
+def summaries(images):
+    """Mean ink, spread of the centroids of x and y, and the least cross-entropy of the pixels."""
+    side = images.shape[-1]
+    mass, x = images.sum((1, 2, 3)), torch.arange(side) - (side - 1) / 2
+    has_ink = mass > 1
+    centroids = torch.stack([(images.sum((1, d)) * x).sum(1) for d in (2, 3)], 1)[has_ink]
+    spread = (centroids / mass[has_ink, None]).std(0)
+    entropy = -(torch.xlogy(images, images) + torch.xlogy(1 - images, 1 - images))
+    return torch.stack([images.mean(), *spread, entropy.sum((1, 2, 3)).mean()])
+
+
+def test_augmented_digits_are_those_of_torchvision_s_chain():
+    """Nearest pixels of the original image, one map after the other; only then it is resized."""
+    names = ["x_translation", "y_translation", "rotation", "scale", "shear"]
+    images = strokes(400)
+    parameters = {name: REGISTRY[name].draw(len(images), seeded(k)) for k, name in enumerate(names)}
+    chain = []
+    for i, image in enumerate(images):
+        for name in names:
+            image = torchvision_affine(image, name, parameters[name][i].item())
+        chain.append(tvf.resize(image, [32, 32], antialias=True))
+    expected = torch.stack(chain).float() / 255
+
+    members = Augmentation(names).affine  # the last one acts first
+    matrices = [
+        member.matrix(parameters[name], 28, 28)
+        for member in members
+        for name in names
+        if REGISTRY[name] is member
+    ]
+    found = tvf.resize(warp(images.float() / 255, matrices), [32, 32], antialias=True)
+    assert ((found - expected).abs() > 0.01).float().mean() < 1e-3
+    torch.testing.assert_close(summaries(found), summaries(expected), rtol=0.01, atol=0)
+    # which the check would not say of interpolated pixels
+    smooth = tvf.resize(warp(images.float() / 255, matrices, mode="bilinear"), [32, 32])
+    assert summaries(smooth)[-1] > 1.05 * summaries(expected)[-1]
+
+
+@pytest.mark.parametrize("moves", [True, False])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_the_identity_changes_nothing(moves, mode):
+    images, identity = make_images(), torch.eye(3).expand(5, 3, 3)
+    result = warp(images, [identity] * 2, mode=mode) if moves else warp(images, (), identity, mode)
+    assert torch.allclose(result, images, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -150,7 +198,7 @@ def test_crops_agree_with_torchvision(top, left, box_height, box_width):
     images = make_images(height=height, width=width)
     box = (top, left, box_height, box_width)
     expected = tvf.resized_crop(images, *box, [height, width], antialias=True)
-    result = warp(images, crops=crop_matrix(*box, height, width).expand(5, 3, 3))
+    result = warp(images, (), crop_matrix(*box, height, width).expand(5, 3, 3), "bilinear")
     # At an edge inside of the image, torchvision no longer knows what lies beyond.
     rows = slice(2 * (top > 0), height - 2 * (top + box_height < height))
     columns = slice(2 * (left > 0), width - 2 * (left + box_width < width))
@@ -161,7 +209,7 @@ def test_crops_agree_with_torchvision(top, left, box_height, box_width):
 def test_what_stays_inside_does_not_darken_edges(name):
     images = torch.ones(1_000, 1, 12, 12)
     matrices = REGISTRY[name].sample(1_000, 12, 12, seeded())
-    assert torch.allclose(warp(images, crops=matrices), images, atol=1e-5)
+    assert torch.allclose(warp(images, (), matrices, "bilinear"), images, atol=1e-5)
 
 
 def test_crops_see_the_frame_after_the_moves():
@@ -172,7 +220,8 @@ def test_crops_see_the_frame_after_the_moves():
     crops = REGISTRY["resize_crop"].sample(5, 12, 12, seeded())
     moved = torch.zeros_like(images)
     moved[..., :-2, 3:] = images[..., 2:, :-3]
-    assert torch.allclose(warp(images, moves, crops), warp(moved, crops=crops), atol=1e-5)
+    result, expected = warp(images, [moves], crops, "bilinear"), warp(moved, (), crops, "bilinear")
+    assert torch.allclose(result, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 30)])
@@ -220,9 +269,9 @@ def test_where_no_box_fits_the_middle_is_shown(height, width):
 @pytest.mark.parametrize(
     ("adjust", "reference", "values"),
     [
-        (adjust_brightness, tvf.adjust_brightness, [0.6, 0.9, 1.0, 1.4]),
-        (adjust_contrast, tvf.adjust_contrast, [0.6, 0.9, 1.0, 1.4]),
-        (adjust_saturation, tvf.adjust_saturation, [0.6, 0.9, 1.0, 1.4]),
+        (partial(blend, kinds=torch.tensor(BRIGHTNESS)), tvf.adjust_brightness, [0.6, 0.9, 1, 1.4]),
+        (partial(blend, kinds=torch.tensor(CONTRAST)), tvf.adjust_contrast, [0.6, 0.9, 1, 1.4]),
+        (partial(blend, kinds=torch.tensor(SATURATION)), tvf.adjust_saturation, [0.6, 0.9, 1, 1.4]),
         (adjust_hue, tvf.adjust_hue, [-0.2, 0.0, 0.07, 0.2]),
     ],
 )
@@ -231,33 +280,27 @@ def test_adjustments_agree_with_torchvision(adjust, reference, values, n_channel
     images[..., 0, 0], images[..., 0, 1] = 0, 1
     images[:, :-1, 0, 2] = images[:, -1:, 0, 2]  # gray
     expected = torch.stack([reference(i, v) for i, v in zip(images, values, strict=True)])
-    assert torch.allclose(
-        adjust(images, torch.tensor(values)[:, None, None, None]), expected, atol=1e-5
-    )
+    amount = "turns" if adjust is adjust_hue else "factors"
+    found = adjust(images, **{amount: torch.tensor(values)})
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_jitter_is_torchvisions_in_a_fixed_order_with_factors_in_their_range(monkeypatch):
-    drawn = {}
+def test_jitter_is_torchvisions_in_all_orders():
     names = ["brightness", "contrast", "saturation", "hue"]
-    for name in names:
-        adjust = getattr(pixels_module, f"adjust_{name}")
-
-        def record(images, factors, name=name, adjust=adjust):
-            drawn[name] = factors.flatten()
-            return adjust(images, factors)
-
-        monkeypatch.setattr(pixels_module, f"adjust_{name}", record)
-    images = make_images(3_000, height=2, width=2)
-    result = REGISTRY["color"].change(images, seeded())
-    assert list(drawn) == names
-    for name in names:
-        assert_spans(drawn[name], *((-0.2, 0.2) if name == "hue" else (0.6, 1.4)))
-    for i in range(20):
+    images, jitter = make_images(3_000, height=2, width=2), REGISTRY["color"]
+    orders, deviations = jitter.draw(len(images), seeded())
+    result = jitter.change(images, seeded())
+    for name, drawn in zip(names, deviations.T, strict=True):
+        assert_spans(drawn, *((-0.2, 0.2) if name == "hue" else (-0.4, 0.4)))
+    assert torch.corrcoef(deviations.T).triu(1).abs().max() < 0.1
+    kinds, counts = orders.unique(dim=0, return_counts=True)
+    assert len(kinds) == 24 and chisquare(counts).pvalue > 0.01
+    for i in range(200):
         expected = images[i]
-        for name in names:
-            expected = getattr(tvf, f"adjust_{name}")(expected, drawn[name][i].item())
+        for k in orders[i]:
+            amount = deviations[i, k].item() + (names[k] != "hue")
+            expected = getattr(tvf, f"adjust_{names[k]}")(expected, amount)
         assert torch.allclose(result[i], expected, atol=1e-5)
-    assert torch.corrcoef(torch.stack(list(drawn.values()))).triu(1).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("n_channels", [1, 3])
@@ -267,10 +310,10 @@ def test_gray_is_torchvisions(n_channels):
     assert torch.equal(REGISTRY["gray"].change(images, seeded()), expected)
 
 
-def test_erasing_blackens_one_box_of_whole_pixels():
+def test_erasing_makes_one_box_of_whole_pixels_gray():
     images = make_images(2_000, 2, 12, 16) + 0.1
     result = REGISTRY["erasing"].change(images, seeded())
-    is_erased = result == 0
+    is_erased = result == 0.5
     assert torch.equal(result[~is_erased], images[~is_erased])
     mask = is_erased[:, 0]
     assert torch.equal(mask, is_erased[:, 1])
@@ -291,7 +334,8 @@ def test_erased_boxes_are_distributed_as_torchvisions(height, width):
             RandomErasing.get_params(image, (0.02, 0.33), (0.3, 3.3), [0.0])[:4]
             for _ in range(2_000)
         ]
-    is_erased = REGISTRY["erasing"].change(image.expand(2_000, 1, -1, -1), seeded())[:, 0] == 0
+    erased = REGISTRY["erasing"].change(image.expand(2_000, 1, -1, -1), seeded())
+    is_erased = erased[:, 0] == 0.5
     rows, columns = is_erased.any(dim=2).int(), is_erased.any(dim=1).int()
     ours = (rows.argmax(dim=1), columns.argmax(dim=1), rows.sum(dim=1), columns.sum(dim=1))
     for mine, theirs in zip(ours, zip(*drawn, strict=True), strict=True):

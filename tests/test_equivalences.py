@@ -36,22 +36,44 @@ def assert_frequency(is_event, probability):
 @pytest.mark.parametrize("p_augment", [0.3, 1.0])
 @pytest.mark.parametrize("name", [name for name in REGISTRY if name not in ("resize", "label")])
 def test_each_member_is_applied_with_its_probability(name, p_augment):
-    images = make_images(4_000, height=8, width=8)
-    result = Augmentation([name], p_augment)(images, seeded())
-    probability = REGISTRY[name].probability * p_augment
-    if name == "D4_group":
-        probability *= 7 / 8  # the identity is one of them
-    assert_frequency(is_changed(images, result), probability)
+    images, augmentation = make_images(4_000), Augmentation([name], p_augment)
+    (is_applied,) = record_draws(augmentation, images)
+    assert_frequency(is_applied, REGISTRY[name].probability * p_augment)
+    result = augmentation(images, seeded())
+    assert not is_changed(images, result)[~is_applied].any()
+    assert is_changed(images, result)[is_applied].float().mean() > 0.5
 
 
-@pytest.mark.parametrize("names", [*combinations(["x_translation", "y_translation", "hflip"], 2)])
-def test_members_are_applied_independently(names):
-    p_augment = 0.6
+IN_CHAIN = ["x_translation", "hflip", "gray"]
+
+
+@pytest.mark.parametrize("names", [*combinations([*IN_CHAIN, "erasing", "equiv_resize_crop_0"], 2)])
+def test_one_draw_decides_about_the_chain_and_one_each_about_the_others(names):
+    n, p_augment = 20_000, 0.6
+    images = make_images(1, height=8, width=8).expand(n, -1, -1, -1)
     augmentation = Augmentation(names, p_augment)
-    matrices = augmentation.draw_matrices(torch.empty(20_000, 1, 8, 8), seeded())
-    is_applied = [(matrix != torch.eye(3)).any(dim=2).any(dim=1) for matrix in matrices]
-    both = math.prod(p_augment * REGISTRY[name].probability for name in names)
-    assert_frequency(is_applied[0] & is_applied[1], both)
+    first, second = record_draws(augmentation, images)
+    own = math.prod(REGISTRY[name].probability for name in names)
+    n_decisions = 1 if set(names) <= set(IN_CHAIN) else 2
+    assert_frequency(first & second, own * p_augment**n_decisions)
+
+
+def record_draws(augmentation, images):
+    """Which images [B] each member acts on, in the order in which members act or are drawn."""
+    draws, draw_applied = [], augmentation._draw_applied
+    augmentation._draw_applied = lambda *a: draws.append(draw_applied(*a)) or draws[-1]
+    augmentation(images, seeded())
+    return draws
+
+
+def test_without_augmentation_whole_images_are_left_alone():
+    """Of members that always act, all or none do."""
+    names = ["rotation", "scale"]
+    images = make_images(5_000, height=8, width=8)
+    matrices, is_chained = Augmentation(names, p_augment=0.3).draw_matrices(images, seeded())
+    assert_frequency(is_chained, 0.3)
+    for drawn in matrices:
+        assert torch.equal((drawn != torch.eye(3)).any(dim=2).any(dim=1), is_chained)
 
 
 @pytest.mark.parametrize("names", [ALL_BUT_JOINT, list(JOINT)])
@@ -124,11 +146,14 @@ def test_images_are_interpolated_at_most_once(monkeypatch, names, n_expected):
 def test_a_batch_is_warped_as_its_images_one_by_one():
     images = make_images()
     moves, crops = (
-        Augmentation([name], p_augment=0.7).draw_matrices(images, seeded(seed))[0]
+        Augmentation([name], p_augment=0.7).draw_matrices(images, seeded(seed))[0][0]
         for seed, name in enumerate(["rotation", "resize_crop"])
     )
-    single = [warp(i[None], m[None], c[None]) for i, m, c in zip(images, moves, crops, strict=True)]
-    assert torch.allclose(warp(images, moves, crops), torch.cat(single), atol=1e-5)
+    single = [
+        warp(i[None], [m[None]], c[None], "bilinear")
+        for i, m, c in zip(images, moves, crops, strict=True)
+    ]
+    assert torch.allclose(warp(images, [moves], crops, "bilinear"), torch.cat(single), atol=1e-5)
 
 
 @pytest.mark.parametrize("names", [ALL_BUT_JOINT, ["equiv_resize_crop_0.5", "color", "rotation"]])
@@ -146,7 +171,7 @@ def test_labels_are_noisy_where_a_crop_shows_too_little(name, noise):
     n, n_classes = 30_000, 4
     images, targets = torch.zeros(n, 1, 4, 4), torch.randint(4, (n,), generator=seeded())
     augmentation = Augmentation([name], p_augment=0.9)
-    (matrices,) = augmentation.draw_matrices(images, seeded(2))
+    (matrices,), _ = augmentation.draw_matrices(images, seeded(2))
     shows_little = 1 / torch.linalg.det(matrices) < 0.5
     assert 0.2 < shows_little.float().mean() < 0.4
 

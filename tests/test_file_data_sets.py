@@ -160,7 +160,7 @@ def paths(data, split):
 
 
 def test_images_and_their_classes_are_found(make, data_set):
-    data = make(data_set, eval_batch_size=4, auxiliary="positive", equivalence=["label"])
+    data = make(data_set, eval_batch_size=4, auxiliary="positive", equivalence=["label", "hflip"])
     for split in SPLITS:
         batches = list(data.loader(split, shuffle=False))
         x, y, aux = (torch.cat(parts) for parts in zip(*batches, strict=True))

@@ -8,12 +8,18 @@ import galaxies
 import numpy as np
 import pytest
 import torch
-from galaxies import IDS, SIZES
+from galaxies import IDS, OFFLINE_SIZES, SIZES
 from torchvision.transforms.v2 import functional as F
 
 from utils import kaggle
 from utils.data.base import SPLITS, DataError
-from utils.data.galaxy import ANSWERS, COMPETITION, GalaxyDataModule, read_solutions
+from utils.data.galaxy import (
+    ANSWERS,
+    COMPETITION,
+    GalaxyDataModule,
+    GalaxyOfflineDataModule,
+    read_solutions,
+)
 
 KAGGLE_IDS = [100018, 99, 2000033, 100123, 777777, 500000, 123456]
 
@@ -38,12 +44,13 @@ def copy(original, tmp_path):
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     monkeypatch.setattr(GalaxyDataModule, "SIZES", SIZES)
+    monkeypatch.setattr(GalaxyOfflineDataModule, "SIZES", OFFLINE_SIZES)
     monkeypatch.setattr(GalaxyDataModule, "N_KAGGLE_TEST", len(KAGGLE_IDS))
 
 
-def module(folder, **kwargs):
+def module(folder, data_set=GalaxyDataModule, **kwargs):
     defaults = {"side": 32, "batch_size": 8, "eval_batch_size": 5, "equivalence": []}
-    return GalaxyDataModule(**{"data_dir": str(folder)} | defaults | kwargs)
+    return data_set(**{"data_dir": str(folder)} | defaults | kwargs)
 
 
 def test_the_columns_are_those_of_the_competition():
@@ -66,27 +73,32 @@ def test_targets_belong_to_their_images(original, solutions):
         assert y.dtype == torch.float32 and y.shape[1] == data.n_outputs == 37
 
 
-def test_splits_cover_the_labelled_images_once_whatever_the_seed(original):
-    names = []
-    for split, n in {"train": 36, "val": 2, "test": 2}.items():
-        found, other = (
-            [source.name(i) for i in members.tolist()]
-            for source, members in (module(original, seed=s).splits[split] for s in (1, 2))
-        )
-        assert found == other and len(found) == n == module(original).n_examples(split)
-        names += found
-    assert sorted(int(Path(name).stem) for name in names) == sorted(IDS.tolist())
+def files(data, split):
+    source, members = data.splits[split]
+    return [Path(source.name(i)).name for i in members.tolist()]
+
+
+@pytest.mark.parametrize("data_set", [GalaxyDataModule, GalaxyOfflineDataModule])
+def test_splits_cover_the_labelled_images_once_whatever_the_seed(original, data_set):
+    found, other = (
+        {split: files(module(original, data_set, seed=seed), split) for split in SPLITS}
+        for seed in (1, 2)
+    )
+    assert found == other
+    is_offline = data_set is GalaxyOfflineDataModule
+    sizes = {"train": 36 if is_offline else 38, "val": 2, "test": 2}
+    assert {split: len(names) for split, names in found.items()} == sizes
+    if not is_offline:  # Kaggle has the test images
+        assert found.pop("test") == found["val"]
+    names = sorted(name for split in found.values() for name in split)
+    assert names == sorted(f"{i}.jpg" for i in IDS)
 
 
 def test_the_order_of_the_lines_does_not_matter(copy, original, solutions):
     path = copy / "galaxyzoo" / "training_solutions_rev1.csv"
     solutions.sort_values("Class3.2").to_csv(path, index=False)
     for split in SPLITS:
-        first, other = (
-            [Path(source.name(i)).name for i in members.tolist()]
-            for source, members in (module(folder).splits[split] for folder in (original, copy))
-        )
-        assert first == other
+        assert files(module(original), split) == files(module(copy), split)
 
 
 @pytest.mark.parametrize(("side", "crop"), [(256, 256), (64, 256), (128, 424), (33, 207)])
@@ -123,7 +135,7 @@ def test_workers_change_nothing(original):
 def test_unpacking_that_was_interrupted_is_noticed(copy):
     for path in sorted((copy / "galaxyzoo" / "images_training_rev1").iterdir())[:30]:
         path.unlink()
-    with pytest.raises(DataError, match="of 38 images of 'train'.*galaxyzoo/images_training_rev1"):
+    with pytest.raises(DataError, match="of 40 images of 'train'.*galaxyzoo/images_training_rev1"):
         module(copy).setup()
     data = module(copy, is_complete=False)
     for path in sorted((copy / "galaxyzoo" / "images_test_rev1").iterdir())[:2]:
@@ -133,13 +145,12 @@ def test_unpacking_that_was_interrupted_is_noticed(copy):
 
 
 def test_an_incomplete_set_keeps_the_splits_of_the_complete_one(copy, original):
-    source, members = module(original).splits["test"]
-    test = {Path(source.name(i)).name for i in members.tolist()}
+    data_set = GalaxyOfflineDataModule
+    test = set(files(module(original, data_set), "test"))
     lost = sorted(path.name for path in (copy / "galaxyzoo" / "images_training_rev1").iterdir())[:9]
     for name in lost:
         (copy / "galaxyzoo" / "images_training_rev1" / name).unlink()
-    source, members = module(copy, is_complete=False).splits["test"]
-    assert {Path(source.name(i)).name for i in members.tolist()} == test - set(lost)
+    assert set(files(module(copy, data_set, is_complete=False), "test")) == test - set(lost)
 
 
 def test_a_damaged_image_is_named(copy):
@@ -158,7 +169,7 @@ def test_damaged_solutions_are_named(copy, solutions):
     with pytest.raises(DataError, match="training_solutions_rev1.csv is damaged: galaxy"):
         read_solutions(path)
     path.write_text("\n".join(whole.splitlines()[:30]))
-    with pytest.raises(DataError, match="of 38 images of 'train'"):
+    with pytest.raises(DataError, match="of 40 images of 'train'"):
         module(copy).setup()
     solutions.drop(columns="Class7.2").to_csv(path, index=False)
     with pytest.raises(DataError, match="Class7.2"):
@@ -198,7 +209,7 @@ def test_what_is_missing_is_downloaded_and_only_that(original, tmp_path, monkeyp
 
     monkeypatch.setattr(kaggle, "connect", Client)
     data = module(tmp_path)
-    assert data.n_examples("train") == 36
+    assert data.n_examples("train") == 38
     assert asked == [
         (COMPETITION, "training_solutions_rev1.zip"),
         (COMPETITION, "images_training_rev1.zip"),

@@ -58,9 +58,15 @@ def gather(loader):
 # --- auxiliary variables
 
 
+BY_LABEL = ["label", "hflip"]  # flips leave images of one value as they are
+
+
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_positives_of_the_equivalence_by_label_are_other_images_of_the_class(split):
-    x, y, aux = gather(NumberedImages(auxiliary="positive", equivalence=["label"]).loader(split))
+    x, y, aux = gather(NumberedImages(auxiliary="positive", equivalence=BY_LABEL).loader(split))
+    if split != "train":  # where classes are not known
+        assert torch.equal(numbers(aux), numbers(x))
+        return
     assert torch.equal(numbers(aux) % N_CLASSES, y) and torch.equal(numbers(x) % N_CLASSES, y)
     assert (numbers(aux) != numbers(x)).float().mean() > 0.3
     assert set(numbers(aux).tolist()) <= set(
@@ -68,8 +74,19 @@ def test_positives_of_the_equivalence_by_label_are_other_images_of_the_class(spl
     )
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_positives_are_compared_with_as_many_examples_in_evaluation_as_in_training(split):
+    settings = {"equivalence": ["hflip"], "batch_size": 5, "eval_batch_size": 50}
+    sizes = {
+        auxiliary: len(next(iter(NumberedImages(auxiliary=auxiliary, **settings).loader(split))).x)
+        for auxiliary in ("positive", "input")
+    }
+    assert sizes["positive"] == 5
+    assert sizes["input"] == {"train": 5, "val": 6, "test": 50}[split]
+
+
 def test_positives_are_drawn_anew_in_each_epoch():
-    data = NumberedImages(auxiliary="positive", equivalence=["label"])
+    data = NumberedImages(auxiliary="positive", equivalence=BY_LABEL)
     (x, _, aux), (other_x, _, other) = (
         gather(data.loader("train", epoch=k, shuffle=False)) for k in range(2)
     )
@@ -78,11 +95,11 @@ def test_positives_are_drawn_anew_in_each_epoch():
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_the_representative_of_a_class_is_its_first_training_image(split):
-    data = NumberedImages(auxiliary="representative", equivalence=["label", "color"])
+    data = NumberedImages(auxiliary="representative", equivalence=BY_LABEL)
     train = data.splits["train"][0][:, 0, 0, 0].long()
     first = torch.stack([train[train % N_CLASSES == c][0] for c in range(N_CLASSES)])
-    _, y, aux = gather(data.loader(split))
-    assert torch.equal(numbers(aux), first[y])
+    x, y, aux = gather(data.loader(split))
+    assert torch.equal(numbers(aux), first[y] if split == "train" else numbers(x))
 
 
 def test_the_equivalence_by_label_moves_neither_x_nor_y():
@@ -140,7 +157,7 @@ def test_evaluation_may_have_equivalences_of_its_own():
 @pytest.mark.parametrize("data_set", [Regression, Unlabelled])
 @pytest.mark.parametrize("name", ["label", "equiv_resize_crop_0"])
 def test_equivalences_that_need_classes_are_refused_without_them(data_set, name):
-    for setting in ("equivalence", "val_equivalence"):
+    for setting in ("equivalence", "val_equivalence")[: 1 if name == "label" else 2]:
         message = rf"^{setting}=\['hflip', '{name}'\] needs .* {data_set.__name__} does not have"
         with pytest.raises(ValueError, match=message):
             data_set(**{setting: ["hflip", name]})
@@ -152,15 +169,27 @@ def test_equivalences_that_need_classes_are_refused_without_them(data_set, name)
         ({}, r"equivalence=\[\]"),
         ({"equivalence": ["resize"], "val_equivalence": ["hflip"]}, r"equivalence=\['resize'\]"),
         ({"equivalence": ["hflip"], "p_augment": 0.0}, "p_augment=0"),
-        ({"equivalence": ["label"], "val_equivalence": []}, r"val_equivalence=\[\]"),
-        ({"equivalence": ["hflip"], "is_augment_val": False}, "is_augment_val=false"),
     ],
 )
-def test_images_are_never_their_own_positives(settings, at_fault):
+def test_training_images_are_never_their_own_positives(settings, at_fault):
     for auxiliary in ("none", "input", "representative", "target"):
         NumberedImages(auxiliary=auxiliary, **settings)
     with pytest.raises(ValueError, match=f"^{at_fault} leaves images as they are"):
         NumberedImages(auxiliary="positive", **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"equivalence": ["label"]}, {"equivalence": ["hflip"], "is_augment_val": False}],
+)
+def test_unaugmented_evaluation_has_images_as_their_own_positives(settings):
+    x, _, aux = gather(NumberedImages(auxiliary="positive", **settings).loader("val"))
+    assert torch.equal(x, aux)
+
+
+def test_evaluation_by_label_is_refused():
+    with pytest.raises(ValueError, match="val_equivalence=.*'label' acts in training only"):
+        NumberedImages(equivalence=["label"], val_equivalence=["label"])
 
 
 def test_without_labels_targets_are_minus_one_in_training_only():

@@ -81,8 +81,8 @@ def image_compressor(needs="representative", rate=HFactorized, z_dim=4):
     return compressor_of(CNN, (1, 16, 16), rate(z_dim), decoder)
 
 
-def points(auxiliary="representative", **kwargs):
-    return BananaDataModule(auxiliary=auxiliary, n_train=1, n_eval=3000, **kwargs)
+def points(auxiliary="representative", n_eval=3000, **kwargs):
+    return BananaDataModule(auxiliary=auxiliary, n_train=1, n_eval=n_eval, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_areas_of_codebook_points_are_proportional_to_probabilities(make):
 @pytest.mark.parametrize("auxiliary", ["representative", "input", "none"])
 def test_the_title_has_the_logged_rate_and_distortion(auxiliary):
     compressor = ideal_vic()
-    batch = torch.cat([b.x for b in points().loader("test")])
+    batch = torch.cat([b.x for b in points("representative").loader("test")])
     with torch.no_grad():
         p_ZlX = compressor.p_ZlX(batch)
         z_hat, rates, _ = compressor.rate(p_ZlX.rsample(), p_ZlX)
@@ -202,12 +202,21 @@ def test_without_a_decoder_there_are_cells_but_no_points():
     assert figure.axes[0].get_title().startswith("BINCE: ")
 
 
-def test_borders_are_darkest_where_the_source_is(vic_figure):
-    (lines,) = collection(vic_figure, LineCollection)
+@pytest.mark.parametrize("make", [ideal_vic, plain_vc])
+def test_borders_are_dark_where_the_encoder_gets_inputs(make):
+    figure = banana.codebook_plot(make(), points(n_eval=20_000), n_grid=300)
+    (lines,) = collection(figure, LineCollection)
     middles = torch.tensor(np.stack([s[len(s) // 2] for s in lines.get_segments()]))
     darkness = 1 - lines.get_colors()[:, :3].mean(axis=1)
-    order = torch.argsort(BananaDistribution().log_prob(middles))
-    assert (np.diff(darkness[order.numpy()]) >= -1e-9).all()
+    radii, log_prob = middles.norm(dim=1).numpy(), BananaDistribution().log_prob(middles).numpy()
+    if make is ideal_vic:
+        is_seen, is_unseen = (radii > 1) & (radii < 5), radii < 0  # whole rings
+    else:
+        log_max = -math.log(2 * math.pi * 1.5)
+        is_seen, is_unseen = log_prob > log_max + math.log(0.1), log_prob < log_max - 20
+        assert is_unseen.mean() > 0.3
+    assert darkness[is_seen].min() == darkness.max()
+    assert (darkness[is_unseen] < darkness.max() - 0.2).all()
 
 
 # --- max. inv. {equivalence}.png

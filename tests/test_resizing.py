@@ -37,10 +37,19 @@ def clip(image):
     return centre(with_shorter_side(image, SIDE, Image.Resampling.BICUBIC))
 
 
+def crops_of(image):
+    """Squares along the longer side of an image that was resized as CLIP does it."""
+    pixels = np.asarray(with_shorter_side(image, SIDE, Image.Resampling.BICUBIC))
+    height, width, _ = pixels.shape
+    starts = [(y, x) for y in range(height - SIDE + 1) for x in range(width - SIDE + 1)]
+    return [pixels[y : y + SIDE, x : x + SIDE] for y, x in starts]
+
+
 REFERENCES = {  # in training, in evaluation
     "resize": (squashed, squashed),
     "upscale_crop_eval": (squashed, imagenet),
     "clip": (clip, clip),
+    "clip_random": (None, clip),
     "imagenet": (imagenet, imagenet),
     "none": (lambda image: image, lambda image: image),
 }
@@ -57,6 +66,9 @@ def image(request, tmp_path):
 @pytest.mark.parametrize("name", BASE_RESIZES)
 def test_images_are_resized_as_pillow_does_it(image, name, is_evaluation):
     found = make_resize(name, SIDE, is_evaluation=is_evaluation)(image)
+    if name == "clip_random" and not is_evaluation:
+        assert any(np.array_equal(np.asarray(found), crop) for crop in crops_of(image))
+        return
     expected = REFERENCES[name][is_evaluation](image)
     assert np.array_equal(np.asarray(found), np.asarray(expected))
 
@@ -77,6 +89,17 @@ def test_images_of_the_right_shape_are_changed_by_crops_alone(name, tmp_path):
     image = Image.open(path)
     found = make_resize(name, SIDE, is_evaluation=False)(image)
     assert np.array_equal(np.asarray(found), np.asarray(image)) == (name != "imagenet")
+
+
+def test_random_crops_lie_anywhere_along_the_longer_side(tmp_path):
+    path = tmp_path / "image.png"
+    save_noise(path, seed=1, size=(60, SIDE))
+    image = Image.open(path)
+    resize = make_resize("clip_random", SIDE, is_evaluation=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = {np.asarray(resize(image)).tobytes() for _ in range(400)}
+    assert found == {crop.tobytes() for crop in crops_of(image)}
 
 
 def test_the_paper_s_sizes():

@@ -4,6 +4,7 @@ import gc
 from pathlib import Path
 
 import joblib
+import numpy as np
 import pytest
 import torch
 from pictures import save_noise, save_plain
@@ -75,6 +76,32 @@ def test_workers_change_nothing(folder, auxiliary):
         together = list(toy(folder, **settings, n_workers=2).loader(split, epoch=1))
         for batch, other in zip(alone, together, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
+
+
+@pytest.fixture(scope="module")
+def ramps(tmp_path_factory):
+    """Wide images whose grey values say where along them one is."""
+    folder = tmp_path_factory.mktemp("ramps")
+    pixels = np.tile(np.arange(3 * SIDE, dtype=np.uint8)[None, :, None], (SIDE, 1, 3))
+    for i in range(N_TRAIN + N_TEST):
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+def test_random_crops_are_new_in_each_epoch_whichever_worker_reads_an_image(ramps):
+    def starts(split, epoch=0, **kwargs):
+        data = toy(ramps, base_resize="clip_random", **kwargs)
+        return numbers(gather(data.loader(split, epoch=epoch, shuffle=False)))
+
+    first, second, other = starts("train"), starts("train", epoch=1), starts("train", seed=7)
+    assert torch.equal(first, starts("train", n_workers=2))
+    for crops in (first, second, other):
+        assert 8 < len(crops.unique()) and crops.max() <= 2 * SIDE
+    assert (first == second).sum() + (first == other).sum() < 10  # by chance
+    data = toy(ramps, base_resize="clip_random")
+    assert [split for split in SPLITS if data.has_copies(split)] == ["train"]
+    for split in ("val", "test"):
+        assert (starts(split) == SIDE).all()  # the centre
 
 
 def test_epochs_shuffle_anew_and_the_seed_decides(folder):
@@ -234,7 +261,7 @@ def test_without_resizing_pixels_are_exact(tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_batches_are_made_on_the_gpu(folder):
-    data = toy(folder, auxiliary="positive", equivalence=["label"], n_workers=2)
+    data = toy(folder, auxiliary="positive", equivalence=["label", "hflip"], n_workers=2)
     for batch in data.loader("train", device="cuda"):
         assert all(tensor.is_cuda for tensor in batch)
         assert torch.equal(numbers(batch.x) % N_CLASSES, batch.y)

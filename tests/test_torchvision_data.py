@@ -20,6 +20,7 @@ from torchvision import datasets
 from utils.config import compose_config
 from utils.data.base import SPLITS, DataError
 from utils.data.cifar import CIFAR10DataModule, CIFAR100DataModule
+from utils.data.equivalences import Augmentation
 from utils.data.mnist import MNISTDataModule
 from utils.data.stl10 import STL10DataModule, STL10UnlabeledDataModule
 
@@ -244,7 +245,7 @@ def test_digits_of_a_class_can_be_equivalent(make):
     settings = {"equivalence": ["rotation", "label"]}
     data = make(MNISTDataModule, side=28, auxiliary="representative", **settings)
     images, labels = data.splits["train"]
-    found = next(iter(data.loader("test")))
+    found = next(iter(data.loader("train")))
     for aux, y in zip(found.aux, found.y, strict=True):
         assert torch.equal(aux, images[labels == y][0].float() / 255)
     with pytest.raises(ValueError, match="STL10UnlabeledDataModule does not have"):
@@ -357,7 +358,20 @@ def test_the_config_agrees_with_the_data_set(name):
     assert type(data) is data_set and cfg.name == name
     assert list(cfg.kwargs.equivalence) == equivalence
     assert (tuple(cfg.shape), cfg.kind, cfg.task) == (data.shape, data.kind, data.task)
-    assert cfg.n_outputs == data.n_outputs and len(cfg.mean) == len(cfg.std) == data.shape[0]
+    assert cfg.n_outputs == data.n_outputs
+    if data_set is MNISTDataModule:  # pixels are taken as they are
+        assert cfg.mean is None and cfg.std is None
+    else:
+        assert len(cfg.mean) == len(cfg.std) == data.shape[0]
     n_train = data.SIZES["train"]
     n_held_out = 0 if "val" in data.SIZES else round(cfg.kwargs.val_fraction * n_train)
     assert cfg.length == n_train - n_held_out
+
+
+@pytest.mark.parametrize("name", ["mnist_aug", "mnist_aug_less"])
+def test_all_compressors_of_augmented_mnist_are_evaluated_alike(name):
+    data = instantiate(compose_config([f"data@data_feat={name}"]).data_feat.kwargs)
+    strong = Augmentation(NAMES["mnist_aug"][1])
+    assert data.augmentation_of("train").affine == Augmentation(NAMES[name][1]).affine
+    for split in ("val", "test"):
+        assert data.augmentation_of(split).affine == strong.affine

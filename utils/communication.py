@@ -5,7 +5,7 @@ x --represent--> z --compress--> chunks of a container on disk --decompress--> z
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,14 +39,15 @@ def send_splits(
     device: torch.device,
     n_copies: int,
     chunk_size: int,
+    splits: Sequence[str] = SPLITS,
 ) -> dict[str, Sent]:
-    """Compress every split of `data` into `folder`, with the targets beside it.
+    """Compress splits of `data` into `folder`, with the targets beside it.
 
     The training split is sent `n_copies` times, each copy differently augmented.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sent = {}
-    for split in SPLITS:
+    for split in splits:
         copies = n_copies if split == "train" else 1
         loaders = [
             data.loader(split, device=device, epoch=copy, shuffle=False) for copy in range(copies)

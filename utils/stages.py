@@ -9,6 +9,7 @@ Of several processes that share a job, the main one takes the lock, decides and 
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from lossyless.compressors import LearnableCompressor
 from lossyless.contract import Compressor
 from utils import (
     building,
@@ -177,22 +179,28 @@ def _communicate(run: Run) -> Metrics:
         raise ValueError(f"data_pred={cfg.data_pred.name} has no labels to predict: choose another")
     device = building.pick_device(cfg)
     reseed(cfg.seed, "communicate")
-    sent = communication.send_splits(
+    send = partial(
+        communication.send_splits,
         compressor,
-        data,
-        run.work,
         device=device,
         n_copies=cfg.communication.n_copies,
         chunk_size=cfg.communication.chunk_size,
     )
+    folder, measured = run.work, ("val", "test")
+    sent = send(data, folder)
+    if isinstance(compressor, LearnableCompressor):
+        as_trained = data.with_auxiliary(compressor.distortion.needs)
+        if as_trained.input_follows_auxiliary:  # predictors get other inputs
+            data, folder = as_trained, run.work / "measured"
+            sent = send(data, folder, splits=measured)
     metrics: Metrics = {}
-    for split in ("val", "test"):
+    for split in measured:
         metrics |= communication.measure(
             compressor,
             data,
             split,
             sent=sent[split],
-            path=communication.data_file(run.work, split),
+            path=communication.data_file(folder, split),
             device=device,
             n_single=cfg.communication.n_single,
         )

@@ -16,11 +16,11 @@ EQUIVALENCE = ["rotation", "x_translation", "y_translation", "shear", "scale"]
 PER_IMAGE = transforms.Compose(
     [
         transforms.ToPILImage(),
-        transforms.RandomRotation(45),
         transforms.RandomAffine(0, translate=(0.25, 0)),
         transforms.RandomAffine(0, translate=(0, 0.25)),
-        transforms.RandomAffine(0, shear=25),
+        transforms.RandomRotation(45),
         transforms.RandomAffine(0, scale=(0.6, 1.4)),
+        transforms.RandomAffine(0, shear=25),
         transforms.Resize(SIDE),
         transforms.ToTensor(),
     ]
@@ -35,8 +35,7 @@ def compare(is_quick: bool) -> list[Comparison]:
     augmentation = Augmentation(EQUIVALENCE)
 
     def augment_batch(batch: Tensor) -> Tensor:
-        resized = tvf.resize(batch.float() / 255, [SIDE, SIDE])
-        return augmentation(resized, generator)
+        return tvf.resize(augmentation(batch.float() / 255, generator), [SIDE, SIDE])
 
     def augment_one_by_one(batch: Tensor) -> Tensor:
         return torch.stack([PER_IMAGE(image) for image in batch])

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -57,6 +58,13 @@ class BananaDistribution:
         return self.curvature * (first.square() - self.std[0] ** 2)
 
 
+@cache
+def central_range(distribution: BananaDistribution, axis: int) -> tuple[float, float]:
+    """10 and 90 % quantiles of a coordinate, from 2^20 points that are always the same."""
+    points = distribution.sample(2**20, torch.Generator().manual_seed(0))
+    return tuple(points[:, axis].quantile(torch.tensor([0.1, 0.9])).tolist())
+
+
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
     """Rotate points [n, 2] about the origin by angles [n] or [] in radians, counter-clockwise.
 
@@ -86,14 +94,14 @@ class Equivalence(ABC):
         """The one fixed member [n, 2] of each point's class."""
 
     @abstractmethod
-    def positive(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """A random member [n, 2] of each point's class."""
+    def draw_member(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """A random member [n, 2] of each point's class, drawn whichever member x is."""
 
 
 class RotationEquivalence(Equivalence):
     """Rotations about the origin: M(x) = |x|; the representative lies in the direction of 225 deg.
 
-    Positives are uniform on the circle.
+    Members are drawn uniformly on the circle.
     """
 
     n_outputs = 1
@@ -104,21 +112,20 @@ class RotationEquivalence(Equivalence):
     def representative(self, x: Tensor) -> Tensor:
         return -math.sqrt(0.5) * self.maximal_invariant(x).expand(-1, 2)
 
-    def positive(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def draw_member(self, x: Tensor, generator: torch.Generator) -> Tensor:
         angle = 2 * math.pi * torch.rand(len(x), generator=generator, device=x.device)
-        return rotate(x, angle)
+        return rotate(self.representative(x), angle)
 
 
 @dataclass(frozen=True)
 class TranslationEquivalence(Equivalence):
     """Translations along one axis: M(x) is the other coordinate; the representative is on its axis.
 
-    There is no uniform distribution on a line: positives are shifted by U(-max_shift, max_shift),
-    by default as far as the source's larger standard deviation.
+    There is no uniform distribution on a line: members are drawn uniformly between the source's
+    10 and 90 % quantiles along it.
     """
 
     axis: int
-    max_shift: float = 3.0
     n_outputs = 1
 
     def maximal_invariant(self, x: Tensor) -> Tensor:
@@ -128,11 +135,11 @@ class TranslationEquivalence(Equivalence):
     def representative(self, x: Tensor) -> Tensor:
         return x.index_fill(1, torch.tensor(self.axis, device=x.device), 0.0)
 
-    def positive(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        shift = torch.rand(len(x), generator=generator, device=x.device)
-        positive = x.clone()
-        positive[:, self.axis] += self.max_shift * (2 * shift - 1)
-        return positive
+    def draw_member(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        low, high = central_range(BananaDistribution(), self.axis)
+        member = x.clone()
+        member[:, self.axis].uniform_(low, high, generator=generator)
+        return member
 
 
 class Equality(Equivalence):
@@ -146,7 +153,7 @@ class Equality(Equivalence):
     def representative(self, x: Tensor) -> Tensor:
         return x
 
-    def positive(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def draw_member(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return x
 
 
@@ -159,7 +166,10 @@ EQUIVALENCES: dict[str | None, Equivalence] = {
 
 
 class BananaDataModule(DataModule):
-    """Banana points X (never augmented) with the maximal invariant M(X) as regression target.
+    """Banana points X with the maximal invariant M(X) as regression target.
+
+    If `Batch.aux` is the representative (VIC), x is not the point but a random member of its class:
+    augmentation of points, in evaluation as in training. Otherwise x is the point itself.
 
     Training points are fresh in every epoch, validation and test points fixed by the seed; all
     points of an epoch are drawn at once, so they depend neither on the batch size nor on shuffling,
@@ -171,6 +181,8 @@ class BananaDataModule(DataModule):
         Defines M(X), representatives and positives.
     n_train, n_eval : int
         Points per training epoch, and in each of validation and test.
+    eval_batch_size : int
+        See `DataModule`; holds with positives, too, as in the paper's code.
     kwargs
         See `DataModule`.
     """
@@ -186,9 +198,11 @@ class BananaDataModule(DataModule):
         n_train: int = 1_024_000,
         n_eval: int = 100_000,
         batch_size: int = 1024,
+        eval_batch_size: int = 2048,
         **kwargs: object,
     ) -> None:
         super().__init__(batch_size=batch_size, **kwargs)
+        self.eval_batch_size = eval_batch_size
         self.distribution = BananaDistribution()
         self.equivalence = EQUIVALENCES[check_choice("equivalence", equivalence, EQUIVALENCES)]
         self.n_outputs = self.equivalence.n_outputs
@@ -197,13 +211,20 @@ class BananaDataModule(DataModule):
     def n_examples(self, split: str) -> int:
         return self._n_examples[check_choice("split", split, self._n_examples)]
 
+    @property
+    def input_follows_auxiliary(self) -> bool:
+        return self.auxiliary == "representative"
+
     def make_batches(
         self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator
     ) -> Iterator[Batch]:
         """Points come in the order they are drawn: independent points need no shuffling."""
         x = self.distribution.sample(self.n_examples(split), generator)
         y = self.equivalence.maximal_invariant(x)
-        aux = self._auxiliary(x, y, spawn_generator(generator, "positive"))
+        member_generator = spawn_generator(generator, "positive")
+        if self.input_follows_auxiliary:
+            x = self.equivalence.draw_member(x, member_generator)
+        aux = self._auxiliary(x, y, member_generator)
         auxes = [None] * -(-len(x) // batch_size) if aux is None else aux.split(batch_size)
         yield from map(Batch, x.split(batch_size), y.split(batch_size), auxes)
 
@@ -216,4 +237,4 @@ class BananaDataModule(DataModule):
             return x
         if self.auxiliary == "representative":
             return self.equivalence.representative(x)
-        return self.equivalence.positive(x, generator)
+        return self.equivalence.draw_member(x, generator)

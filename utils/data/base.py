@@ -4,10 +4,12 @@ A data set subclasses `DataModule` and says how many examples it has (`n_example
 batches are made (`make_batches`). Seeds, shuffling, batch sizes and Lightning's hooks live here.
 """
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
+from typing import Self
 
 import pytorch_lightning as pl
 import torch
@@ -46,13 +48,14 @@ class BatchLoader:
         Examples that `make_batches` covers, and examples per batch (fewer in the last one).
     seed : int
     device : torch.device or str
-    is_drop_last : bool
-        Whether to leave out the last batch if it is incomplete and not the only one.
+    is_drop_single : bool
+        Whether to leave out a last batch of one example (which has no variance and no negatives)
+        unless it is the only one.
 
     Attributes
     ----------
     n_examples : int
-        Number of examples of one iteration, without those left out.
+        Number of examples of one iteration, without one left out.
     """
 
     def __init__(
@@ -63,17 +66,18 @@ class BatchLoader:
         batch_size: int,
         seed: int,
         device: torch.device | str = "cpu",
-        is_drop_last: bool = False,
+        is_drop_single: bool = False,
     ) -> None:
         if n_examples < 1 or batch_size < 1:
             raise ValueError(
                 f"n_examples and batch_size must be positive, got {n_examples} and {batch_size}."
             )
-        is_drop_last = is_drop_last and n_examples >= batch_size
+        self.n_examples = n_examples
+        if is_drop_single and n_examples > batch_size and n_examples % batch_size == 1:
+            self.n_examples -= 1
         self.make_batches = make_batches
         self.batch_size = batch_size
-        self.n_batches = n_examples // batch_size if is_drop_last else -(-n_examples // batch_size)
-        self.n_examples = min(n_examples, self.n_batches * batch_size)
+        self.n_batches = -(-self.n_examples // batch_size)
         self.seed = seed
         self.device = torch.device(device)
 
@@ -88,8 +92,9 @@ class BatchLoader:
 class SharedLoader:
     """The share of one process in every batch of a loader.
 
-    Together, processes see the batches that one process would see, whatever their number. Each
-    makes the whole batch, and draws all its randomness, to keep its share.
+    Together, processes see the batches that one process would see, whatever their number. Of an
+    incomplete last batch they leave out what cannot be shared equally. Each makes the whole batch,
+    and draws all its randomness, to keep its share.
 
     Parameters
     ----------
@@ -100,30 +105,32 @@ class SharedLoader:
     Raises
     ------
     ValueError
-        If a batch cannot be shared equally.
+        If a whole batch cannot be shared equally.
     """
 
     def __init__(self, loader: BatchLoader, rank: int, n_processes: int) -> None:
-        for size in {loader.batch_size, loader.n_examples % loader.batch_size}:
-            if size <= loader.n_examples and size % n_processes:
-                raise ValueError(
-                    f"a training batch of {size} examples cannot be shared equally by "
-                    f"{n_processes} devices: choose a batch_size that is a multiple of "
-                    f"{n_processes}, and at most as large as the training split"
-                )
+        size = min(loader.batch_size, loader.n_examples)
+        if size % n_processes:
+            raise ValueError(
+                f"a training batch of {size} examples cannot be shared equally by "
+                f"{n_processes} devices: choose a batch_size that is a multiple of "
+                f"{n_processes}, and at most as large as the training split"
+            )
         self.loader = loader
         self.rank = rank
         self.n_processes = n_processes
 
     def __len__(self) -> int:
-        return len(self.loader)
+        n_last = self.loader.n_examples % self.loader.batch_size
+        return len(self.loader) - (0 < n_last < self.n_processes)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.loader:
+        for batch in islice(self.loader, len(self)):
             yield Batch(*(None if part is None else self._share(part) for part in batch))
 
     def _share(self, part: Tensor) -> Tensor:
-        return part.chunk(self.n_processes)[self.rank]
+        size = len(part) // self.n_processes
+        return part[self.rank * size : (self.rank + 1) * size]
 
 
 class DataModule(pl.LightningDataModule, ABC):
@@ -134,7 +141,9 @@ class DataModule(pl.LightningDataModule, ABC):
     auxiliary : str
         One of `AUXILIARIES`: the content of `Batch.aux`.
     batch_size, eval_batch_size : int
-        Examples per batch when training, and whenever examples come in their fixed order.
+        Examples per batch when training, and whenever examples come in their fixed order. With
+        positives, which a contrastive distortion compares with the rest of the batch, both are
+        `batch_size`: the larger the batch, the larger the distortion.
     seed : int
         Seeds shuffling, augmentation and sampling. Splits of real data sets do not depend on it.
     data_dir : str
@@ -152,6 +161,9 @@ class DataModule(pl.LightningDataModule, ABC):
     class_names : tuple of str or None
     is_labelled : bool
         Whether the training split has targets.
+    input_follows_auxiliary : bool
+        Whether x is another member of its class than with other auxiliary variables, so that
+        compressors are measured on other inputs than predictors get.
     """
 
     shape: tuple[int, ...]
@@ -159,7 +171,8 @@ class DataModule(pl.LightningDataModule, ABC):
     task: str
     n_outputs: int
     class_names: tuple[str, ...] | None = None
-    is_labelled = True  # whether the training split has targets
+    is_labelled = True
+    input_follows_auxiliary = False
 
     def __init__(
         self,
@@ -173,9 +186,15 @@ class DataModule(pl.LightningDataModule, ABC):
         super().__init__()
         self.auxiliary = check_choice("auxiliary", auxiliary, AUXILIARIES)
         self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
+        self.eval_batch_size = batch_size if auxiliary == "positive" else eval_batch_size
         self.seed = seed
         self.data_dir = data_dir
+
+    def with_auxiliary(self, auxiliary: str) -> Self:
+        """The same examples with another content of `Batch.aux`."""
+        other = copy.copy(self)
+        other.auxiliary = check_choice("auxiliary", auxiliary, AUXILIARIES)
+        return other
 
     @abstractmethod
     def n_examples(self, split: str) -> int:
@@ -206,8 +225,8 @@ class DataModule(pl.LightningDataModule, ABC):
             Seeds shuffling, augmentation and fresh points of the training split; evaluation splits
             are the same in every epoch.
         shuffle : bool, optional
-            Whether to shuffle, with `batch_size` examples per batch and no incomplete last batch
-            (unless it is the only one). Otherwise all examples come in their fixed order, with
+            Whether to shuffle, with `batch_size` examples per batch (and no last batch of one
+            example). Otherwise all examples come in their fixed order, with
             `eval_batch_size` examples per batch: `epoch=k, shuffle=False` is the k-th augmented
             copy of the training split. By default only the training split is shuffled.
 
@@ -231,7 +250,7 @@ class DataModule(pl.LightningDataModule, ABC):
             batch_size=batch_size,
             seed=derive_seed(self.seed, split, epoch if split == "train" else 0),
             device=device,
-            is_drop_last=is_shuffled,
+            is_drop_single=is_shuffled,
         )
 
     def train_dataloader(self) -> BatchLoader | SharedLoader:

@@ -32,8 +32,8 @@ class FeatureDataModule(DataModule):
     z_dim : dimensions of its features.
     cache : where the features are kept.
     device : where they are computed.
-    n_copies : how many differently augmented copies of the training split there are. Epochs take
-        turns in using them. Without augmentations there is one, whatever this says.
+    n_copies : how many differently augmented or cropped copies of the training split there are.
+        Epochs take turns in using them. Where all are the same there is one, whatever this says.
     auxiliary, batch_size, eval_batch_size, seed
         See `DataModule`.
 
@@ -114,10 +114,10 @@ class FeatureDataModule(DataModule):
 
     def _source(self, split: str, copy: int) -> "_OneSplit":
         """A copy of a split; the last one of each split stays at hand."""
-        is_augmented = not self.images.augmentation_of(split).is_identity
-        copy = copy if split == "train" and is_augmented else 0
+        has_copies = self.images.has_copies(split)
+        copy = copy if split == "train" and has_copies else 0
         if self._loaded.get(split, (None, None))[0] != copy:
-            which = split, copy, self.seed if is_augmented else None
+            which = split, copy, self.seed if has_copies else None
             features = self._cache.get(
                 *which, compute=lambda folder: self._compute(folder, split, copy)
             )

@@ -4,6 +4,7 @@ https://www.kaggle.com/c/galaxy-zoo-the-galaxy-challenge
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +43,10 @@ HOW_TO_RESTORE = (
 class GalaxyDataModule(StreamedImages):
     """Photographs of galaxies, 424x424; what shares of volunteers saw in them (37 in [0, 1]).
 
-    Kaggle's 79,975 test images have no public targets. So 3,079 of the 61,578 labelled images (5 %)
-    are the test split, and `val_fraction` of the others the validation split; both are random, and
-    the same for all seeds.
+    `val_fraction` of the 61,578 labelled images are the validation split, at random and the same
+    for all seeds. Kaggle keeps the targets of its 79,975 test images: the test split repeats the
+    validation split, and a test loss is the square of the score of a submission (mode
+    `kaggle_submission` of aggregate.py). See `GalaxyOfflineDataModule` for a test split of its own.
 
     Parameters
     ----------
@@ -57,7 +59,7 @@ class GalaxyDataModule(StreamedImages):
     kind = "colour_image"
     task = "regression"
     n_outputs = len(ANSWERS)
-    SIZES = {"train": 58_499, "test": 3_079}
+    SIZES = {"train": 61_578}
     N_KAGGLE_TEST = 79_975
     HOW_TO_RESTORE = HOW_TO_RESTORE
 
@@ -82,14 +84,20 @@ class GalaxyDataModule(StreamedImages):
     def resize(self, split: str) -> v2.Transform:
         return v2.Compose([self.crop, super().resize(split)])
 
+    @cached_property
+    def splits(self) -> dict[str, tuple[ImageFiles, Tensor]]:
+        splits = super().splits
+        return {"test": splits["val"]} | splits
+
     def open_splits(self) -> dict[str, ImageFiles]:
+        return {"train": self._labelled().on_disk()}
+
+    def _labelled(self) -> ImageFiles:
+        """All labelled images, whether or not they are there."""
         self._find(SOLUTIONS)
         self._find(IMAGES)
         ids, shares = read_solutions(self.folder / SOLUTIONS)
-        paths = [self.folder / IMAGES / f"{i}.jpg" for i in ids.tolist()]
-        images = ImageFiles(paths, shares)
-        train, test = hold_out(shares, TEST_FRACTION)
-        return {"train": images.take(train).on_disk(), "test": images.take(test).on_disk()}
+        return ImageFiles([self.folder / IMAGES / f"{i}.jpg" for i in ids.tolist()], shares)
 
     def kaggle_test_source(self) -> ImageFiles:
         """Kaggle's unlabelled test images; in place of targets their ids, int64 [N]."""
@@ -128,6 +136,17 @@ class GalaxyDataModule(StreamedImages):
             folder=self.folder,
             advice=HOW_TO_RESTORE,
         )
+
+
+class GalaxyOfflineDataModule(GalaxyDataModule):
+    """5 % of the labelled images (3,079) are the test split, in place of Kaggle's."""
+
+    SIZES = {"train": 58_499, "test": 3_079}
+
+    def open_splits(self) -> dict[str, ImageFiles]:
+        images = self._labelled()
+        train, test = hold_out(images.targets, TEST_FRACTION)
+        return {"train": images.take(train).on_disk(), "test": images.take(test).on_disk()}
 
 
 def read_solutions(path: Path) -> tuple[Tensor, Tensor]:

@@ -22,9 +22,9 @@ class ImageDataModule(IndexedDataModule):
 
     Batches hold float32 images [B, C, side, side] in [0, 1]. x is augmented. `Batch.aux` is x
     itself (input), the unaugmented image (representative), a second augmentation (positive) or the
-    target. If "label" is one of the equivalences, images of one class are equivalent: the
+    target. If "label" is one of the equivalences, training images of one class are equivalent: the
     representative is the class's first training image, the positive an augmentation of another
-    image of the class.
+    image of the class. In evaluation classes are not known, and "label" is left out.
 
     Joint augmentations ("equiv_*") change y too, of evaluation splits as of the training split:
     their noise is part of the task's distribution, and puts a floor under its error, see
@@ -41,9 +41,10 @@ class ImageDataModule(IndexedDataModule):
     val_equivalence : sequence of str, optional
         Those of the evaluation splits, if they differ.
     p_augment : float
-        Factor on the probability of each augmentation, per example.
+        Probability with which an image is augmented at all, see `Augmentation`.
     is_augment_val : bool
-        Whether to augment the evaluation splits at all (with a fixed seed).
+        Whether to augment the evaluation splits at all (with a fixed seed). If not, images are
+        their own positives there.
     val_fraction : float
         Part of the training examples to hold out, stratified and the same for all seeds, if the
         data set has no validation split of its own.
@@ -55,12 +56,14 @@ class ImageDataModule(IndexedDataModule):
     Raises
     ------
     ValueError
-        If an equivalence needs classes that there are not, or if positives are asked for where
-        images are equivalent to nothing but themselves.
+        If an equivalence needs classes that there are not, or if positives are asked for although
+        training images are equivalent to nothing but themselves.
     """
 
     task = "classification"
     n_channels = 3
+    #: side at which images are augmented and then resized once more; None: at their final side
+    AUGMENT_SIDE: int | None = None
     #: examples of each split of the original data set, before anything is held out
     SIZES: Mapping[str, int] = {}
     #: what to do when some of them are missing
@@ -87,22 +90,29 @@ class ImageDataModule(IndexedDataModule):
             raise ValueError(f"val_fraction must lie in (0, 1), got {val_fraction}.")
         self.shape = (self.n_channels, side, side)
         self.base_resize = base_resize
-        self.augmentation = self._make_augmentation(
-            equivalence, p_augment, setting=f"equivalence={list(equivalence)}"
+        setting = f"equivalence={list(equivalence)}"
+        self.augmentation = self._make_augmentation(equivalence, p_augment, setting)
+        if self.auxiliary == "positive" and self.augmentation.is_identity:
+            raise ValueError(
+                f"{setting if p_augment > 0 else 'p_augment=0'} leaves images as they are, so that "
+                "each would be its own positive and a contrastive distortion meaningless: choose "
+                "equivalences, or another distortion."
+            )
+        setting = f"val_equivalence={val_equivalence and list(val_equivalence)}"
+        if val_equivalence is None:
+            val_equivalence = [name for name in equivalence if name != "label"]
+        if "label" in val_equivalence:
+            raise ValueError(f"{setting}: 'label' acts in training only, leave it out.")
+        self.val_augmentation = self._make_augmentation(
+            val_equivalence if is_augment_val else (), p_augment, setting
         )
-        self.val_augmentation = self.augmentation
-        if not is_augment_val:
-            self.val_augmentation = self._make_augmentation(
-                (), p_augment, setting="is_augment_val=false"
-            )
-        elif val_equivalence is not None:
-            self.val_augmentation = self._make_augmentation(
-                val_equivalence, p_augment, setting=f"val_equivalence={list(val_equivalence)}"
-            )
         self.val_fraction = val_fraction
         self.is_complete = is_complete
+        self._augment_shape = (self.n_channels, *[self.AUGMENT_SIDE or side] * 2)
         self._resizes = {
-            is_evaluation: make_resize(base_resize, side, is_evaluation=is_evaluation)
+            is_evaluation: make_resize(
+                base_resize, self._augment_shape[-1], is_evaluation=is_evaluation
+            )
             for is_evaluation in (False, True)
         }
         self._class_images_on: dict[torch.device, Tensor] = {}
@@ -118,6 +128,10 @@ class ImageDataModule(IndexedDataModule):
     def augmentation_of(self, split: str) -> Augmentation:
         """The augmentation of a split."""
         return self.augmentation if split == "train" else self.val_augmentation
+
+    def has_copies(self, split: str) -> bool:
+        """Whether images of a split come out differently each time."""
+        return not self.augmentation_of(split).is_identity
 
     # --- batches
 
@@ -147,25 +161,33 @@ class ImageDataModule(IndexedDataModule):
             targets = targets[: len(images)]
         augmentation = self.augmentation_of(split)
         x, y = augmentation.jointly(images, targets, self.n_outputs, generator)
+        x = self._to_shape(x)
         if self.auxiliary == "positive":
-            return Batch(x, y, augmentation(partners, positive_generator))
-        if self.auxiliary == "representative" and augmentation.uses_labels:
-            # y may be noisy; the class that the image belongs to is not
-            return Batch(x, y, self._class_images(x.device)[targets])
-        auxiliaries = {"none": None, "input": x, "representative": images, "target": y}
-        return Batch(x, y, auxiliaries[self.auxiliary])
+            return Batch(x, y, self._to_shape(augmentation(partners, positive_generator)))
+        if self.auxiliary == "representative":
+            if augmentation.uses_labels:
+                # y may be noisy; the class that the image belongs to is not
+                images = self._class_images(x.device)[targets]
+            return Batch(x, y, self._to_shape(images))
+        return Batch(x, y, {"none": None, "input": x, "target": y}[self.auxiliary])
 
     def _to_float(self, inputs: Tensor, split: str) -> Tensor:
-        """Float images [B, *shape] in [0, 1] of uint8 images."""
-        if tuple(inputs.shape[1:]) != self.shape:
+        """Float images in [0, 1] of uint8 images, of the shape in which they are augmented."""
+        if tuple(inputs.shape[1:]) != self._augment_shape:
             inputs = self.resize(split)(inputs)
         return inputs.float() / 255
+
+    def _to_shape(self, images: Tensor) -> Tensor:
+        """Augmented images as images [B, *shape]."""
+        if tuple(images.shape[1:]) == self.shape:
+            return images
+        return v2.functional.resize(images, self.shape[1:], antialias=True)
 
     def _has_partners(self, split: str) -> bool:
         return self.auxiliary == "positive" and self.augmentation_of(split).uses_labels
 
     def _class_images(self, device: torch.device) -> Tensor:
-        """The first training image of each class, [n_outputs, *shape]; read once."""
+        """The first training image of each class, [n_outputs, C, H, W]; read once."""
         if device not in self._class_images_on:
             labels = self.labels("train")
             if missing := sorted(set(range(self.n_outputs)) - set(labels.tolist())):
@@ -181,21 +203,15 @@ class ImageDataModule(IndexedDataModule):
     # --- checks
 
     def _make_augmentation(
-        self, names: Sequence[str], p_augment: float, *, setting: str
+        self, names: Sequence[str], p_augment: float, setting: str
     ) -> Augmentation:
-        """The augmentation of a setting; ValueError if it does not suit data set or auxiliary."""
+        """The augmentation of a setting; ValueError if it does not suit the data set."""
         augmentation = Augmentation(names, p_augment)
         needs_classes = augmentation.uses_labels or augmentation.is_joint
         if needs_classes and not (self.is_labelled and self.task == "classification"):
             raise ValueError(
                 f"{setting} needs the class of each training image, which {type(self).__name__} "
                 "does not have: leave out 'label' and 'equiv_*'."
-            )
-        if self.auxiliary == "positive" and augmentation.is_identity:
-            raise ValueError(
-                f"{setting if p_augment > 0 else 'p_augment=0'} leaves images as they are, so that "
-                "each would be its own positive and a contrastive distortion meaningless: choose "
-                "equivalences, or another distortion."
             )
         return augmentation
 

@@ -55,7 +55,7 @@ class InMemoryDataModule(IndexedDataModule):
         return self._on_device[split, device]
 
     def read(
-        self, split: str, batches: Sequence[Tensor], device: torch.device
+        self, split: str, batches: Sequence[Tensor], device: torch.device, seed: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         inputs, targets = self.tensors(split, device)
         for indices in batches:
@@ -90,7 +90,7 @@ class InMemoryImages(ImageDataModule, InMemoryDataModule):
         return self.splits[split][1]
 
     def _resized(self, split: str, images: Tensor) -> Tensor:
-        _, side, _ = self.shape
+        side = self._augment_shape[-1]
         height, width = images.shape[-2:]
         if side**2 > MAX_GROWTH * height * width:
             return images
@@ -101,7 +101,9 @@ class InMemoryImages(ImageDataModule, InMemoryDataModule):
         n_channels = self.shape[0]
         is_image = images.ndim == 4 and images.shape[1] == n_channels
         may_grow = is_image and self.base_resize != "none"
-        if images.dtype != torch.uint8 or not (may_grow or tuple(images.shape[1:]) == self.shape):
+        if images.dtype != torch.uint8 or not (
+            may_grow or tuple(images.shape[1:]) == self._augment_shape
+        ):
             raise ValueError(
                 f"Images of split {split!r} must be uint8 [N, {', '.join(map(str, self.shape))}], "
                 f"got {images.dtype} {list(images.shape)}."

@@ -15,13 +15,14 @@ class IndexedDataModule(DataModule):
 
     @abstractmethod
     def read(
-        self, split: str, batches: Sequence[Tensor], device: torch.device
+        self, split: str, batches: Sequence[Tensor], device: torch.device, seed: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs [B, ...] and targets of the examples whose indices each batch names, on `device`.
 
         Parameters
         ----------
         batches : int64 tensors [B] on `device`.
+        seed : of what is random about how an example is read, if anything is.
         """
 
     @abstractmethod
@@ -52,7 +53,7 @@ class IndexedDataModule(DataModule):
             order = torch.arange(n, device=device)
         positive_generator = spawn_generator(generator, "positive")
         batches = self.choose(split, order, batch_size, positive_generator)
-        for inputs, targets in self.read(split, batches, device):
+        for inputs, targets in self.read(split, batches, device, generator.initial_seed()):
             yield self.make_batch(
                 inputs,
                 targets,

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from utils.data.base import DataError, check_choice
+from utils.data.base import DataError, check_choice, derive_seed
 from utils.data.images import ImageDataModule, hold_out
+from utils.data.resizing import RANDOM
 
 # Said aloud because a job of a parallel sweep inherits joblib's way of starting processes, with
 # which loaders cannot start theirs.
@@ -111,18 +112,27 @@ class StreamedImages(ImageDataModule):
         source, members = self.splits[split]
         return source.targets[members]
 
+    def has_copies(self, split: str) -> bool:
+        return super().has_copies(split) or (split == "train" and self.base_resize == RANDOM)
+
     def read(
-        self, split: str, batches: Sequence[Tensor], device: torch.device
+        self, split: str, batches: Sequence[Tensor], device: torch.device, seed: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         source, members = self.splits[split]
-        return self.stream(source, split, [members[batch.cpu()] for batch in batches], device)
+        batches = [members[batch.cpu()] for batch in batches]
+        return self.stream(source, split, batches, device, seed)
 
     def stream(
-        self, source: ImageSource, split: str, batches: Sequence[Tensor], device: torch.device
+        self,
+        source: ImageSource,
+        split: str,
+        batches: Sequence[Tensor],
+        device: torch.device,
+        seed: int = 0,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the images of a source at some indices, resized as those of the split are."""
         loader = DataLoader(
-            ResizedImages(source, self.resize(split), self.shape),
+            ResizedImages(source, self.resize(split), self._augment_shape, seed),
             batch_sampler=[batch.tolist() for batch in batches],
             num_workers=self.n_workers,
             multiprocessing_context=START_METHOD if self.n_workers else None,
@@ -142,12 +152,16 @@ class ResizedImages(Dataset):
     source : ImageSource
     resize : transformation of PIL images.
     shape : [C, H, W] of what it gives.
+    seed : of what is random about it. An image comes out the same whichever worker reads it.
     """
 
-    def __init__(self, source: ImageSource, resize: v2.Transform, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, source: ImageSource, resize: v2.Transform, shape: tuple[int, ...], seed: int = 0
+    ) -> None:
         self.source = source
         self.resize = resize
         self.shape = shape
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.source.targets)
@@ -160,7 +174,9 @@ class ResizedImages(Dataset):
                 f"cannot read image {self.source.name(i)}: {error}. Restore the file, or delete "
                 "the folder of the data set to get it again."
             ) from error
-        pixels = v2.functional.pil_to_tensor(self.resize(image))
+        with torch.random.fork_rng(devices=()):  # torchvision draws from the global state
+            torch.default_generator.manual_seed(derive_seed(self.seed, i))
+            pixels = v2.functional.pil_to_tensor(self.resize(image))
         if tuple(pixels.shape) != self.shape:
             raise DataError(
                 f"image {self.source.name(i)} is {list(pixels.shape)} where "

@@ -10,6 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from scipy.spatial import KDTree
 from scipy.stats import gaussian_kde
 from torch import Tensor
 
@@ -29,9 +30,10 @@ from utils.plots.codebook import (
 WINDOW = (-5.0, 5.0, -5.0, 5.0)  # left, right, bottom, top; of the paper, less the ends of the arms
 AREA = 700  # of a codebook point of probability 1, in square points
 CLOUD = LinearSegmentedColormap.from_list("cloud", ["#ffffff", "#fbf1d3", "#f5dc96", "#ebc24e"])
-# Borders are dark inside the region that holds this much of the source, then fade: far outside the
-# encoder was never trained, and its cells mean little.
-DARK_MASS, FAINT_MASS = 0.98, 0.99999
+# Densities of the encoder's inputs, relative to the median one, from which borders are dark and at
+# which they have faded: where it was never trained, its cells mean little.
+DARK, FAINT = 4e-2, 2e-5
+N_NEIGHBOURS = 10  # from whose distance the density of inputs is told
 BORDER = LinearSegmentedColormap.from_list("border", ["#e9ebee", style.LINE])
 PIECE = 8  # lengths of a border that have one shade, in vertices
 N_SMOOTHED = 20_000  # points behind a smooth density
@@ -53,7 +55,7 @@ def codebook_plot(
 
     Codebook points are the reconstructions of the codes; their areas are proportional to the
     codes' probabilities, on the same scale in all figures. A distortion without a decoder has
-    none. Borders fade where the source has no mass.
+    none. Borders fade where the encoder gets no inputs.
 
     Parameters
     ----------
@@ -76,7 +78,9 @@ def codebook_plot(
 
         figure, axes = style.make_figure(5.0, 5.0)
         _draw_density(axes, data.distribution, grid, window)
-        _draw_borders(axes, cell_borders(labels, window), data.distribution)
+        is_contrastive = compressor.distortion.needs == "positive"  # then the encoder gets both
+        inputs = torch.cat([batch.x, batch.aux]) if is_contrastive else batch.x
+        _draw_borders(axes, cell_borders(labels, window), inputs.cpu().numpy())
         if compressor.distortion.has_decoder:
             _draw_points(axes, compressor, codebook.z_hat, probabilities)
         title = _title(compressor, codebook, batch)
@@ -98,8 +102,8 @@ def _draw_density(
     )
 
 
-def _draw_borders(axes: Axes, borders: list[np.ndarray], distribution: BananaDistribution) -> None:
-    """Dark where the source has mass, else faint."""
+def _draw_borders(axes: Axes, borders: list[np.ndarray], inputs: np.ndarray) -> None:
+    """Dark where the encoder gets inputs [n, 2], else faint."""
     pieces = [
         line[start : start + PIECE + 1]
         for line in borders
@@ -107,13 +111,16 @@ def _draw_borders(axes: Axes, borders: list[np.ndarray], distribution: BananaDis
     ]
     if not pieces:
         return  # one cell fills the window
-    middles = torch.from_numpy(np.stack([piece[len(piece) // 2] for piece in pieces]))
-    # the densest region that reaches out to a point has the mass 1 - (density / its maximum):
-    # the source is a volume-preserving map of a Gaussian on the plane
-    log_max = -math.log(2 * math.pi * math.prod(distribution.std))
-    log_outside = distribution.log_prob(middles) - log_max
-    low, high = math.log(1 - FAINT_MASS), math.log(1 - DARK_MASS)
-    darkness = ((log_outside - low) / (high - low)).clamp(0, 1).numpy()
+    nearest = KDTree(inputs)
+
+    def log_density(points: np.ndarray) -> np.ndarray:  # up to a constant
+        distances, _ = nearest.query(points, [min(N_NEIGHBOURS, len(inputs))])
+        return -2 * np.log(distances[:, 0] + 1e-9)
+
+    middles = np.stack([piece[len(piece) // 2] for piece in pieces])
+    relative = log_density(middles) - np.median(log_density(inputs[:N_SMOOTHED]))
+    low, high = math.log(FAINT), math.log(DARK)
+    darkness = ((relative - low) / (high - low)).clip(0, 1)
     order = np.argsort(darkness)  # dark ones on top
     axes.add_collection(
         LineCollection(
@@ -180,7 +187,7 @@ def maxinv_distribution_plot(
             "y_translation, or leave the figure out"
         )
     with style.drawing(compressor):
-        batch = style.pick_examples(compressor, data, "none", n_pts)
+        batch = style.pick_examples(compressor, data, compressor.distortion.needs, n_pts)
         codebook = find_codebook(compressor, batch.x)
         source = data.equivalence.maximal_invariant(batch.x)[:, 0]
         codes = codebook_invariants(compressor, data, codebook, source).cpu().numpy()

@@ -5,7 +5,6 @@ be drawn in any thread and without a display. Sizes are for a figure that is sho
 pixels wide.
 """
 
-import copy
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -112,15 +111,13 @@ def pick_examples(
 ) -> Batch:
     """n examples of a split (or all, if they are fewer), on the compressor's device.
 
-    `aux` is the asked-for auxiliary variable, whichever one `data` was made with: which examples
-    come, and how they are augmented, does not depend on it.
+    `aux` is the asked-for auxiliary variable, whichever one `data` was made with.
 
     Parameters
     ----------
     seed : draws the examples, which keep their order; None: the first ones.
     """
-    data = copy.copy(data)
-    data.auxiliary = auxiliary
+    data = data.with_auxiliary(auxiliary)
     n_there = data.n_examples(split)
     chosen = torch.arange(n_there)
     if seed is not None:

@@ -20,10 +20,12 @@ class Affine(ABC):
     Attributes
     ----------
     probability : how often the map is applied.
+    in_chain : whether one draw decides if an image is augmented by it and by all others.
     stays_inside : whether the result shows nothing from outside of the source.
     """
 
     probability: ClassVar[float] = 1.0
+    in_chain: ClassVar[bool] = True
     stays_inside: ClassVar[bool] = False
 
     @abstractmethod
@@ -82,20 +84,20 @@ class Scale(OneParameter):
 
 
 class XTranslation(OneParameter):
-    """Parameter: shift to the right as a fraction of the width (not rounded to pixels)."""
+    """Parameter: shift to the right as a fraction of the width, rounded to whole pixels."""
 
     def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
         matrix = identities(len(parameters), parameters.device)
-        matrix[:, 0, 2] = parameters * width
+        matrix[:, 0, 2] = (parameters * width).round()
         return matrix
 
 
 class YTranslation(OneParameter):
-    """Parameter: shift downwards as a fraction of the height (not rounded to pixels)."""
+    """Parameter: shift downwards as a fraction of the height, rounded to whole pixels."""
 
     def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
         matrix = identities(len(parameters), parameters.device)
-        matrix[:, 1, 2] = parameters * height
+        matrix[:, 1, 2] = (parameters * height).round()
         return matrix
 
 
@@ -206,6 +208,7 @@ class JointResizeCrop(ResizeCrop):
     probability that the crop is applied.
     """
 
+    in_chain = False
     label_noise: float = 0.0
     min_area: float = 0.5
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from utils.data.equivalences.affine import (
     Affine,
+    Crop,
     FixedCrop,
     Flip,
     JointResizeCrop,
@@ -33,16 +34,16 @@ AFFINE: dict[str, Affine] = {
     "hflip": Flip(axis=0),
     "vflip": Flip(axis=1),
     "D4_group": SquareSymmetry(),
-    "x_translation": XTranslation(-0.25, 0.25),
-    "x_translation--": XTranslation(-0.15, 0.15),
-    "y_translation": YTranslation(-0.25, 0.25),
-    "y_translation--": YTranslation(-0.15, 0.15),
-    "rotation": Rotation(-45, 45),
-    "rotation--": Rotation(-15, 15),
     "shear": Shear(-25, 25),
     "shear--": Shear(-15, 15),
     "scale": Scale(0.6, 1.4),
     "scale--": Scale(0.8, 1.2),
+    "rotation": Rotation(-45, 45),
+    "rotation--": Rotation(-15, 15),
+    "y_translation": YTranslation(-0.25, 0.25),
+    "y_translation--": YTranslation(-0.15, 0.15),
+    "x_translation": XTranslation(-0.25, 0.25),
+    "x_translation--": XTranslation(-0.15, 0.15),
 }
 
 # The first one acts first.
@@ -65,15 +66,17 @@ REGISTRY: dict[str, Affine | PixelChange | None] = {
 class Augmentation:
     """Applies each named member to each image independently.
 
-    The order of the names does not matter. All affine members are composed, so that a batch is
-    interpolated once at most: a point is scaled, sheared, rotated and translated, as in
-    torchvision's `RandomAffine`; what then lies in the frame of the image is flipped and cropped,
-    and nothing else is seen. Changes of pixel values follow: color, gray, erasing.
+    The order of the names does not matter. All affine members make one `warp`, so that a batch is
+    sampled once at most: content is translated, rotated, scaled and sheared, one after the other;
+    what then lies in the frame of the image is flipped and cropped, and nothing else is seen.
+    Changes of pixel values follow: color, gray, erasing.
 
     Parameters
     ----------
     names : keys of `REGISTRY`.
-    p_augment : multiplies each member's own probability.
+    p_augment : with this probability an image is augmented at all: each member then acts with its
+        own probability. Members that are not `in_chain` (erasing, joint ones) have a draw of their
+        own of p_augment, too.
 
     Attributes
     ----------
@@ -111,47 +114,60 @@ class Augmentation:
         ValueError
             If a member does not suit images of this shape.
         """
-        return self._augment(images, self.draw_matrices(images, generator), generator)
+        return self._augment(images, generator)[0]
 
     def jointly(
         self, images: Tensor, targets: Tensor, n_classes: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Augment images [B, C, H, W] as a call does, and their labels [B], int64, with them."""
-        matrices = self.draw_matrices(images, generator)
-        augmented = self._augment(images, matrices, generator)
+        augmented, matrices = self._augment(images, generator)
         for member, drawn in zip(self.affine, matrices, strict=True):
             if isinstance(member, JointResizeCrop):
                 targets = member.relabel(targets, drawn, n_classes, generator)
         return augmented, targets
 
-    def draw_matrices(self, images: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """Draw the matrices [B, 3, 3] of each affine member; the last one acts first."""
+    def draw_matrices(
+        self, images: Tensor, generator: torch.Generator
+    ) -> tuple[list[Tensor], Tensor]:
+        """Matrices [B, 3, 3] of each affine member, of which the last one acts first, and whether
+        [B] the members in the chain act at all."""
         n, _, height, width = images.shape
+        is_chained = _draw(self.p_augment, n, generator)
         matrices = []
         for member in self.affine:
-            is_applied = self._draw_applied(member, n, generator)[:, None, None]
+            is_applied = self._draw_applied(member, is_chained, generator)[:, None, None]
             drawn = member.sample(n, height, width, generator)
             matrices.append(drawn.where(is_applied, identities(n, generator.device)))
-        return matrices
+        return matrices, is_chained
 
     def _augment(
-        self, images: Tensor, matrices: Sequence[Tensor], generator: torch.Generator
-    ) -> Tensor:
+        self, images: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        matrices, is_chained = self.draw_matrices(images, generator)
         if self.p_augment == 0:
-            return images
+            return images, matrices
         if self.affine:
             inside = [member.stays_inside for member in self.affine]
             crops = [m for m, is_inside in zip(matrices, inside, strict=True) if is_inside]
             moves = [m for m, is_inside in zip(matrices, inside, strict=True) if not is_inside]
-            images = warp(images, compose(moves), compose(crops))
+            mode = "bilinear" if any(isinstance(m, Crop) for m in self.affine) else "nearest"
+            images = warp(images, moves, compose(crops), mode)
         for member in self.pixels:
-            is_applied = self._draw_applied(member, len(images), generator)
+            is_applied = self._draw_applied(member, is_chained, generator)
             changed = member.change(images, generator)
             images = torch.where(is_applied[:, None, None, None], changed, images)
-        return images
+        return images, matrices
 
     def _draw_applied(
-        self, member: Affine | PixelChange, n: int, generator: torch.Generator
+        self, member: Affine | PixelChange, is_chained: Tensor, generator: torch.Generator
     ) -> Tensor:
-        uniform = torch.rand(n, generator=generator, device=generator.device)
-        return uniform < self.p_augment * member.probability
+        """Whether [B] a member acts, of images whose chain does or does not."""
+        n = len(is_chained)
+        if not member.in_chain:
+            is_chained = _draw(self.p_augment, n, generator)
+        return is_chained & _draw(member.probability, n, generator)
+
+
+def _draw(probability: float, n: int, generator: torch.Generator) -> Tensor:
+    """n independent events, [n]."""
+    return torch.rand(n, generator=generator, device=generator.device) < probability

@@ -20,18 +20,23 @@ class PixelChange(ABC):
     Attributes
     ----------
     probability : how often the change is applied.
+    in_chain : whether one draw decides if an image is augmented by it and by all others.
     """
 
     probability: ClassVar[float] = 1.0
+    in_chain: ClassVar[bool] = True
 
     @abstractmethod
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Change all the images [B, C, H, W], which are not written to."""
 
 
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+
+
 @dataclass(frozen=True)
 class ColorJitter(PixelChange):
-    """torchvision's ColorJitter, but always brightness, contrast, saturation, hue in this order.
+    """torchvision's ColorJitter: brightness, contrast, saturation and hue in an order of chance.
 
     Like there, images of one channel have no saturation and hue to change.
 
@@ -47,13 +52,31 @@ class ColorJitter(PixelChange):
     hue: float = 0.2
     probability = 0.8
 
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """For each image the order [n, 4] of the adjustments, and the deviation [n, 4] of each."""
+        options = {"generator": generator, "device": generator.device}
+        bounds = [self.brightness, self.contrast, self.saturation, self.hue]
+        largest = torch.tensor(bounds, device=generator.device)
+        orders = torch.rand(n, 4, **options).argsort(dim=1)
+        return orders, largest * (2 * torch.rand(n, 4, **options) - 1)
+
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        shape = (4, len(images), 1, 1, 1)
-        uniform = 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
-        images = adjust_brightness(images, 1 + self.brightness * uniform[0])
-        images = adjust_contrast(images, 1 + self.contrast * uniform[1])
-        images = adjust_saturation(images, 1 + self.saturation * uniform[2])
-        return adjust_hue(images, self.hue * uniform[3])
+        """Blends have a common form, so that a batch takes all orders at once: hue is turned once,
+        with up to three blends before and after it, of which an image's other ones have factor 1.
+        """
+        orders, deviations = self.draw(len(images), generator)
+        factors = 1 + deviations.gather(1, orders)
+        turns = torch.arange(4, device=images.device)
+        hue_turn = (orders == HUE).int().argmax(dim=1, keepdim=True)
+        before, after = (
+            factors.where(is_due, 1.0) for is_due in (turns < hue_turn, turns > hue_turn)
+        )
+        for k in (0, 1, 2):
+            images = blend(images, orders[:, k], before[:, k])
+        images = adjust_hue(images, deviations[:, HUE])
+        for k in (1, 2, 3):
+            images = blend(images, orders[:, k], after[:, k])
+        return images
 
 
 class Grayscale(PixelChange):
@@ -67,7 +90,7 @@ class Grayscale(PixelChange):
 
 @dataclass(frozen=True)
 class Erasing(PixelChange):
-    """torchvision's RandomErasing: a box of whole pixels becomes black.
+    """torchvision's RandomErasing: a box of whole pixels becomes gray.
 
     Parameters
     ----------
@@ -78,6 +101,7 @@ class Erasing(PixelChange):
     area: tuple[float, float] = (0.02, 0.33)
     ratio: tuple[float, float] = (0.3, 3.3)
     probability = 0.5
+    in_chain = False
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
         n, _, height, width = images.shape
@@ -93,27 +117,24 @@ class Erasing(PixelChange):
         is_in_rows = _covered(height, (heights * height).round() * is_found, y)
         is_in_columns = _covered(width, (widths * width).round() * is_found, x)
         is_erased = is_in_rows[:, None, :, None] & is_in_columns[:, None, None, :]
-        return images.masked_fill(is_erased, 0.0)
+        return images.masked_fill(is_erased, 0.5)
 
 
-def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
-    """Multiply by factors [B, 1, 1, 1]."""
-    return (images * factors).clamp_(0, 1)
+def blend(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
+    """Multiply each image's difference from a base by its factor; kinds and factors are [B].
 
-
-def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
-    """Multiply the difference from the mean luma of each image by factors [B, 1, 1, 1]."""
-    means = luma(images).mean(dim=(1, 2, 3), keepdim=True)
-    return torch.lerp(means, images, factors).clamp_(0, 1)
-
-
-def adjust_saturation(images: Tensor, factors: Tensor) -> Tensor:
-    """Multiply the difference from each pixel's luma by factors [B, 1, 1, 1]."""
-    return torch.lerp(luma(images), images, factors).clamp_(0, 1)
+    The base is black (BRIGHTNESS), the mean luma of the image (CONTRAST), or the luma of each pixel
+    (SATURATION). A factor of 1 changes nothing.
+    """
+    kinds, factors = kinds.view(-1, 1, 1, 1), factors.view(-1, 1, 1, 1)
+    gray = luma(images)
+    means = gray.mean(dim=(1, 2, 3), keepdim=True)
+    bases = gray.where(kinds == SATURATION, means.where(kinds == CONTRAST, 0.0))
+    return torch.lerp(bases, images, factors).clamp_(0, 1)
 
 
 def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of HSV by fractions [B, 1, 1, 1] of the full circle.
+    """Turn the hue of HSV by fractions [B] of the full circle.
 
     Value (the largest channel) and saturation stay, so no conversion there and back is needed: each
     channel is a trapezoid, as a function of the hue, between the smallest and the largest channel.
@@ -130,7 +151,7 @@ def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
         (green - blue) / divisor,
         torch.where(green == largest, (blue - red) / divisor + 2, (red - green) / divisor + 4),
     )
-    hues = (hues + 6 * turns) % 6
+    hues = (hues + 6 * turns.view(-1, 1, 1, 1)) % 6
     red, green, blue = (hues - 3).abs() - 1, 2 - (hues - 2).abs(), 2 - (hues - 4).abs()
     return torch.cat([red, green, blue], dim=1).clamp_(0, 1).mul_(chroma).add_(smallest)
 
