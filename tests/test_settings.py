@@ -11,42 +11,19 @@ from utils.config import CONF_DIR
 TABLES = sorted(settings.published_settings())
 # Experiments of our own.
 OURS = ("compress_shards", "digits_", "mobilenet_", "none", "ssl_towers_", "test", "clip_download")
-# Work under way: (start of a table's name, setting), and what is going to be official.
-PENDING = {
-    ("banana", "data_feat.kwargs.eval_batch_size"): "evaluation in batches of the size of training",
-    ("data@data_feat=mnist", "data_feat.mean"): "MNIST as it is",
-    ("data@data_feat=mnist", "data_feat.std"): "MNIST as it is",
-    ("data@data_feat=mnist_aug_less", "data_feat.kwargs.val_equivalence"): "strong ones",
-    ("data@data_feat=galaxy", "data_feat.length"): "no test split of our own for Galaxy Zoo",
-    (
-        "data@data_feat=galaxy",
-        "data_feat.kwargs.is_augment_val",
-    ): "evaluation on galaxies as they are",
-}
 differences = functools.cache(settings.differences)
-
-
-def is_pending(name, difference):
-    key = difference.key.partition(" ")[0]  # without the job
-    return any(name.startswith(start) and key == pending for start, pending in PENDING)
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_what_differs_from_the_official_script_has_a_reason(name):
     unexplained = [d for d in differences(name) if d.reason is None]
-    assert [str(d) for d in unexplained if not is_pending(name, d)] == []
+    assert [str(d) for d in unexplained] == []
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_reasons_are_given_for_what_differs_and_nothing_else(name):
     stated = settings.published_settings()[name].get("differs", {})
     assert stated.keys() <= {d.key for d in differences(name)}
-
-
-@pytest.mark.xfail(reason="see PENDING", strict=False)
-def test_nothing_is_pending():
-    unexplained = {str(d) for name in TABLES for d in differences(name) if d.reason is None}
-    assert unexplained == set()
 
 
 def test_every_experiment_of_the_paper_has_a_table():
