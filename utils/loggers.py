@@ -27,7 +27,7 @@ def build_logger(run: Run) -> Logger | None:
 def csv_logger(run: Run) -> TidyCSVLogger:
     """One CSV file per run, in the experiment's folder of the logs."""
     path = Path(run.cfg.paths.logs) / run.cfg.experiment_name / f"{run.stage}_{run.id}.csv"
-    print(f"[{run.stage}] log: {path}")
+    print(f"[{run.stage}] metrics: {path}")
     return TidyCSVLogger(path)
 
 

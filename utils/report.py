@@ -51,7 +51,7 @@ def stage_of(job: dict) -> str:
     for stage, run in job.get("runs", {}).items():
         status = load_state(Path(run, STATUS)) or {"state": "new"}
         if status["state"] == "running":
-            return f"{stage} {progress_of(status)}"
+            return f"{stage} {progress_of(status)}".rstrip()
     return ""
 
 

@@ -133,7 +133,9 @@ class Screen:
             ends = {(job["num"], job["finished"]): job for job in jobs if "finished" in job}
             lines = [_end(job) for key, job in ends.items() if key not in ended]
             ended |= set(ends)
-            summary = self._summary(jobs) + (f": {', '.join(now)}" if now else "")
+            summary = self._summary(jobs)
+            if now:
+                summary = f"{summary.partition(', ')[0]}, {len(now)} running: {', '.join(now)}"
             if not is_over and (now or summary != before):
                 lines.append(summary)
                 before = summary
