@@ -96,7 +96,7 @@ def test_random_crops_are_new_in_each_epoch_whichever_worker_reads_an_image(ramp
     first, second, other = starts("train"), starts("train", epoch=1), starts("train", seed=7)
     assert torch.equal(first, starts("train", n_workers=2))
     for crops in (first, second, other):
-        assert 8 < len(crops.unique()) and crops.max() <= 2 * SIDE
+        assert len(crops.unique()) > 8 and crops.max() <= 2 * SIDE
     assert (first == second).sum() + (first == other).sum() < 10  # by chance
     data = toy(ramps, base_resize="clip_random")
     assert [split for split in SPLITS if data.has_copies(split)] == ["train"]
