@@ -232,6 +232,23 @@ def test_decoded_data_of_the_wrong_form_are_refused():
         decoded(splits=good, task="regression", n_outputs=1)
 
 
+def test_epochs_take_turns_in_the_copies_of_decoded_data():
+    n, n_copies = 10, 3
+    x = torch.arange(n * n_copies).float()[:, None]
+    y = torch.arange(n).repeat(n_copies)
+    splits = {"train": (x, y), "val": (x[:4], y[:4]), "test": (x[4:], y[4:])}
+    data = decoded(splits=splits, n_copies=n_copies, n_outputs=n, batch_size=4)
+    assert data.n_examples("train") == n and data.n_examples("test") == len(x) - 4
+    for epoch in range(5):
+        found, targets = gather(data.loader("train", epoch=epoch))
+        first = epoch % n_copies * n
+        assert torch.equal(found[:, 0].sort().values, torch.arange(first, first + n).float())
+        assert torch.equal(targets, found[:, 0].long() % n)
+    assert torch.equal(gather(data.loader("val", epoch=2))[0], x[:4])
+    with pytest.raises(ValueError, match="30 training examples are not 4 copies"):
+        decoded(splits=splits, n_copies=4, n_outputs=n)
+
+
 # --- several processes
 
 

@@ -172,6 +172,19 @@ def test_copies_are_sent_of_the_training_set_only(tmp_path):
     assert lengths == [3 * 256, 64, 64]
 
 
+def test_an_epoch_of_the_predictor_is_one_copy(tmp_path):
+    """Schedules count what would be epochs if the data were augmented anew in each."""
+    overrides = ["communication.n_copies=3", "trainer_pred.max_epochs=6"]
+    overrides += ["scheduler@scheduler_pred=expdecay100"]
+    run(tmp_path, *overrides)
+    cfg = compose(tmp_path, *overrides)
+    last = torch.load(find_run(cfg, "predictor").work / checkpoints.LAST, weights_only=True)
+    assert last["global_step"] == 6 * 256 / 64
+    (optimizer,) = last["optimizer_states"]
+    rate = optimizer["predictor"]["param_groups"][0]["lr"]
+    assert rate == pytest.approx(cfg.optimizer_pred.kwargs.lr / 100)
+
+
 def test_chunks_do_not_change_what_is_decoded(tmp_path):
     one, many = run(tmp_path), run(tmp_path, "communication.chunk_size=10")
     assert one["test/pred/loss"] == many["test/pred/loss"]

@@ -237,6 +237,7 @@ def _train_predictor(run: Run) -> Metrics:
         task=cfg.data_pred.task,
         n_outputs=cfg.data_pred.n_outputs,
         kind=kind,
+        n_copies=cfg.communication.n_copies,
         batch_size=cfg.data_pred.kwargs.batch_size,
         eval_batch_size=cfg.data_pred.kwargs.eval_batch_size,
         seed=run.seed,

@@ -1,5 +1,6 @@
 """Decoded representations as a data set: what the prediction stage learns from."""
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lossyless.batch import Batch
-from utils.data.base import SPLITS, DataError
+from utils.data.base import SPLITS, BatchLoader, DataError
 from utils.data.in_memory import InMemoryDataModule, is_resident
 
 
@@ -24,6 +25,9 @@ class DecodedDataModule(InMemoryDataModule):
     n_outputs : int
         Number of classes, or of dimensions of the target.
     kind : {"vector", "bw_image", "colour_image"}
+    n_copies : int
+        How many copies of the training set follow each other in "train". An epoch is one copy, as
+        if it had been augmented anew; epochs take turns in the copies.
     batch_size, eval_batch_size, seed : int
         See `DataModule`.
     """
@@ -35,6 +39,7 @@ class DecodedDataModule(InMemoryDataModule):
         task: str,
         n_outputs: int,
         kind: str = "vector",
+        n_copies: int = 1,
         batch_size: int = 128,
         eval_batch_size: int = 1024,
         seed: int = 123,
@@ -50,7 +55,29 @@ class DecodedDataModule(InMemoryDataModule):
         self.n_outputs = n_outputs
         for split, (x, y) in splits.items():
             self._check(split, x, y)
+        n_train = len(splits["train"][0])
+        if n_train % n_copies:
+            raise ValueError(f"{n_train} training examples are not {n_copies} copies of as many.")
+        self.n_copies = n_copies
+        self._copy = 0
         self._decoded = dict(splits)
+
+    def n_examples(self, split: str) -> int:
+        """Examples of a split, of one copy for training."""
+        return super().n_examples(split) // (self.n_copies if split == "train" else 1)
+
+    def loader(self, split: str, *, epoch: int = 0, **options: object) -> BatchLoader:
+        """See `DataModule.loader`: the batches of an epoch's copy."""
+        _ = self._on_device  # which all copies share
+        at_epoch = copy.copy(self)
+        at_epoch._copy = epoch % self.n_copies
+        return super(DecodedDataModule, at_epoch).loader(split, epoch=epoch, **options)
+
+    def choose(
+        self, split: str, order: Tensor, batch_size: int, generator: torch.Generator
+    ) -> list[Tensor]:
+        first = self._copy * self.n_examples("train") if split == "train" else 0
+        return super().choose(split, first + order, batch_size, generator)
 
     def load_splits(self) -> dict[str, tuple[Tensor, Tensor]]:
         return self._decoded
