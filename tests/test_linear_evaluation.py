@@ -7,13 +7,14 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from sklearn.model_selection import ParameterSampler, StratifiedKFold, cross_val_score
 from sklearn.svm import LinearSVC
 from tiny import DIGITS, compose, paths, run, untimed
 
 from utils import config, jobs
 from utils.architectures import NETWORKS, is_network
 from utils.config import CONF_DIR, ConfigError, compose_config
-from utils.linear_evaluation import NORM, _condition
+from utils.linear_evaluation import _in_span
 from utils.logistic_regression import LogisticEvaluation
 from utils.runs import find_run
 from utils.svm import LinearEvaluation
@@ -135,6 +136,26 @@ def test_what_is_measured_was_not_seen():
     assert metrics["val/pred/acc"] < 0.65 and metrics["test/pred/acc"] < 0.65
 
 
+def test_it_is_the_protocol_of_the_paper_written_out():
+    """5-fold cross-validation on train + val, fit to both, with the features as they are."""
+    splits = {name: (3 * x, y) for name, (x, y) in splits_of(dim=60, distance=1.0).items()}
+    (x, y), test = (
+        tuple(torch.cat(parts).double().numpy() for parts in zip(*chosen, strict=True))
+        for chosen in ((splits["train"], splits["val"]), (splits["test"],))
+    )
+    machines = [
+        LinearSVC(dual=False, random_state=0, **draw)
+        for draw in ParameterSampler(LinearEvaluation.space, 16, random_state=0)
+    ]
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    scores = [cross_val_score(machine, x, y, cv=folds).mean() for machine in machines]
+    best = machines[int(np.argmax(scores))].fit(x, y)
+    metrics = evaluate(splits, LinearEvaluation())
+    assert metrics["test/pred/acc"] == pytest.approx(best.score(*test))
+    hinge = LinearEvaluation().loss(best, *test)
+    assert metrics["test/pred/loss"] == pytest.approx(hinge, rel=1e-3)
+
+
 # --- representations of any unit and any rank
 
 
@@ -144,13 +165,6 @@ def embedded(splits, *, dim=400):
     generator = torch.Generator().manual_seed(3)
     axes = torch.linalg.qr(torch.randn(dim, old, generator=generator)).Q.T
     return {name: (x @ axes, y) for name, (x, y) in splits.items()}
-
-
-@of_every_classifier
-def test_the_unit_does_not_matter(evaluation):
-    splits = splits_of(distance=1.0)
-    other = {name: (100 * x, y) for name, (x, y) in splits.items()}
-    assert evaluate(other, evaluation) == pytest.approx(evaluate(splits, evaluation), abs=1e-6)
 
 
 def test_dimensions_keep_their_scales():
@@ -166,17 +180,15 @@ def test_few_dimensions_inside_of_many_are_solved_for_as_few(evaluation):
     few = splits_of(distance=1.0)
     many = embedded(few)
     assert evaluate(many, evaluation) == pytest.approx(evaluate(few, evaluation), abs=1e-3)
-    conditioned = _condition(*(FEW._to_numpy(*many[name]) for name in many))
-    assert [x.shape for x, _ in conditioned] == [(120, 8), (45, 8), (90, 8)]
-    assert np.square(conditioned[0][0]).sum(1).mean() == pytest.approx(NORM**2)
+    inside = _in_span(*(FEW._to_numpy(*many[name]) for name in many))
+    assert [x.shape for x, _ in inside] == [(120, 8), (45, 8), (90, 8)]
 
 
-def test_a_machine_is_that_of_the_vectors_as_they_are():
-    """... of CLIP's norm: weights lie in the span of the examples."""
+def test_the_span_keeps_the_classifier_of_the_vectors_as_they_are():
+    """... whose weights lie in it, at the same penalty."""
     x, y = (t.numpy().astype(float) for t in gaussians(60, dim=90, distance=1.0))
-    x *= NORM / np.sqrt(np.square(x).sum(1).mean())
     fresh = gaussians(300, dim=90, distance=1.0, seed=5)[0].numpy()
-    (axes, _), (none, _), (inside, _) = _condition((x, y), (x[:0], y[:0]), (fresh, y))
+    (axes, _), (none, _), (inside, _) = _in_span((x, y), (x[:0], y[:0]), (fresh, y))
     assert axes.shape == (60, 60) and len(none) == 0
 
     def scores(rows, unseen):
@@ -215,37 +227,38 @@ def folds(y, evaluation, n_train):
     return evaluation._folds(np.asarray(y), n_train=n_train, seed=0)
 
 
-def test_small_data_are_cross_validated_without_the_validation_split():
-    y = np.arange(40) % 3
-    found = folds(y, LinearEvaluation(), 30)
+def test_up_to_50_000_examples_are_cross_validated_with_those_of_validation():
+    y = np.arange(50_000) % 4
+    found = folds(y, LinearEvaluation(), 47_500)
     assert len(found) == 5
-    assert sorted(np.concatenate([held_out for _, held_out in found])) == list(range(30))
+    assert sorted(np.concatenate([held_out for _, held_out in found])) == list(range(50_000))
     for rows, held_out in found:
-        assert sorted([*rows, *held_out]) == list(range(30))
-        assert (np.bincount(y[held_out]) == 2).all()
-
-
-def test_the_search_does_not_depend_on_validation_examples():
-    """... which may have classes of a single example, too."""
-    x, y = (t.numpy() for t in gaussians(90, distance=1.0))
-    options = {"n_train": 60, "seed": 0, "n_jobs": 1}
-    chosen = FEW._search(x, y, **options)
-    x[60:], y[60:] = 7, [*[0] * 29, 9]
-    assert FEW._search(x, y, **options) == chosen
+        assert sorted([*rows, *held_out]) == list(range(50_000))
+        assert (np.bincount(y[held_out]) == 2500).all()
 
 
 @pytest.mark.parametrize(
-    "limits",
-    [{"max_cv_examples": 29}, {"max_cv_labels": 119}, {"n_folds": 8}],
-    ids=["many examples", "many classes", "small classes"],
+    ("limits", "n"), [({}, 50_001), ({"n_folds": 11}, 40)], ids=["many examples", "small classes"]
 )
-def test_others_are_compared_on_the_validation_split(limits):
-    y = np.arange(40) % 4
-    ((rows, held_out),) = folds(y, LinearEvaluation(**limits), 30)
-    assert list(rows) == list(range(30)) and list(held_out) == list(range(30, 40))
+def test_others_are_compared_on_the_validation_split_after_fits_to_all_others(limits, n):
+    y = np.arange(n) % 4
+    ((rows, held_out),) = folds(y, LinearEvaluation(**limits), n - 10)
+    assert list(rows) == list(range(n - 10)) and list(held_out) == list(range(n - 10, n))
 
 
-def test_a_long_search_sees_a_part_of_each_class():
+@pytest.mark.parametrize("limits", [{}, {"max_cv_examples": 100}], ids=["folds", "hold-out"])
+def test_the_test_split_decides_nothing(limits, capsys):
+    splits, evaluation = splits_of(distance=1.0), LinearEvaluation(n_draws=4, **limits)
+    metrics, chosen = evaluate(splits, evaluation), capsys.readouterr().out
+    x, y = splits["test"]
+    splits["test"] = -x, y.flip(0)
+    other = evaluate(splits, evaluation)
+    assert capsys.readouterr().out == chosen and "C" in chosen
+    assert other["test/pred/acc"] != metrics["test/pred/acc"]
+    assert other["val/pred/acc"] == metrics["val/pred/acc"]
+
+
+def test_a_long_search_may_see_a_part_of_each_class():
     y = np.arange(1000) % 4
     evaluation = LinearEvaluation(max_cv_examples=100, max_search_examples=200)
     ((rows, held_out),) = folds(y, evaluation, 800)
@@ -295,8 +308,7 @@ def test_settings_of_linear_svc_are_those_of_the_runs_that_exist():
         "n_draws": 16,
         "n_folds": 5,
         "max_cv_examples": 50_000,
-        "max_cv_labels": 1_000_000,
-        "max_search_examples": 20_000,
+        "max_search_examples": None,
     }
 
 

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from utils.architectures import Evaluation
 
-NORM = 10.0  # about that of CLIP's image features, which the range of penalties was chosen for
 # Singular values, relative to the largest, that are no more than the rounding of float32.
 ROUNDING = 1e-6
 
@@ -33,31 +32,26 @@ Split = tuple[np.ndarray, np.ndarray]  # representations float64 [N, D], classes
 class SearchedClassifier(Evaluation):
     """Chooses a penalty, fits a linear classifier with it, and measures its accuracy.
 
-    Dimensions keep their scales, as in the paper, but for one factor that brings all
-    representations to the norm of CLIP's: penalties then mean the same for representations of any
-    unit, and the solver converges for all of them.
+    Features keep their scale, as in the paper: C means a stronger penalty for smaller ones.
 
-    The search compares its draws by the accuracy in cross-validation over the training examples, so
-    that nothing is chosen on those of validation. Where that would take hours (beyond
-    `max_cv_examples` or `max_cv_labels`), and where a class has fewer examples than there are
-    folds, it compares them on the validation split, after fits to at most `max_search_examples`
-    training examples, drawn from each class alike: the metrics of validation are the best draw's.
+    The search compares its draws by the accuracy in cross-validation over training and validation
+    examples; the test split plays no part. Beyond `max_cv_examples`, and where a class has fewer
+    examples than there are folds, it compares them on the validation split, after fits to the
+    training split.
 
     Parameters
     ----------
     n_draws : settings that are tried.
     n_folds : of the cross-validation.
-    max_cv_examples : training examples up to which there is cross-validation.
-    max_cv_labels : training examples times classes up to which there is cross-validation, for a fit
-        takes as long as there are classes.
-    max_search_examples : see above; the fits that are measured always see all examples.
+    max_cv_examples : training and validation examples up to which there is cross-validation.
+    max_search_examples : training examples that a search on the validation split fits to, drawn
+        from each class alike; None: all. The final fits always see all examples.
     """
 
     n_draws: int = 16
     n_folds: int = 5
     max_cv_examples: int = 50_000
-    max_cv_labels: int = 1_000_000
-    max_search_examples: int = 20_000
+    max_search_examples: int | None = None
 
     #: what it is called in what is printed
     label: ClassVar[str]
@@ -86,15 +80,15 @@ class SearchedClassifier(Evaluation):
         """See `Evaluation.evaluate`; x are vectors [N, D].
 
         acc, err; balanced_acc: mean over classes of the part of their examples that is recognised;
-        loss. Those of validation are of a classifier that was fitted to the training split alone,
-        those of test of one that was fitted to both.
+        loss. The classifier of test was fitted to training and validation split, that of validation
+        to the training split alone, with a setting that the search chose on both.
         """
         if task != "classification":
             raise ValueError(
                 f"a {self.label} is for classification, but the task is {task}: choose another "
                 "architecture@predictor, such as mlp_probe"
             )
-        train, val, test = _condition(
+        train, val, test = _in_span(
             *(self._to_numpy(*splits[name]) for name in ("train", "val", "test"))
         )
         both = np.concatenate([train[0], val[0]]), np.concatenate([train[1], val[1]])
@@ -147,18 +141,13 @@ class SearchedClassifier(Evaluation):
     def _folds(
         self, y: np.ndarray, *, n_train: int, seed: int
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Rows to fit to and rows to compare draws on: folds of the training examples, or the
-        validation split."""
-        rows, held_out = np.arange(n_train), np.arange(n_train, len(y))
-        counts = np.unique(y[:n_train], return_counts=True)[1]
-        if (
-            n_train <= self.max_cv_examples
-            and n_train * len(counts) <= self.max_cv_labels
-            and counts.min() >= self.n_folds
-        ):
+        """Rows to fit to and rows to compare draws on: folds of all examples, or the two splits."""
+        counts = np.unique(y, return_counts=True)[1]
+        if len(y) <= self.max_cv_examples and counts.min() >= self.n_folds:
             folds = StratifiedKFold(self.n_folds, shuffle=True, random_state=seed)
-            return list(folds.split(rows, y[:n_train]))
-        if n_train > self.max_search_examples:
+            return list(folds.split(y, y))
+        rows, held_out = np.arange(n_train), np.arange(n_train, len(y))
+        if self.max_search_examples is not None and n_train > self.max_search_examples:
             rows, _ = train_test_split(
                 rows,
                 train_size=self.max_search_examples,
@@ -184,17 +173,14 @@ def _fit(machine: ClassifierMixin, x: np.ndarray, y: np.ndarray) -> ClassifierMi
         return machine.fit(x, y)
 
 
-def _condition(train: Split, val: Split, test: Split) -> tuple[Split, Split, Split]:
-    """The same examples at one scale, by axes [D, R] of the span of those that are fitted to.
+def _in_span(train: Split, val: Split, test: Split) -> tuple[Split, Split, Split]:
+    """The same examples by orthonormal axes [D, R] of the span of those that are fitted to.
 
-    Weights of a linear machine lie in that span, and its penalty does not depend on the axes, so
-    that these change nothing but the time: principal components that were decoded to vectors of
-    1280 dimensions are solved for as the 16 numbers that they are.
+    Weights of a linear classifier lie in that span, and its penalty does not depend on the axes, so
+    they change nothing but the time: principal components that were decoded to vectors of 1280
+    dimensions are solved for as the 16 numbers that they are.
     """
     x = np.concatenate([train[0], val[0]])
     variances, axes = eigh(x.T @ x)  # the largest come last
     axes = axes[:, variances >= ROUNDING**2 * variances[-1]]
-    norm = np.sqrt(np.square(train[0]).sum(1).mean())
-    if norm > 0:
-        axes *= NORM / norm
     return tuple((x @ axes, y) for x, y in (train, val, test))

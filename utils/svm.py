@@ -16,8 +16,7 @@ class LinearEvaluation(SearchedClassifier):  # the name is part of the identity 
     label = "linear SVM"
 
     def make(self, seed: int) -> LinearSVC:
-        # solved for weights, or for examples where those are fewer
-        return LinearSVC(dual="auto", random_state=seed)
+        return LinearSVC(dual=False, random_state=seed)
 
     def loss(self, machine: LinearSVC, x: np.ndarray, y: np.ndarray) -> float:
         return hinge_loss(y, machine.decision_function(x), labels=machine.classes_)
