@@ -165,6 +165,8 @@ class LearnableCompressor(Compressor, pl.LightningModule):
         if self.online is not None:
             online_losses, metrics = self.online.losses(z_hat, batch.y)
         metrics |= self._in_bits(rates, distortions, logs) | distortion_logs
+        z = z_hat.detach()
+        metrics |= {"zmin": z.min(), "zmax": z.max(), "zmean": z.mean()}
         return rates, distortions, online_losses, metrics
 
     def _is_warming_up(self) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pytorch_lightning as pl
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -47,6 +48,7 @@ class PredictionHead(nn.Module):
             )
         self.task = task
         self.standardize = Standardize(in_shape, mean, std)
+        self.n_outputs = n_outputs
         self.network = arch(tuple(in_shape), (n_outputs,))
 
     def forward(self, x: Tensor) -> Tensor:  # [B, *in_shape] -> [B, n_outputs]
@@ -54,13 +56,23 @@ class PredictionHead(nn.Module):
 
     def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses [B] of predicting y from x, and the metrics averaged over the batch."""
+        return self.average(self.examples(x, y))
+
+    def examples(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Metrics of each example: "loss" [B] and "acc" [B] of a classification, "loss"
+        [B, n_outputs] of a regression."""
         prediction = self(x).float()
         if self.task == "regression":
-            losses = (prediction - y.float().view_as(prediction)).square().mean(-1)
-            return losses, {"loss": losses.mean().detach()}
+            return {"loss": (prediction - y.float().view_as(prediction)).square()}
         losses = F.cross_entropy(prediction, y, reduction="none")
-        acc = (prediction.argmax(-1) == y).float().mean()
-        return losses, {"loss": losses.mean().detach(), "acc": acc, "err": 1 - acc}
+        return {"loss": losses, "acc": (prediction.argmax(-1) == y).float()}
+
+    def average(self, examples: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses [B] of the metrics of `examples`, and their means over the batch."""
+        losses = examples["loss"]
+        losses = losses.mean(-1) if self.task == "regression" else losses
+        metrics = {name: values.mean().detach() for name, values in examples.items()}
+        return losses, metrics | ({"err": 1 - metrics["acc"]} if "acc" in metrics else {})
 
 
 class OnlineEvaluator(PredictionHead):
@@ -73,6 +85,41 @@ class OnlineEvaluator(PredictionHead):
     def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         losses, metrics = super().losses(x.detach(), y)
         return losses, {f"online_{name}": value for name, value in metrics.items()}
+
+
+class SplitMetrics:
+    """Metrics of a whole split that are no averages over its examples.
+
+    balanced_loss, balanced_acc, balanced_err : of a classification: means over the classes of the
+        means within each class, i.e. each example is weighted by 1 / the size of its class in the
+        split. Classes that the split lacks do not count.
+    tasks_{min,max,mean,median,std} : of a regression with several outputs, over their mean squared
+        errors: each output is a task.
+    """
+
+    def __init__(self, head: PredictionHead):
+        self.task, self.n_outputs = head.task, head.n_outputs
+        self._sums: Tensor | float = 0.0  # [n_metrics + 1, n_outputs]; the last row counts examples
+
+    def add(self, examples: dict[str, Tensor], y: Tensor) -> None:
+        """Take in what `PredictionHead.examples` gives for a batch."""
+        values = torch.stack([*examples.values(), torch.ones_like(examples["loss"])]).double()
+        if self.task == "classification":
+            self._sums = self._sums + values @ F.one_hot(y, self.n_outputs).double()
+        else:
+            self._sums = self._sums + values.sum(1)
+
+    def metrics(self) -> dict[str, Tensor]:
+        """The metrics of all batches so far."""
+        is_seen = self._sums[-1] > 0
+        means = (self._sums[:-1] / self._sums[-1])[:, is_seen]
+        if self.task == "classification":
+            loss, acc = means.mean(1)
+            return {"balanced_loss": loss, "balanced_acc": acc, "balanced_err": 1 - acc}
+        if self.n_outputs == 1:
+            return {}
+        names = ("min", "max", "mean", "median", "std")
+        return {f"tasks_{name}": getattr(means[0], name)() for name in names}
 
 
 class Predictor(pl.LightningModule):
@@ -93,19 +140,38 @@ class Predictor(pl.LightningModule):
     def forward(self, x: Tensor) -> Tensor:  # [B, *in_shape] -> [B, n_outputs]
         return self.head(x)
 
-    def _step(self, batch: Batch, split: str) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses, metrics = self.head.losses(batch.x, batch.y)
-        self.tracker.add(self, split, metrics, batch_size=len(batch.x))
+        self.tracker.add(self, "train", metrics, batch_size=len(batch.x))
         return losses.mean()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._step(batch, "train")
+    def _evaluation_step(self, batch: Batch, split: str) -> None:
+        examples = self.head.examples(batch.x, batch.y)
+        _, metrics = self.head.average(examples)
+        self.tracker.add(self, split, metrics, batch_size=len(batch.x))
+        self._split_metrics.add(examples, batch.y)
+
+    def _log_split(self, split: str) -> None:
+        metrics = self._split_metrics.metrics()
+        self.log_dict({f"{split}/pred/{name}": value for name, value in metrics.items()})
+
+    def on_validation_epoch_start(self) -> None:
+        self._split_metrics = SplitMetrics(self.head)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch, "val")
+        self._evaluation_step(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_split("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._split_metrics = SplitMetrics(self.head)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch, "test")
+        self._evaluation_step(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_split("test")
 
     def on_train_epoch_end(self) -> None:
         self.tracker.log_epoch(self)

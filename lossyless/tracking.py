@@ -10,6 +10,9 @@ from torch import Tensor
 # a GPU each look makes the host wait for the device.
 CHECK_EVERY = {"cpu": 1, "cuda": 50}
 
+# Metrics that are extremes of an evaluated split; others are means over its examples.
+REDUCTIONS = {"zmin": "min", "zmax": "max"}
+
 
 class NonFiniteLossError(ArithmeticError):
     """A term of the loss became NaN or infinite; training must not go on."""
@@ -18,8 +21,9 @@ class NonFiniteLossError(ArithmeticError):
 class LossTracker:
     """Averages what the steps of a LightningModule report, per split.
 
-    Training metrics are summed in one tensor on the device and logged at the end of the epoch, so
-    that a step costs no synchronisation. Evaluation goes through the module's own `log`.
+    Training metrics, extremes included, are means over steps. They are summed in one tensor on the
+    device and logged at the end of the epoch, so that a step costs no synchronisation. Evaluation
+    goes through the module's own `log`.
 
     Parameters
     ----------
@@ -38,8 +42,15 @@ class LossTracker:
     ) -> None:
         """Take in the metrics (0-dim tensors) of one batch."""
         if split != "train":
-            named = {f"{split}/{self.stage}/{name}": value for name, value in metrics.items()}
-            module.log_dict(named, batch_size=batch_size, on_epoch=True, on_step=False)
+            for name, value in metrics.items():
+                module.log(
+                    f"{split}/{self.stage}/{name}",
+                    value,
+                    batch_size=batch_size,
+                    on_epoch=True,
+                    on_step=False,
+                    reduce_fx=REDUCTIONS.get(name, "mean"),
+                )
             return
         values = torch.stack([value.float() for value in metrics.values()])
         self._names = list(metrics)

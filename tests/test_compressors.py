@@ -159,7 +159,9 @@ def test_bits_are_logged_with_the_final_beta(rate, make_compressor, make_trainer
         **{name: value.item() for name, value in logs.items()},
     }
     expected = {f"val/feat/{name}": value / math.log(2) for name, value in nats.items()}
-    assert found == pytest.approx(expected, rel=1e-5)
+    z_range = {f"val/feat/z{name}" for name in ("min", "max", "mean")}  # in no unit
+    assert found.keys() == expected.keys() | z_range
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
 
 
 def test_training_logs_the_final_beta_while_beta_still_rises(make_compressor, make_trainer):
@@ -181,6 +183,14 @@ def test_the_probe_is_logged_beside_the_compressor(make_compressor, make_trainer
     for split in ("train", "val"):
         names = {f"{split}/feat/online_{name}" for name in ("loss", "acc", "err")}
         assert names <= metrics.keys()
+
+
+def test_the_range_of_z_hat_is_that_of_the_whole_split(make_compressor, make_trainer):
+    compressor, batches = make_compressor(), list(toy_batches())
+    (found,) = make_trainer().validate(compressor, Batches(batches), verbose=False)
+    z_hat = torch.cat([compressor.eval()(batch.x) for batch in batches])
+    for name in ("min", "max", "mean"):
+        assert found[f"val/feat/z{name}"] == pytest.approx(getattr(z_hat, name)().item(), rel=1e-5)
 
 
 def test_validation_and_test_measure_the_same(make_compressor, make_trainer):

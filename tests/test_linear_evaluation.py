@@ -48,13 +48,14 @@ def evaluate(splits, evaluation=FEW, *, seed=0, **options):
 @of_every_classifier
 def test_metrics_of_validation_and_test(evaluation):
     metrics = evaluate(splits_of(), evaluation)
-    names = ("acc", "err", "balanced_acc", "loss")
+    names = [f"{prefix}{name}" for prefix in ("", "balanced_") for name in ("loss", "acc", "err")]
     assert set(metrics) == {f"{split}/pred/{name}" for split in ("val", "test") for name in names}
     for split in ("val", "test"):
         assert metrics[f"{split}/pred/acc"] + metrics[f"{split}/pred/err"] == 1
         assert 0.7 < metrics[f"{split}/pred/acc"] <= 1
-        # all classes have the same number of examples
-        assert metrics[f"{split}/pred/balanced_acc"] == pytest.approx(metrics[f"{split}/pred/acc"])
+        for name in ("loss", "acc", "err"):  # all classes have the same number of examples
+            balanced = metrics[f"{split}/pred/balanced_{name}"]
+            assert balanced == pytest.approx(metrics[f"{split}/pred/{name}"])
         assert metrics[f"{split}/pred/loss"] > 0
 
 
@@ -77,14 +78,18 @@ def test_the_loss_of_logistic_regression_is_the_cross_entropy_in_nats():
     assert LogisticEvaluation().loss(machine, x, y) == pytest.approx(expected.item())
 
 
-def test_classes_of_different_sizes_count_alike_in_the_balanced_accuracy():
-    """Whoever always says the same is right by chance only."""
-    splits = splits_of(distance=0.0)
-    is_rare = splits["test"][1] == 0
-    keep = ~is_rare | (torch.arange(len(is_rare)) < 9)
-    splits["test"] = tuple(t[keep] for t in splits["test"])
-    metrics = evaluate(splits)
-    assert metrics["test/pred/balanced_acc"] != metrics["test/pred/acc"]
+@of_every_classifier
+def test_classes_of_different_sizes_count_alike_in_balanced_metrics(evaluation):
+    """A class all of whose examples come twice changes none of them."""
+    splits = splits_of(distance=1.0)
+    once = evaluate(splits, evaluation)
+    is_doubled = splits["test"][1] == 0
+    splits["test"] = tuple(torch.cat([t, t[is_doubled]]) for t in splits["test"])
+    twice = evaluate(splits, evaluation)
+    for name in ("loss", "acc", "err"):
+        balanced = f"test/pred/balanced_{name}"
+        assert twice[balanced] == pytest.approx(once[balanced])
+        assert twice[f"test/pred/{name}"] != pytest.approx(once[f"test/pred/{name}"])
 
 
 @of_every_classifier

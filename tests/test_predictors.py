@@ -7,6 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import SMALL_MLP, Batches, trainable
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.utils import compute_sample_weight
 
 from lossyless.architectures import Identity, Linear
 from lossyless.batch import Batch
@@ -89,6 +91,7 @@ def test_fitting_lowers_the_loss_and_logs_every_split(task, make_trainer):
     assert trainer.callback_metrics["train/pred/loss"] < before
     tested = trainer.test(predictor, data, verbose=False)[0]
     expected = {"loss", "acc", "err"} if task == "classification" else {"loss"}
+    expected |= {f"balanced_{name}" for name in expected if task == "classification"}
     assert {name.removeprefix("test/pred/") for name in tested} == expected
 
 
@@ -101,6 +104,45 @@ def test_metrics_of_a_split_are_those_of_all_its_examples(make_trainer):
     _, metrics = predictor.head.losses(whole.x, whole.y)
     for name, value in metrics.items():
         assert found[f"val/pred/{name}"] == pytest.approx(value.item(), rel=1e-5)
+
+
+def evaluated(head, x, y, make_trainer, sizes=(20, 1)):
+    """What a predictor logs for examples in batches of these sizes and the rest."""
+    sizes = [*sizes, len(x) - sum(sizes)]
+    parts = [Batch(*part) for part in zip(x.split(sizes), y.split(sizes), strict=True)]
+    found = make_trainer().test(Predictor(head, SGD), Batches(parts), verbose=False)[0]
+    return {name.removeprefix("test/pred/"): value for name, value in found.items()}
+
+
+def test_balanced_metrics_weight_examples_by_the_inverse_frequency_of_their_class(make_trainer):
+    """... of the split, normalised; scikit-learn agrees. Class 3 does not occur."""
+    torch.manual_seed(0)
+    x, y = torch.randn(60, 4), torch.multinomial(torch.tensor([0.7, 0.2, 0.1]), 60, True)
+    x[:, 3] = -9
+    head = PredictionHead(Identity, (4,), "classification", 4)
+    found = evaluated(head, x, y, make_trainer)
+    weights = torch.from_numpy(compute_sample_weight("balanced", y))
+    loss = (weights * F.cross_entropy(x, y, reduction="none")).sum() / weights.sum()
+    assert found["balanced_loss"] == pytest.approx(loss.item()) != pytest.approx(found["loss"])
+    assert found["balanced_acc"] == pytest.approx(balanced_accuracy_score(y, x.argmax(1)))
+    assert found["balanced_err"] == pytest.approx(1 - found["balanced_acc"])
+
+
+def test_balanced_metrics_of_a_constant_prediction_are_those_of_chance(make_trainer):
+    y = torch.tensor([0] * 50 + [1] * 5 + [2] * 5)
+    head = PredictionHead(Identity, (3,), "classification", 3)
+    found = evaluated(head, torch.tensor([9.0, 0, 0]).expand(60, 3), y, make_trainer)
+    assert found["acc"] == pytest.approx(50 / 60) and found["balanced_acc"] == pytest.approx(1 / 3)
+
+
+def test_the_tasks_of_a_regression_are_its_outputs(make_trainer):
+    torch.manual_seed(0)
+    x, y = torch.randn(60, 5), torch.arange(5.0) * torch.randn(60, 5)
+    found = evaluated(PredictionHead(Identity, (5,), "regression", 5), x, y, make_trainer)
+    losses = (x - y).square().mean(0)
+    for name in ("min", "max", "mean", "median", "std"):
+        assert found[f"tasks_{name}"] == pytest.approx(getattr(losses, name)().item(), rel=1e-5)
+    assert found["tasks_mean"] == pytest.approx(found["loss"], rel=1e-5)
 
 
 def test_fitting_equals_a_bare_loop(make_trainer):

@@ -72,6 +72,7 @@ def check_results(cfg, metrics: dict[str, float]) -> None:
         is_image = cfg.data_pred.kind != "vector"
         assert (f"{split}/comm/bpp" in metrics) == is_image
         assert metrics[f"{split}/pred/loss"] >= 0
+        assert metrics[f"{split}/pred/inference_time"] > 0
         if cfg.data_pred.task == "classification":
             total = metrics[f"{split}/pred/acc"] + metrics[f"{split}/pred/err"]
             assert total == pytest.approx(1, abs=1e-6)

@@ -18,9 +18,6 @@ class Module:
 
     def log(self, name, value, **kwargs):
         self.logged[name] = value.item()
-
-    def log_dict(self, metrics, **kwargs):
-        self.logged |= {name: value.item() for name, value in metrics.items()}
         self.kwargs = kwargs
 
 
@@ -44,7 +41,8 @@ def test_evaluation_metrics_go_to_the_module_with_their_batch_size():
     tracker, module = LossTracker("pred"), Module()
     tracker.add(module, "val", {"loss": torch.tensor(3.0)}, batch_size=17)
     assert module.logged == {"val/pred/loss": 3.0}
-    assert module.kwargs == {"batch_size": 17, "on_epoch": True, "on_step": False}
+    expected = {"batch_size": 17, "on_epoch": True, "on_step": False, "reduce_fx": "mean"}
+    assert module.kwargs == expected
 
 
 def test_an_epoch_without_steps_logs_nothing():

@@ -77,8 +77,8 @@ def test_a_loaded_predictor_predicts_what_the_trained_one_did(case, tmp_path, mo
     evaluated = {}
     evaluate = training.evaluate
 
-    def keep(trainer, module, data, seed):
-        metrics = evaluate(trainer, module, data, seed)
+    def keep(trainer, module, data, *args):
+        metrics = evaluate(trainer, module, data, *args)
         if isinstance(module, Predictor):
             evaluated["module"] = module
             evaluated["batch"] = next(iter(data.loader("test")))
@@ -95,6 +95,29 @@ def test_a_loaded_predictor_predicts_what_the_trained_one_did(case, tmp_path, mo
     assert not predictor.training and not predicted.requires_grad
     losses, _ = predictor.head.losses(x, y)  # of the whole split, which is one batch
     assert losses.mean().item() == pytest.approx(metrics["test/pred/loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("case", ["representations", "regression"])
+def test_the_training_split_is_evaluated_on_request(case, tmp_path):
+    """As the network was left, without dropout, and with the names of the other splits."""
+    base, overrides = CASES[case]
+    metrics = run(tmp_path, *overrides, "is_eval_train=true", base=base)
+    names = {name.removeprefix("train/") for name in metrics if name.startswith("train/")}
+    assert names == {
+        name.removeprefix("test/")
+        for name in metrics
+        if name.startswith(("test/feat", "test/pred")) and not name.endswith("_time")
+    }
+    with jobs.prepared(compose(tmp_path, *overrides, "is_eval_train=true", base=base)) as cfg:
+        compressor = building.load_compressor(cfg)
+        predictor = building.load_predictor(cfg, compressor)
+        x, y = stages._decoded_splits(compressor, cfg, stages._received_kind(compressor, cfg))[
+            "train"
+        ]
+    losses, _ = predictor.head.losses(x, y)
+    assert metrics["train/pred/loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
+    cfg = compose(tmp_path, *overrides, base=base)  # has other metrics: is another run
+    assert not find_run(cfg, "featurizer").results.exists()
 
 
 def test_a_predictor_that_was_not_trained_is_an_error(tmp_path):

@@ -12,6 +12,8 @@ from utils.data.base import derive_seed
 from utils.progress import SECONDS, print_progress
 from utils.runs import Run
 
+SHOWN = ("/loss", "/rate", "/distortion", "/acc", "/online_acc")  # ends of metrics worth a line
+
 
 class ReseedEveryEpoch(Callback):
     """Makes the randomness of an epoch depend on the seed and its number only.
@@ -119,7 +121,7 @@ class ProgressLines(Callback):
         losses = {
             name.rsplit("/", 1)[1]: float(value)
             for name, value in trainer.callback_metrics.items()
-            if name.startswith("val/") and name.endswith(("/loss", "/rate", "/distortion", "acc"))
+            if name.startswith("val/") and name.endswith(SHOWN)
         }
         n_epochs = trainer.max_epochs
         print_progress(

@@ -77,6 +77,8 @@ def identity(config: DictConfig | dict, stage: str) -> dict:
             keys += LEARNED_IDENTITY[name]
     if has_tower(config):
         keys.append("tower")
+    if config.get("is_eval_train"):  # there are more metrics
+        keys.append("is_eval_train")
     return {key: _without(config[key], (key,)) for key in keys}
 
 

@@ -16,8 +16,9 @@ from scipy.linalg import eigh
 from scipy.stats import loguniform
 from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from sklearn.metrics import accuracy_score
 from sklearn.model_selection import RandomizedSearchCV, StratifiedKFold, train_test_split
+from sklearn.utils import compute_sample_weight
 from torch import Tensor
 
 from utils.architectures import Evaluation
@@ -66,8 +67,14 @@ class SearchedClassifier(Evaluation):
         """A classifier that is yet to be fitted, penalised by the squared norm of its weights."""
 
     @abstractmethod
-    def loss(self, machine: ClassifierMixin, x: np.ndarray, y: np.ndarray) -> float:
-        """Mean loss of a fitted classifier for x [N, D] and classes y [N]."""
+    def loss(
+        self,
+        machine: ClassifierMixin,
+        x: np.ndarray,
+        y: np.ndarray,
+        weights: np.ndarray | None = None,
+    ) -> float:
+        """Mean loss of a fitted classifier for x [N, D] and classes y [N], weighted or not [N]."""
 
     def evaluate(
         self,
@@ -79,9 +86,10 @@ class SearchedClassifier(Evaluation):
     ) -> dict[str, float]:
         """See `Evaluation.evaluate`; x are vectors [N, D].
 
-        acc, err; balanced_acc: mean over classes of the part of their examples that is recognised;
-        loss. The classifier of test was fitted to training and validation split, that of validation
-        to the training split alone, with a setting that the search chose on both.
+        loss, acc, err; and balanced_loss, ...: the same with every example weighted by 1 / the size
+        of its class in the split. The classifier of test was fitted to training and validation
+        split, that of validation to the training split alone, with a setting that the search chose
+        on both.
         """
         if task != "classification":
             raise ValueError(
@@ -157,14 +165,12 @@ class SearchedClassifier(Evaluation):
         return [(rows, held_out)]
 
     def _measure(self, machine: ClassifierMixin, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-        predicted = machine.predict(x)
-        acc = float(accuracy_score(y, predicted))
-        return {
-            "acc": acc,
-            "err": 1 - acc,
-            "balanced_acc": float(balanced_accuracy_score(y, predicted)),
-            "loss": float(self.loss(machine, x, y)),
-        }
+        predicted, metrics = machine.predict(x), {}
+        for prefix, weights in (("", None), ("balanced_", compute_sample_weight("balanced", y))):
+            acc = float(accuracy_score(y, predicted, sample_weight=weights))
+            loss = float(self.loss(machine, x, y, weights))
+            metrics |= {f"{prefix}loss": loss, f"{prefix}acc": acc, f"{prefix}err": 1 - acc}
+        return metrics
 
 
 def _fit(machine: ClassifierMixin, x: np.ndarray, y: np.ndarray) -> ClassifierMixin:

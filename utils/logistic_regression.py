@@ -17,5 +17,12 @@ class LogisticEvaluation(SearchedClassifier):
     def make(self, seed: int) -> LogisticRegression:
         return LogisticRegression(max_iter=MAX_ITERATIONS, random_state=seed)
 
-    def loss(self, machine: LogisticRegression, x: np.ndarray, y: np.ndarray) -> float:
-        return log_loss(y, machine.predict_proba(x), labels=machine.classes_)
+    def loss(
+        self,
+        machine: LogisticRegression,
+        x: np.ndarray,
+        y: np.ndarray,
+        weights: np.ndarray | None = None,
+    ) -> float:
+        chances = machine.predict_proba(x)
+        return log_loss(y, chances, labels=machine.classes_, sample_weight=weights)

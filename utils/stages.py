@@ -232,7 +232,7 @@ def _train_predictor(run: Run) -> Metrics:
         eval_batch_size=cfg.data_pred.kwargs.eval_batch_size,
         seed=cfg.seed,
     )
-    _, metrics = training.fit(
+    trainer, metrics = training.fit(
         predictor,
         data,
         run,
@@ -240,6 +240,9 @@ def _train_predictor(run: Run) -> Metrics:
         monitor_split=cfg.checkpoint_pred.split,
         overrides=cfg.trainer_pred,
     )
+    for split in ("val", "test"):
+        seconds = training.inference_time(trainer, predictor, data, split)
+        metrics[f"{split}/pred/inference_time"] = seconds
     return metrics
 
 

@@ -18,5 +18,8 @@ class LinearEvaluation(SearchedClassifier):  # the name is part of the identity 
     def make(self, seed: int) -> LinearSVC:
         return LinearSVC(dual=False, random_state=seed)
 
-    def loss(self, machine: LinearSVC, x: np.ndarray, y: np.ndarray) -> float:
-        return hinge_loss(y, machine.decision_function(x), labels=machine.classes_)
+    def loss(
+        self, machine: LinearSVC, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
+    ) -> float:
+        scores = machine.decision_function(x)
+        return hinge_loss(y, scores, labels=machine.classes_, sample_weight=weights)

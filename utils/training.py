@@ -4,6 +4,7 @@ import io
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -26,7 +27,9 @@ from utils.data.base import DataModule
 from utils.files import write_bytes
 from utils.loggers import build_logger
 from utils.runs import Run
+from utils.timing import Stopwatch
 
+N_TIMED = 3  # batches whose prediction is timed
 MAX_FITTED = 2**16  # examples that a codec learns statistics from, such as a covariance
 
 
@@ -150,7 +153,8 @@ def fit(
     callbacks: Sequence[Callback] = (),
     overrides: Mapping[str, object] | None = None,
 ) -> tuple[pl.Trainer, dict[str, float]]:
-    """Train (or go on training) a module, then evaluate its best epoch on val and test.
+    """Train (or go on training) a module, then evaluate its best epoch on val and test, and
+    on train with `is_eval_train`.
 
     Parameters
     ----------
@@ -168,16 +172,39 @@ def fit(
     is_resumed = distributed.from_main(last.is_file)
     trainer.fit(module, datamodule=data, ckpt_path=str(last) if is_resumed else None)
     load_best(module, run)
-    return trainer, evaluate(trainer, module, data, run.cfg.seed)
+    splits = ("val", "test", "train") if run.cfg.is_eval_train else ("val", "test")
+    return trainer, evaluate(trainer, module, data, run.cfg.seed, splits)
 
 
 def evaluate(
-    trainer: pl.Trainer, module: pl.LightningModule, data: DataModule, seed: int
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    data: DataModule,
+    seed: int,
+    splits: Sequence[str] = ("val", "test"),
 ) -> dict[str, float]:
-    """Metrics on the validation and on the test split."""
+    """Metrics `<split>/<stage>/<name>` on these splits; of "train", its first augmented copy."""
     metrics: dict[str, float] = {}
-    for split, run_split in (("val", trainer.validate), ("test", trainer.test)):
+    for split in splits:
         reseed(seed, "evaluate", split)
-        (found,) = run_split(module, datamodule=data, verbose=False)
-        metrics |= found
+        evaluate_split = trainer.validate if split == "val" else trainer.test
+        loader = data.loader(split, device=trainer.strategy.root_device, shuffle=False)
+        (found,) = evaluate_split(module, dataloaders=loader, verbose=False)
+        metrics |= {f"{split}/{name.partition('/')[2]}": value for name, value in found.items()}
     return metrics
+
+
+def inference_time(
+    trainer: pl.Trainer, module: pl.LightningModule, data: DataModule, split: str
+) -> float:
+    """Seconds an example that a trained network takes for the first batches of a split."""
+    device = trainer.strategy.root_device
+    loader, watch, n_examples = data.loader(split, device=device), Stopwatch(device), 0
+    module.to(device).eval()
+    with torch.inference_mode(), trainer.precision_plugin.forward_context():
+        module(next(iter(loader)).x)  # the first call of a network takes longer
+        for batch in islice(loader, N_TIMED):
+            with watch:
+                module(batch.x)
+            n_examples += len(batch.x)
+    return watch.seconds / n_examples
