@@ -53,7 +53,7 @@ def test_figures_lie_side_by_side(folder):
 
 def test_curves_are_drawn_for_each_metric(folder):
     modes = "aggregate.modes=[plot_all_RD_curves]"
-    aggregate.main(of(folder, modes, "aggregate.plot_all_RD_curves.y=[test/pred/loss]"))
+    aggregate.main(of(folder, modes, "aggregate.plot_all_RD_curves.x=[test/pred/loss]"))
     assert (folder / "results/exp_none/all_RD_curves_test_pred_loss.png").stat().st_size > 1000
 
 
@@ -61,7 +61,7 @@ def test_options_choose_the_curves(folder, monkeypatch):
     frames = {}
 
     def spy(frame, x, y, hue, **options):
-        frames[y] = frame, hue, options
+        frames[x] = frame, hue, options
         return Figure()
 
     monkeypatch.setattr(curves, "curve_plot", spy)
@@ -70,8 +70,8 @@ def test_options_choose_the_curves(folder, monkeypatch):
         of(
             folder,
             "aggregate.modes=[plot_all_RD_curves]",
-            f"{mode}.x=test/comm/n_bits",
-            f"{mode}.y=[test/pred/loss,test/feat/distortion]",
+            f"{mode}.x=[test/pred/loss,test/feat/distortion]",
+            f"{mode}.y=test/comm/n_bits",
             f"{mode}.hue=[dist,rate]",
             f"{mode}.where={{dist: VIC}}",
         )
@@ -79,7 +79,8 @@ def test_options_choose_the_curves(folder, monkeypatch):
     assert list(frames) == ["test/pred/loss", "test/feat/distortion"]
     for frame, hue, options in frames.values():
         assert list(frame["dist"]) == ["VIC"] and hue == ["dist", "rate"]
-        assert options == {"col": None, "curve": [], "is_log_x": False, "names": {}}
+        logs = {"is_log_x": False, "is_log_y": False}
+        assert options == {"col": None, "curve": [], **logs, "names": {}}
 
 
 def test_classical_codecs_and_qualities_in_curves_and_fronts(tmp_path):
@@ -93,18 +94,18 @@ def test_classical_codecs_and_qualities_in_curves_and_fronts(tmp_path):
         of(
             tmp_path,
             modes,
-            "aggregate.plot_all_RD_curves.x=test/comm/n_bits",
-            f"aggregate.plot_all_RD_curves.y={metrics}",
+            f"aggregate.plot_all_RD_curves.x={metrics}",
+            "aggregate.plot_all_RD_curves.y=test/comm/n_bits",
             "aggregate.plot_all_RD_curves.hue=[feat,dist]",
-            "aggregate.summarize_RD_curves.x=test/comm/n_bits",
-            "aggregate.summarize_RD_curves.y=test/pred/err",
+            "aggregate.summarize_RD_curves.x=test/pred/err",
+            "aggregate.summarize_RD_curves.y=test/comm/n_bits",
         )
     )
     results = tmp_path / "results/exp_none"
     assert (results / "all_RD_curves_test_feat_distortion.png").stat().st_size > 1000
     assert (results / "pareto_front_test_comm_rate_test_pred_err.png").stat().st_size > 1000
     summary = pd.read_csv(results / "summarized_RD_curves_merged.csv").set_index("feat")
-    n_runs = summary["test/pred/err/n_runs_mean"]
+    n_runs = summary["n_runs_mean"]
     assert dict(n_runs) == {"jpeg": 2, "neural_feat": 1}
 
 
@@ -189,7 +190,7 @@ def test_settings_of_codecs_move_them_along_a_curve(name):
         ("aggregate.modes=[plot_all_RD_curves] aggregate.plot_all_RD_curves.x=a", "no column 'a_"),
         ("aggregate.modes=[plot_all_RD_curves] aggregate.plot_all_RD_curves.col=a", "'dist'"),
         ("aggregate.modes=[plot_pareto_front] aggregate.plot_pareto_front.x=a", "test/pred/loss"),
-        ("aggregate.modes=[summarize_RD_curves] aggregate.summarize_RD_curves.y=a", "test/pred"),
+        ("aggregate.modes=[summarize_RD_curves] aggregate.summarize_RD_curves.x=a", "test/pred"),
     ],
 )
 def test_errors_of_curves_name_what_there_is(folder, override, message):

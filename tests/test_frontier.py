@@ -4,8 +4,17 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from utils.frontier import area_under_front, bd_rate, front_of, pareto_front, rate_at, rate_gain
+from utils.frontier import (
+    area_under_rates,
+    bd_rate,
+    front_of,
+    gaussian_bits,
+    pareto_front,
+    rate_at,
+    rate_gain,
+)
 
 
 def curve(rates, distortions):
@@ -39,30 +48,33 @@ def test_a_curve_is_the_front_of_its_points():
 # --- areas
 
 
-def test_the_area_of_a_triangle_and_of_what_lies_behind():
-    line = curve([1, 3], [4, 0.5])
-    assert area_under_front(line, 1, 3) == pytest.approx(4.5)
-    assert area_under_front(line, 1, 5) == pytest.approx(5.5)
-    assert area_under_front(line, 2, 3) == pytest.approx(1.375)
-    with pytest.raises(ValueError, match="start"):
-        area_under_front(line, 0, 3)
+def test_the_area_of_a_triangle_in_any_order_of_its_points():
+    assert area_under_rates([0.5, 4, 0.5 + 3.5 / 2], [3, 1, 2]) == pytest.approx(2 * 3.5)
+    assert area_under_rates([0.5, 4, math.nan], [3, 1, 2]) == pytest.approx(2 * 3.5)
 
 
 def test_areas_add_up():
-    parabola = curve([0, 1, 4, 9], [9, 4, 1, 0])
-    parts = [area_under_front(parabola, a, a + 2) for a in (0, 2, 4, 6, 8)]
-    assert sum(parts) == pytest.approx(area_under_front(parabola, 0, 10))
+    distortions, rates = np.array([9.0, 4, 1, 0]), np.array([0.0, 1, 4, 9])
+    parts = [area_under_rates(distortions[i : i + 2], rates[i : i + 2]) for i in range(3)]
+    assert sum(parts) == pytest.approx(area_under_rates(distortions, rates))
 
 
 def test_the_area_of_an_exponential():
-    rates = np.linspace(0, 5, 2000)
-    area = area_under_front(curve(rates, np.exp(-rates)), 0, 5)
+    distortions = np.linspace(0, 5, 2000)
+    area = area_under_rates(distortions, np.exp(-distortions))
     assert area == pytest.approx(1 - math.exp(-5), rel=1e-5)
 
 
-def test_a_point_has_an_area_behind_it():
-    assert area_under_front(curve([2], [3]), 2, 2) == 0
-    assert area_under_front(curve([2], [3]), 2, 4) == 6
+@pytest.mark.parametrize("points", [([], []), ([2], [3]), ([2, -math.inf], [3, 4])])
+def test_fewer_than_two_points_have_no_area(points):
+    assert math.isnan(area_under_rates(*points))
+
+
+def test_gaussian_bits_are_the_differential_entropy_of_a_gaussian():
+    for std in (0.1, 3.0):
+        entropy = norm(scale=std).entropy() / math.log(2)
+        assert gaussian_bits(std**2) == pytest.approx(entropy)
+    assert gaussian_bits(0.0) == -math.inf
 
 
 # --- rates at a distortion

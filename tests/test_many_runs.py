@@ -44,7 +44,7 @@ NAMES = ("distortion", "loss", "err", "n_bits", "n_bits_single")
 
 def draw(tmp_path):
     """Draws; the seconds of a processor that this took."""
-    settings = [f"aggregate.modes={MODES}", "aggregate.plot_all_RD_curves.y=[test/pred/loss]"]
+    settings = [f"aggregate.modes={MODES}", "aggregate.plot_all_RD_curves.x=[test/pred/loss]"]
     begin = time.process_time()
     aggregate.main(["experiment=none", "logger=none", *paths(tmp_path), *settings])
     return time.process_time() - begin

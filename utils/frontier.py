@@ -33,20 +33,19 @@ def front_of(rates: ArrayLike, distortions: ArrayLike) -> Curve:
     return np.asarray(rates, float)[members], np.asarray(distortions, float)[members]
 
 
-def area_under_front(curve: Curve, start: float, end: float) -> float:
-    """Integral of the distortion D(r) over rates r from `start` to `end`.
+def area_under_rates(distortions: ArrayLike, rates: ArrayLike) -> float:
+    """Integral of the rate over the distortion, by trapezoids between points [N] in the order of
+    the distortion; NaN with fewer than two that are finite."""
+    points = np.asarray([distortions, rates], dtype=float)
+    points = points[:, np.isfinite(points).all(0)]
+    x, y = points[:, np.lexsort(points[::-1])]
+    return float(trapezoid(y, x)) if len(x) > 1 else float("nan")
 
-    Raises
-    ------
-    ValueError
-        If `start` lies before the first point, where D is unknown, or behind `end`.
-    """
-    rates, distortions = curve
-    if not rates[0] <= start <= end:
-        raise ValueError(f"expected {rates[0]} <= start <= end, found {start} and {end}")
-    between = rates[(start < rates) & (rates < end)]
-    nodes = np.concatenate([[start], between, [end]])
-    return float(trapezoid(np.interp(nodes, rates, distortions), nodes))
+
+def gaussian_bits(mse: ArrayLike) -> np.ndarray:
+    """Differential entropy of Gaussian errors, log2(2 pi e MSE) / 2, in bits."""
+    with np.errstate(divide="ignore"):  # no error is an infinitely narrow distribution
+        return 0.5 * np.log2(2 * np.pi * np.e * np.asarray(mse, dtype=float))
 
 
 def rate_at(curve: Curve, distortion: float) -> float:

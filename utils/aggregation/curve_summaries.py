@@ -1,45 +1,44 @@
-"""Rate-distortion curves in numbers: areas, rates at the lowest loss, gains over a baseline."""
+"""Rate-distortion curves in numbers: areas, rates at the least distortion, gains."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import nan
 
-from pandas import DataFrame, Series
+import pandas as pd
+from pandas import DataFrame
 
 from utils import tables
 from utils.aggregation.experiment import Experiment
 from utils.aggregation.outputs import number
-from utils.aggregation.rows import check_metrics, curve_keys, with_settings
+from utils.aggregation.rows import as_list, check_metrics, curve_keys, with_settings
 from utils.composing import ConfigError
-from utils.frontier import (
-    area_under_front,
-    bd_rate,
-    front_of,
-    rate_at,
-    rate_gain,
-)
+from utils.frontier import area_under_rates, bd_rate, front_of, gaussian_bits, rate_at, rate_gain
 
 OPTION = "aggregate.summarize_RD_curves"
-INTERVAL = ("start_rate", "end_rate")  # the same for all curves
 # of a curve, beside its parameters, its seed and its numbers
 DETAILS = ("n_runs", "curve", "is_reference", "is_codec")
 # numbers that are averaged over seeds, and their titles
 NUMBERS = {
-    "area": "area",
-    "rate_at_min": "bits at its lowest",
-    "rate_near_lossless": "bits near lossless",
+    "AURD": "area",
     "min": "lowest",
+    "rate_near_lossless": "bits near lossless",
     "gain": "gain (x)",
     "bd_rate": "BD-rate (%)",
     "near_lossless": "near lossless",
+}
+# numbers over the runs of all seeds, and their titles
+POOLED = {
+    "rate_val_mindist_curr": "bits at its lowest",
+    "rate_val_mindist_all": "bits at the lowest of all",
 }
 
 
 def summarize_RD_curves(
     experiment: Experiment,
-    x: str,
+    x: str | Sequence[str],
     y: str,
+    mse_cols: Sequence[str] = (),
     by: str = "dist",
     baseline: str | None = None,
     reference: Mapping[str, object] | None = None,
@@ -48,19 +47,21 @@ def summarize_RD_curves(
 ) -> None:
     """Write some numbers for each rate-distortion curve to `summarized_RD_curves_merged.csv`.
 
-    A curve is what the runs of one seed give that differ in `rows.ALONG_CURVE` alone (beta): their
-    Pareto front D(r), the lowest distortion at a rate of at most r, linear between runs. It may
-    be any cost: with the loss of predictors, its lowest value is that of lossless prediction.
+    A curve is what the runs of one seed give that differ in `rows.ALONG_CURVE` alone (beta). Its
+    distortion may be any cost: with the loss of predictors, the lowest is that of lossless
+    prediction.
 
-    - `area`: the integral of D(r) from `start_rate` to `end_rate`, which are the same for all
-      curves of the table, so that they can be compared: where the last curve starts, and where the
-      last one ends. A curve that ends earlier goes on at its lowest distortion. Neither the
-      reference nor a curve of a single run takes part: it has no area, and the interval is that of
-      the others.
-    - `rate_at_min`: the lowest rate at which D(r) is at most `tolerance` above the curve's own
-      minimum `min`; see `frontier.rate_at`.
-    - `rate_near_lossless`: the same above one level for all curves, `near_lossless`: the mean of
-      the reference without compression; if there is none, the lowest of all curves of that seed.
+    - `AURD`: area under the curve, the rate integrated over the distortion, between the curve's
+      own ends; see `frontier.area_under_rates`. Curves that reach lower distortions have more of
+      it: areas compare only curves with the same ends, `bd_rate` all those that overlap. The
+      reference, and a curve of a single run, have none.
+    - `rate_val_mindist_curr`, `rate_val_mindist_all`: mean and standard error of the rates of the
+      runs, of all seeds, that are at most `tolerance` above the least distortion of the curve's
+      own runs, or of all runs in the table.
+    - `min`: the lowest distortion.
+    - `rate_near_lossless`: the lowest rate that one level for all curves takes, `near_lossless`:
+      `tolerance` above the mean of the reference without compression; if there is none, above the
+      lowest of all curves of that seed. Linear between runs, see `frontier.rate_at`.
     - `gain`: how many times fewer bits the curve needs than the baseline's, at the lowest
       distortion that both reach; see `frontier.rate_gain`.
     - `bd_rate`: Bjontegaard delta rate, in percent; see `frontier.bd_rate`.
@@ -71,51 +72,61 @@ def summarize_RD_curves(
     near-lossless rate or a baseline, is missing ("-"): the average of the lucky ones would be too
     good.
 
-    Columns: the parameters in which curves differ; `n_seeds`; the runs of the curve that failed
-    (`n_failed`) or are missing otherwise (`n_missing`); the interval; and as
-    `<y>/<number>_mean` and `_sem`, over seeds, these numbers and `n_runs`, the runs of a curve.
+    Columns: the `distortion`; the parameters in which curves differ; `n_seeds`; the runs of the
+    curve that failed (`n_failed`) or are missing otherwise (`n_missing`); and as `<number>_mean`
+    and `_sem` these numbers and `n_runs`, the runs of a curve.
 
     Parameters
     ----------
     experiment : whose runs are drawn.
-    x : metric of the rate.
-    y : metric of the distortion, or another cost.
+    x : metrics of the distortion, or other costs; a part of the table for each.
+    y : metric of the rate.
+    mse_cols : those of x that are mean squared errors, in whatever unit: they are integrated over
+        as `frontier.gaussian_bits`, for which the unit does not matter.
     by : parameter that tells methods apart.
     baseline : its value that others are compared to; None: no comparison.
     reference : parameter -> value: the runs without compression.
-    tolerance : in the unit of y; how much above the lowest is as good as that. The delta of the
-        paper's rate-invariance theorem, if y is a loss.
+    tolerance : in the unit of x; how much above the lowest is as good as that. The delta of the
+        paper's rate-invariance theorem, if x is a loss.
     where : parameter -> value or values: which runs count; None: all.
     """
     frame = with_settings(experiment.merged(where, OPTION), [by])
-    check_metrics(frame, [x, y], OPTION)
-    level, references = None, []
+    check_metrics(frame, [*as_list(x), *mse_cols, y], OPTION)
+    uncompressed = None
     if reference is not None:
         uncompressed = experiment.merged(reference, f"{OPTION}.reference")
-        level, references = float(uncompressed[y].mean()), list(uncompressed[tables.GROUP])
-    keys = curve_keys(frame)
-    curves = _curves(frame.assign(is_reference=frame[tables.GROUP].isin(references)), keys, x, y)
-    numbers = _numbers(curves, tolerance, level)
-    if baseline is not None:
-        _add_gains(numbers, curves, by, baseline, tolerance)
-    summary = _summarise(numbers, y, _unfinished(experiment.summary(frame), keys))
-    titles = {title: f"{y}/{name}" for name, title in NUMBERS.items()}
-    titles = {title: metric for title, metric in titles.items() if f"{metric}_mean" in summary}
+    references = [] if uncompressed is None else list(uncompressed[tables.GROUP])
+    frame = frame.assign(is_reference=frame[tables.GROUP].isin(references))
+    keys = curve_keys(frame.drop(columns="is_reference"))
+    unfinished = _unfinished(experiment.summary(frame.drop(columns="is_reference")), keys)
+    parts, levels = [], []
+    for metric in as_list(x):
+        level = None if uncompressed is None else float(uncompressed[metric].mean())
+        curves = _curves(frame, keys, metric, y, is_mse=metric in mse_cols)
+        numbers = _numbers(curves, tolerance, level)
+        if baseline is not None:
+            _add_gains(numbers, curves, by, baseline, tolerance)
+        part = _summarise(numbers, keys, unfinished, _pooled(frame, keys, metric, y, tolerance))
+        parts.append(part.assign(distortion=metric))
+        levels.append(level)
+    summary = pd.concat(parts, ignore_index=True)
+    titles = {title: name for name, title in (NUMBERS | POOLED).items()}
+    titles = {title: name for title, name in titles.items() if f"{name}_mean" in summary}
     del titles[NUMBERS["near_lossless"]]
     near = (
         f"{tolerance:g} above the lowest of each seed"
-        if level is None
-        else number(level + tolerance)
+        if uncompressed is None
+        else ", ".join(number(level + tolerance) for level in levels)
     )
-    caption = f"{y} against {x}; near lossless: up to {near}"
+    caption = f"{y} against {', '.join(as_list(x))}; near lossless: up to {near}"
     if baseline is not None:
         caption += f"; gain and BD-rate are over {by} = {experiment.pretty(baseline)}"
-    shown = tables.select(summary, titles, keys)
+    shown = tables.select(summary, titles, ["distortion", *keys] if len(parts) > 1 else keys)
     experiment.save_table(summary, "summarized_RD_curves_merged", caption=caption, shown=shown)
 
 
-def _curves(frame: DataFrame, keys: list[str], x: str, y: str) -> DataFrame:
-    """A row for each curve: its parameters `keys`, seed, and `DETAILS`."""
+def _curves(frame: DataFrame, keys: list[str], x: str, y: str, *, is_mse: bool) -> DataFrame:
+    """A row for each curve: its parameters `keys`, seed, AURD, and `DETAILS`."""
     frame = frame.dropna(subset=[x, y])
     if frame.empty:
         raise ConfigError(f"{OPTION}: no run has both {x} and {y}")
@@ -123,34 +134,40 @@ def _curves(frame: DataFrame, keys: list[str], x: str, y: str) -> DataFrame:
     for levels, runs in frame.groupby([*keys, tables.SEED], sort=False, dropna=False):
         about = dict(zip([*keys, tables.SEED], levels, strict=True))
         is_codec = "dist" in runs and (runs["dist"] == "none").all()  # without a loss
-        details = len(runs), front_of(runs[x], runs[y]), runs["is_reference"].all(), is_codec
-        rows.append(about | dict(zip(DETAILS, details, strict=True)))
+        is_reference = runs["is_reference"].all()
+        distortions = gaussian_bits(runs[x]) if is_mse else runs[x]
+        area = nan if is_reference else area_under_rates(distortions, runs[y])
+        details = len(runs), front_of(runs[y], runs[x]), is_reference, is_codec
+        rows.append(about | {"AURD": area} | dict(zip(DETAILS, details, strict=True)))
     return DataFrame(rows)
 
 
 def _numbers(curves: DataFrame, tolerance: float, level: float | None) -> DataFrame:
     """A row for each curve: what it is worth by itself."""
     all_curves = list(curves["curve"])
-    has_area = (curves["n_runs"] > 1) & ~curves["is_reference"]
-    start, end = _interval(curves["curve"][has_area])
     numbers = curves.drop(columns=["curve", "is_reference", "is_codec"])
-    numbers["area"] = [
-        area_under_front(curve, start, end) if has and start < end else nan
-        for curve, has in zip(all_curves, has_area, strict=True)
-    ]
     numbers["min"] = [distortions[-1] for _, distortions in all_curves]
     lowest = numbers.groupby(tables.SEED)["min"].transform("min") if level is None else level
     numbers["near_lossless"] = lowest + tolerance
-    numbers["rate_at_min"] = [rate_at(c, c[1][-1] + tolerance) for c in all_curves]
     levels = zip(all_curves, numbers["near_lossless"], strict=True)
     numbers["rate_near_lossless"] = [rate_at(curve, level) for curve, level in levels]
-    return numbers.assign(start_rate=start, end_rate=end)
+    return numbers
 
 
-def _interval(curves: Series) -> tuple[float, float]:
-    """The rates at which the last curve starts and the last one ends; NaN without curves."""
-    starts, ends = ([rates[i] for rates, _ in curves] for i in (0, -1))
-    return max(starts, default=nan), max(ends, default=nan)
+def _pooled(
+    frame: DataFrame, keys: list[str], x: str, y: str, tolerance: float
+) -> dict[tuple, dict[str, float]]:
+    """Of the curves of all seeds with the same parameters: the numbers of `POOLED`."""
+    frame = frame.dropna(subset=[x, y])
+    pooled = {}
+    for levels, runs in frame.groupby(keys, sort=False, dropna=False) if keys else [((), frame)]:
+        lowest = dict(zip(POOLED, (runs[x].min(), frame[x].min()), strict=True))
+        pooled[levels] = {
+            f"{name}_{statistic}": runs[y][runs[x] <= level + tolerance].agg(statistic)
+            for name, level in lowest.items()
+            for statistic in ("mean", "sem")
+        }
+    return pooled
 
 
 def _add_gains(
@@ -182,10 +199,12 @@ def _add_gains(
 
 
 def _summarise(
-    numbers: DataFrame, y: str, unfinished: Mapping[tuple, tuple[int, int]]
+    numbers: DataFrame,
+    keys: list[str],
+    unfinished: Mapping[tuple, tuple[int, int]],
+    pooled: Mapping[tuple, Mapping[str, float]],
 ) -> DataFrame:
     """Mean and standard error of each number over seeds; missing if one of the seeds lacks it."""
-    keys = _parameters(numbers)
     names = [name for name in (*NUMBERS, "n_runs") if name in numbers]
     rows = []
     groups = numbers.groupby(keys, sort=False, dropna=False) if keys else [((), numbers)]
@@ -193,11 +212,10 @@ def _summarise(
         n_failed, n_missing = unfinished.get(levels, (0, 0))
         row = dict(zip(keys, levels, strict=True))
         row |= {"n_seeds": len(curves), "n_failed": n_failed, "n_missing": n_missing}
-        row |= {name: curves[name].iloc[0] for name in INTERVAL}
         for name in names:
-            row[f"{y}/{name}_mean"] = curves[name].mean(skipna=False)
-            row[f"{y}/{name}_sem"] = curves[name].sem(skipna=False)
-        rows.append(row)
+            row[f"{name}_mean"] = curves[name].mean(skipna=False)
+            row[f"{name}_sem"] = curves[name].sem(skipna=False)
+        rows.append(row | pooled[levels])
     summary = DataFrame(rows)
     return summary.sort_values(keys, key=tables.sortable, ignore_index=True) if keys else summary
 
@@ -214,5 +232,5 @@ def _unfinished(summary: DataFrame, keys: list[str]) -> dict[tuple, tuple[int, i
 
 def _parameters(curves: DataFrame) -> list[str]:
     """The parameters of curves."""
-    others = (*NUMBERS, *INTERVAL, *DETAILS, tables.SEED)
+    others = (*NUMBERS, *DETAILS, tables.SEED)
     return [name for name in curves if name not in others]

@@ -12,14 +12,15 @@ from utils.plots.invariance import invariance_plot
 
 def plot_all_RD_curves(
     experiment: Experiment,
-    x: str,
-    y: str | Sequence[str],
+    x: str | Sequence[str],
+    y: str,
     hue: str | Sequence[str] = "dist",
     col: str | None = None,
     is_log_x: bool = False,
+    is_log_y: bool = False,
     where: Mapping[str, object] | None = None,
 ) -> None:
-    """Draw metrics against the rate to `all_RD_curves_<y>`; error bars over seeds.
+    """Draw the rate against the distortion to `all_RD_curves_<x>`; error bars over seeds.
 
     A curve joins the runs that differ in nothing but what moves them along it
     (`rows.ALONG_CURVE`); a run that lacks a metric (e.g. a classical codec, which has no
@@ -28,26 +29,27 @@ def plot_all_RD_curves(
     Parameters
     ----------
     experiment : whose runs are drawn.
-    x : metric of the horizontal axis, e.g. test/feat/rate, or test/comm/n_bits for coded bits.
-    y : metrics of the vertical axis; a figure for each.
+    x : metrics of the distortion, or other costs; a figure for each.
+    y : metric of the rate, e.g. test/feat/rate, or test/comm/n_bits for coded bits.
     hue : parameter of the tables or setting, or several, that give a curve its colour.
     col : parameter or setting with a panel for each of its values.
-    is_log_x : logarithmic horizontal axis, of base 2.
+    is_log_x, is_log_y : logarithmic axes, of base 2.
     where : parameter -> value or values: which runs are drawn; None: all.
     """
     option = "aggregate.plot_all_RD_curves"
     shown = [*as_list(hue), *([] if col is None else [col])]
     summary = experiment.summary(with_settings(experiment.merged(where, option), shown))
-    for metric in as_list(y):
+    for metric in as_list(x):
         try:
             figure = curve_plot(
                 summary,
-                x,
                 metric,
+                y,
                 as_list(hue),
                 col=col,
                 curve=curve_keys(summary),
                 is_log_x=is_log_x,
+                is_log_y=is_log_y,
                 names=experiment.names,
             )
         except ValueError as error:

@@ -32,6 +32,7 @@ def curve_plot(
     col: str | None = None,
     curve: Sequence[str] = (),
     is_log_x: bool = False,
+    is_log_y: bool = False,
     names: Names | None = None,
 ) -> Figure:
     """Means with standard errors in both directions, joined by lines in the order of x.
@@ -44,7 +45,7 @@ def curve_plot(
     hue : columns whose values give curves their colours.
     col : column with a panel for each of its values; None: one panel.
     curve : further columns whose values tell curves (of one colour) apart.
-    is_log_x : logarithmic axis of base 2; what is not positive lies beyond its edge.
+    is_log_x, is_log_y : logarithmic axes of base 2; what is not positive lies beyond their edges.
     names : what parameters, values and metrics are called instead.
 
     Raises
@@ -65,6 +66,8 @@ def curve_plot(
             draw_curve(axes, points, x, y, colours[label])
         if is_log_x:
             axes.set_xscale("log", base=2)
+        if is_log_y:
+            axes.set_yscale("log", base=2)
         ylabel = metric_label(y, names) if axes is all_axes[0] else ""
         title = level_label(level, names)
         finish(axes, title=title, xlabel=metric_label(x, names), ylabel=ylabel)
