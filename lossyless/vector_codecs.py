@@ -4,6 +4,8 @@ Payloads are plain little-endian arrays [N, width], so that their size is what i
 numbers, and not one bit more.
 """
 
+import io
+import math
 from abc import abstractmethod
 
 import numpy as np
@@ -90,6 +92,16 @@ class RawVectors(VectorCodec):
 
     def _decode(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values.astype(np.float32))
+
+
+class PublishedVectors(RawVectors):
+    """Raw vectors with the rate that the official code states for features as they are."""
+
+    def rates(self, x: Tensor) -> Tensor:
+        """Size of `np.savez_compressed` of the batch x [B, z_dim] as float32, shared: [B], nats."""
+        file = io.BytesIO()
+        np.savez_compressed(file, x.detach().float().cpu().numpy())
+        return torch.full((len(x),), 8 * file.tell() / len(x) * math.log(2))
 
 
 class FittedCodec(VectorCodec):

@@ -151,6 +151,10 @@ def test_the_quick_mode_runs_without_network_and_weights(experiment, tmp_path):
     base = tiny_job(experiment)
     metrics = run_job(tmp_path, base)
     assert metrics["test/comm/n_bits"] > 0 and 0 <= metrics["test/pred/acc"] <= 1
+    if experiment in RUN:  # compressed float32, as the official code states, beside plain float16
+        n_values = compose_config(base).encoder.z_dim
+        assert 16 * n_values < metrics["test/comm/n_bits"] < metrics["test/comm/rate"]
+        assert metrics["test/comm/rate"] < 33 * n_values
     aggregate.main(
         [f"experiment={experiment}", "mode=quick", *paths(tmp_path)]
         + ["aggregate.modes=[summarize_metrics]", "logger=none"]

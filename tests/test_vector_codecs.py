@@ -14,6 +14,7 @@ from lossyless.vector_codecs import (
     FittedCodec,
     Int8Vectors,
     PCAVectors,
+    PublishedVectors,
     RawVectors,
     UniformVectors,
     VectorCodec,
@@ -23,6 +24,7 @@ DIM = 12
 # Of codecs that cannot be built from `z_dim` alone, or that are to be tested with several settings.
 OPTIONS: dict[type[VectorCodec], list[dict]] = {
     RawVectors: [{"dtype": "float16"}, {"dtype": "float32"}],
+    PublishedVectors: [],  # codes as RawVectors
     UniformVectors: [{"n_bits": 4}, {"n_bits": 3}],
     PCAVectors: [{"n_components": 5}],
 }
@@ -75,6 +77,15 @@ def test_vectors_cost_their_values_and_nothing_else(make):
     codec, z = fitted(make), vectors(7, seed=1)
     assert len(codec.compress(z)) == 7 * codec.width * codec.dtype.itemsize
     assert codec.compress(z[:0]) == b"" and codec.decompress(b"", 0).shape == (0, DIM)
+
+
+def test_the_published_rate_of_raw_vectors_is_the_size_of_a_file_of_numpy(tmp_path):
+    codec, z = PublishedVectors(DIM), vectors(40)
+    np.savez_compressed(tmp_path / "z.npz", z.numpy())
+    bits = codec.rates(z) / math.log(2)
+    assert bits.shape == (40,)
+    assert bits.sum().item() == pytest.approx(8 * (tmp_path / "z.npz").stat().st_size)
+    assert codec.rates(torch.zeros_like(z)).sum() < codec.rates(z).sum() / 5  # it is compressed
 
 
 @pytest.mark.parametrize(

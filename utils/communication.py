@@ -17,7 +17,7 @@ from lossyless.container import ContainerReader, ContainerWriter
 from lossyless.contract import Compressor
 from lossyless.regrouping import regroup
 from utils.data.base import SPLITS, BatchLoader, DataModule
-from utils.evaluation import ImageQuality, tower_time
+from utils.evaluation import ImageQuality, stated_rate, tower_time
 from utils.timing import Stopwatch
 
 
@@ -146,10 +146,10 @@ def measure(
 ) -> dict[str, float]:
     """What communicating a split cost, as metrics `<split>/comm/<name>`.
 
-    rate: theoretical bits per example; n_bits: 8 x bytes of the file / examples; n_bits_single:
-    the mean stream of one example coded alone; bpp: n_bits per pixel; times: seconds per example
-    (of the encoder with those of a frozen tower, as measured when it computed the features); of
-    images that are decoded, the metrics of `ImageQuality`.
+    rate: theoretical bits per example, or n_bits without a theory; n_bits: 8 x bytes of the file /
+    examples; n_bits_single: the mean stream of one example coded alone; bpp: n_bits per pixel;
+    times: seconds per example (of the encoder with those of a frozen tower, as measured when it
+    computed the features); of images that are decoded, the metrics of `ImageQuality`.
     """
     encoder_time = sent.encoder_seconds / sent.n_examples + tower_time(data, split)
     compress_time = sent.compress_seconds / sent.n_examples
@@ -163,7 +163,7 @@ def measure(
         quality = {}
         for _ in decoded:  # for its time, and to see that it can be decoded
             pass
-    rate = _theoretical_rate(compressor, data, split, device)
+    rate = stated_rate(compressor, data.loader(split, device=device))
     metrics = {
         "rate": n_bits if rate is None else rate,
         "n_bits": n_bits,
@@ -176,16 +176,6 @@ def measure(
     if is_image:
         metrics["bpp"] = n_bits / math.prod(data.shape[1:])
     return {f"{split}/comm/{name}": value for name, value in (metrics | quality).items()}
-
-
-def _theoretical_rate(
-    compressor: Compressor, data: DataModule, split: str, device: torch.device
-) -> float | None:
-    """Bits per example that the entropy model promises; None for codecs that have no such model."""
-    if not hasattr(compressor, "rates"):
-        return None
-    rates = [compressor.rates(batch.x) for batch in data.loader(split, device=device)]
-    return torch.cat(rates).mean().item() / math.log(2)
 
 
 def _image_quality(

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from lossyless.contract import PlainCompressor
-from utils.data.base import DataModule
+from lossyless.contract import Compressor, PlainCompressor
+from utils.data.base import BatchLoader, DataModule
 from utils.data.features import FeatureDataModule
 from utils.timing import Stopwatch
 
@@ -114,13 +114,21 @@ def ms_ssim(decoded: Tensor, images: Tensor, weights: Sequence[float]) -> Tensor
     return torch.cat(similarities)
 
 
+def stated_rate(compressor: Compressor, loader: BatchLoader) -> float | None:
+    """Bits per example by the compressor's own account, such as an entropy model; None without."""
+    if not hasattr(compressor, "rates"):
+        return None
+    rates = [compressor.rates(batch.x) for batch in loader]
+    return torch.cat(rates).mean().item() / math.log(2)
+
+
 def measure_codec(
     codec: PlainCompressor, data: DataModule, split: str, device: torch.device
 ) -> dict[str, float]:
     """What a codec spends on a split and what it loses, as metrics `<split>/feat/<name>`.
 
-    rate, n_bits: coded bits per example (there is no model that would promise fewer); bpp: bits per
-    pixel of images; sender_time, receiver_time: seconds per example; and those of `ImageQuality` or
+    n_bits: coded bits per example; rate: the same, unless the codec states another one; bpp: bits
+    per pixel of images; sender_time, receiver_time: seconds per example; and those of `ImageQuality` or
     `VectorQuality`. Memory stays that of one batch.
     """
     is_image = data.kind != "vector"
@@ -136,8 +144,9 @@ def measure_codec(
         n_bytes += len(payload)
         n_examples += len(batch.x)
     n_bits = 8 * n_bytes / n_examples
+    rate = stated_rate(codec, data.loader(split, device=device))
     metrics = {
-        "rate": n_bits,
+        "rate": n_bits if rate is None else rate,
         "n_bits": n_bits,
         "sender_time": sender.seconds / n_examples + tower_time(data, split),
         "receiver_time": receiver.seconds / n_examples,
