@@ -144,10 +144,10 @@ def test_one_cell_has_no_border():
     assert banana.cell_borders(np.ones((20, 20), dtype=int), (0.0, 1.0, 0.0, 1.0)) == []
 
 
-def test_the_window_holds_almost_all_of_the_source():
+def test_the_window_holds_most_of_the_source():
     left, right, bottom, top = banana.WINDOW
     x, y = BananaDistribution().sample(100_000, torch.Generator().manual_seed(0)).T
-    assert ((x > left) & (x < right) & (y > bottom) & (y < top)).float().mean() > 0.988
+    assert ((x > left) & (x < right) & (y > bottom) & (y < top)).float().mean() > 0.94
 
 
 # --- quantization.png
@@ -251,7 +251,7 @@ def test_without_a_decoder_the_invariant_of_a_code_is_the_mean_over_its_cell():
 
 
 def test_rows_of_reconstructions_are_source_augmented_and_decoded(digits):
-    figure = images.reconstruct_image_plot(image_compressor(), digits, n_samples=6)
+    figure = images.reconstruct_image_plot(image_compressor(), digits, n_samples=6, seed=None)
     assert row_labels(figure) == ["source", "augmented", "VIC decoded"]
     batch = next(iter(digits.loader("test")))
     canvas = figure.axes[0].images[0].get_array()
@@ -263,12 +263,22 @@ def test_rows_of_reconstructions_are_source_augmented_and_decoded(digits):
 
 
 def test_images_are_spread_over_rows_of_all_kinds(digits):
-    figure = images.reconstruct_image_plot(image_compressor(), digits, n_samples=6, n_rows=2)
+    options = {"n_samples": 6, "n_rows": 2, "seed": None}
+    figure = images.reconstruct_image_plot(image_compressor(), digits, **options)
     assert row_labels(figure) == ["source", "augmented", "VIC decoded"] * 2
     batch = next(iter(digits.loader("test")))
     canvas = figure.axes[0].images[0].get_array()
     assert canvas.shape[:2] == (6 * 17 - 1, 3 * 17 - 1)
     assert np.allclose(canvas[3 * 17 : 3 * 17 + 16, :16, 0], batch.aux[3, 0])
+
+
+def test_images_are_those_of_the_paper_s_seed_unless_told_otherwise(digits):
+    figure = images.reconstruct_image_plot(image_compressor(), digits)
+    batch = images.augmented_images(image_compressor(), digits, 7, seed=123)
+    canvas = figure.axes[0].images[0].get_array()
+    assert canvas.shape[:2] == (3 * 17 - 1, 7 * 17 - 1)
+    for i, image in enumerate(batch.aux):
+        assert np.allclose(canvas[:16, 17 * i : 17 * i + 16, 0], image[0])
 
 
 def test_rebuilt_images_may_stand_alone_under_a_name(digits):

@@ -128,8 +128,8 @@ def measure_codec(
     """What a codec spends on a split and what it loses, as metrics `<split>/feat/<name>`.
 
     n_bits: coded bits per example; rate: the same, unless the codec states another one; bpp: bits
-    per pixel of images; sender_time, receiver_time: seconds per example; and those of `ImageQuality` or
-    `VectorQuality`. Memory stays that of one batch.
+    per pixel of images; sender_time, receiver_time: seconds per example; and those of
+    `ImageQuality` or `VectorQuality`. Memory stays that of one batch.
     """
     is_image = data.kind != "vector"
     sender, receiver = Stopwatch(device), Stopwatch(device)

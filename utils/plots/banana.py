@@ -26,9 +26,7 @@ from utils.plots.codebook import (
     window_grid,
 )
 
-# Left, right, bottom, top. Holds 99 % of the source: its two arms are so long and thin that 99.9 %
-# would leave the rest in a corner of the figure.
-WINDOW = (-6.0, 8.5, -6.0, 8.5)
+WINDOW = (-5.0, 5.0, -5.0, 5.0)  # left, right, bottom, top; of the paper, less the ends of the arms
 AREA = 700  # of a codebook point of probability 1, in square points
 CLOUD = LinearSegmentedColormap.from_list("cloud", ["#ffffff", "#fbf1d3", "#f5dc96", "#ebc24e"])
 # Borders are dark inside the region that holds this much of the source, then fade: far outside the
@@ -48,7 +46,7 @@ def codebook_plot(
     data: BananaDataModule,
     *,
     n_pts: int = 100_000,
-    n_grid: int = 700,
+    n_grid: int = 500,
     window: tuple[float, float, float, float] = WINDOW,
 ) -> Figure:
     """Density of the source, borders between the cells of the quantiser, and the codebook.
