@@ -446,7 +446,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
         return trainable(compressor), metrics, trainer
 
     weights, metrics, trainer = run(None, checkpoints)
-    assert trainer.global_step == n_epochs * 2
+    assert trainer.global_step == n_epochs * 3
     torch.manual_seed(99)
     resumed_weights, resumed_metrics, resumed = run(tmp_path / "epoch=2.ckpt", [])
     assert_same_tensors(resumed_weights, weights)

@@ -108,7 +108,7 @@ def _fact(cfg: DictConfig, key: str) -> object:
 
     "parameters.PART" are the trained numbers of encoder, decoder, projector or predictor,
     "splits.PLACE" the examples of the splits of a data set, "augmentations" the parameters of the
-    equivalences of data_feat, "predictor_epochs" how often a predictor sees each training example.
+    equivalences of data_feat.
     """
     kind, _, of = key.partition(".")
     if kind == "parameters":
@@ -118,8 +118,6 @@ def _fact(cfg: DictConfig, key: str) -> object:
     if kind == "augmentations":
         names = cfg.data_feat.kwargs.equivalence
         return {name: _parameters(REGISTRY[name]) for name in names if REGISTRY[name] is not None}
-    if kind == "predictor_epochs":
-        return cfg.trainer_pred.max_epochs * cfg.communication.n_copies
     value = OmegaConf.select(cfg, key, default=ABSENT)
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
