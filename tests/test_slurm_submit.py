@@ -21,6 +21,7 @@ from tiny import ROOT
 
 from utils import launchers, slurm
 from utils.config import ConfigError, compose_config
+from utils.report import report
 from utils.resolvers import cpus_per_job
 
 CONFIG = """
@@ -86,9 +87,10 @@ def test_every_job_is_awaited_whatever_becomes_of_others(tmp_path, make_jobs, ca
         _ = lost.return_value
     assert failed.overrides == ["x=2"] and failed.cfg == {"x": 2, "y": "from the start"}
     assert trace(tmp_path, 0)["state"] == "queued"  # what comes then is noted by utils.jobs
-    assert trace(tmp_path, 2)["state"] == "lost" and "log:" in trace(tmp_path, 2)["error"]
-    printed = capsys.readouterr().out
-    assert printed.startswith("Queued 4 jobs") and "two is no good" in printed
+    assert trace(tmp_path, 1)["state"] == "failed" and trace(tmp_path, 2)["state"] == "lost"
+    assert all(trace(tmp_path, num)["log"].endswith(".err") for num in (1, 2))
+    assert "ValueError: two is no good" in report(tmp_path / "sweep", Path("results"))
+    assert capsys.readouterr().out.startswith("Queued 4 jobs")
 
 
 def test_no_more_jobs_run_at_once_than_were_asked_for(tmp_path, make_jobs):

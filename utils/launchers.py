@@ -201,18 +201,16 @@ class _Jobs:
     def _returned(self, place: int, submitted: submitit.Job, outcome: str, value) -> JobReturn:
         if outcome == "success":
             return value
-        job, log = self._jobs[place], submitted.paths.stderr
-        trace = read_trace(job.folder)
+        job, log = self._jobs[place], os.path.relpath(submitted.paths.stderr)
+        trace = read_trace(job.folder) | {"log": log}
         if outcome == "lost":
-            reason = f"{value}; log: {log}"
-            trace |= {"state": "lost", "finished": now(), "error": reason}
-            write_state(job.folder / FILE, trace)
-        else:  # of a traceback, the last line, should the job not have said why it failed
-            said = trace.get("error") or str(value).strip().splitlines()[-1]
-            reason = f"{' '.join(said.split())}; log: {log}"
-        error = JobError(f"job {job.num} ({submitted.job_id}): {reason}")
-        print(error, flush=True)
-        return job.failed(error)
+            trace |= {"state": "lost", "finished": now(), "error": str(value)}
+        last_line = str(value).strip().splitlines()[-1]  # of a traceback
+        if outcome == "error" and "started" not in trace:
+            trace |= {"state": "failed", "finished": now(), "error": last_line}
+        write_state(job.folder / FILE, trace)
+        reason = " ".join(trace.get("error", last_line).split())
+        return job.failed(JobError(f"job {job.num} ({submitted.job_id}): {reason}; log: {log}"))
 
     def _begin(self) -> None:
         """Queue the jobs."""

@@ -21,8 +21,8 @@ def report(sweep_dir: Path, results: Path) -> str:
             lines.append(f"  {' '.join([job['state'] + ': job', str(job['num']), *apart])}:")
             lines.append(textwrap.indent(reason(job), "    "))
             folder = sweep_dir / str(job["num"])
-            if (folder / LOG).is_file():
-                lines.append(f"    log: {folder / LOG}")
+            if "log" in job or (folder / LOG).is_file():
+                lines.append(f"    log: {job.get('log', folder / LOG)}")
             elif "traceback" in job:
                 lines.append(f"    traceback: {folder / FILE}")
     found = {job["state"] for job in jobs}

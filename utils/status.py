@@ -173,7 +173,7 @@ def _job_rows(jobs: list[Job], all_jobs: list[Job]) -> list[Row]:
                 progress=progress_of(job.run),
                 scheduler=job.trace.get("scheduler_job") or "",
                 name=name or f"job {job.trace['num']}",
-                error=_first_line(reason(job.trace)) if is_over else "",
+                error=_with_log(job.trace) if is_over else "",
             )
         )
     return rows
@@ -215,6 +215,12 @@ def _table(rows: list[Row]) -> list[str]:
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     texts = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True) if width]
     return ("  " + "  ".join(texts)).rstrip()
+
+
+def _with_log(trace: dict) -> str:
+    """Why a job ended, and which of the scheduler's files tells more."""
+    error = _first_line(reason(trace))
+    return f"{error}; log: {trace['log']}" if "log" in trace else error
 
 
 def _first_line(error: str) -> str:
