@@ -8,7 +8,8 @@ from utils.states import load_state
 from utils.traces import FILE, read_trace
 
 LOG = "job.log"  # in the folder of a job: what it prints, unless a scheduler keeps that
-MEND = "Mend what the message says, then run it again"
+LONG = 100  # characters of a reason that is not repeated
+MEND = "Fix the error, then run it again"
 
 
 def report(sweep_dir: Path, results: Path) -> str:
@@ -16,10 +17,14 @@ def report(sweep_dir: Path, results: Path) -> str:
     jobs = states(sweep_dir)
     n_done = sum(job["state"] == "done" for job in jobs)
     lines = [f"{n_done} of {len(jobs)} jobs done; results: {results}/"]
+    told: dict[str, int] = {}  # the first job with each reason
     for job, apart in zip(jobs, overrides_apart(jobs), strict=True):
         if job["state"] != "done":
             lines.append(f"  {' '.join([job['state'] + ': job', str(job['num']), *apart])}:")
-            lines.append(textwrap.indent(reason(job), "    "))
+            why = reason(job)
+            first = told.setdefault(why, job["num"])
+            is_repeated = first != job["num"] and len(why) > LONG
+            lines.append(textwrap.indent(f"as job {first}" if is_repeated else why, "    "))
             folder = sweep_dir / str(job["num"])
             if "log" in job or (folder / LOG).is_file():
                 lines.append(f"    log: {job.get('log', folder / LOG)}")
@@ -27,7 +32,7 @@ def report(sweep_dir: Path, results: Path) -> str:
                 lines.append(f"    traceback: {folder / FILE}")
     found = {job["state"] for job in jobs}
     if found - {"done", "failed"}:
-        lines.append("Finished work is kept: the same command again goes on from there.")
+        lines.append("Finished work is kept: run the same command again to continue.")
     elif "failed" in found:
         lines.append(f"{MEND}.")
     return "\n".join(lines)

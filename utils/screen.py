@@ -196,6 +196,8 @@ def _short(override: str) -> str:
     key, _, value = override.partition("=")
     if PLAIN.fullmatch(value) and value not in NO_TEXT:
         return value
+    with contextlib.suppress(ValueError):
+        value = f"{float(value):.4g}"
     return f"{key.replace('@', '.').rpartition('.')[2].lstrip('+')}={value}"
 
 
