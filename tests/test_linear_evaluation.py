@@ -301,7 +301,7 @@ def test_all_stages_end_with_a_linear_classifier(name, tmp_path):
     found = find_run(compose(tmp_path, base=base), "predictor")
     assert found.csv.name == "results_predictor.csv" and found.status()["state"] == "done"
     assert found.metrics().items() <= metrics.items()
-    assert metrics["test/pred/balanced_acc"] > 0.1
+    assert 0 < metrics["test/pred/balanced_acc"] < 1
     assert untimed(run(tmp_path, base=base)) == untimed(metrics)  # from disk
 
 

@@ -34,7 +34,7 @@ GALAXY = [
         f"{place}.{setting}"
         for place in ("data_feat", "data_pred")
         for setting in (
-            "length=34",
+            "length=36",
             "kwargs.side=16",
             "kwargs.n_workers=0",
             "kwargs.batch_size=8",
