@@ -131,15 +131,16 @@ def _explain(error: Exception, sweep_dir: Path, *, is_full: bool) -> None:
 
     Those that tell users what to change need no traceback on the screen; files have that of all.
     """
-    words = in_words(error)
-    is_reported = any(job.get("error") and job["error"] in words for job in states(sweep_dir))
+    frames = traceback.extract_tb(error.__traceback__)
+    is_of_job = any(frame.name == "return_value" for frame in frames)  # of Hydra's JobReturn
+    is_reported = is_of_job and any({"finished", "error"} <= set(job) for job in states(sweep_dir))
     has_log = any(sweep_dir.glob(f"*/{LOG}"))
     is_ours = type(error).__module__.partition(".")[0] in ("lossyless", "utils", "joblib")
     is_expected = is_ours or isinstance(error, (HydraException, OSError, ValueError))
     if is_full or not (is_expected or (is_reported and has_log)):
         traceback.print_exception(error)
     elif not is_reported:
-        print(words, file=sys.stderr)
+        print(in_words(error), file=sys.stderr)
 
 
 def check_epochs(cfg: DictConfig) -> None:

@@ -107,8 +107,7 @@ class Screen:
             order = list(STYLES)
             jobs = sorted(jobs, key=lambda job: order.index(job["state"]))
         for job in jobs[:n_rows]:
-            said = job.get("error") or _last_line(self._sweep_dir / f"{job['num']}" / LOG)
-            cells = (job["name"], job["state"], _time(job), said.partition("\n")[0])
+            cells = (job["name"], job["state"], _time(job), self._last_words(job))
             texts = (Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells)
             table.add_row(*texts, style=STYLES[job["state"]])
         return table
@@ -131,7 +130,7 @@ class Screen:
             is_over, jobs = self._over.wait(SECONDS if before else 0), self._jobs()
             now = [f"{job['name']} {stage_of(job)}" for job in jobs if job["state"] == "running"]
             ends = {(job["num"], job["finished"]): job for job in jobs if "finished" in job}
-            lines = [_end(job) for key, job in ends.items() if key not in ended]
+            lines = [self._end(job) for key, job in ends.items() if key not in ended]
             ended |= set(ends)
             summary = self._summary(jobs)
             if now:
@@ -142,6 +141,19 @@ class Screen:
             for line in lines:
                 text = textwrap.shorten(f"[{self._elapsed()}] {line}", WIDTH, placeholder=" ...")
                 print(text, file=out, flush=True)
+
+    def _end(self, job: dict) -> str:
+        parts = [
+            job["state"],
+            f"{job['name']} ({_time(job) or 'never began'})",
+            self._last_words(job),
+        ]
+        return ": ".join(filter(None, parts))
+
+    def _last_words(self, job: dict) -> str:
+        """Its error, or the last line of its log."""
+        said = job.get("error") or _last_line(self._sweep_dir / str(job["num"]) / LOG)
+        return said.partition("\n")[0]
 
     def _elapsed(self) -> str:
         return clock(time.monotonic() - self._start)
@@ -207,11 +219,6 @@ def _time(job: dict) -> str:
         return ""
     end = datetime.fromisoformat(job["finished"]) if "finished" in job else datetime.now(UTC)
     return clock((end - datetime.fromisoformat(job["started"])).total_seconds())
-
-
-def _end(job: dict) -> str:
-    error = f": {job['error']}" if "error" in job else ""
-    return f"{job['state']}: {job['name']} ({_time(job) or 'never began'}){error}"
 
 
 def _last_line(log: Path) -> str:
