@@ -105,6 +105,10 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         shown = contextlib.nullcontext()
     else:
         main, shown = logged(main), screen.shown(as_table=True)
+        if cfg.logger.name == "wandb":
+            from utils import wandb_runs  # imports pandas
+
+            wandb_runs.offline_reason(cfg)  # jobs say so in their logs only
     try:
         with shown, contextlib.redirect_stderr(WithoutOverrides(sys.stderr)):
             hydra_main(main)()

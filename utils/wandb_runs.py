@@ -37,9 +37,7 @@ def init_options(
     """
     folder = Path(cfg.paths.logs) / cfg.experiment_name
     folder.mkdir(parents=True, exist_ok=True)
-    reason = obstacle()
-    if reason:
-        _say_once(f"W&B logs offline ({reason}). Later: bin/sync_wandb.sh {cfg.experiment_name}")
+    reason = offline_reason(cfg)
     return {
         "project": project,
         "entity": entity,
@@ -72,6 +70,14 @@ def upload_tables(cfg: DictConfig, folder: Path) -> None:
     options = init_options(cfg, project=node.project, entity=node.entity, kind="aggregate")
     with wandb.init(**options) as run:
         run.log(content)
+
+
+def offline_reason(cfg: DictConfig) -> str | None:
+    """Why runs are logged offline, which is printed; None if they are not."""
+    reason = obstacle()
+    if reason:
+        _say_once(f"W&B logs offline ({reason}). Later: bin/sync_wandb.sh {cfg.experiment_name}")
+    return reason
 
 
 def obstacle() -> str | None:
