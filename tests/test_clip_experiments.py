@@ -185,7 +185,7 @@ def test_experiments_share_a_bottleneck_and_have_tables_of_their_own(tmp_path):
         aggregate_runs(cfg.aggregate, folder)
         (row,) = [s for s in (folder / f"{file}.md").read_text().splitlines() if "digits" in s]
         assert f"{100 * found[name]['test/pred/acc']:.1f}" in row
-        merged = pd.read_csv(folder / "summarized_metrics_merged.csv")
+        merged = pd.read_csv(folder / "summarized_metrics_merged.csv", float_precision="round_trip")
         assert merged["test/feat/rate_mean"].tolist() == [found[name]["test/feat/rate"]]
 
 

@@ -468,7 +468,8 @@ def test_a_search_keeps_the_objectives_of_its_runs(tmp_path):
         found = {tuple(row) for row in runs[["val/pred/err", "val/comm/rate"]].to_numpy()}
         assert {tuple(trial.values) for trial in trials} == found
         for trial in trials:
-            row = pd.read_csv(Path(trial.user_attrs["run"]) / "results_predictor.csv").iloc[0]
+            file = Path(trial.user_attrs["run"]) / "results_predictor.csv"
+            row = pd.read_csv(file, float_precision="round_trip").iloc[0]
             assert row["val/pred/err"] == trial.values[0] and trial.user_attrs["seconds"] > 0
 
 
