@@ -5,6 +5,8 @@
 #   bin/benchmark.sh                  # all subjects, one table
 #   bin/benchmark.sh --only coding    # one of: data augmentation training coding bits files hub
 #   bin/benchmark.sh --quick          # fewer repetitions
+#   bin/benchmark.sh --only experiments               # hours that each experiment takes at full size
+#   bin/benchmark.sh --only experiments --match mnist # those with this in the name
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

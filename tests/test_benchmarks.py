@@ -15,10 +15,13 @@ from lossyless.cdf_tables import TOTAL_MASS
 from lossyless.threads import one_thread
 from utils import building, training
 from utils.benchmarks import __main__ as benchmarks
+from utils.benchmarks import plans
 from utils.benchmarks.bottleneck import make_bottleneck
 from utils.benchmarks.comparison import Comparison, Goal, alternate, table_of
 from utils.benchmarks.loops import BareLoop, ThreePasses
 from utils.benchmarks.setups import SMALL, banana_config, images_config, short_trainer
+from utils.benchmarks.steps import Step, measure
+from utils.composing import compose_config
 
 
 def comparison(ours, reference, goal=Goal(low=10)) -> Comparison:  # noqa: B008, it is frozen
@@ -153,3 +156,44 @@ def test_drawn_vectors_cost_what_the_model_promises():
 def test_subjects_give_figures(name):
     for row in benchmarks.SUBJECTS[name](True):
         assert math.isfinite(row.ratio) and row.ratio > 0
+
+
+# 1,024,000 points in batches of 1024; 106,458 images of COCO in batches of 64, and once in batches
+# of 256 for each of 4 crops; 4750 images of STL-10 in batches of 45, between 32 and 64
+@pytest.mark.parametrize(
+    ("overrides", "jobs", "steps"),
+    [
+        (["experiment=banana_viz_VIC"], 2, {"featurizer": 2 * 100_000, "predictor": 2 * 100_000}),
+        (
+            ["experiment=clip_bottleneck_mlp_eval", "data@data_pred=stl10"],
+            10,
+            {"featurizer": 30 * 1664, "predictor": 10 * 100 * 106, "tower": 1664 + 19},
+        ),
+    ],
+)
+def test_steps_are_epochs_times_batches_and_a_shared_compressor_counts_once(overrides, jobs, steps):
+    trained = set()
+    found, again = plans.plan(overrides, trained), plans.plan(overrides, trained)
+    assert found.n_jobs == again.n_jobs == jobs
+    assert {stage: found.n_steps(stage) for stage in steps} == steps
+    assert again.n_steps("featurizer") == again.n_steps("tower") == 0
+    assert again.n_steps("predictor") == steps["predictor"]
+
+
+def test_every_experiment_that_trains_is_launched_by_a_script():
+    launched = {overrides[0].partition("=")[2]: script for script, overrides in plans.launches()}
+    assert [e for e, script in launched.items() if script == "python main.py"] == ["test_mnist"]
+    assert launched["STL10_dist_variation_recpred_classical"].endswith("_recpred.sh")
+    assert launched["ssl_towers_mlp_eval"] == "bin/ssl/towers.sh"
+
+
+def test_the_flops_of_a_step_are_those_of_its_matrix_products():
+    cfg = compose_config(["experiment=digits_viz_VIC", "architecture@predictor=linear"])
+    cost = measure(Step.of(cfg, "predictor"))  # linear: forward, and the gradient of its weights
+    assert cost.flops == 2 * (2 * 128 * 16 * 10) and cost.seconds > 0
+
+
+def test_the_table_of_experiments_has_a_row_for_each_script(capsys):
+    assert benchmarks.main(["--only", "experiments", "--match", "bin/test.sh"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
+    assert len(rows) == 1 and rows[0].startswith("| `bin/test.sh` | `test` | 2 | 20 | 20 |")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from utils.benchmarks import augmentation, bits, coding, data, files, hub, training
+from utils.benchmarks import augmentation, bits, coding, data, experiments, files, hub, training
 from utils.benchmarks.comparison import Comparison, table_of
 
 SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
@@ -23,9 +23,14 @@ SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 1 if a goal is missed."""
     parser = argparse.ArgumentParser(prog="bin/benchmark.sh", description=__doc__)
-    parser.add_argument("--only", choices=SUBJECTS, help="one subject instead of all")
+    only = [*SUBJECTS, "experiments"]  # the last one takes half an hour on a CPU
+    parser.add_argument("--only", choices=only, help="one subject instead of all")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    parser.add_argument("--match", default="", help="of experiments: those with this in the name")
     options = parser.parse_args(arguments)
+    if options.only == "experiments":
+        experiments.report(options.match)
+        return 0
     comparisons: list[Comparison] = []
     for name in [options.only] if options.only else SUBJECTS:
         print(f"[{name}]", file=sys.stderr, flush=True)

@@ -1,0 +1,196 @@
+"""What one training step of an experiment costs: seconds on this device, and FLOPs.
+
+Neither data sets nor weights are needed: batches are noise of the right shape, and networks have
+random weights.
+"""
+
+import functools
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import models
+
+from lossyless.batch import Batch
+from lossyless.clip_loading import import_clip
+from lossyless.threads import one_thread
+from lossyless.towers import Tower
+from utils import building, training
+from utils.callbacks import Freezer
+from utils.data.base import DataModule
+from utils.runs import find_run
+
+N_REPEATS = 2  # measured steps, after one that warms up
+SLOW = 2.0  # seconds of a step that is measured only once
+MAX_PIXELS = 2**17  # of a measured batch on a CPU; the time of a larger one is scaled
+CLIP = {  # classes of OpenAI's package, and their arguments
+    "clip_vitb32": ("VisionTransformer", 224, 32, 768, 12, 12, 512),
+    "clip_rn50": ("ModifiedResNet", (3, 4, 6, 3), 1024, 32, 224, 64),
+}
+# Settings of a network that do not change the time of its steps.
+FREE = ("optimizer", "online_optimizer", "beta", "beta_anneal", "factor_beta_r", "factor_beta_d")
+FREE += ("needs", "temperature", "initial_temperature", "is_train_temperature", "dropout")
+FREE += ("effective_batch_size", "warmup_k_epoch", "mean", "std", "weights", "is_reconstruct")
+
+
+class Cost(NamedTuple):
+    """Seconds of a step on this device (on a CPU: of one core), FLOPs of its matrix products."""
+
+    seconds: float
+    flops: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step of "featurizer" or "predictor", or a batch that goes through the "tower".
+
+    Attributes
+    ----------
+    shape : of one example.
+    network : what else the cost depends on, as JSON.
+    cfg : of one of the jobs that have such steps.
+    """
+
+    stage: str
+    batch_size: int
+    shape: tuple[int, ...]
+    network: str
+    cfg: DictConfig = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, cfg: DictConfig, stage: str) -> "Step":
+        if stage == "tower":
+            side = cfg.tower.kwargs.get("side", 224)
+            shape, batch_size = (3, side, side), cfg.tower.batch_size
+            facts: list[object] = [_backbone(cfg.tower)]
+        elif stage == "featurizer":
+            has_tower = cfg.tower.name != "none"
+            facts = [_costly(cfg.featurizer.kwargs), list(cfg.finetune.frozen)]
+            batch_size = cfg.data_feat.kwargs.batch_size
+            shape = (cfg.tower.z_dim,) if has_tower else cfg.data_feat.shape
+        else:
+            facts = [_costly(cfg.predictor.kwargs), cfg.data_pred.n_outputs]
+            batch_size = cfg.data_pred.kwargs.batch_size
+            has_features = cfg.featurizer.get("is_on_features", False)
+            is_image = cfg.featurizer.kwargs.get("is_reconstruct", not has_features)
+            shape = cfg.data_pred.shape if is_image else [cfg.encoder.z_dim]
+        return cls(stage, batch_size, tuple(shape), json.dumps(facts, sort_keys=True), cfg)
+
+
+def _backbone(tower: DictConfig) -> str:
+    """The network of a tower; SimCLR's and SwAV's are ResNet50s, too."""
+    return tower.name if tower.name in CLIP else tower.kwargs.get("model", "resnet50")
+
+
+def _costly(node: object) -> object:
+    if OmegaConf.is_config(node):
+        node = OmegaConf.to_container(node, resolve=True)
+    if not isinstance(node, dict):
+        return node
+    return {key: _costly(value) for key, value in node.items() if key not in FREE}
+
+
+class _Noise(DataModule):
+    """One batch, again and again."""
+
+    def __init__(self, batch: Batch):
+        super().__init__(batch_size=len(batch.x))
+        self.batch = batch
+
+    def n_examples(self, split: str) -> int:
+        return (1 + N_REPEATS) * self.batch_size
+
+    def make_batches(self, split: str, *, generator: torch.Generator, **_: object) -> Iterator:
+        on_device = Batch(*(None if t is None else t.to(generator.device) for t in self.batch))
+        return iter([on_device] * (1 + N_REPEATS))
+
+
+class _Meter(Callback):
+    """Counts the FLOPs of the first step, and takes the time of the others."""
+
+    def __init__(self):
+        self.counter = FlopCounterMode(display=False)
+        self.seconds: list[float] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.counter.__enter__()
+        self._start = clock(pl_module.device)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.counter.__exit__(None, None, None)
+        else:
+            self.seconds.append(clock(pl_module.device) - self._start)
+            trainer.should_stop |= self.seconds[-1] > SLOW
+
+
+def clock(device: torch.device) -> float:
+    """Wall-clock time of a GPU, once it is done; CPU time of this process, which other load of
+    the machine does not lengthen."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+@functools.cache
+def measure(step: Step) -> Cost:
+    """The cost of a step; of large images on a CPU, scaled from a smaller batch."""
+    device = building.pick_device(step.cfg)
+    n = step.batch_size
+    if device.type == "cpu" and len(step.shape) == 3:
+        n = max(2, min(n, MAX_PIXELS // (step.shape[1] * step.shape[2])))
+    run = _measure_tower if step.stage == "tower" else _measure_training
+    with one_thread():
+        seconds, flops = run(step, torch.rand(n, *step.shape), device)
+    return Cost(seconds * step.batch_size / n, flops * step.batch_size / n)
+
+
+def _measure_training(step: Step, x: torch.Tensor, device: torch.device) -> Cost:
+    cfg, meter = step.cfg, _Meter()
+    cfg.rate.kwargs.warmup_k_epoch = 0  # the rate counts in all other epochs
+    module, auxiliary, is_feat = building.build_compressor(cfg), None, step.stage == "featurizer"
+    data = cfg.data_feat if is_feat else cfg.data_pred
+    y = torch.randint(max(1, data.n_outputs), (len(x),))
+    if data.task == "regression":
+        y = torch.rand(len(x), data.n_outputs)
+    callbacks: list[Callback] = [meter]
+    if is_feat:
+        auxiliaries = {"none": None, "target": y}
+        auxiliary = auxiliaries.get(module.distortion.needs, torch.rand_like(x))
+        callbacks.append(Freezer(list(cfg.finetune.frozen)))
+    else:
+        module = building.build_predictor(cfg, step.shape, module)
+    options = {"max_epochs": 1, "limit_train_batches": 1 + N_REPEATS, "limit_val_batches": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.paths.results = cfg.paths.pretrained = folder
+        monitor = f"train/{'feat' if is_feat else 'pred'}/loss"
+        run = find_run(cfg, step.stage)
+        trainer = training.build_trainer(run, monitor, None, callbacks, options)
+        trainer.fit(module, datamodule=_Noise(Batch(x, y, auxiliary)))
+    return Cost(min(meter.seconds), meter.counter.get_total_flops())
+
+
+def _measure_tower(step: Step, x: torch.Tensor, device: torch.device) -> Cost:
+    name = _backbone(step.cfg.tower)
+    if name in CLIP:
+        class_name, *arguments = CLIP[name]
+        network = getattr(import_clip().model, class_name)(*arguments)
+    else:
+        network = models.get_model(name)
+    tower, x, seconds = Tower(network, side=step.shape[-1]).to(device), x.to(device), []
+    with FlopCounterMode(display=False) as counter:
+        tower(x)
+    for _ in range(N_REPEATS):
+        start = clock(device)
+        tower(x)
+        seconds.append(clock(device) - start)
+    return Cost(min(seconds), counter.get_total_flops())
