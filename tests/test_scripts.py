@@ -79,6 +79,11 @@ def test_help_is_given_for_nothing(script, project):
     assert calls(project) == [] and job_ids(project) == []
 
 
+def test_the_table_of_running_times_has_every_script():
+    text = (ROOT / "bin" / "README.md").read_text()
+    assert [script for script in EXPERIMENTS if f"`{script}`" not in text] == []
+
+
 SLOW_TO_IMPORT = pytest.param("bin/benchmark.sh", marks=pytest.mark.slow)
 
 

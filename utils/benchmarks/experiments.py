@@ -39,7 +39,9 @@ def report(pattern: str = "") -> None:
             plans[row] = plans.get(row, Plan(0, Counter(), 0)) + found
     print(f"{_device()}, torch {torch.__version__}, {date.today()}\n")
     columns = ["script", "experiment", "jobs", *(f"steps, {stage}" for stage in STAGES)]
-    columns += [*(f"s a step, {stage}" for stage in STAGES), "hours", "hours, H100 (computed)"]
+    columns += [f"s a step, {stage}" for stage in STAGES]
+    where = "this GPU" if torch.cuda.is_available() else f"{CPU_CORES} cores"
+    columns += [f"hours, {where}", "hours, one H100 (computed)"]
     print(_line(columns), _line(["---", "---", *["--:"] * 9]), sep="\n")
     for row, found in plans.items():
         print(_line([*(f"`{name}`" for name in row), *_cells(found)]), flush=True)
