@@ -133,8 +133,7 @@ class _Meter(Callback):
 
 
 def clock(device: torch.device) -> float:
-    """Wall-clock time of a GPU, once it is done; CPU time of this process, which other load of
-    the machine does not lengthen."""
+    """Wall-clock time of a GPU, once it is done; on a CPU, the time that this process had it."""
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize(device)
