@@ -44,6 +44,14 @@ def test_ours_is_the_mean_over_the_seeds_of_the_published_setting(tmp_path, caps
     assert "other settings than the published runs" in text  # the folder has another name
 
 
+def test_a_beta_close_to_the_published_one_is_another(tmp_path):
+    frame = runs().query("beta == '7.0e-02'")
+    near = Runs(tmp_path, frame)
+    (tmp_path / "config.yaml").write_text("featurizer: {loss: {beta: 0.0697}}")
+    paper.compare_to_paper(near, ["banana_viz_VIC"])
+    assert not list(tmp_path.glob("paper_comparison*"))
+
+
 def test_runs_that_differ_in_more_than_the_seed_are_no_mean(tmp_path):
     both = pd.concat([runs(zdim="1"), runs(zdim="2")], ignore_index=True)
     with pytest.raises(ConfigError, match=r"zdim: 1, 2.*compare_to_paper\.where='\{zdim: 1\}'"):
@@ -73,6 +81,14 @@ def test_what_was_not_run_says_so(tmp_path):
     paper.compare_to_paper(Experiment(tmp_path / "exp_clip_hub"), ["clip_hub"])
     text = (tmp_path / "exp_clip_hub/paper_comparison.md").read_text()
     assert text.count("not run") >= 2 and "no finished runs" in text
+
+
+def test_without_runs_a_comparison_that_is_there_stays(tmp_path):
+    folder = tmp_path / "exp_banana_viz_VIC"
+    compare(folder, runs())
+    before = (folder / "paper_comparison.csv").read_bytes()
+    paper.compare_to_paper(Experiment(folder), ["banana_viz_VIC"])
+    assert (folder / "paper_comparison.csv").read_bytes() == before
 
 
 def test_an_experiment_that_nobody_published_names_those_there_are(tmp_path):

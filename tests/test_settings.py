@@ -6,6 +6,7 @@ import pytest
 
 from utils.aggregation import paper, settings
 from utils.aggregation.experiment import Experiment
+from utils.composing import compose_config
 from utils.config import CONF_DIR
 
 TABLES = sorted(settings.published_settings())
@@ -64,6 +65,18 @@ def test_a_difference_is_found(official, found, monkeypatch):
 def test_spaces_are_compared_by_what_they_mean(ours, is_same):
     official = settings._comparable("sweep.x", "tag(log, interval(1e-4, 1))")
     assert (settings._comparable("sweep.x", ours) == official) is is_same
+
+
+def test_what_runs_changed_is_found():
+    job = ["experiment=banana_viz_VIC", "distortion=VAE"]
+    changed = [*job, "encoder.kwargs.hid_dim=16", "data_feat.kwargs.n_train=2048"]
+    assert settings.changes("banana_viz_VIC", [compose_config(job)]) == []
+    found = settings.changes("banana_viz_VIC", [compose_config(c) for c in (job, changed)])
+    assert len(found) == 3 and {line.split(":")[0].strip() for line in found} == {
+        "encoder.kwargs.hid_dim",
+        "data_feat.kwargs.n_train",
+        "parameters.encoder",
+    }
 
 
 def test_differences_are_printed_with_their_reasons(tmp_path, capsys):

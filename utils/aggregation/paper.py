@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from omegaconf import OmegaConf
 
 from utils import tables
 from utils.aggregation import settings
@@ -12,6 +13,7 @@ from utils.aggregation.experiment import Experiment
 from utils.aggregation.outputs import MISSING, number
 from utils.aggregation.rows import check_alike, restrict
 from utils.composing import ConfigError
+from utils.records import read_config
 
 OPTION = "aggregate.compare_to_paper"
 PUBLISHED = Path(__file__).parent / "published"
@@ -53,23 +55,31 @@ def compare_to_paper(
             f"{OPTION}.experiments: nothing is published for {list(experiments)}; there is for "
             f"{sorted({*published['experiment'], *settings.published_settings()})}"
         )
+    frame = _runs(experiment, where)
+    folders = [] if frame.empty else frame[tables.FOLDER].unique()
+    configs = [OmegaConf.create(read_config(Path(folder)).values) for folder in folders]
     if not wanted.empty:
-        _compare_numbers(experiment, wanted, experiments, where)
+        changed = sum(len(settings.changes(name, configs)) for name in names)
+        _compare_numbers(experiment, wanted, frame, changed)
     for name in names:
-        print(f"\n{settings.describe(name)}")
+        print(f"\n{settings.describe(name, configs)}")
+
+
+def _runs(experiment: Experiment, where: Mapping[str, object] | None) -> pd.DataFrame:
+    """The runs of an experiment; an empty table if there are none."""
+    try:
+        return experiment.merged(where, OPTION)
+    except tables.NoRunsError:
+        return pd.DataFrame()
 
 
 def _compare_numbers(
-    experiment: Experiment,
-    wanted: pd.DataFrame,
-    experiments: Sequence[str],
-    where: Mapping[str, object] | None,
+    experiment: Experiment, wanted: pd.DataFrame, frame: pd.DataFrame, n_changed: int
 ) -> None:
     """The table of published numbers and ours."""
-    try:
-        frame = experiment.merged(where, OPTION)
-    except tables.NoRunsError:
-        frame = pd.DataFrame()
+    if frame.empty and (experiment.folder / f"{TABLE}.csv").exists():
+        print(f"\n{experiment.folder.name}: no finished runs here; {TABLE} stays as it is")
+        return
     if not frame.empty and all(_matching(frame, row).empty for row in wanted.to_dict("records")):
         what = _not_run(frame, wanted)
         print(f"\n{experiment.folder.name}: no run has the published settings{what}")
@@ -80,8 +90,8 @@ def _compare_numbers(
     n_within = (table["verdict"] == WITHIN).sum()
     n_run = (table["verdict"] != NOT_RUN).sum()
     caption = f"{n_within} of {n_run} numbers within the tolerance, {len(table) - n_run} not run"
-    if n_run and experiment.name not in experiments:  # the prefix of a mode
-        caption += f"; {experiment.name} has other settings than the published runs"
+    if n_run and n_changed:
+        caption += f"; {experiment.name} has {n_changed} other settings than the published runs"
     experiment.save_table(table, TABLE, caption=caption, shown=_readable(table))
 
 

@@ -21,6 +21,9 @@ ALONG_CURVE = (
 )
 
 
+EXACT_BETA = "featurizer.loss.beta"  # of a run, whose "beta" in tables has two digits
+
+
 def as_list(value: str | Sequence[str]) -> list[str]:
     """One name or several, as a list."""
     return [value] if isinstance(value, str) else list(value)
@@ -54,7 +57,7 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
     ----------
     frame : a table of `utils.tables`, one row per run.
     where : parameter (of the table, or a setting) -> value, or list of values. Numbers are compared
-        as such: 0.1 is "1.0e-01".
+        as such, 0.1 is "1.0e-01"; beta to the last digit.
     option : name of the setting that holds `where`, for errors.
 
     Raises
@@ -71,6 +74,9 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
             raise ConfigError(f"{option}: there is no parameter '{key}'; there are {known}")
         values = wanted if isinstance(wanted, (list, tuple)) else [wanted]
         rows = frame[[any(_is_same(found, value) for value in values) for found in frame[key]]]
+        if key == "beta" and tables.FOLDER in rows:  # two digits of it
+            exact = [read_config(Path(folder)).value(EXACT_BETA) for folder in rows[tables.FOLDER]]
+            rows = rows[[b is None or any(_is_same(b, value) for value in values) for b in exact]]
         if rows.empty:
             raise tables.NoRunsError(
                 f"{option}: no finished run has {key}={wanted}; runs have "

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from lossyless.predictors import PredictionHead
-from utils.composing import compose_config, parse
+from utils.composing import compose_config, is_group, parse
 from utils.data.equivalences.affine import Affine
 from utils.data.equivalences.augmentation import REGISTRY
 from utils.data.equivalences.pixels import PixelChange
@@ -61,10 +61,44 @@ def names_of(experiments: Sequence[str]) -> list[str]:
     ]
 
 
-def describe(name: str) -> str:
-    """The differences of an experiment, for people."""
+def describe(name: str, runs: Sequence[DictConfig] = ()) -> str:
+    """The differences of an experiment, and what its runs changed beside, for people."""
     lines = [f"  {difference}" for difference in differences(name)]
-    return "\n".join([f"{name}: {len(lines)} settings are not the official ones", *lines])
+    text = [f"{name}: {len(lines)} settings are not the official ones", *lines]
+    if changed := changes(name, runs):
+        text += [f"These runs have {len(changed)} other settings than {name}:", *changed]
+    return "\n".join(text)
+
+
+def changes(name: str, runs: Sequence[DictConfig]) -> list[str]:
+    """Settings in the table of an experiment that runs have changed, for people.
+
+    Parameters
+    ----------
+    runs : resolved configs.
+    """
+    table = published_settings()[name]
+    jobs = [settings for job in table.get("jobs", {}).values() for settings in job]
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        experiment = _config(_choice(name), *_options(_config(_choice(name)), run))
+        # those that follow from the data set, which is named by itself
+        is_same_data = _fact(run, "data_feat.name") == experiment.data_feat.name
+        of_data = () if is_same_data else ("splits", "augmentations", "parameters")
+        for key in dict.fromkeys([*table.get("settings", {}), *jobs]):
+            if key in experiment.sweep or key.startswith(of_data):
+                continue
+            stated, value = _fact(experiment, key), _fact(run, key)
+            if value != stated:
+                found.setdefault(f"{key}: {stated}", {})[str(value)] = None
+    return [f"  {stated}, in runs {', '.join(values)}" for stated, values in found.items()]
+
+
+def _options(experiment: DictConfig, run: DictConfig) -> list[str]:
+    """The options that a job of an experiment has among those that are swept over."""
+    groups = [key for key in experiment.sweep if is_group(parse([f"{key}=x"])[0])]
+    names = {key: _fact(run, f"{key.rpartition('@')[2]}.name") for key in groups}
+    return [f"{key}={name}" for key, name in names.items() if name != ABSENT]
 
 
 def differences(name: str) -> list[Difference]:
@@ -80,7 +114,7 @@ def differences(name: str) -> list[Difference]:
 
 def _compared(name: str, table: dict) -> Iterator[tuple[str, object, object]]:
     """Labels of all settings of a table, with the official value and ours."""
-    choice = name if "=" in name else f"experiment={name}"
+    choice = _choice(name)
     cfg = compose_config([choice])
     for key, official in table.get("settings", {}).items():
         yield key, official, _fact(cfg, key)
@@ -92,6 +126,17 @@ def _compared(name: str, table: dict) -> Iterator[tuple[str, object, object]]:
         cfg = compose_config([choice, *job.split()])
         for key, official in settings.items():
             yield f"{key} ({job})", official, _fact(cfg, key)
+
+
+def _choice(name: str) -> str:
+    """The override that composes what a table is about."""
+    return name if "=" in name else f"experiment={name}"
+
+
+@functools.cache
+def _config(*overrides: str) -> DictConfig:
+    """A config, not to be changed."""
+    return compose_config(overrides)
 
 
 def _comparable(label: str, value: object) -> object:
