@@ -34,19 +34,6 @@ def test_bad_tables_raise(cdfs, lengths, offsets, match):
         CDFTables(cdfs, lengths, offsets)
 
 
-def test_fingerprint_depends_on_the_tables_and_not_on_their_padding():
-    base = CDFTables([[0, 9, 65536, 3], [0, 8, 9, 65536]], [3, 4], [0, 1])
-    padded = CDFTables([[0, 9, 65536, 7, 7], [0, 8, 9, 65536, 7]], [3, 4], [0, 1])
-    others = [
-        CDFTables([[0, 9, 65536, 3], [0, 8, 10, 65536]], [3, 4], [0, 1]),
-        CDFTables([[0, 9, 65536, 3], [0, 8, 9, 65536]], [3, 4], [1, 1]),
-        CDFTables([[0, 9, 65536]], [3], [0]),
-        CDFTables([[0, 8, 9, 65536], [0, 9, 65536, 3]], [4, 3], [0, 1]),
-    ]
-    assert base.fingerprint() == padded.fingerprint() and len(base.fingerprint()) == 16
-    assert len({tables.fingerprint() for tables in [base, *others]}) == 5
-
-
 # --- tables made from weights and probabilities
 
 
