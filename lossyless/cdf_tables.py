@@ -1,6 +1,5 @@
 """Integer CDF tables of entropy models."""
 
-import hashlib
 from dataclasses import dataclass, field
 
 import constriction
@@ -137,14 +136,6 @@ class CDFTables:
     def escapes(self) -> NDArray[np.int32]:
         """Escape entry of each table, which is also its number of listed symbols, [n_tables]."""
         return self.lengths - 2
-
-    def fingerprint(self) -> bytes:
-        """16 bytes that tell these tables from others (BLAKE2b)."""
-        digest = hashlib.blake2b(digest_size=16)
-        for array in (self.lengths, self.offsets, self.cdfs[self.cdfs < TOTAL_MASS]):
-            digest.update(np.int64(array.size).astype("<i8").tobytes())
-            digest.update(array.astype("<i4").tobytes())
-        return digest.digest()
 
     def model(self, table: int) -> Categorical:
         """constriction's model over the entries of a table with at least two entries."""

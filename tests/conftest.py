@@ -2,11 +2,13 @@
 
 import copy
 import gc
+import hashlib
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -17,6 +19,7 @@ import lossyless.rates
 import utils.composing
 from lossyless.architectures import MLP, Linear
 from lossyless.batch import Batch
+from lossyless.cdf_tables import TOTAL_MASS, CDFTables
 from lossyless.compressors import LearnableCompressor
 from lossyless.distortions import ContrastiveDistortion, DirectDistortion, LossyZ
 from lossyless.distributions import CondDist
@@ -184,3 +187,12 @@ def assert_same_tensors(found: dict[str, Tensor], expected: dict[str, Tensor]) -
     assert found.keys() == expected.keys()
     different = [name for name in found if not torch.equal(found[name], expected[name])]
     assert not different
+
+
+def digest_of(tables: CDFTables) -> str:
+    """What tells coding tables from others: 32 hexadecimal digits (BLAKE2b)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (tables.lengths, tables.offsets, tables.cdfs[tables.cdfs < TOTAL_MASS]):
+        digest.update(np.int64(array.size).astype("<i8").tobytes())
+        digest.update(array.astype("<i4").tobytes())
+    return digest.hexdigest()

@@ -1,6 +1,5 @@
 """Features on disk: exact, small, whole or piece by piece, in constant memory."""
 
-import dataclasses
 import functools
 import json
 import pickle
@@ -36,7 +35,6 @@ from lossyless.feature_files import (
 from lossyless.feature_files.codecs import shrink
 from lossyless.payloads import CodingError
 from lossyless.rates import HFactorized, HHyper, HSpatial, Lossless, MIRate
-from lossyless.table_refitting import refit
 from lossyless.vector_codecs import Int8Vectors, PCAVectors, RawVectors, UniformVectors
 
 N = 100
@@ -70,10 +68,9 @@ def file(path, codec, z):
 
 
 @pytest.mark.parametrize("n", [0, 1, 31, 32, 33, N])
-@pytest.mark.parametrize("adapt", [False, True])
-def test_what_is_read_is_z_hat_to_the_last_bit(path, codec, n, adapt):
+def test_what_is_read_is_z_hat_to_the_last_bit(path, codec, n):
     z = draw_features(n)
-    written = write(path, codec, z, adapt=adapt)
+    written = write(path, codec, z)
     assert torch.equal(read(path, codec), quantised(codec, z))
     assert (written.n_examples, written.n_bytes) == (n, path.stat().st_size)
     assert list(path.parent.iterdir()) == [path]
@@ -210,23 +207,19 @@ def test_the_checksum_of_labels_is_asked_for_when_all_is_coded(path, codec, z, z
         assert not path.exists()
         return 123
 
-    for data, adapt in ((z, False), (draw_features(2_000) * 0.3 + 1, True)):
-        path.unlink(missing_ok=True)
-        written = write(path, codec, data, adapt=adapt, commit_labels=commit_labels)
-        assert written.is_adapted == adapt
-        for on_damage in ("raise", "skip"):
-            with FeatureFile(path, codec, on_damage=on_damage) as file:
-                assert file.labels_checksum == 123
-                assert torch.equal(file.read(), quantised(codec, data))
+    write(path, codec, z, commit_labels=commit_labels)
+    for on_damage in ("raise", "skip"):
+        with FeatureFile(path, codec, on_damage=on_damage) as file:
+            assert file.labels_checksum == 123
+            assert torch.equal(file.read(), quantised(codec, z))
 
 
-@pytest.mark.parametrize("adapt", [False, True])
-def test_labels_that_cannot_be_written_leave_no_file(path, codec, z, adapt):
+def test_labels_that_cannot_be_written_leave_no_file(path, codec, z):
     def commit_labels():
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        write(path, codec, z, adapt=adapt, commit_labels=commit_labels)
+        write(path, codec, z, commit_labels=commit_labels)
     assert list(path.parent.iterdir()) == []
 
 
@@ -373,39 +366,6 @@ def test_size_is_the_cross_entropy_under_the_tables(path):
         assert torch.equal(file[::1000], quantised(codec, z[::1000]))
 
 
-def test_adapted_files_are_smaller_on_other_data_and_need_nothing_but_the_codec(path):
-    codec = make_codec(64)
-    z = draw_features(5_000, 64) * 0.3 + 1
-    fixed = write_features([z], path, codec)
-    adapted = write_features(z.split(999), path, codec, adapt=True)
-    assert adapted.is_adapted and adapted.n_bytes < 0.95 * fixed.n_bytes
-    assert adapted.n_bytes == path.stat().st_size and describe(path)["is_adapted"]
-    assert torch.equal(read(path, codec), quantised(codec, z))
-    with FeatureFile(path, codec) as file:
-        assert torch.equal(file[[4999, 3]], quantised(codec, z[[4999, 3]]))
-
-
-@pytest.mark.parametrize("n", [1, 50, 2_000])
-def test_adapted_files_are_never_larger(path, codec, n):
-    z = draw_features(n, seed=n)
-    fixed = write(path, codec, z)
-    assert write(path, codec, z, adapt=True).n_bytes <= fixed.n_bytes
-
-
-def test_tables_that_save_less_than_they_cost_are_not_kept(path, codec, z, monkeypatch):
-    def refit_with_long_description(counts, base):
-        tables = refit(counts, base)
-        return dataclasses.replace(tables, description=tables.description + bytes(100_000))
-
-    monkeypatch.setattr(writing, "refit", refit_with_long_description)
-    z = draw_features(2_000) * 0.3 + 1
-    fixed = write(path, codec, z)
-    written = write(path, codec, z, adapt=True)
-    assert not written.is_adapted and written.n_bytes == fixed.n_bytes == path.stat().st_size
-    assert list(path.parent.iterdir()) == [path]
-    assert torch.equal(read(path, codec), quantised(codec, z))
-
-
 def test_codecs_without_symbols_work_too(path):
     torch.manual_seed(0)
     codec = HHyper(Z_DIM).eval()
@@ -418,8 +378,6 @@ def test_codecs_without_symbols_work_too(path):
     with FeatureFile(path, codec) as file:
         assert torch.equal(file.read(n_workers=2), expected)
         assert torch.equal(file[[40, 3]], expected[[40, 3]])
-    with pytest.raises(TypeError, match="HHyper.*adapt=False"):
-        write(path, codec, z, adapt=True)
 
 
 def test_merging_keeps_all_examples_and_codes_nothing_again(tmp_path, path, codec, monkeypatch):
@@ -485,9 +443,6 @@ def test_files_that_differ_are_not_merged(tmp_path, path, codec, z):
     write(other, make_codec(seed=5), z)
     with pytest.raises(ContainerError, match="other: cannot be merged with .*first.*entropy model"):
         merge_files([first, other], path)
-    write(other, codec, draw_features(2_000) * 0.3 + 1, adapt=True)
-    with pytest.raises(ContainerError, match="other: cannot be merged with .*first.*tables"):
-        merge_files([first, other], path)
     with pytest.raises(ValueError, match="no files"):
         merge_files([], path)
     assert not path.exists()
@@ -517,7 +472,6 @@ def test_description(path, codec, z):
         "n_examples": N,
         "n_chunks": 4,
         "n_bytes": written.n_bytes,
-        "is_adapted": False,
         "meta": {"classes": ["cat"]},
     }
 
@@ -529,15 +483,14 @@ def test_small_integers_are_the_same_integers(limit):
     assert shrink(symbols).nbytes == 3 * (1 if limit < 128 else 2 if limit < 32768 else 4)
 
 
-@pytest.mark.parametrize("adapt", [False, True])
-def test_memory_does_not_grow_with_the_file(path, adapt):
+def test_memory_does_not_grow_with_the_file(path):
     codec = make_codec(32)
     part = draw_features(1000, 32)
 
     def peak(n_batches: int) -> int:
         tracemalloc.start()
         batches = (part * (1 + i / 100) for i in range(n_batches))
-        write_features(batches, path, codec, chunk_size=500, adapt=adapt, n_workers=1)
+        write_features(batches, path, codec, chunk_size=500, n_workers=1)
         with FeatureFile(path, codec) as file:
             assert sum(len(rows) for _, rows in file.chunks(n_workers=1)) == 1000 * n_batches
         _, peak = tracemalloc.get_traced_memory()

@@ -126,24 +126,15 @@ def test_features_that_are_not_wanted_end_the_workers(path, codec, is_closed_by)
     assert own_workers() == [] and chunks is not None
 
 
-@pytest.mark.parametrize("adapt", [False, True])
-def test_an_interrupted_writer_ends_its_workers_at_once(path, codec, monkeypatch, adapt):
+def test_an_interrupted_writer_ends_its_workers_at_once(path, codec, monkeypatch):
     """Even while the traceback, which refers to everything, is kept."""
 
     def interrupt(self, payload, n):
         raise KeyboardInterrupt
 
-    if adapt:  # when coding for the second time
-        add, calls = ContainerWriter.add, []
-        monkeypatch.setattr(
-            ContainerWriter,
-            "add",
-            lambda *args: interrupt(*args) if len(calls) > 40 else (calls.append(1), add(*args)),
-        )
-    else:
-        monkeypatch.setattr(ContainerWriter, "add", interrupt)
+    monkeypatch.setattr(ContainerWriter, "add", interrupt)
     with pytest.raises(KeyboardInterrupt) as caught:
-        write(path, codec, draw_features(1000) * 0.3, n_workers=2, adapt=adapt)
+        write(path, codec, draw_features(1000) * 0.3, n_workers=2)
     assert caught.tb is not None and own_workers() == []
     assert list(path.parent.iterdir()) == []
 
@@ -177,14 +168,13 @@ def test_what_cannot_be_handed_on_is_an_error():
 
 
 @pytest.mark.parametrize("n_workers", [None, 2, 3])
-@pytest.mark.parametrize("adapt", [False, True])
-def test_bytes_do_not_depend_on_the_number_of_workers(path, codec, n_workers, adapt, monkeypatch):
+def test_bytes_do_not_depend_on_the_number_of_workers(path, codec, n_workers, monkeypatch):
     give_all_files_one_id(monkeypatch)
     z = draw_features(1000) * 0.5
-    write(path, codec, z, adapt=adapt, n_workers=1)
+    write(path, codec, z, n_workers=1)
     expected = path.read_bytes()
     path.unlink()
-    write(path, codec, z, adapt=adapt, n_workers=n_workers)
+    write(path, codec, z, n_workers=n_workers)
     assert path.read_bytes() == expected
     with FeatureFile(path, codec) as file:
         assert torch.equal(file.read(n_workers=n_workers), quantised(codec, z))

@@ -497,12 +497,11 @@ def test_files_of_data_sets_are_counted_and_named(compressor, folder, tmp_path):
 # -------------------------------------------------------------------------------------- features
 
 
-@pytest.mark.parametrize("adapt", [False, True])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
-def test_features_are_compressed_as_they_are(decoder, z, tmp_path, dtype, adapt):
+def test_features_are_compressed_as_they_are(decoder, z, tmp_path, dtype):
     Z = z.numpy().astype(dtype)
     labels = np.arange(len(Z), dtype=np.uint16)
-    decoder.compress_features(Z, tmp_path / "Z", labels, tmp_path / "Y", adapt=adapt)
+    decoder.compress_features(Z, tmp_path / "Z", labels, tmp_path / "Y")
     decoded, Y = decoder.decompress_dataset(tmp_path / "Z", tmp_path / "Y")
     expected = decoder.rate.dequantise(decoder.rate.quantise(torch.from_numpy(Z).float()))
     np.testing.assert_array_equal(decoded, expected.numpy())
@@ -528,8 +527,6 @@ def test_features_that_do_not_fit_are_refused(decoder, z, tmp_path):
             decoder.compress_features(z, tmp_path / "Z", label, tmp_path / "Y")
     with pytest.raises(SourceError, match="go together"):
         decoder.compress_features(z, tmp_path / "Z", labels=[1] * 500)
-    with pytest.raises(ValueError, match="official format cannot hold tables"):
-        decoder.compress_features(z, tmp_path / "Z", format="official", adapt=True)
     with pytest.raises(ValueError, match="format: .*'zip'"):
         decoder.compress_features(z, tmp_path / "Z", format="zip")
     assert list(tmp_path.iterdir()) == []
@@ -568,18 +565,16 @@ def test_labels_of_another_file_are_refused(decoder, z, tmp_path):
         decoder.decompress_dataset(tmp_path / "Z", tmp_path / "floats.npy")
 
 
-@pytest.mark.parametrize("adapt", [False, True])
-def test_labels_and_features_of_different_data_sets_are_told_apart(decoder, z, tmp_path, adapt):
+def test_labels_and_features_of_different_data_sets_are_told_apart(decoder, z, tmp_path):
     Z, Y, other = tmp_path / "Z", tmp_path / "Y", tmp_path / "other"
-    options = {"is_info": False, "adapt": adapt}
-    decoder.compress_features(z, Z, range(500), Y, **options)
-    decoder.compress_features(z, tmp_path / "Z2", range(1, 501), other, **options)
+    decoder.compress_features(z, Z, range(500), Y, is_info=False)
+    decoder.compress_features(z, tmp_path / "Z2", range(1, 501), other, is_info=False)
     with pytest.raises(SourceError, match="other: are not the labels.*their checksum differs"):
         decoder.decompress_dataset(Z, other)
     with pytest.raises(SourceError, match="checksum differs"):
         decoder.decompress_to_npy(Z, tmp_path / "Z.npy", other, tmp_path / "Y.npy")
     assert not (tmp_path / "Z.npy").exists() and not (tmp_path / "Y.npy").exists()
-    decoder.compress_features(z.flip(0), Z, **options)  # in place of the file with labels
+    decoder.compress_features(z.flip(0), Z, is_info=False)  # in place of the file with labels
     with pytest.raises(SourceError, match="Y: belongs to another file: .*without labels"):
         decoder.decompress_dataset(Z, Y)
 

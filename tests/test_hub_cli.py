@@ -292,7 +292,6 @@ def test_what_is_missing_is_one_line(weights, folder, tmp_path, capsys):
         ("--pretrained", "no.pt", 1, "no.pt: there is no such file (pretrained_path=, --pretr"),
         ("--device", "foo", 2, "device: 'foo' cannot be used here"),
         ("--device", "cuda:99", 2, "device: 'cuda:99' cannot be used here"),
-        ("--format", "official", 2, "--adapt: the official format cannot"),
     ],
 )
 def test_arguments_are_refused_before_anything_is_loaded(
@@ -300,7 +299,7 @@ def test_arguments_are_refused_before_anything_is_loaded(
 ):
     monkeypatch.setattr("lossyless.hub.loading.fetch", None)
     monkeypatch.setattr("lossyless.hub.loading.load_clip", None)
-    assert run("compress", folder, tmp_path / "Z", "--adapt", option, value) == status
+    assert run("compress", folder, tmp_path / "Z", option, value) == status
     assert message in error_of(capsys)
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossyless.cdf_tables import CDFTables
 from lossyless.coders import ColumnCoder
 
 MAX_CHUNK_VALUES = 1 << 24  # no chunk can ask for more: 64 MiB of float32, ten times to decode it
@@ -55,12 +54,11 @@ class ChunkCodec(NamedTuple):
     is_parallel: bool
 
 
-def chunk_codec(codec: Codec, tables: CDFTables | None = None) -> ChunkCodec:
-    """The two halves of a codec, with its own tables or with those of a file."""
-    if tables is None and not isinstance(codec, SymbolCodec):
+def chunk_codec(codec: Codec) -> ChunkCodec:
+    """The two halves of a codec."""
+    if not isinstance(codec, SymbolCodec):
         return ChunkCodec(_as_is, codec.compress, codec.decompress, _as_is, is_parallel=False)
-    codec = check_adaptable(codec)
-    coder = codec.coder() if tables is None else ColumnCoder(tables)
+    coder = codec.coder()
     return ChunkCodec(
         lambda z: shrink(codec.quantise(z)),
         coder.encode,
@@ -68,16 +66,6 @@ def chunk_codec(codec: Codec, tables: CDFTables | None = None) -> ChunkCodec:
         lambda symbols: codec.dequantise(symbols.astype(np.int32, copy=False)),
         is_parallel=True,
     )
-
-
-def check_adaptable(codec: Codec) -> SymbolCodec:
-    """The codec. Raises TypeError if it has no tables that could be adapted to a file."""
-    if not isinstance(codec, SymbolCodec):
-        raise TypeError(
-            f"{type(codec).__name__} ({codec.codec}) has no tables that can be adapted to a file; "
-            "use adapt=False"
-        )
-    return codec
 
 
 def shrink(symbols: NDArray[np.int32]) -> NDArray[np.signedinteger]:

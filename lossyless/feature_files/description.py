@@ -4,7 +4,6 @@ import os
 from typing import Any
 
 from lossyless.container import ContainerReader
-from lossyless.feature_files.writing import TABLES
 
 
 def describe(path: str | os.PathLike) -> dict[str, Any]:
@@ -25,6 +24,5 @@ def describe(path: str | os.PathLike) -> dict[str, Any]:
             "n_chunks": reader.n_chunks,
             "n_bytes": n_bytes,
             "bits_per_example": 8 * n_bytes / n_examples if n_examples else None,
-            "is_adapted": TABLES in header.sections,
             "meta": header.meta,
         }

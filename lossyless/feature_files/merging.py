@@ -84,7 +84,7 @@ def _common_header(paths: list[Path]) -> Header:
             if getattr(header, name) != getattr(common, name):
                 raise ContainerError(
                     f"{path}: cannot be merged with {paths[0]}: its {_difference(name)} differs. "
-                    "Merge files of one model, written with adapt=False."
+                    "Merge files of one model."
                 )
         classes[path] = header.meta.get("classes")
         shared = {k: v for k, v in common.meta.items() if k in header.meta and header.meta[k] == v}

@@ -15,13 +15,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lossyless.cdf_tables import CDFTables
 from lossyless.container import ContainerError, ContainerReader, Header
-from lossyless.feature_files.codecs import MAX_CHUNK_VALUES, Codec, check_adaptable, chunk_codec
+from lossyless.feature_files.codecs import MAX_CHUNK_VALUES, Codec, chunk_codec
 from lossyless.feature_files.workers import ordered_map
-from lossyless.feature_files.writing import TABLES
 from lossyless.payloads import CodingError
-from lossyless.table_refitting import decode_tables
 
 CACHE_BYTES = 1 << 26
 # What a file can ask to be allocated at once: half of the memory, or MAX_EXPANSION times its own
@@ -78,7 +75,7 @@ class FeatureFile:
         )
         try:
             self._check_shapes()
-            self._chunks = chunk_codec(codec, self._adapted_tables())
+            self._chunks = chunk_codec(codec)
         except BaseException:
             self.close()
             raise
@@ -177,6 +174,11 @@ class FeatureFile:
                 f"{self.path}: holds examples {header.dtype} {list(header.shape)}, not features "
                 f"float32 [{z_dim}]"
             )
+        if self.header.sections:
+            raise ContainerError(
+                f"{self.path}: has coding tables of its own (adapt=True), which are not read "
+                "any more: decompress it with the version that wrote it"
+            )
         largest = max(self._reader.chunk_sizes, default=0)
         if largest * z_dim > MAX_CHUNK_VALUES:
             raise ContainerError(
@@ -194,16 +196,6 @@ class FeatureFile:
                 "it in constant memory: chunk by chunk with `FeatureFile.chunks`, or into a .npy "
                 "file with `decompress_to_npy` (python -m lossyless.hub decompress)."
             )
-
-    def _adapted_tables(self) -> CDFTables | None:
-        section = self.header.sections.get(TABLES)
-        if section is None:
-            return None
-        base = check_adaptable(self.codec).coder().tables
-        try:
-            return decode_tables(section, base)
-        except CodingError as error:
-            raise CodingError(f"{self.path}: the tables in the header: {error}") from error
 
     def _decode(self, position: int) -> NDArray | Tensor:
         """Rows of a chunk; also in workers."""

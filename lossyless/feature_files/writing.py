@@ -12,21 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossyless.coders import ColumnCoder
-from lossyless.container import ContainerReader, ContainerWriter
-from lossyless.feature_files.codecs import (
-    MAX_CHUNK_VALUES,
-    ChunkCodec,
-    Codec,
-    check_adaptable,
-    chunk_codec,
-)
+from lossyless.container import ContainerWriter
+from lossyless.feature_files.codecs import MAX_CHUNK_VALUES, ChunkCodec, Codec, chunk_codec
 from lossyless.feature_files.workers import ordered_map
 from lossyless.payloads import CodingError
 from lossyless.regrouping import regroup
-from lossyless.table_refitting import SymbolCounts, refit
 
-TABLES = "tables"  # section of the header
 CHUNK_SIZE = 4096
 
 
@@ -36,7 +27,6 @@ class Written:
 
     n_examples: int
     n_bytes: int
-    is_adapted: bool
 
 
 def write_features(
@@ -45,7 +35,6 @@ def write_features(
     codec: Codec,
     *,
     chunk_size: int | None = None,
-    adapt: bool = False,
     n_workers: int | None = None,
     meta: dict[str, Any] | None = None,
     commit_labels: Callable[[], int] | None = None,
@@ -64,8 +53,6 @@ def write_features(
     chunk_size : examples that are coded together, by default `CHUNK_SIZE`, but at most
         `MAX_CHUNK_VALUES` values. Larger chunks are a little smaller, smaller ones make access to
         single examples faster.
-    adapt : fit the tables to these features and store them in the file, unless that is larger. It
-        takes about three times the time. Needs a `SymbolCodec`.
     n_workers : processes that run the entropy coder; by default one per core.
     meta : anything that JSON can hold, for the header.
     commit_labels : called when all examples are coded, right before the file gets its name, to
@@ -90,51 +77,13 @@ def write_features(
         "shape": (codec.z_dim,),
         "meta": meta,
     }
-    if adapt:
-        return _write_adapted(
-            batches, path, codec, chunk_size, n_workers, header, commit_labels=commit_labels
-        )
     chunks = chunk_codec(codec)
     prepared = _prepared(batches, path, codec, chunks, chunk_size)
     with ContainerWriter(path, **header) as writer:
         _add_all(writer, prepared, chunks, n_workers)
         if commit_labels is not None:
             writer.labels_checksum = commit_labels()
-    return Written(writer.n_examples, writer.n_bytes, is_adapted=False)
-
-
-def _write_adapted(
-    batches: Iterable[Tensor | NDArray],
-    path: Path,
-    codec: Codec,
-    chunk_size: int,
-    n_workers: int | None,
-    header: dict[str, Any],
-    *,
-    commit_labels: Callable[[], int] | None,
-) -> Written:
-    """Codes with the codec's tables, then again with those fitted; the smaller file stays."""
-    base = check_adaptable(codec).coder()
-    counts = SymbolCounts(codec.z_dim)
-    chunks = chunk_codec(codec)
-    prepared = _prepared(batches, path, codec, chunks, chunk_size)
-    kept: ContainerWriter
-    with contextlib.ExitStack() as stack:
-        kept = fixed = stack.enter_context(ContainerWriter(path, **header))
-        _add_all(fixed, _counted(prepared, counts), chunks, n_workers)
-        tables = refit(counts, base.tables)
-        if tables.fingerprint() != base.tables.fingerprint():
-            fixed.finish()
-            spool = stack.enter_context(ContainerReader(fixed.temporary))
-            sections = {TABLES: tables.description}
-            adapted = stack.enter_context(ContainerWriter(path, **header, sections=sections))
-            _transcode(spool, adapted, base, ColumnCoder(tables), n_workers)
-            adapted.finish()
-            kept, other = (adapted, fixed) if adapted.n_bytes < fixed.n_bytes else (fixed, adapted)
-            other.abandon()
-        if commit_labels is not None:
-            kept.labels_checksum = commit_labels()
-    return Written(kept.n_examples, kept.n_bytes, is_adapted=kept is not fixed)
+    return Written(writer.n_examples, writer.n_bytes)
 
 
 def _add_all(
@@ -154,24 +103,6 @@ def _add_all(
             writer.add(payload, n)
 
 
-def _transcode(
-    spool: ContainerReader,
-    writer: ContainerWriter,
-    old: ColumnCoder,
-    new: ColumnCoder,
-    n_workers: int | None,
-) -> None:
-    """Code the chunks of a file again, into another."""
-
-    def transcode(i: int) -> tuple[bytes, int]:
-        n = spool.chunk_sizes[i]
-        return new.encode(old.decode(spool.read(i), n)), n
-
-    with contextlib.closing(ordered_map(transcode, range(spool.n_chunks), n_workers)) as coded:
-        for payload, n in coded:
-            writer.add(payload, n)
-
-
 def _prepared(
     batches: Iterable[Tensor | NDArray],
     path: Path,
@@ -186,14 +117,6 @@ def _prepared(
             rows = chunks.prepare(z)
         yield start, rows
         start += len(z)
-
-
-def _counted(
-    chunks: Iterable[tuple[int, NDArray]], counts: SymbolCounts
-) -> Iterator[tuple[int, NDArray]]:
-    for start, symbols in chunks:
-        counts.add(symbols)
-        yield start, symbols
 
 
 @contextlib.contextmanager

@@ -44,8 +44,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def compress(args: argparse.Namespace) -> int:
-    if args.adapt and args.format == "official":
-        raise CommandError("--adapt: the official format cannot hold tables of its own", USAGE)
     check_folder(args.folder)
     label_file = args.label_file
     if label_file is None and args.labels:
@@ -66,7 +64,6 @@ def compress(args: argparse.Namespace) -> int:
         args.out,
         label_file=label_file,
         kwargs_dataloader={name: value for name, value in settings.items() if value is not None},
-        adapt=args.adapt,
         format=args.format,
         shard=args.shard,
     )

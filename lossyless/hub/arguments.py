@@ -70,9 +70,6 @@ def _add_compress(commands: argparse._SubParsersAction) -> None:
         "--label-file", metavar="FILE", type=Path, help="also write labels, to FILE"
     )
     parser.add_argument(
-        "--adapt", action="store_true", help="fit the coding tables to these images: smaller files"
-    )
-    parser.add_argument(
         "--format",
         choices=("container", "official"),
         default="container",

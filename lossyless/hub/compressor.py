@@ -137,7 +137,6 @@ class ClipCompressor(FeatureCompressor):
         kwargs_dataloader: dict[str, Any] | None = None,
         is_info: bool = True,
         *,
-        adapt: bool = False,
         format: Format = "container",
         n_workers: int | None = None,
         shard: tuple[int, int] | None = None,
@@ -156,8 +155,6 @@ class ClipCompressor(FeatureCompressor):
         kwargs_dataloader : for `torch.utils.data.DataLoader`, e.g. `batch_size`, `num_workers`; not
             what changes order or number of the examples.
         is_info : whether to show progress and print the report.
-        adapt : whether to fit the coding tables to this data set and store them in the file:
-            smaller from a few thousand images up.
         format : "container" (small, checked, random access), or "official", the files of the
             paper's code.
         n_workers : processes that run the entropy coder; by default as many as there are cores.
@@ -194,7 +191,6 @@ class ClipCompressor(FeatureCompressor):
             n_examples = self._write(
                 features(),
                 file,
-                adapt=adapt,
                 format=format,
                 n_workers=n_workers,
                 meta=meta,

@@ -104,7 +104,6 @@ class FeatureCompressor(OfficialNames, nn.Module):
         label_file: str | os.PathLike | None = None,
         is_info: bool = True,
         *,
-        adapt: bool = False,
         format: Format = "container",
         n_workers: int | None = None,
     ) -> Report:
@@ -139,7 +138,6 @@ class FeatureCompressor(OfficialNames, nn.Module):
             n_examples = self._write(
                 batches(),
                 file,
-                adapt=adapt,
                 format=format,
                 n_workers=n_workers,
                 meta={},
@@ -254,7 +252,6 @@ class FeatureCompressor(OfficialNames, nn.Module):
         batches: Iterable[Tensor],
         file: str | os.PathLike,
         *,
-        adapt: bool,
         format: Format,
         n_workers: int | None,
         meta: dict[str, Any],
@@ -270,7 +267,6 @@ class FeatureCompressor(OfficialNames, nn.Module):
                 on_cpu,
                 file,
                 self.rate,
-                adapt=adapt,
                 n_workers=n_workers,
                 meta=meta,
                 commit_labels=commit_labels,
@@ -278,8 +274,6 @@ class FeatureCompressor(OfficialNames, nn.Module):
             return written.n_examples
         if format != "official":
             raise ValueError(f"format: expected 'container' or 'official', found {format!r}")
-        if adapt:
-            raise ValueError("adapt: the official format cannot hold tables of its own")
 
         def streams() -> Iterator[bytes]:
             for z in batches:

@@ -235,8 +235,8 @@ class EntropyCodedRate(Rate):
 class ColumnCodedRate(EntropyCodedRate):
     """A rate whose z_in is coded column by column, with one table for each, called "z".
 
-    So the network's part and the coder's can be parted: worker processes code, files adapt tables
-    to their data (`feature_files.SymbolCodec`).
+    So the network's part and the coder's can be parted, and worker processes code
+    (`feature_files.SymbolCodec`).
     """
 
     @abstractmethod
