@@ -27,13 +27,17 @@ die() {
 
 usage() { sed -n '2,/^set /{/^set /d; s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"; }
 
-version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+# "3.12", but "3.14.1" for that one release.
+version_of() { "$1" -c 'import sys
+print("%d.%d" % sys.version_info[:2], end=".1\n" if sys.version_info[:3] == (3, 14, 1) else "\n")' 2>/dev/null; }
 has_venv() { "$1" -c 'import venv, ensurepip' 2>/dev/null; }
 
 # What is wrong with the Python version $1, in a few words; nothing if it is supported.
 version_problem() {
     local major=${1%%.*} minor=${1#*.}
-    if ((major < 3 || (major == 3 && minor < OLDEST_MINOR))); then
+    if [ "$1" = 3.14.1 ]; then
+        echo "Python 3.14.1 is refused by torchvision (other releases of 3.14 are fine)"
+    elif ((major < 3 || (major == 3 && minor < OLDEST_MINOR))); then
         echo "Python $1 is too old"
     elif ((major > 3 || minor > NEWEST_MINOR)); then
         echo "Python $1 is too new"

@@ -109,6 +109,8 @@ check_option slurm "$slurm" -s
 
 python=.venv/bin/python
 [ -x "$python" ] || python=python
+"$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("hydra") is None)' 2>/dev/null ||
+  fail "nothing is installed yet: run 'make setup' first, or activate an environment that has it"
 
 # The worst exit status of all that runs is the status of the script; tables are drawn all the same.
 status=0

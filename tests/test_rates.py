@@ -309,7 +309,10 @@ def test_training_rates_are_minus_the_log_of_the_noisy_density():
 
 
 def test_a_factorized_prior_sums_to_1(fitted):
-    prior = next(part for part in fitted.modules() if isinstance(part, FactorizedModel))
+    priors = [part for part in fitted.modules() if isinstance(part, FactorizedModel)]
+    if not priors:
+        pytest.skip("this rate has none")
+    (prior,) = priors
     grid = torch.arange(-3000.0, 3000.0).expand(prior.channels, 1, -1)
     pmf, _, _ = prior._likelihood(grid + prior.quantiles[:, :, 1:2])
     torch.testing.assert_close(pmf.double().sum(-1).squeeze(), torch.ones(prior.channels).double())

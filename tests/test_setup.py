@@ -32,7 +32,7 @@ if [ "$1" = -c ]; then
   if [[ $2 == *torch* ]]; then exit; fi
   exec "{python}" -c "
 import sys, sysconfig
-sys.version_info = ({major}, {minor}, 0, 'final', 0)
+sys.version_info = ({major}, {minor}, {micro}, 'final', 0)
 sysconfig.get_path = lambda name: '{headers}'
 sysconfig.get_config_var = lambda name: 'g++ -pthread'
 $2"
@@ -74,11 +74,12 @@ class Machine:
     def add_python(
         self, version: str, name: str = "", lacking: str = "nothing", where: str = ""
     ) -> Path:
-        major, minor = version.split(".")
+        major, minor, micro = f"{version}.0".split(".")[:3]
         stub = PYTHON_STUB.format(
             python=sys.executable,
             major=major,
             minor=minor,
+            micro=micro,
             lacking=lacking,
             headers=self.headers,
             calls=self.calls_file,
@@ -123,12 +124,13 @@ def fails_in_one_line(done: subprocess.CompletedProcess) -> str:
         (["3.13", "3.14"], "3.13"),
         (["3.14"], "3.14"),
         (["3.10", "3.11"], "3.11"),
+        (["3.14.1", "3.14"], "3.14"),
     ],
 )
 def test_a_python_that_needs_no_compiler_is_preferred(machine, present, taken):
     machine.add_compiler()
     for version in present:
-        machine.add_python(version)
+        machine.add_python(version, "python3" if version == "3.14.1" else "")
     done = machine.set_up()
     assert done.returncode == 0, done.stderr
     assert machine.calls()[0] == f"{taken} -m venv --clear .venv"

@@ -37,7 +37,7 @@ from utils.data.base import SPLITS
 from utils.data.decoded import DecodedDataModule
 from utils.identity import STAGES
 from utils.plots import find_figure
-from utils.runs import Run, find_run
+from utils.runs import Run, code_version, find_run
 
 Metrics = dict[str, float]
 
@@ -82,8 +82,10 @@ def _reuse_or_start(run: Run) -> Metrics | None:
         print(f"[{run.stage}] starts again, for what it starts from was made anew: {run.results}")
         checkpoints.set_aside(run.work)
     elif state == "done":
-        what = training.describe(run.cfg)
-        print(f"[{run.stage}] run_{run.id} is done, its results are reused: {what}")
+        what, code = training.describe(run.cfg), status.get("code") or ""
+        is_same = code in ("", code_version()) and not code.endswith("-dirty")
+        by = "" if is_same else f" (of code {code})"
+        print(f"[{run.stage}] run_{run.id} is done, its results are reused{by}: {what}")
         return run.metrics()
     elif state == "failed" and run.cfg.on_failed == "restart":
         print(f"[{run.stage}] failed before, starts again: {run.results}")

@@ -23,7 +23,7 @@ SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 1 if a goal is missed."""
     parser = argparse.ArgumentParser(prog="bin/benchmark.sh", description=__doc__)
-    only = [*SUBJECTS, "experiments"]  # the last one takes a quarter of an hour on a CPU
+    only = [*SUBJECTS, "experiments"]  # the last one takes 8 minutes on a CPU
     parser.add_argument("--only", choices=only, help="one subject instead of all")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
     parser.add_argument("--match", default="", help="of experiments: those with this in the name")
