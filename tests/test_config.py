@@ -108,6 +108,7 @@ def values(overrides: list[str]) -> dict[str, str]:
         ("architecture@encoder=cnnn", ["cnn", "mlp_small"]),
         ("data@data_feat=mnits", ["digits", "banana_rot"]),
         ("seed.deeper=1", ["seed"]),
+        ("data_feat.kwargs._target_=mine.Digits", ["data_feat.kwargs._target_", "conf/"]),
     ],
 )
 def test_a_misspelt_override_names_what_there_is(override, alternatives):

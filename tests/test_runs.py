@@ -6,16 +6,17 @@ import math
 import multiprocessing
 import os
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from tiny import CLASSICAL, DIGITS, compose
+from tiny import CLASSICAL, DIGITS, ROOT, compose
 from tiny import run as run_all
 
 from utils import signals
 from utils.files import is_locked, write_text
-from utils.identity import STAGES, identity, run_hash
+from utils.identity import CLASS, STAGES, identity, run_hash
 from utils.runs import LOCK, Run, find_run, read_status
 from utils.states import write_state
 
@@ -87,8 +88,52 @@ def test_how_many_processes_read_the_data_is_not_their_identity(resolved):
     assert hashes(few) == hashes(many)
 
 
+def moved(node: object) -> object:
+    """The same config, had all classes been put into another module."""
+    if isinstance(node, dict):
+        return {
+            key: f"elsewhere.{value.rpartition('.')[2]}" if key == CLASS else moved(value)
+            for key, value in node.items()
+        }
+    return [moved(item) for item in node] if isinstance(node, list) else node
+
+
+@pytest.mark.parametrize("tower", ["none", "torchvision"])
+def test_where_code_lies_is_not_its_identity(resolved, tower):
+    cfg = OmegaConf.to_container(resolved(f"tower={tower}", base=CLASSICAL), resolve=True)
+    assert moved(cfg) != cfg and hashes(moved(cfg)) == hashes(cfg)
+
+
+@pytest.mark.parametrize("group", ["data", "tower", "architecture", "optimizer", "scheduler"])
+def test_the_name_of_an_option_tells_its_class(group):
+    """Nodes of these groups count by their names, and without their classes."""
+    names = [yaml.safe_load(file.read_text()).get("name") for file in options_of(group)]
+    assert len(set(names)) == len(names)
+
+
+def options_of(group: str) -> list[Path]:
+    return sorted((ROOT / "conf" / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("key", "one", "other", "is_same"),
+    [
+        ("featurizer.loss.beta", 1, 1.0, True),
+        ("trainer.precision", 32, "32-true", True),
+        ("trainer.precision", "bf16", "bf16-mixed", True),
+        ("trainer.precision", 16, 32, False),
+        ("trainer.limit_train_batches", 1, 1.0, False),
+        ("encoder.kwargs", {"hid_dim": 8}, {"hid_dim": 8, "more": {}}, True),
+    ],
+)
+def test_values_count_and_not_how_they_are_written(resolved, key, one, other, is_same):
+    first, second = (hashes(changed(resolved(), key, value)) for value in (one, other))
+    assert (first == second) is is_same
+
+
 FEATURIZER_SETTINGS = [
     "seed=4",
+    "results_version=2",
     "featurizer.loss.beta=0.7",
     "featurizer.loss.beta_anneal=constant",
     "optimizer_feat.kwargs.lr=0.5",

@@ -18,7 +18,7 @@ from utils.data.base import DataModule
 from utils.data.feature_cache import FeatureCache
 from utils.data.features import FeatureDataModule
 from utils.data.images import ImageDataModule
-from utils.identity import feature_identity, has_tower
+from utils.identity import CLASS, class_name, feature_identity, has_tower
 from utils.runs import find_run
 
 # Facts of a data set that its config states, so that models can be built from the config alone.
@@ -91,7 +91,7 @@ def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataM
         z_dim=cfg.tower.z_dim,
         cache=FeatureCache(
             Path(cfg.paths.features),
-            label=f"{_class_name(cfg[place], 'DataModule')}_{_class_name(cfg.tower, 'Tower')}",
+            label=f"{_label(cfg[place], 'DataModule')}_{_label(cfg.tower, 'Tower')}",
             key=key | {"precision": str(precision(device))},
             augmentation=augmentation,
         ),
@@ -104,9 +104,9 @@ def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataM
     )
 
 
-def _class_name(node: DictConfig, ending: str) -> str:
+def _label(node: DictConfig, ending: str) -> str:
     """Name of the class that a config makes, without its ending."""
-    return node.kwargs["_target_"].rpartition(".")[2].removesuffix(ending)
+    return class_name(node.kwargs[CLASS]).removesuffix(ending)
 
 
 def _check_takes(cfg: DictConfig, shape: Sequence[int], place: str) -> None:

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.nodes import Node
 
 from utils import resolvers
+from utils.identity import CLASS
 from utils.value_kinds import expected_kind
 
 MAX_LISTED = 20  # names in an error that has a better hint
@@ -53,6 +54,11 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> 
         groups = [override for override in parsed if is_group(override)]
         cfg = _compose(config_name, groups)
         for override in parsed:
+            if override.key_or_group.endswith(f".{CLASS}"):
+                raise ConfigError(
+                    f"{override.key_or_group} cannot be set, for runs are told apart by the names "
+                    "of options: add an option with a name of its own to conf/, and choose that"
+                )
             if override not in groups and _replaces(override):
                 _check_kind(override, _find(cfg, override.key_or_group))
         return cfg if len(groups) == len(parsed) else _compose(config_name, parsed)

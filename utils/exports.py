@@ -17,6 +17,7 @@ from lossyless.state_dicts import read_checkpoint
 from lossyless.weights import WeightsError
 from utils import building
 from utils.files import write_bytes
+from utils.identity import canonical
 
 EXPORT, INIT = "export.encoder", "finetune.init"
 
@@ -61,7 +62,7 @@ def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
         return
     try:
         content = read_checkpoint(path)
-        weights, found = content["state_dict"], content["encoder"]
+        weights, found = content["state_dict"], _canonical(content["encoder"])
     except (WeightsError, KeyError) as error:
         if isinstance(error.__cause__, OSError):  # of the disk, not of the file
             raise
@@ -90,7 +91,11 @@ def imported_digest(cfg: DictConfig) -> str | None:
 
 def _config(cfg: DictConfig) -> dict:
     """What the encoder is built from."""
-    return OmegaConf.to_container(cfg.featurizer.kwargs.p_ZlX, resolve=True)
+    return _canonical(OmegaConf.to_container(cfg.featurizer.kwargs.p_ZlX, resolve=True))
+
+
+def _canonical(encoder: dict) -> dict:
+    return canonical(encoder, ("featurizer", "kwargs", "p_ZlX"))
 
 
 def _existing(cfg: DictConfig) -> Path | None:

@@ -2,21 +2,31 @@
 
 A run is one stage under one config. Its identity is a hash of the resolved config without what
 cannot change results (paths, hardware, logging), so the same experiment finds its own folder
-again, and two that differ in anything never share one.
+again, and two that differ in anything never share one. Where code lies is no part of it: options
+count by name and settings, classes by their own names, never by their modules.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+CLASS = "_target_"  # Hydra's key of what is instantiated
 STAGES = ("featurizer", "communication", "predictor")
 
 # Parts of the config that determine each stage, beside those of the stages before it. The
 # `featurizer` node holds, through interpolations, all that the compressor is built from.
 IDENTITY = {
-    "featurizer": ("compressor_of", "seed", "data_feat", "featurizer", "add_feat"),
+    "featurizer": (
+        "results_version",
+        "compressor_of",
+        "seed",
+        "data_feat",
+        "featurizer",
+        "add_feat",
+    ),
     "communication": ("data_pred", "communication"),
     "predictor": (
         "predictor",
@@ -46,6 +56,11 @@ NOT_IDENTITY = (
     ("tower", "kwargs", "weights"),
     ("tower", "batch_size"),
 )
+# Nodes whose class is told by the name of the option that was chosen.
+NAMED = ("data_feat", "data_pred", "tower", "predictor", "optimizer_pred", "scheduler_pred")
+# Here 1 is a number of batches, and 1.0 all of them; other numbers count by their value.
+BATCHES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
+PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 # Settings, or groups of them, that change how a job is run, not what its runs are.
 HOW = (
     "aggregate",
@@ -86,7 +101,35 @@ def identity(config: DictConfig | dict, stage: str) -> dict:
         keys.append("tower")
     if config.get("is_eval_train"):  # there are more metrics
         keys.append("is_eval_train")
-    return {key: _without(config[key], (key,)) for key in keys}
+    return {key: canonical(config[key], (key,)) for key in keys}
+
+
+def canonical(node: object, path: tuple[str, ...]) -> object:
+    """The node at `path` of a resolved config, written such that equal texts mean equal results.
+
+    Without settings that are no part of an identity and without empty groups; classes by their own
+    names, or not at all where the name of an option tells them; numbers by their value.
+    """
+    if isinstance(node, Mapping):
+        below = {
+            key: canonical(value, (*path, key))
+            for key, value in node.items()
+            if (*path, key) not in NOT_IDENTITY and not (key == CLASS and path[0] in NAMED)
+        }
+        return {key: value for key, value in below.items() if value != {}}
+    if isinstance(node, list):
+        return [canonical(item, path) for item in node]
+    if path[-1] == CLASS:
+        return class_name(node)
+    if path[-1] == "precision":
+        return PRECISIONS.get(str(node), node)
+    is_whole = isinstance(node, float) and node.is_integer() and path[-1] not in BATCHES
+    return int(node) if is_whole else node
+
+
+def class_name(target: str) -> str:
+    """A class without its module."""
+    return target.rpartition(".")[2]
 
 
 def has_tower(config: DictConfig | dict) -> bool:
@@ -101,10 +144,12 @@ def feature_identity(cfg: DictConfig, place: str) -> tuple[dict, dict]:
     if nothing tells the tower from what its class may become.
     """
     _check_version(cfg.tower)
-    tower = _without(OmegaConf.to_container(cfg.tower, resolve=True), ("tower",))
+    tower = canonical(OmegaConf.to_container(cfg.tower, resolve=True), ("tower",))
     tower = {k: value for k, value in tower.items() if k not in ("name", "n_copies")}
-    data = OmegaConf.to_container(cfg[place], resolve=True)
+    data = canonical(OmegaConf.to_container(cfg[place], resolve=True), (place,))
     kwargs = {k: value for k, value in data["kwargs"].items() if k not in NOT_CONTENT}
+    # options that make the same class of the same settings share its features
+    tower["class"], kwargs["class"] = (class_name(cfg[n].kwargs[CLASS]) for n in ("tower", place))
     augmentation = {k: kwargs.pop(k) for k in AUGMENTATION if k in kwargs}
     facts = {k: value for k, value in data.items() if k not in NOT_OF_IMAGES}
     return {"tower": tower, "data": facts | {"kwargs": kwargs}}, augmentation
@@ -136,14 +181,6 @@ def digest(identity: dict) -> str:
     """Ten hexadecimal digits that stand for an identity."""
     text = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def _without(node: object, path: tuple[str, ...]) -> object:
-    """The node at `path` of the config, less what is no part of the identity."""
-    if not isinstance(node, dict):
-        return node
-    items = {key: (value, (*path, key)) for key, value in node.items()}
-    return {k: _without(v, where) for k, (v, where) in items.items() if where not in NOT_IDENTITY}
 
 
 def path_parts(config: DictConfig | dict, stage: str) -> dict[str, str]:
