@@ -143,6 +143,12 @@ class EntropyCodedRate(Rate):
 
     @torch.no_grad()
     def update(self) -> None:
+        if not all(p.isfinite().all() for p in self.parameters()):
+            # no table could be made of them, or a wrong one
+            raise ArithmeticError(
+                "the entropy model has NaN or infinite parameters: training diverged. Try a lower "
+                "learning rate, gradient clipping or 32-bit precision."
+            )
         if self.transform is not None:
             self.transform.update()
         tables = self._make_tables()

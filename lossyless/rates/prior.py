@@ -48,12 +48,6 @@ class FactorizedModel(EntropyBottleneck):
         chance below 1 in 1,000 that tables differ. Files are safe even then: tables are part of the
         fingerprint that each file holds, so that another table ends in an error.
         """
-        if not all(p.isfinite().all() for p in self.parameters()):
-            # the bisection would find nothing
-            raise ArithmeticError(
-                "the entropy model has NaN or infinite parameters: training diverged. Try a lower "
-                "learning rate, gradient clipping or 32-bit precision."
-            )
         exact = copy.deepcopy(self).cpu().double()
         quantiles = exact._bisect(exact.target)
         if not self.are_centres_fixed:
