@@ -101,7 +101,8 @@ def identity(config: DictConfig | dict, stage: str) -> dict:
         keys.append("tower")
     if config.get("is_eval_train"):  # there are more metrics
         keys.append("is_eval_train")
-    return {key: canonical(config[key], (key,)) for key in keys}
+    # configs that were saved before a key existed are of other runs
+    return {key: canonical(config.get(key), (key,)) for key in keys}
 
 
 def canonical(node: object, path: tuple[str, ...]) -> object:
