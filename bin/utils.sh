@@ -108,9 +108,11 @@ check_option mode "$mode" "$mode_flag"
 check_option slurm "$slurm" -s
 
 python=.venv/bin/python
-[ -x "$python" ] || python=python
-"$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("hydra") is None)' 2>/dev/null ||
-  fail "nothing is installed yet: run 'make setup' first, or activate an environment that has it"
+if ! [ -x "$python" ]; then
+  python=python
+  "$python" -c 'import hydra' 2>/dev/null ||
+    fail "nothing is installed yet: run 'make setup' first, or activate your environment"
+fi
 
 # The worst exit status of all that runs is the status of the script; tables are drawn all the same.
 status=0
