@@ -110,7 +110,7 @@ class Worker:
     def record(self, trial: Trial, job: JobReturn, trace: Mapping[str, object]) -> None:
         """Record how the job of a trial ended; as failed unless all objectives are finite.
 
-        Raises `ConfigError` if an objective is no metric, as it would be of all other jobs.
+        Raises the job's error if an objective is no metric: all other jobs would fail as well.
         """
         if runs := trace.get("runs"):
             trial.set_user_attr("run", list(runs.values())[-1])
@@ -125,7 +125,7 @@ class Worker:
             is_result = NON_FINITE in kinds  # the loss, and would be again
             self._fail(trial, f"{type(error).__name__}: {error}", is_result)
             if UNKNOWN_METRIC in kinds:
-                raise ConfigError(str(error)) from None
+                raise
             return
         bad = [f"{k} is {v}" for k, v in zip(names, values, strict=True) if not math.isfinite(v)]
         if bad:
