@@ -45,6 +45,13 @@ def test_the_table_has_a_row_for_each_method(folder, capsys):
     assert {"test/feat/rate_mean", "test/comm/n_bits_sem", "test/pred/loss_mean"} <= set(summary)
 
 
+def test_the_printed_table_shows_the_settings_that_were_asked_for(folder):
+    keys = "aggregate.summarize_metrics.keys=[dist,optimizer_feat.kwargs.lr]"
+    aggregate.main(of(folder, keys))
+    summary = pd.read_csv(folder / "results/exp_none/summary.csv")
+    assert list(summary)[:2] == ["dist", "optimizer_feat.kwargs.lr"]
+
+
 def test_figures_lie_side_by_side(folder):
     aggregate.main(of(folder, "aggregate.modes=[gather_figures]"))
     names = {file.name for file in (folder / "results/exp_none/figures").iterdir()}
@@ -205,6 +212,7 @@ def test_errors_of_curves_name_what_there_is(folder, override, message):
         ("aggregate.modes=[summarise]", "summarize_metrics"),
         ("aggregate.summarize_metrics.table=all", "merged"),
         ("+aggregate.summarize_metrics.columns.x=test/feat/bits", "test/feat/rate"),
+        ("aggregate.summarize_metrics.keys=[dist,betta]", "betta"),
         ("aggregat.modes=[]", "aggregate"),
         ("experiment=nope", "banana_viz_VIC"),
         ("mode", "KEY=VALUE"),

@@ -3,6 +3,7 @@
 import json
 import math
 import multiprocessing
+import re
 import sqlite3
 import sys
 import time
@@ -33,6 +34,7 @@ from utils.composing import (
     parse,
     to_override_value,
 )
+from utils.jobs import UnknownMetricError
 from utils.launchers import JobError
 from utils.search import study as studies
 from utils.search.loop import run_trials, summary
@@ -163,6 +165,30 @@ def test_each_form_of_a_sweep_is_drawn_from_its_distribution(text, expected):
     space = Space.of([f"key={text}", "other=1"])
     assert space.distributions == {"key": expected}
     assert space.fixed == ("other=1",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "interval(1, 1e-3)",
+        "interval(0, inf)",
+        "tag(log, interval(0, 1))",
+        "tag(logg, interval(1, 2))",
+        "tag(log, range(8, 64, 8))",
+        "tag(log, choice(1, 2))",
+        "range(32, 16, 4)",
+        "range(1, 2, 0)",
+    ],
+)
+def test_a_range_that_cannot_be_drawn_from_is_an_error_that_names_it(text):
+    with pytest.raises(ConfigError, match=re.escape(f"key={text}")):
+        Space.of([f"key={text}"])
+
+
+def test_an_interval_without_a_search_is_an_error_that_says_how_to_search(tmp_path):
+    done = call(*main_command(tmp_path, "featurizer.loss.beta=interval(0.1, 1)"))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "featurizer.loss.beta" in done.stderr and "hypopt=optuna" in done.stderr
 
 
 def test_every_range_of_the_experiments_is_drawn_from_what_it_says():
@@ -318,6 +344,25 @@ def test_a_job_that_returns_something_else_has_failed(returned, tmp_path):
     assert states(tmp_path) == ["FAIL"]
 
 
+@pytest.mark.parametrize("is_submitted", [False, True], ids=["in workers", "in jobs"])
+def test_an_unknown_objective_ends_the_search_and_leaves_its_study_free(is_submitted, tmp_path):
+    jobs = []
+
+    def train(settings: Params) -> float:
+        jobs.append(settings)
+        message = "there is no metric ['errr']; there are ['err']"
+        if is_submitted:
+            write_trace(tmp_path, state="failed", error=f"UnknownMetricError: {message}")
+            raise JobError(message)
+        raise UnknownMetricError(message)
+
+    with pytest.raises((UnknownMetricError, JobError), match="errr.*'err'"):
+        run(tmp_path, train, objectives=("errr", "rate"))
+    assert len(jobs) == 2  # one batch
+    assert run(tmp_path).seen[:2] == jobs
+    assert states(tmp_path) == ["COMPLETE"] * 5
+
+
 # --- kills
 
 
@@ -429,7 +474,8 @@ def search_by_hydra(folder: Path, *options: str):
 
 
 def test_a_search_by_way_of_hydra(tmp_path):
-    done = search_by_hydra(tmp_path, "hypopt.n_trials=4", "hypopt.study_name=2")
+    options = ["hypopt.n_trials=4", "hypopt.study_name=2", "hypopt.retry_failed=false"]
+    done = search_by_hydra(tmp_path, *options)
     trials = studies.load(tmp_path / "results/exp_none" / studies.FILE, "2").trials
     assert len(trials) == 4 and {trial.params["encoder.z_dim"] for trial in trials} == {4, 8}
     for trial in trials:
@@ -440,17 +486,21 @@ def test_a_search_by_way_of_hydra(tmp_path):
             assert trial.values == values
     assert "Search 2: 4 trials" in done.stdout
     assert "Pareto front of val/pred/err and val/comm/rate" in done.stdout
+    again = search_by_hydra(tmp_path, *options)
+    assert again.returncode == 0 and "Nothing to run" in again.stdout
+    assert "jobs done; results" not in again.stdout
 
 
-@pytest.mark.parametrize("name", ["motpe", "nsgaii", "cmaes"])
+@pytest.mark.parametrize("name", [*SAMPLERS, "motpe", "cmaes"])
 def test_samplers_of_the_plugin_draw_or_say_which_ones_do(name, tmp_path):
     """hydra-optuna-sweeper, which this replaces, had more of them."""
     done = search_by_hydra(tmp_path, f"hydra/sweeper/sampler={name}", "hypopt.n_trials=1")
-    if name in SAMPLERS:
+    if name != "cmaes":
         assert "Search none: 1 trials" in done.stdout
     else:
         (line,) = done.stderr.splitlines()
         assert "hydra/sweeper/sampler" in line and set(SAMPLERS) <= set(line.split())
+        assert "motpe" not in line
 
 
 @pytest.mark.slow
@@ -461,7 +511,7 @@ def test_a_search_keeps_the_objectives_of_its_runs(tmp_path):
     for n, n_new in ((2, 2), (2, 0), (3, 1)):
         done = call(*main_command(tmp_path, *options, f"hypopt.n_trials={n}", base=DIGITS))
         assert done.returncode == 0, done.stderr
-        assert f"{n_new} of {n_new} jobs done" in done.stdout
+        assert (f"{n_new} of {n_new} jobs done" if n_new else "Nothing to run") in done.stdout
         trials = studies.load(folder / studies.FILE, "none").trials
         runs = tables.merge(tables.collect(folder)[0])
         assert len(trials) == len(runs) == n
@@ -512,6 +562,9 @@ def test_the_ends_of_intervals_may_move(tmp_path):
         (["monitor_return=[test/pred/err,val/comm/rate]"], "test/pred/err"),
         (["hypopt.direction=[minimize,up]"], "hypopt.direction.*up"),
         (["monitor_return=val/pred/err"], "hypopt.direction.*2.*1"),
+        (["hypopt.direction=null"], "hypopt.direction.*0.*2"),
+        (["hypopt.direction=[minimize]", "monitor_return=null"], "monitor_return.*None"),
+        (["hypopt.direction=[]", "monitor_return=[]"], "monitor_return"),
     ],
 )
 def test_an_impossible_search_is_refused(overrides, found, tmp_path):

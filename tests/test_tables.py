@@ -4,15 +4,18 @@ import json
 import math
 import shutil
 
+import optuna
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
+from optuna.distributions import CategoricalDistribution
 from tiny import CLASSICAL, DIGITS, compose
 
 from utils import tables
 from utils.identity import STAGES, experiment_folder
 from utils.records import read_records
 from utils.runs import find_run
+from utils.search import study as studies
 from utils.tables import NoRunsError
 
 METRIC = {"featurizer": "test/feat/rate", "communication": "test/comm/n_bits"}
@@ -90,6 +93,25 @@ def test_the_varying_setting_is_a_column_of_its_own(write):
     (key, title, seeds) = table.columns
     assert key.endswith("lr") and title == "rate" and list(table[seeds]) == ["2", "1"]
     assert dict(zip(table[key], table["rate"], strict=True)) == {"0.25": "2 ± 1", "0.5": "7"}
+
+
+def test_a_setting_is_a_column_although_beta_tells_all_rows_apart(write):
+    write("featurizer.loss.beta=0.5", "optimizer_feat.kwargs.lr=0.25")
+    folder = write("featurizer.loss.beta=0.25", "optimizer_feat.kwargs.lr=0.5")
+    beta, lr = tables.varying(tables.summarise_metrics(folder)[0]["merged"])
+    assert beta == "beta" and lr.endswith("lr")
+
+
+def test_all_searched_settings_are_columns_of_the_stages_they_determine(write):
+    write("distortion=VIC", "optimizer_feat.kwargs.lr=0.25", "optimizer_pred.kwargs.lr=1")
+    folder = write("distortion=VAE", "optimizer_feat.kwargs.lr=0.5", "optimizer_pred.kwargs.lr=2")
+    keys = ["optimizer_feat.kwargs.lr", "optimizer_pred.kwargs.lr"]
+    study = optuna.create_study(storage=studies.storage(folder / studies.FILE))
+    trial = study.ask(dict.fromkeys([*keys, "distortion"], CategoricalDistribution([1])))
+    trial.set_user_attr("overrides", [])
+    summaries = tables.summarise_metrics(folder)[0]
+    assert tables.varying(summaries["merged"]) == ["dist", *keys]
+    assert tables.varying(summaries["featurizer"]) == ["dist", keys[0]]
 
 
 def test_options_and_their_settings_are_both_shown_if_both_vary(write):

@@ -29,6 +29,8 @@ MAX_LISTED = 20  # names in an error that has a better hint
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 # Text that Hydra's grammar reads as it stands, but for the words that mean a value.
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
+# hydra-optuna-sweeper's name of the multi-objective sampler that Optuna merged into TPESampler.
+MOTPE, TPE = "hydra/sweeper/sampler=motpe", "hydra/sweeper/sampler=tpe"
 NO_TEXT = {"null", "true", "false", "nan", "inf"}
 # Hydra takes launchers and sweepers from no other package than `hydra_plugins`; ours is in there.
 sys.path.append(str(Path(__file__).resolve().parent / "plugins"))
@@ -69,6 +71,7 @@ def expand(overrides: Sequence[str]) -> list[str]:
 
     Whatever the user set wins: a key that is in `overrides` is left out of the expansion.
     """
+    overrides = [override.replace(MOTPE, TPE) for override in overrides]
     parsed = parse(overrides)
     chosen = {override.get_key_element().lstrip("+~") for override in parsed}
     cfg = compose_config(overrides)
@@ -106,9 +109,12 @@ def values_of(key: str, overrides: Sequence[str]) -> list[object] | None:
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Overrides in Hydra's grammar; raises `ConfigError` for what is none."""
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise ConfigError(f"settings are KEY=VALUE, without spaces: {error}") from error
+    if endless := [o.input_line for o in parsed if o.is_range_sweep() and o.value().step == 0]:
+        raise ConfigError(f"{endless[0]}: the step of a range cannot be 0")
+    return parsed
 
 
 def to_override_value(value: object) -> str:

@@ -76,7 +76,10 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         # also of the storage of a search
         results = writable_dir(Path(cfg.paths.results) / experiment_folder(cfg), "paths.results")
         if cfg.hypopt.name == "none":
-            (planned,) = BasicSweeper.split_arguments(parse(overrides), max_batch_size=None)
+            parsed = parse(overrides)
+            if ranges := [o.input_line for o in parsed if o.is_interval_sweep()]:
+                raise ConfigError(f"{ranges[0]}: ranges are for searches: add hypopt=optuna")
+            (planned,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         else:
             planned = []  # the search draws them
             from utils import search  # Optuna takes a second to import
@@ -123,10 +126,11 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         has_failed = True
         _explain(error, sweep_dir, is_full=is_full)
     finally:
-        print(report(sweep_dir, results))
-    found = [job["state"] for job in states(sweep_dir)]
+        found = {job["state"] for job in states(sweep_dir)}
+        if found or has_failed:
+            print(report(sweep_dir, results))
     # a search goes on without a trial that failed
-    if has_failed or (cfg.hypopt.name != "none" and set(found) != {"done"}):
+    if has_failed or (cfg.hypopt.name != "none" and found - {"done"}):
         sys.exit(1 if "done" in found else NONE_DONE)
 
 

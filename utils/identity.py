@@ -35,12 +35,13 @@ IDENTITY = {
         "checkpoint_pred",
         "add_pred",
         "seed_pred",
+        "trainer_pred",
     ),
 }
 LEARNED_IDENTITY = {
     "featurizer": ("checkpoint_feat", "finetune", "trainer"),
     "communication": (),
-    "predictor": ("trainer", "trainer_pred"),
+    "predictor": ("trainer",),
 }
 # Settings that say where a run takes place or what it logs, not what it computes.
 NOT_IDENTITY = (

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from utils import building, scheduler, signals, training
 from utils.architectures import check_architectures
-from utils.config import MAIN_PROCESS, check_epochs, cpus_per_job
+from utils.config import MAIN_PROCESS, ConfigError, check_epochs, cpus_per_job
 from utils.data.base import check_choice
 from utils.files import writable_dir
 from utils.identity import STAGES
@@ -20,6 +20,10 @@ from utils.runs import find_run
 from utils.traces import own_trace
 
 WATCH_SECONDS = 1.0  # between two looks at whether the main process is still there
+
+
+class UnknownMetricError(ConfigError):
+    """`monitor_return` names a metric that no stage has; it ends a search."""
 
 
 @contextlib.contextmanager
@@ -49,13 +53,13 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
 def finished(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[float, ...] | None:
     """The metric(s) that a hyper-parameter search asked for.
 
-    Raises `ValueError` naming the metrics there are if one of them is unknown.
+    Raises `UnknownMetricError` naming the metrics there are if one of them is unknown.
     """
     if cfg.monitor_return is None:
         return None
     names = [cfg.monitor_return] if isinstance(cfg.monitor_return, str) else cfg.monitor_return
     if unknown := [name for name in names if name not in metrics]:
-        raise ValueError(
+        raise UnknownMetricError(
             f"monitor_return: there is no metric {unknown}; there are {sorted(metrics)}"
         )
     values = tuple(metrics[name] for name in names)

@@ -54,12 +54,14 @@ class SavedConfig:
         """What the folder names of a run show."""
         return path_parts(self.values, stage)
 
+    @functools.cached_property
+    def flat(self) -> dict[str, object]:
+        """All settings, as {"a.b.c": value}."""
+        return _flat(self.values)
+
     def value(self, name: str) -> object:
         """The value of the setting "a.b.c"; None if there is none."""
-        node: object = self.values
-        for key in name.split("."):
-            node = node.get(key) if isinstance(node, dict) else None
-        return None if isinstance(node, (dict, list)) else node
+        return self.flat.get(name)
 
     def _identity(self, stage: str) -> dict:
         if stage not in self._identities:

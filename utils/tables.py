@@ -5,14 +5,14 @@ averaged. Runs that did not finish are counted.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from utils.aggregation.outputs import number
-from utils.identity import STAGES
-from utils.records import DONE, FAILED, SEED, Record, read_records, stands_for
+from utils.identity import IDENTITY, STAGES
+from utils.records import DONE, FAILED, SEED, Record, read_config, read_records, stands_for
 
 TABLES = (*STAGES, "merged")
 GROUP = "group"  # digest of all that determines a run but its seed
@@ -55,8 +55,13 @@ def collect_all(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
             f"no finished runs in {experiment} ({_in_words(states)}): run the experiment first, "
             "with the same mode; bin/status.sh says what became of runs"
         )
+    searched = []
+    if (file := experiment / "optuna.db").is_file():
+        from utils.search import study  # Optuna takes a second to import
+
+        searched = study.searched(file)
     by_stage = stands_for(records)
-    return {stage: _frame(stage, by_stage[stage]) for stage in STAGES}, states
+    return {stage: _frame(stage, by_stage[stage], searched) for stage in STAGES}, states
 
 
 def finished(frame: pd.DataFrame) -> pd.DataFrame:
@@ -64,7 +69,7 @@ def finished(frame: pd.DataFrame) -> pd.DataFrame:
     return frame if frame.empty else frame[frame[STATE] == DONE].reset_index(drop=True)
 
 
-def _frame(stage: str, records: list[Record]) -> pd.DataFrame:
+def _frame(stage: str, records: list[Record], searched: list[str]) -> pd.DataFrame:
     stages = STAGES[: STAGES.index(stage) + 1]
     rows = []
     for record in records:
@@ -74,17 +79,51 @@ def _frame(stage: str, records: list[Record]) -> pd.DataFrame:
         rows.append(about | ids | config.path_parts(stage) | dict(record.metrics))
     frame = pd.DataFrame(rows)
     settings = [record.config.settings(stage) for record in records]
-    for key in _ambiguous(frame, settings):
-        values = [str(setting.get(key)) for setting in settings]
-        frame.insert(_n_parameters(frame), key, values)
+    wide = with_settings(frame, stage, [*searched, *_ambiguous(frame, settings)])
+    for key in [name for name in varying(wide) if name not in frame]:
+        if not any(_shows(frame[name], wide[key]) for name in varying(frame)):
+            frame.insert(_n_parameters(frame), key, wide[key])
     return frame
+
+
+def with_settings(frame: pd.DataFrame, stage: str, keys: Iterable[str]) -> pd.DataFrame:
+    """The runs of a stage with further columns for settings, named as on the command line.
+
+    Left out are names of no setting, and settings that do not determine the results of the stage.
+    """
+    later = {key for name in STAGES[STAGES.index(stage) + 1 :] for key in IDENTITY[name]}
+    own = [key for key in dict.fromkeys(keys) if key.split(".")[0] not in later]
+    if frame.empty or not own:
+        return frame
+    configs = [read_config(Path(folder)) for folder in frame[FOLDER]]
+    frame = frame.copy()
+    for key in own:
+        values = [str(config.value(key)) for config in configs]
+        is_of_group = len({*zip(frame[GROUP], values, strict=True)}) == frame[GROUP].nunique()
+        if is_of_group and key not in frame and any(key in config.flat for config in configs):
+            frame.insert(_n_parameters(frame), key, values)
+    return frame
+
+
+def _shows(shown: pd.Series, values: pd.Series) -> bool:
+    """Whether a column shows all of these values, as they are or rounded as in folder names."""
+    pairs = {*zip(shown, values, strict=True)}
+    return shown.nunique() == len(pairs) and all(a in (b, _rounded(b)) for a, b in pairs)
+
+
+def _rounded(value: str) -> str:
+    try:
+        return f"{float(value):.1e}"
+    except ValueError:
+        return value
 
 
 def _ambiguous(frame: pd.DataFrame, settings: list[dict[str, object]]) -> list[str]:
     """Settings in which groups differ although their paths show the same parameters."""
     if frame.empty:
         return []
-    shown = frame[[name for name in parameters(frame) if name != SEED]].copy()
+    # a beta of its own for each run would tell all apart
+    shown = frame[[name for name in parameters(frame) if name not in (SEED, "beta")]].copy()
     keys = _differing(frame[GROUP], shown, settings)
     names = [key for key in keys if key.endswith(".name")]
     if not names:
@@ -208,7 +247,7 @@ def select(
     ----------
     summary : as `summarise` returns it.
     columns : title -> metric, `<split>/<stage>/<metric>`; shown as "mean" or "mean ± sem".
-    keys : the parameters; None: all that vary. Those that the table does not have are left out.
+    keys : the parameters; None: all that vary. Those of stages that did not run are left out.
 
     Raises `KeyError` naming the metrics there are if one is unknown.
     """

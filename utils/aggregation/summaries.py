@@ -1,7 +1,7 @@
 """Tables of all metrics, and the figures of all runs side by side."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pandas import DataFrame
@@ -9,6 +9,8 @@ from pandas import DataFrame
 from utils import tables
 from utils.aggregation.experiment import Experiment
 from utils.composing import ConfigError
+from utils.identity import STAGES
+from utils.records import read_config
 
 OPTION = "aggregate.summarize_metrics"
 
@@ -28,12 +30,15 @@ def summarize_metrics(
     experiment : whose runs are averaged.
     columns : of the printed table: title -> metric.
     table : which summary is printed.
-    keys : parameters that the printed table shows; None: all that vary.
+    keys : parameters and settings that the printed table shows; None: all that vary.
     where : parameter -> value or values: which runs are averaged; None: all.
     """
     if table not in tables.TABLES:
         raise ConfigError(f"{OPTION}.table: there is no '{table}'; there are {[*tables.TABLES]}")
-    summaries = tables.summaries(experiment.stages(where, OPTION), experiment.seeds)
+    runs = experiment.stages(where, OPTION)
+    runs = {name: tables.with_settings(frame, name, keys or ()) for name, frame in runs.items()}
+    _check_keys(runs, keys or ())
+    summaries = tables.summaries(runs, experiment.seeds)
     for name, summary in summaries.items():
         if len(summary):
             experiment.save_numbers(summary, f"summarized_metrics_{name}")
@@ -47,6 +52,19 @@ def summarize_metrics(
     statistics = [f"{metric}_{part}" for metric in shown.values() for part in ("mean", "sem")]
     numbers = summary[[*parameters, *tables.COUNTS, *statistics]]
     experiment.save_table(numbers, "summary", caption="bits per example", shown=chosen)
+
+
+def _check_keys(runs: Mapping[str, DataFrame], keys: Sequence[str]) -> None:
+    """Raise `ConfigError` for what is neither a parameter of any stage nor a setting."""
+    folders = [folder for frame in runs.values() if len(frame) for folder in frame[tables.FOLDER]]
+    config = read_config(Path(folders[0]))
+    known = [*config.path_parts(STAGES[-1])]
+    known += [key for frame in runs.values() for key in tables.parameters(frame)]
+    if unknown := [key for key in keys if key not in known and key not in config.flat]:
+        raise ConfigError(
+            f"{OPTION}.keys: there is no {unknown}; there are {[*dict.fromkeys(known)]} and all "
+            "settings, such as trainer.max_epochs"
+        )
 
 
 def _of_stages_that_ran(summary: DataFrame, columns: dict[str, str]) -> dict[str, str]:

@@ -21,7 +21,12 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
             "hypopt: nothing to search: give ranges, such as 'encoder.z_dim=choice(16, 32)' or "
             "'featurizer.loss.beta=tag(log, interval(1e-3, 1))'"
         )
-    objectives, directions = monitored(cfg), list(cfg.hypopt.direction)
+    objectives, directions = monitored(cfg), list(cfg.hypopt.direction or ())
+    if not objectives or not all(isinstance(name, str) for name in objectives):
+        raise ConfigError(
+            f"monitor_return={cfg.monitor_return}: expected metrics to compare trials by, such as "
+            "val/pred/loss"
+        )
     if len(objectives) != len(directions) or not set(directions) <= set(DIRECTIONS):
         raise ConfigError(
             f"hypopt.direction has {len(directions)} entries for {len(objectives)} objectives "
@@ -38,7 +43,7 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
     file, name = study_file(cfg), str(cfg.hypopt.study_name)  # which may look like a number
     if name in study.names(file):
         new = study.definition(objectives, directions, space)
-        study.check_same(study.load(file, name), new)
+        study.fits(study.load(file, name), new, file.parent)
 
 
 def study_file(cfg: DictConfig) -> Path:

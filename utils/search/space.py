@@ -1,5 +1,6 @@
 """Search space: the distribution that each swept setting of a command line is drawn from."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from utils.composing import parse, to_override_value
+from utils.composing import ConfigError, parse, to_override_value
 from utils.identity import is_how
 
 
@@ -55,11 +56,25 @@ def distribution(override: Override) -> BaseDistribution:
 
     - `choice(a, b)` and `a,b`: one of them. Anything but a number or a bool is kept as text in
       Hydra's grammar, with the quotes that it needs.
-    - `interval(a, b)`: between them, both included; integers if both ends are integers, as in
-      `int(interval(1, 5))`. `tag(log, interval(a, b))`: uniform in the logarithm.
+    - `interval(a, b)`: a float between them, both included; `int(interval(1, 5))`: an integer.
+      `tag(log, interval(a, b))`: uniform in the logarithm.
     - `range(a, b, step)`: as in a sweep, excluding b.
+
+    Raises `ConfigError` for a range without values, and for tags that it does not take.
     """
+    try:
+        return _distribution(override)
+    except ValueError as error:
+        raise ConfigError(
+            f"{override.input_line}: {error}; expected choice(a, b, ...), range(start, stop, step) "
+            "that is not empty, interval(low, high) or, with low > 0, tag(log, interval(low, high))"
+        ) from error
+
+
+def _distribution(override: Override) -> BaseDistribution:
     sweep = override.value()
+    if wrong := sweep.tags - ({"log"} if override.is_interval_sweep() else set()):
+        raise ValueError(f"it cannot have the tag {', '.join(sorted(wrong))}")
     if override.is_choice_sweep():
         values = override.sweep_iterator()
         return CategoricalDistribution(
@@ -70,6 +85,8 @@ def distribution(override: Override) -> BaseDistribution:
         ends, step = (min(values), max(values)), abs(sweep.step)
         return _numbers(ends)(*ends, step=step)
     ends = (sweep.start, sweep.end)
+    if not all(map(math.isfinite, ends)):
+        raise ValueError("its ends must be finite")
     return _numbers(ends)(*ends, log="log" in sweep.tags)
 
 

@@ -22,6 +22,7 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from utils.composing import ConfigError
+from utils.search.owner import Owner
 from utils.search.space import Space
 
 FILE = "optuna.db"
@@ -33,6 +34,13 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)  # without a line for each 
 def names(file: Path) -> list[str]:
     """The studies in a file, oldest first; none if there is no file."""
     return optuna.get_all_study_names(storage(file)) if file.is_file() else []
+
+
+def searched(file: Path) -> list[str]:
+    """The settings that the studies in a file draw; of a group, its place and the `.name` there."""
+    trials = [trial for name in names(file) for trial in counted(load(file, name))]
+    places = {key.split("@")[-1].lstrip("+"): None for trial in trials for key in trial.params}
+    return [key for place in places for key in (place, f"{place}.name")]
 
 
 def load(file: Path, name: str) -> optuna.Study:
@@ -76,8 +84,11 @@ def definition(
     return goals | space.definition
 
 
-def check_same(study: optuna.Study, new: Mapping[str, object]) -> None:
-    """Raise `ConfigError` if trials with this definition could not be compared with the study's."""
+def fits(study: optuna.Study, new: Mapping[str, object], folder: Path) -> bool:
+    """Whether a study, of which searches in `folder` run trials, has this definition.
+
+    Raises `ConfigError` if it has another one, and trials that are complete or running.
+    """
     old = study.user_attrs.get("definition")
     if old is None:
         different = ["it was started by an earlier version of this project"]
@@ -87,11 +98,17 @@ def check_same(study: optuna.Study, new: Mapping[str, object]) -> None:
             for key in {**old, **new}
             if old.get(key) != new.get(key)
         ]
-    if different:
+    owner = Owner(folder)
+    if different and any(
+        trial.state == TrialState.COMPLETE
+        or (trial.state == TrialState.RUNNING and owner.is_alive(trial.user_attrs.get("owner")))
+        for trial in study.get_trials(deepcopy=False)
+    ):
         raise ConfigError(
             f"the study '{study.study_name}' cannot be continued: {'; '.join(different)}: "
             "hypopt.study_name=NAME starts another one (finished runs are reused)"
         )
+    return not different
 
 
 @functools.cache  # opening one takes a second

@@ -16,9 +16,9 @@ from utils.composing import ConfigError
 from utils.search.owner import Owner
 from utils.search.space import Space
 from utils.search.study import (
-    check_same,
     counted,
     definition,
+    fits,
     has_started,
     load,
     lock,
@@ -26,6 +26,9 @@ from utils.search.study import (
     objective_names,
     storage,
 )
+
+# names, since importing the classes takes seconds
+NON_FINITE, UNKNOWN_METRIC = "NonFiniteLossError", "UnknownMetricError"
 
 
 class Worker:
@@ -50,7 +53,8 @@ class Worker:
     Raises
     ------
     ConfigError
-        If trials of the study could not be compared with new ones.
+        If trials of the study could not be compared with new ones. Without complete trials, the
+        study is replaced.
     """
 
     def __init__(
@@ -72,9 +76,10 @@ class Worker:
         self._lock, self._owner = lock(file), Owner(file.parent)
         shared = definition(objectives, directions, space)
         with self._lock:
+            if name in names(file) and not fits(load(file, name), shared, file.parent):
+                optuna.delete_study(study_name=name, storage=storage(file))
             if name in names(file):
                 self.study = load(file, name)
-                check_same(self.study, shared)
             else:
                 self.study = optuna.create_study(
                     storage=storage(file), study_name=name, directions=list(directions)
@@ -103,7 +108,10 @@ class Worker:
         return taken
 
     def record(self, trial: Trial, job: JobReturn, trace: Mapping[str, object]) -> None:
-        """Record how the job of a trial ended; as failed unless all objectives are finite."""
+        """Record how the job of a trial ended; as failed unless all objectives are finite.
+
+        Raises the job's error if an objective is no metric: all other jobs would fail as well.
+        """
         if runs := trace.get("runs"):
             trial.set_user_attr("run", list(runs.values())[-1])
         if "finished" in trace:
@@ -113,7 +121,11 @@ class Worker:
         try:
             values = _floats(job.return_value, len(names))
         except Exception as error:  # of the job, which may raise anything: others go on
-            self._fail(trial, f"{type(error).__name__}: {error}", _has_diverged(error, trace))
+            kinds = _kinds(error, trace)
+            is_result = NON_FINITE in kinds  # the loss, and would be again
+            self._fail(trial, f"{type(error).__name__}: {error}", is_result)
+            if UNKNOWN_METRIC in kinds:
+                raise
             return
         bad = [f"{k} is {v}" for k, v in zip(names, values, strict=True) if not math.isfinite(v)]
         if bad:
@@ -177,15 +189,9 @@ class Worker:
         self.study.tell(trial, state=TrialState.FAIL)
 
 
-def _has_diverged(error: Exception, trace: Mapping[str, object]) -> bool:
-    """Whether a job failed since its loss became NaN or infinite, which would happen again.
-
-    The error of a submitted job is the launcher's; the trace has the job's own.
-    """
-    from lossyless.tracking import NonFiniteLossError  # takes seconds, and only failures need it
-
-    own = str(trace.get("error", "")).partition(":")[0]
-    return isinstance(error, NonFiniteLossError) or own == NonFiniteLossError.__name__
+def _kinds(error: Exception, trace: Mapping[str, object]) -> set[str]:
+    """Names of a job's error as it was raised, by the launcher if submitted, and in its trace."""
+    return {type(error).__name__, str(trace.get("error", "")).partition(":")[0]}
 
 
 def _floats(returned: object, n: int) -> list[float]:

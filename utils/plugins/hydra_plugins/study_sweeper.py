@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 SAMPLERS = {
     "random": "RandomSampler",
     "tpe": "TPESampler",
-    "motpe": "TPESampler",
     "nsgaii": "NSGAIISampler",
 }
 
