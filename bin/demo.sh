@@ -47,7 +47,7 @@ Figures:      $banana/figures/
 All metrics:  $banana/summarized_metrics_merged.csv
               $digits/summarized_metrics_merged.csv
 
-Try next:     bin/banana/banana_viz_VIC_trnslt.sh -m quick   other invariances, 2 minutes
+Try next:     bin/banana/banana_viz_VIC_trnslt.sh -m quick   other invariances, 3 minutes
               bin/banana/banana_RD.sh -m quick               rate-distortion curves, 15 minutes
 END
 exit $status
