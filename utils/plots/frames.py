@@ -20,6 +20,9 @@ METRICS = {
     "loss": "loss",
     "acc": "accuracy",
     "err": "error",
+    "online_loss": "loss of the probe",
+    "online_acc": "accuracy of the probe",
+    "online_err": "error of the probe",
 }
 LINE = {
     "linewidth": 1.8,
