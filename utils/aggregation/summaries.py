@@ -36,8 +36,9 @@ def summarize_metrics(
     if table not in tables.TABLES:
         raise ConfigError(f"{OPTION}.table: there is no '{table}'; there are {[*tables.TABLES]}")
     runs = experiment.stages(where, OPTION)
-    runs = {name: tables.with_settings(frame, name, keys or ()) for name, frame in runs.items()}
-    _check_keys(runs, keys or ())
+    if keys:
+        runs = {name: tables.with_settings(frame, name, keys) for name, frame in runs.items()}
+        _check_keys(runs, keys)
     summaries = tables.summaries(runs, experiment.seeds)
     for name, summary in summaries.items():
         if len(summary):
