@@ -48,6 +48,6 @@ All metrics:  $banana/summarized_metrics_merged.csv
               $digits/summarized_metrics_merged.csv
 
 Try next:     bin/banana/banana_viz_VIC_trnslt.sh -m quick   other invariances, 3 minutes
-              bin/banana/banana_RD.sh -m quick               rate-distortion curves, 15 minutes
+              bin/banana/banana_RD.sh -m quick               rate-distortion curves, 10 minutes
 END
 exit $status
