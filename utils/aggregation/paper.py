@@ -56,13 +56,17 @@ def compare_to_paper(
             f"{sorted({*published['experiment'], *settings.published_settings()})}"
         )
     frame = _runs(experiment, where)
-    folders = [] if frame.empty else frame[tables.FOLDER].unique()
-    configs = [OmegaConf.create(read_config(Path(folder)).values) for folder in folders]
+    changed: list[str] = []
+    if len(names) == 1 and not frame.empty:  # of several, nothing tells which one a run is of
+        folders = map(Path, frame[tables.FOLDER].unique())
+        configs = [OmegaConf.create(read_config(folder).values) for folder in folders]
+        changed = settings.changes(names[0], configs)
     if not wanted.empty:
-        changed = sum(len(settings.changes(name, configs)) for name in names)
-        _compare_numbers(experiment, wanted, frame, changed)
+        _compare_numbers(experiment, wanted, frame, len(changed))
     for name in names:
-        print(f"\n{settings.describe(name, configs)}")
+        print(f"\n{settings.describe(name)}")
+    if changed:
+        print(f"These runs have {len(changed)} other settings than {names[0]}:", *changed, sep="\n")
 
 
 def _runs(experiment: Experiment, where: Mapping[str, object] | None) -> pd.DataFrame:

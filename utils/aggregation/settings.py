@@ -61,13 +61,11 @@ def names_of(experiments: Sequence[str]) -> list[str]:
     ]
 
 
-def describe(name: str, runs: Sequence[DictConfig] = ()) -> str:
-    """The differences of an experiment, and what its runs changed beside, for people."""
+def describe(name: str) -> str:
+    """The differences of an experiment at full size, for people."""
     lines = [f"  {difference}" for difference in differences(name)]
-    text = [f"{name}: {len(lines)} settings are not the official ones", *lines]
-    if changed := changes(name, runs):
-        text += [f"These runs have {len(changed)} other settings than {name}:", *changed]
-    return "\n".join(text)
+    text = f"{name} at full size: {len(lines)} settings are not the official ones"
+    return "\n".join([text, *lines])
 
 
 def changes(name: str, runs: Sequence[DictConfig]) -> list[str]:
