@@ -25,7 +25,7 @@ help: ## List the targets and settings
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12        interpreter to create .venv with (default: found on the path)"
-	@echo "  ARGS='tests/test_x.py'   arguments for pytest, in all targets that test"
+	@echo "  ARGS='tests/.../test_x.py' arguments for pytest, in all targets that test"
 	@echo "  WORKERS=4                processes that run the tests (default: one per core, at most 8)"
 
 demo: $(INSTALLED) ## Install if needed, then run the demo: Banana and digits, 4 minutes on 2 cores

@@ -7,7 +7,7 @@ python main.py --help                               # all settings
 
 from omegaconf import DictConfig
 
-from utils import config
+from utils.cluster import sweep
 
 
 def main(cfg: DictConfig) -> object:
@@ -16,7 +16,7 @@ def main(cfg: DictConfig) -> object:
     Returns the metric(s) `cfg.monitor_return`, for hyper-parameter searches.
     """
     # torch takes seconds to import; errors in configs should not
-    from utils import distributed, jobs, stages
+    from utils.training import distributed, jobs, stages
 
     with jobs.prepared(cfg) as cfg, distributed.joined(cfg):
         metrics = stages.featurizer(cfg)
@@ -27,4 +27,4 @@ def main(cfg: DictConfig) -> object:
 
 
 if __name__ == "__main__":
-    config.run(main)
+    sweep.run(main)

@@ -18,12 +18,18 @@ from torch import Tensor
 from torch.optim import lr_scheduler
 from tqdm import tqdm
 
-from lossyless.files import replacing
-from lossyless.payloads import CodingError, decode_blobs, encode_blobs, read_varint, write_varint
+from lossyless.atomic import replacing
+from lossyless.coding.payloads import (
+    CodingError,
+    decode_blobs,
+    encode_blobs,
+    read_varint,
+    write_varint,
+)
 from lossyless.rates import HFactorized
 from lossyless.rates.entropy_coded import TRANSFORM
 from lossyless.rates.transforms import TRANSFORMS
-from lossyless.threads import one_thread
+from lossyless.torch_state import one_thread
 from lossyless.weights import WeightsError
 
 # Payloads: magic, fingerprint [16], varint n, blobs of streams of CHUNK_SIZE examples, CRC-32.

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lossyless.contract import PlainCompressor
-from lossyless.payloads import CodingError, decode_blobs, encode_blobs
+from lossyless.base import PlainCompressor
+from lossyless.coding.payloads import CodingError, decode_blobs, encode_blobs
 
 #: options that Pillow's encoder gets, besides the quality
 CODECS: dict[str, dict] = {

@@ -7,11 +7,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lossyless.batch import Batch
-from lossyless.contract import Compressor
+from lossyless.all_gather import gather
+from lossyless.base import Batch, Compressor
 from lossyless.distortions import Distortion
 from lossyless.distributions import FAMILIES, CondDist
-from lossyless.gathering import gather
 from lossyless.optim import BetaAnnealer, PartOptimizer, configure_parts, monitored
 from lossyless.predictors import OnlineEvaluator
 from lossyless.rates import Rate

@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossyless._compressai import LowerBound
+from lossyless.all_gather import gather, rank
 from lossyless.architectures import Architecture
-from lossyless.gathering import gather, rank
 from lossyless.predictors import PredictionHead
 
 DistortionOutput = tuple[Tensor, dict[str, Tensor]]

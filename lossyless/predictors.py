@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossyless.architectures import Architecture, Standardize
-from lossyless.batch import Batch
+from lossyless.base import Batch
 from lossyless.optim import PartOptimizer, configure_parts, monitored
 from lossyless.tracking import LossTracker
 

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossyless.contract import PlainCompressor
-from lossyless.fingerprints import fingerprint
-from lossyless.payloads import CodingError
+from lossyless.base import PlainCompressor, fingerprint
+from lossyless.coding.payloads import CodingError
 
 FLOATS = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 MAX_BITS = 8  # of a value on a grid

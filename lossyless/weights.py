@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 
 import torch
 
-from lossyless.files import replacing
+from lossyless.atomic import replacing
 
 
 class WeightsError(RuntimeError):

@@ -14,9 +14,10 @@ from pathlib import Path
 from filelock import FileLock
 from omegaconf import DictConfig
 
-from utils import config, signals
-from utils.identity import digest
-from utils.traces import own_trace
+from utils.cluster import sweep
+from utils.runs import signals
+from utils.runs.identity import digest
+from utils.runs.job_status import own_trace
 
 INDEX = "shards.index"  # which shard a job makes, from 0
 
@@ -25,14 +26,14 @@ def main(overrides: list[str]) -> None:
     """Run a job for each shard, wait for them, and merge their files."""
     overrides = ["experiment=compress_shards", *overrides]
     try:
-        cfg = config.compose_config(overrides)
+        cfg = sweep.compose_config(overrides)
         shards = [shard_file(cfg, i) for i in range(_n_shards(cfg))]
-    except (config.ConfigError, ValueError, OSError) as error:
+    except (sweep.ConfigError, ValueError, OSError) as error:
         print(f"Configuration error: {error}", file=sys.stderr)
         sys.exit(2)
     if missing := [i for i, file in enumerate(shards) if not file.is_file()]:
         sys.argv[1:] = [*overrides, f"{INDEX}={','.join(map(str, missing))}"]
-        config.run(compress_shard)
+        sweep.run(compress_shard)
     _merge(shards, Path(cfg.shards.out), is_labelled=cfg.shards.labels)
 
 
@@ -81,7 +82,7 @@ def shard_file(cfg: DictConfig, index: int) -> Path:
     stats = [(str(path.relative_to(images.root)), path.stat()) for path in images.paths]
     made_of = {
         "images": [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
-        "weights": [config.weights_id(cfg.shards[key]) for key in ("clip", "pretrained")],
+        "weights": [sweep.weights_id(cfg.shards[key]) for key in ("clip", "pretrained")],
         "settings": [cfg.shards.model, cfg.shards.labels, n],
     }
     out = Path(cfg.shards.out)
@@ -91,11 +92,11 @@ def shard_file(cfg: DictConfig, index: int) -> Path:
 def _n_shards(cfg: DictConfig) -> int:
     for key in ("folder", "out"):
         if cfg.shards[key] is None:
-            raise config.ConfigError(f"shards.{key} is missing: give -a 'shards.{key}=PATH'")
+            raise sweep.ConfigError(f"shards.{key} is missing: give -a 'shards.{key}=PATH'")
     if not Path(cfg.shards.out).resolve().parent.is_dir():
-        raise config.ConfigError(f"shards.out={cfg.shards.out}: its folder does not exist: make it")
+        raise sweep.ConfigError(f"shards.out={cfg.shards.out}: its folder does not exist: make it")
     if cfg.shards.n < 1:
-        raise config.ConfigError(f"shards.n={cfg.shards.n}: expected at least 1")
+        raise sweep.ConfigError(f"shards.n={cfg.shards.n}: expected at least 1")
     return cfg.shards.n
 
 

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from utils import building, config
-from utils.data.base import SPLITS, DataError
+from utils.cluster import sweep
+from utils.data.module import SPLITS, DataError
+from utils.training import building
 
 SETTING = "data@data_feat"
 
@@ -23,8 +24,8 @@ def main(overrides: list[str]) -> None:
         print(__doc__)
         return
     try:
-        jobs = [config.compose_config(job) for job in jobs_of(overrides)]
-    except config.ConfigError as error:
+        jobs = [sweep.compose_config(job) for job in jobs_of(overrides)]
+    except sweep.ConfigError as error:
         print(f"Configuration error: {error}", file=sys.stderr)
         sys.exit(2)
     if missing := fetch(jobs):
@@ -34,12 +35,12 @@ def main(overrides: list[str]) -> None:
 
 def jobs_of(overrides: list[str]) -> list[list[str]]:
     """The overrides of an experiment's jobs, one for each of its data sets."""
-    expanded = config.expand(overrides)
+    expanded = sweep.expand(overrides)
     swept = [o for o in OverridesParser.create().parse_overrides(expanded) if o.is_sweep_override()]
     others = [o for o in expanded if o not in [sweep.input_line for sweep in swept]]
     names = [sweep.get_key_element() for sweep in swept]
     if not set(names) <= {SETTING}:
-        raise config.ConfigError(f"expected a sweep of {SETTING} alone, found {', '.join(names)}")
+        raise sweep.ConfigError(f"expected a sweep of {SETTING} alone, found {', '.join(names)}")
     data_sets = [name for sweep in swept for name in sweep.sweep_iterator()]
     return [[*others, f"{SETTING}={name}"] for name in data_sets] or [others]
 

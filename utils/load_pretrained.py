@@ -19,15 +19,16 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from pandas import DataFrame, Series
 
-from lossyless.contract import Compressor
-from utils import building, config, figures, tables
-from utils.aggregation import aggregate
-from utils.aggregation.rows import restrict
+from lossyless.base import Compressor
+from utils.aggregation import aggregate, tables
 from utils.aggregation.saved import config_here
-from utils.data.base import DataModule
-from utils.identity import experiment_folder
+from utils.aggregation.selection import restrict
+from utils.cluster import sweep
+from utils.data.module import DataModule
 from utils.plots import FIGURES
-from utils.runs import find_run
+from utils.runs.identity import experiment_folder
+from utils.runs.run import find_run
+from utils.training import building, figures
 
 COMPARISON = "compare_reconstructions"  # a figure of several runs
 # A checkpoint or data that are gone, a figure that does not fit, a checkpoint that is damaged or of
@@ -40,8 +41,8 @@ def main(overrides: list[str]) -> None:
         print(__doc__)
         return
     try:
-        problems = draw_figures(config.compose_config(overrides, "load_pretrained"))
-    except (config.ConfigError, tables.NoRunsError) as error:
+        problems = draw_figures(sweep.compose_config(overrides, "load_pretrained"))
+    except (sweep.ConfigError, tables.NoRunsError) as error:
         sys.exit(f"Error: {error}")
     if problems:
         sys.exit("\n".join([f"Not drawn: {len(problems)}", *(f"  {p}" for p in problems)]))
@@ -69,7 +70,7 @@ def draw_figures(cfg: DictConfig) -> list[str]:
     if COMPARISON in names:
         try:
             _compare(cfg.aggregate, folder, where)
-        except (config.ConfigError, tables.NoRunsError) as error:
+        except (sweep.ConfigError, tables.NoRunsError) as error:
             problems.append(str(error))
     return problems
 
@@ -93,7 +94,7 @@ def load_runs(
 
     Yields
     ------
-    row : of the table of `utils.tables`: parameters and metrics; its `folder` holds the results.
+    row : of a table of runs: parameters and metrics; its `folder` holds the results.
     compressor : in evaluation mode, without gradients.
     data : what it was trained on.
 
@@ -112,9 +113,9 @@ def load_runs(
 def _check_names(names: list[str]) -> list[str]:
     known = [*FIGURES, COMPARISON]
     if not names:
-        raise config.ConfigError(f"figures.names is empty: choose from {', '.join(known)}")
+        raise sweep.ConfigError(f"figures.names is empty: choose from {', '.join(known)}")
     if unknown := [name for name in names if name not in known]:
-        raise config.ConfigError(
+        raise sweep.ConfigError(
             f"figures.names: unknown {', '.join(unknown)}; choose from {', '.join(known)}"
         )
     return names

@@ -16,14 +16,16 @@ import torch
 from omegaconf import DictConfig
 from pandas import DataFrame, Series
 
-from lossyless.files import replacing
+from lossyless.atomic import replacing
 from lossyless.hub.bottlenecks import load_bottleneck
 from lossyless.rates import HFactorized, Rate
 from lossyless.weights import WeightsError
-from utils import building, config, tables
-from utils.aggregation.rows import restrict
+from utils.aggregation import tables
 from utils.aggregation.saved import config_here, named_errors
-from utils.identity import experiment_folder
+from utils.aggregation.selection import restrict
+from utils.cluster import sweep
+from utils.runs.identity import experiment_folder
+from utils.training import building
 
 FILE_NAME = "factorized_rate.pt"  # as released
 DEFAULT_SEED = "123"
@@ -34,8 +36,8 @@ def main(overrides: list[str]) -> None:
         print(__doc__)
         return
     try:
-        problems = save_all(config.compose_config(overrides, "load_pretrained"))
-    except (config.ConfigError, tables.NoRunsError) as error:
+        problems = save_all(sweep.compose_config(overrides, "load_pretrained"))
+    except (sweep.ConfigError, tables.NoRunsError) as error:
         sys.exit(f"Error: {error}")
     if problems:
         sys.exit("\n".join([f"Not saved: {len(problems)}", *(f"  {p}" for p in problems)]))
@@ -52,13 +54,13 @@ def save_all(cfg: DictConfig) -> list[str]:
         try:
             save_bottleneck(load_rate(run, dict(cfg.paths)), path)
             print(f"Bottleneck: {path}")
-        except (config.ConfigError, WeightsError) as error:
+        except (sweep.ConfigError, WeightsError) as error:
             problems.append(str(error))
     return problems
 
 
 def name_runs(runs: DataFrame) -> dict[str, Series]:
-    """Runs of bottlenecks (rows of a table of `utils.tables`) by the folder that each one gets.
+    """Runs of bottlenecks (rows of a table of runs) by the folder that each one gets.
 
     "beta5e-02", as the released ones are called; then the other parameters in which the runs
     differ, and the seed if it is not the default. Runs without a bottleneck are left out.
@@ -67,13 +69,13 @@ def name_runs(runs: DataFrame) -> dict[str, Series]:
     """
     trained = runs[~runs["beta"].isin(["none", "None"])]
     if trained.empty:
-        raise config.ConfigError("none of the finished runs has trained a bottleneck")
+        raise sweep.ConfigError("none of the finished runs has trained a bottleneck")
     keys = [key for key in tables.varying(trained) if key != "beta"]
     named: dict[str, Series] = {}
     for _, run in trained.iterrows():
         folder = _folder(run, keys)
         if folder in named:
-            raise config.ConfigError(
+            raise sweep.ConfigError(
                 f"two runs would both be saved as {folder}: {named[folder][tables.FOLDER]} and "
                 f"{run[tables.FOLDER]}. Remove one of them"
             )
@@ -89,7 +91,7 @@ def _folder(run: Series, keys: list[str]) -> str:
 
 
 def load_rate(run: Series, paths: dict[str, str]) -> Rate:
-    """The bottleneck of a finished run (row of a table of `utils.tables`).
+    """The bottleneck of a finished run (row of a table of `utils.aggregation.tables`).
 
     Raises `ConfigError` if its checkpoint is missing.
     """
@@ -108,7 +110,7 @@ def save_bottleneck(rate: Rate, path: Path) -> None:
         If the hub refuses the file.
     """
     if not isinstance(rate, HFactorized):
-        raise config.ConfigError(
+        raise sweep.ConfigError(
             f"{path}: the hub takes factorized bottlenecks, not this {type(rate).__name__}: train "
             "with rate=H_factorized or rate=H_factorized_klt"
         )

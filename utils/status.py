@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from utils.composing import CONF_DIR, ConfigError, compose_config
-from utils.identity import STAGES, compressor_folder, experiment_folder, is_how
-from utils.report import MEND, progress_of, reason
-from utils.runs import STATUS
-from utils.standing import Job, find_jobs, find_runs
-from utils.states import STATES, UNDER_WAY
+from utils.configs.composing import CONF_DIR, ConfigError, compose_config
+from utils.runs.experiment_status import Job, find_jobs, find_runs
+from utils.runs.identity import STAGES, compressor_folder, experiment_folder, is_how
+from utils.runs.report import MEND, progress_of, reason
+from utils.runs.run import STATUS
+from utils.runs.status_file import STATES, UNDER_WAY
 
 HEADINGS = ("STATE", "SINCE", "STAGE", "PROGRESS", "SCHEDULER", "JOB")
 MAX_ROWS = 100  # what is still queued is cut short behind as many

@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lossyless.atomic import create_temporary, publish, sync_folder
 from lossyless.container.format import (
     CRC,
     END_MAGIC,
@@ -20,7 +21,6 @@ from lossyless.container.format import (
     Header,
     chunk_head,
 )
-from lossyless.files import create_temporary, publish, sync_folder
 
 
 class ContainerWriter:

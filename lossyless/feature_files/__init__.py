@@ -16,8 +16,8 @@ from lossyless.feature_files.dataset import FeatureDataset
 from lossyless.feature_files.description import describe
 from lossyless.feature_files.merging import merge_files
 from lossyless.feature_files.reading import FeatureFile
-from lossyless.feature_files.workers import WorkerError
 from lossyless.feature_files.writing import Written, write_features
+from lossyless.parallel import WorkerError
 
 __all__ = [
     "Codec",

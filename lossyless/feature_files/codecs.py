@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossyless.coders import ColumnCoder
+from lossyless.coding.ans import ColumnCoder
 
 MAX_CHUNK_VALUES = 1 << 24  # no chunk can ask for more: 64 MiB of float32, ten times to decode it
 

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from lossyless.coding.payloads import CodingError
 from lossyless.container import ContainerError, ContainerReader, Header
 from lossyless.feature_files.codecs import MAX_CHUNK_VALUES, Codec, chunk_codec
-from lossyless.feature_files.workers import ordered_map
-from lossyless.payloads import CodingError
+from lossyless.parallel import ordered_map
 
 CACHE_BYTES = 1 << 26
 # What a file can ask to be allocated at once: half of the memory, or MAX_EXPANSION times its own

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lossyless.coding.payloads import CodingError
 from lossyless.container import ContainerWriter
 from lossyless.feature_files.codecs import MAX_CHUNK_VALUES, ChunkCodec, Codec, chunk_codec
-from lossyless.feature_files.workers import ordered_map
-from lossyless.payloads import CodingError
+from lossyless.parallel import ordered_map
 from lossyless.regrouping import regroup
 
 CHUNK_SIZE = 4096

@@ -194,10 +194,10 @@ def _fail(error: object, status: int) -> int:
 
 def _user_errors() -> tuple[type[Exception], ...]:
     """What is wrong with the user's files rather than with this code."""
+    from lossyless.coding.payloads import CodingError
     from lossyless.container import ContainerError
     from lossyless.feature_files import WorkerError
     from lossyless.hub.errors import SourceError
-    from lossyless.payloads import CodingError
     from lossyless.weights import WeightsError
 
     return ContainerError, CodingError, SourceError, WeightsError, WorkerError, OSError

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossyless.payloads import CodingError
+from lossyless.coding.payloads import CodingError
 from lossyless.rates import HFactorized
 from lossyless.rates.entropy_coded import TRANSFORM
 from lossyless.state_dicts import load_strictly, read_checkpoint

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from lossyless.clip_loading import import_clip
+from lossyless.backbones.clip_loading import import_clip
 from lossyless.hub.errors import SourceError
 from lossyless.hub.features import FeatureCompressor, Format
 from lossyless.hub.folders import ImageFolder, n_source_bytes, take_shard

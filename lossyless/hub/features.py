@@ -11,9 +11,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from lossyless.atomic import replacing
 from lossyless.feature_files import FeatureFile, write_features
 from lossyless.feature_files.writing import to_tensor
-from lossyless.files import replacing
 from lossyless.hub.damage import kept_labels, warn_of_damage
 from lossyless.hub.errors import SourceError
 from lossyless.hub.files import check_distinct, write_npy

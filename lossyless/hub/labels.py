@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lossyless.atomic import replacing
 from lossyless.container.format import NO_LABELS, UNKNOWN_LABELS
-from lossyless.files import replacing
 from lossyless.hub.errors import SourceError
 from lossyless.hub.files import check_distinct
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lossyless.clip_loading import load_clip
+from lossyless.backbones.clip_loading import load_clip
 from lossyless.hub.bottlenecks import load_bottleneck
 from lossyless.hub.compressor import ClipCompressor
 from lossyless.hub.features import FeatureCompressor

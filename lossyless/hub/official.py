@@ -11,9 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from lossyless._compressai import RansDecoder, RansEncoder
-from lossyless.cdf_tables import CDFTables
+from lossyless.coding.payloads import CodingError
+from lossyless.coding.tables import CDFTables
 from lossyless.hub.official_format import MIN_STREAM, WORD
-from lossyless.payloads import CodingError
 from lossyless.rates import HFactorized
 
 MAX_SYMBOL = 1 << 26  # CompressAI's encoder never returns for values of 2^27 and beyond

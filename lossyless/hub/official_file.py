@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lossyless.coding.payloads import CodingError
 from lossyless.container.format import UNKNOWN_LABELS
 from lossyless.hub.official import OfficialCoder
 from lossyless.hub.official_format import read_official
-from lossyless.payloads import CodingError
 
 BATCH_SIZE = 4096  # vectors that are decoded at once
 

@@ -13,8 +13,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
+from lossyless.atomic import replacing
 from lossyless.container import ContainerError
-from lossyless.files import replacing
 
 UINT32 = struct.Struct(">I")
 WORD = 4  # bytes; streams are words, and at least the coder's final state of two of them

@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from lossyless.feature_files.workers import available_cores, can_fork
 from lossyless.hub.errors import SourceError
 from lossyless.hub.folders import file_paths
 from lossyless.hub.pixels import to_8_bits
+from lossyless.parallel import available_cores, can_fork
 
 #: how PIL says that a file is not an image, or not a whole one
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)

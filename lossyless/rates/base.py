@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from lossyless.base import fingerprint
 from lossyless.distributions import Conditional, check_z_dim
-from lossyless.fingerprints import fingerprint
 
 RateOutput = tuple[Tensor, Tensor, dict[str, Tensor]]
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossyless.cdf_tables import CDFTables
-from lossyless.coders import ColumnCoder
-from lossyless.payloads import CodingError
+from lossyless.coding.ans import ColumnCoder
+from lossyless.coding.payloads import CodingError
+from lossyless.coding.tables import CDFTables
 from lossyless.rates.base import Rate
 from lossyless.rates.transforms import make_transform
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossyless.cdf_tables import CDFTables
+from lossyless.coding.tables import CDFTables
 from lossyless.distributions import Conditional
 from lossyless.rates.base import RateOutput
 from lossyless.rates.entropy_coded import ColumnCodedRate

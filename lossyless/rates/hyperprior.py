@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from lossyless._compressai import GaussianConditional, LowerBound
 from lossyless.architectures import MLP
-from lossyless.cdf_tables import CDFTables
-from lossyless.coders import TableCoder
+from lossyless.coding.ans import TableCoder
+from lossyless.coding.payloads import CodingError, decode_blobs, encode_blobs
+from lossyless.coding.tables import CDFTables
 from lossyless.distributions import Conditional
-from lossyless.payloads import CodingError, decode_blobs, encode_blobs
 from lossyless.rates.base import RateOutput
 from lossyless.rates.entropy_coded import EntropyCodedRate
 from lossyless.rates.prior import FactorizedModel, to_symbols

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from lossyless._compressai import EntropyBottleneck
-from lossyless.cdf_tables import MAX_LISTED, PMF_ONE, CDFTables
-from lossyless.coders import ColumnCoder
-from lossyless.payloads import CodingError
+from lossyless.coding.ans import ColumnCoder
+from lossyless.coding.payloads import CodingError
+from lossyless.coding.tables import MAX_LISTED, PMF_ONE, CDFTables
 
 MAX_QUANTILE = 2.0**30  # cells are int32
 BISECTIONS = 84  # from 2^31 to a precision of 2^-53

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from lossyless.coding.payloads import CodingError, decode_floats, encode_floats
 from lossyless.distributions import Conditional, kl_to_unit_gaussian
-from lossyless.payloads import CodingError, decode_floats, encode_floats
 from lossyless.rates.base import Rate, RateOutput
 
 

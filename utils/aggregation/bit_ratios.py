@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from sklearn.isotonic import isotonic_regression
 
-from utils.aggregation.curves import on_validation
+from utils.aggregation.curve_figures import on_validation
 from utils.aggregation.experiment import Experiment
 from utils.aggregation.outputs import readable
-from utils.aggregation.rows import check_metrics, restrict, with_settings
-from utils.composing import ConfigError
-from utils.frontier import Curve, pareto_front
+from utils.aggregation.pareto_front import Curve, pareto_front
+from utils.aggregation.selection import check_metrics, restrict, with_settings
+from utils.configs.composing import ConfigError
 
 OPTION = "aggregate.summarize_bit_ratios"
 

@@ -5,12 +5,12 @@ from math import nan
 
 import pandas as pd
 
-from utils import tables
+from utils.aggregation import tables
 from utils.aggregation.experiment import Experiment
 from utils.aggregation.outputs import MISSING, number
-from utils.aggregation.paper import NOT_RUN, published_numbers
-from utils.aggregation.rows import differences, with_settings
-from utils.composing import ConfigError
+from utils.aggregation.paper_comparison import NOT_RUN, published_numbers
+from utils.aggregation.selection import differences, with_settings
+from utils.configs.composing import ConfigError
 
 OPTION = "aggregate.summarize_clip"
 PUBLISHED = "clip_bottleneck_linear_eval"  # whose published numbers are shown

@@ -9,10 +9,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from utils import tables
-from utils.aggregation import outputs
+from utils.aggregation import outputs, tables
 from utils.aggregation.outputs import in_file_name
-from utils.aggregation.rows import restrict
+from utils.aggregation.selection import restrict
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from utils.aggregation.bit_ratios import summarize_bit_ratios
 from utils.aggregation.clip_table import summarize_clip
-from utils.aggregation.curve_summaries import summarize_RD_curves
-from utils.aggregation.curves import (
+from utils.aggregation.curve_figures import (
     plot_all_RD_curves,
     plot_invariance_RD_curve,
     plot_pareto_front,
 )
+from utils.aggregation.curve_numbers import summarize_RD_curves
 from utils.aggregation.experiment import Experiment
-from utils.aggregation.free_plots import plot_scatter_lines, plot_superpose
-from utils.aggregation.paper import compare_to_paper
+from utils.aggregation.generic_plots import plot_scatter_lines, plot_superpose
+from utils.aggregation.kaggle_submission import kaggle_submission
+from utils.aggregation.metrics import gather_figures, summarize_metrics
+from utils.aggregation.paper_comparison import compare_to_paper
 from utils.aggregation.reconstructions import compare_reconstructions
-from utils.aggregation.search import plot_optuna_hypopt
-from utils.aggregation.submission import kaggle_submission
-from utils.aggregation.summaries import gather_figures, summarize_metrics
-from utils.composing import ConfigError
+from utils.aggregation.search_figures import plot_optuna_hypopt
+from utils.configs.composing import ConfigError
 
 MODES: dict[str, Callable[..., None]] = {
     "summarize_metrics": summarize_metrics,

@@ -10,7 +10,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from utils.files import write_text
+from utils.runs.files import write_text
 
 # Without a date, so that a figure that did not change has the same bytes.
 NO_DATE = {"CreationDate": None}

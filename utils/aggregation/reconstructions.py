@@ -7,13 +7,14 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from pandas import DataFrame, Series
 
-from utils import building, tables
+from utils.aggregation import tables
 from utils.aggregation.experiment import Experiment
-from utils.aggregation.rows import differences, restrict
 from utils.aggregation.saved import config_here, named_errors
-from utils.composing import ConfigError
+from utils.aggregation.selection import differences, restrict
+from utils.configs.composing import ConfigError
 from utils.plots.comparison import multi_row_plot, single_row_plot
 from utils.plots.style import method_name
+from utils.training import building
 
 OPTION = "aggregate.compare_reconstructions"
 STAGE_OF = {"feat": "featurizer", "comm": "communication"}

@@ -7,9 +7,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from pandas import Series
 
-from utils import tables
-from utils.composing import ConfigError
-from utils.data.base import DataError
+from utils.aggregation import tables
+from utils.configs.composing import ConfigError
+from utils.data.module import DataError
+from utils.runs.saved_runs import upgrade
 
 
 def config_here(run: Series, paths: Mapping[str, str], accelerator: str) -> DictConfig:
@@ -17,11 +18,11 @@ def config_here(run: Series, paths: Mapping[str, str], accelerator: str) -> Dict
 
     Parameters
     ----------
-    run : row of a table of `utils.tables`.
+    run : row of a table of `utils.aggregation.tables`.
     paths : where results, checkpoints and data are now, as in conf/main.yaml.
     accelerator : where to compute, as `trainer.accelerator`.
     """
-    config = OmegaConf.load(Path(run[tables.FOLDER]) / "config.yaml")
+    config = OmegaConf.create(upgrade((Path(run[tables.FOLDER]) / "config.yaml").read_text()))
     config.paths = dict(paths)
     config.trainer.accelerator = accelerator
     return config

@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from lossyless.predictors import PredictionHead
-from utils.composing import compose_config, is_group, parse
-from utils.data.equivalences.affine import Affine
-from utils.data.equivalences.augmentation import REGISTRY
-from utils.data.equivalences.pixels import PixelChange
+from utils.configs.composing import compose_config, is_group, parse
+from utils.data.augmentations.affine import Affine
+from utils.data.augmentations.chain import REGISTRY
+from utils.data.augmentations.pixels import PixelChange
 from utils.data.images import n_to_hold_out
 
 SETTINGS = Path(__file__).parent / "published" / "settings"

@@ -5,9 +5,9 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms.v2 import functional as tvf
 
-from lossyless.threads import one_thread
+from lossyless.torch_state import one_thread
 from utils.benchmarks.comparison import Comparison, Goal, alternate
-from utils.data.equivalences import Augmentation
+from utils.data.augmentations import Augmentation
 
 BATCH_SIZE = 128
 SIDE = 32

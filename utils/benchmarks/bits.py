@@ -8,14 +8,15 @@ from pathlib import Path
 
 import torch
 
-from utils import building, communication, training
 from utils.benchmarks.comparison import Comparison, Goal
 from utils.benchmarks.setups import SMALL, banana_config, short_trainer
+from utils.evaluation import communication
+from utils.training import building, fitting
 
 
 def compare(is_quick: bool) -> list[Comparison]:
     """Bits per point of the Banana's test set after a brief training."""
-    training.quiet()
+    fitting.quiet()
     device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         cfg = banana_config(Path(folder), *SMALL, "optimizer_feat.kwargs.lr=3e-3")

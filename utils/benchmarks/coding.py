@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lossyless.hub.official import OfficialCoder
-from lossyless.threads import one_thread
+from lossyless.torch_state import one_thread
 from utils.benchmarks.bottleneck import Bottleneck, PerVectorCoder, load_released, make_bottleneck
 from utils.benchmarks.comparison import Comparison, Goal, alternate
 

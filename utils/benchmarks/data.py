@@ -5,8 +5,8 @@ from itertools import islice
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lossyless.batch import Batch
-from lossyless.threads import one_thread
+from lossyless.base import Batch
+from lossyless.torch_state import one_thread
 from utils.benchmarks.comparison import Comparison, Goal, alternate
 from utils.data.banana import BananaDataModule
 

@@ -16,7 +16,7 @@ import torch
 
 from utils.benchmarks.plans import Plan, launches, plan
 from utils.benchmarks.steps import measure
-from utils.training import quiet
+from utils.training.fitting import quiet
 
 # 5 % of the 989 TFLOP/s that an H100 SXM peaks at, with dense matrices in half precision: what
 # convolutional networks reach in mixed precision without tuning.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lossyless.hub.features import FeatureCompressor
 from lossyless.hub.official_format import write_official
-from lossyless.threads import one_thread
+from lossyless.torch_state import one_thread
 from utils.benchmarks.bottleneck import Bottleneck, PerVectorCoder, load_released
 from utils.benchmarks.comparison import Comparison, Goal, alternate
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from lossyless.clip_loading import import_clip
+from lossyless.backbones.clip_loading import import_clip
 from lossyless.hub.compressor import ClipCompressor
 from utils.benchmarks.bottleneck import make_bottleneck
 from utils.benchmarks.comparison import Comparison, Goal, alternate

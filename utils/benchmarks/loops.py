@@ -7,7 +7,7 @@ from compressai.entropy_models import EntropyBottleneck
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from lossyless.batch import Batch
+from lossyless.base import Batch
 from lossyless.compressors import LearnableCompressor
 
 

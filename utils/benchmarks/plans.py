@@ -15,10 +15,10 @@ from typing import NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from utils.architectures import is_network
 from utils.benchmarks.steps import Step
-from utils.composing import CONF_DIR, compose_config, expand, is_group, parse
-from utils.identity import IDENTITY, digest, feature_identity, has_tower, run_hash
+from utils.configs.architectures import is_network
+from utils.configs.composing import CONF_DIR, compose_config, expand, is_group, parse
+from utils.runs.identity import IDENTITY, digest, feature_identity, has_tower, run_hash
 from utils.search.space import Space
 
 UNTRAINED = ("none", "clip_download_data", "compress_shards")  # experiments without training

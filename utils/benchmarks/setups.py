@@ -6,9 +6,9 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 
-from utils import training
-from utils.config import compose_config
-from utils.runs import find_run
+from utils.cluster.sweep import compose_config
+from utils.runs.run import find_run
+from utils.training import fitting
 
 SMALL = ["encoder.kwargs.hid_dim=64", "decoder.kwargs.hid_dim=64", "online.kwargs.hid_dim=64"]
 
@@ -46,4 +46,4 @@ def short_trainer(cfg: DictConfig, n_steps: int, *callbacks: Callback) -> pl.Tra
     """A trainer of one epoch of `n_steps`, without validation."""
     options = {"max_epochs": 1, "limit_train_batches": n_steps, "limit_val_batches": 0}
     run = find_run(cfg, "featurizer")
-    return training.build_trainer(run, "train/feat/loss", None, list(callbacks), options)
+    return fitting.build_trainer(run, "train/feat/loss", None, list(callbacks), options)

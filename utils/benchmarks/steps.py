@@ -18,14 +18,14 @@ from pytorch_lightning.callbacks import Callback
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
-from lossyless.batch import Batch
-from lossyless.clip_loading import import_clip
-from lossyless.threads import one_thread
-from lossyless.towers import Tower
-from utils import building, training
-from utils.callbacks import Freezer
-from utils.data.base import DataModule
-from utils.runs import find_run
+from lossyless.backbones import Tower
+from lossyless.backbones.clip_loading import import_clip
+from lossyless.base import Batch
+from lossyless.torch_state import one_thread
+from utils.data.module import DataModule
+from utils.runs.run import find_run
+from utils.training import building, fitting
+from utils.training.callbacks import Freezer
 
 N_REPEATS = 2  # measured steps, after one that warms up
 SLOW = 2.0  # seconds of a step that is measured only once
@@ -173,7 +173,7 @@ def _measure_training(step: Step, x: torch.Tensor, device: torch.device) -> Cost
         cfg.paths.results = cfg.paths.pretrained = folder
         monitor = f"train/{'feat' if is_feat else 'pred'}/loss"
         run = find_run(cfg, step.stage)
-        trainer = training.build_trainer(run, monitor, None, callbacks, options)
+        trainer = fitting.build_trainer(run, monitor, None, callbacks, options)
         trainer.fit(module, datamodule=_Noise(Batch(x, y, auxiliary)))
     return Cost(min(meter.seconds), meter.counter.get_total_flops())
 

@@ -9,10 +9,10 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 
-from utils import building, training
 from utils.benchmarks.comparison import Comparison, Goal, seconds
 from utils.benchmarks.loops import BareLoop, ThreePasses
 from utils.benchmarks.setups import banana_config, images_config, short_trainer
+from utils.training import building, fitting
 
 N_WARM_UP = 2  # steps that do not count
 
@@ -64,7 +64,7 @@ def measure_steps(
     ----------
     make_config : from a folder for what is written to a config.
     """
-    training.quiet()
+    fitting.quiet()
     with tempfile.TemporaryDirectory() as folder:
         cfg = make_config(Path(folder))
         compressor = building.build_compressor(cfg)

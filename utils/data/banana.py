@@ -9,8 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from lossyless.batch import Batch
-from utils.data.base import DataModule, check_choice, spawn_generator
+from lossyless.base import Batch
+from utils.data.module import DataModule, check_choice, spawn_generator
 
 
 @dataclass(frozen=True)

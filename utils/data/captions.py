@@ -11,10 +11,10 @@ from filelock import FileLock
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lossyless.clip_loading import import_clip, load_clip
+from lossyless.backbones.clip_loading import import_clip, load_clip
 from lossyless.weights import WeightsError
-from utils.data.base import DataError
-from utils.files import writable_dir
+from utils.data.module import DataError
+from utils.runs.files import writable_dir
 
 BATCH_SIZE = 512
 # of the features on disk and in memory: the precision of CLIP's own weights

@@ -5,9 +5,9 @@ from pathlib import Path
 from scipy.io.matlab import MatReadError
 from torchvision.datasets import StanfordCars
 
-from utils import kaggle
-from utils.data.base import DataError
+from utils.data import kaggle
 from utils.data.downloads import open_or_download
+from utils.data.module import DataError
 from utils.data.streamed import ImageFiles, StreamedImages
 
 MIRROR = "rickyyyyyyy/torchvision-stanford-cars"  # Kaggle's data set, in torchvision's layout

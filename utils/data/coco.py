@@ -10,12 +10,12 @@ import torch
 from pycocotools.coco import COCO
 from torch import Tensor
 
-from lossyless.batch import Batch
-from utils.data.base import DataError
+from lossyless.base import Batch
 from utils.data.captions import caption_features
 from utils.data.downloads import download_zip, open_or_download
 from utils.data.images import hold_out
 from utils.data.in_memory import InMemoryDataModule
+from utils.data.module import DataError
 from utils.data.streamed import ImageFiles, StreamedImages
 
 YEARS = {"train": "train2017", "test": "val2017"}  # the original test images have no captions

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lossyless.batch import Batch
-from utils.data.base import SPLITS, BatchLoader, DataError
+from lossyless.base import Batch
 from utils.data.in_memory import InMemoryDataModule, is_resident
+from utils.data.module import SPLITS, BatchLoader, DataError
 
 
 class DecodedDataModule(InMemoryDataModule):

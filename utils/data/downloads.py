@@ -20,8 +20,8 @@ import requests
 from filelock import FileLock
 from tqdm import tqdm
 
-from utils.data.base import DataError
-from utils.files import writable_dir
+from utils.data.module import DataError
+from utils.runs.files import writable_dir
 
 T = TypeVar("T")
 

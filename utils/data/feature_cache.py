@@ -19,9 +19,9 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from utils.data.base import DataError
-from utils.files import writable_dir, write_text
-from utils.identity import digest
+from utils.data.module import DataError
+from utils.runs.files import writable_dir, write_text
+from utils.runs.identity import digest
 
 # Of what the cache holds: raise it when code makes other features of the same settings.
 FORMAT = 2

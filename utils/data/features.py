@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossyless.batch import Batch
-from lossyless.towers import Tower
-from utils.data.base import BatchLoader, DataError, DataModule, check_choice
+from lossyless.backbones import Tower
+from lossyless.base import Batch
 from utils.data.feature_cache import FeatureCache, Features, array_file
 from utils.data.images import ImageDataModule
 from utils.data.in_memory import InMemoryDataModule
-from utils.progress import progress
-from utils.timing import Stopwatch
+from utils.data.module import BatchLoader, DataError, DataModule, check_choice
+from utils.runs.progress import progress
+from utils.runs.stopwatch import Stopwatch
 
 AUXILIARIES = ("none", "input", "target")  # what `Batch.aux` can be of vectors that are given
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from utils import kaggle
-from utils.data.base import DataError
+from utils.data import kaggle
 from utils.data.downloads import open_or_download
 from utils.data.images import hold_out
+from utils.data.module import DataError
 from utils.data.streamed import ImageFiles, StreamedImages
 
 COMPETITION = "galaxy-zoo-the-galaxy-challenge"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torchvision.datasets import ImageFolder
 
-from utils.data.base import DataError
+from utils.data.module import DataError
 from utils.data.streamed import ImageFiles, StreamedImages
 
 FOLDERS = ("imagenet256", "imagenet")  # the first that is there; the former has smaller images

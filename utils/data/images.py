@@ -8,10 +8,10 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.transforms import v2
 
-from lossyless.batch import Batch
-from utils.data.base import DataError
-from utils.data.equivalences import Augmentation
+from lossyless.base import Batch
+from utils.data.augmentations import Augmentation
 from utils.data.indexed import IndexedDataModule
+from utils.data.module import DataError
 from utils.data.resizing import make_resize
 
 SPLIT_SEED = 0  # the same validation examples for all runs, whatever their seed
@@ -37,7 +37,7 @@ class ImageDataModule(IndexedDataModule):
     base_resize : str
         How images get that size, see `utils.data.resizing`.
     equivalence : sequence of str
-        Names of augmentations, see `utils.data.equivalences.REGISTRY`.
+        Names of augmentations, see `utils.data.augmentations.REGISTRY`.
     val_equivalence : sequence of str, optional
         Those of the evaluation splits, if they differ.
     p_augment : float

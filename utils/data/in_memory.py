@@ -7,9 +7,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from utils.data.base import check_choice
 from utils.data.images import ImageDataModule, hold_out
 from utils.data.indexed import IndexedDataModule
+from utils.data.module import check_choice
 
 # Images are resized once, when they are loaded, if that makes them at most so many times larger;
 # otherwise batch by batch.

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from lossyless.batch import Batch
-from utils.data.base import DataModule, spawn_generator
+from lossyless.base import Batch
+from utils.data.module import DataModule, spawn_generator
 
 
 class IndexedDataModule(DataModule):

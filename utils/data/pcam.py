@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets import PCAM
 
-from utils.data.base import DataError
 from utils.data.downloads import open_or_download
+from utils.data.module import DataError
 from utils.data.streamed import StreamedImages
 
 # what the files of each split are called

@@ -10,7 +10,7 @@ none               images must have their shape already
 
 from torchvision.transforms import InterpolationMode, v2
 
-from utils.data.base import check_choice
+from utils.data.module import check_choice
 
 BASE_RESIZES = ("resize", "upscale_crop_eval", "clip", "clip_random", "imagenet", "none")
 RANDOM = "clip_random"  # in training

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from utils.data.base import DataError, check_choice, derive_seed
 from utils.data.images import ImageDataModule, hold_out
+from utils.data.module import DataError, check_choice, derive_seed
 from utils.data.resizing import RANDOM
 
 # Said aloud because a job of a parallel sweep inherits joblib's way of starting processes, with

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from lossyless.compressors import LearnableCompressor
-from utils.data.base import DataModule
+from utils.data.module import DataModule
 from utils.plots import banana, images
 
 PLANE = ("vector",)

@@ -14,7 +14,7 @@ from scipy.spatial import KDTree
 from scipy.stats import gaussian_kde
 from torch import Tensor
 
-from lossyless.batch import Batch
+from lossyless.base import Batch
 from lossyless.compressors import NATS_PER_BIT, LearnableCompressor
 from lossyless.rates import EntropyCodedRate
 from utils.data.banana import EQUIVALENCES, BananaDataModule, BananaDistribution

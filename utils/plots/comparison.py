@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lossyless.compressors import LearnableCompressor
-from utils.data.base import DataModule
+from utils.data.module import DataModule
 from utils.plots.images import augmented_images, reconstruct, reconstruction_grid
 from utils.plots.mosaic import mosaic
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from utils.frontier import pareto_front
+from utils.aggregation.pareto_front import pareto_front
 from utils.plots import style
 from utils.plots.frames import (
     LABEL,

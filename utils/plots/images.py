@@ -6,9 +6,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lossyless.batch import Batch
+from lossyless.base import Batch
 from lossyless.compressors import LearnableCompressor
-from utils.data.base import DataModule
+from utils.data.module import DataModule
 from utils.plots import style
 from utils.plots.mosaic import mosaic
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from utils.frontier import front_of, rate_at
+from utils.aggregation.pareto_front import front_of, rate_at
 from utils.plots import style
 from utils.plots.frames import (
     LABEL,

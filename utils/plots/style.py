@@ -13,10 +13,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lossyless.batch import Batch
+from lossyless.base import Batch
 from lossyless.compressors import LearnableCompressor
 from lossyless.distortions import Distortion
-from utils.data.base import DataModule
+from utils.data.module import DataModule
 
 DPI = 160  # 5 inches are 800 pixels
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 13, 12, 10.5  # points

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
-from utils.composing import ConfigError
-from utils.identity import experiment_folder
+from utils.configs.composing import ConfigError
+from utils.runs.identity import experiment_folder
 from utils.search import study
 from utils.search.space import Space
 

@@ -8,11 +8,11 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState
 
+from utils.runs.job_status import read_trace
 from utils.search import monitored, study_file
 from utils.search.space import Space
 from utils.search.study import best_trials, counted, objective_names
 from utils.search.worker import Worker
-from utils.traces import read_trace
 
 MAX_SHOWN = 10  # trials of a Pareto front
 

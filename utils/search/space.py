@@ -12,8 +12,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from utils.composing import ConfigError, parse, to_override_value
-from utils.identity import is_how
+from utils.configs.composing import ConfigError, parse, to_override_value
+from utils.runs.identity import is_how
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import optuna
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from utils.composing import ConfigError
+from utils.configs.composing import ConfigError
 from utils.search.owner import Owner
 from utils.search.space import Space
 

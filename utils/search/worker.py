@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from utils.composing import ConfigError
+from utils.configs.composing import ConfigError
 from utils.search.owner import Owner
 from utils.search.space import Space
 from utils.search.study import (

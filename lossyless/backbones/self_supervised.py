@@ -1,0 +1,83 @@
+"""ResNet50s that were trained without labels, from the files that their authors published.
+
+No checksum is published for these files, so none can be pinned: they must stay those of the first
+use, and have every tensor of the network, and no other.
+"""
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from lossyless.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Tower
+from lossyless.backbones.torchvision import build
+from lossyless.state_dicts import load_strictly, read_checkpoint, read_state_dict
+from lossyless.weights import WeightsError, fetch
+
+SIMCLR_URL = (
+    "https://dl.fbaipublicfiles.com/vissl/model_zoo/"
+    "simclr_rn50_800ep_simclr_8node_resnet_16_07_20.7e8feed1/model_final_checkpoint_phase799.torch"
+)
+SWAV_URL = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
+
+
+class SimCLRTower(Tower):
+    """ResNet50 by SimCLR (https://arxiv.org/abs/2002.05709), 800 epochs, of VISSL's model zoo.
+
+    Parameters
+    ----------
+    weights : path of VISSL's checkpoint or of a state dict of the ResNet50 without its `fc`; null:
+        downloaded at the first use.
+    """
+
+    def __init__(self, weights: str | None = None):
+        path = _file(weights, SIMCLR_URL, "simclr_rn50_800ep.torch")
+        super().__init__(_trunk(_vissl_state(path), path), side=224)
+
+
+class SwAVTower(Tower):
+    """ResNet50 by SwAV (https://arxiv.org/abs/2006.09882), 800 epochs, of the authors.
+
+    Parameters
+    ----------
+    weights : path of the authors' checkpoint or of a state dict of the ResNet50 without its `fc`;
+        null: downloaded at the first use.
+    """
+
+    def __init__(self, weights: str | None = None):
+        path = _file(weights, SWAV_URL, "swav_800ep_pretrain.pth.tar")
+        heads = ("projection_head.", "prototypes.")  # of the training, which features do without
+        state = {n: v for n, v in read_state_dict(path).items() if not n.startswith(heads)}
+        # the authors' evaluation says 0.228, where others say 0.229
+        std = (0.228, *IMAGENET_STD[1:])
+        super().__init__(_trunk(state, path), side=224, mean=IMAGENET_MEAN, std=std)
+
+
+def _file(weights: str | None, url: str, name: str) -> Path:
+    if weights is None:
+        return fetch(url, sha256=None, name=name)
+    path = Path(weights)
+    if not path.is_file():
+        raise WeightsError(f"there is no file {path} with weights: download {url}")
+    return path
+
+
+def _vissl_state(path: Path) -> dict[str, Tensor]:
+    """The trunk in a checkpoint of VISSL, with torchvision's names; or a state dict as it is."""
+    content = read_checkpoint(path)
+    if "classy_state_dict" not in content:
+        return read_state_dict(path)
+    try:
+        trunk = content["classy_state_dict"]["base_model"]["model"]["trunk"]
+    except (KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path} is no checkpoint of VISSL: it has no trunk ({error})."
+        ) from error
+    return {name.removeprefix("_feature_blocks."): value for name, value in trunk.items()}
+
+
+def _trunk(state: dict[str, Tensor], path: Path) -> nn.Module:
+    """The ResNet50 of a state dict, up to the pooled features [B, 2048]."""
+    network = build("resnet50")
+    network.fc = nn.Identity()
+    load_strictly(network, state, path)
+    return network

@@ -1,0 +1,1 @@
+"""Toy data, tiny experiments, servers and clusters that tests share."""

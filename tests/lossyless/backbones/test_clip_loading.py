@@ -1,0 +1,150 @@
+"""CLIP's weights: from names and files, quietly; the image tower made of them."""
+
+import subprocess
+import sys
+import urllib.error
+from pathlib import Path
+
+import pytest
+import torch
+from clip.model import CLIP
+from helpers.tiny import ROOT
+
+from lossyless.backbones import ClipTower
+from lossyless.backbones.clip_loading import load_clip
+from lossyless.weights import WeightsError
+
+DIM = 8
+FOREIGN = "other.pt could not be loaded: it is not a checkpoint of CLIP"
+KINDS = {"vit": (1, 64, 32), "resnet": ((1, 1, 1, 1), 64, None)}  # layers, width, patch
+
+
+def tiny_clip(kind: str = "vit") -> CLIP:
+    torch.manual_seed(0)
+    return CLIP(DIM, 32, *KINDS[kind], 77, 49408, 64, 1, 1).eval()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def checkpoint(request, tmp_path_factory):
+    model = tiny_clip(request.param)
+    path = tmp_path_factory.mktemp("clip") / "tiny.pt"
+    torch.save(model.state_dict(), path)
+    return model, path
+
+
+def test_a_file_gives_its_model_in_float32_and_evaluation_mode(checkpoint):
+    model, path = checkpoint
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    found, _ = load_clip(path)
+    assert torch.equal(torch.rand(2), expected)
+    assert not found.training and all(p.dtype == torch.float32 for p in found.parameters())
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            found.encode_image(x), model.encode_image(x), atol=2e-3, rtol=2e-3
+        )
+
+
+def test_the_tower_gives_the_embeddings_of_images_prepared_as_by_clip(checkpoint):
+    from PIL import Image
+    from torchvision.transforms.functional import to_tensor
+
+    _, path = checkpoint
+    model, preprocess = load_clip(str(path))
+    tower = ClipTower(str(path))
+    assert (tower.z_dim, tower.side) == (DIM, 32)
+    image = Image.effect_noise((32, 32), 60).convert("RGB")
+    with torch.no_grad():
+        expected = model.encode_image(preprocess(image)[None])
+    torch.testing.assert_close(tower(to_tensor(image)[None]), expected, atol=1e-4, rtol=1e-4)
+    assert tower(torch.rand(2, 1, 20, 20)).shape == (2, DIM)
+    assert not any(hasattr(module, "token_embedding") for module in tower.modules())
+
+
+def test_names_and_files_that_are_none_are_refused(tmp_path):
+    with pytest.raises(WeightsError, match="'ViT-B/33' are neither.*ViT-B/32"):
+        load_clip("ViT-B/33")
+    path = tmp_path / "other.pt"
+    torch.save({"weight": torch.zeros(2)}, path)
+    with pytest.raises(WeightsError, match=FOREIGN):
+        load_clip(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"import os\n", b"PK\3\4", {"biasing": torch.zeros(3)}, {}, [], torch.zeros(3)],
+    ids=["empty", "text", "zip", "bottleneck", "dict", "list", "tensor"],
+)
+def test_files_of_other_kinds_are_one_sentence(tmp_path, content):
+    path = tmp_path / "other.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(WeightsError, match=FOREIGN) as caught:
+        load_clip(path)
+    assert "weights_only" not in str(caught.value) and caught.value.__suppress_context__
+
+
+def test_a_flipped_bit_of_a_local_file_is_found(tmp_path):
+    path = tmp_path / "clip.pt"
+    torch.save(tiny_clip().state_dict(), path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="clip.pt could not be read: it is damaged"):
+        load_clip(path)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_without_a_network_the_error_says_what_else_to_do(home, monkeypatch, capsys):
+    def offline(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    file = home / ".cache" / "clip" / "ViT-B-32.pt"
+    with pytest.raises(WeightsError, match="338 MB.*no network") as caught:
+        load_clip()
+    message = str(caught.value)
+    assert f"place it at {file}" in message and "https://openaipublic" in message
+    assert "clip_path=, --clip, tower.kwargs.weights=" in message
+    assert caught.value.__suppress_context__  # no traceback of urllib before it
+    assert f"downloading it to {file}" in capsys.readouterr().out
+    assert list(file.parent.iterdir()) == []
+
+
+def test_a_file_that_is_there_is_checked_and_not_announced(home, monkeypatch, capsys):
+    file = home / ".cache" / "clip" / "ViT-B-32.pt"
+    file.parent.mkdir(parents=True)
+    torch.save(tiny_clip().state_dict(), file)
+    with pytest.raises(WeightsError, match=r"ViT-B-32.pt: is not the file expected.*anew.*--clip"):
+        load_clip()
+    monkeypatch.setattr("lossyless.weights._check", lambda *args: None)
+    load_clip()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_device_that_is_not_there_is_refused_before_a_download(monkeypatch):
+    monkeypatch.setattr("lossyless.backbones.clip_loading.fetch", None)
+    with pytest.raises(RuntimeError, match="foo"):
+        load_clip(device="foo")
+
+
+def test_loading_warns_of_nothing(tmp_path):
+    path = tmp_path / "tiny.pt"
+    torch.save(tiny_clip().state_dict(), path)
+    code = f"from lossyless.backbones.clip_loading import load_clip; load_clip({str(path)!r})"
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-W", "error::DeprecationWarning:__main__",
+         "-c", code],
+        capture_output=True, text=True, cwd=ROOT, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr

@@ -1,0 +1,346 @@
+"""Pretrained towers: what they take, what they give, which weights they refuse."""
+
+import builtins
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision import models
+
+from lossyless import weights as weights_module
+from lossyless.backbones import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    OpenClipTower,
+    SimCLRTower,
+    SwAVTower,
+    TorchvisionTower,
+    Tower,
+    self_supervised,
+)
+from lossyless.backbones import torchvision as torchvision_module
+from lossyless.backbones.padding import pad_as_tensorflow
+from lossyless.weights import WeightsError
+
+SMALL = {"model": "shufflenet_v2_x0_5", "side": 32, "n_classes": 7}
+
+
+def random_network(name: str = SMALL["model"], seed: int = 0, **options) -> nn.Module:
+    torch.manual_seed(seed)
+    return models.get_model(name, weights=None, **options).eval()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> dict:
+    """Files with the weights of a small network: all formats; and the network."""
+    network = random_network(num_classes=7)
+    folder = tmp_path_factory.mktemp("weights")
+    state = network.state_dict()
+    torch.save(state, folder / "plain.pth")
+    torch.save({"state_dict": {f"module.{n}": v for n, v in state.items()}}, folder / "wrapped.pt")
+    np.savez(folder / "arrays.npz", **{name: value.numpy() for name, value in state.items()})
+    return {"network": network, "folder": folder, "state": state}
+
+
+def tower_of(small, file: str = "plain.pth", **options) -> TorchvisionTower:
+    return TorchvisionTower(**SMALL | {"weights": str(small["folder"] / file)} | options)
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+
+
+def normalised(x: torch.Tensor) -> torch.Tensor:
+    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (x - mean) / std
+
+
+# --- what they take and give
+
+
+@pytest.mark.parametrize("file", ["plain.pth", "wrapped.pt", "arrays.npz"])
+def test_features_are_what_the_classifier_of_the_network_gets(small, file):
+    tower, x = tower_of(small, file), images(3, 3, 32, 32)
+    z = tower(x)
+    assert z.shape == (3, tower.z_dim) == (3, small["network"].fc.in_features)
+    with torch.no_grad():
+        expected = small["network"](normalised(x))
+        torch.testing.assert_close(small["network"].fc(z), expected)
+
+
+def test_images_of_other_sizes_and_greyscale_are_adapted(small):
+    tower = tower_of(small)
+    small_image = images(2, 1, 8, 8)
+    same = F.interpolate(small_image, size=32, mode="bilinear", antialias=True)
+    torch.testing.assert_close(tower(small_image), tower(same.repeat(1, 3, 1, 1)))
+    assert tower(images(2, 3, 50, 50)).shape == (2, tower.z_dim)
+
+
+def test_a_tower_is_frozen_whatever_is_asked_of_it(small):
+    tower, x = tower_of(small), images(4, 3, 32, 32).requires_grad_()
+    before = tower(x)
+    assert not tower.train().training and not tower.network.training
+    assert torch.equal(tower(x), before) and not before.requires_grad
+    assert not any(p.requires_grad for p in tower.parameters())
+    assert before.dtype == torch.float32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_nearly_the_same_in_half_precision(small):
+    tower, x = tower_of(small), images(4, 3, 32, 32)
+    expected = tower(x)
+    found = tower.cuda()(x.cuda())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.cpu(), expected, atol=2e-2, rtol=2e-2)
+
+
+def test_building_a_tower_leaves_the_random_state_as_it_was(small):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    tower_of(small)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_random_weights_are_always_the_same_ones():
+    first, again = (TorchvisionTower(**SMALL, weights="random") for _ in range(2))
+    x = images(2, 3, 32, 32)
+    assert torch.equal(first(x), again(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "z_dim", "side"),
+    [
+        ("mobilenet_v3_small", 576, 32),
+        ("convnext_tiny", 768, 32),
+        ("squeezenet1_0", 512 * 3 * 3, 64),  # its classifier pools at its end
+    ],
+)
+def test_the_input_of_the_classifier_is_found_where_there_is_one(model, z_dim, side):
+    tower = TorchvisionTower(model, "random", side=side)
+    assert tower(images(2, 3, side, side)).shape == (2, z_dim)
+
+
+def test_another_layer_is_averaged_over_space(small):
+    tower, x = tower_of(small, layer="stage2"), images(2, 3, 32, 32)
+    network, found = small["network"], []
+    handle = network.stage2.register_forward_hook(lambda *args: found.append(args[-1]))
+    with torch.no_grad():
+        network(normalised(x))
+    handle.remove()
+    torch.testing.assert_close(tower(x), found[0].mean((2, 3)))
+    with pytest.raises(ValueError, match="layer='stage9'.*stage2"):
+        tower_of(small, layer="stage9")
+
+
+def test_features_that_are_no_vectors_are_refused():
+    with pytest.raises(ValueError, match=r"vectors.*\[1, 3, 8, 8\]"):
+        Tower(nn.Identity(), side=8)
+
+
+# --- padding
+
+
+def test_the_padding_of_tensorflow_comes_behind():
+    convolution = nn.Conv2d(2, 3, 3, stride=2, padding=1)
+    x = images(1, 2, 6, 6)
+    expected = F.conv2d(F.pad(x, (0, 1, 0, 1)), convolution.weight, convolution.bias, stride=2)
+    network = nn.Sequential(
+        convolution, nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1, stride=2)
+    )
+    others = [id(layer) for layer in network[1:]]
+    pad_as_tensorflow(network)
+    torch.testing.assert_close(network[0](x), expected)
+    assert [id(layer) for layer in network[1:]] == others
+    wide = nn.Sequential(nn.Conv2d(2, 3, 7, stride=2, padding=3))
+    pad_as_tensorflow(wide)
+    assert wide[0].padding == (2, 3, 2, 3) and wide(x).shape == (1, 3, 3, 3)
+
+
+def test_the_padding_changes_the_features_and_not_the_weights(small):
+    x = images(2, 3, 32, 32)
+    plain, padded = (tower_of(small, padding=padding) for padding in ("torch", "tensorflow"))
+    assert plain.z_dim == padded.z_dim and not torch.allclose(plain(x), padded(x))
+    with pytest.raises(ValueError, match="padding='same'.*tensorflow"):
+        tower_of(small, padding="same")
+
+
+# --- weights
+
+
+def test_missing_and_unexpected_tensors_and_other_shapes_are_named(small, tmp_path):
+    state = dict(small["state"])
+    changed = {
+        "missing: conv5.0.weight": {n: v for n, v in state.items() if n != "conv5.0.weight"},
+        "unexpected: fc.extra": state | {"fc.extra": torch.zeros(2)},
+        "of another shape: fc.bias": state | {"fc.bias": torch.zeros(3)},
+    }
+    for message, content in changed.items():
+        torch.save(content, tmp_path / "changed.pth")
+        with pytest.raises(WeightsError, match=f"changed.pth does not fit.*1 {message}"):
+            TorchvisionTower(**SMALL, weights=str(tmp_path / "changed.pth"))
+
+
+def test_counts_of_batches_may_be_missing(small, tmp_path):
+    kept = {n: v for n, v in small["state"].items() if not n.endswith("num_batches_tracked")}
+    torch.save(kept, tmp_path / "old.pth")
+    x = images(2, 3, 32, 32)
+    old = TorchvisionTower(**SMALL, weights=str(tmp_path / "old.pth"))
+    assert torch.equal(old(x), tower_of(small)(x))
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.npz"])
+def test_files_of_something_else_are_named(name, tmp_path):
+    path = tmp_path / name
+    for content in (b"", b"no weights", b"PK\x03\x04 half an archive"):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=f"{name} could not be read"):
+            TorchvisionTower(**SMALL, weights=str(path))
+    torch.save([1, 2], path.with_suffix(".pth"))
+    with pytest.raises(WeightsError, match="found a list"):
+        TorchvisionTower(**SMALL, weights=str(path.with_suffix(".pth")))
+
+
+def test_published_weights_are_fetched_with_the_checksum_in_their_name(monkeypatch, tmp_path):
+    network, asked = random_network("resnet18"), []
+    torch.save(network.state_dict(), tmp_path / "resnet18.pth")
+
+    def fetch(url, *, sha256, name=None, folder=None):
+        asked.append((url, sha256))
+        return tmp_path / "resnet18.pth"
+
+    monkeypatch.setattr(torchvision_module, "fetch", fetch)
+    tower = TorchvisionTower("resnet18", "IMAGENET1K_V1", side=32)
+    url = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+    assert asked == [(url, "f37072fd")] and tower.z_dim == 512
+    with pytest.raises(WeightsError, match="'V9' of resnet18.*IMAGENET1K_V1"):
+        TorchvisionTower("resnet18", "V9")
+
+
+def test_weights_that_are_neither_a_file_nor_published_are_named():
+    with pytest.raises(WeightsError, match="'no such file' of resnet18 are neither a file"):
+        TorchvisionTower("resnet18", "no such file")
+
+
+@pytest.mark.parametrize("weights", ["IMAGENET1K_FBGEMM_V1", "random"])
+def test_quantized_networks_are_refused(weights):
+    with pytest.raises(WeightsError, match="quantized.*not supported: choose 'resnet18'"):
+        TorchvisionTower("quantized_resnet18", weights)
+
+
+# --- self-supervised ResNet50s, with the layouts of the published files
+
+
+@pytest.fixture(scope="module")
+def trunk() -> nn.Module:
+    network = random_network("resnet50")
+    network.fc = nn.Identity()
+    return network
+
+
+def checkpoints(state: dict) -> dict:
+    vissl = {f"_feature_blocks.{name}": value for name, value in state.items()}
+    trainer = {"phase_idx": 800, "loss": 1.5}
+    swav = {f"module.{name}": value for name, value in state.items()}
+    heads = {"module.projection_head.0.weight": torch.zeros(2), "module.prototypes.weight": swav}
+    del heads["module.prototypes.weight"]
+    heads["module.prototypes.weight"] = torch.zeros(3, 2)
+    return {
+        SimCLRTower: trainer | {"classy_state_dict": {"base_model": {"model": {"trunk": vissl}}}},
+        SwAVTower: swav | heads,
+    }
+
+
+@pytest.mark.parametrize("tower_class", [SimCLRTower, SwAVTower])
+def test_published_layouts_and_plain_state_dicts_are_read(
+    tower_class, trunk, tmp_path, monkeypatch
+):
+    path, asked = tmp_path / "weights.pth", []
+    torch.save(checkpoints(trunk.state_dict())[tower_class], path)
+
+    def fetch(url, **kwargs):
+        asked.append(url)
+        return path
+
+    monkeypatch.setattr(self_supervised, "fetch", fetch)
+    downloaded = tower_class()
+    assert len(asked) == 1 and asked[0].startswith("https://dl.fbaipublicfiles.com/")
+    assert (downloaded.z_dim, downloaded.side) == (2048, 224)
+    torch.save(trunk.state_dict(), tmp_path / "plain.pth")
+    x = images(1, 3, 64, 64)
+    assert torch.equal(tower_class(str(path))(x), downloaded(x))
+    assert torch.equal(tower_class(str(tmp_path / "plain.pth"))(x), downloaded(x))
+    assert len(asked) == 1
+
+
+def test_damage_to_self_supervised_weights_is_named(trunk, tmp_path):
+    path = tmp_path / "weights.pth"
+    for tower_class, content in checkpoints(dict(list(trunk.state_dict().items())[1:])).items():
+        torch.save(content, path)
+        with pytest.raises(WeightsError, match="1 missing: conv1.weight"):
+            tower_class(str(path))
+    torch.save({"classy_state_dict": {"base_model": {}}}, path)
+    with pytest.raises(WeightsError, match="no trunk"):
+        SimCLRTower(str(path))
+    with pytest.raises(WeightsError, match="no file.*nowhere.*swav_800ep"):
+        SwAVTower(str(tmp_path / "nowhere.pth"))
+
+
+def test_without_a_network_the_error_says_what_to_do(monkeypatch):
+    def offline(url, **kwargs):
+        raise weights_module.WeightsError(f"no network: put {url} there")
+
+    monkeypatch.setattr(self_supervised, "fetch", offline)
+    with pytest.raises(WeightsError, match="swav_800ep_pretrain"):
+        SwAVTower()
+
+
+# --- OpenCLIP
+
+
+def test_without_open_clip_the_error_says_how_to_install_it(monkeypatch):
+    real_import = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "open_clip":
+            raise ImportError("No module named 'open_clip'")
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.delitem(sys.modules, "open_clip", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match="pip install open_clip_torch"):
+        OpenClipTower()
+
+
+class _FakeOpenClip(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.visual = SimpleNamespace(
+            image_size=(16, 16), image_mean=(0.5, 0.5, 0.5), image_std=(0.5, 0.5, 0.5)
+        )
+
+    def encode_image(self, x):
+        return x.mean((2, 3))
+
+
+def test_open_clip_gives_its_embeddings(monkeypatch):
+    asked = []
+    fake = ModuleType("open_clip")
+
+    def create_model(name, *, pretrained, precision):
+        asked.append((name, pretrained))
+        if pretrained == "nothing":
+            raise RuntimeError("not found")
+        return _FakeOpenClip()
+
+    fake.create_model = create_model
+    monkeypatch.setitem(sys.modules, "open_clip", fake)
+    tower, x = OpenClipTower("ViT-B-16", "openai"), images(2, 1, 16, 16)
+    assert asked == [("ViT-B-16", "openai")] and (tower.z_dim, tower.side) == (3, 16)
+    torch.testing.assert_close(tower(x), 2 * x.expand(-1, 3, -1, -1).mean((2, 3)) - 1)
+    with pytest.raises(WeightsError, match="'nothing'.*not found.*list_pretrained"):
+        OpenClipTower("ViT-B-16", "nothing")

@@ -1,0 +1,501 @@
+"""Features on disk: exact, small, whole or piece by piece, in constant memory."""
+
+import functools
+import json
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from helpers.stored_features import (
+    Z_DIM,
+    draw_features,
+    give_all_files_one_id,
+    make_codec,
+    quantised,
+    read,
+    write,
+)
+from torch.utils.data import DataLoader
+
+from lossyless.coding.payloads import CodingError
+from lossyless.container import ContainerError, ContainerReader
+from lossyless.container.format import NO_LABELS, UNKNOWN_LABELS
+from lossyless.feature_files import (
+    Codec,
+    FeatureDataset,
+    FeatureFile,
+    SymbolCodec,
+    describe,
+    merge_files,
+    reading,
+    write_features,
+    writing,
+)
+from lossyless.feature_files.codecs import shrink
+from lossyless.rates import HFactorized, HHyper, HSpatial, Lossless, MIRate
+from lossyless.vector_codecs import Int8Vectors, PCAVectors, RawVectors, UniformVectors
+
+N = 100
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return make_codec()
+
+
+@pytest.fixture(scope="module")
+def z():
+    return draw_features(N)
+
+
+@pytest.fixture(scope="module")
+def z_hat(codec, z):
+    return quantised(codec, z)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "z.lsl"
+
+
+@pytest.fixture
+def file(path, codec, z):
+    write(path, codec, z)
+    with FeatureFile(path, codec) as file:
+        yield file
+
+
+@pytest.mark.parametrize("n", [0, 1, 31, 32, 33, N])
+def test_what_is_read_is_z_hat_to_the_last_bit(path, codec, n):
+    z = draw_features(n)
+    written = write(path, codec, z)
+    assert torch.equal(read(path, codec), quantised(codec, z))
+    assert (written.n_examples, written.n_bytes) == (n, path.stat().st_size)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("sizes", [[N], [1] * N, [40, 0, 60], [32, 32, 36], [7, 93], [99, 1]])
+@pytest.mark.parametrize("kind", ["float32", "float64", "float16", "numpy", "reversed", "gradient"])
+def test_bytes_do_not_depend_on_batches(path, codec, z, sizes, kind, monkeypatch):
+    give_all_files_one_id(monkeypatch)
+    z = z.half().float()
+    write(path, codec, z)
+    expected = path.read_bytes()
+    convert = {
+        "float32": lambda x: x,
+        "float64": lambda x: x.double(),
+        "float16": lambda x: x.half(),
+        "numpy": lambda x: x.numpy(),
+        "reversed": lambda x: x.flip(0).numpy()[::-1],
+        "gradient": lambda x: x.clone().requires_grad_(),
+    }[kind]
+    batches = map(convert, z.split(sizes))
+    write_features(batches, path, codec, chunk_size=32, n_workers=1)
+    assert path.read_bytes() == expected
+
+
+CODECS = {
+    "H_factorized": lambda: HFactorized(Z_DIM),
+    "H_hyper": lambda: HHyper(Z_DIM),
+    "H_spatial": lambda: HSpatial(Z_DIM, latent_side=2),
+    "MI": lambda: MIRate(Z_DIM),
+    "lossless": lambda: Lossless(Z_DIM),
+    "float16": lambda: RawVectors(Z_DIM, "float16"),
+    "float32": lambda: RawVectors(Z_DIM, "float32"),
+    "uniform": lambda: UniformVectors(Z_DIM, n_bits=5),
+    "int8": lambda: Int8Vectors(Z_DIM),
+    "pca": lambda: PCAVectors(Z_DIM, n_components=3),
+}
+
+
+@functools.cache
+def ready_codec(name: str) -> Codec:
+    torch.manual_seed(0)
+    codec = CODECS[name]().eval()
+    if hasattr(codec, "update"):
+        codec.update()
+    if hasattr(codec, "fit"):
+        codec.fit(draw_features(50))
+    return codec
+
+
+@pytest.mark.parametrize("is_reused", [False, True], ids=["kept", "reused"])
+@pytest.mark.parametrize("name", CODECS)
+def test_every_codec_reads_what_it_wrote(path, name, is_reused):
+    """However batches and chunks meet, and whether batches are memory that is used again."""
+    codec, z = ready_codec(name), 3 * draw_features(150)
+
+    def batches(size):
+        buffer = torch.empty(size, Z_DIM)
+        for part in z.split(size):
+            yield buffer[: len(part)].copy_(part) if is_reused else part
+
+    for chunk_size in (10, 15, 32):
+        chunks = z.split(chunk_size)
+        expected = [codec.decompress(codec.compress(chunk), len(chunk)) for chunk in chunks]
+        for batch_size in (10, 32, 45):
+            write_features(batches(batch_size), path, codec, chunk_size=chunk_size, n_workers=1)
+            with FeatureFile(path, codec) as file:
+                assert torch.equal(file.read(n_workers=1), torch.cat(expected))
+
+
+def test_memory_mapped_features_are_read_piece_by_piece(tmp_path, path, codec, z, z_hat):
+    np.save(tmp_path / "z.npy", z.numpy())
+    write_features([np.load(tmp_path / "z.npy", mmap_mode="r")], path, codec, chunk_size=32)
+    assert torch.equal(read(path, codec), z_hat)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        torch.ones(3),
+        torch.ones(3, Z_DIM + 1),
+        torch.ones(3, Z_DIM, dtype=torch.int64),
+        torch.ones(3, Z_DIM, dtype=torch.complex64),
+        np.ones((3, Z_DIM), complex),
+    ],
+)
+def test_batches_of_another_shape_or_type_are_refused(path, codec, batch):
+    with pytest.raises(CodingError, match=rf"floats \[b, {Z_DIM}\], found"):
+        write_features([draw_features(3), batch], path, codec)
+    assert not path.exists()
+
+
+def test_features_that_cannot_be_coded_are_named(path, codec, z):
+    z = z.clone()
+    z[70, 3] = float("nan")
+    z[71, 1] = float("inf")
+    message = r"z\.lsl: examples 64 to 95, first nan in column 3 of example 70: .*NaN"
+    for one in (codec, ready_codec("H_hyper")):
+        with pytest.raises(CodingError, match=message):
+            write(path, one, z)
+    assert not list(path.parent.iterdir())
+
+
+def test_features_that_only_cells_are_too_fine_for_are_named_by_their_chunk(path, codec, z):
+    with pytest.raises(CodingError, match=r"z\.lsl: examples 0 to 31: .*beyond int32"):
+        write(path, codec, z * 1e12)
+
+
+def test_what_floats_cannot_tell_is_refused(path, codec, z):
+    for rows in (torch.ones(3, 2, dtype=torch.complex64), np.ones((3, 2), complex)):
+        with pytest.raises(CodingError, match="real features, found .*complex"):
+            writing.to_tensor(rows)
+    mask = np.zeros((N, Z_DIM), bool)
+    write_features([np.ma.MaskedArray(z.numpy(), mask)], path, codec, n_workers=1)
+    mask[50, 1] = True
+    with pytest.raises(CodingError, match="without a mask"):
+        write_features([np.ma.MaskedArray(z.numpy(), mask)], path, codec)
+
+
+@pytest.mark.parametrize("chunk_size", [0, -1, 2**28])
+def test_chunk_sizes_are_bounded(path, codec, z, chunk_size):
+    with pytest.raises(ValueError, match="chunk_size"):
+        write(path, codec, z, chunk_size=chunk_size)
+
+
+def test_chunks_of_long_vectors_are_smaller_by_default(path, codec, z, monkeypatch):
+    monkeypatch.setattr(writing, "MAX_CHUNK_VALUES", 20 * Z_DIM)
+    write(path, codec, z, chunk_size=None)
+    assert describe(path)["n_chunks"] == N // 20
+
+
+def test_the_checksum_of_labels_is_asked_for_when_all_is_coded(path, codec, z, z_hat):
+    def commit_labels():
+        assert not path.exists()
+        return 123
+
+    write(path, codec, z, commit_labels=commit_labels)
+    for on_damage in ("raise", "skip"):
+        with FeatureFile(path, codec, on_damage=on_damage) as file:
+            assert file.labels_checksum == 123
+            assert torch.equal(file.read(), quantised(codec, z))
+
+
+def test_labels_that_cannot_be_written_leave_no_file(path, codec, z):
+    def commit_labels():
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write(path, codec, z, commit_labels=commit_labels)
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("i", [0, 1, 31, 32, N - 1, -1, -N, np.int64(5), torch.tensor(5)])
+def test_one_example(file, z_hat, i):
+    assert torch.equal(file[i], z_hat[i])
+
+
+SLICES = [
+    slice(None),
+    slice(10, 40),
+    slice(None, None, 7),
+    slice(None, None, -1),
+    slice(90, 2, -11),
+    slice(-5, None),
+    slice(5, 5),
+    slice(50, 10),
+    slice(99, 10**9),
+]
+
+
+@pytest.mark.parametrize("selection", SLICES, ids=str)
+def test_slices_are_those_of_a_list(file, z_hat, selection):
+    expected = z_hat[list(range(N))[selection]]
+    assert torch.equal(file[selection], expected)
+
+
+@pytest.mark.parametrize("indices", [[], [3], [99, 0, 0, -1, 33], list(range(N))[::-1]])
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_lists_and_arrays(file, z_hat, indices, kind):
+    assert torch.equal(file[kind(indices)], z_hat[torch.tensor(indices, dtype=torch.int64)])
+
+
+def test_masks(file, z_hat):
+    mask = np.arange(N) % 3 == 0
+    assert torch.equal(file[mask], z_hat[torch.from_numpy(mask)])
+    with pytest.raises(TypeError, match="mask"):
+        file[mask[:-1]]
+
+
+OUTSIDE = [
+    N,
+    -N - 1,
+    [0, N],
+    np.array([-N - 1]),
+    10**12,
+    -(10**30),
+    np.uint64(2**64 - 1),
+    np.array([2**64 - 1], np.uint64),
+]
+
+
+@pytest.mark.parametrize("i", OUTSIDE, ids=str)
+def test_outside_is_an_index_error(file, i):
+    with pytest.raises(IndexError, match="of 100 examples"):
+        file[i]
+
+
+@pytest.mark.parametrize("selection", [1.0, "a", None, [0.5], [[1]]])
+def test_other_selections_are_type_errors(file, selection):
+    with pytest.raises(TypeError):
+        file[selection]
+
+
+def test_a_file_is_a_sequence(file, z_hat):
+    assert len(file) == N and torch.equal(torch.stack(list(file)), z_hat)
+    assert torch.equal(file.read(), z_hat)
+    firsts, parts = zip(*file.chunks(n_workers=1), strict=True)
+    assert firsts == (0, 32, 64, 96) and torch.equal(torch.cat(parts), z_hat)
+    assert file.indices.tolist() == list(range(N)) and file.missing.tolist() == []
+
+
+def test_only_the_chunks_that_are_needed_are_read(file, monkeypatch):
+    reads = []
+    read_chunk = ContainerReader.read
+    monkeypatch.setattr(ContainerReader, "read", lambda s, i: reads.append(i) or read_chunk(s, i))
+    file[[5, 99, 6]]
+    assert sorted(reads) == [0, 3]
+    file[[1, 2]], file[97]  # kept
+    assert sorted(reads) == [0, 3]
+    file[40:50]
+    assert sorted(reads) == [0, 1, 3]
+
+
+def test_the_cache_is_bounded(file, z_hat, monkeypatch):
+    monkeypatch.setattr(reading, "CACHE_BYTES", 2 * 32 * Z_DIM)
+    for i in torch.randperm(N, generator=torch.Generator().manual_seed(0)).tolist():
+        assert torch.equal(file[i], z_hat[i])
+        assert 1 <= len(file._cache) <= 3  # the last chunk has 4 examples
+
+
+def test_a_copy_by_pickle_reads_the_same(file, z_hat):
+    with pickle.loads(pickle.dumps(file)) as copy:
+        assert torch.equal(copy.read(), z_hat)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_data_loaders_read_it(path, codec, z, z_hat, n_workers):
+    write(path, codec, z)
+    labels = np.arange(N) * 3
+    data = FeatureDataset(path, codec, labels)
+    assert len(data) == N
+    x, y = data[7]
+    assert torch.equal(x, z_hat[7]) and y == 21
+    loader = DataLoader(
+        data,
+        batch_size=9,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(0),
+        num_workers=n_workers,
+    )
+    for x, y in loader:
+        assert torch.equal(x, z_hat[y // 3])
+    with FeatureDataset(path, codec) as data:
+        assert torch.equal(next(iter(DataLoader(data, batch_size=9))), z_hat[:9])
+
+
+def test_labels_must_fit(path, codec, z):
+    write(path, codec, z)
+    with pytest.raises(ValueError, match="100 examples, but 99 labels"):
+        FeatureDataset(path, codec, np.zeros(N - 1))
+
+
+def test_a_wrong_model_is_refused(path, codec, z):
+    write(path, codec, z)
+    for other in (make_codec(seed=5), make_codec(z_dim=3)):
+        with pytest.raises(ContainerError, match=r"z\.lsl: was written with the entropy model"):
+            FeatureFile(path, other)
+
+
+def test_on_damage_has_two_values(path, codec, z):
+    write(path, codec, z)
+    with pytest.raises(ValueError, match="on_damage.*'ignore'"):
+        FeatureFile(path, codec, on_damage="ignore")
+
+
+def test_size_is_the_cross_entropy_under_the_tables(path):
+    codec, z = make_codec(512), draw_features(10_000, 512)
+    written = write_features([z], path, codec)
+    symbols, columns = codec.quantise(z), np.arange(512)
+    n_bits = sum(codec.tables["z"].information(s, columns).sum() for s in np.split(symbols, 10))
+    assert n_bits < 8 * written.n_bytes < 1.01 * n_bits
+    with FeatureFile(path, codec) as file:
+        assert torch.equal(file[::1000], quantised(codec, z[::1000]))
+
+
+def test_codecs_without_symbols_work_too(path):
+    torch.manual_seed(0)
+    codec = HHyper(Z_DIM).eval()
+    codec.update()
+    assert isinstance(codec, Codec) and not isinstance(codec, SymbolCodec)
+    z = draw_features(N)
+    write(path, codec, z, n_workers=2)
+    expected = torch.cat([codec.decompress(codec.compress(p), len(p)) for p in z.split(32)])
+    assert torch.equal(read(path, codec), expected)
+    with FeatureFile(path, codec) as file:
+        assert torch.equal(file.read(n_workers=2), expected)
+        assert torch.equal(file[[40, 3]], expected[[40, 3]])
+
+
+def test_merging_keeps_all_examples_and_codes_nothing_again(tmp_path, path, codec, monkeypatch):
+    parts = [draw_features(n, seed=n) for n in (70, 0, 5, 33)]
+    paths = [tmp_path / str(i) for i in range(len(parts))]
+    for i, (part, z) in enumerate(zip(paths, parts, strict=True)):
+        write(part, codec, z, meta={"classes": ["a", "b"], "shard": i})
+    with monkeypatch.context() as uncoded:
+        uncoded.setattr(type(codec.coder()), "encode", None)
+        assert merge_files(paths, path) == 108
+    assert torch.equal(read(path, codec), quantised(codec, torch.cat(parts)))
+    assert describe(path)["meta"] == {"classes": ["a", "b"]}
+    with ContainerReader(path) as reader:
+        assert reader.labels_checksum == NO_LABELS
+
+
+def test_merging_overwrites_none_of_its_files(tmp_path, path, codec, z):
+    other, link = tmp_path / "other", tmp_path / "link"
+    for file in (path, other):
+        write(file, codec, z)
+    link.symlink_to(other)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    for out in (path, link):
+        with pytest.raises(ContainerError, match=f"{out}: is one of the files to merge"):
+            merge_files([path, other], out)
+    assert before == {file: file.read_bytes() for file in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        (["a", "c"], "class 1 is 'c' rather than 'b'"),
+        (["a"], "class 1 is None rather than 'b'"),
+        (["a", "b", "c"], "class 2 is 'c' rather than None"),
+        (2, "classes differ, and"),
+    ],
+)
+def test_files_of_other_classes_are_not_merged(tmp_path, path, codec, z, others, message):
+    first, unnamed, other = (tmp_path / name for name in ("first", "unnamed", "other"))
+    write(first, codec, z, meta={"classes": ["a", "b"]})
+    write(unnamed, codec, z)
+    write(other, codec, z, meta={"classes": others})
+    with pytest.raises(ContainerError, match=f"other: cannot be merged with .*first.*{message}"):
+        merge_files([first, unnamed, other], path)
+    assert not path.exists()
+    merge_files([first, unnamed], path)
+    assert describe(path)["meta"] == {}
+
+
+def test_merging_keeps_what_is_known_of_labels(tmp_path, path, codec, z):
+    first, other = tmp_path / "first", tmp_path / "other"
+    write(first, codec, z)
+    write(other, codec, z, commit_labels=lambda: 7)
+    for commit_labels, expected in ((None, UNKNOWN_LABELS), (lambda: 8, 8)):
+        merge_files([first, other], path, commit_labels=commit_labels)
+        with ContainerReader(path) as reader:
+            assert reader.labels_checksum == expected
+
+
+def test_files_that_differ_are_not_merged(tmp_path, path, codec, z):
+    first, other = tmp_path / "first", tmp_path / "other"
+    write(first, codec, z)
+    write(other, make_codec(seed=5), z)
+    with pytest.raises(ContainerError, match="other: cannot be merged with .*first.*entropy model"):
+        merge_files([first, other], path)
+    with pytest.raises(ValueError, match="no files"):
+        merge_files([], path)
+    assert not path.exists()
+
+
+def test_damage_is_not_merged(tmp_path, path, codec, z):
+    first = tmp_path / "first"
+    write(first, codec, z)
+    data = bytearray(first.read_bytes())
+    data[len(data) // 2] ^= 1
+    first.write_bytes(data)
+    with pytest.raises(ContainerError, match="first: chunk"):
+        merge_files([first], path)
+    assert list(tmp_path.iterdir()) == [first]
+
+
+def test_description(path, codec, z):
+    written = write(path, codec, z, meta={"classes": ["cat"]})
+    facts = json.loads(json.dumps(describe(path)))
+    assert facts.pop("bits_per_example") == 8 * written.n_bytes / N
+    assert facts == {
+        "path": str(path),
+        "codec": "factorized",
+        "fingerprint": codec.fingerprint(),
+        "shape": [Z_DIM],
+        "dtype": "float32",
+        "n_examples": N,
+        "n_chunks": 4,
+        "n_bytes": written.n_bytes,
+        "meta": {"classes": ["cat"]},
+    }
+
+
+@pytest.mark.parametrize("limit", [0, 127, 128, 32767, 32768, 2**31 - 1])
+def test_small_integers_are_the_same_integers(limit):
+    symbols = np.array([[-limit - 1, 0, limit]], np.int32)
+    assert np.array_equal(shrink(symbols), symbols)
+    assert shrink(symbols).nbytes == 3 * (1 if limit < 128 else 2 if limit < 32768 else 4)
+
+
+def test_memory_does_not_grow_with_the_file(path):
+    codec = make_codec(32)
+    part = draw_features(1000, 32)
+
+    def peak(n_batches: int) -> int:
+        tracemalloc.start()
+        batches = (part * (1 + i / 100) for i in range(n_batches))
+        write_features(batches, path, codec, chunk_size=500, n_workers=1)
+        with FeatureFile(path, codec) as file:
+            assert sum(len(rows) for _, rows in file.chunks(n_workers=1)) == 1000 * n_batches
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak
+
+    peak(1)  # what is made once
+    assert peak(60) < peak(10) + 1e6  # the larger one has 6.4 MB more of features

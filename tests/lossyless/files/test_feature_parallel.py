@@ -1,0 +1,325 @@
+"""Entropy coding in several processes: the same bytes, in order, and no hang when one dies."""
+
+import fcntl
+import itertools
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.processes import own_workers
+from helpers.stored_features import (
+    draw_features,
+    give_all_files_one_id,
+    make_codec,
+    quantised,
+    write,
+)
+
+from lossyless import parallel
+from lossyless.coding.payloads import CodingError
+from lossyless.container import ContainerReader, ContainerWriter
+from lossyless.feature_files import Codec, FeatureFile, WorkerError, write_features
+from lossyless.parallel import ordered_map
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return make_codec()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "z.lsl"
+
+
+@pytest.fixture(autouse=True)
+def no_children_remain():
+    yield
+    assert own_workers() == []
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 3, 7])
+@pytest.mark.parametrize("n_tasks", [0, 1, 3, 4, 5, 20])
+def test_results_come_in_order(n_workers, n_tasks):
+    def slow_for_some(i):
+        time.sleep(0.002 * (i % 3))
+        return i * i, os.getpid()
+
+    results = list(ordered_map(slow_for_some, range(n_tasks), n_workers))
+    assert [square for square, _ in results] == [i * i for i in range(n_tasks)]
+    is_parallel = n_workers > 1 and n_tasks >= parallel.MIN_TASKS
+    processes = {process for _, process in results}
+    assert len(processes) == (min(n_workers, n_tasks) if is_parallel else bool(n_tasks))
+    assert (os.getpid() in processes) == (bool(n_tasks) and not is_parallel)
+
+
+@pytest.mark.parametrize("n_workers", [0, -1])
+def test_there_is_at_least_one_worker(n_workers):
+    with pytest.raises(ValueError, match="n_workers"):
+        list(ordered_map(str, [], n_workers))
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 6])
+def test_tasks_are_taken_when_they_are_needed(n_workers):
+    """One by one without workers: then a task may live in memory that the next one reuses."""
+    n_ahead = 1 if n_workers == 1 else max(parallel.MIN_TASKS, n_workers + 1)
+    taken = []
+
+    def tasks():
+        for i in range(100):
+            taken.append(i)
+            yield i
+
+    for n_done, _ in enumerate(ordered_map(abs, tasks(), n_workers)):
+        assert len(taken) <= n_done + n_ahead
+
+
+def test_large_tasks_and_results_do_not_block_each_other():
+    arrays = [np.full(1_000_000, i) for i in range(8)]
+    results = ordered_map(lambda a: a + 1, arrays, 2)
+    assert [int(a.sum()) for a in results] == [1_000_000 * (i + 1) for i in range(8)]
+
+
+def test_exceptions_are_raised_where_the_results_are_wanted():
+    def refuse(i):
+        if i == 5:
+            raise CodingError("chunk 5: no")
+        return i
+
+    results = ordered_map(refuse, range(20), 2)
+    assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(CodingError, match="chunk 5: no"):
+        next(results)
+
+
+def test_an_exception_of_the_tasks_ends_the_workers():
+    def tasks():
+        yield from range(10)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(ordered_map(abs, tasks(), 2))
+
+
+def test_results_that_are_not_wanted_end_the_workers():
+    results = ordered_map(lambda i: time.sleep(0.01), range(1000), 2)
+    next(results)
+    assert len(own_workers()) == 2
+    results.close()
+    assert own_workers() == []
+
+
+@pytest.mark.parametrize("is_closed_by", ["iterator", "file"])
+def test_features_that_are_not_wanted_end_the_workers(path, codec, is_closed_by):
+    write(path, codec, draw_features(1000))
+    with FeatureFile(path, codec) as file:
+        chunks = file.chunks(n_workers=2)
+        next(chunks)
+        assert len(own_workers()) == 2
+        if is_closed_by == "iterator":
+            chunks.close()
+            assert own_workers() == []
+    assert own_workers() == [] and chunks is not None
+
+
+def test_an_interrupted_writer_ends_its_workers_at_once(path, codec, monkeypatch):
+    """Even while the traceback, which refers to everything, is kept."""
+
+    def interrupt(self, payload, n):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ContainerWriter, "add", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        write(path, codec, draw_features(1000) * 0.3, n_workers=2)
+    assert caught.tb is not None and own_workers() == []
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("n_at_once", [1, 2])
+def test_a_killed_worker_is_an_error_and_not_a_hang(n_at_once):
+    def die(i):
+        if i >= 10:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return i
+
+    with pytest.raises(WorkerError, match="killed by signal 9.*n_workers=1"):
+        list(ordered_map(die, range(100), 2 * n_at_once))
+
+
+def test_a_worker_that_is_killed_between_tasks_is_an_error():
+    def tasks():
+        for i in range(100):
+            if i == 20:
+                for child in own_workers():
+                    os.kill(child.pid, signal.SIGKILL)
+            yield i
+
+    with pytest.raises(WorkerError, match="killed by signal 9"):
+        list(ordered_map(abs, tasks(), 2))
+
+
+def test_what_cannot_be_handed_on_is_an_error():
+    with pytest.raises(WorkerError, match="exit status 1"):
+        list(ordered_map(lambda i: lambda: i, range(10), 2))
+
+
+@pytest.mark.parametrize("n_workers", [None, 2, 3])
+def test_bytes_do_not_depend_on_the_number_of_workers(path, codec, n_workers, monkeypatch):
+    give_all_files_one_id(monkeypatch)
+    z = draw_features(1000) * 0.5
+    write(path, codec, z, n_workers=1)
+    expected = path.read_bytes()
+    path.unlink()
+    write(path, codec, z, n_workers=n_workers)
+    assert path.read_bytes() == expected
+    with FeatureFile(path, codec) as file:
+        assert torch.equal(file.read(n_workers=n_workers), quantised(codec, z))
+
+
+def test_the_default_follows_the_machine(monkeypatch):
+    assert parallel.available_cores() == len(os.sched_getaffinity(0))
+    for n_cores in (3, 6):
+        monkeypatch.setattr(parallel, "available_cores", lambda n_cores=n_cores: n_cores)
+        assert len(set(ordered_map(lambda i: os.getpid(), range(9)))) == n_cores
+
+
+def test_processes_that_may_have_no_children_do_the_work_themselves():
+    def work(pipe):
+        pipe.send(set(ordered_map(lambda i: os.getpid(), range(9), 2)) == {os.getpid()})
+
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=work, args=(theirs,), daemon=True)
+    process.start()
+    assert ours.recv()
+    process.join()
+
+
+def kill_in_worker(main_process: int) -> None:
+    if os.getpid() != main_process:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_leaves_no_file(path, codec, monkeypatch):
+    main_process, encode = os.getpid(), type(codec.coder()).encode
+
+    def dying(coder, symbols):
+        kill_in_worker(main_process)
+        return encode(coder, symbols)
+
+    monkeypatch.setattr(type(codec.coder()), "encode", dying)
+    with pytest.raises(WorkerError, match="killed by signal 9"):
+        write(path, codec, draw_features(1000), n_workers=2)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_killed_worker_is_an_error_of_the_reader_too(path, codec, monkeypatch):
+    write(path, codec, draw_features(1000))
+    main_process = os.getpid()
+    monkeypatch.setattr(ContainerReader, "read", lambda self, i: kill_in_worker(main_process))
+    with FeatureFile(path, codec) as file, pytest.raises(WorkerError, match="killed by signal 9"):
+        file.read(n_workers=2)
+
+
+def write_forever(path: Path, codec: Codec, file_size: int, pipe: Connection) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
+
+    def batches():
+        for i in itertools.count():
+            yield draw_features(100, seed=i)
+            if i == 20:
+                pipe.send([child.pid for child in own_workers()])
+
+    try:
+        write_features(batches(), path, codec, chunk_size=100, n_workers=2)
+    except OSError as error:
+        pipe.send(error)
+
+
+@contextmanager
+def writer(path: Path, codec: Codec, file_size: int = resource.RLIM_INFINITY):
+    """A process that writes a file without end, and a connection to it."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=write_forever, args=(path, codec, file_size, theirs))
+    process.start()
+    theirs.close()
+    try:
+        yield process, ours
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_a_killed_writer_leaves_no_file_and_no_process(path, codec):
+    with writer(path, codec) as (process, pipe):
+        workers_of_it = pipe.recv()
+        process.kill()
+        process.join()
+    assert len(workers_of_it) == 2
+    [left] = path.parent.iterdir()
+    assert left != path
+    deadline = time.monotonic() + 10
+    while any(map(is_running, workers_of_it)) or is_locked(left):
+        assert time.monotonic() < deadline, "workers outlive the main process"
+        time.sleep(0.01)
+    write(path, codec, draw_features(10))  # the next writer removes what was left
+    assert list(path.parent.iterdir()) == [path]
+
+
+def is_running(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process still has it open, as writers do."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_what_a_coder_refuses_is_raised_here(path, codec, monkeypatch):
+    """Promptly: workers have none of torch's threads to look at the symbols with."""
+
+    def refuse(coder, symbols):
+        raise CodingError("no such symbol")
+
+    monkeypatch.setattr(type(codec.coder()), "encode", refuse)
+    z = draw_features(20_000)
+    with pytest.raises(CodingError, match=r"z\.lsl: examples 0 to 4095: no such symbol"):
+        write_features([z], path, codec, n_workers=2)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_file(path, codec):
+    with writer(path, codec, file_size=1 << 16) as (_, pipe):
+        answers = [pipe.recv(), pipe.recv()]
+    assert isinstance(answers[1], OSError) and "File too large" in str(answers[1])
+    assert list(path.parent.iterdir()) == []
+
+
+def test_an_error_of_the_features_leaves_no_file(path, codec):
+    def batches():
+        yield draw_features(500)
+        raise OSError("no more images")
+
+    with pytest.raises(OSError, match="no more images"):
+        write_features(batches(), path, codec, chunk_size=32, n_workers=2)
+    assert list(path.parent.iterdir()) == []

@@ -1,0 +1,183 @@
+"""`torch.hub` finds and loads the compressors, wherever the user stands."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+from helpers.tiny import ROOT
+from helpers.tiny_clip import SIDE, save_bottleneck, save_clip
+
+import hubconf
+from lossyless.hub.released import RELEASED
+from lossyless.weights import WeightsError
+
+ENTRIES = ["clip_compressor_b001", "clip_compressor_b005", "clip_compressor_b01"]
+
+# Run in a folder of the user's own, in which `utils`, `conf` and `main` mean something else.
+SCRIPT = """
+import json, sys, torch
+
+compressor, _ = torch.hub.load({root!r}, "clip_compressor_b005", source="local", **{weights})
+again, _ = torch.hub.load({root!r}, "clip_compressor_b01", source="local", **{weights})
+assert {root!r} not in sys.path
+
+import utils, conf, main
+assert utils.MINE and conf.MINE and main.MINE
+
+x = torch.randn(2, 3, {side}, {side})
+compressor.compress_dataset(torch.utils.data.TensorDataset(x), "Z.bin",
+                            kwargs_dataloader=dict(num_workers=1))
+assert (compressor.decompress_dataset("Z.bin") == again(x).numpy()).all()
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def github(tmp_path_factory) -> Iterator[str]:
+    """A name under which torch.hub has this repository as if from GitHub."""
+    folder = tmp_path_factory.mktemp("hub")
+    (folder / "me_lossyless_main").symlink_to(ROOT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.hub, "get_dir", lambda: str(folder))
+        yield "me/lossyless:main"
+
+
+def test_entries_are_those_of_the_table(github):
+    entries = torch.hub.list(github, skip_validation=True, trust_repo=True, verbose=False)
+    assert entries == ENTRIES == [f"clip_compressor_{model}" for model in RELEASED]
+
+
+@pytest.mark.parametrize("model", RELEASED)
+def test_help_tells_bits_arguments_and_result(github, model):
+    entry = f"clip_compressor_{model}"
+    text = torch.hub.help(github, entry, skip_validation=True, trust_repo=True)
+    expected = [f"{RELEASED[model].n_bits:.0f} bits", f"{RELEASED[model].beta:g}", entry]
+    expected += ["device", "clip_path", "pretrained_path", "transform", "WeightsError"]
+    assert all(word in text for word in expected)
+    assert not {"{", "}"} & set(text)
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory) -> list[str]:
+    """The modules that were imported in the end."""
+    folder = tmp_path_factory.mktemp("user")
+    for name in ("utils", "conf"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("MINE = True")
+    (folder / "main.py").write_text("MINE = True")
+    weights = {
+        "device": "cpu",
+        "clip_path": str(save_clip(folder / "clip.pt")),
+        "pretrained_path": str(save_bottleneck(folder / "bottleneck.pt")),
+    }
+    code = SCRIPT.format(root=str(ROOT), weights=weights, side=SIDE)
+    (folder / "script.py").write_text(code)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_loads_beside_other_packages_of_these_names(imported):
+    ours = [name for name in imported if name.split(".")[0] == "lossyless"]
+    assert "lossyless.hub.compressor" in ours
+
+
+def test_needs_only_a_few_packages(imported):
+    packages = {name.split(".")[0] for name in imported}
+    unwanted = {"pytorch_lightning", "hydra", "omegaconf", "wandb", "sklearn", "torchmetrics"}
+    assert packages & unwanted == set()
+    assert set(hubconf.dependencies) <= packages
+
+
+WITHOUT_COMPRESSAI = """
+import sys, torch
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "compressai":
+            raise ModuleNotFoundError("No module named 'compressai'", name="compressai")
+
+sys.meta_path.insert(0, NotInstalled())
+try:
+    torch.hub.load(sys.argv[1], "clip_compressor_b005", source="local")
+except ModuleNotFoundError as error:
+    print(error)
+
+from lossyless.hub.__main__ import main
+
+sys.exit(main(["compress", sys.argv[1], "z.bin"]))
+"""
+
+
+def test_without_compressai_one_line_says_how_to_get_it(tmp_path):
+    """It has no wheels for Python 3.13 and later, so that `pip install .` leaves it out there."""
+    command = [sys.executable, "-W", "ignore", "-c", WITHOUT_COMPRESSAI, str(ROOT)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    for line in (*done.stdout.splitlines(), *done.stderr.splitlines()):
+        assert "pip install" in line and "compressai" in line
+    assert len(done.stdout.splitlines()) == len(done.stderr.splitlines()) == 1
+
+
+def test_without_a_network_the_file_and_its_place_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def offline(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("socket.getaddrinfo", offline)
+    with pytest.raises(WeightsError, match="factorized_rate.pt") as caught:
+        hubconf.clip_compressor_b005()
+    assert RELEASED["b005"].url in str(caught.value) and str(tmp_path) in str(caught.value)
+    assert "pretrained_path=, --pretrained" in str(caught.value)
+    assert caught.value.__suppress_context__  # no traceback of urllib before it
+    bottleneck = save_bottleneck(tmp_path / "bottleneck.pt")
+    with pytest.raises(WeightsError, match=r"ViT-B-32\.pt") as caught:
+        hubconf.clip_compressor_b005(pretrained_path=bottleneck)
+    assert "https://openaipublic" in str(caught.value) and ".cache/clip" in str(caught.value)
+    assert "clip_path=, --clip" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "error", "message"),
+    [
+        ({"clip_path": "/no/x.pt"}, WeightsError, r"/no/x.pt: there is no such file \(clip_path="),
+        ({"clip_path": "/"}, WeightsError, r"/: is not a file \(clip_path="),
+        ({"pretrained_path": "/no/x.pt"}, WeightsError, r"x.pt: there is no .*\(pretrained_path="),
+        ({"device": "foo"}, ValueError, "device: 'foo' cannot be used here"),
+        ({"device": "cuda:99"}, ValueError, "device: 'cuda:99' cannot be used here"),
+    ],
+)
+def test_arguments_are_refused_before_anything_is_loaded(monkeypatch, argument, error, message):
+    for name in ("fetch", "load_clip", "load_bottleneck"):
+        monkeypatch.setattr(f"lossyless.hub.loading.{name}", None)
+    with pytest.raises(error, match=message):
+        hubconf.clip_compressor_b005(**argument)
+
+
+def test_the_weights_of_another_entry_are_named(tmp_path, monkeypatch):
+    path = save_bottleneck(tmp_path / "bottleneck.pt")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    released = dataclasses.replace(RELEASED["b005"], sha256=sha256)
+    monkeypatch.setitem(RELEASED, "b005", released)
+    clip_path = save_clip(tmp_path / "clip.pt")
+    weights = {"device": "cpu", "clip_path": clip_path, "pretrained_path": path}
+    with pytest.warns(UserWarning, match="bottleneck.pt: .* of b005, not of b01") as caught:
+        hubconf.clip_compressor_b01(**weights)
+    assert caught[0].filename == hubconf.__file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hubconf.clip_compressor_b005(**weights)

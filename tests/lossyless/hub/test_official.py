@@ -1,0 +1,196 @@
+"""The official format, byte for byte; damage raises."""
+
+import copy
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from compressai.entropy_models import EntropyBottleneck
+
+from lossyless.coding.payloads import CodingError
+from lossyless.container import ContainerError, ContainerWriter
+from lossyless.hub.bottlenecks import load_bottleneck
+from lossyless.hub.official import OfficialCoder
+from lossyless.hub.official_file import OfficialFile
+from lossyless.hub.official_format import is_official, read_official, write_official
+from lossyless.rates import HFactorized
+
+Z_DIM = 12
+REAL = Path(__file__).parents[4] / "shared" / "weights" / "beta5e-02" / "factorized_rate.pt"
+
+
+@pytest.fixture
+def rate() -> HFactorized:
+    """A rate with quantiles that are too narrow for its density, as in the released b001."""
+    torch.manual_seed(0)
+    rate = HFactorized(Z_DIM)
+    rate.prior.quantiles.data[:, 0] = torch.tensor([-6.0, 0.4, 7.0]) + torch.rand(Z_DIM, 1)
+    rate.prior.are_centres_fixed = True
+    rate.update()
+    return rate.eval()
+
+
+def draw_z(n: int) -> torch.Tensor:
+    """Vectors of which some values lie far beyond the tables."""
+    z = torch.randn(n, Z_DIM, generator=torch.Generator().manual_seed(1)) * 2
+    z[::5, 3] *= 100
+    z[1::7, 8] = -1e5
+    return z
+
+
+def compressai_streams(rate: HFactorized, z: torch.Tensor) -> list[bytes]:
+    bottleneck = EntropyBottleneck(rate.z_dim)
+    bottleneck.load_state_dict(copy.deepcopy(rate.prior.state_dict()), strict=False)
+    bottleneck.update(force=True)
+    with torch.no_grad():
+        return bottleneck.compress(rate._to_bottleneck(z))
+
+
+def assert_as_compressai(rate: HFactorized, z: torch.Tensor) -> None:
+    coder = OfficialCoder(rate)
+    streams = coder.encode(z)
+    assert streams == compressai_streams(rate, z)
+    assert torch.equal(coder.decode(streams), rate.dequantise(rate.quantise(z)))
+
+
+def test_streams_are_those_of_compressai_and_decode_to_the_z_hat_of_the_container(rate):
+    z = draw_z(200)
+    assert_as_compressai(rate, z)
+    decoded = OfficialCoder(rate).decode(compressai_streams(rate, z))
+    assert torch.equal(decoded, rate.decompress(rate.compress(z), 200))
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the released weights are not on this machine")
+def test_so_are_those_of_the_released_weights():
+    rate = load_bottleneck(REAL)
+    symbols = np.random.default_rng(0).integers(-9, 9, (20, 512)).astype(np.int32)
+    assert_as_compressai(rate, rate.dequantise(symbols))
+
+
+def test_no_vectors(rate):
+    coder = OfficialCoder(rate)
+    assert coder.encode(torch.empty(0, Z_DIM)) == []
+    assert coder.decode([]).shape == (0, Z_DIM)
+
+
+def test_the_tables_of_the_rate_stay_wide(rate):
+    before = rate.fingerprint()
+    coder = OfficialCoder(rate)
+    assert rate.fingerprint() == before
+    assert (rate.tables["z"].lengths > coder.tables.lengths).all()
+
+
+def test_values_that_compressai_cannot_code_are_refused(rate):
+    with pytest.raises(CodingError, match="cannot hold"):
+        OfficialCoder(rate).encode(torch.full((1, Z_DIM), 1e8))
+
+
+def test_changed_bits_are_found_where_no_symbol_is_beyond_the_tables(rate):
+    coder, rng = OfficialCoder(rate), np.random.default_rng(0)
+    lowest, n_listed = coder.tables.offsets, coder.tables.escapes
+    symbols = lowest + rng.integers(0, n_listed, (300, Z_DIM)).astype(np.int32)
+    streams = coder.encode(rate.dequantise(symbols))
+    for i, stream in enumerate(streams):
+        damaged = bytearray(stream)
+        bit = rng.integers(8 * len(stream))
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CodingError, match="vector 1: the stream is damaged"):
+            coder.decode([streams[i - 1], bytes(damaged)])
+
+
+def test_foreign_streams_are_found(rate):
+    coder, rng = OfficialCoder(rate), np.random.default_rng(0)
+    (stream,) = coder.encode(draw_z(1))
+    foreign = [b"", stream[:-1], stream[:-4], stream + bytes(4), stream + stream, bytes(100_000)]
+    foreign += [rng.bytes(4 * rng.integers(2, 20)) for _ in range(500)]
+    foreign += [bytes(40), b"\xff" * 40]
+    for other in foreign:
+        with pytest.raises(CodingError, match="vector 0"):
+            coder.decode([other])
+
+
+def test_another_models_streams_are_found(rate):
+    other = copy.deepcopy(rate)
+    other.prior.biases[0].data += 0.3
+    streams = OfficialCoder(other).encode(draw_z(50))
+    for stream in streams:
+        with pytest.raises(CodingError):
+            OfficialCoder(rate).decode([stream])
+
+
+# --- files
+
+
+def test_damage_names_the_file_and_counts_its_vectors(rate, tmp_path, monkeypatch):
+    monkeypatch.setattr("lossyless.hub.official_file.BATCH_SIZE", 2)
+    coder = OfficialCoder(rate)
+    streams = coder.encode(draw_z(5))
+    streams[3] = streams[3][:-4]
+    write_official(tmp_path / "z.bin", streams)
+    with pytest.raises(CodingError, match=f"{tmp_path / 'z.bin'}: vector 3: the stream"):
+        OfficialFile(tmp_path / "z.bin", coder).read()
+
+
+STREAMS = [bytes(8), b"abcdefghijkl", bytes(range(16))]
+
+
+def test_the_layout_of_files(tmp_path):
+    path = tmp_path / "z.bin"
+    assert write_official(path, iter(STREAMS)) == 3
+    parts = [struct.pack(">I", 3)]
+    for stream in STREAMS:
+        parts += [struct.pack(">I", len(stream)), stream]
+    assert path.read_bytes() == b"".join(parts)
+    assert list(read_official(path)) == STREAMS
+    assert [p.name for p in tmp_path.iterdir()] == ["z.bin"]
+
+
+def test_an_empty_file_of_streams(tmp_path):
+    path = tmp_path / "z.bin"
+    assert write_official(path, []) == 0
+    assert list(read_official(path)) == [] and is_official(path)
+
+
+def test_cut_and_lengthened_files_are_named(tmp_path):
+    path = tmp_path / "z.bin"
+    write_official(path, STREAMS)
+    data = path.read_bytes()
+    for i in range(len(data)):
+        path.write_bytes(data[:i])
+        with pytest.raises(ContainerError, match=f"{path}.*cut"):
+            list(read_official(path))
+    path.write_bytes(data + b"\0")
+    with pytest.raises(ContainerError, match="1 bytes follow"):
+        list(read_official(path))
+
+
+def test_absurd_sizes_are_refused_before_anything_is_allocated(tmp_path):
+    path = tmp_path / "z.bin"
+    for sizes in ((2**32 - 1, 2**32 - 1), (1, 2**32 - 4), (2**32 - 1, 8)):
+        path.write_bytes(struct.pack(">II", *sizes) + bytes(8))
+        with pytest.raises(ContainerError, match="z.bin"):
+            list(read_official(path))
+
+
+def test_a_writer_that_fails_leaves_no_file(tmp_path):
+    def streams():
+        yield STREAMS[0]
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        write_official(tmp_path / "z.bin", streams())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_formats_are_told_apart(tmp_path):
+    official, container, text = (tmp_path / name for name in ("official", "container", "text"))
+    write_official(official, STREAMS)
+    with ContainerWriter(container, fingerprint="ab", codec="factorized", shape=(3,)) as writer:
+        writer.add(b"payload", 2)
+    text.write_text("neither of them, but long enough to have a number of streams")
+    assert is_official(official)
+    assert not is_official(container) and not is_official(text)
+    text.write_bytes(b"")
+    assert not is_official(text)

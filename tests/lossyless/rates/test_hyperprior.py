@@ -1,0 +1,119 @@
+"""The mean-scale hyperprior: sender and receiver use the same Gaussians, theory too."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers.toy import Z_DIM, draw_z
+from torch.distributions import Normal
+
+from lossyless.coding.ans import TableCoder
+from lossyless.coding.payloads import decode_blobs
+from lossyless.distributions import Deterministic
+from lossyless.rates import HHyper
+from lossyless.rates.hyperprior import LOG_SCALE_STEP, MEAN_STEPS, MIN_SCALE, N_SCALES
+
+
+@pytest.fixture(params=[True, False])
+def rate(request):
+    """A hyperprior whose means and scales differ much from example to example."""
+    torch.manual_seed(0)
+    rate = HHyper(Z_DIM, side_z_dim=6, is_pred_mean=request.param)
+    for network in (rate.side_encoder, rate.side_decoder):
+        network.out.weight.data *= 2
+    rate.update()
+    return rate.eval()
+
+
+def side_of(rate, z):
+    """The side information [N, side_z_dim] that is coded with z."""
+    side, _ = decode_blobs(rate.compress(z))
+    return rate.side_prior.decode(side, rate.tables["side"], len(z))
+
+
+def test_means_and_table_rows_do_not_depend_on_the_batch_size(rate):
+    s_hat = side_of(rate, draw_z(300))
+    mean, index = rate._coding_gaussian(s_hat)
+    assert index.unique().numel() > 10
+    for size in (1, 7, 128):
+        parts = [rate._coding_gaussian(part) for part in s_hat.split(size)]
+        assert torch.equal(torch.cat([m for m, _ in parts]), mean)
+        assert torch.equal(torch.cat([i for _, i in parts]), index)
+
+
+def test_side_information_does_not_depend_on_the_batch_size(rate):
+    rate.side_encoder.out.weight.data *= 1000  # values with errors beyond .001 in float32
+    z = draw_z(300)
+    one_by_one = torch.cat([side_of(rate, example[None]) for example in z])
+    assert torch.equal(one_by_one, side_of(rate, z))
+
+
+def test_the_symbols_are_the_distances_from_the_predicted_means(rate):
+    z = draw_z(300)
+    mean, index = rate._coding_gaussian(side_of(rate, z))
+    _, main = decode_blobs(rate.compress(z))
+    symbols = TableCoder(rate.tables["z"]).decode(main, index.numpy())
+    expected = torch.round(rate._to_bottleneck(z) - mean)
+    np.testing.assert_array_equal(symbols, expected.detach().numpy())
+
+
+def test_predicted_means_are_multiples_of_a_64th(rate):
+    mean, _ = rate._coding_gaussian(side_of(rate, draw_z(100)))
+    assert torch.equal((mean * MEAN_STEPS).round(), mean * MEAN_STEPS)
+    assert bool(mean.any()) == rate.is_pred_mean
+
+
+def test_theory_uses_the_scales_and_means_of_coding(rate):
+    z = draw_z(100)
+    mean, index = rate._coding_gaussian(side_of(rate, z))
+    with torch.no_grad():
+        _, rates, logs = rate(z, Deterministic(z))
+        z_hat_in = torch.round(rate._to_bottleneck(z) - mean).double()
+    gaussian = Normal(0.0, MIN_SCALE * (LOG_SCALE_STEP * index.double()).exp())
+    # in the lower tail, where float64 keeps differences of small numbers
+    distance = -z_hat_in.abs()
+    q = gaussian.cdf(distance + 0.5) - gaussian.cdf(distance - 0.5)
+    expected = -q.clamp(min=1e-9).log().sum(-1)
+    assert logs["H_q_ZlS"].item() == pytest.approx(expected.mean().item(), rel=1e-3)
+    assert (logs["H_q_S"] + logs["H_q_ZlS"]).item() == pytest.approx(rates.mean().item(), rel=1e-5)
+
+
+def test_each_table_is_a_discretised_gaussian_of_its_scale(rate):
+    tables = rate.tables["z"]
+    assert tables.n_tables == N_SCALES
+    for row, scale in ((20, None), (40, None), (63, 256.0)):
+        scale = scale or 0.11 * (256 / 0.11) ** (row / 63)
+        symbols = np.array([[0], [1], [-1], [int(scale)]])
+        n_bits = tables.information(symbols, np.full((4, 1), row))[:, 0]
+        gaussian = Normal(0.0, torch.tensor(scale).double())
+        values = torch.from_numpy(symbols[:, 0]).double()
+        q = gaussian.cdf(values + 0.5) - gaussian.cdf(values - 0.5)
+        np.testing.assert_allclose(n_bits, -q.log2(), atol=0.05)
+
+
+def test_training_and_evaluation_price_alike(rate):
+    """Predicted parameters are the same up to their rounding, in both modes."""
+    s_hat = side_of(rate, draw_z(100))
+    mean, index = rate._coding_gaussian(s_hat)
+    with torch.no_grad():
+        exact_mean, scale = rate._gaussian(rate.side_decoder, s_hat)
+    log_scale, table = scale.log(), math.log(MIN_SCALE) + LOG_SCALE_STEP * index
+    assert (mean - exact_mean).abs().max() <= 0.5 / MEAN_STEPS + 2e-3  # of float32
+    assert (table - log_scale).abs().max() <= LOG_SCALE_STEP / 2 + 1e-4
+
+
+def test_dimensions_of_the_side_information():
+    for z_dim, options, side_z_dim in ((128, {}, 25), (8, {}, 10), (8, {"side_z_dim": 3}, 3)):
+        assert HHyper(z_dim, **options).side_prior.channels == side_z_dim
+    assert HHyper(100, factor_dim=2).side_prior.channels == 50
+
+
+def test_side_information_pays_where_scales_differ(fitted):
+    """On data whose scale varies, knowing the scale saves more than telling it costs."""
+    z = draw_z(2000, seed=5)
+    if type(fitted) is HHyper:  # a position of the spatial one has a single value here
+        with torch.no_grad():
+            _, rates, logs = fitted(z, Deterministic(z))
+        assert 0 < logs["H_q_S"] < rates.mean()
+        assert rates.mean() / math.log(2) < 8 * 4 * Z_DIM

@@ -1,0 +1,509 @@
+"""Rates: what is reported, what is coded and what is decoded agree."""
+
+import copy
+import io
+import math
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers.toy import ENTROPY_CODED, RATES, Z_DIM, digest_of, draw_z
+from torch.distributions import Independent, Normal, kl_divergence
+
+from lossyless.coding.ans import TableCoder
+from lossyless.coding.payloads import CodingError
+from lossyless.coding.tables import CDFTables
+from lossyless.distributions import Deterministic, DiagGaussian
+from lossyless.feature_files.codecs import SymbolCodec
+from lossyless.rates import (
+    ColumnCodedRate,
+    EntropyCodedRate,
+    HFactorized,
+    HHyper,
+    HSpatial,
+    Lossless,
+    MIRate,
+)
+from lossyless.rates.prior import FactorizedModel, to_symbols
+
+UNCODED = [rate for rate in RATES if not issubclass(rate, EntropyCodedRate)]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif("not torch.cuda.is_available()"))]
+
+
+def distributions(rate, n=64, seed=0):
+    """Representations [n, Z_DIM] and the distributions they come from, for any rate."""
+    mean = draw_z(n, seed)
+    if rate.family == "deterministic":
+        return mean, Deterministic(mean)
+    p_ZlX = DiagGaussian(torch.cat([mean, torch.zeros_like(mean)], dim=1))
+    return p_ZlX.rsample(), p_ZlX
+
+
+@torch.no_grad()
+def z_hat_of(rate, z):
+    """The evaluation-mode z_hat of `forward`, on the CPU."""
+    return rate.eval()(z)[0].cpu()
+
+
+def assert_decodes_to_z_hat(rate, z):
+    decoded = rate.decompress(rate.compress(z), len(z))
+    assert decoded.dtype == torch.float32 and decoded.device.type == "cpu"
+    assert torch.equal(decoded, z_hat_of(rate, z))
+
+
+# --- quantisation
+
+
+def test_the_noise_of_training_stays_within_half_a_cell(fitted):
+    z = draw_z(2000)
+    z_hat, _, _ = fitted.train()(z)
+    z_in = fitted._to_bottleneck(z)
+    noise = (fitted._to_bottleneck(z_hat) - z_in).abs()
+    assert (noise <= 0.5 + 1e-6 * (1 + z_in.abs())).all()  # float32 of larger values is coarser
+    assert noise.mean().item() == pytest.approx(0.25, abs=0.01)  # uniform noise
+
+
+def test_evaluation_rounds_about_the_medians_of_the_factorized_prior():
+    rate = HFactorized(Z_DIM).eval()
+    torch.nn.init.normal_(rate.biasing)
+    torch.nn.init.normal_(rate.prior.quantiles)
+    z, median = draw_z(500), rate.prior.quantiles[:, 0, 1]
+    z_in = rate._to_bottleneck(z)
+    expected = rate._from_bottleneck(torch.round(z_in - median) + median)
+    assert torch.equal(z_hat_of(rate, z), expected)
+
+
+def test_evaluation_moves_no_value_by_more_than_half_a_cell(fitted):
+    z = draw_z(2000)
+    moved = (z_hat_of(fitted, z) - z).abs()
+    assert (moved <= 0.5 * (-fitted.scaling).exp() * (1 + 1e-4)).all()
+
+
+def test_scaling_and_biasing_are_undone(fitted):
+    z = draw_z(100)
+    for mode in (True, False):
+        fitted.train(mode)
+        restored = fitted._from_bottleneck(fitted._to_bottleneck(z))
+        torch.testing.assert_close(restored, z, atol=1e-4, rtol=1e-5)
+
+
+# --- exact round trips
+
+
+def test_what_is_decoded_is_the_z_hat_of_evaluation(fitted):
+    assert_decodes_to_z_hat(fitted, draw_z(3000, seed=1))
+
+
+@pytest.mark.parametrize("n_examples", [1, 2, 7])
+def test_few_examples_round_trip(fitted, n_examples):
+    assert_decodes_to_z_hat(fitted, draw_z(n_examples, seed=2))
+
+
+def test_far_out_values_round_trip(fitted):
+    z = draw_z(50)
+    z[3, 1], z[7], z[20, 2] = 1e5, -3e4, -1e6
+    assert_decodes_to_z_hat(fitted, z)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e12])
+def test_values_that_cannot_be_coded_are_refused(fitted, value):
+    z = draw_z(5)
+    z[2, 1] = value
+    with pytest.raises(CodingError, match="cannot code values"):
+        fitted.compress(z)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 10, 64])
+def test_z_hat_does_not_depend_on_how_many_examples_are_coded_at_a_time(fitted, chunk_size):
+    z = draw_z(150)
+    chunks = [fitted.decompress(fitted.compress(c), len(c)) for c in z.split(chunk_size)]
+    assert torch.equal(torch.cat(chunks), z_hat_of(fitted, z))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))])
+def test_copies_code_alike(fitted, copied):
+    z, other = draw_z(200), copied(fitted)
+    payload = fitted.compress(z)
+    assert other.compress(z) == payload
+    assert torch.equal(other.decompress(payload, 200), z_hat_of(fitted, z))
+    assert other.fingerprint() == fitted.fingerprint()
+
+
+def test_a_new_module_decodes_with_saved_weights_alone(fitted, request):
+    file = io.BytesIO()
+    torch.save(fitted.state_dict(), file)
+    file.seek(0)
+    receiver = ENTROPY_CODED[request.node.callspec.params["fitted"]](Z_DIM)
+    receiver.load_state_dict(torch.load(file, weights_only=True))
+    z = draw_z(200)
+    assert torch.equal(receiver.eval().decompress(fitted.compress(z), 200), z_hat_of(fitted, z))
+    assert receiver.fingerprint() == fitted.fingerprint()
+
+
+def test_tables_are_loaded_rather_than_computed_anew():
+    sender, receiver = HFactorized(Z_DIM), HFactorized(Z_DIM)
+    sender.update()
+    tables = sender.tables["z"]
+    sender.prior.biases[0].data += 1.0  # as if another machine computed other tables
+    receiver.load_state_dict(sender.state_dict())
+    assert digest_of(receiver.tables["z"]) == digest_of(tables)
+
+
+def nudge(widths):
+    """The same widths as a library computes them whose exponential differs in the last digit."""
+    return torch.nextafter(widths, torch.tensor(math.inf))
+
+
+def test_widths_of_cells_are_loaded_rather_than_computed_anew():
+    sender, receiver, z = HFactorized(Z_DIM), HFactorized(Z_DIM), draw_z(50)
+    sender.update()
+    sender._saved_widths = nudge(sender._saved_widths)
+    receiver.load_state_dict(sender.state_dict())
+    assert receiver.fingerprint() == sender.fingerprint()
+    assert torch.equal(receiver._cell_widths(), sender._saved_widths)
+    assert_decodes_to_z_hat(receiver, z)
+    assert torch.equal(z_hat_of(receiver, z), z_hat_of(sender, z))
+    other = HFactorized(Z_DIM)
+    other.load_state_dict(sender.state_dict())
+    other._saved_widths = nudge(other._saved_widths)
+    assert other.fingerprint() != sender.fingerprint()
+
+
+def test_evaluation_without_update_decodes_with_what_training_has_learnt(fitted):
+    z = draw_z(100)
+    with torch.no_grad():
+        fitted.scaling += 0.5
+    half_cell = 0.5 * (-fitted.scaling).exp()
+    assert ((z_hat_of(fitted, z) - z).abs() <= half_cell * (1 + 1e-4)).all()
+    assert_decodes_to_z_hat(fitted, z)
+
+
+def test_states_of_before_widths_were_kept_load(fitted, request):
+    state, z = fitted.state_dict(), draw_z(50)
+    del state["_extra_state"]["cell_widths"]
+    receiver = ENTROPY_CODED[request.node.callspec.params["fitted"]](Z_DIM)
+    receiver.load_state_dict(state)
+    assert torch.equal(receiver.decompress(fitted.compress(z), 50), z_hat_of(fitted, z))
+    assert "cell_widths" not in receiver.get_extra_state()  # the fingerprint is that of then
+    receiver.update()
+    assert "cell_widths" in receiver.get_extra_state()
+
+
+def test_misshapen_widths_are_named():
+    rate = HFactorized(Z_DIM)
+    rate.update()
+    state = rate.state_dict()
+    state["_extra_state"]["cell_widths"] = torch.ones(Z_DIM + 1)
+    with pytest.raises(CodingError, match=r"cell_widths: expected float32 \[4\], found .* \[5\]"):
+        rate.load_state_dict(state)
+
+
+RECEIVER = """
+import pickle, sys, torch
+torch.set_num_threads(2)
+rate, payload, n_examples = pickle.load(sys.stdin.buffer)
+sys.stdout.buffer.write(rate.decompress(payload, n_examples).numpy().tobytes())
+"""
+
+
+def test_another_process_decodes_the_same():
+    torch.manual_seed(0)
+    rate, z = HHyper(Z_DIM), draw_z(300)
+    rate.update()
+    z_hat = z_hat_of(rate, z)
+    message = pickle.dumps((rate, rate.compress(z), len(z)))
+    receiver = [sys.executable, "-c", RECEIVER]
+    done = subprocess.run(receiver, input=message, stdout=subprocess.PIPE, check=True)
+    assert done.stdout == z_hat.numpy().tobytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("device", DEVICES)
+def test_moved_modules_round_trip(fitted, device, dtype):
+    z = draw_z(500)
+    z[3, 1] = 1e6
+    assert_decodes_to_z_hat(fitted.to(device, dtype), z.to(device))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_one_device_codes_the_cpu_decodes_the_same(fitted, device):
+    receiver, z = copy.deepcopy(fitted), draw_z(500)
+    payload = fitted.to(device).compress(z.to(device))
+    assert torch.equal(receiver.decompress(payload, 500), z_hat_of(fitted, z.to(device)))
+
+
+def test_decoding_does_not_depend_on_the_mode(fitted):
+    payload = fitted.compress(draw_z(100))
+    in_evaluation = fitted.eval().decompress(payload, 100)
+    assert torch.equal(fitted.train().decompress(payload, 100), in_evaluation)
+
+
+@pytest.mark.parametrize("rate", UNCODED)
+def test_rates_without_an_entropy_model_keep_every_bit(rate):
+    rate = rate(Z_DIM).eval()
+    z, p_ZlX = distributions(rate)
+    z[3, 1] = 1e30
+    assert torch.equal(rate(z, p_ZlX)[0], z)
+    assert torch.equal(rate.decompress(rate.compress(z), len(z)), z)
+
+
+@pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), *UNCODED])
+def test_a_damaged_payload_raises(rate):
+    rate = rate(Z_DIM)
+    rate.update()
+    payload = rate.compress(draw_z(50))
+    for damaged in (payload[:-5], payload + b"\1", b""):
+        with pytest.raises(CodingError):
+            rate.decompress(damaged, 50)
+    with pytest.raises(CodingError):
+        rate.decompress(payload, 49)
+
+
+@pytest.mark.parametrize("rate", [HHyper(Z_DIM), HSpatial(Z_DIM, latent_side=2)])
+def test_side_information_and_main_stream_are_both_needed(rate):
+    rate.update()
+    with pytest.raises(CodingError, match="found 0"):
+        rate.decompress(b"\0", 5)
+
+
+# --- rates
+
+
+def test_coded_bytes_are_the_theoretical_rate(fitted):
+    z = draw_z(4000, seed=1)
+    z = z[(z - 3).abs().amax(1) < 10]  # beyond, escapes cost more than the bounded likelihoods
+    with torch.no_grad():
+        _, rates, _ = fitted(z)
+    n_bits = 8 * len(fitted.compress(z)) / len(z)
+    assert n_bits == pytest.approx(rates.mean().item() / math.log(2), rel=0.015)
+
+
+def test_rates_are_the_information_in_the_tables():
+    torch.manual_seed(0)
+    rate = HFactorized(Z_DIM)
+    rate.update()
+    z = draw_z(300)
+    with torch.no_grad():
+        _, rates, _ = rate.eval()(z)
+    median = rate.prior.quantiles[:, 0, 1]
+    symbols = torch.round(rate._to_bottleneck(z) - median).int().detach().numpy()
+    n_bits = rate.tables["z"].information(symbols, np.arange(Z_DIM))
+    is_listed = (np.abs(symbols) < 60).all(1)  # where masses are many times 1 / 65536
+    assert is_listed.mean() > 0.9
+    expected = rates[is_listed] / math.log(2)
+    np.testing.assert_allclose(n_bits.sum(1)[is_listed], expected, atol=0.05)
+
+
+def test_training_rates_are_minus_the_log_of_the_noisy_density():
+    torch.manual_seed(0)
+    rate, z = HFactorized(Z_DIM), draw_z(100)
+    z_hat, rates, logs = rate(z)
+    z_in = rate._to_bottleneck(z_hat).T[:, None]  # [z_dim, 1, B]
+    q, _, _ = rate.prior._likelihood(z_in)
+    expected = -q.clamp(min=1e-9).log().sum((0, 1))
+    torch.testing.assert_close(rates, expected, rtol=1e-3, atol=1e-3)
+    assert logs["H_q_Z"] == rates.mean()
+
+
+def test_a_factorized_prior_sums_to_1(fitted):
+    priors = [part for part in fitted.modules() if isinstance(part, FactorizedModel)]
+    if not priors:
+        pytest.skip("this rate has none")
+    (prior,) = priors
+    grid = torch.arange(-3000.0, 3000.0).expand(prior.channels, 1, -1)
+    pmf, _, _ = prior._likelihood(grid + prior.quantiles[:, :, 1:2])
+    torch.testing.assert_close(pmf.double().sum(-1).squeeze(), torch.ones(prior.channels).double())
+
+
+def test_fitting_lowers_the_rate_and_the_terms_add_up(fitted, request):
+    z = draw_z(500, seed=3)
+    new = ENTROPY_CODED[request.node.callspec.params["fitted"]](Z_DIM).eval()
+    _, rates, logs = fitted(z)
+    assert rates.mean() < new(z)[1].mean()
+    torch.testing.assert_close(sum(logs.values()), rates.mean())
+
+
+def test_the_mi_rate_needs_the_distributions():
+    with pytest.raises(ValueError, match="give `p_ZlX`"):
+        MIRate(Z_DIM)(draw_z(5))
+
+
+def test_the_mi_rate_is_the_kl_to_a_unit_gaussian():
+    rate = MIRate(Z_DIM)
+    z, p_ZlX = distributions(rate)
+    _, rates, logs = rate(z, p_ZlX)
+    marginal = Independent(Normal(torch.zeros_like(z), 1.0), 1)
+    torch.testing.assert_close(rates, kl_divergence(p_ZlX, marginal))
+    assert logs["I_q_ZX"] == rates.mean()
+
+
+def test_the_lossless_rate_is_the_size_of_what_is_written():
+    rate = Lossless(Z_DIM).eval()
+    z, p_ZlX = distributions(rate)
+    _, rates, _ = rate(z, p_ZlX)
+    expected = 8 * len(rate.compress(z)) / len(z) * math.log(2)
+    torch.testing.assert_close(rates, torch.full((len(z),), expected))
+    torch.testing.assert_close(rate.train()(z, p_ZlX)[1], rates)
+
+
+@pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), *UNCODED])
+@pytest.mark.parametrize("is_training", [True, False])
+def test_autocast_changes_nothing(rate, is_training):
+    torch.manual_seed(0)
+    rate = rate(Z_DIM).train(is_training)
+    z, p_ZlX = distributions(rate)
+    results = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            results.append(rate(z, p_ZlX)[:2])
+    for full, mixed in zip(*results, strict=True):
+        assert mixed.dtype == torch.float32 and torch.equal(full, mixed)
+
+
+def test_half_precision_representations_come_out_as_float32(fitted):
+    z = draw_z(10).bfloat16()
+    z_hat, rates, _ = fitted(z)
+    assert z_hat.dtype == rates.dtype == torch.float32
+    assert torch.equal(fitted.decompress(fitted.compress(z), 10), z_hat)
+
+
+# --- tables and fingerprints
+
+
+@pytest.mark.parametrize("rate", ENTROPY_CODED.values())
+def test_coding_without_tables_says_what_to_do(rate):
+    rate = rate(Z_DIM)
+    for use in (lambda: rate.compress(draw_z(3)), lambda: rate.decompress(b"\2\0\0", 3)):
+        with pytest.raises(RuntimeError, match=r"call `update\(\)`"):
+            use()
+
+
+def test_a_diverged_entropy_model_is_named_rather_than_searched_forever(fitted):
+    for name in dict(fitted.named_parameters()):
+        rate = copy.deepcopy(fitted)
+        rate.get_parameter(name).data.view(-1)[-1] = math.nan
+        with pytest.raises(ArithmeticError, match="training diverged"):
+            rate.update()
+
+
+def test_the_fingerprint_changes_with_every_parameter_and_with_nothing_else(fitted):
+    fingerprint = fitted.fingerprint()
+    fitted(draw_z(5))
+    fitted.compress(draw_z(5))
+    fitted.update()
+    fitted.train()
+    assert fitted.fingerprint() == fingerprint
+    seen = {fingerprint}
+    for parameter in fitted.parameters():
+        parameter.data.view(-1)[0] += 1e-3
+        seen.add(fitted.fingerprint())
+    assert len(seen) == 1 + len(list(fitted.parameters()))
+
+
+def test_rates_of_other_kinds_have_other_fingerprints():
+    torch.manual_seed(0)
+    rates = [make(Z_DIM) for make in (HFactorized, HHyper, Lossless)]
+    assert len({rate.fingerprint() for rate in rates}) == 3
+
+
+# --- wrong options
+
+
+@pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), *UNCODED])
+@pytest.mark.parametrize("z_dim", [0, -1, 2.5, "4"])
+def test_a_z_dim_that_is_no_positive_integer_is_named(rate, z_dim):
+    with pytest.raises(ValueError, match=f"z_dim={z_dim!r}.*expected a"):
+        rate(z_dim)
+
+
+@pytest.mark.parametrize("side_z_dim", [0, -3])
+def test_side_information_without_dimensions_is_refused(side_z_dim):
+    with pytest.raises(ValueError, match=f"side_z_dim={side_z_dim}: expected a positive integer"):
+        HHyper(Z_DIM, side_z_dim=side_z_dim)
+
+
+# --- rates of one's own
+
+
+class FlatPrior(ColumnCodedRate):
+    """Cells about 0, equally likely; others escape."""
+
+    codec = "flat"
+
+    def _bottleneck(self, z, p_ZlX):
+        z_in = self._to_bottleneck(z)
+        z_hat_in = z_in + torch.rand_like(z_in) - 0.5 if self.training else z_in.round()
+        return self._from_bottleneck(z_hat_in), torch.full((len(z),), 5.0), {}
+
+    def _make_tables(self):
+        weights = np.tile(np.append(np.ones(32, np.int64), 0), (self.z_dim, 1))
+        return {"z": CDFTables.from_weights(weights, [34] * self.z_dim, [-16] * self.z_dim)}
+
+    def _to_cells(self, z_in):
+        return to_symbols(z_in.round())
+
+    def _from_cells(self, symbols):
+        return torch.from_numpy(symbols).float()
+
+
+@pytest.mark.parametrize("n_examples", [0, 1, 255, 256, 700])
+def test_cells_and_a_table_per_column_are_all_that_files_need(n_examples):
+    rate, z = FlatPrior(Z_DIM), draw_z(n_examples)
+    rate.update()
+    assert isinstance(rate, SymbolCodec)
+    assert_decodes_to_z_hat(rate, z)
+    symbols = rate.quantise(z)
+    assert symbols.dtype == np.int32
+    assert rate.coder().encode(symbols) == rate.compress(z)
+    assert torch.equal(rate.dequantise(symbols), z_hat_of(rate, z))
+
+
+@pytest.mark.parametrize("name", ["transform", "cell_widths"])
+def test_tables_cannot_be_called_like_what_is_saved_beside_them(name, monkeypatch):
+    rate = FlatPrior(Z_DIM)
+    tables = rate._make_tables()["z"]
+    monkeypatch.setattr(rate, "_make_tables", lambda: {"z": tables, name: tables})
+    with pytest.raises(ValueError, match=f"FlatPrior calls tables .*{name}.*choose other names"):
+        rate.update()
+
+
+# --- gradients
+
+
+@pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), MIRate])
+@pytest.mark.parametrize("is_end_to_end", [True, False])
+def test_gradients_reach_the_encoder_only_end_to_end(rate, is_end_to_end):
+    rate = rate(Z_DIM, is_end_to_end=is_end_to_end)
+    n_parameters = 2 if rate.family == "diaggaussian" else 1
+    output = torch.randn(8, n_parameters * Z_DIM, requires_grad=True)
+    p_ZlX = DiagGaussian(output) if n_parameters == 2 else Deterministic(output)
+    z_hat, rates, _ = rate(p_ZlX.rsample(), p_ZlX)
+    for part in (z_hat, rates):
+        assert part.requires_grad == (is_end_to_end or rate.family == "deterministic")
+    loss = z_hat.square().sum() + rates.sum()
+    if loss.requires_grad:
+        loss.backward()
+    assert (output.grad is not None) == is_end_to_end
+
+
+@pytest.mark.parametrize("rate", ENTROPY_CODED.values())
+def test_every_parameter_of_the_entropy_model_learns_from_the_rate(rate):
+    torch.manual_seed(0)
+    rate = rate(Z_DIM)
+    z = draw_z(64)
+    rate(z)[1].sum().backward()
+    learning = {n for n, p in rate.named_parameters() if p.grad is not None and p.grad.any()}
+    assert learning == {n for n, p in rate.named_parameters() if p.requires_grad}
+
+
+def test_the_coder_codes_the_symbols_of_the_factorized_prior():
+    rate, z = HFactorized(Z_DIM), draw_z(20)
+    rate.update()
+    median = rate.prior.quantiles[:, 0, 1]
+    symbols = TableCoder(rate.tables["z"]).decode(rate.compress(z), np.arange(Z_DIM), 20)
+    expected = torch.round(rate._to_bottleneck(z) - median).detach().numpy()
+    np.testing.assert_array_equal(symbols, expected)

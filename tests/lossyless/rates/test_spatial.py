@@ -1,0 +1,209 @@
+"""The hyperprior of latent images: one model for all positions, exact round trips.
+
+Examples are latent images of Z_DIM channels and 3x3 positions.
+"""
+
+import io
+import math
+from functools import partial
+
+import pytest
+import torch
+from helpers.toy import Z_DIM, Batches, draw_z, fit_rate, trainable
+
+from lossyless.architectures import Balle, BalleDecoder, Linear
+from lossyless.base import Batch
+from lossyless.coding.payloads import CodingError
+from lossyless.compressors import LearnableCompressor
+from lossyless.distortions import DirectDistortion, LossyZ
+from lossyless.distributions import CondDist
+from lossyless.optim import PartOptimizer
+from lossyless.rates import HHyper, HSpatial, spatial
+
+SIDE = 3
+N_POSITIONS = SIDE**2
+ADAM = PartOptimizer(partial(torch.optim.Adam, lr=1e-3))
+
+
+def make_spatial():
+    return HSpatial(Z_DIM * N_POSITIONS, latent_side=SIDE)
+
+
+@pytest.fixture(scope="module")
+def hyper():
+    """The hyperprior of one position, fitted to `draw_z`."""
+    torch.manual_seed(0)
+    return fit_rate(HHyper(Z_DIM))
+
+
+@pytest.fixture
+def rate(hyper):
+    """The same model for latent images of such positions."""
+    rate = make_spatial()
+    rate.load_state_dict(hyper.state_dict())
+    return rate.eval()
+
+
+def draw_latents(n, seed=0):
+    """Latent images [n, Z_DIM, SIDE, SIDE] whose positions are drawn by `draw_z`."""
+    rows = draw_z(n * N_POSITIONS, seed)
+    return rows.unflatten(0, (n, SIDE, SIDE)).permute(0, 3, 1, 2).contiguous()
+
+
+@torch.no_grad()
+def evaluate(rate, z):
+    """z_hat and rates of evaluation."""
+    return rate.eval()(z)[:2]
+
+
+# --- the same as the hyperprior of each position
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_it_is_the_hyperprior_of_every_position(rate, hyper, is_training):
+    latents = draw_latents(50)
+    z, rows = latents.flatten(1), latents.permute(0, 2, 3, 1).flatten(0, 2)
+    torch.manual_seed(0)
+    z_hat, rates, logs = rate.train(is_training)(z)
+    torch.manual_seed(0)
+    expected, row_rates, row_logs = hyper.train(is_training)(rows)
+    expected = expected.unflatten(0, (50, SIDE, SIDE)).permute(0, 3, 1, 2).flatten(1)
+    assert torch.equal(z_hat, expected)
+    torch.testing.assert_close(rates, row_rates.unflatten(0, (50, N_POSITIONS)).sum(1))
+    for name, value in row_logs.items():
+        torch.testing.assert_close(logs[name], N_POSITIONS * value)
+    torch.testing.assert_close(sum(logs.values()), rates.mean())
+
+
+def test_positions_of_all_examples_share_one_pair_of_streams(rate, hyper):
+    latents = draw_latents(50)
+    rows = latents.permute(0, 2, 3, 1).flatten(0, 2)
+    assert rate.compress(latents.flatten(1)) == hyper.compress(rows)
+
+
+def test_the_rate_does_not_depend_on_where_a_vector_stands(rate):
+    latents = draw_latents(50)
+    _, rates = evaluate(rate, latents.flatten(1))
+    _, moved = evaluate(rate, latents.roll((1, 2), dims=(2, 3)).flatten(1))
+    torch.testing.assert_close(rates, moved)
+
+
+@pytest.mark.parametrize("transform", ["none", "klt"])
+def test_training_starts_from_whole_representations(transform):
+    z = draw_latents(50).flatten(1)
+    rate = HSpatial(Z_DIM * N_POSITIONS, latent_side=SIDE, transform=transform)
+    rate.fit_transform(z)
+    rate.start_from(z, cell_width=0.5)
+    rate.update()
+    z_hat, _ = evaluate(rate, z)
+    assert (z_hat - z).unflatten(1, (Z_DIM, -1)).norm(dim=1).max() <= 0.26 * math.sqrt(Z_DIM)
+    with pytest.raises(ValueError, match=rf"\[N, {Z_DIM * N_POSITIONS}\], found \[50, {Z_DIM}\]"):
+        rate.start_from(z[:, :Z_DIM])
+
+
+def test_options_are_those_of_one_position():
+    rate = HSpatial(100 * 4, latent_side=2, factor_dim=2, is_pred_mean=False, warmup_k_epoch=3)
+    assert (rate.z_dim, rate.latent_shape) == (400, (100, 2, 2))
+    assert rate.side_prior.channels == 50
+    assert (rate.is_pred_mean, rate.warmup_k_epoch) == (False, 3)
+    assert HSpatial(9, latent_side=3, side_z_dim=2).side_prior.channels == 2
+
+
+# --- coding
+
+
+def test_what_is_decoded_is_the_z_hat_of_evaluation(rate):
+    z = draw_latents(300, seed=1).flatten(1)
+    decoded = rate.decompress(rate.compress(z), 300)
+    assert torch.equal(decoded, evaluate(rate, z)[0])
+    assert decoded.dtype == torch.float32 and decoded.is_contiguous()
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 64])
+def test_z_hat_does_not_depend_on_how_many_examples_are_coded_at_a_time(rate, chunk_size):
+    z = draw_latents(100).flatten(1)
+    chunks = [rate.decompress(rate.compress(c), len(c)) for c in z.split(chunk_size)]
+    assert torch.equal(torch.cat(chunks), evaluate(rate, z)[0])
+
+
+@pytest.mark.parametrize("n_rows", [1, 50, 10_000])
+def test_nothing_depends_on_how_many_positions_are_processed_at_a_time(rate, n_rows, monkeypatch):
+    z = draw_latents(60).flatten(1)
+    payload, (z_hat, rates) = rate.compress(z), evaluate(rate, z)
+    monkeypatch.setattr(spatial, "ROWS_AT_A_TIME", n_rows)
+    assert rate.compress(z) == payload
+    assert torch.equal(rate.decompress(payload, 60), z_hat)
+    assert torch.equal(evaluate(rate, z)[1], rates)
+
+
+def test_a_new_module_decodes_with_saved_weights_alone(rate):
+    file = io.BytesIO()
+    torch.save(rate.state_dict(), file)
+    file.seek(0)
+    receiver = make_spatial()
+    receiver.load_state_dict(torch.load(file, weights_only=True))
+    z = draw_latents(100).flatten(1)
+    assert torch.equal(receiver.decompress(rate.compress(z), 100), evaluate(rate, z)[0])
+    assert receiver.fingerprint() == rate.fingerprint()
+
+
+def test_it_is_not_taken_for_the_hyperprior_of_whole_vectors(rate, hyper):
+    assert rate.codec != hyper.codec and rate.fingerprint() != hyper.fingerprint()
+
+
+def test_coded_bytes_are_the_theoretical_rate(rate):
+    z = draw_latents(500, seed=2).flatten(1)
+    z = z[(z - 3).abs().amax(1) < 15]  # beyond, escapes cost more than the bounded likelihoods
+    n_bits = 8 * len(rate.compress(z)) / len(z)
+    expected = evaluate(rate, z)[1].mean().item() / math.log(2)
+    assert n_bits == pytest.approx(expected, rel=0.02, abs=0.1)
+
+
+def test_a_damaged_payload_raises(rate):
+    payload = rate.compress(draw_latents(50).flatten(1))
+    for damaged in (payload[:-5], payload + b"\1", b""):
+        with pytest.raises(CodingError):
+            rate.decompress(damaged, 50)
+    with pytest.raises(CodingError):
+        rate.decompress(payload, 49)
+
+
+# --- the shape of the latent image
+
+
+@pytest.mark.parametrize("z_dim, latent_side", [(10, 2), (8, 0), (3, 2)])
+def test_a_z_dim_that_does_not_fill_the_latent_image_is_named(z_dim, latent_side):
+    message = f"z_dim={z_dim} .* latent_side={latent_side}: .*{latent_side**2}"
+    with pytest.raises(ValueError, match=message):
+        HSpatial(z_dim, latent_side)
+
+
+def test_encoder_and_rate_must_mean_the_same_latent_image():
+    p_ZlX = CondDist(partial(Balle, hid_dim=4), (1, 32, 32), 8)
+    with pytest.raises(ValueError, match=r"\(2, 2, 2\), .* \(8, 1, 1\): .*latent_side=2"):
+        LearnableCompressor(p_ZlX, HSpatial(8, latent_side=1), LossyZ(), ADAM)
+    LearnableCompressor(p_ZlX, HSpatial(8, latent_side=2), LossyZ(), ADAM)
+    LearnableCompressor(p_ZlX, HHyper(8), LossyZ(), ADAM)
+    LearnableCompressor(CondDist(Linear, (3,), 8), HSpatial(8, latent_side=1), LossyZ(), ADAM)
+
+
+def test_a_spatial_compressor_of_images_learns_and_delivers(make_trainer):
+    torch.manual_seed(0)
+    x = torch.rand(16, 3, 24, 24)
+    compressor = LearnableCompressor(
+        CondDist(partial(Balle, hid_dim=8), (3, 24, 24), 16, mean=[0.5] * 3, std=[0.3] * 3),
+        HSpatial(16, latent_side=2),
+        DirectDistortion(
+            partial(BalleDecoder, hid_dim=8), 16, (3, 24, 24), "colour_image", "input"
+        ),
+        ADAM,
+        is_reconstruct=True,
+    )
+    before = trainable(compressor)
+    make_trainer().fit(compressor, Batches([Batch(x, torch.zeros(16), x)]))
+    after = trainable(compressor)
+    assert not any(torch.equal(after[name], before[name]) for name in before)
+    compressor.eval().rate.update()
+    payload = compressor.compress(compressor.represent(x))
+    received = compressor.receive(compressor.decompress(payload, 16))
+    assert received.shape == x.shape and torch.equal(received, compressor(x))

@@ -1,0 +1,496 @@
+"""Orthogonal transforms: the same bits on all sides, and fewer of them."""
+
+import copy
+import io
+import math
+import warnings
+from functools import partial
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from helpers.tiny import DIGITS
+from helpers.toy import ENTROPY_CODED, Batches, assert_same_tensors
+
+from lossyless.architectures import Identity, Linear
+from lossyless.base import Batch
+from lossyless.compressors import LearnableCompressor
+from lossyless.distortions import LossyZ
+from lossyless.distributions import CondDist
+from lossyless.hub.bottlenecks import load_bottleneck
+from lossyless.optim import PartOptimizer
+from lossyless.rates import HFactorized
+from lossyless.rates.transforms import (
+    KLT,
+    MATRIX_BITS,
+    TRANSFORMS,
+    OrthogonalTransform,
+    RefinedKLT,
+    rotate_with_integers,
+)
+from utils.cluster.sweep import compose_config
+
+D = 12
+RATES = {
+    f"{name}_{transform}": partial(make, D, transform=transform)
+    for name, make in ENTROPY_CODED.items()
+    for transform in TRANSFORMS
+    if transform != "none"
+}
+
+
+def correlated(n: int, seed: int = 0, dim: int = D) -> torch.Tensor:
+    """Features [n, dim] with few strong components, in no basis of note."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(dim, dim, generator=torch.Generator().manual_seed(9))
+    strengths = 4 * 0.6 ** torch.arange(dim)
+    return 5 + (torch.randn(n, dim, generator=generator) * strengths) @ mixing
+
+
+def train(rate, z, n_steps=100, beta=0.1):
+    torch.manual_seed(0)
+    optimizer = torch.optim.Adam([p for p in rate.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(n_steps):
+        batch = z[torch.randint(len(z), (128,))]
+        z_hat, rates, _ = rate.train()(batch)
+        optimizer.zero_grad()
+        (beta * rates + (z_hat - batch).square().sum(1)).mean().backward()
+        optimizer.step()
+    rate.update()
+    return rate.eval()
+
+
+@pytest.fixture(scope="module")
+def trained_rates():
+    trained = {}
+    for name, make in RATES.items():
+        torch.manual_seed(0)
+        rate = make()
+        rate.fit_transform(correlated(2000))
+        trained[name] = train(rate, correlated(2000))
+    return trained
+
+
+@pytest.fixture(params=RATES)
+def trained(request, trained_rates):
+    return copy.deepcopy(trained_rates[request.param])
+
+
+@torch.no_grad()
+def z_hat_of(rate, z):
+    return rate.eval()(z)[0].cpu()
+
+
+# --- rotation with integers
+
+
+def random_rotation(dim):
+    transform = KLT(dim)
+    transform.fit(torch.randn(2 * dim, dim))
+    return transform.matrix
+
+
+@pytest.mark.parametrize(
+    "dim, size",
+    [(1, 1.0), (2, 1e5), (33, 1.0), (33, 1e-30), (33, 1e30), (512, 1.0), (2000, 1.0)],
+)
+def test_no_order_of_summation_changes_a_bit(dim, size):
+    torch.manual_seed(0)
+    matrix, z = random_rotation(min(dim, 512)), size * torch.randn(20, min(dim, 512)).double()
+    if dim > 512:  # eigenvectors of so many dimensions take long; any columns of norm 1 will do
+        z = size * torch.randn(20, dim).double()
+        matrix = torch.nn.functional.normalize(torch.randn(dim, dim), dim=0)
+        matrix = torch.round(matrix * 2**MATRIX_BITS) / 2**MATRIX_BITS
+    expected = rotate_with_integers(z, matrix)
+    order = torch.randperm(dim)
+    assert torch.equal(rotate_with_integers(z[:, order], matrix[order]), expected)
+    one_by_one = torch.cat([rotate_with_integers(row[None], matrix) for row in z])
+    assert torch.equal(one_by_one, expected)
+    # the same in Python's integers, with no limit to their size
+    scale = 2.0 ** (52 - MATRIX_BITS - math.ceil(math.log2(dim) / 2))
+    row = z[0] / 2.0 ** (exponent := math.frexp(z[0].abs().max().item())[1])
+    integers = [round(v * scale) for v in row.tolist()]
+    columns = (matrix.double() * 2**MATRIX_BITS).T[:5].tolist()
+    sums = [sum(v * int(m) for v, m in zip(integers, c, strict=True)) for c in columns]
+    assert max(map(abs, sums)) < 2**53
+    found = expected[0, :5] * scale * 2.0 ** (MATRIX_BITS - exponent)
+    assert found.tolist() == sums
+
+
+@pytest.mark.parametrize("dim", [2, 33, 512])
+def test_rotations_are_as_precise_as_float32(dim):
+    torch.manual_seed(0)
+    matrix, z = random_rotation(dim), 7 + torch.randn(50, dim)
+    errors = rotate_with_integers(z, matrix) - z.double() @ matrix.double()
+    lengths = z.double().norm(dim=1, keepdim=True)
+    assert (errors.abs() <= 2.0**-24 * lengths * math.sqrt(dim)).all()
+    there_and_back = rotate_with_integers(rotate_with_integers(z, matrix), matrix.T)
+    assert ((there_and_back - z).norm(dim=1, keepdim=True) <= 2.0**-18 * lengths).all()
+
+
+def test_rotations_keep_zeros_and_name_no_number_for_nan():
+    matrix = random_rotation(4)
+    assert (rotate_with_integers(torch.zeros(2, 4), matrix) == 0).all()
+    z = torch.ones(3, 4)
+    z[1, 2] = math.nan
+    rotated = rotate_with_integers(z, matrix)
+    assert rotated[1].isnan().all() and rotated[[0, 2]].isfinite().all()
+
+
+# --- the basis
+
+
+def test_the_mean_is_left_out_of_the_rotation():
+    z, transform = 1e7 + correlated(500), KLT(D)
+    transform.fit(z)
+    rotated = transform.rotate_exactly(z)
+    expected = (z.double() - transform.mean.double()) @ transform.matrix.double()
+    torch.testing.assert_close(rotated, expected, atol=1e-4, rtol=0)
+    assert torch.equal(transform.rotate_back_exactly(rotated).float(), z)
+    torch.testing.assert_close(transform.rotate(z).double(), expected, atol=1e-3, rtol=0)
+    assert torch.equal(transform.rotate_back(transform.rotate(z)), z)
+
+
+def test_the_basis_is_orthogonal_and_decorrelates():
+    z, transform = correlated(3000).double(), KLT(D)
+    transform.fit(z)
+    basis = transform.matrix.double()
+    torch.testing.assert_close(basis.T @ basis, torch.eye(D).double(), atol=1e-5, rtol=0)
+    covariance = torch.cov((z @ basis).T, correction=0)
+    variances = covariance.diagonal()
+    assert (covariance - variances.diag()).abs().max() < 1e-4 * variances[0]
+    assert (variances.diff() <= 0).all()
+
+
+def test_few_rows_determine_few_components():
+    z, other, transform = (
+        correlated(40, dim=60),
+        correlated(2000, 1, dim=60),
+        KLT(60),
+    )
+    transform.fit(z)
+    basis = transform.matrix
+    torch.testing.assert_close(basis.T @ basis, torch.eye(60), atol=1e-5, rtol=0)
+    _, vectors = torch.linalg.eigh(torch.cov(z.T.double()))
+    overlaps = (vectors.flip(1)[:, :10].float() * basis[:, :10]).sum(0).abs()
+    torch.testing.assert_close(overlaps, torch.ones(10), atol=1e-4, rtol=0)
+    # the components that were not fitted vary as much on other rows
+    seen, unseen = (
+        ((rows - z.mean(0)) @ basis)[:, 10:].square().sum() / len(rows) for rows in (z, other)
+    )
+    assert 0.5 < seen / unseen < 2
+
+
+def test_signs_do_not_depend_on_the_solver():
+    z, first, second = correlated(500), KLT(D), KLT(D)
+    first.fit(z)
+    second.fit(-z)
+    assert torch.equal(first.matrix, second.matrix)
+
+
+def test_a_refined_basis_starts_at_the_eigenvectors_and_stays_orthogonal():
+    z, transform = correlated(500), RefinedKLT(D)
+    transform.fit(z)
+    start = transform.matrix.clone()
+    torch.testing.assert_close(transform.rotate(z), (z - transform.mean) @ start)
+    torch.nn.init.normal_(transform.skew)
+    torch.testing.assert_close(transform.rotate_back(transform.rotate(z)), z, rtol=1e-4, atol=1e-3)
+    assert torch.equal(transform.matrix, start)  # coding waits for `update`
+    transform.update()
+    torch.testing.assert_close(transform.rotate_exactly(z).float(), transform.rotate(z))
+
+
+@pytest.mark.parametrize("make", [KLT, RefinedKLT])
+def test_weights_that_are_no_rotation_are_told(make):
+    transform = make(D)
+    with pytest.raises(ValueError, match="matrix is no rotation"):
+        transform.check()  # not fitted
+    transform.fit(correlated(500))
+    transform.check()
+    transform.mean[1] = math.inf
+    with pytest.raises(ValueError, match="mean has NaN or infinite"):
+        transform.check()
+    transform.fit(correlated(500))
+    good = transform.matrix.clone()
+    wrong = {
+        "matrix is no rotation": 1000 * torch.randn(D, D).round(),
+        "NaN or infinite": torch.full((D, D), math.nan),
+        "no multiples of 2": good + 2.0 ** -(MATRIX_BITS + 2),
+    }
+    for message, matrix in wrong.items():
+        transform.matrix.copy_(matrix)
+        with pytest.raises(ValueError, match=message):
+            transform.check()
+
+
+def test_what_refining_starts_from_is_checked_too():
+    transform = RefinedKLT(D)
+    transform.fit(correlated(500))
+    torch.nn.init.normal_(transform.skew)
+    transform.update()
+    transform.check()
+    transform.start.mul_(2)
+    with pytest.raises(ValueError, match="start is no rotation"):
+        transform.check()
+
+
+@pytest.mark.parametrize("z", [torch.ones(5, D), torch.ones(1, D), torch.zeros(3, D)])
+def test_constant_features_have_a_basis_too(z):
+    rate = HFactorized(D, transform="klt")
+    rate.fit_transform(z)
+    rate.update()
+    torch.testing.assert_close(z_hat_of(rate, z), z, atol=0.5, rtol=0)
+
+
+# --- coding
+
+
+@pytest.mark.parametrize("n_examples", [1, 7, 1000])
+def test_what_is_decoded_is_the_z_hat_of_evaluation(trained, n_examples):
+    z = correlated(n_examples, seed=1)
+    decoded = trained.decompress(trained.compress(z), n_examples)
+    assert decoded.dtype == torch.float32
+    assert torch.equal(decoded, z_hat_of(trained, z))
+
+
+def test_z_hat_does_not_depend_on_how_many_examples_are_coded_at_a_time(trained):
+    z = correlated(100, seed=1)
+    chunks = [trained.decompress(trained.compress(c), len(c)) for c in z.split(7)]
+    assert torch.equal(torch.cat(chunks), z_hat_of(trained, z))
+
+
+def test_coding_does_not_depend_on_the_mode(trained):
+    z = correlated(100, seed=1)
+    payload, z_hat = trained.compress(z), z_hat_of(trained, z)
+    trained.train()
+    assert trained.compress(z) == payload
+    assert torch.equal(trained.decompress(payload, 100), z_hat)
+
+
+def test_errors_are_those_of_uniform_cells(trained):
+    z = correlated(2000, seed=1)
+    width = (-trained.scaling).exp().item()
+    mean_square = (z_hat_of(trained, z) - z).square().mean().item()
+    assert mean_square <= width**2 / 12 * 1.05
+    assert (z_hat_of(trained, z) - z).norm(dim=1).max() <= width / 2 * math.sqrt(D) * 1.01
+
+
+def test_a_new_module_decodes_with_saved_weights_alone(trained, request):
+    file = io.BytesIO()
+    torch.save(trained.state_dict(), file)
+    file.seek(0)
+    receiver = RATES[request.node.callspec.params["trained"]]()
+    receiver.load_state_dict(torch.load(file, weights_only=True))
+    assert receiver.fingerprint() == trained.fingerprint()
+    z = correlated(50, seed=1)
+    assert torch.equal(receiver.decompress(trained.compress(z), 50), z_hat_of(trained, z))
+
+
+def test_a_common_offset_costs_no_precision(trained):
+    offset = 2.0**20  # of which these features keep an eighth as precision
+    z, rate = correlated(500) + offset, trained
+    rate.fit_transform(z)
+    rate.start_from(z, cell_width=1.0)
+    rate.update()
+    assert ((z_hat_of(rate, z) - z).norm(dim=1) <= 0.55 * math.sqrt(D)).all()
+
+
+def test_weights_of_before_the_mean_was_kept_decode_as_then(trained, request):
+    state = trained.state_dict()
+    del state["transform.mean"]
+    trained.transform.expect_mean(False)
+    receiver, z = RATES[request.node.callspec.params["trained"]](), correlated(50, seed=1)
+    receiver.load_state_dict(state)
+    assert "transform.mean" not in receiver.state_dict()
+    assert receiver.fingerprint() == trained.fingerprint()
+    assert torch.equal(receiver.decompress(trained.compress(z), 50), z_hat_of(trained, z))
+    receiver.load_state_dict(state | {"transform.mean": torch.ones(len(trained.biasing))})
+    assert (receiver.transform.mean == 1).all()
+
+
+def test_bottlenecks_of_before_the_mean_was_kept_load(trained_rates, tmp_path):
+    rate, z = copy.deepcopy(trained_rates["HFactorized_klt"]), correlated(50, seed=1)
+    rate.transform.expect_mean(False)
+    torch.save(rate.state_dict(), tmp_path / "weights.pt")
+    loaded = load_bottleneck(tmp_path / "weights.pt")
+    assert loaded.fingerprint() == rate.fingerprint()
+    assert torch.equal(loaded.decompress(rate.compress(z), 50), z_hat_of(rate, z))
+
+
+def test_the_basis_is_part_of_the_fingerprint(trained):
+    before = trained.fingerprint()
+    trained.update()
+    assert trained.fingerprint() == before
+    trained.transform.matrix[0, 0] += 2.0**-MATRIX_BITS
+    assert trained.fingerprint() != before
+
+
+@pytest.mark.skipif("not torch.cuda.is_available()")
+def test_what_the_gpu_codes_the_cpu_decodes_the_same(trained):
+    receiver, z = copy.deepcopy(trained), correlated(500, seed=1)
+    payload = trained.cuda().compress(z.cuda())
+    assert payload == receiver.compress(z)
+    assert torch.equal(receiver.decompress(payload, 500), z_hat_of(trained, z.cuda()))
+
+
+# --- rates
+
+
+def bits_and_error(rate, z):
+    with torch.no_grad():
+        z_hat, rates, _ = rate.eval()(z)
+    return rates.mean().item() / math.log(2), (z_hat - z).square().sum(1).mean().item()
+
+
+def test_correlated_features_take_far_fewer_bits(trained_rates):
+    z = correlated(2000)
+    plain = HFactorized(D)
+    rotated = trained_rates["HFactorized_klt"]
+    plain.start_from(z, cell_width=(-rotated.scaling).exp().item())
+    plain.scaling.requires_grad_(False)
+    n_bits, error = bits_and_error(train(plain, z), z)
+    n_bits_rotated, error_rotated = bits_and_error(rotated, z)
+    covariance = torch.cov(z.T.double())
+    gain = 0.5 * (covariance.diagonal().log2().sum() - torch.logdet(covariance) / math.log(2))
+    assert error_rotated <= 1.02 * error
+    assert 0.5 * gain < n_bits - n_bits_rotated <= 1.05 * gain
+
+
+def test_densities_start_as_wide_as_their_dimensions():
+    torch.manual_seed(0)
+    z = correlated(2000)
+    rate = HFactorized(D, transform="klt")
+    rate.fit_transform(z)
+    rate.start_from(z, cell_width=0.5)
+    rate.update()
+    z_in = rate.eval()._to_bottleneck(z).double()
+    entropy = sum(
+        -(p * p.log2()).sum()
+        for column in z_in.round().T
+        for p in [column.unique(return_counts=True)[1] / len(z)]
+    )
+    assert bits_and_error(rate, z)[0] == pytest.approx(entropy.item(), rel=0.25)
+
+
+def test_the_basis_learns():
+    rate, z = HFactorized(D, transform="klt_refined"), correlated(200)
+    rate.fit_transform(z)
+    z_hat, rates, _ = rate(z)
+    rates.sum().backward()
+    assert rate.transform.skew.grad.any()
+
+
+# --- errors
+
+
+@pytest.mark.parametrize("make", RATES.values())
+def test_nothing_works_before_there_is_a_basis(make):
+    rate, z = make(), correlated(10)
+    assert rate.is_transform_missing
+    uses = (
+        lambda: rate.train()(z),
+        lambda: rate.eval()(z),
+        lambda: rate.compress(z),
+        lambda: rate.update(),
+    )
+    for use in uses:
+        with pytest.raises(RuntimeError, match=r"call `fit_transform\(z\)`"):
+            use()
+
+
+def test_wrong_options_and_features_are_named():
+    with pytest.raises(ValueError, match="unknown transform 'no such': expected one of none, klt"):
+        HFactorized(D, transform="no such")
+    rate = HFactorized(D, transform="klt")
+    with pytest.raises(ValueError, match=r"expected representations \[N, 12\], found \[5, 3\]"):
+        rate.fit_transform(torch.ones(5, 3))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        rate.fit_transform(torch.full((5, D), math.inf))
+
+
+def test_weights_of_another_transform_are_told(trained_rates):
+    weights = trained_rates["HFactorized_klt"].state_dict()
+    with pytest.raises(ValueError, match="transform='klt', but this one has transform='klt_refi"):
+        HFactorized(D, transform="klt_refined").load_state_dict(weights)
+
+
+def test_a_further_transform_is_a_class_and_an_entry(monkeypatch, tmp_path):
+    class RandomRotation(OrthogonalTransform):
+        def _fit_basis(self, z):
+            generator = torch.Generator().manual_seed(0)
+            return torch.linalg.qr(torch.randn(D, D, generator=generator).double())[0]
+
+    monkeypatch.setitem(TRANSFORMS, "random", RandomRotation)
+    rate, z = HFactorized(D, transform="random"), correlated(50)
+    rate.fit_transform(z)
+    rate.update()
+    torch.save(rate.state_dict(), tmp_path / "weights.pt")
+    loaded = load_bottleneck(tmp_path / "weights.pt")
+    assert isinstance(loaded.transform, RandomRotation)
+    assert torch.equal(loaded.decompress(rate.compress(z), 50), z_hat_of(rate, z))
+
+
+def test_without_a_transform_there_is_nothing_to_fit():
+    rate = HFactorized(D)
+    before = copy.deepcopy(rate.state_dict())
+    assert not rate.is_transform_missing
+    rate.fit_transform(correlated(10))
+    assert_same_tensors(
+        {n: t for n, t in rate.state_dict().items() if isinstance(t, torch.Tensor)},
+        {n: t for n, t in before.items() if isinstance(t, torch.Tensor)},
+    )
+
+
+# --- in configs
+
+
+@pytest.mark.parametrize("rate", ["H_factorized", "H_hyper", "H_spatial"])
+def test_every_rate_takes_a_transform_from_the_command_line(rate):
+    cfg = compose_config([*DIGITS, f"rate={rate}", "+rate.kwargs.transform=klt"])
+    assert cfg.rate.kwargs.transform == "klt"
+
+
+@pytest.mark.parametrize("rate", ["H_factorized", "H_hyper"])
+def test_rates_with_a_klt_have_options_of_their_own(rate):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cfg = compose_config([*DIGITS, f"rate={rate}_klt", "rate.kwargs.transform=klt_refined"])
+    assert (cfg.rate.name, cfg.rate.kwargs.transform) == (f"{rate}_klt", "klt_refined")
+
+
+# --- in training
+
+
+def compressor_of(arch):
+    torch.manual_seed(0)
+    adam = PartOptimizer(partial(torch.optim.Adam, lr=1e-2))
+    rate = HFactorized(D, transform="klt")
+    return LearnableCompressor(CondDist(arch, (D,), D), rate, LossyZ(2), adam, beta=0.1)
+
+
+def batches():
+    z = correlated(256)
+    return Batches([Batch(rows, torch.zeros(len(rows))) for rows in z.split(64)])
+
+
+def test_a_compressor_fits_the_transform_once(make_trainer, tmp_path):
+    compressor = compressor_of(Identity)
+    checkpoint = pl.callbacks.ModelCheckpoint(dirpath=tmp_path, save_on_train_epoch_end=True)
+    trainer = make_trainer(1, callbacks=[checkpoint], enable_checkpointing=True)
+    trainer.fit(compressor, batches(), batches())
+    expected = KLT(D)
+    expected.fit(correlated(256))
+    assert torch.equal(compressor.rate.transform.matrix, expected.matrix)
+
+    resumed, other = compressor_of(Identity), Batches([Batch(torch.randn(64, D), torch.zeros(64))])
+    make_trainer(2).fit(resumed, other, ckpt_path=checkpoint.best_model_path)
+    assert torch.equal(resumed.rate.transform.matrix, expected.matrix)
+
+
+def test_a_frozen_encoder_may_have_parameters_and_a_trained_one_may_not(make_trainer):
+    with pytest.raises(ValueError, match="freeze it"):
+        make_trainer(1).fit(compressor_of(Linear), batches())
+    frozen = compressor_of(Linear)
+    frozen.p_ZlX.requires_grad_(False)
+    make_trainer(1).fit(frozen, batches())
+    assert not frozen.rate.is_transform_missing

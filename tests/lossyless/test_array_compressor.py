@@ -1,0 +1,462 @@
+"""The estimator of feature matrices: exact, reproducible, and at home in scikit-learn."""
+
+import copy
+import math
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+import lossyless
+from lossyless import ArrayCompressor
+from lossyless.coding.payloads import CodingError
+from lossyless.weights import WeightsError
+
+N, D = 600, 10
+QUICK = {"n_epochs": 1, "batch_size": 64}
+
+
+def features(n=N, seed=0, dtype=np.float32):
+    """Correlated features with means that are not 0."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(9).normal(size=(D, D))
+    strengths = 4 * 0.6 ** np.arange(D)
+    return (5 + (rng.normal(size=(n, D)) * strengths) @ mixing).astype(dtype)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_steps():
+    """Small matrices need less training than real ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lossyless.array_compressor.MIN_STEPS", 30)
+        yield
+
+
+@pytest.fixture(scope="module", params=["klt", "none", "paper"])
+def fitted(request):
+    if request.param == "paper":
+        return ArrayCompressor.paper(n_epochs=10).fit(features())
+    return ArrayCompressor(rotation=request.param, **QUICK).fit(features())
+
+
+@pytest.fixture(scope="module")
+def klt():
+    return ArrayCompressor(**QUICK).fit(features())
+
+
+# --- coding
+
+
+@pytest.mark.parametrize("n", [1, 5, 600])
+def test_transform_is_what_is_decoded(fitted, n):
+    Z = features(n, seed=1)
+    decoded = fitted.decompress(fitted.compress(Z))
+    assert decoded.dtype == np.float32 and decoded.shape == (n, D)
+    np.testing.assert_array_equal(decoded, fitted.transform(Z))
+
+
+def test_many_rows_are_coded_in_chunks(fitted, monkeypatch):
+    Z, whole = features(), fitted.transform(features())
+    monkeypatch.setattr("lossyless.array_compressor.CHUNK_SIZE", 100)
+    np.testing.assert_array_equal(fitted.decompress(fitted.compress(Z)), whole)
+    np.testing.assert_array_equal(fitted.decompress(fitted.compress(Z[:250])), whole[:250])
+
+
+@pytest.mark.parametrize("rotation", ["klt", "none"])
+def test_errors_stay_within_the_cells(rotation):
+    Z, fitted = features(seed=1), ArrayCompressor(rotation=rotation, **QUICK).fit(features())
+    width = math.sqrt(6 * fitted.beta * features().var(0).mean())
+    errors = fitted.transform(Z) - Z
+    assert np.square(errors).mean() <= 1.1 * width**2 / 12
+    assert np.linalg.norm(errors, axis=1).max() <= 1.01 * width / 2 * math.sqrt(D)
+
+
+def test_the_papers_settings_learn_a_cell_width_for_each_column():
+    """Error width / 4 plus beta times rate -log(width) is least at width 4 beta; columns that vary
+    by less than that are not coded."""
+    rng = np.random.default_rng(0)
+    deviations = np.array([1e-3, 0.3, 0.45, 0.45, 1, 5])
+    Z = 3 + rng.normal(size=(2000, 6)) * deviations
+    compressor = ArrayCompressor.paper(n_epochs=60).fit(Z)
+    widths = compressor.rate_.scaling.neg().exp().numpy()
+    np.testing.assert_allclose(widths[1:], 4 * compressor.beta, rtol=0.1)
+    n_bits = np.log2(deviations[1:] * math.sqrt(2 * math.pi * math.e) / (4 * compressor.beta))
+    assert compressor.n_bits(Z) == pytest.approx(n_bits.sum(), rel=0.05)
+    assert np.abs(compressor.transform(Z) - Z)[:, 0].mean() < 1e-3
+
+
+def test_correlated_columns_take_fewer_bits_in_their_principal_components():
+    Z = features()
+    n_bits = {r: ArrayCompressor(rotation=r, **QUICK).fit(Z).n_bits(Z) for r in ("klt", "none")}
+    assert n_bits["klt"] < 0.6 * n_bits["none"]
+
+
+def test_beta_trades_bits_for_errors():
+    Z, n_bits, errors = features(), [], []
+    for beta in (0.01, 0.1, 1.0):
+        compressor = ArrayCompressor(beta, **QUICK).fit(Z)
+        n_bits.append(compressor.n_bits(Z))
+        errors.append(np.square(compressor.transform(Z) - Z).mean())
+    assert n_bits == sorted(n_bits, reverse=True) and errors == sorted(errors)
+
+
+def test_bits_and_score_are_what_they_say(fitted):
+    Z = features(seed=1)
+    n_bits, score = fitted.n_bits(Z), fitted.score(Z)
+    assert n_bits == 8 * len(fitted.compress(Z)) / N
+    errors = fitted.transform(Z) - Z
+    if fitted.distortion == "l1":
+        error = np.abs(errors).sum(1).mean()
+    else:
+        error = np.square(errors).sum(1).mean() / features().var(0).mean()
+    head = 8 * 40 / N
+    assert -score == pytest.approx(error + fitted.beta * math.log(2) * (n_bits - head), rel=0.02)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_the_unit_of_the_features_does_not_matter(unit):
+    for rotation in ("klt", "none"):
+        plain, scaled = (
+            ArrayCompressor(rotation=rotation, **QUICK).fit(factor * features(dtype=np.float64))
+            for factor in (1, unit)
+        )
+        Z = features(seed=1)
+        np.testing.assert_allclose(
+            scaled.transform((unit * Z).astype(np.float32)) / unit, plain.transform(Z), atol=2.0
+        )
+        assert scaled.n_bits(unit * Z) == pytest.approx(plain.n_bits(Z), rel=0.02)
+
+
+# --- odd matrices
+
+
+@pytest.mark.parametrize(
+    "Z",
+    [
+        np.ones((1, 3)),
+        np.ones((20, 3)),
+        np.zeros((20, 1)),
+        np.arange(30.0)[:, None],
+        np.c_[np.ones(50), np.arange(50.0)],
+        np.random.default_rng(0).normal(size=(5, 40)),
+        np.arange(40).reshape(20, 2),
+    ],
+    ids=["one row", "constant", "zeros", "one column", "constant column", "wide", "integers"],
+)
+@pytest.mark.parametrize("rotation", ["klt", "none"])
+def test_odd_matrices_are_compressed(Z, rotation):
+    compressor = ArrayCompressor(rotation=rotation, **QUICK).fit(Z)
+    decoded = compressor.decompress(compressor.compress(Z))
+    scale = math.sqrt(Z.var(0).mean()) or 1.0
+    bound = math.sqrt(6 * 0.1) / 2 * scale * math.sqrt(Z.shape[1]) * 1.01
+    assert np.linalg.norm(decoded - Z, axis=1).max() <= bound
+
+
+@pytest.mark.parametrize("rotation", ["klt", "none"])
+@pytest.mark.parametrize("offset", [1e3, 1e5, 1e6])
+def test_a_common_offset_costs_no_precision(rotation, offset):
+    Z = np.random.default_rng(0).normal(size=(N, 64))
+    errors = [
+        np.square(compressor.fit(z).transform(z) - z).mean()
+        for compressor in [ArrayCompressor(rotation=rotation, **QUICK)]
+        for z in (Z, Z + offset)
+    ]
+    resolution = np.square(offset * np.finfo(np.float32).eps)
+    assert errors[1] <= 1.02 * errors[0] + resolution
+
+
+@pytest.mark.parametrize("rotation", ["klt", "none"])
+@pytest.mark.parametrize("value", [0.0, 0.1, -3e4, 1e20, 1e-20])
+@pytest.mark.parametrize("n", [1, 999])
+def test_constant_columns_are_kept(rotation, value, n):
+    Z = np.full((n, 16), value)
+    Z[:, 1:4] *= 2
+    compressor = ArrayCompressor(rotation=rotation, **QUICK).fit(Z)
+    np.testing.assert_allclose(compressor.transform(Z), Z, rtol=1e-5, atol=1e-6 * (abs(value) or 1))
+    assert len(compressor.compress(Z)) < 50
+
+
+@pytest.mark.parametrize("rotation", ["klt", "none"])
+def test_a_large_constant_column_does_not_hide_the_others(rotation):
+    Z = np.c_[features(), np.full(N, 1e6 / 3)].astype(np.float64)
+    compressor = ArrayCompressor(rotation=rotation, **QUICK).fit(Z)
+    assert compressor.scale_ == pytest.approx(math.sqrt(features().var(0).sum() / (D + 1)))
+    width = math.sqrt(6 * compressor.beta) * compressor.scale_
+    errors = np.abs(compressor.transform(Z) - Z)
+    assert np.square(errors[:, :-1]).mean() <= 1.1 * width**2 / 12 and errors[:, -1].max() < 0.5
+
+
+@pytest.mark.parametrize("rotation", ["klt", "none"])
+def test_the_only_cell_of_a_column_lies_about_its_mean(rotation):
+    Z = features()
+    compressor = ArrayCompressor(beta=1e12, rotation=rotation, **QUICK).fit(Z)
+    np.testing.assert_allclose(compressor.transform(Z), np.tile(Z.mean(0), (N, 1)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e-40, 1e32, 1e300])
+@pytest.mark.parametrize("make", [features, lambda **_: np.ones((N, D))])
+def test_values_that_float32_cannot_hold_are_named_by_fit(factor, make):
+    with pytest.raises(ValueError, match="choose another unit"):
+        ArrayCompressor(**QUICK).fit(factor * make(dtype=np.float64))
+
+
+@pytest.mark.parametrize(
+    "Z, message",
+    [
+        (np.full((5, 2), np.nan), "NaN"),
+        (np.full((5, 2), np.inf), "infinity"),
+        (np.ones(5), "Expected 2D array"),
+        (np.ones((0, 3)), "0 sample"),
+        ([["a", "b"]], "could not convert|dtype"),
+    ],
+)
+def test_unusable_matrices_are_named(Z, message, klt):
+    with pytest.raises(ValueError, match=message):
+        ArrayCompressor(**QUICK).fit(Z)
+    with pytest.raises(ValueError, match=message):
+        klt.compress(Z)
+
+
+def test_other_columns_than_in_training_are_refused(klt):
+    with pytest.raises(ValueError, match="3 features, but ArrayCompressor is expecting 10"):
+        klt.transform(np.ones((5, 3)))
+
+
+def test_values_too_far_out_are_refused(klt):
+    with pytest.raises(CodingError, match="cannot code"):
+        klt.compress(np.full((2, D), 1e30))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"beta": 0}, "beta=0: expected a positive number"),
+        ({"beta": math.nan}, "beta=nan"),
+        ({"lr": -1}, "lr=-1"),
+        ({"n_epochs": "many"}, "n_epochs='many'"),
+        ({"batch_size": 32.5}, "batch_size=32.5: expected a positive integer"),
+        ({"rotation": "no such"}, "rotation='no such': expected one of"),
+        ({"rotation": ["klt"]}, r"rotation=\['klt'\]: expected one of"),
+        ({"distortion": "l2"}, "distortion='l2': expected one of 'squared', 'l1'"),
+        ({"schedule": None}, "schedule=None: expected one of 'cosine', 'step'"),
+        ({"device": "gpu"}, "device='gpu': expected None or .* 'cuda'"),
+    ],
+)
+def test_unusable_parameters_are_named_by_fit(options, message):
+    with pytest.raises(ValueError, match=message):
+        ArrayCompressor(**options).fit(features())
+
+
+# --- payloads
+
+
+def test_damaged_and_foreign_payloads_are_refused(klt):
+    payload = klt.compress(features(50))
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(payload)
+        damaged[rng.integers(len(payload))] ^= 1 << rng.integers(8)
+        with pytest.raises(CodingError):
+            klt.decompress(bytes(damaged))
+    for length in rng.integers(0, len(payload), 50):
+        with pytest.raises(CodingError):
+            klt.decompress(payload[:length])
+    for foreign in (b"", payload + b"\0", b"something else"):
+        with pytest.raises(CodingError):
+            klt.decompress(foreign)
+
+
+def test_payloads_of_another_compressor_are_refused(klt):
+    other = ArrayCompressor(beta=0.2, **QUICK).fit(features())
+    with pytest.raises(CodingError, match="another compressor"):
+        other.decompress(klt.compress(features(5)))
+
+
+# --- files
+
+
+def test_a_loaded_compressor_codes_alike(fitted, tmp_path):
+    path, Z = tmp_path / "compressor.bin", features(20, seed=1)
+    fitted.save(path)
+    loaded = ArrayCompressor.load(path)
+    assert loaded.compress(Z) == fitted.compress(Z)
+    assert loaded.score(Z) == fitted.score(Z)
+    assert loaded.get_params() == fitted.get_params()
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("random_state", [np.int64(3), np.random.RandomState(3), None])
+def test_parameters_that_numpy_made_are_saved(random_state, tmp_path):
+    options = {"beta": np.float64(0.1), "batch_size": np.int64(64), "n_epochs": np.float32(1)}
+    options |= {"rotation": np.str_("none"), "verbose": np.bool_(False)}
+    fitted = ArrayCompressor(random_state=random_state, **options).fit(features())
+    fitted.save(tmp_path / "compressor.bin")
+    loaded = ArrayCompressor.load(tmp_path / "compressor.bin")
+    assert loaded.compress(features()) == fitted.compress(features())
+    for name, value in options.items():
+        assert getattr(loaded, name) == value and not isinstance(getattr(loaded, name), np.generic)
+    assert loaded.random_state == (3 if isinstance(random_state, np.integer) else None)
+
+
+def test_what_a_search_has_found_can_be_saved(tmp_path):
+    search = GridSearchCV(ArrayCompressor(**QUICK), {"beta": np.logspace(-2, 0, 2)}, cv=2)
+    best = search.fit(features(100)).best_estimator_
+    best.save(tmp_path / "compressor.bin")
+    assert ArrayCompressor.load(tmp_path / "compressor.bin").beta == best.beta
+
+
+def test_parameters_that_are_no_plain_data_are_refused_by_save(klt, tmp_path):
+    other = clone(klt).fit(features()).set_params(device=torch.device("cpu"))
+    with pytest.raises(TypeError, match=r"device=device.* cannot be saved.*set_params\(device="):
+        other.save(tmp_path / "compressor.bin")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("next_rotation", ["klt", "none", "klt_refined"])
+def test_parameters_of_a_next_fit_do_not_change_what_is_saved(fitted, next_rotation, tmp_path):
+    other = copy.deepcopy(fitted).set_params(rotation=next_rotation, beta=0.7)
+    other.save(tmp_path / "compressor.bin")
+    loaded = ArrayCompressor.load(tmp_path / "compressor.bin")
+    assert loaded.compress(features()) == fitted.compress(features())
+    assert loaded.get_params() == other.get_params()
+
+
+def test_names_of_columns_are_saved(tmp_path):
+    frame = pd.DataFrame(features(50), columns=[f"f{i}" for i in range(D)])
+    ArrayCompressor(**QUICK).fit(frame).save(tmp_path / "compressor.bin")
+    loaded = ArrayCompressor.load(tmp_path / "compressor.bin")
+    assert loaded.feature_names_in_.tolist() == list(frame.columns)
+    loaded.transform(frame)
+    with pytest.raises(ValueError, match="feature names should match"):
+        loaded.transform(frame[frame.columns[::-1]])
+
+
+def test_files_of_before_names_and_means_were_saved_load(klt, tmp_path):
+    path, older = tmp_path / "compressor.bin", copy.deepcopy(klt)
+    older.rate_.transform.expect_mean(False)
+    older.save(path)
+    loaded = ArrayCompressor.load(path)
+    assert loaded.compress(features()) == older.compress(features())
+    assert not hasattr(loaded, "feature_names_in_")
+    assert "transform.mean" not in loaded.rate_.state_dict()
+
+
+def test_pickles_of_before_means_were_kept_work(klt):
+    older = copy.deepcopy(klt)
+    older.rate_.transform.expect_mean(False)
+    expected = older.transform(features())
+    del older.rate_.transform._buffers["mean"]
+    loaded = pickle.loads(pickle.dumps(older))
+    np.testing.assert_array_equal(loaded.transform(features()), expected)
+
+
+def test_a_rotation_of_later_versions_is_named(klt, tmp_path):
+    later = copy.deepcopy(klt)
+    later.rate_.transform_name = "wavelets"
+    later.save(tmp_path / "compressor.bin")
+    with pytest.raises(WeightsError, match="compressor.bin.*rotation='wavelets'"):
+        ArrayCompressor.load(tmp_path / "compressor.bin")
+
+
+def test_damaged_and_foreign_files_are_refused(klt, tmp_path):
+    path = tmp_path / "compressor.bin"
+    klt.save(path)
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [content[:-1], content[:20], b"", b"foreign"]
+    for _ in range(50):
+        flipped = bytearray(content)
+        flipped[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        damaged.append(bytes(flipped))
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=str(path)):
+            ArrayCompressor.load(path)
+
+
+def test_a_failed_save_leaves_the_old_file(klt, tmp_path, monkeypatch):
+    path = tmp_path / "compressor.bin"
+    path.write_bytes(b"old")
+
+    def full(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        klt.save(path)
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+DECODE = """
+import sys
+import lossyless, lossyless.rates
+assert "sklearn" not in sys.modules
+from lossyless import ArrayCompressor
+compressor = ArrayCompressor.load(sys.argv[1])
+sys.stdout.buffer.write(compressor.decompress(sys.stdin.buffer.read()).tobytes())
+"""
+
+
+def test_another_process_decodes_the_same(klt, tmp_path):
+    """... and the library alone does not import scikit-learn."""
+    klt.save(tmp_path / "compressor.bin")
+    Z = features(50, seed=1)
+    command = [sys.executable, "-c", DECODE, str(tmp_path / "compressor.bin")]
+    done = subprocess.run(
+        command,
+        input=klt.compress(Z),
+        stdout=subprocess.PIPE,
+        check=True,
+        cwd=lossyless.__path__[0] + "/..",
+    )
+    assert done.stdout == klt.transform(Z).tobytes()
+
+
+# --- scikit-learn
+
+
+def test_training_is_a_function_of_data_and_random_state():
+    Z, state = features(), torch.get_rng_state()
+    payloads = [ArrayCompressor(random_state=s, **QUICK).fit(Z).compress(Z) for s in (0, 0, 1)]
+    assert payloads[0] == payloads[1] != payloads[2]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_it_is_an_estimator(klt):
+    with pytest.raises(NotFittedError):
+        clone(klt).transform(features(5))
+    assert clone(klt).get_params() == klt.get_params()
+    assert clone(klt).set_params(beta=0.3).beta == 0.3
+    assert klt.n_features_in_ == D
+    np.testing.assert_array_equal(
+        clone(klt).fit_transform(features()), clone(klt).fit(features()).transform(features())
+    )
+
+
+def test_it_works_in_pipelines_and_searches():
+    Z = features(200)
+    y = Z[:, 0] > Z[:, 0].mean()
+    model = make_pipeline(ArrayCompressor(beta=0.01, **QUICK), LogisticRegression())
+    assert model.fit(Z, y).score(Z, y) > 0.9
+    search = GridSearchCV(ArrayCompressor(batch_size=64), {"n_epochs": [1, 2]}, cv=2)
+    assert np.isfinite(search.fit(Z).best_score_)
+
+
+def test_an_unknown_name_is_an_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        lossyless.nothing  # noqa: B018
+
+
+def test_its_rate_is_a_codec(klt):
+    Z = torch.from_numpy(features(20))
+    symbols = klt.codec.quantise(Z)
+    np.testing.assert_array_equal(klt.codec.dequantise(symbols).numpy(), klt.transform(Z.numpy()))

@@ -1,0 +1,292 @@
+"""Codecs of images as compressors: exactness, damage; what they cost and lose."""
+
+import math
+import zlib
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+from lossyless.classical import CODECS, ClassicalCompressor, RawPixels
+from lossyless.coding.payloads import CodingError, decode_blobs, encode_blobs
+from utils.data.decoded import DecodedDataModule
+from utils.evaluation.quality import MIN_SIDES, ImageQuality, measure_codec, ms_ssim, scale_weights
+
+LOSSY = ("jpeg", "webp")
+
+
+def images(n_channels, n=6, side=32):
+    """Digits [n, C, side, side] in [0, 1], each of 256 levels; colours are shifted copies."""
+    digits = torch.from_numpy(load_digits().images[:n]).float()[:, None] / 16
+    grey = torch.nn.functional.interpolate(digits, size=(side, side), mode="bilinear")
+    planes = [grey.roll(4 * channel, dims=-1) for channel in range(n_channels)]
+    return (torch.cat(planes, dim=1).clamp(0, 1) * 255).round() / 255
+
+
+def psnr(found, expected):
+    return -10 * math.log10((found - expected).square().mean().item() + 1e-12)
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_png_is_exact(n_channels):
+    x, codec = images(n_channels), ClassicalCompressor("png", n_channels)
+    assert torch.equal(codec.decompress(codec.compress(x), len(x)), x)
+    assert torch.equal(codec(x), x)
+
+
+def test_png_keeps_noise_of_any_size():
+    x = (torch.rand(3, 3, 5, 9) * 255).round() / 255
+    assert torch.equal(ClassicalCompressor("png", 3)(x), x)
+
+
+def test_pixels_are_rounded_to_256_levels_and_clamped():
+    x = torch.tensor([-0.5, 0.0, 0.2501, 1.0, 7.0]).view(1, 1, 1, 5)
+    expected = torch.tensor([0, 0, 64, 255, 255]).view(1, 1, 1, 5) / 255
+    assert torch.equal(ClassicalCompressor("png", 1)(x), expected)
+
+
+@pytest.mark.parametrize("codec", LOSSY)
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_quality_buys_fidelity_with_bits(codec, n_channels):
+    x = images(n_channels)
+    codecs = [ClassicalCompressor(codec, n_channels, quality) for quality in (5, 50, 95)]
+    n_bytes = [len(codec.compress(x)) for codec in codecs]
+    fidelity = [psnr(codec(x), x) for codec in codecs]
+    assert n_bytes == sorted(n_bytes) and n_bytes[0] < 0.9 * n_bytes[-1]
+    assert fidelity == sorted(fidelity) and fidelity[-1] > 25
+    assert all(codec(x).shape == x.shape for codec in codecs)
+
+
+def test_grey_images_survive_at_high_quality():
+    x = images(1)
+    for codec in LOSSY:
+        assert psnr(ClassicalCompressor(codec, 1, 95)(x), x) > 35
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_an_image_costs_the_same_in_any_batch(codec):
+    x, codec = images(3), ClassicalCompressor(codec, 3)
+    alone = [decode_blobs(codec.compress(image[None]))[0] for image in x]
+    assert decode_blobs(codec.compress(x)) == alone
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_nothing_is_learnt_and_any_quality_decodes_any_other(codec):
+    low, high = (ClassicalCompressor(codec, 3, quality) for quality in (5, 95))
+    assert not list(low.parameters()) and low.fingerprint() == high.fingerprint() == codec
+    payload = low.compress(images(3))
+    assert torch.equal(high.decompress(payload, 6), low.decompress(payload, 6))
+
+
+def test_the_receiver_works_on_images():
+    codec, x = ClassicalCompressor("png", 1), images(1)
+    assert codec.is_reconstruct
+    assert torch.equal(codec.receive(codec.represent(x)), x)
+
+
+@pytest.mark.parametrize(
+    "codec, n_channels, message",
+    [("gif", 3, "unknown classical codec 'gif'.*webp"), ("png", 2, "1 or 3 channels, not of 2")],
+)
+def test_what_it_cannot_code_is_named(codec, n_channels, message):
+    with pytest.raises(ValueError, match=message):
+        ClassicalCompressor(codec, n_channels)
+
+
+# --- damage
+
+
+def test_another_number_of_images_is_named():
+    codec = ClassicalCompressor("png", 1)
+    with pytest.raises(CodingError, match="expected 5 images, found 6"):
+        codec.decompress(codec.compress(images(1)), 5)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_truncated_payloads_and_files_raise(codec):
+    codec = ClassicalCompressor(codec, 3)
+    payload = codec.compress(images(3, n=1))
+    (file,) = decode_blobs(payload)
+    for length in range(0, len(file) - 24, 7):  # PNG: without its end marker it is still whole
+        with pytest.raises(CodingError):
+            codec.decompress(payload[:length], 1)
+        with pytest.raises(CodingError):
+            codec.decompress(encode_blobs([file[:length]]), 1)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_damage_raises_nothing_but_coding_errors(codec):
+    """Formats without checksums cannot tell all damage; it must never look like another fault."""
+    codec = ClassicalCompressor(codec, 3)
+    files = decode_blobs(codec.compress(images(3, n=2, side=16)))
+    generator, n_raised = torch.Generator().manual_seed(0), 0
+    for _ in range(300):
+        damaged = bytearray(files[1])
+        position = torch.randint(min(len(damaged), 120), (), generator=generator).item()
+        damaged[position] ^= 1 << torch.randint(8, (), generator=generator).item()
+        try:
+            codec.decompress(encode_blobs([files[0], bytes(damaged)]), 2)
+        except CodingError:
+            n_raised += 1
+    assert n_raised > 30
+
+
+def test_headers_that_mislead_pillow_are_damage():
+    codec = ClassicalCompressor("png", 1)
+    (file,) = decode_blobs(codec.compress(images(1, 1, 16)))
+    short_header = file[:11] + b"\x04" + file[12:]  # 4 bytes instead of 13
+    huge = file[:16] + b"\x00\x01\x00\x00" * 2 + file[24:]  # 65536 x 65536 pixels
+    for damaged in (short_header, _with_header_checksum(huge)):
+        with pytest.raises(CodingError, match="not an image that Pillow can read"):
+            codec.decompress(encode_blobs([damaged]), 1)
+
+
+def _with_header_checksum(png):
+    return png[:29] + zlib.crc32(png[12:29]).to_bytes(4, "big") + png[33:]
+
+
+def test_images_of_different_sizes_are_not_one_batch():
+    codec = ClassicalCompressor("png", 1)
+    files = [decode_blobs(codec.compress(images(1, 1, side)))[0] for side in (8, 16)]
+    with pytest.raises(CodingError, match="differ in size"):
+        codec.decompress(encode_blobs(files), 2)
+
+
+# --- raw pixels
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 9), (4, 2, 2)])
+def test_raw_pixels_cost_eight_bits_a_value_and_lose_nothing(shape):
+    x = (torch.rand(7, *shape) * 255).round() / 255
+    codec = RawPixels(shape)
+    payload = codec.compress(x)
+    assert len(payload) == 7 * math.prod(shape)
+    assert torch.equal(codec.decompress(payload, 7), x) and torch.equal(codec(x), x)
+    assert codec.is_reconstruct and codec.codec == codec.fingerprint() == "none"
+    assert not list(codec.parameters())
+
+
+def test_raw_pixels_are_rounded_as_those_of_png():
+    x = 1.2 * torch.rand(4, 3, 8, 8) - 0.1
+    assert torch.equal(RawPixels((3, 8, 8))(x), ClassicalCompressor("png", 3)(x))
+
+
+def test_raw_pixels_name_what_they_did_not_expect():
+    with pytest.raises(ValueError, match=r"images \[C, H, W\], not of shape \[2\]"):
+        RawPixels((2,))
+    codec = RawPixels((1, 8, 8))
+    with pytest.raises(ValueError, match=r"expected images \[1, 8, 8\], found \[1, 16, 16\]"):
+        codec.compress(images(1, side=16))
+    payload = codec.compress(images(1, n=2, side=8))
+    for damaged in (payload[:-1], payload + b"0", b""):
+        with pytest.raises(CodingError, match="expected 128 bytes of 2 images"):
+            codec.decompress(damaged, 2)
+
+
+# --- quality
+
+
+def noisy(x, std=0.1):
+    return (x + std * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+
+
+def quality_of(decoded, x, batch_size=4):
+    quality = ImageQuality()
+    for a, b in zip(decoded.split(batch_size), x.split(batch_size), strict=True):
+        quality.add(a, b)
+    return quality.metrics()
+
+
+def test_quality_is_the_mean_over_images_however_they_are_batched():
+    x = images(3, n=10)
+    decoded = torch.cat([noisy(x[:5], 0.01), noisy(x[5:], 0.2)])
+    found = quality_of(decoded, x)
+    psnr = [peak_signal_noise_ratio(a, b, data_range=1.0) for a, b in zip(decoded, x, strict=True)]
+    assert found["psnr"] == pytest.approx(torch.stack(psnr).mean().item())
+    assert found["mse"] == pytest.approx((decoded - x).square().mean().item())
+    alone = [ms_ssim(decoded[i : i + 1], x[i : i + 1], scale_weights(32)) for i in range(10)]
+    assert found["ms-ssim"] == pytest.approx(torch.cat(alone).mean().item(), rel=1e-5)
+    assert quality_of(decoded, x, batch_size=10) == pytest.approx(found)
+
+
+def test_equal_images_are_perfect_and_hide_no_others():
+    x = images(1, n=6)
+    assert quality_of(x, x) == {"mse": 0, "psnr": math.inf, "ms-ssim": pytest.approx(1)}
+    decoded = noisy(x)
+    expected = quality_of(decoded[1:], x[1:])["psnr"]
+    decoded[0] = x[0]
+    assert quality_of(decoded, x)["psnr"] == pytest.approx(expected)
+
+
+def test_scales_are_as_many_as_fit_and_their_weights_sum_to_one():
+    assert [len(scale_weights(side)) for side in (8, 16, 32, 64, 96, 128, 224)] == [
+        *(0, 1, 2, 3, 3, 4, 5)
+    ]
+    for n_scales, side in enumerate(MIN_SIDES, start=1):
+        weights = scale_weights(side)
+        assert len(weights) == n_scales == len(scale_weights(side - 1)) + 1
+        assert sum(weights) == pytest.approx(1)
+        x = torch.rand(2, 1, side, side + 3, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(ms_ssim(x, x, weights), torch.ones(2))
+        assert (ms_ssim(noisy(x), x, weights) < 0.999).all()
+
+
+def test_one_scale_is_the_structural_similarity():
+    x = images(1, side=16)
+    expected = structural_similarity_index_measure(noisy(x), x, data_range=1.0, reduction="none")
+    torch.testing.assert_close(ms_ssim(noisy(x), x, scale_weights(16)), expected)
+
+
+def test_the_opposite_of_an_image_has_a_similarity():
+    x = images(1, side=64)
+    found = ms_ssim(1 - x, x, scale_weights(64))
+    assert ((found >= 0) & (found < 0.5)).all()
+
+
+def test_images_too_small_for_a_window_have_no_similarity():
+    assert set(quality_of(images(1, side=10), images(1, side=10))) == {"mse", "psnr"}
+
+
+# --- a whole split
+
+
+def measured(codec, x, batch_size=4):
+    y = torch.zeros(len(x), dtype=torch.int64)
+    data = DecodedDataModule(
+        {split: (x, y) for split in ("train", "val", "test")},
+        task="classification",
+        n_outputs=1,
+        kind="bw_image",
+        eval_batch_size=batch_size,
+    )
+    return measure_codec(codec, data, "test", torch.device("cpu"))
+
+
+def test_bits_of_a_split_are_those_of_its_files():
+    x, codec = images(1, n=10), ClassicalCompressor("jpeg", 1, 30)
+    found = measured(codec, x, batch_size=10)
+    assert found["test/feat/n_bits"] == 8 * len(codec.compress(x)) / 10
+    assert found["test/feat/rate"] == found["test/feat/n_bits"] == 1024 * found["test/feat/bpp"]
+    expected = {f"test/feat/{name}": v for name, v in quality_of(codec(x), x, 10).items()}
+    assert found.items() >= expected.items()
+    assert found["test/feat/sender_time"] > 0 < found["test/feat/receiver_time"]
+
+
+def test_batches_cost_their_length_and_nothing_else():
+    x = images(1, n=10)
+    assert measured(RawPixels((1, 32, 32)), x)["test/feat/n_bits"] == 8 * 1024
+    few, many = (measured(ClassicalCompressor("png", 1), x, n) for n in (10, 1))
+    assert many["test/feat/n_bits"] - few["test/feat/n_bits"] == pytest.approx(8 * 9 / 10)
+    assert many["test/feat/psnr"] == few["test/feat/psnr"] == math.inf
+
+
+def test_quality_buys_similarity():
+    x = images(3, n=4)
+    found = [measured(ClassicalCompressor("jpeg", 3, quality), x) for quality in (5, 50, 95)]
+    for metric in ("n_bits", "psnr", "ms-ssim"):
+        values = [metrics[f"test/feat/{metric}"] for metrics in found]
+        assert values == sorted(values) and values[0] < values[-1]

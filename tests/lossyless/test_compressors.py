@@ -1,0 +1,470 @@
+"""The compressor: one-pass training, what is logged, warm-up, faults, resuming."""
+
+import math
+from functools import partial
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from helpers.toy import (
+    ENTROPY_CODED,
+    Z_DIM,
+    Batches,
+    assert_same_tensors,
+    draw_z,
+    trainable,
+)
+from torch import nn
+
+from lossyless.architectures import Linear
+from lossyless.base import Batch
+from lossyless.compressors import NATS_PER_BIT
+from lossyless.distributions import CondDist
+from lossyless.optim import BetaAnnealer, PartOptimizer, exponential_decay, plateau
+from lossyless.predictors import OnlineEvaluator
+from lossyless.rates import HFactorized, HHyper, Lossless, MIRate
+from lossyless.tracking import NonFiniteLossError
+from utils.data.digits import DigitsDataModule
+from utils.training.callbacks import ReseedEveryEpoch, reseed
+
+SEED = 5
+ADAM = PartOptimizer(partial(torch.optim.Adam, lr=0.01), max_grad_norm=1.0)
+SGD = PartOptimizer(partial(torch.optim.SGD, lr=0.1), max_grad_norm=0.5)
+
+
+def toy_batches(n=3, size=32):
+    """Points in the plane; the representative is the point's first coordinate, twice."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(n):
+        x = torch.randn(size, 2, generator=generator)
+        yield Batch(x, (x[:, 0] > 0).long(), x[:, :1].expand(-1, 2))
+
+
+def fit(compressor, trainer, batches=None):
+    batches = Batches(toy_batches() if batches is None else batches)
+    trainer.fit(compressor, batches, batches)
+    return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+# --- one pass
+
+
+def train_naively(compressor, batches, n_epochs, beta):
+    """A pass and an optimiser for the compressor, then another encoding for the probe."""
+    parts = (compressor.p_ZlX, compressor.rate, compressor.distortion)
+    parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
+    online_parameters = list(compressor.online.parameters())
+    optimizer, online_optimizer = ADAM.optimizer(parameters), SGD.optimizer(online_parameters)
+    annealer, n_steps = BetaAnnealer(beta), n_epochs * len(batches)
+    compressor.train()
+    for epoch in range(n_epochs):
+        reseed(SEED, "epoch", epoch)
+        for i, batch in enumerate(batches):
+            noise = torch.get_rng_state()
+            p_ZlX = compressor.p_ZlX(batch.x)
+            z_hat, rates, _ = compressor.rate(p_ZlX.rsample(), p_ZlX)
+            distortions, _ = compressor.distortion(z_hat, batch.aux)
+            step = epoch * len(batches) + i
+            loss = distortions.mean() + annealer(step, n_steps) * rates.mean()
+            # the probe sees the same noise, before the compressor moves
+            torch.set_rng_state(noise)
+            with torch.no_grad():
+                p_ZlX = compressor.p_ZlX(batch.x)
+                z_hat, _, _ = compressor.rate(p_ZlX.rsample(), p_ZlX)
+            online_loss = compressor.online.losses(z_hat, batch.y)[0].mean()
+            for part, part_loss, part_optimizer, how in (
+                (parameters, loss, optimizer, ADAM),
+                (online_parameters, online_loss, online_optimizer, SGD),
+            ):
+                part_optimizer.zero_grad()
+                part_loss.backward()
+                nn.utils.clip_grad_norm_(part, how.max_grad_norm)
+                part_optimizer.step()
+
+
+@pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), MIRate])
+def test_one_pass_equals_separate_passes_to_the_bit(rate, make_compressor, make_trainer):
+    def make():
+        return make_compressor(
+            rate=rate(Z_DIM),
+            online_task="classification",
+            optimizer=ADAM,
+            online_optimizer=SGD,
+            beta=0.1,
+        )
+
+    torch.manual_seed(0)
+    joint = make()
+    separate = make()
+    separate.load_state_dict(joint.state_dict())
+    batches = Batches(toy_batches())
+    make_trainer(3, callbacks=[ReseedEveryEpoch(SEED)]).fit(joint, batches)
+    train_naively(separate, batches, 3, beta=0.1)
+    assert_same_tensors(trainable(joint), trainable(separate))
+
+
+def test_the_probe_never_moves_the_compressor(make_compressor, make_trainer):
+    weights = []
+    for online_task in (None, "classification"):
+        compressor = make_compressor(optimizer=ADAM)
+        if online_task:
+            compressor.online = OnlineEvaluator(Linear, (Z_DIM,), online_task, 2)
+        make_trainer(2, callbacks=[ReseedEveryEpoch(SEED)]).fit(compressor, Batches(toy_batches()))
+        weights.append({n: p for n, p in trainable(compressor).items() if "online" not in n})
+    assert_same_tensors(*weights)
+
+
+@pytest.mark.parametrize("method", ["VC", "VIC", "BINCE", "lossy_Z"])
+def test_every_parameter_learns(method, make_compressor, make_trainer):
+    compressor = make_compressor(
+        method=method, online_task="classification", beta_anneal="constant"
+    )
+    before = trainable(compressor)
+    make_trainer(2).fit(compressor, Batches(toy_batches()))
+    still = [n for n, p in trainable(compressor).items() if torch.equal(p, before[n])]
+    assert not still
+
+
+@pytest.mark.parametrize("method", ["VIC", "BINCE"])
+def test_a_short_training_lowers_the_loss(method, make_compressor, make_trainer):
+    compressor = make_compressor(method=method, beta=0.01)
+    validation, trainer = Batches(toy_batches()), make_trainer(20)
+    (before,) = trainer.validate(compressor, validation, verbose=False)
+    assert fit(compressor, trainer)["val/feat/loss"] < 0.8 * before["val/feat/loss"]
+
+
+# --- what is logged
+
+
+@pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), MIRate, Lossless])
+def test_bits_are_logged_with_the_final_beta(rate, make_compressor, make_trainer):
+    compressor = make_compressor(
+        rate=rate(Z_DIM), beta=0.2, factor_beta_r=3.0, factor_beta_d=0.5, online_task=None
+    )
+    (batch,) = toy_batches(1)
+    reseed(SEED)
+    (found,) = make_trainer().validate(compressor, Batches([batch]), verbose=False)
+    reseed(SEED)
+    with torch.no_grad():
+        p_ZlX = compressor.eval().p_ZlX(batch.x)
+        z_hat, rates, logs = compressor.rate(p_ZlX.rsample(), p_ZlX)
+        distortions, _ = compressor.distortion(z_hat, batch.aux)
+    rate_nats, distortion_nats = rates.mean().item(), distortions.mean().item()
+    nats = {
+        "loss": distortion_nats / 0.5 + 0.2 * 3 * rate_nats,  # also of a rate without a gradient
+        "rate": rate_nats,
+        "distortion": distortion_nats,
+        "ratedist": rate_nats + distortion_nats,
+        **{name: value.item() for name, value in logs.items()},
+    }
+    expected = {f"val/feat/{name}": value / math.log(2) for name, value in nats.items()}
+    z_range = {f"val/feat/z{name}" for name in ("min", "max", "mean")}  # in no unit
+    assert found.keys() == expected.keys() | z_range
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_logs_the_final_beta_while_beta_still_rises(make_compressor, make_trainer):
+    compressor = make_compressor(beta=10.0)
+    metrics = fit(compressor, make_trainer(1, callbacks=[ReseedEveryEpoch(SEED)]))
+    logged = {n: metrics[f"train/feat/{n}"] for n in ("loss", "rate", "distortion")}
+    assert logged["loss"] == pytest.approx(logged["distortion"] + 10 * logged["rate"], rel=1e-5)
+
+
+def test_training_metrics_are_means_over_the_epoch(make_compressor, make_trainer):
+    frozen = PartOptimizer(partial(torch.optim.SGD, lr=0.0))
+    compressor = make_compressor(optimizer=frozen, rate=Lossless(Z_DIM))
+    metrics = fit(compressor, make_trainer(1))
+    assert metrics["train/feat/distortion"] == pytest.approx(metrics["val/feat/distortion"])
+
+
+def test_the_probe_is_logged_beside_the_compressor(make_compressor, make_trainer):
+    metrics = fit(make_compressor(online_task="classification"), make_trainer())
+    for split in ("train", "val"):
+        names = {f"{split}/feat/online_{name}" for name in ("loss", "acc", "err")}
+        assert names <= metrics.keys()
+
+
+def test_the_range_of_z_hat_is_that_of_the_whole_split(make_compressor, make_trainer):
+    compressor, batches = make_compressor(), list(toy_batches())
+    (found,) = make_trainer().validate(compressor, Batches(batches), verbose=False)
+    z_hat = torch.cat([compressor.eval()(batch.x) for batch in batches])
+    for name in ("min", "max", "mean"):
+        assert found[f"val/feat/z{name}"] == pytest.approx(getattr(z_hat, name)().item(), rel=1e-5)
+
+
+def test_validation_and_test_measure_the_same(make_compressor, make_trainer):
+    compressor, trainer, data = make_compressor(), make_trainer(), Batches(toy_batches())
+    (validated,) = trainer.validate(compressor, data, verbose=False)
+    (tested,) = trainer.test(compressor, data, verbose=False)
+    assert tested == {name.replace("val/", "test/"): value for name, value in validated.items()}
+
+
+def test_contrastive_information_is_logged_in_bits(make_compressor, make_trainer):
+    metrics = fit(make_compressor(method="BINCE"), make_trainer())
+    n_candidates = 2 * 32 - 1
+    expected = math.log2(n_candidates) - metrics["val/feat/distortion"]
+    assert metrics["val/feat/I_q_zm"] == pytest.approx(expected, rel=1e-5)
+    assert 0.01 <= metrics["val/feat/temperature"] < 1
+
+
+def test_theoretical_rates_are_those_that_are_logged(make_compressor, make_trainer):
+    compressor = make_compressor()
+    (batch,) = toy_batches(1)
+    (found,) = make_trainer().validate(compressor, Batches([batch]), verbose=False)
+    rates = compressor.eval().rates(batch.x)
+    assert rates.shape == (32,)
+    assert found["val/feat/rate"] == pytest.approx(rates.mean().item() / NATS_PER_BIT, rel=1e-5)
+
+
+# --- sender and receiver
+
+
+@pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), Lossless])
+def test_the_receiver_gets_what_forward_promises(rate, make_compressor, make_trainer):
+    compressor = make_compressor(rate=rate(Z_DIM))
+    fit(compressor, make_trainer())
+    compressor.eval()
+    (batch,) = toy_batches(1)
+    payload = compressor.compress(compressor.represent(batch.x))
+    assert torch.equal(compressor.decompress(payload, 32), compressor(batch.x))
+    assert compressor.codec == rate(Z_DIM).codec
+    assert compressor.fingerprint() == compressor.rate.fingerprint()
+
+
+def test_a_reconstructing_receiver_gets_reconstructions(make_compressor):
+    shape = (1, 4, 4)
+    compressor = make_compressor(shape, "VC", kind="bw_image", is_reconstruct=True).eval()
+    x = torch.rand(5, *shape)
+    images = compressor(x)
+    assert images.shape == x.shape and images.min() >= 0 and images.max() <= 1
+    z = compressor.represent(x)
+    z_hat, _, _ = compressor.rate(z)
+    assert torch.equal(compressor.receive(z_hat), images)
+    assert torch.equal(make_compressor().receive(z_hat), z_hat)
+
+
+@pytest.mark.parametrize("method", ["BINCE", "lossy_Z"])
+def test_reconstructing_without_a_decoder_is_refused(method, make_compressor):
+    with pytest.raises(ValueError, match="has no decoder.*featurizer=neural_feat"):
+        make_compressor(method=method, is_reconstruct=True)
+
+
+def test_a_probe_without_optimizer_is_refused(make_compressor):
+    compressor = make_compressor(online_task="classification")
+    parts = (compressor.p_ZlX, compressor.rate, compressor.distortion, compressor.optimizer)
+    with pytest.raises(ValueError, match="online_optimizer"):
+        type(compressor)(*parts, online=compressor.online)
+
+
+@pytest.mark.parametrize("beta", [-1, math.nan, math.inf, "much", None])
+def test_a_beta_that_cannot_weigh_the_rate_is_named(beta, make_compressor):
+    with pytest.raises(ValueError, match=r"beta=.* \(featurizer.loss.beta\): expected a finite"):
+        make_compressor(beta=beta)
+
+
+def test_without_beta_the_rate_moves_nothing(make_compressor, make_trainer):
+    compressor = make_compressor(beta=0)
+    before = trainable(compressor.rate.prior)
+    fit(compressor, make_trainer())
+    assert_same_tensors(trainable(compressor.rate.prior), before)
+
+
+@pytest.mark.parametrize("z_dim", [0, 2.5])
+def test_an_encoder_without_dimensions_is_refused(z_dim):
+    with pytest.raises(ValueError, match=rf"z_dim={z_dim} \(encoder.z_dim\): expected a positive"):
+        CondDist(Linear, (3,), z_dim)
+
+
+def test_contrastive_views_are_encoded_apart_and_one_is_priced(make_compressor, make_trainer):
+    compressor = make_compressor(method="BINCE")
+    seen = []
+    compressor.p_ZlX.register_forward_hook(lambda module, args, output: seen.append(args[0]))
+    (batch,) = toy_batches(1)
+    (found,) = make_trainer().validate(compressor, Batches([batch]), verbose=False)
+    assert [torch.equal(*pair) for pair in zip(seen, (batch.x, batch.aux), strict=True)] == [
+        True
+    ] * 2
+    with torch.no_grad():
+        views = [compressor.eval()(x) for x in (batch.x, batch.aux)]
+        distortions, _ = compressor.distortion(*views)
+    rates = compressor.rates(batch.x)
+    assert found["val/feat/rate"] == pytest.approx(rates.mean().item() / math.log(2))
+    assert found["val/feat/distortion"] == pytest.approx(distortions.mean().item() / math.log(2))
+
+
+def test_a_lossy_z_distortion_compares_with_z_before_quantisation(make_compressor, make_trainer):
+    compressor = make_compressor(method="lossy_Z")
+    (batch,) = toy_batches(1)
+    (found,) = make_trainer().validate(compressor, Batches([batch]), verbose=False)
+    lost = (compressor.eval()(batch.x) - compressor.represent(batch.x)).abs().sum(1)
+    assert found["val/feat/distortion"] == pytest.approx(lost.mean().item() / math.log(2), rel=1e-4)
+
+
+# --- warm-up and staggered training
+
+
+class Spy(nn.Module):
+    """Stands in for a distortion and keeps what it was given."""
+
+    needs = "representative"
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, z_hat, target):
+        self.seen.append(z_hat.detach().clone())
+        return z_hat.sum(-1), {}
+
+
+@pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), MIRate])
+def test_during_the_warm_up_the_rate_does_not_move_the_encoder(rate, make_compressor, make_trainer):
+    """The distortion does, through the noise of the quantisation."""
+    torch.manual_seed(0)
+    compressor = make_compressor(rate=rate(Z_DIM, warmup_k_epoch=2))
+    (batch,) = toy_batches(1)
+    z, p_ZlX = compressor.represent(batch.x).requires_grad_(), compressor.p_ZlX(batch.x)
+    noise = []
+    for is_warming_up in (True, False):
+        torch.manual_seed(0)
+        z_hat, rates, _ = compressor.rate(z, p_ZlX, is_warming_up=is_warming_up)
+        noise.append(z_hat)
+        (gradient,) = torch.autograd.grad(z_hat.sum(), z, retain_graph=True)
+        torch.testing.assert_close(gradient, torch.ones_like(z))
+        if is_warming_up and rates.requires_grad:
+            inputs = [z, *compressor.p_ZlX.parameters()]
+            gradients = torch.autograd.grad(rates.sum(), inputs, allow_unused=True)
+            assert all(gradient is None for gradient in gradients)
+    assert torch.equal(*noise)
+
+
+def test_after_the_warm_up_the_rate_moves_the_encoder(make_compressor, make_trainer):
+    encoders = []
+    for beta in (0.0, 10.0):
+        rate = HFactorized(Z_DIM, warmup_k_epoch=1)
+        compressor = make_compressor(rate=rate, beta=beta, beta_anneal="constant")
+        make_trainer(2, callbacks=[ReseedEveryEpoch(SEED)]).fit(compressor, Batches(toy_batches()))
+        encoders.append(trainable(compressor.p_ZlX))
+    assert not any(torch.equal(p, encoders[1][n]) for n, p in encoders[0].items())
+
+
+def test_evaluation_never_warms_up(make_compressor, make_trainer):
+    (batch,) = toy_batches(1)
+    compressor = make_compressor(rate=HFactorized(Z_DIM, warmup_k_epoch=5))
+    compressor.distortion = Spy()
+    make_trainer().validate(compressor, Batches([batch]), verbose=False)
+    assert torch.equal(compressor.distortion.seen[0], compressor.eval()(batch.x))
+
+
+@pytest.mark.parametrize("rate", [HFactorized, HHyper, MIRate])
+def test_a_bottleneck_that_is_not_end_to_end_leaves_the_encoder(
+    rate, make_compressor, make_trainer
+):
+    compressor = make_compressor(rate=rate(Z_DIM, is_end_to_end=False))
+    before = trainable(compressor)
+    make_trainer().fit(compressor, Batches(toy_batches()))
+    after = trainable(compressor)
+    encoder = {n for n in before if n.startswith("p_ZlX.")}
+    assert encoder and all(torch.equal(after[n], before[n]) for n in encoder)
+    assert any(not torch.equal(after[n], before[n]) for n in before.keys() - encoder)
+
+
+# --- faults
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("n_good, field", [(0, "x"), (2, "x"), (4, "aux")])
+def test_a_loss_that_is_not_finite_stops_training_and_is_named(
+    value, n_good, field, make_compressor, make_trainer
+):
+    batches = list(toy_batches(5))
+    bad = getattr(batches[n_good], field).clone()
+    bad[3, 1] = value
+    batches[n_good] = batches[n_good]._replace(**{field: bad})
+    compressor = make_compressor()
+    with pytest.raises(NonFiniteLossError, match=f"at step {n_good}: .*distortion=") as error:
+        make_trainer(2).fit(compressor, Batches(batches))
+    assert ("rate=" in str(error.value)) == (field == "x")
+    assert all(p.isfinite().all() for p in compressor.parameters())
+
+
+def test_a_probe_that_diverges_is_named_alone(make_compressor, make_trainer):
+    compressor = make_compressor(online_task="classification")
+    compressor.online.network.linear.weight.data[0, 0] = math.nan
+    with pytest.raises(NonFiniteLossError, match="step 0: online_loss=nan. The last"):
+        make_trainer().fit(compressor, Batches(toy_batches()))
+
+
+# --- resuming
+
+
+def schedules():
+    return {
+        "decay": partial(exponential_decay, total_factor=100),
+        # a threshold that is never met: the rate falls every epoch
+        "plateau": lambda optimizer, n_epochs: torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=0.5, patience=0, threshold=0.9
+        ),
+        "default_plateau": partial(plateau, factor=0.5, patience=1),
+    }
+
+
+@pytest.mark.parametrize("schedule", schedules())
+@pytest.mark.parametrize("method", ["VIC", "BINCE"])
+def test_a_resumed_training_equals_an_uninterrupted_one(
+    schedule, method, make_compressor, make_trainer, tmp_path
+):
+    n_epochs = 5
+    how = PartOptimizer(partial(torch.optim.Adam, lr=0.01), schedules()[schedule], 1.0)
+    checkpoints = [
+        pl.callbacks.ModelCheckpoint(
+            dirpath=tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True
+        )
+    ]
+
+    def run(ckpt_path, callbacks):
+        auxiliary = "positive" if method == "BINCE" else "representative"
+        data = DigitsDataModule(
+            side=8, equivalence=["rotation"], auxiliary=auxiliary, batch_size=400
+        )
+        kind = "bw_image"
+        compressor = make_compressor(
+            data.shape,
+            method,
+            kind=kind,
+            online_task="classification",
+            optimizer=how,
+            online_optimizer=how,
+        )
+        trainer = make_trainer(
+            n_epochs,
+            callbacks=[ReseedEveryEpoch(SEED), *callbacks],
+            enable_checkpointing=bool(callbacks),
+        )
+        trainer.fit(compressor, datamodule=data, ckpt_path=ckpt_path)
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        return trainable(compressor), metrics, trainer
+
+    weights, metrics, trainer = run(None, checkpoints)
+    assert trainer.global_step == n_epochs * 3
+    torch.manual_seed(99)
+    resumed_weights, resumed_metrics, resumed = run(tmp_path / "epoch=2.ckpt", [])
+    assert_same_tensors(resumed_weights, weights)
+    assert resumed_metrics == metrics
+    assert resumed.global_step == trainer.global_step
+    rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+    assert [group["lr"] for group in resumed.optimizers[0].param_groups] == rates
+    if schedule != "default_plateau":
+        assert rates[0] < 0.01
+
+
+def test_checkpoints_carry_the_tables_of_their_weights(make_compressor, make_trainer, tmp_path):
+    trained = make_compressor()
+    checkpoint = pl.callbacks.ModelCheckpoint(dirpath=tmp_path, save_on_train_epoch_end=True)
+    fit(trained, make_trainer(2, callbacks=[checkpoint], enable_checkpointing=True))
+    state = torch.load(checkpoint.best_model_path, weights_only=True)["state_dict"]
+    loaded = make_compressor()
+    loaded.load_state_dict(state)
+    z = draw_z(50)
+    assert loaded.fingerprint() == trained.fingerprint()
+    assert loaded.compress(z) == trained.compress(z)

@@ -1,0 +1,312 @@
+"""Distortions: closed forms, and InfoNCE against a naive implementation."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.toy import Z_DIM, Batches
+
+from lossyless.architectures import MLP, Identity, Linear
+from lossyless.base import Batch
+from lossyless.distortions import (
+    ContrastiveDistortion,
+    DirectDistortion,
+    LossyZ,
+    TargetDistortion,
+)
+
+IMAGE = (3, 4, 4)
+SMALL_MLP = partial(MLP, hid_dim=16, n_hidden_layers=1)
+
+
+class Reshape(torch.nn.Module):
+    """A decoder that gives back what it gets, in another shape: z_hat is the prediction."""
+
+    def __init__(self, in_shape, out_shape):
+        super().__init__()
+        self.out_shape = out_shape
+
+    def forward(self, z):
+        return z.unflatten(1, self.out_shape)
+
+
+def direct(kind, shape, needs="input", **kwargs):
+    return DirectDistortion(Reshape, math.prod(shape), shape, kind, needs, **kwargs)
+
+
+# --- direct
+
+
+@pytest.mark.parametrize("needs", ["input", "representative"])
+def test_a_perfect_reconstruction_of_a_vector_costs_nothing(needs):
+    x = torch.randn(5, 6)
+    distortions, _ = direct("vector", (6,), needs)(x, x)
+    assert torch.equal(distortions, torch.zeros(5))
+
+
+def test_vectors_cost_their_mean_squared_error():
+    z_hat, target = torch.randn(2, 5, 6)
+    distortions, _ = direct("vector", (6,))(z_hat, target)
+    torch.testing.assert_close(distortions, ((z_hat - target) ** 2).mean(1))
+    torch.testing.assert_close(distortions.mean(), F.mse_loss(z_hat, target))
+
+
+def test_black_and_white_pixels_cost_their_cross_entropy_summed():
+    logits, target = torch.randn(5, 48), torch.rand(5, *IMAGE)
+    distortions, _ = direct("bw_image", IMAGE)(logits, target)
+    p = torch.sigmoid(logits).view(5, *IMAGE)
+    expected = -(target * p.log() + (1 - target) * (1 - p).log()).sum((1, 2, 3))
+    torch.testing.assert_close(distortions, expected)
+
+
+def test_cross_entropy_is_at_least_the_entropy_of_the_pixels():
+    target = torch.rand(5, *IMAGE).clamp(0.01, 0.99)
+    distortion = direct("bw_image", IMAGE)
+    minimum, _ = distortion(torch.logit(target).flatten(1), target)
+    entropy = -(target * target.log() + (1 - target) * (1 - target).log()).sum((1, 2, 3))
+    torch.testing.assert_close(minimum, entropy)
+    others, _ = distortion(torch.randn(5, 48), target)
+    assert (others > minimum).all()
+
+
+def test_extreme_logits_keep_the_cross_entropy_finite():
+    target = torch.ones(2, *IMAGE)
+    distortions, _ = direct("bw_image", IMAGE)(torch.full((2, 48), -1e4), target)
+    torch.testing.assert_close(distortions, torch.full((2,), 48 * 1e4))
+
+
+def test_colour_images_are_compared_by_the_squared_error_of_their_pixels():
+    images = torch.rand(5, *IMAGE).clamp(0.01, 0.99)
+    distortion = direct("colour_image", IMAGE)
+    perfect, _ = distortion(torch.logit(images).flatten(1), images)
+    torch.testing.assert_close(perfect, torch.zeros(5), atol=1e-6, rtol=0)
+    logits = torch.randn(5, 48)
+    expected = (torch.sigmoid(logits).view(5, *IMAGE) - images).square().sum((1, 2, 3))
+    torch.testing.assert_close(distortion(logits, images)[0], expected)
+
+
+@pytest.mark.parametrize("kind", ["bw_image", "colour_image"])
+def test_reconstructed_images_have_pixels_in_the_unit_interval(kind):
+    images = direct(kind, IMAGE).reconstruct(10 * torch.randn(5, 48))
+    assert images.shape == (5, *IMAGE) and images.min() >= 0 and images.max() <= 1
+
+
+def test_a_reconstructed_vector_is_what_the_distortion_compares():
+    distortion = DirectDistortion(Linear, 3, (6,), "vector", "input")
+    z_hat = torch.randn(5, 3)
+    assert torch.equal(distortion(z_hat, distortion.reconstruct(z_hat))[0], torch.zeros(5))
+
+
+@pytest.mark.parametrize(
+    "kind, needs, message",
+    [("color_image", "input", "unknown kind"), ("vector", "positive", "'input' .VC. or the")],
+)
+def test_unknown_choices_are_named(kind, needs, message):
+    with pytest.raises(ValueError, match=message):
+        direct(kind, (3,), needs)
+
+
+# --- contrastive
+
+
+def contrastive(z_dim=10, arch=Identity, **kwargs):
+    kwargs = {"project_factor": 1.0} | kwargs
+    return ContrastiveDistortion(z_dim, arch, **kwargs)
+
+
+def naive_info_nce(a, b, temperature, multiplicity=1.0):
+    """InfoNCE of each pair [B], both directions averaged, written out with loops."""
+    features, n = torch.cat([a, b]), len(a)
+
+    def loss(i):
+        similar = [
+            F.cosine_similarity(features[i], f, dim=0).div(temperature).exp() for f in features
+        ]
+        j = (i + n) % (2 * n)
+        negatives = sum(s for k, s in enumerate(similar) if k not in (i, j))
+        return -(similar[j] / (similar[j] + multiplicity * negatives)).log()
+
+    return torch.stack([(loss(i) + loss(i + n)) / 2 for i in range(n)])
+
+
+@pytest.mark.parametrize("effective_batch_size", [None, 5, 300])
+def test_the_contrastive_loss_is_info_nce(effective_batch_size):
+    a, b = torch.randn(2, 5, 10)
+    multiplicity = 1.0 if effective_batch_size is None else (effective_batch_size - 1) / 4
+    distortion = contrastive(temperature=0.3, effective_batch_size=effective_batch_size)
+    expected = naive_info_nce(a, b, 0.3, multiplicity)
+    torch.testing.assert_close(distortion(a, b)[0], expected)
+
+
+def test_an_effective_batch_size_of_the_batch_changes_nothing():
+    a, b = torch.randn(2, 7, 10)
+    expected, _ = contrastive()(a, b)
+    found, _ = contrastive(effective_batch_size=7)(a, b)
+    torch.testing.assert_close(found, expected)
+
+
+def test_aligned_positives_cost_the_closed_form_at_the_size_of_mnist():
+    """Similarity 1 with the partner, 0 with all others, T = 0.07, N = 57,000."""
+    n, temperature = 10, 0.07
+    z = torch.eye(n)
+    distortion = contrastive(effective_batch_size=57_000, temperature=temperature)
+    distortions, logs = distortion(z, z)
+    n_negatives = 2 * (57_000 - 1)
+    expected = math.log1p(n_negatives * math.exp(-1 / temperature))
+    torch.testing.assert_close(distortions, torch.full((n,), expected))
+    assert expected < 0.1
+    bound = (math.log(1 + n_negatives) - expected) / math.log(2)
+    assert logs["I_q_zm"].item() == pytest.approx(bound, rel=1e-4)
+
+
+@pytest.mark.parametrize("effective_batch_size", [None, 57_000])
+def test_the_information_is_at_most_the_logarithm_of_the_candidates(effective_batch_size):
+    n_candidates = 1 + 2 * ((effective_batch_size or 8) - 1)
+    distortion = contrastive(effective_batch_size=effective_batch_size, is_train_temperature=False)
+    for z in (torch.eye(8, 10), torch.randn(8, 10), torch.ones(8, 10)):
+        distortions, logs = distortion(z, z)
+        assert (distortions >= 0).all()
+        assert logs["I_q_zm"] <= math.log2(n_candidates) + 1e-5
+
+
+def test_representations_that_are_all_alike_carry_no_information():
+    z = torch.ones(8, 10)
+    distortions, logs = contrastive(effective_batch_size=500)(z, z)
+    torch.testing.assert_close(distortions, torch.full((8,), math.log(1 + 2 * 499)))
+    assert logs["I_q_zm"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_the_order_of_examples_and_of_views_does_not_matter():
+    a, b = torch.randn(2, 6, 10)
+    distortion, order = contrastive(), torch.randperm(6)
+    distortions, _ = distortion(a, b)
+    torch.testing.assert_close(distortion(a[order], b[order])[0], distortions[order])
+    torch.testing.assert_close(distortion(b, a)[0], distortions)
+
+
+def test_only_directions_count():
+    a, b = torch.randn(2, 6, 10)
+    torch.testing.assert_close(contrastive()(100 * a, 0.1 * b)[0], contrastive()(a, b)[0])
+
+
+def test_the_temperature_starts_where_asked_and_is_learnt():
+    distortion = contrastive(initial_temperature=0.2)
+    assert distortion.temperature.item() == pytest.approx(0.2)
+    a, b = torch.randn(2, 6, 10)
+    distortions, logs = distortion(a, b)
+    distortions.sum().backward()
+    assert distortion.log_temperature.grad != 0
+    assert logs["temperature"] == distortion.temperature
+    fixed = contrastive(temperature=0.2, is_train_temperature=False)
+    assert fixed.temperature.item() == pytest.approx(0.2)
+    assert not any(p.requires_grad for p in fixed.parameters())
+
+
+@pytest.mark.parametrize("bound", [0.01, 0.2])
+def test_a_learnt_temperature_is_bounded_and_comes_back_from_its_bound(bound):
+    distortion = contrastive(temperature=bound)
+    assert distortion.temperature.item() == pytest.approx(max(bound, 0.07))
+    distortion.log_temperature.data -= 10
+    assert distortion.temperature.item() == pytest.approx(bound)
+    distortion.temperature.neg().backward()  # wants a larger temperature
+    assert distortion.log_temperature.grad < 0
+    distortion.zero_grad()
+    distortion.temperature.backward()  # wants a smaller one: the bound holds
+    assert distortion.log_temperature.grad == 0
+
+
+def test_half_precision_does_not_reach_the_similarities():
+    a, b = torch.randn(2, 6, 10)
+    expected, _ = contrastive(initial_temperature=0.01)(a, b)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = contrastive(initial_temperature=0.01)(a, b)
+    assert torch.equal(found, expected)
+
+
+def test_the_projection_has_its_share_of_dimensions():
+    sizes = {}
+
+    def arch(in_shape, out_shape):
+        sizes[in_shape] = out_shape
+        return Linear(in_shape, out_shape)
+
+    for z_dim in (8, 100):
+        ContrastiveDistortion(z_dim, arch, project_factor=0.5)
+    assert sizes == {(8,): (10,), (100,): (50,)}
+
+
+def test_a_batch_size_without_negatives_is_named():
+    with pytest.raises(ValueError, match="effective_batch_size=1"):
+        contrastive(effective_batch_size=1)
+
+
+def test_one_example_has_nothing_to_be_told_from():
+    with pytest.raises(ValueError, match="at least 2 examples"):
+        contrastive()(torch.randn(1, 10), torch.randn(1, 10))
+
+
+# --- lossy Z
+
+
+@pytest.mark.parametrize("p_norm", [1, 2, 3])
+def test_lossy_z_is_the_norm_of_the_difference(p_norm):
+    z_hat, z = torch.randn(2, 5, 6)
+    expected = (z_hat - z).abs().pow(p_norm).sum(1).pow(1 / p_norm)
+    torch.testing.assert_close(LossyZ(p_norm)(z_hat, z)[0], expected)
+
+
+def test_lossy_z_agrees_with_pairwise_distance_by_default():
+    z_hat, z = torch.randn(2, 5, 6)
+    expected = torch.nn.PairwiseDistance(p=1, eps=0)(z_hat, z)
+    torch.testing.assert_close(LossyZ()(z_hat, z)[0], expected)
+
+
+def test_lossy_z_has_a_finite_gradient_where_nothing_is_lost():
+    z_hat = torch.randn(5, 6, requires_grad=True)
+    LossyZ(2)(z_hat, z_hat.detach())[0].sum().backward()
+    assert torch.equal(z_hat.grad, torch.zeros(5, 6))
+
+
+# --- target
+
+
+def test_classes_cost_their_cross_entropy():
+    z_hat, target = torch.randn(7, 5), torch.randint(3, (7,))
+    distortion = TargetDistortion(Linear, 5, "classification", 3)
+    distortions, logs = distortion(z_hat, target)
+    logits = distortion.head(z_hat)
+    expected = -logits.softmax(-1).log()[torch.arange(7), target]
+    torch.testing.assert_close(distortions, expected)
+    accuracy = (logits.argmax(-1) == target).float().mean()
+    assert logs == {"target_acc": accuracy, "target_err": 1 - accuracy}
+
+
+def test_values_cost_their_mean_squared_error():
+    z_hat, target = torch.randn(7, 5), torch.randn(7, 2)
+    distortion = TargetDistortion(Linear, 5, "regression", 2)
+    distortions, logs = distortion(z_hat, target)
+    torch.testing.assert_close(distortions, (distortion.head(z_hat) - target).square().mean(1))
+    assert distortions.shape == (7,) and logs == {}
+
+
+def test_the_label_moves_the_representation():
+    z_hat = torch.randn(7, 5, requires_grad=True)
+    distortion = TargetDistortion(Linear, 5, "classification", 3)
+    distortion(z_hat, torch.randint(3, (7,)))[0].sum().backward()
+    assert (z_hat.grad != 0).all() and not distortion.has_decoder
+
+
+def test_a_compressor_is_trained_on_what_the_label_needs(make_compressor, make_trainer):
+    """Of two coordinates, the one that the class depends on is kept."""
+    x = torch.randn(512, 2, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long()
+    compressor = make_compressor(method="VC", beta=0.1, beta_anneal="constant")
+    compressor.distortion = TargetDistortion(SMALL_MLP, Z_DIM, "classification", 2)
+    batches = Batches(Batch(a, b, b) for a, b in zip(x.split(64), y.split(64), strict=True))
+    trainer = make_trainer(max_epochs=30)
+    trainer.fit(compressor, batches, batches)
+    metrics = trainer.callback_metrics
+    assert metrics["val/feat/target_acc"] > 0.9
+    assert metrics["val/feat/distortion"] < 0.5  # bits; guessing costs one

@@ -1,0 +1,358 @@
+"""The joint optimiser equals separate ones; schedules and annealing have their closed forms."""
+
+import copy
+import math
+from functools import partial
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from helpers.toy import Batches, assert_same_tensors, trainable
+from torch import nn
+
+from lossyless.base import Batch
+from lossyless.optim import (
+    BetaAnnealer,
+    JointOptimizer,
+    JointScheduler,
+    PartOptimizer,
+    configure_parts,
+    cosine,
+    cosine_restart,
+    exponential_decay,
+    plateau,
+    sgd_like_adam,
+    uniform_multistep,
+)
+
+LR = 0.1
+HOW = {
+    "a": PartOptimizer(partial(torch.optim.Adam, lr=0.01), max_grad_norm=0.05),
+    "b": PartOptimizer(partial(torch.optim.AdamW, lr=0.02, weight_decay=0.1)),
+    "c": PartOptimizer(partial(torch.optim.SGD, lr=0.1, momentum=0.9), max_grad_norm=0.3),
+}
+
+
+class ThreeParts(nn.Module):
+    """Parts with disjoint parameters and one loss each."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        for name in HOW:
+            setattr(self, name, nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)))
+
+    def loss_of(self, name, x):
+        return (getattr(self, name)(x) - x.sum(1, keepdim=True)).square().mean()
+
+
+def joint_optimizer(module, n_epochs=10):
+    configured = configure_parts({n: (getattr(module, n), HOW[n]) for n in HOW}, n_epochs, "val")
+    return configured["optimizer"]
+
+
+def joint_step(module, optimizer, x):
+    optimizer.zero_grad()
+    sum(module.loss_of(name, x) for name in HOW).backward()
+    optimizer.clip_gradients()
+    optimizer.step()
+
+
+def separate_step(module, optimizers, x):
+    for name, optimizer in optimizers.items():
+        parameters = list(getattr(module, name).parameters())
+        optimizer.zero_grad()
+        module.loss_of(name, x).backward()
+        if HOW[name].max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, HOW[name].max_grad_norm)
+        optimizer.step()
+
+
+# --- one optimiser
+
+
+def test_the_joint_optimizer_equals_separate_ones_to_the_bit():
+    joint, separate = ThreeParts(), ThreeParts()
+    optimizer = joint_optimizer(joint)
+    optimizers = {n: HOW[n].optimizer(list(getattr(separate, n).parameters())) for n in HOW}
+    start = trainable(joint)
+    for x in torch.randn(20, 8, 3):
+        joint_step(joint, optimizer, x)
+        separate_step(separate, optimizers, x)
+    assert_same_tensors(trainable(joint), trainable(separate))
+    assert all(not torch.equal(p, start[n]) for n, p in trainable(joint).items())
+
+
+def test_each_part_is_clipped_to_its_own_norm():
+    module = ThreeParts()
+    optimizer = joint_optimizer(module)
+    sum(1000 * module.loss_of(name, torch.randn(8, 3)) for name in HOW).backward()
+    before = {n: _grad_norm(getattr(module, n)) for n in HOW}
+    optimizer.clip_gradients()
+    assert _grad_norm(module.a) == pytest.approx(0.05, rel=1e-4)
+    assert _grad_norm(module.b) == before["b"]
+    assert _grad_norm(module.c) == pytest.approx(0.3, rel=1e-4)
+
+
+def _grad_norm(module):
+    return torch.cat([p.grad.flatten() for p in module.parameters()]).norm().item()
+
+
+def test_its_groups_and_state_are_those_of_the_parts():
+    module = ThreeParts()
+    optimizer = joint_optimizer(module)
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.02, 0.1]
+    joint_step(module, optimizer, torch.randn(8, 3))
+    assert set(optimizer.state) == set(module.parameters())
+
+
+def test_a_closure_is_evaluated_once_with_gradients_and_its_loss_returned():
+    module, losses = ThreeParts(), []
+    optimizer, x = joint_optimizer(module), torch.randn(8, 3)
+
+    def closure():
+        optimizer.zero_grad()
+        losses.append(module.loss_of("a", x))
+        losses[0].backward()
+        return losses[0]
+
+    before = trainable(module)
+    with torch.no_grad():
+        assert optimizer.step(closure) is losses[0]
+    assert len(losses) == 1
+    assert not torch.equal(module.a[0].weight, before["a.0.weight"])
+
+
+def test_training_goes_on_from_a_state_dict_as_if_uninterrupted():
+    module = ThreeParts()
+    optimizer, batches = joint_optimizer(module), torch.randn(10, 8, 3)
+    for x in batches[:5]:
+        joint_step(module, optimizer, x)
+    resumed, state = copy.deepcopy(module), copy.deepcopy(optimizer.state_dict())
+    resumed_optimizer = joint_optimizer(resumed)
+    resumed_optimizer.load_state_dict(state)
+    for x in batches[5:]:
+        joint_step(module, optimizer, x)
+        joint_step(resumed, resumed_optimizer, x)
+    assert_same_tensors(trainable(resumed), trainable(module))
+
+
+def test_frozen_parameters_and_empty_parts_are_left_out():
+    module = ThreeParts()
+    module.a.requires_grad_(False)
+    module.b[0].requires_grad_(False)
+    optimizer = joint_optimizer(module)
+    assert optimizer.parts.keys() == {"b", "c"}
+    assert set(optimizer.parts["b"].parameters) == set(module.b[2].parameters())
+
+
+def test_a_part_may_be_several_modules():
+    module = ThreeParts()
+    parts = {"both": ([module.a, module.b], HOW["a"])}
+    (part,) = configure_parts(parts, 10, "val")["optimizer"].parts.values()
+    assert part.parameters == [*module.a.parameters(), *module.b.parameters()]
+
+
+# --- schedules
+
+
+def learning_rates(schedule, n_epochs, **kwargs):
+    """Rates of epochs 0, ..., n_epochs: the last one is what the training ends with."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=LR)
+    scheduler = schedule(optimizer, n_epochs, **kwargs)
+    rates = []
+    for _ in range(n_epochs + 1):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("n_epochs", [1, 2, 3, 10, 200])
+@pytest.mark.parametrize("factor", [100, 1000])
+def test_decays_start_at_the_full_rate_and_reach_their_factor(n_epochs, factor):
+    exponential = learning_rates(exponential_decay, n_epochs, total_factor=factor)
+    steps = learning_rates(uniform_multistep, n_epochs, total_factor=factor)
+    for rates in (exponential, steps):
+        assert rates[0] == LR
+        assert rates == sorted(rates, reverse=True)
+    assert exponential[-1] == pytest.approx(LR / factor)
+    expected = [LR * factor ** (-epoch / n_epochs) for epoch in range(n_epochs + 1)]
+    assert exponential == pytest.approx(expected)
+    if n_epochs >= 3:
+        assert steps[-1] == pytest.approx(LR / factor)
+
+
+def test_multistep_divides_in_equal_steps_at_equal_distances():
+    rates = learning_rates(uniform_multistep, 8, total_factor=1000, n_steps=3)
+    assert rates[:8] == pytest.approx([LR] * 2 + [LR / 10] * 2 + [LR / 100] * 2 + [LR / 1000] * 2)
+
+
+@pytest.mark.parametrize(
+    ("n_epochs", "milestones"), [(1, [1]), (3, [1, 2, 3]), (30, [7, 14, 21]), (50, [12, 24, 36])]
+)
+def test_steps_are_a_whole_number_of_epochs_long(n_epochs, milestones):
+    rates = learning_rates(uniform_multistep, n_epochs, total_factor=1000, n_steps=3)
+    assert [i for i in range(1, n_epochs + 1) if rates[i] < rates[i - 1]] == milestones
+
+
+def test_cosine_is_half_a_period():
+    expected = [LR * (1 + math.cos(math.pi * epoch / 20)) / 2 for epoch in range(21)]
+    assert learning_rates(cosine, 20) == pytest.approx(expected)
+
+
+def test_cosines_restart_with_growing_periods():
+    rates = learning_rates(cosine_restart, 14, period=2, growth=2)
+    restarts = [epoch for epoch, rate in enumerate(rates) if rate == LR]
+    assert restarts == [0, 2, 6, 14]
+    assert rates[4] == pytest.approx(LR / 2)
+
+
+def scheduled(*schedules):
+    """A joint optimiser with one part per schedule, and its joint schedule."""
+    sgd = partial(torch.optim.SGD, lr=LR)
+    parts = {
+        f"part{i}": (nn.Linear(1, 1), PartOptimizer(sgd, schedule))
+        for i, schedule in enumerate(schedules)
+    }
+    configured = configure_parts(parts, 10, "val/loss")
+    return configured["optimizer"], configured["lr_scheduler"]
+
+
+def rates_of(optimizer):
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+def test_a_plateau_follows_its_metric_and_the_other_parts_their_own_schedules():
+    optimizer, scheduler = scheduled(
+        partial(plateau, factor=0.5, patience=1), partial(exponential_decay, total_factor=100), None
+    )
+    assert isinstance(optimizer, JointOptimizer) and isinstance(scheduler, JointScheduler)
+    expected = {1.0: LR, 0.9: LR, 0.91: LR, 0.92: LR / 2, 0.8: LR / 2}
+    for epoch, (loss, rate) in enumerate(expected.items(), 1):
+        optimizer.step()
+        scheduler.step({"val/loss": torch.tensor(loss)})
+        assert rates_of(optimizer) == pytest.approx([rate, LR * 100 ** (-epoch / 10), LR])
+
+
+def test_a_plateau_has_a_floor():
+    optimizer, scheduler = scheduled(partial(plateau, factor=0.5, patience=0, min_lr=LR / 3))
+    for _ in range(5):
+        optimizer.step()
+        scheduler.step({"val/loss": torch.tensor(1.0)})
+    assert rates_of(optimizer) == [LR / 3]
+
+
+def test_a_plateau_without_its_metric_is_named():
+    _, scheduler = scheduled(partial(plateau, factor=0.5, patience=1))
+    with pytest.raises(ValueError, match="'part0' needs the metric 'val/loss'.*train/loss"):
+        scheduler.step({"train/loss": torch.tensor(1.0)})
+
+
+def test_schedules_go_on_from_a_state_dict():
+    schedules = (
+        partial(plateau, factor=0.5, patience=2),
+        partial(cosine_restart, period=3, growth=2),
+    )
+    optimizer, scheduler = scheduled(*schedules)
+    resumed_optimizer, resumed = scheduled(*schedules)
+    losses = [{"val/loss": torch.tensor(1.0)}] * 4
+    for loss in losses:
+        optimizer.step()
+        scheduler.step(loss)
+    resumed_optimizer.load_state_dict(optimizer.state_dict())
+    resumed.load_state_dict(scheduler.state_dict())
+    for loss in losses:
+        for joint, schedule in ((optimizer, scheduler), (resumed_optimizer, resumed)):
+            joint.step()
+            schedule.step(loss)
+        assert rates_of(resumed_optimizer) == rates_of(optimizer)
+
+
+def test_sgd_searches_the_learning_rates_of_adam():
+    optimizer = sgd_like_adam([nn.Parameter(torch.zeros(1))], lr=3e-4, momentum=0.9)
+    assert rates_of(optimizer) == [pytest.approx(0.03)]
+    assert optimizer.defaults["momentum"] == 0.9
+
+
+# --- annealing
+
+
+@pytest.mark.parametrize("mode", ["linear", "geometric"])
+def test_beta_rises_from_its_start_to_its_value_and_stays(mode):
+    annealer = BetaAnnealer(0.3, mode)
+    betas = [annealer(step, 1000) for step in range(1000)]
+    assert betas[0] == pytest.approx(0.3 * BetaAnnealer.START)
+    assert betas == sorted(betas)
+    assert all(beta < 0.3 for beta in betas[:100])
+    assert betas[100:] == [0.3] * 900
+
+
+def test_beta_has_its_closed_forms():
+    start, halfway = BetaAnnealer.START, 50
+    assert BetaAnnealer(2.0, "linear")(halfway, 1000) == pytest.approx(1 + start)
+    assert BetaAnnealer(2.0, "geometric")(halfway, 1000) == pytest.approx(2 * start**0.5)
+    assert {BetaAnnealer(2.0, "constant")(step, 1000) for step in range(1000)} == {2.0}
+
+
+@pytest.mark.parametrize("mode", BetaAnnealer.MODES)
+@pytest.mark.parametrize("n_steps", [1, 5, math.inf])
+def test_beta_is_finite_for_trainings_of_any_length(mode, n_steps):
+    for step in range(5):
+        assert 0 < BetaAnnealer(0.3, mode)(step, n_steps) <= 0.3
+
+
+def test_an_unknown_annealing_is_named():
+    with pytest.raises(ValueError, match="'exponential'.*geometric"):
+        BetaAnnealer(1.0, "exponential")
+
+
+# --- through a trainer
+
+
+class Recorder(pl.Callback):
+    """Global steps and learning rates as training sees them."""
+
+    def __init__(self):
+        self.steps, self.rates = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.steps.append(trainer.global_step)
+        self.rates.append(rates_of(trainer.optimizers[0]))
+
+
+def test_a_trainer_counts_batches_and_changes_rates_every_epoch(make_compressor, make_trainer):
+    decay = partial(exponential_decay, total_factor=100)
+    steps = partial(uniform_multistep, total_factor=8, n_steps=3)
+    recorder, x = Recorder(), torch.randn(3, 16, 2)
+    compressor = make_compressor(
+        online_task="classification",
+        optimizer=PartOptimizer(partial(torch.optim.Adam, lr=0.01), decay),
+        online_optimizer=PartOptimizer(partial(torch.optim.SGD, lr=0.1), steps),
+    )
+    data = Batches(Batch(part, torch.zeros(16).long(), part) for part in x)
+    make_trainer(4, callbacks=[recorder]).fit(compressor, data)
+    assert recorder.steps == list(range(12))
+    expected = [[0.01 * 100 ** (-epoch / 4), 0.1 / 2**epoch] for epoch in range(4)]
+    for i, rates in enumerate(recorder.rates):
+        assert rates == pytest.approx(expected[i // 3])
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_plateau_follows_the_loss_by_which_the_best_epoch_is_kept(
+    split, make_compressor, make_trainer, tmp_path
+):
+    schedule = partial(plateau, factor=0.5, patience=9)
+    how = PartOptimizer(partial(torch.optim.Adam, lr=0.01), schedule)
+    compressor, monitor = make_compressor(optimizer=how), f"{split}/feat/loss"
+    checkpoint = pl.callbacks.ModelCheckpoint(tmp_path, monitor=monitor)
+    trainer = make_trainer(1, callbacks=[checkpoint], enable_checkpointing=True)
+    x = torch.randn(2, 16, 2)
+    train, val = (Batches([Batch(part, torch.zeros(16).long(), part)]) for part in x)
+    trainer.fit(compressor, train, val)
+    assert compressor.lr_schedulers().state_dict()["featurizer"]["best"] == pytest.approx(
+        trainer.callback_metrics[monitor].item()
+    )
+    losses = {trainer.callback_metrics[f"{s}/feat/loss"].item() for s in ("train", "val")}
+    assert len(losses) == 2

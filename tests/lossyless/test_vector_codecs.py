@@ -1,0 +1,236 @@
+"""Plain formats of vectors: their size, their error, what they learn, what they refuse."""
+
+import math
+from functools import partial
+from inspect import isabstract
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+
+from lossyless.coding.payloads import CodingError
+from lossyless.vector_codecs import (
+    FittedCodec,
+    Int8Vectors,
+    PCAVectors,
+    PublishedVectors,
+    RawVectors,
+    UniformVectors,
+    VectorCodec,
+)
+
+DIM = 12
+# Of codecs that cannot be built from `z_dim` alone, or that are to be tested with several settings.
+OPTIONS: dict[type[VectorCodec], list[dict]] = {
+    RawVectors: [{"dtype": "float16"}, {"dtype": "float32"}],
+    PublishedVectors: [],  # codes as RawVectors
+    UniformVectors: [{"n_bits": 4}, {"n_bits": 3}],
+    PCAVectors: [{"n_components": 5}],
+}
+
+
+class Signs(VectorCodec):
+    """The smallest codec that one can write: it does not think of values that are not finite."""
+
+    codec, dtype, width = "signs", np.dtype("u1"), DIM
+
+    def _encode(self, z):
+        return (z > 0).numpy()
+
+    def _decode(self, values):
+        return torch.from_numpy(2.0 * values - 1).float()
+
+
+def formats(base: type[VectorCodec]) -> list[partial]:
+    """All codecs below a class, each to be called without arguments."""
+    found = []
+    for cls in base.__subclasses__():
+        if not isabstract(cls):
+            found += [partial(cls, DIM, **options) for options in OPTIONS.get(cls, [{}])]
+        found += formats(cls)
+    return found
+
+
+def name_of(make: partial) -> str:
+    return make().codec
+
+
+every_codec = pytest.mark.parametrize("make", formats(VectorCodec), ids=name_of)
+every_fitted_codec = pytest.mark.parametrize("make", formats(FittedCodec), ids=name_of)
+
+
+def vectors(n: int = 300, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(DIM, DIM, generator=generator)
+    return 3 + torch.randn(n, DIM, generator=generator) @ mixing
+
+
+def fitted(make: partial) -> VectorCodec:
+    codec = make()
+    codec.fit(vectors())
+    return codec
+
+
+@every_codec
+def test_vectors_cost_their_values_and_nothing_else(make):
+    codec, z = fitted(make), vectors(7, seed=1)
+    assert len(codec.compress(z)) == 7 * codec.width * codec.dtype.itemsize
+    assert codec.compress(z[:0]) == b"" and codec.decompress(b"", 0).shape == (0, DIM)
+
+
+def test_the_published_rate_of_raw_vectors_is_the_size_of_a_file_of_numpy(tmp_path):
+    codec, z = PublishedVectors(DIM), vectors(40)
+    np.savez_compressed(tmp_path / "z.npz", z.numpy())
+    bits = codec.rates(z) / math.log(2)
+    assert bits.shape == (40,)
+    assert bits.sum().item() == pytest.approx(8 * (tmp_path / "z.npz").stat().st_size)
+    assert codec.rates(torch.zeros_like(z)).sum() < codec.rates(z).sum() / 5  # it is compressed
+
+
+@pytest.mark.parametrize(
+    ("codec", "n_bits"),
+    [
+        (RawVectors(DIM, "float32"), 32 * DIM),
+        (RawVectors(DIM), 16 * DIM),
+        (Int8Vectors(DIM), 8 * DIM),
+        (UniformVectors(DIM, 4), 4 * DIM),
+        (UniformVectors(DIM, 3), 40),  # 36, in whole bytes
+        (PCAVectors(DIM, 5), 16 * 5),
+    ],
+    ids=lambda value: getattr(value, "codec", None),
+)
+def test_bits_of_a_vector(codec, n_bits):
+    codec.fit(vectors())
+    assert 8 * len(codec.compress(vectors(1))) == n_bits
+
+
+@every_codec
+def test_the_receiver_gets_what_forward_says_whatever_the_batch(make):
+    codec, z = fitted(make), vectors(9, seed=2)
+    found = codec.decompress(codec.compress(z), len(z))
+    assert found.dtype == torch.float32 and not found.requires_grad
+    assert torch.equal(found, codec(z))
+    assert torch.equal(codec.receive(codec.represent(z)), z)
+    alone = torch.cat([codec(example[None]) for example in z])
+    torch.testing.assert_close(found, alone)
+
+
+def test_errors_are_those_of_the_formats():
+    z = vectors()
+    assert torch.equal(RawVectors(DIM, "float32")(z), z)
+    assert torch.equal(RawVectors(DIM)(z), z.half().float())
+    for n_bits in range(1, 9):
+        codec = UniformVectors(DIM, n_bits)
+        codec.fit(z)
+        step = (z.max(0).values - z.min(0).values) / (2**n_bits - 1)
+        assert ((codec(z) - z).abs() <= 0.5001 * step).all()
+        assert (codec(z).max(0).values - z.max(0).values).abs().max() < 1e-5
+        assert max(len(column.unique()) for column in codec(z).T) <= 2**n_bits
+
+
+def test_int8_is_a_byte_for_each_value():
+    z = vectors()
+    int8, uniform = Int8Vectors(DIM), UniformVectors(DIM, 8)
+    for codec in (int8, uniform):
+        codec.fit(z)
+    assert int8.compress(z) == uniform.compress(z) and int8.fingerprint() == uniform.fingerprint()
+    low, high = z.min(0).values, z.max(0).values
+    expected = ((z - low) / (high - low) * 255).round().to(torch.uint8)
+    found = np.frombuffer(int8.compress(z), np.uint8).reshape(len(z), DIM)
+    assert np.abs(found.astype(int) - expected.numpy()).max() <= 1
+
+
+def test_the_layout_of_bits_is_fixed():
+    codec = UniformVectors(3, 4)
+    codec.fit(torch.tensor([[0.0, 0, 0], [15, 15, 15]]))
+    assert codec.compress(torch.tensor([[1.0, 2, 3], [15, 0, 4]])) == b"\x21\x03\x0f\x04"
+
+
+def test_values_beyond_what_was_seen_are_clipped_and_constant_dimensions_kept():
+    codec = Int8Vectors(2)
+    codec.fit(torch.tensor([[0.0, 5], [1, 5]]))
+    found = codec(torch.tensor([[-3.0, 7], [9, 5], [0.5, 5]]))
+    torch.testing.assert_close(found[:2], torch.tensor([[0.0, 5], [1, 5]]))
+    assert abs(found[2, 0] - 0.5) <= 0.501 / 255 and found[2, 1] == 5
+
+
+@pytest.mark.parametrize("n_components", [1, 4, DIM])
+def test_components_are_the_principal_ones(n_components):
+    z = vectors()
+    codec = PCAVectors(DIM, n_components)
+    codec.fit(z)
+    reference = PCA(n_components).fit(z.double().numpy())
+    expected = reference.inverse_transform(reference.transform(z.double().numpy()))
+    np.testing.assert_allclose(codec(z).numpy(), expected, atol=0.02)
+
+
+def test_all_components_keep_everything_but_the_precision():
+    z = vectors()
+    codec = PCAVectors(DIM, DIM)
+    codec.fit(z)
+    assert (codec(z) - z).abs().max() < 0.03
+
+
+@every_fitted_codec
+def test_what_was_learnt_travels_with_the_state_dict(make):
+    codec, other = make(), make()
+    assert codec.fingerprint() == other.fingerprint()
+    codec.fit(vectors())
+    assert codec.fingerprint() != other.fingerprint()
+    other.load_state_dict(codec.state_dict())
+    assert codec.fingerprint() == other.fingerprint()
+    z = vectors(5, seed=3)
+    assert torch.equal(other.decompress(codec.compress(z), 5), codec(z))
+
+
+@every_fitted_codec
+def test_codecs_that_know_no_data_refuse_to_code(make):
+    codec = make()
+    for ask in (lambda: codec.compress(vectors()), lambda: codec.decompress(b"", 0)):
+        with pytest.raises(RuntimeError, match="call `fit` first"):
+            ask()
+    with pytest.raises(ValueError, match=r"\[N, 12\], found \[3, 2\]"):
+        codec.fit(torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="not finite"):
+        codec.fit(torch.full((3, DIM), math.nan))
+
+
+@every_codec
+def test_payloads_and_vectors_of_another_size_are_refused(make):
+    codec = fitted(make)
+    payload = codec.compress(vectors(4))
+    for damaged, n in ((payload[:-1], 4), (payload, 3), (payload + b"x", 4)):
+        with pytest.raises(CodingError, match=f"{n} vectors"):
+            codec.decompress(damaged, n)
+    with pytest.raises(CodingError, match=r"\[N, 12\], found \[2, 3\]"):
+        codec.compress(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1e39])
+@every_codec
+def test_values_that_are_not_finite_are_refused(make, value):
+    z = vectors(3).double()
+    z[1, 4] = value
+    with pytest.raises(CodingError, match="not finite"):
+        fitted(make).compress(z)
+
+
+def test_values_too_large_for_16_bits_are_refused():
+    with pytest.raises(CodingError, match="too large for float16.*dtype=float32"):
+        RawVectors(DIM).compress(torch.full((1, DIM), 7e4))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RawVectors(DIM, "float8"), "float8.*float16, float32"),
+        (lambda: UniformVectors(DIM, 0), "n_bits=0"),
+        (lambda: UniformVectors(DIM, 9), "n_bits=9.*RawVectors"),
+        (lambda: PCAVectors(DIM, DIM + 1), "n_components=13"),
+        (lambda: PCAVectors(DIM, 0), "n_components=0"),
+    ],
+)
+def test_options_that_cannot_be_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

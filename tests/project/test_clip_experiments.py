@@ -1,0 +1,234 @@
+"""The experiments on features of frozen towers: what they share, and their quick modes for real."""
+
+from functools import cache
+
+import pandas as pd
+import pytest
+from helpers.tiny import ROOT, call, paths, untimed
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+import aggregate
+from utils import fetch_data
+from utils.aggregation import aggregate as aggregate_runs
+from utils.cluster.sweep import CONF_DIR, compose_config, expand
+from utils.data.module import DataError
+from utils.runs.identity import experiment_folder, run_hash
+from utils.runs.run import find_run
+from utils.training import jobs, stages
+
+FAMILIES = ("clip_*", "ssl_*", "mobilenet_*", "GalaxyZoo_neurips_final_CLIP*")
+EXPERIMENTS = sorted(
+    {file.stem for family in FAMILIES for file in CONF_DIR.glob(f"experiment/{family}.yaml")}
+    - {"clip_download_data"}  # it has no jobs
+)
+TINY = ["logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=1", "parallel_jobs=1"]
+TINY += ["trainer_pred.max_epochs=1", "communication.n_single=2", "communication.n_copies=1"]
+TINY += ["tower.kwargs.layer=layer1", "tower.z_dim=64"]
+
+
+@pytest.fixture(autouse=True)
+def weights(monkeypatch):
+    monkeypatch.setenv("MOBILENET_V2_WEIGHTS", "random")
+
+
+composed = cache(lambda *overrides: compose_config(overrides))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def composed_once():
+    """What `expand` composes to check it is the first job's config."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "utils.configs.composing.compose_config", lambda overrides: composed(*overrides).copy()
+        )
+        yield
+
+
+@cache
+def first_job(experiment: str) -> list[str]:
+    """The overrides of the first job of a sweep or search in the quick mode."""
+    overrides = expand([f"experiment={experiment}", "mode=quick"])
+    return [_first(o) for o in OverridesParser.create().parse_overrides(overrides)]
+
+
+def _first(override) -> str:
+    if not override.is_sweep_override():
+        return override.input_line
+    if override.is_interval_sweep():
+        value = override.value().start
+    else:
+        value = next(iter(override.sweep_iterator()))
+    return f"{override.get_key_element()}={value}"
+
+
+def config_of(experiment: str, *overrides: str):
+    return composed(f"experiment={experiment}", *overrides)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes(experiment):
+    cfg = config_of(experiment)
+    assert cfg.tower.name != "none" and cfg.encoder.z_dim == cfg.tower.z_dim
+    assert len(run_hash(cfg, "predictor")) == 10  # all of it resolves
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_in_the_quick_mode(experiment):
+    cfg = composed(*expand([f"experiment={experiment}", "mode=quick"]))
+    assert cfg.tower.name == "torchvision" and cfg.encoder.z_dim == cfg.tower.z_dim
+    assert cfg.tower.kwargs.weights == "random"
+    assert cfg.data_feat.name == ("galaxy64" if "Galaxy" in experiment else "digits")
+    assert len(run_hash(cfg, "predictor")) == 10
+
+
+def test_the_hyper_parameters_of_the_paper():
+    cfg = config_of("clip_bottleneck_linear_eval")
+    assert (cfg.data_feat.name, cfg.data_feat.kwargs.batch_size) == ("coco", 64)
+    assert (cfg.tower.name, cfg.encoder.z_dim, cfg.rate.name) == ("clip_vitb32", 512, "H_hyper")
+    assert (cfg.featurizer.loss.beta, cfg.trainer.max_epochs) == (0.05, 30)
+    assert (cfg.optimizer_feat.kwargs.lr, cfg.optimizer_feat.kwargs.weight_decay) == (1e-3, 3e-8)
+    assert cfg.distortion.name == "lossy_Z" and cfg.predictor.name == "linear_svc"
+
+
+@pytest.mark.parametrize("family", ["clip", "ssl"])
+def test_the_bottleneck_is_trained_once(family):
+    pretrain, linear, mlp = (
+        f"{family}_bottleneck_{part}" for part in ("pretrain", "linear_eval", "mlp_eval")
+    )
+    same = ["featurizer=bottleneck_rn50sup_lossyZ"] if family == "ssl" else []
+    same += ["featurizer.loss.beta=0.1"]
+    configs = [
+        config_of(pretrain, *same),
+        config_of(mlp, "data@data_pred=stl10", *same),
+        *(config_of(linear, f"data@data_pred={data}", *same) for data in ("stl10", "pets37")),
+    ]
+    assert len({find_run(cfg, "featurizer").results for cfg in configs}) == 1
+    assert len({find_run(cfg, "predictor").results for cfg in configs}) == len(configs)
+
+
+def test_there_is_one_list_of_data_sets():
+    data_sets = list(config_of("none").aggregate.summarize_clip.data)
+    for name in (
+        "clip_bottleneck_linear_eval",
+        "ssl_bottleneck_linear_eval",
+        "ssl_towers_mlp_eval",
+    ):
+        assert list(config_of(name).sweep["data@data_pred"]) == data_sets
+    downloads = config_of("clip_download_data").sweep["data@data_feat"]
+    assert list(downloads) == ["coco", *data_sets, "imagenet"]
+    script = 'source bin/clip/data_sets.sh; echo "${data_sets[@]}"'
+    assert call("bash", "-c", script).stdout.split() == data_sets
+
+
+def test_each_data_set_has_a_study_of_its_own_that_is_judged_on_validation_data():
+    for name in ("clip_bottleneck_mlp_eval", "clip_raw_mlp_eval"):
+        place = "data_pred" if "bottleneck" in name else "data_feat"
+        studies = set()
+        for data in ("stl10", "pets37"):
+            cfg = config_of(name, f"data@{place}={data}")
+            assert cfg.monitor_return == "val/pred/loss" and list(cfg.hypopt.direction) == [
+                "minimize"
+            ]
+            studies.add(cfg.hypopt.study_name)
+        assert len(studies) == 2
+
+
+def test_given_weights_are_taken_in_the_quick_mode():
+    overrides = ["experiment=clip_bottleneck_linear_eval", "mode=quick"]
+    cfg = compose_config(expand([*overrides, "tower.kwargs.weights=mine"]))
+    assert cfg.tower.kwargs.weights == "mine"
+
+
+# --- for real, on the digits
+
+
+def tiny_job(experiment: str) -> list[str]:
+    job = [*first_job(experiment), *TINY]
+    if composed(*expand([f"experiment={experiment}", "mode=quick"])).predictor.name == "linear_svc":
+        job.append("predictor.kwargs.n_draws=2")
+    return job
+
+
+SLOW = ["mobilenet_caltech", "mobilenet_caltech_pca", "clip_bottleneck_mlp_eval"]
+RUN = ["clip_raw_linear_eval"]
+RUN += [pytest.param(experiment, marks=pytest.mark.slow) for experiment in SLOW]
+
+
+@pytest.mark.parametrize("experiment", RUN)
+def test_the_quick_mode_runs_without_network_and_weights(experiment, tmp_path):
+    base = tiny_job(experiment)
+    metrics = run_job(tmp_path, base)
+    assert metrics["test/comm/n_bits"] > 0 and 0 <= metrics["test/pred/acc"] <= 1
+    if experiment in RUN:  # compressed float32, as the official code states, beside plain float16
+        n_values = compose_config(base).encoder.z_dim
+        assert 16 * n_values < metrics["test/comm/n_bits"] < metrics["test/comm/rate"]
+        assert metrics["test/comm/rate"] < 33 * n_values
+    aggregate.main(
+        [f"experiment={experiment}", "mode=quick", *paths(tmp_path)]
+        + ["aggregate.modes=[summarize_metrics]", "logger=none"]
+    )
+    cfg = compose_config(base)
+    folder = tmp_path / "results" / experiment_folder(cfg)
+    assert (folder / "summary.md").is_file()
+    assert len(list(folder.glob("**/datapred_*/**/results_predictor.csv"))) == 1
+    assert untimed(run_job(tmp_path, base)) == untimed(metrics)
+
+
+def test_experiments_share_a_bottleneck_and_have_tables_of_their_own(tmp_path):
+    names = ("clip_bottleneck_linear_eval", "clip_bottleneck_mlp_eval")
+    found = {name: run_job(tmp_path, tiny_job(name)) for name in names}
+    assert len({metrics["test/feat/rate"] for metrics in found.values()}) == 1
+    for name, file in zip(names, ("clip_table", "clip_table_mlp"), strict=True):
+        cfg = composed(*expand([f"experiment={name}", "mode=quick"])).copy()
+        folder = tmp_path / "results" / experiment_folder(cfg)
+        assert not list(folder.glob("**/results_featurizer.csv"))
+        cfg.aggregate.modes = ["summarize_clip", "summarize_metrics"]
+        aggregate_runs(cfg.aggregate, folder)
+        (row,) = [s for s in (folder / f"{file}.md").read_text().splitlines() if "digits" in s]
+        assert f"{100 * found[name]['test/pred/acc']:.1f}" in row
+        merged = pd.read_csv(folder / "summarized_metrics_merged.csv", float_precision="round_trip")
+        assert merged["test/feat/rate_mean"].tolist() == [found[name]["test/feat/rate"]]
+
+
+def run_job(folder, base):
+    cfg = compose_config([*base, *paths(folder)])
+    with jobs.prepared(cfg) as cfg:
+        metrics = stages.featurizer(cfg)
+        return metrics | stages.communicate(cfg) | stages.predict(cfg)
+
+
+# --- downloads
+
+
+def test_data_sets_are_fetched_one_after_the_other(monkeypatch, capsys):
+    def build(cfg, place, auxiliary):
+        if cfg.data_feat.name in ("coco", "imagenet"):
+            raise DataError(f"put {cfg.data_feat.name} there by hand")
+        return type("Data", (), {"n_examples": lambda self, split: 7})()
+
+    monkeypatch.setattr(fetch_data.building, "build_data", build)
+    with pytest.raises(SystemExit) as error:
+        fetch_data.main(["experiment=clip_download_data"])
+    message = str(error.value)
+    assert "Missing: coco, imagenet" in message and "put coco there by hand" in message
+    output = capsys.readouterr().out
+    assert output.count("7 train") == 8 and output.index("== coco") < output.index("== stl10")
+
+
+def test_one_data_set_can_be_fetched(capsys):
+    fetch_data.main(["experiment=clip_download_data", "data@data_feat=digits"])
+    assert "digits: 1,197 train, 200 val, 400 test" in capsys.readouterr().out
+
+
+def test_a_misspelt_data_set_is_an_error():
+    with pytest.raises(SystemExit, match="2"):
+        fetch_data.main(["experiment=clip_download_data", "data@data_feat=oops"])
+
+
+@pytest.mark.parametrize("family", ["clip", "ssl", "mobilenet"])
+def test_scripts_have_help(family):
+    for script in sorted(ROOT.glob(f"bin/{family}/*.sh")):
+        if script.stem == "data_sets":
+            continue
+        done = call(str(script), "-h")
+        assert done.returncode == 0 and "-m MODE" in done.stdout

@@ -1,0 +1,169 @@
+"""Every experiment and every mode runs through all stages, on a little data, figures included."""
+
+import itertools
+
+import pytest
+from helpers import fake_data
+from helpers.tiny import CLASSICAL, DIGITS, compose, run
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+import aggregate
+from utils.cluster.sweep import CONF_DIR, compose_config, expand
+from utils.data.banana import BananaDataModule
+from utils.data.digits import DigitsDataModule
+from utils.plots import FIGURES
+from utils.runs.identity import experiment_folder
+from utils.runs.run import find_run
+
+# those on features of frozen towers need weights: see test_clip_experiments.py
+ON_TOWERS = ("clip_", "ssl_", "mobilenet_", "GalaxyZoo_neurips_final_CLIP")
+EXPERIMENTS = sorted(
+    file.stem for file in CONF_DIR.glob("experiment/*.yaml") if not file.stem.startswith(ON_TOWERS)
+)
+# experiments that start from what another one leaves
+STEP_BEFORE = {"augmnist_stag_step2": "augmnist_stag_step1"}
+MODES = sorted(file.stem for file in CONF_DIR.glob("mode/*.yaml"))
+TINY = ["logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
+TINY += ["trainer_pred.max_epochs=1", "communication.n_single=2", "communication.n_copies=1"]
+SIZES = ("n_train=512", "n_eval=128", "batch_size=128")
+TINY_BANANA = [f"{place}.kwargs.{s}" for place in ("data_feat", "data_pred") for s in SIZES]
+# its figures pass half a million points through the networks
+TINY_BANANA += ["encoder.kwargs.hid_dim=16", "decoder.kwargs.hid_dim=16"]
+TINY_IMAGES = ["trainer.limit_train_batches=1"]
+TINY_IMAGES += [f"{place}.kwargs.batch_size=4" for place in ("data_feat", "data_pred")]
+
+
+@pytest.fixture(autouse=True)
+def no_downloads(monkeypatch):
+    fake_data.install(monkeypatch, *(fake_data.image_data_sets() - {DigitsDataModule}))
+
+
+def jobs_of(experiment: str, mode: str) -> list[list[str]]:
+    """Overrides of the jobs of a sweep; of a search, so many that each value of each setting is
+    tried."""
+    overrides = expand([f"experiment={experiment}", f"mode={mode}"])
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    choices = [[f"{o.get_key_element()}={v}" for v in values_of(o)] for o in parsed]
+    if compose_config([f"experiment={experiment}", f"mode={mode}"]).hypopt.name == "none":
+        return [list(job) for job in itertools.product(*choices)]
+    return [[c[i % len(c)] for c in choices] for i in range(max(map(len, choices)))]
+
+
+def values_of(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if override.is_interval_sweep():
+        return [override.value().start, override.value().end]
+    return [str(value) for value in override.sweep_iterator()]
+
+
+def tiny(job: list[str], folder) -> list[str]:
+    cfg = compose(folder, base=job)
+    data = cfg.data_feat
+    if data.kind == "vector":
+        return [*job, *TINY, *TINY_BANANA]
+    if data.name == "digits":
+        return [*job, *TINY, "trainer.limit_train_batches=2"]
+    streamed = ["data_feat.kwargs.n_workers=0", "data_pred.kwargs.n_workers=0"]
+    in_workers = streamed if "n_workers" in data.kwargs else []
+    small = []
+    if data.name == "galaxy256":
+        small = ["data_feat.kwargs.side=64", "data_pred.kwargs.side=64", "encoder.z_dim=256"]
+    for place in ("encoder", "predictor"):
+        if "stem" in cfg[place].kwargs:  # a ResNet, at the size of its features
+            small += [f"{place}.kwargs.base=resnet18", f"{place}.kwargs.stem=imagenet"]
+    return [*job, *TINY, *TINY_IMAGES, *fake_data.OVERRIDES, *in_workers, *small]
+
+
+def first_jobs() -> list:
+    """Each experiment at full size and in quick mode: some of each kind, the others when slow."""
+    quick = {
+        "none": ("banana_viz_VIC", "augmnist_stag", "augmnist_aug_warm", "STL10_balle", "clip_raw"),
+        "quick": ("banana", "digits", "test", "augmnist_viz", "augmnist_RD"),
+    }
+    return [
+        pytest.param(
+            experiment,
+            mode,
+            marks=() if experiment.startswith(quick[mode]) else pytest.mark.slow,
+        )
+        for experiment in EXPERIMENTS
+        for mode in ("none", "quick")
+    ]
+
+
+@pytest.mark.parametrize(("experiment", "mode"), first_jobs())
+def test_the_first_job_of_an_experiment_with_its_figures_and_tables(experiment, mode, tmp_path):
+    base = tiny(jobs_of(experiment, mode)[0], tmp_path)
+    if (needed := STEP_BEFORE.get(experiment)) is not None:
+        run(tmp_path, base=tiny(jobs_of(needed, mode)[0], tmp_path))
+    metrics = run(tmp_path, base=base)
+    cfg = compose(tmp_path, base=base)
+    found = find_run(cfg, "featurizer").results
+    if cfg.featurizer.is_learned:
+        drawn = {file.name.split(" ")[0] for file in found.glob("*.png")}
+        expected = {FIGURES[name].file_name.split(" ")[0] for name in cfg.figures.names}
+        assert drawn == expected
+    if cfg.hypopt.name != "none":
+        assert all(name.startswith("val/") and name in metrics for name in cfg.monitor_return)
+    settings = [f"paths.{name}={tmp_path}/{name}" for name in ("results", "pretrained", "data")]
+    aggregate.main([f"experiment={experiment}", f"mode={mode}", *settings])
+    assert (tmp_path / "results" / experiment_folder(cfg) / "summary.md").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_all_jobs_of_an_experiment(experiment, tmp_path):
+    jobs = jobs_of(experiment, "quick")
+    folders = set()
+    for job in jobs:
+        base = tiny(job, tmp_path)
+        run(tmp_path, base=base)
+        folders.add(find_run(compose(tmp_path, base=base), "predictor").results)
+    assert len(folders) == len(jobs)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_runs(mode, tmp_path):
+    metrics = run(tmp_path, f"mode={mode}")
+    assert metrics["test/comm/n_bits"] > 0 and metrics["test/pred/loss"] >= 0
+    results = find_run(compose(tmp_path, f"mode={mode}"), "featurizer").results
+    prefix = "" if mode in ("none", "cpu", "continue") else f"{mode}_"
+    assert f"exp_{prefix}none" in results.parts
+
+
+@pytest.mark.parametrize("mode", ["dev", "debug", "overfit"])
+@pytest.mark.parametrize("codec", [None, "png"])
+def test_modes_that_limit_batches_suit_data_with_few_of_them(mode, codec, tmp_path):
+    base = [*CLASSICAL, f"featurizer={codec}"] if codec else DIGITS
+    assert run(tmp_path, f"mode={mode}", base=base)["test/pred/loss"] >= 0
+
+
+def test_overfitting_repeats_the_same_batches(tmp_path, monkeypatch):
+    """Otherwise the mode would not show whether a model can learn them by heart."""
+    seeds = []
+    loader = BananaDataModule.loader
+
+    def noting(self, split, **kwargs):
+        found = loader(self, split, **kwargs)
+        if split == "train" and kwargs.get("shuffle") is None:
+            seeds.append(found.seed)
+        return found
+
+    monkeypatch.setattr(BananaDataModule, "loader", noting)
+    run(tmp_path, "mode=overfit", "is_only_feat=true", "trainer.max_epochs=3")
+    assert len(seeds) >= 3 and len(set(seeds)) == 1
+
+
+def test_other_modes_see_new_batches_in_every_epoch(tmp_path, monkeypatch):
+    epochs = []
+    loader = BananaDataModule.loader
+
+    def noting(self, split, *, epoch=0, **kwargs):
+        epochs.append((split, epoch))
+        return loader(self, split, epoch=epoch, **kwargs)
+
+    monkeypatch.setattr(BananaDataModule, "loader", noting)
+    run(tmp_path, "is_only_feat=true", "trainer.max_epochs=3")
+    assert [epoch for split, epoch in epochs if split == "train"] == [0, 1, 2]

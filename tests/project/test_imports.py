@@ -1,0 +1,63 @@
+"""Imports flow one way: lossyless <- utils <- main.py, aggregate.py; read off the syntax trees."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENT_SIDE = {"hydra", "omegaconf", "wandb", "pandas", "utils", "main", "aggregate", "hubconf"}
+SOURCES = sorted([*ROOT.glob("*.py"), *ROOT.glob("lossyless/**/*.py"), *ROOT.glob("utils/**/*.py")])
+
+
+def imported(path: Path) -> set[str]:
+    """Names of the modules that a file imports, anywhere in it, with their dots."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: import by the full name"
+            names.add(node.module)
+    return names
+
+
+def packages(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(path)}
+
+
+def offenders(pattern: str, forbidden: set[str]) -> dict[str, list[str]]:
+    """The files that import what they must not, with what they import."""
+    found = {path: packages(path) & forbidden for path in ROOT.glob(pattern)}
+    return {str(p.relative_to(ROOT)): sorted(names) for p, names in found.items() if names}
+
+
+def test_there_is_something_to_check():
+    folders = {path.relative_to(ROOT).parts[0] for path in SOURCES}
+    assert {"lossyless", "utils", "main.py"} <= folders
+    assert "torch" in packages(ROOT / "lossyless" / "compressors.py")
+
+
+def test_the_library_knows_nothing_of_the_experiments():
+    assert offenders("lossyless/**/*.py", EXPERIMENT_SIDE) == {}
+
+
+def test_utils_do_not_import_the_entry_points():
+    assert offenders("utils/**/*.py", {"main", "aggregate", "hubconf"}) == {}
+
+
+def test_nobody_imports_main():
+    for pattern in ("*.py", "lossyless/**/*.py", "utils/**/*.py", "bin/**/*.py"):
+        assert offenders(pattern, {"main"}) == {}
+
+
+def test_every_import_of_the_project_exists():
+    for path in SOURCES:
+        for name in imported(path):
+            if name.split(".")[0] in ("lossyless", "utils"):
+                module = ROOT / name.replace(".", "/")
+                assert module.is_dir() or module.with_suffix(".py").is_file(), (path, name)
+
+
+def test_the_hub_needs_the_library_only():
+    hubconf = ROOT / "hubconf.py"
+    if hubconf.exists():
+        assert packages(hubconf) & (EXPERIMENT_SIDE - {"hubconf"}) == set()

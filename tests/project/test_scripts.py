@@ -1,0 +1,458 @@
+"""The scripts in bin/: flags, errors, what they call, exit status.
+
+Most tests run the real scripts in a copy of the project whose Python is a stub that notes how it
+is called, so they take milliseconds.
+"""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from helpers.slurm_cluster import copy_project
+from helpers.tiny import ROOT, call
+
+from utils.cluster.sweep import NONE_DONE
+
+SCRIPTS = sorted(
+    str(path.relative_to(ROOT)) for path in (*ROOT.glob("bin/*.sh"), *ROOT.glob("bin/*/*.sh"))
+)
+EXPERIMENTS = [s for s in SCRIPTS if "utils.sh" in (ROOT / s).read_text() and "utils" not in s]
+# The stub fails for calls with a text that `failing` holds, with the status in `status`. On a
+# cluster it queues jobs, and waits for them while there is `running`.
+STUB = """#!/usr/bin/env bash
+printf '%s\\n' "$*" >>calls
+if [ -f sleeping ]; then sleep 20; fi
+if [ -f failing ] && [[ "$*" == *"$(cat failing)"* ]]; then
+  echo "This fails"
+  exit "$(cat status 2>/dev/null || echo 1)"
+fi
+if [[ "$*" == main.py* && "$*" != *slurm=none* ]]; then
+  echo "Queued 2 jobs: 87_[0-1]"
+  while [ -f running ]; do sleep 0.02; done
+  echo "2 of 2 jobs done"
+fi
+"""
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """A copy of what the scripts need, with the stub for Python."""
+    root = tmp_path / "project"
+    for name in ("bin", "conf"):
+        shutil.copytree(ROOT / name, root / name)
+    python = root / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(STUB)
+    python.chmod(0o755)
+    return root
+
+
+def calls(project: Path) -> list[str]:
+    """What Python was called with, without the id of the job."""
+    file = project / "calls"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [" ".join(p for p in shlex.split(s) if not p.startswith("job_id=")) for s in lines]
+
+
+def job_ids(project: Path) -> list[str]:
+    return sorted(folder.name for folder in project.glob("outputs/*"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_are_executable_and_parse(script):
+    is_sourced = (ROOT / script).read_text().startswith("# shellcheck shell=bash")
+    assert is_sourced or os.access(ROOT / script, os.X_OK)
+    assert call("bash", "-n", script).returncode == 0
+
+
+@pytest.mark.parametrize("script", EXPERIMENTS)
+def test_help_is_given_for_nothing(script, project):
+    done = call(str(project / script), "-h")
+    assert done.returncode == 0 and done.stderr == ""
+    for flag in ("-m MODE", "-s NAME", "-t MINUTES", "-a", "--wait", "-c JOB_ID", "-v PREFIX"):
+        assert flag in done.stdout
+    assert calls(project) == [] and job_ids(project) == []
+
+
+def test_the_table_of_running_times_has_every_script():
+    text = (ROOT / "bin" / "README.md").read_text()
+    assert [script for script in EXPERIMENTS if f"`{script}`" not in text] == []
+
+
+SLOW_TO_IMPORT = pytest.param("bin/benchmark.sh", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("script", ["bin/setup.sh", SLOW_TO_IMPORT])
+def test_the_other_scripts_have_help_too(script):
+    done = call(script, "-h")
+    assert done.returncode == 0 and "--" in done.stdout
+
+
+@pytest.mark.parametrize("script", EXPERIMENTS)
+def test_every_script_parses_its_flags(script, project):
+    done = call(str(project / script), "-x")
+    assert done.returncode == 2 and "-x" in done.stderr
+    assert calls(project) == [] and job_ids(project) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["-m", "fast"], ["quick", "debug_cpu", "-m fast"]),
+        (["-s", "moon"], ["none", "-s moon"]),
+        (["-t", "soon"], ["minutes", "soon"]),
+        (["-c", "yesterday"], ["outputs/yesterday"]),
+        (["-c", "87_3"], ["outputs/87_3"]),
+        (["-c", "yesterday", "-m", "quick"], ["no others"]),
+        (["-v", "fast"], ["quick", "-v fast"]),
+        (["--hold"], ["--hold", "-h"]),
+        (["-x"], ["-x", "-h"]),
+        (["-m"], ["-m needs a value"]),
+        (["quick"], ["quick", "-h"]),
+    ],
+    ids=lambda value: "".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_flags_end_with_status_2_and_say_what_there_is(arguments, expected, project):
+    done = call(str(project / "bin/test.sh"), *arguments)
+    assert done.returncode == 2 and done.stdout == ""
+    assert all(text in done.stderr for text in expected)
+    assert calls(project) == [] and job_ids(project) == []
+
+
+@pytest.mark.parametrize("script", EXPERIMENTS)
+def test_a_script_names_experiments_that_exist(script, project):
+    done = call(str(project / script))
+    assert done.returncode == 0, done.stderr
+    found = calls(project)
+    names = {word.split("=")[1] for line in found for word in line.split() if "experiment=" in word}
+    assert all((ROOT / f"conf/experiment/{name}.yaml").is_file() for name in names)
+    kinds = [line.split()[0] for line in found]
+    # the steps that fetch data, save weights and compress are modules, which may know their own
+    assert names or set(kinds) == {"-m"}
+    assert kinds[0] in ("main.py", "-m")
+    assert kinds[-1] == "aggregate.py" or set(kinds) == {"-m"}
+
+
+def test_flags_become_settings(project):
+    settings = ["-m", "quick", "-t", "30", "-a", "seed=1,2  trainer.max_epochs=3", "-a", "goal=x"]
+    assert call(str(project / "bin/test.sh"), *settings).returncode == 0
+    main, aggregate = calls(project)
+    overrides = "timeout_min=30 seed=1,2 trainer.max_epochs=3 goal=x"
+    assert main == f"main.py experiment=test mode=quick slurm=none {overrides}"
+    # the same settings, so that it looks where the results are
+    overrides = overrides.removeprefix("timeout_min=30 ")
+    assert aggregate == f"aggregate.py experiment=test mode=quick {overrides}"
+
+
+def test_settings_of_a_cluster_are_for_jobs_alone(project):
+    settings = ["-s", "single_node", "--wait", "-a", "slurm.mem_gb=64 +slurm.nodelist=a seed=3"]
+    done = call(str(project / "bin/test.sh"), *settings)
+    assert done.returncode == 0, done.stderr
+    main, aggregate = calls(project)
+    assert "slurm.mem_gb=64 +slurm.nodelist=a seed=3" in main
+    assert aggregate == "aggregate.py experiment=test mode=none seed=3"
+
+
+@pytest.mark.parametrize("arguments", [[], ["-m", "quick", "-a", "seed=3 goal=x"]])
+def test_a_sweep_continues_with_the_same_arguments(project, arguments):
+    script = str(project / "bin/test.sh")
+    assert call(script, *arguments).returncode == 0
+    first = calls(project)
+    (job_id,) = job_ids(project)
+    done = call(script, "-c", job_id)
+    assert done.returncode == 0, done.stderr
+    assert calls(project) == first * 2
+
+
+def test_the_sweep_that_is_continued_is_noted_and_keeps_its_flags(project):
+    script = str(project / "bin/test.sh")
+    assert call(script, "-m", "quick").returncode == 0
+    (first,) = job_ids(project)
+    assert call(script, "-c", first).returncode == 0
+    (second,) = set(job_ids(project)) - {first}
+    assert (project / "outputs" / second / "continues").read_text() == f"{first}\n"
+    assert call(script, "-c", second).returncode == 0
+    assert len(set(calls(project))) == 2 and len(calls(project)) == 6
+
+
+def test_another_scripts_sweep_is_not_continued(project):
+    assert call(str(project / "bin/test.sh"), "-m", "quick").returncode == 0
+    (job_id,) = job_ids(project)
+    done = call(str(project / "bin/banana/banana_RD.sh"), "-c", job_id)
+    assert done.returncode == 2 and f"bin/test.sh -c {job_id}" in done.stderr
+    assert len(calls(project)) == 2 and job_ids(project) == [job_id]
+
+
+@pytest.mark.parametrize("flag", ["-c", "-m", "-s", "-t"])
+def test_a_flag_whose_value_is_empty_starts_nothing(project, flag):
+    done = call(str(project / "bin/test.sh"), flag, "")
+    assert done.returncode == 2 and flag in done.stderr
+    assert calls(project) == []
+
+
+def test_values_may_have_spaces(project):
+    python = project / ".venv" / "bin" / "python"
+    python.write_text("#!/usr/bin/env bash\nprintf '%s\\n' \"$@\" >>words\n")
+    settings = "goal=two words  +paths.mine=/a b/c ~seed data@data_feat=mnist"
+    assert call(str(project / "bin/test.sh"), "-a", settings).returncode == 0
+    words = (project / "words").read_text().splitlines()
+    assert words[-4:] == ["goal=two words", "+paths.mine=/a b/c", "~seed", "data@data_feat=mnist"]
+
+
+@pytest.mark.parametrize("slurm_id", ["87", "87_3", "9"])
+def test_a_sweep_continues_by_the_id_of_slurm_too(project, slurm_id):
+    for name, script, jobs in (
+        ("2026-01-01_old", "none", ["87_3", "9"]),
+        ("2026-01-02_new", "quick", ["87_3", "87_1", "9"]),
+        ("2026-01-03_other", "debug", ["870", "8_7", "99"]),
+    ):
+        for i, job in enumerate(jobs):
+            folder = project / "outputs" / name / "test_1" / str(i)
+            folder.mkdir(parents=True)
+            (folder / "job.json").write_text(f'{{\n  "scheduler_job": "{job}",\n}}\n')
+        (project / "outputs" / name / "arguments").write_bytes(f"-m\0{script}\0".encode())
+    done = call(str(project / "bin/test.sh"), "-c", slurm_id)
+    assert done.returncode == 0 and "2026-01-02_new" in done.stdout, done.stderr
+    assert "mode=quick" in calls(project)[0]
+
+
+def test_a_sweep_continues_wherever_the_script_is_called_from(project):
+    options = {"cwd": project / "bin" / "banana"}
+    assert call("./banana_RD.sh", **options).returncode == 0
+    done = call("./banana_RD.sh", "-c", *job_ids(project), **options)
+    assert done.returncode == 0, done.stderr
+    done = call("bash", "banana_RD.sh", "-c", job_ids(project)[0], **options)
+    assert done.returncode == 0, done.stderr
+    assert len(calls(project)) == 6
+
+
+@pytest.mark.parametrize(
+    ("prefix", "mode"), [("quick", "quick"), ("quick_", "quick"), ("", "none")]
+)
+def test_figures_only(project, prefix, mode):
+    assert call(str(project / "bin/test.sh"), "-v", prefix).returncode == 0
+    assert calls(project) == [f"aggregate.py experiment=test mode={mode}"]
+    assert job_ids(project) == []
+
+
+@pytest.mark.parametrize("failing", ["main.py", "aggregate.py", "digits_classical"])
+def test_a_failure_is_the_exit_status_and_the_rest_is_done(project, failing):
+    (project / "failing").write_text(failing)
+    done = call(str(project / "bin/digits/digits_viz_VIC.sh"))
+    assert done.returncode == 1 and len(calls(project)) == 3
+
+
+@pytest.mark.parametrize("status", [NONE_DONE, 137])
+def test_no_tables_are_drawn_if_no_job_is_done(project, status):
+    """Those of earlier runs would look as if they were of this call."""
+    (project / "failing").write_text("main.py")
+    (project / "status").write_text(str(status))
+    done = call(str(project / "bin/digits/digits_viz_VIC.sh"), "-m", "quick", "-a", "goal=x")
+    assert done.returncode == status and len(calls(project)) == 2
+    assert 'digits_viz_VIC.sh -v "quick" -a "goal=x"' in done.stdout
+
+
+@pytest.mark.parametrize("failing", ["digits_classical", "main.py experiment=digits_viz"])
+def test_tables_are_drawn_if_one_part_of_the_jobs_is_done(project, failing):
+    (project / "failing").write_text(failing)
+    (project / "status").write_text(str(NONE_DONE))
+    done = call(str(project / "bin/digits/digits_viz_VIC.sh"), "-m", "quick")
+    assert done.returncode == 1 and len(calls(project)) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_script_does_not_end_well(project, number):
+    (project / "sleeping").touch()
+    command = [str(project / "bin/test.sh")]
+    with subprocess.Popen(
+        command,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        # what runs in the background of a shell ignores SIGINT, and would hand that on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        while not calls(project):
+            time.sleep(0.01)
+        os.killpg(process.pid, number)
+        assert process.wait(10) != 0
+
+
+def test_the_worst_of_all_failures_is_the_exit_status(project):
+    """Also of scripts that a script calls, whatever comes after it."""
+    (project / "failing").write_text("experiment=clip_bottleneck_pretrain")
+    (project / "status").write_text("4")
+    done = call(str(project / "bin/clip/main_linear.sh"))
+    assert done.returncode == 4
+    assert "aggregate.py experiment=clip_bottleneck_linear_eval" in calls(project)[-1]
+
+
+@pytest.mark.parametrize("failing", [None, "utils.fetch_data"])
+def test_the_clip_experiments_go_on_without_a_data_set_that_is_missing(project, failing):
+    if failing:
+        (project / "failing").write_text(failing)
+    done = call(str(project / "bin/clip/main_small.sh"), "-a", "paths.data=d")
+    assert done.returncode == (1 if failing else 0)
+    first, *others = calls(project)
+    assert first.startswith(
+        "-m utils.fetch_data experiment=clip_download_data mode=none paths.data=d"
+    )
+    (downloads,) = [word for word in first.split() if word.startswith("data@data_feat=")]
+    assert "=coco,stl10," in downloads and "imagenet" not in downloads
+    assert [line.split()[0] for line in others] == ["main.py", "aggregate.py"] * 2
+
+
+# --- on a cluster
+
+
+def until(condition, seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def running(project):
+    """A file while whose existence the jobs of the cluster run."""
+    file = project / "running"
+    file.touch()
+    yield file
+    file.unlink(missing_ok=True)
+
+
+def test_the_shell_is_free_once_jobs_are_queued(project, running):
+    settings = ["-m", "quick", "-t", "30", "-a", "goal=x"]
+    done = call(str(project / "bin/test.sh"), "-s", "single_node", *settings)
+    assert done.returncode == 0 and done.stderr == ""
+    (job_id,) = job_ids(project)
+    main = "main.py experiment=test mode=quick slurm=single_node timeout_min=30 goal=x"
+    assert calls(project) == [main]
+    for text in (
+        "Queued 2 jobs: 87_[0-1]\n",
+        job_id,
+        f"tail -f outputs/{job_id}/log\n",
+        'bin/status.sh test -m quick -a "goal=x"\n',
+        'bin/test.sh -v "quick" -a "goal=x"\n',
+        f"bin/test.sh -c {job_id}\n",
+    ):
+        assert text in done.stdout
+    running.unlink()
+    until(lambda: len(calls(project)) == 2)  # the driver goes on, and draws
+    assert calls(project)[1].startswith("aggregate.py experiment=test mode=quick")
+    until(lambda: "2 of 2 jobs done" in (project / "outputs" / job_id / "log").read_text())
+    assert job_ids(project) == [job_id] and f"job_id={job_id}" in (project / "calls").read_text()
+
+
+def test_the_driver_outlives_the_terminal(project, running):
+    script = str(project / "bin/test.sh")
+    with subprocess.Popen(
+        [script, "-s", "local"], start_new_session=True, stdout=subprocess.DEVNULL
+    ) as process:
+        assert process.wait(10) == 0
+        with pytest.raises(ProcessLookupError):  # nothing of it is left in the session
+            os.killpg(process.pid, signal.SIGHUP)
+    running.unlink()
+    until(lambda: len(calls(project)) == 2)
+
+
+@pytest.mark.parametrize("flags", [["--wait", "-s", "local"], ["-s", "local", "--wait"]])
+def test_with_wait_the_status_of_the_jobs_is_that_of_the_script(project, flags):
+    (project / "failing").write_text("main.py")
+    done = call(str(project / "bin/test.sh"), *flags)
+    assert done.returncode == 1 and len(calls(project)) == 2
+    assert not list(project.glob("outputs/*/log"))
+
+
+@pytest.mark.parametrize(("status", "n_calls"), [(2, 1), (1, 2)])
+def test_what_ends_before_jobs_are_queued_is_shown(project, status, n_calls):
+    (project / "failing").write_text("main.py")
+    (project / "status").write_text(str(status))
+    done = call(str(project / "bin/test.sh"), "-s", "vector")
+    assert done.returncode == status and "This fails" in done.stderr
+    assert len(calls(project)) == n_calls
+
+
+def test_a_sweep_on_a_cluster_continues_there(project):
+    script = str(project / "bin/test.sh")
+    assert call(script, "-s", "local", "-m", "quick").returncode == 0
+    until(lambda: len(calls(project)) == 2)
+    done = call(script, "-c", *job_ids(project), "--wait")
+    assert done.returncode == 0, done.stderr
+    assert calls(project)[2:] == calls(project)[:2]
+    done = call(script, "-c", job_ids(project)[-1])
+    assert done.returncode == 0 and "Queued" in done.stdout
+    until(lambda: len(calls(project)) == 6)
+
+
+def test_scripts_of_scripts_wait_for_one_another(project, running):
+    done = call(str(project / "bin/clip/main_linear.sh"), "-s", "single_node", "-m", "quick")
+    assert done.returncode == 0, done.stderr
+    assert len(calls(project)) == 1 and "pretrain mode=quick slurm=single_node" in calls(project)[0]
+    running.unlink()
+    until(lambda: len(calls(project)) == 4)
+    programs = [line.split()[0] for line in calls(project)]
+    assert programs == ["main.py", "aggregate.py"] * 2
+    assert len(list(project.glob("outputs/*/log"))) == 1
+
+
+def test_figures_are_drawn_here_whatever_the_cluster(project):
+    assert call(str(project / "bin/test.sh"), "-s", "vector", "-v", "").returncode == 0
+    assert calls(project) == ["aggregate.py experiment=test mode=none"]
+
+
+def test_who_interrupts_the_submission_ends_it(project):
+    (project / "sleeping").touch()
+    with subprocess.Popen(
+        [str(project / "bin/test.sh"), "-s", "vector"],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        until(lambda: calls(project))
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(10) == 130
+    (project / "sleeping").unlink()
+    time.sleep(0.2)
+    assert len(calls(project)) == 1
+
+
+# --- for real
+
+
+@pytest.fixture
+def real_project(tmp_path) -> Path:
+    """A copy of the project that writes into a folder of its own."""
+    return copy_project(tmp_path / "project")
+
+
+@pytest.mark.slow
+def test_the_installation_check_passes(real_project):
+    done = call(str(real_project / "bin/test.sh"), "-a", "logger=none", cwd=real_project)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 jobs done" in done.stdout
+    assert "VIC" in done.stdout and "BINCE" in done.stdout
+    results = real_project / "results" / "exp_test"
+    assert (results / "summarized_metrics_merged.csv").is_file()
+    patterns = ("**/results_featurizer.csv", "**/datapred_*/**/results_communication.csv")
+    for pattern in (*patterns, "**/datapred_*/**/results_predictor.csv"):
+        assert len(list(results.glob(pattern))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_sweep_outlives_a_job_that_fails_and_goes_on(real_project, n_jobs):
+    script = str(real_project / "bin/test.sh")
+    # a contrastive compressor has no decoder to predict from
+    settings = f"logger=none featurizer=neural_rec distortion=BINCE,VIC parallel_jobs={n_jobs}"
+    first = call(script, "-a", settings, cwd=real_project)
+    assert first.returncode != 0
+    assert "1 of 2 jobs done" in first.stdout and "failed: job 0" in first.stdout
+    assert "distortion=BINCE" in first.stdout and "no decoder" in first.stdout
+    again = call(script, "-c", *job_ids(real_project), cwd=real_project)
+    assert again.returncode != 0 and "its results are reused" in again.stdout
+    assert "1 of 2 jobs done" in again.stdout

@@ -1,0 +1,224 @@
+"""Standard and invariant compressors side by side: which runs, which bits, which images."""
+
+import itertools
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import DIGITS, paths, run
+
+import aggregate
+from utils.aggregation import reconstructions, tables
+from utils.data.digits import DigitsDataModule
+from utils.plots import comparison, images
+
+BASE = [*DIGITS, "trainer.max_epochs=1", "distortion=VAE"]
+MODE = "aggregate.compare_reconstructions"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An experiment whose folders were moved since: VC with two seeds, VIC at two betas."""
+    before = tmp_path_factory.mktemp("before")
+    for settings in ("seed=2", "seed=10", "distortion=VIC seed=2", "distortion=VIC seed=3 beta"):
+        settings = settings.replace("beta", "featurizer.loss.beta=0.25").split()
+        run(before, "architecture@decoder=mlp_small", *settings, base=BASE)
+    after = tmp_path_factory.mktemp("after")
+    for name in ("results", "pretrained"):
+        shutil.move(before / name, after / name)
+    return after
+
+
+def of(tmp, *overrides):
+    """What `aggregate.py` is called with."""
+    here = [
+        *paths(tmp),
+        "trainer.accelerator=cpu",
+        "logger=none",
+        "aggregate.modes=[compare_reconstructions]",
+    ]
+    return ["experiment=none", *here, *overrides]
+
+
+def where(values, option="where"):
+    return f"{MODE}.{option}={{{values}}}"
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What the drawing functions are called with: name -> (compressors, data)."""
+    calls = {}
+
+    def spy_on(name):
+        function = getattr(comparison, name)
+
+        def draw(compressors, data, **options):
+            calls[name] = compressors, data
+            return function(compressors, data, **options)
+
+        monkeypatch.setattr(reconstructions, name, draw)
+
+    spy_on("single_row_plot")
+    spy_on("multi_row_plot")
+    return calls
+
+
+def table(folder, **values):
+    runs = tables.collect(folder / "results/exp_none")[0]["communication"]
+    for key, value in values.items():
+        runs = runs[runs[key] == value]
+    (row,) = runs.to_dict("records")
+    return row
+
+
+def test_both_figures_have_the_bits_of_the_table_and_the_first_seed(folder, drawn):
+    aggregate.main(of(folder, where("beta: 1")))
+    for name in ("single", "multi"):
+        path = folder / f"results/exp_none/figures/rec_imgs_allin1_{name}_row.png"
+        assert path.stat().st_size > 1000
+    vc = table(folder, dist="VAE", seed="2")["test/comm/n_bits"]
+    vic = table(folder, dist="VIC", seed="2")["test/comm/n_bits"]
+    single, _ = drawn["single_row_plot"]
+    assert list(single) == [
+        f"standard (VC)\n{vc:.1f} bits",
+        f"invariant (VIC)\n{vic:.1f} bits",
+    ]
+    multi, _ = drawn["multi_row_plot"]
+    for label, method, bits in zip(multi, ("VC", "VIC"), (vc, vic), strict=True):
+        name, value, unit = label.split()
+        assert (name, unit) == (f"{method}:", "bits")
+        assert float(value) == pytest.approx(bits, rel=5e-3)
+
+
+def test_the_compressors_are_those_that_were_trained(folder, drawn):
+    """Coding the test set again gives the bits that the labels state."""
+    aggregate.main(of(folder, where("beta: 1"), f"{MODE}.bits=test/comm/rate"))
+    compressors, data = drawn["single_row_plot"]
+    x = torch.cat([batch.x for batch in data.loader("test")])
+    for label, compressor in compressors.items():
+        rate = compressor.rates(x).mean().item() / np.log(2)
+        assert label.endswith(f"\n{rate:.3g} bits")
+
+
+def test_each_method_may_have_settings_of_its_own(folder, drawn):
+    aggregate.main(of(folder, f"+{MODE}.invariant.beta=0.25", where("beta: 1.0")))
+    (_, vic), (_, data) = drawn["single_row_plot"][0].values(), drawn["single_row_plot"]
+    assert vic.beta == 0.25 and data.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "messages"),
+    [
+        ([where("bet: 1")], ["no parameter 'bet'", "'beta'"]),
+        ([f"{MODE}.bits=test/comm/bits"], ["test/comm/n_bits"]),
+        ([f"{MODE}.bits=n_bits"], ["<split>/comm/<name>"]),
+        ([where("beta: 1"), f"{MODE}.image=400"], ["no test image 400", "400 images"]),
+    ],
+)
+def test_errors_say_what_to_do(folder, overrides, messages):
+    with pytest.raises(SystemExit) as error:
+        aggregate.main(of(folder, *overrides))
+    assert all(message in str(error.value) for message in ["Error: ", *messages])
+
+
+@pytest.mark.parametrize(
+    ("override", "messages"),
+    [
+        (where("dist: BINCE", "standard"), ["distortion=BINCE", "runs have VAE, VIC"]),
+        (where("beta: 0.25"), ["distortion=VAE", "no finished run has beta=0.25"]),
+    ],
+)
+def test_a_missing_method_is_named_with_what_makes_it(folder, override, messages, drawn, capsys):
+    aggregate.main(of(folder, override))
+    error = capsys.readouterr().err
+    assert all(m in error for m in ["the standard compressor is missing", *messages])
+    assert not drawn
+
+
+def test_several_compressors_of_a_method_are_named_with_what_chooses_one(folder, drawn, capsys):
+    aggregate.main(of(folder))
+    error = capsys.readouterr().err
+    messages = ["several invariant", "beta: 1.0e+00, 2.5e-01", f"'{MODE}.where={{beta:1.0e+00}}'"]
+    assert all(message in error for message in messages)
+    assert not drawn
+
+
+def test_a_lost_checkpoint_is_named(folder, tmp_path):
+    shutil.copytree(folder / "results", tmp_path / "results")
+    with pytest.raises(SystemExit, match="checkpoint .*best.ckpt is missing: restore it"):
+        aggregate.main(of(tmp_path, where("beta: 1")))
+
+
+# --- the drawing
+
+
+@pytest.fixture
+def methods(make_compressor):
+    return {
+        f"{method} title": make_compressor((1, 16, 16), method, kind="bw_image").eval()
+        for method in ("VC", "VIC")
+    }
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return DigitsDataModule(auxiliary="input", equivalence=["rotation"])
+
+
+def cells(figure):
+    """Images of 16 pixels [row, column, 16, 16] on the canvas."""
+    canvas = figure.axes[0].images[0].get_array()[..., 0]
+    padded = np.pad(canvas, ((0, 1), (0, 1)))
+    return padded.reshape(len(padded) // 17, 17, -1, 17).swapaxes(1, 2)[..., :16, :16]
+
+
+def labels(ticks):
+    return [tick.get_text() for tick in ticks]
+
+
+def test_a_single_row_is_an_image_as_it_is_sent_and_as_each_rebuilds_it(methods, digits):
+    figure = comparison.single_row_plot(methods, digits, index=3)
+    x = next(iter(digits.loader("test"))).x[3:4]
+    assert labels(figure.axes[0].get_xticklabels()) == ["augmented", "VC title", "VIC title"]
+    assert not labels(figure.axes[0].get_yticklabels())
+    (found,) = cells(figure)
+    expected = [x, *(images.reconstruct(compressor, x) for compressor in methods.values())]
+    assert np.allclose(found, torch.cat(expected)[:, 0], atol=1e-6)
+
+
+def test_several_rows_are_source_augmented_and_rebuilt(methods, digits):
+    figure = comparison.multi_row_plot(methods, digits, n_images=4)
+    rows = labels(figure.axes[0].get_yticklabels())
+    assert rows == ["source", "augmented", "VC title", "VIC title"]
+    found = cells(figure)
+    data = DigitsDataModule(auxiliary="representative", equivalence=["rotation"])
+    batch = next(iter(data.loader("test")))
+    assert np.allclose(found[0], batch.aux[:4, 0]) and np.allclose(found[1], batch.x[:4, 0])
+    decoded = images.reconstruct(methods["VIC title"], batch.x[:4])
+    assert found.shape[:2] == (4, 4) and np.allclose(found[3], decoded[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("draw", "titles"),
+    [
+        (comparison.single_row_plot, ["standard compression\n1,342 bits", "invariant\n19.9 bits"]),
+        (comparison.multi_row_plot, ["VC: 1,342 bits", "VIC: 19.9 bits"]),
+    ],
+)
+def test_labels_lie_inside_the_figure_and_apart(methods, digits, draw, titles):
+    figure = draw(dict(zip(titles, methods.values(), strict=True)), digits)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    boxes = [
+        label.get_window_extent() for label in (*axes.get_xticklabels(), *axes.get_yticklabels())
+    ]
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    assert all(box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_contrastive_compressors_have_nothing_to_show(methods, digits, make_compressor):
+    bince = make_compressor((1, 16, 16), "BINCE", kind="bw_image").eval()
+    with pytest.raises(ValueError, match="ContrastiveDistortion has no decoder"):
+        comparison.single_row_plot(methods | {"BINCE": bince}, digits)

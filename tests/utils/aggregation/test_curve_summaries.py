@@ -1,0 +1,243 @@
+"""Curves of an experiment in numbers, over its seeds."""
+
+import pandas as pd
+import pytest
+from helpers.curve_runs import Runs, table
+
+from utils.aggregation.curve_numbers import summarize_RD_curves
+from utils.configs.composing import ConfigError
+
+X, Y = "test/feat/rate", "test/pred/loss"
+
+
+def saved(folder, key="dist"):
+    return pd.read_csv(folder / "summarized_RD_curves_merged.csv").set_index(key)
+
+
+def caption(folder):
+    """The line below the table."""
+    return (folder / "summarized_RD_curves_merged.md").read_text().splitlines()[-1]
+
+
+@pytest.fixture
+def exponential():
+    """Losses 4 / 2 ** rate at rates 0, 1, 2, 3 of VIC; VC needs twice the bits."""
+    return table(
+        {"dist": dist, "beta": f"{rate}", "seed": seed, X: factor * rate, Y: 4 / 2**rate + seed}
+        for dist, factor in (("VIC", 1), ("VAE", 2))
+        for seed in (0, 2)
+        for rate in (0, 1, 2, 3)
+    )
+
+
+def test_areas_and_minima_over_seeds(tmp_path, exponential, capsys):
+    summarize_RD_curves(Runs(tmp_path, exponential), Y, X)
+    found = saved(tmp_path)
+    assert (found["n_seeds"] == 2).all() and (found["n_runs_mean"] == 4).all()
+    # trapezia of rates from 3 to 0 over losses of 1/2, 1, 2, 4; seeds shift these
+    area = 2.5 / 2 + 1.5 * 1 + 0.5 * 2
+    assert found["AURD_mean"].to_dict() == {"VIC": area, "VAE": 2 * area}
+    assert (found["AURD_sem"] == 0).all()
+    assert found["min_mean"].tolist() == [1.5, 1.5]
+    assert "gain_mean" not in found and "| VIC " in capsys.readouterr().out
+
+
+def test_areas_of_squared_errors_are_those_under_shannon_s_line(tmp_path):
+    """A Gaussian of variance 1 at R = log2(1 / MSE) / 2 bits, from 0 to 3: a triangle, in any unit
+    of the error; seeds are averaged, not pooled."""
+    runs = table(
+        {"dist": dist, "beta": f"{bits}", "seed": seed, X: bits, Y: unit * 4.0**-bits}
+        for dist, unit in (("VIC", 1), ("VAE", 10))
+        for seed in (0, 2)
+        for bits in (3, 0, 1, 2)
+    )
+    summarize_RD_curves(Runs(tmp_path, runs), Y, X, mse_cols=[Y])
+    found = saved(tmp_path)
+    assert found["AURD_mean"].to_dict() == pytest.approx({"VIC": 4.5, "VAE": 4.5})
+    assert found["min_mean"]["VIC"] == 4.0**-3  # all else is of the error as it is
+
+
+def test_rates_at_the_least_distortion_are_those_of_all_runs_as_good(tmp_path):
+    """... within .01, of all seeds: as the curve's own least one, or as that of all curves."""
+    losses = {"VIC": [(8, 0.5), (5, 0.509), (2, 0.511)], "VAE": [(9, 0.505), (7, 0.514), (3, 0.9)]}
+    runs = table(
+        {"dist": dist, "beta": f"{i}", "seed": seed, X: rate + seed, Y: loss}
+        for dist, points in losses.items()
+        for seed in (0, 2)
+        for i, (rate, loss) in enumerate(points)
+    )
+    summarize_RD_curves(Runs(tmp_path, runs), Y, X)
+    found = saved(tmp_path)
+    current, everyone = "rate_val_mindist_curr", "rate_val_mindist_all"
+    assert found[f"{current}_mean"].to_dict() == {"VIC": 6.5 + 1, "VAE": 8 + 1}
+    assert found[f"{everyone}_mean"].to_dict() == {"VIC": 6.5 + 1, "VAE": 9 + 1}
+    expected = pd.Series([8, 10, 5, 7]).sem()
+    assert found.loc["VIC", [f"{current}_sem", f"{everyone}_sem"]].tolist() == [expected] * 2
+
+
+def test_curves_that_are_never_as_good_have_no_rate_at_the_least_distortion(tmp_path, exponential):
+    is_bad = exponential["dist"] == "VAE"
+    runs = exponential.assign(**{Y: exponential[Y] + 9 * is_bad})
+    summarize_RD_curves(Runs(tmp_path, runs), Y, X)
+    found = saved(tmp_path)
+    assert found["rate_val_mindist_all_mean"].isna().to_dict() == {"VAE": True, "VIC": False}
+    assert found["rate_val_mindist_curr_mean"]["VAE"] == 6
+
+
+def test_each_distortion_has_a_part_of_the_table(tmp_path, exponential):
+    other = "test/pred/err"
+    runs = exponential.assign(**{other: exponential[Y] / 2})
+    summarize_RD_curves(Runs(tmp_path, runs), [Y, other], X, baseline="VAE")
+    found = saved(tmp_path, ["distortion", "dist"])
+    assert (found.loc[other, "AURD_mean"] == found.loc[Y, "AURD_mean"] / 2).all()
+    assert len(found) == 4 and f"| {other} | VIC " in " ".join(
+        (tmp_path / "summarized_RD_curves_merged.md").read_text().split()
+    )
+
+
+def test_half_the_bits_are_twice_the_gain(tmp_path, exponential):
+    # without the points of no bits, which have no logarithm
+    runs = exponential[exponential["beta"] != "0"]
+    summarize_RD_curves(Runs(tmp_path, runs), Y, X, baseline="VAE", tolerance=0.1)
+    found = saved(tmp_path)
+    assert found["gain_mean"].to_dict() == pytest.approx({"VIC": 2, "VAE": 1})
+    assert found["bd_rate_mean"].to_dict() == pytest.approx({"VIC": -50, "VAE": 0})
+    # 0.1 above 1/2: a fifth of the way back from 3 bits to 2
+    assert found["rate_near_lossless_mean"].to_dict() == pytest.approx({"VIC": 2.8, "VAE": 5.6})
+    latex = (tmp_path / "summarized_RD_curves_merged.tex").read_text()
+    assert "over dist = VAE" in latex and r"\toprule" in latex
+
+
+def test_near_lossless_may_be_told_by_runs_without_compression(tmp_path, exponential):
+    uncompressed = {"dist": "none", "beta": "none", "seed": 0, X: 9.0, Y: 1.4}
+    runs = pd.concat([exponential[exponential["seed"] == "0"], table([uncompressed])])
+    summarize_RD_curves(Runs(tmp_path, runs), Y, X, reference={"dist": "none"}, tolerance=0.1)
+    found = saved(tmp_path)
+    assert (found["near_lossless_mean"] == 1.5).all()
+    near_lossless = found["rate_near_lossless_mean"]
+    assert near_lossless[["VIC", "VAE"]].to_dict() == {"VIC": 1.5, "VAE": 3}
+    assert pd.isna(near_lossless["none"])  # whether it needs all of its bits is unknown
+    assert "near lossless: up to 1.5 (runs" in caption(tmp_path)
+
+
+def test_a_level_for_each_seed_is_no_single_number_in_the_caption(tmp_path, exponential):
+    summarize_RD_curves(Runs(tmp_path, exponential), Y, X, tolerance=0.1)
+    assert "near lossless: up to 0.1 above the lowest of each seed (runs" in caption(tmp_path)
+
+
+def test_references_and_single_runs_have_no_area(tmp_path, exponential):
+    others = [{"dist": "codec", "beta": "none", "seed": s, X: 90.0, Y: 0.1} for s in (0, 2)]
+    others += [
+        {"dist": "none", "beta": beta, "seed": 0, X: rate, Y: loss}
+        for beta, rate, loss in (("0", 80.0, 1.4), ("1", 90.0, 1.3))
+    ]
+    runs = pd.concat([exponential, table(others)])
+    summarize_RD_curves(Runs(tmp_path, runs), Y, X, reference={"dist": "none"})
+    is_missing = {"VAE": False, "VIC": False, "codec": True, "none": True}
+    assert saved(tmp_path)["AURD_mean"].isna().to_dict() == is_missing
+
+
+def test_what_a_seed_lacks_is_no_average_over_the_others(tmp_path, exponential):
+    is_bad = (exponential["dist"] == "VAE") & (exponential["seed"] == "2")
+    runs = exponential.assign(**{Y: exponential[Y] + 9 * is_bad})
+    summarize_RD_curves(Runs(tmp_path, runs), Y, X, baseline="VIC")
+    found = saved(tmp_path)
+    assert found.loc["VAE", ["rate_near_lossless_mean", "gain_mean", "bd_rate_mean"]].isna().all()
+    assert found.loc["VIC", "gain_mean"] == 1
+    line = next(
+        line
+        for line in (tmp_path / "summarized_RD_curves_merged.md").read_text().splitlines()
+        if "VAE" in line and "|" in line
+    )
+    assert line.count(" - ") == 3
+
+
+def test_baselines_are_those_that_agree_in_what_tells_them_apart(tmp_path):
+    runs = table(
+        {"dist": dist, "rate": rate, "zdim": len(dist), "seed": 1, "beta": f"{bits}"}
+        | {X: bits * factor, Y: 10.0 - bits}
+        for dist, rate, factor in (
+            ("VAE", "H_factorized", 4),
+            ("VAE", "H_hyper", 2),
+            ("BINCE", "H_factorized", 1),
+            ("BINCE", "MI", 1),
+        )
+        for bits in (1, 2, 3)
+    )
+    summarize_RD_curves(Runs(tmp_path, runs), Y, X, baseline="VAE")
+    gains = saved(tmp_path, ["dist", "rate"])["gain_mean"]
+    assert gains["BINCE", "H_factorized"] == pytest.approx(4)
+    assert gains["VAE", "H_hyper"] == 1 and pd.isna(gains["BINCE", "MI"])
+
+
+def test_curves_are_compared_to_those_of_their_own_seed(tmp_path, exponential):
+    """Losses of seed 2 are 2 higher; of VAE, there is seed 0 alone."""
+    is_missing = (exponential["dist"] == "VAE") & (exponential["seed"] == "2")
+    summarize_RD_curves(Runs(tmp_path, exponential[~is_missing]), Y, X, baseline="VAE")
+    found = saved(tmp_path)
+    assert found.loc["VAE", "gain_mean"] == 1
+    assert found.loc["VIC", ["gain_mean", "bd_rate_mean"]].isna().all()
+
+
+def test_the_one_seed_of_a_codec_is_compared_to_all_others(tmp_path):
+    runs = table(
+        {"feat": feat, "dist": dist, "beta": f"{bits}", "seed": seed}
+        | {X: bits * factor, Y: 10.0 - bits}
+        for feat, dist, factor, seeds in (
+            ("neural_rec", "VIC", 1, (0, 2)),
+            ("jpeg", "none", 4, (0,)),
+            ("webp", "none", 2, (0, 2, 3)),
+        )
+        for seed in seeds
+        for bits in (1, 2, 3)
+    )
+    summarize_RD_curves(Runs(tmp_path, runs), Y, X, by="feat", baseline="jpeg")
+    gains = saved(tmp_path, "feat")["gain_mean"]
+    assert gains.to_dict() == pytest.approx({"jpeg": 1, "neural_rec": 4, "webp": 2})
+    # several seeds were chosen: each is compared to its own
+    is_left_out = (runs["feat"] == "webp") & (runs["seed"] == "2")
+    summarize_RD_curves(Runs(tmp_path, runs[~is_left_out]), Y, X, by="feat", baseline="webp")
+    assert pd.isna(saved(tmp_path, "feat")["gain_mean"]["neural_rec"])
+
+
+def test_rows_are_in_the_order_of_numbers(tmp_path):
+    runs = table(
+        {"dist": "VIC", "zdim": zdim, "beta": f"{bits}", "seed": 1, X: bits, Y: -bits}
+        for zdim in ("none", "128", "16", "256")
+        for bits in (1.0, 2.0)
+    )
+    summarize_RD_curves(Runs(tmp_path, runs), Y, X)
+    rows = pd.read_csv(tmp_path / "summarized_RD_curves_merged.csv", dtype=str)
+    assert list(rows["zdim"]) == ["16", "128", "256", "none"]
+
+
+def test_failed_runs_of_a_curve_are_counted(tmp_path, exponential):
+    is_failed = (exponential["dist"] == "VIC") & (exponential["beta"] == "1")
+    runs = exponential.assign(state=["failed" if failed else "done" for failed in is_failed])
+    runs.loc[is_failed, [X, Y]] = float("nan")
+    summarize_RD_curves(Runs(tmp_path, runs, seeds=[0, 2, 3]), Y, X)
+    found = saved(tmp_path)
+    assert found["n_failed"].to_dict() == {"VAE": 0, "VIC": 2}
+    assert found["n_missing"].to_dict() == {"VAE": 4, "VIC": 4}  # seed 3, of each beta
+    assert found["n_runs_mean"].to_dict() == {"VAE": 4, "VIC": 3}
+
+
+def test_one_point_is_a_curve_without_a_delta_rate(tmp_path):
+    runs = table({"dist": d, "beta": "1", "seed": 1, X: 2.0, Y: 1.0} for d in ("VIC", "VAE"))
+    summarize_RD_curves(Runs(tmp_path, runs), Y, X, baseline="VAE")
+    found = saved(tmp_path)
+    assert found[["AURD_mean", "bd_rate_mean"]].isna().all(axis=None)
+
+
+def test_a_baseline_that_was_not_run_is_said_on_the_terminal(tmp_path, exponential, capsys):
+    summarize_RD_curves(Runs(tmp_path, exponential), Y, X, baseline="BINCE")
+    assert "no curve has dist=BINCE" in capsys.readouterr().err
+    assert "gain_mean" not in saved(tmp_path)
+
+
+def test_errors_name_what_is_wrong(tmp_path, exponential):
+    with pytest.raises(ConfigError, match=r"unknown metrics \['a'\]; there are .*test/feat/rate"):
+        summarize_RD_curves(Runs(tmp_path, exponential), "a", X)
+    runs = exponential.assign(**{Y: float("nan")})
+    with pytest.raises(ConfigError, match=f"no run has both {Y} and {X}"):
+        summarize_RD_curves(Runs(tmp_path, runs), Y, X)

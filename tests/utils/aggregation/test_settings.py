@@ -1,0 +1,88 @@
+"""Experiments at full size have the settings of the official scripts, but for stated reasons."""
+
+import functools
+
+import pytest
+
+from utils.aggregation import paper_comparison, settings
+from utils.aggregation.experiment import Experiment
+from utils.cluster.sweep import CONF_DIR
+from utils.configs.composing import compose_config
+
+TABLES = sorted(settings.published_settings())
+# Experiments of our own.
+OURS = ("compress_shards", "digits_", "mobilenet_", "none", "ssl_towers_", "test", "clip_download")
+differences = functools.cache(settings.differences)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_differs_from_the_official_script_has_a_reason(name):
+    unexplained = [d for d in differences(name) if d.reason is None]
+    assert [str(d) for d in unexplained] == []
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_reasons_are_given_for_what_differs_and_nothing_else(name):
+    stated = settings.published_settings()[name].get("differs", {})
+    assert stated.keys() <= {d.key for d in differences(name)}
+
+
+def test_every_experiment_of_the_paper_has_a_table():
+    experiments = {file.stem for file in CONF_DIR.glob("experiment/*.yaml")}
+    of_paper = {e for e in experiments if not e.startswith(OURS)} | {"test_mnist"}
+    tables = {name for name in TABLES if "=" not in name}
+    assert of_paper == tables, "an experiment that is not the paper's belongs into OURS"
+
+
+@pytest.mark.parametrize(
+    ("official", "found"),
+    [
+        ({"settings": {"seed": 1}}, ["seed: 1, here 123: no reason given"]),
+        ({"settings": {"seed": 123}}, []),
+        ({"settings": {"nothing.like.it": 1}}, ["nothing.like.it: 1, here absent"]),
+        ({"settings": {"parameters.encoder": 1}}, ["parameters.encoder: 1, here 1056770"]),
+        ({"sweep": {"distortion": ["VIC", "VAE"]}}, []),
+        ({"sweep": {"distortion": ["VIC"]}}, ["sweep.distortion: ['VIC'], here ['VAE', 'VIC']"]),
+        ({"sweep": {}}, ["sweep.distortion: absent"]),
+        ({"jobs": {"seed=2": {"seed": 1}}}, ["seed (seed=2): 1, here 2"]),
+        ({"settings": {"seed": 1}, "differs": {"seed": "why"}}, ["seed: 1, here 123: why"]),
+    ],
+)
+def test_a_difference_is_found(official, found, monkeypatch):
+    monkeypatch.setattr(settings, "published_settings", lambda: {"banana_viz_VIC": official})
+    differences = settings.differences("banana_viz_VIC")
+    assert [str(d)[: len(text)] for d, text in zip(differences, found, strict=True)] == found
+
+
+@pytest.mark.parametrize(
+    ("ours", "is_same"),
+    [
+        ("tag(log, interval(0.0001, 1))", True),
+        ("interval(1e-4, 1)", False),
+        ("tag(log, interval(1e-4, 2))", False),
+        ("choice(1, 2)", False),
+    ],
+)
+def test_spaces_are_compared_by_what_they_mean(ours, is_same):
+    official = settings._comparable("sweep.x", "tag(log, interval(1e-4, 1))")
+    assert (settings._comparable("sweep.x", ours) == official) is is_same
+
+
+def test_what_runs_changed_is_found():
+    job = ["experiment=banana_viz_VIC", "distortion=VAE"]
+    changed = [*job, "encoder.kwargs.hid_dim=16", "data_feat.kwargs.n_train=2048"]
+    assert settings.changes("banana_viz_VIC", [compose_config(job)]) == []
+    found = settings.changes("banana_viz_VIC", [compose_config(c) for c in (job, changed)])
+    assert len(found) == 3 and {line.split(":")[0].strip() for line in found} == {
+        "encoder.kwargs.hid_dim",
+        "data_feat.kwargs.n_train",
+        "parameters.encoder",
+    }
+
+
+def test_differences_are_printed_with_their_reasons(tmp_path, capsys):
+    experiment = Experiment(tmp_path / "exp_GalaxyZoo_neurips_table_final")
+    paper_comparison.compare_to_paper(experiment, [experiment.name])
+    printed = capsys.readouterr().out
+    assert printed.count("settings are not the official ones") == 4
+    assert "communication.n_copies: 100, here 2: predictors learn" in printed

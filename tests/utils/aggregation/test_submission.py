@@ -1,0 +1,223 @@
+"""From the runs of an experiment to a file for Kaggle, on a small Galaxy Zoo."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import galaxies
+from helpers.kaggle_client import Client
+from helpers.tiny import DIGITS, SMALL, compose, paths, run
+
+import aggregate
+from utils.aggregation import tables
+from utils.data import kaggle
+from utils.data.galaxy import ANSWERS, COMPETITION, ID, GalaxyDataModule
+from utils.data.module import DataError
+from utils.runs.run import find_run
+
+OPTION = "aggregate.kaggle_submission"
+GALAXY = [
+    *SMALL,
+    "data@data_feat=galaxy",
+    "distortion=VIC",
+    "rate=H_factorized",
+    "featurizer.kwargs.online=null",
+    "encoder.kwargs.hid_dim=4",
+    "decoder.kwargs.hid_dim=4",
+    "encoder.z_dim=4",
+    # predictions must lie in [0, 1], for a submission is clipped and metrics are not
+    "optimizer_pred.kwargs.lr=1e-2",
+    "trainer_pred.max_epochs=20",
+    *(
+        f"{place}.{setting}"
+        for place in ("data_feat", "data_pred")
+        for setting in (
+            "length=36",
+            "kwargs.side=16",
+            "kwargs.n_workers=0",
+            "kwargs.batch_size=8",
+            "kwargs.equivalence=[]",
+        )
+    ),
+]
+CODEC = [o for o in GALAXY if not o.startswith(("featurizer", "encoder", "decoder"))]
+RUNS = {
+    "jpeg": ["featurizer=jpeg", "featurizer.kwargs.quality=50"],
+    "neural_feat": ["featurizer=neural_feat", "optimizer_pred.kwargs.lr=5e-2"],
+    "neural_rec": ["featurizer=neural_rec"],
+}
+
+
+def base_of(feat: str) -> list[str]:
+    return CODEC if feat == "jpeg" else GALAXY
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GalaxyDataModule, "SIZES", galaxies.SIZES)
+        patch.setattr(GalaxyDataModule, "N_KAGGLE_TEST", galaxies.N_LABELLED)
+        yield
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """Finished runs whose folders were moved since. Kaggle's images are the labelled ones."""
+    before, after = (tmp_path_factory.mktemp(name) for name in ("before", "after"))
+    galaxies.save(before / "data", galaxies.IDS)
+    for feat, overrides in RUNS.items():
+        run(before, *overrides, base=base_of(feat))
+    for name in ("data", "results", "pretrained"):
+        shutil.move(before / name, after / name)
+    return after
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    """A copy whose metrics tests may change; checkpoints and data are links."""
+    shutil.copytree(original / "results", tmp_path / "results")
+    for name in ("data", "pretrained"):
+        (tmp_path / name).symlink_to(original / name)
+    return tmp_path
+
+
+def submit(folder: Path, *overrides: str) -> pd.DataFrame:
+    """What `aggregate.py` writes, with the ids as index."""
+    settings = [
+        *paths(folder),
+        "trainer.accelerator=cpu",
+        "logger=none",
+        "aggregate.modes=[kaggle_submission]",
+    ]
+    aggregate.main(["experiment=none", *settings, *overrides])
+    return pd.read_csv(folder / "results/exp_none/submission.csv").set_index(ID)
+
+
+def finished(folder: Path, feat: str):
+    return find_run(compose(folder, *RUNS[feat], base=base_of(feat)), "predictor")
+
+
+def set_losses(folder: Path, **losses: tuple[float, float]) -> None:
+    """Overwrite the loss on the validation and on the test split, by featurizer."""
+    for feat, (val, test) in losses.items():
+        file = finished(folder, feat).csv
+        table = pd.read_csv(file)
+        table[["val/pred/loss", "test/pred/loss"]] = val, test
+        table.to_csv(file, index=False)
+
+
+@pytest.mark.parametrize("feat", RUNS)
+def test_the_score_of_a_submission_is_that_of_the_run(feat, folder, capsys):
+    """Were Kaggle's images those of a split, its score would be the root of the split's loss."""
+    found = submit(folder, f"{OPTION}.where={{feat: {feat}}}")
+    assert list(found.columns) == list(ANSWERS)
+    assert found.index.tolist() == sorted(galaxies.IDS)
+    metrics = finished(folder, feat).metrics()
+    data = GalaxyDataModule(data_dir=str(folder / "data"), val_fraction=0.1)
+    solutions = galaxies.solutions().set_index(ID)
+    for split in ("val", "test"):
+        source, members = data.splits[split]
+        ids = [int(Path(source.name(i)).stem) for i in members.tolist()]
+        predictions = found.loc[ids].to_numpy()
+        assert predictions.min() > 0 and predictions.max() < 1, "clipped: change the settings"
+        score = np.sqrt(np.mean((predictions - solutions.loc[ids].to_numpy()) ** 2))
+        assert score == pytest.approx(np.sqrt(metrics[f"{split}/pred/loss"]), abs=2e-6)
+    output = capsys.readouterr().out
+    assert f"score (RMSE) {np.sqrt(metrics['val/pred/loss']):.5f}" in output
+    assert ("jpeg" if feat == "jpeg" else "VIC") in output
+    assert f"run_{finished(folder, feat).id}" in output
+    assert f"Submission: {folder}/results/exp_none/submission.csv" in output
+
+
+def test_the_best_run_is_that_of_the_validation_split(folder, capsys):
+    losses = {"jpeg": (0.2, 0.3), "neural_feat": (0.1, 0.4), "neural_rec": (0.3, 0.2)}
+    set_losses(folder, **losses)
+    best = submit(folder)
+    output = capsys.readouterr().out
+    assert f"run_{finished(folder, 'neural_feat').id}" in output and "0.31623" in output
+    pd.testing.assert_frame_equal(best, submit(folder, f"{OPTION}.where={{feat: neural_feat}}"))
+    other = submit(folder, f"{OPTION}.where={{feat: [jpeg, neural_rec]}}")
+    assert f"run_{finished(folder, 'jpeg').id}" in capsys.readouterr().out.splitlines()[-2]
+    assert not other.equals(best)
+
+
+@pytest.fixture
+def client(monkeypatch):
+    client = Client()
+    monkeypatch.setattr(kaggle, "connect", lambda: client)
+    return client
+
+
+def test_nothing_is_sent_unless_asked_for(folder, client, capsys):
+    where = f"{OPTION}.where={{feat: jpeg}}"
+    submit(folder, where)
+    assert client.calls == []
+    submit(folder, where, f"{OPTION}.submit=true")
+    ((path, message, competition),) = client.calls
+    assert path == f"{folder}/results/exp_none/submission.csv" and competition == COMPETITION
+    assert f"run_{finished(folder, 'jpeg').id}" in message and "validation 0." in message
+    assert "Successfully submitted" in capsys.readouterr().out
+
+
+def test_the_mode_runs_on_request_only():
+    for feat in ("jpeg", "VAE", "BINCE"):
+        cfg = compose(Path("anywhere"), f"experiment=GalaxyZoo_neurips_final_{feat}", base=[])
+        assert "kaggle_submission" not in cfg.aggregate.modes
+        assert cfg.aggregate.kaggle_submission.submit is False
+
+
+# --- errors
+
+
+def error_of(folder: Path, *overrides: str) -> str:
+    with pytest.raises(SystemExit) as error:
+        submit(folder, *overrides)
+    assert not (folder / "results/exp_none/submission.csv").exists()
+    return str(error.value)
+
+
+def test_an_unknown_parameter_is_named(folder):
+    assert re.search(f"{OPTION}.where.*'feet'", error_of(folder, f"{OPTION}.where={{feet: jpeg}}"))
+    assert "jpeg" in error_of(folder, f"{OPTION}.where={{feat: png}}")
+
+
+def test_a_lost_checkpoint_is_named(folder):
+    (folder / "pretrained").unlink()
+    error = error_of(folder, f"{OPTION}.where={{feat: neural_rec}}")
+    assert re.search(f"{OPTION}: .*best.ckpt is missing: restore it", error)
+
+
+def test_missing_images_are_errors_that_say_what_to_do(folder, monkeypatch):
+    def refuse():
+        raise DataError("no token")
+
+    monkeypatch.setattr(kaggle, "connect", refuse)
+    data = (folder / "data").resolve()
+    (folder / "data").unlink()
+    (folder / "data").mkdir()
+    (folder / "data/galaxyzoo").mkdir()
+    for name in ("images_training_rev1", "training_solutions_rev1.csv"):
+        (folder / "data/galaxyzoo" / name).symlink_to(data / "galaxyzoo" / name)
+    error = error_of(folder)
+    assert re.search(f"{OPTION}: .*images_test_rev1.*no token.*images_test_rev1/100018.jpg", error)
+
+
+def test_a_refused_file_is_kept(folder, client):
+    client.answer = "Could not submit to competition"
+    with pytest.raises(SystemExit, match="submission.csv was not submitted.*Could not submit"):
+        submit(folder, f"{OPTION}.submit=true", f"{OPTION}.where={{feat: jpeg}}")
+    assert (folder / "results/exp_none/submission.csv").is_file()
+
+
+def test_data_without_a_competition_are_refused(tmp_path):
+    run(tmp_path, base=DIGITS)
+    assert "data_pred=digits, which is no Kaggle competition" in error_of(tmp_path)
+
+
+def test_featurizers_alone_predict_nothing(tmp_path):
+    run(tmp_path, "is_only_feat=true")
+    assert re.search("no predictor of .*exp_none is finished", error_of(tmp_path))
+    assert tables.collect(tmp_path / "results/exp_none")[0]["predictor"].empty

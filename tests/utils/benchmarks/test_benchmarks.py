@@ -1,0 +1,199 @@
+"""The benchmark's verdicts and table; what it measures is not judged here."""
+
+import io
+import math
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from compressai.entropy_models import EntropyModel
+from rich.console import Console
+from scipy.stats import entropy
+
+from lossyless.coding.tables import TOTAL_MASS
+from lossyless.torch_state import one_thread
+from utils.benchmarks import __main__ as benchmarks
+from utils.benchmarks import plans
+from utils.benchmarks.bottleneck import make_bottleneck
+from utils.benchmarks.comparison import Comparison, Goal, alternate, table_of
+from utils.benchmarks.loops import BareLoop, ThreePasses
+from utils.benchmarks.setups import SMALL, banana_config, images_config, short_trainer
+from utils.benchmarks.steps import Step, measure
+from utils.configs.composing import compose_config
+from utils.training import building, fitting
+
+
+def comparison(ours, reference, goal=Goal(low=10)) -> Comparison:  # noqa: B008, it is frozen
+    return Comparison("speed", "something slow", "/s", ours, reference, goal)
+
+
+@pytest.mark.parametrize(
+    "goal, met, missed, text",
+    [
+        (Goal(low=100), [100, math.inf], [99.9, -1], ">= 100"),
+        (Goal(high=1.15), [1.15, 0], [1.16, math.inf], "<= 1.15"),
+        (Goal(0.98, 1.02), [0.98, 1, 1.02], [0.97, 1.03], "0.98 to 1.02"),
+    ],
+)
+def test_goals_include_their_bounds_and_refuse_nan(goal, met, missed, text):
+    assert all(map(goal.is_met, met))
+    assert not any(map(goal.is_met, [*missed, math.nan]))
+    assert str(goal) == text
+
+
+def test_the_ratio_is_the_median_of_pairs_and_not_the_ratio_of_medians():
+    """A machine that is five times slower for a while slows down both sides of a pair."""
+    row = comparison([20, 100, 40], [2, 10, 2])
+    assert row.ratio == 10 and row.is_met
+    with pytest.raises(ValueError):
+        _ = comparison([1, 2], [1]).ratio
+
+
+def test_the_table_says_which_goals_are_missed():
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(table_of([comparison([5e6], [1e3]), comparison([0.0052], [0.002])]))
+    ok, missed = [line for line in console.export_text().splitlines() if "something slow" in line]
+    assert all(text in ok for text in ("5 M/s", "1 k/s", ">= 10", "5,000", "ok"))
+    assert all(text in missed for text in ("5.2 m/s", "2 m/s", "2.600", "MISSED"))
+
+
+@pytest.mark.parametrize("figures, status", [([50.0], 0), ([5.0], 1)])
+def test_the_exit_status_tells_whether_all_goals_are_met(monkeypatch, capsys, figures, status):
+    asked = []
+
+    def compare(is_quick):
+        asked.append(is_quick)
+        return [comparison(figures, [1.0])]
+
+    monkeypatch.setattr(benchmarks, "SUBJECTS", {"first": compare, "second": compare})
+    assert benchmarks.main([]) == status
+    assert benchmarks.main(["--only", "second", "--quick"]) == status
+    assert asked == [False, False, True]
+    assert capsys.readouterr().out.count("something slow") == 3
+    with pytest.raises(SystemExit, match="2"):
+        benchmarks.main(["--only", "third"])
+
+
+def test_runs_alternate_and_the_first_of_each_does_not_count():
+    calls = []
+    ours, reference = alternate(lambda: calls.append("o"), lambda: calls.append("r"), 3)
+    assert calls == ["o", "r"] * 4 and len(ours) == len(reference) == 3
+
+
+def test_the_number_of_threads_is_restored():
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), one_thread():
+        assert torch.get_num_threads() == 1
+        raise KeyError
+    assert torch.get_num_threads() == before
+
+
+SMALL_IMAGES = ["encoder.z_dim=16", "data_feat.kwargs.side=16", "data_feat.kwargs.batch_size=8"]
+SMALL_IMAGES += ["decoder.kwargs.hid_dim=8", "online.kwargs.hid_dim=64"]
+
+
+@pytest.fixture(params=["banana", "images"])
+def small_config(request, tmp_path):
+    if request.param == "banana":
+        return banana_config(tmp_path, *SMALL, "data_feat.kwargs.n_train=2048")
+    return images_config(tmp_path, *SMALL_IMAGES)
+
+
+def without_randomness(compressor):
+    """Deterministic training steps: no dropout, no noise."""
+    for module in compressor.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, EntropyModel):
+            module.quantize = lambda values, mode, means=None: values
+    return compressor
+
+
+@pytest.mark.parametrize("loop_type", [BareLoop, ThreePasses])
+def test_the_references_learn_what_the_trainer_learns(small_config, loop_type):
+    """Same data, same losses, same updates: else their times could not be compared."""
+    fitting.quiet()
+    compressor = without_randomness(building.build_compressor(small_config))
+    compressor.annealer.mode = "constant"
+    data = building.build_data(small_config, "data_feat", compressor.distortion.needs)
+    loop = loop_type(compressor)
+    before = {name: p.clone() for name, p in compressor.named_parameters()}
+    short_trainer(small_config, 2).fit(compressor, datamodule=data)
+    for batch in islice(data.loader("train", epoch=0), 2):
+        loop.step(batch)
+    ours = dict(compressor.named_parameters())
+    assert all(not torch.equal(before[name], p) for name, p in ours.items() if p.requires_grad)
+    for name, theirs in loop.model.named_parameters():
+        if name.endswith("quantiles"):
+            continue
+        if loop_type is ThreePasses and name.startswith("online"):
+            # its probe sees z_hat after the compressor's step
+            continue
+        torch.testing.assert_close(theirs, ours[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_drawn_vectors_cost_what_the_model_promises():
+    """Else sizes of files could not be judged by its entropy."""
+    rate = make_bottleneck(8).rate
+    tables = rate.tables["z"]
+    symbols, z = make_bottleneck(8).draw(20_000)
+    assert np.array_equal(rate.quantise(z), symbols)
+    assert (symbols >= tables.offsets).all()
+    assert (symbols < tables.offsets + tables.escapes).all()
+    masses = [
+        np.diff(cdf[:length]) / TOTAL_MASS
+        for cdf, length in zip(tables.cdfs, tables.lengths, strict=True)
+    ]
+    information = tables.information(symbols, np.arange(8)).mean(0)
+    np.testing.assert_allclose(information, [entropy(m, base=2) for m in masses], rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["data", "augmentation", "coding", "files", pytest.param("hub", marks=pytest.mark.slow)],
+)
+def test_subjects_give_figures(name):
+    for row in benchmarks.SUBJECTS[name](True):
+        assert math.isfinite(row.ratio) and row.ratio > 0
+
+
+# 1,024,000 points in batches of 1024; 106,458 images of COCO in batches of 64, and once in batches
+# of 256 for each of 4 crops; 4750 images of STL-10 in batches of 45, between 32 and 64
+@pytest.mark.parametrize(
+    ("overrides", "jobs", "steps"),
+    [
+        (["experiment=banana_viz_VIC"], 2, {"featurizer": 2 * 100_000, "predictor": 2 * 100_000}),
+        (
+            ["experiment=clip_bottleneck_mlp_eval", "data@data_pred=stl10"],
+            10,
+            {"featurizer": 30 * 1664, "predictor": 10 * 100 * 106, "tower": 1664 + 19},
+        ),
+    ],
+)
+def test_steps_are_epochs_times_batches_and_a_shared_compressor_counts_once(overrides, jobs, steps):
+    trained = set()
+    found, again = plans.plan(overrides, trained), plans.plan(overrides, trained)
+    assert found.n_jobs == again.n_jobs == jobs
+    assert {stage: found.n_steps(stage) for stage in steps} == steps
+    assert again.n_steps("featurizer") == again.n_steps("tower") == 0
+    assert again.n_steps("predictor") == steps["predictor"]
+
+
+def test_every_experiment_that_trains_is_launched_by_a_script():
+    launched = {overrides[0].partition("=")[2]: script for script, overrides in plans.launches()}
+    assert [e for e, script in launched.items() if script == "python main.py"] == ["test_mnist"]
+    assert launched["STL10_dist_variation_recpred_classical"].endswith("_recpred.sh")
+    assert launched["ssl_towers_mlp_eval"] == "bin/ssl/towers.sh"
+
+
+def test_the_flops_of_a_step_are_those_of_its_matrix_products():
+    cfg = compose_config(["experiment=digits_viz_VIC", "architecture@predictor=linear"])
+    cost = measure(Step.of(cfg, "predictor"))  # linear: forward, and the gradient of its weights
+    assert cost.flops == 2 * (2 * 128 * 16 * 10) and cost.seconds > 0
+
+
+def test_the_table_of_experiments_has_a_row_for_each_script(capsys):
+    assert benchmarks.main(["--only", "experiments", "--match", "bin/test.sh"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
+    assert len(rows) == 1 and rows[0].startswith("| `bin/test.sh` | `test` | 2 | 20 | 20 |")

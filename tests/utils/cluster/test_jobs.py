@@ -1,0 +1,252 @@
+"""A job: its set-up, the trace that it leaves, what it returns to a search."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from helpers.tiny import ROOT, compose, main_command, run, untimed
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from submitit.core.utils import UncompletedJobError
+
+from utils.cluster import sweep
+from utils.configs import resolvers
+from utils.runs import signals
+from utils.runs.identity import STAGES
+from utils.runs.run import find_run, read_status
+from utils.training import jobs
+
+
+@pytest.fixture
+def inside_hydra(monkeypatch, tmp_path):
+    """As if in job 3 of a sweep; the file in which the job says how it stands."""
+    content = {
+        "runtime": {"output_dir": str(tmp_path)},
+        "job": {"num": 3},
+        "overrides": {"task": ["seed=1"]},
+    }
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(content))
+    return tmp_path / "job.json"
+
+
+def test_the_config_is_resolved_and_the_original_left_alone(tmp_path):
+    cfg = compose(tmp_path)
+    before = OmegaConf.to_container(cfg)
+    with jobs.prepared(cfg) as resolved:
+        assert "${" not in str(OmegaConf.to_container(resolved))
+        assert resolved.featurizer.kwargs.rate.z_dim == cfg.encoder.z_dim
+    assert OmegaConf.to_container(cfg) == before
+
+
+def test_the_cores_are_shared_by_the_jobs(tmp_path, monkeypatch):
+    monkeypatch.setattr(resolvers, "n_cpus", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for n_jobs, n_threads in ((1, 8), (3, 2), (8, 1), (20, 1)):
+        with jobs.prepared(compose(tmp_path, f"parallel_jobs={n_jobs}")):
+            assert torch.get_num_threads() == n_threads
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with jobs.prepared(compose(tmp_path, "parallel_jobs=1")):
+        assert torch.get_num_threads() == 1  # the user's choice
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(None, "done"), (ValueError("no luck"), "failed"), (KeyboardInterrupt(), "interrupted")],
+)
+def test_the_trace_says_how_the_job_ended(inside_hydra, tmp_path, error, state):
+    def job():
+        with jobs.prepared(compose(tmp_path)) as cfg:
+            trace = json.loads(inside_hydra.read_text())
+            assert trace["state"] == "running" and trace["num"] == 3
+            assert list(trace["runs"]) == list(STAGES)
+            assert trace["runs"]["predictor"] == str(find_run(cfg, "predictor").results)
+            if error is not None:
+                raise error
+
+    if error is None:
+        job()
+    else:
+        with pytest.raises(type(error)):
+            job()
+    trace = json.loads(inside_hydra.read_text())
+    assert trace["state"] == state and trace["overrides"] == ["seed=1"]
+    assert error is None or trace["error"] == signals.in_words(error)
+
+
+def test_a_training_that_ctrl_c_ends_was_interrupted_by_it(inside_hydra, tmp_path):
+    """Lightning answers with a SystemExit."""
+    with pytest.raises(SystemExit), jobs.prepared(compose(tmp_path)):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+    trace = json.loads(inside_hydra.read_text())
+    assert trace["state"] == "interrupted" and trace["error"] == "Ctrl-C"
+
+
+def test_a_value_that_depends_on_nothing_is_an_error_in_the_trace(inside_hydra, tmp_path):
+    cfg = compose(tmp_path)
+    cfg.goal = "${per_distortion.VIC.z_dim}"
+    with pytest.raises(Exception, match="per_distortion"), jobs.prepared(cfg):
+        pass
+    assert json.loads(inside_hydra.read_text())["state"] == "failed"
+
+
+def test_outside_of_hydra_there_is_no_trace(tmp_path):
+    with jobs.prepared(compose(tmp_path)):
+        pass
+    assert not list(tmp_path.rglob("job.json"))
+
+
+def test_searches_get_the_metrics_they_asked_for(tmp_path):
+    metrics = {"val/pred/loss": 1.5, "val/comm/rate": 2.5}
+    cfg = compose(tmp_path)
+    assert jobs.finished(cfg, metrics) is None
+    cfg.monitor_return = "val/pred/loss"
+    assert jobs.finished(cfg, metrics) == 1.5
+    cfg.monitor_return = ["val/comm/rate", "val/pred/loss"]
+    assert jobs.finished(cfg, metrics) == (2.5, 1.5)
+    cfg.monitor_return = ["val/comm/rate", "val/pred/lost"]
+    with pytest.raises(ValueError, match=r"val/pred/lost.*val/pred/loss"):
+        jobs.finished(cfg, metrics)
+
+
+def test_the_number_of_cpus_is_that_of_this_process():
+    assert 1 <= sweep.n_cpus() <= (os.cpu_count() or 1)
+
+
+# --- signals
+
+
+@pytest.fixture
+def in_scheduler(monkeypatch):
+    """As if submitit had started this process, which answers USR2 by what the test asks for."""
+    env = {"EXECUTOR": "local", "LOCAL_JOB_ID": "87", "LOCAL_GLOBALID": "0"}
+    for name, value in env.items():
+        monkeypatch.setenv(f"SUBMITIT_{name}", value)
+    usual = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    yield lambda answer: signal.signal(signal.SIGUSR2, answer)
+    for number, handler in usual.items():
+        signal.signal(number, handler)
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+    for thread in threading.enumerate():  # that note the signal
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(10)
+
+
+def test_sigterm_is_noted_and_the_job_goes_on(in_scheduler, inside_hydra, tmp_path):
+    with jobs.prepared(compose(tmp_path)) as cfg:
+        run = find_run(cfg, "featurizer")
+        with run.locked():
+            run.start(None)
+            send(signal.SIGTERM)
+            trace = json.loads(inside_hydra.read_text())
+            for found in (trace, run.status()):
+                assert found["state"] == "running" and found["signal"] == signals.TERMINATED
+                assert found["scheduler_job"] == "87"
+            run.finish({"a": 1.0})
+    assert json.loads(inside_hydra.read_text())["state"] == run.status()["state"] == "done"
+
+
+def test_sigterm_ends_workers_that_were_forked(in_scheduler):
+    context = multiprocessing.get_context("fork")
+    began = context.Event()
+    with signals.handled():
+        process = context.Process(target=lambda: began.set() or time.sleep(60))
+        process.start()
+        assert began.wait(10)
+        process.terminate()
+        process.join(10)
+        assert process.exitcode == -signal.SIGTERM
+
+
+def test_a_requeued_job_was_interrupted_whatever_else_arrives(in_scheduler, inside_hydra, tmp_path):
+    calls = []
+
+    def requeue(number, frame):
+        calls.append(number)
+        send(signal.SIGUSR2)
+        raise SystemExit(144)
+
+    in_scheduler(requeue)
+    with pytest.raises(SystemExit) as error, jobs.prepared(compose(tmp_path)) as cfg:
+        run = find_run(cfg, "featurizer")
+        run.start(None)
+        try:
+            send(signal.SIGUSR2)
+        except BaseException as found:
+            run.stop(found)
+            raise
+    assert error.value.code == 144 and calls == [signal.SIGUSR2]
+    assert signal.getsignal(signal.SIGUSR2) is requeue
+    for found in (json.loads(inside_hydra.read_text()), run.status()):
+        assert found["state"] == "interrupted"
+        assert found["error"] == "preempted or out of time (signal USR2): requeued"
+
+
+def test_the_last_time_limit_is_no_failure_of_the_run(in_scheduler, inside_hydra, tmp_path):
+    def give_up(number, frame):
+        raise UncompletedJobError("Job not requeued because: timed-out too many times.")
+
+    in_scheduler(give_up)
+    # submitit reports only what is an Exception to those that wait for the result
+    with pytest.raises(Exception, match="run it again with -c"), jobs.prepared(compose(tmp_path)):
+        send(signal.SIGUSR2)
+    trace = json.loads(inside_hydra.read_text())
+    assert trace["state"] == "interrupted" and "timed-out too many times" in trace["error"]
+
+
+def test_other_processes_of_a_job_go_on(in_scheduler, tmp_path):
+    in_scheduler(lambda number, frame: None)
+    with jobs.prepared(compose(tmp_path)):
+        send(signal.SIGUSR2)
+
+
+def test_outside_of_schedulers_signals_are_left_alone(tmp_path):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR2)
+    with jobs.prepared(compose(tmp_path)):
+        assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR2)) == before
+
+
+@pytest.mark.slow
+def test_a_preempted_job_goes_on_exactly(tmp_path):
+    """SIGTERM and two USR2 at once, to a training that submitit's local executor started."""
+    overrides = ["trainer.max_epochs=40", "is_only_feat=true"]
+    uninterrupted = run(tmp_path / "a", *overrides)
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [*main_command(tmp_path / "b", *overrides), "slurm=local"]
+    stage = find_run(compose(tmp_path / "b", *overrides), "featurizer")
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL) as process:
+        wait_for(lambda: (stage.work / "last.ckpt").is_file())
+        first = stage.status()
+        os.kill(first["pid"], signal.SIGTERM)
+        wait_for(lambda: "signal" in stage.status())
+        assert read_status(stage.results, stage.work)["state"] == "running"
+        for _ in range(2):
+            os.kill(first["pid"], signal.SIGUSR2)
+        wait_for(lambda: stage.status()["state"] == "interrupted")
+        assert "signal USR2" in stage.status()["error"]
+        assert process.wait(200) == 0
+    status = stage.status()
+    assert status["state"] == "done" and status["pid"] != first["pid"]
+    assert status["scheduler_job"] == first["scheduler_job"] is not None
+    assert untimed(stage.metrics()) == untimed(uninterrupted)
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

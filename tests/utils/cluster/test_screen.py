@@ -1,0 +1,88 @@
+"""What a sweep shows on the screen, and what goes to the logs of its jobs."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+from helpers.tiny import ROOT, call
+
+from utils.runs.report import LOG
+
+# A job that prints, as does a process that it starts; the second one fails.
+SCRIPT = """
+import logging, subprocess, sys
+from utils import config
+from utils.runs.job_status import own_trace
+
+def main(cfg):
+    with own_trace().kept():
+        print("said by the job")
+        print("said on stderr", file=sys.stderr)
+        logging.warning("said by a logger")
+        subprocess.run(["echo", "said by its child"])
+        if cfg.seed == 2:
+            raise ValueError("no luck with " + "long words " * 20)
+
+config.run(main)
+"""
+SAID = ["said by the job", "said by a logger", "said on stderr", "said by its child"]
+
+
+@pytest.fixture
+def command(tmp_path) -> list[str]:
+    (tmp_path / "main.py").write_text(SCRIPT)
+    return [sys.executable, "main.py", "data@data_feat=banana_rot", "logger=none"]
+
+
+def environment() -> dict[str, str]:
+    terminal = {"COLUMNS": "100", "LINES": "30", "TERM": "xterm"}
+    return os.environ | terminal | {"PYTHONPATH": str(ROOT), "HYDRA_FULL_ERROR": "0"}
+
+
+@pytest.mark.parametrize("n_parallel", [1, 2])
+def test_jobs_print_into_their_logs_and_the_screen_has_short_lines(command, tmp_path, n_parallel):
+    sweep = ["seed=1,2,3", f"parallel_jobs={n_parallel}"]
+    done = call(*command, *sweep, cwd=tmp_path, env=environment())
+    assert done.returncode == 1 and done.stderr == ""
+    lines, report = done.stdout.split("2 of 3 jobs done; ")
+    assert all(len(line) <= 100 for line in lines.splitlines())
+    assert "failed: seed=2" in lines and "ValueError: no luck" in report
+    assert not any(said in done.stdout for said in SAID[:-1]) and str(tmp_path) not in done.stdout
+    for log in tmp_path.glob(f"outputs/*/*/*/{LOG}"):
+        text = log.read_text()
+        assert all(text.count(said) == 1 for said in SAID)
+        assert ("Traceback" in text) == (log.parent.name == "1")
+        assert (str(log.relative_to(tmp_path)) in report) == (log.parent.name == "1")
+
+
+def test_a_job_of_its_own_has_the_terminal_to_itself(command, tmp_path):
+    done = call(*command, cwd=tmp_path, env=environment())
+    assert all(said in done.stdout + done.stderr for said in SAID)
+    assert not list(tmp_path.rglob(LOG))
+
+
+@pytest.mark.parametrize("n_parallel", [1, 2])
+def test_a_terminal_shows_a_table_of_the_jobs(command, tmp_path, n_parallel):
+    command = [*command, "seed=1,2", "distortion=VIC,VAE", f"parallel_jobs={n_parallel}"]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        shown = read(ours)
+    assert process.returncode == 1 and "Traceback" not in shown
+    assert all(f"seed={seed}/{name}" in shown for seed in (1, 2) for name in ("VIC", "VAE"))
+    assert "queued" in shown and "\nsaid" not in shown
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is back
+
+
+def read(terminal: int) -> str:
+    """All that processes write to their end of a pseudo-terminal."""
+    chunks = []
+    while True:
+        try:
+            chunks.append(os.read(terminal, 65536))
+        except OSError:  # they have closed it
+            return b"".join(chunks).decode()

@@ -1,0 +1,223 @@
+"""Sweeps on a real Slurm in which nearly everything goes wrong, against what comes out in peace."""
+
+import contextlib
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers.slurm_cluster import (
+    START,
+    call_in,
+    copy_project,
+    jobs,
+    kill,
+    metrics_of_runs,
+    processes_of,
+    slurm,
+    slurmd,
+    started_in,
+    statuses,
+    wait_until,
+)
+from helpers.tiny import call
+
+from utils.cluster.sweep import NONE_DONE
+
+pytest_plugins = ["helpers.slurm_fixtures"]
+pytestmark = pytest.mark.slurm_slow
+
+SCRIPT = "bin/banana/banana_RD.sh"
+# Two jobs at a time, however large the node is.
+ON_SLURM = [SCRIPT, "-s", "single_node", "-m", "quick", "--wait", "-a", "slurm.array_parallelism=2"]
+# A run of some 15 seconds: short epochs, but many.
+SETTINGS = (
+    "distortion=VIC featurizer.loss.beta=0.1 seed=1 trainer.max_epochs=8 trainer_pred.max_epochs=2 "
+    "data_feat.kwargs.n_train=204800 data_pred.kwargs.n_train=102400"
+)
+N_JOBS = 20
+
+
+def without_slurm(folder: Path, settings: str) -> dict[str, dict[str, float]]:
+    """Metrics of the same runs that nobody disturbs, computed on this machine."""
+    project = copy_project(folder)
+    command = [sys.executable, "main.py", "experiment=banana_RD", "mode=quick", "logger=none"]
+    call_in(project, *command, *SETTINGS.split(), *settings.split(), timeout=1800)
+    return metrics_of_runs(project)
+
+
+# --- jobs that end before their time
+
+
+def test_a_sweep_with_many_accidents_gives_what_it_gives_in_peace(project, tmp_path):
+    z_dims = "encoder.z_dim=" + ",".join(map(str, [*range(1, N_JOBS), -1]))  # -1 cannot be built
+    command = [*ON_SLURM, "-a", f"{SETTINGS} logger=none {z_dims}"]
+    with started_in(project, *command) as script:
+        accidents = Accidents(project)
+        killed = [accidents.kill_process(), accidents.cancel()]
+        preempted = [accidents.send_usr2(), accidents.preempt()]
+        failed_with_node = accidents.fail_node()
+        killed.append(accidents.kill_process())
+        assert len({*killed, *preempted, *failed_with_node}) == 7
+        output, _ = script.communicate(timeout=3600)
+    assert script.returncode == 1, output
+    # what was preempted went on by itself, and so did what the node's failure ended
+    restarted = {job["num"] for job in jobs(project) if job["restarts"]}
+    assert restarted == {*preempted, *failed_with_node}
+    assert f"{N_JOBS - 4} of {N_JOBS} jobs done" in output
+    assert "failed: job 19" in output and "negative dimension" in output
+
+    (job_id,) = (folder.name for folder in project.glob("outputs/*"))
+    continued = call_in(project, SCRIPT, "--wait", "-c", job_id)
+    assert continued.returncode == 1, continued.stdout
+    assert f"{N_JOBS - 1} of {N_JOBS} jobs done" in continued.stdout
+    assert "failed: job 19" in continued.stdout and "negative dimension" in continued.stdout
+    states = Counter(status["state"] for status in statuses(project).values())
+    assert states == {"done": 3 * (N_JOBS - 1), "failed": 1}
+
+    expected = without_slurm(tmp_path / "direct", z_dims)
+    assert len(expected) == 3 * (N_JOBS - 1)
+    assert metrics_of_runs(project) == expected
+
+
+class Accidents:
+    """What happens to jobs of a project's sweep that are in training, and to each only once.
+
+    Every accident returns the number of the job that it befell.
+    """
+
+    def __init__(self, project: Path):
+        self._project = project
+        self._hit: set[int] = set()
+
+    def kill_process(self) -> int:
+        job = self._in_training(1)[0]
+        kill([job["pid"]])
+        return self._note(job)
+
+    def cancel(self) -> int:
+        job = self._in_training(1)[0]
+        slurm("scancel", job["scheduler_job"])
+        return self._note(job)
+
+    def send_usr2(self) -> int:
+        """What the cluster sends before it preempts a job."""
+        job = self._in_training(1)[0]
+        # which says that it failed if the job is back in the queue before it has finished
+        call("scancel", "--signal=USR2", job["scheduler_job"])
+        return self._note(job)
+
+    def preempt(self) -> int:
+        """A job of the partition `urgent` takes all but one CPU; Slurm chooses whose."""
+        self._in_training(2)
+        n_cpus = int(slurm("sinfo", "-h", "-p", "urgent", "-o", "%c"))
+        slurm("srun", "-p", "urgent", "-c", str(n_cpus - 1), "--mem=1G", "true")
+        job = wait_until(self._interrupted, seconds=120, what="the preempted job says so")
+        return self._note(job)
+
+    def _interrupted(self) -> dict | None:
+        """A job that ended in good order because of something that is not noted yet."""
+        ended = (job for job in jobs(self._project) if job["state"] == "interrupted")
+        return next((job for job in ended if job["num"] not in self._hit), None)
+
+    def fail_node(self) -> list[int]:
+        """The node dies with two jobs, and comes back."""
+        both = self._in_training(2)
+        kill([slurmd(), *processes_of(job["scheduler_job"] for job in both)])
+        wait_until(
+            lambda: "down" in slurm("sinfo", "-hN", "-p", "local", "-o", "%T"),
+            seconds=120,
+            what="Slurm sees that the node is down",
+        )
+        done = call(START)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return [self._note(job) for job in both]
+
+    def _in_training(self, n_jobs: int) -> list[dict]:
+        """As many jobs that no accident befell so far and that have stored a first epoch."""
+
+        def found() -> list[dict]:
+            running = [job for job in jobs(self._project) if job["state"] == "running"]
+            return [j for j in running if j["num"] not in self._hit and self._is_in_training(j)]
+
+        what = f"{n_jobs} jobs in training"
+        return wait_until(lambda: len(f := found()) >= n_jobs and f, seconds=300, what=what)
+
+    def _is_in_training(self, job: dict) -> bool:
+        if "runs" not in job:
+            return False
+        results = Path(job["runs"]["featurizer"])
+        work = self._project / "pretrained" / results.relative_to("results")
+        is_done = (self._project / results / "results_featurizer.csv").exists()
+        return (work / "last.ckpt").is_file() and not is_done
+
+    def _note(self, job: dict) -> int:
+        self._hit.add(job["num"])
+        return job["num"]
+
+
+def test_a_run_that_reaches_its_time_limit_goes_on(project, tmp_path, monkeypatch):
+    # with its own W&B run, and to the results of a run without a limit
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    long = "trainer.max_epochs=50"
+    limit = ["-t", "1", "-a", "slurm.signal_delay_s=5", "-a", "logger=wandb"]
+    done = call_in(project, *ON_SLURM, "-a", f"{SETTINGS} {long}", *limit)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (job,) = jobs(project)
+    assert job["state"] == "done" and job["restarts"] > 0
+    wandb_ids = Counter(
+        folder.name.split("-", maxsplit=3)[3]
+        for folder in project.glob("logs/**/offline-run-*")
+        if folder.is_dir() and "aggregate" not in folder.name
+    )
+    assert len(wandb_ids) == 3 and max(wandb_ids.values()) > 1
+    assert metrics_of_runs(project) == without_slurm(tmp_path / "direct", long)
+
+
+# --- a full disk
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """Put a file system of that size where the folder is."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("name", ["pretrained", "results"])
+def test_a_full_disk_is_what_the_status_says(project, name):
+    settings = ["-a", f"{SETTINGS} logger=none"]
+    with small_disk(project / name, size="192k"):
+        (project / name / "filling").write_bytes(bytes(128 * 1024))
+        done = call_in(project, *ON_SLURM, *settings)
+        assert done.returncode == NONE_DONE and "0 of 1 jobs done" in done.stdout
+        (status,) = statuses(project).values()
+        assert status["state"] == "failed" and "No space left" in status["error"]
+        assert "No space left" in done.stdout
+    done = call_in(project, *ON_SLURM, *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {status["state"] for status in statuses(project).values()} == {"done"}
+
+
+# --- two at once
+
+
+def test_two_sweeps_of_the_same_runs_share_them(project):
+    command = [*ON_SLURM, "-a", f"{SETTINGS} logger=none", "-a", "encoder.z_dim=1,2"]
+    with started_in(project, *command) as one, started_in(project, *command) as another:
+        for script in (one, another):
+            output, _ = script.communicate(timeout=1200)
+            assert script.returncode == 0, output
+            assert "2 of 2 jobs done" in output
+    assert len(statuses(project)) == 6
+    assert {status["state"] for status in statuses(project).values()} == {"done"}
+    logs = [log.read_text() for log in project.glob("outputs/**/*_log.out")]
+    assert len(logs) == 4
+    # each stage was computed by one of two jobs
+    assert sum(log.count("its results are reused") for log in logs) == 6

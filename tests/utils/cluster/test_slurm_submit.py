@@ -1,0 +1,443 @@
+"""Submitting jobs: what is asked of Slurm, what comes back, and that nobody waits for ever.
+
+Jobs run as real processes, through submitit's local executor. Slurm's commands are small scripts
+here; test_slurm.py has a real one.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import cloudpickle
+import pytest
+from helpers.tiny import ROOT
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
+
+from utils.cluster import launcher, slurm
+from utils.cluster.sweep import ConfigError, compose_config
+from utils.configs.resolvers import cpus_per_job
+from utils.runs.report import report
+
+CONFIG = """
+x: 1
+y: from the start
+hydra:
+  sweep: {dir: %s, subdir: '${hydra.job.num}'}
+  job: {name: tiny}
+"""
+LOCAL = {"name": "local", "executor": "local", "array_parallelism": 4, "timeout_min": 5}
+CLUSTER = {"name": "moon", "executor": "slurm", "default_partition": "crater", "timeout_min": 5}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(launcher, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(launcher, "QUEUE_SECONDS", 0.05)
+    monkeypatch.setattr(launcher, "GRACE_SECONDS", 0.3)
+
+
+@pytest.fixture
+def make_jobs(tmp_path) -> Callable[..., list[launcher.SweepJob]]:
+    """Jobs of a sweep over `x`, composed by Hydra from a file in `tmp_path`."""
+
+    def make(task: Callable, *values: object) -> list[launcher.SweepJob]:
+        (tmp_path / "tiny.yaml").write_text(CONFIG % (tmp_path / "sweep"))
+        with initialize_config_dir(str(tmp_path), version_base="1.3"):
+            hydra = GlobalHydra.instance().hydra
+            config = hydra.compose_config("tiny", [], run_mode=RunMode.MULTIRUN)
+            context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
+            return launcher.compose_jobs(
+                [[f"x={value}"] for value in values], 0, context=context, task=task, config=config
+            )
+
+    return make
+
+
+def run(tmp_path: Path, jobs: list[launcher.SweepJob], **options: object) -> list[JobReturn]:
+    return launcher.run_jobs(jobs, LOCAL | options, sweep_dir=tmp_path / "sweep")
+
+
+def trace(tmp_path: Path, num: int) -> dict:
+    return json.loads((tmp_path / f"sweep/{num}/job.json").read_text())
+
+
+# --- processes of this machine
+
+
+def test_every_job_is_awaited_whatever_becomes_of_others(tmp_path, make_jobs, capsys):
+    def task(cfg):
+        if cfg.x == 2:
+            raise ValueError("two is no good")
+        if cfg.x == 3:
+            os.kill(os.getpid(), 9)
+        return cfg.x**2
+
+    first, failed, lost, last = run(tmp_path, make_jobs(task, 1, 2, 3, 4))
+    assert (first.return_value, last.return_value) == (1, 16)
+    assert failed.status == lost.status == JobStatus.FAILED
+    with pytest.raises(launcher.JobError, match=r"job 1 \(\d+\): ValueError: two is no good; log"):
+        _ = failed.return_value
+    with pytest.raises(launcher.JobError, match=r"job 2 .*ended without a result; log: .*\.err"):
+        _ = lost.return_value
+    assert failed.overrides == ["x=2"] and failed.cfg == {"x": 2, "y": "from the start"}
+    assert (
+        trace(tmp_path, 0)["state"] == "queued"
+    )  # what comes then is noted by utils.training.jobs
+    assert trace(tmp_path, 1)["state"] == "failed" and trace(tmp_path, 2)["state"] == "lost"
+    assert all(trace(tmp_path, num)["log"].endswith(".err") for num in (1, 2))
+    assert "ValueError: two is no good" in report(tmp_path / "sweep", Path("results"))
+    assert capsys.readouterr().out.startswith("Queued 4 jobs")
+
+
+def test_no_more_jobs_run_at_once_than_were_asked_for(tmp_path, make_jobs):
+    folder = str(tmp_path)
+
+    def task(cfg):
+        import time
+        from pathlib import Path
+
+        running = Path(folder, f"running_{cfg.x}")
+        running.touch()
+        time.sleep(0.3)
+        n = len(list(Path(folder).glob("running_*")))
+        running.unlink()
+        return n
+
+    done = run(tmp_path, make_jobs(task, *range(3)), array_parallelism=2)
+    assert {job.return_value for job in done} <= {1, 2}
+
+
+def test_a_job_has_the_config_of_its_submission_however_often_it_is_started(tmp_path, make_jobs):
+    def task(cfg):
+        import os
+        import signal
+        from pathlib import Path
+
+        from hydra.core.hydra_config import HydraConfig
+
+        starts = Path(HydraConfig.get().runtime.output_dir, "starts")
+        with starts.open("a") as file:
+            file.write(cfg.y + "\n")
+        if len(starts.read_text().splitlines()) == 1:
+            os.kill(os.getpid(), signal.SIGUSR2)  # as before a preemption
+        return HydraConfig.get().job.id, HydraConfig.get().job.num, cfg.y
+
+    jobs = make_jobs(task, 1, 2)
+    (tmp_path / "tiny.yaml").write_text("y: edited")
+    done = run(tmp_path, jobs)
+    assert [job.return_value[1:] for job in done] == [(0, "from the start"), (1, "from the start")]
+    starts = [tmp_path / f"sweep/{num}/starts" for num in (0, 1)]
+    assert [file.read_text() for file in starts] == ["from the start\nfrom the start\n"] * 2
+
+
+def test_jobs_find_the_modules_from_any_folder(tmp_path, make_jobs, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "somewhere")
+
+    def task(cfg):
+        import os
+
+        import utils
+
+        return utils.__file__, os.environ["PYTHONPATH"], os.getcwd()
+
+    (done,) = run(tmp_path, make_jobs(task, 1))
+    file, path, folder = done.return_value
+    assert folder == str(tmp_path)  # what is relative is relative to where it was submitted
+    assert Path(file) == ROOT / "utils" / "__init__.py"
+    assert path.split(os.pathsep)[0] == str(ROOT) and os.environ["PYTHONPATH"] == "somewhere"
+
+
+def test_a_result_that_cannot_be_read_is_a_failure(tmp_path, make_jobs):
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "gone_later.py").write_text("class Result: pass\n")
+
+    def task(cfg):
+        import sys
+
+        sys.path.insert(0, str(folder))
+        import gone_later
+
+        return gone_later.Result()
+
+    (done,) = run(tmp_path, make_jobs(task, 1))
+    with pytest.raises(launcher.JobError, match="cannot be read.*gone_later"):
+        _ = done.return_value
+
+
+# --- Slurm
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch) -> Path:
+    """A folder of fake commands of Slurm, first on the path: none of them has anything to say."""
+    folder = tmp_path / "commands"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    for name in (*slurm.COMMANDS, "sinfo", "sacct", "sacctmgr"):
+        fake(folder, name, "exit 0")
+    return folder
+
+
+def fake(folder: Path, name: str, *lines: str) -> None:
+    (folder / name).write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    (folder / name).chmod(0o755)
+
+
+def result(tmp_path: Path, job_id: str, content: object, task: int = 0) -> None:
+    folder = tmp_path / "sweep" / ".submitit" / job_id
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{job_id}_{task}_result.pkl").write_bytes(cloudpickle.dumps(content))
+
+
+def returned(value: object) -> tuple[str, JobReturn]:
+    done = JobReturn(overrides=[], status=JobStatus.COMPLETED)
+    done.return_value = value
+    return "success", done
+
+
+def submit(tmp_path: Path, jobs: list[launcher.SweepJob], **options: object) -> list[JobReturn]:
+    return launcher.run_jobs(jobs, CLUSTER | options, sweep_dir=tmp_path / "sweep")
+
+
+def test_a_sweep_is_one_array_and_its_results_come_back(tmp_path, make_jobs, commands, capsys):
+    fake(commands, "sbatch", f"cp $1 {tmp_path}/script", "echo Submitted batch job 87")
+    fake(commands, "squeue", "for i in 0 1 2; do echo 87_$i'|RUNNING'; done")
+    for i in range(3):
+        result(tmp_path, f"87_{i}", returned(i))
+    done = submit(tmp_path, make_jobs(None, 1, 2, 3), partition="crater", max_num_timeout=7)
+    assert [job.return_value for job in done] == [0, 1, 2]
+    assert capsys.readouterr().out == "Queued 3 jobs: 87_[0-2]\n"
+    script = (tmp_path / "script").read_text()
+    assert "--partition=crater" in script and "--array=0-2%3" in script
+    assert [trace(tmp_path, i)["scheduler_job"] for i in range(3)] == ["87_0", "87_1", "87_2"]
+    assert {trace(tmp_path, i)["state"] for i in range(3)} == {"queued"}
+
+
+def test_a_job_that_left_the_queue_is_lost_and_says_how(tmp_path, make_jobs, commands):
+    fake(commands, "sbatch", "echo Submitted batch job 87")
+    fake(commands, "squeue", "echo '87_1|CANCELLED'", "echo '87_2|PENDING'")
+    fake(commands, "sacct", '[ "$5" = 87_0 ] && echo "CANCELLED by 0"')
+    jobs = make_jobs(None, 1, 2, 3)
+    result(tmp_path, "87_2", returned("still there"))
+    by_sacct, by_squeue, done = submit(tmp_path, jobs)
+    assert done.return_value == "still there"
+    with pytest.raises(launcher.JobError, match=r"job 0 \(87_0\).*: CANCELLED by 0; log: .*87_0"):
+        _ = by_sacct.return_value
+    with pytest.raises(launcher.JobError, match=r"87_1 left the queue.*: CANCELLED; log"):
+        _ = by_squeue.return_value
+    assert trace(tmp_path, 0)["state"] == "lost" and "by 0" in trace(tmp_path, 0)["error"]
+
+
+def test_a_job_that_waits_or_is_requeued_is_not_lost(tmp_path, make_jobs, commands):
+    """For a while it is gone, squeue fails for a while, and then the result is there."""
+    fake(commands, "sbatch", "echo Submitted batch job 87")
+    end = tmp_path / "asked_12"
+    fake(
+        commands,
+        "squeue",
+        f"n=$(ls {tmp_path} | grep -c asked_); touch {tmp_path}/asked_$n",
+        "case $n in 0|1|9) exit 0;; 2|3|4|5|6|7|8) echo busy >&2; exit 1;; esac",
+        "echo '87|PENDING'",
+    )
+    (job,) = make_jobs(None, 1)
+    waiting = launcher.SlurmJobs([job], launcher.make_executor(CLUSTER, tmp_path / "submitit"))
+    collect = waiting._collect
+
+    def and_end_at_last():
+        collect()
+        if end.exists():
+            file = tmp_path / "submitit/87/87_0_result.pkl"
+            file.write_bytes(cloudpickle.dumps(returned("there")))
+
+    waiting._collect = and_end_at_last
+    (done,) = waiting.wait()
+    assert done.return_value == "there"
+
+
+def test_of_several_processes_the_one_that_failed_tells_why(tmp_path, make_jobs, commands):
+    fake(commands, "sbatch", "echo Submitted batch job 87")
+    result(tmp_path, "87", ("error", "Traceback\nValueError: rank 1 is unwell"), task=1)
+    (done,) = submit(tmp_path, make_jobs(None, 1), tasks_per_node=2)
+    with pytest.raises(launcher.JobError, match="ValueError: rank 1 is unwell"):
+        _ = done.return_value
+
+
+def test_an_error_of_a_job_that_slurm_starts_again_is_not_its_end(tmp_path, make_jobs, commands):
+    """As after the failure of a node: it has left an error, waits, and then the result is there."""
+    fake(commands, "sbatch", "echo Submitted batch job 87")
+    asked = tmp_path / "asked"
+    fake(commands, "squeue", f"echo >> {asked}", "echo '87|PENDING'")
+    result(tmp_path, "87", ("error", "RuntimeError: Connection closed by peer"))
+    (job,) = make_jobs(None, 1)
+    waiting = launcher.SlurmJobs(
+        [job], launcher.make_executor(CLUSTER, tmp_path / "sweep/.submitit")
+    )
+    collect = waiting._collect
+
+    def and_end_at_last():
+        collect()
+        if asked.exists() and len(asked.read_text()) > 3:
+            result(tmp_path, "87", returned("there"))
+
+    waiting._collect = and_end_at_last
+    (done,) = waiting.wait()
+    assert done.return_value == "there"
+
+
+def refuse_second_array(commands: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(launcher, "MAX_ARRAY", 2)
+    count = f"n=$(ls {tmp_path} | grep -c array_); touch {tmp_path}/array_$n"
+    refusal = "echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1"
+    fake(
+        commands, "sbatch", count, f"[ $n = 0 ] || {{ {refusal}; }}", "echo Submitted batch job 87"
+    )
+
+
+def test_jobs_that_were_queued_are_awaited_if_others_are_refused(
+    tmp_path, make_jobs, commands, monkeypatch, capsys
+):
+    refuse_second_array(commands, tmp_path, monkeypatch)
+    for i in range(2):
+        result(tmp_path, f"87_{i}", returned(i))
+    *done, refused, last = submit(tmp_path, make_jobs(None, 1, 2, 3, 4))
+    assert [job.return_value for job in done] == [0, 1]
+    for job in (refused, last):
+        with pytest.raises(launcher.JobError, match="2 of 4 jobs were not .*QOSMaxSubmit") as error:
+            _ = job.return_value
+        assert "\n" not in str(error.value)
+    states = [trace(tmp_path, i)["state"] for i in range(4)]
+    assert states == ["queued", "queued", "failed", "failed"]
+    assert "QOSMaxSubmit" in trace(tmp_path, 3)["error"]
+    printed = capsys.readouterr().out
+    assert "Queued 2 jobs: 87_[0-1]\n" in printed and printed.count("QOSMaxSubmit") == 1
+
+
+def test_who_stops_a_submission_is_told_how_to_cancel_what_is_queued(
+    tmp_path, make_jobs, commands, monkeypatch, capsys
+):
+    monkeypatch.setattr(launcher, "MAX_ARRAY", 2)
+    fake(commands, "sbatch", "echo Submitted batch job 87")
+    submit_array = launcher.SlurmJobs._submit
+
+    def interrupt_second(self, places):
+        if 2 in places:
+            raise KeyboardInterrupt
+        submit_array(self, places)
+
+    monkeypatch.setattr(launcher.SlurmJobs, "_submit", interrupt_second)
+    with pytest.raises(KeyboardInterrupt):
+        submit(tmp_path, make_jobs(None, 1, 2, 3))
+    assert "scancel 87\n" in capsys.readouterr().out
+    assert trace(tmp_path, 1)["scheduler_job"] == "87_1"
+
+
+def test_who_stops_waiting_is_told_how_to_cancel(
+    tmp_path, make_jobs, commands, monkeypatch, capsys
+):
+    fake(commands, "sbatch", "echo Submitted batch job 87")
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launcher.SlurmJobs, "_collect", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        submit(tmp_path, make_jobs(None, 1, 2))
+    assert "scancel 87\n" in capsys.readouterr().out
+
+
+def test_a_job_of_a_cluster_keeps_its_cores_to_itself(monkeypatch):
+    monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    monkeypatch.setattr("utils.configs.resolvers.n_cpus", lambda: 8)
+    assert cpus_per_job(4) == 2
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    assert cpus_per_job(4) == 6
+
+
+# --- before anything is queued
+
+
+def options(*overrides: str) -> DictConfig:
+    return compose_config([*overrides]).slurm
+
+
+def test_jobs_are_submitted_with_the_options_that_were_checked(tmp_path, commands):
+    fake(commands, "sbatch", f'[ "$1" = --test-only ] && cp "$2" {tmp_path}/script')
+    launcher.check(options("slurm=vector", "trainer.devices=2", "trainer.num_nodes=3"))
+    lines = (tmp_path / "script").read_text().splitlines()
+    expected = {
+        "partition": "t4v2",
+        "qos": "normal",
+        "time": "1440",
+        "nodes": "3",
+        "ntasks-per-node": "2",
+        "gpus-per-node": "2",
+        "cpus-per-task": "8",
+        "mem": "32GB",
+        "signal": "USR2@120",
+        "export": "ALL",
+    }
+    assert {f"#SBATCH --{key}={value}" for key, value in expected.items()} <= set(lines)
+    assert "#SBATCH --requeue" in lines
+    assert "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK" in lines
+    assert any("--kill-on-bad-exit=1" in line for line in lines)
+
+
+def test_a_machine_without_slurm_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="slurm=vector: there is no sbatch.*slurm=local"):
+        launcher.check(options("slurm=vector"))
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (
+            "invalid partition specified: t4v2",
+            "t4v2; it has big, small: slurm.partition=",
+        ),
+        (
+            "Invalid account or account/partition combination specified",
+            r"yours are mine: .*account=",
+        ),
+        ("Invalid qos specification", r"it has high: slurm.qos="),
+        ("Requested time limit is invalid", "-t MINUTES"),
+        ("Requested node configuration is not available", "not available: .*slurm.mem_gb"),
+        ("Unable to contact slurm controller (connect failure)", "is the cluster up"),
+    ],
+)
+def test_what_slurm_refuses_is_one_line_with_a_way_out(commands, said, expected):
+    fake(commands, "sbatch", f"echo 'sbatch: error: {said}' >&2", "exit 1")
+    fake(commands, "sinfo", "echo small", "echo big")
+    fake(commands, "sacctmgr", 'case "$*" in *qos*) echo high;; *) echo mine;; esac')
+    with pytest.raises(ConfigError, match=expected) as error:
+        launcher.check(options("slurm=vector"))
+    assert "\n" not in str(error.value) and str(error.value).startswith("slurm=vector: ")
+
+
+def test_a_slurm_that_does_not_answer_is_an_error(commands, monkeypatch):
+    monkeypatch.setattr(slurm, "TIMEOUT", 0.1)
+    fake(commands, "sbatch", "exec sleep 5")
+    with pytest.raises(ConfigError, match="sbatch did not answer.*sinfo"):
+        launcher.check(options("slurm=vector"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["slurm=vector", "slurm.mem_gb=much"], "mem_gb.*much"),
+        (["slurm=vector", "+slurm.constrain=a100"], "'constrain'.*constraint"),
+        (["slurm=local", "trainer.num_nodes=2"], "only one node"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(commands, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        launcher.check(options(*overrides))

@@ -1,0 +1,294 @@
+"""Splits, seeds and loaders are the same for every data set."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from lossyless.base import Batch
+from utils.data.decoded import DecodedDataModule
+from utils.data.module import (
+    AUXILIARIES,
+    BatchLoader,
+    DataModule,
+    SharedLoader,
+    derive_seed,
+    spawn_generator,
+)
+from utils.runs.files import writable_dir
+
+
+class ToyDataModule(DataModule):
+    """The numbers 0..n-1, plus noise that stands for augmentation."""
+
+    shape, kind, task, n_outputs = (1,), "vector", "classification", 2
+
+    def n_examples(self, split):
+        return {"train": 10, "val": 7, "test": 7}[split]
+
+    def make_batches(self, split, *, batch_size, is_shuffled, generator):
+        n = self.n_examples(split)
+        order = torch.randperm(n, generator=generator) if is_shuffled else torch.arange(n)
+        for indices in order.split(batch_size):
+            noise = torch.rand(len(indices), 1, generator=generator)
+            yield Batch(indices[:, None] + 0.5 * noise, indices)
+
+
+def toy(**kwargs):
+    return ToyDataModule(**({"batch_size": 4, "eval_batch_size": 4} | kwargs))
+
+
+def gather(loader):
+    """All x and all y of one iteration."""
+    batches = list(loader)
+    return torch.cat([batch.x for batch in batches]), torch.cat([batch.y for batch in batches])
+
+
+def assert_same(loader, other):
+    for tensor, other_tensor in zip(gather(loader), gather(other), strict=True):
+        assert torch.equal(tensor, other_tensor)
+
+
+def test_every_iteration_of_a_loader_is_the_same_and_leaves_global_randomness_alone():
+    loader = toy().loader("train")
+    state = torch.get_rng_state()
+    first = gather(loader)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    assert all(torch.equal(a, b) for a, b in zip(first, gather(loader), strict=True))
+
+
+def test_an_abandoned_iteration_does_not_disturb_the_next():
+    loader = toy().loader("train")
+    expected = gather(loader)[0]
+    next(iter(loader))
+    assert torch.equal(gather(loader)[0], expected)
+
+
+def test_epochs_differ_in_training_and_agree_in_evaluation():
+    data = toy()
+    assert not torch.equal(
+        gather(data.loader("train"))[0], gather(data.loader("train", epoch=1))[0]
+    )
+    assert_same(data.loader("test"), data.loader("test", epoch=1))
+
+
+def test_batches_depend_on_the_seed_and_on_nothing_else():
+    assert_same(toy().loader("train", epoch=3), toy().loader("train", epoch=3))
+    x, other = (gather(toy(seed=seed).loader("train"))[0] for seed in (1, 2))
+    assert not torch.equal(x, other)
+
+
+def test_training_drops_only_a_last_batch_of_one_example_that_is_not_the_only_one():
+    for batch_size, sizes in {4: [4, 4, 2], 5: [5, 5], 9: [9], 10: [10], 11: [10]}.items():
+        loader = toy(batch_size=batch_size).loader("train")
+        assert [len(batch.x) for batch in loader] == sizes
+        assert (len(loader), loader.n_examples) == (len(sizes), sum(sizes))
+        assert loader.batch_size == batch_size
+
+
+@pytest.mark.parametrize(("split", "n"), [("train", 10), ("val", 7), ("test", 7)])
+def test_without_shuffling_all_examples_come_in_order(split, n):
+    loader = toy().loader(split, shuffle=False)
+    assert torch.equal(gather(loader)[1], torch.arange(n))
+    assert loader.n_examples == n
+    assert len(loader) == len(list(loader))
+
+
+def test_unshuffled_epochs_are_different_augmented_copies_in_the_same_order():
+    (x, y), (other_x, other_y) = (
+        gather(toy().loader("train", epoch=k, shuffle=False)) for k in range(2)
+    )
+    assert torch.equal(y, other_y)
+    assert not torch.equal(x, other_x)
+
+
+def test_shuffling_is_a_permutation():
+    order = gather(toy(batch_size=5).loader("train"))[1]
+    assert not torch.equal(order, torch.arange(10))
+    assert torch.equal(order.sort().values, torch.arange(10))
+
+
+def test_unknown_names_are_refused_with_the_alternatives():
+    with pytest.raises(ValueError, match="split 'valid'.*'train', 'val', 'test'"):
+        toy().loader("valid")
+    with pytest.raises(ValueError, match=f"auxiliary 'inputs'.*'{AUXILIARIES[-1]}'"):
+        toy(auxiliary="inputs")
+
+
+def test_empty_loaders_are_refused():
+    with pytest.raises(ValueError, match="positive"):
+        BatchLoader(iter, n_examples=0, batch_size=4, seed=0)
+
+
+def test_derived_seeds_are_stable_and_distinct():
+    assert derive_seed(123, "train", 0) == 3780446146362232825
+    seeds = {derive_seed(s, split, e) for s in range(9) for split in ("a", "b") for e in range(9)}
+    assert len(seeds) == 9 * 2 * 9
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_spawned_generator_leaves_its_parent_where_it_was():
+    generator, twin = (torch.Generator().manual_seed(1) for _ in range(2))
+    spawned = torch.rand(5, generator=spawn_generator(generator, "positive"))
+    drawn = torch.rand(5, generator=generator)
+    assert torch.equal(drawn, torch.rand(5, generator=twin))
+    assert not torch.equal(drawn, spawned)
+
+
+def test_a_data_folder_is_made(tmp_path):
+    assert writable_dir(tmp_path / "a" / "b").is_dir()
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="paths.data.*file"):
+        writable_dir(tmp_path / "file" / "data")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_data_folder_that_is_read_only_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OSError, match="paths.data"):
+        writable_dir(tmp_path)
+
+
+class Recorder(pl.LightningModule):
+    """Keeps x of every training batch by epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = {}
+
+    def training_step(self, batch, batch_idx):
+        self.seen.setdefault(self.current_epoch, []).append(batch.x)
+        return self.weight * batch.x.mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(data, n_epochs, folder, **kwargs):
+    model = Recorder()
+    pl.Trainer(
+        max_epochs=n_epochs,
+        accelerator="cpu",
+        logger=False,
+        default_root_dir=folder,
+        callbacks=[pl.callbacks.ModelCheckpoint(folder, save_last=True)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **kwargs,
+    ).fit(model, datamodule=data, ckpt_path=folder / "last.ckpt" if n_epochs == 3 else None)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_trainer_sees_a_new_epoch_each_time_also_after_resuming(tmp_path):
+    data = toy()
+    reload = {"reload_dataloaders_every_n_epochs": 1}
+    seen = fit(data, 2, tmp_path, **reload).seen | fit(data, 3, tmp_path, **reload).seen
+    assert sorted(seen) == [0, 1, 2]
+    for epoch, batches in seen.items():
+        assert torch.equal(torch.cat(batches), gather(data.loader("train", epoch=epoch))[0])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_trainer_that_would_repeat_the_first_epoch_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="reload_dataloaders_every_n_epochs=1"):
+        fit(toy(), 1, tmp_path)
+
+
+def decoded(**kwargs):
+    x, y = torch.arange(20.0).reshape(10, 2), torch.arange(10) % 3
+    splits = {"train": (x, y), "val": (x[:4], y[:4]), "test": (x[4:], y[4:])}
+    kwargs = {"task": "classification", "n_outputs": 3, "batch_size": 5} | kwargs
+    return DecodedDataModule(kwargs.pop("splits", splits), **kwargs)
+
+
+def test_decoded_pairs_stay_together():
+    data = decoded()
+    x, y = gather(data.loader("train"))
+    assert data.shape == (2,)
+    assert torch.equal((x[:, 0] / 2).long() % 3, y)
+    assert torch.equal(x[:, 0].sort().values, torch.arange(0.0, 20.0, 2))
+    assert next(iter(data.loader("test"))).aux is None
+
+
+def test_decoded_data_of_the_wrong_form_are_refused():
+    x, y = torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64)
+    good = {"train": (x, y), "val": (x, y), "test": (x, y)}
+    with pytest.raises(ValueError, match="missing: .*val"):
+        decoded(splits={"train": (x, y), "test": (x, y)})
+    with pytest.raises(ValueError, match="'test' have shape"):
+        decoded(splits=good | {"test": (torch.zeros(4, 3), y)})
+    with pytest.raises(ValueError, match="'val' must be int64"):
+        decoded(splits=good | {"val": (x, y[:3])})
+    with pytest.raises(ValueError, match="must be float32"):
+        decoded(splits=good, task="regression", n_outputs=1)
+
+
+def test_epochs_take_turns_in_the_copies_of_decoded_data():
+    n, n_copies = 10, 3
+    x = torch.arange(n * n_copies).float()[:, None]
+    y = torch.arange(n).repeat(n_copies)
+    splits = {"train": (x, y), "val": (x[:4], y[:4]), "test": (x[4:], y[4:])}
+    data = decoded(splits=splits, n_copies=n_copies, n_outputs=n, batch_size=4)
+    assert data.n_examples("train") == n and data.n_examples("test") == len(x) - 4
+    for epoch in range(5):
+        found, targets = gather(data.loader("train", epoch=epoch))
+        first = epoch % n_copies * n
+        assert torch.equal(found[:, 0].sort().values, torch.arange(first, first + n).float())
+        assert torch.equal(targets, found[:, 0].long() % n)
+    assert torch.equal(gather(data.loader("val", epoch=2))[0], x[:4])
+    with pytest.raises(ValueError, match="30 training examples are not 4 copies"):
+        decoded(splits=splits, n_copies=4, n_outputs=n)
+
+
+# --- several processes
+
+
+@pytest.mark.parametrize("n_processes", [1, 2, 4])
+def test_shares_together_are_the_batches_of_one_process(n_processes):
+    loader = toy().loader("train")  # batches of 4, 4, 2
+    shares = [SharedLoader(loader, rank, n_processes) for rank in range(n_processes)]
+    (n_batches,) = {len(share) for share in shares}
+    assert n_batches == (2 if n_processes == 4 else 3)  # a share is never empty
+    for whole, *parts in zip(list(loader)[:n_batches], *shares, strict=True):
+        assert torch.equal(torch.cat([part.x for part in parts]), whole.x)
+        assert torch.equal(torch.cat([part.y for part in parts]), whole.y)
+        assert {len(part.x) for part in parts} == {len(whole.x) // n_processes}
+        assert all(part.aux is None for part in parts)
+
+
+def test_a_last_batch_is_shared_up_to_what_cannot_be():
+    loader = toy(batch_size=6).loader("train")  # batches of 6, 4
+    shares = [list(SharedLoader(loader, rank, 3)) for rank in range(3)]
+    (_, last) = loader
+    assert torch.equal(torch.cat([share[1].x for share in shares]), last.x[:3])
+
+
+@pytest.mark.parametrize("batch_size, size", [(4, 4), (100, 10)])
+def test_batches_that_cannot_be_shared_equally_are_refused(batch_size, size):
+    loader = toy(batch_size=batch_size).loader("train")
+    with pytest.raises(ValueError, match=f"batch of {size} examples .* by 3 devices"):
+        SharedLoader(loader, 0, 3)
+
+
+def test_only_training_batches_are_shared():
+    data = toy()
+    data.trainer = SimpleNamespace(
+        reload_dataloaders_every_n_epochs=1,
+        overfit_batches=0,
+        current_epoch=1,
+        world_size=2,
+        global_rank=1,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )
+    (first, *_), (whole, *_) = data.train_dataloader(), data.loader("train", epoch=1)
+    assert torch.equal(first.y, whole.y[2:])
+    assert_same(data.val_dataloader(), data.loader("val"))

@@ -1,0 +1,220 @@
+"""Decoded data: 8-bit pixels, in memory or on disk, without traces and without differences."""
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import CLASSICAL, DIGITS, compose, run, untimed
+
+from lossyless.classical import ClassicalCompressor, RawPixels
+from utils.data import in_memory
+from utils.data.decoded import DecodedDataModule, allocate, from_pixels, to_pixels
+from utils.data.module import SPLITS, DataError
+from utils.evaluation import communication
+from utils.runs.run import find_run
+from utils.training import fitting, jobs, stages
+
+SMALL = 1000  # bytes, fewer than any split of the digits has
+
+
+@pytest.fixture
+def on_disk(monkeypatch):
+    """Hardly any memory; the shapes of all tensors that were made in files."""
+    monkeypatch.setattr(in_memory, "MAX_RESIDENT_BYTES", SMALL)
+    return spy_on_files(monkeypatch)
+
+
+def spy_on_files(monkeypatch) -> list[tuple[int, torch.dtype]]:
+    made = []
+    from_file = torch.from_file
+
+    def noting(name, *, size, dtype, **kwargs):
+        made.append((size, dtype))
+        return from_file(name, size=size, dtype=dtype, **kwargs)
+
+    monkeypatch.setattr(torch, "from_file", noting)
+    return made
+
+
+# --- pixels
+
+
+def test_rounding_is_exact_for_whatever_has_eight_bits():
+    pixels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_pixels(from_pixels(pixels)), pixels)
+    assert torch.equal(to_pixels(pixels.double() / 255), pixels)
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [ClassicalCompressor("png", 3), ClassicalCompressor("jpeg", 3, 20), RawPixels((3, 8, 8))],
+    ids=lambda codec: codec.codec,
+)
+def test_rounding_is_exact_for_codecs(codec):
+    decoded = codec(torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(from_pixels(to_pixels(decoded)), decoded)
+
+
+def test_other_images_are_rounded_to_the_nearest_of_256_values_in_0_to_1():
+    images = torch.linspace(-0.5, 1.5, 10_001)
+    rounded = from_pixels(to_pixels(images))
+    assert len(rounded.unique()) == 256
+    assert ((rounded - images.clamp(0, 1)).abs() <= 0.5 / 255 + 1e-6).all()
+
+
+# --- collecting
+
+
+def batches(*sizes: int, shape: tuple[int, ...] = (3,)) -> list[torch.Tensor]:
+    x = torch.rand(sum(sizes), *shape, generator=torch.Generator().manual_seed(0))
+    return list(x.split(list(sizes)))
+
+
+@pytest.mark.parametrize("limit", [0, 2**20])
+@pytest.mark.parametrize("sizes", [(7,), (3, 3, 1), (1, 6)])
+def test_vectors_are_collected_as_they_are(sizes, limit, tmp_path, monkeypatch):
+    monkeypatch.setattr(in_memory, "MAX_RESIDENT_BYTES", limit)
+    parts = batches(*sizes)
+    found = DecodedDataModule.collect(iter(parts), 7, tmp_path / "decoded_val", kind="vector")
+    assert torch.equal(found, torch.cat(parts))
+
+
+@pytest.mark.parametrize("limit", [0, 2**20])
+def test_images_are_collected_as_pixels(limit, tmp_path, monkeypatch):
+    monkeypatch.setattr(in_memory, "MAX_RESIDENT_BYTES", limit)
+    parts = batches(4, 3, shape=(1, 2, 2))
+    found = DecodedDataModule.collect(iter(parts), 7, tmp_path / "decoded_val", kind="bw_image")
+    assert torch.equal(found, to_pixels(torch.cat(parts)))
+
+
+@pytest.mark.parametrize("sizes", [(), (4,), (3, 3), (6,), (5, 1), (5, 2), (3, 3, 3)])
+def test_another_number_of_examples_than_of_targets_is_an_error(sizes, tmp_path):
+    expected = f"decoded_val: 5 targets, but {sum(sizes)} examples"
+    parts = batches(*sizes) if sizes else []
+    with pytest.raises(DataError, match=expected):
+        DecodedDataModule.collect(iter(parts), 5, tmp_path / "decoded_val", kind="vector")
+
+
+@pytest.mark.parametrize("limit", [SMALL - 1, SMALL])
+def test_what_is_larger_than_the_limit_is_made_in_a_file_without_a_name(
+    limit, tmp_path, monkeypatch
+):
+    made = spy_on_files(monkeypatch)
+    monkeypatch.setattr(in_memory, "MAX_RESIDENT_BYTES", limit)
+    values = allocate((SMALL // 20, 5), torch.float32, tmp_path / "decoded_val").fill_(3)
+    assert (values == 3).all() and values.shape == (SMALL // 20, 5)
+    assert bool(made) == (limit < SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_made_is_an_error_and_leaves_nothing(tmp_path, on_disk):
+    with pytest.raises(RuntimeError, match="missing"):
+        allocate((SMALL,), torch.float32, tmp_path / "missing" / "decoded_val")
+
+
+@pytest.mark.parametrize("size", [10, 100 * SMALL])
+def test_what_a_killed_process_left_is_no_obstacle(size, tmp_path, on_disk):
+    (tmp_path / "decoded_val").write_bytes(b"\xff" * size)
+    parts = batches(SMALL)
+    found = DecodedDataModule.collect(iter(parts), SMALL, tmp_path / "decoded_val", kind="vector")
+    assert torch.equal(found, parts[0]) and on_disk
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- serving
+
+
+def module(n: int = 400) -> DecodedDataModule:
+    x = torch.arange(n * 4, dtype=torch.uint8).view(n, 1, 2, 2)
+    y = torch.arange(n) % 10
+    splits = {"train": (x, y), "val": (x[:9], y[:9]), "test": (x[:9], y[:9])}
+    return DecodedDataModule(splits, task="classification", n_outputs=10, kind="bw_image")
+
+
+ELSEWHERE = torch.device("meta")  # stands for a GPU, without its memory
+
+
+def test_only_small_splits_move_to_the_device_as_a_whole(on_disk):
+    data = module()
+    assert {t.device for t in data.tensors("val", ELSEWHERE)} == {ELSEWHERE}
+    assert {t.device.type for t in data.tensors("train", ELSEWHERE)} == {"cpu"}
+
+
+def test_batches_of_large_splits_arrive_on_the_device(on_disk):
+    chosen = [torch.tensor([7, 3]), torch.tensor([390])]
+    found = list(module().read("train", chosen, ELSEWHERE))
+    assert [x.shape for x, _ in found] == [(2, 1, 2, 2), (1, 1, 2, 2)]
+    assert all(t.device == ELSEWHERE for pair in found for t in pair)
+
+
+def test_large_splits_give_the_same_batches(monkeypatch):
+    small = list(module().loader("train", epoch=3))
+    monkeypatch.setattr(in_memory, "MAX_RESIDENT_BYTES", SMALL)
+    for batch, other in zip(small, module().loader("train", epoch=3), strict=True):
+        assert torch.equal(batch.x, other.x) and torch.equal(batch.y, other.y)
+
+
+# --- in the third stage
+
+CASES = {
+    "png": (CLASSICAL, ["featurizer=png"]),
+    "reconstructions": (DIGITS, ["featurizer=neural_rec"]),
+    "representations": (DIGITS, ["distortion=BINCE"]),
+}
+
+
+def communicated(folder, base, overrides):
+    """The config of an experiment whose first two stages are done; resolved."""
+    with jobs.prepared(compose(folder, *overrides, base=base)) as cfg:
+        stages.featurizer(cfg)
+        stages.communicate(cfg)
+        return cfg
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_predictors_are_the_same_from_disk_and_from_memory(case, tmp_path, monkeypatch):
+    base, overrides = CASES[case]
+    made = spy_on_files(monkeypatch)
+    expected = run(tmp_path / "a", *overrides, base=base)
+    assert not made
+    cfg = communicated(tmp_path / "b", base, overrides)
+    with monkeypatch.context() as patch:
+        patch.setattr(in_memory, "MAX_RESIDENT_BYTES", SMALL)
+        metrics = stages.predict(cfg)
+    assert untimed(metrics).items() <= untimed(expected).items()
+    work = find_run(cfg, "communication").work
+    lengths = [len(np.load(communication.target_file(work, split))) for split in SPLITS]
+    n_values, dtype = (4, torch.float32) if case == "representations" else (64, torch.uint8)
+    assert made == [(n * n_values, dtype) for n in lengths]
+
+
+class Failure(Exception):
+    """What goes wrong while a predictor trains."""
+
+
+@pytest.mark.parametrize("error", [Failure, KeyboardInterrupt])
+def test_nothing_is_left_when_training_ends_early(error, tmp_path, monkeypatch):
+    """Not even while it runs, so that nothing can stay when the process is killed."""
+    cfg = communicated(tmp_path, CLASSICAL, ["featurizer=png"])
+    work = find_run(cfg, "predictor").work
+    seen = []
+
+    def stop(*args, **kwargs):
+        seen.extend(work.glob("decoded_*"))
+        raise error
+
+    monkeypatch.setattr(in_memory, "MAX_RESIDENT_BYTES", SMALL)
+    made = spy_on_files(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "fit", stop)
+        with pytest.raises(error):
+            stages.predict(cfg)
+    assert len(made) == len(SPLITS) and not seen and not list(work.glob("decoded_*"))
+    assert stages.predict(cfg)["test/pred/loss"] > 0
+
+
+def test_data_and_targets_that_do_not_belong_together_are_named(tmp_path):
+    cfg = communicated(tmp_path, CLASSICAL, ["featurizer=png"])
+    file = communication.target_file(find_run(cfg, "communication").work, "val")
+    np.save(file, np.load(file)[:-1])
+    with pytest.raises(DataError, match=r"decoded_val: \d+ targets, but \d+ examples.*run again"):
+        stages.predict(cfg)

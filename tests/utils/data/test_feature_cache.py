@@ -1,0 +1,331 @@
+"""Features of a frozen tower: computed once, for all who ask; never half-done, never wrong."""
+
+import gc
+import json
+import multiprocessing
+import os
+import re
+import time
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lossyless.backbones import Tower
+from utils.data import feature_cache
+from utils.data import features as features_module
+from utils.data.digits import DigitsDataModule
+from utils.data.feature_cache import FeatureCache
+from utils.data.features import FeatureDataModule
+from utils.data.module import SPLITS, DataError
+from utils.runs.progress import progress
+
+SIDE, DIM = 8, 5
+N_EXAMPLES = {"train": 1197, "val": 200, "test": 400}
+ROTATED = {"equivalence": ["rotation"]}
+
+
+class Project(nn.Module):
+    """Random features of images."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(DIM, 3 * SIDE * SIDE, generator=generator))
+
+    def forward(self, x):
+        return x.flatten(1) @ self.weight.T
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Builds features of the digits; `calls` on it counts the towers that were made."""
+
+    def make_data(
+        key=None, seed=1, n_copies=1, folder=tmp_path / "features", make_network=Project, **kwargs
+    ):
+        images = {k: kwargs.pop(k) for k in ("equivalence", "is_augment_val") if k in kwargs}
+        digits = DigitsDataModule(
+            side=SIDE, margin=0, auxiliary="none", eval_batch_size=256, seed=seed, **images
+        )
+
+        def make_tower():
+            make_data.calls.append(1)
+            return Tower(make_network(), side=SIDE)
+
+        return FeatureDataModule(
+            digits,
+            make_tower,
+            z_dim=DIM,
+            cache=FeatureCache(folder, "digits_tiny", key or {"tower": "tiny"}, images),
+            device=torch.device("cpu"),
+            n_copies=n_copies,
+            seed=seed,
+            **{"batch_size": 100, "eval_batch_size": 128} | kwargs,
+        )
+
+    make_data.calls = []
+    return make_data
+
+
+def gather(loader, i=0):
+    return torch.cat([batch[i] for batch in loader])
+
+
+def folders(tmp_path):
+    return [path for path in (tmp_path / "features").iterdir() if path.is_dir()]
+
+
+def test_features_are_those_of_the_tower_with_the_targets_of_the_images(make):
+    data, tower = make(), Tower(Project(), side=SIDE)
+    assert (data.kind, data.shape, data.n_outputs, data.task) == ("vector", (DIM,), 10, data.task)
+    for split in SPLITS:
+        assert data.n_examples(split) == N_EXAMPLES[split]
+        loader = data.loader(split, shuffle=False)
+        expected = list(data.images.loader(split, shuffle=False))
+        torch.testing.assert_close(gather(loader), tower(torch.cat([b.x for b in expected])))
+        assert torch.equal(gather(loader, 1), torch.cat([b.y for b in expected]))
+        assert data.encoder_time(split) > 0
+
+
+def test_training_batches_are_shuffled_anew_in_each_epoch(make):
+    data = make()
+    first, second = (data.loader("train", epoch=epoch) for epoch in (0, 1))
+    assert [len(batch.x) for batch in first] == [100] * 11 + [97]
+    assert torch.equal(gather(first), gather(first))
+    assert not torch.equal(gather(first), gather(second))
+    everything = gather(data.loader("train", shuffle=False))
+    assert (gather(second)[:, None] == everything[None]).all(-1).any(1).all()
+
+
+def test_a_second_data_set_does_not_need_the_tower(make):
+    data = make()
+    first = [gather(data.loader(split)) for split in SPLITS]
+    assert len(make.calls) == len(SPLITS)
+    for seed in (1, 2):  # without augmentations, features do not depend on it
+        again = make(seed=seed)
+        assert torch.equal(gather(again.loader("test")), first[2])
+        assert again.encoder_time("val") > 0
+    assert len(make.calls) == len(SPLITS)
+
+
+def test_the_tower_is_let_go_of_when_the_features_are_there(make):
+    made = []
+
+    class Noted(Project):
+        def __init__(self):
+            super().__init__()
+            made.append(weakref.ref(self))
+
+    data = make(make_network=Noted)
+    data.loader("val")
+    gc.collect()
+    assert len(made) == 1 and made[0]() is None
+
+
+def test_splits_are_computed_when_they_are_asked_for(make, tmp_path):
+    list(make().loader("test"))
+    assert [path.name.rsplit("_", 1)[0] for path in folders(tmp_path)] == ["digits_tiny_test"]
+
+
+def test_another_key_is_another_folder(make, tmp_path):
+    for key in ({"tower": "a"}, {"tower": "b"}, {"tower": "b"}):
+        list(make(key).loader("test"))
+    assert len(make.calls) == len(folders(tmp_path)) == 2
+
+
+# --- augmentations
+
+
+def test_each_copy_of_an_augmented_split_is_another_one(make, tmp_path):
+    data = make(n_copies=2, **ROTATED)
+    copies = [gather(data.loader("train", epoch=k, shuffle=False)) for k in range(3)]
+    assert all(not torch.equal(*copies[i : i + 2]) for i in range(2))
+    again = make(n_copies=2, **ROTATED)
+    assert torch.equal(gather(again.loader("train", epoch=1, shuffle=False)), copies[1])
+    assert len(make.calls) == len(folders(tmp_path)) == 3
+
+
+def test_epochs_take_turns_in_the_copies(make, tmp_path):
+    data = make(n_copies=2, **ROTATED)
+    means = [gather(data.loader("train", epoch=k)).sum(0) for k in range(4)]
+    exact = [gather(data.loader("train", epoch=k, shuffle=False)) for k in range(2)]
+    for k, epoch in enumerate(range(4)):
+        found = gather(data.loader("train", epoch=epoch))
+        assert (found[:50, None] == exact[k % 2][None]).all(-1).any(1).all()
+    assert len(means) == 4 and len(folders(tmp_path)) == 2
+
+
+def test_without_augmentations_all_copies_are_the_same(make, tmp_path):
+    data = make(n_copies=3)
+    copies = [gather(data.loader("train", epoch=k, shuffle=False)) for k in range(2)]
+    assert torch.equal(*copies) and len(folders(tmp_path)) == 1
+
+
+def test_augmentations_depend_on_the_seed_and_only_where_there_are_any(make, tmp_path):
+    kwargs = ROTATED | {"is_augment_val": False}
+    train = [gather(make(seed=s, **kwargs).loader("train", shuffle=False)) for s in (1, 2)]
+    val = [gather(make(seed=s, **kwargs).loader("val")) for s in (1, 2)]
+    assert not torch.equal(*train) and torch.equal(*val)
+    assert len(folders(tmp_path)) == 3
+
+
+def test_settings_of_augmentations_matter_only_where_there_are_any(make, tmp_path):
+    for name in ("rotation", "hflip"):
+        data = make(equivalence=[name], is_augment_val=False)
+        for split in SPLITS:
+            list(data.loader(split, shuffle=False))
+    splits = [path.name.split("_")[2] for path in folders(tmp_path)]
+    assert sorted(splits) == ["test", "train", "train", "val"]
+
+
+# --- auxiliary variables
+
+
+@pytest.mark.parametrize("auxiliary", ["none", "input", "target"])
+def test_auxiliary_variables_that_features_give(make, auxiliary):
+    batch = next(iter(make(auxiliary=auxiliary).loader("val")))
+    expected = {"none": None, "input": batch.x, "target": batch.y}[auxiliary]
+    assert batch.aux is expected or torch.equal(batch.aux, expected)
+
+
+@pytest.mark.parametrize("auxiliary", ["representative", "positive"])
+def test_those_that_need_images_are_refused(make, auxiliary):
+    with pytest.raises(ValueError, match=f"{auxiliary}.*distortion=lossy_Z"):
+        make(auxiliary=auxiliary)
+
+
+# --- what can go wrong
+
+
+class Stop(nn.Module):
+    """A network that is interrupted at its third batch."""
+
+    def __init__(self, error: BaseException):
+        super().__init__()
+        self.error, self.n_calls = error, 0
+
+    def forward(self, x):
+        self.n_calls += 1
+        if self.n_calls > 3:  # the first one is of the tower itself
+            raise self.error
+        return x.mean((2, 3)) @ torch.ones(3, DIM)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
+def test_an_interrupted_computation_leaves_nothing(make, tmp_path, error):
+    data = make(make_network=lambda: Stop(error))
+    with pytest.raises(type(error)):
+        data.loader("train")
+    assert folders(tmp_path) == []
+    assert gather(make().loader("train", shuffle=False)).shape == (N_EXAMPLES["train"], DIM)
+
+
+def test_what_a_killed_process_left_is_removed(make, tmp_path):
+    list(make().loader("val"))
+    (path,) = folders(tmp_path)
+    part = path.with_name(f".{path.name}.part")
+    path.rename(part)
+    (part / "targets.npy").write_bytes(b"half")
+    assert gather(make().loader("val")).shape == (N_EXAMPLES["val"], DIM)
+    assert [found.name for found in folders(tmp_path)] == [path.name]
+
+
+def test_everything_is_on_disk_before_a_folder_has_its_name(make, tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def noting(descriptor):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        path = re.sub(r"\.json\..*\.tmp$", ".json", path)  # before it is renamed
+        synced.append((path, [found.name[0] for found in folders(tmp_path)]))
+        fsync(descriptor)
+
+    monkeypatch.setattr(feature_cache.os, "fsync", noting)
+    list(make().loader("val"))
+    (folder,) = folders(tmp_path)
+    part = str(folder.with_name(f".{folder.name}.part"))
+    files = [f"{part}/{name}" for name in ("facts.json", "features.npy", "targets.npy")]
+    assert {path for path, _ in synced[:-2]} == {*files, part}
+    assert synced[-2:] == [(part, ["."]), (str(folder.parent), ["d"])]
+
+
+@pytest.mark.parametrize("name", ["features.npy", "targets.npy", "facts.json"])
+@pytest.mark.parametrize("kind", ["flipped", "cut", "gone"])
+def test_damaged_files_are_named(make, tmp_path, name, kind):
+    list(make().loader("val"))
+    (folder,) = folders(tmp_path)
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    if kind == "gone":
+        path.unlink()
+    else:
+        if name == "facts.json":
+            content = bytearray(json.dumps({"crc32": {}}).encode())
+        content[-10] ^= 1
+        path.write_bytes(content[: -20 if kind == "cut" else None])
+    with pytest.raises(DataError, match=rf"damaged.*Delete the folder {folder}") as error:
+        make().loader("val")
+    assert name == "facts.json" or name in str(error.value)
+
+
+def test_features_of_other_images_are_refused(make, tmp_path):
+    list(make().loader("val"))
+    (folder,) = folders(tmp_path)
+    data = make()
+    data.images.splits["val"] = tuple(part[:-1] for part in data.images.splits["val"])
+    with pytest.raises(
+        DataError, match=rf"\[200, {DIM}\], expected \[199, {DIM}\].*{folder.name}|"
+    ):
+        data.loader("val")
+
+
+def test_a_tower_that_gives_nan_is_refused(make, tmp_path):
+    class Broken(nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), DIM), torch.nan)
+
+    with pytest.raises(DataError, match="not finite"):
+        make(make_network=Broken).loader("val")
+    assert folders(tmp_path) == []
+
+
+def _compute_slowly(folder, name) -> None:
+    def compute(part):
+        time.sleep(0.3)
+        np.save(part / "features.npy", np.zeros((2, DIM), np.float32))
+        np.save(part / "targets.npy", np.zeros(2, np.int64))
+        with (folder / "log").open("a") as file:
+            file.write(f"{name}\n")
+        return {"seconds_per_image": 0.1}
+
+    FeatureCache(folder, "slow", {}, {}).get("train", 0, None, compute)
+
+
+def test_parallel_processes_compute_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    jobs = [context.Process(target=_compute_slowly, args=(tmp_path, str(i))) for i in range(3)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(30)
+    assert [job.exitcode for job in jobs] == [0, 0, 0]
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+
+
+# --- how far it has come
+
+
+def test_without_a_terminal_lines_say_how_far_it_has_come(make, capsys, monkeypatch):
+    monkeypatch.setattr(features_module, "progress", lambda *args: progress(*args, seconds=0))
+    list(make().loader("train"))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4  # of five batches
+    assert "features digits_tiny train" in lines[0] and " 20%, " in lines[0]
+    assert lines[-1].endswith(" left") and " 80%," in lines[-1]
+
+
+def test_a_quick_loop_prints_no_lines(capsys):
+    assert list(progress(range(5), "numbers")) == list(range(5))
+    assert capsys.readouterr().err == ""

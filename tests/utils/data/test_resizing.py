@@ -1,0 +1,115 @@
+"""`base_resize` against Pillow."""
+
+import numpy as np
+import pytest
+import torch
+from helpers.pictures import save_noise
+from PIL import Image
+from torchvision.transforms import v2
+
+from utils.data.resizing import BASE_RESIZES, make_resize
+
+SIDE = 28
+SIZES = [(50, 37), (37, 50), (40, 40), (20, 64), (9, 11)]  # (width, height)
+
+
+def with_shorter_side(image, shorter, filter_):
+    width, height = image.size
+    if width <= height:
+        return image.resize((shorter, int(shorter * height / width)), filter_)
+    return image.resize((int(shorter * width / height), shorter), filter_)
+
+
+def centre(image):
+    left, top = (round((length - SIDE) / 2) for length in image.size)
+    return image.crop((left, top, left + SIDE, top + SIDE))
+
+
+def squashed(image):
+    return image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+
+
+def imagenet(image):
+    return centre(with_shorter_side(image, 32, Image.Resampling.BILINEAR))
+
+
+def clip(image):
+    return centre(with_shorter_side(image, SIDE, Image.Resampling.BICUBIC))
+
+
+def crops_of(image):
+    """Squares along the longer side of an image that was resized as CLIP does it."""
+    pixels = np.asarray(with_shorter_side(image, SIDE, Image.Resampling.BICUBIC))
+    height, width, _ = pixels.shape
+    starts = [(y, x) for y in range(height - SIDE + 1) for x in range(width - SIDE + 1)]
+    return [pixels[y : y + SIDE, x : x + SIDE] for y, x in starts]
+
+
+REFERENCES = {  # in training, in evaluation
+    "resize": (squashed, squashed),
+    "upscale_crop_eval": (squashed, imagenet),
+    "clip": (clip, clip),
+    "clip_random": (None, clip),
+    "imagenet": (imagenet, imagenet),
+    "none": (lambda image: image, lambda image: image),
+}
+
+
+@pytest.fixture(params=SIZES, ids=str)
+def image(request, tmp_path):
+    path = tmp_path / "image.png"
+    save_noise(path, seed=1, size=request.param)
+    return Image.open(path)
+
+
+@pytest.mark.parametrize("is_evaluation", [False, True])
+@pytest.mark.parametrize("name", BASE_RESIZES)
+def test_images_are_resized_as_pillow_does_it(image, name, is_evaluation):
+    found = make_resize(name, SIDE, is_evaluation=is_evaluation)(image)
+    if name == "clip_random" and not is_evaluation:
+        assert any(np.array_equal(np.asarray(found), crop) for crop in crops_of(image))
+        return
+    expected = REFERENCES[name][is_evaluation](image)
+    assert np.array_equal(np.asarray(found), np.asarray(expected))
+
+
+@pytest.mark.parametrize("name", BASE_RESIZES)
+def test_tensors_are_resized_as_images(image, name):
+    resize = make_resize(name, SIDE, is_evaluation=True)
+    tensor = v2.functional.pil_to_tensor(image)
+    found, expected = resize(tensor), v2.functional.pil_to_tensor(resize(image))
+    assert found.dtype == torch.uint8
+    assert (found.int() - expected.int()).abs().max() <= 2  # of 255: they round differently
+
+
+@pytest.mark.parametrize("name", BASE_RESIZES)
+def test_images_of_the_right_shape_are_changed_by_crops_alone(name, tmp_path):
+    path = tmp_path / "image.png"
+    save_noise(path, seed=1, size=(SIDE, SIDE))
+    image = Image.open(path)
+    found = make_resize(name, SIDE, is_evaluation=False)(image)
+    assert np.array_equal(np.asarray(found), np.asarray(image)) == (name != "imagenet")
+
+
+def test_random_crops_lie_anywhere_along_the_longer_side(tmp_path):
+    path = tmp_path / "image.png"
+    save_noise(path, seed=1, size=(60, SIDE))
+    image = Image.open(path)
+    resize = make_resize("clip_random", SIDE, is_evaluation=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = {np.asarray(resize(image)).tobytes() for _ in range(400)}
+    assert found == {crop.tobytes() for crop in crops_of(image)}
+
+
+def test_the_paper_s_sizes():
+    image = Image.new("RGB", (500, 375))
+    for name in BASE_RESIZES[:-1]:
+        assert make_resize(name, 224, is_evaluation=True)(image).size == (224, 224)
+    shorter_side = make_resize("imagenet", 224, is_evaluation=True).transforms[0].size
+    assert shorter_side == [256]
+
+
+def test_unknown_names_are_refused_with_the_alternatives():
+    with pytest.raises(ValueError, match="base_resize 'crop'.*'upscale_crop_eval'.*'none'"):
+        make_resize("crop", SIDE, is_evaluation=False)

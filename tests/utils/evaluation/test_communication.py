@@ -1,0 +1,168 @@
+"""Bytes are counted where they are written, and what is read back is what was sent."""
+
+import math
+
+import pytest
+import torch
+from helpers.tiny import compose, run
+from omegaconf import OmegaConf
+
+from lossyless.classical import ClassicalCompressor
+from lossyless.coding.payloads import CodingError
+from lossyless.rates import HFactorized
+from utils.data.banana import BananaDataModule
+from utils.data.digits import DigitsDataModule
+from utils.data.module import SPLITS
+from utils.evaluation import communication
+from utils.runs.run import find_run
+from utils.runs.stopwatch import Stopwatch
+from utils.training import building, jobs, stages
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def banana():
+    return BananaDataModule(equivalence="rotation", n_train=100, n_eval=30, eval_batch_size=16)
+
+
+@pytest.fixture
+def compressor(make_compressor, banana):
+    """A compressor that can code, with a rate that is not zero."""
+    compressor = make_compressor(method="VIC", rate=HFactorized(4))
+    with torch.no_grad():
+        for parameter in compressor.p_ZlX.parameters():
+            parameter.mul_(5)
+    compressor.eval().rate.update()
+    return compressor
+
+
+def send(compressor, data, folder, n_copies=1, chunk_size=64):
+    return communication.send_splits(
+        compressor, data, folder, device=CPU, n_copies=n_copies, chunk_size=chunk_size
+    )
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 16, 100, 10000])
+def test_what_is_decoded_is_z_hat_to_the_last_bit(compressor, banana, tmp_path, chunk_size):
+    sent = send(compressor, banana, tmp_path, chunk_size=chunk_size)
+    for split in SPLITS:
+        path = communication.data_file(tmp_path, split)
+        watch = Stopwatch(CPU)
+        batches = communication.receive(compressor, path, CPU, batch_size=7, watch=watch)
+        decoded = torch.cat(list(batches))
+        loader = banana.loader(split, shuffle=False)
+        expected = torch.cat([compressor(batch.x) for batch in loader])
+        assert torch.equal(decoded, expected) and watch.seconds > 0
+        assert sent[split].n_examples == len(expected)
+        assert sent[split].n_bytes == path.stat().st_size
+
+
+def test_targets_are_in_the_order_of_the_examples(compressor, banana, tmp_path):
+    _, targets = communication.send(
+        compressor, [banana.loader("val")], tmp_path / "file", chunk_size=7
+    )
+    expected = torch.cat([batch.y for batch in banana.loader("val")])
+    assert torch.equal(torch.from_numpy(targets), expected)
+
+
+def test_copies_of_the_training_set_are_augmented_differently(make_compressor, tmp_path):
+    data = DigitsDataModule(side=8, margin=0, equivalence=["rotation"])
+    codec = ClassicalCompressor("png", n_channels=1)
+    sent = send(codec, data, tmp_path, n_copies=2, chunk_size=500)
+    n_train = data.n_examples("train")
+    assert sent["train"].n_examples == 2 * n_train
+    assert sent["val"].n_examples == data.n_examples("val")
+    batches = communication.receive(codec, communication.data_file(tmp_path, "train"), CPU)
+    images = torch.cat(list(batches))
+    assert not torch.equal(images[:n_train], images[n_train:])
+
+
+def test_coded_bits_come_close_to_the_rate_from_above(tmp_path):
+    """Theory is a lower bound; the overhead of one long stream is small, that of many is not."""
+    sizes = [f"{place}.kwargs.n_eval=10000" for place in ("data_feat", "data_pred")]
+    more = ["communication.chunk_size=10000", "featurizer.loss.beta=0.05", "trainer.max_epochs=4"]
+    metrics = run(tmp_path, *sizes, *more)
+    rate, n_bits = metrics["test/comm/rate"], metrics["test/comm/n_bits"]
+    assert rate == pytest.approx(metrics["test/feat/rate"], rel=1e-4)
+    assert 0.999 * rate < n_bits < 1.02 * rate + 0.1
+    assert metrics["test/comm/n_bits_single"] > n_bits
+
+
+def test_a_rate_of_zero_stays_zero(compressor, banana, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(compressor), "rates", lambda self, x: torch.zeros(len(x)))
+    sent = send(compressor, banana, tmp_path)
+    metrics = communication.measure(
+        compressor,
+        banana,
+        "test",
+        sent=sent["test"],
+        path=communication.data_file(tmp_path, "test"),
+        device=CPU,
+        n_single=2,
+    )
+    assert metrics["test/comm/rate"] == 0 and metrics["test/comm/n_bits"] > 0
+
+
+def test_damage_is_detected(compressor, banana, tmp_path):
+    send(compressor, banana, tmp_path)
+    path = communication.data_file(tmp_path, "train")
+    content = path.read_bytes()
+    for position in range(0, len(content), max(1, len(content) // 40)):
+        damaged = bytearray(content)
+        damaged[position] ^= 16
+        path.write_bytes(damaged)
+        with pytest.raises((ValueError, CodingError)):
+            list(communication.receive(compressor, path, CPU))
+
+
+def test_a_send_that_is_cut_short_leaves_no_file(compressor, banana, tmp_path, monkeypatch):
+    def fail(z):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compressor, "compress", fail)
+    with pytest.raises(KeyboardInterrupt):
+        send(compressor, banana, tmp_path)
+    assert not communication.data_file(tmp_path, "train").exists()
+
+
+def test_the_evaluation_of_a_loaded_compressor_repeats(tmp_path):
+    run(tmp_path, "is_only_feat=true")
+    cfg = compose(tmp_path)
+    OmegaConf.resolve(cfg)
+    first, second = stages.communicate(cfg), find_run(cfg, "communication").metrics()
+    assert first == second
+
+
+def test_a_stopwatch_adds_up():
+    watch = Stopwatch("cpu")
+    for _ in range(2):
+        with watch:
+            torch.ones(10).sum()
+    assert watch.seconds > 0
+
+
+@pytest.mark.parametrize("distortion", ["VIC", "VAE"])
+def test_vic_is_measured_on_what_it_was_trained_on_and_predictors_get_the_points(
+    tmp_path, distortion
+):
+    overrides = [f"distortion={distortion}", "data_feat.kwargs.equivalence=x_translation"]
+    overrides += ["data_pred.kwargs.equivalence=x_translation"]
+    metrics = run(tmp_path, *overrides)
+    cfg = compose(tmp_path, *overrides)
+    with jobs.prepared(cfg) as cfg:
+        compressor = building.load_compressor(cfg)
+        work = find_run(cfg, "communication").work
+        data = building.build_data(cfg, "data_pred", "none")
+        points = torch.cat([batch.x for batch in data.loader("test")])
+        received = communication.receive(compressor, communication.data_file(work, "test"), CPU)
+        assert torch.equal(torch.cat(list(received)), compressor(points))
+        measured = data.with_auxiliary(compressor.distortion.needs).loader("test")
+        inputs = torch.cat([batch.x for batch in measured])
+    assert torch.equal(inputs, points) == (distortion == "VAE")
+    rate = compressor.rates(inputs).mean().item() / math.log(2)
+    assert metrics["test/comm/rate"] == pytest.approx(rate, rel=1e-5)
+    assert metrics["test/comm/rate"] == pytest.approx(metrics["test/feat/rate"], rel=1e-5)
+    folder = work if distortion == "VAE" else work / "measured"
+    n_bytes = communication.data_file(folder, "test").stat().st_size
+    assert metrics["test/comm/n_bits"] == 8 * n_bytes / len(points)

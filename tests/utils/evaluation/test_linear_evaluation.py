@@ -1,0 +1,350 @@
+"""Linear evaluation: as good as the best setting, honest about what it saw, the same every time."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import DIGITS, compose, paths, run, untimed
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from sklearn.model_selection import ParameterSampler, StratifiedKFold, cross_val_score
+from sklearn.svm import LinearSVC
+
+from utils.cluster import sweep
+from utils.cluster.sweep import CONF_DIR, ConfigError, compose_config
+from utils.configs.architectures import NETWORKS, is_network
+from utils.evaluation.linear import _in_span
+from utils.evaluation.logistic_regression import LogisticEvaluation
+from utils.evaluation.svm import LinearEvaluation
+from utils.runs.run import find_run
+from utils.training import jobs
+
+N_CLASSES = 3
+FEW = LinearEvaluation(n_draws=4)
+FILES = {file.stem: OmegaConf.load(file) for file in CONF_DIR.glob("architecture/*.yaml")}
+EVALUATIONS = sorted(name for name, config in FILES.items() if not is_network(config))
+of_every_classifier = pytest.mark.parametrize(
+    "evaluation", [instantiate(FILES[n].kwargs, n_draws=4) for n in EVALUATIONS], ids=EVALUATIONS
+)
+
+
+def gaussians(n, *, dim=8, n_classes=N_CLASSES, distance=2.0, seed=0):
+    """n points [n, dim] about the corners of a simplex, and their classes."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % n_classes
+    centres = distance * torch.eye(n_classes, dim)
+    return centres[y] + torch.randn(n, dim, generator=generator), y
+
+
+def splits_of(**options):
+    sizes = {"train": 120, "val": 45, "test": 90}
+    return {name: gaussians(n, seed=i, **options) for i, (name, n) in enumerate(sizes.items())}
+
+
+def evaluate(splits, evaluation=FEW, *, seed=0, **options):
+    return evaluation.evaluate(splits, task="classification", seed=seed, **options)
+
+
+@of_every_classifier
+def test_metrics_of_validation_and_test(evaluation):
+    metrics = evaluate(splits_of(), evaluation)
+    names = [f"{prefix}{name}" for prefix in ("", "balanced_") for name in ("loss", "acc", "err")]
+    assert set(metrics) == {f"{split}/pred/{name}" for split in ("val", "test") for name in names}
+    for split in ("val", "test"):
+        assert metrics[f"{split}/pred/acc"] + metrics[f"{split}/pred/err"] == 1
+        assert 0.7 < metrics[f"{split}/pred/acc"] <= 1
+        for name in ("loss", "acc", "err"):  # all classes have the same number of examples
+            balanced = metrics[f"{split}/pred/balanced_{name}"]
+            assert balanced == pytest.approx(metrics[f"{split}/pred/{name}"])
+        assert metrics[f"{split}/pred/loss"] > 0
+
+
+def test_the_loss_is_the_margin_that_is_missing():
+    x, y = (t.numpy() for t in gaussians(60))
+    machine = FEW.make(0).fit(x, y)
+    scores = machine.decision_function(x)
+    rows = np.arange(len(y))
+    others = scores.copy()
+    others[rows, y] = -np.inf
+    missing = np.maximum(0, 1 - (scores[rows, y] - others.max(1))).mean()
+    assert FEW.loss(machine, x, y) == pytest.approx(missing)
+
+
+def test_the_loss_of_logistic_regression_is_the_cross_entropy_in_nats():
+    x, y = (t.numpy() for t in gaussians(60))
+    machine = LogisticEvaluation().make(0).fit(x, y)
+    logits = torch.from_numpy(machine.decision_function(x))
+    expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(y))
+    assert LogisticEvaluation().loss(machine, x, y) == pytest.approx(expected.item())
+
+
+@of_every_classifier
+def test_classes_of_different_sizes_count_alike_in_balanced_metrics(evaluation):
+    """A class all of whose examples come twice changes none of them."""
+    splits = splits_of(distance=1.0)
+    once = evaluate(splits, evaluation)
+    is_doubled = splits["test"][1] == 0
+    splits["test"] = tuple(torch.cat([t, t[is_doubled]]) for t in splits["test"])
+    twice = evaluate(splits, evaluation)
+    for name in ("loss", "acc", "err"):
+        balanced = f"test/pred/balanced_{name}"
+        assert twice[balanced] == pytest.approx(once[balanced])
+        assert twice[f"test/pred/{name}"] != pytest.approx(once[f"test/pred/{name}"])
+
+
+@of_every_classifier
+def test_a_function_of_data_and_seed_only(evaluation):
+    splits = splits_of(distance=1.0)
+    first = evaluate(splits, evaluation)
+    np.random.seed(5)
+    torch.manual_seed(5)
+    assert evaluate(splits, evaluation) == first
+    assert evaluate(splits, evaluation, n_jobs=2) == first
+
+
+def test_the_seed_draws_the_settings():
+    def drawn(seed):
+        x, y = (t.numpy() for t in gaussians(90))
+        return FEW._search(x, y, n_train=60, seed=seed, n_jobs=1)["C"]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
+@of_every_classifier
+def test_two_classes(evaluation):
+    splits = splits_of(n_classes=2)
+    assert evaluate(splits, evaluation)["test/pred/acc"] > 0.7
+
+
+def test_the_best_of_the_draws_is_chosen(monkeypatch):
+    """With labels that only a strong penalty keeps from being learnt by heart."""
+    x, y = (t.numpy() for t in gaussians(200, dim=100, distance=1.0))
+    best = LinearEvaluation(n_draws=16)._search(x, y, n_train=150, seed=0, n_jobs=1)
+    fresh = tuple(t.numpy() for t in gaussians(3000, dim=100, distance=1.0, seed=9))
+
+    def accuracy(c):
+        return LinearSVC(C=c, dual=False, random_state=0).fit(x, y).score(*fresh)
+
+    assert best["C"] < 0.1 and accuracy(best["C"]) > accuracy(1.0)
+
+
+def test_what_is_measured_was_not_seen():
+    """Labels by chance cannot be predicted, neither of validation nor of test examples."""
+    splits = {}
+    for i, name in enumerate(("train", "val", "test")):
+        generator = torch.Generator().manual_seed(i)
+        splits[name] = (
+            torch.randn(200, 300, generator=generator),
+            torch.randint(0, 2, (200,), generator=generator),
+        )
+    metrics = evaluate(splits)
+    assert metrics["val/pred/acc"] < 0.65 and metrics["test/pred/acc"] < 0.65
+
+
+def test_it_is_the_protocol_of_the_paper_written_out():
+    """5-fold cross-validation on train + val, fit to both, with the features as they are."""
+    splits = {name: (3 * x, y) for name, (x, y) in splits_of(dim=60, distance=1.0).items()}
+    (x, y), test = (
+        tuple(torch.cat(parts).double().numpy() for parts in zip(*chosen, strict=True))
+        for chosen in ((splits["train"], splits["val"]), (splits["test"],))
+    )
+    machines = [
+        LinearSVC(dual=False, random_state=0, **draw)
+        for draw in ParameterSampler(LinearEvaluation.space, 16, random_state=0)
+    ]
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    scores = [cross_val_score(machine, x, y, cv=folds).mean() for machine in machines]
+    best = machines[int(np.argmax(scores))].fit(x, y)
+    metrics = evaluate(splits, LinearEvaluation())
+    assert metrics["test/pred/acc"] == pytest.approx(best.score(*test))
+    hinge = LinearEvaluation().loss(best, *test)
+    assert metrics["test/pred/loss"] == pytest.approx(hinge, rel=1e-3)
+
+
+# --- representations of any unit and any rank
+
+
+def embedded(splits, *, dim=400):
+    """The same points, as float32 in a space of `dim` dimensions."""
+    old = splits["train"][0].shape[1]
+    generator = torch.Generator().manual_seed(3)
+    axes = torch.linalg.qr(torch.randn(dim, old, generator=generator)).Q.T
+    return {name: (x @ axes, y) for name, (x, y) in splits.items()}
+
+
+def test_dimensions_keep_their_scales():
+    """A dimension that is larger counts for more: whoever makes it small hides its classes."""
+    splits = splits_of(distance=1.0)
+    scale = torch.full((8,), 1e-3).index_fill(0, torch.tensor([3]), 1.0)  # 3: noise alone
+    hidden = {name: (x * scale, y) for name, (x, y) in splits.items()}
+    assert evaluate(hidden)["test/pred/acc"] < evaluate(splits)["test/pred/acc"] - 0.1
+
+
+@of_every_classifier
+def test_few_dimensions_inside_of_many_are_solved_for_as_few(evaluation):
+    few = splits_of(distance=1.0)
+    many = embedded(few)
+    assert evaluate(many, evaluation) == pytest.approx(evaluate(few, evaluation), abs=1e-3)
+    inside = _in_span(*(FEW._to_numpy(*many[name]) for name in many))
+    assert [x.shape for x, _ in inside] == [(120, 8), (45, 8), (90, 8)]
+
+
+def test_the_span_keeps_the_classifier_of_the_vectors_as_they_are():
+    """... whose weights lie in it, at the same penalty."""
+    x, y = (t.numpy().astype(float) for t in gaussians(60, dim=90, distance=1.0))
+    fresh = gaussians(300, dim=90, distance=1.0, seed=5)[0].numpy()
+    (axes, _), (none, _), (inside, _) = _in_span((x, y), (x[:0], y[:0]), (fresh, y))
+    assert axes.shape == (60, 60) and len(none) == 0
+
+    def scores(rows, unseen):
+        return LinearSVC(C=0.1, tol=1e-8, max_iter=10**5).fit(rows, y).decision_function(unseen)
+
+    np.testing.assert_allclose(scores(axes, inside), scores(x, fresh), atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+@of_every_classifier
+def test_representations_that_are_all_the_same(evaluation, value):
+    splits = {name: (torch.full_like(x, value), y) for name, (x, y) in splits_of().items()}
+    assert evaluate(splits, evaluation)["test/pred/acc"] == pytest.approx(1 / N_CLASSES)
+
+
+@of_every_classifier
+def test_a_solver_that_did_not_converge_is_one_line(evaluation, capfd, monkeypatch, recwarn):
+    make = type(evaluation).make
+    monkeypatch.setattr(
+        type(evaluation), "make", lambda self, seed: make(self, seed).set_params(max_iter=1)
+    )
+    evaluate(splits_of(), evaluation)
+    out, err = capfd.readouterr()
+    assert [line for line in out.splitlines() if "no convergence" in line] == [
+        f"[predictor] {evaluation.label}: no convergence in 1 iterations; "
+        f"{split}/pred metrics may be below what a linear classifier can do"
+        for split in ("val", "test")
+    ]
+    assert "Liblinear" not in err and not recwarn.list
+
+
+# --- cross-validation or the validation split
+
+
+def folds(y, evaluation, n_train):
+    return evaluation._folds(np.asarray(y), n_train=n_train, seed=0)
+
+
+def test_up_to_50_000_examples_are_cross_validated_with_those_of_validation():
+    y = np.arange(50_000) % 4
+    found = folds(y, LinearEvaluation(), 47_500)
+    assert len(found) == 5
+    assert sorted(np.concatenate([held_out for _, held_out in found])) == list(range(50_000))
+    for rows, held_out in found:
+        assert sorted([*rows, *held_out]) == list(range(50_000))
+        assert (np.bincount(y[held_out]) == 2500).all()
+
+
+@pytest.mark.parametrize(
+    ("limits", "n"), [({}, 50_001), ({"n_folds": 11}, 40)], ids=["many examples", "small classes"]
+)
+def test_others_are_compared_on_the_validation_split_after_fits_to_all_others(limits, n):
+    y = np.arange(n) % 4
+    ((rows, held_out),) = folds(y, LinearEvaluation(**limits), n - 10)
+    assert list(rows) == list(range(n - 10)) and list(held_out) == list(range(n - 10, n))
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_cv_examples": 100}], ids=["folds", "hold-out"])
+def test_the_test_split_decides_nothing(limits, capsys):
+    splits, evaluation = splits_of(distance=1.0), LinearEvaluation(n_draws=4, **limits)
+    metrics, chosen = evaluate(splits, evaluation), capsys.readouterr().out
+    x, y = splits["test"]
+    splits["test"] = -x, y.flip(0)
+    other = evaluate(splits, evaluation)
+    assert capsys.readouterr().out == chosen and "C" in chosen
+    assert other["test/pred/acc"] != metrics["test/pred/acc"]
+    assert other["val/pred/acc"] == metrics["val/pred/acc"]
+
+
+def test_a_long_search_may_see_a_part_of_each_class():
+    y = np.arange(1000) % 4
+    evaluation = LinearEvaluation(max_cv_examples=100, max_search_examples=200)
+    ((rows, held_out),) = folds(y, evaluation, 800)
+    assert len(set(rows)) == 200 and rows.max() < 800 and list(held_out) == list(range(800, 1000))
+    assert (np.bincount(y[rows]) == 50).all()
+
+
+# --- errors
+
+
+def test_targets_that_are_no_classes():
+    splits = {name: (x, y.float()[:, None]) for name, (x, y) in splits_of().items()}
+    with pytest.raises(ValueError, match=r"linear SVM.*classification.*regression.*mlp_probe"):
+        FEW.evaluate(splits, task="regression", seed=0)
+
+
+def test_examples_that_are_no_vectors():
+    splits = {name: (x.view(-1, 1, 2, 4), y) for name, (x, y) in splits_of().items()}
+    with pytest.raises(ValueError, match=r"\[1, 2, 4\].*featurizer"):
+        evaluate(splits)
+
+
+# --- as the third stage of a job
+
+
+def with_predictor(name, *overrides):
+    other = [o for o in DIGITS if "@predictor" not in o]
+    return [*other, f"architecture@predictor={name}", "predictor.kwargs.n_draws=2", *overrides]
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_all_stages_end_with_a_linear_classifier(name, tmp_path):
+    base = with_predictor(name)
+    metrics = run(tmp_path, base=base)
+    found = find_run(compose(tmp_path, base=base), "predictor")
+    assert found.csv.name == "results_predictor.csv" and found.status()["state"] == "done"
+    assert found.metrics().items() <= metrics.items()
+    assert 0 < metrics["test/pred/balanced_acc"] < 1
+    assert untimed(run(tmp_path, base=base)) == untimed(metrics)  # from disk
+
+
+def test_settings_of_linear_svc_are_those_of_the_runs_that_exist():
+    """All of them are part of the identity of a run, whose folder another one would not find."""
+    kwargs = compose_config(["architecture@predictor=linear_svc"]).predictor.kwargs
+    assert kwargs == {
+        "_target_": "utils.evaluation.svm.LinearEvaluation",
+        "n_draws": 16,
+        "n_folds": 5,
+        "max_cv_examples": 50_000,
+        "max_search_examples": None,
+    }
+
+
+# --- what stands where
+
+
+@pytest.mark.parametrize("place", NETWORKS)
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_evaluations_are_no_networks(name, place, tmp_path):
+    overrides = [f"architecture@{place}={name}", "is_only_feat=true"]
+    with pytest.raises(ConfigError, match=f"@{place}={name}.*only stand at architecture@predictor"):
+        run(tmp_path, *overrides, base=[o for o in DIGITS if not o.startswith(f"{place}.kwargs")])
+    assert not list(tmp_path.rglob("run_*"))
+
+
+def test_an_evaluation_as_a_network_is_an_error_of_the_command_line(tmp_path, monkeypatch, capsys):
+    settings = ["main.py", *paths(tmp_path), "architecture@encoder=linear_svc"]
+    monkeypatch.setattr(sys, "argv", settings)
+    with pytest.raises(SystemExit) as error:
+        sweep.run(lambda cfg: pytest.fail("a job was started"))
+    assert error.value.code == 2 and not list(tmp_path.iterdir())
+    assert "Configuration error: architecture@encoder=linear_svc" in capsys.readouterr().err
+
+
+def test_a_predictor_that_is_neither_is_refused_before_the_first_stage(tmp_path):
+    base = [o for o in DIGITS if "@predictor" not in o]
+    cfg = compose(tmp_path, "architecture@predictor=linear_svc", base=base)
+    cfg.predictor.kwargs = {"_target_": "sklearn.svm.LinearSVC"}
+    with (
+        pytest.raises(ConfigError, match="LinearSVC is neither a network.*Evaluation"),
+        jobs.prepared(cfg),
+    ):
+        pytest.fail("a stage was started")

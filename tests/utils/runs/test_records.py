@@ -1,0 +1,81 @@
+"""What is known of runs from what they left: which of several stands, and damaged files."""
+
+import os
+import shutil
+
+import pytest
+from helpers.tiny import compose
+from omegaconf import OmegaConf
+
+from utils.runs.identity import STAGES, experiment_folder
+from utils.runs.run import find_run
+from utils.runs.saved_runs import MOVED, read_records, stands_for, upgrade
+
+
+@pytest.fixture
+def run(tmp_path):
+    cfg = compose(tmp_path)
+    OmegaConf.resolve(cfg)
+    run = find_run(cfg, STAGES[0])
+    run.start(None)
+    return run
+
+
+def of_experiment(run):
+    return run.results.parents[len(run.results.relative_to(run.cfg.paths.results).parts) - 2]
+
+
+@pytest.mark.parametrize("later", ["a_first", "z_last"])
+def test_of_the_same_runs_the_latest_stands(run, later):
+    """The results of one were moved to another folder, and made again."""
+    folder = of_experiment(run)
+    assert folder.name == experiment_folder(run.cfg)
+    run.finish({"a": 1.0})
+    other = {"a_first": "z_last", "z_last": "a_first"}[later]
+    for name, value in ((other, 1.0), (later, 2.0)):
+        run.start(None)
+        run.finish({"a": value})
+        shutil.copytree(run.results, folder / name / run.results.name)
+    shutil.rmtree(run.results)
+    records, states = read_records(folder)
+    (stands,) = stands_for(records)[STAGES[0]]
+    assert states == {"done": 2} and stands.metrics == {"a": 2.0}
+
+
+def test_what_is_done_stands_before_a_later_failure(run):
+    folder = of_experiment(run)
+    run.finish({"a": 1.0})
+    shutil.copytree(run.results, folder / "a" / run.results.name)
+    run.start(None)
+    run.stop(ValueError("x"))
+    records, _ = read_records(folder)
+    (stands,) = stands_for(records)[STAGES[0]]
+    assert stands.state == "done"
+
+
+def test_a_damaged_status_is_that_of_a_lost_run(run):
+    os.truncate(run.status_file, 0)
+    records, states = read_records(of_experiment(run))
+    assert states == {"lost": 1} and [record.stage for record in records] == [STAGES[0]]
+
+
+def test_a_compressor_among_the_results_of_another_experiment_is_read(run):
+    run.cfg.compressor_of = "other"
+    for stage in STAGES[:2]:
+        shared = find_run(run.cfg, stage)
+        shared.start(None)
+        shared.finish({"a": 1.0})
+    assert shared.results.is_relative_to(folder := of_experiment(run))
+    records, states = read_records(folder)
+    assert [record.stage for record in records].count(STAGES[1]) == 1
+    assert states == {"done": 2, "lost": 1}  # beside the run of the fixture
+    records, states = read_records(folder.with_name("exp_other"))
+    assert [record.stage for record in records] == [STAGES[0]] and states == {"done": 1}
+
+
+def test_classes_of_earlier_configs_are_found_where_they_are_now():
+    for before, now in MOVED.items():
+        assert upgrade(f"a:\n  _target_: {before}.Class\n") == f"a:\n  _target_: {now}.Class\n"
+        importlib.import_module(now)
+    unknown = "_target_: torch.optim.Adam"
+    assert upgrade(unknown) == unknown

@@ -1,0 +1,704 @@
+"""Searches: what is drawn, and that studies survive failures, kills and changed settings."""
+
+import json
+import math
+import multiprocessing
+import re
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import yaml
+from helpers.tiny import DIGITS, call, main_command
+from hydra.core.utils import JobReturn, JobStatus
+from hydra_plugins.study_sweeper import SAMPLERS
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+from PIL import Image
+
+from lossyless.tracking import NonFiniteLossError
+from utils import search
+from utils.aggregation import tables
+from utils.aggregation.experiment import Experiment
+from utils.aggregation.search_figures import importances, plot_optuna_hypopt, trials_table
+from utils.cluster.launcher import JobError
+from utils.configs.composing import (
+    CONF_DIR,
+    ConfigError,
+    compose_config,
+    expand,
+    parse,
+    to_override_value,
+)
+from utils.search import study as studies
+from utils.search.loop import run_trials, summary
+from utils.search.space import Space
+from utils.search.worker import Worker
+from utils.training.jobs import UnknownMetricError
+
+X, LOG_Y = "x=interval(-1.0, 1)", "y=tag(log, interval(1e-4, 1))"
+Params = dict[str, float]
+
+
+def sampler(name: str = "random", **options: object) -> dict[str, object]:
+    return {"_target_": f"optuna.samplers.{SAMPLERS[name]}", "seed": 3} | options
+
+
+class FakeLauncher:
+    """Runs a function of a trial's settings instead of a job."""
+
+    def __init__(self, function: Callable[[Params], object]):
+        self.function = function
+        self.batches: list[list[Params]] = []
+
+    def launch(self, jobs: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        assert initial_job_idx == len(self.seen)
+        self.batches.append([self._settings(job) for job in jobs])
+        return [self._run(settings) for settings in self.batches[-1]]
+
+    @property
+    def seen(self) -> list[Params]:
+        return [settings for batch in self.batches for settings in batch]
+
+    def _run(self, settings: Params) -> JobReturn:
+        try:
+            return JobReturn(_return_value=self.function(settings), status=JobStatus.COMPLETED)
+        except (ArithmeticError, RuntimeError, ValueError) as error:
+            return JobReturn(_return_value=error, status=JobStatus.FAILED)
+
+    @staticmethod
+    def _settings(job: Sequence[str]) -> Params:
+        pairs = (override.split("=", 1) for override in job)
+        return {key: float(value) for key, value in pairs if key in "xy"}
+
+
+class Killed(BaseException):
+    """As Ctrl-C or SIGTERM."""
+
+
+def kill(*_: object) -> None:
+    raise Killed
+
+
+def square(settings: Params) -> float:
+    return settings["x"] ** 2
+
+
+def conflict(settings: Params) -> tuple[float, float]:
+    return settings["x"] ** 2, (settings["x"] - 1) ** 2
+
+
+def fails_below_zero(settings: Params) -> float:
+    if settings["x"] < 0:
+        raise ValueError("x is negative")
+    return settings["x"]
+
+
+def run(
+    folder: Path,
+    function: Callable[[Params], object] = square,
+    n_trials: int = 5,
+    *,
+    name: str = "study",
+    space: Sequence[str] = ("fixed=1", X, LOG_Y),
+    objectives: Sequence[str] = ("val/pred/err",),
+    n_parallel: int = 2,
+    **settings: object,
+) -> FakeLauncher:
+    """One call of a search in `folder`."""
+    launcher = FakeLauncher(function)
+    defaults = {
+        "directions": ["minimize"] * len(objectives),
+        "retry_failed": True,
+        "sampler": sampler(),
+    }
+    worker = Worker(
+        folder / studies.FILE,
+        name,
+        space=Space.of(space),
+        objectives=objectives,
+        n_trials=n_trials,
+        **(defaults | settings),
+    )
+    run_trials(worker, launcher, folder / "sweep", n_parallel)
+    return launcher
+
+
+def load(folder: Path, name: str = "study") -> optuna.Study:
+    return studies.load(folder / studies.FILE, name)
+
+
+def states(folder: Path) -> list[str]:
+    return [trial.state.name for trial in load(folder).trials]
+
+
+def write_trace(folder: Path, **trace: object) -> None:
+    """What the first job of a search leaves."""
+    job = folder / "sweep/0"
+    job.mkdir(parents=True, exist_ok=True)
+    (job / "job.json").write_text(json.dumps(trace))
+
+
+# --- spaces
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tag(log, interval(1e-8, 1))", FloatDistribution(1e-8, 1, log=True)),
+        ("interval(0, 0.5)", FloatDistribution(0, 0.5)),
+        ("int(interval(0.0, 5.0))", IntDistribution(0, 5)),
+        ("int(tag(log, interval(16, 512)))", IntDistribution(16, 512, log=True)),
+        ("choice(32, 64)", CategoricalDistribution([32, 64])),
+        ("a,null", CategoricalDistribution(["a", "null"])),
+        ("range(1, 4)", IntDistribution(1, 3)),
+        ("range(0, 10, 3)", IntDistribution(0, 9, step=3)),
+        ("range(0, 1, 0.25)", FloatDistribution(0, 0.75, step=0.25)),
+    ],
+)
+def test_each_form_of_a_sweep_is_drawn_from_its_distribution(text, expected):
+    space = Space.of([f"key={text}", "other=1"])
+    assert space.distributions == {"key": expected}
+    assert space.fixed == ("other=1",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "interval(1, 1e-3)",
+        "interval(0, inf)",
+        "tag(log, interval(0, 1))",
+        "tag(logg, interval(1, 2))",
+        "tag(log, range(8, 64, 8))",
+        "tag(log, choice(1, 2))",
+        "range(32, 16, 4)",
+        "range(1, 2, 0)",
+    ],
+)
+def test_a_range_that_cannot_be_drawn_from_is_an_error_that_names_it(text):
+    with pytest.raises(ConfigError, match=re.escape(f"key={text}")):
+        Space.of([f"key={text}"])
+
+
+def test_an_interval_without_a_search_is_an_error_that_says_how_to_search(tmp_path):
+    done = call(*main_command(tmp_path, "featurizer.loss.beta=interval(0.1, 1)"))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "featurizer.loss.beta" in done.stderr and "hypopt=optuna" in done.stderr
+
+
+def test_every_range_of_the_experiments_is_drawn_from_what_it_says():
+    n_ranges = 0
+    for file in (CONF_DIR / "experiment").rglob("*.yaml"):
+        content = yaml.safe_load(file.read_text())
+        of_modes = [mode.get("sweep", {}) for mode in (content.get("modes") or {}).values()]
+        for sweep in [content.get("sweep") or {}, *of_modes]:
+            for key, text in sweep.items():
+                if not isinstance(text, str) or "$" in text:
+                    continue  # a list, of an ordinary sweep
+                (drawn,) = Space.of([f"{key}={text}"]).distributions.values()
+                assert getattr(drawn, "log", False) == text.startswith("tag(log"), (file, key)
+                is_choice = isinstance(drawn, CategoricalDistribution)
+                assert is_choice == text.startswith("choice("), (file, key)
+                n_ranges += 1
+    assert n_ranges > 50
+
+
+def test_the_job_of_a_trial_holds_each_setting_once(tmp_path):
+    overrides = expand(["experiment=STL10_rate_variation", f"paths.results={tmp_path}"])
+    search.check(compose_config(overrides), overrides)
+    space = Space.of(overrides)
+    trial = optuna.create_study().ask(space.distributions)
+    job = [override.split("=", 1)[0] for override in space.job(trial.params)]
+    assert sorted(job) == sorted(override.split("=", 1)[0] for override in overrides)
+
+
+def test_a_value_is_written_such_that_hydra_reads_it():
+    texts = ["a", "cosine_2", "a/b.c", "16", "null", "true", "nan", "", " ", "a, b", "it's"]
+    texts += ['say "no"', "'a'", "a=b", "(a)", "[a]", "x\\", "${a}", "1e-3"]
+    nested = [[], [1, "a, b", None, [True]], {}, {"a": 1, "b": ["c, d", {"e": "it's"}]}]
+    for value in [None, True, False, 3, -1.5, 1e-8, *texts, *nested]:
+        (override,) = parse([f"key={to_override_value(value)}"])
+        assert not override.is_sweep_override()
+        assert override.value() == value and type(override.value()) is type(value)
+        (override,) = parse([f"key={to_override_value(value)},b"])
+        first, _ = override.sweep_string_iterator()
+        (override,) = parse([f"key={first}"])
+        assert override.value() == value and type(override.value()) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "True", "'a, b'", "'16'", r"a\,b", "a b", "3x", "${s}", "[a,'b, c']"]
+)
+def test_a_drawn_choice_is_the_written_one(text):
+    space = Space.of([f"key={text},other"])
+    drawn = space.distributions["key"].choices[0]
+    (override,) = parse(space.job({"key": drawn}))
+    (expected,) = parse([f"key={text}"])
+    if text != "null":  # which Hydra's choice() does not take
+        assert Space.of([f"key=choice({text}, other)"]) == space
+    assert not override.is_sweep_override() and override.value() == expected.value()
+
+
+def test_a_sweep_composes_with_its_first_value():
+    cases = {
+        "'a, b',c": "a, b",
+        "choice('16', c)": "16",
+        "null,c": None,
+        "[x,'y, z'],c": ["x", "y, z"],
+    }
+    for text, expected in cases.items():
+        assert compose_config([f"monitor_return={text}"]).monitor_return == expected
+
+
+# --- totals
+
+
+def test_n_trials_is_the_total_of_a_study(tmp_path, capsys):
+    assert list(map(len, run(tmp_path, n_trials=5, n_parallel=3).batches)) == [3, 2]
+    assert not run(tmp_path, n_trials=5).seen
+    assert "Nothing to run" in capsys.readouterr().out
+    assert len(run(tmp_path, n_trials=7).seen) == 2
+    assert states(tmp_path) == ["COMPLETE"] * 7
+    assert len({trial.params["x"] for trial in load(tmp_path).trials}) == 7  # none is drawn again
+    assert len(run(tmp_path, n_trials=2, name="another").seen) == 2
+    assert studies.names(tmp_path / studies.FILE) == ["study", "another"]
+
+
+@pytest.mark.parametrize("name", ["random", "tpe"])
+def test_a_search_in_two_calls_draws_as_in_one(name, tmp_path):
+    for folder, calls in (("once", [14]), ("twice", [9, 14])):
+        (tmp_path / folder).mkdir()
+        for n_trials in calls:
+            run(tmp_path / folder, n_trials=n_trials, n_parallel=1, sampler=sampler(name))
+    once, twice = (load(tmp_path / folder).trials for folder in ("once", "twice"))
+    assert [trial.params for trial in once] == [trial.params for trial in twice]
+
+
+def test_a_trial_stores_what_it_ran(tmp_path):
+    started, finished = "2021-06-01T10:00:00+00:00", "2021-06-01T10:00:12.5+00:00"
+    runs = {"featurizer": "a", "predictor": "b"}
+    write_trace(tmp_path, state="done", started=started, finished=finished, runs=runs)
+    run(tmp_path, n_trials=1)
+    (trial,) = load(tmp_path).trials
+    expected = ["fixed=1", *(f"{key}={value}" for key, value in trial.params.items())]
+    assert trial.user_attrs["overrides"] == expected
+    assert trial.user_attrs["seconds"] == 12.5 and trial.user_attrs["run"] == "b"
+    assert trial.value == trial.params["x"] ** 2
+
+
+# --- failures
+
+
+def test_failed_trials_count_and_are_repeated_once_by_each_further_call(tmp_path):
+    first = run(tmp_path, fails_below_zero, n_trials=8).seen
+    trials = load(tmp_path).trials
+    assert len(trials) == 8
+    for trial in trials:
+        assert (trial.state == TrialState.FAIL) == (trial.params["x"] < 0)
+        assert trial.user_attrs.get("error") in (None, "ValueError: x is negative")
+    failed = [settings for settings in first if settings["x"] < 0]
+    assert 0 < len(failed) < 8
+    assert not run(tmp_path, fails_below_zero, n_trials=8, retry_failed=False).seen
+    for _ in range(2):
+        assert run(tmp_path, fails_below_zero, n_trials=8).seen == failed
+    assert run(tmp_path, square, n_trials=9).seen[: len(failed)] == failed  # repaired
+    counted = studies.counted(load(tmp_path))
+    assert len(counted) == 9 and {trial.state for trial in counted} == {TrialState.COMPLETE}
+    assert not run(tmp_path, square, n_trials=9).seen
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_an_objective_that_is_not_finite_is_a_failure_never_repeated(value, tmp_path):
+    run(tmp_path, lambda _: value, n_trials=3)
+    for trial in load(tmp_path).trials:
+        assert trial.state == TrialState.FAIL
+        assert trial.user_attrs["error"] == f"val/pred/err is {value}"
+    assert not run(tmp_path, n_trials=3).seen
+
+
+@pytest.mark.parametrize("is_submitted", [False, True], ids=["in workers", "in jobs"])
+def test_a_training_that_diverges_is_never_repeated(is_submitted, tmp_path):
+    """Its error comes as it was raised, or of a submitted job by way of the trace."""
+    message = "training stopped at step 3: loss=nan"
+
+    def diverge(_: Params) -> float:
+        if is_submitted:
+            write_trace(tmp_path, state="failed", error=f"NonFiniteLossError: {message}")
+            raise JobError(f"job 0 (12_0): NonFiniteLossError: {message}")
+        raise NonFiniteLossError(message)
+
+    run(tmp_path, diverge, n_trials=1)
+    (trial,) = load(tmp_path).trials
+    assert trial.state == TrialState.FAIL and message in trial.user_attrs["error"]
+    assert not run(tmp_path, diverge, n_trials=1).seen
+
+
+@pytest.mark.parametrize("returned", [None, "text", (1.0, 2.0)])
+def test_a_job_that_returns_something_else_has_failed(returned, tmp_path):
+    run(tmp_path, lambda _: returned, n_trials=1)
+    assert states(tmp_path) == ["FAIL"]
+
+
+@pytest.mark.parametrize("is_submitted", [False, True], ids=["in workers", "in jobs"])
+def test_an_unknown_objective_ends_the_search_and_leaves_its_study_free(is_submitted, tmp_path):
+    jobs = []
+
+    def train(settings: Params) -> float:
+        jobs.append(settings)
+        message = "there is no metric ['errr']; there are ['err']"
+        if is_submitted:
+            write_trace(tmp_path, state="failed", error=f"UnknownMetricError: {message}")
+            raise JobError(message)
+        raise UnknownMetricError(message)
+
+    with pytest.raises((UnknownMetricError, JobError), match="errr.*'err'"):
+        run(tmp_path, train, objectives=("errr", "rate"))
+    assert len(jobs) == 2  # one batch
+    assert run(tmp_path).seen[:2] == jobs
+    assert states(tmp_path) == ["COMPLETE"] * 5
+
+
+# --- kills
+
+
+def test_an_interrupted_search_runs_the_trials_of_an_uninterrupted_one(tmp_path):
+    (tmp_path / "whole").mkdir()
+    expected = run(tmp_path / "whole", n_trials=5).seen
+    calls = iter(["ok", "kill", "ok", "ok", "ok", "kill", "ok", "ok", "ok", "ok"])
+
+    def sometimes_killed(settings: Params) -> float:
+        return square(settings) if next(calls) == "ok" else kill()
+
+    for _ in range(2):  # in the first batch, then in the second one
+        with pytest.raises(Killed):
+            run(tmp_path, sometimes_killed)
+    run(tmp_path, sometimes_killed, retry_failed=False)
+    counted = studies.counted(load(tmp_path))
+    assert {trial.state for trial in counted} == {TrialState.COMPLETE}
+    assert sorted(trial.params["x"] for trial in counted) == sorted(p["x"] for p in expected)
+
+
+@pytest.mark.parametrize("step", ["enqueue_trial", "tell", "ask"])
+def test_a_kill_while_trials_are_released_loses_none(step, tmp_path, monkeypatch):
+    with pytest.raises(Killed):
+        run(tmp_path, kill)
+    lost = [trial.params for trial in load(tmp_path).trials]
+    original = getattr(optuna.Study, step)
+
+    def end(*arguments: object, **options: object) -> None:
+        original(*arguments, **options)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(optuna.Study, step, end)
+        run(tmp_path)
+    for _ in range(2):  # the second call repeats what the first one had to leave as failed
+        run(tmp_path)
+    counted = studies.counted(load(tmp_path))
+    assert len(counted) == 5 and all(params in [t.params for t in counted] for params in lost)
+    assert {trial.state for trial in counted} == {TrialState.COMPLETE}
+
+
+def test_trials_of_a_live_search_are_left_alone(tmp_path, capsys):
+    inner: list[Params] = []
+
+    def another_search(settings: Params) -> float:
+        if not inner:
+            inner.extend(run(tmp_path, n_trials=5).seen)
+        return square(settings)
+
+    outer = run(tmp_path, another_search, n_trials=5).seen
+    assert len(outer) == 2 and len(inner) == 3
+    assert "2 trials are running in another search" in capsys.readouterr().out
+    assert states(tmp_path) == ["COMPLETE"] * 5
+
+
+def test_a_trial_that_never_started_does_not_count(tmp_path):
+    run(tmp_path, n_trials=1)
+    load(tmp_path).ask()  # as if killed before its settings were drawn
+    run(tmp_path, n_trials=3)
+    assert states(tmp_path) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_trials_of_a_killed_process_are_repeated(tmp_path):
+    """`kill -9` leaves locks to the operating system."""
+    began = tmp_path / "began"
+
+    def hang(_: Params) -> float:
+        began.touch()
+        time.sleep(600)
+        return 0.0
+
+    process = multiprocessing.get_context("fork").Process(target=run, args=(tmp_path, hang))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not began.exists():
+        assert time.monotonic() < deadline and process.is_alive()
+        time.sleep(0.02)
+    assert len(run(tmp_path, n_trials=5).seen) == 3  # not those that are running
+    process.kill()
+    process.join()
+    lost = [trial.params for trial in load(tmp_path).trials[:2]]
+    assert run(tmp_path, n_trials=5).seen == lost
+    assert states(tmp_path) == ["FAIL"] * 2 + ["COMPLETE"] * 5
+    assert {path.name for path in tmp_path.glob("*.lock")} <= {"optuna.lock"}
+
+
+# --- by way of Hydra
+
+# The real config, sweeper and launcher, with a main that trains nothing.
+PROGRAM = """
+from utils import config
+
+def main(cfg):
+    if cfg.encoder.z_dim == 8:
+        raise ValueError("eight")
+    return cfg.featurizer.loss.beta, cfg.encoder.z_dim
+
+config.run(main)
+"""
+
+
+def search_by_hydra(folder: Path, *options: str):
+    program = folder / "program.py"
+    program.write_text(PROGRAM)
+    beta = "featurizer.loss.beta=tag(log, interval(0.01, 1))"
+    options = ["hypopt=optuna", "hypopt.n_parallel=3", "encoder.z_dim=choice(4, 8)", *options]
+    arguments = main_command(folder, *options, "seed=1", beta)[2:]
+    return call(sys.executable, str(program), *arguments)
+
+
+def test_a_search_by_way_of_hydra(tmp_path):
+    options = ["hypopt.n_trials=4", "hypopt.study_name=2", "hypopt.retry_failed=false"]
+    done = search_by_hydra(tmp_path, *options)
+    trials = studies.load(tmp_path / "results/exp_none" / studies.FILE, "2").trials
+    assert len(trials) == 4 and {trial.params["encoder.z_dim"] for trial in trials} == {4, 8}
+    for trial in trials:
+        values = [trial.params["featurizer.loss.beta"], trial.params["encoder.z_dim"]]
+        if values[1] == 8:
+            assert trial.user_attrs["error"] == "ValueError: eight"
+        else:
+            assert trial.values == values
+    assert "Search 2: 4 trials" in done.stdout
+    assert "Pareto front of val/pred/err and val/comm/rate" in done.stdout
+    again = search_by_hydra(tmp_path, *options)
+    assert again.returncode == 0 and "Nothing to run" in again.stdout
+    assert "jobs done; results" not in again.stdout
+
+
+@pytest.mark.parametrize("name", [*SAMPLERS, "motpe", "cmaes"])
+def test_samplers_of_the_plugin_draw_or_say_which_ones_do(name, tmp_path):
+    """hydra-optuna-sweeper, which this replaces, had more of them."""
+    done = search_by_hydra(tmp_path, f"hydra/sweeper/sampler={name}", "hypopt.n_trials=1")
+    if name != "cmaes":
+        assert "Search none: 1 trials" in done.stdout
+    else:
+        (line,) = done.stderr.splitlines()
+        assert "hydra/sweeper/sampler" in line and set(SAMPLERS) <= set(line.split())
+        assert "motpe" not in line
+
+
+@pytest.mark.slow
+def test_a_search_keeps_the_objectives_of_its_runs(tmp_path):
+    """Those on validation data; a larger total adds the difference."""
+    options = ["hypopt=optuna", "featurizer.loss.beta=tag(log, interval(0.01, 1))"]
+    folder = tmp_path / "results/exp_none"
+    for n, n_new in ((2, 2), (2, 0), (3, 1)):
+        done = call(*main_command(tmp_path, *options, f"hypopt.n_trials={n}", base=DIGITS))
+        assert done.returncode == 0, done.stderr
+        assert (f"{n_new} of {n_new} jobs done" if n_new else "Nothing to run") in done.stdout
+        trials = studies.load(folder / studies.FILE, "none").trials
+        runs = tables.merge(tables.collect(folder)[0])
+        assert len(trials) == len(runs) == n
+        found = {tuple(row) for row in runs[["val/pred/err", "val/comm/rate"]].to_numpy()}
+        assert {tuple(trial.values) for trial in trials} == found
+        for trial in trials:
+            file = Path(trial.user_attrs["run"]) / "results_predictor.csv"
+            row = pd.read_csv(file, float_precision="round_trip").iloc[0]
+            assert row["val/pred/err"] == trial.values[0] and trial.user_attrs["seconds"] > 0
+
+
+# --- studies that do not fit
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"space": ["x=choice(1, 3)", "y=1"]}, r"x.*choice\(1, 2\).*choice\(1, 3\)"),
+        ({"space": ["x=interval(0.5, 2)", "y=1"]}, r"x.*choice\(1, 2\).*interval"),
+        ({"space": ["x=choice(1, 2)", "y=interval(1, 2)"]}, "y.*1.*interval"),
+        ({"space": ["x=choice(1, 2)", "y=2"]}, "y.*1.*2"),
+        ({"space": ["x=choice(1, 2)"]}, "y.*1"),
+        ({"space": ["x=choice(1, 2)", "y=1", "z=3"]}, "z.*3"),
+        ({"directions": ["maximize"]}, "hypopt.direction.*minimize.*maximize"),
+        ({"objectives": ["val/pred/acc"]}, "monitor_return.*val/pred/err.*val/pred/acc"),
+    ],
+)
+def test_a_changed_study_is_an_error_that_names_the_setting(changed, found, tmp_path):
+    space = {"space": ["x=choice(1, 2)", "y=1", "parallel_jobs=1", "seed=1"]}
+    run(tmp_path, n_trials=1, **space)
+    same = ["x=choice(1, 2)", "y=1", "parallel_jobs=2", "hypopt.n_trials=3", "seed=2"]
+    assert len(run(tmp_path, space=same, n_trials=2).seen) == 1  # no part of a trial
+    with pytest.raises(ConfigError, match=rf"'study'.*{found}.*hypopt.study_name="):
+        run(tmp_path, n_trials=3, **(space | changed))
+    assert run(tmp_path, n_trials=1, name="another", **(space | changed)).seen
+
+
+def test_the_ends_of_intervals_may_move(tmp_path):
+    run(tmp_path, n_trials=3, space=["x=interval(0.0, 1.0)"])
+    new = run(tmp_path, n_trials=6, space=["x=interval(5.0, 6.0)"]).seen
+    assert len(new) == 3 and all(5 <= settings["x"] <= 6 for settings in new)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        (["hypopt.n_trials=0"], "hypopt.n_trials"),
+        (["monitor_return=[test/pred/err,val/comm/rate]"], "test/pred/err"),
+        (["hypopt.direction=[minimize,up]"], "hypopt.direction.*up"),
+        (["monitor_return=val/pred/err"], "hypopt.direction.*2.*1"),
+        (["hypopt.direction=null"], "hypopt.direction.*0.*2"),
+        (["hypopt.direction=[minimize]", "monitor_return=null"], "monitor_return.*None"),
+        (["hypopt.direction=[]", "monitor_return=[]"], "monitor_return"),
+    ],
+)
+def test_an_impossible_search_is_refused(overrides, found, tmp_path):
+    overrides = ["hypopt=optuna", "encoder.z_dim=choice(4, 8)", *overrides]
+    cfg = compose_config([*overrides, f"paths.results={tmp_path}"])
+    with pytest.raises(ConfigError, match=found):
+        search.check(cfg, overrides)
+    with pytest.raises(ConfigError, match="nothing to search"):
+        search.check(cfg, ["encoder.z_dim=4"])
+
+
+def test_a_search_is_checked_against_its_study_before_it_starts(tmp_path):
+    def check(choice: str, name: str) -> None:
+        overrides = ["hypopt=optuna", f"encoder.z_dim={choice}", f"hypopt.study_name={name}"]
+        search.check(compose_config([*overrides, f"paths.results={tmp_path}"]), overrides)
+
+    folder = tmp_path / "exp_none"
+    folder.mkdir()
+    objectives = compose_config(["hypopt=optuna"]).monitor_return
+    for name in ("study", "2", "nan"):  # a study may be named like a number
+        space = ["hypopt=optuna", "encoder.z_dim=choice(4, 8)"]
+        run(folder, lambda _: (1, 2), 1, space=space, objectives=list(objectives), name=name)
+        check("choice(4, 8)", name)
+        with pytest.raises(ConfigError, match=r"encoder.z_dim.*choice\(4, 8\).*choice\(4, 16\)"):
+            check("choice(4, 16)", name)
+
+
+def test_a_file_of_another_release_of_optuna_is_one_line_that_says_how_to_upgrade(tmp_path):
+    run(tmp_path, n_trials=1)
+    studies.storage.cache_clear()
+    with sqlite3.connect(tmp_path / studies.FILE) as connection:  # as Optuna 2 left it
+        connection.execute("UPDATE alembic_version SET version_num = 'v2.6.0.a'")
+    with pytest.raises(ConfigError, match=rf"optuna.db.*storage upgrade.*{tmp_path}") as caught:
+        run(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+# --- results
+
+
+@pytest.mark.parametrize("options", [sampler(), sampler("nsgaii", population_size=4)])
+def test_of_two_objectives_the_pareto_front_wins(options, tmp_path):
+    run(tmp_path, conflict, 16, objectives=("a", "b"), sampler=options)
+    best = {trial.number for trial in studies.best_trials(load(tmp_path))}
+    for trial in load(tmp_path).trials:
+        # of x**2 and (x - 1)**2, all x in [0, 1] are on the front, and at most one below 0
+        assert trial.number in best or trial.params["x"] < 0
+    assert "Pareto front of a and b" in summary(load(tmp_path))
+
+
+def test_the_summary_has_the_best_trial_and_how_many_failed(tmp_path):
+    run(tmp_path, fails_below_zero, n_trials=8, retry_failed=False)
+    study = load(tmp_path)
+    complete = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    best = min(complete, key=lambda trial: trial.value)
+    lines = summary(study).splitlines()
+    assert f"8 trials, {len(complete)} complete, {8 - len(complete)} failed" in lines[0]
+    assert f"trial {best.number}: val/pred/err {best.value:.5g}" in lines[2]
+
+
+IMPORTANCE_SPACE = [X, "log=tag(log, interval(1e-8, 1))", "c=choice(a, b)", "same=choice(1)"]
+
+
+def quadratic_study(n: int, ends: Sequence[str] = ("1",)) -> optuna.Study:
+    """Values that depend on the exponent of `log`, hardly on `x`, and not on the others."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for end in ends:
+        space = Space.of([text.replace("1.0, 1", f"1.0, {end}") for text in IMPORTANCE_SPACE])
+        for _ in range(n // len(ends)):
+            trial = study.ask(space.distributions)
+            trial.set_user_attr("overrides", [])
+            value = (np.log10(trial.params["log"]) + 3) ** 2 + 0.1 * trial.params["x"]
+            study.tell(trial, value)
+    study.tell(study.ask(space.distributions), state=TrialState.FAIL)
+    return study
+
+
+@pytest.mark.parametrize("ends", [("1",), ("1", "3")], ids=["fixed space", "moved interval"])
+def test_importance_is_where_the_variance_comes_from(ends):
+    shares = importances(quadratic_study(60, ends))
+    assert set(shares) == {"log", "x", "c", "same"} and next(iter(shares)) == "log"
+    assert shares["log"] > 0.8 and shares["same"] == 0
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_few_or_equal_trials_have_no_importance(tmp_path):
+    assert importances(quadratic_study(9)) == {}
+    run(tmp_path, lambda _: 1.0, n_trials=12)
+    assert importances(load(tmp_path)) == {}
+
+
+def sometimes(function: Callable[[Params], object]) -> Callable[[Params], object]:
+    """A function that fails for some settings."""
+
+    def failing(settings: Params) -> object:
+        if settings["x"] > 0.7:
+            raise ValueError("no memory left")
+        return function(settings)
+
+    return failing
+
+
+def test_figures_and_table_of_all_studies(tmp_path):
+    run(tmp_path, sometimes(square), 14, name="one")
+    run(tmp_path, sometimes(conflict), 14, name="two", objectives=("val/comm/rate", "val/pred/err"))
+    plot_optuna_hypopt(Experiment(tmp_path))
+    drawn = {path.name for path in tmp_path.glob("optuna_*.png")}
+    kinds = ("one_history", "one_importance", "two_history", "two_importance", "two_pareto")
+    assert drawn == {f"optuna_{kind}.png" for kind in kinds}
+    for name in drawn:
+        with Image.open(tmp_path / name) as image:
+            assert min(image.size) > 200 and len(image.convert("L").getcolors()) > 10
+        assert (tmp_path / name).with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    with pytest.raises(ConfigError, match="studies.*three.*one.*two"):
+        plot_optuna_hypopt(Experiment(tmp_path), studies=["three"])
+
+
+def test_the_table_has_a_row_for_each_trial_that_counts(tmp_path):
+    run(tmp_path, sometimes(conflict), 12, objectives=("a", "b"))
+    run(tmp_path, sometimes(conflict), 12, objectives=("a", "b"))  # repeats those that failed
+    table, study = trials_table(load(tmp_path)), load(tmp_path)
+    assert len(table) == 12 < len(study.trials)
+    failed = table["state"] == "failed"
+    assert failed.any() and (table.loc[failed, "error"] == "ValueError: no memory left").all()
+    assert table.loc[failed, ["a", "b"]].isna().all(axis=None)
+    best = {trial.number for trial in studies.best_trials(study)}
+    assert set(table.loc[table["is_best"], "number"]) == best
+    assert (table.loc[~failed, "a"] == table.loc[~failed, "x"] ** 2).all()
+
+
+def test_nothing_is_drawn_of_no_search_or_of_failed_trials(tmp_path, capsys):
+    plot_optuna_hypopt(Experiment(tmp_path))
+    assert capsys.readouterr().out.count("\n") == 1 and not list(tmp_path.iterdir())
+    run(tmp_path, lambda _: math.nan, n_trials=1, name="failed")
+    plot_optuna_hypopt(Experiment(tmp_path), studies=["failed"])
+    assert [path.name for path in tmp_path.glob("optuna_*.*")] == ["optuna_failed.csv"]

@@ -1,0 +1,104 @@
+"""Callbacks: randomness that depends on the epoch only, frozen modules, progress."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import compose, run
+from helpers.toy import assert_same_tensors
+from omegaconf import OmegaConf
+
+from utils.runs import signals
+from utils.runs.run import find_run
+from utils.training import building
+from utils.training.callbacks import Freezer, KeepSignals, ProgressLines, ReseedEveryEpoch, reseed
+
+
+def draw():
+    return torch.rand(3).tolist(), np.random.rand(3).tolist()
+
+
+def test_the_same_parts_give_the_same_randomness():
+    reseed(1, "epoch", 2)
+    first = draw()
+    draw()
+    reseed(1, "epoch", 2)
+    assert draw() == first
+    for parts in ((2, "epoch", 2), (1, "weights", 2), (1, "epoch", 3)):
+        reseed(*parts)
+        assert draw() != first
+
+
+def test_an_epoch_draws_the_same_whatever_came_before():
+    callback, trainer = ReseedEveryEpoch(3), SimpleNamespace(current_epoch=5, global_rank=0)
+    callback.on_train_epoch_start(trainer, None)
+    first = draw()
+    callback.on_train_epoch_start(trainer, None)
+    assert draw() == first
+
+
+def test_signals_are_taken_back_whenever_a_trainer_begins_to_work(monkeypatch):
+    taken = []
+    monkeypatch.setattr(signals, "listen", lambda: taken.append(True))
+    callback = KeepSignals()
+    for begin in (callback.on_train_start, callback.on_validation_start, callback.on_test_start):
+        begin(None, None)
+    assert len(taken) == 3
+
+
+def test_a_frozen_encoder_stays_as_it_is(tmp_path):
+    run(tmp_path, "finetune=freezer", "is_only_feat=true")
+    cfg = compose(tmp_path, "finetune=freezer")
+    OmegaConf.resolve(cfg)
+    trained = building.load_compressor(cfg).p_ZlX.mapper.state_dict()
+    assert_same_tensors(
+        dict(trained), dict(building.build_compressor(cfg).p_ZlX.mapper.state_dict())
+    )
+
+
+def test_a_trained_encoder_moves(tmp_path):
+    run(tmp_path, "is_only_feat=true")
+    cfg = compose(tmp_path)
+    OmegaConf.resolve(cfg)
+    trained = building.load_compressor(cfg).p_ZlX.mapper.parameters()
+    fresh = building.build_compressor(cfg).p_ZlX.mapper.parameters()
+    assert not any(torch.equal(a, b) for a, b in zip(trained, fresh, strict=True))
+    assert find_run(cfg, "featurizer").status()["state"] == "done"
+
+
+def test_a_module_that_does_not_exist_cannot_be_frozen(make_compressor):
+    with pytest.raises(AttributeError, match="nothing"):
+        Freezer(["p_ZlX.nothing"]).setup(None, make_compressor(), "fit")
+
+
+def test_frozen_modules_are_in_evaluation_mode(make_compressor):
+    compressor = make_compressor().train()
+    freezer = Freezer(["p_ZlX"])
+    freezer.setup(None, compressor, "fit")
+    freezer.on_train_epoch_start(None, compressor)
+    assert not compressor.p_ZlX.training and compressor.rate.training
+    assert not any(p.requires_grad for p in compressor.p_ZlX.parameters())
+
+
+def test_progress_ends_at_a_hundred_percent(tmp_path, capsys):
+    run(tmp_path, "is_only_feat=true")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines and "100%" in lines[-1] and "featurizer" in lines[-1] and "rate" in lines[-1]
+    assert len(lines) <= 3
+
+
+def test_progress_lines_are_rare(capsys):
+    progress = ProgressLines("label", seconds=1000)
+    trainer = SimpleNamespace(
+        global_step=0,
+        estimated_stepping_batches=100,
+        current_epoch=0,
+        max_epochs=1,
+        callback_metrics={},
+    )
+    progress.on_train_start(trainer, None)
+    for step in range(1, 100):
+        trainer.global_step = step
+        progress.on_train_batch_end(trainer, None, None, None, step - 1)
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -1,0 +1,110 @@
+"""The CSV log of a training: one tidy file, which a resumed run continues."""
+
+import csv
+
+import pytest
+import torch
+from helpers.tiny import BANANA, compose, run
+
+from utils.runs.run import find_run
+from utils.training import fitting
+from utils.training.csv_logs import TidyCSVLogger
+
+WITH_CSV = [*(override for override in BANANA if override != "logger=none"), "logger=csv"]
+
+
+def rows_of(path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def log_epochs(path, epochs, start_only=None) -> None:
+    """What a training of 4 steps per epoch logs; `start_only` is an epoch that only begins."""
+    logger = TidyCSVLogger(path)
+    for epoch in epochs:
+        logger.log_metrics({"lr": 0.1 / (1 + epoch)}, step=4 * epoch)
+        logger.log_metrics({"val/loss": 2.0 + epoch, "epoch": epoch}, step=4 * epoch + 3)
+        logger.log_metrics({"train/loss": torch.tensor(1.0), "epoch": epoch}, step=4 * epoch + 3)
+        logger.save()
+    if start_only is not None:
+        logger.log_metrics({"lr": 0.0}, step=4 * start_only)
+        logger.log_metrics({"speed": 1.0, "epoch": start_only}, step=4 * start_only + 1)
+    logger.finalize("success")
+
+
+def test_an_epoch_is_a_row_with_step_and_epoch_first(tmp_path):
+    path = tmp_path / "logs" / "log.csv"
+    log_epochs(path, range(2))
+    assert path.read_text().splitlines() == [
+        "step,epoch,lr,val/loss,train/loss",
+        "3,0,0.1,2.0,1.0",
+        "7,1,0.05,3.0,1.0",
+    ]
+
+
+def test_a_resumed_run_replaces_the_epoch_that_it_repeats(tmp_path):
+    whole, parts = tmp_path / "whole.csv", tmp_path / "parts.csv"
+    log_epochs(whole, range(4))
+    log_epochs(parts, range(2), start_only=2)
+    assert [row["step"] for row in rows_of(parts)] == ["3", "7", "9"]
+    log_epochs(parts, range(2, 4))
+    found = [{k: v for k, v in row.items() if k != "speed"} for row in rows_of(parts)]
+    assert found == rows_of(whole)
+
+
+def test_a_run_that_starts_again_starts_a_new_file(tmp_path):
+    path = tmp_path / "log.csv"
+    log_epochs(path, range(3))
+    log_epochs(path, range(1))
+    assert [row["epoch"] for row in rows_of(path)] == ["0"]
+
+
+def test_a_logger_that_logs_nothing_leaves_the_file_as_it_is(tmp_path):
+    path = tmp_path / "log.csv"
+    log_epochs(path, range(2))
+    before = path.read_bytes()
+    TidyCSVLogger(path).finalize("success")
+    assert path.read_bytes() == before
+
+
+def test_metrics_need_a_step(tmp_path):
+    with pytest.raises(ValueError, match=r"\['loss'\] have no step"):
+        TidyCSVLogger(tmp_path / "log.csv").log_metrics({"loss": 1.0})
+
+
+def logs_of(folder) -> dict[str, list[dict[str, str]]]:
+    files = sorted((folder / "logs").rglob("*"))
+    return {path.name: rows_of(path) for path in files if path.is_file()}
+
+
+def test_an_interrupted_training_leaves_the_log_of_one_without_interruption(
+    tmp_path, monkeypatch, capsys
+):
+    settings = ["trainer.max_epochs=3"]
+    run(tmp_path / "whole", *settings, base=WITH_CSV)
+    validate = fitting.ProgressLines.on_train_batch_end
+
+    def interrupt(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.current_epoch == 2:
+            raise KeyboardInterrupt
+        validate(self, trainer, module, outputs, batch, batch_idx)
+
+    with monkeypatch.context() as patch, pytest.raises((SystemExit, KeyboardInterrupt)):
+        patch.setattr(fitting.ProgressLines, "on_train_batch_end", interrupt)
+        run(tmp_path / "parts", *settings, base=WITH_CSV)
+    cut = logs_of(tmp_path / "parts")
+    assert [len(rows) for rows in cut.values()] == [2]
+    run(tmp_path / "parts", *settings, base=WITH_CSV)
+    assert logs_of(tmp_path / "parts") == logs_of(tmp_path / "whole")
+
+    cfg = compose(tmp_path / "parts", *settings, base=WITH_CSV)
+    names = [f"{stage}_{find_run(cfg, stage).id}.csv" for stage in ("featurizer", "predictor")]
+    logs = logs_of(tmp_path / "parts")
+    assert sorted(logs) == sorted(names)
+    said = capsys.readouterr().out
+    for name, short in zip(names, ("feat", "pred"), strict=True):
+        assert f"{tmp_path}/parts/logs/none/{name}" in said  # where it lies
+        rows = logs[name]
+        assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+        assert all(row[f"train/{short}/loss"] for row in rows[:3])
+        assert rows[-1][f"test/{short}/loss"]  # of the best epoch

@@ -1,0 +1,267 @@
+"""Jobs of several processes: they do what one process would, and end together."""
+
+import os
+import signal
+
+import pytest
+import submitit
+import torch
+from helpers.processes import in_processes
+from helpers.tiny import BANANA, DIGITS, FUNCTIONS, ROOT, compose, run, untimed
+from pytorch_lightning.callbacks import Callback
+
+from utils.runs import checkpoints
+from utils.runs.identity import STAGES
+from utils.runs.run import find_run
+from utils.training import distributed, fitting, jobs
+from utils.training.callbacks import ReseedEveryEpoch
+
+TWO = "trainer.devices=2"
+# Without noise, numbers of processes differ in the order of sums alone. Steps of Adam would show
+# the sign of gradients that are zero but for that, such as of biases before batch normalisation.
+EXACT = [
+    "rate=lossless",
+    "trainer.max_epochs=2",
+    *(f"optimizer@optimizer_{part}=SGD_likeadam" for part in ("feat", "online", "pred")),
+]
+
+
+def job(folder, *overrides, base=BANANA, before=None):
+    """All stages, as one of the processes of a job."""
+    with jobs.prepared(compose(folder, *overrides, base=base)) as cfg, distributed.joined(cfg):
+        if before is not None:
+            before()
+        metrics = {}
+        for stage in STAGES:
+            metrics |= FUNCTIONS[stage](cfg)
+        return metrics
+
+
+def two(folder, *overrides, **options):
+    """The job in two processes; what each of them ends with."""
+    return in_processes(2, _call, folder, (TWO, *overrides), options)
+
+
+def _call(folder, overrides, options):
+    return job(folder, *overrides, **options)
+
+
+def tiny_run(folder, *overrides, stage="featurizer", base=BANANA):
+    return find_run(compose(folder, *overrides, base=base), stage)
+
+
+def weights(folder, *overrides, **options):
+    path = tiny_run(folder, *overrides, **options).work / checkpoints.LAST
+    state = torch.load(path, weights_only=True)["state_dict"]
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+class InSecondEpoch(Callback):
+    """Does something on one process when the second epoch of a training begins."""
+
+    def __init__(self, rank, what):
+        self.rank = rank
+        self.what = what
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1 and trainer.global_rank == self.rank:
+            self.what()
+
+
+def in_second_epoch(monkeypatch, rank, what):
+    monkeypatch.setattr(fitting, "KeepSignals", lambda: InSecondEpoch(rank, what))
+
+
+def fail():
+    raise ArithmeticError("something is wrong here")
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# --- the same results
+
+
+@pytest.mark.parametrize(
+    "base, overrides",
+    [
+        (BANANA, []),
+        (BANANA, ["distortion=BINCE"]),
+        (
+            DIGITS,
+            ["trainer.limit_train_batches=2"],
+        ),  # all examples of the last batch cannot be shared
+    ],
+    ids=["points", "contrastive", "images"],
+)
+def test_two_processes_learn_what_one_does(base, overrides, tmp_path):
+    overrides = [*EXACT, *overrides]
+    expected = run(tmp_path / "one", *overrides, base=base)
+    for metrics in two(tmp_path / "two", *overrides, base=base):
+        assert untimed(metrics) == pytest.approx(untimed(expected), rel=2e-2)  # coded bits vary
+    for stage in ("featurizer", "predictor"):
+        here, there = (
+            weights(tmp_path / name, *overrides, stage=stage, base=base) for name in ("one", "two")
+        )
+        for name, value in here.items():
+            torch.testing.assert_close(there[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+def test_a_job_of_two_is_the_same_run_and_is_reused(tmp_path, capfd):
+    first, second = map(untimed, two(tmp_path))
+    assert first == second
+    assert tiny_run(tmp_path).status()["state"] == "done"  # of the config with one device
+    capfd.readouterr()
+    assert list(map(untimed, two(tmp_path))) == [first, first]
+    assert untimed(run(tmp_path)) == first
+    lines = capfd.readouterr().out
+    assert lines.count("are reused") == 2 * len(STAGES) and "compresses" not in lines
+
+
+def test_each_process_has_noise_of_its_own_and_evaluates_like_the_others(monkeypatch):
+    drawn = []
+    for rank in (0, 1):
+
+        class Trainer:
+            current_epoch, world_size, global_rank = 3, 2, rank
+            state = type("State", (), {"fn": "fit"})
+
+        callback = ReseedEveryEpoch(1)
+        callback.on_train_epoch_start(Trainer, None)
+        noise = torch.rand(4)
+        callback.on_validation_start(Trainer, None)
+        drawn.append((noise, torch.rand(4)))
+    (noise, evaluation), (other_noise, other_evaluation) = drawn
+    assert not torch.equal(noise, other_noise)
+    assert torch.equal(evaluation, other_evaluation)
+
+
+# --- how they end
+
+
+@pytest.mark.slow
+def test_an_interrupted_job_of_two_resumes_and_ends_as_if_nothing_had_been(tmp_path, monkeypatch):
+    expected = untimed(two(tmp_path / "whole")[0])
+    with monkeypatch.context() as patch:
+        in_second_epoch(patch, 0, interrupt)
+        first, second = two(tmp_path)
+    assert "process 0 of the job was interrupted" in second
+    assert tiny_run(tmp_path).status()["state"] == "interrupted"
+    assert untimed(two(tmp_path)[1]) == expected
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_job_fails_with_any_of_its_processes_and_tells_why(rank, tmp_path, monkeypatch):
+    in_second_epoch(monkeypatch, rank, fail)
+    ends = two(tmp_path)
+    status = tiny_run(tmp_path).status()
+    assert status["state"] == "failed"
+    assert status["error"] == "ArithmeticError: something is wrong here"
+    assert "in fail" in status["traceback"]
+    assert ends[rank].endswith("ArithmeticError: something is wrong here\n")
+    if rank == 1:  # what the main process ends with is what people see
+        assert "ProcessError: process 1 of the job failed" in ends[0]
+        assert ends[0].strip().endswith("ArithmeticError: something is wrong here")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_job_of_which_a_process_is_killed_ends_and_can_go_on(rank, tmp_path, monkeypatch, capfd):
+    with monkeypatch.context() as patch:
+        in_second_epoch(patch, rank, kill)
+        ends = two(tmp_path)
+    assert ends[rank] == -signal.SIGKILL
+    assert f"SystemExit: process {rank} of the job is gone without a word" in ends[1 - rank]
+    status = tiny_run(tmp_path).status()
+    assert status["state"] == ("interrupted" if rank else "running")
+    assert rank == 0 or "process 1 of the job is gone" in status["error"]
+    capfd.readouterr()
+    first, second = two(tmp_path)
+    assert untimed(first) == untimed(second)
+    assert "before, goes on" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_process_of_another_machine_is_gone_if_its_heart_stops(is_gone, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed._Watch, "_find_neighbours", lambda self: {})
+    monkeypatch.setattr(distributed, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(distributed, "GONE_SECONDS", 1.0)
+
+    def one_loses_the_other():
+        if distributed.rank() == 0:
+            raise RuntimeError("Connection closed by peer")
+        if is_gone:
+            distributed._watch.stop()
+        distributed.barrier()
+
+    error = "SystemExit: process 1 of the job is gone" if is_gone else "Connection closed by peer"
+    assert error in two(tmp_path, before=one_loses_the_other)[0].splitlines()[-1]
+
+
+def hang_in_device():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.sigwait({signal.SIGINT})
+
+
+def test_a_process_that_waits_for_one_that_is_gone_ends(tmp_path, monkeypatch):
+    """As on GPUs, where no error tells that the other is gone."""
+    monkeypatch.setattr(distributed, "GRACE_SECONDS", 0.5)
+
+    def one_hangs():
+        kill() if distributed.rank() else hang_in_device()
+
+    assert two(tmp_path, before=one_hangs) == [1, -signal.SIGKILL]
+
+
+@pytest.mark.slow
+def test_submitit_starts_the_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
+    executor = submitit.AutoExecutor(tmp_path / "log", cluster="local")
+    executor.update_parameters(tasks_per_node=2, timeout_min=5)
+    submitted = executor.submit(_submitted, tmp_path)
+    first, second = submitted.results()
+    assert first == second == "done"
+
+
+def _submitted(folder):
+    job(folder, TWO)
+    return tiny_run(folder, TWO, stage="predictor").status()["state"]
+
+
+# --- what is refused
+
+
+def started(world_size, per_node):
+    return {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(per_node)}
+
+
+@pytest.mark.parametrize(
+    "environment, overrides, message",
+    [
+        ({}, [TWO], "need 2 processes, but there is one: .*slurm=local"),
+        (started(2, 2), [], "need 1 processes, 1 on each node, but 2 were started, 2 on this"),
+        (started(4, 4), [TWO, "trainer.num_nodes=2"], "need 4 processes, 2 on each node, but 4"),
+        (started(3, 3), ["trainer.devices=3"], "data_feat.kwargs.batch_size=64.*multiple of 3"),
+    ],
+)
+def test_jobs_that_do_not_fit_their_processes_are_refused(
+    environment, overrides, message, tmp_path, monkeypatch
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(ValueError, match=message),
+        distributed.joined(compose(tmp_path, *overrides)),
+    ):
+        pass
+
+
+def test_a_process_alone_decides_by_itself():
+    assert distributed.is_main() and distributed.from_main(lambda: 3) == 3
+    assert distributed.is_first_to_end(ValueError())
+    distributed.barrier()

@@ -1,0 +1,366 @@
+"""Featurizers on the features of frozen towers: all stages, identities, settings that clash."""
+
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import DIGITS, SMALL, compose, paths, run, untimed
+from omegaconf import OmegaConf
+from torch import nn
+from torchvision import models
+
+from lossyless.backbones import TorchvisionTower, Tower
+from utils.cluster import sweep
+from utils.cluster.sweep import compose_config
+from utils.evaluation import communication
+from utils.runs.identity import STAGES, run_hash
+from utils.runs.run import find_run
+from utils.training import building, jobs, stages
+
+MODEL, Z_DIM, N_CLASSES = "shufflenet_v2_x0_5", 48, 3
+DATA = [o for o in DIGITS if o not in SMALL and not o.startswith(("encoder.", "decoder."))]
+TOWER = [
+    "tower=torchvision",
+    f"tower.kwargs.model={MODEL}",
+    "tower.kwargs.side=32",
+    "tower.kwargs.layer=stage2",
+    f"tower.kwargs.n_classes={N_CLASSES}",
+    f"tower.z_dim={Z_DIM}",
+]
+LINEAR = [*SMALL, *DATA, *TOWER, "trainer.max_epochs=1"]
+BOTTLENECK = ["featurizer=bottleneck_lossyZ", "rate=H_factorized"]
+FORMATS = {
+    "features_float16": 16 * Z_DIM,
+    "features_float32": 32 * Z_DIM,
+    "features_int8": 8 * Z_DIM,
+    "features_uniform": 4 * Z_DIM,
+    "features_pca": 16 * 10,
+}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> str:
+    """A file with the weights of a small network."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    save_weights(path, seed=0)
+    return str(path)
+
+
+def save_weights(path, seed):
+    torch.manual_seed(seed)
+    network = models.get_model(MODEL, weights=None, num_classes=N_CLASSES)
+    torch.save(network.state_dict(), path)
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list:
+    """The towers that were made."""
+    made = []
+    init = TorchvisionTower.__init__
+
+    def noting(self, *args, **kwargs):
+        made.append(kwargs)
+        init(self, *args, **kwargs)
+
+    monkeypatch.setattr(TorchvisionTower, "__init__", noting)
+    return made
+
+
+def base(weights, *overrides):
+    return [*LINEAR, f"tower.kwargs.weights={weights}", *overrides]
+
+
+def prepared(folder, *overrides, base):
+    with jobs.prepared(compose(folder, *overrides, base=base)) as cfg:
+        return cfg
+
+
+# --- all stages
+
+
+@pytest.mark.parametrize("rate", ["H_factorized", "H_hyper"])
+def test_a_bottleneck_is_trained_on_cached_features(rate, weights, tmp_path, calls):
+    settings = base(weights, "featurizer=bottleneck_lossyZ", f"rate={rate}")
+    metrics = run(tmp_path, base=settings)
+    assert len(calls) == 3  # for three splits, in two stages
+    assert metrics["test/comm/n_bits"] > 0 and 0 <= metrics["test/pred/acc"] <= 1
+    assert metrics["test/comm/encoder_time"] > 0 and "test/comm/bpp" not in metrics
+    assert abs(metrics["test/comm/rate"] / metrics["test/feat/rate"] - 1) < 1e-3
+    assert metrics["test/comm/n_bits"] < 1.1 * metrics["test/comm/rate"] + 32
+    for stage in STAGES:
+        path = find_run(prepared(tmp_path, base=settings), stage).results
+        assert {"enc_torchvision", f"zdim_{Z_DIM}"} <= set(path.parts)
+
+
+def test_training_again_reuses_features_and_gives_the_same(weights, tmp_path, calls):
+    settings = base(weights, *BOTTLENECK)
+    first = run(tmp_path, base=settings)
+    for folder in ("results", "pretrained"):
+        for path in (tmp_path / folder).glob("exp_*"):
+            path.rename(path.with_name("old"))
+    assert untimed(run(tmp_path, base=settings)) == untimed(first)
+    run(tmp_path, "featurizer.loss.beta=0.5", base=settings)
+    assert len(calls) == 3  # for three splits
+
+
+@pytest.mark.parametrize("featurizer", FORMATS)
+def test_plain_formats_go_through_all_stages(featurizer, weights, tmp_path):
+    overrides = ["featurizer.kwargs.n_components=10"] * (featurizer == "features_pca")
+    settings = base(weights, f"featurizer={featurizer}", *overrides)
+    metrics = run(tmp_path, base=settings)
+    assert metrics["test/feat/n_bits"] == metrics["test/feat/rate"] == FORMATS[featurizer]
+    header = metrics["test/comm/n_bits"] - FORMATS[featurizer]
+    assert 0 < header < 8 * 400 / 100  # bits per image, of a header and a chunk for 400 of them
+    assert metrics["test/feat/sender_time"] > 0 <= metrics["test/feat/nmse"]
+    assert (metrics["test/feat/mse"] == 0) == (featurizer == "features_float32")
+    worst = {"features_pca": 1, "features_uniform": 0.05}
+    assert metrics["test/feat/nmse"] < worst.get(featurizer, 1e-3)
+    assert 0 <= metrics["test/pred/acc"] <= 1
+
+
+def test_predictors_learn_from_what_was_decoded(weights, tmp_path):
+    settings = base(weights, "featurizer=features_int8")
+    run(tmp_path, base=settings)
+    cfg = prepared(tmp_path, base=settings)
+    codec = building.load_compressor(cfg)
+    data = building.build_data(cfg, "data_pred", "none")
+    z = torch.cat([batch.x for batch in data.loader("test")])
+    path = communication.data_file(find_run(cfg, "communication").work, "test")
+    found = torch.cat(list(communication.receive(codec, path, torch.device("cpu"))))
+    assert torch.equal(found, codec(z)) and not torch.equal(found, z)
+    y = np.load(communication.target_file(find_run(cfg, "communication").work, "test"))
+    assert np.array_equal(y, torch.cat([batch.y for batch in data.loader("test")]))
+    predictor = building.load_predictor(cfg, codec)
+    assert predictor.head(found[:2]).shape == (2, 10)
+
+
+def test_a_transform_is_fitted_to_training_features(weights, tmp_path):
+    cfg = compose(tmp_path, base=base(weights, *BOTTLENECK))
+    OmegaConf.update(cfg, "rate.kwargs.transform", "klt", force_add=True)
+    with jobs.prepared(cfg) as cfg:
+        assert building.build_compressor(cfg).rate.is_transform_missing
+        metrics = stages.featurizer(cfg) | stages.communicate(cfg)
+        assert not building.load_compressor(cfg).rate.is_transform_missing
+    assert abs(metrics["test/comm/rate"] / metrics["test/feat/rate"] - 1) < 1e-3
+
+
+def test_vectors_need_no_tower(tmp_path):
+    sizes = ("n_train=256", "n_eval=64", "batch_size=64")
+    banana = [f"{place}.kwargs.{s}" for place in ("data_feat", "data_pred") for s in sizes]
+    for featurizer in ("bottleneck_lossyZ", "features_float16"):
+        overrides = [f"featurizer={featurizer}", "rate=H_factorized", *banana]
+        metrics = run(tmp_path, base=[*SMALL, "data@data_feat=banana_rot", *overrides])
+        assert metrics["test/comm/n_bits"] > 0 and metrics["test/pred/loss"] > 0
+
+
+# --- identity
+
+
+def test_the_content_of_weights_is_part_of_the_identity_and_not_their_path(weights, tmp_path):
+    copy, other = tmp_path / "copy.pth", tmp_path / "other.pth"
+    shutil.copyfile(weights, copy)
+    save_weights(other, seed=1)
+    first, same, different = (
+        prepared(tmp_path, base=base(path, *BOTTLENECK)) for path in (weights, copy, other)
+    )
+    for stage in STAGES:
+        assert run_hash(first, stage) == run_hash(same, stage) != run_hash(different, stage)
+
+
+def test_other_weights_are_other_features(weights, tmp_path, calls):
+    other = tmp_path / "other.pth"
+    save_weights(other, seed=1)
+    settings = "featurizer=features_float32"
+    rows = []
+    for path in (weights, weights, other):
+        data = building.build_data(
+            prepared(tmp_path, base=base(path, settings)), "data_feat", "none"
+        )
+        rows.append(next(iter(data.loader("test"))).x)
+    assert torch.equal(*rows[:2]) and not torch.equal(*rows[1:]) and len(calls) == 2
+    assert len(list((tmp_path / "pretrained/features").glob("Digits_Torchvision_test_*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "is_same"),
+    [
+        ("tower.batch_size=64", True),
+        ("data_feat.kwargs.batch_size=32", True),
+        ("trainer.max_epochs=7", True),
+        ("tower.kwargs.padding=tensorflow", False),
+        ("data_feat.kwargs.equivalence=[rotation]", False),
+        ("data_feat.kwargs.margin=1", False),
+        ("data_feat.name=other", True),
+        ("data_feat.mean=[0.5]", True),
+        ("tower.name=other", True),
+        ("tower.n_copies=3", True),
+    ],
+)
+def test_what_features_depend_on(override, is_same, weights, tmp_path):
+    settings = base(weights, *BOTTLENECK)
+    first, other = (feature_path(tmp_path, *more, base=settings) for more in ([], [override]))
+    assert (first == other) == is_same
+
+
+def feature_path(folder, *overrides, base, split="train", seed=1):
+    cfg = prepared(folder, *overrides, base=base)
+    return building.build_data(cfg, "data_feat", "none")._cache.path(split, 0, seed)
+
+
+@pytest.mark.parametrize(
+    "override", ["data_feat.kwargs.equivalence=[rotation]", "data_feat.kwargs.p_augment=0.5"]
+)
+def test_augmentations_are_no_part_of_splits_without_them(override, weights, tmp_path):
+    settings = base(weights, *BOTTLENECK)
+    first, other = (
+        feature_path(tmp_path, *more, base=settings, split="val", seed=None)
+        for more in ([], [override])
+    )
+    assert first == other
+
+
+def test_half_precision_gives_other_features(weights, tmp_path, monkeypatch):
+    settings = base(weights, *BOTTLENECK)
+    on_cpu = feature_path(tmp_path, base=settings)
+    monkeypatch.setattr(building, "pick_device", lambda cfg: torch.device("cuda"))
+    cfg = compose(tmp_path, base=settings)
+    OmegaConf.resolve(cfg)
+    assert building.build_data(cfg, "data_feat", "none")._cache.path("train", 0, 1) != on_cpu
+
+
+class MeansTower(Tower):
+    """Means of patches of an image: a tower that needs no weights."""
+
+    def __init__(self, n_patches: int):
+        pool = nn.Sequential(nn.AdaptiveAvgPool2d(n_patches), nn.Flatten(1))
+        super().__init__(pool, side=8)
+
+
+def with_means_tower(folder, **more):
+    cfg = compose(folder, *BOTTLENECK, base=[*SMALL, *DATA, "tower=torchvision"])
+    cfg.tower.name, cfg.tower.z_dim = "means", 12
+    target = f"{MeansTower.__module__}.MeansTower"
+    cfg.tower.kwargs = {"_target_": target, "n_patches": 2}
+    OmegaConf.update(cfg, "tower", more, force_add=True)
+    OmegaConf.resolve(cfg)
+    return cfg
+
+
+def test_a_tower_may_have_no_weights_and_then_states_a_version(tmp_path):
+    cfg, newer = (with_means_tower(tmp_path, version=version) for version in (1, 2))
+    assert cfg.tower.weights_id is None
+    data = building.build_data(cfg, "data_feat", "none")
+    assert next(iter(data.loader("test"))).x.shape[1] == 12
+    other = building.build_data(newer, "data_feat", "none")
+    assert data._cache.path("test", 0, None) != other._cache.path("test", 0, None)
+    assert run_hash(cfg, "featurizer") != run_hash(newer, "featurizer")
+
+
+@pytest.mark.parametrize("more", [{}, {"version": None}], ids=["none", "null"])
+def test_a_tower_without_weights_and_version_is_refused(more, tmp_path):
+    """Its features would be found again after its class has changed."""
+    with pytest.raises(ValueError, match=r"tower=means.*`version: 1` in conf/tower/means.yaml"):
+        building.build_data(with_means_tower(tmp_path, **more), "data_feat", "none")
+
+
+@pytest.mark.parametrize("tower", ["rn50_simclr", "rn50_swav"])
+def test_weights_that_a_tower_downloads_by_itself_need_no_version(tower, tmp_path):
+    cfg = prepared(tmp_path, base=[*SMALL, *DATA, *BOTTLENECK, f"tower={tower}"])
+    assert cfg.tower.weights_id is None
+    assert building.build_data(cfg, "data_feat", "none").shape == (2048,)
+
+
+def test_without_a_tower_the_identity_of_runs_is_what_it_was(tmp_path):
+    cfg = prepared(tmp_path, base=DIGITS)
+    old = {key: value for key, value in OmegaConf.to_container(cfg).items() if key != "tower"}
+    for stage in STAGES:
+        assert run_hash(cfg, stage) == run_hash(old, stage)
+
+
+def test_weights_that_are_not_there_are_named(tmp_path):
+    assert sweep.weights_id(None) is None and sweep.weights_id("ViT-B/32") == "ViT-B/32"
+    for missing in (tmp_path / "no.pth", "relative/no.npz"):
+        with pytest.raises(FileNotFoundError, match="no file .*no.*weights"):
+            sweep.weights_id(str(missing))
+
+
+def never(cfg):
+    raise AssertionError("a job was launched")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["experiment=mobilenet_caltech"],
+            "tower.kwargs.weights: .*mobilenet_v2.npz.*give tower.kwargs.weights=FILE, or export "
+            "MOBILENET_V2_WEIGHTS=FILE",
+        ),
+        (["featurizer=bottleneck_rn50swav_lossyZ", "tower.kwargs.weights=no.tar"], "no.tar"),
+        (["data@data_feat=coco_captions", "data_feat.kwargs.clip_weights=no.pt"], "no.pt"),
+    ],
+)
+def test_without_weights_nothing_is_launched(overrides, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("MOBILENET_V2_WEIGHTS", raising=False)
+    monkeypatch.setattr(sys, "argv", ["main.py", *paths(tmp_path), *overrides])
+    with pytest.raises(SystemExit) as error:
+        sweep.run(never)
+    assert error.value.code == 2 and list(tmp_path.iterdir()) == []
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(f"^Configuration error: .*{message}", line)
+
+
+# --- the settings
+
+
+@pytest.mark.parametrize(
+    ("featurizer", "tower", "z_dim"),
+    [
+        ("clip_freeze", "clip_vitb32", 512),
+        ("bottleneck_clip_lossyZ", "clip_vitb32", 512),
+        ("bottleneck_rn50clip_lossyZ", "clip_rn50", 1024),
+        ("bottleneck_rn50simclr_lossyZ", "rn50_simclr", 2048),
+        ("bottleneck_rn50swav_lossyZ", "rn50_swav", 2048),
+        ("bottleneck_rn50sup_lossyZ", "rn50_sup", 2048),
+    ],
+)
+def test_featurizers_choose_their_towers_and_the_command_line_another(featurizer, tower, z_dim):
+    cfg = compose_config([f"featurizer={featurizer}"])
+    assert (cfg.tower.name, cfg.encoder.name, cfg.encoder.z_dim) == (tower, tower, z_dim)
+    assert cfg.featurizer.name == featurizer
+    cfg = compose_config([f"featurizer={featurizer}", "tower=open_clip"])
+    assert (cfg.tower.name, cfg.encoder.name, cfg.encoder.z_dim) == ("open_clip", "open_clip", 512)
+
+
+def test_a_featurizer_chooses_its_rate_and_the_command_line_another():
+    name = "featurizer=bottleneck_clip_lossyZ_factorized"
+    assert compose_config([name]).rate.name == "H_factorized"
+    assert compose_config([name]).distortion.name == "lossy_Z"
+    assert compose_config([name, "rate=lossless"]).rate.name == "lossless"
+    assert compose_config(["featurizer=bottleneck_clip_lossyZ"]).rate.name == "H_hyper"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["featurizer=neural_feat"], "neural_feat works on the data.*tower=none"),
+        (["featurizer=features_int8", "tower=none"], "choose a tower"),
+        ([*BOTTLENECK, "encoder.z_dim=64"], "encoder.z_dim=64.*48 dimensions"),
+        ([*BOTTLENECK, "tower.z_dim=99", "encoder.z_dim=99"], "set tower.z_dim=48"),
+        ([*BOTTLENECK, "distortion=VIC"], "representative.*lossy_Z"),
+        ([*BOTTLENECK, "data@data_feat=banana_rot"], "takes images.*banana_rot are vectors"),
+    ],
+)
+def test_settings_that_clash_are_named(overrides, message, weights, tmp_path):
+    unsuited = {"tower=none": TOWER, "data@data_feat=banana_rot": DATA}
+    dropped = [o for choice in overrides for o in unsuited.get(choice, [])]
+    settings = [o for o in LINEAR if o not in dropped]
+    if "tower=none" not in overrides:
+        settings.append(f"tower.kwargs.weights={weights}")
+    cfg = prepared(tmp_path, base=[*settings, *overrides])
+    auxiliary = "representative" if "distortion=VIC" in overrides else "none"
+    with pytest.raises(ValueError, match=message):
+        list(building.build_data(cfg, "data_feat", auxiliary).loader("val"))

@@ -1,0 +1,157 @@
+"""What processes compute together equals what one computes alone, and so do its gradients."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+import torch.distributed as dist
+from helpers.processes import in_processes
+
+from lossyless.all_gather import gather, own_rows
+from lossyless.architectures import MLP
+from lossyless.distortions import ContrastiveDistortion, Distortion
+from utils.training.batchnorm import GatheredBatchNorm
+
+N_PROCESSES = 2
+PROJECTOR = partial(MLP, hid_dim=16, n_hidden_layers=1)
+
+
+def in_group(function, *args):
+    dist.init_process_group("gloo")
+    try:
+        return function(*args)
+    finally:
+        dist.destroy_process_group()
+
+
+def shares(function, *args):
+    return in_processes(N_PROCESSES, in_group, function, *args)
+
+
+def averaged_gradients(module):
+    """Those that `DistributedDataParallel` would leave."""
+    for parameter in module.parameters():
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= dist.get_world_size()
+    return [parameter.grad.numpy() for parameter in module.parameters()]
+
+
+def loss_of_share(distortion, a, b):
+    a, b = own_rows(a), own_rows(b)
+    distortions, logs = distortion(a, b)
+    distortions.mean().backward()
+    return distortions.detach().numpy(), averaged_gradients(distortion), logs["I_q_zm"].item()
+
+
+@pytest.mark.parametrize("effective_batch_size", [None, 300])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_the_contrastive_loss_of_shares_is_that_of_the_batch(
+    effective_batch_size, dtype, tolerance
+):
+    torch.manual_seed(0)
+    distortion = ContrastiveDistortion(
+        6, PROJECTOR, initial_temperature=0.3, effective_batch_size=effective_batch_size
+    ).to(dtype)
+    a, b = torch.randn(2, 8, 6, dtype=dtype)
+    found = shares(loss_of_share, copy.deepcopy(distortion), a, b)
+    distortions, logs = distortion(a, b)
+    distortions.mean().backward()
+    close = partial(torch.testing.assert_close, rtol=tolerance, atol=tolerance)
+    close(torch.cat([torch.from_numpy(f[0]) for f in found]), distortions.detach())
+    assert sum(f[2] for f in found) / 2 == pytest.approx(logs["I_q_zm"].item(), rel=1e-5)
+    for _, gradients, _ in found:
+        for gradient, parameter in zip(gradients, distortion.parameters(), strict=True):
+            close(torch.from_numpy(gradient), parameter.grad)
+    assert distortion.log_temperature.grad != 0
+
+
+class Spread(Distortion):
+    """How far each representation is from the mean of the batch: compares examples."""
+
+    needs = "none"
+
+    def forward(self, z_hat, target):
+        candidates, first = self.gathered(z_hat)
+        own = candidates[first : first + len(z_hat)]
+        return (own - candidates.mean(0)).square().sum(-1), {}
+
+
+def spread_and_gradient(distortion, z):
+    share = own_rows(z).clone().requires_grad_()
+    distortions, _ = distortion(share, share)
+    distortions.mean().backward()
+    return distortions.detach().numpy(), share.grad.numpy() / N_PROCESSES
+
+
+def test_a_distortion_that_compares_examples_gets_those_of_all_processes():
+    z = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    distortions, _ = Spread()(z, z)
+    distortions.mean().backward()
+    found = shares(spread_and_gradient, Spread(), z.detach())
+    for i, expected in enumerate([distortions.detach(), z.grad]):
+        torch.testing.assert_close(torch.cat([torch.from_numpy(f[i]) for f in found]), expected)
+
+
+def evaluated(distortion, a, b):
+    with torch.no_grad():
+        return distortion(a, b)[0].numpy()
+
+
+def test_in_evaluation_each_process_is_on_its_own():
+    distortion = ContrastiveDistortion(6, PROJECTOR).eval()
+    a, b = torch.randn(2, 5, 6)
+    expected = evaluated(distortion, a, b)
+    for found in shares(evaluated, distortion, a, b):
+        assert (found == expected).all()
+
+
+def unequal(a, b):
+    n = 3 + dist.get_rank()
+    return ContrastiveDistortion(6, PROJECTOR)(a[:n], b[:n])
+
+
+def test_unequal_shares_are_refused_by_all():
+    for found in shares(unequal, *torch.randn(2, 5, 6)):
+        assert r"[6, 8] rows: give batches whose size is a multiple of 2" in found
+
+
+def gathered_rows(rows):
+    return gather(own_rows(rows)).numpy()
+
+
+def test_rows_come_back_in_the_order_of_the_ranks():
+    rows = torch.arange(12.0).view(4, 3)
+    for found in shares(gathered_rows, rows):
+        assert (torch.from_numpy(found) == rows).all()
+    assert gather(rows) is rows and own_rows(rows) is not None  # of a process alone
+
+
+def normalised(module, x):
+    sync = GatheredBatchNorm()
+    sync.apply(module)
+    out = module(own_rows(x))
+    out.square().mean().backward()
+    gradients = averaged_gradients(module)
+    sync.revert(module)
+    return out.detach().numpy(), gradients, module(own_rows(x)).detach().numpy()
+
+
+def test_batch_normalisation_of_shares_is_that_of_the_batch():
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    x = torch.randn(6, 3, 2, 2)
+    found = shares(normalised, copy.deepcopy(module), x)
+    expected = module(x)
+    expected.square().mean().backward()
+    close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6)
+    close(torch.cat([torch.from_numpy(f[0]) for f in found]), expected.detach())
+    for _, gradients, _ in found:
+        for gradient, parameter in zip(gradients, module.parameters(), strict=True):
+            close(torch.from_numpy(gradient), parameter.grad)
+
+
+def test_batch_normalisation_is_of_the_own_rows_again_when_training_ends():
+    module, x = torch.nn.BatchNorm1d(3), torch.randn(6, 3)
+    for found, rows in zip(shares(normalised, module, x), x.chunk(2), strict=True):
+        torch.testing.assert_close(torch.from_numpy(found[2]), torch.nn.BatchNorm1d(3)(rows))

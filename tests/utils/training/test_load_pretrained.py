@@ -1,0 +1,174 @@
+"""Figures of compressors that are trained already."""
+
+import inspect
+import json
+import shutil
+
+import pytest
+from helpers.tiny import BANANA, CLASSICAL, DIGITS, paths, run
+
+from utils import load_pretrained
+from utils.aggregation.tables import NoRunsError
+from utils.configs.composing import compose_config
+from utils.plots import FIGURES
+
+POINTS = ["load.codebook_plot.n_pts=200", "load.codebook_plot.n_grid=20"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """An experiment with three finished featurizers, one of them classical; without figures."""
+    folder = tmp_path_factory.mktemp("trained")
+    run(folder, "is_only_feat=true", "distortion=VIC")
+    run(folder, "is_only_feat=true", "distortion=BINCE")
+    run(folder, "is_only_feat=true", "featurizer=png", base=CLASSICAL)
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+def draw(folder, *overrides) -> None:
+    load_pretrained.main(["experiment=none", *paths(folder), *POINTS, *overrides])
+
+
+def figures_of(folder) -> list[tuple[str, str]]:
+    """Distortion and name of all figures."""
+    found = (folder / "results").rglob("*.png")
+    return sorted((next(p for p in f.parts if p.startswith("dist_"))[5:], f.name) for f in found)
+
+
+def names(*figures) -> str:
+    return f"figures.names=[{','.join(figures)}]"
+
+
+# --- the command
+
+
+def test_figures_lie_where_the_training_puts_them(folder, capsys):
+    draw(folder, names("codebook_plot", "maxinv_distribution_plot"), "load.where={dist: VIC}")
+    expected = ["max. inv. rotation.png", "quantization.png"]
+    assert figures_of(folder) == [("VIC", name) for name in expected]
+    said = capsys.readouterr().out
+    assert all(name in said for name in expected)
+    (drawn,) = (folder / "results").glob("**/dist_VIC/**/figures.json")
+    assert json.loads(drawn.read_text())["codebook_plot"] == "quantization.png"
+
+
+def test_a_figure_takes_options_and_may_have_another_name(folder):
+    draw(
+        folder,
+        names("codebook_plot"),
+        "load.where={dist: VIC}",
+        "load.codebook_plot.filename=x.png",
+    )
+    assert figures_of(folder) == [("VIC", "x.png")]
+
+
+def test_several_values_choose_several_runs(folder):
+    draw(folder, names("codebook_plot"), "load.where={dist: [VIC, BINCE], seed: 123}")
+    assert {dist for dist, _ in figures_of(folder)} == {"VIC", "BINCE"}
+
+
+def test_what_a_figure_does_not_fit_is_named_and_the_others_go_on(folder):
+    with pytest.raises(SystemExit) as error:
+        draw(folder, names("codebook_plot"))
+    assert "Not drawn: 1" in error.value.code and "ClassicalCompressor" in error.value.code
+    assert {dist for dist, _ in figures_of(folder)} == {"VIC", "BINCE"}
+
+
+def test_a_run_without_its_checkpoint_is_named_and_the_others_go_on(folder):
+    (checkpoint,) = (folder / "pretrained").glob("**/dist_VIC/**/best.ckpt")
+    checkpoint.unlink()
+    with pytest.raises(SystemExit, match="Not drawn: 1\n.*dist_VIC.*best.ckpt is missing"):
+        draw(folder, names("codebook_plot"), "load.where={dist: [VIC, BINCE]}")
+    assert {dist for dist, _ in figures_of(folder)} == {"BINCE"}
+
+
+def test_a_damaged_checkpoint_is_named(folder):
+    (checkpoint,) = (folder / "pretrained").glob("**/dist_VIC/**/best.ckpt")
+    checkpoint.write_bytes(b"nonsense")
+    with pytest.raises(SystemExit, match="Not drawn: 1\n.*dist_VIC"):
+        draw(folder, names("codebook_plot"), "load.where={dist: VIC}")
+
+
+def test_a_run_that_is_not_finished_is_named(folder):
+    (status,) = (folder / "results").glob("**/dist_VIC/**/status.json")
+    status.write_text(json.dumps(json.loads(status.read_text()) | {"state": "interrupted"}))
+    with pytest.raises(SystemExit, match="Not drawn: 1\n.*dist_VIC.*is interrupted: run the"):
+        draw(folder, names("codebook_plot"), "load.where={dist: [VIC, BINCE]}")
+    assert {dist for dist, _ in figures_of(folder)} == {"BINCE"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (names("codebok_plot"), "unknown codebok_plot; choose from codebook_plot, maxinv"),
+        (names(), "figures.names is empty: choose from codebook_plot"),
+        ("load.where={dits: VIC}", "no parameter 'dits'"),
+        ("load.where={dist: VAE}", "no finished run has dist=VAE"),
+        ("load.codebook_plot.npts=3", "did you mean n_pts"),
+    ],
+)
+def test_wrong_settings_are_named_before_anything_is_drawn(folder, override, message):
+    with pytest.raises(SystemExit, match=message):
+        draw(folder, *([] if "figures" in override else [names("codebook_plot")]), override)
+    assert figures_of(folder) == []
+
+
+def test_without_arguments_there_is_help(capsys):
+    load_pretrained.main([])
+    assert "python -m utils.load_pretrained" in capsys.readouterr().out
+
+
+def test_standard_and_invariant_compressors_are_compared(tmp_path):
+    for dist in ("VAE", "VIC"):
+        run(tmp_path, "is_only_feat=true", f"distortion={dist}", base=DIGITS)
+    bits = "aggregate.compare_reconstructions.bits=test/feat/rate"
+    draw(tmp_path, names("compare_reconstructions"), bits)
+    figures = {path.name for path in (tmp_path / "results/exp_none/figures").glob("*.png")}
+    assert figures == {"rec_imgs_allin1_single_row.png", "rec_imgs_allin1_multi_row.png"}
+
+
+def test_settings_state_all_options_of_all_figures_and_their_defaults():
+    options = compose_config([], "load_pretrained").load
+    assert set(options) == {"where", *FIGURES}
+    for name, spec in FIGURES.items():
+        parameters = inspect.signature(spec.function).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY}
+        stated = {k: tuple(v) if k == "window" else v for k, v in options[name].items()}
+        assert stated == defaults | {"filename": None}
+
+
+# --- in Python
+
+
+def test_runs_are_loaded_one_after_the_other(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    found = list(load_pretrained.load_runs("copy/results/exp_none", {"dist": ["VIC", "BINCE"]}))
+    assert {row["dist"] for row, _, _ in found} == {"VIC", "BINCE"}
+    for row, compressor, data in found:
+        assert row["test/feat/rate"] > 0
+        assert not compressor.training
+        assert not any(p.requires_grad for p in compressor.parameters())
+        x = next(iter(data.loader("test"))).x.to(compressor.device)
+        assert compressor.p_ZlX(x).mean.shape == (len(x), 2)
+
+
+def test_relative_paths_start_where_the_results_do(tmp_path, monkeypatch):
+    """So that a notebook in a folder of its own finds the checkpoints."""
+    monkeypatch.chdir(tmp_path)
+    relative = [f"paths.{name}={name}" for name in ("results", "pretrained", "logs", "outputs")]
+    run(tmp_path, "is_only_feat=true", *relative, base=BANANA)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    ((row, _, _),) = load_pretrained.load_runs("../results/exp_none")
+    assert row["dist"] == "VIC"
+
+
+def test_no_runs_are_an_error(tmp_path):
+    with pytest.raises(NoRunsError):
+        next(load_pretrained.load_runs(tmp_path))

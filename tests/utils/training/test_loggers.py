@@ -1,0 +1,184 @@
+"""Loggers: none asks or blocks, none changes results."""
+
+import json
+import os
+import socket
+import sys
+
+import matplotlib.pyplot as plt
+import pytest
+from helpers.tiny import BANANA, call, compose, main_command, paths, run, untimed
+from omegaconf import OmegaConf
+from pytorch_lightning.loggers import CSVLogger
+
+from utils.runs.identity import STAGES
+from utils.runs.run import find_run
+from utils.training import loggers, wandb_runs
+
+WITHOUT_LOGGER = [override for override in BANANA if override != "logger=none"]
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """No credentials, and a home without any."""
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("NETRC", raising=False)
+    return tmp_path
+
+
+def test_results_are_the_same_with_csv_and_without(tmp_path):
+    none = run(tmp_path / "none")
+    with_csv = run(tmp_path / "csv", "logger=csv", base=WITHOUT_LOGGER)
+    assert untimed(with_csv) == untimed(none)
+
+
+def test_no_logger_writes_no_logs(tmp_path):
+    run(tmp_path)
+    assert not (tmp_path / "logs").exists()
+
+
+def test_obstacles_to_uploading_are_named(nowhere, monkeypatch):
+    assert "WANDB_API_KEY" in wandb_runs.obstacle()
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+
+    def unreachable(*args, **kwargs):
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    assert "cannot be reached" in wandb_runs.obstacle()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert "WANDB_MODE" in wandb_runs.obstacle()
+    monkeypatch.setenv("WANDB_MODE", "disabled")  # nothing is wanted: nothing stands in its way
+    assert wandb_runs.obstacle() is None
+
+
+def test_credentials_may_be_in_a_netrc(nowhere, monkeypatch):
+    class Connection:
+        def close(self):
+            pass
+
+    monkeypatch.setattr(socket, "create_connection", lambda *args, **kwargs: Connection())
+    netrc = nowhere / ".netrc"
+    netrc.write_text("machine api.wandb.ai\n  login user\n  password " + "x" * 40 + "\n")
+    netrc.chmod(0o600)
+    assert wandb_runs.obstacle() is None
+    netrc.write_text("machine elsewhere login user password x\n")
+    assert wandb_runs.obstacle() is not None
+    netrc.write_text("nonsense here")
+    assert wandb_runs.obstacle() is not None
+
+
+def test_figures_go_to_loggers_that_take_pictures():
+    logged = []
+
+    class Pictures(loggers.WandbLogger):
+        def __init__(self):
+            pass
+
+        def log_image(self, key, images):
+            logged.append((key, images))
+
+    figure = plt.figure()
+    for logger in (None, CSVLogger("x"), Pictures()):
+        loggers.log_figure(logger, "name", figure)
+    plt.close(figure)
+    assert logged == [("name", [figure])]
+
+
+def resolved(folder, *overrides):
+    cfg = compose(folder, *overrides, base=WITHOUT_LOGGER)
+    OmegaConf.resolve(cfg)
+    return cfg
+
+
+def test_the_logger_gets_the_config(tmp_path, monkeypatch):
+    logged = []
+    monkeypatch.setattr(loggers.TidyCSVLogger, "log_hyperparams", lambda _, cfg: logged.append(cfg))
+    cfg = resolved(tmp_path, "logger=csv")
+    assert loggers.build_logger(find_run(cfg, "featurizer")) is not None
+    assert logged == [OmegaConf.to_container(cfg)]
+
+
+def test_no_logger_is_none(tmp_path):
+    assert loggers.build_logger(find_run(resolved(tmp_path, "logger=none"), "featurizer")) is None
+
+
+def test_who_a_wandb_run_is_depends_on_its_run_alone(nowhere, tmp_path, capsys):
+    """So a job that is requeued goes on in the same one."""
+    cfg = resolved(tmp_path, "logger=wandb", "goal='Show it.'", "mode=quick")
+    options = wandb_runs.init_options(cfg, project="p", entity="me", kind="featurizer", number="1")
+    assert options["id"] == "featurizer-1" and options["resume"] == "allow"
+    assert options["group"] == "quick_none" and options["job_type"] == "featurizer"
+    assert options["tags"] == ["quick", "featurizer"] and options["notes"] == "Show it."
+    assert options["mode"] == "offline"
+    assert "bin/sync_wandb.sh quick_none" in capsys.readouterr().out
+    aggregate = wandb_runs.init_options(cfg, project="p", entity="me", kind="aggregate")
+    assert aggregate["id"] == "aggregate-quick_none" and aggregate["group"] == "quick_none"
+
+
+def test_project_and_entity_are_the_user_s(tmp_path):
+    cfg = resolved(tmp_path, "logger=wandb", "wandb_project=ours", "wandb_entity=us")
+    assert (cfg.logger.kwargs.project, cfg.logger.kwargs.entity) == ("ours", "us")
+
+
+@pytest.mark.parametrize("logger", ["csv", "none"])
+def test_other_loggers_leave_wandb_alone(logger, tmp_path):
+    cfg = resolved(tmp_path, f"logger={logger}")
+    loggers.log_results(find_run(cfg, "featurizer"), {"test/feat/loss": 1.0})
+    wandb_runs.upload_tables(cfg, tmp_path)
+    loggers.close()
+    assert not (tmp_path / "logs").exists()
+
+
+def offline_runs(folder) -> list[str]:
+    return sorted(path.name for path in (folder / "logs" / "none" / "wandb").glob("offline-run-*"))
+
+
+@pytest.mark.slow
+def test_wandb_without_credentials_logs_offline_and_says_so(nowhere, tmp_path):
+    env = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    env |= {"HOME": str(nowhere), "OMP_NUM_THREADS": "1"}
+    overrides = ["logger=wandb", "figures.names=[codebook_plot]", "seed=1,2"]
+    command = main_command(tmp_path, *overrides, base=WITHOUT_LOGGER)
+    done = call(*command, env=env, timeout=150)
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if "W&B logs offline" in line]
+    assert said and "wandb login" in said[0]
+    # each stage of each job is a run of its own
+    names = offline_runs(tmp_path)
+    for seed in (1, 2):
+        cfg = compose(tmp_path, f"seed={seed}")
+        OmegaConf.resolve(cfg)
+        for stage in STAGES:
+            assert sum(f"{stage}-{find_run(cfg, stage).id}" in name for name in names) == 1
+    assert len(names) == 6
+    metrics = {}
+    for stage in STAGES:
+        metrics |= find_run(cfg, stage).metrics()
+    assert untimed(metrics) == untimed(run(tmp_path / "none", "seed=2"))
+
+
+@pytest.mark.slow
+def test_wandb_without_network_does_not_block(nowhere, tmp_path):
+    env = os.environ | {
+        "HOME": str(nowhere),
+        "WANDB_API_KEY": "x" * 40,
+        "WANDB_BASE_URL": "http://127.0.0.1:9",
+    }
+    code = (
+        "import socket; from utils.training import loggers\n"
+        "def fail(*a, **k): raise OSError('no network')\n"
+        "socket.create_connection = fail\n"
+        "from helpers.tiny import *\n"
+        f"run(__import__('pathlib').Path({str(tmp_path)!r}), 'logger=wandb', 'is_only_feat=true',"
+        f" base={WITHOUT_LOGGER!r})"
+    )
+    env["PYTHONPATH"] = f"{paths.__globals__['ROOT']}:{paths.__globals__['ROOT']}/tests"
+    done = call(sys.executable, "-c", code, env=env, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "cannot be reached: no network" in done.stdout
+    assert len(offline_runs(tmp_path)) == 1
+    cfg = compose(tmp_path)
+    assert json.loads(find_run(cfg, "featurizer").status_file.read_text())["state"] == "done"

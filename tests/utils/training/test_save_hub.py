@@ -1,0 +1,146 @@
+"""From a trained bottleneck to a file that the hub takes."""
+
+import pytest
+import torch
+from helpers.tiny import SMALL, compose, paths, run
+from pandas import DataFrame
+
+from lossyless.hub.bottlenecks import load_bottleneck
+from lossyless.rates import HFactorized, HHyper
+from lossyless.weights import WeightsError
+from utils import save_hub
+from utils.cluster.sweep import ConfigError
+from utils.training import building
+
+BOTTLENECK = [
+    *(o for o in SMALL if "@encoder" not in o),
+    "data@data_feat=digits",
+    "featurizer=bottleneck_lossyZ",
+    "featurizer.kwargs.online=null",
+    "tower=torchvision",
+    "tower.z_dim=64",
+    "tower.kwargs.model=resnet18",
+    "tower.kwargs.layer=layer1",
+    "tower.kwargs.weights=random",
+    "tower.kwargs.side=16",
+    "is_only_feat=true",
+]
+
+
+@pytest.fixture
+def fitted():
+    """A bottleneck of 8 dimensions, ready to code, with a given transform."""
+
+    def make(transform: str) -> HFactorized:
+        torch.manual_seed(0)
+        rate = HFactorized(8, transform=transform)
+        rate.fit_transform(torch.randn(100, 8))
+        rate.update()
+        return rate
+
+    return make
+
+
+def test_trained_bottlenecks_are_what_the_hub_loads(tmp_path):
+    rates = ("H_factorized", "H_factorized_klt")
+    for rate in rates:
+        base = [*BOTTLENECK, f"rate={rate}"]
+        for beta in (0.05, 0.052):
+            run(tmp_path, f"featurizer.loss.beta={beta}", base=base)
+    save_hub.main(["experiment=none", *paths(tmp_path)])
+    hub = tmp_path / "pretrained/exp_none/hub"
+    expected = {f"beta{beta}_rate_{rate}" for beta in ("5e-02", "5.2e-02") for rate in rates}
+    assert {path.name for path in hub.iterdir()} == expected
+    for rate in rates:
+        cfg = compose(tmp_path, "featurizer.loss.beta=0.05", base=[*BOTTLENECK, f"rate={rate}"])
+        trained = building.load_compressor(cfg).rate
+        loaded = load_bottleneck(hub / f"beta5e-02_rate_{rate}" / "factorized_rate.pt")
+        z = torch.randn(20, 64)
+        assert loaded.fingerprint() == trained.fingerprint()
+        assert loaded.compress(z) == trained.compress(z)
+        assert torch.equal(loaded.decompress(loaded.compress(z), 20), trained(z, None)[0])
+
+
+def test_what_the_hub_does_not_take_is_named_and_the_others_are_saved(tmp_path):
+    for rate in ("H_factorized", "H_hyper"):
+        run(tmp_path, base=[*BOTTLENECK, f"rate={rate}"])
+    command = ["experiment=none", *paths(tmp_path)]
+    with pytest.raises(SystemExit, match="Not saved: 1\n.*HHyper"):
+        save_hub.main(command)
+    (file,) = (tmp_path / "pretrained/exp_none/hub").rglob("*.pt")
+    assert "H_factorized" in file.parent.name
+    file.unlink()
+    save_hub.main([*command, "load.where={rate: H_factorized}"])
+    assert len(list((tmp_path / "pretrained/exp_none/hub").rglob("*.pt"))) == 1
+    with pytest.raises(SystemExit, match="no finished run has rate=H_spatial"):
+        save_hub.main([*command, "load.where={rate: H_spatial}"])
+
+
+@pytest.mark.parametrize("transform", ["none", "klt", "klt_refined"])
+def test_every_transform_goes_there_and_back(transform, fitted, tmp_path):
+    path, rate, z = tmp_path / "hub" / "factorized_rate.pt", fitted(transform), torch.randn(20, 8)
+    save_hub.save_bottleneck(rate, path)
+    loaded = load_bottleneck(path)
+    assert loaded.transform_name == transform
+    assert torch.equal(loaded.decompress(rate.compress(z), 20), rate.eval()(z, None)[0])
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_other_bottlenecks_are_refused(tmp_path):
+    path = tmp_path / "hub" / "factorized_rate.pt"
+    with pytest.raises(ConfigError, match="HHyper.* rate=H_factorized"):
+        save_hub.save_bottleneck(HHyper(8), path)
+    assert not path.exists()
+
+
+def test_what_the_hub_refuses_leaves_the_file_of_before(fitted, tmp_path):
+    path = tmp_path / "factorized_rate.pt"
+    save_hub.save_bottleneck(fitted("klt"), path)
+    before, wrong = path.read_bytes(), fitted("klt")
+    wrong.transform.matrix.mul_(2)
+    with pytest.raises(WeightsError, match="no rotation"):
+        save_hub.save_bottleneck(wrong, path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+# --- names of folders
+
+
+def runs(**parameters: list[str]) -> DataFrame:
+    """A table of runs as `utils.aggregation.tables.collect` returns it."""
+    n = len(next(iter(parameters.values())))
+    frame = {"group": range(n), "folder": [f"run_{i}" for i in range(n)], "seed": ["123"] * n}
+    return DataFrame(frame | parameters | {"test/feat/rate": range(n)})
+
+
+@pytest.mark.parametrize(
+    "parameters, names",
+    [
+        ({"beta": ["1.0e-02", "5.0e-02"]}, ["beta1e-02", "beta5e-02"]),
+        (
+            {"beta": ["5.0e-02"] * 2, "featurizer.loss.beta": ["0.05", "0.0501"]},
+            ["beta5e-02_featurizer.loss.beta_0.05", "beta5e-02_featurizer.loss.beta_0.0501"],
+        ),
+        (
+            {"beta": ["5.0e-02"] * 2, "tower.kwargs.model": ["a/b", "c d"]},
+            ["beta5e-02_tower.kwargs.model_a-b", "beta5e-02_tower.kwargs.model_c-d"],
+        ),
+        ({"beta": ["5.0e-02"] * 2, "seed": ["123", "7"]}, ["beta5e-02", "beta5e-02_seed_7"]),
+        ({"beta": ["none", "5.0e-02"], "rate": ["none", "H_factorized"]}, ["beta5e-02"]),
+    ],
+)
+def test_names_tell_all_in_which_runs_differ(parameters, names):
+    assert list(save_hub.name_runs(runs(**parameters))) == names
+
+
+def test_two_runs_never_share_a_file():
+    clash = runs(beta=["5.0e-02"] * 2, **{"tower.kwargs.model": ["a/b", "a:b"]})
+    with pytest.raises(ConfigError, match="saved as beta5e-02.*a-b: run_0 and run_1"):
+        save_hub.name_runs(clash)
+    with pytest.raises(ConfigError, match="none of the finished runs"):
+        save_hub.name_runs(runs(beta=["none"]))
+
+
+def test_without_runs_there_is_an_error(tmp_path):
+    with pytest.raises(SystemExit, match="no finished runs"):
+        save_hub.main(["experiment=none", *paths(tmp_path)])

@@ -1,0 +1,201 @@
+"""Staggered training: an encoder is exported, imported, frozen; stale ones are noticed."""
+
+import pytest
+import torch
+from helpers.tiny import DIGITS, compose, run
+from helpers.toy import trainable
+
+from utils.runs import checkpoints
+from utils.runs.identity import STAGES, run_hash
+from utils.runs.run import find_run
+from utils.training import building, encoder_checkpoint, jobs, stages
+
+FILE = "step1/encoder.pt"
+STEP1 = ["rate=lossless", "is_only_feat=true", f"export.encoder={FILE}"]
+STEP2 = [
+    "distortion=lossy_Z",
+    "rate=H_hyper",
+    "rate.kwargs.is_end_to_end=false",
+    "finetune=freezer",
+    f"finetune.init={FILE}",
+]
+
+
+def step1(folder, *overrides):
+    return run(folder, *STEP1, *overrides, base=DIGITS)
+
+
+def step2(folder, *overrides):
+    return run(folder, *STEP2, *overrides, base=DIGITS)
+
+
+def config(folder, *overrides):
+    with jobs.prepared(compose(folder, *overrides, base=DIGITS)) as cfg:
+        return cfg
+
+
+def exported(folder) -> dict:
+    return torch.load(folder / "pretrained" / FILE, weights_only=True)
+
+
+def featurizer_weights(cfg) -> dict:
+    work = find_run(cfg, "featurizer").work
+    return torch.load(work / checkpoints.BEST, weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def both_steps(tmp_path_factory):
+    """Folder of a staggered training whose two steps are done, and the metrics of the second."""
+    folder = tmp_path_factory.mktemp("staggered")
+    step1(folder)
+    return folder, step2(folder)
+
+
+def test_the_frozen_encoder_stays_what_was_exported_to_the_last_bit(both_steps):
+    """Its weights, and the running statistics of its batch normalisation."""
+    folder, metrics = both_steps
+    weights = featurizer_weights(config(folder, *STEP2))
+    prefix = "p_ZlX.mapper."
+    found = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+    expected = exported(folder)["state_dict"]
+    assert found.keys() == expected.keys() and any("running_mean" in name for name in found)
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    assert metrics["test/comm/n_bits"] > 0 and 0 <= metrics["test/pred/acc"] <= 1
+
+
+def test_the_export_is_the_best_encoder_of_the_first_step(both_steps):
+    folder, _ = both_steps
+    weights = featurizer_weights(config(folder, *STEP1))
+    for name, value in exported(folder)["state_dict"].items():
+        assert torch.equal(value, weights[f"p_ZlX.mapper.{name}"])
+
+
+def test_the_second_step_trains_the_bottleneck_only(both_steps, make_trainer):
+    folder, _ = both_steps
+    cfg = config(folder, *STEP2)
+    compressor = building.build_compressor(cfg)
+    encoder_checkpoint.import_encoder(compressor.p_ZlX, cfg)
+    before = trainable(compressor.rate)
+    trainer = make_trainer(callbacks=[stages.Freezer(list(cfg.finetune.frozen))])
+    trainer.fit(compressor, building.build_data(cfg, "data_feat", "none"))
+    assert all(p.grad is None and not p.requires_grad for p in compressor.p_ZlX.parameters())
+    after = trainable(compressor.rate)
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+
+
+def test_an_imported_encoder_may_be_trained_on(tmp_path):
+    step1(tmp_path)
+    overrides = ["distortion=VIC", f"finetune.init={FILE}", "is_only_feat=true"]
+    overrides += ["optimizer_feat.kwargs.lr=0", "optimizer_feat.kwargs.weight_decay=0"]
+    run(tmp_path, *overrides, base=DIGITS)
+    weights = featurizer_weights(config(tmp_path, *overrides))
+    old = exported(tmp_path)["state_dict"]
+    for name, value in old.items():
+        is_statistic = "running_" in name or name.endswith("num_batches_tracked")
+        assert torch.equal(weights[f"p_ZlX.mapper.{name}"], value) != is_statistic, name
+
+
+# --- identity and staleness
+
+
+def test_the_file_is_part_of_the_identity_but_not_where_it_lies(tmp_path):
+    base, moved = config(tmp_path, *STEP2), config(tmp_path / "elsewhere", *STEP2)
+    other = config(tmp_path, *STEP2, "finetune.init=step1/other.pt")
+    for stage in STAGES:
+        assert run_hash(base, stage) == run_hash(moved, stage) != run_hash(other, stage)
+
+
+def test_exporting_is_no_part_of_the_identity(tmp_path):
+    silent = [o for o in STEP1 if not o.startswith("export")]
+    hashes = [run_hash(config(tmp_path, *overrides), "featurizer") for overrides in (STEP1, silent)]
+    assert hashes[0] == hashes[1]
+
+
+def test_runs_after_an_encoder_that_was_retrained_start_again(tmp_path, capsys):
+    step1(tmp_path)
+    first = step2(tmp_path)
+    capsys.readouterr()
+    assert step2(tmp_path) == first
+    assert "starts again" not in capsys.readouterr().out
+    step1(tmp_path, "seed=5")
+    again = step2(tmp_path)
+    output = capsys.readouterr().out
+    for stage in STAGES:
+        assert f"[{stage}] starts again" in output
+    assert again["test/feat/distortion"] != first["test/feat/distortion"]
+
+
+def test_an_export_of_the_same_encoder_leaves_the_file_as_it_is(tmp_path):
+    step1(tmp_path)
+    path = tmp_path / "pretrained" / FILE
+    before = path.stat().st_mtime_ns
+    step1(tmp_path)
+    assert path.stat().st_mtime_ns == before
+    content = path.read_bytes()
+    path.unlink()
+    step1(tmp_path)  # the stage is done, only the file is made again
+    assert path.read_bytes() == content
+
+
+def test_the_file_is_the_encoder_of_whoever_asked_last(tmp_path):
+    step1(tmp_path)
+    first = (tmp_path / "pretrained" / FILE).read_bytes()
+    step1(tmp_path, "seed=5")
+    assert (tmp_path / "pretrained" / FILE).read_bytes() != first
+    step1(tmp_path)
+    assert (tmp_path / "pretrained" / FILE).read_bytes() == first
+
+
+# --- errors
+
+
+def test_a_missing_file_is_named_and_harms_no_results(tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"{FILE}.*export.encoder={FILE}"):
+        step2(tmp_path)
+    step1(tmp_path)
+    metrics = step2(tmp_path)
+    path = tmp_path / "pretrained" / FILE
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="finetune.init"):
+        step2(tmp_path)
+    path.write_bytes(content)
+    assert step2(tmp_path) == metrics
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("encoder.z_dim=6", "z_dim: 4 in the file, 6 in the config"),
+        ("encoder.kwargs.hid_dim=6", "arch: .*'hid_dim': 4.* in the file, .*'hid_dim': 6"),
+        ("encoder.kwargs.activation=GELU", "arch: .*ReLU.* in the file, .*GELU"),
+    ],
+)
+def test_encoders_that_do_not_fit_are_refused(both_steps, override, message):
+    folder, _ = both_steps
+    with pytest.raises(ValueError, match=f"does not fit.*{message}"):
+        step2(folder, override)
+
+
+def test_damaged_files_and_other_checkpoints_are_refused(tmp_path):
+    path = tmp_path / "pretrained" / FILE
+    path.parent.mkdir(parents=True)
+    cfg = config(tmp_path, *STEP2)
+    encoder = building.build_compressor(cfg).p_ZlX
+    step1(tmp_path)
+    whole = path.read_bytes()
+    torch.save({"state_dict": {}}, path)
+    other = path.read_bytes()
+    for content in (b"", b"no checkpoint", whole[: len(whole) // 2], other):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="damaged or no exported encoder"):
+            encoder_checkpoint.import_encoder(encoder, cfg)
+
+
+@pytest.mark.parametrize("setting", ["finetune.init", "export.encoder"])
+def test_files_are_relative_to_the_folder_of_pretrained_models(tmp_path, setting):
+    overrides = [f"{setting}=/tmp/x.pt", "is_only_feat=true"]
+    with pytest.raises(ValueError, match=f"{setting}=/tmp/x.pt must be relative"):
+        run(tmp_path, *overrides, base=DIGITS)
+    # noticed before anything was trained
+    assert find_run(config(tmp_path, *overrides), "featurizer").status()["state"] == "new"

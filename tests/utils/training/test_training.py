@@ -1,0 +1,140 @@
+"""Data without labels are refused where labels are needed; what is loaded is what was trained."""
+
+import pytest
+import torch
+from helpers.tiny import BANANA, CLASSICAL, DIGITS, compose, run
+
+from lossyless.predictors import Predictor
+from utils.data.banana import BananaDataModule
+from utils.data.digits import DigitsDataModule
+from utils.evaluation import communication
+from utils.runs import checkpoints
+from utils.runs.run import find_run
+from utils.training import building, fitting, jobs, stages
+
+
+class UnlabelledBanana(BananaDataModule):
+    """Points whose training split has no targets."""
+
+    is_labelled = False
+
+
+class UnlabelledDigits(DigitsDataModule):
+    """Images whose training split has no targets."""
+
+    is_labelled = False
+
+
+def unlabelled(place: str, data: type = UnlabelledBanana) -> str:
+    return f"{place}.kwargs._target_={__name__}.{data.__name__}"
+
+
+# --- data without labels
+
+
+def test_a_probe_needs_labels_and_the_error_says_how_to_do_without(tmp_path):
+    with pytest.raises(ValueError, match="data_feat=banana_rot.*featurizer.kwargs.online=null"):
+        run(tmp_path, unlabelled("data_feat"))
+    assert not (find_run(compose(tmp_path, unlabelled("data_feat")), "featurizer").csv).exists()
+
+
+def test_a_supervised_distortion_needs_labels(tmp_path):
+    overrides = ["distortion=supervised", "featurizer.kwargs.online=null"]
+    with pytest.raises(ValueError, match="data_feat=digits has no labels: choose another dist"):
+        run(tmp_path, unlabelled("data_feat", UnlabelledDigits), *overrides, base=DIGITS)
+
+
+@pytest.mark.parametrize("distortion", ["VIC", "BINCE"])
+def test_a_compressor_without_a_probe_learns_from_unlabelled_data(distortion, tmp_path):
+    """And what it learns serves to predict on other data."""
+    overrides = [f"distortion={distortion}", "featurizer.kwargs.online=null"]
+    metrics = run(tmp_path, unlabelled("data_feat"), *overrides)
+    assert metrics["test/feat/rate"] > 0 and metrics["test/pred/loss"] > 0
+    assert not [name for name in metrics if "online" in name]
+
+
+def test_predictors_need_labels_and_nothing_is_sent_without(tmp_path, monkeypatch):
+    monkeypatch.setattr(communication, "send_splits", lambda *a, **k: pytest.fail("was sent"))
+    with pytest.raises(ValueError, match="data_pred=banana_rot has no labels to predict"):
+        run(tmp_path, unlabelled("data_pred"))
+    cfg = compose(tmp_path, unlabelled("data_pred"))
+    assert find_run(cfg, "featurizer").status()["state"] == "done"
+    assert find_run(cfg, "communication").status()["state"] == "failed"
+
+
+# --- loading
+
+
+CASES = {
+    "representations": (DIGITS, ["distortion=BINCE"]),
+    "reconstructions": (DIGITS, ["featurizer=neural_rec"]),
+    "codec": (CLASSICAL, ["featurizer=jpeg", "featurizer.kwargs.quality=50"]),
+    "regression": (BANANA, []),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_loaded_predictor_predicts_what_the_trained_one_did(case, tmp_path, monkeypatch):
+    base, overrides = CASES[case]
+    evaluated = {}
+    evaluate = fitting.evaluate
+
+    def keep(trainer, module, data, *args):
+        metrics = evaluate(trainer, module, data, *args)
+        if isinstance(module, Predictor):
+            evaluated["module"] = module
+            evaluated["batch"] = next(iter(data.loader("test")))
+        return metrics
+
+    monkeypatch.setattr(fitting, "evaluate", keep)
+    metrics = run(tmp_path, *overrides, base=base)
+    torch.manual_seed(5)  # weights are those of the checkpoint, whatever was drawn
+    with jobs.prepared(compose(tmp_path, *overrides, base=base)) as cfg:
+        predictor = building.load_predictor(cfg, building.load_compressor(cfg))
+    x, y, _ = evaluated["batch"]
+    predicted = predictor(x)
+    assert torch.equal(predicted, evaluated["module"].eval()(x))
+    assert not predictor.training and not predicted.requires_grad
+    losses, _ = predictor.head.losses(x, y)  # of the whole split, which is one batch
+    assert losses.mean().item() == pytest.approx(metrics["test/pred/loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("case", ["representations", "regression"])
+def test_the_training_split_is_evaluated_on_request(case, tmp_path):
+    """As the network was left, without dropout, and with the names of the other splits."""
+    base, overrides = CASES[case]
+    metrics = run(tmp_path, *overrides, "is_eval_train=true", base=base)
+    names = {name.removeprefix("train/") for name in metrics if name.startswith("train/")}
+    assert names == {
+        name.removeprefix("test/")
+        for name in metrics
+        if name.startswith(("test/feat", "test/pred")) and not name.endswith("_time")
+    }
+    with jobs.prepared(compose(tmp_path, *overrides, "is_eval_train=true", base=base)) as cfg:
+        compressor = building.load_compressor(cfg)
+        predictor = building.load_predictor(cfg, compressor)
+        x, y = stages._decoded_splits(compressor, cfg, stages._received_kind(compressor, cfg))[
+            "train"
+        ]
+    losses, _ = predictor.head.losses(x, y)
+    assert metrics["train/pred/loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
+    cfg = compose(tmp_path, *overrides, base=base)  # has other metrics: is another run
+    assert not find_run(cfg, "featurizer").results.exists()
+
+
+def test_a_predictor_that_was_not_trained_is_an_error(tmp_path):
+    with jobs.prepared(compose(tmp_path)) as cfg:
+        stages.featurizer(cfg)
+        with pytest.raises(FileNotFoundError, match=checkpoints.BEST):
+            building.load_predictor(cfg, building.load_compressor(cfg))
+
+
+def test_a_loaded_compressor_is_the_trained_one(tmp_path):
+    run(tmp_path, "is_only_feat=true")
+    with jobs.prepared(compose(tmp_path)) as cfg:
+        compressor = building.load_compressor(cfg)
+    path = find_run(cfg, "featurizer").work / checkpoints.BEST
+    saved = torch.load(path, weights_only=True)["state_dict"]
+    for name, weight in compressor.named_parameters():
+        assert torch.equal(weight, saved[name]) and not weight.requires_grad
+    assert not compressor.training

@@ -1,0 +1,135 @@
+"""What is asked of Slurm, by its commands: would it take a job, how do jobs stand?"""
+
+import getpass
+import os
+import shutil
+import subprocess
+import tempfile
+
+from utils.configs.composing import ConfigError
+
+COMMANDS = ("sbatch", "srun", "squeue", "scontrol")
+TIMEOUT = 60  # seconds; a controller that is busy takes some
+# States in which a job will not run again by itself. A job that is requeued is pending.
+ENDED = {
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "TIMEOUT",
+}
+
+
+class SlurmUnavailableError(RuntimeError):
+    """A command of Slurm failed or did not answer; it may do so later."""
+
+
+def check_commands(name: str) -> None:
+    """Raise `ConfigError` if this machine cannot submit jobs.
+
+    Parameters
+    ----------
+    name : the option of conf/slurm/, for the message.
+    """
+    if missing := [command for command in COMMANDS if shutil.which(command) is None]:
+        raise ConfigError(
+            f"slurm={name}: there is no {', '.join(missing)} here: submit from a login node of the "
+            "cluster, or take slurm=none or slurm=local, which run on this machine"
+        )
+
+
+def check_submission(name: str, script: str) -> None:
+    """Raise `ConfigError` if Slurm would refuse a job: it is asked with `sbatch --test-only`.
+
+    Parameters
+    ----------
+    name : the option of conf/slurm/, for the message.
+    script : the batch file, with all its options.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(script)
+        file.flush()
+        try:
+            done = _call("sbatch", "--test-only", file.name)
+        except SlurmUnavailableError as error:
+            raise ConfigError(f"slurm={name}: {error}; is the cluster up? Try sinfo") from error
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["sbatch --test-only says no"]
+        said = "; ".join(line.removeprefix("sbatch: error: ").strip() for line in lines)
+        raise ConfigError(f"slurm={name}: Slurm refuses such a job: {said}{_hint(said)}")
+
+
+def states(*, is_of_all_users: bool = False) -> dict[str, str]:
+    """The state of each job that Slurm still knows: {"87_3": "RUNNING", ...}.
+
+    Parameters
+    ----------
+    is_of_all_users : and not only of who asks.
+
+    Raises
+    ------
+    SlurmUnavailableError
+        If it does not say.
+    """
+    whose = [] if is_of_all_users else [f"--user={os.getuid()}"]
+    done = _call("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T", *whose)
+    if done.returncode != 0:
+        raise SlurmUnavailableError(f"squeue: {done.stderr.strip()}")
+    return dict(line.strip().split("|") for line in done.stdout.splitlines() if line.strip())
+
+
+def final_state(job_id: str) -> str | None:
+    """How a job ended, as accounting has it ("CANCELLED by 0"); None if it does not know."""
+    try:
+        done = _call("sacct", "-X", "-n", "-P", "-j", job_id, "-o", "State")
+    except SlurmUnavailableError:
+        return None
+    lines = done.stdout.split("\n") if done.returncode == 0 else []
+    return lines[-2].strip() if len(lines) > 1 else None
+
+
+def _hint(said: str) -> str:
+    """What there is instead of what Slurm refuses, as far as it says."""
+    lowered = said.lower()
+    if "contact" in lowered:
+        return "; is the cluster up? Try sinfo"
+    if "partition" in lowered and "account" not in lowered:
+        names = ", ".join(sorted(set(_listed("sinfo", "-h", "-o", "%R"))))
+        return f"; it has {names or 'none that it names'}: slurm.partition=NAME"
+    if "account" in lowered:
+        user = f"user={getpass.getuser()}"
+        names = _listed("sacctmgr", "-n", "-P", "show", "assoc", user, "format=account")
+        listed = f"; yours are {', '.join(sorted(set(names)))}" if names else ""
+        return f"{listed}: slurm.account=NAME, or null for your default"
+    if "qos" in lowered:
+        names = _listed("sacctmgr", "-n", "-P", "show", "qos", "format=name")
+        listed = f"; it has {', '.join(sorted(set(names)))}" if names else ""
+        return f"{listed}: slurm.qos=NAME, or null for your default"
+    if "time limit" in lowered:
+        return ": give less, -t MINUTES"
+    return (
+        ": ask for less or other resources, see slurm.mem_gb, slurm.cpus_per_task, "
+        "slurm.gpus_per_node, trainer.devices, trainer.num_nodes"
+    )
+
+
+def _listed(*command: str) -> list[str]:
+    """The lines of a command's output; none if it fails, since they are but hints."""
+    try:
+        done = _call(*command)
+    except SlurmUnavailableError:
+        return []
+    return done.stdout.split() if done.returncode == 0 else []
+
+
+def _call(*command: str) -> subprocess.CompletedProcess:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired as error:
+        raise SlurmUnavailableError(f"{command[0]} did not answer in {TIMEOUT} s") from error
+    except OSError as error:
+        raise SlurmUnavailableError(f"{command[0]} cannot be called: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""Command lines to resolved configs, and the checks of their settings."""

@@ -1,0 +1,243 @@
+"""Random affine maps of the image plane.
+
+Matrices [B, 3, 3] act on homogeneous pixel coordinates (x to the right, y down) from the image's
+centre and map a point of the source to where it is seen in the result.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from utils.data.augmentations.boxes import draw_box_sizes
+
+
+class Affine(ABC):
+    """Random affine maps.
+
+    Attributes
+    ----------
+    probability : how often the map is applied.
+    in_chain : whether one draw decides if an image is augmented by it and by all others.
+    stays_inside : whether the result shows nothing from outside of the source.
+    """
+
+    probability: ClassVar[float] = 1.0
+    in_chain: ClassVar[bool] = True
+    stays_inside: ClassVar[bool] = False
+
+    @abstractmethod
+    def sample(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """Draw matrices [n, 3, 3] for images of this size, as if they were always applied."""
+
+
+@dataclass(frozen=True)
+class OneParameter(Affine):
+    """Family of maps whose parameter is uniform in [low, high]."""
+
+    low: float
+    high: float
+
+    def sample(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        return self.matrix(self.draw(n, generator), height, width)
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw n parameters, [n]."""
+        uniform = torch.rand(n, generator=generator, device=generator.device)
+        return self.low + (self.high - self.low) * uniform
+
+    @abstractmethod
+    def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
+        """Matrices [n, 3, 3] of the parameters [n] for images of this size."""
+
+
+class Rotation(OneParameter):
+    """Parameter: angle in degrees, clockwise."""
+
+    def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
+        radians = parameters.deg2rad()
+        matrix = identities(len(parameters), parameters.device)
+        matrix[:, 0, 0] = matrix[:, 1, 1] = radians.cos()
+        matrix[:, 1, 0] = radians.sin()
+        matrix[:, 0, 1] = -matrix[:, 1, 0]
+        return matrix
+
+
+class Shear(OneParameter):
+    """Parameter: angle in degrees by which vertical lines lean, as torchvision's x-shear."""
+
+    def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
+        matrix = identities(len(parameters), parameters.device)
+        matrix[:, 0, 1] = -parameters.deg2rad().tan()
+        return matrix
+
+
+class Scale(OneParameter):
+    """Parameter: factor by which the content grows."""
+
+    def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
+        matrix = identities(len(parameters), parameters.device)
+        matrix[:, 0, 0] = matrix[:, 1, 1] = parameters
+        return matrix
+
+
+class XTranslation(OneParameter):
+    """Parameter: shift to the right as a fraction of the width, rounded to whole pixels."""
+
+    def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
+        matrix = identities(len(parameters), parameters.device)
+        matrix[:, 0, 2] = (parameters * width).round()
+        return matrix
+
+
+class YTranslation(OneParameter):
+    """Parameter: shift downwards as a fraction of the height, rounded to whole pixels."""
+
+    def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
+        matrix = identities(len(parameters), parameters.device)
+        matrix[:, 1, 2] = (parameters * height).round()
+        return matrix
+
+
+@dataclass(frozen=True)
+class Flip(Affine):
+    """Mirrors one axis: 0 is x (left and right change places), 1 is y (top and bottom)."""
+
+    axis: int
+    probability = 0.5
+    stays_inside = True
+
+    def sample(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        matrix = identities(n, generator.device)
+        matrix[:, self.axis, self.axis] = -1
+        return matrix
+
+
+class SquareSymmetry(Affine):
+    """One of the eight symmetries of the square (the group D4), all equally likely."""
+
+    stays_inside = True
+
+    def sample(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        if height != width:
+            raise ValueError(f"D4_group needs square images, got {height} x {width} pixels.")
+        symmetries = torch.randint(8, (n,), generator=generator, device=generator.device)
+        n_quarters, is_mirrored = symmetries % 4, symmetries >= 4
+        cos = (n_quarters == 0).float() - (n_quarters == 2).float()
+        sin = (n_quarters == 1).float() - (n_quarters == 3).float()
+        x_sign = 1 - 2 * is_mirrored.float()
+        matrix = identities(n, generator.device)
+        matrix[:, 0, 0], matrix[:, 0, 1] = cos * x_sign, -sin
+        matrix[:, 1, 0], matrix[:, 1, 1] = sin * x_sign, cos
+        return matrix
+
+
+class Crop(Affine):
+    """A box inside of the image, not rounded to pixels, is magnified to the image's size."""
+
+    stays_inside = True
+
+    @abstractmethod
+    def draw_boxes(
+        self, n: int, height: int, width: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw boxes as in `crop_matrices`."""
+
+    def sample(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        return crop_matrices(*self.draw_boxes(n, height, width, generator), height, width)
+
+
+@dataclass(frozen=True)
+class FixedCrop(Crop):
+    """A box anywhere in the image whose sides are `fraction` of the image's."""
+
+    fraction: float
+
+    def draw_boxes(
+        self, n: int, height: int, width: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        x, y = torch.rand(2, n, generator=generator, device=generator.device) - 0.5
+        sides = torch.full_like(x, self.fraction)
+        return x * (1 - sides), y * (1 - sides), sides, sides
+
+
+@dataclass(frozen=True)
+class ResizeCrop(Crop):
+    """torchvision's RandomResizedCrop.
+
+    Parameters
+    ----------
+    area : bounds of the box's area as a fraction of the image's, uniform.
+    ratio : bounds of the box's width / height in pixels, log-uniform.
+    """
+
+    area: tuple[float, float] = (0.3, 1.0)
+    ratio: tuple[float, float] = (0.7, 1.4)
+
+    def draw_boxes(
+        self, n: int, height: int, width: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        aspect = width / height
+        heights, widths, is_found = draw_box_sizes(
+            n,
+            aspect=aspect,
+            area=self.area,
+            ratio=self.ratio,
+            largest=(1.0, 1.0),
+            generator=generator,
+        )
+        # where no candidate fits: all that the bounds of the ratio allow, in the middle
+        closest = min(max(aspect, self.ratio[0]), self.ratio[1]) / aspect
+        heights = heights.where(is_found, min(1.0, 1 / closest))
+        widths = widths.where(is_found, min(1.0, closest))
+        x, y = (torch.rand(2, n, generator=generator, device=generator.device) - 0.5) * is_found
+        return x * (1 - widths), y * (1 - heights), widths, heights
+
+
+@dataclass(frozen=True)
+class JointResizeCrop(ResizeCrop):
+    """A `ResizeCrop` that acts on labels too: tasks are invariant to it but approximately.
+
+    Where the box shows less than `min_area` of the image, the label is replaced, with probability
+    `label_noise`, by a class that is drawn uniformly among all.
+
+    The noise is part of the task's distribution, in evaluation too: with K classes, the expected
+    error of no predictor is below label_noise * P(area < min_area) * (K - 1) / K, times the
+    probability that the crop is applied.
+    """
+
+    in_chain = False
+    label_noise: float = 0.0
+    min_area: float = 0.5
+
+    def relabel(
+        self, targets: Tensor, matrices: Tensor, n_classes: int, generator: torch.Generator
+    ) -> Tensor:
+        """Labels [n] of images that were cropped by the matrices [n, 3, 3]."""
+        shown_area = 1 / (matrices[:, 0, 0] * matrices[:, 1, 1])
+        uniform = torch.rand(len(targets), generator=generator, device=generator.device)
+        classes = torch.randint(
+            n_classes, targets.shape, generator=generator, device=generator.device
+        )
+        is_replaced = (shown_area < self.min_area) & (uniform < self.label_noise)
+        return torch.where(is_replaced, classes, targets)
+
+
+def identities(n: int, device: torch.device) -> Tensor:
+    """Matrices [n, 3, 3] that change nothing."""
+    return torch.eye(3, device=device).repeat(n, 1, 1)
+
+
+def crop_matrices(
+    x: Tensor, y: Tensor, widths: Tensor, heights: Tensor, height: int, width: int
+) -> Tensor:
+    """Matrices [n, 3, 3] that magnify boxes to the image's size.
+
+    Positions [n] of the boxes' centres, from the image's, and sizes [n] are fractions of its sides.
+    """
+    matrix = identities(len(x), x.device)
+    matrix[:, 0, 0], matrix[:, 0, 2] = 1 / widths, -x * width / widths
+    matrix[:, 1, 1], matrix[:, 1, 2] = 1 / heights, -y * height / heights
+    return matrix

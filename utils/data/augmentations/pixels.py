@@ -1,0 +1,180 @@
+"""Random changes of pixel values: colours, and holes.
+
+The images [B, C, H, W] lie in [0, 1] and stay there; each gets its own parameters.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tvf
+
+from utils.data.augmentations.boxes import draw_box_sizes
+
+
+class PixelChange(ABC):
+    """Random change of pixel values.
+
+    Attributes
+    ----------
+    probability : how often the change is applied.
+    in_chain : whether one draw decides if an image is augmented by it and by all others.
+    """
+
+    probability: ClassVar[float] = 1.0
+    in_chain: ClassVar[bool] = True
+
+    @abstractmethod
+    def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Change all the images [B, C, H, W], which are not written to."""
+
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+
+
+@dataclass(frozen=True)
+class ColorJitter(PixelChange):
+    """torchvision's ColorJitter: brightness, contrast, saturation and hue in an order of chance.
+
+    Like there, images of one channel have no saturation and hue to change.
+
+    Parameters
+    ----------
+    brightness, contrast, saturation : largest deviation of the factors from 1.
+    hue : largest turn of the hue, as a fraction of the full circle.
+    """
+
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.2
+    probability = 0.8
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """For each image the order [n, 4] of the adjustments, and the deviation [n, 4] of each."""
+        options = {"generator": generator, "device": generator.device}
+        bounds = [self.brightness, self.contrast, self.saturation, self.hue]
+        largest = torch.tensor(bounds, device=generator.device)
+        orders = torch.rand(n, 4, **options).argsort(dim=1)
+        return orders, largest * (2 * torch.rand(n, 4, **options) - 1)
+
+    def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Blends have a common form, so that a batch takes all orders at once: hue is turned once,
+        with up to three blends before and after it, of which an image's other ones have factor 1.
+        """
+        orders, deviations = self.draw(len(images), generator)
+        factors = 1 + deviations.gather(1, orders)
+        turns = torch.arange(4, device=images.device)
+        hue_turn = (orders == HUE).int().argmax(dim=1, keepdim=True)
+        before, after = (
+            factors.where(is_due, 1.0) for is_due in (turns < hue_turn, turns > hue_turn)
+        )
+        for k in (0, 1, 2):
+            images = blend(images, orders[:, k], before[:, k])
+        images = adjust_hue(images, deviations[:, HUE])
+        for k in (1, 2, 3):
+            images = blend(images, orders[:, k], after[:, k])
+        return images
+
+
+class Grayscale(PixelChange):
+    """Luma in all channels; images of one channel are gray already."""
+
+    probability = 0.2
+
+    def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return luma(images).expand_as(images)
+
+
+@dataclass(frozen=True)
+class Erasing(PixelChange):
+    """torchvision's RandomErasing: a box of whole pixels becomes gray.
+
+    Parameters
+    ----------
+    area : bounds of the box's area as a fraction of the image's, uniform.
+    ratio : bounds of the box's height / width in pixels, log-uniform.
+    """
+
+    area: tuple[float, float] = (0.02, 0.33)
+    ratio: tuple[float, float] = (0.3, 3.3)
+    probability = 0.5
+    in_chain = False
+
+    def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        n, _, height, width = images.shape
+        heights, widths, is_found = draw_box_sizes(
+            n,
+            aspect=width / height,
+            area=self.area,
+            ratio=(1 / self.ratio[1], 1 / self.ratio[0]),
+            largest=(1 - 0.5 / height, 1 - 0.5 / width),  # less than the sides when rounded
+            generator=generator,
+        )
+        y, x = torch.rand(2, n, generator=generator, device=generator.device)
+        is_in_rows = _covered(height, (heights * height).round() * is_found, y)
+        is_in_columns = _covered(width, (widths * width).round() * is_found, x)
+        is_erased = is_in_rows[:, None, :, None] & is_in_columns[:, None, None, :]
+        return images.masked_fill(is_erased, 0.5)
+
+
+def blend(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
+    """Multiply each image's difference from a base by its factor; kinds and factors are [B].
+
+    The base is black (BRIGHTNESS), the mean luma of the image (CONTRAST), or the luma of each pixel
+    (SATURATION). A factor of 1 changes nothing.
+    """
+    kinds, factors = kinds.view(-1, 1, 1, 1), factors.view(-1, 1, 1, 1)
+    gray = luma(images)
+    means = gray.mean(dim=(1, 2, 3), keepdim=True)
+    bases = gray.where(kinds == SATURATION, means.where(kinds == CONTRAST, 0.0))
+    return torch.lerp(bases, images, factors).clamp_(0, 1)
+
+
+def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
+    """Turn the hue of HSV by fractions [B] of the full circle.
+
+    Value (the largest channel) and saturation stay, so no conversion there and back is needed: each
+    channel is a trapezoid, as a function of the hue, between the smallest and the largest channel.
+    """
+    if images.shape[1] == 1:
+        return images
+    smallest, largest = images.aminmax(dim=1, keepdim=True)
+    chroma = largest - smallest
+    red, green, blue = images.split(1, dim=1)
+    # the hue in sixths of the circle; without chroma any does
+    divisor = chroma.where(chroma > 0, 1.0)
+    hues = torch.where(
+        red == largest,
+        (green - blue) / divisor,
+        torch.where(green == largest, (blue - red) / divisor + 2, (red - green) / divisor + 4),
+    )
+    hues = (hues + 6 * turns.view(-1, 1, 1, 1)) % 6
+    red, green, blue = (hues - 3).abs() - 1, 2 - (hues - 2).abs(), 2 - (hues - 4).abs()
+    return torch.cat([red, green, blue], dim=1).clamp_(0, 1).mul_(chroma).add_(smallest)
+
+
+def luma(images: Tensor) -> Tensor:
+    """Weighted mean [B, 1, H, W] of the channels (ITU-R 601).
+
+    Raises
+    ------
+    ValueError
+        If there are neither 1 nor 3 channels.
+    """
+    n_channels = images.shape[1]
+    if n_channels not in (1, 3):
+        raise ValueError(
+            f"color and gray need images of 1 (gray) or 3 (RGB) channels, got {n_channels}: "
+            "leave them out of `equivalence`."
+        )
+    return tvf.rgb_to_grayscale(images)
+
+
+def _covered(side: int, sizes: Tensor, positions: Tensor) -> Tensor:
+    """Mask [n, side] of runs of whole `sizes` [n]; positions [n] in [0, 1) say where they lie."""
+    starts = (positions * (side - sizes + 1)).floor()[:, None]
+    pixels = torch.arange(side, device=sizes.device)
+    return (starts <= pixels) & (pixels < starts + sizes[:, None])

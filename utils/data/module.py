@@ -1,0 +1,310 @@
+"""What every data set shares: splits, seeds, loaders of `Batch` on the device, auxiliary variables.
+
+A data set subclasses `DataModule` and says how many examples it has (`n_examples`) and how its
+batches are made (`make_batches`). Seeds, shuffling, batch sizes and Lightning's hooks live here.
+"""
+
+import copy
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
+from typing import Self
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from lossyless.base import Batch
+
+SPLITS = ("train", "val", "test")
+
+# Which variable `Batch.aux` holds, i.e. what the distortion compares with:
+AUXILIARIES = (
+    "none",  # nothing
+    "input",  # X itself (VC)
+    "representative",  # the fixed member of X's equivalence class, e.g. the unaugmented image (VIC)
+    "positive",  # another, independently drawn member of X's class (BINCE)
+    "target",  # the target Y of the downstream task (supervised)
+)
+
+
+class DataError(RuntimeError):
+    """A data set is missing, incomplete or damaged; the message says which file and what to do."""
+
+
+class BatchLoader:
+    """Sized iterable of `Batch`; every iteration yields exactly the same batches.
+
+    An iteration starts with a new generator on `device`, so neither earlier iterations nor the
+    global random state matter, and the global random state is left as it was.
+
+    Parameters
+    ----------
+    make_batches : function
+        From a generator to the batches, in order, each made when it is asked for. The generator is
+        the only source of randomness and its device is where the batches are made.
+    n_examples, batch_size : int
+        Examples that `make_batches` covers, and examples per batch (fewer in the last one).
+    seed : int
+    device : torch.device or str
+    is_drop_single : bool
+        Whether to leave out a last batch of one example (which has no variance and no negatives)
+        unless it is the only one.
+
+    Attributes
+    ----------
+    n_examples : int
+        Number of examples of one iteration, without one left out.
+    """
+
+    def __init__(
+        self,
+        make_batches: Callable[[torch.Generator], Iterator[Batch]],
+        *,
+        n_examples: int,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        is_drop_single: bool = False,
+    ) -> None:
+        if n_examples < 1 or batch_size < 1:
+            raise ValueError(
+                f"n_examples and batch_size must be positive, got {n_examples} and {batch_size}."
+            )
+        self.n_examples = n_examples
+        if is_drop_single and n_examples > batch_size and n_examples % batch_size == 1:
+            self.n_examples -= 1
+        self.make_batches = make_batches
+        self.batch_size = batch_size
+        self.n_batches = -(-self.n_examples // batch_size)
+        self.seed = seed
+        self.device = torch.device(device)
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        generator = torch.Generator(self.device).manual_seed(self.seed)
+        return islice(self.make_batches(generator), self.n_batches)
+
+
+class SharedLoader:
+    """The share of one process in every batch of a loader.
+
+    Together, processes see the batches that one process would see, whatever their number. Of an
+    incomplete last batch they leave out what cannot be shared equally. Each makes the whole batch,
+    and draws all its randomness, to keep its share.
+
+    Parameters
+    ----------
+    loader : BatchLoader
+    rank, n_processes : int
+        Which process, and how many share the batches.
+
+    Raises
+    ------
+    ValueError
+        If a whole batch cannot be shared equally.
+    """
+
+    def __init__(self, loader: BatchLoader, rank: int, n_processes: int) -> None:
+        size = min(loader.batch_size, loader.n_examples)
+        if size % n_processes:
+            raise ValueError(
+                f"a training batch of {size} examples cannot be shared equally by "
+                f"{n_processes} devices: choose a batch_size that is a multiple of "
+                f"{n_processes}, and at most as large as the training split"
+            )
+        self.loader = loader
+        self.rank = rank
+        self.n_processes = n_processes
+
+    def __len__(self) -> int:
+        n_last = self.loader.n_examples % self.loader.batch_size
+        return len(self.loader) - (0 < n_last < self.n_processes)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in islice(self.loader, len(self)):
+            yield Batch(*(None if part is None else self._share(part) for part in batch))
+
+    def _share(self, part: Tensor) -> Tensor:
+        size = len(part) // self.n_processes
+        return part[self.rank * size : (self.rank + 1) * size]
+
+
+class DataModule(pl.LightningDataModule, ABC):
+    """Base of all data sets.
+
+    Parameters
+    ----------
+    auxiliary : str
+        One of `AUXILIARIES`: the content of `Batch.aux`.
+    batch_size, eval_batch_size : int
+        Examples per batch when training, and whenever examples come in their fixed order. With
+        positives, which a contrastive distortion compares with the rest of the batch, both are
+        `batch_size`: the larger the batch, the larger the distortion.
+    seed : int
+        Seeds shuffling, augmentation and sampling. Splits of real data sets do not depend on it.
+    data_dir : str
+        Folder that holds the downloaded data sets.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of one example. Images have values in [0, 1]; encoders that want them normalised do so
+        themselves.
+    kind : {"vector", "bw_image", "colour_image"}
+    task : {"classification", "regression"}
+    n_outputs : int
+        Number of classes, or of dimensions of the target.
+    class_names : tuple of str or None
+    is_labelled : bool
+        Whether the training split has targets.
+    input_follows_auxiliary : bool
+        Whether x is another member of its class than with other auxiliary variables, so that
+        compressors are measured on other inputs than predictors get.
+    """
+
+    shape: tuple[int, ...]
+    kind: str
+    task: str
+    n_outputs: int
+    class_names: tuple[str, ...] | None = None
+    is_labelled = True
+    input_follows_auxiliary = False
+
+    def __init__(
+        self,
+        *,
+        auxiliary: str = "input",
+        batch_size: int = 128,
+        eval_batch_size: int = 1024,
+        seed: int = 123,
+        data_dir: str = "data",
+    ) -> None:
+        super().__init__()
+        self.auxiliary = check_choice("auxiliary", auxiliary, AUXILIARIES)
+        self.batch_size = batch_size
+        self.eval_batch_size = batch_size if auxiliary == "positive" else eval_batch_size
+        self.seed = seed
+        self.data_dir = data_dir
+
+    def with_auxiliary(self, auxiliary: str) -> Self:
+        """The same examples with another content of `Batch.aux`."""
+        other = copy.copy(self)
+        other.auxiliary = check_choice("auxiliary", auxiliary, AUXILIARIES)
+        return other
+
+    @abstractmethod
+    def n_examples(self, split: str) -> int:
+        """Number of examples of a split; ValueError if there is no such split."""
+
+    @abstractmethod
+    def make_batches(
+        self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield all batches of a split on `generator.device`, drawing from `generator` only."""
+
+    def loader(
+        self,
+        split: str,
+        *,
+        device: torch.device | str = "cpu",
+        epoch: int = 0,
+        shuffle: bool | None = None,
+    ) -> BatchLoader:
+        """Batches of one split, a function of (seed, split, epoch), device and batch size only.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}
+        device : torch.device or str
+            Where the batches are made.
+        epoch : int
+            Seeds shuffling, augmentation and fresh points of the training split; evaluation splits
+            are the same in every epoch.
+        shuffle : bool, optional
+            Whether to shuffle, with `batch_size` examples per batch (and no last batch of one
+            example). Otherwise all examples come in their fixed order, with
+            `eval_batch_size` examples per batch: `epoch=k, shuffle=False` is the k-th augmented
+            copy of the training split. By default only the training split is shuffled.
+
+        Raises
+        ------
+        ValueError
+            If there is no such split.
+        """
+        check_choice("split", split, SPLITS)
+        is_shuffled = split == "train" if shuffle is None else shuffle
+        batch_size = self.batch_size if is_shuffled else self.eval_batch_size
+
+        def make_batches(generator: torch.Generator) -> Iterator[Batch]:
+            return self.make_batches(
+                split, batch_size=batch_size, is_shuffled=is_shuffled, generator=generator
+            )
+
+        return BatchLoader(
+            make_batches,
+            n_examples=self.n_examples(split),
+            batch_size=batch_size,
+            seed=derive_seed(self.seed, split, epoch if split == "train" else 0),
+            device=device,
+            is_drop_single=is_shuffled,
+        )
+
+    def train_dataloader(self) -> BatchLoader | SharedLoader:
+        """Batches of the current epoch; always the same ones if the trainer is to overfit them.
+
+        Of several processes that train together, each gets its share of every batch.
+
+        Raises
+        ------
+        ValueError
+            If the trainer would reuse them in the epochs that follow.
+        """
+        if self.trainer.reload_dataloaders_every_n_epochs != 1:
+            raise ValueError(
+                "Each epoch has its own training batches: the trainer needs "
+                "reload_dataloaders_every_n_epochs=1, not "
+                f"{self.trainer.reload_dataloaders_every_n_epochs}."
+            )
+        epoch = 0 if self.trainer.overfit_batches else self.trainer.current_epoch
+        loader = self.loader("train", device=self._device, epoch=epoch)
+        if self.trainer.world_size == 1:
+            return loader
+        return SharedLoader(loader, self.trainer.global_rank, self.trainer.world_size)
+
+    def val_dataloader(self) -> BatchLoader:
+        return self.loader("val", device=self._device)
+
+    def test_dataloader(self) -> BatchLoader:
+        return self.loader("test", device=self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device
+
+
+def derive_seed(*parts: int | str) -> int:
+    """Stable 63-bit seed of a tuple such as (seed, split, epoch), the same on every machine."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def spawn_generator(generator: torch.Generator, name: str) -> torch.Generator:
+    """Generator for a second stream: drawing from it does not move the first one.
+
+    Positives use one, so that the same X come out whatever the auxiliary variable is.
+    """
+    seed = derive_seed(generator.initial_seed(), name)
+    return torch.Generator(generator.device).manual_seed(seed)
+
+
+def check_choice(name: str, value: str | None, choices: Collection[str | None]) -> str | None:
+    """Return `value`, or raise a ValueError that names the choices."""
+    if value not in choices:
+        raise ValueError(
+            f"Unknown {name} {value!r}: choose one of {', '.join(map(repr, choices))}."
+        )
+    return value

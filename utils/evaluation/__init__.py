@@ -1,0 +1,1 @@
+"""Linear evaluation, image quality, and communication: bits, quality and times."""

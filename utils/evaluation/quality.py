@@ -1,0 +1,156 @@
+"""What codecs of images and vectors cost and lose, over data of any size: bits, quality, times."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+from lossyless.base import Compressor, PlainCompressor
+from utils.data.features import FeatureDataModule
+from utils.data.module import BatchLoader, DataModule
+from utils.runs.stopwatch import Stopwatch
+
+# Weights of the scales of MS-SSIM, the finest first (Wang et al., 2003, "Multiscale structural
+# similarity for image quality assessment").
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+# Shortest side for 1, 2, ... scales: every further scale halves the image, and a window of 11
+# pixels must fit into the smallest one. (For four, 88 pixels would do; torchmetrics wants 99.)
+MIN_SIDES = (11, 22, 44, 99, 176)
+# Values that MS-SSIM is computed of at once; it keeps about twenty copies of them. On a CPU, chunks
+# of this size fit the caches.
+MAX_VALUES = 2**19
+
+
+class ImageQuality:
+    """How close decoded images are to their sources, both in [0, 1], batch by batch.
+
+    mse : squared error, mean over all values of all images.
+    psnr : peak signal-to-noise ratio in dB, mean over the images that differ from their source
+        at all (that of equal images is infinite, and would hide all others); inf if none does.
+    ms-ssim : multiscale structural similarity, mean over the images, with as many of the five
+        standard scales as their side allows and the weights of these renormalised to one;
+        left out for images of less than 11 pixels.
+    """
+
+    def __init__(self) -> None:
+        self._mse: list[Tensor] = []
+        self._ms_ssim: list[Tensor] = []
+
+    def add(self, decoded: Tensor, images: Tensor) -> None:
+        """Take in decoded images and their sources, [B, C, H, W] each."""
+        mse = (decoded - images).square().flatten(1).mean(1)
+        self._mse.append(mse.double().cpu())
+        if weights := scale_weights(min(images.shape[-2:])):
+            differs = mse > 0
+            similarities = torch.ones_like(mse)  # of equal images, without the computation
+            if differs.any():
+                similarities[differs] = ms_ssim(decoded[differs], images[differs], weights)
+            self._ms_ssim.append(similarities.double().cpu())
+
+    def metrics(self) -> dict[str, float]:
+        """mse, psnr and, where it is defined, ms-ssim of all images so far."""
+        mse = torch.cat(self._mse)
+        inexact = mse[mse > 0]
+        psnr = -10 * inexact.log10().mean().item() if len(inexact) else math.inf
+        metrics = {"mse": mse.mean().item(), "psnr": psnr}
+        if self._ms_ssim:
+            metrics["ms-ssim"] = torch.cat(self._ms_ssim).mean().item()
+        return metrics
+
+
+class VectorQuality:
+    """How close decoded vectors are to their sources, batch by batch.
+
+    mse : squared error, mean over all values of all vectors.
+    nmse : mse over the variance of the values about the mean vector; 1 for a receiver that knows
+        that mean and nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._n_examples = 0
+        self._error: Tensor | float = 0.0
+        self._sum: Tensor | float = 0.0
+        self._square: Tensor | float = 0.0
+
+    def add(self, decoded: Tensor, vectors: Tensor) -> None:
+        """Take in decoded vectors and their sources, [B, D] each."""
+        vectors = vectors.double()
+        self._n_examples += len(vectors)
+        self._error = self._error + (decoded.double() - vectors).square().sum(0)
+        self._sum = self._sum + vectors.sum(0)
+        self._square = self._square + vectors.square().sum(0)
+
+    def metrics(self) -> dict[str, float]:
+        """mse and nmse of all vectors so far."""
+        mse = (self._error / self._n_examples).mean().item()
+        variances = self._square / self._n_examples - (self._sum / self._n_examples).square()
+        variance = variances.mean().item()
+        return {"mse": mse, "nmse": mse / variance if variance > 0 else math.nan}
+
+
+def tower_time(data: DataModule, split: str) -> float:
+    """Seconds that a frozen tower took for an example of a split; 0 if there is none."""
+    return data.encoder_time(split) if isinstance(data, FeatureDataModule) else 0.0
+
+
+def scale_weights(side: int) -> tuple[float, ...]:
+    """Weights of the scales of MS-SSIM for images with this shortest side; they sum to one."""
+    weights = SCALE_WEIGHTS[: sum(side >= min_side for min_side in MIN_SIDES)]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def ms_ssim(decoded: Tensor, images: Tensor, weights: Sequence[float]) -> Tensor:
+    """Multiscale structural similarity of each pair of images [B, C, H, W]: [B]."""
+    n_at_once = max(1, MAX_VALUES // math.prod(images.shape[1:]))
+    # negative similarities, which have no powers, count as none
+    similarities = [
+        multiscale_structural_similarity_index_measure(
+            *pair, data_range=1.0, betas=tuple(weights), normalize="relu", reduction="none"
+        )
+        for pair in zip(decoded.split(n_at_once), images.split(n_at_once), strict=True)
+    ]
+    return torch.cat(similarities)
+
+
+def stated_rate(compressor: Compressor, loader: BatchLoader) -> float | None:
+    """Bits per example by the compressor's own account, such as an entropy model; None without."""
+    if not hasattr(compressor, "rates"):
+        return None
+    rates = [compressor.rates(batch.x) for batch in loader]
+    return torch.cat(rates).mean().item() / math.log(2)
+
+
+def measure_codec(
+    codec: PlainCompressor, data: DataModule, split: str, device: torch.device
+) -> dict[str, float]:
+    """What a codec spends on a split and what it loses, as metrics `<split>/feat/<name>`.
+
+    n_bits: coded bits per example; rate: the same, unless the codec states another one; bpp: bits
+    per pixel of images; sender_time, receiver_time: seconds per example; and those of
+    `ImageQuality` or `VectorQuality`. Memory stays that of one batch.
+    """
+    is_image = data.kind != "vector"
+    sender, receiver = Stopwatch(device), Stopwatch(device)
+    quality = ImageQuality() if is_image else VectorQuality()
+    n_bytes = n_examples = 0
+    for batch in data.loader(split, device=device):
+        with sender:
+            payload = codec.compress(codec.represent(batch.x))
+        with receiver:
+            decoded = codec.receive(codec.decompress(payload, len(batch.x)).to(device))
+        quality.add(decoded, batch.x)
+        n_bytes += len(payload)
+        n_examples += len(batch.x)
+    n_bits = 8 * n_bytes / n_examples
+    rate = stated_rate(codec, data.loader(split, device=device))
+    metrics = {
+        "rate": n_bits if rate is None else rate,
+        "n_bits": n_bits,
+        "sender_time": sender.seconds / n_examples + tower_time(data, split),
+        "receiver_time": receiver.seconds / n_examples,
+    } | quality.metrics()
+    if is_image:
+        metrics["bpp"] = n_bits / math.prod(data.shape[1:])
+    return {f"{split}/feat/{name}": value for name, value in metrics.items()}

@@ -1,0 +1,1 @@
+"""Runs on disk: identity, folders, status files, signals, checkpoints."""

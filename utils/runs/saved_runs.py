@@ -1,0 +1,222 @@
+"""What runs left on disk: their states, configs and metrics, read once each.
+
+What a run is, is read from the config it saved, never from its folder's name.
+"""
+
+import csv
+import functools
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from utils.runs.identity import (
+    STAGES,
+    compressor_folder,
+    digest,
+    identity,
+    path_parts,
+    run_folder,
+)
+from utils.runs.run import STATUS, read_status
+
+SEED = "seed"
+# Modules, or packages, that configs of earlier versions name, and where their classes are now.
+MOVED = {
+    "lossyless.towers": "lossyless.backbones",
+    "utils.loggers": "utils.training.loggers",
+    "utils.logistic_regression": "utils.evaluation.logistic_regression",
+    "utils.svm": "utils.evaluation.svm",
+}
+DONE, FAILED, MISSING = "done", "failed", "missing"
+MAX_CONFIGS = 4096  # configs that are kept in memory, of some 50 kB each
+
+
+class SavedConfig:
+    """The resolved config of a job, as each of its runs saved it.
+
+    The stages of a job saved the same text, so this is parsed, and its digests computed, once.
+    """
+
+    def __init__(self, values: Mapping):
+        self.values = values
+        self._identities: dict[str, dict] = {}
+
+    def id(self, stage: str) -> str:
+        """Digest of all that determines the results of a stage; as in the folder's name."""
+        return digest(self._identity(stage))
+
+    def group(self, stage: str) -> str:
+        """Digest of all that determines a run but its seed."""
+        return digest({key: value for key, value in self._identity(stage).items() if key != SEED})
+
+    def settings(self, stage: str) -> dict[str, object]:
+        """What determines the results of a stage, as {"a.b.c": value}."""
+        return _flat(self._identity(stage))
+
+    def path_parts(self, stage: str) -> dict[str, str]:
+        """What the folder names of a run show."""
+        return path_parts(self.values, stage)
+
+    @functools.cached_property
+    def flat(self) -> dict[str, object]:
+        """All settings, as {"a.b.c": value}."""
+        return _flat(self.values)
+
+    def value(self, name: str) -> object:
+        """The value of the setting "a.b.c"; None if there is none."""
+        return self.flat.get(name)
+
+    def _identity(self, stage: str) -> dict:
+        if stage not in self._identities:
+            self._identities[stage] = identity(self.values, stage)
+        return self._identities[stage]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a run.
+
+    Attributes
+    ----------
+    stage : name in `STAGES`.
+    state : done, failed, ... (`status_file`); `missing` if it was done, but its results are gone.
+    folder : of its results.
+    config : what it was started with.
+    metrics : its results; empty unless it is done.
+    finished : when it ended, such that texts sort as times do; empty if it did not.
+    """
+
+    stage: str
+    state: str
+    folder: Path
+    config: SavedConfig
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    finished: str = ""
+
+
+def read_records(experiment: Path) -> tuple[list[Record], Counter]:
+    """All runs of an experiment, whether finished or not, and how many are in each state.
+
+    Compressors that are found among the results of another experiment are among them. What cannot
+    be read is counted, named on the terminal, and left out.
+
+    Parameters
+    ----------
+    experiment : folder `results/exp_<experiment>`.
+    """
+    folders = sorted(file.parent for file in experiment.glob(f"**/run_*/{STATUS}"))
+    records, states = _read_all(folders, experiment.parent)
+    elsewhere = {_compressor_elsewhere(record.config, experiment) for record in records} - {None}
+    more, more_states = _read_all(sorted(elsewhere), experiment.parent)
+    return records + more, states + more_states
+
+
+def read_config(folder: Path) -> SavedConfig:
+    """The config that a run saved into its folder."""
+    return _parse((folder / "config.yaml").read_text())
+
+
+def upgrade(text: str) -> str:
+    """The text of a saved config, with classes where they are now."""
+    return re.sub(
+        r"_target_: ([\w.]+)\.(\w+)",
+        lambda match: f"_target_: {MOVED.get(match[1], match[1])}.{match[2]}",
+        text,
+    )
+
+
+def stands_for(records: list[Record]) -> dict[str, list[Record]]:
+    """Records by stage; a run that did not finish stands for the stages behind it, too.
+
+    Of several with the same identity the one that is done stands, of these the latest.
+    A job whose featurizer failed has no predictor, which is missing from the table of predictors
+    as much as one that failed by itself.
+    """
+    by_id = {}
+    for record in sorted(records, key=lambda record: (record.state == DONE, record.finished)):
+        by_id[record.stage, record.config.id(record.stage)] = record
+    for record in records:
+        if record.state == DONE or record.config.value("is_only_feat"):
+            continue
+        for stage in STAGES[STAGES.index(record.stage) + 1 :]:
+            behind = Record(stage, record.state, record.folder, record.config)
+            by_id.setdefault((stage, record.config.id(stage)), behind)
+    return {stage: [r for r in by_id.values() if r.stage == stage] for stage in STAGES}
+
+
+@functools.lru_cache(MAX_CONFIGS)
+def _parse(text: str) -> SavedConfig:
+    return SavedConfig(yaml.load(text, yaml.CSafeLoader))
+
+
+def _compressor_elsewhere(config: SavedConfig, experiment: Path) -> Path | None:
+    """The run of a config's compressor, if it is among the results of another experiment."""
+    if compressor_folder(config.values) == experiment.name:
+        return None
+    run = run_folder(config.values, STAGES[0]) / f"run_{config.id(STAGES[0])}"
+    folder = experiment.parent / run
+    return folder if (folder / STATUS).is_file() else None
+
+
+def _read_all(folders: Iterable[Path], results: Path) -> tuple[list[Record], Counter]:
+    """The runs in these folders that can be read, and how many are in each state."""
+    records, states = [], Counter()
+    for folder in folders:
+        try:
+            record = _read(folder, results)
+            records.append(record)
+            states[record.state] += 1
+        except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
+            # one damaged file must not hide all others
+            states[MISSING if isinstance(error, FileNotFoundError) else "unreadable"] += 1
+            _warn(folder, error)
+    return records, states
+
+
+def _read(folder: Path, results: Path) -> Record:
+    """The run in a folder; `results` is where all experiments are."""
+    config = read_config(folder)
+    work = Path(str(config.value("paths.pretrained"))) / folder.relative_to(results)
+    status = read_status(folder, work)
+    stage, state = status["stage"], status["state"]
+    finished = str(status.get("finished", ""))
+    if state != DONE:
+        return Record(stage, state, folder, config, finished=finished)
+    try:
+        metrics = _read_metrics(folder / f"results_{stage}.csv")
+        return Record(stage, state, folder, config, metrics, finished)
+    except FileNotFoundError as error:
+        _warn(folder, error)
+        return Record(stage, MISSING, folder, config)
+
+
+def _read_metrics(file: Path) -> dict[str, float]:
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    if not rows:
+        raise ValueError(f"{file.name} is empty")
+    try:
+        return {name: float(value) for name, value in rows[0].items()}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file.name} holds something else than numbers") from error
+
+
+def _warn(folder: Path, error: Exception) -> None:
+    print(
+        f"left out of the tables: {folder} cannot be read ({error}); delete the folder and run the "
+        "experiment again",
+        file=sys.stderr,
+    )
+
+
+def _flat(node: object, prefix: str = "") -> dict[str, object]:
+    """A nested config as {"a.b.c": value}."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    items = [_flat(value, f"{prefix}.{key}" if prefix else key) for key, value in node.items()]
+    return {key: value for item in items for key, value in item.items()}

@@ -1,0 +1,197 @@
+"""Data, towers, compressors and predictors, built from a config or loaded from a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from lossyless.backbones import Tower, precision
+from lossyless.base import Compressor
+from lossyless.compressors import LearnableCompressor
+from lossyless.optim import PartOptimizer
+from lossyless.predictors import PredictionHead, Predictor
+from utils.data.feature_cache import FeatureCache
+from utils.data.features import FeatureDataModule
+from utils.data.images import ImageDataModule
+from utils.data.module import DataModule
+from utils.runs import checkpoints
+from utils.runs.identity import CLASS, class_name, feature_identity, has_tower
+from utils.runs.run import find_run
+from utils.training.callbacks import reseed
+
+# Facts of a data set that its config states, so that models can be built from the config alone.
+DATA_FACTS = ("shape", "kind", "task", "n_outputs")
+
+
+def pick_device(cfg: DictConfig) -> torch.device:
+    """The device of `trainer.accelerator`."""
+    wants_gpu = cfg.trainer.accelerator in ("gpu", "cuda")
+    if wants_gpu and not torch.cuda.is_available():
+        raise ValueError(
+            f"trainer.accelerator={cfg.trainer.accelerator}, but torch sees no CUDA device: use "
+            "trainer.accelerator=auto or cpu"
+        )
+    use_gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def build_data(cfg: DictConfig, place: str, auxiliary: str) -> DataModule:
+    """The data set at `place` ("data_feat" or "data_pred"): its features, if there is a tower."""
+    if has_tower(cfg):
+        return _build_features(cfg, place, auxiliary)
+    data = _build_examples(cfg, place, auxiliary=auxiliary)
+    _check_takes(cfg, data.shape, place)
+    return data
+
+
+def _build_examples(cfg: DictConfig, place: str, **overrides: object) -> DataModule:
+    """The data set at a place as it is, after a check of what its config states."""
+    data = instantiate(cfg[place].kwargs, seed=cfg.seed, data_dir=cfg.paths.data, **overrides)
+    stated = OmegaConf.to_container(cfg[place], resolve=True)
+    for fact in DATA_FACTS:
+        found, expected = getattr(data, fact), stated[fact]
+        found = list(found) if isinstance(found, tuple) else found
+        if found != expected:
+            raise ValueError(
+                f"conf/data/{cfg[place].name}.yaml says {fact}={expected}, but "
+                f"{type(data).__name__} has {fact}={found}: correct the file"
+            )
+    if data.n_examples("train") != cfg[place].length:
+        raise ValueError(
+            f"data set {cfg[place].name}: length={cfg[place].length}, but there are "
+            f"{data.n_examples('train')} training examples: correct `{place}.length`"
+        )
+    return data
+
+
+def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataModule:
+    """The features of the images at a place."""
+    if place == "data_feat" and cfg.tower.kwargs.get("weights") == "random":
+        print(f"tower={cfg.tower.name} has random weights: its figures show the way, and no more")
+    _check_takes(cfg, (cfg.tower.z_dim,), place)
+    images = _build_examples(
+        cfg,
+        place,
+        auxiliary="none",
+        batch_size=cfg.tower.batch_size,
+        eval_batch_size=cfg.tower.batch_size,
+    )
+    if not isinstance(images, ImageDataModule):
+        raise ValueError(
+            f"tower={cfg.tower.name} takes images, but {place}={cfg[place].name} are vectors: "
+            "choose tower=none or another data set"
+        )
+    device = pick_device(cfg)
+    key, augmentation = feature_identity(cfg, place)
+    return FeatureDataModule(
+        images,
+        lambda: build_tower(cfg),
+        z_dim=cfg.tower.z_dim,
+        cache=FeatureCache(
+            Path(cfg.paths.features),
+            label=f"{_label(cfg[place], 'DataModule')}_{_label(cfg.tower, 'Tower')}",
+            key=key | {"precision": str(precision(device))},
+            augmentation=augmentation,
+        ),
+        device=device,
+        n_copies=cfg.tower.n_copies,
+        auxiliary=auxiliary,
+        batch_size=cfg[place].kwargs.batch_size,
+        eval_batch_size=cfg[place].kwargs.eval_batch_size,
+        seed=cfg.seed,
+    )
+
+
+def _label(node: DictConfig, ending: str) -> str:
+    """Name of the class that a config makes, without its ending."""
+    return class_name(node.kwargs[CLASS]).removesuffix(ending)
+
+
+def _check_takes(cfg: DictConfig, shape: Sequence[int], place: str) -> None:
+    """Raise ValueError if a featurizer of features gets something else, or the reverse."""
+    if not cfg.featurizer.get("is_on_features", False):
+        if has_tower(cfg):
+            raise ValueError(
+                f"featurizer={cfg.featurizer.name} works on the data themselves, not on features "
+                f"of tower={cfg.tower.name}: choose featurizer=bottleneck_lossyZ or tower=none"
+            )
+        return
+    if len(shape) != 1:
+        raise ValueError(
+            f"featurizer={cfg.featurizer.name} compresses features, but "
+            f"{place}={cfg[place].name} has examples of shape {list(shape)}: choose a tower, such "
+            "as tower=clip_vitb32"
+        )
+    if shape[0] != cfg.encoder.z_dim:
+        raise ValueError(
+            f"encoder.z_dim={cfg.encoder.z_dim}, but the features of {place}={cfg[place].name} "
+            f"(tower={cfg.tower.name}) have {shape[0]} dimensions, and are compressed as they are: "
+            f"leave out encoder.z_dim, or choose {place} or tower so that they agree"
+        )
+
+
+def build_tower(cfg: DictConfig) -> Tower:
+    """The tower of a config."""
+    tower = instantiate(cfg.tower.kwargs)
+    if tower.z_dim != cfg.tower.z_dim:
+        raise ValueError(
+            f"tower={cfg.tower.name} gives features of {tower.z_dim} dimensions, not "
+            f"{cfg.tower.z_dim}: set tower.z_dim={tower.z_dim}"
+        )
+    return tower
+
+
+def build_compressor(cfg: DictConfig) -> Compressor:
+    """The compressor of a config, with weights that depend on the seed only."""
+    reseed(cfg.seed, "weights")
+    return instantiate(cfg.featurizer.kwargs)
+
+
+def load_compressor(cfg: DictConfig) -> Compressor:
+    """The trained compressor of a config, in evaluation mode, on its device."""
+    compressor = build_compressor(cfg)
+    if compressor.state_dict():  # something was learnt
+        checkpoints.load_best(compressor, find_run(cfg, "featurizer"))
+    return compressor.eval().requires_grad_(False).to(pick_device(cfg))
+
+
+def check_targets(compressor: LearnableCompressor, data: DataModule, name: str) -> None:
+    """Raise ValueError if something shall learn from the targets of unlabelled data."""
+    if data.is_labelled:
+        return
+    if compressor.online is not None:
+        raise ValueError(
+            f"data_feat={name} has no labels for the online probe to learn from: train without it, "
+            "with featurizer.kwargs.online=null"
+        )
+    if compressor.distortion.needs == "target":
+        raise ValueError(f"data_feat={name} has no labels: choose another distortion or data set")
+
+
+def build_predictor(cfg: DictConfig, in_shape: Sequence[int], compressor: Compressor) -> Predictor:
+    """The predictor of a config for decoded examples of `in_shape`; its weights are drawn."""
+    is_standardised = compressor.is_reconstruct  # what the data set states is about its examples
+    head = PredictionHead(
+        instantiate(cfg.predictor.kwargs),
+        in_shape,
+        cfg.data_pred.task,
+        cfg.data_pred.n_outputs,
+        mean=cfg.data_pred.mean if is_standardised else None,
+        std=cfg.data_pred.std if is_standardised else None,
+    )
+    optimizer = PartOptimizer(
+        instantiate(cfg.optimizer_pred.kwargs),
+        instantiate(cfg.scheduler_pred.kwargs),
+        cfg.optimizer_pred.max_grad_norm,
+    )
+    return Predictor(head, optimizer)
+
+
+def load_predictor(cfg: DictConfig, compressor: Compressor) -> Predictor:
+    """The trained predictor of a config, in evaluation mode, on its device."""
+    in_shape = cfg.data_pred.shape if compressor.is_reconstruct else [cfg.encoder.z_dim]
+    predictor = build_predictor(cfg, in_shape, compressor)
+    checkpoints.load_best(predictor, find_run(cfg, "predictor"))
+    return predictor.eval().requires_grad_(False).to(pick_device(cfg))

@@ -1,0 +1,132 @@
+"""What happens around the training loop."""
+
+import time
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from utils.data.module import derive_seed
+from utils.runs import signals
+from utils.runs.progress import SECONDS, print_progress
+from utils.runs.run import Run
+
+SHOWN = ("/loss", "/rate", "/distortion", "/acc", "/online_acc")  # ends of metrics worth a line
+
+
+class ReseedEveryEpoch(Callback):
+    """Makes the randomness of an epoch depend on the seed and its number only.
+
+    Then an epoch of a resumed run draws what it would have drawn without the interruption. Of
+    several processes that share a training, each draws its own noise, and all evaluate alike.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        process = [trainer.global_rank] if trainer.global_rank else []
+        reseed(self.seed, "epoch", trainer.current_epoch, *process)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.world_size > 1 and trainer.state.fn == "fit":
+            reseed(self.seed, "validate", trainer.current_epoch)
+
+
+class KeepSignals(Callback):
+    """Leaves the scheduler's signals to us: Lightning takes them when it begins to work."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signals.listen()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signals.listen()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signals.listen()
+
+
+def reseed(*parts: int | str) -> None:
+    """Seed all global generators with a hash of `parts`."""
+    seed = derive_seed(*parts)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+class Freezer(Callback):
+    """Keeps modules as they are: no gradients, and evaluation mode while the rest trains."""
+
+    def __init__(self, names: list[str]):
+        self.names = names
+
+    def _modules(self, pl_module: pl.LightningModule) -> list[torch.nn.Module]:
+        return [pl_module.get_submodule(name) for name in self.names]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for module in self._modules(pl_module):
+            module.requires_grad_(False)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for module in self._modules(pl_module):
+            module.eval()
+
+
+class NoteEpoch(Callback):
+    """Says in the status of a run how many epochs are done."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.run.note(epoch=trainer.current_epoch + 1, n_epochs=trainer.max_epochs)
+
+
+class ProgressLines(Callback):
+    """Progress as lines of text, a few a minute: for logs, and for jobs that share a terminal.
+
+    Parameters
+    ----------
+    label : what is being trained.
+    seconds : between two lines.
+    """
+
+    def __init__(self, label: str, seconds: float = SECONDS):
+        self.label = label
+        self.seconds = seconds
+        self._next = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start = time.monotonic()
+        self._first_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        n_steps = trainer.estimated_stepping_batches if now >= self._next else 0
+        if now < self._next and trainer.global_step != n_steps:
+            return
+        self._next = now + self.seconds
+        self._print(trainer, n_steps, now)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._print(trainer, trainer.estimated_stepping_batches, time.monotonic())
+
+    def _print(self, trainer: pl.Trainer, n_steps: float, now: float) -> None:
+        done = trainer.global_step / n_steps
+        pace = (now - self._start) / max(1, trainer.global_step - self._first_step)
+        left = pace * (n_steps - trainer.global_step)
+        losses = {
+            name.rsplit("/", 1)[1]: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/") and name.endswith(SHOWN)
+        }
+        n_epochs = trainer.max_epochs
+        print_progress(
+            f"{self.label} epoch {min(trainer.current_epoch + 1, n_epochs)}/{n_epochs}",
+            done,
+            left if 0.02 < done < 1 else None,  # the first steps tell nothing
+            ", ".join(f"{name} {value:.3g}" for name, value in losses.items()),
+        )

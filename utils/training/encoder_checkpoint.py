@@ -1,0 +1,119 @@
+"""Encoders that one experiment hands to another, as files below `paths.pretrained`.
+
+A file holds the weights of `p_ZlX.mapper` and the config of `p_ZlX`, so that one that does not fit
+is refused. Settings name files relative to `paths.pretrained`: where that is, is no part of a run.
+`{seed}` in them stands for the seed: runs that differ in the seed alone have the same settings.
+"""
+
+import hashlib
+import io
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from lossyless.distributions import CondDist
+from lossyless.state_dicts import read_checkpoint
+from lossyless.weights import WeightsError
+from utils.runs.files import write_bytes
+from utils.runs.identity import canonical
+from utils.training import building
+
+EXPORT, INIT = "export.encoder", "finetune.init"
+
+
+def export_path(cfg: DictConfig) -> Path | None:
+    """The file of `export.encoder`; None if nothing is to be exported.
+
+    Raises `ValueError` if it is not relative.
+    """
+    return _path(cfg, EXPORT)
+
+
+def export_encoder(cfg: DictConfig, path: Path) -> None:
+    """Write the encoder of a finished featurizer.
+
+    A file that already holds this encoder is left as it is; any other is replaced.
+    """
+    encoder = building.load_compressor(cfg).p_ZlX
+    weights = {name: value.cpu() for name, value in encoder.mapper.state_dict().items()}
+    buffer = io.BytesIO()
+    torch.save({"state_dict": weights, "encoder": _config(cfg)}, buffer)
+    content = buffer.getvalue()
+    if path.is_file() and path.read_bytes() == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, content)
+    print(f"[featurizer] encoder exported: {path}")
+
+
+def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
+    """Load the weights of `finetune.init` into an encoder, if that is set.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file holds no encoder, or one with another config.
+    """
+    path = _existing(cfg)
+    if path is None:
+        return
+    try:
+        content = read_checkpoint(path)
+        weights, found = content["state_dict"], _canonical(content["encoder"])
+    except (WeightsError, KeyError) as error:
+        if isinstance(error.__cause__, OSError):  # of the disk, not of the file
+            raise
+        raise ValueError(
+            f"{INIT}: {path} is damaged or no exported encoder ({error}): delete it and export it "
+            f"again, with `{EXPORT}` in the experiment that trains it"
+        ) from error
+    expected = _config(cfg)
+    if different := [key for key in {**expected, **found} if expected.get(key) != found.get(key)]:
+        lines = [
+            f"{key}: {found.get(key)} in the file, {expected.get(key)} in the config"
+            for key in different
+        ]
+        raise ValueError(
+            f"{INIT}: the encoder in {path} does not fit. {'; '.join(lines)}. Choose the encoder "
+            "and data of the experiment that trained it"
+        )
+    encoder.mapper.load_state_dict(weights)
+
+
+def imported_digest(cfg: DictConfig) -> str | None:
+    """SHA-256 of the file `finetune.init`; None if the encoder is trained from scratch."""
+    path = _existing(cfg)
+    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _config(cfg: DictConfig) -> dict:
+    """What the encoder is built from."""
+    return _canonical(OmegaConf.to_container(cfg.featurizer.kwargs.p_ZlX, resolve=True))
+
+
+def _canonical(encoder: dict) -> dict:
+    return canonical(encoder, ("featurizer", "kwargs", "p_ZlX"))
+
+
+def _existing(cfg: DictConfig) -> Path | None:
+    """The file of `finetune.init`, which must exist if it is asked for."""
+    path = _path(cfg, INIT)
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(
+            f"{INIT}: there is no file {path}. First run the experiment that trains this encoder; "
+            f"it is written with `{EXPORT}={OmegaConf.select(cfg, INIT)}`"
+        )
+    return path
+
+
+def _path(cfg: DictConfig, setting: str) -> Path | None:
+    """The file that a setting names, None if it names none."""
+    name = OmegaConf.select(cfg, setting)
+    if name is None:
+        return None
+    if Path(name).is_absolute():
+        raise ValueError(f"{setting}={name} must be relative to paths.pretrained, not absolute")
+    return Path(cfg.paths.pretrained) / name.replace("{seed}", str(cfg.seed))

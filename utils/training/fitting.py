@@ -1,0 +1,210 @@
+"""Fitting and evaluating what a config builds."""
+
+import io
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor
+
+from lossyless.base import PlainCompressor
+from utils.data.module import DataModule
+from utils.runs.checkpoints import BEST, LAST, load_best
+from utils.runs.files import write_bytes
+from utils.runs.run import Run
+from utils.runs.stopwatch import Stopwatch
+from utils.training import distributed
+from utils.training.batchnorm import GatheredBatchNorm
+from utils.training.building import pick_device
+from utils.training.callbacks import KeepSignals, NoteEpoch, ProgressLines, ReseedEveryEpoch, reseed
+from utils.training.loggers import build_logger
+
+N_TIMED = 3  # batches whose prediction is timed
+MAX_FITTED = 2**16  # examples that a codec learns statistics from, such as a covariance
+
+
+def quiet() -> None:
+    """Keep the terminal for what concerns the user."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # loaders make batches on the device
+        ".*exists and is not empty.*",  # the folder of a run that resumes
+        ".*isinstance\\(treespec.*",
+        ".*smaller than the logging interval.*",
+        ".*The `srun` command is available.*",  # not every process on a cluster is to be a job
+        ".*recommended to use `self.log.*sync_dist=True.*",  # all processes evaluate all examples
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def describe(cfg: DictConfig) -> str:
+    """A job in a few words."""
+    if not cfg.featurizer.is_learned:
+        return f"{cfg.featurizer.name} {cfg.predictor.name}"
+    beta = f"beta {cfg.featurizer.loss.beta:g}"
+    label = "" if cfg.add_feat == "none" else f" {cfg.add_feat}"
+    return (
+        f"{cfg.data_feat.name} {cfg.distortion.name} {cfg.rate.name}{label} {beta} seed {cfg.seed}"
+    )
+
+
+def fit_codec(codec: PlainCompressor, data: DataModule, run: Run, device: torch.device) -> None:
+    """Let a codec learn from training examples, and keep what it learnt for the other stages."""
+    codec.fit(_training_examples(data, device))
+    buffer = io.BytesIO()
+    torch.save({"state_dict": codec.state_dict()}, buffer)
+    write_bytes(run.work / BEST, buffer.getvalue())
+
+
+def _training_examples(data: DataModule, device: torch.device) -> Tensor:
+    """At most `MAX_FITTED` training examples [N, *shape], in random order."""
+    found: list[Tensor] = []
+    for batch in data.loader("train", device=device):
+        found.append(batch.x)
+        if sum(map(len, found)) >= MAX_FITTED:
+            break
+    return torch.cat(found)[:MAX_FITTED]
+
+
+def build_trainer(
+    run: Run,
+    monitor: str,
+    logger: Logger | None,
+    callbacks: list[Callback],
+    overrides: Mapping[str, object],
+) -> pl.Trainer:
+    """A trainer that checkpoints every epoch into the run's folder."""
+    cfg = run.cfg
+    options = OmegaConf.to_container(cfg.trainer, resolve=True) | dict(overrides)
+    device = pick_device(cfg)
+    options["accelerator"] = "gpu" if device.type == "cuda" else "cpu"
+    every = _evaluation_period(options["check_val_every_n_epoch"], options["max_epochs"])
+    options["check_val_every_n_epoch"] = every
+    own = [ReseedEveryEpoch(run.seed), KeepSignals(), NoteEpoch(run)]
+    if logger is not None:
+        callbacks = [*callbacks, LearningRateMonitor(logging_interval="epoch")]
+    return pl.Trainer(
+        **options | _processes(cfg, device),
+        logger=logger or False,
+        callbacks=[*own, *callbacks, *_checkpoints(run, monitor, every)],
+        default_root_dir=str(run.work),
+        enable_progress_bar=False,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+    )
+
+
+def _processes(cfg: DictConfig, device: torch.device) -> dict[str, object]:
+    """Options of a trainer that say which processes it shares its work with.
+
+    They are said aloud: Lightning would take those of a Slurm job for its own to use or start.
+    """
+    if distributed.world_size() == 1:
+        return {"devices": 1, "num_nodes": 1, "plugins": [LightningEnvironment()]}
+    rate = cfg.rate.kwargs
+    has_idle_parameters = rate.warmup_k_epoch > 0 or not rate.is_end_to_end
+    return {
+        "strategy": DDPStrategy(find_unused_parameters=has_idle_parameters),
+        "plugins": [
+            TorchElasticEnvironment(),
+            TorchSyncBatchNorm() if device.type == "cuda" else GatheredBatchNorm(),
+        ],
+        "use_distributed_sampler": False,  # loaders share their batches themselves
+    }
+
+
+def _evaluation_period(wanted: int, n_epochs: int) -> int:
+    """At most `wanted` epochs, such that the last epoch is evaluated and kept as well."""
+    return next(every for every in range(min(wanted, n_epochs), 0, -1) if n_epochs % every == 0)
+
+
+def _checkpoints(run: Run, monitor: str, every: int) -> list[ModelCheckpoint]:
+    """The best epoch, and the last one to resume from."""
+    common = {
+        "dirpath": run.work,
+        "every_n_epochs": every,
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+    }
+    best = ModelCheckpoint(filename=Path(BEST).stem, monitor=monitor, mode="min", **common)
+    last = ModelCheckpoint(filename=Path(LAST).stem, **common)
+    return [best, last]
+
+
+def fit(
+    module: pl.LightningModule,
+    data: DataModule,
+    run: Run,
+    *,
+    stage: str,
+    monitor_split: str,
+    callbacks: Sequence[Callback] = (),
+    overrides: Mapping[str, object] | None = None,
+) -> tuple[pl.Trainer, dict[str, float]]:
+    """Train (or go on training) a module, then evaluate its best epoch on val and test, and
+    on train with `is_eval_train`.
+
+    Parameters
+    ----------
+    stage : "feat" or "pred": the part of metric names.
+    monitor_split : the split whose loss decides which epoch is the best.
+    callbacks : besides those that every training has.
+    overrides : of the trainer's options.
+    """
+    if distributed.is_main():
+        callbacks = [ProgressLines(run.stage), *callbacks]
+    monitor = f"{monitor_split}/{stage}/loss"
+    logger = build_logger(run) if distributed.is_main() else None
+    trainer = build_trainer(run, monitor, logger, callbacks, overrides or {})
+    last = run.work / LAST
+    is_resumed = distributed.from_main(last.is_file)
+    trainer.fit(module, datamodule=data, ckpt_path=str(last) if is_resumed else None)
+    load_best(module, run)
+    splits = ("val", "test", "train") if run.cfg.is_eval_train else ("val", "test")
+    return trainer, evaluate(trainer, module, data, run.seed, splits)
+
+
+def evaluate(
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    data: DataModule,
+    seed: int,
+    splits: Sequence[str] = ("val", "test"),
+) -> dict[str, float]:
+    """Metrics `<split>/<stage>/<name>` on these splits; of "train", its first augmented copy."""
+    metrics: dict[str, float] = {}
+    for split in splits:
+        reseed(seed, "evaluate", split)
+        evaluate_split = trainer.validate if split == "val" else trainer.test
+        loader = data.loader(split, device=trainer.strategy.root_device, shuffle=False)
+        (found,) = evaluate_split(module, dataloaders=loader, verbose=False)
+        metrics |= {f"{split}/{name.partition('/')[2]}": value for name, value in found.items()}
+    return metrics
+
+
+def inference_time(
+    trainer: pl.Trainer, module: pl.LightningModule, data: DataModule, split: str
+) -> float:
+    """Seconds an example that a trained network takes for the first batches of a split."""
+    device = trainer.strategy.root_device
+    loader, watch, n_examples = data.loader(split, device=device), Stopwatch(device), 0
+    module.to(device).eval()
+    with torch.inference_mode(), trainer.precision_plugin.forward_context():
+        module(next(iter(loader)).x)  # the first call of a network takes longer
+        for batch in islice(loader, N_TIMED):
+            with watch:
+                module(batch.x)
+            n_examples += len(batch.x)
+    return watch.seconds / n_examples

@@ -1,0 +1,277 @@
+"""The three stages of a job, and the one place that knows when to skip, resume or restart.
+
+done         -> its results are read from disk
+interrupted  -> resumes from its last checkpoint (Ctrl-C, kill, time-out, power cut)
+failed       -> restarts, or resumes with `on_failed=resume`
+
+Of several processes that share a job, the main one takes the lock, decides and writes.
+"""
+
+import contextlib
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from lossyless.base import Compressor
+from lossyless.compressors import LearnableCompressor
+from utils.cluster.sweep import cpus_per_job
+from utils.configs.architectures import Evaluation, find_evaluation
+from utils.data.decoded import DecodedDataModule
+from utils.data.module import SPLITS
+from utils.evaluation import communication, quality
+from utils.plots import find_figure
+from utils.runs import checkpoints
+from utils.runs.identity import STAGES
+from utils.runs.run import Run, code_version, find_run
+from utils.training import building, distributed, encoder_checkpoint, figures, fitting, loggers
+from utils.training.callbacks import Freezer, reseed
+
+Metrics = dict[str, float]
+
+
+def run_stage(
+    cfg: DictConfig, stage: str, compute: Callable[[Run], Metrics], *, is_shared: bool = False
+) -> Metrics:
+    """The metrics of a stage: from disk if it is done, else computed and written.
+
+    Parameters
+    ----------
+    compute : finds the checkpoint to resume from, if there is one, in `run.work`.
+    is_shared : whether all processes of the job compute; otherwise the main one does. Its metrics
+        count in any case.
+    """
+    run = find_run(cfg, stage)
+    with run.locked() if distributed.is_main() else contextlib.nullcontext():
+        metrics = distributed.from_main(lambda: _reuse_or_start(run))
+        if metrics is not None:
+            return metrics
+        try:
+            is_taking_part = is_shared or distributed.is_main()
+            metrics = distributed.broadcast(compute(run) if is_taking_part else {})
+            if distributed.is_main():
+                loggers.log_results(run, metrics)
+        except BaseException as error:
+            if (end := distributed.end_to_note(error)) is not None:
+                run.stop(end)
+            raise
+        finally:
+            loggers.close()
+        if distributed.is_main():
+            run.finish(metrics)
+        return metrics
+
+
+def _reuse_or_start(run: Run) -> Metrics | None:
+    """The metrics of a run that is done; None if it is to be computed, which is noted."""
+    status, upstream = run.status(), _upstream(run.cfg, run.stage)
+    state = status["state"]
+    if state != "new" and status.get("upstream") != upstream:
+        print(f"[{run.stage}] starts again, for what it starts from was made anew: {run.results}")
+        checkpoints.set_aside(run.work)
+    elif state == "done":
+        what, code = fitting.describe(run.cfg), status.get("code") or ""
+        is_same = code in ("", code_version()) and not code.endswith("-dirty")
+        by = "" if is_same else f" (of code {code})"
+        print(f"[{run.stage}] run_{run.id} is done, its results are reused{by}: {what}")
+        return run.metrics()
+    elif state == "failed" and run.cfg.on_failed == "restart":
+        print(f"[{run.stage}] failed before, starts again: {run.results}")
+        checkpoints.set_aside(run.work)
+    elif state == "new":
+        checkpoints.set_aside(run.work)  # of results that somebody deleted
+    else:
+        print(f"[{run.stage}] was {state} before, goes on: {run.results}")
+    run.start(upstream)
+    return None
+
+
+def _upstream(cfg: DictConfig, stage: str) -> str | None:
+    """When the stage before this one was finished, or which encoder the first one starts from."""
+    if stage == STAGES[0]:
+        return encoder_checkpoint.imported_digest(cfg)
+    before = STAGES[STAGES.index(stage) - 1]
+    return find_run(cfg, before).status().get("finished")
+
+
+def featurizer(cfg: DictConfig) -> Metrics:
+    """Stage 1: fit the compressor; evaluate rate, distortion and probe; draw its figures."""
+    if not cfg.featurizer.is_learned:
+        return run_stage(cfg, "featurizer", _evaluate_codec)
+    export_path = encoder_checkpoint.export_path(
+        cfg
+    )  # an error now costs less than one after the training
+    metrics = run_stage(cfg, "featurizer", _fit, is_shared=True)
+    if not distributed.is_main():
+        return metrics
+    if export_path is not None:
+        encoder_checkpoint.export_encoder(cfg, export_path)
+    run = find_run(cfg, "featurizer")
+    if missing := figures.missing(cfg.figures.names, run):  # asked for only now
+        compressor = building.load_compressor(cfg)
+        data = building.build_data(cfg, "data_feat", compressor.distortion.needs)
+        figures.draw_all(missing, compressor, data, run, logger=None)
+    return metrics
+
+
+def communicate(cfg: DictConfig) -> Metrics:
+    """Stage 2: compress the predictor's data set into files; measure bits and times."""
+    return run_stage(cfg, "communication", _communicate)
+
+
+def predict(cfg: DictConfig) -> Metrics:
+    """Stage 3: train a downstream model on what came out of the decoded bytes."""
+    return run_stage(cfg, "predictor", _predict, is_shared=True)
+
+
+def _fit(run: Run) -> Metrics:
+    cfg = run.cfg
+    compressor = building.build_compressor(cfg)
+    encoder_checkpoint.import_encoder(compressor.p_ZlX, cfg)
+    data = building.build_data(cfg, "data_feat", compressor.distortion.needs)
+    building.check_targets(compressor, data, cfg.data_feat.name)
+    for name in cfg.figures.names:  # an error now costs less than one after the training
+        find_figure(name, compressor, data)
+    callbacks: list[Callback] = [Freezer(list(cfg.finetune.frozen))]
+    if cfg.figures.every_n_epochs and distributed.is_main():
+        callbacks.append(
+            figures.DrawWhileTraining(cfg.figures.names, cfg.figures.every_n_epochs, data, run)
+        )
+    trainer, metrics = fitting.fit(
+        compressor,
+        data,
+        run,
+        stage="feat",
+        monitor_split=cfg.checkpoint_feat.split,
+        callbacks=callbacks,
+    )
+    if distributed.is_main():
+        figures.draw_all(cfg.figures.names, compressor, data, run, trainer.logger)
+    return metrics
+
+
+def _evaluate_codec(run: Run) -> Metrics:
+    """Bits, quality and times of a codec; one that learns from the data is fitted first."""
+    codec = building.build_compressor(run.cfg)
+    data = building.build_data(run.cfg, "data_feat", "none")
+    device = building.pick_device(run.cfg)
+    if codec.state_dict():  # it has something to learn
+        fitting.fit_codec(codec, data, run, device)
+    metrics: Metrics = {}
+    for split in ("val", "test"):
+        metrics |= quality.measure_codec(codec, data, split, device)
+    return metrics
+
+
+def _communicate(run: Run) -> Metrics:
+    cfg = run.cfg
+    compressor = building.load_compressor(cfg)
+    data = building.build_data(cfg, "data_pred", "none")
+    if not data.is_labelled:
+        raise ValueError(f"data_pred={cfg.data_pred.name} has no labels to predict: choose another")
+    device = building.pick_device(cfg)
+    reseed(cfg.seed, "communicate")
+    send = partial(
+        communication.send_splits,
+        compressor,
+        device=device,
+        n_copies=cfg.communication.n_copies,
+        chunk_size=cfg.communication.chunk_size,
+    )
+    folder, measured = run.work, ("val", "test")
+    sent = send(data, folder)
+    if isinstance(compressor, LearnableCompressor):
+        as_trained = data.with_auxiliary(compressor.distortion.needs)
+        if as_trained.input_follows_auxiliary:  # predictors get other inputs
+            data, folder = as_trained, run.work / "measured"
+            sent = send(data, folder, splits=measured)
+    metrics: Metrics = {}
+    for split in measured:
+        metrics |= communication.measure(
+            compressor,
+            data,
+            split,
+            sent=sent[split],
+            path=communication.data_file(folder, split),
+            device=device,
+            n_single=cfg.communication.n_single,
+        )
+    return metrics
+
+
+def _predict(run: Run) -> Metrics:
+    evaluation = find_evaluation(run.cfg)
+    return _train_predictor(run) if evaluation is None else _evaluate(evaluation, run)
+
+
+def _evaluate(evaluation: Evaluation, run: Run) -> Metrics:
+    if not distributed.is_main():
+        return {}
+    cfg = run.cfg
+    compressor = building.load_compressor(cfg)
+    return evaluation.evaluate(
+        _decoded_splits(compressor, cfg, _received_kind(compressor, cfg)),
+        task=cfg.data_pred.task,
+        seed=run.seed,
+        n_jobs=cpus_per_job(cfg.parallel_jobs),
+    )
+
+
+def _train_predictor(run: Run) -> Metrics:
+    cfg = run.cfg
+    compressor = building.load_compressor(cfg)
+    kind = _received_kind(compressor, cfg)
+    splits = _decoded_splits(compressor, cfg, kind)
+    reseed(run.seed, "predictor")  # behind the building of the compressor, which draws as well
+    predictor = building.build_predictor(cfg, splits["train"][0].shape[1:], compressor)
+    data = DecodedDataModule(
+        splits,
+        task=cfg.data_pred.task,
+        n_outputs=cfg.data_pred.n_outputs,
+        kind=kind,
+        n_copies=cfg.communication.n_copies,
+        batch_size=cfg.data_pred.kwargs.batch_size,
+        eval_batch_size=cfg.data_pred.kwargs.eval_batch_size,
+        seed=run.seed,
+    )
+    trainer, metrics = fitting.fit(
+        predictor,
+        data,
+        run,
+        stage="pred",
+        monitor_split=cfg.checkpoint_pred.split,
+        overrides=cfg.trainer_pred,
+    )
+    for split in ("val", "test"):
+        seconds = fitting.inference_time(trainer, predictor, data, split)
+        metrics[f"{split}/pred/inference_time"] = seconds
+    return metrics
+
+
+def _received_kind(compressor: Compressor, cfg: DictConfig) -> str:
+    """The kind of what predictors get, see `DataModule.kind`."""
+    return cfg.data_pred.kind if compressor.is_reconstruct else "vector"
+
+
+def _decoded_splits(
+    compressor: Compressor, cfg: DictConfig, kind: str
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """What the receiver decodes from the files of the communication stage, with the targets."""
+    received, work = find_run(cfg, "communication").work, find_run(cfg, "predictor").work
+    device = building.pick_device(cfg)
+    process = "" if distributed.is_main() else f"_{distributed.rank()}"  # has files of its own
+    splits = {}
+    for split in SPLITS:
+        y = torch.from_numpy(np.load(communication.target_file(received, split)))
+        batches = communication.receive(
+            compressor, communication.data_file(received, split), device
+        )
+        x = DecodedDataModule.collect(
+            batches, len(y), work / f"decoded_{split}{process}", kind=kind
+        )
+        splits[split] = x, y
+    return splits
