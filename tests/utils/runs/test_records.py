@@ -1,5 +1,6 @@
 """What is known of runs from what they left: which of several stands, and damaged files."""
 
+import importlib
 import os
 import shutil
 
