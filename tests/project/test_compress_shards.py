@@ -38,8 +38,8 @@ def jobs(monkeypatch) -> list[int]:
     made: list[int] = []
 
     def run(job):
-        *overrides, sweep = sys.argv[1:]
-        for index in sweep.removeprefix(f"{INDEX}=").split(","):
+        *overrides, indices = sys.argv[1:]
+        for index in indices.removeprefix(f"{INDEX}=").split(","):
             job(sweep.compose_config([*overrides, f"{INDEX}={index}"]))
             made.append(int(index))
 

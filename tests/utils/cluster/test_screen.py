@@ -13,7 +13,7 @@ from utils.runs.report import LOG
 # A job that prints, as does a process that it starts; the second one fails.
 SCRIPT = """
 import logging, subprocess, sys
-from utils import config
+from utils.cluster import sweep
 from utils.runs.job_status import own_trace
 
 def main(cfg):
@@ -25,7 +25,7 @@ def main(cfg):
         if cfg.seed == 2:
             raise ValueError("no luck with " + "long words " * 20)
 
-config.run(main)
+sweep.run(main)
 """
 SAID = ["said by the job", "said by a logger", "said on stderr", "said by its child"]
 

@@ -454,14 +454,14 @@ def test_trials_of_a_killed_process_are_repeated(tmp_path):
 
 # The real config, sweeper and launcher, with a main that trains nothing.
 PROGRAM = """
-from utils import config
+from utils.cluster import sweep
 
 def main(cfg):
     if cfg.encoder.z_dim == 8:
         raise ValueError("eight")
     return cfg.featurizer.loss.beta, cfg.encoder.z_dim
 
-config.run(main)
+sweep.run(main)
 """
 
 
