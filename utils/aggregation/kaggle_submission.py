@@ -1,22 +1,30 @@
-"""From the runs of an experiment to a submission for the Kaggle competition of its data."""
+"""Mode `kaggle_submission`: predict the test images of the data's Kaggle competition."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
+import torch
 from omegaconf import DictConfig
 from pandas import Series
+from torch import Tensor
 
+from lossyless.base import Compressor
 from utils.aggregation import tables
 from utils.aggregation.experiment import Experiment
 from utils.aggregation.saved import config_here, named_errors
 from utils.configs.composing import ConfigError
 from utils.data import kaggle
+from utils.data.decoded import from_pixels, to_pixels
 from utils.data.galaxy import ANSWERS, COMPETITION, ID, GalaxyDataModule
+from utils.data.module import DataError
+from utils.runs.files import write_text
 from utils.training import building, fitting
 
 OPTION = "aggregate.kaggle_submission"
-LOSS = "val/pred/loss"  # never that of the test split
+LOSS = "val/pred/loss"  # never select on the test split
+UPLOAD_FAILED = "Could not submit"  # Kaggle's client returns this instead of raising
 
 
 def kaggle_submission(
@@ -26,44 +34,40 @@ def kaggle_submission(
     where: Mapping[str, object] | None = None,
     submit: bool = False,
 ) -> None:
-    """Predict Kaggle's test images with the run that is best on validation data.
+    """Write `submission.csv` with the run that has the lowest loss on validation data.
 
-    The images are compressed into bytes and predicted from what is decoded from these. Writes
-    `<experiment>/submission.csv`; prints the run and its root mean squared error, which is what
-    Kaggle scores.
-
-    Parameters
-    ----------
-    experiment : whose runs are candidates.
-    paths : where results, checkpoints and data are now, as in conf/main.yaml.
-    accelerator : where to compute, as `trainer.accelerator`.
-    where : parameter -> value or values: which runs are candidates; None: all.
-    submit : whether the file is also sent to Kaggle; needs an account.
+    The images are compressed to bytes, and predictions are made from the decoded bytes. The run
+    and its root mean squared error, which is Kaggle's score, are printed.
 
     Raises
     ------
     ConfigError
-        If the best run's data are of no competition, or its checkpoints or Kaggle's images are
-        missing, or Kaggle refuses the file.
+        If the data of the best run belong to no competition.
+    DataError, FileNotFoundError
+        If Kaggle's images or checkpoints are missing, or Kaggle rejects the file.
     NoRunsError
         If no predictor is finished.
     """
-    run = _best(experiment, where)
+    run = _best_run(experiment, where)
     config = config_here(run, paths, accelerator)
     with named_errors(OPTION):
-        data = _data(config)
+        data = _competition_data(config)
         title = f"{fitting.describe(config)}, run_{run['predictor_id']}"
         score = math.sqrt(run[LOSS])
         print(f"Best on validation data: {title}, score (RMSE) {score:.5f}: {run[tables.FOLDER]}")
         path = experiment.folder / "submission.csv"
-        _write(path, config, data)
+        compressor = building.load_compressor(config)
+        predictor = building.load_predictor(config, compressor)
+        device = building.pick_device(config)
+        batches = data.kaggle_test_batches(device)
+        ids, predictions = predict_decoded(compressor, predictor, batches, device)
+        write_submission(path, ids, predictions, columns=(ID, *ANSWERS))
         print(f"Submission: {path}")
         if submit:
-            print(kaggle.submit(path, COMPETITION, f"{title}, validation {score:.5f}"))
+            print(upload(path, COMPETITION, f"{title}, validation {score:.5f}"))
 
 
-def _best(experiment: Experiment, where: Mapping[str, object] | None) -> Series:
-    """The finished predictor with the lowest loss on validation data."""
+def _best_run(experiment: Experiment, where: Mapping[str, object] | None) -> Series:
     runs = experiment.finished("predictor", where, OPTION)
     if runs.empty:
         raise tables.NoRunsError(
@@ -73,8 +77,7 @@ def _best(experiment: Experiment, where: Mapping[str, object] | None) -> Series:
     return runs.loc[runs[LOSS].idxmin()]
 
 
-def _data(config: DictConfig) -> GalaxyDataModule:
-    """What the run predicts, if that is a competition."""
+def _competition_data(config: DictConfig) -> GalaxyDataModule:
     data = building.build_data(config, "data_pred", "none")
     if not isinstance(data, GalaxyDataModule):
         raise ConfigError(
@@ -84,10 +87,66 @@ def _data(config: DictConfig) -> GalaxyDataModule:
     return data
 
 
-def _write(path: Path, config: DictConfig, data: GalaxyDataModule) -> None:
-    """The predictions of a run for Kaggle's test images."""
-    compressor = building.load_compressor(config)
-    predictor = building.load_predictor(config, compressor)
-    device = building.pick_device(config)
-    ids, predictions = kaggle.predict_submission(compressor, predictor, data, device)
-    kaggle.write_submission(path, ids, predictions, columns=(ID, *ANSWERS))
+@torch.no_grad()
+def predict_decoded(
+    compressor: Compressor,
+    predictor: Callable[[Tensor], Tensor],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Compress images to bytes and predict from the decoded bytes.
+
+    Parameters
+    ----------
+    compressor, predictor : trained, in evaluation mode, on the device.
+    batches : pairs of images [B, C, H, W] on the device and ids [B].
+
+    Returns
+    -------
+    ids : int64 [N], on the CPU.
+    predictions : float32 [N, n_outputs], on the CPU, clipped to [0, 1]: they are probabilities.
+    """
+    all_ids, predictions = [], []
+    for x, ids in batches:
+        payload = compressor.compress(compressor.represent(x))
+        decoded = compressor.receive(compressor.decompress(payload, len(x)).to(device))
+        if compressor.is_reconstruct:  # 8-bit images, as predictors are trained on
+            decoded = from_pixels(to_pixels(decoded))
+        predictions.append(predictor(decoded).float().clamp(0, 1).cpu())
+        all_ids.append(ids.cpu())
+    return torch.cat(all_ids), torch.cat(predictions)
+
+
+def write_submission(path: Path, ids: Tensor, predictions: Tensor, columns: Sequence[str]) -> None:
+    """Write a line for each example, sorted by id.
+
+    Parameters
+    ----------
+    ids : int64 [N].
+    predictions : [N, K].
+    columns : header: the name of the ids, then those of the K predictions.
+
+    Raises
+    ------
+    ValueError
+        If a prediction is NaN or infinite; Kaggle would reject the file.
+    """
+    if not predictions.isfinite().all():
+        raise ValueError(f"{path}: predictions must be finite, Kaggle rejects NaN and infinity")
+    order = ids.argsort()
+    table = pd.DataFrame(predictions[order].numpy(), columns=list(columns[1:]))
+    table.insert(0, columns[0], ids[order].numpy())
+    write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+
+
+def upload(path: Path, competition: str, message: str) -> str:
+    """Send a submission to Kaggle and return its answer; the score appears on its website."""
+    client = kaggle.connect()
+    try:
+        answer = client.competition_submit(str(path), message, competition)
+    except OSError as error:
+        raise DataError(f"{path} was not submitted to {competition}: {error}") from error
+    answer = str(getattr(answer, "message", answer))
+    if answer.startswith(UPLOAD_FAILED):
+        raise DataError(f"{path} was not submitted to {competition}: {answer}")
+    return answer

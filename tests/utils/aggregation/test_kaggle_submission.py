@@ -1,4 +1,4 @@
-"""From the runs of an experiment to a file for Kaggle, on a small Galaxy Zoo."""
+"""From finished runs to a file for Kaggle, on a small Galaxy Zoo."""
 
 import re
 import shutil
@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers import galaxies
 from helpers.kaggle_client import Client
 from helpers.tiny import DIGITS, SMALL, compose, paths, run
 
 import aggregate
-from utils.aggregation import tables
+from lossyless.rates import HFactorized
+from utils.aggregation.kaggle_submission import predict_decoded, upload, write_submission
 from utils.data import kaggle
 from utils.data.galaxy import ANSWERS, COMPETITION, ID, GalaxyDataModule
 from utils.data.module import DataError
@@ -162,13 +164,6 @@ def test_nothing_is_sent_unless_asked_for(folder, client, capsys):
     assert "Successfully submitted" in capsys.readouterr().out
 
 
-def test_the_mode_runs_on_request_only():
-    for feat in ("jpeg", "VAE", "BINCE"):
-        cfg = compose(Path("anywhere"), f"experiment=GalaxyZoo_neurips_final_{feat}", base=[])
-        assert "kaggle_submission" not in cfg.aggregate.modes
-        assert cfg.aggregate.kaggle_submission.submit is False
-
-
 # --- errors
 
 
@@ -177,11 +172,6 @@ def error_of(folder: Path, *overrides: str) -> str:
         submit(folder, *overrides)
     assert not (folder / "results/exp_none/submission.csv").exists()
     return str(error.value)
-
-
-def test_an_unknown_parameter_is_named(folder):
-    assert re.search(f"{OPTION}.where.*'feet'", error_of(folder, f"{OPTION}.where={{feet: jpeg}}"))
-    assert "jpeg" in error_of(folder, f"{OPTION}.where={{feat: png}}")
 
 
 def test_a_lost_checkpoint_is_named(folder):
@@ -220,4 +210,39 @@ def test_data_without_a_competition_are_refused(tmp_path):
 def test_featurizers_alone_predict_nothing(tmp_path):
     run(tmp_path, "is_only_feat=true")
     assert re.search("no predictor of .*exp_none is finished", error_of(tmp_path))
-    assert tables.collect(tmp_path / "results/exp_none")[0]["predictor"].empty
+
+
+# --- parts
+
+
+def test_predictions_come_from_decoded_bytes_and_lie_between_0_and_1(make_compressor):
+    compressor = make_compressor((3, 8, 8), rate=HFactorized(4), kind="colour_image").eval()
+    compressor.rate.update()
+    predictor = torch.nn.Linear(4, 3)
+    x, ids = torch.rand(7, 3, 8, 8), torch.randperm(7)
+    batches = list(zip(x.split(3), ids.split(3), strict=True))
+    found_ids, predictions = predict_decoded(compressor, predictor, batches, torch.device("cpu"))
+    payloads = [compressor.compress(compressor.represent(part)) for part, _ in batches]
+    z_hat = torch.cat(
+        [compressor.decompress(p, len(b[0])) for p, b in zip(payloads, batches, strict=True)]
+    )
+    assert torch.equal(found_ids, ids)
+    assert torch.equal(predictions, predictor(z_hat).detach().clamp(0, 1))
+
+
+def test_a_submission_has_a_line_for_each_example_sorted_by_id(tmp_path):
+    path = tmp_path / "submission.csv"
+    predictions = torch.tensor([[1.0, 0.0, 0.25], [0.1234567, 1e-9, 1.0]])
+    write_submission(path, torch.tensor([100023, 99]), predictions, ("id", "a", "b", "c"))
+    assert path.read_text() == (
+        "id,a,b,c\n99,0.123457,0.000000,1.000000\n100023,1.000000,0.000000,0.250000\n"
+    )
+    with pytest.raises(ValueError, match="NaN"):
+        write_submission(tmp_path / "s", torch.arange(2), predictions * torch.nan, "iabc")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failed_uploads_are_errors(client):
+    client.error = OSError("400 Client Error")
+    with pytest.raises(DataError, match="s.csv was not submitted to stars: 400"):
+        upload("s.csv", "stars", "my best")
