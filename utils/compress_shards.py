@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from utils.cluster import sweep
 from utils.runs import signals
 from utils.runs.identity import digest
-from utils.runs.job_status import own_trace
+from utils.runs.status_file import recorded_job
 
 INDEX = "shards.index"  # which shard a job makes, from 0
 
@@ -42,7 +42,7 @@ def compress_shard(cfg: DictConfig) -> None:
     from lossyless.hub import clip_compressor
     from lossyless.hub.merging import usual_label_file
 
-    with signals.handled(), own_trace().kept(), contextlib.ExitStack() as lock:
+    with signals.handled(), recorded_job(), contextlib.ExitStack() as lock:
         file = shard_file(cfg, cfg.shards.index)
         compressor, _ = clip_compressor(
             cfg.shards.model,

@@ -21,13 +21,13 @@ from pandas import DataFrame, Series
 
 from lossyless.base import Compressor
 from utils.aggregation import aggregate, tables
-from utils.aggregation.saved import config_here
 from utils.aggregation.selection import restrict
 from utils.cluster import sweep
 from utils.data.module import DataModule
 from utils.plots import FIGURES
 from utils.runs.identity import experiment_folder
 from utils.runs.run import find_run
+from utils.runs.saved_runs import config_here
 from utils.training import building, figures
 
 COMPARISON = "compare_reconstructions"  # a figure of several runs
@@ -107,7 +107,7 @@ def load_runs(
     """
     for _, row in tables.finished(_runs(Path(folder), where or {})).iterrows():
         here = paths or _paths_beside(Path(folder), Path(row[tables.FOLDER]))
-        yield row, *_load(config_here(row, here, accelerator))
+        yield row, *_load(config_here(Path(row[tables.FOLDER]), here, accelerator))
 
 
 def _check_names(names: list[str]) -> list[str]:
@@ -133,7 +133,7 @@ def _draw_run(
     if row[tables.STATE] != "done":
         yield f"the run is {row[tables.STATE]}: run the experiment again to finish it"
         return
-    saved = config_here(row, dict(cfg.paths), cfg.trainer.accelerator)
+    saved = config_here(Path(row[tables.FOLDER]), dict(cfg.paths), cfg.trainer.accelerator)
     run = find_run(saved, "featurizer")
     try:
         compressor, data = _load(saved)

@@ -21,10 +21,11 @@ from lossyless.hub.bottlenecks import load_bottleneck
 from lossyless.rates import HFactorized, Rate
 from lossyless.weights import WeightsError
 from utils.aggregation import tables
-from utils.aggregation.saved import config_here, named_errors
+from utils.aggregation.saved import named_errors
 from utils.aggregation.selection import restrict
 from utils.cluster import sweep
 from utils.runs.identity import experiment_folder
+from utils.runs.saved_runs import config_here
 from utils.training import building
 
 FILE_NAME = "factorized_rate.pt"  # as released
@@ -96,7 +97,7 @@ def load_rate(run: Series, paths: dict[str, str]) -> Rate:
     Raises `ConfigError` if its checkpoint is missing.
     """
     with named_errors("save_hub"):
-        return building.load_compressor(config_here(run, paths, "cpu")).rate
+        return building.load_compressor(config_here(Path(run[tables.FOLDER]), paths, "cpu")).rate
 
 
 def save_bottleneck(rate: Rate, path: Path) -> None:

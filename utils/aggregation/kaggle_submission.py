@@ -13,13 +13,14 @@ from torch import Tensor
 from lossyless.base import Compressor
 from utils.aggregation import tables
 from utils.aggregation.experiment import Experiment
-from utils.aggregation.saved import config_here, named_errors
+from utils.aggregation.saved import named_errors
 from utils.configs.composing import ConfigError
 from utils.data import kaggle
 from utils.data.decoded import from_pixels, to_pixels
 from utils.data.galaxy import ANSWERS, COMPETITION, ID, GalaxyDataModule
 from utils.data.module import DataError
 from utils.runs.files import write_text
+from utils.runs.saved_runs import config_here
 from utils.training import building, fitting
 
 OPTION = "aggregate.kaggle_submission"
@@ -49,7 +50,7 @@ def kaggle_submission(
         If no predictor is finished.
     """
     run = _best_run(experiment, where)
-    config = config_here(run, paths, accelerator)
+    config = config_here(Path(run[tables.FOLDER]), paths, accelerator)
     with named_errors(OPTION):
         data = _competition_data(config)
         title = f"{fitting.describe(config)}, run_{run['predictor_id']}"

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
@@ -9,11 +10,12 @@ from pandas import DataFrame, Series
 
 from utils.aggregation import tables
 from utils.aggregation.experiment import Experiment
-from utils.aggregation.saved import config_here, named_errors
+from utils.aggregation.saved import named_errors
 from utils.aggregation.selection import differences, restrict
 from utils.configs.composing import ConfigError
 from utils.plots.comparison import multi_row_plot, single_row_plot
 from utils.plots.style import method_name
+from utils.runs.saved_runs import config_here
 from utils.training import building
 
 OPTION = "aggregate.compare_reconstructions"
@@ -69,7 +71,10 @@ def compare_reconstructions(
     except (tables.NoRunsError, AmbiguousRunsError) as error:
         print(f"left out: {error}", file=sys.stderr)  # the tables are worth having all the same
         return
-    configs = {name: config_here(run, paths, accelerator) for name, run in chosen.items()}
+    configs = {
+        name: config_here(Path(run[tables.FOLDER]), paths, accelerator)
+        for name, run in chosen.items()
+    }
     costs = {name: _in_bits(run[bits]) for name, run in chosen.items()}
     for name, figure in _draw(configs, costs, n_images=n_images, image=image).items():
         experiment.save_figure(figure, f"figures/rec_imgs_allin1_{name}")

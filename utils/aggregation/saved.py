@@ -1,31 +1,10 @@
-"""Finished runs that are used again: their configs for where files are now, clear errors."""
+"""Errors of options that use finished runs again."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 
-from omegaconf import DictConfig, OmegaConf
-from pandas import Series
-
-from utils.aggregation import tables
 from utils.configs.composing import ConfigError
 from utils.data.module import DataError
-from utils.runs.saved_runs import upgrade
-
-
-def config_here(run: Series, paths: Mapping[str, str], accelerator: str) -> DictConfig:
-    """The config that a run saved, for files and devices as they are now.
-
-    Parameters
-    ----------
-    run : row of a table of `utils.aggregation.tables`.
-    paths : where results, checkpoints and data are now, as in conf/main.yaml.
-    accelerator : where to compute, as `trainer.accelerator`.
-    """
-    config = OmegaConf.create(upgrade((Path(run[tables.FOLDER]) / "config.yaml").read_text()))
-    config.paths = dict(paths)
-    config.trainer.accelerator = accelerator
-    return config
 
 
 @contextlib.contextmanager

@@ -12,7 +12,15 @@ import pandas as pd
 
 from utils.aggregation.outputs import number
 from utils.runs.identity import IDENTITY, STAGES
-from utils.runs.saved_runs import DONE, FAILED, SEED, Record, read_config, read_records, stands_for
+from utils.runs.saved_runs import (
+    DONE,
+    FAILED,
+    SEED,
+    Record,
+    propagate_unfinished,
+    read_config,
+    read_records,
+)
 
 TABLES = (*STAGES, "merged")
 GROUP = "group"  # digest of all that determines a run but its seed
@@ -60,7 +68,7 @@ def collect_all(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
         from utils.search import study  # Optuna takes a second to import
 
         searched = study.searched(file)
-    by_stage = stands_for(records)
+    by_stage = propagate_unfinished(records)
     return {stage: _frame(stage, by_stage[stage], searched) for stage in STAGES}, states
 
 

@@ -1,7 +1,8 @@
-"""Jobs of a sweep as jobs of a cluster, or as processes of this machine, submitted with submitit.
+"""Submission of a sweep's jobs with submitit, to a Slurm cluster or as processes of this machine.
 
-The caller waits until every job has ended, and never for ever: a job that left the queue without a
-result has failed. What each job leaves meanwhile is its trace, see `utils.runs.job_status`.
+The launcher waits until every job has ended. A job that left the queue without a result counts as
+lost, so the launcher never waits for ever. Each job records its own status meanwhile, see
+`utils.runs.status_file`.
 """
 
 import contextlib
@@ -9,113 +10,41 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 
 import submitit
-from hydra import version
-from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
-from hydra.types import HydraContext, TaskFunction
-from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.core.utils import JobReturn
+from omegaconf import DictConfig, OmegaConf
 from submitit.core.utils import FailedJobError, pickle_load
 
 from utils.cluster import slurm
-from utils.configs import resolvers
+from utils.cluster.sweep_job import JobError, SweepJob
 from utils.configs.composing import ConfigError
-from utils.runs.job_status import FILE, Trace, read_trace
-from utils.runs.status_file import now, write_state
+from utils.runs.status_file import job_file, now, queue_job
 
 ROOT = Path(__file__).resolve().parents[2]
-# Options of conf/slurm/ that are not submitit's; for all executors, and for processes here.
+# Options of conf/slurm/ that are not submitit's: of all executors, and of the local one.
 OWN_OPTIONS = {"name", "executor", "default_partition", "debug_partition"}
 LOCAL_OPTIONS = {"array_parallelism"}
-# Those that submitit takes as they are; others with the name of the executor before them.
-GENERIC_OPTIONS = {field.name for field in fields(BaseQueueConf)}
-MAX_ARRAY = 1000  # jobs of one array: what Slurm allows unless it is told otherwise
-POLL_SECONDS = 1.0  # between two looks for results
-QUEUE_SECONDS = 15.0  # between two questions to the queue
-# How long a job may be unknown to the queue without a result: shared disks show files late.
+# Options of all of submitit's executors; it expects others with the executor's name as prefix.
+SHARED_OPTIONS = {
+    "timeout_min",
+    "mem_gb",
+    "nodes",
+    "cpus_per_task",
+    "gpus_per_node",
+    "tasks_per_node",
+    "stderr_to_stdout",
+}
+MAX_ARRAY = 1000  # jobs of one array: Slurm's default limit
+POLL_SECONDS = 1.0  # between checks for results
+QUEUE_SECONDS = 15.0  # between calls of squeue
+# How long a job may be out of Slurm's queue without a result: shared disks show files late.
 GRACE_SECONDS = 30.0
 
 
-class JobError(RuntimeError):
-    """A job failed or was lost."""
-
-
-@dataclass(frozen=True)
-class SweepJob:
-    """A job with its config composed: what submitit pickles, and calls where the job runs."""
-
-    num: int
-    config: DictConfig
-    task: TaskFunction
-    context: HydraContext
-    version_base: str  # of Hydra's behaviour, which is no part of a config
-
-    @property
-    def folder(self) -> Path:
-        """The job's own folder in that of the sweep."""
-        return Path(self.config.hydra.sweep.dir, str(self.config.hydra.sweep.subdir))
-
-    @property
-    def overrides(self) -> list[str]:
-        return list(self.config.hydra.overrides.task)
-
-    def __call__(self) -> JobReturn:
-        """Run the task; raises what it raises, so that the scheduler sees the failure too."""
-        version.setbase(self.version_base)
-        setup_globals()
-        resolvers.register()
-        JobRuntime.instance().set("name", self.config.hydra.job.name)
-        config = self.config.copy()  # the original is pickled again if the job is requeued
-        with open_dict(config.hydra.job):
-            config.hydra.job.id = submitit.JobEnvironment().job_id
-        done = run_job(
-            hydra_context=self.context,
-            task_function=self.task,
-            config=config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
-        if done.status != JobStatus.COMPLETED:
-            raise done._return_value
-        return done
-
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """What is submitted again after a preemption: the same, which finds its checkpoints."""
-        return submitit.helpers.DelayedSubmission(self)
-
-    def failed(self, error: JobError) -> JobReturn:
-        """What Hydra is told of a job that did not come back."""
-        config = self.config.copy()
-        with open_dict(config):
-            hydra_config = OmegaConf.create({"hydra": config.pop("hydra")})
-        done = JobReturn(overrides=self.overrides, cfg=config, hydra_cfg=hydra_config)
-        done.status, done.return_value = JobStatus.FAILED, error
-        return done
-
-
-def compose_jobs(
-    job_overrides: Sequence[Sequence[str]],
-    first_num: int,
-    *,
-    context: HydraContext,
-    task: TaskFunction,
-    config: DictConfig,
-) -> list[SweepJob]:
-    """The jobs of a sweep, numbered from `first_num`, with their configs as they are now."""
-    jobs = []
-    for num, overrides in enumerate(job_overrides, start=first_num):
-        composed = context.config_loader.load_sweep_config(config, list(overrides))
-        with open_dict(composed.hydra.job):
-            composed.hydra.job.num = num
-        jobs.append(SweepJob(num, composed, task, context, str(version.getbase())))
-    return jobs
-
-
 def check(options: DictConfig) -> None:
-    """Raise `ConfigError` if jobs with these options of conf/slurm/ could not be submitted."""
+    """Raise `ConfigError` if jobs with these options of conf/slurm/ cannot be submitted."""
     if options.executor == "slurm":
         slurm.check_commands(options.name)
     with tempfile.TemporaryDirectory() as folder:
@@ -126,9 +55,9 @@ def check(options: DictConfig) -> None:
 
 
 def make_executor(options: Mapping[str, object], folder: Path) -> submitit.AutoExecutor:
-    """What submits jobs with these options of conf/slurm/; files of the jobs go to `folder`/ID.
+    """submitit's executor with these options of conf/slurm/; it writes to `folder`/ID.
 
-    Raises `ConfigError` for an option that submitit does not know, or of another type.
+    Raises `ConfigError` for an option with an unknown name or a wrong type.
     """
     kind = options["executor"]
     ours = OWN_OPTIONS | (LOCAL_OPTIONS if kind == "local" else set())
@@ -138,9 +67,9 @@ def make_executor(options: Mapping[str, object], folder: Path) -> submitit.AutoE
     try:
         executor = submitit.AutoExecutor(folder=folder / "%j", cluster=kind, **first)
         executor.update_parameters(
-            **{k if k in GENERIC_OPTIONS else f"{kind}_{k}": v for k, v in theirs.items()}
+            **{k if k in SHARED_OPTIONS else f"{kind}_{k}": v for k, v in theirs.items()}
         )
-    except (AssertionError, NameError, ValueError) as error:  # as submitit says what is wrong
+    except (AssertionError, NameError, ValueError) as error:  # submitit's ways to say so
         reason = str(error).splitlines()[0]
         raise ConfigError(f"slurm={options['name']}: submitit says: {reason}") from error
     return executor
@@ -149,165 +78,183 @@ def make_executor(options: Mapping[str, object], folder: Path) -> submitit.AutoE
 def run_jobs(
     jobs: Sequence[SweepJob], options: Mapping[str, object], *, sweep_dir: Path
 ) -> list[JobReturn]:
-    """Submit all jobs, wait until each has ended, and return how, in their order.
+    """Submit all jobs and wait for their ends; returns their results in the order of the jobs.
+
+    After Ctrl-C, Slurm's jobs stay in the queue, and processes of this machine are cancelled.
 
     Parameters
     ----------
     options : of conf/slurm/.
-    sweep_dir : folder of the sweep; submitit's files go to `.submitit/ID` in it.
+    sweep_dir : folder of the sweep; submitit writes to `.submitit/ID` in it.
     """
-    executor = make_executor(options, sweep_dir / ".submitit")
-    if options["executor"] == "slurm":
-        return SlurmJobs(jobs, executor).wait()
-    return LocalJobs(jobs, executor, at_once=options["array_parallelism"]).wait()
+    return Sweep(jobs, make_executor(options, sweep_dir / ".submitit"), options).run()
 
 
-class _Jobs:
-    """The jobs of a sweep from submission to their ends."""
+class Sweep:
+    """Jobs from submission to end.
 
-    def __init__(self, jobs: Sequence[SweepJob], executor: submitit.AutoExecutor):
+    Slurm's jobs are queued at once and do not need this process. Processes of this machine are
+    started `array_parallelism` at a time.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[SweepJob],
+        executor: submitit.AutoExecutor,
+        options: Mapping[str, object],
+    ):
         self._jobs = jobs
         self._executor = executor
-        self._submitted: dict[int, submitit.Job] = {}  # and not ended, by place in `jobs`
+        self._is_slurm = options["executor"] == "slurm"
+        self._n_at_once = options.get("array_parallelism")
+        self._n_started = 0  # local jobs
+        self._submitted: dict[int, submitit.Job] = {}  # unfinished jobs by index
+        # jobs that have left the queue: when this was noticed, and their last known state
+        self._left: dict[int, tuple[float, str]] = {}
+        self._next_look = 0.0  # at Slurm's queue
         self._returns: dict[int, JobReturn] = {}
 
-    def wait(self) -> list[JobReturn]:
-        """Wait until all jobs have ended; how they did, in their order."""
+    def run(self) -> list[JobReturn]:
+        """Submit the jobs and wait; returns their results in order."""
         try:
-            self._begin()
+            if self._is_slurm:
+                self._queue_arrays()
+            else:
+                self._announce_local()
             while len(self._returns) < len(self._jobs):
+                self._look_at_queue()
                 self._collect()
+                if not self._is_slurm:
+                    self._start_local()
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
-            self._leave()
+            self._abandon()
             raise
         return [self._returns[i] for i in range(len(self._jobs))]
 
-    def _submit(self, places: Sequence[int]) -> None:
+    def _submit(self, indices: Sequence[int]) -> None:
         with _environment():
-            submitted = self._executor.submit_array([self._jobs[i] for i in places])
-        self._submitted |= dict(zip(places, submitted, strict=True))
+            submitted = self._executor.submit_array([self._jobs[i] for i in indices])
+        self._submitted |= dict(zip(indices, submitted, strict=True))
 
-    def _collect(self) -> None:
-        """Take the results that are there, and give up those that will not come."""
-        lost = self._lost()
-        for i, job in list(self._submitted.items()):
-            result = _result(job, range(1))
-            if result is None and i in lost:  # of several processes, another one may have failed
-                result = _result(job, range(job.num_tasks)) or ("lost", lost[i])
-            if result is not None and (result[0] != "error" or self._is_over(i)):
-                del self._submitted[i]
-                self._returns[i] = self._returned(i, job, *result)
-
-    def _returned(self, place: int, submitted: submitit.Job, outcome: str, value) -> JobReturn:
-        if outcome == "success":
-            return value
-        job, log = self._jobs[place], os.path.relpath(submitted.paths.stderr)
-        trace = read_trace(job.folder) | {"log": log}
-        if outcome == "lost":
-            trace |= {"state": "lost", "finished": now(), "error": str(value)}
-        last_line = str(value).strip().splitlines()[-1]  # of a traceback
-        if outcome == "error" and "started" not in trace:
-            trace |= {"state": "failed", "finished": now(), "error": last_line}
-        write_state(job.folder / FILE, trace)
-        reason = " ".join(trace.get("error", last_line).split())
-        return job.failed(JobError(f"job {job.num} ({submitted.job_id}): {reason}; log: {log}"))
-
-    def _begin(self) -> None:
-        """Queue the jobs."""
-        raise NotImplementedError
-
-    def _lost(self) -> dict[int, str]:
-        """Those that are over, whether they left a result or not, with their last known state."""
-        raise NotImplementedError
-
-    def _is_over(self, place: int) -> bool:
-        """Whether the error that a job left is its end."""
-        raise NotImplementedError
-
-    def _leave(self) -> None:
-        """What is to be done, or said, when nobody waits for the jobs any more."""
-        raise NotImplementedError
-
-
-class SlurmJobs(_Jobs):
-    """Jobs of a cluster: they are all queued at once, and do not need who waits for them."""
-
-    def __init__(self, jobs: Sequence[SweepJob], executor: submitit.AutoExecutor):
-        super().__init__(jobs, executor)
-        self._asked = 0.0
-        self._gone: dict[int, tuple[float, str]] = {}  # since when, and how
-
-    def _begin(self) -> None:
-        places = range(len(self._jobs))
-        for start in range(0, len(places), MAX_ARRAY):
-            array = places[start : start + MAX_ARRAY]
+    def _queue_arrays(self) -> None:
+        indices = range(len(self._jobs))
+        for start in range(0, len(indices), MAX_ARRAY):
+            array = indices[start : start + MAX_ARRAY]
             try:
                 self._submit(array)
             except FailedJobError as error:
-                self._give_up(places[start:], error)
+                self._fail(indices[start:], error)
                 break
-            for i in array:  # at once, for the array runs whatever becomes of the next one
-                self._trace(i).queue(self._submitted[i].job_id)
+            for i in array:  # at once: this array runs even if the next one is interrupted
+                self._write_queued(i, self._submitted[i].job_id)
         if n := len(self._submitted):
             print(f"Queued {n} job{'s' * (n > 1)}: {', '.join(self._arrays())}", flush=True)
 
-    def _give_up(self, places: Sequence[int], refusal: FailedJobError) -> None:
-        """Let jobs fail that Slurm does not take; those that it took go on."""
-        said = " ".join(str(refusal).split())
-        error = JobError(f"{len(places)} of {len(self._jobs)} jobs were not queued: {said}")
+    def _fail(self, indices: Sequence[int], refusal: FailedJobError) -> None:
+        """Record jobs that Slurm has refused as failed; the accepted ones continue."""
+        reason = " ".join(str(refusal).split())
+        error = JobError(f"{len(indices)} of {len(self._jobs)} jobs were not queued: {reason}")
         print(error, flush=True)
-        for i in places:
-            self._jobs[i].folder.mkdir(parents=True, exist_ok=True)
-            self._trace(i).note(state="failed", finished=now(), error=str(error))
+        for i in indices:
+            self._write_queued(i, None, state="failed", finished=now(), error=str(error))
             self._returns[i] = self._jobs[i].failed(error)
 
-    def _trace(self, place: int) -> Trace:
-        job = self._jobs[place]
-        return Trace(job.folder, job.num, job.overrides)
+    def _announce_local(self) -> None:
+        for i in range(len(self._jobs)):
+            self._write_queued(i, None)
+        n = len(self._jobs)
+        print(
+            f"Queued {n} job{'s' * (n > 1)}: on this machine, {self._n_at_once} at a time",
+            flush=True,
+        )
 
-    def _lost(self) -> dict[int, str]:
-        if time.monotonic() - self._asked > QUEUE_SECONDS:
-            self._ask()
-        over = time.monotonic() - GRACE_SECONDS
-        return {
-            i: f"Slurm job {job.job_id} left the queue without a result: {self._end(i, job)}"
-            for i, job in self._submitted.items()
-            if i in self._gone and self._gone[i][0] < over
-        }
+    def _start_local(self) -> None:
+        end = min(self._n_started + self._n_at_once - len(self._submitted), len(self._jobs))
+        if end > self._n_started:
+            self._submit(range(self._n_started, end))
+            self._n_started = end
 
-    def _ask(self) -> None:
-        """Ask the queue which jobs are gone, and since when."""
-        self._asked = time.monotonic()
-        try:
-            states = slurm.states()
-        except slurm.SlurmUnavailableError as error:
-            print(f"{error}; waits on", flush=True)
-            self._gone.clear()
+    def _write_queued(self, index: int, scheduler_job: str | None, **facts: object) -> None:
+        job = self._jobs[index]
+        queue_job(job.folder, job.num, job.overrides, scheduler_job, **facts)
+
+    def _look_at_queue(self) -> None:
+        """Find the jobs that have left the queue."""
+        now = time.monotonic()
+        if not self._is_slurm:
+            states = {i: job.get_info()["jobState"] for i, job in self._submitted.items()}
+            left = {i: state for i, state in states.items() if state != "RUNNING"}
+        elif now < self._next_look:
             return
-        for i, job in self._submitted.items():
-            state = states.get(job.job_id, "cancelled before it began?")
-            if job.job_id in states and state not in slurm.ENDED:
-                self._gone.pop(i, None)
-            else:
-                since, _ = self._gone.get(i, (self._asked, state))
-                self._gone[i] = (since, state)
+        else:
+            self._next_look = now + QUEUE_SECONDS
+            try:
+                queue = slurm.states()
+            except slurm.SlurmUnavailableError as error:
+                print(f"{error}; still waiting", flush=True)
+                self._left.clear()
+                return
+            unknown = "cancelled before it started?"
+            states = {i: queue.get(job.job_id, unknown) for i, job in self._submitted.items()}
+            left = {i: s for i, s in states.items() if s == unknown or s in slurm.ENDED}
+        self._left = {i: self._left.get(i, (now, state)) for i, state in left.items()}
 
-    def _is_over(self, place: int) -> bool:
-        # a node that fails takes tasks with it, and the others may leave errors of that; such a job
-        # is requeued, and leaves another result
-        return place in self._gone
+    def _collect(self) -> None:
+        """Take the results of jobs that have ended, and give up lost ones.
 
-    def _end(self, place: int, job: submitit.Job) -> str:
-        return slurm.final_state(job.job_id) or self._gone[place][1]
+        An error is the end of a job only once it has left the queue: if a node fails or a job is
+        preempted, its processes leave errors, Slurm requeues it, and it leaves another result.
+        """
+        for i, job in list(self._submitted.items()):
+            result = _result(job, range(1))
+            if i in self._left:
+                result = result or self._lost(i, job)
+            elif result is not None and result[0] == "error":
+                result = None
+            if result is not None:
+                del self._submitted[i]
+                self._returns[i] = self._returned(i, job, *result)
 
-    def _leave(self) -> None:
-        ids = " ".join(sorted({job.job_id.split("_")[0] for job in self._submitted.values()}))
-        if ids:
-            print(f"\nThe jobs stay in the queue; to cancel them: scancel {ids}", flush=True)
+    def _lost(self, index: int, job: submitit.Job) -> tuple[str, object] | None:
+        """Result of a job whose first process left none, after a grace period."""
+        since, state = self._left[index]
+        if self._is_slurm and time.monotonic() < since + GRACE_SECONDS:
+            return None
+        if (result := _result(job, range(job.num_tasks))) is not None:
+            return result  # another process of the job has failed
+        if not self._is_slurm:
+            return "lost", f"process {job.job_id} ended without a result"
+        end = slurm.final_state(job.job_id) or state
+        return "lost", f"Slurm job {job.job_id} left the queue without a result: {end}"
+
+    def _returned(self, index: int, submitted: submitit.Job, outcome: str, value) -> JobReturn:
+        """What Hydra gets of a job; records the end of a job that could not do so itself."""
+        if outcome == "success":
+            return value
+        job, log = self._jobs[index], os.path.relpath(submitted.paths.stderr)
+        file = job_file(job.folder)
+        facts = {"log": log}
+        last_line = str(value).strip().splitlines()[-1]  # of a traceback
+        if outcome == "lost" or "started" not in file.read():
+            state = "lost" if outcome == "lost" else "failed"
+            facts |= {"state": state, "finished": now(), "error": last_line}
+        file.write(**facts)
+        reason = " ".join(file.read().get("error", last_line).split())
+        return job.failed(JobError(f"job {job.num} ({submitted.job_id}): {reason}; log: {log}"))
+
+    def _abandon(self) -> None:
+        """Cancel processes of this machine; say how to cancel Slurm's jobs."""
+        if not self._is_slurm:
+            for job in self._submitted.values():
+                job.cancel()
+        elif ids := sorted({job.job_id.split("_")[0] for job in self._submitted.values()}):
+            print(
+                f"\nThe jobs stay in the queue; to cancel them: scancel {' '.join(ids)}", flush=True
+            )
 
     def _arrays(self) -> Iterator[str]:
-        """The arrays of the jobs, as Slurm writes them: "87_[0-11]"."""
+        """The arrays of the jobs in Slurm's notation: "87_[0-11]"."""
         sizes: dict[str, int] = {}
         for job in self._submitted.values():
             array = job.job_id.partition("_")[0]
@@ -316,71 +263,29 @@ class SlurmJobs(_Jobs):
             yield f"{array}_[0-{n - 1}]" if n > 1 else array
 
 
-class LocalJobs(_Jobs):
-    """Processes of this machine: some at a time, which go on if who waits for them is killed.
-
-    Parameters
-    ----------
-    at_once : how many of the jobs run at a time.
-    """
-
-    def __init__(self, jobs: Sequence[SweepJob], executor: submitit.AutoExecutor, *, at_once: int):
-        super().__init__(jobs, executor)
-        self._at_once = at_once
-        self._n_begun = 0
-
-    def _begin(self) -> None:
-        for job in self._jobs:
-            Trace(job.folder, job.num, job.overrides).queue(None)
-        n = len(self._jobs)
-        print(
-            f"Queued {n} job{'s' * (n > 1)}: on this machine, {self._at_once} at a time", flush=True
-        )
-
-    def _collect(self) -> None:
-        super()._collect()
-        n = min(self._at_once - len(self._submitted), len(self._jobs) - self._n_begun)
-        if n > 0:
-            self._submit(range(self._n_begun, self._n_begun + n))
-            self._n_begun += n
-
-    def _lost(self) -> dict[int, str]:
-        states = {i: job.get_info()["jobState"] for i, job in self._submitted.items()}
-        return {
-            i: f"process {self._submitted[i].job_id} ended without a result"
-            for i, state in states.items()
-            if state != "RUNNING"
-        }
-
-    def _is_over(self, place: int) -> bool:
-        return True  # nothing starts it again
-
-    def _leave(self) -> None:
-        for job in self._submitted.values():
-            job.cancel()
-
-
 def _result(job: submitit.Job, tasks: Sequence[int]) -> tuple[str, object] | None:
-    """What the first of a job's processes that left a result says: ("success", JobReturn) or
-    ("error", traceback); None if there is none yet."""
+    """Result of the first of these processes of a job that left one; None if none has.
+
+    ("success", JobReturn) or ("error", traceback).
+    """
     for i in tasks:
         paths = job.task(i).paths
-        with contextlib.suppress(OSError):  # makes shared disks look anew, as submitit does it
+        with contextlib.suppress(OSError):  # refreshes the cache of shared disks, as in submitit
             paths.folder.chmod(paths.folder.stat().st_mode)
         if paths.result_pickle.exists():
             try:
                 return pickle_load(paths.result_pickle)
-            except Exception as error:  # unpickling runs code of others, which may raise anything
+            except Exception as error:  # unpickling may raise anything
                 return "error", f"{paths.result_pickle} cannot be read: {error!r}"
     return None
 
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """What jobs inherit: where the modules are, wherever they were submitted from."""
+    """Environment that jobs inherit: with the path of our modules, for any working directory."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
-    # of the job in which this one runs, if any
+    # without the variables of the Slurm job that this process runs in, if any
     inside = submitit.helpers.clean_env() if "SLURM_JOB_ID" in os.environ else None
     try:
         with inside or contextlib.nullcontext():

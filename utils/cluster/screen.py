@@ -26,8 +26,8 @@ from rich.table import Table
 from rich.text import Text
 
 from utils.configs.composing import NO_TEXT, PLAIN
+from utils.runs.experiment_status import LOG, distinct_overrides, format_stage, read_jobs
 from utils.runs.progress import clock
-from utils.runs.report import LOG, overrides_apart, stage_of, states
 
 SECONDS = 10.0  # between two lines
 WIDTH = 100  # of a line
@@ -79,11 +79,11 @@ class Screen:
                     self._over.set()
 
     def _jobs(self) -> list[dict]:
-        jobs = {int(job["num"]): job for job in states(self._sweep_dir)}
+        jobs = {int(job["num"]): job for job in read_jobs(self._sweep_dir)}
         for num, overrides in enumerate(self._planned):
             jobs[num] = jobs.get(num, {"num": num, "state": "queued"}) | {"overrides": overrides}
         found = [jobs[num] for num in sorted(jobs)]
-        for job, apart in zip(found, overrides_apart(found), strict=True):
+        for job, apart in zip(found, distinct_overrides(found), strict=True):
             job["name"] = "/".join(map(_short, apart)) or f"job {job['num']}"
             has_trace = not {"queued", "started", "finished"}.isdisjoint(job)
             if job["state"] == "lost" and not has_trace and not self._over.is_set():
@@ -128,7 +128,9 @@ class Screen:
         is_over = False
         while not is_over:
             is_over, jobs = self._over.wait(SECONDS if before else 0), self._jobs()
-            now = [f"{job['name']} {stage_of(job)}" for job in jobs if job["state"] == "running"]
+            now = [
+                f"{job['name']} {format_stage(job)}" for job in jobs if job["state"] == "running"
+            ]
             ends = {(job["num"], job["finished"]): job for job in jobs if "finished" in job}
             lines = [self._end(job) for key, job in ends.items() if key not in ended]
             ended |= set(ends)

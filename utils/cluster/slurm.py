@@ -82,6 +82,15 @@ def states(*, is_of_all_users: bool = False) -> dict[str, str]:
     return dict(line.strip().split("|") for line in done.stdout.splitlines() if line.strip())
 
 
+def queued_ids() -> set[str] | None:
+    """Ids of the jobs of all users that wait or run; None if Slurm does not answer."""
+    try:
+        found = states(is_of_all_users=True)
+    except SlurmUnavailableError:
+        return None
+    return {job_id for job_id, state in found.items() if state not in ENDED}
+
+
 def final_state(job_id: str) -> str | None:
     """How a job ended, as accounting has it ("CANCELLED by 0"); None if it does not know."""
     try:

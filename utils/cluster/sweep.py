@@ -23,15 +23,14 @@ from utils.cluster.screen import Screen, WithoutOverrides, logged
 from utils.configs.architectures import check_networks
 from utils.configs.composing import CONF_DIR, ConfigError, compose_config, expand, parse, values_of
 from utils.configs.resolvers import cpus_per_job, n_cpus, weights_id
+from utils.runs.experiment_status import LOG, read_jobs, report
 from utils.runs.files import writable_dir
 from utils.runs.identity import experiment_folder
-from utils.runs.job_status import mark_interrupted
-from utils.runs.report import LOG, report, states
-from utils.runs.signals import CTRL_C, in_words
+from utils.runs.signals import CTRL_C, MAIN_PROCESS, format_error
+from utils.runs.status_file import mark_interrupted
 
 __all__ = [
     "CONF_DIR",
-    "MAIN_PROCESS",
     "NONE_DONE",
     "ConfigError",
     "compose_config",
@@ -44,7 +43,6 @@ __all__ = [
 ]
 
 NONE_DONE = 3  # exit status, known to bin/utils.sh
-MAIN_PROCESS = "LOSSYLESS_MAIN_PROCESS"  # for workers to know whose they are
 # Settings that are the name of published weights, or the path of a file.
 WEIGHT_SETTINGS = (
     "tower.kwargs.weights",
@@ -121,12 +119,12 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         sys.exit(130)
     except SystemExit as error:
         # Lightning ends jobs itself: without a status those that get SIGTERM
-        sys.exit(130 if in_words(error) == CTRL_C else error.code or 143)
+        sys.exit(130 if format_error(error) == CTRL_C else error.code or 143)
     except Exception as error:  # of a job, which may raise anything
         has_failed = True
         _explain(error, sweep_dir, is_full=is_full)
     finally:
-        found = {job["state"] for job in states(sweep_dir)}
+        found = {job["state"] for job in read_jobs(sweep_dir)}
         if found or has_failed:
             print(report(sweep_dir, results))
     # a search goes on without a trial that failed
@@ -141,14 +139,16 @@ def _explain(error: Exception, sweep_dir: Path, *, is_full: bool) -> None:
     """
     frames = traceback.extract_tb(error.__traceback__)
     is_of_job = any(frame.name == "return_value" for frame in frames)  # of Hydra's JobReturn
-    is_reported = is_of_job and any({"finished", "error"} <= set(job) for job in states(sweep_dir))
+    is_reported = is_of_job and any(
+        {"finished", "error"} <= set(job) for job in read_jobs(sweep_dir)
+    )
     has_log = any(sweep_dir.glob(f"*/{LOG}"))
     is_ours = type(error).__module__.partition(".")[0] in ("lossyless", "utils", "joblib")
     is_expected = is_ours or isinstance(error, (HydraException, OSError, ValueError))
     if is_full or not (is_expected or (is_reported and has_log)):
         traceback.print_exception(error)
     elif not is_reported:
-        print(in_words(error), file=sys.stderr)
+        print(format_error(error), file=sys.stderr)
 
 
 def check_epochs(cfg: DictConfig) -> None:

@@ -1,221 +1,260 @@
-"""How the jobs and the runs of an experiment stand, from what they leave on disk.
+"""Status of an experiment's jobs and runs, read from disk, and the report at the end of a sweep.
 
-A job is one call of `main`, known by its settings; it makes a run of each stage. Reads small files
-only, so that an experiment of a thousand runs takes a second.
+A job is one call of `main`, identified by its settings; it makes one run per stage. Only small
+files are read: an experiment of a thousand runs takes a second.
 """
 
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from utils.cluster import slurm
-from utils.runs.identity import STAGES, experiment_folder, is_how
-from utils.runs.job_status import FILE, read_trace
-from utils.runs.run import STATUS, read_status
-from utils.runs.status_file import STATES
+from utils.runs.identity import STAGES, experiment_folder, is_execution_setting
+from utils.runs.saved_runs import read_status
+from utils.runs.status_file import JOB, RUN, STATES, load, read_job
+
+LOG = "job.log"  # in the folder of a job: its output, unless a scheduler keeps it
+LONG = 100  # characters of an error that the report does not repeat
+MEND = "Fix the error, then run it again"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Job:
     """The latest attempt at one combination of settings.
 
     Attributes
     ----------
-    folder : of its trace: outputs/<sweep>/<experiment>_<pid>/<num>.
-    trace : what it says of itself, with the state it is really in.
-    stage, run : the first stage that is not done, and the status of its run, as far as known.
+    folder : its output folder, outputs/<sweep>/<experiment>_<pid>/<num>.
+    status : content of its status file.
+    stage, run : its first unfinished stage and the status of the run of that stage, if known.
     """
 
     folder: Path
-    trace: dict
-    stage: str
-    run: dict
+    status: dict
+    stage: str = ""
+    run: dict = field(default_factory=dict)
 
     @property
     def state(self) -> str:
-        return self.trace["state"]
-
-    @property
-    def runs(self) -> dict[str, str]:
-        """The folders of its runs, by stage."""
-        return runs_of(self.trace)
-
-    @property
-    def sweep(self) -> str:
-        """The id by which a sweep is continued."""
-        return self.folder.parent.parent.name
+        return self.status["state"]
 
     @property
     def settings(self) -> dict[str, str]:
-        return settings_of(self.trace)
+        """Its command line: {"seed": "1"}."""
+        given = [override.lstrip("+").split("=", 1) for override in self.status["overrides"]]
+        return dict(item for item in given if len(item) == 2)
+
+    @property
+    def runs(self) -> dict[str, str]:
+        """Folders of its runs by stage; empty until it starts."""
+        runs = self.status.get("runs", {})
+        return {stage: os.path.abspath(folder) for stage, folder in runs.items()}
+
+    @property
+    def sweep(self) -> str:
+        """Id for continuing its sweep."""
+        return self.folder.parent.parent.name
 
     @property
     def is_local(self) -> bool:
-        """Whether `slurm=local` started it, whose ids are those of processes."""
-        return _is_local(self.trace)
+        """Whether it was submitted with `slurm=local`, where ids are those of processes."""
+        return self.settings.get("slurm") == "local"
+
+    @property
+    def scheduler_job(self) -> str | None:
+        return self.status.get("scheduler_job")
 
     @property
     def since(self) -> str | None:
-        """When it came into its state."""
+        """Time at which it entered its state."""
         keys = {"queued": ("queued",), "running": ("started",)}
-        found = (self.trace.get(key) for key in keys.get(self.state, ("finished", "started")))
+        found = map(self.status.get, keys.get(self.state, ("finished", "started")))
         return next(filter(None, found), None)
 
-
-def settings_of(trace: dict) -> dict[str, str]:
-    """What was asked of a job: {"seed": "1"}."""
-    given = [override.lstrip("+").split("=", 1) for override in trace["overrides"]]
-    return dict(item for item in given if len(item) == 2)
-
-
-def runs_of(trace: dict) -> dict[str, str]:
-    """The folders of a job's runs, by stage; none before it began."""
-    return {stage: os.path.abspath(run) for stage, run in trace.get("runs", {}).items()}
+    @property
+    def may_be_queued(self) -> bool:
+        """Whether it waits, or was interrupted and the scheduler may restart it."""
+        return self.state in ("queued", "interrupted") and "scheduler_job" in self.status
 
 
 def find_runs(experiment: Path, pretrained: Path) -> dict[str, dict]:
-    """The status of each run, by its folder: done, running, lost, ...
+    """Status of each run by its folder.
 
     Parameters
     ----------
-    experiment : the folder of the experiment's results.
-    pretrained : the folder of the same name for checkpoints, where the locks are.
+    experiment : results of the experiment.
+    pretrained : its checkpoints; here are the locks.
     """
     found = {}
     root = os.path.abspath(experiment)
     for folder, subfolders, files in os.walk(root):
-        if STATUS in files:
+        if RUN in files:
             subfolders.clear()  # figures
-            status = read_status(Path(folder), pretrained / os.path.relpath(folder, root))
-            if status is not None:
-                found[folder] = status
+            found[folder] = read_status(Path(folder), pretrained / os.path.relpath(folder, root))
     return found
 
 
 def find_jobs(
     outputs: Path,
     experiment: str,
-    runs: dict[str, dict],
+    runs: Mapping[str, dict],
     *,
     results: Path,
     mode: str,
     defaults: Mapping[str, str],
+    read_queue: Callable[[], set[str] | None],
 ) -> list[Job]:
-    """The jobs of an experiment in one mode; of several attempts at the same, the latest.
+    """The jobs of an experiment in one mode, each in its latest attempt.
 
     Parameters
     ----------
-    runs : what `find_runs` found.
-    results : the folder of the experiment's results that are meant.
-    defaults : the settings "paths.results" and "experiment_name" of jobs that do not say them.
+    runs : output of `find_runs`.
+    results : folder of the experiment's results; jobs with results elsewhere are left out.
+    defaults : settings "paths.results" and "experiment_name" of jobs that do not set them.
+    read_queue : returns the ids of the jobs that wait or run on the cluster, None if it is
+        unavailable.
     """
-    traces = [(folder, read_trace(folder)) for folder in _folders(outputs, experiment)]
-    meant = [item for item in traces if _is_of(item[1], mode, os.path.abspath(results), defaults)]
-    traces = _as_the_queue_says(_latest(meant))
-    jobs = [Job(folder, trace, *_stage(trace, runs)) for folder, trace in traces]
-    return sorted(jobs, key=lambda job: (STATES.index(job.state), job.sweep, int(job.trace["num"])))
+    name = re.compile(rf"{re.escape(experiment)}_\d+")
+    sweeps = [path for path in outputs.glob(f"*/{experiment}_*") if name.fullmatch(path.name)]
+    folders = [file.parent for sweep in sweeps for file in sweep.glob(f"[0-9]*/{JOB}")]
+    attempts = [Job(folder, read_job(folder)) for folder in folders]
+    jobs = _latest([a for a in attempts if _belongs(a, mode, os.path.abspath(results), defaults)])
+    on_cluster = any(j.may_be_queued and j.scheduler_job and not j.is_local for j in jobs)
+    queue = read_queue() if on_cluster else None
+    for job in jobs:
+        job.stage, job.run = _first_unfinished(job, runs)
+        if job.may_be_queued:
+            job.status |= _queue_facts(job, queue)
+    return sorted(jobs, key=lambda job: (STATES.index(job.state), job.sweep, int(job.folder.name)))
 
 
-def _is_of(trace: dict, mode: str, results: str, defaults: Mapping[str, str]) -> bool:
+def _belongs(job: Job, mode: str, results: str, defaults: Mapping[str, str]) -> bool:
     """Whether a job has this mode and its runs are, or will be, in this folder."""
-    if not {"queued", "started"} & set(trace):
-        return True  # nobody knows: its trace is damaged
-    settings = {**defaults, **settings_of(trace)}
+    if not {"queued", "started"} & set(job.status):
+        return True  # unknown: its status file is damaged
+    settings = {**defaults, **job.settings}
     if settings.get("mode", "none") != mode:
         return False
-    if runs := runs_of(trace):
-        return Path(list(runs.values())[-1]).is_relative_to(results)  # the first may be elsewhere
+    if job.runs:  # the first one may belong to another experiment
+        return Path(list(job.runs.values())[-1]).is_relative_to(results)
     return os.path.abspath(Path(settings["paths.results"], experiment_folder(settings))) == results
 
 
-def _latest(traces: list[tuple[Path, dict]]) -> list[tuple[Path, dict]]:
-    """The traces less those of jobs that were attempted again.
+def _latest(attempts: Sequence[Job]) -> list[Job]:
+    """The attempts that no later one repeats.
 
-    Attempts at the same job make the same runs. One that did not begin has none yet: it is known
-    by its settings.
+    Attempts at the same job make the same runs. One that has not started has none yet and is
+    identified by its settings.
     """
     kept = []
-    again: set[str] = set()  # runs of later attempts
-    begun, waiting = set(), set()  # settings of later attempts
-    for folder, trace in sorted(traces, key=_age, reverse=True):
-        runs = list(runs_of(trace).values())
-        asked = frozenset(item for item in settings_of(trace).items() if not is_how(item[0]))
-        is_superseded = runs[-1] in again if runs else asked in begun
-        if not asked or not (is_superseded or asked in waiting):
-            kept.append((folder, trace))
-        again.update(runs)
-        (begun if runs else waiting).add(asked)
+    later_runs: set[str] = set()
+    started, waiting = set(), set()  # settings of later attempts
+
+    def age(job: Job) -> tuple[str, str]:
+        return str(job.status.get("queued") or job.status.get("started") or ""), job.sweep
+
+    for job in sorted(attempts, key=age, reverse=True):
+        runs = list(job.runs.values())
+        asked = frozenset(kv for kv in job.settings.items() if not is_execution_setting(kv[0]))
+        is_repeated = runs[-1] in later_runs if runs else asked in started
+        if not asked or not (is_repeated or asked in waiting):
+            kept.append(job)
+        later_runs.update(runs)
+        (started if runs else waiting).add(asked)
     return kept
 
 
-def _age(item: tuple[Path, dict]) -> tuple[str, str]:
-    folder, trace = item
-    return str(trace.get("queued") or trace.get("started") or ""), folder.parent.parent.name
-
-
-def _folders(outputs: Path, experiment: str) -> Iterable[Path]:
-    """The folders of the experiment's jobs that left a trace."""
-    own = re.compile(rf"{re.escape(experiment)}_\d+")
-    for sweep in outputs.glob(f"*/{experiment}_*"):
-        if own.fullmatch(sweep.name):
-            yield from (file.parent for file in sweep.glob(f"[0-9]*/{FILE}"))
-
-
-def _stage(trace: dict, runs: dict[str, dict]) -> tuple[str, dict]:
-    """The first stage of a job that is not done, and the status of its run."""
-    for stage, folder in runs_of(trace).items():
+def _first_unfinished(job: Job, runs: Mapping[str, dict]) -> tuple[str, dict]:
+    for stage, folder in job.runs.items():
         status = runs.get(folder, {"state": "new"})
         if status["state"] != "done":
             return stage, status
-    return ("" if "runs" in trace else STAGES[0]), {}
+    return ("" if "runs" in job.status else STAGES[0]), {}
 
 
-def _as_the_queue_says(traces: list[tuple[Path, dict]]) -> list[tuple[Path, dict]]:
-    """The traces, where those that wait do so only if somebody knows of them."""
-    waiting = [trace for _, trace in traces if _may_wait(trace)]
-    on_slurm = any(not _is_local(trace) and trace["scheduler_job"] for trace in waiting)
-    queue = _slurm_queue() if on_slurm else None
-    return [
-        (folder, trace | _in_queue(folder, trace, queue) if _may_wait(trace) else trace)
-        for folder, trace in traces
-    ]
-
-
-def _slurm_queue() -> set[str] | None:
-    """The ids of all jobs that wait or run on the cluster; None where it does not say."""
-    try:
-        states = slurm.states(is_of_all_users=True)
-    except slurm.SlurmUnavailableError:
-        return None
-    return {job_id for job_id, state in states.items() if state not in slurm.ENDED}
-
-
-def _may_wait(trace: dict) -> bool:
-    """Whether a job is queued, or was interrupted as one that the scheduler may start again."""
-    return trace["state"] in ("queued", "interrupted") and "scheduler_job" in trace
-
-
-def _is_local(trace: dict) -> bool:
-    return settings_of(trace).get("slurm") == "local"
-
-
-def _in_queue(folder: Path, trace: dict, queue: set[str] | None) -> dict[str, str]:
-    """State and error of a job that may be in a queue."""
-    scheduler_job, is_queued = trace["scheduler_job"], trace["state"] == "queued"
-    if scheduler_job is not None and not _is_local(trace):
+def _queue_facts(job: Job, queue: set[str] | None) -> dict[str, object]:
+    """Changes to the status of a job that may be queued: queued again, or lost."""
+    if job.scheduler_job is not None and not job.is_local:
         if queue is None:
             return {}
-        if scheduler_job in queue:
-            return {"state": "queued", "queued": trace.get("finished") or trace.get("queued")}
-        lost = "the scheduler does not know it any more, and it never began"
+        if job.scheduler_job in queue:
+            since = job.status.get("finished") or job.status.get("queued")
+            return {"state": "queued", "queued": since}
+        reason = "it left the scheduler's queue without starting"
     else:
-        # the number of the process that starts it is the end of the sweep's name
-        process = int(folder.parent.name.rpartition("_")[2])
-        is_here = trace.get("host", platform.node()) == platform.node()
+        # the name of the sweep ends with the process that starts its jobs
+        process = int(job.folder.parent.name.rpartition("_")[2])
+        is_here = job.status.get("host", platform.node()) == platform.node()
         if not is_here or Path(f"/proc/{process}").exists():
             return {}
-        lost = "the process that was to start it is gone"
-    return {"state": "lost", "error": lost} if is_queued else {}
+        reason = "the process that should have started it is gone"
+    return {"state": "lost", "error": reason} if job.state == "queued" else {}
+
+
+# --- the report of a sweep
+
+
+def report(sweep_dir: Path, results: Path) -> str:
+    """How the jobs of a sweep ended: a summary, and a paragraph for each unfinished job."""
+    jobs = read_jobs(sweep_dir)
+    n_done = sum(job["state"] == "done" for job in jobs)
+    lines = [f"{n_done} of {len(jobs)} jobs done; results: {results}/"]
+    first_with: dict[str, int] = {}  # error -> number of the first job that has it
+    for job, overrides in zip(jobs, distinct_overrides(jobs), strict=True):
+        if job["state"] == "done":
+            continue
+        lines.append(f"  {' '.join([job['state'] + ': job', str(job['num']), *overrides])}:")
+        why = reason(job)
+        first = first_with.setdefault(why, job["num"])
+        is_repeated = first != job["num"] and len(why) > LONG
+        lines.append(textwrap.indent(f"as job {first}" if is_repeated else why, "    "))
+        folder = sweep_dir / str(job["num"])
+        if "log" in job or (folder / LOG).is_file():
+            lines.append(f"    log: {job.get('log', folder / LOG)}")
+        elif job["state"] == "failed" and "traceback" in job:
+            lines.append(f"    traceback: {folder / JOB}")
+    found = {job["state"] for job in jobs}
+    if found - {"done", "failed"}:
+        lines.append("Finished work is kept: run the same command again to continue.")
+    elif "failed" in found:
+        lines.append(f"{MEND}.")
+    return "\n".join(lines)
+
+
+def read_jobs(sweep_dir: Path) -> list[dict]:
+    """Status of the jobs of a sweep, in their order."""
+    folders = sorted(sweep_dir.glob("[0-9]*"), key=lambda folder: int(folder.name))
+    return [read_job(folder) for folder in folders]
+
+
+def distinct_overrides(jobs: Sequence[dict]) -> list[list[str]]:
+    """The overrides of each job that not all jobs share."""
+    known = [set(job["overrides"]) for job in jobs if job["overrides"]]
+    shared = set.intersection(*known) if known else set()
+    return [[override for override in job["overrides"] if override not in shared] for job in jobs]
+
+
+def format_stage(job: dict) -> str:
+    """The stage that a job is running, with its epoch if it trains."""
+    for stage, run in job.get("runs", {}).items():
+        status = load(Path(run, RUN))
+        if status["state"] == "running":
+            return f"{stage} {format_progress(status)}".rstrip()
+    return ""
+
+
+def format_progress(run: dict) -> str:
+    """How many epochs of a run are done."""
+    return f"epoch {run['epoch']}/{run['n_epochs']}" if "n_epochs" in run else ""
+
+
+def reason(job: dict) -> str:
+    """Why a job is not done."""
+    if job["state"] == "queued":
+        return " as ".join(["waits in the queue", *filter(None, [job.get("scheduler_job")])])
+    if job["state"] == "running":
+        return f"on {job.get('host', 'another machine')}, since {job.get('started', 'a while')}"
+    return job.get("error", "")

@@ -1,9 +1,9 @@
-"""What a run is: the part of its config that determines its results.
+"""Identity of a run: the part of its config that determines its results, and its hash.
 
-A run is one stage under one config. Its identity is a hash of the resolved config without what
-cannot change results (paths, hardware, logging), so the same experiment finds its own folder
-again, and two that differ in anything never share one. Where code lies is no part of it: options
-count by name and settings, classes by their own names, never by their modules.
+A run is one stage under one config. Settings that cannot change results (paths, hardware, logging)
+do not count, so the same experiment finds its folder again, and runs that differ in anything else
+never share one. Modules do not count either: options are identified by name and settings, classes
+by their own names.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-CLASS = "_target_"  # Hydra's key of what is instantiated
+CLASS = "_target_"  # Hydra's key for a class
 STAGES = ("featurizer", "communication", "predictor")
 
-# Parts of the config that determine each stage, beside those of the stages before it. The
-# `featurizer` node holds, through interpolations, all that the compressor is built from.
+# Parts of the config that determine each stage, in addition to those of the earlier stages. The
+# `featurizer` node contains, through interpolations, all parts of the compressor.
 IDENTITY = {
     "featurizer": (
         "results_version",
@@ -43,7 +43,7 @@ LEARNED_IDENTITY = {
     "communication": (),
     "predictor": ("trainer",),
 }
-# Settings that say where a run takes place or what it logs, not what it computes.
+# Settings of where a run takes place or what it logs, not of what it computes.
 NOT_IDENTITY = (
     ("trainer", "accelerator"),
     ("trainer", "devices"),
@@ -51,19 +51,19 @@ NOT_IDENTITY = (
     ("trainer", "log_every_n_steps"),
     ("data_feat", "kwargs", "n_workers"),
     ("data_pred", "kwargs", "n_workers"),
-    # paths of weights, for whose content `weights_id` stands
+    # paths of weights; `weights_id` identifies their content
     ("data_feat", "kwargs", "clip_weights"),
     ("data_pred", "kwargs", "clip_weights"),
     ("tower", "kwargs", "weights"),
     ("tower", "batch_size"),
 )
-# Nodes whose class is told by the name of the option that was chosen.
+# Nodes whose class is identified by the name of the chosen option.
 NAMED = ("data_feat", "data_pred", "tower", "predictor", "optimizer_pred", "scheduler_pred")
-# Here 1 is a number of batches, and 1.0 all of them; other numbers count by their value.
+# Here 1 is one batch and 1.0 all of them; other numbers are compared by value.
 BATCHES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
 PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
-# Settings, or groups of them, that change how a job is run, not what its runs are.
-HOW = (
+# Settings, or groups of them, that change how a job is executed, not which runs it makes.
+EXECUTION_KEYS = (
     "aggregate",
     "export",
     "figures",
@@ -71,7 +71,7 @@ HOW = (
     "hypopt",
     "job_id",
     "logger",
-    "mode",  # all jobs of an overview have the same
+    "mode",  # the same for all jobs of an overview
     "monitor_return",
     "on_failed",
     "parallel_jobs",
@@ -81,11 +81,11 @@ HOW = (
     "timeout_min",
     *(".".join(path) for path in NOT_IDENTITY),
 )
-# Settings that do not change which examples a data set holds, or how they come out of its images.
+# Settings that do not change the examples of a data set.
 NOT_CONTENT = ("batch_size", "eval_batch_size", "n_workers", "clip_weights")
-# Those that change only splits that are augmented.
+# Settings that change augmented splits only.
 AUGMENTATION = ("equivalence", "val_equivalence", "p_augment", "is_augment_val")
-# Facts of a data set that its images do not depend on.
+# Facts of a data set that do not influence its images.
 NOT_OF_IMAGES = ("name", "length", "mean", "std", "kwargs")
 
 
@@ -102,15 +102,15 @@ def identity(config: DictConfig | dict, stage: str) -> dict:
         keys.append("tower")
     if config.get("is_eval_train"):  # there are more metrics
         keys.append("is_eval_train")
-    # configs that were saved before a key existed are of other runs
+    # configs saved before a key existed belong to other runs
     return {key: canonical(config.get(key), (key,)) for key in keys}
 
 
 def canonical(node: object, path: tuple[str, ...]) -> object:
-    """The node at `path` of a resolved config, written such that equal texts mean equal results.
+    """Canonical form of the node at `path` of a resolved config: equal forms mean equal results.
 
-    Without settings that are no part of an identity and without empty groups; classes by their own
-    names, or not at all where the name of an option tells them; numbers by their value.
+    It has no settings of `NOT_IDENTITY` and no empty groups. Classes are replaced by their own
+    names, or dropped where the name of an option identifies them; 1.0 becomes 1.
     """
     if isinstance(node, Mapping):
         below = {
@@ -130,27 +130,27 @@ def canonical(node: object, path: tuple[str, ...]) -> object:
 
 
 def class_name(target: str) -> str:
-    """A class without its module."""
+    """Name of a class without its module."""
     return target.rpartition(".")[2]
 
 
 def has_tower(config: DictConfig | dict) -> bool:
-    """Whether a frozen tower stands between the data and the compressor."""
+    """Whether the compressor gets the features of a frozen backbone."""
     return "tower" in config and config["tower"]["name"] != "none"
 
 
 def feature_identity(cfg: DictConfig, place: str) -> tuple[dict, dict]:
-    """The parts of a resolved config that determine the features of the data set at a place.
+    """The settings of a resolved config that determine the features of the data set at `place`.
 
-    The second one, of augmentations, matters only for splits that are augmented. Raises ValueError
-    if nothing tells the tower from what its class may become.
+    Returns two parts; the second one, of augmentations, matters for augmented splits only. Raises
+    ValueError if the backbone has neither weights nor a version.
     """
     _check_version(cfg.tower)
     tower = canonical(OmegaConf.to_container(cfg.tower, resolve=True), ("tower",))
     tower = {k: value for k, value in tower.items() if k not in ("name", "n_copies")}
     data = canonical(OmegaConf.to_container(cfg[place], resolve=True), (place,))
     kwargs = {k: value for k, value in data["kwargs"].items() if k not in NOT_CONTENT}
-    # options that make the same class of the same settings share its features
+    # options with the same class and settings share features
     tower["class"], kwargs["class"] = (class_name(cfg[n].kwargs[CLASS]) for n in ("tower", place))
     augmentation = {k: kwargs.pop(k) for k in AUGMENTATION if k in kwargs}
     facts = {k: value for k, value in data.items() if k not in NOT_OF_IMAGES}
@@ -158,20 +158,20 @@ def feature_identity(cfg: DictConfig, place: str) -> tuple[dict, dict]:
 
 
 def _check_version(tower: DictConfig) -> None:
-    # a tower with the argument `weights` knows published ones to take for null
+    # `weights: null` means published weights
     is_made_by_class = tower.weights_id is None and "weights" not in tower.kwargs
     if is_made_by_class and tower.get("version") is None:
         raise ValueError(
-            f"tower={tower.name} has neither `weights` nor a `version`, so that features of before "
-            "would be reused after its class has changed: state `version: 1` in "
-            f"conf/tower/{tower.name}.yaml, and raise it whenever the class gives other features"
+            f"tower={tower.name} has neither `weights` nor a `version`, so cached features would "
+            "be reused after a change of its class: add `version: 1` to "
+            f"conf/tower/{tower.name}.yaml, and increase it whenever the class changes its output"
         )
 
 
-def is_how(setting: str) -> bool:
-    """Whether a setting changes how a job is run, but not what its runs are."""
+def is_execution_setting(setting: str) -> bool:
+    """Whether a setting changes how a job is executed, but not which runs it makes."""
     parts = setting.split(".")
-    return any(".".join(parts[:n]) in HOW for n in range(1, len(parts) + 1))
+    return any(".".join(parts[:n]) in EXECUTION_KEYS for n in range(1, len(parts) + 1))
 
 
 def run_hash(config: DictConfig | dict, stage: str) -> str:
@@ -180,13 +180,13 @@ def run_hash(config: DictConfig | dict, stage: str) -> str:
 
 
 def digest(identity: dict) -> str:
-    """Ten hexadecimal digits that stand for an identity."""
+    """Ten hexadecimal digits of a hash of an identity."""
     text = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def path_parts(config: DictConfig | dict, stage: str) -> dict[str, str]:
-    """What the folder names of a run show: {"datafeat": "banana_rot", "feat": ..., ...}."""
+    """Settings in the folder names of a run: {"datafeat": "banana_rot", "feat": ..., ...}."""
     is_learned = config["featurizer"]["is_learned"]
     beta = config["featurizer"]["loss"]["beta"]
     learned = {
@@ -214,16 +214,16 @@ def path_parts(config: DictConfig | dict, stage: str) -> dict[str, str]:
 
 
 def experiment_folder(config: DictConfig | dict) -> str:
-    """Name of the folder of an experiment."""
+    """Name of the results folder of an experiment."""
     return f"exp_{config['experiment_name']}"
 
 
 def compressor_folder(config: DictConfig | dict) -> str:
-    """Name of the folder of the experiment among whose results the compressor is."""
+    """Name of the results folder of the experiment that holds the compressor."""
     return f"exp_{config['compressor_of']}"
 
 
 def run_folder(cfg: DictConfig | dict, stage: str) -> Path:
-    """A run's path without its hash, relative to the root of the results."""
+    """Path of a run without its hash, relative to `paths.results`."""
     parts = [f"{name}_{value}" for name, value in path_parts(cfg, stage).items()]
     return Path(compressor_folder(cfg) if stage == STAGES[0] else experiment_folder(cfg), *parts)

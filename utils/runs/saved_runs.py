@@ -1,6 +1,6 @@
-"""What runs left on disk: their states, configs and metrics, read once each.
+"""Runs on disk: their states, saved configs and metrics.
 
-What a run is, is read from the config it saved, never from its folder's name.
+The identity of a run is read from its saved config, never from the name of its folder.
 """
 
 import csv
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from omegaconf import DictConfig, OmegaConf
 
 from utils.runs.identity import (
     STAGES,
@@ -22,10 +23,10 @@ from utils.runs.identity import (
     path_parts,
     run_folder,
 )
-from utils.runs.run import STATUS, read_status
+from utils.runs.status_file import RUN, RUN_LOCK, StatusFile
 
 SEED = "seed"
-# Modules, or packages, that configs of earlier versions name, and where their classes are now.
+# Modules and packages in configs of earlier versions, and where their classes are now.
 MOVED = {
     "lossyless.towers": "lossyless.backbones",
     "utils.loggers": "utils.training.loggers",
@@ -33,13 +34,13 @@ MOVED = {
     "utils.svm": "utils.evaluation.svm",
 }
 DONE, FAILED, MISSING = "done", "failed", "missing"
-MAX_CONFIGS = 4096  # configs that are kept in memory, of some 50 kB each
+MAX_CONFIGS = 4096  # cached configs, of about 50 kB each
 
 
 class SavedConfig:
-    """The resolved config of a job, as each of its runs saved it.
+    """The resolved config that a run has saved.
 
-    The stages of a job saved the same text, so this is parsed, and its digests computed, once.
+    All stages of a job save the same text: it is parsed, and its digests are computed, once.
     """
 
     def __init__(self, values: Mapping):
@@ -47,19 +48,19 @@ class SavedConfig:
         self._identities: dict[str, dict] = {}
 
     def id(self, stage: str) -> str:
-        """Digest of all that determines the results of a stage; as in the folder's name."""
+        """Digest of the settings that determine a stage, as in the name of its folder."""
         return digest(self._identity(stage))
 
     def group(self, stage: str) -> str:
-        """Digest of all that determines a run but its seed."""
+        """Digest of the settings that determine a stage, except its seed."""
         return digest({key: value for key, value in self._identity(stage).items() if key != SEED})
 
     def settings(self, stage: str) -> dict[str, object]:
-        """What determines the results of a stage, as {"a.b.c": value}."""
+        """Settings that determine a stage, as {"a.b.c": value}."""
         return _flat(self._identity(stage))
 
     def path_parts(self, stage: str) -> dict[str, str]:
-        """What the folder names of a run show."""
+        """Settings in the folder names of a run."""
         return path_parts(self.values, stage)
 
     @functools.cached_property
@@ -79,16 +80,16 @@ class SavedConfig:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a run.
+    """A run on disk.
 
     Attributes
     ----------
     stage : name in `STAGES`.
-    state : done, failed, ... (`status_file`); `missing` if it was done, but its results are gone.
-    folder : of its results.
-    config : what it was started with.
+    state : done, failed, ... (see `status_file`); `missing` if a run that is done has no results.
+    folder : folder of its results.
+    config : config that it was started with.
     metrics : its results; empty unless it is done.
-    finished : when it ended, such that texts sort as times do; empty if it did not.
+    finished : when it ended, as text that sorts chronologically; empty if it has not.
     """
 
     stage: str
@@ -100,16 +101,16 @@ class Record:
 
 
 def read_records(experiment: Path) -> tuple[list[Record], Counter]:
-    """All runs of an experiment, whether finished or not, and how many are in each state.
+    """All runs of an experiment in any state, and the number of runs in each state.
 
-    Compressors that are found among the results of another experiment are among them. What cannot
-    be read is counted, named on the terminal, and left out.
+    They include compressors that the experiment shares with another one. Runs that cannot be read
+    are counted, named on stderr, and left out.
 
     Parameters
     ----------
     experiment : folder `results/exp_<experiment>`.
     """
-    folders = sorted(file.parent for file in experiment.glob(f"**/run_*/{STATUS}"))
+    folders = sorted(file.parent for file in experiment.glob(f"**/run_*/{RUN}"))
     records, states = _read_all(folders, experiment.parent)
     elsewhere = {_compressor_elsewhere(record.config, experiment) for record in records} - {None}
     more, more_states = _read_all(sorted(elsewhere), experiment.parent)
@@ -122,7 +123,7 @@ def read_config(folder: Path) -> SavedConfig:
 
 
 def upgrade(text: str) -> str:
-    """The text of a saved config, with classes where they are now."""
+    """Text of a saved config, with the present modules of its classes."""
     return re.sub(
         r"_target_: ([\w.]+)\.(\w+)",
         lambda match: f"_target_: {MOVED.get(match[1], match[1])}.{match[2]}",
@@ -130,12 +131,36 @@ def upgrade(text: str) -> str:
     )
 
 
-def stands_for(records: list[Record]) -> dict[str, list[Record]]:
-    """Records by stage; a run that did not finish stands for the stages behind it, too.
+def config_here(folder: Path, paths: Mapping[str, str], accelerator: str) -> DictConfig:
+    """The config that a run has saved, for the present classes, paths and device.
 
-    Of several with the same identity the one that is done stands, of these the latest.
-    A job whose featurizer failed has no predictor, which is missing from the table of predictors
-    as much as one that failed by itself.
+    Parameters
+    ----------
+    folder : results of the run.
+    paths : present folders of results, checkpoints and data, as in conf/main.yaml.
+    accelerator : where to compute, as `trainer.accelerator`.
+    """
+    config = OmegaConf.create(upgrade((folder / "config.yaml").read_text()))
+    config.paths = dict(paths)
+    config.trainer.accelerator = accelerator
+    return config
+
+
+def read_status(results: Path, work: Path) -> dict:
+    """Status of the run with these folders, with at least `state` and `stage`."""
+    status = StatusFile(results / RUN, work / RUN_LOCK).read()
+    # the innermost level of the folders tells the stage, see `identity.path_parts`
+    level = results.parent.name.partition("_")[0]
+    stage = {"addpred": "predictor", "datapred": "communication"}.get(level, "featurizer")
+    return {"stage": stage} | status
+
+
+def propagate_unfinished(records: list[Record]) -> dict[str, list[Record]]:
+    """Records by stage, in which an unfinished run also stands for the later stages of its job.
+
+    A job whose featurizer failed has no predictor, but the table of predictors misses it as much
+    as one that failed itself. Of several records with the same identity one is kept: one that is
+    done, the latest if there are several.
     """
     by_id = {}
     for record in sorted(records, key=lambda record: (record.state == DONE, record.finished)):
@@ -144,8 +169,8 @@ def stands_for(records: list[Record]) -> dict[str, list[Record]]:
         if record.state == DONE or record.config.value("is_only_feat"):
             continue
         for stage in STAGES[STAGES.index(record.stage) + 1 :]:
-            behind = Record(stage, record.state, record.folder, record.config)
-            by_id.setdefault((stage, record.config.id(stage)), behind)
+            later = Record(stage, record.state, record.folder, record.config)
+            by_id.setdefault((stage, record.config.id(stage)), later)
     return {stage: [r for r in by_id.values() if r.stage == stage] for stage in STAGES}
 
 
@@ -155,16 +180,16 @@ def _parse(text: str) -> SavedConfig:
 
 
 def _compressor_elsewhere(config: SavedConfig, experiment: Path) -> Path | None:
-    """The run of a config's compressor, if it is among the results of another experiment."""
+    """The run of the compressor, if another experiment has it."""
     if compressor_folder(config.values) == experiment.name:
         return None
     run = run_folder(config.values, STAGES[0]) / f"run_{config.id(STAGES[0])}"
     folder = experiment.parent / run
-    return folder if (folder / STATUS).is_file() else None
+    return folder if (folder / RUN).is_file() else None
 
 
 def _read_all(folders: Iterable[Path], results: Path) -> tuple[list[Record], Counter]:
-    """The runs in these folders that can be read, and how many are in each state."""
+    """The readable runs in these folders, and the number of runs in each state."""
     records, states = [], Counter()
     for folder in folders:
         try:
@@ -172,14 +197,14 @@ def _read_all(folders: Iterable[Path], results: Path) -> tuple[list[Record], Cou
             records.append(record)
             states[record.state] += 1
         except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
-            # one damaged file must not hide all others
+            # one damaged file must not hide the others
             states[MISSING if isinstance(error, FileNotFoundError) else "unreadable"] += 1
             _warn(folder, error)
     return records, states
 
 
 def _read(folder: Path, results: Path) -> Record:
-    """The run in a folder; `results` is where all experiments are."""
+    """The run in a folder; `results` is the folder of all experiments."""
     config = read_config(folder)
     work = Path(str(config.value("paths.pretrained"))) / folder.relative_to(results)
     status = read_status(folder, work)
@@ -203,13 +228,13 @@ def _read_metrics(file: Path) -> dict[str, float]:
     try:
         return {name: float(value) for name, value in rows[0].items()}
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{file.name} holds something else than numbers") from error
+        raise ValueError(f"{file.name} has values that are not numbers") from error
 
 
 def _warn(folder: Path, error: Exception) -> None:
     print(
-        f"left out of the tables: {folder} cannot be read ({error}); delete the folder and run the "
-        "experiment again",
+        f"left out of the tables: {folder} cannot be read ({error}); delete the folder and run "
+        "the experiment again",
         file=sys.stderr,
     )
 

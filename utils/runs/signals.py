@@ -1,9 +1,9 @@
-"""The signals by which a scheduler tells a job that it has to go, and what becomes of it.
+"""Signals of a job scheduler, the scheduler's ids of a job, and how the end of a job is described.
 
-USR2 comes some time before a time limit or a preemption. submitit answers it: it stores the job
-anew, puts it back into the queue and ends the process, or gives up after `max_num_timeout` limits.
-SIGTERM comes a moment before SIGKILL. It must not end the process: Slurm would count that as a
-failure, and would not start the job again.
+A scheduler sends two signals. USR2 comes some time before a time limit or a preemption; submitit
+handles it: it pickles the job again, requeues it and ends the process, or gives up after
+`max_num_timeout` time limits. SIGTERM comes shortly before SIGKILL. It must not end the process:
+Slurm would count that as a failure and not requeue the job.
 """
 
 import contextlib
@@ -16,8 +16,7 @@ from types import FrameType
 
 from hydra.errors import InstantiationException
 
-from utils.runs import scheduler
-
+MAIN_PROCESS = "LOSSYLESS_MAIN_PROCESS"  # pid of main.py, in the environment of its workers
 CTRL_C = "Ctrl-C"
 TERMINATED = "received SIGTERM: cancelled, preempted, or its node goes down"
 
@@ -25,7 +24,7 @@ _listeners: list[Callable[[str], None]] = []
 
 
 class Requeued(SystemExit):
-    """The process ends, and its job is back in the queue."""
+    """The process ends because its job has been requeued."""
 
     def __str__(self) -> str:
         name = scheduler_signal().name.removeprefix("SIG")
@@ -33,79 +32,110 @@ class Requeued(SystemExit):
 
 
 class OutOfTime(RuntimeError):
-    """The job's time is over, and it is not put back into the queue."""
+    """The job has used up its time limits and is not requeued."""
 
 
-INTERRUPTIONS = (KeyboardInterrupt, SystemExit, OutOfTime)
+class PeerLost(RuntimeError):
+    """Another process of the same job has ended, so this one cannot go on."""
 
 
-def in_words(error: BaseException) -> str:
-    """Why something ended, for those who look at it later."""
-    # Lightning ends the process that is told to stop while it trains
+# SystemExit and RuntimeError: submitit returns only an `Exception` to the launcher.
+INTERRUPTIONS = (KeyboardInterrupt, SystemExit, OutOfTime, PeerLost)
+
+
+def job_id() -> str | None:
+    """Id that the scheduler gave to this job, such as "87_3"; None outside of a scheduler."""
+    return None if "SUBMITIT_EXECUTOR" not in os.environ else _environment().job_id
+
+
+def rank() -> int:
+    """Rank of this process among those of its job; 0 outside of a scheduler."""
+    return 0 if "SUBMITIT_EXECUTOR" not in os.environ else _environment().global_rank
+
+
+def n_restarts() -> int:
+    """How often Slurm has requeued and restarted this job."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0))
+
+
+def _environment():
+    from submitit import JobEnvironment  # imported lazily: only jobs of a scheduler need it
+
+    return JobEnvironment()
+
+
+def format_error(error: BaseException) -> str:
+    """An error in one sentence, for status files and reports."""
+    # Lightning turns KeyboardInterrupt into SystemExit
     cause = error.__context__ if type(error) is SystemExit else error
     if isinstance(cause, KeyboardInterrupt):
         return CTRL_C
-    if isinstance(error, (Requeued, OutOfTime)):
+    if isinstance(error, INTERRUPTIONS) and type(error) is not SystemExit:
         return str(error)
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         _, mark, key = str(error).rpartition("full_key: ")
-        return f"{key}: {in_words(error.__cause__)}" if mark else in_words(error.__cause__)
+        reason = format_error(error.__cause__)
+        return f"{key}: {reason}" if mark else reason
     return f"{type(error).__name__}: {error}"
 
 
-def end_of(error: BaseException, noted: str | None) -> dict[str, str]:
-    """State and error of what an error ended.
+def describe_end(error: BaseException, earlier_signal: str | None) -> dict[str, str]:
+    """State ("interrupted" or "failed") and error message of a job or run that an error ended.
 
     Parameters
     ----------
-    noted : words of a SIGTERM that came before: it has reached worker processes, too.
+    earlier_signal : note of an earlier SIGTERM, if any. Worker processes received it as well, so
+        it explains later errors.
     """
-    words = in_words(error)
+    reason = format_error(error)
     if isinstance(error, INTERRUPTIONS):
-        return {"state": "interrupted", "error": words}
-    if noted is not None:
-        return {"state": "interrupted", "error": f"{noted}; then {words}"}
-    return {"state": "failed", "error": words}
+        return {"state": "interrupted", "error": reason}
+    if earlier_signal is not None:
+        return {"state": "interrupted", "error": f"{earlier_signal}; then {reason}"}
+    return {"state": "failed", "error": reason}
 
 
 def scheduler_signal() -> signal.Signals:
-    """What announces time limits and preemptions: USR2, unless submitit was told otherwise."""
-    from submitit import JobEnvironment
-
-    return signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]
+    """Signal that announces time limits and preemptions: USR2, unless submitit is configured
+    otherwise."""
+    return signal.Signals[f"SIG{_environment().USR_SIG}"]
 
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Answer the scheduler's signals meanwhile; nothing outside of a scheduler's job."""
-    if scheduler.job_id() is None or threading.current_thread() is not threading.main_thread():
+    """Handle the scheduler's signals inside the block; a no-op outside of a scheduler's job."""
+    if not _is_main_thread_of_job():
         yield
         return
-    usual = {number: signal.getsignal(number) for number in (signal.SIGTERM, scheduler_signal())}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, scheduler_signal())}
     listen()
     try:
         yield
     finally:
-        for number, handler in usual.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def listen() -> None:
-    """Take over the signals of a scheduler's job, again if a library took them in the meantime.
+    """Install the handlers, again if a library has replaced them.
 
     Lightning does so when a training begins, and would end it after a SIGTERM.
     """
-    if scheduler.job_id() is None or threading.current_thread() is not threading.main_thread():
+    if not _is_main_thread_of_job():
         return
-    signal.signal(signal.SIGTERM, _Termination())
+    signal.signal(signal.SIGTERM, _NoteTermination())
     handler = signal.getsignal(scheduler_signal())
-    if callable(handler) and not isinstance(handler, _OnlyOnce):
-        signal.signal(scheduler_signal(), _OnlyOnce(handler))
+    if callable(handler) and not isinstance(handler, _HandleOnce):
+        signal.signal(scheduler_signal(), _HandleOnce(handler))
+
+
+def _is_main_thread_of_job() -> bool:
+    return job_id() is not None and threading.current_thread() is threading.main_thread()
 
 
 @contextlib.contextmanager
 def noted_by(note: Callable[[str], None]) -> Iterator[None]:
-    """Call `note` with words for each SIGTERM that a scheduler sends meanwhile."""
+    """Call `note` with a message for each SIGTERM that arrives inside the block."""
     _listeners.append(note)
     try:
         yield
@@ -113,25 +143,25 @@ def noted_by(note: Callable[[str], None]) -> Iterator[None]:
         _listeners.remove(note)
 
 
-class _OnlyOnce:
-    """submitit's answer to the first signal; a second one would break into the answer.
+class _HandleOnce:
+    """submitit's handler for the first signal only; a second one would interrupt the first.
 
-    Processes that this one forked got the handler too, and the signal goes to all of a job.
+    Forked processes inherit the handler, and the signal goes to all processes of a job.
     """
 
-    def __init__(self, answer: Callable[[int, FrameType | None], object]):
-        self._answer = answer
+    def __init__(self, handler: Callable[[int, FrameType | None], object]):
+        self._handler = handler
         self._process = os.getpid()
-        self._is_answered = False
+        self._is_handled = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         from submitit.core.utils import UncompletedJobError
 
-        if self._is_answered or os.getpid() != self._process:
+        if self._is_handled or os.getpid() != self._process:
             return
-        self._is_answered = True
+        self._is_handled = True
         try:
-            self._answer(number, frame)
+            self._handler(number, frame)
         except SystemExit as error:
             raise Requeued(error.code) from error
         except UncompletedJobError as error:
@@ -139,8 +169,8 @@ class _OnlyOnce:
             raise OutOfTime(reason) from error
 
 
-class _Termination:
-    """Notes SIGTERM and goes on; processes that this one forked end, as their parent expects."""
+class _NoteTermination:
+    """Notes SIGTERM and carries on; forked processes end, as their parent expects."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
@@ -150,11 +180,11 @@ class _Termination:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        # in a thread, for what is interrupted here may be writing the same files
+        # in a thread: the interrupted code may be writing the same status file
         threading.Thread(target=_tell, args=(list(_listeners),)).start()
 
 
 def _tell(listeners: list[Callable[[str], None]]) -> None:
-    print(f"{TERMINATED}; goes on until it is killed", file=sys.stderr, flush=True)
+    print(f"{TERMINATED}; continues until it is killed", file=sys.stderr, flush=True)
     for note in listeners:
         note(TERMINATED)

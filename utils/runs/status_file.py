@@ -1,92 +1,239 @@
-"""How a job or a run stands: a small JSON file that can be written when the disk is full, too.
+"""Status files: one JSON file per job (`job.json`) and per run (`status.json`).
 
-queued -> running -> done | failed | interrupted; "lost" is what was running when its process ended
-without a word.
+    new -> queued -> running -> done | failed | interrupted
+
+A process holds a lock while it works on a job or run. A status "running" whose lock is free reads
+as "lost": the process died without recording its end.
 """
 
+import contextlib
 import json
+import os
+import platform
+import traceback
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from utils.runs.files import FULL, is_locked, overwrite_in_place, write_bytes
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
-LOST = "its process ended without a word: killed, out of memory, or the machine went down"
+from utils.runs import signals
+from utils.runs.files import is_locked, write_text
+
+JOB, JOB_LOCK = "job.json", "job.lock"  # both in the output folder of the job
+RUN, RUN_LOCK = "status.json", "run.lock"  # in `Run.results` and in `Run.work`
+LOST = "its process died without recording its end: killed, out of memory, or its machine went down"
 STATES = ("running", "queued", "failed", "lost", "interrupted", "done")
 UNDER_WAY = ("queued", "running")
-RESERVE = 4096  # bytes that are kept free for the last words of what is under way
-MAX_ERROR = 1000  # characters of an error that are kept when the disk is full
 
 
 def now() -> str:
-    """The time as text in UTC, such that texts sort as times do."""
+    """Current time in UTC, as text that sorts chronologically."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def write_state(path: Path, content: dict) -> None:
-    """Write the file, whose content has a "state"; readers find the old content or the new one.
+def load(path: Path) -> dict:
+    """Content of a status file, whether or not its process is alive; absent: {"state": "new"}.
 
-    What is under way leaves room in its file. If the disk is full at its end, the room takes the
-    end, without the traceback and the rest of long errors.
-
-    Raises
-    ------
-    OSError
-        If the disk is full and there is no such room; the old content remains.
-    """
-    text = _text(content)
-    if content["state"] in UNDER_WAY:
-        text = text + b" " * RESERVE + b"\n"
-    try:
-        write_bytes(path, text)
-    except OSError as error:
-        if error.errno not in FULL or not path.is_file():
-            raise
-        short = _text(_shortened(content))
-        if len(short) > path.stat().st_size:
-            raise
-        overwrite_in_place(path, short)
-
-
-def read_state(path: Path, lock: Path) -> dict | None:
-    """How it stands; None if there is no file.
-
-    Parameters
-    ----------
-    lock : the file that a process locks while it works on what the state is about. What says that
-        it is running, but is not locked, is lost.
-    """
-    content = load_state(path)
-    if content is not None and content["state"] == "running" and not is_locked(lock):
-        # between the two looks it may have ended as it should
-        content = load_state(path)
-        if content is not None and content["state"] == "running":
-            content |= {"state": "lost", "error": content.get("signal", LOST)}
-    return content
-
-
-def load_state(path: Path) -> dict | None:
-    """What the file says, whether that is still so or not; None if there is no file.
-
-    A file that a power cut or a copy left damaged says nothing but that what it was about is lost,
-    which then goes on from its last checkpoint, or starts again.
+    A damaged file, after a power cut or a partial copy, reads as "lost": the run resumes from its
+    last checkpoint or starts again.
     """
     try:
         content = json.loads(path.read_bytes())
         if not isinstance(content, dict) or "state" not in content:
             raise ValueError("it has no state")
     except FileNotFoundError:
-        return None
-    except ValueError as error:  # of JSON and of UTF-8, too
+        return {"state": "new"}
+    except ValueError as error:  # of JSON or UTF-8
         return {"state": "lost", "error": f"{path} cannot be read ({error})"}
     return content
 
 
-def _text(content: dict) -> bytes:
-    return (json.dumps(content, indent=2) + "\n").encode()
+class StatusFile:
+    """Status of a job or run.
+
+    Safe for several threads (signals are noted in one) and processes (the ranks of a job).
+
+    Parameters
+    ----------
+    path : the JSON file.
+    lock : file that the process working on the job or run locks.
+    """
+
+    def __init__(self, path: Path, lock: Path):
+        self.path = path
+        self.lock = lock
+
+    def read(self) -> dict:
+        """The status; {"state": "new"} if there is no file, "lost" if its process is dead."""
+        content = load(self.path)
+        if content["state"] == "running" and not is_locked(self.lock):
+            content = load(self.path)  # it may have ended since the first look
+            if content["state"] == "running":
+                content |= {"state": "lost", "error": content.get("signal", LOST)}
+        return content
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock, after waiting for its holder if necessary; notes signals meanwhile."""
+        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.lock)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"Waiting for another process that works on {self.path.parent}")
+            lock.acquire()
+        try:
+            with signals.noted_by(lambda message: self.note(signal=message)):
+                yield
+        finally:
+            lock.release()
+
+    def start(self, **facts: object) -> None:
+        """Replace the status of an earlier attempt, if any, by "running"."""
+        with self._writing():
+            self._replace(
+                facts
+                | {
+                    "state": "running",
+                    "started": now(),
+                    "scheduler_job": signals.job_id(),
+                    "restarts": signals.n_restarts(),
+                    "host": platform.node(),
+                    "pid": os.getpid(),
+                }
+            )
+
+    def write(self, **facts: object) -> None:
+        """Add facts to the status."""
+        with self._writing():
+            self._replace(load(self.path) | facts)
+
+    def note(self, **facts: object) -> None:
+        """Add facts to the status if it is "running"; a no-op otherwise."""
+        with self._writing():
+            if (status := load(self.path))["state"] == "running":
+                self._replace(status | facts)
+
+    def record_end(self, error: BaseException) -> None:
+        """Record the error that ends the job or run as "failed" or "interrupted".
+
+        The first end stays: of several ranks, the errors of the others follow from it.
+        """
+        with self._writing():
+            if (status := load(self.path))["state"] == "running":
+                end = signals.describe_end(error, status.get("signal"))
+                trace = "".join(traceback.format_exception(error))
+                self._replace(status | end | {"finished": now(), "traceback": trace})
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record an error that ends the block; "done" is up to the caller."""
+        try:
+            yield
+        except BaseException as error:
+            self.record_end(error)
+            raise
+
+    @contextlib.contextmanager
+    def running(self, **facts: object) -> Iterator[None]:
+        """Hold the lock and record start and end of the block."""
+        with self.locked():
+            self.start(**facts)
+            with self.recording():
+                yield
+            self.write(state="done", finished=now())
+
+    def _writing(self) -> FileLock:
+        """Lock between reading and replacing the file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.lock.with_suffix(".write_lock"))
+
+    def _replace(self, content: dict) -> None:
+        write_text(self.path, json.dumps(content, indent=2) + "\n")
 
 
-def _shortened(content: dict) -> dict:
-    kept = {key: value for key, value in content.items() if key != "traceback"}
-    if "error" in kept:
-        kept["error"] = kept["error"][:MAX_ERROR]
-    return kept
+# --- jobs of a sweep
+
+
+def job_file(folder: Path) -> StatusFile:
+    """Status file of the job with this output folder."""
+    return StatusFile(folder / JOB, folder / JOB_LOCK)
+
+
+def read_job(folder: Path) -> dict:
+    """Status of a job with at least `state`, `num` and `overrides`."""
+    status = job_file(folder).read()
+    if status["state"] == "new":  # its process died while it was importing torch
+        status = {"state": "lost", "error": "ended before it started"}
+    return {"num": folder.name, "overrides": []} | status
+
+
+def queue_job(
+    folder: Path, num: int, overrides: Sequence[str], scheduler_job: str | None, **facts: object
+) -> None:
+    """Write the status of a job that has been queued, unless it has already started.
+
+    Parameters
+    ----------
+    num : number of the job in its sweep.
+    overrides : its command line, "key=value".
+    scheduler_job : its id, such as "87_3", if known.
+    facts : other facts, such as another state.
+    """
+    file = job_file(folder)
+    with file._writing():
+        if not file.path.exists():
+            place = {"host": platform.node(), "pid": os.getpid(), "scheduler_job": scheduler_job}
+            job = {"num": num, "overrides": list(overrides), "state": "queued", "queued": now()}
+            file._replace(job | place | facts)
+
+
+def own_job() -> StatusFile | None:
+    """Status file of the Hydra job that this process runs; None outside of Hydra."""
+    if not HydraConfig.initialized() or OmegaConf.is_missing(
+        HydraConfig.get().runtime, "output_dir"
+    ):
+        return None
+    return job_file(Path(HydraConfig.get().runtime.output_dir))
+
+
+@contextlib.contextmanager
+def recorded_job() -> Iterator[StatusFile | None]:
+    """Record start and end of the Hydra job that this process runs; yields its status file.
+
+    Of several processes, the first one records the start; each of them records its error.
+    """
+    file = own_job()
+    if file is None:
+        yield None
+        return
+    if signals.rank() != 0:
+        with file.recording():
+            yield file
+        return
+    hydra_cfg = HydraConfig.get()
+    facts = {key: value for key, value in load(file.path).items() if key == "queued"}
+    facts |= {"num": hydra_cfg.job.get("num", 0), "overrides": list(hydra_cfg.overrides.task)}
+    with file.running(**facts):
+        yield file
+
+
+def mark_interrupted(sweep_dir: Path) -> None:
+    """Record Ctrl-C as the end of jobs, and of their runs, that it killed before they could."""
+    for path in sweep_dir.glob(f"[0-9]*/{JOB}"):
+        file = job_file(path.parent)
+        job = file.read()
+        if job["state"] not in ("lost", "interrupted"):
+            continue
+        error = "; then ".join(filter(None, [job.get("signal"), signals.CTRL_C]))
+        end = {"state": "interrupted", "error": error, "finished": now()}
+        if job["state"] == "lost":
+            file.write(**end)
+        for folder in map(Path, job.get("runs", {}).values()):
+            run = load(folder / RUN)
+            if run["state"] == "running" and run["pid"] == job.get("pid"):
+                write_text(folder / RUN, json.dumps(run | end, indent=2) + "\n")

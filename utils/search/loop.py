@@ -8,7 +8,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState
 
-from utils.runs.job_status import read_trace
+from utils.runs.status_file import read_job
 from utils.search import monitored, study_file
 from utils.search.space import Space
 from utils.search.study import best_trials, counted, objective_names
@@ -46,7 +46,7 @@ def run_trials(worker: Worker, launcher: Launcher, sweep_dir: Path, n_parallel: 
             jobs = [trial.user_attrs["overrides"] for trial in trials]
             returns = launcher.launch(jobs, initial_job_idx=n_launched)
             for num, (trial, job) in enumerate(zip(trials, returns, strict=True), n_launched):
-                worker.record(trial, job, read_trace(sweep_dir / str(num)))
+                worker.record(trial, job, read_job(sweep_dir / str(num)))
             n_launched += len(trials)
         if n_launched == 0:
             print(f"Nothing to run: the study has its {worker.n_trials} trials (hypopt.n_trials)")

@@ -13,7 +13,7 @@ from optuna.distributions import (
 )
 
 from utils.configs.composing import ConfigError, parse, to_override_value
-from utils.runs.identity import is_how
+from utils.runs.identity import is_execution_setting
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def describe(distribution: BaseDistribution) -> str:
 
 def _is_free(key: str) -> bool:
     """Whether a setting may differ between trials that are compared: a seed, how jobs run."""
-    return key in ("seed", "seed_pred") or is_how(key.replace("/", "."))
+    return key in ("seed", "seed_pred") or is_execution_setting(key.replace("/", "."))
 
 
 def _numbers(ends: tuple[float, float]) -> type[IntDistribution] | type[FloatDistribution]:

@@ -16,7 +16,6 @@ from utils.data.feature_cache import FeatureCache
 from utils.data.features import FeatureDataModule
 from utils.data.images import ImageDataModule
 from utils.data.module import DataModule
-from utils.runs import checkpoints
 from utils.runs.identity import CLASS, class_name, feature_identity, has_tower
 from utils.runs.run import find_run
 from utils.training.callbacks import reseed
@@ -153,7 +152,7 @@ def load_compressor(cfg: DictConfig) -> Compressor:
     """The trained compressor of a config, in evaluation mode, on its device."""
     compressor = build_compressor(cfg)
     if compressor.state_dict():  # something was learnt
-        checkpoints.load_best(compressor, find_run(cfg, "featurizer"))
+        find_run(cfg, "featurizer").load_best(compressor)
     return compressor.eval().requires_grad_(False).to(pick_device(cfg))
 
 
@@ -193,5 +192,5 @@ def load_predictor(cfg: DictConfig, compressor: Compressor) -> Predictor:
     """The trained predictor of a config, in evaluation mode, on its device."""
     in_shape = cfg.data_pred.shape if compressor.is_reconstruct else [cfg.encoder.z_dim]
     predictor = build_predictor(cfg, in_shape, compressor)
-    checkpoints.load_best(predictor, find_run(cfg, "predictor"))
+    find_run(cfg, "predictor").load_best(predictor)
     return predictor.eval().requires_grad_(False).to(pick_device(cfg))

@@ -80,7 +80,7 @@ class NoteEpoch(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            self.run.note(epoch=trainer.current_epoch + 1, n_epochs=trainer.max_epochs)
+            self.run.status_file.note(epoch=trainer.current_epoch + 1, n_epochs=trainer.max_epochs)
 
 
 class ProgressLines(Callback):

@@ -19,9 +19,8 @@ from torch import Tensor
 
 from lossyless.base import PlainCompressor
 from utils.data.module import DataModule
-from utils.runs.checkpoints import BEST, LAST, load_best
 from utils.runs.files import write_bytes
-from utils.runs.run import Run
+from utils.runs.run import BEST, LAST, Run
 from utils.runs.stopwatch import Stopwatch
 from utils.training import distributed
 from utils.training.batchnorm import GatheredBatchNorm
@@ -171,7 +170,7 @@ def fit(
     last = run.work / LAST
     is_resumed = distributed.from_main(last.is_file)
     trainer.fit(module, datamodule=data, ckpt_path=str(last) if is_resumed else None)
-    load_best(module, run)
+    run.load_best(module)
     splits = ("val", "test", "train") if run.cfg.is_eval_train else ("val", "test")
     return trainer, evaluate(trainer, module, data, run.seed, splits)
 

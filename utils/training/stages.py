@@ -25,7 +25,6 @@ from utils.data.decoded import DecodedDataModule
 from utils.data.module import SPLITS
 from utils.evaluation import communication, quality
 from utils.plots import find_figure
-from utils.runs import checkpoints
 from utils.runs.identity import STAGES
 from utils.runs.run import Run, code_version, find_run
 from utils.training import building, distributed, encoder_checkpoint, figures, fitting, loggers
@@ -51,18 +50,14 @@ def run_stage(
         if metrics is not None:
             return metrics
         try:
-            is_taking_part = is_shared or distributed.is_main()
-            metrics = distributed.broadcast(compute(run) if is_taking_part else {})
-            if distributed.is_main():
-                loggers.log_results(run, metrics)
-        except BaseException as error:
-            if (end := distributed.end_to_note(error)) is not None:
-                run.stop(end)
-            raise
+            with run.status_file.recording(), distributed.peer_errors():
+                is_taking_part = is_shared or distributed.is_main()
+                metrics = distributed.broadcast(compute(run) if is_taking_part else {})
+                if distributed.is_main():
+                    loggers.log_results(run, metrics)
+                    run.finish(metrics)
         finally:
             loggers.close()
-        if distributed.is_main():
-            run.finish(metrics)
         return metrics
 
 
@@ -71,8 +66,8 @@ def _reuse_or_start(run: Run) -> Metrics | None:
     status, upstream = run.status(), _upstream(run.cfg, run.stage)
     state = status["state"]
     if state != "new" and status.get("upstream") != upstream:
-        print(f"[{run.stage}] starts again, for what it starts from was made anew: {run.results}")
-        checkpoints.set_aside(run.work)
+        print(f"[{run.stage}] restarting: its upstream stage was re-run: {run.results}")
+        run.set_checkpoints_aside()
     elif state == "done":
         what, code = fitting.describe(run.cfg), status.get("code") or ""
         is_same = code in ("", code_version()) and not code.endswith("-dirty")
@@ -81,9 +76,9 @@ def _reuse_or_start(run: Run) -> Metrics | None:
         return run.metrics()
     elif state == "failed" and run.cfg.on_failed == "restart":
         print(f"[{run.stage}] failed before, starts again: {run.results}")
-        checkpoints.set_aside(run.work)
+        run.set_checkpoints_aside()
     elif state == "new":
-        checkpoints.set_aside(run.work)  # of results that somebody deleted
+        run.set_checkpoints_aside()  # its results were deleted
     else:
         print(f"[{run.stage}] was {state} before, goes on: {run.results}")
     run.start(upstream)

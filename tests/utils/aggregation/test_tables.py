@@ -162,7 +162,7 @@ def test_unfinished_runs_are_counted_and_left_out(write, tmp_path):
         run = find_run(cfg, "featurizer")
         run.start(None)
         if error is not None:
-            run.stop(error)
+            run.status_file.record_end(error)
     summaries, states = tables.summarise_metrics(folder)
     assert states == {"done": 3, "failed": 1, "interrupted": 1, "lost": 1}
     # ... also among the stages that they did not get to
@@ -220,7 +220,7 @@ def test_a_setting_of_which_no_run_was_finished_is_a_row(write, tmp_path):
     OmegaConf.resolve(cfg)
     run = find_run(cfg, "featurizer")
     run.start(None)
-    run.stop(ValueError("x"))
+    run.status_file.record_end(ValueError("x"))
     summary = tables.summarise_metrics(folder)[0]["merged"]
     table = tables.select(summary, {"rate": "test/feat/rate"}).set_index("dist")
     assert table.loc["VAE"].tolist() == ["-", "0 (1 failed)"]

@@ -1,5 +1,6 @@
-"""A job: its set-up, the trace that it leaves, what it returns to a search."""
+"""A job: its set-up, status file, signals, and its return value for a search."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -16,17 +17,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from submitit.core.utils import UncompletedJobError
 
-from utils.cluster import sweep
 from utils.configs import resolvers
 from utils.runs import signals
 from utils.runs.identity import STAGES
-from utils.runs.run import find_run, read_status
+from utils.runs.run import find_run
 from utils.training import jobs
 
 
 @pytest.fixture
 def inside_hydra(monkeypatch, tmp_path):
-    """As if in job 3 of a sweep; the file in which the job says how it stands."""
+    """As if in job 3 of a sweep; its status file."""
     content = {
         "runtime": {"output_dir": str(tmp_path)},
         "job": {"num": 3},
@@ -59,41 +59,38 @@ def test_the_cores_are_shared_by_the_jobs(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("error", "state"),
-    [(None, "done"), (ValueError("no luck"), "failed"), (KeyboardInterrupt(), "interrupted")],
+    ("error", "state", "message"),
+    [
+        (None, "done", None),
+        (ValueError("no luck"), "failed", "ValueError: no luck"),
+        (KeyboardInterrupt(), "interrupted", "Ctrl-C"),
+    ],
 )
-def test_the_trace_says_how_the_job_ended(inside_hydra, tmp_path, error, state):
-    def job():
-        with jobs.prepared(compose(tmp_path)) as cfg:
-            trace = json.loads(inside_hydra.read_text())
-            assert trace["state"] == "running" and trace["num"] == 3
-            assert list(trace["runs"]) == list(STAGES)
-            assert trace["runs"]["predictor"] == str(find_run(cfg, "predictor").results)
-            if error is not None:
-                raise error
-
-    if error is None:
-        job()
-    else:
-        with pytest.raises(type(error)):
-            job()
-    trace = json.loads(inside_hydra.read_text())
-    assert trace["state"] == state and trace["overrides"] == ["seed=1"]
-    assert error is None or trace["error"] == signals.in_words(error)
+def test_the_status_file_records_the_end_of_the_job(inside_hydra, tmp_path, error, state, message):
+    with contextlib.suppress(type(error)), jobs.prepared(compose(tmp_path)) as cfg:
+        status = json.loads(inside_hydra.read_text())
+        assert status["state"] == "running" and status["num"] == 3
+        assert list(status["runs"]) == list(STAGES)
+        assert status["runs"]["predictor"] == str(find_run(cfg, "predictor").results)
+        if error is not None:
+            raise error
+    status = json.loads(inside_hydra.read_text())
+    assert status["state"] == state and status["overrides"] == ["seed=1"]
+    assert status.get("error") == message
 
 
-def test_a_training_that_ctrl_c_ends_was_interrupted_by_it(inside_hydra, tmp_path):
-    """Lightning answers with a SystemExit."""
+def test_a_training_that_ctrl_c_ends_was_interrupted(inside_hydra, tmp_path):
+    """Lightning turns KeyboardInterrupt into SystemExit."""
     with pytest.raises(SystemExit), jobs.prepared(compose(tmp_path)):
         try:
             raise KeyboardInterrupt
         except KeyboardInterrupt:
             sys.exit(1)
-    trace = json.loads(inside_hydra.read_text())
-    assert trace["state"] == "interrupted" and trace["error"] == "Ctrl-C"
+    status = json.loads(inside_hydra.read_text())
+    assert status["state"] == "interrupted" and status["error"] == "Ctrl-C"
 
 
-def test_a_value_that_depends_on_nothing_is_an_error_in_the_trace(inside_hydra, tmp_path):
+def test_an_error_in_the_config_is_recorded(inside_hydra, tmp_path):
     cfg = compose(tmp_path)
     cfg.goal = "${per_distortion.VIC.z_dim}"
     with pytest.raises(Exception, match="per_distortion"), jobs.prepared(cfg):
@@ -101,7 +98,7 @@ def test_a_value_that_depends_on_nothing_is_an_error_in_the_trace(inside_hydra, 
     assert json.loads(inside_hydra.read_text())["state"] == "failed"
 
 
-def test_outside_of_hydra_there_is_no_trace(tmp_path):
+def test_outside_of_hydra_there_is_no_status_file(tmp_path):
     with jobs.prepared(compose(tmp_path)):
         pass
     assert not list(tmp_path.rglob("job.json"))
@@ -118,10 +115,6 @@ def test_searches_get_the_metrics_they_asked_for(tmp_path):
     cfg.monitor_return = ["val/comm/rate", "val/pred/lost"]
     with pytest.raises(ValueError, match=r"val/pred/lost.*val/pred/loss"):
         jobs.finished(cfg, metrics)
-
-
-def test_the_number_of_cpus_is_that_of_this_process():
-    assert 1 <= sweep.n_cpus() <= (os.cpu_count() or 1)
 
 
 # --- signals
@@ -152,8 +145,7 @@ def test_sigterm_is_noted_and_the_job_goes_on(in_scheduler, inside_hydra, tmp_pa
         with run.locked():
             run.start(None)
             send(signal.SIGTERM)
-            trace = json.loads(inside_hydra.read_text())
-            for found in (trace, run.status()):
+            for found in (json.loads(inside_hydra.read_text()), run.status()):
                 assert found["state"] == "running" and found["signal"] == signals.TERMINATED
                 assert found["scheduler_job"] == "87"
             run.finish({"a": 1.0})
@@ -184,11 +176,8 @@ def test_a_requeued_job_was_interrupted_whatever_else_arrives(in_scheduler, insi
     with pytest.raises(SystemExit) as error, jobs.prepared(compose(tmp_path)) as cfg:
         run = find_run(cfg, "featurizer")
         run.start(None)
-        try:
+        with run.status_file.recording():
             send(signal.SIGUSR2)
-        except BaseException as found:
-            run.stop(found)
-            raise
     assert error.value.code == 144 and calls == [signal.SIGUSR2]
     assert signal.getsignal(signal.SIGUSR2) is requeue
     for found in (json.loads(inside_hydra.read_text()), run.status()):
@@ -196,7 +185,7 @@ def test_a_requeued_job_was_interrupted_whatever_else_arrives(in_scheduler, insi
         assert found["error"] == "preempted or out of time (signal USR2): requeued"
 
 
-def test_the_last_time_limit_is_no_failure_of_the_run(in_scheduler, inside_hydra, tmp_path):
+def test_the_last_time_limit_is_an_interruption(in_scheduler, inside_hydra, tmp_path):
     def give_up(number, frame):
         raise UncompletedJobError("Job not requeued because: timed-out too many times.")
 
@@ -204,8 +193,8 @@ def test_the_last_time_limit_is_no_failure_of_the_run(in_scheduler, inside_hydra
     # submitit reports only what is an Exception to those that wait for the result
     with pytest.raises(Exception, match="run it again with -c"), jobs.prepared(compose(tmp_path)):
         send(signal.SIGUSR2)
-    trace = json.loads(inside_hydra.read_text())
-    assert trace["state"] == "interrupted" and "timed-out too many times" in trace["error"]
+    status = json.loads(inside_hydra.read_text())
+    assert status["state"] == "interrupted" and "timed-out too many times" in status["error"]
 
 
 def test_other_processes_of_a_job_go_on(in_scheduler, tmp_path):
@@ -233,7 +222,7 @@ def test_a_preempted_job_goes_on_exactly(tmp_path):
         first = stage.status()
         os.kill(first["pid"], signal.SIGTERM)
         wait_for(lambda: "signal" in stage.status())
-        assert read_status(stage.results, stage.work)["state"] == "running"
+        assert stage.status()["state"] == "running"
         for _ in range(2):
             os.kill(first["pid"], signal.SIGUSR2)
         wait_for(lambda: stage.status()["state"] == "interrupted")

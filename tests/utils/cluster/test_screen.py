@@ -8,16 +8,16 @@ import sys
 import pytest
 from helpers.tiny import ROOT, call
 
-from utils.runs.report import LOG
+from utils.runs.experiment_status import LOG
 
 # A job that prints, as does a process that it starts; the second one fails.
 SCRIPT = """
 import logging, subprocess, sys
 from utils.cluster import sweep
-from utils.runs.job_status import own_trace
+from utils.runs.status_file import recorded_job
 
 def main(cfg):
-    with own_trace().kept():
+    with recorded_job():
         print("said by the job")
         print("said on stderr", file=sys.stderr)
         logging.warning("said by a logger")

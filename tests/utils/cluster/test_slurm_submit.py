@@ -21,8 +21,9 @@ from omegaconf import DictConfig
 
 from utils.cluster import launcher, slurm
 from utils.cluster.sweep import ConfigError, compose_config
+from utils.cluster.sweep_job import JobError, SweepJob, compose_jobs
 from utils.configs.resolvers import cpus_per_job
-from utils.runs.report import report
+from utils.runs.experiment_status import report
 
 CONFIG = """
 x: 1
@@ -43,23 +44,23 @@ def impatient(monkeypatch):
 
 
 @pytest.fixture
-def make_jobs(tmp_path) -> Callable[..., list[launcher.SweepJob]]:
+def make_jobs(tmp_path) -> Callable[..., list[SweepJob]]:
     """Jobs of a sweep over `x`, composed by Hydra from a file in `tmp_path`."""
 
-    def make(task: Callable, *values: object) -> list[launcher.SweepJob]:
+    def make(task: Callable, *values: object) -> list[SweepJob]:
         (tmp_path / "tiny.yaml").write_text(CONFIG % (tmp_path / "sweep"))
         with initialize_config_dir(str(tmp_path), version_base="1.3"):
             hydra = GlobalHydra.instance().hydra
             config = hydra.compose_config("tiny", [], run_mode=RunMode.MULTIRUN)
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
-            return launcher.compose_jobs(
+            return compose_jobs(
                 [[f"x={value}"] for value in values], 0, context=context, task=task, config=config
             )
 
     return make
 
 
-def run(tmp_path: Path, jobs: list[launcher.SweepJob], **options: object) -> list[JobReturn]:
+def run(tmp_path: Path, jobs: list[SweepJob], **options: object) -> list[JobReturn]:
     return launcher.run_jobs(jobs, LOCAL | options, sweep_dir=tmp_path / "sweep")
 
 
@@ -81,9 +82,9 @@ def test_every_job_is_awaited_whatever_becomes_of_others(tmp_path, make_jobs, ca
     first, failed, lost, last = run(tmp_path, make_jobs(task, 1, 2, 3, 4))
     assert (first.return_value, last.return_value) == (1, 16)
     assert failed.status == lost.status == JobStatus.FAILED
-    with pytest.raises(launcher.JobError, match=r"job 1 \(\d+\): ValueError: two is no good; log"):
+    with pytest.raises(JobError, match=r"job 1 \(\d+\): ValueError: two is no good; log"):
         _ = failed.return_value
-    with pytest.raises(launcher.JobError, match=r"job 2 .*ended without a result; log: .*\.err"):
+    with pytest.raises(JobError, match=r"job 2 .*ended without a result; log: .*\.err"):
         _ = lost.return_value
     assert failed.overrides == ["x=2"] and failed.cfg == {"x": 2, "y": "from the start"}
     assert (
@@ -168,7 +169,7 @@ def test_a_result_that_cannot_be_read_is_a_failure(tmp_path, make_jobs):
         return gone_later.Result()
 
     (done,) = run(tmp_path, make_jobs(task, 1))
-    with pytest.raises(launcher.JobError, match="cannot be read.*gone_later"):
+    with pytest.raises(JobError, match="cannot be read.*gone_later"):
         _ = done.return_value
 
 
@@ -203,7 +204,7 @@ def returned(value: object) -> tuple[str, JobReturn]:
     return "success", done
 
 
-def submit(tmp_path: Path, jobs: list[launcher.SweepJob], **options: object) -> list[JobReturn]:
+def submit(tmp_path: Path, jobs: list[SweepJob], **options: object) -> list[JobReturn]:
     return launcher.run_jobs(jobs, CLUSTER | options, sweep_dir=tmp_path / "sweep")
 
 
@@ -229,9 +230,9 @@ def test_a_job_that_left_the_queue_is_lost_and_says_how(tmp_path, make_jobs, com
     result(tmp_path, "87_2", returned("still there"))
     by_sacct, by_squeue, done = submit(tmp_path, jobs)
     assert done.return_value == "still there"
-    with pytest.raises(launcher.JobError, match=r"job 0 \(87_0\).*: CANCELLED by 0; log: .*87_0"):
+    with pytest.raises(JobError, match=r"job 0 \(87_0\).*: CANCELLED by 0; log: .*87_0"):
         _ = by_sacct.return_value
-    with pytest.raises(launcher.JobError, match=r"87_1 left the queue.*: CANCELLED; log"):
+    with pytest.raises(JobError, match=r"87_1 left the queue.*: CANCELLED; log"):
         _ = by_squeue.return_value
     assert trace(tmp_path, 0)["state"] == "lost" and "by 0" in trace(tmp_path, 0)["error"]
 
@@ -248,7 +249,7 @@ def test_a_job_that_waits_or_is_requeued_is_not_lost(tmp_path, make_jobs, comman
         "echo '87|PENDING'",
     )
     (job,) = make_jobs(None, 1)
-    waiting = launcher.SlurmJobs([job], launcher.make_executor(CLUSTER, tmp_path / "submitit"))
+    waiting = launcher.Sweep([job], launcher.make_executor(CLUSTER, tmp_path / "submitit"), CLUSTER)
     collect = waiting._collect
 
     def and_end_at_last():
@@ -258,7 +259,7 @@ def test_a_job_that_waits_or_is_requeued_is_not_lost(tmp_path, make_jobs, comman
             file.write_bytes(cloudpickle.dumps(returned("there")))
 
     waiting._collect = and_end_at_last
-    (done,) = waiting.wait()
+    (done,) = waiting.run()
     assert done.return_value == "there"
 
 
@@ -266,7 +267,7 @@ def test_of_several_processes_the_one_that_failed_tells_why(tmp_path, make_jobs,
     fake(commands, "sbatch", "echo Submitted batch job 87")
     result(tmp_path, "87", ("error", "Traceback\nValueError: rank 1 is unwell"), task=1)
     (done,) = submit(tmp_path, make_jobs(None, 1), tasks_per_node=2)
-    with pytest.raises(launcher.JobError, match="ValueError: rank 1 is unwell"):
+    with pytest.raises(JobError, match="ValueError: rank 1 is unwell"):
         _ = done.return_value
 
 
@@ -277,8 +278,8 @@ def test_an_error_of_a_job_that_slurm_starts_again_is_not_its_end(tmp_path, make
     fake(commands, "squeue", f"echo >> {asked}", "echo '87|PENDING'")
     result(tmp_path, "87", ("error", "RuntimeError: Connection closed by peer"))
     (job,) = make_jobs(None, 1)
-    waiting = launcher.SlurmJobs(
-        [job], launcher.make_executor(CLUSTER, tmp_path / "sweep/.submitit")
+    waiting = launcher.Sweep(
+        [job], launcher.make_executor(CLUSTER, tmp_path / "sweep/.submitit"), CLUSTER
     )
     collect = waiting._collect
 
@@ -288,7 +289,7 @@ def test_an_error_of_a_job_that_slurm_starts_again_is_not_its_end(tmp_path, make
             result(tmp_path, "87", returned("there"))
 
     waiting._collect = and_end_at_last
-    (done,) = waiting.wait()
+    (done,) = waiting.run()
     assert done.return_value == "there"
 
 
@@ -310,7 +311,7 @@ def test_jobs_that_were_queued_are_awaited_if_others_are_refused(
     *done, refused, last = submit(tmp_path, make_jobs(None, 1, 2, 3, 4))
     assert [job.return_value for job in done] == [0, 1]
     for job in (refused, last):
-        with pytest.raises(launcher.JobError, match="2 of 4 jobs were not .*QOSMaxSubmit") as error:
+        with pytest.raises(JobError, match="2 of 4 jobs were not .*QOSMaxSubmit") as error:
             _ = job.return_value
         assert "\n" not in str(error.value)
     states = [trace(tmp_path, i)["state"] for i in range(4)]
@@ -325,14 +326,14 @@ def test_who_stops_a_submission_is_told_how_to_cancel_what_is_queued(
 ):
     monkeypatch.setattr(launcher, "MAX_ARRAY", 2)
     fake(commands, "sbatch", "echo Submitted batch job 87")
-    submit_array = launcher.SlurmJobs._submit
+    submit_array = launcher.Sweep._submit
 
     def interrupt_second(self, places):
         if 2 in places:
             raise KeyboardInterrupt
         submit_array(self, places)
 
-    monkeypatch.setattr(launcher.SlurmJobs, "_submit", interrupt_second)
+    monkeypatch.setattr(launcher.Sweep, "_submit", interrupt_second)
     with pytest.raises(KeyboardInterrupt):
         submit(tmp_path, make_jobs(None, 1, 2, 3))
     assert "scancel 87\n" in capsys.readouterr().out
@@ -347,7 +348,7 @@ def test_who_stops_waiting_is_told_how_to_cancel(
     def interrupt(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(launcher.SlurmJobs, "_collect", interrupt)
+    monkeypatch.setattr(launcher.Sweep, "_collect", interrupt)
     with pytest.raises(KeyboardInterrupt):
         submit(tmp_path, make_jobs(None, 1, 2))
     assert "scancel 87\n" in capsys.readouterr().out

@@ -19,7 +19,7 @@ from utils.cluster import sweep
 from utils.cluster.sweep import CONF_DIR, ConfigError, compose_config, expand
 from utils.configs import composing
 from utils.configs.architectures import is_network
-from utils.runs.report import report
+from utils.runs.experiment_status import report
 from utils.runs.status_file import LOST
 from utils.training import building
 

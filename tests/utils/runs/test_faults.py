@@ -7,11 +7,10 @@ from omegaconf import OmegaConf
 
 from utils.cluster.sweep import NONE_DONE
 from utils.configs.composing import ConfigError
-from utils.runs import checkpoints
+from utils.runs.experiment_status import MEND
 from utils.runs.identity import STAGES
-from utils.runs.job_status import read_trace
-from utils.runs.report import MEND
-from utils.runs.run import find_run
+from utils.runs.run import BEST, find_run
+from utils.runs.status_file import read_job
 from utils.training import building, fitting, stages
 
 
@@ -103,7 +102,7 @@ def test_the_disk_may_be_full(tmp_path, monkeypatch):
 def test_a_checkpoint_that_is_cut_short_is_an_error_not_a_result(tmp_path):
     run(tmp_path, "is_only_feat=true")
     cfg = compose(tmp_path)
-    path = find_run(cfg, "featurizer").work / checkpoints.BEST
+    path = find_run(cfg, "featurizer").work / BEST
     path.write_bytes(path.read_bytes()[:1000])
     OmegaConf.resolve(cfg)
     with pytest.raises(Exception):  # noqa: B017 torch raises several kinds
@@ -125,8 +124,8 @@ def test_an_error_that_says_what_to_do_comes_without_a_traceback(tmp_path):
     assert done.returncode == NONE_DONE and "Traceback" not in done.stdout + done.stderr
     assert done.stdout.count("on_failed") >= 1 and MEND in done.stdout
     assert "HYDRA_FULL_ERROR" not in done.stderr
-    (trace,) = map(read_trace, tmp_path.glob("outputs/*/*/0"))
-    assert "Traceback" in trace["traceback"] and trace["state"] == "failed"
+    (job,) = map(read_job, tmp_path.glob("outputs/*/*/0"))
+    assert "Traceback" in job["traceback"] and job["state"] == "failed"
 
 
 @pytest.mark.slow

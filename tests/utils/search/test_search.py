@@ -27,7 +27,7 @@ from utils import search
 from utils.aggregation import tables
 from utils.aggregation.experiment import Experiment
 from utils.aggregation.search_figures import importances, plot_optuna_hypopt, trials_table
-from utils.cluster.launcher import JobError
+from utils.cluster.sweep_job import JobError
 from utils.configs.composing import (
     CONF_DIR,
     ConfigError,

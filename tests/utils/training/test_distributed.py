@@ -2,6 +2,9 @@
 
 import os
 import signal
+import time
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import submitit
@@ -10,9 +13,8 @@ from helpers.processes import in_processes
 from helpers.tiny import BANANA, DIGITS, FUNCTIONS, ROOT, compose, run, untimed
 from pytorch_lightning.callbacks import Callback
 
-from utils.runs import checkpoints
 from utils.runs.identity import STAGES
-from utils.runs.run import find_run
+from utils.runs.run import LAST, find_run
 from utils.training import distributed, fitting, jobs
 from utils.training.callbacks import ReseedEveryEpoch
 
@@ -51,7 +53,7 @@ def tiny_run(folder, *overrides, stage="featurizer", base=BANANA):
 
 
 def weights(folder, *overrides, **options):
-    path = tiny_run(folder, *overrides, **options).work / checkpoints.LAST
+    path = tiny_run(folder, *overrides, **options).work / LAST
     state = torch.load(path, weights_only=True)["state_dict"]
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
@@ -151,7 +153,7 @@ def test_an_interrupted_job_of_two_resumes_and_ends_as_if_nothing_had_been(tmp_p
     with monkeypatch.context() as patch:
         in_second_epoch(patch, 0, interrupt)
         first, second = two(tmp_path)
-    assert "process 0 of the job was interrupted" in second
+    assert "PeerLost: another process of the job ended first" in second
     assert tiny_run(tmp_path).status()["state"] == "interrupted"
     assert untimed(two(tmp_path)[1]) == expected
 
@@ -165,9 +167,7 @@ def test_a_job_fails_with_any_of_its_processes_and_tells_why(rank, tmp_path, mon
     assert status["error"] == "ArithmeticError: something is wrong here"
     assert "in fail" in status["traceback"]
     assert ends[rank].endswith("ArithmeticError: something is wrong here\n")
-    if rank == 1:  # what the main process ends with is what people see
-        assert "ProcessError: process 1 of the job failed" in ends[0]
-        assert ends[0].strip().endswith("ArithmeticError: something is wrong here")
+    assert "PeerLost: another process of the job ended first" in ends[1 - rank]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -176,51 +176,28 @@ def test_a_job_of_which_a_process_is_killed_ends_and_can_go_on(rank, tmp_path, m
         in_second_epoch(patch, rank, kill)
         ends = two(tmp_path)
     assert ends[rank] == -signal.SIGKILL
-    assert f"SystemExit: process {rank} of the job is gone without a word" in ends[1 - rank]
-    status = tiny_run(tmp_path).status()
-    assert status["state"] == ("interrupted" if rank else "running")
-    assert rank == 0 or "process 1 of the job is gone" in status["error"]
+    assert "PeerLost: another process of the job ended first" in ends[1 - rank]
+    assert tiny_run(tmp_path).status()["state"] == "interrupted"
     capfd.readouterr()
     first, second = two(tmp_path)
     assert untimed(first) == untimed(second)
     assert "before, goes on" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("is_gone", [True, False])
-def test_a_process_of_another_machine_is_gone_if_its_heart_stops(is_gone, tmp_path, monkeypatch):
-    monkeypatch.setattr(distributed._Watch, "_find_neighbours", lambda self: {})
-    monkeypatch.setattr(distributed, "WATCH_SECONDS", 0.05)
-    monkeypatch.setattr(distributed, "GONE_SECONDS", 1.0)
+def test_processes_may_wait_longer_for_rank_0_than_a_step_of_training_takes(tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "TRAIN_TIMEOUT", timedelta(seconds=1))
 
-    def one_loses_the_other():
+    def rank_0_is_busy():
         if distributed.rank() == 0:
-            raise RuntimeError("Connection closed by peer")
-        if is_gone:
-            distributed._watch.stop()
+            time.sleep(2)
         distributed.barrier()
 
-    error = "SystemExit: process 1 of the job is gone" if is_gone else "Connection closed by peer"
-    assert error in two(tmp_path, before=one_loses_the_other)[0].splitlines()[-1]
-
-
-def hang_in_device():
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    signal.sigwait({signal.SIGINT})
-
-
-def test_a_process_that_waits_for_one_that_is_gone_ends(tmp_path, monkeypatch):
-    """As on GPUs, where no error tells that the other is gone."""
-    monkeypatch.setattr(distributed, "GRACE_SECONDS", 0.5)
-
-    def one_hangs():
-        kill() if distributed.rank() else hang_in_device()
-
-    assert two(tmp_path, before=one_hangs) == [1, -signal.SIGKILL]
+    assert all(isinstance(metrics, dict) for metrics in two(tmp_path, before=rank_0_is_busy))
 
 
 @pytest.mark.slow
 def test_submitit_starts_the_processes(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}:{Path(__file__).parent}")
     executor = submitit.AutoExecutor(tmp_path / "log", cluster="local")
     executor.update_parameters(tasks_per_node=2, timeout_min=5)
     submitted = executor.submit(_submitted, tmp_path)
@@ -263,5 +240,4 @@ def test_jobs_that_do_not_fit_their_processes_are_refused(
 
 def test_a_process_alone_decides_by_itself():
     assert distributed.is_main() and distributed.from_main(lambda: 3) == 3
-    assert distributed.is_first_to_end(ValueError())
     distributed.barrier()

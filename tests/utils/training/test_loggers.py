@@ -181,4 +181,4 @@ def test_wandb_without_network_does_not_block(nowhere, tmp_path):
     assert "cannot be reached: no network" in done.stdout
     assert len(offline_runs(tmp_path)) == 1
     cfg = compose(tmp_path)
-    assert json.loads(find_run(cfg, "featurizer").status_file.read_text())["state"] == "done"
+    assert json.loads(find_run(cfg, "featurizer").status_file.path.read_text())["state"] == "done"

@@ -31,9 +31,8 @@ from utils.aggregation.outputs import save_csv
 from utils.data import in_memory
 from utils.data.banana import BananaDataModule
 from utils.evaluation import communication
-from utils.runs import checkpoints
 from utils.runs.identity import STAGES
-from utils.runs.run import find_run
+from utils.runs.run import BEST, LAST, find_run
 from utils.training import building, callbacks, fitting, jobs, stages
 from utils.training.callbacks import ReseedEveryEpoch, reseed
 
@@ -184,7 +183,7 @@ def test_an_epoch_of_the_predictor_is_one_copy(tmp_path):
     overrides += ["scheduler@scheduler_pred=expdecay100"]
     run(tmp_path, *overrides)
     cfg = compose(tmp_path, *overrides)
-    last = torch.load(find_run(cfg, "predictor").work / checkpoints.LAST, weights_only=True)
+    last = torch.load(find_run(cfg, "predictor").work / LAST, weights_only=True)
     assert last["global_step"] == 6 * 256 / 64
     (optimizer,) = last["optimizer_states"]
     rate = optimizer["predictor"]["param_groups"][0]["lr"]
@@ -251,8 +250,8 @@ def test_the_file_of_another_model_is_refused(communicated, tmp_path):
 
 
 def test_a_missing_checkpoint_is_named(communicated):
-    (find_run(communicated, "featurizer").work / checkpoints.BEST).unlink()
-    with pytest.raises(FileNotFoundError, match=checkpoints.BEST):
+    (find_run(communicated, "featurizer").work / BEST).unlink()
+    with pytest.raises(FileNotFoundError, match=BEST):
         stages.predict(communicated)
 
 
@@ -384,7 +383,7 @@ def test_failures_are_kept_and_restarted(tmp_path, monkeypatch, capsys):
     assert "on_train_batch_end" in status["traceback"]
     assert untimed(run(tmp_path / "b", *LONGER)) == untimed(uninterrupted)
     assert "[featurizer] failed before, starts again" in capsys.readouterr().out
-    assert (failed.work / f"failed_{checkpoints.LAST}").is_file()
+    assert (failed.work / f"failed_{LAST}").is_file()
 
 
 def test_failures_resume_if_asked_to(tmp_path, monkeypatch, capsys):
@@ -425,7 +424,7 @@ def test_nan_stops_the_training_and_keeps_the_last_good_checkpoint(tmp_path):
         run(tmp_path, *overrides)
     failed = find_run(compose(tmp_path, *overrides), "featurizer")
     assert failed.status()["state"] == "failed" and not failed.csv.exists()
-    checkpoint = torch.load(failed.work / checkpoints.LAST, weights_only=True)
+    checkpoint = torch.load(failed.work / LAST, weights_only=True)
     assert checkpoint["epoch"] == 0
     weights = [t for name, t in checkpoint["state_dict"].items() if name.startswith("p_ZlX.")]
     assert weights and all(weight.isfinite().all() for weight in weights)
@@ -465,7 +464,7 @@ def start_and_signal(tmp_path, overrides, stage, number) -> int:
         while state_of(cfg, stage) == "new" and time.monotonic() < deadline:
             time.sleep(0.01)
         if stage != "communication":
-            last = find_run(cfg, stage).work / checkpoints.LAST
+            last = find_run(cfg, stage).work / LAST
             while not last.is_file() and time.monotonic() < deadline:
                 time.sleep(0.01)
         process.send_signal(number)

@@ -5,9 +5,8 @@ import torch
 from helpers.tiny import DIGITS, compose, run
 from helpers.toy import trainable
 
-from utils.runs import checkpoints
 from utils.runs.identity import STAGES, run_hash
-from utils.runs.run import find_run
+from utils.runs.run import BEST, find_run
 from utils.training import building, encoder_checkpoint, jobs, stages
 
 FILE = "step1/encoder.pt"
@@ -40,7 +39,7 @@ def exported(folder) -> dict:
 
 def featurizer_weights(cfg) -> dict:
     work = find_run(cfg, "featurizer").work
-    return torch.load(work / checkpoints.BEST, weights_only=True)["state_dict"]
+    return torch.load(work / BEST, weights_only=True)["state_dict"]
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ from lossyless.predictors import Predictor
 from utils.data.banana import BananaDataModule
 from utils.data.digits import DigitsDataModule
 from utils.evaluation import communication
-from utils.runs import checkpoints
-from utils.runs.run import find_run
+from utils.runs.run import BEST, find_run
 from utils.training import building, fitting, jobs, stages
 
 
@@ -125,7 +124,7 @@ def test_the_training_split_is_evaluated_on_request(case, tmp_path):
 def test_a_predictor_that_was_not_trained_is_an_error(tmp_path):
     with jobs.prepared(compose(tmp_path)) as cfg:
         stages.featurizer(cfg)
-        with pytest.raises(FileNotFoundError, match=checkpoints.BEST):
+        with pytest.raises(FileNotFoundError, match=BEST):
             building.load_predictor(cfg, building.load_compressor(cfg))
 
 
@@ -133,7 +132,7 @@ def test_a_loaded_compressor_is_the_trained_one(tmp_path):
     run(tmp_path, "is_only_feat=true")
     with jobs.prepared(compose(tmp_path)) as cfg:
         compressor = building.load_compressor(cfg)
-    path = find_run(cfg, "featurizer").work / checkpoints.BEST
+    path = find_run(cfg, "featurizer").work / BEST
     saved = torch.load(path, weights_only=True)["state_dict"]
     for name, weight in compressor.named_parameters():
         assert torch.equal(weight, saved[name]) and not weight.requires_grad

@@ -1,46 +1,49 @@
-"""The launcher of sweeps whose jobs are submitted, for Hydra, which takes plugins from here only.
+"""Hydra's launcher of sweeps whose jobs are submitted.
 
-Hydra imports this file at every start, so it imports nothing heavy; the work is in
-`utils.cluster.launcher`.
+Hydra imports all modules of the package `hydra_plugins` at every start, so this one imports nothing
+heavy; the work is in `utils.cluster.launcher`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
-from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
 
 
-class JobLauncher(BaseSubmititLauncher):
-    """Hydra's launcher for submitit, but one that outlives what happens to jobs.
-
-    The config of each job is composed once, at submission, so that a job that waits in the queue,
-    or is requeued, takes no notice of edits. All jobs are awaited, whether others fail or not, and
-    one that left the queue without a result fails instead of being awaited for ever.
+class JobLauncher(Launcher):
+    """Submits jobs with submitit and waits until all of them have ended.
 
     Parameters
     ----------
     options : of conf/slurm/.
     """
 
-    def __init__(self, options: Mapping[str, object]):
-        super().__init__(**options)
+    def __init__(self, options: DictConfig):
+        self._options = OmegaConf.to_container(options, resolve=True)
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self._context, self._task, self._config = hydra_context, task_function, config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Submit the jobs and wait until all have ended; how each of them did."""
-        from utils.cluster import launcher
+        """Results of the jobs with these overrides, in order."""
+        from utils.cluster import launcher, sweep_job
 
-        jobs = launcher.compose_jobs(
+        jobs = sweep_job.compose_jobs(
             job_overrides,
             initial_job_idx,
-            context=self.hydra_context,
-            task=self.task_function,
-            config=self.config,
+            context=self._context,
+            task=self._task,
+            config=self._config,
         )
-        return launcher.run_jobs(jobs, self.params, sweep_dir=Path(self.config.hydra.sweep.dir))
+        return launcher.run_jobs(jobs, self._options, sweep_dir=Path(self._config.hydra.sweep.dir))
 
 
 ConfigStore.instance().store(

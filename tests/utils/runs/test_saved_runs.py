@@ -1,4 +1,4 @@
-"""What is known of runs from what they left: which of several stands, and damaged files."""
+"""Runs on disk: one of several with the same identity, damaged files, moved classes."""
 
 import importlib
 import os
@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from utils.runs.identity import STAGES, experiment_folder
 from utils.runs.run import find_run
-from utils.runs.saved_runs import MOVED, read_records, stands_for, upgrade
+from utils.runs.saved_runs import MOVED, propagate_unfinished, read_records, upgrade
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def of_experiment(run):
 
 
 @pytest.mark.parametrize("later", ["a_first", "z_last"])
-def test_of_the_same_runs_the_latest_stands(run, later):
-    """The results of one were moved to another folder, and made again."""
+def test_of_several_runs_with_one_identity_the_latest_counts(run, later):
+    """Results were moved to another folder, and made again."""
     folder = of_experiment(run)
     assert folder.name == experiment_folder(run.cfg)
     run.finish({"a": 1.0})
@@ -39,28 +39,28 @@ def test_of_the_same_runs_the_latest_stands(run, later):
         shutil.copytree(run.results, folder / name / run.results.name)
     shutil.rmtree(run.results)
     records, states = read_records(folder)
-    (stands,) = stands_for(records)[STAGES[0]]
-    assert states == {"done": 2} and stands.metrics == {"a": 2.0}
+    (found,) = propagate_unfinished(records)[STAGES[0]]
+    assert states == {"done": 2} and found.metrics == {"a": 2.0}
 
 
-def test_what_is_done_stands_before_a_later_failure(run):
+def test_a_finished_run_counts_before_a_later_failure(run):
     folder = of_experiment(run)
     run.finish({"a": 1.0})
     shutil.copytree(run.results, folder / "a" / run.results.name)
     run.start(None)
-    run.stop(ValueError("x"))
+    run.status_file.record_end(ValueError("x"))
     records, _ = read_records(folder)
-    (stands,) = stands_for(records)[STAGES[0]]
-    assert stands.state == "done"
+    (found,) = propagate_unfinished(records)[STAGES[0]]
+    assert found.state == "done"
 
 
 def test_a_damaged_status_is_that_of_a_lost_run(run):
-    os.truncate(run.status_file, 0)
+    os.truncate(run.status_file.path, 0)
     records, states = read_records(of_experiment(run))
     assert states == {"lost": 1} and [record.stage for record in records] == [STAGES[0]]
 
 
-def test_a_compressor_among_the_results_of_another_experiment_is_read(run):
+def test_a_compressor_of_another_experiment_is_included(run):
     run.cfg.compressor_of = "other"
     for stage in STAGES[:2]:
         shared = find_run(run.cfg, stage)
@@ -74,7 +74,7 @@ def test_a_compressor_among_the_results_of_another_experiment_is_read(run):
     assert [record.stage for record in records] == [STAGES[0]] and states == {"done": 1}
 
 
-def test_classes_of_earlier_configs_are_found_where_they_are_now():
+def test_classes_of_earlier_configs_get_their_present_modules():
     for before, now in MOVED.items():
         assert upgrade(f"a:\n  _target_: {before}.Class\n") == f"a:\n  _target_: {now}.Class\n"
         importlib.import_module(now)

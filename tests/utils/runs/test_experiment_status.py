@@ -1,0 +1,401 @@
+"""Status of an experiment: counts, unfinished jobs and runs with errors, next commands."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from helpers.tiny import call, compose
+from omegaconf import OmegaConf
+
+from utils import status
+from utils.cluster import slurm
+from utils.configs.composing import CONF_DIR
+from utils.runs.experiment_status import MEND, report
+from utils.runs.identity import NOT_IDENTITY, STAGES, is_execution_setting, run_hash
+from utils.runs.run import Run, find_run
+from utils.runs.status_file import LOST, StatusFile, job_file, mark_interrupted, queue_job
+
+
+class Job:
+    """A job of a sweep, by its folder."""
+
+    def __init__(self, cfg, num: int, *overrides: str, name: str = "first_1", pid: int = 1):
+        self.folder = Path(cfg.paths.outputs, name, f"{cfg.experiment}_{pid}", str(num))
+        place = f"paths.results={cfg.paths.results}"
+        self.facts = {"num": num, "overrides": ["experiment=banana_viz_VIC", place, *overrides]}
+
+    @property
+    def file(self) -> StatusFile:
+        return job_file(self.folder)
+
+    def queue(self, scheduler_job: str | None) -> None:
+        queue_job(self.folder, *self.facts.values(), scheduler_job)
+
+    def running(self) -> contextlib.AbstractContextManager[None]:
+        return self.file.running(**self.facts)
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    cfg = compose(tmp_path, "experiment=banana_viz_VIC")
+    OmegaConf.resolve(cfg)
+    return cfg
+
+
+@pytest.fixture
+def sweep(cfg):
+    """Makes a job of a sweep."""
+    return lambda *args, **kwargs: Job(cfg, *args, **kwargs)
+
+
+@pytest.fixture
+def queue(monkeypatch):
+    """Sets the content of Slurm's queue; None: there is no Slurm."""
+
+    def set_to(ids: set[str] | None) -> None:
+        def states(*, is_of_all_users: bool) -> dict[str, str]:
+            if ids is None:
+                raise slurm.SlurmUnavailableError("there is none")
+            return dict.fromkeys(ids, "PENDING") | {"87_9": "CANCELLED"}
+
+        monkeypatch.setattr(slurm, "states", states)
+
+    set_to(None)
+    return set_to
+
+
+@contextlib.contextmanager
+def under_way(job: Job, cfg, seed: int) -> Iterator[Run]:
+    """A job that works on its featurizer, whose run is given."""
+    cfg = cfg.copy()
+    cfg.seed = seed
+    with job.running():
+        job.file.note(runs={stage: str(find_run(cfg, stage).results) for stage in STAGES})
+        run = find_run(cfg, STAGES[0])
+        with run.locked():
+            run.start(None)
+            with run.status_file.recording():
+                yield run
+
+
+def finish(job: Job, cfg, seed: int) -> None:
+    with under_way(job, cfg, seed) as run:
+        run.finish({"a": 1.0})
+
+
+def fail(job: Job, cfg, seed: int, error: BaseException) -> None:
+    with contextlib.suppress(type(error)), under_way(job, cfg, seed):
+        raise error
+
+
+def lines(cfg) -> list[str]:
+    return [" ".join(line.split()) for line in status.overview(cfg).splitlines()]
+
+
+def test_jobs_are_counted_and_unfinished_ones_named(cfg, sweep):
+    assert "banana_viz_VIC, mode none: no jobs and no runs yet" in status.overview(cfg)
+    finish(sweep(0, "seed=0", "distortion=VIC"), cfg, 0)
+    fail(sweep(1, "seed=1", "distortion=VIC"), cfg, 1, ValueError("first line\nlast line"))
+    fail(sweep(2, "seed=2", "distortion=VIC"), cfg, 2, KeyboardInterrupt())
+    with under_way(sweep(3, "seed=3", "distortion=VIC"), cfg, 3) as run:
+        run.status_file.note(epoch=4, n_epochs=10)
+        found = lines(cfg)
+    assert found[0] == (
+        "banana_viz_VIC, mode none: 4 jobs: 1 running, 1 failed, 1 interrupted, 1 done"
+    )
+    assert found[2] == "featurizer: 1 running, 1 failed, 1 interrupted, 1 done"
+    rows = found[4:]
+    assert rows[0] == "STATE SINCE STAGE PROGRESS JOB"
+    assert rows[1].startswith("running")
+    assert rows[1].endswith("s featurizer epoch 4/10 seed=3")  # not what all jobs share
+    assert rows[2].startswith("failed") and rows[2].endswith("seed=1")
+    assert rows[3] == "ValueError: first line"
+    assert rows[4].startswith("interrupted") and rows[5] == "Ctrl-C"
+    assert not any("seed=0" in row for row in rows)
+
+
+def test_a_job_whose_process_died_is_lost(cfg, sweep):
+    def die() -> None:
+        with sweep(0).running():
+            os._exit(1)
+
+    process = get_context("fork").Process(target=die)
+    process.start()
+    process.join(20)
+    found = lines(cfg)
+    assert "1 jobs: 1 lost" in found[0] and LOST in found
+    assert f"  lost: job 0:\n    {LOST}" in report(sweep(0).folder.parent, Path("r"))
+
+
+def test_jobs_that_ctrl_c_on_the_launcher_killed_were_interrupted(cfg, sweep):
+    """Workers may be killed before they can record it; other jobs stay as they are."""
+    finish(sweep(0, "seed=0"), cfg, 0)
+    with under_way(job := sweep(1, "seed=1"), cfg, 1) as run:
+        files = [job.file.path, run.status_file.path]
+        killed = [file.read_bytes() for file in files]
+    for file, content in zip(files, killed, strict=True):
+        file.write_bytes(content)
+    assert "2 jobs: 1 lost, 1 done" in status.overview(cfg)
+    with under_way(sweep(2, "seed=2"), cfg, 2):
+        mark_interrupted(job.folder.parent)
+        found = lines(cfg)
+    assert "3 jobs: 1 running, 1 interrupted, 1 done" in found[0] and "Ctrl-C" in found
+    assert found[2] == "featurizer: 1 running, 1 interrupted, 1 done"
+
+
+def test_runs_without_a_job_count_too(cfg):
+    find_run(cfg, "featurizer").start(None)  # and without its lock: its process was killed
+    found = lines(cfg)
+    assert found[0].endswith("0 jobs: none") and found[2] == "featurizer: 1 lost"
+    assert any(line.startswith("lost") and "run_" in line for line in found)
+    with find_run(cfg, "featurizer").locked():
+        assert lines(cfg)[2] == "featurizer: 1 running"
+
+
+def test_the_latest_attempt_counts(cfg, sweep):
+    fail(sweep(0, "seed=1", "job_id=a"), cfg, 1, ValueError("first"))
+    fail(sweep(0, "seed=1", "job_id=b", "slurm=local", name="b", pid=2), cfg, 1, OSError("second"))
+    found = status.overview(cfg)
+    assert "1 jobs: 1 failed" in found and "second" in found and "first\n" not in found
+    finish(sweep(0, "seed=1", "distortion=VIC", name="c", pid=3), cfg, 1)  # the same runs
+    assert "1 jobs: 1 done" in status.overview(cfg)
+    sweep(0, "seed=1", "trainer.devices=2", name="d", pid=2**22 + 1).queue(None)
+    assert "1 jobs: 1 queued" not in status.overview(cfg)  # its launcher is dead
+    fail(sweep(1, "seed=2"), cfg, 2, ValueError("x"))
+    assert "1 failed" in status.overview(cfg)
+
+
+EXECUTION = [
+    "job_id=b",
+    "slurm=local",
+    "slurm.gpus_per_node=1",
+    "trainer.devices=2",
+    "trainer.num_nodes=2",
+    "trainer.accelerator=cpu",
+    "hypopt=optuna",
+    "hypopt.n_trials=3",
+    "timeout_min=5",
+    "parallel_jobs=2",
+    "logger=csv",
+    "on_failed=resume",
+    "mode=none",
+    "figures.every_n_epochs=1",
+    "export.encoder=x.pt",
+    "monitor_return=a",
+    "queue=debug_partition",
+]
+
+
+def test_jobs_that_differ_only_in_their_execution_are_the_same(cfg, sweep, tmp_path):
+    other = compose(tmp_path, "experiment=banana_viz_VIC", *EXECUTION)
+    for stage in STAGES:
+        assert run_hash(other, stage) == run_hash(cfg, stage)
+    for i, override in enumerate(EXECUTION):
+        sweep(i, f"seed={i}").queue(None)
+        sweep(i, f"seed={i}", override, name="second").queue(None)
+    assert f"{len(EXECUTION)} jobs: " in status.overview(cfg)
+    assert all(is_execution_setting(".".join(path)) for path in NOT_IDENTITY)
+    settings = ("seed", "trainer.max_epochs", "distortion", "is_only_feat", "experiment")
+    assert not any(map(is_execution_setting, settings))
+
+
+def test_a_job_of_fewer_stages_is_repaired_by_one_of_all_stages(cfg, sweep):
+    featurizer = str(find_run(cfg, STAGES[0]).results)
+
+    def fail_first_stage(job: Job) -> None:
+        with contextlib.suppress(ValueError), job.running():
+            job.file.note(runs={STAGES[0]: featurizer})
+            raise ValueError("x")
+
+    fail_first_stage(sweep(0, "is_only_feat=true"))
+    assert "1 jobs: 1 failed" in status.overview(cfg)
+    finish(sweep(0, name="second"), cfg, cfg.seed)
+    assert "1 jobs: 1 done" in status.overview(cfg)
+    fail_first_stage(sweep(0, "is_only_feat=true", name="z"))
+    assert "2 jobs: 1 failed, 1 done" in status.overview(cfg)  # it does not replace all stages
+
+
+def test_other_experiments_names_modes_and_places_are_left_out(cfg, sweep, tmp_path):
+    sweep(0, "seed=0", "experiment_name=mine").queue(None)
+    other = cfg.copy()
+    other.experiment_name = other.compressor_of = "mine"
+    finish(sweep(1, "experiment_name=mine"), other, 1)
+    sweep(2, "mode=quick").queue(None)
+    sweep(3, "paths.results=elsewhere").queue(None)
+    queue_job(tmp_path / "outputs/x/banana_viz_VIC_trnslt_5/0", 0, [], None)
+    assert "no jobs" in status.overview(cfg)
+    assert "2 jobs: 1 queued, 1 done" in status.overview(other)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0", b'{"num": 1, "sta'])
+def test_damaged_files_are_named_and_lost(cfg, sweep, content):
+    fail(sweep(0, "seed=0"), cfg, 0, ValueError("x"))
+    fail(sweep(1, "seed=1"), cfg, 1, ValueError("x"))
+    files = [sweep(i).file.path for i in range(2)]
+    one = cfg.copy()
+    one.seed = 1
+    for file in (*files, find_run(one, STAGES[0]).status_file.path):
+        file.write_bytes(content)
+    found = status.overview(cfg)
+    assert "2 jobs: 2 lost" in found and "featurizer: 1 failed, 1 lost" in found
+    assert all(f"{file} cannot be read" in found for file in files)
+    finish(sweep(1, "seed=1"), cfg, 1)
+    assert "2 jobs: 1 lost, 1 done" in status.overview(cfg)
+
+
+@pytest.mark.parametrize(
+    ("job_id", "ids", "state"),
+    [
+        ("87_1", {"87_1", "87_2"}, "1 queued"),
+        ("87_1", {"87_2"}, "1 lost"),
+        ("87_1", None, "1 queued"),
+        ("87_9", set(), "1 lost"),  # squeue says that it has ended
+    ],
+)
+def test_a_queued_job_that_slurm_does_not_know_is_lost(cfg, sweep, queue, job_id, ids, state):
+    sweep(0, "seed=1", "slurm=cluster").queue(job_id)
+    queue(ids)
+    assert f"1 jobs: {state}" in status.overview(cfg)
+
+
+def test_an_interrupted_job_that_is_back_in_the_queue_is_queued(cfg, sweep, queue):
+    job = sweep(0, "seed=1", "slurm=cluster")
+    job.queue("87_1")
+    fail(job, cfg, 1, SystemExit(1))
+    job.file.write(scheduler_job="87_1")  # as in a process that the scheduler has started
+    queue({"87_1"})
+    assert "1 jobs: 1 queued" in status.overview(cfg)
+    queue(set())
+    assert "1 jobs: 1 interrupted" in status.overview(cfg)
+
+
+def test_a_local_job_whose_launcher_is_dead_is_lost(cfg, sweep):
+    sweep(0, "slurm=local", pid=os.getpid()).queue(None)
+    assert "1 jobs: 1 queued" in status.overview(cfg)
+    sweep(0, "slurm=local", name="second", pid=2**22 + 1).queue(None)
+    assert "1 jobs: 1 lost" in status.overview(cfg)
+
+
+def test_a_job_that_has_started_is_not_queued_again(cfg, sweep):
+    with under_way(sweep(0), cfg, 1):
+        sweep(0).queue("87")
+        assert "1 jobs: 1 running" in status.overview(cfg)
+    sweep(0).queue("87")
+    assert "1 jobs: 1 done" in status.overview(cfg)
+
+
+def test_a_compressor_of_another_experiment_is_included(cfg, sweep):
+    cfg.compressor_of = "other"
+    with under_way(sweep(0), cfg, 0) as run:
+        run.status_file.note(epoch=4, n_epochs=10)
+        assert "exp_other" in run.results.parts
+        found = status.overview(cfg)
+    assert "1 jobs: 1 running" in found and "epoch 4/10" in found
+
+
+# --- the next commands
+
+
+def note_script(cfg, name, script):
+    """As bin/utils.sh does."""
+    folder = Path(cfg.paths.outputs, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "script").write_text(f"{CONF_DIR.parent / script}\n")
+
+
+def test_commands_cancel_and_continue_jobs_of_a_cluster(cfg, sweep, queue):
+    for num, job_id in enumerate(("87_1", "87_3", "86")):
+        sweep(num, f"seed={num}", "slurm=cluster", name="last").queue(job_id)
+    queue({"87_1", "87_3", "86"})
+    assert status.overview(cfg).endswith(": scancel 86 '87_[1,3]'")
+    queue({"87_3"})
+    assert ": the same command again" in status.overview(cfg)
+    note_script(cfg, "last", "bin/banana/banana_viz_VIC.sh")
+    assert ": bin/banana/banana_viz_VIC.sh -c last" in status.overview(cfg)
+
+
+def test_processes_and_jobs_of_slurm_are_cancelled_separately(cfg, sweep, queue):
+    queue({"87_1"})
+    sweep(0, "seed=0", "slurm=cluster").queue("87_1")
+    with under_way(first := sweep(1, "seed=1", "slurm=local"), cfg, 1):
+        first.file.write(scheduler_job="4711")
+        with under_way(second := sweep(2, "seed=2", "slurm=local"), cfg, 2):
+            second.file.write(scheduler_job="4712", host="moon")
+            found = status.overview(cfg).splitlines()[-3:]
+    commands = ["kill -INT 4711", "kill -INT 4712 (on moon)", "scancel '87_[1]'"]
+    assert [line.partition(": ")[2] for line in sorted(found)] == commands
+
+
+def test_each_sweep_with_unfinished_jobs_is_continued_and_no_other(cfg, sweep):
+    for seed, name in enumerate(("a", "b", "c", "d")):
+        note_script(cfg, name, "bin/banana/banana_viz_VIC.sh")
+        if name in "bc":
+            fail(sweep(0, f"seed={seed}", name=name), cfg, seed, ValueError("x"))
+        else:
+            finish(sweep(0, f"seed={seed}", name=name), cfg, seed)
+    found = status.overview(cfg).splitlines()[-2:]
+    assert [line.rpartition(" -c ")[2] for line in found] == ["b", "c"]
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
+def test_only_interrupted_jobs_need_no_change_before_they_run_again(cfg, sweep, error):
+    fail(sweep(0), cfg, 0, error)
+    is_failure = isinstance(error, ValueError)
+    assert status.overview(cfg).splitlines()[-1].startswith(MEND) == is_failure
+    assert (MEND in report(sweep(0).folder.parent, Path("r"))) == is_failure
+
+
+# --- which experiment
+
+
+@pytest.mark.parametrize("is_a_job", [True, False])
+def test_modes_with_runs_are_named(cfg, sweep, is_a_job):
+    quick = cfg.copy()
+    quick.experiment_name = quick.compressor_of = "quick_banana_viz_VIC"
+    if is_a_job:
+        finish(sweep(0, "mode=quick"), quick, 0)
+    else:
+        find_run(quick, "featurizer").start(None)
+    found = status.overview(cfg)
+    assert "no jobs and no runs yet" in found and found.endswith("add -m quick")
+
+
+def test_the_name_of_results_means_an_experiment_and_a_mode(tmp_path, capsys):
+    arguments = ["experiment=quick_banana_viz_VIC", f"paths.results={tmp_path}"]
+    status.main([*arguments, "mode=none"])
+    assert capsys.readouterr().out.startswith("banana_viz_VIC, mode quick: no jobs")
+    with pytest.raises(SystemExit, match="2"):
+        status.main([*arguments, "mode=dev"])
+    assert "mode quick, but mode=dev" in capsys.readouterr().err
+
+
+def test_a_thousand_runs_take_a_second(cfg, sweep, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # of the files made here
+    first = find_run(cfg, "featurizer")
+    for i in range(1000):
+        run = Run("featurizer", cfg, first.results / f"{i}/run_x", first.work / f"{i}/run_x")
+        run.results.mkdir(parents=True)
+        run.status_file.path.write_text('{"state": "%s"}' % ("done" if i % 10 else "running"))
+        sweep(i, f"seed={i}").queue(None)
+    start = time.process_time()
+    found = status.overview(cfg)
+    assert time.process_time() - start < 1
+    assert "1000 jobs" in found and "featurizer: 100 lost, 900 done" in found
+
+
+def test_the_script_names_similar_experiments_and_modes(tmp_path):
+    done = call("bin/status.sh", "banana_vizVIC")
+    assert done.returncode == 2 and "did you mean banana_viz_VIC" in done.stderr
+    with pytest.raises(SystemExit):
+        status.main(["experiment=banana_viz_VIC", "mode=quik"])
+    done = call("bin/status.sh", "banana_viz_VIC", "-m", "quick", "-a", f"paths.results={tmp_path}")
+    assert done.returncode == 0 and "no runs yet" in done.stdout, done.stderr
+    assert call("bin/status.sh").returncode == 2
+    code = "import sys, utils.status; assert not {'torch', 'pandas', 'optuna'} & set(sys.modules)"
+    done = call(sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
