@@ -14,7 +14,7 @@ VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 INSTALLED_DEV := .venv/.installed-dev
 REQUIREMENTS := requirements/requirements.txt requirements/constraints.txt
-SCRIPTS := $(wildcard bin/*.sh bin/*/*.sh) .ci/run
+SCRIPTS := $(wildcard bin/*.sh bin/*/*.sh tests/helpers/slurm/*.sh) .ci/run
 # One thread per process: the test workers already fill the cores.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -rfE --tb=short --disable-warnings
 IN_PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal

@@ -1,4 +1,4 @@
-"""What tests on a real Slurm do: call scripts as a user would, look at runs, jobs and processes."""
+"""Helpers of tests on a real Slurm: call scripts as a user would, inspect runs, jobs, processes."""
 
 import contextlib
 import json
@@ -17,7 +17,8 @@ import pandas as pd
 from helpers.tiny import ROOT, call, untimed
 from utils.runs.identity import STAGES
 
-START, STOP = (str(ROOT / "bin" / "slurm" / f"{verb}_single_node.sh") for verb in ("start", "stop"))
+SCRIPTS = ROOT / "tests" / "helpers" / "slurm"
+START, STOP = (str(SCRIPTS / f"{verb}_single_node.sh") for verb in ("start", "stop"))
 POLL_SECONDS = 0.2
 
 

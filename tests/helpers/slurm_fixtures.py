@@ -13,7 +13,7 @@ import pytest
 from helpers.slurm_cluster import START, STOP, cancel_jobs, copy_project
 from helpers.tiny import call
 
-OUR_CONFIG = "Written by bin/slurm/start_single_node.sh"
+OUR_CONFIG = "slurm/start_single_node.sh"
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# End the Slurm that start_single_node.sh started: cancel its jobs, then stop its daemons, each by
-# the pid that was noted at its start. Nothing else is touched.
+# Stop the Slurm of start_single_node.sh: cancel its jobs, then stop its daemons by their pid files.
 #
-# Usage: bin/slurm/stop_single_node.sh [--purge]
+# Usage: tests/helpers/slurm/stop_single_node.sh [--purge]
 #   --purge     also remove its configuration, logs and accounting; the packages stay
 #   -h, --help  this help
 set -euo pipefail
-# shellcheck source=bin/slurm/common.sh
+# shellcheck source=tests/helpers/slurm/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 main() {

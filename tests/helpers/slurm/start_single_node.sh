@@ -1,19 +1,18 @@
 #!/usr/bin/env bash
-# Start a real Slurm on this machine alone (Debian 12, Ubuntu 24.04 or newer), as root: to test what
-# submits jobs. Needs neither systemd nor cgroups. What is missing is installed from the distribution.
+# Start a one-node Slurm on this machine (Debian 12, Ubuntu 24.04 or newer), as root, for tests of
+# job submission. Needs neither systemd nor cgroups; installs missing packages with apt-get.
 #
-# Usage: bin/slurm/start_single_node.sh [-h]
+# Usage: tests/helpers/slurm/start_single_node.sh [-h]
 #   -h, --help  this help
-# Environment: SINGLE_NODE_CPUS, SINGLE_NODE_MEM_MB, SINGLE_NODE_GPUS are what the node claims to
-# have (default: what the machine has). Slurm believes them, so jobs that ask for 8 CPUs and a GPU
-# can be tried on a laptop.
+# Environment: SINGLE_NODE_CPUS, SINGLE_NODE_MEM_MB, SINGLE_NODE_GPUS set the resources that the node
+# claims to have (default: those of the machine). Jobs that request 8 CPUs and a GPU run on a laptop.
 #
 # Partitions: local (the default), debug (for short jobs), urgent (its jobs preempt the others'). The
-# account is `lossyless`, for root and for whoever called sudo; other accounts are refused.
+# account is `lossyless`, for root and the user who called sudo; other accounts are refused.
 # A second start with the same settings changes nothing. stop_single_node.sh ends the cluster. Its
 # files are in /etc/slurm and in slurm-single below /run, /var/lib and /var/log.
 set -euo pipefail
-# shellcheck source=bin/slurm/common.sh
+# shellcheck source=tests/helpers/slurm/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 readonly PACKAGES=(munge slurmctld slurmd slurm-client slurmdbd mariadb-server-core)

@@ -1,17 +1,17 @@
 # shellcheck shell=bash disable=SC2034
-# What starting and stopping the one-node Slurm share: where its files are, which daemons run.
+# Shared by the start and stop scripts of the one-node Slurm: its files and daemons.
 
 set -euo pipefail
 umask 022
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-unset SLURM_CONF # a caller's own would be taken for that of this cluster
+unset SLURM_CONF # of another cluster
 
 program=$(basename "$0" .sh)
-# Slurm's commands look for their configuration in /etc/slurm. All else is in folders of its own.
+# Slurm's commands read /etc/slurm; all other files are in folders of our own.
 readonly ETC=/etc/slurm RUN=/run/slurm-single LIB=/var/lib/slurm-single LOG=/var/log/slurm-single
 readonly CONFIG_FILES=(slurm.conf slurmdbd.conf cgroup.conf gres.conf)
 readonly DAEMONS=(munged mariadbd slurmdbd slurmctld slurmd) # in the order in which they start
-readonly MARK='# Written by bin/slurm/start_single_node.sh'
+readonly MARK='# Written by tests/helpers/slurm/start_single_node.sh'
 
 say() { printf '%s: %s\n' "$program" "$*"; }
 die() {
@@ -37,7 +37,7 @@ is_running() {
     pid=$(pid_of "$1") && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$1" ] && [ -e "/proc/$pid/exe" ]
 }
 
-is_ours() { grep -qsF "$MARK" "$1"; }
+is_ours() { grep -qsF "slurm/start_single_node.sh" "$1"; }
 
 # Poll until a command succeeds: until_true SECONDS COMMAND...
 until_true() {
