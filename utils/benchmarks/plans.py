@@ -21,7 +21,7 @@ from utils.configs.composing import CONF_DIR, compose_config, expand, is_group, 
 from utils.runs.identity import IDENTITY, digest, feature_identity, has_tower, run_hash
 from utils.search.space import Space
 
-UNTRAINED = ("none", "clip_download_data", "compress_shards")  # experiments without training
+UNTRAINED = ("none", "clip_download_data")  # experiments without training
 # Drawn settings that change neither a step nor whether compressors are shared.
 SAME_COST = re.compile("optimizer|scheduler|anneal|warmup|temperature|quality|seed_pred")
 OF_PREDICTORS = {*IDENTITY["communication"], *IDENTITY["predictor"]}

@@ -11,7 +11,7 @@ from utils.configs.composing import compose_config
 
 TABLES = sorted(settings.published_settings())
 # Experiments of our own.
-OURS = ("compress_shards", "digits_", "mobilenet_", "none", "ssl_towers_", "test", "clip_download")
+OURS = ("digits_", "mobilenet_", "none", "ssl_towers_", "test", "clip_download")
 differences = functools.cache(settings.differences)
 
 
