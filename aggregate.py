@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utils.aggregation import aggregate
 from utils.aggregation.tables import NoRunsError
-from utils.cluster import sweep
+from utils.configs.composing import ConfigError, compose_config, expand, values_of
 from utils.runs.identity import experiment_folder
 from utils.training import wandb_runs
 
@@ -21,18 +21,18 @@ def main(overrides: list[str]) -> None:
         print(__doc__)
         return
     try:
-        overrides = sweep.expand(overrides)  # with what the mode sets
-        cfg = sweep.compose_config([*overrides, *expected_seeds(overrides)])
+        overrides = expand(overrides)  # with what the mode sets
+        cfg = compose_config([*overrides, *expected_seeds(overrides)])
         folder = Path(cfg.paths.results) / experiment_folder(cfg)
         aggregate(cfg.aggregate, folder)
         wandb_runs.upload_tables(cfg, folder)
-    except (sweep.ConfigError, NoRunsError) as error:
+    except (ConfigError, NoRunsError) as error:
         sys.exit(f"Error: {error}")
 
 
 def expected_seeds(overrides: list[str]) -> list[str]:
     """The seeds that were asked for, as the setting by which tables count what is missing."""
-    seeds = sweep.values_of("seed", overrides)
+    seeds = values_of("seed", overrides)
     is_said = any(override.startswith("aggregate.seeds=") for override in overrides)
     return [] if seeds is None or is_said else [f"aggregate.seeds=[{','.join(map(str, seeds))}]"]
 

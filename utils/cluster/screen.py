@@ -1,6 +1,6 @@
-"""What a sweep shows while its jobs run: a live table in a terminal, lines of text elsewhere.
+"""Display of a sweep while its jobs run: a live table in a terminal, lines of text elsewhere.
 
-What the jobs themselves print goes to a log in the folder of each.
+The output of the jobs goes to log files in their folders.
 """
 
 import contextlib
@@ -29,10 +29,10 @@ from utils.configs.composing import NO_TEXT, PLAIN
 from utils.runs.experiment_status import LOG, distinct_overrides, format_stage, read_jobs
 from utils.runs.progress import clock
 
-SECONDS = 10.0  # between two lines
+SECONDS = 10.0  # between lines
 WIDTH = 100  # of a line
-TAIL = 2000  # bytes at the end of a log that hold its last line
-# Job states; the first ones are shown if the terminal is too small for all jobs.
+TAIL = 2000  # bytes read at the end of a log
+# States of jobs; a small terminal shows the first ones.
 STYLES = {
     "running": "cyan",
     "starting": "cyan",  # importing torch
@@ -45,12 +45,12 @@ STYLES = {
 
 
 class Screen:
-    """The jobs of a sweep, as their files describe them.
+    """Display of the jobs of a sweep, from their status files.
 
     Parameters
     ----------
-    sweep_dir : holds a folder for each job.
-    planned : overrides of each job; empty for a search, which draws them as it goes.
+    sweep_dir : folder with a folder per job.
+    planned : overrides of each job; empty for a search.
     """
 
     def __init__(self, sweep_dir: Path, planned: Sequence[list[str]] = ()):
@@ -61,8 +61,8 @@ class Screen:
 
     @contextlib.contextmanager
     def shown(self, *, as_table: bool) -> Iterator[None]:
-        """Show the jobs meanwhile: as a table, if there is a terminal, or as lines."""
-        with os.fdopen(os.dup(1), "w") as out:  # a job in this process redirects 1
+        """Show the jobs inside the block: as a table in a terminal, else as lines."""
+        with os.fdopen(os.dup(1), "w") as out:  # a job in this process redirects descriptor 1
             console = Console(file=out)
             if as_table and sys.stdout.isatty() and not console.is_dumb_terminal:
                 display = Live(
@@ -85,8 +85,8 @@ class Screen:
         found = [jobs[num] for num in sorted(jobs)]
         for job, apart in zip(found, distinct_overrides(found), strict=True):
             job["name"] = "/".join(map(_short, apart)) or f"job {job['num']}"
-            has_trace = not {"queued", "started", "finished"}.isdisjoint(job)
-            if job["state"] == "lost" and not has_trace and not self._over.is_set():
+            has_started = not {"queued", "started", "finished"}.isdisjoint(job)
+            if job["state"] == "lost" and not has_started and not self._over.is_set():
                 job |= {"state": "starting", "error": ""}
         return found
 
@@ -122,7 +122,7 @@ class Screen:
             thread.join()
 
     def _print_lines(self, out: TextIO) -> None:
-        """Print a line for each job that ended, and one for all; none while all just wait."""
+        """Print a line for each job that has ended, and a summary while jobs run."""
         ended: set[tuple] = set()
         before = ""
         is_over = False
@@ -162,7 +162,7 @@ class Screen:
 
 
 class WithoutOverrides:
-    """stderr less the line in which Hydra repeats all overrides of a job that failed."""
+    """stderr without the line in which Hydra repeats the overrides of a failed job."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -176,7 +176,7 @@ class WithoutOverrides:
 
 
 def logged(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], object]:
-    """`main` with what it prints, and its traceback, in the log of the job."""
+    """`main` with its output and traceback in the log of the job."""
 
     @functools.wraps(main)
     def task(cfg: DictConfig) -> object:
@@ -188,7 +188,7 @@ def logged(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], objec
 
 @contextlib.contextmanager
 def output_to(path: Path) -> Iterator[None]:
-    """Append to a file what this process, and those that it starts, print meanwhile."""
+    """Append the output of this process and its children to a file."""
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(path.open("a", buffering=1))
         for descriptor in (1, 2):
@@ -206,7 +206,7 @@ def output_to(path: Path) -> Iterator[None]:
 
 
 def _short(override: str) -> str:
-    """An override in a word: "VIC", or "seed=1" where the value alone would not tell."""
+    """An override in a word: "VIC", or "seed=1" if the value alone is ambiguous."""
     key, _, value = override.partition("=")
     if PLAIN.fullmatch(value) and value not in NO_TEXT:
         return value
@@ -216,7 +216,7 @@ def _short(override: str) -> str:
 
 
 def _time(job: dict) -> str:
-    """How long a job has been running, or ran."""
+    """Running time of a job."""
     if "started" not in job:
         return ""
     end = datetime.fromisoformat(job["finished"]) if "finished" in job else datetime.now(UTC)
@@ -224,7 +224,7 @@ def _time(job: dict) -> str:
 
 
 def _last_line(log: Path) -> str:
-    """The last line that starts with a word, as those of warnings' sources do not."""
+    """The last line of a log that is not indented: source lines of warnings are."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL))

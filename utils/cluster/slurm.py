@@ -1,4 +1,4 @@
-"""What is asked of Slurm, by its commands: would it take a job, how do jobs stand?"""
+"""Queries to Slurm by its commands: would it accept a job, and in which states are jobs?"""
 
 import getpass
 import os
@@ -9,8 +9,8 @@ import tempfile
 from utils.configs.composing import ConfigError
 
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol")
-TIMEOUT = 60  # seconds; a controller that is busy takes some
-# States in which a job will not run again by itself. A job that is requeued is pending.
+TIMEOUT = 60  # seconds; a busy controller is slow
+# States of jobs that will not run again; a requeued job is pending.
 ENDED = {
     "BOOT_FAIL",
     "CANCELLED",
@@ -25,7 +25,7 @@ ENDED = {
 
 
 class SlurmUnavailableError(RuntimeError):
-    """A command of Slurm failed or did not answer; it may do so later."""
+    """A command of Slurm failed or did not answer; it may work later."""
 
 
 def check_commands(name: str) -> None:
@@ -38,17 +38,17 @@ def check_commands(name: str) -> None:
     if missing := [command for command in COMMANDS if shutil.which(command) is None]:
         raise ConfigError(
             f"slurm={name}: there is no {', '.join(missing)} here: submit from a login node of the "
-            "cluster, or take slurm=none or slurm=local, which run on this machine"
+            "cluster, or use slurm=none or slurm=local, which run on this machine"
         )
 
 
 def check_submission(name: str, script: str) -> None:
-    """Raise `ConfigError` if Slurm would refuse a job: it is asked with `sbatch --test-only`.
+    """Raise `ConfigError` if Slurm would reject a job, by `sbatch --test-only`.
 
     Parameters
     ----------
     name : the option of conf/slurm/, for the message.
-    script : the batch file, with all its options.
+    script : the batch file.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
         file.write(script)
@@ -58,22 +58,22 @@ def check_submission(name: str, script: str) -> None:
         except SlurmUnavailableError as error:
             raise ConfigError(f"slurm={name}: {error}; is the cluster up? Try sinfo") from error
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["sbatch --test-only says no"]
+        lines = done.stderr.strip().splitlines() or ["sbatch --test-only fails"]
         said = "; ".join(line.removeprefix("sbatch: error: ").strip() for line in lines)
-        raise ConfigError(f"slurm={name}: Slurm refuses such a job: {said}{_hint(said)}")
+        raise ConfigError(f"slurm={name}: Slurm rejects such a job: {said}{_hint(said)}")
 
 
 def states(*, is_of_all_users: bool = False) -> dict[str, str]:
-    """The state of each job that Slurm still knows: {"87_3": "RUNNING", ...}.
+    """State of each job that Slurm still knows: {"87_3": "RUNNING", ...}.
 
     Parameters
     ----------
-    is_of_all_users : and not only of who asks.
+    is_of_all_users : whether to include the jobs of other users.
 
     Raises
     ------
     SlurmUnavailableError
-        If it does not say.
+        If squeue fails.
     """
     whose = [] if is_of_all_users else [f"--user={os.getuid()}"]
     done = _call("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T", *whose)
@@ -92,7 +92,7 @@ def queued_ids() -> set[str] | None:
 
 
 def final_state(job_id: str) -> str | None:
-    """How a job ended, as accounting has it ("CANCELLED by 0"); None if it does not know."""
+    """Last state of a job in Slurm's accounting ("CANCELLED by 0"); None if it is unknown."""
     try:
         done = _call("sacct", "-X", "-n", "-P", "-j", job_id, "-o", "State")
     except SlurmUnavailableError:
@@ -102,7 +102,7 @@ def final_state(job_id: str) -> str | None:
 
 
 def _hint(said: str) -> str:
-    """What there is instead of what Slurm refuses, as far as it says."""
+    """Hint at valid values of the setting that Slurm rejects."""
     lowered = said.lower()
     if "contact" in lowered:
         return "; is the cluster up? Try sinfo"
@@ -127,7 +127,7 @@ def _hint(said: str) -> str:
 
 
 def _listed(*command: str) -> list[str]:
-    """The lines of a command's output; none if it fails, since they are but hints."""
+    """Lines of a command's output; none if it fails, for they only serve as hints."""
     try:
         done = _call(*command)
     except SlurmUnavailableError:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from lossyless.base import Compressor
 from lossyless.compressors import LearnableCompressor
-from utils.cluster.sweep import cpus_per_job
 from utils.configs.architectures import Evaluation, find_evaluation
+from utils.configs.resolvers import cpus_per_job
 from utils.data.decoded import DecodedDataModule
 from utils.data.module import SPLITS
 from utils.evaluation import communication, quality
