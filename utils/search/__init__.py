@@ -1,4 +1,4 @@
-"""Hyper-parameter searches: Optuna studies that survive interruption of their processes."""
+"""Hyper-parameter searches: Optuna studies that survive the interruption of their processes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ DIRECTIONS = ("minimize", "maximize")
 
 
 def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Raise `ConfigError` if a search is impossible or does not fit its existing study."""
+    """Raise `ConfigError` if a search is impossible or does not match its existing study."""
     space = Space.of(overrides)
     if not space.distributions:
         raise ConfigError(
@@ -24,7 +24,7 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
     objectives, directions = monitored(cfg), list(cfg.hypopt.direction or ())
     if not objectives or not all(isinstance(name, str) for name in objectives):
         raise ConfigError(
-            f"monitor_return={cfg.monitor_return}: expected metrics to compare trials by, such as "
+            f"monitor_return={cfg.monitor_return}: expected the metrics that rank trials, such as "
             "val/pred/loss"
         )
     if len(objectives) != len(directions) or not set(directions) <= set(DIRECTIONS):
@@ -40,14 +40,14 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
     for key in ("n_trials", "n_parallel"):
         if not isinstance(cfg.hypopt[key], int) or cfg.hypopt[key] < 1:
             raise ConfigError(f"hypopt.{key} must be 1 or more, not {cfg.hypopt[key]}")
-    file, name = study_file(cfg), str(cfg.hypopt.study_name)  # which may look like a number
+    file, name = study_file(cfg), str(cfg.hypopt.study_name)  # it may look like a number
     if name in study.names(file):
         new = study.definition(objectives, directions, space)
-        study.fits(study.load(file, name), new, file.parent)
+        study.fits(study.load(file, name), new, file)
 
 
 def study_file(cfg: DictConfig) -> Path:
-    """The SQLite file with the studies of an experiment."""
+    """SQLite file of the studies of an experiment."""
     return Path(cfg.paths.results) / experiment_folder(cfg) / study.FILE
 
 

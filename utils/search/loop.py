@@ -1,27 +1,49 @@
-"""The loop of a search: take trials, launch their jobs, record how they ended, print the best."""
+"""The loop of a search: take trials, launch their jobs, record their results, print the best."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import optuna
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.utils import instantiate
 from omegaconf import DictConfig
-from optuna.trial import FrozenTrial, TrialState
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, Trial, TrialState
 
+from utils.configs.composing import ConfigError
 from utils.runs.status_file import read_job
 from utils.search import monitored, study_file
 from utils.search.space import Space
-from utils.search.study import best_trials, counted, objective_names
-from utils.search.worker import Worker
+from utils.search.study import (
+    Owner,
+    best_trials,
+    counted,
+    definition,
+    fits,
+    has_started,
+    is_alive,
+    load,
+    lock,
+    names,
+    objective_names,
+    remove_lock,
+    storage,
+)
 
 MAX_SHOWN = 10  # trials of a Pareto front
+# names of error classes, since importing the classes takes seconds
+NON_FINITE, UNKNOWN_METRIC = "NonFiniteLossError", "UnknownMetricError"
 
 
 def run_search(cfg: DictConfig, arguments: Sequence[str], launcher: Launcher) -> None:
     """Run the search of a config, including `hydra`, with the ranges of a command line."""
-    worker = Worker(
+    search = Search(
         study_file(cfg),
-        str(cfg.hypopt.study_name),  # which may look like a number
+        str(cfg.hypopt.study_name),  # it may look like a number
         objectives=monitored(cfg),
         directions=cfg.hypopt.direction,
         space=Space.of(arguments),
@@ -29,34 +51,203 @@ def run_search(cfg: DictConfig, arguments: Sequence[str], launcher: Launcher) ->
         retry_failed=cfg.hypopt.retry_failed,
         sampler=cfg.hydra.sweeper.sampler,
     )
-    run_trials(worker, launcher, Path(cfg.hydra.sweep.dir), cfg.hypopt.n_parallel)
+    run_trials(search, launcher, Path(cfg.hydra.sweep.dir), cfg.hypopt.n_parallel)
 
 
-def run_trials(worker: Worker, launcher: Launcher, sweep_dir: Path, n_parallel: int) -> None:
+def run_trials(search: "Search", launcher: Launcher, sweep_dir: Path, n_parallel: int) -> None:
     """Run the missing trials of a study, `n_parallel` at a time; print the best ones.
 
     Parameters
     ----------
-    launcher : of Hydra; it returns when all jobs of a batch have ended.
-    sweep_dir : where each job leaves its trace, in a folder named after its number.
+    launcher : Hydra's; it returns when all jobs of a batch have ended.
+    sweep_dir : folder with the status files of the jobs, in folders named by their numbers.
     """
     n_launched = 0
-    with worker:
-        while trials := worker.take(n_parallel):
+    with search:
+        while trials := search.take(n_parallel):
             jobs = [trial.user_attrs["overrides"] for trial in trials]
             returns = launcher.launch(jobs, initial_job_idx=n_launched)
             for num, (trial, job) in enumerate(zip(trials, returns, strict=True), n_launched):
-                worker.record(trial, job, read_job(sweep_dir / str(num)))
+                search.record(trial, job, read_job(sweep_dir / str(num)))
             n_launched += len(trials)
         if n_launched == 0:
-            print(f"Nothing to run: the study has its {worker.n_trials} trials (hypopt.n_trials)")
-        if n := worker.n_elsewhere():
+            print(f"Nothing to run: the study has its {search.n_trials} trials (hypopt.n_trials)")
+        if n := search.n_elsewhere():
             print(f"{n} trials are running in another search")
-        print(summary(worker.study))
+        print(summary(search.study))
+
+
+class Search:
+    """Takes trials of a study and records their results; several may work on one study at once.
+
+    Context manager: inside the block, its running trials count as alive.
+
+    Parameters
+    ----------
+    file : SQLite file of the study; created if it is missing.
+    name : name of the study; created if it is missing.
+    objectives : names of the metrics that the jobs return.
+    directions : minimize or maximize, one per objective.
+    space : search space.
+    n_trials : total size of the study, including failed trials, but not those that are repeated.
+    retry_failed : whether to repeat the trials that failed in earlier calls. A trial whose
+        objective or loss was not finite is never repeated: it would fail again.
+    sampler : config of one of Optuna's samplers. A trial depends on its `seed` and on the number of
+        trials drawn before (and, if the sampler learns, on their results), not on interruptions.
+
+    Raises
+    ------
+    ConfigError
+        If new trials would not be comparable with those of the study. A study without complete
+        trials is replaced.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        name: str,
+        *,
+        objectives: Sequence[str],
+        directions: Sequence[str],
+        space: Space,
+        n_trials: int,
+        retry_failed: bool,
+        sampler: Mapping[str, object],
+    ):
+        self.n_trials = n_trials
+        self._file, self._space, self._retry_failed = file, space, retry_failed
+        self._sampler = sampler
+        self._make_sampler(0)  # fails before anything is written
+        self._lock, self._owner = lock(file), Owner(file)
+        shared = definition(objectives, directions, space)
+        with self._lock:
+            if name in names(file) and not fits(load(file, name), shared, file):
+                optuna.delete_study(study_name=name, storage=storage(file))
+            if name in names(file):
+                self.study = load(file, name)
+            else:
+                self.study = optuna.create_study(
+                    storage=storage(file), study_name=name, directions=list(directions)
+                )
+                self.study.set_user_attr("definition", shared)
+
+    def __enter__(self) -> "Search":
+        self._owner.acquire()
+        if self._retry_failed:
+            with self._lock:
+                for trial in counted(self.study):
+                    if trial.state == TrialState.FAIL and "is_result" not in trial.user_attrs:
+                        self._enqueue_again(trial)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._owner.release()
+
+    def take(self, n: int) -> list[Trial]:
+        """At most n trials to run: repetitions first, then new ones; empty if none is missing."""
+        taken: list[Trial] = []
+        with self._lock:
+            self._release_stale()
+            while len(taken) < n and self._is_any_missing():
+                taken.append(self._ask())
+        return taken
+
+    def record(self, trial: Trial, job: JobReturn, status: Mapping[str, object]) -> None:
+        """Record the result of a trial's job: failed unless all objectives are finite.
+
+        Raises the job's error if an objective is not a metric: all other jobs would fail as well.
+        """
+        if runs := status.get("runs"):
+            trial.set_user_attr("run", list(runs.values())[-1])
+        if "finished" in status:
+            start, end = (datetime.fromisoformat(status[key]) for key in ("started", "finished"))
+            trial.set_user_attr("seconds", round((end - start).total_seconds(), 1))
+        objectives = objective_names(self.study)
+        try:
+            values = _floats(job.return_value, len(objectives))
+        except Exception as error:  # a job may raise anything; the search continues
+            # the error as raised here, or as its class is named by a submitted job
+            classes = {type(error).__name__, str(status.get("error", "")).partition(":")[0]}
+            is_result = NON_FINITE in classes
+            self._fail(trial, f"{type(error).__name__}: {error}", is_result)
+            if UNKNOWN_METRIC in classes:
+                raise
+            return
+        bad = [
+            f"{k} is {v}" for k, v in zip(objectives, values, strict=True) if not math.isfinite(v)
+        ]
+        if bad:
+            self._fail(trial, ", ".join(bad), is_result=True)
+        else:
+            self.study.tell(trial, values)
+
+    def n_elsewhere(self) -> int:
+        """Number of trials that another search is running."""
+        return sum(
+            trial.user_attrs.get("owner") != self._owner.id and is_alive(self._file, trial)
+            for trial in self._of_state(TrialState.RUNNING)
+        )
+
+    def _is_any_missing(self) -> bool:
+        is_waiting = bool(self._of_state(TrialState.WAITING))
+        return is_waiting or len(counted(self.study)) < self.n_trials
+
+    def _release_stale(self) -> None:
+        """Fail the trials of killed searches, and enqueue them again: their runs resume."""
+        for trial in self._of_state(TrialState.RUNNING):
+            if not is_alive(self._file, trial):
+                if has_started(trial):
+                    self._enqueue_again(trial)  # first: this process may be killed as well
+                self.study.tell(trial.number, state=TrialState.FAIL)
+                remove_lock(self._file, trial)
+
+    def _enqueue_again(self, trial: FrozenTrial) -> None:
+        trials = self.study.get_trials(deepcopy=False)
+        repetitions = (t for t in trials if t.state == TrialState.WAITING or has_started(t))
+        if trial.number not in {t.user_attrs.get("retry_of") for t in repetitions}:
+            self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
+
+    def _ask(self) -> Trial:
+        """The next trial: a waiting one, or a new one."""
+        trials = self.study.get_trials(deepcopy=False)
+        n_drawn = sum(has_started(t) and "retry_of" not in t.user_attrs for t in trials)
+        self.study.sampler = self._make_sampler(n_drawn)
+        trial = self.study.ask(self._space.distributions)
+        trial.set_user_attr("owner", self._owner.id)
+        trial.set_user_attr("overrides", list(self._space.job(trial.params)))
+        return trial
+
+    def _make_sampler(self, n_drawn: int) -> BaseSampler:
+        """A sampler with its own seed for the trial that follows `n_drawn` others."""
+        try:
+            seed = np.random.SeedSequence([int(self._sampler["seed"]), n_drawn])
+            return instantiate(self._sampler, seed=int(seed.generate_state(1)[0]))
+        except Exception as error:  # Hydra's, whatever the sampler has raised
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise ConfigError(
+                f"hydra/sweeper/sampler: {self._sampler['_target_']} cannot be used ({reason}): "
+                "choose random, tpe or nsgaii; hypopt=none runs all combinations of choices"
+            ) from error
+
+    def _of_state(self, state: TrialState) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=(state,))
+
+    def _fail(self, trial: Trial, error: str, is_result: bool) -> None:
+        trial.set_user_attr("error", error)
+        if is_result:
+            trial.set_user_attr("is_result", True)
+        self.study.tell(trial, state=TrialState.FAIL)
+
+
+def _floats(returned: object, n: int) -> list[float]:
+    values = list(returned) if isinstance(returned, (list, tuple)) else [returned]
+    if len(values) != n or None in values:
+        raise ValueError(f"the job returned {returned!r}, but the search has {n} objectives")
+    return [float(value) for value in values]
 
 
 def summary(study: optuna.Study) -> str:
-    """State of a study in a few lines: its trials, and the best on validation data."""
+    """State of a study in a few lines: its trials, and the best ones on validation data."""
     trials, best = counted(study), best_trials(study)
     states = {
         "complete": TrialState.COMPLETE,
@@ -75,18 +266,13 @@ def summary(study: optuna.Study) -> str:
     else:
         lines.append(f"Best {objectives[0]} ({study.direction.name.lower()}d):")
     for trial in best[:MAX_SHOWN]:
-        lines += _paragraph(trial, objectives)
+        values = ", ".join(f"{n} {v:.5g}" for n, v in zip(objectives, trial.values, strict=True))
+        settings = " ".join(f"{key}={_format(value)}" for key, value in trial.params.items())
+        lines += [f"  trial {trial.number}: {values}", f"    {settings}"]
+        if run := trial.user_attrs.get("run"):
+            lines.append(f"    {run}")
     return "\n".join(lines)
 
 
-def _paragraph(trial: FrozenTrial, objectives: Sequence[str]) -> list[str]:
-    values = ", ".join(f"{n} {v:.5g}" for n, v in zip(objectives, trial.values, strict=True))
-    settings = " ".join(f"{key}={_rounded(value)}" for key, value in trial.params.items())
-    run = trial.user_attrs.get("run")
-    return [f"  trial {trial.number}: {values}", f"    {settings}"] + (
-        [f"    {run}"] if run else []
-    )
-
-
-def _rounded(value: object) -> str:
+def _format(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

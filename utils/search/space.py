@@ -1,4 +1,4 @@
-"""Search space: the distribution that each swept setting of a command line is drawn from."""
+"""Search space: the distributions of the swept settings of a command line."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ from utils.runs.identity import is_execution_setting
 
 @dataclass(frozen=True)
 class Space:
-    """A command line in which some settings are drawn.
+    """A command line with some settings to draw.
 
     Attributes
     ----------
     fixed : overrides that all trials share.
-    distributions : key -> what the setting is drawn from.
+    distributions : key -> distribution of the setting.
     """
 
     fixed: tuple[str, ...]
@@ -39,8 +39,8 @@ class Space:
 
     @property
     def definition(self) -> dict[str, str]:
-        """What trials of one study have in common: their fixed settings that influence results,
-        but for the seed, and what the others are drawn from."""
+        """What all trials of a study share: fixed settings that influence results, except the
+        seed, and descriptions of the distributions."""
         fixed = (override.lstrip("+").partition("=")[::2] for override in self.fixed)
         fixed = {key: value for key, value in fixed if not _is_free(key)}
         return fixed | {key: describe(drawn) for key, drawn in self.distributions.items()}
@@ -52,15 +52,15 @@ class Space:
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """What a swept setting is drawn from.
+    """Distribution of a swept setting.
 
-    - `choice(a, b)` and `a,b`: one of them. Anything but a number or a bool is kept as text in
-      Hydra's grammar, with the quotes that it needs.
+    - `choice(a, b)` and `a,b`: one of them. Values other than numbers and bools are kept as text
+      in Hydra's grammar, with the necessary quotes.
     - `interval(a, b)`: a float between them, both included; `int(interval(1, 5))`: an integer.
       `tag(log, interval(a, b))`: uniform in the logarithm.
     - `range(a, b, step)`: as in a sweep, excluding b.
 
-    Raises `ConfigError` for a range without values, and for tags that it does not take.
+    Raises `ConfigError` for an empty range and for unsupported tags.
     """
     try:
         return _distribution(override)
@@ -91,7 +91,7 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 def describe(distribution: BaseDistribution) -> str:
-    """The part of a distribution that one study cannot change: all but the ends of intervals."""
+    """The part of a distribution that is fixed in a study: all but the ends of intervals."""
     if isinstance(distribution, CategoricalDistribution):
         return f"choice({', '.join(map(_text, distribution.choices))})"
     kind = "an interval of " + ("int" if isinstance(distribution, IntDistribution) else "float")
@@ -99,7 +99,7 @@ def describe(distribution: BaseDistribution) -> str:
 
 
 def _is_free(key: str) -> bool:
-    """Whether a setting may differ between trials that are compared: a seed, how jobs run."""
+    """Whether a setting may differ between trials of a study: seeds, and how jobs run."""
     return key in ("seed", "seed_pred") or is_execution_setting(key.replace("/", "."))
 
 
@@ -108,5 +108,5 @@ def _numbers(ends: tuple[float, float]) -> type[IntDistribution] | type[FloatDis
 
 
 def _text(drawn: object) -> str:
-    """A drawn value in Hydra's grammar; text is already in it."""
+    """A drawn value in Hydra's grammar; text already is."""
     return drawn if isinstance(drawn, str) else to_override_value(drawn)

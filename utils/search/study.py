@@ -1,19 +1,22 @@
-"""The studies of an experiment, in one SQLite file.
+"""The studies of an experiment, in one SQLite file, and the states of their trials.
 
-A trial is RUNNING, COMPLETE (all of its objectives are finite) or FAIL; a WAITING one is about to
-repeat another. User attributes hold the rest:
+A trial is RUNNING, COMPLETE (all of its objectives are finite), FAIL, or WAITING to repeat another.
+Its user attributes are:
 
-- owner : the search process that runs it, see `utils.search.owner`.
-- overrides : of its job, written just before it starts. A trial without them never started, and
-  does not count.
+- owner : search process that runs it, see `Owner`.
+- overrides : command line of its job, written just before it starts. A trial without it has never
+  started and does not count.
 - retry_of : number of the trial that it repeats, which then no longer counts.
-- run : folder of the results of its last stage.
-- seconds : duration of its job, since it last started.
+- run : results folder of its last stage.
+- seconds : duration of its job since its last start.
 - error : why it failed.
-- is_result : whether repeating it would fail again, since its objective or loss was not finite.
+- is_result : whether it would fail again, because its objective or loss was not finite.
 """
 
 import functools
+import os
+import platform
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,30 +25,30 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from utils.configs.composing import ConfigError
-from utils.search.owner import Owner
+from utils.runs.files import is_locked
 from utils.search.space import Space
 
 FILE = "optuna.db"
 WAIT_SECONDS = 60  # for another process that writes
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # without a line for each study and trial
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # no line per study and trial
 
 
 def names(file: Path) -> list[str]:
-    """The studies in a file, oldest first; none if there is no file."""
+    """Names of the studies in a file, oldest first; empty if there is no file."""
     return optuna.get_all_study_names(storage(file)) if file.is_file() else []
-
-
-def searched(file: Path) -> list[str]:
-    """The settings that the studies in a file draw; of a group, its place and the `.name` there."""
-    trials = [trial for name in names(file) for trial in counted(load(file, name))]
-    places = {key.split("@")[-1].lstrip("+"): None for trial in trials for key in trial.params}
-    return [key for place in places for key in (place, f"{place}.name")]
 
 
 def load(file: Path, name: str) -> optuna.Study:
     """A study of a file, for reading."""
     return optuna.load_study(study_name=name, storage=storage(file))
+
+
+def searched(file: Path) -> list[str]:
+    """Settings that the studies of a file draw; of an option, its group and the group's `.name`."""
+    trials = [trial for name in names(file) for trial in counted(load(file, name))]
+    places = {key.split("@")[-1].lstrip("+"): None for trial in trials for key in trial.params}
+    return [key for place in places for key in (place, f"{place}.name")]
 
 
 def objective_names(study: optuna.Study) -> list[str]:
@@ -54,11 +57,11 @@ def objective_names(study: optuna.Study) -> list[str]:
     if "definition" in attributes:
         return attributes["definition"]["monitor_return"]
     default = [f"objective {i}" for i in range(len(study.directions))]
-    return attributes.get("objectives", default)  # as earlier versions had it
+    return attributes.get("objectives", default)  # of earlier versions
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that count: they have started, and no later one repeats them."""
+    """The trials that count: they have started, and no later trial repeats them."""
     started = [t for t in study.get_trials(deepcopy=False) if has_started(t)]
     repeated = {trial.user_attrs.get("retry_of") for trial in started}
     return [trial for trial in started if trial.number not in repeated]
@@ -76,32 +79,34 @@ def best_trials(study: optuna.Study) -> list[FrozenTrial]:
     return [study.best_trial] if complete else []
 
 
+# --- what trials have in common
+
+
 def definition(
     objectives: Sequence[str], directions: Sequence[str], space: Space
 ) -> dict[str, object]:
-    """What all trials of a study have in common, by key; kept in the study's user attributes."""
+    """Settings that all trials of a study share, by key; kept in the study's user attributes."""
     goals = {"monitor_return": list(objectives), "hypopt.direction": list(directions)}
     return goals | space.definition
 
 
-def fits(study: optuna.Study, new: Mapping[str, object], folder: Path) -> bool:
-    """Whether a study, of which searches in `folder` run trials, has this definition.
+def fits(study: optuna.Study, new: Mapping[str, object], file: Path) -> bool:
+    """Whether a study has this definition.
 
     Raises `ConfigError` if it has another one, and trials that are complete or running.
     """
     old = study.user_attrs.get("definition")
     if old is None:
-        different = ["it was started by an earlier version of this project"]
+        different = ["it was created by an earlier version of this project"]
     else:
         different = [
             f"{key} is {old.get(key, 'not set')} there, {new.get(key, 'not set')} here"
             for key in {**old, **new}
             if old.get(key) != new.get(key)
         ]
-    owner = Owner(folder)
     if different and any(
         trial.state == TrialState.COMPLETE
-        or (trial.state == TrialState.RUNNING and owner.is_alive(trial.user_attrs.get("owner")))
+        or (trial.state == TrialState.RUNNING and is_alive(file, trial))
         for trial in study.get_trials(deepcopy=False)
     ):
         raise ConfigError(
@@ -111,9 +116,47 @@ def fits(study: optuna.Study, new: Mapping[str, object], folder: Path) -> bool:
     return not different
 
 
+# --- processes
+
+
+class Owner:
+    """A search process: an id in its trials, and a lock that the system frees if it is killed.
+
+    Optuna's heartbeat works only in `Study.optimize`, which runs trials in threads.
+    """
+
+    def __init__(self, file: Path):
+        self.id = f"{platform.node()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
+        self._path = _owner_lock(file, self.id)
+        self._lock = FileLock(self._path)
+
+    def acquire(self) -> None:
+        self._lock.acquire()
+
+    def release(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self._lock.release()
+
+
+def is_alive(file: Path, trial: FrozenTrial) -> bool:
+    """Whether the search process of a running trial is alive."""
+    owner = trial.user_attrs.get("owner")
+    return owner is not None and is_locked(_owner_lock(file, owner))
+
+
+def remove_lock(file: Path, trial: FrozenTrial) -> None:
+    """Remove the lock file of a search process that has died."""
+    if owner := trial.user_attrs.get("owner"):
+        _owner_lock(file, owner).unlink(missing_ok=True)
+
+
+def _owner_lock(file: Path, owner: str) -> Path:
+    return file.with_name(f"optuna_{owner}.lock")
+
+
 @functools.cache  # opening one takes a second
 def storage(file: Path) -> optuna.storages.RDBStorage:
-    """The studies of a file, created by one process at a time if there is none.
+    """Storage of a file; if there is none, one process at a time creates it.
 
     Raises `ConfigError` for a file of another release of Optuna.
     """
@@ -123,7 +166,7 @@ def storage(file: Path) -> optuna.storages.RDBStorage:
             return optuna.storages.RDBStorage(
                 url, engine_kwargs={"connect_args": {"timeout": WAIT_SECONDS}}
             )
-    except RuntimeError as error:  # as Optuna raises it
+    except RuntimeError as error:  # Optuna's
         raise ConfigError(
             f"{file} was written by another release of Optuna than {optuna.__version__}; to "
             f"upgrade it: .venv/bin/optuna storage upgrade --storage {url}"
@@ -131,5 +174,5 @@ def storage(file: Path) -> optuna.storages.RDBStorage:
 
 
 def lock(file: Path) -> FileLock:
-    """Held while trials are taken, so that two searches never take the same one; reentrant."""
+    """Reentrant lock, held while trials are taken: two searches never take the same one."""
     return FileLock(file.with_suffix(".lock"), is_singleton=True)

@@ -37,9 +37,8 @@ from utils.configs.composing import (
     to_override_value,
 )
 from utils.search import study as studies
-from utils.search.loop import run_trials, summary
+from utils.search.loop import Search, run_trials, summary
 from utils.search.space import Space
-from utils.search.worker import Worker
 from utils.training.jobs import UnknownMetricError
 
 X, LOG_Y = "x=interval(-1.0, 1)", "y=tag(log, interval(1e-4, 1))"
@@ -118,7 +117,7 @@ def run(
         "retry_failed": True,
         "sampler": sampler(),
     }
-    worker = Worker(
+    worker = Search(
         folder / studies.FILE,
         name,
         space=Space.of(space),

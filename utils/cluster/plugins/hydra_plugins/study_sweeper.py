@@ -1,6 +1,7 @@
-"""The sweeper of hyper-parameter searches, for Hydra, which takes plugins from this package only.
+"""Hydra's sweeper for hyper-parameter searches.
 
-Hydra imports this file at every start, so it imports nothing heavy; the work is in `utils.search`.
+Hydra imports all modules of the package `hydra_plugins` at every start, so this one imports nothing
+heavy; the work is in `utils.search`.
 """
 
 from collections.abc import Mapping
@@ -11,8 +12,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-# Classes of optuna.samplers, by the names that hydra-optuna-sweeper had for them. CmaEsSampler
-# draws no choices and has one objective; what GridSampler does is hypopt=none.
+# Classes of optuna.samplers by their names in hydra-optuna-sweeper. CmaEsSampler supports neither
+# choices nor several objectives; hypopt=none does what GridSampler does.
 SAMPLERS = {
     "random": "RandomSampler",
     "tpe": "TPESampler",
@@ -21,15 +22,15 @@ SAMPLERS = {
 
 
 class StudySweeper(Sweeper):
-    """Runs the trials of a study in batches, until it has as many as were asked for.
+    """Runs the trials of a study in batches until it has `hypopt.n_trials`.
 
     Parameters
     ----------
-    sampler : config of one of Optuna's samplers, with its seed; the rest is in `hypopt`.
+    sampler : config of one of Optuna's samplers; other settings are in `hypopt`.
     """
 
     def __init__(self, sampler: Mapping[str, object]):
-        pass  # each trial gets a sampler of its own, from the config
+        pass  # each trial gets its own sampler from the config
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
