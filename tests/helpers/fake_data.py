@@ -2,7 +2,9 @@
 
 import importlib
 import inspect
+import json
 import pkgutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,3 +82,33 @@ def install(monkeypatch: pytest.MonkeyPatch, *classes: type[ImageDataModule]) ->
         )
         monkeypatch.setattr(cls, name, function)
         monkeypatch.setattr(cls, "check_sizes", lambda self, sizes: None)
+
+
+def install_all(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
+    """Noise in place of all data sets but the digits; captions of COCO in `data_dir`."""
+    install(
+        monkeypatch,
+        *(cls for cls in image_data_sets() if cls.__name__ != "DigitsDataModule"),
+    )
+    save_captions(data_dir / "coco")
+    monkeypatch.setattr("utils.data.coco.caption_features", fake_features)
+
+
+def save_captions(folder: Path) -> None:
+    """Write files of captions in the layout of COCO."""
+    (folder / "annotations").mkdir(parents=True)
+    for year, n in (("train2017", 40), ("val2017", 12)):
+        images = [{"id": i, "file_name": f"{i:012d}.jpg"} for i in reversed(range(n))]
+        captions = [
+            {"id": 10 * i + k, "image_id": i, "caption": f"photo {k} of {i} in {year}"}
+            for i in range(n)
+            for k in range(1 + i % 5)
+        ]
+        path = folder / "annotations" / f"captions_{year}.json"
+        path.write_text(json.dumps({"images": images, "annotations": captions}))
+
+
+def fake_features(captions: list[str], *, weights: str, dim: int, folder: Path) -> Tensor:
+    """Random features float16 [N, dim] in place of CLIP's."""
+    generator = torch.Generator().manual_seed(len(captions))
+    return torch.randn(len(captions), dim, generator=generator).half()

@@ -1,0 +1,103 @@
+"""The batches of every data set are those of earlier versions, so that results stay comparable.
+
+`batches.json` holds one number for each data set of conf/data, content of `Batch.aux`, augmentation
+and split: a weighted sum of three batches. To write it anew, after a change that is meant to change
+batches: `WRITE_BATCHES=1 pytest tests/utils/data/test_batches_stay.py`.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import fake_data
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from lossyless.base import Batch
+from utils.configs.composing import CONF_DIR, compose_config
+from utils.data.augmentations import REGISTRY
+from utils.data.images import ImageDataModule
+from utils.data.module import AUXILIARIES, SPLITS, DataModule
+
+FILE = Path(__file__).with_name("batches.json")
+OPTIONS = sorted(file.stem for file in CONF_DIR.glob("data/*.yaml"))
+SMALL = {"side": 16, "n_train": 50, "n_eval": 30, "feature_dim": 6, "n_workers": 0}
+SETTINGS = {"seed": 5, "batch_size": 12, "eval_batch_size": 8, "is_complete": False}
+SIZES = {"train": 36, "val": 20, "test": 20}
+N_BATCHES = 3
+
+
+@pytest.fixture
+def fake_sources(monkeypatch, tmp_path):
+    monkeypatch.setattr(fake_data, "SIZES", SIZES)
+    fake_data.install_all(monkeypatch, tmp_path)
+    return str(tmp_path)
+
+
+def augmentations_of(data: DataModule) -> dict[str, dict]:
+    """Settings of augmentations to be tried."""
+    if not isinstance(data, ImageDataModule):
+        return {"own": {}}
+    names = list(REGISTRY)
+    if data.task != "classification" or not data.is_labelled or data.n_outputs > SIZES["train"]:
+        names = [name for name in names if name != "label" and not name.startswith("equiv_")]
+    return {
+        "own": {},
+        "all": {
+            "equivalence": [name for name in names if "--" not in name],
+            "val_equivalence": [name for name in names if name != "label"],
+            "p_augment": 0.8,
+            "is_augment_val": True,
+        },
+    }
+
+
+def load(cfg: DictConfig, folder: str, **overrides) -> DataModule:
+    small = {k: v for k, v in (SMALL | SETTINGS).items() if k in cfg.data_feat.kwargs}
+    return instantiate(
+        cfg.data_feat.kwargs, **({"seed": 5, "data_dir": folder} | small | overrides)
+    )
+
+
+def summary(batches: list[Batch]) -> float:
+    """A number that depends on each value of the batches and on its place."""
+    total = 0.0
+    for batch in batches:
+        for tensor in batch:
+            if tensor is not None:
+                values = tensor.double().flatten()
+                total += float(values @ torch.arange(1.0, len(values) + 1).double().cos())
+    return round(total, 5)
+
+
+def batches_of(data: DataModule, split: str) -> list[Batch]:
+    return list(data.loader(split, epoch=1))[:N_BATCHES]
+
+
+def summaries(option: str, folder: str) -> dict[str, float]:
+    cfg = compose_config([f"data@data_feat={option}"])
+    found = {}
+    for name, settings in augmentations_of(load(cfg, folder)).items():
+        for auxiliary in AUXILIARIES:
+            try:
+                data = load(cfg, folder, auxiliary=auxiliary, **settings)
+            except InstantiationException:  # no positives without an augmentation
+                assert auxiliary == "positive" and name == "own"
+                continue
+            for split in SPLITS:
+                found[f"{name} {auxiliary} {split}"] = summary(batches_of(data, split))
+    return found
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_batches_of_data_sets_stay(option, fake_sources):
+    found = summaries(option, fake_sources)
+    expected = json.loads(FILE.read_text()) if FILE.exists() else {}
+    if os.environ.get("WRITE_BATCHES"):
+        FILE.write_text(json.dumps(expected | {option: found}, indent=0, sort_keys=True) + "\n")
+        return
+    assert found.keys() == expected[option].keys()
+    assert found == pytest.approx(expected[option], rel=1e-4, abs=1e-2)
