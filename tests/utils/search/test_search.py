@@ -493,7 +493,9 @@ def test_samplers_draw_or_the_error_names_those_that_do(tmp_path):
     # as hydra-optuna-sweeper had it, and all commands with it
     assert "hydra/sweeper/sampler=tpe" in expand(["hypopt=optuna", "hydra/sweeper/sampler=motpe"])
     with pytest.raises(ConfigError, match="hydra/sweeper/sampler.*random, tpe or nsgaii"):
-        run(tmp_path, sampler={"_target_": "optuna.samplers.CmaEsSampler", "seed": 3, "x0": 1})
+        run(tmp_path, sampler=sampler(unknown=1))
+    with pytest.raises(ConfigError, match="hydra/sweeper/sampler(.|\n)*nsgaii(.|\n)*random"):
+        compose_config(["hypopt=optuna", "hydra/sweeper/sampler=cmaes"])
 
 
 @pytest.mark.slow
