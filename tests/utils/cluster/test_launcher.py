@@ -1,11 +1,11 @@
-"""Submitting jobs: what is asked of Slurm, what comes back, and that nobody waits for ever.
+"""Submission of jobs, their results, and their losses.
 
-Jobs run as real processes, through submitit's local executor. Slurm's commands are small scripts
-here; test_slurm.py has a real one.
+Jobs run as real processes, by submitit's local executor. Slurm's commands are small scripts here;
+test_slurm.py has a real Slurm.
 """
 
-import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from utils.cluster.sweep import ConfigError, compose_config
 from utils.cluster.sweep_job import JobError, SweepJob, compose_jobs
 from utils.configs.resolvers import cpus_per_job
 from utils.runs.experiment_status import report
+from utils.runs.status_file import read_job
 
 CONFIG = """
 x: 1
@@ -64,14 +65,21 @@ def run(tmp_path: Path, jobs: list[SweepJob], **options: object) -> list[JobRetu
     return launcher.run_jobs(jobs, LOCAL | options, sweep_dir=tmp_path / "sweep")
 
 
-def trace(tmp_path: Path, num: int) -> dict:
-    return json.loads((tmp_path / f"sweep/{num}/job.json").read_text())
+def job_status(tmp_path: Path, num: int) -> dict:
+    return read_job(tmp_path / f"sweep/{num}")
+
+
+def error_of(job: JobReturn) -> str:
+    assert job.status == JobStatus.FAILED
+    with pytest.raises(JobError) as error:
+        _ = job.return_value
+    return str(error.value)
 
 
 # --- processes of this machine
 
 
-def test_every_job_is_awaited_whatever_becomes_of_others(tmp_path, make_jobs, capsys):
+def test_every_job_is_awaited_whatever_becomes_of_the_others(tmp_path, make_jobs, capsys):
     def task(cfg):
         if cfg.x == 2:
             raise ValueError("two is no good")
@@ -81,22 +89,17 @@ def test_every_job_is_awaited_whatever_becomes_of_others(tmp_path, make_jobs, ca
 
     first, failed, lost, last = run(tmp_path, make_jobs(task, 1, 2, 3, 4))
     assert (first.return_value, last.return_value) == (1, 16)
-    assert failed.status == lost.status == JobStatus.FAILED
-    with pytest.raises(JobError, match=r"job 1 \(\d+\): ValueError: two is no good; log"):
-        _ = failed.return_value
-    with pytest.raises(JobError, match=r"job 2 .*ended without a result; log: .*\.err"):
-        _ = lost.return_value
+    assert re.match(r"job 1 \(\d+\): ValueError: two is no good; log: .*\.err", error_of(failed))
+    assert re.match(r"job 2 \(\d+\): .*; log: .*\.err", error_of(lost))
     assert failed.overrides == ["x=2"] and failed.cfg == {"x": 2, "y": "from the start"}
-    assert (
-        trace(tmp_path, 0)["state"] == "queued"
-    )  # what comes then is noted by utils.training.jobs
-    assert trace(tmp_path, 1)["state"] == "failed" and trace(tmp_path, 2)["state"] == "lost"
-    assert all(trace(tmp_path, num)["log"].endswith(".err") for num in (1, 2))
+    states = [job_status(tmp_path, num)["state"] for num in range(4)]
+    assert states == ["queued", "failed", "lost", "queued"]  # jobs.prepared records the rest
+    assert all(job_status(tmp_path, num)["log"].endswith(".err") for num in (1, 2))
     assert "ValueError: two is no good" in report(tmp_path / "sweep", Path("results"))
-    assert capsys.readouterr().out.startswith("Queued 4 jobs")
+    assert capsys.readouterr().out.startswith("Queued 4 jobs")  # for bin/utils.sh
 
 
-def test_no_more_jobs_run_at_once_than_were_asked_for(tmp_path, make_jobs):
+def test_at_most_array_parallelism_jobs_run_at_once(tmp_path, make_jobs):
     folder = str(tmp_path)
 
     def task(cfg):
@@ -114,7 +117,7 @@ def test_no_more_jobs_run_at_once_than_were_asked_for(tmp_path, make_jobs):
     assert {job.return_value for job in done} <= {1, 2}
 
 
-def test_a_job_has_the_config_of_its_submission_however_often_it_is_started(tmp_path, make_jobs):
+def test_a_requeued_job_has_the_config_of_its_submission(tmp_path, make_jobs):
     def task(cfg):
         import os
         import signal
@@ -155,7 +158,7 @@ def test_jobs_find_the_modules_from_any_folder(tmp_path, make_jobs, monkeypatch)
     assert path.split(os.pathsep)[0] == str(ROOT) and os.environ["PYTHONPATH"] == "somewhere"
 
 
-def test_a_result_that_cannot_be_read_is_a_failure(tmp_path, make_jobs):
+def test_a_result_that_cannot_be_unpickled_is_a_failure(tmp_path, make_jobs):
     folder = tmp_path / "modules"
     folder.mkdir()
     (folder / "gone_later.py").write_text("class Result: pass\n")
@@ -169,8 +172,7 @@ def test_a_result_that_cannot_be_read_is_a_failure(tmp_path, make_jobs):
         return gone_later.Result()
 
     (done,) = run(tmp_path, make_jobs(task, 1))
-    with pytest.raises(JobError, match="cannot be read.*gone_later"):
-        _ = done.return_value
+    assert "gone_later" in error_of(done)
 
 
 # --- Slurm
@@ -218,64 +220,37 @@ def test_a_sweep_is_one_array_and_its_results_come_back(tmp_path, make_jobs, com
     assert capsys.readouterr().out == "Queued 3 jobs: 87_[0-2]\n"
     script = (tmp_path / "script").read_text()
     assert "--partition=crater" in script and "--array=0-2%3" in script
-    assert [trace(tmp_path, i)["scheduler_job"] for i in range(3)] == ["87_0", "87_1", "87_2"]
-    assert {trace(tmp_path, i)["state"] for i in range(3)} == {"queued"}
+    statuses = [job_status(tmp_path, i) for i in range(3)]
+    assert [status["scheduler_job"] for status in statuses] == ["87_0", "87_1", "87_2"]
+    assert {status["state"] for status in statuses} == {"queued"}
 
 
-def test_a_job_that_left_the_queue_is_lost_and_says_how(tmp_path, make_jobs, commands):
+def test_a_job_that_left_the_queue_is_lost(tmp_path, make_jobs, commands):
     fake(commands, "sbatch", "echo Submitted batch job 87")
     fake(commands, "squeue", "echo '87_1|CANCELLED'", "echo '87_2|PENDING'")
     fake(commands, "sacct", '[ "$5" = 87_0 ] && echo "CANCELLED by 0"')
-    jobs = make_jobs(None, 1, 2, 3)
+    jobs = make_jobs(None, 1, 2, 3, 4)
     result(tmp_path, "87_2", returned("still there"))
-    by_sacct, by_squeue, done = submit(tmp_path, jobs)
+    result(tmp_path, "87_3", ("error", "Traceback\nValueError: rank 1 is unwell"), task=1)
+    by_sacct, by_squeue, done, of_rank_1 = submit(tmp_path, jobs, tasks_per_node=2)
     assert done.return_value == "still there"
-    with pytest.raises(JobError, match=r"job 0 \(87_0\).*: CANCELLED by 0; log: .*87_0"):
-        _ = by_sacct.return_value
-    with pytest.raises(JobError, match=r"87_1 left the queue.*: CANCELLED; log"):
-        _ = by_squeue.return_value
-    assert trace(tmp_path, 0)["state"] == "lost" and "by 0" in trace(tmp_path, 0)["error"]
+    assert re.match(r"job 0 \(87_0\).*: CANCELLED by 0; log: .*87_0", error_of(by_sacct))
+    assert re.search(r"87_1 .*: CANCELLED; log", error_of(by_squeue))
+    assert "ValueError: rank 1 is unwell" in error_of(of_rank_1)
+    states = [job_status(tmp_path, num)["state"] for num in range(4)]
+    assert states == ["lost", "lost", "queued", "failed"]
 
 
-def test_a_job_that_waits_or_is_requeued_is_not_lost(tmp_path, make_jobs, commands):
-    """For a while it is gone, squeue fails for a while, and then the result is there."""
+def test_a_requeued_job_is_awaited(tmp_path, make_jobs, commands):
+    """It leaves an error, is out of the queue, squeue fails, it is pending, and then it is done."""
     fake(commands, "sbatch", "echo Submitted batch job 87")
-    end = tmp_path / "asked_12"
     fake(
         commands,
         "squeue",
         f"n=$(ls {tmp_path} | grep -c asked_); touch {tmp_path}/asked_$n",
-        "case $n in 0|1|9) exit 0;; 2|3|4|5|6|7|8) echo busy >&2; exit 1;; esac",
+        "case $n in 0) ;; 1|10) exit 0;; 2|3|4|5|6|7|8|9) echo busy >&2; exit 1;; esac",
         "echo '87|PENDING'",
     )
-    (job,) = make_jobs(None, 1)
-    waiting = launcher.Sweep([job], launcher.make_executor(CLUSTER, tmp_path / "submitit"), CLUSTER)
-    collect = waiting._collect
-
-    def and_end_at_last():
-        collect()
-        if end.exists():
-            file = tmp_path / "submitit/87/87_0_result.pkl"
-            file.write_bytes(cloudpickle.dumps(returned("there")))
-
-    waiting._collect = and_end_at_last
-    (done,) = waiting.run()
-    assert done.return_value == "there"
-
-
-def test_of_several_processes_the_one_that_failed_tells_why(tmp_path, make_jobs, commands):
-    fake(commands, "sbatch", "echo Submitted batch job 87")
-    result(tmp_path, "87", ("error", "Traceback\nValueError: rank 1 is unwell"), task=1)
-    (done,) = submit(tmp_path, make_jobs(None, 1), tasks_per_node=2)
-    with pytest.raises(JobError, match="ValueError: rank 1 is unwell"):
-        _ = done.return_value
-
-
-def test_an_error_of_a_job_that_slurm_starts_again_is_not_its_end(tmp_path, make_jobs, commands):
-    """As after the failure of a node: it has left an error, waits, and then the result is there."""
-    fake(commands, "sbatch", "echo Submitted batch job 87")
-    asked = tmp_path / "asked"
-    fake(commands, "squeue", f"echo >> {asked}", "echo '87|PENDING'")
     result(tmp_path, "87", ("error", "RuntimeError: Connection closed by peer"))
     (job,) = make_jobs(None, 1)
     waiting = launcher.Sweep(
@@ -283,12 +258,14 @@ def test_an_error_of_a_job_that_slurm_starts_again_is_not_its_end(tmp_path, make
     )
     collect = waiting._collect
 
-    def and_end_at_last():
+    def end_at_last():
         collect()
-        if asked.exists() and len(asked.read_text()) > 3:
+        if (tmp_path / "asked_0").exists():
+            (tmp_path / "sweep/.submitit/87/87_0_result.pkl").unlink(missing_ok=True)
+        if (tmp_path / "asked_12").exists():
             result(tmp_path, "87", returned("there"))
 
-    waiting._collect = and_end_at_last
+    waiting._collect = end_at_last
     (done,) = waiting.run()
     assert done.return_value == "there"
 
@@ -302,7 +279,7 @@ def refuse_second_array(commands: Path, tmp_path: Path, monkeypatch) -> None:
     )
 
 
-def test_jobs_that_were_queued_are_awaited_if_others_are_refused(
+def test_accepted_jobs_are_awaited_if_others_are_refused(
     tmp_path, make_jobs, commands, monkeypatch, capsys
 ):
     refuse_second_array(commands, tmp_path, monkeypatch)
@@ -311,47 +288,32 @@ def test_jobs_that_were_queued_are_awaited_if_others_are_refused(
     *done, refused, last = submit(tmp_path, make_jobs(None, 1, 2, 3, 4))
     assert [job.return_value for job in done] == [0, 1]
     for job in (refused, last):
-        with pytest.raises(JobError, match="2 of 4 jobs were not .*QOSMaxSubmit") as error:
-            _ = job.return_value
-        assert "\n" not in str(error.value)
-    states = [trace(tmp_path, i)["state"] for i in range(4)]
+        assert re.match("2 of 4 jobs .*QOSMaxSubmit", error_of(job)) and "\n" not in error_of(job)
+    states = [job_status(tmp_path, i)["state"] for i in range(4)]
     assert states == ["queued", "queued", "failed", "failed"]
-    assert "QOSMaxSubmit" in trace(tmp_path, 3)["error"]
+    assert "QOSMaxSubmit" in job_status(tmp_path, 3)["error"]
     printed = capsys.readouterr().out
     assert "Queued 2 jobs: 87_[0-1]\n" in printed and printed.count("QOSMaxSubmit") == 1
 
 
-def test_who_stops_a_submission_is_told_how_to_cancel_what_is_queued(
-    tmp_path, make_jobs, commands, monkeypatch, capsys
+@pytest.mark.parametrize("step", ["_submit", "_collect"])
+def test_ctrl_c_leaves_jobs_in_the_queue_and_says_how_to_cancel_them(
+    tmp_path, make_jobs, commands, monkeypatch, capsys, step
 ):
     monkeypatch.setattr(launcher, "MAX_ARRAY", 2)
     fake(commands, "sbatch", "echo Submitted batch job 87")
-    submit_array = launcher.Sweep._submit
+    original = getattr(launcher.Sweep, step)
 
-    def interrupt_second(self, places):
-        if 2 in places:
-            raise KeyboardInterrupt
-        submit_array(self, places)
+    def interrupt(self, *indices):
+        if step == "_submit" and 2 not in indices[0]:  # of the second array
+            return original(self, *indices)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(launcher.Sweep, "_submit", interrupt_second)
+    monkeypatch.setattr(launcher.Sweep, step, interrupt)
     with pytest.raises(KeyboardInterrupt):
         submit(tmp_path, make_jobs(None, 1, 2, 3))
     assert "scancel 87\n" in capsys.readouterr().out
-    assert trace(tmp_path, 1)["scheduler_job"] == "87_1"
-
-
-def test_who_stops_waiting_is_told_how_to_cancel(
-    tmp_path, make_jobs, commands, monkeypatch, capsys
-):
-    fake(commands, "sbatch", "echo Submitted batch job 87")
-
-    def interrupt(self):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(launcher.Sweep, "_collect", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        submit(tmp_path, make_jobs(None, 1, 2))
-    assert "scancel 87\n" in capsys.readouterr().out
+    assert job_status(tmp_path, 1)["scheduler_job"] == "87_1"
 
 
 def test_a_job_of_a_cluster_keeps_its_cores_to_itself(monkeypatch):
@@ -398,30 +360,21 @@ def test_a_machine_without_slurm_says_so(monkeypatch, tmp_path):
         launcher.check(options("slurm=vector"))
 
 
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        (
-            "invalid partition specified: t4v2",
-            "t4v2; it has big, small: slurm.partition=",
-        ),
-        (
-            "Invalid account or account/partition combination specified",
-            r"yours are mine: .*account=",
-        ),
-        ("Invalid qos specification", r"it has high: slurm.qos="),
-        ("Requested time limit is invalid", "-t MINUTES"),
-        ("Requested node configuration is not available", "not available: .*slurm.mem_gb"),
-        ("Unable to contact slurm controller (connect failure)", "is the cluster up"),
-    ],
-)
-def test_what_slurm_refuses_is_one_line_with_a_way_out(commands, said, expected):
-    fake(commands, "sbatch", f"echo 'sbatch: error: {said}' >&2", "exit 1")
+def test_a_rejection_is_one_line_with_valid_values(commands):
     fake(commands, "sinfo", "echo small", "echo big")
     fake(commands, "sacctmgr", 'case "$*" in *qos*) echo high;; *) echo mine;; esac')
-    with pytest.raises(ConfigError, match=expected) as error:
-        launcher.check(options("slurm=vector"))
-    assert "\n" not in str(error.value) and str(error.value).startswith("slurm=vector: ")
+    for said, expected in {
+        "invalid partition specified: t4v2": "t4v2; it has big, small: slurm.partition=",
+        "Invalid account or account/partition combination specified": "yours are mine: .*account=",
+        "Invalid qos specification": "it has high: slurm.qos=",
+        "Requested time limit is invalid": "-t MINUTES",
+        "Requested node configuration is not available": "not available: .*slurm.mem_gb",
+        "Unable to contact slurm controller (connect failure)": "is the cluster up",
+    }.items():
+        fake(commands, "sbatch", f"echo 'sbatch: error: {said}' >&2", "exit 1")
+        with pytest.raises(ConfigError, match=expected) as error:
+            launcher.check(options("slurm=vector"))
+        assert "\n" not in str(error.value) and str(error.value).startswith("slurm=vector: ")
 
 
 def test_a_slurm_that_does_not_answer_is_an_error(commands, monkeypatch):
@@ -431,14 +384,24 @@ def test_a_slurm_that_does_not_answer_is_an_error(commands, monkeypatch):
         launcher.check(options("slurm=vector"))
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
+def test_squeue_names_the_states_of_jobs(commands, monkeypatch):
+    others = 'case "$*" in *--user*) ;; *) echo "90|FAILED";; esac'
+    fake(commands, "squeue", 'echo "87_3|PENDING"', others)
+    assert slurm.states() == {"87_3": "PENDING"}
+    assert slurm.states(is_of_all_users=True) == {"87_3": "PENDING", "90": "FAILED"}
+    assert slurm.queued_ids() == {"87_3"}
+    fake(commands, "squeue", "exit 1")
+    assert slurm.queued_ids() is None
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(slurm.SlurmUnavailableError, match="squeue"):
+        slurm.states()
+
+
+def test_invalid_options_are_rejected(commands):
+    for overrides, message in (
         (["slurm=vector", "slurm.mem_gb=much"], "mem_gb.*much"),
         (["slurm=vector", "+slurm.constrain=a100"], "'constrain'.*constraint"),
         (["slurm=local", "trainer.num_nodes=2"], "only one node"),
-    ],
-)
-def test_options_that_cannot_be_are_refused(commands, overrides, message):
-    with pytest.raises(ConfigError, match=message):
-        launcher.check(options(*overrides))
+    ):
+        with pytest.raises(ConfigError, match=message):
+            launcher.check(options(*overrides))
