@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# How an experiment stands: how many of its jobs are done, running, failed, ..., and why.
+# Print the status of an experiment: jobs by state, unfinished ones with errors, next commands.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,12 +10,12 @@ usage() {
   cat <<END
 usage: $0 EXPERIMENT [-m MODE] [-a "KEY=VALUE ..."]... [-h]
 
-How the jobs of an experiment stand: queued, running, done, failed, interrupted or lost; since when,
-how far, and with what error; how to continue and how to cancel them.
+Prints the jobs of an experiment by state (queued, running, done, failed, interrupted, lost), their
+progress and errors, and the commands to continue and cancel them.
 
-  EXPERIMENT  a file in conf/experiment/, or with the prefix of its mode, as in results/exp_EXPERIMENT
-  -m MODE     the mode that it was started with
-  -a "K=V .." settings that it was started with, such as paths.results=...; may be given several times
+  EXPERIMENT  a file in conf/experiment/, perhaps with the prefix of a mode as in results/exp_EXPERIMENT
+  -m MODE     mode of the jobs
+  -a "K=V .." settings of the jobs, such as paths.results=...; may be given several times
   -h          this help
 END
 }

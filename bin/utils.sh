@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Parsed once by every experiment script: flags, then `launch` and `aggregate`.
-# A script sets `experiment` (and may set `description`), sources this file, and calls them.
+# Flags of the experiment scripts, and their functions `launch` and `aggregate`.
+# A script sets `experiment` (and perhaps `description`), sources this file, and calls them.
 #
-# With -s the script starts itself again as a driver that has no terminal, and ends once jobs are
-# queued. The driver is this script with --wait: it waits for the jobs and draws.
+# With -s the script starts itself again as a driver without a terminal, and ends once the jobs are
+# queued. The driver is the script with --wait: it waits for the jobs and makes tables and figures.
 
 set -euo pipefail
-script=$(realpath "$0") # before leaving the caller's folder
+script=$(realpath "$0") # before the change of folder
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=bin/settings.sh
 source bin/settings.sh
@@ -18,13 +18,13 @@ usage: $0 [-m MODE] [-s SLURM] [-t MINUTES] [-a "KEY=VALUE ..."]... [--wait] [-c
 ${description:-Runs the experiment $experiment.}
 
   -m MODE     a file in conf/mode/, e.g. quick (minutes on a CPU), dev, debug
-  -s NAME     a file in conf/slurm/: submit to that cluster instead of running here; the jobs and
-              what draws their results go on by themselves
+  -s NAME     a file in conf/slurm/: submit to that cluster instead of running here; jobs, tables
+              and figures continue in the background
   -t MINUTES  time limit of each job on a cluster
   -a "K=V .." any settings of main.py; may be given several times; values may have spaces
-  --wait      with -s: come back when all jobs have ended, with the worst of their exit statuses
-  -c JOB_ID   continue the sweep with this id (which it printed; a folder in outputs/), or in which
-              this job of Slurm was: finished runs are reused, others run again
+  --wait      with -s: return when all jobs have ended, with the worst of their exit statuses
+  -c JOB_ID   continue a sweep by its id (it was printed; a folder in outputs/) or by the id of one
+              of its Slurm jobs: finished runs are reused, others run again
   -v PREFIX   only tables and figures, of the runs of mode PREFIX ("" for the full experiment)
   -h          this help
 END
@@ -44,12 +44,12 @@ check_option() { # GROUP NAME FLAG
   [ -f "conf/$1/$2.yaml" ] || fail "$3 $2: there is no conf/$1/$2.yaml; there are: $(options_of "$1")"
 }
 
-# The sweep that is meant by an id of ours, or by one of Slurm, such as 87 or 87_3: the latest one.
+# The latest sweep with an id of ours, or with one of Slurm, such as 87 or 87_3.
 find_sweep() {
-  local id=$1 traces
+  local id=$1 files
   if [[ $id =~ ^[0-9]+(_[0-9]+)?$ ]]; then
-    traces=$(grep -lEs "\"scheduler_job\": \"$id(_[0-9]+)?\"" outputs/*/*/*/job.json || true)
-    id=$(cut -d/ -f2 <<<"$traces" | sort | tail -n 1)
+    files=$(grep -lEs "\"scheduler_job\": \"$id(_[0-9]+)?\"" outputs/*/*/*/job.json || true)
+    id=$(cut -d/ -f2 <<<"$files" | sort | tail -n 1)
   fi
   [ -n "$id" ] && [ -f "outputs/$id/arguments" ] || return 1
   echo "$id"
@@ -59,7 +59,7 @@ parse_flags() {
   arguments=("$@")
   mode=none mode_flag=-m slurm=none continues="" is_plot_only=false is_waiting=false
   overrides=()
-  drawn=() settings="" # those that matter where there are no jobs: as words, as flags to print
+  drawn=() settings="" # overrides that also count without jobs: as words, as flags to print
   local flag more setting OPTIND=1
   local has_time_limit=false
   while getopts ":m:s:t:a:c:v:h-:" flag; do
@@ -95,14 +95,14 @@ if [ -n "$continues" ]; then
   was_waiting=$is_waiting n_words=2
   if $is_waiting; then n_words=3; fi
   [ $# -eq "$n_words" ] ||
-    fail "-c ID takes the flags of that sweep: give no others, but --wait (and a space before ID)"
+    fail "-c ID reuses the flags of that sweep: give no others except --wait (and a space before ID)"
   continued=$(find_sweep "$continues") || fail "-c $continues: there is no sweep outputs/$continues"
   of=$(cat "outputs/$continued/script" 2>/dev/null || echo "$script")
   [ "$of" = "$script" ] || fail "-c $continues: that is a sweep of another script: $of -c $continued"
   mapfile -d '' arguments <"outputs/$continued/arguments"
   parse_flags ${arguments[@]+"${arguments[@]}"}
   continues=$continued is_waiting=$was_waiting
-  echo "Goes on with $continued"
+  echo "Continues $continued"
 fi
 check_option mode "$mode" "$mode_flag"
 check_option slurm "$slurm" -s
@@ -114,21 +114,20 @@ if ! [ -x "$python" ]; then
     fail "nothing is installed yet: run 'make setup' first, or activate your environment"
 fi
 
-# The worst exit status of all that runs is the status of the script; tables are drawn all the same.
+# The script exits with the worst exit status of its parts, and makes the tables in any case.
 status=0
 keep_worst() { [ "$1" -le "$status" ] || status=$1; }
-# Of a part of the work: that none of its jobs is done is a failure of this script like others.
+# A part without any finished job counts as failed.
 NONE_DONE=3
 keep_failure() { if [ "$1" -eq $NONE_DONE ]; then keep_worst 1; else keep_worst "$1"; fi; }
 trap 'exit $status' EXIT
-# Ctrl-C stops the script, not only the job that is under way.
+# Ctrl-C stops the script, not only its current job.
 trap 'status=130; exit' INT TERM
 
-# Everything below starts from the same id, which the driver takes over; `-c` finds the arguments,
-# and what was continued, by it.
+# Id of the sweep, shared with the driver; `-c` finds the arguments by it.
 if [ -n "${LOSSYLESS_JOB_ID:-}" ]; then
   job_id=$LOSSYLESS_JOB_ID
-  unset LOSSYLESS_JOB_ID # scripts that this one calls have ids of their own
+  unset LOSSYLESS_JOB_ID # the scripts that this one calls have their own ids
 elif ! $is_plot_only; then
   job_id=$(date +%Y-%m-%d_%H-%M-%S)_$$
   mkdir -p "outputs/$job_id"
@@ -138,14 +137,14 @@ elif ! $is_plot_only; then
   [ -z "$continues" ] || echo "$continues" >"outputs/$job_id/continues"
 fi
 
-# Start the script again without a terminal; come back when its jobs are queued, or with its status
-# if it ends before.
+# Start the script again without a terminal; return when its jobs are queued, or with its exit status
+# if it ends before that.
 detach() {
   local log=outputs/$job_id/log driver as_mode=""
   LOSSYLESS_JOB_ID=$job_id setsid "$script" --wait ${arguments[@]+"${arguments[@]}"} \
     >"$log" 2>&1 </dev/null &
   driver=$!
-  echo "Submits $experiment to $slurm; log: $log"
+  echo "Submitting $experiment to $slurm; log: $log"
   trap 'kill -- -$driver 2>/dev/null; status=130; exit' INT TERM
   until grep -qs '^Queued ' "$log"; do
     if ! kill -0 "$driver" 2>/dev/null; then
@@ -158,11 +157,11 @@ detach() {
   [ "$mode" = none ] || as_mode=" -m $mode"
   grep '^Queued ' "$log"
   cat <<END
-Job id $job_id. They go on by themselves, and then the tables and figures are made:
-  what happens    tail -f $log
-  how it stands   bin/status.sh $experiment$as_mode$settings
-  figures now     $0 -v "${mode#none}"$settings
-  to continue     $0 -c $job_id
+Job id $job_id. Jobs, tables and figures continue in the background:
+  log           tail -f $log
+  status        bin/status.sh $experiment$as_mode$settings
+  figures now   $0 -v "${mode#none}"$settings
+  continue      $0 -c $job_id
 END
   exit
 }
@@ -172,7 +171,7 @@ if [ "$slurm" != none ] && ! $is_waiting && ! $is_plot_only; then
 fi
 
 # Train: launch EXPERIMENT [KEY=VALUE ...]
-is_any_done="" # of the jobs of this call; empty as long as there are none
+is_any_done="" # whether a job of this call is done; empty without jobs
 launch() {
   $is_plot_only && return
   local name=$1 code=0; shift
@@ -181,17 +180,17 @@ launch() {
     "$@" ${overrides[@]+"${overrides[@]}"} || code=$?
   case $code in
     0 | 1) is_any_done=true ;;
-    *) is_any_done=${is_any_done:-false} ;; # 3 says so, and what was killed cannot say
+    *) is_any_done=${is_any_done:-false} ;; # 3: no job is done; others: killed
   esac
   keep_failure $code
-  [ $code -ne 2 ] || exit # nothing ran: the command line is wrong
+  [ $code -ne 2 ] || exit # wrong command line: nothing ran
 }
 
 # Tables and figures: aggregate EXPERIMENT [KEY=VALUE ...]
 aggregate() {
   local name=$1; shift
   if [ "$is_any_done" = false ]; then
-    echo "No job of this call is done: no tables. Those of earlier runs: $0 -v \"${mode#none}\"$settings"
+    echo "No job of this call is done: no tables. For those of earlier runs: $0 -v \"${mode#none}\"$settings"
     keep_worst $NONE_DONE
     return
   fi
@@ -199,7 +198,7 @@ aggregate() {
     "$@" ${drawn[@]+"${drawn[@]}"} >&"${TABLES_TO:-1}" || keep_worst $?
 }
 
-# Scripts that do a part of this one's work, with the same flags: run_scripts PATH...
+# Run other scripts with the same flags: run_scripts PATH...
 run_scripts() {
   local part
   for part in "$@"; do

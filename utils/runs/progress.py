@@ -1,4 +1,4 @@
-"""How far a loop has come: a bar in a terminal, lines of text in a log."""
+"""Progress of loops: a bar in a terminal, lines of text in a log."""
 
 import sys
 import time
@@ -9,17 +9,17 @@ from typing import TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
-SECONDS = 10.0  # between two lines
+SECONDS = 10.0  # between lines
 
 
 def progress(items: Collection[T], label: str, seconds: float = SECONDS) -> Iterator[T]:
-    """The items, whose progress is shown on stderr meanwhile.
+    """Iterate over items and show the progress on stderr.
 
     Parameters
     ----------
     items : an iterable with a length.
-    label : what is done with them.
-    seconds : between two lines, where there is no terminal.
+    label : description of the loop.
+    seconds : between lines, without a terminal.
     """
     if sys.stderr.isatty():
         yield from tqdm(items, label)
@@ -35,12 +35,12 @@ def progress(items: Collection[T], label: str, seconds: float = SECONDS) -> Iter
 
 
 def print_progress(label: str, done: float, left: float | None, values: str = "") -> None:
-    """A line such as "featurizer epoch 2/4, 36%, 00:30 left, loss 0.48".
+    """Print a line such as "featurizer epoch 2/4, 36%, 00:30 left, loss 0.48".
 
     Parameters
     ----------
-    done : part of the whole.
-    left : seconds; None: unknown.
+    done : fraction that is done.
+    left : remaining seconds; None: unknown.
     """
     parts = [label, f"{done:.0%}", "" if left is None else f"{clock(left)} left", values]
     print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Wall-clock time of what a device really did."""
+"""Wall-clock time of computations on a device."""
 
 import time
 from types import TracebackType
@@ -7,10 +7,9 @@ import torch
 
 
 class Stopwatch:
-    """Adds up the seconds spent inside its `with` blocks.
+    """Sum of the seconds spent inside its `with` blocks.
 
-    A GPU works behind the host's back: both ends of a block wait for it, so that the figure is the
-    time of the work and not of its launch.
+    GPUs compute asynchronously, so the device is synchronised at both ends of a block.
     """
 
     def __init__(self, device: torch.device | str):
