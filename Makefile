@@ -45,7 +45,7 @@ test-slow: $(INSTALLED_DEV) ## Run the tests marked slow, one at a time
 test-slurm: $(INSTALLED_DEV) ## Run scripts on a real Slurm on this machine (Debian, Ubuntu; root)
 	$(PYTEST) -m slurm $(ARGS)
 
-test-slurm-faults: $(INSTALLED_DEV) ## The same with killed jobs, time-outs and a full disk: half an hour
+test-slurm-faults: $(INSTALLED_DEV) ## The same with killed jobs and time-outs: half an hour
 	$(PYTEST) -m slurm_slow $(ARGS)
 
 lint: $(INSTALLED_DEV) ## Check the code (ruff) and the shell scripts (shellcheck)
