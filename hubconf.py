@@ -6,13 +6,13 @@
 
 or, from a clone, `torch.hub.load("path/of/the/clone", "clip_compressor_b005", source="local")`.
 
-`torch.hub.list` names the entries, `torch.hub.help` describes one. They come from one table,
-`lossyless/hub/released.py`.
+`torch.hub.list` lists the entries, `torch.hub.help` describes one. They are made from the table
+`lossyless.hub.RELEASED`.
 """
 
 from collections.abc import Callable as _Callable
 
-from lossyless.hub.released import RELEASED as _RELEASED
+from lossyless.hub import RELEASED as _RELEASED
 
 # `clip` is OpenAI's: pip install clip-anytorch ("setuptools<82"); `clip` on PyPI is another project
 # compressai, too, but of that its import says more than torch.hub

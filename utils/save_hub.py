@@ -1,11 +1,11 @@
-"""Save the bottlenecks that an experiment has trained in the format of the released ones.
+"""Save an experiment's trained bottlenecks in the format of the released ones.
 
     python -m utils.save_hub experiment=clip_hub ['load.where={rate: H_factorized}']
 
-Each finished run (of those that `load.where` means) becomes
+Each finished run that `load.where` selects becomes
 `pretrained/exp_<experiment>/hub/beta<beta>/factorized_rate.pt`, which the entries of hubconf.py
-take as `pretrained_path`. The folder also names all else that runs differ in. What the hub does not
-take is named, the others are saved, and the exit status is 1.
+take as `pretrained_path`. The folder's name includes every other setting in which the runs differ.
+Runs whose bottlenecks the hub cannot load are listed, and the exit status is 1.
 """
 
 import re
@@ -17,9 +17,7 @@ from omegaconf import DictConfig
 from pandas import DataFrame, Series
 
 from lossyless.atomic import replacing
-from lossyless.hub.bottlenecks import load_bottleneck
 from lossyless.rates import HFactorized, Rate
-from lossyless.weights import WeightsError
 from utils.aggregation import tables
 from utils.aggregation.saved import named_errors
 from utils.aggregation.selection import restrict
@@ -45,7 +43,7 @@ def main(overrides: list[str]) -> None:
 
 
 def save_all(cfg: DictConfig) -> list[str]:
-    """Save the bottlenecks of the runs that are meant; returns why others are not."""
+    """Save the bottlenecks of the selected runs; returns an error for each that cannot be saved."""
     name = experiment_folder(cfg)
     runs, _ = tables.collect(Path(cfg.paths.results) / name)
     chosen = restrict(runs["featurizer"], cfg.load.where or {}, "load.where")
@@ -55,22 +53,22 @@ def save_all(cfg: DictConfig) -> list[str]:
         try:
             save_bottleneck(load_rate(run, dict(cfg.paths)), path)
             print(f"Bottleneck: {path}")
-        except (sweep.ConfigError, WeightsError) as error:
+        except sweep.ConfigError as error:
             problems.append(str(error))
     return problems
 
 
 def name_runs(runs: DataFrame) -> dict[str, Series]:
-    """Runs of bottlenecks (rows of a table of runs) by the folder that each one gets.
+    """Runs with a bottleneck (rows of a table of runs) by the folder to save them in.
 
-    "beta5e-02", as the released ones are called; then the other parameters in which the runs
-    differ, and the seed if it is not the default. Runs without a bottleneck are left out.
+    A folder is named "beta5e-02", as the released weights; then come the other parameters in which
+    the runs differ, and the seed unless it is the default.
 
     Raises `ConfigError` if two runs get the same folder.
     """
     trained = runs[~runs["beta"].isin(["none", "None"])]
     if trained.empty:
-        raise sweep.ConfigError("none of the finished runs has trained a bottleneck")
+        raise sweep.ConfigError("none of the finished runs has a bottleneck")
     keys = [key for key in tables.varying(trained) if key != "beta"]
     named: dict[str, Series] = {}
     for _, run in trained.iterrows():
@@ -101,26 +99,18 @@ def load_rate(run: Series, paths: dict[str, str]) -> Rate:
 
 
 def save_bottleneck(rate: Rate, path: Path) -> None:
-    """Write the weights of a bottleneck; the file is there once the hub has read it.
+    """Write the weights and coding tables of a bottleneck, atomically.
 
-    Raises
-    ------
-    ConfigError
-        If the hub has no such bottlenecks: they are factorized, with any transform.
-    WeightsError
-        If the hub refuses the file.
+    Raises `ConfigError` if it is not a factorized bottleneck.
     """
     if not isinstance(rate, HFactorized):
         raise sweep.ConfigError(
-            f"{path}: the hub takes factorized bottlenecks, not this {type(rate).__name__}: train "
-            "with rate=H_factorized or rate=H_factorized_klt"
+            f"{path}: the hub loads factorized bottlenecks, not {type(rate).__name__}: train with "
+            "rate=H_factorized or rate=H_factorized_klt"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        torch.save(rate.cpu().state_dict(), file)  # with its tables
-        file.flush()
-        if load_bottleneck(file.name).fingerprint() != rate.fingerprint():
-            raise WeightsError(f"{path}: what the hub reads is not what was written: file a bug")
+        torch.save(rate.cpu().state_dict(), file)
 
 
 if __name__ == "__main__":

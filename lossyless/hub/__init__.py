@@ -8,44 +8,77 @@
 
 The same through `torch.hub.load` (see `hubconf.py`), and from the shell: `python -m lossyless.hub`.
 
-    released         the table of released bottlenecks
-    bottlenecks      a bottleneck from its weights
-    loading          compressors from weights
     features         FeatureCompressor: features <-> files, without CLIP
-    compressor       ClipCompressor: images -> features <-> files
-    folders          image files below a folder; shards
-    sources          images as CLIP takes them, of any data set
-    pixels           images of 16 bits a pixel
-    labels           labels beside compressed files
-    damage           what is missing of a damaged file
-    merging          several files to one, with their labels
-    arguments        of the command line
-    files            files that results are written to
-    report           what is printed
-    official         streams of the paper's code
-    official_names   what code written for the official hub uses
-    official_format  files of the paper's code; `official_file` decodes such a file
-    errors           SourceError
+    clip             ClipCompressor: images -> features <-> files
+    weights          compressors from weights: released ones by name, or local files
+    images           image files, and batches of images for CLIP
+    official_format  streams and files of the paper's code
 
-Names are imported when they are first used: what only looks at files need not wait for CLIP.
+This module imports nothing heavy; the names of `__all__` are imported when they are first used.
 """
 
+from dataclasses import dataclass
 from importlib import import_module
 
-_WHERE = {
-    "ClipCompressor": "compressor",
+_MODULES = {
+    "ClipCompressor": "clip",
     "FeatureCompressor": "features",
-    "SourceError": "errors",
-    "clip_compressor": "loading",
-    "feature_compressor": "loading",
+    "clip_compressor": "weights",
+    "feature_compressor": "weights",
 }
-__all__ = list(_WHERE)
+__all__ = ["RELEASED", "ReleasedBottleneck", "SourceError", *_MODULES]
+
+_RELEASE = "https://github.com/YannDubs/lossyless/releases/download/v1.0"
+
+
+class SourceError(ValueError):
+    """Images, features or labels cannot be used; the message names them."""
+
+
+@dataclass(frozen=True)
+class ReleasedBottleneck:
+    """Weights that the paper's authors released: a factorized prior of the 512 features of CLIP
+    ViT-B/32, trained on COCO.
+
+    Attributes
+    ----------
+    beta : weight of the rate in training; larger means fewer bits.
+    n_bits : entropy of the model, bits per image.
+    url, sha256 : of the file.
+    """
+
+    beta: float
+    n_bits: int
+    url: str
+    sha256: str
+
+
+RELEASED = {
+    "b001": ReleasedBottleneck(
+        beta=0.01,
+        n_bits=2351,
+        url=f"{_RELEASE}/beta1e-02_factorized_rate.pt",
+        sha256="298a7b2bafb6851be1c82c0bb090fa64c6fcc6b0e5791f4103701bb3cba45d51",
+    ),
+    "b005": ReleasedBottleneck(
+        beta=0.05,
+        n_bits=1366,
+        url=f"{_RELEASE}/beta5e-02_factorized_rate.pt",
+        sha256="7668107582423542480e1d21986e24f97706e761f43889547a79f74a5a6d2ad8",
+    ),
+    "b01": ReleasedBottleneck(
+        beta=0.1,
+        n_bits=953,
+        url=f"{_RELEASE}/beta1e-01_factorized_rate.pt",
+        sha256="410eb8fe6abbb3b51db9c8ab9f8ef7a04dcc13356a481ddd863cf91a91deef13",
+    ),
+}
 
 
 def __getattr__(name: str):
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

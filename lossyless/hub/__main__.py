@@ -197,7 +197,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from lossyless.coding.payloads import CodingError
     from lossyless.container import ContainerError
     from lossyless.feature_files import WorkerError
-    from lossyless.hub.errors import SourceError
+    from lossyless.hub import SourceError
     from lossyless.weights import WeightsError
 
     return ContainerError, CodingError, SourceError, WeightsError, WorkerError, OSError

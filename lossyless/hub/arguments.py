@@ -130,7 +130,7 @@ def _add_merge(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    from lossyless.hub.released import RELEASED
+    from lossyless.hub import RELEASED
 
     parser.add_argument(
         "--model",
@@ -180,7 +180,7 @@ def _count(text: str) -> int:
 
 def check_folder(path: Path) -> None:
     if not path.is_dir():
-        problem = "is a file, expected a folder" if path.exists() else "there is no such folder"
+        problem = "is a file, expected a folder" if path.exists() else "no such folder"
         raise CommandError(f"{path}: {problem} of images")
 
 
@@ -189,7 +189,7 @@ def check_file(path: Path) -> None:
     if path.is_dir():
         raise CommandError(f"{path}: is a folder, expected a file")
     if not path.exists():
-        raise CommandError(f"{path}: there is no such file")
+        raise CommandError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise CommandError(f"{path}: is empty")
 

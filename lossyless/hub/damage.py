@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lossyless.feature_files import FeatureFile
 from lossyless.hub.labels import load_labels
-from lossyless.hub.official_file import OfficialFile
+from lossyless.hub.official_format import OfficialFile
 
 
 def kept_labels(

@@ -14,13 +14,11 @@ from torch import Tensor, nn
 from lossyless.atomic import replacing
 from lossyless.feature_files import FeatureFile, write_features
 from lossyless.feature_files.writing import to_tensor
+from lossyless.hub import SourceError
 from lossyless.hub.damage import kept_labels, warn_of_damage
-from lossyless.hub.errors import SourceError
 from lossyless.hub.files import check_distinct, write_npy
 from lossyless.hub.labels import to_labels, writing_labels
-from lossyless.hub.official import OfficialCoder
-from lossyless.hub.official_file import OfficialFile
-from lossyless.hub.official_format import is_official, write_official
+from lossyless.hub.official_format import OfficialCoder, OfficialFile, is_official, write_official
 from lossyless.hub.official_names import OfficialNames
 from lossyless.hub.report import Report, progress
 from lossyless.rates import HFactorized

@@ -7,7 +7,7 @@ from typing import IO
 import numpy as np
 from torch import Tensor
 
-from lossyless.hub.errors import SourceError
+from lossyless.hub import SourceError
 
 PathLike = str | os.PathLike
 

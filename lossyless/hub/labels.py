@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lossyless.atomic import replacing
 from lossyless.container.format import NO_LABELS, UNKNOWN_LABELS
-from lossyless.hub.errors import SourceError
+from lossyless.hub import SourceError
 from lossyless.hub.files import check_distinct
 
 

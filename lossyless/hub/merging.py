@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lossyless.container import ContainerReader
 from lossyless.feature_files import merge_files
-from lossyless.hub.errors import SourceError
+from lossyless.hub import SourceError
 from lossyless.hub.files import check_distinct
 from lossyless.hub.labels import load_labels, writing_labels
 from lossyless.hub.official_format import is_official

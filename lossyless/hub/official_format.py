@@ -1,29 +1,163 @@
-"""Files in the format of the paper's code, a stream for each vector; big endian:
+"""Streams and files of the paper's code, byte for byte.
+
+Each vector is a stream of its own, of CompressAI's rANS coder, with the tables that CompressAI
+makes from the quantiles in the weights. A file is big endian:
 
     u32     number of streams
-    u32 ..  per stream: number of bytes, and as many bytes
+    u32 ..  per stream: number of bytes, and the bytes
 
-There are no checksums. Most changed bits show all the same, because only intact streams lead the
-decoder to the state in which the encoder began (31 bits). But the digits of symbols beyond the
-tables are written as they are: a change there shows nowhere.
+There are no checksums. Most changed bits are found all the same, because only intact streams lead
+the decoder back to the initial state of the encoder (31 bits). But symbols beyond the tables are
+written literally: a change there goes unnoticed.
 """
 
+import copy
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import BinaryIO
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from lossyless._compressai import RansDecoder, RansEncoder
 from lossyless.atomic import replacing
+from lossyless.coding.payloads import CodingError
+from lossyless.coding.tables import CDFTables
 from lossyless.container import ContainerError
+from lossyless.container.format import UNKNOWN_LABELS
+from lossyless.rates import HFactorized
 
 UINT32 = struct.Struct(">I")
-WORD = 4  # bytes; streams are words, and at least the coder's final state of two of them
+WORD = 4  # bytes; a stream is a sequence of words, two of them the coder's final state
 MIN_STREAM = 2 * WORD
-MAX_STREAM = 1 << 30  # no vector has that many bytes: the length of a stream is damaged
+MAX_STREAM = 1 << 30  # bytes; no vector has a longer stream
+MAX_SYMBOL = 1 << 26  # CompressAI's encoder never returns for values of 2^27 and beyond
+MAX_SYMBOL_BYTES = 8  # an entry of 16 bits, and at most 8 nibbles of an escaped value and its size
+BATCH_SIZE = 4096  # vectors that are decoded at once
+
+
+class OfficialCoder:
+    """Coder of single vectors, byte for byte that of CompressAI's `EntropyBottleneck`.
+
+    CompressAI lists all tables, padded to the longest one, for each vector; here that is done once,
+    and without the padding.
+
+    Parameters
+    ----------
+    rate : its quantiles give the tables; its own tables are not used.
+
+    Attributes
+    ----------
+    bottleneck : CompressAI's model with those tables, on the CPU.
+    """
+
+    def __init__(self, rate: HFactorized):
+        self.rate = rate
+        self.bottleneck = copy.deepcopy(rate.prior).cpu().float()
+        self.bottleneck.update(force=True)
+        self.tables = CDFTables.from_compressai(self.bottleneck)
+        rows = zip(self.tables.cdfs, self.tables.lengths, strict=True)
+        self._model = (
+            list(range(rate.z_dim)),
+            [cdf[:length].tolist() for cdf, length in rows],
+            self.tables.lengths.tolist(),
+            self.tables.offsets.tolist(),
+        )
+
+    def encode(self, z: Tensor) -> list[bytes]:
+        """A stream for each of the representations z [N, z_dim]."""
+        symbols = self.rate.quantise(z)
+        if symbols.size and np.abs(symbols.astype(np.int64)).max() > MAX_SYMBOL:
+            raise CodingError(f"the official format cannot hold symbols beyond {MAX_SYMBOL}")
+        return [self._encode(row) for row in symbols.tolist()]
+
+    def decode(self, streams: Sequence[bytes], *, first: int = 0) -> Tensor:
+        """z_hat [N, z_dim], float32 on the CPU.
+
+        first : index of the first stream, for error messages.
+
+        Raises
+        ------
+        CodingError
+            A stream, whose index the message tells, is damaged or was made with other tables.
+        """
+        symbols = np.empty((len(streams), self.rate.z_dim), np.int32)
+        for i, stream in enumerate(streams):
+            try:
+                symbols[i] = self._decode(stream)
+            except CodingError as error:
+                raise CodingError(f"vector {first + i}: {error}") from error
+        return self.rate.dequantise(symbols)
+
+    def _encode(self, symbols: list[int]) -> bytes:
+        return RansEncoder().encode_with_indexes(symbols, *self._model)
+
+    def _decode(self, stream: bytes) -> list[int]:
+        longest = MIN_STREAM + MAX_SYMBOL_BYTES * self.rate.z_dim
+        if len(stream) % WORD or not MIN_STREAM <= len(stream) <= longest:
+            raise CodingError(f"{len(stream)} bytes are not a stream of {self.rate.z_dim} values")
+        # CompressAI reads on beyond the end of a damaged stream: at most a word per symbol and per
+        # nibble, and each of a stream's nibbles can announce 15 others
+        n_nibbles = 16 * 2 * len(stream)
+        padding = bytes(WORD * (self.rate.z_dim + n_nibbles))
+        symbols = RansDecoder().decode_with_indexes(stream + padding, *self._model)
+        if max(map(abs, symbols)) > MAX_SYMBOL or self._encode(symbols) != stream:
+            raise CodingError("the stream is damaged, or was made with another entropy model")
+        return symbols
+
+
+class OfficialFile:
+    """A file of the paper's code, read from front to end with the methods of `FeatureFile`.
+
+    Parameters
+    ----------
+    path : the file.
+    coder : of the bottleneck that wrote it, which the file does not name.
+    """
+
+    #: what was skipped: nothing, because damage cannot be located
+    missing, damaged = np.empty(0, np.int64), ()
+    labels_checksum = UNKNOWN_LABELS
+
+    def __init__(self, path: str | os.PathLike, coder: OfficialCoder):
+        self.path = path
+        self.coder = coder
+
+    def chunks(self, n_workers: int | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Index of the first vector, and vectors [n, z_dim]. `n_workers` has no effect.
+
+        Raises
+        ------
+        ContainerError, CodingError
+            The file is damaged or foreign; the message names it, and the vector.
+        """
+        streams = read_official(self.path)
+        first = 0
+        while batch := list(islice(streams, BATCH_SIZE)):
+            try:
+                z_hat = self.coder.decode(batch, first=first)
+            except CodingError as error:
+                raise CodingError(f"{self.path}: {error}") from error
+            yield first, z_hat
+            first += len(batch)
+
+    def read(self, n_workers: int | None = None) -> Tensor:
+        """All vectors [N, z_dim]."""
+        chunks = [z_hat for _, z_hat in self.chunks()]
+        return torch.cat(chunks) if chunks else self.coder.decode([])
+
+    def __enter__(self) -> "OfficialFile":
+        return self
+
+    def __exit__(self, error_type, error, traceback) -> None:
+        pass
 
 
 def write_official(path: str | os.PathLike, streams: Iterable[bytes]) -> int:
-    """Write a file, atomically and in constant memory; the number of streams."""
+    """Write a file, atomically and in constant memory; returns the number of streams."""
     n_streams = 0
     with replacing(path) as file:
         file.write(UINT32.pack(0))
@@ -50,8 +184,8 @@ def read_official(path: str | os.PathLike) -> Iterator[bytes]:
             length = _read_uint32(file, path, f"the size of vector {i} of {n_streams}")
             if not MIN_STREAM <= length <= size - file.tell():
                 raise ContainerError(
-                    f"{path}: vector {i} of {n_streams} would have {length} bytes of the "
-                    f"{size - file.tell()} left: the file is cut, damaged, or in another format"
+                    f"{path}: vector {i} of {n_streams} would have {length} bytes, but "
+                    f"{size - file.tell()} are left: the file is cut, damaged, or in another format"
                 )
             yield file.read(length)
         if file.tell() != size:
@@ -62,9 +196,9 @@ def read_official(path: str | os.PathLike) -> Iterator[bytes]:
 
 
 def is_official(path: str | os.PathLike) -> bool:
-    """Whether a file looks like one in this format; a damaged one may, a container does not.
+    """Whether the number of streams and the size of the first one are plausible.
 
-    Looks at the number of streams and the size of the first.
+    True even for damaged files of this format; false for those of `lossyless.files`.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size

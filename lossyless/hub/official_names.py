@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lossyless.hub.official import OfficialCoder
+from lossyless.hub.official_format import OfficialCoder
 from lossyless.rates import HFactorized
 
 

@@ -15,8 +15,8 @@ from compressai.entropy_models import EntropyBottleneck
 from compressai.models.utils import remap_old_keys
 from torch import Tensor
 
-from lossyless.hub.bottlenecks import load_bottleneck
-from lossyless.hub.released import RELEASED
+from lossyless.hub import RELEASED
+from lossyless.hub.weights import load_bottleneck
 from lossyless.rates import HFactorized
 
 MODEL = "b005"

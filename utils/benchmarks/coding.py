@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossyless.hub.official import OfficialCoder
+from lossyless.hub.official_format import OfficialCoder
 from lossyless.torch_state import one_thread
 from utils.benchmarks.bottleneck import Bottleneck, PerVectorCoder, load_released, make_bottleneck
 from utils.benchmarks.comparison import Comparison, Goal, alternate

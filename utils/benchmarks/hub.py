@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from lossyless.backbones.clip_loading import import_clip
-from lossyless.hub.compressor import ClipCompressor
+from lossyless.hub.clip import ClipCompressor
 from utils.benchmarks.bottleneck import make_bottleneck
 from utils.benchmarks.comparison import Comparison, Goal, alternate
 

@@ -3,90 +3,32 @@
 import copy
 import errno
 import math
-import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_clip import SIDE, Z_DIM, save_bottleneck, save_clip
+from helpers.tiny_clip import SIDE, Z_DIM, save_bottleneck
 from PIL import Image
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import TensorDataset
 
 from lossyless.container import ContainerError
 from lossyless.feature_files import FeatureDataset
 from lossyless.hub import (
-    ClipCompressor,
     FeatureCompressor,
     SourceError,
     clip_compressor,
     feature_compressor,
 )
-from lossyless.hub.folders import ImageFolder, take_shard
 from lossyless.hub.labels import labels_checksum
 from lossyless.hub.official_format import is_official
 from lossyless.rates import HFactorized, HHyper
 
 N = 10
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("weights")
-    return {
-        "clip_path": save_clip(folder / "clip.pt"),
-        "pretrained_path": save_bottleneck(folder / "bottleneck.pt"),
-    }
-
-
-@pytest.fixture(scope="module")
-def loaded(weights):
-    return clip_compressor("b005", device="cpu", **weights)
-
-
-@pytest.fixture(scope="module")
-def compressor(loaded) -> ClipCompressor:
-    return loaded[0]
-
-
-@pytest.fixture(scope="module")
-def decoder(weights) -> FeatureCompressor:
-    return feature_compressor(pretrained_path=weights["pretrained_path"])
-
-
-@pytest.fixture
-def z() -> torch.Tensor:
-    return 2 * torch.randn(500, Z_DIM, generator=torch.Generator().manual_seed(0))
-
-
-def draw_pictures(n: int = N) -> list[Image.Image]:
-    """Pictures of several sizes and modes."""
-    rng = np.random.default_rng(0)
-    modes = ("RGB", "L", "P", "RGBA")
-    return [
-        Image.fromarray(rng.integers(0, 256, (30 + i, 50 - i, 3), np.uint8)).convert(modes[i % 4])
-        for i in range(n)
-    ]
-
-
-@pytest.fixture(scope="module")
-def X(compressor) -> torch.Tensor:
-    return torch.stack([compressor.transform(picture) for picture in draw_pictures()])
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """Ten pictures in nested folders, two classes."""
-    for i, picture in enumerate(draw_pictures()):
-        path = tmp_path / "photos" / ("cat", "dog")[i % 2] / ("", "old")[i % 3 == 0] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
-    return tmp_path / "photos"
 
 
 # --------------------------------------------------------------------------- one batch of images
@@ -169,12 +111,6 @@ def test_global_random_state_is_left_alone(weights, X, tmp_path):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_another_clip_is_refused(weights, tmp_path):
-    small = save_clip(tmp_path / "small.pt", z_dim=64)
-    with pytest.raises(ValueError, match="512 dimensions.*64"):
-        clip_compressor(device="cpu", **(weights | {"clip_path": small}))
-
-
 def test_only_bottlenecks_with_tables_make_a_compressor():
     with pytest.raises(TypeError, match="expected a rate HFactorized, found HHyper"):
         FeatureCompressor(HHyper(8))
@@ -182,55 +118,7 @@ def test_only_bottlenecks_with_tables_make_a_compressor():
         FeatureCompressor(HFactorized(8))
 
 
-def test_an_unknown_model_is_named():
-    with pytest.raises(ValueError, match="b001, b005, b01.*'b5'"):
-        clip_compressor("b5")
-
-
 # ------------------------------------------------------------------------------------- data sets
-
-
-def test_images_may_be_transformed_or_not(compressor, X, tmp_path):
-    pictures = draw_pictures()
-    styles = {
-        "image": pictures,
-        "one": [(picture,) for picture in pictures],
-        "pair": [(picture, i) for i, picture in enumerate(pictures)],
-        "tensor": [(x, i) for i, x in enumerate(X)],
-    }
-    expected = compressor(X).numpy()
-    for name, dataset in styles.items():
-        report = compressor.compress_dataset(dataset, tmp_path / name, is_info=False)
-        assert report.n_examples == N and report.n_source_bytes is None
-        np.testing.assert_array_equal(compressor.decompress_dataset(tmp_path / name), expected)
-
-
-def test_settings_of_data_loaders(compressor, X, tmp_path):
-    kwargs = {"pin_memory": False, "generator": torch.Generator(), "shuffle": False}
-    dataset = list(zip(X, range(N), strict=True))
-    compressor.compress_dataset(dataset, tmp_path / "Z", kwargs_dataloader=kwargs)
-    assert len(compressor.decompress_dataset(tmp_path / "Z")) == N
-    for name, value in (
-        ("collate_fn", list),
-        ("shuffle", True),
-        ("sampler", [1, 0]),
-        ("drop_last", True),
-        ("batch_size", None),
-    ):
-        with pytest.raises(ValueError, match=f"kwargs_dataloader: {name} cannot be"):
-            compressor.compress_dataset(
-                dataset, tmp_path / "other", kwargs_dataloader={name: value}
-            )
-    assert not (tmp_path / "other").exists()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
-@pytest.mark.parametrize("kwargs", [{}, {"num_workers": 2}])
-def test_daemonic_processes_read_images_themselves(compressor, X, tmp_path, monkeypatch, kwargs):
-    monkeypatch.setattr("lossyless.hub.sources.available_cores", lambda: 8)
-    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
-    compressor.compress_dataset(list(X), tmp_path / "Z", kwargs_dataloader=kwargs)
-    assert len(compressor.decompress_dataset(tmp_path / "Z")) == N
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])
@@ -314,69 +202,7 @@ def test_empty_data_sets_are_data_sets(compressor, tmp_path):
     assert Z.shape == (0, Z_DIM) and Y.shape == (0,)
 
 
-@pytest.mark.parametrize(
-    ("image", "found"),
-    [
-        (torch.zeros(3, SIDE, SIDE, dtype=torch.uint8), "uint8"),
-        (torch.zeros(3, 8, 8), r"\[3, 8, 8\]"),
-        (np.zeros((SIDE, SIDE, 3), np.float32), "float32"),
-        ("photo.png", "str"),
-    ],
-    ids=str,
-)
-def test_what_is_no_image_is_named(compressor, X, tmp_path, image, found):
-    with pytest.raises(SourceError, match=f"image 1 of list: .*PIL image.*found.*{found}"):
-        compressor.compress_dataset([X[0], image], tmp_path / "Z.bin")
-    with pytest.raises(SourceError, match="expected a folder, or a data set"):
-        compressor.compress_dataset(iter(X), tmp_path / "Z.bin")
-    assert list(tmp_path.iterdir()) == []
-
-
 # --------------------------------------------------------------------------------------- folders
-
-
-def test_what_systems_leave_beside_images_is_not_compressed(compressor, tmp_path):
-    for name in ("a/1.png", "a/._1.png", "__MACOSX/a/1.png"):
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.name.startswith("."):
-            file.write_bytes(b"no image")
-        else:
-            Image.new("RGB", (SIDE, SIDE)).save(file)
-    images = ImageFolder(tmp_path, has_classes=True)
-    assert [p.relative_to(tmp_path).as_posix() for p in images.paths] == ["a/1.png"]
-    assert images.classes == ["a"]
-
-
-def test_linked_folders_are_read_as_often_as_they_are_linked(tmp_path):
-    photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
-    for name in ("c/0.png", "c/deeper/1.png"):
-        (photos / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(photos / name)
-    elsewhere.mkdir()
-    Image.new("RGB", (8, 8)).save(elsewhere / "2.png")
-    for name in ("a", "b"):
-        (photos / name).symlink_to(elsewhere)
-    (photos / "c" / "deeper" / "loop").symlink_to(photos)
-    (elsewhere / "round").symlink_to(photos / "a")
-    images = ImageFolder(photos, has_classes=True)
-    found = [path.relative_to(photos).as_posix() for path in images.paths]
-    assert found == ["a/2.png", "b/2.png", "c/0.png", "c/deeper/1.png"]
-    assert images.classes == ["a", "b", "c"] and images.targets == [0, 1, 2, 2]
-
-
-def test_a_broken_link_is_an_image_that_cannot_be_read(compressor, folder, tmp_path):
-    (folder / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(SourceError, match="gone.png: cannot be read"):
-        compressor.compress_dataset(folder, tmp_path / "Z", is_info=False)
-
-
-def test_other_files_are_counted_by_their_suffixes(folder):
-    for name in ("a.HEIC", "b.heic", "notes.txt", "no_suffix", ".hidden"):
-        (folder / "cat" / name).write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"photos: left out 4 of 14 files.*: \.heic \(2\), "):
-        images = ImageFolder(folder)
-    assert len(images) == N
 
 
 def sixteen_bits(path: Path) -> np.ndarray:
@@ -384,51 +210,6 @@ def sixteen_bits(path: Path) -> np.ndarray:
     levels = np.linspace(0, 65535, SIDE * SIDE).astype(np.uint16).reshape(SIDE, SIDE)
     Image.fromarray(levels).save(path)
     return np.round(levels / 257).astype(np.uint8)
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
-def test_deep_greyscale_images_keep_their_contrast(compressor, tmp_path, suffix):
-    path = tmp_path / "photos" / f"deep{suffix}"
-    path.parent.mkdir()
-    expected = Image.fromarray(sixteen_bits(path))
-    picture, _ = ImageFolder(path.parent)[0]
-    np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected.convert("RGB")))
-    with Image.open(path) as deep:
-        compressor.compress_dataset([deep], tmp_path / "deep", is_info=False)
-    compressor.compress_dataset([expected], tmp_path / "flat", is_info=False)
-    decoded = [compressor.decompress_dataset(tmp_path / name) for name in ("deep", "flat")]
-    np.testing.assert_array_equal(*decoded)
-
-
-@pytest.mark.parametrize("mode", ["I", "F"])
-def test_pixels_without_a_range_are_refused(compressor, tmp_path, mode):
-    path = tmp_path / "photos" / "deep.tif"
-    path.parent.mkdir()
-    Image.new(mode, (SIDE, SIDE)).save(path)
-    with pytest.raises(SourceError, match=f"deep.tif: .*mode {mode}.*no.*range"):
-        compressor.compress_dataset(path.parent, tmp_path / "Z")
-    with (
-        Image.open(path) as deep,
-        pytest.raises(SourceError, match=f"image 0 of list: .*mode {mode}"),
-    ):
-        compressor.compress_dataset([deep], tmp_path / "Z")
-
-
-@pytest.mark.parametrize("shard", [(-1, 4), (4, 4), (0, 0)])
-def test_a_shard_that_is_not_there_is_refused(compressor, X, tmp_path, shard):
-    with pytest.raises(ValueError, match="shard: expected"):
-        compressor.compress_dataset(list(X), tmp_path / "Z", shard=shard)
-    with pytest.raises(ValueError, match="shard: expected"):
-        take_shard(range(10), *shard)
-
-
-def test_images_that_are_not_normalised_are_noticed(compressor, X, tmp_path):
-    images = TensorDataset(torch.rand(3, 3, SIDE, SIDE))
-    with pytest.warns(UserWarning, match="not normalised"):
-        compressor.compress_dataset(images, tmp_path / "z.bin", is_info=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        compressor.compress_dataset(TensorDataset(X), tmp_path / "z.bin", is_info=False)
 
 
 @pytest.mark.parametrize(
@@ -456,42 +237,6 @@ def test_a_folder_is_read_in_sorted_order(compressor, folder, tmp_path, capsys):
     assert f"{N} img: {report.n_bytes:,} bytes for {report.n_source_bytes:,} of image f" in line
     with compressor.open(tmp_path / "Z") as file:
         assert file.header.meta["classes"] == ["cat", "dog"]
-
-
-@pytest.mark.parametrize("n_workers", [0, 1])
-@pytest.mark.parametrize("cut", [0, 60])
-def test_a_corrupt_image_is_named(compressor, folder, tmp_path, cut, n_workers):
-    bad = sorted(folder.rglob("*.png"))[4]
-    bad.write_bytes(bad.read_bytes()[:cut])
-    kwargs = {"num_workers": n_workers}
-    with pytest.raises(SourceError) as caught:
-        compressor.compress_dataset(folder, tmp_path / "Z.bin", kwargs_dataloader=kwargs)
-    assert str(bad) in str(caught.value) and "Traceback" not in str(caught.value)
-    assert sorted(tmp_path.iterdir()) == [folder]
-
-
-def test_errors_of_folders_say_what_to_do(compressor, folder, tmp_path):
-    with pytest.raises(SourceError, match="no such folder"):
-        compressor.compress_dataset(tmp_path / "nothing", tmp_path / "Z")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="found no image"):
-        compressor.compress_dataset(tmp_path / "empty", tmp_path / "Z")
-    draw_pictures()[0].save(folder / "loose.png")
-    compressor.compress_dataset(folder, tmp_path / "Z")
-    with pytest.raises(SourceError, match=r"loose\.png.*folders directly below"):
-        compressor.compress_dataset(folder, tmp_path / "Z", tmp_path / "Y")
-
-
-def test_files_of_data_sets_are_counted_and_named(compressor, folder, tmp_path):
-    from torchvision.datasets import ImageFolder
-
-    dataset = Subset(ImageFolder(folder), [7, 2])
-    report = compressor.compress_dataset(dataset, tmp_path / "Z", tmp_path / "Y")
-    paths = [Path(dataset.dataset.samples[i][0]) for i in (7, 2)]
-    assert report.n_source_bytes == sum(path.stat().st_size for path in paths)
-    paths[1].write_bytes(b"")
-    with pytest.raises(SourceError, match=str(paths[1])):
-        compressor.compress_dataset(dataset, tmp_path / "Z")
 
 
 # -------------------------------------------------------------------------------------- features

@@ -65,7 +65,7 @@ def test_a_folder_there_and_back(folder, weights, tmp_path, capsys, monkeypatch,
     assert run("compress", folder, out, "--labels", "--format", format, *options) == 0
     assert "6 img: " in capsys.readouterr().out
 
-    monkeypatch.setattr("lossyless.hub.loading.load_clip", None)  # decoding needs no CLIP
+    monkeypatch.setattr("lossyless.hub.weights.load_clip", None)  # decoding needs no CLIP
     Z, Y = tmp_path / "Z.npy", tmp_path / "Y.npy"
     options = ("--pretrained", weights["pretrained"])
     assert run("decompress", out, Z, "--labels-out", Y, *options) == 0
@@ -272,10 +272,10 @@ def test_what_is_missing_is_one_line(weights, folder, tmp_path, capsys):
         run("decompress", tmp_path / "Z.bin", tmp_path / "Z", "--pretrained", tmp_path / "no.pt")
         == 1
     )
-    assert "no.pt: there is no such file" in (error := error_of(capsys))
+    assert "no.pt: no such file" in (error := error_of(capsys))
     assert "--pretrained" in error
     assert run("compress", tmp_path / "photo", tmp_path / "Z") == 1
-    assert "photo: there is no such folder" in error_of(capsys)
+    assert "photo: no such folder" in error_of(capsys)
     assert run("compress", folder / "a" / "0.jpg", tmp_path / "Z") == 1
     assert "0.jpg: is a file, expected a folder" in error_of(capsys)
     for words in ((tmp_path / "no/Z",), (tmp_path / "Z", "--label-file", tmp_path / "no/Z")):
@@ -288,17 +288,17 @@ def test_what_is_missing_is_one_line(weights, folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("option", "value", "status", "message"),
     [
-        ("--clip", "nothing/x.pt", 1, "nothing/x.pt: there is no such file (clip_path=, --clip)"),
-        ("--pretrained", "no.pt", 1, "no.pt: there is no such file (pretrained_path=, --pretr"),
-        ("--device", "foo", 2, "device: 'foo' cannot be used here"),
-        ("--device", "cuda:99", 2, "device: 'cuda:99' cannot be used here"),
+        ("--clip", "nothing/x.pt", 1, "nothing/x.pt: no such file (clip_path=, --clip)"),
+        ("--pretrained", "no.pt", 1, "no.pt: no such file (pretrained_path=, --pretr"),
+        ("--device", "foo", 2, "device: 'foo'"),
+        ("--device", "cuda:99", 2, "device: 'cuda:99'"),
     ],
 )
 def test_arguments_are_refused_before_anything_is_loaded(
     folder, tmp_path, capsys, monkeypatch, option, value, status, message
 ):
-    monkeypatch.setattr("lossyless.hub.loading.fetch", None)
-    monkeypatch.setattr("lossyless.hub.loading.load_clip", None)
+    monkeypatch.setattr("lossyless.hub.weights.fetch", None)
+    monkeypatch.setattr("lossyless.hub.weights.load_clip", None)
     assert run("compress", folder, tmp_path / "Z", option, value) == status
     assert message in error_of(capsys)
 
@@ -346,7 +346,7 @@ def test_results_overwrite_nothing_that_is_read(weights, tmp_path, capsys):
 
 
 def test_a_foreign_file_is_named_before_weights_are_looked_for(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lossyless.hub.loading.fetch", None)
+    monkeypatch.setattr("lossyless.hub.weights.fetch", None)
     np.save(tmp_path / "Z.npy", np.zeros(3))
     assert run("decompress", tmp_path / "Z.npy", tmp_path / "out") == 1
     assert "Z.npy: not a file of compressed examples" in error_of(capsys)
@@ -379,7 +379,7 @@ def test_an_interrupt_is_one_line_and_leaves_nothing(folder, weights, tmp_path):
         "import sys, time\n"
         "from PIL import Image\n"
         "from lossyless.hub.__main__ import main\n"
-        "from lossyless.hub.folders import ImageFolder\n"
+        "from lossyless.hub.images import ImageFolder\n"
         # no image is handed on: torch's thread that does it prints a traceback if it is interrupted
         "def slowly(self, i):\n"
         "    open('reading', 'w').close()\n"

@@ -11,10 +11,14 @@ from compressai.entropy_models import EntropyBottleneck
 
 from lossyless.coding.payloads import CodingError
 from lossyless.container import ContainerError, ContainerWriter
-from lossyless.hub.bottlenecks import load_bottleneck
-from lossyless.hub.official import OfficialCoder
-from lossyless.hub.official_file import OfficialFile
-from lossyless.hub.official_format import is_official, read_official, write_official
+from lossyless.hub.official_format import (
+    OfficialCoder,
+    OfficialFile,
+    is_official,
+    read_official,
+    write_official,
+)
+from lossyless.hub.weights import load_bottleneck
 from lossyless.rates import HFactorized
 
 Z_DIM = 12
@@ -124,7 +128,7 @@ def test_another_models_streams_are_found(rate):
 
 
 def test_damage_names_the_file_and_counts_its_vectors(rate, tmp_path, monkeypatch):
-    monkeypatch.setattr("lossyless.hub.official_file.BATCH_SIZE", 2)
+    monkeypatch.setattr("lossyless.hub.official_format.BATCH_SIZE", 2)
     coder = OfficialCoder(rate)
     streams = coder.encode(draw_z(5))
     streams[3] = streams[3][:-4]

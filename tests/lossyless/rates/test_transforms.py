@@ -17,7 +17,7 @@ from lossyless.base import Batch
 from lossyless.compressors import LearnableCompressor
 from lossyless.distortions import LossyZ
 from lossyless.distributions import CondDist
-from lossyless.hub.bottlenecks import load_bottleneck
+from lossyless.hub.weights import load_bottleneck
 from lossyless.optim import PartOptimizer
 from lossyless.rates import HFactorized
 from lossyless.rates.transforms import (
@@ -306,15 +306,6 @@ def test_weights_of_before_the_mean_was_kept_decode_as_then(trained, request):
     assert torch.equal(receiver.decompress(trained.compress(z), 50), z_hat_of(trained, z))
     receiver.load_state_dict(state | {"transform.mean": torch.ones(len(trained.biasing))})
     assert (receiver.transform.mean == 1).all()
-
-
-def test_bottlenecks_of_before_the_mean_was_kept_load(trained_rates, tmp_path):
-    rate, z = copy.deepcopy(trained_rates["HFactorized_klt"]), correlated(50, seed=1)
-    rate.transform.expect_mean(False)
-    torch.save(rate.state_dict(), tmp_path / "weights.pt")
-    loaded = load_bottleneck(tmp_path / "weights.pt")
-    assert loaded.fingerprint() == rate.fingerprint()
-    assert torch.equal(loaded.decompress(rate.compress(z), 50), z_hat_of(rate, z))
 
 
 def test_the_basis_is_part_of_the_fingerprint(trained):

@@ -5,9 +5,8 @@ import torch
 from helpers.tiny import SMALL, compose, paths, run
 from pandas import DataFrame
 
-from lossyless.hub.bottlenecks import load_bottleneck
+from lossyless.hub.weights import load_bottleneck
 from lossyless.rates import HFactorized, HHyper
-from lossyless.weights import WeightsError
 from utils import save_hub
 from utils.cluster.sweep import ConfigError
 from utils.training import building
@@ -25,20 +24,6 @@ BOTTLENECK = [
     "tower.kwargs.side=16",
     "is_only_feat=true",
 ]
-
-
-@pytest.fixture
-def fitted():
-    """A bottleneck of 8 dimensions, ready to code, with a given transform."""
-
-    def make(transform: str) -> HFactorized:
-        torch.manual_seed(0)
-        rate = HFactorized(8, transform=transform)
-        rate.fit_transform(torch.randn(100, 8))
-        rate.update()
-        return rate
-
-    return make
 
 
 def test_trained_bottlenecks_are_what_the_hub_loads(tmp_path):
@@ -76,31 +61,24 @@ def test_what_the_hub_does_not_take_is_named_and_the_others_are_saved(tmp_path):
         save_hub.main([*command, "load.where={rate: H_spatial}"])
 
 
-@pytest.mark.parametrize("transform", ["none", "klt", "klt_refined"])
-def test_every_transform_goes_there_and_back(transform, fitted, tmp_path):
-    path, rate, z = tmp_path / "hub" / "factorized_rate.pt", fitted(transform), torch.randn(20, 8)
-    save_hub.save_bottleneck(rate, path)
-    loaded = load_bottleneck(path)
-    assert loaded.transform_name == transform
-    assert torch.equal(loaded.decompress(rate.compress(z), 20), rate.eval()(z, None)[0])
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_other_bottlenecks_are_refused(tmp_path):
-    path = tmp_path / "hub" / "factorized_rate.pt"
+def test_every_transform_is_saved(tmp_path):
+    torch.manual_seed(0)
+    z = torch.randn(100, 8)
+    for transform in ("none", "klt"):
+        path, rate = (
+            tmp_path / transform / "factorized_rate.pt",
+            HFactorized(8, transform=transform),
+        )
+        rate.fit_transform(z)
+        rate.update()
+        save_hub.save_bottleneck(rate, path)
+        loaded = load_bottleneck(path)
+        assert loaded.transform_name == transform
+        assert torch.equal(loaded.decompress(rate.compress(z), 100), rate.eval()(z, None)[0])
+        assert list(path.parent.iterdir()) == [path]
     with pytest.raises(ConfigError, match="HHyper.* rate=H_factorized"):
-        save_hub.save_bottleneck(HHyper(8), path)
-    assert not path.exists()
-
-
-def test_what_the_hub_refuses_leaves_the_file_of_before(fitted, tmp_path):
-    path = tmp_path / "factorized_rate.pt"
-    save_hub.save_bottleneck(fitted("klt"), path)
-    before, wrong = path.read_bytes(), fitted("klt")
-    wrong.transform.matrix.mul_(2)
-    with pytest.raises(WeightsError, match="no rotation"):
-        save_hub.save_bottleneck(wrong, path)
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+        save_hub.save_bottleneck(HHyper(8), tmp_path / "factorized_rate.pt")
+    assert not (tmp_path / "factorized_rate.pt").exists()
 
 
 # --- names of folders

@@ -13,12 +13,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lossyless.backbones.clip_loading import import_clip
-from lossyless.hub.errors import SourceError
+from lossyless.hub import SourceError
 from lossyless.hub.features import FeatureCompressor, Format
-from lossyless.hub.folders import ImageFolder, n_source_bytes, take_shard
+from lossyless.hub.images import Examples, ImageFolder, n_source_bytes, read_batches, take_shard
 from lossyless.hub.labels import join_labels, to_labels, writing_labels
 from lossyless.hub.report import Report, progress
-from lossyless.hub.sources import Examples, read_batches
 from lossyless.rates import HFactorized
 
 

@@ -1,0 +1,175 @@
+"""Compressors from weights: released ones by name, or local files."""
+
+import os
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lossyless.backbones.clip_loading import load_clip
+from lossyless.coding.payloads import CodingError
+from lossyless.hub import RELEASED
+from lossyless.hub.clip import ClipCompressor
+from lossyless.hub.features import FeatureCompressor
+from lossyless.rates import HFactorized
+from lossyless.rates.entropy_coded import TRANSFORM
+from lossyless.state_dicts import load_strictly, read_checkpoint
+from lossyless.weights import WeightsError, fetch, sha256_of
+
+CLIP = "ViT-B/32"
+# arguments that name local files, in Python and on the command line
+CLIP_PATH = "clip_path=, --clip"
+PRETRAINED_PATH = "pretrained_path=, --pretrained"
+
+_LEGACY_NAMES = {"matrix": "matrices", "bias": "biases", "factor": "factors"}  # CompressAI 1.1
+# made from the other tensors by `update` of CompressAI's model; empty in the official files
+_DERIVED = {f"entropy_bottleneck.{name}" for name in ("_offset", "_quantized_cdf", "_cdf_length")}
+_EXTRA = "_extra_state"
+_ARRAY_COMPRESSOR = b"LLmodel1"  # FILE_MAGIC of `array_compressor`, which needs scikit-learn
+
+
+def clip_compressor(
+    model: str = "b005",
+    *,
+    device: str | torch.device | None = None,
+    clip_path: str | os.PathLike | None = None,
+    pretrained_path: str | os.PathLike | None = None,
+    is_jit: bool = False,
+) -> tuple[ClipCompressor, Callable[[Image.Image], Tensor]]:
+    """A compressor of images, and the transform of its images.
+
+    Parameters
+    ----------
+    model : a key of `lossyless.hub.RELEASED`.
+    device : where CLIP runs; by default a CUDA device if there is one, else the CPU.
+    clip_path : checkpoint of CLIP ViT-B/32; by default OpenAI's, downloaded on first use.
+    pretrained_path : weights of the bottleneck; by default the released ones, downloaded on first
+        use.
+    is_jit : no effect; an argument of the official code.
+
+    Raises
+    ------
+    ValueError
+        Unknown model or device, or CLIP's features do not have the bottleneck's dimensions.
+    WeightsError
+        Weights are missing, damaged or of another network, or cannot be downloaded.
+    """
+    device = _checked_device(device)
+    _check_model(model)
+    for path, arguments in ((pretrained_path, PRETRAINED_PATH), (clip_path, CLIP_PATH)):
+        _check_file(path, arguments)  # local files first, before any download
+    rate = _bottleneck(model, pretrained_path)
+    clip, transform = load_clip(CLIP if clip_path is None else os.fspath(clip_path))
+    return ClipCompressor(clip.visual, rate, transform).to(device), transform
+
+
+def feature_compressor(
+    model: str = "b005", *, pretrained_path: str | os.PathLike | None = None
+) -> FeatureCompressor:
+    """The same without CLIP: it reads all files of `clip_compressor`, and compresses features.
+
+    Parameters and errors as for `clip_compressor`.
+    """
+    _check_model(model)
+    _check_file(pretrained_path, PRETRAINED_PATH)
+    return FeatureCompressor(_bottleneck(model, pretrained_path))
+
+
+def load_bottleneck(path: str | os.PathLike) -> HFactorized:
+    """A rate from its weights, in evaluation mode and ready to code.
+
+    Reads the state dict of an `HFactorized` with any transform, with or without coding tables; or
+    of the official code, with the names of CompressAI 1.1 (`_matrix0`) or later (`matrices.0`). The
+    quantiles are kept as they are, so that z_hat equals that of the official format.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing, damaged, or not the weights of a bottleneck.
+    """
+    _check_is_no_array_compressor(path)
+    state = {
+        _name(str(n)): value for n, value in read_checkpoint(path).items() if n not in _DERIVED
+    }
+    extra = state.pop(_EXTRA, {})
+    biasing = state.get("biasing")
+    if not isinstance(biasing, Tensor) or biasing.ndim != 1 or len(biasing) == 0:
+        raise WeightsError(f"{path}: not the weights of a bottleneck: no vector `biasing`")
+    try:
+        with torch.random.fork_rng(devices=[]):  # layers draw weights before these are loaded
+            rate = HFactorized(len(biasing), transform=extra.get(TRANSFORM, "none"))
+        rate.prior.are_centres_fixed = True
+        load_strictly(rate, state | {_EXTRA: extra}, path)
+        if not rate.has_tables:
+            rate.update()
+    except (ArithmeticError, CodingError, ValueError) as error:  # diverged; unknown transform
+        raise WeightsError(f"{path}: {error}") from error
+    return rate.eval()
+
+
+def _name(official: str) -> str:
+    """The name that `HFactorized` gives to a tensor."""
+    name = re.sub(r"^entropy_bottleneck\.", "prior.", official)
+    return re.sub(
+        r"^prior\._(matrix|bias|factor)(\d+)$",
+        lambda match: f"prior.{_LEGACY_NAMES[match[1]]}.{match[2]}",
+        name,
+    )
+
+
+def _check_is_no_array_compressor(path: str | os.PathLike) -> None:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(_ARRAY_COMPRESSOR))
+    except OSError as error:
+        raise WeightsError(f"{path} could not be read: {error.strerror}") from error
+    if head == _ARRAY_COMPRESSOR:
+        raise WeightsError(f"{path}: is a model of ArrayCompressor.save: use ArrayCompressor.load")
+
+
+def _bottleneck(model: str, pretrained_path: str | os.PathLike | None) -> HFactorized:
+    if pretrained_path is not None:
+        _warn_of_another_model(model, pretrained_path)
+        return load_bottleneck(pretrained_path)
+    released = RELEASED[model]
+    try:
+        path = fetch(released.url, sha256=released.sha256)
+    except WeightsError as error:
+        raise WeightsError(f"{error}, or pass its path ({PRETRAINED_PATH})") from None
+    return load_bottleneck(path)
+
+
+def _warn_of_another_model(model: str, path: str | os.PathLike) -> None:
+    """The released files have equal shapes, so that a wrong one would load silently."""
+    sha256 = sha256_of(path)
+    for name, released in RELEASED.items():
+        if released.sha256 == sha256 and name != model:
+            warnings.warn(
+                f"{path}: these are the released weights of {name}, not of {model}; using {name}",
+                stacklevel=4,
+            )
+
+
+def _check_model(model: str) -> None:
+    if model not in RELEASED:
+        raise ValueError(f"model: expected one of {', '.join(RELEASED)}, found {model!r}")
+
+
+def _checked_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device: {str(device)!r} is not available: {reason}") from None
+
+
+def _check_file(path: str | os.PathLike | None, arguments: str) -> None:
+    if path is not None and not Path(path).is_file():
+        found = "is not a file" if Path(path).exists() else "no such file"
+        raise WeightsError(f"{path}: {found} ({arguments})")
