@@ -14,8 +14,12 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
+from pytorch_lightning.plugins.layer_sync import LayerSync
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
 
-from lossyless.all_gather import rank, world_size
+from lossyless.all_gather import gather, own_rows, rank, world_size
 from utils.runs import signals
 from utils.runs.signals import PeerLost
 from utils.runs.status_file import own_job
@@ -174,3 +178,34 @@ def _join(device: torch.device) -> None:
         backend, store=store, rank=number, world_size=total, timeout=TRAIN_TIMEOUT
     )
     _waiting = dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT)
+
+
+class GatheredBatchNorm(LayerSync):
+    """Batch normalisation over the batches of all processes, on CPUs, where torch has none.
+
+    Outputs, gradients and running statistics are those of one process with the whole batch. All
+    rows are gathered; on GPUs, `torch.nn.SyncBatchNorm` gathers statistics only.
+    """
+
+    def __init__(self) -> None:
+        self._hooks: list[RemovableHandle] = []
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                self._hooks.append(module.register_forward_pre_hook(_gather_input))
+                self._hooks.append(module.register_forward_hook(_take_own_output))
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        while self._hooks:
+            self._hooks.pop().remove()
+        return model
+
+
+def _gather_input(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+    return tuple(map(gather, inputs)) if module.training else None
+
+
+def _take_own_output(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+    return own_rows(output) if module.training else None

@@ -23,7 +23,6 @@ from utils.runs.files import write_bytes
 from utils.runs.run import BEST, LAST, Run
 from utils.runs.stopwatch import Stopwatch
 from utils.training import distributed
-from utils.training.batchnorm import GatheredBatchNorm
 from utils.training.building import pick_device
 from utils.training.callbacks import KeepSignals, NoteEpoch, ProgressLines, ReseedEveryEpoch, reseed
 from utils.training.loggers import build_logger
@@ -118,7 +117,7 @@ def _processes(cfg: DictConfig, device: torch.device) -> dict[str, object]:
         "strategy": DDPStrategy(find_unused_parameters=has_idle_parameters),
         "plugins": [
             TorchElasticEnvironment(),
-            TorchSyncBatchNorm() if device.type == "cuda" else GatheredBatchNorm(),
+            TorchSyncBatchNorm() if device.type == "cuda" else distributed.GatheredBatchNorm(),
         ],
         "use_distributed_sampler": False,  # loaders share their batches themselves
     }

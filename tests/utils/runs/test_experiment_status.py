@@ -232,15 +232,14 @@ def test_other_experiments_names_modes_and_places_are_left_out(cfg, sweep, tmp_p
     assert "2 jobs: 1 queued, 1 done" in status.overview(other)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\0", b'{"num": 1, "sta'])
-def test_damaged_files_are_named_and_lost(cfg, sweep, content):
+def test_damaged_files_are_named_and_lost(cfg, sweep):
     fail(sweep(0, "seed=0"), cfg, 0, ValueError("x"))
     fail(sweep(1, "seed=1"), cfg, 1, ValueError("x"))
     files = [sweep(i).file.path for i in range(2)]
     one = cfg.copy()
     one.seed = 1
     for file in (*files, find_run(one, STAGES[0]).status_file.path):
-        file.write_bytes(content)
+        file.write_bytes(b'{"num": 1, "sta')
     found = status.overview(cfg)
     assert "2 jobs: 2 lost" in found and "featurizer: 1 failed, 1 lost" in found
     assert all(f"{file} cannot be read" in found for file in files)

@@ -1,4 +1,4 @@
-"""Jobs of several processes: they do what one process would, and end together."""
+"""Jobs of several processes: they compute what one process would, and end together."""
 
 import os
 import signal
@@ -11,16 +11,20 @@ import submitit
 import torch
 from helpers.processes import in_processes
 from helpers.tiny import BANANA, DIGITS, FUNCTIONS, ROOT, compose, run, untimed
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 
+from utils.runs import signals
 from utils.runs.identity import STAGES
 from utils.runs.run import LAST, find_run
+from utils.runs.status_file import read_job
 from utils.training import distributed, fitting, jobs
 from utils.training.callbacks import ReseedEveryEpoch
 
 TWO = "trainer.devices=2"
-# Without noise, numbers of processes differ in the order of sums alone. Steps of Adam would show
-# the sign of gradients that are zero but for that, such as of biases before batch normalisation.
+# Without noise, results differ only by the order of sums. Adam would amplify gradients that are
+# zero up to that, such as those of biases before batch normalisation.
 EXACT = [
     "rate=lossless",
     "trainer.max_epochs=2",
@@ -29,7 +33,7 @@ EXACT = [
 
 
 def job(folder, *overrides, base=BANANA, before=None):
-    """All stages, as one of the processes of a job."""
+    """All stages in one of the processes of a job."""
     with jobs.prepared(compose(folder, *overrides, base=base)) as cfg, distributed.joined(cfg):
         if before is not None:
             before()
@@ -40,7 +44,7 @@ def job(folder, *overrides, base=BANANA, before=None):
 
 
 def two(folder, *overrides, **options):
-    """The job in two processes; what each of them ends with."""
+    """The job in two processes; the result or traceback of each."""
     return in_processes(2, _call, folder, (TWO, *overrides), options)
 
 
@@ -59,7 +63,7 @@ def weights(folder, *overrides, **options):
 
 
 class InSecondEpoch(Callback):
-    """Does something on one process when the second epoch of a training begins."""
+    """Calls a function in one process when the second epoch of a training begins."""
 
     def __init__(self, rank, what):
         self.rank = rank
@@ -115,18 +119,23 @@ def test_two_processes_learn_what_one_does(base, overrides, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_job_of_two_is_the_same_run_and_is_reused(tmp_path, capfd):
-    first, second = map(untimed, two(tmp_path))
+def test_an_interrupted_job_of_two_resumes_exactly_and_is_reused(tmp_path, monkeypatch, capfd):
+    first, second = map(untimed, two(tmp_path / "whole"))
     assert first == second
-    assert tiny_run(tmp_path).status()["state"] == "done"  # of the config with one device
+    with monkeypatch.context() as patch:
+        in_second_epoch(patch, 0, interrupt)
+        ends = two(tmp_path)
+    assert "PeerLost: another process of the job ended first" in ends[1]
+    assert tiny_run(tmp_path).status()["state"] == "interrupted"
+    assert list(map(untimed, two(tmp_path))) == [first, first]
     capfd.readouterr()
     assert list(map(untimed, two(tmp_path))) == [first, first]
-    assert untimed(run(tmp_path)) == first
+    assert untimed(run(tmp_path)) == first  # the same run as with one device
     lines = capfd.readouterr().out
     assert lines.count("are reused") == 2 * len(STAGES) and "compresses" not in lines
 
 
-def test_each_process_has_noise_of_its_own_and_evaluates_like_the_others(monkeypatch):
+def test_processes_draw_different_noise_and_evaluate_alike():
     drawn = []
     for rank in (0, 1):
 
@@ -147,31 +156,24 @@ def test_each_process_has_noise_of_its_own_and_evaluates_like_the_others(monkeyp
 # --- how they end
 
 
-@pytest.mark.slow
-def test_an_interrupted_job_of_two_resumes_and_ends_as_if_nothing_had_been(tmp_path, monkeypatch):
-    expected = untimed(two(tmp_path / "whole")[0])
-    with monkeypatch.context() as patch:
-        in_second_epoch(patch, 0, interrupt)
-        first, second = two(tmp_path)
-    assert "PeerLost: another process of the job ended first" in second
-    assert tiny_run(tmp_path).status()["state"] == "interrupted"
-    assert untimed(two(tmp_path)[1]) == expected
-
-
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_job_fails_with_any_of_its_processes_and_tells_why(rank, tmp_path, monkeypatch):
+def test_the_error_of_any_process_is_that_of_the_run_and_the_job(rank, tmp_path, monkeypatch):
+    hydra = {"runtime": {"output_dir": str(tmp_path)}, "job": {}, "overrides": {"task": []}}
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(hydra))
+    monkeypatch.setattr(signals, "rank", lambda: int(os.environ.get("RANK", 0)))
     in_second_epoch(monkeypatch, rank, fail)
     ends = two(tmp_path)
-    status = tiny_run(tmp_path).status()
-    assert status["state"] == "failed"
-    assert status["error"] == "ArithmeticError: something is wrong here"
-    assert "in fail" in status["traceback"]
+    for status in (tiny_run(tmp_path).status(), read_job(tmp_path)):
+        assert status["state"] == "failed"
+        assert status["error"] == "ArithmeticError: something is wrong here"
+        assert "in fail" in status["traceback"]
     assert ends[rank].endswith("ArithmeticError: something is wrong here\n")
     assert "PeerLost: another process of the job ended first" in ends[1 - rank]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_job_of_which_a_process_is_killed_ends_and_can_go_on(rank, tmp_path, monkeypatch, capfd):
+def test_a_job_with_a_killed_process_is_interrupted_and_resumes(rank, tmp_path, monkeypatch, capfd):
     with monkeypatch.context() as patch:
         in_second_epoch(patch, rank, kill)
         ends = two(tmp_path)
@@ -210,32 +212,26 @@ def _submitted(folder):
     return tiny_run(folder, TWO, stage="predictor").status()["state"]
 
 
-# --- what is refused
+# --- numbers of processes
 
 
 def started(world_size, per_node):
     return {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(per_node)}
 
 
-@pytest.mark.parametrize(
-    "environment, overrides, message",
-    [
+def test_jobs_that_do_not_match_their_processes_are_refused(tmp_path, monkeypatch):
+    for environment, overrides, message in (
         ({}, [TWO], "need 2 processes, but there is one: .*slurm=local"),
         (started(2, 2), [], "need 1 processes, 1 on each node, but 2 were started, 2 on this"),
         (started(4, 4), [TWO, "trainer.num_nodes=2"], "need 4 processes, 2 on each node, but 4"),
         (started(3, 3), ["trainer.devices=3"], "data_feat.kwargs.batch_size=64.*multiple of 3"),
-    ],
-)
-def test_jobs_that_do_not_fit_their_processes_are_refused(
-    environment, overrides, message, tmp_path, monkeypatch
-):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with (
-        pytest.raises(ValueError, match=message),
-        distributed.joined(compose(tmp_path, *overrides)),
     ):
-        pass
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            joined = distributed.joined(compose(tmp_path, *overrides))
+            with pytest.raises(ValueError, match=message), joined:
+                pass
 
 
 def test_a_process_alone_decides_by_itself():

@@ -11,7 +11,7 @@ from helpers.processes import in_processes
 from lossyless.all_gather import gather, own_rows
 from lossyless.architectures import MLP
 from lossyless.distortions import ContrastiveDistortion, Distortion
-from utils.training.batchnorm import GatheredBatchNorm
+from utils.training.distributed import GatheredBatchNorm
 
 N_PROCESSES = 2
 PROJECTOR = partial(MLP, hid_dim=16, n_hidden_layers=1)
