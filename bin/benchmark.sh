@@ -6,7 +6,8 @@
 #   bin/benchmark.sh --only coding    # one of: data augmentation training coding bits files hub
 #   bin/benchmark.sh --quick          # fewer repetitions
 #   bin/benchmark.sh --only experiments               # hours that each experiment takes at full size
-#   bin/benchmark.sh --only experiments --match mnist # those with this in the name
+#   bin/benchmark.sh --only experiments --match mnist # only names that contain this
+#   bin/benchmark.sh --only gpu       # what training steps wait for; a smoke test without a GPU
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

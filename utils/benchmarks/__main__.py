@@ -1,4 +1,8 @@
-"""Measures all subjects, prints one table, and fails if a goal is missed."""
+"""Measures all subjects, prints one table, and fails if a goal is missed.
+
+Two further subjects run only when asked for: "experiments", the hours that each experiment takes,
+and "gpu", what training steps wait for.
+"""
 
 import argparse
 import sys
@@ -6,7 +10,17 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from utils.benchmarks import augmentation, bits, coding, data, experiments, files, hub, training
+from utils.benchmarks import (
+    augmentation,
+    bits,
+    coding,
+    data,
+    experiments,
+    files,
+    gpu,
+    hub,
+    training,
+)
 from utils.benchmarks.comparison import Comparison, table_of
 
 SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
@@ -23,13 +37,16 @@ SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 1 if a goal is missed."""
     parser = argparse.ArgumentParser(prog="bin/benchmark.sh", description=__doc__)
-    only = [*SUBJECTS, "experiments"]  # the last one takes 8 minutes on a CPU
+    only = [*SUBJECTS, "experiments", "gpu"]
     parser.add_argument("--only", choices=only, help="one subject instead of all")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--match", default="", help="of experiments: those with this in the name")
+    parser.add_argument("--match", default="", help="experiments: only names that contain this")
     options = parser.parse_args(arguments)
     if options.only == "experiments":
         experiments.report(options.match)
+        return 0
+    if options.only == "gpu":
+        gpu.report(is_quick=options.quick)
         return 0
     comparisons: list[Comparison] = []
     for name in [options.only] if options.only else SUBJECTS:

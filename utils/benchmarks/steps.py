@@ -8,10 +8,10 @@ import functools
 import json
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
@@ -22,9 +22,9 @@ from lossyless.backbones import Tower
 from lossyless.backbones.clip_loading import import_clip
 from lossyless.base import Batch
 from lossyless.torch_state import one_thread
+from utils.benchmarks.setups import OneBatch, short_trainer
 from utils.data.module import DataModule
-from utils.runs.run import find_run
-from utils.training import building, fitting
+from utils.training import building
 from utils.training.callbacks import Freezer
 
 N_REPEATS = 2  # measured steps, after one that warms up
@@ -97,21 +97,6 @@ def _costly(node: object) -> object:
     return {key: _costly(value) for key, value in node.items() if key not in FREE}
 
 
-class _Noise(DataModule):
-    """One batch, again and again."""
-
-    def __init__(self, batch: Batch):
-        super().__init__(batch_size=len(batch.x))
-        self.batch = batch
-
-    def n_examples(self, split: str) -> int:
-        return (1 + N_REPEATS) * self.batch_size
-
-    def make_batches(self, split: str, *, generator: torch.Generator, **_: object) -> Iterator:
-        on_device = Batch(*(None if t is None else t.to(generator.device) for t in self.batch))
-        return iter([on_device] * (1 + N_REPEATS))
-
-
 class _Meter(Callback):
     """Counts the FLOPs of the first step, and takes the time of the others."""
 
@@ -154,28 +139,44 @@ def measure(step: Step) -> Cost:
 
 
 def _measure_training(step: Step, x: torch.Tensor, device: torch.device) -> Cost:
-    cfg, meter = step.cfg, _Meter()
+    meter = _Meter()
+    train(step, x, 1 + N_REPEATS, meter)
+    return Cost(min(meter.seconds), meter.counter.get_total_flops())
+
+
+def train(
+    step: Step, source: torch.Tensor | DataModule, n_steps: int, *callbacks: Callback
+) -> pl.Trainer:
+    """Train the compressor or predictor of a step for `n_steps`, as the experiment does.
+
+    Parameters
+    ----------
+    source : a data set, or one batch x [B, *shape], which gets random targets.
+    """
+    cfg, is_predictor = step.cfg, step.stage == "predictor"
     cfg.rate.kwargs.warmup_k_epoch = 0  # the rate counts in all other epochs
-    module, auxiliary, is_feat = building.build_compressor(cfg), None, step.stage == "featurizer"
-    data = cfg.data_feat if is_feat else cfg.data_pred
+    module = building.build_compressor(cfg)
+    needs = "none" if is_predictor else module.distortion.needs
+    if is_predictor:
+        module = building.build_predictor(cfg, step.shape, module)
+    else:
+        callbacks = (*callbacks, Freezer(list(cfg.finetune.frozen)))
+    if isinstance(source, torch.Tensor):
+        source = OneBatch(_with_targets(step, source, needs), n_steps)
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.paths.results = cfg.paths.pretrained = folder
+        trainer = short_trainer(cfg, n_steps, *callbacks, stage=step.stage)
+        trainer.fit(module, datamodule=source)
+    return trainer
+
+
+def _with_targets(step: Step, x: torch.Tensor, auxiliary: str) -> Batch:
+    data = step.cfg.data_pred if step.stage == "predictor" else step.cfg.data_feat
     y = torch.randint(max(1, data.n_outputs), (len(x),))
     if data.task == "regression":
         y = torch.rand(len(x), data.n_outputs)
-    callbacks: list[Callback] = [meter]
-    if is_feat:
-        auxiliaries = {"none": None, "target": y}
-        auxiliary = auxiliaries.get(module.distortion.needs, torch.rand_like(x))
-        callbacks.append(Freezer(list(cfg.finetune.frozen)))
-    else:
-        module = building.build_predictor(cfg, step.shape, module)
-    options = {"max_epochs": 1, "limit_train_batches": 1 + N_REPEATS, "limit_val_batches": 0}
-    with tempfile.TemporaryDirectory() as folder:
-        cfg.paths.results = cfg.paths.pretrained = folder
-        monitor = f"train/{'feat' if is_feat else 'pred'}/loss"
-        run = find_run(cfg, step.stage)
-        trainer = fitting.build_trainer(run, monitor, None, callbacks, options)
-        trainer.fit(module, datamodule=_Noise(Batch(x, y, auxiliary)))
-    return Cost(min(meter.seconds), meter.counter.get_total_flops())
+    auxiliaries = {"none": None, "target": y}
+    return Batch(x, y, auxiliaries.get(auxiliary, torch.rand_like(x)))
 
 
 def _measure_tower(step: Step, x: torch.Tensor, device: torch.device) -> Cost:

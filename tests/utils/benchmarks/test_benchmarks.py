@@ -14,7 +14,7 @@ from scipy.stats import entropy
 from lossyless.coding.tables import TOTAL_MASS
 from lossyless.torch_state import one_thread
 from utils.benchmarks import __main__ as benchmarks
-from utils.benchmarks import plans
+from utils.benchmarks import gpu, plans
 from utils.benchmarks.bottleneck import make_bottleneck
 from utils.benchmarks.comparison import Comparison, Goal, alternate, table_of
 from utils.benchmarks.loops import BareLoop, ThreePasses
@@ -156,6 +156,22 @@ def test_drawn_vectors_cost_what_the_model_promises():
 def test_subjects_give_figures(name):
     for row in benchmarks.SUBJECTS[name](True):
         assert math.isfinite(row.ratio) and row.ratio > 0
+
+
+def test_a_device_is_busy_while_any_of_its_overlapping_kernels_runs():
+    spans = [("a", 0, 4), ("b", 1, 2), ("a", 3, 3), ("c", 10, 1)]  # start, duration
+    events = [{"cat": "kernel", "name": n, "ts": ts, "dur": dur} for n, ts, dur in spans]
+    work = gpu.Work.of([*events, {"cat": "cpu_op", "name": "d", "ts": 6, "dur": 9}], "cuda", 2)
+    assert work.n_per_step == 2 and work.seconds_per_step == pytest.approx(7e-6 / 2)
+    assert work.largest[0] == ("a", pytest.approx(7e-6 / 2))
+
+
+def test_findings_about_a_training(capsys):
+    findings = gpu.measure(
+        "featurizer", [*gpu.BANANA, *SMALL, *gpu.SMALL_BATCHES], gpu.SMOKE_TEST, is_noise=False
+    )
+    steps, waits = findings
+    assert "ms a step" in steps and "busy" in steps and "checkpoint of" in waits
 
 
 # 1,024,000 points in batches of 1024; 106,458 images of COCO in batches of 64, and once in batches
