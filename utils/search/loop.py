@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from filelock import FileLock
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
@@ -19,7 +20,6 @@ from utils.runs.status_file import read_job
 from utils.search import monitored, study_file
 from utils.search.space import Space
 from utils.search.study import (
-    Owner,
     best_trials,
     counted,
     definition,
@@ -29,8 +29,9 @@ from utils.search.study import (
     load,
     lock,
     names,
+    new_owner,
     objective_names,
-    remove_lock,
+    owner_lock,
     storage,
 )
 
@@ -118,7 +119,8 @@ class Search:
         self._file, self._space, self._retry_failed = file, space, retry_failed
         self._sampler = sampler
         self._make_sampler(0)  # fails before anything is written
-        self._lock, self._owner = lock(file), Owner(file)
+        self._lock, self._owner = lock(file), new_owner()
+        self._alive = FileLock(owner_lock(file, self._owner))
         shared = definition(objectives, directions, space)
         with self._lock:
             if name in names(file) and not fits(load(file, name), shared, file):
@@ -132,7 +134,7 @@ class Search:
                 self.study.set_user_attr("definition", shared)
 
     def __enter__(self) -> "Search":
-        self._owner.acquire()
+        self._alive.acquire()
         if self._retry_failed:
             with self._lock:
                 for trial in counted(self.study):
@@ -141,7 +143,8 @@ class Search:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._owner.release()
+        owner_lock(self._file, self._owner).unlink(missing_ok=True)
+        self._alive.release()
 
     def take(self, n: int) -> list[Trial]:
         """At most n trials to run: repetitions first, then new ones; empty if none is missing."""
@@ -184,7 +187,7 @@ class Search:
     def n_elsewhere(self) -> int:
         """Number of trials that another search is running."""
         return sum(
-            trial.user_attrs.get("owner") != self._owner.id and is_alive(self._file, trial)
+            trial.user_attrs.get("owner") != self._owner and is_alive(self._file, trial)
             for trial in self._of_state(TrialState.RUNNING)
         )
 
@@ -199,7 +202,8 @@ class Search:
                 if has_started(trial):
                     self._enqueue_again(trial)  # first: this process may be killed as well
                 self.study.tell(trial.number, state=TrialState.FAIL)
-                remove_lock(self._file, trial)
+                owner = trial.user_attrs.get("owner")
+                owner_lock(self._file, owner).unlink(missing_ok=True)
 
     def _enqueue_again(self, trial: FrozenTrial) -> None:
         trials = self.study.get_trials(deepcopy=False)
@@ -213,7 +217,7 @@ class Search:
         n_drawn = sum(has_started(t) and "retry_of" not in t.user_attrs for t in trials)
         self.study.sampler = self._make_sampler(n_drawn)
         trial = self.study.ask(self._space.distributions)
-        trial.set_user_attr("owner", self._owner.id)
+        trial.set_user_attr("owner", self._owner)
         trial.set_user_attr("overrides", list(self._space.job(trial.params)))
         return trial
 

@@ -3,7 +3,7 @@
 A trial is RUNNING, COMPLETE (all of its objectives are finite), FAIL, or WAITING to repeat another.
 Its user attributes are:
 
-- owner : search process that runs it, see `Owner`.
+- owner : search process that runs it, see `new_owner`.
 - overrides : command line of its job, written just before it starts. A trial without it has never
   started and does not count.
 - retry_of : number of the trial that it repeats, which then no longer counts.
@@ -53,11 +53,8 @@ def searched(file: Path) -> list[str]:
 
 def objective_names(study: optuna.Study) -> list[str]:
     """Names of the metrics that a study optimises."""
-    attributes = study.user_attrs
-    if "definition" in attributes:
-        return attributes["definition"]["monitor_return"]
-    default = [f"objective {i}" for i in range(len(study.directions))]
-    return attributes.get("objectives", default)  # of earlier versions
+    default = [f"objective {i}" for i in range(len(study.directions))]  # of other programs
+    return study.user_attrs.get("definition", {}).get("monitor_return", default)
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:
@@ -95,15 +92,12 @@ def fits(study: optuna.Study, new: Mapping[str, object], file: Path) -> bool:
 
     Raises `ConfigError` if it has another one, and trials that are complete or running.
     """
-    old = study.user_attrs.get("definition")
-    if old is None:
-        different = ["it was created by an earlier version of this project"]
-    else:
-        different = [
-            f"{key} is {old.get(key, 'not set')} there, {new.get(key, 'not set')} here"
-            for key in {**old, **new}
-            if old.get(key) != new.get(key)
-        ]
+    old = study.user_attrs.get("definition", {})
+    different = [
+        f"{key} is {old.get(key, 'not set')} there, {new.get(key, 'not set')} here"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
     if different and any(
         trial.state == TrialState.COMPLETE
         or (trial.state == TrialState.RUNNING and is_alive(file, trial))
@@ -119,39 +113,22 @@ def fits(study: optuna.Study, new: Mapping[str, object], file: Path) -> bool:
 # --- processes
 
 
-class Owner:
-    """A search process: an id in its trials, and a lock that the system frees if it is killed.
+def new_owner() -> str:
+    """Id of this search process, for its trials.
 
+    It holds the lock `owner_lock`, which the operating system frees if the process is killed.
     Optuna's heartbeat works only in `Study.optimize`, which runs trials in threads.
     """
+    return f"{platform.node()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
 
-    def __init__(self, file: Path):
-        self.id = f"{platform.node()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
-        self._path = _owner_lock(file, self.id)
-        self._lock = FileLock(self._path)
 
-    def acquire(self) -> None:
-        self._lock.acquire()
-
-    def release(self) -> None:
-        self._path.unlink(missing_ok=True)
-        self._lock.release()
+def owner_lock(file: Path, owner: str | None) -> Path:
+    return file.with_name(f"optuna_{owner}.lock")
 
 
 def is_alive(file: Path, trial: FrozenTrial) -> bool:
     """Whether the search process of a running trial is alive."""
-    owner = trial.user_attrs.get("owner")
-    return owner is not None and is_locked(_owner_lock(file, owner))
-
-
-def remove_lock(file: Path, trial: FrozenTrial) -> None:
-    """Remove the lock file of a search process that has died."""
-    if owner := trial.user_attrs.get("owner"):
-        _owner_lock(file, owner).unlink(missing_ok=True)
-
-
-def _owner_lock(file: Path, owner: str) -> Path:
-    return file.with_name(f"optuna_{owner}.lock")
+    return is_locked(owner_lock(file, trial.user_attrs.get("owner")))
 
 
 @functools.cache  # opening one takes a second
