@@ -80,23 +80,34 @@ def error_of(job: JobReturn) -> str:
 
 
 def test_every_job_is_awaited_whatever_becomes_of_the_others(tmp_path, make_jobs, capsys):
+    (tmp_path / "gone_later.py").write_text("class Result: pass\n")
+    folder = str(tmp_path)
+
     def task(cfg):
+        import sys
+
         if cfg.x == 2:
             raise ValueError("two is no good")
         if cfg.x == 3:
             os.kill(os.getpid(), 9)
+        if cfg.x == 4:
+            sys.path.insert(0, folder)
+            import gone_later
+
+            return gone_later.Result()  # which cannot be unpickled here
         return cfg.x**2
 
-    first, failed, lost, last = run(tmp_path, make_jobs(task, 1, 2, 3, 4))
-    assert (first.return_value, last.return_value) == (1, 16)
+    first, failed, lost, unreadable, last = run(tmp_path, make_jobs(task, 1, 2, 3, 4, 5))
+    assert (first.return_value, last.return_value) == (1, 25)
     assert re.match(r"job 1 \(\d+\): ValueError: two is no good; log: .*\.err", error_of(failed))
     assert re.match(r"job 2 \(\d+\): .*; log: .*\.err", error_of(lost))
+    assert "gone_later" in error_of(unreadable)
     assert failed.overrides == ["x=2"] and failed.cfg == {"x": 2, "y": "from the start"}
-    states = [job_status(tmp_path, num)["state"] for num in range(4)]
-    assert states == ["queued", "failed", "lost", "queued"]  # jobs.prepared records the rest
-    assert all(job_status(tmp_path, num)["log"].endswith(".err") for num in (1, 2))
+    states = [job_status(tmp_path, num)["state"] for num in range(5)]
+    assert states == ["queued", "failed", "lost", "failed", "queued"]  # the jobs record the rest
+    assert all(job_status(tmp_path, num)["log"].endswith(".err") for num in (1, 2, 3))
     assert "ValueError: two is no good" in report(tmp_path / "sweep", Path("results"))
-    assert capsys.readouterr().out.startswith("Queued 4 jobs")  # for bin/utils.sh
+    assert capsys.readouterr().out.startswith("Queued 5 jobs")  # for bin/utils.sh
 
 
 def test_at_most_array_parallelism_jobs_run_at_once(tmp_path, make_jobs):
@@ -117,7 +128,12 @@ def test_at_most_array_parallelism_jobs_run_at_once(tmp_path, make_jobs):
     assert {job.return_value for job in done} <= {1, 2}
 
 
-def test_a_requeued_job_has_the_config_of_its_submission(tmp_path, make_jobs):
+def test_a_requeued_job_has_the_config_and_folder_of_its_submission(
+    tmp_path, make_jobs, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "somewhere")
+
     def task(cfg):
         import os
         import signal
@@ -125,54 +141,25 @@ def test_a_requeued_job_has_the_config_of_its_submission(tmp_path, make_jobs):
 
         from hydra.core.hydra_config import HydraConfig
 
+        import utils
+
         starts = Path(HydraConfig.get().runtime.output_dir, "starts")
         with starts.open("a") as file:
             file.write(cfg.y + "\n")
         if len(starts.read_text().splitlines()) == 1:
             os.kill(os.getpid(), signal.SIGUSR2)  # as before a preemption
-        return HydraConfig.get().job.id, HydraConfig.get().job.num, cfg.y
+        return HydraConfig.get().job.num, utils.__file__, os.environ["PYTHONPATH"], os.getcwd()
 
     jobs = make_jobs(task, 1, 2)
     (tmp_path / "tiny.yaml").write_text("y: edited")
-    done = run(tmp_path, jobs)
-    assert [job.return_value[1:] for job in done] == [(0, "from the start"), (1, "from the start")]
-    starts = [tmp_path / f"sweep/{num}/starts" for num in (0, 1)]
-    assert [file.read_text() for file in starts] == ["from the start\nfrom the start\n"] * 2
-
-
-def test_jobs_find_the_modules_from_any_folder(tmp_path, make_jobs, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", "somewhere")
-
-    def task(cfg):
-        import os
-
-        import utils
-
-        return utils.__file__, os.environ["PYTHONPATH"], os.getcwd()
-
-    (done,) = run(tmp_path, make_jobs(task, 1))
-    file, path, folder = done.return_value
-    assert folder == str(tmp_path)  # what is relative is relative to where it was submitted
-    assert Path(file) == ROOT / "utils" / "__init__.py"
-    assert path.split(os.pathsep)[0] == str(ROOT) and os.environ["PYTHONPATH"] == "somewhere"
-
-
-def test_a_result_that_cannot_be_unpickled_is_a_failure(tmp_path, make_jobs):
-    folder = tmp_path / "modules"
-    folder.mkdir()
-    (folder / "gone_later.py").write_text("class Result: pass\n")
-
-    def task(cfg):
-        import sys
-
-        sys.path.insert(0, str(folder))
-        import gone_later
-
-        return gone_later.Result()
-
-    (done,) = run(tmp_path, make_jobs(task, 1))
-    assert "gone_later" in error_of(done)
+    for num, job in enumerate(run(tmp_path, jobs)):
+        found_num, module, path, folder = job.return_value
+        assert found_num == num and folder == str(tmp_path)
+        starts = tmp_path / f"sweep/{num}/starts"
+        assert starts.read_text() == "from the start\nfrom the start\n"
+        assert Path(module) == ROOT / "utils" / "__init__.py"
+        assert path.split(os.pathsep)[0] == str(ROOT)
+    assert os.environ["PYTHONPATH"] == "somewhere"
 
 
 # --- Slurm

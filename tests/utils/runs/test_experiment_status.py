@@ -16,7 +16,7 @@ from utils import status
 from utils.cluster import slurm
 from utils.configs.composing import CONF_DIR
 from utils.runs.experiment_status import MEND, report
-from utils.runs.identity import NOT_IDENTITY, STAGES, is_execution_setting, run_hash
+from utils.runs.identity import STAGES
 from utils.runs.run import Run, find_run
 from utils.runs.status_file import LOST, StatusFile, job_file, mark_interrupted, queue_job
 
@@ -170,38 +170,12 @@ def test_the_latest_attempt_counts(cfg, sweep):
     assert "1 failed" in status.overview(cfg)
 
 
-EXECUTION = [
-    "job_id=b",
-    "slurm=local",
-    "slurm.gpus_per_node=1",
-    "trainer.devices=2",
-    "trainer.num_nodes=2",
-    "trainer.accelerator=cpu",
-    "hypopt=optuna",
-    "hypopt.n_trials=3",
-    "timeout_min=5",
-    "parallel_jobs=2",
-    "logger=csv",
-    "on_failed=resume",
-    "mode=none",
-    "figures.every_n_epochs=1",
-    "export.encoder=x.pt",
-    "monitor_return=a",
-    "queue=debug_partition",
-]
-
-
 def test_jobs_that_differ_only_in_their_execution_are_the_same(cfg, sweep, tmp_path):
-    other = compose(tmp_path, "experiment=banana_viz_VIC", *EXECUTION)
-    for stage in STAGES:
-        assert run_hash(other, stage) == run_hash(cfg, stage)
-    for i, override in enumerate(EXECUTION):
+    execution = ["slurm.gpus_per_node=1", "trainer.devices=2", "hypopt.n_trials=3", "queue=x"]
+    for i, override in enumerate(execution):
         sweep(i, f"seed={i}").queue(None)
         sweep(i, f"seed={i}", override, name="second").queue(None)
-    assert f"{len(EXECUTION)} jobs: " in status.overview(cfg)
-    assert all(is_execution_setting(".".join(path)) for path in NOT_IDENTITY)
-    settings = ("seed", "trainer.max_epochs", "distortion", "is_only_feat", "experiment")
-    assert not any(map(is_execution_setting, settings))
+    assert f"{len(execution)} jobs: " in status.overview(cfg)
 
 
 def test_a_job_of_fewer_stages_is_repaired_by_one_of_all_stages(cfg, sweep):

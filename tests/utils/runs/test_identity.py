@@ -5,7 +5,14 @@ import yaml
 from helpers.tiny import CLASSICAL, DIGITS, ROOT, compose
 from omegaconf import DictConfig, OmegaConf
 
-from utils.runs.identity import CLASS, STAGES, identity, run_hash
+from utils.runs.identity import (
+    CLASS,
+    NOT_IDENTITY,
+    STAGES,
+    identity,
+    is_execution_setting,
+    run_hash,
+)
 from utils.runs.run import find_run
 
 
@@ -33,6 +40,10 @@ def hashes(cfg: DictConfig) -> list[str]:
 
 
 EXECUTION = {
+    "slurm.name": "x",
+    "hypopt.n_trials": 3,
+    "mode": "none",
+    "queue": "x",
     "paths.results": "elsewhere",
     "paths.data": "elsewhere",
     "trainer.accelerator": "gpu",
@@ -43,9 +54,7 @@ EXECUTION = {
     "parallel_jobs": 8,
     "timeout_min": 1,
     "job_id": "x",
-    "goal": "x",
     "on_failed": "resume",
-    "is_only_feat": True,
     "monitor_return": "val/pred/loss",
     "figures.every_n_epochs": 3,
     "export.encoder": "x.pt",
@@ -58,6 +67,12 @@ def test_where_and_how_a_run_is_executed_is_not_its_identity(resolved):
     expected = hashes(resolved())
     for key, value in EXECUTION.items():
         assert hashes(changed(resolved(), key, value)) == expected, key
+        assert is_execution_setting(key), key  # attempts at the same job may differ in it
+    assert hashes(changed(resolved(), "is_only_feat", True)) == expected
+    assert hashes(changed(resolved(), "goal", "x")) == expected
+    assert all(is_execution_setting(".".join(path)) for path in NOT_IDENTITY)
+    for key in ("seed", "trainer.max_epochs", "distortion", "is_only_feat", "experiment"):
+        assert not is_execution_setting(key)
 
 
 def moved(node: object) -> object:

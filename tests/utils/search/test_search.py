@@ -153,9 +153,9 @@ def states(folder: Path) -> list[str]:
     return [trial.state.name for trial in load(folder).trials]
 
 
-def write_status(folder: Path, **status: object) -> None:
-    """The status file of the first job of a search."""
-    job = folder / "sweep/0"
+def write_status(folder: Path, num: int = 0, **status: object) -> None:
+    """Status file of a job of a search."""
+    job = folder / f"sweep/{num}"
     job.mkdir(parents=True, exist_ok=True)
     (job / "job.json").write_text(json.dumps(status))
 
@@ -306,30 +306,25 @@ def test_failed_trials_count_and_are_repeated_once_by_each_further_call(tmp_path
     assert not run(tmp_path, square, n_trials=9).seen
 
 
-@pytest.mark.parametrize("value", [math.nan, -math.inf])
-def test_a_trial_with_an_objective_that_is_not_finite_is_never_repeated(value, tmp_path):
-    run(tmp_path, lambda _: value, n_trials=2)
-    for trial in load(tmp_path).trials:
-        assert trial.state == TrialState.FAIL
-        assert trial.user_attrs["error"] == f"val/pred/err is {value}"
-    assert not run(tmp_path, n_trials=2).seen
-
-
-@pytest.mark.parametrize("is_submitted", [False, True], ids=["in workers", "in jobs"])
-def test_a_training_that_diverges_is_never_repeated(is_submitted, tmp_path):
-    """Its error arrives as raised, or, of a submitted job, in the status file."""
+def test_a_trial_that_diverges_is_never_repeated(tmp_path):
+    """An error arrives as raised, or, of a submitted job, in the status file."""
     message = "training stopped at step 3: loss=nan"
+    write_status(tmp_path, 3, state="failed", error=f"NonFiniteLossError: {message}")
+    errors = [NonFiniteLossError(message), JobError(f"job 3 (12_3): {message}")]
+    ends = iter([math.nan, -math.inf, *errors])
 
     def diverge(_: Params) -> float:
-        if is_submitted:
-            write_status(tmp_path, state="failed", error=f"NonFiniteLossError: {message}")
-            raise JobError(f"job 0 (12_0): NonFiniteLossError: {message}")
-        raise NonFiniteLossError(message)
+        end = next(ends)
+        if isinstance(end, Exception):
+            raise end
+        return end
 
-    run(tmp_path, diverge, n_trials=1)
-    (trial,) = load(tmp_path).trials
-    assert trial.state == TrialState.FAIL and message in trial.user_attrs["error"]
-    assert not run(tmp_path, diverge, n_trials=1).seen
+    run(tmp_path, diverge, n_trials=4, n_parallel=1)
+    assert states(tmp_path) == ["FAIL"] * 4
+    found = [trial.user_attrs["error"] for trial in load(tmp_path).trials]
+    assert found[:2] == ["val/pred/err is nan", "val/pred/err is -inf"]
+    assert all(message in error for error in found[2:])
+    assert not run(tmp_path, n_trials=4).seen
 
 
 def test_a_job_that_returns_anything_else_has_failed(tmp_path):
@@ -375,27 +370,6 @@ def test_an_interrupted_search_runs_the_trials_of_an_uninterrupted_one(tmp_path)
     counted = studies.counted(load(tmp_path))
     assert {trial.state for trial in counted} == {TrialState.COMPLETE}
     assert sorted(trial.params["x"] for trial in counted) == sorted(p["x"] for p in expected)
-
-
-@pytest.mark.parametrize("step", ["enqueue_trial", "tell", "ask"])
-def test_a_kill_while_trials_are_released_loses_none(step, tmp_path, monkeypatch):
-    with pytest.raises(Killed):
-        run(tmp_path, kill)
-    lost = [trial.params for trial in load(tmp_path).trials]
-    original = getattr(optuna.Study, step)
-
-    def end(*arguments: object, **options: object) -> None:
-        original(*arguments, **options)
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(optuna.Study, step, end)
-        run(tmp_path)
-    for _ in range(2):  # the second call repeats what the first one had to leave as failed
-        run(tmp_path)
-    counted = studies.counted(load(tmp_path))
-    assert len(counted) == 5 and all(params in [t.params for t in counted] for params in lost)
-    assert {trial.state for trial in counted} == {TrialState.COMPLETE}
 
 
 def test_trials_of_a_live_search_are_left_alone(tmp_path, capsys):

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 
@@ -58,12 +57,20 @@ def test_the_cores_are_shared_by_the_jobs(tmp_path, monkeypatch):
         assert torch.get_num_threads() == 1  # the user's choice
 
 
+def by_lightning(error: KeyboardInterrupt) -> SystemExit:
+    """The error that Lightning raises instead."""
+    end = SystemExit(1)
+    end.__context__ = error
+    return end
+
+
 @pytest.mark.parametrize(
     ("error", "state", "message"),
     [
         (None, "done", None),
         (ValueError("no luck"), "failed", "ValueError: no luck"),
         (KeyboardInterrupt(), "interrupted", "Ctrl-C"),
+        (by_lightning(KeyboardInterrupt()), "interrupted", "Ctrl-C"),
     ],
 )
 def test_the_status_file_records_the_end_of_the_job(inside_hydra, tmp_path, error, state, message):
@@ -79,29 +86,12 @@ def test_the_status_file_records_the_end_of_the_job(inside_hydra, tmp_path, erro
     assert status.get("error") == message
 
 
-def test_a_training_that_ctrl_c_ends_was_interrupted(inside_hydra, tmp_path):
-    """Lightning turns KeyboardInterrupt into SystemExit."""
-    with pytest.raises(SystemExit), jobs.prepared(compose(tmp_path)):
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            sys.exit(1)
-    status = json.loads(inside_hydra.read_text())
-    assert status["state"] == "interrupted" and status["error"] == "Ctrl-C"
-
-
 def test_an_error_in_the_config_is_recorded(inside_hydra, tmp_path):
     cfg = compose(tmp_path)
     cfg.goal = "${per_distortion.VIC.z_dim}"
     with pytest.raises(Exception, match="per_distortion"), jobs.prepared(cfg):
         pass
     assert json.loads(inside_hydra.read_text())["state"] == "failed"
-
-
-def test_outside_of_hydra_there_is_no_status_file(tmp_path):
-    with jobs.prepared(compose(tmp_path)):
-        pass
-    assert not list(tmp_path.rglob("job.json"))
 
 
 def test_searches_get_the_metrics_they_asked_for(tmp_path):
@@ -197,16 +187,11 @@ def test_the_last_time_limit_is_an_interruption(in_scheduler, inside_hydra, tmp_
     assert status["state"] == "interrupted" and "timed-out too many times" in status["error"]
 
 
-def test_other_processes_of_a_job_go_on(in_scheduler, tmp_path):
-    in_scheduler(lambda number, frame: None)
-    with jobs.prepared(compose(tmp_path)):
-        send(signal.SIGUSR2)
-
-
-def test_outside_of_schedulers_signals_are_left_alone(tmp_path):
+def test_handlers_are_restored_and_left_alone_outside_of_schedulers(tmp_path):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR2)
     with jobs.prepared(compose(tmp_path)):
         assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR2)) == before
+    assert not list(tmp_path.rglob("job.json"))  # outside of Hydra
 
 
 @pytest.mark.slow
