@@ -19,7 +19,7 @@ from submitit.core.utils import FailedJobError, pickle_load
 
 from utils.cluster import slurm
 from utils.cluster.sweep_job import JobError, SweepJob
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.runs.status_file import job_file, now, queue_job
 
 ROOT = Path(__file__).resolve().parents[2]

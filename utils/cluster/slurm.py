@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol")
 TIMEOUT = 60  # seconds; a busy controller is slow

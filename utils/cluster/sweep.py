@@ -7,7 +7,6 @@ worker processes, or with `utils.cluster.launcher`.
 
 import contextlib
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,12 +17,12 @@ from pathlib import Path
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from utils.cluster.screen import Screen, WithoutOverrides, logged
 from utils.configs.architectures import check_networks
-from utils.configs.composing import CONF_DIR, ConfigError, compose_config, expand, parse
-from utils.configs.resolvers import weights_id
+from utils.configs.checks import ConfigError, check_epochs, check_weights
+from utils.configs.composing import CONF_DIR, compose_config, expand, parse
 from utils.runs.experiment_status import LOG, read_jobs, report
 from utils.runs.files import writable_dir
 from utils.runs.identity import experiment_folder
@@ -31,12 +30,6 @@ from utils.runs.signals import CTRL_C, MAIN_PROCESS, format_error
 from utils.runs.status_file import mark_interrupted
 
 NONE_DONE = 3  # exit status, known to bin/utils.sh
-# Settings whose value is the name of published weights or the path of a file.
-WEIGHT_SETTINGS = (
-    "tower.kwargs.weights",
-    "data_feat.kwargs.clip_weights",
-    "data_pred.kwargs.clip_weights",
-)
 
 
 @dataclass(frozen=True)
@@ -120,7 +113,7 @@ def check_command_line(arguments: list[str]) -> Plan:
     cfg = compose_config(overrides)
     check_networks(cfg)
     check_epochs(cfg)
-    _check_weights(cfg)
+    check_weights(cfg)
     for name in ("results", "pretrained", "outputs"):  # data may be read-only
         writable_dir(cfg.paths[name], f"paths.{name}")
     # also of the studies of a search
@@ -175,25 +168,3 @@ def _explain(error: Exception, sweep_dir: Path, *, is_verbose: bool) -> None:
         traceback.print_exception(error)
     elif not is_reported:
         print(format_error(error), file=sys.stderr)
-
-
-def check_epochs(cfg: DictConfig) -> None:
-    """Raise ConfigError if a training would have no epoch, or would not evaluate any."""
-    for part in ("trainer", "trainer_pred"):
-        for name in ("max_epochs", "check_val_every_n_epoch"):
-            value = cfg[part][name]
-            if value is None or value < 1:
-                raise ConfigError(f"{part}.{name} is {value}, expected at least 1")
-
-
-def _check_weights(cfg: DictConfig) -> None:
-    """Raise ConfigError if a file of weights is missing, before any job starts."""
-    for key in WEIGHT_SETTINGS:
-        try:
-            weights_id(OmegaConf.select(cfg, key))
-        except FileNotFoundError as error:
-            parent, _, name = key.rpartition(".")
-            stated = str(OmegaConf.select(cfg, parent)._get_node(name)._value())
-            variables = re.findall(r"oc\.env:(\w+)", stated)
-            ways = [f"{key}=FILE", *(f"export {variable}=FILE" for variable in variables)]
-            raise ConfigError(f"{key}: {error}: give {', or '.join(ways)}") from error

@@ -1,8 +1,20 @@
-"""Of which kind the values of a setting are, by the value that its file gives it."""
+"""Checks of settings: kinds of values, numbers of epochs, files of weights."""
 
+import re
 from collections.abc import Mapping, Sequence
 
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.nodes import Node
+
+from utils.configs.resolvers import weights_id
+
+CLASS = "_target_"  # Hydra's key for a class
+# Settings whose value is the name of published weights or the path of a file.
+WEIGHT_SETTINGS = (
+    "tower.kwargs.weights",
+    "data_feat.kwargs.clip_weights",
+    "data_pred.kwargs.clip_weights",
+)
 
 # Settings whose files may have a whole number where a fraction is as good.
 NUMBERS = {
@@ -14,6 +26,10 @@ NUMBERS = {
     "p_norm",
     "total_factor",
 }
+
+
+class ConfigError(ValueError):
+    """The command line or a config file has an invalid setting."""
 
 
 def expected_kind(name: str, stated: Node, value: object) -> str | None:
@@ -49,3 +65,25 @@ def _kinds(name: str, stated: object) -> tuple[str, tuple[type, ...]]:
     if isinstance(stated, int):
         return "a whole number", (int,)
     return "text", (str, int, float, list)
+
+
+def check_epochs(cfg: DictConfig) -> None:
+    """Raise ConfigError if a training would have no epoch, or would not evaluate any."""
+    for part in ("trainer", "trainer_pred"):
+        for name in ("max_epochs", "check_val_every_n_epoch"):
+            value = cfg[part][name]
+            if value is None or value < 1:
+                raise ConfigError(f"{part}.{name} is {value}, expected at least 1")
+
+
+def check_weights(cfg: DictConfig) -> None:
+    """Raise ConfigError if a file of weights is missing, before any job starts."""
+    for key in WEIGHT_SETTINGS:
+        try:
+            weights_id(OmegaConf.select(cfg, key))
+        except FileNotFoundError as error:
+            parent, _, name = key.rpartition(".")
+            stated = str(OmegaConf.select(cfg, parent)._get_node(name)._value())
+            variables = re.findall(r"oc\.env:(\w+)", stated)
+            ways = [f"{key}=FILE", *(f"export {variable}=FILE" for variable in variables)]
+            raise ConfigError(f"{key}: {error}: give {', or '.join(ways)}") from error

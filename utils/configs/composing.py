@@ -22,8 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.nodes import Node
 
 from utils.configs import resolvers
-from utils.configs.checks import expected_kind
-from utils.runs.identity import CLASS
+from utils.configs.checks import CLASS, ConfigError, expected_kind
 
 MAX_LISTED = 20  # names in an error that has a better hint
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
@@ -38,10 +37,6 @@ if sys.version_info >= (3, 14):  # there argparse rejects a help text of Hydra 1
     argparse.ArgumentParser._check_help = lambda *_: None
 
 resolvers.register()
-
-
-class ConfigError(ValueError):
-    """The command line or a config file asks for something that does not exist."""
 
 
 def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> DictConfig:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-CLASS = "_target_"  # Hydra's key for a class
+from utils.configs.checks import CLASS
+
 STAGES = ("featurizer", "communication", "predictor")
 
 # Parts of the config that determine each stage, in addition to those of the earlier stages. The

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.runs.identity import experiment_folder
 from utils.search import study
 from utils.search.space import Space

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.runs.status_file import read_job
 from utils.search import monitored, study_file
 from utils.search.space import Space

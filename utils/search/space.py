@@ -12,7 +12,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from utils.configs.composing import ConfigError, parse, to_override_value
+from utils.configs.checks import ConfigError
+from utils.configs.composing import parse, to_override_value
 from utils.runs.identity import is_execution_setting
 
 

@@ -24,7 +24,7 @@ import optuna
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.runs.files import is_locked
 from utils.search.space import Space
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from utils.cluster.sweep import check_epochs
 from utils.configs.architectures import check_architectures
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError, check_epochs
 from utils.configs.resolvers import cpus_per_job
 from utils.data.module import check_choice
 from utils.runs import signals
