@@ -1,4 +1,4 @@
-"""Imports flow one way: lossyless <- utils <- main.py, aggregate.py; read off the syntax trees."""
+"""Imports flow one way: lossyless <- utils <- main.py, aggregate.py; from the syntax trees."""
 
 import ast
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_there_is_something_to_check():
     assert "torch" in packages(ROOT / "lossyless" / "compressors.py")
 
 
-def test_the_library_knows_nothing_of_the_experiments():
+def test_the_library_does_not_import_the_experiments():
     assert offenders("lossyless/**/*.py", EXPERIMENT_SIDE) == {}
 
 
@@ -44,7 +44,25 @@ def test_utils_do_not_import_the_entry_points():
     assert offenders("utils/**/*.py", {"main", "aggregate", "hubconf"}) == {}
 
 
-def test_nobody_imports_main():
+# The rooms of utils and those that each may import.
+BELOW: dict[str, set[str]] = {"configs": set(), "runs": {"configs"}}
+BELOW["data"] = BELOW["search"] = {"configs", "runs"}
+BELOW["plots"] = BELOW["evaluation"] = {"configs", "runs", "data"}
+BELOW["training"] = {*BELOW["plots"], "plots", "evaluation"}
+BELOW["cluster"] = {*BELOW["training"], "training", "search"}
+BELOW["aggregation"] = {*BELOW["cluster"], "cluster"}
+
+
+def test_the_rooms_of_utils_import_those_below_them():
+    for room, below in BELOW.items():
+        for path in ROOT.glob(f"utils/{room}/**/*.py"):
+            names = [name.split(".") for name in imported(path) if name.startswith("utils.")]
+            above = {parts[1] for parts in names} - below - {room}
+            if path.name not in ("curves.py", "invariance.py"):  # on their way to aggregation
+                assert not above, (path, above)
+
+
+def test_no_module_imports_main():
     for pattern in ("*.py", "lossyless/**/*.py", "utils/**/*.py", "bin/**/*.py"):
         assert offenders(pattern, {"main"}) == {}
 
