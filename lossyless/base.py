@@ -1,16 +1,19 @@
-"""The contracts that everything else is built on: batches of data, and compressors.
+"""The contracts that everything else builds on: batches of data, codecs and compressors.
 
 Data sets become bytes, and bytes become what predictors get:
 
-    x [N, *shape] --represent--> z --compress--> bytes --decompress--> z_hat --receive--> predictor
+    x [N, *shape] --represent--> z --codec--> bytes --codec--> z_hat --receive--> predictor
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from lossyless.torch_state import isolated
 
 
 class Batch(NamedTuple):
@@ -34,17 +37,77 @@ class Batch(NamedTuple):
     aux: Tensor | None = None
 
 
+class SymbolCoder(Protocol):
+    """Lossless coder of arrays of symbols [N, ...]; uses numpy only, so worker processes run it."""
+
+    def encode(self, symbols: NDArray) -> bytes: ...
+    def decode(self, payload: bytes, n_examples: int) -> NDArray: ...
+
+
+class Codec(nn.Module, ABC):
+    """Anything that compresses: rates, vector codecs, image codecs.
+
+        z [N, *shape] --quantise--> symbols --coder().encode--> bytes
+        bytes --coder().decode--> symbols --dequantise--> z_hat [N, *shape]
+
+    Subclasses implement `quantise`, `dequantise` and `coder`. A codec that needs a network between
+    two streams, such as a hyperprior, has no `coder` and overrides `compress` and `decompress`.
+    Implementations of these verbs bear the decorator `isolated`. A codec's parameters and buffers
+    are its state dict; one without them has nothing to learn.
+    """
+
+    #: name of the payload format, written to the header of compressed files
+    format_name: str
+    #: shape of one example, unless examples of any shape can be coded
+    shape: tuple[int, ...] | None = None
+
+    @isolated
+    def fingerprint(self) -> str:
+        """Digest of all that a receiver must share with the sender."""
+        return fingerprint(self.format_name, self.state_dict())
+
+    @isolated
+    def compress(self, z: Tensor) -> bytes:
+        """Code z [N, *shape], on any device, in one payload.
+
+        Raises `CodingError` for values that cannot be coded, such as NaN.
+        """
+        return self._coder().encode(self.quantise(z))
+
+    @isolated
+    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
+        """z_hat [n_examples, *shape], float32 on the CPU. Raises `CodingError` on damage."""
+        return self.dequantise(self._coder().decode(payload, n_examples))
+
+    def quantise(self, z: Tensor) -> NDArray:
+        """Symbols [N, ...] of z [N, *shape] on any device, row by row."""
+        raise NotImplementedError(f"{type(self).__name__} has no symbols")
+
+    def dequantise(self, symbols: NDArray) -> Tensor:
+        """z_hat [n, *shape], float32 on the CPU, of any selection of rows of symbols."""
+        raise NotImplementedError(f"{type(self).__name__} has no symbols")
+
+    def coder(self) -> SymbolCoder | None:
+        """The coder of the symbols, or None if coding needs the network."""
+        return None
+
+    def _coder(self) -> SymbolCoder:
+        coder = self.coder()
+        if coder is None:
+            raise NotImplementedError(f"{type(self).__name__} needs its own compress, decompress")
+        return coder
+
+
 class Compressor(nn.Module, ABC):
     """A sender and its receiver. What it has learnt is its state dict, which may be empty."""
 
-    #: name of the format; written to the header of compressed data sets
-    codec: str
     #: whether the receiver works on examples [N, *shape], rather than on representations [N, z_dim]
     is_reconstruct: bool
 
+    @property
     @abstractmethod
-    def fingerprint(self) -> str:
-        """Digest of all that a receiver must share with the sender."""
+    def codec(self) -> Codec:
+        """What codes representations."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -55,24 +118,20 @@ class Compressor(nn.Module, ABC):
         """What is coded of x [B, *shape]: the sender's network."""
 
     @abstractmethod
-    def compress(self, z: Tensor) -> bytes:
-        """Code N representations."""
-
-    @abstractmethod
-    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
-        """Representations of `n_examples`, on the CPU. Raises `CodingError` on damage."""
-
-    @abstractmethod
     def receive(self, z_hat: Tensor) -> Tensor:
         """What predictors get of B decoded representations: the receiver's network."""
 
 
-class PlainCompressor(Compressor):
-    """A compressor without networks: it codes examples themselves, and no gradient trains it.
+class PlainCompressor(Codec, Compressor):
+    """A codec of examples themselves: no networks, and no gradient trains it.
 
     One that needs to know the data, such as their extremes, learns it in `fit`, and keeps it in
-    buffers. One without buffers is neither fitted nor loaded.
+    buffers.
     """
+
+    @property
+    def codec(self) -> Codec:
+        return self
 
     def fit(self, x: Tensor) -> None:
         """Learn from training examples [N, *shape]; nothing by default."""
@@ -87,9 +146,9 @@ class PlainCompressor(Compressor):
         return z_hat
 
 
-def fingerprint(codec: str, state: Mapping[str, object]) -> str:
+def fingerprint(format_name: str, state: Mapping[str, object]) -> str:
     """32 hexadecimal digits of the name of a format and of all tensors in a (nested) state dict."""
-    digest = blake2b(codec.encode(), digest_size=16)
+    digest = blake2b(format_name.encode(), digest_size=16)
     for name, tensor in sorted(_tensors(state).items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -103,11 +103,8 @@ class LearnableCompressor(Compressor, pl.LightningModule):
     # --- sender and receiver
 
     @property
-    def codec(self) -> str:
-        return self.rate.codec
-
-    def fingerprint(self) -> str:
-        return self.rate.fingerprint()
+    def codec(self) -> Rate:
+        return self.rate
 
     def forward(self, x: Tensor) -> Tensor:
         """What the receiver gets of x [B, *shape], without coding: z_hat or reconstructions."""
@@ -119,14 +116,6 @@ class LearnableCompressor(Compressor, pl.LightningModule):
     def represent(self, x: Tensor) -> Tensor:
         """z [B, z_dim] of x [B, *shape], before quantisation: the sender's network."""
         return self.p_ZlX(x).rsample().float()
-
-    def compress(self, z: Tensor) -> bytes:
-        """Code z [N, z_dim] in one stream of bytes."""
-        return self.rate.compress(z)
-
-    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
-        """z_hat [n_examples, z_dim] on the CPU. Raises `CodingError` on damage."""
-        return self.rate.decompress(payload, n_examples)
 
     def receive(self, z_hat: Tensor) -> Tensor:
         """What predictors work on: z_hat itself or its reconstruction [B, *shape]."""

@@ -1,7 +1,6 @@
-"""Plain ways to store vectors: what learnt compressors of features are compared with.
+"""Plain ways to store vectors: the baselines of learnt compressors of features.
 
-Payloads are plain little-endian arrays [N, width], so that their size is what it costs to store the
-numbers, and not one bit more.
+Payloads are plain little-endian arrays [N, width]: exactly the bits that the numbers take.
 """
 
 import io
@@ -10,17 +9,19 @@ from abc import abstractmethod
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lossyless.base import PlainCompressor, fingerprint
-from lossyless.coding.payloads import CodingError
+from lossyless.base import PlainCompressor
+from lossyless.coding.payloads import ArrayCoder, CodingError
+from lossyless.torch_state import isolated
 
 FLOATS = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 MAX_BITS = 8  # of a value on a grid
 
 
 class VectorCodec(PlainCompressor):
-    """What codecs of vectors share: the sender and the receiver both work on vectors [N, z_dim].
+    """Base of the vector codecs: the sender and the receiver both work on vectors [N, z_dim].
 
     Parameters
     ----------
@@ -35,39 +36,30 @@ class VectorCodec(PlainCompressor):
     def __init__(self, z_dim: int):
         super().__init__()
         self.z_dim = z_dim
+        self.shape = (z_dim,)
 
-    def fingerprint(self) -> str:
-        return fingerprint(self.codec, self.state_dict())
-
-    def compress(self, z: Tensor) -> bytes:
-        """Code vectors [N, z_dim].
-
-        Raises `CodingError` if values are not finite, or too large for the format.
-        """
+    @isolated
+    def quantise(self, z: Tensor) -> NDArray:  # dtype [N, width]
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             raise CodingError(f"expected vectors [N, {self.z_dim}], found {list(z.shape)}")
-        z = z.detach().float().cpu()
+        z = z.float().cpu()
         if not z.isfinite().all():
-            raise CodingError(f"{self.codec} has no code for values that are not finite")
-        values = self._encode(z)
-        return np.ascontiguousarray(values, self.dtype).tobytes()
+            raise CodingError(f"{self.format_name} cannot code values that are not finite")
+        return self._encode(z)
 
-    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
-        """Vectors [n_examples, z_dim], float32 on the CPU. Raises `CodingError` on damage."""
-        n_bytes = n_examples * self.width * self.dtype.itemsize
-        if len(payload) != n_bytes:
-            raise CodingError(
-                f"expected {n_bytes} bytes of {n_examples} vectors, found {len(payload)}"
-            )
-        values = np.frombuffer(payload, self.dtype).reshape(n_examples, self.width)
-        return self._decode(values)
+    @isolated
+    def dequantise(self, symbols: NDArray) -> Tensor:
+        return self._decode(symbols)
+
+    def coder(self) -> ArrayCoder:
+        return ArrayCoder(self.dtype, (self.width,))
 
     @abstractmethod
-    def _encode(self, z: Tensor) -> np.ndarray:
+    def _encode(self, z: Tensor) -> NDArray:
         """Values [N, width] of finite float32 vectors [N, z_dim] on the CPU."""
 
     @abstractmethod
-    def _decode(self, values: np.ndarray) -> Tensor:
+    def _decode(self, values: NDArray) -> Tensor:
         """float32 vectors [N, z_dim] of values [N, width]."""
 
 
@@ -84,12 +76,12 @@ class RawVectors(VectorCodec):
         super().__init__(z_dim)
         if dtype not in FLOATS:
             raise ValueError(f"dtype={dtype!r}: choose one of {', '.join(FLOATS)}")
-        self.codec, self.dtype, self.width = dtype, FLOATS[dtype], z_dim
+        self.format_name, self.dtype, self.width = dtype, FLOATS[dtype], z_dim
 
-    def _encode(self, z: Tensor) -> np.ndarray:
+    def _encode(self, z: Tensor) -> NDArray:
         return _as_floats(z, self.dtype)
 
-    def _decode(self, values: np.ndarray) -> Tensor:
+    def _decode(self, values: NDArray) -> Tensor:
         return torch.from_numpy(values.astype(np.float32))
 
 
@@ -104,7 +96,7 @@ class PublishedVectors(RawVectors):
 
 
 class FittedCodec(VectorCodec):
-    """A codec that must have seen vectors before it can code: subclasses write `_fit`, too."""
+    """A vector codec with a `fit`: subclasses implement `_fit`, too."""
 
     def __init__(self, z_dim: int):
         super().__init__(z_dim)
@@ -124,17 +116,13 @@ class FittedCodec(VectorCodec):
     def _fit(self, z: Tensor) -> None:
         """Learn from float64 vectors [N, z_dim] on the CPU, N > 0, into buffers."""
 
+    def coder(self) -> ArrayCoder:
+        self._check_fitted()
+        return super().coder()
+
     def _check_fitted(self) -> None:
         if not self.is_fitted:
-            raise RuntimeError(f"{type(self).__name__} knows no data yet: call `fit` first")
-
-    def compress(self, z: Tensor) -> bytes:
-        self._check_fitted()
-        return super().compress(z)
-
-    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
-        self._check_fitted()
-        return super().decompress(payload, n_examples)
+            raise RuntimeError(f"{type(self).__name__} is not fitted: call `fit` first")
 
 
 class UniformVectors(FittedCodec):
@@ -157,7 +145,7 @@ class UniformVectors(FittedCodec):
             raise ValueError(
                 f"n_bits={n_bits} must lie in [1, {MAX_BITS}]; for 16 and 32, take RawVectors"
             )
-        self.codec = f"int{n_bits}"
+        self.format_name = f"int{n_bits}"
         self.n_bits = n_bits
         self.width = -(-z_dim * n_bits // 8)
         self.register_buffer("low", torch.zeros(z_dim, dtype=torch.float64))
@@ -172,12 +160,12 @@ class UniformVectors(FittedCodec):
         self.low.copy_(low)
         self.step.copy_((high - low) / self._last)
 
-    def _encode(self, z: Tensor) -> np.ndarray:
+    def _encode(self, z: Tensor) -> NDArray:
         step = self.step.cpu()
         steps = (z.double() - self.low.cpu()) / torch.where(step > 0, step, 1.0)
         return _pack(steps.round().clamp(0, self._last).to(torch.uint8).numpy(), self.n_bits)
 
-    def _decode(self, values: np.ndarray) -> Tensor:
+    def _decode(self, values: NDArray) -> Tensor:
         steps = torch.from_numpy(_unpack(values, self.n_bits, self.z_dim).astype(np.float64))
         return (steps * self.step.cpu() + self.low.cpu()).float()
 
@@ -200,7 +188,7 @@ class PCAVectors(FittedCodec):
     n_components : how many components are kept.
     """
 
-    codec = "pca"
+    format_name = "pca"
     dtype = FLOATS["float16"]
 
     def __init__(self, z_dim: int, n_components: int):
@@ -217,15 +205,15 @@ class PCAVectors(FittedCodec):
         _, vectors = torch.linalg.eigh(centred.T @ centred / len(z))  # the largest come last
         self.axes.copy_(vectors.T.flip(0)[: self.width])
 
-    def _encode(self, z: Tensor) -> np.ndarray:
+    def _encode(self, z: Tensor) -> NDArray:
         return _as_floats((z.double() - self.mean.cpu()) @ self.axes.cpu().T, self.dtype)
 
-    def _decode(self, values: np.ndarray) -> Tensor:
+    def _decode(self, values: NDArray) -> Tensor:
         components = torch.from_numpy(values.astype(np.float64))
         return (components @ self.axes.cpu() + self.mean.cpu()).float()
 
 
-def _as_floats(values: Tensor, dtype: np.dtype) -> np.ndarray:
+def _as_floats(values: Tensor, dtype: np.dtype) -> NDArray:
     """The values as floats of a type; CodingError if they are too large for it."""
     with np.errstate(over="ignore"):  # checked below
         floats = values.numpy().astype(dtype)
@@ -237,7 +225,7 @@ def _as_floats(values: Tensor, dtype: np.dtype) -> np.ndarray:
     return floats
 
 
-def _pack(values: np.ndarray, n_bits: int) -> np.ndarray:
+def _pack(values: NDArray, n_bits: int) -> NDArray:
     """Bytes [N, width] of integers [N, D] below 2^n_bits, lowest bits of the first ones first."""
     if n_bits == 8:
         return values
@@ -246,7 +234,7 @@ def _pack(values: np.ndarray, n_bits: int) -> np.ndarray:
     return np.packbits(bits, axis=-1, bitorder="little")
 
 
-def _unpack(packed: np.ndarray, n_bits: int, dim: int) -> np.ndarray:
+def _unpack(packed: NDArray, n_bits: int, dim: int) -> NDArray:
     """Integers uint8 [N, dim] of what `_pack` made of them."""
     if n_bits == 8:
         return packed

@@ -6,6 +6,7 @@ A varint is an unsigned LEB128 of at most 63 bits. Payloads:
     encode_blobs    varint count, count varint lengths, contents
 """
 
+import math
 import zlib
 from collections.abc import Sequence
 
@@ -47,6 +48,44 @@ def decode_floats(data: bytes) -> NDArray[np.float32]:
         raise CodingError(f"expected {n_bytes} bytes of floats, found another number")
     values = np.frombuffer(planes, np.uint8).reshape(4, -1).T.copy().view("<f4")
     return values.astype(np.float32, copy=False).reshape(n_examples, n_columns)
+
+
+class FloatCoder:
+    """Coder of float32 values [N, n_columns], for rates without an entropy model."""
+
+    def __init__(self, n_columns: int):
+        self.n_columns = n_columns
+
+    def encode(self, values: NDArray[np.float32]) -> bytes:
+        return encode_floats(values)
+
+    def decode(self, payload: bytes, n_examples: int) -> NDArray[np.float32]:
+        """Values [n_examples, n_columns]. Raises `CodingError` on damage."""
+        values = decode_floats(payload)
+        if values.shape != (n_examples, self.n_columns):
+            found = " x ".join(map(str, values.shape))
+            raise CodingError(f"expected {n_examples} x {self.n_columns} values, found {found}")
+        return values
+
+
+class ArrayCoder:
+    """Coder of arrays [N, *shape] as plain little-endian values, without any overhead."""
+
+    def __init__(self, dtype: np.dtype, shape: tuple[int, ...]):
+        self.dtype, self.shape = dtype, shape
+
+    def encode(self, values: NDArray) -> bytes:
+        return np.ascontiguousarray(values, self.dtype).tobytes()
+
+    def decode(self, payload: bytes, n_examples: int) -> NDArray:
+        """Values [n_examples, *shape]. Raises `CodingError` unless the size fits."""
+        n_bytes = n_examples * math.prod(self.shape) * self.dtype.itemsize
+        if len(payload) != n_bytes:
+            raise CodingError(
+                f"expected {n_bytes} bytes of {n_examples} examples {list(self.shape)}, found "
+                f"{len(payload)}"
+            )
+        return np.frombuffer(payload, self.dtype).reshape(n_examples, *self.shape)
 
 
 def encode_blobs(blobs: Sequence[bytes]) -> bytes:

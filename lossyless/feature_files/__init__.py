@@ -11,7 +11,7 @@ Each module builds on those above it:
     description  describe
 """
 
-from lossyless.feature_files.codecs import Codec, SymbolCodec
+from lossyless.base import Codec
 from lossyless.feature_files.dataset import FeatureDataset
 from lossyless.feature_files.description import describe
 from lossyless.feature_files.merging import merge_files
@@ -23,7 +23,6 @@ __all__ = [
     "Codec",
     "FeatureDataset",
     "FeatureFile",
-    "SymbolCodec",
     "WorkerError",
     "Written",
     "describe",

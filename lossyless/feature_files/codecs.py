@@ -2,40 +2,15 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossyless.coding.ans import ColumnCoder
+from lossyless.base import Codec, SymbolCoder
 
 MAX_CHUNK_VALUES = 1 << 24  # no chunk can ask for more: 64 MiB of float32, ten times to decode it
-
-
-@runtime_checkable
-class Codec(Protocol):
-    """A rate, as files need it: `codec` and `fingerprint` go to the header."""
-
-    codec: str
-    z_dim: int
-
-    def fingerprint(self) -> str: ...
-    def compress(self, z: Tensor) -> bytes: ...
-    def decompress(self, payload: bytes, n_examples: int) -> Tensor: ...
-
-
-@runtime_checkable
-class SymbolCodec(Codec, Protocol):
-    """A codec in two steps: the network's, and the entropy coder's, which worker processes can run.
-
-    `quantise`: features [N, z_dim] to symbols int32 [N, z_dim]; `dequantise`: symbols to features,
-    float32 on the CPU, row by row: the same for any subset of rows. `coder`: symbols to bytes.
-    """
-
-    def quantise(self, z: Tensor) -> NDArray[np.int32]: ...
-    def dequantise(self, symbols: NDArray[np.int32]) -> Tensor: ...
-    def coder(self) -> ColumnCoder: ...
 
 
 class ChunkCodec(NamedTuple):
@@ -56,20 +31,22 @@ class ChunkCodec(NamedTuple):
 
 def chunk_codec(codec: Codec) -> ChunkCodec:
     """The two halves of a codec."""
-    if not isinstance(codec, SymbolCodec):
-        return ChunkCodec(_as_is, codec.compress, codec.decompress, _as_is, is_parallel=False)
     coder = codec.coder()
+    if coder is None:
+        return ChunkCodec(_as_is, codec.compress, codec.decompress, _as_is, is_parallel=False)
     return ChunkCodec(
         lambda z: shrink(codec.quantise(z)),
         coder.encode,
         partial(_decode_small, coder),
-        lambda symbols: codec.dequantise(symbols.astype(np.int32, copy=False)),
+        lambda symbols: codec.dequantise(_widen(symbols)),
         is_parallel=True,
     )
 
 
 def shrink(symbols: NDArray[np.int32]) -> NDArray[np.signedinteger]:
     """The same integers in the smallest type that holds them: less to keep, and to hand on."""
+    if symbols.dtype != np.int32:
+        return symbols
     low, high = (int(symbols.min()), int(symbols.max())) if symbols.size else (0, 0)
     for dtype in (np.int8, np.int16):
         limits = np.iinfo(dtype)
@@ -78,7 +55,11 @@ def shrink(symbols: NDArray[np.int32]) -> NDArray[np.signedinteger]:
     return symbols
 
 
-def _decode_small(coder: ColumnCoder, payload: bytes, n_examples: int) -> NDArray:
+def _widen(symbols: NDArray) -> NDArray:
+    return symbols.astype(np.int32) if symbols.dtype in (np.int8, np.int16) else symbols
+
+
+def _decode_small(coder: SymbolCoder, payload: bytes, n_examples: int) -> NDArray:
     return shrink(coder.decode(payload, n_examples))
 
 

@@ -49,7 +49,7 @@ def write_features(
     batches : features [b, z_dim] of any floating type, on any device; b may differ. Whoever makes
         them may reuse their memory.
     path : the file under this name appears when it is complete; an existing one is replaced.
-    codec : a rate with its coding tables made; see `Codec` and `SymbolCodec`.
+    codec : a rate with its coding tables made; see `Codec`.
     chunk_size : examples that are coded together, by default `CHUNK_SIZE`, but at most
         `MAX_CHUNK_VALUES` values. Larger chunks are a little smaller, smaller ones make access to
         single examples faster.
@@ -73,7 +73,7 @@ def write_features(
         raise ValueError(f"chunk_size is {chunk_size}, not in [1, {largest}]")
     header = {
         "fingerprint": codec.fingerprint(),
-        "codec": codec.codec,
+        "codec": codec.format_name,
         "shape": (codec.z_dim,),
         "meta": meta,
     }

@@ -1,18 +1,18 @@
 """The contract of all rates."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lossyless.base import fingerprint
+from lossyless.base import Codec
 from lossyless.distributions import Conditional, check_z_dim
 
 RateOutput = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 
-class Rate(nn.Module, ABC):
-    """A bottleneck with a price.
+class Rate(Codec):
+    """A bottleneck with a price, which codes representations z [N, z_dim].
 
     Parameters
     ----------
@@ -25,8 +25,6 @@ class Rate(nn.Module, ABC):
 
     #: family of p(Z|X) that the encoder must have, see `distributions.FAMILIES`
     family = "deterministic"
-    #: how payloads are coded; written to the header of compressed data sets
-    codec: str
 
     def __init__(self, z_dim: int, warmup_k_epoch: int = 0, is_end_to_end: bool = True):
         check_z_dim(z_dim)
@@ -34,6 +32,10 @@ class Rate(nn.Module, ABC):
         self.z_dim = z_dim
         self.warmup_k_epoch = warmup_k_epoch
         self.is_end_to_end = is_end_to_end
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.z_dim,)
 
     def forward(
         self, z: Tensor, p_ZlX: Conditional | None = None, *, is_warming_up: bool = False
@@ -88,18 +90,3 @@ class Rate(nn.Module, ABC):
         Call it whenever evaluation starts: it fixes the tables, and the centres of the
         quantisation cells that evaluation-mode rounding uses.
         """
-
-    @abstractmethod
-    def compress(self, z: Tensor) -> bytes:
-        """Code representations z [N, z_dim] in one stream: no tail per example."""
-
-    @abstractmethod
-    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
-        """The z_hat [n_examples, z_dim], float32 on the CPU, that `payload` stands for.
-
-        Raises `payloads.CodingError` if the payload is damaged.
-        """
-
-    def fingerprint(self) -> str:
-        """Digest of all that a receiver must share with the sender."""
-        return fingerprint(self.codec, self.state_dict())

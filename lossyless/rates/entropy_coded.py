@@ -13,6 +13,7 @@ from lossyless.coding.payloads import CodingError
 from lossyless.coding.tables import CDFTables
 from lossyless.rates.base import Rate
 from lossyless.rates.transforms import make_transform
+from lossyless.torch_state import isolated
 
 # Exponentials of two libraries, in float64, differ by at most one float32 once they are rounded.
 WIDTH_RTOL = 2.0**-22
@@ -141,7 +142,7 @@ class EntropyCodedRate(Rate):
     def _make_tables(self) -> dict[str, CDFTables]:
         """Tables of each entropy model by name, from the current parameters; see `RESERVED`."""
 
-    @torch.no_grad()
+    @isolated
     def update(self) -> None:
         if not all(p.isfinite().all() for p in self.parameters()):
             # no table could be made of them, or a wrong one
@@ -212,38 +213,9 @@ class EntropyCodedRate(Rate):
             for name, fields in state.items()
         } or None
 
-    @torch.no_grad()
-    def compress(self, z: Tensor) -> bytes:
-        with torch.autocast(z.device.type, enabled=False):
-            return self._encode(self._to_coder(z.float()))
-
-    @torch.no_grad()
-    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
-        return self._decoded(self._decode(payload, n_examples))
-
-    @abstractmethod
-    def _encode(self, z_in: Tensor) -> bytes:
-        """Quantise and code z_in [N, z_dim], which is transformed and scaled: cells have width 1.
-
-        z_in is on any device. Raises `CodingError` for values that cannot be coded, and
-        RuntimeError without tables.
-        """
-
-    @abstractmethod
-    def _decode(self, payload: bytes, n_examples: int) -> Tensor:
-        """z_hat_in [n_examples, z_dim], float32 on the CPU, of what `_encode` made.
-
-        The same as `_bottleneck` quantises z_in to, to the bit, before scaling and transform are
-        undone. Raises `CodingError` if the payload is damaged, and RuntimeError without tables.
-        """
-
 
 class ColumnCodedRate(EntropyCodedRate):
-    """A rate whose z_in is coded column by column, with one table for each, called "z".
-
-    So the network's part and the coder's can be parted, and worker processes code
-    (`feature_files.SymbolCodec`).
-    """
+    """A rate that codes z_in column by column, with one table per column, called "z"."""
 
     @abstractmethod
     def _to_cells(self, z_in: Tensor) -> np.ndarray:
@@ -256,25 +228,21 @@ class ColumnCodedRate(EntropyCodedRate):
     def _from_cells(self, symbols: np.ndarray) -> Tensor:
         """z_hat_in [N, z_dim], float32 on the CPU, that cells [N, z_dim] stand for."""
 
-    @torch.no_grad()
-    def quantise(self, z: Tensor) -> np.ndarray:
-        """Symbols int32 [N, z_dim] of representations [N, z_dim]."""
-        with torch.autocast(z.device.type, enabled=False):
-            symbols = np.empty(z.shape, np.int32)
-            for rows in _blocks(len(z)):
-                symbols[rows] = self._to_cells(self._to_coder(z[rows].float()))
-            return symbols
+    @isolated
+    def quantise(self, z: Tensor) -> np.ndarray:  # int32 [N, z_dim]
+        symbols = np.empty(z.shape, np.int32)
+        for rows in _blocks(len(z)):
+            symbols[rows] = self._to_cells(self._to_coder(z[rows].float()))
+        return symbols
 
-    @torch.no_grad()
+    @isolated
     def dequantise(self, symbols: np.ndarray) -> Tensor:
-        """z_hat [N, z_dim], float32 on the CPU, of symbols [N, z_dim]."""
         z_hat = torch.empty(symbols.shape, dtype=torch.float32)
         for rows in _blocks(len(symbols)):
             z_hat[rows] = self._decoded(self._from_cells(symbols[rows]))
         return z_hat
 
     def coder(self) -> ColumnCoder:
-        """The entropy coder of the symbols, with this rate's tables."""
         return ColumnCoder(self.tables["z"])
 
     @torch.no_grad()
@@ -295,12 +263,6 @@ class ColumnCodedRate(EntropyCodedRate):
         is_lone = (low.round() == high.round()) & stays_one
         shift = torch.where(is_lone, mean, 0.0) * self._cell_widths()
         self.biasing.sub_(shift.to(self.biasing))
-
-    def _encode(self, z_in: Tensor) -> bytes:
-        return self.coder().encode(self._to_cells(z_in))
-
-    def _decode(self, payload: bytes, n_examples: int) -> Tensor:
-        return self._from_cells(self.coder().decode(payload, n_examples))
 
 
 def _blocks(n_rows: int) -> Iterator[slice]:

@@ -22,7 +22,7 @@ class HFactorized(ColumnCodedRate):
     Parameters: see `EntropyCodedRate`.
     """
 
-    codec = "factorized"
+    format_name = "factorized"
 
     def __init__(self, z_dim: int, **kwargs):
         super().__init__(z_dim, **kwargs)

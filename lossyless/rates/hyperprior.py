@@ -25,6 +25,7 @@ from lossyless.distributions import Conditional
 from lossyless.rates.base import RateOutput
 from lossyless.rates.entropy_coded import EntropyCodedRate
 from lossyless.rates.prior import FactorizedModel, to_symbols
+from lossyless.torch_state import isolated
 
 # CompressAI's table of 64 standard deviations, spaced evenly in their logarithm
 MIN_SCALE, MAX_SCALE, N_SCALES = 0.11, 256.0, 64
@@ -46,7 +47,7 @@ class HHyper(EntropyCodedRate):
     transform, warmup_k_epoch, is_end_to_end : see `EntropyCodedRate`.
     """
 
-    codec = "hyperprior"
+    format_name = "hyperprior"
 
     def __init__(
         self,
@@ -124,14 +125,17 @@ class HHyper(EntropyCodedRate):
             "z": CDFTables.from_compressai(conditional),
         }
 
-    def _encode(self, z_in: Tensor) -> bytes:
+    @isolated
+    def compress(self, z: Tensor) -> bytes:
+        z_in = self._to_coder(z.float())
         side = self.side_prior.encode(self._coding_side(z_in), self.tables["side"])
         s_hat = self.side_prior.decode(side, self.tables["side"], len(z_in))
         mean, index = self._coding_gaussian(s_hat)
         symbols = to_symbols(torch.round(z_in - mean.to(z_in.device)))
         return encode_blobs([side, TableCoder(self.tables["z"]).encode(symbols, _rows(index))])
 
-    def _decode(self, payload: bytes, n_examples: int) -> Tensor:
+    @isolated
+    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
         streams = decode_blobs(payload)
         if len(streams) != 2:
             raise CodingError(f"expected side information and main stream, found {len(streams)}")
@@ -139,7 +143,7 @@ class HHyper(EntropyCodedRate):
         s_hat = self.side_prior.decode(side, self.tables["side"], n_examples)
         mean, index = self._coding_gaussian(s_hat)
         symbols = TableCoder(self.tables["z"]).decode(main, _rows(index), n_examples)
-        return torch.from_numpy(symbols).to(self.scaling.dtype) + mean
+        return self._decoded(torch.from_numpy(symbols).to(self.scaling.dtype) + mean)
 
 
 def _rows(index: Tensor) -> np.ndarray:

@@ -32,7 +32,7 @@ class HSpatial(HHyper):
     latent_shape : (C, s, s); the encoder's, if it states one, must be the same.
     """
 
-    codec = "spatial_hyperprior"
+    format_name = "spatial_hyperprior"
 
     def __init__(self, z_dim: int, latent_side: int, **kwargs):
         check_z_dim(z_dim)

@@ -2,28 +2,31 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lossyless.coding.payloads import CodingError, decode_floats, encode_floats
+from lossyless.coding.payloads import FloatCoder
 from lossyless.distributions import Conditional, kl_to_unit_gaussian
 from lossyless.rates.base import Rate, RateOutput
+from lossyless.torch_state import isolated
 
 
 class _FloatCodedRate(Rate):
-    """A rate without an entropy model: z is stored as it is, losslessly compressed."""
+    """A rate without an entropy model, which stores z as losslessly compressed float32."""
 
-    codec = "floats"
+    format_name = "floats"
 
-    def compress(self, z: Tensor) -> bytes:
-        return encode_floats(z.detach().float().cpu().numpy())
+    @isolated
+    def quantise(self, z: Tensor) -> np.ndarray:  # float32 [N, z_dim]
+        return z.float().cpu().numpy()
 
-    def decompress(self, payload: bytes, n_examples: int) -> Tensor:
-        z = torch.from_numpy(decode_floats(payload))
-        if z.shape != (n_examples, self.z_dim):
-            found = " x ".join(map(str, z.shape))
-            raise CodingError(f"expected {n_examples} x {self.z_dim} values, found {found}")
-        return z
+    @isolated
+    def dequantise(self, symbols: np.ndarray) -> Tensor:
+        return torch.from_numpy(symbols)
+
+    def coder(self) -> FloatCoder:
+        return FloatCoder(self.z_dim)
 
 
 class Lossless(_FloatCodedRate):

@@ -33,7 +33,7 @@ OPTIONS: dict[type[VectorCodec], list[dict]] = {
 class Signs(VectorCodec):
     """The smallest codec that one can write: it does not think of values that are not finite."""
 
-    codec, dtype, width = "signs", np.dtype("u1"), DIM
+    format_name, dtype, width = "signs", np.dtype("u1"), DIM
 
     def _encode(self, z):
         return (z > 0).numpy()
@@ -53,7 +53,7 @@ def formats(base: type[VectorCodec]) -> list[partial]:
 
 
 def name_of(make: partial) -> str:
-    return make().codec
+    return make().format_name
 
 
 every_codec = pytest.mark.parametrize("make", formats(VectorCodec), ids=name_of)
@@ -201,7 +201,7 @@ def test_payloads_and_vectors_of_another_size_are_refused(make):
     codec = fitted(make)
     payload = codec.compress(vectors(4))
     for damaged, n in ((payload[:-1], 4), (payload, 3), (payload + b"x", 4)):
-        with pytest.raises(CodingError, match=f"{n} vectors"):
+        with pytest.raises(CodingError, match=f"{n} examples"):
             codec.decompress(damaged, n)
     with pytest.raises(CodingError, match=r"\[N, 12\], found \[2, 3\]"):
         codec.compress(torch.zeros(2, 3))

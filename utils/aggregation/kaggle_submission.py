@@ -109,8 +109,8 @@ def predict_decoded(
     """
     all_ids, predictions = [], []
     for x, ids in batches:
-        payload = compressor.compress(compressor.represent(x))
-        decoded = compressor.receive(compressor.decompress(payload, len(x)).to(device))
+        payload = compressor.codec.compress(compressor.represent(x))
+        decoded = compressor.receive(compressor.codec.decompress(payload, len(x)).to(device))
         if compressor.is_reconstruct:  # 8-bit images, as predictors are trained on
             decoded = from_pixels(to_pixels(decoded))
         predictions.append(predictor(decoded).float().clamp(0, 1).cpu())

@@ -90,14 +90,14 @@ def send(
     chunks = regroup(representations(), chunk_size)
     first = next(chunks)
     header = {
-        "fingerprint": compressor.fingerprint(),
-        "codec": compressor.codec,
+        "fingerprint": compressor.codec.fingerprint(),
+        "codec": compressor.codec.format_name,
         "shape": tuple(first.shape[1:]),
     }
     with ContainerWriter(path, **header) as writer:
         for chunk in itertools.chain([first], chunks):
             with coder:
-                writer.add(compressor.compress(chunk), len(chunk))
+                writer.add(compressor.codec.compress(chunk), len(chunk))
     sent = Sent(writer.n_examples, path.stat().st_size, encoder.seconds, coder.seconds)
     return sent, np.concatenate(targets)
 
@@ -125,10 +125,10 @@ def receive(
         If the file is damaged or another model wrote it.
     """
     watch = Stopwatch(device) if watch is None else watch
-    with ContainerReader(path, fingerprint=compressor.fingerprint()) as reader:
+    with ContainerReader(path, fingerprint=compressor.codec.fingerprint()) as reader:
         for payload, n_examples in reader:
             with watch:
-                z_hat = compressor.decompress(payload, n_examples)
+                z_hat = compressor.codec.decompress(payload, n_examples)
             for z in z_hat.split(batch_size):
                 with watch:
                     received = compressor.receive(z.to(device)).cpu()
@@ -196,4 +196,4 @@ def _single_bits(
     """Mean bits of the first examples, each in a stream of its own."""
     batch = next(iter(data.loader(split, device=device)))
     z = compressor.represent(batch.x[:n_single])
-    return 8 * float(np.mean([len(compressor.compress(example[None])) for example in z]))
+    return 8 * float(np.mean([len(compressor.codec.compress(example[None])) for example in z]))

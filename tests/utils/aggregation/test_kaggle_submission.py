@@ -222,9 +222,9 @@ def test_predictions_come_from_decoded_bytes_and_lie_between_0_and_1(make_compre
     x, ids = torch.rand(7, 3, 8, 8), torch.randperm(7)
     batches = list(zip(x.split(3), ids.split(3), strict=True))
     found_ids, predictions = predict_decoded(compressor, predictor, batches, torch.device("cpu"))
-    payloads = [compressor.compress(compressor.represent(part)) for part, _ in batches]
+    payloads = [compressor.codec.compress(compressor.represent(part)) for part, _ in batches]
     z_hat = torch.cat(
-        [compressor.decompress(p, len(b[0])) for p, b in zip(payloads, batches, strict=True)]
+        [compressor.codec.decompress(p, len(b[0])) for p, b in zip(payloads, batches, strict=True)]
     )
     assert torch.equal(found_ids, ids)
     assert torch.equal(predictions, predictor(z_hat).detach().clamp(0, 1))

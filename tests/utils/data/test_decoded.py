@@ -47,7 +47,7 @@ def test_rounding_is_exact_for_whatever_has_eight_bits():
 @pytest.mark.parametrize(
     "codec",
     [ClassicalCompressor("png", 3), ClassicalCompressor("jpeg", 3, 20), RawPixels((3, 8, 8))],
-    ids=lambda codec: codec.codec,
+    ids=lambda codec: codec.format_name,
 )
 def test_rounding_is_exact_for_codecs(codec):
     decoded = codec(torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0)))

@@ -120,7 +120,7 @@ def test_a_send_that_is_cut_short_leaves_no_file(compressor, banana, tmp_path, m
     def fail(z):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compressor, "compress", fail)
+    monkeypatch.setattr(compressor.codec, "compress", fail)
     with pytest.raises(KeyboardInterrupt):
         send(compressor, banana, tmp_path)
     assert not communication.data_file(tmp_path, "train").exists()

@@ -112,7 +112,7 @@ def test_a_point_has_the_code_that_the_receiver_gets(make):
     x = points().distribution.sample(20_000, torch.Generator().manual_seed(0))
     with torch.no_grad():
         codebook = banana.find_codebook(compressor, x)
-    z_hat = compressor.decompress(compressor.compress(compressor.represent(x)), len(x))
+    z_hat = compressor.codec.decompress(compressor.codec.compress(compressor.represent(x)), len(x))
     assert torch.equal(codebook.z_hat[codebook.labels], z_hat)
     assert len(codebook.z_hat.unique(dim=0)) == len(codebook.z_hat)
     assert torch.allclose(codebook.rates, compressor.rates(x))
