@@ -39,7 +39,7 @@ class PeerLost(RuntimeError):
     """Another process of the same job has ended, so this one cannot go on."""
 
 
-# SystemExit and RuntimeError: submitit returns only an `Exception` to the launcher.
+# The last two are no SystemExit: submitit returns only an `Exception` to the launcher.
 INTERRUPTIONS = (KeyboardInterrupt, SystemExit, OutOfTime, PeerLost)
 
 
