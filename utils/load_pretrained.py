@@ -1,14 +1,14 @@
-"""Draw figures of compressors that are trained already, in the folders of their runs.
+"""Draw figures of trained compressors into the folders of their runs.
 
     python -m utils.load_pretrained experiment=banana_viz_VIC mode=quick
     python -m utils.load_pretrained experiment=augmnist_viz_VIC 'load.where={dist: VIC}' \
         'figures.names=[reconstruct_image_plot]' load.reconstruct_image_plot.seed=3
 
-All figures of `utils.plots` with all their options, which stand in conf/load_pretrained.yaml; by
-default those that the experiment draws. `compare_reconstructions`, of all runs together, is that of
-aggregate.py. A run that cannot be drawn is named, the others go on, and the exit status is 1.
+By default these are the figures that the experiment draws; all of `utils.plots.figures` and their
+options are in conf/load_pretrained.yaml, and `compare_reconstructions` is that of aggregate.py.
+Runs that cannot be drawn are named at the end, and the exit status is 1.
 
-In Python, `load_runs` gives trained compressors and their data.
+In Python, `load_runs` yields trained compressors and their data.
 """
 
 import pickle
@@ -22,17 +22,16 @@ from pandas import DataFrame, Series
 from lossyless.base import Compressor
 from utils.aggregation import aggregate, tables
 from utils.aggregation.selection import restrict
-from utils.cluster import sweep
+from utils.configs.composing import ConfigError, compose_config
 from utils.data.module import DataModule
-from utils.plots import FIGURES
+from utils.plots.figures import FIGURES
 from utils.runs.identity import experiment_folder
 from utils.runs.run import find_run
 from utils.runs.saved_runs import config_here
 from utils.training import building, figures
 
 COMPARISON = "compare_reconstructions"  # a figure of several runs
-# A checkpoint or data that are gone, a figure that does not fit, a checkpoint that is damaged or of
-# another version of the code.
+# missing files, figures that do not apply, damaged or outdated checkpoints
 PROBLEMS = (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError)
 
 
@@ -41,22 +40,22 @@ def main(overrides: list[str]) -> None:
         print(__doc__)
         return
     try:
-        problems = draw_figures(sweep.compose_config(overrides, "load_pretrained"))
-    except (sweep.ConfigError, tables.NoRunsError) as error:
+        problems = draw_figures(compose_config(overrides, "load_pretrained"))
+    except (ConfigError, tables.NoRunsError) as error:
         sys.exit(f"Error: {error}")
     if problems:
         sys.exit("\n".join([f"Not drawn: {len(problems)}", *(f"  {p}" for p in problems)]))
 
 
 def draw_figures(cfg: DictConfig) -> list[str]:
-    """Draw `cfg.figures.names` of the runs that are meant; returns why others are missing.
+    """Draw `cfg.figures.names` of the runs `cfg.load.where`; return the problems of other runs.
 
     Raises
     ------
     ConfigError
         If a name or a parameter is unknown.
     NoRunsError
-        If no run is meant.
+        If there are no such runs.
     """
     names = _check_names(list(cfg.figures.names))
     folder = Path(cfg.paths.results) / experiment_folder(cfg)
@@ -70,7 +69,7 @@ def draw_figures(cfg: DictConfig) -> list[str]:
     if COMPARISON in names:
         try:
             _compare(cfg.aggregate, folder, where)
-        except (sweep.ConfigError, tables.NoRunsError) as error:
+        except (ConfigError, tables.NoRunsError) as error:
             problems.append(str(error))
     return problems
 
@@ -82,19 +81,19 @@ def load_runs(
     paths: Mapping[str, str] | None = None,
     accelerator: str = "auto",
 ) -> Iterator[tuple[Series, Compressor, DataModule]]:
-    """The finished featurizers of an experiment, one after the other.
+    """Load the finished featurizers of an experiment, one at a time.
 
     Parameters
     ----------
     folder : `results/exp_<experiment>`.
     where : parameter -> value or values, such as {"dist": "VIC", "seed": 1}; None: all runs.
-    paths : where checkpoints and data are, as in conf/main.yaml; None: where they were when the
-        runs were made, beside the results.
+    paths : present folders of checkpoints and data, as in conf/main.yaml; None: as the runs saved
+        them, relative to the folder that the results are in.
     accelerator : where to compute, as `trainer.accelerator`.
 
     Yields
     ------
-    row : of a table of runs: parameters and metrics; its `folder` holds the results.
+    row : parameters and metrics of the run, and the `folder` of its results.
     compressor : in evaluation mode, without gradients.
     data : what it was trained on.
 
@@ -103,7 +102,7 @@ def load_runs(
     NoRunsError
         If there is no such run.
     FileNotFoundError
-        If the checkpoint of a run is gone.
+        If the checkpoint of a run is missing.
     """
     for _, row in tables.finished(_runs(Path(folder), where or {})).iterrows():
         here = paths or _paths_beside(Path(folder), Path(row[tables.FOLDER]))
@@ -113,23 +112,23 @@ def load_runs(
 def _check_names(names: list[str]) -> list[str]:
     known = [*FIGURES, COMPARISON]
     if not names:
-        raise sweep.ConfigError(f"figures.names is empty: choose from {', '.join(known)}")
+        raise ConfigError(f"figures.names is empty: choose from {', '.join(known)}")
     if unknown := [name for name in names if name not in known]:
-        raise sweep.ConfigError(
+        raise ConfigError(
             f"figures.names: unknown {', '.join(unknown)}; choose from {', '.join(known)}"
         )
     return names
 
 
 def _runs(folder: Path, where: Mapping[str, object]) -> DataFrame:
-    """The featurizers that are meant, finished or not."""
-    return restrict(tables.collect_all(folder)[0]["featurizer"], where, "load.where")
+    """The chosen featurizers, finished or not."""
+    return restrict(tables.collect(folder)[0]["featurizer"], where, "load.where")
 
 
 def _draw_run(
     row: Series, names: list[str], options: Mapping[str, Mapping[str, object]], cfg: DictConfig
 ) -> Iterator[str]:
-    """Draw figures of a run; yields why those are missing that cannot be drawn."""
+    """Draw figures of a run; yield a line for each problem."""
     if row[tables.STATE] != "done":
         yield f"the run is {row[tables.STATE]}: run the experiment again to finish it"
         return
@@ -138,14 +137,14 @@ def _draw_run(
     try:
         compressor, data = _load(saved)
     except PROBLEMS as error:
-        yield _in_a_line(error)
+        yield _one_line(error)
         return
     for name in names:
         try:
             (path,) = figures.draw_all([name], compressor, data, run, logger=None, options=options)
             print(f"Figure: {path}")
         except PROBLEMS as error:
-            yield _in_a_line(error)
+            yield _one_line(error)
 
 
 def _load(cfg: DictConfig) -> tuple[Compressor, DataModule]:
@@ -162,7 +161,7 @@ def _compare(cfg: DictConfig, folder: Path, where: Mapping[str, object]) -> None
 
 
 def _paths_beside(folder: Path, run: Path) -> dict[str, str]:
-    """The paths that a run saved; relative ones start where those of its results start."""
+    """The paths that a run saved; relative ones start where that of its results starts."""
     saved = OmegaConf.to_container(OmegaConf.load(run / "config.yaml").paths, resolve=True)
     results = Path(saved["results"])
     if results.is_absolute():
@@ -171,7 +170,7 @@ def _paths_beside(folder: Path, run: Path) -> dict[str, str]:
     return {name: str(root / path) for name, path in saved.items()}
 
 
-def _in_a_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {text}"
 

@@ -19,9 +19,8 @@ from pandas import DataFrame, Series
 from lossyless.atomic import replacing
 from lossyless.rates import HFactorized, Rate
 from utils.aggregation import tables
-from utils.aggregation.saved import named_errors
 from utils.aggregation.selection import restrict
-from utils.cluster import sweep
+from utils.configs.composing import ConfigError, compose_config
 from utils.runs.identity import experiment_folder
 from utils.runs.saved_runs import config_here
 from utils.training import building
@@ -35,8 +34,8 @@ def main(overrides: list[str]) -> None:
         print(__doc__)
         return
     try:
-        problems = save_all(sweep.compose_config(overrides, "load_pretrained"))
-    except (sweep.ConfigError, tables.NoRunsError) as error:
+        problems = save_all(compose_config(overrides, "load_pretrained"))
+    except (ConfigError, tables.NoRunsError) as error:
         sys.exit(f"Error: {error}")
     if problems:
         sys.exit("\n".join([f"Not saved: {len(problems)}", *(f"  {p}" for p in problems)]))
@@ -46,14 +45,14 @@ def save_all(cfg: DictConfig) -> list[str]:
     """Save the bottlenecks of the selected runs; returns an error for each that cannot be saved."""
     name = experiment_folder(cfg)
     runs, _ = tables.collect(Path(cfg.paths.results) / name)
-    chosen = restrict(runs["featurizer"], cfg.load.where or {}, "load.where")
+    chosen = restrict(tables.finished(runs["featurizer"]), cfg.load.where or {}, "load.where")
     problems = []
     for folder, run in name_runs(chosen).items():
         path = Path(cfg.paths.pretrained) / name / "hub" / folder / FILE_NAME
         try:
             save_bottleneck(load_rate(run, dict(cfg.paths)), path)
             print(f"Bottleneck: {path}")
-        except sweep.ConfigError as error:
+        except ConfigError as error:
             problems.append(str(error))
     return problems
 
@@ -68,13 +67,13 @@ def name_runs(runs: DataFrame) -> dict[str, Series]:
     """
     trained = runs[~runs["beta"].isin(["none", "None"])]
     if trained.empty:
-        raise sweep.ConfigError("none of the finished runs has a bottleneck")
+        raise ConfigError("none of the finished runs has a bottleneck")
     keys = [key for key in tables.varying(trained) if key != "beta"]
     named: dict[str, Series] = {}
     for _, run in trained.iterrows():
         folder = _folder(run, keys)
         if folder in named:
-            raise sweep.ConfigError(
+            raise ConfigError(
                 f"two runs would both be saved as {folder}: {named[folder][tables.FOLDER]} and "
                 f"{run[tables.FOLDER]}. Remove one of them"
             )
@@ -94,8 +93,11 @@ def load_rate(run: Series, paths: dict[str, str]) -> Rate:
 
     Raises `ConfigError` if its checkpoint is missing.
     """
-    with named_errors("save_hub"):
-        return building.load_compressor(config_here(Path(run[tables.FOLDER]), paths, "cpu")).rate
+    config = config_here(Path(run[tables.FOLDER]), paths, "cpu")
+    try:
+        return building.load_compressor(config).rate
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from error
 
 
 def save_bottleneck(rate: Rate, path: Path) -> None:
@@ -104,7 +106,7 @@ def save_bottleneck(rate: Rate, path: Path) -> None:
     Raises `ConfigError` if it is not a factorized bottleneck.
     """
     if not isinstance(rate, HFactorized):
-        raise sweep.ConfigError(
+        raise ConfigError(
             f"{path}: the hub loads factorized bottlenecks, not {type(rate).__name__}: train with "
             "rate=H_factorized or rate=H_factorized_klt"
         )

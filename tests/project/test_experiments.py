@@ -12,7 +12,7 @@ import aggregate
 from utils.cluster.sweep import CONF_DIR, compose_config, expand
 from utils.data.banana import BananaDataModule
 from utils.data.digits import DigitsDataModule
-from utils.plots import FIGURES
+from utils.plots.figures import FIGURES
 from utils.runs.identity import experiment_folder
 from utils.runs.run import find_run
 

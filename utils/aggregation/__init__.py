@@ -1,16 +1,82 @@
 """From an experiment's runs to tables and figures; what `aggregate.py` calls.
 
-Each mode, in `utils.aggregation.modes`, draws one kind of table or figure.
+A mode is a function (experiment, **options) that draws and saves one kind of table or figure. Its
+options are the keys below its name in conf/aggregate.yaml, which explains them. To add a mode,
+write the function and enter it in `MODES`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+
+from utils.aggregation.bit_ratios import summarize_bit_ratios
+from utils.aggregation.clip_table import summarize_clip
+from utils.aggregation.curve_figures import (
+    plot_all_RD_curves,
+    plot_invariance_RD_curve,
+    plot_pareto_front,
+)
+from utils.aggregation.curve_numbers import summarize_RD_curves
+from utils.aggregation.experiment import Experiment
+from utils.aggregation.generic_plots import plot_scatter_lines, plot_superpose
+from utils.aggregation.kaggle_submission import kaggle_submission
+from utils.aggregation.metrics import gather_figures, summarize_metrics
+from utils.aggregation.paper_comparison import compare_to_paper
+from utils.aggregation.reconstructions import compare_reconstructions
+from utils.aggregation.search_figures import plot_optuna_hypopt
+from utils.aggregation.tables import NoRunsError
+from utils.configs.composing import ConfigError
+from utils.data.module import DataError
+
+MODES: dict[str, Callable[..., None]] = {
+    function.__name__: function
+    for function in (
+        summarize_metrics,
+        summarize_RD_curves,
+        plot_all_RD_curves,
+        plot_invariance_RD_curve,
+        plot_pareto_front,
+        plot_scatter_lines,
+        plot_superpose,
+        plot_optuna_hypopt,
+        compare_to_paper,
+        summarize_bit_ratios,
+        summarize_clip,
+        compare_reconstructions,
+        gather_figures,
+        kaggle_submission,
+    )
+}
+SHARED = ("where", "names", "seeds", "dpi", "prefix")  # options of all modes: `Experiment`
 
 
 def aggregate(cfg: DictConfig, folder: Path) -> None:
-    """Run the modes of `cfg.modes`, in this order, with their options; see conf/aggregate.yaml."""
-    # here, because modes load trained models, whose modules in turn write by `outputs`
-    from utils.aggregation.modes import run_modes
+    """Run the modes `cfg.modes` of an experiment, in this order.
 
-    run_modes(cfg, folder)
+    Parameters
+    ----------
+    cfg : as conf/aggregate.yaml.
+    folder : `results/exp_<experiment>`.
+
+    Raises
+    ------
+    ConfigError
+        If a mode is unknown, before any of them runs; or if a mode fails, with its reason.
+    NoRunsError
+        If there is nothing to draw.
+    """
+    if unknown := [mode for mode in cfg.modes if mode not in MODES]:
+        raise ConfigError(f"aggregate.modes: there is no '{unknown[0]}'; there are {list(MODES)}")
+    options = OmegaConf.to_container(cfg, resolve=True)
+    shared = {key: options[key] for key in SHARED if options[key] is not None}
+    if not isinstance(options["seeds"], list):  # searches draw seeds
+        shared.pop("seeds", None)
+    experiment = Experiment(folder, **shared)
+    for mode in cfg.modes:
+        try:
+            MODES[mode](experiment, **options[mode])
+        except (ConfigError, NoRunsError):
+            raise
+        except (ValueError, FileNotFoundError, DataError) as error:  # data, checkpoints, figures
+            raise ConfigError(f"aggregate.{mode}: {error}") from error

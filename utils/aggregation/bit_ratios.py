@@ -1,18 +1,16 @@
-"""How many times fewer bits one compressor needs than another for the same quality."""
+"""Mode `summarize_bit_ratios`: how many times fewer bits one kind of runs needs at equal cost."""
 
 import sys
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from sklearn.isotonic import isotonic_regression
 
 from utils.aggregation.curve_figures import on_validation
-from utils.aggregation.experiment import Experiment
-from utils.aggregation.outputs import readable
+from utils.aggregation.experiment import Experiment, Where, readable
 from utils.aggregation.pareto_front import Curve, pareto_front
-from utils.aggregation.selection import check_metrics, restrict, with_settings
-from utils.configs.composing import ConfigError
+from utils.aggregation.selection import check_columns, restrict
+from utils.aggregation.tables import with_settings
 
 OPTION = "aggregate.summarize_bit_ratios"
 
@@ -24,41 +22,27 @@ def summarize_bit_ratios(
     better: str,
     x: str = "test/comm/n_bits",
     y: str = "test/pred/err",
-    reference: Mapping[str, object] | None = None,
+    reference: Where | None = None,
     within: float = 0.03,
-    where: Mapping[str, object] | None = None,
+    where: Where | None = None,
 ) -> None:
-    """Compare the bits of two kinds of runs at equal cost; writes `bit_ratios`.
+    """Write `bit_ratios`: bits of the baseline over those of the better kind, at equal cost.
 
-    The runs of a kind, averaged over seeds, give a front: the lowest cost at so many bits. Which
-    runs are on it is decided on validation data, for on test data the best of many is lucky, too;
-    metrics that exist on test data alone decide there. Between the points of a front the logarithm
-    of the bits is linear in the cost. Rows are the costs of the points of both fronts, for the
-    ratio is smallest at one of these; as many as both fronts reach. If there are none, or no
-    run of a kind has both metrics, there is no table, and the terminal says so.
-
-    Parameters
-    ----------
-    experiment : whose runs are compared.
-    by : parameter or setting that tells the kinds apart, e.g. rate.
-    baseline, better : its two values; ratios are bits of the baseline over those of the other.
-    x : metric of the bits.
-    y : metric of the cost.
-    reference : parameter -> value: the run without compression; None: all costs are compared.
-    within : of the cost of the reference are the costs that are compared.
-    where : parameter -> value or values: which runs are compared; None: all.
+    Runs of a kind, averaged over seeds, have a Pareto front of bits x and cost y. Its members are
+    selected on validation data, because the best of many runs on test data is biased; metrics that
+    only exist on test data select there. Between the points of a front, the logarithm of the bits
+    is linear in the cost. Rows are the costs of the points of both fronts, as far as both reach:
+    the ratio is smallest at one of them. If there are none, or no run of a kind has both metrics,
+    a line on the terminal says so instead.
     """
     frame = with_settings(experiment.merged(None, OPTION), [by])
-    check_metrics(frame, [x, y], OPTION)
-    if by not in frame:
-        raise ConfigError(f"{OPTION}.by: the runs have no parameter or setting '{by}'")
+    check_columns(frame, [x, y, by], OPTION)
     kinds = [
         restrict(frame, {**(where or {}), by: kind}, f"{OPTION}.where")
         for kind in (baseline, better)
     ]
     summaries = [experiment.summary(kind) for kind in kinds]
     fronts = [_front(summary, x, y) for summary in summaries]
-    # without a table here, the others are worth having all the same
     for kind, front in zip((baseline, better), fronts, strict=True):
         if front is None:
             print(f"left out: no run with {by}={kind} has both {x} and {y}", file=sys.stderr)
@@ -80,16 +64,10 @@ def summarize_bit_ratios(
 
 
 def ratios(baseline: Curve, better: Curve, worst: float = np.inf) -> pd.DataFrame:
-    """Costs, bits of both fronts at these costs, and their ratio; the lowest cost comes last.
-
-    Parameters
-    ----------
-    baseline, better : fronts.
-    worst : costs above this are left out.
-    """
+    """Costs up to `worst`, bits of both fronts at these costs, and their ratio; by falling cost."""
     fronts = (baseline, better)
     reached = max(costs[-1] for _, costs in fronts)
-    # above the first point of a front, its bits are unknown
+    # the bits of a front are unknown above its first point
     worst = min(worst, *(costs[0] for _, costs in fronts))
     nodes = np.unique(np.concatenate([*(costs for _, costs in fronts), [worst]]))[::-1]
     costs = nodes[(reached <= nodes) & (nodes <= worst)]
@@ -115,10 +93,10 @@ def _front(summary: pd.DataFrame, x: str, y: str) -> Curve | None:
 
 
 def falling(bits: np.ndarray, costs: np.ndarray) -> Curve:
-    """The closest curve that falls strictly through points [N] that need not.
+    """The closest strictly falling curve to points [N].
 
-    Where more bits cost more, neighbours share their mean cost (isotonic regression), and the
-    fewest bits of those that share one are taken.
+    Where cost rises with bits, neighbours share their mean cost (isotonic regression), at the
+    fewest bits of these.
     """
     order = np.argsort(bits, kind="stable")
     bits, costs = bits[order], isotonic_regression(costs[order], increasing=False)

@@ -1,13 +1,25 @@
-"""Figures of rate-distortion curves and Pareto fronts, from the table of all stages."""
+"""Modes that draw trade-offs: rate-distortion curves, invariance curves, Pareto fronts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from utils.aggregation.experiment import Experiment
-from utils.aggregation.outputs import in_file_name
-from utils.aggregation.selection import as_list, check_metrics, curve_keys, with_settings
+import numpy as np
+from matplotlib.axes import Axes
+
+from utils.aggregation.experiment import Experiment, Where, in_file_name
+from utils.aggregation.pareto_front import front_of, pareto_front, rate_at
+from utils.aggregation.selection import as_list, check_columns, curve_keys
+from utils.aggregation.tables import with_settings
 from utils.configs.composing import ConfigError
-from utils.plots.curves import curve_plot, pareto_plot
-from utils.plots.invariance import invariance_plot
+from utils.plots import style
+from utils.plots.axes import (
+    LABEL,
+    LINE,
+    add_legend,
+    draw_curve,
+    drawable,
+    panels,
+    with_labels,
+)
 
 
 def plot_all_RD_curves(
@@ -18,43 +30,85 @@ def plot_all_RD_curves(
     col: str | None = None,
     is_log_x: bool = False,
     is_log_y: bool = False,
-    where: Mapping[str, object] | None = None,
+    where: Where | None = None,
 ) -> None:
-    """Draw the rate against the distortion to `all_RD_curves_<x>`; error bars over seeds.
+    """Draw `all_RD_curves_<x>` for each x: rate against distortion, with error bars over seeds.
 
-    A curve joins the runs that differ in nothing but what moves them along it
-    (`rows.ALONG_CURVE`); a run that lacks a metric (e.g. a classical codec, which has no
-    distortion) is left out of that metric's figure.
-
-    Parameters
-    ----------
-    experiment : whose runs are drawn.
-    x : metrics of the distortion, or other costs; a figure for each.
-    y : metric of the rate, e.g. test/feat/rate, or test/comm/n_bits for coded bits.
-    hue : parameter of the tables or setting, or several, that give a curve its colour.
-    col : parameter or setting with a panel for each of its values.
-    is_log_x, is_log_y : logarithmic axes, of base 2.
-    where : parameter -> value or values: which runs are drawn; None: all.
+    A curve joins runs that differ in nothing but the seed and `selection.ALONG_CURVE`. Runs that
+    lack a metric, such as classical codecs, which have no distortion, are left out of its figure.
     """
-    option = "aggregate.plot_all_RD_curves"
-    shown = [*as_list(hue), *([] if col is None else [col])]
-    summary = experiment.summary(with_settings(experiment.merged(where, option), shown))
+    option, names = "aggregate.plot_all_RD_curves", experiment.names
+    shown = [*as_list(hue), *as_list(col)]
+    frame = with_settings(experiment.merged(where, option), shown)
+    check_columns(frame, [*as_list(x), y, *shown], option)
+    summary = experiment.summary(frame)
+    keys = curve_keys(summary)
     for metric in as_list(x):
-        try:
-            figure = curve_plot(
-                summary,
-                metric,
-                y,
-                as_list(hue),
-                col=col,
-                curve=curve_keys(summary),
-                is_log_x=is_log_x,
-                is_log_y=is_log_y,
-                names=experiment.names,
-            )
-        except ValueError as error:
-            raise ConfigError(f"{option}: {error}") from error
+        points, colours = with_labels(drawable(summary, [metric, y]), as_list(hue), names)
+        logs = {"is_log_x": is_log_x, "is_log_y": is_log_y}
+        figure, grid = panels(points, metric, y, names, col=col, **logs)
+        for axes, rows in grid:
+            for (label, *_), curve in rows.groupby([LABEL, *keys], sort=False, dropna=False):
+                draw_curve(axes, curve, metric, y, colours[label])
+        add_legend(figure.axes[-1], colours)
         experiment.save_figure(figure, f"all_RD_curves_{in_file_name(metric)}")
+
+
+def plot_invariance_RD_curve(
+    experiment: Experiment,
+    x: str,
+    desirable: str,
+    hue: str | Sequence[str] = "dist",
+    reference: Where | None = None,
+    tolerance: float = 0.01,
+    is_log_x: bool = False,
+    where: Where | None = None,
+) -> None:
+    """Draw `invariance_RD_curve`: what a downstream task loses, against the rate.
+
+    The invariance distortion H[M(X)|Z] is the information about the maximal invariant, on which all
+    invariant tasks depend, that a representation lacks (section 3 of the paper). The loss of a
+    predictor of such a task estimates it, and compares compressors that reconstruct different
+    things. A dashed line marks near-lossless prediction: `tolerance` above the mean loss of the
+    `reference`, or above the lowest mean of all curves. The legend gives the lowest rate at which
+    each curve reaches it.
+    """
+    option, names = "aggregate.plot_invariance_RD_curve", experiment.names
+    frame = with_settings(experiment.merged(where, option), as_list(hue))
+    check_columns(frame, [x, desirable, *as_list(hue)], option)
+    summary = experiment.summary(frame)
+    if reference is None:
+        level, level_name = summary[f"{desirable}_mean"].min(), "lowest"
+    else:
+        runs = experiment.merged(reference, f"{option}.reference")
+        level, level_name = runs[desirable].mean(), "uncompressed"
+    level += tolerance
+    points, colours = with_labels(drawable(summary, [x, desirable]), as_list(hue), names)
+    figure, [(axes, points)] = panels(points, x, desirable, names, is_log_x=is_log_x)
+    entries = {}
+    keys = curve_keys(summary)
+    for (label, *_), curve in points.groupby([LABEL, *keys], sort=False, dropna=False):
+        draw_curve(axes, curve, x, desirable, colours[label])
+        losses = curve[f"{desirable}_mean"]
+        rate = rate_at(front_of(curve[f"{x}_mean"], losses), level)
+        if np.isfinite(rate):
+            axes.axvline(rate, color=colours[label], linewidth=1.2, linestyle=":", zorder=1)
+            axes.plot(rate, level, marker="D", markersize=5, color=colours[label], zorder=4)
+            found = f"{rate:.3g} bits"
+        else:  # a curve that is nowhere above the level may need even fewer bits
+            found = "fewer bits than drawn" if (losses <= level).any() else "not reached"
+        entries[f"{label}: {found}"] = colours[label]
+    _draw_level(axes, level, f"near lossless ({level_name} + {tolerance:g})")
+    add_legend(axes, entries)
+    experiment.save_figure(figure, "invariance_RD_curve")
+
+
+def _draw_level(axes: Axes, level: float, text: str) -> None:
+    """A dashed horizontal line, named at its left end, where rates are low and curves above it."""
+    axes.axhline(level, color=style.LINE, linewidth=1.2, linestyle="--", zorder=1)
+    look = {"fontsize": style.TICK_SIZE - 1.5, "color": style.LINE}
+    transform = axes.get_yaxis_transform()
+    axes.text(0.01, level, text, transform=transform, ha="left", va="bottom", **look)
 
 
 def plot_pareto_front(
@@ -64,100 +118,30 @@ def plot_pareto_front(
     hue: str | Sequence[str] = "dist",
     select: Sequence[str] | None = None,
     is_log_y: bool = False,
-    where: Mapping[str, object] | None = None,
+    where: Where | None = None,
 ) -> None:
-    """Draw all runs, and the fronts of those that no other one beats on validation data, to
-    `pareto_front_<y>_<x>`.
+    """Draw `pareto_front_<y>_<x>`: all runs, and a line through those that no other run beats.
 
-    Every seed is a run of its own. All metrics are costs (`err` rather than `acc`). Runs are drawn
-    at x and y, those of a front too: as their members are not chosen by these, fronts may rise.
-
-    Parameters
-    ----------
-    x, y : metrics that are drawn.
-    hue : parameter of the tables or setting, or several; a colour and a front for each value.
-    select : the two metrics that choose the fronts; None: x and y on validation data.
-    is_log_y : logarithmic vertical axis, of base 2.
-    where : as above.
+    Each seed is a run of its own, and all metrics are costs (`err` instead of `acc`). Members of a
+    front are selected on validation data, because the best of many runs on test data is biased; as
+    they are drawn at their test metrics, fronts may rise.
     """
-    option = "aggregate.plot_pareto_front"
-    chosen_by = [on_validation(x), on_validation(y)] if select is None else as_list(select)
-    if len(chosen_by) != 2:
-        raise ConfigError(f"{option}.select: expected two metrics or null, found {chosen_by}")
+    option, names = "aggregate.plot_pareto_front", experiment.names
+    select = [on_validation(x), on_validation(y)] if select is None else as_list(select)
+    if len(select) != 2:
+        raise ConfigError(f"{option}.select: expected two metrics or null, found {select}")
     frame = with_settings(experiment.merged(where, option), as_list(hue))
-    try:
-        figure = pareto_plot(
-            frame,
-            x,
-            y,
-            as_list(hue),
-            select=tuple(chosen_by),
-            is_log_y=is_log_y,
-            names=experiment.names,
-        )
-    except ValueError as error:
-        raise ConfigError(f"{option}: {error}") from error
+    check_columns(frame, [x, y, *as_list(hue), *select], option)
+    points, colours = with_labels(drawable(frame, [x, y]), as_list(hue), names)
+    figure, [(axes, points)] = panels(points, x, y, names, is_log_y=is_log_y)
+    for label, runs in points.groupby(LABEL, sort=False):
+        axes.scatter(runs[x], runs[y], s=16, color=colours[label], alpha=0.35, linewidths=0)
+        front = runs.iloc[pareto_front(*(runs[metric] for metric in select))].sort_values(x)
+        axes.plot(front[x], front[y], color=colours[label], **LINE)
+    add_legend(axes, colours)
     experiment.save_figure(figure, f"pareto_front_{in_file_name(y)}_{in_file_name(x)}")
 
 
-def plot_invariance_RD_curve(
-    experiment: Experiment,
-    x: str,
-    desirable: str,
-    hue: str | Sequence[str] = "dist",
-    reference: Mapping[str, object] | None = None,
-    tolerance: float = 0.01,
-    is_log_x: bool = False,
-    where: Mapping[str, object] | None = None,
-) -> None:
-    """Draw what tasks lose against the rate, to `invariance_RD_curve`.
-
-    The invariance distortion H[M(X)|Z] is what a representation does not say about the maximal
-    invariant, which all invariant tasks depend on (section 3 of the paper). Its estimate is the
-    loss of a predictor of such a task: the `desirable` metric, by which compressors that rebuild
-    different things can be compared. A dashed line marks near-lossless prediction, and each curve
-    the fewest bits that it needs for that: how far these lie apart is what is spent on what no
-    task needs.
-
-    Near lossless is at most `tolerance` above the loss without compression (the mean of the
-    `reference`); without such runs, above the lowest mean of all curves.
-
-    Parameters
-    ----------
-    experiment : whose runs are drawn.
-    x : metric of the rate.
-    desirable : metric of the downstream loss.
-    hue : parameter of the tables or setting, or several, that give a curve its colour.
-    reference : parameter -> value: the runs without compression.
-    tolerance : in the unit of the loss.
-    is_log_x : logarithmic horizontal axis, of base 2.
-    where : parameter -> value or values: which runs are drawn; None: all.
-    """
-    option = "aggregate.plot_invariance_RD_curve"
-    frame = with_settings(experiment.merged(where, option), as_list(hue))
-    check_metrics(frame, [x, desirable], option)
-    summary = experiment.summary(frame)
-    if reference is None:
-        level, name = summary[f"{desirable}_mean"].min(), "lowest"
-    else:
-        runs = experiment.merged(reference, f"{option}.reference")
-        level, name = runs[desirable].mean(), "uncompressed"
-    try:
-        figure = invariance_plot(
-            summary,
-            x,
-            desirable,
-            as_list(hue),
-            level=level + tolerance,
-            level_name=f"{name} + {tolerance:g}",
-            curve=curve_keys(summary),
-            is_log_x=is_log_x,
-            names=experiment.names,
-        )
-    except ValueError as error:
-        raise ConfigError(f"{option}: {error}") from error
-    experiment.save_figure(figure, "invariance_RD_curve")
-
-
 def on_validation(metric: str) -> str:
+    """ "test/pred/err" -> "val/pred/err"."""
     return f"val/{metric.removeprefix('test/')}" if metric.startswith("test/") else metric

@@ -1,4 +1,29 @@
-"""Rate-distortion curves in numbers: areas, rates at the least distortion, gains."""
+"""Mode `summarize_RD_curves`: rate-distortion curves in numbers.
+
+A curve holds the runs of one seed that differ in nothing but `selection.ALONG_CURVE` (beta). Its
+distortion may be any cost: with the loss of predictors, the lowest one is that of lossless
+prediction. The table has these numbers, as `<number>_mean` and `<number>_sem` over seeds:
+
+- `AURD`: area under the curve, the rate integrated over the distortion between the curve's own
+  ends (`pareto_front.area_under_rates`). Reaching lower distortions adds area, so only areas of
+  curves with the same ends are comparable; `bd_rate` compares any curves that overlap. The
+  reference and single runs have no area.
+- `min`: the lowest distortion.
+- `rate_near_lossless`: the rate at `near_lossless`, linear between runs (`pareto_front.rate_at`).
+  That level is `tolerance` above the mean of the reference without compression; without one,
+  above the lowest distortion of all curves of the seed.
+- `gain`: how many times fewer bits than the baseline, at the lowest distortion that both reach
+  (`pareto_front.rate_gain`).
+- `bd_rate`: Bjontegaard delta rate over the baseline, in percent (`pareto_front.bd_rate`).
+- `rate_val_mindist_curr`, `rate_val_mindist_all`: rate of the runs, pooled over seeds, at most
+  `tolerance` above the lowest distortion of the curve's runs, or of all runs.
+- `n_runs`: runs of a curve.
+
+Baselines have the same seed as the curve, and agree with it in the parameters in which baselines
+differ. Codecs are not trained: as baselines, those with a single seed serve the curves of all
+seeds. A number that one seed lacks, such as a near-lossless rate, is missing ("-"): averaging only
+the seeds that reach it would be biased.
+"""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,8 +34,8 @@ import pandas as pd
 from pandas import DataFrame
 
 from utils.aggregation import tables
-from utils.aggregation.experiment import Experiment
-from utils.aggregation.outputs import number
+from utils.aggregation.experiment import Experiment, Where, number
+from utils.aggregation.metrics import select
 from utils.aggregation.pareto_front import (
     area_under_rates,
     bd_rate,
@@ -19,11 +44,11 @@ from utils.aggregation.pareto_front import (
     rate_at,
     rate_gain,
 )
-from utils.aggregation.selection import as_list, check_metrics, curve_keys, with_settings
+from utils.aggregation.selection import as_list, check_columns, curve_keys
 from utils.configs.composing import ConfigError
 
 OPTION = "aggregate.summarize_RD_curves"
-# of a curve, beside its parameters, its seed and its numbers
+# columns of a table of curves, beside parameters, seed and numbers
 DETAILS = ("n_runs", "curve", "is_reference", "is_codec")
 # numbers that are averaged over seeds, and their titles
 NUMBERS = {
@@ -48,87 +73,41 @@ def summarize_RD_curves(
     mse_cols: Sequence[str] = (),
     by: str = "dist",
     baseline: str | None = None,
-    reference: Mapping[str, object] | None = None,
+    reference: Where | None = None,
     tolerance: float = 0.01,
-    where: Mapping[str, object] | None = None,
+    where: Where | None = None,
 ) -> None:
-    """Write some numbers for each rate-distortion curve to `summarized_RD_curves_merged.csv`.
-
-    A curve is what the runs of one seed give that differ in `rows.ALONG_CURVE` alone (beta). Its
-    distortion may be any cost: with the loss of predictors, the lowest is that of lossless
-    prediction.
-
-    - `AURD`: area under the curve, the rate integrated over the distortion, between the curve's
-      own ends; see `frontier.area_under_rates`. Curves that reach lower distortions have more of
-      it: areas compare only curves with the same ends, `bd_rate` all those that overlap. The
-      reference, and a curve of a single run, have none.
-    - `rate_val_mindist_curr`, `rate_val_mindist_all`: mean and standard error of the rates of the
-      runs, of all seeds, that are at most `tolerance` above the least distortion of the curve's
-      own runs, or of all runs in the table.
-    - `min`: the lowest distortion.
-    - `rate_near_lossless`: the lowest rate that one level for all curves takes, `near_lossless`:
-      `tolerance` above the mean of the reference without compression; if there is none, above the
-      lowest of all curves of that seed. Linear between runs, see `frontier.rate_at`.
-    - `gain`: how many times fewer bits the curve needs than the baseline's, at the lowest
-      distortion that both reach; see `frontier.rate_gain`.
-    - `bd_rate`: Bjontegaard delta rate, in percent; see `frontier.bd_rate`.
-
-    Baselines are curves of the same seed; if there are several of these, of the same parameters.
-    Codecs are not trained and have no seed of their own: as baselines, those that were run with one
-    seed alone are for the curves of all seeds. What one of the seeds has not, such as a
-    near-lossless rate or a baseline, is missing ("-"): the average of the lucky ones would be too
-    good.
-
-    Columns: the `distortion`; the parameters in which curves differ; `n_seeds`; the runs of the
-    curve that failed (`n_failed`) or are missing otherwise (`n_missing`); and as `<number>_mean`
-    and `_sem` these numbers and `n_runs`, the runs of a curve.
-
-    Parameters
-    ----------
-    experiment : whose runs are drawn.
-    x : metrics of the distortion, or other costs; a part of the table for each.
-    y : metric of the rate.
-    mse_cols : those of x that are mean squared errors, in whatever unit: they are integrated over
-        as `frontier.gaussian_bits`, for which the unit does not matter.
-    by : parameter that tells methods apart.
-    baseline : its value that others are compared to; None: no comparison.
-    reference : parameter -> value: the runs without compression.
-    tolerance : in the unit of x; how much above the lowest is as good as that. The delta of the
-        paper's rate-invariance theorem, if x is a loss.
-    where : parameter -> value or values: which runs count; None: all.
-    """
-    frame = with_settings(experiment.merged(where, OPTION), [by])
-    check_metrics(frame, [*as_list(x), *mse_cols, y], OPTION)
-    uncompressed = None
+    """Write `summarized_RD_curves_merged`: a row for each distortion x and each curve."""
+    frame = tables.with_settings(experiment.merged(where, OPTION), [by])
+    check_columns(frame, [*as_list(x), *mse_cols, y], OPTION)
+    uncompressed = frame.iloc[:0]
     if reference is not None:
         uncompressed = experiment.merged(reference, f"{OPTION}.reference")
-    references = [] if uncompressed is None else list(uncompressed[tables.GROUP])
-    frame = frame.assign(is_reference=frame[tables.GROUP].isin(references))
-    keys = curve_keys(frame.drop(columns="is_reference"))
-    unfinished = _unfinished(experiment.summary(frame.drop(columns="is_reference")), keys)
+    keys = curve_keys(frame)
+    unfinished = _unfinished(experiment.summary(frame), keys)
+    frame = frame.assign(is_reference=frame[tables.GROUP].isin(uncompressed[tables.GROUP]))
     parts, levels = [], []
     for metric in as_list(x):
-        level = None if uncompressed is None else float(uncompressed[metric].mean())
+        levels.append(None if reference is None else float(uncompressed[metric].mean()))
         curves = _curves(frame, keys, metric, y, is_mse=metric in mse_cols)
-        numbers = _numbers(curves, tolerance, level)
+        numbers = _numbers(curves, tolerance, levels[-1])
         if baseline is not None:
             _add_gains(numbers, curves, by, baseline, tolerance)
-        part = _summarise(numbers, keys, unfinished, _pooled(frame, keys, metric, y, tolerance))
-        parts.append(part.assign(distortion=metric))
-        levels.append(level)
+        pooled = _pooled(frame, keys, metric, y, tolerance)
+        parts.append(_summarise(numbers, keys, unfinished, pooled).assign(distortion=metric))
     summary = pd.concat(parts, ignore_index=True)
-    titles = {title: name for name, title in (NUMBERS | POOLED).items()}
-    titles = {title: name for title, name in titles.items() if f"{name}_mean" in summary}
-    del titles[NUMBERS["near_lossless"]]
-    near = (
-        f"{tolerance:g} above the lowest of each seed"
-        if uncompressed is None
-        else ", ".join(number(level + tolerance) for level in levels)
-    )
+    near = f"{tolerance:g} above the lowest of each seed"
+    if reference is not None:
+        near = ", ".join(number(level + tolerance) for level in levels)
     caption = f"{y} against {', '.join(as_list(x))}; near lossless: up to {near}"
     if baseline is not None:
         caption += f"; gain and BD-rate are over {by} = {experiment.pretty(baseline)}"
-    shown = tables.select(summary, titles, ["distortion", *keys] if len(parts) > 1 else keys)
+    titles = {
+        title: name
+        for name, title in (NUMBERS | POOLED).items()
+        if f"{name}_mean" in summary and name != "near_lossless"
+    }
+    shown = select(summary, titles, ["distortion", *keys] if len(parts) > 1 else keys)
     experiment.save_table(summary, "summarized_RD_curves_merged", caption=caption, shown=shown)
 
 
@@ -140,7 +119,7 @@ def _curves(frame: DataFrame, keys: list[str], x: str, y: str, *, is_mse: bool) 
     rows = []
     for levels, runs in frame.groupby([*keys, tables.SEED], sort=False, dropna=False):
         about = dict(zip([*keys, tables.SEED], levels, strict=True))
-        is_codec = "dist" in runs and (runs["dist"] == "none").all()  # without a loss
+        is_codec = "dist" in runs and (runs["dist"] == "none").all()
         is_reference = runs["is_reference"].all()
         distortions = gaussian_bits(runs[x]) if is_mse else runs[x]
         area = nan if is_reference else area_under_rates(distortions, runs[y])
@@ -150,7 +129,7 @@ def _curves(frame: DataFrame, keys: list[str], x: str, y: str, *, is_mse: bool) 
 
 
 def _numbers(curves: DataFrame, tolerance: float, level: float | None) -> DataFrame:
-    """A row for each curve: what it is worth by itself."""
+    """A row for each curve: the numbers that need no baseline."""
     all_curves = list(curves["curve"])
     numbers = curves.drop(columns=["curve", "is_reference", "is_codec"])
     numbers["min"] = [distortions[-1] for _, distortions in all_curves]
@@ -161,13 +140,18 @@ def _numbers(curves: DataFrame, tolerance: float, level: float | None) -> DataFr
     return numbers
 
 
+def _groups(frame: DataFrame, keys: list[str]) -> list[tuple[tuple, DataFrame]]:
+    """Rows that agree in the keys, with their values."""
+    return list(frame.groupby(keys, sort=False, dropna=False)) if keys else [((), frame)]
+
+
 def _pooled(
     frame: DataFrame, keys: list[str], x: str, y: str, tolerance: float
 ) -> dict[tuple, dict[str, float]]:
-    """Of the curves of all seeds with the same parameters: the numbers of `POOLED`."""
+    """The numbers of `POOLED`, by the parameters of a curve."""
     frame = frame.dropna(subset=[x, y])
     pooled = {}
-    for levels, runs in frame.groupby(keys, sort=False, dropna=False) if keys else [((), frame)]:
+    for levels, runs in _groups(frame, keys):
         lowest = dict(zip(POOLED, (runs[x].min(), frame[x].min()), strict=True))
         pooled[levels] = {
             f"{name}_{statistic}": runs[y][runs[x] <= level + tolerance].agg(statistic)
@@ -180,7 +164,7 @@ def _pooled(
 def _add_gains(
     numbers: DataFrame, curves: DataFrame, by: str, baseline: str, tolerance: float
 ) -> None:
-    """Add what each curve saves over the baseline of its seed."""
+    """Add the gain and the delta rate of each curve over the baseline of its seed."""
     baselines = curves[curves[by] == baseline] if by in curves else curves.iloc[:0]
     if baselines.empty:
         found = ", ".join(map(str, curves[by].unique())) if by in curves else "one value alone"
@@ -190,14 +174,14 @@ def _add_gains(
             file=sys.stderr,
         )
         return
-    # baselines that differ in a parameter are for curves that agree in it
-    telling = [key for key in _parameters(baselines) if baselines[key].nunique() > 1]
-    of_seed = {(*row[telling], row[tables.SEED]): row["curve"] for _, row in baselines.iterrows()}
-    codecs = baselines[baselines["is_codec"] & ~baselines.duplicated(telling or by, keep=False)]
-    of_all = {tuple(row[telling]): row["curve"] for _, row in codecs.iterrows()}
+    others = (*NUMBERS, *DETAILS, tables.SEED)
+    shared = [key for key in baselines if key not in others and baselines[key].nunique() > 1]
+    of_seed = {(*row[shared], row[tables.SEED]): row["curve"] for _, row in baselines.iterrows()}
+    codecs = baselines[baselines["is_codec"] & ~baselines.duplicated(shared or by, keep=False)]
+    of_all = {tuple(row[shared]): row["curve"] for _, row in codecs.iterrows()}
     pairs = []
     for _, row in curves.iterrows():
-        place = tuple(row[telling])
+        place = tuple(row[shared])
         base = of_seed.get((*place, row[tables.SEED]), of_all.get(place))
         pairs.append((row["curve"], base))
     functions = {"gain": partial(rate_gain, tolerance=tolerance), "bd_rate": bd_rate}
@@ -214,8 +198,7 @@ def _summarise(
     """Mean and standard error of each number over seeds; missing if one of the seeds lacks it."""
     names = [name for name in (*NUMBERS, "n_runs") if name in numbers]
     rows = []
-    groups = numbers.groupby(keys, sort=False, dropna=False) if keys else [((), numbers)]
-    for levels, curves in groups:
+    for levels, curves in _groups(numbers, keys):
         n_failed, n_missing = unfinished.get(levels, (0, 0))
         row = dict(zip(keys, levels, strict=True))
         row |= {"n_seeds": len(curves), "n_failed": n_failed, "n_missing": n_missing}
@@ -229,15 +212,7 @@ def _summarise(
 
 def _unfinished(summary: DataFrame, keys: list[str]) -> dict[tuple, tuple[int, int]]:
     """How many runs of each curve failed, and how many are missing."""
-    found: dict[tuple, tuple[int, int]] = {}
-    for row in summary.to_dict("records"):
-        levels = tuple(row[key] for key in keys)
-        n_failed, n_missing = found.get(levels, (0, 0))
-        found[levels] = n_failed + row["n_failed"], n_missing + row["n_missing"]
+    found = {}
+    for levels, rows in _groups(summary, keys):
+        found[levels] = int(rows["n_failed"].sum()), int(rows["n_missing"].sum())
     return found
-
-
-def _parameters(curves: DataFrame) -> list[str]:
-    """The parameters of curves."""
-    others = (*NUMBERS, *DETAILS, tables.SEED)
-    return [name for name in curves if name not in others]

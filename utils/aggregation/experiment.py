@@ -1,36 +1,49 @@
-"""What the modes draw from: the runs of an experiment, and where figures and tables go."""
+"""What the modes share: the runs of an experiment, and the files that tables and figures become.
+
+Equal tables and figures give equal bytes.
+"""
 
 import functools
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import matplotlib as mpl
+import pandas as pd
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from utils.aggregation import outputs, tables
-from utils.aggregation.outputs import in_file_name
+from utils.aggregation import tables
 from utils.aggregation.selection import restrict
+from utils.runs.files import write_text
+
+MISSING = "-"
+NO_DATE = {"CreationDate": None}  # of PDFs
+PDF_FONTS = {"pdf.fonttype": 42}  # TrueType: conferences reject Type 3 fonts, the default
+LATEX_OF = {"\\": r"\textbackslash{}", "±": r"$\pm$", "^": r"\^{}", "~": r"\~{}"}
+LATEX_OF |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+Where = Mapping[str, object]  # parameter or setting -> value or list of values
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """The runs of an experiment, read once for all modes; and what all modes share.
+    """The runs of an experiment, read once for all modes, and the options of all modes.
 
     Attributes
     ----------
     folder : `results/exp_<experiment>`.
-    where : parameter -> value or values: the runs that any mode sees; those of its own `where`
-        are among these. What is drawn of a part of the runs goes to a folder of its own.
-    names : what parameters, values and metrics are called in figures and tables for people.
-    seeds : that each row of the tables should have; empty: unknown.
-    dpi : pixels per inch of figures; None: the usual ones.
-    prefix : before the names of all files that are written.
+    where : restricts the runs of all modes. A restricted experiment writes to its own folder.
+    names : what parameters, values and metrics are called in figures, and in tables for people.
+    seeds : expected for each row of the tables; empty: unknown.
+    dpi : pixels per inch of PNGs; None: those of the figure.
+    prefix : of all file names.
     """
 
     folder: Path
-    where: Mapping[str, object] = field(default_factory=dict)
+    where: Where = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     seeds: Sequence[object] = ()
     dpi: int | None = None
@@ -38,49 +51,65 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """Of the experiment, with the prefix of its mode."""
+        """Name of the experiment, with the prefix of its mode."""
         return self.folder.name.removeprefix("exp_")
 
-    @property
-    def states(self) -> Counter:
-        """How many runs, of all stages, are done, failed, ..."""
-        return self._collected[1]
+    @functools.cached_property
+    def _collected(self) -> tuple[dict[str, DataFrame], Counter]:
+        return tables.collect(self.folder)
 
-    def stages(self, where: Mapping[str, object] | None, option: str) -> dict[str, DataFrame]:
-        """All runs that are meant, by stage: finished ones, and others without metrics.
+    def stages(self, where: Where | None, option: str) -> dict[str, DataFrame]:
+        """The chosen runs by stage; metrics of unfinished ones are missing.
 
         Parameters
         ----------
-        where : parameter -> value or values, of any stage; None: all.
-        option : whose `where` it is, for errors.
+        where : restriction of the mode, by parameters of any stage; None: all runs.
+        option : name of the mode, for errors.
         """
-        everything, _ = self._collected
+        runs, _ = self._collected
         if not where and not self.where:
-            return everything
+            return runs
         chosen = self.merged(where, option)
         return {
             stage: frame[frame[f"{stage}_id"].isin(chosen[f"{stage}_id"])].reset_index(drop=True)
             if f"{stage}_id" in chosen and len(frame)
             else frame
-            for stage, frame in everything.items()
+            for stage, frame in runs.items()
         }
 
-    def merged(self, where: Mapping[str, object] | None, option: str) -> DataFrame:
-        """The runs that are meant, with the metrics of all stages; see `tables.merge`."""
+    def merged(self, where: Where | None, option: str) -> DataFrame:
+        """The chosen runs with the metrics of all stages; see `tables.merge`."""
         return self._restrict(tables.merge(self._collected[0]), where, option)
 
-    def finished(self, stage: str, where: Mapping[str, object] | None, option: str) -> DataFrame:
-        """The runs of a stage that are meant and done."""
+    def finished(self, stage: str, where: Where | None, option: str) -> DataFrame:
+        """The chosen runs of a stage that are done."""
         frame = tables.finished(self._collected[0][stage])
         return frame if frame.empty else self._restrict(frame, where, option)
+
+    def _restrict(self, frame: DataFrame, where: Where | None, option: str) -> DataFrame:
+        frame = restrict(frame, self.where, "aggregate.where")
+        return restrict(frame, where or {}, f"{option}.where")
 
     def summary(self, frame: DataFrame) -> DataFrame:
         """Means over seeds; see `tables.summarise`."""
         return tables.summarise(frame, self.seeds)
 
+    def pretty(self, name: object) -> object:
+        """What a parameter, value or metric is called."""
+        return self.names.get(str(name), name)
+
+    def counts(self) -> str:
+        """ "runs of all stages: 50 done, 4 failed"."""
+        try:
+            _, states = self._collected
+        except tables.NoRunsError:
+            return "no finished runs"
+        found = f"runs of all stages: {', '.join(f'{n} {s}' for s, n in sorted(states.items()))}"
+        return f"{found}; only those of {self._chosen} are shown" if self.where else found
+
     @property
     def output(self) -> Path:
-        """Where figures and tables go: never over those of all runs if these are only some."""
+        """Folder of figures and tables."""
         return self.folder / f"only_{in_file_name(self._chosen)}" if self.where else self.folder
 
     @property
@@ -88,57 +117,87 @@ class Experiment:
         lists = {key: v if isinstance(v, (list, tuple)) else [v] for key, v in self.where.items()}
         return ",".join(f"{key}={'+'.join(map(str, values))}" for key, values in lists.items())
 
-    def counts(self) -> str:
-        """ "runs of all stages: 50 done, 4 failed"."""
-        try:
-            states = self.states
-        except tables.NoRunsError:
-            return "no finished runs"
-        found = f"runs of all stages: {', '.join(f'{n} {s}' for s, n in sorted(states.items()))}"
-        return f"{found}; only those of {self._chosen} are shown" if self.where else found
-
     def save_figure(self, figure: Figure, name: str) -> None:
-        """Write a figure into the experiment's folder, and say so; `name` may have folders."""
-        stem = self._stem(name)
-        outputs.save_figure(figure, stem, self.dpi)
-        print(f"Figure: {stem}.png, .pdf")
+        """Write `<name>.png` and `<name>.pdf`; the name may start with a folder."""
+        png, pdf = self._file(name, "png"), self._file(name, "pdf")
+        figure.savefig(png, dpi="figure" if self.dpi is None else self.dpi)
+        with mpl.rc_context(PDF_FONTS):
+            figure.savefig(pdf, metadata=NO_DATE)
+        print(f"Figure: {png}, .pdf")
 
     def save_table(
         self, frame: DataFrame, name: str, *, caption: str = "", shown: DataFrame | None = None
     ) -> None:
-        """Write a table into the experiment's folder, and print it; see `outputs.save_table`.
+        """Write `<name>.csv`, `.md` and `.tex` (booktabs), and print the table.
 
-        How many runs failed or are missing is said below it.
+        Parameters
+        ----------
+        frame : the table; the CSV has all of its digits.
+        caption : the number of failed and missing runs is added to it.
+        shown : content of Markdown and LaTeX, e.g. with rounded numbers; None: the table itself,
+            with four digits.
         """
         caption = f"{caption} ({self.counts()})" if caption else self.counts()
-        shown = outputs.readable(frame) if shown is None else shown
+        shown = readable(frame) if shown is None else shown
         shown = shown.rename(columns=self.pretty).map(self.pretty)
-        stem = self._stem(name)
-        text = outputs.save_table(frame, stem, caption=caption, shown=shown)
-        print(f"\n{self.folder.name}\n\n{text}\nTable: {stem}.md, .csv, .tex")
-
-    def remove_table(self, name: str) -> None:
-        """Leave no table of earlier runs where there is none of those at hand."""
-        outputs.remove_table(self._stem(name))
+        text = f"{to_markdown(shown)}\n{caption}\n"
+        self.save_numbers(frame, name)
+        write_text(self._file(name, "md"), text)
+        write_text(self._file(name, "tex"), to_latex(shown, caption))
+        print(f"\n{self.folder.name}\n\n{text}\nTable: {self._file(name, 'md')}, .csv, .tex")
 
     def save_numbers(self, frame: DataFrame, name: str) -> None:
-        """Write a table that is too wide to be read: its CSV alone."""
-        outputs.save_csv(frame, self._stem(name))
+        """Write `<name>.csv` alone, for tables that are too wide to read."""
+        write_text(self._file(name, "csv"), frame.to_csv(index=False))
 
-    def pretty(self, name: object) -> object:
-        """What something is called in figures and tables."""
-        return self.names.get(str(name), name)
+    def remove_table(self, name: str) -> None:
+        """Remove the files of an outdated table."""
+        for suffix in ("csv", "md", "tex"):
+            self._file(name, suffix).unlink(missing_ok=True)
 
-    @functools.cached_property
-    def _collected(self) -> tuple[dict[str, DataFrame], Counter]:
-        return tables.collect_all(self.folder)
-
-    def _restrict(
-        self, frame: DataFrame, where: Mapping[str, object] | None, option: str
-    ) -> DataFrame:
-        frame = restrict(frame, self.where, "aggregate.where")
-        return restrict(frame, where or {}, f"{option}.where")
-
-    def _stem(self, name: str) -> Path:
-        path = self.output / name
+    def _file(self, name: str, suffix: str) -> Path:
+        path = self.output / f"{name}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
         return path.with_name(f"{self.prefix}{path.name}")
+
+
+def in_file_name(text: str) -> str:
+    """Text, such as the name of a metric, as part of a file name."""
+    return re.sub(r"[^\w.,=+-]+", "_", text)
+
+
+def readable(frame: DataFrame) -> DataFrame:
+    """The table as text: four digits, "-" for missing values."""
+
+    def cell(value: object) -> object:
+        if pd.isna(value):
+            return MISSING
+        return f"{value:.4g}" if isinstance(value, float) else value
+
+    return frame.astype(object).map(cell)
+
+
+def number(mean: float, sem: float = float("nan"), form: str = ".4g") -> str:
+    """ "1.5 ± 0.2"; without the error if that is missing, "-" if the mean is."""
+    if pd.isna(mean):
+        return MISSING
+    return f"{mean:{form}}" if pd.isna(sem) else f"{mean:{form}} ± {sem:.1g}"
+
+
+def to_markdown(table: DataFrame) -> str:
+    """The table in Markdown, with aligned columns."""
+    cells = [list(map(str, table.columns)), *([str(c) for c in row] for row in table.values)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
+    cells.insert(1, ["-" * width for width in widths])
+    rows = (" | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
+    return "".join(f"| {row} |\n" for row in rows)
+
+
+def to_latex(table: DataFrame, caption: str) -> str:
+    """The table in LaTeX, for the package booktabs."""
+
+    def escape(value: object) -> str:
+        return "".join(LATEX_OF.get(character, character) for character in str(value))
+
+    escaped = table.rename(columns=escape).astype(object).map(escape)  # pandas' own keeps "±"
+    return escaped.to_latex(index=False, escape=False, caption=escape(caption))

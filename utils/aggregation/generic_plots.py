@@ -1,26 +1,38 @@
-"""Figures of whatever one wants to see: any metric against any, or several over one axis."""
+"""Modes for figures of your own: any metric against any other, several metrics over one axis."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from utils.aggregation import tables
-from utils.aggregation.experiment import Experiment
-from utils.aggregation.outputs import in_file_name
-from utils.aggregation.selection import (
-    ALONG_CURVE,
-    as_list,
-    check_alike,
-    curve_keys,
-    with_settings,
-)
+from utils.aggregation.experiment import Experiment, Where, in_file_name
+from utils.aggregation.selection import ALONG_CURVE, as_list, check_alike, check_columns, curve_keys
+from utils.aggregation.tables import with_settings
 from utils.configs.composing import ConfigError
-from utils.plots.scatter import Kind, scatter_plot
-from utils.plots.superpose import Scale, superpose_plot
+from utils.plots.axes import (
+    LABEL,
+    Names,
+    add_legend,
+    column_of,
+    draw_curve,
+    drawable,
+    finish,
+    level_label,
+    metric_label,
+    panels,
+    with_labels,
+)
+from utils.plots.style import COLOURS, LINE, make_figure, polish
 
 SCATTER, SUPERPOSE = "aggregate.plot_scatter_lines", "aggregate.plot_superpose"
-KINDS = ("points", "lines", "regression")
-SCALES = ("twin", "normalised", "same")
+Kind = Literal["points", "lines", "regression"]
+Scale = Literal["twin", "normalised", "same"]
+MARKERS = "osD^vPX<>*"
+DASHES = ("-", "--", ":", "-.")
 
 
 def plot_scatter_lines(
@@ -34,50 +46,75 @@ def plot_scatter_lines(
     row: str | None = None,
     is_log_x: bool = False,
     is_log_y: bool = False,
-    where: Mapping[str, object] | None = None,
+    where: Where | None = None,
 ) -> None:
-    """Draw a metric against another metric or a numeric parameter, to `scatter_lines_<y>_<x>`.
+    """Draw `scatter_lines_<y>_<x>`: metrics or numeric parameters against each other.
 
-    With lines, points are means over seeds, with standard errors; otherwise each run is a point.
-
-    Parameters
-    ----------
-    experiment : whose runs are drawn.
-    x, y : metrics, parameters of the tables or settings, e.g. featurizer.loss.beta.
-    kind : points, lines or regression (a linear fit with its 95 % interval).
-    hue : parameter or setting, or several, that give colours.
-    style : ... markers and dashes.
-    col, row : ... with a column or row of panels for each value.
-    is_log_x, is_log_y : logarithmic axes, of base 2.
-    where : parameter -> value or values: which runs are drawn; None: all.
+    Lines join means over seeds, with standard errors; otherwise each run is a point. A regression
+    is a linear fit for each colour with its 95 % bootstrap interval.
     """
-    _check_choice("kind", kind, KINDS, SCATTER)
-    given = [name for name in (style, col, row) if name is not None]
-    frame = with_settings(experiment.merged(where, SCATTER), [*as_list(hue), *given, x, y])
-    _check_columns(frame, [x, y, *as_list(hue), *given], SCATTER)
-    apart: list[str] = []
+    _check_choice("kind", kind, Kind, SCATTER)
+    names = experiment.names
+    shown = [*as_list(hue), *as_list(style), *as_list(col), *as_list(row)]
+    frame = with_settings(experiment.merged(where, SCATTER), [*shown, x, y])
+    check_columns(frame, [x, y, *shown], SCATTER)
+    keys = [LABEL] if kind == "regression" else [LABEL, *as_list(style)]
     if kind == "lines":
         frame = experiment.summary(frame)
-        apart = [key for key in curve_keys(frame) if key not in (x, y, style)]
-    frame = frame.assign(**{name: _numbers(frame, name) for name in (x, y)})
-    try:
-        figure = scatter_plot(
-            frame,
-            x,
-            y,
-            kind=kind,
-            hue=as_list(hue),
-            style_by=style,
-            col=col,
-            row=row,
-            line=apart,
-            is_log_x=is_log_x,
-            is_log_y=is_log_y,
-            names=experiment.names,
-        )
-    except ValueError as error:
-        raise ConfigError(f"{SCATTER}: {error}") from error
+        keys += [key for key in curve_keys(frame) if key not in (x, y, style)]
+    for column in (column_of(frame, x), column_of(frame, y)):  # parameters are text
+        frame = frame.assign(**{column: pd.to_numeric(frame[column], "coerce")})
+    points, colours = with_labels(drawable(frame, [x, y]), as_list(hue), names)
+    looks = _looks(points, style)
+    logs = {"is_log_x": is_log_x, "is_log_y": is_log_y}
+    figure, grid = panels(points, x, y, names, col=col, row=row, **logs)
+    for axes, rows in grid:
+        for levels, group in rows.groupby(keys, sort=False, dropna=False):
+            marker, dash = looks[levels[1] if style and kind != "regression" else None]
+            colour = colours[levels[0]]
+            if kind == "lines":
+                look = {"marker": marker, "linestyle": dash, "elinewidth": None}
+                draw_curve(axes, group, x, y, colour, **look)
+            elif kind == "points":
+                look = {"marker": marker, "edgecolor": "white", "alpha": 0.8, "linewidth": 0.4}
+                axes.scatter(group[x], group[y], s=26, color=colour, **look)
+            else:
+                _draw_regression(axes, group, x, y, colour)
+    n_cols = 1 if col is None else points[col].nunique()
+    add_legend(figure.axes[n_cols - 1], colours, _style_handles(looks, names))
     experiment.save_figure(figure, f"scatter_lines_{in_file_name(y)}_{in_file_name(x)}")
+
+
+def _draw_regression(axes: Axes, points: pd.DataFrame, x: str, y: str, colour: str) -> None:
+    sns.regplot(
+        x=points[x].to_numpy(),  # as arrays, which leave the labels of the axes alone
+        y=points[y].to_numpy(),
+        ax=axes,
+        color=colour,
+        seed=0,
+        fit_reg=points[x].nunique() > 1,
+        scatter_kws={"s": 22, "edgecolor": "white", "linewidths": 0.4},
+        line_kws={"linewidth": 1.8},
+    )
+
+
+def _looks(frame: pd.DataFrame, style: str | None) -> dict[object, tuple[str, str]]:
+    """Marker and dashes of each level of a column; key None: those of all rows."""
+    levels = [] if style is None else frame[style].unique()
+    looks = {
+        level: (MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
+        for i, level in enumerate(levels)
+    }
+    return {None: (MARKERS[0], DASHES[0])} | looks
+
+
+def _style_handles(looks: dict[object, tuple[str, str]], names: Names) -> list[Line2D]:
+    """A grey line for each level of the column of markers and dashes."""
+    return [
+        Line2D([], [], color=LINE, marker=m, linestyle=d, label=level_label(level, names))
+        for level, (m, d) in looks.items()
+        if level is not None
+    ]
 
 
 def plot_superpose(
@@ -87,59 +124,72 @@ def plot_superpose(
     scale: Scale = "twin",
     by: str | None = "dist",
     is_log_x: bool = False,
-    where: Mapping[str, object] | None = None,
+    where: Where | None = None,
 ) -> None:
-    """Draw several metrics of one curve over the same axis, to `superpose[_<value>]`.
+    """Draw `superpose[_<value>]`: several metrics of one curve over the same axis.
 
-    A curve joins runs that differ in nothing but the seed and what moves them along it
-    (`rows.ALONG_CURVE`): if there are more, that is an error that names what tells them apart.
-
-    Parameters
-    ----------
-    experiment : whose runs are drawn.
-    x : metric of the horizontal axis.
-    y : metrics of the curves.
-    scale : twin (two axes, for two metrics), normalised (each from 0 to 1) or same.
-    by : parameter or setting with a figure for each of its values; None: a single figure.
-    is_log_x : logarithmic horizontal axis, of base 2.
-    where : parameter -> value or values: which runs are drawn; None: all.
+    Runs of a figure that differ in more than the seed and `selection.ALONG_CURVE` are an error.
     """
-    _check_choice("scale", scale, SCALES, SUPERPOSE)
-    by_names = [] if by is None else [by]
-    frame = with_settings(experiment.merged(where, SUPERPOSE), by_names)
-    _check_columns(frame, [x, *y, *by_names], SUPERPOSE)
+    _check_choice("scale", scale, Scale, SUPERPOSE)
+    if scale == "twin" and len(y) != 2:
+        raise ConfigError(f"{SUPERPOSE}.scale: twin axes are for two metrics, found {len(y)}")
+    frame = with_settings(experiment.merged(where, SUPERPOSE), as_list(by))
+    check_columns(frame, [x, *y, *as_list(by)], SUPERPOSE)
     groups = [("", frame)] if by is None else frame.groupby(by, sort=False)
     for level, runs in groups:
         title = f"the runs of {by} = {level}" if by else "the runs"
         check_alike(runs, SUPERPOSE, title, but=ALONG_CURVE)
-        try:
-            figure = superpose_plot(
-                experiment.summary(runs),
-                x,
-                list(y),
-                scale=scale,
-                is_log_x=is_log_x,
-                names=experiment.names,
-            )
-        except ValueError as error:
-            raise ConfigError(f"{SUPERPOSE}: {error}") from error
+        points = drawable(experiment.summary(runs), [x, *y])
+        figure = _superpose(points, x, y, scale, is_log_x, experiment.names)
         experiment.save_figure(figure, f"superpose_{level}" if by else "superpose")
 
 
-def _numbers(frame: pd.DataFrame, name: str) -> pd.Series:
-    """A column as numbers: of a metric, its means if the table has means; or of a parameter."""
-    return pd.to_numeric(frame[f"{name}_mean" if f"{name}_mean" in frame else name], "coerce")
+def _superpose(
+    points: pd.DataFrame, x: str, y: Sequence[str], scale: Scale, is_log_x: bool, names: Names
+) -> Figure:
+    labels = [metric_label(metric, names) for metric in y]
+    titles = [
+        metric if labels.count(label) > 1 else label
+        for metric, label in zip(y, labels, strict=True)
+    ]
+    colours = dict(zip(titles, COLOURS, strict=False))
+    figure, axes = make_figure(5.4, 3.6)
+    all_axes = [axes, axes.twinx()] if scale == "twin" else [axes] * len(y)
+    for metric, title, panel in zip(y, titles, all_axes, strict=True):
+        shown = _normalised(points, metric) if scale == "normalised" else points
+        draw_curve(panel, shown, x, metric, colours[title])
+        if is_log_x:
+            panel.set_xscale("log", base=2)
+    label = {"twin": titles[0], "normalised": "normalised: lowest 0, highest 1", "same": ""}[scale]
+    finish(axes, xlabel=metric_label(x, names), ylabel=label)
+    if scale == "twin":
+        _finish_twin(all_axes, titles, list(colours.values()))
+    else:
+        add_legend(axes, colours)
+    return figure
 
 
-def _check_columns(frame: pd.DataFrame, names: Sequence[str], option: str) -> None:
-    if missing := [name for name in names if name not in frame]:
-        there_are = [*tables.parameters(frame), *tables.metrics_of(frame)]
-        raise ConfigError(
-            f"{option}: the runs have no {', '.join(missing)}: there are {there_are}, and settings "
-            "such as optimizer_feat.kwargs.lr"
-        )
+def _finish_twin(all_axes: list[Axes], titles: list[str], colours: list[str]) -> None:
+    """Axes in the colours of their curves, instead of a legend."""
+    left, right = all_axes
+    polish(right, ylabel=titles[1])
+    right.spines["right"].set_visible(True)
+    for axes, colour in zip(all_axes, colours, strict=True):
+        axes.yaxis.label.set_color(colour)
+        axes.tick_params(axis="y", labelcolor=colour)
+    right.spines["left"].set_visible(False)
+    right.set_zorder(left.get_zorder() + 1)
 
 
-def _check_choice(name: str, value: str, choices: Sequence[str], option: str) -> None:
-    if value not in choices:
-        raise ConfigError(f"{option}.{name}: expected one of {list(choices)}, found {value!r}")
+def _normalised(points: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The metric from its lowest mean (0) to its highest one (1)."""
+    mean, sem = f"{metric}_mean", f"{metric}_sem"
+    low, high = points[mean].min(), points[mean].max()
+    span = high - low if high > low else 1.0
+    return points.assign(**{mean: (points[mean] - low) / span, sem: points[sem] / span})
+
+
+def _check_choice(name: str, value: str, choices: object, option: str) -> None:
+    if value not in get_args(choices):
+        expected = list(get_args(choices))
+        raise ConfigError(f"{option}.{name}: expected one of {expected}, found {value!r}")

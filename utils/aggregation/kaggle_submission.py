@@ -12,8 +12,7 @@ from torch import Tensor
 
 from lossyless.base import Compressor
 from utils.aggregation import tables
-from utils.aggregation.experiment import Experiment
-from utils.aggregation.saved import named_errors
+from utils.aggregation.experiment import Experiment, Where
 from utils.configs.composing import ConfigError
 from utils.data import kaggle
 from utils.data.decoded import from_pixels, to_pixels
@@ -32,7 +31,7 @@ def kaggle_submission(
     experiment: Experiment,
     paths: Mapping[str, str],
     accelerator: str,
-    where: Mapping[str, object] | None = None,
+    where: Where | None = None,
     submit: bool = False,
 ) -> None:
     """Write `submission.csv` with the run that has the lowest loss on validation data.
@@ -51,24 +50,23 @@ def kaggle_submission(
     """
     run = _best_run(experiment, where)
     config = config_here(Path(run[tables.FOLDER]), paths, accelerator)
-    with named_errors(OPTION):
-        data = _competition_data(config)
-        title = f"{fitting.describe(config)}, run_{run['predictor_id']}"
-        score = math.sqrt(run[LOSS])
-        print(f"Best on validation data: {title}, score (RMSE) {score:.5f}: {run[tables.FOLDER]}")
-        path = experiment.folder / "submission.csv"
-        compressor = building.load_compressor(config)
-        predictor = building.load_predictor(config, compressor)
-        device = building.pick_device(config)
-        batches = data.kaggle_test_batches(device)
-        ids, predictions = predict_decoded(compressor, predictor, batches, device)
-        write_submission(path, ids, predictions, columns=(ID, *ANSWERS))
-        print(f"Submission: {path}")
-        if submit:
-            print(upload(path, COMPETITION, f"{title}, validation {score:.5f}"))
+    data = _competition_data(config)
+    title = f"{fitting.describe(config)}, run_{run['predictor_id']}"
+    score = math.sqrt(run[LOSS])
+    print(f"Best on validation data: {title}, score (RMSE) {score:.5f}: {run[tables.FOLDER]}")
+    path = experiment.folder / "submission.csv"
+    compressor = building.load_compressor(config)
+    predictor = building.load_predictor(config, compressor)
+    device = building.pick_device(config)
+    batches = data.kaggle_test_batches(device)
+    ids, predictions = predict_decoded(compressor, predictor, batches, device)
+    write_submission(path, ids, predictions, columns=(ID, *ANSWERS))
+    print(f"Submission: {path}")
+    if submit:
+        print(upload(path, COMPETITION, f"{title}, validation {score:.5f}"))
 
 
-def _best_run(experiment: Experiment, where: Mapping[str, object] | None) -> Series:
+def _best_run(experiment: Experiment, where: Where | None) -> Series:
     runs = experiment.finished("predictor", where, OPTION)
     if runs.empty:
         raise tables.NoRunsError(

@@ -1,4 +1,4 @@
-"""Tables of all metrics, and the figures of all runs side by side."""
+"""Modes that show everything an experiment has: tables of all metrics, figures of all runs."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from pandas import DataFrame
 
 from utils.aggregation import tables
-from utils.aggregation.experiment import Experiment
+from utils.aggregation.experiment import Experiment, Where, number
 from utils.configs.composing import ConfigError
 from utils.runs.identity import STAGES
 from utils.runs.saved_runs import read_config
@@ -17,46 +17,33 @@ OPTION = "aggregate.summarize_metrics"
 
 def summarize_metrics(
     experiment: Experiment,
-    columns: dict[str, str],
+    columns: Mapping[str, str],
     table: str = "merged",
-    keys: list[str] | None = None,
-    where: Mapping[str, object] | None = None,
+    keys: Sequence[str] | None = None,
+    where: Where | None = None,
 ) -> None:
-    """Average all metrics over seeds into `summarized_metrics_<table>.csv`, for each stage and for
-    all (merged); print a table of the chosen ones and save it to `summary`.
-
-    Parameters
-    ----------
-    experiment : whose runs are averaged.
-    columns : of the printed table: title -> metric.
-    table : which summary is printed.
-    keys : parameters and settings that the printed table shows; None: all that vary.
-    where : parameter -> value or values: which runs are averaged; None: all.
-    """
+    """Write `summarized_metrics_<table>` for each stage and all stages (merged), and `summary`."""
     if table not in tables.TABLES:
         raise ConfigError(f"{OPTION}.table: there is no '{table}'; there are {[*tables.TABLES]}")
     runs = experiment.stages(where, OPTION)
     if keys:
-        runs = {name: tables.with_settings(frame, name, keys) for name, frame in runs.items()}
+        runs = {stage: tables.with_settings(frame, keys, stage) for stage, frame in runs.items()}
         _check_keys(runs, keys)
     summaries = tables.summaries(runs, experiment.seeds)
     for name, summary in summaries.items():
         if len(summary):
             experiment.save_numbers(summary, f"summarized_metrics_{name}")
     summary = summaries[table]
-    try:
-        shown = _of_stages_that_ran(summary, columns)
-        chosen = tables.select(summary, shown, keys)
-    except KeyError as error:
-        raise ConfigError(f"{OPTION}.columns: {error.args[0]}") from error
-    parameters = [key for key in chosen if key in summary]
-    statistics = [f"{metric}_{part}" for metric in shown.values() for part in ("mean", "sem")]
+    metrics = _of_stages_that_ran(summary, columns)
+    shown = select(summary, metrics, keys)
+    parameters = [key for key in shown if key in summary]
+    statistics = [f"{metric}_{part}" for metric in metrics.values() for part in ("mean", "sem")]
     numbers = summary[[*parameters, *tables.COUNTS, *statistics]]
-    experiment.save_table(numbers, "summary", caption="bits per example", shown=chosen)
+    experiment.save_table(numbers, "summary", caption="bits per example", shown=shown)
 
 
 def _check_keys(runs: Mapping[str, DataFrame], keys: Sequence[str]) -> None:
-    """Raise `ConfigError` for what is neither a parameter of any stage nor a setting."""
+    """Raise `ConfigError` for names that are neither parameters of a stage nor settings."""
     folders = [folder for frame in runs.values() if len(frame) for folder in frame[tables.FOLDER]]
     config = read_config(Path(folders[0]))
     known = [*config.path_parts(STAGES[-1])]
@@ -68,28 +55,54 @@ def _check_keys(runs: Mapping[str, DataFrame], keys: Sequence[str]) -> None:
         )
 
 
-def _of_stages_that_ran(summary: DataFrame, columns: dict[str, str]) -> dict[str, str]:
-    """The columns without those of stages that have no runs (`is_only_feat`)."""
-    known = {c.removesuffix("_mean") for c in tables.metrics_of(summary) if c.endswith("_mean")}
+def _of_stages_that_ran(summary: DataFrame, columns: Mapping[str, str]) -> dict[str, str]:
+    """The columns, without those of stages that have no runs (`is_only_feat`)."""
+    known = metrics_in(summary)
     stages = {metric.split("/")[1] for metric in known}
     ran = {
         title: metric
         for title, metric in columns.items()
         if metric in known or metric.count("/") != 2 or metric.split("/")[1] in stages
     }
+    if unknown := [metric for metric in ran.values() if metric not in known]:
+        raise ConfigError(f"{OPTION}.columns: unknown metrics {unknown}: there are {known}")
     return ran or {metric: metric for metric in sorted(known) if metric.startswith("test/")}
 
 
-def gather_figures(experiment: Experiment, where: Mapping[str, object] | None = None) -> None:
-    """Copy the figures of the trained compressors side by side into `<experiment>/figures/`.
+def metrics_in(summary: DataFrame) -> list[str]:
+    """The metrics whose means are in a summary."""
+    return [column.removesuffix("_mean") for column in summary if column.endswith("_mean")]
 
-    Their names say in what the runs differ; of several seeds, the first is taken. Figures that were
-    there before are removed.
+
+def select(
+    summary: DataFrame, columns: Mapping[str, str], keys: Sequence[str] | None = None
+) -> DataFrame:
+    """A small table for people: parameters, some metrics as "mean ± sem", the number of seeds.
 
     Parameters
     ----------
-    experiment : whose figures are copied.
-    where : parameter -> value or values: of which runs; None: all.
+    summary : as `tables.summarise` returns it.
+    columns : title -> metric.
+    keys : parameters; None: all that vary. Those that are no column of the summary are skipped,
+        and more are added where rows could not be distinguished without them.
+    """
+    everything = tables.varying(summary)
+    keys = everything if keys is None else [key for key in keys if key in summary]
+    if keys and summary.duplicated(keys).any():
+        keys += [key for key in everything if key not in keys]
+    table = summary[keys].copy()
+    for title, metric in columns.items():
+        means, sems = summary[f"{metric}_mean"], summary[f"{metric}_sem"]
+        table[title] = [number(mean, sem) for mean, sem in zip(means, sems, strict=True)]
+    counts = summary[list(tables.COUNTS)].itertuples(index=False)
+    table["seeds"] = [tables.format_counts(*row) for row in counts]
+    return table
+
+
+def gather_figures(experiment: Experiment, where: Where | None = None) -> None:
+    """Copy the figures of all trained compressors into `figures/`, replacing earlier copies.
+
+    File names tell in what the runs differ; of several seeds, the first one is copied.
     """
     frame = experiment.finished("featurizer", where, "aggregate.gather_figures")
     frame = frame.drop_duplicates(tables.GROUP)
@@ -97,14 +110,13 @@ def gather_figures(experiment: Experiment, where: Mapping[str, object] | None = 
     frame = frame[[bool(figures[path]) for path in frame[tables.FOLDER]]]
     keys = tables.varying(frame)
     target = experiment.output / "figures"
-    for outdated in target.glob("*.png"):  # of runs that are gone, or had other labels
+    for outdated in target.glob("*.png"):
         outdated.unlink()
     for row in frame.to_dict("records"):
         label = "".join(f"_{row[key]}" for key in keys)
         target.mkdir(parents=True, exist_ok=True)
         for figure in figures[row[tables.FOLDER]]:
-            shutil.copyfile(
-                figure, target / f"{figure.stem}{label}{figure.suffix}".replace(" ", "_")
-            )
+            name = f"{figure.stem}{label}{figure.suffix}".replace(" ", "_")
+            shutil.copyfile(figure, target / name)
     if len(frame):
         print(f"Figures: {target}/")

@@ -1,4 +1,4 @@
-"""Our results beside the published ones."""
+"""Mode `compare_to_paper`: our results beside the published ones."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from utils.aggregation import settings, tables
-from utils.aggregation.experiment import Experiment
-from utils.aggregation.outputs import MISSING, number
+from utils.aggregation.experiment import MISSING, Experiment, Where, number
 from utils.aggregation.selection import check_alike, restrict
 from utils.configs.composing import ConfigError
 from utils.runs.saved_runs import read_config
@@ -25,20 +24,14 @@ NOT_RUN, WITHIN, OUTSIDE = "not run", "within", "outside"
 def compare_to_paper(
     experiment: Experiment,
     experiments: Sequence[str],
-    where: Mapping[str, object] | None = None,
+    where: Where | None = None,
 ) -> None:
-    """Write published numbers, ours and the difference to `paper_comparison`.
+    """Write `paper_comparison`: published numbers of `experiments`, ours, and a verdict.
 
-    The numbers are those of `published/*.csv`, whose README says what the columns are. Ours are
-    means over seeds. Verdicts: `within` the tolerance, `outside` of it, `not run`. If there are
-    runs, but none with any of the published settings, a line says so instead. The settings that
-    differ from the official scripts' are printed below.
-
-    Parameters
-    ----------
-    experiment : whose runs are compared.
-    experiments : whose published numbers and settings are listed.
-    where : parameter -> value or values: which runs count; None: all.
+    The numbers are those of `published/*.csv`, whose README explains the columns; ours are means
+    over seeds. Verdicts: `within` the tolerance, `outside`, `not run`. If there are runs, but none
+    with any of the published settings, a line says so instead. All settings that differ from those
+    of the official scripts are printed.
 
     Raises
     ------
@@ -56,7 +49,7 @@ def compare_to_paper(
         )
     frame = _runs(experiment, where)
     changed: list[str] = []
-    if len(names) == 1 and not frame.empty:  # of several, nothing tells which one a run is of
+    if len(names) == 1 and not frame.empty:  # of several, that of a run is unknown
         folders = map(Path, frame[tables.FOLDER].unique())
         configs = [OmegaConf.create(read_config(folder).values) for folder in folders]
         changed = settings.changes(names[0], configs)
@@ -68,8 +61,8 @@ def compare_to_paper(
         print(f"These runs have {len(changed)} other settings than {names[0]}:", *changed, sep="\n")
 
 
-def _runs(experiment: Experiment, where: Mapping[str, object] | None) -> pd.DataFrame:
-    """The runs of an experiment; an empty table if there are none."""
+def _runs(experiment: Experiment, where: Where | None) -> pd.DataFrame:
+    """The chosen runs; an empty table if there are none."""
     try:
         return experiment.merged(where, OPTION)
     except tables.NoRunsError:
@@ -81,7 +74,7 @@ def _compare_numbers(
 ) -> None:
     """The table of published numbers and ours."""
     if frame.empty and (experiment.folder / f"{TABLE}.csv").exists():
-        print(f"\n{experiment.folder.name}: no finished runs here; {TABLE} stays as it is")
+        print(f"\n{experiment.folder.name}: no finished runs; {TABLE} is left unchanged")
         return
     if not frame.empty and all(_matching(frame, row).empty for row in wanted.to_dict("records")):
         what = _not_run(frame, wanted)
@@ -107,28 +100,23 @@ def published_numbers() -> pd.DataFrame:
 
 
 def _compared(experiment: Experiment, frame: pd.DataFrame, published: Mapping) -> dict:
-    """A published number, and ours."""
-    value = published["value"]
-    about = {key: published[key] for key in ("experiment", "data", "method", "beta", "metric")}
+    """A row of the table."""
     ours = _ours(experiment, frame, published)
-    difference = ours["ours"] - value
-    is_within = abs(difference) <= published["tolerance"]
-    verdict = WITHIN if is_within else OUTSIDE
-    return (
-        about
-        | {"published": value}
-        | ours
-        | {
-            "difference": difference,
-            "tolerance": published["tolerance"],
-            "verdict": NOT_RUN if pd.isna(ours["ours"]) else verdict,
-            "source": published["source"],
-        }
-    )
+    difference = ours["ours"] - published["value"]
+    verdict = WITHIN if abs(difference) <= published["tolerance"] else OUTSIDE
+    return {
+        **{key: published[key] for key in ("experiment", "data", "method", "beta", "metric")},
+        "published": published["value"],
+        **ours,
+        "difference": difference,
+        "tolerance": published["tolerance"],
+        "verdict": NOT_RUN if pd.isna(ours["ours"]) else verdict,
+        "source": published["source"],
+    }
 
 
 def _ours(experiment: Experiment, frame: pd.DataFrame, published: Mapping) -> dict:
-    """Mean, standard error, and numbers of seeds of the runs that fit."""
+    """Mean, standard error, and counts of the runs that fit a published number."""
     metric = published["metric"]
     found = _matching(frame, published)
     if metric not in found or found.empty:
@@ -144,7 +132,7 @@ def _ours(experiment: Experiment, frame: pd.DataFrame, published: Mapping) -> di
 def _matching(
     frame: pd.DataFrame, published: Mapping, settings: Sequence[str] = SETTINGS
 ) -> pd.DataFrame:
-    """The runs that a published number is about, by these of its settings."""
+    """The runs that have these settings of a published number."""
     columns = dict(zip(SETTINGS, ("datapred", "dist", "beta"), strict=True))
     if "datapred" not in frame:
         columns["data"] = "datafeat"
@@ -156,7 +144,7 @@ def _matching(
 
 
 def _not_run(frame: pd.DataFrame, published: pd.DataFrame) -> str:
-    """The published settings that no run has, in words: " (beta 0.07)"."""
+    """The published settings that no run has: " (beta 0.07)"."""
     rows = published.to_dict("records")
     missing = [key for key in SETTINGS if all(_matching(frame, row, [key]).empty for row in rows)]
     found = (f"{key} {' or '.join(published[key].dropna().unique())}" for key in missing)
@@ -164,13 +152,13 @@ def _not_run(frame: pd.DataFrame, published: pd.DataFrame) -> str:
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The table for people: without what is the same everywhere, numbers in four digits."""
+    """The table for people: fewer columns, numbers with four digits."""
     shown = table[["data", "method", "beta", "metric", "published"]].copy()
     shown = shown.astype(object).where(shown.notna(), MISSING)
     shown["published"] = table["published"].map("{:.4g}".format)
     shown["ours"] = [number(*row) for row in table[["ours", "sem"]].itertuples(index=False)]
     shown["seeds"] = [
-        tables.n_in_words(*row) for row in table[list(tables.COUNTS)].itertuples(index=False)
+        tables.format_counts(*row) for row in table[list(tables.COUNTS)].itertuples(index=False)
     ]
     shown["difference"] = [number(d, form="+.3g") for d in table["difference"]]
     shown["tolerance"] = table["tolerance"].map("±{:.3g}".format)

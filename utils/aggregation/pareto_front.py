@@ -1,8 +1,8 @@
-"""Trade-offs between two costs: which points are optimal, and what a curve of them is worth.
+"""Trade-offs between two costs: Pareto fronts, and measures that compare rate-distortion curves.
 
-A curve D(r), the lowest distortion (or another cost) at a rate of at most r, is given by the points
-of its Pareto front, in the order of the rate: rates [N] rise and distortions [N] fall, strictly.
-It is linear between them, and constant behind the last one: whoever may spend more bits need not.
+A curve D(r) is the lowest distortion (or another cost) at a rate of at most r. It is given by the
+points of its Pareto front: rates [N] rise and distortions [N] fall, strictly. It is linear between
+these points, and constant after the last one.
 """
 
 import numpy as np
@@ -14,11 +14,11 @@ Curve = tuple[np.ndarray, np.ndarray]  # rates, distortions
 
 
 def pareto_front(x: ArrayLike, y: ArrayLike) -> np.ndarray:
-    """Indices of the points (x, y), [N] each, that no other point beats; in the order of x.
+    """Indices of the points (x, y), [N] each, that no other point dominates, sorted by x.
 
-    Both are costs: a point is beaten by one that is smaller in one of them and not larger in the
-    other. Of equal points the first is taken; points with a NaN are left out. Along the front x
-    grows and y falls, strictly.
+    Both are costs: a point dominates another if it is smaller in one of them and not larger in the
+    other. Of equal points the first is taken; points with a NaN are ignored. Along the front x
+    rises and y falls, strictly.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     order = np.lexsort((y, x))
@@ -34,8 +34,10 @@ def front_of(rates: ArrayLike, distortions: ArrayLike) -> Curve:
 
 
 def area_under_rates(distortions: ArrayLike, rates: ArrayLike) -> float:
-    """Integral of the rate over the distortion, by trapezoids between points [N] in the order of
-    the distortion; NaN with fewer than two that are finite."""
+    """Integral of the rate over the distortion, by the trapezoidal rule through points [N].
+
+    NaN if fewer than two points are finite.
+    """
     points = np.asarray([distortions, rates], dtype=float)
     points = points[:, np.isfinite(points).all(0)]
     x, y = points[:, np.lexsort(points[::-1])]
@@ -44,15 +46,15 @@ def area_under_rates(distortions: ArrayLike, rates: ArrayLike) -> float:
 
 def gaussian_bits(mse: ArrayLike) -> np.ndarray:
     """Differential entropy of Gaussian errors, log2(2 pi e MSE) / 2, in bits."""
-    with np.errstate(divide="ignore"):  # no error is an infinitely narrow distribution
+    with np.errstate(divide="ignore"):  # -inf without errors
         return 0.5 * np.log2(2 * np.pi * np.e * np.asarray(mse, dtype=float))
 
 
 def rate_at(curve: Curve, distortion: float) -> float:
-    """The lowest rate at which D(r) is at most `distortion`; NaN where that is unknown.
+    """The lowest rate at which D(r) is at most `distortion`.
 
-    That is where the curve never gets there, and where it is nowhere as bad: fewer bits than those
-    of its first point may be enough, too.
+    NaN outside the distortions of the curve: it never gets there, or a lower rate than that of its
+    first point might suffice.
     """
     rates, distortions = curve
     if not distortions[-1] <= distortion <= distortions[0]:
@@ -63,9 +65,8 @@ def rate_at(curve: Curve, distortion: float) -> float:
 def rate_gain(curve: Curve, baseline: Curve, tolerance: float = 0.01) -> float:
     """How many times fewer bits a curve needs than the baseline, at equal distortion.
 
-    That is the lowest distortion that both reach, plus the tolerance, in the same unit. NaN if one
-    of them is nowhere as bad as that, so that nothing is known of the bits it needs for it, or if
-    the curve needs none.
+    The distortion is the lowest one that both reach, plus the tolerance. NaN if the rate of one of
+    them is unknown there (`rate_at`), or if the curve needs no bits.
     """
     level = max(curve[1][-1], baseline[1][-1]) + tolerance
     rate = rate_at(curve, level)
@@ -75,13 +76,12 @@ def rate_gain(curve: Curve, baseline: Curve, tolerance: float = 0.01) -> float:
 def bd_rate(curve: Curve, baseline: Curve) -> float:
     """Bjontegaard delta rate in percent: -50 means half the bits of the baseline, on average.
 
-    The logarithm of the rate is interpolated as a function of the quality, here the negative
-    distortion in its own unit, by monotone piecewise cubics (PCHIP), and averaged over the interval
-    of qualities that both curves reach. NaN if there is none, or if a curve has fewer than two
-    points. Points of no bits, which have no logarithm, are left out.
+    The logarithm of the rate, as a function of the negative distortion, is interpolated by monotone
+    piecewise cubics (PCHIP) and averaged over the distortions that both curves reach. NaN if there
+    are none, or if a curve has fewer than two points; points without bits are ignored.
 
-    Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001; with
-    the PCHIP of JCTVC-L1100 rather than one cubic polynomial, so that any number of points fits.
+    Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001, with
+    the PCHIP of JCTVC-L1100 instead of one cubic polynomial, so that any number of points fits.
     """
     logarithms = [_log_rate_of_quality(*points) for points in (curve, baseline)]
     if None in logarithms:

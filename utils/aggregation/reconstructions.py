@@ -1,20 +1,23 @@
-"""Trained compressors side by side: what standard and invariant ones make of the same images."""
+"""Mode `compare_reconstructions`: figure 1 of the paper."""
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from pandas import DataFrame, Series
 
+from lossyless.compressors import LearnableCompressor
 from utils.aggregation import tables
-from utils.aggregation.experiment import Experiment
-from utils.aggregation.saved import named_errors
-from utils.aggregation.selection import differences, restrict
+from utils.aggregation.experiment import Experiment, Where
+from utils.aggregation.selection import differences, format_differences, restrict
 from utils.configs.composing import ConfigError
-from utils.plots.comparison import multi_row_plot, single_row_plot
-from utils.plots.style import method_name
+from utils.data.module import DataModule
+from utils.plots.images import augmented_images, reconstruct, reconstruction_grid
+from utils.plots.models import method_name
+from utils.plots.mosaic import mosaic
 from utils.runs.saved_runs import config_here
 from utils.training import building
 
@@ -31,36 +34,23 @@ def compare_reconstructions(
     paths: Mapping[str, str],
     accelerator: str,
     bits: str,
-    standard: Mapping[str, object],
-    invariant: Mapping[str, object],
-    where: Mapping[str, object] | None = None,
+    standard: Where,
+    invariant: Where,
+    where: Where | None = None,
     n_images: int = 10,
     image: int = 0,
 ) -> None:
-    """Draw what a standard and an invariant compressor make of the same augmented test images.
+    """Draw `figures/rec_imgs_allin1_{single,multi}_row`: reconstructions of the same test images.
 
-    Writes figure 1 of the paper to `<experiment>/figures/`: `rec_imgs_allin1_single_row`, one
-    image, and `rec_imgs_allin1_multi_row`, a column for each of several images. Images come
-    from the data that the invariant compressor was trained on. Bits are those of the tables, of
-    the run that is drawn. Of several seeds, the smallest is taken. If a method has no finished
-    run, or several, there are no figures, and the terminal says which one and what to do.
-
-    Parameters
-    ----------
-    experiment : whose runs are drawn.
-    paths : where results, checkpoints and data are now, as in conf/main.yaml.
-    accelerator : where to compute, as `trainer.accelerator`.
-    bits : metric that labels state, e.g. test/comm/n_bits (coded) or test/feat/rate (theoretical).
-    standard, invariant : parameter -> value: which runs are of either kind.
-    where : parameter -> value: which runs, for both kinds, unless they say otherwise; needed if
-        there are several.
-    n_images : of the figure with several rows.
-    image : which test image the figure with a single row shows.
+    Images come from the data set of the invariant compressor. Of several seeds, the smallest is
+    drawn. If a method has no finished run, or several, a line on the terminal says so instead.
 
     Raises
     ------
     ConfigError
-        If an option is wrong, a checkpoint is lost, or a compressor has no decoder.
+        If an option is wrong, or the compressors are for different images.
+    ValueError, FileNotFoundError
+        If a compressor has no decoder, there is no such test image, or a checkpoint is missing.
     """
     runs = _runs_with(bits, experiment)
     try:
@@ -69,39 +59,47 @@ def compare_reconstructions(
             "invariant": _pick(runs, where or {}, invariant, "invariant"),
         }
     except (tables.NoRunsError, AmbiguousRunsError) as error:
-        print(f"left out: {error}", file=sys.stderr)  # the tables are worth having all the same
+        print(f"left out: {error}", file=sys.stderr)
         return
     configs = {
         name: config_here(Path(run[tables.FOLDER]), paths, accelerator)
         for name, run in chosen.items()
     }
-    costs = {name: _in_bits(run[bits]) for name, run in chosen.items()}
-    for name, figure in _draw(configs, costs, n_images=n_images, image=image).items():
-        experiment.save_figure(figure, f"figures/rec_imgs_allin1_{name}")
-
-
-def _draw(
-    configs: Mapping[str, DictConfig], costs: Mapping[str, str], *, n_images: int, image: int
-) -> dict[str, Figure]:
-    """Both figures of the compressors "standard" and "invariant", labelled with their costs."""
     _check_same_images(configs)
-    with named_errors(OPTION):
-        compressors = {name: building.load_compressor(c) for name, c in configs.items()}
-        data = building.build_data(configs["invariant"], "data_feat", "representative")
+    compressors = {name: building.load_compressor(c) for name, c in configs.items()}
+    data = building.build_data(configs["invariant"], "data_feat", "representative")
+    costs = {name: _format_bits(run[bits]) for name, run in chosen.items()}
     methods = {name: method_name(c.distortion) for name, c in compressors.items()}
     titles = {f"{n} ({methods[n]})\n{costs[n]}": c for n, c in compressors.items()}
     labels = {f"{methods[n]}: {costs[n]}": c for n, c in compressors.items()}
-    try:
-        return {
-            "single_row": single_row_plot(titles, data, index=image),
-            "multi_row": multi_row_plot(labels, data, n_images=n_images),
-        }
-    except ValueError as error:
-        raise ConfigError(f"{OPTION}: {error}") from error
+    single, multi = single_row(titles, data, image), multi_row(labels, data, n_images)
+    experiment.save_figure(single, "figures/rec_imgs_allin1_single_row")
+    experiment.save_figure(multi, "figures/rec_imgs_allin1_multi_row")
+
+
+def single_row(
+    compressors: Mapping[str, LearnableCompressor], data: DataModule, image: int = 0
+) -> Figure:
+    """One augmented test image, and its reconstruction by each compressor, below its title."""
+    x = augmented_images(next(iter(compressors.values())), data, image + 1).x
+    if not 0 <= image < len(x):
+        raise ValueError(f"there is no test image {image}: {data.n_examples('test')} images")
+    x = x[image:]
+    images = [x, *(reconstruct(compressor, x) for compressor in compressors.values())]
+    return mosaic(torch.stack(images, 1), column_labels=["augmented", *compressors])
+
+
+def multi_row(
+    compressors: Mapping[str, LearnableCompressor], data: DataModule, n_images: int = 10
+) -> Figure:
+    """A column for each test image: source, augmented, and reconstructed by each compressor."""
+    batch = augmented_images(next(iter(compressors.values())), data, n_images)
+    decoded = {label: reconstruct(c, batch.x) for label, c in compressors.items()}
+    return reconstruction_grid({"source": batch.aux, "augmented": batch.x} | decoded)
 
 
 def _runs_with(metric: str, experiment: Experiment) -> DataFrame:
-    """The finished runs that have a metric of the compressor, one in each row."""
+    """The finished runs of the stage that measures a metric of the compressor."""
     parts = metric.split("/")
     if len(parts) != 3 or parts[1] not in STAGE_OF:
         raise ConfigError(
@@ -111,42 +109,32 @@ def _runs_with(metric: str, experiment: Experiment) -> DataFrame:
     stage = STAGE_OF[parts[1]]
     runs = experiment.finished(stage, None, OPTION)
     if metric not in runs:
-        there_are = (
-            f"there are {tables.metrics_of(runs)}" if len(runs) else "there are no such runs"
-        )
         raise ConfigError(
-            f"{OPTION}.bits: no run of the {stage} has {metric}; {there_are}. Without the "
-            f"communication, take test/feat/rate"
+            f"{OPTION}.bits: no run of the {stage} has {metric}; there are "
+            f"{tables.metrics_of(runs)}. Without communication, use test/feat/rate"
         )
     return runs.dropna(subset=[metric])
 
 
-def _pick(
-    runs: DataFrame, where: Mapping[str, object], method: Mapping[str, object], name: str
-) -> Series:
-    """The run of a method that is meant; of several seeds, the smallest."""
+def _pick(runs: DataFrame, where: Where, method: Where, name: str) -> Series:
+    """The run of a method; of several seeds, the smallest."""
     try:
         found = restrict(runs, {**method, **where, **method}, OPTION)
     except tables.NoRunsError as error:
         raise tables.NoRunsError(
             f"rec_imgs_allin1_*.png, for the {name} compressor is missing. {error}. Run the "
-            f"experiment with distortion={method.get('dist', '...')}, or say which runs are {name} "
-            f"by {OPTION}.{name} and .where"
+            f"experiment with distortion={method.get('dist', '...')}, or choose {name} runs by "
+            f"{OPTION}.{name} and .where"
         ) from error
     if found[tables.GROUP].nunique() > 1:
-        keys = "; ".join(
-            f"{key}: {', '.join(map(str, values))}" for key, values in differences(found).items()
-        )
+        different = differences(found)
+        key, values = next(iter(different.items()))
         raise AmbiguousRunsError(
             f"rec_imgs_allin1_*.png, for there are several {name} compressors, which differ in "
-            f"{keys}. Choose with {OPTION}.where, e.g. {_example(found)}"
+            f"{format_differences(different)}. Choose with {OPTION}.where, e.g. "
+            f"'{OPTION}.where={{{key}:{values[0]}}}'"
         )
     return found.loc[found[tables.SEED].astype(int).idxmin()]
-
-
-def _example(runs: DataFrame) -> str:
-    key, values = next(iter(differences(runs).items()))
-    return f"'{OPTION}.where={{{key}:{values[0]}}}'"
 
 
 def _check_same_images(configs: Mapping[str, DictConfig]) -> None:
@@ -159,6 +147,6 @@ def _check_same_images(configs: Mapping[str, DictConfig]) -> None:
         )
 
 
-def _in_bits(bits: float) -> str:
+def _format_bits(bits: float) -> str:
     """ "2.3 bits", "144.5 bits", "1,342 bits"."""
     return f"{bits:,.0f} bits" if bits >= 1000 else f"{bits:.1f} bits"

@@ -1,26 +1,33 @@
-"""Searches: figures and a table of each study of an experiment."""
+"""Mode `plot_optuna_hypopt`: figures and a table of each study of an experiment."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import optuna
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from utils.aggregation.experiment import Experiment
 from utils.configs.composing import ConfigError
-from utils.plots import search as plots
+from utils.plots import style
+from utils.plots.axes import LINE, finish, metric_label
 from utils.search import study as studies_of
 from utils.search.study import best_trials, counted, objective_names
 
+COMPLETE, FAILED, RUNNING = "complete", "failed", "running"
 STATES = {
-    TrialState.COMPLETE: plots.COMPLETE,
-    TrialState.FAIL: plots.FAILED,
-    TrialState.RUNNING: plots.RUNNING,
+    TrialState.COMPLETE: COMPLETE,
+    TrialState.FAIL: FAILED,
+    TrialState.RUNNING: RUNNING,
 }
-MIN_TRIALS = 10  # fewer say nothing about importance
+MARKS = {FAILED: ("x", style.RED), RUNNING: ("o", style.ORANGE)}
+POINTS = {"color": style.BLUE, "alpha": 0.4, "s": 20, "linewidths": 0}
+MIN_TRIALS = 10  # for importances
 
 
 def plot_optuna_hypopt(
@@ -28,27 +35,18 @@ def plot_optuna_hypopt(
     studies: Sequence[str] | None = None,
     is_log_y: bool = False,
 ) -> None:
-    """Draw each search: `optuna_<study>_{history,importance,pareto}`, and write the table of its
-    trials, `optuna_<study>.csv`.
+    """Draw `optuna_<study>_{history,importance,pareto}` and write `optuna_<study>.csv`.
 
-    - history: values by trial, and the best so far; failed trials are marked.
-    - importance: see `importances`; drawn from 10 complete trials on.
-    - pareto: of two objectives, all trials and their Pareto front.
-
-    Columns of the table: number, state, `is_best`, the objectives, the drawn settings; then
-    `seconds` of the job, `run` (folder of its results) and `error`. Trials that were repeated are
-    left out. An experiment without a search is no error: it says so.
-
-    Parameters
-    ----------
-    studies : names; None: all.
-    is_log_y : logarithmic axes of values.
+    The history has the value of each trial and the best one so far; the importance needs 10
+    complete trials, the Pareto front two objectives. Columns of the table: number, state,
+    `is_best`, objectives, drawn settings, `seconds` of the job, `run` (folder of its results) and
+    `error`. Repeated trials are left out. An experiment without a study prints a line.
     """
     file = experiment.folder / studies_of.FILE
     found = studies_of.names(file)
     if not found:
         print(f"No search yet: there is no study in {file}")
-    wanted = found if studies is None else list(map(str, studies))  # which may look like numbers
+    wanted = found if studies is None else list(map(str, studies))  # names may look like numbers
     if unknown := [name for name in wanted if name not in found]:
         raise ConfigError(f"aggregate.plot_optuna_hypopt.studies: no {unknown}; there are {found}")
     for name in wanted:
@@ -58,29 +56,24 @@ def plot_optuna_hypopt(
 def _draw(experiment: Experiment, study: optuna.Study, is_log_y: bool) -> None:
     stem = f"optuna_{study.study_name.replace('/', '_')}"
     objectives = objective_names(study)
-    directions = [direction.name.lower() for direction in study.directions]
     table = trials_table(study)
     experiment.save_numbers(table, stem)
     print(f"Table: {experiment.folder / stem}.csv, {len(table)} trials")
-    if not (table["state"] == plots.COMPLETE).any():
+    if not (table["state"] == COMPLETE).any():
         print(f"No trial of {study.study_name} is complete: nothing to draw")
         return
-    history = plots.history_plot(
-        table, dict(zip(objectives, directions, strict=True)), is_log_y=is_log_y
-    )
-    experiment.save_figure(history, f"{stem}_history")
+    experiment.save_figure(_history(table, study, is_log_y), f"{stem}_history")
     found = {name: importances(study, i) for i, name in enumerate(objectives)}
     shares = pd.DataFrame({name: shares for name, shares in found.items() if shares})
     if len(shares):
         shares = shares.rename(index={key: experiment.pretty(_short(key)) for key in shares.index})
-        experiment.save_figure(plots.importance_plot(shares), f"{stem}_importance")
+        experiment.save_figure(_importance(shares), f"{stem}_importance")
     if len(objectives) == 2:
-        front = plots.front_plot(table, objectives, is_log_y=is_log_y)
-        experiment.save_figure(front, f"{stem}_pareto")
+        experiment.save_figure(_pareto_front(table, *objectives, is_log_y), f"{stem}_pareto")
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """The trials that count, one row each; see `plot_optuna_hypopt`."""
+    """A row for each trial that counts; see `plot_optuna_hypopt`."""
     objectives, trials = objective_names(study), counted(study)
     best = {trial.number for trial in best_trials(study)}
     rows = []
@@ -99,31 +92,26 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
 
 
 def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
-    """Share of an objective's variance that each drawn setting explains by itself (fANOVA,
-    Hutter et al. 2014, http://proceedings.mlr.press/v32/hutter14.html); shares sum to 1.
+    """Share of the variance of an objective that each drawn setting explains by itself.
 
-    Largest first; empty if fewer than `MIN_TRIALS` are complete, or if their values are all equal.
-
-    Parameters
-    ----------
-    objective : its index.
+    fANOVA (Hutter et al. 2014, http://proceedings.mlr.press/v32/hutter14.html); shares sum to 1,
+    the largest comes first. Empty if fewer than `MIN_TRIALS` are complete, or all values are equal.
     """
-    trials = [trial for trial in counted(study) if trial.state == TrialState.COMPLETE]
-    values = [trial.values[objective] for trial in trials]
-    if len(trials) < MIN_TRIALS or np.ptp(values) == 0:
+    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    values = [trial.values[objective] for trial in complete]
+    if len(values) < MIN_TRIALS or np.ptp(values) == 0:
         return {}
     one_space = optuna.create_study()
+    space = _joint_space(complete)
     one_space.add_trials(
         create_trial(params=trial.params, distributions=space, value=value)
-        for space in [_joint_space(trials)]
-        for trial, value in zip(trials, values, strict=True)
+        for trial, value in zip(complete, values, strict=True)
     )
-    shares = get_param_importances(one_space, evaluator=FanovaImportanceEvaluator(seed=0))
-    return {key: float(share) for key, share in shares.items()}
+    return get_param_importances(one_space, evaluator=FanovaImportanceEvaluator(seed=0))
 
 
 def _joint_space(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """The space of trials, with intervals that hold all of theirs, whose ends may have moved."""
+    """The space of trials: a study may move the ends of its intervals, Optuna expects one space."""
     space = dict(trials[0].distributions)
     for trial in trials:
         for key, other in trial.distributions.items():
@@ -133,6 +121,75 @@ def _joint_space(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
     return space
 
 
+def _history(table: pd.DataFrame, study: optuna.Study, is_log_y: bool) -> Figure:
+    """A panel for each objective; trials without values are marked at the bottom."""
+    objectives = objective_names(study)
+    figure = Figure(figsize=(5.6, 2.6 * len(objectives) + 0.4), dpi=style.DPI, layout="constrained")
+    grid = figure.subplots(len(objectives), 1, sharex=True, squeeze=False)[:, 0]
+    done = table[table["state"] == COMPLETE].sort_values("number")
+    for axes, objective, direction in zip(grid, objectives, study.directions, strict=True):
+        is_minimised = direction == StudyDirection.MINIMIZE
+        axes.scatter(done["number"], done[objective], **POINTS)
+        best = (np.minimum if is_minimised else np.maximum).accumulate(done[objective].to_numpy())
+        label = f"{'lowest' if is_minimised else 'highest'} so far"
+        axes.step(done["number"], best, where="post", color=style.BLUE, lw=1.8, label=label)
+        _mark_unfinished(axes, table)
+        _finish(axes, is_log_y, ylabel=_title(objective))
+        style.add_legend(axes, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0)
+    grid[-1].set_xlabel("trial", fontsize=style.LABEL_SIZE, color=style.TEXT)
+    return figure
+
+
+def _mark_unfinished(axes: Axes, table: pd.DataFrame) -> None:
+    bottom = {"transform": axes.get_xaxis_transform(), "clip_on": False, "s": 26, "zorder": 3}
+    for state, (marker, colour) in MARKS.items():
+        numbers = table.loc[table["state"] == state, "number"]
+        if len(numbers):
+            height = np.full(len(numbers), 0.03)
+            axes.scatter(numbers, height, color=colour, marker=marker, label=state, **bottom)
+
+
+def _importance(shares: pd.DataFrame) -> Figure:
+    """Bars of shares [setting, objective], the most important setting on top."""
+    shares = shares.loc[shares.mean(axis=1).sort_values(kind="stable").index]
+    width = 3.6 + 0.085 * max(map(len, shares.index))
+    height = 1.2 + len(shares) * (0.14 + 0.16 * len(shares.columns))
+    figure, axes = style.make_figure(width, height)
+    reversed_ = shares[shares.columns[::-1]].rename(columns=_title)  # bars are drawn from below
+    colours = style.COLOURS[: len(shares.columns)][::-1]
+    reversed_.plot.barh(ax=axes, width=0.8, color=colours, legend=False)
+    finish(axes, xlabel="share of the variance")
+    handles, _ = axes.get_legend_handles_labels()
+    style.add_legend(axes, handles[::-1], loc="lower right")
+    return figure
+
+
+def _pareto_front(table: pd.DataFrame, x: str, y: str, is_log_y: bool) -> Figure:
+    """Complete trials at their two objectives, and those on the Pareto front."""
+    done, front = table[table["state"] == COMPLETE], table[table["is_best"]].sort_values(x)
+    figure, axes = style.make_figure()
+    axes.scatter(done[x], done[y], label="trials", **POINTS)
+    axes.plot(front[x], front[y], color=style.ORANGE, label="Pareto front", **LINE)
+    _finish(axes, is_log_y, xlabel=_title(x), ylabel=_title(y))
+    if n_failed := int((table["state"] == FAILED).sum()):
+        title = f"{n_failed} failed trial{'s' * (n_failed > 1)} not shown"
+        axes.set_title(title, fontsize=style.TICK_SIZE, color=style.LINE, loc="right")
+    style.add_legend(axes)
+    return figure
+
+
+def _finish(axes: Axes, is_log_y: bool, **labels: str) -> None:
+    finish(axes, **labels)
+    if is_log_y:
+        axes.set_yscale("log")
+
+
+def _title(objective: str) -> str:
+    """ "val/comm/rate" -> "rate (bits), validation"."""
+    label = metric_label(objective, {})
+    return f"{label}, validation" if objective.startswith("val/") else label
+
+
 def _short(key: str) -> str:
-    """ "optimizer_pred.kwargs.lr" -> "optimizer_pred.lr"; of a group, where it is put."""
+    """ "optimizer_pred.kwargs.lr" -> "optimizer_pred.lr"; for a group, its place."""
     return key.split("@")[-1].replace(".kwargs.", ".")

@@ -1,4 +1,4 @@
-"""Which rows of a table an option means, and what tells rows apart."""
+"""Choosing rows of tables, and checks of what was chosen."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,45 +9,23 @@ from utils.aggregation import tables
 from utils.configs.composing import ConfigError
 from utils.runs.saved_runs import read_config
 
-# What moves a compressor along its rate-distortion curve: the weight of the rate, the quality of a
-# classical codec, how many principal components are kept. Names as in the tables; the long ones
-# appear where the short one is rounded.
+EXACT_BETA = "featurizer.loss.beta"  # the column "beta" has two digits
+# Parameters that move a compressor along its rate-distortion curve: the weight of the rate, the
+# quality of a classical codec, the number of principal components.
 ALONG_CURVE = (
     "beta",
-    "featurizer.loss.beta",
+    EXACT_BETA,
     "featurizer.kwargs.beta",
     "featurizer.kwargs.quality",
     "featurizer.kwargs.n_components",
 )
 
 
-EXACT_BETA = "featurizer.loss.beta"  # of a run, whose "beta" in tables has two digits
-
-
-def as_list(value: str | Sequence[str]) -> list[str]:
-    """One name or several, as a list."""
+def as_list(value: str | Sequence[str] | None) -> list[str]:
+    """None, one name or several, as a list."""
+    if value is None:
+        return []
     return [value] if isinstance(value, str) else list(value)
-
-
-def with_settings(frame: DataFrame, names: Iterable[str]) -> DataFrame:
-    """The table with further columns for settings that it does not show, such as
-    `data_pred.kwargs.p_augment`: those of the runs' saved configs.
-
-    A table shows settings only where its rows could be confused without them. Names of no setting
-    are left out, as are those that are columns already.
-
-    Parameters
-    ----------
-    frame : one row per run.
-    names : of settings, as on the command line.
-    """
-    missing = [name for name in dict.fromkeys(names) if name not in frame]
-    if not missing:
-        return frame
-    configs = [read_config(Path(folder)) for folder in frame[tables.FOLDER]]
-    columns = {name: [config.value(name) for config in configs] for name in missing}
-    found = {name: values for name, values in columns.items() if any(v is not None for v in values)}
-    return frame.assign(**{name: list(map(str, values)) for name, values in found.items()})
 
 
 def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> DataFrame:
@@ -56,8 +34,8 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
     Parameters
     ----------
     frame : a table of `utils.aggregation.tables`, one row per run.
-    where : parameter (of the table, or a setting) -> value, or list of values. Numbers are compared
-        as such, 0.1 is "1.0e-01"; beta to the last digit.
+    where : parameter or setting -> value, or list of values. Numbers are compared by value: 0.1
+        equals "1.0e-01". Beta is compared to the last digit.
     option : name of the setting that holds `where`, for errors.
 
     Raises
@@ -67,14 +45,14 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
     NoRunsError
         If there is no such row.
     """
-    frame = with_settings(frame, where)
+    frame = tables.with_settings(frame, where)
     known = tables.parameters(frame)
     for key, wanted in where.items():
         if key not in known:
             raise ConfigError(f"{option}: there is no parameter '{key}'; there are {known}")
         values = wanted if isinstance(wanted, (list, tuple)) else [wanted]
         rows = frame[[any(_is_same(found, value) for value in values) for found in frame[key]]]
-        if key == "beta" and tables.FOLDER in rows:  # two digits of it
+        if key == "beta" and tables.FOLDER in rows:
             exact = [read_config(Path(folder)).value(EXACT_BETA) for folder in rows[tables.FOLDER]]
             rows = rows[[b is None or any(_is_same(b, value) for value in values) for b in exact]]
         if rows.empty:
@@ -87,45 +65,53 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
 
 
 def differences(frame: DataFrame) -> dict[str, list]:
-    """The parameters in which rows differ beyond their seeds, with their values."""
-    names = [name for name in tables.parameters(frame) if name != tables.SEED]
-    return {name: list(frame[name].unique()) for name in names if frame[name].nunique() > 1}
-
-
-def check_alike(frame: DataFrame, option: str, rows: str, *, but: Iterable[str] = ()) -> None:
-    """Raise a `ConfigError` that names the parameters in which rows differ beyond their seeds.
-
-    Averages are over seeds and nothing else: whoever wants another one has to choose.
-
-    Parameters
-    ----------
-    frame : rows that are about to be averaged, or shown as one.
-    option : that asked for it.
-    rows : what they are, for the message.
-    but : parameters in which they may differ.
-    """
-    found = {name: v for name, v in differences(frame).items() if name not in (*but,)}
-    if not found:
-        return
-    key, values = next(iter(found.items()))
-    listed = "; ".join(f"{name}: {', '.join(map(str, found[name]))}" for name in found)
-    raise ConfigError(
-        f"{option}: {rows} differ in more than the seed, in {listed}. Only seeds are averaged: "
-        f"choose one value of each, as in {option}.where='{{{key}: {values[0]}}}'"
-    )
-
-
-def check_metrics(frame: DataFrame, metrics: Iterable[str], option: str) -> None:
-    """Raise a `ConfigError` that names the metrics there are if one of these is not."""
-    if unknown := [metric for metric in metrics if metric not in frame]:
-        raise ConfigError(
-            f"{option}: unknown metrics {unknown}; there are {tables.metrics_of(frame)}"
-        )
+    """The parameters in which rows differ, but the seed, with their values."""
+    return {name: list(frame[name].unique()) for name in tables.varying(frame)}
 
 
 def curve_keys(frame: DataFrame) -> list[str]:
-    """The parameters that tell rate-distortion curves apart: neither seeds nor positions on one."""
-    return [name for name in differences(frame) if name not in ALONG_CURVE]
+    """The parameters that distinguish rate-distortion curves: neither seed nor `ALONG_CURVE`."""
+    return [name for name in tables.varying(frame) if name not in ALONG_CURVE]
+
+
+def format_differences(found: Mapping[str, Sequence]) -> str:
+    """ "dist: VIC, VAE; zdim: 1, 2"."""
+    return "; ".join(f"{name}: {', '.join(map(str, found[name]))}" for name in found)
+
+
+def check_alike(frame: DataFrame, option: str, rows: str, *, but: Iterable[str] = ()) -> None:
+    """Check that rows, which are about to be averaged, differ in nothing but the seed.
+
+    Parameters
+    ----------
+    frame : the rows.
+    option : the mode that averages them, for the error.
+    rows : name of the rows, for the error.
+    but : parameters in which they may differ, too.
+
+    Raises
+    ------
+    ConfigError
+        If they differ; the error names all parameters in which they do.
+    """
+    found = {name: v for name, v in differences(frame).items() if name not in (*but,)}
+    if found:
+        key, values = next(iter(found.items()))
+        raise ConfigError(
+            f"{option}: {rows} differ in more than the seed, in {format_differences(found)}. Only "
+            f"seeds are averaged: choose one value of each, as in "
+            f"{option}.where='{{{key}: {values[0]}}}'"
+        )
+
+
+def check_columns(frame: DataFrame, names: Iterable[str], option: str) -> None:
+    """Raise `ConfigError` if a table of runs lacks one of these metrics, parameters or settings."""
+    if unknown := [name for name in names if name not in frame]:
+        raise ConfigError(
+            f"{option}: the runs have no {', '.join(unknown)}; there are the metrics "
+            f"{tables.metrics_of(frame)}, the parameters {tables.parameters(frame)}, and all "
+            "settings, such as optimizer_feat.kwargs.lr"
+        )
 
 
 def _is_same(found: object, wanted: object) -> bool:

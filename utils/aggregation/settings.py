@@ -1,6 +1,7 @@
 """Our settings beside those of the official scripts: what differs, and why.
 
-`published/settings/*.yaml` say what the scripts fix, by experiment; see `published/README.md`.
+`published/settings/*.yaml` hold the official settings of each experiment; see
+`published/README.md`.
 """
 
 import functools
@@ -46,14 +47,14 @@ class Difference:
 
 @functools.cache
 def published_settings() -> dict[str, dict]:
-    """What the official scripts fix: experiment, or choice of a data set -> its table."""
+    """Official settings: experiment, or option of a data set -> its table."""
     files = [OmegaConf.load(file) for file in sorted(SETTINGS.glob("*.yaml"))]
     tables = [item for file in files for item in OmegaConf.to_container(file).items()]
-    return {name: table for name, table in tables if not name.startswith(".")}  # these are shared
+    return {name: table for name, table in tables if not name.startswith(".")}  # shared parts
 
 
 def names_of(experiments: Sequence[str]) -> list[str]:
-    """The tables of experiments, which are called by their files or by their results."""
+    """The tables of experiments, which are named after their files or their results."""
     return [
         name
         for name, table in published_settings().items()
@@ -80,7 +81,7 @@ def changes(name: str, runs: Sequence[DictConfig]) -> list[str]:
     found: dict[str, dict[str, None]] = {}
     for run in runs:
         experiment = _config(_choice(name), *_options(_config(_choice(name)), run))
-        # those that follow from the data set, which is named by itself
+        # skip what follows from the data set, which differs itself
         is_same_data = _fact(run, "data_feat.name") == experiment.data_feat.name
         of_data = () if is_same_data else ("splits", "augmentations", "parameters")
         for key in dict.fromkeys([*table.get("settings", {}), *jobs]):

@@ -1,7 +1,7 @@
-"""From runs on disk to tables: collect, average over seeds, merge the stages.
+"""From runs on disk to tables: collect runs, merge stages, average over seeds.
 
-Rows are runs that agree in everything but the seed; runs that differ in anything else are never
-averaged. Runs that did not finish are counted.
+Runs that agree in everything but the seed form a group; only groups are averaged. Unfinished runs
+are counted.
 """
 
 from collections import Counter
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.aggregation.outputs import number
 from utils.runs.identity import IDENTITY, STAGES
 from utils.runs.saved_runs import (
     DONE,
@@ -23,22 +22,18 @@ from utils.runs.saved_runs import (
 )
 
 TABLES = (*STAGES, "merged")
-GROUP = "group"  # digest of all that determines a run but its seed
-FOLDER = "folder"  # where the run's results are
-STATE = "state"  # how the run stands
-COUNTS = ("n_seeds", "n_failed", "n_missing")  # of a row: finished, failed, and other seeds
+GROUP = "group"  # digest of everything that determines a run but its seed
+FOLDER = "folder"  # of the results of a run
+STATE = "state"  # done, failed, ...
+COUNTS = ("n_seeds", "n_failed", "n_missing")  # of a group: seeds that are done, failed, neither
 
 
 class NoRunsError(FileNotFoundError):
     """There is nothing to aggregate."""
 
 
-def _in_words(states: Counter) -> str:
-    return ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "no runs at all"
-
-
 def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
-    """All finished runs of an experiment, and how many there are in each state.
+    """All runs of an experiment.
 
     Parameters
     ----------
@@ -46,22 +41,22 @@ def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
 
     Returns
     -------
-    runs : dict of stage -> DataFrame with a row for each run: the group it belongs to, the
-        parameters its path shows, every other setting in which the runs of the stage differ, and
-        its metrics.
-    states : how many runs are done, failed, ...
+    runs : stage -> table with a row for each run: its group, the parameters in its path, all other
+        settings in which runs of the stage differ, and its metrics, which are missing (NaN) unless
+        it is done.
+    states : number of runs that are done, failed, ...
+
+    Raises
+    ------
+    NoRunsError
+        If no run is done.
     """
-    runs, states = collect_all(experiment)
-    return {stage: finished(frame) for stage, frame in runs.items()}, states
-
-
-def collect_all(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
-    """As `collect`, with the runs that did not finish: their metrics are missing (NaN)."""
     records, states = read_records(experiment)
     if not states[DONE]:
+        counts = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
         raise NoRunsError(
-            f"no finished runs in {experiment} ({_in_words(states)}): run the experiment first, "
-            "with the same mode; bin/status.sh says what became of runs"
+            f"no finished runs in {experiment} ({counts or 'no runs at all'}): run the experiment "
+            "first, with the same mode; bin/status.sh shows the state of its runs"
         )
     searched = []
     if (file := experiment / "optuna.db").is_file():
@@ -69,7 +64,7 @@ def collect_all(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
 
         searched = study.searched(file)
     by_stage = propagate_unfinished(records)
-    return {stage: _frame(stage, by_stage[stage], searched) for stage in STAGES}, states
+    return {stage: _table(stage, by_stage[stage], searched) for stage in STAGES}, states
 
 
 def finished(frame: pd.DataFrame) -> pd.DataFrame:
@@ -77,7 +72,7 @@ def finished(frame: pd.DataFrame) -> pd.DataFrame:
     return frame if frame.empty else frame[frame[STATE] == DONE].reset_index(drop=True)
 
 
-def _frame(stage: str, records: list[Record], searched: list[str]) -> pd.DataFrame:
+def _table(stage: str, records: list[Record], searched: list[str]) -> pd.DataFrame:
     stages = STAGES[: STAGES.index(stage) + 1]
     rows = []
     for record in records:
@@ -87,30 +82,47 @@ def _frame(stage: str, records: list[Record], searched: list[str]) -> pd.DataFra
         rows.append(about | ids | config.path_parts(stage) | dict(record.metrics))
     frame = pd.DataFrame(rows)
     settings = [record.config.settings(stage) for record in records]
-    wide = with_settings(frame, stage, [*searched, *_ambiguous(frame, settings)])
+    wide = with_settings(frame, [*searched, *_ambiguous(frame, settings)], stage)
     for key in [name for name in varying(wide) if name not in frame]:
         if not any(_shows(frame[name], wide[key]) for name in varying(frame)):
             frame.insert(_n_parameters(frame), key, wide[key])
     return frame
 
 
-def with_settings(frame: pd.DataFrame, stage: str, keys: Iterable[str]) -> pd.DataFrame:
-    """The runs of a stage with further columns for settings, named as on the command line.
+def with_settings(
+    frame: pd.DataFrame, names: Iterable[str], stage: str | None = None
+) -> pd.DataFrame:
+    """Add columns for settings, such as `data_pred.kwargs.p_augment`, from the runs' saved configs.
 
-    Left out are names of no setting, and settings that do not determine the results of the stage.
+    Names that are columns already, or no settings, are skipped.
+
+    Parameters
+    ----------
+    frame : one row per run.
+    names : of settings, as on the command line.
+    stage : skip settings that do not determine the results of this stage; None: skip none.
     """
-    later = {key for name in STAGES[STAGES.index(stage) + 1 :] for key in IDENTITY[name]}
-    own = [key for key in dict.fromkeys(keys) if key.split(".")[0] not in later]
-    if frame.empty or not own:
+    later = set() if stage is None else _keys_after(stage)
+    names = [n for n in dict.fromkeys(names) if n not in frame and n.split(".")[0] not in later]
+    if frame.empty or not names:
         return frame
     configs = [read_config(Path(folder)) for folder in frame[FOLDER]]
     frame = frame.copy()
-    for key in own:
-        values = [str(config.value(key)) for config in configs]
-        is_of_group = len({*zip(frame[GROUP], values, strict=True)}) == frame[GROUP].nunique()
-        if is_of_group and key not in frame and any(key in config.flat for config in configs):
-            frame.insert(_n_parameters(frame), key, values)
+    for name in names:
+        values = [str(config.value(name)) for config in configs]
+        is_setting = any(name in config.flat for config in configs)
+        if is_setting and (stage is None or _is_same_in_groups(frame, values)):
+            frame.insert(_n_parameters(frame), name, values)
     return frame
+
+
+def _keys_after(stage: str) -> set[str]:
+    """Keys of the config that only determine later stages."""
+    return {key for name in STAGES[STAGES.index(stage) + 1 :] for key in IDENTITY[name]}
+
+
+def _is_same_in_groups(frame: pd.DataFrame, values: list[str]) -> bool:
+    return len({*zip(frame[GROUP], values, strict=True)}) == frame[GROUP].nunique()
 
 
 def _shows(shown: pd.Series, values: pd.Series) -> bool:
@@ -130,13 +142,13 @@ def _ambiguous(frame: pd.DataFrame, settings: list[dict[str, object]]) -> list[s
     """Settings in which groups differ although their paths show the same parameters."""
     if frame.empty:
         return []
-    # a beta of its own for each run would tell all apart
+    # ignore beta: with a different one for each run, it would hide every other difference
     shown = frame[[name for name in parameters(frame) if name not in (SEED, "beta")]].copy()
     keys = _differing(frame[GROUP], shown, settings)
     names = [key for key in keys if key.endswith(".name")]
     if not names:
         return keys
-    # the name of a choice says enough, unless runs with the same names still differ
+    # the name of an option implies its settings, unless runs with the same names still differ
     for name in names:
         shown[name] = [str(setting.get(name)) for setting in settings]
     return sorted({*names, *_differing(frame[GROUP], shown, settings)})
@@ -145,7 +157,7 @@ def _ambiguous(frame: pd.DataFrame, settings: list[dict[str, object]]) -> list[s
 def _differing(
     groups: pd.Series, shown: pd.DataFrame, settings: list[dict[str, object]]
 ) -> list[str]:
-    """Settings that tell groups apart among runs for which the same is shown."""
+    """Settings in which groups with the same shown values differ."""
     keys: set[str] = set()
     for alike in shown.groupby(list(shown)).indices.values():
         one_of_each = groups.iloc[alike].drop_duplicates().index
@@ -162,13 +174,13 @@ def metrics_of(frame: pd.DataFrame) -> list[str]:
 
 
 def parameters(frame: pd.DataFrame) -> list[str]:
-    """Columns that hold parameters."""
+    """Columns that hold parameters and settings."""
     others = {GROUP, FOLDER, STATE, *COUNTS, *(f"{stage}_id" for stage in STAGES)}
     return [column for column in frame if "/" not in column and column not in others]
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
-    """Parameters that tell the rows of a table apart."""
+    """Parameters in which rows differ, but the seed."""
     return [name for name in parameters(frame) if name != SEED and frame[name].nunique() > 1]
 
 
@@ -178,28 +190,29 @@ def _n_parameters(frame: pd.DataFrame) -> int:
 
 
 def merge(runs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row for each run of the last stage that was finished at all, with the metrics of the
-    stages before it. The metrics of a run that did not finish are all missing."""
+    """Join metrics of all stages, one row for each run of the last stage with a finished run.
+
+    All metrics of an unfinished run are missing.
+    """
     last = [stage for stage in STAGES if len(finished(runs[stage]))][-1]
     merged = runs[last]
     for stage in STAGES[: STAGES.index(last)]:
         columns = [f"{stage}_id", *metrics_of(runs[stage])]
         merged = merged.merge(finished(runs[stage])[columns], on=f"{stage}_id", how="left")
     merged.loc[merged[STATE] != DONE, metrics_of(merged)] = float("nan")
-    return merged.copy()  # in one piece: joined columns are slow
+    return merged.copy()  # defragmented: joined columns are slow
 
 
 def summarise(frame: pd.DataFrame, seeds: Collection[str] = ()) -> pd.DataFrame:
-    """Mean and standard error over seeds of every metric, and how many seeds there are.
+    """Average every metric over the seeds of each group.
 
-    Columns `<metric>_mean` and `<metric>_sem`; one row for each group of runs that agree in
-    everything but the seed. The standard error of a single seed is missing (NaN). `n_seeds` are
-    averaged; `n_failed` failed, `n_missing` are neither: interrupted, under way, lost, never begun.
+    Columns are the parameters, `COUNTS`, `<metric>_mean` and `<metric>_sem`. The standard error of
+    a single seed is missing (NaN).
 
     Parameters
     ----------
     frame : one row per run.
-    seeds : that each group should have; what is known beside those that were begun.
+    seeds : expected for each group; those without a run count as missing.
     """
     if frame.empty:
         return frame
@@ -209,7 +222,7 @@ def summarise(frame: pd.DataFrame, seeds: Collection[str] = ()) -> pd.DataFrame:
     if metrics := metrics_of(frame):
         statistics = groups[metrics].agg(["mean", "sem"])
         statistics.columns = [f"{metric}_{statistic}" for metric, statistic in statistics.columns]
-        summary = summary.join(statistics).copy()  # in one piece: joined columns are slow
+        summary = summary.join(statistics).copy()  # defragmented
     return summary.reset_index().sort_values(keys, key=sortable, ignore_index=True)
 
 
@@ -222,59 +235,22 @@ def _count(runs: pd.DataFrame, seeds: frozenset[str]) -> pd.Series:
 
 
 def sortable(values: pd.Series) -> pd.Series:
-    """Numbers by their size, although parameters are kept as they are written; then names.
-
-    A key for `DataFrame.sort_values`.
-    """
+    """Key for `DataFrame.sort_values`: numbers, which are kept as text, by size; then names."""
     numbers = pd.to_numeric(values, errors="coerce")
     order = sorted(set(zip(numbers.isna(), numbers.fillna(0), values.map(str), strict=True)))
     place = {name: i for i, (_, _, name) in enumerate(order)}
     return values.map(str).map(place)
 
 
-def summarise_metrics(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
-    """The summary of each stage, and of all (`TABLES`); how many runs are in each state."""
-    runs, states = collect_all(experiment)
-    return summaries(runs), states
-
-
 def summaries(
     runs: Mapping[str, pd.DataFrame], seeds: Collection[str] = ()
 ) -> dict[str, pd.DataFrame]:
-    """The summary of each stage, and of all (`TABLES`)."""
+    """The summary of each table in `TABLES`; see `summarise`."""
     frames = dict(runs) | {"merged": merge(runs)}
     return {name: summarise(frame, seeds) for name, frame in frames.items()}
 
 
-def select(
-    summary: pd.DataFrame, columns: Mapping[str, str], keys: list[str] | None = None
-) -> pd.DataFrame:
-    """A small table for people: parameters, chosen metrics, and the number of seeds.
-
-    Parameters
-    ----------
-    summary : as `summarise` returns it.
-    columns : title -> metric, `<split>/<stage>/<metric>`; shown as "mean" or "mean ± sem".
-    keys : the parameters; None: all that vary. Those of stages that did not run are left out.
-
-    Raises `KeyError` naming the metrics there are if one is unknown.
-    """
-    known = [c.removesuffix("_mean") for c in summary if c.endswith("_mean")]
-    if unknown := [metric for metric in columns.values() if metric not in known]:
-        raise KeyError(f"unknown metrics {unknown}: there are {known}")
-    everything = varying(summary)
-    keys = everything if keys is None else [key for key in keys if key in summary]
-    if keys and summary.duplicated(keys).any():  # these do not tell the rows apart
-        keys += [key for key in everything if key not in keys]
-    table = summary[keys].copy()
-    for title, metric in columns.items():
-        means, sems = summary[f"{metric}_mean"], summary[f"{metric}_sem"]
-        table[title] = [number(mean, sem) for mean, sem in zip(means, sems, strict=True)]
-    table["seeds"] = [n_in_words(*row) for row in summary[list(COUNTS)].itertuples(index=False)]
-    return table
-
-
-def n_in_words(n_seeds: int, n_failed: int, n_missing: int) -> str:
+def format_counts(n_seeds: int, n_failed: int, n_missing: int) -> str:
     """ "3", or "1 (2 failed, 1 missing)"."""
     others = [f"{n} {name}" for n, name in ((n_failed, "failed"), (n_missing, "missing")) if n]
     return f"{n_seeds} ({', '.join(others)})" if others else str(n_seeds)

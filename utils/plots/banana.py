@@ -26,6 +26,7 @@ from utils.plots.codebook import (
     find_codebook,
     window_grid,
 )
+from utils.plots.models import drawing, method_name, pick_examples
 
 WINDOW = (-5.0, 5.0, -5.0, 5.0)  # left, right, bottom, top; of the paper, less the ends of the arms
 AREA = 700  # of a codebook point of probability 1, in square points
@@ -69,8 +70,8 @@ def codebook_plot(
         If the source is not on the plane, or the rate does not quantise.
     """
     _check(compressor, data)
-    with style.drawing(compressor):
-        batch = style.pick_examples(compressor, data, compressor.distortion.needs, n_pts)
+    with drawing(compressor):
+        batch = pick_examples(compressor, data, compressor.distortion.needs, n_pts)
         grid = window_grid(window, n_grid).to(batch.x.device)
         codebook = find_codebook(compressor, torch.cat([batch.x, grid]))
         probabilities = codebook.probabilities(len(batch.x))
@@ -138,7 +139,7 @@ def _draw_points(
     axes.scatter(
         *compressor.distortion.reconstruct(z_hat).T.cpu().numpy(),
         s=AREA * probabilities.cpu().numpy(),
-        color=style.METHOD_COLOURS[style.method_name(compressor.distortion)],
+        color=style.METHOD_COLOURS[method_name(compressor.distortion)],
         edgecolors="white",
         linewidths=0.5,
         zorder=3,
@@ -149,7 +150,7 @@ def _title(compressor: LearnableCompressor, codebook: Codebook, batch: Batch) ->
     """Rate and distortion as they are logged: bits, the distortion divided by log 2 as well."""
     n_points = len(batch.x)
     rate = codebook.rates[:n_points].mean().item() / NATS_PER_BIT
-    title = f"{style.method_name(compressor.distortion)}: {rate:.2f} bits"
+    title = f"{method_name(compressor.distortion)}: {rate:.2f} bits"
     if not compressor.distortion.has_decoder:
         return title  # InfoNCE depends on the batch size
     z_hat = codebook.z_hat[codebook.labels[:n_points]]
@@ -186,13 +187,13 @@ def maxinv_distribution_plot(
             f"equivalence={name} has {data.n_outputs}: use equivalence=rotation, x_translation or "
             "y_translation, or leave the figure out"
         )
-    with style.drawing(compressor):
-        batch = style.pick_examples(compressor, data, compressor.distortion.needs, n_pts)
+    with drawing(compressor):
+        batch = pick_examples(compressor, data, compressor.distortion.needs, n_pts)
         codebook = find_codebook(compressor, batch.x)
         source = data.equivalence.maximal_invariant(batch.x)[:, 0]
         codes = codebook_invariants(compressor, data, codebook, source).cpu().numpy()
         weights = codebook.probabilities().cpu().numpy()
-    method = style.method_name(compressor.distortion)
+    method = method_name(compressor.distortion)
     figure = _draw_invariants(source.cpu().numpy(), codes, weights, n_bins, method)
     title = f"Maximal invariant ({name.replace('_', '-')})"
     label = f"M(x) = {INVARIANTS[name]}"

@@ -9,7 +9,7 @@ from torch import Tensor
 from lossyless.base import Batch
 from lossyless.compressors import LearnableCompressor
 from utils.data.module import DataModule
-from utils.plots import style
+from utils.plots.models import drawing, method_name, pick_examples
 from utils.plots.mosaic import mosaic
 
 N_STEPS = 7
@@ -50,7 +50,7 @@ def reconstruct_image_plot(
     split = "train" if is_train else "test"
     batch = augmented_images(compressor, data, n_samples, split=split, seed=seed)
     decoded = reconstruct(compressor, batch.x)
-    kinds = {f"{style.method_name(compressor.distortion)} decoded": decoded}
+    kinds = {f"{method_name(compressor.distortion)} decoded": decoded}
     if is_plot_real:
         kinds = {"source": batch.aux, "augmented": batch.x} | kinds
     labels = list(kinds) if labels is None else list(labels)
@@ -77,7 +77,7 @@ def augmented_images(
     """
     if data.kind == "vector":
         raise ValueError(f"{type(data).__name__} holds vectors, not images")
-    batch = style.pick_examples(compressor, data, "representative", n, split=split, seed=seed)
+    batch = pick_examples(compressor, data, "representative", n, split=split, seed=seed)
     if batch.aux is None:
         raise ValueError(
             f"{type(data).__name__} gives no unaugmented representatives: its batches have no "
@@ -92,7 +92,7 @@ def reconstruct(compressor: LearnableCompressor, x: Tensor) -> Tensor:
     Raises `ValueError` if the compressor has no decoder.
     """
     _check(compressor)
-    with style.drawing(compressor):
+    with drawing(compressor):
         return compressor.distortion.reconstruct(_quantise(compressor, x))
 
 
@@ -130,7 +130,7 @@ def latent_traversals_plot_1d(
         If the compressor has no decoder.
     """
     _check(compressor)
-    with style.drawing(compressor):
+    with drawing(compressor):
         z_hat = _test_codes(compressor, data, n_pts)
         latents = most_varying(z_hat, n_latents)
         z = torch.stack([_moved(z_hat, latent) for latent in latents])
@@ -156,7 +156,7 @@ def latent_traversals_plot_2d(
         If the compressor has no decoder, or less than 2 latents.
     """
     _check(compressor)
-    with style.drawing(compressor):
+    with drawing(compressor):
         z_hat = _test_codes(compressor, data, n_pts)
         if z_hat.shape[1] < 2:
             raise ValueError("latent_traversals_plot_2d needs z_dim >= 2, found z_dim=1")
@@ -186,7 +186,7 @@ def _moved(z_hat: Tensor, latent: int) -> Tensor:
 
 
 def _test_codes(compressor: LearnableCompressor, data: DataModule, n: int) -> Tensor:
-    x = style.pick_examples(compressor, data, "none", n).x
+    x = pick_examples(compressor, data, "none", n).x
     return torch.cat([_quantise(compressor, chunk) for chunk in x.split(data.eval_batch_size)])
 
 

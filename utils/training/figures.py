@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import Logger
 
 from lossyless.compressors import LearnableCompressor
 from utils.data.module import DataModule
-from utils.plots import draw
+from utils.plots.figures import draw
 from utils.runs.files import write_text
 from utils.runs.run import Run
 from utils.training import loggers
@@ -26,7 +26,7 @@ def draw_all(
     logger: Logger | None,
     options: Mapping[str, Mapping[str, object]] | None = None,
 ) -> list[Path]:
-    """Draw the named figures (keys of `utils.plots.FIGURES`) into the run's folder.
+    """Draw the named figures (keys of `utils.plots.figures.FIGURES`) into the run's folder.
 
     `options` holds those of each figure by its name. Returns the files.
     """

@@ -24,7 +24,7 @@ from utils.configs.resolvers import cpus_per_job
 from utils.data.decoded import DecodedDataModule
 from utils.data.module import SPLITS
 from utils.evaluation import communication, quality
-from utils.plots import find_figure
+from utils.plots.figures import find_figure
 from utils.runs.identity import STAGES
 from utils.runs.run import Run, code_version, find_run
 from utils.training import building, distributed, encoder_checkpoint, figures, fitting, loggers

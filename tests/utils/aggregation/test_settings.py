@@ -6,8 +6,7 @@ import pytest
 
 from utils.aggregation import paper_comparison, settings
 from utils.aggregation.experiment import Experiment
-from utils.cluster.sweep import CONF_DIR
-from utils.configs.composing import compose_config
+from utils.configs.composing import CONF_DIR, compose_config
 
 TABLES = sorted(settings.published_settings())
 # Experiments of our own.

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution
 
 from utils.aggregation import tables
+from utils.aggregation.metrics import select
 from utils.aggregation.tables import NoRunsError
 from utils.runs.identity import STAGES, experiment_folder
 from utils.runs.run import find_run
@@ -42,7 +43,7 @@ def test_mean_and_standard_error_over_seeds(write):
     values = [1.0, 2.0, 4.5]
     for seed, value in enumerate(values):
         folder = write(f"seed={seed}", values=[value, 10 * value, -value])
-    summaries, states = tables.summarise_metrics(folder)
+    summaries, states = summaries_of(folder)
     (row,) = summaries["merged"].to_dict("records")
     mean = sum(values) / 3
     sem = math.sqrt(sum((v - mean) ** 2 for v in values) / 2 / 3)
@@ -58,20 +59,22 @@ def test_mean_and_standard_error_over_seeds(write):
 
 def test_one_seed_has_a_mean_but_no_error(write):
     value = 53685.150320535715  # which a fast parser gets wrong in the last bit
-    (row,) = tables.summarise_metrics(write(values=[value] * 3))[0]["predictor"].to_dict("records")
+    (row,) = summaries_of(write(values=[value] * 3))[0]["predictor"].to_dict("records")
     assert row["test/pred/loss_mean"] == value
     assert math.isnan(row["test/pred/loss_sem"])
 
 
+def summaries_of(folder):
+    runs, states = tables.collect(folder)
+    return tables.summaries(runs), states
+
+
 DIFFERENCES = [
     "distortion=VAE",
-    "rate=H_factorized",
     "encoder.z_dim=5",
     "featurizer.loss.beta=0.3001",  # rounded, the folder's name shows the same
     "optimizer_feat.kwargs.lr=0.5",
-    "trainer.max_epochs=3",
     "data_feat.kwargs.batch_size=7",
-    "rate.kwargs.warmup_k_epoch=1",
     "add_feat=again",
 ]
 
@@ -80,7 +83,7 @@ DIFFERENCES = [
 def test_runs_that_differ_are_never_averaged_and_the_difference_is_shown(write, override):
     write("featurizer.loss.beta=0.3", values=[1.0])
     folder = write("featurizer.loss.beta=0.3", override, values=[2.0])
-    summary = tables.summarise_metrics(folder)[0]["featurizer"]
+    summary = summaries_of(folder)[0]["featurizer"]
     assert sorted(summary["test/feat/rate_mean"]) == [1.0, 2.0]
     assert tables.varying(summary)
 
@@ -89,17 +92,10 @@ def test_the_varying_setting_is_a_column_of_its_own(write):
     write("optimizer_feat.kwargs.lr=0.25", "seed=1", values=[1.0])
     write("optimizer_feat.kwargs.lr=0.25", "seed=2", values=[3.0])
     folder = write("optimizer_feat.kwargs.lr=0.5", "seed=1", values=[7.0])
-    table = tables.select(tables.summarise_metrics(folder)[0]["merged"], {"rate": "test/feat/rate"})
+    table = select(summaries_of(folder)[0]["merged"], {"rate": "test/feat/rate"})
     (key, title, seeds) = table.columns
     assert key.endswith("lr") and title == "rate" and list(table[seeds]) == ["2", "1"]
     assert dict(zip(table[key], table["rate"], strict=True)) == {"0.25": "2 ± 1", "0.5": "7"}
-
-
-def test_a_setting_is_a_column_although_beta_tells_all_rows_apart(write):
-    write("featurizer.loss.beta=0.5", "optimizer_feat.kwargs.lr=0.25")
-    folder = write("featurizer.loss.beta=0.25", "optimizer_feat.kwargs.lr=0.5")
-    beta, lr = tables.varying(tables.summarise_metrics(folder)[0]["merged"])
-    assert beta == "beta" and lr.endswith("lr")
 
 
 def test_all_searched_settings_are_columns_of_the_stages_they_determine(write):
@@ -109,7 +105,7 @@ def test_all_searched_settings_are_columns_of_the_stages_they_determine(write):
     study = optuna.create_study(storage=studies.storage(folder / studies.FILE))
     trial = study.ask(dict.fromkeys([*keys, "distortion"], CategoricalDistribution([1])))
     trial.set_user_attr("overrides", [])
-    summaries = tables.summarise_metrics(folder)[0]
+    summaries = summaries_of(folder)[0]
     assert tables.varying(summaries["merged"]) == ["dist", *keys]
     assert tables.varying(summaries["featurizer"]) == ["dist", keys[0]]
 
@@ -118,16 +114,10 @@ def test_options_and_their_settings_are_both_shown_if_both_vary(write):
     write("architecture@predictor=linear")
     write("architecture@predictor=mlp_small", "predictor.kwargs.hid_dim=8")
     folder = write("architecture@predictor=mlp_small", "predictor.kwargs.hid_dim=9")
-    summary = tables.summarise_metrics(folder)[0]["merged"]
+    summary = summaries_of(folder)[0]["merged"]
     assert len(summary) == 3
     assert len(summary[tables.varying(summary)].drop_duplicates()) == 3
     assert "predictor.name" in tables.varying(summary)
-
-
-def test_the_name_of_an_option_says_enough(write):
-    write("architecture@predictor=linear")
-    folder = write("architecture@predictor=mlp_small")
-    assert tables.varying(tables.summarise_metrics(folder)[0]["merged"]) == ["predictor.name"]
 
 
 def test_each_predictor_gets_the_metrics_of_its_own_featurizer(write):
@@ -149,7 +139,7 @@ def test_each_predictor_gets_the_metrics_of_its_own_featurizer(write):
 def test_codecs_stand_beside_learnt_compressors(write):
     write("distortion=VIC")
     folder = write("featurizer=png", values=[4.0, 5.0, 6.0], base=CLASSICAL)
-    merged = tables.summarise_metrics(folder)[0]["merged"].set_index("feat")
+    merged = summaries_of(folder)[0]["merged"].set_index("feat")
     assert merged.loc["png", "test/feat/rate_mean"] == 4
     assert merged.loc["png", "dist"] == "none"
 
@@ -163,14 +153,14 @@ def test_unfinished_runs_are_counted_and_left_out(write, tmp_path):
         run.start(None)
         if error is not None:
             run.status_file.record_end(error)
-    summaries, states = tables.summarise_metrics(folder)
+    summaries, states = summaries_of(folder)
     assert states == {"done": 3, "failed": 1, "interrupted": 1, "lost": 1}
     # ... also among the stages that they did not get to
     for summary in summaries.values():
         assert summary[list(tables.COUNTS)].values.tolist() == [[1, 1, 2]]
         assert (summary.filter(like="_mean").notna()).all(axis=None)
     runs, _ = tables.collect(folder)
-    assert [len(runs[stage]) for stage in STAGES] == [1, 1, 1]
+    assert [len(tables.finished(runs[stage])) for stage in STAGES] == [1, 1, 1]
 
 
 def test_a_run_that_a_process_works_on_is_not_lost(write, tmp_path):
@@ -192,7 +182,7 @@ def test_an_attempt_at_what_is_done_counts_no_more(write):
         shutil.copytree(file.parent, copy)
         status = json.loads(file.read_text()) | {"state": "failed"}
         (copy / "status.json").write_text(json.dumps(status))
-    for summary in tables.summarise_metrics(folder)[0].values():
+    for summary in summaries_of(folder)[0].values():
         assert summary[list(tables.COUNTS)].values.tolist() == [[1, 0, 0]]
 
 
@@ -200,7 +190,7 @@ def test_a_run_without_its_csv_is_missing_not_done(write):
     folder = write("seed=1")
     write("seed=2")
     next(folder.glob("**/results_predictor.csv")).unlink()
-    summaries, states = tables.summarise_metrics(folder)
+    summaries, states = summaries_of(folder)
     assert summaries["predictor"][list(tables.COUNTS)].values.tolist() == [[1, 0, 1]]
     assert states == {"done": 5, "missing": 1}
 
@@ -208,7 +198,7 @@ def test_a_run_without_its_csv_is_missing_not_done(write):
 def test_seeds_that_were_never_begun_are_missing_if_they_are_known(write):
     write("seed=1")
     write("seed=1", "distortion=VAE")
-    runs, _ = tables.collect_all(write("seed=3"))
+    runs, _ = tables.collect(write("seed=3"))
     summary = tables.summarise(tables.merge(runs), seeds=[1, 2, 3]).set_index("dist")
     assert summary.loc["VIC", list(tables.COUNTS)].tolist() == [2, 0, 1]
     assert summary.loc["VAE", list(tables.COUNTS)].tolist() == [1, 0, 2]
@@ -221,8 +211,8 @@ def test_a_setting_of_which_no_run_was_finished_is_a_row(write, tmp_path):
     run = find_run(cfg, "featurizer")
     run.start(None)
     run.status_file.record_end(ValueError("x"))
-    summary = tables.summarise_metrics(folder)[0]["merged"]
-    table = tables.select(summary, {"rate": "test/feat/rate"}).set_index("dist")
+    summary = summaries_of(folder)[0]["merged"]
+    table = select(summary, {"rate": "test/feat/rate"}).set_index("dist")
     assert table.loc["VAE"].tolist() == ["-", "0 (1 failed)"]
     assert table.loc["VIC"].tolist() == ["1", "1"]
 
@@ -232,7 +222,7 @@ def test_a_featurizer_that_went_on_alone_has_no_missing_predictor(write, tmp_pat
     cfg = compose(tmp_path, "seed=2", "is_only_feat=true", base=DIGITS)
     OmegaConf.resolve(cfg)
     find_run(cfg, "featurizer").start(None)
-    summaries, _ = tables.summarise_metrics(folder)
+    summaries, _ = summaries_of(folder)
     assert summaries["featurizer"]["n_missing"].tolist() == [1]
     assert summaries["predictor"]["n_missing"].tolist() == [0]
 
@@ -243,28 +233,16 @@ def test_stages_of_a_job_share_their_config(write):
     assert len(records) == 3 and len({id(record.config) for record in records}) == 1
 
 
-def test_featurizers_alone_make_a_table(write):
-    folder = write(values=[1.0])
-    merged = tables.summarise_metrics(folder)[0]["merged"]
-    assert merged["test/feat/rate_mean"].tolist() == [1.0]
-
-
 def test_nothing_to_tabulate_is_an_error_that_names_the_folder(write, tmp_path):
     with pytest.raises(NoRunsError, match="nowhere.*no runs at all"):
         tables.collect(tmp_path / "nowhere")
-
-
-def test_unknown_metrics_are_named_with_those_there_are(write):
-    summary = tables.summarise_metrics(write())[0]["merged"]
-    with pytest.raises(KeyError, match=r"test/feat/bits.*test/feat/rate"):
-        tables.select(summary, {"rate": "test/feat/bits"})
 
 
 def test_rows_come_in_the_order_of_numbers_also_beside_runs_that_have_none(write):
     write("featurizer=png", values=[9.0], base=CLASSICAL)
     for beta in ("0.5", "0.05", "1"):
         folder = write(f"featurizer.loss.beta={beta}", values=[float(beta)])
-    summary = tables.summarise_metrics(folder)[0]["featurizer"]
+    summary = summaries_of(folder)[0]["featurizer"]
     betas = [beta for beta in summary["beta"] if beta not in ("None", "none")]
     assert betas == ["5.0e-02", "5.0e-01", "1.0e+00"]
 

@@ -6,7 +6,6 @@ import threading
 
 import matplotlib
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from matplotlib.collections import LineCollection, PathCollection
@@ -23,8 +22,8 @@ from lossyless.rates import HFactorized, HHyper, MIRate
 from utils.data.banana import BananaDataModule, BananaDistribution
 from utils.data.decoded import DecodedDataModule
 from utils.data.digits import DigitsDataModule
-from utils.plots import FIGURES, banana, draw, images, style
-from utils.plots.curves import curve_plot, pareto_plot
+from utils.plots import banana, images, models
+from utils.plots.figures import FIGURES, draw
 from utils.plots.mosaic import mosaic
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -413,7 +412,7 @@ def test_traversals_of_large_colour_images_show_all_channels_at_full_size(name):
     assert 5 <= figure.get_figwidth() <= 10 and figure.get_figheight() < 8
     assert axes.get_position().width * figure.get_figwidth() * figure.dpi >= width - 1
     compressor = colour_compressor()
-    with style.drawing(compressor):  # the first image of the last row
+    with models.drawing(compressor):  # the first image of the last row
         z_hat = images._test_codes(compressor, Colours(), 1000)
         latents = images.most_varying(z_hat, 5 if "1d" in name else 2)
         z = z_hat[:1].clone()
@@ -439,7 +438,7 @@ def test_a_row_of_the_traversals_is_one_latent(digits, rate):
     labels = row_labels(figure)
     assert len(set(labels)) == 3 and all(label.startswith("latent ") for label in labels)
     assert figure.axes[0].images[0].get_array().shape[:2] == (3 * 16 + 2, 7 * 16 + 6)
-    with style.drawing(compressor):  # the last image of the second row
+    with models.drawing(compressor):  # the last image of the second row
         z_hat = images._test_codes(compressor, digits, 1000)
         latent = int(labels[1].split()[1])
         z = z_hat[:1].clone()
@@ -454,7 +453,7 @@ def test_two_latents_span_a_square(digits):
     assert canvas.shape == (7 * 17 - 1, 7 * 17 - 1, 3)
     # at the left of the first and the top of the second latent's range
     compressor = image_compressor()
-    with style.drawing(compressor):
+    with models.drawing(compressor):
         z_hat = images._test_codes(compressor, digits, 1000)
         first, second = images.most_varying(z_hat, 2)
         z = z_hat[:1].clone()
@@ -549,7 +548,7 @@ def test_modes_of_all_modules_are_restored_and_nothing_has_a_gradient():
     assert compressor.training and compressor.rate.prior.training
     assert not compressor.distortion.training and not compressor.distortion.decoder.training
     assert torch.is_grad_enabled() and all(p.grad is None for p in compressor.parameters())
-    with pytest.raises(KeyError), style.drawing(compressor):
+    with pytest.raises(KeyError), models.drawing(compressor):
         raise KeyError
     assert compressor.training and torch.is_grad_enabled()
 
@@ -591,135 +590,3 @@ def test_figures_are_drawn_on_the_compressor_s_device(device, digits):
         images.latent_traversals_plot_2d(image_compressor().to(device), digits),
     ]
     assert all(figure.axes for figure in figures)
-
-
-# --- curves
-
-
-def curve_frame(**columns):
-    frame = {
-        "dist": ["VIC", "VIC", "VAE", "VAE"],
-        "rate": ["H_factorized", "H_hyper"] * 2,
-        "test/feat/rate_mean": [1.0, 2.0, 4.0, 3.0],
-        "test/feat/rate_sem": [0.1, 0.2, 0.1, 0.1],
-        "test/feat/distortion_mean": [0.5, 0.25, 0.25, 1.0],
-        "test/feat/distortion_sem": [0.05, 0.02, 0.01, 0.03],
-    }
-    return pd.DataFrame(frame | columns)
-
-
-def rate_distortion_plot(frame, hue=("dist",), **options):
-    return curve_plot(frame, "test/feat/rate", "test/feat/distortion", hue, **options)
-
-
-def lines_of(axes):
-    """Points of each curve."""
-    return [[*zip(*c.lines[0].get_data(), strict=True)] for c in axes.containers]
-
-
-def legend_of(axes):
-    return [text.get_text() for text in axes.get_legend().get_texts()]
-
-
-def test_a_method_is_one_curve_in_its_colour_in_the_order_of_x():
-    figure = rate_distortion_plot(curve_frame(), is_log_x=True)
-    (axes,) = figure.axes
-    curves = {container.lines[0].get_color(): container for container in axes.containers}
-    assert set(curves) == {style.METHOD_COLOURS["VC"], style.METHOD_COLOURS["VIC"]}
-    x, y = curves[style.METHOD_COLOURS["VC"]].lines[0].get_data()
-    assert list(x) == [3.0, 4.0] and list(y) == [1.0, 0.25]
-    assert all(container.has_xerr and container.has_yerr for container in axes.containers)
-    assert axes.get_xscale() == "log"
-    assert legend_of(axes) == ["VIC", "VC"]
-
-
-def test_error_bars_are_the_standard_errors():
-    figure = rate_distortion_plot(curve_frame().iloc[:1])
-    horizontal, vertical = figure.axes[0].containers[0].lines[2]
-    assert np.allclose(horizontal.get_segments()[0], [[0.9, 0.5], [1.1, 0.5]])
-    assert np.allclose(vertical.get_segments()[0], [[1.0, 0.45], [1.0, 0.55]])
-
-
-def test_a_single_seed_has_no_error_bar():
-    frame = curve_frame(**{"test/feat/distortion_sem": [np.nan] * 4})
-    figure = rate_distortion_plot(frame)
-    _, vertical = figure.axes[0].containers[0].lines[2]
-    assert all(np.ptp(segment) == 0 for segment in np.array(vertical.get_segments())[..., 1])
-
-
-def test_several_hues_are_one_colour_each_named_without_what_does_not_apply():
-    frame = curve_frame(rate=["H_factorized", "H_hyper", "none", "none"])
-    (axes,) = rate_distortion_plot(frame, ["dist", "rate"]).axes
-    assert set(legend_of(axes)) == {"VIC H_factorized", "VIC H_hyper", "VC"}
-    assert len({c.lines[0].get_color() for c in axes.containers}) == 3
-
-
-def test_runs_that_differ_in_more_than_their_place_on_a_curve_are_not_joined():
-    (axes,) = rate_distortion_plot(curve_frame(), curve=["rate"]).axes
-    assert sorted(map(len, lines_of(axes))) == [1, 1, 1, 1]
-    assert legend_of(axes) == ["VIC", "VC"]
-
-
-def test_each_panel_has_the_curves_of_its_level_on_common_axes():
-    figure = rate_distortion_plot(curve_frame(), ["rate"], col="dist")
-    vic, vc = figure.axes
-    assert [axes.get_title() for axes in (vic, vc)] == ["VIC", "VC"]
-    assert lines_of(vic) == [[(1.0, 0.5)], [(2.0, 0.25)]]
-    assert vic.get_xlim() == vc.get_xlim() and vic.get_ylim() == vc.get_ylim()
-    colours = [[c.lines[0].get_color() for c in axes.containers] for axes in (vic, vc)]
-    assert colours[0] == colours[1]
-
-
-def test_rows_without_the_metric_are_left_out():
-    """Classical codecs have a rate, but no distortion."""
-    frame = curve_frame(**{"test/feat/distortion_mean": [0.5, 0.25, np.nan, np.nan]})
-    (axes,) = rate_distortion_plot(frame).axes
-    assert legend_of(axes) == ["VIC"] and len(axes.containers) == 1
-
-
-def test_a_missing_column_is_named_with_those_that_exist():
-    with pytest.raises(
-        ValueError, match=r"no column 'a_mean', 'a_sem', 'x': it has 'dist', 'rate'"
-    ):
-        curve_plot(curve_frame(), "a", "test/feat/rate", ["x"])
-
-
-@pytest.mark.parametrize("frame", [curve_frame().iloc[:0], curve_frame() * np.nan])
-def test_an_empty_table_is_refused(frame):
-    with pytest.raises(ValueError, match="no row of the table has both test/feat/rate_mean and"):
-        rate_distortion_plot(frame)
-
-
-def test_a_pareto_front_joins_the_runs_that_no_other_of_their_colour_beats():
-    frame = pd.DataFrame(
-        {"dist": ["VIC"] * 4 + ["VAE"], "x": [3, 1, 2, 4, 0], "y": [1.0, 4, 5, np.nan, 0]}
-    )
-    (axes,) = pareto_plot(frame, "x", "y", ["dist"], select=("x", "y")).axes
-    fronts = {line.get_color(): line for line in axes.lines}
-    vic = fronts[style.METHOD_COLOURS["VIC"]]
-    assert vic.get_xydata().tolist() == [[1, 4], [3, 1]]
-    assert fronts[style.METHOD_COLOURS["VC"]].get_xydata().tolist() == [[0, 0]]
-    assert sum(len(c.get_offsets()) for c in axes.collections) == 4
-
-
-def test_a_run_that_is_the_best_on_test_data_alone_is_on_no_pareto_front():
-    frame = pd.DataFrame(
-        {
-            "dist": "VIC",
-            "x_val": [1, 2, 3, 3, 4],
-            "y_val": [4, 2, 1, 5, np.nan],
-            "x": [2, 1, 3, 0, 4],
-            "y": [1, 2, 3, 0, 0],
-        }
-    )
-    (axes,) = pareto_plot(frame, "x", "y", ["dist"], select=("x_val", "y_val")).axes
-    (front,) = axes.lines
-    assert front.get_xydata().tolist() == [[1, 2], [2, 1], [3, 3]]  # in the order of x
-    assert [len(c.get_offsets()) for c in axes.collections] == [5]
-
-
-def test_colours_tell_names_apart_and_belong_to_methods():
-    colours = style.colours_of(["a", "VAE", "b", "VIC"])
-    assert len(set(colours.values())) == 4
-    assert colours["VIC"] == style.METHOD_COLOURS["VIC"]
-    assert colours["VAE"] == style.METHOD_COLOURS["VC"]

@@ -10,7 +10,7 @@ from helpers.tiny import BANANA, CLASSICAL, DIGITS, paths, run
 from utils import load_pretrained
 from utils.aggregation.tables import NoRunsError
 from utils.configs.composing import compose_config
-from utils.plots import FIGURES
+from utils.plots.figures import FIGURES
 
 POINTS = ["load.codebook_plot.n_pts=200", "load.codebook_plot.n_grid=20"]
 

@@ -27,7 +27,7 @@ from lossyless.coding.payloads import CodingError
 from lossyless.predictors import Predictor
 from lossyless.tracking import NonFiniteLossError
 from utils.aggregation import tables
-from utils.aggregation.outputs import save_csv
+from utils.aggregation.metrics import select
 from utils.data import in_memory
 from utils.data.banana import BananaDataModule
 from utils.evaluation import communication
@@ -119,12 +119,13 @@ def test_no_loss_survives_files_and_tables(codec, tmp_path, recwarn):
         again = run(tmp_path, *overrides, f"seed={seed}", "is_only_feat=true", base=CLASSICAL)
         assert first == again
         assert first["test/feat/psnr"] == math.inf and first["test/feat/mse"] == 0
-    summaries, _ = tables.summarise_metrics(tmp_path / "results" / "exp_none")
-    (row,) = summaries["featurizer"].to_dict("records")
+    runs, _ = tables.collect(tmp_path / "results" / "exp_none")
+    summary = tables.summarise(runs["featurizer"])
+    (row,) = summary.to_dict("records")
     assert row["n_seeds"] == 2 and row["test/feat/psnr_mean"] == math.inf
-    shown = tables.select(summaries["featurizer"], {"PSNR": "test/feat/psnr"})
+    shown = select(summary, {"PSNR": "test/feat/psnr"})
     assert shown["PSNR"].tolist() == ["inf"]
-    save_csv(summaries["featurizer"], tmp_path / "summary")
+    summary.to_csv(tmp_path / "summary.csv")
     assert pd.read_csv(tmp_path / "summary.csv")["test/feat/psnr_mean"].tolist() == [math.inf]
     assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
 

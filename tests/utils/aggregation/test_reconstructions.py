@@ -11,7 +11,7 @@ from helpers.tiny import DIGITS, paths, run
 import aggregate
 from utils.aggregation import reconstructions, tables
 from utils.data.digits import DigitsDataModule
-from utils.plots import comparison, images
+from utils.plots import images
 
 BASE = [*DIGITS, "trainer.max_epochs=1", "distortion=VAE"]
 MODE = "aggregate.compare_reconstructions"
@@ -51,16 +51,16 @@ def drawn(monkeypatch):
     calls = {}
 
     def spy_on(name):
-        function = getattr(comparison, name)
+        function = getattr(reconstructions, name)
 
-        def draw(compressors, data, **options):
+        def draw(compressors, data, *options):
             calls[name] = compressors, data
-            return function(compressors, data, **options)
+            return function(compressors, data, *options)
 
         monkeypatch.setattr(reconstructions, name, draw)
 
-    spy_on("single_row_plot")
-    spy_on("multi_row_plot")
+    spy_on("single_row")
+    spy_on("multi_row")
     return calls
 
 
@@ -79,12 +79,12 @@ def test_both_figures_have_the_bits_of_the_table_and_the_first_seed(folder, draw
         assert path.stat().st_size > 1000
     vc = table(folder, dist="VAE", seed="2")["test/comm/n_bits"]
     vic = table(folder, dist="VIC", seed="2")["test/comm/n_bits"]
-    single, _ = drawn["single_row_plot"]
+    single, _ = drawn["single_row"]
     assert list(single) == [
         f"standard (VC)\n{vc:.1f} bits",
         f"invariant (VIC)\n{vic:.1f} bits",
     ]
-    multi, _ = drawn["multi_row_plot"]
+    multi, _ = drawn["multi_row"]
     for label, method, bits in zip(multi, ("VC", "VIC"), (vc, vic), strict=True):
         name, value, unit = label.split()
         assert (name, unit) == (f"{method}:", "bits")
@@ -94,7 +94,7 @@ def test_both_figures_have_the_bits_of_the_table_and_the_first_seed(folder, draw
 def test_the_compressors_are_those_that_were_trained(folder, drawn):
     """Coding the test set again gives the bits that the labels state."""
     aggregate.main(of(folder, where("beta: 1"), f"{MODE}.bits=test/comm/rate"))
-    compressors, data = drawn["single_row_plot"]
+    compressors, data = drawn["single_row"]
     x = torch.cat([batch.x for batch in data.loader("test")])
     for label, compressor in compressors.items():
         rate = compressor.rates(x).mean().item() / np.log(2)
@@ -103,7 +103,7 @@ def test_the_compressors_are_those_that_were_trained(folder, drawn):
 
 def test_each_method_may_have_settings_of_its_own(folder, drawn):
     aggregate.main(of(folder, f"+{MODE}.invariant.beta=0.25", where("beta: 1.0")))
-    (_, vic), (_, data) = drawn["single_row_plot"][0].values(), drawn["single_row_plot"]
+    (_, vic), (_, data) = drawn["single_row"][0].values(), drawn["single_row"]
     assert vic.beta == 0.25 and data.seed == 3
 
 
@@ -178,7 +178,7 @@ def labels(ticks):
 
 
 def test_a_single_row_is_an_image_as_it_is_sent_and_as_each_rebuilds_it(methods, digits):
-    figure = comparison.single_row_plot(methods, digits, index=3)
+    figure = reconstructions.single_row(methods, digits, image=3)
     x = next(iter(digits.loader("test"))).x[3:4]
     assert labels(figure.axes[0].get_xticklabels()) == ["augmented", "VC title", "VIC title"]
     assert not labels(figure.axes[0].get_yticklabels())
@@ -188,7 +188,7 @@ def test_a_single_row_is_an_image_as_it_is_sent_and_as_each_rebuilds_it(methods,
 
 
 def test_several_rows_are_source_augmented_and_rebuilt(methods, digits):
-    figure = comparison.multi_row_plot(methods, digits, n_images=4)
+    figure = reconstructions.multi_row(methods, digits, n_images=4)
     rows = labels(figure.axes[0].get_yticklabels())
     assert rows == ["source", "augmented", "VC title", "VIC title"]
     found = cells(figure)
@@ -202,8 +202,8 @@ def test_several_rows_are_source_augmented_and_rebuilt(methods, digits):
 @pytest.mark.parametrize(
     ("draw", "titles"),
     [
-        (comparison.single_row_plot, ["standard compression\n1,342 bits", "invariant\n19.9 bits"]),
-        (comparison.multi_row_plot, ["VC: 1,342 bits", "VIC: 19.9 bits"]),
+        (reconstructions.single_row, ["standard compression\n1,342 bits", "invariant\n19.9 bits"]),
+        (reconstructions.multi_row, ["VC: 1,342 bits", "VIC: 19.9 bits"]),
     ],
 )
 def test_labels_lie_inside_the_figure_and_apart(methods, digits, draw, titles):
@@ -221,4 +221,4 @@ def test_labels_lie_inside_the_figure_and_apart(methods, digits, draw, titles):
 def test_contrastive_compressors_have_nothing_to_show(methods, digits, make_compressor):
     bince = make_compressor((1, 16, 16), "BINCE", kind="bw_image").eval()
     with pytest.raises(ValueError, match="ContrastiveDistortion has no decoder"):
-        comparison.single_row_plot(methods | {"BINCE": bince}, digits)
+        reconstructions.single_row(methods | {"BINCE": bince}, digits)

@@ -1,0 +1,106 @@
+"""What modes share: restrictions, names, and files whose bytes do not change by themselves."""
+
+import pandas as pd
+import pytest
+from helpers.curve_runs import Runs, table
+from PIL import Image
+
+from utils.aggregation.experiment import Experiment, number, to_markdown
+from utils.aggregation.metrics import summarize_metrics
+from utils.configs.composing import ConfigError
+from utils.plots import style
+
+TABLE = pd.DataFrame({"a_b": ["50 %", "x_1"], "value": [1 / 3, float("nan")], "n": [1, 2]})
+LOSS = "test/pred/loss"
+
+
+@pytest.fixture
+def frame():
+    runs = table(
+        {"dist": dist, "beta": beta, "seed": seed, LOSS: 1.0}
+        for dist in ("VIC", "VAE")
+        for beta in "12"
+        for seed in (0, 1)
+    )
+    return runs.assign(featurizer_id=runs["group"] + runs["seed"])
+
+
+def test_a_global_where_restricts_all_modes(tmp_path, frame):
+    experiment = Runs(tmp_path, frame, where={"dist": "VIC"})
+    assert set(experiment.merged({"beta": [1, 2]}, "o")["dist"]) == {"VIC"}
+    assert set(experiment.finished("featurizer", None, "o")["dist"]) == {"VIC"}
+    with pytest.raises(ConfigError, match=r"aggregate\.where: .*'dis'"):
+        Runs(tmp_path, frame, where={"dis": "VIC"}).merged(None, "o")
+
+
+def test_names_are_for_people_and_a_prefix_for_all_files(tmp_path, frame):
+    names = {"VIC": "ours", "dist": "method"}
+    summarize_metrics(Runs(tmp_path, frame, names=names, prefix="mine_"), {"loss": LOSS})
+    text = (tmp_path / "mine_summary.md").read_text()
+    assert "| method |" in text and "| ours " in text and "VIC" not in text
+    assert {"dist", f"{LOSS}_mean", "n_seeds"} <= set(pd.read_csv(tmp_path / "mine_summary.csv"))
+
+
+def test_a_table_has_all_digits_as_csv_and_four_for_people(tmp_path):
+    Experiment(tmp_path).save_table(TABLE, "t", caption="Of runs & seeds")
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "t.csv", float_precision="round_trip"), TABLE, check_exact=True
+    )
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    assert lines[2:4] == ["| 50 % | 0.3333 | 1 |", "| x_1  | -      | 2 |"]
+    assert lines[-1].startswith("Of runs & seeds")
+    latex = (tmp_path / "t.tex").read_text()
+    assert all(rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+    assert r"\caption{Of runs \& seeds" in latex and r"a\_b & value & n \\" in latex
+    assert r"50 \% & 0.3333 & 1 \\" in latex
+
+
+def test_the_shown_table_may_differ_from_the_numbers(tmp_path):
+    shown = pd.DataFrame({"value": [number(1 / 3, 0.05)]})
+    Experiment(tmp_path).save_table(TABLE, "t", shown=shown)
+    assert r"0.3333 $\pm$ 0.05" in (tmp_path / "t.tex").read_text()
+    assert "a_b" in (tmp_path / "t.csv").read_text()
+    assert "a_b" not in (tmp_path / "t.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((1.5, 0.25), "1.5 ± 0.2"),
+        ((1.5,), "1.5"),
+        ((float("nan"), 1.0), "-"),
+        ((12345.6,), "1.235e+04"),
+    ],
+)
+def test_numbers_as_text(values, expected):
+    assert number(*values) == expected
+
+
+def test_markdown_is_aligned():
+    lines = to_markdown(pd.DataFrame({"a": [1, 200], "long name": ["x", "y"]})).splitlines()
+    assert lines[0] == "| a   | long name |" and len({len(line) for line in lines}) == 1
+
+
+def make_figure():
+    figure, axes = style.make_figure()
+    axes.plot([0, 1], [1, 0], label="a")
+    return figure
+
+
+def test_equal_figures_have_equal_bytes(tmp_path, monkeypatch):
+    for name, epoch in (("a", "1"), ("b", "1000000000")):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)  # the date that files would have
+        Experiment(tmp_path / name).save_figure(make_figure(), "beta_0.5")
+    found, again = (
+        {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in "ab"
+    )
+    assert set(found) == {"beta_0.5.png", "beta_0.5.pdf"} and found == again
+    assert b"/Type3" not in found["beta_0.5.pdf"]
+
+
+def test_the_resolution_of_figures_may_be_chosen(tmp_path):
+    for name, dpi in (("usual", None), ("fine", 320)):
+        Experiment(tmp_path, dpi=dpi).save_figure(make_figure(), name)
+    width, height = Image.open(tmp_path / "usual.png").size
+    assert (width, height) == (5 * style.DPI, 3.6 * style.DPI)
+    assert Image.open(tmp_path / "fine.png").size == (2 * width, 2 * height)

@@ -1,0 +1,123 @@
+"""Figures of a trained compressor, by the names that configs list.
+
+A figure is a function of a compressor and its data that returns a Matplotlib `Figure`. To add one,
+write the function and enter it in `FIGURES`. Figures of tables are modes of `utils.aggregation`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from lossyless.compressors import LearnableCompressor
+from utils.data.module import DataModule
+from utils.plots import banana, images
+
+PLANE = ("vector",)
+IMAGES = ("bw_image", "colour_image")
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """A figure that a config can list.
+
+    Parameters
+    ----------
+    function : callable (compressor, data, **options) -> Figure
+    file_name : may contain "{equivalence}", the name of the Banana's equivalence.
+    kinds : values of `data.kind` that it can draw.
+    needs_decoder : whether it needs a distortion with a decoder (VC, VIC).
+    """
+
+    function: Callable[..., Figure]
+    file_name: str
+    kinds: tuple[str, ...]
+    needs_decoder: bool = False
+
+
+FIGURES: dict[str, FigureSpec] = {
+    "codebook_plot": FigureSpec(
+        banana.codebook_plot,
+        "quantization.png",
+        PLANE,
+    ),
+    "maxinv_distribution_plot": FigureSpec(
+        banana.maxinv_distribution_plot,
+        "max. inv. {equivalence}.png",
+        PLANE,
+    ),
+    "reconstruct_image_plot": FigureSpec(
+        images.reconstruct_image_plot,
+        "rec_imgs.png",
+        IMAGES,
+        needs_decoder=True,
+    ),
+    "latent_traversals_plot_1d": FigureSpec(
+        images.latent_traversals_plot_1d,
+        "traversals_1d.png",
+        IMAGES,
+        needs_decoder=True,
+    ),
+    "latent_traversals_plot_2d": FigureSpec(
+        images.latent_traversals_plot_2d,
+        "traversals_2d.png",
+        IMAGES,
+        needs_decoder=True,
+    ),
+}
+
+
+def find_figure(name: str, compressor: LearnableCompressor, data: DataModule) -> FigureSpec:
+    """The figure of this name.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or it does not apply to the compressor or the data.
+    """
+    if name not in FIGURES:
+        raise ValueError(f"unknown figure {name!r}: choose from {', '.join(FIGURES)}")
+    spec = FIGURES[name]
+    if not isinstance(compressor, LearnableCompressor):
+        raise ValueError(f"{name} draws learnt compressors, not {type(compressor).__name__}")
+    if data.kind not in spec.kinds:
+        raise ValueError(
+            f"{name} draws data of kind {' or '.join(spec.kinds)}, but {type(data).__name__} has "
+            f"kind {data.kind}; {_that_apply(data.kind)}"
+        )
+    if spec.needs_decoder and not compressor.distortion.has_decoder:
+        raise ValueError(
+            f"{name} draws reconstructions, but {type(compressor.distortion).__name__} has no "
+            "decoder: use distortion=VAE or VIC, or leave the figure out"
+        )
+    return spec
+
+
+def draw(
+    name: str,
+    compressor: LearnableCompressor,
+    data: DataModule,
+    *,
+    filename: str | None = None,
+    **options: object,
+) -> tuple[str, Figure]:
+    """Draw the figure of this name; return its file name and the figure.
+
+    Parameters
+    ----------
+    filename : replaces the usual file name.
+    options : of the figure's function.
+
+    Raises `ValueError` as `find_figure` does.
+    """
+    spec = find_figure(name, compressor, data)
+    figure = spec.function(compressor, data, **options)
+    file_name = filename or spec.file_name
+    if "{equivalence}" in file_name:
+        file_name = file_name.format(equivalence=banana.equivalence_name(data))
+    return file_name, figure
+
+
+def _that_apply(kind: str) -> str:
+    names = [name for name, spec in FIGURES.items() if kind in spec.kinds]
+    return f"figures for this kind: {', '.join(names) or 'none'}"

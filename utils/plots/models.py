@@ -1,0 +1,65 @@
+"""Compressors and data in figures: names of methods, evaluation mode, examples to draw."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from lossyless.base import Batch
+from lossyless.compressors import LearnableCompressor
+from lossyless.distortions import Distortion
+from utils.data.module import DataModule
+
+METHODS = {"input": "VC", "representative": "VIC", "positive": "BINCE", "none": "lossy Z"}
+
+
+def method_name(distortion: Distortion) -> str:
+    """ "VC", "VIC", "BINCE" or "lossy Z"."""
+    return METHODS[distortion.needs]
+
+
+@contextmanager
+def drawing(compressor: LearnableCompressor) -> Iterator[None]:
+    """Evaluation mode without gradients; restores the mode of each module afterwards."""
+    modes = {module: module.training for module in compressor.modules()}
+    compressor.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def pick_examples(
+    compressor: LearnableCompressor,
+    data: DataModule,
+    auxiliary: str,
+    n: int,
+    *,
+    split: str = "test",
+    seed: int | None = None,
+) -> Batch:
+    """At most n examples of a split, on the compressor's device.
+
+    Parameters
+    ----------
+    auxiliary : the auxiliary variable `aux`, independent of that of `data`.
+    seed : draws the examples, which keep their order; None: the first ones.
+    """
+    data = data.with_auxiliary(auxiliary)
+    n_there = data.n_examples(split)
+    chosen = torch.arange(n_there)
+    if seed is not None:
+        chosen = torch.randperm(n_there, generator=torch.Generator().manual_seed(seed))
+    chosen = chosen[:n].sort().values
+    parts, start = [], 0
+    for batch in data.loader(split, device=compressor.device, shuffle=False):
+        end = start + len(batch.x)
+        rows = (chosen[(chosen >= start) & (chosen < end)] - start).to(batch.x.device)
+        parts.append([None if field is None else field[rows] for field in batch])
+        start = end
+        if start > chosen[-1]:
+            break
+    fields = zip(*parts, strict=True)
+    return Batch(*(None if field[0] is None else torch.cat(field) for field in fields))
