@@ -39,7 +39,8 @@ SHARED_OPTIONS = {
 MAX_ARRAY = 1000  # jobs of one array: Slurm's default limit
 POLL_SECONDS = 1.0  # between checks for results
 QUEUE_SECONDS = 15.0  # between calls of squeue
-# How long a job may be out of Slurm's queue without a result: shared disks show files late.
+# How long a job may be out of Slurm's queue without a result: shared disks show files late; and how
+# long processes of this machine may take to end after Ctrl-C.
 GRACE_SECONDS = 30.0
 
 
@@ -163,11 +164,8 @@ class Sweep:
     def _announce_local(self) -> None:
         for i in range(len(self._jobs)):
             self._write_queued(i, None)
-        n = len(self._jobs)
-        print(
-            f"Queued {n} job{'s' * (n > 1)}: on this machine, {self._n_at_once} at a time",
-            flush=True,
-        )
+        where = f"on this machine, {self._n_at_once} at a time"
+        print(f"Queued {len(self._jobs)} job{'s' * (len(self._jobs) > 1)}: {where}", flush=True)
 
     def _start_local(self) -> None:
         end = min(self._n_started + self._n_at_once - len(self._submitted), len(self._jobs))
@@ -244,10 +242,14 @@ class Sweep:
         return job.failed(JobError(f"job {job.num} ({submitted.job_id}): {reason}; log: {log}"))
 
     def _abandon(self) -> None:
-        """Cancel processes of this machine; say how to cancel Slurm's jobs."""
+        """Cancel processes of this machine and wait for them; say how to cancel Slurm's jobs."""
         if not self._is_slurm:
             for job in self._submitted.values():
                 job.cancel()
+            deadline = time.monotonic() + GRACE_SECONDS
+            while len(self._left) < len(self._submitted) and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+                self._look_at_queue()
         elif ids := sorted({job.job_id.split("_")[0] for job in self._submitted.values()}):
             print(
                 f"\nThe jobs stay in the queue; to cancel them: scancel {' '.join(ids)}", flush=True

@@ -128,6 +128,32 @@ def test_at_most_array_parallelism_jobs_run_at_once(tmp_path, make_jobs):
     assert {job.return_value for job in done} <= {1, 2}
 
 
+def test_ctrl_c_ends_local_jobs(tmp_path, make_jobs, monkeypatch):
+    started = tmp_path / "started"
+
+    def task(cfg):
+        import time
+
+        started.touch()
+        time.sleep(60)
+
+    collect = launcher.Sweep._collect
+
+    def interrupt(self):
+        collect(self)
+        if started.exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(launcher.Sweep, "_collect", interrupt)
+    monkeypatch.setattr(launcher, "GRACE_SECONDS", 30)
+    sweep = launcher.Sweep(
+        make_jobs(task, 1, 2), launcher.make_executor(LOCAL, tmp_path / "submitit"), LOCAL
+    )
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run()
+    assert all(job.get_info()["jobState"] != "RUNNING" for job in sweep._submitted.values())
+
+
 def test_a_requeued_job_has_the_config_and_folder_of_its_submission(
     tmp_path, make_jobs, monkeypatch
 ):
