@@ -1,194 +1,253 @@
-"""Integer symbols and integer CDF tables to bytes, and back, exactly.
+"""Coder of integer symbols with integer CDF tables, exact on every machine.
 
 The coder is constriction's asymmetric numeral system (ANS) with models whose probabilities are
 k / 65536, exact in float64, so that the bytes do not depend on the machine. All symbols of a call
 share one stream: the tail of a stream is paid once per chunk of examples, not per example.
 
-Payload of `TableCoder` (little endian; a varint is an unsigned LEB128 of at most 63 bits):
+Payload (a varint is an unsigned LEB128 of at most 63 bits):
 
     varint  2 * n_stream + (1 if there are escapes else 0)
-    varint  n_escapes, only if there are escapes, and then at least 1
-    bytes   n_stream bytes: the uint32 words of the ANS stack without the zero bytes at its end
-    int32   n_escapes values, in coding order
+            and only if there are escapes:
+    varint  0
+    uint8   e: escape entries have a mass of at least 2^e, see `CDFTables.with_escape_mass`
+    uint8   k: order of the codes of the escapes, see `escapes`
+    varint  n_escapes >= 1
+            and always:
+    bytes   n_stream bytes: the words of the ANS stack, uint32 little-endian, without the zero bytes
+            at the end
+    bytes   codes of the escapes, in coding order
 
-Coding order: with one table per column, column after column; with one table per symbol, table
-after table, and in row-major order within a table. A symbol that its table does not list is coded
-as the table's escape entry, and its value is one of the int32 at the end.
+See `order` for the coding order. A symbol v outside the range [first, stop) that its table lists is
+coded as the table's escape entry, and by its distance r from that range:
+
+    r = 2 (v - stop)  if v >= stop,  else  2 (first - 1 - v) + 1
+
+Older payloads have, in place of the zero, e and k, the number of escapes, and their values as int32
+(little-endian) at the end.
 """
+
+from typing import NamedTuple
 
 import constriction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lossyless.coding.payloads import CodingError, read_varint, write_varint
-from lossyless.coding.tables import CDFTables, check_index, check_symbols
+from lossyless.coding.escapes import best_order, code_lengths, decode_escapes, encode_escapes
+from lossyless.coding.order import CodingOrder
+from lossyless.coding.payloads import INT32, CodingError, read_varint, write_varint
+from lossyless.coding.tables import TOTAL_MASS, CDFTables
 
 AnsCoder = constriction.stream.stack.AnsCoder
 
-
-class _CodingOrder:
-    """Order in which symbols [N, D] are coded, as runs (table, start, stop) of one table each.
-
-    `index` [D]: a run per column, which needs no sort. `index` [N, D]: a run per table present.
-    """
-
-    def __init__(self, index: NDArray[np.integer], shape: tuple[int, int], n_tables: int):
-        self.shape = shape
-        n_examples, n_columns = shape
-        if index.ndim == 1:
-            self.order = None
-            tables = index
-            ends = np.arange(1, n_columns + 1) * n_examples
-        else:
-            # numpy sorts 8 and 16 bits stably by radix, several times faster than wider integers
-            small = index.reshape(-1).astype(np.min_scalar_type(max(n_tables - 1, 0)))
-            self.order = np.argsort(small, kind="stable")
-            tables = np.arange(n_tables)
-            ends = np.cumsum(np.bincount(small, minlength=n_tables))
-        starts = [0, *ends[:-1].tolist()]
-        runs = zip(tables.tolist(), starts, ends.tolist(), strict=False)
-        self.runs = [run for run in runs if run[1] < run[2]]
-
-    def flatten(self, array: NDArray) -> NDArray:
-        """[N, D] to coding order [N * D]."""
-        if self.order is None:
-            return _transpose(array).reshape(-1)
-        return array.reshape(-1)[self.order]
-
-    def unflatten(self, flat: NDArray) -> NDArray:
-        """Coding order [N * D] to [N, D]."""
-        if self.order is None:
-            return _transpose(flat.reshape(self.shape[::-1]))
-        array = np.empty_like(flat)
-        array[self.order] = flat
-        return array.reshape(self.shape)
-
-    def where(self, mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Rows and columns of the true values of a mask [N, D], in coding order."""
-        if self.order is None:
-            columns, rows = np.nonzero(mask.T)
-            return rows, columns
-        return np.divmod(self.order[self.flatten(mask)], self.shape[1])
+MAX_EXPONENT = 15  # of the mass of escapes, half of the total
 
 
 class TableCoder:
     """Lossless coder of int32 symbols [N, D] with given tables; N and D may be 0.
 
     `index` names the table of each symbol: integers [D] (one table per column, as in a factorized
-    prior) or [N, D] (one per symbol, as in a hyperprior). The decoder needs the same `index`.
+    prior), or [N, D] (one per symbol, as in a hyperprior). By default, column d has table d. The
+    decoder needs the same `index`.
+
+    Holds NumPy arrays only, so that worker processes can code.
     """
 
     def __init__(self, tables: CDFTables):
         self.tables = tables
 
-    def encode(self, symbols: ArrayLike, index: ArrayLike) -> bytes:
+    def encode(self, symbols: ArrayLike, index: ArrayLike | None = None) -> bytes:
         """Payload of integer `symbols` [N, D]. Raises CodingError for values beyond int32."""
-        symbols = check_symbols(symbols)
-        index = check_index(index, symbols.shape, self.tables.n_tables)
-        order = _CodingOrder(index, symbols.shape, self.tables.n_tables)
-        entries = self.tables.entries(symbols, index)
+        symbols = _check_symbols(symbols)
+        index = self._check_index(index, symbols.shape)
+        order = CodingOrder(index, symbols.shape, self.tables.n_tables)
+        entries = self._entries(symbols, index)
         escaped = entries == self.tables.escapes[index]
-        values = symbols[order.where(escaped)] if escaped.any() else np.empty(0, np.int32)
-        stream = self._encode_stream(order.flatten(entries), order)
-        head = write_varint(2 * len(stream) + bool(values.size))
-        count = write_varint(values.size) if values.size else b""
-        return head + count + stream + values.astype("<i4").tobytes()
+        if not escaped.any():
+            stream = _encode_stream(order.flatten(entries), order, self.tables)
+            return write_varint(2 * len(stream)) + stream
+        where = order.where(escaped)
+        index = np.broadcast_to(index, symbols.shape)
+        distances = self._distances(symbols[where], index[where])
+        e, k = self._best_exponent(index, index[where]), best_order(distances)
+        tables = self.tables.with_escape_mass(1 << e)
+        stream = _encode_stream(order.flatten(entries), order, tables)
+        head = [write_varint(2 * len(stream) + 1), bytes([0, e, k]), write_varint(len(distances))]
+        return b"".join([*head, stream, encode_escapes(distances, k)])
 
     def decode(
-        self, data: bytes, index: ArrayLike, n_examples: int | None = None
+        self, payload: bytes, n_examples: int, index: ArrayLike | None = None
     ) -> NDArray[np.int32]:
-        """Symbols [N, D] of a payload of `encode`, with the `index` that it was encoded with.
-
-        `n_examples` is N; it can be left out when `index` is [N, D].
+        """Symbols int32 [n_examples, D] of a payload of `encode`.
 
         Raises
         ------
         CodingError
-            `data` is damaged, or was not encoded with these tables, `index` and `n_examples`.
+            The payload is damaged, or was not encoded with these tables, `index` and `n_examples`.
         """
-        index = np.asarray(index)
-        if index.ndim != 2 and n_examples is None:
-            raise CodingError("n_examples is needed unless index is [N, D]")
-        shape = (index.shape[0] if n_examples is None else n_examples, *index.shape[-1:])
-        index = check_index(index, shape, self.tables.n_tables)
-        stream, values = _split_payload(data)
-        order = _CodingOrder(index, shape, self.tables.n_tables)
-        entries = order.unflatten(self._decode_stream(stream, order))
+        n_columns = self.tables.n_tables if index is None else np.shape(index)[-1]
+        shape = (n_examples, n_columns)
+        index = self._check_index(index, shape)
+        stream, escapes = _split_payload(payload)
+        order = CodingOrder(index, shape, self.tables.n_tables)
+        tables = self.tables.with_escape_mass(escapes.mass)
+        entries = order.unflatten(_decode_stream(stream, order, tables))
         symbols = entries + self.tables.offsets[index]
         escaped = entries == self.tables.escapes[index]
         n_escaped = int(np.count_nonzero(escaped))
-        if n_escaped != len(values):
-            raise CodingError(f"{n_escaped} symbols are escaped, the payload has {len(values)}")
+        if n_escaped != escapes.count:
+            raise CodingError(f"{n_escaped} symbols are escaped, the payload has {escapes.count}")
         if n_escaped:
             where = order.where(escaped)
-            tables = np.broadcast_to(index, shape)[where]
-            if (self.tables.entries(values, tables) != self.tables.escapes[tables]).any():
-                raise CodingError("a value is escaped although its table lists it")
-            symbols[where] = values
+            symbols[where] = self._decode_escapes(escapes, np.broadcast_to(index, shape)[where])
         return symbols
 
-    def _encode_stream(self, entries: NDArray[np.int32], order: _CodingOrder) -> bytes:
-        coder = AnsCoder()
-        for table, start, stop in reversed(order.runs):  # a stack: the last run comes out first
-            if self.tables.escapes[table] > 0:  # else the table's only entry costs nothing
-                coder.encode_reverse(entries[start:stop], self.tables.model(table))
-        return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+    def information(
+        self, symbols: ArrayLike, index: ArrayLike | None = None
+    ) -> NDArray[np.float64]:
+        """Bits of each symbol [N, D] under the tables; with its code, if it is escaped.
 
-    def _decode_stream(self, stream: bytes, order: _CodingOrder) -> NDArray[np.int32]:
-        words = np.frombuffer(stream + bytes(-len(stream) % 4), "<u4").astype(np.uint32)
-        coder = AnsCoder(words)
-        entries = np.zeros(order.shape[0] * order.shape[1], np.int32)
-        for table, start, stop in order.runs:
-            if self.tables.escapes[table] > 0:
-                entries[start:stop] = coder.decode(self.tables.model(table), stop - start)
-        if not coder.is_empty():
+        A payload of all symbols takes as many bits, or less where many are escaped.
+        """
+        symbols = _check_symbols(symbols)
+        index = np.broadcast_to(self._check_index(index, symbols.shape), symbols.shape)
+        entries = self._entries(symbols, index)
+        masses = self.tables.cdfs[index, entries + 1] - self.tables.cdfs[index, entries]
+        n_bits = np.log2(TOTAL_MASS) - np.log2(masses)
+        escaped = entries == self.tables.escapes[index]
+        distances = self._distances(symbols[escaped], index[escaped])
+        n_bits[escaped] += code_lengths(distances, best_order(distances))
+        return n_bits
+
+    def _check_index(self, index: ArrayLike | None, shape: tuple[int, int]) -> NDArray[np.integer]:
+        index = np.arange(self.tables.n_tables) if index is None else np.asarray(index)
+        if shape[0] < 0 or index.shape not in (shape, shape[1:]):
             raise CodingError(
-                "the stream holds more than these symbols: damaged, or coded with other tables"
+                f"expected index of shape {list(shape[1:])} or {list(shape)} for symbols of shape "
+                f"{list(shape)}, found {list(index.shape)}"
             )
-        return entries
+        return index
+
+    def _best_exponent(self, index: NDArray[np.integer], escaped_index: NDArray[np.integer]) -> int:
+        """The e of fewest bits for tables of all symbols, and those of escaped symbols."""
+        n_symbols, n_escapes = (
+            np.bincount(tables.reshape(-1), minlength=self.tables.n_tables)
+            for tables in (index, escaped_index)
+        )
+        own = np.take_along_axis(np.diff(self.tables.cdfs), self.tables.escapes[:, None], axis=1)
+        masses = np.maximum(own, 1 << np.arange(MAX_EXPONENT + 1))
+        # entries without other symbols have the total mass
+        left = (TOTAL_MASS - masses) / np.maximum(TOTAL_MASS - own, 1)
+        n_bits = -(n_escapes @ np.log2(masses)) - (n_symbols - n_escapes) @ np.log2(
+            np.where(left > 0, left, 1)
+        )
+        return int(np.argmin(n_bits))
+
+    def _entries(self, symbols: NDArray[np.int32], index: NDArray[np.integer]) -> NDArray[np.int32]:
+        """Table entry of each symbol.
+
+        As unsigned integers, symbols below the offset wrap to values above all entries, so that one
+        minimum sends both sides to the escape entry.
+        """
+        relative = np.subtract(symbols, self.tables.offsets[index], dtype=np.int32).view(np.uint32)
+        escapes = self.tables.escapes[index].view(np.uint32)
+        return np.minimum(relative, escapes).view(np.int32)
+
+    def _distances(
+        self, values: NDArray[np.int32], tables: NDArray[np.integer]
+    ) -> NDArray[np.int64]:
+        """Distance r of each escaped value [n] from the symbols that its table lists."""
+        first = self.tables.offsets[tables].astype(np.int64)
+        above = values - first - self.tables.escapes[tables]
+        return np.where(above >= 0, 2 * above, 2 * (first - 1 - values) + 1)
+
+    def _decode_escapes(
+        self, escapes: "_Escapes", tables: NDArray[np.integer]
+    ) -> NDArray[np.integer]:
+        """Escaped values [n] of given tables."""
+        if escapes.order is None:
+            values = np.frombuffer(escapes.data, "<i4").astype(np.int32)
+            if (self._entries(values, tables) != self.tables.escapes[tables]).any():
+                raise CodingError("a value is escaped although its table lists it")
+            return values
+        distances = decode_escapes(escapes.data, escapes.order, escapes.count)
+        first = self.tables.offsets[tables].astype(np.int64)
+        half = distances >> 1
+        is_above = distances % 2 == 0
+        values = np.where(is_above, first + self.tables.escapes[tables] + half, first - 1 - half)
+        if values.min() < INT32.min or values.max() > INT32.max:
+            raise CodingError("an escaped value is beyond int32")
+        return values
 
 
-class ColumnCoder:
-    """Coder of symbols [N, D] with a table for each column: numpy only, cheap to send to workers.
+class _Escapes(NamedTuple):
+    """Escapes of a payload.
 
-    Parameters
+    Attributes
     ----------
-    tables : D tables.
+    mass : least mass of the tables' escape entries.
+    order : of the codes in `data`, or None if `data` are int32.
     """
 
-    def __init__(self, tables: CDFTables):
-        self.tables = tables
-        self._columns = np.arange(tables.n_tables)
-        self._coder = TableCoder(tables)
-
-    def encode(self, symbols: NDArray[np.int32]) -> bytes:
-        """Payload of integers [N, D]."""
-        return self._coder.encode(symbols, self._columns)
-
-    def decode(self, payload: bytes, n_examples: int) -> NDArray[np.int32]:
-        """Symbols int32 [n_examples, D]. Raises `CodingError` on damage."""
-        return self._coder.decode(payload, self._columns, n_examples)
+    mass: int
+    order: int | None
+    count: int
+    data: bytes
 
 
-def _split_payload(data: bytes) -> tuple[bytes, NDArray[np.int32]]:
-    """ANS stream and escaped values of a payload of `TableCoder`."""
-    head, position = read_varint(data, 0)
-    n_stream, has_escapes = head >> 1, head & 1
-    n_escapes, position = read_varint(data, position) if has_escapes else (0, position)
-    end = position + n_stream
-    if end + 4 * n_escapes != len(data) or bool(has_escapes) != bool(n_escapes):
+def _encode_stream(entries: NDArray[np.int32], order: CodingOrder, tables: CDFTables) -> bytes:
+    coder = AnsCoder()
+    for table, start, stop in reversed(order.runs):  # a stack: the last run comes out first
+        if tables.escapes[table] > 0:  # else the table's only entry costs nothing
+            coder.encode_reverse(entries[start:stop], tables.model(table))
+    return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+
+
+def _decode_stream(stream: bytes, order: CodingOrder, tables: CDFTables) -> NDArray[np.int32]:
+    words = np.frombuffer(stream + bytes(-len(stream) % 4), "<u4").astype(np.uint32)
+    coder = AnsCoder(words)
+    entries = np.zeros(order.shape[0] * order.shape[1], np.int32)
+    for table, start, stop in order.runs:
+        if tables.escapes[table] > 0:
+            entries[start:stop] = coder.decode(tables.model(table), stop - start)
+    if not coder.is_empty():
         raise CodingError(
-            f"expected {n_stream} bytes of stream and {n_escapes} escaped values, found "
-            f"{len(data) - position} bytes"
+            "the stream holds more than these symbols: damaged, or coded with other tables"
         )
-    if n_stream and data[end - 1] == 0:
+    return entries
+
+
+def _split_payload(payload: bytes) -> tuple[bytes, _Escapes]:
+    """ANS stream and escapes of a payload."""
+    head, position = read_varint(payload, 0)
+    n_stream, has_escapes = head >> 1, head & 1
+    exponent, order, count, n_data = 0, None, 0, 0
+    if has_escapes:
+        count, position = read_varint(payload, position)
+        n_data = 4 * count
+        if count == 0:
+            exponent, order = payload[position : position + 2].ljust(2, b"\0")
+            count, position = read_varint(payload, position + 2)
+            n_data = len(payload) - position - n_stream
+    end = position + n_stream
+    if n_data < 0 or end + n_data != len(payload) or bool(has_escapes) != bool(count):
+        raise CodingError(
+            f"expected {n_stream} bytes of stream and {count} escapes, found "
+            f"{len(payload) - position} bytes"
+        )
+    if exponent > MAX_EXPONENT:
+        raise CodingError(f"expected escapes of mass 2^0 to 2^{MAX_EXPONENT}, found 2^{exponent}")
+    if n_stream and payload[end - 1] == 0:
         raise CodingError("the stream ends with a zero byte, which the encoder never writes")
-    return data[position:end], np.frombuffer(data[end:], "<i4").astype(np.int32)
+    return payload[position:end], _Escapes(1 << exponent, order, count, payload[end:])
 
 
-def _transpose(array: NDArray) -> NDArray:
-    """Contiguous transpose, 32 rows at a time: two to three times faster than in one go."""
-    transposed = np.empty(array.shape[::-1], array.dtype)
-    for i in range(0, len(array), 32):
-        transposed[:, i : i + 32] = array[i : i + 32].T
-    return transposed
+def _check_symbols(symbols: ArrayLike) -> NDArray[np.int32]:
+    """The symbols as int32 [N, D]; CodingError if they are no such integers."""
+    symbols = np.asarray(symbols)
+    if symbols.ndim != 2 or not np.issubdtype(symbols.dtype, np.integer):
+        raise CodingError(
+            f"expected integer symbols [N, D], found {symbols.dtype} {list(symbols.shape)}"
+        )
+    if symbols.size and not INT32.min <= symbols.min() <= symbols.max() <= INT32.max:
+        raise CodingError(f"symbols in [{symbols.min()}, {symbols.max()}] do not fit into int32")
+    return symbols.astype(np.int32, copy=False)

@@ -11,7 +11,6 @@ from lossyless.coding.payloads import INT32, CodingError
 Categorical = constriction.stream.model.Categorical
 
 TOTAL_MASS = 1 << 16
-ESCAPE_BITS = 32  # an escaped value is written as an int32
 MAX_LISTED = 4096  # symbols that a table made here lists at most; it escapes the rest
 PMF_ONE = 1 << 24  # unit of the integer probabilities that tables are made of
 MAX_WEIGHTS = 1 << 46  # largest sum of the weights of a table: products with masses fit into int64
@@ -40,6 +39,7 @@ class CDFTables:
     lengths: NDArray[np.int32]
     offsets: NDArray[np.int32]
     _models: dict[int, Categorical] = field(default_factory=dict, init=False, repr=False)
+    _wider: dict[int, "CDFTables"] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, n_dims in (("cdfs", 2), ("lengths", 1), ("offsets", 1)):
@@ -137,34 +137,30 @@ class CDFTables:
         """Escape entry of each table, which is also its number of listed symbols, [n_tables]."""
         return self.lengths - 2
 
+    def with_escape_mass(self, mass: int) -> "CDFTables":
+        """Tables whose escapes have at least a mass; listed symbols share the rest as they do here.
+
+        For symbols from a wider distribution than that of the tables, in which escapes are rare.
+        """
+        if mass == 1:  # all entries have it
+            return self
+        if mass not in self._wider:
+            weights = np.diff(self.cdfs).astype(np.int64)
+            escapes = self.escapes[:, None]
+            own = np.take_along_axis(weights, escapes, axis=1)
+            wanted = np.maximum(own, mass)
+            weights *= TOTAL_MASS - wanted
+            # a table without other symbols keeps its only mass
+            np.put_along_axis(weights, escapes, wanted * np.maximum(TOTAL_MASS - own, 1), axis=1)
+            self._wider[mass] = self.from_weights(weights, self.lengths, self.offsets)
+        return self._wider[mass]
+
     def model(self, table: int) -> Categorical:
         """constriction's model over the entries of a table with at least two entries."""
         if table not in self._models:
             masses = np.diff(self.cdfs[table, : self.lengths[table]])
             self._models[table] = Categorical(masses / float(TOTAL_MASS), perfect=False)
         return self._models[table]
-
-    def entries(self, symbols: NDArray[np.int32], index: NDArray[np.integer]) -> NDArray[np.int32]:
-        """Table entry of each symbol; `index`, the table of each, broadcasts against `symbols`.
-
-        As unsigned integers, symbols below the offset wrap to values above all entries, so that one
-        minimum sends both sides to the escape entry.
-        """
-        relative = np.subtract(symbols, self.offsets[index], dtype=np.int32).view(np.uint32)
-        escapes = self.escapes[index].view(np.uint32)
-        return np.minimum(relative, escapes).view(np.int32)
-
-    def information(self, symbols: ArrayLike, index: ArrayLike) -> NDArray[np.float64]:
-        """Bits that each symbol costs, [N, D]; for an escaped one with the bits of its value.
-
-        Arguments as for `TableCoder.encode`.
-        """
-        symbols = check_symbols(symbols)
-        index = check_index(index, symbols.shape, self.n_tables)
-        entries = self.entries(symbols, index)
-        masses = self.cdfs[index, entries + 1] - self.cdfs[index, entries]
-        n_bits = np.log2(TOTAL_MASS) - np.log2(masses)
-        return n_bits + ESCAPE_BITS * (entries == self.escapes[index])
 
 
 def listed_ranges(
@@ -218,37 +214,6 @@ def _apportion(weights: NDArray[np.int64], n_entries: NDArray[np.int64]) -> NDAr
     n_left = to_share - masses.sum(1, keepdims=True)
     rank = np.argsort(np.argsort(-remainders, axis=1, kind="stable"), axis=1, kind="stable")
     return masses + at_least_1 + (rank < n_left)
-
-
-def check_symbols(symbols: ArrayLike) -> NDArray[np.int32]:
-    """The symbols as int32 [N, D]; CodingError if they are no such integers."""
-    symbols = np.asarray(symbols)
-    if symbols.ndim != 2 or not np.issubdtype(symbols.dtype, np.integer):
-        raise CodingError(
-            f"expected integer symbols [N, D], found {symbols.dtype} {list(symbols.shape)}"
-        )
-    if symbols.size and not INT32.min <= symbols.min() <= symbols.max() <= INT32.max:
-        raise CodingError(f"symbols in [{symbols.min()}, {symbols.max()}] do not fit into int32")
-    return symbols.astype(np.int32, copy=False)
-
-
-def check_index(index: ArrayLike, shape: tuple[int, ...], n_tables: int) -> NDArray[np.integer]:
-    """The index as an array; CodingError unless it names tables for symbols of a shape [N, D]."""
-    index = np.asarray(index)
-    if index.size == 0:
-        index = index.astype(np.int64)  # an empty list has no dtype of its own
-    if len(shape) != 2 or shape[0] < 0 or index.shape not in (shape, shape[1:]):
-        raise CodingError(
-            f"expected index of shape {list(shape[1:])} or {list(shape)} for symbols of shape "
-            f"{list(shape)}, found {list(index.shape)}"
-        )
-    if not np.issubdtype(index.dtype, np.integer):
-        raise CodingError(f"expected integers in index, found {index.dtype}")
-    if index.size and not 0 <= index.min() <= index.max() < n_tables:
-        raise CodingError(
-            f"index in [{index.min()}, {index.max()}], but there are {n_tables} tables"
-        )
-    return index
 
 
 def _int32_copy(array: ArrayLike, n_dims: int, name: str) -> NDArray[np.int32]:

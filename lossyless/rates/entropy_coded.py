@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossyless.coding.ans import ColumnCoder
+from lossyless.coding.ans import TableCoder
 from lossyless.coding.payloads import CodingError
 from lossyless.coding.tables import CDFTables
 from lossyless.rates.base import Rate
@@ -242,8 +242,8 @@ class ColumnCodedRate(EntropyCodedRate):
             z_hat[rows] = self._decoded(self._from_cells(symbols[rows]))
         return z_hat
 
-    def coder(self) -> ColumnCoder:
-        return ColumnCoder(self.tables["z"])
+    def coder(self) -> TableCoder:
+        return TableCoder(self.tables["z"])
 
     @torch.no_grad()
     def centre_lone_cells(self, z: Tensor) -> None:

@@ -142,7 +142,7 @@ class HHyper(EntropyCodedRate):
         side, main = streams
         s_hat = self.side_prior.decode(side, self.tables["side"], n_examples)
         mean, index = self._coding_gaussian(s_hat)
-        symbols = TableCoder(self.tables["z"]).decode(main, _rows(index), n_examples)
+        symbols = TableCoder(self.tables["z"]).decode(main, n_examples, _rows(index))
         return self._decoded(torch.from_numpy(symbols).to(self.scaling.dtype) + mean)
 
 

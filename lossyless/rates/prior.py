@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lossyless._compressai import EntropyBottleneck
-from lossyless.coding.ans import ColumnCoder
+from lossyless.coding.ans import TableCoder
 from lossyless.coding.payloads import CodingError
 from lossyless.coding.tables import MAX_LISTED, PMF_ONE, CDFTables
 
@@ -93,11 +93,11 @@ class FactorizedModel(EntropyBottleneck):
 
     def encode(self, values: Tensor, tables: CDFTables) -> bytes:
         """Code values [N, n_channels] rounded about the medians."""
-        return ColumnCoder(tables).encode(self.to_cells(values))
+        return TableCoder(tables).encode(self.to_cells(values))
 
     def decode(self, payload: bytes, tables: CDFTables, n_examples: int) -> Tensor:
         """The quantised values [n_examples, n_channels], float32 on the CPU."""
-        return self.from_cells(ColumnCoder(tables).decode(payload, n_examples))
+        return self.from_cells(TableCoder(tables).decode(payload, n_examples))
 
 
 def to_symbols(rounded: Tensor) -> np.ndarray:

@@ -66,11 +66,12 @@ def digests(name: str) -> dict[str, str]:
     codec = with_fixed_weights(CODECS[name]())
     is_image = name == "pixels"
     x = fixed("x", (N, *SHAPE), 1 / 255).abs() if is_image else fixed("x", (N, Z_DIM), 2**-5)
+    plain = codec.compress(x[12:])
     if not is_image:
         x[7, 2], x[11] = 3000.0, -700.0  # escapes
     payload = codec.compress(x)
     decoded = codec.decompress(payload, N).numpy()
-    facts = {"payload": payload, "decoded": decoded.tobytes()}
+    facts = {"plain": plain, "payload": payload, "decoded": decoded.tobytes()}
     return {"fingerprint": codec.fingerprint()} | {
         key: hashlib.sha256(value).hexdigest()[:16] for key, value in facts.items()
     }

@@ -17,7 +17,7 @@ CHUNK_SIZE = 4096
 
 
 def compare(is_quick: bool) -> list[Comparison]:
-    """Vectors per second, on one core: 2 dimensions as the Banana's, and 512 as CLIP's."""
+    """Vectors per second, on one core, of 2 dimensions (Banana) and 512 (CLIP), and sizes."""
     small, large = make_bottleneck(2), load_released()
     with one_thread():
         if is_quick:
@@ -25,11 +25,13 @@ def compare(is_quick: bool) -> list[Comparison]:
                 *_compare_streams(small, 20_000, 500, 2, Goal(low=50), Goal(low=25)),
                 *_compare_streams(large, 1_000, 10, 2, Goal(low=70), Goal(low=35)),
                 *_compare_official(large, 50, 10, 2),
+                *_compare_wide(large, 500),
             ]
         return [
             *_compare_streams(small, 100_000, 2_000, 7, Goal(low=50), Goal(low=25)),
             *_compare_streams(large, 20_000, 200, 5, Goal(low=70), Goal(low=35)),
             *_compare_official(large, 2_000, 200, 5),
+            *_compare_wide(large, 4_096),
         ]
 
 
@@ -88,6 +90,19 @@ def _compare_official(
         # the decoder encodes what it found, to be sure that the stream is intact
         _row("... in the official format: decode and check", decoding, sizes, Goal(low=0.5)),
     ]
+
+
+def _compare_wide(bottleneck: Bottleneck, n: int) -> list[Comparison]:
+    """Bytes of features that are wider than those that the bottleneck was trained for."""
+    _, z = bottleneck.draw(n)
+    official = OfficialCoder(bottleneck.rate)
+    rows = []
+    for width in (1, 2, 3, 4, 5, 8, 32, 1000):
+        ours = len(bottleneck.rate.compress(z * width))
+        theirs = sum(map(len, official.encode(z * width)))
+        what = f"size of features {width} times as wide"
+        rows.append(Comparison(what, "official format", "B", [ours], [theirs], Goal(high=1.01)))
+    return rows
 
 
 def _check_same(z_hat: Tensor, reference: PerVectorCoder, streams: list[bytes]) -> None:

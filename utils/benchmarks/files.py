@@ -129,8 +129,7 @@ def _compare_sizes(bottleneck: Bottleneck, folder: Path, n: int) -> list[Compari
     """Bits per vector of whole files of `n` vectors."""
     compressor = FeatureCompressor(bottleneck.rate)
     symbols, z = bottleneck.draw(n)
-    tables = bottleneck.rate.tables["z"]
-    entropy = tables.information(symbols, np.arange(tables.n_tables)).sum() / n
+    entropy = bottleneck.rate.coder().information(symbols).sum() / n
 
     def n_bits(file_format: str) -> float:
         path = folder / f"{file_format}.bin"

@@ -358,8 +358,7 @@ def test_on_damage_has_two_values(path, codec, z):
 def test_size_is_the_cross_entropy_under_the_tables(path):
     codec, z = make_codec(512), draw_features(10_000, 512)
     written = write_features([z], path, codec)
-    symbols, columns = codec.quantise(z), np.arange(512)
-    n_bits = sum(codec.tables["z"].information(s, columns).sum() for s in np.split(symbols, 10))
+    n_bits = codec.coder().information(codec.quantise(z)).sum()
     assert n_bits < 8 * written.n_bytes < 1.01 * n_bits
     with FeatureFile(path, codec) as file:
         assert torch.equal(file[::1000], quantised(codec, z[::1000]))

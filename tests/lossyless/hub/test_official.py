@@ -73,6 +73,18 @@ def test_so_are_those_of_the_released_weights():
     assert_as_compressai(rate, rate.dequantise(symbols))
 
 
+@pytest.mark.parametrize("width", [1, 2, 4, 8, 32, 1000])
+@pytest.mark.parametrize("deviation", [0.5, 3.0])
+def test_payloads_of_features_wider_than_expected_are_smaller(width, deviation):
+    torch.manual_seed(0)
+    z = torch.randn(300, 64) * deviation
+    rate = HFactorized(64)
+    rate.start_from(z, 1.0)
+    rate.update()
+    z = width * z
+    assert len(rate.compress(z)) < sum(map(len, OfficialCoder(rate.eval()).encode(z)))
+
+
 def test_no_vectors(rate):
     coder = OfficialCoder(rate)
     assert coder.encode(torch.empty(0, Z_DIM)) == []

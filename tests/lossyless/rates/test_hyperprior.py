@@ -53,7 +53,7 @@ def test_the_symbols_are_the_distances_from_the_predicted_means(rate):
     z = draw_z(300)
     mean, index = rate._coding_gaussian(side_of(rate, z))
     _, main = decode_blobs(rate.compress(z))
-    symbols = TableCoder(rate.tables["z"]).decode(main, index.numpy())
+    symbols = TableCoder(rate.tables["z"]).decode(main, len(index), index.numpy())
     expected = torch.round(rate._to_bottleneck(z) - mean)
     np.testing.assert_array_equal(symbols, expected.detach().numpy())
 
@@ -85,7 +85,7 @@ def test_each_table_is_a_discretised_gaussian_of_its_scale(rate):
     for row, scale in ((20, None), (40, None), (63, 256.0)):
         scale = scale or 0.11 * (256 / 0.11) ** (row / 63)
         symbols = np.array([[0], [1], [-1], [int(scale)]])
-        n_bits = tables.information(symbols, np.full((4, 1), row))[:, 0]
+        n_bits = TableCoder(tables).information(symbols, np.full((4, 1), row))[:, 0]
         gaussian = Normal(0.0, torch.tensor(scale).double())
         values = torch.from_numpy(symbols[:, 0]).double()
         q = gaussian.cdf(values + 0.5) - gaussian.cdf(values - 0.5)

@@ -1,0 +1,262 @@
+"""Coding is exact, costs what the tables say, and damage raises CodingError."""
+
+import copy
+import pickle
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from compressai.entropy_models import EntropyBottleneck
+from helpers.toy import digest_of
+
+from lossyless.coding.ans import TableCoder
+from lossyless.coding.escapes import code_lengths, decode_escapes, encode_escapes
+from lossyless.coding.payloads import INT32, CodingError
+from lossyless.coding.tables import CDFTables
+
+COLUMNS = np.arange(8) % 5
+
+
+def make_tables(n_tables: int = 5, seed: int = 0) -> CDFTables:
+    """Tables of random lengths; table 0 lists no symbol: all of its mass is the escape's."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(3, 12, n_tables)
+    lengths[0] = 2
+    cdfs = np.zeros((n_tables, lengths.max() + 2), int)
+    for row, length in zip(cdfs, lengths, strict=True):
+        inner = np.sort(rng.choice(np.arange(1, 65536), length - 2, replace=False))
+        row[:length] = [0, *inner, 65536]
+    return CDFTables(cdfs, lengths, rng.integers(-6, 3, n_tables))
+
+
+def draw_symbols(tables: CDFTables, index: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Symbols from the tables; an escaped one lies just above the listed symbols."""
+    uniform = np.random.default_rng(seed).integers(0, 65536, index.shape)
+    entries = (tables.cdfs[index, 1:] <= uniform[..., None]).sum(-1)
+    return (entries + tables.offsets[index]).astype(np.int32)
+
+
+def flipped(data: bytes) -> Iterator[bytes]:
+    """The data with each of its bits flipped, one after the other."""
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        yield bytes(damaged)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0), (1, 1), (1, 40), (50, 1), (70, 33)])
+@pytest.mark.parametrize("spread", [2, 30, 2**31])
+def test_round_trip_is_exact_and_takes_at_most_the_bits_of_the_information(shape, spread):
+    coder, rng = TableCoder(make_tables()), np.random.default_rng(2)
+    symbols = rng.integers(-spread, spread, shape)
+    for index_shape in (shape[1:], shape):
+        index = rng.integers(0, coder.tables.n_tables, index_shape)
+        payload = coder.encode(symbols, index)
+        decoded = coder.decode(payload, shape[0], index)
+        assert decoded.dtype == np.int32
+        np.testing.assert_array_equal(decoded, symbols)
+        n_bits = coder.information(symbols, index)
+        assert n_bits.shape == shape
+        assert 8 * len(payload) < n_bits.sum() + 100  # the stream's tail, lengths, padding
+
+
+def test_round_trip_with_many_tables():
+    coder = TableCoder(make_tables(300))
+    index = np.random.default_rng(0).permutation(600).reshape(2, 300) % 300
+    symbols = draw_symbols(coder.tables, index)
+    np.testing.assert_array_equal(coder.decode(coder.encode(symbols, index), 2, index), symbols)
+
+
+def test_columns_have_a_table_each_by_default():
+    coder = TableCoder(make_tables())
+    symbols = np.random.default_rng(0).integers(-9, 9, (20, 5))
+    payload = coder.encode(symbols)
+    assert payload == coder.encode(symbols, np.arange(5))
+    np.testing.assert_array_equal(coder.decode(payload, 20), symbols)
+
+
+@pytest.mark.parametrize("two_dims", [False, True])
+def test_symbols_of_the_tables_take_the_bits_of_the_information(two_dims):
+    tables = make_tables(40)
+    coder, rows = TableCoder(tables), np.tile(np.arange(40), (2000, 1))
+    index = rows if two_dims else np.arange(40)
+    symbols = np.minimum(draw_symbols(tables, rows), tables.offsets + tables.escapes - 1)
+    symbols[:, 0] = draw_symbols(tables, rows)[:, 0]  # its table escapes all
+    n_bits = coder.information(symbols, index).sum()
+    assert abs(8 * len(coder.encode(symbols, index)) - n_bits) < 64 + 1e-3 * n_bits
+
+
+def test_layout_and_integer_type_of_the_input_do_not_matter():
+    coder = TableCoder(make_tables())
+    symbols = np.random.default_rng(3).integers(-9, 9, (20, 8))
+    expected = coder.encode(symbols, COLUMNS)
+    for same in (symbols.astype(np.int8), np.asfortranarray(symbols, np.int32), symbols.tolist()):
+        assert coder.encode(same, COLUMNS.astype(np.uint8)) == expected
+
+
+def test_single_example_has_little_overhead():
+    """At most one state of 32 bits, the rounding to bytes and a one-byte length."""
+    tables = make_tables(20, seed=4)
+    index = np.arange(1, 20)
+    highest = (tables.offsets + tables.escapes - 1)[index]
+    coder = TableCoder(tables)
+    for seed in range(20):
+        symbols = np.minimum(draw_symbols(tables, index[None], seed), highest)
+        overhead = 8 * len(coder.encode(symbols, index)) - coder.information(symbols, index).sum()
+        assert overhead <= 32 + 8 + 8
+
+
+def test_information_of_listed_symbols_in_closed_form():
+    coder = TableCoder(CDFTables([[0, 16384, 49152, 65536]], [4], [-1]))
+    np.testing.assert_allclose(coder.information([[-1], [0]]), [[2], [1]])
+    # an escape has 2 bits; r = 0 has 1 bit of order 0
+    np.testing.assert_allclose(coder.information([[-1], [1]]), [[2], [3]])
+
+
+GOLDEN_TABLES = CDFTables([[0, 20000, 60000, 65530, 65536], [0, 1, 65536, 0, 0]], [5, 3], [-1, 7])
+GOLDEN_SYMBOLS = np.array([[0, 8], [1, 7], [-1, 7], [0, -300], [40, 2**31 - 1]])
+
+
+def test_bytes_never_change():
+    """Golden payloads: files written by an earlier version stay readable, on every machine."""
+    coder = TableCoder(GOLDEN_TABLES)
+    golden = "0f000e0704a23b73d2ae4a0ac80000029801ca000000dc"
+    assert coder.encode(GOLDEN_SYMBOLS, [0, 1]).hex() == golden
+    assert coder.encode(GOLDEN_SYMBOLS[:, ::-1], [[1, 0]] * 5).hex() == golden  # same coding order
+    assert coder.encode(GOLDEN_SYMBOLS[:, :1][:3], [0]).hex() == "08fe3f9c01"
+    assert digest_of(GOLDEN_TABLES) == "8f2c14d32d61f0559e5a8972974b399e"
+
+
+# --- escapes
+
+
+@pytest.mark.parametrize("order", [0, 3, 31])
+def test_codes_of_escapes_have_the_lengths_of_exponential_golomb_codes(order):
+    values = np.array([0, 1, 2, 3, 6, 7, 1000, 2**32, 2**33 - 1])
+    data = encode_escapes(values, order)
+    np.testing.assert_array_equal(decode_escapes(data, order, len(values)), values)
+    lengths = [2 * int(v + 2**order).bit_length() - 1 - order for v in values]
+    assert code_lengths(values, order).tolist() == lengths
+    assert 0 <= 8 * len(data) - sum(lengths) < 16  # each of the two parts ends with a byte
+
+
+@pytest.mark.parametrize("scale", [1, 50, 1e4, 1e8])
+def test_the_order_of_escapes_is_the_best(scale):
+    coder = TableCoder(CDFTables([[0, 65536]], [2], [0]))
+    symbols = np.rint(np.random.default_rng(0).laplace(scale=scale, size=(100, 1))).astype(int)
+    distances = np.where(symbols >= 0, 2 * symbols, -2 * symbols - 1)
+    n_bits = min(code_lengths(distances, order).sum() for order in range(32))
+    assert coder.information(symbols).sum() == n_bits
+
+
+@pytest.mark.parametrize("width", [1, 3, 10, 1000])
+def test_many_escapes_cost_little(width):
+    """A table for Laplacian symbols codes wider ones at most 60 % above their entropy."""
+    symbols = np.arange(-20, 21)
+    pmf = np.rint(2**24 * np.exp(-np.abs(symbols)) * np.tanh(0.5)).astype(np.int64)
+    coder = TableCoder(CDFTables.from_pmf(pmf[None], [-20], [20]))
+    wide = np.rint(np.random.default_rng(0).laplace(scale=width, size=(4000, 1))).astype(int)
+    entropy = 4000 * np.log2(2 * np.e * width)
+    assert 8 * len(coder.encode(wide)) < 1.6 * entropy
+
+
+@pytest.mark.parametrize("offset", [INT32.min, -2, INT32.max - 3])
+def test_extreme_integers_around_extreme_tables(offset):
+    coder = TableCoder(CDFTables([[0, 30000, 60000, 65536]], [4], [offset]))
+    extremes = [[INT32.min], [INT32.min + 1], [-1], [0], [1], [INT32.max - 1], [INT32.max]]
+    np.testing.assert_array_equal(coder.decode(coder.encode(extremes), 7), extremes)
+
+
+def test_escapes_of_earlier_versions_are_still_decoded():
+    """They were written as int32."""
+    coder = TableCoder(GOLDEN_TABLES)
+    payload = bytes.fromhex("11047482a0d87eb3b9222800000008000000d4feffffffffff7f")
+    np.testing.assert_array_equal(coder.decode(payload, 5, [0, 1]), GOLDEN_SYMBOLS)
+    listed = bytes.fromhex("11047482a0d87eb3b9220000000008000000d4feffffffffff7f")
+    with pytest.raises(CodingError):  # the table lists the value 0
+        coder.decode(listed, 5, [0, 1])
+
+
+# --- damage and bad arguments
+
+
+def test_every_truncation_every_appended_byte_and_other_numbers_of_examples_raise():
+    coder = TableCoder(make_tables())
+    symbols = draw_symbols(coder.tables, np.tile(COLUMNS, (6, 1)))
+    payload = coder.encode(symbols, COLUMNS)
+    damaged = [payload[:end] for end in range(len(payload))] + [payload + b"\0", payload + b"\1"]
+    for n_examples, data in [*((6, d) for d in damaged), (5, payload), (7, payload), (0, payload)]:
+        with pytest.raises(CodingError):
+            coder.decode(data, n_examples, COLUMNS)
+
+
+def test_flipped_bits_raise_only_coding_errors_and_are_found_outside_of_escapes():
+    """A payload has no checksum (a file has): another value of an escape can go unnoticed."""
+    coder = TableCoder(make_tables())
+    symbols = np.random.default_rng(0).integers(-9, 9, (6, 8))
+    payload = coder.encode(symbols, COLUMNS)
+    bare = coder.encode(np.clip(symbols, -2, -1), np.full(8, 2))
+    for data, index, n_silent in ((payload, COLUMNS, 8 * 48), (bare, np.full(8, 2), 0)):
+        n_passed = 0
+        for damaged in flipped(data):
+            try:
+                coder.decode(damaged, 6, index)
+                n_passed += 1
+            except CodingError:
+                pass
+        assert n_passed <= n_silent
+
+
+@pytest.mark.parametrize("index", [np.arange(5), np.arange(20).reshape(4, 5) % 5])
+def test_random_payloads_raise_only_coding_errors(index):
+    coder, rng = TableCoder(make_tables()), np.random.default_rng(0)
+    n_rejected = 0
+    for i in range(2000):
+        head = (b"", b"\1\0", b"\5\0")[i % 3]  # the last two announce escapes
+        try:
+            coder.decode(head + rng.bytes(rng.integers(0, 40)), 4, index)
+        except CodingError:
+            n_rejected += 1
+    assert n_rejected > 1900
+
+
+@pytest.mark.parametrize(
+    "symbols, index",
+    [
+        (np.array([[2**31]]), [0]),
+        (np.array([[-(2**31) - 1]]), [0]),
+        (np.zeros((2, 3)), [0, 0, 0]),
+        (np.zeros(3, int), [0, 0, 0]),
+        (np.zeros((2, 3), int), [0, 0]),
+        (np.zeros((2, 3), int), np.zeros((3, 2), int)),
+    ],
+)
+def test_bad_arguments_raise(symbols, index):
+    with pytest.raises(CodingError):
+        TableCoder(make_tables()).encode(symbols, index)
+
+
+# --- tables as objects
+
+
+def test_tables_are_immutable_and_their_copies_code_the_same():
+    coder = TableCoder(make_tables())
+    symbols = np.arange(10).reshape(2, 5)
+    payload = coder.encode(symbols)
+    for twin in (copy.deepcopy(coder), pickle.loads(pickle.dumps(coder))):
+        assert twin.encode(symbols) == payload
+        assert digest_of(twin.tables) == digest_of(coder.tables)
+    with pytest.raises(ValueError, match="read-only"):
+        coder.tables.cdfs[0, 0] = 1
+
+
+def test_tables_of_compressai():
+    bottleneck = EntropyBottleneck(6)
+    with pytest.raises(CodingError, match="update"):
+        CDFTables.from_compressai(bottleneck)
+    bottleneck.update()
+    tables = CDFTables.from_compressai(bottleneck)
+    np.testing.assert_array_equal(tables.offsets, bottleneck._offset.numpy())
+    symbols = draw_symbols(tables, np.tile(np.arange(6), (100, 1)))
+    coder = TableCoder(tables)
+    np.testing.assert_array_equal(coder.decode(coder.encode(symbols), 100), symbols)
