@@ -159,7 +159,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         rate = rate.eval().requires_grad_(False).cpu()
         _undo_standardisation(rate, torch.from_numpy(mean), scale)
         rate.update()
-        rate.centre_lone_cells(torch.from_numpy(Z.astype(np.float32)))
+        rate.recentre_constant_dims(torch.from_numpy(Z.astype(np.float32)))
         self.scale_, self.rate_ = scale, rate
         return self
 

@@ -218,51 +218,64 @@ class ColumnCodedRate(EntropyCodedRate):
     """A rate that codes z_in column by column, with one table per column, called "z"."""
 
     @abstractmethod
-    def _to_cells(self, z_in: Tensor) -> np.ndarray:
-        """Quantisation cells int32 [N, z_dim] of z_in [N, z_dim] on any device, row by row.
-
-        Raises `CodingError` for NaN and for cells beyond int32, see `prior.to_symbols`.
-        """
-
-    @abstractmethod
-    def _from_cells(self, symbols: np.ndarray) -> Tensor:
-        """z_hat_in [N, z_dim], float32 on the CPU, that cells [N, z_dim] stand for."""
+    def _centres(self) -> Tensor:
+        """Centres of the cells that have 0 as their symbol, [z_dim]: z_in is rounded about them."""
 
     @isolated
     def quantise(self, z: Tensor) -> np.ndarray:  # int32 [N, z_dim]
         symbols = np.empty(z.shape, np.int32)
         for rows in _blocks(len(z)):
-            symbols[rows] = self._to_cells(self._to_coder(z[rows].float()))
+            symbols[rows] = to_cells(self._to_coder(z[rows].float()), self._centres())
         return symbols
 
     @isolated
     def dequantise(self, symbols: np.ndarray) -> Tensor:
         z_hat = torch.empty(symbols.shape, dtype=torch.float32)
         for rows in _blocks(len(symbols)):
-            z_hat[rows] = self._decoded(self._from_cells(symbols[rows]))
+            z_hat[rows] = self._decoded(from_cells(symbols[rows], self._centres()))
         return z_hat
 
     def coder(self) -> TableCoder:
         return TableCoder(self.tables["z"])
 
     @torch.no_grad()
-    def centre_lone_cells(self, z: Tensor) -> None:
-        """Let dimensions that have all representations z [N, z_dim] in one cell decode to the mean.
+    def recentre_constant_dims(self, z: Tensor) -> None:
+        """Let each dimension in which all z [N, z_dim] share one cell decode to their mean.
 
-        Training leaves the centre of such a cell anywhere: the rate hardly depends on it. What
-        moves are the values against the cells; tables stay. Call it after `update`.
+        Training leaves such values anywhere in the cell, because the rate hardly depends on it.
+        This shifts the values and keeps the tables. Call it after `update`.
         """
-        centres = self._from_cells(np.zeros((1, self.z_dim), np.int32))
+        centres = self._centres().cpu()
         low, high, total = math.inf, -math.inf, 0.0
         for rows in _blocks(len(z)):
             offsets = self._to_coder(z[rows].float()).cpu().double() - centres  # in cells
             low, high = offsets.amin(0).clamp(max=low), offsets.amax(0).clamp(min=high)
             total = total + offsets.sum(0)
         mean = total / len(z)
-        stays_one = torch.maximum(high - mean, mean - low) <= 0.5
-        is_lone = (low.round() == high.round()) & stays_one
-        shift = torch.where(is_lone, mean, 0.0) * self._cell_widths()
+        fits_one_cell = torch.maximum(high - mean, mean - low) <= 0.5
+        is_constant = (low.round() == high.round()) & fits_one_cell
+        shift = torch.where(is_constant, mean, 0.0) * self._cell_widths()
         self.biasing.sub_(shift.to(self.biasing))
+
+
+def to_cells(values: Tensor, centres: Tensor) -> np.ndarray:
+    """Quantisation cells about centres, int32 [N, D], of values [N, D] on any device.
+
+    Raises `CodingError` for NaN and for cells beyond int32.
+    """
+    cells = torch.round(values - centres).cpu().numpy()
+    if not (np.abs(cells) < 2**31).all():
+        raise CodingError(
+            f"cannot code values in [{cells.min()}, {cells.max()}]: they are NaN, infinite or "
+            "beyond int32 quantisation cells"
+        )
+    return cells.astype(np.int32)
+
+
+def from_cells(cells: np.ndarray, centres: Tensor) -> Tensor:
+    """The quantised values [N, D] of cells about centres, float32 on the CPU."""
+    centres = centres.cpu()
+    return torch.from_numpy(cells).to(centres) + centres
 
 
 def _blocks(n_rows: int) -> Iterator[slice]:

@@ -1,23 +1,93 @@
-"""The rate with the factorized prior, which is the shortest of those with an entropy model."""
+"""The factorized prior, a learnt density for each dimension, and the rate under it."""
 
+import copy
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lossyless.coding.tables import CDFTables
+from lossyless._compressai import EntropyBottleneck
+from lossyless.coding.tables import MAX_LISTED, PMF_ONE, CDFTables
 from lossyless.distributions import Conditional
 from lossyless.rates.base import RateOutput
 from lossyless.rates.entropy_coded import ColumnCodedRate
-from lossyless.rates.prior import FactorizedModel
 
+MAX_QUANTILE = 2.0**30  # cells are int32
+BISECTIONS = 84  # from 2^31 to a precision of 2^-53
 LOGISTIC_SCALE = math.sqrt(3) / math.pi  # of a logistic distribution with standard deviation 1
-MIN_PRIOR_SCALE = 0.05  # cells; of dimensions that hardly ever leave the cell in the middle
+MIN_PRIOR_SCALE = 0.05  # cells; for dimensions that hardly ever leave the central cell
+
+
+class FactorizedModel(EntropyBottleneck):
+    """CompressAI's factorized prior (Balle et al. 2018, arXiv:1802.01436, appendix 6.1).
+
+    `make_tables` finds the quantiles by bisection, which is exact and takes milliseconds. So no
+    auxiliary optimiser learns them, and they take no gradient.
+
+    Attributes
+    ----------
+    are_centres_fixed : bool
+        Whether `make_tables` keeps the quantiles, and with them the centres of the cells and z_hat.
+        Needed for weights whose files in the official format, with tables from those quantiles,
+        must decode to the same vectors. Otherwise `make_tables` moves the centres to the medians.
+    """
+
+    def __init__(self, n_channels: int):
+        super().__init__(n_channels)
+        self.are_centres_fixed = False
+        self.quantiles.requires_grad_(False)
+        # Rates hold the tables as `CDFTables`. These copies would make the shapes of a checkpoint
+        # depend on when it was saved.
+        for name in ("_offset", "_quantized_cdf", "_cdf_length"):
+            self.register_buffer(name, torch.IntTensor(), persistent=False)
+
+    @torch.no_grad()
+    def make_tables(self) -> CDFTables:
+        """Tables of the least expected size, at most about 0.1 % above the model's entropy.
+
+        Computed in float64 on the CPU, whose last digits still differ between machines. All choices
+        are made after rounding to units of 2^-24, in integers, so that tables differ with a
+        probability below 1 in 1,000. Even then files are safe: tables are part of the fingerprint
+        in each file, so that reading with other tables is an error.
+        """
+        exact = copy.deepcopy(self).cpu().double()
+        quantiles = exact._bisect(exact.target)
+        if not self.are_centres_fixed:
+            self.quantiles[:, 0] = quantiles.to(self.quantiles)
+        # cells lie about the stored centres, which are rounded to float32
+        low, median, high = (quantiles - self.centres().cpu().double()[:, None]).round().T.long()
+        first = torch.maximum(low, median - MAX_LISTED // 2)
+        last = torch.minimum(high, median + MAX_LISTED // 2)
+        symbols = first[:, None] + torch.arange(int((last - first).max()) + 1)
+        pmf = exact._probabilities(symbols + self.centres().cpu().double()[:, None])
+        units = torch.round(pmf * PMF_ONE).long()
+        return CDFTables.from_pmf(units.numpy(), first.numpy(), (median - first).numpy())
+
+    def _bisect(self, logits: Tensor) -> Tensor:
+        """Values at which the cumulative distribution has given logits [K], [n_channels, K].
+
+        CompressAI's own search has a precision of 1e-4, and finds nothing beyond 1e5.
+        """
+        low = torch.full((self.channels, 1, len(logits)), -MAX_QUANTILE, dtype=logits.dtype)
+        high = -low
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            is_below = self._logits_cumulative(middle, stop_gradient=True) < logits
+            low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
+        return high[:, 0]
+
+    def _probabilities(self, values: Tensor) -> Tensor:
+        """Probabilities of cells of width 1 about equally spaced values, [n_channels, n] both."""
+        edges = torch.cat([values - 0.5, values[:, -1:] + 0.5], dim=1)
+        return self._logits_cumulative(edges[:, None], stop_gradient=True).sigmoid()[:, 0].diff()
+
+    def centres(self) -> Tensor:
+        """Centres of the cells that hold 0 as their symbol, [n_channels]."""
+        return self.quantiles[:, 0, 1]
 
 
 class HFactorized(ColumnCodedRate):
-    """H_q[Z] under a learnt, fully factorized prior: every dimension has a density of its own.
+    """H_q[Z] under a learnt, fully factorized prior: every dimension has its own density.
 
     Parameters: see `EntropyCodedRate`.
     """
@@ -29,10 +99,10 @@ class HFactorized(ColumnCodedRate):
         self.prior = FactorizedModel(z_dim)
 
     def _start_models(self, deviations: Tensor) -> None:
-        """Make each density as wide as its dimension: otherwise that takes most of the training.
+        """Make each density as wide as its dimension: learning that would take most of training.
 
-        Layers start with the same slope each; their product is that of a logistic distribution of
-        scale `init_scale`.
+        All layers start with the same slope. Their product is the slope of a logistic distribution
+        of scale `init_scale`.
         """
         scales = (deviations * LOGISTIC_SCALE).clamp(min=MIN_PRIOR_SCALE)
         first = self.prior.matrices[0]  # [z_dim, hidden, 1], used through a softplus
@@ -48,8 +118,5 @@ class HFactorized(ColumnCodedRate):
     def _make_tables(self) -> dict[str, CDFTables]:
         return {"z": self.prior.make_tables()}
 
-    def _to_cells(self, z_in: Tensor) -> np.ndarray:
-        return self.prior.to_cells(z_in)
-
-    def _from_cells(self, symbols: np.ndarray) -> Tensor:
-        return self.prior.from_cells(symbols)
+    def _centres(self) -> Tensor:
+        return self.prior.centres()

@@ -23,8 +23,8 @@ from lossyless.coding.payloads import CodingError, decode_blobs, encode_blobs
 from lossyless.coding.tables import CDFTables
 from lossyless.distributions import Conditional
 from lossyless.rates.base import RateOutput
-from lossyless.rates.entropy_coded import EntropyCodedRate
-from lossyless.rates.prior import FactorizedModel, to_symbols
+from lossyless.rates.entropy_coded import EntropyCodedRate, from_cells, to_cells
+from lossyless.rates.factorized import FactorizedModel
 from lossyless.torch_state import isolated
 
 # CompressAI's table of 64 standard deviations, spaced evenly in their logarithm
@@ -128,22 +128,26 @@ class HHyper(EntropyCodedRate):
     @isolated
     def compress(self, z: Tensor) -> bytes:
         z_in = self._to_coder(z.float())
-        side = self.side_prior.encode(self._coding_side(z_in), self.tables["side"])
-        s_hat = self.side_prior.decode(side, self.tables["side"], len(z_in))
-        mean, index = self._coding_gaussian(s_hat)
-        symbols = to_symbols(torch.round(z_in - mean.to(z_in.device)))
-        return encode_blobs([side, TableCoder(self.tables["z"]).encode(symbols, _rows(index))])
+        centres = self.side_prior.centres()
+        side = to_cells(self._coding_side(z_in), centres)
+        mean, index = self._coding_gaussian(from_cells(side, centres))
+        symbols = to_cells(z_in, mean.to(z_in.device))
+        return encode_blobs(
+            [
+                TableCoder(self.tables["side"]).encode(side),
+                TableCoder(self.tables["z"]).encode(symbols, _rows(index)),
+            ]
+        )
 
     @isolated
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
         streams = decode_blobs(payload)
         if len(streams) != 2:
             raise CodingError(f"expected side information and main stream, found {len(streams)}")
-        side, main = streams
-        s_hat = self.side_prior.decode(side, self.tables["side"], n_examples)
-        mean, index = self._coding_gaussian(s_hat)
-        symbols = TableCoder(self.tables["z"]).decode(main, n_examples, _rows(index))
-        return self._decoded(torch.from_numpy(symbols).to(self.scaling.dtype) + mean)
+        side = TableCoder(self.tables["side"]).decode(streams[0], n_examples)
+        mean, index = self._coding_gaussian(from_cells(side, self.side_prior.centres()))
+        symbols = TableCoder(self.tables["z"]).decode(streams[1], n_examples, _rows(index))
+        return self._decoded(from_cells(symbols, mean))
 
 
 def _rows(index: Tensor) -> np.ndarray:

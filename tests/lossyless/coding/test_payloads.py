@@ -1,7 +1,11 @@
 """Payloads of floats and byte strings are exact, and damage raises CodingError."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from helpers.tiny import ROOT
 
 from lossyless.coding.payloads import (
     CodingError,
@@ -81,3 +85,10 @@ def test_a_claim_of_many_blobs_is_refused():
         decode_blobs(b"\xff\xff\xff\xff\xff\xff\xff\x7f")
     with pytest.raises(CodingError, match="varint"):
         decode_blobs(b"\xff" * 30)
+
+
+def test_coding_imports_no_torch():
+    """Worker processes that only code start quickly, and never fork torch's threads."""
+    modules = "ans, escapes, order, payloads, tables"
+    code = f"import sys; from lossyless.coding import {modules}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -12,6 +12,7 @@ from lossyless.coding.ans import TableCoder
 from lossyless.coding.payloads import decode_blobs
 from lossyless.distributions import Deterministic
 from lossyless.rates import HHyper
+from lossyless.rates.entropy_coded import from_cells
 from lossyless.rates.hyperprior import LOG_SCALE_STEP, MEAN_STEPS, MIN_SCALE, N_SCALES
 
 
@@ -29,7 +30,8 @@ def rate(request):
 def side_of(rate, z):
     """The side information [N, side_z_dim] that is coded with z."""
     side, _ = decode_blobs(rate.compress(z))
-    return rate.side_prior.decode(side, rate.tables["side"], len(z))
+    cells = TableCoder(rate.tables["side"]).decode(side, len(z))
+    return from_cells(cells, rate.side_prior.centres())
 
 
 def test_means_and_table_rows_do_not_depend_on_the_batch_size(rate):
