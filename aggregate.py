@@ -11,7 +11,8 @@ from pathlib import Path
 
 from utils.aggregation import aggregate
 from utils.aggregation.tables import NoRunsError
-from utils.configs.composing import ConfigError, compose_config, expand, values_of
+from utils.configs.checks import ConfigError
+from utils.configs.composing import compose_config, expand, values_of
 from utils.runs.identity import experiment_folder
 from utils.training import wandb_runs
 

@@ -22,7 +22,8 @@ from pandas import DataFrame, Series
 from lossyless.base import Compressor
 from utils.aggregation import aggregate, tables
 from utils.aggregation.selection import restrict
-from utils.configs.composing import ConfigError, compose_config
+from utils.configs.checks import ConfigError
+from utils.configs.composing import compose_config
 from utils.data.module import DataModule
 from utils.plots.figures import FIGURES
 from utils.runs.identity import experiment_folder

@@ -20,7 +20,8 @@ from lossyless.atomic import replacing
 from lossyless.rates import HFactorized, Rate
 from utils.aggregation import tables
 from utils.aggregation.selection import restrict
-from utils.configs.composing import ConfigError, compose_config
+from utils.configs.checks import ConfigError
+from utils.configs.composing import compose_config
 from utils.runs.identity import experiment_folder
 from utils.runs.saved_runs import config_here
 from utils.training import building

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from utils.cluster import slurm
-from utils.configs.composing import CONF_DIR, ConfigError, compose_config
+from utils.configs.checks import ConfigError
+from utils.configs.composing import CONF_DIR, compose_config
 from utils.runs.experiment_status import MEND, Job, find_jobs, find_runs, format_progress, reason
 from utils.runs.identity import (
     STAGES,

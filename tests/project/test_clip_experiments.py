@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 import aggregate
 from utils import fetch_data
 from utils.aggregation import aggregate as aggregate_runs
-from utils.cluster.sweep import CONF_DIR, compose_config, expand
+from utils.configs.composing import CONF_DIR, compose_config, expand
 from utils.data.module import DataError
 from utils.runs.identity import experiment_folder, run_hash
 from utils.runs.run import find_run

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 import aggregate
-from utils.cluster.sweep import CONF_DIR, compose_config, expand
+from utils.configs.composing import CONF_DIR, compose_config, expand
 from utils.data.banana import BananaDataModule
 from utils.data.digits import DigitsDataModule
 from utils.plots.figures import FIGURES

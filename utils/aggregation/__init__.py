@@ -26,7 +26,7 @@ from utils.aggregation.paper_comparison import compare_to_paper
 from utils.aggregation.reconstructions import compare_reconstructions
 from utils.aggregation.search_figures import plot_optuna_hypopt
 from utils.aggregation.tables import NoRunsError
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.data.module import DataError
 
 MODES: dict[str, Callable[..., None]] = {

@@ -11,7 +11,7 @@ from utils.aggregation.metrics import metrics_in
 from utils.aggregation.paper_comparison import NOT_RUN, published_numbers
 from utils.aggregation.selection import differences, format_differences
 from utils.aggregation.tables import with_settings
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 
 OPTION = "aggregate.summarize_clip"
 PUBLISHED = "clip_bottleneck_linear_eval"  # whose published numbers are shown

@@ -9,7 +9,7 @@ from utils.aggregation.experiment import Experiment, Where, in_file_name
 from utils.aggregation.pareto_front import front_of, pareto_front, rate_at
 from utils.aggregation.selection import as_list, check_columns, curve_keys
 from utils.aggregation.tables import with_settings
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.plots import style
 from utils.plots.axes import (
     LABEL,

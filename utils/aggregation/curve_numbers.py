@@ -45,7 +45,7 @@ from utils.aggregation.pareto_front import (
     rate_gain,
 )
 from utils.aggregation.selection import as_list, check_columns, curve_keys
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 
 OPTION = "aggregate.summarize_RD_curves"
 # columns of a table of curves, beside parameters, seed and numbers

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from utils.aggregation.experiment import Experiment, Where, in_file_name
 from utils.aggregation.selection import ALONG_CURVE, as_list, check_alike, check_columns, curve_keys
 from utils.aggregation.tables import with_settings
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.plots.axes import (
     LABEL,
     Names,

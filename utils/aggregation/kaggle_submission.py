@@ -13,7 +13,7 @@ from torch import Tensor
 from lossyless.base import Compressor
 from utils.aggregation import tables
 from utils.aggregation.experiment import Experiment, Where
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.data import kaggle
 from utils.data.decoded import from_pixels, to_pixels
 from utils.data.galaxy import ANSWERS, COMPETITION, ID, GalaxyDataModule

@@ -8,7 +8,7 @@ from pandas import DataFrame
 
 from utils.aggregation import tables
 from utils.aggregation.experiment import Experiment, Where, number
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.runs.identity import STAGES
 from utils.runs.saved_runs import read_config
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from utils.aggregation import settings, tables
 from utils.aggregation.experiment import MISSING, Experiment, Where, number
 from utils.aggregation.selection import check_alike, restrict
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.runs.saved_runs import read_config
 
 OPTION = "aggregate.compare_to_paper"

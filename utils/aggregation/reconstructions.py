@@ -13,7 +13,7 @@ from lossyless.compressors import LearnableCompressor
 from utils.aggregation import tables
 from utils.aggregation.experiment import Experiment, Where
 from utils.aggregation.selection import differences, format_differences, restrict
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.data.module import DataModule
 from utils.plots.images import augmented_images, reconstruct, reconstruction_grid
 from utils.plots.models import method_name

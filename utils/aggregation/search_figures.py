@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from utils.aggregation.experiment import Experiment
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.plots import style
 from utils.plots.axes import LINE, finish, metric_label
 from utils.search import study as studies_of

@@ -6,7 +6,7 @@ from pathlib import Path
 from pandas import DataFrame
 
 from utils.aggregation import tables
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.runs.saved_runs import read_config
 
 EXACT_BETA = "featurizer.loss.beta"  # the column "beta" has two digits

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from utils.benchmarks.steps import Step
-from utils.configs.architectures import is_network
+from utils.configs.checks import is_network
 from utils.configs.composing import CONF_DIR, compose_config, expand, is_group, parse
 from utils.runs.identity import IDENTITY, digest, feature_identity, has_tower, run_hash
 from utils.search.space import Space

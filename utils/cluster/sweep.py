@@ -20,8 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from utils.cluster.screen import Screen, WithoutOverrides, logged
-from utils.configs.architectures import check_networks
-from utils.configs.checks import ConfigError, check_epochs, check_weights
+from utils.configs.checks import ConfigError, check_epochs, check_networks, check_weights
 from utils.configs.composing import CONF_DIR, compose_config, expand, parse
 from utils.runs.experiment_status import LOG, read_jobs, report
 from utils.runs.files import writable_dir

@@ -1,5 +1,6 @@
-"""Checks of settings: kinds of values, numbers of epochs, files of weights."""
+"""Checks of a composed config before any job starts: keys, values, architectures, weights."""
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -9,16 +10,10 @@ from omegaconf.nodes import Node
 from utils.configs.resolvers import weights_id
 
 CLASS = "_target_"  # Hydra's key for a class
-# Settings whose value is the name of published weights or the path of a file.
-WEIGHT_SETTINGS = (
-    "tower.kwargs.weights",
-    "data_feat.kwargs.clip_weights",
-    "data_pred.kwargs.clip_weights",
-)
-
-# Settings whose files may have a whole number where a fraction is as good.
+MAX_LISTED = 20  # keys listed in an error that also suggests similar ones
+# Settings that accept fractions although a config file may state a whole number.
 NUMBERS = {
-    "limit_test_batches",  # a number of batches, or a share of them; so are the next ones
+    "limit_test_batches",  # a number of batches or a fraction of them, as the next three
     "limit_train_batches",
     "limit_val_batches",
     "overfit_batches",
@@ -26,22 +21,47 @@ NUMBERS = {
     "p_norm",
     "total_factor",
 }
+NETWORKS = ("encoder", "decoder", "projector", "online")  # keys that must hold a network
+# Settings whose value is the name of published weights or the path of a file.
+WEIGHT_SETTINGS = (
+    "tower.kwargs.weights",
+    "data_feat.kwargs.clip_weights",
+    "data_pred.kwargs.clip_weights",
+)
 
 
 class ConfigError(ValueError):
-    """The command line or a config file has an invalid setting."""
+    """The command line or a config file asks for something that does not exist."""
+
+
+def find_node(cfg: DictConfig, key: str) -> Node:
+    """The uninterpolated node at a dotted key; `ConfigError` with similar keys if it is unknown."""
+    node: object = cfg
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(node, DictConfig) or part not in node:
+            where = ".".join(parts[:depth]) or "the config"
+            names = [str(name) for name in node] if isinstance(node, DictConfig) else []
+            close = difflib.get_close_matches(part, names, n=3)
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            if not close or len(names) <= MAX_LISTED:
+                hint += f"It has: {', '.join(names) or 'no keys'}. "
+            raise ConfigError(
+                f"unknown key '{key}': {where} has no '{part}'; {hint}(+{key}=... adds a new key.)"
+            )
+        stated, node = node._get_node(part), OmegaConf.select(node, part)
+    return stated
 
 
 def expected_kind(name: str, stated: Node, value: object) -> str | None:
-    """In words, what was expected in place of a value of another kind; None if it may stand there.
+    """The expected kind of value, in words, if `value` is of another kind; else None.
 
-    Null, interpolations and whatever takes their place are taken as they are. So is text where
-    there are lists of texts, and the reverse: one name, or several.
+    Null and interpolations match any kind. Text matches a list of texts, and the reverse.
 
     Parameters
     ----------
-    name : the last part of the setting's key.
-    stated : what the config says before the value replaces it.
+    name : last part of the key.
+    stated : node that the value replaces.
     """
     is_open = stated._is_none() or stated._is_missing() or stated._is_interpolation()
     if is_open or value is None or (isinstance(value, str) and "${" in value):
@@ -52,7 +72,7 @@ def expected_kind(name: str, stated: Node, value: object) -> str | None:
 
 
 def _kinds(name: str, stated: object) -> tuple[str, tuple[type, ...]]:
-    """What a setting holds, in words and as types that its values may have."""
+    """The kind of a setting, in words and as the types that its values may have."""
     if isinstance(stated, Mapping):
         return "a group of settings", (Mapping,)
     if isinstance(stated, Sequence) and not isinstance(stated, str):
@@ -67,8 +87,27 @@ def _kinds(name: str, stated: object) -> tuple[str, tuple[type, ...]]:
     return "text", (str, int, float, list)
 
 
+def is_network(architecture: DictConfig) -> bool:
+    """Whether an option of `architecture`, such as `cfg.encoder`, is a network.
+
+    The config file of a network says `_partial_: true`: networks are built once shapes are known.
+    The alternative is an evaluation, see `utils.evaluation.linear.Evaluation`.
+    """
+    return bool(architecture.kwargs.get("_partial_", False))
+
+
+def check_networks(cfg: DictConfig) -> None:
+    """Raise `ConfigError` if an evaluation is chosen where a network is required."""
+    for place in NETWORKS:
+        if not is_network(cfg[place]):
+            raise ConfigError(
+                f"architecture@{place}={cfg[place].name} is an evaluation and only valid as "
+                f"architecture@predictor: choose a network for {place}"
+            )
+
+
 def check_epochs(cfg: DictConfig) -> None:
-    """Raise ConfigError if a training would have no epoch, or would not evaluate any."""
+    """Raise `ConfigError` if a training would have no epoch, or would never be evaluated."""
     for part in ("trainer", "trainer_pred"):
         for name in ("max_epochs", "check_val_every_n_epoch"):
             value = cfg[part][name]
@@ -77,7 +116,7 @@ def check_epochs(cfg: DictConfig) -> None:
 
 
 def check_weights(cfg: DictConfig) -> None:
-    """Raise ConfigError if a file of weights is missing, before any job starts."""
+    """Raise `ConfigError` if a file of weights is missing."""
     for key in WEIGHT_SETTINGS:
         try:
             weights_id(OmegaConf.select(cfg, key))

@@ -1,7 +1,6 @@
 """From a command line to resolved configs: sweeps and modes of experiments, clear errors."""
 
 import argparse
-import difflib
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,9 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.nodes import Node
 
 from utils.configs import resolvers
-from utils.configs.checks import CLASS, ConfigError, expected_kind
+from utils.configs.checks import CLASS, ConfigError, expected_kind, find_node
 
-MAX_LISTED = 20  # names in an error that has a better hint
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 # Text that Hydra's grammar reads as it stands, but for the words that mean a value.
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
@@ -57,7 +55,7 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> 
                     "of options: add an option with a name of its own to conf/, and choose that"
                 )
             if override not in groups and _replaces(override):
-                _check_kind(override, _find(cfg, override.key_or_group))
+                _check_kind(override, find_node(cfg, override.key_or_group))
         return cfg if len(groups) == len(parsed) else _compose(config_name, parsed)
 
 
@@ -218,25 +216,6 @@ def _replaces(override: Override) -> bool:
     """Whether an override gives a key of ours, which there is, another value."""
     is_hydras = override.key_or_group.startswith("hydra")
     return not (is_hydras or override.is_add() or override.is_delete())
-
-
-def _find(cfg: DictConfig, key: str) -> Node:
-    """The node at a key, as it is stated; raises `ConfigError` if the config has no such key."""
-    node: object = cfg
-    parts = key.split(".")
-    for depth, part in enumerate(parts):
-        if not isinstance(node, DictConfig) or part not in node:
-            where = ".".join(parts[:depth]) or "the config"
-            names = [str(name) for name in node] if isinstance(node, DictConfig) else []
-            close = difflib.get_close_matches(part, names, n=3)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
-            if not close or len(names) <= MAX_LISTED:
-                hint += f"It has: {', '.join(names) or 'no keys'}. "
-            raise ConfigError(
-                f"there is no '{key}': {where} has no '{part}'; {hint}(+{key}=... adds a new key.)"
-            )
-        stated, node = node._get_node(part), OmegaConf.select(node, part)
-    return stated
 
 
 def _check_kind(override: Override, stated: Node) -> None:

@@ -1,6 +1,6 @@
-"""What configs can compute: `${n_cpus:}`, `${cpus_per_job:N}`, `${weights_id:FILE}`, ...
+"""Resolvers of configs: `${n_cpus:}`, `${cpus_per_job:N}`, `${weights_id:FILE}`, ...
 
-They are resolved where a job runs, so they tell of that machine.
+They are resolved where a job runs, so their values describe that machine.
 """
 
 import functools
@@ -11,19 +11,21 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from lossyless.parallel import available_cores
+
 FULL_PRECISION = "32-true"  # as Lightning calls it
 WEIGHT_SUFFIXES = (".pt", ".pth", ".npz", ".torch", ".tar", ".ckpt", ".bin", ".safetensors")
 
 
 def n_cpus() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores that this process may use."""
+    return available_cores()
 
 
 def cpus_per_job(n_jobs: int) -> int:
-    """Processors for each of several jobs that share this machine, at least one.
+    """CPU cores for each of several jobs that share this machine, at least one.
 
-    A job of a Slurm cluster shares its own with no other.
+    A Slurm job does not share its cores.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
         return int(os.environ.get("SLURM_CPUS_PER_TASK", n_cpus()))
@@ -36,17 +38,17 @@ def gpus_per_node(accelerator: str, devices: int) -> int | None:
 
 
 def signal_delay(timeout_min: int) -> int:
-    """Seconds before the limit of a job at which it is told: two minutes, and less of short ones.
+    """Seconds before the time limit at which a job is signalled: two minutes, less for short jobs.
 
-    A job whose limit is no longer than the delay would be requeued before it did anything.
+    A job whose limit is no longer than this delay would be requeued before it did anything.
     """
     return min(120, 60 * timeout_min // 4)
 
 
 def default_precision(accelerator: str) -> str:
-    """Mixed precision where a GPU is going to be used, full precision elsewhere.
+    """Mixed precision if a GPU will be used, else full precision.
 
-    It is decided where the job runs, and kept in its config: the two are different runs.
+    The choice is made where the job runs and is part of its config: the two are different runs.
     """
     if accelerator == "cpu":
         return FULL_PRECISION
@@ -56,17 +58,17 @@ def default_precision(accelerator: str) -> str:
 
 
 def balle_latent_side(image_shape: Sequence[int]) -> int:
-    """Side of the latent image that the encoder `balle` makes of images [C, side, side]."""
+    """Side of the latent image of the encoder `balle` for images [C, side, side]."""
     from lossyless.architectures import balle
 
     return balle.latent_side(image_shape)
 
 
 def weights_id(weights: str | None) -> str | None:
-    """What stands for weights in the identity of a run, wherever they lie.
+    """Identifier of weights in the identity of a run, independent of their path.
 
-    The SHA-256 of a file; the name itself of weights that somebody publishes; None for None.
-    Raises FileNotFoundError for what looks like a file and is none.
+    SHA-256 of a file; the name of published weights; None for None. Raises FileNotFoundError for a
+    path without a file.
     """
     if weights is None:
         return None
@@ -87,7 +89,7 @@ def _sha256(path: Path, *state: int) -> str:
 
 
 def scientific(number: float) -> str:
-    """A number as the folders of runs show it: "3.0e-04"."""
+    """A number as in the folder names of runs: "3.0e-04"."""
     return f"{number:.1e}"
 
 

@@ -1,52 +1,100 @@
-"""Linear evaluation: a linear classifier of scikit-learn on decoded representations.
+"""Predictors that are no network: linear classifiers of scikit-learn on decoded representations.
 
-The protocol of the paper for its CLIP compressor: a seeded random search over the penalty and the
-class weights. A classifier is a subclass: see `svm` and `logistic_regression` beside this file.
+Linear evaluation is the paper's protocol for its CLIP compressor: a seeded random search over the
+penalty and the class weights. A classifier is a subclass of `LinearEvaluation`.
 """
 
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from hydra.utils import instantiate
 from joblib import parallel_config
+from numpy.typing import NDArray
+from omegaconf import DictConfig
 from scipy.linalg import eigh
 from scipy.stats import loguniform
 from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import accuracy_score
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, hinge_loss, log_loss
 from sklearn.model_selection import RandomizedSearchCV, StratifiedKFold, train_test_split
+from sklearn.svm import LinearSVC
 from sklearn.utils import compute_sample_weight
 from torch import Tensor
 
-from utils.configs.architectures import Evaluation
+from utils.configs.checks import ConfigError, is_network
 
-# Singular values, relative to the largest, that are no more than the rounding of float32.
+# Singular values, relative to the largest, at or below the rounding error of float32.
 ROUNDING = 1e-6
+MAX_ITERATIONS = 1000  # of L-BFGS
 
-Split = tuple[np.ndarray, np.ndarray]  # representations float64 [N, D], classes int64 [N]
+Split = tuple[NDArray, NDArray]  # representations float64 [N, D], classes int64 [N]
+
+
+class Evaluation(ABC):
+    """A predictor that is no network: it fits its own model to the decoded data."""
+
+    @abstractmethod
+    def evaluate(
+        self,
+        splits: Mapping[str, tuple[Tensor, Tensor]],
+        *,
+        task: str,
+        seed: int,
+        n_jobs: int = 1,
+    ) -> dict[str, float]:
+        """Metrics `<split>/pred/<name>` of "val" and "test", determined by data and seed.
+
+        Parameters
+        ----------
+        splits : (x [N, *shape], y) for each of "train", "val" and "test", on the CPU.
+        task : of the data set: "classification" (y int64 [N]) or "regression" (float32 [N, D]).
+        seed : seeds everything random.
+        n_jobs : maximal number of parallel processes.
+
+        Raises
+        ------
+        ValueError
+            If it does not support such targets or examples.
+        """
+
+
+def find_evaluation(cfg: DictConfig) -> Evaluation | None:
+    """The evaluation chosen as `architecture@predictor`; None if that is a network."""
+    if is_network(cfg.predictor):
+        return None
+    evaluation = instantiate(cfg.predictor.kwargs)
+    if not isinstance(evaluation, Evaluation):
+        raise ConfigError(
+            f"architecture@predictor={cfg.predictor.name}: {type(evaluation).__name__} is neither "
+            "a network, whose config file says `_partial_: true`, nor a subclass of "
+            f"{Evaluation.__module__}.{Evaluation.__name__}: correct the file or the class"
+        )
+    return evaluation
 
 
 @dataclass(frozen=True)
-class SearchedClassifier(Evaluation):
-    """Chooses a penalty, fits a linear classifier with it, and measures its accuracy.
+class LinearEvaluation(Evaluation):
+    """Searches hyperparameters, fits a linear classifier with them, and measures its accuracy.
 
-    Features keep their scale, as in the paper: C means a stronger penalty for smaller ones.
+    Features are not rescaled, as in the paper: the same C is a stronger penalty for smaller ones.
 
-    The search compares its draws by the accuracy in cross-validation over training and validation
-    examples; the test split plays no part. Beyond `max_cv_examples`, and where a class has fewer
-    examples than there are folds, it compares them on the validation split, after fits to the
-    training split.
+    The search compares candidates by cross-validated accuracy on training and validation examples;
+    the test split plays no part. With more than `max_cv_examples`, or if a class has fewer examples
+    than there are folds, candidates are instead fitted to the training split and compared on the
+    validation split.
 
     Parameters
     ----------
-    n_draws : settings that are tried.
-    n_folds : of the cross-validation.
-    max_cv_examples : training and validation examples up to which there is cross-validation.
-    max_search_examples : training examples that a search on the validation split fits to, drawn
-        from each class alike; None: all. The final fits always see all examples.
+    n_draws : number of candidates.
+    n_folds : folds of the cross-validation.
+    max_cv_examples : largest number of training and validation examples for cross-validation.
+    max_search_examples : training examples, stratified by class, that a search on the validation
+        split fits to; None: all. The final fits always use all examples.
     """
 
     n_draws: int = 16
@@ -54,9 +102,9 @@ class SearchedClassifier(Evaluation):
     max_cv_examples: int = 50_000
     max_search_examples: int | None = None
 
-    #: what it is called in what is printed
+    #: name of the classifier in messages
     label: ClassVar[str]
-    #: settings of the classifier, and what they are drawn from
+    #: distributions of the hyperparameters
     space: ClassVar[Mapping[str, object]] = {
         "C": loguniform(1e-3, 1),
         "class_weight": [None, "balanced"],
@@ -64,17 +112,13 @@ class SearchedClassifier(Evaluation):
 
     @abstractmethod
     def make(self, seed: int) -> ClassifierMixin:
-        """A classifier that is yet to be fitted, penalised by the squared norm of its weights."""
+        """An unfitted classifier that penalises the squared norm of its weights."""
 
     @abstractmethod
     def loss(
-        self,
-        machine: ClassifierMixin,
-        x: np.ndarray,
-        y: np.ndarray,
-        weights: np.ndarray | None = None,
+        self, clf: ClassifierMixin, x: NDArray, y: NDArray, weights: NDArray | None = None
     ) -> float:
-        """Mean loss of a fitted classifier for x [N, D] and classes y [N], weighted or not [N]."""
+        """Mean loss of a fitted classifier on x [N, D] and classes y [N], weighted by [N]."""
 
     def evaluate(
         self,
@@ -86,10 +130,10 @@ class SearchedClassifier(Evaluation):
     ) -> dict[str, float]:
         """See `Evaluation.evaluate`; x are vectors [N, D].
 
-        loss, acc, err; and balanced_loss, ...: the same with every example weighted by 1 / the size
-        of its class in the split. The classifier of test was fitted to training and validation
-        split, that of validation to the training split alone, with a setting that the search chose
-        on both.
+        Metrics are loss, acc, err, and balanced_loss, ...: the same with each example weighted by
+        1 / the size of its class in the split. Test metrics are those of a classifier fitted to
+        training and validation split, validation metrics those of one fitted to the training split
+        alone; the search chose the hyperparameters of both on the two splits.
         """
         if task != "classification":
             raise ValueError(
@@ -104,27 +148,30 @@ class SearchedClassifier(Evaluation):
         print(f"[predictor] {self.label}: {chosen}")
         metrics: dict[str, float] = {}
         for name, seen, unseen in (("val", train, val), ("test", both, test)):
-            machine = _fit(self.make(seed).set_params(**chosen), *seen)
-            if np.max(machine.n_iter_) >= machine.max_iter:
+            clf = self.make(seed).set_params(**chosen)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # n_iter_ tells
+                clf.fit(*seen)
+            if np.max(clf.n_iter_) >= clf.max_iter:
                 print(
-                    f"[predictor] {self.label}: no convergence in {machine.max_iter} iterations; "
-                    f"{name}/pred metrics may be below what a linear classifier can do"
+                    f"[predictor] {self.label}: no convergence in {clf.max_iter} iterations; "
+                    f"{name}/pred metrics may be worse than those of the best linear classifier"
                 )
-            metrics |= {f"{name}/pred/{k}": v for k, v in self._measure(machine, *unseen).items()}
+            metrics |= {f"{name}/pred/{k}": v for k, v in self._measure(clf, *unseen).items()}
         return metrics
 
     def _to_numpy(self, x: Tensor, y: Tensor) -> Split:
         if x.dim() != 2:
             raise ValueError(
-                f"a {self.label} works on representations [N, D], not on examples "
+                f"a {self.label} takes representations [N, D], not examples of shape "
                 f"{list(x.shape[1:])}: choose another featurizer or architecture@predictor"
             )
         return x.double().numpy(), y.numpy()
 
     def _search(
-        self, x: np.ndarray, y: np.ndarray, *, n_train: int, seed: int, n_jobs: int
+        self, x: NDArray, y: NDArray, *, n_train: int, seed: int, n_jobs: int
     ) -> dict[str, object]:
-        """The best of the drawn settings; x and y hold training examples, then validation ones."""
+        """The best candidate; x and y hold training examples first, then validation examples."""
         search = RandomizedSearchCV(
             self.make(seed),
             self.space,
@@ -137,19 +184,17 @@ class SearchedClassifier(Evaluation):
             error_score="raise",
         )
         with (
-            # of processes, for the random numbers of liblinear are those of a process
+            # processes, not threads: liblinear has one random state per process
             parallel_config("loky"),
             warnings.catch_warnings(),
         ):
-            # a draw that does not converge is judged by its accuracy like all others
+            # a candidate that does not converge is still judged by its accuracy
             warnings.simplefilter("ignore", ConvergenceWarning)
             search.fit(x, y)
         return search.best_params_
 
-    def _folds(
-        self, y: np.ndarray, *, n_train: int, seed: int
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Rows to fit to and rows to compare draws on: folds of all examples, or the two splits."""
+    def _folds(self, y: NDArray, *, n_train: int, seed: int) -> list[tuple[NDArray, NDArray]]:
+        """(rows to fit to, rows to compare candidates on) of each fold."""
         counts = np.unique(y, return_counts=True)[1]
         if len(y) <= self.max_cv_examples and counts.min() >= self.n_folds:
             folds = StratifiedKFold(self.n_folds, shuffle=True, random_state=seed)
@@ -164,29 +209,56 @@ class SearchedClassifier(Evaluation):
             )
         return [(rows, held_out)]
 
-    def _measure(self, machine: ClassifierMixin, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-        predicted, metrics = machine.predict(x), {}
+    def _measure(self, clf: ClassifierMixin, x: NDArray, y: NDArray) -> dict[str, float]:
+        predicted, metrics = clf.predict(x), {}
         for prefix, weights in (("", None), ("balanced_", compute_sample_weight("balanced", y))):
             acc = float(accuracy_score(y, predicted, sample_weight=weights))
-            loss = float(self.loss(machine, x, y, weights))
+            loss = float(self.loss(clf, x, y, weights))
             metrics |= {f"{prefix}loss": loss, f"{prefix}acc": acc, f"{prefix}err": 1 - acc}
         return metrics
 
 
-def _fit(machine: ClassifierMixin, x: np.ndarray, y: np.ndarray) -> ClassifierMixin:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # n_iter_ tells
-        return machine.fit(x, y)
+class LinearSVMEvaluation(LinearEvaluation):
+    """scikit-learn's LinearSVC: liblinear, squared hinge loss, one-vs-rest; the paper's choice.
+
+    Its loss is measured as the multi-class hinge loss (Crammer and Singer 2001).
+    """
+
+    label = "linear SVM"
+
+    def make(self, seed: int) -> LinearSVC:
+        return LinearSVC(dual=False, random_state=seed)
+
+    def loss(self, clf: LinearSVC, x: NDArray, y: NDArray, weights: NDArray | None = None) -> float:
+        scores = clf.decision_function(x)
+        return hinge_loss(y, scores, labels=clf.classes_, sample_weight=weights)
+
+
+class LogisticEvaluation(LinearEvaluation):
+    """scikit-learn's LogisticRegression: multinomial, by L-BFGS, as for CLIP
+    (https://arxiv.org/abs/2103.00020). The loss is in nats.
+    """
+
+    label = "logistic regression"
+
+    def make(self, seed: int) -> LogisticRegression:
+        return LogisticRegression(max_iter=MAX_ITERATIONS, random_state=seed)
+
+    def loss(
+        self, clf: LogisticRegression, x: NDArray, y: NDArray, weights: NDArray | None = None
+    ) -> float:
+        probabilities = clf.predict_proba(x)
+        return log_loss(y, probabilities, labels=clf.classes_, sample_weight=weights)
 
 
 def _in_span(train: Split, val: Split, test: Split) -> tuple[Split, Split, Split]:
-    """The same examples by orthonormal axes [D, R] of the span of those that are fitted to.
+    """The same examples in orthonormal coordinates [N, R] of the span of training and validation.
 
-    Weights of a linear classifier lie in that span, and its penalty does not depend on the axes, so
-    they change nothing but the time: principal components that were decoded to vectors of 1280
-    dimensions are solved for as the 16 numbers that they are.
+    The weights of a linear classifier lie in that span and its penalty does not depend on the
+    coordinates, so only the time changes: 16 principal components that were decoded to vectors of
+    1280 dimensions are fitted as 16 numbers.
     """
     x = np.concatenate([train[0], val[0]])
-    variances, axes = eigh(x.T @ x)  # the largest come last
+    variances, axes = eigh(x.T @ x)  # in ascending order
     axes = axes[:, variances >= ROUNDING**2 * variances[-1]]
     return tuple((x @ axes, y) for x, y in (train, val, test))

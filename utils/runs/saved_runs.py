@@ -26,12 +26,12 @@ from utils.runs.identity import (
 from utils.runs.status_file import RUN, RUN_LOCK, StatusFile
 
 SEED = "seed"
-# Modules and packages in configs of earlier versions, and where their classes are now.
+# Modules, packages and classes in configs of earlier versions, and their present names.
 MOVED = {
     "lossyless.towers": "lossyless.backbones",
     "utils.loggers": "utils.training.loggers",
-    "utils.logistic_regression": "utils.evaluation.logistic_regression",
-    "utils.svm": "utils.evaluation.svm",
+    "utils.logistic_regression": "utils.evaluation.linear",
+    "utils.svm.LinearEvaluation": "utils.evaluation.linear.LinearSVMEvaluation",
 }
 DONE, FAILED, MISSING = "done", "failed", "missing"
 MAX_CONFIGS = 4096  # cached configs, of about 50 kB each
@@ -123,12 +123,13 @@ def read_config(folder: Path) -> SavedConfig:
 
 
 def upgrade(text: str) -> str:
-    """Text of a saved config, with the present modules of its classes."""
-    return re.sub(
-        r"_target_: ([\w.]+)\.(\w+)",
-        lambda match: f"_target_: {MOVED.get(match[1], match[1])}.{match[2]}",
-        text,
-    )
+    """Text of a saved config, with the present names of its classes and their modules."""
+
+    def renamed(match: re.Match) -> str:
+        target, module, name = match.groups()
+        return f"_target_: {MOVED.get(target, f'{MOVED.get(module, module)}.{name}')}"
+
+    return re.sub(r"_target_: (([\w.]+)\.(\w+))", renamed, text)
 
 
 def config_here(folder: Path, paths: Mapping[str, str], accelerator: str) -> DictConfig:

@@ -12,11 +12,12 @@ from lossyless.base import Compressor
 from lossyless.compressors import LearnableCompressor
 from lossyless.optim import PartOptimizer
 from lossyless.predictors import PredictionHead, Predictor
+from utils.configs.checks import CLASS
 from utils.data.feature_cache import FeatureCache
 from utils.data.features import FeatureDataModule
 from utils.data.images import ImageDataModule
 from utils.data.module import DataModule
-from utils.runs.identity import CLASS, class_name, feature_identity, has_tower
+from utils.runs.identity import class_name, feature_identity, has_tower
 from utils.runs.run import find_run
 from utils.training.callbacks import reseed
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from utils.configs.architectures import check_architectures
-from utils.configs.checks import ConfigError, check_epochs
+from utils.configs.checks import ConfigError, check_epochs, check_networks
 from utils.configs.resolvers import cpus_per_job
 from utils.data.module import check_choice
+from utils.evaluation.linear import find_evaluation
 from utils.runs import signals
 from utils.runs.files import writable_dir
 from utils.runs.identity import STAGES
@@ -36,7 +36,8 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
         cfg = cfg.copy()
         OmegaConf.resolve(cfg)
         check_choice("on_failed", cfg.on_failed, ("restart", "resume"))
-        check_architectures(cfg)
+        check_networks(cfg)
+        find_evaluation(cfg)  # raises if the predictor is neither network nor evaluation
         check_epochs(cfg)
         for name in ("results", "pretrained"):  # data may be read-only
             writable_dir(cfg.paths[name], f"paths.{name}")

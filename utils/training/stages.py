@@ -19,11 +19,11 @@ from torch import Tensor
 
 from lossyless.base import Compressor
 from lossyless.compressors import LearnableCompressor
-from utils.configs.architectures import Evaluation, find_evaluation
 from utils.configs.resolvers import cpus_per_job
 from utils.data.decoded import DecodedDataModule
 from utils.data.module import SPLITS
 from utils.evaluation import communication, quality
+from utils.evaluation.linear import Evaluation, find_evaluation
 from utils.plots.figures import find_figure
 from utils.runs.identity import STAGES
 from utils.runs.run import Run, code_version, find_run

@@ -28,7 +28,7 @@ from lossyless.rates.transforms import (
     RefinedKLT,
     rotate_with_integers,
 )
-from utils.cluster.sweep import compose_config
+from utils.configs.composing import compose_config
 
 D = 12
 RATES = {

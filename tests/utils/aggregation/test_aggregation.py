@@ -9,7 +9,8 @@ from utils.aggregation import MODES, SHARED, tables
 from utils.aggregation.experiment import Experiment
 from utils.aggregation.selection import curve_keys, differences, restrict
 from utils.aggregation.tables import NoRunsError, with_settings
-from utils.configs.composing import ConfigError, compose_config
+from utils.configs.checks import ConfigError
+from utils.configs.composing import compose_config
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from utils.aggregation.bit_ratios import ratios
 from utils.aggregation.experiment import Experiment
 from utils.aggregation.paper_comparison import published_numbers
 from utils.aggregation.tables import summarise
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 
 
 def rows_of(path: Path) -> dict[str, list[str]]:

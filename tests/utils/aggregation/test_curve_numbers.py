@@ -5,7 +5,7 @@ import pytest
 from helpers.curve_runs import Runs, table
 
 from utils.aggregation.curve_numbers import summarize_RD_curves
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 
 X, Y = "test/feat/rate", "test/pred/loss"
 

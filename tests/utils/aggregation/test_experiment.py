@@ -7,7 +7,7 @@ from PIL import Image
 
 from utils.aggregation.experiment import Experiment, number, to_markdown
 from utils.aggregation.metrics import summarize_metrics
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.plots import style
 
 TABLE = pd.DataFrame({"a_b": ["50 %", "x_1"], "value": [1 / 3, float("nan")], "n": [1, 2]})

@@ -11,7 +11,7 @@ from utils.aggregation.curve_figures import (
     plot_pareto_front,
 )
 from utils.aggregation.generic_plots import plot_scatter_lines, plot_superpose
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.plots import style
 
 X, Y, Z = "test/comm/rate", "test/pred/loss", "test/pred/err"

@@ -6,7 +6,8 @@ from helpers.curve_runs import Runs, table
 
 from utils.aggregation import paper_comparison
 from utils.aggregation.experiment import Experiment
-from utils.configs.composing import ConfigError, compose_config
+from utils.configs.checks import ConfigError
+from utils.configs.composing import compose_config
 
 RATE, LOSS = "test/feat/rate", "test/pred/loss"
 

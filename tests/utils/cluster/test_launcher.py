@@ -20,8 +20,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from utils.cluster import launcher, slurm
-from utils.cluster.sweep import ConfigError, compose_config
 from utils.cluster.sweep_job import JobError, SweepJob, compose_jobs
+from utils.configs.checks import ConfigError
+from utils.configs.composing import compose_config
 from utils.configs.resolvers import cpus_per_job
 from utils.runs.experiment_status import report
 from utils.runs.status_file import read_job

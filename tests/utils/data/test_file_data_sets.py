@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from scipy.io import savemat
 from torchvision import datasets
 
-from utils.cluster.sweep import compose_config
+from utils.configs.composing import compose_config
 from utils.data import caltech101, imagenet, kaggle
 from utils.data.caltech101 import Caltech101DataModule, draw_of_each_class
 from utils.data.cars196 import Cars196DataModule

@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from torchvision import datasets
 
-from utils.cluster.sweep import compose_config
+from utils.configs.composing import compose_config
 from utils.data.augmentations import Augmentation
 from utils.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from utils.data.mnist import MNISTDataModule

@@ -7,7 +7,7 @@ from helpers.tiny import CLASSICAL, DIGITS, call, compose, main_command, paths, 
 from omegaconf import OmegaConf
 
 from utils.cluster.sweep import NONE_DONE
-from utils.configs.composing import ConfigError
+from utils.configs.checks import ConfigError
 from utils.runs.experiment_status import MEND
 from utils.runs.identity import STAGES
 from utils.runs.run import BEST, find_run

@@ -5,14 +5,8 @@ import yaml
 from helpers.tiny import CLASSICAL, DIGITS, ROOT, compose
 from omegaconf import DictConfig, OmegaConf
 
-from utils.runs.identity import (
-    CLASS,
-    NOT_IDENTITY,
-    STAGES,
-    identity,
-    is_execution_setting,
-    run_hash,
-)
+from utils.configs.checks import CLASS
+from utils.runs.identity import NOT_IDENTITY, STAGES, identity, is_execution_setting, run_hash
 from utils.runs.run import find_run
 
 

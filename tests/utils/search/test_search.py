@@ -31,14 +31,8 @@ from utils.aggregation.experiment import Experiment
 from utils.aggregation.search_figures import importances, plot_optuna_hypopt, trials_table
 from utils.cluster.sweep import check_command_line
 from utils.cluster.sweep_job import JobError
-from utils.configs.composing import (
-    CONF_DIR,
-    ConfigError,
-    compose_config,
-    expand,
-    parse,
-    to_override_value,
-)
+from utils.configs.checks import ConfigError
+from utils.configs.composing import CONF_DIR, compose_config, expand, parse, to_override_value
 from utils.search import study as studies
 from utils.search.loop import Search, run_trials, summary
 from utils.search.space import Space

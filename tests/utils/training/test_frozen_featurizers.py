@@ -14,7 +14,7 @@ from torchvision import models
 
 from lossyless.backbones import TorchvisionTower, Tower
 from utils.cluster import sweep
-from utils.cluster.sweep import compose_config
+from utils.configs.composing import compose_config
 from utils.evaluation import communication
 from utils.runs.identity import STAGES, run_hash
 from utils.runs.run import find_run

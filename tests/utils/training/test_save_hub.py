@@ -8,7 +8,7 @@ from pandas import DataFrame
 from lossyless.hub.weights import load_bottleneck
 from lossyless.rates import HFactorized, HHyper
 from utils import save_hub
-from utils.cluster.sweep import ConfigError
+from utils.configs.checks import ConfigError
 from utils.training import building
 
 BOTTLENECK = [
