@@ -30,6 +30,16 @@ T = TypeVar("T")
 JOIN_TIMEOUT = timedelta(minutes=5)  # until all processes have started
 TRAIN_TIMEOUT = timedelta(minutes=10)  # of a step; NCCL ends a process whose peer is gone
 WAIT_TIMEOUT = timedelta(days=30)  # of `broadcast` and `barrier`: rank 0 may compress for hours
+# In errors of gloo, NCCL and torch's store after the end of a peer.
+PEER_GONE = (
+    "closed",
+    "connection reset",
+    "broken pipe",
+    "pair closure",
+    "remote process exited",
+    "timed out",
+    "timeout",
+)
 
 _waiting: dist.ProcessGroup | None = None  # the group of `broadcast` and `barrier`
 
@@ -106,7 +116,8 @@ def peer_errors() -> Iterator[None]:
         yield
     except RuntimeError as error:
         is_of_group = isinstance(error, dist.DistError) or "gloo/" in str(error)
-        if not is_of_group or isinstance(error, PeerLost):
+        text = str(error).lower()
+        if not is_of_group or not any(words in text for words in PEER_GONE):
             raise
         raise PeerLost(f"another process of the job ended first ({error})") from error
 

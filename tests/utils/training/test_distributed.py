@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import submitit
 import torch
+import torch.distributed as dist
 from helpers.processes import in_processes
 from helpers.tiny import BANANA, DIGITS, FUNCTIONS, ROOT, compose, run, untimed
 from hydra.core.hydra_config import HydraConfig
@@ -18,6 +19,7 @@ from pytorch_lightning.callbacks import Callback
 from utils.runs import signals
 from utils.runs.identity import STAGES
 from utils.runs.run import LAST, find_run
+from utils.runs.signals import PeerLost
 from utils.runs.status_file import read_job
 from utils.training import distributed, fitting, jobs
 from utils.training.callbacks import ReseedEveryEpoch
@@ -210,6 +212,19 @@ def test_submitit_starts_the_processes(tmp_path, monkeypatch):
 def _submitted(folder):
     job(folder, TWO)
     return tiny_run(folder, TWO, stage="predictor").status()["state"]
+
+
+def test_only_errors_about_a_peer_are_interruptions():
+    for error, expected in (
+        (RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer"), PeerLost),
+        (dist.DistBackendError("ncclRemoteError: a remote process exited prematurely"), PeerLost),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:446] op.preamble.length <= 4"), RuntimeError),
+        (dist.DistBackendError("ncclInvalidUsage: duplicate GPU"), RuntimeError),
+        (RuntimeError("the file is closed"), RuntimeError),
+    ):
+        with pytest.raises(expected) as caught, distributed.peer_errors():
+            raise error
+        assert isinstance(caught.value, PeerLost) == (expected is PeerLost)
 
 
 # --- numbers of processes
