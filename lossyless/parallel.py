@@ -1,23 +1,23 @@
 """Work in forked processes, in order and in bounded memory."""
 
-import contextlib
 import gc
 import itertools
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 MIN_TASKS = 4  # fewer are done sooner than processes start
-CONNECTION_ERRORS = (EOFError, BrokenPipeError, ConnectionResetError)
 
 
 class WorkerError(RuntimeError):
@@ -31,24 +31,27 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def can_fork() -> bool:
+    """Whether this process may have children, and forking is safe: on Linux, in no daemon."""
+    return sys.platform == "linux" and not multiprocessing.current_process().daemon
+
+
 def ordered_map(
     function: Callable[[Task], Result], tasks: Iterable[Task], n_workers: int | None = None
 ) -> Iterator[Result]:
     """`function` of each task, in order, computed in `n_workers` processes (default: one per core).
 
-    Processes are forked, so that `function` need not be pickled and nothing is imported; tasks and
-    results are pickled. At most one task per worker is under way, and no process starts without
-    one. Few tasks are done in this process; with one worker, in a process that may have no
-    children, and where forking is not safe (outside of Linux), all are, and each is taken only
-    when its result is asked for.
+    Processes are forked, so `function` need not be pickled; tasks and results are. At most
+    n_workers + 2 tasks are under way. This process itself does few tasks, and all of them with
+    n_workers=1 or where forking is not safe: then each is taken only when its result is asked for.
 
     `function` must not use torch, whose threads do not survive a fork.
 
     Raises
     ------
     WorkerError
-        A worker died, for instance killed for lack of memory. What `function` raises is raised
-        here too.
+        A worker died, for instance killed for lack of memory. Exceptions of `function` are raised
+        here, too.
     """
     if n_workers is not None and n_workers < 1:
         raise ValueError(f"n_workers is {n_workers}, expected at least 1 (or None)")
@@ -64,95 +67,50 @@ def ordered_map(
     yield from map(function, tasks) if are_few else _map_in_workers(function, tasks, n_workers)
 
 
-def can_fork() -> bool:
-    """Whether this process may have children, and forking is safe: on Linux, in no daemon."""
-    return sys.platform == "linux" and not multiprocessing.current_process().daemon
-
-
 def _map_in_workers(
     function: Callable[[Task], Result], tasks: Iterable[Task], n_workers: int
 ) -> Iterator[Result]:
-    """Tasks go round the workers; so do results, which keeps their order.
-
-    A worker gets a task only after its last result was read: at no time do it and this process
-    wait for each other to read.
-    """
-    with contextlib.ExitStack() as stack:
-        workers: deque[_Worker] = deque()  # at work, the one with the earliest task first
-        for task in tasks:  # made while the workers are at work
-            if len(workers) < n_workers:
-                worker = _Worker(function, [other.pipe for other in workers])
-                stack.callback(worker.stop)
-                worker.send(task)
-                workers.append(worker)
-                continue
-            result = workers[0].receive()
-            workers[0].send(task)
-            workers.rotate(-1)
-            yield result
-        for worker in workers:
-            yield worker.receive()
-
-
-class _Worker:
-    """A forked process that answers each task with `(True, result)` or `(False, exception)`."""
-
-    def __init__(self, function: Callable, pipes_of_others: list[Connection]):
-        context = multiprocessing.get_context("fork")
-        self.pipe, theirs = context.Pipe()
-        inherited = [*pipes_of_others, self.pipe]
-        self._process = context.Process(
-            target=_serve, args=(function, theirs, inherited), daemon=True
-        )
-        with warnings.catch_warnings():
-            # Python warns of threads, whose locks a fork may leave closed: a worker touches none
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._process.start()
-        theirs.close()  # so that the worker's death ends the connection
-
-    def send(self, task: Any) -> None:
-        try:
-            self.pipe.send(task)
-        except CONNECTION_ERRORS as error:
-            raise self._death() from error
-
-    def receive(self) -> Any:
-        try:
-            is_done, result = self.pipe.recv()
-        except (*CONNECTION_ERRORS, OSError) as error:  # OSError: died within a message
-            raise self._death() from error
-        if not is_done:
-            raise result
-        return result
-
-    def stop(self) -> None:
-        self.pipe.close()
-        self._process.terminate()
-        self._process.join()
-
-    def _death(self) -> WorkerError:
-        self._process.join(timeout=5)
-        code = self._process.exitcode
-        is_killed = code is not None and code < 0
-        how = f"was killed by signal {-code}" if is_killed else f"ended with exit status {code}"
-        return WorkerError(
-            f"worker process {self._process.pid} {how}: perhaps memory ran out; try n_workers=1 "
-            "or smaller chunks"
-        )
+    executor = ProcessPoolExecutor(
+        n_workers,
+        mp_context=multiprocessing.get_context("fork"),
+        initializer=_start_worker,
+        initargs=(function,),
+    )
+    futures: deque = deque()
+    try:
+        for task in tasks:
+            with warnings.catch_warnings():
+                # Python warns that a fork may copy locked locks of threads: workers use none
+                warnings.simplefilter("ignore", DeprecationWarning)
+                futures.append(executor.submit(_work, task))
+            if len(futures) == n_workers + 2:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            "a worker process died: perhaps memory ran out; try n_workers=1 or smaller chunks"
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
-def _serve(function: Callable, pipe: Connection, inherited: list[Connection]) -> None:
-    """Answers tasks until the other end is closed, by `stop` or the main process's death."""
-    gc.disable()  # what the main process left to collect is its own, GPU memory for instance
+_function: Callable  # of a worker, which is forked for it
+
+
+def _start_worker(function: Callable) -> None:
+    global _function
+    _function = function
+    gc.freeze()  # garbage of the main process is its own, GPU memory for instance
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for other in inherited:  # or the connections would outlive the main process
-        other.close()
-    with contextlib.suppress(*CONNECTION_ERRORS):
-        while True:
-            task = pipe.recv()
-            try:
-                answer = True, function(task)
-            except Exception as error:  # raised again by the main process
-                answer = False, error
-            pipe.send(answer)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _work(task: Task) -> Result:
+    return _function(task)

@@ -31,6 +31,8 @@ from dataclasses import dataclass, field, fields
 from itertools import accumulate
 from typing import Any
 
+from lossyless.files.format import ContainerError
+
 VERSION = 1
 MAGIC = b"\x89LSLESS\n"  # not text: a transfer that changes line ends or the high bit breaks it
 END_MAGIC = b"LSLESS\n\x89"
@@ -62,10 +64,6 @@ def chunk_head(
     head = CHUNK.pack(CHUNK_MARKER, number, first, n_examples, length)
     crc = zlib.crc32(head, seed)
     return head + CRC.pack(crc), crc
-
-
-class ContainerError(ValueError):
-    """A file of compressed examples is damaged, foreign, or of another model."""
 
 
 @dataclass(frozen=True)

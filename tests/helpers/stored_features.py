@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import pytest
 import torch
 from torch import Tensor
 
-from lossyless.container import format
-from lossyless.feature_files import FeatureFile, Written, write_features
+from lossyless.files import FeatureFile, Written, write_features
 from lossyless.rates import HFactorized
 
 Z_DIM = 8
@@ -41,8 +39,3 @@ def write(path: Path, codec: HFactorized, z: Tensor, **options) -> Written:
 def read(path: Path, codec: HFactorized, **options) -> Tensor:
     with FeatureFile(path, codec, **options) as file:
         return file.read(n_workers=1)
-
-
-def give_all_files_one_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that their bytes can be compared."""
-    monkeypatch.setattr(format.secrets, "token_hex", lambda n: "0" * 2 * n)

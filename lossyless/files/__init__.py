@@ -1,0 +1,34 @@
+"""Compressed files.
+
+Each module builds on those above it:
+
+    format   what the bytes mean
+    layout   opening files: header, chunks, damage
+    labels   labels in chunks
+    writer   write_features
+    reader   FeatureFile: random access
+    dataset  FeatureDataset, for data loaders
+    merging  merge_files
+"""
+
+from lossyless.files.dataset import FeatureDataset
+from lossyless.files.format import ContainerError, Header
+from lossyless.files.layout import describe
+from lossyless.files.merging import merge_files
+from lossyless.files.reader import FeatureFile
+from lossyless.files.writer import FileWriter, Written, rebatch, write_features
+from lossyless.parallel import WorkerError
+
+__all__ = [
+    "ContainerError",
+    "FeatureDataset",
+    "FeatureFile",
+    "FileWriter",
+    "Header",
+    "WorkerError",
+    "Written",
+    "describe",
+    "merge_files",
+    "rebatch",
+    "write_features",
+]

@@ -1,0 +1,91 @@
+"""Several compressed files to one."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import zip_longest
+from typing import Any
+
+from lossyless.atomic import replacing
+from lossyless.files.format import ContainerError, Header
+from lossyless.files.labels import split_body
+from lossyless.files.layout import Layout
+from lossyless.files.writer import FileWriter
+
+SAME = {"fingerprint": "entropy model", "codec": "codec", "shape": "shape"}
+
+
+def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> int:
+    """Write the examples of files, one file after the other, into one; returns their number.
+
+    Nothing is coded again, memory is constant, and every chunk's checksum is verified. Entries of
+    `meta` are kept if all files agree; `classes` must be the same in all files that have them.
+    Labels are kept if all files hold some, and left out with a warning if only some do.
+
+    Parameters
+    ----------
+    paths : at least one.
+    out : none of them.
+
+    Raises
+    ------
+    ValueError
+        There is no file to merge.
+    ContainerError
+        A file is damaged, or of another model, shape or classes than the others; or is `out`.
+    """
+    if not paths:
+        raise ValueError("no files to merge")
+    for path in paths:
+        if os.path.exists(path) and os.path.exists(out) and os.path.samefile(path, out):
+            raise ContainerError(
+                f"{out}: is one of the files to merge, and would be overwritten: choose another "
+                "name for the result"
+            )
+    with ExitStack() as stack:
+        layouts = []
+        for path in paths:
+            layouts.append(Layout(path))
+            stack.callback(layouts[-1].close)
+        header = _common_header(layouts)
+        file = stack.enter_context(replacing(out))
+        writer = FileWriter(file, header)
+        for layout in layouts:
+            for chunk in layout.chunks:
+                labels, payload = split_body(layout.read_body(chunk), layout.header)
+                writer.add(payload, chunk.n_examples, labels if header.has_labels else b"")
+        return writer.finish().n_examples
+
+
+def _common_header(layouts: list[Layout]) -> Header:
+    first = layouts[0].header
+    meta = dict(first.meta)
+    for layout in layouts[1:]:
+        for name, meaning in SAME.items():
+            if getattr(layout.header, name) != getattr(first, name):
+                raise ContainerError(
+                    f"{layout.name}: cannot be merged with {layouts[0].name}: its {meaning} "
+                    "differs. Merge files of one model."
+                )
+        other = layout.header.meta
+        meta = {k: v for k, v in meta.items() if k in other and other[k] == v}
+    _check_classes([(layout.name, layout.header.meta.get("classes")) for layout in layouts])
+    unlabelled = [layout.name for layout in layouts if not layout.header.has_labels]
+    if unlabelled and len(unlabelled) < len(layouts):
+        warnings.warn(f"{unlabelled[0]}: has no labels, so the merged file has none", stacklevel=3)
+    return Header(first.codec, first.fingerprint, first.shape, meta, has_labels=not unlabelled)
+
+
+def _check_classes(classes: list[tuple[str, Any]]) -> None:
+    """Class 3 must be the same one in all files that name their classes."""
+    named = [(name, found) for name, found in classes if found is not None]
+    for name, found in named[1:]:
+        first, expected = named[0]
+        if found != expected:
+            pairs = enumerate(zip_longest(found, expected))
+            i, (ours, theirs) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+            raise ContainerError(
+                f"{name}: cannot be merged with {first}: its classes differ, class {i} is {ours!r} "
+                f"rather than {theirs!r}. Compress both from folders with the same classes."
+            )
