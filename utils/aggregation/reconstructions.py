@@ -15,7 +15,7 @@ from utils.aggregation.experiment import Experiment, Where
 from utils.aggregation.selection import differences, format_differences, restrict
 from utils.configs.checks import ConfigError
 from utils.data.module import DataModule
-from utils.plots.images import augmented_images, reconstruct, reconstruction_grid
+from utils.plots.images import augmented_images, reconstruct
 from utils.plots.models import method_name
 from utils.plots.mosaic import mosaic
 from utils.runs.saved_runs import config_here
@@ -94,8 +94,9 @@ def multi_row(
 ) -> Figure:
     """A column for each test image: source, augmented, and reconstructed by each compressor."""
     batch = augmented_images(next(iter(compressors.values())), data, n_images)
-    decoded = {label: reconstruct(c, batch.x) for label, c in compressors.items()}
-    return reconstruction_grid({"source": batch.aux, "augmented": batch.x} | decoded)
+    rows = {"source": batch.aux, "augmented": batch.x}
+    rows |= {label: reconstruct(c, batch.x) for label, c in compressors.items()}
+    return mosaic(torch.stack(list(rows.values())), row_labels=list(rows))
 
 
 def _runs_with(metric: str, experiment: Experiment) -> DataFrame:

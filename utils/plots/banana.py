@@ -1,4 +1,4 @@
-"""What a compressor does to a source on the plane: its cells, its codebook, its invariant."""
+"""Figures of a source on the plane: quantisation cells, codebook, maximal invariant."""
 
 import math
 
@@ -28,16 +28,16 @@ from utils.plots.codebook import (
 )
 from utils.plots.models import drawing, method_name, pick_examples
 
-WINDOW = (-5.0, 5.0, -5.0, 5.0)  # left, right, bottom, top; of the paper, less the ends of the arms
+WINDOW = (-5.0, 5.0, -5.0, 5.0)  # left, right, bottom, top; as in the paper
 AREA = 700  # of a codebook point of probability 1, in square points
 CLOUD = LinearSegmentedColormap.from_list("cloud", ["#ffffff", "#fbf1d3", "#f5dc96", "#ebc24e"])
-# Densities of the encoder's inputs, relative to the median one, from which borders are dark and at
-# which they have faded: where it was never trained, its cells mean little.
+# Borders fade between these densities of the encoder's inputs, relative to the median one: cells
+# mean little where the encoder was never trained.
 DARK, FAINT = 4e-2, 2e-5
-N_NEIGHBOURS = 10  # from whose distance the density of inputs is told
+N_NEIGHBOURS = 10  # for the estimate of that density
 BORDER = LinearSegmentedColormap.from_list("border", ["#e9ebee", style.LINE])
-PIECE = 8  # lengths of a border that have one shade, in vertices
-N_SMOOTHED = 20_000  # points behind a smooth density
+PIECE = 8  # vertices of a border with the same shade
+N_SMOOTHED = 20_000  # points for density estimates
 INVARIANTS = {"rotation": "|x|", "x_translation": "$x_2$", "y_translation": "$x_1$"}
 
 
@@ -54,14 +54,14 @@ def codebook_plot(
 ) -> Figure:
     """Density of the source, borders between the cells of the quantiser, and the codebook.
 
-    Codebook points are the reconstructions of the codes; their areas are proportional to the
-    codes' probabilities, on the same scale in all figures. A distortion without a decoder has
-    none. Borders fade where the encoder gets no inputs.
+    Codebook points are the reconstructions of the codes, with areas proportional to the codes'
+    probabilities; distortions without a decoder have none. Borders fade where the encoder gets no
+    inputs.
 
     Parameters
     ----------
-    n_pts : test points from which rate, distortion and probabilities are estimated.
-    n_grid : points along each side of the grid on which cells are found.
+    n_pts : test points for the estimates of rate, distortion and probabilities.
+    n_grid : points along each side of the grid of cells.
     window : left, right, bottom and top of the figure.
 
     Raises
@@ -79,7 +79,7 @@ def codebook_plot(
 
         figure, axes = style.make_figure(5.0, 5.0)
         _draw_density(axes, data.distribution, grid, window)
-        is_contrastive = compressor.distortion.needs == "positive"  # then the encoder gets both
+        is_contrastive = compressor.distortion.needs == "positive"  # which encodes both
         inputs = torch.cat([batch.x, batch.aux]) if is_contrastive else batch.x
         _draw_borders(axes, cell_borders(labels, window), inputs.cpu().numpy())
         if compressor.distortion.has_decoder:
@@ -97,21 +97,21 @@ def _draw_density(
 ) -> None:
     side = int(len(grid) ** 0.5)
     density = distribution.log_prob(grid).exp().reshape(side, side).cpu().numpy()
-    norm = PowerNorm(0.6, vmin=0, vmax=density.max())  # shows the arms, too
+    norm = PowerNorm(0.6, vmin=0, vmax=density.max())  # makes the arms visible
     axes.imshow(
         density, extent=window, origin="lower", cmap=CLOUD, norm=norm, interpolation="bilinear"
     )
 
 
 def _draw_borders(axes: Axes, borders: list[np.ndarray], inputs: np.ndarray) -> None:
-    """Dark where the encoder gets inputs [n, 2], else faint."""
+    """Dark borders where the encoder gets inputs [n, 2], faint ones elsewhere."""
     pieces = [
         line[start : start + PIECE + 1]
         for line in borders
         for start in range(0, len(line) - 1, PIECE)
     ]
     if not pieces:
-        return  # one cell fills the window
+        return  # a single cell
     nearest = KDTree(inputs)
 
     def log_density(points: np.ndarray) -> np.ndarray:  # up to a constant
@@ -122,7 +122,7 @@ def _draw_borders(axes: Axes, borders: list[np.ndarray], inputs: np.ndarray) -> 
     relative = log_density(middles) - np.median(log_density(inputs[:N_SMOOTHED]))
     low, high = math.log(FAINT), math.log(DARK)
     darkness = ((relative - low) / (high - low)).clip(0, 1)
-    order = np.argsort(darkness)  # dark ones on top
+    order = np.argsort(darkness)  # dark borders on top
     axes.add_collection(
         LineCollection(
             [pieces[i] for i in order],
@@ -147,7 +147,7 @@ def _draw_points(
 
 
 def _title(compressor: LearnableCompressor, codebook: Codebook, batch: Batch) -> str:
-    """Rate and distortion as they are logged: bits, the distortion divided by log 2 as well."""
+    """Rate and distortion as they are logged, both divided by log 2."""
     n_points = len(batch.x)
     rate = codebook.rates[:n_points].mean().item() / NATS_PER_BIT
     title = f"{method_name(compressor.distortion)}: {rate:.2f} bits"
@@ -169,23 +169,22 @@ def maxinv_distribution_plot(
     n_pts: int = 100_000,
     n_bins: int = 50,
 ) -> Figure:
-    """Distribution of the maximal invariant M(X) of the source, and of that of the codebook.
+    """Distributions of the maximal invariant M(X) of the source and of the codebook.
 
-    The codebook's is M of the reconstructions, weighted by probability; without a decoder, the
-    mean of M(X) in each cell.
+    M of a code is that of its reconstruction; without a decoder, the mean of M(X) in its cell.
 
     Raises
     ------
     ValueError
-        If the source is not on the plane, M(X) is not a number, or the rate does not quantise.
+        If the source is not on the plane, M(X) is not scalar, or the rate does not quantise.
     """
     _check(compressor, data)
     name = equivalence_name(data)
     if data.n_outputs != 1:
         raise ValueError(
-            f"maxinv_distribution_plot needs a maximal invariant of 1 dimension, that of "
-            f"equivalence={name} has {data.n_outputs}: use equivalence=rotation, x_translation or "
-            "y_translation, or leave the figure out"
+            f"maxinv_distribution_plot needs a scalar maximal invariant, but that of "
+            f"equivalence={name} has {data.n_outputs} dimensions: use equivalence=rotation, "
+            "x_translation or y_translation, or remove the figure from figures.names"
         )
     with drawing(compressor):
         batch = pick_examples(compressor, data, compressor.distortion.needs, n_pts)
@@ -204,7 +203,7 @@ def maxinv_distribution_plot(
 def codebook_invariants(
     compressor: LearnableCompressor, data: BananaDataModule, codebook: Codebook, source: Tensor
 ) -> Tensor:
-    """M [n_codes] of every code, where `source` [n_points] is M of the codebook's points."""
+    """M [n_codes] of each code; `source` [n_points] is M of the points of the codebook."""
     if compressor.distortion.has_decoder:
         points = compressor.distortion.reconstruct(codebook.z_hat)
         return data.equivalence.maximal_invariant(points)[:, 0]
@@ -214,7 +213,7 @@ def codebook_invariants(
 
 
 def equivalence_name(data: BananaDataModule) -> str | None:
-    """The key of `EQUIVALENCES` that the data were made with."""
+    """The key of the data's equivalence in `EQUIVALENCES`."""
     (name,) = (name for name, relation in EQUIVALENCES.items() if relation is data.equivalence)
     return name
 
@@ -234,7 +233,7 @@ def _draw_invariants(
     bars = axes.twinx()
     colour = style.METHOD_COLOURS[method]
     edges = np.linspace(low, high, n_bins + 1)
-    clipped = np.clip(codes.astype(float), low, high)  # what is rarer counts at the edges
+    clipped = np.clip(codes.astype(float), low, high)
     bars.hist(clipped, edges, weights=weights, color=colour, rwidth=0.8)
     style.polish(bars, ylabel=f"probability of {method}'s codes")
     bars.spines["right"].set_visible(True)
@@ -249,11 +248,11 @@ def _draw_invariants(
 def _check(compressor: LearnableCompressor, data: BananaDataModule) -> None:
     if not isinstance(data, BananaDataModule):
         raise ValueError(
-            "cells and codebook are drawn of a source on the plane (data=banana*), not of "
+            "cells and codebook need a source on the plane (data=banana*), found "
             f"{type(data).__name__}"
         )
     if not isinstance(compressor.rate, EntropyCodedRate):
         raise ValueError(
-            f"{type(compressor.rate).__name__} does not quantise, so there is no codebook: use "
-            "rate=H_factorized or H_hyper, or leave the figure out"
+            f"{type(compressor.rate).__name__} does not quantise and has no codebook: use "
+            "rate=H_factorized or H_hyper, or remove the figure from figures.names"
         )

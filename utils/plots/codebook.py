@@ -1,4 +1,4 @@
-"""The codes that a compressor gives to points of the plane, and the borders between their cells."""
+"""The codes of points on the plane, and the borders between their cells."""
 
 from dataclasses import dataclass
 
@@ -10,22 +10,22 @@ from torch import Tensor
 
 from lossyless.compressors import LearnableCompressor
 
-CHUNK_SIZE = 16_384  # points that pass the networks at once
+CHUNK_SIZE = 16_384  # points per forward pass
 SMOOTHING, MARGIN = 1.5, 6  # of borders, in pixels of the grid
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """The codes that a source uses, and which of them each point gets.
+    """The codes of a source, and the code of each of its points.
 
     Attributes
     ----------
     z_hat : Tensor [n_codes, z_dim]
-        All different, sorted.
+        Distinct codes.
     labels : Tensor [n_points]
-        The row of `z_hat` that a point is mapped to.
+        The row of `z_hat` of each point.
     rates : Tensor [n_points]
-        What a point costs, nats.
+        Rate of each point, in nats.
     """
 
     z_hat: Tensor
@@ -33,13 +33,13 @@ class Codebook:
     rates: Tensor
 
     def probabilities(self, n_points: int | None = None) -> Tensor:
-        """Share [n_codes] of the (first `n_points`) points that each code gets."""
+        """Share [n_codes] of the (first `n_points`) points with each code."""
         labels = self.labels[:n_points]
         return torch.bincount(labels, minlength=len(self.z_hat)).double() / len(labels)
 
 
 def find_codebook(compressor: LearnableCompressor, x: Tensor) -> Codebook:
-    """The codes of points x [n_points, 2], as the receiver gets them."""
+    """The codes of points x [n_points, 2], as the receiver decodes them."""
     codes, rates = [], []
     for chunk in x.split(CHUNK_SIZE):
         p_ZlX = compressor.p_ZlX(chunk)
@@ -47,7 +47,7 @@ def find_codebook(compressor: LearnableCompressor, x: Tensor) -> Codebook:
         codes.append(z_hat)
         rates.append(chunk_rates)
     z_hat = torch.cat(codes)
-    # dimension by dimension: sorting numbers is much faster than sorting rows
+    # one dimension at a time: sorting numbers is much faster than sorting rows
     labels = torch.zeros(len(z_hat), dtype=torch.int64, device=z_hat.device)
     for values in z_hat.unbind(1):
         values, index = torch.unique(values, return_inverse=True)
@@ -68,9 +68,9 @@ def window_grid(window: tuple[float, ...], n_grid: int) -> Tensor:
 
 
 def cell_borders(labels: np.ndarray, window: tuple[float, ...]) -> list[np.ndarray]:
-    """Outlines [n, 2] of the cells of a grid of labels [n_grid, n_grid] of pixels of a window.
+    """Smoothed outlines [n, 2] of the cells in a grid of labels [n_grid, n_grid].
 
-    The staircases of the grid are smoothed away; no border runs along the edges of the window.
+    No border runs along the edges of the window.
     """
     left, right, bottom, top = window
     scale = np.array([right - left, top - bottom]) / len(labels)

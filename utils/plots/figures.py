@@ -36,34 +36,14 @@ class FigureSpec:
 
 
 FIGURES: dict[str, FigureSpec] = {
-    "codebook_plot": FigureSpec(
-        banana.codebook_plot,
-        "quantization.png",
-        PLANE,
-    ),
-    "maxinv_distribution_plot": FigureSpec(
-        banana.maxinv_distribution_plot,
-        "max. inv. {equivalence}.png",
-        PLANE,
-    ),
-    "reconstruct_image_plot": FigureSpec(
-        images.reconstruct_image_plot,
-        "rec_imgs.png",
-        IMAGES,
-        needs_decoder=True,
-    ),
-    "latent_traversals_plot_1d": FigureSpec(
-        images.latent_traversals_plot_1d,
-        "traversals_1d.png",
-        IMAGES,
-        needs_decoder=True,
-    ),
-    "latent_traversals_plot_2d": FigureSpec(
-        images.latent_traversals_plot_2d,
-        "traversals_2d.png",
-        IMAGES,
-        needs_decoder=True,
-    ),
+    spec.function.__name__: spec
+    for spec in (
+        FigureSpec(banana.codebook_plot, "quantization.png", PLANE),
+        FigureSpec(banana.maxinv_distribution_plot, "max. inv. {equivalence}.png", PLANE),
+        FigureSpec(images.reconstruct_image_plot, "rec_imgs.png", IMAGES, needs_decoder=True),
+        FigureSpec(images.latent_traversals_plot_1d, "traversals_1d.png", IMAGES, True),
+        FigureSpec(images.latent_traversals_plot_2d, "traversals_2d.png", IMAGES, True),
+    )
 }
 
 
@@ -81,14 +61,15 @@ def find_figure(name: str, compressor: LearnableCompressor, data: DataModule) ->
     if not isinstance(compressor, LearnableCompressor):
         raise ValueError(f"{name} draws learnt compressors, not {type(compressor).__name__}")
     if data.kind not in spec.kinds:
+        others = [other for other, spec in FIGURES.items() if data.kind in spec.kinds]
         raise ValueError(
             f"{name} draws data of kind {' or '.join(spec.kinds)}, but {type(data).__name__} has "
-            f"kind {data.kind}; {_that_apply(data.kind)}"
+            f"kind {data.kind}; figures for this kind: {', '.join(others) or 'none'}"
         )
     if spec.needs_decoder and not compressor.distortion.has_decoder:
         raise ValueError(
             f"{name} draws reconstructions, but {type(compressor.distortion).__name__} has no "
-            "decoder: use distortion=VAE or VIC, or leave the figure out"
+            "decoder: use distortion=VAE or VIC, or remove the figure from figures.names"
         )
     return spec
 
@@ -116,8 +97,3 @@ def draw(
     if "{equivalence}" in file_name:
         file_name = file_name.format(equivalence=banana.equivalence_name(data))
     return file_name, figure
-
-
-def _that_apply(kind: str) -> str:
-    names = [name for name, spec in FIGURES.items() if kind in spec.kinds]
-    return f"figures for this kind: {', '.join(names) or 'none'}"

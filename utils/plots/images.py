@@ -1,4 +1,4 @@
-"""What a compressor keeps of images: reconstructions, and what its latents stand for."""
+"""Figures of reconstructed images and latent traversals."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from utils.plots.models import drawing, method_name, pick_examples
 from utils.plots.mosaic import mosaic
 
 N_STEPS = 7
-LOW, HIGH = 0.01, 0.99  # quantiles between which a latent moves
+LOW, HIGH = 0.01, 0.99  # quantiles of a traversal
 
 
 # --- rec_imgs.png
@@ -30,22 +30,22 @@ def reconstruct_image_plot(
     is_plot_real: bool = True,
     labels: Sequence[str] | None = None,
 ) -> Figure:
-    """Images, the augmented ones that the sender sees, and what the receiver rebuilds.
+    """Source images, the sender's augmented images, and the receiver's reconstructions.
 
     Parameters
     ----------
-    n_samples : how many images.
-    n_rows : over how many rows they are spread.
+    n_samples : number of images.
+    n_rows : number of rows for each kind of images.
     seed : draws the images; None: the first ones.
-    is_train : images of the training split instead of those of the test split.
-    is_plot_real : whether source and augmented images stand above the rebuilt ones.
-    labels : of the three kinds of images, or of the rebuilt ones alone; None: their usual names.
+    is_train : draw images of the training split instead of the test split.
+    is_plot_real : draw source and augmented images above the reconstructions.
+    labels : a name for each kind of images; None: the usual names.
 
     Raises
     ------
     ValueError
         If the compressor has no decoder, the data have no unaugmented representatives, the images
-        do not fill the rows, or there are too many or too few labels.
+        do not fill the rows, or the number of labels is wrong.
     """
     split = "train" if is_train else "test"
     batch = augmented_images(compressor, data, n_samples, split=split, seed=seed)
@@ -70,46 +70,34 @@ def augmented_images(
     split: str = "test",
     seed: int | None = None,
 ) -> Batch:
-    """n images: `x` [n, C, H, W] as the sender sees them, `aux` unaugmented.
+    """n images: `x` [n, C, H, W] augmented, `aux` unaugmented.
 
-    They are the first ones of the split, unless a seed draws them. Raises `ValueError` if the data
-    are no images or have no unaugmented representatives.
+    A seed draws the images; None: the first ones. Raises `ValueError` if the data are not images
+    or have no unaugmented representatives.
     """
     if data.kind == "vector":
         raise ValueError(f"{type(data).__name__} holds vectors, not images")
     batch = pick_examples(compressor, data, "representative", n, split=split, seed=seed)
     if batch.aux is None:
         raise ValueError(
-            f"{type(data).__name__} gives no unaugmented representatives: its batches have no "
-            "`aux`. Draw the figure with the data set that the compressor was trained on"
+            f"{type(data).__name__} has no unaugmented representatives (`aux`): draw the figure "
+            "with the data set that the compressor was trained on"
         )
     return batch
 
 
 def reconstruct(compressor: LearnableCompressor, x: Tensor) -> Tensor:
-    """What the receiver rebuilds of images x [N, C, H, W] in [0, 1]; same shape and range.
+    """Reconstructions of images x [N, C, H, W] in [0, 1]; same shape and range.
 
     Raises `ValueError` if the compressor has no decoder.
     """
-    _check(compressor)
+    if not compressor.distortion.has_decoder:
+        raise ValueError(
+            f"{type(compressor.distortion).__name__} has no decoder to reconstruct images: use "
+            "distortion=VAE or VIC"
+        )
     with drawing(compressor):
         return compressor.distortion.reconstruct(_quantise(compressor, x))
-
-
-def reconstruction_grid(rows: dict[str, Tensor]) -> Figure:
-    """One row of images [N, C, H, W] in [0, 1] under each other, with the keys as labels.
-
-    Columns are to be compared, e.g. what several compressors make of the same images.
-
-    Raises
-    ------
-    ValueError
-        If there are no rows, or their shapes differ.
-    """
-    shapes = {label: tuple(images.shape) for label, images in rows.items()}
-    if len(set(shapes.values())) != 1 or any(len(shape) != 4 for shape in shapes.values()):
-        raise ValueError(f"rows of one common shape [N, C, H, W] are needed, found {shapes}")
-    return mosaic(torch.stack(list(rows.values())), row_labels=list(rows))
 
 
 # --- traversals_1d.png and traversals_2d.png
@@ -118,18 +106,12 @@ def reconstruction_grid(rows: dict[str, Tensor]) -> Figure:
 def latent_traversals_plot_1d(
     compressor: LearnableCompressor, data: DataModule, *, n_latents: int = 5, n_pts: int = 1000
 ) -> Figure:
-    """What is rebuilt when one latent moves and the others stay as the first test image has them.
+    """Traversals of single latents; the others are those of the first test image.
 
-    One row for each of the `n_latents` of the largest variance over `n_pts` test images, the
-    largest on top. A latent moves in equal steps from the 1st to the 99th percentile of its
-    z_hat, so that it stays where the decoder knows it.
-
-    Raises
-    ------
-    ValueError
-        If the compressor has no decoder.
+    A row for each of the `n_latents` with the largest variance over `n_pts` test images, the
+    largest on top. A latent moves in equal steps from the 1st to the 99th percentile of z_hat,
+    where the decoder was trained.
     """
-    _check(compressor)
     with drawing(compressor):
         z_hat = _test_codes(compressor, data, n_pts)
         latents = most_varying(z_hat, n_latents)
@@ -145,17 +127,11 @@ def latent_traversals_plot_1d(
 def latent_traversals_plot_2d(
     compressor: LearnableCompressor, data: DataModule, *, n_pts: int = 1000
 ) -> Figure:
-    """What is rebuilt when the two latents of the largest variance move together.
+    """Traversals of the two latents with the largest variance, to the right and upwards.
 
-    The first one moves to the right, the second one upwards; steps and other latents are those of
-    `latent_traversals_plot_1d`.
-
-    Raises
-    ------
-    ValueError
-        If the compressor has no decoder, or less than 2 latents.
+    Steps and other latents are those of `latent_traversals_plot_1d`. Raises `ValueError` if there
+    are fewer than two latents.
     """
-    _check(compressor)
     with drawing(compressor):
         z_hat = _test_codes(compressor, data, n_pts)
         if z_hat.shape[1] < 2:
@@ -168,18 +144,18 @@ def latent_traversals_plot_2d(
 
 
 def most_varying(z_hat: Tensor, n_latents: int) -> list[int]:
-    """The latents of the largest variance over z_hat [N, z_dim], the largest first."""
+    """Indices of the latents with the largest variance over z_hat [N, z_dim], largest first."""
     return z_hat.var(0).argsort(descending=True, stable=True)[:n_latents].tolist()
 
 
 def latent_steps(z_hat: Tensor, latent: int) -> Tensor:
-    """Values [N_STEPS] that a latent takes, evenly between two of its quantiles."""
+    """Equally spaced values [N_STEPS] between two quantiles of a latent."""
     low, high = z_hat[:, latent].quantile(torch.tensor([LOW, HIGH], device=z_hat.device)).tolist()
     return torch.linspace(low, high, N_STEPS, device=z_hat.device)
 
 
 def _moved(z_hat: Tensor, latent: int) -> Tensor:
-    """The first example's z_hat with all steps of one latent, [N_STEPS, z_dim]."""
+    """The z_hat of the first example at each step of one latent, [N_STEPS, z_dim]."""
     moved = z_hat[0].repeat(N_STEPS, 1)
     moved[:, latent] = latent_steps(z_hat, latent)
     return moved
@@ -194,11 +170,3 @@ def _quantise(compressor: LearnableCompressor, x: Tensor) -> Tensor:
     p_ZlX = compressor.p_ZlX(x)
     z_hat, _, _ = compressor.rate(p_ZlX.mean, p_ZlX)
     return z_hat
-
-
-def _check(compressor: LearnableCompressor) -> None:
-    if not compressor.distortion.has_decoder:
-        raise ValueError(
-            f"{type(compressor.distortion).__name__} has no decoder, so there are no images to "
-            "draw: use distortion=VAE or VIC, or leave the figure out"
-        )

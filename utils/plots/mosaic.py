@@ -1,4 +1,4 @@
-"""Images side by side on white ground, with labels around them."""
+"""A grid of images on a white background, with labels around it."""
 
 from collections.abc import Sequence
 
@@ -23,17 +23,17 @@ def mosaic(
     xlabel: str = "",
     ylabel: str = "",
 ) -> Figure:
-    """Images in rows and columns.
+    """A figure of images in rows and columns.
 
-    The figure is as wide as its labels and one figure pixel for each of the images' need, within
-    `MIN_WIDTH` and `MAX_WIDTH`: small images are enlarged, with sharp pixels, and too many large
-    ones made smaller. Lines of labels are separated by "\\n".
+    Each pixel of an image gets one pixel of the figure or, if the figure is narrower than
+    `MIN_WIDTH` inches, several; figures wider than `MAX_WIDTH` are downscaled. Labels may have
+    several lines.
 
     Parameters
     ----------
     images : [n_rows, n_columns, C, H, W] in [0, 1]; C is 1 (grey) or 3.
-    row_labels, column_labels : at the left of rows and above columns.
-    xlabel, ylabel : below and at the left of everything.
+    row_labels, column_labels : to the left of rows and above columns.
+    xlabel, ylabel : below and to the left of the grid.
     """
     n_rows, n_columns, _, height, width = images.shape
     canvas, gap = _canvas(images)
@@ -51,7 +51,7 @@ def mosaic(
     total_height = bottom + inner_height + top
 
     figure, axes = style.make_figure(total_width, total_height)
-    figure.set_layout_engine("none")  # to the inch: images fill what the labels leave
+    figure.set_layout_engine("none")  # images fill the space that labels leave
     axes.set_position(
         (
             left / total_width,
@@ -72,7 +72,7 @@ def mosaic(
 
 
 def _canvas(images: Tensor) -> tuple[np.ndarray, int]:
-    """All images on one white array [height, width, 3], and the gap between them in pixels."""
+    """The grid as an array [height, width, 3], and the gap between images in pixels."""
     n_rows, n_columns, _, height, width = images.shape
     gap = max(1, round(GAP * width))
     canvas = np.ones((n_rows * (height + gap) - gap, n_columns * (width + gap) - gap, 3))
@@ -85,7 +85,7 @@ def _canvas(images: Tensor) -> tuple[np.ndarray, int]:
 
 
 def _text_width(label: str) -> float:
-    """Inches of the longest line, with the gap between a label and what it labels."""
+    """Width of the longest line, with the gap to the image, in inches."""
     if not label:
         return 0.0
     paths = [TextPath((0, 0), line, size=style.LABEL_SIZE) for line in label.split("\n")]

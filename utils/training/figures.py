@@ -1,4 +1,4 @@
-"""Draws a compressor's figures: always to disk, and to the logger if it takes pictures."""
+"""Draws the figures of a compressor to disk, and to loggers that take images."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ def draw_all(
 ) -> list[Path]:
     """Draw the named figures (keys of `utils.plots.figures.FIGURES`) into the run's folder.
 
-    `options` holds those of each figure by its name. Returns the files.
+    `options` maps figures to their options. Returns the files.
     """
     drawn, paths = _drawn(run), []
     for name in names:
@@ -37,26 +37,26 @@ def draw_all(
         paths.append(run.results / file_name)
         figure.savefig(paths[-1])
         loggers.log_figure(logger, name, figure)
-        if not chosen.get("filename"):  # one of another name stands beside the usual one
+        if not chosen.get("filename"):  # others do not replace the usual figure
             drawn[name] = file_name
     write_text(run.results / DRAWN, json.dumps(drawn, indent=2) + "\n")
     return paths
 
 
 def missing(names: Iterable[str], run: Run) -> list[str]:
-    """Those of the named figures that are not in the run's folder."""
+    """The named figures that are missing from the run's folder."""
     drawn = _drawn(run)
     return [n for n in names if n not in drawn or not (run.results / drawn[n]).is_file()]
 
 
 def _drawn(run: Run) -> dict[str, str]:
-    """File of each figure that was drawn of a run."""
+    """File name of each figure that was drawn."""
     file = run.results / DRAWN
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
 class DrawWhileTraining(Callback):
-    """Draws the figures every so many epochs, after validation; the files show the latest state."""
+    """Draws the figures after validation, every few epochs; later files overwrite earlier ones."""
 
     def __init__(self, names: Iterable[str], every_n_epochs: int, data: DataModule, run: Run):
         self.names = list(names)

@@ -1,0 +1,223 @@
+"""Figures of images: reconstructions, traversals, mosaics."""
+
+import numpy as np
+import pytest
+import torch
+from helpers.drawn import compressor_of, image_compressor, plain_vc, points
+from torch import nn
+
+from lossyless.architectures import CNN, MLP
+from lossyless.classical import ClassicalCompressor
+from lossyless.distortions import ContrastiveDistortion, DirectDistortion
+from lossyless.rates import HFactorized, HHyper
+from utils.data.decoded import DecodedDataModule
+from utils.data.digits import DigitsDataModule
+from utils.plots import images, models
+from utils.plots.figures import FIGURES, draw
+from utils.plots.mosaic import mosaic
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return DigitsDataModule(auxiliary="representative", equivalence=["rotation"])
+
+
+def row_labels(figure):
+    return [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
+# --- rec_imgs.png
+
+
+def test_rows_of_reconstructions_are_source_augmented_and_decoded(digits):
+    figure = images.reconstruct_image_plot(image_compressor(), digits, n_samples=6, seed=None)
+    assert row_labels(figure) == ["source", "augmented", "VIC decoded"]
+    batch = next(iter(digits.loader("test")))
+    canvas = figure.axes[0].images[0].get_array()
+    assert np.allclose(canvas[:16, :16, 0], batch.aux[0, 0])
+    assert np.allclose(canvas[17:33, -16:, 1], batch.x[5, 0])
+    assert np.allclose(
+        canvas[-16:, :16, 2], images.reconstruct(image_compressor(), batch.x)[0, 0].detach()
+    )
+
+
+def test_images_are_spread_over_rows_of_all_kinds(digits):
+    options = {"n_samples": 6, "n_rows": 2, "seed": None}
+    figure = images.reconstruct_image_plot(image_compressor(), digits, **options)
+    assert row_labels(figure) == ["source", "augmented", "VIC decoded"] * 2
+    batch = next(iter(digits.loader("test")))
+    canvas = figure.axes[0].images[0].get_array()
+    assert canvas.shape[:2] == (6 * 17 - 1, 3 * 17 - 1)
+    assert np.allclose(canvas[3 * 17 : 3 * 17 + 16, :16, 0], batch.aux[3, 0])
+
+
+def test_rebuilt_images_may_stand_alone_under_a_name(digits):
+    options = {"n_samples": 4, "is_plot_real": False, "labels": ["ours"]}
+    figure = images.reconstruct_image_plot(image_compressor(), digits, **options)
+    assert row_labels(figure) == ["ours"]
+    assert figure.axes[0].images[0].get_array().shape[:2] == (16, 4 * 17 - 1)
+
+
+def test_a_seed_draws_images_of_a_split(digits):
+    compressor = image_compressor()
+    test, train = (digits.n_examples(split) for split in ("test", "train"))
+
+    def sources(**options):
+        return images.augmented_images(compressor, digits, 5, **options).aux
+
+    first = sources()
+    drawn = sources(seed=1)
+    assert torch.equal(drawn, sources(seed=1)) and not torch.equal(drawn, first)
+    everything = images.augmented_images(compressor, digits, test).aux
+    assert all((everything == image).flatten(1).all(1).any() for image in drawn)
+    assert not torch.equal(sources(split="train", seed=1), drawn) and train > test
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": ["a", "b"]}, "3 are needed, for source, augmented, VIC decoded"),
+        ({"n_samples": 10, "n_rows": 3}, "10 images do not fill n_rows=3"),
+        ({"n_rows": 0}, "n_rows=0"),
+    ],
+)
+def test_images_that_cannot_be_arranged_are_an_error(digits, options, message):
+    with pytest.raises(ValueError, match=message):
+        images.reconstruct_image_plot(image_compressor(), digits, **options)
+
+
+def test_inputs_do_not_depend_on_the_auxiliary_variable(digits):
+    """So VC, which needs none, shows the same source and augmented images as VIC."""
+    vc_data = DigitsDataModule(auxiliary="input", equivalence=["rotation"])
+    canvases = [
+        images.reconstruct_image_plot(image_compressor(), data).axes[0].images[0].get_array()
+        for data in (digits, vc_data)
+    ]
+    assert np.array_equal(*canvases)
+    assert vc_data.auxiliary == "input"
+
+
+# --- traversals
+
+
+def test_latents_are_ordered_by_variance():
+    z_hat = torch.randn(500, 4) * torch.tensor([1.0, 3.0, 0.0, 2.0])
+    assert images.most_varying(z_hat, 3) == [1, 3, 0]
+
+
+def test_a_latent_moves_evenly_between_its_percentiles():
+    z_hat = torch.stack([torch.zeros(1001), torch.linspace(-5, 5, 1001)], dim=1)
+    steps = images.latent_steps(z_hat, 1)
+    assert torch.allclose(steps, torch.linspace(-4.9, 4.9, 7), atol=1e-5)
+
+
+class Colours(DecodedDataModule):
+    """Random colour images of 96 pixels, as large as those of STL10."""
+
+    def __init__(self):
+        x, y = torch.rand(20, 3, 96, 96), torch.zeros(20, dtype=torch.int64)
+        splits = dict.fromkeys(("train", "val", "test"), (x, y))
+        super().__init__(splits, task="classification", n_outputs=2, kind="colour_image")
+
+
+def colour_compressor():
+    torch.manual_seed(0)
+    decoder = DirectDistortion(Upsampled, 4, (3, 96, 96), "colour_image", "representative")
+    return compressor_of(Pooled, (3, 96, 96), HFactorized(4), decoder)
+
+
+class Pooled(nn.Linear):
+    def __init__(self, in_shape, out_shape):
+        super().__init__(in_shape[0] * 4, *out_shape)
+
+    def forward(self, x):
+        return 20 * super().forward(nn.functional.adaptive_avg_pool2d(x, 2).flatten(1))
+
+
+class Upsampled(nn.Linear):
+    def __init__(self, in_shape, out_shape):
+        super().__init__(*in_shape, 3 * 4)
+
+    def forward(self, z):
+        return nn.functional.interpolate(super().forward(z).view(-1, 3, 2, 2), 96)
+
+
+@pytest.mark.parametrize("name", ["latent_traversals_plot_1d", "latent_traversals_plot_2d"])
+def test_traversals_of_large_colour_images_show_all_channels_at_full_size(name):
+    _, figure = draw(name, colour_compressor(), Colours())
+    (axes,) = figure.axes
+    height, width, _ = axes.images[0].get_array().shape
+    assert (height + 8) % 104 == 0 and width == 7 * 104 - 8
+    assert 5 <= figure.get_figwidth() <= 10 and figure.get_figheight() < 8
+    assert axes.get_position().width * figure.get_figwidth() * figure.dpi >= width - 1
+    compressor = colour_compressor()
+    with models.drawing(compressor):  # the first image of the last row
+        z_hat = images._test_codes(compressor, Colours(), 1000)
+        latents = images.most_varying(z_hat, 5 if "1d" in name else 2)
+        z = z_hat[:1].clone()
+        z[0, latents[-1]] = images.latent_steps(z_hat, latents[-1])[0]
+        if "2d" in name:
+            z[0, latents[0]] = images.latent_steps(z_hat, latents[0])[0]
+        expected = compressor.distortion.reconstruct(z)[0].permute(1, 2, 0)
+    assert np.allclose(axes.images[0].get_array()[-96:, :96], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "n", "width"), [(16, 10, 5.0), (64, 14, 6.1), (96, 30, 10.0)])
+def test_a_figure_grows_with_its_images_within_bounds(side, n, width):
+    figure = mosaic(torch.rand(2, n, 3, side, side))
+    assert figure.get_figwidth() == pytest.approx(width, abs=0.1)
+    smoothing = figure.axes[0].images[0].get_interpolation()
+    assert (smoothing == "nearest") == (width < 10)
+
+
+@pytest.mark.parametrize("rate", [HFactorized, HHyper])
+def test_a_row_of_the_traversals_is_one_latent(digits, rate):
+    compressor = image_compressor(rate=rate)
+    figure = images.latent_traversals_plot_1d(compressor, digits, n_latents=3)
+    labels = row_labels(figure)
+    assert len(set(labels)) == 3 and all(label.startswith("latent ") for label in labels)
+    assert figure.axes[0].images[0].get_array().shape[:2] == (3 * 16 + 2, 7 * 16 + 6)
+    with models.drawing(compressor):  # the last image of the second row
+        z_hat = images._test_codes(compressor, digits, 1000)
+        latent = int(labels[1].split()[1])
+        z = z_hat[:1].clone()
+        z[0, latent] = images.latent_steps(z_hat, latent)[-1]
+        expected = compressor.distortion.reconstruct(z)[0, 0]
+    assert np.allclose(figure.axes[0].images[0].get_array()[17:33, -16:, 0], expected, atol=1e-5)
+
+
+# --- by name
+
+
+def contrastive():
+    return compressor_of(CNN, (1, 16, 16), HFactorized(4), ContrastiveDistortion(4, MLP))
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("codebook_plot", image_compressor, "kind bw_image; .* reconstruct"),
+        ("reconstruct_image_plot", contrastive, "ContrastiveDistortion has no decoder"),
+        ("reconstruct_image_plot", lambda: ClassicalCompressor("png", 1), "ClassicalCompressor"),
+        ("latent_traversals_plot_2d", lambda: image_compressor(z_dim=1), "z_dim=1"),
+    ],
+)
+def test_figures_that_do_not_apply_are_errors(digits, name, make, message):
+    with pytest.raises(ValueError, match=message):
+        draw(name, make(), digits)
+
+
+def test_data_without_representatives_have_no_reconstructions():
+    with pytest.raises(ValueError, match="Colours has no unaugmented"):
+        images.reconstruct_image_plot(colour_compressor(), Colours())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_drawn_on_the_device_of_the_compressor(name, device, digits):
+    is_image = "bw_image" in FIGURES[name].kinds
+    compressor, data = (image_compressor(), digits) if is_image else (plain_vc(), points())
+    file_name, figure = draw(name, compressor.to(device), data)
+    assert figure.axes and file_name.endswith(".png")
