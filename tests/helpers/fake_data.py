@@ -24,7 +24,7 @@ OVERRIDES = [f"{place}.length={SIZES['train']}" for place in ("data_feat", "data
 
 def fake_targets(data: ImageDataModule, n: int) -> Tensor:
     if data.task == "regression":
-        return torch.rand(n, data.n_outputs)
+        return torch.rand(n, data.n_outputs, generator=torch.Generator().manual_seed(n))
     return torch.arange(n) % data.n_outputs
 
 
