@@ -1,9 +1,6 @@
-"""Images of the right shape, made on the spot, in place of data sets that have to be downloaded."""
+"""Images of the right shape, made on the spot, in place of data sets that must be downloaded."""
 
-import importlib
-import inspect
 import json
-import pkgutil
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from utils import data as data_package
+from utils.data.examples import Images, InMemory
 from utils.data.images import ImageDataModule
-from utils.data.in_memory import InMemoryImages
-from utils.data.streamed import StreamedImages
 
+IN_MEMORY = ("MNIST", "CIFAR10", "CIFAR100", "STL10", "STL10Unlabeled")
 SIZES = {"train": 8, "val": 4, "test": 4}
 # What an experiment must be told of them.
 OVERRIDES = [f"{place}.length={SIZES['train']}" for place in ("data_feat", "data_pred")]
@@ -43,10 +39,13 @@ class NoiseSource:
         return f"noise {i}"
 
 
-def _load_splits(data: InMemoryImages) -> dict[str, tuple[Tensor, Tensor]]:
+def open_noise(data: ImageDataModule) -> dict[str, InMemory | Images]:
+    """Noise in place of the images of a source."""
+    if data.source.name not in IN_MEMORY:
+        return {split: NoiseSource(data, n) for split, n in SIZES.items()}
     generator = torch.Generator().manual_seed(0)
     return {
-        split: (
+        split: InMemory(
             torch.randint(0, 256, (n, *data.shape), dtype=torch.uint8, generator=generator),
             fake_targets(data, n),
         )
@@ -54,44 +53,21 @@ def _load_splits(data: InMemoryImages) -> dict[str, tuple[Tensor, Tensor]]:
     }
 
 
-def _open_splits(data: StreamedImages) -> dict[str, NoiseSource]:
-    return {split: NoiseSource(data, n) for split, n in SIZES.items()}
+def install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all data sets of images but the digits, which need no download, be noise."""
+    original = ImageDataModule.open_source
 
+    def open_source(data: ImageDataModule) -> dict[str, InMemory | Images]:
+        return original(data) if data.source.name == "Digits" else open_noise(data)
 
-def image_data_sets() -> set[type[ImageDataModule]]:
-    """Every data set of images that there is a class for."""
-    for module in pkgutil.iter_modules(data_package.__path__, f"{data_package.__name__}."):
-        importlib.import_module(module.name)
-    classes = {ImageDataModule}
-    while more := {below for cls in classes for below in cls.__subclasses__()} - classes:
-        classes |= more
-    return {
-        cls
-        for cls in classes
-        if not inspect.isabstract(cls)
-        and cls.__module__.startswith(f"{data_package.__name__}.")  # not those of other tests
-    }
-
-
-def install(monkeypatch: pytest.MonkeyPatch, *classes: type[ImageDataModule]) -> None:
-    """Let these data modules give noise instead of reading files."""
-    for cls in classes:
-        is_streamed = issubclass(cls, StreamedImages)
-        name, function = (
-            ("open_splits", _open_splits) if is_streamed else ("load_splits", _load_splits)
-        )
-        monkeypatch.setattr(cls, name, function)
-        monkeypatch.setattr(cls, "check_sizes", lambda self, sizes: None)
+    monkeypatch.setattr(ImageDataModule, "open_source", open_source)
 
 
 def install_all(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
-    """Noise in place of all data sets but the digits; captions of COCO in `data_dir`."""
-    install(
-        monkeypatch,
-        *(cls for cls in image_data_sets() if cls.__name__ != "DigitsDataModule"),
-    )
+    """As `install`, and captions of COCO in `data_dir` with random features."""
+    install(monkeypatch)
     save_captions(data_dir / "coco")
-    monkeypatch.setattr("utils.data.coco.caption_features", fake_features)
+    monkeypatch.setattr("utils.data.coco_captions.caption_features", fake_features)
 
 
 def save_captions(folder: Path) -> None:

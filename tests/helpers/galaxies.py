@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from utils.data.galaxy import ANSWERS, ID
+from utils.data.sources.galaxy import ANSWERS, ID
 
 N_LABELLED = 40
 SIZES = {"train": N_LABELLED}  # before the validation split is held out

@@ -24,7 +24,7 @@ from lossyless.optim import BetaAnnealer, PartOptimizer, exponential_decay, plat
 from lossyless.predictors import OnlineEvaluator
 from lossyless.rates import HFactorized, HHyper, Lossless, MIRate
 from lossyless.tracking import NonFiniteLossError
-from utils.data.digits import DigitsDataModule
+from utils.data.sources.digits import digits
 from utils.training.callbacks import ReseedEveryEpoch, reseed
 
 SEED = 5
@@ -423,9 +423,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
 
     def run(ckpt_path, callbacks):
         auxiliary = "positive" if method == "BINCE" else "representative"
-        data = DigitsDataModule(
-            side=8, equivalence=["rotation"], auxiliary=auxiliary, batch_size=400
-        )
+        data = digits(side=8, equivalence=["rotation"], auxiliary=auxiliary, batch_size=400)
         kind = "bw_image"
         compressor = make_compressor(
             data.shape,

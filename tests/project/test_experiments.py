@@ -11,7 +11,6 @@ from hydra.core.override_parser.types import Override
 import aggregate
 from utils.configs.composing import CONF_DIR, compose_config, expand
 from utils.data.banana import BananaDataModule
-from utils.data.digits import DigitsDataModule
 from utils.plots.figures import FIGURES
 from utils.runs.identity import experiment_folder
 from utils.runs.run import find_run
@@ -36,7 +35,7 @@ TINY_IMAGES += [f"{place}.kwargs.batch_size=4" for place in ("data_feat", "data_
 
 @pytest.fixture(autouse=True)
 def no_downloads(monkeypatch):
-    fake_data.install(monkeypatch, *(fake_data.image_data_sets() - {DigitsDataModule}))
+    fake_data.install(monkeypatch)
 
 
 def jobs_of(experiment: str, mode: str) -> list[list[str]]:

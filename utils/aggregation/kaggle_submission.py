@@ -16,8 +16,9 @@ from utils.aggregation.experiment import Experiment, Where
 from utils.configs.checks import ConfigError
 from utils.data import kaggle
 from utils.data.decoded import from_pixels, to_pixels
-from utils.data.galaxy import ANSWERS, COMPETITION, ID, GalaxyDataModule
+from utils.data.images import ImageDataModule
 from utils.data.module import DataError
+from utils.data.sources.galaxy import ANSWERS, COMPETITION, ID, kaggle_test_batches
 from utils.runs.files import write_text
 from utils.runs.saved_runs import config_here
 from utils.training import building, fitting
@@ -58,7 +59,7 @@ def kaggle_submission(
     compressor = building.load_compressor(config)
     predictor = building.load_predictor(config, compressor)
     device = building.pick_device(config)
-    batches = data.kaggle_test_batches(device)
+    batches = kaggle_test_batches(data, config.data_pred.kwargs.crop, device)
     ids, predictions = predict_decoded(compressor, predictor, batches, device)
     write_submission(path, ids, predictions, columns=(ID, *ANSWERS))
     print(f"Submission: {path}")
@@ -76,9 +77,9 @@ def _best_run(experiment: Experiment, where: Where | None) -> Series:
     return runs.loc[runs[LOSS].idxmin()]
 
 
-def _competition_data(config: DictConfig) -> GalaxyDataModule:
+def _competition_data(config: DictConfig) -> ImageDataModule:
     data = building.build_data(config, "data_pred", "none")
-    if not isinstance(data, GalaxyDataModule):
+    if not isinstance(data, ImageDataModule) or not data.source.name.startswith("Galaxy"):
         raise ConfigError(
             f"{OPTION}: the best run predicts data_pred={config.data_pred.name}, which is no "
             f"Kaggle competition: choose runs on Galaxy Zoo by {OPTION}.where"

@@ -19,7 +19,7 @@ from utils.configs.composing import compose_config, is_group, parse
 from utils.data.augmentations.affine import Affine
 from utils.data.augmentations.chain import REGISTRY
 from utils.data.augmentations.pixels import PixelChange
-from utils.data.images import n_to_hold_out
+from utils.data.examples import n_to_hold_out
 
 SETTINGS = Path(__file__).parent / "published" / "settings"
 ABSENT = "absent"
@@ -188,5 +188,6 @@ def _network(cfg: DictConfig, part: str) -> nn.Module:
 def _splits(node: DictConfig) -> dict[str, int]:
     """The number of examples of each split of images."""
     data = instantiate(node.kwargs)
-    n_val = data.SIZES.get("val") or n_to_hold_out(data.SIZES["train"], data.val_fraction)
-    return {"train": node.length, "val": n_val, "test": data.SIZES["test"]}
+    sizes = data.source.sizes
+    n_val = sizes.get("val") or n_to_hold_out(sizes["train"], data.val_fraction)
+    return {"train": node.length, "val": n_val, "test": sizes["test"]}

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from lossyless.base import Batch
-from utils.data.in_memory import InMemoryDataModule, is_resident
-from utils.data.module import SPLITS, BatchLoader, DataError
+from utils.data.examples import InMemory, check_targets, draw_order, is_resident
+from utils.data.module import SPLITS, BatchLoader, DataError, DataModule, check_choice
 
 
-class DecodedDataModule(InMemoryDataModule):
+class DecodedDataModule(DataModule):
     """Serves (decoded representation, target) pairs; nothing is augmented, `Batch.aux` is None.
 
     Parameters
@@ -60,33 +60,27 @@ class DecodedDataModule(InMemoryDataModule):
             raise ValueError(f"{n_train} training examples are not {n_copies} copies of as many.")
         self.n_copies = n_copies
         self._copy = 0
-        self._decoded = dict(splits)
+        self._splits = {split: InMemory(x, y) for split, (x, y) in splits.items()}
 
     def n_examples(self, split: str) -> int:
-        """Examples of a split, of one copy for training."""
-        return super().n_examples(split) // (self.n_copies if split == "train" else 1)
+        """Number of examples of a split; for training, of one copy."""
+        n = len(self._splits[check_choice("split", split, SPLITS)].targets)
+        return n // self.n_copies if split == "train" else n
 
     def loader(self, split: str, *, epoch: int = 0, **options: object) -> BatchLoader:
         """See `DataModule.loader`: the batches of an epoch's copy."""
-        _ = self._on_device  # which all copies share
         at_epoch = copy.copy(self)
         at_epoch._copy = epoch % self.n_copies
         return super(DecodedDataModule, at_epoch).loader(split, epoch=epoch, **options)
 
-    def choose(
-        self, split: str, order: Tensor, batch_size: int, generator: torch.Generator
-    ) -> list[Tensor]:
-        first = self._copy * self.n_examples("train") if split == "train" else 0
-        return super().choose(split, first + order, batch_size, generator)
-
-    def load_splits(self) -> dict[str, tuple[Tensor, Tensor]]:
-        return self._decoded
-
-    def make_batch(
-        self, inputs: Tensor, targets: Tensor, *, split: str, **generators: torch.Generator
-    ) -> Batch:
-        x = from_pixels(inputs) if inputs.dtype == torch.uint8 else inputs.float()
-        return Batch(x, targets)
+    def make_batches(
+        self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator
+    ) -> Iterator[Batch]:
+        n = self.n_examples(split)
+        first = self._copy * n if split == "train" else 0
+        batches = (first + draw_order(n, is_shuffled, generator)).split(batch_size)
+        for x, y in self._splits[split].read(batches, generator.device):
+            yield Batch(from_pixels(x) if x.dtype == torch.uint8 else x.float(), y)
 
     @staticmethod
     def collect(batches: Iterator[Tensor], n_examples: int, path: Path, *, kind: str) -> Tensor:
@@ -127,16 +121,7 @@ class DecodedDataModule(InMemoryDataModule):
                 f"Decoded representations of split {split!r} have shape {list(x.shape[1:])}, "
                 f"those of 'train' {list(self.shape)}."
             )
-        if self.task == "classification":
-            is_right, expected = y.dtype == torch.int64 and y.shape == x.shape[:1], "int64 [N]"
-        else:
-            expected = f"float32 [N, {self.n_outputs}]"
-            is_right = y.dtype == torch.float32 and y.shape == (len(x), self.n_outputs)
-        if not is_right:
-            raise ValueError(
-                f"Targets of split {split!r} must be {expected} with N = {len(x)}, "
-                f"got {y.dtype} {list(y.shape)}."
-            )
+        check_targets(split, y, len(x), task=self.task, n_outputs=self.n_outputs)
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -1,18 +1,18 @@
 """Features of a frozen tower as a data set: computed once, and kept in a `FeatureCache`."""
 
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lossyless.backbones import Tower
 from lossyless.base import Batch
-from utils.data.feature_cache import FeatureCache, Features, array_file
+from utils.data.examples import InMemory, draw_order
+from utils.data.feature_cache import FeatureCache, array_file
 from utils.data.images import ImageDataModule
-from utils.data.in_memory import InMemoryDataModule
-from utils.data.module import BatchLoader, DataError, DataModule, check_choice
+from utils.data.module import BatchLoader, DataError, DataModule
 from utils.runs.progress import progress
 from utils.runs.stopwatch import Stopwatch
 
@@ -74,68 +74,68 @@ class FeatureDataModule(DataModule):
         self.images = images
         self.shape = (z_dim,)
         self.task, self.n_outputs = images.task, images.n_outputs
-        self.class_names, self.is_labelled = images.class_names, images.is_labelled
+        self.is_labelled = images.is_labelled
         self.n_copies = n_copies
         self._make_tower = make_tower
         self._cache = cache
         self._compute_on = device
-        self._loaded: dict[str, tuple[int, _OneSplit]] = {}
+        self._copy = 0
+        # the latest copy of each split, and the seconds that the tower took for an image of it
+        self._loaded: dict[str, tuple[int, InMemory, float]] = {}
 
     def n_examples(self, split: str) -> int:
         return self.images.n_examples(split)
 
     def loader(
-        self,
-        split: str,
-        *,
-        device: torch.device | str = "cpu",
-        epoch: int = 0,
-        shuffle: bool | None = None,
+        self, split: str, *, epoch: int = 0, shuffle: bool | None = None, **options: object
     ) -> BatchLoader:
         """See `DataModule.loader`.
 
         Unshuffled, the k-th epoch is the k-th copy; shuffled, epochs take turns in the `n_copies`.
         """
         is_shuffled = split == "train" if shuffle is None else shuffle
-        source = self._source(split, epoch % self.n_copies if is_shuffled else epoch)
-        return source.loader(split, device=device, epoch=epoch, shuffle=shuffle)
+        at_epoch = copy.copy(self)
+        at_epoch._copy = epoch % self.n_copies if is_shuffled else epoch
+        at_epoch._load(split)
+        return super(FeatureDataModule, at_epoch).loader(
+            split, epoch=epoch, shuffle=shuffle, **options
+        )
 
     def make_batches(
         self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator
     ) -> Iterator[Batch]:
-        """Yield all batches of the first copy of a split."""
-        return self._source(split, 0).make_batches(
-            split, batch_size=batch_size, is_shuffled=is_shuffled, generator=generator
-        )
+        features, _ = self._load(split)
+        order = draw_order(len(features.targets), is_shuffled, generator)
+        for x, y in features.read(order.split(batch_size), generator.device):
+            yield Batch(x, y, {"none": None, "input": x, "target": y}[self.auxiliary])
 
     def encoder_time(self, split: str) -> float:
         """Seconds that the tower took for an image of a split, when its features were computed."""
-        return self._source(split, 0).features.seconds
+        return self._load(split)[1]
 
-    def _source(self, split: str, copy: int) -> "_OneSplit":
-        """A copy of a split; the last one of each split stays at hand."""
+    def _load(self, split: str) -> tuple[InMemory, float]:
+        """The features of a split, and the tower's seconds per image; computed if necessary."""
         has_copies = self.images.has_copies(split)
-        copy = copy if split == "train" and has_copies else 0
-        if self._loaded.get(split, (None, None))[0] != copy:
-            which = split, copy, self.seed if has_copies else None
+        number = self._copy if split == "train" and has_copies else 0
+        if self._loaded.get(split, (None,))[0] != number:
+            which = split, number, self.seed if has_copies else None
             features = self._cache.get(
-                *which, compute=lambda folder: self._compute(folder, split, copy)
+                *which, compute=lambda folder: self._compute(folder, split, number)
             )
             found, expected = list(features.x.shape), [self.n_examples(split), *self.shape]
             if found != expected:
                 raise DataError(
                     f"cached features {self._cache.path(*which)} are {found}, expected {expected}: "
-                    "the images are not those that they were computed of. Delete the folder to "
-                    "compute them again."
+                    "they were computed from other images. Delete the folder to compute them again."
                 )
-            self._loaded[split] = copy, _OneSplit(self, split, features)
-        return self._loaded[split][1]
+            self._loaded[split] = number, InMemory(features.x, features.y), features.seconds
+        return self._loaded[split][1:]
 
-    def _compute(self, folder: Path, split: str, copy: int) -> dict:
+    def _compute(self, folder: Path, split: str, number: int) -> dict:
         """Write features and targets of a copy of a split into a folder."""
         device = self._compute_on
         tower = self._make_tower().to(device)
-        loader = self.images.loader(split, device=device, epoch=copy, shuffle=False)
+        loader = self.images.loader(split, device=device, epoch=number, shuffle=False)
         n = loader.n_examples
         where = f"on {device}, once: {self._cache.folder}"
         print(f"features of {n:,} images ({split}) {where}", flush=True)
@@ -154,26 +154,3 @@ class FeatureDataModule(DataModule):
         x.flush()
         np.save(array_file(folder, "targets"), torch.cat(targets).numpy())
         return {"seconds_per_image": watch.seconds / n, "device": device.type}
-
-
-class _OneSplit(InMemoryDataModule):
-    """One copy of one split of a `FeatureDataModule`, with its settings."""
-
-    def __init__(self, parent: FeatureDataModule, split: str, features: Features) -> None:
-        super().__init__(
-            auxiliary=parent.auxiliary,
-            batch_size=parent.batch_size,
-            eval_batch_size=parent.eval_batch_size,
-            seed=parent.seed,
-        )
-        self.split = check_choice("split", split, ("train", "val", "test"))
-        self.features = features
-
-    def load_splits(self) -> dict[str, tuple[Tensor, Tensor]]:
-        return {self.split: (self.features.x, self.features.y)}
-
-    def make_batch(
-        self, inputs: Tensor, targets: Tensor, *, split: str, **generators: torch.Generator
-    ) -> Batch:
-        auxiliaries = {"none": None, "input": inputs, "target": targets}
-        return Batch(inputs, targets, auxiliaries[self.auxiliary])

@@ -158,7 +158,6 @@ class DataModule(pl.LightningDataModule, ABC):
     task : {"classification", "regression"}
     n_outputs : int
         Number of classes, or of dimensions of the target.
-    class_names : tuple of str or None
     is_labelled : bool
         Whether the training split has targets.
     input_follows_auxiliary : bool
@@ -170,7 +169,6 @@ class DataModule(pl.LightningDataModule, ABC):
     kind: str
     task: str
     n_outputs: int
-    class_names: tuple[str, ...] | None = None
     is_labelled = True
     input_follows_auxiliary = False
 

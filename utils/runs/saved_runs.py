@@ -26,8 +26,25 @@ from utils.runs.identity import (
 from utils.runs.status_file import RUN, RUN_LOCK, StatusFile
 
 SEED = "seed"
+SOURCES = "utils.data.sources"
 # Modules, packages and classes in configs of earlier versions, and their present names.
 MOVED = {
+    "utils.data.coco.CocoCaptionsDataModule": "utils.data.coco_captions.CocoCaptionsDataModule",
+    "utils.data.coco.CocoDataModule": f"{SOURCES}.coco.coco",
+    "utils.data.caltech101.Caltech101DataModule": f"{SOURCES}.photos.caltech101",
+    "utils.data.cars196.Cars196DataModule": f"{SOURCES}.photos.cars196",
+    "utils.data.cifar.CIFAR10DataModule": f"{SOURCES}.torchvision_sets.cifar10",
+    "utils.data.cifar.CIFAR100DataModule": f"{SOURCES}.torchvision_sets.cifar100",
+    "utils.data.digits.DigitsDataModule": f"{SOURCES}.digits.digits",
+    "utils.data.food101.Food101DataModule": f"{SOURCES}.photos.food101",
+    "utils.data.galaxy.GalaxyDataModule": f"{SOURCES}.galaxy.galaxy",
+    "utils.data.galaxy.GalaxyOfflineDataModule": f"{SOURCES}.galaxy.galaxy_offline",
+    "utils.data.imagenet.ImageNetDataModule": f"{SOURCES}.photos.imagenet",
+    "utils.data.mnist.MNISTDataModule": f"{SOURCES}.torchvision_sets.mnist",
+    "utils.data.pcam.PCamDataModule": f"{SOURCES}.pcam.pcam",
+    "utils.data.pets37.Pets37DataModule": f"{SOURCES}.photos.pets37",
+    "utils.data.stl10.STL10DataModule": f"{SOURCES}.torchvision_sets.stl10",
+    "utils.data.stl10.STL10UnlabeledDataModule": f"{SOURCES}.torchvision_sets.stl10_unlabeled",
     "lossyless.towers": "lossyless.backbones",
     "utils.loggers": "utils.training.loggers",
     "utils.logistic_regression": "utils.evaluation.linear",

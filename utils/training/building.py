@@ -55,8 +55,8 @@ def _build_examples(cfg: DictConfig, place: str, **overrides: object) -> DataMod
         found = list(found) if isinstance(found, tuple) else found
         if found != expected:
             raise ValueError(
-                f"conf/data/{cfg[place].name}.yaml says {fact}={expected}, but "
-                f"{type(data).__name__} has {fact}={found}: correct the file"
+                f"conf/data/{cfg[place].name}.yaml says {fact}={expected}, but the data set has "
+                f"{fact}={found}: correct the file"
             )
     if data.n_examples("train") != cfg[place].length:
         raise ValueError(
@@ -91,7 +91,7 @@ def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataM
         z_dim=cfg.tower.z_dim,
         cache=FeatureCache(
             Path(cfg.paths.features),
-            label=f"{_label(cfg[place], 'DataModule')}_{_label(cfg.tower, 'Tower')}",
+            label=f"{images.source.name}_{class_name(cfg.tower.kwargs[CLASS]).removesuffix('Tower')}",
             key=key | {"precision": str(precision(device))},
             augmentation=augmentation,
         ),
@@ -102,11 +102,6 @@ def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataM
         eval_batch_size=cfg[place].kwargs.eval_batch_size,
         seed=cfg.seed,
     )
-
-
-def _label(node: DictConfig, ending: str) -> str:
-    """Name of the class that a config makes, without its ending."""
-    return class_name(node.kwargs[CLASS]).removesuffix(ending)
 
 
 def _check_takes(cfg: DictConfig, shape: Sequence[int], place: str) -> None:

@@ -16,8 +16,9 @@ import aggregate
 from lossyless.rates import HFactorized
 from utils.aggregation.kaggle_submission import predict_decoded, upload, write_submission
 from utils.data import kaggle
-from utils.data.galaxy import ANSWERS, COMPETITION, ID, GalaxyDataModule
 from utils.data.module import DataError
+from utils.data.sources import galaxy
+from utils.data.sources.galaxy import ANSWERS, COMPETITION, ID
 from utils.runs.run import find_run
 
 OPTION = "aggregate.kaggle_submission"
@@ -60,8 +61,8 @@ def base_of(feat: str) -> list[str]:
 @pytest.fixture(scope="module", autouse=True)
 def _small():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GalaxyDataModule, "SIZES", galaxies.SIZES)
-        patch.setattr(GalaxyDataModule, "N_KAGGLE_TEST", galaxies.N_LABELLED)
+        patch.setattr(galaxy, "SIZES", galaxies.SIZES)
+        patch.setattr(galaxy, "N_KAGGLE_TEST", galaxies.N_LABELLED)
         yield
 
 
@@ -118,11 +119,11 @@ def test_the_score_of_a_submission_is_that_of_the_run(feat, folder, capsys):
     assert list(found.columns) == list(ANSWERS)
     assert found.index.tolist() == sorted(galaxies.IDS)
     metrics = finished(folder, feat).metrics()
-    data = GalaxyDataModule(data_dir=str(folder / "data"), val_fraction=0.1)
+    data = galaxy.galaxy(data_dir=str(folder / "data"), val_fraction=0.1)
     solutions = galaxies.solutions().set_index(ID)
     for split in ("val", "test"):
-        source, members = data.splits[split]
-        ids = [int(Path(source.name(i)).stem) for i in members.tolist()]
+        examples = data.splits[split]
+        ids = [int(Path(examples.images.name(i)).stem) for i in examples.members.tolist()]
         predictions = found.loc[ids].to_numpy()
         assert predictions.min() > 0 and predictions.max() < 1, "clipped: change the settings"
         score = np.sqrt(np.mean((predictions - solutions.loc[ids].to_numpy()) ** 2))

@@ -10,7 +10,7 @@ from helpers.tiny import DIGITS, paths, run
 
 import aggregate
 from utils.aggregation import reconstructions, tables
-from utils.data.digits import DigitsDataModule
+from utils.data.sources import digits as digits_set
 from utils.plots import images
 
 BASE = [*DIGITS, "trainer.max_epochs=1", "distortion=VAE"]
@@ -163,7 +163,7 @@ def methods(make_compressor):
 
 @pytest.fixture(scope="module")
 def digits():
-    return DigitsDataModule(auxiliary="input", equivalence=["rotation"])
+    return digits_set.digits(auxiliary="input", equivalence=["rotation"])
 
 
 def cells(figure):
@@ -192,7 +192,7 @@ def test_several_rows_are_source_augmented_and_rebuilt(methods, digits):
     rows = labels(figure.axes[0].get_yticklabels())
     assert rows == ["source", "augmented", "VC title", "VIC title"]
     found = cells(figure)
-    data = DigitsDataModule(auxiliary="representative", equivalence=["rotation"])
+    data = digits_set.digits(auxiliary="representative", equivalence=["rotation"])
     batch = next(iter(data.loader("test")))
     assert np.allclose(found[0], batch.aux[:4, 0]) and np.allclose(found[1], batch.x[:4, 0])
     decoded = images.reconstruct(methods["VIC title"], batch.x[:4])

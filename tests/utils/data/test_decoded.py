@@ -6,7 +6,7 @@ import torch
 from helpers.tiny import CLASSICAL, DIGITS, compose, run, untimed
 
 from lossyless.classical import ClassicalCompressor, RawPixels
-from utils.data import in_memory
+from utils.data import examples
 from utils.data.decoded import DecodedDataModule, allocate, from_pixels, to_pixels
 from utils.data.module import SPLITS, DataError
 from utils.evaluation import communication
@@ -19,7 +19,7 @@ SMALL = 1000  # bytes, fewer than any split of the digits has
 @pytest.fixture
 def on_disk(monkeypatch):
     """Hardly any memory; the shapes of all tensors that were made in files."""
-    monkeypatch.setattr(in_memory, "MAX_RESIDENT_BYTES", SMALL)
+    monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", SMALL)
     return spy_on_files(monkeypatch)
 
 
@@ -72,7 +72,7 @@ def batches(*sizes: int, shape: tuple[int, ...] = (3,)) -> list[torch.Tensor]:
 @pytest.mark.parametrize("limit", [0, 2**20])
 @pytest.mark.parametrize("sizes", [(7,), (3, 3, 1), (1, 6)])
 def test_vectors_are_collected_as_they_are(sizes, limit, tmp_path, monkeypatch):
-    monkeypatch.setattr(in_memory, "MAX_RESIDENT_BYTES", limit)
+    monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", limit)
     parts = batches(*sizes)
     found = DecodedDataModule.collect(iter(parts), 7, tmp_path / "decoded_val", kind="vector")
     assert torch.equal(found, torch.cat(parts))
@@ -80,7 +80,7 @@ def test_vectors_are_collected_as_they_are(sizes, limit, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("limit", [0, 2**20])
 def test_images_are_collected_as_pixels(limit, tmp_path, monkeypatch):
-    monkeypatch.setattr(in_memory, "MAX_RESIDENT_BYTES", limit)
+    monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", limit)
     parts = batches(4, 3, shape=(1, 2, 2))
     found = DecodedDataModule.collect(iter(parts), 7, tmp_path / "decoded_val", kind="bw_image")
     assert torch.equal(found, to_pixels(torch.cat(parts)))
@@ -99,7 +99,7 @@ def test_what_is_larger_than_the_limit_is_made_in_a_file_without_a_name(
     limit, tmp_path, monkeypatch
 ):
     made = spy_on_files(monkeypatch)
-    monkeypatch.setattr(in_memory, "MAX_RESIDENT_BYTES", limit)
+    monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", limit)
     values = allocate((SMALL // 20, 5), torch.float32, tmp_path / "decoded_val").fill_(3)
     assert (values == 3).all() and values.shape == (SMALL // 20, 5)
     assert bool(made) == (limit < SMALL)
@@ -133,22 +133,19 @@ def module(n: int = 400) -> DecodedDataModule:
 ELSEWHERE = torch.device("meta")  # stands for a GPU, without its memory
 
 
-def test_only_small_splits_move_to_the_device_as_a_whole(on_disk):
-    data = module()
-    assert {t.device for t in data.tensors("val", ELSEWHERE)} == {ELSEWHERE}
-    assert {t.device.type for t in data.tensors("train", ELSEWHERE)} == {"cpu"}
-
-
-def test_batches_of_large_splits_arrive_on_the_device(on_disk):
-    chosen = [torch.tensor([7, 3]), torch.tensor([390])]
-    found = list(module().read("train", chosen, ELSEWHERE))
-    assert [x.shape for x, _ in found] == [(2, 1, 2, 2), (1, 1, 2, 2)]
-    assert all(t.device == ELSEWHERE for pair in found for t in pair)
+def test_only_small_inputs_move_to_the_device_as_a_whole(on_disk):
+    for n, home in ((400, "cpu"), (9, "meta")):
+        x, y = torch.arange(n * 4, dtype=torch.uint8).view(n, 1, 2, 2), torch.arange(n)
+        in_memory = examples.InMemory(x, y)
+        found = list(in_memory.read([torch.tensor([7, 3]), torch.tensor([8])], ELSEWHERE))
+        assert [x.shape for x, _ in found] == [(2, 1, 2, 2), (1, 1, 2, 2)]
+        assert all(t.device == ELSEWHERE for pair in found for t in pair)
+        assert {t.device.type for t in in_memory._on_device[ELSEWHERE]} == {home}
 
 
 def test_large_splits_give_the_same_batches(monkeypatch):
     small = list(module().loader("train", epoch=3))
-    monkeypatch.setattr(in_memory, "MAX_RESIDENT_BYTES", SMALL)
+    monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", SMALL)
     for batch, other in zip(small, module().loader("train", epoch=3), strict=True):
         assert torch.equal(batch.x, other.x) and torch.equal(batch.y, other.y)
 
@@ -178,7 +175,7 @@ def test_predictors_are_the_same_from_disk_and_from_memory(case, tmp_path, monke
     assert not made
     cfg = communicated(tmp_path / "b", base, overrides)
     with monkeypatch.context() as patch:
-        patch.setattr(in_memory, "MAX_RESIDENT_BYTES", SMALL)
+        patch.setattr(examples, "MAX_RESIDENT_BYTES", SMALL)
         metrics = stages.predict(cfg)
     assert untimed(metrics).items() <= untimed(expected).items()
     work = find_run(cfg, "communication").work
@@ -202,7 +199,7 @@ def test_nothing_is_left_when_training_ends_early(error, tmp_path, monkeypatch):
         seen.extend(work.glob("decoded_*"))
         raise error
 
-    monkeypatch.setattr(in_memory, "MAX_RESIDENT_BYTES", SMALL)
+    monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", SMALL)
     made = spy_on_files(monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(fitting, "fit", stop)

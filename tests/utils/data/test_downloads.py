@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +15,11 @@ import torch
 from helpers.file_server import serving
 from helpers.tiny import DIGITS, run
 
-from utils.data.digits import DigitsDataModule
 from utils.data.downloads import download, download_zip, open_or_download
+from utils.data.examples import InMemory
+from utils.data.images import ImageDataModule
 from utils.data.module import DataError
+from utils.data.sources.digits import digits
 
 NAME, SIZE = "Stars", "3 MB"
 
@@ -77,22 +80,28 @@ def test_what_a_read_only_folder_lacks_is_named_and_not_downloaded(read_only, da
     assert calls == [False] and not list(read_only.iterdir())
 
 
-class StoredDigits(DigitsDataModule):
-    """The digits, from a file in the data folder."""
+def open_stored(folder: Path) -> dict[str, InMemory]:
+    splits = open_or_download(
+        lambda download: torch.load(folder / "digits.pt", weights_only=True),
+        name="digits",
+        size="1 MB",
+        folder=folder,
+    )
+    return {split: InMemory(*tensors) for split, tensors in splits.items()}
 
-    def load_splits(self):
-        folder = Path(self.data_dir)
-        return open_or_download(
-            lambda download: torch.load(folder / "digits.pt", weights_only=True),
-            name="digits",
-            size="1 MB",
-            folder=folder,
-        )
+
+def stored_digits(**kwargs) -> ImageDataModule:
+    """The digits, from a file in the data folder."""
+    data = digits(**kwargs)
+    data.source = replace(data.source, open=open_stored)
+    return data
 
 
 def test_a_whole_run_leaves_a_read_only_folder_as_it_is(read_only, tmp_path):
-    torch.save(DigitsDataModule(side=8, margin=0).load_splits(), read_only / "digits.pt")
-    target = [f"{p}.kwargs._target_={__name__}.StoredDigits" for p in ("data_feat", "data_pred")]
+    images = digits(side=8, margin=0).open_source()
+    tensors = {split: (part.inputs, part.targets) for split, part in images.items()}
+    torch.save(tensors, read_only / "digits.pt")
+    target = [f"{p}.kwargs._target_={__name__}.stored_digits" for p in ("data_feat", "data_pred")]
     metrics = run(tmp_path, *target, base=DIGITS)
     assert metrics["test/pred/loss"] > 0
     assert [file.name for file in read_only.iterdir()] == ["digits.pt"]

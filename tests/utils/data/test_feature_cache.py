@@ -16,10 +16,11 @@ from torch import nn
 from lossyless.backbones import Tower
 from utils.data import feature_cache
 from utils.data import features as features_module
-from utils.data.digits import DigitsDataModule
+from utils.data.examples import InMemory
 from utils.data.feature_cache import FeatureCache
 from utils.data.features import FeatureDataModule
 from utils.data.module import SPLITS, DataError
+from utils.data.sources import digits as digits_set
 from utils.runs.progress import progress
 
 SIDE, DIM = 8, 5
@@ -47,7 +48,7 @@ def make(tmp_path):
         key=None, seed=1, n_copies=1, folder=tmp_path / "features", make_network=Project, **kwargs
     ):
         images = {k: kwargs.pop(k) for k in ("equivalence", "is_augment_val") if k in kwargs}
-        digits = DigitsDataModule(
+        digits = digits_set.digits(
             side=SIDE, margin=0, auxiliary="none", eval_batch_size=256, seed=seed, **images
         )
 
@@ -274,10 +275,9 @@ def test_features_of_other_images_are_refused(make, tmp_path):
     list(make().loader("val"))
     (folder,) = folders(tmp_path)
     data = make()
-    data.images.splits["val"] = tuple(part[:-1] for part in data.images.splits["val"])
-    with pytest.raises(
-        DataError, match=rf"\[200, {DIM}\], expected \[199, {DIM}\].*{folder.name}|"
-    ):
+    val = data.images.splits["val"]
+    data.images.splits["val"] = InMemory(val.inputs[:-1], val.targets[:-1])
+    with pytest.raises(DataError, match=rf"{folder.name}.*\[200, {DIM}\], .* \[199, {DIM}\]"):
         data.loader("val")
 
 

@@ -11,8 +11,8 @@ from lossyless.classical import ClassicalCompressor
 from lossyless.coding.payloads import CodingError
 from lossyless.rates import HFactorized
 from utils.data.banana import BananaDataModule
-from utils.data.digits import DigitsDataModule
 from utils.data.module import SPLITS
+from utils.data.sources.digits import digits
 from utils.evaluation import communication
 from utils.runs.run import find_run
 from utils.runs.stopwatch import Stopwatch
@@ -67,7 +67,7 @@ def test_targets_are_in_the_order_of_the_examples(compressor, banana, tmp_path):
 
 
 def test_copies_of_the_training_set_are_augmented_differently(make_compressor, tmp_path):
-    data = DigitsDataModule(side=8, margin=0, equivalence=["rotation"])
+    data = digits(side=8, margin=0, equivalence=["rotation"])
     codec = ClassicalCompressor("png", n_channels=1)
     sent = send(codec, data, tmp_path, n_copies=2, chunk_size=500)
     n_train = data.n_examples("train")

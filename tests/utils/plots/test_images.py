@@ -11,7 +11,7 @@ from lossyless.classical import ClassicalCompressor
 from lossyless.distortions import ContrastiveDistortion, DirectDistortion
 from lossyless.rates import HFactorized, HHyper
 from utils.data.decoded import DecodedDataModule
-from utils.data.digits import DigitsDataModule
+from utils.data.sources import digits as digits_set
 from utils.plots import images, models
 from utils.plots.figures import FIGURES, draw
 from utils.plots.mosaic import mosaic
@@ -21,7 +21,7 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 @pytest.fixture(scope="module")
 def digits():
-    return DigitsDataModule(auxiliary="representative", equivalence=["rotation"])
+    return digits_set.digits(auxiliary="representative", equivalence=["rotation"])
 
 
 def row_labels(figure):
@@ -90,7 +90,7 @@ def test_images_that_cannot_be_arranged_are_an_error(digits, options, message):
 
 def test_inputs_do_not_depend_on_the_auxiliary_variable(digits):
     """So VC, which needs none, shows the same source and augmented images as VIC."""
-    vc_data = DigitsDataModule(auxiliary="input", equivalence=["rotation"])
+    vc_data = digits_set.digits(auxiliary="input", equivalence=["rotation"])
     canvases = [
         images.reconstruct_image_plot(image_compressor(), data).axes[0].images[0].get_array()
         for data in (digits, vc_data)

@@ -28,7 +28,7 @@ from lossyless.predictors import Predictor
 from lossyless.tracking import NonFiniteLossError
 from utils.aggregation import tables
 from utils.aggregation.metrics import select
-from utils.data import in_memory
+from utils.data import examples
 from utils.data.banana import BananaDataModule
 from utils.evaluation import communication
 from utils.runs.identity import STAGES
@@ -342,7 +342,7 @@ def check_resumption(tmp_path, monkeypatch, overrides, epoch):
 def test_interrupted_predictor_goes_on_exactly(tmp_path, monkeypatch, max_bytes):
     overrides = [*LONGER, "architecture@predictor=mlp_probe", "predictor.kwargs.hid_dim=8"]
     uninterrupted = run(tmp_path / "a", *overrides)
-    monkeypatch.setattr(in_memory, "MAX_RESIDENT_BYTES", max_bytes)
+    monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", max_bytes)
     with jobs.prepared(compose(tmp_path / "b", *overrides)) as cfg:
         stages.featurizer(cfg)
         stages.communicate(cfg)

@@ -6,7 +6,7 @@ from helpers.tiny import BANANA, CLASSICAL, DIGITS, compose, run
 
 from lossyless.predictors import Predictor
 from utils.data.banana import BananaDataModule
-from utils.data.digits import DigitsDataModule
+from utils.data.sources.digits import digits
 from utils.evaluation import communication
 from utils.runs.run import BEST, find_run
 from utils.training import building, fitting, jobs, stages
@@ -18,10 +18,11 @@ class UnlabelledBanana(BananaDataModule):
     is_labelled = False
 
 
-class UnlabelledDigits(DigitsDataModule):
+def unlabelled_digits(**kwargs):
     """Images whose training split has no targets."""
-
-    is_labelled = False
+    data = digits(**kwargs)
+    data.is_labelled = False
+    return data
 
 
 def unlabelled(place: str, data: type = UnlabelledBanana) -> str:
@@ -40,7 +41,7 @@ def test_a_probe_needs_labels_and_the_error_says_how_to_do_without(tmp_path):
 def test_a_supervised_distortion_needs_labels(tmp_path):
     overrides = ["distortion=supervised", "featurizer.kwargs.online=null"]
     with pytest.raises(ValueError, match="data_feat=digits has no labels: choose another dist"):
-        run(tmp_path, unlabelled("data_feat", UnlabelledDigits), *overrides, base=DIGITS)
+        run(tmp_path, unlabelled("data_feat", unlabelled_digits), *overrides, base=DIGITS)
 
 
 @pytest.mark.parametrize("distortion", ["VIC", "BINCE"])

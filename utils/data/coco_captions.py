@@ -1,7 +1,8 @@
-"""COCO 2017 (Lin et al. 2014, https://arxiv.org/abs/1405.0312): images and their captions."""
+"""Captions of COCO 2017 (https://arxiv.org/abs/1405.0312) as a data set of CLIP features."""
 
 import contextlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +14,8 @@ from torch import Tensor
 from lossyless.base import Batch
 from utils.data.captions import caption_features
 from utils.data.downloads import download_zip, open_or_download
-from utils.data.images import hold_out
-from utils.data.in_memory import InMemoryDataModule
-from utils.data.module import DataError
-from utils.data.streamed import ImageFiles, StreamedImages
+from utils.data.examples import InMemory, draw_order, hold_out
+from utils.data.module import DataError, DataModule, check_choice, spawn_generator
 
 YEARS = {"train": "train2017", "test": "val2017"}  # the original test images have no captions
 SERVER = "http://images.cocodataset.org"  # its HTTPS has another host's certificate
@@ -108,60 +107,7 @@ def read_captions(folder: Path, split: str) -> Captions:
     return Captions(files, texts, torch.tensor(counts))
 
 
-class CocoDataModule(StreamedImages):
-    """Photographs of everyday scenes; 118,287 training images and 5,000 test images (val2017).
-
-    They have no classes. The target is what an image's captions say, or nothing at all: [B, 0],
-    which compressors that need no probe can be trained on without CLIP's text tower.
-
-    Parameters
-    ----------
-    is_caption_target : bool
-        Whether the target is the mean of the CLIP features of the image's captions, float32 [B,
-        feature_dim]. If not, train without a probe (`featurizer.kwargs.online=null`).
-    clip_weights, feature_dim
-        Weights and dimensions of the text tower, see `utils.data.captions.caption_features`.
-    kwargs
-        See `StreamedImages`.
-    """
-
-    kind = "colour_image"
-    task = "regression"
-    SIZES = {"train": 118_287, "test": 5_000}
-    HOW_TO_RESTORE = HOW_TO_RESTORE
-
-    def __init__(
-        self,
-        *,
-        side: int = 224,
-        is_caption_target: bool = False,
-        clip_weights: str = "ViT-B/32",
-        feature_dim: int = 512,
-        val_fraction: float = 0.1,
-        **kwargs: object,
-    ) -> None:
-        super().__init__(side=side, val_fraction=val_fraction, **kwargs)
-        self.n_outputs = feature_dim if is_caption_target else 0
-        self.clip_weights = clip_weights
-
-    def open_splits(self) -> dict[str, ImageFiles]:
-        return {split: self._list(split) for split in YEARS}
-
-    def _list(self, split: str) -> ImageFiles:
-        folder = Path(self.data_dir) / "coco"
-        captions = read_captions(folder, split)
-        targets = torch.zeros(len(captions.files), 0)
-        if self.n_outputs:
-            features = caption_features(
-                captions.texts, weights=self.clip_weights, dim=self.n_outputs, folder=folder
-            )
-            targets = captions.mean(features)
-        images = find(folder, YEARS[split])
-        paths = [images / name for name in captions.files]
-        return ImageFiles(paths, targets).on_disk()
-
-
-class CocoCaptionsDataModule(InMemoryDataModule):
+class CocoCaptionsDataModule(DataModule):
     """Captions of COCO as CLIP features [feature_dim]; all captions of an image are equivalent.
 
     An example is an image, of which one caption is drawn each time: x is its feature. `Batch.aux`
@@ -214,39 +160,45 @@ class CocoCaptionsDataModule(InMemoryDataModule):
             for split, found in captions.items()
         }
 
-    def load_splits(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """For each image where its captions begin, how many there are [N, 2]; their mean [N, D]."""
-        splits = {
-            split: (torch.stack([captions.starts, captions.counts], 1), captions.mean(features))
-            for split, (captions, features) in self._captions.items()
-        }
-        spans, means = splits["train"]
-        kept, held_out = hold_out(means, self.val_fraction)
+    @cached_property
+    def splits(self) -> dict[str, InMemory]:
+        """For each image the start and number of its captions [N, 2], and their mean [N, D]."""
+        spans, means = {}, {}
+        for split, (captions, features) in self._captions.items():
+            spans[split] = torch.stack([captions.starts, captions.counts], 1)
+            means[split] = captions.mean(features)
+        kept, held_out = hold_out(means["train"], self.val_fraction)
         return {
-            "train": (spans[kept], means[kept]),
-            "val": (spans[held_out], means[held_out]),
-            "test": splits["test"],
+            "train": InMemory(spans["train"][kept], means["train"][kept]),
+            "val": InMemory(spans["train"][held_out], means["train"][held_out]),
+            "test": InMemory(spans["test"], means["test"]),
         }
 
-    def make_batch(
-        self,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        split: str,
-        generator: torch.Generator,
-        positive_generator: torch.Generator,
-    ) -> Batch:
-        features = self._features("test" if split == "test" else "train", inputs.device)
-        starts, counts = inputs.unbind(1)
-        drawn = _draw_below(counts, generator)
-        x = features[starts + drawn].float()
-        if self.auxiliary == "positive":
-            # any but the one that was drawn; an only caption is its own positive
-            others = (drawn + 1 + _draw_below(counts - 1, positive_generator)) % counts
-            return Batch(x, targets, features[starts + others].float())
-        auxiliaries = {"none": None, "input": x, "representative": targets, "target": targets}
-        return Batch(x, targets, auxiliaries[self.auxiliary])
+    def setup(self, stage: str | None = None) -> None:
+        """Compute or load the features now instead of when they are first used."""
+        _ = self.splits
+
+    def n_examples(self, split: str) -> int:
+        return len(self.splits[check_choice("split", split, self.splits)].targets)
+
+    def make_batches(
+        self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator
+    ) -> Iterator[Batch]:
+        examples, device = self.splits[split], generator.device
+        features = self._features("test" if split == "test" else "train", device)
+        order = draw_order(len(examples.targets), is_shuffled, generator)
+        positive_generator = spawn_generator(generator, "positive")
+        for spans, means in examples.read(order.split(batch_size), device):
+            starts, counts = spans.unbind(1)
+            drawn = _draw_below(counts, generator)
+            x = features[starts + drawn].float()
+            if self.auxiliary == "positive":
+                # any caption but the drawn one; an only caption is its own positive
+                others = (drawn + 1 + _draw_below(counts - 1, positive_generator)) % counts
+                yield Batch(x, means, features[starts + others].float())
+                continue
+            auxiliaries = {"none": None, "input": x, "representative": means, "target": means}
+            yield Batch(x, means, auxiliaries[self.auxiliary])
 
     def _features(self, split: str, device: torch.device) -> Tensor:
         """The features of all captions of a file on the device, moved there once."""

@@ -1,0 +1,209 @@
+"""Images that workers read from disk: the same batches however many there are, clear errors."""
+
+import gc
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from helpers.pictures import save_noise, save_plain
+from helpers.processes import own_workers
+from PIL import Image
+
+from utils.data.examples import ImageFiles
+from utils.data.images import ImageDataModule
+from utils.data.module import SPLITS, DataError
+from utils.data.sources import Source
+
+SIDE = 8
+N_TRAIN, N_TEST, N_CLASSES = 30, 9, 3
+
+
+def open_numbered(data_dir: Path):
+    """Image number i has class i % 3."""
+    numbers = {"train": range(N_TRAIN), "test": range(N_TRAIN, N_TRAIN + N_TEST)}
+    return {
+        split: ImageFiles.of([(data_dir / f"{i}.png", i % N_CLASSES) for i in found]).on_disk()
+        for split, found in numbers.items()
+    }
+
+
+def toy(folder, **kwargs):
+    source = Source("Toy", open_numbered, N_CLASSES, sizes={"train": N_TRAIN, "test": N_TEST})
+    defaults = {"side": SIDE, "val_fraction": 0.2, "batch_size": 7, "eval_batch_size": 4}
+    return ImageDataModule(source, data_dir=str(folder), **(defaults | kwargs))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Images that hold their number in all pixels."""
+    folder = tmp_path_factory.mktemp("toy")
+    for i in range(N_TRAIN + N_TEST):
+        save_plain(folder / f"{i}.png", value=i, size=(5 + i, 9))
+    return folder
+
+
+def numbers(images):
+    return (255 * images[:, 0, 0, 0]).round().long()
+
+
+def gather(loader, i=0):
+    return torch.cat([batch[i] for batch in loader])
+
+
+# --- batches
+
+
+@pytest.mark.parametrize("auxiliary", ["positive", "representative"])
+def test_workers_change_nothing_and_leave_global_randomness_alone(folder, auxiliary):
+    settings = {"auxiliary": auxiliary, "equivalence": ["hflip", "color", "resize_crop", "label"]}
+    state = torch.get_rng_state()
+    for split in ("train", "test"):
+        alone = list(toy(folder, **settings).loader(split, epoch=1))
+        together = list(toy(folder, **settings, n_workers=2).loader(split, epoch=1))
+        for batch, other in zip(alone, together, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_random_crops_are_new_in_each_epoch_whichever_worker_reads_an_image(tmp_path):
+    pixels = np.tile(np.arange(3 * SIDE, dtype=np.uint8)[None, :, None], (SIDE, 1, 3))
+    for i in range(N_TRAIN + N_TEST):  # wide ramps, whose grey values tell where a crop starts
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+
+    def starts(split, epoch=0, **kwargs):
+        data = toy(tmp_path, base_resize="clip_random", **kwargs)
+        return numbers(gather(data.loader(split, epoch=epoch, shuffle=False)))
+
+    first, second, other = starts("train"), starts("train", epoch=1), starts("train", seed=7)
+    assert torch.equal(first, starts("train", n_workers=2))
+    for crops in (first, second, other):
+        assert len(crops.unique()) > 8 and crops.max() <= 2 * SIDE
+    assert (first == second).sum() + (first == other).sum() < 10  # by chance
+    data = toy(tmp_path, base_resize="clip_random")
+    assert [split for split in SPLITS if data.has_copies(split)] == ["train"]
+    for split in ("val", "test"):
+        assert (starts(split) == SIDE).all()  # the centre
+
+
+def test_an_abandoned_iteration_leaves_no_workers(folder):
+    batches = iter(toy(folder, n_workers=2).loader("train"))
+    next(batches)
+    assert len(own_workers()) == 2
+    del batches
+    gc.collect()
+    assert not own_workers()
+
+
+def test_finding_the_images_opens_none_of_them(folder, monkeypatch):
+    monkeypatch.setattr(Image, "open", lambda path: pytest.fail(f"{path} was opened"))
+    data = toy(folder)
+    data.setup()
+    assert [data.n_examples(split) for split in SPLITS] == [24, 6, 9]
+
+
+def test_only_images_on_disk_are_used(tmp_path):
+    with pytest.raises(DataError, match="0 of 30 images of 'train'"):
+        toy(tmp_path / "missing").setup()
+    for i in range(0, N_TRAIN, 2):
+        save_plain(tmp_path / f"{i}.png", value=i)
+    with pytest.raises(DataError, match="15 of 30 images of 'train', 0 of 9 images of 'test'"):
+        toy(tmp_path).setup()
+    save_plain(tmp_path / f"{N_TRAIN}.png", value=N_TRAIN)
+    part = toy(tmp_path, is_complete=False)
+    assert [part.n_examples(split) for split in SPLITS] == [12, 3, 1]
+    assert set(numbers(gather(part.loader("train"))).tolist()) <= set(range(0, N_TRAIN, 2))
+
+
+# --- files
+
+
+def single(path, kind="colour_image", **kwargs):
+    """The images of a data set of copies of one file."""
+    files = ImageFiles([path] * 6, torch.tensor([0, 0, 0, 1, 1, 1]))
+    source = Source("Single", lambda _: dict.fromkeys(SPLITS, files), n_outputs=2, kind=kind)
+    return gather(ImageDataModule(source, side=SIDE, **kwargs).loader("test"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "png"), ("LA", "png"), ("P", "gif"), ("1", "png")],
+)
+def test_images_of_any_mode_and_size_become_colour_images(tmp_path, mode, suffix):
+    for size in ((1, 7), (200, 3)):
+        path = tmp_path / f"image.{suffix}"
+        save_noise(path, seed=1, mode=mode, size=size)
+        with Image.open(path) as image:
+            assert image.mode == mode
+        images = single(path)
+        assert images.shape == (6, 3, SIDE, SIDE)
+        grey = images[:, :1].expand_as(images)
+        assert torch.equal(images, grey) == (mode in ("L", "LA", "1"))
+    misnamed = tmp_path / "image.bmp"
+    misnamed.write_bytes(path.read_bytes())
+    assert torch.equal(single(misnamed), images)
+
+
+def test_pixels_are_those_of_the_file(tmp_path):
+    path = tmp_path / "image.png"
+    save_noise(path, seed=1, size=(SIDE, SIDE))
+    image = Image.open(path)
+    pixels = torch.tensor(np.asarray(image)).permute(2, 0, 1)
+    images = single(path, base_resize="none")
+    assert torch.equal(images, pixels.expand(6, -1, -1, -1).float() / 255)
+    grey = torch.tensor(np.asarray(image.convert("L")))
+    images = single(path, kind="bw_image")
+    assert torch.equal((255 * images[0, 0]).round().to(torch.uint8), grey)
+
+
+@pytest.mark.parametrize(
+    ("damage", "n_workers"), [("truncated", 0), ("truncated", 1), ("no image", 0), ("deleted", 0)]
+)
+def test_a_damaged_image_is_named(tmp_path, damage, n_workers):
+    path = tmp_path / "cat_17.jpg"
+    save_noise(path, seed=1, size=(64, 64))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"<html>404")
+    if damage == "deleted":
+        path.unlink()
+    with pytest.raises(DataError, match="cat_17.jpg"):
+        single(path, n_workers=n_workers)
+
+
+def test_images_too_large_or_of_another_shape_are_named(tmp_path, monkeypatch):
+    path = tmp_path / "huge.png"
+    save_noise(path, seed=1, size=(9, 7))
+    with pytest.raises(DataError, match=r"huge.png.*\[3, 7, 9\].*\[3, 8, 8\].*base_resize"):
+        single(path, base_resize="none")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(DataError, match="huge.png"):
+        single(path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_are_made_on_the_gpu(folder):
+    data = toy(folder, auxiliary="positive", equivalence=["label", "hflip"], n_workers=2)
+    for batch in data.loader("train", device="cuda"):
+        assert all(tensor.is_cuda for tensor in batch)
+        assert torch.equal(numbers(batch.x) % N_CLASSES, batch.y)
+        assert torch.equal(numbers(batch.aux) % N_CLASSES, batch.y)
+
+
+def test_jobs_that_run_in_parallel_have_workers_of_their_own(folder):
+    """joblib starts the processes of a sweep in a way that their loaders must not inherit."""
+    paths = [str(folder / f"{i}.png") for i in range(4)]
+
+    def read():  # nested, so that it is pickled by value
+        import torch
+        from torchvision.transforms import v2
+
+        from utils.data.examples import ImageFiles, Streamed
+
+        order = torch.arange(4)
+        files = ImageFiles(paths, order)
+        examples = Streamed(files, order, v2.Resize((8, 8)), (3, 8, 8), n_workers=2)
+        return [y.tolist() for _, y in examples.read(order.split(2), torch.device("cpu"))]
+
+    found = joblib.Parallel(n_jobs=2)(joblib.delayed(read)() for _ in range(2))
+    assert found == [[[0, 1], [2, 3]]] * 2

@@ -1,0 +1,250 @@
+"""Examples that are read by index: tensors in memory, or images that worker processes decode."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL import Image
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from utils.data.module import DataError, derive_seed
+
+SPLIT_SEED = 0  # all runs hold out the same examples, whatever their seed
+MAX_RESIDENT_BYTES = 4 * 2**30  # larger inputs stay on the CPU, or on disk
+# Explicit because jobs of a parallel sweep inherit joblib's start method, with which a DataLoader
+# cannot start its workers.
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+
+
+class Examples(Protocol):
+    """Inputs and targets of one split.
+
+    Attributes
+    ----------
+    targets : int64 [N], or float32 [N, n_outputs], on the CPU.
+    """
+
+    targets: Tensor
+
+    def read(
+        self, batches: Sequence[Tensor], device: torch.device, seed: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs [B, ...] and targets of each batch of indices [B], on `device`.
+
+        `seed` seeds random preprocessing, if there is any.
+        """
+
+
+class InMemory:
+    """Inputs [N, ...] and targets as tensors.
+
+    They move to a device when they are first read there, unless they are too large.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        self.inputs = inputs
+        self.targets = targets
+        self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def read(
+        self, batches: Sequence[Tensor], device: torch.device, seed: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        if device not in self._on_device:
+            home = device if is_resident(self.inputs.nbytes) else torch.device("cpu")
+            self._on_device[device] = self.inputs.to(home), self.targets.to(home)
+        inputs, targets = self._on_device[device]
+        for indices in batches:
+            chosen = indices.to(inputs.device)
+            yield inputs[chosen].to(device), targets[chosen].to(device)
+
+
+class Images(Protocol):
+    """Images that are opened one by one, and their targets."""
+
+    targets: Tensor
+
+    def open(self, i: int) -> Image.Image: ...
+
+    def name(self, i: int) -> str: ...  # for error messages
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files and their targets.
+
+    Parameters
+    ----------
+    paths : of the N files.
+    targets : int64 [N], or float32 [N, n_outputs].
+    crop : side in pixels of the central square to use; by default the whole image.
+    """
+
+    paths: Sequence[str | Path]
+    targets: Tensor
+    crop: int | None = None
+
+    @classmethod
+    def of(cls, samples: Sequence[tuple[str | Path, int]]) -> "ImageFiles":
+        """Files of (path, class) pairs, e.g. of a torchvision data set with `loader=str`."""
+        pairs = [samples[i] for i in range(len(samples))]
+        classes = torch.tensor([int(c) for _, c in pairs], dtype=torch.int64)
+        return cls([path for path, _ in pairs], classes)
+
+    def take(self, indices: Tensor) -> "ImageFiles":
+        """The files at indices [N]."""
+        paths = [self.paths[i] for i in indices.tolist()]
+        return ImageFiles(paths, self.targets[indices], self.crop)
+
+    def on_disk(self) -> "ImageFiles":
+        """The files that exist: annotations also list files that were never unpacked."""
+        folders = {os.path.dirname(path) for path in self.paths}
+        names = {folder: set(os.listdir(folder)) for folder in folders if os.path.isdir(folder)}
+        exists = [os.path.basename(p) in names.get(os.path.dirname(p), ()) for p in self.paths]
+        return self.take(torch.tensor(exists).nonzero()[:, 0])
+
+    def open(self, i: int) -> Image.Image:
+        image = Image.open(self.paths[i])
+        return image if self.crop is None else v2.functional.center_crop(image, [self.crop])
+
+    def name(self, i: int) -> str:
+        return str(self.paths[i])
+
+
+class Streamed:
+    """Some of the images of a source, which workers decode and resize while the device works.
+
+    Parameters
+    ----------
+    images : source of the images.
+    members : indices [N] of the images that belong to the split.
+    resize : transformation of PIL images.
+    shape : [C, H, W] of the resized images.
+    n_workers : number of worker processes; 0: the main process reads.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        members: Tensor,
+        resize: v2.Transform,
+        shape: tuple[int, ...],
+        n_workers: int,
+    ) -> None:
+        self.images = images
+        self.members = members
+        self.targets = images.targets[members]
+        self.resize = resize
+        self.shape = shape
+        self.n_workers = n_workers
+
+    def read(
+        self, batches: Sequence[Tensor], device: torch.device, seed: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        loader = DataLoader(
+            _Decoded(self.images, self.resize, self.shape, seed),
+            batch_sampler=[self.members[batch.cpu()].tolist() for batch in batches],
+            num_workers=self.n_workers,
+            multiprocessing_context=START_METHOD if self.n_workers else None,
+            pin_memory=device.type == "cuda",
+            # otherwise the workers' seed is drawn from the global random state
+            generator=torch.Generator(),
+        )
+        for images, targets in loader:
+            yield images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+
+
+class _Decoded(Dataset):
+    """Images as uint8 tensors of one shape, the same ones whichever worker reads them."""
+
+    def __init__(
+        self, images: Images, resize: v2.Transform, shape: tuple[int, ...], seed: int
+    ) -> None:
+        self.images = images
+        self.resize = resize
+        self.shape = shape
+        self.seed = seed
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        try:
+            image = self.images.open(i).convert("L" if self.shape[0] == 1 else "RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(
+                f"cannot read image {self.images.name(i)}: {error}. Restore the file, or delete "
+                "the folder of the data set to download it again."
+            ) from error
+        with torch.random.fork_rng(devices=()):  # torchvision draws from the global state
+            torch.default_generator.manual_seed(derive_seed(self.seed, i))
+            pixels = v2.functional.pil_to_tensor(self.resize(image))
+        if tuple(pixels.shape) != self.shape:
+            raise DataError(
+                f"image {self.images.name(i)} has shape {list(pixels.shape)}, expected "
+                f"{list(self.shape)}: choose a `base_resize`."
+            )
+        return pixels, self.images.targets[i]
+
+
+def is_resident(n_bytes: int) -> bool:
+    """Whether a tensor of this size is kept in memory, where batches are made."""
+    return n_bytes <= MAX_RESIDENT_BYTES
+
+
+def draw_order(n: int, is_shuffled: bool, generator: torch.Generator) -> Tensor:
+    """Indices [n] of all examples, shuffled or not, on the device of the generator."""
+    if is_shuffled:
+        return torch.randperm(n, generator=generator, device=generator.device)
+    return torch.arange(n, device=generator.device)
+
+
+def check_targets(split: str, targets: Tensor, n: int, *, task: str, n_outputs: int) -> None:
+    """Raise ValueError unless n targets have the shape and type of the task."""
+    if task == "classification":
+        is_right, expected = targets.dtype == torch.int64 and targets.shape == (n,), "int64 [N]"
+    else:
+        is_right = targets.dtype == torch.float32 and targets.shape == (n, n_outputs)
+        expected = f"float32 [N, {n_outputs}]"
+    if not is_right:
+        raise ValueError(
+            f"Targets of split {split!r} must be {expected} with N = {n}, got {targets.dtype} "
+            f"{list(targets.shape)}."
+        )
+
+
+def n_to_hold_out(n: int, fraction: float) -> int:
+    """Number of validation examples among n."""
+    return max(1, round(fraction * n))
+
+
+def hold_out(targets: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+    """Indices (kept, held out) of examples, the same ones every time.
+
+    Classes [N] keep their frequencies; other targets are split regardless of their values.
+
+    Raises
+    ------
+    ValueError
+        If there are too few examples to have all classes in both parts.
+    """
+    n_held_out = n_to_hold_out(len(targets), fraction)
+    is_classes = not targets.is_floating_point()
+    if is_classes:
+        counts = targets.unique(return_counts=True)[1]
+        if counts.min() < 2 or min(n_held_out, len(targets) - n_held_out) < len(counts):
+            raise ValueError(
+                f"val_fraction={fraction} holds out {n_held_out} of {len(targets)} examples of "
+                f"{len(counts)} classes, the smallest of {counts.min()}: choose another fraction, "
+                "so that both parts have examples of each class."
+            )
+    kept, held_out = train_test_split(
+        torch.arange(len(targets)).numpy(),
+        test_size=n_held_out,
+        stratify=targets.numpy() if is_classes else None,
+        random_state=SPLIT_SEED,
+    )
+    return torch.from_numpy(kept).sort().values, torch.from_numpy(held_out).sort().values

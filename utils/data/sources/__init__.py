@@ -1,0 +1,90 @@
+"""Data sets of images: for each a function, named by conf/data, that makes an `ImageDataModule`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from utils.data.examples import Images, InMemory, check_targets, n_to_hold_out
+from utils.data.module import DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images and their targets come from.
+
+    Attributes
+    ----------
+    name : for messages.
+    open : from the data folder to the images of "train" and, if the data set has them, "val" and
+        "test": in memory (uint8 [N, C, H, W]) or opened one by one.
+    n_outputs : number of classes, or of dimensions of the target.
+    sizes : number of images of each split of the original data set.
+    kind, task, is_labelled : see `DataModule`.
+    augment_side : side at which images are augmented and then resized; by default the final one.
+    how_to_restore : what to do when images are missing.
+    """
+
+    name: str
+    open: Callable[[Path], Mapping[str, InMemory | Images]]
+    n_outputs: int
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    kind: str = "colour_image"
+    task: str = "classification"
+    is_labelled: bool = True
+    augment_side: int | None = None
+    how_to_restore: str = (
+        "The download or its unpacking did not finish, or files were deleted: delete the folder of "
+        "this data set there and run again."
+    )
+
+    def open_checked(
+        self, data_dir: Path, *, is_complete: bool, val_fraction: float
+    ) -> dict[str, InMemory | Images]:
+        """The images of each split.
+
+        Raises
+        ------
+        DataError
+            If a split is empty, or if `is_complete` and images are missing.
+        ValueError
+            If the targets do not suit the task.
+        """
+        images = dict(self.open(data_dir))
+        for split, found in images.items():
+            self._check_targets(split, found.targets)
+        n_found = {split: len(found.targets) for split, found in images.items()}
+        wrong = [
+            f"{n_found.get(split, 0)} of {n} images of {split!r}"
+            for split, n in self.sizes.items()
+            if not n_found.get(split) or (is_complete and n_found[split] != n)
+        ]
+        if wrong:
+            is_usable = all(n_found.get(split) for split in self.sizes)
+            raise DataError(
+                f"{self.name}: found {', '.join(wrong)} in {data_dir}. {self.how_to_restore}"
+                f"{_how_to_use(n_found, val_fraction) if is_usable else ''}"
+            )
+        return images
+
+    def _check_targets(self, split: str, targets: Tensor) -> None:
+        check_targets(split, targets, len(targets), task=self.task, n_outputs=self.n_outputs)
+        lowest = 0 if self.is_labelled or split == "test" else -1
+        is_class = (lowest <= targets) & (targets < self.n_outputs)
+        if self.task == "classification" and not is_class.all():
+            raise ValueError(
+                f"Classes of split {split!r} must lie in [{lowest}, {self.n_outputs}), "
+                f"got {targets.min()} to {targets.max()}."
+            )
+
+
+def _how_to_use(n_found: Mapping[str, int], val_fraction: float) -> str:
+    """Settings with which these images alone are used."""
+    n_train = n_found["train"]
+    if "val" not in n_found:
+        n_train -= n_to_hold_out(n_train, val_fraction)
+    return (
+        "\nTo use only these images, add\n    data_feat.kwargs.is_complete=false "
+        f"data_feat.length={n_train}\nand the same for data_pred if it is this data set."
+    )

@@ -1,0 +1,163 @@
+"""Galaxy Zoo, as in Kaggle's Galaxy Challenge (Willett et al. 2013, https://arxiv.org/abs/1308.3496).
+
+https://www.kaggle.com/c/galaxy-zoo-the-galaxy-challenge
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from utils.data import kaggle
+from utils.data.downloads import open_or_download
+from utils.data.examples import ImageFiles, hold_out
+from utils.data.images import ImageDataModule
+from utils.data.module import DataError
+from utils.data.sources import Source
+
+COMPETITION = "galaxy-zoo-the-galaxy-challenge"
+ID = "GalaxyID"
+# number of answers to each of the 11 questions of the decision tree
+N_ANSWERS = (3, 2, 2, 2, 4, 2, 3, 7, 3, 3, 6)
+ANSWERS = tuple(f"Class{q}.{a}" for q, n in enumerate(N_ANSWERS, 1) for a in range(1, n + 1))
+ORIGINAL_SIDE = 424
+TEST_FRACTION = 0.05
+IMAGES, SOLUTIONS = "images_training_rev1", "training_solutions_rev1.csv"
+KAGGLE_IMAGES = "images_test_rev1"
+SIZES = {"train": 61_578}
+OFFLINE_SIZES = {"train": 58_499, "test": 3_079}
+N_KAGGLE_TEST = 79_975
+ZIP_FILES = {  # files of the competition by content, and their sizes
+    IMAGES: ("images_training_rev1.zip", "0.8 GB"),
+    SOLUTIONS: ("training_solutions_rev1.zip", "5 MB"),
+    KAGGLE_IMAGES: ("images_test_rev1.zip", "1.0 GB"),
+}
+HOW_TO_RESTORE = (
+    f"Download the files from https://www.kaggle.com/c/{COMPETITION}/data and unpack them such "
+    f"that the data folder has galaxyzoo/{SOLUTIONS}, galaxyzoo/{IMAGES}/100008.jpg ... (61,578 "
+    f"images) and, for submissions only, galaxyzoo/{KAGGLE_IMAGES}/100018.jpg ... (79,975 images)."
+)
+
+
+def galaxy(
+    *, side: int = 128, crop: int = ORIGINAL_SIDE, base_resize: str = "resize", **kwargs: object
+) -> ImageDataModule:
+    """Photographs of galaxies, 424x424; the fractions of volunteers' answers (37 in [0, 1]).
+
+    `val_fraction` of the 61,578 labelled images are the validation split, at random and the same
+    for all seeds. Kaggle keeps the targets of its 79,975 test images: the test split repeats the
+    validation split, and a test loss is the square of the score of a submission (mode
+    `kaggle_submission` of aggregate.py). `galaxy_offline` has a test split of its own.
+
+    Parameters
+    ----------
+    crop : side of the central square of the original image to use.
+    kwargs : see `ImageDataModule`.
+    """
+    source = _source("Galaxy", _open, SIZES, crop)
+    return ImageDataModule(source, side=side, base_resize=base_resize, **kwargs)
+
+
+def galaxy_offline(
+    *, side: int = 128, crop: int = ORIGINAL_SIDE, base_resize: str = "resize", **kwargs: object
+) -> ImageDataModule:
+    """As `galaxy`, with 5 % of the labelled images (3,079) as test split, in place of Kaggle's."""
+    source = _source("GalaxyOffline", _open_offline, OFFLINE_SIZES, crop)
+    return ImageDataModule(source, side=side, base_resize=base_resize, **kwargs)
+
+
+def _source(name: str, open_set: Callable, sizes: Mapping[str, int], crop: int) -> Source:
+    if not 1 <= crop <= ORIGINAL_SIDE:
+        raise ValueError(f"crop must lie in 1 to {ORIGINAL_SIDE} pixels, got {crop}.")
+    return Source(
+        name,
+        partial(open_set, crop=crop),
+        n_outputs=len(ANSWERS),
+        sizes=sizes,
+        task="regression",
+        how_to_restore=HOW_TO_RESTORE,
+    )
+
+
+def _open(data_dir: Path, crop: int) -> dict[str, ImageFiles]:
+    return {"train": _labelled(data_dir, crop).on_disk()}
+
+
+def _open_offline(data_dir: Path, crop: int) -> dict[str, ImageFiles]:
+    images = _labelled(data_dir, crop)
+    train, test = hold_out(images.targets, TEST_FRACTION)
+    return {"train": images.take(train).on_disk(), "test": images.take(test).on_disk()}
+
+
+def _labelled(data_dir: Path, crop: int) -> ImageFiles:
+    """All labelled images, whether or not their files exist."""
+    ids, answers = read_solutions(_find(data_dir, SOLUTIONS))
+    folder = _find(data_dir, IMAGES)
+    return ImageFiles([folder / f"{i}.jpg" for i in ids.tolist()], answers, crop)
+
+
+def kaggle_test_batches(
+    data: ImageDataModule, crop: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Kaggle's unlabelled test images, as unaugmented test images of `data`, and their ids [B].
+
+    Raises
+    ------
+    DataError
+        If images are missing.
+    """
+    folder = _find(Path(data.data_dir), KAGGLE_IMAGES)
+    paths = sorted(folder.glob("[0-9]*.jpg"), key=lambda path: int(path.stem))
+    if len(paths) != N_KAGGLE_TEST:
+        raise DataError(
+            f"found {len(paths)} of {N_KAGGLE_TEST} images in {folder}: unpacking did not finish, "
+            f"or files were deleted. Delete the folder and run again. {HOW_TO_RESTORE}"
+        )
+    ids = torch.tensor([int(path.stem) for path in paths])
+    order = torch.arange(len(ids))
+    examples = data.select(ImageFiles(paths, ids, crop), order, "test")
+    for pixels, found in examples.read(order.split(data.eval_batch_size), device):
+        yield data.to_float(pixels, "test"), found
+
+
+def _find(data_dir: Path, content: str) -> Path:
+    """A file or folder of the competition, which is first downloaded if it is missing."""
+    folder = data_dir / "galaxyzoo"
+    zip_file, size = ZIP_FILES[content]
+
+    def open_set(download: bool) -> Path:
+        if download:
+            kaggle.download(COMPETITION, zip_file, folder)
+        if not (folder / content).exists():
+            raise FileNotFoundError(f"{folder / content} is missing")
+        return folder / content
+
+    name = f"Galaxy Zoo {content}"
+    return open_or_download(open_set, name=name, size=size, folder=folder, advice=HOW_TO_RESTORE)
+
+
+def read_solutions(path: Path) -> tuple[Tensor, Tensor]:
+    """Ascending ids int64 [N] of the labelled galaxies, and fractions of answers float32 [N, 37].
+
+    Raises
+    ------
+    DataError
+        If columns are missing, or values are no fractions.
+    """
+    try:
+        table = pd.read_csv(path).sort_values(ID)
+        answers = table[list(ANSWERS)].to_numpy(np.float32)
+        ids = table[ID].to_numpy(np.int64)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is damaged: {error!r}. {HOW_TO_RESTORE}") from error
+    is_right = ((answers >= 0) & (answers <= 1)).all(1)  # NaN where a line is cut off
+    if not is_right.all():
+        raise DataError(
+            f"{path} is damaged: galaxy {ids[~is_right][0]} does not have {len(ANSWERS)} values in "
+            f"[0, 1]. {HOW_TO_RESTORE}"
+        )
+    return torch.tensor(ids), torch.tensor(answers)

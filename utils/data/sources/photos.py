@@ -1,0 +1,267 @@
+"""Photographs in files, read while training: Food-101, Cars, Pets, Caltech-101 and ImageNet."""
+
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.io.matlab import MatReadError
+from torch import Tensor
+from torchvision.datasets import Caltech101, Food101, ImageFolder, OxfordIIITPet, StanfordCars
+
+from utils.data import kaggle
+from utils.data.downloads import open_or_download
+from utils.data.examples import SPLIT_SEED, ImageFiles
+from utils.data.images import ImageDataModule
+from utils.data.module import DataError
+from utils.data.sources import Source
+
+# --- Food-101
+
+
+def food101(**kwargs: object) -> ImageDataModule:
+    """Food-101 (Bossard, Guillaumin, Van Gool 2014): photographs of 101 dishes.
+
+    75,750 training images, some with wrong labels, and 25,250 test images.
+    """
+    return ImageDataModule(FOOD101, **kwargs)
+
+
+def _open_food101(data_dir: Path) -> dict[str, ImageFiles]:
+    def open_split(split: str) -> ImageFiles:
+        images = open_or_download(
+            lambda download: Food101(data_dir, split, download=download, loader=str),
+            name="Food101",
+            size="5.0 GB",
+            folder=data_dir,
+            advice=f"They are in food-101.tar.gz, to be unpacked in {data_dir}: "
+            "food-101/{images/<class>/*.jpg,meta/train.json,meta/test.json}.",
+        )
+        return ImageFiles.of(images).on_disk()
+
+    return {split: open_split(split) for split in ("train", "test")}
+
+
+FOOD101 = Source("Food101", _open_food101, n_outputs=101, sizes={"train": 75_750, "test": 25_250})
+
+# --- Stanford Cars
+
+CARS_MIRROR = "rickyyyyyyy/torchvision-stanford-cars"  # on Kaggle, in torchvision's layout
+HOW_TO_RESTORE_CARS = f"""Stanford Cars (1.9 GB) has lost its original address. Get its files from \
+https://www.kaggle.com/datasets/{CARS_MIRROR} or elsewhere and put them in the data folder as \
+follows:
+
+    stanford_cars/
+        cars_train/00001.jpg ... 08144.jpg
+        cars_test/00001.jpg ... 08041.jpg
+        cars_test_annos_withlabels.mat
+        devkit/cars_meta.mat
+        devkit/cars_train_annos.mat"""
+# what torchvision raises if files are missing and scipy if they are damaged
+UNUSABLE_CARS = (OSError, RuntimeError, ValueError, TypeError, LookupError, MatReadError)
+
+
+def cars196(**kwargs: object) -> ImageDataModule:
+    """Stanford Cars (Krause, Stark, Deng, Fei-Fei 2013): photographs of cars of 196 models.
+
+    8,144 training and 8,041 test images. The original address is gone. They are downloaded from
+    Kaggle if its client has a token; otherwise the files must be put into the data folder by hand.
+    """
+    return ImageDataModule(CARS196, **kwargs)
+
+
+def _open_cars196(data_dir: Path) -> dict[str, ImageFiles]:
+    folder = data_dir / "stanford_cars"
+
+    def find(download: bool) -> None:
+        if download:
+            kaggle.download_data_set(CARS_MIRROR, data_dir)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is missing")
+
+    def open_split(split: str) -> ImageFiles:
+        try:
+            cars = StanfordCars(data_dir, split, loader=str)
+        except UNUSABLE_CARS as error:
+            raise DataError(
+                f"the {split} split of Stanford Cars is missing or damaged in {folder}: "
+                f"{str(error).rstrip('.')}. {HOW_TO_RESTORE_CARS}"
+            ) from error
+        return ImageFiles.of(cars).on_disk()
+
+    open_or_download(
+        find, name="Cars196", size="1.9 GB", folder=data_dir, advice=HOW_TO_RESTORE_CARS
+    )
+    return {split: open_split(split) for split in ("train", "test")}
+
+
+CARS196 = Source(
+    "Cars196",
+    _open_cars196,
+    n_outputs=196,
+    sizes={"train": 8_144, "test": 8_041},
+    how_to_restore=HOW_TO_RESTORE_CARS,
+)
+
+# --- Oxford-IIIT Pet
+
+
+def pets37(**kwargs: object) -> ImageDataModule:
+    """Oxford-IIIT Pet (Parkhi, Vedaldi, Zisserman, Jawahar 2012): cats and dogs of 37 breeds.
+
+    3,680 training and 3,669 test photographs.
+    """
+    return ImageDataModule(PETS37, **kwargs)
+
+
+def _open_pets37(data_dir: Path) -> dict[str, ImageFiles]:
+    folder = data_dir / "oxford-iiit-pet"
+
+    def open_part(part: str) -> ImageFiles:
+        open_or_download(
+            lambda download: OxfordIIITPet(data_dir, part, download=download),
+            name="OxfordIIITPet",
+            size="0.8 GB",
+            folder=data_dir,
+            advice="They are in images.tar.gz and annotations.tar.gz, to be unpacked in "
+            f"{folder}: images/*.jpg, annotations/{{trainval,test}}.txt.",
+        )
+        # torchvision's class would decode each image to tell its class. Each line of the file has
+        # the name of an image, its class counted from 1, species and breed
+        lines = (folder / "annotations" / f"{part}.txt").read_text().splitlines()
+        entries = [line.split() for line in lines]
+        return ImageFiles.of(
+            [(folder / "images" / f"{name}.jpg", int(number) - 1) for name, number, *_ in entries]
+        ).on_disk()
+
+    return {"train": open_part("trainval"), "test": open_part("test")}
+
+
+PETS37 = Source("Pets37", _open_pets37, n_outputs=37, sizes={"train": 3_680, "test": 3_669})
+
+# --- Caltech-101
+
+CALTECH_IMAGES = 9_144
+CALTECH_CLASSES = 102
+SMALLEST_CLASS = 31  # images of inline_skate
+
+
+def caltech101(*, n_train_per_class: int = 30, **kwargs: object) -> ImageDataModule:
+    """Caltech-101 (Fei-Fei, Fergus, Perona 2004): 101 kinds of objects and a class of backgrounds.
+
+    The 9,144 photographs have no original splits. As in TensorFlow Datasets, whose version the
+    paper used, the same number of images of each class is for training (3,060 in all) and the rest
+    for testing (6,084). Which ones is drawn once, the same for all seeds and machines, but not as
+    in TensorFlow Datasets.
+
+    Parameters
+    ----------
+    n_train_per_class : training images of each class, before hold-out.
+    kwargs : see `ImageDataModule`.
+    """
+    if not 0 < n_train_per_class < SMALLEST_CLASS:
+        raise ValueError(
+            f"n_train_per_class must lie in [1, {SMALLEST_CLASS - 1}], got {n_train_per_class}: "
+            f"the smallest class has {SMALLEST_CLASS} images."
+        )
+    n_train = CALTECH_CLASSES * n_train_per_class
+    source = Source(
+        "Caltech101",
+        partial(_open_caltech101, n_train_per_class=n_train_per_class),
+        n_outputs=CALTECH_CLASSES,
+        sizes={"train": n_train, "test": CALTECH_IMAGES - n_train},
+    )
+    return ImageDataModule(source, **kwargs)
+
+
+def _open_caltech101(data_dir: Path, n_train_per_class: int) -> dict[str, ImageFiles]:
+    folder = data_dir / "caltech101" / "101_ObjectCategories"
+
+    def open_set(download: bool) -> ImageFolder:
+        if download:
+            Caltech101(data_dir, download=True)
+        return ImageFolder(folder)  # torchvision's Caltech101 leaves out the backgrounds
+
+    images = open_or_download(
+        open_set,
+        name="Caltech101",
+        size="140 MB",
+        folder=data_dir,
+        advice=f"They are in 101_ObjectCategories.tar.gz, to be unpacked in {folder.parent}: "
+        "101_ObjectCategories/<class>/image_*.jpg.",
+    )
+    files = ImageFiles.of(images.samples)
+    is_train = draw_of_each_class(files.targets, n_train_per_class)
+    return {
+        "train": files.take(is_train.nonzero()[:, 0]),
+        "test": files.take((~is_train).nonzero()[:, 0]),
+    }
+
+
+def draw_of_each_class(labels: Tensor, n: int) -> Tensor:
+    """Mask [N] of n examples of each class, or all if it has fewer; the same ones every time."""
+    rng = np.random.RandomState(SPLIT_SEED)  # its stream never changes, unlike newer generators
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    for members in (torch.nonzero(labels == c)[:, 0] for c in labels.unique()):
+        mask[members[rng.permutation(len(members))[:n]]] = True
+    return mask
+
+
+# --- ImageNet
+
+IMAGENET_FOLDERS = ("imagenet256", "imagenet")  # the first that exists
+HOW_TO_RESTORE_IMAGENET = """ImageNet (145 GB) cannot be downloaded without an account at \
+image-net.org. Put its images in the data folder as follows, in a folder of each of the 1000 \
+classes (val/ too); imagenet256/ may hold them with the shorter side resized to 256 pixels:
+
+    imagenet256/ or imagenet/
+        train/n01440764/*.JPEG
+        train/...
+        val/n01440764/*.JPEG
+        val/..."""
+
+
+def imagenet(**kwargs: object) -> ImageDataModule:
+    """ImageNet (Deng, Dong, Socher, Li, Li, Fei-Fei 2009), as in ILSVRC 2012-2017: 1000 classes.
+
+    1,281,167 training images. The 50,000 images of val/ are the test split, for those of test/ have
+    no public labels. Validation images are held out of train/.
+    """
+    return ImageDataModule(IMAGENET, **kwargs)
+
+
+def _open_imagenet(data_dir: Path) -> dict[str, ImageFiles]:
+    folders = [data_dir / name for name in IMAGENET_FOLDERS]
+    try:
+        folder = next(folder for folder in folders if folder.is_dir())
+        train, classes = list_folder((folder / "train").resolve())
+        test, test_classes = list_folder((folder / "val").resolve())
+    except StopIteration:
+        raise DataError(
+            f"ImageNet is neither in {' nor in '.join(map(str, folders))}. "
+            f"{HOW_TO_RESTORE_IMAGENET}"
+        ) from None
+    except OSError as error:
+        raise DataError(f"ImageNet: {error}. {HOW_TO_RESTORE_IMAGENET}") from error
+    if different := sorted(set(classes) ^ set(test_classes)):
+        raise DataError(
+            f"ImageNet: {len(different)} classes are in only one of {folder}/train and "
+            f"{folder}/val, e.g. {different[0]}. {HOW_TO_RESTORE_IMAGENET}"
+        )
+    return {"train": train, "test": test}
+
+
+@cache  # listing a million files takes minutes on a network drive
+def list_folder(folder: Path) -> tuple[ImageFiles, tuple[str, ...]]:
+    """The images of <folder>/<class>/ and the classes, both in alphabetical order."""
+    images = ImageFolder(folder)
+    return ImageFiles.of(images.samples), tuple(images.classes)
+
+
+IMAGENET = Source(
+    "ImageNet",
+    _open_imagenet,
+    n_outputs=1000,
+    sizes={"train": 1_281_167, "test": 50_000},
+    how_to_restore=HOW_TO_RESTORE_IMAGENET,
+)
