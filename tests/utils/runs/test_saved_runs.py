@@ -74,10 +74,12 @@ def test_a_compressor_of_another_experiment_is_included(run):
     assert [record.stage for record in records] == [STAGES[0]] and states == {"done": 1}
 
 
-def test_classes_of_earlier_configs_get_their_present_modules():
+def test_classes_of_earlier_configs_get_their_present_names():
     for before, now in MOVED.items():
         get_object(now)
-        name = "" if now[now.rindex(".") + 1].isupper() else ".Class"  # of a class or a module
+        name = (
+            "" if before[before.rindex(".") + 1].isupper() else ".Class"
+        )  # of a class or a module
         assert upgrade(f"a:\n  _target_: {before}{name}\n") == f"a:\n  _target_: {now}{name}\n"
     unknown = "_target_: torch.optim.Adam"
     assert upgrade(unknown) == unknown
