@@ -30,6 +30,7 @@ T = TypeVar("T")
 JOIN_TIMEOUT = timedelta(minutes=5)  # until all processes have started
 TRAIN_TIMEOUT = timedelta(minutes=10)  # of a step; NCCL ends a process whose peer is gone
 WAIT_TIMEOUT = timedelta(days=30)  # of `broadcast` and `barrier`: rank 0 may compress for hours
+PEER_LOST = "another process of the job ended first: killed, out of memory, or see its log"
 # In errors of gloo, NCCL and torch's store after the end of a peer.
 PEER_GONE = (
     "closed",
@@ -119,7 +120,7 @@ def peer_errors() -> Iterator[None]:
         text = str(error).lower()
         if not is_of_group or not any(words in text for words in PEER_GONE):
             raise
-        raise PeerLost(f"another process of the job ended first ({error})") from error
+        raise PeerLost(PEER_LOST) from error
 
 
 def _export_rank() -> None:
