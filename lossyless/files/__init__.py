@@ -13,6 +13,7 @@ Each module builds on those above it:
 
 from lossyless.files.dataset import FeatureDataset
 from lossyless.files.format import ContainerError, Header
+from lossyless.files.labels import read_labels
 from lossyless.files.layout import describe
 from lossyless.files.merging import merge_files
 from lossyless.files.reader import FeatureFile
@@ -29,6 +30,7 @@ __all__ = [
     "Written",
     "describe",
     "merge_files",
+    "read_labels",
     "rebatch",
     "write_features",
 ]

@@ -1,6 +1,8 @@
 """Labels in the chunks of compressed files."""
 
+import os
 import zlib
+from contextlib import closing
 from io import BytesIO
 from typing import Any
 
@@ -29,8 +31,14 @@ def split_body(body: bytes, header: Header) -> tuple[bytes, bytes]:
     return body[: start + length], body[start + length :]
 
 
-def read_labels(layout: Layout) -> NDArray | None:
-    """Labels [N, ...] of the chunks of a file, or None if it has none."""
+def read_labels(source: str | os.PathLike | bytes) -> NDArray | None:
+    """Labels [N, ...] of all examples of a file, or None if it has none; no codec is needed."""
+    with closing(Layout(source)) as layout:
+        return labels_of(layout)
+
+
+def labels_of(layout: Layout) -> NDArray | None:
+    """Labels [n, ...] of the (intact) chunks of an open file, or None if it has none."""
     if not layout.header.has_labels:
         return None
     parts = []

@@ -17,7 +17,7 @@ from torch import Tensor
 from lossyless.base import Codec
 from lossyless.coding.payloads import CodingError
 from lossyless.files.format import Chunk, Header
-from lossyless.files.labels import read_labels, split_body
+from lossyless.files.labels import labels_of, split_body
 from lossyless.files.layout import Layout
 from lossyless.parallel import ordered_map
 
@@ -149,7 +149,7 @@ class FeatureFile:
 
     def labels(self) -> NDArray | None:
         """Labels [N, ...] of what `read` gives, or None if the file has none."""
-        return read_labels(self._layout)
+        return labels_of(self._layout)
 
     def close(self) -> None:
         for chunks in list(self._running):

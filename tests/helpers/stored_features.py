@@ -1,11 +1,14 @@
 """Small rates and features for the tests of feature files."""
 
+from contextlib import closing
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lossyless.files import FeatureFile, Written, write_features
+from lossyless.files.labels import split_body
+from lossyless.files.layout import Layout
 from lossyless.rates import HFactorized
 
 Z_DIM = 8
@@ -39,3 +42,10 @@ def write(path: Path, codec: HFactorized, z: Tensor, **options) -> Written:
 def read(path: Path, codec: HFactorized, **options) -> Tensor:
     with FeatureFile(path, codec, **options) as file:
         return file.read(n_workers=1)
+
+
+def n_bytes_without_labels(path: Path) -> int:
+    """Size of a file, less the labels in its chunks."""
+    with closing(Layout(path)) as layout:
+        bodies = [split_body(layout.read_body(chunk), layout.header) for chunk in layout.chunks]
+        return layout.n_bytes - sum(len(labels) for labels, _ in bodies)

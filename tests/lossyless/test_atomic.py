@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from lossyless.atomic import naming_errors, replacing
-from lossyless.container import ContainerWriter
 
 
 @pytest.fixture
@@ -61,18 +60,6 @@ def test_a_full_disk_names_the_file_that_did_not_fit(tmp_path, path, write):
         write(file)
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
     assert not path.exists() and not list(tmp_path.glob("*.tmp"))
-
-
-def test_a_full_disk_names_the_container(path):
-    settings = {"fingerprint": "f", "codec": "c", "shape": (1,)}
-    with (
-        pytest.raises(OSError) as caught,
-        files_of_at_most(4096),
-        ContainerWriter(path, **settings) as writer,
-    ):
-        writer.add(bytes(1 << 20), 1)
-    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
-    assert list(path.parent.iterdir()) == []
 
 
 def test_only_errors_without_a_name_get_one(path):

@@ -1,9 +1,8 @@
-"""Stage 2: data sets really become bytes, and bytes become data sets again.
+"""Stage 2: compress data sets to files, and decompress them.
 
-x --represent--> z --compress--> chunks of a container on disk --decompress--> z_hat --> receiver
+x --represent--> z --compress--> file of chunks --decompress--> z_hat --receive--> predictor
 """
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ import torch
 from torch import Tensor
 
 from lossyless.base import Compressor
-from lossyless.container import ContainerReader, ContainerWriter
-from lossyless.regrouping import regroup
+from lossyless.files import FeatureFile, read_labels, rebatch, write_features
 from utils.data.module import SPLITS, BatchLoader, DataModule
 from utils.evaluation.quality import ImageQuality, stated_rate, tower_time
 from utils.runs.stopwatch import Stopwatch
@@ -23,7 +21,7 @@ from utils.runs.stopwatch import Stopwatch
 
 @dataclass
 class Sent:
-    """What sending a data set took: totals over its examples."""
+    """Totals over a data set; `n_bytes` is the size of its file without the targets."""
 
     n_examples: int
     n_bytes: int
@@ -41,7 +39,7 @@ def send_splits(
     chunk_size: int,
     splits: Sequence[str] = SPLITS,
 ) -> dict[str, Sent]:
-    """Compress splits of `data` into `folder`, with the targets beside it.
+    """Compress splits of `data`, with their targets, into `folder`.
 
     The training split is sent `n_copies` times, each copy differently augmented.
     """
@@ -53,53 +51,41 @@ def send_splits(
             data.loader(split, device=device, epoch=copy, shuffle=False) for copy in range(copies)
         ]
         n_examples = sum(loader.n_examples for loader in loaders)
-        print(f"[communication] compresses {n_examples:,} examples ({split})", flush=True)
-        sent[split], targets = send(compressor, loaders, data_file(folder, split), chunk_size)
-        np.save(target_file(folder, split), targets)
+        print(f"[communication] compressing {n_examples:,} examples ({split})", flush=True)
+        sent[split] = send(compressor, loaders, data_file(folder, split), chunk_size)
     return sent
 
 
 def data_file(folder: Path, split: str) -> Path:
-    """The compressed examples of a split."""
+    """The compressed examples of a split, with their targets as labels."""
     return folder / f"{split}.lossyless"
 
 
-def target_file(folder: Path, split: str) -> Path:
-    """The targets of a split."""
-    return folder / f"{split}_y.npy"
+def read_targets(folder: Path, split: str) -> np.ndarray:
+    """Targets [N, ...] of a split."""
+    targets = read_labels(data_file(folder, split))
+    # runs of earlier releases have a file for them
+    return np.load(folder / f"{split}_y.npy") if targets is None else targets
 
 
-def send(
-    compressor: Compressor, loaders: list[BatchLoader], path: Path, chunk_size: int
-) -> tuple[Sent, np.ndarray]:
-    """Compress all examples of the loaders into one file; also returns their targets.
+def send(compressor: Compressor, loaders: list[BatchLoader], path: Path, chunk_size: int) -> Sent:
+    """Compress all examples of the loaders, with their targets, into one file.
 
     Memory stays that of one chunk, whatever the size of the data.
     """
     encoder, coder = Stopwatch(loaders[0].device), Stopwatch(loaders[0].device)
-    targets: list[np.ndarray] = []
 
-    def representations() -> Iterator[Tensor]:
+    def representations() -> Iterator[tuple[Tensor, Tensor]]:
         for loader in loaders:
             for batch in loader:
-                targets.append(batch.y.cpu().numpy())
                 with encoder:
                     z = compressor.represent(batch.x)
-                yield z
+                yield z, batch.y
 
-    chunks = regroup(representations(), chunk_size)
-    first = next(chunks)
-    header = {
-        "fingerprint": compressor.codec.fingerprint(),
-        "codec": compressor.codec.format_name,
-        "shape": tuple(first.shape[1:]),
-    }
-    with ContainerWriter(path, **header) as writer:
-        for chunk in itertools.chain([first], chunks):
-            with coder:
-                writer.add(compressor.codec.compress(chunk), len(chunk))
-    sent = Sent(writer.n_examples, path.stat().st_size, encoder.seconds, coder.seconds)
-    return sent, np.concatenate(targets)
+    codec, options = compressor.codec, {"n_workers": 1, "timer": coder}
+    written = write_features(representations(), path, codec, chunk_size=chunk_size, **options)
+    n_bytes = written.n_bytes - written.n_label_bytes
+    return Sent(written.n_examples, n_bytes, encoder.seconds, coder.seconds)
 
 
 def receive(
@@ -110,14 +96,14 @@ def receive(
     batch_size: int = 1024,
     watch: Stopwatch | None = None,
 ) -> Iterator[Tensor]:
-    """The examples [B, ...] that a file stands for, in order, in batches on the CPU.
+    """The decoded examples [B, ...] of a file, in order, in batches on the CPU.
 
     Memory stays that of one chunk.
 
     Parameters
     ----------
-    batch_size : what a decoder takes at a time; batches end where chunks end.
-    watch : takes the time of the receiver.
+    batch_size : size of the decoder's batches, which end where chunks end.
+    watch : measures the time of the receiver.
 
     Raises
     ------
@@ -125,10 +111,8 @@ def receive(
         If the file is damaged or another model wrote it.
     """
     watch = Stopwatch(device) if watch is None else watch
-    with ContainerReader(path, fingerprint=compressor.codec.fingerprint()) as reader:
-        for payload, n_examples in reader:
-            with watch:
-                z_hat = compressor.codec.decompress(payload, n_examples)
+    with FeatureFile(path, compressor.codec) as file:
+        for _, z_hat in file.chunks(n_workers=1, timer=watch):
             for z in z_hat.split(batch_size):
                 with watch:
                     received = compressor.receive(z.to(device)).cpu()
@@ -145,12 +129,12 @@ def measure(
     device: torch.device,
     n_single: int,
 ) -> dict[str, float]:
-    """What communicating a split cost, as metrics `<split>/comm/<name>`.
+    """Costs of communicating a split, as metrics `<split>/comm/<name>`.
 
-    rate: theoretical bits per example, or n_bits without a theory; n_bits: 8 x bytes of the file /
-    examples; n_bits_single: the mean stream of one example coded alone; bpp: n_bits per pixel;
-    times: seconds per example (of the encoder with those of a frozen tower, as measured when it
-    computed the features); of images that are decoded, the metrics of `ImageQuality`.
+    rate: theoretical bits per example, or n_bits without a theory; n_bits: 8 x bytes of the file
+    without the targets / examples; n_bits_single: mean bits of examples coded alone; bpp: n_bits
+    per pixel; times: seconds per example (the encoder's include those of a frozen backbone, as
+    measured when it computed the features); for decoded images, the metrics of `ImageQuality`.
     """
     encoder_time = sent.encoder_seconds / sent.n_examples + tower_time(data, split)
     compress_time = sent.compress_seconds / sent.n_examples
@@ -162,7 +146,7 @@ def measure(
         quality = _image_quality(decoded, data, split, device)
     else:
         quality = {}
-        for _ in decoded:  # for its time, and to see that it can be decoded
+        for _ in decoded:  # measures the time, and checks that the file can be decoded
             pass
     rate = stated_rate(compressor, data.loader(split, device=device))
     metrics = {
@@ -182,10 +166,10 @@ def measure(
 def _image_quality(
     decoded: Iterator[Tensor], data: DataModule, split: str, device: torch.device
 ) -> dict[str, float]:
-    """How close decoded images [B, C, H, W] are to what was sent."""
+    """Quality of decoded images [B, C, H, W]."""
     quality = ImageQuality()
     loader = data.loader(split, device=device)
-    for batch, images in zip(loader, regroup(decoded, loader.batch_size), strict=True):
+    for batch, images in zip(loader, rebatch(decoded, loader.batch_size), strict=True):
         quality.add(images.to(device), batch.x)
     return quality.metrics()
 

@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
@@ -261,7 +260,7 @@ def _decoded_splits(
     process = "" if distributed.is_main() else f"_{distributed.rank()}"  # has files of its own
     splits = {}
     for split in SPLITS:
-        y = torch.from_numpy(np.load(communication.target_file(received, split)))
+        y = torch.from_numpy(communication.read_targets(received, split))
         batches = communication.receive(
             compressor, communication.data_file(received, split), device
         )

@@ -131,7 +131,7 @@ def test_predictors_learn_from_what_was_decoded(weights, tmp_path):
     path = communication.data_file(find_run(cfg, "communication").work, "test")
     found = torch.cat(list(communication.receive(codec, path, torch.device("cpu"))))
     assert torch.equal(found, codec(z)) and not torch.equal(found, z)
-    y = np.load(communication.target_file(find_run(cfg, "communication").work, "test"))
+    y = communication.read_targets(find_run(cfg, "communication").work, "test")
     assert np.array_equal(y, torch.cat([batch.y for batch in data.loader("test")]))
     predictor = building.load_predictor(cfg, codec)
     assert predictor.head(found[:2]).shape == (2, 10)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.stored_features import n_bytes_without_labels
 from helpers.tiny import (
     CLASSICAL,
     DIGITS,
@@ -70,10 +71,10 @@ def check_results(cfg, metrics: dict[str, float]) -> None:
             assert metrics[f"{split}/{name}"] >= 0
         for name in ("sender_time", "receiver_time", "encoder_time", "compress_time"):
             assert metrics[f"{split}/comm/{name}"] > 0
-        n_examples = len(np.load(communication.target_file(comm.work, split)))
+        n_examples = len(communication.read_targets(comm.work, split))
         measured = comm.work / "measured"  # where predictors get other inputs
         folder = measured if measured.is_dir() else comm.work
-        n_bytes = communication.data_file(folder, split).stat().st_size
+        n_bytes = n_bytes_without_labels(communication.data_file(folder, split))
         assert metrics[f"{split}/comm/n_bits"] == 8 * n_bytes / n_examples
         is_image = cfg.data_pred.kind != "vector"
         assert (f"{split}/comm/bpp" in metrics) == is_image
@@ -167,14 +168,14 @@ def test_the_predictor_may_have_data_of_its_own(tmp_path):
     metrics = run(tmp_path, *overrides)
     cfg = compose(tmp_path, *overrides)
     check_results(cfg, metrics)
-    targets = np.load(communication.target_file(find_run(cfg, "communication").work, "test"))
+    targets = communication.read_targets(find_run(cfg, "communication").work, "test")
     assert targets.shape == (32, 2)  # without an equivalence the target is the point itself
 
 
 def test_copies_are_sent_of_the_training_set_only(tmp_path):
     run(tmp_path, "communication.n_copies=3")
     work = find_run(compose(tmp_path, "communication.n_copies=3"), "communication").work
-    lengths = [len(np.load(communication.target_file(work, s))) for s in ("train", *SPLITS)]
+    lengths = [len(communication.read_targets(work, s)) for s in ("train", *SPLITS)]
     assert lengths == [3 * 256, 64, 64]
 
 
@@ -229,8 +230,6 @@ def test_predictors_learn_from_the_file_and_nothing_else(communicated, monkeypat
     work = find_run(communicated, "communication").work
     val, test = (communication.data_file(work, split) for split in SPLITS)
     test.write_bytes(val.read_bytes())
-    val_y, test_y = (communication.target_file(work, split) for split in SPLITS)
-    test_y.write_bytes(val_y.read_bytes())
     monkeypatch.setattr("lossyless.distributions.CondDist.forward", None)
     monkeypatch.setattr(BananaDataModule, "make_batches", None)
     metrics = stages.predict(communicated)
