@@ -32,7 +32,7 @@ from utils.aggregation.search_figures import importances, plot_optuna_hypopt, tr
 from utils.cluster.sweep import check_command_line
 from utils.cluster.sweep_job import JobError
 from utils.configs.checks import ConfigError
-from utils.configs.composing import CONF_DIR, compose_config, expand, parse, to_override_value
+from utils.configs.composing import CONF_DIR, compose_config, expand, parse
 from utils.search import study as studies
 from utils.search.loop import Search, run_trials, summary
 from utils.search.space import Space
@@ -217,20 +217,6 @@ def test_the_job_of_a_trial_holds_each_setting_once(tmp_path):
     assert sorted(job) == sorted(override.split("=", 1)[0] for override in overrides)
 
 
-def test_a_value_is_written_such_that_hydra_reads_it():
-    texts = ["a", "cosine_2", "a/b.c", "16", "null", "true", "nan", "", " ", "a, b", "it's"]
-    texts += ['say "no"', "'a'", "a=b", "(a)", "[a]", "x\\", "${a}", "1e-3"]
-    nested = [[], [1, "a, b", None, [True]], {}, {"a": 1, "b": ["c, d", {"e": "it's"}]}]
-    for value in [None, True, False, 3, -1.5, 1e-8, *texts, *nested]:
-        (override,) = parse([f"key={to_override_value(value)}"])
-        assert not override.is_sweep_override()
-        assert override.value() == value and type(override.value()) is type(value)
-        (override,) = parse([f"key={to_override_value(value)},b"])
-        first, _ = override.sweep_string_iterator()
-        (override,) = parse([f"key={first}"])
-        assert override.value() == value and type(override.value()) is type(value)
-
-
 def test_a_drawn_choice_is_the_written_one():
     written = ["null", "True", "'a, b'", "'16'", r"a\,b", "a b", "3x", "${s}", "[a,'b, c']"]
     for text in written:
@@ -255,6 +241,9 @@ def test_n_trials_is_the_total_of_a_study(tmp_path, capsys):
     assert len({trial.params["x"] for trial in load(tmp_path).trials}) == 7  # none is drawn again
     assert len(run(tmp_path, n_trials=2, name="another").seen) == 2
     assert studies.names(tmp_path / studies.FILE) == ["study", "another"]
+    load(tmp_path).ask()  # as if killed before its settings were drawn: does not count
+    run(tmp_path, n_trials=8)
+    assert states(tmp_path) == ["COMPLETE"] * 7 + ["FAIL", "COMPLETE"]
 
 
 def test_a_search_in_two_calls_draws_as_in_one(tmp_path):
@@ -380,13 +369,6 @@ def test_trials_of_a_live_search_are_left_alone(tmp_path, capsys):
     assert states(tmp_path) == ["COMPLETE"] * 5
 
 
-def test_a_trial_that_never_started_does_not_count(tmp_path):
-    run(tmp_path, n_trials=1)
-    load(tmp_path).ask()  # as if killed before its settings were drawn
-    run(tmp_path, n_trials=3)
-    assert states(tmp_path) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
-
-
 def test_trials_of_a_killed_process_are_repeated(tmp_path):
     """`kill -9` leaves locks to the operating system."""
     began = tmp_path / "began"
@@ -470,10 +452,10 @@ def test_a_search_keeps_the_objectives_of_its_runs(tmp_path):
     """Those on validation data; a larger total adds the difference."""
     options = ["hypopt=optuna", "featurizer.loss.beta=tag(log, interval(0.01, 1))"]
     folder = tmp_path / "results/exp_none"
-    for n, n_new in ((2, 2), (2, 0), (3, 1)):
+    for n, n_new in ((2, 2), (3, 1)):
         done = call(*main_command(tmp_path, *options, f"hypopt.n_trials={n}", base=DIGITS))
         assert done.returncode == 0, done.stderr
-        assert (f"{n_new} of {n_new} jobs done" if n_new else "Nothing to run") in done.stdout
+        assert f"{n_new} of {n_new} jobs done" in done.stdout
         trials = studies.load(folder / studies.FILE, "none").trials
         runs = tables.merge(tables.collect(folder)[0])
         assert len(trials) == len(runs) == n
@@ -533,19 +515,19 @@ def test_an_impossible_search_is_refused(tmp_path):
 
 
 def test_a_search_is_checked_against_its_study_before_it_starts(tmp_path):
-    def check(choice: str, name: str) -> None:
+    name = "2"  # a study may be named like a number
+
+    def check(choice: str) -> None:
         overrides = ["hypopt=optuna", f"encoder.z_dim={choice}", f"hypopt.study_name={name}"]
         search.check(compose_config([*overrides, f"paths.results={tmp_path}"]), overrides)
 
-    folder = tmp_path / "exp_none"
-    folder.mkdir()
-    objectives = compose_config(["hypopt=optuna"]).monitor_return
-    for name in ("study", "2"):  # a study may be named like a number
-        space = ["hypopt=optuna", "encoder.z_dim=choice(4, 8)"]
-        run(folder, lambda _: (1, 2), 1, space=space, objectives=list(objectives), name=name)
-        check("choice(4, 8)", name)
-        with pytest.raises(ConfigError, match=r"encoder.z_dim.*choice\(4, 8\).*choice\(4, 16\)"):
-            check("choice(4, 16)", name)
+    (tmp_path / "exp_none").mkdir()
+    objectives = list(compose_config(["hypopt=optuna"]).monitor_return)
+    space = ["hypopt=optuna", "encoder.z_dim=choice(4, 8)"]
+    run(tmp_path / "exp_none", lambda _: (1, 2), 1, space=space, objectives=objectives, name=name)
+    check("choice(4, 8)")
+    with pytest.raises(ConfigError, match=r"encoder.z_dim.*choice\(4, 8\).*choice\(4, 16\)"):
+        check("choice(4, 16)")
 
 
 def test_a_file_of_another_release_of_optuna_is_an_error_with_the_upgrade(tmp_path):
