@@ -129,10 +129,8 @@ def test_the_score_of_a_submission_is_that_of_the_run(feat, folder, capsys):
         score = np.sqrt(np.mean((predictions - solutions.loc[ids].to_numpy()) ** 2))
         assert score == pytest.approx(np.sqrt(metrics[f"{split}/pred/loss"]), abs=2e-6)
     output = capsys.readouterr().out
-    assert f"score (RMSE) {np.sqrt(metrics['val/pred/loss']):.5f}" in output
-    assert ("jpeg" if feat == "jpeg" else "VIC") in output
+    assert f"{np.sqrt(metrics['val/pred/loss']):.5f}" in output
     assert f"run_{finished(folder, feat).id}" in output
-    assert f"Submission: {folder}/results/exp_none/submission.csv" in output
 
 
 def test_the_best_run_is_that_of_the_validation_split(folder, capsys):
@@ -141,7 +139,6 @@ def test_the_best_run_is_that_of_the_validation_split(folder, capsys):
     best = submit(folder)
     output = capsys.readouterr().out
     assert f"run_{finished(folder, 'neural_feat').id}" in output and "0.31623" in output
-    pd.testing.assert_frame_equal(best, submit(folder, f"{OPTION}.where={{feat: neural_feat}}"))
     other = submit(folder, f"{OPTION}.where={{feat: [jpeg, neural_rec]}}")
     assert f"run_{finished(folder, 'jpeg').id}" in capsys.readouterr().out.splitlines()[-2]
     assert not other.equals(best)
@@ -171,46 +168,32 @@ def test_nothing_is_sent_unless_asked_for(folder, client, capsys):
 def error_of(folder: Path, *overrides: str) -> str:
     with pytest.raises(SystemExit) as error:
         submit(folder, *overrides)
-    assert not (folder / "results/exp_none/submission.csv").exists()
     return str(error.value)
 
 
-def test_a_lost_checkpoint_is_named(folder):
-    (folder / "pretrained").unlink()
-    error = error_of(folder, f"{OPTION}.where={{feat: neural_rec}}")
-    assert re.search(f"{OPTION}: .*best.ckpt is missing: restore it", error)
-
-
-def test_missing_images_are_errors_that_say_what_to_do(folder, monkeypatch):
-    def refuse():
-        raise DataError("no token")
-
-    monkeypatch.setattr(kaggle, "connect", refuse)
+def test_missing_files_and_refused_uploads_are_named(folder, client):
+    client.answer = "Could not submit to competition"
+    upload = [f"{OPTION}.submit=true", f"{OPTION}.where={{feat: jpeg}}"]
+    assert re.search("submission.csv .*Could not submit", error_of(folder, *upload))
+    (folder / "results/exp_none/submission.csv").unlink()  # it was kept
     data = (folder / "data").resolve()
     (folder / "data").unlink()
-    (folder / "data").mkdir()
-    (folder / "data/galaxyzoo").mkdir()
+    (folder / "data/galaxyzoo").mkdir(parents=True)
     for name in ("images_training_rev1", "training_solutions_rev1.csv"):
         (folder / "data/galaxyzoo" / name).symlink_to(data / "galaxyzoo" / name)
-    error = error_of(folder)
-    assert re.search(f"{OPTION}: .*images_test_rev1.*no token.*images_test_rev1/100018.jpg", error)
+    client.error = OSError("403")
+    assert re.search(f"{OPTION}: .*403", error_of(folder, f"{OPTION}.where={{feat: jpeg}}"))
+    (folder / "pretrained").unlink()
+    error = error_of(folder, f"{OPTION}.where={{feat: neural_rec}}")
+    assert re.search(f"{OPTION}: .*best.ckpt is missing", error)
+    assert not (folder / "results/exp_none/submission.csv").exists()
 
 
-def test_a_refused_file_is_kept(folder, client):
-    client.answer = "Could not submit to competition"
-    with pytest.raises(SystemExit, match="submission.csv was not submitted.*Could not submit"):
-        submit(folder, f"{OPTION}.submit=true", f"{OPTION}.where={{feat: jpeg}}")
-    assert (folder / "results/exp_none/submission.csv").is_file()
-
-
-def test_data_without_a_competition_are_refused(tmp_path):
+def test_only_predictors_of_a_competition_can_submit(tmp_path):
+    run(tmp_path, "is_only_feat=true", base=DIGITS)
+    assert "no predictor of" in error_of(tmp_path)
     run(tmp_path, base=DIGITS)
     assert "data_pred=digits, which is no Kaggle competition" in error_of(tmp_path)
-
-
-def test_featurizers_alone_predict_nothing(tmp_path):
-    run(tmp_path, "is_only_feat=true")
-    assert re.search("no predictor of .*exp_none is finished", error_of(tmp_path))
 
 
 # --- parts

@@ -1,4 +1,4 @@
-"""Hundreds of runs become tables in seconds."""
+"""Aggregation of many runs takes seconds."""
 
 import json
 import time

