@@ -58,8 +58,7 @@ def test_the_rooms_of_utils_import_those_below_them():
         for path in ROOT.glob(f"utils/{room}/**/*.py"):
             names = [name.split(".") for name in imported(path) if name.startswith("utils.")]
             above = {parts[1] for parts in names} - below - {room}
-            if path.name not in ("curves.py", "invariance.py"):  # on their way to aggregation
-                assert not above, (path, above)
+            assert not above, (path, above)
 
 
 def test_no_module_imports_main():
