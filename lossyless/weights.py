@@ -1,25 +1,26 @@
-"""Files of pretrained weights: downloaded once, and checked against their SHA-256.
-
-Where the publisher gives no checksum, the first use is trusted: the checksum of that file is
-written beside it (FILE.sha256, as `sha256sum` does), and later uses are checked against that.
-"""
+"""Files of pretrained weights: downloaded once, verified by SHA-256, loaded strictly."""
 
 import hashlib
 import http.client
 import os
 import re
 import tempfile
-import warnings
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
-from lossyless.atomic import replacing
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which trainers save the weights
+MAX_NAMED = 5  # tensors in an error
 
 
 class WeightsError(RuntimeError):
-    """Weights are missing, are not the ones that were asked for, or do not fit."""
+    """Weights are missing, damaged, not the expected ones, or do not fit the network."""
 
 
 def fetch(
@@ -29,40 +30,33 @@ def fetch(
     name: str | None = None,
     folder: str | os.PathLike | None = None,
 ) -> Path:
-    """The file at a URL, from `folder` if it is there, otherwise downloaded to it.
+    """Path of the file at a URL, downloaded unless it is in `folder`.
 
-    The file takes its name when it is complete and its checksum right.
+    The file gets its name once it is complete and verified.
 
     Parameters
     ----------
     url : str
     sha256 : hexadecimal checksum, or its first 8 digits or more, as in torchvision's file names;
-        None where the publisher gives none: then the file must stay that of the first use.
+        None if the publisher gives none.
     name : of the local file; by default the last part of the URL.
-    folder : by default where `torch.hub` keeps checkpoints.
+    folder : by default, where `torch.hub` keeps checkpoints.
 
     Raises
     ------
     WeightsError
-        The file cannot be downloaded, or has another checksum.
+        The download fails, or the file has another checksum.
     """
-    if sha256 is not None:
-        _check_digits(sha256)
     folder = Path(torch.hub.get_dir(), "checkpoints") if folder is None else Path(folder)
     path = folder / (name or PurePosixPath(urlparse(url).path).name)
-    record = path.with_name(f"{path.name}.sha256")
-    expected = _first_seen(record) if sha256 is None else sha256
-    advice = f", or remove {record} to trust the new one" if sha256 is None else ""
-    if path.exists():
-        _check(path, expected, advice)
-    else:
-        _download(url, path, expected, advice)
-    if expected is None:
-        _note(path, record)
+    if not path.exists():
+        _download(url, path, sha256)
+    elif sha256 is not None:
+        check_sha256(path, sha256)
     return path
 
 
-def _download(url: str, path: Path, sha256: str | None, advice: str) -> None:
+def _download(url: str, path: Path, sha256: str | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
         part = Path(temporary, path.name)
@@ -70,25 +64,23 @@ def _download(url: str, path: Path, sha256: str | None, advice: str) -> None:
             torch.hub.download_url_to_file(url, str(part))
         except (OSError, http.client.HTTPException) as error:
             raise WeightsError(
-                f"{path}: not there, and cannot be downloaded from {url} ({error}). Without a "
-                f"network, get that file elsewhere and place it at {path}"
-            ) from None  # which says no more
-        _check(part, sha256, advice)
+                f"{path} does not exist and could not be downloaded from {url} ({error}). Without "
+                f"a network, download that file elsewhere and place it at {path}"
+            ) from None  # the traceback says no more
+        if sha256 is not None:
+            check_sha256(part, sha256)
         os.replace(part, path)
 
 
 def check_sha256(path: str | os.PathLike, sha256: str) -> None:
     """Raises WeightsError unless the SHA-256 of a file starts with `sha256`, 8 digits or more."""
-    _check_digits(sha256)
-    _check(path, sha256)
-
-
-def _check(path: str | os.PathLike, sha256: str | None, advice: str = "") -> None:
-    found = None if sha256 is None else sha256_of(path)
-    if sha256 is not None and not found.startswith(sha256.lower()):
+    if not re.fullmatch(r"[0-9a-fA-F]{8,64}", sha256):
+        raise ValueError(f"sha256: expected 8 to 64 hexadecimal digits, found {sha256!r}")
+    found = sha256_of(path)
+    if not found.startswith(sha256.lower()):
         raise WeightsError(
-            f"{path}: is not the file expected, or is damaged: its SHA-256 is {found}, expected "
-            f"{sha256}. Remove it and get it anew{advice}"
+            f"{path} is not the expected file, or is damaged: its SHA-256 is {found}, expected "
+            f"{sha256}. Remove it and download it again"
         )
 
 
@@ -98,32 +90,107 @@ def sha256_of(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_digits(sha256: str) -> None:
-    if not re.fullmatch(r"[0-9a-fA-F]{8,64}", sha256):
-        raise ValueError(f"sha256: expected 8 to 64 hexadecimal digits, found {sha256!r}")
+def check_archive(path: str | os.PathLike) -> None:
+    """Verify the checksums in a zip archive of torch.save, which torch.load does not.
 
+    Files that are no zip archives pass.
 
-def _first_seen(record: Path) -> str | None:
-    """The checksum that was noted at the first use; None before it."""
-    if not record.is_file():
-        return None
-    found = record.read_text(errors="replace")
-    if not re.match(r"[0-9a-f]{64}\b", found):
-        raise WeightsError(
-            f"{record}: expected the SHA-256 of the file beside it, found {found[:70]!r}. Remove "
-            "it to trust that file as it is"
-        )
-    return found[:64]
-
-
-def _note(path: Path, record: Path) -> None:
-    """Write the checksum of a file beside it, where that is possible."""
+    Raises
+    ------
+    WeightsError
+        The archive is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return
     try:
-        with replacing(record) as file:
-            file.write(f"{sha256_of(path)}  {path.name}\n".encode())
-    except OSError as error:
-        warnings.warn(
-            f"{record} cannot be written ({error}): whether {path.name} stays the same is not "
-            "checked",
-            stacklevel=3,
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # damage raises nearly any type
+        raise WeightsError(f"{path} could not be read: the archive is damaged") from error
+    if damaged is not None:
+        raise WeightsError(
+            f"{path} could not be read: it is damaged, a checksum does not match ({damaged}). "
+            "Download it again; if it was saved without checksums (set_crc32_options of "
+            "torch.serialization), save it with them"
         )
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """Content of a file of torch.save, or of a .npz archive.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing, damaged, or of another type.
+    """
+    path = Path(path)
+    try:
+        check_archive(path)
+        content = _read(path)
+    except OSError as error:
+        raise WeightsError(f"{path} could not be read: {error.strerror or error}") from error
+    except (WeightsError, MemoryError):
+        raise
+    except Exception as error:  # files of other types raise nearly any type
+        raise WeightsError(
+            f"{path} could not be read: it is damaged, or neither a state dict of torch.save nor "
+            "arrays of np.savez as .npz"
+        ) from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: expected a state dict, found a {type(content).__name__}.")
+    return content
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: torch.from_numpy(archive[name]) for name in archive.files}
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors of a checkpoint by name, without the wrappers and prefixes that trainers add."""
+    content = read_checkpoint(path)
+    for wrapper in WRAPPERS:
+        if isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def load_strictly(network: nn.Module, state: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Load tensors into a network.
+
+    Raises
+    ------
+    WeightsError
+        A tensor is missing, unexpected, or has another shape; the message names the tensors.
+    """
+    own = network.state_dict()
+    # older checkpoints lack these counts, which evaluation does not use
+    missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in own]
+    differ = [
+        f"{name} is {_shape(state[name])}, expected {_shape(value)}"
+        for name, value in own.items()
+        if isinstance(value, Tensor) and name in state and _shape(state[name]) != _shape(value)
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": differ}
+    problems = [
+        f"{len(names)} {kind}: {', '.join(names[:MAX_NAMED])}{', ...' * (len(names) > MAX_NAMED)}"
+        for kind, names in kinds.items()
+        if names
+    ]
+    if problems:
+        raise WeightsError(
+            f"{path} does not fit {type(network).__name__}: tensors {'; '.join(problems)}. Give "
+            "the weights of this network, or choose the network of these weights."
+        )
+    network.load_state_dict({**own, **state})
+
+
+def _shape(value: Any) -> list[int] | str:
+    """Shape of a tensor, or type of anything else."""
+    return [*value.shape] if isinstance(value, Tensor) else type(value).__name__

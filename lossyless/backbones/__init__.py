@@ -1,13 +1,13 @@
-"""Pretrained networks that turn images into features, and stay as they are.
+"""Frozen pretrained networks that turn images into features.
 
-`Tower` is their contract. To add one: a class, and `conf/tower/<name>.yaml`. A file of weights is
-its argument `weights`: then the content, and not the path, is part of the identity of what is
-computed; null stands for the file that the class downloads by itself. A tower without `weights`
-must state a `version` in its YAML file, to be raised whenever the class gives other features.
+`Tower` is the base class. To add one, write a class and `conf/tower/<name>.yaml`. A file of weights
+is passed as `weights`: then its content, rather than its path, identifies the features; null stands
+for the file that the class downloads. A tower without `weights` must state a `version` in its YAML
+file, to be raised whenever the class returns other features.
 """
 
 from lossyless.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Tower, precision
-from lossyless.backbones.clip import ClipTower
+from lossyless.backbones.clip import ClipTower, load_clip
 from lossyless.backbones.open_clip import OpenClipTower
 from lossyless.backbones.self_supervised import SimCLRTower, SwAVTower
 from lossyless.backbones.torchvision import TorchvisionTower
@@ -21,5 +21,6 @@ __all__ = [
     "SwAVTower",
     "TorchvisionTower",
     "Tower",
+    "load_clip",
     "precision",
 ]

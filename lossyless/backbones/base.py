@@ -1,4 +1,4 @@
-"""What all pretrained towers share: they take images as data sets give them, and are frozen."""
+"""The base class of frozen pretrained networks."""
 
 from collections.abc import Sequence
 
@@ -13,28 +13,27 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def precision(device: torch.device) -> torch.dtype:
-    """In what towers compute on a device, which their features depend on."""
+    """Precision of towers on a device; features depend on it."""
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
 class Tower(nn.Module):
     """A frozen network from images to features: x [B, C, H, W] in [0, 1] -> z [B, z_dim] float32.
 
-    Greyscale images get three equal channels, and images of another size than `side` x `side` are
-    resized, on their device. The network runs in half precision on a GPU. It is always in
+    Greyscale images are repeated to three channels, and images of another size than `side` x `side`
+    are resized, on their device. The network runs in half precision on a GPU. It is always in
     evaluation mode and has no gradient.
 
     Parameters
     ----------
-    network : from normalised images [B, 3, side, side] to features [B, z_dim].
-    side : height and width of the images that it takes, in pixels.
-    mean, std : of the three channels, in units of pixels in [0, 1], by which it wants its images
-        normalised.
-    interpolation : of images that are resized, a name in torchvision's `InterpolationMode`.
+    network : maps normalised images [B, 3, side, side] to features [B, z_dim].
+    side : height and width of the network's input, in pixels.
+    mean, std : normalisation of the three channels of the network's input, for pixels in [0, 1].
+    interpolation : how images are resized, a name in torchvision's `InterpolationMode`.
 
     Attributes
     ----------
-    z_dim : dimensions of the features, found by a first image.
+    z_dim : dimensions of the features, found by a forward pass.
     side : see above.
     """
 
@@ -48,7 +47,7 @@ class Tower(nn.Module):
         interpolation: str = "bilinear",
     ):
         super().__init__()
-        # convolutions at 224 pixels are 1.7x faster so, on a CPU
+        # makes convolutions at 224 pixels 1.7x faster on a CPU
         self.network = network.to(memory_format=torch.channels_last)
         self.side = side
         self.interpolation = InterpolationMode(interpolation)
@@ -63,7 +62,7 @@ class Tower(nn.Module):
         self.z_dim = features.shape[1]
 
     def train(self, mode: bool = True) -> "Tower":
-        """Nothing: a tower stays in evaluation mode."""
+        """Does nothing: a tower stays in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()

@@ -1,14 +1,39 @@
-"""The image towers of OpenAI's CLIP."""
+"""OpenAI's CLIP (https://arxiv.org/abs/2103.00020): its models by name or file, its image tower."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from pickle import UnpicklingError
+from types import ModuleType
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
 
 from lossyless.backbones.base import Tower
-from lossyless.backbones.clip_loading import load_clip
+from lossyless.weights import WeightsError, check_archive, fetch
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+DOWNLOAD_SIZES = {"ViT-B/32": "338 MB", "RN50": "244 MB"}
+CACHE = "~/.cache/clip"  # shared with clip.load
+OPTIONS = "clip_path=, --clip, tower.kwargs.weights="
+#: what torch and clip raise if a file is not a checkpoint of CLIP
+UNLOADABLE = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    UnboundLocalError,
+    UnpicklingError,
+)
+
+Preprocess = Callable[[Image.Image], Tensor]
 
 
 class ClipTower(Tower):
-    """Unnormalised image embeddings of CLIP (https://arxiv.org/abs/2103.00020).
+    """Unnormalised image embeddings of CLIP.
 
     Parameters
     ----------
@@ -26,3 +51,71 @@ class ClipTower(Tower):
             std=CLIP_STD,
             interpolation="bicubic",
         )
+
+
+def load_clip(
+    weights: str | Path = "ViT-B/32", device: torch.device | str = "cpu"
+) -> tuple[nn.Module, Preprocess]:
+    """CLIP's model in evaluation mode, and its transform of images.
+
+    The global random state is preserved. Weights are float32 on a CPU and half precision on a GPU,
+    as with `clip.load`.
+
+    Parameters
+    ----------
+    weights : name of one of CLIP's models, which is downloaded on first use (and verified), or path
+        of a checkpoint: OpenAI's archive, or a state dict of the model.
+    device : of the model.
+
+    Raises
+    ------
+    WeightsError
+        The weights are neither, cannot be downloaded, or do not belong to a CLIP.
+    """
+    clip = import_clip()
+    name = str(weights)
+    is_name = name in clip.available_models()
+    if not is_name and not Path(name).is_file():
+        raise WeightsError(
+            f"CLIP weights {name!r} are neither a file nor one of CLIP's models: "
+            f"{', '.join(clip.available_models())}."
+        )
+    torch.empty(0, device=device)  # fail before the download if the device does not exist
+    path = _download(name) if is_name else Path(name)
+    check_archive(path)
+    try:
+        # layers draw random weights before the checkpoint replaces them
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`torch.jit")
+            model, preprocess = clip.load(str(path), device=device)
+    except (OSError, torch.OutOfMemoryError):
+        raise  # the file may be valid
+    except UNLOADABLE:
+        # the cause suggests options of torch.load, which users cannot set
+        raise WeightsError(
+            f"{path} could not be loaded: it is not a checkpoint of CLIP, or is damaged. Expected "
+            "OpenAI's archive, which clip.load downloads, or a state dict of CLIP's model"
+        ) from None
+    return model.eval(), preprocess
+
+
+def _download(name: str) -> Path:
+    """File of one of CLIP's models, downloaded if it does not exist."""
+    url = import_clip().clip._MODELS[name]
+    path = Path(CACHE).expanduser() / PurePosixPath(url).name
+    size = f" ({DOWNLOAD_SIZES[name]})" if name in DOWNLOAD_SIZES else ""
+    if not path.exists():
+        print(f"CLIP {name}{size}: downloading it to {path}", flush=True)
+    try:
+        # unlike `clip.load`, an interrupted download leaves nothing behind
+        return fetch(url, sha256=PurePosixPath(url).parent.name, folder=path.parent)
+    except WeightsError as error:
+        raise WeightsError(f"CLIP {name}{size}: {error}, or give its path ({OPTIONS})") from None
+
+
+def import_clip() -> ModuleType:
+    """The module `clip`, imported lazily because it takes a second."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "pkg_resources is deprecated")
+        import clip
+    return clip

@@ -1,4 +1,4 @@
-"""The image towers of OpenCLIP's models, an optional dependency."""
+"""Image towers of OpenCLIP, an optional dependency."""
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,9 @@ class OpenClipTower(Tower):
     Raises
     ------
     ImportError
-        If OpenCLIP is not installed.
+        OpenCLIP is not installed.
     WeightsError
-        If the weights cannot be had or do not fit.
+        The weights cannot be downloaded or read, or do not fit.
     """
 
     def __init__(self, model: str = "ViT-B-32", weights: str = "laion2b_s34b_b79k"):
@@ -33,11 +33,11 @@ class OpenClipTower(Tower):
                 "pip install open_clip_torch"
             ) from error
         try:
-            with torch.random.fork_rng(devices=[]):  # layers draw weights before they are loaded
+            with torch.random.fork_rng(devices=[]):  # layers draw random weights first
                 network = open_clip.create_model(model, pretrained=weights, precision="fp32")
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             raise WeightsError(
-                f"OpenCLIP could not make {model!r} with the weights {weights!r}: {error}. Check "
+                f"OpenCLIP could not create {model!r} with the weights {weights!r}: {error}. Check "
                 "the network and open_clip.list_pretrained(), or give the path of a checkpoint."
             ) from error
         visual = network.visual

@@ -1,7 +1,6 @@
-"""ResNet50s that were trained without labels, from the files that their authors published.
+"""ResNet50s trained without labels, from their authors' files.
 
-No checksum is published for these files, so none can be pinned: they must stay those of the first
-use, and have every tensor of the network, and no other.
+The authors publish no checksums: a file is accepted if it has exactly the tensors of the network.
 """
 
 from pathlib import Path
@@ -10,8 +9,13 @@ from torch import Tensor, nn
 
 from lossyless.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Tower
 from lossyless.backbones.torchvision import build
-from lossyless.state_dicts import load_strictly, read_checkpoint, read_state_dict
-from lossyless.weights import WeightsError, fetch
+from lossyless.weights import (
+    WeightsError,
+    fetch,
+    load_strictly,
+    read_checkpoint,
+    read_state_dict,
+)
 
 SIMCLR_URL = (
     "https://dl.fbaipublicfiles.com/vissl/model_zoo/"
@@ -21,12 +25,12 @@ SWAV_URL = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.t
 
 
 class SimCLRTower(Tower):
-    """ResNet50 by SimCLR (https://arxiv.org/abs/2002.05709), 800 epochs, of VISSL's model zoo.
+    """ResNet50 by SimCLR (https://arxiv.org/abs/2002.05709), 800 epochs, from VISSL's model zoo.
 
     Parameters
     ----------
     weights : path of VISSL's checkpoint or of a state dict of the ResNet50 without its `fc`; null:
-        downloaded at the first use.
+        downloaded on first use.
     """
 
     def __init__(self, weights: str | None = None):
@@ -35,19 +39,19 @@ class SimCLRTower(Tower):
 
 
 class SwAVTower(Tower):
-    """ResNet50 by SwAV (https://arxiv.org/abs/2006.09882), 800 epochs, of the authors.
+    """ResNet50 by SwAV (https://arxiv.org/abs/2006.09882), 800 epochs, from the authors.
 
     Parameters
     ----------
     weights : path of the authors' checkpoint or of a state dict of the ResNet50 without its `fc`;
-        null: downloaded at the first use.
+        null: downloaded on first use.
     """
 
     def __init__(self, weights: str | None = None):
         path = _file(weights, SWAV_URL, "swav_800ep_pretrain.pth.tar")
-        heads = ("projection_head.", "prototypes.")  # of the training, which features do without
+        heads = ("projection_head.", "prototypes.")  # used in training only
         state = {n: v for n, v in read_state_dict(path).items() if not n.startswith(heads)}
-        # the authors' evaluation says 0.228, where others say 0.229
+        # the authors' evaluation uses 0.228 instead of 0.229
         std = (0.228, *IMAGENET_STD[1:])
         super().__init__(_trunk(state, path), side=224, mean=IMAGENET_MEAN, std=std)
 
@@ -57,12 +61,12 @@ def _file(weights: str | None, url: str, name: str) -> Path:
         return fetch(url, sha256=None, name=name)
     path = Path(weights)
     if not path.is_file():
-        raise WeightsError(f"there is no file {path} with weights: download {url}")
+        raise WeightsError(f"{path} is not a file of weights: download {url}")
     return path
 
 
 def _vissl_state(path: Path) -> dict[str, Tensor]:
-    """The trunk in a checkpoint of VISSL, with torchvision's names; or a state dict as it is."""
+    """The trunk of a checkpoint of VISSL, with torchvision's names; or a plain state dict."""
     content = read_checkpoint(path)
     if "classy_state_dict" not in content:
         return read_state_dict(path)
@@ -76,7 +80,7 @@ def _vissl_state(path: Path) -> dict[str, Tensor]:
 
 
 def _trunk(state: dict[str, Tensor], path: Path) -> nn.Module:
-    """The ResNet50 of a state dict, up to the pooled features [B, 2048]."""
+    """The ResNet50 of a state dict, without its head: returns pooled features [B, 2048]."""
     network = build("resnet50")
     network.fc = nn.Identity()
     load_strictly(network, state, path)

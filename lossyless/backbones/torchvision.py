@@ -1,22 +1,21 @@
-"""Towers from torchvision's classifiers."""
+"""Features of torchvision's classifiers."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from lossyless.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Tower
-from lossyless.backbones.padding import pad_as_tensorflow
-from lossyless.state_dicts import load_strictly, read_state_dict
-from lossyless.weights import WeightsError, fetch
+from lossyless.weights import WeightsError, fetch, load_strictly, read_state_dict
 
 PADDINGS = ("torch", "tensorflow")
 RANDOM = "random"
-QUANTIZED = "quantized_"  # what names of networks of 8-bit integers begin with
-HEADS = ("fc", "classifier", "heads", "head")  # what torchvision calls the last part of its models
+QUANTIZED = "quantized_"  # prefix of the names of networks of 8-bit integers
+HEADS = ("fc", "classifier", "heads", "head")  # names of the last part of torchvision's models
 
 
 class TorchvisionTower(Tower):
@@ -25,23 +24,23 @@ class TorchvisionTower(Tower):
     Parameters
     ----------
     model : name in `torchvision.models.list_models()`, e.g. "resnet50"; not of a quantized network.
-    weights : name of published weights of that model, e.g. "IMAGENET1K_V1", which are downloaded at
-        the first use (the checksum in the name of the file is verified); or path of a state dict
-        of the whole classifier, .pt, .pth or .npz; or "random": always the same ones, to try things
-        out without a download.
-    side : of the images that the network takes, in pixels.
-    mean, std : by which it wants its images normalised.
-    layer : dotted name of the module whose output is the features, averaged over space; null: the
-        input of the classifier's head, flattened. Most networks have pooled it, but VGG and
-        SqueezeNet have not: name "features" there.
-    padding : "torch", or "tensorflow" for weights trained with that library's padding of
-        convolutions with stride 2 (which is not symmetric).
-    n_classes : outputs of the classifier that the weights are of.
+    weights : name of published weights of that model, e.g. "IMAGENET1K_V1", which are downloaded on
+        first use (and verified by the checksum in their file name); or path of a state dict of the
+        whole classifier, .pt, .pth or .npz; or "random": weights of a fixed seed, for a trial
+        without a download.
+    side : height and width of the network's input, in pixels.
+    mean, std : normalisation of the network's input.
+    layer : dotted name of the module whose output, averaged over space, gives the features; null:
+        the input of the classifier's head, flattened. Most networks pool it. VGG and SqueezeNet do
+        not: use "features" there.
+    padding : "torch", or "tensorflow" for weights trained with TensorFlow's asymmetric padding of
+        convolutions of stride 2.
+    n_classes : number of outputs of the classifier.
 
     Raises
     ------
     WeightsError
-        If the weights cannot be had or do not fit: every tensor must be there, and no other.
+        The weights cannot be downloaded or read, or a tensor is missing, unexpected or misshapen.
     """
 
     def __init__(
@@ -73,14 +72,14 @@ class TorchvisionTower(Tower):
 
 
 def build(model: str, **options: object) -> nn.Module:
-    """A model of torchvision in evaluation mode, its weights drawn with a seed of their own."""
+    """A model of torchvision in evaluation mode, with weights of a fixed seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return models.get_model(model, weights=None, **options).eval()
 
 
 def _find(model: str, weights: str) -> Path:
-    """The file of some weights, which is downloaded if need be."""
+    """File of the weights, downloaded if necessary."""
     if Path(weights).is_file():
         return Path(weights)
     published = models.get_model_weights(model)
@@ -94,13 +93,13 @@ def _find(model: str, weights: str) -> Path:
 
 
 def _without_head(network: nn.Module, name: str) -> nn.Module:
-    """The network, which now gives the input of its head, [B, z_dim]."""
+    """The network, changed to return the input of its head, [B, z_dim]."""
     for head in HEADS:
         if hasattr(network, head):
             setattr(network, head, nn.Flatten(1))
             return network
     raise ValueError(
-        f"{name} has none of the heads {', '.join(HEADS)}: name a `layer` that gives the features"
+        f"{name} has none of the heads {', '.join(HEADS)}: choose a `layer` that gives the features"
     )
 
 
@@ -122,3 +121,30 @@ class _Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features = self.extractor(x)["features"]
         return features.mean((2, 3)) if features.ndim == 4 else features
+
+
+class _TensorFlowPadding(nn.Module):
+    """A convolution of stride 2 that pads as TensorFlow's "SAME": the odd pixel right and below.
+
+    For an even side and a kernel of 3, that is (0, 1) where PyTorch pads with (1, 1): the samples
+    lie one pixel apart.
+    """
+
+    def __init__(self, convolution: nn.Conv2d):
+        super().__init__()
+        total = convolution.kernel_size[0] - convolution.stride[0]
+        before = total // 2
+        self.padding = (before, total - before) * 2
+        self.convolution = convolution
+        convolution.padding = (0, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolution(F.pad(x, self.padding))
+
+
+def pad_as_tensorflow(network: nn.Module) -> None:
+    """Change the padding of all padded convolutions of stride 2 to TensorFlow's, for even sides."""
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Conv2d) and child.stride == (2, 2) and child.padding != (0, 0):
+                setattr(module, name, _TensorFlowPadding(child))

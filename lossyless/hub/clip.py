@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from lossyless.backbones.clip_loading import import_clip
+from lossyless.backbones.clip import import_clip
 from lossyless.hub import SourceError
 from lossyless.hub.features import FeatureCompressor, Format
 from lossyless.hub.images import Examples, ImageFolder, n_source_bytes, read_batches, take_shard

@@ -10,15 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lossyless.backbones.clip_loading import load_clip
+from lossyless.backbones.clip import load_clip
 from lossyless.coding.payloads import CodingError
 from lossyless.hub import RELEASED
 from lossyless.hub.clip import ClipCompressor
 from lossyless.hub.features import FeatureCompressor
 from lossyless.rates import HFactorized
 from lossyless.rates.entropy_coded import TRANSFORM
-from lossyless.state_dicts import load_strictly, read_checkpoint
-from lossyless.weights import WeightsError, fetch, sha256_of
+from lossyless.weights import WeightsError, fetch, load_strictly, read_checkpoint, sha256_of
 
 CLIP = "ViT-B/32"
 # arguments that name local files, in Python and on the command line

@@ -1,11 +1,13 @@
-"""Weights are the ones that were asked for, or an error says what to do."""
+"""Downloads are verified, damage and other files are found, loading is strict."""
 
 import hashlib
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from lossyless.weights import WeightsError, check_sha256, fetch
+from lossyless.weights import WeightsError, fetch, load_strictly, read_checkpoint, read_state_dict
 
 CONTENT = b"weights"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -33,23 +35,20 @@ def test_it_goes_by_default_where_torch_hub_keeps_its_own(url, tmp_path, monkeyp
     assert fetch(url, sha256=SHA256, name="a.pt") == tmp_path / "hub" / "checkpoints" / "a.pt"
 
 
-def test_without_a_network_the_error_says_what_to_place_where(tmp_path):
+def test_without_a_network_the_error_names_the_url_and_the_path(tmp_path):
     url = (tmp_path / "nowhere" / "net.pt").as_uri()
     with pytest.raises(WeightsError) as error:
         fetch(url, sha256=SHA256, folder=tmp_path)
-    assert url in str(error.value) and f"place it at {tmp_path / 'net.pt'}" in str(error.value)
+    assert url in str(error.value) and str(tmp_path / "net.pt") in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_download_with_another_checksum_is_not_kept(url, tmp_path):
+def test_files_with_another_checksum_are_refused_and_downloads_removed(url, tmp_path):
     with pytest.raises(WeightsError, match=SHA256):
         fetch(url, sha256="0" * 64, folder=tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_a_local_file_with_another_checksum_is_refused_and_left_alone(url, tmp_path):
     (tmp_path / "net.pt").write_bytes(b"other")
-    with pytest.raises(WeightsError, match="Remove it"):
+    with pytest.raises(WeightsError, match=f"{tmp_path / 'net.pt'}.*{SHA256}"):
         fetch(url, sha256=SHA256, folder=tmp_path)
     assert (tmp_path / "net.pt").read_bytes() == b"other"
 
@@ -60,58 +59,56 @@ def test_a_checksum_that_is_none_is_an_error_of_the_caller(url, tmp_path, sha256
         fetch(url, sha256=sha256, folder=tmp_path)
 
 
-def test_check_sha256_names_the_file_and_both_checksums(tmp_path):
-    path = tmp_path / "net.pt"
-    path.write_bytes(CONTENT)
-    check_sha256(path, SHA256[:20])
-    with pytest.raises(WeightsError, match=f"{path}.*{SHA256}.*{'1' * 8}"):
-        check_sha256(path, "1" * 8)
-
-
-# --- files without a published checksum
-
-
-def test_without_a_checksum_the_first_use_is_trusted_and_later_ones_are_checked(url, tmp_path):
+def test_files_without_a_checksum_are_taken_as_they_are(url, tmp_path):
     path = fetch(url, sha256=None, folder=tmp_path / "cache")
-    record = path.with_name("net.pt.sha256")
-    assert record.read_text() == f"{SHA256}  net.pt\n"  # as sha256sum writes it
+    path.write_bytes(b"by hand")
     assert fetch(url, sha256=None, folder=path.parent) == path
-    assert sorted(p.name for p in path.parent.iterdir()) == ["net.pt", "net.pt.sha256"]
-    path.write_bytes(b"other")
-    with pytest.raises(WeightsError, match=rf"{path}.*{SHA256}.*remove {record} to trust"):
-        fetch(url, sha256=None, folder=path.parent)
-    record.unlink()
-    assert fetch(url, sha256=None, folder=path.parent) == path
-    assert record.read_text().startswith(hashlib.sha256(b"other").hexdigest())
+    assert path.read_bytes() == b"by hand"
 
 
-def test_a_file_that_the_user_placed_is_noted_too(url, tmp_path):
-    (tmp_path / "net.pt").write_bytes(b"by hand")
-    fetch(url, sha256=None, folder=tmp_path)
-    assert (tmp_path / "net.pt.sha256").is_file()
+@pytest.fixture
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
 
 
-def test_another_download_than_the_first_is_not_kept(url, tmp_path):
-    path = fetch(url, sha256=None, folder=tmp_path / "cache")
-    path.unlink()
-    (tmp_path / "source" / "net.pt").write_bytes(b"replaced by its publisher")
-    with pytest.raises(WeightsError, match=SHA256):
-        fetch(url, sha256=None, folder=path.parent)
-    assert not path.exists()
+def test_state_dicts_are_read_without_wrappers_and_from_arrays(network, tmp_path):
+    state = network.state_dict()
+    torch.save(state, tmp_path / "plain.pth")
+    torch.save({"state_dict": {f"module.{n}": v for n, v in state.items()}}, tmp_path / "a.pt")
+    np.savez(tmp_path / "arrays.npz", **{name: value.numpy() for name, value in state.items()})
+    for name in ("plain.pth", "a.pt", "arrays.npz"):
+        found = read_state_dict(tmp_path / name)
+        assert found.keys() == state.keys()
+        assert all(torch.equal(found[n], state[n]) for n in state)
 
 
-def test_a_note_that_is_no_checksum_is_named(url, tmp_path):
-    (tmp_path / "net.pt.sha256").write_text("nonsense")
-    with pytest.raises(WeightsError, match="net.pt.sha256.*'nonsense'"):
-        fetch(url, sha256=None, folder=tmp_path)
+@pytest.mark.parametrize("name", ["a.pth", "a.npz"])
+def test_files_of_other_types_and_damaged_archives_are_named(name, tmp_path):
+    path = tmp_path / name
+    for content in (b"", b"no weights", b"PK\x03\x04 half an archive"):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=name):
+            read_checkpoint(path)
+    torch.save({"a": torch.ones(10_000)}, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=name):
+        read_checkpoint(path)
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(WeightsError, match="list.pth.*list"):
+        read_checkpoint(tmp_path / "list.pth")
 
 
-def test_where_nothing_can_be_written_a_warning_says_so(url, tmp_path, monkeypatch):
-    (tmp_path / "net.pt").write_bytes(CONTENT)
-
-    def refuse(path):
-        raise PermissionError("read-only")
-
-    monkeypatch.setattr("lossyless.weights.replacing", refuse)
-    with pytest.warns(UserWarning, match="net.pt.sha256 cannot be written.*read-only"):
-        assert fetch(url, sha256=None, folder=tmp_path) == tmp_path / "net.pt"
+def test_missing_and_unexpected_tensors_and_other_shapes_are_named(network):
+    state = dict(network.state_dict())
+    changed = {
+        "missing: 0.bias": {n: v for n, v in state.items() if n != "0.bias"},
+        "unexpected: 0.extra": state | {"0.extra": torch.zeros(2)},
+        "of another shape: 0.bias": state | {"0.bias": torch.zeros(4)},
+    }
+    for message, content in changed.items():
+        with pytest.raises(WeightsError, match=f"net.pth.*1 {message}"):
+            load_strictly(network, content, "net.pth")
+    del state["1.num_batches_tracked"]  # older checkpoints lack it
+    load_strictly(network, state, "net.pth")

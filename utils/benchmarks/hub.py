@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from lossyless.backbones.clip_loading import import_clip
+from lossyless.backbones.clip import import_clip
 from lossyless.hub.clip import ClipCompressor
 from utils.benchmarks.bottleneck import make_bottleneck
 from utils.benchmarks.comparison import Comparison, Goal, alternate

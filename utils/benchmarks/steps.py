@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
 from lossyless.backbones import Tower
-from lossyless.backbones.clip_loading import import_clip
+from lossyless.backbones.clip import import_clip
 from lossyless.base import Batch
 from lossyless.torch_state import one_thread
 from utils.benchmarks.setups import OneBatch, short_trainer

@@ -11,7 +11,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lossyless.backbones.clip_loading import import_clip, load_clip
+from lossyless.backbones.clip import import_clip, load_clip
 from lossyless.weights import WeightsError
 from utils.data.module import DataError
 from utils.runs.files import writable_dir

@@ -13,7 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from lossyless.state_dicts import read_checkpoint
+from lossyless.weights import read_checkpoint
 from utils.runs.files import write_text
 from utils.runs.identity import run_folder, run_hash
 from utils.runs.status_file import RUN, RUN_LOCK, StatusFile, now

@@ -13,8 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lossyless.distributions import CondDist
-from lossyless.state_dicts import read_checkpoint
-from lossyless.weights import WeightsError
+from lossyless.weights import WeightsError, read_checkpoint
 from utils.runs.files import write_bytes
 from utils.runs.identity import canonical
 from utils.training import building

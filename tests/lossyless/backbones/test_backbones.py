@@ -1,17 +1,15 @@
-"""Pretrained towers: what they take, what they give, which weights they refuse."""
+"""Frozen backbones: input, features, weights."""
 
 import builtins
 import sys
 from types import ModuleType, SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torchvision import models
 
-from lossyless import weights as weights_module
 from lossyless.backbones import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -23,7 +21,7 @@ from lossyless.backbones import (
     self_supervised,
 )
 from lossyless.backbones import torchvision as torchvision_module
-from lossyless.backbones.padding import pad_as_tensorflow
+from lossyless.backbones.torchvision import pad_as_tensorflow
 from lossyless.weights import WeightsError
 
 SMALL = {"model": "shufflenet_v2_x0_5", "side": 32, "n_classes": 7}
@@ -36,18 +34,15 @@ def random_network(name: str = SMALL["model"], seed: int = 0, **options) -> nn.M
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> dict:
-    """Files with the weights of a small network: all formats; and the network."""
+    """A small network, and the file of its weights."""
     network = random_network(num_classes=7)
-    folder = tmp_path_factory.mktemp("weights")
-    state = network.state_dict()
-    torch.save(state, folder / "plain.pth")
-    torch.save({"state_dict": {f"module.{n}": v for n, v in state.items()}}, folder / "wrapped.pt")
-    np.savez(folder / "arrays.npz", **{name: value.numpy() for name, value in state.items()})
-    return {"network": network, "folder": folder, "state": state}
+    path = tmp_path_factory.mktemp("weights") / "plain.pth"
+    torch.save(network.state_dict(), path)
+    return {"network": network, "path": path}
 
 
-def tower_of(small, file: str = "plain.pth", **options) -> TorchvisionTower:
-    return TorchvisionTower(**SMALL | {"weights": str(small["folder"] / file)} | options)
+def tower_of(small, **options) -> TorchvisionTower:
+    return TorchvisionTower(**SMALL | {"weights": str(small["path"])} | options)
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -62,9 +57,8 @@ def normalised(x: torch.Tensor) -> torch.Tensor:
 # --- what they take and give
 
 
-@pytest.mark.parametrize("file", ["plain.pth", "wrapped.pt", "arrays.npz"])
-def test_features_are_what_the_classifier_of_the_network_gets(small, file):
-    tower, x = tower_of(small, file), images(3, 3, 32, 32)
+def test_features_are_what_the_classifier_of_the_network_gets(small):
+    tower, x = tower_of(small), images(3, 3, 32, 32)
     z = tower(x)
     assert z.shape == (3, tower.z_dim) == (3, small["network"].fc.in_features)
     with torch.no_grad():
@@ -98,16 +92,12 @@ def test_a_gpu_gives_nearly_the_same_in_half_precision(small):
     torch.testing.assert_close(found.cpu(), expected, atol=2e-2, rtol=2e-2)
 
 
-def test_building_a_tower_leaves_the_random_state_as_it_was(small):
+def test_random_weights_have_a_seed_of_their_own():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    tower_of(small)
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_random_weights_are_always_the_same_ones():
     first, again = (TorchvisionTower(**SMALL, weights="random") for _ in range(2))
+    assert torch.equal(torch.rand(3), expected)
     x = images(2, 3, 32, 32)
     assert torch.equal(first(x), again(x))
 
@@ -116,7 +106,6 @@ def test_random_weights_are_always_the_same_ones():
     ("model", "z_dim", "side"),
     [
         ("mobilenet_v3_small", 576, 32),
-        ("convnext_tiny", 768, 32),
         ("squeezenet1_0", 512 * 3 * 3, 64),  # its classifier pools at its end
     ],
 )
@@ -172,39 +161,6 @@ def test_the_padding_changes_the_features_and_not_the_weights(small):
 # --- weights
 
 
-def test_missing_and_unexpected_tensors_and_other_shapes_are_named(small, tmp_path):
-    state = dict(small["state"])
-    changed = {
-        "missing: conv5.0.weight": {n: v for n, v in state.items() if n != "conv5.0.weight"},
-        "unexpected: fc.extra": state | {"fc.extra": torch.zeros(2)},
-        "of another shape: fc.bias": state | {"fc.bias": torch.zeros(3)},
-    }
-    for message, content in changed.items():
-        torch.save(content, tmp_path / "changed.pth")
-        with pytest.raises(WeightsError, match=f"changed.pth does not fit.*1 {message}"):
-            TorchvisionTower(**SMALL, weights=str(tmp_path / "changed.pth"))
-
-
-def test_counts_of_batches_may_be_missing(small, tmp_path):
-    kept = {n: v for n, v in small["state"].items() if not n.endswith("num_batches_tracked")}
-    torch.save(kept, tmp_path / "old.pth")
-    x = images(2, 3, 32, 32)
-    old = TorchvisionTower(**SMALL, weights=str(tmp_path / "old.pth"))
-    assert torch.equal(old(x), tower_of(small)(x))
-
-
-@pytest.mark.parametrize("name", ["a.pth", "a.npz"])
-def test_files_of_something_else_are_named(name, tmp_path):
-    path = tmp_path / name
-    for content in (b"", b"no weights", b"PK\x03\x04 half an archive"):
-        path.write_bytes(content)
-        with pytest.raises(WeightsError, match=f"{name} could not be read"):
-            TorchvisionTower(**SMALL, weights=str(path))
-    torch.save([1, 2], path.with_suffix(".pth"))
-    with pytest.raises(WeightsError, match="found a list"):
-        TorchvisionTower(**SMALL, weights=str(path.with_suffix(".pth")))
-
-
 def test_published_weights_are_fetched_with_the_checksum_in_their_name(monkeypatch, tmp_path):
     network, asked = random_network("resnet18"), []
     torch.save(network.state_dict(), tmp_path / "resnet18.pth")
@@ -221,15 +177,9 @@ def test_published_weights_are_fetched_with_the_checksum_in_their_name(monkeypat
         TorchvisionTower("resnet18", "V9")
 
 
-def test_weights_that_are_neither_a_file_nor_published_are_named():
-    with pytest.raises(WeightsError, match="'no such file' of resnet18 are neither a file"):
-        TorchvisionTower("resnet18", "no such file")
-
-
-@pytest.mark.parametrize("weights", ["IMAGENET1K_FBGEMM_V1", "random"])
-def test_quantized_networks_are_refused(weights):
-    with pytest.raises(WeightsError, match="quantized.*not supported: choose 'resnet18'"):
-        TorchvisionTower("quantized_resnet18", weights)
+def test_quantized_networks_are_refused():
+    with pytest.raises(WeightsError, match="quantized_resnet18"):
+        TorchvisionTower("quantized_resnet18", "random")
 
 
 # --- self-supervised ResNet50s, with the layouts of the published files
@@ -246,9 +196,8 @@ def checkpoints(state: dict) -> dict:
     vissl = {f"_feature_blocks.{name}": value for name, value in state.items()}
     trainer = {"phase_idx": 800, "loss": 1.5}
     swav = {f"module.{name}": value for name, value in state.items()}
-    heads = {"module.projection_head.0.weight": torch.zeros(2), "module.prototypes.weight": swav}
-    del heads["module.prototypes.weight"]
-    heads["module.prototypes.weight"] = torch.zeros(3, 2)
+    heads = {"projection_head.0.weight": torch.zeros(2), "prototypes.weight": torch.zeros(3, 2)}
+    heads = {f"module.{name}": value for name, value in heads.items()}
     return {
         SimCLRTower: trainer | {"classy_state_dict": {"base_model": {"model": {"trunk": vissl}}}},
         SwAVTower: swav | heads,
@@ -272,7 +221,6 @@ def test_published_layouts_and_plain_state_dicts_are_read(
     assert (downloaded.z_dim, downloaded.side) == (2048, 224)
     torch.save(trunk.state_dict(), tmp_path / "plain.pth")
     x = images(1, 3, 64, 64)
-    assert torch.equal(tower_class(str(path))(x), downloaded(x))
     assert torch.equal(tower_class(str(tmp_path / "plain.pth"))(x), downloaded(x))
     assert len(asked) == 1
 
@@ -286,17 +234,8 @@ def test_damage_to_self_supervised_weights_is_named(trunk, tmp_path):
     torch.save({"classy_state_dict": {"base_model": {}}}, path)
     with pytest.raises(WeightsError, match="no trunk"):
         SimCLRTower(str(path))
-    with pytest.raises(WeightsError, match="no file.*nowhere.*swav_800ep"):
+    with pytest.raises(WeightsError, match="nowhere.*swav_800ep"):
         SwAVTower(str(tmp_path / "nowhere.pth"))
-
-
-def test_without_a_network_the_error_says_what_to_do(monkeypatch):
-    def offline(url, **kwargs):
-        raise weights_module.WeightsError(f"no network: put {url} there")
-
-    monkeypatch.setattr(self_supervised, "fetch", offline)
-    with pytest.raises(WeightsError, match="swav_800ep_pretrain"):
-        SwAVTower()
 
 
 # --- OpenCLIP

@@ -10,12 +10,10 @@ import torch
 from clip.model import CLIP
 from helpers.tiny import ROOT
 
-from lossyless.backbones import ClipTower
-from lossyless.backbones.clip_loading import load_clip
+from lossyless.backbones import ClipTower, load_clip
 from lossyless.weights import WeightsError
 
 DIM = 8
-FOREIGN = "other.pt could not be loaded: it is not a checkpoint of CLIP"
 KINDS = {"vit": (1, 64, 32), "resnet": ((1, 1, 1, 1), 64, None)}  # layers, width, patch
 
 
@@ -63,39 +61,25 @@ def test_the_tower_gives_the_embeddings_of_images_prepared_as_by_clip(checkpoint
     assert not any(hasattr(module, "token_embedding") for module in tower.modules())
 
 
-def test_names_and_files_that_are_none_are_refused(tmp_path):
-    with pytest.raises(WeightsError, match="'ViT-B/33' are neither.*ViT-B/32"):
+def test_unknown_names_are_refused():
+    with pytest.raises(WeightsError, match="'ViT-B/33'.*ViT-B/32"):
         load_clip("ViT-B/33")
-    path = tmp_path / "other.pt"
-    torch.save({"weight": torch.zeros(2)}, path)
-    with pytest.raises(WeightsError, match=FOREIGN):
-        load_clip(path)
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"import os\n", b"PK\3\4", {"biasing": torch.zeros(3)}, {}, [], torch.zeros(3)],
-    ids=["empty", "text", "zip", "bottleneck", "dict", "list", "tensor"],
+    [b"", b"import os\n", b"PK\3\4", {"biasing": torch.zeros(3)}, [], torch.zeros(3)],
+    ids=["empty", "text", "zip", "bottleneck", "list", "tensor"],
 )
-def test_files_of_other_kinds_are_one_sentence(tmp_path, content):
+def test_files_of_other_types_are_named(tmp_path, content):
     path = tmp_path / "other.pt"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(WeightsError, match=FOREIGN) as caught:
+    with pytest.raises(WeightsError, match="other.pt.*CLIP") as caught:
         load_clip(path)
     assert "weights_only" not in str(caught.value) and caught.value.__suppress_context__
-
-
-def test_a_flipped_bit_of_a_local_file_is_found(tmp_path):
-    path = tmp_path / "clip.pt"
-    torch.save(tiny_clip().state_dict(), path)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(WeightsError, match="clip.pt could not be read: it is damaged"):
-        load_clip(path)
 
 
 @pytest.fixture
@@ -113,10 +97,10 @@ def test_without_a_network_the_error_says_what_else_to_do(home, monkeypatch, cap
     with pytest.raises(WeightsError, match="338 MB.*no network") as caught:
         load_clip()
     message = str(caught.value)
-    assert f"place it at {file}" in message and "https://openaipublic" in message
-    assert "clip_path=, --clip, tower.kwargs.weights=" in message
+    assert str(file) in message and "https://openaipublic" in message
+    assert all(option in message for option in ("clip_path=", "--clip", "tower.kwargs.weights="))
     assert caught.value.__suppress_context__  # no traceback of urllib before it
-    assert f"downloading it to {file}" in capsys.readouterr().out
+    assert str(file) in capsys.readouterr().out
     assert list(file.parent.iterdir()) == []
 
 
@@ -124,15 +108,15 @@ def test_a_file_that_is_there_is_checked_and_not_announced(home, monkeypatch, ca
     file = home / ".cache" / "clip" / "ViT-B-32.pt"
     file.parent.mkdir(parents=True)
     torch.save(tiny_clip().state_dict(), file)
-    with pytest.raises(WeightsError, match=r"ViT-B-32.pt: is not the file expected.*anew.*--clip"):
+    with pytest.raises(WeightsError, match="ViT-B-32.pt.*SHA-256.*--clip"):
         load_clip()
-    monkeypatch.setattr("lossyless.weights._check", lambda *args: None)
+    monkeypatch.setattr("lossyless.weights.check_sha256", lambda *args: None)
     load_clip()
     assert capsys.readouterr().out == ""
 
 
 def test_a_device_that_is_not_there_is_refused_before_a_download(monkeypatch):
-    monkeypatch.setattr("lossyless.backbones.clip_loading.fetch", None)
+    monkeypatch.setattr("lossyless.backbones.clip.fetch", None)
     with pytest.raises(RuntimeError, match="foo"):
         load_clip(device="foo")
 
@@ -140,7 +124,7 @@ def test_a_device_that_is_not_there_is_refused_before_a_download(monkeypatch):
 def test_loading_warns_of_nothing(tmp_path):
     path = tmp_path / "tiny.pt"
     torch.save(tiny_clip().state_dict(), path)
-    code = f"from lossyless.backbones.clip_loading import load_clip; load_clip({str(path)!r})"
+    code = f"from lossyless.backbones.clip import load_clip; load_clip({str(path)!r})"
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-W", "error::DeprecationWarning:__main__",
          "-c", code],
