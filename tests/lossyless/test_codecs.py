@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 import torch
-from test_golden import CODECS, SHAPE, Z_DIM, fixed, with_fixed_weights
+from helpers.fixed_codecs import CODECS, SHAPE, Z_DIM, fixed, with_fixed_weights
 
 from lossyless.classical import ClassicalCompressor
 from lossyless.rates import Lossless, MIRate

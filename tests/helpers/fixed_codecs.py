@@ -1,0 +1,51 @@
+"""Every codec, with weights that are the same on every machine."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lossyless.classical import RawPixels
+from lossyless.rates import EntropyCodedRate, HFactorized, HHyper, HSpatial
+from lossyless.vector_codecs import PCAVectors, RawVectors, UniformVectors
+
+Z_DIM, SHAPE = 8, (3, 5, 4)
+CODECS: dict[str, Callable[[], nn.Module]] = {
+    "factorized": lambda: HFactorized(Z_DIM),
+    "factorized_klt": lambda: HFactorized(Z_DIM, transform="klt"),
+    "factorized_klt_refined": lambda: HFactorized(Z_DIM, transform="klt_refined"),
+    "hyperprior": lambda: HHyper(Z_DIM),
+    "hyperprior_klt": lambda: HHyper(Z_DIM, transform="klt"),
+    "hyperprior_without_means": lambda: HHyper(Z_DIM, side_z_dim=3, is_pred_mean=False),
+    "spatial_hyperprior": lambda: HSpatial(Z_DIM, latent_side=2),
+    "float16": lambda: RawVectors(Z_DIM),
+    "float32": lambda: RawVectors(Z_DIM, "float32"),
+    "int3": lambda: UniformVectors(Z_DIM, 3),
+    "int8": lambda: UniformVectors(Z_DIM, 8),
+    "pca": lambda: PCAVectors(Z_DIM, 3),
+    "pixels": lambda: RawPixels(SHAPE),
+}
+
+
+def fixed(name: str, shape: tuple[int, ...], unit: float) -> Tensor:
+    """Multiples of a unit up to 255, from integers that are the same on every machine."""
+    rng = np.random.default_rng([*name.encode()])
+    return torch.from_numpy(unit * rng.integers(-255, 256, shape).astype(np.float64)).float()
+
+
+def with_fixed_weights(codec: nn.Module) -> nn.Module:
+    for name, parameter in codec.named_parameters():
+        parameter.data.add_(fixed(name, tuple(parameter.shape), 2**-10))
+    for name, buffer in codec.named_buffers():
+        if name in ("transform.matrix", "transform.start"):  # a reflection, in exact numbers
+            buffer.copy_(torch.eye(len(buffer)) - 2 / len(buffer))
+    if isinstance(codec, UniformVectors):
+        codec.fit(fixed("extremes", (9, Z_DIM), 2**-5))
+    if isinstance(codec, PCAVectors):
+        codec.mean.copy_(fixed("mean", (Z_DIM,), 2**-7))
+        codec.axes.copy_(torch.eye(3, Z_DIM))
+        codec.is_fitted.fill_(True)
+    if isinstance(codec, EntropyCodedRate):
+        codec.update()
+    return codec.eval()
