@@ -1,4 +1,4 @@
-"""Entries of `torch.hub`: compressors of images that keep what CLIP sees.
+"""Entries of `torch.hub`: compressors of images to CLIP features.
 
     import torch
 
@@ -14,26 +14,26 @@ from collections.abc import Callable as _Callable
 
 from lossyless.hub import RELEASED as _RELEASED
 
-# `clip` is OpenAI's: pip install clip-anytorch ("setuptools<82"); `clip` on PyPI is another project
-# compressai, too, but of that its import says more than torch.hub
+# `clip` is OpenAI's: pip install clip-anytorch "setuptools<82"; `clip` on PyPI is another project.
+# compressai is not listed: importing it explains how to install it, which torch.hub would not.
 dependencies = ["torch", "torchvision", "constriction", "clip", "numpy", "tqdm"]
 
 _DOC = """A compressor of images; beta = {beta:g}, about {bits:.0f} bits per image.
 
     compressor, transform = torch.hub.load(..., "{entry}")
 
-    compressor.compress_dataset(dataset, "Z.bin", label_file="Y.npy")    # PIL images or transformed
-    Z, Y = compressor.decompress_dataset("Z.bin", label_file="Y.npy")    # numpy, for scikit-learn
+    compressor.compress_dataset(dataset, "Z.bin", labels=True)     # PIL images or transformed
+    Z, Y = compressor.decompress_dataset("Z.bin", labels=True)     # numpy, for scikit-learn
     z_hat = compressor(torch.stack([transform(image) for image in images]))
     bits = compressor.get_rate(torch.stack([transform(image) for image in images]))  # mean, coded
 
-Z are features [N, 512] of CLIP ViT-B/32 to train any predictor on. See
+Z are features [N, 512] of CLIP ViT-B/32, to train any predictor on. See
 `lossyless.hub.ClipCompressor` for all methods.
 
 Parameters
 ----------
 device : where CLIP runs; by default a CUDA device if there is one, else the CPU.
-is_jit : taken for the sake of code for the official hub; it has no effect.
+is_jit : no effect; an argument of the official code.
 clip_path : checkpoint of CLIP ViT-B/32; by default OpenAI's, downloaded (340 MB) on first use.
 pretrained_path : weights of the bottleneck; by default the released ones, downloaded (136 kB,
     checksum verified) on first use.
@@ -46,13 +46,13 @@ transform : PIL image to the tensor [3, 224, 224] that the compressor takes
 Raises
 ------
 WeightsError
-    Weights are missing and there is no network; it says which file to place where.
+    Weights are missing and cannot be downloaded; the message says which file to place where.
 """
 
 
 def _make_entry(model: str) -> _Callable:
     def entry(device=None, is_jit=False, clip_path=None, pretrained_path=None):
-        from lossyless.hub import clip_compressor  # not before it is needed: it takes seconds
+        from lossyless.hub import clip_compressor  # takes seconds to import
 
         return clip_compressor(
             model,

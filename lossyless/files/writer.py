@@ -118,7 +118,23 @@ def write_features(
     WorkerError
         A worker process died.
     """
-    name = getattr(out, "name", "payload") if hasattr(out, "write") else os.fspath(out)
+    if not hasattr(out, "write"):
+        with replacing(out) as file:  # before the first batch, which may be expensive
+            return _write(batches, file, os.fspath(out), codec, chunk_size, n_workers, meta, timer)
+    name = str(getattr(out, "name", "payload"))
+    return _write(batches, out, name, codec, chunk_size, n_workers, meta, timer)
+
+
+def _write(
+    batches: Iterable[Batch],
+    file: BinaryIO,
+    name: str,
+    codec: Codec,
+    chunk_size: int | None,
+    n_workers: int | None,
+    meta: dict[str, Any] | None,
+    timer: AbstractContextManager,
+) -> Written:
     batches = iter(batches)
     first = next(batches, None)
     has_labels = isinstance(first, tuple)
@@ -133,13 +149,12 @@ def write_features(
     header = Header(codec.format_name, codec.fingerprint(), shape, dict(meta or {}), has_labels)
     labels = LabelQueue() if has_labels else None
     chunks = rebatch(_tensors(batches, shape, chunk_size, labels), chunk_size)
-    chunk_coder = _ChunkEncoder(codec, str(name), timer)
-    with nullcontext(out) if hasattr(out, "write") else replacing(out) as file:
-        writer = FileWriter(file, header)
-        with contextlib.closing(chunk_coder.encode_all(chunks, n_workers)) as coded:
-            for payload, n in coded:
-                writer.add(payload, n, pack_labels(labels.take(n)) if has_labels else b"")
-        return writer.finish()
+    chunk_coder = _ChunkEncoder(codec, name, timer)
+    writer = FileWriter(file, header)
+    with contextlib.closing(chunk_coder.encode_all(chunks, n_workers)) as coded:
+        for payload, n in coded:
+            writer.add(payload, n, pack_labels(labels.take(n)) if has_labels else b"")
+    return writer.finish()
 
 
 def rebatch(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:

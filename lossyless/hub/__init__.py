@@ -12,6 +12,8 @@ The same through `torch.hub.load` (see `hubconf.py`), and from the shell: `pytho
     clip             ClipCompressor: images -> features <-> files
     weights          compressors from weights: released ones by name, or local files
     images           image files, and batches of images for CLIP
+    labels           labels in compressed files, or beside them
+    report           what is printed
     official_format  streams and files of the paper's code
 
 This module imports nothing heavy; the names of `__all__` are imported when they are first used.

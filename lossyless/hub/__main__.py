@@ -3,52 +3,142 @@
 import argparse
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lossyless.hub.arguments import (
-    DAMAGED,
-    DONE,
-    FAILED,
-    INTERRUPTED,
-    USAGE,
-    CommandError,
-    check_file,
-    check_folder,
-    check_place,
-    make_parser,
-)
+from lossyless.hub import RELEASED, SourceError
 
+DESCRIPTION = """\
+Compress images to CLIP features, in about 1400 bits per image, for training classifiers.
+
+  python -m lossyless.hub compress photos/ photos.bin --labels   # folders in photos/ are classes
+  python -m lossyless.hub info photos.bin
+  python -m lossyless.hub decompress photos.bin Z.npy            # float32 [N, 512]; without CLIP
+  python -m lossyless.hub merge part1.bin part2.bin --out all.bin
+
+Weights are downloaded on first use; without a network, --clip and --pretrained name local files.
+"""
+EPILOG = """\
+Exit status: 0 done, 1 files or weights cannot be used (see the message), 2 usage, 3 decompressed
+without the damaged parts (--on-damage skip), 130 interrupted.
+"""
+DONE, FAILED, USAGE, DAMAGED, INTERRUPTED = 0, 1, 2, 3, 130
 MAX_LISTED = 8
 
 
+class UsageError(Exception):
+    """Arguments that do not go together."""
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; its exit status."""
+    """Run a command; returns its exit status."""
     args = make_parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return COMMANDS[args.command](args)
+            return args.run(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except CommandError as error:
-        return _fail(error, error.status)
+    except UsageError as error:
+        return _fail(error, USAGE)
     except ModuleNotFoundError as error:
-        if error.name == "compressai":  # which says itself how to get it
-            return _fail(error, FAILED)
+        if error.name == "compressai":  # its message says how to install it
+            return _fail(error)
         advice = "activate the environment, or pip install -r requirements/requirements_mini.txt"
-        return _fail(f"{error}: {advice}", FAILED)
-    except _user_errors() as error:  # evaluated when something went wrong: it imports torch
-        return _fail(error, FAILED)
+        return _fail(f"{error}: {advice}")
+    except _user_errors() as error:  # evaluated on errors only: it imports torch
+        return _fail(error)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The commands and their arguments. Must not import torch: `--help` should be fast."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lossyless.hub",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    # without abbreviations: `--labels` would be taken for `--labels-out`
+    add = partial(commands.add_parser, allow_abbrev=False)
+
+    command = add("compress", help="compress a folder of images")
+    command.set_defaults(run=compress)
+    option = command.add_argument
+    option("folder", metavar="FOLDER", type=Path, help="all images below it, sorted by path")
+    option("out", metavar="OUT", type=Path, help="file to write")
+    _add_model(command)
+    option(
+        "--clip",
+        metavar="PATH",
+        type=Path,
+        help="local checkpoint of CLIP ViT-B/32 (default: OpenAI's, 340 MB on first use)",
+    )
+    option("--labels", action="store_true", help="store labels: folders below FOLDER are classes")
+    option(
+        "--labels-out",
+        "--label-file",
+        metavar="FILE",
+        type=Path,
+        help="store labels, and export them to FILE (.npy)",
+    )
+    option(
+        "--format",
+        choices=("container", "official"),
+        default="container",
+        help="official: larger files without checksums, for the paper's code",
+    )
+    option(
+        "--shard",
+        metavar="K/N",
+        type=_shard,
+        help="compress only part K = 1..N of N equal parts; `merge` joins the files",
+    )
+    option("--device", help="cpu, cuda, cuda:1, ... (default: cuda if available)")
+    option("--batch-size", metavar="N", type=partial(_integer, low=1), help="default: 128")
+    option(
+        "--workers",
+        metavar="N",
+        type=partial(_integer, low=0),
+        help="processes that read images (default: by the number of cores)",
+    )
+
+    command = add("decompress", help="decompress a file to features, without CLIP")
+    command.set_defaults(run=decompress)
+    option = command.add_argument
+    option("file", metavar="FILE", type=Path)
+    option("out", metavar="OUT.npy", type=Path, help="features to write, float32 [N, 512]")
+    _add_model(command)
+    option(
+        "--on-damage",
+        choices=("raise", "skip"),
+        default="raise",
+        help="if parts of the file are damaged: fail, or skip them and exit with status 3",
+    )
+    option("--labels-out", metavar="FILE", type=Path, help="labels to write (.npy)")
+    option(
+        "--label-file",
+        metavar="FILE",
+        type=Path,
+        help="labels to read (.npy), for files that hold none: those of the official format and of "
+        "earlier versions",
+    )
+
+    command = add("info", help="describe a compressed file")
+    command.set_defaults(run=info)
+    command.add_argument("file", metavar="FILE", type=Path)
+
+    command = add("merge", help="join compressed files of one model, with their labels")
+    command.set_defaults(run=merge)
+    command.add_argument("files", metavar="FILE", type=Path, nargs="+", help="two or more")
+    command.add_argument("--out", metavar="OUT", type=Path, required=True, help="file to write")
+    return parser
 
 
 def compress(args: argparse.Namespace) -> int:
-    check_folder(args.folder)
-    label_file = args.label_file
-    if label_file is None and args.labels:
-        label_file = _usual_label_file(args.out)
-    _check_files([], [args.out] if label_file is None else [args.out, label_file])
+    _check_paths(read=[args.folder], written=[args.out, args.labels_out])
 
     from lossyless.hub import clip_compressor
 
@@ -57,13 +147,14 @@ def compress(args: argparse.Namespace) -> int:
             args.model, device=args.device, clip_path=args.clip, pretrained_path=args.pretrained
         )
     except ValueError as error:
-        raise CommandError(error, USAGE) from error
+        raise UsageError(error) from error
     settings = {"batch_size": args.batch_size, "num_workers": args.workers}
     compressor.compress_dataset(
         args.folder,
         args.out,
-        label_file=label_file,
+        label_file=args.labels_out,
         kwargs_dataloader={name: value for name, value in settings.items() if value is not None},
+        labels=args.labels,
         format=args.format,
         shard=args.shard,
     )
@@ -72,16 +163,8 @@ def compress(args: argparse.Namespace) -> int:
 
 def decompress(args: argparse.Namespace) -> int:
     if args.label_file is not None and args.labels_out is None:
-        raise CommandError(
-            "--label-file goes with --labels-out, which says where the labels of OUT.npy go", USAGE
-        )
-    read, written, label_file = [args.file], [args.out], None
-    if args.labels_out is not None:
-        label_file = args.label_file or _usual_label_file(args.file)
-        read.append(label_file)
-        written.append(args.labels_out)
-    _check_files(read, written)
-    _check_is_compressed(args.file)
+        raise UsageError("--label-file needs --labels-out, the file to write the labels to")
+    _check_paths(read=[args.file, args.label_file], written=[args.out, args.labels_out])
 
     from lossyless.hub import feature_compressor
 
@@ -89,7 +172,7 @@ def decompress(args: argparse.Namespace) -> int:
     report = compressor.decompress_to_npy(
         args.file,
         args.out,
-        label_file=label_file,
+        label_file=args.label_file,
         labels_out=args.labels_out,
         on_damage=args.on_damage,
     )
@@ -97,80 +180,78 @@ def decompress(args: argparse.Namespace) -> int:
 
 
 def info(args: argparse.Namespace) -> int:
-    check_file(args.file)
+    from lossyless.files import describe
+    from lossyless.hub.official_format import describe_official, is_official
 
-    facts = _describe(args.file)
+    facts = describe_official(args.file) if is_official(args.file) else describe(args.file)
     meta = facts.pop("meta", {})
-    facts |= {f"meta.{name}": value for name, value in meta.items()}
-    for name, value in facts.items():
-        print(f"{name}: {_in_words(value)}")
+    for name, value in (facts | {f"meta.{key}": v for key, v in meta.items()}).items():
+        print(f"{name}: {_format(value)}")
     return DONE
 
 
 def merge(args: argparse.Namespace) -> int:
     if len(args.files) < 2:
-        raise CommandError("merge: expected at least 2 files to merge", USAGE)
-    _check_files(args.files, [args.out])
+        raise UsageError("merge: expected at least 2 files")
 
-    from lossyless.hub.merging import merge
+    from lossyless.files import merge_files
+    from lossyless.hub.official_format import is_official
 
-    print(merge(args.files, args.out))
+    for file in args.files:
+        if is_official(file):
+            raise SourceError(
+                f"{file}: files of the official format cannot be merged. Decompress it, and "
+                "compress the features with `compress_features`."
+            )
+    n_examples = merge_files(args.files, args.out)
+    print(f"{args.out}: {n_examples} img, {args.out.stat().st_size:,} bytes")
     return DONE
 
 
-COMMANDS = {"compress": compress, "decompress": decompress, "info": info, "merge": merge}
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model",
+        choices=tuple(RELEASED),
+        default="b005",
+        help="released bottleneck; b01 is the smallest, b001 the most accurate (default: b005)",
+    )
+    command.add_argument(
+        "--pretrained",
+        metavar="PATH",
+        type=Path,
+        help="local weights of the bottleneck (default: the released ones, 136 kB on first use)",
+    )
 
 
-def _check_files(read: list[Path], written: list[Path]) -> None:
-    """Of a command's files, before anything is loaded: what is there, and what can be written."""
-    for file in read:
-        check_file(file)
-    for file in written:
-        check_place(file)
-
-    from lossyless.hub.files import check_distinct
-
-    check_distinct(written, read)
-
-
-def _check_is_compressed(file: Path) -> None:
-    """That the head of a file is of either format; else nobody need look for weights."""
-    from lossyless.container.file import ContainerFile
-    from lossyless.hub.official_format import is_official
-
-    if not is_official(file):
-        ContainerFile(file).close()
-
-
-def _describe(file: Path) -> dict[str, Any]:
-    """What a file of either format says about itself."""
-    from lossyless.container import ContainerError
-    from lossyless.feature_files import describe
-
+def _shard(text: str) -> tuple[int, int]:
+    """Index, from 0, and number of shards of "K/N"."""
     try:
-        return describe(file)
-    except ContainerError:
-        from lossyless.hub.official_format import is_official
-
-        if not is_official(file):
-            raise
-        return _describe_official(file)
-
-
-def _describe_official(file: Path) -> dict[str, Any]:
-    from lossyless.hub.official_format import read_official
-
-    n_bytes, n_images = file.stat().st_size, sum(1 for _ in read_official(file))
-    return {
-        "path": str(file),
-        "format": "official, of the paper's code: it names no model and has no checksums",
-        "n_examples": n_images,
-        "n_bytes": n_bytes,
-        "bits_per_example": 8 * n_bytes / n_images if n_images else None,
-    }
+        number, n_shards = map(int, text.split("/"))
+    except ValueError:
+        number, n_shards = 0, 0
+    if not 1 <= number <= n_shards:
+        raise argparse.ArgumentTypeError(f"expected K/N with 1 <= K <= N, found {text}")
+    return number - 1, n_shards
 
 
-def _in_words(value: Any) -> str:
+def _integer(text: str, low: int) -> int:
+    value = int(text)
+    if value < low:
+        raise argparse.ArgumentTypeError(f"expected at least {low}, found {value}")
+    return value
+
+
+def _check_paths(read: list[Path | None], written: list[Path | None]) -> None:
+    """Find wrong paths before weights are loaded."""
+    for path in read:
+        if path is not None and not path.exists():
+            raise SourceError(f"{path}: no such file or folder")
+    for path in written:
+        if path is not None and not path.parent.is_dir():
+            raise SourceError(f"{path}: the folder {path.parent} does not exist: create it first")
+
+
+def _format(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.1f}"
     if isinstance(value, list) and len(value) > MAX_LISTED:
@@ -181,23 +262,16 @@ def _in_words(value: Any) -> str:
     return str(value)
 
 
-def _usual_label_file(file: Path) -> Path:
-    from lossyless.hub.merging import usual_label_file
-
-    return usual_label_file(file)
-
-
-def _fail(error: object, status: int) -> int:
+def _fail(error: object, status: int = FAILED) -> int:
     print(f"error: {error}", file=sys.stderr)
     return status
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    """What is wrong with the user's files rather than with this code."""
+    """Errors of the user's files, which are one line without a traceback."""
     from lossyless.coding.payloads import CodingError
-    from lossyless.container import ContainerError
-    from lossyless.feature_files import WorkerError
-    from lossyless.hub import SourceError
+    from lossyless.files import ContainerError
+    from lossyless.parallel import WorkerError
     from lossyless.weights import WeightsError
 
     return ContainerError, CodingError, SourceError, WeightsError, WorkerError, OSError

@@ -2,13 +2,10 @@
 
 import math
 import os
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -16,20 +13,19 @@ from lossyless.backbones.clip import import_clip
 from lossyless.hub import SourceError
 from lossyless.hub.features import FeatureCompressor, Format
 from lossyless.hub.images import Examples, ImageFolder, n_source_bytes, read_batches, take_shard
-from lossyless.hub.labels import join_labels, to_labels, writing_labels
+from lossyless.hub.labels import Labels, PathLike, to_labels
 from lossyless.hub.report import Report, progress
 from lossyless.rates import HFactorized
 
 
 class ClipCompressor(FeatureCompressor):
-    """CLIP's image tower (arXiv:2103.00020) and an entropy bottleneck on its features.
+    """CLIP's image tower (https://arxiv.org/abs/2103.00020), and a bottleneck for its features.
 
         x [B, 3, side, side] --CLIP--> z [B, z_dim] --bottleneck--> bytes --> z_hat [B, z_dim]
 
-    The tower runs in float32 on a CPU and in half precision on a CUDA device, whatever is asked of
-    `to`, `half` and the like; the bottleneck always gets float32, on the CPU, where it costs
-    nothing: so all machines quantise alike. Nothing here is trained: always in evaluation mode,
-    and no parameter takes a gradient.
+    The tower runs in float32 on a CPU and in half precision on a CUDA device; `half`, `float` and
+    the like have no effect. The bottleneck always runs in float32 on the CPU, so that all machines
+    quantise alike. It is always in evaluation mode, and no parameter requires a gradient.
 
     Parameters
     ----------
@@ -39,8 +35,8 @@ class ClipCompressor(FeatureCompressor):
 
     Attributes
     ----------
-    transform : as above; data sets whose images are PIL images need no transform of their own.
-    side : pixels of the images that the tower takes.
+    transform : as above; data sets of PIL images need no transform of their own.
+    side : height and width of the tower's images, in pixels.
     """
 
     def __init__(
@@ -49,8 +45,8 @@ class ClipCompressor(FeatureCompressor):
         super().__init__(rate)
         if tower.output_dim != rate.z_dim:
             raise ValueError(
-                f"the bottleneck takes {rate.z_dim} dimensions, but this CLIP has features of "
-                f"{tower.output_dim}: give the checkpoint that the bottleneck was trained for"
+                f"the bottleneck takes {rate.z_dim} dimensions, but this CLIP has "
+                f"{tower.output_dim}: use the checkpoint that the bottleneck was trained for"
             )
         self.tower = tower.requires_grad_(False).eval()
         self.transform = transform
@@ -61,18 +57,8 @@ class ClipCompressor(FeatureCompressor):
     def device(self) -> torch.device:
         return self.tower.conv1.weight.device
 
-    @property
-    def clip(self) -> nn.Module:
-        """The tower, under the official name."""
-        return self.tower
-
-    @property
-    def preprocess(self) -> Callable[[Image.Image], Tensor]:
-        """The transform, under the official name."""
-        return self.transform
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ClipCompressor":
-        """What `to`, `cuda`, `cpu`, `half`, ... do to a module: only the device is theirs."""
+        """Let `to`, `cuda`, `cpu`, `half`, ... change the tower's device only."""
         self.tower.to(fn(torch.empty(0, device=self.device)).device)
         self._fit_precision()
         return self
@@ -86,8 +72,7 @@ class ClipCompressor(FeatureCompressor):
 
     @torch.no_grad()
     def encode(self, X: Tensor) -> Tensor:
-        """CLIP features z [B, z_dim], float32 on this device, of transformed images
-        [B, 3, side, side]."""
+        """CLIP features z [B, z_dim], float32 on this device, of images [B, 3, side, side]."""
         shape = [3, self.side, self.side]
         if not (isinstance(X, Tensor) and X.is_floating_point() and [*X.shape[1:]] == shape):
             found = f"{X.dtype} {[*X.shape]}" if isinstance(X, Tensor) else type(X).__name__
@@ -95,14 +80,14 @@ class ClipCompressor(FeatureCompressor):
                 f"expected float images [B, {', '.join(map(str, shape))}] made by `transform`, "
                 f"found {found}"
             )
-        if not len(X):  # which CLIP does not take
+        if not len(X):  # CLIP takes no empty batch
             return torch.empty(0, self.z_dim, device=self.device)
         X = X.to(self.device, self.tower.conv1.weight.dtype, non_blocking=True)
         return self.tower(X).float()
 
     def forward(self, X: Tensor, is_compress: bool = False) -> Tensor | list[bytes]:
-        """What the receiver gets of images [B, 3, side, side]: z_hat [B, z_dim], float32 on this
-        device; or with `is_compress` the streams, see `compress`."""
+        """z_hat [B, z_dim], float32 on this device, as the receiver decodes it, of images
+        [B, 3, side, side]; or the streams of `compress` if `is_compress`."""
         if is_compress:
             return self.compress(X)
         symbols = self.rate.quantise(self.encode(X).cpu())
@@ -111,13 +96,12 @@ class ClipCompressor(FeatureCompressor):
     def compress(self, X: Tensor) -> list[bytes]:
         """A stream for each image of [B, 3, side, side], in the official format.
 
-        Files of `compress_dataset` are smaller: streams of their own cost about 60 bits each.
+        Files of `compress_dataset` are smaller: a separate stream costs about 60 bits per image.
         """
         return self.compress_vectors(self.encode(X))
 
     def get_rate(self, X: Tensor) -> float:
-        """Mean coded bits of images [B, 3, side, side] in the official format, as `compress` writes
-        them; NaN for none."""
+        """Mean bits of the streams of `compress` for images [B, 3, side, side]; NaN for none."""
         streams = self.compress(X)
         return 8 * sum(map(len, streams)) / len(streams) if streams else math.nan
 
@@ -131,11 +115,12 @@ class ClipCompressor(FeatureCompressor):
     def compress_dataset(
         self,
         dataset: Any,
-        file: str | os.PathLike,
-        label_file: str | os.PathLike | None = None,
+        file: PathLike,
+        label_file: PathLike | None = None,
         kwargs_dataloader: dict[str, Any] | None = None,
         is_info: bool = True,
         *,
+        labels: bool = False,
         format: Format = "container",
         n_workers: int | None = None,
         shard: tuple[int, int] | None = None,
@@ -147,18 +132,18 @@ class ClipCompressor(FeatureCompressor):
         dataset : a folder, all of whose images are compressed in the order of their sorted paths;
             or a data set whose examples are (image, label), (image,) or images. Images are PIL
             images, or tensors [3, side, side] made by `transform`.
-        file : where the compressed features go. Under this name there is a complete file or none.
-        label_file : where the labels go (.npy): integers, which become int64; of a folder, the
-            numbers of the folders directly below it, in sorted order. `file` keeps their checksum,
-            and is read with no others.
+        file : file to write; it appears under this name when it is complete.
+        label_file : .npy file to export the labels to, which are also stored in `file`.
         kwargs_dataloader : for `torch.utils.data.DataLoader`, e.g. `batch_size`, `num_workers`; not
-            what changes order or number of the examples.
+            settings that change the examples or their order.
         is_info : whether to show progress and print the report.
-        format : "container" (small, checked, random access), or "official", the files of the
-            paper's code.
-        n_workers : processes that run the entropy coder; by default as many as there are cores.
-        shard : (index from 0, number of shards): only that part of the images, so that several
-            machines share the work; `lossyless.hub.merging.merge` joins their files.
+        labels : store labels in `file`: integers, which become int64; of a folder, the indices of
+            the folders directly below it, in sorted order.
+        format : "container" (small, checksums, random access), or "official", the files of the
+            paper's code, which hold no labels.
+        n_workers : processes that run the entropy coder; by default one per core.
+        shard : (index from 0, number of shards): compress only this part of the images, so that
+            several machines share the work; `lossyless.files.merge_files` joins their files.
 
         Raises
         ------
@@ -167,34 +152,77 @@ class ClipCompressor(FeatureCompressor):
         OSError
             A file cannot be written; its folder must exist.
         """
-        start = time.monotonic()
+        has_labels = labels or label_file is not None
         meta: dict[str, Any] = {}
         if isinstance(dataset, (str, os.PathLike)):
-            dataset = ImageFolder(dataset, has_classes=label_file is not None)
+            dataset = ImageFolder(dataset, has_classes=has_labels)
             meta = {"classes": dataset.classes} if dataset.classes else {}
         if shard is not None:
             dataset = take_shard(dataset, *shard)
         examples = Examples(dataset, self.transform, self.side)
-        labels: list[NDArray[np.int64]] = []
 
-        def features() -> Iterator[Tensor]:
+        def features() -> Iterator[tuple[Tensor, Labels | None]]:
             batches = read_batches(examples, device=self.device, **(kwargs_dataloader or {}))
             with progress(len(examples), is_info) as bar:
                 for X, Y in batches:
-                    if label_file is not None:
-                        labels.append(to_labels(Y))
-                    yield self.encode(X)
+                    yield self.encode(X).cpu(), to_labels(Y) if has_labels else None
                     bar.update(len(X))
 
-        with writing_labels(label_file, file, lambda: join_labels(labels)) as commit_labels:
-            n_examples = self._write(
-                features(),
-                file,
-                format=format,
-                n_workers=n_workers,
-                meta=meta,
-                commit_labels=commit_labels,
-            )
-        n_bytes = n_source_bytes(dataset)
-        report = Report.of(file, n_examples, start, "Encoding", n_source_bytes=n_bytes)
-        return report.shown(is_info)
+        return self._write(
+            features(),
+            file,
+            label_file,
+            has_labels=has_labels,
+            is_info=is_info,
+            format=format,
+            n_workers=n_workers,
+            meta=meta,
+            n_source_bytes=n_source_bytes(dataset),
+        )
+
+    # Names of the official code. Its bottleneck runs on the CPU, whatever `device` is:
+    # z --process_z_in--> z_in [B, z_dim, 1, 1] --entropy_bottleneck--> --process_z_out--> z_hat
+
+    @property
+    def clip(self) -> nn.Module:
+        """The image tower."""
+        return self.tower
+
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Tensor]:
+        """The transform."""
+        return self.transform
+
+    @property
+    def entropy_bottleneck(self) -> nn.Module:
+        """CompressAI's model; its `compress(z_in)` gives the streams of `compress`."""
+        return self.official.bottleneck
+
+    @property
+    def scaling(self) -> Tensor:
+        return self.rate.scaling.to(self.device)
+
+    @property
+    def biasing(self) -> Tensor:
+        return self.rate.biasing.to(self.device)
+
+    @property
+    def side_z_dim(self) -> int:
+        """A fifth of `z_dim`; unused, as a factorized bottleneck has no side information."""
+        return self.z_dim // 5
+
+    @torch.no_grad()
+    def process_z_in(self, z: Tensor) -> Tensor:
+        """Features [B, z_dim] to the input [B, z_dim, 1, 1] of `entropy_bottleneck`."""
+        return self.rate._to_bottleneck(z.float().cpu())[..., None, None]
+
+    @torch.no_grad()
+    def process_z_out(self, z_hat_in: Tensor) -> Tensor:
+        """Output [B, z_dim, 1, 1] of `entropy_bottleneck` to z_hat [B, z_dim]."""
+        return self.rate._from_bottleneck(z_hat_in.cpu()[..., 0, 0]).to(self.device)
+
+    def make_pickable_(self) -> None:
+        """No effect: every compressor can be pickled."""
+
+    def undo_pickable_(self) -> None:
+        """No effect."""

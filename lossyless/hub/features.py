@@ -1,9 +1,10 @@
-"""Features to small files, and back: everything that needs no image and no CLIP."""
+"""Features to small files, and back: everything that needs neither images nor CLIP."""
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -12,15 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from lossyless.atomic import replacing
-from lossyless.feature_files import FeatureFile, write_features
-from lossyless.feature_files.writing import to_tensor
+from lossyless.files import FeatureFile, write_features
 from lossyless.hub import SourceError
-from lossyless.hub.damage import kept_labels, warn_of_damage
-from lossyless.hub.files import check_distinct, write_npy
-from lossyless.hub.labels import to_labels, writing_labels
+from lossyless.hub.labels import Labels, PathLike, exporting, read_labels, to_labels
 from lossyless.hub.official_format import OfficialCoder, OfficialFile, is_official, write_official
-from lossyless.hub.official_names import OfficialNames
-from lossyless.hub.report import Report, progress
+from lossyless.hub.report import Report, make_report, progress, warn_of_damage
 from lossyless.rates import HFactorized
 
 Format = Literal["container", "official"]
@@ -28,12 +25,14 @@ OnDamage = Literal["raise", "skip"]
 BATCH_SIZE = 4096  # vectors that are handled at once
 
 
-class FeatureCompressor(OfficialNames, nn.Module):
-    """An entropy bottleneck and the files that it writes and reads.
+class FeatureCompressor(nn.Module):
+    """An entropy bottleneck, and the files that it writes and reads.
+
+        z [N, z_dim] --bottleneck--> bytes --> z_hat [N, z_dim]
 
     Parameters
     ----------
-    rate : the bottleneck, with its coding tables made. It stays on the CPU, in float32.
+    rate : the bottleneck, with its coding tables. It stays on the CPU, in float32.
 
     Raises
     ------
@@ -47,12 +46,11 @@ class FeatureCompressor(OfficialNames, nn.Module):
         super().__init__()
         if not isinstance(rate, HFactorized):
             raise TypeError(
-                f"expected a rate HFactorized, found {type(rate).__name__}. For other codecs, see "
-                "`lossyless.feature_files.write_features`."
+                f"expected a rate HFactorized, found {type(rate).__name__}. For other codecs, use "
+                "`lossyless.files.write_features`."
             )
-        _ = rate.tables  # or its error
+        _ = rate.tables  # raises
         self.rate = rate.requires_grad_(False).eval()
-        self._official: OfficialCoder | None = None
 
     @property
     def z_dim(self) -> int:
@@ -60,27 +58,25 @@ class FeatureCompressor(OfficialNames, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where tensors that methods return are."""
+        """Device of the tensors that methods return."""
         return torch.device("cpu")
 
     def train(self, mode: bool = True) -> "FeatureCompressor":
-        """Always evaluation mode: noise in place of rounding would make wrong features."""
+        """Always evaluation mode: training would add noise instead of rounding."""
         return super().train(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FeatureCompressor":
-        """What `to`, `half`, ... do to a module: nothing, other numbers would not decode."""
+        """Ignore `to`, `half`, ...: a converted bottleneck would not decode the same files."""
         return self
 
-    @property
+    @cached_property
     def official(self) -> OfficialCoder:
-        """Coder of vectors one by one, as the paper's code does it."""
-        if self._official is None:
-            self._official = OfficialCoder(self.rate)
-        return self._official
+        """Coder of single vectors, in the format of the paper's code."""
+        return OfficialCoder(self.rate)
 
     def compress_vectors(self, z: Tensor) -> list[bytes]:
         """A stream for each feature vector of [N, z_dim], in the official format."""
-        return self.official.encode(z.float().cpu())
+        return self.official.encode(_to_tensor(z))
 
     def decompress(self, streams: list[bytes]) -> Tensor:
         """z_hat [N, z_dim], float32 on this device, of streams of `compress`.
@@ -88,7 +84,7 @@ class FeatureCompressor(OfficialNames, nn.Module):
         Raises
         ------
         CodingError
-            A stream is damaged or not of this bottleneck.
+            A stream is damaged or of another bottleneck.
         """
         if isinstance(streams, (bytes, bytearray, memoryview)):
             raise TypeError(f"expected a list of streams, found {type(streams).__name__}")
@@ -97,103 +93,101 @@ class FeatureCompressor(OfficialNames, nn.Module):
     def compress_features(
         self,
         Z: ArrayLike | Tensor,
-        file: str | os.PathLike,
+        file: PathLike,
         labels: Any = None,
-        label_file: str | os.PathLike | None = None,
+        label_file: PathLike | None = None,
         is_info: bool = True,
         *,
         format: Format = "container",
         n_workers: int | None = None,
     ) -> Report:
-        """Compress feature vectors that are there already.
+        """Compress CLIP features that you have already computed.
 
         Parameters
         ----------
         Z : floats [N, z_dim]; memory-mapped arrays are read piece by piece.
-        labels : integers [N, ...] for `label_file`.
+        labels : integers [N, ...] to store in `file`.
+        label_file : .npy file to export the labels to.
 
         Other parameters as for `ClipCompressor.compress_dataset`.
         """
-        start = time.monotonic()
         Z = Z if isinstance(Z, (Tensor, np.ndarray)) else np.asarray(Z)
         if Z.ndim != 2 or Z.shape[1] != self.z_dim:
             raise SourceError(f"expected features [N, {self.z_dim}], found {list(Z.shape)}")
-        if (labels is None) != (label_file is None):
-            raise SourceError("`labels` and `label_file` go together: give both or neither")
-        if labels is not None:
-            labels = to_labels(labels)
-            if len(labels) != len(Z):
-                raise SourceError(f"found {len(labels)} labels for {len(Z)} feature vectors")
+        labels = None if labels is None else to_labels(labels)
+        if labels is None and label_file is not None:
+            raise SourceError(f"{label_file}: there are no `labels` to write")
+        if labels is not None and len(labels) != len(Z):
+            raise SourceError(f"found {len(labels)} labels for {len(Z)} feature vectors")
 
-        def batches() -> Iterator[Tensor]:
+        def batches() -> Iterator[tuple[Tensor, Labels | None]]:
             with progress(len(Z), is_info) as bar:
                 for i in range(0, len(Z), BATCH_SIZE):
-                    batch = Z[i : i + BATCH_SIZE]
-                    yield to_tensor(batch)
-                    bar.update(len(batch))
+                    part = slice(i, i + BATCH_SIZE)
+                    yield _to_tensor(Z[part]), None if labels is None else labels[part]
+                    bar.update(len(Z[part]))
 
-        with writing_labels(label_file, file, lambda: labels) as commit_labels:
-            n_examples = self._write(
-                batches(),
-                file,
-                format=format,
-                n_workers=n_workers,
-                meta={},
-                commit_labels=commit_labels,
-            )
-        return Report.of(file, n_examples, start, "Encoding").shown(is_info)
+        return self._write(
+            batches(),
+            file,
+            label_file,
+            has_labels=labels is not None,
+            is_info=is_info,
+            format=format,
+            n_workers=n_workers,
+        )
 
     def decompress_dataset(
         self,
-        file: str | os.PathLike,
-        label_file: str | os.PathLike | None = None,
+        file: PathLike,
+        label_file: PathLike | None = None,
         is_info: bool = True,
         is_cpu: bool = True,
         *,
+        labels: bool = False,
         on_damage: OnDamage = "raise",
         n_workers: int | None = None,
-    ) -> NDArray[np.float32] | tuple[NDArray[np.float32], NDArray[np.int64]]:
+    ) -> NDArray[np.float32] | tuple[NDArray[np.float32], Labels]:
         """Features of a compressed file, of either format.
 
         Parameters
         ----------
         file : written by `compress_dataset`, `compress_features`, or the paper's code.
-        label_file : labels that were written with it.
+        label_file : return labels, too. They are read from this .npy file only if `file` cannot
+            hold labels: the official format, and files of earlier versions.
         is_info : whether to print the report.
-        is_cpu : the official code's choice of where to decode. Here that is always the CPU, which
-            is faster, so this has no effect.
-        on_damage : what to do when a part of the file is damaged: "raise", or "skip" it, with a
-            warning that says which examples are missing. Their labels are left out too.
-        n_workers : processes that run the entropy coder; by default as many as there are cores.
+        is_cpu : no effect, an argument of the official code: decoding always runs on the CPU.
+        labels : return the labels that `file` holds.
+        on_damage : what to do if a part of the file is damaged: "raise", or "skip" it, with a
+            warning that lists the missing examples. Their labels are left out as well.
+        n_workers : processes that run the entropy coder; by default one per core.
 
         Returns
         -------
-        Z : numpy array, float32 [N, z_dim]; or (Z, Y) with a `label_file`: labels, int64 [N, ...].
+        Z : numpy array, float32 [N, z_dim]; or (Z, Y) with labels Y, int64 [N, ...].
 
         Raises
         ------
         ContainerError, CodingError
             The file is damaged, foreign, or of another model; the message says where.
         SourceError
-            The labels are not of this file.
+            There are no labels, or not those of this file.
         """
         start = time.monotonic()
         with self._open(file, on_damage) as features:
-            z_hat = features.read(n_workers=n_workers)
-        labels, missing = None, features.missing
-        if label_file is not None:
-            labels, missing = kept_labels(label_file, features, len(z_hat))
-        warn_of_damage(features, missing)
-        is_partial = bool(features.damaged)
-        Report.of(file, len(z_hat), start, "Decoding", is_partial=is_partial).shown(is_info)
-        return z_hat.numpy() if labels is None else (z_hat.numpy(), labels)
+            with_labels = labels or label_file is not None
+            Y = read_labels(features, label_file) if with_labels else None
+            Z = features.read(n_workers=n_workers).numpy()
+        warn_of_damage(features)
+        make_report("Decoding", file, len(Z), start, is_info, is_partial=bool(features.damaged))
+        return Z if Y is None else (Z, Y)
 
     def decompress_to_npy(
         self,
-        file: str | os.PathLike,
-        out: str | os.PathLike,
-        label_file: str | os.PathLike | None = None,
-        labels_out: str | os.PathLike | None = None,
+        file: PathLike,
+        out: PathLike,
+        label_file: PathLike | None = None,
+        labels_out: PathLike | None = None,
         is_info: bool = True,
         *,
         on_damage: OnDamage = "raise",
@@ -203,85 +197,77 @@ class FeatureCompressor(OfficialNames, nn.Module):
 
         Parameters
         ----------
-        out : .npy file of the features to write, float32 [N, z_dim].
-        label_file, labels_out : labels that were written with `file`, and where those of `out` go:
-            what is skipped has none.
+        out : .npy file to write the features to, float32 [N, z_dim].
+        labels_out : .npy file to write their labels to, int64 [N, ...].
 
         Other parameters and errors as for `decompress_dataset`.
         """
         start = time.monotonic()
-        if (label_file is None) != (labels_out is None):
-            raise SourceError("`label_file` and `labels_out` go together: give both or neither")
-        has_labels = label_file is not None
-        check_distinct(
-            [out, labels_out] if has_labels else [out],
-            [file, label_file] if has_labels else [file],
-        )
+        check_distinct([out, labels_out], [file, label_file])
         with ExitStack() as stack:
             npy = stack.enter_context(replacing(out))
-            labels_npy = stack.enter_context(replacing(labels_out)) if has_labels else None
+            labels_npy = None if labels_out is None else stack.enter_context(replacing(labels_out))
             features = stack.enter_context(self._open(file, on_damage))
-            chunks = stack.enter_context(closing(features.chunks(n_workers=n_workers)))
-            rows = (z_hat for _, z_hat in chunks)
-            n_examples = write_npy(npy, rows, n_columns=self.z_dim)
-            missing = features.missing
-            if has_labels:
-                labels, missing = kept_labels(label_file, features, n_examples)
-                np.save(labels_npy, labels, allow_pickle=False)
-        warn_of_damage(features, missing)
+            if labels_out is not None:
+                np.save(labels_npy, read_labels(features, label_file), allow_pickle=False)
+            shape = (len(features.indices), self.z_dim)
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(npy, header)
+            with closing(features.chunks(n_workers=n_workers)) as chunks:
+                for _, z_hat in chunks:
+                    npy.write(z_hat.numpy().astype("<f4", copy=False).tobytes())
+        warn_of_damage(features)
         is_partial = bool(features.damaged)
-        report = Report.of(file, n_examples, start, "Decoding", is_partial=is_partial)
-        return report.shown(is_info)
+        return make_report("Decoding", file, shape[0], start, is_info, is_partial=is_partial)
 
-    def open(self, file: str | os.PathLike, *, on_damage: OnDamage = "raise") -> FeatureFile:
+    def open(self, file: PathLike, *, on_damage: OnDamage = "raise") -> FeatureFile:
         """Random access to a file: `f[i]`, `f[10:20]`, `f[[3, 1]]`; use it in a `with` statement.
 
-        `feature_files.FeatureDataset(file, compressor.rate)` is the same for a `DataLoader`.
+        `lossyless.files.FeatureDataset(file, compressor.rate)` is the same for a `DataLoader`.
         """
         if is_official(file):
             raise SourceError(
-                f"{file}: is in the official format, which has no random access. Decompress it as "
-                "a whole with `decompress_dataset`."
+                f"{file}: the official format has no random access: use `decompress_dataset`"
             )
         return FeatureFile(file, self.rate, on_damage=on_damage)
 
     def _write(
         self,
-        batches: Iterable[Tensor],
-        file: str | os.PathLike,
+        batches: Iterable[tuple[Tensor, Labels | None]],
+        file: PathLike,
+        label_file: PathLike | None,
         *,
+        has_labels: bool,
+        is_info: bool,
         format: Format,
         n_workers: int | None,
-        meta: dict[str, Any],
-        commit_labels: Callable[[], int] | None,
-    ) -> int:
-        """Compress batches [b, z_dim] into a file of a format; the number of vectors.
-
-        `commit_labels` as for `write_features`.
-        """
-        if format == "container":
-            on_cpu = (z.cpu() for z in batches)
-            written = write_features(
-                on_cpu,
-                file,
-                self.rate,
-                n_workers=n_workers,
-                meta=meta,
-                commit_labels=commit_labels,
-            )
-            return written.n_examples
-        if format != "official":
+        meta: dict[str, Any] | None = None,
+        n_source_bytes: int | None = None,
+    ) -> Report:
+        """Compress batches of features [b, z_dim], on the CPU, and labels [b, ...] into a file."""
+        if format not in ("container", "official"):
             raise ValueError(f"format: expected 'container' or 'official', found {format!r}")
+        if format == "official" and has_labels and label_file is None:
+            raise SourceError(
+                f"{file}: the official format holds no labels: also give a file for them "
+                "(label_file=, --labels-out)"
+            )
+        check_distinct([file, label_file])
+        start = time.monotonic()
+        with ExitStack() as stack:
+            npy = None if label_file is None else stack.enter_context(replacing(label_file))
+            exported = exporting(batches, npy)
+            if format == "official":
+                streams = (s for z, _ in exported for s in self.compress_vectors(z))
+                n_examples, n_label_bytes = write_official(file, streams), 0
+            else:
+                rows = (z if y is None else (z, y) for z, y in exported)
+                written = write_features(rows, file, self.rate, n_workers=n_workers, meta=meta)
+                n_examples, n_label_bytes = written.n_examples, written.n_label_bytes
+        details = {"n_label_bytes": n_label_bytes, "n_source_bytes": n_source_bytes}
+        return make_report("Encoding", file, n_examples, start, is_info, **details)
 
-        def streams() -> Iterator[bytes]:
-            for z in batches:
-                yield from self.compress_vectors(z)
-            if commit_labels is not None:
-                commit_labels()  # the format has no place for the checksum
-
-        return write_official(file, streams())
-
-    def _open(self, file: str | os.PathLike, on_damage: OnDamage) -> FeatureFile | OfficialFile:
+    def _open(self, file: PathLike, on_damage: OnDamage) -> FeatureFile | OfficialFile:
         """A file of either format, which its first bytes tell."""
         if on_damage not in ("raise", "skip"):
             raise ValueError(f"on_damage: expected 'raise' or 'skip', found {on_damage!r}")
@@ -289,7 +275,24 @@ class FeatureCompressor(OfficialNames, nn.Module):
             return FeatureFile(file, self.rate, on_damage=on_damage)
         if on_damage == "skip":
             raise SourceError(
-                f"{file}: is in the official format, which has no checksums: what is intact cannot "
-                "be told. Read it with on_damage='raise'."
+                f"{file}: the official format has no checksums, so that damage cannot be skipped: "
+                "read it with on_damage='raise'"
             )
         return OfficialFile(file, self.official)
+
+
+def _to_tensor(rows: Tensor | NDArray) -> Tensor:
+    """float32 on the CPU, without a gradient."""
+    if isinstance(rows, Tensor):
+        return rows.detach().float().cpu()
+    return torch.from_numpy(np.array(rows, np.float32))  # a copy: arrays may be read-only
+
+
+def check_distinct(
+    outputs: Sequence[PathLike | None], inputs: Sequence[PathLike | None] = ()
+) -> None:
+    """Raise SourceError if an output is an input or another output, also by a symbolic link."""
+    targets = [os.path.realpath(path) for path in (*outputs, *inputs) if path is not None]
+    for out in outputs:
+        if out is not None and targets.count(os.path.realpath(out)) > 1:
+            raise SourceError(f"{out}: would overwrite an input or another output: rename it")

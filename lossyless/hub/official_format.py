@@ -16,18 +16,18 @@ import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lossyless._compressai import RansDecoder, RansEncoder
 from lossyless.atomic import replacing
 from lossyless.coding.payloads import CodingError
 from lossyless.coding.tables import CDFTables
-from lossyless.container import ContainerError
-from lossyless.container.format import UNKNOWN_LABELS
+from lossyless.files import ContainerError
 from lossyless.rates import HFactorized
 
 UINT32 = struct.Struct(">I")
@@ -118,13 +118,22 @@ class OfficialFile:
     coder : of the bottleneck that wrote it, which the file does not name.
     """
 
-    #: what was skipped: nothing, because damage cannot be located
+    #: nothing is ever skipped, because damage cannot be located
     missing, damaged = np.empty(0, np.int64), ()
-    labels_checksum = UNKNOWN_LABELS
 
     def __init__(self, path: str | os.PathLike, coder: OfficialCoder):
-        self.path = path
+        self.name = os.fspath(path)
         self.coder = coder
+
+    def __len__(self) -> int:
+        """Number of vectors, as the file says."""
+        with open(self.name, "rb") as file:
+            return _read_uint32(file, self.name, "the number of vectors")
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """Vectors that `read` gives, [N]."""
+        return np.arange(len(self))
 
     def chunks(self, n_workers: int | None = None) -> Iterator[tuple[int, Tensor]]:
         """Index of the first vector, and vectors [n, z_dim]. `n_workers` has no effect.
@@ -134,13 +143,13 @@ class OfficialFile:
         ContainerError, CodingError
             The file is damaged or foreign; the message names it, and the vector.
         """
-        streams = read_official(self.path)
+        streams = read_official(self.name)
         first = 0
         while batch := list(islice(streams, BATCH_SIZE)):
             try:
                 z_hat = self.coder.decode(batch, first=first)
             except CodingError as error:
-                raise CodingError(f"{self.path}: {error}") from error
+                raise CodingError(f"{self.name}: {error}") from error
             yield first, z_hat
             first += len(batch)
 
@@ -215,3 +224,15 @@ def _read_uint32(file: BinaryIO, path: str | os.PathLike, what: str) -> int:
     if len(data) < UINT32.size:
         raise ContainerError(f"{path}: ends before {what}: the file is cut")
     return UINT32.unpack(data)[0]
+
+
+def describe_official(path: str | os.PathLike) -> dict[str, Any]:
+    """What a file tells about itself."""
+    n_bytes, n_examples = os.path.getsize(path), sum(1 for _ in read_official(path))
+    return {
+        "path": str(path),
+        "format": "official (of the paper's code): without checksums or the model's fingerprint",
+        "n_examples": n_examples,
+        "n_bytes": n_bytes,
+        "bits_per_example": 8 * n_bytes / n_examples if n_examples else None,
+    }

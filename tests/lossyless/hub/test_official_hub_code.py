@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.tiny import ROOT
-from helpers.tiny_clip import SIDE, Z_DIM, save_bottleneck, save_clip
+from helpers.tiny_clip import SIDE, Z_DIM
 from sklearn.svm import LinearSVC
 from torch.utils.data import DataLoader
 from torchvision.datasets import FakeData
@@ -17,16 +17,10 @@ DECODING = r"Decoding: \d+\.\d\d img/sec"
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights")
+def loaded(weights):
+    is_jit = True
     return torch.hub.load(
-        str(ROOT),
-        "clip_compressor_b005",
-        "cpu",
-        True,  # is_jit
-        source="local",
-        clip_path=save_clip(folder / "clip.pt"),
-        pretrained_path=save_bottleneck(folder / "bottleneck.pt"),
+        str(ROOT), "clip_compressor_b005", "cpu", is_jit, source="local", **weights
     )
 
 

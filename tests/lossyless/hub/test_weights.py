@@ -136,24 +136,6 @@ def test_foreign_files_are_refused(content, tmp_path):
         load_bottleneck(path)
 
 
-def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path):
-    rate = HFactorized(Z_DIM)
-    rate.update()
-    path = save(rate.state_dict(), tmp_path)
-    content, n_found = path.read_bytes(), 0
-    for i in range(0, len(content), 97):
-        damaged = bytearray(content)
-        damaged[i] ^= 1
-        path.write_bytes(damaged)
-        try:
-            loaded = load_bottleneck(path)
-        except WeightsError as error:
-            n_found += str(path) in str(error)
-        else:  # in the padding of the archive
-            assert loaded.fingerprint() == rate.fingerprint()
-    assert n_found > len(content) // 97 / 4
-
-
 def test_weights_that_diverged_are_refused(tmp_path):
     state = official_state(is_legacy=True)
     state["entropy_bottleneck._bias1"][0] = torch.nan

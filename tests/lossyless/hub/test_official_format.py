@@ -1,4 +1,4 @@
-"""The official format, byte for byte; damage raises."""
+"""The official format, byte for byte; damage is found."""
 
 import copy
 import struct
@@ -10,7 +10,7 @@ import torch
 from compressai.entropy_models import EntropyBottleneck
 
 from lossyless.coding.payloads import CodingError
-from lossyless.container import ContainerError, ContainerWriter
+from lossyless.files import ContainerError, write_features
 from lossyless.hub.official_format import (
     OfficialCoder,
     OfficialFile,
@@ -85,21 +85,16 @@ def test_payloads_of_features_wider_than_expected_are_smaller(width, deviation):
     assert len(rate.compress(z)) < sum(map(len, OfficialCoder(rate.eval()).encode(z)))
 
 
-def test_no_vectors(rate):
-    coder = OfficialCoder(rate)
-    assert coder.encode(torch.empty(0, Z_DIM)) == []
-    assert coder.decode([]).shape == (0, Z_DIM)
-
-
 def test_the_tables_of_the_rate_stay_wide(rate):
     before = rate.fingerprint()
     coder = OfficialCoder(rate)
     assert rate.fingerprint() == before
     assert (rate.tables["z"].lengths > coder.tables.lengths).all()
+    assert coder.encode(torch.empty(0, Z_DIM)) == [] and coder.decode([]).shape == (0, Z_DIM)
 
 
 def test_values_that_compressai_cannot_code_are_refused(rate):
-    with pytest.raises(CodingError, match="cannot hold"):
+    with pytest.raises(CodingError, match=str(2**26)):
         OfficialCoder(rate).encode(torch.full((1, Z_DIM), 1e8))
 
 
@@ -112,7 +107,7 @@ def test_changed_bits_are_found_where_no_symbol_is_beyond_the_tables(rate):
         damaged = bytearray(stream)
         bit = rng.integers(8 * len(stream))
         damaged[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(CodingError, match="vector 1: the stream is damaged"):
+        with pytest.raises(CodingError, match="vector 1: "):
             coder.decode([streams[i - 1], bytes(damaged)])
 
 
@@ -130,10 +125,10 @@ def test_foreign_streams_are_found(rate):
 def test_another_models_streams_are_found(rate):
     other = copy.deepcopy(rate)
     other.prior.biases[0].data += 0.3
-    streams = OfficialCoder(other).encode(draw_z(50))
-    for stream in streams:
+    coder = OfficialCoder(rate)
+    for stream in OfficialCoder(other).encode(draw_z(50)):
         with pytest.raises(CodingError):
-            OfficialCoder(rate).decode([stream])
+            coder.decode([stream])
 
 
 # --- files
@@ -145,7 +140,7 @@ def test_damage_names_the_file_and_counts_its_vectors(rate, tmp_path, monkeypatc
     streams = coder.encode(draw_z(5))
     streams[3] = streams[3][:-4]
     write_official(tmp_path / "z.bin", streams)
-    with pytest.raises(CodingError, match=f"{tmp_path / 'z.bin'}: vector 3: the stream"):
+    with pytest.raises(CodingError, match=f"{tmp_path / 'z.bin'}: vector 3: "):
         OfficialFile(tmp_path / "z.bin", coder).read()
 
 
@@ -161,32 +156,20 @@ def test_the_layout_of_files(tmp_path):
     assert path.read_bytes() == b"".join(parts)
     assert list(read_official(path)) == STREAMS
     assert [p.name for p in tmp_path.iterdir()] == ["z.bin"]
-
-
-def test_an_empty_file_of_streams(tmp_path):
-    path = tmp_path / "z.bin"
     assert write_official(path, []) == 0
     assert list(read_official(path)) == [] and is_official(path)
 
 
-def test_cut_and_lengthened_files_are_named(tmp_path):
+def test_cut_and_lengthened_files_and_absurd_sizes_are_named(tmp_path):
     path = tmp_path / "z.bin"
     write_official(path, STREAMS)
     data = path.read_bytes()
-    for i in range(len(data)):
-        path.write_bytes(data[:i])
-        with pytest.raises(ContainerError, match=f"{path}.*cut"):
-            list(read_official(path))
-    path.write_bytes(data + b"\0")
-    with pytest.raises(ContainerError, match="1 bytes follow"):
-        list(read_official(path))
-
-
-def test_absurd_sizes_are_refused_before_anything_is_allocated(tmp_path):
-    path = tmp_path / "z.bin"
+    wrong = [data[:i] for i in range(len(data))] + [data + b"\0"]
     for sizes in ((2**32 - 1, 2**32 - 1), (1, 2**32 - 4), (2**32 - 1, 8)):
-        path.write_bytes(struct.pack(">II", *sizes) + bytes(8))
-        with pytest.raises(ContainerError, match="z.bin"):
+        wrong.append(struct.pack(">II", *sizes) + bytes(8))
+    for content in wrong:
+        path.write_bytes(content)
+        with pytest.raises(ContainerError, match=str(path)):
             list(read_official(path))
 
 
@@ -200,13 +183,12 @@ def test_a_writer_that_fails_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_formats_are_told_apart(tmp_path):
-    official, container, text = (tmp_path / name for name in ("official", "container", "text"))
-    write_official(official, STREAMS)
-    with ContainerWriter(container, fingerprint="ab", codec="factorized", shape=(3,)) as writer:
-        writer.add(b"payload", 2)
-    text.write_text("neither of them, but long enough to have a number of streams")
-    assert is_official(official)
-    assert not is_official(container) and not is_official(text)
-    text.write_bytes(b"")
-    assert not is_official(text)
+def test_formats_are_told_apart(rate, tmp_path):
+    path = tmp_path / "z.bin"
+    write_official(path, STREAMS)
+    assert is_official(path)
+    write_features([draw_z(9)], path, rate)
+    assert not is_official(path)
+    for text in (b"neither of them, but long enough to have a number of streams", b""):
+        path.write_bytes(text)
+        assert not is_official(path)

@@ -1,0 +1,189 @@
+"""FeatureCompressor: features and labels to files and back; damage is found."""
+
+import errno
+import signal
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny_clip import Z_DIM, save_bottleneck
+
+from lossyless.files import ContainerError, FeatureDataset
+from lossyless.hub import SourceError, feature_compressor
+
+
+def damage(path: Path, share: float) -> None:
+    """Flip a bit at a share of the file."""
+    data = bytearray(path.read_bytes())
+    data[int(share * len(data))] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def chunked(decoder, tmp_path):
+    """A file of three chunks with labels, and its features."""
+    n = 2 * 4096 + 100
+    z = torch.randn(n, Z_DIM, generator=torch.Generator().manual_seed(0))
+    decoder.compress_features(z, tmp_path / "Z", range(n), is_info=False)
+    return tmp_path / "Z", decoder.decompress_dataset(tmp_path / "Z", is_info=False)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_features_of_any_precision_are_compressed(decoder, z, tmp_path, dtype):
+    np.save(tmp_path / "raw.npy", z.numpy().astype(dtype))
+    Z, labels = np.load(tmp_path / "raw.npy", mmap_mode="r"), np.arange(500, dtype=np.uint16)
+    decoder.compress_features(Z, tmp_path / "Z", labels)
+    decoded, Y = decoder.decompress_dataset(tmp_path / "Z", labels=True)
+    expected = decoder.rate.dequantise(decoder.rate.quantise(torch.from_numpy(Z.copy()).float()))
+    np.testing.assert_array_equal(decoded, expected)
+    np.testing.assert_array_equal(Y, labels)
+    assert decoded.dtype == np.float32 and Y.dtype == np.int64
+
+
+def test_features_that_do_not_fit_are_refused(decoder, z, tmp_path):
+    with pytest.raises(SourceError, match=r"\[N, 512\], found \[500, 3\]"):
+        decoder.compress_features(z[:, :3], tmp_path / "Z")
+    for labels in ([1, 2, 3], 5, torch.tensor(5), [0.5] * 500):
+        with pytest.raises(SourceError, match="labels"):
+            decoder.compress_features(z, tmp_path / "Z", labels, tmp_path / "Y")
+    with pytest.raises(SourceError, match="Y: .*labels"):
+        decoder.compress_features(z, tmp_path / "Z", label_file=tmp_path / "Y")
+    with pytest.raises(ValueError, match="format: .*'zip'"):
+        decoder.compress_features(z, tmp_path / "Z", format="zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_random_access(decoder, z, tmp_path):
+    decoder.compress_features(z, tmp_path / "Z", range(500))
+    Z = torch.from_numpy(decoder.decompress_dataset(tmp_path / "Z"))
+    with decoder.open(tmp_path / "Z") as file:
+        assert len(file) == 500
+        assert torch.equal(file[17], Z[17]) and torch.equal(file[[5, 499, 5]], Z[[5, 499, 5]])
+    dataset = FeatureDataset(tmp_path / "Z", decoder.rate, labels=np.arange(500))
+    example, label = dataset[123]
+    assert torch.equal(example, Z[123]) and label == 123
+    decoder.compress_features(z, tmp_path / "official", format="official")
+    with pytest.raises(SourceError, match="official: .*random access"):
+        decoder.open(tmp_path / "official")
+
+
+def test_no_features_are_a_file(decoder, tmp_path, capsys):
+    decoder.compress_features(torch.empty(0, Z_DIM), tmp_path / "Z")
+    assert capsys.readouterr().out == "Encoding: 0 img\n"
+    assert decoder.decompress_dataset(tmp_path / "Z").shape == (0, Z_DIM)
+
+
+# --- labels
+
+
+def test_labels_of_the_file_are_returned_whatever_lies_beside_it(decoder, z, tmp_path):
+    Z, Y = tmp_path / "Z", tmp_path / "Y.npy"
+    report = decoder.compress_features(z, Z, range(500), Y)
+    np.testing.assert_array_equal(np.load(Y), np.arange(500))
+    np.save(Y, np.arange(500)[::-1])
+    assert decoder.decompress_dataset(Z, Y)[1].tolist() == list(range(500))
+    decoder.decompress_to_npy(Z, tmp_path / "Z.npy", labels_out=tmp_path / "out.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "Z.npy"), decoder.decompress_dataset(Z))
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), np.arange(500))
+    plain = decoder.compress_features(z, Z)
+    assert report.bits_per_example == pytest.approx(plain.bits_per_example, abs=1)
+    with pytest.raises(SourceError, match="Z: .*without labels"):
+        decoder.decompress_dataset(Z, Y)
+
+
+def test_official_files_take_labels_from_a_npy_file(decoder, z, tmp_path):
+    Z, Y = tmp_path / "Z", tmp_path / "Y.npy"
+    with pytest.raises(SourceError, match="Z: .*official"):
+        decoder.compress_features(z, Z, range(500), format="official")
+    decoder.compress_features(z, Z, range(500), Y, format="official")
+    assert decoder.decompress_dataset(Z, Y)[1].tolist() == list(range(500))
+    np.save(Y, np.arange(500, dtype=np.uint16))  # the type of the paper's code
+    assert decoder.decompress_dataset(Z, Y)[1].dtype == np.int64
+    with pytest.raises(SourceError, match="Z: .*label_file="):
+        decoder.decompress_dataset(Z, labels=True)
+    for wrong in (np.arange(499), np.zeros(500)):
+        np.save(Y, wrong)
+        with pytest.raises(SourceError, match=str(Y)):
+            decoder.decompress_dataset(Z, Y)
+    Y.write_bytes(Y.read_bytes()[:-8])
+    with pytest.raises(SourceError, match=str(Y)):
+        decoder.decompress_to_npy(Z, tmp_path / "Z.npy", Y, tmp_path / "Y2.npy")
+    assert sorted(tmp_path.iterdir()) == [Y, Z]
+
+
+# --- files
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(decoder, z, tmp_path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            decoder.compress_features(z, tmp_path / "Z", range(500), tmp_path / "Y")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert caught.value.errno == errno.EFBIG and str(tmp_path) in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["Z", "Y", "link"])
+def test_decompression_overwrites_no_input(decoder, z, tmp_path, name):
+    decoder.compress_features(z[:9], tmp_path / "Z", range(9), tmp_path / "Y", format="official")
+    (tmp_path / "link").symlink_to(tmp_path / "Y")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for out, labels_out in ((name, "new"), ("new", name), ("new", "new")):
+        with pytest.raises(SourceError, match="overwrite"):
+            decoder.decompress_to_npy(
+                tmp_path / "Z", tmp_path / out, tmp_path / "Y", tmp_path / labels_out
+            )
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+# --- damage
+
+
+def test_damage_is_an_error_or_skipped_with_its_labels(decoder, chunked, tmp_path, capsys):
+    file, whole = chunked
+    damage(file, 0.25)
+    with pytest.raises(ContainerError, match="Z"):
+        decoder.decompress_dataset(file, labels=True)
+    with pytest.raises(ContainerError, match="Z"):
+        decoder.decompress_to_npy(file, tmp_path / "Z.npy", labels_out=tmp_path / "Y.npy")
+    assert list(tmp_path.iterdir()) == [file]
+    capsys.readouterr()
+    with pytest.warns(UserWarning, match="Z: .*4096 .*: 0-4095"):
+        Z, Y = decoder.decompress_dataset(file, labels=True, on_damage="skip")
+    assert Y.tolist() == list(range(4096, len(whole)))
+    np.testing.assert_array_equal(Z, whole[Y])
+    assert (line := capsys.readouterr().out).startswith("Decoding: ") and "bits/img" not in line
+
+
+def test_a_cut_file_gives_what_is_left(decoder, chunked):
+    file, whole = chunked
+    file.write_bytes(file.read_bytes()[:-2000])
+    with pytest.warns(UserWarning, match="Z: .* 0 .*the end is lost"):
+        Z, Y = decoder.decompress_dataset(file, labels=True, on_damage="skip")
+    np.testing.assert_array_equal(Z, whole[:8192])
+    assert Y.tolist() == list(range(8192))
+
+
+def test_skipping_is_silent_if_nothing_is_lost(decoder, z, tmp_path):
+    decoder.compress_features(z, tmp_path / "Z")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(decoder.decompress_dataset(tmp_path / "Z", on_damage="skip")) == 500
+    decoder.compress_features(z, tmp_path / "Z", format="official")
+    with pytest.raises(SourceError, match="Z: .*official"):
+        decoder.decompress_dataset(tmp_path / "Z", on_damage="skip")
+
+
+def test_the_file_of_another_bottleneck_is_refused(decoder, z, tmp_path):
+    other = feature_compressor(pretrained_path=save_bottleneck(tmp_path / "other.pt", seed=1))
+    decoder.compress_features(z, tmp_path / "Z")
+    with pytest.raises(ContainerError, match="Z: "):
+        other.decompress_dataset(tmp_path / "Z")
