@@ -4,7 +4,6 @@ import hashlib
 import io
 import math
 import os
-import zlib
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -19,21 +18,14 @@ from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from lossyless.atomic import replacing
-from lossyless.coding.payloads import (
-    CodingError,
-    decode_blobs,
-    encode_blobs,
-    read_varint,
-    write_varint,
-)
+from lossyless.files import ContainerError, FeatureFile, write_features
 from lossyless.rates import HFactorized
 from lossyless.rates.entropy_coded import TRANSFORM
 from lossyless.rates.transforms import TRANSFORMS
 from lossyless.torch_state import one_thread
 from lossyless.weights import WeightsError
 
-# Payloads: magic, fingerprint [16], varint n, blobs of streams of CHUNK_SIZE examples, CRC-32.
-PAYLOAD_MAGIC = b"LLarray1"
+OLD_PAYLOAD_MAGIC = b"LLarray1"  # of an earlier format, not read anymore
 CHUNK_SIZE = 4096
 # Files: magic, SHA-256 of the rest, a dict saved by torch.
 FILE_MAGIC = b"LLmodel1"
@@ -218,54 +210,43 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     @property
     def codec(self) -> HFactorized:
-        """The trained bottleneck, which `lossyless.feature_files` takes as codec."""
+        """The trained bottleneck, the codec of `lossyless.files`."""
         check_is_fitted(self)
         return self.rate_
 
     def compress(self, Z: ArrayLike) -> bytes:
-        """Code the rows of Z [N, D]; nothing but this compressor is needed to decode them.
+        """Code the rows of Z [N, D]: the bytes of a file of `lossyless.files`.
 
         Raises ValueError as `fit`, and `CodingError` for values too far out to be coded.
         """
-        z = self._check_rows(Z)
-        streams = [self.rate_.compress(rows) for rows in z.split(CHUNK_SIZE)]
-        payload = b"".join([self._head(), write_varint(len(z)), encode_blobs(streams)])
-        return payload + zlib.crc32(payload).to_bytes(4, "little")
+        file = io.BytesIO()
+        write_features([self._check_rows(Z)], file, self.rate_, chunk_size=CHUNK_SIZE, n_workers=1)
+        return file.getvalue()
 
     def decompress(self, payload: bytes) -> NDArray[np.float32]:
-        """Z_hat [N, D] of what `compress` made.
+        """Z_hat [N, D] of a payload of `compress`.
 
-        Raises `CodingError` if `payload` is damaged, foreign or of another compressor.
+        Raises `ContainerError` if it is damaged, foreign or of another compressor.
         """
         check_is_fitted(self)
         if not isinstance(payload, (bytes, bytearray, memoryview)):
             raise TypeError(f"payload: expected bytes, found {type(payload).__name__}")
         payload = bytes(payload)
-        head, body = self._head(), payload[:-4]
-        if not body.startswith(PAYLOAD_MAGIC):
-            raise CodingError("the payload was not written by ArrayCompressor, or its head is lost")
-        if zlib.crc32(body).to_bytes(4, "little") != payload[-4:]:
-            raise CodingError("the payload's checksum does not match: it is damaged or cut")
-        if not body.startswith(head):
-            raise CodingError(
-                "the payload was written by another compressor: load the one that wrote it"
+        if payload.startswith(OLD_PAYLOAD_MAGIC):
+            raise ContainerError(
+                "the payload is of an earlier format (LLarray1): decode it with the version of lossyless "
+                "that wrote it"
             )
-        n_rows, position = read_varint(body, len(head))
-        streams = decode_blobs(body[position:])
-        if not n_rows or len(streams) != math.ceil(n_rows / CHUNK_SIZE):
-            raise CodingError(f"{len(streams)} streams cannot hold {n_rows} rows")
-        sizes = [CHUNK_SIZE] * (n_rows // CHUNK_SIZE) + [n_rows % CHUNK_SIZE]
-        decoded = [self.rate_.decompress(*pair) for pair in zip(streams, sizes, strict=False)]
-        return torch.cat(decoded).numpy()
+        with FeatureFile(payload, self.rate_) as file:
+            return file.read(n_workers=1).numpy()
 
     def transform(self, Z: ArrayLike) -> NDArray[np.float32]:
-        """What a receiver gets of Z [N, D]: the same as `decompress(compress(Z))`."""
+        """What a receiver gets of Z [N, D]: equal to `decompress(compress(Z))`."""
         z = self._check_rows(Z)
-        chunks = [self.rate_.dequantise(self.rate_.quantise(rows)) for rows in z.split(CHUNK_SIZE)]
-        return torch.cat(chunks).numpy()
+        return self.rate_.dequantise(self.rate_.quantise(z)).numpy()
 
     def n_bits(self, Z: ArrayLike) -> float:
-        """Bits per row of the payload of Z [N, D], its head included."""
+        """Bits per row of the payload of Z [N, D], including about 200 bytes of overhead."""
         payload = self.compress(Z)
         return 8 * len(payload) / len(Z)
 
@@ -292,9 +273,6 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _n_features_out(self) -> int:
         """For `get_feature_names_out`: there are as many columns as before."""
         return self.n_features_in_
-
-    def _head(self) -> bytes:
-        return PAYLOAD_MAGIC + bytes.fromhex(self.rate_.fingerprint())
 
     # --- files
 
@@ -330,7 +308,9 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if hashlib.sha256(body).digest() != digest:
             raise WeightsError(f"{path} is damaged or cut: its checksum does not match")
         saved = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-        compressor = cls(**saved["parameters"])
+        known = cls().get_params()
+        # parameters of other releases do not matter: training is over
+        compressor = cls(**{k: v for k, v in saved["parameters"].items() if k in known})
         compressor.n_features_in_ = saved["n_features_in"]
         compressor.scale_ = saved["scale"]
         if "feature_names_in" in saved:
