@@ -234,8 +234,8 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         payload = bytes(payload)
         if payload.startswith(OLD_PAYLOAD_MAGIC):
             raise ContainerError(
-                "the payload is of an earlier format (LLarray1): decode it with the version of lossyless "
-                "that wrote it"
+                "the payload has an earlier format (LLarray1): decode it with the version of "
+                "lossyless that wrote it"
             )
         with FeatureFile(payload, self.rate_) as file:
             return file.read(n_workers=1).numpy()
