@@ -16,7 +16,8 @@ def imported(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: import by the full name"
-            names.add(node.module)
+            is_package = node.module == "utils"  # `from utils import search`
+            names |= {f"utils.{a.name}" for a in node.names} if is_package else {node.module}
     return names
 
 

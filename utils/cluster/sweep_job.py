@@ -8,7 +8,7 @@ import submitit
 from hydra import version
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from utils.configs import resolvers
 
@@ -62,12 +62,7 @@ class SweepJob:
 
     def failed(self, error: JobError) -> JobReturn:
         """The result that Hydra gets of a job that failed or was lost."""
-        config = self.config.copy()
-        with open_dict(config):
-            hydra_config = OmegaConf.create({"hydra": config.pop("hydra")})
-        done = JobReturn(overrides=self.overrides, cfg=config, hydra_cfg=hydra_config)
-        done.status, done.return_value = JobStatus.FAILED, error
-        return done
+        return JobReturn(overrides=self.overrides, status=JobStatus.FAILED, _return_value=error)
 
 
 def compose_jobs(
