@@ -27,13 +27,14 @@ ABSENT = "absent"
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting that is not the official one.
+    """A setting that differs from the official one.
 
     Attributes
     ----------
-    key : a setting, "sweep.<setting>", or what `_fact` computes; with the job if it is of one.
+    key : a setting, "sweep.<setting>", or a fact (`_fact`); followed by the job, if only one
+        differs.
     official, ours : its values.
-    reason : why, if it is deliberate.
+    reason : why it differs; None: unintentionally.
     """
 
     key: str
@@ -63,14 +64,14 @@ def names_of(experiments: Sequence[str]) -> list[str]:
 
 
 def describe(name: str) -> str:
-    """The differences of an experiment at full size, for people."""
+    """The differences of an experiment at full size, as text."""
     lines = [f"  {difference}" for difference in differences(name)]
     text = f"{name} at full size: {len(lines)} settings are not the official ones"
     return "\n".join([text, *lines])
 
 
 def changes(name: str, runs: Sequence[DictConfig]) -> list[str]:
-    """Settings in the table of an experiment that runs have changed, for people.
+    """Lines for the settings of an experiment that runs have changed.
 
     Parameters
     ----------
@@ -94,14 +95,14 @@ def changes(name: str, runs: Sequence[DictConfig]) -> list[str]:
 
 
 def _options(experiment: DictConfig, run: DictConfig) -> list[str]:
-    """The options that a job of an experiment has among those that are swept over."""
+    """Overrides for the options of a run among those that its experiment sweeps over."""
     groups = [key for key in experiment.sweep if is_group(parse([f"{key}=x"])[0])]
     names = {key: _fact(run, f"{key.rpartition('@')[2]}.name") for key in groups}
     return [f"{key}={name}" for key, name in names.items() if name != ABSENT]
 
 
 def differences(name: str) -> list[Difference]:
-    """The settings of an experiment at full size that are not those of the official script."""
+    """The settings of an experiment at full size that differ from the official script."""
     table = published_settings()[name]
     reasons = table.get("differs", {})
     return [
@@ -112,7 +113,7 @@ def differences(name: str) -> list[Difference]:
 
 
 def _compared(name: str, table: dict) -> Iterator[tuple[str, object, object]]:
-    """Labels of all settings of a table, with the official value and ours."""
+    """Key of each setting in a table, with the official value and ours."""
     choice = _choice(name)
     cfg = compose_config([choice])
     for key, official in table.get("settings", {}).items():
@@ -128,18 +129,18 @@ def _compared(name: str, table: dict) -> Iterator[tuple[str, object, object]]:
 
 
 def _choice(name: str) -> str:
-    """The override that composes what a table is about."""
+    """The override that composes the experiment or option of a table."""
     return name if "=" in name else f"experiment={name}"
 
 
 @functools.cache
 def _config(*overrides: str) -> DictConfig:
-    """A config, not to be changed."""
+    """A cached config: do not change it."""
     return compose_config(overrides)
 
 
 def _comparable(label: str, value: object) -> object:
-    """A value such that equal ones mean the same: neither order nor notation of a sweep counts."""
+    """The value, without order and notation of a sweep."""
     if not label.startswith("sweep."):
         return value
     if isinstance(value, list):
@@ -148,11 +149,11 @@ def _comparable(label: str, value: object) -> object:
 
 
 def _fact(cfg: DictConfig, key: str) -> object:
-    """A setting of a config, or what follows from several.
+    """A setting of a config, or a fact that several settings determine.
 
-    "parameters.PART" are the trained numbers of encoder, decoder, projector or predictor,
-    "splits.PLACE" the examples of the splits of a data set, "augmentations" the parameters of the
-    equivalences of data_feat.
+    Facts are "parameters.PART", the number of trained parameters of encoder, decoder, projector or
+    predictor; "splits.PLACE", the number of examples in each split; and "augmentations", the
+    parameters of the equivalences of data_feat.
     """
     kind, _, of = key.partition(".")
     if kind == "parameters":
@@ -167,13 +168,13 @@ def _fact(cfg: DictConfig, key: str) -> object:
 
 
 def _parameters(member: Affine | PixelChange) -> dict[str, object]:
-    """How often an augmentation is applied, and the ranges that it draws from."""
+    """Probability and ranges of an augmentation."""
     ranges = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(member).items()}
     return ranges | {"probability": member.probability}
 
 
 def _network(cfg: DictConfig, part: str) -> nn.Module:
-    """A network of a config, without memory for its weights."""
+    """A network of a config, on the meta device."""
     with torch.device("meta"):
         if part == "encoder":
             return instantiate(cfg.featurizer.kwargs.p_ZlX).mapper
@@ -186,7 +187,7 @@ def _network(cfg: DictConfig, part: str) -> nn.Module:
 
 
 def _splits(node: DictConfig) -> dict[str, int]:
-    """The number of examples of each split of images."""
+    """The number of examples in each split of images."""
     data = instantiate(node.kwargs)
     sizes = data.source.sizes
     n_val = sizes.get("val") or n_to_hold_out(sizes["train"], data.val_fraction)

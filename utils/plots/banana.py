@@ -69,7 +69,7 @@ def codebook_plot(
     ValueError
         If the source is not on the plane, or the rate does not quantise.
     """
-    _check(compressor, data)
+    check_codebook(compressor, data)
     with drawing(compressor):
         batch = pick_examples(compressor, data, compressor.distortion.needs, n_pts)
         grid = window_grid(window, n_grid).to(batch.x.device)
@@ -178,14 +178,8 @@ def maxinv_distribution_plot(
     ValueError
         If the source is not on the plane, M(X) is not scalar, or the rate does not quantise.
     """
-    _check(compressor, data)
+    check_invariant(compressor, data)
     name = equivalence_name(data)
-    if data.n_outputs != 1:
-        raise ValueError(
-            f"maxinv_distribution_plot needs a scalar maximal invariant, but that of "
-            f"equivalence={name} has {data.n_outputs} dimensions: use equivalence=rotation, "
-            "x_translation or y_translation, or remove the figure from figures.names"
-        )
     with drawing(compressor):
         batch = pick_examples(compressor, data, compressor.distortion.needs, n_pts)
         codebook = find_codebook(compressor, batch.x)
@@ -245,7 +239,8 @@ def _draw_invariants(
     return figure
 
 
-def _check(compressor: LearnableCompressor, data: BananaDataModule) -> None:
+def check_codebook(compressor: LearnableCompressor, data: BananaDataModule) -> None:
+    """Raise `ValueError` if there is no codebook on the plane."""
     if not isinstance(data, BananaDataModule):
         raise ValueError(
             "cells and codebook need a source on the plane (data=banana*), found "
@@ -255,4 +250,16 @@ def _check(compressor: LearnableCompressor, data: BananaDataModule) -> None:
         raise ValueError(
             f"{type(compressor.rate).__name__} does not quantise and has no codebook: use "
             "rate=H_factorized or H_hyper, or remove the figure from figures.names"
+        )
+
+
+def check_invariant(compressor: LearnableCompressor, data: BananaDataModule) -> None:
+    """Raise `ValueError` if there is no codebook on the plane, or M(X) is not scalar."""
+    check_codebook(compressor, data)
+    if data.n_outputs != 1:
+        raise ValueError(
+            "maxinv_distribution_plot needs a scalar maximal invariant, but that of "
+            f"equivalence={equivalence_name(data)} has {data.n_outputs} dimensions: use "
+            "equivalence=rotation, x_translation or y_translation, or remove the figure from "
+            "figures.names"
         )

@@ -27,19 +27,26 @@ class FigureSpec:
     file_name : may contain "{equivalence}", the name of the Banana's equivalence.
     kinds : values of `data.kind` that it can draw.
     needs_decoder : whether it needs a distortion with a decoder (VC, VIC).
+    check : callable (compressor, data) that raises `ValueError` if it does not apply.
     """
 
     function: Callable[..., Figure]
     file_name: str
     kinds: tuple[str, ...]
     needs_decoder: bool = False
+    check: Callable[[LearnableCompressor, DataModule], None] | None = None
 
 
 FIGURES: dict[str, FigureSpec] = {
     spec.function.__name__: spec
     for spec in (
-        FigureSpec(banana.codebook_plot, "quantization.png", PLANE),
-        FigureSpec(banana.maxinv_distribution_plot, "max. inv. {equivalence}.png", PLANE),
+        FigureSpec(banana.codebook_plot, "quantization.png", PLANE, check=banana.check_codebook),
+        FigureSpec(
+            banana.maxinv_distribution_plot,
+            "max. inv. {equivalence}.png",
+            PLANE,
+            check=banana.check_invariant,
+        ),
         FigureSpec(images.reconstruct_image_plot, "rec_imgs.png", IMAGES, needs_decoder=True),
         FigureSpec(images.latent_traversals_plot_1d, "traversals_1d.png", IMAGES, True),
         FigureSpec(images.latent_traversals_plot_2d, "traversals_2d.png", IMAGES, True),
@@ -71,6 +78,8 @@ def find_figure(name: str, compressor: LearnableCompressor, data: DataModule) ->
             f"{name} draws reconstructions, but {type(compressor.distortion).__name__} has no "
             "decoder: use distortion=VAE or VIC, or remove the figure from figures.names"
         )
+    if spec.check is not None:
+        spec.check(compressor, data)
     return spec
 
 

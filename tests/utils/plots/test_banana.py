@@ -17,7 +17,7 @@ from lossyless.rates import MIRate
 from utils.data.banana import BananaDistribution
 from utils.data.decoded import DecodedDataModule
 from utils.plots import banana, models
-from utils.plots.figures import draw
+from utils.plots.figures import draw, find_figure
 
 
 @pytest.fixture(scope="module")
@@ -198,9 +198,9 @@ def unquantised():
         ),
     ],
 )
-def test_figures_that_do_not_apply_are_errors(name, make, data, message):
+def test_figures_that_do_not_apply_are_errors_before_the_training(name, make, data, message):
     with pytest.raises(ValueError, match=message):
-        draw(name, make(), data())
+        find_figure(name, make(), data())
 
 
 def test_modes_of_all_modules_are_restored_and_nothing_has_a_gradient():
