@@ -15,7 +15,7 @@ from helpers.toy import ENTROPY_CODED
 from torch import Tensor
 
 from lossyless.array_compressor import ArrayCompressor
-from lossyless.feature_files import FeatureFile, write_features
+from lossyless.files import FeatureFile, write_features
 from lossyless.rates import EntropyCodedRate, HFactorized, Lossless, MIRate
 
 CPU = torch.device("cpu")

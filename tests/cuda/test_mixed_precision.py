@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from lossyless.compressors import LearnableCompressor
-from lossyless.feature_files import FeatureFile, write_features
+from lossyless.files import FeatureFile, write_features
 from utils.benchmarks.setups import (
     SMALL,
     RepeatedEpochs,
