@@ -1,6 +1,6 @@
 """Lossy compression for lossless prediction: encoders, rates, distortions, coding.
 
-See `compressors` for the model, `rates` and `distortions` for its parts, `container` for the files
+See `compressors` for the model, `rates` and `distortions` for its parts, `files` for the files
 that compressed data sets are stored in. `ArrayCompressor` compresses feature matrices, as an
 estimator of scikit-learn.
 """
