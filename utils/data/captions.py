@@ -1,24 +1,22 @@
 """Captions as vectors: features of CLIP's text tower, computed once and kept on disk."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from lossyless.backbones.clip import import_clip, load_clip
 from lossyless.weights import WeightsError
+from utils.data.feature_cache import FeatureCache, array_file
 from utils.data.module import DataError
-from utils.runs.files import writable_dir
+from utils.runs.stopwatch import Stopwatch
 
 BATCH_SIZE = 512
-# of the features on disk and in memory: the precision of CLIP's own weights
-PRECISION = np.float16
+PRECISION = np.float16  # as CLIP's own weights
 
 
 def caption_features(
@@ -26,67 +24,49 @@ def caption_features(
 ) -> Tensor:
     """Unnormalised features float16 [N, dim] of captions by CLIP (https://arxiv.org/abs/2103.00020).
 
-    They are computed on a GPU if there is one, and then read from the folder whenever the same
-    captions are asked for again. Captions of more than 77 tokens are cut off.
+    They are computed on a GPU if there is one, and later read from the folder. Captions of more
+    than 77 tokens are truncated.
 
     Parameters
     ----------
     captions : N strings.
-    weights : name of one of CLIP's models, to be downloaded at the first use, or path of a file
-        with its weights.
+    weights : name of one of CLIP's models, downloaded at the first use, or path of its weights.
     dim : dimensions of its features.
     folder : where the features are kept.
 
     Raises
     ------
     DataError
-        If the weights cannot be had or do not give `dim` features, or if the file of the features
-        is damaged.
+        If the weights cannot be loaded or do not give `dim` features, or if the file of the
+        features is damaged.
     """
-    folder = writable_dir(folder)
-    path = folder / f"clip_text_{_digest(captions, weights)}.npy"
-    with FileLock(folder / ".clip_text.lock"):
-        if not path.is_file():
-            _save(path, _compute(captions, weights, dim))
-    try:
-        features = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is damaged: {error}. Delete it to compute it again.") from error
+    cache = FeatureCache(folder, "clip_text", _key(captions, weights), {}, setting="paths.data")
+    which = "captions", 0, None
+    features = cache.get(*which, compute=lambda part: _compute(part, captions, weights, dim)).x
     if features.shape != (len(captions), dim):
         raise DataError(
-            f"{path} holds features {list(features.shape)}, expected {[len(captions), dim]}: set "
-            f"kwargs.feature_dim to what {weights} gives, or delete the file to compute it again."
+            f"{cache.path(*which)} holds features {list(features.shape)}, expected "
+            f"{[len(captions), dim]}: set kwargs.feature_dim to the dimensions of {weights}, or "
+            "delete the folder to compute them again."
         )
-    return torch.from_numpy(features)
+    return features
 
 
-def _digest(captions: Sequence[str], weights: str) -> str:
-    """What the features depend on, in 16 digits: captions and the content of the weights."""
+def _key(captions: Sequence[str], weights: str) -> dict[str, str]:
+    """What the features depend on: the captions and the content of the weights."""
     digest = hashlib.sha256()
-    if Path(weights).is_file():
-        with open(weights, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    else:
-        digest.update(weights.encode())
     for caption in captions:
         digest.update(hashlib.sha256(caption.encode()).digest())
-    return digest.hexdigest()[:16]
-
-
-def _save(path: Path, features: np.ndarray) -> None:
-    """Write a file that is either complete or not there."""
-    temporary = path.with_suffix(".part")
-    with open(temporary, "wb") as file:
-        np.save(file, features)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    if Path(weights).is_file():
+        with open(weights, "rb") as file:
+            weights = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"weights": weights, "captions": digest.hexdigest()}
 
 
 @torch.inference_mode()
-def _compute(captions: Sequence[str], weights: str, dim: int) -> np.ndarray:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tower = _load(weights, device)
+def _compute(folder: Path, captions: Sequence[str], weights: str, dim: int) -> dict:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tower = _load(weights, str(device))
     found = tower.text_projection.shape[1]
     if found != dim:
         raise DataError(
@@ -94,18 +74,22 @@ def _compute(captions: Sequence[str], weights: str, dim: int) -> np.ndarray:
             f"kwargs.feature_dim={found}."
         )
     print(f"CLIP {weights}: computing features of {len(captions)} captions on {device}, once.")
-    clip = import_clip()
+    clip, watch = import_clip(), Stopwatch(device)
     features = np.empty((len(captions), dim), PRECISION)
-    # tqdm draws nothing where nobody watches
+    # tqdm prints nothing unless stderr is a terminal
     for start in tqdm(range(0, len(captions), BATCH_SIZE), "captions", disable=None):
         batch = list(captions[start : start + BATCH_SIZE])
         tokens = clip.tokenize(batch, context_length=tower.context_length, truncate=True)
-        features[start : start + len(batch)] = tower.encode_text(tokens.to(device)).cpu().numpy()
-    return features
+        with watch:
+            encoded = tower.encode_text(tokens.to(device))
+        features[start : start + len(batch)] = encoded.cpu().numpy()
+    np.save(array_file(folder, "features"), features)
+    np.save(array_file(folder, "targets"), np.empty((len(captions), 0), PRECISION))
+    return {"seconds_per_image": watch.seconds / len(captions), "device": device.type}
 
 
 def _load(weights: str, device: str) -> nn.Module:
-    """CLIP's model, on the device."""
+    """CLIP's model on a device."""
     try:
         return load_clip(weights, device)[0]
     except WeightsError as error:

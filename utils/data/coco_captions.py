@@ -19,7 +19,7 @@ from utils.data.module import DataError, DataModule, check_choice, spawn_generat
 
 YEARS = {"train": "train2017", "test": "val2017"}  # the original test images have no captions
 SERVER = "http://images.cocodataset.org"  # its HTTPS has another host's certificate
-ARCHIVES = {  # what is unpacked from which file, with its MD5 and size
+ARCHIVES = {  # archive of each part, with its MD5 and size
     "annotations": (
         "annotations/annotations_trainval2017.zip",
         "f4bbac642086de4f52a3fdda2de5fa2c",
@@ -40,13 +40,13 @@ folder should have:
 
 @dataclass(frozen=True)
 class Captions:
-    """The captions of a split, those of an image one after the other.
+    """The captions of a split, image by image.
 
     Attributes
     ----------
     files : names of the N images, in the order of their ids.
     texts : the M captions.
-    counts : how many each image has, int64 [N].
+    counts : number of captions of each image, int64 [N].
     """
 
     files: list[str]
@@ -66,7 +66,7 @@ class Captions:
 
 
 def find(folder: Path, content: str) -> Path:
-    """A file or folder of COCO in `folder`; if it is not there, its archive is downloaded."""
+    """A file or folder of COCO in `folder`, whose archive is downloaded if it is missing."""
     part = content.partition("/")[0]
     archive, md5, n_bytes = ARCHIVES[part]
 
@@ -87,11 +87,11 @@ def read_captions(folder: Path, split: str) -> Captions:
     Raises
     ------
     DataError
-        If their file cannot be downloaded or is damaged, or there is an image without a caption.
+        If their file cannot be downloaded or is damaged, or if an image has no caption.
     """
     path = find(folder, f"annotations/captions_{YEARS[split]}.json")
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it is reading a file
+        with contextlib.redirect_stdout(io.StringIO()):  # COCO prints its progress
             coco = COCO(path)
         files, texts, counts = [], [], []
         for image in sorted(coco.imgs):
@@ -103,7 +103,7 @@ def read_captions(folder: Path, split: str) -> Captions:
         raise DataError(f"{path} is damaged: {error!r}. {HOW_TO_RESTORE}") from error
     if not files or 0 in counts:
         without = files[counts.index(0)] if files else "all"
-        raise DataError(f"{path}: there are images without captions ({without}). {HOW_TO_RESTORE}")
+        raise DataError(f"{path}: images without captions ({without}). {HOW_TO_RESTORE}")
     return Captions(files, texts, torch.tensor(counts))
 
 
@@ -112,15 +112,15 @@ class CocoCaptionsDataModule(DataModule):
 
     An example is an image, of which one caption is drawn each time: x is its feature. `Batch.aux`
     is x itself (input), the mean over all captions of the image (representative, and the target
-    y), or another caption of the image (positive). The splits are those of `CocoDataModule`; the
-    images themselves are not needed.
+    y), or another caption of the image (positive). The splits are those of the images
+    (`sources.coco`), which themselves are not needed.
 
     Parameters
     ----------
     clip_weights, feature_dim
         Weights and dimensions of the text tower, see `utils.data.captions.caption_features`.
     val_fraction : float
-        Part of the training images whose captions are held out for validation.
+        Fraction of the training images whose captions are held out for validation.
     kwargs
         See `DataModule`.
     """

@@ -1,4 +1,4 @@
-"""Decoded representations as a data set: what the prediction stage learns from."""
+"""Decoded representations as a data set, on which the prediction stage trains."""
 
 import copy
 import math
@@ -14,7 +14,7 @@ from utils.data.module import SPLITS, BatchLoader, DataError, DataModule, check_
 
 
 class DecodedDataModule(DataModule):
-    """Serves (decoded representation, target) pairs; nothing is augmented, `Batch.aux` is None.
+    """Pairs of decoded representation and target, not augmented; `Batch.aux` is None.
 
     Parameters
     ----------
@@ -26,8 +26,8 @@ class DecodedDataModule(DataModule):
         Number of classes, or of dimensions of the target.
     kind : {"vector", "bw_image", "colour_image"}
     n_copies : int
-        How many copies of the training set follow each other in "train". An epoch is one copy, as
-        if it had been augmented anew; epochs take turns in the copies.
+        Number of augmented copies of the training set that "train" concatenates. An epoch is one
+        copy; epochs cycle through them.
     batch_size, eval_batch_size, seed : int
         See `DataModule`.
     """
@@ -84,15 +84,15 @@ class DecodedDataModule(DataModule):
 
     @staticmethod
     def collect(batches: Iterator[Tensor], n_examples: int, path: Path, *, kind: str) -> Tensor:
-        """Decoded examples [N, *shape] of an iterator over batches of them.
+        """Collect batches of decoded examples into one tensor [N, *shape].
 
-        Images are rounded to 8 bits a value, as image files are. What is too large for memory is
-        kept on disk, from where it is read as it is needed.
+        Images are rounded to 8 bits per value, as in image files. Tensors too large for memory are
+        memory-mapped.
 
         Parameters
         ----------
         n_examples : N, the number of targets.
-        path : see `allocate`; its name stands in errors.
+        path : see `allocate`; errors show its name.
 
         Raises
         ------
@@ -125,20 +125,19 @@ class DecodedDataModule(DataModule):
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """uint8 of images in [0, 1]; exact for those that codecs give."""
+    """Images in [0, 1] as uint8; exact for decoded image files."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def from_pixels(pixels: Tensor) -> Tensor:
-    """Images in [0, 1], float32, of uint8."""
+    """uint8 pixels as float32 images in [0, 1]."""
     return pixels.float() / 255
 
 
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, path: Path) -> Tensor:
-    """Tensor in memory, or in a file at `path` if it is too large for that; not initialised.
+    """Uninitialised tensor, memory-mapped to a file at `path` if it is too large for memory.
 
-    The file has no name any more when this returns: its space is free again once the tensor is
-    gone, however the process ends.
+    The file is unlinked at once: its space is freed with the tensor, however the process ends.
     """
     n_values = math.prod(shape)
     if is_resident(n_values * dtype.itemsize):

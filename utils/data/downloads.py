@@ -1,7 +1,7 @@
-"""First use of a data set: say what is downloaded and how large it is, one process at a time.
+"""Download of data sets at their first use, in one process at a time, after printing their size.
 
-Downloading, progress bars and checksums are torchvision's; `download` is for what torchvision does
-not have, or what is so large that an interrupted download must go on where it stopped.
+torchvision downloads most of them. `download` is for large files: it resumes where an interrupted
+download stopped.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ from utils.runs.files import writable_dir
 
 T = TypeVar("T")
 
-# What torchvision's data sets raise if files are missing, differ from their checksum or are damaged
+# what torchvision's data sets raise if files are missing or damaged, or have wrong checksums
 UNUSABLE = (RuntimeError, FileNotFoundError, EOFError, ValueError, AssertionError)
-WAITS = (1, 5, 25)  # seconds before each new attempt to go on with a broken download
+WAITS = (1, 5, 25)  # seconds before each attempt to resume a broken download
 TIMEOUT = 60  # seconds without an answer or data that break a download
 BROKEN = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
 BLOCK = 1 << 20  # bytes
@@ -36,27 +36,27 @@ BLOCK = 1 << 20  # bytes
 def open_or_download(
     open_set: Callable[[bool], T], *, name: str, size: str, folder: Path, advice: str = ""
 ) -> T:
-    """Open a data set that is on disk, or download it first.
+    """Open a data set; if it is not on disk, download it first.
 
     Parameters
     ----------
-    open_set : callable (download: bool) -> data set, as torchvision's classes
-    name, size : for the message, e.g. "MNIST" and "11 MB".
-    folder : where its files are or will be.
-    advice : what to do where it cannot be downloaded.
+    open_set : callable (download: bool) -> data set, like torchvision's classes.
+    name, size : for messages, e.g. "MNIST" and "11 MB".
+    folder : of its files.
+    advice : what to do if the download fails.
 
     Raises
     ------
     DataError
-        If it is neither there nor can it be downloaded.
+        If it is not on disk and the download fails.
     """
-    if folder.is_dir() and not os.access(folder, os.W_OK):  # shared by many: nothing to lock
+    if folder.is_dir() and not os.access(folder, os.W_OK):  # read-only, so no lock
         try:
             return open_set(False)
         except UNUSABLE as error:
             raise DataError(
-                f"{name} is not (completely) in {folder}, and nothing can be downloaded there, for "
-                f"the folder cannot be written to: {error}. Set paths.data to another one."
+                f"{name} is missing or incomplete in {folder}, which is read-only: {error}. Set "
+                "paths.data to a folder that has it or that it can be downloaded to."
             ) from error
     folder = writable_dir(folder)
     with FileLock(folder / f".{name.replace(' ', '_')}.lock"):
@@ -65,21 +65,20 @@ def open_or_download(
         except UNUSABLE:
             pass
         print(
-            f"{name} is not (completely) unpacked in {folder}: downloading what is missing of "
-            f"{size}.",
+            f"{name} is missing or incomplete in {folder}: downloading up to {size}.",
             flush=True,
         )
         try:
             return open_set(True)
-        except DataError as error:  # says itself what to do
+        except DataError as error:  # its message says what to do
             raise DataError(
                 f"{name} ({size}) could not be downloaded to {folder}: {error} {advice}".strip()
             ) from error
         except Exception as error:  # clients have errors of their own, such as gdown's
             raise DataError(
                 f"{name} ({size}) could not be downloaded to {folder}: {type(error).__name__}: "
-                f"{error}. Check the network, delete what an earlier download left of it there, "
-                f"and run again; or put its files there by hand. {advice}".strip()
+                f"{error}. Check the network, delete leftovers of an earlier download, and run "
+                f"again; or put its files there by hand. {advice}".strip()
             ) from error
 
 
@@ -88,20 +87,20 @@ def download_zip(url: str, folder: Path, *, md5: str, n_bytes: int) -> None:
 
     Parameters
     ----------
-    n_bytes : of the zip file. Its content is taken to be as large: images are not compressible.
+    n_bytes : size of the zip file, and of its content, for images do not compress.
 
     Raises
     ------
     DataError
-        There is too little room on the disk, which is found out before anything is downloaded.
+        If the disk has too little space, before anything is downloaded.
     """
     archive = folder / PurePosixPath(url).name
     needed = 2 * n_bytes - _n_bytes(archive) - _n_bytes(_part(archive))
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DataError(
-            f"{archive.name} and what it contains need {needed / 1e9:.1f} GB, but {folder} has "
-            f"{free / 1e9:.1f} GB left: make room, or set paths.data to another folder."
+            f"{archive.name} and its content need {needed / 1e9:.1f} GB, but {folder} has "
+            f"{free / 1e9:.1f} GB left: free some space, or set paths.data to another folder."
         )
     if not archive.exists():
         download(url, archive, md5=md5)
@@ -109,15 +108,15 @@ def download_zip(url: str, folder: Path, *, md5: str, n_bytes: int) -> None:
 
 
 def download(url: str, path: Path, *, md5: str) -> None:
-    """Download a file, which takes its name when it is complete and its MD5 is right.
+    """Download a file to `<path>.part`, which is renamed when it is complete and its MD5 right.
 
-    Until then it is `<name>.part`, which the next call goes on with.
+    The next call resumes an interrupted download.
 
     Raises
     ------
     DataError
-        The server does not give the file, the connection breaks again and again, or the MD5 is
-        another one. In the last case, what was downloaded is deleted.
+        If the server refuses, if the connection breaks repeatedly, or if the MD5 is wrong; in the
+        last case the file is deleted.
     """
     part = _part(path)
     waits, most = iter(WAITS), _n_bytes(part)
@@ -126,24 +125,23 @@ def download(url: str, path: Path, *, md5: str) -> None:
             _download_rest(url, part)
             break
         except requests.RequestException as error:
-            if _n_bytes(part) > most:  # a break once in a while is no reason to give up
+            if _n_bytes(part) > most:  # give up only without progress
                 waits, most = iter(WAITS), _n_bytes(part)
             has_refused = isinstance(error, requests.HTTPError) and error.response.status_code < 500
             wait = None if has_refused else next(waits, None)
             if wait is None:
                 raise DataError(
-                    f"{url}: {error}. Run again to go on where it stopped, or get the file "
-                    f"elsewhere and put it there as {path}."
+                    f"{url}: {error}. Run again to resume, or get the file elsewhere and save it "
+                    f"as {path}."
                 ) from error
-            print(f"{url}: {error}; going on in {wait} s", file=sys.stderr, flush=True)
+            print(f"{url}: {error}; resuming in {wait} s", file=sys.stderr, flush=True)
             time.sleep(wait)
     with part.open("rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != md5:
         part.unlink()
         raise DataError(
-            f"{url}: what was downloaded has the MD5 {found}, expected {md5}, and is deleted: run "
-            "again."
+            f"{url}: the download has MD5 {found}, expected {md5}, and was deleted: run again."
         )
     part.replace(path)
 
@@ -157,13 +155,13 @@ def _n_bytes(path: Path) -> int:
 
 
 def _download_rest(url: str, part: Path) -> None:
-    """Download what follows the bytes that are in the file, or all if the server cannot do that."""
+    """Append the missing bytes of a file, or download it anew if the server cannot resume."""
     n_bytes = _n_bytes(part)
-    # no compression on the way: it would be the compressed bytes that are counted
+    # uncompressed, for the bytes of the file are counted
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={n_bytes}-"} if n_bytes else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if n_bytes and response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # nothing is left
+            return  # it is complete
         response.raise_for_status()
         if response.status_code != requests.codes.partial_content:
             n_bytes = 0
@@ -178,28 +176,28 @@ def _download_rest(url: str, part: Path) -> None:
                 file.write(block)
                 bar.update(len(block))
     if _n_bytes(part) < n_total:
-        raise requests.ConnectionError(f"broke off after {_n_bytes(part):,} of {n_total:,} bytes")
+        raise requests.ConnectionError(f"stopped after {_n_bytes(part):,} of {n_total:,} bytes")
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Move what a zip file contains into a folder, and delete the file.
+    """Unpack a zip file into a folder, then delete the file.
 
-    It appears there when all of it is unpacked. Folders that are there already are added to.
+    The content appears there once all of it is unpacked. It is added to existing folders.
 
     Raises
     ------
     DataError
-        The file is damaged; it is deleted.
+        If the file is damaged; it is deleted.
     """
     temporary = folder / f".unpacking_{archive.name}"
-    shutil.rmtree(temporary, ignore_errors=True)  # of an earlier time that was interrupted
+    shutil.rmtree(temporary, ignore_errors=True)  # left by an interruption
     try:
         with zipfile.ZipFile(archive) as file:
             file.extractall(temporary)
     except (zipfile.BadZipFile, zlib.error, FileNotFoundError, EOFError) as error:
         archive.unlink(missing_ok=True)
         raise DataError(
-            f"{archive} was not completely downloaded ({error}) and is deleted: run again."
+            f"{archive} was not completely downloaded ({error}) and was deleted: run again."
         ) from error
     for content in temporary.iterdir():
         target = folder / content.name

@@ -1,9 +1,9 @@
-"""Features of a frozen tower on disk: computed once for each image.
+"""Features of a frozen backbone on disk, computed once per image.
 
-A folder of the cache holds the features [N, z_dim] and the targets of one split (of one augmented
-copy of it), and is either complete or not there. Its name ends in a digest of all that its content
-depends on: the tower, its weights and its precision, the data set, the augmentations of a split
-that has any, and `FORMAT`. Names, batch sizes, workers and paths are no part of it.
+A folder of the cache holds the features [N, z_dim] and targets of one split (of one augmented copy
+of it), and is either complete or absent. Its name ends in a digest of everything its content
+depends on: the backbone, its weights and precision, the data set, the augmentations of augmented
+splits, and `FORMAT`, but not names of options, batch sizes, workers or paths.
 """
 
 import json
@@ -23,9 +23,8 @@ from utils.data.module import DataError
 from utils.runs.files import writable_dir, write_text
 from utils.runs.identity import digest
 
-# Of what the cache holds: raise it when code makes other features of the same settings.
-FORMAT = 2
-CHECK_BYTES = 2**24  # that are read at a time to check a file
+FORMAT = 2  # increase it when code computes other features from equal settings
+CHECK_BYTES = 2**24  # read at a time to compute a checksum
 ARRAYS = ("features", "targets")
 FACTS = "facts.json"
 
@@ -36,9 +35,9 @@ class Features:
 
     Attributes
     ----------
-    x : float32 [N, z_dim], read from disk as it is needed.
+    x : float32 [N, z_dim], memory-mapped.
     y : targets, int64 [N] or float32 [N, n_outputs].
-    seconds : that the tower took for each image when they were computed.
+    seconds : seconds per image that the backbone took to compute them.
     """
 
     x: Tensor
@@ -51,21 +50,29 @@ class FeatureCache:
 
     Parameters
     ----------
-    folder : where they are kept.
-    label : a few words that folders of this tower and data set begin with.
-    key : all that the features depend on, besides split, copy and augmentations, as JSON can hold
-        it.
-    augmentation : what those of augmented splits depend on, too, besides the seed.
+    folder : of the cache.
+    label : prefix of the names of folders, e.g. "MNIST_Clip".
+    key : everything the features depend on, besides split, copy and augmentations; JSON types.
+    augmentation : what features of augmented splits also depend on, besides the seed.
+    setting : of the folder, for errors.
     """
 
-    def __init__(self, folder: Path, label: str, key: dict, augmentation: dict):
+    def __init__(
+        self,
+        folder: Path,
+        label: str,
+        key: dict,
+        augmentation: dict,
+        setting: str = "paths.features",
+    ):
         self.folder = folder
         self.label = label
         self.key = key
         self.augmentation = augmentation
+        self.setting = setting
 
     def path(self, split: str, copy: int, seed: int | None) -> Path:
-        """The folder of a copy of a split; `seed` is that of its augmentations, if it has any."""
+        """The folder of a copy of a split; `seed` is the seed of its augmentations, if any."""
         return self.folder / f"{self.label}_{split}_{digest(self._identity(split, copy, seed))}"
 
     def _identity(self, split: str, copy: int, seed: int | None) -> dict:
@@ -77,14 +84,14 @@ class FeatureCache:
     def get(
         self, split: str, copy: int, seed: int | None, compute: Callable[[Path], dict]
     ) -> Features:
-        """A copy of a split, which `compute` makes first if it is not there; see `path`.
+        """A copy of a split, computed first if the cache does not have it; see `path`.
 
-        Only one process computes; others wait for it. Whatever ends the computation leaves nothing
-        under the final name.
+        One process computes while others wait. An interrupted computation leaves nothing under the
+        final name.
 
         Parameters
         ----------
-        compute : writes the arrays into an empty folder and returns further facts, among them
+        compute : writes the arrays into an empty folder and returns facts to store, among them
             "seconds_per_image".
 
         Raises
@@ -94,7 +101,7 @@ class FeatureCache:
         """
         path = self.path(split, copy, seed)
         if not path.is_dir():
-            writable_dir(self.folder, "paths.features")
+            writable_dir(self.folder, self.setting)
             with FileLock(self.folder / f".{path.name}.lock"):
                 if not path.is_dir():
                     _fill(path, compute, self._identity(split, copy, seed))
@@ -102,9 +109,9 @@ class FeatureCache:
 
 
 def _fill(path: Path, compute: Callable[[Path], dict], identity: dict) -> None:
-    """Let `compute` make a folder, which takes its name once everything is on disk."""
+    """Compute the content of a folder, which gets its name once everything is on disk."""
     part = path.with_name(f".{path.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(part, ignore_errors=True)  # left by a killed process
     part.mkdir()
     try:
         facts = compute(part)
@@ -118,7 +125,7 @@ def _fill(path: Path, compute: Callable[[Path], dict], identity: dict) -> None:
 
 
 def array_file(folder: Path, name: str) -> Path:
-    """The file of one of the `ARRAYS` in a folder of the cache."""
+    """The file of one of the `ARRAYS` in a folder."""
     return folder / f"{name}.npy"
 
 
@@ -131,7 +138,7 @@ def _checksum(path: Path) -> int:
 
 
 def _load(folder: Path) -> Features:
-    """The content of a folder; raises DataError that names the file if one is damaged."""
+    """The content of a folder; DataError names a damaged file."""
     path = folder / FACTS
     try:
         facts = json.loads(path.read_text())
@@ -139,7 +146,7 @@ def _load(folder: Path) -> Features:
         for name in ARRAYS:
             path = array_file(folder, name)
             if _checksum(path) != facts["crc32"][name]:
-                raise ValueError("its checksum is wrong")
+                raise ValueError("wrong checksum")
             # copy on write: tensors must be writable, the file must not change
             tensors.append(torch.from_numpy(np.load(path, mmap_mode="c")))
         return Features(*tensors, seconds=facts["seconds_per_image"])
@@ -151,7 +158,7 @@ def _load(folder: Path) -> Features:
 
 
 def _to_disk(*paths: Path) -> None:
-    """Wait until the content of files, or the names in folders, would survive a power cut."""
+    """Flush files, or the names in folders, to disk."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Features of a frozen tower as a data set: computed once, and kept in a `FeatureCache`."""
+"""Features of a frozen backbone as a data set: computed once and kept in a `FeatureCache`."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -16,31 +16,31 @@ from utils.data.module import BatchLoader, DataError, DataModule
 from utils.runs.progress import progress
 from utils.runs.stopwatch import Stopwatch
 
-AUXILIARIES = ("none", "input", "target")  # what `Batch.aux` can be of vectors that are given
+AUXILIARIES = ("none", "input", "target")  # possible without images
 
 
 class FeatureDataModule(DataModule):
-    """Features z [z_dim] of images by a frozen tower, with the targets of the images.
+    """Features z [z_dim] of images by a frozen backbone, with the targets of the images.
 
-    x is the feature of the (augmented) image; `Batch.aux` is x itself (input) or the target. The
-    splits are those of the images. Each is computed when it is first asked for.
+    x is the feature of the (augmented) image; `Batch.aux` is x itself (input) or the target. Each
+    split of the images is computed when it is first used.
 
     Parameters
     ----------
-    images : the images, of which all batches are made with `images.eval_batch_size`.
-    make_tower : makes the tower, for each split that has to be computed; it is then let go of.
+    images : the images; the backbone takes them in batches of `images.eval_batch_size`.
+    make_tower : makes the backbone, once for each split to compute.
     z_dim : dimensions of its features.
-    cache : where the features are kept.
+    cache : stores the features.
     device : where they are computed.
-    n_copies : how many differently augmented or cropped copies of the training split there are.
-        Epochs take turns in using them. Where all are the same there is one, whatever this says.
+    n_copies : number of differently augmented or cropped copies of the training split. Epochs cycle
+        through them. Without random augmentations there is one copy.
     auxiliary, batch_size, eval_batch_size, seed
         See `DataModule`.
 
     Raises
     ------
     ValueError
-        If the auxiliary variable is one that features alone do not give.
+        If the auxiliary variable needs images.
     """
 
     kind = "vector"
@@ -62,7 +62,7 @@ class FeatureDataModule(DataModule):
         if auxiliary not in AUXILIARIES:
             raise ValueError(
                 f"a distortion that compares with {auxiliary!r} needs images, but a frozen tower "
-                "hands on features: choose distortion=lossy_Z, or tower=none"
+                "gives features: choose distortion=lossy_Z, or tower=none"
             )
         super().__init__(
             auxiliary=auxiliary,
@@ -80,7 +80,7 @@ class FeatureDataModule(DataModule):
         self._cache = cache
         self._compute_on = device
         self._copy = 0
-        # the latest copy of each split, and the seconds that the tower took for an image of it
+        # of each split: number and features of the latest copy, seconds per image
         self._loaded: dict[str, tuple[int, InMemory, float]] = {}
 
     def n_examples(self, split: str) -> int:
@@ -91,7 +91,7 @@ class FeatureDataModule(DataModule):
     ) -> BatchLoader:
         """See `DataModule.loader`.
 
-        Unshuffled, the k-th epoch is the k-th copy; shuffled, epochs take turns in the `n_copies`.
+        Unshuffled, the k-th epoch is the k-th copy; shuffled, epochs cycle through `n_copies`.
         """
         is_shuffled = split == "train" if shuffle is None else shuffle
         at_epoch = copy.copy(self)
@@ -110,11 +110,11 @@ class FeatureDataModule(DataModule):
             yield Batch(x, y, {"none": None, "input": x, "target": y}[self.auxiliary])
 
     def encoder_time(self, split: str) -> float:
-        """Seconds that the tower took for an image of a split, when its features were computed."""
+        """Seconds per image that the backbone took to compute a split."""
         return self._load(split)[1]
 
     def _load(self, split: str) -> tuple[InMemory, float]:
-        """The features of a split, and the tower's seconds per image; computed if necessary."""
+        """The features of a split, computed if necessary, and the seconds per image."""
         has_copies = self.images.has_copies(split)
         number = self._copy if split == "train" and has_copies else 0
         if self._loaded.get(split, (None,))[0] != number:

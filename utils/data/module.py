@@ -1,7 +1,6 @@
-"""What every data set shares: splits, seeds, loaders of `Batch` on the device, auxiliary variables.
+"""Base of all data sets: splits, seeds, loaders of `Batch` on the device, auxiliary variables.
 
-A data set subclasses `DataModule` and says how many examples it has (`n_examples`) and how its
-batches are made (`make_batches`). Seeds, shuffling, batch sizes and Lightning's hooks live here.
+Subclasses of `DataModule` implement `n_examples` and `make_batches`.
 """
 
 import copy
@@ -19,43 +18,42 @@ from lossyless.base import Batch
 
 SPLITS = ("train", "val", "test")
 
-# Which variable `Batch.aux` holds, i.e. what the distortion compares with:
+# Content of `Batch.aux`, with which the distortion compares:
 AUXILIARIES = (
     "none",  # nothing
     "input",  # X itself (VC)
     "representative",  # the fixed member of X's equivalence class, e.g. the unaugmented image (VIC)
-    "positive",  # another, independently drawn member of X's class (BINCE)
+    "positive",  # another random member of X's equivalence class (BINCE)
     "target",  # the target Y of the downstream task (supervised)
 )
 
 
 class DataError(RuntimeError):
-    """A data set is missing, incomplete or damaged; the message says which file and what to do."""
+    """A data set is missing, incomplete or damaged; the message names the file and the remedy."""
 
 
 class BatchLoader:
     """Sized iterable of `Batch`; every iteration yields exactly the same batches.
 
-    An iteration starts with a new generator on `device`, so neither earlier iterations nor the
-    global random state matter, and the global random state is left as it was.
+    Each iteration creates a generator on `device`. It neither uses nor changes the global random
+    state.
 
     Parameters
     ----------
     make_batches : function
-        From a generator to the batches, in order, each made when it is asked for. The generator is
-        the only source of randomness and its device is where the batches are made.
+        Iterator over the batches, given a generator: the only source of randomness, on whose device
+        the batches are made.
     n_examples, batch_size : int
-        Examples that `make_batches` covers, and examples per batch (fewer in the last one).
+        Total number of examples, and examples per batch (fewer in the last one).
     seed : int
     device : torch.device or str
     is_drop_single : bool
-        Whether to leave out a last batch of one example (which has no variance and no negatives)
-        unless it is the only one.
+        Whether to drop a last batch of one example (which has no variance and no negatives) unless
+        it is the only one.
 
     Attributes
     ----------
-    n_examples : int
-        Number of examples of one iteration, without one left out.
+    n_examples : number of examples in one iteration, without a dropped one.
     """
 
     def __init__(
@@ -92,20 +90,18 @@ class BatchLoader:
 class SharedLoader:
     """The share of one process in every batch of a loader.
 
-    Together, processes see the batches that one process would see, whatever their number. Of an
-    incomplete last batch they leave out what cannot be shared equally. Each makes the whole batch,
-    and draws all its randomness, to keep its share.
+    Together, any number of processes see the batches that one process would see, except for
+    examples of an incomplete last batch that cannot be shared equally. Each process makes the whole
+    batch, draws all its randomness, and keeps its share.
 
     Parameters
     ----------
-    loader : BatchLoader
-    rank, n_processes : int
-        Which process, and how many share the batches.
+    rank, n_processes : index and number of the processes.
 
     Raises
     ------
     ValueError
-        If a whole batch cannot be shared equally.
+        If a full batch cannot be shared equally.
     """
 
     def __init__(self, loader: BatchLoader, rank: int, n_processes: int) -> None:
@@ -141,28 +137,24 @@ class DataModule(pl.LightningDataModule, ABC):
     auxiliary : str
         One of `AUXILIARIES`: the content of `Batch.aux`.
     batch_size, eval_batch_size : int
-        Examples per batch when training, and whenever examples come in their fixed order. With
-        positives, which a contrastive distortion compares with the rest of the batch, both are
-        `batch_size`: the larger the batch, the larger the distortion.
+        Examples per batch when shuffled, and when in their fixed order. Both are `batch_size` with
+        positives: a contrastive distortion compares them with the rest of the batch and grows with
+        its size.
     seed : int
-        Seeds shuffling, augmentation and sampling. Splits of real data sets do not depend on it.
+        Seeds shuffling, augmentation and sampling, but not the splits of real data sets.
     data_dir : str
         Folder that holds the downloaded data sets.
 
     Attributes
     ----------
-    shape : tuple of int
-        Shape of one example. Images have values in [0, 1]; encoders that want them normalised do so
-        themselves.
+    shape : shape of one example. Images have values in [0, 1]; encoders may normalise them.
     kind : {"vector", "bw_image", "colour_image"}
     task : {"classification", "regression"}
-    n_outputs : int
-        Number of classes, or of dimensions of the target.
-    is_labelled : bool
-        Whether the training split has targets.
+    n_outputs : number of classes, or of dimensions of the target.
+    is_labelled : whether the training split has targets.
     input_follows_auxiliary : bool
-        Whether x is another member of its class than with other auxiliary variables, so that
-        compressors are measured on other inputs than predictors get.
+        Whether x depends on the auxiliary variable, so that compressors are evaluated on other
+        inputs than predictors get.
     """
 
     shape: tuple[int, ...]
@@ -218,15 +210,15 @@ class DataModule(pl.LightningDataModule, ABC):
         ----------
         split : {"train", "val", "test"}
         device : torch.device or str
-            Where the batches are made.
+            Where to make the batches.
         epoch : int
-            Seeds shuffling, augmentation and fresh points of the training split; evaluation splits
-            are the same in every epoch.
+            Seeds shuffling, augmentation and sampling of the training split; evaluation splits are
+            the same in every epoch.
         shuffle : bool, optional
-            Whether to shuffle, with `batch_size` examples per batch (and no last batch of one
-            example). Otherwise all examples come in their fixed order, with
-            `eval_batch_size` examples per batch: `epoch=k, shuffle=False` is the k-th augmented
-            copy of the training split. By default only the training split is shuffled.
+            Whether to shuffle, in batches of `batch_size` (without a last batch of one example).
+            Otherwise all examples come in their fixed order, in batches of `eval_batch_size`:
+            `epoch=k, shuffle=False` is the k-th augmented copy of the training split. By default
+            only the training split is shuffled.
 
         Raises
         ------
@@ -252,19 +244,19 @@ class DataModule(pl.LightningDataModule, ABC):
         )
 
     def train_dataloader(self) -> BatchLoader | SharedLoader:
-        """Batches of the current epoch; always the same ones if the trainer is to overfit them.
+        """Batches of the current epoch (of the first if the trainer is to overfit them).
 
-        Of several processes that train together, each gets its share of every batch.
+        In distributed training, each process gets its share of every batch.
 
         Raises
         ------
         ValueError
-            If the trainer would reuse them in the epochs that follow.
+            If the trainer would reuse them in later epochs.
         """
         if self.trainer.reload_dataloaders_every_n_epochs != 1:
             raise ValueError(
-                "Each epoch has its own training batches: the trainer needs "
-                "reload_dataloaders_every_n_epochs=1, not "
+                "Each epoch has its own training batches: set the trainer's "
+                "reload_dataloaders_every_n_epochs=1, got "
                 f"{self.trainer.reload_dataloaders_every_n_epochs}."
             )
         epoch = 0 if self.trainer.overfit_batches else self.trainer.current_epoch
@@ -291,16 +283,16 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def spawn_generator(generator: torch.Generator, name: str) -> torch.Generator:
-    """Generator for a second stream: drawing from it does not move the first one.
+    """Independent generator: drawing from it does not advance the first one.
 
-    Positives use one, so that the same X come out whatever the auxiliary variable is.
+    Positives use one, so that X does not depend on the auxiliary variable.
     """
     seed = derive_seed(generator.initial_seed(), name)
     return torch.Generator(generator.device).manual_seed(seed)
 
 
 def check_choice(name: str, value: str | None, choices: Collection[str | None]) -> str | None:
-    """Return `value`, or raise a ValueError that names the choices."""
+    """Return `value` if it is one of the choices; else raise a ValueError that lists them."""
     if value not in choices:
         raise ValueError(
             f"Unknown {name} {value!r}: choose one of {', '.join(map(repr, choices))}."

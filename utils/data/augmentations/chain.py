@@ -1,12 +1,14 @@
-"""The equivalences by name, and how those that are asked for act together.
+"""Augmentations by name, and their composition: one warp for all affine maps, then pixel changes.
 
-To add one, write an `Affine` or a `PixelChange` and enter it in `REGISTRY`.
+To add one, implement an `Affine` or a `PixelChange` and add it to `REGISTRY`.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from utils.data.augmentations.affine import (
     Affine,
@@ -24,7 +26,6 @@ from utils.data.augmentations.affine import (
     identities,
 )
 from utils.data.augmentations.pixels import ColorJitter, Erasing, Grayscale, PixelChange
-from utils.data.augmentations.warping import compose, warp
 
 # The last one acts first; names with "--" are weaker versions.
 AFFINE: dict[str, Affine] = {
@@ -53,8 +54,8 @@ PIXELS: dict[str, PixelChange] = {
     "erasing": Erasing(),
 }
 
-# None does nothing to an image. "resize": data modules resize images to the shape of their data set
-# when they read them. "label": all images of a class are equivalent; data modules pick another one.
+# None leaves images as they are. "resize": images are resized when they are read. "label": all images
+# of a class are equivalent; the data module chooses another one.
 REGISTRY: dict[str, Affine | PixelChange | None] = {
     **AFFINE,
     **PIXELS,
@@ -66,22 +67,22 @@ REGISTRY: dict[str, Affine | PixelChange | None] = {
 class Augmentation:
     """Applies each named member to each image independently.
 
-    The order of the names does not matter. All affine members make one `warp`, so that a batch is
-    sampled once at most: content is translated, rotated, scaled and sheared, one after the other;
-    what then lies in the frame of the image is flipped and cropped, and nothing else is seen.
-    Changes of pixel values follow: color, gray, erasing.
+    The order of the names does not matter. All affine members are composed into one `warp`, which
+    samples the batch once: the content is translated, rotated, scaled and sheared, in this order;
+    what then lies in the frame of the image is flipped and cropped. Changes of pixel values follow:
+    color, gray, erasing.
 
     Parameters
     ----------
     names : keys of `REGISTRY`.
-    p_augment : with this probability an image is augmented at all: each member then acts with its
-        own probability. Members that are not `in_chain` (erasing, joint ones) have a draw of their
-        own of p_augment, too.
+    p_augment : probability that an image is augmented at all; each member then acts with its own
+        probability. Members that are not `in_chain` (erasing, joint ones) draw p_augment for
+        themselves.
 
     Attributes
     ----------
-    uses_labels : whether images of the same class are equivalent, which is up to the data module.
-    is_joint : whether a member changes labels too, so that `jointly` differs from a call.
+    uses_labels : whether images of a class are equivalent; the data module handles this.
+    is_joint : whether a member changes labels too, see `jointly`.
 
     Raises
     ------
@@ -102,24 +103,24 @@ class Augmentation:
 
     @property
     def is_identity(self) -> bool:
-        """Whether each image is left as it is, and equivalent to no other one."""
+        """Whether images stay unchanged and each is equivalent to itself only."""
         has_members = bool(self.affine or self.pixels) and self.p_augment > 0
         return not (has_members or self.uses_labels)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment float images [B, C, H, W] in [0, 1]; they stay there.
+        """Augment float images [B, C, H, W] in [0, 1]; the result lies in [0, 1].
 
         Raises
         ------
         ValueError
-            If a member does not suit images of this shape.
+            If a member cannot augment images of this shape.
         """
         return self._augment(images, generator)[0]
 
     def jointly(
         self, images: Tensor, targets: Tensor, n_classes: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Augment images [B, C, H, W] as a call does, and their labels [B], int64, with them."""
+        """Augment images [B, C, H, W] and, if members do, their labels int64 [B]."""
         augmented, matrices = self._augment(images, generator)
         for member, drawn in zip(self.affine, matrices, strict=True):
             if isinstance(member, JointResizeCrop):
@@ -129,7 +130,7 @@ class Augmentation:
     def draw_matrices(
         self, images: Tensor, generator: torch.Generator
     ) -> tuple[list[Tensor], Tensor]:
-        """Matrices [B, 3, 3] of each affine member, of which the last one acts first, and whether
+        """Draw matrices [B, 3, 3] of each affine member, of which the last acts first, and whether
         [B] the members in the chain act at all."""
         n, _, height, width = images.shape
         is_chained = _draw(self.p_augment, n, generator)
@@ -161,7 +162,7 @@ class Augmentation:
     def _draw_applied(
         self, member: Affine | PixelChange, is_chained: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Whether [B] a member acts, of images whose chain does or does not."""
+        """Whether [B] a member acts, given whether the chain does."""
         n = len(is_chained)
         if not member.in_chain:
             is_chained = _draw(self.p_augment, n, generator)
@@ -171,3 +172,68 @@ class Augmentation:
 def _draw(probability: float, n: int, generator: torch.Generator) -> Tensor:
     """n independent events, [n]."""
     return torch.rand(n, generator=generator, device=generator.device) < probability
+
+
+def compose(matrices: Sequence[Tensor]) -> Tensor | None:
+    """Product of matrices [B, 3, 3], of which the last acts first; None without matrices."""
+    return reduce(torch.matmul, matrices) if matrices else None
+
+
+def warp(
+    images: Tensor, moves: Sequence[Tensor] = (), crops: Tensor | None = None, mode: str = "nearest"
+) -> Tensor:
+    """Move the content of images [B, C, H, W] by several moves, then by crops, all [B, 3, 3].
+
+    Matrices map a point of the source, in pixels from the centre, to its place in the result; the
+    last move acts first. Pixels outside the image are black, and content that a move takes out of
+    the frame is lost. Crops magnify or mirror a part of the moved image; at its border they repeat
+    the outermost pixels for half a pixel, as torchvision's resize does.
+
+    Parameters
+    ----------
+    mode : "nearest", the default of torchvision's random affine maps, rounds to whole pixels after
+        each map, but reads pixels once. "bilinear", for crops, interpolates once.
+    """
+    height, width = images.shape[-2:]
+    device = images.device
+    # Trace each pixel of the result, counted from 0, back to the source: undo the crops first
+    x = torch.arange(width, dtype=torch.float32, device=device)
+    y = torch.arange(height, dtype=torch.float32, device=device)[:, None]
+    if crops is not None:
+        x, y = _undo(crops, x, y, height, width)
+        x, y = x.clamp_(0, width - 1), y.clamp_(0, height - 1)
+    is_seen = None
+    for k, move in enumerate(moves):
+        if k:  # in the frame between two moves
+            is_inside = _is_inside(x, width).logical_and_(_is_inside(y, height))
+            is_seen = is_inside if is_seen is None else is_seen.logical_and_(is_inside)
+        x, y = _undo(move, x, y, height, width)
+        if mode == "nearest":
+            x, y = x.round_(), y.round_()
+    # grid_sample measures positions in half sides from the centre. Interleaving x and y in memory
+    # would take longer than the sampling
+    x, y = ((2 / n) * p + (1 / n - 1) for p, n in ((x, width), (y, height)))
+    grid = torch.stack([x, y], dim=1).permute(0, 2, 3, 1)
+    result = F.grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
+    if is_seen is not None:
+        result *= is_seen[:, None]
+    return result.clamp_(0, 1)  # weights of neighbours sum to 1 up to rounding errors
+
+
+def _is_inside(positions: Tensor, side: int) -> Tensor:
+    """Whether positions, in pixels from the first one's centre, lie within the pixels of a side."""
+    return (positions - (side - 1) / 2).abs_() <= side / 2
+
+
+def _undo(matrices: Tensor, x: Tensor, y: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Positions [B, H, W] that matrices [B, 3, 3] map to given positions.
+
+    Positions count pixels from 0, matrices from the centre.
+    """
+    # unlike inv, inv_ex does not synchronise with the device
+    inverse = torch.linalg.inv_ex(matrices).inverse[:, :2, :, None, None]
+    (xx, xy, x0), (yx, yy, y0) = (row.unbind(1) for row in inverse.unbind(1))
+    column, row = (width - 1) / 2, (height - 1) / 2
+    x0 = x0 + column - xx * column - xy * row
+    y0 = y0 + row - yx * column - yy * row
+    return xx * x + (xy * y).add_(x0), yx * x + (yy * y).add_(y0)
