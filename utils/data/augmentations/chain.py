@@ -54,7 +54,7 @@ PIXELS: dict[str, PixelChange] = {
     "erasing": Erasing(),
 }
 
-# None leaves images as they are. "resize": images are resized when they are read. "label": all images
+# None leaves images unchanged. "resize": images are resized when they are read. "label": all images
 # of a class are equivalent; the data module chooses another one.
 REGISTRY: dict[str, Affine | PixelChange | None] = {
     **AFFINE,
