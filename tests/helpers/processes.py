@@ -1,4 +1,4 @@
-"""Functions that run in several processes at once, as the ranks of one job."""
+"""Run functions in several processes, as the ranks of one job."""
 
 import multiprocessing
 import os
@@ -14,10 +14,9 @@ import torch.multiprocessing as mp
 
 
 def in_processes(n: int, function: Callable, *args: object, timeout: float = 60) -> list[object]:
-    """What `function(*args)` returns in each of n processes, which know their rank.
+    """Results of `function(*args)` in n processes with the environment of `torchrun`.
 
-    They find each other as those of `torchrun` do. An exception is returned as its traceback; a
-    process that ends without a word, as its exit code.
+    An exception is returned as its traceback, a killed process as its exit code.
     """
     context = mp.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,7 @@ POLL_SECONDS = 0.2
 
 
 def copy_project(root: Path) -> Path:
-    """Copy what experiments need; the Python environment is shared."""
+    """Copy the code, configs and scripts; the Python environment is shared."""
     for name in ("bin", "conf", "lossyless", "utils"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("main.py", "aggregate.py"):
@@ -33,7 +33,7 @@ def copy_project(root: Path) -> Path:
 
 
 def call_in(project: Path, *command: str, **options: object) -> subprocess.CompletedProcess:
-    """A command as somebody gives it in that copy of the project."""
+    """Run a command in a copy of the project."""
     return call(*command, **{"cwd": project, "env": _environment(), "timeout": 3600} | options)
 
 
@@ -59,13 +59,13 @@ def started_in(project: Path, *command: str) -> Iterator[subprocess.Popen]:
 
 
 def _environment() -> dict[str, str]:
-    """That of these tests, except that modules come from where the command is called."""
+    """Environment of these tests, with modules from the working directory."""
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     return {name: value for name, value in env.items() if name != "PYTHONPATH"}
 
 
 def metrics_of_runs(project: Path) -> dict[str, dict[str, float]]:
-    """What must be the same wherever it is computed: metrics, by the path of the run's table."""
+    """Metrics without times, by the path of the run's table."""
     results = project / "results"
     tables = [path for stage in STAGES for path in results.rglob(f"run_*/results_{stage}.csv")]
     return {
@@ -75,46 +75,46 @@ def metrics_of_runs(project: Path) -> dict[str, dict[str, float]]:
 
 
 def statuses(project: Path) -> dict[str, dict]:
-    """The status of each run, by the path of its folder."""
+    """Status of each run by the path of its folder."""
     results = project / "results"
     files = sorted(results.rglob("run_*/status.json"))
     return {str(f.parent.relative_to(results)): json.loads(f.read_text()) for f in files}
 
 
 def jobs(project: Path) -> list[dict]:
-    """What the jobs of all sweeps left, sweep by sweep, in the order of their numbers."""
+    """Status of the jobs of all sweeps, in the order of sweeps and numbers."""
     files = project.glob("outputs/*/*/*/job.json")
     order = sorted(files, key=lambda file: (str(file.parent.parent), int(file.parent.name)))
     return [json.loads(file.read_text()) for file in order]
 
 
 def scheduler_states(job_ids: list[str]) -> dict[str, str]:
-    """The state of each of Slurm's jobs in its accounting, such as COMPLETED."""
+    """State of Slurm jobs in its accounting, such as COMPLETED."""
     found = slurm("sacct", "-nXPo", "jobid,state", "-j", ",".join(job_ids))
     rows = [line.split("|") for line in found.splitlines()]
     return {job_id: state.split()[0] for job_id, state in rows}
 
 
 def cancel_jobs(project: Path) -> None:
-    """Remove from the queue what is left there of a project's sweeps."""
+    """Cancel the remaining jobs of a project's sweeps."""
     if job_ids := [job["scheduler_job"] for job in jobs(project)]:
         call("scancel", "--quiet", *job_ids)  # fails for those that have ended
 
 
 def slurm(*command: str) -> str:
-    """What a command of Slurm prints."""
+    """Output of a command of Slurm."""
     done = call(*command)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout
 
 
 def slurmd() -> int:
-    """The process of the node's daemon."""
+    """Process id of the node's daemon."""
     return int(Path("/run/slurm-single/slurmd.pid").read_text())
 
 
 def processes_of(job_ids: Iterable[str]) -> list[int]:
-    """All processes on this machine that belong to jobs of Slurm, parents first."""
+    """Process ids of Slurm jobs on this machine, parents first."""
     raw_ids = {slurm("squeue", "-h", "-o", "%A", "-j", job_id).strip() for job_id in job_ids}
     rows = [line.split(maxsplit=2) for line in slurm("ps", "-eo", "pid=,ppid=,args=").splitlines()]
     found = []
@@ -128,14 +128,14 @@ def processes_of(job_ids: Iterable[str]) -> list[int]:
 
 
 def kill(processes: Iterable[int]) -> None:
-    """End processes as a power cut does; those that end meanwhile by themselves are fine."""
+    """Kill processes, unless they have already ended."""
     for process in processes:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
 
 def wait_until(found: Callable[[], object], *, seconds: float, what: str) -> object:
-    """Ask again and again until the answer is true; the answer."""
+    """Poll until the result is true; returns it."""
     end = time.monotonic() + seconds
     while not (answer := found()):
         assert time.monotonic() < end, f"{what}: not within {seconds} seconds"

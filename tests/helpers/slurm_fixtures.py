@@ -1,6 +1,6 @@
-"""A real one-node Slurm and copies of the project, for tests that submit as a user would.
+"""Fixtures for tests on a real one-node Slurm.
 
-A plugin of pytest, brought in by `pytest_plugins = ["helpers.slurm_fixtures"]`.
+A pytest plugin: `pytest_plugins = ["helpers.slurm_fixtures"]`.
 """
 
 import os
@@ -18,7 +18,7 @@ OUR_CONFIG = "slurm/start_single_node.sh"
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """A Slurm that runs; it ends behind the tests, unless it ran before them."""
+    """A running Slurm; stopped after the tests if they have started it."""
     if reason := _reason_against_slurm():
         pytest.skip(reason)
     if shutil.which("scontrol") and call("scontrol", "ping").returncode == 0:
@@ -35,7 +35,7 @@ def _call_script(script: str) -> None:
 
 
 def _reason_against_slurm() -> str:
-    """Why no Slurm can be started here; empty if one can."""
+    """Why no Slurm can be started here; empty if it can."""
     config = Path("/etc/slurm/slurm.conf")
     if os.geteuid() != 0:
         return "only root can start a Slurm"
@@ -48,7 +48,7 @@ def _reason_against_slurm() -> str:
 
 @pytest.fixture
 def project(cluster, tmp_path) -> Iterator[Path]:
-    """A copy of the project that writes into folders of its own; its jobs end with the test."""
+    """A copy of the project with its own results; its jobs end with the test."""
     root = copy_project(tmp_path / "project")
     yield root
     cancel_jobs(root)

@@ -1,4 +1,4 @@
-"""What a sweep shows on the screen, and what goes to the logs of its jobs."""
+"""Display of a sweep, and the logs of its jobs."""
 
 import os
 import pty
@@ -10,7 +10,7 @@ from helpers.tiny import ROOT, call
 
 from utils.runs.experiment_status import LOG
 
-# A job that prints, as does a process that it starts; the second one fails.
+# A job that prints, also from a child process; the second job fails.
 SCRIPT = """
 import logging, subprocess, sys
 from utils.cluster import sweep
@@ -57,7 +57,7 @@ def test_jobs_print_into_their_logs_and_the_screen_has_short_lines(command, tmp_
         assert (str(log.relative_to(tmp_path)) in report) == (log.parent.name == "1")
 
 
-def test_a_job_of_its_own_has_the_terminal_to_itself(command, tmp_path):
+def test_a_single_job_has_the_terminal_to_itself(command, tmp_path):
     done = call(*command, cwd=tmp_path, env=environment())
     assert all(said in done.stdout + done.stderr for said in SAID)
     assert not list(tmp_path.rglob(LOG))
@@ -79,7 +79,7 @@ def test_a_terminal_shows_a_table_of_the_jobs(command, tmp_path, n_parallel):
 
 
 def read(terminal: int) -> str:
-    """All that processes write to their end of a pseudo-terminal."""
+    """Everything that processes write to a pseudo-terminal."""
     chunks = []
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Scripts on a real Slurm: they give what the same machine computes without one."""
+"""Scripts on a real Slurm have the results of the same machine without Slurm."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ SHORT = (
 
 
 def assert_complete(project, n_jobs: int) -> None:
-    """Every job and run is done, here and for Slurm; no two jobs were one."""
+    """Every job and run is done, here and for Slurm."""
     assert [job["state"] for job in jobs(project)] == ["done"] * n_jobs
     states = [status["state"] for status in statuses(project).values()]
     assert states == ["done"] * 3 * n_jobs
@@ -39,7 +39,7 @@ def assert_complete(project, n_jobs: int) -> None:
     )
 
 
-def test_a_script_that_waits_gives_what_is_computed_without_slurm(project, tmp_path):
+def test_a_script_with_wait_has_the_results_of_a_run_without_slurm(project, tmp_path):
     script = "bin/banana/banana_viz_VIC.sh"
     done = call_in(project, script, *ON_SLURM, "--wait", "-a", SHORT)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -60,7 +60,7 @@ def test_a_script_that_waits_gives_what_is_computed_without_slurm(project, tmp_p
     assert {run: found[run] for run in expected} == expected
 
 
-def test_a_script_gives_the_shell_back_and_its_sweep_ends_by_itself(project):
+def test_a_script_returns_at_once_and_its_sweep_ends_in_the_background(project):
     script = "bin/banana/banana_RD.sh"
     fewer = "seed=1,2 featurizer.loss.beta=0.01,0.1,1"  # than the 30 jobs of the quick mode
     done = call_in(project, script, *ON_SLURM, "-a", SHORT, "-a", fewer, timeout=60)

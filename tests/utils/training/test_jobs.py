@@ -45,7 +45,7 @@ def test_the_config_is_resolved_and_the_original_left_alone(tmp_path):
     assert OmegaConf.to_container(cfg) == before
 
 
-def test_the_cores_are_shared_by_the_jobs(tmp_path, monkeypatch):
+def test_jobs_share_the_cores(tmp_path, monkeypatch):
     monkeypatch.setattr(resolvers, "n_cpus", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for n_jobs, n_threads in ((1, 8), (3, 2), (8, 1), (20, 1)):
@@ -94,7 +94,7 @@ def test_an_error_in_the_config_is_recorded(inside_hydra, tmp_path):
     assert json.loads(inside_hydra.read_text())["state"] == "failed"
 
 
-def test_searches_get_the_metrics_they_asked_for(tmp_path):
+def test_a_job_returns_the_metrics_of_its_search(tmp_path):
     metrics = {"val/pred/loss": 1.5, "val/comm/rate": 2.5}
     cfg = compose(tmp_path)
     assert jobs.finished(cfg, metrics) is None
@@ -112,7 +112,7 @@ def test_searches_get_the_metrics_they_asked_for(tmp_path):
 
 @pytest.fixture
 def in_scheduler(monkeypatch):
-    """As if submitit had started this process, which answers USR2 by what the test asks for."""
+    """As if submitit had started this process; sets the handler of USR2."""
     env = {"EXECUTOR": "local", "LOCAL_JOB_ID": "87", "LOCAL_GLOBALID": "0"}
     for name, value in env.items():
         monkeypatch.setenv(f"SUBMITIT_{name}", value)
@@ -129,7 +129,7 @@ def send(number: signal.Signals) -> None:
             thread.join(10)
 
 
-def test_sigterm_is_noted_and_the_job_goes_on(in_scheduler, inside_hydra, tmp_path):
+def test_sigterm_is_noted_and_the_job_continues(in_scheduler, inside_hydra, tmp_path):
     with jobs.prepared(compose(tmp_path)) as cfg:
         run = find_run(cfg, "featurizer")
         with run.locked():
@@ -142,7 +142,7 @@ def test_sigterm_is_noted_and_the_job_goes_on(in_scheduler, inside_hydra, tmp_pa
     assert json.loads(inside_hydra.read_text())["state"] == run.status()["state"] == "done"
 
 
-def test_sigterm_ends_workers_that_were_forked(in_scheduler):
+def test_sigterm_ends_forked_workers(in_scheduler):
     context = multiprocessing.get_context("fork")
     began = context.Event()
     with signals.handled():
@@ -154,7 +154,7 @@ def test_sigterm_ends_workers_that_were_forked(in_scheduler):
         assert process.exitcode == -signal.SIGTERM
 
 
-def test_a_requeued_job_was_interrupted_whatever_else_arrives(in_scheduler, inside_hydra, tmp_path):
+def test_a_requeued_job_is_interrupted_once(in_scheduler, inside_hydra, tmp_path):
     calls = []
 
     def requeue(number, frame):
@@ -180,7 +180,7 @@ def test_the_last_time_limit_is_an_interruption(in_scheduler, inside_hydra, tmp_
         raise UncompletedJobError("Job not requeued because: timed-out too many times.")
 
     in_scheduler(give_up)
-    # submitit reports only what is an Exception to those that wait for the result
+    # an Exception: submitit reports no other errors to the launcher
     with pytest.raises(Exception, match="run it again with -c"), jobs.prepared(compose(tmp_path)):
         send(signal.SIGUSR2)
     status = json.loads(inside_hydra.read_text())
@@ -195,8 +195,8 @@ def test_handlers_are_restored_and_left_alone_outside_of_schedulers(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_preempted_job_goes_on_exactly(tmp_path):
-    """SIGTERM and two USR2 at once, to a training that submitit's local executor started."""
+def test_a_preempted_job_resumes_exactly(tmp_path):
+    """SIGTERM and two USR2 to a training that submitit's local executor has started."""
     overrides = ["trainer.max_epochs=40", "is_only_feat=true"]
     uninterrupted = run(tmp_path / "a", *overrides)
     env = os.environ | {"OMP_NUM_THREADS": "1"}
