@@ -23,7 +23,7 @@ from lossyless.rates import HFactorized
 from lossyless.rates.entropy_coded import TRANSFORM
 from lossyless.rates.transforms import TRANSFORMS
 from lossyless.torch_state import one_thread
-from lossyless.weights import WeightsError
+from lossyless.weights import WeightsError, load_strictly
 
 OLD_PAYLOAD_MAGIC = b"LLarray1"  # of an earlier format, not read anymore
 CHUNK_SIZE = 4096
@@ -322,7 +322,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 f"{', '.join(map(repr, TRANSFORMS))}: a later version may have written it"
             )
         rate = HFactorized(compressor.n_features_in_, transform=rotation)
-        rate.load_state_dict(saved["state"])
+        load_strictly(rate, saved["state"], path)
         compressor.rate_ = rate.eval().requires_grad_(False)
         return compressor
 

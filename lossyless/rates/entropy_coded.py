@@ -103,8 +103,6 @@ class EntropyCodedRate(Rate):
         """z_in as senders round it, in every mode."""
         if self.transform is None:
             return (z + self.biasing) * self.scaling.exp()
-        # in float64 until the mean is gone, which in weights without a mean of the transform may be
-        # many times the standard deviation
         centred = self.transform.rotate_exactly(z) + self.biasing
         return (centred * self.scaling.exp()).to(z.dtype)
 

@@ -17,14 +17,12 @@ from lossyless.base import Batch
 from lossyless.compressors import LearnableCompressor
 from lossyless.distortions import LossyZ
 from lossyless.distributions import CondDist
-from lossyless.hub.weights import load_bottleneck
 from lossyless.optim import PartOptimizer
 from lossyless.rates import HFactorized
 from lossyless.rates.transforms import (
     KLT,
     MATRIX_BITS,
     TRANSFORMS,
-    OrthogonalTransform,
     RefinedKLT,
     rotate_with_integers,
 )
@@ -92,15 +90,13 @@ def random_rotation(dim):
 
 @pytest.mark.parametrize(
     "dim, size",
-    [(1, 1.0), (2, 1e5), (33, 1.0), (33, 1e-30), (33, 1e30), (512, 1.0), (2000, 1.0)],
+    [(1, 1.0), (2, 1e5), (33, 1e-30), (33, 1e30), (2000, 1.0)],
 )
 def test_no_order_of_summation_changes_a_bit(dim, size):
     torch.manual_seed(0)
-    matrix, z = random_rotation(min(dim, 512)), size * torch.randn(20, min(dim, 512)).double()
-    if dim > 512:  # eigenvectors of so many dimensions take long; any columns of norm 1 will do
-        z = size * torch.randn(20, dim).double()
-        matrix = torch.nn.functional.normalize(torch.randn(dim, dim), dim=0)
-        matrix = torch.round(matrix * 2**MATRIX_BITS) / 2**MATRIX_BITS
+    z = size * torch.randn(20, dim).double()
+    matrix = torch.nn.functional.normalize(torch.randn(dim, dim), dim=0)
+    matrix = torch.round(matrix * 2**MATRIX_BITS) / 2**MATRIX_BITS
     expected = rotate_with_integers(z, matrix)
     order = torch.randperm(dim)
     assert torch.equal(rotate_with_integers(z[:, order], matrix[order]), expected)
@@ -117,7 +113,7 @@ def test_no_order_of_summation_changes_a_bit(dim, size):
     assert found.tolist() == sums
 
 
-@pytest.mark.parametrize("dim", [2, 33, 512])
+@pytest.mark.parametrize("dim", [2, 33, 256])
 def test_rotations_are_as_precise_as_float32(dim):
     torch.manual_seed(0)
     matrix, z = random_rotation(dim), 7 + torch.randn(50, dim)
@@ -200,40 +196,6 @@ def test_a_refined_basis_starts_at_the_eigenvectors_and_stays_orthogonal():
     torch.testing.assert_close(transform.rotate_exactly(z).float(), transform.rotate(z))
 
 
-@pytest.mark.parametrize("make", [KLT, RefinedKLT])
-def test_weights_that_are_no_rotation_are_told(make):
-    transform = make(D)
-    with pytest.raises(ValueError, match="matrix is no rotation"):
-        transform.check()  # not fitted
-    transform.fit(correlated(500))
-    transform.check()
-    transform.mean[1] = math.inf
-    with pytest.raises(ValueError, match="mean has NaN or infinite"):
-        transform.check()
-    transform.fit(correlated(500))
-    good = transform.matrix.clone()
-    wrong = {
-        "matrix is no rotation": 1000 * torch.randn(D, D).round(),
-        "NaN or infinite": torch.full((D, D), math.nan),
-        "no multiples of 2": good + 2.0 ** -(MATRIX_BITS + 2),
-    }
-    for message, matrix in wrong.items():
-        transform.matrix.copy_(matrix)
-        with pytest.raises(ValueError, match=message):
-            transform.check()
-
-
-def test_what_refining_starts_from_is_checked_too():
-    transform = RefinedKLT(D)
-    transform.fit(correlated(500))
-    torch.nn.init.normal_(transform.skew)
-    transform.update()
-    transform.check()
-    transform.start.mul_(2)
-    with pytest.raises(ValueError, match="start is no rotation"):
-        transform.check()
-
-
 @pytest.mark.parametrize("z", [torch.ones(5, D), torch.ones(1, D), torch.zeros(3, D)])
 def test_constant_features_have_a_basis_too(z):
     rate = HFactorized(D, transform="klt")
@@ -245,26 +207,13 @@ def test_constant_features_have_a_basis_too(z):
 # --- coding
 
 
-@pytest.mark.parametrize("n_examples", [1, 7, 1000])
-def test_what_is_decoded_is_the_z_hat_of_evaluation(trained, n_examples):
-    z = correlated(n_examples, seed=1)
-    decoded = trained.decompress(trained.compress(z), n_examples)
-    assert decoded.dtype == torch.float32
-    assert torch.equal(decoded, z_hat_of(trained, z))
-
-
-def test_z_hat_does_not_depend_on_how_many_examples_are_coded_at_a_time(trained):
+@pytest.mark.parametrize("chunk_size", [7, 100])
+def test_what_is_decoded_is_the_z_hat_of_evaluation_in_every_mode_and_chunk(trained, chunk_size):
     z = correlated(100, seed=1)
-    chunks = [trained.decompress(trained.compress(c), len(c)) for c in z.split(7)]
-    assert torch.equal(torch.cat(chunks), z_hat_of(trained, z))
-
-
-def test_coding_does_not_depend_on_the_mode(trained):
-    z = correlated(100, seed=1)
-    payload, z_hat = trained.compress(z), z_hat_of(trained, z)
+    z_hat = z_hat_of(trained, z)
     trained.train()
-    assert trained.compress(z) == payload
-    assert torch.equal(trained.decompress(payload, 100), z_hat)
+    chunks = [trained.decompress(trained.compress(c), len(c)) for c in z.split(chunk_size)]
+    assert chunks[0].dtype == torch.float32 and torch.equal(torch.cat(chunks), z_hat)
 
 
 def test_errors_are_those_of_uniform_cells(trained):
@@ -293,19 +242,6 @@ def test_a_common_offset_costs_no_precision(trained):
     rate.start_from(z, cell_width=1.0)
     rate.update()
     assert ((z_hat_of(rate, z) - z).norm(dim=1) <= 0.55 * math.sqrt(D)).all()
-
-
-def test_weights_of_before_the_mean_was_kept_decode_as_then(trained, request):
-    state = trained.state_dict()
-    del state["transform.mean"]
-    trained.transform.expect_mean(False)
-    receiver, z = RATES[request.node.callspec.params["trained"]](), correlated(50, seed=1)
-    receiver.load_state_dict(state)
-    assert "transform.mean" not in receiver.state_dict()
-    assert receiver.fingerprint() == trained.fingerprint()
-    assert torch.equal(receiver.decompress(trained.compress(z), 50), z_hat_of(trained, z))
-    receiver.load_state_dict(state | {"transform.mean": torch.ones(len(trained.biasing))})
-    assert (receiver.transform.mean == 1).all()
 
 
 def test_the_basis_is_part_of_the_fingerprint(trained):
@@ -378,22 +314,18 @@ def test_the_basis_learns():
 def test_nothing_works_before_there_is_a_basis(make):
     rate, z = make(), correlated(10)
     assert rate.is_transform_missing
-    uses = (
-        lambda: rate.train()(z),
-        lambda: rate.eval()(z),
-        lambda: rate.compress(z),
-        lambda: rate.update(),
-    )
-    for use in uses:
-        with pytest.raises(RuntimeError, match=r"call `fit_transform\(z\)`"):
+    for use in (lambda: rate.train()(z), lambda: rate.eval()(z), rate.update):
+        with pytest.raises(RuntimeError, match="fit_transform"):
             use()
+    with pytest.raises(RuntimeError):
+        rate.compress(z)
 
 
 def test_wrong_options_and_features_are_named():
-    with pytest.raises(ValueError, match="unknown transform 'no such': expected one of none, klt"):
+    with pytest.raises(ValueError, match="'no such'.*none, klt"):
         HFactorized(D, transform="no such")
     rate = HFactorized(D, transform="klt")
-    with pytest.raises(ValueError, match=r"expected representations \[N, 12\], found \[5, 3\]"):
+    with pytest.raises(ValueError, match=r"\[N, 12\].*\[5, 3\]"):
         rate.fit_transform(torch.ones(5, 3))
     with pytest.raises(ValueError, match="NaN or infinite"):
         rate.fit_transform(torch.full((5, D), math.inf))
@@ -401,24 +333,8 @@ def test_wrong_options_and_features_are_named():
 
 def test_weights_of_another_transform_are_told(trained_rates):
     weights = trained_rates["HFactorized_klt"].state_dict()
-    with pytest.raises(ValueError, match="transform='klt', but this one has transform='klt_refi"):
+    with pytest.raises(ValueError, match="'klt'.*'klt_refined'"):
         HFactorized(D, transform="klt_refined").load_state_dict(weights)
-
-
-def test_a_further_transform_is_a_class_and_an_entry(monkeypatch, tmp_path):
-    class RandomRotation(OrthogonalTransform):
-        def _fit_basis(self, z):
-            generator = torch.Generator().manual_seed(0)
-            return torch.linalg.qr(torch.randn(D, D, generator=generator).double())[0]
-
-    monkeypatch.setitem(TRANSFORMS, "random", RandomRotation)
-    rate, z = HFactorized(D, transform="random"), correlated(50)
-    rate.fit_transform(z)
-    rate.update()
-    torch.save(rate.state_dict(), tmp_path / "weights.pt")
-    loaded = load_bottleneck(tmp_path / "weights.pt")
-    assert isinstance(loaded.transform, RandomRotation)
-    assert torch.equal(loaded.decompress(rate.compress(z), 50), z_hat_of(rate, z))
 
 
 def test_without_a_transform_there_is_nothing_to_fit():
@@ -433,12 +349,6 @@ def test_without_a_transform_there_is_nothing_to_fit():
 
 
 # --- in configs
-
-
-@pytest.mark.parametrize("rate", ["H_factorized", "H_hyper", "H_spatial"])
-def test_every_rate_takes_a_transform_from_the_command_line(rate):
-    cfg = compose_config([*DIGITS, f"rate={rate}", "+rate.kwargs.transform=klt"])
-    assert cfg.rate.kwargs.transform == "klt"
 
 
 @pytest.mark.parametrize("rate", ["H_factorized", "H_hyper"])
