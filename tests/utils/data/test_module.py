@@ -1,6 +1,5 @@
 """Splits, seeds and loaders are the same for every data set."""
 
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -11,13 +10,11 @@ from lossyless.base import Batch
 from utils.data.decoded import DecodedDataModule
 from utils.data.module import (
     AUXILIARIES,
-    BatchLoader,
     DataModule,
     SharedLoader,
     derive_seed,
     spawn_generator,
 )
-from utils.runs.files import writable_dir
 
 
 class ToyDataModule(DataModule):
@@ -58,13 +55,6 @@ def test_every_iteration_of_a_loader_is_the_same_and_leaves_global_randomness_al
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(3)
     assert all(torch.equal(a, b) for a, b in zip(first, gather(loader), strict=True))
-
-
-def test_an_abandoned_iteration_does_not_disturb_the_next():
-    loader = toy().loader("train")
-    expected = gather(loader)[0]
-    next(iter(loader))
-    assert torch.equal(gather(loader)[0], expected)
 
 
 def test_epochs_differ_in_training_and_agree_in_evaluation():
@@ -118,11 +108,6 @@ def test_unknown_names_are_refused_with_the_alternatives():
         toy(auxiliary="inputs")
 
 
-def test_empty_loaders_are_refused():
-    with pytest.raises(ValueError, match="positive"):
-        BatchLoader(iter, n_examples=0, batch_size=4, seed=0)
-
-
 def test_derived_seeds_are_stable_and_distinct():
     assert derive_seed(123, "train", 0) == 3780446146362232825
     seeds = {derive_seed(s, split, e) for s in range(9) for split in ("a", "b") for e in range(9)}
@@ -136,24 +121,6 @@ def test_a_spawned_generator_leaves_its_parent_where_it_was():
     drawn = torch.rand(5, generator=generator)
     assert torch.equal(drawn, torch.rand(5, generator=twin))
     assert not torch.equal(drawn, spawned)
-
-
-def test_a_data_folder_is_made(tmp_path):
-    assert writable_dir(tmp_path / "a" / "b").is_dir()
-    assert list((tmp_path / "a" / "b").iterdir()) == []
-
-
-def test_a_data_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="paths.data.*file"):
-        writable_dir(tmp_path / "file" / "data")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_data_folder_that_is_read_only_is_named(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(OSError, match="paths.data"):
-        writable_dir(tmp_path)
 
 
 class Recorder(pl.LightningModule):
@@ -208,15 +175,6 @@ def decoded(**kwargs):
     splits = {"train": (x, y), "val": (x[:4], y[:4]), "test": (x[4:], y[4:])}
     kwargs = {"task": "classification", "n_outputs": 3, "batch_size": 5} | kwargs
     return DecodedDataModule(kwargs.pop("splits", splits), **kwargs)
-
-
-def test_decoded_pairs_stay_together():
-    data = decoded()
-    x, y = gather(data.loader("train"))
-    assert data.shape == (2,)
-    assert torch.equal((x[:, 0] / 2).long() % 3, y)
-    assert torch.equal(x[:, 0].sort().values, torch.arange(0.0, 20.0, 2))
-    assert next(iter(data.loader("test"))).aux is None
 
 
 def test_decoded_data_of_the_wrong_form_are_refused():
