@@ -28,7 +28,6 @@ _LEGACY_NAMES = {"matrix": "matrices", "bias": "biases", "factor": "factors"}  #
 # made from the other tensors by `update` of CompressAI's model; empty in the official files
 _DERIVED = {f"entropy_bottleneck.{name}" for name in ("_offset", "_quantized_cdf", "_cdf_length")}
 _EXTRA = "_extra_state"
-_ARRAY_COMPRESSOR = b"LLmodel1"  # FILE_MAGIC of `array_compressor`, which needs scikit-learn
 
 
 def clip_compressor(
@@ -90,7 +89,6 @@ def load_bottleneck(path: str | os.PathLike) -> HFactorized:
     WeightsError
         The file is missing, damaged, or not the weights of a bottleneck.
     """
-    _check_is_no_array_compressor(path)
     state = {
         _name(str(n)): value for n, value in read_checkpoint(path).items() if n not in _DERIVED
     }
@@ -118,16 +116,6 @@ def _name(official: str) -> str:
         lambda match: f"prior.{_LEGACY_NAMES[match[1]]}.{match[2]}",
         name,
     )
-
-
-def _check_is_no_array_compressor(path: str | os.PathLike) -> None:
-    try:
-        with open(path, "rb") as file:
-            head = file.read(len(_ARRAY_COMPRESSOR))
-    except OSError as error:
-        raise WeightsError(f"{path} could not be read: {error.strerror}") from error
-    if head == _ARRAY_COMPRESSOR:
-        raise WeightsError(f"{path}: is a model of ArrayCompressor.save: use ArrayCompressor.load")
 
 
 def _bottleneck(model: str, pretrained_path: str | os.PathLike | None) -> HFactorized:

@@ -11,7 +11,7 @@ from helpers.tiny_clip import SIDE, Z_DIM
 from PIL import Image
 from torch.utils.data import TensorDataset
 
-from lossyless.hub import ClipCompressor, FeatureCompressor, SourceError, clip_compressor
+from lossyless.hub import ClipCompressor, FeatureCompressor, SourceError
 from lossyless.hub.official_format import is_official
 from lossyless.rates import HFactorized, HHyper
 
@@ -54,21 +54,6 @@ def test_neither_training_nor_precision_changes_it(compressor, X):
         assert torch.equal(converted(X), z_hat)
     for other in (copy.deepcopy(compressor), pickle.loads(pickle.dumps(compressor))):
         assert other.compress(X) == streams
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_bytes_of_a_gpu_decode_to_the_same_features_on_a_cpu(weights, X, tmp_path):
-    compressor, _ = clip_compressor("b005", device="cuda", **weights)
-    assert compressor.tower.conv1.weight.dtype == torch.float16
-    compressor.compress_dataset(TensorDataset(X), tmp_path / "Z.bin")
-    on_gpu = compressor(X)
-    assert on_gpu.is_cuda
-    z_in = compressor.process_z_in(compressor.encode(X))
-    assert torch.equal(compressor.process_z_out(compressor.entropy_bottleneck(z_in)[0]), on_gpu)
-    compressor.to("cpu")
-    assert {p.dtype for p in compressor.parameters()} == {torch.float32}
-    decoded = compressor.decompress_dataset(tmp_path / "Z.bin", is_cpu=False)
-    np.testing.assert_array_equal(decoded, on_gpu.cpu().numpy())
 
 
 def test_only_bottlenecks_with_tables_make_a_compressor(compressor):

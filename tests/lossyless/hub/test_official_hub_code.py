@@ -73,20 +73,10 @@ def test_the_example_of_its_readme(loaded, tmp_path, capsys):
     np.testing.assert_array_equal(Z_test[:1], compressor(stl10_test[0][0][None]).numpy())
 
 
-def test_a_batch(loaded, X):
+def test_its_parts(loaded, X):
     compressor, transform = loaded
     compressor = compressor.to("cpu").eval()
-    z_hat = compressor(X)
-    streams = compressor(X, is_compress=True)
-    assert streams == compressor.compress(X)
-    assert torch.equal(compressor.decompress(streams), z_hat)
-    rate = compressor.get_rate(X)
-    assert isinstance(rate, float) and rate == sum(8 * len(s) for s in streams) / len(X)
-    assert compressor.preprocess is transform
-
-
-def test_its_parts(loaded, X):
-    compressor, _ = loaded
+    assert compressor.preprocess is transform and isinstance(compressor.get_rate(X), float)
     assert (compressor.z_dim, compressor.side_z_dim) == (Z_DIM, Z_DIM // 5)
     assert compressor.device == torch.device("cpu")
     z = compressor.clip(X)
@@ -104,10 +94,7 @@ def test_its_parts(loaded, X):
     z_hat_in = compressor.entropy_bottleneck.decompress(streams, [1, 1])
     assert torch.equal(compressor.process_z_out(z_hat_in), compressor(X))
 
-
-def test_pickles(loaded, X):
-    compressor, _ = loaded
     compressor.make_pickable_()
     again = pickle.loads(pickle.dumps(compressor))
     compressor.undo_pickable_()
-    assert again.compress(X) == compressor.compress(X)
+    assert again.compress(X) == streams
