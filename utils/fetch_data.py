@@ -2,8 +2,8 @@
 
     python -m utils.fetch_data experiment=clip_download_data
 
-Which ones stands in the experiment's sweep of `data@data_feat`. Those that cannot be had are listed
-at the end, with what to do; the exit status is 1 then.
+The experiment's sweep of `data@data_feat` lists the data sets. Those that cannot be downloaded are
+listed at the end, with the remedy; the exit status is then 1.
 """
 
 import sys
@@ -34,7 +34,7 @@ def main(overrides: list[str]) -> None:
 
 
 def jobs_of(overrides: list[str]) -> list[list[str]]:
-    """The overrides of an experiment's jobs, one for each of its data sets."""
+    """Overrides of one job for each data set of the experiment."""
     expanded = sweep.expand(overrides)
     swept = [o for o in OverridesParser.create().parse_overrides(expanded) if o.is_sweep_override()]
     others = [o for o in expanded if o not in [sweep.input_line for sweep in swept]]
@@ -46,7 +46,7 @@ def jobs_of(overrides: list[str]) -> list[list[str]]:
 
 
 def fetch(jobs: Iterable[DictConfig]) -> dict[str, str]:
-    """Open the `data_feat` of each job, which downloads it; returns why others are missing."""
+    """Open, and so download, the `data_feat` of each job; returns the errors by name."""
     missing = {}
     for cfg in jobs:
         name = cfg.data_feat.name
@@ -55,7 +55,7 @@ def fetch(jobs: Iterable[DictConfig]) -> dict[str, str]:
             data = building.build_data(cfg, "data_feat", "none")
             sizes = ", ".join(f"{data.n_examples(split):,} {split}" for split in SPLITS)
             print(f"{name}: {sizes}")
-        except (DataError, OSError) as error:  # the next one may be had all the same
+        except (DataError, OSError) as error:  # go on with the next one
             missing[name] = str(error)
             print(f"{name}: missing, see below")
     return missing

@@ -1,4 +1,4 @@
-"""The Banana source and the groups of transformations whose maximal invariants are known for it."""
+"""The Banana source, and groups of transformations with known maximal invariants."""
 
 import math
 from abc import ABC, abstractmethod
@@ -23,8 +23,8 @@ class BananaDistribution:
     density of a point is the Gaussian's at its pre-image.
 
     Source: the "Banana" of Balle et al., https://arxiv.org/abs/2007.03034, with the constants of
-    Lossy Compression for Lossless Prediction. Direction and centre of the bend are the ones with
-    which its published Banana rate for VIC agrees with the entropy of |x| (2.17 bits).
+    Lossy Compression for Lossless Prediction. Direction and centre of the bend are chosen such that
+    the published rate of VIC agrees with the entropy of |x| (2.17 bits).
     """
 
     std: tuple[float, float] = (3.0, 0.5)
@@ -60,7 +60,7 @@ class BananaDistribution:
 
 @cache
 def central_range(distribution: BananaDistribution, axis: int) -> tuple[float, float]:
-    """10 and 90 % quantiles of a coordinate, from 2^20 points that are always the same."""
+    """10 and 90 % quantiles of a coordinate, estimated from 2^20 fixed points."""
     points = distribution.sample(2**20, torch.Generator().manual_seed(0))
     return tuple(points[:, axis].quantile(torch.tensor([0.1, 0.9])).tolist())
 
@@ -68,7 +68,7 @@ def central_range(distribution: BananaDistribution, axis: int) -> tuple[float, f
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
     """Rotate points [n, 2] about the origin by angles [n] or [] in radians, counter-clockwise.
 
-    Not a matrix product, which would lose digits where these run in TF32.
+    Not a matrix product, which would lose digits in TF32.
     """
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([cos * x[:, 0] - sin * x[:, 1], sin * x[:, 0] + cos * x[:, 1]], dim=1)
@@ -87,15 +87,15 @@ class Equivalence(ABC):
 
     @abstractmethod
     def maximal_invariant(self, x: Tensor) -> Tensor:
-        """M(x) [n, n_outputs]: equal for two points if and only if they are equivalent."""
+        """M(x) [n, n_outputs], equal for two points if and only if they are equivalent."""
 
     @abstractmethod
     def representative(self, x: Tensor) -> Tensor:
-        """The one fixed member [n, 2] of each point's class."""
+        """The fixed member [n, 2] of each point's class."""
 
     @abstractmethod
     def draw_member(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """A random member [n, 2] of each point's class, drawn whichever member x is."""
+        """A random member [n, 2] of each point's class, independent of x given its class."""
 
 
 class RotationEquivalence(Equivalence):
@@ -121,8 +121,8 @@ class RotationEquivalence(Equivalence):
 class TranslationEquivalence(Equivalence):
     """Translations along one axis: M(x) is the other coordinate; the representative is on its axis.
 
-    There is no uniform distribution on a line: members are drawn uniformly between the source's
-    10 and 90 % quantiles along it.
+    A line has no uniform distribution: members are uniform between the source's 10 and 90 %
+    quantiles along it.
     """
 
     axis: int
@@ -143,7 +143,7 @@ class TranslationEquivalence(Equivalence):
 
 
 class Equality(Equivalence):
-    """No invariance: each point is alone in its class and M(x) = x."""
+    """No invariance: each point is its own class and M(x) = x."""
 
     n_outputs = 2
 
@@ -168,12 +168,12 @@ EQUIVALENCES: dict[str | None, Equivalence] = {
 class BananaDataModule(DataModule):
     """Banana points X with the maximal invariant M(X) as regression target.
 
-    If `Batch.aux` is the representative (VIC), x is not the point but a random member of its class:
-    augmentation of points, in evaluation as in training. Otherwise x is the point itself.
+    If `Batch.aux` is the representative (VIC), x is a random member of the point's class: points
+    are augmented, in evaluation as in training. Otherwise x is the point itself.
 
-    Training points are fresh in every epoch, validation and test points fixed by the seed; all
-    points of an epoch are drawn at once, so they depend neither on the batch size nor on shuffling,
-    the equivalence or the auxiliary variable.
+    Training points are new in every epoch, validation and test points are fixed by the seed. All
+    points of an epoch are drawn at once, so they do not depend on the batch size, shuffling, the
+    equivalence or the auxiliary variable.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ class BananaDataModule(DataModule):
     n_train, n_eval : int
         Points per training epoch, and in each of validation and test.
     eval_batch_size : int
-        See `DataModule`; holds with positives, too, as in the paper's code.
+        See `DataModule`; used with positives too, as in the paper's code.
     kwargs
         See `DataModule`.
     """
@@ -218,7 +218,7 @@ class BananaDataModule(DataModule):
     def make_batches(
         self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator
     ) -> Iterator[Batch]:
-        """Points come in the order they are drawn: independent points need no shuffling."""
+        """See `DataModule`; independent points need no shuffling."""
         x = self.distribution.sample(self.n_examples(split), generator)
         y = self.equivalence.maximal_invariant(x)
         member_generator = spawn_generator(generator, "positive")

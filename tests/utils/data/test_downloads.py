@@ -72,6 +72,12 @@ def test_a_read_only_folder_is_used_as_it_is(read_only):
     assert [file.name for file in read_only.iterdir()] == ["stars.npy"]  # no lock either
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="paths.data.*file"):
+        get(tmp_path / "file" / "data", [])
+
+
 @pytest.mark.parametrize("damage", [None, RuntimeError("not found"), ValueError("truncated")])
 def test_what_a_read_only_folder_lacks_is_named_and_not_downloaded(read_only, damage):
     calls: list[bool] = []

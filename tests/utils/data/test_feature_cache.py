@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from lossyless.backbones import Tower
+from utils.data import features as features_module
 from utils.data.examples import InMemory
 from utils.data.feature_cache import FeatureCache
 from utils.data.features import FeatureDataModule
 from utils.data.module import SPLITS, DataError
 from utils.data.sources import digits as digits_set
+from utils.runs.progress import progress
 
 SIDE, DIM = 8, 5
 N_EXAMPLES = {"train": 1197, "val": 200, "test": 400}
@@ -249,3 +251,13 @@ def test_parallel_processes_compute_once(tmp_path):
         job.join(30)
     assert [job.exitcode for job in jobs] == [0, 0, 0]
     assert len((tmp_path / "log").read_text().splitlines()) == 1
+
+
+def test_progress_is_a_line_now_and_then_without_a_terminal(make, capsys, monkeypatch):
+    monkeypatch.setattr(features_module, "progress", lambda *args: progress(*args, seconds=0))
+    list(make().loader("train"))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4  # of five batches
+    assert "digits_tiny train" in lines[0] and " 20%" in lines[0] and " 80%" in lines[-1]
+    assert list(progress(range(5), "numbers")) == list(range(5))
+    assert capsys.readouterr().err == ""  # a quick loop

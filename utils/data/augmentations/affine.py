@@ -1,7 +1,7 @@
 """Random affine maps of the image plane.
 
 Matrices [B, 3, 3] act on homogeneous pixel coordinates (x to the right, y down) from the image's
-centre and map a point of the source to where it is seen in the result.
+centre and map a point of the source to its place in the result.
 """
 
 from abc import ABC, abstractmethod
@@ -19,9 +19,9 @@ class Affine(ABC):
 
     Attributes
     ----------
-    probability : how often the map is applied.
-    in_chain : whether one draw decides if an image is augmented by it and by all others.
-    stays_inside : whether the result shows nothing from outside of the source.
+    probability : of applying the map.
+    in_chain : whether it shares the draw that decides if an image is augmented at all.
+    stays_inside : whether the result shows nothing from outside the source.
     """
 
     probability: ClassVar[float] = 1.0
@@ -30,12 +30,12 @@ class Affine(ABC):
 
     @abstractmethod
     def sample(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-        """Draw matrices [n, 3, 3] for images of this size, as if they were always applied."""
+        """Draw matrices [n, 3, 3] for images of this size, whether or not they will be applied."""
 
 
 @dataclass(frozen=True)
 class OneParameter(Affine):
-    """Family of maps whose parameter is uniform in [low, high]."""
+    """Maps with one parameter, uniform in [low, high]."""
 
     low: float
     high: float
@@ -75,7 +75,7 @@ class Shear(OneParameter):
 
 
 class Scale(OneParameter):
-    """Parameter: factor by which the content grows."""
+    """Parameter: factor by which the content is magnified."""
 
     def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
         matrix = identities(len(parameters), parameters.device)
@@ -103,7 +103,7 @@ class YTranslation(OneParameter):
 
 @dataclass(frozen=True)
 class Flip(Affine):
-    """Mirrors one axis: 0 is x (left and right change places), 1 is y (top and bottom)."""
+    """Mirrors one axis: 0 is x (left and right are swapped), 1 is y (top and bottom)."""
 
     axis: int
     probability = 0.5
@@ -135,7 +135,7 @@ class SquareSymmetry(Affine):
 
 
 class Crop(Affine):
-    """A box inside of the image, not rounded to pixels, is magnified to the image's size."""
+    """Magnifies a box inside the image, not rounded to pixels, to the image's size."""
 
     stays_inside = True
 
@@ -151,7 +151,7 @@ class Crop(Affine):
 
 @dataclass(frozen=True)
 class FixedCrop(Crop):
-    """A box anywhere in the image whose sides are `fraction` of the image's."""
+    """A box anywhere in the image; its sides are a `fraction` of the image's."""
 
     fraction: float
 
@@ -188,7 +188,7 @@ class ResizeCrop(Crop):
             largest=(1.0, 1.0),
             generator=generator,
         )
-        # where no candidate fits: all that the bounds of the ratio allow, in the middle
+        # if no candidate fits: the largest central box that the bounds of the ratio allow
         closest = min(max(aspect, self.ratio[0]), self.ratio[1]) / aspect
         heights = heights.where(is_found, min(1.0, 1 / closest))
         widths = widths.where(is_found, min(1.0, closest))
@@ -198,13 +198,13 @@ class ResizeCrop(Crop):
 
 @dataclass(frozen=True)
 class JointResizeCrop(ResizeCrop):
-    """A `ResizeCrop` that acts on labels too: tasks are invariant to it but approximately.
+    """A `ResizeCrop` that acts on labels too: tasks are only approximately invariant to it.
 
-    Where the box shows less than `min_area` of the image, the label is replaced, with probability
-    `label_noise`, by a class that is drawn uniformly among all.
+    If the box shows less than `min_area` of the image, the label is replaced, with probability
+    `label_noise`, by a class drawn uniformly among all.
 
     The noise is part of the task's distribution, in evaluation too: with K classes, the expected
-    error of no predictor is below label_noise * P(area < min_area) * (K - 1) / K, times the
+    error of any predictor is at least label_noise * P(area < min_area) * (K - 1) / K, times the
     probability that the crop is applied.
     """
 
@@ -215,7 +215,7 @@ class JointResizeCrop(ResizeCrop):
     def relabel(
         self, targets: Tensor, matrices: Tensor, n_classes: int, generator: torch.Generator
     ) -> Tensor:
-        """Labels [n] of images that were cropped by the matrices [n, 3, 3]."""
+        """Labels [n] of images that the matrices [n, 3, 3] have cropped."""
         shown_area = 1 / (matrices[:, 0, 0] * matrices[:, 1, 1])
         uniform = torch.rand(len(targets), generator=generator, device=generator.device)
         classes = torch.randint(
@@ -226,7 +226,7 @@ class JointResizeCrop(ResizeCrop):
 
 
 def identities(n: int, device: torch.device) -> Tensor:
-    """Matrices [n, 3, 3] that change nothing."""
+    """Identity matrices [n, 3, 3]."""
     return torch.eye(3, device=device).repeat(n, 1, 1)
 
 

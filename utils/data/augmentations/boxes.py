@@ -19,7 +19,7 @@ def draw_box_sizes(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw box sizes as fractions of the images' sides, not rounded to pixels.
 
-    Of the `N_TRIES` candidates of each example, drawn all at once, the first that fits counts.
+    Of `N_TRIES` candidates for each example, the first that fits is used.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def draw_box_sizes(
 
     Returns
     -------
-    heights [n], widths [n], and whether a candidate was small enough [n]; else it is too large.
+    heights [n], widths [n], and whether a candidate fitted [n]; otherwise the box is too large.
     """
     shape = (2, N_TRIES, n)
     area_draw, ratio_draw = torch.rand(shape, generator=generator, device=generator.device)

@@ -1,6 +1,6 @@
-"""Random changes of pixel values: colours, and holes.
+"""Random changes of pixel values: colours, and erased boxes.
 
-The images [B, C, H, W] lie in [0, 1] and stay there; each gets its own parameters.
+Images [B, C, H, W] lie in [0, 1], before and after; each gets its own parameters.
 """
 
 from abc import ABC, abstractmethod
@@ -19,8 +19,8 @@ class PixelChange(ABC):
 
     Attributes
     ----------
-    probability : how often the change is applied.
-    in_chain : whether one draw decides if an image is augmented by it and by all others.
+    probability : of applying the change.
+    in_chain : whether it shares the draw that decides if an image is augmented at all.
     """
 
     probability: ClassVar[float] = 1.0
@@ -28,7 +28,7 @@ class PixelChange(ABC):
 
     @abstractmethod
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Change all the images [B, C, H, W], which are not written to."""
+        """Changed copies of all images [B, C, H, W]."""
 
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -36,9 +36,9 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 @dataclass(frozen=True)
 class ColorJitter(PixelChange):
-    """torchvision's ColorJitter: brightness, contrast, saturation and hue in an order of chance.
+    """torchvision's ColorJitter: brightness, contrast, saturation and hue in random order.
 
-    Like there, images of one channel have no saturation and hue to change.
+    As there, saturation and hue of images of one channel do not change.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ class ColorJitter(PixelChange):
         return orders, largest * (2 * torch.rand(n, 4, **options) - 1)
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Blends have a common form, so that a batch takes all orders at once: hue is turned once,
-        with up to three blends before and after it, of which an image's other ones have factor 1.
+        """See `PixelChange`. One pass over the batch computes all orders: hue is turned once, with
+        up to three blends before and after it; those that an image does not need have factor 1.
         """
         orders, deviations = self.draw(len(images), generator)
         factors = 1 + deviations.gather(1, orders)
@@ -80,7 +80,7 @@ class ColorJitter(PixelChange):
 
 
 class Grayscale(PixelChange):
-    """Luma in all channels; images of one channel are gray already."""
+    """Luma in all channels."""
 
     probability = 0.2
 
@@ -90,7 +90,7 @@ class Grayscale(PixelChange):
 
 @dataclass(frozen=True)
 class Erasing(PixelChange):
-    """torchvision's RandomErasing: a box of whole pixels becomes gray.
+    """torchvision's RandomErasing: replaces a box of whole pixels by gray.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class Erasing(PixelChange):
             aspect=width / height,
             area=self.area,
             ratio=(1 / self.ratio[1], 1 / self.ratio[0]),
-            largest=(1 - 0.5 / height, 1 - 0.5 / width),  # less than the sides when rounded
+            largest=(1 - 0.5 / height, 1 - 0.5 / width),  # below the sides after rounding
             generator=generator,
         )
         y, x = torch.rand(2, n, generator=generator, device=generator.device)
@@ -121,7 +121,7 @@ class Erasing(PixelChange):
 
 
 def blend(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
-    """Multiply each image's difference from a base by its factor; kinds and factors are [B].
+    """Multiply the difference of each image from a base by its factor; kinds, factors [B].
 
     The base is black (BRIGHTNESS), the mean luma of the image (CONTRAST), or the luma of each pixel
     (SATURATION). A factor of 1 changes nothing.
@@ -136,8 +136,8 @@ def blend(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
 def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
     """Turn the hue of HSV by fractions [B] of the full circle.
 
-    Value (the largest channel) and saturation stay, so no conversion there and back is needed: each
-    channel is a trapezoid, as a function of the hue, between the smallest and the largest channel.
+    Value (the largest channel) and saturation stay, which saves the conversion to HSV and back: as
+    a function of the hue, each channel is a trapezoid between the smallest and largest channel.
     """
     if images.shape[1] == 1:
         return images
@@ -168,13 +168,13 @@ def luma(images: Tensor) -> Tensor:
     if n_channels not in (1, 3):
         raise ValueError(
             f"color and gray need images of 1 (gray) or 3 (RGB) channels, got {n_channels}: "
-            "leave them out of `equivalence`."
+            "remove them from `equivalence`."
         )
     return tvf.rgb_to_grayscale(images)
 
 
 def _covered(side: int, sizes: Tensor, positions: Tensor) -> Tensor:
-    """Mask [n, side] of runs of whole `sizes` [n]; positions [n] in [0, 1) say where they lie."""
+    """Mask [n, side] of runs of whole `sizes` [n] at positions [n] in [0, 1)."""
     starts = (positions * (side - sizes + 1)).floor()[:, None]
     pixels = torch.arange(side, device=sizes.device)
     return (starts <= pixels) & (pixels < starts + sizes[:, None])
