@@ -20,6 +20,7 @@ from utils.runs.saved_runs import (
     read_config,
     read_records,
 )
+from utils.search import study
 
 TABLES = (*STAGES, "merged")
 GROUP = "group"  # digest of everything that determines a run but its seed
@@ -58,11 +59,7 @@ def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
             f"no finished runs in {experiment} ({counts or 'no runs at all'}): run the experiment "
             "first, with the same mode; bin/status.sh shows the state of its runs"
         )
-    searched = []
-    if (file := experiment / "optuna.db").is_file():
-        from utils.search import study  # Optuna takes a second to import
-
-        searched = study.searched(file)
+    searched = study.searched(experiment / study.FILE)
     by_stage = propagate_unfinished(records)
     return {stage: _table(stage, by_stage[stage], searched) for stage in STAGES}, states
 
