@@ -147,7 +147,7 @@ class HHyper(EntropyCodedRate):
         side = TableCoder(self.tables["side"]).decode(streams[0], n_examples)
         mean, index = self._coding_gaussian(from_cells(side, self.side_prior.centres()))
         symbols = TableCoder(self.tables["z"]).decode(streams[1], n_examples, _rows(index))
-        return self._decoded(from_cells(symbols, mean))
+        return self._decoded(from_cells(symbols, mean.to(self.scaling.dtype)))
 
 
 def _rows(index: Tensor) -> np.ndarray:

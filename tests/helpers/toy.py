@@ -36,11 +36,11 @@ def draw_z(n: int, seed: int = 0) -> Tensor:
     return 3 + log_scale.exp() * torch.randn(n, Z_DIM, generator=generator) @ mixing
 
 
-def fit_rate(rate: Rate, n_steps: int = 400) -> Rate:
+def fit_rate(rate: Rate, n_steps: int = 150) -> Rate:
     """Fit a bottleneck to `draw_z`, on rate + squared error; ready to code."""
     torch.manual_seed(0)
     z = draw_z(4096)
-    optimizer = torch.optim.Adam([p for p in rate.parameters() if p.requires_grad], lr=1e-2)
+    optimizer = torch.optim.Adam([p for p in rate.parameters() if p.requires_grad], lr=2e-2)
     for _ in range(n_steps):
         batch = z[torch.randint(len(z), (256,))]
         z_hat, rates, _ = rate.train()(batch)

@@ -65,7 +65,8 @@ def trained_rates():
         torch.manual_seed(0)
         rate = make()
         rate.fit_transform(correlated(2000))
-        trained[name] = train(rate, correlated(2000))
+        n_steps = 100 if name == "HFactorized_klt" else 15
+        trained[name] = train(rate, correlated(2000), n_steps)
     return trained
 
 
