@@ -19,56 +19,56 @@ from lossyless.rates import HFactorized
 
 
 class ClipCompressor(FeatureCompressor):
-    """CLIP's image tower (https://arxiv.org/abs/2103.00020), and a bottleneck for its features.
+    """CLIP's image encoder (https://arxiv.org/abs/2103.00020), and a bottleneck for its features.
 
         x [B, 3, side, side] --CLIP--> z [B, z_dim] --bottleneck--> bytes --> z_hat [B, z_dim]
 
-    The tower runs in float32 on a CPU and in half precision on a CUDA device; `half`, `float` and
-    the like have no effect. The bottleneck always runs in float32 on the CPU, so that all machines
-    quantise alike. It is always in evaluation mode, and no parameter requires a gradient.
+    The backbone runs in float32 on a CPU, in half precision on a CUDA device; `half` and `float` have
+    no effect. The bottleneck runs in float32 on the CPU, so that all machines quantise alike. The
+    compressor is always in evaluation mode, and no parameter requires a gradient.
 
     Parameters
     ----------
-    tower : CLIP's image tower (`model.visual`).
-    rate : bottleneck of the tower's features, with its coding tables made.
-    transform : PIL image to the tensor [3, side, side] that the tower takes.
+    backbone : CLIP's image encoder (`model.visual`).
+    rate : bottleneck of its features, with its coding tables made.
+    transform : PIL image to the tensor [3, side, side] that the backbone takes.
 
     Attributes
     ----------
     transform : as above; data sets of PIL images need no transform of their own.
-    side : height and width of the tower's images, in pixels.
+    side : height and width of the backbone's images, in pixels.
     """
 
     def __init__(
-        self, tower: nn.Module, rate: HFactorized, transform: Callable[[Image.Image], Tensor]
+        self, backbone: nn.Module, rate: HFactorized, transform: Callable[[Image.Image], Tensor]
     ):
         super().__init__(rate)
-        if tower.output_dim != rate.z_dim:
+        if backbone.output_dim != rate.z_dim:
             raise ValueError(
                 f"the bottleneck takes {rate.z_dim} dimensions, but this CLIP has "
-                f"{tower.output_dim}: use the checkpoint that the bottleneck was trained for"
+                f"{backbone.output_dim}: use the checkpoint that the bottleneck was trained for"
             )
-        self.tower = tower.requires_grad_(False).eval()
+        self.backbone = backbone.requires_grad_(False).eval()
         self.transform = transform
-        self.side: int = tower.input_resolution
+        self.side: int = backbone.input_resolution
         self._fit_precision()
 
     @property
     def device(self) -> torch.device:
-        return self.tower.conv1.weight.device
+        return self.backbone.conv1.weight.device
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ClipCompressor":
-        """Let `to`, `cuda`, `cpu`, `half`, ... change the tower's device only."""
-        self.tower.to(fn(torch.empty(0, device=self.device)).device)
+        """Let `to`, `cuda`, `cpu`, `half`, ... change the backbone's device only."""
+        self.backbone.to(fn(torch.empty(0, device=self.device)).device)
         self._fit_precision()
         return self
 
     def _fit_precision(self) -> None:
         if self.device.type == "cuda":
-            self.tower.float()  # also the layer norms, which CLIP keeps in float32
-            import_clip().model.convert_weights(self.tower)
+            self.backbone.float()  # also the layer norms, which CLIP keeps in float32
+            import_clip().model.convert_weights(self.backbone)
         else:
-            self.tower.float()
+            self.backbone.float()
 
     @torch.no_grad()
     def encode(self, X: Tensor) -> Tensor:
@@ -82,8 +82,8 @@ class ClipCompressor(FeatureCompressor):
             )
         if not len(X):  # CLIP takes no empty batch
             return torch.empty(0, self.z_dim, device=self.device)
-        X = X.to(self.device, self.tower.conv1.weight.dtype, non_blocking=True)
-        return self.tower(X).float()
+        X = X.to(self.device, self.backbone.conv1.weight.dtype, non_blocking=True)
+        return self.backbone(X).float()
 
     def forward(self, X: Tensor, is_compress: bool = False) -> Tensor | list[bytes]:
         """z_hat [B, z_dim], float32 on this device, as the receiver decodes it, of images
@@ -185,8 +185,8 @@ class ClipCompressor(FeatureCompressor):
 
     @property
     def clip(self) -> nn.Module:
-        """The image tower."""
-        return self.tower
+        """CLIP's image encoder."""
+        return self.backbone
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Tensor]:

@@ -15,7 +15,7 @@ def test_files_decode_to_the_features_of_the_sender(device, tmp_path):
         pretrained_path=save_bottleneck(tmp_path / "bottleneck.pt"),
     )
     precision = torch.float16 if device.type == "cuda" else torch.float32
-    assert compressor.tower.conv1.weight.dtype == precision
+    assert compressor.backbone.conv1.weight.dtype == precision
     X = torch.randn(10, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     z_hat = compressor(X)
     assert z_hat.device.type == device.type

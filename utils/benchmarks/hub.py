@@ -1,4 +1,4 @@
-"""Compressing images with CLIP, against its image tower alone.
+"""Compressing images with CLIP, against its image encoder alone.
 
 CLIP has the size of ViT-B/32 and random weights: time does not depend on them.
 """
@@ -24,18 +24,18 @@ def compare(is_quick: bool) -> list[Comparison]:
     n_images, n_repeats = (32, 1) if is_quick else (256, 3)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rate = make_bottleneck(512).rate
-    compressor = ClipCompressor(_image_tower(), rate, transform=_no_transform).to(device)
+    compressor = ClipCompressor(_image_encoder(), rate, transform=_no_transform).to(device)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(n_images, 3, SIDE, SIDE, generator=generator)
-    dtype = next(compressor.tower.parameters()).dtype
+    dtype = next(compressor.backbone.parameters()).dtype
 
     @torch.no_grad()
     def encode() -> Tensor:
         batches = images.split(BATCH_SIZE)
-        return torch.cat([compressor.tower(x.to(device, dtype)).float().cpu() for x in batches])
+        return torch.cat([compressor.backbone(x.to(device, dtype)).float().cpu() for x in batches])
 
     with tempfile.TemporaryDirectory() as folder:
-        ours, tower = alternate(
+        ours, alone = alternate(
             lambda: compressor.compress_dataset(
                 TensorDataset(images),
                 Path(folder, "images.bin"),
@@ -51,14 +51,14 @@ def compare(is_quick: bool) -> list[Comparison]:
             "bare ViT-B/32",
             "/s",
             [n_images / s for s in ours],
-            [n_images / s for s in tower],
+            [n_images / s for s in alone],
             Goal(low=0.9),
         )
     ]
 
 
-def _image_tower() -> nn.Module:
-    """That of ViT-B/32, of a CLIP whose text tower is as small as can be."""
+def _image_encoder() -> nn.Module:
+    """The image encoder of ViT-B/32, of a CLIP with a tiny text encoder."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = import_clip().model.CLIP(

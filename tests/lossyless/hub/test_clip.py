@@ -23,7 +23,7 @@ def test_what_arrives_is_the_same_by_every_way(compressor, X, tmp_path):
     z_hat = compressor(X)
     assert z_hat.shape == (N, Z_DIM) and z_hat.dtype == torch.float32
     half_cell = 0.5 * (-compressor.rate.scaling).exp()
-    assert ((z_hat - compressor.tower(X)).abs() <= half_cell + 1e-4).all()
+    assert ((z_hat - compressor.backbone(X)).abs() <= half_cell + 1e-4).all()
     streams = compressor.compress(X)
     assert len(streams) == N and streams == compressor(X, is_compress=True)
     assert torch.equal(compressor.decompress(streams), z_hat)
@@ -64,7 +64,7 @@ def test_only_bottlenecks_with_tables_make_a_compressor(compressor):
     rate = HFactorized(8)
     rate.update()
     with pytest.raises(ValueError, match="8.*512"):
-        ClipCompressor(compressor.tower, rate, compressor.transform)
+        ClipCompressor(compressor.backbone, rate, compressor.transform)
 
 
 def test_batches_of_other_shapes_are_refused(compressor, X):
