@@ -23,8 +23,8 @@ class ClipCompressor(FeatureCompressor):
 
         x [B, 3, side, side] --CLIP--> z [B, z_dim] --bottleneck--> bytes --> z_hat [B, z_dim]
 
-    The backbone runs in float32 on a CPU, in half precision on a CUDA device; `half` and `float` have
-    no effect. The bottleneck runs in float32 on the CPU, so that all machines quantise alike. The
+    The backbone runs in float32 on a CPU, in half precision on a CUDA device; `half` and `float` do
+    nothing. The bottleneck runs in float32 on the CPU, so that all machines quantise alike. The
     compressor is always in evaluation mode, and no parameter requires a gradient.
 
     Parameters
