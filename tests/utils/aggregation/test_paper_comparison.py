@@ -86,7 +86,7 @@ def test_what_was_not_run_says_so(tmp_path):
     assert text.count("not run") >= 2 and "no finished runs" in text
 
 
-def test_without_runs_a_comparison_that_is_there_stays(tmp_path):
+def test_without_runs_an_earlier_comparison_is_kept(tmp_path):
     folder = tmp_path / "exp_banana_viz_VIC"
     compare(folder, runs())
     before = (folder / "paper_comparison.csv").read_bytes()
@@ -94,7 +94,7 @@ def test_without_runs_a_comparison_that_is_there_stays(tmp_path):
     assert (folder / "paper_comparison.csv").read_bytes() == before
 
 
-def test_an_experiment_that_nobody_published_names_those_there_are(tmp_path):
+def test_experiments_without_published_numbers_are_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"nothing is published for \['x'\].*'banana_viz_VIC'"):
         paper_comparison.compare_to_paper(Experiment(tmp_path), ["x"])
 
@@ -110,11 +110,8 @@ def test_the_files_have_one_schema_and_sources():
     for file in paper_comparison.PUBLISHED.glob("*.csv"):
         assert tuple(pd.read_csv(file)) == paper_comparison.COLUMNS
     numbers = paper_comparison.published_numbers()
-    assert (
-        numbers[["experiment", "data", "metric", "value", "tolerance", "source"]]
-        .notna()
-        .all(axis=None)
-    )
+    needed = ["experiment", "data", "metric", "value", "tolerance", "source"]
+    assert numbers[needed].notna().all(axis=None)
     assert (numbers["tolerance"] > 0).all() and (numbers["tolerance"] < numbers["value"]).all()
     assert numbers["metric"].str.fullmatch(r"(test|val)/(feat|comm|pred)/\w+").all()
     assert not numbers.duplicated(["experiment", "data", "method", "beta", "metric"]).any()
