@@ -1,4 +1,4 @@
-"""Files that have a temporary name until they are complete, and errors that name them."""
+"""Atomic writes: files have a temporary name until they are complete, and errors name them."""
 
 import contextlib
 import errno
@@ -11,81 +11,38 @@ from pathlib import Path
 from typing import BinaryIO
 
 _ATTEMPTS = 100
-_MAX_PREFIX = 200  # bytes of a temporary name that are of the final one; file systems take 255
-
-
-def create_temporary(path: Path) -> tuple[Path, BinaryIO]:
-    """A new file `<name>.<process>-<random>.tmp` beside `path`, locked while it is open.
-
-    Errors of writing to it name `path`. Of a long name, its first `_MAX_PREFIX` bytes are taken.
-
-    Removes what earlier writers of the same `path` left behind when they were killed: their files
-    are not locked any more. (Where a file system has no locks, nothing is removed.)
-
-    Raises OSError if `path` cannot be a file: its folder is missing, it is a folder itself, or its
-    name is too long.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISDIR(os.stat(path).st_mode):  # unlike `is_dir`, fails if the name is too long
-            raise IsADirectoryError(errno.EISDIR, "is a folder, not a file to write", str(path))
-    prefix = _prefix(path)
-    _remove_abandoned(path.parent, prefix)
-    for _ in range(_ATTEMPTS):
-        temporary = path.with_name(f"{prefix}{os.getpid()}-{os.urandom(4).hex()}.tmp")
-        # to read and write: into files opened to write only, numpy writes past Python, whose
-        # errors it then replaces by some without a name and a reason
-        file = io.BufferedRandom(_NamedFile(temporary, final=path))
-        with contextlib.suppress(OSError):  # no locks here: then nobody can take it for abandoned
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(file.fileno()).st_nlink:
-            return temporary, file
-        file.close()  # another writer of `path` removed it in the instant before it was locked
-    raise FileExistsError(f"{path}: other writers keep removing temporary files beside it")
+_MAX_PREFIX = 200  # bytes of a temporary name that come from the final one; file systems take 255
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the name `path` when the block ends without an error.
+    """A file to write to, which gets the name `path` when the block ends without an error.
 
-    Otherwise it is removed, and whatever had the name before is left untouched. Errors of writing
-    to it, such as that of a full disk, name `path`.
+    Otherwise it is removed, and an existing `path` stays as it was. Until then it is called
+    `<name>.<process>-<random>.tmp`, and locked. Files that killed writers of the same `path` left
+    behind are no longer locked, and are removed (not on file systems without locks).
+
+    Raises OSError, naming `path`, if it cannot be written: its folder is missing, it is a folder
+    itself, its name is too long, or the disk is full.
     """
     path = Path(path)
-    temporary, file = create_temporary(path)
+    temporary, file = _create_temporary(path)
     try:
         with file:
             yield file
             file.flush()
-            publish(file, temporary, path)
+            with naming_errors(path):
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
-
-
-def publish(file: BinaryIO, temporary: Path, path: Path) -> None:
-    """Give a file, which was flushed, its final name once the disk has it.
-
-    Whoever calls this calls `sync_folder` when the file is closed.
-    """
-    with naming_errors(path):
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with naming_errors(folder):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _sync_folder(path.parent)
 
 
 @contextlib.contextmanager
 def naming_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Errors of the system that name no file, as those of `write` and `fsync`, name this one."""
+    """Add a file's name to errors of the system without one, as those of `write` and `fsync`."""
     try:
         yield
     except OSError as error:
@@ -94,8 +51,28 @@ def naming_errors(path: str | os.PathLike) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
+def _create_temporary(path: Path) -> tuple[Path, BinaryIO]:
+    """A new, locked file beside `path`, whose errors name `path`."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.stat(path).st_mode):  # unlike `is_dir`, fails if the name is too long
+            raise IsADirectoryError(errno.EISDIR, "is a folder, not a file to write", str(path))
+    prefix = _prefix(path)
+    _remove_abandoned(path.parent, prefix)
+    for _ in range(_ATTEMPTS):
+        temporary = path.with_name(f"{prefix}{os.getpid()}-{os.urandom(4).hex()}.tmp")
+        # readable, too: in write-only files numpy writes past Python, and its errors have neither
+        # a name nor a reason
+        file = io.BufferedRandom(_NamedFile(temporary, final=path))
+        with contextlib.suppress(OSError):  # file systems without locks: nothing is removed there
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_nlink:
+            return temporary, file
+        file.close()  # another writer of `path` removed it just before it was locked
+    raise FileExistsError(f"{path}: other writers keep removing temporary files beside it")
+
+
 class _NamedFile(io.FileIO):
-    """A new file, whose errors of writing name the file that it will be."""
+    """A new file whose write errors name the final file."""
 
     def __init__(self, path: Path, *, final: Path):
         super().__init__(os.fspath(path), "x+")
@@ -107,7 +84,7 @@ class _NamedFile(io.FileIO):
 
 
 def _prefix(path: Path) -> str:
-    """What the names of temporary files beside `path` start with."""
+    """Prefix of the names of temporary files beside `path`."""
     name = path.name
     while len(os.fsencode(name)) > _MAX_PREFIX:
         name = name[:-1]
@@ -120,12 +97,22 @@ def _remove_abandoned(folder: Path, prefix: str) -> None:
         middle = other.name.removeprefix(prefix).removesuffix(suffix)
         if other.name != prefix + middle + suffix or not _is_ours(middle):
             continue
-        with contextlib.suppress(OSError), open(other, "rb") as file:  # locked, or gone already
+        with contextlib.suppress(OSError), open(other, "rb") as file:  # locked, or already gone
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             other.unlink()
 
 
 def _is_ours(middle: str) -> bool:
-    """Whether the part of a name between the target's name and .tmp is one of this module's."""
+    """Whether a name's part between the target's name and .tmp has this module's pattern."""
     process, _, random = middle.partition("-")
     return process.isdecimal() and len(random) == 8 and set(random) <= set("0123456789abcdef")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with naming_errors(folder):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
