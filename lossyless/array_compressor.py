@@ -14,9 +14,14 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
-from torch.optim import lr_scheduler
-from tqdm import tqdm
 
+from lossyless.array_training import (
+    DISTORTIONS,
+    SCHEDULES,
+    mean_and_scale,
+    train,
+    undo_standardisation,
+)
 from lossyless.atomic import replacing
 from lossyless.files import ContainerError, FeatureFile, write_features
 from lossyless.rates import HFactorized
@@ -29,20 +34,8 @@ OLD_PAYLOAD_MAGIC = b"LLarray1"  # of an earlier format, not read anymore
 CHUNK_SIZE = 4096
 # Files: magic, SHA-256 of the rest, a dict saved by torch.
 FILE_MAGIC = b"LLmodel1"
-# Few rows are seen more often, so that the entropy model is fitted to them as well.
-MIN_STEPS = 300
-MAX_GRAD_NORM = 100.0
-DISTORTIONS = {"squared": torch.square, "l1": torch.abs}
-SCHEDULES = {
-    "cosine": lr_scheduler.CosineAnnealingLR,
-    "step": lambda optimizer, n: lr_scheduler.StepLR(optimizer, math.ceil(n / 5), gamma=0.1),
-}
-# Values and cells that float32 has, with some room for sums and for the inverses of widths.
-SMALLEST, LARGEST = 1e-30, 1e30
-TOO_FAR = f"outside [{SMALLEST:g}, {LARGEST:g}]: choose another unit"
-# Variation that float32 has not: relative to the mean, half of half a step. Of constant columns,
-# what rounding of the mean leaves.
-RESOLUTION = 2.0**-26
+# Parameters of `train`.
+TRAINING = ("beta", "distortion", "n_epochs", "batch_size", "lr", "schedule", "verbose")
 
 
 class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -52,11 +45,11 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
         ||z_hat - z||^2 / v  +  beta * rate                                          (nats)
 
-    with v the variance of the features, averaged over columns; so `beta` means the same whatever
-    the unit of the features. Cells have the width that minimises it for many bits, sqrt(6 beta v);
-    the entropy model is what is trained. `ArrayCompressor.paper()` is the minimal compressor of the
-    paper (arXiv:2106.10800, appendix E.7), which differs: absolute errors in the unit of the
-    features, a learnt cell width for each column, no rotation.
+    with v the variance of the features, averaged over columns; so `beta` does not depend on the
+    unit of the features. Quantisation cells have the width that minimises the loss at high rates,
+    sqrt(6 beta v); only the entropy model is trained. `ArrayCompressor.paper()` is the minimal
+    compressor of the paper (arXiv:2106.10800, appendix E.7), with absolute errors in the unit of
+    the features, a learnt cell width for each column, and no rotation.
 
     Parameters
     ----------
@@ -110,7 +103,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     @classmethod
     def paper(cls, **parameters) -> "ArrayCompressor":
-        """With the settings of the paper's minimal code, for CLIP ViT-B/32 features as they are.
+        """With the settings of the paper's minimal code, for unscaled CLIP ViT-B/32 features.
 
         Published for training on CIFAR10 and a linear SVM (C=4e-3) on STL10: 1704 bits, 98.6 %.
         """
@@ -138,7 +131,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """
         device = self._check_parameters()
         Z = validate_data(self, Z, dtype=(np.float32, np.float64))
-        mean, scale = _mean_and_scale(Z)
+        mean, scale = mean_and_scale(Z)
         if self.distortion == "l1":
             scale = 1.0
         z = torch.from_numpy(((Z - mean) / scale).astype(np.float32)).to(device)
@@ -147,9 +140,9 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         with torch.random.fork_rng([device] if device.type == "cuda" else []), one_thread():
             torch.manual_seed(seed)
             rate = HFactorized(z.shape[1], transform=self.rotation).to(device)
-            self._train(rate, z)
+            train(rate, z, **{name: getattr(self, name) for name in TRAINING})
         rate = rate.eval().requires_grad_(False).cpu()
-        _undo_standardisation(rate, torch.from_numpy(mean), scale)
+        undo_standardisation(rate, torch.from_numpy(mean), scale)
         rate.update()
         rate.recentre_constant_dims(torch.from_numpy(Z.astype(np.float32)))
         self.scale_, self.rate_ = scale, rate
@@ -176,35 +169,6 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 f"device={self.device!r}: expected None or torch's name of a device, such as "
                 "'cpu', 'cuda' or 'cuda:1'"
             ) from None
-
-    def _train(self, rate: HFactorized, z: Tensor) -> None:
-        """Fit `rate` to rows z [N, D], centred and in the unit of the distortion."""
-        rate.fit_transform(z)
-        if self.distortion == "squared":
-            # error width^2 / 12 and rate -log(width) of each dimension: least at this width
-            rate.start_from(z, cell_width=math.sqrt(6 * self.beta))
-            rate.scaling.requires_grad_(False)
-        n_batches = math.ceil(len(z) / self.batch_size)
-        n_steps = max(math.ceil(self.n_epochs * n_batches), MIN_STEPS)
-        parameters = [p for p in rate.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(parameters, lr=self.lr)
-        scheduler = SCHEDULES[self.schedule](optimizer, n_steps)
-        batches = iter(())
-        for _ in tqdm(range(n_steps), desc="ArrayCompressor", disable=not self.verbose):
-            rows = next(batches, None)
-            if rows is None:
-                batches = iter(torch.randperm(len(z), device=z.device).chunk(n_batches))
-                rows = next(batches)
-            loss = self._losses(rate, z[rows]).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
-            optimizer.step()
-            scheduler.step()
-
-    def _losses(self, rate: HFactorized, z: Tensor) -> Tensor:
-        z_hat, rates, _ = rate(z)
-        return DISTORTIONS[self.distortion](z_hat - z).sum(1) + self.beta * rates
 
     # --- use
 
@@ -247,14 +211,13 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def n_bits(self, Z: ArrayLike) -> float:
         """Bits per row of the payload of Z [N, D], including about 200 bytes of overhead."""
-        payload = self.compress(Z)
-        return 8 * len(payload) / len(Z)
+        return 8 * len(self.compress(Z)) / len(Z)
 
     @torch.no_grad()
     def score(self, Z: ArrayLike, y=None) -> float:
         """Minus the loss per row of Z [N, D], so that larger is better; see the class.
 
-        To choose settings other than `beta` by; `n_bits` are the bits alone.
+        For searching settings other than `beta`; `n_bits` gives the bits alone.
         """
         z = self._check_rows(Z)
         total = 0.0
@@ -271,16 +234,16 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     @property
     def _n_features_out(self) -> int:
-        """For `get_feature_names_out`: there are as many columns as before."""
+        """For `get_feature_names_out`: as many columns as before."""
         return self.n_features_in_
 
     # --- files
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the trained compressor; the file is complete or not there at all.
+        """Write the trained compressor, atomically, with its current parameters.
 
-        Parameters are saved as they are now, and what was fitted as it was fitted. A RandomState is
-        saved as None. Raises TypeError for other parameters than numbers, strings and None.
+        A RandomState is saved as None. Raises TypeError for parameters other than numbers, strings
+        and None.
         """
         check_is_fitted(self)
         path = Path(path)
@@ -300,7 +263,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "ArrayCompressor":
-        """The compressor that `save` wrote. Raises `WeightsError` if the file is not one, whole."""
+        """The compressor that `save` wrote. Raises `WeightsError` for damaged and other files."""
         content = Path(path).read_bytes()
         digest, body = content[len(FILE_MAGIC) :][:32], content[len(FILE_MAGIC) + 32 :]
         if not content.startswith(FILE_MAGIC):
@@ -327,19 +290,6 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return compressor
 
 
-def _mean_and_scale(Z: NDArray) -> tuple[NDArray[np.float64], float]:
-    """Mean [D] and `scale_` of rows Z [N, D]. Raises ValueError for values of unusable size."""
-    largest = max(float(Z.max()), -float(Z.min()))
-    if largest > LARGEST:
-        raise ValueError(f"Z has values of size {largest:g}, {TOO_FAR}")
-    mean, variances = Z.mean(0, dtype=np.float64), Z.var(0, dtype=np.float64)
-    variances[np.sqrt(variances) <= RESOLUTION * np.abs(mean)] = 0.0
-    scale = math.sqrt(variances.mean()) or largest or 1.0
-    if scale < SMALLEST:
-        raise ValueError(f"the columns of Z vary by {scale:g}, {TOO_FAR}")
-    return mean, scale
-
-
 def _plain(name: str, value: object) -> bool | int | float | str | None:
     """A parameter as it is saved: plain data, which is safe to load."""
     if isinstance(value, np.generic):
@@ -352,15 +302,3 @@ def _plain(name: str, value: object) -> bool | int | float | str | None:
         f"{name}={value!r} cannot be saved: expected a number, a string or None. What is trained "
         f"stays as it is with `set_params({name}=...)`"
     )
-
-
-def _undo_standardisation(rate: HFactorized, mean: Tensor, scale: float) -> None:
-    """Let `rate`, trained on (z - mean) / scale, code z itself, with the same symbols."""
-    if rate.transform is not None:
-        rate.transform.update()
-        mean = mean + scale * rate.transform.mean.double()
-        rate.transform.mean.copy_(mean)
-        mean = rate.transform.rotate_exactly(mean[None])[0]  # what float32 has not of it
-    with torch.no_grad():
-        rate.biasing.copy_(rate.biasing.double() * scale - mean)
-        rate.scaling.sub_(math.log(scale))

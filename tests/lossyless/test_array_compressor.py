@@ -38,7 +38,7 @@ def features(n=N, seed=0, dtype=np.float32):
 def few_steps():
     """Small matrices need less training than real ones."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lossyless.array_compressor.MIN_STEPS", 30)
+        patch.setattr("lossyless.array_training.MIN_STEPS", 30)
         yield
 
 

@@ -1,0 +1,94 @@
+"""Training of `ArrayCompressor`'s bottleneck."""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim import lr_scheduler
+from tqdm import tqdm
+
+from lossyless.rates import HFactorized
+
+# Small matrices are repeated, so that the entropy model is fitted to them as well.
+MIN_STEPS = 300
+MAX_GRAD_NORM = 100.0
+DISTORTIONS = {"squared": torch.square, "l1": torch.abs}
+SCHEDULES = {
+    "cosine": lr_scheduler.CosineAnnealingLR,
+    "step": lambda optimizer, n: lr_scheduler.StepLR(optimizer, math.ceil(n / 5), gamma=0.1),
+}
+# Values and cells within the range of float32, with some room for sums and inverse widths.
+SMALLEST, LARGEST = 1e-30, 1e30
+TOO_FAR = f"outside [{SMALLEST:g}, {LARGEST:g}]: choose another unit"
+# Variation below the resolution of float32, relative to the mean: what rounding of the mean leaves
+# of constant columns.
+RESOLUTION = 2.0**-26
+
+
+def train(
+    rate: HFactorized,
+    z: Tensor,
+    *,
+    beta: float,
+    distortion: str,
+    n_epochs: int,
+    batch_size: int,
+    lr: float,
+    schedule: str,
+    verbose: bool,
+) -> None:
+    """Fit `rate` to rows z [N, D], centred and in the unit of the distortion.
+
+    Other parameters: see `ArrayCompressor`.
+    """
+    rate.fit_transform(z)
+    if distortion == "squared":
+        # error width^2 / 12 and rate -log(width) of each dimension: least at this width
+        rate.start_from(z, cell_width=math.sqrt(6 * beta))
+        rate.scaling.requires_grad_(False)
+    n_batches = math.ceil(len(z) / batch_size)
+    n_steps = max(math.ceil(n_epochs * n_batches), MIN_STEPS)
+    parameters = [p for p in rate.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=lr)
+    scheduler = SCHEDULES[schedule](optimizer, n_steps)
+    batches = iter(())
+    for _ in tqdm(range(n_steps), desc="ArrayCompressor", disable=not verbose):
+        rows = next(batches, None)
+        if rows is None:
+            batches = iter(torch.randperm(len(z), device=z.device).chunk(n_batches))
+            rows = next(batches)
+        z_hat, rates, _ = rate(z[rows])
+        errors = DISTORTIONS[distortion](z_hat - z[rows]).sum(1)
+        loss = (errors + beta * rates).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
+        optimizer.step()
+        scheduler.step()
+
+
+def mean_and_scale(Z: NDArray) -> tuple[NDArray[np.float64], float]:
+    """Mean [D] and `scale_` of rows Z [N, D]. Raises ValueError for values of unusable size."""
+    largest = max(float(Z.max()), -float(Z.min()))
+    if largest > LARGEST:
+        raise ValueError(f"Z has values of size {largest:g}, {TOO_FAR}")
+    mean, variances = Z.mean(0, dtype=np.float64), Z.var(0, dtype=np.float64)
+    variances[np.sqrt(variances) <= RESOLUTION * np.abs(mean)] = 0.0
+    scale = math.sqrt(variances.mean()) or largest or 1.0
+    if scale < SMALLEST:
+        raise ValueError(f"the columns of Z vary by {scale:g}, {TOO_FAR}")
+    return mean, scale
+
+
+def undo_standardisation(rate: HFactorized, mean: Tensor, scale: float) -> None:
+    """Let `rate`, trained on (z - mean) / scale, code z itself, with the same symbols."""
+    if rate.transform is not None:
+        rate.transform.update()
+        mean = mean + scale * rate.transform.mean.double()
+        rate.transform.mean.copy_(mean)
+        mean = rate.transform.rotate_exactly(mean[None])[0]  # what float32 has not of it
+    with torch.no_grad():
+        rate.biasing.copy_(rate.biasing.double() * scale - mean)
+        rate.scaling.sub_(math.log(scale))
