@@ -85,6 +85,8 @@ def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataM
         )
     device = pick_device(cfg)
     key, augmentation = feature_identity(cfg, place)
+    # the class that earlier versions had for each source: their caches stay valid
+    key["data"]["kwargs"]["class"] = f"{images.source.name}DataModule"
     return FeatureDataModule(
         images,
         lambda: build_tower(cfg),

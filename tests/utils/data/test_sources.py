@@ -11,7 +11,7 @@ import pytest
 import requests
 import torch
 from helpers.originals import MAKERS, ON_DISK, make_cars196, make_imagenet, number_of, open_small
-from hydra.utils import instantiate
+from hydra.utils import get_method, instantiate
 from PIL import Image
 from torchvision import datasets
 
@@ -22,6 +22,7 @@ from utils.data.module import SPLITS, DataError
 from utils.data.sources import pcam, photos, torchvision_sets
 from utils.data.sources.photos import caltech101, cars196, food101, imagenet, pets37
 from utils.data.sources.torchvision_sets import mnist
+from utils.runs.saved_runs import MOVED
 
 IN_FILES = [data_set for data_set in ON_DISK if data_set is not pcam.pcam]
 BY_HAND = [cars196, imagenet]
@@ -160,6 +161,13 @@ def test_configs_agree_with_their_data_sets():
             n = sizes["train"]
             assert cfg.length == n - (0 if "val" in sizes else round(data.val_fraction * n))
     assert {target.rpartition(".")[2] for target in data_sets} >= set(map(name_of, MAKERS))
+
+
+def test_sources_keep_the_names_that_identify_cached_features():
+    for before, now in MOVED.items():
+        if now.startswith("utils.data.sources."):
+            data = get_method(now)(side=16)
+            assert f"{data.source.name}DataModule" == before.rpartition(".")[2]
 
 
 # --- images on disk
