@@ -121,9 +121,7 @@ def fails_in_one_line(done: subprocess.CompletedProcess) -> str:
     [
         (["3.11", "3.12", "3.13", "3.14"], "3.12"),
         (["3.11", "3.13"], "3.11"),
-        (["3.13", "3.14"], "3.13"),
-        (["3.14"], "3.14"),
-        (["3.10", "3.11"], "3.11"),
+        (["3.10", "3.13", "3.14"], "3.13"),
         (["3.14.1", "3.14"], "3.14"),
     ],
 )
@@ -139,10 +137,12 @@ def test_a_python_that_needs_no_compiler_is_preferred(machine, present, taken):
     assert (machine.project / ".venv/.installed").exists()
 
 
-def test_python3_is_taken_where_no_other_name_exists(machine):
+def test_python3_is_taken_where_no_other_name_exists_and_its_package_of_venv_is_named(machine):
+    machine.add_python("3.12", name="python3", lacking="ensurepip")
+    assert "apt install python3.12-venv'" in fails_in_one_line(machine.set_up())
     machine.add_python("3.12", name="python3")
     assert machine.set_up("--dev").returncode == 0
-    assert machine.calls()[0].startswith("3.12 -m venv")
+    assert any(line.startswith("3.12 -m venv") for line in machine.calls())
     assert any("requirements/dev.txt" in line for line in machine.calls())
     assert (machine.project / ".venv/.installed-dev").exists()
 
@@ -185,11 +185,6 @@ def test_an_interpreter_that_was_named_is_not_replaced(machine):
     assert "3.10" in fails_in_one_line(machine.set_up(PYTHON=str(old)))
     assert "python7" in fails_in_one_line(machine.set_up(PYTHON="python7"))
     assert machine.calls() == []
-
-
-def test_the_package_of_a_missing_venv_module_is_named(machine):
-    machine.add_python("3.12", lacking="ensurepip")
-    assert "apt install python3.12-venv'" in fails_in_one_line(machine.set_up())
 
 
 def test_another_python_than_that_of_the_environment_is_refused(machine):
@@ -237,16 +232,13 @@ def pins(python: str) -> dict[str, Requirement]:
     return found
 
 
-REQUIREMENT_FILES = ["requirements.txt", "requirements_mini.txt", "dev.txt"]
-
-
 @pytest.mark.parametrize("python", SUPPORTED)
-@pytest.mark.parametrize("file", REQUIREMENT_FILES)
-def test_constraints_hold_one_allowed_version_of_each_requirement(file, python):
+def test_constraints_hold_one_allowed_version_of_each_requirement(python):
     pinned = pins(python)
-    for requirement in read_requirements(file):
-        (version,) = pinned[canonicalize_name(requirement.name)].specifier
-        assert version.operator == "==" and version.version in requirement.specifier
+    for file in ("requirements.txt", "requirements_mini.txt", "dev.txt"):
+        for requirement in read_requirements(file):
+            (version,) = pinned[canonicalize_name(requirement.name)].specifier
+            assert version.operator == "==" and version.version in requirement.specifier
 
 
 def test_the_supported_versions_are_the_same_everywhere():
@@ -276,6 +268,7 @@ def wheels_on_index(names: list[str]) -> list[list[str]]:
         return list(pool.map(read, names))
 
 
+@pytest.mark.slow
 def test_python_3_14_needs_to_build_nothing_else():
     """All pinned versions have wheels for it on Linux x86-64, but CompressAI and a pure Python."""
     platforms = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 35)]
