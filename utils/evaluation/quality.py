@@ -1,4 +1,4 @@
-"""What codecs of images and vectors cost and lose, over data of any size: bits, quality, times."""
+"""Rate, quality and times of codecs of images and vectors, on data of any size."""
 
 import math
 from collections.abc import Sequence
@@ -15,11 +15,10 @@ from utils.runs.stopwatch import Stopwatch
 # Weights of the scales of MS-SSIM, the finest first (Wang et al., 2003, "Multiscale structural
 # similarity for image quality assessment").
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-# Shortest side for 1, 2, ... scales: every further scale halves the image, and a window of 11
-# pixels must fit into the smallest one. (For four, 88 pixels would do; torchmetrics wants 99.)
+# Shortest side for 1, 2, ... scales: each further scale halves the image, and a window of 11 pixels
+# must fit into the smallest one. (For four, 88 pixels would be enough; torchmetrics requires 99.)
 MIN_SIDES = (11, 22, 44, 99, 176)
-# Values that MS-SSIM is computed of at once; it keeps about twenty copies of them. On a CPU, chunks
-# of this size fit the caches.
+# Values per chunk of MS-SSIM, which keeps about twenty copies; chunks of this size fit CPU caches.
 MAX_VALUES = 2**19
 
 
@@ -27,11 +26,11 @@ class ImageQuality:
     """How close decoded images are to their sources, both in [0, 1], batch by batch.
 
     mse : squared error, mean over all values of all images.
-    psnr : peak signal-to-noise ratio in dB, mean over the images that differ from their source
-        at all (that of equal images is infinite, and would hide all others); inf if none does.
-    ms-ssim : multiscale structural similarity, mean over the images, with as many of the five
-        standard scales as their side allows and the weights of these renormalised to one;
-        left out for images of less than 11 pixels.
+    psnr : peak signal-to-noise ratio in dB, mean over images that differ from their source (it is
+        infinite for equal images, which would hide all others); inf if all are equal.
+    ms-ssim : multiscale structural similarity, mean over images, with as many of the five standard
+        scales as the side allows and their weights renormalised to one; omitted for sides below 11
+        pixels.
     """
 
     def __init__(self) -> None:
@@ -39,18 +38,18 @@ class ImageQuality:
         self._ms_ssim: list[Tensor] = []
 
     def add(self, decoded: Tensor, images: Tensor) -> None:
-        """Take in decoded images and their sources, [B, C, H, W] each."""
+        """Add decoded images and their sources, [B, C, H, W] each."""
         mse = (decoded - images).square().flatten(1).mean(1)
         self._mse.append(mse.double().cpu())
         if weights := scale_weights(min(images.shape[-2:])):
             differs = mse > 0
-            similarities = torch.ones_like(mse)  # of equal images, without the computation
+            similarities = torch.ones_like(mse)  # of equal images
             if differs.any():
                 similarities[differs] = ms_ssim(decoded[differs], images[differs], weights)
             self._ms_ssim.append(similarities.double().cpu())
 
     def metrics(self) -> dict[str, float]:
-        """mse, psnr and, where it is defined, ms-ssim of all images so far."""
+        """mse, psnr and, if defined, ms-ssim of all images so far."""
         mse = torch.cat(self._mse)
         inexact = mse[mse > 0]
         psnr = -10 * inexact.log10().mean().item() if len(inexact) else math.inf
@@ -64,8 +63,7 @@ class VectorQuality:
     """How close decoded vectors are to their sources, batch by batch.
 
     mse : squared error, mean over all values of all vectors.
-    nmse : mse over the variance of the values about the mean vector; 1 for a receiver that knows
-        that mean and nothing else.
+    nmse : mse / variance about the mean vector; 1 for a receiver that only knows that mean.
     """
 
     def __init__(self) -> None:
@@ -75,7 +73,7 @@ class VectorQuality:
         self._square: Tensor | float = 0.0
 
     def add(self, decoded: Tensor, vectors: Tensor) -> None:
-        """Take in decoded vectors and their sources, [B, D] each."""
+        """Add decoded vectors and their sources, [B, D] each."""
         vectors = vectors.double()
         self._n_examples += len(vectors)
         self._error = self._error + (decoded.double() - vectors).square().sum(0)
@@ -91,7 +89,7 @@ class VectorQuality:
 
 
 def tower_time(data: DataModule, split: str) -> float:
-    """Seconds that a frozen tower took for an example of a split; 0 if there is none."""
+    """Seconds per example of a frozen backbone on a split; 0 without one."""
     return data.encoder_time(split) if isinstance(data, FeatureDataModule) else 0.0
 
 
@@ -104,7 +102,7 @@ def scale_weights(side: int) -> tuple[float, ...]:
 def ms_ssim(decoded: Tensor, images: Tensor, weights: Sequence[float]) -> Tensor:
     """Multiscale structural similarity of each pair of images [B, C, H, W]: [B]."""
     n_at_once = max(1, MAX_VALUES // math.prod(images.shape[1:]))
-    # negative similarities, which have no powers, count as none
+    # negative similarities, whose powers are undefined, count as 0
     similarities = [
         multiscale_structural_similarity_index_measure(
             *pair, data_range=1.0, betas=tuple(weights), normalize="relu", reduction="none"
@@ -115,7 +113,7 @@ def ms_ssim(decoded: Tensor, images: Tensor, weights: Sequence[float]) -> Tensor
 
 
 def stated_rate(compressor: Compressor, loader: BatchLoader) -> float | None:
-    """Bits per example by the compressor's own account, such as an entropy model; None without."""
+    """Bits per example according to the compressor's entropy model; None without one."""
     if not hasattr(compressor, "rates"):
         return None
     rates = [compressor.rates(batch.x) for batch in loader]
@@ -125,11 +123,11 @@ def stated_rate(compressor: Compressor, loader: BatchLoader) -> float | None:
 def measure_codec(
     codec: PlainCompressor, data: DataModule, split: str, device: torch.device
 ) -> dict[str, float]:
-    """What a codec spends on a split and what it loses, as metrics `<split>/feat/<name>`.
+    """Rate and quality of a codec on a split, as metrics `<split>/feat/<name>`.
 
-    n_bits: coded bits per example; rate: the same, unless the codec states another one; bpp: bits
-    per pixel of images; sender_time, receiver_time: seconds per example; and those of
-    `ImageQuality` or `VectorQuality`. Memory stays that of one batch.
+    n_bits: coded bits per example; rate: the same, unless the codec has an entropy model; bpp: bits
+    per pixel of images; sender_time, receiver_time: seconds per example; and the metrics of
+    `ImageQuality` or `VectorQuality`. Only one batch is in memory at a time.
     """
     is_image = data.kind != "vector"
     sender, receiver = Stopwatch(device), Stopwatch(device)

@@ -1,4 +1,4 @@
-"""What happens around the training loop."""
+"""Callbacks of trainings: seeds, signals, frozen modules, progress."""
 
 import time
 
@@ -12,14 +12,20 @@ from utils.runs import signals
 from utils.runs.progress import SECONDS, print_progress
 from utils.runs.run import Run
 
-SHOWN = ("/loss", "/rate", "/distortion", "/acc", "/online_acc")  # ends of metrics worth a line
+SHOWN = (
+    "/loss",
+    "/rate",
+    "/distortion",
+    "/acc",
+    "/online_acc",
+)  # suffixes of the metrics in progress lines
 
 
 class ReseedEveryEpoch(Callback):
-    """Makes the randomness of an epoch depend on the seed and its number only.
+    """Makes the random numbers of an epoch a function of the seed and the epoch.
 
-    Then an epoch of a resumed run draws what it would have drawn without the interruption. Of
-    several processes that share a training, each draws its own noise, and all evaluate alike.
+    A resumed run therefore draws the same numbers as an uninterrupted one. In distributed training
+    each process draws its own noise, and all evaluate with the same.
     """
 
     def __init__(self, seed: int):
@@ -35,7 +41,7 @@ class ReseedEveryEpoch(Callback):
 
 
 class KeepSignals(Callback):
-    """Leaves the scheduler's signals to us: Lightning takes them when it begins to work."""
+    """Restores our handlers of the scheduler's signals, which Lightning replaces when it starts."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         signals.listen()
@@ -55,7 +61,7 @@ def reseed(*parts: int | str) -> None:
 
 
 class Freezer(Callback):
-    """Keeps modules as they are: no gradients, and evaluation mode while the rest trains."""
+    """Freezes modules by name: no gradients, and evaluation mode while the rest trains."""
 
     def __init__(self, names: list[str]):
         self.names = names
@@ -73,7 +79,7 @@ class Freezer(Callback):
 
 
 class NoteEpoch(Callback):
-    """Says in the status of a run how many epochs are done."""
+    """Records the number of finished epochs in the status of a run."""
 
     def __init__(self, run: Run):
         self.run = run
@@ -84,12 +90,12 @@ class NoteEpoch(Callback):
 
 
 class ProgressLines(Callback):
-    """Progress as lines of text, a few a minute: for logs, and for jobs that share a terminal.
+    """Progress as a few lines of text per minute, for logs and for jobs that share a terminal.
 
     Parameters
     ----------
-    label : what is being trained.
-    seconds : between two lines.
+    label : name of the training.
+    seconds : minimal time between two lines.
     """
 
     def __init__(self, label: str, seconds: float = SECONDS):
@@ -127,6 +133,6 @@ class ProgressLines(Callback):
         print_progress(
             f"{self.label} epoch {min(trainer.current_epoch + 1, n_epochs)}/{n_epochs}",
             done,
-            left if 0.02 < done < 1 else None,  # the first steps tell nothing
+            left if 0.02 < done < 1 else None,  # the first steps are not representative
             ", ".join(f"{name} {value:.3g}" for name, value in losses.items()),
         )

@@ -1,4 +1,4 @@
-"""A training as one table: a CSV file with a row per epoch, which a resumed run continues."""
+"""The CSV log of a training: one row per epoch, continued by resumed runs."""
 
 import csv
 import io
@@ -15,21 +15,20 @@ KEYS = ("step", "epoch")
 
 
 class TidyCSVLogger(Logger):
-    """Writes `step`, `epoch` and a column for each metric; a value that is not there is empty.
+    """Writes `step`, `epoch` and a column per metric; missing values are empty.
 
-    What is logged at the same step is one row. What comes without an epoch, such as learning
-    rates, which are logged when an epoch begins, goes to the next row. The last row holds the
-    evaluation of the best epoch.
+    Metrics logged at the same step share a row. Metrics without an epoch, such as the learning
+    rates at the start of an epoch, go to the next row. The last row holds the evaluation of the
+    best epoch.
 
-    The first step that is logged is where the training starts or goes on: rows that the file has
-    from there on are of an epoch that is repeated, and are dropped. The file is replaced as a
-    whole, so that it is complete whenever it is read.
+    Training starts or resumes at the first logged step: existing rows from that step on belong to
+    a repeated epoch and are dropped. The file is replaced atomically.
     """
 
     def __init__(self, path: Path):
         super().__init__()
         self.path = path
-        self._rows: dict[int, dict[str, str]] | None = None  # by step; None: nothing is logged yet
+        self._rows: dict[int, dict[str, str]] | None = None  # by step; None: nothing was logged yet
         self._without_epoch: dict[str, str] = {}
 
     @property
@@ -41,13 +40,13 @@ class TidyCSVLogger(Logger):
         return ""
 
     def log_hyperparams(self, params: object, *args: object, **kwargs: object) -> None:
-        """The config stands beside the results."""
+        """Do nothing: the config is saved with the results."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Tensor | float], step: int | None = None) -> None:
         """Add metrics to the row of a step.
 
-        Raises `ValueError` without a step: there is no row that they could belong to.
+        Raises `ValueError` without a step, which identifies the row.
         """
         if step is None:
             raise ValueError(f"metrics {list(metrics)} have no step")
@@ -63,7 +62,7 @@ class TidyCSVLogger(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write what was logged so far."""
+        """Write all rows logged so far."""
         if not self._rows:
             return
         names = dict.fromkeys(name for row in self._rows.values() for name in row)
@@ -78,7 +77,7 @@ class TidyCSVLogger(Logger):
         self.save()
 
     def _read(self) -> dict[int, dict[str, str]]:
-        """Rows that an earlier process has written, by step, without their empty values."""
+        """Existing rows by step, without empty values."""
         if not self.path.is_file():
             return {}
         with self.path.open(newline="") as file:

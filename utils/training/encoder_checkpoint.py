@@ -1,8 +1,9 @@
-"""Encoders that one experiment hands to another, as files below `paths.pretrained`.
+"""Encoders passed from one experiment to another, as files below `paths.pretrained`.
 
-A file holds the weights of `p_ZlX.mapper` and the config of `p_ZlX`, so that one that does not fit
-is refused. Settings name files relative to `paths.pretrained`: where that is, is no part of a run.
-`{seed}` in them stands for the seed: runs that differ in the seed alone have the same settings.
+A file holds the weights of `p_ZlX.mapper` and the config of `p_ZlX`; an encoder with another config
+is refused. Settings name files relative to `paths.pretrained`, whose location is not part of the
+identity of a run. `{seed}` in a name is replaced by the seed, so that runs that differ only in
+their seed have the same settings.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ EXPORT, INIT = "export.encoder", "finetune.init"
 
 
 def export_path(cfg: DictConfig) -> Path | None:
-    """The file of `export.encoder`; None if nothing is to be exported.
+    """The file of `export.encoder`; None if it is not set.
 
     Raises `ValueError` if it is not relative.
     """
@@ -32,7 +33,7 @@ def export_path(cfg: DictConfig) -> Path | None:
 def export_encoder(cfg: DictConfig, path: Path) -> None:
     """Write the encoder of a finished featurizer.
 
-    A file that already holds this encoder is left as it is; any other is replaced.
+    An identical file is not rewritten; any other is replaced.
     """
     encoder = building.load_compressor(cfg).p_ZlX
     weights = {name: value.cpu() for name, value in encoder.mapper.state_dict().items()}
@@ -47,14 +48,14 @@ def export_encoder(cfg: DictConfig, path: Path) -> None:
 
 
 def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
-    """Load the weights of `finetune.init` into an encoder, if that is set.
+    """Load the weights of `finetune.init` into an encoder, if it is set.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file holds no encoder, or one with another config.
+        If the file holds no encoder, or an encoder with another config.
     """
     path = _existing(cfg)
     if path is None:
@@ -63,10 +64,10 @@ def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
         content = read_checkpoint(path)
         weights, found = content["state_dict"], _canonical(content["encoder"])
     except (WeightsError, KeyError) as error:
-        if isinstance(error.__cause__, OSError):  # of the disk, not of the file
+        if isinstance(error.__cause__, OSError):  # an error of the disk, not of the file
             raise
         raise ValueError(
-            f"{INIT}: {path} is damaged or no exported encoder ({error}): delete it and export it "
+            f"{INIT}: {path} is damaged or not an exported encoder ({error}): delete it and export it "
             f"again, with `{EXPORT}` in the experiment that trains it"
         ) from error
     expected = _config(cfg)
@@ -89,7 +90,7 @@ def imported_digest(cfg: DictConfig) -> str | None:
 
 
 def _config(cfg: DictConfig) -> dict:
-    """What the encoder is built from."""
+    """Canonical config of the encoder."""
     return _canonical(OmegaConf.to_container(cfg.featurizer.kwargs.p_ZlX, resolve=True))
 
 
@@ -98,7 +99,7 @@ def _canonical(encoder: dict) -> dict:
 
 
 def _existing(cfg: DictConfig) -> Path | None:
-    """The file of `finetune.init`, which must exist if it is asked for."""
+    """The file of `finetune.init`; FileNotFoundError if it does not exist, None if not set."""
     path = _path(cfg, INIT)
     if path is not None and not path.is_file():
         raise FileNotFoundError(
@@ -109,7 +110,7 @@ def _existing(cfg: DictConfig) -> Path | None:
 
 
 def _path(cfg: DictConfig, setting: str) -> Path | None:
-    """The file that a setting names, None if it names none."""
+    """The file named by a setting; None if it is not set."""
     name = OmegaConf.select(cfg, setting)
     if name is None:
         return None

@@ -1,4 +1,4 @@
-"""Fitting and evaluating what a config builds."""
+"""Trainers: fitting modules and codecs, evaluating the best epoch."""
 
 import io
 import logging
@@ -27,27 +27,27 @@ from utils.training.building import pick_device
 from utils.training.callbacks import KeepSignals, NoteEpoch, ProgressLines, ReseedEveryEpoch, reseed
 from utils.training.loggers import build_logger
 
-N_TIMED = 3  # batches whose prediction is timed
-MAX_FITTED = 2**16  # examples that a codec learns statistics from, such as a covariance
+N_TIMED = 3  # batches in the measurement of inference time
+MAX_FITTED = 2**16  # examples that a codec estimates statistics from, such as a covariance
 
 
 def quiet() -> None:
-    """Keep the terminal for what concerns the user."""
+    """Silence log messages and warnings that do not concern the user."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # loaders make batches on the device
-        ".*exists and is not empty.*",  # the folder of a run that resumes
+        ".*exists and is not empty.*",  # the folder of a resumed run
         ".*isinstance\\(treespec.*",
         ".*smaller than the logging interval.*",
-        ".*The `srun` command is available.*",  # not every process on a cluster is to be a job
+        ".*The `srun` command is available.*",  # processes are declared in `_processes`
         ".*recommended to use `self.log.*sync_dist=True.*",  # all processes evaluate all examples
     ):
         warnings.filterwarnings("ignore", message)
 
 
 def describe(cfg: DictConfig) -> str:
-    """A job in a few words."""
+    """One-line description of a job."""
     if not cfg.featurizer.is_learned:
         return f"{cfg.featurizer.name} {cfg.predictor.name}"
     beta = f"beta {cfg.featurizer.loss.beta:g}"
@@ -58,7 +58,7 @@ def describe(cfg: DictConfig) -> str:
 
 
 def fit_codec(codec: PlainCompressor, data: DataModule, run: Run, device: torch.device) -> None:
-    """Let a codec learn from training examples, and keep what it learnt for the other stages."""
+    """Fit a codec to training examples and save its state for the other stages."""
     codec.fit(_training_examples(data, device))
     buffer = io.BytesIO()
     torch.save({"state_dict": codec.state_dict()}, buffer)
@@ -82,7 +82,7 @@ def build_trainer(
     callbacks: list[Callback],
     overrides: Mapping[str, object],
 ) -> pl.Trainer:
-    """A trainer that checkpoints every epoch into the run's folder."""
+    """A trainer that writes a checkpoint to the folder of the run after each evaluated epoch."""
     cfg = run.cfg
     options = OmegaConf.to_container(cfg.trainer, resolve=True) | dict(overrides)
     device = pick_device(cfg)
@@ -105,9 +105,9 @@ def build_trainer(
 
 
 def _processes(cfg: DictConfig, device: torch.device) -> dict[str, object]:
-    """Options of a trainer that say which processes it shares its work with.
+    """Trainer options that declare the processes of a job.
 
-    They are said aloud: Lightning would take those of a Slurm job for its own to use or start.
+    They are explicit because Lightning would otherwise take over all tasks of a Slurm job.
     """
     if distributed.world_size() == 1:
         return {"devices": 1, "num_nodes": 1, "plugins": [LightningEnvironment()]}
@@ -119,17 +119,17 @@ def _processes(cfg: DictConfig, device: torch.device) -> dict[str, object]:
             TorchElasticEnvironment(),
             TorchSyncBatchNorm() if device.type == "cuda" else distributed.GatheredBatchNorm(),
         ],
-        "use_distributed_sampler": False,  # loaders share their batches themselves
+        "use_distributed_sampler": False,  # our loaders split their batches
     }
 
 
 def _evaluation_period(wanted: int, n_epochs: int) -> int:
-    """At most `wanted` epochs, such that the last epoch is evaluated and kept as well."""
+    """The largest divisor of `n_epochs` up to `wanted`: so the last epoch is evaluated, too."""
     return next(every for every in range(min(wanted, n_epochs), 0, -1) if n_epochs % every == 0)
 
 
 def _checkpoints(run: Run, monitor: str, every: int) -> list[ModelCheckpoint]:
-    """The best epoch, and the last one to resume from."""
+    """Checkpoints of the best epoch and of the last one, which interrupted runs resume from."""
     common = {
         "dirpath": run.work,
         "every_n_epochs": every,
@@ -151,15 +151,17 @@ def fit(
     callbacks: Sequence[Callback] = (),
     overrides: Mapping[str, object] | None = None,
 ) -> tuple[pl.Trainer, dict[str, float]]:
-    """Train (or go on training) a module, then evaluate its best epoch on val and test, and
-    on train with `is_eval_train`.
+    """Train a module, or resume its training, then evaluate its best epoch.
+
+    It is evaluated on the validation and test splits, and on the training split if the config sets
+    `is_eval_train`.
 
     Parameters
     ----------
-    stage : "feat" or "pred": the part of metric names.
-    monitor_split : the split whose loss decides which epoch is the best.
-    callbacks : besides those that every training has.
-    overrides : of the trainer's options.
+    stage : "feat" or "pred", as in names of metrics.
+    monitor_split : split whose loss selects the best epoch.
+    callbacks : in addition to those of every training.
+    overrides : options of the trainer that replace those of the config.
     """
     if distributed.is_main():
         callbacks = [ProgressLines(run.stage), *callbacks]
@@ -181,7 +183,7 @@ def evaluate(
     seed: int,
     splits: Sequence[str] = ("val", "test"),
 ) -> dict[str, float]:
-    """Metrics `<split>/<stage>/<name>` on these splits; of "train", its first augmented copy."""
+    """Metrics `<split>/<stage>/<name>`; "train" means the first augmented copy of that split."""
     metrics: dict[str, float] = {}
     for split in splits:
         reseed(seed, "evaluate", split)
@@ -195,12 +197,12 @@ def evaluate(
 def inference_time(
     trainer: pl.Trainer, module: pl.LightningModule, data: DataModule, split: str
 ) -> float:
-    """Seconds an example that a trained network takes for the first batches of a split."""
+    """Inference time of a trained network in seconds per example, on a few batches of a split."""
     device = trainer.strategy.root_device
     loader, watch, n_examples = data.loader(split, device=device), Stopwatch(device), 0
     module.to(device).eval()
     with torch.inference_mode(), trainer.precision_plugin.forward_context():
-        module(next(iter(loader)).x)  # the first call of a network takes longer
+        module(next(iter(loader)).x)  # warm-up: the first call is slower
         for batch in islice(loader, N_TIMED):
             with watch:
                 module(batch.x)

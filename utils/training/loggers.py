@@ -1,4 +1,4 @@
-"""Loggers. None asks or blocks, and none is needed: results and figures are always on disk."""
+"""Loggers of trainings. None prompts or blocks; results and figures are on disk in any case."""
 
 import sys
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from utils.training.csv_logs import TidyCSVLogger
 
 
 def build_logger(run: Run) -> Logger | None:
-    """The logger of a run, which gets the config and the run's folder."""
+    """The logger of a run, with its config logged; None for `logger=none`."""
     make = instantiate(run.cfg.logger.kwargs)
     if make is None:
         return None
@@ -25,14 +25,14 @@ def build_logger(run: Run) -> Logger | None:
 
 
 def csv_logger(run: Run) -> TidyCSVLogger:
-    """One CSV file per run, in the experiment's folder of the logs."""
+    """One CSV file per run: `<logs>/<experiment>/<stage>_<run id>.csv`."""
     path = Path(run.cfg.paths.logs) / run.cfg.experiment_name / f"{run.stage}_{run.id}.csv"
     print(f"[{run.stage}] metrics: {path}")
     return TidyCSVLogger(path)
 
 
 def wandb_logger(run: Run, project: str, entity: str | None = None) -> WandbLogger:
-    """Weights & Biases; offline, with a line that says so, where it cannot be reached."""
+    """Weights & Biases; offline, with a message, if it is not reachable."""
     options = wandb_runs.init_options(
         run.cfg, project=project, entity=entity, kind=run.stage, number=run.id
     )
@@ -40,9 +40,9 @@ def wandb_logger(run: Run, project: str, entity: str | None = None) -> WandbLogg
 
 
 def log_results(run: Run, metrics: Mapping[str, float]) -> None:
-    """Put the final metrics of a stage into the summary of its W&B run, if W&B is its logger.
+    """Write the final metrics of a stage to the summary of its W&B run, if W&B is the logger.
 
-    A stage that trained nothing gets its W&B run here.
+    The run is created here for stages without training.
     """
     if run.cfg.logger.name != "wandb":
         return
@@ -52,23 +52,22 @@ def log_results(run: Run, metrics: Mapping[str, float]) -> None:
 
 
 def close() -> None:
-    """End the W&B run that is under way, if any: the loggers of later runs would go on in it."""
+    """Finish the current W&B run, if any; otherwise later runs would continue it."""
     if (current := _current_wandb_run()) is None:
         return
     try:
         current.finish()
     except ConnectionError as error:
-        # A scheduler's signals reach W&B's own process, too, which may end before this one: that
-        # must not hide why the job ends.
-        print(f"W&B ended first ({error}): what it had stored is kept", file=sys.stderr)
+        # signals of a scheduler also end W&B's process; this must not hide why the job ends
+        print(f"W&B ended first ({error}): its logged data is kept", file=sys.stderr)
 
 
 def log_figure(logger: Logger | None, name: str, figure: Figure) -> None:
-    """Hand a figure to the logger if it takes pictures."""
+    """Log a figure, if the logger supports images."""
     if isinstance(logger, WandbLogger):
         logger.log_image(name, [figure])
 
 
 def _current_wandb_run() -> object | None:
-    wandb = sys.modules.get("wandb")  # which takes long to import for those who do not use it
+    wandb = sys.modules.get("wandb")  # slow to import, so never imported here
     return None if wandb is None else wandb.run

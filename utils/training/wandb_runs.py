@@ -1,9 +1,8 @@
-"""What W&B runs have in common: who they are, where they go, and whether that can be reached.
+"""W&B runs: their ids, their destination, and whether it is reachable.
 
-A run of W&B has the same id whenever the same stage of the same run is logged, so a job that is
-requeued goes on in it. Offline, each process writes a folder of its own below
-`<logs>/<experiment>/wandb/`; `bin/sync_wandb.sh` uploads those of the same id, in the order of
-their start, as one run with continuous steps.
+The id of a W&B run depends only on the stage and the run, so a requeued job continues it. Offline,
+each process writes its own folder below `<logs>/<experiment>/wandb/`; `bin/sync_wandb.sh` uploads
+folders with the same id in chronological order, as one run with continuous steps.
 """
 
 import functools
@@ -18,22 +17,22 @@ from omegaconf import DictConfig
 
 SERVER = "https://api.wandb.ai"
 PORTS = {"http": 80, "https": 443}
-# Seconds after which metrics are in the file of an offline run, so that a process that is killed
-# loses none; the client's default is 15.
+# Seconds between flushes of offline runs, short so that a killed process loses no metrics; the
+# client's default is 15.
 FLUSH = "x_transaction_log_flush_interval", 0.1
 
 
 def init_options(
     cfg: DictConfig, *, project: str, entity: str | None, kind: str, number: str | None = None
 ) -> dict[str, object]:
-    """Arguments of `wandb.init`; offline, with a line that says so, where W&B cannot be reached.
+    """Arguments of `wandb.init`; offline, with a message, if W&B is not reachable.
 
     Parameters
     ----------
-    cfg : the config of the job; its experiment is the group, its mode and `kind` are the tags.
+    cfg : config of the job; the experiment becomes the group, mode and `kind` the tags.
     project, entity : of W&B.
-    kind : what the run does, such as "featurizer"; the type of its job.
-    number : what tells runs of a kind and experiment apart.
+    kind : job type, such as "featurizer".
+    number : distinguishes runs with the same kind and experiment.
     """
     folder = Path(cfg.paths.logs) / cfg.experiment_name
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +48,7 @@ def init_options(
         "job_type": kind,
         "tags": [cfg.mode_name, kind],
         "notes": cfg.goal,
-        "resume": "allow",  # offline too: only then steps go on where those of the last one end
+        "resume": "allow",  # also offline, to continue the steps of the last folder
         "settings": _settings(is_silent=reason is not None or _mode() == "disabled"),
     }
 
@@ -58,7 +57,7 @@ def upload_tables(cfg: DictConfig, folder: Path) -> None:
     """Log the tables (CSV) and figures (PNG) of an experiment's folder, if W&B is its logger."""
     if cfg.logger.name != "wandb":
         return
-    import wandb  # takes long, so only for those who use it
+    import wandb  # imported lazily: slow
 
     node = cfg.logger.kwargs
     content: dict[str, object] = {}
@@ -73,7 +72,7 @@ def upload_tables(cfg: DictConfig, folder: Path) -> None:
 
 
 def offline_reason(cfg: DictConfig) -> str | None:
-    """Why runs are logged offline, which is printed; None if they are not."""
+    """Why runs are logged offline, printed once; None if they are logged online."""
     reason = obstacle()
     if reason:
         _say_once(f"W&B logs offline ({reason}). Later: bin/sync_wandb.sh {cfg.experiment_name}")
@@ -81,8 +80,8 @@ def offline_reason(cfg: DictConfig) -> str | None:
 
 
 def obstacle() -> str | None:
-    """Why runs cannot be uploaded now; None if they can, or if they are not wanted at all."""
-    if _mode() == "disabled":  # the client then logs nothing anywhere
+    """Why runs cannot be uploaded now; None if they can, or if W&B is disabled."""
+    if _mode() == "disabled":  # the client logs nothing
         return None
     if _mode() in ("offline", "dryrun"):
         return f"WANDB_MODE={_mode()}"
@@ -99,7 +98,7 @@ def obstacle() -> str | None:
 
 @functools.cache
 def _say_once(line: str) -> None:
-    """Not for each stage of each job anew."""
+    """Print a line unless this process has already printed it."""
     print(line)
 
 
@@ -107,7 +106,7 @@ def _settings(*, is_silent: bool) -> object:
     import wandb
 
     name, seconds = FLUSH
-    can_flush = name in wandb.Settings.model_fields  # older clients cannot
+    can_flush = name in wandb.Settings.model_fields  # older clients lack it
     return wandb.Settings(silent=is_silent, **({name: seconds} if can_flush else {}))
 
 

@@ -52,24 +52,16 @@ def test_a_resumed_run_replaces_the_epoch_that_it_repeats(tmp_path):
     assert found == rows_of(whole)
 
 
-def test_a_run_that_starts_again_starts_a_new_file(tmp_path):
+def test_other_loggers_replace_or_keep_the_file(tmp_path):
     path = tmp_path / "log.csv"
     log_epochs(path, range(3))
-    log_epochs(path, range(1))
+    log_epochs(path, range(1))  # a run that restarts
     assert [row["epoch"] for row in rows_of(path)] == ["0"]
-
-
-def test_a_logger_that_logs_nothing_leaves_the_file_as_it_is(tmp_path):
-    path = tmp_path / "log.csv"
-    log_epochs(path, range(2))
     before = path.read_bytes()
-    TidyCSVLogger(path).finalize("success")
+    TidyCSVLogger(path).finalize("success")  # logged nothing
     assert path.read_bytes() == before
-
-
-def test_metrics_need_a_step(tmp_path):
     with pytest.raises(ValueError, match=r"\['loss'\] have no step"):
-        TidyCSVLogger(tmp_path / "log.csv").log_metrics({"loss": 1.0})
+        TidyCSVLogger(path).log_metrics({"loss": 1.0})
 
 
 def logs_of(folder) -> dict[str, list[dict[str, str]]]:

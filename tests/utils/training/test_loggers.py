@@ -30,13 +30,9 @@ def nowhere(monkeypatch, tmp_path):
 
 def test_results_are_the_same_with_csv_and_without(tmp_path):
     none = run(tmp_path / "none")
+    assert not (tmp_path / "none" / "logs").exists()
     with_csv = run(tmp_path / "csv", "logger=csv", base=WITHOUT_LOGGER)
     assert untimed(with_csv) == untimed(none)
-
-
-def test_no_logger_writes_no_logs(tmp_path):
-    run(tmp_path)
-    assert not (tmp_path / "logs").exists()
 
 
 def test_obstacles_to_uploading_are_named(nowhere, monkeypatch):
@@ -101,13 +97,10 @@ def test_the_logger_gets_the_config(tmp_path, monkeypatch):
     assert logged == [OmegaConf.to_container(cfg)]
 
 
-def test_no_logger_is_none(tmp_path):
-    assert loggers.build_logger(find_run(resolved(tmp_path, "logger=none"), "featurizer")) is None
-
-
-def test_who_a_wandb_run_is_depends_on_its_run_alone(nowhere, tmp_path, capsys):
-    """So a job that is requeued goes on in the same one."""
-    cfg = resolved(tmp_path, "logger=wandb", "goal='Show it.'", "mode=quick")
+def test_the_id_of_a_wandb_run_depends_on_stage_and_run_alone(nowhere, tmp_path, capsys):
+    """So a requeued job continues it."""
+    cfg = resolved(tmp_path, "logger=wandb", "goal='Show it.'", "mode=quick", "wandb_project=ours")
+    assert cfg.logger.kwargs.project == "ours"
     options = wandb_runs.init_options(cfg, project="p", entity="me", kind="featurizer", number="1")
     assert options["id"] == "featurizer-1" and options["resume"] == "allow"
     assert options["group"] == "quick_none" and options["job_type"] == "featurizer"
@@ -116,11 +109,6 @@ def test_who_a_wandb_run_is_depends_on_its_run_alone(nowhere, tmp_path, capsys):
     assert "bin/sync_wandb.sh quick_none" in capsys.readouterr().out
     aggregate = wandb_runs.init_options(cfg, project="p", entity="me", kind="aggregate")
     assert aggregate["id"] == "aggregate-quick_none" and aggregate["group"] == "quick_none"
-
-
-def test_project_and_entity_are_the_user_s(tmp_path):
-    cfg = resolved(tmp_path, "logger=wandb", "wandb_project=ours", "wandb_entity=us")
-    assert (cfg.logger.kwargs.project, cfg.logger.kwargs.entity) == ("ours", "us")
 
 
 @pytest.mark.parametrize("logger", ["csv", "none"])

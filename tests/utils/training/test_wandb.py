@@ -148,19 +148,13 @@ def test_uploading_without_credentials_says_what_to_do(tmp_path, env):
     assert done.returncode == 1 and "set WANDB_API_KEY, or run wandb login" in done.stderr
 
 
-def test_nothing_to_upload_is_no_error(tmp_path, env):
+def test_arguments_of_the_upload_are_checked(tmp_path, env):
     done = sync(tmp_path, env)
     assert done.returncode == 0 and "No W&B runs" in done.stdout
-
-
-def test_an_experiment_without_runs_is_named_with_those_that_have_some(tmp_path, env):
     for name in ("a", "b"):
         (tmp_path / "logs" / name / "wandb").mkdir(parents=True)
     done = sync(tmp_path, env, "c")
     assert done.returncode == 2 and "'c'" in done.stderr and ": a b" in done.stderr
-
-
-def test_wrong_arguments_end_with_status_2(tmp_path, env):
     assert sync(tmp_path, env, "-x").returncode == 2
     assert sync(tmp_path, env, "a", "b").returncode == 2
     assert "EXPERIMENT" in sync(tmp_path, env, "-h").stdout
