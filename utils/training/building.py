@@ -1,4 +1,4 @@
-"""Data, towers, compressors and predictors, built from a config or loaded from a run."""
+"""Builds data, backbones, compressors and predictors from a config, or loads them from a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +21,12 @@ from utils.runs.identity import class_name, feature_identity, has_tower
 from utils.runs.run import find_run
 from utils.training.callbacks import reseed
 
-# Facts of a data set that its config states, so that models can be built from the config alone.
+# Properties of a data set that its config states, so that models can be built without the data.
 DATA_FACTS = ("shape", "kind", "task", "n_outputs")
 
 
 def pick_device(cfg: DictConfig) -> torch.device:
-    """The device of `trainer.accelerator`."""
+    """The device for `trainer.accelerator`; ValueError if it is missing."""
     wants_gpu = cfg.trainer.accelerator in ("gpu", "cuda")
     if wants_gpu and not torch.cuda.is_available():
         raise ValueError(
@@ -38,7 +38,7 @@ def pick_device(cfg: DictConfig) -> torch.device:
 
 
 def build_data(cfg: DictConfig, place: str, auxiliary: str) -> DataModule:
-    """The data set at `place` ("data_feat" or "data_pred"): its features, if there is a tower."""
+    """The data set at `place`, "data_feat" or "data_pred"; its features if there is a backbone."""
     if has_tower(cfg):
         return _build_features(cfg, place, auxiliary)
     data = _build_examples(cfg, place, auxiliary=auxiliary)
@@ -67,9 +67,9 @@ def _build_examples(cfg: DictConfig, place: str, **overrides: object) -> DataMod
 
 
 def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataModule:
-    """The features of the images at a place."""
+    """Features of the images at a place."""
     if place == "data_feat" and cfg.tower.kwargs.get("weights") == "random":
-        print(f"tower={cfg.tower.name} has random weights: its figures show the way, and no more")
+        print(f"tower={cfg.tower.name} has random weights: numbers are meaningless")
     _check_takes(cfg, (cfg.tower.z_dim,), place)
     images = _build_examples(
         cfg,
@@ -107,7 +107,7 @@ def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataM
 
 
 def _check_takes(cfg: DictConfig, shape: Sequence[int], place: str) -> None:
-    """Raise ValueError if a featurizer of features gets something else, or the reverse."""
+    """Raise ValueError unless featurizers of features get features, and others data."""
     if not cfg.featurizer.get("is_on_features", False):
         if has_tower(cfg):
             raise ValueError(
@@ -130,7 +130,7 @@ def _check_takes(cfg: DictConfig, shape: Sequence[int], place: str) -> None:
 
 
 def build_tower(cfg: DictConfig) -> Tower:
-    """The tower of a config."""
+    """The backbone of a config."""
     tower = instantiate(cfg.tower.kwargs)
     if tower.z_dim != cfg.tower.z_dim:
         raise ValueError(
@@ -141,7 +141,7 @@ def build_tower(cfg: DictConfig) -> Tower:
 
 
 def build_compressor(cfg: DictConfig) -> Compressor:
-    """The compressor of a config, with weights that depend on the seed only."""
+    """The compressor of a config, with weights determined by the seed."""
     reseed(cfg.seed, "weights")
     return instantiate(cfg.featurizer.kwargs)
 
@@ -149,13 +149,13 @@ def build_compressor(cfg: DictConfig) -> Compressor:
 def load_compressor(cfg: DictConfig) -> Compressor:
     """The trained compressor of a config, in evaluation mode, on its device."""
     compressor = build_compressor(cfg)
-    if compressor.state_dict():  # something was learnt
+    if compressor.state_dict():
         find_run(cfg, "featurizer").load_best(compressor)
     return compressor.eval().requires_grad_(False).to(pick_device(cfg))
 
 
 def check_targets(compressor: LearnableCompressor, data: DataModule, name: str) -> None:
-    """Raise ValueError if something shall learn from the targets of unlabelled data."""
+    """Raise ValueError if the data are unlabelled but probe or distortion need targets."""
     if data.is_labelled:
         return
     if compressor.online is not None:
@@ -168,8 +168,8 @@ def check_targets(compressor: LearnableCompressor, data: DataModule, name: str) 
 
 
 def build_predictor(cfg: DictConfig, in_shape: Sequence[int], compressor: Compressor) -> Predictor:
-    """The predictor of a config for decoded examples of `in_shape`; its weights are drawn."""
-    is_standardised = compressor.is_reconstruct  # what the data set states is about its examples
+    """The predictor of a config for decoded examples of `in_shape`, randomly initialised."""
+    is_standardised = compressor.is_reconstruct  # mean and std describe images
     head = PredictionHead(
         instantiate(cfg.predictor.kwargs),
         in_shape,

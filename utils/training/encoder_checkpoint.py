@@ -67,8 +67,8 @@ def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
         if isinstance(error.__cause__, OSError):  # an error of the disk, not of the file
             raise
         raise ValueError(
-            f"{INIT}: {path} is damaged or not an exported encoder ({error}): delete it and export it "
-            f"again, with `{EXPORT}` in the experiment that trains it"
+            f"{INIT}: {path} is damaged or not an exported encoder ({error}): delete it and "
+            f"export it again, with `{EXPORT}` in the experiment that trains it"
         ) from error
     expected = _config(cfg)
     if different := [key for key in {**expected, **found} if expected.get(key) != found.get(key)]:

@@ -1,10 +1,10 @@
-"""The three stages of a job, and the one place that knows when to skip, resume or restart.
+"""The three stages of a job, and when they are skipped, resumed or restarted.
 
-done         -> its results are read from disk
-interrupted  -> resumes from its last checkpoint (Ctrl-C, kill, time-out, power cut)
-failed       -> restarts, or resumes with `on_failed=resume`
+done         -> results are read from disk
+interrupted  -> resumed from the last checkpoint (Ctrl-C, kill, time-out, power cut)
+failed       -> restarted, or resumed with `on_failed=resume`
 
-Of several processes that share a job, the main one takes the lock, decides and writes.
+In distributed jobs, the main process takes the lock, decides and writes.
 """
 
 import contextlib
@@ -35,13 +35,13 @@ Metrics = dict[str, float]
 def run_stage(
     cfg: DictConfig, stage: str, compute: Callable[[Run], Metrics], *, is_shared: bool = False
 ) -> Metrics:
-    """The metrics of a stage: from disk if it is done, else computed and written.
+    """Metrics of a stage: read from disk if it is done, else computed and written.
 
     Parameters
     ----------
-    compute : finds the checkpoint to resume from, if there is one, in `run.work`.
-    is_shared : whether all processes of the job compute; otherwise the main one does. Its metrics
-        count in any case.
+    compute : returns the metrics; a checkpoint to resume from, if any, is in `run.work`.
+    is_shared : whether all processes of the job compute, or only the main one. The metrics are
+        those of the main process.
     """
     run = find_run(cfg, stage)
     with run.locked() if distributed.is_main() else contextlib.nullcontext():
@@ -61,7 +61,7 @@ def run_stage(
 
 
 def _reuse_or_start(run: Run) -> Metrics | None:
-    """The metrics of a run that is done; None if it is to be computed, which is noted."""
+    """Metrics of a finished run; None after marking the run as started."""
     status, upstream = run.status(), _upstream(run.cfg, run.stage)
     state = status["state"]
     if state != "new" and status.get("upstream") != upstream:
@@ -74,18 +74,18 @@ def _reuse_or_start(run: Run) -> Metrics | None:
         print(f"[{run.stage}] run_{run.id} is done, its results are reused{by}: {what}")
         return run.metrics()
     elif state == "failed" and run.cfg.on_failed == "restart":
-        print(f"[{run.stage}] failed before, starts again: {run.results}")
+        print(f"[{run.stage}] failed before, restarting: {run.results}")
         run.set_checkpoints_aside()
     elif state == "new":
-        run.set_checkpoints_aside()  # its results were deleted
+        run.set_checkpoints_aside()  # the results were deleted
     else:
-        print(f"[{run.stage}] was {state} before, goes on: {run.results}")
+        print(f"[{run.stage}] was {state} before, resuming: {run.results}")
     run.start(upstream)
     return None
 
 
 def _upstream(cfg: DictConfig, stage: str) -> str | None:
-    """When the stage before this one was finished, or which encoder the first one starts from."""
+    """When the previous stage finished; for the first stage, the digest of its initial encoder."""
     if stage == STAGES[0]:
         return encoder_checkpoint.imported_digest(cfg)
     before = STAGES[STAGES.index(stage) - 1]
@@ -93,19 +93,17 @@ def _upstream(cfg: DictConfig, stage: str) -> str | None:
 
 
 def featurizer(cfg: DictConfig) -> Metrics:
-    """Stage 1: fit the compressor; evaluate rate, distortion and probe; draw its figures."""
+    """Stage 1: fit the compressor; evaluate rate, distortion and online probe; draw figures."""
     if not cfg.featurizer.is_learned:
         return run_stage(cfg, "featurizer", _evaluate_codec)
-    export_path = encoder_checkpoint.export_path(
-        cfg
-    )  # an error now costs less than one after the training
+    export_path = encoder_checkpoint.export_path(cfg)  # raises before the training
     metrics = run_stage(cfg, "featurizer", _fit, is_shared=True)
     if not distributed.is_main():
         return metrics
     if export_path is not None:
         encoder_checkpoint.export_encoder(cfg, export_path)
     run = find_run(cfg, "featurizer")
-    if missing := figures.missing(cfg.figures.names, run):  # asked for only now
+    if missing := figures.missing(cfg.figures.names, run):  # requested after the training
         compressor = building.load_compressor(cfg)
         data = building.build_data(cfg, "data_feat", compressor.distortion.needs)
         figures.draw_all(missing, compressor, data, run, logger=None)
@@ -113,12 +111,12 @@ def featurizer(cfg: DictConfig) -> Metrics:
 
 
 def communicate(cfg: DictConfig) -> Metrics:
-    """Stage 2: compress the predictor's data set into files; measure bits and times."""
+    """Stage 2: compress the data set of the predictor into files; measure bits and times."""
     return run_stage(cfg, "communication", _communicate)
 
 
 def predict(cfg: DictConfig) -> Metrics:
-    """Stage 3: train a downstream model on what came out of the decoded bytes."""
+    """Stage 3: train a downstream model on the decoded data."""
     return run_stage(cfg, "predictor", _predict, is_shared=True)
 
 
@@ -128,7 +126,7 @@ def _fit(run: Run) -> Metrics:
     encoder_checkpoint.import_encoder(compressor.p_ZlX, cfg)
     data = building.build_data(cfg, "data_feat", compressor.distortion.needs)
     building.check_targets(compressor, data, cfg.data_feat.name)
-    for name in cfg.figures.names:  # an error now costs less than one after the training
+    for name in cfg.figures.names:  # raises before the training
         find_figure(name, compressor, data)
     callbacks: list[Callback] = [Freezer(list(cfg.finetune.frozen))]
     if cfg.figures.every_n_epochs and distributed.is_main():
@@ -149,11 +147,11 @@ def _fit(run: Run) -> Metrics:
 
 
 def _evaluate_codec(run: Run) -> Metrics:
-    """Bits, quality and times of a codec; one that learns from the data is fitted first."""
+    """Evaluate a codec, after fitting it if it has a state."""
     codec = building.build_compressor(run.cfg)
     data = building.build_data(run.cfg, "data_feat", "none")
     device = building.pick_device(run.cfg)
-    if codec.state_dict():  # it has something to learn
+    if codec.state_dict():
         fitting.fit_codec(codec, data, run, device)
     metrics: Metrics = {}
     for split in ("val", "test"):
@@ -180,7 +178,7 @@ def _communicate(run: Run) -> Metrics:
     sent = send(data, folder)
     if isinstance(compressor, LearnableCompressor):
         as_trained = data.with_auxiliary(compressor.distortion.needs)
-        if as_trained.input_follows_auxiliary:  # predictors get other inputs
+        if as_trained.input_follows_auxiliary:  # predictors get different inputs
             data, folder = as_trained, run.work / "measured"
             sent = send(data, folder, splits=measured)
     metrics: Metrics = {}
@@ -220,7 +218,7 @@ def _train_predictor(run: Run) -> Metrics:
     compressor = building.load_compressor(cfg)
     kind = _received_kind(compressor, cfg)
     splits = _decoded_splits(compressor, cfg, kind)
-    reseed(run.seed, "predictor")  # behind the building of the compressor, which draws as well
+    reseed(run.seed, "predictor")  # after building the compressor, which also draws
     predictor = building.build_predictor(cfg, splits["train"][0].shape[1:], compressor)
     data = DecodedDataModule(
         splits,
@@ -247,7 +245,7 @@ def _train_predictor(run: Run) -> Metrics:
 
 
 def _received_kind(compressor: Compressor, cfg: DictConfig) -> str:
-    """The kind of what predictors get, see `DataModule.kind`."""
+    """Modality of the input of predictors, see `DataModule.kind`."""
     return cfg.data_pred.kind if compressor.is_reconstruct else "vector"
 
 

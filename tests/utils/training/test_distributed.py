@@ -185,7 +185,7 @@ def test_a_job_with_a_killed_process_is_interrupted_and_resumes(rank, tmp_path, 
     capfd.readouterr()
     first, second = two(tmp_path)
     assert untimed(first) == untimed(second)
-    assert "before, goes on" in capfd.readouterr().out
+    assert "before, resuming" in capfd.readouterr().out
 
 
 def test_processes_may_wait_longer_for_rank_0_than_a_step_of_training_takes(tmp_path, monkeypatch):
