@@ -38,8 +38,8 @@ from lossyless.files import (
     writer,
 )
 from lossyless.files.layout import Layout
-from lossyless.rates import HFactorized, HHyper, HSpatial, Lossless, MIRate
-from lossyless.vector_codecs import Int8Vectors, PCAVectors, RawVectors, UniformVectors
+from lossyless.rates import HFactorized, HHyper, Lossless
+from lossyless.vector_codecs import UniformVectors
 
 N = 100
 
@@ -80,7 +80,7 @@ def test_what_is_read_is_z_hat_to_the_last_bit(path, codec, n):
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("sizes", [[N], [1] * N, [40, 0, 60], [32, 32, 36], [7, 93], [99, 1]])
+@pytest.mark.parametrize("sizes", [[N], [1] * N, [40, 0, 60], [32, 32, 36]])
 @pytest.mark.parametrize("kind", ["float32", "float64", "float16", "numpy", "reversed", "gradient"])
 def test_bytes_do_not_depend_on_batches(path, codec, z, sizes, kind):
     z = z.half().float()
@@ -101,15 +101,9 @@ def test_bytes_do_not_depend_on_batches(path, codec, z, sizes, kind):
 
 CODECS = {
     "H_factorized": lambda: HFactorized(Z_DIM),
-    "H_hyper": lambda: HHyper(Z_DIM),
-    "H_spatial": lambda: HSpatial(Z_DIM, latent_side=2),
-    "MI": lambda: MIRate(Z_DIM),
+    "H_hyper": lambda: HHyper(Z_DIM),  # codes with its network
     "lossless": lambda: Lossless(Z_DIM),
-    "float16": lambda: RawVectors(Z_DIM, "float16"),
-    "float32": lambda: RawVectors(Z_DIM, "float32"),
     "uniform": lambda: UniformVectors(Z_DIM, n_bits=5),
-    "int8": lambda: Int8Vectors(Z_DIM),
-    "pca": lambda: PCAVectors(Z_DIM, n_components=3),
 }
 
 
@@ -135,10 +129,10 @@ def test_every_codec_reads_what_it_wrote(path, name, is_reused):
         for part in z.split(size):
             yield buffer[: len(part)].copy_(part) if is_reused else part
 
-    for chunk_size in (10, 15, 32):
+    for chunk_size in (10, 32):
         chunks = z.split(chunk_size)
         expected = [codec.decompress(codec.compress(chunk), len(chunk)) for chunk in chunks]
-        for batch_size in (10, 32, 45):
+        for batch_size in (10, 45):
             write_features(batches(batch_size), path, codec, chunk_size=chunk_size, n_workers=1)
             with FeatureFile(path, codec) as file:
                 assert torch.equal(file.read(n_workers=1), torch.cat(expected))
@@ -402,9 +396,8 @@ def labelled(z, n, sizes=None):
     return list(zip(z.split(sizes), torch.arange(n).split(sizes), strict=True))
 
 
-@pytest.mark.parametrize("sizes", [[N], [1] * N, [40, 0, 60], [31, 33, 36]])
-@pytest.mark.parametrize("shape", [(), (3,)])
-@pytest.mark.parametrize("dtype", [np.int64, np.float32, np.uint8])
+@pytest.mark.parametrize("sizes", [[N], [1] * N, [40, 0, 60]])
+@pytest.mark.parametrize("shape, dtype", [((), np.int64), ((3,), np.float32), ((), np.uint8)])
 def test_labels_lie_beside_their_examples(path, codec, z, z_hat, sizes, shape, dtype):
     labels = np.arange(N).reshape(N, *[1] * len(shape)) + np.zeros((N, *shape))
     labels = labels.astype(dtype)
