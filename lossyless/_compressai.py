@@ -1,11 +1,11 @@
-"""All that is used of CompressAI, which needs a C++ compiler on Python 3.13 and later."""
+"""Everything used of CompressAI, which needs a C++ compiler on Python 3.13 and later."""
 
 import sys
 import warnings
 
 try:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`torch.jit")  # of torch_geometric, which it imports
+        warnings.filterwarnings("ignore", "`torch.jit")  # from torch_geometric, a dependency
         from compressai.ans import RansDecoder, RansEncoder
         from compressai.entropy_models import EntropyBottleneck, GaussianConditional
         from compressai.ops import LowerBound

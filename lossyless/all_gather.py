@@ -1,7 +1,7 @@
-"""Rows of all processes of a distributed training, with gradients.
+"""Gathering rows from all processes of a distributed training, with gradients.
 
-Processes that train together each hold a share of every batch. What compares the examples of a
-batch with each other has to see the shares of all.
+Each process holds a share of every batch. Losses that compare the examples of a batch with each
+other need the shares of all processes.
 """
 
 import torch
@@ -10,28 +10,28 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Number of processes that train together."""
+    """Number of processes of the training; 1 without torch.distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Rank of this process; 0 without torch.distributed."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def gather(rows: Tensor) -> Tensor:
     """The rows [n, ...] of all processes [world_size * n, ...], in the order of their ranks.
 
-    The gradient of a process's rows sums over the losses of all processes. When gradients of the
-    parameters are then averaged over the processes, as `DistributedDataParallel` does, they are
-    those of the mean of the losses.
+    The gradient of a process's rows is summed over the losses of all processes. Averaging the
+    gradients of parameters over processes, as `DistributedDataParallel` does, then gives the
+    gradients of the mean of the losses.
 
-    The process group needs a backend for CPU tensors, too, such as "cpu:gloo,cuda:nccl".
+    The process group also needs a backend for CPU tensors, such as "cpu:gloo,cuda:nccl".
 
     Raises
     ------
     ValueError
-        If processes have different numbers of rows.
+        Processes have different numbers of rows.
     """
     if world_size() == 1:
         return rows
@@ -45,7 +45,7 @@ def own_rows(gathered: Tensor) -> Tensor:
 
 
 def _check_same_length(n: int) -> None:
-    lengths = torch.empty(world_size(), dtype=torch.int64)  # on the CPU: no device has to wait
+    lengths = torch.empty(world_size(), dtype=torch.int64)  # on the CPU, to avoid a synchronisation
     dist.all_gather_into_tensor(lengths, torch.tensor([n]))
     if (lengths != n).any():
         raise ValueError(
@@ -55,7 +55,7 @@ def _check_same_length(n: int) -> None:
 
 
 class _Gather(torch.autograd.Function):
-    # torch.distributed.nn.functional has the same, but only deprecated
+    # the equivalent in torch.distributed.nn.functional is deprecated
 
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Distortions: how much a representation lost of what has to be kept (nats).
+"""Distortions: how much of the target a representation has lost (nats).
 
-All have one contract: `forward(z_hat, target) -> distortions [B], logs`. `needs` says what
-the target is, and so what the data must provide as `Batch.aux`:
+All implement `forward(z_hat, target) -> distortions [B], logs`. `needs` names the target, and with
+it what the data must provide as `Batch.aux`:
 
     needs             Batch.aux                             target                  method
     "input"           x itself                              aux                     VC ("VAE")
@@ -10,10 +10,9 @@ the target is, and so what the data must provide as `Batch.aux`:
     "none"            nothing                               z, before quantisation  lossy Z
     "target"          y, the target of the task             aux                     supervised
 
-On several devices, `forward` gets the share of a batch that its process has. What is computed of
-each example alone needs nothing for that. A distortion that compares the examples of a batch with
-each other must ask for those of all shares, with `Distortion.gathered`: else its results depend on
-the number of devices.
+On several devices, `forward` gets the share of the batch of its process. A distortion that compares
+the examples of a batch with each other must gather the other shares with `Distortion.gathered`;
+otherwise its results depend on the number of devices.
 """
 
 import math
@@ -33,23 +32,23 @@ DistortionOutput = tuple[Tensor, dict[str, Tensor]]
 
 
 class Distortion(nn.Module, ABC):
-    """A bound on what is lost of the maximal invariant, H[M(X)|Z], up to a constant."""
+    """A bound on the lost information about the maximal invariant, H[M(X)|Z], up to a constant."""
 
-    #: what the target is; a key of the table above
+    #: the target, a key of the table above
     needs: str
     #: whether there is a decoder, and so `reconstruct(z_hat) -> [B, *shape]`
     has_decoder = False
 
     @abstractmethod
     def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
-        """Distortions [B] in nats, given z_hat [B, z_dim], and further terms as they are logged:
-        means over the batch, information in bits."""
+        """Distortions [B] in nats, given z_hat [B, z_dim], and terms to log: means over the batch,
+        information in bits."""
 
     def gathered(self, rows: Tensor) -> tuple[Tensor, int]:
-        """Rows [N, ...] of all processes that train together, given those of this one [n, ...],
-        and the index of its first. Gradients flow to all; every process must call it.
+        """Rows [N, ...] of all processes, given this process's rows [n, ...], and the index of its
+        first row. Gradients flow to all processes; all must call it.
 
-        In evaluation mode each process is on its own: N = n, and the index is 0.
+        In evaluation mode, processes are independent: N = n, and the index is 0.
         """
         return (gather(rows), rank() * len(rows)) if self.training else (rows, 0)
 
@@ -57,9 +56,9 @@ class Distortion(nn.Module, ABC):
 class DirectDistortion(Distortion):
     """-log q(target | z_hat), up to constants, for a decoder q: the error of VC and VIC.
 
-    Which of the two it is depends on the target alone: reconstructing the input itself keeps all
-    that can be seen (VC); reconstructing the unaugmented representative of an augmented input
-    keeps only what all augmentations share (VIC).
+    The target decides between the two: reconstructing the input keeps all visible information (VC);
+    reconstructing the unaugmented representative of an augmented input keeps only what all
+    augmentations share (VIC).
 
     Parameters
     ----------
@@ -68,8 +67,8 @@ class DirectDistortion(Distortion):
     z_dim : dimensions of the representation.
     shape : shape of one target.
     kind : one of
-        "vector": squared error, averaged over dimensions (as the paper's code does: not nats of a
-            density, so that beta has another meaning than for images);
+        "vector": squared error, averaged over dimensions, as in the paper's code (not the nats of
+            a density, so that beta is on another scale than for images);
         "bw_image": binary cross-entropy of the pixels, summed, for targets in [0, 1];
         "colour_image": squared error of the pixels, summed, for targets in [0, 1].
     needs : "input" (VC) or "representative" (VIC).
@@ -117,7 +116,7 @@ class DirectDistortion(Distortion):
 class ContrastiveDistortion(Distortion):
     """InfoNCE between the representations of two augmentations of the same image (BINCE).
 
-    Each of the 2B representations of a batch must recognise its partner among the others:
+    Each of the 2B representations of a batch must identify its partner among the others:
 
         loss = -log  e^{s+/T} / (e^{s+/T} + m * sum of e^{s-/T} over the 2B - 2 negatives)
 
@@ -125,10 +124,10 @@ class ContrastiveDistortion(Distortion):
     log(number of candidates) - loss is a lower bound on I[Z; Z+] (Oord et al., arXiv:1807.03748);
     with a larger m it is an estimate, since the same negatives are counted again.
 
-    While processes train together (torch.distributed), candidates are the representations of all:
-    B is the number of examples of all shares, which must be equal. Each process returns the
-    distortions of its own share; their gradients, averaged over the processes, are those of the
-    whole batch. In evaluation mode each process is on its own.
+    In distributed training, the candidates are the representations of all processes: B counts the
+    examples of all shares, which must have equal sizes. Each process returns the distortions of its
+    share; their gradients, averaged over processes, are the gradients of the whole batch. In
+    evaluation mode, processes are independent.
 
     Parameters
     ----------
@@ -137,9 +136,9 @@ class ContrastiveDistortion(Distortion):
         Architecture of the projection head.
     temperature : T, or its lower bound if it is learnt.
     is_train_temperature : whether T is learnt (through its logarithm).
-    initial_temperature : where a learnt T starts, unless its bound is higher.
-    effective_batch_size : the loss is that of so many images a batch: every negative counts
-        m = (effective_batch_size - 1) / (B - 1) times. None: as many as there are, m = 1.
+    initial_temperature : initial value of a learnt T, unless its bound is higher.
+    effective_batch_size : number of images per batch that the loss emulates: every negative counts
+        m = (effective_batch_size - 1) / (B - 1) times. None: the actual number, m = 1.
     project_factor : the projection has max(10, project_factor * z_dim) dimensions.
     """
 
@@ -162,7 +161,7 @@ class ContrastiveDistortion(Distortion):
                 "tell one from another"
             )
         self.projector = arch((z_dim,), (max(10, int(project_factor * z_dim)),))
-        # unlike a clamp, it lets a temperature below the bound come back
+        # unlike a clamp, it passes gradients that raise a temperature below the bound
         self.lower_bound = LowerBound(math.log(temperature))
         self.effective_batch_size = effective_batch_size
         start = initial_temperature if is_train_temperature else temperature
@@ -177,20 +176,20 @@ class ContrastiveDistortion(Distortion):
         projections = self.projector(torch.cat([z_hat, target]))
         precision = torch.promote_types(projections.dtype, torch.float32)
         features = F.normalize(projections.to(precision), dim=-1)
-        candidates, first = self.gathered(features)  # `first`: column of the first of its own
+        candidates, first = self.gathered(features)  # `first`: column of the first own row
         n_own, n_candidates = len(features), len(candidates)
         batch_size = n_candidates // 2
         if batch_size < 2:
             raise ValueError("the contrastive distortion needs at least 2 examples a batch")
-        # a temperature of .01 magnifies the errors of half precision a hundredfold
+        # a temperature of .01 multiplies rounding errors by 100
         with torch.autocast(z_hat.device.type, enabled=False):
             logits = features @ candidates.T / self.temperature
         rows = torch.arange(n_own, device=logits.device)
         positives = first + rows.roll(n_own // 2)
         log_weights = torch.full_like(logits, self._log_multiplicity(batch_size))
         log_weights[rows, positives] = 0.0
-        log_weights[rows, first + rows] = -torch.inf  # nobody is its own negative
-        # after the division by the temperature: m multiplies probabilities, not similarities
+        log_weights[rows, first + rows] = -torch.inf  # mask self-similarity
+        # added after dividing by the temperature: m multiplies probabilities, not similarities
         losses = F.cross_entropy(logits + log_weights, positives, reduction="none")
         distortions = losses.unflatten(0, (2, -1)).mean(0)
         n_counted = 1 + 2 * ((self.effective_batch_size or batch_size) - 1)
@@ -206,11 +205,11 @@ class ContrastiveDistortion(Distortion):
 
 
 class LossyZ(Distortion):
-    """||z_hat - z||_p: keeps a given representation (of a pretrained, frozen encoder).
+    """||z_hat - z||_p: keeps the representation of a pretrained, frozen encoder.
 
     Parameters
     ----------
-    p_norm : which norm; the paper's is 1.
+    p_norm : p; 1 in the paper.
     """
 
     needs = "none"
@@ -224,9 +223,9 @@ class LossyZ(Distortion):
 
 
 class TargetDistortion(Distortion):
-    """-log q(y | z_hat): keeps what one given task needs, and not what others would.
+    """-log q(y | z_hat): keeps what a single task needs.
 
-    The supervised baseline: the only distortion that sees labels.
+    The supervised baseline, and the only distortion that uses labels.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""p(Z|X): the stochastic or deterministic encoders, and the marginal they are compared with."""
+"""p(Z|X): stochastic and deterministic encoders, and the marginal of Z."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -20,7 +20,7 @@ class Conditional(Protocol):
 
     def rsample(self) -> Tensor: ...  # [B, z_dim], differentiable
 
-    def detach(self) -> "Conditional": ...  # the same distributions, cut off from the encoder
+    def detach(self) -> "Conditional": ...  # detached from the encoder
 
 
 class Deterministic:
@@ -42,7 +42,7 @@ class DiagGaussian(Independent):
     """Gaussian with diagonal covariance; the standard deviation is a softplus of its parameter."""
 
     n_parameters = 2
-    # keeps the density finite when the encoder drives a deviation to nothing
+    # keeps the density finite when the encoder drives a standard deviation to 0
     min_std = 1e-5
 
     def __init__(self, parameters: Tensor):  # [B, 2 * z_dim]
@@ -68,7 +68,7 @@ def kl_to_unit_gaussian(p_ZlX: Independent) -> Tensor:
 
 
 def check_z_dim(z_dim: int) -> None:
-    """Raise ValueError unless a representation can have so many dimensions."""
+    """Raise ValueError unless z_dim is a positive integer."""
     if not isinstance(z_dim, Integral) or z_dim < 1:
         raise ValueError(f"z_dim={z_dim!r} (encoder.z_dim): expected a positive integer")
 
@@ -83,8 +83,7 @@ class CondDist(nn.Module):
     in_shape : shape of one example X.
     z_dim : dimensions of Z.
     family : "deterministic" or "diaggaussian".
-    mean, std : of the channels of images, which are standardised before the network; None for
-        neither.
+    mean, std : of the channels, to standardise images before the network; None: no standardisation.
     """
 
     def __init__(

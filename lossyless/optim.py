@@ -1,8 +1,8 @@
-"""Optimisation: parts with settings of their own under one optimiser, schedules, annealing.
+"""Optimisation: one optimiser over parts with their own settings, schedules, annealing.
 
 The compressor and its online probe have disjoint parameters, so their losses are summed and one
-backward pass serves both. Each part still has its own optimiser, schedule and clipping, exactly
-as if it were trained alone; to the trainer they are one optimiser, and a step is a batch.
+backward pass serves both. Each part has its own optimiser, schedule and gradient clipping, exactly
+as if trained alone. The trainer sees a single optimiser, whose steps are batches.
 """
 
 import math
@@ -20,13 +20,13 @@ Scheduler = LRScheduler | ReduceLROnPlateau
 
 @dataclass
 class PartOptimizer:
-    """How one part is optimised.
+    """Settings of the optimiser of one part.
 
     Attributes
     ----------
     optimizer : callable (parameters) -> Optimizer
     scheduler : callable (optimizer, n_epochs) -> scheduler stepped every epoch, or None
-    max_grad_norm : gradients are clipped to this norm; None: never.
+    max_grad_norm : norm to which gradients are clipped; None: no clipping.
     """
 
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -51,7 +51,7 @@ class JointOptimizer(Optimizer):
     """
 
     def __init__(self, parts: dict[str, _Part]):
-        # not `super().__init__`: it would take over the groups, which stay with the parts
+        # `super().__init__` would copy the parameter groups, which belong to the parts
         self.__setstate__({"parts": parts, "defaults": {}})
 
     @property
@@ -76,7 +76,7 @@ class JointOptimizer(Optimizer):
             part.optimizer.zero_grad(set_to_none)
 
     def clip_gradients(self) -> None:
-        """Clip each part to its own norm."""
+        """Clip the gradients of each part to its own norm."""
         for part in self.parts.values():
             if part.max_grad_norm is not None:
                 torch.nn.utils.clip_grad_norm_(part.parameters, part.max_grad_norm)
@@ -90,15 +90,15 @@ class JointOptimizer(Optimizer):
 
 
 class JointScheduler:
-    """The schedules of all parts of a `JointOptimizer`, stepped together once an epoch.
+    """The schedules of all parts of a `JointOptimizer`, stepped together once per epoch.
 
-    Modules step it in `on_train_epoch_end`, before checkpoints are written. Lightning would step
-    plateau schedules only after that: a resumed run would miss a step.
+    Modules step it in `on_train_epoch_end`, before checkpoints are written. Lightning steps plateau
+    schedules only afterwards, so that a resumed run would miss a step.
 
     Parameters
     ----------
     optimizer : JointOptimizer
-    monitor : name of the logged metric that plateau schedules look at.
+    monitor : name of the logged metric that plateau schedules follow.
     """
 
     def __init__(self, optimizer: JointOptimizer, monitor: str):
@@ -111,7 +111,7 @@ class JointScheduler:
         }
 
     def step(self, metrics: Mapping[str, Tensor]) -> None:
-        """End an epoch. Raises ValueError if a plateau schedule lacks its metric."""
+        """End an epoch. Raises ValueError if the metric of a plateau schedule was not logged."""
         for name, scheduler in self._schedulers.items():
             if not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
@@ -137,37 +137,37 @@ def configure_parts(
     n_epochs: int,
     monitor: str,
 ) -> dict:
-    """What a LightningModule's `configure_optimizers` returns for parts trained as one.
+    """Return value of a LightningModule's `configure_optimizers` for jointly trained parts.
 
     Parameters
     ----------
-    parts : dict of name -> (module or modules, how to optimise their trainable parameters)
+    parts : dict of name -> (module or modules, settings of their optimiser)
     n_epochs : length of the training.
-    monitor : name of the logged metric that plateau schedules look at.
+    monitor : name of the logged metric that plateau schedules follow.
     """
     built = {}
-    for name, (modules, how) in parts.items():
+    for name, (modules, settings) in parts.items():
         modules = nn.ModuleList(modules) if isinstance(modules, list) else modules
         parameters = [p for p in modules.parameters() if p.requires_grad]
         if not parameters:
             continue
-        optimizer = how.optimizer(parameters)
-        scheduler = how.scheduler(optimizer, n_epochs) if how.scheduler is not None else None
-        built[name] = _Part(optimizer, parameters, how.max_grad_norm, scheduler)
+        optimizer = settings.optimizer(parameters)
+        scheduler = settings.scheduler and settings.scheduler(optimizer, n_epochs)
+        built[name] = _Part(optimizer, parameters, settings.max_grad_norm, scheduler)
     joint = JointOptimizer(built)
     return {"optimizer": joint, "lr_scheduler": JointScheduler(joint, monitor)}
 
 
 def monitored(trainer: pl.Trainer, default: str) -> str:
-    """The metric by which a trainer chooses the best epoch; `default` if it keeps none."""
+    """The metric by which a trainer selects the best epoch; `default` if it selects none."""
     found = (c.monitor for c in trainer.checkpoint_callbacks if c.monitor is not None)
     return next(found, default)
 
 
 class BetaAnnealer:
-    """Raises the weight of the rate at the start of training.
+    """Increases the weight of the rate at the start of training.
 
-    From `START * beta` at step 0 to `beta` after `WARM_UP` of all steps, then constant.
+    From `START * beta` at step 0 to `beta` after the share `WARM_UP` of all steps, then constant.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ class BetaAnnealer:
 
 
 def exponential_decay(optimizer: Optimizer, n_epochs: int, total_factor: float) -> Scheduler:
-    """Divide the learning rate by `total_factor` over the training, a little every epoch."""
+    """Divide the learning rate by `total_factor` over the training, exponentially."""
     return lr_scheduler.ExponentialLR(optimizer, total_factor ** (-1 / n_epochs))
 
 
@@ -207,7 +207,7 @@ def uniform_multistep(
     optimizer: Optimizer, n_epochs: int, total_factor: float, n_steps: int = 3
 ) -> Scheduler:
     """Divide the learning rate by `total_factor` over the training, in `n_steps` equal steps."""
-    # the first epoch has the full learning rate, however short the training
+    # the first epoch always has the full learning rate
     distance = max(1, n_epochs // (n_steps + 1))
     milestones = [distance * (i + 1) for i in range(n_steps)]
     return lr_scheduler.MultiStepLR(optimizer, milestones, total_factor ** (-1 / n_steps))
@@ -219,21 +219,18 @@ def cosine(optimizer: Optimizer, n_epochs: int) -> Scheduler:
 
 
 def cosine_restart(optimizer: Optimizer, n_epochs: int, period: int, growth: int) -> Scheduler:
-    """Cosines of `period`, `growth * period`, ... epochs, whatever the length of the training."""
+    """Cosines of `period`, `growth * period`, ... epochs, independent of `n_epochs`."""
     return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, period, growth)
 
 
 def plateau(
     optimizer: Optimizer, n_epochs: int, factor: float, patience: int, min_lr: float = 0.0
 ) -> Scheduler:
-    """Multiply by `factor`, down to `min_lr`, when the loss by which the best epoch is chosen has
-    not improved for `patience` epochs."""
+    """Multiply the learning rate by `factor`, down to `min_lr`, when the loss that selects the best
+    epoch has not improved for `patience` epochs."""
     return ReduceLROnPlateau(optimizer, factor=factor, patience=patience, min_lr=min_lr)
 
 
-# An optimiser beside those of torch.
-
-
 def sgd_like_adam(params: Iterable[nn.Parameter], lr: float, **options: object) -> Optimizer:
-    """SGD whose learning rate is 100 `lr`, so that both it and Adam can search the same range."""
+    """SGD with learning rate 100 `lr`, so that searches share one range with Adam."""
     return torch.optim.SGD(params, lr=100 * lr, **options)

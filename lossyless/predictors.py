@@ -1,4 +1,4 @@
-"""Downstream tasks: the losses and metrics of predictors, and the modules that learn them."""
+"""Downstream tasks: losses and metrics of predictors, and the modules that train them."""
 
 from collections.abc import Sequence
 
@@ -21,12 +21,11 @@ class PredictionHead(nn.Module):
     Parameters
     ----------
     arch : callable (in_shape, out_shape) -> Module
-    in_shape : shape of what it predicts from.
+    in_shape : shape of one input.
     task : "classification" (cross-entropy in nats, accuracy) or "regression" (squared error,
         averaged over the outputs).
     n_outputs : number of classes, or dimensions of the target.
-    mean, std : of the channels of images, which are standardised before the network; None for
-        neither.
+    mean, std : of the channels, to standardise images before the network; None: no standardisation.
     """
 
     def __init__(
@@ -76,10 +75,9 @@ class PredictionHead(nn.Module):
 
 
 class OnlineEvaluator(PredictionHead):
-    """A probe that is trained beside the compressor, on its detached representations.
+    """A probe trained alongside the compressor, on its detached representations.
 
-    It never moves the compressor: it only tells, while training, how much a predictor could
-    still read from z_hat.
+    It does not affect the compressor. It shows during training how well z_hat predicts the task.
     """
 
     def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -88,13 +86,13 @@ class OnlineEvaluator(PredictionHead):
 
 
 class SplitMetrics:
-    """Metrics of a whole split that are no averages over its examples.
+    """Metrics of a whole split that are not averages over its examples.
 
-    balanced_loss, balanced_acc, balanced_err : of a classification: means over the classes of the
-        means within each class, i.e. each example is weighted by 1 / the size of its class in the
-        split. Classes that the split lacks do not count.
-    tasks_{min,max,mean,median,std} : of a regression with several outputs, over their mean squared
-        errors: each output is a task.
+    balanced_loss, balanced_acc, balanced_err : for classification, means over classes of the mean
+        within each class, i.e. each example is weighted by 1 / the size of its class in the split.
+        Classes without examples are ignored.
+    tasks_{min,max,mean,median,std} : for regression with several outputs, statistics over the mean
+        squared errors of the outputs.
     """
 
     def __init__(self, head: PredictionHead):
@@ -102,7 +100,7 @@ class SplitMetrics:
         self._sums: Tensor | float = 0.0  # [n_metrics + 1, n_outputs]; the last row counts examples
 
     def add(self, examples: dict[str, Tensor], y: Tensor) -> None:
-        """Take in what `PredictionHead.examples` gives for a batch."""
+        """Add the result of `PredictionHead.examples` for a batch."""
         values = torch.stack([*examples.values(), torch.ones_like(examples["loss"])]).double()
         if self.task == "classification":
             self._sums = self._sums + values @ F.one_hot(y, self.n_outputs).double()
@@ -186,4 +184,4 @@ class Predictor(pl.LightningModule):
         optimizer.clip_gradients()
 
     def lr_scheduler_step(self, scheduler, metric) -> None:
-        """Nothing: see `JointScheduler`."""
+        """Does nothing, see `JointScheduler`."""

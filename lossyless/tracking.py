@@ -1,4 +1,4 @@
-"""Metrics of a run: averaged on the device, logged once an epoch, checked to be finite."""
+"""Training metrics: averaged on the device, logged once per epoch, checked to be finite."""
 
 import math
 
@@ -6,24 +6,24 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-# How many training steps may pass before their losses are looked at. On a CPU looking is free; on
-# a GPU each look makes the host wait for the device.
+# Training steps between two checks that losses are finite. Checks are free on a CPU, but
+# synchronise a GPU.
 CHECK_EVERY = {"cpu": 1, "cuda": 50}
 
-# Metrics that are extremes of an evaluated split; others are means over its examples.
+# Metrics that are extremes of an evaluated split; all others are means over its examples.
 REDUCTIONS = {"zmin": "min", "zmax": "max"}
 
 
 class NonFiniteLossError(ArithmeticError):
-    """A term of the loss became NaN or infinite; training must not go on."""
+    """A term of the loss became NaN or infinite."""
 
 
 class LossTracker:
-    """Averages what the steps of a LightningModule report, per split.
+    """Averages the metrics of a LightningModule per split.
 
-    Training metrics, extremes included, are means over steps. They are summed in one tensor on the
-    device and logged at the end of the epoch, so that a step costs no synchronisation. Evaluation
-    goes through the module's own `log`.
+    Training metrics, including extremes, are means over steps. They are summed in one tensor on the
+    device and logged at the end of the epoch, so that steps need no synchronisation. Evaluation
+    metrics go through the module's `log`.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class LossTracker:
     def add(
         self, module: pl.LightningModule, split: str, metrics: dict[str, Tensor], batch_size: int
     ) -> None:
-        """Take in the metrics (0-dim tensors) of one batch."""
+        """Add the metrics (0-dim tensors) of one batch."""
         if split != "train":
             for name, value in metrics.items():
                 module.log(
@@ -61,7 +61,7 @@ class LossTracker:
             self.check_finite()
 
     def check_finite(self) -> None:
-        """Raise `NonFiniteLossError` naming the first step and the terms that went wrong."""
+        """Raise `NonFiniteLossError` with the first step that was not finite, and its terms."""
         if not self._unchecked:
             return
         steps, values = zip(*self._unchecked, strict=True)
@@ -76,7 +76,7 @@ class LossTracker:
                 )
 
     def log_epoch(self, module: pl.LightningModule) -> None:
-        """Log the means over the training epoch and start the next one."""
+        """Log the means over the training epoch, and reset them."""
         self.check_finite()
         if self._sum is None:
             return

@@ -1,10 +1,10 @@
-"""Networks, all with one contract: `Architecture(in_shape, out_shape, **options)`.
+"""Networks with the signature `Architecture(in_shape, out_shape, **options)`.
 
-`in_shape` and `out_shape` are shapes of one example, so the same class serves as encoder,
-decoder, online evaluator or predictor: what it is follows from the shapes it is given. An
-experiment chooses an architecture and its options; the place where it is used gives the shapes.
+`in_shape` and `out_shape` are shapes of one example, so the same class serves as encoder, decoder,
+online evaluator or predictor. An experiment chooses an architecture and its options; the code that
+uses it provides the shapes.
 
-To add one: write the class, add `conf/architecture/<name>.yaml`.
+To add one, write the class and add `conf/architecture/<name>.yaml`.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
-"""Analysis and synthesis transforms of learnt image compression, as the paper has them.
+"""Analysis and synthesis transforms of learnt image compression, as in the paper.
 
-Balle et al. 2018, arXiv:1802.01436: four strided convolutions and their mirror image; but batch
-normalisation and ReLU in between instead of generalised divisive normalisation. The representation
-is a latent image [C, S/16, S/16], flattened; `HSpatial` is its rate.
+Balle et al. 2018, arXiv:1802.01436: four strided convolutions and their mirror image, with batch
+normalisation and ReLU instead of generalised divisive normalisation. The representation is a
+flattened latent image [C, S/16, S/16], for the rate `HSpatial`.
 """
 
 import math
@@ -39,7 +39,7 @@ class Balle(nn.Module):
 
     Parameters
     ----------
-    in_shape : (C, S, S), S above 8; a side that is no power of two is resized to the next one.
+    in_shape : (C, S, S), S above 8; other sides than powers of two are resized to the next one.
     out_shape : its product, z_dim, must be a multiple of the positions of the latent image:
         (side / 16)^2 of the resized side.
     hid_dim : channels between the convolutions.
@@ -72,7 +72,7 @@ class BalleDecoder(nn.Module):
 
         z [B,*in] -> (transposed conv 5x5 stride 2, batch norm, ReLU) x 3 -> transposed conv
 
-    Its output has no activation; one at a power of two is resized to S.
+    The output has no activation. It has a power of two as its side, and is resized to S.
 
     Parameters and attributes are those of `Balle`, with in_shape and out_shape exchanged.
     """

@@ -1,4 +1,4 @@
-"""Small convolutional encoder and its mirror image, for square images."""
+"""A small convolutional encoder for square images, and its mirror image."""
 
 import math
 
@@ -16,8 +16,7 @@ CORE_SIDE = 2  # of the feature map between the convolutions and the linear laye
 
 
 def _sides_and_channels(image_shape: Shape, hid_dim: int) -> tuple[int, list[int]]:
-    """The side at which a CNN works on images, and its channels after each halving: doubled every
-    time."""
+    """Side to which images are resized, and numbers of channels after each halving of it."""
     side = power_of_two_side(image_shape, "a CNN", least=2 * CORE_SIDE)
     return side, [hid_dim * 2**i for i in range((side // CORE_SIDE).bit_length() - 1)]
 
@@ -29,9 +28,9 @@ class CNN(nn.Module):
 
     Parameters
     ----------
-    in_shape : (C, S, S), S above 2; a side that is no power of two is resized to the next one.
+    in_shape : (C, S, S), S above 2; other sides than powers of two are resized to the next one.
     out_shape : shape of one output.
-    hid_dim : channels after the first convolution; doubled at each further one.
+    hid_dim : channels after the first convolution; each further one doubles them.
     activation : name in `torch.nn`.
     """
 
@@ -58,14 +57,13 @@ class CNN(nn.Module):
 
 
 class CNNDecoder(nn.Module):
-    """Vector to image: the mirror image of `CNN`. Its output has no activation.
+    """Vector to image: the mirror image of `CNN`, without activation of the output.
 
         z [B,*in] -> linear -> core [B,.,2,2]
             -> (batch norm, activation, transposed conv 3x3 stride 2) x log2(S/2) -> [B,C,S,S]
 
-    An output at a power of two above S is resized to S, without antialiasing as in the paper's
-    code: 96 pixels are made at 128. Parameters are those of `CNN`, with in_shape and out_shape
-    exchanged.
+    The output has a power of two as its side. It is resized to S without antialiasing, as in the
+    paper's code: 96 pixels from 128. Parameters: see `CNN`, with in_shape and out_shape exchanged.
     """
 
     def __init__(
@@ -76,7 +74,7 @@ class CNNDecoder(nn.Module):
         _, channels = _sides_and_channels(out_shape, hid_dim)
         channels = channels[::-1]
         self.core_shape = (channels[0], CORE_SIDE, CORE_SIDE)
-        # batch normalisation follows, which would cancel its bias
+        # the batch normalisation that follows would cancel a bias
         self.linear = nn.Linear(math.prod(in_shape), math.prod(self.core_shape), bias=False)
         layers: list[nn.Module] = []
         for n_in, n_out in zip(channels, [*channels[1:], out_shape[0]], strict=True):

@@ -1,4 +1,4 @@
-"""What the networks share: shapes, initial weights, activations, sides that are powers of two."""
+"""Helpers of the networks: initial weights, activations, resizing to powers of two."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def activation_named(name: str) -> nn.Module:
 
 
 def initialize(network: nn.Module) -> None:
-    """Draw the weights of a network as the paper's code does (He et al. 2015, arXiv:1502.01852).
+    """Draw initial weights as in the paper's code (He et al. 2015, arXiv:1502.01852).
 
     Linear layers: Kaiming uniform; convolutions: Kaiming normal over the outputs; biases: 0.
     """
@@ -34,9 +34,9 @@ def initialize(network: nn.Module) -> None:
 
 
 def power_of_two_side(image_shape: Shape, network: str, least: int) -> int:
-    """The smallest power of two that holds the side of square images [C, S, S].
+    """Smallest power of two that is at least the side of square images [C, S, S].
 
-    Raises ValueError, naming the `network`, for other shapes or where it is below `least`.
+    Raises ValueError, naming the `network`, for other shapes and results below `least`.
     """
     height, width = image_shape[1:] if len(image_shape) == 3 else (0, 1)
     side = 1 << (height - 1).bit_length() if height else 0
@@ -49,9 +49,9 @@ def power_of_two_side(image_shape: Shape, network: str, least: int) -> int:
 
 
 def resize(images: Tensor, side: int, *, antialias: bool = False) -> Tensor:
-    """Images [B, C, side, side], bilinear; unchanged if they fit."""
+    """Resize images [B, C, S, S] to a side, bilinearly."""
     if images.shape[-1] == side:
         return images
-    # in 16 bits it is either unsupported or coarse, depending on the device
+    # 16 bits are unsupported or imprecise, depending on the device
     images = images.to(torch.promote_types(images.dtype, torch.float32))
     return F.interpolate(images, size=(side, side), mode="bilinear", antialias=antialias)

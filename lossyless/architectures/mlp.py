@@ -1,4 +1,4 @@
-"""Fully connected networks between examples of any shape."""
+"""Fully connected networks for inputs and outputs of any shape."""
 
 import math
 
@@ -66,7 +66,7 @@ class MLP(nn.Module):
         layers: list[nn.Module] = []
         width = math.prod(in_shape)
         for _ in range(n_hidden_layers):
-            # the bias would be cancelled by the mean that batch normalisation subtracts
+            # batch normalisation would cancel a bias
             layers.append(nn.Linear(width, hid_dim, bias=not is_batchnorm))
             if is_batchnorm:
                 layers.append(nn.BatchNorm1d(hid_dim))

@@ -13,17 +13,17 @@ MIN_IMAGENET_SIDE = 100
 
 
 class ResNet(nn.Module):
-    """Image to vector: torchvision's residual network, with weights drawn anew.
+    """Image to vector: a residual network of torchvision, without pretrained weights.
 
     Parameters
     ----------
-    in_shape : (C, H, W); C is free.
+    in_shape : (C, H, W), with any C.
     out_shape : shape of one output.
     base : name in `torchvision.models`, e.g. "resnet18", "resnet50", "wide_resnet50_2".
     stem : layers before the first residual block:
         "imagenet": 7x7 convolution of stride 2 and max pooling, which shrink sides fourfold;
         "small": 3x3 convolution of stride 1 (SimCLR, arXiv:2002.05709, appendix B.9, for CIFAR10);
-        "auto": small where a side is below 100 pixels.
+        "auto": "small" if a side is below 100 pixels.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ResNet(nn.Module):
 
 
 def resnet_names() -> list[str]:
-    """All that `base` may be."""
+    """Valid values of `base`."""
     return torchvision.models.list_models(
         module=torchvision.models, include=["resnet*", "resnext*", "wide_resnet*"]
     )

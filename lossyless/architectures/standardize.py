@@ -1,4 +1,4 @@
-"""Standardisation of images, by the networks that take them: data are pixels in [0, 1]."""
+"""Standardisation of images, inside the networks: data are pixels in [0, 1]."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,8 @@ class Standardize(nn.Module):
     Parameters
     ----------
     in_shape : shape of one example.
-    mean, std : C values each, in units of the pixels, or None for both: x as it is. They are facts
-        of the data, so they are not part of state dicts.
+    mean, std : C values each, in units of the pixels; None for both: identity. They describe the
+        data, so they are not part of the state dict.
     """
 
     def __init__(

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 INT32 = np.iinfo(np.int32)
-MAX_DEFLATE_RATIO = 1032  # the most bytes that one byte of a deflate stream can stand for
+MAX_DEFLATE_RATIO = 1032  # most decompressed bytes per byte of a deflate stream
 MAX_VARINT_BYTES = 9
 
 
 class CodingError(ValueError):
-    """The symbols cannot be coded, or the payload was not written by this coder or is damaged."""
+    """Symbols cannot be coded, or a payload is damaged or of another coder."""
 
 
 def encode_floats(z: ArrayLike) -> bytes:
@@ -27,7 +27,7 @@ def encode_floats(z: ArrayLike) -> bytes:
     z = np.asarray(z)
     if z.dtype != np.float32 or z.ndim != 2:
         raise CodingError(f"expected float32 values [N, D], found {z.dtype} {list(z.shape)}")
-    # neighbours agree in sign and exponent more often than in mantissa: group bytes of one kind
+    # signs and exponents repeat more than mantissas: group bytes by significance
     planes = np.ascontiguousarray(z, "<f4").reshape(-1, 1).view(np.uint8).T
     return write_varint(z.shape[0]) + write_varint(z.shape[1]) + zlib.compress(planes.tobytes())
 
@@ -89,7 +89,7 @@ class ArrayCoder:
 
 
 def encode_blobs(blobs: Sequence[bytes]) -> bytes:
-    """Payload of byte strings, such as the images that a classical codec wrote."""
+    """Payload of byte strings, such as the images of a classical codec."""
     sizes = [len(blobs), *map(len, blobs)]
     return b"".join([*map(write_varint, sizes), *blobs])
 
@@ -110,7 +110,7 @@ def decode_blobs(data: bytes) -> list[bytes]:
 
 
 def write_varint(value: int) -> bytes:
-    """The varint of a value that is not negative."""
+    """The varint of a non-negative value."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

@@ -11,12 +11,13 @@ from lossyless.coding.payloads import INT32, CodingError
 Categorical = constriction.stream.model.Categorical
 
 TOTAL_MASS = 1 << 16
-MAX_LISTED = 4096  # symbols that a table made here lists at most; it escapes the rest
-PMF_ONE = 1 << 24  # unit of the integer probabilities that tables are made of
+MAX_LISTED = 4096  # most symbols that a table lists; others are escaped
+PMF_ONE = 1 << 24  # integer that represents probability 1
 MAX_WEIGHTS = 1 << 46  # largest sum of the weights of a table: products with masses fit into int64
-# A listed symbol saves the bits of its value whenever it occurs, and an entry without probability
-# of its own costs every other symbol its mass: 32 p against (1 / TOTAL_MASS - p) / ln 2 bits. The
-# ratio of these slopes, 32 ln 2, as an integer, since comparing floats is not alike everywhere.
+# Listing a symbol of probability p saves 32 p bits, those of an escaped int32, and takes mass from
+# the others if its entry needs more than p: (1 / TOTAL_MASS - p) / ln 2 bits. The ratio of the
+# slopes is 32 ln 2, here an integer, which compares alike on every machine. Escapes take fewer bits
+# today, but this price determines all tables, and so all fingerprints.
 ESCAPE_PRICE = 22
 
 
@@ -52,7 +53,7 @@ class CDFTables:
             )
         in_row = np.arange(max_length) < self.lengths[:, None]
         last = self.lengths.astype(np.int64) - 1
-        self.cdfs[~in_row] = TOTAL_MASS  # padding is not part of a table, nor of its fingerprint
+        self.cdfs[~in_row] = TOTAL_MASS  # makes the fingerprint independent of the padding
         for t in range(n_tables):
             if not 2 <= self.lengths[t] <= max_length:
                 raise CodingError(f"lengths[{t}] is {self.lengths[t]}, not in [2, {max_length}]")
@@ -80,15 +81,15 @@ class CDFTables:
     def from_weights(
         cls, weights: NDArray[np.integer], lengths: ArrayLike, offsets: ArrayLike
     ) -> "CDFTables":
-        """Tables whose masses are as proportional to weights as integers of at least 1 can be.
+        """Tables with masses proportional to weights, as far as integers of at least 1 can be.
 
-        Integer arithmetic only: the same on every machine.
+        Uses integer arithmetic only, so that tables are the same on every machine.
 
         Parameters
         ----------
         weights : integers [n_tables, max_length - 1]
-            Entries of each table, the escape last, which is entry `lengths[t] - 2`; none is
-            negative. Those beyond are not looked at.
+            Non-negative weights of the entries of each table; the escape is the last one, entry
+            `lengths[t] - 2`. The rest of a row is ignored.
         lengths, offsets : see `CDFTables`
         """
         n_entries = np.asarray(lengths) - 1
@@ -103,16 +104,16 @@ class CDFTables:
     ) -> "CDFTables":
         """Tables of the least expected size for integer probabilities.
 
-        Each lists the range of at most `MAX_LISTED` symbols that costs least, and escapes the rest.
+        Each lists the cheapest range of at most `MAX_LISTED` symbols, and escapes the rest.
 
         Parameters
         ----------
         pmf : integers [n_tables, n_symbols]
-            In units of 1 / PMF_ONE; what a row lacks to PMF_ONE belongs to symbols not in it.
+            In units of 1 / PMF_ONE; symbols outside of a row have the rest of the probability.
         first_symbols : integers [n_tables]
             Symbol of the first column.
         starts : integers [n_tables]
-            Column from which the range grows to both sides; the one that holds the median.
+            Column of the median, from which the range grows to both sides.
         """
         first, stop = listed_ranges(pmf, starts)
         n_listed = stop - first
@@ -125,7 +126,7 @@ class CDFTables:
         return cls.from_weights(weights, n_listed + 2, first_symbols + first)
 
     def __reduce__(self):
-        """Copies and pickles hold the tables only: the models of constriction cannot be pickled."""
+        """Copies and pickles hold the tables only: constriction's models cannot be pickled."""
         return type(self), (self.cdfs, self.lengths, self.offsets)
 
     @property
@@ -168,8 +169,8 @@ def listed_ranges(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First column to list of each row, and the column after the last, [n_tables] each.
 
-    What listing a symbol saves adds up, so the best end on each side is where the sum from the
-    start is largest. Arguments as for `CDFTables.from_pmf`.
+    Savings of listed symbols add up, so the best end on each side is where their sum from the start
+    is largest. Arguments as for `CDFTables.from_pmf`.
     """
     starts = np.asarray(starts)[:, None]
     columns = np.arange(pmf.shape[1])
@@ -181,7 +182,7 @@ def listed_ranges(
     lowest = np.iinfo(np.int64).min
     first = np.where(in_reach & (columns <= starts), left, lowest)
     last = np.where(in_reach & (columns >= starts), right, lowest)
-    # among equals the shortest range: the last of the first ends, the first of the last ones
+    # of equal savings, take the shortest range: the last maximum here, the first one below
     first = pmf.shape[1] - 1 - first[:, ::-1].argmax(1)
     return first, last.argmax(1) + 1
 
@@ -189,8 +190,8 @@ def listed_ranges(
 def _apportion(weights: NDArray[np.int64], n_entries: NDArray[np.int64]) -> NDArray[np.int64]:
     """Integer masses >= 1 of the first `n_entries` of each row, whose sums are TOTAL_MASS.
 
-    Proportional to the weights by largest remainders (Hamilton's method), but for entries whose
-    share is below 1. The other columns get 0.
+    Proportional to the weights by largest remainders (Hamilton's method), except for entries whose
+    share is below 1, which get 1. All other columns get 0.
     """
     in_table = np.arange(weights.shape[1]) < n_entries[:, None]
     if not (n_entries >= 1).all() or (n_entries > min(weights.shape[1], TOTAL_MASS)).any():
@@ -200,9 +201,7 @@ def _apportion(weights: NDArray[np.int64], n_entries: NDArray[np.int64]) -> NDAr
     if (weights < 0).any() or (total <= 0).any() or (total > MAX_WEIGHTS).any():
         raise CodingError(f"weights of tables must have a sum in [1, {MAX_WEIGHTS}]")
     at_least_1 = np.zeros_like(in_table)
-    while (
-        True
-    ):  # a mass of 1 for some leaves less to the others, of whom more may then fall below 1
+    while True:  # a mass of 1 for some entries can push the share of others below 1
         to_share = TOTAL_MASS - at_least_1.sum(1, keepdims=True)
         shared = np.where(in_table & ~at_least_1, weights, 0)
         total = shared.sum(1, keepdims=True)

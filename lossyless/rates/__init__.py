@@ -1,13 +1,13 @@
-"""Rates: what a representation costs, in theory (nats inside) and in bytes.
+"""Rates: the cost of a representation, in theory (nats) and in bytes.
 
 Every rate is a bottleneck between encoder and distortion:
 
-    z [B, z_dim] --> quantise --> z_hat [B, z_dim]       what the receiver gets
+    z [B, z_dim] --> quantise --> z_hat [B, z_dim]       decoded by the receiver
                         |
                    entropy model q --> rates [B]         -log q(z_hat), nats
 
 While training, quantisation is replaced by additive uniform noise (Balle et al. 2017,
-arXiv:1611.01704); in evaluation z_hat is what the receiver decodes from the bytes, bit for bit.
+arXiv:1611.01704). In evaluation, z_hat equals what the receiver decodes from the bytes, to the bit.
 """
 
 from lossyless.rates.base import Rate

@@ -1,4 +1,4 @@
-"""The contract of all rates."""
+"""The base class of all rates."""
 
 from abc import abstractmethod
 
@@ -12,15 +12,15 @@ RateOutput = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 
 class Rate(Codec):
-    """A bottleneck with a price, which codes representations z [N, z_dim].
+    """A bottleneck that codes representations z [N, z_dim], and their rate.
 
     Parameters
     ----------
     z_dim : dimensions of the representation.
-    warmup_k_epoch : for so many epochs the rate does not move the encoder, which the distortion
-        alone trains, through the noise of the quantisation.
-    is_end_to_end : if False, no gradient flows from here to the encoder: a bottleneck is fitted
-        to a representation that something else determines (staggered training).
+    warmup_k_epoch : number of epochs in which the rate does not train the encoder. The distortion
+        does, through the quantisation noise.
+    is_end_to_end : if False, no gradient flows to the encoder: the bottleneck is fitted to a given
+        representation (staggered training).
     """
 
     #: family of p(Z|X) that the encoder must have, see `distributions.FAMILIES`
@@ -45,9 +45,8 @@ class Rate(Codec):
         Parameters
         ----------
         z : Tensor [B, z_dim], a sample of `p_ZlX`.
-        p_ZlX : the batch of distributions that z was drawn from; for rates that price these rather
-            than z. Others do without.
-        is_warming_up : whether z_hat alone, and not the rates, has a gradient to z.
+        p_ZlX : the distributions that z was drawn from; needed by rates of distributions.
+        is_warming_up : whether only z_hat, and not the rates, has a gradient to z.
 
         Returns
         -------
@@ -58,35 +57,37 @@ class Rate(Codec):
         z_in = z
         if is_warming_up or not self.is_end_to_end:
             z_in, p_ZlX = z.detach(), None if p_ZlX is None else p_ZlX.detach()
-        # probabilities of 1e-9 and cumulated logits do not survive half precision
+        # half precision cannot hold probabilities of 1e-9 and cumulative logits
         with torch.autocast(z.device.type, enabled=False):
             z_hat, rates, logs = self._bottleneck(z_in.float(), p_ZlX)
         if is_warming_up and self.is_end_to_end:
-            z_hat = z_hat + (z - z.detach()).float()  # training adds noise to z: the gradient is 1
+            z_hat = (
+                z_hat + (z - z.detach()).float()
+            )  # training adds noise to z, so the gradient is 1
         return z_hat, rates, logs
 
     @abstractmethod
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
-        """What `forward` returns, of float32 z [B, z_dim] and without autocast.
+        """Return value of `forward`, for float32 z [B, z_dim] and without autocast.
 
-        In training mode z_hat and rates have gradients; in evaluation mode z_hat is, to the bit,
-        what `decompress` makes of the bytes of `compress`. Both are on the device of z.
+        In training mode, z_hat and rates have gradients. In evaluation mode, z_hat equals what
+        `decompress` returns for the bytes of `compress`, to the bit. Both are on the device of z.
         """
 
     @property
     def is_transform_missing(self) -> bool:
-        """Whether `fit_transform` has to be called before anything else."""
+        """Whether `fit_transform` must be called first."""
         return False
 
     def fit_transform(self, z: Tensor) -> None:
-        """Fit what is computed from representations z [N, z_dim] of the training data, not learnt.
+        """Fit the transform to representations z [N, z_dim] of the training data.
 
-        Nothing for rates without a transform.
+        Does nothing for rates without a transform.
         """
 
     def update(self) -> None:
-        """Make everything that coding needs from the current parameters.
+        """Compute the coding tables from the current parameters.
 
-        Call it whenever evaluation starts: it fixes the tables, and the centres of the
-        quantisation cells that evaluation-mode rounding uses.
+        Call it whenever evaluation starts: it fixes the tables, and the centres of the quantisation
+        cells used in evaluation mode.
         """

@@ -1,4 +1,4 @@
-"""What the rates with an entropy model share: transform, scaling, tables, bytes."""
+"""Base classes of rates with an entropy model: transform, scaling, tables, coding."""
 
 import math
 from abc import abstractmethod
@@ -15,30 +15,30 @@ from lossyless.rates.base import Rate
 from lossyless.rates.transforms import make_transform
 from lossyless.torch_state import isolated
 
-# Exponentials of two libraries, in float64, differ by at most one float32 once they are rounded.
+# float64 exponentials of two libraries differ by at most one float32 after rounding.
 WIDTH_RTOL = 2.0**-22
-# What is saved beside the tables, whose names are others
+# Entries of the extra state besides the tables
 WIDTHS, TRANSFORM = RESERVED = "cell_widths", "transform"
-# Rows that are quantised at a time: fewer than a chunk has, and as fast
+# Rows quantised at a time, to save memory; as fast as a whole chunk
 ROWS_AT_A_TIME = 1024
 
 
 class EntropyCodedRate(Rate):
-    """What the rates with an entropy model share: transform, scaling, tables, coding.
+    """A rate with an entropy model of transformed and scaled representations.
 
         z --(U^T z, + biasing, * exp(scaling))--> z_in --quantise--> z_hat_in --inverse--> z_hat
 
-    U^T stands for the transform, which subtracts a mean first. Quantisation cells have width 1, so
-    the learnt scaling of each dimension sets its precision.
-    With a transform, all dimensions share one scaling: for squared errors one width is best,
-    whatever the variances, and widths learnt with noise in place of rounding would be too fine
-    where the variance is far below a cell (13 % more bits at equal error, features of MNIST).
+    U^T is the transform, which subtracts a mean first. Quantisation cells have width 1, so the
+    learnt scaling of each dimension sets its precision.
+    With a transform, all dimensions share one scaling. For squared errors one width is optimal for
+    all variances, and widths learnt with noise instead of rounding would be too fine where the
+    variance is far below a cell (13 % more bits at equal error on features of MNIST).
 
     Parameters
     ----------
     z_dim : dimensions of the representation.
     transform : the orthogonal U, one of `transforms.TRANSFORMS`, such as "klt". All but "none" need
-        `fit_transform` before anything else, and an encoder that stays as it is.
+        `fit_transform` first, and a frozen encoder.
     warmup_k_epoch, is_end_to_end : see `Rate`.
     """
 
@@ -66,25 +66,24 @@ class EntropyCodedRate(Rate):
     def start_from(self, z: Tensor, cell_width: float | None = None) -> None:
         """Start training close to representations z [N, z_dim]: centred, on cells of one width.
 
-        One width for all dimensions is what squared errors want, whatever the variances. By
-        default it is the root of the mean variance: about as many bits as there are large
-        components. Training goes on from there.
+        One width for all dimensions is optimal for squared errors. By default it is the root of the
+        mean variance, which takes about one bit per large component.
         """
         z = self._vectors(z).to(self.biasing.device).double()
         if self.transform is not None:
             z = self.transform.rotate_exactly(z)
         mean, variances = z.mean(0), z.var(0, correction=0)
         if cell_width is None:
-            cell_width = variances.mean().sqrt().item() or 1.0  # 0: every width is as good
+            cell_width = variances.mean().sqrt().item() or 1.0  # constant z: any width
         self.biasing.copy_(-mean)
         self.scaling.fill_(-math.log(cell_width))
         self._start_models(variances.sqrt() / cell_width)
 
     def _start_models(self, deviations: Tensor) -> None:
-        """Let the entropy models start from the standard deviations [z_dim] of z_in."""
+        """Initialise the entropy models for standard deviations [z_dim] of z_in."""
 
     def _vectors(self, z: Tensor) -> Tensor:
-        """The vectors that are transformed and scaled: here the representations [N, z_dim], N > 0.
+        """Vectors to transform and scale: here the representations [N, z_dim], N > 0.
 
         Raises ValueError for another shape.
         """
@@ -100,7 +99,7 @@ class EntropyCodedRate(Rate):
         return (z + self.biasing) * self.scaling.exp()
 
     def _to_coder(self, z: Tensor) -> Tensor:
-        """z_in as senders round it, in every mode."""
+        """z_in before rounding, as in evaluation mode."""
         if self.transform is None:
             return (z + self.biasing) * self.scaling.exp()
         centred = self.transform.rotate_exactly(z) + self.biasing
@@ -113,12 +112,11 @@ class EntropyCodedRate(Rate):
         return z_hat if self.transform is None else self.transform.rotate_back(z_hat)
 
     def _decoded(self, z_hat_in: Tensor) -> Tensor:
-        """z_hat as every receiver computes it, to the bit, on the device of `z_hat_in`.
+        """z_hat, the same bits on every machine, on the device of `z_hat_in`.
 
-        Devices and libraries differ in the last digit of an exponential, and in how they fuse
-        operations. So widths of cells travel with the tables, in float32, which makes their
-        products with float32 values exact in float64; what is left is one rounding, which all do
-        alike.
+        Devices and libraries differ in the last digit of exponentials, and in fused operations. So
+        cell widths are saved with the tables, as float32: their products with float32 values are
+        exact in float64, and only the final rounding remains, which is the same everywhere.
         """
         biasing = self.biasing.to(z_hat_in.device).double()
         z_hat = z_hat_in.double() * self._cell_widths().to(z_hat_in.device) - biasing
@@ -130,7 +128,7 @@ class EntropyCodedRate(Rate):
     def _cell_widths(self) -> Tensor:
         """Widths of the cells, float32 on the CPU, of the shape of the scaling.
 
-        Those of `update`, unless the scaling has changed since by more than the last digit.
+        The widths saved by `update`, unless the scaling has changed by more than the last digit.
         """
         widths, saved = (-self.scaling.cpu().double()).exp().float(), self._saved_widths
         is_same = saved is not None and torch.allclose(saved, widths, rtol=WIDTH_RTOL, atol=0)
@@ -143,7 +141,7 @@ class EntropyCodedRate(Rate):
     @isolated
     def update(self) -> None:
         if not all(p.isfinite().all() for p in self.parameters()):
-            # no table could be made of them, or a wrong one
+            # they would give wrong tables, or none
             raise ArithmeticError(
                 "the entropy model has NaN or infinite parameters: training diverged. Try a lower "
                 "learning rate, gradient clipping or 32-bit precision."
@@ -153,11 +151,11 @@ class EntropyCodedRate(Rate):
         tables = self._make_tables()
         if reserved := tables.keys() & RESERVED:
             raise ValueError(
-                f"{type(self).__name__} calls tables {sorted(reserved)}, under which other things "
-                "are saved: choose other names"
+                f"{type(self).__name__}: names of tables {sorted(reserved)} are reserved: choose "
+                "other names"
             )
         self._tables = tables
-        with torch.inference_mode(False):  # else no gradient could pass what evaluation has kept
+        with torch.inference_mode(False):  # inference tensors could not be used in training
             self._saved_widths = self._cell_widths().clone()
 
     @property
@@ -172,8 +170,8 @@ class EntropyCodedRate(Rate):
             raise RuntimeError("there are no coding tables yet: call `update()` of the rate first")
         return self._tables
 
-    # The tables and widths travel with the weights: computed anew on another machine, their last
-    # digit may differ, and the bytes would not decode.
+    # Tables and widths are saved with the weights: recomputed on another machine, they may differ
+    # in the last digit, and payloads would not decode.
     def get_extra_state(self) -> dict:
         state: dict = {
             name: {
@@ -189,7 +187,7 @@ class EntropyCodedRate(Rate):
         return state
 
     def set_extra_state(self, state: dict) -> None:
-        """Takes states of before widths and names were kept, too."""
+        """Also loads older states, without widths and name of the transform."""
         state = dict(state)
         transform = state.pop(TRANSFORM, self.transform_name)
         if transform != self.transform_name:

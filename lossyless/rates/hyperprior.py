@@ -1,4 +1,4 @@
-"""The mean-scale hyperprior: an entropy model whose Gaussians follow from coded side information.
+"""The mean-scale hyperprior: Gaussians predicted from coded side information.
 
 Minnen et al. 2018, arXiv:1809.02736, without the autoregressive part, for vectors:
 
@@ -31,7 +31,7 @@ from lossyless.torch_state import isolated
 MIN_SCALE, MAX_SCALE, N_SCALES = 0.11, 256.0, 64
 LOG_SCALE_STEP = math.log(MAX_SCALE / MIN_SCALE) / (N_SCALES - 1)
 # Evaluation rounds predicted means to multiples of 1/64: coarse enough that float64 results of
-# different machines round alike, far too fine to cost bits beside cells of width 1.
+# different machines round alike, and too fine to cost bits with cells of width 1.
 MEAN_STEPS = 64
 
 
@@ -42,7 +42,7 @@ class HHyper(EntropyCodedRate):
     ----------
     z_dim : dimensions of the representation.
     factor_dim : the side information has max(10, z_dim // factor_dim) dimensions.
-    side_z_dim : dimensions of the side information, if not as above.
+    side_z_dim : dimensions of the side information, instead of the above.
     is_pred_mean : whether means are predicted; otherwise they are 0.
     transform, warmup_k_epoch, is_end_to_end : see `EntropyCodedRate`.
     """
@@ -92,14 +92,14 @@ class HHyper(EntropyCodedRate):
             mean, scale = parameters.chunk(2, dim=-1)
         else:
             mean, scale = torch.zeros_like(parameters), parameters
-        # unlike a clamp, these bounds let scales beyond them come back
+        # unlike a clamp, these bounds pass gradients that bring scales back
         return mean, -self.upper_bound(-self.lower_bound(scale))
 
     @torch.no_grad()
     def _coding_side(self, z_in: Tensor) -> Tensor:
         """Side information [B, side_z_dim] of z_in [B, z_dim], before quantisation.
 
-        In float64, so that rounding does not depend on how many examples are coded at a time.
+        In float64, so that rounding does not depend on the batch size.
         """
         side_encoder = copy.deepcopy(self.side_encoder).double()
         return side_encoder(z_in.double()).to(z_in.dtype)
@@ -108,8 +108,8 @@ class HHyper(EntropyCodedRate):
     def _coding_gaussian(self, s_hat: Tensor) -> tuple[Tensor, Tensor]:
         """Means (float32) and rows of the scale table (int), [B, z_dim] each, on the CPU.
 
-        Sender and receiver must agree on both to the last bit, whatever their device and batch
-        size; hence float64 on the CPU, then rounding.
+        Computed in float64 on the CPU and rounded, so that sender and receiver agree to the last
+        bit for every device and batch size.
         """
         side_decoder = copy.deepcopy(self.side_decoder).cpu().double()
         mean, scale = self._gaussian(side_decoder, s_hat.detach().cpu().double())

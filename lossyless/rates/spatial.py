@@ -1,4 +1,4 @@
-"""The hyperprior of latent images: one entropy model, shared by all positions."""
+"""The hyperprior of latent images: one entropy model for all positions."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,8 @@ from lossyless.distributions import Conditional, check_z_dim
 from lossyless.rates.base import RateOutput
 from lossyless.rates.hyperprior import HHyper
 
-# Positions that the float64 side networks take at a time: a chunk of 4096 examples has 262,144 of
-# them at a latent side of 8, and each needs a few kilobytes.
+# Positions that the float64 side networks process at a time, to save memory: a chunk of 4096
+# examples has 262,144 positions of a few kilobytes each at a latent side of 8.
 ROWS_AT_A_TIME = 1 << 14
 
 
@@ -23,13 +23,13 @@ class HSpatial(HHyper):
     Parameters
     ----------
     z_dim : dimensions of the representation, C * latent_side^2.
-    latent_side : side s of the latent image, [C, s, s] before it was flattened.
+    latent_side : side s of the latent image [C, s, s].
     factor_dim, side_z_dim, is_pred_mean : see `HHyper`, for the C dimensions of one position.
     warmup_k_epoch, is_end_to_end : see `Rate`.
 
     Attributes
     ----------
-    latent_shape : (C, s, s); the encoder's, if it states one, must be the same.
+    latent_shape : (C, s, s); must equal the encoder's, if it has one.
     """
 
     format_name = "spatial_hyperprior"
@@ -73,7 +73,7 @@ class HSpatial(HHyper):
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
         return self._from_positions(super().decompress(payload, n_examples * self.n_positions))
 
-    # What follows maps each row on its own, so that slices change the memory but not the result.
+    # The methods below map each row independently, so slices give the same result with less memory.
 
     def _coding_side(self, z_in: Tensor) -> Tensor:
         coding_side = super()._coding_side

@@ -32,7 +32,7 @@ class _FloatCodedRate(Rate):
 class Lossless(_FloatCodedRate):
     """No bottleneck: z_hat = z.
 
-    The rate, bits of the losslessly compressed batch, has no gradient.
+    The rate is the size of the losslessly compressed batch, without gradient.
     """
 
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
@@ -43,8 +43,8 @@ class Lossless(_FloatCodedRate):
 class MIRate(_FloatCodedRate):
     """Variational bound on I[Z;X] with a unit Gaussian marginal: KL[p(Z|x) || N(0, I)].
 
-    The rate of an ideal channel simulation, not of an entropy coder: nothing writes so few bits.
-    The coded bits that are reported beside it are those of z stored as float32.
+    This is the rate of an ideal channel simulation, which no entropy coder attains. The coded bits
+    reported beside it are those of z stored as float32.
     """
 
     family = "diaggaussian"
