@@ -1,5 +1,8 @@
 """Small rates and features for the tests of feature files."""
 
+import json
+import struct
+import zlib
 from contextlib import closing
 from pathlib import Path
 
@@ -49,3 +52,24 @@ def n_bytes_without_labels(path: Path) -> int:
     with closing(Layout(path)) as layout:
         bodies = [split_body(layout.read_body(chunk), layout.header) for chunk in layout.chunks]
         return layout.n_bytes - sum(len(labels) for labels, _ in bodies)
+
+
+def version_1(codec: HFactorized, z: Tensor, chunk_size: int = 32) -> bytes:
+    """A file as the first release wrote it."""
+    values = {"codec": codec.format_name, "fingerprint": codec.fingerprint(), "shape": [z.shape[1]]}
+    values |= {"dtype": "float32", "meta": {}, "sections": [], "id": "ab"}
+    text = json.dumps(values).encode()
+    data = struct.pack("<8sBII", b"\x89LSLESS\n", 1, len(text), 0) + text
+    seed = zlib.crc32(data)
+    data += struct.pack("<I", seed)
+    total = struct.pack("<QQ", len(z), 1 << 32)
+    data += total + struct.pack("<I", zlib.crc32(total, seed))
+    index = b""
+    for number, rows in enumerate(z.split(chunk_size)):
+        index += struct.pack("<QI", len(data), len(rows))
+        payload = codec.compress(rows)
+        head = struct.pack("<4sIQII", b"CHNK", number, chunk_size * number, len(rows), len(payload))
+        crc = zlib.crc32(head, seed)
+        data += head + struct.pack("<II", crc, zlib.crc32(payload, crc)) + payload
+    index = struct.pack("<4sI", b"INDX", number + 1) + index
+    return data + index + struct.pack("<IQ8s", zlib.crc32(index, seed), len(data), b"LSLESS\n\x89")

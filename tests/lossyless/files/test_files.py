@@ -17,6 +17,7 @@ from helpers.stored_features import (
     make_codec,
     quantised,
     read,
+    version_1,
     write,
 )
 from torch.utils.data import DataLoader
@@ -482,27 +483,6 @@ def test_the_timer_sees_the_codec_only(path, codec, z):
     with FeatureFile(path, codec) as file:
         assert len(list(file.chunks(n_workers=1, timer=timer))) == 4
     assert timer.n_entered == 16
-
-
-def version_1(codec, z, chunk_size=32) -> bytes:
-    """A file as the first release wrote it."""
-    values = {"codec": codec.format_name, "fingerprint": codec.fingerprint(), "shape": [Z_DIM]}
-    values |= {"dtype": "float32", "meta": {}, "sections": [], "id": "ab"}
-    text = json.dumps(values).encode()
-    data = struct.pack("<8sBII", b"\x89LSLESS\n", 1, len(text), 0) + text
-    seed = zlib.crc32(data)
-    data += struct.pack("<I", seed)
-    total = struct.pack("<QQ", len(z), 1 << 32)
-    data += total + struct.pack("<I", zlib.crc32(total, seed))
-    index = b""
-    for number, rows in enumerate(z.split(chunk_size)):
-        index += struct.pack("<QI", len(data), len(rows))
-        payload = codec.compress(rows)
-        head = struct.pack("<4sIQII", b"CHNK", number, 32 * number, len(rows), len(payload))
-        crc = zlib.crc32(head, seed)
-        data += head + struct.pack("<II", crc, zlib.crc32(payload, crc)) + payload
-    index = struct.pack("<4sI", b"INDX", number + 1) + index
-    return data + index + struct.pack("<IQ8s", zlib.crc32(index, seed), len(data), b"LSLESS\n\x89")
 
 
 def test_files_of_the_first_version_are_read(path, codec, z, z_hat):

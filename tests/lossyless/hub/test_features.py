@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.stored_features import version_1
 from helpers.tiny_clip import Z_DIM, save_bottleneck
 
 from lossyless.files import ContainerError, FeatureDataset
@@ -111,6 +112,23 @@ def test_official_files_take_labels_from_a_npy_file(decoder, z, tmp_path):
     with pytest.raises(SourceError, match=str(Y)):
         decoder.decompress_to_npy(Z, tmp_path / "Z.npy", Y, tmp_path / "Y2.npy")
     assert sorted(tmp_path.iterdir()) == [Y, Z]
+
+
+def test_files_of_the_first_version_take_labels_from_a_npy_file(decoder, z, tmp_path):
+    (tmp_path / "Z").write_bytes(version_1(decoder.rate, z, chunk_size=200))
+    np.save(tmp_path / "Y.npy", np.arange(500))
+    with pytest.raises(SourceError, match="Z: .*label_file="):
+        decoder.decompress_dataset(tmp_path / "Z", labels=True)
+    Z, Y = decoder.decompress_dataset(tmp_path / "Z", tmp_path / "Y.npy")
+    np.testing.assert_array_equal(Z, decoder.rate.dequantise(decoder.rate.quantise(z)))
+    assert Y.tolist() == list(range(500))
+    damage(tmp_path / "Z", 0.5)
+    with pytest.warns(UserWarning, match="Z: .*: 200-399"):
+        skipped, Y = decoder.decompress_dataset(
+            tmp_path / "Z", tmp_path / "Y.npy", on_damage="skip"
+        )
+    assert Y.tolist() == [*range(200), *range(400, 500)]
+    np.testing.assert_array_equal(skipped, Z[Y])
 
 
 # --- files
