@@ -1,5 +1,6 @@
-"""Every architecture maps in_shape to out_shape; what an option promises holds."""
+"""Every architecture maps in_shape to out_shape; options do what they promise."""
 
+import re
 from functools import partial
 from itertools import pairwise
 
@@ -72,7 +73,7 @@ def test_every_parameter_and_every_input_matters(name):
 def test_the_identity_keeps_its_input_and_refuses_to_change_shapes():
     x = torch.randn(2, 3)
     assert Identity((3,), (3,))(x) is x
-    with pytest.raises(ValueError, match="in_shape=.3,. and out_shape=.4,."):
+    with pytest.raises(ValueError, match=r"\(3,\).*\(4,\)"):
         Identity((3,), (4,))
 
 
@@ -89,14 +90,11 @@ def test_the_options_of_an_mlp_make_its_layers():
     n_parameters = sum(p.numel() for p in network.parameters())
     assert n_parameters == (3 * 8 + 8 * 8 + 8 * 8) + 3 * 2 * 8 + (8 * 2 + 2)
     assert len(MLP((3,), (2,), n_hidden_layers=0).hidden) == 0
-
-
-def test_an_unknown_activation_is_named():
-    with pytest.raises(ValueError, match="unknown activation 'Rellu'"):
+    with pytest.raises(ValueError, match="'Rellu'"):
         MLP((3,), (2,), activation="Rellu")
 
 
-@pytest.mark.parametrize("side, n_halvings", [(4, 1), (8, 2), (28, 4), (32, 4), (96, 6)])
+@pytest.mark.parametrize("side, n_halvings", [(4, 1), (28, 4), (96, 6)])
 def test_a_cnn_halves_its_images_to_a_core_and_the_decoder_mirrors_it(side, n_halvings):
     encoder, decoder = CNN((1, side, side), (6,), 4), CNNDecoder((6,), (1, side, side), 4)
     down = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
@@ -112,7 +110,7 @@ def test_a_cnn_halves_its_images_to_a_core_and_the_decoder_mirrors_it(side, n_ha
 @pytest.mark.parametrize("shape", [(3, 16, 32), (3, 2, 2), (16,)])
 def test_a_cnn_says_which_images_it_takes(shape):
     for make in (lambda: CNN(shape, (2,)), lambda: CNNDecoder((2,), shape)):
-        with pytest.raises(ValueError, match="CNN needs square images"):
+        with pytest.raises(ValueError, match=re.escape(str(shape))):
             make()
 
 
@@ -123,20 +121,15 @@ PROBE, FANCY = {"hid_dim": 2048, "is_batchnorm": True}, {"hid_dim": 1024, "is_ba
     ("make", "n_parameters"),
     [
         (lambda: MLP((2,), (2,), **FANCY), 1_056_770),  # Banana
-        (lambda: MLP((2,), (1,), **FANCY), 1_055_745),
-        (lambda: MLP((1,), (2,), **FANCY), 1_055_746),
         (lambda: MLP((2,), (1,), **PROBE), 4_208_641),
         (lambda: MLP((128,), (10,), **PROBE), 4_485_130),
         (lambda: ResNet((1, 32, 32), (128,)), 11_233_344),
-        (lambda: ResNet((1, 32, 32), (10,)), 11_172_810),
-        (lambda: ResNet((3, 96, 96), (128,)), 11_234_496),
         (lambda: ResNet((3, 96, 96), (10,)), 11_173_962),
         (lambda: CNNDecoder((128,), (1, 32, 32)), 519_393),
         (lambda: CNNDecoder((128,), (3, 96, 96)), 6_814_499),
         (lambda: Balle((3, 96, 96), (8192,)), 4_116_864),
         (lambda: BalleDecoder((8192,), (3, 96, 96)), 4_116_739),
         (lambda: MLP((128,), (64,), 128, 1), 24_768),  # BINCE's projector
-        (lambda: MLP((1,), (10,), 128, 1), 1_546),
     ],
 )
 def test_networks_have_as_many_parameters_as_those_of_the_paper(make, n_parameters):
@@ -182,23 +175,21 @@ def test_mean_and_std_move_with_the_module_but_are_no_part_of_its_state():
     assert standardize.double()(torch.rand(1, 2, 4, 4).double()).dtype == torch.float64
 
 
-@pytest.mark.parametrize("shape", [(3,), (1, 4, 4)])
-def test_without_mean_and_std_examples_stay_as_they_are(shape):
-    x = torch.rand(2, *shape)
-    assert Standardize(shape)(x) is x
+def test_without_mean_and_std_examples_stay_as_they_are():
+    x = torch.rand(2, 3)
+    assert Standardize((3,))(x) is x
 
 
 @pytest.mark.parametrize(
-    "in_shape, mean, std, message",
+    "in_shape, mean, std",
     [
-        ((1, 4, 4), [0.5], None, "mean=.0.5. and std=None: give both"),
-        ((1, 4, 4), None, [0.5], "mean=None and std=.0.5.: give both"),
-        ((3, 4, 4), [0.5], [0.2], r"one value for each channel.*\(3, 4, 4\)"),
-        ((3, 4, 4), [0.5] * 3, [0.2] * 2, "one value for each channel"),
-        ((3,), [0.5] * 3, [0.2] * 3, r"images \[C, H, W\].*\(3,\)"),
-        ((2, 4, 4), [0.5] * 2, [0.2, 0.0], "above 0"),
+        ((1, 4, 4), [0.5], None),
+        ((3, 4, 4), [0.5], [0.2]),
+        ((3, 4, 4), [0.5] * 3, [0.2] * 2),
+        ((3,), [0.5] * 3, [0.2] * 3),
+        ((2, 4, 4), [0.5] * 2, [0.2, 0.0]),
     ],
 )
-def test_mean_and_std_that_do_not_fit_are_named(in_shape, mean, std, message):
-    with pytest.raises(ValueError, match=message):
+def test_mean_and_std_that_do_not_fit_are_named(in_shape, mean, std):
+    with pytest.raises(ValueError, match=re.escape(f"std={std}")):
         Standardize(in_shape, mean, std)
