@@ -30,7 +30,6 @@ from lossyless.rates.transforms import TRANSFORMS
 from lossyless.torch_state import one_thread
 from lossyless.weights import WeightsError, load_strictly
 
-OLD_PAYLOAD_MAGIC = b"LLarray1"  # of an earlier format, not read anymore
 CHUNK_SIZE = 4096
 # Files: magic, SHA-256 of the rest, a dict saved by torch.
 FILE_MAGIC = b"LLmodel1"
@@ -195,8 +194,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         check_is_fitted(self)
         if not isinstance(payload, (bytes, bytearray, memoryview)):
             raise TypeError(f"payload: expected bytes, found {type(payload).__name__}")
-        payload = bytes(payload)
-        if payload.startswith(OLD_PAYLOAD_MAGIC):
+        if bytes(payload[:8]) == b"LLarray1":
             raise ContainerError(
                 "the payload has an earlier format (LLarray1): decode it with the version of "
                 "lossyless that wrote it"
@@ -246,7 +244,6 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         and None.
         """
         check_is_fitted(self)
-        path = Path(path)
         saved = {
             "parameters": {name: _plain(name, value) for name, value in self.get_params().items()},
             "n_features_in": self.n_features_in_,
@@ -271,8 +268,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if hashlib.sha256(body).digest() != digest:
             raise WeightsError(f"{path} is damaged or cut: its checksum does not match")
         saved = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-        known = cls().get_params()
-        # parameters of other releases do not matter: training is over
+        known = cls().get_params()  # the parameters of another release may differ
         compressor = cls(**{k: v for k, v in saved["parameters"].items() if k in known})
         compressor.n_features_in_ = saved["n_features_in"]
         compressor.scale_ = saved["scale"]

@@ -1,4 +1,4 @@
-"""Codecs of images with nothing to learn."""
+"""Image codecs without parameters: raw pixels, PNG, JPEG, WebP."""
 
 import io
 from collections.abc import Sequence

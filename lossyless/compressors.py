@@ -39,9 +39,9 @@ class LearnableCompressor(Compressor, pl.LightningModule):
     rate : Rate
         The bottleneck.
     distortion : Distortion
-        What has to be kept.
+        Measures the loss of what has to be kept.
     optimizer : PartOptimizer
-        How encoder, rate and distortion are optimised.
+        Optimises encoder, rate and distortion.
     beta : float, not negative; 0 leaves the rate out of the loss.
     beta_anneal : "constant", "linear" or "geometric", see `BetaAnnealer`.
     factor_beta_r, factor_beta_d : float
@@ -49,7 +49,7 @@ class LearnableCompressor(Compressor, pl.LightningModule):
     online : OnlineEvaluator, optional
         Probe trained on the detached z_hat.
     online_optimizer : PartOptimizer, optional
-        How the probe is optimised; needed with a probe.
+        Optimises the probe; required with a probe.
     is_reconstruct : bool
         The receiver works on reconstructions rather than on z_hat; needs a direct distortion.
     """
@@ -107,7 +107,7 @@ class LearnableCompressor(Compressor, pl.LightningModule):
         return self.rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the receiver gets of x [B, *shape], without coding: z_hat or reconstructions."""
+        """What predictors get of x [B, *shape], without coding: z_hat or reconstructions."""
         p_ZlX = self.p_ZlX(x)
         z_hat, _, _ = self.rate(p_ZlX.rsample(), p_ZlX)
         return self.receive(z_hat)
@@ -118,12 +118,12 @@ class LearnableCompressor(Compressor, pl.LightningModule):
         return self.p_ZlX(x).rsample().float()
 
     def receive(self, z_hat: Tensor) -> Tensor:
-        """What predictors work on: z_hat itself or its reconstruction [B, *shape]."""
+        """Input of predictors: z_hat itself, or its reconstruction [B, *shape]."""
         return self.distortion.reconstruct(z_hat) if self.is_reconstruct else z_hat
 
     @torch.no_grad()
     def rates(self, x: Tensor) -> Tensor:
-        """What x [B, *shape] costs in theory: [B], nats."""
+        """Theoretical rates of x [B, *shape]: [B], nats."""
         p_ZlX = self.p_ZlX(x)
         _, rates, _ = self.rate(p_ZlX.rsample(), p_ZlX)
         return rates

@@ -98,7 +98,7 @@ def test_the_published_rate_of_raw_vectors_is_the_size_of_a_file_of_numpy(tmp_pa
         (UniformVectors(DIM, 3), 40),  # 36, in whole bytes
         (PCAVectors(DIM, 5), 16 * 5),
     ],
-    ids=lambda value: getattr(value, "codec", None),
+    ids=lambda value: getattr(value, "format_name", None),
 )
 def test_bits_of_a_vector(codec, n_bits):
     codec.fit(vectors())
