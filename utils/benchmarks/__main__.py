@@ -10,32 +10,22 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from utils.benchmarks import (
-    augmentation,
-    bits,
-    coding,
-    data,
-    experiments,
-    files,
-    gpu,
-    hub,
-    training,
-)
+from utils.benchmarks import coding, data, experiments, files, gpu, hub, training
 from utils.benchmarks.comparison import Comparison, table_of
 
 SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
     "data": data.compare,
-    "augmentation": augmentation.compare,
+    "augmentation": data.compare_augmentation,
     "training": training.compare,
     "coding": coding.compare,
-    "bits": bits.compare,
+    "bits": coding.compare_bits,
     "files": files.compare,
     "hub": hub.compare,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 1 if a goal is missed."""
+    """Run the benchmarks; exit status 1 if a goal is missed."""
     parser = argparse.ArgumentParser(prog="bin/benchmark.sh", description=__doc__)
     only = [*SUBJECTS, "experiments", "gpu"]
     parser.add_argument("--only", choices=only, help="one subject instead of all")
@@ -52,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in [options.only] if options.only else SUBJECTS:
         print(f"[{name}]", file=sys.stderr, flush=True)
         comparisons += SUBJECTS[name](options.quick)
-    # a file gets the table of a wide terminal
+    # as wide in files as in a terminal of 120 columns
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table_of(comparisons))
     return 0 if all(comparison.is_met for comparison in comparisons) else 1

@@ -4,6 +4,9 @@ CompressAI's coder takes its tables as Python lists, which it makes anew for eve
 most of its time at 512 dimensions.
 """
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +15,9 @@ from lossyless.hub.official_format import OfficialCoder
 from lossyless.torch_state import one_thread
 from utils.benchmarks.bottleneck import Bottleneck, PerVectorCoder, load_released, make_bottleneck
 from utils.benchmarks.comparison import Comparison, Goal, alternate
+from utils.benchmarks.setups import SMALL, banana_config, short_trainer
+from utils.evaluation import communication
+from utils.training import building, fitting
 
 CHUNK_SIZE = 4096
 
@@ -121,3 +127,35 @@ def _row(
     return Comparison(
         what, "CompressAI", "/s", [n / s for s in ours], [n_reference / s for s in theirs], goal
     )
+
+
+def compare_bits(is_quick: bool) -> list[Comparison]:
+    """Bits per point in a file of the Banana's test set vs. the rate, after a brief training."""
+    fitting.quiet()
+    device = torch.device("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = banana_config(Path(folder), *SMALL, "optimizer_feat.kwargs.lr=3e-3")
+        compressor = building.build_compressor(cfg)
+        data = building.build_data(cfg, "data_feat", compressor.distortion.needs)
+        short_trainer(cfg, 50 if is_quick else 300).fit(compressor, datamodule=data)
+        compressor.eval()
+        compressor.rate.update()
+        path = Path(folder, "test.lossyless")
+        sent = communication.send(
+            compressor, [data.loader("test")], path, cfg.communication.chunk_size
+        )
+        metrics = communication.measure(
+            compressor, data, "test", sent=sent, path=path, device=device, n_single=1
+        )
+    n_bits, rate = metrics["test/comm/n_bits"], metrics["test/comm/rate"]
+    slack = 0.01 + 0.01 / rate  # 1 % and 0.01 bit
+    return [
+        Comparison(
+            f"file of {sent.n_examples:,} Banana points",
+            "theoretical rate",
+            "bit",
+            [n_bits],
+            [rate],
+            Goal(1 - slack, 1 + slack),
+        )
+    ]

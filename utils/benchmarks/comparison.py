@@ -1,4 +1,4 @@
-"""What a benchmark found: our figures, the reference's, their ratio, and whether that is enough."""
+"""Results of benchmarks: measurements, their ratios to a reference, goals, and the table."""
 
 import math
 import time
@@ -11,7 +11,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Goal:
-    """An interval that a ratio ours / reference has to lie in."""
+    """An interval for the ratio ours / reference."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -36,8 +36,8 @@ class Comparison:
     what : what is measured.
     against : what the reference is.
     unit : of `ours` and `reference`.
-    ours, reference : sequences of as many figures; those of one place were measured right after
-        one another, so that other load of the machine hits both.
+    ours, reference : measurements in pairs, taken one right after the other so that other load on
+        the machine affects both.
     goal : of the median ratio.
     """
 
@@ -78,7 +78,7 @@ def table_of(comparisons: Sequence[Comparison]) -> Table:
 
 
 def _with_prefix(value: float, unit: str) -> str:
-    """A figure of three digits or so: 4.35 M/s, 12.1 ms."""
+    """A number with a metric prefix: 4.35 M/s, 12.1 ms."""
     prefixes = ((1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"))
     factor, prefix = next((p for p in prefixes if abs(value) >= p[0]), (1e-6, "u"))
     return f"{value / factor:.4g} {prefix}{unit}"
@@ -94,7 +94,7 @@ def seconds(function: Callable[[], object]) -> float:
 def alternate(
     ours: Callable[[], object], reference: Callable[[], object], n_repeats: int
 ) -> tuple[list[float], list[float]]:
-    """Seconds of `n_repeats` calls of each, in turn, after one call that does not count."""
+    """Seconds of `n_repeats` alternating calls, after a warm-up call of each."""
     ours(), reference()
     pairs = [(seconds(ours), seconds(reference)) for _ in range(n_repeats)]
     return [o for o, _ in pairs], [r for _, r in pairs]

@@ -1,7 +1,7 @@
-"""How long the experiments take at the paper's size, before anybody starts one.
+"""Estimated hours of each experiment at the paper's size.
 
-Steps are counted from configs. One step of each kind is measured on this device, and computed for
-an H100. Data sets and weights are not needed: see `utils.benchmarks.steps`.
+Numbers of steps follow from the configs. One step of each kind is measured on this device and
+extrapolated to an H100. Data sets and weights are not needed: see `utils.benchmarks.steps`.
 """
 
 import platform
@@ -18,16 +18,16 @@ from utils.benchmarks.plans import Plan, launches, plan
 from utils.benchmarks.steps import measure
 from utils.training.fitting import quiet
 
-# 5 % of the 989 TFLOP/s that an H100 SXM peaks at, with dense matrices in half precision: what
-# convolutional networks reach in mixed precision without tuning.
+# 5 % of the peak of an H100 SXM, 989 TFLOP/s for dense half-precision matrices: typical of
+# convolutional networks in mixed precision without tuning.
 H100_FLOPS = 0.05 * 989e12
-H100_SECONDS = 0.01  # added to each step: the host launches hundreds of kernels
+H100_SECONDS = 0.01  # overhead per step: the host launches hundreds of kernels
 CPU_CORES = 2
 STAGES = ("featurizer", "predictor", "tower")
 
 
 def report(pattern: str = "") -> None:
-    """Print the table, as Markdown, of the scripts and experiments whose names have `pattern`."""
+    """Print a Markdown table of the scripts and experiments whose names contain `pattern`."""
     quiet()
     plans: dict[tuple[str, str], Plan] = {}
     trained: dict[str, set[str]] = {}
@@ -58,7 +58,7 @@ def _device() -> str:
 
 
 def _cells(found: Plan) -> list[str]:
-    """The cells of a row, but for its names."""
+    """Cells of a row, without the names."""
     cores = 1 if torch.cuda.is_available() else CPU_CORES
     n_steps, seconds, h100 = Counter(), Counter(), 0.0
     for step, n in found.steps.items():

@@ -1,4 +1,4 @@
-"""What each script in bin/ computes at the paper's size: jobs, and steps of each kind."""
+"""Jobs and training steps of each script in bin/ at the paper's size."""
 
 import functools
 import itertools
@@ -22,13 +22,13 @@ from utils.runs.identity import IDENTITY, digest, feature_identity, has_tower, r
 from utils.search.space import Space
 
 UNTRAINED = ("none", "clip_download_data")  # experiments without training
-# Drawn settings that change neither a step nor whether compressors are shared.
+# Searched settings that affect neither the cost of a step nor the sharing of compressors.
 SAME_COST = re.compile("optimizer|scheduler|anneal|warmup|temperature|quality|seed_pred")
 OF_PREDICTORS = {*IDENTITY["communication"], *IDENTITY["predictor"]}
 
 
 class Plan(NamedTuple):
-    """What a script runs of an experiment: jobs, steps of each kind, linear evaluations."""
+    """Jobs, steps of each kind and linear evaluations of an experiment in a script."""
 
     n_jobs: int
     steps: Counter[Step]
@@ -42,9 +42,9 @@ class Plan(NamedTuple):
 
 
 def launches() -> Iterator[tuple[str, list[str]]]:
-    """Each script, and the overrides of each sweep that it starts; then those of no script.
+    """Each script with the overrides of each sweep it starts; then experiments without a script.
 
-    Scripts run in a copy of bin/ and conf/ whose Python only writes down how it is called.
+    Scripts run in a copy of bin/ and conf/ with a stub of Python that records its arguments.
     """
     left = {file.stem for file in CONF_DIR.glob("experiment/*.yaml")} - {*UNTRAINED}
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,7 @@ def launches() -> Iterator[tuple[str, list[str]]]:
 
 
 def plan(overrides: Sequence[str], trained: set[str]) -> Plan:
-    """All that a sweep computes, but for what is in `trained`, which it adds to.
+    """All work of a sweep except what is in `trained`, which is updated.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def plan(overrides: Sequence[str], trained: set[str]) -> Plan:
 
 
 def _config(job: Sequence[str]) -> DictConfig:
-    """The config of a job. Options are composed once, values are set after that."""
+    """The config of a job; each combination of options is composed once."""
     parsed = [o for o in parse(job) if not o.is_sweep_override()]
     cfg = _composed(tuple(o.input_line for o in parsed if is_group(o))).copy()
     for override in parsed:

@@ -1,7 +1,7 @@
-"""What one training step of an experiment costs: seconds on this device, and FLOPs.
+"""Cost of one training step of an experiment: seconds on this device, and FLOPs.
 
-Neither data sets nor weights are needed: batches are noise of the right shape, and networks have
-random weights.
+Batches are noise of the right shape and networks have random weights, so neither data sets nor
+weights are needed.
 """
 
 import functools
@@ -27,21 +27,21 @@ from utils.data.module import DataModule
 from utils.training import building
 from utils.training.callbacks import Freezer
 
-N_REPEATS = 2  # measured steps, after one that warms up
-SLOW = 2.0  # seconds of a step that is measured only once
-MAX_PIXELS = 2**17  # of a measured batch on a CPU; the time of a larger one is scaled
+N_REPEATS = 2  # measured steps, after a warm-up step
+SLOW = 2.0  # steps of more seconds are measured only once
+MAX_PIXELS = 2**17  # per measured batch on a CPU; larger batches are extrapolated
 CLIP = {  # classes of OpenAI's package, and their arguments
     "clip_vitb32": ("VisionTransformer", 224, 32, 768, 12, 12, 512),
     "clip_rn50": ("ModifiedResNet", (3, 4, 6, 3), 1024, 32, 224, 64),
 }
-# Settings of a network that do not change the time of its steps.
+# Settings that do not affect the time of a step.
 FREE = ("optimizer", "online_optimizer", "beta", "beta_anneal", "factor_beta_r", "factor_beta_d")
 FREE += ("needs", "temperature", "initial_temperature", "is_train_temperature", "dropout")
 FREE += ("effective_batch_size", "warmup_k_epoch", "mean", "std", "weights", "is_reconstruct")
 
 
 class Cost(NamedTuple):
-    """Seconds of a step on this device (on a CPU: of one core), FLOPs of its matrix products."""
+    """Seconds per step on this device (one core of a CPU) and FLOPs of its matrix products."""
 
     seconds: float
     flops: float
@@ -49,13 +49,13 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """A training step of "featurizer" or "predictor", or a batch that goes through the "tower".
+    """A training step of "featurizer" or "predictor", or a batch through the "tower".
 
     Attributes
     ----------
     shape : of one example.
-    network : what else the cost depends on, as JSON.
-    cfg : of one of the jobs that have such steps.
+    network : everything else that the cost depends on, as JSON.
+    cfg : of a job with such steps.
     """
 
     stage: str
@@ -85,7 +85,7 @@ class Step:
 
 
 def _backbone(tower: DictConfig) -> str:
-    """The network of a tower; SimCLR's and SwAV's are ResNet50s, too."""
+    """The network of a backbone; SimCLR and SwAV use ResNet50s."""
     return tower.name if tower.name in CLIP else tower.kwargs.get("model", "resnet50")
 
 
@@ -98,7 +98,7 @@ def _costly(node: object) -> object:
 
 
 class _Meter(Callback):
-    """Counts the FLOPs of the first step, and takes the time of the others."""
+    """Counts the FLOPs of the first step and times the others."""
 
     def __init__(self):
         self.counter = FlopCounterMode(display=False)
@@ -118,7 +118,7 @@ class _Meter(Callback):
 
 
 def clock(device: torch.device) -> float:
-    """Wall-clock time of a GPU, once it is done; on a CPU, the time that this process had it."""
+    """Wall-clock time after synchronising a GPU; on a CPU, the CPU time of this process."""
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize(device)
@@ -127,7 +127,7 @@ def clock(device: torch.device) -> float:
 
 @functools.cache
 def measure(step: Step) -> Cost:
-    """The cost of a step; of large images on a CPU, scaled from a smaller batch."""
+    """Cost of a step; for large images on a CPU, extrapolated from a smaller batch."""
     device = building.pick_device(step.cfg)
     n = step.batch_size
     if device.type == "cpu" and len(step.shape) == 3:
@@ -154,7 +154,7 @@ def train(
     source : a data set, or one batch x [B, *shape], which gets random targets.
     """
     cfg, is_predictor = step.cfg, step.stage == "predictor"
-    cfg.rate.kwargs.warmup_k_epoch = 0  # the rate counts in all other epochs
+    cfg.rate.kwargs.warmup_k_epoch = 0  # as in all later epochs
     module = building.build_compressor(cfg)
     needs = "none" if is_predictor else module.distortion.needs
     if is_predictor:

@@ -1,4 +1,4 @@
-"""From a command line to resolved configs: sweeps and modes of experiments, clear errors."""
+"""Composes configs from command lines: sweeps and modes of experiments, checked overrides."""
 
 import argparse
 import re
@@ -24,14 +24,14 @@ from utils.configs import resolvers
 from utils.configs.checks import CLASS, ConfigError, expected_kind, find_node
 
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
-# Text that Hydra's grammar reads as it stands, but for the words that mean a value.
+# Text that needs no quotes in Hydra's grammar, except the words in NO_TEXT.
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
 # hydra-optuna-sweeper's name of the multi-objective sampler that Optuna merged into TPESampler.
 MOTPE, TPE = "hydra/sweeper/sampler=motpe", "hydra/sweeper/sampler=tpe"
 NO_TEXT = {"null", "true", "false", "nan", "inf"}
-# Hydra takes launchers and sweepers from no other package than `hydra_plugins`; ours is in there.
+# Hydra only discovers launchers and sweepers in a package `hydra_plugins`.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "cluster" / "plugins"))
-if sys.version_info >= (3, 14):  # there argparse rejects a help text of Hydra 1.3, which is lazy
+if sys.version_info >= (3, 14):  # whose argparse rejects a lazy help text of Hydra 1.3
     argparse.ArgumentParser._check_help = lambda *_: None
 
 resolvers.register()
@@ -40,7 +40,8 @@ resolvers.register()
 def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> DictConfig:
     """The config of one job, as `python main.py *overrides` would give it.
 
-    Raises `ConfigError` if an override is misspelt, naming the alternatives, or of the wrong kind.
+    Raises `ConfigError` for unknown keys and options, naming alternatives, and for values of the
+    wrong kind.
     """
     parsed = parse(overrides)
     if GlobalHydra.instance().is_initialized():
@@ -51,8 +52,8 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> 
         for override in parsed:
             if override.key_or_group.endswith(f".{CLASS}"):
                 raise ConfigError(
-                    f"{override.key_or_group} cannot be set, for runs are told apart by the names "
-                    "of options: add an option with a name of its own to conf/, and choose that"
+                    f"{override.key_or_group} cannot be set, because runs are identified by the "
+                    "names of options: add an option to conf/ and choose it"
                 )
             if override not in groups and _replaces(override):
                 _check_kind(override, find_node(cfg, override.key_or_group))
@@ -60,9 +61,9 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> 
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
-    """Overrides with what the experiment's sweep and the chosen mode add to them.
+    """Overrides, plus those of the experiment's sweep and of the chosen mode.
 
-    Whatever the user set wins: a key that is in `overrides` is left out of the expansion.
+    The user's settings win: keys in `overrides` are not added.
     """
     overrides = [override.replace(MOTPE, TPE) for override in overrides]
     parsed = parse(overrides)
@@ -71,7 +72,7 @@ def expand(overrides: Sequence[str]) -> list[str]:
     in_mode = cfg.modes.get(cfg.mode_name, {})
     swept = dict(cfg.sweep) | dict(in_mode.get("sweep", {}))
     fixed = {k: v for k, v in in_mode.get("overrides", {}).items() if k not in swept}
-    # an option that was chosen is taken as it is in its file, whatever the mode makes of others
+    # a chosen option is used as in its file: the mode does not change it
     for override in filter(is_group, parsed):
         stated, node = _stated_in(override), f"{_package(override)}."
         fixed = {
@@ -81,12 +82,12 @@ def expand(overrides: Sequence[str]) -> list[str]:
         }
     added = [f"{k}={to_override_value(v)}" for k, v in fixed.items() if k not in chosen]
     added += [f"{key}={_values(values)}" for key, values in swept.items() if key not in chosen]
-    compose_config([*added, *overrides])  # a misspelt key in an experiment's file is an error too
+    compose_config([*added, *overrides])  # raises for unknown keys in the experiment's file
     return [*added, *overrides]
 
 
 def values_of(key: str, overrides: Sequence[str]) -> list[object] | None:
-    """The values that a key is given or swept over; None if there are none, or a search draws."""
+    """The values a key is set to or swept over; None if it is not set, or drawn by a search."""
     found = None
     for override in parse(overrides):
         if override.get_key_element().lstrip("+") != key:
@@ -100,7 +101,7 @@ def values_of(key: str, overrides: Sequence[str]) -> list[object] | None:
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Overrides in Hydra's grammar; raises `ConfigError` for what is none."""
+    """Overrides in Hydra's grammar; raises `ConfigError` for syntax errors."""
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
@@ -111,12 +112,12 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def to_override_value(value: object) -> str:
-    """A value as Hydra's override grammar has it: text that is read as this value, no sweep.
+    """A value as text in Hydra's override grammar that parses to this value, not to a sweep.
 
     Parameters
     ----------
-    value : None, a bool, a number, text, or lists and dicts of these, also as Hydra parsed them.
-        Text is quoted where it would be read as something else.
+    value : None, a bool, a number, text, or lists and dicts of these, also as parsed by Hydra. Text
+        is quoted if it would parse as something else.
     """
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)
@@ -145,8 +146,8 @@ def _compose(config_name: str, overrides: list[Override]) -> DictConfig:
     try:
         return compose(config_name, _strings(_first_values(overrides)))
     except (HydraException, ValueError) as error:
-        # Hydra goes on with where it looked, which concerns only those who write plugins
-        said = str(error) or str(error.__cause__)  # of a file that cannot be parsed
+        # drop Hydra's list of search paths
+        said = str(error) or str(error.__cause__)  # for files that cannot be parsed
         raise ConfigError(" ".join(said.partition("Config search path")[0].split())) from error
 
 
@@ -154,7 +155,7 @@ def _first_values(overrides: list[Override]) -> list[Override]:
     """One job of a sweep: the first value of each swept key."""
     for override in overrides:
         if override.is_sweep_override() and not override.is_choice_sweep():
-            continue  # intervals and ranges of a search: any value composes
+            continue  # keep the default
         if override.is_sweep_override():
             first = next(iter(override.sweep_iterator()))
             override.input_line = f"{override.get_key_element()}={to_override_value(first)}"
@@ -178,13 +179,13 @@ def _package(override: Override) -> str:
 
 
 def _stated_in(override: Override) -> set[str]:
-    """The keys of the config that the file of a chosen option states."""
+    """Keys of the config that are set by the file of a chosen option."""
     group = override.key_or_group.split("@")[0]
     (choice,) = _first_values([override])
     option = choice.input_line.split("=", 1)[1]
     file = CONF_DIR / group / f"{option}.yaml"
     if not file.is_file() or file.read_text().startswith("# @package _global_"):
-        return set()  # no choice for one place of the config
+        return set()  # not confined to one place
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         stated = OmegaConf.select(_compose(f"{group}/{option}", []), group.replace("/", "."))
     return {f"{_package(override)}.{key}" for key in _keys(OmegaConf.to_container(stated))}
@@ -213,13 +214,13 @@ def _has(cfg: DictConfig, key: str) -> bool:
 
 
 def _replaces(override: Override) -> bool:
-    """Whether an override gives a key of ours, which there is, another value."""
+    """Whether an override changes the value of an existing key of ours."""
     is_hydras = override.key_or_group.startswith("hydra")
     return not (is_hydras or override.is_add() or override.is_delete())
 
 
 def _check_kind(override: Override, stated: Node) -> None:
-    """Raise if a value that an override gives is of another kind than the one it replaces."""
+    """Raise if the value of an override is of another kind than the one it replaces."""
     key = override.key_or_group
     for value in _given(override):
         kind = expected_kind(key.rpartition(".")[2], stated, value)
@@ -232,7 +233,7 @@ def _check_kind(override: Override, stated: Node) -> None:
 
 
 def _given(override: Override) -> list[object]:
-    """The values that an override gives: all that are swept over, the ends of an interval."""
+    """The values of an override: all values of a sweep, the ends of an interval."""
     value = override.value()
     if isinstance(value, IntervalSweep):
         return [value.start, value.end]
@@ -243,5 +244,5 @@ def _given(override: Override) -> list[object]:
 
 
 def _values(values: object) -> str:
-    """A list as a sweep over its values; text, such as `interval(0, 1)`, is one already."""
+    """A list as a sweep over its values; text, such as `interval(0, 1)`, is a sweep already."""
     return values if isinstance(values, str) else ",".join(map(to_override_value, values))
