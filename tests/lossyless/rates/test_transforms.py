@@ -253,14 +253,6 @@ def test_the_basis_is_part_of_the_fingerprint(trained):
     assert trained.fingerprint() != before
 
 
-@pytest.mark.skipif("not torch.cuda.is_available()")
-def test_what_the_gpu_codes_the_cpu_decodes_the_same(trained):
-    receiver, z = copy.deepcopy(trained), correlated(500, seed=1)
-    payload = trained.cuda().compress(z.cuda())
-    assert payload == receiver.compress(z)
-    assert torch.equal(receiver.decompress(payload, 500), z_hat_of(trained, z.cuda()))
-
-
 # --- rates
 
 
