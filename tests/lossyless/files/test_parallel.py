@@ -279,6 +279,16 @@ def test_a_killed_writer_leaves_no_file_and_no_process(path, codec):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_ctrl_c_ends_the_writer_and_its_workers(path, codec):
+    with writer(path, codec) as (process, pipe):
+        workers_of_it = pipe.recv()
+        for pid in [*workers_of_it, process.pid]:  # as a terminal does
+            os.kill(pid, signal.SIGINT)
+        process.join(10)
+        assert process.exitcode == 1  # of KeyboardInterrupt
+    assert not any(map(is_running, workers_of_it)) and list(path.parent.iterdir()) == []
+
+
 def is_running(process: int) -> bool:
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
