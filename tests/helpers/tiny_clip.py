@@ -1,8 +1,10 @@
 """A CLIP checkpoint and a bottleneck of random weights, made on the spot.
 
 The network is as CLIP's ViT-B/32, with features of 512 dimensions, but small enough for tests.
+To try the hub without a download: `python tests/helpers/tiny_clip.py clip.pt bottleneck.pt`.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,3 +51,8 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+if __name__ == "__main__":
+    save_clip(Path(sys.argv[1]))
+    save_bottleneck(Path(sys.argv[2]))
