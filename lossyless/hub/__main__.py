@@ -17,6 +17,7 @@ Compress images to CLIP features, in about 1400 bits per image, for training cla
   python -m lossyless.hub decompress photos.bin Z.npy            # float32 [N, 512]; without CLIP
   python -m lossyless.hub merge part1.bin part2.bin --out all.bin
 
+Images are read as viewers show them: EXIF orientation is applied, transparency shows white.
 Weights are downloaded on first use; without a network, --clip and --pretrained name local files.
 """
 EPILOG = """\

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms import Compose
 
 from lossyless.backbones.clip import import_clip
 from lossyless.hub import SourceError
@@ -15,6 +16,7 @@ from lossyless.hub.features import FeatureCompressor, Format
 from lossyless.hub.images import Examples, ImageFolder, n_source_bytes, read_batches, take_shard
 from lossyless.hub.labels import Labels, PathLike, to_labels
 from lossyless.hub.report import Report, progress
+from lossyless.pixels import to_rgb
 from lossyless.rates import HFactorized
 
 
@@ -31,11 +33,13 @@ class ClipCompressor(FeatureCompressor):
     ----------
     backbone : CLIP's image encoder (`model.visual`).
     rate : bottleneck of its features, with its coding tables made.
-    transform : PIL image to the tensor [3, side, side] that the backbone takes.
+    transform : RGB image of PIL to the tensor [3, side, side] that the backbone takes.
 
     Attributes
     ----------
-    transform : as above; data sets of PIL images need no transform of their own.
+    transform : PIL image of any mode to the tensor [3, side, side]: first `lossyless.pixels.to_rgb`
+        (the pixels that viewers show), then the transform above. Data sets of PIL images need no
+        transform of their own.
     side : height and width of the backbone's images, in pixels.
     """
 
@@ -49,7 +53,7 @@ class ClipCompressor(FeatureCompressor):
                 f"{backbone.output_dim}: use the checkpoint that the bottleneck was trained for"
             )
         self.backbone = backbone.requires_grad_(False).eval()
-        self.transform = transform
+        self.transform = Compose([to_rgb, transform])
         self.side: int = backbone.input_resolution
         self._fit_precision()
 
@@ -131,7 +135,9 @@ class ClipCompressor(FeatureCompressor):
         ----------
         dataset : a folder, all of whose images are compressed in the order of their sorted paths;
             or a data set whose examples are (image, label), (image,) or images. Images are PIL
-            images, or tensors [3, side, side] made by `transform`.
+            images, or tensors [3, side, side] made by `transform`. Features are those of what
+            viewers show: EXIF orientation is applied, transparency shows white, 16-bit greyscale
+            is scaled; images whose range of values is unknown are refused.
         file : file to write; it appears under this name when it is complete.
         label_file : .npy file to export the labels to, which are also stored in `file`.
         kwargs_dataloader : for `torch.utils.data.DataLoader`, e.g. `batch_size`, `num_workers`; not

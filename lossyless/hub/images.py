@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lossyless.hub import SourceError
-from lossyless.parallel import available_cores, can_fork
+from lossyless.parallel import WorkerError, available_cores, can_fork
+from lossyless.pixels import to_rgb
 
-SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # some versions of PIL open their 16-bit images in mode "I"
 #: what PIL raises for files that are not images or are incomplete
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+UNREADABLE = (MemoryError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 #: arguments of DataLoader that decide which examples a file holds, and in which order
 FIXED_SETTINGS = {
     "collate_fn": None,
@@ -34,8 +34,8 @@ FIXED_SETTINGS = {
 class ImageFolder(Dataset):
     """All image files below a folder, in the order of their sorted paths.
 
-    An example is (image, class). Hidden files are skipped, links to folders are followed, and other
-    files are skipped with a warning.
+    An example is (image, class), with images as by `lossyless.pixels.to_rgb`. Hidden files are
+    skipped, links to folders are followed, and other files are skipped with a warning.
 
     Parameters
     ----------
@@ -96,8 +96,7 @@ class ImageFolder(Dataset):
 
     def __getitem__(self, i: int) -> tuple[Image.Image, int | None]:
         with Image.open(self.paths[i]) as image:
-            picture = to_8_bits(image).convert("RGB")
-        return picture, self.targets[i]
+            return to_rgb(image), self.targets[i]
 
 
 def _files_below(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
@@ -116,25 +115,6 @@ def _files_below(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) 
             yield from _files_below(path, above | {here})
         elif path.is_file() or path.is_symlink():
             yield path
-
-
-def to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit greyscale images, which PIL would clip to white when it converts them to RGB.
-
-    Raises ValueError for pixels that are 32-bit integers or floats: their range is undefined.
-    """
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return image
-    is_16_bit = image.mode.startswith("I;16") or (
-        image.mode == "I" and getattr(image, "format", None) in SIXTEEN_BIT_FORMATS
-    )
-    if not is_16_bit:
-        raise ValueError(
-            f"greyscale images of PIL's mode {image.mode} have no defined range of values: save "
-            "the image with 8 or 16 bits per pixel"
-        )
-    levels = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((255 * levels + 65535 // 2) // 65535).astype(np.uint8))
 
 
 def take_shard(dataset: Any, index: int, n_shards: int) -> Subset:
@@ -202,7 +182,7 @@ class Examples(Dataset):
             example = self.dataset[i]
             image, *rest = example if isinstance(example, (tuple, list)) else (example,)
             if isinstance(image, Image.Image):
-                image = self.transform(to_8_bits(image))
+                image = self.transform(image)
         except UNREADABLE as error:
             return SourceError(
                 f"{self._name(i)}: cannot be read as an image ({type(error).__name__}: {error}). "
@@ -243,6 +223,8 @@ def read_batches(
         An image cannot be used.
     ValueError
         A setting would change the examples or their order.
+    WorkerError
+        A process that reads images died, for instance for lack of memory.
     """
     settings = {
         "batch_size": 128,
@@ -256,7 +238,8 @@ def read_batches(
     if settings["num_workers"] > 0:
         # spawned workers would import `lossyless`, which torch.hub removes from sys.path
         settings.setdefault("multiprocessing_context", "fork")
-    for i, batch in enumerate(DataLoader(examples, collate_fn=_collate, **settings)):
+    loader = DataLoader(examples, collate_fn=_collate, **settings)
+    for i, batch in enumerate(_naming_dead_workers(loader)):
         if isinstance(batch, SourceError):
             raise batch
         if i == 0 and batch[0].min() >= 0 and batch[0].max() <= 1:  # black is below -1.4
@@ -266,6 +249,20 @@ def read_batches(
                 stacklevel=2,
             )
         yield batch
+
+
+def _naming_dead_workers(loader: DataLoader) -> Iterator[Any]:
+    """The batches; WorkerError, which is one line, if the system kills a process that reads."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = str(error).partition("\n")[0].rstrip(". ")
+        raise WorkerError(
+            f"a process that reads images died, probably for lack of memory ({reason}). Use fewer "
+            "or none (num_workers=0, --workers 0), or smaller batches (batch_size=, --batch-size)"
+        ) from None
 
 
 def default_workers(device: torch.device) -> int:

@@ -62,7 +62,8 @@ def clip_compressor(
         _check_file(path, arguments)  # local files first, before any download
     rate = _bottleneck(model, pretrained_path)
     clip, transform = load_clip(CLIP if clip_path is None else os.fspath(clip_path))
-    return ClipCompressor(clip.visual, rate, transform).to(device), transform
+    compressor = ClipCompressor(clip.visual, rate, transform).to(device)
+    return compressor, compressor.transform
 
 
 def feature_compressor(

@@ -1,6 +1,8 @@
 """Images of folders and data sets reach the compressor in order, and bad ones are named."""
 
 import multiprocessing
+import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -15,6 +17,7 @@ from torchvision import datasets
 
 from lossyless.hub import SourceError
 from lossyless.hub.images import Examples, ImageFolder, n_source_bytes, read_batches, take_shard
+from lossyless.parallel import WorkerError
 
 
 def save(path: Path) -> None:
@@ -88,17 +91,88 @@ def test_shards_partition_a_data_set():
         take_shard(range(10), 0, 11)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
-def test_16_bit_greyscale_keeps_its_contrast(compressor, tmp_path, suffix):
-    levels = np.linspace(0, 65535, SIDE * SIDE).astype(np.uint16).reshape(SIDE, SIDE)
-    path = tmp_path / f"deep{suffix}"
-    Image.fromarray(levels).save(path)
-    expected = Image.fromarray(np.round(levels / 257).astype(np.uint8))
-    picture, _ = ImageFolder(tmp_path)[0]
-    np.testing.assert_array_equal(picture, expected.convert("RGB"))
-    with Image.open(path) as deep:
-        (x, _), (y, _) = Examples([deep, expected], compressor.transform, SIDE)
-    assert torch.equal(x, y)
+# --- pixels
+
+
+def turned(image: Image.Image) -> dict:
+    """The image lying on its side, and the EXIF tag that turns it upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    return {"image": image.transpose(Image.Transpose.ROTATE_270), "exif": exif}
+
+
+def see_through(image: Image.Image) -> dict:
+    """The image as RGBA, with transparent pixels where it is white."""
+    alpha = Image.fromarray(255 * (np.asarray(image) != 255).any(2).astype(np.uint8))
+    black = Image.composite(image, Image.new("RGB", image.size), alpha)
+    return {"image": Image.merge("RGBA", [*black.split(), alpha])}
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    """Ten levels of grey, and white; all of them have exact 16-bit values."""
+    grey = np.random.default_rng(0).integers(0, 10, (SIDE, SIDE + 9), dtype=np.uint8) * 20
+    grey[:9] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+@pytest.mark.parametrize(
+    ("name", "store"),
+    [
+        ("turned.png", turned),
+        ("turned.webp", lambda image: turned(image) | {"lossless": True}),
+        ("see-through.png", see_through),
+        ("palette.png", lambda image: {"image": image.quantize(16)}),
+        *(
+            (
+                name,
+                lambda x: {"image": Image.fromarray(np.uint16(257) * np.asarray(x.convert("L")))},
+            )
+            for name in ("deep.png", "deep.tif", "deep.pgm")
+        ),
+    ],
+)
+def test_files_that_look_alike_give_the_same_tensor(compressor, picture, tmp_path, name, store):
+    stored = store(picture)
+    stored.pop("image").save(tmp_path / name, **stored)
+    expected = compressor.transform(picture)
+    clips_own = compressor.transform.transforms[1]
+    assert torch.equal(expected, clips_own(picture))  # ordinary images stay as they are
+    (of_folder, _) = Examples(ImageFolder(tmp_path), compressor.transform, SIDE)[0]
+    with Image.open(tmp_path / name) as image:
+        of_list, _ = Examples([image], compressor.transform, SIDE)[0]
+        by_users = compressor.transform(image)
+    for found in (of_folder, of_list, by_users):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("integers.tif", Image.new("I", (SIDE, SIDE))),
+        ("floats.tif", Image.new("F", (SIDE, SIDE))),
+        ("12bits.png", Image.fromarray(np.full((SIDE, SIDE), 4095, np.uint16))),
+    ],
+)
+def test_files_of_undefined_range_are_named(compressor, tmp_path, name, image):
+    (tmp_path / "class").mkdir()
+    image.save(tmp_path / "class" / name)
+    users_own = datasets.ImageFolder(tmp_path, compressor.transform, loader=Image.open)
+    for dataset in (ImageFolder(tmp_path), users_own):
+        with pytest.raises(SourceError, match=f"{name}: .*range"):
+            read(compressor, dataset)
+    with (
+        Image.open(tmp_path / "class" / name) as opened,
+        pytest.raises(SourceError, match="image 0"),
+    ):
+        read(compressor, [opened])
+
+
+def test_long_images_cost_no_more_than_they_show(compressor, tmp_path):
+    """Resized whole, this one would need 10 GB."""
+    Image.new("L", (1, 60_000), 99).save(tmp_path / "long.png")
+    (image, _) = Examples(ImageFolder(tmp_path), compressor.transform, SIDE)[0]
+    assert torch.equal(image, compressor.transform(Image.new("RGB", (SIDE, SIDE), (99, 99, 99))))
 
 
 # --- batches
@@ -197,13 +271,16 @@ def test_damaged_images_are_named_in_one_line(compressor, folder, tmp_path, n_wo
         read(compressor, ImageFolder(folder), num_workers=n_workers)
 
 
-@pytest.mark.parametrize("mode", ["I", "F"])
-def test_pixels_of_undefined_range_are_refused(compressor, tmp_path, mode):
-    Image.new(mode, (SIDE, SIDE)).save(tmp_path / "deep.tif")
-    with pytest.raises(SourceError, match=f"deep.tif: .*mode {mode}"):
-        read(compressor, ImageFolder(tmp_path))
-    with Image.open(tmp_path / "deep.tif") as deep, pytest.raises(SourceError, match="image 0"):
-        read(compressor, [deep])
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
+@pytest.mark.filterwarnings("ignore:This process")
+def test_a_process_that_is_killed_is_one_line(compressor):
+    class Killing(list):
+        def __getitem__(self, i):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(WorkerError, match="--workers 0") as caught:
+        read(compressor, Killing([0]), num_workers=1)
+    assert "\n" not in str(caught.value)
 
 
 def test_files_of_torchvision_folders_are_counted_and_named(compressor, folder):

@@ -1,0 +1,67 @@
+"""Pixels of an image file as every viewer shows them: upright, opaque, 8-bit RGB."""
+
+import contextlib
+import io
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+MAX_ASPECT = 16  # longer images are cropped before anything resizes them
+SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # some versions of PIL open their 16-bit images in mode "I"
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image in mode RGB: EXIF orientation applied, transparency composited on white.
+
+    CMYK is converted through its embedded colour profile, if it is valid. 16-bit greyscale is
+    scaled to 8 bits. The ends of an image longer than 16 times its width (or the reverse) are cut
+    off, since networks see a square from its centre, and resizing it whole would need memory
+    without bound.
+
+    Raises
+    ------
+    ValueError
+        The range of the pixels is unknown: 32-bit integers or floats, or 16-bit values that all
+        fit into 12 bits.
+    """
+    file_format = image.format  # that of a copy is unknown
+    image = _crop_ends(ImageOps.exif_transpose(image))
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _to_8_bits(image, file_format)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    if image.mode == "CMYK" and (profile := image.info.get("icc_profile")):
+        with contextlib.suppress(OSError, ImageCms.PyCMSError):  # viewers ignore invalid profiles
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            srgb = ImageCms.createProfile("sRGB")
+            return ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
+    return image.convert("RGB")
+
+
+def _crop_ends(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    longest = MAX_ASPECT * min(width, height)
+    left, top = (max(0, side - longest) // 2 for side in (width, height))
+    return image.crop((left, top, width - left, height - top)) if left or top else image
+
+
+def _to_8_bits(image: Image.Image, file_format: str | None) -> Image.Image:
+    """PIL itself would clip 16-bit greyscale images to white."""
+    is_16_bit = image.mode.startswith("I;16") or (
+        image.mode == "I" and file_format in SIXTEEN_BIT_FORMATS
+    )
+    levels = np.asarray(image)
+    if not is_16_bit:
+        raise ValueError(
+            f"pixels of PIL's mode {image.mode} have no defined range: save the image with 8 or "
+            "16 bits per pixel"
+        )
+    if 0 < levels.max() < 4096:
+        raise ValueError(
+            f"its largest 16-bit value is {levels.max()}, so its range is probably not 0..65535: "
+            "scale the values to that range, or save the image with 8 bits per pixel"
+        )
+    levels = levels.astype(np.uint32)
+    return Image.fromarray(((255 * levels + 65535 // 2) // 65535).astype(np.uint8))
