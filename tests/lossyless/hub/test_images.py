@@ -108,6 +108,10 @@ def see_through(image: Image.Image) -> dict:
     return {"image": Image.merge("RGBA", [*black.split(), alpha])}
 
 
+def sixteen_bits(image: Image.Image) -> dict:
+    return {"image": Image.fromarray(np.uint16(257) * np.asarray(image.convert("L")))}
+
+
 @pytest.fixture
 def picture() -> Image.Image:
     """Ten levels of grey, and white; all of them have exact 16-bit values."""
@@ -123,13 +127,7 @@ def picture() -> Image.Image:
         ("turned.webp", lambda image: turned(image) | {"lossless": True}),
         ("see-through.png", see_through),
         ("palette.png", lambda image: {"image": image.quantize(16)}),
-        *(
-            (
-                name,
-                lambda x: {"image": Image.fromarray(np.uint16(257) * np.asarray(x.convert("L")))},
-            )
-            for name in ("deep.png", "deep.tif", "deep.pgm")
-        ),
+        *((name, sixteen_bits) for name in ("deep.png", "deep.tif", "deep.pgm")),
     ],
 )
 def test_files_that_look_alike_give_the_same_tensor(compressor, picture, tmp_path, name, store):
@@ -161,11 +159,8 @@ def test_files_of_undefined_range_are_named(compressor, tmp_path, name, image):
     for dataset in (ImageFolder(tmp_path), users_own):
         with pytest.raises(SourceError, match=f"{name}: .*range"):
             read(compressor, dataset)
-    with (
-        Image.open(tmp_path / "class" / name) as opened,
-        pytest.raises(SourceError, match="image 0"),
-    ):
-        read(compressor, [opened])
+    with pytest.raises(SourceError, match="image 0"):
+        read(compressor, [Image.open(tmp_path / "class" / name)])
 
 
 def test_long_images_cost_no_more_than_they_show(compressor, tmp_path):
