@@ -148,15 +148,6 @@ def test_jobs_that_ctrl_c_on_the_launcher_killed_were_interrupted(cfg, sweep):
     assert found[2] == "featurizer: 1 running, 1 interrupted, 1 done"
 
 
-def test_runs_without_a_job_count_too(cfg):
-    find_run(cfg, "featurizer").start(None)  # and without its lock: its process was killed
-    found = lines(cfg)
-    assert found[0].endswith("0 jobs: none") and found[2] == "featurizer: 1 lost"
-    assert any(line.startswith("lost") and "run_" in line for line in found)
-    with find_run(cfg, "featurizer").locked():
-        assert lines(cfg)[2] == "featurizer: 1 running"
-
-
 def test_the_latest_attempt_counts(cfg, sweep):
     fail(sweep(0, "seed=1", "job_id=a"), cfg, 1, ValueError("first"))
     fail(sweep(0, "seed=1", "job_id=b", "slurm=local", name="b", pid=2), cfg, 1, OSError("second"))
@@ -221,30 +212,40 @@ def test_damaged_files_are_named_and_lost(cfg, sweep):
     assert "2 jobs: 1 lost, 1 done" in status.overview(cfg)
 
 
+def test_runs_without_a_job_and_shared_compressors_count_too(cfg, sweep):
+    find_run(cfg, "featurizer").start(None)  # and without its lock: its process was killed
+    found = lines(cfg)
+    assert found[0].endswith("0 jobs: none") and found[2] == "featurizer: 1 lost"
+    assert any(line.startswith("lost") and "run_" in line for line in found)
+    cfg.compressor_of = "other"
+    with under_way(sweep(0), cfg, 0) as run:
+        run.status_file.note(epoch=4, n_epochs=10)
+        assert "exp_other" in run.results.parts
+        found = status.overview(cfg)
+    assert "1 jobs: 1 running" in found and "epoch 4/10" in found
+
+
+# --- schedulers
+
+
 @pytest.mark.parametrize(
-    ("job_id", "ids", "state"),
+    ("job_id", "ids", "queued", "interrupted"),
     [
-        ("87_1", {"87_1", "87_2"}, "1 queued"),
-        ("87_1", {"87_2"}, "1 lost"),
-        ("87_1", None, "1 queued"),
-        ("87_9", set(), "1 lost"),  # squeue says that it has ended
+        ("87_1", {"87_1", "87_2"}, "queued", "queued"),
+        ("87_1", {"87_2"}, "lost", "interrupted"),
+        ("87_1", None, "queued", "interrupted"),
+        ("87_9", set(), "lost", "interrupted"),  # squeue says that it has ended
     ],
 )
-def test_a_queued_job_that_slurm_does_not_know_is_lost(cfg, sweep, queue, job_id, ids, state):
-    sweep(0, "seed=1", "slurm=cluster").queue(job_id)
-    queue(ids)
-    assert f"1 jobs: {state}" in status.overview(cfg)
-
-
-def test_an_interrupted_job_that_is_back_in_the_queue_is_queued(cfg, sweep, queue):
+def test_slurm_tells_which_jobs_are_queued(cfg, sweep, queue, job_id, ids, queued, interrupted):
     job = sweep(0, "seed=1", "slurm=cluster")
-    job.queue("87_1")
+    job.queue(job_id)
+    queue(ids)
+    assert f"1 jobs: 1 {queued}" in status.overview(cfg)
     fail(job, cfg, 1, SystemExit(1))
-    job.file.write(scheduler_job="87_1")  # as in a process that the scheduler has started
-    queue({"87_1"})
-    assert "1 jobs: 1 queued" in status.overview(cfg)
-    queue(set())
-    assert "1 jobs: 1 interrupted" in status.overview(cfg)
+    job.file.write(scheduler_job=job_id)  # as in a process that the scheduler has started
+    job.queue(job_id)  # late: the job has started
+    assert f"1 jobs: 1 {interrupted}" in status.overview(cfg)
 
 
 def test_a_local_job_whose_launcher_is_dead_is_lost(cfg, sweep):
@@ -254,97 +255,71 @@ def test_a_local_job_whose_launcher_is_dead_is_lost(cfg, sweep):
     assert "1 jobs: 1 lost" in status.overview(cfg)
 
 
-def test_a_job_that_has_started_is_not_queued_again(cfg, sweep):
-    with under_way(sweep(0), cfg, 1):
-        sweep(0).queue("87")
-        assert "1 jobs: 1 running" in status.overview(cfg)
-    sweep(0).queue("87")
-    assert "1 jobs: 1 done" in status.overview(cfg)
-
-
-def test_a_compressor_of_another_experiment_is_included(cfg, sweep):
-    cfg.compressor_of = "other"
-    with under_way(sweep(0), cfg, 0) as run:
-        run.status_file.note(epoch=4, n_epochs=10)
-        assert "exp_other" in run.results.parts
-        found = status.overview(cfg)
-    assert "1 jobs: 1 running" in found and "epoch 4/10" in found
-
-
 # --- the next commands
 
 
-def note_script(cfg, name, script):
-    """As bin/utils.sh does."""
-    folder = Path(cfg.paths.outputs, name)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "script").write_text(f"{CONF_DIR.parent / script}\n")
-
-
-def test_commands_cancel_and_continue_jobs_of_a_cluster(cfg, sweep, queue):
-    for num, job_id in enumerate(("87_1", "87_3", "86")):
+def test_jobs_under_way_are_cancelled(cfg, sweep, queue):
+    ids = ("87_1", "87_3", "86")
+    queue(set(ids))
+    for num, job_id in enumerate(ids):
         sweep(num, f"seed={num}", "slurm=cluster", name="last").queue(job_id)
-    queue({"87_1", "87_3", "86"})
-    assert status.overview(cfg).endswith(": scancel 86 '87_[1,3]'")
-    queue({"87_3"})
-    assert ": the same command again" in status.overview(cfg)
-    note_script(cfg, "last", "bin/banana/banana_viz_VIC.sh")
-    assert ": bin/banana/banana_viz_VIC.sh -c last" in status.overview(cfg)
-
-
-def test_processes_and_jobs_of_slurm_are_cancelled_separately(cfg, sweep, queue):
-    queue({"87_1"})
-    sweep(0, "seed=0", "slurm=cluster").queue("87_1")
-    with under_way(first := sweep(1, "seed=1", "slurm=local"), cfg, 1):
+    with under_way(first := sweep(3, "seed=3", "slurm=local"), cfg, 3):
         first.file.write(scheduler_job="4711")
-        with under_way(second := sweep(2, "seed=2", "slurm=local"), cfg, 2):
+        with under_way(second := sweep(4, "seed=4", "slurm=local"), cfg, 4):
             second.file.write(scheduler_job="4712", host="moon")
             found = status.overview(cfg).splitlines()[-3:]
-    commands = ["kill -INT 4711", "kill -INT 4712 (on moon)", "scancel '87_[1]'"]
+    commands = ["kill -INT 4711", "kill -INT 4712 (on moon)", "scancel 86 '87_[1,3]'"]
     assert [line.partition(": ")[2] for line in sorted(found)] == commands
 
 
-def test_each_sweep_with_unfinished_jobs_is_continued_and_no_other(cfg, sweep):
-    for seed, name in enumerate(("a", "b", "c", "d")):
-        note_script(cfg, name, "bin/banana/banana_viz_VIC.sh")
-        if name in "bc":
-            fail(sweep(0, f"seed={seed}", name=name), cfg, seed, ValueError("x"))
-        else:
-            finish(sweep(0, f"seed={seed}", name=name), cfg, seed)
-    found = status.overview(cfg).splitlines()[-2:]
-    assert [line.rpartition(" -c ")[2] for line in found] == ["b", "c"]
-
-
-@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
-def test_only_interrupted_jobs_need_no_change_before_they_run_again(cfg, sweep, error):
-    fail(sweep(0), cfg, 0, error)
-    is_failure = isinstance(error, ValueError)
-    assert status.overview(cfg).splitlines()[-1].startswith(MEND) == is_failure
-    assert (MEND in report(sweep(0).folder.parent, Path("r"))) == is_failure
+def test_sweeps_with_unfinished_jobs_are_continued_and_failures_mended_first(cfg, sweep):
+    for seed, (name, error) in enumerate(
+        [("a", None), ("b", ValueError("x")), ("c", KeyboardInterrupt()), ("d", OSError("y"))]
+    ):
+        folder = Path(cfg.paths.outputs, name)
+        folder.mkdir(parents=True)
+        if name != "d":  # as bin/utils.sh does
+            (folder / "script").write_text(f"{CONF_DIR.parent}/bin/banana/banana_viz_VIC.sh\n")
+        job = sweep(0, f"seed={seed}", name=name)
+        finish(job, cfg, seed) if error is None else fail(job, cfg, seed, error)
+        is_failure = isinstance(error, (ValueError, OSError))
+        assert (MEND in report(job.folder.parent, Path("r"))) == is_failure
+    found = [
+        line for line in status.overview(cfg).splitlines() if "again: " in line or "-c" in line
+    ]
+    script = "bin/banana/banana_viz_VIC.sh -c"
+    ends = [line.partition(": ")[::2] for line in found]
+    assert [end for _, end in ends] == [f"{script} c", f"{script} b", "the same command again"]
+    assert [start == MEND for start, _ in ends] == [False, True, True]
 
 
 # --- which experiment
 
 
-@pytest.mark.parametrize("is_a_job", [True, False])
-def test_modes_with_runs_are_named(cfg, sweep, is_a_job):
+def test_modes_with_runs_and_the_name_of_their_results_are_known(cfg, tmp_path, capsys):
     quick = cfg.copy()
     quick.experiment_name = quick.compressor_of = "quick_banana_viz_VIC"
-    if is_a_job:
-        finish(sweep(0, "mode=quick"), quick, 0)
-    else:
-        find_run(quick, "featurizer").start(None)
+    find_run(quick, "featurizer").start(None)
     found = status.overview(cfg)
     assert "no jobs and no runs yet" in found and found.endswith("add -m quick")
-
-
-def test_the_name_of_results_means_an_experiment_and_a_mode(tmp_path, capsys):
     arguments = ["experiment=quick_banana_viz_VIC", f"paths.results={tmp_path}"]
     status.main([*arguments, "mode=none"])
     assert capsys.readouterr().out.startswith("banana_viz_VIC, mode quick: no jobs")
     with pytest.raises(SystemExit, match="2"):
         status.main([*arguments, "mode=dev"])
-    assert "mode quick, but mode=dev" in capsys.readouterr().err
+    assert "mode=dev" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        status.main(["experiment=banana_viz_VIC", "mode=quik"])
+    assert "did you mean quick" in capsys.readouterr().err
+
+
+def test_the_script_shows_the_status_without_slow_imports(tmp_path):
+    assert call("bin/status.sh").returncode == 2
+    assert call("bin/status.sh", "banana_vizVIC").returncode == 2
+    done = call("bin/status.sh", "banana_viz_VIC", "-m", "quick", "-a", f"paths.results={tmp_path}")
+    assert done.returncode == 0 and "no runs yet" in done.stdout, done.stderr
+    code = "import sys, utils.status; assert not {'torch', 'pandas', 'optuna'} & set(sys.modules)"
+    assert call(sys.executable, "-c", code).returncode == 0
 
 
 def test_a_thousand_runs_take_a_second(cfg, sweep, monkeypatch):
@@ -359,16 +334,3 @@ def test_a_thousand_runs_take_a_second(cfg, sweep, monkeypatch):
     found = status.overview(cfg)
     assert time.process_time() - start < 1
     assert "1000 jobs" in found and "featurizer: 100 lost, 900 done" in found
-
-
-def test_the_script_names_similar_experiments_and_modes(tmp_path):
-    done = call("bin/status.sh", "banana_vizVIC")
-    assert done.returncode == 2 and "did you mean banana_viz_VIC" in done.stderr
-    with pytest.raises(SystemExit):
-        status.main(["experiment=banana_viz_VIC", "mode=quik"])
-    done = call("bin/status.sh", "banana_viz_VIC", "-m", "quick", "-a", f"paths.results={tmp_path}")
-    assert done.returncode == 0 and "no runs yet" in done.stdout, done.stderr
-    assert call("bin/status.sh").returncode == 2
-    code = "import sys, utils.status; assert not {'torch', 'pandas', 'optuna'} & set(sys.modules)"
-    done = call(sys.executable, "-c", code)
-    assert done.returncode == 0, done.stderr

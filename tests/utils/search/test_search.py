@@ -1,5 +1,6 @@
 """Searches: distributions, and studies that survive failures, kills and changed settings."""
 
+import csv
 import json
 import math
 import multiprocessing
@@ -12,15 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-import pandas as pd
 import pytest
-import yaml
 from helpers.tiny import DIGITS, call, main_command
 from hydra.core.utils import JobReturn, JobStatus
 from hydra_plugins.study_sweeper import SAMPLERS
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
-from PIL import Image
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -191,21 +189,12 @@ def test_each_form_of_a_sweep_has_its_distribution():
         check_command_line(["featurizer.loss.beta=interval(0.1, 1)"])  # no search
 
 
-def test_every_range_of_the_experiments_is_drawn_from_what_it_says():
-    n_ranges = 0
-    for file in (CONF_DIR / "experiment").rglob("*.yaml"):
-        content = yaml.safe_load(file.read_text())
-        of_modes = [mode.get("sweep", {}) for mode in (content.get("modes") or {}).values()]
-        for sweep in [content.get("sweep") or {}, *of_modes]:
-            for key, text in sweep.items():
-                if not isinstance(text, str) or "$" in text:
-                    continue  # a list, of an ordinary sweep
-                (drawn,) = Space.of([f"{key}={text}"]).distributions.values()
-                assert getattr(drawn, "log", False) == text.startswith("tag(log"), (file, key)
-                is_choice = isinstance(drawn, CategoricalDistribution)
-                assert is_choice == text.startswith("choice("), (file, key)
-                n_ranges += 1
-    assert n_ranges > 50
+def test_the_ranges_of_all_experiments_can_be_drawn():
+    text = "".join(file.read_text() for file in (CONF_DIR / "experiment").rglob("*.yaml"))
+    ranges = re.findall(r"^ +([^ :#]+): (\w+\(.*\))$", text, re.MULTILINE)
+    assert len(ranges) > 50
+    for key, drawn in ranges:
+        Space.of([f"{key}={drawn}"])
 
 
 def test_the_job_of_a_trial_holds_each_setting_once(tmp_path):
@@ -290,7 +279,7 @@ def test_failed_trials_count_and_are_repeated_once_by_each_further_call(tmp_path
 
 
 def test_a_trial_that_diverges_is_never_repeated(tmp_path):
-    """An error arrives as raised, or, of a submitted job, in the status file."""
+    """Its error arrives as raised or, from a submitted job, in the status file."""
     message = "training stopped at step 3: loss=nan"
     write_status(tmp_path, 3, state="failed", error=f"NonFiniteLossError: {message}")
     errors = [NonFiniteLossError(message), JobError(f"job 3 (12_3): {message}")]
@@ -316,21 +305,20 @@ def test_a_job_that_returns_anything_else_has_failed(tmp_path):
     assert states(tmp_path) == ["FAIL"] * 3
 
 
-@pytest.mark.parametrize("is_submitted", [False, True], ids=["in workers", "in jobs"])
-def test_an_unknown_objective_ends_the_search_and_leaves_its_study_free(is_submitted, tmp_path):
-    jobs = []
+def test_an_unknown_objective_ends_the_search_and_leaves_its_study_free(tmp_path):
+    jobs, message = [], "there is no metric ['errr']; there are ['err']"
 
     def train(settings: Params) -> float:
         jobs.append(settings)
-        message = "there is no metric ['errr']; there are ['err']"
-        if is_submitted:
-            write_status(tmp_path, state="failed", error=f"UnknownMetricError: {message}")
-            raise JobError(message)
-        raise UnknownMetricError(message)
+        raise error
 
-    with pytest.raises((UnknownMetricError, JobError), match="errr.*'err'"):
-        run(tmp_path, train, objectives=("errr", "rate"))
-    assert len(jobs) == 2  # one batch
+    # raised in a worker, then by a submitted job
+    for error in (UnknownMetricError(message), JobError(message)):
+        jobs.clear()
+        with pytest.raises(type(error), match="errr.*'err'"):
+            run(tmp_path, train, objectives=("errr", "rate"))
+        assert len(jobs) == 2  # one batch
+        write_status(tmp_path, state="failed", error=f"UnknownMetricError: {message}")
     assert run(tmp_path).seen[:2] == jobs
     assert states(tmp_path) == ["COMPLETE"] * 5
 
@@ -430,9 +418,6 @@ def test_a_search_by_way_of_hydra(tmp_path):
             assert trial.values == values
     assert "Search 2: 4 trials" in done.stdout
     assert "Pareto front of val/pred/err and val/comm/rate" in done.stdout
-    again = search_by_hydra(tmp_path, *options)
-    assert again.returncode == 0 and "Nothing to run" in again.stdout
-    assert "jobs done; results" not in again.stdout
 
 
 def test_samplers_draw_or_the_error_names_those_that_do(tmp_path):
@@ -462,9 +447,10 @@ def test_a_search_keeps_the_objectives_of_its_runs(tmp_path):
         found = {tuple(row) for row in runs[["val/pred/err", "val/comm/rate"]].to_numpy()}
         assert {tuple(trial.values) for trial in trials} == found
         for trial in trials:
-            file = Path(trial.user_attrs["run"]) / "results_predictor.csv"
-            row = pd.read_csv(file, float_precision="round_trip").iloc[0]
-            assert row["val/pred/err"] == trial.values[0] and trial.user_attrs["seconds"] > 0
+            with Path(trial.user_attrs["run"], "results_predictor.csv").open() as file:
+                row = next(csv.DictReader(file))
+            assert float(row["val/pred/err"]) == trial.values[0]
+            assert trial.user_attrs["seconds"] > 0
 
 
 # --- studies that do not fit
@@ -488,11 +474,8 @@ def test_a_changed_study_is_an_error_that_names_the_setting(tmp_path):
         with pytest.raises(ConfigError, match=rf"'study'.*{found}.*hypopt.study_name="):
             run(tmp_path, n_trials=3, **(space | changed))
     assert run(tmp_path, n_trials=1, name="another", **(space | changed)).seen
-
-
-def test_the_ends_of_intervals_may_move(tmp_path):
-    run(tmp_path, n_trials=3, space=["x=interval(0.0, 1.0)"])
-    new = run(tmp_path, n_trials=6, space=["x=interval(5.0, 6.0)"]).seen
+    for ends, n_trials in (("0.0, 1.0", 3), ("5.0, 6.0", 6)):  # of intervals: these may move
+        new = run(tmp_path, n_trials=n_trials, name="moved", space=[f"x=interval({ends})"]).seen
     assert len(new) == 3 and all(5 <= settings["x"] <= 6 for settings in new)
 
 
@@ -512,22 +495,15 @@ def test_an_impossible_search_is_refused(tmp_path):
             search.check(cfg, overrides)
     with pytest.raises(ConfigError, match="nothing to search"):
         search.check(cfg, ["encoder.z_dim=4"])
-
-
-def test_a_search_is_checked_against_its_study_before_it_starts(tmp_path):
-    name = "2"  # a study may be named like a number
-
-    def check(choice: str) -> None:
-        overrides = ["hypopt=optuna", f"encoder.z_dim={choice}", f"hypopt.study_name={name}"]
-        search.check(compose_config([*overrides, f"paths.results={tmp_path}"]), overrides)
-
+    # and one that its study does not fit, before anything starts
+    space = ["hypopt=optuna", "encoder.z_dim=choice(4, 8)", "hypopt.study_name=2"]
+    cfg = compose_config([*space, f"paths.results={tmp_path}"])
     (tmp_path / "exp_none").mkdir()
-    objectives = list(compose_config(["hypopt=optuna"]).monitor_return)
-    space = ["hypopt=optuna", "encoder.z_dim=choice(4, 8)"]
-    run(tmp_path / "exp_none", lambda _: (1, 2), 1, space=space, objectives=objectives, name=name)
-    check("choice(4, 8)")
+    objectives = list(cfg.monitor_return)
+    run(tmp_path / "exp_none", lambda _: (1, 2), 1, space=space, objectives=objectives, name="2")
+    search.check(cfg, space)
     with pytest.raises(ConfigError, match=r"encoder.z_dim.*choice\(4, 8\).*choice\(4, 16\)"):
-        check("choice(4, 16)")
+        search.check(cfg, [override.replace("4, 8", "4, 16") for override in space])
 
 
 def test_a_file_of_another_release_of_optuna_is_an_error_with_the_upgrade(tmp_path):
@@ -558,19 +534,17 @@ def test_the_summary_has_the_best_trial_and_how_many_failed(tmp_path):
     study = load(tmp_path)
     complete = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
     best = min(complete, key=lambda trial: trial.value)
-    lines = summary(study).splitlines()
-    assert f"8 trials, {len(complete)} complete, {8 - len(complete)} failed" in lines[0]
-    assert f"trial {best.number}: val/pred/err {best.value:.5g}" in lines[2]
+    lines = summary(study)
+    assert f"8 trials, {len(complete)} complete, {8 - len(complete)} failed" in lines
+    assert f"trial {best.number}: val/pred/err {best.value:.5g}" in lines
 
 
-IMPORTANCE_SPACE = [X, "log=tag(log, interval(1e-8, 1))", "c=choice(a, b)", "same=choice(1)"]
-
-
-def quadratic_study(n: int, ends: Sequence[str] = ("1",)) -> optuna.Study:
+def quadratic_study(n: int, ends: Sequence[str]) -> optuna.Study:
     """Values that depend on the exponent of `log`, hardly on `x`, and not on the others."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for end in ends:
-        space = Space.of([text.replace("1.0, 1", f"1.0, {end}") for text in IMPORTANCE_SPACE])
+        log = "log=tag(log, interval(1e-8, 1))"
+        space = Space.of([f"x=interval(-1.0, {end})", log, "c=choice(a, b)", "same=choice(1)"])
         for _ in range(n // len(ends)):
             trial = study.ask(space.distributions)
             trial.set_user_attr("overrides", [])
@@ -580,51 +554,35 @@ def quadratic_study(n: int, ends: Sequence[str] = ("1",)) -> optuna.Study:
     return study
 
 
-@pytest.mark.parametrize("ends", [("1",), ("1", "3")], ids=["fixed space", "moved interval"])
-def test_importance_is_where_the_variance_comes_from(ends):
-    shares = importances(quadratic_study(60, ends))
-    assert set(shares) == {"log", "x", "c", "same"} and next(iter(shares)) == "log"
-    assert shares["log"] > 0.8 and shares["same"] == 0
-    assert sum(shares.values()) == pytest.approx(1)
-
-
-def test_few_or_equal_trials_have_no_importance(tmp_path):
-    assert importances(quadratic_study(9)) == {}
+def test_importance_is_where_the_variance_comes_from(tmp_path):
+    for ends in (["1"], ["1", "3"]):  # a fixed space, a moved interval
+        shares = importances(quadratic_study(60, ends))
+        assert set(shares) == {"log", "x", "c", "same"} and next(iter(shares)) == "log"
+        assert shares["log"] > 0.8 and shares["same"] == 0
+        assert sum(shares.values()) == pytest.approx(1)
+    assert importances(quadratic_study(9, ["1"])) == {}  # too few trials
     run(tmp_path, lambda _: 1.0, n_trials=12)
-    assert importances(load(tmp_path)) == {}
+    assert importances(load(tmp_path)) == {}  # all are equal
 
 
-def sometimes(function: Callable[[Params], object]) -> Callable[[Params], object]:
-    """A function that fails for some settings."""
-
-    def failing(settings: Params) -> object:
+def test_figures_and_tables_of_all_studies(tmp_path):
+    def sometimes(settings: Params) -> tuple[float, float]:
         if settings["x"] > 0.7:
             raise ValueError("no memory left")
-        return function(settings)
+        return conflict(settings)
 
-    return failing
-
-
-def test_figures_and_table_of_all_studies(tmp_path):
-    run(tmp_path, sometimes(square), 14, name="one")
-    run(tmp_path, sometimes(conflict), 14, name="two", objectives=("val/comm/rate", "val/pred/err"))
+    run(tmp_path, square, 10, name="one")
+    for _ in range(2):  # the second call repeats the trials that failed
+        run(tmp_path, sometimes, 14, name="two", objectives=("a", "b"))
     plot_optuna_hypopt(Experiment(tmp_path))
     drawn = {path.name for path in tmp_path.glob("optuna_*.png")}
     kinds = ("one_history", "one_importance", "two_history", "two_importance", "two_pareto")
     assert drawn == {f"optuna_{kind}.png" for kind in kinds}
-    for name in drawn:
-        with Image.open(tmp_path / name) as image:
-            assert min(image.size) > 200 and len(image.convert("L").getcolors()) > 10
-        assert (tmp_path / name).with_suffix(".pdf").read_bytes().startswith(b"%PDF")
     with pytest.raises(ConfigError, match="studies.*three.*one.*two"):
         plot_optuna_hypopt(Experiment(tmp_path), studies=["three"])
 
-
-def test_the_table_has_a_row_for_each_trial_that_counts(tmp_path):
-    run(tmp_path, sometimes(conflict), 12, objectives=("a", "b"))
-    run(tmp_path, sometimes(conflict), 12, objectives=("a", "b"))  # repeats those that failed
-    table, study = trials_table(load(tmp_path)), load(tmp_path)
-    assert len(table) == 12 < len(study.trials)
+    table, study = trials_table(load(tmp_path, "two")), load(tmp_path, "two")
+    assert len(table) == 14 < len(study.trials)
     failed = table["state"] == "failed"
     assert failed.any() and (table.loc[failed, "error"] == "ValueError: no memory left").all()
     assert table.loc[failed, ["a", "b"]].isna().all(axis=None)
