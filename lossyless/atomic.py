@@ -18,26 +18,56 @@ _MAX_PREFIX = 200  # bytes of a temporary name that come from the final one; fil
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file to write to, which gets the name `path` when the block ends without an error.
 
-    Otherwise it is removed, and an existing `path` stays as it was. Until then it is called
+    Otherwise it is removed, and an existing `path` stays as it was. If `path` is a symbolic link,
+    its target is replaced and the link is kept. Until then the file is called
     `<name>.<process>-<random>.tmp`, and locked. Files that killed writers of the same `path` left
     behind are no longer locked, and are removed (not on file systems without locks).
 
-    Raises OSError, naming `path`, if it cannot be written: its folder is missing, it is a folder
-    itself, its name is too long, or the disk is full.
+    Raises OSError, naming `path`, if it cannot be written: its folder is missing, it is no ordinary
+    file, its name is too long, or the disk is full.
     """
+    target = file_to_replace(path)
     path = Path(path)
-    temporary, file = _create_temporary(path)
+    temporary, file = _create_temporary(target, path)
     try:
         with file:
             yield file
             file.flush()
             with naming_errors(path):
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    _sync_folder(target.parent)
+
+
+def file_to_replace(path: str | os.PathLike) -> Path:
+    """The file that `replacing` replaces: `path`, or the target of a symbolic link.
+
+    Raises OSError, naming `path`, if it is no ordinary file: a folder, pipe or device; or the
+    standard output or error of this process, even if they go to a file.
+    """
+    path = Path(path)
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return target
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file to write", str(path))
+    if not stat.S_ISREG(found.st_mode) or _is_standard_output(found):
+        reason = "is no ordinary file, which could be replaced by the complete result"
+        raise OSError(errno.EINVAL, reason, str(path))
+    return target
+
+
+def _is_standard_output(found: os.stat_result) -> bool:
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):  # closed
+            if os.path.samestat(os.fstat(descriptor), found):
+                return True
+    return False
 
 
 @contextlib.contextmanager
@@ -51,15 +81,12 @@ def naming_errors(path: str | os.PathLike) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
-def _create_temporary(path: Path) -> tuple[Path, BinaryIO]:
-    """A new, locked file beside `path`, whose errors name `path`."""
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISDIR(os.stat(path).st_mode):  # unlike `is_dir`, fails if the name is too long
-            raise IsADirectoryError(errno.EISDIR, "is a folder, not a file to write", str(path))
-    prefix = _prefix(path)
-    _remove_abandoned(path.parent, prefix)
+def _create_temporary(target: Path, path: Path) -> tuple[Path, BinaryIO]:
+    """A new, locked file beside `target`, whose errors name `path`."""
+    prefix = _prefix(target)
+    _remove_abandoned(target.parent, prefix)
     for _ in range(_ATTEMPTS):
-        temporary = path.with_name(f"{prefix}{os.getpid()}-{os.urandom(4).hex()}.tmp")
+        temporary = target.with_name(f"{prefix}{os.getpid()}-{os.urandom(4).hex()}.tmp")
         # readable, too: in write-only files numpy writes past Python, and its errors have neither
         # a name nor a reason
         file = io.BufferedRandom(_NamedFile(temporary, final=path))
@@ -67,7 +94,7 @@ def _create_temporary(path: Path) -> tuple[Path, BinaryIO]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(file.fileno()).st_nlink:
             return temporary, file
-        file.close()  # another writer of `path` removed it just before it was locked
+        file.close()  # another writer of `target` removed it just before it was locked
     raise FileExistsError(f"{path}: other writers keep removing temporary files beside it")
 
 

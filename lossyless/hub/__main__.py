@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lossyless.atomic import file_to_replace
 from lossyless.hub import RELEASED, SourceError
 
 DESCRIPTION = """\
@@ -204,6 +205,7 @@ def merge(args: argparse.Namespace) -> int:
                 f"{file}: files of the official format cannot be merged. Decompress it, and "
                 "compress the features with `compress_features`."
             )
+    _check_paths(read=args.files, written=[args.out])
     n_examples = merge_files(args.files, args.out)
     print(f"{args.out}: {n_examples} img, {args.out.stat().st_size:,} bytes")
     return DONE
@@ -250,6 +252,8 @@ def _check_paths(read: list[Path | None], written: list[Path | None]) -> None:
     for path in written:
         if path is not None and not path.parent.is_dir():
             raise SourceError(f"{path}: the folder {path.parent} does not exist: create it first")
+        if path is not None:
+            file_to_replace(path)  # raises
 
 
 def _format(value: Any) -> str:

@@ -138,7 +138,7 @@ class ClipCompressor(FeatureCompressor):
             images, or tensors [3, side, side] made by `transform`. Features are those of what
             viewers show: EXIF orientation is applied, transparency shows white, 16-bit greyscale
             is scaled; images whose range of values is unknown are refused.
-        file : file to write; it appears under this name when it is complete.
+        file : file to write, or a symbolic link to it; it is replaced when it is complete.
         label_file : .npy file to export the labels to, which are also stored in `file`.
         kwargs_dataloader : for `torch.utils.data.DataLoader`, e.g. `batch_size`, `num_workers`; not
             settings that change the examples or their order.

@@ -4,9 +4,13 @@ import contextlib
 import errno
 import os
 import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.tiny import ROOT
 
 from lossyless.atomic import naming_errors, replacing
 
@@ -39,6 +43,62 @@ def test_a_replaced_file_is_complete_or_as_it_was(path):
     assert path.read_bytes() == b"new" and list(path.parent.iterdir()) == [path]
     with pytest.raises(FileNotFoundError), replacing(path.parent / "no folder" / "file"):
         pass
+
+
+def test_links_are_kept_and_their_targets_replaced(tmp_path, path):
+    (tmp_path / "folder").mkdir()
+    target = tmp_path / "folder" / "target"
+    (tmp_path / "folder" / "second").symlink_to("target")
+    path.symlink_to("folder/second")
+    for content in (b"created", b"replaced"):  # a link may point to a file that is still missing
+        with replacing(path) as file:
+            file.write(content)
+            assert len(list(tmp_path.iterdir())) == 2  # the temporary file lies beside its target
+        assert path.is_symlink() and target.read_bytes() == content
+    with pytest.raises(KeyboardInterrupt), replacing(path):
+        raise KeyboardInterrupt
+    assert sorted(os.listdir(tmp_path / "folder")) == ["second", "target"]
+    assert target.read_bytes() == content
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+@pytest.mark.parametrize("kind", ["fifo", "folder", "loop", "/dev/null", "missing folder"])
+def test_what_is_no_ordinary_file_is_refused_and_untouched(tmp_path, kind, is_linked):
+    path = tmp_path / "out"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "loop":
+        path.symlink_to(path)
+    elif kind == "missing folder":
+        path = path / "file"
+    else:
+        path = Path(kind)
+    if is_linked:
+        (tmp_path / "link").symlink_to(path)
+        path = tmp_path / "link"
+    before = {p.name: p.lstat() for p in tmp_path.iterdir()}
+    with pytest.raises(OSError) as caught, replacing(path):
+        pytest.fail("nothing may be computed for a file that cannot be")
+    assert caught.value.filename in (str(path), str(tmp_path / "out"))
+    assert {p.name: p.lstat() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("stdout", ["pipe", "file"])
+def test_standard_output_is_refused(tmp_path, stdout):
+    """A replaced file would lose what the process prints."""
+    code = "from lossyless.atomic import replacing\nwith replacing('/dev/stdout'): print('no')"
+    with open(tmp_path / "out", "w+") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE if stdout == "pipe" else file,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        assert (done.stdout or "") + file.read() == ""
+    assert "OSError" in done.stderr and "'/dev/stdout'" in done.stderr
 
 
 WRITES = {

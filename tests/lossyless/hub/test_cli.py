@@ -208,6 +208,40 @@ def test_results_overwrite_no_input(save, bottleneck, tmp_path, capsys, monkeypa
     assert (tmp_path / "Z.bin").read_bytes() == before
 
 
+def test_outputs_are_ordinary_files_or_links_to_them(
+    save, folder, networks, bottleneck, tmp_path, capsys, monkeypatch
+):
+    save(tmp_path / "Z.bin", 3)
+    link, target = tmp_path / "link", tmp_path / "target"
+    link.symlink_to(target)
+    for words in (
+        ("compress", folder, link, *networks),
+        ("decompress", tmp_path / "Z.bin", link, *bottleneck),
+        ("merge", tmp_path / "Z.bin", tmp_path / "Z.bin", "--out", link),
+    ):
+        assert run(*words) == 0
+        assert link.is_symlink() and target.stat().st_size
+        target.unlink()
+    capsys.readouterr()
+
+    fifo, Z = tmp_path / "fifo", tmp_path / "Z"
+    os.mkfifo(fifo)
+    before = set(tmp_path.iterdir())
+    for name in ("fetch", "load_clip", "load_bottleneck"):  # nothing is loaded
+        monkeypatch.setattr(f"lossyless.hub.weights.{name}", None)
+    for words in (
+        ("compress", folder, fifo),
+        ("compress", folder, Z, "--labels-out", fifo),
+        ("decompress", tmp_path / "Z.bin", fifo),
+        ("decompress", tmp_path / "Z.bin", Z, "--labels-out", fifo),
+        ("merge", tmp_path / "Z.bin", tmp_path / "Z.bin", "--out", fifo),
+        ("merge", tmp_path / "Z.bin", tmp_path / "Z.bin", "--out", "/dev/null"),
+    ):
+        assert run(*words) == 1
+        assert str(words[-1]) in error_of(capsys)
+    assert set(tmp_path.iterdir()) == before and fifo.is_fifo()
+
+
 @pytest.mark.parametrize(
     "words",
     [
