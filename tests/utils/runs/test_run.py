@@ -28,21 +28,19 @@ def new_run(tmp_path) -> Run:
     return find_run(cfg, "featurizer")
 
 
-def end(run: Run, error: BaseException) -> dict:
-    """Status of the run after this error."""
-    run.start(None)
-    with contextlib.suppress(type(error)), run.status_file.recording():
-        raise error
-    return run.status()
-
-
-def test_a_run_goes_from_new_over_running_to_done(new_run):
+def test_a_run_goes_from_new_over_running_to_done(new_run, monkeypatch):
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    ids = {"JOB_ID": 89, "ARRAY_JOB_ID": 87, "ARRAY_TASK_ID": 3, "RESTART_COUNT": 2}
+    for name, value in ids.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
     assert new_run.status() == {"state": "new"}
     with new_run.locked():
         new_run.start(None)
         status = new_run.status()
         assert status["state"] == "running" and status["stage"] == "featurizer"
-        assert status["scheduler_job"] is None and status["restarts"] == 0
+        assert status["restarts"] == 2
+        # for bin/utils.sh
+        assert '\n  "scheduler_job": "87_3"' in new_run.status_file.path.read_text()
         assert OmegaConf.load(new_run.results / "config.yaml") == new_run.cfg
         new_run.finish({"test/feat/rate": 1.0})
         status = new_run.status()
@@ -51,46 +49,29 @@ def test_a_run_goes_from_new_over_running_to_done(new_run):
     assert new_run.status()["state"] == "new"  # its results are not on disk
 
 
-@pytest.mark.parametrize(
-    ("error", "state", "message"),
-    [
+def test_failures_and_interruptions_are_distinguished(new_run):
+    for error, state, message in (
         (ValueError("a\nb"), "failed", "ValueError: a\nb"),
         (KeyboardInterrupt(), "interrupted", "Ctrl-C"),
         (SystemExit(1), "interrupted", "SystemExit: 1"),
         (signals.OutOfTime("no time left"), "interrupted", "no time left"),
         (signals.PeerLost("a process ended"), "interrupted", "a process ended"),
-    ],
-)
-def test_failures_and_interruptions_are_distinguished(new_run, error, state, message):
-    status = end(new_run, error)
-    assert (status["state"], status["error"]) == (state, message)
-    assert type(error).__name__ in status["traceback"]
-    new_run.status_file.record_end(OSError("a consequence"))
-    assert new_run.status() == status  # the first end stays
-    with new_run.locked():
-        new_run.start(None)
-        assert not {"error", "traceback"} & set(new_run.status())  # forgotten
-
-
-def test_an_error_after_a_sigterm_is_an_interruption(new_run):
+    ):
+        with new_run.locked():
+            new_run.start(None)
+            assert not {"error", "traceback"} & set(new_run.status())  # of the earlier attempt
+        with contextlib.suppress(type(error)), new_run.status_file.recording():
+            raise error
+        status = new_run.status()
+        assert (status["state"], status["error"]) == (state, message)
+        assert type(error).__name__ in status["traceback"]
+        new_run.status_file.record_end(OSError("a consequence"))
+        new_run.status_file.note(epoch=3)
+        assert new_run.status() == status  # the first end stays
     new_run.start(None)
     new_run.status_file.note(signal=signals.TERMINATED)
     new_run.status_file.record_end(ValueError("a worker is gone"))
-    status = new_run.status()
-    assert status["state"] == "interrupted"
-    assert status["error"] == f"{signals.TERMINATED}; then ValueError: a worker is gone"
-
-
-def test_facts_are_noted_only_while_a_run_is_under_way(new_run):
-    note = new_run.status_file.note
-    note(epoch=1)
-    assert new_run.status() == {"state": "new"}
-    new_run.start(None)
-    note(epoch=2)
-    assert new_run.status()["epoch"] == 2
-    new_run.finish({"a": 1.0})
-    note(epoch=3)
-    assert new_run.status()["epoch"] == 2 and new_run.status()["state"] == "done"
+    assert new_run.status()["state"] == "interrupted"  # SIGTERM ends workers, too
 
 
 def test_writers_of_several_processes_lose_nothing(new_run):
@@ -108,16 +89,6 @@ def test_writers_of_several_processes_lose_nothing(new_run):
         process.join(20)
     found = {key for key in new_run.status() if key.startswith("fact")}
     assert found == {f"fact_{number}_{i}" for number in range(2) for i in range(20)}
-
-
-def test_the_status_names_the_job_of_the_scheduler(new_run, monkeypatch):
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    for name, value in (("JOB_ID", 89), ("ARRAY_JOB_ID", 87), ("ARRAY_TASK_ID", 3)):
-        monkeypatch.setenv(f"SLURM_{name}", str(value))
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    new_run.start(None)
-    assert new_run.status()["restarts"] == 2
-    assert '\n  "scheduler_job": "87_3"' in new_run.status_file.path.read_text()  # for bin/utils.sh
 
 
 def test_metrics_survive_the_csv_to_the_last_bit(new_run):
@@ -150,24 +121,15 @@ def test_a_file_is_complete_and_on_disk_before_it_takes_its_name(tmp_path, monke
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 100, b'{"state": "runn', b"[]", b"{}", b"\xff"])
-def test_a_damaged_status_is_that_of_a_lost_run(new_run, content):
-    new_run.start(None)
-    new_run.status_file.path.write_bytes(content)
-    status = new_run.status()
-    assert status["state"] == "lost"
-    assert f"{new_run.status_file.path} cannot be read" in status["error"]
-    with new_run.locked():
-        new_run.start(None)
-        assert new_run.status()["state"] == "running" and "error" not in new_run.status()
-
-
-def test_runs_with_damaged_statuses_resume(tmp_path):
+def test_runs_with_damaged_statuses_are_lost_and_resume(tmp_path):
     done = run_all(tmp_path, base=CLASSICAL)
     cfg = compose(tmp_path, base=CLASSICAL)
     for stage in STAGES:
         run = find_run(cfg, stage)
-        run.status_file.path.write_bytes(b"")
+        for content in (b"\0" * 100, b'{"state": "runn', b"[]", b"{}", b"\xff", b""):
+            run.status_file.path.write_bytes(content)
+            assert run.status()["state"] == "lost"
+            assert str(run.status_file.path) in run.status()["error"]
         assert read_status(run.results, run.work)["stage"] == stage  # by the name of its folder
     assert set(run_all(tmp_path, base=CLASSICAL)) == set(done)
     assert all(find_run(cfg, stage).status()["state"] == "done" for stage in STAGES)
@@ -183,29 +145,21 @@ def hold(file: StatusFile, path: str, seconds: float) -> None:
         log.write("out\n")
 
 
-def test_a_second_process_waits(new_run, tmp_path, capfd):
-    log = tmp_path / "log"
-    arguments = (new_run.status_file, str(log), 0.3)
-    processes = [FORK.Process(target=hold, args=arguments) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(20)
-    assert log.read_text().split() == ["in", "out", "in", "out"]
-    assert str(new_run.results) in capfd.readouterr().out
-
-
-def test_the_operating_system_frees_the_lock_of_a_killed_process(new_run, tmp_path):
-    file = new_run.status_file
+def test_a_lock_is_held_by_one_process_and_freed_when_it_is_killed(new_run, tmp_path):
+    file, log = new_run.status_file, tmp_path / "log"
     assert not is_locked(file.lock)
-    process = FORK.Process(target=hold, args=(file, str(tmp_path / "log"), 30))
-    process.start()
-    while not (tmp_path / "log").exists():
+    first = FORK.Process(target=hold, args=(file, str(log), 30))
+    first.start()
+    while not log.exists():
         time.sleep(0.01)
-    assert is_locked(file.lock)
-    process.kill()
-    process.join(20)
-    assert not is_locked(file.lock)
+    second = FORK.Process(target=hold, args=(file, str(log), 0))
+    second.start()
+    second.join(0.5)
+    assert second.is_alive() and is_locked(file.lock)
+    assert log.read_text().split() == ["in"]
+    first.kill()
+    second.join(20)
+    assert log.read_text().split() == ["in", "in", "out"]
     with pytest.raises(ValueError), file.locked():
         assert is_locked(file.lock)
         raise ValueError
