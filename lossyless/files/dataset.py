@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lossyless.base import Codec
+from lossyless.files.labels import as_array
 from lossyless.files.reader import FeatureFile, Source
 
 
@@ -28,7 +29,7 @@ class FeatureDataset(Dataset):
             labels = self.file.labels()
             if labels is None:
                 raise ValueError(f"{self.file.name}: holds no labels")
-        self.labels = None if labels is None else np.asarray(labels)
+        self.labels = None if labels is None else as_array(labels)
         if self.labels is not None and len(self.labels) != len(self.file):
             raise ValueError(
                 f"{self.file.name}: has {len(self.file)} examples, but {len(self.labels)} labels "

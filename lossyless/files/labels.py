@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from collections.abc import Mapping, Set
 from contextlib import closing
 from io import BytesIO
 from typing import Any
@@ -13,6 +14,20 @@ from torch import Tensor
 from lossyless.coding.payloads import read_varint, write_varint
 from lossyless.files.format import Header
 from lossyless.files.layout import Layout
+
+
+def as_array(labels: Any) -> NDArray:
+    """The values [N, ...] of labels: a tensor, an array, a pandas Series or DataFrame, a sequence.
+
+    Raises ValueError for what has no order or is no array of values, such as a set or a dict.
+    """
+    values = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    is_nested = values.dtype == object and values.size > 0
+    if values.ndim == 0 or (is_nested and isinstance(values.flat[0], (Set, Mapping))):
+        raise ValueError(
+            f"expected labels [N, ...] as an array or a list, found {type(labels).__name__}"
+        )
+    return values
 
 
 def pack_labels(labels: NDArray) -> bytes:
@@ -55,9 +70,8 @@ class LabelQueue:
     def __init__(self):
         self._parts: list[NDArray] = []
 
-    def put(self, labels: Any) -> None:
-        labels = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
-        self._parts.append(np.array(labels))  # a copy: batches may reuse their memory
+    def put(self, labels: NDArray) -> None:
+        self._parts.append(labels.copy())  # batches may reuse their memory
 
     def take(self, n: int) -> NDArray:
         """Labels of the next n examples."""

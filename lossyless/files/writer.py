@@ -24,7 +24,7 @@ from lossyless.files.format import (
     chunk_head,
     end_bytes,
 )
-from lossyless.files.labels import LabelQueue, pack_labels
+from lossyless.files.labels import LabelQueue, as_array, pack_labels
 from lossyless.parallel import ordered_map
 
 CHUNK_SIZE = 4096  # examples, unless they are so large that a chunk would exceed
@@ -236,6 +236,7 @@ def _tensors(
                 f"expected batches of floats [b{''.join(f', {n}' for n in shape)}], found "
                 f"{z.dtype} {list(z.shape)}"
             )
+        y = None if y is None else as_array(y)
         if (labels is None) != (y is None) or (y is not None and len(y) != len(z)):
             found = "no labels" if y is None else f"{len(y)} labels"
             raise ValueError(f"a batch of {len(z)} examples has {found}: give all or none")

@@ -106,7 +106,7 @@ class FeatureCompressor(nn.Module):
         Parameters
         ----------
         Z : floats [N, z_dim]; memory-mapped arrays are read piece by piece.
-        labels : integers [N, ...] to store in `file`.
+        labels : integers [N, ...] to store in `file`: an array, a list, a pandas object.
         label_file : .npy file to export the labels to.
 
         Other parameters as for `ClipCompressor.compress_dataset`.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossyless.files import FeatureFile
+from lossyless.files.labels import as_array
 from lossyless.hub import SourceError
 from lossyless.hub.official_format import OfficialFile
 
@@ -55,15 +56,15 @@ def read_labels(features: FeatureFile | OfficialFile, label_file: PathLike | Non
 
 
 def to_labels(labels: Any) -> Labels:
-    """int64 labels [N, ...] of a tensor, an array, or a sequence of any integers.
+    """int64 labels [N, ...] of integers: a tensor, an array, a pandas object or a sequence.
 
-    Raises SourceError if they are not integers, or of different shapes.
+    Raises SourceError if they are not integers, of different shapes, or a set or dict.
     """
     try:
-        array = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+        array = as_array(labels)
     except (TypeError, ValueError) as error:
-        raise SourceError(f"expected labels of one shape ({error})") from None
-    if array.ndim == 0 or (array.size and array.dtype.kind not in "iub"):
+        raise SourceError(f"labels cannot be used: {error}") from None
+    if array.size and array.dtype.kind not in "iub":
         raise SourceError(
             f"expected integer labels [N, ...], found {array.dtype} {list(array.shape)}, such as "
             f"{array.flat[0]!r}. To compress without labels, leave out `labels` and `label_file`."

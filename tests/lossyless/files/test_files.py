@@ -9,6 +9,7 @@ import tracemalloc
 import zlib
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers.stored_features import (
@@ -433,6 +434,31 @@ def test_a_batch_without_its_labels_is_refused(path, codec, z):
     write(path, codec, z)
     with pytest.raises(ValueError, match="z.lsl: holds no labels"):
         FeatureDataset(path, codec, labels=True)
+
+
+NO_ARRAYS = (set(range(N)), dict.fromkeys(range(N)), dict.fromkeys(range(N)).keys(), [{1}] * N)
+
+
+@pytest.mark.parametrize("labels", NO_ARRAYS, ids=lambda labels: type(labels).__name__)
+def test_labels_without_an_order_are_refused(path, codec, z, labels):
+    with pytest.raises(ValueError, match=f"labels.*found {type(labels).__name__}"):
+        write_features([(z, labels)], path, codec, n_workers=1)
+    assert not path.exists()
+    write(path, codec, z)
+    with pytest.raises(ValueError, match=f"labels.*found {type(labels).__name__}"):
+        FeatureDataset(path, codec, labels)
+
+
+@pytest.mark.parametrize("columns", [["a"], [*range(N)], None])
+def test_labels_of_pandas_are_values(path, codec, z, columns):
+    values = np.arange(N * len(columns or "1")).reshape(N, -1)
+    index = range(N, 0, -1)
+    labels = pd.DataFrame(values, index, columns) if columns else pd.Series(values[:, 0], index)
+    write_features([(z, labels)], path, codec, n_workers=1)
+    with FeatureFile(path, codec) as file:
+        np.testing.assert_array_equal(file.labels(), labels.to_numpy())
+    with FeatureDataset(path, codec, labels) as data:
+        np.testing.assert_array_equal(data[3][1], labels.to_numpy()[3])
 
 
 def test_merging_keeps_labels_if_all_files_have_them(tmp_path, path, codec, z):

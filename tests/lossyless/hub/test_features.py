@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers.stored_features import version_1
@@ -112,6 +113,22 @@ def test_official_files_take_labels_from_a_npy_file(decoder, z, tmp_path):
     with pytest.raises(SourceError, match=str(Y)):
         decoder.decompress_to_npy(Z, tmp_path / "Z.npy", Y, tmp_path / "Y2.npy")
     assert sorted(tmp_path.iterdir()) == [Y, Z]
+
+
+@pytest.mark.parametrize("labels", [set(range(500)), dict.fromkeys(range(500)), iter(range(500))])
+def test_labels_without_an_order_are_refused(decoder, z, tmp_path, labels):
+    with pytest.raises(SourceError, match=f"labels.*{type(labels).__name__}") as caught:
+        decoder.compress_features(z, tmp_path / "Z", labels)
+    assert len(str(caught.value)) < 200
+    assert not (tmp_path / "Z").exists()
+
+
+def test_labels_of_pandas_are_values(decoder, z, tmp_path):
+    frame = pd.DataFrame(np.arange(500 * 500).reshape(500, 500), index=range(500, 0, -1))
+    for labels in (frame, frame[[3]], frame[3]):
+        decoder.compress_features(z, tmp_path / "Z", labels)
+        _, Y = decoder.decompress_dataset(tmp_path / "Z", labels=True)
+        np.testing.assert_array_equal(Y, labels.to_numpy())
 
 
 def test_files_of_the_first_version_take_labels_from_a_npy_file(decoder, z, tmp_path):
