@@ -51,7 +51,7 @@ def no_children_remain():
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 5])
-@pytest.mark.parametrize("n_tasks", [0, 1, 3, 4, 20])
+@pytest.mark.parametrize("n_tasks", [0, 3, 4, 20])
 def test_results_come_in_order(n_workers, n_tasks):
     def slow_for_some(i):
         time.sleep(0.002 * (i % 3))
@@ -65,10 +65,9 @@ def test_results_come_in_order(n_workers, n_tasks):
     assert (os.getpid() in processes) == (bool(n_tasks) and not is_parallel)
 
 
-@pytest.mark.parametrize("n_workers", [0, -1])
-def test_there_is_at_least_one_worker(n_workers):
+def test_there_is_at_least_one_worker():
     with pytest.raises(ValueError, match="n_workers"):
-        list(ordered_map(str, [], n_workers))
+        list(ordered_map(str, [], 0))
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 6])
@@ -102,6 +101,8 @@ def test_exceptions_are_raised_where_the_results_are_wanted():
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(CodingError, match="chunk 5: no"):
         next(results)
+    with pytest.raises((AttributeError, pickle.PicklingError)):  # results cannot be handed on
+        list(ordered_map(lambda i: lambda: i, range(10), 2))
 
 
 def test_an_exception_of_the_tasks_ends_the_workers():
@@ -111,14 +112,6 @@ def test_an_exception_of_the_tasks_ends_the_workers():
 
     with pytest.raises(KeyboardInterrupt):
         list(ordered_map(abs, tasks(), 2))
-
-
-def test_results_that_are_not_wanted_end_the_workers():
-    results = ordered_map(lambda i: time.sleep(0.01), range(1000), 2)
-    next(results)
-    assert len(own_workers()) == 2
-    results.close()
-    assert own_workers() == []
 
 
 @pytest.mark.parametrize("is_closed_by", ["iterator", "file"])
@@ -170,21 +163,15 @@ def test_a_worker_that_is_killed_between_tasks_is_an_error():
         list(ordered_map(abs, tasks(), 2))
 
 
-def test_what_cannot_be_handed_on_is_an_error():
-    with pytest.raises((AttributeError, pickle.PicklingError)):
-        list(ordered_map(lambda i: lambda: i, range(10), 2))
-
-
-@pytest.mark.parametrize("n_workers", [2, 5])
-def test_bytes_do_not_depend_on_the_number_of_workers(path, codec, n_workers):
+def test_bytes_do_not_depend_on_the_number_of_workers(path, codec):
     z = draw_features(1000) * 0.5
     write(path, codec, z, n_workers=1)
     expected = path.read_bytes()
     path.unlink()
-    write(path, codec, z, n_workers=n_workers)
+    write(path, codec, z, n_workers=5)
     assert path.read_bytes() == expected
     with FeatureFile(path, codec) as file:
-        assert torch.equal(file.read(n_workers=n_workers), quantised(codec, z))
+        assert torch.equal(file.read(n_workers=5), quantised(codec, z))
 
 
 def test_the_default_follows_the_machine(monkeypatch):
@@ -320,18 +307,15 @@ def test_what_a_coder_refuses_is_raised_here(path, codec, monkeypatch):
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_full_disk_leaves_no_file(path, codec):
-    with writer(path, codec, file_size=1 << 16) as (_, pipe):
-        answers = [pipe.recv(), pipe.recv()]
-    assert isinstance(answers[1], OSError) and "File too large" in str(answers[1])
-    assert list(path.parent.iterdir()) == []
-
-
-def test_an_error_of_the_features_leaves_no_file(path, codec):
+def test_an_error_of_the_features_or_a_full_disk_leaves_no_file(path, codec):
     def batches():
         yield draw_features(500)
         raise OSError("no more images")
 
     with pytest.raises(OSError, match="no more images"):
         write_features(batches(), path, codec, chunk_size=32, n_workers=2)
+    assert list(path.parent.iterdir()) == []
+    with writer(path, codec, file_size=1 << 16) as (_, pipe):
+        answers = [pipe.recv(), pipe.recv()]
+    assert isinstance(answers[1], OSError) and "File too large" in str(answers[1])
     assert list(path.parent.iterdir()) == []
