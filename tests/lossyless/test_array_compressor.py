@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import subprocess
 import sys
 
@@ -125,18 +126,17 @@ def test_bits_and_score_are_what_they_say(fitted):
     assert -score == pytest.approx(error + fitted.beta * math.log(2) * (n_bits - head), rel=0.02)
 
 
-@pytest.mark.parametrize("unit", [1e-6, 1e6])
-def test_the_unit_of_the_features_does_not_matter(unit):
-    for rotation in ("klt", "none"):
-        plain, scaled = (
-            ArrayCompressor(rotation=rotation, **QUICK).fit(factor * features(dtype=np.float64))
-            for factor in (1, unit)
-        )
-        Z = features(seed=1)
-        np.testing.assert_allclose(
-            scaled.transform((unit * Z).astype(np.float32)) / unit, plain.transform(Z), atol=2.0
-        )
-        assert scaled.n_bits(unit * Z) == pytest.approx(plain.n_bits(Z), rel=0.02)
+@pytest.mark.parametrize("rotation, unit", [("klt", 1e-6), ("none", 1e6)])
+def test_the_unit_of_the_features_does_not_matter(rotation, unit):
+    Z, plain, scaled = (
+        features(seed=1),
+        ArrayCompressor(rotation=rotation, **QUICK).fit(features(dtype=np.float64)),
+        ArrayCompressor(rotation=rotation, **QUICK).fit(unit * features(dtype=np.float64)),
+    )
+    np.testing.assert_allclose(
+        scaled.transform((unit * Z).astype(np.float32)) / unit, plain.transform(Z), atol=2.0
+    )
+    assert scaled.n_bits(unit * Z) == pytest.approx(plain.n_bits(Z), rel=0.02)
 
 
 # --- odd matrices
@@ -164,8 +164,7 @@ def test_odd_matrices_are_compressed(Z, rotation):
     assert np.linalg.norm(decoded - Z, axis=1).max() <= bound
 
 
-@pytest.mark.parametrize("rotation", ["klt", "none"])
-@pytest.mark.parametrize("offset", [1e3, 1e6])
+@pytest.mark.parametrize("rotation, offset", [("klt", 1e6), ("none", 1e3)])
 def test_a_common_offset_costs_no_precision(rotation, offset):
     Z = np.random.default_rng(0).normal(size=(N, 64))
     errors = [
@@ -178,7 +177,7 @@ def test_a_common_offset_costs_no_precision(rotation, offset):
 
 
 @pytest.mark.parametrize("rotation", ["klt", "none"])
-@pytest.mark.parametrize("value, n", [(0.0, 999), (0.1, 1), (-3e4, 999), (1e20, 999), (1e-20, 1)])
+@pytest.mark.parametrize("value, n", [(0.0, 999), (0.1, 1), (1e20, 999), (1e-20, 1)])
 def test_constant_columns_are_kept(rotation, value, n):
     Z = np.full((n, 16), value)
     Z[:, 1:4] *= 2
@@ -204,58 +203,45 @@ def test_the_only_cell_of_a_column_lies_about_its_mean(rotation):
     np.testing.assert_allclose(compressor.transform(Z), np.tile(Z.mean(0), (N, 1)), rtol=1e-3)
 
 
-@pytest.mark.parametrize("factor", [1e-300, 1e-40, 1e32, 1e300])
-@pytest.mark.parametrize("make", [features, lambda **_: np.ones((N, D))])
-def test_values_that_float32_cannot_hold_are_named_by_fit(factor, make):
+@pytest.mark.parametrize("factor", [1e-40, 1e300])
+@pytest.mark.parametrize("Z", [features(dtype=np.float64), np.ones((N, D))])
+def test_values_that_float32_cannot_hold_are_named_by_fit(factor, Z):
     with pytest.raises(ValueError, match="choose another unit"):
-        ArrayCompressor(**QUICK).fit(factor * make(dtype=np.float64))
+        ArrayCompressor(**QUICK).fit(factor * Z)
 
 
-@pytest.mark.parametrize(
-    "Z, message",
-    [
+def test_unusable_matrices_are_named(klt):
+    for Z, message in (
         (np.full((5, 2), np.nan), "NaN"),
         (np.full((5, 2), np.inf), "infinity"),
         (np.ones(5), "Expected 2D array"),
         (np.ones((0, 3)), "0 sample"),
         ([["a", "b"]], "could not convert|dtype"),
-    ],
-)
-def test_unusable_matrices_are_named(Z, message, klt):
-    with pytest.raises(ValueError, match=message):
-        ArrayCompressor(**QUICK).fit(Z)
-    with pytest.raises(ValueError, match=message):
-        klt.compress(Z)
-
-
-def test_other_columns_than_in_training_are_refused(klt):
+    ):
+        for use in (ArrayCompressor(**QUICK).fit, klt.compress):
+            with pytest.raises(ValueError, match=message):
+                use(Z)
     with pytest.raises(ValueError, match="3 features, but ArrayCompressor is expecting 10"):
         klt.transform(np.ones((5, 3)))
-
-
-def test_values_too_far_out_are_refused(klt):
     with pytest.raises(CodingError, match="cannot code"):
         klt.compress(np.full((2, D), 1e30))
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"beta": 0}, "beta=0: expected a positive number"),
-        ({"beta": math.nan}, "beta=nan"),
-        ({"lr": -1}, "lr=-1"),
-        ({"n_epochs": "many"}, "n_epochs='many'"),
-        ({"batch_size": 32.5}, "batch_size=32.5: expected a positive integer"),
-        ({"rotation": "no such"}, "rotation='no such': expected one of"),
-        ({"rotation": ["klt"]}, r"rotation=\['klt'\]: expected one of"),
-        ({"distortion": "l2"}, "distortion='l2': expected one of 'squared', 'l1'"),
-        ({"schedule": None}, "schedule=None: expected one of 'cosine', 'step'"),
-        ({"device": "gpu"}, "device='gpu': expected None or .* 'cuda'"),
-    ],
-)
-def test_unusable_parameters_are_named_by_fit(options, message):
-    with pytest.raises(ValueError, match=message):
-        ArrayCompressor(**options).fit(features())
+def test_unusable_parameters_are_named_by_fit():
+    for name, value in (
+        ("beta", 0),
+        ("beta", math.nan),
+        ("lr", -1),
+        ("n_epochs", "many"),
+        ("batch_size", 32.5),
+        ("rotation", "no such"),
+        ("rotation", ["klt"]),
+        ("distortion", "l2"),
+        ("schedule", None),
+        ("device", "gpu"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"{name}={value!r}: expected")):
+            ArrayCompressor(**{name: value}).fit(features())
 
 
 # --- payloads
@@ -272,12 +258,11 @@ def test_payloads_are_files_of_the_codec(klt, tmp_path):
             klt.decompress(damaged)
     with pytest.raises(TypeError, match="expected bytes"):
         klt.decompress("Z.bin")
-
-
-def test_payloads_of_another_compressor_are_refused(klt):
     other = ArrayCompressor(beta=0.2, **QUICK).fit(features())
     with pytest.raises(ContainerError, match=klt.codec.fingerprint()):
-        other.decompress(klt.compress(features(5)))
+        other.decompress(payload)
+    symbols = klt.codec.quantise(torch.from_numpy(Z))
+    np.testing.assert_array_equal(klt.codec.dequantise(symbols).numpy(), klt.transform(Z))
 
 
 # --- files
@@ -306,18 +291,18 @@ def test_parameters_that_numpy_made_are_saved(random_state, tmp_path):
     assert loaded.random_state == (3 if isinstance(random_state, np.integer) else None)
 
 
-def test_parameters_of_other_releases_are_left_out(klt, tmp_path):
-    later = copy.deepcopy(klt)
+def test_models_of_other_releases(klt, tmp_path):
+    """Unknown parameters are left out; a missing mean or an unknown rotation is named."""
+    path, later, older = tmp_path / "compressor.bin", copy.deepcopy(klt), copy.deepcopy(klt)
     later.get_params = lambda: klt.get_params() | {"patience": 3}
-    later.save(tmp_path / "compressor.bin")
-    assert ArrayCompressor.load(tmp_path / "compressor.bin").get_params() == klt.get_params()
-
-
-def test_what_a_search_has_found_can_be_saved(tmp_path):
-    search = GridSearchCV(ArrayCompressor(**QUICK), {"beta": np.logspace(-2, 0, 2)}, cv=2)
-    best = search.fit(features(100)).best_estimator_
-    best.save(tmp_path / "compressor.bin")
-    assert ArrayCompressor.load(tmp_path / "compressor.bin").beta == best.beta
+    later.save(path)
+    assert ArrayCompressor.load(path).get_params() == klt.get_params()
+    later.rate_.transform_name = "wavelets"
+    del older.rate_.transform._buffers["mean"]
+    for model, message in ((later, "rotation='wavelets'"), (older, "transform.mean")):
+        model.save(path)
+        with pytest.raises(WeightsError, match=f"compressor.bin.*{message}"):
+            ArrayCompressor.load(path)
 
 
 def test_parameters_that_are_no_plain_data_are_refused_by_save(klt, tmp_path):
@@ -346,25 +331,6 @@ def test_names_of_columns_are_saved(tmp_path):
         loaded.transform(frame[frame.columns[::-1]])
 
 
-def test_files_without_names_load_and_those_without_means_are_refused(klt, tmp_path):
-    path = tmp_path / "compressor.bin"
-    klt.save(path)
-    assert not hasattr(ArrayCompressor.load(path), "feature_names_in_")
-    older = copy.deepcopy(klt)
-    del older.rate_.transform._buffers["mean"]
-    older.save(path)
-    with pytest.raises(WeightsError, match="compressor.bin.*transform.mean"):
-        ArrayCompressor.load(path)
-
-
-def test_a_rotation_of_later_versions_is_named(klt, tmp_path):
-    later = copy.deepcopy(klt)
-    later.rate_.transform_name = "wavelets"
-    later.save(tmp_path / "compressor.bin")
-    with pytest.raises(WeightsError, match="compressor.bin.*rotation='wavelets'"):
-        ArrayCompressor.load(tmp_path / "compressor.bin")
-
-
 def test_damaged_and_foreign_files_are_refused(klt, tmp_path):
     path = tmp_path / "compressor.bin"
     klt.save(path)
@@ -379,19 +345,6 @@ def test_damaged_and_foreign_files_are_refused(klt, tmp_path):
         path.write_bytes(content)
         with pytest.raises(WeightsError, match=str(path)):
             ArrayCompressor.load(path)
-
-
-def test_a_failed_save_leaves_the_old_file(klt, tmp_path, monkeypatch):
-    path = tmp_path / "compressor.bin"
-    path.write_bytes(b"old")
-
-    def full(*args):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="disk full"):
-        klt.save(path)
-    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 
 DECODE = """
@@ -440,21 +393,13 @@ def test_it_is_an_estimator(klt):
     )
 
 
-def test_it_works_in_pipelines_and_searches():
+def test_it_works_in_pipelines_and_searches(tmp_path):
     Z = features(200)
     y = Z[:, 0] > Z[:, 0].mean()
     model = make_pipeline(ArrayCompressor(beta=0.01, **QUICK), LogisticRegression())
     assert model.fit(Z, y).score(Z, y) > 0.9
-    search = GridSearchCV(ArrayCompressor(batch_size=64), {"n_epochs": [1, 2]}, cv=2)
-    assert np.isfinite(search.fit(Z).best_score_)
-
-
-def test_an_unknown_name_is_an_error():
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        lossyless.nothing  # noqa: B018
-
-
-def test_its_rate_is_a_codec(klt):
-    Z = torch.from_numpy(features(20))
-    symbols = klt.codec.quantise(Z)
-    np.testing.assert_array_equal(klt.codec.dequantise(symbols).numpy(), klt.transform(Z.numpy()))
+    search = GridSearchCV(ArrayCompressor(**QUICK), {"beta": np.logspace(-2, 0, 2)}, cv=2)
+    best = search.fit(Z).best_estimator_
+    assert np.isfinite(search.best_score_)
+    best.save(tmp_path / "compressor.bin")
+    assert ArrayCompressor.load(tmp_path / "compressor.bin").beta == best.beta

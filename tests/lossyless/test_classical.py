@@ -33,20 +33,19 @@ def psnr(found, expected):
 
 @pytest.mark.parametrize("n_channels", [1, 3])
 def test_png_is_exact(n_channels):
-    x, codec = images(n_channels), ClassicalCompressor("png", n_channels)
-    assert torch.equal(codec.decompress(codec.compress(x), len(x)), x)
-    assert torch.equal(codec(x), x)
-
-
-def test_png_keeps_noise_of_any_size():
-    x = (torch.rand(3, 3, 5, 9) * 255).round() / 255
-    assert torch.equal(ClassicalCompressor("png", 3)(x), x)
+    codec, noise = ClassicalCompressor("png", n_channels), torch.rand(3, n_channels, 5, 9)
+    for x in (images(n_channels), (noise * 255).round() / 255):
+        assert torch.equal(codec.decompress(codec.compress(x), len(x)), x)
+        assert torch.equal(codec(x), x) and torch.equal(codec.receive(codec.represent(x)), x)
+    with pytest.raises(CodingError, match="expected 5 images, found 3"):
+        codec.decompress(codec.compress(noise), 5)
 
 
 def test_pixels_are_rounded_to_256_levels_and_clamped():
     x = torch.tensor([-0.5, 0.0, 0.2501, 1.0, 7.0]).view(1, 1, 1, 5)
     expected = torch.tensor([0, 0, 64, 255, 255]).view(1, 1, 1, 5) / 255
-    assert torch.equal(ClassicalCompressor("png", 1)(x), expected)
+    for codec in (ClassicalCompressor("png", 1), RawPixels((1, 1, 5))):
+        assert torch.equal(codec(x), expected)
 
 
 @pytest.mark.parametrize("codec", LOSSY)
@@ -57,14 +56,8 @@ def test_quality_buys_fidelity_with_bits(codec, n_channels):
     n_bytes = [len(codec.compress(x)) for codec in codecs]
     fidelity = [psnr(codec(x), x) for codec in codecs]
     assert n_bytes == sorted(n_bytes) and n_bytes[0] < 0.9 * n_bytes[-1]
-    assert fidelity == sorted(fidelity) and fidelity[-1] > 25
+    assert fidelity == sorted(fidelity) and fidelity[-1] > (35 if n_channels == 1 else 25)
     assert all(codec(x).shape == x.shape for codec in codecs)
-
-
-def test_grey_images_survive_at_high_quality():
-    x = images(1)
-    for codec in LOSSY:
-        assert psnr(ClassicalCompressor(codec, 1, 95)(x), x) > 35
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -82,28 +75,7 @@ def test_nothing_is_learnt_and_any_quality_decodes_any_other(codec):
     assert torch.equal(high.decompress(payload, 6), low.decompress(payload, 6))
 
 
-def test_the_receiver_works_on_images():
-    codec, x = ClassicalCompressor("png", 1), images(1)
-    assert codec.is_reconstruct
-    assert torch.equal(codec.receive(codec.represent(x)), x)
-
-
-@pytest.mark.parametrize(
-    "codec, n_channels, message",
-    [("gif", 3, "unknown classical codec 'gif'.*webp"), ("png", 2, "1 or 3 channels, not of 2")],
-)
-def test_what_it_cannot_code_is_named(codec, n_channels, message):
-    with pytest.raises(ValueError, match=message):
-        ClassicalCompressor(codec, n_channels)
-
-
 # --- damage
-
-
-def test_another_number_of_images_is_named():
-    codec = ClassicalCompressor("png", 1)
-    with pytest.raises(CodingError, match="expected 5 images, found 6"):
-        codec.decompress(codec.compress(images(1)), 5)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -170,14 +142,14 @@ def test_raw_pixels_cost_eight_bits_a_value_and_lose_nothing(shape):
     assert not list(codec.parameters())
 
 
-def test_raw_pixels_are_rounded_as_those_of_png():
-    x = 1.2 * torch.rand(4, 3, 8, 8) - 0.1
-    assert torch.equal(RawPixels((3, 8, 8))(x), ClassicalCompressor("png", 3)(x))
-
-
-def test_raw_pixels_name_what_they_did_not_expect():
-    with pytest.raises(ValueError, match=r"images \[C, H, W\], not of shape \[2\]"):
-        RawPixels((2,))
+def test_images_and_payloads_that_do_not_fit_are_named():
+    for make, found in (
+        (lambda: RawPixels((2,)), r"\[2\]"),
+        (lambda: ClassicalCompressor("gif", 3), "'gif'.*webp"),
+        (lambda: ClassicalCompressor("png", 2), "2"),
+    ):
+        with pytest.raises(ValueError, match=found):
+            make()
     codec = RawPixels((1, 8, 8))
     with pytest.raises(ValueError, match=r"expected images \[1, 8, 8\], found \[1, 16, 16\]"):
         codec.compress(images(1, side=16))
@@ -216,6 +188,8 @@ def test_quality_is_the_mean_over_images_however_they_are_batched():
 def test_equal_images_are_perfect_and_hide_no_others():
     x = images(1, n=6)
     assert quality_of(x, x) == {"mse": 0, "psnr": math.inf, "ms-ssim": pytest.approx(1)}
+    small = images(1, side=10)  # smaller than the window of the structural similarity
+    assert set(quality_of(small, small)) == {"mse", "psnr"}
     decoded = noisy(x)
     expected = quality_of(decoded[1:], x[1:])["psnr"]
     decoded[0] = x[0]
@@ -245,10 +219,6 @@ def test_the_opposite_of_an_image_has_a_similarity():
     x = images(1, side=64)
     found = ms_ssim(1 - x, x, scale_weights(64))
     assert ((found >= 0) & (found < 0.5)).all()
-
-
-def test_images_too_small_for_a_window_have_no_similarity():
-    assert set(quality_of(images(1, side=10), images(1, side=10))) == {"mse", "psnr"}
 
 
 # --- a whole split
@@ -282,11 +252,3 @@ def test_batches_cost_their_length_and_nothing_else():
     few, many = (measured(ClassicalCompressor("png", 1), x, n) for n in (10, 1))
     assert many["test/feat/n_bits"] - few["test/feat/n_bits"] == pytest.approx(8 * 9 / 10)
     assert many["test/feat/psnr"] == few["test/feat/psnr"] == math.inf
-
-
-def test_quality_buys_similarity():
-    x = images(3, n=4)
-    found = [measured(ClassicalCompressor("jpeg", 3, quality), x) for quality in (5, 50, 95)]
-    for metric in ("n_bits", "psnr", "ms-ssim"):
-        values = [metrics[f"test/feat/{metric}"] for metrics in found]
-        assert values == sorted(values) and values[0] < values[-1]

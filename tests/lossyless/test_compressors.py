@@ -128,9 +128,9 @@ def test_every_parameter_learns(method, make_compressor, make_trainer):
 @pytest.mark.parametrize("method", ["VIC", "BINCE"])
 def test_a_short_training_lowers_the_loss(method, make_compressor, make_trainer):
     compressor = make_compressor(method=method, beta=0.01)
-    validation, trainer = Batches(toy_batches()), make_trainer(20)
+    validation, trainer = Batches(toy_batches()), make_trainer(10)
     (before,) = trainer.validate(compressor, validation, verbose=False)
-    assert fit(compressor, trainer)["val/feat/loss"] < 0.8 * before["val/feat/loss"]
+    assert fit(compressor, trainer)["val/feat/loss"] < 0.85 * before["val/feat/loss"]
 
 
 # --- what is logged
@@ -163,57 +163,29 @@ def test_bits_are_logged_with_the_final_beta(rate, make_compressor, make_trainer
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
 
 
-def test_training_logs_the_final_beta_while_beta_still_rises(make_compressor, make_trainer):
-    compressor = make_compressor(beta=10.0)
-    metrics = fit(compressor, make_trainer(1, callbacks=[ReseedEveryEpoch(SEED)]))
+def test_training_logs_means_of_the_epoch_with_the_final_beta(make_compressor, make_trainer):
+    frozen = PartOptimizer(partial(torch.optim.SGD, lr=0.0))
+    compressor = make_compressor(optimizer=frozen, rate=Lossless(Z_DIM), beta=10.0)
+    metrics = fit(compressor, make_trainer(1))
+    assert metrics["train/feat/distortion"] == pytest.approx(metrics["val/feat/distortion"])
     logged = {n: metrics[f"train/feat/{n}"] for n in ("loss", "rate", "distortion")}
     assert logged["loss"] == pytest.approx(logged["distortion"] + 10 * logged["rate"], rel=1e-5)
 
 
-def test_training_metrics_are_means_over_the_epoch(make_compressor, make_trainer):
-    frozen = PartOptimizer(partial(torch.optim.SGD, lr=0.0))
-    compressor = make_compressor(optimizer=frozen, rate=Lossless(Z_DIM))
-    metrics = fit(compressor, make_trainer(1))
-    assert metrics["train/feat/distortion"] == pytest.approx(metrics["val/feat/distortion"])
-
-
-def test_the_probe_is_logged_beside_the_compressor(make_compressor, make_trainer):
-    metrics = fit(make_compressor(online_task="classification"), make_trainer())
-    for split in ("train", "val"):
-        names = {f"{split}/feat/online_{name}" for name in ("loss", "acc", "err")}
-        assert names <= metrics.keys()
-
-
-def test_the_range_of_z_hat_is_that_of_the_whole_split(make_compressor, make_trainer):
-    compressor, batches = make_compressor(), list(toy_batches())
-    (found,) = make_trainer().validate(compressor, Batches(batches), verbose=False)
-    z_hat = torch.cat([compressor.eval()(batch.x) for batch in batches])
-    for name in ("min", "max", "mean"):
-        assert found[f"val/feat/z{name}"] == pytest.approx(getattr(z_hat, name)().item(), rel=1e-5)
-
-
-def test_validation_and_test_measure_the_same(make_compressor, make_trainer):
-    compressor, trainer, data = make_compressor(), make_trainer(), Batches(toy_batches())
-    (validated,) = trainer.validate(compressor, data, verbose=False)
-    (tested,) = trainer.test(compressor, data, verbose=False)
+def test_validation_and_test_measure_the_whole_split(make_compressor, make_trainer):
+    compressor, trainer = make_compressor(online_task="classification"), make_trainer()
+    batches = list(toy_batches())
+    (validated,) = trainer.validate(compressor, Batches(batches), verbose=False)
+    (tested,) = trainer.test(compressor, Batches(batches), verbose=False)
     assert tested == {name.replace("val/", "test/"): value for name, value in validated.items()}
-
-
-def test_contrastive_information_is_logged_in_bits(make_compressor, make_trainer):
-    metrics = fit(make_compressor(method="BINCE"), make_trainer())
-    n_candidates = 2 * 32 - 1
-    expected = math.log2(n_candidates) - metrics["val/feat/distortion"]
-    assert metrics["val/feat/I_q_zm"] == pytest.approx(expected, rel=1e-5)
-    assert 0.01 <= metrics["val/feat/temperature"] < 1
-
-
-def test_theoretical_rates_are_those_that_are_logged(make_compressor, make_trainer):
-    compressor = make_compressor()
-    (batch,) = toy_batches(1)
-    (found,) = make_trainer().validate(compressor, Batches([batch]), verbose=False)
-    rates = compressor.eval().rates(batch.x)
-    assert rates.shape == (32,)
-    assert found["val/feat/rate"] == pytest.approx(rates.mean().item() / NATS_PER_BIT, rel=1e-5)
+    assert {f"val/feat/online_{name}" for name in ("loss", "acc", "err")} <= validated.keys()
+    x = torch.cat([batch.x for batch in batches])
+    z_hat = compressor.eval()(x)
+    for name in ("min", "max", "mean"):
+        expected = getattr(z_hat, name)().item()
+        assert validated[f"val/feat/z{name}"] == pytest.approx(expected, rel=1e-5)
+    rate = compressor.rates(x).mean().item() / NATS_PER_BIT
+    assert validated["val/feat/rate"] == pytest.approx(rate, rel=1e-5)
 
 
 # --- sender and receiver
@@ -242,25 +214,6 @@ def test_a_reconstructing_receiver_gets_reconstructions(make_compressor):
     assert torch.equal(make_compressor().receive(z_hat), z_hat)
 
 
-@pytest.mark.parametrize("method", ["BINCE", "lossy_Z"])
-def test_reconstructing_without_a_decoder_is_refused(method, make_compressor):
-    with pytest.raises(ValueError, match="has no decoder.*featurizer=neural_feat"):
-        make_compressor(method=method, is_reconstruct=True)
-
-
-def test_a_probe_without_optimizer_is_refused(make_compressor):
-    compressor = make_compressor(online_task="classification")
-    parts = (compressor.p_ZlX, compressor.rate, compressor.distortion, compressor.optimizer)
-    with pytest.raises(ValueError, match="online_optimizer"):
-        type(compressor)(*parts, online=compressor.online)
-
-
-@pytest.mark.parametrize("beta", [-1, math.nan, math.inf, "much", None])
-def test_a_beta_that_cannot_weigh_the_rate_is_named(beta, make_compressor):
-    with pytest.raises(ValueError, match=r"beta=.* \(featurizer.loss.beta\): expected a finite"):
-        make_compressor(beta=beta)
-
-
 def test_without_beta_the_rate_moves_nothing(make_compressor, make_trainer):
     compressor = make_compressor(beta=0)
     before = trainable(compressor.rate.prior)
@@ -268,10 +221,20 @@ def test_without_beta_the_rate_moves_nothing(make_compressor, make_trainer):
     assert_same_tensors(trainable(compressor.rate.prior), before)
 
 
-@pytest.mark.parametrize("z_dim", [0, 2.5])
-def test_an_encoder_without_dimensions_is_refused(z_dim):
-    with pytest.raises(ValueError, match=rf"z_dim={z_dim} \(encoder.z_dim\): expected a positive"):
-        CondDist(Linear, (3,), z_dim)
+def test_settings_that_cannot_be_are_named(make_compressor):
+    for method in ("BINCE", "lossy_Z"):
+        with pytest.raises(ValueError, match="featurizer=neural_feat"):
+            make_compressor(method=method, is_reconstruct=True)
+    for beta in (-1, math.nan, math.inf, "much", None):
+        with pytest.raises(ValueError, match=r"beta=.* \(featurizer.loss.beta\)"):
+            make_compressor(beta=beta)
+    for z_dim in (0, 2.5):
+        with pytest.raises(ValueError, match=rf"z_dim={z_dim} \(encoder.z_dim\)"):
+            CondDist(Linear, (3,), z_dim)
+    compressor = make_compressor(online_task="classification")
+    parts = (compressor.p_ZlX, compressor.rate, compressor.distortion, compressor.optimizer)
+    with pytest.raises(ValueError, match="online_optimizer"):
+        type(compressor)(*parts, online=compressor.online)
 
 
 def test_contrastive_views_are_encoded_apart_and_one_is_priced(make_compressor, make_trainer):
@@ -280,15 +243,15 @@ def test_contrastive_views_are_encoded_apart_and_one_is_priced(make_compressor, 
     compressor.p_ZlX.register_forward_hook(lambda module, args, output: seen.append(args[0]))
     (batch,) = toy_batches(1)
     (found,) = make_trainer().validate(compressor, Batches([batch]), verbose=False)
-    assert [torch.equal(*pair) for pair in zip(seen, (batch.x, batch.aux), strict=True)] == [
-        True
-    ] * 2
+    assert len(seen) == 2 and torch.equal(seen[0], batch.x) and torch.equal(seen[1], batch.aux)
     with torch.no_grad():
         views = [compressor.eval()(x) for x in (batch.x, batch.aux)]
         distortions, _ = compressor.distortion(*views)
     rates = compressor.rates(batch.x)
     assert found["val/feat/rate"] == pytest.approx(rates.mean().item() / math.log(2))
     assert found["val/feat/distortion"] == pytest.approx(distortions.mean().item() / math.log(2))
+    information = math.log2(2 * 32 - 1) - found["val/feat/distortion"]
+    assert found["val/feat/I_q_zm"] == pytest.approx(information, rel=1e-5)
 
 
 def test_a_lossy_z_distortion_compares_with_z_before_quantisation(make_compressor, make_trainer):
@@ -300,20 +263,6 @@ def test_a_lossy_z_distortion_compares_with_z_before_quantisation(make_compresso
 
 
 # --- warm-up and staggered training
-
-
-class Spy(nn.Module):
-    """Stands in for a distortion and keeps what it was given."""
-
-    needs = "representative"
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def forward(self, z_hat, target):
-        self.seen.append(z_hat.detach().clone())
-        return z_hat.sum(-1), {}
 
 
 @pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), MIRate])
@@ -350,9 +299,10 @@ def test_after_the_warm_up_the_rate_moves_the_encoder(make_compressor, make_trai
 def test_evaluation_never_warms_up(make_compressor, make_trainer):
     (batch,) = toy_batches(1)
     compressor = make_compressor(rate=HFactorized(Z_DIM, warmup_k_epoch=5))
-    compressor.distortion = Spy()
+    seen = []
+    compressor.distortion.register_forward_hook(lambda module, args, out: seen.append(args[0]))
     make_trainer().validate(compressor, Batches([batch]), verbose=False)
-    assert torch.equal(compressor.distortion.seen[0], compressor.eval()(batch.x))
+    assert torch.equal(seen[0], compressor.eval()(batch.x))
 
 
 @pytest.mark.parametrize("rate", [HFactorized, HHyper, MIRate])
@@ -371,8 +321,9 @@ def test_a_bottleneck_that_is_not_end_to_end_leaves_the_encoder(
 # --- faults
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("n_good, field", [(0, "x"), (2, "x"), (4, "aux")])
+@pytest.mark.parametrize(
+    "value, n_good, field", [(math.nan, 0, "x"), (math.inf, 2, "x"), (math.nan, 4, "aux")]
+)
 def test_a_loss_that_is_not_finite_stops_training_and_is_named(
     value, n_good, field, make_compressor, make_trainer
 ):
@@ -390,7 +341,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_is_named(
 def test_a_probe_that_diverges_is_named_alone(make_compressor, make_trainer):
     compressor = make_compressor(online_task="classification")
     compressor.online.network.linear.weight.data[0, 0] = math.nan
-    with pytest.raises(NonFiniteLossError, match="step 0: online_loss=nan. The last"):
+    with pytest.raises(NonFiniteLossError, match="step 0: online_loss=nan"):
         make_trainer().fit(compressor, Batches(toy_batches()))
 
 
@@ -408,8 +359,10 @@ def schedules():
     }
 
 
-@pytest.mark.parametrize("schedule", schedules())
-@pytest.mark.parametrize("method", ["VIC", "BINCE"])
+@pytest.mark.parametrize(
+    "schedule, method",
+    [("decay", "VIC"), ("plateau", "BINCE"), ("default_plateau", "VIC")],
+)
 def test_a_resumed_training_equals_an_uninterrupted_one(
     schedule, method, make_compressor, make_trainer, tmp_path
 ):

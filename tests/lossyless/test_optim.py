@@ -129,6 +129,12 @@ def test_training_goes_on_from_a_state_dict_as_if_uninterrupted():
     assert_same_tensors(trainable(resumed), trainable(module))
 
 
+def test_sgd_searches_the_learning_rates_of_adam():
+    optimizer = sgd_like_adam([nn.Parameter(torch.zeros(1))], lr=3e-4, momentum=0.9)
+    assert rates_of(optimizer) == [pytest.approx(0.03)]
+    assert optimizer.defaults["momentum"] == 0.9
+
+
 def test_frozen_parameters_and_empty_parts_are_left_out():
     module = ThreeParts()
     module.a.requires_grad_(False)
@@ -156,28 +162,20 @@ def learning_rates(schedule, n_epochs, **kwargs):
 @pytest.mark.parametrize("n_epochs, factor", [(1, 100), (2, 1000), (3, 100), (200, 1000)])
 def test_decays_start_at_the_full_rate_and_reach_their_factor(n_epochs, factor):
     exponential = learning_rates(exponential_decay, n_epochs, total_factor=factor)
-    steps = learning_rates(uniform_multistep, n_epochs, total_factor=factor)
-    for rates in (exponential, steps):
-        assert rates[0] == LR
-        assert rates == sorted(rates, reverse=True)
-    assert exponential[-1] == pytest.approx(LR / factor)
     expected = [LR * factor ** (-epoch / n_epochs) for epoch in range(n_epochs + 1)]
     assert exponential == pytest.approx(expected)
+    steps = learning_rates(uniform_multistep, n_epochs, total_factor=factor)
+    assert steps[0] == LR and steps == sorted(steps, reverse=True)
     if n_epochs >= 3:
         assert steps[-1] == pytest.approx(LR / factor)
 
 
-def test_multistep_divides_in_equal_steps_at_equal_distances():
+def test_multistep_divides_in_equal_steps_of_whole_epochs():
     rates = learning_rates(uniform_multistep, 8, total_factor=1000, n_steps=3)
     assert rates[:8] == pytest.approx([LR] * 2 + [LR / 10] * 2 + [LR / 100] * 2 + [LR / 1000] * 2)
-
-
-@pytest.mark.parametrize(
-    ("n_epochs", "milestones"), [(1, [1]), (3, [1, 2, 3]), (30, [7, 14, 21]), (50, [12, 24, 36])]
-)
-def test_steps_are_a_whole_number_of_epochs_long(n_epochs, milestones):
-    rates = learning_rates(uniform_multistep, n_epochs, total_factor=1000, n_steps=3)
-    assert [i for i in range(1, n_epochs + 1) if rates[i] < rates[i - 1]] == milestones
+    for n_epochs, milestones in ((1, [1]), (3, [1, 2, 3]), (30, [7, 14, 21]), (50, [12, 24, 36])):
+        rates = learning_rates(uniform_multistep, n_epochs, total_factor=1000, n_steps=3)
+        assert [i for i in range(1, n_epochs + 1) if rates[i] < rates[i - 1]] == milestones
 
 
 def test_cosines_are_half_a_period_and_restart_with_growing_periods():
@@ -206,26 +204,16 @@ def rates_of(optimizer):
 
 def test_a_plateau_follows_its_metric_and_the_other_parts_their_own_schedules():
     optimizer, scheduler = scheduled(
-        partial(plateau, factor=0.5, patience=1), partial(exponential_decay, total_factor=100), None
+        partial(plateau, factor=0.5, patience=1, min_lr=LR / 3),
+        partial(exponential_decay, total_factor=100),
+        None,
     )
     assert isinstance(optimizer, JointOptimizer) and isinstance(scheduler, JointScheduler)
-    expected = {1.0: LR, 0.9: LR, 0.91: LR, 0.92: LR / 2, 0.8: LR / 2}
-    for epoch, (loss, rate) in enumerate(expected.items(), 1):
+    losses, rates = (1.0, 0.9, 0.91, 0.92, 0.8, 1, 1), [LR] * 3 + [LR / 2] * 3 + [LR / 3]
+    for epoch, (loss, rate) in enumerate(zip(losses, rates, strict=True), 1):
         optimizer.step()
         scheduler.step({"val/loss": torch.tensor(loss)})
         assert rates_of(optimizer) == pytest.approx([rate, LR * 100 ** (-epoch / 10), LR])
-
-
-def test_a_plateau_has_a_floor():
-    optimizer, scheduler = scheduled(partial(plateau, factor=0.5, patience=0, min_lr=LR / 3))
-    for _ in range(5):
-        optimizer.step()
-        scheduler.step({"val/loss": torch.tensor(1.0)})
-    assert rates_of(optimizer) == [LR / 3]
-
-
-def test_a_plateau_without_its_metric_is_named():
-    _, scheduler = scheduled(partial(plateau, factor=0.5, patience=1))
     with pytest.raises(ValueError, match="'part0'.*'val/loss'.*train/loss"):
         scheduler.step({"train/loss": torch.tensor(1.0)})
 
@@ -248,12 +236,6 @@ def test_schedules_go_on_from_a_state_dict():
             joint.step()
             schedule.step(loss)
         assert rates_of(resumed_optimizer) == rates_of(optimizer)
-
-
-def test_sgd_searches_the_learning_rates_of_adam():
-    optimizer = sgd_like_adam([nn.Parameter(torch.zeros(1))], lr=3e-4, momentum=0.9)
-    assert rates_of(optimizer) == [pytest.approx(0.03)]
-    assert optimizer.defaults["momentum"] == 0.9
 
 
 # --- annealing
