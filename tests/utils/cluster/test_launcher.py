@@ -247,31 +247,20 @@ def test_a_job_that_left_the_queue_is_lost(tmp_path, make_jobs, commands):
 
 def test_a_requeued_job_is_awaited(tmp_path, make_jobs, commands):
     """It leaves an error, is out of the queue, squeue fails, it is pending, and then it is done."""
+    result(tmp_path, "87", ("error", "RuntimeError: Connection closed by peer"))
+    result(tmp_path, "done", returned("there"))
+    file, done = (tmp_path / f"sweep/.submitit/{i}/{i}_0_result.pkl" for i in ("87", "done"))
     fake(commands, "sbatch", "echo Submitted batch job 87")
     fake(
         commands,
         "squeue",
         f"n=$(ls {tmp_path} | grep -c asked_); touch {tmp_path}/asked_$n",
-        "case $n in 0) ;; 1|10) exit 0;; 2|3|4|5|6|7|8|9) echo busy >&2; exit 1;; esac",
+        f"case $n in 0) ;; 1) rm {file};; 2|11) exit 0;; 12) cp {done} {file};;",
+        "*) echo busy >&2; exit 1;; esac",
         "echo '87|PENDING'",
     )
-    result(tmp_path, "87", ("error", "RuntimeError: Connection closed by peer"))
-    (job,) = make_jobs(None, 1)
-    waiting = launcher.Sweep(
-        [job], launcher.make_executor(CLUSTER, tmp_path / "sweep/.submitit"), CLUSTER
-    )
-    collect = waiting._collect
-
-    def end_at_last():
-        collect()
-        if (tmp_path / "asked_0").exists():
-            (tmp_path / "sweep/.submitit/87/87_0_result.pkl").unlink(missing_ok=True)
-        if (tmp_path / "asked_12").exists():
-            result(tmp_path, "87", returned("there"))
-
-    waiting._collect = end_at_last
-    (done,) = waiting.run()
-    assert done.return_value == "there"
+    (job,) = submit(tmp_path, make_jobs(None, 1))
+    assert job.return_value == "there"
 
 
 def test_accepted_jobs_are_awaited_if_others_are_refused(

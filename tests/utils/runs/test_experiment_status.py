@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
@@ -320,17 +319,3 @@ def test_the_script_shows_the_status_without_slow_imports(tmp_path):
     assert done.returncode == 0 and "no runs yet" in done.stdout, done.stderr
     code = "import sys, utils.status; assert not {'torch', 'pandas', 'optuna'} & set(sys.modules)"
     assert call(sys.executable, "-c", code).returncode == 0
-
-
-def test_a_thousand_runs_take_a_second(cfg, sweep, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda file: None)  # of the files made here
-    first = find_run(cfg, "featurizer")
-    for i in range(1000):
-        run = Run("featurizer", cfg, first.results / f"{i}/run_x", first.work / f"{i}/run_x")
-        run.results.mkdir(parents=True)
-        run.status_file.path.write_text('{"state": "%s"}' % ("done" if i % 10 else "running"))
-        sweep(i, f"seed={i}").queue(None)
-    start = time.process_time()
-    found = status.overview(cfg)
-    assert time.process_time() - start < 1
-    assert "1000 jobs" in found and "featurizer: 100 lost, 900 done" in found

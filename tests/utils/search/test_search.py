@@ -1,23 +1,27 @@
-"""Searches: distributions, and studies that survive failures, kills and changed settings."""
+"""Studies survive failures, kills and changed settings."""
 
 import csv
 import json
 import math
 import multiprocessing
-import re
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-import optuna
 import pytest
+from helpers.searches import (
+    Params,
+    conflict,
+    fails_below_zero,
+    load,
+    run,
+    sampler,
+    square,
+    states,
+)
 from helpers.tiny import DIGITS, call, main_command
-from hydra.core.utils import JobReturn, JobStatus
 from hydra_plugins.study_sweeper import SAMPLERS
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -25,15 +29,11 @@ from sqlalchemy.engine import Engine
 from lossyless.tracking import NonFiniteLossError
 from utils import search
 from utils.aggregation import tables
-from utils.aggregation.experiment import Experiment
-from utils.aggregation.search_figures import importances, plot_optuna_hypopt, trials_table
-from utils.cluster.sweep import check_command_line
 from utils.cluster.sweep_job import JobError
 from utils.configs.checks import ConfigError
-from utils.configs.composing import CONF_DIR, compose_config, expand, parse
+from utils.configs.composing import compose_config, expand
 from utils.search import study as studies
-from utils.search.loop import Search, run_trials, summary
-from utils.search.space import Space
+from utils.search.loop import summary
 from utils.training.jobs import UnknownMetricError
 
 
@@ -49,173 +49,11 @@ def sqlite_without_fsync():
     event.remove(Engine, "connect", turn_off)
 
 
-X, LOG_Y = "x=interval(-1.0, 1)", "y=tag(log, interval(1e-4, 1))"
-Params = dict[str, float]
-
-
-def sampler(name: str = "random", **options: object) -> dict[str, object]:
-    return {"_target_": f"optuna.samplers.{SAMPLERS[name]}", "seed": 3} | options
-
-
-class FakeLauncher:
-    """Runs a function of a trial's settings instead of a job."""
-
-    def __init__(self, function: Callable[[Params], object]):
-        self.function = function
-        self.batches: list[list[Params]] = []
-
-    def launch(self, jobs: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        assert initial_job_idx == len(self.seen)
-        self.batches.append([self._settings(job) for job in jobs])
-        return [self._run(settings) for settings in self.batches[-1]]
-
-    @property
-    def seen(self) -> list[Params]:
-        return [settings for batch in self.batches for settings in batch]
-
-    def _run(self, settings: Params) -> JobReturn:
-        try:
-            return JobReturn(_return_value=self.function(settings), status=JobStatus.COMPLETED)
-        except (ArithmeticError, RuntimeError, ValueError) as error:
-            return JobReturn(_return_value=error, status=JobStatus.FAILED)
-
-    @staticmethod
-    def _settings(job: Sequence[str]) -> Params:
-        pairs = (override.split("=", 1) for override in job)
-        return {key: float(value) for key, value in pairs if key in "xy"}
-
-
-class Killed(BaseException):
-    """As Ctrl-C or SIGTERM."""
-
-
-def kill(*_: object) -> None:
-    raise Killed
-
-
-def square(settings: Params) -> float:
-    return settings["x"] ** 2
-
-
-def conflict(settings: Params) -> tuple[float, float]:
-    return settings["x"] ** 2, (settings["x"] - 1) ** 2
-
-
-def fails_below_zero(settings: Params) -> float:
-    if settings["x"] < 0:
-        raise ValueError("x is negative")
-    return settings["x"]
-
-
-def run(
-    folder: Path,
-    function: Callable[[Params], object] = square,
-    n_trials: int = 5,
-    *,
-    name: str = "study",
-    space: Sequence[str] = ("fixed=1", X, LOG_Y),
-    objectives: Sequence[str] = ("val/pred/err",),
-    n_parallel: int = 2,
-    **settings: object,
-) -> FakeLauncher:
-    """One call of a search in `folder`."""
-    launcher = FakeLauncher(function)
-    defaults = {
-        "directions": ["minimize"] * len(objectives),
-        "retry_failed": True,
-        "sampler": sampler(),
-    }
-    worker = Search(
-        folder / studies.FILE,
-        name,
-        space=Space.of(space),
-        objectives=objectives,
-        n_trials=n_trials,
-        **(defaults | settings),
-    )
-    run_trials(worker, launcher, folder / "sweep", n_parallel)
-    return launcher
-
-
-def load(folder: Path, name: str = "study") -> optuna.Study:
-    return studies.load(folder / studies.FILE, name)
-
-
-def states(folder: Path) -> list[str]:
-    return [trial.state.name for trial in load(folder).trials]
-
-
 def write_status(folder: Path, num: int = 0, **status: object) -> None:
     """Status file of a job of a search."""
     job = folder / f"sweep/{num}"
     job.mkdir(parents=True, exist_ok=True)
     (job / "job.json").write_text(json.dumps(status))
-
-
-# --- spaces
-
-
-DISTRIBUTIONS = {
-    "tag(log, interval(1e-8, 1))": FloatDistribution(1e-8, 1, log=True),
-    "interval(0, 0.5)": FloatDistribution(0, 0.5),
-    "int(interval(0.0, 5.0))": IntDistribution(0, 5),
-    "int(tag(log, interval(16, 512)))": IntDistribution(16, 512, log=True),
-    "choice(32, 64)": CategoricalDistribution([32, 64]),
-    "a,null": CategoricalDistribution(["a", "null"]),
-    "range(1, 4)": IntDistribution(1, 3),
-    "range(0, 10, 3)": IntDistribution(0, 9, step=3),
-    "range(0, 1, 0.25)": FloatDistribution(0, 0.75, step=0.25),
-}
-IMPOSSIBLE = [
-    "interval(1, 1e-3)",
-    "interval(0, inf)",
-    "tag(log, interval(0, 1))",
-    "tag(logg, interval(1, 2))",
-    "tag(log, range(8, 64, 8))",
-    "tag(log, choice(1, 2))",
-    "range(32, 16, 4)",
-    "range(1, 2, 0)",
-]
-
-
-def test_each_form_of_a_sweep_has_its_distribution():
-    for text, expected in DISTRIBUTIONS.items():
-        space = Space.of([f"key={text}", "other=1"])
-        assert space.distributions == {"key": expected} and space.fixed == ("other=1",), text
-    for text in IMPOSSIBLE:
-        with pytest.raises(ConfigError, match=re.escape(f"key={text}")):
-            Space.of([f"key={text}"])
-    with pytest.raises(ConfigError, match=r"featurizer\.loss\.beta.*hypopt=optuna"):
-        check_command_line(["featurizer.loss.beta=interval(0.1, 1)"])  # no search
-
-
-def test_the_ranges_of_all_experiments_can_be_drawn():
-    text = "".join(file.read_text() for file in (CONF_DIR / "experiment").rglob("*.yaml"))
-    ranges = re.findall(r"^ +([^ :#]+): (\w+\(.*\))$", text, re.MULTILINE)
-    assert len(ranges) > 50
-    for key, drawn in ranges:
-        Space.of([f"{key}={drawn}"])
-
-
-def test_the_job_of_a_trial_holds_each_setting_once(tmp_path):
-    overrides = expand(["experiment=STL10_rate_variation", f"paths.results={tmp_path}"])
-    search.check(compose_config(overrides), overrides)
-    space = Space.of(overrides)
-    trial = optuna.create_study().ask(space.distributions)
-    job = [override.split("=", 1)[0] for override in space.job(trial.params)]
-    assert sorted(job) == sorted(override.split("=", 1)[0] for override in overrides)
-
-
-def test_a_drawn_choice_is_the_written_one():
-    written = ["null", "True", "'a, b'", "'16'", r"a\,b", "a b", "3x", "${s}", "[a,'b, c']"]
-    for text in written:
-        space = Space.of([f"key={text},other"])
-        drawn = space.distributions["key"].choices[0]
-        (override,) = parse(space.job({"key": drawn}))
-        (expected,) = parse([f"key={text}"])
-        if text != "null":  # which Hydra's choice() does not take
-            assert Space.of([f"key=choice({text}, other)"]) == space
-        assert not override.is_sweep_override() and override.value() == expected.value()
 
 
 # --- totals
@@ -332,10 +170,12 @@ def test_an_interrupted_search_runs_the_trials_of_an_uninterrupted_one(tmp_path)
     calls = iter(["ok", "kill", "ok", "ok", "ok", "kill", "ok", "ok", "ok", "ok"])
 
     def sometimes_killed(settings: Params) -> float:
-        return square(settings) if next(calls) == "ok" else kill()
+        if next(calls) == "kill":
+            raise KeyboardInterrupt
+        return square(settings)
 
     for _ in range(2):  # in the first batch, then in the second one
-        with pytest.raises(Killed):
+        with pytest.raises(KeyboardInterrupt):
             run(tmp_path, sometimes_killed)
     run(tmp_path, sometimes_killed, retry_failed=False)
     counted = studies.counted(load(tmp_path))
@@ -537,63 +377,3 @@ def test_the_summary_has_the_best_trial_and_how_many_failed(tmp_path):
     lines = summary(study)
     assert f"8 trials, {len(complete)} complete, {8 - len(complete)} failed" in lines
     assert f"trial {best.number}: val/pred/err {best.value:.5g}" in lines
-
-
-def quadratic_study(n: int, ends: Sequence[str]) -> optuna.Study:
-    """Values that depend on the exponent of `log`, hardly on `x`, and not on the others."""
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for end in ends:
-        log = "log=tag(log, interval(1e-8, 1))"
-        space = Space.of([f"x=interval(-1.0, {end})", log, "c=choice(a, b)", "same=choice(1)"])
-        for _ in range(n // len(ends)):
-            trial = study.ask(space.distributions)
-            trial.set_user_attr("overrides", [])
-            value = (np.log10(trial.params["log"]) + 3) ** 2 + 0.1 * trial.params["x"]
-            study.tell(trial, value)
-    study.tell(study.ask(space.distributions), state=TrialState.FAIL)
-    return study
-
-
-def test_importance_is_where_the_variance_comes_from(tmp_path):
-    for ends in (["1"], ["1", "3"]):  # a fixed space, a moved interval
-        shares = importances(quadratic_study(60, ends))
-        assert set(shares) == {"log", "x", "c", "same"} and next(iter(shares)) == "log"
-        assert shares["log"] > 0.8 and shares["same"] == 0
-        assert sum(shares.values()) == pytest.approx(1)
-    assert importances(quadratic_study(9, ["1"])) == {}  # too few trials
-    run(tmp_path, lambda _: 1.0, n_trials=12)
-    assert importances(load(tmp_path)) == {}  # all are equal
-
-
-def test_figures_and_tables_of_all_studies(tmp_path):
-    def sometimes(settings: Params) -> tuple[float, float]:
-        if settings["x"] > 0.7:
-            raise ValueError("no memory left")
-        return conflict(settings)
-
-    run(tmp_path, square, 10, name="one")
-    for _ in range(2):  # the second call repeats the trials that failed
-        run(tmp_path, sometimes, 14, name="two", objectives=("a", "b"))
-    plot_optuna_hypopt(Experiment(tmp_path))
-    drawn = {path.name for path in tmp_path.glob("optuna_*.png")}
-    kinds = ("one_history", "one_importance", "two_history", "two_importance", "two_pareto")
-    assert drawn == {f"optuna_{kind}.png" for kind in kinds}
-    with pytest.raises(ConfigError, match="studies.*three.*one.*two"):
-        plot_optuna_hypopt(Experiment(tmp_path), studies=["three"])
-
-    table, study = trials_table(load(tmp_path, "two")), load(tmp_path, "two")
-    assert len(table) == 14 < len(study.trials)
-    failed = table["state"] == "failed"
-    assert failed.any() and (table.loc[failed, "error"] == "ValueError: no memory left").all()
-    assert table.loc[failed, ["a", "b"]].isna().all(axis=None)
-    best = {trial.number for trial in studies.best_trials(study)}
-    assert set(table.loc[table["is_best"], "number"]) == best
-    assert (table.loc[~failed, "a"] == table.loc[~failed, "x"] ** 2).all()
-
-
-def test_nothing_is_drawn_of_no_search_or_of_failed_trials(tmp_path, capsys):
-    plot_optuna_hypopt(Experiment(tmp_path))
-    assert capsys.readouterr().out.count("\n") == 1 and not list(tmp_path.iterdir())
-    run(tmp_path, lambda _: math.nan, n_trials=1, name="failed")
-    plot_optuna_hypopt(Experiment(tmp_path), studies=["failed"])
-    assert [path.name for path in tmp_path.glob("optuna_*.*")] == ["optuna_failed.csv"]
