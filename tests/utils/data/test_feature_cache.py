@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from lossyless.backbones import Tower
-from utils.data import features as features_module
 from utils.data.examples import InMemory
 from utils.data.feature_cache import FeatureCache
 from utils.data.features import FeatureDataModule
@@ -95,23 +94,16 @@ def test_training_batches_are_shuffled_anew_in_each_epoch(make):
     assert (gather(second)[:, None] == everything[None]).all(-1).any(1).all()
 
 
-def test_a_second_data_set_does_not_need_the_tower(make):
-    data = make()
-    first = [gather(data.loader(split)) for split in SPLITS]
-    assert len(make.calls) == len(SPLITS)
-    for seed in (1, 2):  # without augmentations, features do not depend on it
-        again = make(seed=seed)
-        assert torch.equal(gather(again.loader("test")), first[2])
-        assert again.encoder_time("val") > 0
-    assert len(make.calls) == len(SPLITS)
-
-
-def test_splits_are_computed_when_they_are_used_once_for_each_key(make, tmp_path):
-    list(make({"tower": "a"}).loader("test"))
+def test_splits_are_computed_when_first_used_and_once_for_each_key(make, tmp_path):
+    list(make().loader("test"))
     assert [path.name.rsplit("_", 1)[0] for path in folders(tmp_path)] == ["digits_tiny_test"]
-    for _ in range(2):
-        list(make({"tower": "b"}).loader("test"))
-    assert len(make.calls) == len(folders(tmp_path)) == 2
+    first = [gather(make().loader(split)) for split in SPLITS]
+    assert len(make.calls) == len(SPLITS)
+    again = make(seed=2)  # without augmentations, features do not depend on it
+    assert torch.equal(gather(again.loader("test")), first[2])
+    assert again.encoder_time("val") > 0 and len(make.calls) == len(SPLITS)
+    list(make({"tower": "b"}).loader("test"))
+    assert len(make.calls) == len(folders(tmp_path)) == len(SPLITS) + 1
 
 
 # --- augmentations
@@ -127,12 +119,8 @@ def test_copies_of_an_augmented_split_differ_and_epochs_cycle_through_them(make,
         found = gather(data.loader("train", epoch=epoch))
         assert (found[:50, None] == copies[epoch % 2][None]).all(-1).any(1).all()
     assert len(make.calls) == len(folders(tmp_path)) == 2
-
-
-def test_without_augmentations_all_copies_are_the_same(make, tmp_path):
-    data = make(n_copies=3)
-    copies = [gather(data.loader("train", epoch=k, shuffle=False)) for k in range(2)]
-    assert torch.equal(*copies) and len(folders(tmp_path)) == 1
+    data = make(n_copies=3)  # without augmentations
+    assert torch.equal(*(gather(data.loader("train", epoch=k, shuffle=False)) for k in range(2)))
 
 
 def test_only_augmented_splits_depend_on_augmentations_and_their_seed(make, tmp_path):
@@ -147,9 +135,6 @@ def test_only_augmented_splits_depend_on_augmentations_and_their_seed(make, tmp_
     assert sorted(splits) == ["train", "train", "train", "val"]
 
 
-# --- auxiliary variables
-
-
 def test_auxiliary_variables_that_need_images_are_refused(make):
     for auxiliary in ("none", "input", "target"):
         batch = next(iter(make(auxiliary=auxiliary).loader("val")))
@@ -158,9 +143,6 @@ def test_auxiliary_variables_that_need_images_are_refused(make):
     for auxiliary in ("representative", "positive"):
         with pytest.raises(ValueError, match=f"{auxiliary}.*distortion=lossy_Z"):
             make(auxiliary=auxiliary)
-
-
-# --- what can go wrong
 
 
 class Stop(nn.Module):
@@ -177,16 +159,14 @@ class Stop(nn.Module):
         return x.mean((2, 3)) @ torch.ones(3, DIM)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
-def test_an_interrupted_computation_leaves_nothing(make, tmp_path, error):
-    data = make(make_network=lambda: Stop(error))
-    with pytest.raises(type(error)):
-        data.loader("train")
-    assert folders(tmp_path) == []
-    assert gather(make().loader("train", shuffle=False)).shape == (N_EXAMPLES["train"], DIM)
-
-
-def test_what_a_killed_process_left_is_removed(make, tmp_path):
+def test_interrupted_computations_leave_nothing_and_leftovers_of_killed_ones_are_removed(
+    make, tmp_path
+):
+    for error in (KeyboardInterrupt(), RuntimeError("out of memory")):
+        data = make(make_network=lambda error=error: Stop(error))
+        with pytest.raises(type(error)):
+            data.loader("train")
+        assert folders(tmp_path) == []
     list(make().loader("val"))
     (path,) = folders(tmp_path)
     part = path.with_name(f".{path.name}.part")
@@ -196,18 +176,19 @@ def test_what_a_killed_process_left_is_removed(make, tmp_path):
     assert [found.name for found in folders(tmp_path)] == [path.name]
 
 
-@pytest.mark.parametrize("name", ["features.npy", "targets.npy", "facts.json"])
-def test_damaged_files_are_named(make, tmp_path, name):
+def test_damaged_files_are_named(make, tmp_path):
     list(make().loader("val"))
     (folder,) = folders(tmp_path)
-    path = folder / name
-    content = path.read_bytes()
-    flipped = content[:-10] + bytes([content[-10] ^ 1]) + content[-9:]
-    for damaged in (b'{"crc32": {}}' if name == "facts.json" else flipped, content[:-20], None):
-        path.unlink() if damaged is None else path.write_bytes(damaged)
-        with pytest.raises(DataError, match=rf"damaged.*{folder}") as error:
-            make().loader("val")
-        assert name == "facts.json" or name in str(error.value)
+    for name in ("features.npy", "targets.npy", "facts.json"):
+        path = folder / name
+        content = path.read_bytes()
+        flipped = content[:-10] + bytes([content[-10] ^ 1]) + content[-9:]
+        for damaged in (b'{"crc32": {}}' if name == "facts.json" else flipped, content[:-20], b""):
+            path.write_bytes(damaged)
+            with pytest.raises(DataError, match=f"{folder}") as error:
+                make().loader("val")
+            assert name == "facts.json" or name in str(error.value)
+        path.write_bytes(content)
 
 
 def test_features_of_other_images_are_refused(make, tmp_path):
@@ -253,11 +234,9 @@ def test_parallel_processes_compute_once(tmp_path):
     assert len((tmp_path / "log").read_text().splitlines()) == 1
 
 
-def test_progress_is_a_line_now_and_then_without_a_terminal(make, capsys, monkeypatch):
-    monkeypatch.setattr(features_module, "progress", lambda *args: progress(*args, seconds=0))
-    list(make().loader("train"))
+def test_progress_is_printed_line_by_line_without_a_terminal(capsys):
+    assert list(progress(range(5), "numbers", seconds=0)) == list(range(5))
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 4  # of five batches
-    assert "digits_tiny train" in lines[0] and " 20%" in lines[0] and " 80%" in lines[-1]
+    assert len(lines) == 4 and " 20%" in lines[0] and " 80%" in lines[-1]
     assert list(progress(range(5), "numbers")) == list(range(5))
     assert capsys.readouterr().err == ""  # a quick loop
