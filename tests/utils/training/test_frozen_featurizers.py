@@ -85,7 +85,6 @@ def prepared(folder, *overrides, base):
 def test_a_bottleneck_is_trained_on_cached_features(weights, tmp_path, calls):
     settings = base(weights, "featurizer=bottleneck_lossyZ", "rate=H_hyper")
     metrics = run(tmp_path, base=settings)
-    assert len(calls) == 3  # for three splits, in two stages
     assert metrics["test/comm/n_bits"] > 0 and 0 <= metrics["test/pred/acc"] <= 1
     assert metrics["test/comm/encoder_time"] > 0 and "test/comm/bpp" not in metrics
     assert abs(metrics["test/comm/rate"] / metrics["test/feat/rate"] - 1) < 1e-3
@@ -93,48 +92,38 @@ def test_a_bottleneck_is_trained_on_cached_features(weights, tmp_path, calls):
     for stage in STAGES:
         path = find_run(prepared(tmp_path, base=settings), stage).results
         assert {"enc_torchvision", f"zdim_{Z_DIM}"} <= set(path.parts)
-
-
-def test_training_again_reuses_features_and_gives_the_same(weights, tmp_path, calls):
-    settings = base(weights, *BOTTLENECK)
-    first = run(tmp_path, base=settings)
+    # the same from the cache, and other settings use it, too
     for folder in ("results", "pretrained"):
         for path in (tmp_path / folder).glob("exp_*"):
             path.rename(path.with_name("old"))
-    assert untimed(run(tmp_path, base=settings)) == untimed(first)
-    run(tmp_path, "featurizer.loss.beta=0.5", base=settings)
+    assert untimed(run(tmp_path, base=settings)) == untimed(metrics)
+    run(tmp_path, "featurizer.loss.beta=0.5", "is_only_feat=true", base=settings)
     assert len(calls) == 3  # for three splits
 
 
-@pytest.mark.parametrize("featurizer", FORMATS)
-def test_plain_formats_go_through_all_stages(featurizer, weights, tmp_path):
-    overrides = ["featurizer.kwargs.n_components=10"] * (featurizer == "features_pca")
-    settings = base(weights, f"featurizer={featurizer}", *overrides)
-    metrics = run(tmp_path, base=settings)
-    assert metrics["test/feat/n_bits"] == metrics["test/feat/rate"] == FORMATS[featurizer]
-    header = metrics["test/comm/n_bits"] - FORMATS[featurizer]
-    assert 0 < header < 8 * 400 / 100  # bits per image, of a header and a chunk for 400 of them
-    assert metrics["test/feat/sender_time"] > 0 <= metrics["test/feat/nmse"]
-    assert (metrics["test/feat/mse"] == 0) == (featurizer == "features_float32")
-    worst = {"features_pca": 1, "features_uniform": 0.05}
-    assert metrics["test/feat/nmse"] < worst.get(featurizer, 1e-3)
-    assert 0 <= metrics["test/pred/acc"] <= 1
-
-
-def test_predictors_learn_from_what_was_decoded(weights, tmp_path):
-    settings = base(weights, "featurizer=features_int8")
-    run(tmp_path, base=settings)
-    cfg = prepared(tmp_path, base=settings)
+def test_plain_formats_go_through_all_stages(weights, tmp_path):
+    for featurizer, n_bits in FORMATS.items():
+        overrides = ["featurizer.kwargs.n_components=10"] * (featurizer == "features_pca")
+        metrics = run(tmp_path, base=base(weights, f"featurizer={featurizer}", *overrides))
+        assert metrics["test/feat/n_bits"] == metrics["test/feat/rate"] == n_bits
+        header = metrics["test/comm/n_bits"] - n_bits
+        assert 0 < header < 8 * 400 / 100  # bits per image, of a header and a chunk for 400
+        assert metrics["test/feat/sender_time"] > 0 <= metrics["test/feat/nmse"]
+        assert (metrics["test/feat/mse"] == 0) == (featurizer == "features_float32")
+        worst = {"features_pca": 1, "features_uniform": 0.05}
+        assert metrics["test/feat/nmse"] < worst.get(featurizer, 1e-3)
+        assert 0 <= metrics["test/pred/acc"] <= 1
+    # predictors learn from decoded features
+    cfg = prepared(tmp_path, base=base(weights, "featurizer=features_int8"))
     codec = building.load_compressor(cfg)
-    data = building.build_data(cfg, "data_pred", "none")
-    z = torch.cat([batch.x for batch in data.loader("test")])
-    path = communication.data_file(find_run(cfg, "communication").work, "test")
+    batches = list(building.build_data(cfg, "data_pred", "none").loader("test"))
+    z, y = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("x", "y"))
+    work = find_run(cfg, "communication").work
+    path = communication.data_file(work, "test")
     found = torch.cat(list(communication.receive(codec, path, torch.device("cpu"))))
     assert torch.equal(found, codec(z)) and not torch.equal(found, z)
-    y = communication.read_targets(find_run(cfg, "communication").work, "test")
-    assert np.array_equal(y, torch.cat([batch.y for batch in data.loader("test")]))
-    predictor = building.load_predictor(cfg, codec)
-    assert predictor.head(found[:2]).shape == (2, 10)
+    assert np.array_equal(communication.read_targets(work, "test"), y)
+    assert building.load_predictor(cfg, codec).head(found[:2]).shape == (2, 10)
 
 
 def test_a_transform_is_fitted_to_training_features(weights, tmp_path):
@@ -184,51 +173,33 @@ def test_other_weights_are_other_features(weights, tmp_path, calls):
     assert len(list((tmp_path / "pretrained/features").glob("Digits_Torchvision_test_*"))) == 2
 
 
-@pytest.mark.parametrize(
-    ("override", "is_same"),
-    [
-        ("tower.batch_size=64", True),
-        ("data_feat.kwargs.batch_size=32", True),
-        ("trainer.max_epochs=7", True),
-        ("tower.kwargs.padding=tensorflow", False),
-        ("data_feat.kwargs.equivalence=[rotation]", False),
-        ("data_feat.kwargs.margin=1", False),
-        ("data_feat.name=other", True),
-        ("data_feat.mean=[0.5]", True),
-        ("tower.name=other", True),
-        ("tower.n_copies=3", True),
-    ],
-)
-def test_what_features_depend_on(override, is_same, weights, tmp_path):
-    settings = base(weights, *BOTTLENECK)
-    first, other = (feature_path(tmp_path, *more, base=settings) for more in ([], [override]))
-    assert (first == other) == is_same
-
-
 def feature_path(folder, *overrides, base, split="train", seed=1):
     cfg = prepared(folder, *overrides, base=base)
     return building.build_data(cfg, "data_feat", "none")._cache.path(split, 0, seed)
 
 
-@pytest.mark.parametrize(
-    "override", ["data_feat.kwargs.equivalence=[rotation]", "data_feat.kwargs.p_augment=0.5"]
-)
-def test_augmentations_are_no_part_of_splits_without_them(override, weights, tmp_path):
-    settings = base(weights, *BOTTLENECK)
-    first, other = (
-        feature_path(tmp_path, *more, base=settings, split="val", seed=None)
-        for more in ([], [override])
-    )
-    assert first == other
+def test_what_features_depend_on(weights, tmp_path, monkeypatch):
+    def path(*overrides, **options):
+        return feature_path(tmp_path, *overrides, base=base(weights, *BOTTLENECK), **options)
 
-
-def test_half_precision_gives_other_features(weights, tmp_path, monkeypatch):
-    settings = base(weights, *BOTTLENECK)
-    on_cpu = feature_path(tmp_path, base=settings)
+    augmented = ["data_feat.kwargs.equivalence=[rotation]", "data_feat.kwargs.p_augment=0.5"]
+    first, first_val = path(), path(split="val", seed=None)
+    for override in (
+        "tower.batch_size=64",
+        "data_feat.kwargs.batch_size=32",
+        "trainer.max_epochs=7",
+        "data_feat.name=other",
+        "data_feat.mean=[0.5]",
+        "tower.name=other",
+        "tower.n_copies=3",
+    ):
+        assert path(override) == first, override
+    for override in ("tower.kwargs.padding=tensorflow", augmented[0], "data_feat.kwargs.margin=1"):
+        assert path(override) != first, override
+    for override in augmented:  # of the training set alone
+        assert path(override, split="val", seed=None) == first_val, override
     monkeypatch.setattr(building, "pick_device", lambda cfg: torch.device("cuda"))
-    cfg = compose(tmp_path, base=settings)
-    OmegaConf.resolve(cfg)
-    assert building.build_data(cfg, "data_feat", "none")._cache.path("train", 0, 1) != on_cpu
+    assert path() != first  # half precision
 
 
 class MeansTower(Tower):
@@ -249,7 +220,8 @@ def with_means_tower(folder, **more):
     return cfg
 
 
-def test_a_tower_may_have_no_weights_and_then_states_a_version(tmp_path):
+def test_a_tower_without_weights_states_a_version(tmp_path):
+    """Otherwise features would be reused after a change of its class."""
     cfg, newer = (with_means_tower(tmp_path, version=version) for version in (1, 2))
     assert cfg.tower.weights_id is None
     data = building.build_data(cfg, "data_feat", "none")
@@ -257,18 +229,11 @@ def test_a_tower_may_have_no_weights_and_then_states_a_version(tmp_path):
     other = building.build_data(newer, "data_feat", "none")
     assert data._cache.path("test", 0, None) != other._cache.path("test", 0, None)
     assert run_hash(cfg, "featurizer") != run_hash(newer, "featurizer")
-
-
-def test_a_tower_without_weights_and_version_is_refused(tmp_path):
-    """Otherwise features would be reused after a change of its class."""
     for more in ({}, {"version": None}):
         with pytest.raises(ValueError, match=r"tower=means.*version.*conf/tower/means.yaml"):
             building.build_data(with_means_tower(tmp_path, **more), "data_feat", "none")
-
-
-@pytest.mark.parametrize("tower", ["rn50_simclr", "rn50_swav"])
-def test_weights_that_a_tower_downloads_by_itself_need_no_version(tower, tmp_path):
-    cfg = prepared(tmp_path, base=[*SMALL, *DATA, *BOTTLENECK, f"tower={tower}"])
+    # a tower that downloads its weights needs none
+    cfg = prepared(tmp_path, base=[*SMALL, *DATA, *BOTTLENECK, "tower=rn50_simclr"])
     assert cfg.tower.weights_id is None
     assert building.build_data(cfg, "data_feat", "none").shape == (2048,)
 
@@ -299,7 +264,6 @@ def never(cfg):
             "tower.kwargs.weights: .*mobilenet_v2.npz.*give tower.kwargs.weights=FILE, or export "
             "MOBILENET_V2_WEIGHTS=FILE",
         ),
-        (["featurizer=bottleneck_rn50swav_lossyZ", "tower.kwargs.weights=no.tar"], "no.tar"),
         (["data@data_feat=coco_captions", "data_feat.kwargs.clip_weights=no.pt"], "no.pt"),
     ],
 )
@@ -316,31 +280,24 @@ def test_without_weights_nothing_is_launched(overrides, message, tmp_path, monke
 # --- the settings
 
 
-@pytest.mark.parametrize(
-    ("featurizer", "tower", "z_dim"),
-    [
-        ("clip_freeze", "clip_vitb32", 512),
-        ("bottleneck_clip_lossyZ", "clip_vitb32", 512),
-        ("bottleneck_rn50clip_lossyZ", "clip_rn50", 1024),
-        ("bottleneck_rn50simclr_lossyZ", "rn50_simclr", 2048),
-        ("bottleneck_rn50swav_lossyZ", "rn50_swav", 2048),
-        ("bottleneck_rn50sup_lossyZ", "rn50_sup", 2048),
-    ],
-)
-def test_featurizers_choose_their_towers_and_the_command_line_another(featurizer, tower, z_dim):
-    cfg = compose_config([f"featurizer={featurizer}"])
-    assert (cfg.tower.name, cfg.encoder.name, cfg.encoder.z_dim) == (tower, tower, z_dim)
-    assert cfg.featurizer.name == featurizer
-    cfg = compose_config([f"featurizer={featurizer}", "tower=open_clip"])
-    assert (cfg.tower.name, cfg.encoder.name, cfg.encoder.z_dim) == ("open_clip", "open_clip", 512)
-
-
-def test_a_featurizer_chooses_its_rate_and_the_command_line_another():
+def test_featurizers_choose_towers_and_rates_and_the_command_line_others():
+    for featurizer, tower, z_dim, rate in (
+        ("clip_freeze", "clip_vitb32", 512, None),
+        ("bottleneck_clip_lossyZ", "clip_vitb32", 512, "H_hyper"),
+        ("bottleneck_clip_lossyZ_factorized", "clip_vitb32", 512, "H_factorized"),
+        ("bottleneck_rn50clip_lossyZ", "clip_rn50", 1024, "H_hyper"),
+        ("bottleneck_rn50simclr_lossyZ", "rn50_simclr", 2048, "H_hyper"),
+        ("bottleneck_rn50swav_lossyZ", "rn50_swav", 2048, "H_hyper"),
+        ("bottleneck_rn50sup_lossyZ", "rn50_sup", 2048, "H_hyper"),
+    ):
+        cfg = compose_config([f"featurizer={featurizer}"])
+        assert (cfg.tower.name, cfg.encoder.name, cfg.encoder.z_dim) == (tower, tower, z_dim)
+        if rate is not None:
+            assert (cfg.rate.name, cfg.distortion.name) == (rate, "lossy_Z")
     name = "featurizer=bottleneck_clip_lossyZ_factorized"
-    assert compose_config([name]).rate.name == "H_factorized"
-    assert compose_config([name]).distortion.name == "lossy_Z"
-    assert compose_config([name, "rate=lossless"]).rate.name == "lossless"
-    assert compose_config(["featurizer=bottleneck_clip_lossyZ"]).rate.name == "H_hyper"
+    cfg = compose_config([name, "tower=open_clip", "rate=lossless"])
+    assert (cfg.tower.name, cfg.encoder.name, cfg.encoder.z_dim) == ("open_clip", "open_clip", 512)
+    assert cfg.rate.name == "lossless"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 import torch
 from helpers.stored_features import n_bytes_without_labels
 from helpers.tiny import (
+    BANANA,
     CLASSICAL,
     DIGITS,
     ROOT,
@@ -38,20 +39,16 @@ from utils.training import building, callbacks, fitting, jobs, stages
 from utils.training.callbacks import ReseedEveryEpoch, reseed
 
 SPLITS = ("val", "test")
-BANANA_CASES = {
-    "VIC": ["distortion=VIC"],
-    "BINCE_hyper": ["distortion=BINCE", "rate=H_hyper"],
-    "lossy_Z": ["distortion=lossy_Z"],
-    "VIC_rec": ["distortion=VIC", "featurizer=neural_rec"],
-    "VAE_no_probe": ["distortion=VAE", "featurizer.kwargs.online=null"],
+CASES = {
+    "BINCE_hyper": (BANANA, ["distortion=BINCE", "rate=H_hyper"]),
+    "VIC_rec": (BANANA, ["distortion=VIC", "featurizer=neural_rec"]),
+    "VAE_no_probe": (BANANA, ["distortion=VAE", "featurizer.kwargs.online=null"]),
+    "VAE_hyper": (DIGITS, ["distortion=VAE", "rate=H_hyper"]),
+    "VIC_lossless": (DIGITS, ["distortion=VIC", "rate=lossless", "featurizer=neural_rec"]),
+    "none": (CLASSICAL, ["featurizer=none"]),
+    "png": (CLASSICAL, ["featurizer=png"]),
+    "jpeg": (CLASSICAL, ["featurizer=jpeg"]),
 }
-DIGITS_CASES = {
-    "VAE_hyper": ["distortion=VAE", "rate=H_hyper"],
-    "supervised": ["distortion=supervised"],
-    "VAE_MI": ["distortion=VAE", "rate=MI_unitgaussian"],
-    "VIC_lossless": ["distortion=VIC", "rate=lossless", "featurizer=neural_rec"],
-}
-CODECS = ("none", "png", "jpeg", "webp")
 
 
 def check_results(cfg, metrics: dict[str, float]) -> None:
@@ -83,23 +80,27 @@ def check_results(cfg, metrics: dict[str, float]) -> None:
             assert total == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("case", BANANA_CASES)
-def test_all_stages_on_the_banana(case, tmp_path):
-    metrics = run(tmp_path, *BANANA_CASES[case])
-    check_results(compose(tmp_path, *BANANA_CASES[case]), metrics)
+@pytest.mark.parametrize("case", CASES)
+def test_all_stages(case, tmp_path, monkeypatch):
+    """Predictors standardise images with the mean and std of their own data, codes with none."""
+    base, overrides = CASES[case]
+    if base is not BANANA:
+        overrides = [*overrides, "data_pred.mean=[0.25]", "data_pred.std=[0.5]"]
+    heads = []
+    monkeypatch.setattr(building, "Predictor", lambda h, o: heads.append(h) or Predictor(h, o))
+    metrics = run(tmp_path, *overrides, base=base)
+    check_results(compose(tmp_path, *overrides, base=base), metrics)
+    if base is not BANANA:
+        assert metrics["test/comm/bpp"] == pytest.approx(metrics["test/comm/n_bits"] / 64)
+        (head,) = heads
+        x = torch.rand(2, 4) if case == "VAE_hyper" else torch.rand(2, 1, 8, 8)
+        expected = x if case == "VAE_hyper" else 2 * x - 0.5
+        torch.testing.assert_close(head.standardize(x), expected)
+    if base is CLASSICAL:
+        check_codec(case, metrics)
 
 
-@pytest.mark.parametrize("case", DIGITS_CASES)
-def test_all_stages_on_the_digits(case, tmp_path):
-    metrics = run(tmp_path, *DIGITS_CASES[case], base=DIGITS)
-    check_results(compose(tmp_path, *DIGITS_CASES[case], base=DIGITS), metrics)
-    assert metrics["test/comm/bpp"] == pytest.approx(metrics["test/comm/n_bits"] / 64)
-
-
-@pytest.mark.parametrize("codec", CODECS)
-def test_all_stages_of_a_classical_codec(codec, tmp_path):
-    metrics = run(tmp_path, f"featurizer={codec}", base=CLASSICAL)
-    check_results(compose(tmp_path, f"featurizer={codec}", base=CLASSICAL), metrics)
+def check_codec(codec: str, metrics: dict[str, float]) -> None:
     # images are quantised to 8 bits before coding
     assert (metrics["test/feat/mse"] < (0.5 / 255) ** 2) == (codec in ("none", "png"))
     for split in SPLITS:
@@ -129,55 +130,24 @@ def test_an_infinite_psnr_survives_files_and_tables(tmp_path, recwarn):
     assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
 
 
-@pytest.mark.parametrize("featurizer", ["png", "neural_rec", "neural_feat"])
-def test_predictors_standardise_images_and_nothing_else(featurizer, tmp_path, monkeypatch):
-    """With mean and std of their own data set, even if the sender has another."""
-    heads = []
-
-    def noting(head, optimizer):
-        heads.append(head)
-        return Predictor(head, optimizer)
-
-    monkeypatch.setattr(building, "Predictor", noting)
-    base = CLASSICAL if featurizer == "png" else DIGITS
-    overrides = [f"featurizer={featurizer}", "data_pred.mean=[0.25]", "data_pred.std=[0.5]"]
-    run(tmp_path, *overrides, base=base)
-    x, y = torch.rand(2, 1, 8, 8), torch.rand(2, 4)
-    (standardize,) = (head.standardize for head in heads)
-    if featurizer == "neural_feat":
-        assert torch.equal(standardize(y), y)
-    else:
-        torch.testing.assert_close(standardize(x.to(standardize.mean)), 2 * x - 0.5)
-
-
 def test_reconstructions_need_a_decoder(tmp_path):
     with pytest.raises(Exception, match="no decoder"):
         run(tmp_path, "distortion=BINCE", "featurizer=neural_rec")
 
 
-def test_the_predictor_may_have_data_of_its_own(tmp_path):
+def test_the_predictor_may_have_data_of_its_own_in_several_copies(tmp_path):
+    """Only the training set is copied; an epoch is one copy, so that schedules do not change."""
     sizes = [f"{place}.kwargs.n_train=256" for place in ("data_feat", "data_pred")]
     overrides = ["data@data_pred=banana", "data_pred.kwargs.n_eval=32", *sizes]
+    overrides += ["communication.n_copies=3", "trainer_pred.max_epochs=6"]
+    overrides += ["scheduler@scheduler_pred=expdecay100"]
     metrics = run(tmp_path, *overrides)
     cfg = compose(tmp_path, *overrides)
     check_results(cfg, metrics)
-    targets = communication.read_targets(find_run(cfg, "communication").work, "test")
-    assert targets.shape == (32, 2)  # without an equivalence the target is the point itself
-
-
-def test_copies_are_sent_of_the_training_set_only(tmp_path):
-    run(tmp_path, "communication.n_copies=3")
-    work = find_run(compose(tmp_path, "communication.n_copies=3"), "communication").work
-    lengths = [len(communication.read_targets(work, s)) for s in ("train", *SPLITS)]
-    assert lengths == [3 * 256, 64, 64]
-
-
-def test_an_epoch_of_the_predictor_is_one_copy(tmp_path):
-    """So schedules count epochs as if the data were augmented anew in each."""
-    overrides = ["communication.n_copies=3", "trainer_pred.max_epochs=6"]
-    overrides += ["scheduler@scheduler_pred=expdecay100"]
-    run(tmp_path, *overrides)
-    cfg = compose(tmp_path, *overrides)
+    work = find_run(cfg, "communication").work
+    targets = [communication.read_targets(work, split) for split in ("train", *SPLITS)]
+    # without an equivalence the target is the point itself
+    assert [y.shape for y in targets] == [(3 * 256, 2), (32, 2), (32, 2)]
     last = torch.load(find_run(cfg, "predictor").work / LAST, weights_only=True)
     assert last["global_step"] == 6 * 256 / 64
     (optimizer,) = last["optimizer_states"]
@@ -185,74 +155,58 @@ def test_an_epoch_of_the_predictor_is_one_copy(tmp_path):
     assert rate == pytest.approx(cfg.optimizer_pred.kwargs.lr / 100)
 
 
-def test_chunks_do_not_change_what_is_decoded(tmp_path):
-    one, many = run(tmp_path), run(tmp_path, "communication.chunk_size=10")
-    assert one["test/pred/loss"] == many["test/pred/loss"]
-    assert one["test/comm/n_bits"] < many["test/comm/n_bits"]
-
-
-def test_the_same_seed_gives_the_same_results_anywhere(tmp_path):
-    one, other = run(tmp_path / "a"), run(tmp_path / "b")
-    assert untimed(one) == untimed(other)
-    assert untimed(run(tmp_path / "c", "seed=4")) != untimed(one)
-
-
 # --- predictors learn from what is decoded
 
 
-@pytest.fixture
-def communicated(tmp_path):
-    """Config of an experiment whose second stage is done."""
-    with jobs.prepared(compose(tmp_path)) as cfg:
-        stages.featurizer(cfg)
-        stages.communicate(cfg)
-        yield cfg
-
-
-def test_predictors_notice_damaged_data(communicated):
-    path = communication.data_file(find_run(communicated, "communication").work, "train")
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises((CodingError, ValueError), match="train.lossyless"):
-        stages.predict(communicated)
-
-
-def test_predictors_learn_from_the_file_and_nothing_else(communicated, monkeypatch):
-    """A predictor on other files differs, without running the encoder."""
-    work = find_run(communicated, "communication").work
-    val, test = (communication.data_file(work, split) for split in SPLITS)
+def test_predictors_learn_from_the_file_alone_and_refuse_damaged_or_foreign_ones(
+    tmp_path, monkeypatch
+):
+    configs = []
+    for seed in (5, 123):
+        with jobs.prepared(compose(tmp_path, f"seed={seed}")) as cfg:
+            stages.featurizer(cfg)
+            stages.communicate(cfg)
+            configs.append(cfg)
+    foreign, work = (find_run(each, "communication").work for each in configs)
+    train, val, test = (communication.data_file(work, split) for split in ("train", *SPLITS))
+    damaged = bytearray(train.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    best = find_run(cfg, "featurizer").work / BEST
+    for path, content, error, message in (
+        (train, damaged, (CodingError, ValueError), "train.lossyless"),
+        (test, communication.data_file(foreign, "test").read_bytes(), ValueError, "model"),
+        (best, None, FileNotFoundError, BEST),
+    ):
+        intact = path.read_bytes()
+        path.unlink() if content is None else path.write_bytes(content)
+        with pytest.raises(error, match=message):
+            stages.predict(cfg)
+        path.write_bytes(intact)
+    # without running the encoder
     test.write_bytes(val.read_bytes())
     monkeypatch.setattr("lossyless.distributions.CondDist.forward", None)
     monkeypatch.setattr(BananaDataModule, "make_batches", None)
-    metrics = stages.predict(communicated)
+    metrics = stages.predict(cfg)
     assert metrics["test/pred/loss"] == metrics["val/pred/loss"]
-
-
-def test_the_file_of_another_model_is_refused(communicated, tmp_path):
-    with jobs.prepared(compose(tmp_path, "seed=5")) as other:
-        stages.featurizer(other)
-        stages.communicate(other)
-    mine, theirs = (
-        communication.data_file(find_run(cfg, "communication").work, "test")
-        for cfg in (communicated, other)
-    )
-    mine.write_bytes(theirs.read_bytes())
-    with pytest.raises(ValueError, match="fingerprint|model"):
-        stages.predict(communicated)
-
-
-def test_a_missing_checkpoint_is_named(communicated):
-    (find_run(communicated, "featurizer").work / BEST).unlink()
-    with pytest.raises(FileNotFoundError, match=BEST):
-        stages.predict(communicated)
 
 
 # --- skip, restart, resume
 
 
-def test_finished_work_is_reused_without_training(tmp_path, capsys, monkeypatch):
+def test_stages_run_only_for_settings_that_they_depend_on(tmp_path, capsys, monkeypatch):
+    only_feat = run(tmp_path, "is_only_feat=true")
+    assert all("/feat/" in name for name in only_feat)
+    states = [find_run(compose(tmp_path), stage).status()["state"] for stage in STAGES]
+    assert states == ["done", "new", "new"]
     first = run(tmp_path)
+    assert first.items() >= only_feat.items()
+    same_seed, other_seed = (run(tmp_path, f"seed_pred={seed}") for seed in (123, 5))
+    chunked = run(tmp_path, "communication.chunk_size=10")
+    losses = [m["test/pred/loss"] for m in (first, same_seed, other_seed, chunked)]
+    assert losses[0] == losses[1] == losses[3] != losses[2]
+    assert first["test/comm/n_bits"] < chunked["test/comm/n_bits"]
+    for stage, n in zip(STAGES, (1, 2, 4), strict=True):
+        assert len([*tmp_path.glob(f"results/**/results_{stage}.csv")]) == n
     capsys.readouterr()
     monkeypatch.setattr(fitting, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
     monkeypatch.setattr(communication, "send", lambda *args: pytest.fail("sent again"))
@@ -260,24 +214,6 @@ def test_finished_work_is_reused_without_training(tmp_path, capsys, monkeypatch)
     output = capsys.readouterr().out
     for stage in STAGES:
         assert f"[{stage}] run_{find_run(compose(tmp_path), stage).id} is done" in output
-
-
-def test_predictors_may_have_a_seed_of_their_own(tmp_path):
-    metrics = [run(tmp_path, f"seed_pred={seed}") for seed in ("null", 123, 5)]
-    losses = [found.pop("test/pred/loss") for found in metrics]
-    assert losses[0] == losses[1] != losses[2]
-    rates = [found["test/comm/rate"] for found in metrics]
-    assert len(set(rates)) == 1
-    finished = list((tmp_path / "results").glob("**/results_*.csv"))
-    assert len(finished) == 2 + 3  # one compressor, one file of compressed data
-
-
-def test_only_the_featurizer(tmp_path):
-    metrics = run(tmp_path, "is_only_feat=true")
-    assert all("/feat/" in name for name in metrics)
-    states = [find_run(compose(tmp_path), stage).status()["state"] for stage in STAGES]
-    assert states == ["done", "new", "new"]
-    assert run(tmp_path).items() >= metrics.items()
 
 
 class Stop(ReseedEveryEpoch):
@@ -318,7 +254,7 @@ RESUMED = {  # epoch of the interruption, settings
 @pytest.mark.parametrize("case", RESUMED)
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, monkeypatch, case):
     epoch, settings = RESUMED[case]
-    overrides = [*LONGER, *settings]
+    overrides = [*LONGER, *settings, "is_only_feat=true"]
     uninterrupted = run(tmp_path / "a", *overrides)
     with monkeypatch.context() as patch:
         interrupt(patch, KeyboardInterrupt(), epoch)
@@ -329,24 +265,11 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, monkeypatch, c
     assert untimed(run(tmp_path / "b", *overrides)) == untimed(uninterrupted)
 
 
-def test_a_resumed_predictor_equals_an_uninterrupted_one(tmp_path, monkeypatch):
+def test_later_stages_that_were_interrupted_equal_uninterrupted_ones(tmp_path, monkeypatch):
     """Also with decoded data that do not fit into memory."""
     overrides = [*LONGER, "architecture@predictor=mlp_probe", "predictor.kwargs.hid_dim=8"]
     uninterrupted = run(tmp_path / "a", *overrides)
     monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", 100)
-    with jobs.prepared(compose(tmp_path / "b", *overrides)) as cfg:
-        stages.featurizer(cfg)
-        stages.communicate(cfg)
-        with monkeypatch.context() as patch:
-            interrupt(patch, KeyboardInterrupt())
-            with pytest.raises((KeyboardInterrupt, SystemExit)):
-                stages.predict(cfg)
-    assert find_run(cfg, "predictor").status()["state"] == "interrupted"
-    assert untimed(run(tmp_path / "b", *overrides)) == untimed(uninterrupted)
-
-
-def test_an_interrupted_communication_restarts(tmp_path, monkeypatch):
-    uninterrupted = run(tmp_path / "a")
     send = communication.send
 
     def send_but_one(compressor, loaders, path, chunk_size):
@@ -354,43 +277,42 @@ def test_an_interrupted_communication_restarts(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return send(compressor, loaders, path, chunk_size)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(communication, "send", send_but_one)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "b")
-    status = find_run(compose(tmp_path / "b"), "communication").status()
-    assert status["state"] == "interrupted"
-    assert untimed(run(tmp_path / "b")) == untimed(uninterrupted)
+    with jobs.prepared(compose(tmp_path / "b", *overrides)) as cfg:
+        stages.featurizer(cfg)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(communication, "send", send_but_one)
+            stages.communicate(cfg)
+        assert state_of(cfg, "communication") == "interrupted"
+        stages.communicate(cfg)
+        with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, SystemExit)):
+            interrupt(patch, KeyboardInterrupt())
+            stages.predict(cfg)
+        assert state_of(cfg, "predictor") == "interrupted"
+    assert untimed(run(tmp_path / "b", *overrides)) == untimed(uninterrupted)
 
 
-def test_failures_are_kept_and_restarted(tmp_path, monkeypatch, capsys):
-    uninterrupted = run(tmp_path / "a", *LONGER)
-    with monkeypatch.context() as patch:
-        interrupt(patch, RuntimeError("out of luck"))
-        with pytest.raises(RuntimeError):
-            run(tmp_path / "b", *LONGER)
-    failed = find_run(compose(tmp_path / "b", *LONGER), "featurizer")
-    status = failed.status()
-    assert status["state"] == "failed" and status["error"] == "RuntimeError: out of luck"
-    assert "on_train_batch_end" in status["traceback"]
-    assert untimed(run(tmp_path / "b", *LONGER)) == untimed(uninterrupted)
-    assert "[featurizer] failed before, restarting" in capsys.readouterr().out
-    assert (failed.work / f"failed_{LAST}").is_file()
-
-
-def test_failures_resume_if_asked_to(tmp_path, monkeypatch, capsys):
-    uninterrupted = run(tmp_path / "a", *LONGER)
-    with monkeypatch.context() as patch:
-        interrupt(patch, RuntimeError("out of luck"), epoch=2)
-        with pytest.raises(RuntimeError):
-            run(tmp_path / "b", *LONGER)
+def test_failures_restart_or_resume_if_asked_to(tmp_path, monkeypatch, capsys):
+    overrides = [*LONGER, "is_only_feat=true"]
+    uninterrupted = run(tmp_path / "a", *overrides)
     epochs = []
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks, "reseed", lambda *p: epochs.append(p) or reseed(*p))
-        resumed = run(tmp_path / "b", *LONGER, "on_failed=resume")
-    assert [epoch for *_, epoch in epochs] == [2, 3, 0, 1, 2, 3]  # the predictor trains in full
-    assert "[featurizer] was failed before, resuming" in capsys.readouterr().out
-    assert untimed(resumed) == untimed(uninterrupted)
+    for answer, trained in (("restart", [0, 1, 2, 3]), ("resume", [2, 3])):
+        folder = tmp_path / answer
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+            interrupt(patch, RuntimeError("out of luck"), epoch=2)
+            run(folder, *overrides)
+        failed = find_run(compose(folder, *overrides), "featurizer")
+        status = failed.status()
+        assert status["state"] == "failed" and status["error"] == "RuntimeError: out of luck"
+        assert "on_train_batch_end" in status["traceback"]
+        epochs.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(callbacks, "reseed", lambda *p: epochs.append(p[-1]) or reseed(*p))
+            again = run(folder, *overrides, f"on_failed={answer}")
+        assert epochs == trained and untimed(again) == untimed(uninterrupted)
+        output = capsys.readouterr().out
+        expected = {"restart": "failed before, restarting", "resume": "was failed before, resuming"}
+        assert f"[featurizer] {expected[answer]}" in output
+        assert (failed.work / f"failed_{LAST}").is_file() == (answer == "restart")
 
 
 # --- non-finite losses
@@ -423,13 +345,11 @@ def test_nan_stops_the_training_and_keeps_the_last_good_checkpoint(tmp_path):
 
 
 def test_divergence_of_a_predictor_stops_it(tmp_path):
+    overrides = ["optimizer_pred.kwargs.lr=1e30", "trainer_pred.max_epochs=5"]
     with pytest.raises(NonFiniteLossError, match=r"step \d+: loss="):
-        run(tmp_path, "optimizer_pred.kwargs.lr=1e30", "trainer.max_epochs=5")
-    states = [
-        find_run(compose(tmp_path, "optimizer_pred.kwargs.lr=1e30", "trainer.max_epochs=5"), s)
-        for s in STAGES
-    ]
-    assert [r.status()["state"] for r in states] == ["done", "done", "failed"]
+        run(tmp_path, *overrides)
+    cfg = compose(tmp_path, *overrides)
+    assert [state_of(cfg, stage) for stage in STAGES] == ["done", "done", "failed"]
 
 
 # --- processes that are killed

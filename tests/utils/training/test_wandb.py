@@ -20,7 +20,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from helpers.tiny import compose
-from utils import loggers, wandb_runs
+from utils.training import loggers, wandb_runs
 from utils.runs.run import find_run
 
 folder, task = Path(sys.argv[1]), sys.argv[2]
