@@ -7,7 +7,6 @@ splits, and `FORMAT`, but not names of options, batch sizes, workers or paths.
 """
 
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Callable
@@ -109,7 +108,7 @@ class FeatureCache:
 
 
 def _fill(path: Path, compute: Callable[[Path], dict], identity: dict) -> None:
-    """Compute the content of a folder, which gets its name once everything is on disk."""
+    """Compute the content of a folder, which gets its name once it is complete."""
     part = path.with_name(f".{path.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # left by a killed process
     part.mkdir()
@@ -117,9 +116,7 @@ def _fill(path: Path, compute: Callable[[Path], dict], identity: dict) -> None:
         facts = compute(part)
         facts["crc32"] = {name: _checksum(array_file(part, name)) for name in ARRAYS}
         write_text(part / FACTS, json.dumps(facts | {"key": identity}, indent=2) + "\n")
-        _to_disk(*part.iterdir(), part)
         part.replace(path)
-        _to_disk(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -155,13 +152,3 @@ def _load(folder: Path) -> Features:
             f"cached features {path} are damaged: {error}. Delete the folder {folder} to compute "
             "them again."
         ) from error
-
-
-def _to_disk(*paths: Path) -> None:
-    """Flush files, or the names in folders, to disk."""
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,27 +1,17 @@
 """Download files of Kaggle's competitions and data sets with the user's token."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from utils.data.downloads import unpack
 from utils.data.module import DataError
 
-
-class KaggleClient(Protocol):
-    """The used part of `kaggle.api.kaggle_api_extended.KaggleApi` (kaggle >= 1.7)."""
-
-    def competition_download_file(
-        self, competition: str, file_name: str, path: str, force: bool, quiet: bool
-    ) -> None: ...
-
-    def dataset_download_files(
-        self, dataset: str, path: str, force: bool, quiet: bool, unzip: bool
-    ) -> None: ...
-
-    def competition_submit(self, file_name: str, message: str, competition: str) -> object: ...
+if TYPE_CHECKING:
+    from kaggle.api.kaggle_api_extended import KaggleApi
 
 
-def connect() -> KaggleClient:
+def connect() -> "KaggleApi":
     """Log in with the user's token; without one, DataError says how to get it."""
     try:
         from kaggle.api.kaggle_api_extended import KaggleApi
@@ -41,20 +31,16 @@ def connect() -> KaggleClient:
     return client
 
 
-def download_data_set(name: str, folder: Path, client: KaggleClient | None = None) -> None:
+def download_data_set(name: str, folder: Path) -> None:
     """Download a data set, "owner/title", and unpack it into a folder; see `download`."""
-    client = client or connect()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+
+    def fetch(client: "KaggleApi") -> None:
         client.dataset_download_files(name, path=str(folder), force=False, quiet=False, unzip=False)
-    except OSError as error:
-        raise DataError(
-            f"Kaggle refused the data set {name}: {error}. For error 401, renew your token."
-        ) from error
-    unpack(folder / f"{name.partition('/')[2]}.zip", folder)
+
+    _fetch(fetch, folder / f"{name.partition('/')[2]}.zip", f"the data set {name}")
 
 
-def download(competition: str, file: str, folder: Path, client: KaggleClient | None = None) -> None:
+def download(competition: str, file: str, folder: Path) -> None:
     """Download a zip file of a competition and unpack it into a folder; see `unpack`.
 
     Raises
@@ -62,16 +48,28 @@ def download(competition: str, file: str, folder: Path, client: KaggleClient | N
     DataError
         If Kaggle refuses, or if the downloaded file is damaged.
     """
-    client = client or connect()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+
+    def fetch(client: "KaggleApi") -> None:
         client.competition_download_file(
             competition, file, path=str(folder), force=False, quiet=False
         )
+
+    rules = (
+        f" For error 403, log in and accept the rules of the competition at "
+        f"https://www.kaggle.com/c/{competition}/rules."
+    )
+    _fetch(fetch, folder / file, f"{file} of {competition}", rules)
+
+
+def _fetch(
+    fetch: Callable[["KaggleApi"], None], archive: Path, what: str, advice: str = ""
+) -> None:
+    client = connect()
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        fetch(client)
     except OSError as error:  # of `requests`
         raise DataError(
-            f"Kaggle refused {file} of {competition}: {error}. For error 401, renew your "
-            "token; for 403, log in and accept the rules of the competition at "
-            f"https://www.kaggle.com/c/{competition}/rules."
+            f"Kaggle refused {what}: {error}. For error 401, renew your token.{advice}"
         ) from error
-    unpack(folder / file, folder)
+    unpack(archive, archive.parent)

@@ -14,25 +14,27 @@ from utils.data.module import DataError
 FILES = {"images/1.jpg": b"one", "images/2.jpg": b"two", "table.csv": b"a,b"}
 
 
-def test_what_a_file_contains_lies_in_the_folder_and_the_file_is_gone(tmp_path):
-    client = Client(FILES)
+def fetch(monkeypatch, client, folder, name=None):
+    """Download a data set, or else a file of the competition "stars"."""
+    monkeypatch.setattr(kaggle, "connect", lambda: client)
+    if name:
+        kaggle.download_data_set(name, folder)
+    else:
+        kaggle.download("stars", "all.zip", folder)
+
+
+@pytest.mark.parametrize("name", [None, "me/stars"])
+def test_files_are_downloaded_and_unpacked(tmp_path, monkeypatch, name):
     folder = tmp_path / "new" / "data"
-    kaggle.download("stars", "all.zip", folder, client)
-    assert client.calls == [("stars", "all.zip", False)]
+    client = Client(FILES)
+    fetch(monkeypatch, client, folder, name)
+    assert client.calls == [(name or "stars", "stars.zip" if name else "all.zip", False)]
     found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert found == FILES
     assert {path.name for path in folder.iterdir()} == {"images", "table.csv"}
 
 
-def test_data_sets_are_unpacked_alike(tmp_path):
-    kaggle.download_data_set("me/stars", tmp_path, Client(FILES))
-    assert {path.name for path in tmp_path.iterdir()} == {"images", "table.csv"}
-    client = Client(error=OSError("401 Client Error"))
-    with pytest.raises(DataError, match="data set me/stars: 401 Client Error.*token"):
-        kaggle.download_data_set("me/stars", tmp_path, client)
-
-
-def test_interrupted_unpacking_shows_nothing_and_can_be_done_again(tmp_path, monkeypatch):
+def test_interrupted_unpacking_leaves_nothing_and_can_be_repeated(tmp_path, monkeypatch):
     def stop(self, path):
         (path / "images").mkdir(parents=True)
         (path / "images" / "1.jpg").write_bytes(b"on")
@@ -41,9 +43,10 @@ def test_interrupted_unpacking_shows_nothing_and_can_be_done_again(tmp_path, mon
     with monkeypatch.context() as interrupted:
         interrupted.setattr(zipfile.ZipFile, "extractall", stop)
         with pytest.raises(KeyboardInterrupt):
-            kaggle.download("stars", "all.zip", tmp_path, Client(FILES))
+            fetch(monkeypatch, Client(FILES), tmp_path)
     assert not (tmp_path / "images").exists()
-    kaggle.download("stars", "all.zip", tmp_path, Client(FILES))
+    monkeypatch.undo()
+    fetch(monkeypatch, Client(FILES), tmp_path)
     assert {path.name for path in (tmp_path / "images").iterdir()} == {"1.jpg", "2.jpg"}
     assert {path.name for path in tmp_path.iterdir()} == {"images", "table.csv"}
 
@@ -61,16 +64,18 @@ class Forgetful(Client):
 
 
 @pytest.mark.parametrize("client", [Truncating(FILES), Forgetful()])
-def test_an_incomplete_file_is_named_and_deleted(tmp_path, client):
+def test_an_incomplete_file_is_named_and_deleted(tmp_path, monkeypatch, client):
     with pytest.raises(DataError, match="all.zip"):
-        kaggle.download("stars", "all.zip", tmp_path, client)
+        fetch(monkeypatch, client, tmp_path)
     assert not (tmp_path / "all.zip").exists() and not (tmp_path / "images").exists()
 
 
-def test_refusals_say_what_to_do(tmp_path):
+def test_refusals_say_what_to_do(tmp_path, monkeypatch):
     client = Client(error=OSError("403 Client Error: Forbidden"))
     with pytest.raises(DataError, match="403 Client Error.*kaggle.com/c/stars/rules"):
-        kaggle.download("stars", "all.zip", tmp_path, client)
+        fetch(monkeypatch, client, tmp_path)
+    with pytest.raises(DataError, match="me/stars: 403 Client Error.*token"):
+        fetch(monkeypatch, client, tmp_path, "me/stars")
 
 
 def test_without_the_client_the_error_says_how_to_install_it(monkeypatch):
