@@ -240,29 +240,19 @@ def _command(cfg: DictConfig, sweep: str) -> str:
 
 
 def _cancel(jobs: list[Job]) -> Iterable[str]:
-    """Commands that cancel processes of machines and jobs of Slurm."""
-    processes, slurm_ids = defaultdict(list), []
+    """Commands that cancel processes of machines and arrays of Slurm jobs."""
+    processes, arrays = defaultdict(list), set()
     for job in jobs:
         if job.state in UNDER_WAY and job.scheduler_job:
-            host = job.status.get("host", platform.node())
-            (processes[host] if job.is_local else slurm_ids).append(job.scheduler_job)
+            if job.is_local:
+                processes[job.status.get("host", platform.node())].append(job.scheduler_job)
+            else:
+                arrays.add(job.scheduler_job.partition("_")[0])
     for host, ids in processes.items():
         where = "" if host == platform.node() else f" (on {host})"
         yield f"Cancel what is under way: kill -INT {' '.join(ids)}{where}"
-    if slurm_ids:
-        yield f"Cancel what is under way: scancel {_group_arrays(slurm_ids)}"
-
-
-def _group_arrays(ids: Iterable[str]) -> str:
-    """Ids of Slurm jobs, grouped by array: "86 '87_[1,3]'"."""
-    arrays = defaultdict(list)
-    for job_id in sorted(ids):
-        array, _, task = job_id.partition("_")
-        arrays[array].append(task)
-    return " ".join(
-        f"'{array}_[{','.join(sorted(tasks, key=int))}]'" if all(tasks) else array
-        for array, tasks in arrays.items()
-    )
+    if arrays:
+        yield f"Cancel what is under way: scancel {' '.join(sorted(arrays))}"
 
 
 if __name__ == "__main__":

@@ -183,22 +183,9 @@ def test_an_interrupted_search_runs_the_trials_of_an_uninterrupted_one(tmp_path)
     assert sorted(trial.params["x"] for trial in counted) == sorted(p["x"] for p in expected)
 
 
-def test_trials_of_a_live_search_are_left_alone(tmp_path, capsys):
-    inner: list[Params] = []
-
-    def another_search(settings: Params) -> float:
-        if not inner:
-            inner.extend(run(tmp_path, n_trials=5).seen)
-        return square(settings)
-
-    outer = run(tmp_path, another_search, n_trials=5).seen
-    assert len(outer) == 2 and len(inner) == 3
-    assert "2 trials are running in another search" in capsys.readouterr().out
-    assert states(tmp_path) == ["COMPLETE"] * 5
-
-
-def test_trials_of_a_killed_process_are_repeated(tmp_path):
-    """`kill -9` leaves locks to the operating system."""
+def test_trials_of_a_live_search_are_left_alone_and_those_of_a_killed_one_repeated(
+    tmp_path, capsys
+):
     began = tmp_path / "began"
 
     def hang(_: Params) -> float:
@@ -213,6 +200,7 @@ def test_trials_of_a_killed_process_are_repeated(tmp_path):
         assert time.monotonic() < deadline and process.is_alive()
         time.sleep(0.02)
     assert len(run(tmp_path, n_trials=5).seen) == 3  # not those that are running
+    assert "2 trials are running in another search" in capsys.readouterr().out
     process.kill()
     process.join()
     lost = [trial.params for trial in load(tmp_path).trials[:2]]
@@ -236,18 +224,13 @@ sweep.run(main)
 """
 
 
-def search_by_hydra(folder: Path, *options: str):
-    program = folder / "program.py"
-    program.write_text(PROGRAM)
-    beta = "featurizer.loss.beta=tag(log, interval(0.01, 1))"
-    options = ["hypopt=optuna", "hypopt.n_parallel=3", "encoder.z_dim=choice(4, 8)", *options]
-    arguments = main_command(folder, *options, "seed=1", beta)[2:]
-    return call(sys.executable, str(program), *arguments)
-
-
 def test_a_search_by_way_of_hydra(tmp_path):
-    options = ["hypopt.n_trials=4", "hypopt.study_name=2", "hypopt.retry_failed=false"]
-    done = search_by_hydra(tmp_path, *options)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    beta = "featurizer.loss.beta=tag(log, interval(0.01, 1))"
+    space = [beta, "encoder.z_dim=choice(4, 8)", "seed=1"]
+    options = ["hypopt=optuna", "hypopt.n_trials=4", "hypopt.n_parallel=3", "hypopt.study_name=2"]
+    arguments = main_command(tmp_path, *options, *space)[2:]
+    done = call(sys.executable, str(tmp_path / "program.py"), *arguments)
     trials = studies.load(tmp_path / "results/exp_none" / studies.FILE, "2").trials
     assert len(trials) == 4 and {trial.params["encoder.z_dim"] for trial in trials} == {4, 8}
     for trial in trials:
