@@ -109,43 +109,34 @@ def test_positives_come_from_the_same_image():
 BY_LABEL = ["label", "hflip"]  # flips leave images of one value as they are
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_positives_of_the_equivalence_by_label_are_other_images_of_the_class(split):
-    x, y, aux = gather(numbered(auxiliary="positive", equivalence=BY_LABEL).loader(split))
-    if split != "train":  # evaluation does not know the classes
+def test_positives_of_the_equivalence_by_label_are_other_images_of_the_class():
+    data = numbered(auxiliary="positive", equivalence=BY_LABEL)
+    for split in ("val", "test"):  # evaluation does not know the classes
+        x, _, aux = gather(data.loader(split))
         assert torch.equal(numbers(aux), numbers(x))
-        return
+    (x, y, aux), (other_x, _, other) = (
+        gather(data.loader("train", epoch=k, shuffle=False)) for k in range(2)
+    )
     assert torch.equal(numbers(aux) % N_CLASSES, y) and torch.equal(numbers(x) % N_CLASSES, y)
     assert (numbers(aux) != numbers(x)).float().mean() > 0.3
     assert set(numbers(aux).tolist()) <= set(numbers(x).tolist())
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_positives_are_compared_with_as_many_examples_in_evaluation_as_in_training(split):
-    settings = {"equivalence": ["hflip"], "batch_size": 5, "eval_batch_size": 50}
-    sizes = {
-        auxiliary: len(next(iter(numbered(auxiliary=auxiliary, **settings).loader(split))).x)
-        for auxiliary in ("positive", "input")
-    }
-    assert sizes["positive"] == 5
-    assert sizes["input"] == {"train": 5, "val": 6, "test": 50}[split]
-
-
-def test_positives_are_drawn_anew_in_each_epoch():
-    data = numbered(auxiliary="positive", equivalence=BY_LABEL)
-    (x, _, aux), (other_x, _, other) = (
-        gather(data.loader("train", epoch=k, shuffle=False)) for k in range(2)
-    )
     assert torch.equal(x, other_x) and not torch.equal(aux, other)
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_the_representative_of_a_class_is_its_first_training_image(split):
+def test_positives_are_compared_with_as_many_examples_in_evaluation_as_in_training():
+    settings = {"equivalence": ["hflip"], "batch_size": 5, "eval_batch_size": 50}
+    for auxiliary, expected in (("positive", [5, 5, 5]), ("input", [5, 6, 50])):
+        data = numbered(auxiliary=auxiliary, **settings)
+        assert [len(next(iter(data.loader(split))).x) for split in SPLITS] == expected
+
+
+def test_the_representative_of_a_class_is_its_first_training_image():
     data = numbered(auxiliary="representative", equivalence=BY_LABEL)
     train = data.splits["train"].inputs[:, 0, 0, 0].long()
     first = torch.stack([train[train % N_CLASSES == c][0] for c in range(N_CLASSES)])
-    x, y, aux = gather(data.loader(split))
-    assert torch.equal(numbers(aux), first[y] if split == "train" else numbers(x))
+    for split in SPLITS:
+        x, y, aux = gather(data.loader(split))
+        assert torch.equal(numbers(aux), first[y] if split == "train" else numbers(x))
 
 
 def test_the_equivalence_by_label_moves_neither_x_nor_y():
@@ -187,36 +178,33 @@ def test_evaluation_may_have_equivalences_of_its_own():
 # --- bad settings
 
 
-@pytest.mark.parametrize("source", [REGRESSION, UNLABELLED], ids=["regression", "unlabelled"])
-@pytest.mark.parametrize("name", ["label", "equiv_resize_crop_0"])
-def test_equivalences_that_need_classes_are_refused_without_them(source, name):
-    for setting in ("equivalence", "val_equivalence")[: 1 if name == "label" else 2]:
-        with pytest.raises(ValueError, match=rf"^{setting}=\['hflip', '{name}'\].*Toy"):
-            images_of(source, **{setting: ["hflip", name]})
+def test_equivalences_that_need_classes_are_refused_without_them():
+    for source in (REGRESSION, UNLABELLED):
+        for setting, name in (
+            ("equivalence", "label"),
+            ("equivalence", "equiv_resize_crop_0"),
+            ("val_equivalence", "equiv_resize_crop_0"),
+        ):
+            with pytest.raises(ValueError, match=rf"^{setting}=\['hflip', '{name}'\].*Toy"):
+                images_of(source, **{setting: ["hflip", name]})
 
 
-@pytest.mark.parametrize(
-    ("settings", "at_fault"),
-    [
+def test_training_images_are_never_their_own_positives_but_unaugmented_evaluation_images_are():
+    for settings, at_fault in (
         ({}, r"equivalence=\[\]"),
         ({"equivalence": ["resize"], "val_equivalence": ["hflip"]}, r"equivalence=\['resize'\]"),
         ({"equivalence": ["hflip"], "p_augment": 0.0}, "p_augment=0"),
-    ],
-)
-def test_training_images_are_never_their_own_positives(settings, at_fault):
-    for auxiliary in ("none", "input", "representative", "target"):
-        numbered(auxiliary=auxiliary, **settings)
-    with pytest.raises(ValueError, match=f"^{at_fault}"):
-        numbered(auxiliary="positive", **settings)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"equivalence": ["label"]}, {"equivalence": ["hflip"], "is_augment_val": False}],
-)
-def test_unaugmented_evaluation_has_images_as_their_own_positives(settings):
-    x, _, aux = gather(numbered(auxiliary="positive", **settings).loader("val"))
-    assert torch.equal(x, aux)
+    ):
+        for auxiliary in ("none", "input", "representative", "target"):
+            numbered(auxiliary=auxiliary, **settings)
+        with pytest.raises(ValueError, match=f"^{at_fault}"):
+            numbered(auxiliary="positive", **settings)
+    for settings in (
+        {"equivalence": ["label"]},
+        {"equivalence": ["hflip"], "is_augment_val": False},
+    ):
+        x, _, aux = gather(numbered(auxiliary="positive", **settings).loader("val"))
+        assert torch.equal(x, aux)
 
 
 def test_bad_arguments_are_refused():
@@ -226,6 +214,8 @@ def test_bad_arguments_are_refused():
         numbered(val_fraction=0.0)
     with pytest.raises(ValueError, match="split 'valid'"):
         numbered().n_examples("valid")
+    with pytest.raises(ValueError, match="margin of 4"):
+        digits(side=8, margin=4)
 
 
 # --- targets
@@ -251,21 +241,17 @@ def test_a_class_without_training_images_has_no_representative():
         next(iter(data.loader("train")))
 
 
-@pytest.mark.parametrize(
-    ("images", "targets", "message"),
-    [
+def test_images_and_targets_of_the_wrong_form_are_refused():
+    for images, targets, message in (
         (plain(N).float(), LABELS, "uint8"),
         (plain(N)[:, :1], LABELS, "3, 8, 8"),
         (plain(N), LABELS.float(), "int64"),
-        (plain(N), LABELS[:, None], "int64"),
         (plain(N), LABELS - 1, r"\[0, 3\), got -1 to 1"),
         (plain(N), LABELS + 1, r"\[0, 3\), got 1 to 3"),
-    ],
-)
-def test_images_and_targets_of_the_wrong_form_are_refused(images, targets, message):
-    faulty = source_of(in_memory(train=(images, targets), test=(images, targets)))
-    with pytest.raises(ValueError, match=message):
-        images_of(faulty).setup()
+    ):
+        faulty = source_of(in_memory(train=(images, targets), test=(images, targets)))
+        with pytest.raises(ValueError, match=message):
+            images_of(faulty).setup()
     for wrong in (torch.zeros(N), torch.zeros(N, 3), torch.zeros(N, 2).double()):
         with pytest.raises(ValueError, match=r"float32 \[N, 2\]"):
             check_targets("train", wrong, N, task="regression", n_outputs=2)
@@ -298,13 +284,11 @@ def test_classes_keep_their_frequencies_in_what_is_held_out():
         assert torch.equal(held_out, hold_out(targets, 0.05)[1])
 
 
-@pytest.mark.parametrize(
-    ("counts", "fraction"), [((10, 10, 10), 0.05), ((10, 10, 1), 0.2), ((2, 2, 2), 0.95)]
-)
-def test_holding_out_needs_examples_of_all_classes_in_both_parts(counts, fraction):
-    targets = torch.arange(3).repeat_interleave(torch.tensor(counts))
-    with pytest.raises(ValueError, match=f"val_fraction={fraction}"):
-        hold_out(targets, fraction)
+def test_holding_out_needs_examples_of_all_classes_in_both_parts():
+    for counts, fraction in (((10, 10, 10), 0.05), ((10, 10, 1), 0.2), ((2, 2, 2), 0.95)):
+        targets = torch.arange(3).repeat_interleave(torch.tensor(counts))
+        with pytest.raises(ValueError, match=f"val_fraction={fraction}"):
+            hold_out(targets, fraction)
 
 
 def test_draws_are_uniform_over_the_class():
@@ -334,8 +318,6 @@ def test_splits_of_the_digits_are_stratified_and_cover_them_once():
     for part in splits:
         frequencies = part.targets.bincount(minlength=10) / len(part.targets)
         assert (frequencies - 0.1).abs().max() < 0.01
-    with pytest.raises(ValueError, match="margin of 4"):
-        digits(side=8, margin=4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

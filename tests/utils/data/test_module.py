@@ -48,27 +48,18 @@ def assert_same(loader, other):
         assert torch.equal(tensor, other_tensor)
 
 
-def test_every_iteration_of_a_loader_is_the_same_and_leaves_global_randomness_alone():
-    loader = toy().loader("train")
+def test_batches_depend_on_seed_and_epoch_and_not_on_global_randomness():
+    data, again = toy(), toy()
+    loader = data.loader("train", epoch=3)
     state = torch.get_rng_state()
-    first = gather(loader)
+    x, _ = gather(loader)
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(3)
-    assert all(torch.equal(a, b) for a, b in zip(first, gather(loader), strict=True))
-
-
-def test_epochs_differ_in_training_and_agree_in_evaluation():
-    data = toy()
-    assert not torch.equal(
-        gather(data.loader("train"))[0], gather(data.loader("train", epoch=1))[0]
-    )
+    assert_same(loader, loader)
+    assert_same(loader, again.loader("train", epoch=3))
+    for other in (data.loader("train", epoch=1), toy(seed=1).loader("train", epoch=3)):
+        assert not torch.equal(gather(other)[0], x)
     assert_same(data.loader("test"), data.loader("test", epoch=1))
-
-
-def test_batches_depend_on_the_seed_and_on_nothing_else():
-    assert_same(toy().loader("train", epoch=3), toy().loader("train", epoch=3))
-    x, other = (gather(toy(seed=seed).loader("train"))[0] for seed in (1, 2))
-    assert not torch.equal(x, other)
 
 
 def test_training_drops_only_a_last_batch_of_one_example_that_is_not_the_only_one():
@@ -79,26 +70,17 @@ def test_training_drops_only_a_last_batch_of_one_example_that_is_not_the_only_on
         assert loader.batch_size == batch_size
 
 
-@pytest.mark.parametrize(("split", "n"), [("train", 10), ("val", 7), ("test", 7)])
-def test_without_shuffling_all_examples_come_in_order(split, n):
-    loader = toy().loader(split, shuffle=False)
-    assert torch.equal(gather(loader)[1], torch.arange(n))
-    assert loader.n_examples == n
-    assert len(loader) == len(list(loader))
-
-
-def test_unshuffled_epochs_are_different_augmented_copies_in_the_same_order():
-    (x, y), (other_x, other_y) = (
-        gather(toy().loader("train", epoch=k, shuffle=False)) for k in range(2)
-    )
-    assert torch.equal(y, other_y)
-    assert not torch.equal(x, other_x)
-
-
-def test_shuffling_is_a_permutation():
-    order = gather(toy(batch_size=5).loader("train"))[1]
-    assert not torch.equal(order, torch.arange(10))
-    assert torch.equal(order.sort().values, torch.arange(10))
+def test_order():
+    for split, n in (("train", 10), ("val", 7), ("test", 7)):
+        loader = toy().loader(split, shuffle=False)
+        assert torch.equal(gather(loader)[1], torch.arange(n))
+        assert loader.n_examples == n and len(loader) == len(list(loader))
+    # unshuffled epochs are different augmented copies in the same order
+    x, other = (gather(toy().loader("train", epoch=k, shuffle=False))[0] for k in range(2))
+    assert not torch.equal(x, other)
+    shuffled = gather(toy(batch_size=5).loader("train"))[1]
+    assert not torch.equal(shuffled, torch.arange(10))
+    assert torch.equal(shuffled.sort().values, torch.arange(10))
 
 
 def test_unknown_names_are_refused_with_the_alternatives():
@@ -162,12 +144,8 @@ def test_the_trainer_sees_a_new_epoch_each_time_also_after_resuming(tmp_path):
     assert sorted(seen) == [0, 1, 2]
     for epoch, batches in seen.items():
         assert torch.equal(torch.cat(batches), gather(data.loader("train", epoch=epoch))[0])
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_trainer_that_would_repeat_the_first_epoch_is_refused(tmp_path):
     with pytest.raises(ValueError, match="reload_dataloaders_every_n_epochs=1"):
-        fit(toy(), 1, tmp_path)
+        fit(data, 1, tmp_path)
 
 
 def decoded(**kwargs):
@@ -223,18 +201,15 @@ def test_shares_together_are_the_batches_of_one_process(n_processes):
         assert all(part.aux is None for part in parts)
 
 
-def test_a_last_batch_is_shared_up_to_what_cannot_be():
+def test_batches_that_cannot_be_shared_equally_lose_examples_at_the_end_or_are_refused():
     loader = toy(batch_size=6).loader("train")  # batches of 6, 4
     shares = [list(SharedLoader(loader, rank, 3)) for rank in range(3)]
     (_, last) = loader
     assert torch.equal(torch.cat([share[1].x for share in shares]), last.x[:3])
-
-
-@pytest.mark.parametrize("batch_size, size", [(4, 4), (100, 10)])
-def test_batches_that_cannot_be_shared_equally_are_refused(batch_size, size):
-    loader = toy(batch_size=batch_size).loader("train")
-    with pytest.raises(ValueError, match=f"batch of {size} examples .* by 3 devices"):
-        SharedLoader(loader, 0, 3)
+    for batch_size, size in ((4, 4), (100, 10)):
+        loader = toy(batch_size=batch_size).loader("train")
+        with pytest.raises(ValueError, match=f"batch of {size} examples .* by 3 devices"):
+            SharedLoader(loader, 0, 3)
 
 
 def test_only_training_batches_are_shared():

@@ -82,15 +82,6 @@ def test_tensors_are_resized_as_images(image, name):
     assert (found.int() - expected.int()).abs().max() <= 2  # of 255: they round differently
 
 
-@pytest.mark.parametrize("name", BASE_RESIZES)
-def test_images_of_the_right_shape_are_changed_by_crops_alone(name, tmp_path):
-    path = tmp_path / "image.png"
-    save_noise(path, seed=1, size=(SIDE, SIDE))
-    image = Image.open(path)
-    found = make_resize(name, SIDE, is_evaluation=False)(image)
-    assert np.array_equal(np.asarray(found), np.asarray(image)) == (name != "imagenet")
-
-
 def test_random_crops_lie_anywhere_along_the_longer_side(tmp_path):
     path = tmp_path / "image.png"
     save_noise(path, seed=1, size=(60, SIDE))

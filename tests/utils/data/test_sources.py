@@ -173,7 +173,7 @@ def test_sources_keep_the_names_that_identify_cached_features():
 # --- images on disk
 
 
-@pytest.mark.parametrize("data_set", [food101, caltech101, pcam.pcam], ids=name_of)
+@pytest.mark.parametrize("data_set", [food101, pcam.pcam], ids=name_of)
 def test_workers_change_nothing(make, data_set):
     settings = {"equivalence": ["hflip", "resize_crop"], "auxiliary": "positive"}
     assert_same_batches(*(make(data_set, n_workers=n, **settings) for n in (0, 2)))
@@ -274,16 +274,17 @@ def test_archives_are_unpacked_once_and_again_when_files_are_lost(
 # --- MNIST
 
 
-@pytest.mark.parametrize("n_left", [0, 3, 9, 25])
-def test_damaged_files_of_mnist_are_data_errors(make, tmp_path, n_left):
+def test_damaged_files_of_mnist_are_data_errors(make, tmp_path):
     make(mnist).setup()
     file = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
-    file.write_bytes(file.read_bytes()[:n_left])
-    with pytest.raises(DataError, match="MNIST"):
-        make(mnist).setup()
+    content = file.read_bytes()
+    for n_left in (0, 3, 25):
+        file.write_bytes(content[:n_left])
+        with pytest.raises(DataError, match="MNIST"):
+            make(mnist).setup()
 
 
-@pytest.mark.parametrize("side", [16, 32, 64])
+@pytest.mark.parametrize("side", [16, 64])
 def test_mnist_is_resized_as_pillow_does_it(make, side, monkeypatch):
     data = make(mnist, side=side)  # 64: batch by batch
     original = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
@@ -324,20 +325,18 @@ def test_cars_come_from_kaggle_if_its_client_has_a_token(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "data").glob("[!.]*")] == ["stanford_cars"]
 
 
-@pytest.mark.parametrize(
-    "file",
-    ["devkit/cars_meta.mat", "devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"],
-)
-def test_damaged_annotations_of_cars_are_data_errors(make, tmp_path, file):
+def test_damaged_annotations_of_cars_are_data_errors(make, tmp_path):
     make(cars196)
-    file = tmp_path / "stanford_cars" / file
-    content = file.read_bytes()
-    for n_left in (200, 150, 10, 0):
-        file.write_bytes(content[:n_left])
-        with pytest.raises(DataError, match="split of Stanford Cars"):
-            make(cars196).setup()
+    for name in ("devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"):
+        file = tmp_path / "stanford_cars" / name
+        content = file.read_bytes()
+        for n_left in (200, 150, 10, 0):
+            file.write_bytes(content[:n_left])
+            with pytest.raises(DataError, match="split of Stanford Cars"):
+                make(cars196).setup()
+        file.write_bytes(content)
     file.unlink()
-    with pytest.raises(DataError, match="split of Stanford Cars"):
+    with pytest.raises(DataError, match="test split of Stanford Cars"):
         make(cars196).setup()
 
 
@@ -387,21 +386,19 @@ def pcam_file(folder, part, content):
     return folder / "pcam" / pcam.FILE.format(part=part, content=content)
 
 
-@pytest.mark.parametrize("content", ["x", "y"])
-def test_files_of_pcam_that_are_cut_off_or_of_something_else_are_named(make, tmp_path, content):
+def test_damaged_files_of_pcam_are_named(make, tmp_path):
     make(pcam.pcam)
-    path = pcam_file(tmp_path, "train", content)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DataError, match=f"split_train_{content}.h5"):
-        make(pcam.pcam).setup()
-    with h5py.File(path, "w") as file:
-        file["pictures"] = np.zeros(3)
-    with pytest.raises(DataError, match=f"split_train_{content}.h5"):
-        make(pcam.pcam).setup()
-
-
-def test_pcam_needs_one_image_for_each_label(make, tmp_path):
-    make(pcam.pcam)
+    for content in "xy":
+        path = pcam_file(tmp_path, "train", content)
+        original = path.read_bytes()
+        path.write_bytes(original[: len(original) // 2])
+        with pytest.raises(DataError, match=path.name):
+            make(pcam.pcam).setup()
+        with h5py.File(path, "w") as file:
+            file["pictures"] = np.zeros(3)
+        with pytest.raises(DataError, match=path.name):
+            make(pcam.pcam).setup()
+        path.write_bytes(original)
     with h5py.File(pcam_file(tmp_path, "valid", "y"), "w") as targets:
         targets["y"] = np.zeros((5, 1, 1, 1), np.uint8)
     with pytest.raises(DataError, match=r"split_valid_x.h5.*\[5, H, W, 3\]"):
