@@ -18,13 +18,9 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig
 
-from utils.cluster import launcher, slurm
+from utils.cluster import launcher
 from utils.cluster.sweep_job import JobError, SweepJob, compose_jobs
-from utils.configs.checks import ConfigError
-from utils.configs.composing import compose_config
-from utils.configs.resolvers import cpus_per_job
 from utils.runs.experiment_status import report
 from utils.runs.status_file import read_job
 
@@ -182,22 +178,6 @@ def test_a_requeued_job_has_the_config_and_folder_of_its_submission(
 # --- Slurm
 
 
-@pytest.fixture
-def commands(tmp_path, monkeypatch) -> Path:
-    """A folder of fake commands of Slurm, first on the path: none of them has anything to say."""
-    folder = tmp_path / "commands"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    for name in (*slurm.COMMANDS, "sinfo", "sacct", "sacctmgr"):
-        fake(folder, name, "exit 0")
-    return folder
-
-
-def fake(folder: Path, name: str, *lines: str) -> None:
-    (folder / name).write_text("\n".join(["#!/bin/sh", *lines, ""]))
-    (folder / name).chmod(0o755)
-
-
 def result(tmp_path: Path, job_id: str, content: object, task: int = 0) -> None:
     folder = tmp_path / "sweep" / ".submitit" / job_id
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,9 +194,9 @@ def submit(tmp_path: Path, jobs: list[SweepJob], **options: object) -> list[JobR
     return launcher.run_jobs(jobs, CLUSTER | options, sweep_dir=tmp_path / "sweep")
 
 
-def test_a_sweep_is_one_array_and_its_results_come_back(tmp_path, make_jobs, commands, capsys):
-    fake(commands, "sbatch", f"cp $1 {tmp_path}/script", "echo Submitted batch job 87")
-    fake(commands, "squeue", "for i in 0 1 2; do echo 87_$i'|RUNNING'; done")
+def test_a_sweep_is_one_array_and_its_results_come_back(tmp_path, make_jobs, fake, capsys):
+    fake("sbatch", f"cp $1 {tmp_path}/script", "echo Submitted batch job 87")
+    fake("squeue", "for i in 0 1 2; do echo 87_$i'|RUNNING'; done")
     for i in range(3):
         result(tmp_path, f"87_{i}", returned(i))
     done = submit(tmp_path, make_jobs(None, 1, 2, 3), partition="crater", max_num_timeout=7)
@@ -229,10 +209,10 @@ def test_a_sweep_is_one_array_and_its_results_come_back(tmp_path, make_jobs, com
     assert {status["state"] for status in statuses} == {"queued"}
 
 
-def test_a_job_that_left_the_queue_is_lost(tmp_path, make_jobs, commands):
-    fake(commands, "sbatch", "echo Submitted batch job 87")
-    fake(commands, "squeue", "echo '87_1|CANCELLED'", "echo '87_2|PENDING'")
-    fake(commands, "sacct", '[ "$5" = 87_0 ] && echo "CANCELLED by 0"')
+def test_a_job_that_left_the_queue_is_lost(tmp_path, make_jobs, fake):
+    fake("sbatch", "echo Submitted batch job 87")
+    fake("squeue", "echo '87_1|CANCELLED'", "echo '87_2|PENDING'")
+    fake("sacct", '[ "$5" = 87_0 ] && echo "CANCELLED by 0"')
     jobs = make_jobs(None, 1, 2, 3, 4)
     result(tmp_path, "87_2", returned("still there"))
     result(tmp_path, "87_3", ("error", "Traceback\nValueError: rank 1 is unwell"), task=1)
@@ -245,14 +225,13 @@ def test_a_job_that_left_the_queue_is_lost(tmp_path, make_jobs, commands):
     assert states == ["lost", "lost", "queued", "failed"]
 
 
-def test_a_requeued_job_is_awaited(tmp_path, make_jobs, commands):
+def test_a_requeued_job_is_awaited(tmp_path, make_jobs, fake):
     """It leaves an error, is out of the queue, squeue fails, it is pending, and then it is done."""
     result(tmp_path, "87", ("error", "RuntimeError: Connection closed by peer"))
     result(tmp_path, "done", returned("there"))
     file, done = (tmp_path / f"sweep/.submitit/{i}/{i}_0_result.pkl" for i in ("87", "done"))
-    fake(commands, "sbatch", "echo Submitted batch job 87")
+    fake("sbatch", "echo Submitted batch job 87")
     fake(
-        commands,
         "squeue",
         f"n=$(ls {tmp_path} | grep -c asked_); touch {tmp_path}/asked_$n",
         f"case $n in 0) ;; 1) rm {file};; 2|11) exit 0;; 12) cp {done} {file};;",
@@ -264,12 +243,12 @@ def test_a_requeued_job_is_awaited(tmp_path, make_jobs, commands):
 
 
 def test_accepted_jobs_are_awaited_if_others_are_refused(
-    tmp_path, make_jobs, commands, monkeypatch, capsys
+    tmp_path, make_jobs, fake, monkeypatch, capsys
 ):
     monkeypatch.setattr(launcher, "MAX_ARRAY", 2)
     refusal = "echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1"
     first, accepted = f"{tmp_path}/first", "echo Submitted batch job 87"
-    fake(commands, "sbatch", f"[ ! -e {first} ] || {{ {refusal}; }}; touch {first}; {accepted}")
+    fake("sbatch", f"[ ! -e {first} ] || {{ {refusal}; }}; touch {first}; {accepted}")
     for i in range(2):
         result(tmp_path, f"87_{i}", returned(i))
     *done, refused, last = submit(tmp_path, make_jobs(None, 1, 2, 3, 4))
@@ -284,93 +263,11 @@ def test_accepted_jobs_are_awaited_if_others_are_refused(
 
 
 def test_ctrl_c_leaves_jobs_in_the_queue_and_says_how_to_cancel_them(
-    tmp_path, make_jobs, commands, capsys, ctrl_c
+    tmp_path, make_jobs, fake, capsys, ctrl_c
 ):
-    fake(commands, "sbatch", "echo Submitted batch job 87")
-    fake(commands, "squeue", f"kill -INT {os.getpid()}", "sleep 5")
+    fake("sbatch", "echo Submitted batch job 87")
+    fake("squeue", f"kill -INT {os.getpid()}", "sleep 5")
     with pytest.raises(KeyboardInterrupt):
         submit(tmp_path, make_jobs(None, 1, 2, 3))
     assert "scancel 87\n" in capsys.readouterr().out
     assert job_status(tmp_path, 1)["scheduler_job"] == "87_1"
-
-
-def test_a_job_of_a_cluster_keeps_its_cores_to_itself(monkeypatch):
-    monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
-    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
-    monkeypatch.setattr("utils.configs.resolvers.n_cpus", lambda: 8)
-    assert cpus_per_job(4) == 2
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    assert cpus_per_job(4) == 6
-
-
-# --- before anything is queued
-
-
-def options(*overrides: str) -> DictConfig:
-    return compose_config([*overrides]).slurm
-
-
-def test_jobs_are_submitted_with_the_options_that_were_checked(tmp_path, commands):
-    fake(commands, "sbatch", f'[ "$1" = --test-only ] && cp "$2" {tmp_path}/script')
-    launcher.check(options("slurm=vector", "trainer.devices=2", "trainer.num_nodes=3"))
-    lines = (tmp_path / "script").read_text().splitlines()
-    expected = {
-        "partition": "t4v2",
-        "qos": "normal",
-        "time": "1440",
-        "nodes": "3",
-        "ntasks-per-node": "2",
-        "gpus-per-node": "2",
-        "cpus-per-task": "8",
-        "mem": "32GB",
-        "signal": "USR2@120",
-        "export": "ALL",
-    }
-    assert {f"#SBATCH --{key}={value}" for key, value in expected.items()} <= set(lines)
-    assert "#SBATCH --requeue" in lines
-    assert "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK" in lines
-    assert any("--kill-on-bad-exit=1" in line for line in lines)
-
-
-def test_jobs_that_cannot_be_submitted_are_one_line_of_error(commands, monkeypatch):
-    fake(commands, "sinfo", "echo small", "echo big")
-    fake(commands, "sacctmgr", 'case "$*" in *qos*) echo high;; *) echo mine;; esac')
-    for said, expected in {
-        "invalid partition specified: t4v2": "t4v2; it has big, small: slurm.partition=",
-        "Invalid account or account/partition combination specified": "yours are mine: .*account=",
-        "Invalid qos specification": "it has high: slurm.qos=",
-        "Requested time limit is invalid": "-t MINUTES",
-        "Requested node configuration is not available": "not available: .*slurm.mem_gb",
-        "Unable to contact slurm controller (connect failure)": "is the cluster up",
-    }.items():
-        fake(commands, "sbatch", f"echo 'sbatch: error: {said}' >&2", "exit 1")
-        with pytest.raises(ConfigError, match=expected) as error:
-            launcher.check(options("slurm=vector"))
-        assert "\n" not in str(error.value) and str(error.value).startswith("slurm=vector: ")
-    for overrides, message in (
-        (["slurm=vector", "slurm.mem_gb=much"], "mem_gb.*much"),
-        (["slurm=vector", "+slurm.constrain=a100"], "'constrain'"),
-        (["slurm=local", "trainer.num_nodes=2"], "only one node"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            launcher.check(options(*overrides))
-    fake(commands, "sbatch", "exec sleep 5")
-    monkeypatch.setattr(slurm, "TIMEOUT", 0.1)
-    with pytest.raises(ConfigError, match="slurm=vector: sbatch did not answer"):
-        launcher.check(options("slurm=vector"))
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(ConfigError, match="slurm=vector: .*sbatch.*slurm=local"):
-        launcher.check(options("slurm=vector"))
-
-
-def test_squeue_names_the_states_of_jobs(commands, monkeypatch):
-    others = 'case "$*" in *--user*) ;; *) echo "90|FAILED";; esac'
-    fake(commands, "squeue", 'echo "87_3|PENDING"', others)
-    assert slurm.states() == {"87_3": "PENDING"}
-    assert slurm.states(is_of_all_users=True) == {"87_3": "PENDING", "90": "FAILED"}
-    assert slurm.queued_ids() == {"87_3"}
-    fake(commands, "squeue", "exit 1")
-    assert slurm.queued_ids() is None
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(slurm.SlurmUnavailableError, match="squeue"):
-        slurm.states()

@@ -1,0 +1,24 @@
+"""Fake commands of Slurm."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from utils.cluster import slurm
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch) -> Callable[..., None]:
+    """Writes commands, by name and lines of their script; those of Slurm print nothing at first."""
+    folder = tmp_path / "commands"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def write(name: str, *lines: str) -> None:
+        (folder / name).write_text("\n".join(["#!/bin/sh", *lines, ""]))
+        (folder / name).chmod(0o755)
+
+    for name in (*slurm.COMMANDS, "sinfo", "sacct", "sacctmgr"):
+        write(name, "exit 0")
+    return write
