@@ -1,4 +1,4 @@
-"""Gathering rows from all processes of a distributed training, with gradients.
+"""Differentiable gathering of rows across the processes of a distributed training run.
 
 Each process holds a share of every batch. Losses that compare the examples of a batch with each
 other need the shares of all processes.

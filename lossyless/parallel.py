@@ -17,7 +17,7 @@ from typing import TypeVar
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-MIN_TASKS = 4  # fewer are done sooner than processes start
+MIN_TASKS = 4  # fewer tasks finish faster than processes can be started
 
 
 class WorkerError(RuntimeError):
@@ -32,7 +32,7 @@ def available_cores() -> int:
 
 
 def can_fork() -> bool:
-    """Whether this process may have children, and forking is safe: on Linux, in no daemon."""
+    """Whether this process may fork workers safely: on Linux, and not in a daemonic process."""
     return sys.platform == "linux" and not multiprocessing.current_process().daemon
 
 
@@ -95,13 +95,13 @@ def _map_in_workers(
         executor.shutdown(cancel_futures=True)
 
 
-_function: Callable  # of a worker, which is forked for it
+_function: Callable  # set in each worker, which is forked to run it
 
 
 def _start_worker(function: Callable) -> None:
     global _function
     _function = function
-    gc.freeze()  # garbage of the main process is its own, GPU memory for instance
+    gc.freeze()  # do not collect objects inherited from the main process, such as GPU tensors
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_exit_with_parent, daemon=True).start()

@@ -1,8 +1,8 @@
 """Frozen pretrained networks that turn images into features.
 
-`Tower` is the base class. To add one, write a class and `conf/tower/<name>.yaml`. A file of weights
-is passed as `weights`: then its content, rather than its path, identifies the features; null stands
-for the file that the class downloads. A tower without `weights` must state a `version` in its YAML
+`Tower` is the base class. To add one, write a class and `conf/tower/<name>.yaml`. Pass a weights
+file as `weights`; the features are then identified by its content rather than its path. `null`
+means the file the class downloads. A tower without `weights` must state a `version` in its YAML
 file, to be raised whenever the class returns other features.
 """
 

@@ -33,7 +33,7 @@ class OpenClipTower(Tower):
                 "pip install open_clip_torch"
             ) from error
         try:
-            with torch.random.fork_rng(devices=[]):  # layers draw random weights first
+            with torch.random.fork_rng(devices=[]):  # constructing layers consumes random numbers
                 network = open_clip.create_model(model, pretrained=weights, precision="fp32")
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             raise WeightsError(

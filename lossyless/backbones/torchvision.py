@@ -14,8 +14,9 @@ from lossyless.weights import WeightsError, fetch, load_strictly, read_state_dic
 
 PADDINGS = ("torch", "tensorflow")
 RANDOM = "random"
-QUANTIZED = "quantized_"  # prefix of the names of networks of 8-bit integers
-HEADS = ("fc", "classifier", "heads", "head")  # names of the last part of torchvision's models
+QUANTIZED = "quantized_"  # name prefix of 8-bit quantized networks
+# attribute names of torchvision's classification heads
+HEADS = ("fc", "classifier", "heads", "head")
 
 
 class TorchvisionTower(Tower):
@@ -23,11 +24,12 @@ class TorchvisionTower(Tower):
 
     Parameters
     ----------
-    model : name in `torchvision.models.list_models()`, e.g. "resnet50"; not of a quantized network.
+    model : name in `torchvision.models.list_models()`, e.g. "resnet50"; quantized networks are not
+        supported.
     weights : name of published weights of that model, e.g. "IMAGENET1K_V1", which are downloaded on
         first use (and verified by the checksum in their file name); or path of a state dict of the
-        whole classifier, .pt, .pth or .npz; or "random": weights of a fixed seed, for a trial
-        without a download.
+        whole classifier, .pt, .pth or .npz; or "random": random weights with a fixed seed, to try
+        things out without a download.
     side : height and width of the network's input, in pixels.
     mean, std : normalisation of the network's input.
     layer : dotted name of the module whose output, averaged over space, gives the features; null:
@@ -124,10 +126,11 @@ class _Layer(nn.Module):
 
 
 class _TensorFlowPadding(nn.Module):
-    """A convolution of stride 2 that pads as TensorFlow's "SAME": the odd pixel right and below.
+    """A stride-2 convolution with TensorFlow's "SAME" padding, which puts the extra pixel at the
+    right and bottom.
 
-    For an even side and a kernel of 3, that is (0, 1) where PyTorch pads with (1, 1): the samples
-    lie one pixel apart.
+    For an even side and a kernel of 3, that is (0, 1) where PyTorch pads with (1, 1): so the two
+    sampling grids are offset by one pixel.
     """
 
     def __init__(self, convolution: nn.Conv2d):

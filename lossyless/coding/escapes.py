@@ -1,12 +1,12 @@
 """Exponential Golomb codes of the symbols that a table does not list.
 
-A value r >= 0 is coded with an order k as q = r + 2^k of b bits:
+With order k, a value r >= 0 is coded as q = r + 2^k, a b-bit number:
 
     prefix  b - 1 - k zeros, then a one
     suffix  the b - 1 bits of q below its leading one
 
 The prefixes of all values come first, then all suffixes; each part is padded with zero bits to
-whole bytes. The encoder chooses the k of fewest bits.
+whole bytes. The encoder chooses the k that needs the fewest bits.
 """
 
 import numpy as np

@@ -65,7 +65,7 @@ def labels_of(layout: Layout) -> NDArray | None:
 
 
 class LabelQueue:
-    """Labels on their way from batches to chunks."""
+    """Buffers labels that arrive in batches and releases them in chunks."""
 
     def __init__(self):
         self._parts: list[NDArray] = []

@@ -1,4 +1,4 @@
-"""Compressed files to examples."""
+"""Reads examples from compressed files."""
 
 import operator
 import os
@@ -38,7 +38,7 @@ class FeatureFile:
     source : path of a file of `write_features`, or its bytes.
     codec : the codec that wrote it.
     on_damage : "raise"; or "skip": find the intact chunks, in one pass over the file. `chunks`,
-        `read` and `labels` then give only those, and lost examples are an error for `file[i]`.
+        `read` and `labels` then give only those, and `file[i]` raises an error for lost examples.
 
     Attributes
     ----------
@@ -49,7 +49,8 @@ class FeatureFile:
     Raises
     ------
     ContainerError
-        The file is damaged, foreign, of another model or of a newer version.
+        The file is damaged, is not a lossyless file, or was written by another model or a newer
+        version.
     CodingError
         A chunk is intact, but this codec cannot have written it.
     """
@@ -219,7 +220,8 @@ class FeatureFile:
         outside = (indices < -len(self)) | (indices >= len(self))
         if outside.any():
             raise IndexError(f"{self.name}: index {indices[outside][0]} of {len(self)} examples")
-        indices = indices.astype(np.int64)  # after the check: uint64 beyond it becomes negative
+        # only after the check: a large uint64 would wrap to a negative index
+        indices = indices.astype(np.int64)
         return np.where(indices < 0, indices + len(self), indices)
 
     def _gather(self, indices: NDArray[np.int64]) -> Tensor:

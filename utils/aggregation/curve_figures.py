@@ -95,7 +95,8 @@ def plot_invariance_RD_curve(
             axes.axvline(rate, color=colours[label], linewidth=1.2, linestyle=":", zorder=1)
             axes.plot(rate, level, marker="D", markersize=5, color=colours[label], zorder=4)
             found = f"{rate:.3g} bits"
-        else:  # a curve that is nowhere above the level may need even fewer bits
+        else:
+            # a curve that lies entirely below the level may need even fewer bits than plotted
             found = "fewer bits than drawn" if (losses <= level).any() else "not reached"
         entries[f"{label}: {found}"] = colours[label]
     _draw_level(axes, level, f"near lossless ({level_name} + {tolerance:g})")
@@ -104,7 +105,9 @@ def plot_invariance_RD_curve(
 
 
 def _draw_level(axes: Axes, level: float, text: str) -> None:
-    """A dashed horizontal line, named at its left end, where rates are low and curves above it."""
+    """A dashed horizontal line, labelled at its left end, where rates are low and curves lie
+    above it.
+    """
     axes.axhline(level, color=style.LINE, linewidth=1.2, linestyle="--", zorder=1)
     look = {"fontsize": style.TICK_SIZE - 1.5, "color": style.LINE}
     transform = axes.get_yaxis_transform()
@@ -123,8 +126,8 @@ def plot_pareto_front(
     """Draw `pareto_front_<y>_<x>`: all runs, and a line through those that no other run beats.
 
     Each seed is a run of its own, and all metrics are costs (`err` instead of `acc`). Members of a
-    front are selected on validation data, because the best of many runs on test data is biased; as
-    they are drawn at their test metrics, fronts may rise.
+    front are selected on validation data, because the best of many runs on test data is biased;
+    because they are plotted at their test metrics, a plotted front need not be monotone.
     """
     option, names = "aggregate.plot_pareto_front", experiment.names
     select = [on_validation(x), on_validation(y)] if select is None else as_list(select)

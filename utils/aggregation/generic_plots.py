@@ -62,7 +62,7 @@ def plot_scatter_lines(
     if kind == "lines":
         frame = experiment.summary(frame)
         keys += [key for key in curve_keys(frame) if key not in (x, y, style)]
-    for column in (column_of(frame, x), column_of(frame, y)):  # parameters are text
+    for column in (column_of(frame, x), column_of(frame, y)):  # parameters are stored as strings
         frame = frame.assign(**{column: pd.to_numeric(frame[column], "coerce")})
     points, colours = with_labels(drawable(frame, [x, y]), as_list(hue), names)
     looks = _looks(points, style)
@@ -87,7 +87,7 @@ def plot_scatter_lines(
 
 def _draw_regression(axes: Axes, points: pd.DataFrame, x: str, y: str, colour: str) -> None:
     sns.regplot(
-        x=points[x].to_numpy(),  # as arrays, which leave the labels of the axes alone
+        x=points[x].to_numpy(),  # arrays rather than Series, so that seaborn keeps the axis labels
         y=points[y].to_numpy(),
         ax=axes,
         color=colour,
@@ -99,7 +99,9 @@ def _draw_regression(axes: Axes, points: pd.DataFrame, x: str, y: str, colour: s
 
 
 def _looks(frame: pd.DataFrame, style: str | None) -> dict[object, tuple[str, str]]:
-    """Marker and dashes of each level of a column; key None: those of all rows."""
+    """Marker and dashes of each level of a column; the key None gives the style shared by all
+    rows.
+    """
     levels = [] if style is None else frame[style].unique()
     looks = {
         level: (MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])

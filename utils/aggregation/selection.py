@@ -9,7 +9,7 @@ from utils.aggregation import tables
 from utils.configs.checks import ConfigError
 from utils.runs.saved_runs import read_config
 
-EXACT_BETA = "featurizer.loss.beta"  # the column "beta" has two digits
+EXACT_BETA = "featurizer.loss.beta"  # the column "beta" is rounded to two digits
 # Parameters that move a compressor along its rate-distortion curve: the weight of the rate, the
 # quality of a classical codec, the number of principal components.
 ALONG_CURVE = (
@@ -35,7 +35,7 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
     ----------
     frame : a table of `utils.aggregation.tables`, one row per run.
     where : parameter or setting -> value, or list of values. Numbers are compared by value: 0.1
-        equals "1.0e-01". Beta is compared to the last digit.
+        equals "1.0e-01". Beta is compared exactly, not as rounded.
     option : name of the setting that holds `where`, for errors.
 
     Raises
@@ -65,7 +65,7 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
 
 
 def differences(frame: DataFrame) -> dict[str, list]:
-    """The parameters in which rows differ, but the seed, with their values."""
+    """The parameters other than the seed in which rows differ, with their values."""
     return {name: list(frame[name].unique()) for name in tables.varying(frame)}
 
 
@@ -80,14 +80,14 @@ def format_differences(found: Mapping[str, Sequence]) -> str:
 
 
 def check_alike(frame: DataFrame, option: str, rows: str, *, but: Iterable[str] = ()) -> None:
-    """Check that rows, which are about to be averaged, differ in nothing but the seed.
+    """Check that the rows about to be averaged differ only in the seed.
 
     Parameters
     ----------
     frame : the rows.
     option : the mode that averages them, for the error.
     rows : name of the rows, for the error.
-    but : parameters in which they may differ, too.
+    but : further parameters in which they may differ.
 
     Raises
     ------

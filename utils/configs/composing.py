@@ -31,7 +31,7 @@ MOTPE, TPE = "hydra/sweeper/sampler=motpe", "hydra/sweeper/sampler=tpe"
 NO_TEXT = {"null", "true", "false", "nan", "inf"}
 # Hydra only discovers launchers and sweepers in a package `hydra_plugins`.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "cluster" / "plugins"))
-if sys.version_info >= (3, 14):  # whose argparse rejects a lazy help text of Hydra 1.3
+if sys.version_info >= (3, 14):  # argparse of Python 3.14 rejects Hydra 1.3's lazy help text
     argparse.ArgumentParser._check_help = lambda *_: None
 
 resolvers.register()
@@ -72,7 +72,7 @@ def expand(overrides: Sequence[str]) -> list[str]:
     in_mode = cfg.modes.get(cfg.mode_name, {})
     swept = dict(cfg.sweep) | dict(in_mode.get("sweep", {}))
     fixed = {k: v for k, v in in_mode.get("overrides", {}).items() if k not in swept}
-    # a chosen option is used as in its file: the mode does not change it
+    # options chosen by the user are not altered by the mode
     for override in filter(is_group, parsed):
         stated, node = _stated_in(override), f"{_package(override)}."
         fixed = {
@@ -138,7 +138,7 @@ def to_override_value(value: object) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether text means itself without quotes."""
+    """Whether text parses as itself when unquoted."""
     return bool(PLAIN.fullmatch(text)) and text.lower() not in NO_TEXT
 
 
@@ -174,7 +174,7 @@ def is_group(override: Override) -> bool:
 
 
 def _package(override: Override) -> str:
-    """The key at which the choice of a group stands."""
+    """The config key that a group choice sets."""
     return override.package or override.key_or_group
 
 
@@ -185,7 +185,7 @@ def _stated_in(override: Override) -> set[str]:
     option = choice.input_line.split("=", 1)[1]
     file = CONF_DIR / group / f"{option}.yaml"
     if not file.is_file() or file.read_text().startswith("# @package _global_"):
-        return set()  # not confined to one place
+        return set()  # global configs can set keys anywhere
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         stated = OmegaConf.select(_compose(f"{group}/{option}", []), group.replace("/", "."))
     return {f"{_package(override)}.{key}" for key in _keys(OmegaConf.to_container(stated))}
@@ -220,7 +220,7 @@ def _replaces(override: Override) -> bool:
 
 
 def _check_kind(override: Override, stated: Node) -> None:
-    """Raise if the value of an override is of another kind than the one it replaces."""
+    """Raise if an override's value has a different type from the one it replaces."""
     key = override.key_or_group
     for value in _given(override):
         kind = expected_kind(key.rpartition(".")[2], stated, value)

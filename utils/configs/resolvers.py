@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from lossyless.parallel import available_cores
 
-FULL_PRECISION = "32-true"  # as Lightning calls it
+FULL_PRECISION = "32-true"  # Lightning's name for it
 WEIGHT_SUFFIXES = (".pt", ".pth", ".npz", ".torch", ".tar", ".ckpt", ".bin", ".safetensors")
 
 
@@ -33,7 +33,7 @@ def cpus_per_job(n_jobs: int) -> int:
 
 
 def gpus_per_node(accelerator: str, devices: int) -> int | None:
-    """GPUs to ask a cluster for; None for none."""
+    """Number of GPUs to request from a cluster; None if no GPU is needed."""
     return None if accelerator == "cpu" else devices
 
 
@@ -83,7 +83,7 @@ def weights_id(weights: str | None) -> str | None:
 
 @functools.lru_cache(maxsize=16)
 def _sha256(path: Path, *state: int) -> str:
-    """Digest of a file; `state` tells its versions apart."""
+    """Digest of a file; `state` distinguishes versions of the file (cache key)."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

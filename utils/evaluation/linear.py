@@ -1,4 +1,5 @@
-"""Predictors that are no network: linear classifiers of scikit-learn on decoded representations.
+"""Predictors that are not neural networks: linear classifiers of scikit-learn on decoded
+representations.
 
 Linear evaluation is the paper's protocol for its CLIP compressor: a seeded random search over the
 penalty and the class weights. A classifier is a subclass of `LinearEvaluation`.
@@ -54,7 +55,7 @@ class Evaluation(ABC):
         splits : (x [N, *shape], y) for each of "train", "val" and "test", on the CPU.
         task : of the data set: "classification" (y int64 [N]) or "regression" (float32 [N, D]).
         seed : seeds everything random.
-        n_jobs : maximal number of parallel processes.
+        n_jobs : maximum number of parallel processes.
 
         Raises
         ------
@@ -150,7 +151,7 @@ class LinearEvaluation(Evaluation):
         for name, seen, unseen in (("val", train, val), ("test", both, test)):
             clf = self.make(seed).set_params(**chosen)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # n_iter_ tells
+                warnings.simplefilter("ignore", ConvergenceWarning)  # detected below via n_iter_
                 clf.fit(*seen)
             if np.max(clf.n_iter_) >= clf.max_iter:
                 print(

@@ -109,8 +109,8 @@ def latent_traversals_plot_1d(
     """Traversals of single latents; the others are those of the first test image.
 
     A row for each of the `n_latents` with the largest variance over `n_pts` test images, the
-    largest on top. A latent moves in equal steps from the 1st to the 99th percentile of z_hat,
-    where the decoder was trained.
+    largest on top. Each latent is varied in equal steps between the 1st and 99th percentile of
+    z_hat, the range the decoder saw in training.
     """
     with drawing(compressor):
         z_hat = _test_codes(compressor, data, n_pts)
