@@ -165,12 +165,16 @@ def test_a_damaged_file_of_captions_is_named(copy):
             images(copy).setup()
 
 
-def test_captions_are_ordered_by_id(original):
+def test_captions_are_ordered_by_id_and_split_as_the_images(original, weights):
     found = read_captions(original / "coco", "test")
     assert found.files == [f"{i:012d}.jpg" for i in TEST_IDS]
     assert found.counts.tolist() == [n_captions(i) for i in TEST_IDS]
     for i, start in zip(TEST_IDS, found.starts.tolist(), strict=True):
         assert found.texts[start : start + 5] == [caption(i, k) for k in range(5)]
+    data, other = images(original), texts(original, weights)
+    starts = read_captions(original / "coco", "train").starts
+    for split in ("train", "val"):
+        assert torch.equal(starts[data.splits[split].members], other.splits[split].inputs[:, 0])
 
 
 # --- captions as examples
@@ -233,13 +237,6 @@ def test_captions_depend_on_the_epoch_in_training_only_and_not_on_the_auxiliary_
     first, second = (gather(data.loader("train", epoch=k, shuffle=False)) for k in range(2))
     assert not torch.equal(first, second)
     assert torch.equal(gather(data.loader("val")), gather(again.loader("val", epoch=1)))
-
-
-def test_captions_and_images_have_the_same_splits(original, weights):
-    data, other = images(original), texts(original, weights)
-    starts = read_captions(original / "coco", "train").starts
-    for split in ("train", "val"):
-        assert torch.equal(starts[data.splits[split].members], other.splits[split].inputs[:, 0])
 
 
 # --- features

@@ -49,6 +49,15 @@ def files(data, split):
     return [Path(examples.images.name(i)).name for i in examples.members.tolist()]
 
 
+def test_without_an_account_the_error_says_what_to_put_where(tmp_path, monkeypatch):
+    def refuse():
+        raise DataError("no token")
+
+    monkeypatch.setattr(kaggle, "connect", refuse)
+    with pytest.raises(DataError, match="no token.*training_solutions_rev1.csv.*/100008.jpg"):
+        load(tmp_path).setup()
+
+
 @pytest.mark.parametrize("data_set", [galaxy.galaxy, galaxy.galaxy_offline])
 def test_splits_cover_the_labelled_images_once_with_their_targets(original, data_set):
     data, other = (load(original, data_set, seed=seed, n_workers=2 * seed) for seed in (1, 0))
@@ -70,7 +79,7 @@ def test_splits_cover_the_labelled_images_once_with_their_targets(original, data
     assert len(found["val"]) == 2
 
 
-@pytest.mark.parametrize(("side", "crop"), [(256, 256), (64, 256), (128, 424), (33, 207)])
+@pytest.mark.parametrize(("side", "crop"), [(256, 256), (33, 207)])
 def test_the_centre_is_cropped_then_resized(original, side, crop):
     data = load(original, side=side, crop=crop, eval_batch_size=1)
     whole = load(original, side=424, eval_batch_size=1, base_resize="none")
@@ -159,13 +168,3 @@ def test_only_missing_files_are_downloaded(original, tmp_path, monkeypatch, caps
     assert len(list(kaggle_test_batches(data, 424, CPU))) == 2
     assert asked[2:] == [(COMPETITION, "images_test_rev1.zip")]
     assert not list((tmp_path / "galaxyzoo").glob("*.zip"))
-
-
-def test_without_an_account_the_error_says_what_to_put_where(tmp_path, monkeypatch):
-    def refuse():
-        raise DataError("no token")
-
-    monkeypatch.setattr(kaggle, "connect", refuse)
-    expected = "no token.*galaxyzoo/training_solutions_rev1.csv.*images_training_rev1/100008.jpg"
-    with pytest.raises(DataError, match=expected):
-        load(tmp_path).setup()
