@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from utils.cluster import slurm
 from utils.configs.checks import ConfigError
 from utils.configs.composing import CONF_DIR, compose_config
-from utils.runs.experiment_status import MEND, Job, find_jobs, find_runs, format_progress, reason
+from utils.runs.experiment_status import FIX, Job, find_jobs, find_runs, format_progress, reason
 from utils.runs.identity import (
     STAGES,
     compressor_folder,
@@ -227,7 +227,7 @@ def _continue(cfg: DictConfig, jobs: list[Job]) -> Iterable[str]:
     """Commands that continue the sweeps with unfinished jobs."""
     unfinished = {job.sweep for job in jobs if job.state in ("interrupted", "lost")}
     failed = {job.sweep for job in jobs if job.state == "failed"} - unfinished
-    for advice, sweeps in (("Run again what is not done", unfinished), (MEND, failed)):
+    for advice, sweeps in (("Continue the unfinished jobs", unfinished), (FIX, failed)):
         for command in dict.fromkeys(_command(cfg, sweep) for sweep in sorted(sweeps)):
             yield f"{advice}: {command}"
 
@@ -250,9 +250,9 @@ def _cancel(jobs: list[Job]) -> Iterable[str]:
                 arrays.add(job.scheduler_job.partition("_")[0])
     for host, ids in processes.items():
         where = "" if host == platform.node() else f" (on {host})"
-        yield f"Cancel what is under way: kill -INT {' '.join(ids)}{where}"
+        yield f"Cancel the unfinished jobs: kill -INT {' '.join(ids)}{where}"
     if arrays:
-        yield f"Cancel what is under way: scancel {' '.join(sorted(arrays))}"
+        yield f"Cancel the unfinished jobs: scancel {' '.join(sorted(arrays))}"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Submission of a sweep's jobs with submitit, to a Slurm cluster or as processes of this machine.
 
-The launcher waits until every job has ended. A job that left the queue without a result counts as
-lost, so the launcher never waits for ever. Each job records its own status meanwhile, see
-`utils.runs.status_file`.
+The launcher waits until every job has ended. A job that leaves the queue without a result counts as
+lost, so the launcher never hangs. Each job records its own status, see `utils.runs.status_file`.
 """
 
 import contextlib
@@ -39,8 +38,8 @@ SHARED_OPTIONS = {
 MAX_ARRAY = 1000  # jobs of one array: Slurm's default limit
 POLL_SECONDS = 1.0  # between checks for results
 QUEUE_SECONDS = 15.0  # between calls of squeue
-# How long a job may be out of Slurm's queue without a result: shared disks show files late; and how
-# long processes of this machine may take to end after Ctrl-C.
+# How long a job may be out of Slurm's queue without a result, since shared disks show files late;
+# and how long local processes may take to end after Ctrl-C.
 GRACE_SECONDS = 30.0
 
 
@@ -70,7 +69,7 @@ def make_executor(options: Mapping[str, object], folder: Path) -> submitit.AutoE
         executor.update_parameters(
             **{k if k in SHARED_OPTIONS else f"{kind}_{k}": v for k, v in theirs.items()}
         )
-    except (AssertionError, NameError, ValueError) as error:  # submitit's ways to say so
+    except (AssertionError, NameError, ValueError) as error:  # all raised by submitit
         reason = str(error).splitlines()[0]
         raise ConfigError(f"slurm={options['name']}: submitit says: {reason}") from error
     return executor
@@ -79,9 +78,9 @@ def make_executor(options: Mapping[str, object], folder: Path) -> submitit.AutoE
 def run_jobs(
     jobs: Sequence[SweepJob], options: Mapping[str, object], *, sweep_dir: Path
 ) -> list[JobReturn]:
-    """Submit all jobs and wait for their ends; returns their results in the order of the jobs.
+    """Submit all jobs and wait for them; returns their results in the order of the jobs.
 
-    After Ctrl-C, Slurm's jobs stay in the queue, and processes of this machine are cancelled.
+    After Ctrl-C, Slurm's jobs stay in the queue, and local processes are cancelled.
 
     Parameters
     ----------
@@ -94,7 +93,7 @@ def run_jobs(
 class Sweep:
     """Jobs from submission to end.
 
-    Slurm's jobs are queued at once and do not need this process. Processes of this machine are
+    Slurm's jobs are all queued at the start and do not need this process. Local processes are
     started `array_parallelism` at a time.
     """
 
@@ -147,7 +146,7 @@ class Sweep:
             except FailedJobError as error:
                 self._fail(indices[start:], error)
                 break
-            for i in array:  # at once: this array runs even if the next one is interrupted
+            for i in array:  # now: this array runs even if the next submission is interrupted
                 self._write_queued(i, self._submitted[i].job_id)
         if n := len(self._submitted):
             print(f"Queued {n} job{'s' * (n > 1)}: {', '.join(self._arrays())}", flush=True)
@@ -199,10 +198,10 @@ class Sweep:
         self._left = {i: self._left.get(i, (now, state)) for i, state in left.items()}
 
     def _collect(self) -> None:
-        """Take the results of jobs that have ended, and give up lost ones.
+        """Collect the results of jobs that have ended, including lost ones.
 
-        An error is the end of a job only once it has left the queue: if a node fails or a job is
-        preempted, its processes leave errors, Slurm requeues it, and it leaves another result.
+        An error ends a job only once it has left the queue: if a node fails or a job is preempted,
+        its processes leave errors, Slurm requeues it, and it leaves another result.
         """
         for i, job in list(self._submitted.items()):
             result = _result(job, range(1))
@@ -242,7 +241,7 @@ class Sweep:
         return job.failed(JobError(f"job {job.num} ({submitted.job_id}): {reason}; log: {log}"))
 
     def _abandon(self) -> None:
-        """Cancel processes of this machine and wait for them; say how to cancel Slurm's jobs."""
+        """Cancel local processes and wait for them; print how to cancel Slurm's jobs."""
         if not self._is_slurm:
             for job in self._submitted.values():
                 job.cancel()
@@ -284,7 +283,7 @@ def _result(job: submitit.Job, tasks: Sequence[int]) -> tuple[str, object] | Non
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """Environment that jobs inherit: with the path of our modules, for any working directory."""
+    """Add the project to the PYTHONPATH that jobs inherit, for any working directory."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
     # without the variables of the Slurm job that this process runs in, if any

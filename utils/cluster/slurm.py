@@ -1,4 +1,4 @@
-"""Queries to Slurm by its commands: would it accept a job, and in which states are jobs?"""
+"""Slurm's commands: check whether a job would be accepted, query the states of jobs."""
 
 import getpass
 import os
@@ -9,7 +9,7 @@ import tempfile
 from utils.configs.checks import ConfigError
 
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol")
-TIMEOUT = 60  # seconds; a busy controller is slow
+TIMEOUT = 60  # seconds; busy controllers are slow
 # States of jobs that will not run again; a requeued job is pending.
 ENDED = {
     "BOOT_FAIL",
@@ -25,7 +25,7 @@ ENDED = {
 
 
 class SlurmUnavailableError(RuntimeError):
-    """A command of Slurm failed or did not answer; it may work later."""
+    """A command of Slurm failed or timed out; it may work later."""
 
 
 def check_commands(name: str) -> None:
@@ -37,8 +37,8 @@ def check_commands(name: str) -> None:
     """
     if missing := [command for command in COMMANDS if shutil.which(command) is None]:
         raise ConfigError(
-            f"slurm={name}: there is no {', '.join(missing)} here: submit from a login node of the "
-            "cluster, or use slurm=none or slurm=local, which run on this machine"
+            f"slurm={name}: {', '.join(missing)} not found: submit from a login node of the "
+            "cluster, or run on this machine with slurm=none or slurm=local"
         )
 
 
@@ -102,13 +102,13 @@ def final_state(job_id: str) -> str | None:
 
 
 def _hint(said: str) -> str:
-    """Hint at valid values of the setting that Slurm rejects."""
+    """Valid values of the setting that Slurm rejects, as far as it lists them."""
     lowered = said.lower()
     if "contact" in lowered:
         return "; is the cluster up? Try sinfo"
     if "partition" in lowered and "account" not in lowered:
         names = ", ".join(sorted(set(_listed("sinfo", "-h", "-o", "%R"))))
-        return f"; it has {names or 'none that it names'}: slurm.partition=NAME"
+        return f"; its partitions are {names or 'unknown'}: slurm.partition=NAME"
     if "account" in lowered:
         user = f"user={getpass.getuser()}"
         names = _listed("sacctmgr", "-n", "-P", "show", "assoc", user, "format=account")
@@ -116,18 +116,18 @@ def _hint(said: str) -> str:
         return f"{listed}: slurm.account=NAME, or null for your default"
     if "qos" in lowered:
         names = _listed("sacctmgr", "-n", "-P", "show", "qos", "format=name")
-        listed = f"; it has {', '.join(sorted(set(names)))}" if names else ""
+        listed = f"; its QOS are {', '.join(sorted(set(names)))}" if names else ""
         return f"{listed}: slurm.qos=NAME, or null for your default"
     if "time limit" in lowered:
-        return ": give less, -t MINUTES"
+        return ": request less time, -t MINUTES"
     return (
-        ": ask for less or other resources, see slurm.mem_gb, slurm.cpus_per_task, "
+        ": request other resources, see slurm.mem_gb, slurm.cpus_per_task, "
         "slurm.gpus_per_node, trainer.devices, trainer.num_nodes"
     )
 
 
 def _listed(*command: str) -> list[str]:
-    """Lines of a command's output; none if it fails, for they only serve as hints."""
+    """Words of a command's output; none if it fails, since they are only hints."""
     try:
         done = _call(*command)
     except SlurmUnavailableError:

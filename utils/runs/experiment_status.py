@@ -18,7 +18,7 @@ from utils.runs.status_file import JOB, RUN, STATES, load, read_job
 
 LOG = "job.log"  # in the folder of a job: its output, unless a scheduler keeps it
 LONG = 100  # characters of an error that the report does not repeat
-MEND = "Fix the error, then run it again"
+FIX = "Fix the error, then run again"
 
 
 @dataclass
@@ -220,7 +220,7 @@ def report(sweep_dir: Path, results: Path) -> str:
     if found - {"done", "failed"}:
         lines.append("Finished work is kept: run the same command again to continue.")
     elif "failed" in found:
-        lines.append(f"{MEND}.")
+        lines.append(f"{FIX}.")
     return "\n".join(lines)
 
 
@@ -231,7 +231,7 @@ def read_jobs(sweep_dir: Path) -> list[dict]:
 
 
 def distinct_overrides(jobs: Sequence[dict]) -> list[list[str]]:
-    """The overrides of each job that not all jobs share."""
+    """The overrides that distinguish each job: those that not all jobs share."""
     known = [set(job["overrides"]) for job in jobs if job["overrides"]]
     shared = set.intersection(*known) if known else set()
     return [[override for override in job["overrides"] if override not in shared] for job in jobs]

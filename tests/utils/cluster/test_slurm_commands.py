@@ -39,12 +39,12 @@ def test_jobs_that_cannot_be_submitted_are_one_line_of_error(fake, monkeypatch):
     fake("sinfo", "echo small", "echo big")
     fake("sacctmgr", 'case "$*" in *qos*) echo high;; *) echo mine;; esac')
     for said, expected in {
-        "invalid partition specified: t4v2": "t4v2; it has big, small: slurm.partition=",
-        "Invalid account or account/partition combination specified": "yours are mine: .*account=",
-        "Invalid qos specification": "it has high: slurm.qos=",
+        "invalid partition specified: t4v2": "t4v2; .*big, small: slurm.partition=",
+        "Invalid account or account/partition combination specified": "mine: .*account=",
+        "Invalid qos specification": "high: slurm.qos=",
         "Requested time limit is invalid": "-t MINUTES",
-        "Requested node configuration is not available": "not available: .*slurm.mem_gb",
-        "Unable to contact slurm controller (connect failure)": "is the cluster up",
+        "Requested node configuration is not available": "slurm.mem_gb",
+        "Unable to contact slurm controller (connect failure)": "sinfo",
     }.items():
         fake("sbatch", f"echo 'sbatch: error: {said}' >&2", "exit 1")
         with pytest.raises(ConfigError, match=expected) as error:
@@ -59,7 +59,7 @@ def test_jobs_that_cannot_be_submitted_are_one_line_of_error(fake, monkeypatch):
             launcher.check(options(*overrides))
     fake("sbatch", "exec sleep 5")
     monkeypatch.setattr(slurm, "TIMEOUT", 0.1)
-    with pytest.raises(ConfigError, match="slurm=vector: sbatch did not answer"):
+    with pytest.raises(ConfigError, match="slurm=vector: sbatch"):
         launcher.check(options("slurm=vector"))
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="slurm=vector: .*sbatch.*slurm=local"):

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from utils import status
 from utils.cluster import slurm
 from utils.configs.composing import CONF_DIR
-from utils.runs.experiment_status import MEND, report
+from utils.runs.experiment_status import FIX, report
 from utils.runs.identity import STAGES
 from utils.runs.run import Run, find_run
 from utils.runs.status_file import LOST, StatusFile, job_file, mark_interrupted, queue_job
@@ -282,14 +282,14 @@ def test_sweeps_with_unfinished_jobs_are_continued_and_failures_mended_first(cfg
         job = sweep(0, f"seed={seed}", name=name)
         finish(job, cfg, seed) if error is None else fail(job, cfg, seed, error)
         is_failure = isinstance(error, (ValueError, OSError))
-        assert (MEND in report(job.folder.parent, Path("r"))) == is_failure
+        assert (FIX in report(job.folder.parent, Path("r"))) == is_failure
     found = [
         line for line in status.overview(cfg).splitlines() if "again: " in line or "-c" in line
     ]
     script = "bin/banana/banana_viz_VIC.sh -c"
     ends = [line.partition(": ")[::2] for line in found]
     assert [end for _, end in ends] == [f"{script} c", f"{script} b", "the same command again"]
-    assert [start == MEND for start, _ in ends] == [False, True, True]
+    assert [start == FIX for start, _ in ends] == [False, True, True]
 
 
 # --- which experiment
