@@ -9,6 +9,7 @@ Which ones is written in the experiment's file, under `aggregate`; see conf/aggr
 import sys
 from pathlib import Path
 
+from lossyless.printing import forgive_output
 from utils.aggregation import aggregate
 from utils.aggregation.tables import NoRunsError
 from utils.configs.checks import ConfigError
@@ -39,4 +40,5 @@ def expected_seeds(overrides: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    forgive_output()
     main(sys.argv[1:])

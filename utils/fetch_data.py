@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from lossyless.printing import forgive_output
 from utils.cluster import sweep
 from utils.data.module import SPLITS, DataError
 from utils.training import building
@@ -62,4 +63,5 @@ def fetch(jobs: Iterable[DictConfig]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    forgive_output()
     main(sys.argv[1:])

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from pandas import DataFrame, Series
 
 from lossyless.base import Compressor
+from lossyless.printing import forgive_output
 from utils.aggregation import aggregate, tables
 from utils.aggregation.selection import restrict
 from utils.configs.checks import ConfigError
@@ -177,4 +178,5 @@ def _one_line(error: Exception) -> str:
 
 
 if __name__ == "__main__":
+    forgive_output()
     main(sys.argv[1:])

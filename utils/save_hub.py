@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from pandas import DataFrame, Series
 
 from lossyless.atomic import replacing
+from lossyless.printing import forgive_output
 from lossyless.rates import HFactorized, Rate
 from utils.aggregation import tables
 from utils.aggregation.selection import restrict
@@ -117,4 +118,5 @@ def save_bottleneck(rate: Rate, path: Path) -> None:
 
 
 if __name__ == "__main__":
+    forgive_output()
     main(sys.argv[1:])

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from lossyless.printing import forgive_output
 from utils.cluster import slurm
 from utils.configs.checks import ConfigError
 from utils.configs.composing import CONF_DIR, compose_config
@@ -236,7 +237,8 @@ def _command(cfg: DictConfig, sweep: str) -> str:
     script = Path(cfg.paths.outputs) / sweep / "script"  # written by bin/utils.sh
     if not script.is_file():
         return "the same command again"
-    return f"{os.path.relpath(script.read_text().strip(), CONF_DIR.parent)} -c {sweep}"
+    config = os.path.relpath(script.read_text(encoding="utf-8").strip(), CONF_DIR.parent)
+    return f"{config} -c {sweep}"
 
 
 def _cancel(jobs: list[Job]) -> Iterable[str]:
@@ -256,4 +258,5 @@ def _cancel(jobs: list[Job]) -> Iterable[str]:
 
 
 if __name__ == "__main__":
+    forgive_output()
     main(sys.argv[1:])

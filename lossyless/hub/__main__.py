@@ -9,6 +9,7 @@ from typing import Any
 
 from lossyless.atomic import file_to_replace
 from lossyless.hub import RELEASED, SourceError
+from lossyless.printing import forgive_output
 
 DESCRIPTION = """\
 Compress images to CLIP features, in about 1400 bits per image, for training classifiers.
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     except UsageError as error:
         return _fail(error, USAGE)
     except ModuleNotFoundError as error:
-        if error.name == "compressai":  # its message says how to install it
+        if "pip install" in str(error):
             return _fail(error)
         advice = "activate the environment, or pip install -r requirements/requirements_mini.txt"
         return _fail(f"{error}: {advice}")
@@ -287,4 +288,5 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
 
 
 if __name__ == "__main__":
+    forgive_output()
     sys.exit(main())

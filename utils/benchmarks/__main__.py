@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from lossyless.printing import forgive_output
 from utils.benchmarks import coding, data, experiments, files, gpu, hub, training
 from utils.benchmarks.comparison import Comparison, table_of
 
@@ -49,4 +50,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    forgive_output()
     sys.exit(main())

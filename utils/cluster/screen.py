@@ -190,7 +190,7 @@ def logged(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], objec
 def output_to(path: Path) -> Iterator[None]:
     """Append the output of this process and its children to a file."""
     with contextlib.ExitStack() as stack:
-        log = stack.enter_context(path.open("a", buffering=1))
+        log = stack.enter_context(path.open("a", buffering=1, encoding="utf-8"))
         for descriptor in (1, 2):
             usual = os.dup(descriptor)
             stack.callback(os.close, usual)

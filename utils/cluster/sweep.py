@@ -19,6 +19,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from lossyless.printing import forgive_output
 from utils.cluster.screen import Screen, WithoutOverrides, logged
 from utils.configs.checks import ConfigError, check_epochs, check_networks, check_weights
 from utils.configs.composing import CONF_DIR, compose_config, expand, parse
@@ -63,6 +64,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     Exit status: 1 if a job failed, after all others have finished; `NONE_DONE` if no job is done; 2
     if the command line is wrong; 130 after Ctrl-C; 143 after SIGTERM.
     """
+    forgive_output()
     hydra_main = hydra.main(config_path=str(CONF_DIR), config_name=config_name, version_base="1.3")
     flags = [arg for arg in sys.argv[1:] if arg.startswith("-")]
     if any(flag not in ("-m", "--multirun") for flag in flags):

@@ -184,7 +184,7 @@ def _stated_in(override: Override) -> set[str]:
     (choice,) = _first_values([override])
     option = choice.input_line.split("=", 1)[1]
     file = CONF_DIR / group / f"{option}.yaml"
-    if not file.is_file() or file.read_text().startswith("# @package _global_"):
+    if not file.is_file() or file.read_text(encoding="utf-8").startswith("# @package _global_"):
         return set()  # global configs can set keys anywhere
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         stated = OmegaConf.select(_compose(f"{group}/{option}", []), group.replace("/", "."))

@@ -138,7 +138,7 @@ def _load(folder: Path) -> Features:
     """The content of a folder; DataError names a damaged file."""
     path = folder / FACTS
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
         tensors = []
         for name in ARRAYS:
             path = array_file(folder, name)

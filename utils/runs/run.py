@@ -85,7 +85,7 @@ class Run:
 
     def metrics(self) -> dict[str, float]:
         """The results on disk."""
-        with self.csv.open() as file:
+        with self.csv.open(encoding="utf-8") as file:
             row = next(csv.DictReader(file))
         return {name: float(value) for name, value in row.items()}
 

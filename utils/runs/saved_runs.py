@@ -136,7 +136,7 @@ def read_records(experiment: Path) -> tuple[list[Record], Counter]:
 
 def read_config(folder: Path) -> SavedConfig:
     """The config that a run saved into its folder."""
-    return _parse((folder / "config.yaml").read_text())
+    return _parse((folder / "config.yaml").read_text(encoding="utf-8"))
 
 
 def upgrade(text: str) -> str:
@@ -158,7 +158,7 @@ def config_here(folder: Path, paths: Mapping[str, str], accelerator: str) -> Dic
     paths : present folders of results, checkpoints and data, as in conf/main.yaml.
     accelerator : where to compute, as `trainer.accelerator`.
     """
-    config = OmegaConf.create(upgrade((folder / "config.yaml").read_text()))
+    config = OmegaConf.create(upgrade((folder / "config.yaml").read_text(encoding="utf-8")))
     config.paths = dict(paths)
     config.trainer.accelerator = accelerator
     return config
@@ -239,7 +239,7 @@ def _read(folder: Path, results: Path) -> Record:
 
 
 def _read_metrics(file: Path) -> dict[str, float]:
-    with file.open(newline="") as lines:
+    with file.open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     if not rows:
         raise ValueError(f"{file.name} is empty")

@@ -80,6 +80,6 @@ class TidyCSVLogger(Logger):
         """Existing rows by step, without empty values."""
         if not self.path.is_file():
             return {}
-        with self.path.open(newline="") as file:
+        with self.path.open(newline="", encoding="utf-8") as file:
             rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
         return {int(row["step"]): row for row in rows}

@@ -52,7 +52,7 @@ def missing(names: Iterable[str], run: Run) -> list[str]:
 def _drawn(run: Run) -> dict[str, str]:
     """File name of each figure that was drawn."""
     file = run.results / DRAWN
-    return json.loads(file.read_text()) if file.is_file() else {}
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 class DrawWhileTraining(Callback):

@@ -312,3 +312,41 @@ def test_an_interrupt_is_one_line_and_leaves_nothing(folder, networks, tmp_path)
     assert process.returncode == 130
     assert errors.splitlines() == ["interrupted"]
     assert set(tmp_path.iterdir()) - before == {tmp_path / "reading"}
+
+
+# --- printing never changes the exit status
+
+
+@pytest.fixture
+def classes_with_accents(decoder, tmp_path) -> Path:
+    path = tmp_path / "Z.bin"
+    meta = {"classes": ["café", "forêt"], "note": "x" * 200_000}  # more than a pipe holds
+    write_features([torch.zeros(2, Z_DIM)], path, decoder.rate, meta=meta)
+    return path
+
+
+def run_process(*words: object, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "lossyless.hub", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, **options)
+
+
+def test_a_closed_pipe_is_no_error(classes_with_accents, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        for words in (
+            ("info", classes_with_accents),
+            ("merge", *[classes_with_accents] * 2, "--out", tmp_path / "merged"),
+        ):
+            done = run_process(*words, stdout=closed)
+            assert (done.returncode, done.stderr) == (0, b"")
+        assert (tmp_path / "merged").exists()
+        assert run_process("info", tmp_path / "nothing", stdout=closed).returncode == 1
+
+
+def test_an_encoding_is_no_error(classes_with_accents):
+    env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    env.pop("PYTHONIOENCODING", None)
+    done = run_process("info", classes_with_accents, stdout=subprocess.PIPE, env=env)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"caf\xe9" in done.stdout

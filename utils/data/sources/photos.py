@@ -128,7 +128,7 @@ def _open_pets37(data_dir: Path) -> dict[str, ImageFiles]:
         )
         # torchvision's class would decode each image to tell its class. Each line of the file has
         # the name of an image, its class counted from 1, species and breed
-        lines = (folder / "annotations" / f"{part}.txt").read_text().splitlines()
+        lines = (folder / "annotations" / f"{part}.txt").read_text(encoding="utf-8").splitlines()
         entries = [line.split() for line in lines]
         return ImageFiles.of(
             [(folder / "images" / f"{name}.jpg", int(number) - 1) for name, number, *_ in entries]
