@@ -1,5 +1,6 @@
 """OpenAI's CLIP (https://arxiv.org/abs/2103.00020): its models by name or file, its image tower."""
 
+import importlib.util
 import warnings
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -114,8 +115,37 @@ def _download(name: str) -> Path:
 
 
 def import_clip() -> ModuleType:
-    """The module `clip`, imported lazily because it takes a second."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "pkg_resources is deprecated")
-        import clip
+    """OpenAI's module `clip`, imported lazily because it takes a second.
+
+    Raises ModuleNotFoundError, which names the file, if another module of this name is imported:
+    a `clip.py` of the working directory, or the package `clip` of PyPI.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "pkg_resources is deprecated")
+            import clip
+    except Exception as error:  # whatever a foreign module does when it is imported
+        file = _file_of_clip()
+        if file is None or (isinstance(error, ImportError) and _is_openai(file)):
+            raise  # it is not installed, or lacks a dependency
+        raise _wrong_clip(f"{file} ({type(error).__name__}: {error})") from None
+    if not (hasattr(clip, "available_models") and hasattr(clip, "model")):
+        raise _wrong_clip(getattr(clip, "__file__", None) or f"the folder {[*clip.__path__][0]}")
     return clip
+
+
+def _file_of_clip() -> str | None:
+    spec = importlib.util.find_spec("clip")
+    return None if spec is None else spec.origin
+
+
+def _is_openai(file: str) -> bool:
+    return Path(file).with_name("simple_tokenizer.py").exists()
+
+
+def _wrong_clip(found: str) -> ModuleNotFoundError:
+    return ModuleNotFoundError(
+        f"`import clip` found {found}, which is not OpenAI's CLIP: rename or uninstall it, and pip "
+        "install clip-anytorch",
+        name="clip",
+    )

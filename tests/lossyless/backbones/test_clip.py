@@ -1,7 +1,9 @@
 """CLIP's weights: from names and files, quietly; the image tower made of them."""
 
+import importlib
 import subprocess
 import sys
+import sysconfig
 import urllib.error
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from lossyless.backbones import ClipTower, load_clip
 from lossyless.weights import WeightsError
 
 DIM = 8
+STANDARD_LIBRARY = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
 KINDS = {"vit": (1, 64, 32), "resnet": ((1, 1, 1, 1), 64, None)}  # layers, width, patch
 
 
@@ -132,3 +135,32 @@ def test_loading_warns_of_nothing(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("clip.py", "FAVOURITES = []"),
+        ("clip.py", "import a_missing_package"),
+        ("clip.py", "def broken(:"),
+        ("clip.py", "raise OSError('no clipboard')"),
+        ("clip/__init__.py", "copy = paste = print"),  # as on PyPI
+        ("clip/notes.txt", ""),
+    ],
+)
+def test_another_module_of_this_name_is_named(tmp_path, monkeypatch, file, content):
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "clip"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *STANDARD_LIBRARY])
+    importlib.invalidate_caches()
+    try:
+        with pytest.raises(ModuleNotFoundError) as caught:
+            load_clip()
+    finally:
+        sys.modules.pop("clip", None)
+    message = str(caught.value)
+    assert str(path if path.suffix == ".py" else path.parent) in message
+    assert "pip install clip-anytorch" in message and "\n" not in message
