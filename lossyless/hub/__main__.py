@@ -36,6 +36,7 @@ class UsageError(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns its exit status."""
+    forgive_output()
     args = make_parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
@@ -288,5 +289,4 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
 
 
 if __name__ == "__main__":
-    forgive_output()
     sys.exit(main())
