@@ -134,17 +134,6 @@ def test_the_seed_decides_the_batches_and_global_randomness_does_not(make, data_
     assert not torch.equal(*orders) and not torch.equal(orders[0], other)
 
 
-def test_missing_images_are_counted_unless_a_part_is_asked_for(make, data_set):
-    data = make(data_set)
-    n = len(data.truth["test"])
-    data.truth["test"][-1] = 0
-    with pytest.raises(DataError, match=f"{n} of {n + 1} images of 'test'") as error:
-        make(data_set).setup()
-    part = make(data_set, is_complete=False)
-    assert part.n_examples("test") == n
-    assert f"data_feat.length={part.n_examples('train')}\n" in str(error.value)
-
-
 def test_configs_agree_with_their_data_sets():
     data_sets = set()
     for file in CONF_DIR.glob("data/*.yaml"):

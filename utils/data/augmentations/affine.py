@@ -83,21 +83,18 @@ class Scale(OneParameter):
         return matrix
 
 
-class XTranslation(OneParameter):
-    """Parameter: shift to the right as a fraction of the width, rounded to whole pixels."""
+@dataclass(frozen=True)
+class Translation(OneParameter):
+    """Parameter: shift along an axis as a fraction of the image's side, rounded to whole pixels.
+
+    Axis 0 is x (to the right), 1 is y (downwards).
+    """
+
+    axis: int
 
     def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
         matrix = identities(len(parameters), parameters.device)
-        matrix[:, 0, 2] = (parameters * width).round()
-        return matrix
-
-
-class YTranslation(OneParameter):
-    """Parameter: shift downwards as a fraction of the height, rounded to whole pixels."""
-
-    def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
-        matrix = identities(len(parameters), parameters.device)
-        matrix[:, 1, 2] = (parameters * height).round()
+        matrix[:, self.axis, 2] = (parameters * (width, height)[self.axis]).round()
         return matrix
 
 

@@ -21,8 +21,7 @@ from utils.data.augmentations.affine import (
     Scale,
     Shear,
     SquareSymmetry,
-    XTranslation,
-    YTranslation,
+    Translation,
     identities,
 )
 from utils.data.augmentations.pixels import ColorJitter, Erasing, Grayscale, PixelChange
@@ -41,10 +40,10 @@ AFFINE: dict[str, Affine] = {
     "scale--": Scale(0.8, 1.2),
     "rotation": Rotation(-45, 45),
     "rotation--": Rotation(-15, 15),
-    "y_translation": YTranslation(-0.25, 0.25),
-    "y_translation--": YTranslation(-0.15, 0.15),
-    "x_translation": XTranslation(-0.25, 0.25),
-    "x_translation--": XTranslation(-0.15, 0.15),
+    "y_translation": Translation(-0.25, 0.25, axis=1),
+    "y_translation--": Translation(-0.15, 0.15, axis=1),
+    "x_translation": Translation(-0.25, 0.25, axis=0),
+    "x_translation--": Translation(-0.15, 0.15, axis=0),
 }
 
 # The first one acts first.
