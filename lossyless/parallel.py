@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 Task = TypeVar("Task")
@@ -79,7 +80,7 @@ def _map_in_workers(
     futures: deque = deque()
     try:
         for task in tasks:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _without_interrupts():
                 # Python warns that a fork may copy locked locks of threads: workers use none
                 warnings.simplefilter("ignore", DeprecationWarning)
                 futures.append(executor.submit(_work, task))
@@ -95,6 +96,19 @@ def _map_in_workers(
         executor.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits until the end: while forking, it would be lost, or end a half-started worker.
+
+    Workers keep it blocked: it is for the main process.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _function: Callable  # set in each worker, which is forked to run it
 
 
@@ -102,7 +116,6 @@ def _start_worker(function: Callable) -> None:
     global _function
     _function = function
     gc.freeze()  # do not collect objects inherited from the main process, such as GPU tensors
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 

@@ -276,6 +276,27 @@ def test_ctrl_c_ends_the_writer_and_its_workers(path, codec):
     assert not any(map(is_running, workers_of_it)) and list(path.parent.iterdir()) == []
 
 
+def test_ctrl_c_while_workers_start_ends_all():
+    def work():
+        os.setpgid(0, 0)
+        for _ in ordered_map(abs, itertools.count(), 3):
+            pass
+
+    for i in range(6):
+        process = multiprocessing.get_context("fork").Process(target=work)
+        process.start()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while not children.read_text():
+            time.sleep(0.0005)
+        time.sleep(0.001 * i)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        process.join(10)
+        exitcode = process.exitcode
+        if exitcode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        assert exitcode == 1  # of KeyboardInterrupt
+
+
 def is_running(process: int) -> bool:
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
