@@ -318,11 +318,3 @@ def test_splits_of_the_digits_are_stratified_and_cover_them_once():
     for part in splits:
         frequencies = part.targets.bincount(minlength=10) / len(part.targets)
         assert (frequencies - 0.1).abs().max() < 0.01
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_batches_are_made_on_the_gpu():
-    data = augmented(auxiliary="positive")
-    batch, again = (next(iter(data.loader("train", device="cuda"))) for _ in range(2))
-    assert all(tensor.is_cuda for tensor in batch)
-    assert torch.equal(batch.x, again.x)

@@ -14,8 +14,6 @@ from utils.data.examples import InMemory
 from utils.data.images import ImageDataModule
 from utils.data.sources import Source
 
-TRAIN_OR_TEST = {"train": True, "test": False}  # second argument of torchvision's classes
-
 
 def open_original(
     data_dir: Path,
@@ -69,53 +67,48 @@ def stl10_tensors(images: datasets.STL10) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images.data), torch.from_numpy(images.labels).long()
 
 
-MNIST = Source(
-    "MNIST",
-    partial(
+def make_source(
+    original: type[VisionDataset],
+    to_tensors: Callable[[VisionDataset], tuple[Tensor, Tensor]],
+    *,
+    size: str,
+    n_train: int,
+    n_test: int,
+    n_outputs: int = 10,
+    parts: tuple[object, object] = (True, False),
+    name: str = "",
+    **facts: object,
+) -> Source:
+    """A source that reads `parts` of a data set of torchvision for training and testing."""
+    open_set = partial(
         open_original,
-        original=datasets.MNIST,
-        size="12 MB",
-        parts=TRAIN_OR_TEST,
-        to_tensors=mnist_tensors,
-    ),
-    n_outputs=10,
-    sizes={"train": 60_000, "test": 10_000},
+        original=original,
+        size=size,
+        parts=dict(zip(("train", "test"), parts, strict=True)),
+        to_tensors=to_tensors,
+    )
+    sizes = {"train": n_train, "test": n_test}
+    return Source(name or original.__name__, open_set, n_outputs, sizes, **facts)
+
+
+MNIST = make_source(
+    datasets.MNIST,
+    mnist_tensors,
+    size="12 MB",
+    n_train=60_000,
+    n_test=10_000,
     kind="bw_image",
     augment_side=28,
 )
-CIFAR10, CIFAR100 = (
-    Source(
-        original.__name__,
-        partial(
-            open_original,
-            original=original,
-            size="170 MB",
-            parts=TRAIN_OR_TEST,
-            to_tensors=cifar_tensors,
-        ),
-        n_outputs=n_classes,
-        sizes={"train": 50_000, "test": 10_000},
-    )
-    for original, n_classes in ((datasets.CIFAR10, 10), (datasets.CIFAR100, 100))
+cifar_source = partial(
+    make_source, to_tensors=cifar_tensors, size="170 MB", n_train=50_000, n_test=10_000
 )
-STL10, STL10_UNLABELED = (
-    Source(
-        name,
-        partial(
-            open_original,
-            original=datasets.STL10,
-            size="2.6 GB",
-            parts={"train": train, "test": "test"},
-            to_tensors=stl10_tensors,
-        ),
-        n_outputs=10,
-        sizes={"train": n_train, "test": 8_000},
-        is_labelled=train == "train",
-    )
-    for name, train, n_train in (
-        ("STL10", "train", 5_000),
-        ("STL10Unlabeled", "unlabeled", 100_000),
-    )
+CIFAR10 = cifar_source(datasets.CIFAR10)
+CIFAR100 = cifar_source(datasets.CIFAR100, n_outputs=100)
+stl10_source = partial(make_source, datasets.STL10, stl10_tensors, size="2.6 GB", n_test=8_000)
+STL10 = stl10_source(n_train=5_000, parts=("train", "test"))
+STL10_UNLABELED = stl10_source(
+    n_train=100_000, parts=("unlabeled", "test"), name="STL10Unlabeled", is_labelled=False
 )
 
 
