@@ -54,18 +54,8 @@ def sweep(cfg):
 
 @pytest.fixture
 def queue(monkeypatch):
-    """Sets the content of Slurm's queue; None: there is no Slurm."""
-
-    def set_to(ids: set[str] | None) -> None:
-        def states(*, is_of_all_users: bool) -> dict[str, str]:
-            if ids is None:
-                raise slurm.SlurmUnavailableError("there is none")
-            return dict.fromkeys(ids, "PENDING") | {"87_9": "CANCELLED"}
-
-        monkeypatch.setattr(slurm, "states", states)
-
-    set_to(None)
-    return set_to
+    """Sets the ids of the jobs in Slurm's queue; None: Slurm does not answer."""
+    return lambda ids: monkeypatch.setattr(slurm, "queued_ids", lambda: ids)
 
 
 @contextlib.contextmanager
@@ -160,14 +150,6 @@ def test_the_latest_attempt_counts(cfg, sweep):
     assert "1 failed" in status.overview(cfg)
 
 
-def test_jobs_that_differ_only_in_their_execution_are_the_same(cfg, sweep, tmp_path):
-    execution = ["slurm.gpus_per_node=1", "trainer.devices=2", "hypopt.n_trials=3", "queue=x"]
-    for i, override in enumerate(execution):
-        sweep(i, f"seed={i}").queue(None)
-        sweep(i, f"seed={i}", override, name="second").queue(None)
-    assert f"{len(execution)} jobs: " in status.overview(cfg)
-
-
 def test_a_job_of_fewer_stages_is_repaired_by_one_of_all_stages(cfg, sweep):
     featurizer = str(find_run(cfg, STAGES[0]).results)
 
@@ -228,22 +210,21 @@ def test_runs_without_a_job_and_shared_compressors_count_too(cfg, sweep):
 
 
 @pytest.mark.parametrize(
-    ("job_id", "ids", "queued", "interrupted"),
+    ("ids", "queued", "interrupted"),
     [
-        ("87_1", {"87_1", "87_2"}, "queued", "queued"),
-        ("87_1", {"87_2"}, "lost", "interrupted"),
-        ("87_1", None, "queued", "interrupted"),
-        ("87_9", set(), "lost", "interrupted"),  # squeue says that it has ended
+        ({"87_1", "87_2"}, "queued", "queued"),
+        ({"87_2"}, "lost", "interrupted"),
+        (None, "queued", "interrupted"),
     ],
 )
-def test_slurm_tells_which_jobs_are_queued(cfg, sweep, queue, job_id, ids, queued, interrupted):
+def test_slurm_tells_which_jobs_are_queued(cfg, sweep, queue, ids, queued, interrupted):
     job = sweep(0, "seed=1", "slurm=cluster")
-    job.queue(job_id)
+    job.queue("87_1")
     queue(ids)
     assert f"1 jobs: 1 {queued}" in status.overview(cfg)
     fail(job, cfg, 1, SystemExit(1))
-    job.file.write(scheduler_job=job_id)  # as in a process that the scheduler has started
-    job.queue(job_id)  # late: the job has started
+    job.file.write(scheduler_job="87_1")  # as in a process that the scheduler has started
+    job.queue("87_1")  # late: the job has started
     assert f"1 jobs: 1 {interrupted}" in status.overview(cfg)
 
 
