@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.stored_features import draw_features, make_codec, quantised, read, write
+from helpers.stored_features import draw_features, read, write
 
 from lossyless.coding.payloads import CodingError
 from lossyless.files import ContainerError, FeatureFile, FileWriter, write_features
@@ -18,26 +18,11 @@ N, CHUNK_SIZE = 100, 16
 
 
 @pytest.fixture(scope="module")
-def codec():
-    return make_codec()
-
-
-@pytest.fixture(scope="module")
-def z_hat(codec):
-    return quantised(codec, draw_features(N))
-
-
-@pytest.fixture(scope="module")
 def intact(codec, tmp_path_factory):
     """The bytes of a file."""
     path = tmp_path_factory.mktemp("intact") / "z.lsl"
     write(path, codec, draw_features(N), chunk_size=CHUNK_SIZE)
     return path.read_bytes()
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "z.lsl"
 
 
 def spans(data: bytes) -> list[slice]:

@@ -19,7 +19,6 @@ import torch
 from helpers.processes import own_workers
 from helpers.stored_features import (
     draw_features,
-    make_codec,
     quantised,
     write,
 )
@@ -32,16 +31,6 @@ from lossyless.files.layout import Layout
 from lossyless.parallel import ordered_map
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
-
-
-@pytest.fixture(scope="module")
-def codec():
-    return make_codec()
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "z.lsl"
 
 
 @pytest.fixture(autouse=True)
