@@ -347,6 +347,19 @@ def test_damaged_and_foreign_files_are_refused(klt, tmp_path):
             ArrayCompressor.load(path)
 
 
+def test_a_failed_save_leaves_the_old_file(klt, tmp_path, monkeypatch):
+    path = tmp_path / "compressor.bin"
+    path.write_bytes(b"old")
+
+    def full(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        klt.save(path)
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
 DECODE = """
 import sys
 import lossyless, lossyless.rates
