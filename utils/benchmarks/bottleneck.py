@@ -1,6 +1,6 @@
-"""Bottlenecks of the size that CLIP's features need, vectors for them, and CompressAI's coding.
+"""Bottlenecks for features of CLIP's size, vectors drawn from them, and the CompressAI reference.
 
-The reference and our code get the same weights, and the reference the tables that it makes itself.
+Our code and the reference share weights; the reference builds its own tables from them.
 """
 
 import tempfile
@@ -21,16 +21,16 @@ from lossyless.rates import HFactorized
 
 MODEL = "b005"
 NAME = "entropy_bottleneck"  # of the prior, in files of weights
-# a new prior gets about the entropy, and the entries in a table, of the released one
+# give a random prior about the entropy and table sizes of the released one
 NARROWING, TAIL = 12.0, 11.0
 
 
 class PerVectorCoder:
-    """How the paper's code codes: CompressAI's bottleneck, one stream for every vector.
+    """The coder of the paper's code: CompressAI's bottleneck, with one stream per vector.
 
     Parameters
     ----------
-    weights : state dict of released weights, in today's names or the old ones of CompressAI.
+    weights : state dict of released weights, with current or old parameter names of CompressAI.
     """
 
     def __init__(self, weights: dict[str, Tensor]):
@@ -38,13 +38,13 @@ class PerVectorCoder:
         self.bottleneck = EntropyBottleneck(len(self.biasing)).eval().requires_grad_(False)
         found = remap_old_keys(NAME, dict(weights))
         own = self.bottleneck.state_dict()
-        buffers = {"_offset", "_quantized_cdf", "_cdf_length"}  # made anew below
+        buffers = {"_offset", "_quantized_cdf", "_cdf_length"}  # rebuilt by `update`
         own |= {name: found[f"{NAME}.{name}"] for name in own.keys() - buffers}
         self.bottleneck.load_state_dict(own)
         self.bottleneck.update(force=True)
 
     def encode(self, z: Tensor) -> list[bytes]:
-        """A stream for each vector of [N, D]."""
+        """One stream per row of `z` [N, D]."""
         return self.bottleneck.compress((z + self.biasing) * self.scaling.exp())
 
     def decode(self, streams: list[bytes]) -> Tensor:
@@ -55,13 +55,13 @@ class PerVectorCoder:
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """The same weights in our code and in CompressAI.
+    """A bottleneck in our code and in CompressAI, with the same weights.
 
     Attributes
     ----------
-    rate : ours, with its tables made.
-    reference : theirs.
-    name : where the weights are from.
+    rate : our implementation, with its coding tables.
+    reference : CompressAI's implementation.
+    name : the source of the weights.
     """
 
     rate: HFactorized
@@ -69,9 +69,9 @@ class Bottleneck:
     name: str
 
     def draw(self, n: int) -> tuple[np.ndarray, Tensor]:
-        """Symbols int32 [n, D] with the probabilities of the tables, and vectors [n, D] for them.
+        """Symbols int32 [n, D], drawn with the tables' probabilities, and their vectors [n, D].
 
-        So coded sizes can be compared with the entropy of the model. None is escaped.
+        Their coded size can be compared with the entropy of the model. No symbol is escaped.
         """
         tables = self.rate.tables["z"]
         random = np.random.default_rng(0)
@@ -85,9 +85,9 @@ class Bottleneck:
 
 
 def load_released() -> Bottleneck:
-    """The released weights if torch.hub has them on this machine, else `make_bottleneck(512)`.
+    """The released weights if torch.hub has cached them, else `make_bottleneck(512)`.
 
-    Nothing is downloaded: a benchmark has to run without network.
+    Nothing is downloaded, so that benchmarks run offline.
     """
     path = Path(torch.hub.get_dir(), "checkpoints", Path(RELEASED[MODEL].url).name)
     if not path.is_file():
@@ -96,7 +96,7 @@ def load_released() -> Bottleneck:
 
 
 def make_bottleneck(z_dim: int) -> Bottleneck:
-    """A prior that is as broad as the released one, but drawn at random."""
+    """A random prior about as broad as the released one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         prior = EntropyBottleneck(z_dim).requires_grad_(False)

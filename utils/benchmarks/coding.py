@@ -1,7 +1,7 @@
-"""Coding sets of vectors in long streams, against CompressAI's stream for every vector.
+"""Benchmarks of entropy coding: our long streams against one CompressAI stream per vector.
 
-CompressAI's coder takes its tables as Python lists, which it makes anew for every vector; that is
-most of its time at 512 dimensions.
+CompressAI converts its tables to Python lists for every vector, which takes most of its time at 512
+dimensions.
 """
 
 import tempfile
@@ -23,7 +23,7 @@ CHUNK_SIZE = 4096
 
 
 def compare(is_quick: bool) -> list[Comparison]:
-    """Vectors per second, on one core, of 2 dimensions (Banana) and 512 (CLIP), and sizes."""
+    """Vectors per second on one core, of 2 (Banana) and 512 (CLIP) dimensions, and file sizes."""
     small, large = make_bottleneck(2), load_released()
     with one_thread():
         if is_quick:
@@ -49,7 +49,7 @@ def _compare_streams(
     encoding_goal: Goal,
     decoding_goal: Goal,
 ) -> list[Comparison]:
-    """Symbols to bytes and back; CompressAI, which rounds as well, gets `n_reference` vectors."""
+    """Symbols to bytes and back; CompressAI codes `n_reference` vectors and also rounds them."""
     rate, reference = bottleneck.rate, bottleneck.reference
     symbols, z = bottleneck.draw(n)
     coder = rate.coder()
@@ -78,7 +78,7 @@ def _compare_streams(
 def _compare_official(
     bottleneck: Bottleneck, n: int, n_reference: int, n_repeats: int
 ) -> list[Comparison]:
-    """The same streams as CompressAI's, byte for byte, with tables that are listed once."""
+    """The official format: CompressAI's streams, byte for byte, with tables converted once."""
     reference = bottleneck.reference
     _, z = bottleneck.draw(n)
     coder = OfficialCoder(bottleneck.rate)
@@ -93,26 +93,26 @@ def _compare_official(
     sizes = n, n_reference
     return [
         _row("... in the official format: encode", encoding, sizes, Goal(low=1)),
-        # the decoder encodes what it found, to be sure that the stream is intact
+        # our decoder re-encodes its output to check that the stream is intact
         _row("... in the official format: decode and check", decoding, sizes, Goal(low=0.5)),
     ]
 
 
 def _compare_wide(bottleneck: Bottleneck, n: int) -> list[Comparison]:
-    """Bytes of features that are wider than those that the bottleneck was trained for."""
+    """Bytes of features with a larger scale than in training."""
     _, z = bottleneck.draw(n)
     official = OfficialCoder(bottleneck.rate)
     rows = []
     for width in (1, 2, 3, 4, 5, 8, 32, 1000):
         ours = len(bottleneck.rate.compress(z * width))
         theirs = sum(map(len, official.encode(z * width)))
-        what = f"size of features {width} times as wide"
+        what = f"size of features scaled by {width}"
         rows.append(Comparison(what, "official format", "B", [ours], [theirs], Goal(high=1.01)))
     return rows
 
 
 def _check_same(z_hat: Tensor, reference: PerVectorCoder, streams: list[bytes]) -> None:
-    """Both coders have to give the same vectors, else their times could not be compared."""
+    """Raise unless both coders decode the same vectors, so that their times are comparable."""
     theirs = reference.decode(streams)
     # the last digit depends on the order of operations
     if not torch.allclose(z_hat[: len(theirs)], theirs, rtol=1e-5, atol=1e-5):
@@ -122,7 +122,7 @@ def _check_same(z_hat: Tensor, reference: PerVectorCoder, streams: list[bytes]) 
 def _row(
     what: str, times: tuple[list[float], list[float]], sizes: tuple[int, int], goal: Goal
 ) -> Comparison:
-    """Vectors per second, from the seconds that so many vectors of ours and theirs took."""
+    """Vectors per second, from the seconds that each coder took and its number of vectors."""
     (ours, theirs), (n, n_reference) = times, sizes
     return Comparison(
         what, "CompressAI", "/s", [n / s for s in ours], [n_reference / s for s in theirs], goal
@@ -130,7 +130,7 @@ def _row(
 
 
 def compare_bits(is_quick: bool) -> list[Comparison]:
-    """Bits per point in a file of the Banana's test set vs. the rate, after a brief training."""
+    """Bits per point in a file of the Banana test set, against the rate, after a short training."""
     fitting.quiet()
     device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:

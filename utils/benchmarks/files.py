@@ -1,7 +1,7 @@
-"""Files of features: time and size, against the way of the paper's code.
+"""Benchmarks of files of features: time and size, against the method of the paper's code.
 
-That way: CompressAI codes batches of vectors, one stream for each, which go to a file with their
-lengths; the receiver decodes one vector after the other.
+The reference codes batches with CompressAI, one stream per vector, writes each stream after its
+length, and decodes one vector at a time.
 """
 
 import os
@@ -26,20 +26,20 @@ UINT32 = struct.Struct(">I")
 
 
 def compare(is_quick: bool) -> list[Comparison]:
-    """Times on one core and on two, and sizes."""
+    """Throughput with one and two processes, and file sizes."""
     bottleneck = load_released()
     n, n_reference, n_repeats = (2_000, 10, 2) if is_quick else (20_000, 250, 5)
     with tempfile.TemporaryDirectory() as folder:
         with one_thread():
             rows = _compare_speed(bottleneck, Path(folder), n, n_reference, n_repeats)
             if len(os.sched_getaffinity(0)) > 1:
-                n_parallel = 10_000 if is_quick else 100_000
+                n_parallel = 4_000 if is_quick else 100_000
                 rows += _compare_workers(bottleneck, Path(folder), n_parallel, n_repeats)
         return rows + _compare_sizes(bottleneck, Path(folder), 5_000 if is_quick else 10_000)
 
 
-class OfficialWay:
-    """What the paper's code does with a set of vectors."""
+class OfficialFile:
+    """Writes and reads a set of vectors as the paper's code does."""
 
     def __init__(self, coder: PerVectorCoder):
         self.coder = coder
@@ -61,9 +61,9 @@ class OfficialWay:
 def _compare_speed(
     bottleneck: Bottleneck, folder: Path, n: int, n_reference: int, n_repeats: int
 ) -> list[Comparison]:
-    """Vectors per second from memory to disk and back, checksums included, on one core."""
+    """Vectors per second from memory to disk and back on one core, including checksums."""
     compressor = FeatureCompressor(bottleneck.rate)
-    official = OfficialWay(bottleneck.reference)
+    official = OfficialFile(bottleneck.reference)
     _, z = bottleneck.draw(n)
     few = z[:n_reference]
     path, theirs = folder / "features.bin", folder / "official.bin"
@@ -82,7 +82,7 @@ def _compare_speed(
     return [
         Comparison(
             f"{action}: {n:,} vectors, {bottleneck.name}",
-            "the paper's way",
+            "the paper's code",
             "/s",
             [n / s for s in ours],
             [n_reference / s for s in reference],
@@ -98,7 +98,7 @@ def _compare_speed(
 def _compare_workers(
     bottleneck: Bottleneck, folder: Path, n: int, n_repeats: int
 ) -> list[Comparison]:
-    """Two processes that run the entropy coder, against one."""
+    """Entropy coding in two processes, against one."""
     compressor = FeatureCompressor(bottleneck.rate)
     _, z = bottleneck.draw(n)
     path = folder / "parallel.bin"
@@ -126,7 +126,7 @@ def _compare_workers(
 
 
 def _compare_sizes(bottleneck: Bottleneck, folder: Path, n: int) -> list[Comparison]:
-    """Bits per vector of whole files of `n` vectors."""
+    """Bits per vector of files of `n` vectors, including headers."""
     compressor = FeatureCompressor(bottleneck.rate)
     symbols, z = bottleneck.draw(n)
     entropy = bottleneck.rate.coder().information(symbols).sum() / n

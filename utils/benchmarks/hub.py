@@ -1,6 +1,6 @@
-"""Compressing images with CLIP, against its image encoder alone.
+"""Benchmark of compressing images with CLIP, against its image encoder alone.
 
-CLIP has the size of ViT-B/32 and random weights: time does not depend on them.
+The encoder is a ViT-B/32 with random weights, since its speed does not depend on them.
 """
 
 import tempfile
@@ -58,7 +58,7 @@ def compare(is_quick: bool) -> list[Comparison]:
 
 
 def _image_encoder() -> nn.Module:
-    """The image encoder of ViT-B/32, of a CLIP with a tiny text encoder."""
+    """CLIP's ViT-B/32 image encoder; the model is built with a tiny text encoder."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = import_clip().model.CLIP(
