@@ -31,7 +31,7 @@ def offenders(pattern: str, forbidden: set[str]) -> dict[str, list[str]]:
     return {str(p.relative_to(ROOT)): sorted(names) for p, names in found.items() if names}
 
 
-def test_there_is_something_to_check():
+def test_modules_are_found():
     folders = {path.relative_to(ROOT).parts[0] for path in SOURCES}
     assert {"lossyless", "utils", "main.py"} <= folders
     assert "torch" in packages(ROOT / "lossyless" / "compressors.py")

@@ -70,7 +70,7 @@ def empty_machine(tmp_path, monkeypatch) -> Path:
         for path in NOTEBOOKS
     ],
 )
-def test_it_runs_from_top_to_bottom(path, empty_machine):
+def test_notebooks_run(path, empty_machine):
     notebook = read(empty_machine / path.name)
     resources = {"metadata": {"path": str(empty_machine)}}
     NotebookClient(notebook, timeout=TIMEOUT, resources=resources).execute()  # raises on errors
@@ -81,7 +81,7 @@ def test_it_runs_from_top_to_bottom(path, empty_machine):
 
 
 @each_notebook
-def test_it_is_fit_to_publish(path):
+def test_notebooks_are_clean(path):
     """Valid, small, without errors and without paths of the machine that ran it."""
     notebook = read(path)
     nbformat.validate(notebook)

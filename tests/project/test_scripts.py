@@ -70,7 +70,7 @@ def test_scripts_are_executable_and_parse():
         assert call("bash", "-n", script).returncode == 0, script
 
 
-def test_every_script_has_help_refuses_unknown_flags_and_runs_experiments_that_exist(project):
+def test_every_script_has_help_rejects_unknown_flags_and_runs_existing_experiments(project):
     table = (ROOT / "bin" / "README.md").read_text()
     flags = ("-m MODE", "-s NAME", "-t MINUTES", "-a", "--wait", "-c JOB_ID", "-v PREFIX")
     for script in EXPERIMENTS:
@@ -138,7 +138,7 @@ def test_flags_become_settings(project):
     assert aggregate == f"aggregate.py experiment=test mode=quick {overrides}"
 
 
-def test_settings_of_a_cluster_are_for_jobs_alone(project):
+def test_cluster_settings_are_passed_to_jobs_only(project):
     settings = ["-s", "single_node", "--wait", "-a", "slurm.mem_gb=64 +slurm.nodelist=a seed=3"]
     done = call(str(project / "bin/test.sh"), *settings)
     assert done.returncode == 0, done.stderr
@@ -159,7 +159,7 @@ def test_a_sweep_continues_with_the_same_arguments(project):
     assert calls(project) == calls(project)[:2] * 3
 
 
-def test_another_scripts_sweep_is_not_continued(project):
+def test_sweeps_of_other_scripts_are_not_continued(project):
     assert call(str(project / "bin/test.sh"), "-m", "quick").returncode == 0
     (job_id,) = job_ids(project)
     done = call(str(project / "bin/banana/banana_RD.sh"), "-c", job_id)
@@ -241,7 +241,7 @@ def test_tables_are_drawn_if_one_part_of_the_jobs_is_done(project, failing):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_script_does_not_end_well(project, number):
+def test_an_interrupted_script_exits_non_zero(project, number):
     (project / "sleeping").touch()
     command = [str(project / "bin/test.sh")]
     with subprocess.Popen(
@@ -257,7 +257,7 @@ def test_an_interrupted_script_does_not_end_well(project, number):
         assert process.wait(10) != 0
 
 
-def test_the_worst_of_all_failures_is_the_exit_status(project):
+def test_the_worst_failure_determines_the_exit_status(project):
     """Also of scripts that a script calls, whatever comes after it."""
     (project / "failing").write_text("experiment=clip_bottleneck_pretrain")
     (project / "status").write_text("4")
@@ -267,7 +267,7 @@ def test_the_worst_of_all_failures_is_the_exit_status(project):
 
 
 @pytest.mark.parametrize("failing", [None, "utils.fetch_data"])
-def test_the_clip_experiments_go_on_without_a_data_set_that_is_missing(project, failing):
+def test_the_clip_experiments_continue_without_a_missing_data_set(project, failing):
     if failing:
         (project / "failing").write_text(failing)
     done = call(str(project / "bin/clip/main_small.sh"), "-a", "paths.data=d")
@@ -300,7 +300,7 @@ def running(project):
     file.unlink(missing_ok=True)
 
 
-def test_the_shell_is_free_once_jobs_are_queued(project, running):
+def test_the_script_returns_once_jobs_are_queued(project, running):
     settings = ["-m", "quick", "-t", "30", "-a", "goal=x"]
     done = call(str(project / "bin/test.sh"), "-s", "single_node", *settings)
     assert done.returncode == 0 and done.stderr == ""
@@ -336,7 +336,7 @@ def test_the_driver_outlives_the_terminal(project, running):
 
 
 @pytest.mark.parametrize("flags", [["--wait", "-s", "local"], ["-s", "local", "--wait"]])
-def test_with_wait_the_status_of_the_jobs_is_that_of_the_script(project, flags):
+def test_with_wait_the_exit_status_is_that_of_the_jobs(project, flags):
     (project / "failing").write_text("main.py")
     done = call(str(project / "bin/test.sh"), *flags)
     assert done.returncode == 1 and len(calls(project)) == 2
@@ -344,7 +344,7 @@ def test_with_wait_the_status_of_the_jobs_is_that_of_the_script(project, flags):
 
 
 @pytest.mark.parametrize(("status", "n_calls"), [(2, 1), (1, 2)])
-def test_what_ends_before_jobs_are_queued_is_shown(project, status, n_calls):
+def test_errors_before_jobs_are_queued_are_shown(project, status, n_calls):
     (project / "failing").write_text("main.py")
     (project / "status").write_text(str(status))
     done = call(str(project / "bin/test.sh"), "-s", "vector")
@@ -364,7 +364,7 @@ def test_a_sweep_on_a_cluster_continues_there(project):
     until(lambda: len(calls(project)) == 6)
 
 
-def test_scripts_of_scripts_wait_for_one_another(project, running):
+def test_nested_scripts_run_one_after_the_other(project, running):
     done = call(str(project / "bin/clip/main_linear.sh"), "-s", "single_node", "-m", "quick")
     assert done.returncode == 0, done.stderr
     assert len(calls(project)) == 1 and "pretrain mode=quick slurm=single_node" in calls(project)[0]
@@ -415,7 +415,7 @@ def test_the_installation_check_passes(real_project):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_a_sweep_outlives_a_job_that_fails_and_goes_on(real_project, n_jobs):
+def test_a_sweep_continues_after_a_failed_job(real_project, n_jobs):
     script = str(real_project / "bin/test.sh")
     # a contrastive compressor has no decoder to predict from
     settings = f"logger=none featurizer=neural_rec distortion=BINCE,VIC parallel_jobs={n_jobs}"

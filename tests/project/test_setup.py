@@ -125,7 +125,7 @@ def fails_in_one_line(done: subprocess.CompletedProcess) -> str:
         (["3.14.1", "3.14"], "3.14"),
     ],
 )
-def test_a_python_that_needs_no_compiler_is_preferred(machine, present, taken):
+def test_a_python_with_wheels_is_preferred(machine, present, taken):
     machine.add_compiler()
     for version in present:
         machine.add_python(version, "python3" if version == "3.14.1" else "")
@@ -137,7 +137,7 @@ def test_a_python_that_needs_no_compiler_is_preferred(machine, present, taken):
     assert (machine.project / ".venv/.installed").exists()
 
 
-def test_python3_is_taken_where_no_other_name_exists_and_its_package_of_venv_is_named(machine):
+def test_python3_is_the_fallback_and_a_missing_venv_package_is_named(machine):
     machine.add_python("3.12", name="python3", lacking="ensurepip")
     assert "apt install python3.12-venv'" in fails_in_one_line(machine.set_up())
     machine.add_python("3.12", name="python3")
@@ -147,7 +147,7 @@ def test_python3_is_taken_where_no_other_name_exists_and_its_package_of_venv_is_
     assert (machine.project / ".venv/.installed-dev").exists()
 
 
-def test_without_a_compiler_uv_gets_python_3_12_and_says_so(machine):
+def test_without_a_compiler_uv_installs_python_3_12(machine):
     machine.add_python("3.13")
     machine.add_uv()
     done = machine.set_up()
@@ -168,7 +168,7 @@ def test_uv_replaces_a_python_that_is_too_old(machine):
     ("compiler", "named", "packages"),
     [(False, {}, "g++ python3.14-dev"), (True, {"PYTHON": "python3.14"}, "python3.14-dev")],
 )
-def test_without_compiler_and_uv_both_ways_out_are_named(machine, compiler, named, packages):
+def test_without_compiler_and_uv_the_error_names_both_remedies(machine, compiler, named, packages):
     machine.add_python("3.14")
     machine.add_python("3.14", name="python3")
     if compiler:
@@ -178,7 +178,7 @@ def test_without_compiler_and_uv_both_ways_out_are_named(machine, compiler, name
     assert not (machine.project / ".venv").exists()
 
 
-def test_an_interpreter_that_was_named_is_not_replaced(machine):
+def test_a_chosen_interpreter_is_not_replaced(machine):
     machine.add_python("3.12")
     machine.add_uv()
     old = machine.add_python("3.10")
@@ -187,7 +187,7 @@ def test_an_interpreter_that_was_named_is_not_replaced(machine):
     assert machine.calls() == []
 
 
-def test_another_python_than_that_of_the_environment_is_refused(machine):
+def test_changing_the_python_of_an_environment_is_an_error(machine):
     machine.add_python("3.11")
     assert machine.set_up().returncode == 0
     machine.add_python("3.12")
@@ -233,7 +233,7 @@ def pins(python: str) -> dict[str, Requirement]:
 
 
 @pytest.mark.parametrize("python", SUPPORTED)
-def test_constraints_hold_one_allowed_version_of_each_requirement(python):
+def test_constraints_pin_one_allowed_version_of_each_requirement(python):
     pinned = pins(python)
     for file in ("requirements.txt", "requirements_mini.txt", "dev.txt"):
         for requirement in read_requirements(file):
@@ -269,7 +269,7 @@ def wheels_on_index(names: list[str]) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_python_3_14_needs_to_build_nothing_else():
+def test_python_3_14_has_wheels_for_all_other_packages():
     """All pinned versions have wheels for it on Linux x86-64, but CompressAI and a pure Python."""
     platforms = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 35)]
     platforms += ["manylinux1_x86_64", "manylinux2010_x86_64", "manylinux2014_x86_64"]
@@ -290,7 +290,7 @@ def test_python_3_14_needs_to_build_nothing_else():
     assert missing == ["antlr4-python3-runtime", "compressai"]
 
 
-def test_docker_and_conda_name_files_that_exist_and_a_python_that_needs_no_compiler():
+def test_docker_and_conda_use_existing_files_and_a_python_with_wheels():
     dockerfile = (ROOT / "requirements/Dockerfile").read_text()
     environment = yaml.safe_load((ROOT / "requirements/environment.yaml").read_text())
     sources = re.findall(r"^COPY --chown=\S+ (.+) \S+$", dockerfile, flags=re.MULTILINE)

@@ -50,12 +50,6 @@ def draw(tmp_path):
     return time.process_time() - begin
 
 
-def test_a_sweep_becomes_tables_and_figures(tmp_path, capsys):
-    write_runs(tmp_path, betas=10, seeds=3)
-    draw(tmp_path)
-    assert "90 done" in capsys.readouterr().out
-
-
 @pytest.mark.slow
 def test_a_thousand_jobs_take_less_than_half_a_minute(tmp_path):
     write_runs(tmp_path, betas=100, seeds=10)

@@ -6,12 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import DIGITS, paths, run
+from helpers.tiny import DIGITS, compose, paths
 
 import aggregate
 from utils.aggregation import reconstructions, tables
 from utils.data.sources import digits as digits_set
 from utils.plots import images
+from utils.training import jobs, stages
 
 BASE = [*DIGITS, "trainer.max_epochs=1", "distortion=VAE"]
 MODE = "aggregate.compare_reconstructions"
@@ -23,7 +24,10 @@ def folder(tmp_path_factory):
     before = tmp_path_factory.mktemp("before")
     for settings in ("seed=2", "seed=10", "distortion=VIC seed=2", "distortion=VIC seed=3 beta"):
         settings = settings.replace("beta", "featurizer.loss.beta=0.25").split()
-        run(before, "architecture@decoder=mlp_small", *settings, base=BASE)
+        cfg = compose(before, "architecture@decoder=mlp_small", *settings, base=BASE)
+        with jobs.prepared(cfg) as cfg:
+            stages.featurizer(cfg)
+            stages.communicate(cfg)
     after = tmp_path_factory.mktemp("after")
     for name in ("results", "pretrained"):
         shutil.move(before / name, after / name)

@@ -74,7 +74,7 @@ def test_the_exit_status_tells_whether_all_goals_are_met(monkeypatch, capsys, fi
         benchmarks.main(["--only", "third"])
 
 
-def test_runs_alternate_and_the_first_of_each_does_not_count():
+def test_runs_alternate_after_a_warm_up():
     calls = []
     ours, reference = alternate(lambda: calls.append("o"), lambda: calls.append("r"), 3)
     assert calls == ["o", "r"] * 4 and len(ours) == len(reference) == 3
@@ -101,7 +101,7 @@ def without_randomness(compressor):
     return compressor
 
 
-def test_the_bare_loop_learns_what_the_trainer_learns(small_config):
+def test_the_bare_loop_makes_the_same_updates_as_the_trainer(small_config):
     """Same data, losses and updates, so that times are comparable."""
     fitting.quiet()
     compressor = without_randomness(building.build_compressor(small_config))
@@ -120,7 +120,7 @@ def test_the_bare_loop_learns_what_the_trainer_learns(small_config):
         torch.testing.assert_close(theirs, ours[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_drawn_vectors_cost_what_the_model_promises():
+def test_drawn_vectors_have_the_entropy_of_the_model():
     """Else sizes of files could not be judged by its entropy."""
     rate = make_bottleneck(8).rate
     tables = rate.tables["z"]
@@ -147,7 +147,7 @@ def test_drawn_vectors_cost_what_the_model_promises():
         pytest.param("hub", marks=pytest.mark.slow),
     ],
 )
-def test_subjects_give_figures(name):
+def test_subjects_give_finite_ratios(name):
     for row in benchmarks.SUBJECTS[name](True):
         assert math.isfinite(row.ratio) and row.ratio > 0
 
@@ -160,7 +160,7 @@ def test_a_device_is_busy_while_any_of_its_overlapping_kernels_runs():
     assert work.largest[0] == ("a", pytest.approx(7e-6 / 2))
 
 
-def test_findings_about_a_training(capsys):
+def test_a_training_is_profiled(capsys):
     findings = gpu.measure(
         "featurizer", [*gpu.BANANA, *SMALL, *gpu.SMALL_BATCHES], gpu.SMOKE_TEST, is_noise=False
     )

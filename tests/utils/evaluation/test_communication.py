@@ -47,7 +47,7 @@ def send(compressor, data, folder, n_copies=1, chunk_size=64):
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 16, 100, 10000])
-def test_what_is_decoded_is_z_hat_to_the_last_bit(compressor, banana, tmp_path, chunk_size):
+def test_decoded_representations_equal_z_hat_exactly(compressor, banana, tmp_path, chunk_size):
     sent = send(compressor, banana, tmp_path, chunk_size=chunk_size)
     for split in SPLITS:
         path = communication.data_file(tmp_path, split)
@@ -128,7 +128,7 @@ def test_damage_is_detected(compressor, banana, tmp_path):
             list(communication.receive(compressor, path, CPU))
 
 
-def test_a_send_that_is_cut_short_leaves_no_file(compressor, banana, tmp_path, monkeypatch):
+def test_an_interrupted_send_leaves_no_file(compressor, banana, tmp_path, monkeypatch):
     def fail(z):
         raise KeyboardInterrupt
 
@@ -146,7 +146,7 @@ def test_the_evaluation_of_a_loaded_compressor_repeats(tmp_path):
     assert first == second
 
 
-def test_a_stopwatch_adds_up():
+def test_a_stopwatch_sums_its_intervals():
     watch = Stopwatch("cpu")
     for _ in range(2):
         with watch:
@@ -155,9 +155,7 @@ def test_a_stopwatch_adds_up():
 
 
 @pytest.mark.parametrize("distortion", ["VIC", "VAE"])
-def test_vic_is_measured_on_what_it_was_trained_on_and_predictors_get_the_points(
-    tmp_path, distortion
-):
+def test_vic_is_measured_on_augmented_inputs_and_predictors_get_originals(tmp_path, distortion):
     overrides = [f"distortion={distortion}", "data_feat.kwargs.equivalence=x_translation"]
     overrides += ["data_pred.kwargs.equivalence=x_translation"]
     metrics = run(tmp_path, *overrides)

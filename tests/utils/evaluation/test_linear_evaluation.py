@@ -12,7 +12,7 @@ from sklearn.model_selection import ParameterSampler, StratifiedKFold, cross_val
 from sklearn.svm import LinearSVC
 
 from utils.cluster import sweep
-from utils.configs.checks import NETWORKS, ConfigError, check_networks, is_network
+from utils.configs.checks import ConfigError, is_network
 from utils.configs.composing import CONF_DIR, compose_config
 from utils.evaluation.linear import LinearSVMEvaluation, LogisticEvaluation, _in_span
 from utils.runs.run import find_run
@@ -58,7 +58,7 @@ def test_metrics_of_validation_and_test(evaluation):
         assert metrics[f"{split}/pred/loss"] > 0
 
 
-def test_the_loss_is_the_margin_that_is_missing():
+def test_the_loss_of_linear_svc_is_the_multiclass_hinge_loss():
     x, y = (t.numpy() for t in gaussians(60))
     clf = FEW.make(0).fit(x, y)
     scores = clf.decision_function(x)
@@ -127,7 +127,7 @@ def test_the_best_candidate_is_chosen(monkeypatch):
     assert best["C"] < 0.1 and accuracy(best["C"]) > accuracy(1.0)
 
 
-def test_what_is_measured_was_not_seen():
+def test_random_labels_cannot_be_predicted():
     """Random labels cannot be predicted, neither in validation nor in test."""
     splits = {}
     for i, name in enumerate(("train", "val", "test")):
@@ -140,7 +140,7 @@ def test_what_is_measured_was_not_seen():
     assert metrics["val/pred/acc"] < 0.65 and metrics["test/pred/acc"] < 0.65
 
 
-def test_it_is_the_protocol_of_the_paper_written_out():
+def test_linear_svc_follows_the_protocol_of_the_paper():
     """5-fold cross-validation on train + val, fit to both, with the features as they are."""
     splits = {name: (3 * x, y) for name, (x, y) in splits_of(dim=60, distance=1.0).items()}
     (x, y), test = (
@@ -202,7 +202,7 @@ def test_coordinates_of_the_span_give_the_same_classifier():
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
 @of_every_classifier
-def test_representations_that_are_all_the_same(evaluation, value):
+def test_constant_representations(evaluation, value):
     splits = {name: (torch.full_like(x, value), y) for name, (x, y) in splits_of().items()}
     assert evaluate(splits, evaluation)["test/pred/acc"] == pytest.approx(1 / N_CLASSES)
 
@@ -242,14 +242,14 @@ def test_up_to_50_000_examples_are_cross_validated_with_those_of_validation():
 @pytest.mark.parametrize(
     ("limits", "n"), [({}, 50_001), ({"n_folds": 11}, 40)], ids=["many examples", "small classes"]
 )
-def test_others_are_compared_on_the_validation_split(limits, n):
+def test_larger_training_sets_are_compared_on_the_validation_split(limits, n):
     y = np.arange(n) % 4
     ((rows, held_out),) = folds(y, LinearSVMEvaluation(**limits), n - 10)
     assert list(rows) == list(range(n - 10)) and list(held_out) == list(range(n - 10, n))
 
 
 @pytest.mark.parametrize("limits", [{}, {"max_cv_examples": 100}], ids=["folds", "hold-out"])
-def test_the_test_split_decides_nothing(limits, capsys):
+def test_the_test_split_does_not_influence_the_choice(limits, capsys):
     splits, evaluation = splits_of(distance=1.0), LinearSVMEvaluation(n_draws=4, **limits)
     metrics, chosen = evaluate(splits, evaluation), capsys.readouterr().out
     x, y = splits["test"]
@@ -311,14 +311,7 @@ def test_settings_of_linear_svc_are_those_of_the_runs_that_exist():
     }
 
 
-# --- what stands where
-
-
-def test_evaluations_are_no_networks():
-    for place in NETWORKS:
-        cfg = compose_config([f"architecture@{place}=linear_svc"])
-        with pytest.raises(ConfigError, match=f"@{place}=linear_svc.*architecture@predictor"):
-            check_networks(cfg)
+# --- choices on the command line
 
 
 def test_an_evaluation_as_a_network_is_an_error_of_the_command_line(tmp_path, monkeypatch, capsys):
@@ -330,7 +323,7 @@ def test_an_evaluation_as_a_network_is_an_error_of_the_command_line(tmp_path, mo
     assert "Configuration error: architecture@encoder=linear_svc" in capsys.readouterr().err
 
 
-def test_a_predictor_that_is_neither_is_refused_before_the_first_stage(tmp_path):
+def test_unknown_predictors_are_an_error_before_the_first_stage(tmp_path):
     base = [o for o in DIGITS if "@predictor" not in o]
     cfg = compose(tmp_path, "architecture@predictor=linear_svc", base=base)
     cfg.predictor.kwargs = {"_target_": "sklearn.svm.LinearSVC"}

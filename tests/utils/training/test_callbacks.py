@@ -28,7 +28,7 @@ def test_the_same_parts_give_the_same_randomness():
         assert draw() != first
 
 
-def test_an_epoch_draws_the_same_whatever_came_before():
+def test_randomness_of_an_epoch_does_not_depend_on_earlier_draws():
     callback, trainer = ReseedEveryEpoch(3), SimpleNamespace(current_epoch=5, global_rank=0)
     callback.on_train_epoch_start(trainer, None)
     first = draw()
@@ -36,7 +36,7 @@ def test_an_epoch_draws_the_same_whatever_came_before():
     assert draw() == first
 
 
-def test_signals_are_taken_back_whenever_a_trainer_begins_to_work(monkeypatch):
+def test_signal_handlers_are_restored_when_a_trainer_starts(monkeypatch):
     taken = []
     monkeypatch.setattr(signals, "listen", lambda: taken.append(True))
     callback = KeepSignals()
@@ -45,7 +45,7 @@ def test_signals_are_taken_back_whenever_a_trainer_begins_to_work(monkeypatch):
     assert len(taken) == 3
 
 
-def test_only_an_unfrozen_encoder_moves(tmp_path, capsys):
+def test_only_an_unfrozen_encoder_changes(tmp_path, capsys):
     for finetune in ("freezer", "none"):
         run(tmp_path, f"finetune={finetune}", "is_only_feat=true")
         cfg = compose(tmp_path, f"finetune={finetune}")
@@ -73,7 +73,7 @@ def test_frozen_modules_are_in_evaluation_mode(make_compressor):
     assert not any(p.requires_grad for p in compressor.p_ZlX.parameters())
 
 
-def test_progress_lines_are_rare(capsys):
+def test_progress_lines_are_rate_limited(capsys):
     progress = ProgressLines("label", seconds=1000)
     trainer = SimpleNamespace(
         global_step=0,

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import torch
-from helpers.tiny import BANANA, compose, run
+from helpers.tiny import BANANA, compose, run, untimed
 
 from utils.runs.run import find_run
 from utils.training import fitting
@@ -42,7 +42,7 @@ def test_an_epoch_is_a_row_with_step_and_epoch_first(tmp_path):
     ]
 
 
-def test_a_resumed_run_replaces_the_epoch_that_it_repeats(tmp_path):
+def test_a_resumed_run_replaces_the_interrupted_epoch(tmp_path):
     whole, parts = tmp_path / "whole.csv", tmp_path / "parts.csv"
     log_epochs(whole, range(4))
     log_epochs(parts, range(2), start_only=2)
@@ -52,7 +52,7 @@ def test_a_resumed_run_replaces_the_epoch_that_it_repeats(tmp_path):
     assert found == rows_of(whole)
 
 
-def test_other_loggers_replace_or_keep_the_file(tmp_path):
+def test_a_restarted_run_replaces_the_file(tmp_path):
     path = tmp_path / "log.csv"
     log_epochs(path, range(3))
     log_epochs(path, range(1))  # a run that restarts
@@ -69,11 +69,11 @@ def logs_of(folder) -> dict[str, list[dict[str, str]]]:
     return {path.name: rows_of(path) for path in files if path.is_file()}
 
 
-def test_an_interrupted_training_leaves_the_log_of_one_without_interruption(
-    tmp_path, monkeypatch, capsys
-):
+def test_the_log_of_a_resumed_training_equals_an_uninterrupted_one(tmp_path, monkeypatch, capsys):
     settings = ["trainer.max_epochs=3"]
-    run(tmp_path / "whole", *settings, base=WITH_CSV)
+    logged = run(tmp_path / "whole", *settings, base=WITH_CSV)
+    assert untimed(logged) == untimed(run(tmp_path / "none", *settings))
+    assert not (tmp_path / "none" / "logs").exists()
     validate = fitting.ProgressLines.on_train_batch_end
 
     def interrupt(self, trainer, module, outputs, batch, batch_idx):

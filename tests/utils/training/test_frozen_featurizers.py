@@ -148,7 +148,7 @@ def test_vectors_need_no_tower(tmp_path):
 # --- identity
 
 
-def test_the_content_of_weights_is_part_of_the_identity_and_not_their_path(weights, tmp_path):
+def test_the_content_of_weights_determines_the_run_not_their_path(weights, tmp_path):
     copy, other = tmp_path / "copy.pth", tmp_path / "other.pth"
     shutil.copyfile(weights, copy)
     save_weights(other, seed=1)
@@ -159,7 +159,7 @@ def test_the_content_of_weights_is_part_of_the_identity_and_not_their_path(weigh
         assert run_hash(first, stage) == run_hash(same, stage) != run_hash(different, stage)
 
 
-def test_other_weights_are_other_features(weights, tmp_path, calls):
+def test_other_weights_give_other_features(weights, tmp_path, calls):
     other = tmp_path / "other.pth"
     save_weights(other, seed=1)
     settings = "featurizer=features_float32"
@@ -178,7 +178,7 @@ def feature_path(folder, *overrides, base, split="train", seed=1):
     return building.build_data(cfg, "data_feat", "none")._cache.path(split, 0, seed)
 
 
-def test_what_features_depend_on(weights, tmp_path, monkeypatch):
+def test_cached_features_depend_on_the_right_settings(weights, tmp_path, monkeypatch):
     def path(*overrides, **options):
         return feature_path(tmp_path, *overrides, base=base(weights, *BOTTLENECK), **options)
 
@@ -238,14 +238,14 @@ def test_a_tower_without_weights_states_a_version(tmp_path):
     assert building.build_data(cfg, "data_feat", "none").shape == (2048,)
 
 
-def test_without_a_tower_the_identity_of_runs_is_what_it_was(tmp_path):
+def test_without_a_tower_run_hashes_do_not_change(tmp_path):
     cfg = prepared(tmp_path, base=DIGITS)
     old = {key: value for key, value in OmegaConf.to_container(cfg).items() if key != "tower"}
     for stage in STAGES:
         assert run_hash(cfg, stage) == run_hash(old, stage)
 
 
-def test_weights_that_are_not_there_are_named(tmp_path):
+def test_missing_weights_are_named(tmp_path):
     assert weights_id(None) is None and weights_id("ViT-B/32") == "ViT-B/32"
     for missing in (tmp_path / "no.pth", "relative/no.npz"):
         with pytest.raises(FileNotFoundError, match="no file .*no.*weights"):
@@ -267,7 +267,7 @@ def never(cfg):
         (["data@data_feat=coco_captions", "data_feat.kwargs.clip_weights=no.pt"], "no.pt"),
     ],
 )
-def test_without_weights_nothing_is_launched(overrides, message, tmp_path, monkeypatch, capsys):
+def test_missing_weights_prevent_the_launch(overrides, message, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("MOBILENET_V2_WEIGHTS", raising=False)
     monkeypatch.setattr(sys, "argv", ["main.py", *paths(tmp_path), *overrides])
     with pytest.raises(SystemExit) as error:
@@ -311,7 +311,7 @@ def test_featurizers_choose_towers_and_rates_and_the_command_line_others():
         ([*BOTTLENECK, "data@data_feat=banana_rot"], "takes images.*banana_rot are vectors"),
     ],
 )
-def test_settings_that_clash_are_named(overrides, message, weights, tmp_path):
+def test_conflicting_settings_are_named(overrides, message, weights, tmp_path):
     unsuited = {"tower=none": TOWER, "data@data_feat=banana_rot": DATA}
     dropped = [o for choice in overrides for o in unsuited.get(choice, [])]
     settings = [o for o in LINEAR if o not in dropped]

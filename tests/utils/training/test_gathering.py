@@ -48,7 +48,7 @@ def loss_of_share(distortion, a, b):
     ("effective_batch_size", "dtype", "tolerance"),
     [(None, torch.float64, 1e-12), (300, torch.float32, 1e-5)],
 )
-def test_the_contrastive_loss_of_shares_is_that_of_the_batch(
+def test_the_contrastive_loss_over_processes_equals_that_of_the_batch(
     effective_batch_size, dtype, tolerance
 ):
     torch.manual_seed(0)
@@ -86,7 +86,7 @@ def spread_and_gradient(distortion, z):
     return distortions.detach().numpy(), share.grad.numpy() / N_PROCESSES
 
 
-def test_a_distortion_that_compares_examples_gets_those_of_all_processes():
+def test_distortions_can_gather_examples_of_all_processes():
     z = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
     distortions, _ = Spread()(z, z)
     distortions.mean().backward()
@@ -100,7 +100,7 @@ def evaluated(distortion, a, b):
         return distortion(a, b)[0].numpy()
 
 
-def test_in_evaluation_each_process_is_on_its_own():
+def test_evaluation_gathers_nothing():
     distortion = ContrastiveDistortion(6, PROJECTOR).eval()
     a, b = torch.randn(2, 5, 6)
     expected = evaluated(distortion, a, b)
@@ -113,7 +113,7 @@ def unequal(a, b):
     return ContrastiveDistortion(6, PROJECTOR)(a[:n], b[:n])
 
 
-def test_unequal_shares_are_refused_by_all():
+def test_unequal_shares_are_an_error_in_all_processes():
     for found in shares(unequal, *torch.randn(2, 5, 6)):
         assert r"[6, 8] rows: give batches whose size is a multiple of 2" in found
 
@@ -122,7 +122,7 @@ def gathered_rows(rows):
     return gather(own_rows(rows)).numpy()
 
 
-def test_rows_come_back_in_the_order_of_the_ranks():
+def test_rows_are_gathered_in_the_order_of_ranks():
     rows = torch.arange(12.0).view(4, 3)
     for found in shares(gathered_rows, rows):
         assert (torch.from_numpy(found) == rows).all()
@@ -139,7 +139,7 @@ def normalised(module, x):
     return out.detach().numpy(), gradients, module(own_rows(x)).detach().numpy()
 
 
-def test_batch_normalisation_of_shares_is_that_of_the_batch_until_training_ends():
+def test_batch_normalisation_uses_the_whole_batch_until_training_ends():
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
     x = torch.randn(6, 3, 2, 2)

@@ -36,7 +36,7 @@ def inside_hydra(monkeypatch, tmp_path):
     return tmp_path / "job.json"
 
 
-def test_the_config_is_resolved_and_the_original_left_alone(tmp_path):
+def test_the_config_is_resolved_in_a_copy(tmp_path):
     cfg = compose(tmp_path)
     before = OmegaConf.to_container(cfg)
     with jobs.prepared(cfg) as resolved:
@@ -45,7 +45,7 @@ def test_the_config_is_resolved_and_the_original_left_alone(tmp_path):
     assert OmegaConf.to_container(cfg) == before
 
 
-def test_jobs_share_the_cores(tmp_path, monkeypatch):
+def test_parallel_jobs_share_the_cores(tmp_path, monkeypatch):
     monkeypatch.setattr(resolvers, "n_cpus", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for n_jobs, n_threads in ((1, 8), (3, 2), (8, 1), (20, 1)):
@@ -94,7 +94,7 @@ def test_an_error_in_the_config_is_recorded(inside_hydra, tmp_path):
     assert json.loads(inside_hydra.read_text())["state"] == "failed"
 
 
-def test_a_job_returns_the_metrics_of_its_search(tmp_path):
+def test_a_job_returns_the_monitored_metrics(tmp_path):
     metrics = {"val/pred/loss": 1.5, "val/comm/rate": 2.5}
     cfg = compose(tmp_path)
     assert jobs.finished(cfg, metrics) is None
@@ -129,7 +129,7 @@ def send(number: signal.Signals) -> None:
             thread.join(10)
 
 
-def test_sigterm_is_noted_and_the_job_continues(in_scheduler, inside_hydra, tmp_path):
+def test_sigterm_is_recorded_and_the_job_continues(in_scheduler, inside_hydra, tmp_path):
     with jobs.prepared(compose(tmp_path)) as cfg:
         run = find_run(cfg, "featurizer")
         with run.locked():
@@ -187,7 +187,7 @@ def test_the_last_time_limit_is_an_interruption(in_scheduler, inside_hydra, tmp_
     assert status["state"] == "interrupted" and "timed-out too many times" in status["error"]
 
 
-def test_handlers_are_restored_and_left_alone_outside_of_schedulers(tmp_path):
+def test_signal_handlers_are_unchanged_outside_schedulers(tmp_path):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR2)
     with jobs.prepared(compose(tmp_path)):
         assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR2)) == before

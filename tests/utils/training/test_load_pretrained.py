@@ -48,7 +48,7 @@ def names(*figures) -> str:
 # --- the command
 
 
-def test_figures_are_drawn_into_the_folders_of_the_runs(folder, capsys):
+def test_figures_are_saved_in_the_folders_of_the_runs(folder, capsys):
     draw(folder, names("codebook_plot", "maxinv_distribution_plot"), "load.where={dist: VIC}")
     expected = ["max. inv. rotation.png", "quantization.png"]
     assert figures_of(folder) == [("VIC", name) for name in expected]
@@ -122,7 +122,7 @@ def test_settings_state_all_options_of_all_figures_and_their_defaults():
 # --- in Python
 
 
-def test_runs_are_loaded_one_after_the_other(folder, monkeypatch, tmp_path):
+def test_runs_are_loaded_lazily(folder, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     found = list(load_pretrained.load_runs("copy/results/exp_none", {"dist": ["VIC", "BINCE"]}))
     assert {row["dist"] for row, _, _ in found} == {"VIC", "BINCE"}
@@ -134,7 +134,7 @@ def test_runs_are_loaded_one_after_the_other(folder, monkeypatch, tmp_path):
         assert compressor.p_ZlX(x).mean.shape == (len(x), 2)
 
 
-def test_relative_paths_start_where_the_results_do(tmp_path, monkeypatch):
+def test_relative_paths_of_runs_are_found_from_other_folders(tmp_path, monkeypatch):
     """So that a notebook in a folder of its own finds the checkpoints."""
     monkeypatch.chdir(tmp_path)
     relative = [f"paths.{name}={name}" for name in ("results", "pretrained", "logs", "outputs")]

@@ -50,7 +50,7 @@ def both_steps(tmp_path_factory):
     return folder, step2(folder)
 
 
-def test_the_frozen_encoder_stays_what_was_exported_to_the_last_bit(both_steps):
+def test_the_frozen_encoder_equals_the_exported_one_exactly(both_steps):
     """Its weights, and the running statistics of its batch normalisation."""
     folder, metrics = both_steps
     weights = featurizer_weights(config(folder, *STEP2))
@@ -82,7 +82,7 @@ def test_the_second_step_trains_the_bottleneck_only(both_steps, make_trainer):
     assert any(not torch.equal(after[name], before[name]) for name in before)
 
 
-def test_an_imported_encoder_may_be_trained_on(tmp_path):
+def test_an_imported_encoder_can_be_trained_further(tmp_path):
     step1(tmp_path)
     overrides = ["distortion=VIC", f"finetune.init={FILE}", "is_only_feat=true"]
     overrides += ["optimizer_feat.kwargs.lr=0", "optimizer_feat.kwargs.weight_decay=0"]
@@ -97,7 +97,7 @@ def test_an_imported_encoder_may_be_trained_on(tmp_path):
 # --- identity and staleness
 
 
-def test_the_imported_file_is_part_of_the_identity_but_not_its_location_nor_exports(tmp_path):
+def test_the_run_depends_on_the_imported_file_not_on_its_folder_or_exports(tmp_path):
     base, moved = config(tmp_path, *STEP2), config(tmp_path / "elsewhere", *STEP2)
     other = config(tmp_path, *STEP2, "finetune.init=step1/other.pt")
     for stage in STAGES:
@@ -134,7 +134,7 @@ def test_a_retrained_encoder_restarts_the_runs_that_import_it(tmp_path, capsys):
 # --- errors
 
 
-def test_encoders_that_do_not_fit_are_refused(both_steps):
+def test_incompatible_encoders_are_an_error(both_steps):
     folder, _ = both_steps
     for override, message in (
         ("encoder.z_dim=6", "z_dim: 4 .*6"),
@@ -144,7 +144,7 @@ def test_encoders_that_do_not_fit_are_refused(both_steps):
             step2(folder, override)
 
 
-def test_damaged_files_and_other_checkpoints_are_refused(tmp_path):
+def test_damaged_files_and_other_checkpoints_are_an_error(tmp_path):
     path = tmp_path / "pretrained" / FILE
     path.parent.mkdir(parents=True)
     cfg = config(tmp_path, *STEP2)
@@ -159,7 +159,7 @@ def test_damaged_files_and_other_checkpoints_are_refused(tmp_path):
             encoder_checkpoint.import_encoder(encoder, cfg)
 
 
-def test_files_are_relative_to_the_folder_of_pretrained_models(tmp_path):
+def test_encoder_files_must_be_relative_to_the_pretrained_folder(tmp_path):
     for setting in ("finetune.init", "export.encoder"):
         overrides = [f"{setting}=/tmp/x.pt", "is_only_feat=true"]
         with pytest.raises(ValueError, match=f"{setting}=/tmp/x.pt must be relative"):

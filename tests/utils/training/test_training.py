@@ -32,7 +32,7 @@ def unlabelled(place: str, data: type = UnlabelledBanana) -> str:
 # --- data without labels
 
 
-def test_a_probe_needs_labels_and_the_error_says_how_to_do_without(tmp_path):
+def test_an_online_probe_needs_labels(tmp_path):
     with pytest.raises(ValueError, match="data_feat=banana_rot.*featurizer.kwargs.online=null"):
         run(tmp_path, unlabelled("data_feat"))
     assert not (find_run(compose(tmp_path, unlabelled("data_feat")), "featurizer").csv).exists()
@@ -44,7 +44,7 @@ def test_a_supervised_distortion_needs_labels(tmp_path):
         run(tmp_path, unlabelled("data_feat", unlabelled_digits), *overrides, base=DIGITS)
 
 
-def test_a_compressor_without_a_probe_learns_from_unlabelled_data(tmp_path):
+def test_a_compressor_without_a_probe_trains_on_unlabelled_data(tmp_path):
     """And what it learns serves to predict on other data."""
     overrides = ["distortion=BINCE", "featurizer.kwargs.online=null"]
     metrics = run(tmp_path, unlabelled("data_feat"), *overrides)
@@ -52,7 +52,7 @@ def test_a_compressor_without_a_probe_learns_from_unlabelled_data(tmp_path):
     assert not [name for name in metrics if "online" in name]
 
 
-def test_predictors_need_labels_and_nothing_is_sent_without(tmp_path, monkeypatch):
+def test_predictors_need_labels_before_anything_is_sent(tmp_path, monkeypatch):
     monkeypatch.setattr(communication, "send_splits", lambda *a, **k: pytest.fail("was sent"))
     with pytest.raises(ValueError, match="data_pred=banana_rot has no labels to predict"):
         run(tmp_path, unlabelled("data_pred"))
@@ -72,7 +72,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_loaded_predictor_predicts_what_the_trained_one_did(case, tmp_path, monkeypatch):
+def test_a_loaded_predictor_equals_the_trained_one(case, tmp_path, monkeypatch):
     """On request also evaluated on the training split, under the names of the other splits."""
     base, overrides = CASES[case]
     evaluated = {}
@@ -117,7 +117,7 @@ def test_a_loaded_predictor_predicts_what_the_trained_one_did(case, tmp_path, mo
     assert not find_run(other, "featurizer").results.exists()
 
 
-def test_a_loaded_compressor_is_the_trained_one(tmp_path):
+def test_a_loaded_compressor_equals_the_trained_one(tmp_path):
     run(tmp_path, "is_only_feat=true")
     with jobs.prepared(compose(tmp_path)) as cfg:
         compressor = building.load_compressor(cfg)

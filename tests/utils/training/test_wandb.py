@@ -132,7 +132,7 @@ def test_tables_and_figures_of_an_experiment_are_a_run(tmp_path, env):
 
 
 @pytest.mark.slow
-def test_what_is_disabled_logs_nothing(tmp_path, env):
+def test_wandb_mode_disabled_logs_nothing(tmp_path, env):
     assert "W&B" not in log(tmp_path, "ends", env | {"WANDB_MODE": "disabled"})
     assert not [path for path in (tmp_path / "logs").rglob("*") if path.is_file()]
 
