@@ -80,6 +80,13 @@ def _common_header(layouts: list[Layout]) -> Header:
 def _check_classes(classes: list[tuple[str, Any]]) -> None:
     """Class 3 must be the same one in all files that name their classes."""
     named = [(name, found) for name, found in classes if found is not None]
+    if 0 < len(named) < len(classes):
+        other = next(name for name, found in classes if found is None)
+        warnings.warn(
+            f"{other}: names no classes, so the merged file names none: its labels may have other "
+            f"meanings than those of {named[0][0]}",
+            stacklevel=4,
+        )
     for name, found in named[1:]:
         first, expected = named[0]
         if found != expected:
@@ -87,5 +94,5 @@ def _check_classes(classes: list[tuple[str, Any]]) -> None:
             i, (ours, theirs) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
             raise ContainerError(
                 f"{name}: cannot be merged with {first}: its classes differ, class {i} is {ours!r} "
-                f"rather than {theirs!r}. Compress both from folders with the same classes."
+                f"rather than {theirs!r}. Compress one with the other's (classes=, --classes)."
             )

@@ -89,6 +89,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="store labels, and export them to FILE (.npy)",
     )
     option(
+        "--classes",
+        metavar="FILE",
+        type=Path,
+        help="number the classes as this compressed file does (default: by sorted names)",
+    )
+    option(
         "--format",
         choices=("container", "official"),
         default="container",
@@ -142,7 +148,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def compress(args: argparse.Namespace) -> int:
-    _check_paths(read=[args.folder], written=[args.out, args.labels_out])
+    if args.classes and not (args.labels or args.labels_out):
+        raise UsageError("--classes needs --labels")
+    _check_paths(read=[args.folder, args.classes], written=[args.out, args.labels_out])
 
     from lossyless.hub import clip_compressor
 
@@ -161,6 +169,7 @@ def compress(args: argparse.Namespace) -> int:
         labels=args.labels,
         format=args.format,
         shard=args.shard,
+        classes=args.classes,
     )
     return DONE
 
@@ -254,8 +263,7 @@ def _check_paths(read: list[Path | None], written: list[Path | None]) -> None:
     for path in written:
         if path is not None and not path.parent.is_dir():
             raise SourceError(f"{path}: the folder {path.parent} does not exist: create it first")
-        if path is not None:
-            file_to_replace(path)  # raises
+        _ = path and file_to_replace(path)  # raises
 
 
 def _format(value: Any) -> str:

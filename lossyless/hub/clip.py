@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from lossyless.backbones.clip import import_clip
 from lossyless.hub import SourceError
 from lossyless.hub.features import FeatureCompressor, Format
 from lossyless.hub.images import Examples, ImageFolder, n_source_bytes, read_batches, take_shard
-from lossyless.hub.labels import Labels, PathLike, to_labels
+from lossyless.hub.labels import Labels, PathLike, class_names, to_labels
 from lossyless.hub.report import Report, progress
 from lossyless.pixels import to_rgb
 from lossyless.rates import HFactorized
@@ -128,6 +128,7 @@ class ClipCompressor(FeatureCompressor):
         format: Format = "container",
         n_workers: int | None = None,
         shard: tuple[int, int] | None = None,
+        classes: PathLike | Sequence[str] | None = None,
     ) -> Report:
         """Compress the images of a data set into a file.
 
@@ -150,6 +151,9 @@ class ClipCompressor(FeatureCompressor):
         n_workers : processes that run the entropy coder; by default one per core.
         shard : (index from 0, number of shards): compress only this part of the images, so that
             several machines share the work; `lossyless.files.merge_files` joins their files.
+        classes : names of a folder's classes in the order of their labels, or a compressed file
+            that stores them, so that test images get the labels of training images even if a
+            class has none; by default the sorted names of the folders.
 
         Raises
         ------
@@ -160,8 +164,11 @@ class ClipCompressor(FeatureCompressor):
         """
         has_labels = labels or label_file is not None
         meta: dict[str, Any] = {}
+        if classes is not None and not (has_labels and isinstance(dataset, (str, os.PathLike))):
+            raise SourceError("classes: are for the labels of a folder (labels=True, --labels)")
         if isinstance(dataset, (str, os.PathLike)):
-            dataset = ImageFolder(dataset, has_classes=has_labels)
+            names = None if classes is None else class_names(classes)
+            dataset = ImageFolder(dataset, has_classes=has_labels, classes=names)
             meta = {"classes": dataset.classes} if dataset.classes else {}
         if shard is not None:
             dataset = take_shard(dataset, *shard)

@@ -15,12 +15,13 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lossyless.hub import SourceError
+from lossyless.hub.labels import PathLike
 from lossyless.parallel import WorkerError, available_cores, can_fork
 from lossyless.pixels import to_rgb
 
 #: what PIL raises for files that are not images or are incomplete
 UNREADABLE = (MemoryError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-#: arguments of DataLoader that decide which examples a file holds, and in which order
+# arguments of DataLoader that decide which examples a file holds, and in which order
 FIXED_SETTINGS = {
     "collate_fn": None,
     "shuffle": False,
@@ -41,17 +42,20 @@ class ImageFolder(Dataset):
     ----------
     root : folder that is searched recursively.
     has_classes : whether the folders directly below `root` are classes.
+    classes : their names in the order of their indices; by default the sorted folders.
 
     Attributes
     ----------
     paths : list of Path
-    classes : sorted names of the classes, or None
+    classes : names of the classes, or None
     targets : index of each image's class, or None for each
 
     Raises SourceError if the folder does not exist or holds no image, or an image has no class.
     """
 
-    def __init__(self, root: str | os.PathLike, *, has_classes: bool = False):
+    def __init__(
+        self, root: PathLike, *, has_classes: bool = False, classes: Sequence[str] | None = None
+    ):
         self.root = Path(root)
         if not self.root.is_dir():
             problem = "is a file, not a folder" if self.root.exists() else "no such folder"
@@ -64,7 +68,7 @@ class ImageFolder(Dataset):
                 f"{self.root}: none of its {len(files)} files is an image ({suffixes})"
             )
         self._warn_of_other_files(files)
-        self.classes = self._find_classes() if has_classes else None
+        self.classes = self._find_classes(classes) if has_classes else None
         numbers = {name: number for number, name in enumerate(self.classes or [])}
         self.targets = [numbers.get(self._class_of(path)) for path in self.paths]
 
@@ -79,14 +83,16 @@ class ImageFolder(Dataset):
                 stacklevel=3,
             )
 
-    def _find_classes(self) -> list[str]:
+    def _find_classes(self, given: Sequence[str] | None) -> list[str]:
         for path in self.paths:
             if path.parent == self.root:
                 raise SourceError(
                     f"{path}: has no class: the folders directly below {self.root} are the "
                     "classes. Move the image into one of them, or compress without labels."
                 )
-        return sorted({self._class_of(path) for path in self.paths})
+            if given is not None and (name := self._class_of(path)) not in given:
+                raise SourceError(f"{path}: {name!r} is none of the {len(given)} classes given")
+        return sorted({self._class_of(path) for path in self.paths}) if given is None else [*given]
 
     def _class_of(self, path: Path) -> str:
         return path.relative_to(self.root).parts[0]
@@ -258,10 +264,9 @@ def _naming_dead_workers(loader: DataLoader) -> Iterator[Any]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        reason = str(error).partition("\n")[0].rstrip(". ")
         raise WorkerError(
-            f"a process that reads images died, probably for lack of memory ({reason}). Use fewer "
-            "or none (num_workers=0, --workers 0), or smaller batches (batch_size=, --batch-size)"
+            "a process that reads images died, probably for lack of memory: use fewer or none "
+            "(num_workers=0, --workers 0), or smaller batches (batch_size=, --batch-size)"
         ) from None
 
 

@@ -5,7 +5,8 @@ this project do not: their labels lie in a .npy file of their own.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import IO, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from lossyless.files import FeatureFile
 from lossyless.files.labels import as_array
+from lossyless.files.layout import Layout
 from lossyless.hub import SourceError
 from lossyless.hub.official_format import OfficialFile
 
@@ -53,6 +55,25 @@ def read_labels(features: FeatureFile | OfficialFile, label_file: PathLike | Non
         return to_labels(labels)[features.indices]
     except SourceError as error:
         raise SourceError(f"{label_file}: {error}") from None
+
+
+def class_names(classes: PathLike | Sequence[str]) -> list[str]:
+    """Names of classes in the order of their indices: given, or those that a file stores.
+
+    Raises SourceError if a name is given twice, or the file stores none.
+    """
+    if not isinstance(classes, (str, os.PathLike)):
+        names = [*classes]
+        if len(set(names)) < len(names):
+            raise SourceError(f"classes: found names twice in {names}")
+        return names
+    with closing(Layout(classes)) as layout:
+        names = layout.header.meta.get("classes")
+    if names is None:
+        raise SourceError(
+            f"{classes}: names no classes: it was not compressed from a folder with labels"
+        )
+    return names
 
 
 def to_labels(labels: Any) -> Labels:

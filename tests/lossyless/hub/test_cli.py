@@ -14,6 +14,7 @@ from helpers.tiny import ROOT
 from helpers.tiny_clip import Z_DIM, save_clip
 
 from lossyless.files import write_features
+from lossyless.hub import SourceError
 from lossyless.hub import __main__ as cli
 
 
@@ -70,6 +71,36 @@ def test_a_folder_there_and_back(folder, networks, bottleneck, tmp_path, capsys,
     assert outputs[0][1].tolist() == [0] * 5 + [1] * 5
     for one, other in zip(*outputs, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_test_images_get_the_labels_of_training_images(
+    folder, compressor, networks, tmp_path, capsys
+):
+    train, test, out = tmp_path / "train.bin", tmp_path / "test", tmp_path / "test.bin"
+    assert run("compress", folder, train, "--labels", *networks) == 0
+    (test / "dog").mkdir(parents=True)
+    (folder / "dog" / "1.png").rename(test / "dog" / "1.png")
+    assert run("compress", test, out, "--labels", "--classes", train, *networks) == 0
+    for _ in range(2):
+        assert compressor.decompress_dataset(out, labels=True)[1].tolist() == [1]
+        with compressor.open(out) as file:
+            assert file.header.meta["classes"] == ["cat", "dog"]
+        compressor.compress_dataset(test, out, labels=True, classes=["cat", "dog"])
+    assert run("merge", train, out, "--out", tmp_path / "all.bin") == 0
+
+    capsys.readouterr()
+    (test / "dog").rename(test / "fox")
+    words = ("compress", test, out, "--classes")
+    assert run(*words, train, "--labels", *networks) == 1
+    assert "'fox'" in (error := error_of(capsys)) and "1.png" in error
+    assert run(*words, train, *networks) == 2
+    assert "--labels" in error_of(capsys)
+    compressor.compress_dataset(folder, train, is_info=False)
+    assert run(*words, train, "--labels", *networks) == 1
+    assert str(train) in error_of(capsys)
+    for kwargs in ({"classes": ["fox", "fox"], "labels": True}, {"classes": ["fox"]}):
+        with pytest.raises(SourceError, match="classes"):
+            compressor.compress_dataset(test, out, **kwargs)
 
 
 def test_labels_of_official_files_lie_beside_them(folder, networks, bottleneck, tmp_path, capsys):
