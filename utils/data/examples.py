@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from lossyless.pixels import to_rgb
 from utils.data.module import DataError, derive_seed
 
 SPLIT_SEED = 0  # all runs hold out the same examples, whatever their seed
@@ -111,7 +110,7 @@ class ImageFiles:
         return self.take(torch.tensor(exists).nonzero()[:, 0])
 
     def open(self, i: int) -> Image.Image:
-        image = to_rgb(Image.open(self.paths[i]))
+        image = Image.open(self.paths[i])  # as the paper's code reads it: without EXIF
         return image if self.crop is None else v2.functional.center_crop(image, [self.crop])
 
     def name(self, i: int) -> str:

@@ -159,21 +159,6 @@ def test_pixels_are_those_of_the_file(tmp_path):
     assert torch.equal((255 * images[0, 0]).round().to(torch.uint8), grey)
 
 
-def test_pixels_are_those_that_viewers_show(tmp_path):
-    upright, turned = tmp_path / "upright.png", tmp_path / "turned.png"
-    save_noise(upright, seed=1, size=(SIDE, SIDE))
-    exif = Image.Exif()
-    exif[0x0112] = 3
-    Image.open(upright).transpose(Image.Transpose.ROTATE_180).save(turned, exif=exif)
-    assert torch.equal(single(turned), single(upright))
-    deep = tmp_path / "deep.png"
-    Image.fromarray(np.full((SIDE, SIDE), 51 * 257, np.uint16)).save(deep)
-    assert (single(deep) == torch.tensor(0.2)).all()
-    Image.fromarray(np.full((SIDE, SIDE), 4095, np.uint16)).save(deep)
-    with pytest.raises(DataError, match="deep.png.*4095"):
-        single(deep)
-
-
 @pytest.mark.parametrize("n_workers", [0, 1])
 def test_a_damaged_image_is_named(tmp_path, n_workers):
     path = tmp_path / "cat_17.jpg"
