@@ -17,7 +17,7 @@ from typing import NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from lossyless.printing import forgive_output
-from utils.cluster import slurm
+from utils.cluster import slurm_queries
 from utils.configs.checks import ConfigError
 from utils.configs.composing import CONF_DIR, compose_config
 from utils.runs.experiment_status import FIX, Job, find_jobs, find_runs, format_progress, reason
@@ -72,7 +72,7 @@ def overview(cfg: DictConfig) -> str:
         results=folder,
         mode=cfg.mode_name,
         defaults={"paths.results": usual.paths.results, "experiment_name": usual.experiment_name},
-        read_queue=slurm.queued_ids,
+        read_queue=slurm_queries.queued_ids,
     )
     name = f"{cfg.experiment}, mode {cfg.mode_name}"
     if not jobs and not own_runs:

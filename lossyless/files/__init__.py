@@ -14,9 +14,9 @@ Each module builds on those above it:
 from lossyless.files.dataset import FeatureDataset
 from lossyless.files.format import ContainerError, Header
 from lossyless.files.labels import read_labels
-from lossyless.files.layout import describe
 from lossyless.files.merging import merge_files
 from lossyless.files.reader import FeatureFile
+from lossyless.files.scan import describe
 from lossyless.files.writer import FileWriter, Written, rebatch, write_features
 from lossyless.parallel import WorkerError
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lossyless.coding.payloads import read_varint, write_varint
 from lossyless.files.format import Header
-from lossyless.files.layout import Layout
+from lossyless.files.scan import Layout
 
 
 def as_array(labels: Any) -> NDArray:

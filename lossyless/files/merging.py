@@ -10,7 +10,7 @@ from typing import Any
 from lossyless.atomic import replacing
 from lossyless.files.format import ContainerError, Header
 from lossyless.files.labels import split_body
-from lossyless.files.layout import Layout
+from lossyless.files.scan import Layout
 from lossyless.files.writer import FileWriter
 
 SAME = {"fingerprint": "entropy model", "codec": "codec", "shape": "shape"}

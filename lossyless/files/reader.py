@@ -18,7 +18,7 @@ from lossyless.base import Codec
 from lossyless.coding.payloads import CodingError
 from lossyless.files.format import Chunk, Header
 from lossyless.files.labels import labels_of, split_body
-from lossyless.files.layout import Layout
+from lossyless.files.scan import Layout
 from lossyless.parallel import ordered_map
 
 CACHE_BYTES = 1 << 26

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lossyless.files import FeatureFile
 from lossyless.files.labels import as_array
-from lossyless.files.layout import Layout
+from lossyless.files.scan import Layout
 from lossyless.hub import SourceError
 from lossyless.hub.official_format import OfficialFile
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lossyless.files import FeatureFile, Written, write_features
 from lossyless.files.labels import split_body
-from lossyless.files.layout import Layout
+from lossyless.files.scan import Layout
 from lossyless.rates import HFactorized
 
 Z_DIM = 8

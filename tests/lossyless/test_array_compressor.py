@@ -20,7 +20,7 @@ import lossyless
 from lossyless import ArrayCompressor
 from lossyless.coding.payloads import CodingError
 from lossyless.files import ContainerError, FeatureFile
-from lossyless.files.layout import Layout
+from lossyless.files.scan import Layout
 from lossyless.weights import WeightsError
 
 N, D = 600, 10

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import OmegaConf
 
-from utils.aggregation import settings, tables
+from utils.aggregation import paper_settings as settings
+from utils.aggregation import tables
 from utils.aggregation.experiment import MISSING, Experiment, Where, number
 from utils.aggregation.selection import check_alike, restrict
 from utils.configs.checks import ConfigError

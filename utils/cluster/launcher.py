@@ -16,7 +16,7 @@ from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, OmegaConf
 from submitit.core.utils import FailedJobError, pickle_load
 
-from utils.cluster import slurm
+from utils.cluster import slurm_queries
 from utils.cluster.sweep_job import JobError, SweepJob
 from utils.configs.checks import ConfigError
 from utils.runs.status_file import job_file, now, queue_job
@@ -46,12 +46,12 @@ GRACE_SECONDS = 30.0
 def check(options: DictConfig) -> None:
     """Raise `ConfigError` if jobs with these options of conf/slurm/ cannot be submitted."""
     if options.executor == "slurm":
-        slurm.check_commands(options.name)
+        slurm_queries.check_commands(options.name)
     with tempfile.TemporaryDirectory() as folder:
         executor = make_executor(OmegaConf.to_container(options, resolve=True), Path(folder))
         if options.executor == "slurm":
             script = executor._executor._make_submission_file_text("true", uid="check")
-            slurm.check_submission(options.name, script)
+            slurm_queries.check_submission(options.name, script)
 
 
 def make_executor(options: Mapping[str, object], folder: Path) -> submitit.AutoExecutor:
@@ -187,14 +187,14 @@ class Sweep:
         else:
             self._next_look = now + QUEUE_SECONDS
             try:
-                queue = slurm.states()
-            except slurm.SlurmUnavailableError as error:
+                queue = slurm_queries.states()
+            except slurm_queries.SlurmUnavailableError as error:
                 print(f"{error}; still waiting", flush=True)
                 self._left.clear()
                 return
             unknown = "cancelled before it started?"
             states = {i: queue.get(job.job_id, unknown) for i, job in self._submitted.items()}
-            left = {i: s for i, s in states.items() if s == unknown or s in slurm.ENDED}
+            left = {i: s for i, s in states.items() if s == unknown or s in slurm_queries.ENDED}
         self._left = {i: self._left.get(i, (now, state)) for i, state in left.items()}
 
     def _collect(self) -> None:
@@ -222,7 +222,7 @@ class Sweep:
             return result  # another process of the job has failed
         if not self._is_slurm:
             return "lost", f"process {job.job_id} ended without a result"
-        end = slurm.final_state(job.job_id) or state
+        end = slurm_queries.final_state(job.job_id) or state
         return "lost", f"Slurm job {job.job_id} left the queue without a result: {end}"
 
     def _returned(self, index: int, submitted: submitit.Job, outcome: str, value) -> JobReturn:

@@ -12,7 +12,7 @@ from helpers.stored_features import draw_features, read, write
 
 from lossyless.coding.payloads import CodingError
 from lossyless.files import ContainerError, FeatureFile, FileWriter, write_features
-from lossyless.files.layout import Layout
+from lossyless.files.scan import Layout
 
 N, CHUNK_SIZE = 100, 16
 

@@ -32,7 +32,7 @@ from lossyless.files import (
     write_features,
     writer,
 )
-from lossyless.files.layout import Layout
+from lossyless.files.scan import Layout
 from lossyless.rates import HFactorized, HHyper, Lossless
 from lossyless.vector_codecs import UniformVectors
 

@@ -28,7 +28,7 @@ from lossyless.files import (
     merge_files,
     write_features,
 )
-from lossyless.files.layout import Layout
+from lossyless.files.scan import Layout
 
 N = 100
 

@@ -27,7 +27,7 @@ from lossyless import parallel
 from lossyless.base import Codec
 from lossyless.coding.payloads import CodingError
 from lossyless.files import FeatureFile, FileWriter, WorkerError, write_features
-from lossyless.files.layout import Layout
+from lossyless.files.scan import Layout
 from lossyless.parallel import ordered_map
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")

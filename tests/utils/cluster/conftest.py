@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from utils.cluster import slurm
+from utils.cluster import slurm_queries
 
 
 @pytest.fixture
@@ -19,6 +19,6 @@ def fake(tmp_path, monkeypatch) -> Callable[..., None]:
         (folder / name).write_text("\n".join(["#!/bin/sh", *lines, ""]))
         (folder / name).chmod(0o755)
 
-    for name in (*slurm.COMMANDS, "sinfo", "sacct", "sacctmgr"):
+    for name in (*slurm_queries.COMMANDS, "sinfo", "sacct", "sacctmgr"):
         write(name, "exit 0")
     return write

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import DictConfig
 
-from utils.cluster import launcher, slurm
+from utils.cluster import launcher, slurm_queries
 from utils.configs.checks import ConfigError
 from utils.configs.composing import compose_config
 from utils.configs.resolvers import cpus_per_job
@@ -58,7 +58,7 @@ def test_jobs_that_cannot_be_submitted_are_one_line_of_error(fake, monkeypatch):
         with pytest.raises(ConfigError, match=message):
             launcher.check(options(*overrides))
     fake("sbatch", "exec sleep 5")
-    monkeypatch.setattr(slurm, "TIMEOUT", 0.1)
+    monkeypatch.setattr(slurm_queries, "TIMEOUT", 0.1)
     with pytest.raises(ConfigError, match="slurm=vector: sbatch"):
         launcher.check(options("slurm=vector"))
     monkeypatch.setenv("PATH", "")
@@ -69,14 +69,14 @@ def test_jobs_that_cannot_be_submitted_are_one_line_of_error(fake, monkeypatch):
 def test_squeue_names_the_states_of_jobs(fake, monkeypatch):
     others = 'case "$*" in *--user*) ;; *) echo "90|FAILED";; esac'
     fake("squeue", 'echo "87_3|PENDING"', others)
-    assert slurm.states() == {"87_3": "PENDING"}
-    assert slurm.states(is_of_all_users=True) == {"87_3": "PENDING", "90": "FAILED"}
-    assert slurm.queued_ids() == {"87_3"}
+    assert slurm_queries.states() == {"87_3": "PENDING"}
+    assert slurm_queries.states(is_of_all_users=True) == {"87_3": "PENDING", "90": "FAILED"}
+    assert slurm_queries.queued_ids() == {"87_3"}
     fake("squeue", "exit 1")
-    assert slurm.queued_ids() is None
+    assert slurm_queries.queued_ids() is None
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(slurm.SlurmUnavailableError, match="squeue"):
-        slurm.states()
+    with pytest.raises(slurm_queries.SlurmUnavailableError, match="squeue"):
+        slurm_queries.states()
 
 
 def test_a_job_of_a_cluster_keeps_its_cores_to_itself(monkeypatch):

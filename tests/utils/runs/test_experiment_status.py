@@ -12,7 +12,7 @@ from helpers.tiny import call, compose
 from omegaconf import OmegaConf
 
 from utils import status
-from utils.cluster import slurm
+from utils.cluster import slurm_queries
 from utils.configs.composing import CONF_DIR
 from utils.runs.experiment_status import FIX, report
 from utils.runs.identity import STAGES
@@ -55,7 +55,7 @@ def sweep(cfg):
 @pytest.fixture
 def queue(monkeypatch):
     """Sets the ids of the jobs in Slurm's queue; None: Slurm does not answer."""
-    return lambda ids: monkeypatch.setattr(slurm, "queued_ids", lambda: ids)
+    return lambda ids: monkeypatch.setattr(slurm_queries, "queued_ids", lambda: ids)
 
 
 @contextlib.contextmanager

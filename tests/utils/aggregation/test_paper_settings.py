@@ -2,19 +2,19 @@
 
 import pytest
 
-from utils.aggregation import paper_comparison, settings
+from utils.aggregation import paper_comparison, paper_settings
 from utils.aggregation.experiment import Experiment
 from utils.configs.composing import CONF_DIR, compose_config
 
-TABLES = sorted(settings.published_settings())
+TABLES = sorted(paper_settings.published_settings())
 # Experiments of our own.
 OURS = ("digits_", "mobilenet_", "none", "ssl_towers_", "test", "clip_download")
 
 
 def test_all_differences_from_the_official_scripts_have_a_reason_and_no_reason_is_stale():
     unexplained, stale = [], []
-    for name, published in settings.published_settings().items():
-        found = settings.differences(name)
+    for name, published in paper_settings.published_settings().items():
+        found = paper_settings.differences(name)
         unexplained += [f"{name}: {d}" for d in found if d.reason is None]
         stated = published.get("differs", {}).keys()
         stale += [f"{name}: {key}" for key in stated - {d.key for d in found}]
@@ -43,8 +43,8 @@ def test_every_experiment_of_the_paper_has_a_table():
     ],
 )
 def test_a_difference_is_found(official, found, monkeypatch):
-    monkeypatch.setattr(settings, "published_settings", lambda: {"banana_viz_VIC": official})
-    differences = settings.differences("banana_viz_VIC")
+    monkeypatch.setattr(paper_settings, "published_settings", lambda: {"banana_viz_VIC": official})
+    differences = paper_settings.differences("banana_viz_VIC")
     assert [str(d)[: len(text)] for d, text in zip(differences, found, strict=True)] == found
 
 
@@ -58,15 +58,15 @@ def test_a_difference_is_found(official, found, monkeypatch):
     ],
 )
 def test_spaces_are_compared_by_what_they_mean(ours, is_same):
-    official = settings._comparable("sweep.x", "tag(log, interval(1e-4, 1))")
-    assert (settings._comparable("sweep.x", ours) == official) is is_same
+    official = paper_settings._comparable("sweep.x", "tag(log, interval(1e-4, 1))")
+    assert (paper_settings._comparable("sweep.x", ours) == official) is is_same
 
 
 def test_what_runs_changed_is_found():
     job = ["experiment=banana_viz_VIC", "distortion=VAE"]
     changed = [*job, "encoder.kwargs.hid_dim=16", "data_feat.kwargs.n_train=2048"]
-    assert settings.changes("banana_viz_VIC", [compose_config(job)]) == []
-    found = settings.changes("banana_viz_VIC", [compose_config(c) for c in (job, changed)])
+    assert paper_settings.changes("banana_viz_VIC", [compose_config(job)]) == []
+    found = paper_settings.changes("banana_viz_VIC", [compose_config(c) for c in (job, changed)])
     assert len(found) == 3 and {line.split(":")[0].strip() for line in found} == {
         "encoder.kwargs.hid_dim",
         "data_feat.kwargs.n_train",
