@@ -255,6 +255,15 @@ def test_a_killed_writer_leaves_no_file_and_no_process(path, codec):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT raises KeyboardInterrupt: background jobs of a shell ignore it, as their children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_the_writer_and_its_workers(path, codec):
     with writer(path, codec) as (process, pipe):
         workers_of_it = pipe.recv()
@@ -265,6 +274,7 @@ def test_ctrl_c_ends_the_writer_and_its_workers(path, codec):
     assert not any(map(is_running, workers_of_it)) and list(path.parent.iterdir()) == []
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_while_workers_start_ends_all():
     def work():
         os.setpgid(0, 0)
