@@ -32,7 +32,7 @@ demo: $(INSTALLED) ## Install if needed, then run the demo: Banana and digits, 4
 	@bash bin/demo.sh
 
 test: $(INSTALLED_DEV) ## Install if needed, then run the quick tests
-	@$(if $(ARGS),,echo "About 7 minutes on 2 idle cores, less on more.")
+	@$(if $(ARGS),,echo "About 5 minutes on 2 idle cores, 9 of CPU time.")
 	@$(PYTEST) $(IN_PARALLEL) $(ARGS)
 
 coverage: $(INSTALLED_DEV) ## The same with coverage of lossyless/, which takes longer
