@@ -4,7 +4,7 @@ Each module builds on those above it:
 
     format   what the bytes mean
     layout   opening files: header, chunks, damage
-    labels   labels in chunks
+    labels   labels and names in chunks
     writer   write_features
     reader   FeatureFile: random access
     dataset  FeatureDataset, for data loaders
@@ -13,7 +13,7 @@ Each module builds on those above it:
 
 from lossyless.files.dataset import FeatureDataset
 from lossyless.files.format import ContainerError, Header
-from lossyless.files.labels import read_labels
+from lossyless.files.labels import read_labels, read_names
 from lossyless.files.merging import merge_files
 from lossyless.files.reader import FeatureFile
 from lossyless.files.scan import describe
@@ -31,6 +31,7 @@ __all__ = [
     "describe",
     "merge_files",
     "read_labels",
+    "read_names",
     "rebatch",
     "write_features",
 ]

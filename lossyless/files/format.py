@@ -6,15 +6,17 @@ Little-endian; crc(x, s) is the CRC-32 of x that starts from s:
             | H = crc(all before, 0) u32
     chunk   "CHNK" | number u32 | first example u64 | n_examples u32 | length of the body u32
             | C = crc(all before, H) u32 | crc(body, C) u32 | body
-            body: [varint length | labels: zlib of np.save, [n_examples, ...]] payload
+            body: [varint length | labels: zlib of np.save, [n_examples, ...]]
+                  [varint length | names: zlib of a JSON list of n_examples strings] payload
     ...     more chunks, without gaps
     end     "DONE" | n_examples u64 | crc(checksums of all bodies in order, H) u32
             | crc(all before, H) u32; nothing follows
 
-Bodies hold labels if the JSON says `has_labels`. Chunk heads have checksums of their own, so
-lengths can be trusted before the body is read: opening a file walks the heads. Readers ignore keys
-of the JSON that they do not know, except for `has_...` flags that are true. Anything else that
-changes how older files are read raises `VERSION`. Equal examples make equal files.
+Bodies hold labels if the JSON says `has_labels`, and names if it says `has_names`, which is
+left out if false. Chunk heads have checksums of their own, so lengths can be trusted before the
+body is read: opening a file walks the heads. Readers ignore keys of the JSON that they do not know,
+except for `has_...` flags that are true. Anything else that changes how older files are read raises
+`VERSION`. Equal examples make equal files.
 
 Version 1, still read, has no labels in its chunks, its total after the header, and ends in an index
 ("INDX") that is not needed:
@@ -39,7 +41,7 @@ CRC = struct.Struct("<I")
 CHUNK_HEAD = struct.Struct("<4sIQIIII")
 END = struct.Struct("<4sQII")
 TOTAL = struct.Struct("<QQI")
-FLAGS = ("has_labels",)
+FLAGS = ("has_labels", "has_names")
 
 
 class ContainerError(ValueError):
@@ -60,7 +62,8 @@ class Header:
         Shape of one decoded example.
     meta : dict
         Anything else that JSON can hold.
-    has_labels : bool
+    has_labels, has_names : bool
+        Whether chunks hold labels and names of the examples.
     version : int
         Version of the layout.
     """
@@ -70,12 +73,15 @@ class Header:
     shape: tuple[int, ...]
     meta: dict[str, Any] = field(default_factory=dict)
     has_labels: bool = False
+    has_names: bool = False
     version: int = VERSION
 
     def to_bytes(self) -> bytes:
         """Raises ContainerError for values that JSON cannot hold, and above `MAX_HEADER` bytes."""
         names = ("codec", "fingerprint", "shape", "meta", "has_labels")
         values = {name: getattr(self, name) for name in names}
+        if self.has_names:
+            values["has_names"] = True
         try:
             text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -95,7 +101,8 @@ class Header:
         names = ("codec", "fingerprint", "meta")
         shape = tuple(map(int, values["shape"]))
         known = {name: values[name] for name in names}
-        return cls(**known, shape=shape, has_labels=bool(values.get("has_labels")), version=version)
+        known |= {flag: bool(values.get(flag)) for flag in FLAGS}
+        return cls(**known, shape=shape, version=version)
 
 
 class Chunk(NamedTuple):

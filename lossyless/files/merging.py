@@ -21,7 +21,7 @@ def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> i
 
     Nothing is coded again, memory is constant, and every chunk's checksum is verified. Entries of
     `meta` are kept if all files agree; `classes` must be the same in all files that have them.
-    Labels are kept if all files hold some, and left out with a warning if only some do.
+    Labels and names are kept if all files hold them, and left out with a warning if only some do.
 
     Parameters
     ----------
@@ -53,8 +53,10 @@ def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> i
         writer = FileWriter(file, header)
         for layout in layouts:
             for chunk in layout.chunks:
-                labels, payload = split_body(layout.read_body(chunk), layout.header)
-                writer.add(payload, chunk.n_examples, labels if header.has_labels else b"")
+                body = split_body(layout.read_body(chunk), layout.header)
+                labels = body.labels if header.has_labels else b""
+                names = body.names if header.has_names else b""
+                writer.add(body.payload, chunk.n_examples, labels, names)
         return writer.finish().n_examples
 
 
@@ -71,10 +73,13 @@ def _common_header(layouts: list[Layout]) -> Header:
         other = layout.header.meta
         meta = {k: v for k, v in meta.items() if k in other and other[k] == v}
     _check_classes([(layout.name, layout.header.meta.get("classes")) for layout in layouts])
-    unlabelled = [layout.name for layout in layouts if not layout.header.has_labels]
-    if unlabelled and len(unlabelled) < len(layouts):
-        warnings.warn(f"{unlabelled[0]}: has no labels, so the merged file has none", stacklevel=3)
-    return Header(first.codec, first.fingerprint, first.shape, meta, has_labels=not unlabelled)
+    flags = {}
+    for part in ("labels", "names"):
+        without = [layout.name for layout in layouts if not getattr(layout.header, f"has_{part}")]
+        if without and len(without) < len(layouts):
+            warnings.warn(f"{without[0]}: has no {part}, so the merged file has none", stacklevel=3)
+        flags[f"has_{part}"] = not without
+    return Header(first.codec, first.fingerprint, first.shape, meta, **flags)
 
 
 def _check_classes(classes: list[tuple[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from lossyless.base import Codec
 from lossyless.coding.payloads import CodingError
 from lossyless.files.format import Chunk, Header
-from lossyless.files.labels import labels_of, split_body
+from lossyless.files.labels import labels_of, names_of, split_body
 from lossyless.files.scan import Layout
 from lossyless.parallel import ordered_map
 
@@ -38,7 +38,8 @@ class FeatureFile:
     source : path of a file of `write_features`, or its bytes.
     codec : the codec that wrote it.
     on_damage : "raise"; or "skip": find the intact chunks, in one pass over the file. `chunks`,
-        `read` and `labels` then give only those, and `file[i]` raises an error for lost examples.
+        `read`, `labels` and `names` then give only those, and `file[i]` raises an error for lost
+        examples.
 
     Attributes
     ----------
@@ -152,6 +153,11 @@ class FeatureFile:
         """Labels [N, ...] of what `read` gives, or None if the file has none."""
         return labels_of(self._layout)
 
+    @cached_property
+    def names(self) -> list[str] | None:
+        """Names of what `read` gives, or None if the file has none."""
+        return names_of(self._layout)
+
     def close(self) -> None:
         for chunks in list(self._running):
             chunks.close()
@@ -181,7 +187,7 @@ class FeatureFile:
         timer: AbstractContextManager = nullcontext(),  # noqa: B008
     ) -> NDArray | Tensor:
         """Symbols of a chunk, or examples if the codec has no symbols; also in workers."""
-        _, payload = split_body(self._layout.read_body(chunk), self.header)
+        payload = split_body(self._layout.read_body(chunk), self.header).payload
         decode = self.codec.decompress if self._coder is None else self._coder.decode
         try:
             with timer:

@@ -243,6 +243,7 @@ def describe(path: str | os.PathLike) -> dict[str, Any]:
         "fingerprint": header.fingerprint,
         "shape": list(header.shape),
         "has_labels": header.has_labels,
+        "has_names": header.has_names,
         "n_examples": n_examples,
         "n_chunks": len(layout.chunks),
         "n_bytes": layout.n_bytes,

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lossyless.atomic import replacing
 from lossyless.base import Codec
-from lossyless.coding.payloads import CodingError
+from lossyless.coding.payloads import CodingError, write_varint
 from lossyless.files.format import (
     UINT32_MAX,
     ContainerError,
@@ -24,18 +24,19 @@ from lossyless.files.format import (
     chunk_head,
     end_bytes,
 )
-from lossyless.files.labels import LabelQueue, as_array, pack_labels
+from lossyless.files.labels import RowQueue, as_array, as_strings, pack_labels, pack_names
 from lossyless.parallel import ordered_map
 
 CHUNK_SIZE = 4096  # examples, unless they are so large that a chunk would exceed
 MAX_CHUNK_VALUES = 1 << 24
 
-Batch = Tensor | NDArray | tuple[Tensor | NDArray, Any]
+Rows = Tensor | NDArray
+Batch = Rows | tuple[Rows, Any] | tuple[Rows, Any, Sequence[str] | None]
 
 
 @dataclass(frozen=True)
 class Written:
-    """Totals of a written file; `n_label_bytes` of its `n_bytes` are labels."""
+    """Totals of a written file; `n_label_bytes` of its `n_bytes` hold labels and names."""
 
     n_examples: int
     n_bytes: int
@@ -60,11 +61,12 @@ class FileWriter:
         self._seed = zlib.crc32(data[:-4])
         self._write(data)
 
-    def add(self, payload: bytes, n_examples: int, labels: bytes = b"") -> None:
-        """Append a chunk of at least one example; `labels` are those of `pack_labels`."""
-        if bool(labels) != self._header.has_labels:
-            raise ContainerError(f"a chunk needs labels if, and only if, has_labels: {labels[:9]}")
-        body = labels + payload
+    def add(self, payload: bytes, n_examples: int, labels: bytes = b"", names: bytes = b"") -> None:
+        """Append a chunk of at least one example, with the labels and names that are packed."""
+        if (bool(labels), bool(names)) != (self._header.has_labels, self._header.has_names):
+            raise ContainerError("a chunk needs labels and names if, and only if, the header says")
+        annotations = b"".join(write_varint(len(part)) + part for part in (labels, names) if part)
+        body = annotations + payload
         if not 1 <= n_examples <= UINT32_MAX or len(body) > UINT32_MAX:
             raise ContainerError(f"a chunk cannot hold {n_examples} examples, {len(body)} bytes")
         number = len(self._checksums)
@@ -72,7 +74,7 @@ class FileWriter:
         self._write(head + body)
         self._checksums.append(int.from_bytes(head[-4:], "little"))
         self.n_examples += n_examples
-        self.n_label_bytes += len(labels)
+        self.n_label_bytes += len(annotations)
 
     def finish(self) -> Written:
         """Append the end of the file."""
@@ -100,9 +102,9 @@ def write_features(
 
     Parameters
     ----------
-    batches : examples z [b, *shape] of any floating type, on any device; or pairs (z, labels) with
-        labels [b, ...], numbers of any type. b may differ; the memory of a batch may be reused for
-        the next one.
+    batches : examples z [b, *shape] of any floating type, on any device; or tuples (z, labels)
+        or (z, labels, names) with labels [b, ...], numbers of any type, or None, and names, b
+        strings, or None. b may differ; the memory of a batch may be reused for the next one.
     out : path, where the complete file appears, replacing an existing one; or a binary file.
     codec : ready to code, for instance a rate with its coding tables.
     chunk_size : examples that are coded together, by default 4096, fewer if they are large. Larger
@@ -137,8 +139,8 @@ def _write(
 ) -> Written:
     batches = iter(batches)
     first = next(batches, None)
-    has_labels = isinstance(first, tuple)
-    z = first[0] if has_labels else first
+    z, labels, names = _unpack(first)
+    has_labels, has_names = labels is not None, names is not None
     shape = codec.shape or (() if z is None else tuple(z.shape[1:]))
     if chunk_size is None:
         chunk_size = max(1, min(CHUNK_SIZE, MAX_CHUNK_VALUES // max(1, int(np.prod(shape)))))
@@ -146,14 +148,18 @@ def _write(
         raise ValueError(f"chunk_size is {chunk_size}, expected a positive integer")
     if z is not None:
         batches = itertools.chain([first], batches)
-    header = Header(codec.format_name, codec.fingerprint(), shape, dict(meta or {}), has_labels)
-    labels = LabelQueue() if has_labels else None
-    chunks = rebatch(_tensors(batches, shape, chunk_size, labels), chunk_size)
+    header = Header(
+        codec.format_name, codec.fingerprint(), shape, dict(meta or {}), has_labels, has_names
+    )
+    labels, names = (RowQueue() if has_some else None for has_some in (has_labels, has_names))
+    chunks = rebatch(_tensors(batches, shape, chunk_size, labels, names), chunk_size)
     chunk_coder = _ChunkEncoder(codec, name, timer)
     writer = FileWriter(file, header)
     with contextlib.closing(chunk_coder.encode_all(chunks, n_workers)) as coded:
         for payload, n in coded:
-            writer.add(payload, n, pack_labels(labels.take(n)) if has_labels else b"")
+            packed_labels = pack_labels(labels.take(n)) if has_labels else b""
+            packed_names = pack_names(names.take(n)) if has_names else b""
+            writer.add(payload, n, packed_labels, packed_names)
     return writer.finish()
 
 
@@ -220,12 +226,21 @@ class _ChunkEncoder:
             raise CodingError(f"{self.name}: {where}: {error}") from error
 
 
+def _unpack(batch: Batch | None) -> tuple[Rows | None, Any, Sequence[str] | None]:
+    """z, labels and names of a batch, each None if it has none."""
+    return (*batch, None)[:3] if isinstance(batch, tuple) else (batch, None, None)
+
+
 def _tensors(
-    batches: Iterable[Batch], shape: tuple[int, ...], max_rows: int, labels: LabelQueue | None
+    batches: Iterable[Batch],
+    shape: tuple[int, ...],
+    max_rows: int,
+    labels: RowQueue | None,
+    names: RowQueue | None,
 ) -> Iterator[Tensor]:
     """Batches as float32 [n <= max_rows, *shape]: memory-mapped arrays are read piece by piece."""
     for batch in batches:
-        z, y = batch if isinstance(batch, tuple) else (batch, None)
+        z, y, batch_names = _unpack(batch)
         is_float = (
             z.is_floating_point()
             if isinstance(z, Tensor)
@@ -237,11 +252,13 @@ def _tensors(
                 f"{z.dtype} {list(z.shape)}"
             )
         y = None if y is None else as_array(y)
-        if (labels is None) != (y is None) or (y is not None and len(y) != len(z)):
-            found = "no labels" if y is None else f"{len(y)} labels"
-            raise ValueError(f"a batch of {len(z)} examples has {found}: give all or none")
-        if labels is not None:
-            labels.put(y)
+        batch_names = None if batch_names is None else as_strings(batch_names)
+        for part, queue, values in (("labels", labels, y), ("names", names, batch_names)):
+            found = 0 if values is None else len(values)
+            if found != (0 if queue is None else len(z)):
+                raise ValueError(f"a batch of {len(z)} examples has {found} {part}: all or none")
+            if found:
+                queue.put(values)
         for start in range(0, len(z), max_rows):
             yield _to_tensor(z[start : start + max_rows])
 

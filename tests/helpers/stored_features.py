@@ -48,10 +48,11 @@ def read(path: Path, codec: HFactorized, **options) -> Tensor:
 
 
 def n_bytes_without_labels(path: Path) -> int:
-    """Size of a file, less the labels in its chunks."""
+    """Size of a file without the labels and names in its chunks."""
     with closing(Layout(path)) as layout:
-        bodies = [split_body(layout.read_body(chunk), layout.header) for chunk in layout.chunks]
-        return layout.n_bytes - sum(len(labels) for labels, _ in bodies)
+        bodies = [layout.read_body(chunk) for chunk in layout.chunks]
+        payloads = [split_body(body, layout.header).payload for body in bodies]
+        return layout.n_bytes - len(b"".join(bodies)) + len(b"".join(payloads))
 
 
 def version_1(codec: HFactorized, z: Tensor, chunk_size: int = 32) -> bytes:

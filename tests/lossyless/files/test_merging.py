@@ -4,6 +4,7 @@ import io
 import json
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,11 +27,15 @@ from lossyless.files import (
     Header,
     describe,
     merge_files,
+    read_labels,
+    read_names,
     write_features,
 )
 from lossyless.files.scan import Layout
 
 N = 100
+# as file systems have them: not only ASCII, and not only text
+NAMES = [f"dir/Bäume {i}.jpg" for i in range(N - 1)] + ["\udce9.png"]
 
 
 def test_merging_keeps_all_examples_and_codes_nothing_again(tmp_path, path, codec, monkeypatch):
@@ -112,18 +117,62 @@ def test_a_batch_without_its_labels_is_refused(path, codec, z):
         FeatureDataset(path, codec, np.zeros(N - 1))
 
 
-def test_merging_keeps_labels_if_all_files_have_them(tmp_path, path, codec, z):
-    first, other, unlabelled = (tmp_path / name for name in ("first", "other", "unlabelled"))
-    for file in (first, other):
-        write_features([(z, np.arange(N))], file, codec, chunk_size=32, n_workers=1)
-    write(unlabelled, codec, z)
+@pytest.mark.parametrize("part", ["labels", "names"])
+def test_merging_keeps_labels_and_names_if_all_files_have_them(tmp_path, path, codec, z, part):
+    first, other, without = (tmp_path / name for name in ("first", "other", "without"))
+    for file, labels, names in (
+        (first, np.arange(N), NAMES),
+        (other, np.arange(N), NAMES),
+        (without, *((None, NAMES) if part == "labels" else (np.arange(N), None))),
+    ):
+        write_features([(z, labels, names)], file, codec, chunk_size=32, n_workers=1)
     merge_files([first, other], path)
+    assert read_labels(path).tolist() == [*range(N)] * 2 and read_names(path) == NAMES * 2
+    with pytest.warns(UserWarning, match=f"without: has no {part}"):
+        merge_files([first, without], path)
+    assert describe(path)["n_examples"] == 2 * N
+    assert (read_labels(path) is None) == (part == "labels")
+    assert (read_names(path) is None) == (part == "names")
+
+
+@pytest.mark.parametrize("sizes", [[N], [40, 0, 60], [1] * N])
+@pytest.mark.parametrize("labels", [None, np.arange(N)], ids=["unlabelled", "labelled"])
+def test_names_lie_beside_their_examples(path, codec, z, z_hat, sizes, labels):
+    ends = np.cumsum(sizes).tolist()
+    parts = [slice(end - n, end) for end, n in zip(ends, sizes, strict=True)]
+    batches = ((z[i], None if labels is None else labels[i], NAMES[i]) for i in parts)
+    written = write_features(batches, path, codec, chunk_size=32, n_workers=1)
     with FeatureFile(path, codec) as file:
-        assert file.labels().tolist() == [*range(N)] * 2
-    with pytest.warns(UserWarning, match="unlabelled: has no labels"):
-        merge_files([first, unlabelled], path)
-    with FeatureFile(path, codec) as file:
-        assert file.labels() is None and len(file) == 2 * N
+        assert file.names == NAMES and torch.equal(file.read(), z_hat)
+        np.testing.assert_array_equal(file.labels(), labels)
+    unnamed = path.with_name("unnamed")
+    plain = write_features([z if labels is None else (z, labels)], unnamed, codec, chunk_size=32)
+    assert read_names(unnamed) is None
+    overhead = len(',"has_names":true')
+    assert written.n_bytes - written.n_label_bytes == plain.n_bytes - plain.n_label_bytes + overhead
+    data = bytearray(path.read_bytes())
+    data[Layout(bytes(data)).chunks[1].start] ^= 1
+    path.write_bytes(data)
+    with FeatureFile(path, codec, on_damage="skip") as file:
+        assert file.names == [NAMES[i] for i in file.indices] and len(file.names) == N - 32
+
+
+def test_names_are_strings_in_an_order(path, codec, z):
+    for names in (
+        [*range(N)],
+        {*NAMES},
+        NAMES[:-1],
+        [NAMES] * N,
+        "a" * N,
+        [Path(n) for n in NAMES],
+    ):
+        with pytest.raises(ValueError, match="names"):
+            write_features([(z, None, names)], path, codec, n_workers=1)
+    for batches in ([(z, None, NAMES), z], [z, (z, None, NAMES)]):
+        with pytest.raises(ValueError, match="names"):
+            write_features(batches, path, codec, n_workers=1)
+    write_features([(z[:0], None, [])], path, codec)
+    assert read_names(path) == []
 
 
 def test_files_of_the_first_version_are_read(path, codec, z, z_hat):
@@ -152,9 +201,9 @@ def test_headers_hold_only_json(path, codec, z):
 
 def test_flags_of_later_releases_are_refused(codec):
     header = Header("factorized", codec.fingerprint(), (Z_DIM,)).to_bytes()
-    text = header[17:-4].replace(b"{", b'{"has_names":true,', 1)
+    text = header[17:-4].replace(b"{", b'{"has_times":true,', 1)
     data = struct.pack("<8sBII", header[:8], 2, len(text), 0) + text
-    with pytest.raises(ContainerError, match="has_names"):
+    with pytest.raises(ContainerError, match="has_times"):
         Layout(data + struct.pack("<I", zlib.crc32(data)))
 
 
@@ -191,6 +240,7 @@ def test_description(path, codec, z):
         "fingerprint": codec.fingerprint(),
         "shape": [Z_DIM],
         "has_labels": False,
+        "has_names": False,
         "n_examples": N,
         "n_chunks": 4,
         "n_bytes": written.n_bytes,
