@@ -5,6 +5,7 @@ import http.client
 import os
 import re
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -40,7 +41,8 @@ def fetch(
     sha256 : hexadecimal checksum, or its first 8 digits or more, as in torchvision's file names;
         None if the publisher gives none.
     name : of the local file; by default the last part of the URL.
-    folder : by default, where `torch.hub` keeps checkpoints.
+    folder : by default, where `torch.hub` keeps checkpoints. If a download cannot be written there,
+        it goes to a temporary folder, with a warning.
 
     Raises
     ------
@@ -48,7 +50,10 @@ def fetch(
         The download fails, or the file has another checksum.
     """
     folder = Path(torch.hub.get_dir(), "checkpoints") if folder is None else Path(folder)
-    path = folder / (name or PurePosixPath(urlparse(url).path).name)
+    name = name or PurePosixPath(urlparse(url).path).name
+    path = folder / name
+    if not path.exists():
+        path = writable(folder) / name
     if not path.exists():
         _download(url, path, sha256)
     elif sha256 is not None:
@@ -56,8 +61,27 @@ def fetch(
     return path
 
 
+def writable(folder: Path) -> Path:
+    """The folder, created if necessary, or a temporary one if it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "permission denied"
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError as error:
+        reason = error.strerror
+    user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""  # Windows has a folder per user
+    temporary = Path(tempfile.gettempdir(), f"lossyless{user}")
+    temporary.mkdir(mode=0o700, exist_ok=True)
+    warnings.warn(
+        f"{folder}: {reason}; weights are downloaded to {temporary} instead. To keep them, set HOME "
+        "or TORCH_HOME to a folder that you can write to",
+        stacklevel=3,
+    )
+    return temporary
+
+
 def _download(url: str, path: Path, sha256: str | None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
         part = Path(temporary, path.name)
         try:

@@ -35,6 +35,24 @@ def test_it_goes_by_default_where_torch_hub_keeps_its_own(url, tmp_path, monkeyp
     assert fetch(url, sha256=SHA256, name="a.pt") == tmp_path / "hub" / "checkpoints" / "a.pt"
 
 
+@pytest.mark.parametrize("folder", [None, "cache"])
+def test_a_folder_that_cannot_be_written_to_is_replaced_by_a_temporary_one(
+    url, tmp_path, monkeypatch, folder
+):
+    """As where HOME does not exist: containers with any user, services."""
+    home = tmp_path / "home"
+    home.write_bytes(b"")  # denies its subfolders even to root
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(home / "torch"))
+    folder = folder and home / folder
+    with pytest.warns(UserWarning, match=f"{home}.*{tmp_path / 'lossyless'}"):
+        path = fetch(url, sha256=SHA256, folder=folder)
+    assert path.read_bytes() == CONTENT and path.is_relative_to(tmp_path / path.parent.name)
+    (tmp_path / "source" / "net.pt").unlink()
+    with pytest.warns(UserWarning, match="instead"):
+        assert fetch(url, sha256=SHA256, folder=folder) == path
+
+
 def test_without_a_network_the_error_names_the_url_and_the_path(tmp_path):
     url = (tmp_path / "nowhere" / "net.pt").as_uri()
     with pytest.raises(WeightsError) as error:
