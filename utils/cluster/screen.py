@@ -25,9 +25,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from lossyless.progress import clock
 from utils.configs.composing import NO_TEXT, PLAIN
 from utils.runs.experiment_status import LOG, distinct_overrides, format_stage, read_jobs
-from utils.runs.progress import clock
 
 SECONDS = 10.0  # between lines
 WIDTH = 100  # of a line

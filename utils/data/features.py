@@ -9,11 +9,11 @@ import torch
 
 from lossyless.backbones import Tower
 from lossyless.base import Batch
+from lossyless.progress import progress
 from utils.data.examples import InMemory, draw_order
 from utils.data.feature_cache import FeatureCache, array_file
 from utils.data.images import ImageDataModule
 from utils.data.module import BatchLoader, DataError, DataModule
-from utils.runs.progress import progress
 from utils.runs.stopwatch import Stopwatch
 
 AUXILIARIES = ("none", "input", "target")  # possible without images

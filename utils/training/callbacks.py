@@ -7,9 +7,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from lossyless.progress import SECONDS, print_progress
 from utils.data.module import derive_seed
 from utils.runs import signals
-from utils.runs.progress import SECONDS, print_progress
 from utils.runs.run import Run
 
 SHOWN = (

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from lossyless.backbones import Tower
+from lossyless.progress import progress
 from utils.data.examples import InMemory
 from utils.data.feature_cache import FeatureCache
 from utils.data.features import FeatureDataModule
 from utils.data.module import SPLITS, DataError
 from utils.data.sources import digits as digits_set
-from utils.runs.progress import progress
 
 SIDE, DIM = 8, 5
 N_EXAMPLES = {"train": 1197, "val": 200, "test": 400}
