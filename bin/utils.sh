@@ -7,6 +7,7 @@
 
 set -euo pipefail
 script=$(realpath "$0") # before the change of folder
+printf -v me %q "$0"    # in commands to paste
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=bin/settings.sh
 source bin/settings.sh
@@ -71,7 +72,7 @@ parse_flags() {
          overrides+=("timeout_min=$OPTARG") has_time_limit=true ;;
       a) mapfile -t more < <(split_settings "$OPTARG"); overrides+=("${more[@]}")
          for setting in "${more[@]}"; do
-           [[ $setting =~ ^\+*slurm\. ]] || { drawn+=("$setting"); settings+=" -a \"$setting\""; }
+           [[ $setting =~ ^\+*slurm\. ]] || { drawn+=("$setting"); settings+=" -a ${setting@Q}"; }
          done ;;
       c) continues=$OPTARG ;;
       v) is_plot_only=true; mode_flag=-v; mode=${OPTARG%_} ;;
@@ -98,7 +99,7 @@ if [ -n "$continues" ]; then
     fail "-c ID reuses the flags of that sweep: give no others except --wait (and a space before ID)"
   continued=$(find_sweep "$continues") || fail "-c $continues: there is no sweep outputs/$continues"
   of=$(cat "outputs/$continued/script" 2>/dev/null || echo "$script")
-  [ "$of" = "$script" ] || fail "-c $continues: that is a sweep of another script: $of -c $continued"
+  [ "$of" = "$script" ] || fail "-c $continues: that is a sweep of another script: $(printf %q "$of") -c $continued"
   mapfile -d '' arguments <"outputs/$continued/arguments"
   parse_flags ${arguments[@]+"${arguments[@]}"}
   continues=$continued is_waiting=$was_waiting
@@ -160,8 +161,8 @@ detach() {
 Job id $job_id. Jobs, tables and figures continue in the background:
   log           tail -f $log
   status        bin/status.sh $experiment$as_mode$settings
-  figures now   $0 -v "${mode#none}"$settings
-  continue      $0 -c $job_id
+  figures now   $me -v "${mode#none}"$settings
+  continue      $me -c $job_id
 END
   exit
 }
@@ -190,7 +191,7 @@ launch() {
 aggregate() {
   local name=$1; shift
   if [ "$is_any_done" = false ]; then
-    echo "No job of this call is done: no tables. For those of earlier runs: $0 -v \"${mode#none}\"$settings"
+    echo "No job of this call is done: no tables. For those of earlier runs: $me -v \"${mode#none}\"$settings"
     keep_worst $NONE_DONE
     return
   fi

@@ -22,7 +22,14 @@ from omegaconf import DictConfig
 from lossyless.printing import forgive_output
 from utils.cluster.screen import Screen, WithoutOverrides, logged
 from utils.configs.checks import ConfigError, check_epochs, check_networks, check_weights
-from utils.configs.composing import CONF_DIR, compose_config, expand, parse
+from utils.configs.composing import (
+    CONF_DIR,
+    compose_config,
+    expand,
+    given,
+    parse,
+    to_override_value,
+)
 from utils.runs.experiment_status import LOG, read_jobs, report
 from utils.runs.files import writable_dir
 from utils.runs.identity import experiment_folder
@@ -81,7 +88,8 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     if not plan.is_submitted:  # submitted jobs outlive this process
         os.environ[MAIN_PROCESS] = str(os.getpid())
     # always a multirun: one job or many, they leave the same files
-    sys.argv[1:] = ["--multirun", *plan.overrides, f"hydra.sweep.dir={sweep_dir}"]
+    place = f"hydra.sweep.dir={to_override_value(str(sweep_dir))}"
+    sys.argv[1:] = ["--multirun", *plan.overrides, place]
     is_verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     has_failed = False
@@ -115,6 +123,7 @@ def check_command_line(arguments: list[str]) -> Plan:
     check_networks(cfg)
     check_epochs(cfg)
     check_weights(cfg)
+    check_equivalences(cfg, overrides)
     for name in ("results", "pretrained", "outputs"):  # data may be read-only
         writable_dir(cfg.paths[name], f"paths.{name}")
     # also of the studies of a search
@@ -135,6 +144,28 @@ def check_command_line(arguments: list[str]) -> Plan:
 
         launcher.check(cfg.slurm)
     return plan
+
+
+def check_equivalences(cfg: DictConfig, overrides: list[str]) -> None:
+    """Raise `ConfigError` if an override names an unknown augmentation."""
+    for override in parse(overrides):
+        key = override.get_key_element()
+        place, _, name = key.partition(".kwargs.")
+        if place not in ("data_feat", "data_pred") or not name.endswith("equivalence"):
+            continue
+        # imported lazily: torch takes seconds
+        from utils.data.augmentations import REGISTRY
+        from utils.data.banana import EQUIVALENCES
+
+        is_list = "p_augment" in cfg[place].kwargs  # of images; points have one
+        known = [*REGISTRY, None] if is_list else list(EQUIVALENCES)
+        for value in given(override):
+            names = value if is_list and isinstance(value, list) else [value]
+            if unknown := [each for each in names if each not in known]:
+                raise ConfigError(
+                    f"{key}: unknown {', '.join(map(str, unknown))}; choose from "
+                    f"{', '.join(map(to_override_value, known))}"
+                )
 
 
 def _output(

@@ -222,7 +222,7 @@ def _replaces(override: Override) -> bool:
 def _check_kind(override: Override, stated: Node) -> None:
     """Raise if an override's value has a different type from the one it replaces."""
     key = override.key_or_group
-    for value in _given(override):
+    for value in given(override):
         kind = expected_kind(key.rpartition(".")[2], stated, value)
         if kind is not None:
             is_short = not OmegaConf.is_dict(stated)
@@ -232,15 +232,20 @@ def _check_kind(override: Override, stated: Node) -> None:
             raise ConfigError(f"{key} is {kind}{example}, not {found}{hint}")
 
 
-def _given(override: Override) -> list[object]:
+def given(override: Override) -> list[object]:
     """The values of an override: all values of a sweep, the ends of an interval."""
     value = override.value()
     if isinstance(value, IntervalSweep):
         return [value.start, value.end]
     if not override.is_sweep_override():
         return [value]
-    swept = override.sweep_iterator()
-    return [each.text if isinstance(each, QuotedString) else each for each in swept]
+    return list(map(_unquoted, override.sweep_iterator()))
+
+
+def _unquoted(value: object) -> object:
+    if isinstance(value, list):
+        return list(map(_unquoted, value))
+    return value.text if isinstance(value, QuotedString) else value
 
 
 def _values(values: object) -> str:

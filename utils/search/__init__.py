@@ -21,7 +21,7 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
             "hypopt: nothing to search: give ranges, such as 'encoder.z_dim=choice(16, 32)' or "
             "'featurizer.loss.beta=tag(log, interval(1e-3, 1))'"
         )
-    objectives, directions = monitored(cfg), list(cfg.hypopt.direction or ())
+    objectives, directions = monitored(cfg), directions_of(cfg)
     if not objectives or not all(isinstance(name, str) for name in objectives):
         raise ConfigError(
             f"monitor_return={cfg.monitor_return}: expected the metrics that rank trials, such as "
@@ -55,3 +55,9 @@ def monitored(cfg: DictConfig) -> list[str]:
     """Names of the metrics that `main` returns and the search optimises."""
     names = cfg.monitor_return
     return list(names) if isinstance(names, ListConfig) else [names]
+
+
+def directions_of(cfg: DictConfig) -> list[str]:
+    """Direction of each objective; a single one may be given without brackets."""
+    given = cfg.hypopt.direction or []
+    return [given] if isinstance(given, str) else list(given)

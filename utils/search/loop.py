@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from utils.configs.checks import ConfigError
 from utils.runs.status_file import read_job
-from utils.search import monitored, study_file
+from utils.search import directions_of, monitored, study_file
 from utils.search.space import Space
 from utils.search.study import (
     best_trials,
@@ -46,7 +46,7 @@ def run_search(cfg: DictConfig, arguments: Sequence[str], launcher: Launcher) ->
         study_file(cfg),
         str(cfg.hypopt.study_name),  # it may look like a number
         objectives=monitored(cfg),
-        directions=cfg.hypopt.direction,
+        directions=directions_of(cfg),
         space=Space.of(arguments),
         n_trials=cfg.hypopt.n_trials,
         retry_failed=cfg.hypopt.retry_failed,

@@ -23,6 +23,7 @@ from pathlib import Path
 import optuna
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import URL
 
 from utils.configs.checks import ConfigError
 from utils.runs.files import is_locked
@@ -137,7 +138,7 @@ def storage(file: Path) -> optuna.storages.RDBStorage:
 
     Raises `ConfigError` for a file of another release of Optuna.
     """
-    url = f"sqlite:///{file}"
+    url = URL.create("sqlite", database=str(file)).render_as_string()  # escapes "?" and the like
     try:
         with lock(file):
             return optuna.storages.RDBStorage(
@@ -146,7 +147,7 @@ def storage(file: Path) -> optuna.storages.RDBStorage:
     except RuntimeError as error:  # Optuna's
         raise ConfigError(
             f"{file} was written by another release of Optuna than {optuna.__version__}; to "
-            f"upgrade it: .venv/bin/optuna storage upgrade --storage {url}"
+            f"upgrade it: .venv/bin/optuna storage upgrade --storage '{url}'"
         ) from error
 
 

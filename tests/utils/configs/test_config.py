@@ -153,13 +153,32 @@ def test_results_are_named_after_mode_and_experiment_by_default():
     assert compose_config([*quick, "experiment_name=mine"]).experiment_name == "mine"
 
 
-@pytest.mark.parametrize("wrong", ["sead=1", "seed=1,x", "trainer.max_epochs=0"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "sead=1",
+        "seed=1,x",
+        "trainer.max_epochs=0",
+        "data_feat.kwargs.equivalence=[rotation],[rotaton,scale]",
+        "data_pred.kwargs.val_equivalence=null,[scales]",
+        "data_feat.kwargs.equivalence=[rotation] data@data_feat=banana_rot",  # one name
+        "data_pred.kwargs.equivalence=rotaton data@data_feat=banana_rot",
+    ],
+)
 def test_the_command_line_fails_before_any_job(monkeypatch, tmp_path, capsys, wrong):
-    monkeypatch.setattr(sys, "argv", ["main.py", wrong, *paths(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["main.py", *wrong.split(), *paths(tmp_path)])
     with pytest.raises(SystemExit) as error:
         sweep.run(lambda cfg: pytest.fail("a job was started"))
     assert error.value.code == 2 and not list(tmp_path.iterdir())
     assert wrong.split("=")[0] in capsys.readouterr().err
+
+
+def test_known_augmentations_are_accepted(tmp_path):
+    for overrides in (
+        ["data_feat.kwargs.equivalence=['rotation'],[scale--,label]", "data@data_feat=digits"],
+        ["data_pred.kwargs.equivalence=rotation,null", "data@data_feat=banana_rot"],
+    ):
+        sweep.check_command_line([*overrides, *paths(tmp_path)])
 
 
 # --- sweeps and modes

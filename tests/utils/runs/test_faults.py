@@ -1,11 +1,14 @@
 """Wrong settings, full disks and damaged files end a run with an error that names them."""
 
+import importlib
+import os
 import re
 
 import pytest
 from helpers.tiny import CLASSICAL, DIGITS, call, compose, main_command, run
 from omegaconf import OmegaConf
 
+import utils
 from utils.cluster.sweep import NONE_DONE
 from utils.configs.checks import ConfigError
 from utils.runs.experiment_status import FIX
@@ -59,6 +62,19 @@ def test_unknown_figures_end_before_the_training(tmp_path, monkeypatch):
         run(tmp_path, "figures.names=[reconstruct_image_plot]")
     with pytest.raises(ValueError, match="no decoder"):
         run(tmp_path, "figures.names=[latent_traversals_plot_1d]", "distortion=BINCE", base=DIGITS)
+
+
+def test_a_backend_of_figures_that_is_not_installed_is_replaced(monkeypatch):
+    """A notebook kernel exports its own, also to environments without it."""
+    for given, used in (
+        ("module://gone.backend", "Agg"),
+        ("module://json.gone", "Agg"),
+        ("module://matplotlib.backends.backend_svg", "module://matplotlib.backends.backend_svg"),
+        ("svg", "svg"),
+    ):
+        monkeypatch.setenv("MPLBACKEND", given)
+        importlib.reload(utils)
+        assert os.environ["MPLBACKEND"] == used
 
 
 def test_images_have_a_codec_and_points_have_none(tmp_path):

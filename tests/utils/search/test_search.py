@@ -29,6 +29,7 @@ from sqlalchemy.engine import Engine
 from lossyless.tracking import NonFiniteLossError
 from utils import search
 from utils.aggregation import tables
+from utils.cluster import sweep
 from utils.cluster.sweep_job import JobError
 from utils.configs.checks import ConfigError
 from utils.configs.composing import compose_config, expand
@@ -71,6 +72,16 @@ def test_n_trials_is_the_total_of_a_study(tmp_path, capsys):
     load(tmp_path).ask()  # as if killed before its settings were drawn: does not count
     run(tmp_path, n_trials=8)
     assert states(tmp_path) == ["COMPLETE"] * 7 + ["FAIL", "COMPLETE"]
+
+
+def test_any_name_of_a_folder_holds_its_study(tmp_path):
+    """The name is part of a URL."""
+    for name in ("a?b", "a#b", "100%25", "a b", "é", "{x}", "a:b@c", "'\""):
+        folder = tmp_path / name
+        folder.mkdir()
+        run(folder, n_trials=1)
+        assert states(folder) == ["COMPLETE"] and (folder / studies.FILE).is_file(), name
+    assert len(list(tmp_path.rglob(studies.FILE))) == 8 == len(list(tmp_path.iterdir()))
 
 
 def test_a_search_in_two_calls_draws_as_in_one(tmp_path):
@@ -224,12 +235,13 @@ sweep.run(main)
 """
 
 
-def test_a_search_by_way_of_hydra(tmp_path):
+def test_a_search_by_way_of_hydra(tmp_path, monkeypatch, capsys):
     (tmp_path / "program.py").write_text(PROGRAM)
     beta = "featurizer.loss.beta=tag(log, interval(0.01, 1))"
     space = [beta, "encoder.z_dim=choice(4, 8)", "seed=1"]
     options = ["hypopt=optuna", "hypopt.n_trials=4", "hypopt.n_parallel=3", "hypopt.study_name=2"]
-    arguments = main_command(tmp_path, *options, *space)[2:]
+    odd = f"paths.outputs='{tmp_path}/a=1, b?'"
+    arguments = [*main_command(tmp_path, *options, *space)[2:], odd]
     done = call(sys.executable, str(tmp_path / "program.py"), *arguments)
     trials = studies.load(tmp_path / "results/exp_none" / studies.FILE, "2").trials
     assert len(trials) == 4 and {trial.params["encoder.z_dim"] for trial in trials} == {4, 8}
@@ -241,6 +253,12 @@ def test_a_search_by_way_of_hydra(tmp_path):
             assert trial.values == values
     assert "Search 2: 4 trials" in done.stdout
     assert "Pareto front of val/pred/err and val/comm/rate" in done.stdout
+    assert len(list(tmp_path.glob("a=1, b?/*/*/[0-3]"))) == 4
+    # a complete search has nothing to do, and succeeds
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["main.py", *arguments, "hypopt.retry_failed=false"])
+    sweep.run(lambda cfg: pytest.fail("a job was started"))  # exit status 0
+    assert "Nothing to run" in capsys.readouterr().out
 
 
 def test_samplers_draw_or_the_error_names_those_that_do(tmp_path):
@@ -318,6 +336,8 @@ def test_an_impossible_search_is_refused(tmp_path):
             search.check(cfg, overrides)
     with pytest.raises(ConfigError, match="nothing to search"):
         search.check(cfg, ["encoder.z_dim=4"])
+    one = ["monitor_return=val/pred/err", "hypopt.direction=minimize"]  # without brackets
+    search.check(compose_config([*overrides[:2], *one, f"paths.results={tmp_path}"]), overrides)
     # and one that its study does not fit, before anything starts
     space = ["hypopt=optuna", "encoder.z_dim=choice(4, 8)", "hypopt.study_name=2"]
     cfg = compose_config([*space, f"paths.results={tmp_path}"])
