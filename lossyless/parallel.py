@@ -1,9 +1,11 @@
-"""Work in forked processes, in order and in bounded memory."""
+"""Worker processes: parallel work in order and in bounded memory, and limits of data loaders."""
 
+import functools
 import gc
 import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -18,6 +20,7 @@ from typing import TypeVar
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+SHARED_MEMORY = "/dev/shm"
 MIN_TASKS = 4  # fewer tasks finish faster than processes can be started
 
 
@@ -30,6 +33,35 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def affordable_workers(n_workers: int, batch_bytes: int) -> int:
+    """Number of DataLoader workers, at most `n_workers`, that the limits of this system allow.
+
+    Each worker has up to eight files open and keeps two batches in shared memory, which is small in
+    containers. Beyond the limits, a loader would hang or die; a line on stderr names them instead.
+    """
+    if n_workers == 0 or sys.platform != "linux":
+        return n_workers
+    max_files, n_files = os.sysconf("SC_OPEN_MAX"), len(os.listdir("/proc/self/fd"))
+    memory = shutil.disk_usage(SHARED_MEMORY)
+    n, reason = min(
+        (n_workers, ""),
+        ((max_files - n_files) // 8 - 2, f"`ulimit -n` is only {max_files}"),
+        (
+            memory.free // (2 * max(batch_bytes, 1)) - 1,
+            f"{SHARED_MEMORY} has only {memory.total >> 20} MiB (in Docker, raise --shm-size)",
+        ),
+    )
+    n = max(n, 0)
+    if reason:
+        _say(f"using {n} of {n_workers} data-loading workers: {reason}")
+    return n
+
+
+@functools.cache  # once, not in every epoch
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def can_fork() -> bool:

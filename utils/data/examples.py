@@ -1,5 +1,6 @@
 """Examples that are read by index: tensors in memory, or images that worker processes decode."""
 
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from lossyless.parallel import affordable_workers
 from utils.data.module import DataError, derive_seed
 
 SPLIT_SEED = 0  # all runs hold out the same examples, whatever their seed
@@ -147,21 +149,41 @@ class Streamed:
     def read(
         self, batches: Sequence[Tensor], device: torch.device, seed: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        members = [self.members[batch.cpu()].tolist() for batch in batches]
+        batch_bytes = math.prod(self.shape) * max(map(len, members), default=0)
+        n_workers = affordable_workers(self.n_workers, batch_bytes)
         loader = DataLoader(
             _Decoded(self.images, self.resize, self.shape, seed),
-            batch_sampler=[self.members[batch.cpu()].tolist() for batch in batches],
-            num_workers=self.n_workers,
-            multiprocessing_context=START_METHOD if self.n_workers else None,
+            batch_size=None,
+            sampler=members,
+            num_workers=n_workers,
+            multiprocessing_context=START_METHOD if n_workers else None,
             pin_memory=device.type == "cuda",
             # otherwise the workers' seed is drawn from the global random state
             generator=torch.Generator(),
         )
-        for images, targets in loader:
+        for batch in _unless_killed(loader):
+            if isinstance(batch, DataError):
+                raise batch
+            images, targets = batch
             yield images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
 
 
+def _unless_killed(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor] | DataError]:
+    """The batches; DataError if the system kills a worker."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a process that reads images died, probably for lack of memory ({error}): use fewer "
+            "(kwargs.n_workers) or smaller batches (kwargs.batch_size)"
+        ) from error
+
+
 class _Decoded(Dataset):
-    """Images as uint8 tensors of one shape, the same ones whichever worker reads them."""
+    """Batches of images as uint8 tensors, the same whichever worker reads them."""
 
     def __init__(
         self, images: Images, resize: v2.Transform, shape: tuple[int, ...], seed: int
@@ -171,7 +193,15 @@ class _Decoded(Dataset):
         self.shape = shape
         self.seed = seed
 
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor] | DataError:
+        """Images and targets at indices [B]; an error is returned, for a raised one would arrive
+        from a worker as a traceback."""
+        try:
+            return torch.stack([self._decode(i) for i in indices]), self.images.targets[indices]
+        except DataError as error:
+            return error
+
+    def _decode(self, i: int) -> Tensor:
         try:
             image = self.images.open(i).convert("L" if self.shape[0] == 1 else "RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -187,7 +217,7 @@ class _Decoded(Dataset):
                 f"image {self.images.name(i)} has shape {list(pixels.shape)}, expected "
                 f"{list(self.shape)}: choose a `base_resize`."
             )
-        return pixels, self.images.targets[i]
+        return pixels
 
 
 def is_resident(n_bytes: int) -> bool:

@@ -1,7 +1,13 @@
 """Images that workers read from disk: the same batches however many there are, clear errors."""
 
 import gc
+import os
+import re
+import resource
+import shutil
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +17,7 @@ from helpers.processes import own_workers
 from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 
+from lossyless import parallel
 from utils.data.examples import ImageFiles
 from utils.data.images import ImageDataModule
 from utils.data.module import SPLITS, DataError
@@ -87,6 +94,43 @@ def test_random_crops_are_new_in_each_epoch_whichever_worker_reads_an_image(tmp_
     assert [split for split in SPLITS if data.has_copies(split)] == ["train"]
     for split in ("val", "test"):
         assert (starts(split) == SIDE).all()  # the centre
+
+
+def limit_files(monkeypatch):
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n_open = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n_open + 40, hard))
+
+
+def limit_memory(monkeypatch):
+    free = 6 * 7 * 3 * SIDE**2
+    usage = SimpleNamespace(total=64 * 2**20, free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(limit_files, "[0-4] of 5 .*ulimit -n"), (limit_memory, "2 of 5 .*/dev/shm.* 64 MiB")],
+)
+def test_limits_of_the_system_reduce_the_number_of_workers(
+    limit, expected, folder, monkeypatch, capsys
+):
+    data, alone = toy(folder, n_workers=5), toy(folder)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    parallel._say.cache_clear()
+    limit(monkeypatch)
+    try:
+        for epoch in range(2):
+            batches, most = [], 0
+            for batch in data.loader("train", epoch=epoch):
+                batches.append(batch)
+                most = max(most, len(own_workers()))
+            assert most < 5
+            for batch, other in zip(batches, alone.loader("train", epoch=epoch), strict=True):
+                assert torch.equal(batch.x, other.x)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert re.fullmatch(rf"(using {expected}.*\n)+", capsys.readouterr().err)
 
 
 def test_an_abandoned_iteration_leaves_no_workers(folder):
@@ -166,8 +210,17 @@ def test_a_damaged_image_is_named(tmp_path, n_workers):
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"<html>404", None)[: 1 if n_workers else 3]:
         path.write_bytes(content) if content else path.unlink()
-        with pytest.raises(DataError, match="cat_17.jpg"):
+        with pytest.raises(DataError, match="cat_17.jpg") as error:
             single(path, n_workers=n_workers)
+        assert "\n" not in str(error.value)
+
+
+def test_a_killed_worker_is_an_error_of_one_line(folder, monkeypatch):
+    data = toy(folder, n_workers=1)
+    monkeypatch.setattr(ImageFiles, "open", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(DataError, match="n_workers") as error:
+        list(data.loader("train"))
+    assert "\n" not in str(error.value)
 
 
 def test_images_too_large_or_of_another_shape_are_named(tmp_path, monkeypatch):
