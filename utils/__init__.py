@@ -1,22 +1,30 @@
 """The experiment side: data, stages, runs, configuration, figures and tables."""
 
 import os
+import sys
 from importlib.util import find_spec
 
 
-def _replace_missing_backend() -> None:
-    """Use Agg if MPLBACKEND names a module that is not installed.
+def _replace_missing_backend(name: str) -> None:
+    """Use Agg if MPLBACKEND is unknown, or names a module that is not installed.
 
     Notebook kernels export theirs to all processes that they start, whatever their environment.
+    Matplotlib cannot even be imported with an unknown one.
     """
-    module = os.environ.get("MPLBACKEND", "").partition("module://")[2]
-    if module:
-        try:
-            is_missing = find_spec(module) is None
-        except ModuleNotFoundError:  # its package
-            is_missing = True
-        if is_missing:
-            os.environ["MPLBACKEND"] = "Agg"
+    is_imported = "matplotlib" in sys.modules
+    del os.environ["MPLBACKEND"]
+    import matplotlib
+
+    try:
+        matplotlib.rcsetup.validate_backend(name)
+        module = name.partition("module://")[2]
+        is_missing = bool(module) and find_spec(module) is None
+    except (ValueError, ModuleNotFoundError):  # its package
+        is_missing = True
+    os.environ["MPLBACKEND"] = "Agg" if is_missing else name
+    if not is_imported:
+        matplotlib.rcParams["backend"] = os.environ["MPLBACKEND"]
 
 
-_replace_missing_backend()
+if os.environ.get("MPLBACKEND"):
+    _replace_missing_backend(os.environ["MPLBACKEND"])

@@ -96,7 +96,7 @@ def call(*command: str, **options: object) -> subprocess.CompletedProcess:
     """A command in the project's folder: nothing on stdin, one thread, output as text."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     defaults = {"cwd": ROOT, "env": env, "timeout": 300, "stdin": subprocess.DEVNULL}
-    return subprocess.run(command, capture_output=True, text=True, **(defaults | options))
+    return subprocess.run(command, text=True, **({"capture_output": True} | defaults | options))
 
 
 def main_command(folder: Path, *overrides: str, base: list[str] = BANANA) -> list[str]:

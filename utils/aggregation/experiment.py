@@ -18,8 +18,10 @@ from pandas import DataFrame
 from utils.aggregation import tables
 from utils.aggregation.selection import restrict
 from utils.runs.files import write_text
+from utils.runs.identity import digest
 
 MISSING = "-"
+MAX_NAME = 200  # characters of a part of a file name; file systems allow 255 bytes
 NO_DATE = {"CreationDate": None}  # of PDFs
 PDF_FONTS = {"pdf.fonttype": 42}  # TrueType: conferences reject Type 3 fonts, the default
 LATEX_OF = {"\\": r"\textbackslash{}", "±": r"$\pm$", "^": r"\^{}", "~": r"\~{}"}
@@ -161,9 +163,10 @@ class Experiment:
         return path.with_name(f"{self.prefix}{path.name}")
 
 
-def in_file_name(text: str) -> str:
-    """Text, such as the name of a metric, as part of a file name."""
-    return re.sub(r"[^\w.,=+-]+", "_", text)
+def in_file_name(text: object) -> str:
+    """Text, such as the name of a metric, as part of a file name; its end is cut if it is long."""
+    name = re.sub(r"[^\w.,=+-]+", "_", str(text))
+    return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}_{digest(name)}"
 
 
 def readable(frame: DataFrame) -> DataFrame:

@@ -143,7 +143,7 @@ def plot_superpose(
         check_alike(runs, SUPERPOSE, title, but=ALONG_CURVE)
         points = drawable(experiment.summary(runs), [x, *y])
         figure = _superpose(points, x, y, scale, is_log_x, experiment.names)
-        experiment.save_figure(figure, f"superpose_{level}" if by else "superpose")
+        experiment.save_figure(figure, f"superpose_{in_file_name(level)}" if by else "superpose")
 
 
 def _superpose(

@@ -7,12 +7,14 @@ from pathlib import Path
 from pandas import DataFrame
 
 from utils.aggregation import tables
-from utils.aggregation.experiment import Experiment, Where, number
+from utils.aggregation.experiment import Experiment, Where, in_file_name, number
 from utils.configs.checks import ConfigError
 from utils.runs.identity import STAGES
 from utils.runs.saved_runs import read_config
 
 OPTION = "aggregate.summarize_metrics"
+# column that is added to a summary without any metric of predictors: the first that exists
+OF_TASK = {"accuracy": "test/pred/acc", "loss": "test/pred/loss"}
 
 
 def summarize_metrics(
@@ -34,7 +36,7 @@ def summarize_metrics(
         if len(summary):
             experiment.save_numbers(summary, f"summarized_metrics_{name}")
     summary = summaries[table]
-    metrics = _of_stages_that_ran(summary, columns)
+    metrics = _shown_metrics(summary, columns)
     shown = select(summary, metrics, keys)
     parameters = [key for key in shown if key in summary]
     statistics = [f"{metric}_{part}" for metric in metrics.values() for part in ("mean", "sem")]
@@ -55,8 +57,8 @@ def _check_keys(runs: Mapping[str, DataFrame], keys: Sequence[str]) -> None:
         )
 
 
-def _of_stages_that_ran(summary: DataFrame, columns: Mapping[str, str]) -> dict[str, str]:
-    """The columns, without those of stages that have no runs (`is_only_feat`)."""
+def _shown_metrics(summary: DataFrame, columns: Mapping[str, str]) -> dict[str, str]:
+    """The columns, without those of stages that have no runs (`is_only_feat`), with `OF_TASK`."""
     known = metrics_in(summary)
     stages = {metric.split("/")[1] for metric in known}
     ran = {
@@ -66,6 +68,8 @@ def _of_stages_that_ran(summary: DataFrame, columns: Mapping[str, str]) -> dict[
     }
     if unknown := [metric for metric in ran.values() if metric not in known]:
         raise ConfigError(f"{OPTION}.columns: unknown metrics {unknown}: there are {known}")
+    if not any("/pred/" in metric for metric in ran.values()):  # what the bits are for
+        ran |= next(({title: metric} for title, metric in OF_TASK.items() if metric in known), {})
     return ran or {metric: metric for metric in sorted(known) if metric.startswith("test/")}
 
 
@@ -113,10 +117,9 @@ def gather_figures(experiment: Experiment, where: Where | None = None) -> None:
     for outdated in target.glob("*.png"):
         outdated.unlink()
     for row in frame.to_dict("records"):
-        label = "".join(f"_{row[key]}" for key in keys)
+        label = in_file_name("".join(f"_{row[key]}" for key in keys))
         target.mkdir(parents=True, exist_ok=True)
         for figure in figures[row[tables.FOLDER]]:
-            name = f"{figure.stem}{label}{figure.suffix}".replace(" ", "_")
-            shutil.copyfile(figure, target / name)
+            shutil.copyfile(figure, target / f"{in_file_name(figure.stem)}{label}.png")
     if len(frame):
         print(f"Figures: {target}/")

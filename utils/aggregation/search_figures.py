@@ -12,7 +12,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from utils.aggregation.experiment import Experiment
+from utils.aggregation.experiment import Experiment, in_file_name
 from utils.configs.checks import ConfigError
 from utils.plots import style
 from utils.plots.axes import LINE, finish, metric_label
@@ -54,7 +54,7 @@ def plot_optuna_hypopt(
 
 
 def _draw(experiment: Experiment, study: optuna.Study, is_log_y: bool) -> None:
-    stem = f"optuna_{study.study_name.replace('/', '_')}"
+    stem = f"optuna_{in_file_name(study.study_name)}"
     objectives = objective_names(study)
     table = trials_table(study)
     experiment.save_numbers(table, stem)

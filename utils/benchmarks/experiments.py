@@ -52,7 +52,8 @@ def _device() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()} (wall time)"
     info = Path("/proc/cpuinfo")
-    found = re.search("model name.*: (.*)", info.read_text()) if info.exists() else None
+    text = info.read_text(encoding="utf-8") if info.exists() else ""
+    found = re.search("model name.*: (.*)", text)
     cpu = found.group(1) if found else platform.processor()
     return f"{CPU_CORES} cores of {cpu} (CPU time of one thread / {CPU_CORES})"
 

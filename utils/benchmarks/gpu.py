@@ -222,7 +222,7 @@ def _events(profiler: profile) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "trace.json")
         profiler.export_chrome_trace(str(path))
-        return json.loads(path.read_text())["traceEvents"]
+        return json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
 
 
 def _time_checkpoint(trainer: pl.Trainer) -> str:

@@ -50,7 +50,7 @@ def check_submission(name: str, script: str) -> None:
     name : the option of conf/slurm/, for the message.
     script : the batch file.
     """
-    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".sh") as file:
         file.write(script)
         file.flush()
         try:

@@ -1,12 +1,19 @@
 """From finished runs on disk to tables and figures, by the command `aggregate.py`."""
 
+import os
+import shutil
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
-from helpers.tiny import CLASSICAL, DIGITS, paths, run
+from helpers.curve_runs import Runs, table
+from helpers.tiny import CLASSICAL, DIGITS, call, paths, run
 
 import aggregate
 from utils.aggregation import MODES, SHARED, tables
 from utils.aggregation.experiment import Experiment
+from utils.aggregation.metrics import gather_figures
 from utils.aggregation.selection import curve_keys, differences, restrict
 from utils.aggregation.tables import NoRunsError, with_settings
 from utils.configs.checks import ConfigError
@@ -46,12 +53,56 @@ def test_tables_average_seeds_and_figures_are_gathered(folder, capsys):
     text, output = (results / "summary.md").read_text(), capsys.readouterr().out
     assert text in output and "VAE" in text and "VIC" in text and "±" in text
     assert "12 done" in output
-    for table in tables.TABLES:
-        summary = pd.read_csv(results / f"summarized_metrics_{table}.csv")
+    for name in tables.TABLES:
+        summary = pd.read_csv(results / f"summarized_metrics_{name}.csv")
         assert len(summary) == 2 and (summary["n_seeds"] == 2).all()
     assert {"test/feat/rate_mean", "test/comm/n_bits_sem", "test/pred/loss_mean"} <= set(summary)
     names = {file.name for file in (results / "figures").iterdir()}
     assert names == {"quantization_VAE.png", "quantization_VIC.png"}
+
+
+def test_tables_show_how_well_predictors_do_without_being_asked(folder):
+    """... by accuracy or, in regression, by loss; other metrics of predictors replace it."""
+    column = "+aggregate.summarize_metrics.columns.err=val/pred/loss"
+    for options, expected in (([], "loss"), ([column], "err")):
+        table = (draw(folder, *options) / "summary.md").read_text().splitlines()[0]
+        assert table.split(" | ")[-2].strip() == expected
+
+
+def test_no_locale_backend_or_reader_prevents_tables_and_figures(folder, tmp_path):
+    """A C locale, an unknown backend, a reader that closes the pipe; configs have accents."""
+    shutil.copytree(folder / "results", tmp_path / "é/results")
+    for config in (tmp_path / "é/results").glob("**/config.yaml"):
+        config.write_text(config.read_text().replace(str(folder), f"{folder}é"))
+    (tmp_path / "plain").symlink_to("é")
+    env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    env |= {"MPLBACKEND": "unknown", "PYTHONPATH": "."}
+    modes = "aggregate.modes=[summarize_metrics,plot_scatter_lines]"
+    command = [sys.executable, "aggregate.py", "experiment=none", *paths(tmp_path / "plain"), modes]
+    reading, writing = os.pipe()
+    os.close(reading)
+    for out in (subprocess.PIPE, writing):
+        done = call(*command, "logger=none", env=env, capture_output=False, stdout=out)
+        assert done.returncode == 0
+    os.close(writing)
+    results = tmp_path / "é/results/exp_none"
+    assert "±" in (results / "summary.md").read_text(encoding="utf-8")
+    assert list(results.glob("scatter_lines_*.png"))
+
+
+@pytest.mark.parametrize("value", ["a/b c", "../" + "x" * 300])
+def test_values_in_names_of_figures_are_safe(tmp_path, value):
+    """Slashes and spaces are replaced, and long names are cut."""
+    for name in ("VAE", value):
+        run = f"{len(name)}/run_0"
+        (tmp_path / run).mkdir(parents=True)
+        (tmp_path / run / "max. inv.png").write_text(name)
+    runs = table({"dist": name, "beta": "1", "seed": 1} for name in ("VAE", value))
+    experiment = Runs(tmp_path, runs)
+    folders = [str(tmp_path / f"{len(name)}/run_0") for name in runs["dist"]]
+    experiment.__dict__["_collected"][0]["featurizer"]["folder"] = folders
+    gather_figures(experiment)
+    assert len(list((tmp_path / "figures").iterdir())) == 2
 
 
 def test_a_part_of_the_runs_is_drawn_beside_all_of_them(folder):

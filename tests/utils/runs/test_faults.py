@@ -71,6 +71,7 @@ def test_a_backend_of_figures_that_is_not_installed_is_replaced(monkeypatch):
         ("module://json.gone", "Agg"),
         ("module://matplotlib.backends.backend_svg", "module://matplotlib.backends.backend_svg"),
         ("svg", "svg"),
+        ("unknown", "Agg"),
     ):
         monkeypatch.setenv("MPLBACKEND", given)
         importlib.reload(utils)
