@@ -3,6 +3,7 @@
 import argparse
 import sys
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ DESCRIPTION = """\
 Compress images to CLIP features, in about 1400 bits per image, for training classifiers.
 
   python -m lossyless.hub compress photos/ photos.bin --labels   # folders in photos/ are classes
-  python -m lossyless.hub info photos.bin
+  python -m lossyless.hub info photos.bin                        # --names lists the images
   python -m lossyless.hub decompress photos.bin Z.npy            # float32 [N, 512]; without CLIP
   python -m lossyless.hub merge part1.bin part2.bin --out all.bin
 
@@ -23,10 +24,10 @@ Images are read as viewers show them: EXIF orientation is applied, transparency 
 Weights are downloaded on first use; without a network, --clip and --pretrained name local files.
 """
 EPILOG = """\
-Exit status: 0 done, 1 files or weights cannot be used (see the message), 2 usage, 3 decompressed
-without the damaged parts (--on-damage skip), 130 interrupted.
+Exit status: 0 done, 1 files or weights cannot be used (see the message), 2 usage, 3 done without
+unreadable images (--on-error skip) or damaged parts (--on-damage skip), 130 interrupted.
 """
-DONE, FAILED, USAGE, DAMAGED, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 MAX_LISTED = 8
 
 
@@ -65,84 +66,59 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    # without abbreviations: `--labels` would be taken for `--labels-out`
-    add = partial(commands.add_parser, allow_abbrev=False)
 
-    command = add("compress", help="compress a folder of images")
-    command.set_defaults(run=compress)
-    option = command.add_argument
-    option("folder", metavar="FOLDER", type=Path, help="all images below it, sorted by path")
+    def add(run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        # without abbreviations: `--labels` would be taken for `--labels-out`
+        command = commands.add_parser(run.__name__, help=help, allow_abbrev=False)
+        command.set_defaults(run=run)
+        return command
+
+    def add_model(command: argparse.ArgumentParser) -> None:
+        text = "released bottleneck; b01 is the smallest, b001 the most accurate (default: b005)"
+        command.add_argument("--model", choices=tuple(RELEASED), default="b005", help=text)
+        text = "local weights of the bottleneck (default: the released ones, 136 kB on first use)"
+        command.add_argument("--pretrained", metavar="PATH", type=Path, help=text)
+
+    command = add(compress, "compress a folder of images")
+    option, path = command.add_argument, {"metavar": "FILE", "type": Path}
+    option("folder", metavar="FOLDER", type=Path, help="all images below it, sorted by folder")
     option("out", metavar="OUT", type=Path, help="file to write")
-    _add_model(command)
-    option(
-        "--clip",
-        metavar="PATH",
-        type=Path,
-        help="local checkpoint of CLIP ViT-B/32 (default: OpenAI's, 340 MB on first use)",
-    )
+    add_model(command)
+    text = "local checkpoint of CLIP ViT-B/32 (default: OpenAI's, 340 MB on first use)"
+    option("--clip", metavar="PATH", type=Path, help=text)
     option("--labels", action="store_true", help="store labels: folders below FOLDER are classes")
-    option(
-        "--labels-out",
-        "--label-file",
-        metavar="FILE",
-        type=Path,
-        help="store labels, and export them to FILE (.npy)",
-    )
-    option(
-        "--classes",
-        metavar="FILE",
-        type=Path,
-        help="number the classes as this compressed file does (default: by sorted names)",
-    )
-    option(
-        "--format",
-        choices=("container", "official"),
-        default="container",
-        help="official: larger files without checksums, for the paper's code",
-    )
-    option(
-        "--shard",
-        metavar="K/N",
-        type=_shard,
-        help="compress only part K = 1..N of N equal parts; `merge` joins the files",
-    )
+    text = "store labels, and export them to FILE (.npy)"
+    option("--labels-out", "--label-file", **path, help=text)
+    text = "number the classes as this compressed file does (default: by sorted names)"
+    option("--classes", **path, help=text)
+    text = "official: larger files without checksums, for the paper's code"
+    option("--format", choices=("container", "official"), default="container", help=text)
+    text = "if an image cannot be read: fail, or leave it out, name it, and exit with status 3"
+    option("--on-error", choices=("raise", "skip"), default="raise", help=text)
+    text = "compress only part K = 1..N of N equal parts; `merge` joins the files"
+    option("--shard", metavar="K/N", type=_shard, help=text)
     option("--device", help="cpu, cuda, cuda:1, ... (default: cuda if available)")
     option("--batch-size", metavar="N", type=partial(_integer, low=1), help="default: 128")
-    option(
-        "--workers",
-        metavar="N",
-        type=partial(_integer, low=0),
-        help="processes that read images (default: by the number of cores)",
-    )
+    text = "processes that read images (default: by the number of cores)"
+    option("--workers", metavar="N", type=partial(_integer, low=0), help=text)
 
-    command = add("decompress", help="decompress a file to features, without CLIP")
-    command.set_defaults(run=decompress)
+    command = add(decompress, "decompress a file to features, without CLIP")
     option = command.add_argument
-    option("file", metavar="FILE", type=Path)
+    option("file", **path)
     option("out", metavar="OUT.npy", type=Path, help="features to write, float32 [N, 512]")
-    _add_model(command)
-    option(
-        "--on-damage",
-        choices=("raise", "skip"),
-        default="raise",
-        help="if parts of the file are damaged: fail, or skip them and exit with status 3",
-    )
-    option("--labels-out", metavar="FILE", type=Path, help="labels to write (.npy)")
-    option(
-        "--label-file",
-        metavar="FILE",
-        type=Path,
-        help="labels to read (.npy), for files that hold none: those of the official format and of "
-        "earlier versions",
-    )
+    add_model(command)
+    text = "if parts of the file are damaged: fail, or skip them and exit with status 3"
+    option("--on-damage", choices=("raise", "skip"), default="raise", help=text)
+    option("--labels-out", **path, help="labels to write (.npy)")
+    text = "labels to read (.npy), for files of the official format and of earlier versions"
+    option("--label-file", **path, help=text)
 
-    command = add("info", help="describe a compressed file")
-    command.set_defaults(run=info)
-    command.add_argument("file", metavar="FILE", type=Path)
+    command = add(info, "describe a compressed file")
+    command.add_argument("file", **path)
+    command.add_argument("--names", action="store_true", help="list the images in their order")
 
-    command = add("merge", help="join compressed files of one model, with their labels")
-    command.set_defaults(run=merge)
-    command.add_argument("files", metavar="FILE", type=Path, nargs="+", help="two or more")
+    command = add(merge, "join compressed files of one model, with their labels and names")
+    command.add_argument("files", **path, nargs="+", help="two or more")
     command.add_argument("--out", metavar="OUT", type=Path, required=True, help="file to write")
     return parser
 
@@ -161,7 +137,7 @@ def compress(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(error) from error
     settings = {"batch_size": args.batch_size, "num_workers": args.workers}
-    compressor.compress_dataset(
+    report = compressor.compress_dataset(
         args.folder,
         args.out,
         label_file=args.labels_out,
@@ -170,8 +146,9 @@ def compress(args: argparse.Namespace) -> int:
         format=args.format,
         shard=args.shard,
         classes=args.classes,
+        on_error=args.on_error,
     )
-    return DONE
+    return PARTIAL if report.is_partial else DONE
 
 
 def decompress(args: argparse.Namespace) -> int:
@@ -189,16 +166,21 @@ def decompress(args: argparse.Namespace) -> int:
         labels_out=args.labels_out,
         on_damage=args.on_damage,
     )
-    return DAMAGED if report.is_partial else DONE
+    return PARTIAL if report.is_partial else DONE
 
 
 def info(args: argparse.Namespace) -> int:
-    from lossyless.files import describe
+    from lossyless.files import describe, read_names
     from lossyless.hub.official_format import describe_official, is_official
 
+    if args.names:
+        names = None if is_official(args.file) else read_names(args.file)
+        if names is None:
+            raise SourceError(f"{args.file}: holds no names: it was not compressed from a folder")
+        print(*names, sep="\n")
+        return DONE
     facts = describe_official(args.file) if is_official(args.file) else describe(args.file)
-    meta = facts.pop("meta", {})
-    for name, value in (facts | {f"meta.{key}": v for key, v in meta.items()}).items():
+    for name, value in (facts.pop("meta", {}) | facts).items():
         print(f"{name}: {_format(value)}")
     return DONE
 
@@ -220,21 +202,6 @@ def merge(args: argparse.Namespace) -> int:
     n_examples = merge_files(args.files, args.out)
     print(f"{args.out}: {n_examples} img, {args.out.stat().st_size:,} bytes")
     return DONE
-
-
-def _add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--model",
-        choices=tuple(RELEASED),
-        default="b005",
-        help="released bottleneck; b01 is the smallest, b001 the most accurate (default: b005)",
-    )
-    command.add_argument(
-        "--pretrained",
-        metavar="PATH",
-        type=Path,
-        help="local weights of the bottleneck (default: the released ones, 136 kB on first use)",
-    )
 
 
 def _shard(text: str) -> tuple[int, int]:

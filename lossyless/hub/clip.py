@@ -1,8 +1,7 @@
 """Images to CLIP features to small files, and back to features."""
 
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,11 +10,11 @@ from torch import Tensor, nn
 from torchvision.transforms import Compose
 
 from lossyless.backbones.clip import import_clip
-from lossyless.hub import SourceError
+from lossyless.hub import Report, SourceError
+from lossyless.hub.batches import Examples, OnError, read_batches
 from lossyless.hub.features import FeatureCompressor, Format
-from lossyless.hub.images import Examples, ImageFolder, n_source_bytes, read_batches, take_shard
-from lossyless.hub.labels import Labels, PathLike, class_names, to_labels
-from lossyless.hub.report import Report, progress
+from lossyless.hub.images import ImageFolder, n_source_bytes, take_shard
+from lossyless.hub.labels import PathLike, class_names
 from lossyless.pixels import to_rgb
 from lossyless.rates import HFactorized
 
@@ -32,8 +31,9 @@ class ClipCompressor(FeatureCompressor):
     Parameters
     ----------
     backbone : CLIP's image encoder (`model.visual`).
-    rate : bottleneck of its features, with its coding tables made.
-    transform : RGB image of PIL to the tensor [3, side, side] that the backbone takes.
+    rate : bottleneck for its features, with coding tables.
+    transform : maps an RGB image of PIL to the tensor [3, side, side] that the backbone expects.
+    model : name of the bottleneck, which files store.
 
     Attributes
     ----------
@@ -44,9 +44,13 @@ class ClipCompressor(FeatureCompressor):
     """
 
     def __init__(
-        self, backbone: nn.Module, rate: HFactorized, transform: Callable[[Image.Image], Tensor]
+        self,
+        backbone: nn.Module,
+        rate: HFactorized,
+        transform: Callable[[Image.Image], Tensor],
+        model: str | None = None,
     ):
-        super().__init__(rate)
+        super().__init__(rate, model)
         if backbone.output_dim != rate.z_dim:
             raise ValueError(
                 f"the bottleneck takes {rate.z_dim} dimensions, but this CLIP has "
@@ -84,7 +88,7 @@ class ClipCompressor(FeatureCompressor):
                 f"expected float images [B, {', '.join(map(str, shape))}] made by `transform`, "
                 f"found {found}"
             )
-        if not len(X):  # CLIP takes no empty batch
+        if not len(X):  # CLIP cannot process an empty batch
             return torch.empty(0, self.z_dim, device=self.device)
         X = X.to(self.device, self.backbone.conv1.weight.dtype, non_blocking=True)
         return self.backbone(X).float()
@@ -129,16 +133,16 @@ class ClipCompressor(FeatureCompressor):
         n_workers: int | None = None,
         shard: tuple[int, int] | None = None,
         classes: PathLike | Sequence[str] | None = None,
+        on_error: OnError = "raise",
     ) -> Report:
         """Compress the images of a data set into a file.
 
         Parameters
         ----------
-        dataset : a folder, all of whose images are compressed in the order of their sorted paths;
-            or a data set whose examples are (image, label), (image,) or images. Images are PIL
-            images, or tensors [3, side, side] made by `transform`. Features are those of what
-            viewers show: EXIF orientation is applied, transparency shows white, 16-bit greyscale
-            is scaled; images whose range of values is unknown are refused.
+        dataset : a folder, all of whose images are compressed, in the order of
+            `lossyless.hub.images.ImageFolder`; or a data set whose examples are (image, label),
+            (image,) or images. Images are PIL images, or tensors [3, side, side] made by
+            `transform`. The names of a folder's images, relative to it, are stored in `file`.
         file : file to write, or a symbolic link to it; it is replaced when it is complete.
         label_file : .npy file to export the labels to, which are also stored in `file`.
         kwargs_dataloader : for `torch.utils.data.DataLoader`, e.g. `batch_size`, `num_workers`; not
@@ -147,13 +151,15 @@ class ClipCompressor(FeatureCompressor):
         labels : store labels in `file`: integers, which become int64; of a folder, the indices of
             the folders directly below it, in sorted order.
         format : "container" (small, checksums, random access), or "official", the files of the
-            paper's code, which hold no labels.
+            paper's code, which hold neither labels nor names.
         n_workers : processes that run the entropy coder; by default one per core.
         shard : (index from 0, number of shards): compress only this part of the images, so that
             several machines share the work; `lossyless.files.merge_files` joins their files.
         classes : names of a folder's classes in the order of their labels, or a compressed file
             that stores them, so that test images get the labels of training images even if a
             class has none; by default the sorted names of the folders.
+        on_error : what to do if an image cannot be read: "raise" an error, or "skip" it and its
+            label, with a warning that names it.
 
         Raises
         ------
@@ -164,25 +170,22 @@ class ClipCompressor(FeatureCompressor):
         """
         has_labels = labels or label_file is not None
         meta: dict[str, Any] = {}
-        if classes is not None and not (has_labels and isinstance(dataset, (str, os.PathLike))):
+        if classes is not None and not (has_labels and isinstance(dataset, PathLike)):
             raise SourceError("classes: are for the labels of a folder (labels=True, --labels)")
-        if isinstance(dataset, (str, os.PathLike)):
+        if isinstance(dataset, PathLike):
             names = None if classes is None else class_names(classes)
             dataset = ImageFolder(dataset, has_classes=has_labels, classes=names)
             meta = {"classes": dataset.classes} if dataset.classes else {}
         if shard is not None:
             dataset = take_shard(dataset, *shard)
-        examples = Examples(dataset, self.transform, self.side)
-
-        def features() -> Iterator[tuple[Tensor, Labels | None]]:
-            batches = read_batches(examples, device=self.device, **(kwargs_dataloader or {}))
-            with progress(len(examples), is_info) as bar:
-                for X, Y in batches:
-                    yield self.encode(X).cpu(), to_labels(Y) if has_labels else None
-                    bar.update(len(X))
-
+        examples = Examples(
+            dataset, self.transform, self.side, has_labels=has_labels, on_error=on_error
+        )
+        batches = read_batches(
+            examples, device=self.device, is_info=is_info, **(kwargs_dataloader or {})
+        )
         return self._write(
-            features(),
+            ((self.encode(X).cpu(), labels, names) for X, labels, names in batches),
             file,
             label_file,
             has_labels=has_labels,
@@ -191,6 +194,7 @@ class ClipCompressor(FeatureCompressor):
             n_workers=n_workers,
             meta=meta,
             n_source_bytes=n_source_bytes(dataset),
+            skipped=examples.skipped,
         )
 
     # Names of the official code. Its bottleneck runs on the CPU, whatever `device` is:

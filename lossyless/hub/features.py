@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import cached_property
@@ -14,10 +15,10 @@ from torch import Tensor, nn
 
 from lossyless.atomic import replacing
 from lossyless.files import FeatureFile, write_features
-from lossyless.hub import SourceError
-from lossyless.hub.labels import Labels, PathLike, exporting, read_labels, to_labels
+from lossyless.hub import Report, SourceError
+from lossyless.hub.labels import Labels, PathLike, read_labels, to_labels
 from lossyless.hub.official_format import OfficialCoder, OfficialFile, is_official, write_official
-from lossyless.hub.report import Report, make_report, progress, warn_of_damage
+from lossyless.progress import progress
 from lossyless.rates import HFactorized
 
 Format = Literal["container", "official"]
@@ -33,16 +34,10 @@ class FeatureCompressor(nn.Module):
     Parameters
     ----------
     rate : the bottleneck, with its coding tables. It stays on the CPU, in float32.
-
-    Raises
-    ------
-    TypeError
-        `rate` is another kind of rate.
-    RuntimeError
-        `rate` has no coding tables.
+    model : name of the bottleneck, which files store.
     """
 
-    def __init__(self, rate: HFactorized):
+    def __init__(self, rate: HFactorized, model: str | None = None):
         super().__init__()
         if not isinstance(rate, HFactorized):
             raise TypeError(
@@ -51,6 +46,7 @@ class FeatureCompressor(nn.Module):
             )
         _ = rate.tables  # raises
         self.rate = rate.requires_grad_(False).eval()
+        self.model = model
 
     @property
     def z_dim(self) -> int:
@@ -81,13 +77,8 @@ class FeatureCompressor(nn.Module):
     def decompress(self, streams: list[bytes]) -> Tensor:
         """z_hat [N, z_dim], float32 on this device, of streams of `compress`.
 
-        Raises
-        ------
-        CodingError
-            A stream is damaged or of another bottleneck.
+        Raises CodingError if a stream is damaged or of another bottleneck.
         """
-        if isinstance(streams, (bytes, bytearray, memoryview)):
-            raise TypeError(f"expected a list of streams, found {type(streams).__name__}")
         return self.official.decode(streams).to(self.device)
 
     def compress_features(
@@ -120,12 +111,11 @@ class FeatureCompressor(nn.Module):
         if labels is not None and len(labels) != len(Z):
             raise SourceError(f"found {len(labels)} labels for {len(Z)} feature vectors")
 
-        def batches() -> Iterator[tuple[Tensor, Labels | None]]:
-            with progress(len(Z), is_info) as bar:
-                for i in range(0, len(Z), BATCH_SIZE):
-                    part = slice(i, i + BATCH_SIZE)
-                    yield _to_tensor(Z[part]), None if labels is None else labels[part]
-                    bar.update(len(Z[part]))
+        def batches() -> Iterator[tuple[Tensor, Labels | None, None]]:
+            starts = range(0, len(Z), BATCH_SIZE)
+            for i in progress(starts, "Encoding") if is_info else starts:
+                part = slice(i, i + BATCH_SIZE)
+                yield _to_tensor(Z[part]), None if labels is None else labels[part], None
 
         return self._write(
             batches(),
@@ -178,8 +168,8 @@ class FeatureCompressor(nn.Module):
             with_labels = labels or label_file is not None
             Y = read_labels(features, label_file) if with_labels else None
             Z = features.read(n_workers=n_workers).numpy()
-        warn_of_damage(features)
-        make_report("Decoding", file, len(Z), start, is_info, is_partial=bool(features.damaged))
+        _warn_of_damage(features)
+        _report("Decoding", file, len(Z), start, is_info)
         return Z if Y is None else (Z, Y)
 
     def decompress_to_npy(
@@ -203,7 +193,7 @@ class FeatureCompressor(nn.Module):
         Other parameters and errors as for `decompress_dataset`.
         """
         start = time.monotonic()
-        check_distinct([out, labels_out], [file, label_file])
+        _check_distinct([out, labels_out], [file, label_file])
         with ExitStack() as stack:
             npy = stack.enter_context(replacing(out))
             labels_npy = None if labels_out is None else stack.enter_context(replacing(labels_out))
@@ -216,9 +206,9 @@ class FeatureCompressor(nn.Module):
             with closing(features.chunks(n_workers=n_workers)) as chunks:
                 for _, z_hat in chunks:
                     npy.write(z_hat.numpy().astype("<f4", copy=False).tobytes())
-        warn_of_damage(features)
+        _warn_of_damage(features)
         is_partial = bool(features.damaged)
-        return make_report("Decoding", file, shape[0], start, is_info, is_partial=is_partial)
+        return _report("Decoding", file, shape[0], start, is_info, is_partial=is_partial)
 
     def open(self, file: PathLike, *, on_damage: OnDamage = "raise") -> FeatureFile:
         """Random access to a file: `f[i]`, `f[10:20]`, `f[[3, 1]]`; use it in a `with` statement.
@@ -233,7 +223,7 @@ class FeatureCompressor(nn.Module):
 
     def _write(
         self,
-        batches: Iterable[tuple[Tensor, Labels | None]],
+        batches: Iterable[tuple[Tensor, Labels | None, list[str] | None]],
         file: PathLike,
         label_file: PathLike | None,
         *,
@@ -243,8 +233,12 @@ class FeatureCompressor(nn.Module):
         n_workers: int | None,
         meta: dict[str, Any] | None = None,
         n_source_bytes: int | None = None,
+        skipped: Sequence[Any] = (),
     ) -> Report:
-        """Compress batches of features [b, z_dim], on the CPU, and labels [b, ...] into a file."""
+        """Compress batches of features [b, z_dim] on the CPU, with labels and names, into a file.
+
+        skipped : examples that `batches` left out, complete when they end.
+        """
         if format not in ("container", "official"):
             raise ValueError(f"format: expected 'container' or 'official', found {format!r}")
         if format == "official" and has_labels and label_file is None:
@@ -252,25 +246,35 @@ class FeatureCompressor(nn.Module):
                 f"{file}: the official format holds no labels: also give a file for them "
                 "(label_file=, --labels-out)"
             )
-        check_distinct([file, label_file])
+        _check_distinct([file, label_file])
         start = time.monotonic()
+        exported: list[Labels] = []
+
+        def rows() -> Iterator[tuple[Tensor, Labels | None, list[str] | None]]:
+            for z, labels, names in batches:
+                if label_file is not None:
+                    exported.append(labels)
+                yield z, labels, names
+
         with ExitStack() as stack:
             npy = None if label_file is None else stack.enter_context(replacing(label_file))
-            exported = exporting(batches, npy)
             if format == "official":
-                streams = (s for z, _ in exported for s in self.compress_vectors(z))
+                streams = (s for z, *_ in rows() for s in self.compress_vectors(z))
                 n_examples, n_label_bytes = write_official(file, streams), 0
             else:
-                rows = (z if y is None else (z, y) for z, y in exported)
-                written = write_features(rows, file, self.rate, n_workers=n_workers, meta=meta)
+                meta = (meta or {}) | ({"model": self.model} if self.model else {})
+                written = write_features(rows(), file, self.rate, n_workers=n_workers, meta=meta)
                 n_examples, n_label_bytes = written.n_examples, written.n_label_bytes
+            if npy is not None:
+                labels = np.concatenate(exported) if exported else np.empty(0, np.int64)
+                np.save(npy, labels, allow_pickle=False)
         details = {"n_label_bytes": n_label_bytes, "n_source_bytes": n_source_bytes}
-        return make_report("Encoding", file, n_examples, start, is_info, **details)
+        return _report(
+            "Encoding", file, n_examples, start, is_info, is_partial=bool(skipped), **details
+        )
 
     def _open(self, file: PathLike, on_damage: OnDamage) -> FeatureFile | OfficialFile:
-        """A file of either format, which its first bytes tell."""
-        if on_damage not in ("raise", "skip"):
-            raise ValueError(f"on_damage: expected 'raise' or 'skip', found {on_damage!r}")
+        """A file of either format, identified by its first bytes."""
         if not is_official(file):
             return FeatureFile(file, self.rate, on_damage=on_damage)
         if on_damage == "skip":
@@ -288,7 +292,7 @@ def _to_tensor(rows: Tensor | NDArray) -> Tensor:
     return torch.from_numpy(np.array(rows, np.float32))  # a copy: arrays may be read-only
 
 
-def check_distinct(
+def _check_distinct(
     outputs: Sequence[PathLike | None], inputs: Sequence[PathLike | None] = ()
 ) -> None:
     """Raise SourceError if an output is an input or another output, also by a symbolic link."""
@@ -296,3 +300,32 @@ def check_distinct(
     for out in outputs:
         if out is not None and targets.count(os.path.realpath(out)) > 1:
             raise SourceError(f"{out}: would overwrite an input or another output: rename it")
+
+
+def _report(
+    work: str, file: PathLike, n_examples: int, start: float, is_info: bool, **details: Any
+) -> Report:
+    """The report on work that began at `start` of `time.monotonic`; printed if `is_info`."""
+    seconds = time.monotonic() - start
+    report = Report(work, n_examples, os.path.getsize(file), seconds, **details)
+    if is_info:
+        print(report)
+    return report
+
+
+def _warn_of_damage(features: FeatureFile | OfficialFile) -> None:
+    """Warn the caller's caller if a file is damaged, and list the missing examples."""
+    if features.damaged:
+        details = [text.removeprefix(f"{features.name}: ") for text in features.damaged]
+        n_missing = len(features.missing)
+        warnings.warn(
+            f"{features.name}: is damaged, {n_missing} known examples are lost and left out: "
+            f"{_format_spans(features.missing)} ({'; '.join(details[-3:])})",
+            stacklevel=3,
+        )
+
+
+def _format_spans(indices: NDArray[np.int64]) -> str:
+    """Sorted indices as "3, 8-11, 20"."""
+    parts = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts if len(p))

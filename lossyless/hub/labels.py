@@ -1,17 +1,16 @@
-"""Labels of compressed examples: stored in the file, or exported to a .npy file.
+"""Labels in compressed files, or in .npy files beside them; names of classes.
 
 Files of `lossyless.files` hold their labels. Those of the paper's code and of earlier versions of
 this project do not: their labels lie in a .npy file of their own.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lossyless.files import FeatureFile
 from lossyless.files.labels import as_array
@@ -21,59 +20,6 @@ from lossyless.hub.official_format import OfficialFile
 
 PathLike = str | os.PathLike
 Labels = NDArray[np.int64]
-
-
-def read_labels(features: FeatureFile | OfficialFile, label_file: PathLike | None) -> Labels:
-    """Labels [n, ...] of the examples that `features.read()` returns.
-
-    Raises
-    ------
-    SourceError
-        There are none, or not as many as the file's examples.
-    """
-    if isinstance(features, FeatureFile) and features.header.version > 1:
-        labels = features.labels()
-        if labels is None:
-            raise SourceError(f"{features.name}: was compressed without labels")
-        return labels
-    if label_file is None:
-        raise SourceError(
-            f"{features.name}: files of this format hold no labels: give the .npy file that was "
-            "written with it (label_file=, --label-file)"
-        )
-    try:
-        labels = np.load(label_file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise SourceError(f"{label_file}: not a complete .npy file of labels ({error})") from error
-    n_examples = len(features)
-    if len(labels) != n_examples and not (features.damaged and len(labels) > n_examples):
-        raise SourceError(
-            f"{label_file}: has {len(labels)} labels, but {features.name} holds {n_examples} "
-            "examples"
-        )
-    try:
-        return to_labels(labels)[features.indices]
-    except SourceError as error:
-        raise SourceError(f"{label_file}: {error}") from None
-
-
-def class_names(classes: PathLike | Sequence[str]) -> list[str]:
-    """Names of classes in the order of their indices: given, or those that a file stores.
-
-    Raises SourceError if a name is given twice, or the file stores none.
-    """
-    if not isinstance(classes, (str, os.PathLike)):
-        names = [*classes]
-        if len(set(names)) < len(names):
-            raise SourceError(f"classes: found names twice in {names}")
-        return names
-    with closing(Layout(classes)) as layout:
-        names = layout.header.meta.get("classes")
-    if names is None:
-        raise SourceError(
-            f"{classes}: names no classes: it was not compressed from a folder with labels"
-        )
-    return names
 
 
 def to_labels(labels: Any) -> Labels:
@@ -93,18 +39,47 @@ def to_labels(labels: Any) -> Labels:
     return array.astype(np.int64, copy=False)
 
 
-def exporting(
-    batches: Iterable[tuple[Tensor, Labels | None]], npy: IO[bytes] | None
-) -> Iterator[tuple[Tensor, Labels | None]]:
-    """The batches; after the last one, write their labels to a .npy file, if there is one."""
-    parts: list[Labels] = []
-    for z, labels in batches:
-        if labels is not None:
-            if npy is not None or not parts:
-                parts.append(labels)
-            if labels.shape[1:] != parts[0].shape[1:]:
-                shapes = f"{[*parts[0].shape[1:]]} and {[*labels.shape[1:]]}"
-                raise SourceError(f"expected labels of one shape, found {shapes}")
-        yield z, labels
-    if npy is not None:
-        np.save(npy, np.concatenate(parts) if parts else np.empty(0, np.int64), allow_pickle=False)
+def read_labels(features: FeatureFile | OfficialFile, label_file: PathLike | None) -> Labels:
+    """Labels [n, ...] of the examples that `features.read()` returns.
+
+    Raises SourceError if there are none, or not as many as the file's examples.
+    """
+    if isinstance(features, FeatureFile) and features.header.version > 1:
+        labels = features.labels()
+        if labels is None:
+            raise SourceError(f"{features.name}: was compressed without labels")
+        return labels
+    if label_file is None:
+        raise SourceError(
+            f"{features.name}: files of this format hold no labels: give the .npy file that was "
+            "written with it (label_file=, --label-file)"
+        )
+    try:
+        labels = to_labels(np.load(label_file, allow_pickle=False))
+    except (ValueError, EOFError) as error:  # SourceError is a ValueError
+        raise SourceError(f"{label_file}: not a complete .npy file of labels ({error})") from None
+    n_examples = len(features)
+    if len(labels) != n_examples and not (features.damaged and len(labels) > n_examples):
+        raise SourceError(
+            f"{label_file}: has {len(labels)} labels, but {features.name} holds {n_examples} "
+            "examples"
+        )
+    return labels[features.indices]
+
+
+def class_names(classes: PathLike | Sequence[str]) -> list[str]:
+    """Names of classes in the order of their indices: given, or those that a file stores.
+
+    Raises SourceError if a name is given twice, or the file stores none.
+    """
+    if not isinstance(classes, PathLike):
+        if len(set(classes)) < len(classes):
+            raise SourceError(f"classes: found names twice in {[*classes]}")
+        return [*classes]
+    with closing(Layout(classes)) as layout:
+        names = layout.header.meta.get("classes")
+    if names is None:
+        raise SourceError(
+            f"{classes}: names no classes: it was not compressed from a folder with labels"
+        )
+    return names

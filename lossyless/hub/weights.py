@@ -15,6 +15,7 @@ from lossyless.coding.payloads import CodingError
 from lossyless.hub import RELEASED
 from lossyless.hub.clip import ClipCompressor
 from lossyless.hub.features import FeatureCompressor
+from lossyless.hub.labels import PathLike
 from lossyless.rates import HFactorized
 from lossyless.rates.entropy_coded import TRANSFORM
 from lossyless.weights import WeightsError, fetch, load_strictly, read_checkpoint, sha256_of
@@ -34,8 +35,8 @@ def clip_compressor(
     model: str = "b005",
     *,
     device: str | torch.device | None = None,
-    clip_path: str | os.PathLike | None = None,
-    pretrained_path: str | os.PathLike | None = None,
+    clip_path: PathLike | None = None,
+    pretrained_path: PathLike | None = None,
     is_jit: bool = False,
 ) -> tuple[ClipCompressor, Callable[[Image.Image], Tensor]]:
     """A compressor of images, and the transform of its images.
@@ -60,25 +61,25 @@ def clip_compressor(
     _check_model(model)
     for path, arguments in ((pretrained_path, PRETRAINED_PATH), (clip_path, CLIP_PATH)):
         _check_file(path, arguments)  # local files first, before any download
-    rate = _bottleneck(model, pretrained_path)
+    rate, name = _bottleneck(model, pretrained_path)
     clip, transform = load_clip(CLIP if clip_path is None else os.fspath(clip_path))
-    compressor = ClipCompressor(clip.visual, rate, transform).to(device)
+    compressor = ClipCompressor(clip.visual, rate, transform, name).to(device)
     return compressor, compressor.transform
 
 
 def feature_compressor(
-    model: str = "b005", *, pretrained_path: str | os.PathLike | None = None
+    model: str = "b005", *, pretrained_path: PathLike | None = None
 ) -> FeatureCompressor:
-    """The same without CLIP: it reads all files of `clip_compressor`, and compresses features.
+    """A compressor of CLIP features, without CLIP: it reads all files of `clip_compressor`.
 
     Parameters and errors as for `clip_compressor`.
     """
     _check_model(model)
     _check_file(pretrained_path, PRETRAINED_PATH)
-    return FeatureCompressor(_bottleneck(model, pretrained_path))
+    return FeatureCompressor(*_bottleneck(model, pretrained_path))
 
 
-def load_bottleneck(path: str | os.PathLike) -> HFactorized:
+def load_bottleneck(path: PathLike) -> HFactorized:
     """A rate from its weights, in evaluation mode and ready to code.
 
     Reads the state dict of an `HFactorized` with any transform, with or without coding tables; or
@@ -98,7 +99,9 @@ def load_bottleneck(path: str | os.PathLike) -> HFactorized:
     if not isinstance(biasing, Tensor) or biasing.ndim != 1 or len(biasing) == 0:
         raise WeightsError(f"{path}: not the weights of a bottleneck: no vector `biasing`")
     try:
-        with torch.random.fork_rng(devices=[]):  # layers draw weights before these are loaded
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # layers are initialised at random before the weights are loaded
             rate = HFactorized(len(biasing), transform=extra.get(TRANSFORM, "none"))
         rate.prior.are_centres_fixed = True
         load_strictly(rate, state | {_EXTRA: extra}, path)
@@ -119,27 +122,25 @@ def _name(official: str) -> str:
     )
 
 
-def _bottleneck(model: str, pretrained_path: str | os.PathLike | None) -> HFactorized:
+def _bottleneck(model: str, pretrained_path: PathLike | None) -> tuple[HFactorized, str]:
+    """A bottleneck, and the name of its weights: a released model, or their file."""
     if pretrained_path is not None:
-        _warn_of_another_model(model, pretrained_path)
-        return load_bottleneck(pretrained_path)
+        # all released files have tensors of the same shapes: a wrong one would load silently
+        sha256 = sha256_of(pretrained_path)
+        known = [name for name, released in RELEASED.items() if released.sha256 == sha256]
+        if known and known != [model]:
+            warnings.warn(
+                f"{pretrained_path}: these are the released weights of {known[0]}, not of {model}; "
+                f"using {known[0]}",
+                stacklevel=3,
+            )
+        return load_bottleneck(pretrained_path), known[0] if known else Path(pretrained_path).name
     released = RELEASED[model]
     try:
         path = fetch(released.url, sha256=released.sha256)
     except WeightsError as error:
         raise WeightsError(f"{error}, or pass its path ({PRETRAINED_PATH})") from None
-    return load_bottleneck(path)
-
-
-def _warn_of_another_model(model: str, path: str | os.PathLike) -> None:
-    """The released files have equal shapes, so that a wrong one would load silently."""
-    sha256 = sha256_of(path)
-    for name, released in RELEASED.items():
-        if released.sha256 == sha256 and name != model:
-            warnings.warn(
-                f"{path}: these are the released weights of {name}, not of {model}; using {name}",
-                stacklevel=4,
-            )
+    return load_bottleneck(path), model
 
 
 def _check_model(model: str) -> None:
@@ -157,7 +158,7 @@ def _checked_device(device: str | torch.device | None) -> torch.device:
         raise ValueError(f"device: {str(device)!r} is not available: {reason}") from None
 
 
-def _check_file(path: str | os.PathLike | None, arguments: str) -> None:
+def _check_file(path: PathLike | None, arguments: str) -> None:
     if path is not None and not Path(path).is_file():
         found = "is not a file" if Path(path).exists() else "no such file"
         raise WeightsError(f"{path}: {found} ({arguments})")

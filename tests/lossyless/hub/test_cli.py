@@ -176,7 +176,7 @@ def test_info_describes_both_formats(save, decoder, tmp_path, capsys):
     assert run("info", path) == 0
     text = capsys.readouterr().out
     assert "n_examples: 2" in text and "factorized" in text
-    (line,) = (line for line in text.splitlines() if line.startswith("meta.classes: class000, "))
+    (line,) = (line for line in text.splitlines() if line.startswith("classes: class000, "))
     assert "class101" in line and "102" in line and len(line) < 120
     save(path, 4, format="official", label_file=tmp_path / "Y.npy")
     assert run("info", path) == 0

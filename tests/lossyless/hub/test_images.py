@@ -1,10 +1,5 @@
-"""Images of folders and data sets reach the compressor in order, and bad ones are named."""
+"""Folders of images: order, names, classes, shards; pixels of all file formats."""
 
-import multiprocessing
-import os
-import signal
-import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +7,17 @@ import pytest
 import torch
 from helpers.tiny_clip import SIDE
 from PIL import Image
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import Subset
 from torchvision import datasets
 
 from lossyless.hub import SourceError
-from lossyless.hub.images import Examples, ImageFolder, n_source_bytes, read_batches, take_shard
-from lossyless.parallel import WorkerError
+from lossyless.hub.batches import Examples
+from lossyless.hub.images import ImageFolder, image_names, n_source_bytes, take_shard
 
 
 def save(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8)).save(path)
-
-
-def names(images: ImageFolder) -> list[str]:
-    return [path.relative_to(images.root).as_posix() for path in images.paths]
 
 
 # --- folders
@@ -35,13 +26,27 @@ def names(images: ImageFolder) -> list[str]:
 def test_a_folder_is_read_in_sorted_order(folder):
     images = ImageFolder(folder, has_classes=True)
     paths = sorted(folder.rglob("*.png"))
-    assert images.paths == paths and images.classes == ["cat", "dog"]
-    assert images.targets == [path.relative_to(folder).parts[0] == "dog" for path in paths]
-    for (picture, label), path, target in zip(images, paths, images.targets, strict=True):
-        assert label == target
+    assert images.classes == ["cat", "dog"] and len(images) == 10
+    for (picture, label), path in zip(images, paths, strict=True):
+        assert label == (path.relative_to(folder).parts[0] == "dog")
         np.testing.assert_array_equal(picture, Image.open(path).convert("RGB"))
-    assert ImageFolder(folder).targets == [None] * 10
+    assert {label for _, label in ImageFolder(folder)} == {None}
     assert n_source_bytes(images) == sum(path.stat().st_size for path in paths)
+
+
+def test_folders_are_read_one_after_the_other_whatever_their_names(tmp_path):
+    """As strings, "cat (old)/1.png" and "cat-big/1.png" would precede "cat/1.png"."""
+    for name in ("cat-big/1.png", "cat (old)/1.png", "cat/1.png", "cat.png"):
+        save(tmp_path / name)
+    expected = ["cat/1.png", "cat (old)/1.png", "cat-big/1.png", "cat.png"]
+    assert image_names(ImageFolder(tmp_path)) == expected
+    (tmp_path / "cat.png").unlink()
+    images = ImageFolder(tmp_path, has_classes=True)
+    assert images.classes == ["cat", "cat (old)", "cat-big"]
+    assert [label for _, label in images] == [0, 1, 2]
+    assert image_names(Subset(images, [2, 0])) == ["cat-big/1.png", "cat/1.png"]
+    assert image_names(datasets.ImageFolder(tmp_path)) == expected[:3]
+    assert image_names([Image.new("RGB", (8, 8))]) is None
 
 
 def test_hidden_files_and_other_files_are_skipped(tmp_path):
@@ -50,11 +55,11 @@ def test_hidden_files_and_other_files_are_skipped(tmp_path):
     for name in ("._1.png", ".hidden"):
         (tmp_path / "a" / name).write_bytes(b"no image")
     images = ImageFolder(tmp_path, has_classes=True)
-    assert names(images) == ["a/1.png"] and images.classes == ["a"]
+    assert image_names(images) == ["a/1.png"] and images.classes == ["a"]
     for name in ("a.HEIC", "b.heic", "notes.txt", "no_suffix"):
         (tmp_path / "a" / name).write_bytes(b"")
     with pytest.warns(UserWarning, match=r"4 of 5 files.*\.heic \(2\), "):
-        assert names(ImageFolder(tmp_path)) == ["a/1.png"]
+        assert image_names(ImageFolder(tmp_path)) == ["a/1.png"]
 
 
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
@@ -66,8 +71,9 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
     (photos / "c" / "deeper" / "loop").symlink_to(photos)
     (elsewhere / "round").symlink_to(photos / "a")
     images = ImageFolder(photos, has_classes=True)
-    assert names(images) == ["a/2.png", "b/2.png", "c/0.png", "c/deeper/1.png"]
-    assert images.classes == ["a", "b", "c"] and images.targets == [0, 1, 2, 2]
+    assert image_names(images) == ["a/2.png", "b/2.png", "c/0.png", "c/deeper/1.png"]
+    assert images.classes == ["a", "b", "c"]
+    assert [label for _, label in images] == [0, 1, 2, 2]
 
 
 def test_folders_without_images_or_classes_are_refused(folder, tmp_path):
@@ -157,10 +163,8 @@ def test_files_of_undefined_range_are_named(compressor, tmp_path, name, image):
     image.save(tmp_path / "class" / name)
     users_own = datasets.ImageFolder(tmp_path, compressor.transform, loader=Image.open)
     for dataset in (ImageFolder(tmp_path), users_own):
-        with pytest.raises(SourceError, match=f"{name}: .*range"):
-            read(compressor, dataset)
-    with pytest.raises(SourceError, match="image 0"):
-        read(compressor, [Image.open(tmp_path / "class" / name)])
+        error = Examples(dataset, compressor.transform, SIDE)[0]
+        assert isinstance(error, SourceError) and name in str(error) and "range" in str(error)
 
 
 def test_long_images_cost_no_more_than_they_show(compressor, tmp_path):
@@ -170,118 +174,7 @@ def test_long_images_cost_no_more_than_they_show(compressor, tmp_path):
     assert torch.equal(image, compressor.transform(Image.new("RGB", (SIDE, SIDE), (99, 99, 99))))
 
 
-# --- batches
-
-
-def read(compressor, dataset, **kwargs) -> tuple[torch.Tensor, list]:
-    """All images [N, 3, side, side] and labels."""
-    examples = Examples(dataset, compressor.transform, SIDE)
-    batches = list(read_batches(examples, device=torch.device("cpu"), **kwargs))
-    return torch.cat([x for x, _ in batches]), [label for _, labels in batches for label in labels]
-
-
-def test_images_may_be_transformed_or_not(compressor, pictures, X):
-    for dataset, labels in (
-        (pictures, [None] * 10),
-        ([(picture,) for picture in pictures], [None] * 10),
-        ([(picture, i) for i, picture in enumerate(pictures)], list(range(10))),
-        ([(x, i, "more") for i, x in enumerate(X)], list(range(10))),
-    ):
-        images, found = read(compressor, dataset)
-        assert torch.equal(images, X) and found == labels
-
-
-@pytest.mark.parametrize("n_workers", [0, 2])
-def test_batches_and_workers_change_nothing(compressor, X, n_workers):
-    state = torch.get_rng_state()
-    dataset = [(x, i) for i, x in enumerate(X)]
-    images, labels = read(compressor, dataset, batch_size=3, num_workers=n_workers)
-    assert torch.equal(images, X) and labels == list(range(10))
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_settings_that_change_the_examples_are_refused(compressor, X):
-    kwargs = {"pin_memory": False, "generator": torch.Generator(), "shuffle": False}
-    assert len(read(compressor, list(X), **kwargs)[1]) == 10
-    for name, value in (
-        ("collate_fn", list),
-        ("shuffle", True),
-        ("sampler", [1, 0]),
-        ("drop_last", True),
-        ("in_order", False),
-        ("batch_size", None),
-    ):
-        with pytest.raises(ValueError, match=f"kwargs_dataloader: {name}"):
-            read(compressor, list(X), **{name: value})
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
-@pytest.mark.parametrize("kwargs", [{}, {"num_workers": 2}])
-def test_daemonic_processes_read_images_themselves(compressor, X, monkeypatch, kwargs):
-    monkeypatch.setattr("lossyless.hub.images.available_cores", lambda: 8)
-    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
-    assert torch.equal(read(compressor, list(X), **kwargs)[0], X)
-
-
-def test_unnormalised_images_are_noticed(compressor, X):
-    with pytest.warns(UserWarning, match="not normalised"):
-        read(compressor, TensorDataset(torch.rand(3, 3, SIDE, SIDE)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        read(compressor, TensorDataset(X), num_workers=0)
-
-
-# --- bad examples
-
-
-@pytest.mark.parametrize(
-    ("image", "found"),
-    [
-        (torch.zeros(3, SIDE, SIDE, dtype=torch.uint8), "uint8"),
-        (torch.zeros(3, 8, 8), r"\[3, 8, 8\]"),
-        (np.zeros((SIDE, SIDE, 3), np.float32), "float32"),
-        ("photo.png", "str"),
-    ],
-    ids=str,
-)
-def test_what_is_no_image_is_named(compressor, X, image, found):
-    with pytest.raises(SourceError, match=f"image 1 of list: .*found.*{found}"):
-        read(compressor, [X[0], image])
-    with pytest.raises(SourceError, match="list_iterator"):
-        read(compressor, iter([X[0]]))
-
-
-@pytest.mark.parametrize("n_workers", [0, 1])
-def test_damaged_images_are_named_in_one_line(compressor, folder, tmp_path, n_workers):
-    bad = sorted(folder.rglob("*.png"))[4]
-    content = bad.read_bytes()
-    for damaged in (b"", content[:60]):
-        bad.write_bytes(damaged)
-        with pytest.raises(SourceError) as caught:
-            read(compressor, ImageFolder(folder), num_workers=n_workers)
-        assert str(bad) in str(caught.value) and "Traceback" not in str(caught.value)
-    bad.unlink()
-    bad.symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(SourceError, match=str(bad)):
-        read(compressor, ImageFolder(folder), num_workers=n_workers)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
-@pytest.mark.filterwarnings("ignore:This process")
-def test_a_process_that_is_killed_is_one_line(compressor):
-    class Killing(list):
-        def __getitem__(self, i):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with pytest.raises(WorkerError, match="--workers 0") as caught:
-        read(compressor, Killing([0]), num_workers=1)
-    assert "\n" not in str(caught.value)
-
-
-def test_files_of_torchvision_folders_are_counted_and_named(compressor, folder):
+def test_files_of_torchvision_folders_are_counted(folder):
     dataset = Subset(datasets.ImageFolder(folder), [7, 2])
     paths = [Path(dataset.dataset.samples[i][0]) for i in (7, 2)]
     assert n_source_bytes(dataset) == sum(path.stat().st_size for path in paths)
-    paths[1].write_bytes(b"")
-    with pytest.raises(SourceError, match=str(paths[1])):
-        read(compressor, dataset)

@@ -1,0 +1,253 @@
+"""Batches of transformed images, read by worker processes."""
+
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from lossyless.hub import SourceError
+from lossyless.hub.images import image_names, image_paths
+from lossyless.hub.labels import Labels, to_labels
+from lossyless.parallel import WorkerError, available_cores, can_fork
+from lossyless.progress import progress
+
+OnError = Literal["raise", "skip"]
+
+#: what PIL raises for files that are not images or are incomplete
+UNREADABLE = (MemoryError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# arguments of DataLoader that decide which examples a file holds, and in which order
+FIXED_SETTINGS = {
+    "collate_fn": None,
+    "shuffle": False,
+    "sampler": None,
+    "batch_sampler": None,
+    "drop_last": False,
+    "in_order": True,
+}
+# arguments that DataLoader refuses without worker processes
+WORKER_SETTINGS = ("multiprocessing_context", "persistent_workers", "prefetch_factor", "timeout")
+SHARED_MEMORY = "/dev/shm"  # workers pass images through it
+# parts of messages of torch's errors, whose causes are limits of the system
+WORKER_ERRORS = ("DataLoader worker (pid", "Pin memory", "shared memory", "Too many open files")
+MAX_LISTED = 5  # skipped images in a warning
+
+
+class UnreadableImage(SourceError):
+    """An image file is damaged, or the range of its pixels is unknown."""
+
+
+class Examples(Dataset):
+    """Transformed images [3, side, side] of a data set, with their labels.
+
+    An unusable example is returned as a `SourceError`: raised in a worker process, its message
+    would contain the worker's traceback.
+
+    Parameters
+    ----------
+    dataset : examples are (image, label, ...), (image,) or image; an image is a PIL image, or a
+        tensor made by `transform`.
+    transform : PIL image to float tensor [3, side, side].
+    side : pixels.
+    has_labels : whether the labels are wanted.
+    on_error : whether to leave out images that cannot be read.
+
+    Attributes
+    ----------
+    skipped : errors of the images that `read_batches` has left out so far.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        transform: Callable[[Image.Image], Tensor],
+        side: int,
+        *,
+        has_labels: bool = False,
+        on_error: OnError = "raise",
+    ):
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise SourceError(
+                "expected a folder, or a data set with `__len__` and `__getitem__`, found "
+                f"{type(dataset).__name__}"
+            )
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error: expected 'raise' or 'skip', found {on_error!r}")
+        self.dataset, self.transform, self.side = dataset, transform, side
+        self.has_labels, self.on_error = has_labels, on_error
+        self.skipped: list[SourceError] = []
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Any] | SourceError:
+        try:
+            example = self.dataset[i]
+            image, *rest = example if isinstance(example, (tuple, list)) else (example,)
+            if isinstance(image, Image.Image):
+                image = self.transform(image)
+        except UNREADABLE as error:
+            return UnreadableImage(
+                f"{self._name(i)}: cannot be read as an image ({type(error).__name__}: {error}). "
+                "Repair or remove it, or leave out such images (on_error='skip', --on-error skip)."
+            )
+        shape = (3, self.side, self.side)
+        if isinstance(image, Tensor) and image.is_floating_point() and image.shape == shape:
+            return image, rest[0] if rest else None
+        found = type(image).__name__
+        if isinstance(image, (Tensor, np.ndarray)):
+            found = f"{image.dtype} {list(image.shape)}"
+        return SourceError(
+            f"{self._name(i)}: expected a PIL image, or the float tensor {list(shape)} that "
+            f"`transform` makes of it, found {found}. Create the data set without a transform, or "
+            "with `transform=compressor.transform`."
+        )
+
+    def _name(self, i: int) -> str:
+        paths = image_paths(self.dataset)
+        return paths[i] if paths else f"image {i} of {type(self.dataset).__name__}"
+
+    def collate(
+        self, examples: list[tuple[Tensor, Any] | SourceError]
+    ) -> tuple[Tensor, Labels | None, dict[int, SourceError]] | SourceError:
+        """Images, labels if they are wanted, and the errors of skipped examples by position.
+
+        Labels become an array here, in the worker: each tensor that a worker returns needs an open
+        file.
+        """
+        errors = {i: found for i, found in enumerate(examples) if isinstance(found, SourceError)}
+        for error in errors.values():
+            if self.on_error == "raise" or not isinstance(error, UnreadableImage):
+                return error
+        good = [example for example in examples if not isinstance(example, SourceError)]
+        images = [image for image, _ in good]
+        try:
+            labels = to_labels([label for _, label in good]) if self.has_labels else None
+        except SourceError as error:
+            return error
+        X = default_collate(images) if images else torch.empty(0, 3, self.side, self.side)
+        return X, labels, errors
+
+
+def read_batches(
+    examples: Examples, *, device: torch.device, is_info: bool = False, **kwargs_dataloader: Any
+) -> Iterator[tuple[Tensor, Labels | None, list[str] | None]]:
+    """Batches of images [B, 3, side, side] on the CPU, labels and names, in the data set's order.
+
+    Parameters
+    ----------
+    examples : images and labels.
+    device : where the network runs; it decides how many processes read images by default.
+    is_info : whether to show the progress.
+    kwargs_dataloader : for `torch.utils.data.DataLoader`; by default batches of 128. No more worker
+        processes are used than shared memory allows, and none without `fork`.
+
+    Raises
+    ------
+    SourceError
+        An image cannot be used.
+    ValueError
+        A setting would change the examples or their order.
+    WorkerError
+        A process that reads images died, for instance for lack of memory.
+    """
+    settings = _loader_settings(examples, device, kwargs_dataloader)
+    loader = DataLoader(examples, collate_fn=examples.collate, **settings)
+    names, start = image_names(examples.dataset), 0
+    for batch in _naming_dead_workers(progress(loader, "compress") if is_info else loader):
+        if isinstance(batch, SourceError):
+            raise batch
+        X, labels, errors = batch
+        if start == 0 and len(X) and X.min() >= 0 and X.max() <= 1:  # black is below -1.4
+            warnings.warn(
+                "all pixels of the first batch lie in [0, 1], so they are not normalised for CLIP: "
+                "create the data set with `transform=compressor.transform`, or without a transform",
+                stacklevel=2,
+            )
+        n = len(X) + len(errors)
+        kept = [start + i for i in range(n) if i not in errors]
+        yield X, labels, None if names is None else [names[i] for i in kept]
+        examples.skipped += errors.values()
+        start += n
+    if examples.skipped:
+        listed = "; ".join(map(str, examples.skipped[:MAX_LISTED]))
+        n_more = len(examples.skipped) - MAX_LISTED
+        warnings.warn(
+            f"left out {len(examples.skipped)} of {len(examples)} images: {listed}"
+            f"{f'; and {n_more} more' if n_more > 0 else ''}",
+            stacklevel=2,
+        )
+
+
+def _loader_settings(
+    examples: Examples, device: torch.device, kwargs_dataloader: dict[str, Any]
+) -> dict[str, Any]:
+    """Arguments of DataLoader: the given ones, defaults, and what the system allows."""
+    for name, value in kwargs_dataloader.items():
+        is_changed = name in FIXED_SETTINGS and value not in (None, FIXED_SETTINGS[name])
+        if is_changed or (name, value) == ("batch_size", None):
+            raise ValueError(
+                f"kwargs_dataloader: {name} cannot be {value!r}: all examples are compressed in "
+                "batches, in their order. To compress others, pass a torch.utils.data.Subset."
+            )
+    settings = {
+        "batch_size": 128,
+        "num_workers": default_workers(device),
+        "pin_memory": device.type == "cuda",
+        # DataLoader would draw the seeds of its workers from the global generator
+        "generator": torch.Generator(),
+    } | {name: v for name, v in kwargs_dataloader.items() if name not in FIXED_SETTINGS}
+    if settings["num_workers"] > 0:
+        n_bytes = 4 * 3 * examples.side**2 * min(settings["batch_size"], max(1, len(examples)))
+        n_prefetched = settings.get("prefetch_factor") or 2
+        settings["num_workers"] = _fitting_workers(settings["num_workers"], n_bytes, n_prefetched)
+    if settings["num_workers"] == 0:
+        return {name: value for name, value in settings.items() if name not in WORKER_SETTINGS}
+    # spawned workers would import `lossyless`, which torch.hub removes from sys.path
+    return {"multiprocessing_context": "fork"} | settings
+
+
+def default_workers(device: torch.device) -> int:
+    """Processes that read images: all cores feed a GPU; a network on the CPU needs most of them."""
+    n_cores = available_cores()
+    if device.type == "cpu":
+        return max(1, n_cores // 4) if n_cores > 1 else 0
+    return min(n_cores, 16)
+
+
+def _fitting_workers(n_workers: int, n_bytes: int, n_prefetched: int) -> int:
+    """`n_workers`, or as many as shared memory has room for, with a warning.
+
+    n_bytes : of a batch, of which there are `n_prefetched` per worker, and one that is in use.
+    """
+    if not can_fork():
+        return 0
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    n_fitting = max(0, (free // n_bytes - 1) // n_prefetched)
+    if n_fitting < n_workers:
+        warnings.warn(
+            f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB left, too little for {n_workers} worker "
+            f"processes and batches of {n_bytes / 2**20:.0f} MiB: using {n_fitting}. Give a "
+            "container more shared memory (docker run --shm-size=8g), or use smaller batches",
+            stacklevel=4,
+        )
+    return min(n_workers, n_fitting)
+
+
+def _naming_dead_workers(batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches; WorkerError, which is one line, if the system stops the workers."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if not any(part in str(error) for part in WORKER_ERRORS):
+            raise
+        raise WorkerError(
+            "a process that reads images died, or ran out of memory, shared memory or open files: "
+            "use fewer or none (num_workers=0, --workers 0), or smaller batches (batch_size=, "
+            "--batch-size)"
+        ) from None
