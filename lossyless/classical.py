@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -80,6 +81,8 @@ class ClassicalCompressor(ImageCodec):
             raise ValueError(f"{codec} takes images of 1 or 3 channels, not of {n_channels}")
         if codec not in CODECS:
             raise ValueError(f"unknown classical codec {codec!r}: expected one of {list(CODECS)}")
+        if quality is not None and (not isinstance(quality, Integral) or not 0 <= quality <= 100):
+            raise ValueError(f"quality={quality!r} of {codec}: expected an integer from 0 to 100")
         self.format_name = codec
         self.n_channels = n_channels
         self._options = CODECS[codec] | ({} if quality is None else {"quality": quality})

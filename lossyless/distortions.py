@@ -160,6 +160,11 @@ class ContrastiveDistortion(Distortion):
                 f"effective_batch_size={effective_batch_size}: at least 2 images are needed to "
                 "tell one from another"
             )
+        if min(temperature, initial_temperature) <= 0:
+            raise ValueError(
+                f"temperature={temperature}, initial_temperature={initial_temperature}: expected "
+                "numbers above 0"
+            )
         self.projector = arch((z_dim,), (max(10, int(project_factor * z_dim)),))
         # unlike a clamp, it passes gradients that raise a temperature below the bound
         self.lower_bound = LowerBound(math.log(temperature))

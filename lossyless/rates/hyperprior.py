@@ -59,6 +59,8 @@ class HHyper(EntropyCodedRate):
     ):
         super().__init__(z_dim, **kwargs)
         self.is_pred_mean = is_pred_mean
+        if factor_dim < 1:
+            raise ValueError(f"factor_dim={factor_dim}: expected at least 1")
         if side_z_dim is None:
             side_z_dim = max(10, z_dim // factor_dim)
         if side_z_dim < 1:

@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from functools import partial
 
 import pytest
 import torch
@@ -147,6 +148,11 @@ def test_images_and_payloads_that_do_not_fit_are_named():
         (lambda: RawPixels((2,)), r"\[2\]"),
         (lambda: ClassicalCompressor("gif", 3), "'gif'.*webp"),
         (lambda: ClassicalCompressor("png", 2), "2"),
+        *(
+            (partial(ClassicalCompressor, codec, 3, quality), f"quality={quality} of {codec}")
+            for codec in CODECS
+            for quality in (-1, 101, 50.5)
+        ),
     ):
         with pytest.raises(ValueError, match=found):
             make()

@@ -193,7 +193,10 @@ def test_the_projection_has_its_share_of_dimensions():
     assert sizes == {(8,): (10,), (100,): (50,)}
 
 
-def test_batches_without_negatives_are_refused():
+def test_settings_without_a_loss_are_refused():
+    for option in ("temperature", "initial_temperature"):
+        with pytest.raises(ValueError, match=f"{option}=0"):
+            contrastive(**{option: 0})
     with pytest.raises(ValueError, match="effective_batch_size=1"):
         contrastive(effective_batch_size=1)
     with pytest.raises(ValueError, match="2 examples"):

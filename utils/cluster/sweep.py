@@ -21,7 +21,13 @@ from omegaconf import DictConfig
 
 from lossyless.printing import forgive_output
 from utils.cluster.screen import Screen, WithoutOverrides, logged
-from utils.configs.checks import ConfigError, check_epochs, check_networks, check_weights
+from utils.configs.checks import (
+    ConfigError,
+    check_networks,
+    check_peers,
+    check_sizes,
+    check_weights,
+)
 from utils.configs.composing import (
     CONF_DIR,
     compose_config,
@@ -33,7 +39,7 @@ from utils.configs.composing import (
 from utils.runs.experiment_status import LOG, read_jobs, report
 from utils.runs.files import writable_dir
 from utils.runs.identity import experiment_folder
-from utils.runs.signals import CTRL_C, MAIN_PROCESS, format_error
+from utils.runs.signals import CTRL_C, MAIN_PROCESS, format_error, raised
 from utils.runs.status_file import mark_interrupted
 
 NONE_DONE = 3  # exit status, known to bin/utils.sh
@@ -69,7 +75,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     """Run `main` on every config of `sys.argv` and the experiment, then print a report.
 
     Exit status: 1 if a job failed, after all others have finished; `NONE_DONE` if no job is done; 2
-    if the command line is wrong; 130 after Ctrl-C; 143 after SIGTERM.
+    if the command line is wrong; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     forgive_output()
     hydra_main = hydra.main(config_path=str(CONF_DIR), config_name=config_name, version_base="1.3")
@@ -95,15 +101,15 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     has_failed = False
     main, display = _output(main, plan, sweep_dir)
     try:
-        with display, contextlib.redirect_stderr(WithoutOverrides(sys.stderr)):
+        # submitted jobs outlive this process
+        ends = contextlib.nullcontext() if plan.is_submitted else raised()
+        with ends, display, contextlib.redirect_stderr(WithoutOverrides(sys.stderr)):
             hydra_main(main)()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as error:
+        reason = format_error(error)
         if not plan.is_submitted:
-            mark_interrupted(sweep_dir)
-        sys.exit(130)
-    except SystemExit as error:
-        # Lightning ends jobs itself, after SIGTERM without an exit status
-        sys.exit(130 if format_error(error) == CTRL_C else error.code or 143)
+            mark_interrupted(sweep_dir, reason)
+        sys.exit(130 if reason == CTRL_C else error.code)
     except Exception as error:  # a job may raise anything
         has_failed = True
         _explain(error, sweep_dir, is_verbose=is_verbose)
@@ -121,7 +127,8 @@ def check_command_line(arguments: list[str]) -> Plan:
     overrides = expand(arguments)
     cfg = compose_config(overrides)
     check_networks(cfg)
-    check_epochs(cfg)
+    check_sizes(cfg)
+    check_peers(cfg)
     check_weights(cfg)
     check_equivalences(cfg, overrides)
     for name in ("results", "pretrained", "outputs"):  # data may be read-only

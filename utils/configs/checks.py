@@ -1,6 +1,7 @@
 """Checks of a composed config before any job starts: keys, values, architectures, weights."""
 
 import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,7 @@ from omegaconf.nodes import Node
 
 from utils.configs.resolvers import weights_id
 
+TRAINERS, DATA = ("trainer", "trainer_pred"), ("data_feat", "data_pred")
 CLASS = "_target_"  # Hydra's key for a class
 MAX_LISTED = 20  # keys listed in an error that also suggests similar ones
 # Settings that accept fractions although a config file may state a whole number.
@@ -21,6 +23,21 @@ NUMBERS = {
     "p_norm",
     "total_factor",
 }
+# Settings of at least 1, and others that may be anything but 0.
+COUNTS = (
+    *(f"{p}.{n}" for p in TRAINERS for n in ("max_epochs", "check_val_every_n_epoch")),
+    *(f"{p}.kwargs.{n}" for p in DATA for n in ("batch_size", "eval_batch_size")),
+    "communication.n_copies",
+    "communication.n_single",
+)
+LIMITS = (
+    *(f"{p}.limit_{split}_batches" for p in TRAINERS for split in ("train", "val", "test")),
+    *(f"{p}.max_steps" for p in TRAINERS),
+    "communication.chunk_size",
+)
+# Environment variables of a process that has peers, such as `torchrun` sets, and their values in a
+# process without peers.
+WITHOUT_PEERS = {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
 NETWORKS = ("encoder", "decoder", "projector", "online")  # keys that must hold a network
 # Settings whose value is the name of published weights or the path of a file.
 WEIGHT_SETTINGS = (
@@ -106,13 +123,29 @@ def check_networks(cfg: DictConfig) -> None:
             )
 
 
-def check_epochs(cfg: DictConfig) -> None:
-    """Raise `ConfigError` if a training would have no epoch, or would never be evaluated."""
-    for part in ("trainer", "trainer_pred"):
-        for name in ("max_epochs", "check_val_every_n_epoch"):
-            value = cfg[part][name]
-            if value is None or value < 1:
-                raise ConfigError(f"{part}.{name} is {value}, expected at least 1")
+def check_sizes(cfg: DictConfig) -> None:
+    """Raise `ConfigError` if there would be nothing to train on, to evaluate or to send."""
+    for key in COUNTS:
+        value = OmegaConf.select(cfg, key)
+        if value is None or value < 1:
+            raise ConfigError(f"{key} is {value}, expected at least 1")
+    for key in LIMITS:
+        if OmegaConf.select(cfg, key) == 0:
+            raise ConfigError(f"{key} is 0, expected more: results would be missing")
+
+
+def check_peers(cfg: DictConfig) -> None:
+    """Raise `ConfigError` if a job of one process has the environment of one with peers.
+
+    Lightning would log nothing with a RANK above 0, and wait for the peers.
+    """
+    found = {name: os.environ.get(name, value) for name, value in WITHOUT_PEERS.items()}
+    wrong = [name for name, value in WITHOUT_PEERS.items() if found[name] != value]
+    if wrong and cfg.trainer.devices * cfg.trainer.num_nodes == 1:
+        raise ConfigError(
+            f"the environment has {' '.join(f'{name}={found[name]}' for name in wrong)}, but "
+            f"trainer.devices=1 and trainer.num_nodes=1 need one process: unset {' '.join(wrong)}"
+        )
 
 
 def check_weights(cfg: DictConfig) -> None:

@@ -23,6 +23,13 @@ TERMINATED = "received SIGTERM: cancelled, preempted, or its node goes down"
 _listeners: list[Callable[[str], None]] = []
 
 
+class Terminated(SystemExit):
+    """A signal ends the process, outside of a scheduler; the code is 128 + its number."""
+
+    def __str__(self) -> str:
+        return f"terminated by {signal.Signals(self.code - 128).name}"
+
+
 class Requeued(SystemExit):
     """The process ends because its job has been requeued."""
 
@@ -71,7 +78,8 @@ def format_error(error: BaseException) -> str:
     if isinstance(cause, KeyboardInterrupt):
         return CTRL_C
     if isinstance(error, INTERRUPTIONS) and type(error) is not SystemExit:
-        return str(error)
+        # Lightning says nothing of the SIGTERM that ends its training
+        return str(error) or str(Terminated(128 + signal.SIGTERM))
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         _, mark, key = str(error).rpartition("full_key: ")
         reason = format_error(error.__cause__)
@@ -102,6 +110,26 @@ def scheduler_signal() -> signal.Signals:
 
 
 @contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """Raise `Terminated` inside the block when the process is told to end, unless ignored.
+
+    By default, it would end at once, without a status file or a report.
+    """
+    usual = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    for number in usual:
+        signal.signal(number, _InThisProcess(_terminate))
+    try:
+        yield
+    finally:
+        for number in usual:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _terminate(number: int) -> None:
+    raise Terminated(128 + number)
+
+
+@contextlib.contextmanager
 def handled() -> Iterator[None]:
     """Handle the scheduler's signals inside the block; a no-op outside of a scheduler's job."""
     if not _is_main_thread_of_job():
@@ -123,7 +151,7 @@ def listen() -> None:
     """
     if not _is_main_thread_of_job():
         return
-    signal.signal(signal.SIGTERM, _NoteTermination())
+    signal.signal(signal.SIGTERM, _InThisProcess(_note_termination))
     handler = signal.getsignal(scheduler_signal())
     if callable(handler) and not isinstance(handler, _HandleOnce):
         signal.signal(scheduler_signal(), _HandleOnce(handler))
@@ -169,19 +197,24 @@ class _HandleOnce:
             raise OutOfTime(reason) from error
 
 
-class _NoteTermination:
-    """Notes SIGTERM and carries on; forked processes end, as their parent expects."""
+class _InThisProcess:
+    """Handles a signal by calling a function; forked processes end, as their parent expects."""
 
-    def __init__(self) -> None:
+    def __init__(self, function: Callable[[int], None]):
+        self._function = function
         self._process = os.getpid()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:
+        if os.getpid() == self._process:
+            self._function(number)
+        else:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-            return
-        # in a thread: the interrupted code may be writing the same status file
-        threading.Thread(target=_tell, args=(list(_listeners),)).start()
+
+
+def _note_termination(number: int) -> None:
+    # in a thread: the interrupted code may be writing the same status file
+    threading.Thread(target=_tell, args=(list(_listeners),)).start()
 
 
 def _tell(listeners: list[Callable[[str], None]]) -> None:

@@ -222,14 +222,14 @@ def recorded_job() -> Iterator[StatusFile | None]:
         yield file
 
 
-def mark_interrupted(sweep_dir: Path) -> None:
-    """Record Ctrl-C as the end of jobs, and of their runs, that it killed before they could."""
+def mark_interrupted(sweep_dir: Path, reason: str) -> None:
+    """Record an interruption of all jobs, and of their runs, that it killed before they could."""
     for path in sweep_dir.glob(f"[0-9]*/{JOB}"):
         file = job_file(path.parent)
         job = file.read()
         if job["state"] not in ("lost", "interrupted"):
             continue
-        error = "; then ".join(filter(None, [job.get("signal"), signals.CTRL_C]))
+        error = "; then ".join(filter(None, [job.get("signal"), reason]))
         end = {"state": "interrupted", "error": error, "finished": now()}
         if job["state"] == "lost":
             file.write(**end)

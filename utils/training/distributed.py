@@ -30,6 +30,7 @@ T = TypeVar("T")
 JOIN_TIMEOUT = timedelta(minutes=5)  # until all processes have started
 TRAIN_TIMEOUT = timedelta(minutes=10)  # of a step; NCCL ends a process whose peer is gone
 WAIT_TIMEOUT = timedelta(days=30)  # of `broadcast` and `barrier`: rank 0 may compress for hours
+TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # variables of each process
 PEER_LOST = "another process of the job ended first: killed, out of memory, or see its log"
 # In errors of gloo, NCCL and torch's store after the end of a peer.
 PEER_GONE = (
@@ -179,6 +180,11 @@ def _check_batch_sizes(cfg: DictConfig) -> None:
 def _join(device: torch.device) -> None:
     """Initialise the process groups: one for training, one for waiting."""
     global _waiting
+    if missing := [name for name in TORCHRUN if name not in os.environ]:
+        raise ValueError(
+            f"the environment has no {', '.join(missing)}: unset WORLD_SIZE, and start the "
+            "processes with slurm=local (-s local), or on a cluster (-s NAME)"
+        )
     number, total = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = dist.TCPStore(address, port, total, is_master=number == 0, timeout=JOIN_TIMEOUT)

@@ -171,6 +171,10 @@ def fit(
     last = run.work / LAST
     is_resumed = distributed.from_main(last.is_file)
     trainer.fit(module, datamodule=data, ckpt_path=str(last) if is_resumed else None)
+    if not trainer.checkpoint_callback.best_model_path:
+        raise ValueError(
+            "the training ended before its first evaluation: allow it more steps or time"
+        )
     run.load_best(module)
     splits = ("val", "test", "train") if run.cfg.is_eval_train else ("val", "test")
     return trainer, evaluate(trainer, module, data, run.seed, splits)

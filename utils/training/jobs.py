@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from utils.configs.checks import ConfigError, check_epochs, check_networks
+from utils.configs.checks import ConfigError, check_networks, check_sizes
 from utils.configs.resolvers import cpus_per_job
 from utils.data.module import check_choice
 from utils.evaluation.linear import find_evaluation
@@ -38,7 +38,7 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
         check_choice("on_failed", cfg.on_failed, ("restart", "resume"))
         check_networks(cfg)
         find_evaluation(cfg)  # raises if the predictor is neither network nor evaluation
-        check_epochs(cfg)
+        check_sizes(cfg)
         for name in ("results", "pretrained"):  # data may be read-only
             writable_dir(cfg.paths[name], f"paths.{name}")
         _end_with_main_process()

@@ -316,6 +316,8 @@ def test_dimensions_that_are_no_positive_integers_are_named():
                 rate(z_dim)
     with pytest.raises(ValueError, match="side_z_dim=0"):
         HHyper(Z_DIM, side_z_dim=0)
+    with pytest.raises(ValueError, match="factor_dim=0"):
+        HHyper(Z_DIM, factor_dim=0)
 
 
 # --- rates of one's own

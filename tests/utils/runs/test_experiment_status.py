@@ -131,7 +131,7 @@ def test_jobs_that_ctrl_c_on_the_launcher_killed_were_interrupted(cfg, sweep):
         file.write_bytes(content)
     assert "2 jobs: 1 lost, 1 done" in status.overview(cfg)
     with under_way(sweep(2, "seed=2"), cfg, 2):
-        mark_interrupted(job.folder.parent)
+        mark_interrupted(job.folder.parent, "Ctrl-C")
         found = lines(cfg)
     assert "3 jobs: 1 running, 1 interrupted, 1 done" in found[0] and "Ctrl-C" in found
     assert found[2] == "featurizer: 1 running, 1 interrupted, 1 done"

@@ -12,11 +12,13 @@ import submitit
 import torch
 import torch.distributed as dist
 from helpers.processes import in_processes
-from helpers.tiny import BANANA, DIGITS, FUNCTIONS, ROOT, compose, run, untimed
+from helpers.tiny import BANANA, DIGITS, FUNCTIONS, ROOT, compose, paths, run, untimed
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
 
+from utils.cluster import sweep
+from utils.configs.checks import ConfigError
 from utils.runs import signals
 from utils.runs.identity import STAGES
 from utils.runs.run import LAST, find_run
@@ -219,6 +221,7 @@ def test_jobs_that_do_not_match_their_processes_are_refused(tmp_path, monkeypatc
         (started(2, 2), [], "need 1 processes, 1 on each node, but 2 were started, 2 on this"),
         (started(4, 4), [TWO, "trainer.num_nodes=2"], "need 4 processes, 2 on each node, but 4"),
         (started(3, 3), ["trainer.devices=3"], "data_feat.kwargs.batch_size=64.*multiple of 3"),
+        (started(2, 2), [TWO], "no RANK, LOCAL_RANK, MASTER_ADDR.*WORLD_SIZE"),
     ):
         with monkeypatch.context() as patch:
             for name, value in environment.items():
@@ -226,3 +229,18 @@ def test_jobs_that_do_not_match_their_processes_are_refused(tmp_path, monkeypatc
             joined = distributed.joined(compose(tmp_path, *overrides))
             with pytest.raises(ValueError, match=message), joined:
                 pass
+
+
+def test_the_environment_of_another_job_is_named_before_a_job_starts(tmp_path, monkeypatch):
+    command = [*BANANA, *paths(tmp_path)]
+    for name, value in (
+        ("WORLD_SIZE", "4"),
+        ("WORLD_SIZE", "x"),
+        ("RANK", "3"),
+        ("LOCAL_RANK", "1"),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(ConfigError, match=f"unset {name}$"):
+            patch.setenv(name, value)
+            sweep.check_command_line(command)
+    monkeypatch.setenv("RANK", "0")
+    sweep.check_command_line(command)

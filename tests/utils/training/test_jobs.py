@@ -14,13 +14,15 @@ import torch
 from helpers.tiny import ROOT, compose, main_command, run, untimed
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from submitit.core.utils import UncompletedJobError
 
 from utils.configs import resolvers
+from utils.configs.checks import ConfigError
 from utils.runs import signals
 from utils.runs.identity import STAGES
 from utils.runs.run import find_run
-from utils.training import jobs
+from utils.training import jobs, stages
 
 
 @pytest.fixture
@@ -105,6 +107,29 @@ def test_a_job_returns_the_monitored_metrics(tmp_path):
     cfg.monitor_return = ["val/comm/rate", "val/pred/lost"]
     with pytest.raises(ValueError, match=r"val/pred/lost.*val/pred/loss"):
         jobs.finished(cfg, metrics)
+
+
+def test_nothing_to_train_evaluate_or_send_is_named_before_a_job_starts(tmp_path):
+    limits = [f"trainer.limit_{split}_batches" for split in ("train", "val", "test")]
+    counts = ["trainer.max_epochs", "communication.n_copies", "data_pred.kwargs.eval_batch_size"]
+    counts += ["communication.n_single", "communication.chunk_size"]
+    for key in [*limits, *counts, "trainer_pred.max_epochs", "trainer.check_val_every_n_epoch"]:
+        with (
+            pytest.raises(ConfigError, match=f"^{key} is 0"),
+            jobs.prepared(compose(tmp_path, f"{key}=0")),
+        ):
+            pass
+    cfg = compose(tmp_path)
+    OmegaConf.update(cfg, "trainer_pred.max_steps", 0, force_add=True)
+    with pytest.raises(ConfigError, match="trainer_pred.max_steps is 0"), jobs.prepared(cfg):
+        pass
+
+
+def test_a_training_that_ends_before_its_first_evaluation_is_named(tmp_path):
+    cfg = compose(tmp_path)
+    OmegaConf.update(cfg, "trainer.max_steps", 3, force_add=True)
+    with pytest.raises(ValueError, match="before its first evaluation"), jobs.prepared(cfg) as cfg:
+        stages.featurizer(cfg)
 
 
 # --- signals
@@ -192,6 +217,17 @@ def test_signal_handlers_are_unchanged_outside_schedulers(tmp_path):
     with jobs.prepared(compose(tmp_path)):
         assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR2)) == before
     assert not list(tmp_path.rglob("job.json"))  # outside of Hydra
+
+
+def test_the_signal_that_ends_a_job_is_named(inside_hydra, tmp_path):
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with pytest.raises(SystemExit) as error, signals.raised(), jobs.prepared(compose(tmp_path)):
+            send(number)
+        assert error.value.code == 128 + number
+        status = json.loads(inside_hydra.read_text())
+        assert (status["state"], status["error"]) == ("interrupted", f"terminated by {number.name}")
+        assert signal.getsignal(number) is signal.SIG_DFL
+    assert signals.format_error(SIGTERMException()) == "terminated by SIGTERM"
 
 
 @pytest.mark.slow

@@ -359,13 +359,19 @@ def state_of(cfg, stage: str) -> str:
     return find_run(cfg, stage).status()["state"]
 
 
-def start_and_signal(tmp_path, overrides, stage, number) -> int:
-    """Run main.py until a stage is under way, then send a signal; the exit status."""
+def start_and_signal(tmp_path, overrides, stage, number) -> tuple[int, str]:
+    """Run main.py until a stage is under way, then send a signal; exit status and output."""
     cfg = compose(tmp_path, *overrides)
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     command = main_command(tmp_path, *overrides)
     with subprocess.Popen(
-        command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, start_new_session=True
+        command,
+        cwd=ROOT,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         deadline = time.monotonic() + 120
         while state_of(cfg, stage) == "new" and time.monotonic() < deadline:
@@ -375,7 +381,8 @@ def start_and_signal(tmp_path, overrides, stage, number) -> int:
             while not last.is_file() and time.monotonic() < deadline:
                 time.sleep(0.01)
         process.send_signal(number)
-        return process.wait(60)
+        output, _ = process.communicate(timeout=60)
+        return process.returncode, output
 
 
 @pytest.mark.slow
@@ -386,7 +393,8 @@ def test_a_killed_process_resumes_exactly(tmp_path, stage):
         overrides[1] = "trainer_pred.max_epochs=1"
         overrides += ["communication.n_copies=300", "communication.chunk_size=50"]
     uninterrupted = run(tmp_path / "a", *overrides)
-    assert start_and_signal(tmp_path / "b", overrides, stage, signal.SIGKILL) != 0
+    status, _ = start_and_signal(tmp_path / "b", overrides, stage, signal.SIGKILL)
+    assert status == -signal.SIGKILL
     assert state_of(compose(tmp_path / "b", *overrides), stage) == "running"
     done = call(*main_command(tmp_path / "b", *overrides))
     assert done.returncode == 0, done.stderr
@@ -425,12 +433,15 @@ def _is_alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_end_with_an_error_and_can_be_resumed(tmp_path, number):
+@pytest.mark.parametrize(
+    "number, reason", [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "terminated by SIGTERM")]
+)
+def test_ctrl_c_and_sigterm_end_with_their_names_and_can_be_resumed(tmp_path, number, reason):
     overrides = ["trainer.max_epochs=60", "is_only_feat=true"]
-    assert start_and_signal(tmp_path / "b", overrides, "featurizer", number) != 0
+    status, output = start_and_signal(tmp_path / "b", overrides, "featurizer", number)
+    assert status == 128 + number and reason in output and "run the same command again" in output
     cfg = compose(tmp_path / "b", *overrides)
-    assert state_of(cfg, "featurizer") in ("interrupted", "running")
+    assert state_of(cfg, "featurizer") == "interrupted"
     done = call(*main_command(tmp_path / "b", *overrides))
     assert done.returncode == 0 and "resuming" in done.stdout
     uninterrupted = run(tmp_path / "a", *overrides)
