@@ -1,14 +1,14 @@
-"""Submission of a sweep's jobs with submitit, to a Slurm cluster or as processes of this machine.
+"""Submits the jobs of a sweep with submitit, to Slurm or as processes of this machine, and waits.
 
-The launcher waits until every job has ended. A job that leaves the queue without a result counts as
-lost, so the launcher never hangs. Each job records its own status, see `utils.runs.status_file`.
+A job that leaves the queue without a result counts as lost, so the launcher never hangs. Each job
+records its own status, see `utils.runs.status_file`.
 """
 
 import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import submitit
@@ -35,12 +35,11 @@ SHARED_OPTIONS = {
     "tasks_per_node",
     "stderr_to_stdout",
 }
-MAX_ARRAY = 1000  # jobs of one array: Slurm's default limit
-POLL_SECONDS = 1.0  # between checks for results
-QUEUE_SECONDS = 15.0  # between calls of squeue
-# How long a job may be out of Slurm's queue without a result, since shared disks show files late;
-# and how long local processes may take to end after Ctrl-C.
+POLL_SECONDS = {"local": 1.0, "slurm": 15.0}  # between checks of the jobs
+# How long the result of a job may be missing after it left Slurm's queue (shared disks show files
+# late), and how long local processes may take to end after Ctrl-C.
 GRACE_SECONDS = 30.0
+GONE = "cancelled before it started?"
 
 
 def check(options: DictConfig) -> None:
@@ -80,197 +79,102 @@ def run_jobs(
 ) -> list[JobReturn]:
     """Submit all jobs and wait for them; returns their results in the order of the jobs.
 
-    After Ctrl-C, Slurm's jobs stay in the queue, and local processes are cancelled.
+    On Slurm, they are one array. Processes of this machine are started `array_parallelism` at a
+    time. After Ctrl-C, Slurm's jobs stay in the queue, and local processes are cancelled.
 
     Parameters
     ----------
-    options : of conf/slurm/.
+    options : options from a config in conf/slurm/.
     sweep_dir : folder of the sweep; submitit writes to `.submitit/ID` in it.
+
+    Raises
+    ------
+    JobError
+        If Slurm refuses the jobs.
     """
-    return Sweep(jobs, make_executor(options, sweep_dir / ".submitit"), options).run()
+    executor = make_executor(options, sweep_dir / ".submitit")
+    is_slurm = options["executor"] == "slurm"
+    n_at_once = len(jobs) if is_slurm else options["array_parallelism"]
+    submitted = _queue_array(executor, jobs) if is_slurm else _queue_processes(jobs, n_at_once)
+    returns: dict[int, JobReturn] = {}
+    since: dict[int, float] = {}  # when jobs were first seen to have ended
+    try:
+        while len(returns) < len(jobs):
+            running = {i: job for i, job in enumerate(submitted) if i not in returns}
+            if new := jobs[len(submitted) :][: n_at_once - len(running)]:
+                submitted += _submit(executor, new)
+            ended = _ended_in_queue(running) if is_slurm else _ended_processes(running)
+            moment = time.monotonic()
+            since = {i: since.get(i, moment) for i in ended}
+            for i, state in ended.items():
+                result = _result(running[i])
+                if result or not is_slurm or moment > since[i] + GRACE_SECONDS:
+                    returns[i] = _returned(jobs[i], running[i], result, state)
+            time.sleep(POLL_SECONDS[options["executor"]])
+    except KeyboardInterrupt:
+        _abandon([job for i, job in enumerate(submitted) if i not in returns], is_slurm)
+        raise
+    return [returns[i] for i in range(len(jobs))]
 
 
-class Sweep:
-    """Jobs from submission to end.
+def _queue_array(executor: submitit.AutoExecutor, jobs: Sequence[SweepJob]) -> list[submitit.Job]:
+    try:
+        submitted = _submit(executor, jobs)
+    except FailedJobError as error:
+        raise JobError(f"the jobs were not queued: {' '.join(str(error).split())}") from error
+    for job, one in zip(jobs, submitted, strict=True):
+        queue_job(job.folder, job.num, job.overrides, one.job_id)
+    array = submitted[0].job_id.partition("_")[0]
+    _announce(len(jobs), array if len(jobs) == 1 else f"{array}_[0-{len(jobs) - 1}]")
+    return submitted
 
-    Slurm's jobs are all queued at the start and do not need this process. Local processes are
-    started `array_parallelism` at a time.
+
+def _queue_processes(jobs: Sequence[SweepJob], n_at_once: int) -> list[submitit.Job]:
+    for job in jobs:
+        queue_job(job.folder, job.num, job.overrides, None)
+    _announce(len(jobs), f"on this machine, {n_at_once} at a time")
+    return []  # none has started
+
+
+def _announce(n: int, where: str) -> None:
+    print(f"Queued {n} job{'s' * (n > 1)}: {where}", flush=True)  # bin/utils.sh waits for this
+
+
+def _submit(executor: submitit.AutoExecutor, jobs: Sequence[SweepJob]) -> list[submitit.Job]:
+    """Submit jobs that find the project's modules from any working directory."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(submitit.helpers.environment_variables(PYTHONPATH=path))
+        if "SLURM_JOB_ID" in os.environ:  # this process is itself a job of Slurm
+            stack.enter_context(submitit.helpers.clean_env())
+        return executor.submit_array(jobs)
+
+
+def _ended_processes(running: Mapping[int, submitit.Job]) -> dict[int, str]:
+    return {i: "its process ended" for i, job in running.items() if job.done()}
+
+
+def _ended_in_queue(running: Mapping[int, submitit.Job]) -> dict[int, str]:
+    """The jobs that have left Slurm's queue and will not run again, with their last states.
+
+    A job whose node fails, or that is preempted, is requeued: it leaves errors, but has not ended.
     """
-
-    def __init__(
-        self,
-        jobs: Sequence[SweepJob],
-        executor: submitit.AutoExecutor,
-        options: Mapping[str, object],
-    ):
-        self._jobs = jobs
-        self._executor = executor
-        self._is_slurm = options["executor"] == "slurm"
-        self._n_at_once = options.get("array_parallelism")
-        self._n_started = 0  # local jobs
-        self._submitted: dict[int, submitit.Job] = {}  # unfinished jobs by index
-        # jobs that have left the queue: when this was noticed, and their last known state
-        self._left: dict[int, tuple[float, str]] = {}
-        self._next_look = 0.0  # at Slurm's queue
-        self._returns: dict[int, JobReturn] = {}
-
-    def run(self) -> list[JobReturn]:
-        """Submit the jobs and wait; returns their results in order."""
-        try:
-            if self._is_slurm:
-                self._queue_arrays()
-            else:
-                self._announce_local()
-            while len(self._returns) < len(self._jobs):
-                self._look_at_queue()
-                self._collect()
-                if not self._is_slurm:
-                    self._start_local()
-                time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
-            self._abandon()
-            raise
-        return [self._returns[i] for i in range(len(self._jobs))]
-
-    def _submit(self, indices: Sequence[int]) -> None:
-        with _environment():
-            submitted = self._executor.submit_array([self._jobs[i] for i in indices])
-        self._submitted |= dict(zip(indices, submitted, strict=True))
-
-    def _queue_arrays(self) -> None:
-        indices = range(len(self._jobs))
-        for start in range(0, len(indices), MAX_ARRAY):
-            array = indices[start : start + MAX_ARRAY]
-            try:
-                self._submit(array)
-            except FailedJobError as error:
-                self._fail(indices[start:], error)
-                break
-            for i in array:  # now: this array runs even if the next submission is interrupted
-                self._write_queued(i, self._submitted[i].job_id)
-        if n := len(self._submitted):
-            print(f"Queued {n} job{'s' * (n > 1)}: {', '.join(self._arrays())}", flush=True)
-
-    def _fail(self, indices: Sequence[int], refusal: FailedJobError) -> None:
-        """Record jobs that Slurm has refused as failed; the accepted ones continue."""
-        reason = " ".join(str(refusal).split())
-        error = JobError(f"{len(indices)} of {len(self._jobs)} jobs were not queued: {reason}")
-        print(error, flush=True)
-        for i in indices:
-            self._write_queued(i, None, state="failed", finished=now(), error=str(error))
-            self._returns[i] = self._jobs[i].failed(error)
-
-    def _announce_local(self) -> None:
-        for i in range(len(self._jobs)):
-            self._write_queued(i, None)
-        where = f"on this machine, {self._n_at_once} at a time"
-        print(f"Queued {len(self._jobs)} job{'s' * (len(self._jobs) > 1)}: {where}", flush=True)
-
-    def _start_local(self) -> None:
-        end = min(self._n_started + self._n_at_once - len(self._submitted), len(self._jobs))
-        if end > self._n_started:
-            self._submit(range(self._n_started, end))
-            self._n_started = end
-
-    def _write_queued(self, index: int, scheduler_job: str | None, **facts: object) -> None:
-        job = self._jobs[index]
-        queue_job(job.folder, job.num, job.overrides, scheduler_job, **facts)
-
-    def _look_at_queue(self) -> None:
-        """Find the jobs that have left the queue."""
-        now = time.monotonic()
-        if not self._is_slurm:
-            states = {i: job.get_info()["jobState"] for i, job in self._submitted.items()}
-            left = {i: state for i, state in states.items() if state != "RUNNING"}
-        elif now < self._next_look:
-            return
-        else:
-            self._next_look = now + QUEUE_SECONDS
-            try:
-                queue = slurm_queries.states()
-            except slurm_queries.SlurmUnavailableError as error:
-                print(f"{error}; still waiting", flush=True)
-                self._left.clear()
-                return
-            unknown = "cancelled before it started?"
-            states = {i: queue.get(job.job_id, unknown) for i, job in self._submitted.items()}
-            left = {i: s for i, s in states.items() if s == unknown or s in slurm_queries.ENDED}
-        self._left = {i: self._left.get(i, (now, state)) for i, state in left.items()}
-
-    def _collect(self) -> None:
-        """Collect the results of jobs that have ended, including lost ones.
-
-        An error ends a job only once it has left the queue: if a node fails or a job is preempted,
-        its processes leave errors, Slurm requeues it, and it leaves another result.
-        """
-        for i, job in list(self._submitted.items()):
-            result = _result(job, range(1))
-            if i in self._left:
-                result = result or self._lost(i, job)
-            elif result is not None and result[0] == "error":
-                result = None
-            if result is not None:
-                del self._submitted[i]
-                self._returns[i] = self._returned(i, job, *result)
-
-    def _lost(self, index: int, job: submitit.Job) -> tuple[str, object] | None:
-        """Result of a job whose first process left none, after a grace period."""
-        since, state = self._left[index]
-        if self._is_slurm and time.monotonic() < since + GRACE_SECONDS:
-            return None
-        if (result := _result(job, range(job.num_tasks))) is not None:
-            return result  # another process of the job has failed
-        if not self._is_slurm:
-            return "lost", f"process {job.job_id} ended without a result"
-        end = slurm_queries.final_state(job.job_id) or state
-        return "lost", f"Slurm job {job.job_id} left the queue without a result: {end}"
-
-    def _returned(self, index: int, submitted: submitit.Job, outcome: str, value) -> JobReturn:
-        """What Hydra gets of a job; records the end of a job that could not do so itself."""
-        if outcome == "success":
-            return value
-        job, log = self._jobs[index], os.path.relpath(submitted.paths.stderr)
-        file = job_file(job.folder)
-        facts = {"log": log}
-        last_line = str(value).strip().splitlines()[-1]  # of a traceback
-        if outcome == "lost" or "started" not in file.read():
-            state = "lost" if outcome == "lost" else "failed"
-            facts |= {"state": state, "finished": now(), "error": last_line}
-        file.write(**facts)
-        reason = " ".join(file.read().get("error", last_line).split())
-        return job.failed(JobError(f"job {job.num} ({submitted.job_id}): {reason}; log: {log}"))
-
-    def _abandon(self) -> None:
-        """Cancel local processes and wait for them; print how to cancel Slurm's jobs."""
-        if not self._is_slurm:
-            for job in self._submitted.values():
-                job.cancel()
-            deadline = time.monotonic() + GRACE_SECONDS
-            while len(self._left) < len(self._submitted) and time.monotonic() < deadline:
-                time.sleep(POLL_SECONDS)
-                self._look_at_queue()
-        elif ids := sorted({job.job_id.split("_")[0] for job in self._submitted.values()}):
-            print(
-                f"\nThe jobs stay in the queue; to cancel them: scancel {' '.join(ids)}", flush=True
-            )
-
-    def _arrays(self) -> Iterator[str]:
-        """The arrays of the jobs in Slurm's notation: "87_[0-11]"."""
-        sizes: dict[str, int] = {}
-        for job in self._submitted.values():
-            array = job.job_id.partition("_")[0]
-            sizes[array] = sizes.get(array, 0) + 1
-        for array, n in sizes.items():
-            yield f"{array}_[0-{n - 1}]" if n > 1 else array
+    try:
+        queue = slurm_queries.states()
+    except slurm_queries.SlurmUnavailableError as error:
+        print(f"{error}; still waiting", flush=True)
+        return {}
+    states = {i: queue.get(job.job_id, GONE) for i, job in running.items()}
+    return {i: s for i, s in states.items() if s == GONE or s in slurm_queries.ENDED}
 
 
-def _result(job: submitit.Job, tasks: Sequence[int]) -> tuple[str, object] | None:
-    """Result of the first of these processes of a job that left one; None if none has.
+def _result(job: submitit.Job) -> tuple[str, object] | None:
+    """Result of the first process of a job that left one; None if none has.
 
     ("success", JobReturn) or ("error", traceback).
     """
-    for i in tasks:
-        paths = job.task(i).paths
+    for task in range(job.num_tasks):
+        paths = job.task(task).paths
         with contextlib.suppress(OSError):  # refreshes the cache of shared disks, as in submitit
             paths.folder.chmod(paths.folder.stat().st_mode)
         if paths.result_pickle.exists():
@@ -281,18 +185,32 @@ def _result(job: submitit.Job, tasks: Sequence[int]) -> tuple[str, object] | Non
     return None
 
 
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """Add the project to the PYTHONPATH that jobs inherit, for any working directory."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
-    # without the variables of the Slurm job that this process runs in, if any
-    inside = submitit.helpers.clean_env() if "SLURM_JOB_ID" in os.environ else None
-    try:
-        with inside or contextlib.nullcontext():
-            yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+def _returned(
+    job: SweepJob, submitted: submitit.Job, result: tuple[str, object] | None, state: str
+) -> JobReturn:
+    """What Hydra gets of a job; records the end of a job that could not do so itself."""
+    outcome, value = result or ("lost", f"no result of job {submitted.job_id}: {state}")
+    if outcome == "success":
+        return value
+    log = os.path.relpath(submitted.paths.stderr)
+    file, facts = job_file(job.folder), {"log": log}
+    last_line = str(value).strip().splitlines()[-1]  # of a traceback
+    if outcome == "lost" or "started" not in file.read():
+        state = "lost" if outcome == "lost" else "failed"
+        facts |= {"state": state, "finished": now(), "error": last_line}
+    file.write(**facts)
+    reason = " ".join(file.read().get("error", last_line).split())
+    return job.failed(JobError(f"job {job.num} ({submitted.job_id}): {reason}; log: {log}"))
+
+
+def _abandon(jobs: Sequence[submitit.Job], is_slurm: bool) -> None:
+    """Cancel local processes and wait for them; print how to cancel Slurm's jobs."""
+    if is_slurm:
+        ids = sorted({job.job_id.split("_")[0] for job in jobs})
+        print(f"\nThe jobs stay in the queue; to cancel them: scancel {' '.join(ids)}", flush=True)
+        return
+    for job in jobs:
+        job.cancel()
+    deadline = time.monotonic() + GRACE_SECONDS
+    while not all(job.done() for job in jobs) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS["local"])

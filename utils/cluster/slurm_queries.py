@@ -1,6 +1,5 @@
 """Slurm's commands: check whether a job would be accepted, query the states of jobs."""
 
-import getpass
 import os
 import shutil
 import subprocess
@@ -21,6 +20,17 @@ ENDED = {
     "OUT_OF_MEMORY",
     "PREEMPTED",
     "TIMEOUT",
+}
+# What to do about a rejected job, by a word in Slurm's message.
+HINTS = {
+    "contact": "is the cluster up? Try sinfo",
+    "partition combination": "slurm.account=NAME, or null for your default",
+    "partition": "sinfo lists the partitions: slurm.partition=NAME",
+    "account": "slurm.account=NAME, or null for your default",
+    "qos": "slurm.qos=NAME, or null for your default",
+    "time limit": "request less time, -t MINUTES",
+    "": "request other resources, see slurm.mem_gb, slurm.cpus_per_task, slurm.gpus_per_node, "
+    "trainer.devices, trainer.num_nodes",
 }
 
 
@@ -43,7 +53,7 @@ def check_commands(name: str) -> None:
 
 
 def check_submission(name: str, script: str) -> None:
-    """Raise `ConfigError` if Slurm would reject a job, by `sbatch --test-only`.
+    """Raise `ConfigError` if Slurm would reject a job according to `sbatch --test-only`.
 
     Parameters
     ----------
@@ -60,20 +70,14 @@ def check_submission(name: str, script: str) -> None:
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["sbatch --test-only fails"]
         said = "; ".join(line.removeprefix("sbatch: error: ").strip() for line in lines)
-        raise ConfigError(f"slurm={name}: Slurm rejects such a job: {said}{_hint(said)}")
+        hint = next(hint for word, hint in HINTS.items() if word in said.lower())
+        raise ConfigError(f"slurm={name}: Slurm rejects such a job: {said}; {hint}")
 
 
 def states(*, is_of_all_users: bool = False) -> dict[str, str]:
     """State of each job that Slurm still knows: {"87_3": "RUNNING", ...}.
 
-    Parameters
-    ----------
-    is_of_all_users : whether to include the jobs of other users.
-
-    Raises
-    ------
-    SlurmUnavailableError
-        If squeue fails.
+    Raises `SlurmUnavailableError` if squeue fails.
     """
     whose = [] if is_of_all_users else [f"--user={os.getuid()}"]
     done = _call("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T", *whose)
@@ -89,50 +93,6 @@ def queued_ids() -> set[str] | None:
     except SlurmUnavailableError:
         return None
     return {job_id for job_id, state in found.items() if state not in ENDED}
-
-
-def final_state(job_id: str) -> str | None:
-    """Last state of a job in Slurm's accounting ("CANCELLED by 0"); None if it is unknown."""
-    try:
-        done = _call("sacct", "-X", "-n", "-P", "-j", job_id, "-o", "State")
-    except SlurmUnavailableError:
-        return None
-    lines = done.stdout.split("\n") if done.returncode == 0 else []
-    return lines[-2].strip() if len(lines) > 1 else None
-
-
-def _hint(said: str) -> str:
-    """Valid values of the setting that Slurm rejects, as far as it lists them."""
-    lowered = said.lower()
-    if "contact" in lowered:
-        return "; is the cluster up? Try sinfo"
-    if "partition" in lowered and "account" not in lowered:
-        names = ", ".join(sorted(set(_listed("sinfo", "-h", "-o", "%R"))))
-        return f"; its partitions are {names or 'unknown'}: slurm.partition=NAME"
-    if "account" in lowered:
-        user = f"user={getpass.getuser()}"
-        names = _listed("sacctmgr", "-n", "-P", "show", "assoc", user, "format=account")
-        listed = f"; yours are {', '.join(sorted(set(names)))}" if names else ""
-        return f"{listed}: slurm.account=NAME, or null for your default"
-    if "qos" in lowered:
-        names = _listed("sacctmgr", "-n", "-P", "show", "qos", "format=name")
-        listed = f"; its QOS are {', '.join(sorted(set(names)))}" if names else ""
-        return f"{listed}: slurm.qos=NAME, or null for your default"
-    if "time limit" in lowered:
-        return ": request less time, -t MINUTES"
-    return (
-        ": request other resources, see slurm.mem_gb, slurm.cpus_per_task, "
-        "slurm.gpus_per_node, trainer.devices, trainer.num_nodes"
-    )
-
-
-def _listed(*command: str) -> list[str]:
-    """Words of a command's output; none if it fails, since they are only hints."""
-    try:
-        done = _call(*command)
-    except SlurmUnavailableError:
-        return []
-    return done.stdout.split() if done.returncode == 0 else []
 
 
 def _call(*command: str) -> subprocess.CompletedProcess:

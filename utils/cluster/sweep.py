@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from lossyless.printing import forgive_output
-from utils.cluster.screen import Screen, WithoutOverrides, logged
+from utils.cluster.screen import WithoutOverrides, logged, shown
 from utils.configs.checks import (
     ConfigError,
     check_networks,
@@ -179,16 +179,15 @@ def _output(
     main: Callable[[DictConfig], object], plan: Plan, sweep_dir: Path
 ) -> tuple[Callable[[DictConfig], object], contextlib.AbstractContextManager[None]]:
     """`main`, perhaps with its output in log files, and the display of the sweep."""
-    screen = Screen(sweep_dir, plan.jobs)
     if plan.is_submitted:  # the scheduler keeps the output of jobs
-        return main, screen.shown(as_table=False)
+        return main, shown(sweep_dir, plan.jobs)
     if len(plan.jobs) == 1:  # it has the terminal to itself, also for debuggers
         return main, contextlib.nullcontext()
     if plan.cfg.logger.name == "wandb":
         from utils.training import wandb_runs
 
         wandb_runs.offline_reason(plan.cfg)  # jobs say so only in their logs
-    return logged(main), screen.shown(as_table=True)
+    return logged(main), shown(sweep_dir, plan.jobs)
 
 
 def _explain(error: Exception, sweep_dir: Path, *, is_verbose: bool) -> None:

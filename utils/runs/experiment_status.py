@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -203,7 +203,8 @@ def report(sweep_dir: Path, results: Path) -> str:
     n_done = sum(job["state"] == "done" for job in jobs)
     lines = [f"{n_done} of {len(jobs)} jobs done; results: {results}/"]
     first_with: dict[str, int] = {}  # error -> number of the first job that has it
-    for job, overrides in zip(jobs, distinct_overrides(jobs), strict=True):
+    distinct = distinct_overrides([job["overrides"] for job in jobs])
+    for job, overrides in zip(jobs, distinct, strict=True):
         if job["state"] == "done":
             continue
         lines.append(f"  {' '.join([job['state'] + ': job', str(job['num']), *overrides])}:")
@@ -230,11 +231,11 @@ def read_jobs(sweep_dir: Path) -> list[dict]:
     return [read_job(folder) for folder in folders]
 
 
-def distinct_overrides(jobs: Sequence[dict]) -> list[list[str]]:
-    """The overrides that distinguish each job: those that not all jobs share."""
-    known = [set(job["overrides"]) for job in jobs if job["overrides"]]
+def distinct_overrides(jobs: Collection[Sequence[str]]) -> list[list[str]]:
+    """The overrides of each job that not all jobs share; jobs without any are ignored."""
+    known = [set(overrides) for overrides in jobs if overrides]
     shared = set.intersection(*known) if known else set()
-    return [[override for override in job["overrides"] if override not in shared] for job in jobs]
+    return [[override for override in overrides if override not in shared] for overrides in jobs]
 
 
 def format_stage(job: dict) -> str:

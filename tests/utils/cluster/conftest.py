@@ -19,6 +19,6 @@ def fake(tmp_path, monkeypatch) -> Callable[..., None]:
         (folder / name).write_text("\n".join(["#!/bin/sh", *lines, ""]))
         (folder / name).chmod(0o755)
 
-    for name in (*slurm_queries.COMMANDS, "sinfo", "sacct", "sacctmgr"):
+    for name in slurm_queries.COMMANDS:
         write(name, "exit 0")
     return write

@@ -1,8 +1,6 @@
 """Display of a sweep, and the logs of its jobs."""
 
 import os
-import pty
-import subprocess
 import sys
 
 import pytest
@@ -37,8 +35,7 @@ def command(tmp_path) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    terminal = {"COLUMNS": "100", "LINES": "30", "TERM": "xterm"}
-    return os.environ | terminal | {"PYTHONPATH": str(ROOT), "HYDRA_FULL_ERROR": "0"}
+    return os.environ | {"PYTHONPATH": str(ROOT), "HYDRA_FULL_ERROR": "0"}
 
 
 def test_jobs_print_into_their_logs_and_the_screen_has_short_lines(command, tmp_path):
@@ -60,28 +57,3 @@ def test_a_single_job_has_the_terminal_to_itself(command, tmp_path):
     done = call(*command, cwd=tmp_path, env=environment())
     assert all(said in done.stdout + done.stderr for said in SAID)
     assert not list(tmp_path.rglob(LOG))
-
-
-def test_a_terminal_shows_a_table_of_the_jobs(command, tmp_path):
-    """Also while a job in this process writes to its log."""
-    command = [*command, "seed=1,2", "distortion=VIC,VAE", "parallel_jobs=1"]
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        shown = read(ours)
-    assert process.returncode == 1 and "Traceback" not in shown
-    assert all(f"seed={seed}/{name}" in shown for seed in (1, 2) for name in ("VIC", "VAE"))
-    assert "queued" in shown and "\nsaid" not in shown
-    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is back
-
-
-def read(terminal: int) -> str:
-    """Everything that processes write to a pseudo-terminal."""
-    chunks = []
-    while True:
-        try:
-            chunks.append(os.read(terminal, 65536))
-        except OSError:  # they have closed it
-            return b"".join(chunks).decode()
