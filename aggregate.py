@@ -13,7 +13,8 @@ from lossyless.printing import forgive_output
 from utils.aggregation import aggregate
 from utils.aggregation.tables import NoRunsError
 from utils.configs.checks import ConfigError
-from utils.configs.composing import compose_config, expand, values_of
+from utils.configs.composing import compose_config, expand
+from utils.configs.overrides import values_of
 from utils.runs.identity import experiment_folder
 from utils.training import wandb_runs
 

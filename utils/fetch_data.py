@@ -9,7 +9,6 @@ listed at the end, with the remedy; the exit status is then 1.
 import sys
 from collections.abc import Iterable
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from lossyless.printing import forgive_output
@@ -37,7 +36,7 @@ def main(overrides: list[str]) -> None:
 def jobs_of(overrides: list[str]) -> list[list[str]]:
     """Overrides of one job for each data set of the experiment."""
     expanded = sweep.expand(overrides)
-    swept = [o for o in OverridesParser.create().parse_overrides(expanded) if o.is_sweep_override()]
+    swept = [o for o in sweep.parse(expanded) if o.is_sweep_override()]
     others = [o for o in expanded if o not in [sweep.input_line for sweep in swept]]
     names = [sweep.get_key_element() for sweep in swept]
     if not set(names) <= {SETTING}:

@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from lossyless.printing import forgive_output
 from utils.cluster import slurm_queries
 from utils.configs.checks import ConfigError
-from utils.configs.composing import CONF_DIR, compose_config
+from utils.configs.composing import compose_config
+from utils.configs.overrides import CONF_DIR
 from utils.runs.experiment_status import FIX, Job, find_jobs, find_runs, format_progress, reason
 from utils.runs.identity import (
     STAGES,

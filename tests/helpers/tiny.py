@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from utils.configs.composing import compose_config, is_group
+from utils.configs.composing import compose_config
+from utils.configs.overrides import is_group, parse
 from utils.runs.identity import STAGES
 from utils.training import jobs, stages
 
@@ -67,7 +67,7 @@ def paths(folder: Path) -> list[str]:
 
 def compose(folder: Path, *overrides: str, base: list[str] = BANANA) -> DictConfig:
     """Config of a tiny experiment; not resolved. Options are composed once, values set after."""
-    parsed = OverridesParser.create().parse_overrides([*base, *paths(folder), *overrides])
+    parsed = parse([*base, *paths(folder), *overrides])
     cfg = _compose(tuple(o.input_line for o in parsed if is_group(o))).copy()
     for override in parsed:
         if not is_group(override):

@@ -10,7 +10,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 import aggregate
-from utils.configs.composing import CONF_DIR, compose_config, expand
+from utils.configs.composing import compose_config, expand
+from utils.configs.overrides import CONF_DIR
 from utils.data.banana import BananaDataModule
 from utils.plots.figures import FIGURES
 from utils.runs.identity import experiment_folder

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from lossyless.predictors import PredictionHead
-from utils.configs.composing import compose_config, is_group, parse
+from utils.configs.composing import compose_config
+from utils.configs.overrides import is_group, parse
 from utils.data.augmentations.affine import Affine
 from utils.data.augmentations.chain import REGISTRY
 from utils.data.augmentations.pixels import PixelChange

@@ -17,7 +17,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from utils.benchmarks.steps import Step
 from utils.configs.checks import is_network
-from utils.configs.composing import CONF_DIR, compose_config, expand, is_group, parse
+from utils.configs.composing import compose_config, expand
+from utils.configs.overrides import CONF_DIR, is_group, parse
 from utils.runs.identity import IDENTITY, digest, feature_identity, has_tower, run_hash
 from utils.search.space import Space
 

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lossyless.progress import clock
-from utils.configs.composing import NO_TEXT, PLAIN
+from utils.configs.overrides import NO_TEXT, PLAIN
 from utils.runs.experiment_status import LOG, distinct_overrides, format_stage, read_jobs
 
 SECONDS = 10.0  # between lines

@@ -23,19 +23,14 @@ from lossyless.printing import forgive_output
 from utils.cluster.screen import WithoutOverrides, logged, shown
 from utils.configs.checks import (
     ConfigError,
+    check_names,
     check_networks,
     check_peers,
     check_sizes,
     check_weights,
 )
-from utils.configs.composing import (
-    CONF_DIR,
-    compose_config,
-    expand,
-    given,
-    parse,
-    to_override_value,
-)
+from utils.configs.composing import compose_config, expand
+from utils.configs.overrides import CONF_DIR, given, parse, to_override_value
 from utils.runs.experiment_status import LOG, read_jobs, report
 from utils.runs.files import writable_dir
 from utils.runs.identity import experiment_folder
@@ -126,6 +121,7 @@ def check_command_line(arguments: list[str]) -> Plan:
     """Raise ConfigError, HydraException or OSError if the jobs of a command line cannot run."""
     overrides = expand(arguments)
     cfg = compose_config(overrides)
+    check_names(cfg)
     check_networks(cfg)
     check_sizes(cfg)
     check_peers(cfg)
@@ -149,6 +145,11 @@ def check_command_line(arguments: list[str]) -> Plan:
     if plan.is_submitted:
         from utils.cluster import launcher
 
+        if "%" in cfg.paths.outputs:
+            raise ConfigError(
+                f"paths.outputs={cfg.paths.outputs}: with slurm={cfg.slurm.name} a folder cannot "
+                "have '%' in its name, which Slurm and submitit replace"
+            )
         launcher.check(cfg.slurm)
     return plan
 

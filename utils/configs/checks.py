@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from omegaconf.nodes import Node
 
 from utils.configs.resolvers import weights_id
@@ -45,6 +46,8 @@ WEIGHT_SETTINGS = (
     "data_feat.kwargs.clip_weights",
     "data_pred.kwargs.clip_weights",
 )
+# Settings that are parts of the names of folders.
+NAMES = ("experiment_name", "compressor_of", "add_feat", "add_pred")
 
 
 class ConfigError(ValueError):
@@ -146,6 +149,31 @@ def check_peers(cfg: DictConfig) -> None:
             f"the environment has {' '.join(f'{name}={found[name]}' for name in wrong)}, but "
             f"trainer.devices=1 and trainer.num_nodes=1 need one process: unset {' '.join(wrong)}"
         )
+
+
+def check_names(cfg: DictConfig) -> None:
+    """Raise `ConfigError` if a setting of `NAMES` cannot be a part of a folder's name."""
+    for key in ("experiment", *NAMES, *(["job_id"] if cfg.job_id is not None else [])):
+        name = str(cfg[key])
+        is_text = isinstance(cfg[key], (str, int, float)) and not isinstance(cfg[key], bool)
+        is_folder = name not in ("", ".", "..") and "/" not in name and name.isprintable()
+        if not (is_text and is_folder):
+            raise ConfigError(f"{key} is {cfg[key]!r}, expected a name without '/' for a folder")
+    if isinstance(cfg.experiment, float):  # of a file, where 1e3 is a number
+        raise ConfigError(f"experiment is the number {cfg.experiment}, expected a name in quotes")
+
+
+def expand_paths(cfg: DictConfig) -> None:
+    """Replace `~` at the start of paths by the home folder; `ConfigError` for an empty path."""
+    for key in (*(f"paths.{name}" for name in cfg.get("paths", ())), *WEIGHT_SETTINGS):
+        try:
+            path = OmegaConf.select(cfg, key)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
+        if key not in WEIGHT_SETTINGS and not (isinstance(path, str) and path):
+            raise ConfigError(f"{key} is {path!r}, expected a folder")
+        if isinstance(path, str) and path.startswith("~"):
+            OmegaConf.update(cfg, key, os.path.expanduser(path))
 
 
 def check_weights(cfg: DictConfig) -> None:

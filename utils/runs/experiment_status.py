@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from utils.configs.overrides import unquoted
 from utils.runs.identity import STAGES, experiment_folder, is_execution_setting
 from utils.runs.saved_runs import read_status
 from utils.runs.status_file import JOB, RUN, STATES, load, read_job
@@ -45,7 +46,7 @@ class Job:
     def settings(self) -> dict[str, str]:
         """Its command line: {"seed": "1"}."""
         given = [override.lstrip("+").split("=", 1) for override in self.status["overrides"]]
-        return dict(item for item in given if len(item) == 2)
+        return {item[0]: unquoted(item[1]) for item in given if len(item) == 2}
 
     @property
     def runs(self) -> dict[str, str]:
@@ -140,7 +141,8 @@ def _belongs(job: Job, mode: str, results: str, defaults: Mapping[str, str]) -> 
         return False
     if job.runs:  # the first one may belong to another experiment
         return Path(list(job.runs.values())[-1]).is_relative_to(results)
-    return os.path.abspath(Path(settings["paths.results"], experiment_folder(settings))) == results
+    folder = Path(settings["paths.results"]).expanduser() / experiment_folder(settings)
+    return os.path.abspath(folder) == results
 
 
 def _latest(attempts: Sequence[Job]) -> list[Job]:

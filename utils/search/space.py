@@ -13,7 +13,7 @@ from optuna.distributions import (
 )
 
 from utils.configs.checks import ConfigError
-from utils.configs.composing import parse, to_override_value
+from utils.configs.overrides import parse, to_override_value
 from utils.runs.identity import is_execution_setting
 
 

@@ -10,7 +10,13 @@ from collections.abc import Iterator
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from utils.configs.checks import ConfigError, check_networks, check_sizes
+from utils.configs.checks import (
+    ConfigError,
+    check_names,
+    check_networks,
+    check_sizes,
+    expand_paths,
+)
 from utils.configs.resolvers import cpus_per_job
 from utils.data.module import check_choice
 from utils.evaluation.linear import find_evaluation
@@ -34,7 +40,9 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
     """Set up the process for a job and record how it ends; yields the resolved config."""
     with signals.handled(), recorded_job() as job:
         cfg = cfg.copy()
+        expand_paths(cfg)
         OmegaConf.resolve(cfg)
+        check_names(cfg)
         check_choice("on_failed", cfg.on_failed, ("restart", "resume"))
         check_networks(cfg)
         find_evaluation(cfg)  # raises if the predictor is neither network nor evaluation

@@ -4,7 +4,8 @@ import pytest
 
 from utils.aggregation import paper_comparison, paper_settings
 from utils.aggregation.experiment import Experiment
-from utils.configs.composing import CONF_DIR, compose_config
+from utils.configs.composing import compose_config
+from utils.configs.overrides import CONF_DIR
 
 TABLES = sorted(paper_settings.published_settings())
 # Experiments of our own.

@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from lossyless.vector_codecs import VectorCodec
 from utils.cluster import sweep
-from utils.configs import composing
 from utils.configs.checks import ConfigError, is_network
-from utils.configs.composing import CONF_DIR, compose_config, expand
+from utils.configs.composing import compose_config, expand
+from utils.configs.overrides import CONF_DIR
 from utils.data.images import ImageDataModule
 from utils.training import building
 
@@ -259,14 +259,6 @@ def test_unknown_keys_in_the_space_of_a_search_or_an_experiment_are_errors():
             expand([f"optimizer_pred.kwargs.rl={drawn}"])
     with pytest.raises(ConfigError, match="max_epoch"):
         expand(["experiment=test", "+sweep.trainer_max_epoch=[1,2]"])
-
-
-def test_values_survive_the_override_grammar():
-    values = [None, True, False, 1e-5, 3, "VAE", [1, 2], {"a": None}, [], "", "1e-3 and more"]
-    nodes = OmegaConf.create(values)
-    texts = map(composing.to_override_value, nodes)
-    cfg = compose_config([f"+note_{i}={text}" for i, text in enumerate(texts)])
-    assert [cfg[f"note_{i}"] for i in range(len(values))] == values
 
 
 def test_multirun_flag_is_accepted(monkeypatch, tmp_path):

@@ -17,7 +17,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from lossyless.base import Batch
-from utils.configs.composing import CONF_DIR, compose_config
+from utils.configs.composing import compose_config
+from utils.configs.overrides import CONF_DIR
 from utils.data.augmentations import REGISTRY
 from utils.data.images import ImageDataModule
 from utils.data.module import AUXILIARIES, SPLITS, DataModule

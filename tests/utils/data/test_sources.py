@@ -15,7 +15,8 @@ from hydra.utils import get_method, instantiate
 from PIL import Image
 from torchvision import datasets
 
-from utils.configs.composing import CONF_DIR, compose_config
+from utils.configs.composing import compose_config
+from utils.configs.overrides import CONF_DIR
 from utils.data import kaggle
 from utils.data.images import ImageDataModule
 from utils.data.module import SPLITS, DataError

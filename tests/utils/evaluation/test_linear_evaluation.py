@@ -13,7 +13,8 @@ from sklearn.svm import LinearSVC
 
 from utils.cluster import sweep
 from utils.configs.checks import ConfigError, is_network
-from utils.configs.composing import CONF_DIR, compose_config
+from utils.configs.composing import compose_config
+from utils.configs.overrides import CONF_DIR
 from utils.evaluation.linear import LinearSVMEvaluation, LogisticEvaluation, _in_span
 from utils.runs.run import find_run
 from utils.training import jobs

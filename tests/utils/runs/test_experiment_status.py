@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from utils import status
 from utils.cluster import slurm_queries
-from utils.configs.composing import CONF_DIR
+from utils.configs.overrides import CONF_DIR
 from utils.runs.experiment_status import FIX, report
 from utils.runs.identity import STAGES
 from utils.runs.run import Run, find_run

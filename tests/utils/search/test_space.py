@@ -9,7 +9,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from utils import search
 from utils.cluster.sweep import check_command_line
 from utils.configs.checks import ConfigError
-from utils.configs.composing import CONF_DIR, compose_config, expand, parse
+from utils.configs.composing import compose_config, expand
+from utils.configs.overrides import CONF_DIR, parse
 from utils.search.space import Space
 
 DISTRIBUTIONS = {

@@ -1,0 +1,119 @@
+"""Overrides: Hydra's grammar, and the paths and names that are taken as typed."""
+
+from pathlib import Path
+
+import pytest
+from helpers.tiny import paths
+from omegaconf import OmegaConf
+
+from utils.cluster import sweep
+from utils.configs.checks import ConfigError
+from utils.configs.composing import compose_config, expand
+from utils.configs.overrides import to_override_value, unquoted, values_of
+
+
+def refused(*overrides: str) -> str:
+    """The error, in one line, of a command line that starts no job."""
+    with pytest.raises((ConfigError, OSError)) as error:
+        sweep.check_command_line(list(overrides))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_values_survive_the_override_grammar():
+    values = [None, True, False, 1e-5, 3, "VAE", [1, 2], {"a": None}, [], "", "1e-3 and more"]
+    nodes = OmegaConf.create(values)
+    texts = map(to_override_value, nodes)
+    cfg = compose_config([f"+note_{i}={text}" for i, text in enumerate(texts)])
+    assert [cfg[f"note_{i}"] for i in range(len(values))] == values
+
+
+@pytest.mark.parametrize(
+    "name", ["a,b", "a#b", "a[b", "a=b", "a b", "a:b", "é", "a?b", "{(a", "a'b", "1e3"]
+)
+def test_folders_may_have_any_name(tmp_path, name):
+    settings = paths(tmp_path / name)
+    plan = sweep.check_command_line(settings)
+    assert plan.cfg.paths.outputs == str(tmp_path / name / "outputs") and len(plan.jobs) == 1
+    assert plan.results == tmp_path / name / "results" / "exp_none" and plan.results.is_dir()
+    assert compose_config(plan.jobs[0]).paths == plan.cfg.paths  # as Hydra composes the job
+    assert [unquoted(job.partition("=")[2]) for job in plan.jobs[0]] == [
+        setting.partition("=")[2] for setting in settings
+    ]
+
+
+def test_the_home_folder_is_expanded_wherever_a_path_stands(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MINE", "~/mine")
+    monkeypatch.setenv("MOBILENET_V2_WEIGHTS", "~/net.npz")
+    overrides = ["paths.data=~/data", "paths.logs=${oc.env:MINE}", "experiment=mobilenet_caltech"]
+    cfg = compose_config(overrides)
+    assert cfg.paths.data == str(tmp_path / "data") and cfg.paths.logs == str(tmp_path / "mine")
+    assert cfg.tower.kwargs.weights == str(tmp_path / "net.npz")
+    cfg = compose_config(["paths.pretrained=~", "tower.kwargs.weights=~/a b.npz", overrides[-1]])
+    assert cfg.paths.features == str(tmp_path / "features")
+    assert cfg.tower.kwargs.weights == str(tmp_path / "a b.npz")
+
+
+@pytest.mark.parametrize("value", ["", "null", "${oc.env:NOT_SET}"])
+def test_a_path_without_folder_is_refused(value):
+    assert "paths.data" in refused(f"paths.data={value}")
+
+
+@pytest.mark.parametrize("name", ["1e3", "1_2", "true", "null", "007", "-1", "[a]", "a b", "é"])
+def test_names_are_taken_as_typed(tmp_path, name):
+    names = [f"{key}={name}" for key in ("experiment_name", "add_feat", "add_pred", "job_id")]
+    plan = sweep.check_command_line([*paths(tmp_path), *names[:3]])
+    assert plan.results.name == f"exp_{name}" and str(plan.cfg.compressor_of) == name
+    assert (str(plan.cfg.add_feat), str(plan.cfg.add_pred)) == (name, name)
+    if name != "null":  # the time
+        assert compose_config(names).job_id == name
+
+
+def test_whole_numbers_as_names_keep_the_hashes_of_earlier_runs():
+    assert compose_config(["add_feat=12"]).add_feat == 12
+    assert values_of("add_feat", expand(["add_feat=1_2,12"])) == ["1_2", 12]
+
+
+@pytest.mark.parametrize("key", ["experiment_name", "compressor_of", "add_feat", "job_id"])
+@pytest.mark.parametrize("name", ["", "a/b", "..", "'a\nb'"])
+def test_names_that_are_no_folder_are_refused(tmp_path, key, name):
+    assert key in refused(f"{key}={name}", *paths(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("experiment=1e3", "banana_viz_VIC"),
+        ("+experiment=test", "experiment=test"),
+        ("++rate=H_hyper", "rate=H_hyper"),
+        ("+data@data_feat=mnist", "data@data_feat"),
+        ("~rate", "rate=..."),
+        ("~seed", "seed=..."),
+        ("~trainer.max_epochs=200", "trainer.max_epochs=..."),
+        ("~data@data_feat", "data@data_feat=..."),
+        ("~data_feat.kwargs.no_such", "no_such"),
+        ("rate=glob(Q*)", "Q*"),
+        ("seed=glob(*)", "seed"),
+        ("seed=range(1,2,0)", "range"),
+        ("goal=#", "goal=#"),
+    ],
+)
+def test_overrides_of_unsupported_forms_are_one_line_of_error(override, hint):
+    assert hint in refused(override)
+
+
+def test_overrides_mean_what_they_mean_to_hydra(tmp_path):
+    plan = sweep.check_command_line(["rate=glob(H*,exclude=*klt)", *paths(tmp_path)])
+    rates = [setting for job in plan.jobs for setting in job if setting.startswith("rate=")]
+    assert rates == ["rate=H_factorized", "rate=H_hyper", "rate=H_spatial"]
+    assert "margin" not in compose_config(["~data_feat.kwargs.margin"]).data_feat.kwargs
+    assert compose_config(["++seed=1", "+new.key=2"]).new.key == 2
+
+
+def test_of_repeated_settings_the_last_one_counts(tmp_path):
+    last = ["seed=4", "experiment=banana_viz_VIC", "distortion=VIC"]
+    plan = sweep.check_command_line(["seed=1,2", "experiment=test", *last, *paths(tmp_path)])
+    assert [job[:3] for job in plan.jobs] == [last]
+    assert plan.cfg.seed == 4 and Path(plan.results).name == "exp_banana_viz_VIC"
