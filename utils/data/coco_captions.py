@@ -1,21 +1,27 @@
 """Captions of COCO 2017 (https://arxiv.org/abs/1405.0312) as a data set of CLIP features."""
 
-import contextlib
-import io
-from collections.abc import Iterator
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
-from pycocotools.coco import COCO
 from torch import Tensor
+from tqdm import tqdm
 
+from lossyless.backbones.clip import import_clip, load_clip
 from lossyless.base import Batch
-from utils.data.captions import caption_features
+from lossyless.weights import WeightsError
+from utils.configs.resolvers import weights_id
 from utils.data.downloads import download_zip, open_or_download
 from utils.data.examples import InMemory, draw_order, hold_out
+from utils.data.feature_cache import FeatureCache, array_file
 from utils.data.module import DataError, DataModule, check_choice, spawn_generator
+from utils.runs.stopwatch import Stopwatch
 
 YEARS = {"train": "train2017", "test": "val2017"}  # the original test images have no captions
 SERVER = "http://images.cocodataset.org"  # its HTTPS has another host's certificate
@@ -36,16 +42,18 @@ folder should have:
         val2017/000000000139.jpg ...        5,000 images
         annotations/captions_train2017.json
         annotations/captions_val2017.json"""
+BATCH_SIZE = 512
+PRECISION = np.float16  # as in CLIP's checkpoints
 
 
 @dataclass(frozen=True)
 class Captions:
-    """The captions of a split, image by image.
+    """The captions of a split.
 
     Attributes
     ----------
     files : names of the N images, in the order of their ids.
-    texts : the M captions.
+    texts : the M captions, in the order of their images.
     counts : number of captions of each image, int64 [N].
     """
 
@@ -55,11 +63,11 @@ class Captions:
 
     @property
     def starts(self) -> Tensor:
-        """Where the captions of each image begin, int64 [N]."""
+        """Index of the first caption of each image, int64 [N]."""
         return self.counts.cumsum(0) - self.counts
 
     def mean(self, features: Tensor) -> Tensor:
-        """Mean over the captions of each image, float32 [N, D], of their features [M, D]."""
+        """Mean feature of the captions of each image, float32 [N, D], from features [M, D]."""
         image = torch.arange(len(self.counts)).repeat_interleave(self.counts)
         sums = torch.zeros(len(self.counts), features.shape[1])
         return sums.index_add_(0, image, features.float()) / self.counts[:, None]
@@ -91,34 +99,104 @@ def read_captions(folder: Path, split: str) -> Captions:
     """
     path = find(folder, f"annotations/captions_{YEARS[split]}.json")
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # COCO prints its progress
-            coco = COCO(path)
-        files, texts, counts = [], [], []
-        for image in sorted(coco.imgs):
-            captions = sorted(coco.imgToAnns[image], key=lambda caption: caption["id"])
-            files.append(coco.imgs[image]["file_name"])
-            texts += [caption["caption"] for caption in captions]
-            counts.append(len(captions))
-    except (OSError, ValueError, KeyError, AssertionError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        files = {image["id"]: image["file_name"] for image in content["images"]}
+        captions = defaultdict(list)
+        for caption in sorted(content["annotations"], key=lambda caption: caption["id"]):
+            captions[caption["image_id"]].append(caption["caption"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged: {error!r}. {HOW_TO_RESTORE}") from error
-    if not files or 0 in counts:
-        without = files[counts.index(0)] if files else "all"
-        raise DataError(f"{path}: images without captions ({without}). {HOW_TO_RESTORE}")
-    return Captions(files, texts, torch.tensor(counts))
+    if not files or (without := [files[i] for i in files if i not in captions]):
+        missing = without[0] if files else "all"
+        raise DataError(f"{path}: images without captions ({missing}). {HOW_TO_RESTORE}")
+    ids = sorted(files)
+    return Captions(
+        [files[i] for i in ids],
+        [text for i in ids for text in captions[i]],
+        torch.tensor([len(captions[i]) for i in ids]),
+    )
+
+
+def caption_features(
+    captions: Sequence[str], *, weights: str = "ViT-B/32", dim: int = 512, folder: Path
+) -> Tensor:
+    """Unnormalised features float16 [N, dim] of captions by CLIP (https://arxiv.org/abs/2103.00020).
+
+    They are computed once, on a GPU if available, and then read from `folder`. Captions of more
+    than 77 tokens are truncated.
+
+    Parameters
+    ----------
+    captions : N strings.
+    weights : name of one of CLIP's models, downloaded on first use, or path of a checkpoint.
+    dim : dimensions of its features.
+    folder : of the stored features.
+
+    Raises
+    ------
+    DataError
+        If the weights cannot be loaded or do not give `dim` features, or if the stored features are
+        damaged.
+    """
+    digest = hashlib.sha256()
+    for caption in captions:
+        digest.update(hashlib.sha256(caption.encode()).digest())
+    key = {"weights": weights_id(weights), "captions": digest.hexdigest()}
+    cache = FeatureCache(folder, "clip_text", key, {}, setting="paths.data")
+    which = "captions", 0, None
+    features = cache.get(*which, compute=lambda part: _compute(part, captions, weights, dim)).x
+    if features.shape != (len(captions), dim):
+        raise DataError(
+            f"{cache.path(*which)} holds features {list(features.shape)}, expected "
+            f"{[len(captions), dim]}: set kwargs.feature_dim to the dimensions of {weights}, or "
+            "delete the folder to compute them again."
+        )
+    return features
+
+
+@torch.inference_mode()
+def _compute(folder: Path, captions: Sequence[str], weights: str, dim: int) -> dict:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        model, _ = load_clip(weights, device)
+    except WeightsError as error:
+        raise DataError(
+            f"kwargs.clip_weights={weights!r}: {error} (kwargs.clip_weights is the name of one of "
+            "CLIP's models, or a path.)"
+        ) from error
+    found = model.text_projection.shape[1]
+    if found != dim:
+        raise DataError(
+            f"CLIP's model {weights} gives features of {found} dimensions, not {dim}: set "
+            f"kwargs.feature_dim={found}."
+        )
+    print(f"CLIP {weights}: computing features of {len(captions)} captions on {device}, once.")
+    clip, watch = import_clip(), Stopwatch(device)
+    features = np.empty((len(captions), dim), PRECISION)
+    # disable=None: no progress bar unless stderr is a terminal
+    for start in tqdm(range(0, len(captions), BATCH_SIZE), "captions", disable=None):
+        batch = list(captions[start : start + BATCH_SIZE])
+        tokens = clip.tokenize(batch, context_length=model.context_length, truncate=True)
+        with watch:
+            encoded = model.encode_text(tokens.to(device))
+        features[start : start + len(batch)] = encoded.cpu().numpy()
+    np.save(array_file(folder, "features"), features)
+    np.save(array_file(folder, "targets"), np.empty((len(captions), 0), PRECISION))
+    return {"seconds_per_image": watch.seconds / len(captions), "device": device.type}
 
 
 class CocoCaptionsDataModule(DataModule):
     """Captions of COCO as CLIP features [feature_dim]; all captions of an image are equivalent.
 
-    An example is an image, of which one caption is drawn each time: x is its feature. `Batch.aux`
-    is x itself (input), the mean over all captions of the image (representative, and the target
-    y), or another caption of the image (positive). The splits are those of the images
-    (`sources.coco`), which themselves are not needed.
+    An example is an image, and x is the feature of one of its captions, drawn each time.
+    `Batch.aux` is x itself (input), the mean over all captions of the image (representative, and
+    the target y), or another caption of the image (positive). The splits are those of
+    `sources.coco`, whose images are not needed.
 
     Parameters
     ----------
     clip_weights, feature_dim
-        Weights and dimensions of the text tower, see `utils.data.captions.caption_features`.
+        Weights and dimensions of the text tower, see `caption_features`.
     val_fraction : float
         Fraction of the training images whose captions are held out for validation.
     kwargs
@@ -143,22 +221,19 @@ class CocoCaptionsDataModule(DataModule):
         self.n_outputs = feature_dim
         self.clip_weights = clip_weights
         self.val_fraction = val_fraction
-        self._features_on: dict[tuple[str, torch.device], Tensor] = {}
 
     @cached_property
-    def _captions(self) -> dict[str, tuple[Captions, Tensor]]:
+    def _captions(self) -> dict[str, tuple[Captions, InMemory]]:
         """For "train" (with validation) and "test" the captions and their features [M, D]."""
         folder = Path(self.data_dir) / "coco"
-        captions = {split: read_captions(folder, split) for split in YEARS}
-        return {
-            split: (
-                found,
-                caption_features(
-                    found.texts, weights=self.clip_weights, dim=self.n_outputs, folder=folder
-                ),
+        found = {}
+        for split in YEARS:
+            captions = read_captions(folder, split)
+            features = caption_features(
+                captions.texts, weights=self.clip_weights, dim=self.n_outputs, folder=folder
             )
-            for split, found in captions.items()
-        }
+            found[split] = captions, InMemory(features, torch.empty(len(features), 0))
+        return found
 
     @cached_property
     def splits(self) -> dict[str, InMemory]:
@@ -166,7 +241,7 @@ class CocoCaptionsDataModule(DataModule):
         spans, means = {}, {}
         for split, (captions, features) in self._captions.items():
             spans[split] = torch.stack([captions.starts, captions.counts], 1)
-            means[split] = captions.mean(features)
+            means[split] = captions.mean(features.inputs)
         kept, held_out = hold_out(means["train"], self.val_fraction)
         return {
             "train": InMemory(spans["train"][kept], means["train"][kept]),
@@ -185,30 +260,27 @@ class CocoCaptionsDataModule(DataModule):
         self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator
     ) -> Iterator[Batch]:
         examples, device = self.splits[split], generator.device
-        features = self._features("test" if split == "test" else "train", device)
+        _, features = self._captions["test" if split == "test" else "train"]
+
+        def read(indices: Tensor) -> Tensor:
+            return next(features.read([indices], device))[0].float()
+
         order = draw_order(len(examples.targets), is_shuffled, generator)
         positive_generator = spawn_generator(generator, "positive")
         for spans, means in examples.read(order.split(batch_size), device):
             starts, counts = spans.unbind(1)
             drawn = _draw_below(counts, generator)
-            x = features[starts + drawn].float()
+            x = read(starts + drawn)
+            aux = {"input": x, "representative": means, "target": means}.get(self.auxiliary)
             if self.auxiliary == "positive":
-                # any caption but the drawn one; an only caption is its own positive
+                # any caption but the drawn one, unless it is the only one
                 others = (drawn + 1 + _draw_below(counts - 1, positive_generator)) % counts
-                yield Batch(x, means, features[starts + others].float())
-                continue
-            auxiliaries = {"none": None, "input": x, "representative": means, "target": means}
-            yield Batch(x, means, auxiliaries[self.auxiliary])
-
-    def _features(self, split: str, device: torch.device) -> Tensor:
-        """The features of all captions of a file on the device, moved there once."""
-        if (split, device) not in self._features_on:
-            self._features_on[split, device] = self._captions[split][1].to(device)
-        return self._features_on[split, device]
+                aux = read(starts + others)
+            yield Batch(x, means, aux)
 
 
 def _draw_below(bounds: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform integers [B] from 0 to below the bounds [B]; 0 for a bound of 0."""
+    """Uniform integers [B] in [0, bound), or 0 for a bound of 0."""
     uniform = torch.rand(
         len(bounds), generator=generator, device=generator.device, dtype=torch.float64
     )

@@ -1,7 +1,6 @@
-"""Download of data sets at their first use, in one process at a time, after printing their size.
+"""Downloads of data sets at their first use, by one process at a time.
 
-torchvision downloads most of them. `download` is for large files: it resumes where an interrupted
-download stopped.
+torchvision downloads most of them. `download` is for large files: it resumes interrupted downloads.
 """
 
 import contextlib
@@ -25,10 +24,10 @@ from utils.runs.files import writable_dir
 
 T = TypeVar("T")
 
-# what torchvision's data sets raise if files are missing or damaged, or have wrong checksums
+# raised by torchvision's data sets if files are missing, damaged or have wrong checksums
 UNUSABLE = (RuntimeError, FileNotFoundError, EOFError, ValueError, AssertionError)
 WAITS = (1, 5, 25)  # seconds before each attempt to resume a broken download
-TIMEOUT = 60  # seconds without an answer or data that break a download
+TIMEOUT = 60  # seconds without data after which a download is broken
 BROKEN = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
 BLOCK = 1 << 20  # bytes
 
@@ -36,7 +35,9 @@ BLOCK = 1 << 20  # bytes
 def open_or_download(
     open_set: Callable[[bool], T], *, name: str, size: str, folder: Path, advice: str = ""
 ) -> T:
-    """Open a data set; if it is not on disk, download it first.
+    """Open a data set, and download it first if it is not in a folder.
+
+    Nothing is written to a folder that has it, so the folder may be read-only.
 
     Parameters
     ----------
@@ -48,51 +49,44 @@ def open_or_download(
     Raises
     ------
     DataError
-        If it is not on disk and the download fails.
+        If it is not in the folder and cannot be downloaded.
     """
-    if folder.is_dir() and not os.access(folder, os.W_OK):  # read-only, so no lock
+    try:
+        folder = writable_dir(folder)
+    except OSError as unwritable:
         try:
             return open_set(False)
-        except UNUSABLE as error:
+        except (*UNUSABLE, OSError) as error:
             raise DataError(
-                f"{name} is missing or incomplete in {folder}, which is read-only: {error}. Set "
-                "paths.data to a folder that has it or that it can be downloaded to."
+                f"{name} is missing or incomplete ({error}) and cannot be downloaded: {unwritable}"
             ) from error
-    folder = writable_dir(folder)
     with FileLock(folder / f".{name.replace(' ', '_')}.lock"):
         try:
             return open_set(False)
         except UNUSABLE:
-            pass
-        print(
-            f"{name} is missing or incomplete in {folder}: downloading up to {size}.",
-            flush=True,
-        )
+            print(
+                f"{name} is missing or incomplete in {folder}: downloading up to {size}.",
+                flush=True,
+            )
         try:
             return open_set(True)
-        except DataError as error:  # its message says what to do
-            raise DataError(
-                f"{name} ({size}) could not be downloaded to {folder}: {error} {advice}".strip()
-            ) from error
         except Exception as error:  # clients have errors of their own, such as gdown's
+            reason = f"{error}"
+            if not isinstance(error, DataError):  # whose messages say what to do
+                reason = (
+                    f"{type(error).__name__}: {error}. Check the network, delete leftovers of an "
+                    "earlier download, and run again; or put its files there by hand."
+                )
             raise DataError(
-                f"{name} ({size}) could not be downloaded to {folder}: {type(error).__name__}: "
-                f"{error}. Check the network, delete leftovers of an earlier download, and run "
-                f"again; or put its files there by hand. {advice}".strip()
+                f"{name} ({size}) could not be downloaded to {folder}: {reason} {advice}".strip()
             ) from error
 
 
 def download_zip(url: str, folder: Path, *, md5: str, n_bytes: int) -> None:
-    """Download a zip file into a folder and unpack it there; see `download` and `unpack`.
+    """Download a zip file of `n_bytes` into a folder and unpack it; see `download` and `unpack`.
 
-    Parameters
-    ----------
-    n_bytes : size of the zip file, and of its content, for images do not compress.
-
-    Raises
-    ------
-    DataError
-        If the disk has too little space, before anything is downloaded.
+    Raises DataError before the download if the disk is too small. The content is assumed to have
+    `n_bytes` too, because images do not compress.
     """
     archive = folder / PurePosixPath(url).name
     needed = 2 * n_bytes - _n_bytes(archive) - _n_bytes(_part(archive))
@@ -108,15 +102,15 @@ def download_zip(url: str, folder: Path, *, md5: str, n_bytes: int) -> None:
 
 
 def download(url: str, path: Path, *, md5: str) -> None:
-    """Download a file to `<path>.part`, which is renamed when it is complete and its MD5 right.
+    """Download a file to `<path>.part`, and rename it when it is complete and its MD5 is correct.
 
     The next call resumes an interrupted download.
 
     Raises
     ------
     DataError
-        If the server refuses, if the connection breaks repeatedly, or if the MD5 is wrong; in the
-        last case the file is deleted.
+        If the server refuses, if the connection breaks repeatedly, or if the MD5 is wrong; then the
+        file is deleted.
     """
     part = _part(path)
     waits, most = iter(WAITS), _n_bytes(part)
@@ -155,10 +149,11 @@ def _n_bytes(path: Path) -> int:
 
 
 def _download_rest(url: str, part: Path) -> None:
-    """Append the missing bytes of a file, or download it anew if the server cannot resume."""
+    """Append the missing bytes, or download the whole file if the server cannot resume."""
     n_bytes = _n_bytes(part)
-    # uncompressed, for the bytes of the file are counted
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={n_bytes}-"} if n_bytes else {})
+    headers = {"Accept-Encoding": "identity"}  # uncompressed, so that sizes are those of the file
+    if n_bytes:
+        headers["Range"] = f"bytes={n_bytes}-"
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if n_bytes and response.status_code == requests.codes.requested_range_not_satisfiable:
             return  # it is complete
@@ -168,10 +163,10 @@ def _download_rest(url: str, part: Path) -> None:
         n_total = n_bytes + int(response.headers["Content-Length"])
         bar = tqdm(
             total=n_total, initial=n_bytes, desc=part.stem, unit="B", unit_scale=True,
-            mininterval=0.1 if sys.stderr.isatty() else 60,  # a line a minute in a log
+            mininterval=0.1 if sys.stderr.isatty() else 60,  # logs get one line a minute
         )  # fmt: skip
-        mode = "ab" if n_bytes else "wb"
-        with bar, part.open(mode) as file, contextlib.suppress(*BROKEN):
+        file = part.open("ab" if n_bytes else "wb")
+        with bar, file, contextlib.suppress(*BROKEN):
             for block in response.iter_content(BLOCK):
                 file.write(block)
                 bar.update(len(block))
@@ -180,14 +175,9 @@ def _download_rest(url: str, part: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip file into a folder, then delete the file.
+    """Unpack a zip file into a folder, where the content appears when it is complete.
 
-    The content appears there once all of it is unpacked. It is added to existing folders.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged; it is deleted.
+    Existing folders are extended. The zip file is deleted; if it is damaged, DataError is raised.
     """
     temporary = folder / f".unpacking_{archive.name}"
     shutil.rmtree(temporary, ignore_errors=True)  # left by an interruption

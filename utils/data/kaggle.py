@@ -1,6 +1,7 @@
-"""Download files of Kaggle's competitions and data sets with the user's token."""
+"""Downloads from Kaggle with the user's token."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,22 +23,20 @@ def connect() -> "KaggleApi":
         raise DataError(
             f"Kaggle's client is not installed ({error}): run `pip install kaggle six`."
         ) from error
-    except (SystemExit, OSError, ValueError) as error:  # without a token it exits
+    except (SystemExit, OSError, ValueError) as error:  # it exits without a token
         raise DataError(
-            "Kaggle's client found no token: make an account on kaggle.com, create an API token at "
-            "https://www.kaggle.com/settings and save it as ~/.kaggle/access_token (a file "
+            "Kaggle's client found no token: create an account on kaggle.com, create an API token "
+            "at https://www.kaggle.com/settings and save it as ~/.kaggle/access_token (a file "
             "kaggle.json: in ~/.kaggle)."
         ) from error
     return client
 
 
 def download_data_set(name: str, folder: Path) -> None:
-    """Download a data set, "owner/title", and unpack it into a folder; see `download`."""
-
-    def fetch(client: "KaggleApi") -> None:
+    """Download the data set "owner/title" and unpack it into a folder; see `download`."""
+    archive = folder / f"{name.partition('/')[2]}.zip"
+    with _fetching(archive, f"the data set {name}") as client:
         client.dataset_download_files(name, path=str(folder), force=False, quiet=False, unzip=False)
-
-    _fetch(fetch, folder / f"{name.partition('/')[2]}.zip", f"the data set {name}")
 
 
 def download(competition: str, file: str, folder: Path) -> None:
@@ -48,26 +47,23 @@ def download(competition: str, file: str, folder: Path) -> None:
     DataError
         If Kaggle refuses, or if the downloaded file is damaged.
     """
-
-    def fetch(client: "KaggleApi") -> None:
-        client.competition_download_file(
-            competition, file, path=str(folder), force=False, quiet=False
-        )
-
     rules = (
         f" For error 403, log in and accept the rules of the competition at "
         f"https://www.kaggle.com/c/{competition}/rules."
     )
-    _fetch(fetch, folder / file, f"{file} of {competition}", rules)
+    with _fetching(folder / file, f"{file} of {competition}", rules) as client:
+        client.competition_download_file(
+            competition, file, path=str(folder), force=False, quiet=False
+        )
 
 
-def _fetch(
-    fetch: Callable[["KaggleApi"], None], archive: Path, what: str, advice: str = ""
-) -> None:
+@contextmanager
+def _fetching(archive: Path, what: str, advice: str = "") -> Iterator["KaggleApi"]:
+    """A client that downloads `archive`, which is then unpacked."""
     client = connect()
     archive.parent.mkdir(parents=True, exist_ok=True)
     try:
-        fetch(client)
+        yield client
     except OSError as error:  # of `requests`
         raise DataError(
             f"Kaggle refused {what}: {error}. For error 401, renew your token.{advice}"

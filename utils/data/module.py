@@ -5,6 +5,7 @@ Subclasses of `DataModule` implement `n_examples` and `make_batches`.
 
 import copy
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
@@ -143,7 +144,7 @@ class DataModule(pl.LightningDataModule, ABC):
     seed : int
         Seeds shuffling, augmentation and sampling, but not the splits of real data sets.
     data_dir : str
-        Folder that holds the downloaded data sets.
+        Folder of the downloaded data sets; "~" and "$VARIABLE" are expanded.
 
     Attributes
     ----------
@@ -178,7 +179,7 @@ class DataModule(pl.LightningDataModule, ABC):
         self.batch_size = batch_size
         self.eval_batch_size = batch_size if auxiliary == "positive" else eval_batch_size
         self.seed = seed
-        self.data_dir = data_dir
+        self.data_dir = os.path.expanduser(os.path.expandvars(data_dir))
 
     def with_auxiliary(self, auxiliary: str) -> Self:
         """The same examples with another content of `Batch.aux`."""

@@ -15,10 +15,8 @@ from clip.model import CLIP
 from helpers.file_server import serving
 from helpers.originals import make_coco
 
-from utils.data import captions as captions_module
 from utils.data import coco_captions
-from utils.data.captions import caption_features
-from utils.data.coco_captions import CocoCaptionsDataModule, read_captions
+from utils.data.coco_captions import CocoCaptionsDataModule, caption_features, read_captions
 from utils.data.examples import InMemory
 from utils.data.module import SPLITS, DataError
 from utils.data.sources import coco
@@ -243,7 +241,7 @@ def test_captions_depend_on_the_epoch_in_training_only_and_not_on_the_auxiliary_
 
 
 def test_features_are_those_of_clip_whatever_the_batch(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(captions_module, "BATCH_SIZE", 3)
+    monkeypatch.setattr(coco_captions, "BATCH_SIZE", 3)
     captions = [f"{i} cats" for i in range(7)] + ["a very long caption " * 40]
     state = torch.get_rng_state()
     found = caption_features(captions, weights=weights, dim=DIM, folder=tmp_path / "new")

@@ -1,31 +1,23 @@
-"""Data sets are found or downloaded, one process at a time, also where nobody may write."""
+"""Data sets are found or downloaded by one process at a time; interrupted downloads resume."""
 
 import hashlib
 import io
-import os
 import shutil
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from helpers.file_server import serving
-from helpers.tiny import DIGITS, run
+from helpers.read_only import refuse_to_write
 
 from utils.data.downloads import download, download_zip, open_or_download
-from utils.data.examples import InMemory
-from utils.data.images import ImageDataModule
 from utils.data.module import DataError
-from utils.data.sources.digits import digits
-
-NAME, SIZE = "Stars", "3 MB"
 
 
-def opener(folder: Path, calls: list[bool], damage: Exception | None = None):
-    """Opens `stars.npy`, or writes it first, as torchvision's data sets do."""
+def get(folder: Path, calls: list[bool], damage: Exception | None = None) -> np.ndarray:
+    """Open `stars.npy`, or write it first, as torchvision's data sets do."""
 
     def open_set(download: bool) -> np.ndarray:
         calls.append(download)
@@ -35,26 +27,7 @@ def opener(folder: Path, calls: list[bool], damage: Exception | None = None):
             np.save(folder / "stars.npy", np.arange(5))
         return np.load(folder / "stars.npy")
 
-    return open_set
-
-
-@pytest.fixture
-def read_only(tmp_path, monkeypatch):
-    """A folder that the process may not write to. Root may, whatever the permissions are."""
-    access = os.access
-    folder = tmp_path / "data"
-    folder.mkdir()
-
-    def refuse(path, mode, **kwargs):
-        is_refused = mode == os.W_OK and Path(path).is_relative_to(folder)
-        return not is_refused and access(path, mode, **kwargs)
-
-    monkeypatch.setattr(os, "access", refuse)
-    return folder
-
-
-def get(folder: Path, calls: list[bool], **kwargs) -> np.ndarray:
-    return open_or_download(opener(folder, calls, **kwargs), name=NAME, size=SIZE, folder=folder)
+    return open_or_download(open_set, name="Stars", size="3 MB", folder=folder)
 
 
 def test_missing_data_sets_are_downloaded_once(tmp_path, capsys):
@@ -62,48 +35,26 @@ def test_missing_data_sets_are_downloaded_once(tmp_path, capsys):
     for _ in range(2):
         assert len(get(tmp_path / "new", calls)) == 5
     assert calls == [False, True, False]
-    assert capsys.readouterr().out.count(SIZE) == 1
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="paths.data.*file"):
-        get(tmp_path / "file" / "data", [])
+    assert capsys.readouterr().out.count("3 MB") == 1
 
 
-def test_a_read_only_folder_is_left_as_it_is(read_only):
+@pytest.mark.parametrize("reason", ["Read-only file system", "No space left on device"])
+def test_a_folder_that_cannot_be_written_to_is_only_read(tmp_path, monkeypatch, reason):
+    refuse_to_write(monkeypatch, tmp_path, reason)
     for damage in (None, RuntimeError("not found"), ValueError("truncated")):
         calls: list[bool] = []
-        with pytest.raises(DataError, match=f"Stars .*{read_only}.*paths.data"):
-            get(read_only, calls, damage=damage)
-        assert calls == [False] and not list(read_only.iterdir())
-    np.save(read_only / "stars.npy", np.arange(5))
-    assert len(get(read_only, [])) == 5
-    assert [file.name for file in read_only.iterdir()] == ["stars.npy"]  # no lock either
+        with pytest.raises(DataError, match=f"Stars .*paths.data.*{tmp_path}.*{reason}") as error:
+            get(tmp_path, calls, damage)
+        assert calls == [False] and not list(tmp_path.iterdir()) and "\n" not in str(error.value)
+    np.save(tmp_path / "stars.npy", np.arange(5))
+    assert len(get(tmp_path, [])) == 5
+    assert [file.name for file in tmp_path.iterdir()] == ["stars.npy"]  # no lock either
 
 
-def open_stored(folder: Path) -> dict[str, InMemory]:
-    splits = open_or_download(
-        lambda download: torch.load(folder / "digits.pt", weights_only=True),
-        name="digits",
-        size="1 MB",
-        folder=folder,
-    )
-    return {split: InMemory(*tensors) for split, tensors in splits.items()}
-
-
-def stored_digits(**kwargs) -> ImageDataModule:
-    """The digits, from a file in the data folder."""
-    data = digits(**kwargs)
-    data.source = replace(data.source, open=open_stored)
-    return data
-
-
-def test_a_whole_run_leaves_a_read_only_folder_as_it_is(read_only, tmp_path):
-    images = digits(side=8, margin=0).open_source()
-    tensors = {split: (part.inputs, part.targets) for split, part in images.items()}
-    torch.save(tensors, read_only / "digits.pt")
-    target = [f"{p}.kwargs._target_={__name__}.stored_digits" for p in ("data_feat", "data_pred")]
-    metrics = run(tmp_path, *target, base=DIGITS)
-    assert metrics["test/pred/loss"] > 0
-    assert [file.name for file in read_only.iterdir()] == ["digits.pt"]
+def test_a_file_in_place_of_the_data_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=f"paths.data.*{tmp_path}/file"):
+        get(tmp_path / "file" / "data", [])
 
 
 # --- large files
@@ -123,9 +74,9 @@ def server(monkeypatch):
         yield server
 
 
-def fetch(server, folder: Path, name: str = "stars.zip", **kwargs) -> bytes:
-    """What is there after a download."""
-    download(f"{server.url}/{name}", folder / name, **{"md5": md5(CONTENT)} | kwargs)
+def fetch(server, folder: Path, name: str = "stars.zip") -> bytes:
+    """Content of a downloaded file."""
+    download(f"{server.url}/{name}", folder / name, md5=md5(CONTENT))
     assert [file.name for file in folder.iterdir()] == [name]
     return (folder / name).read_bytes()
 

@@ -90,6 +90,18 @@ def test_unknown_names_are_refused_with_the_alternatives():
         toy(auxiliary="inputs")
 
 
+def test_the_data_folder_may_hold_variables_and_the_home_folder(monkeypatch):
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    monkeypatch.setenv("HOME", "/home/me")
+    for data_dir, expected in {
+        "$SCRATCH/data": "/scratch/me/data",
+        "${SCRATCH}/data": "/scratch/me/data",
+        "~/data": "/home/me/data",
+        "data": "data",
+    }.items():
+        assert toy(data_dir=data_dir).data_dir == expected
+
+
 def test_derived_seeds_are_stable_and_distinct():
     assert derive_seed(123, "train", 0) == 3780446146362232825
     seeds = {derive_seed(s, split, e) for s in range(9) for split in ("a", "b") for e in range(9)}

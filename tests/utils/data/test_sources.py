@@ -1,6 +1,7 @@
 """The contract of all sources of images, on small data sets in the layouts of the originals."""
 
 import shutil
+import sys
 import urllib.request
 from pathlib import Path
 from urllib.error import URLError
@@ -11,6 +12,7 @@ import pytest
 import requests
 import torch
 from helpers.originals import MAKERS, ON_DISK, make_cars196, make_imagenet, number_of, open_small
+from helpers.tiny import call
 from hydra.utils import get_method, instantiate
 from PIL import Image
 from torchvision import datasets
@@ -20,7 +22,7 @@ from utils.configs.overrides import CONF_DIR
 from utils.data import kaggle
 from utils.data.images import ImageDataModule
 from utils.data.module import SPLITS, DataError
-from utils.data.sources import pcam, photos, torchvision_sets
+from utils.data.sources import coco, pcam, photos, torchvision_sets
 from utils.data.sources.photos import caltech101, cars196, food101, imagenet, pets37
 from utils.data.sources.torchvision_sets import mnist
 from utils.runs.saved_runs import MOVED
@@ -182,6 +184,34 @@ def test_deleted_and_damaged_images_are_noticed(make, data_set):
     n = len(data.truth[split])
     with pytest.raises(DataError, match=f"{n - 1} of {n} images of '{split}'"):
         make(data_set).setup()
+
+
+READ = r"""
+import sys
+from pathlib import Path
+from utils.data.coco_captions import read_captions
+from utils.data.sources.photos import imagenet
+
+data = imagenet(side=8, val_fraction=0.5, is_complete=False, data_dir=sys.argv[1])
+(batch,) = data.loader("test")
+assert len(batch.x) == 3
+assert read_captions(Path(sys.argv[1]) / "coco", "test").texts[0] == "caf\u00e9"
+"""
+
+
+def test_names_of_files_and_captions_are_utf_8_whatever_the_locale(tmp_path, monkeypatch):
+    folder = tmp_path / "données"
+    MAKERS[imagenet](folder, monkeypatch)
+    for image in list(folder.rglob("*.JPEG")):
+        image.rename(image.with_stem(f"œuf_{image.stem}"))
+    MAKERS[coco.coco](folder, monkeypatch)
+    file = folder / "coco/annotations/captions_val2017.json"
+    file.write_text(file.read_text().replace("a 12 val2017", "café"), encoding="utf-8")
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for name, value in locale.items():
+        monkeypatch.setenv(name, value)
+    result = call(sys.executable, "-c", READ, str(folder))
+    assert result.returncode == 0, result.stderr
 
 
 # --- downloads

@@ -5,8 +5,13 @@ from pathlib import Path
 
 import torch
 
-from utils.data.captions import caption_features
-from utils.data.coco_captions import HOW_TO_RESTORE, YEARS, find, read_captions
+from utils.data.coco_captions import (
+    HOW_TO_RESTORE,
+    YEARS,
+    caption_features,
+    find,
+    read_captions,
+)
 from utils.data.examples import ImageFiles
 from utils.data.images import ImageDataModule
 from utils.data.sources import Source
