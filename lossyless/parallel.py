@@ -72,19 +72,18 @@ def can_fork() -> bool:
 def ordered_map(
     function: Callable[[Task], Result], tasks: Iterable[Task], n_workers: int | None = None
 ) -> Iterator[Result]:
-    """`function` of each task, in order, computed in `n_workers` processes (default: one per core).
+    """Apply `function` to each task in `n_workers` processes (default: one per core).
 
-    Processes are forked, so `function` need not be pickled; tasks and results are. At most
-    n_workers + 2 tasks are under way. This process itself does few tasks, and all of them with
-    n_workers=1 or where forking is not safe: then each is taken only when its result is asked for.
+    Yields the results in order. Processes are forked, so tasks and results are pickled, but
+    `function` is not. At most n_workers + 2 tasks are in progress. With few tasks, with
+    n_workers=1, or where forking is unsafe, tasks run lazily in this process.
 
     `function` must not use torch, whose threads do not survive a fork.
 
     Raises
     ------
     WorkerError
-        A worker died, for instance killed for lack of memory. Exceptions of `function` are raised
-        here, too.
+        A worker died, for instance because memory ran out. Exceptions of `function` propagate.
     """
     if n_workers is not None and n_workers < 1:
         raise ValueError(f"n_workers is {n_workers}, expected at least 1 (or None)")
@@ -96,7 +95,7 @@ def ordered_map(
     head = list(itertools.islice(tasks, MIN_TASKS))
     are_few = len(head) < MIN_TASKS
     tasks = itertools.chain(head, tasks)
-    del head  # or it would keep the first tasks in memory
+    del head  # which would keep the first tasks in memory
     yield from map(function, tasks) if are_few else _map_in_workers(function, tasks, n_workers)
 
 
@@ -113,7 +112,7 @@ def _map_in_workers(
     try:
         for task in tasks:
             with warnings.catch_warnings(), _without_interrupts():
-                # Python warns that a fork may copy locked locks of threads: workers use none
+                # Python warns that a fork copies the locks of threads: workers use none of them
                 warnings.simplefilter("ignore", DeprecationWarning)
                 futures.append(executor.submit(_work, task))
             if len(futures) == n_workers + 2:
@@ -122,7 +121,8 @@ def _map_in_workers(
             yield futures.popleft().result()
     except BrokenProcessPool as error:
         raise WorkerError(
-            "a worker process died: perhaps memory ran out; try n_workers=1 or smaller chunks"
+            "a worker process died, perhaps because memory ran out: try n_workers=1 or smaller "
+            "chunks"
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
@@ -130,9 +130,9 @@ def _map_in_workers(
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C waits until the end: while forking, it would be lost, or end a half-started worker.
+    """Delay Ctrl-C, which would be lost during a fork, or end a half-started worker.
 
-    Workers keep it blocked: it is for the main process.
+    Workers inherit the blocked signal: only the main process handles it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -74,8 +74,8 @@ def writable(folder: Path) -> Path:
     temporary = Path(tempfile.gettempdir(), f"lossyless{user}")
     temporary.mkdir(mode=0o700, exist_ok=True)
     warnings.warn(
-        f"{folder}: {reason}; weights are downloaded to {temporary} instead. To keep them, set HOME "
-        "or TORCH_HOME to a folder that you can write to",
+        f"{folder}: {reason}; weights are downloaded to {temporary} instead. To keep them, set "
+        "HOME or TORCH_HOME to a folder that you can write to",
         stacklevel=3,
     )
     return temporary

@@ -2,20 +2,18 @@
 
 Each module builds on those above it:
 
-    format   what the bytes mean
-    layout   opening files: header, chunks, damage
+    format   the meaning of the bytes
+    scan     opens files: header, chunks, damage
     labels   labels and names in chunks
     writer   write_features
-    reader   FeatureFile: random access
-    dataset  FeatureDataset, for data loaders
+    reader   FeatureFile: random access; FeatureDataset: for data loaders
     merging  merge_files
 """
 
-from lossyless.files.dataset import FeatureDataset
 from lossyless.files.format import ContainerError, Header
 from lossyless.files.labels import read_labels, read_names
 from lossyless.files.merging import merge_files
-from lossyless.files.reader import FeatureFile
+from lossyless.files.reader import FeatureDataset, FeatureFile
 from lossyless.files.scan import describe
 from lossyless.files.writer import FileWriter, Written, rebatch, write_features
 from lossyless.parallel import WorkerError

@@ -1,4 +1,4 @@
-"""What the bytes of compressed files mean.
+"""Byte layout of compressed files.
 
 Little-endian; crc(x, s) is the CRC-32 of x that starts from s:
 
@@ -12,14 +12,14 @@ Little-endian; crc(x, s) is the CRC-32 of x that starts from s:
     end     "DONE" | n_examples u64 | crc(checksums of all bodies in order, H) u32
             | crc(all before, H) u32; nothing follows
 
-Bodies hold labels if the JSON says `has_labels`, and names if it says `has_names`, which is
-left out if false. Chunk heads have checksums of their own, so lengths can be trusted before the
-body is read: opening a file walks the heads. Readers ignore keys of the JSON that they do not know,
-except for `has_...` flags that are true. Anything else that changes how older files are read raises
-`VERSION`. Equal examples make equal files.
+Bodies have labels if the JSON contains `"has_labels": true`, and names if it contains
+`"has_names": true`. Chunk heads have their own checksums, so their lengths can be trusted before
+the bodies are read: a file is opened by reading the heads alone. Readers ignore unknown keys of the
+JSON, and refuse files with unknown `has_...` flags. Any other change that older readers would
+misread increments `VERSION`. Equal examples give equal files.
 
-Version 1, still read, has no labels in its chunks, its total after the header, and ends in an index
-("INDX") that is not needed:
+Version 1 files can still be read. They have no labels or names, a total after the header, and end
+with an index ("INDX"), which is not needed:
 
     total   n_examples u64 | checksum of the labels u64 | crc(both, H) u32
 """
@@ -31,10 +31,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 VERSION = 2
-MAGIC = b"\x89LSLESS\n"  # not text: a transfer that changes line ends or the high bit breaks it
+MAGIC = b"\x89LSLESS\n"  # reveals transfers that change line endings or the high bit
 CHUNK_MARKER, END_MARKER, INDEX_MARKER = b"CHNK", b"DONE", b"INDX"
 UINT32_MAX = 2**32 - 1
-MAX_HEADER = 1 << 26  # bytes: readers hold the header in memory
 
 PREFIX = struct.Struct("<8sBII")
 CRC = struct.Struct("<I")
@@ -45,27 +44,21 @@ FLAGS = ("has_labels", "has_names")
 
 
 class ContainerError(ValueError):
-    """A compressed file is damaged, foreign, or of another model."""
+    """A file is damaged, is not a compressed file, or was written by another model."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about all of its examples.
+    """Facts that hold for all examples of a file.
 
     Attributes
     ----------
-    codec : str
-        Name of the format of the payloads.
-    fingerprint : str
-        Hexadecimal fingerprint of the codec that wrote the payloads.
-    shape : tuple of int
-        Shape of one decoded example.
-    meta : dict
-        Anything else that JSON can hold.
-    has_labels, has_names : bool
-        Whether chunks hold labels and names of the examples.
-    version : int
-        Version of the layout.
+    codec : format name of the payloads.
+    fingerprint : hexadecimal fingerprint of the codec that wrote the payloads.
+    shape : of one decoded example.
+    meta : further entries, of JSON types.
+    has_labels, has_names : whether chunks hold labels and names of the examples.
+    version : of the layout.
     """
 
     codec: str
@@ -77,18 +70,14 @@ class Header:
     version: int = VERSION
 
     def to_bytes(self) -> bytes:
-        """Raises ContainerError for values that JSON cannot hold, and above `MAX_HEADER` bytes."""
-        names = ("codec", "fingerprint", "shape", "meta", "has_labels")
-        values = {name: getattr(self, name) for name in names}
-        if self.has_names:
-            values["has_names"] = True
+        """Raises ContainerError for values that JSON cannot represent."""
+        left_out = {"version"} if self.has_names else {"version", "has_names"}
+        values = {name: value for name, value in vars(self).items() if name not in left_out}
         try:
             text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise ContainerError(f"the header does not fit into JSON: {error}") from error
-        if len(text) > MAX_HEADER:
-            raise ContainerError(f"the header has {len(text)} bytes, more than {MAX_HEADER}")
-        data = PREFIX.pack(MAGIC, VERSION, len(text.encode()), 0) + text.encode()
+            raise ContainerError(f"the header cannot be stored as JSON: {error}") from error
+        data = PREFIX.pack(MAGIC, VERSION, len(text), 0) + text.encode()
         return data + CRC.pack(zlib.crc32(data))
 
     @classmethod
@@ -97,16 +86,15 @@ class Header:
         values = json.loads(text)
         unknown = [k for k, v in values.items() if k.startswith("has_") and v and k not in FLAGS]
         if unknown or values.get("sections"):
-            raise ValueError(f"needs another release: has {unknown or 'adapted tables'}")
-        names = ("codec", "fingerprint", "meta")
+            raise ValueError(f"needs another release: it has {unknown or 'adapted tables'}")
+        flags = {flag: bool(values.get(flag)) for flag in FLAGS}
         shape = tuple(map(int, values["shape"]))
-        known = {name: values[name] for name in names}
-        known |= {flag: bool(values.get(flag)) for flag in FLAGS}
-        return cls(**known, shape=shape, version=version)
+        codec, fingerprint, meta = values["codec"], values["fingerprint"], values["meta"]
+        return cls(codec, fingerprint, shape, meta, **flags, version=version)
 
 
 class Chunk(NamedTuple):
-    """Where a chunk lies in its file, and which examples it holds."""
+    """Position of a chunk in its file, and its range of examples."""
 
     number: int
     first: int
@@ -128,14 +116,14 @@ class Chunk(NamedTuple):
 
 
 def chunk_head(number: int, first: int, n_examples: int, body: bytes, *, seed: int) -> bytes:
-    """The bytes of a chunk before its body; `seed` is the checksum of the header."""
+    """The bytes before a chunk's body; `seed` is the checksum of the header."""
     head = CHUNK_HEAD.pack(CHUNK_MARKER, number, first, n_examples, len(body), 0, 0)[:-8]
     crc = zlib.crc32(head, seed)
     return head + CRC.pack(crc) + CRC.pack(zlib.crc32(body, crc))
 
 
 def end_bytes(n_examples: int, checksums: list[int], *, seed: int) -> bytes:
-    """The end of a file with chunks whose bodies have these checksums."""
+    """The end of a file; `checksums` are those of the bodies of all chunks."""
     bodies = zlib.crc32(b"".join(map(CRC.pack, checksums)), seed)
     end = END.pack(END_MARKER, n_examples, bodies, 0)[:-4]
     return end + CRC.pack(zlib.crc32(end, seed))

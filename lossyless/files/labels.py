@@ -1,4 +1,4 @@
-"""Labels and names of the examples, in the chunks of compressed files."""
+"""Labels and names of the examples in the chunks of compressed files."""
 
 import json
 import os
@@ -17,54 +17,53 @@ from lossyless.files.format import Header
 from lossyless.files.scan import Layout
 
 
-def as_array(labels: Any, what: str = "labels") -> NDArray:
-    """The values [N, ...] of labels: a tensor, an array, a pandas Series or DataFrame, a sequence.
+def as_array(values: Any, what: str = "labels") -> NDArray:
+    """The values [N, ...] of a tensor, an array, a pandas Series or DataFrame, or a sequence.
 
-    Raises ValueError, naming `what`, for what has no order or is no array of values, such as a set
-    or a dict.
+    Raises ValueError, naming `what`, for a set, a dict, and anything else that is not an array.
     """
-    values = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
-    is_nested = values.dtype == object and values.size > 0
-    if values.ndim == 0 or (is_nested and isinstance(values.flat[0], (Set, Mapping))):
+    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    is_nested = array.dtype == object and array.size > 0
+    if array.ndim == 0 or (is_nested and isinstance(array.flat[0], (Set, Mapping))):
         raise ValueError(
-            f"expected {what} [N, ...] as an array or a list, found {type(labels).__name__}"
+            f"expected {what} [N, ...] as an array or a list, found {type(values).__name__}"
         )
-    return values
+    return array
 
 
-def as_strings(names: Any) -> NDArray:
-    """The array [N] of names. Raises ValueError unless they are strings."""
-    values = as_array(names, "names")
-    found = [value for value in values.flat if not isinstance(value, str)]
-    if values.ndim != 1 or found:
-        raise ValueError(f"expected names [N] as strings, found {[*values.shape]} {found[:1]}")
-    return values
-
-
-def pack_labels(labels: NDArray) -> bytes:
-    """The bytes of labels [n, ...] in a chunk's body."""
-    file = BytesIO()
-    np.save(file, labels, allow_pickle=False)
-    return zlib.compress(file.getvalue())
-
-
-def pack_names(names: NDArray) -> bytes:
-    """The bytes of names, an array of strings [n], in a chunk's body."""
-    return zlib.compress(json.dumps(names.tolist(), separators=(",", ":")).encode())
+def as_strings(names: Any) -> list[str]:
+    """A sequence of names as a list. Raises ValueError unless they are strings."""
+    array = as_array(names, "names")
+    others = [name for name in array.flat if not isinstance(name, str)]
+    if array.ndim != 1 or others:
+        raise ValueError(f"expected names [N] as strings, found {[*array.shape]} {others[:1]}")
+    return array.tolist()
 
 
 class Body(NamedTuple):
-    """Parts of a chunk's body; labels and names are empty unless the header announces them."""
+    """Parts of a chunk's body; without labels or names, theirs are empty."""
 
     labels: bytes
     names: bytes
     payload: bytes
 
 
+def pack_labels(labels: list[NDArray]) -> bytes:
+    """Part of a body with the labels [...] of each example."""
+    file = BytesIO()
+    np.save(file, np.array(labels), allow_pickle=False)
+    return zlib.compress(file.getvalue())
+
+
+def pack_names(names: list[str]) -> bytes:
+    """Part of a body with the name of each example."""
+    return zlib.compress(json.dumps(names, separators=(",", ":")).encode())
+
+
 def split_body(body: bytes, header: Header) -> Body:
     parts = []
-    for is_there in (header.has_labels, header.has_names):
-        length, start = read_varint(body, 0) if is_there else (0, 0)
+    for is_present in (header.has_labels, header.has_names):
+        length, start = read_varint(body, 0) if is_present else (0, 0)
         parts.append(body[start : start + length])
         body = body[start + length :]
     return Body(*parts, body)
@@ -101,21 +100,3 @@ def names_of(layout: Layout) -> list[str] | None:
 def _bodies(layout: Layout) -> Iterator[Body]:
     for chunk in layout.chunks:
         yield split_body(layout.read_body(chunk), layout.header)
-
-
-class RowQueue:
-    """Buffers arrays [b, ...] that arrive in batches and releases them in chunks."""
-
-    def __init__(self):
-        self._parts: list[NDArray] = []
-
-    def put(self, rows: NDArray) -> None:
-        self._parts.append(rows.copy())  # batches may reuse their memory
-
-    def take(self, n: int) -> NDArray:
-        """The next n rows."""
-        if len(self._parts) > 1 or len(self._parts[0]) > n:
-            rows = np.concatenate(self._parts)
-            self._parts = [rows[n:]]
-            return rows[:n]
-        return self._parts.pop()

@@ -1,11 +1,10 @@
-"""Several compressed files to one."""
+"""Merges several compressed files into one."""
 
 import os
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import zip_longest
-from typing import Any
 
 from lossyless.atomic import replacing
 from lossyless.files.format import ContainerError, Header
@@ -17,11 +16,11 @@ SAME = {"fingerprint": "entropy model", "codec": "codec", "shape": "shape"}
 
 
 def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> int:
-    """Write the examples of files, one file after the other, into one; returns their number.
+    """Concatenate the examples of files into one file; returns the number of examples.
 
-    Nothing is coded again, memory is constant, and every chunk's checksum is verified. Entries of
-    `meta` are kept if all files agree; `classes` must be the same in all files that have them.
-    Labels and names are kept if all files hold them, and left out with a warning if only some do.
+    Payloads are copied without decoding, in constant memory, and every checksum is verified.
+    Entries of `meta` are kept if all files agree. Labels, names and `classes` are dropped, with a
+    warning, unless all files have them.
 
     Parameters
     ----------
@@ -33,7 +32,7 @@ def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> i
     ValueError
         There is no file to merge.
     ContainerError
-        A file is damaged, or of another model, shape or classes than the others; or is `out`.
+        A file is damaged, has another model, shape or list of classes than the others, or is `out`.
     """
     if not paths:
         raise ValueError("no files to merge")
@@ -48,6 +47,7 @@ def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> i
         for path in paths:
             layouts.append(Layout(path))
             stack.callback(layouts[-1].close)
+        _check_classes(layouts)
         header = _common_header(layouts)
         file = stack.enter_context(replacing(out))
         writer = FileWriter(file, header)
@@ -72,7 +72,6 @@ def _common_header(layouts: list[Layout]) -> Header:
                 )
         other = layout.header.meta
         meta = {k: v for k, v in meta.items() if k in other and other[k] == v}
-    _check_classes([(layout.name, layout.header.meta.get("classes")) for layout in layouts])
     flags = {}
     for part in ("labels", "names"):
         without = [layout.name for layout in layouts if not getattr(layout.header, f"has_{part}")]
@@ -82,15 +81,16 @@ def _common_header(layouts: list[Layout]) -> Header:
     return Header(first.codec, first.fingerprint, first.shape, meta, **flags)
 
 
-def _check_classes(classes: list[tuple[str, Any]]) -> None:
-    """Class 3 must be the same one in all files that name their classes."""
-    named = [(name, found) for name, found in classes if found is not None]
+def _check_classes(layouts: list[Layout]) -> None:
+    """Check that an index means the same class in all files that list their classes."""
+    classes = {layout.name: layout.header.meta.get("classes") for layout in layouts}
+    named = [(name, found) for name, found in classes.items() if found is not None]
     if 0 < len(named) < len(classes):
-        other = next(name for name, found in classes if found is None)
+        other = next(name for name, found in classes.items() if found is None)
         warnings.warn(
-            f"{other}: names no classes, so the merged file names none: its labels may have other "
+            f"{other}: lists no classes, so the merged file lists none: its labels may have other "
             f"meanings than those of {named[0][0]}",
-            stacklevel=4,
+            stacklevel=3,
         )
     for name, found in named[1:]:
         first, expected = named[0]

@@ -1,8 +1,6 @@
 """Reads examples from compressed files."""
 
-import operator
 import os
-import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -13,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from lossyless.base import Codec
 from lossyless.coding.payloads import CodingError
-from lossyless.files.format import Chunk, Header
-from lossyless.files.labels import labels_of, names_of, split_body
+from lossyless.files.format import Chunk
+from lossyless.files.labels import as_array, labels_of, names_of, split_body
 from lossyless.files.scan import Layout
 from lossyless.parallel import ordered_map
 
@@ -29,17 +28,17 @@ Source = str | os.PathLike | bytes
 class FeatureFile:
     """Random access to the examples of a file; use it in a `with` statement.
 
-    `file[i]` is example i as it was written, float32 [*shape] on the CPU; `file[10:20:2]`,
-    `file[[3, -1]]` and `file[mask]` are [n, *shape]. Only the chunks that are needed are read, and
-    the last ones are cached, `CACHE_BYTES` of them. Data-loading processes may share an instance.
+    `file[i]` is the decoded example i, float32 [*shape] on the CPU; `file[10:20:2]`,
+    `file[[3, -1]]` and `file[mask]` are [n, *shape]. Only the required chunks are read, and up to
+    `CACHE_BYTES` of the most recent ones are cached. Data-loading processes can share an instance.
 
     Parameters
     ----------
     source : path of a file of `write_features`, or its bytes.
     codec : the codec that wrote it.
     on_damage : "raise"; or "skip": find the intact chunks, in one pass over the file. `chunks`,
-        `read`, `labels` and `names` then give only those, and `file[i]` raises an error for lost
-        examples.
+        `read`, `labels` and `names` then return only their examples, and `file[i]` raises an error
+        for lost examples.
 
     Attributes
     ----------
@@ -64,8 +63,8 @@ class FeatureFile:
         self.codec = codec
         self._source, self._on_damage = source, on_damage
         self._cache: OrderedDict[int, NDArray | Tensor] = OrderedDict()
-        self._running: weakref.WeakSet[Iterator] = weakref.WeakSet()
-        self._layout = Layout(source, is_recovering=on_damage == "skip")
+        self._layout = layout = Layout(source, is_recovering=on_damage == "skip")
+        self.name, self.header, self.damaged = layout.name, layout.header, layout.damaged
         try:
             self._check_codec()
             self._coder = codec.coder()
@@ -73,41 +72,43 @@ class FeatureFile:
             self.close()
             raise
 
-    @property
-    def name(self) -> str:
-        return self._layout.name
-
-    @property
-    def header(self) -> Header:
-        return self._layout.header
-
-    @property
-    def damaged(self) -> list[str]:
-        return self._layout.damaged
-
     def __len__(self) -> int:
-        """Number of examples that were written, lost ones included."""
+        """Number of examples that were written, including lost ones."""
         return self._layout.n_examples
 
     @cached_property
     def indices(self) -> NDArray[np.int64]:
-        """Indices of the examples that `read` gives, [n]."""
-        return _join([range(chunk.first, chunk.stop) for chunk in self._layout.chunks])
+        """Indices of the examples that `read` returns, [n]."""
+        return np.flatnonzero(self._chunk_of >= 0)
 
     @cached_property
     def missing(self) -> NDArray[np.int64]:
         """Indices of lost examples; empty unless `on_damage` is "skip"."""
-        chunks = self._layout.chunks
-        ends = [0, *(chunk.stop for chunk in chunks)]
-        starts = [*(chunk.first for chunk in chunks), len(self)]
-        return _join([range(end, start) for end, start in zip(ends, starts, strict=True)])
+        return np.flatnonzero(self._chunk_of < 0)
+
+    @cached_property
+    def _chunk_of(self) -> NDArray[np.int64]:
+        """Position of the chunk that holds each example, -1 if it is lost, [N]."""
+        chunk_of = np.full(len(self), -1)
+        for position, chunk in enumerate(self._layout.chunks):
+            chunk_of[chunk.first : chunk.stop] = position
+        return chunk_of
 
     def __getitem__(self, selection: int | slice | ArrayLike) -> Tensor:
-        if isinstance(selection, slice):
-            return self._gather(_join([range(len(self))[selection]]))
-        if np.ndim(selection) == 0:
-            return self._gather(self._from_end(np.array([operator.index(selection)])))[0]
-        return self._gather(self._to_indices(selection))
+        if isinstance(selection, Tensor):
+            selection = selection.cpu().numpy()  # numpy takes a tensor [1] for an integer
+        indices = self._all[selection]
+        if indices.ndim > 1:
+            raise TypeError(
+                f"expected an index, a slice, indices [n] or a mask [{len(self)}], found "
+                f"{np.asarray(selection).dtype} {[*np.shape(selection)]}"
+            )
+        z_hat = self._gather(indices.reshape(-1))
+        return z_hat if indices.ndim else z_hat[0]
+
+    @cached_property
+    def _all(self) -> NDArray[np.int64]:
+        return np.arange(len(self))
 
     def chunks(
         self,
@@ -117,31 +118,20 @@ class FeatureFile:
     ) -> Iterator[tuple[int, Tensor]]:
         """Chunk by chunk, in constant memory: index of the first example, and examples [n, *shape].
 
-        n_workers : processes that decode; by default one per core. They end with the iteration, or
-            when the file is closed.
+        n_workers : processes that decode; by default one per core. They end with the iterator.
         timer : context manager around all work of the codec, with n_workers=1.
         """
-        chunks = self._iterate(1 if self._coder is None else n_workers, timer)
-        self._running.add(chunks)
-        return chunks
-
-    def _iterate(
-        self, n_workers: int | None, timer: AbstractContextManager
-    ) -> Iterator[tuple[int, Tensor]]:
-        def decode(chunk: Chunk) -> NDArray | Tensor:
-            return self._decode(chunk, timer)
-
+        n_workers = 1 if self._coder is None else n_workers
         chunks = self._layout.chunks
-        with closing(ordered_map(decode, chunks, n_workers)) as decoded:
+        with closing(ordered_map(lambda c: self._decode(c, timer), chunks, n_workers)) as decoded:
             for chunk, rows in zip(chunks, decoded, strict=True):
                 with timer:
                     z_hat = self._to_features(rows)
                 yield chunk.first, z_hat
 
     def read(self, n_workers: int | None = None) -> Tensor:
-        """All examples [N, *shape], or those of the intact chunks; in the order of `indices`."""
-        n_examples = sum(chunk.n_examples for chunk in self._layout.chunks)
-        z_hat = torch.empty(n_examples, *self.header.shape)
+        """All examples [N, *shape], or those of the intact chunks, in the order of `indices`."""
+        z_hat = torch.empty(len(self.indices), *self.header.shape)
         start = 0
         with closing(self.chunks(n_workers)) as chunks:
             for _, rows in chunks:
@@ -150,17 +140,15 @@ class FeatureFile:
         return z_hat
 
     def labels(self) -> NDArray | None:
-        """Labels [N, ...] of what `read` gives, or None if the file has none."""
+        """Labels [N, ...] of the examples that `read` returns, or None if the file has none."""
         return labels_of(self._layout)
 
     @cached_property
     def names(self) -> list[str] | None:
-        """Names of what `read` gives, or None if the file has none."""
+        """Names of the examples that `read` returns, or None if the file has none."""
         return names_of(self._layout)
 
     def close(self) -> None:
-        for chunks in list(self._running):
-            chunks.close()
         self._layout.close()
 
     def __enter__(self) -> "FeatureFile":
@@ -176,7 +164,12 @@ class FeatureFile:
         self.__init__(**state)
 
     def _check_codec(self) -> None:
-        self._layout.check_fingerprint(self.codec.fingerprint())
+        expected, found = self.header.fingerprint, self.codec.fingerprint()
+        if found != expected:
+            raise self._layout.error(
+                f"was written with the entropy model {expected} ({self.header.codec}), but {found} "
+                "was given to decode it"
+            )
         shape, expected = self.header.shape, self.codec.shape
         if expected is not None and shape != tuple(expected):
             raise self._layout.error(f"holds examples {list(shape)}, not {list(expected)}")
@@ -186,7 +179,7 @@ class FeatureFile:
         chunk: Chunk,
         timer: AbstractContextManager = nullcontext(),  # noqa: B008
     ) -> NDArray | Tensor:
-        """Symbols of a chunk, or examples if the codec has no symbols; also in workers."""
+        """Symbols of a chunk, or examples if the codec has no symbols; workers call this, too."""
         payload = split_body(self._layout.read_body(chunk), self.header).payload
         decode = self.codec.decompress if self._coder is None else self._coder.decode
         try:
@@ -208,45 +201,62 @@ class FeatureFile:
             self._cache.popitem(last=False)
         return rows
 
-    def _to_indices(self, selection: ArrayLike) -> NDArray[np.int64]:
-        indices = np.asarray(selection)
-        if indices.size == 0:
-            indices = indices.astype(np.int64)  # an empty list has no type of its own
-        if indices.dtype == bool and indices.shape == (len(self),):
-            return np.flatnonzero(indices)
-        if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
-            raise TypeError(
-                f"expected an index, a slice, indices [n] or a mask [{len(self)}], found "
-                f"{indices.dtype} {list(indices.shape)}"
-            )
-        return self._from_end(indices)
-
-    def _from_end(self, indices: NDArray[np.integer]) -> NDArray[np.int64]:
-        """The indices with negative ones counted from the end."""
-        outside = (indices < -len(self)) | (indices >= len(self))
-        if outside.any():
-            raise IndexError(f"{self.name}: index {indices[outside][0]} of {len(self)} examples")
-        # only after the check: a large uint64 would wrap to a negative index
-        indices = indices.astype(np.int64)
-        return np.where(indices < 0, indices + len(self), indices)
-
     def _gather(self, indices: NDArray[np.int64]) -> Tensor:
         """Examples [n, *shape] in any order; each chunk is decoded once."""
-        firsts = np.array([chunk.first for chunk in self._layout.chunks], np.int64)
-        stops = np.array([chunk.stop for chunk in self._layout.chunks], np.int64)
-        positions = np.searchsorted(firsts, indices, side="right") - 1
-        lost = (positions < 0) | (indices >= stops[positions]) if len(stops) else indices >= 0
-        if lost.any():
-            raise self._layout.error(f"example {indices[lost][0]} is lost: its chunk is damaged")
+        positions = self._chunk_of[indices]
+        if (positions < 0).any():
+            lost = indices[positions < 0][0]
+            raise self._layout.error(f"example {lost} is lost: its chunk is damaged")
         z_hat = torch.empty(len(indices), *self.header.shape)
         for position in np.unique(positions).tolist():
             where = np.flatnonzero(positions == position)
-            rows = self._cached(position)[indices[where] - firsts[position]]
-            z_hat[torch.from_numpy(where)] = self._to_features(rows)
+            rows = indices[where] - self._layout.chunks[position].first
+            z_hat[torch.from_numpy(where)] = self._to_features(self._cached(position)[rows])
         return z_hat
 
 
-def _join(ranges: list[range]) -> NDArray[np.int64]:
-    """The integers of all ranges, one range after the other."""
-    parts = [np.arange(part.start, part.stop, part.step) for part in ranges]
-    return np.concatenate([np.empty(0, np.int64), *parts])
+class FeatureDataset(Dataset):
+    """The examples of a file for a `DataLoader`: z [*shape], or (z, label).
+
+    Chunks are decoded on demand, and the most recent ones are cached. Random access to a file that
+    is larger than the cache decodes a chunk for nearly every example: read the whole file instead,
+    or write it with smaller chunks.
+
+    Parameters
+    ----------
+    source, codec : see `FeatureFile`.
+    labels : one per example; or True, for those of the file.
+    """
+
+    def __init__(self, source: Source, codec: Codec, labels: ArrayLike | bool | None = None):
+        self.file = FeatureFile(source, codec)
+        if labels is True:
+            labels = self.file.labels()
+            if labels is None:
+                raise ValueError(f"{self.file.name}: holds no labels")
+        self.labels = None if labels is None else as_array(labels)
+        if self.labels is not None and len(self.labels) != len(self.file):
+            raise ValueError(
+                f"{self.file.name}: has {len(self.file)} examples, but {len(self.labels)} labels "
+                "were given"
+            )
+
+    def close(self) -> None:
+        self.file.close()
+
+    def __enter__(self) -> "FeatureDataset":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def __getitem__(self, i: int) -> Tensor | tuple[Tensor, np.generic]:
+        return self.file[i] if self.labels is None else (self.file[i], self.labels[i])
+
+    def __getitems__(self, indices: list[int]) -> list:
+        """A batch, as a `DataLoader` asks for it: each chunk is decoded once."""
+        z = self.file[indices]
+        return list(z) if self.labels is None else list(zip(z, self.labels[indices], strict=True))

@@ -1,6 +1,7 @@
 """Opening compressed files: their header and chunks, each checked against its checksum."""
 
 import os
+import re
 import zlib
 from typing import Any
 
@@ -12,7 +13,6 @@ from lossyless.files.format import (
     END_MARKER,
     INDEX_MARKER,
     MAGIC,
-    MAX_HEADER,
     PREFIX,
     TOTAL,
     VERSION,
@@ -23,18 +23,19 @@ from lossyless.files.format import (
 )
 
 READ_BLOCK = 1 << 20
-MARKERS = (CHUNK_MARKER, END_MARKER, INDEX_MARKER)
+MARKER = re.compile(b"|".join((CHUNK_MARKER, END_MARKER, INDEX_MARKER)))
 
 
 class Layout:
-    """An open compressed file: its header and its chunks; all errors name the file.
+    """An open compressed file: its header and its chunks. All errors name the file.
 
-    Reads do not share a file position: forked processes may share an instance.
+    Reads do not move a file position, so that forked processes can share an instance.
 
     Parameters
     ----------
     source : path, or the bytes of a file.
-    is_recovering : whether to skip damage and find the intact chunks, in one pass over the file.
+    is_recovering : whether to skip damaged parts and find the intact chunks, in one pass over the
+        file.
 
     Attributes
     ----------
@@ -44,15 +45,16 @@ class Layout:
     header : Header
     chunks : list of Chunk
     n_examples : int
-        Examples that were written, lost ones included. If the end is lost, those up to the last
-        intact chunk.
+        Number of examples that were written, including lost ones; if the end of the file is lost,
+        up to the last intact chunk.
     damaged : list of str
         Descriptions of all damage; empty unless `is_recovering`.
 
     Raises
     ------
     ContainerError
-        The file is foreign, of a newer version, or damaged; when recovering, only if its header is.
+        The file is not a compressed file, has a newer version, or is damaged. When recovering, only
+        damage to the header is an error.
     """
 
     def __init__(self, source: str | os.PathLike | bytes, *, is_recovering: bool = False):
@@ -62,10 +64,12 @@ class Layout:
         self.damaged: list[str] = []
         try:
             self.n_bytes = os.fstat(self._file.fileno()).st_size if self._file else len(self._data)
+            self.chunks: list[Chunk] = []
+            self.n_examples, self._total = 0, None
             position = self._read_header()
-            self.chunks, self.n_examples = [], 0
-            self._total = self._read_total(position) if self.header.version == 1 else None
-            position += TOTAL.size if self.header.version == 1 else 0
+            if self.header.version == 1:
+                self._total = self._read_total(position)
+                position += TOTAL.size
             self._recover(position) if is_recovering else self._walk(position)
         except BaseException:
             self.close()
@@ -79,19 +83,11 @@ class Layout:
         where = f"{self.name}: " if chunk is None else f"{self.name}: chunk {chunk.number}: "
         return ContainerError(where + reason)
 
-    def check_fingerprint(self, fingerprint: str) -> None:
-        """Raises ContainerError if another codec wrote the file."""
-        if fingerprint != self.header.fingerprint:
-            raise self.error(
-                f"was written with the entropy model {self.header.fingerprint} "
-                f"({self.header.codec}), but {fingerprint} was given to decode it"
-            )
-
     def read_body(self, chunk: Chunk) -> bytes:
         """The body of a chunk. Raises ContainerError if it is damaged."""
         body = self._read(chunk.start, chunk.length)
         if zlib.crc32(body, chunk.seed) != chunk.checksum:
-            raise self.error("its checksum does not match: damaged, or from another file", chunk)
+            raise self.error("checksum mismatch: it is damaged, or from another file", chunk)
         return body
 
     def _read(self, offset: int, n_bytes: int) -> bytes:
@@ -99,10 +95,16 @@ class Layout:
         if self._file is None:
             return self._data[offset : offset + n_bytes]
         parts = []
-        while n_bytes > 0 and (part := os.pread(self._file.fileno(), n_bytes, offset)):
+        while n_bytes > 0 and (part := self._read_some(offset, n_bytes)):
             parts.append(part)  # one call returns at most 2 GiB
             offset, n_bytes = offset + len(part), n_bytes - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_some(self, offset: int, n_bytes: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), n_bytes, offset)
+        self._file.seek(offset)  # Windows, which does not fork
+        return self._file.read(n_bytes)
 
     def _read_header(self) -> int:
         """Read the header; returns the byte after it."""
@@ -114,15 +116,15 @@ class Layout:
         _, version, length, n_sections = PREFIX.unpack(prefix)
         if not 1 <= version <= VERSION:
             raise self.error(
-                f"has version {version} of the format, this code reads 1 to {VERSION}: written by "
-                "a newer release, or damaged"
+                f"has format version {version}, but this release reads versions 1 to {VERSION}: "
+                "update lossyless, unless the file is damaged"
             )
         length += n_sections
-        content = self._read(PREFIX.size, length + CRC.size) if length <= MAX_HEADER else b""
+        content = self._read(PREFIX.size, length + CRC.size)
         text, checksum = content[:length], content[length:]
         self._seed = zlib.crc32(prefix + text)
         if checksum != CRC.pack(self._seed):
-            raise self.error("the header is damaged or cut off: its checksum does not match")
+            raise self.error("the header is damaged or truncated: checksum mismatch")
         try:
             self.header = Header.from_json(text[: length - n_sections], version)
         except (ValueError, KeyError, TypeError) as error:
@@ -130,15 +132,13 @@ class Layout:
         return PREFIX.size + length + CRC.size
 
     def _read_total(self, position: int) -> int | None:
-        """Examples that version 1 states behind the header, or None if damaged."""
+        """Number of examples that version 1 states after the header, or None if damaged."""
         total = self._read(position, TOTAL.size)
-        is_intact = len(total) == TOTAL.size and total[-4:] == CRC.pack(
-            zlib.crc32(total[:-4], self._seed)
-        )
+        is_intact = total[-4:] == CRC.pack(zlib.crc32(total[:-4], self._seed))
         return TOTAL.unpack(total)[0] if is_intact else None
 
     def _read_head(self, offset: int) -> Chunk | None:
-        """The chunk at a byte, or None unless its head is intact and the file holds all of it."""
+        """The chunk at an offset, or None unless its head is intact and the file has all of it."""
         head = self._read(offset, CHUNK_HEAD.size)
         if len(head) < CHUNK_HEAD.size or not head.startswith(CHUNK_MARKER):
             return None
@@ -148,7 +148,7 @@ class Layout:
         return chunk if is_intact else None
 
     def _is_end(self, offset: int) -> bool:
-        """Whether an intact end, which states the total, is at a byte."""
+        """Whether there is an intact end at an offset; if so, note the total that it states."""
         if self.header.version == 1:
             return self._read(offset, len(INDEX_MARKER)) == INDEX_MARKER
         end = self._read(offset, END.size)
@@ -162,17 +162,17 @@ class Layout:
         """List all chunks of an intact file."""
         while chunk := self._read_head(position):
             if (chunk.number, chunk.first) != (len(self.chunks), self.n_examples):
-                raise self.error("lies behind another one: damaged or forged", chunk)
+                break
             self._append(chunk)
             position = chunk.end
         if not self._has_valid_end(position):
             raise self.error(
-                f"is cut or damaged at byte {position}, behind {len(self.chunks)} chunks. Intact "
+                f"is cut or damaged at byte {position}, after {len(self.chunks)} chunks. Intact "
                 "chunks can still be read: on_damage='skip' (--on-damage skip)"
             )
 
     def _has_valid_end(self, position: int) -> bool:
-        """Whether the file ends at a byte, with exactly these chunks."""
+        """Whether the file ends at an offset, after exactly these chunks."""
         if not self._is_end(position) or self._total != self.n_examples:
             return False
         checksums = [chunk.checksum for chunk in self.chunks]
@@ -184,55 +184,48 @@ class Layout:
         self.n_examples = chunk.stop
 
     def _recover(self, position: int) -> None:
-        """List the intact chunks; behind damage, go on at the next intact head."""
+        """List the intact chunks; after damage, continue at the next intact head."""
         while position < self.n_bytes and not self._is_end(position):
             chunk = self._read_head(position)
             if chunk and chunk.first >= self.n_examples and self._is_intact(chunk):
-                if chunk.first > self.n_examples:
-                    self._note_lost(chunk.first)
+                self._note_lost(chunk.first)
                 self._append(chunk)
                 position = chunk.end
             else:
                 start, position = position, self._find_marker(position + 1)
-                what = (
-                    "no chunk" if chunk is None else f"chunk {chunk.number}, damaged or displaced,"
-                )
-                self._note(f"{what} at byte {start}; skipped to {position}")
+                found = f"damaged or displaced chunk {chunk.number}" if chunk else "no chunk"
+                self._note(f"{found} at byte {start}; skipped to {position}")
         if self._total is None:
-            self._note("the end is lost: examples behind the last intact chunk are unknown")
-        elif self._total > self.n_examples:
+            self._note("the end is lost: examples after the last intact chunk are unknown")
+        else:
             self._note_lost(self._total)
-        elif not self.damaged and not self._has_valid_end(position):
-            self._note("the end does not fit: it is damaged, or a chunk is from another file")
+        if not self.damaged and not self._has_valid_end(position):
+            self._note("the end is damaged, or a chunk is from another file")
         self.n_examples = max(self.n_examples, self._total or 0)
 
     def _note(self, damage: str) -> None:
         self.damaged.append(f"{self.name}: {damage}")
 
     def _note_lost(self, stop: int) -> None:
-        self._note(f"examples {self.n_examples} to {stop - 1} are lost")
+        if stop > self.n_examples:
+            self._note(f"examples {self.n_examples} to {stop - 1} are lost")
 
     def _is_intact(self, chunk: Chunk) -> bool:
-        crc = chunk.seed
-        for start in range(chunk.start, chunk.end, READ_BLOCK):
-            crc = zlib.crc32(self._read(start, min(READ_BLOCK, chunk.end - start)), crc)
-        return crc == chunk.checksum
+        return zlib.crc32(self._read(chunk.start, chunk.length), chunk.seed) == chunk.checksum
 
     def _find_marker(self, position: int) -> int:
         """First byte from `position` where a chunk or the end may start, or the file's size."""
-        while position < self.n_bytes:
-            block = self._read(position, READ_BLOCK)
-            found = [place for marker in MARKERS if (place := block.find(marker)) >= 0]
-            if found:
-                return position + min(found)
+        while block := self._read(position, READ_BLOCK):
+            if found := MARKER.search(block):
+                return position + found.start()
             position += max(1, len(block) - len(CHUNK_MARKER) + 1)
         return self.n_bytes
 
 
 def describe(path: str | os.PathLike) -> dict[str, Any]:
-    """Facts of a file's header and chunks, of types that JSON holds; no model is needed.
+    """Facts from a file's header and chunk heads, as JSON types; no model is needed.
 
-    Raises ContainerError if the file is foreign or damaged.
+    Raises ContainerError if the file is not a compressed file, or is damaged.
     """
     layout = Layout(path)
     layout.close()

@@ -1,11 +1,12 @@
-"""Examples to compressed files."""
+"""Writes examples to compressed files."""
 
-import contextlib
 import itertools
+import math
 import os
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -17,14 +18,8 @@ from torch import Tensor
 from lossyless.atomic import replacing
 from lossyless.base import Codec
 from lossyless.coding.payloads import CodingError, write_varint
-from lossyless.files.format import (
-    UINT32_MAX,
-    ContainerError,
-    Header,
-    chunk_head,
-    end_bytes,
-)
-from lossyless.files.labels import RowQueue, as_array, as_strings, pack_labels, pack_names
+from lossyless.files.format import UINT32_MAX, Header, chunk_head, end_bytes
+from lossyless.files.labels import as_array, as_strings, pack_labels, pack_names
 from lossyless.parallel import ordered_map
 
 CHUNK_SIZE = 4096  # examples, unless they are so large that a chunk would exceed
@@ -54,7 +49,6 @@ class FileWriter:
 
     def __init__(self, file: BinaryIO, header: Header):
         self._file = file
-        self._header = header
         self._checksums: list[int] = []
         self.n_examples = self.n_bytes = self.n_label_bytes = 0
         data = header.to_bytes()
@@ -62,13 +56,9 @@ class FileWriter:
         self._write(data)
 
     def add(self, payload: bytes, n_examples: int, labels: bytes = b"", names: bytes = b"") -> None:
-        """Append a chunk of at least one example, with the labels and names that are packed."""
-        if (bool(labels), bool(names)) != (self._header.has_labels, self._header.has_names):
-            raise ContainerError("a chunk needs labels and names if, and only if, the header says")
+        """Append a chunk, with packed labels and names if the header announces them."""
         annotations = b"".join(write_varint(len(part)) + part for part in (labels, names) if part)
         body = annotations + payload
-        if not 1 <= n_examples <= UINT32_MAX or len(body) > UINT32_MAX:
-            raise ContainerError(f"a chunk cannot hold {n_examples} examples, {len(body)} bytes")
         number = len(self._checksums)
         head = chunk_head(number, self.n_examples, n_examples, body, seed=self._seed)
         self._write(head + body)
@@ -98,19 +88,20 @@ def write_features(
 ) -> Written:
     """Compress examples into a file, atomically and in constant memory.
 
-    The bytes depend neither on `n_workers` nor on how the examples are cut into batches.
+    The bytes depend neither on `n_workers` nor on how the examples are split into batches.
 
     Parameters
     ----------
-    batches : examples z [b, *shape] of any floating type, on any device; or tuples (z, labels)
-        or (z, labels, names) with labels [b, ...], numbers of any type, or None, and names, b
-        strings, or None. b may differ; the memory of a batch may be reused for the next one.
-    out : path, where the complete file appears, replacing an existing one; or a binary file.
+    batches : examples z [b, *shape] of any floating type, on any device; or tuples (z, labels) or
+        (z, labels, names). Labels are numbers [b, ...] of any type, names are b strings; either may
+        be None, but must be the same in all batches. b may vary, and batches may reuse memory.
+    out : path of the file, which appears once it is complete, and replaces an existing one; or a
+        binary file.
     codec : ready to code, for instance a rate with its coding tables.
-    chunk_size : examples that are coded together, by default 4096, fewer if they are large. Larger
-        chunks are slightly smaller; smaller ones make random access faster.
+    chunk_size : examples that are coded together, by default 4096, or fewer if they are large.
+        Larger chunks make slightly smaller files; smaller chunks make random access faster.
     n_workers : processes that run the entropy coder; by default one per core.
-    meta : anything that JSON can hold, for the header.
+    meta : further entries of the header, of JSON types.
     timer : context manager around all work of the codec, with n_workers=1.
 
     Raises
@@ -120,47 +111,40 @@ def write_features(
     WorkerError
         A worker process died.
     """
-    if not hasattr(out, "write"):
-        with replacing(out) as file:  # before the first batch, which may be expensive
-            return _write(batches, file, os.fspath(out), codec, chunk_size, n_workers, meta, timer)
-    name = str(getattr(out, "name", "payload"))
-    return _write(batches, out, name, codec, chunk_size, n_workers, meta, timer)
-
-
-def _write(
-    batches: Iterable[Batch],
-    file: BinaryIO,
-    name: str,
-    codec: Codec,
-    chunk_size: int | None,
-    n_workers: int | None,
-    meta: dict[str, Any] | None,
-    timer: AbstractContextManager,
-) -> Written:
-    batches = iter(batches)
-    first = next(batches, None)
-    z, labels, names = _unpack(first)
-    has_labels, has_names = labels is not None, names is not None
-    shape = codec.shape or (() if z is None else tuple(z.shape[1:]))
-    if chunk_size is None:
-        chunk_size = max(1, min(CHUNK_SIZE, MAX_CHUNK_VALUES // max(1, int(np.prod(shape)))))
-    if not 1 <= chunk_size <= UINT32_MAX:
-        raise ValueError(f"chunk_size is {chunk_size}, expected a positive integer")
-    if z is not None:
-        batches = itertools.chain([first], batches)
-    header = Header(
-        codec.format_name, codec.fingerprint(), shape, dict(meta or {}), has_labels, has_names
-    )
-    labels, names = (RowQueue() if has_some else None for has_some in (has_labels, has_names))
-    chunks = rebatch(_tensors(batches, shape, chunk_size, labels, names), chunk_size)
-    chunk_coder = _ChunkEncoder(codec, name, timer)
-    writer = FileWriter(file, header)
-    with contextlib.closing(chunk_coder.encode_all(chunks, n_workers)) as coded:
-        for payload, n in coded:
-            packed_labels = pack_labels(labels.take(n)) if has_labels else b""
-            packed_names = pack_names(names.take(n)) if has_names else b""
-            writer.add(payload, n, packed_labels, packed_names)
-    return writer.finish()
+    is_open = hasattr(out, "write")
+    name = str(getattr(out, "name", "payload")) if is_open else os.fspath(out)
+    # opened before the first batch, which may be expensive
+    with nullcontext(out) if is_open else replacing(out) as file:
+        batches = map(_unpack, batches)
+        first = next(batches, None)
+        z, labels, names = first or (None, None, None)
+        shape = codec.shape or np.shape(z)[1:]
+        if chunk_size is None:
+            chunk_size = max(1, min(CHUNK_SIZE, MAX_CHUNK_VALUES // max(1, math.prod(shape))))
+        if not 1 <= chunk_size <= UINT32_MAX:
+            raise ValueError(f"chunk_size is {chunk_size}, expected a positive integer")
+        header = Header(
+            codec.format_name,
+            codec.fingerprint(),
+            shape,
+            dict(meta or {}),
+            has_labels=labels is not None,
+            has_names=names is not None,
+        )
+        writer = FileWriter(file, header)
+        labels = deque() if header.has_labels else None
+        names = deque() if header.has_names else None
+        batches = itertools.chain([first] if first else [], batches)
+        chunks = rebatch(_tensors(batches, shape, chunk_size, labels, names), chunk_size)
+        with closing(_encode_all(chunks, codec, name, n_workers, timer)) as payloads:
+            for payload, n in payloads:
+                writer.add(
+                    payload,
+                    n,
+                    pack_labels(_take(labels, n)) if header.has_labels else b"",
+                    pack_names(_take(names, n)) if header.has_names else b"",
+                )
+        return writer.finish()
 
 
 def rebatch(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
@@ -184,87 +168,88 @@ def rebatch(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
         yield chunk[:n]
 
 
-class _ChunkEncoder:
-    """Codes chunks, the symbols in worker processes; errors name the file and the examples."""
+def _encode_all(
+    chunks: Iterable[Tensor],
+    codec: Codec,
+    name: str,
+    n_workers: int | None,
+    timer: AbstractContextManager,
+) -> Iterator[tuple[bytes, int]]:
+    """Payload and number of examples of each chunk; symbols are coded in worker processes."""
+    coder = codec.coder()
 
-    def __init__(self, codec: Codec, name: str, timer: AbstractContextManager):
-        self.codec, self.name, self.timer = codec, name, timer
-        self.coder = codec.coder()
-
-    def encode_all(
-        self, chunks: Iterable[Tensor], n_workers: int | None
-    ) -> Iterator[tuple[bytes, int]]:
-        """Payload and number of examples of each chunk."""
-        n_workers = 1 if self.coder is None else n_workers
-        return ordered_map(self._encode, self._quantised(chunks), n_workers)
-
-    def _quantised(self, chunks: Iterable[Tensor]) -> Iterator[tuple[int, Tensor | NDArray]]:
+    def quantised() -> Iterator[tuple[int, Tensor | NDArray]]:
         start = 0
         for z in chunks:
-            with self._naming_examples(start, z), self.timer:
-                symbols = z if self.coder is None else self.codec.quantise(z)
+            with _naming_examples(name, start, z), timer:
+                symbols = z if coder is None else codec.quantise(z)
             yield start, symbols
             start += len(z)
 
-    def _encode(self, chunk: tuple[int, Tensor | NDArray]) -> tuple[bytes, int]:
+    def encode(chunk: tuple[int, Tensor | NDArray]) -> tuple[bytes, int]:
         start, symbols = chunk
-        encode = self.codec.compress if self.coder is None else self.coder.encode
-        with self._naming_examples(start, symbols), self.timer:
-            return encode(symbols), len(symbols)
+        with _naming_examples(name, start, symbols), timer:
+            payload = codec.compress(symbols) if coder is None else coder.encode(symbols)
+        return payload, len(symbols)
 
-    @contextlib.contextmanager
-    def _naming_examples(self, start: int, rows: Tensor | NDArray) -> Iterator[None]:
-        try:
-            yield
-        except CodingError as error:
-            where = f"examples {start} to {start + len(rows) - 1}"
-            # symbols are finite, and workers must not use torch
-            if isinstance(rows, Tensor) and (invalid := ~rows.isfinite()).any():
-                row, *place = invalid.nonzero()[0].tolist()
-                value, column = float(rows[row, *place]), ", ".join(map(str, place))
-                where += f", first {value} in column {column} of example {start + row}"
-            raise CodingError(f"{self.name}: {where}: {error}") from error
+    return ordered_map(encode, quantised(), 1 if coder is None else n_workers)
 
 
-def _unpack(batch: Batch | None) -> tuple[Rows | None, Any, Sequence[str] | None]:
-    """z, labels and names of a batch, each None if it has none."""
+@contextmanager
+def _naming_examples(name: str, start: int, rows: Tensor | NDArray) -> Iterator[None]:
+    """Name the file and the examples in errors."""
+    try:
+        yield
+    except CodingError as error:
+        where = f"examples {start} to {start + len(rows) - 1}"
+        # symbols are finite, and workers must not use torch
+        if isinstance(rows, Tensor) and (invalid := ~rows.isfinite()).any():
+            row, *place = invalid.nonzero()[0].tolist()
+            value, column = float(rows[row, *place]), ", ".join(map(str, place))
+            where += f", first {value} in column {column} of example {start + row}"
+        raise CodingError(f"{name}: {where}: {error}") from error
+
+
+def _unpack(batch: Batch) -> tuple[Rows, Any, Any]:
+    """z, labels and names of a batch; None for missing ones."""
     return (*batch, None)[:3] if isinstance(batch, tuple) else (batch, None, None)
 
 
 def _tensors(
-    batches: Iterable[Batch],
+    batches: Iterable[tuple[Rows, Any, Any]],
     shape: tuple[int, ...],
     max_rows: int,
-    labels: RowQueue | None,
-    names: RowQueue | None,
+    labels: deque | None,
+    names: deque | None,
 ) -> Iterator[Tensor]:
-    """Batches as float32 [n <= max_rows, *shape]: memory-mapped arrays are read piece by piece."""
-    for batch in batches:
-        z, y, batch_names = _unpack(batch)
-        is_float = (
-            z.is_floating_point()
-            if isinstance(z, Tensor)
-            else np.issubdtype(np.asarray(z).dtype, np.floating)
-        )
-        if tuple(z.shape[1:]) != shape or not is_float:
+    """float32 [n <= max_rows, *shape]: memory-mapped arrays are read piece by piece.
+
+    Labels and names of their rows are appended to the queues.
+    """
+    for z, y, strings in batches:
+        z = z if isinstance(z, Tensor) else as_array(z, "examples")
+        if z.shape[1:] != shape or "float" not in str(z.dtype):
+            expected = "".join(f", {n}" for n in shape)
             raise CodingError(
-                f"expected batches of floats [b{''.join(f', {n}' for n in shape)}], found "
-                f"{z.dtype} {list(z.shape)}"
+                f"expected batches of floats [b{expected}], found {z.dtype} {[*z.shape]}"
             )
-        y = None if y is None else as_array(y)
-        batch_names = None if batch_names is None else as_strings(batch_names)
-        for part, queue, values in (("labels", labels, y), ("names", names, batch_names)):
-            found = 0 if values is None else len(values)
-            if found != (0 if queue is None else len(z)):
-                raise ValueError(f"a batch of {len(z)} examples has {found} {part}: all or none")
-            if found:
-                queue.put(values)
+        y = [] if y is None else np.array(as_array(y))  # a copy: batches may reuse their memory
+        strings = [] if strings is None else as_strings(strings)
+        for values, queue, what in ((y, labels, "labels"), (strings, names, "names")):
+            if len(values) != (0 if queue is None else len(z)):
+                raise ValueError(
+                    f"a batch of {len(z)} examples has {len(values)} {what}: all batches need "
+                    "them, or none"
+                )
+            if queue is not None:
+                queue.extend(values)
         for start in range(0, len(z), max_rows):
-            yield _to_tensor(z[start : start + max_rows])
+            rows = z[start : start + max_rows]
+            if isinstance(rows, Tensor):
+                yield rows.detach().float()
+            else:
+                yield torch.from_numpy(np.array(rows, np.float32))  # arrays may be read-only
 
 
-def _to_tensor(rows: Tensor | NDArray) -> Tensor:
-    """The same numbers as float32, without a gradient."""
-    if isinstance(rows, Tensor):
-        return rows.detach().float()
-    return torch.from_numpy(np.array(rows, np.float32))  # a copy: arrays may be read-only
+def _take(queue: deque, n: int) -> list:
+    return [queue.popleft() for _ in range(n)]
