@@ -11,9 +11,9 @@ from pytorch_lightning.callbacks import Callback
 
 from lossyless.compressors import LearnableCompressor
 from lossyless.files import FeatureFile, write_features
-from utils.benchmarks.setups import (
+from utils.benchmarks.training import (
     SMALL,
-    RepeatedEpochs,
+    OneEpoch,
     banana_config,
     images_config,
     short_trainer,
@@ -53,7 +53,7 @@ def train(
     compressor, rates = building.build_compressor(cfg), StepRates()
     data = building.build_data(cfg, "data_feat", compressor.distortion.needs)
     trainer = short_trainer(cfg, n_steps, rates)
-    trainer.fit(compressor, datamodule=RepeatedEpochs(data, n_steps))
+    trainer.fit(compressor, datamodule=OneEpoch(data, n_steps))
     assert trainer.global_step == n_steps
     compressor.eval().requires_grad_(False).to(device).rate.update()
     return compressor, data, statistics.mean(torch.stack(rates.rates[-50:]).tolist())

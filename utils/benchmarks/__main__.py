@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from lossyless.printing import forgive_output
-from utils.benchmarks import coding, data, experiments, files, gpu, hub, training
+from utils.benchmarks import coding, data, experiments, files, gpu, training
 from utils.benchmarks.comparison import Comparison, table_of
 
 SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
@@ -21,7 +21,7 @@ SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
     "coding": coding.compare,
     "bits": coding.compare_bits,
     "files": files.compare,
-    "hub": hub.compare,
+    "hub": files.compare_hub,
 }
 
 

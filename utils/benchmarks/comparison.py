@@ -1,4 +1,4 @@
-"""Results of benchmarks: measurements, their ratios to a reference, goals, and the table."""
+"""Comparisons with a reference: measurements, ratios, goals, and the table of results."""
 
 import math
 import time
@@ -6,25 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from matplotlib.ticker import EngFormatter
 from rich.table import Table
-
-
-@dataclass(frozen=True)
-class Goal:
-    """An interval for the ratio ours / reference."""
-
-    low: float = -math.inf
-    high: float = math.inf
-
-    def is_met(self, ratio: float) -> bool:
-        return self.low <= ratio <= self.high
-
-    def __str__(self) -> str:
-        if self.high == math.inf:
-            return f">= {self.low:g}"
-        if self.low == -math.inf:
-            return f"<= {self.high:g}"
-        return f"{self.low:.4g} to {self.high:.4g}"
 
 
 @dataclass(frozen=True)
@@ -38,7 +21,7 @@ class Comparison:
     unit : of `ours` and `reference`.
     ours, reference : measurements in pairs, taken one right after the other so that other load on
         the machine affects both.
-    goal : of the median ratio.
+    low, high : the goal, bounds of the ratio.
     """
 
     what: str
@@ -46,7 +29,8 @@ class Comparison:
     unit: str
     ours: Sequence[float]
     reference: Sequence[float]
-    goal: Goal
+    low: float = -math.inf
+    high: float = math.inf
 
     @property
     def ratio(self) -> float:
@@ -55,7 +39,15 @@ class Comparison:
 
     @property
     def is_met(self) -> bool:
-        return self.goal.is_met(self.ratio)
+        return self.low <= self.ratio <= self.high
+
+    @property
+    def goal(self) -> str:
+        if self.high == math.inf:
+            return f">= {self.low:g}"
+        if self.low == -math.inf:
+            return f"<= {self.high:g}"
+        return f"{self.low:.4g} to {self.high:.4g}"
 
 
 def table_of(comparisons: Sequence[Comparison]) -> Table:
@@ -65,23 +57,38 @@ def table_of(comparisons: Sequence[Comparison]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict")
     for row in comparisons:
+        format_unit = EngFormatter(row.unit)  # 4.35 M/s, 12.1 ms
         table.add_row(
             row.what,
             row.against,
-            _with_prefix(median(row.ours), row.unit),
-            _with_prefix(median(row.reference), row.unit),
+            *(format_unit(float(f"{median(v):.4g}")) for v in (row.ours, row.reference)),
             f"{row.ratio:.3f}" if row.ratio < 10 else f"{row.ratio:,.0f}",
-            str(row.goal),
+            row.goal,
             "[green]ok[/]" if row.is_met else "[bold red]MISSED[/]",
         )
     return table
 
 
-def _with_prefix(value: float, unit: str) -> str:
-    """A number with a metric prefix: 4.35 M/s, 12.1 ms."""
-    prefixes = ((1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"))
-    factor, prefix = next((p for p in prefixes if abs(value) >= p[0]), (1e-6, "u"))
-    return f"{value / factor:.4g} {prefix}{unit}"
+def compare_speed(
+    what: str,
+    against: str,
+    ours: Callable[[], object],
+    reference: Callable[[], object],
+    *,
+    sizes: tuple[int, int],
+    n_repeats: int,
+    low: float,
+) -> Comparison:
+    """Compare the examples per second of two functions, by alternating calls after a warm-up.
+
+    Parameters
+    ----------
+    sizes : the number of examples that `ours` processes, and that of `reference`.
+    low : goal, the lowest ratio.
+    """
+    ours(), reference()
+    pairs = [(sizes[0] / seconds(ours), sizes[1] / seconds(reference)) for _ in range(n_repeats)]
+    return Comparison(what, against, "/s", *zip(*pairs, strict=True), low=low)
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -89,12 +96,3 @@ def seconds(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
-
-
-def alternate(
-    ours: Callable[[], object], reference: Callable[[], object], n_repeats: int
-) -> tuple[list[float], list[float]]:
-    """Seconds of `n_repeats` alternating calls, after a warm-up call of each."""
-    ours(), reference()
-    pairs = [(seconds(ours), seconds(reference)) for _ in range(n_repeats)]
-    return [o for o, _ in pairs], [r for _, r in pairs]

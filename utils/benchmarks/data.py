@@ -1,5 +1,6 @@
 """Batches of Banana points and of augmented images, vs. one example at a time."""
 
+from collections import deque
 from itertools import islice
 
 import torch
@@ -10,7 +11,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from lossyless.base import Batch
 from lossyless.torch_state import one_thread
-from utils.benchmarks.comparison import Comparison, Goal, alternate
+from utils.benchmarks.comparison import Comparison, compare_speed
 from utils.data.augmentations import Augmentation
 from utils.data.banana import BananaDataModule
 
@@ -50,41 +51,30 @@ class PointByPoint(Dataset):
         return Batch(x[0], y[0], aux[0])
 
 
+@one_thread()
 def compare(is_quick: bool) -> list[Comparison]:
     """Training points per second, with the targets and representatives of VIC."""
-    n_points, n_reference_batches = (102_400, 1) if is_quick else (1_024_000, 2)
+    n_points, n_batches, n_repeats = (102_400, 1, 3) if is_quick else (1_024_000, 2, 7)
     data = BananaDataModule(
         n_train=n_points, auxiliary="representative", batch_size=BATCH_SIZE, seed=0
     )
-    loader = data.loader("train")
-    reference = DataLoader(PointByPoint(data), BATCH_SIZE)
-
-    def exhaust_ours() -> None:
-        for _ in loader:
-            pass
-
-    def exhaust_reference() -> None:
-        for _ in islice(reference, n_reference_batches):
-            pass
-
-    with one_thread():
-        ours, theirs = alternate(exhaust_ours, exhaust_reference, 3 if is_quick else 7)
-    n_reference = n_reference_batches * BATCH_SIZE
-    return [
-        Comparison(
-            "Banana points in batches",
-            "one __getitem__ each",
-            "/s",
-            [loader.n_examples / s for s in ours],
-            [n_reference / s for s in theirs],
-            Goal(low=100),
-        )
-    ]
+    loader, reference = data.loader("train"), DataLoader(PointByPoint(data), BATCH_SIZE)
+    row = compare_speed(
+        "Banana points in batches",
+        "one __getitem__ each",
+        lambda: deque(loader, maxlen=0),
+        lambda: deque(islice(reference, n_batches), maxlen=0),
+        sizes=(loader.n_examples, n_batches * BATCH_SIZE),
+        n_repeats=n_repeats,
+        low=100,
+    )
+    return [row]
 
 
+@one_thread()
 def compare_augmentation(is_quick: bool) -> list[Comparison]:
     """Images of augmented MNIST per second, on one core, from stored uint8 to float batches."""
-    n_images, n_reference = (1_280, 128) if is_quick else (12_800, 1_280)
+    n_images, n_reference, n_repeats = (1_280, 128, 3) if is_quick else (12_800, 1_280, 7)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (n_images, 1, 28, 28), dtype=torch.uint8, generator=generator)
     augmentation = Augmentation(EQUIVALENCE)
@@ -95,19 +85,13 @@ def compare_augmentation(is_quick: bool) -> list[Comparison]:
     def augment_one_by_one(batch: Tensor) -> Tensor:
         return torch.stack([PER_IMAGE(image) for image in batch])
 
-    with one_thread():
-        ours, theirs = alternate(
-            lambda: [augment_batch(batch) for batch in images.split(N_IMAGES_AT_ONCE)],
-            lambda: [augment_one_by_one(b) for b in images[:n_reference].split(N_IMAGES_AT_ONCE)],
-            3 if is_quick else 7,
-        )
-    return [
-        Comparison(
-            "augmented MNIST images in batches",
-            "torchvision on PIL images",
-            "/s",
-            [n_images / s for s in ours],
-            [n_reference / s for s in theirs],
-            Goal(low=2.5),
-        )
-    ]
+    row = compare_speed(
+        "augmented MNIST images in batches",
+        "torchvision on PIL images",
+        lambda: [augment_batch(batch) for batch in images.split(N_IMAGES_AT_ONCE)],
+        lambda: [augment_one_by_one(b) for b in images[:n_reference].split(N_IMAGES_AT_ONCE)],
+        sizes=(n_images, n_reference),
+        n_repeats=n_repeats,
+        low=2.5,
+    )
+    return [row]

@@ -1,98 +1,86 @@
-"""Benchmarks of files of features: time and size, against the method of the paper's code.
+"""Benchmarks of files of features: time and size, and of compressing images with CLIP.
 
-The reference codes batches with CompressAI, one stream per vector, writes each stream after its
-length, and decodes one vector at a time.
+The reference for files is the paper's code, which codes batches with CompressAI, one stream per
+vector, writes each stream after its length, and decodes one vector at a time.
 """
 
 import os
-import struct
 import tempfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
+from lossyless.backbones.clip import import_clip
+from lossyless.hub.clip import ClipCompressor
 from lossyless.hub.features import FeatureCompressor
-from lossyless.hub.official_format import write_official
+from lossyless.hub.official_format import read_official, write_official
 from lossyless.torch_state import one_thread
-from utils.benchmarks.bottleneck import Bottleneck, PerVectorCoder, load_released
-from utils.benchmarks.comparison import Comparison, Goal, alternate
+from utils.benchmarks.bottleneck import Bottleneck, load_released, make_bottleneck
+from utils.benchmarks.comparison import Comparison, compare_speed
 
 BATCH_SIZE = 128  # of the paper's code
-UINT32 = struct.Struct(">I")
+SIDE, N_IMAGES_AT_ONCE = 224, 32
 
 
 def compare(is_quick: bool) -> list[Comparison]:
     """Throughput with one and two processes, and file sizes."""
     bottleneck = load_released()
-    n, n_reference, n_repeats = (2_000, 10, 2) if is_quick else (20_000, 250, 5)
-    with tempfile.TemporaryDirectory() as folder:
-        with one_thread():
-            rows = _compare_speed(bottleneck, Path(folder), n, n_reference, n_repeats)
-            if len(os.sched_getaffinity(0)) > 1:
-                n_parallel = 4_000 if is_quick else 100_000
-                rows += _compare_workers(bottleneck, Path(folder), n_parallel, n_repeats)
+    sizes, n_repeats = ((2_000, 10), 2) if is_quick else ((20_000, 250), 5)
+    with tempfile.TemporaryDirectory() as folder, one_thread():
+        rows = _compare_speed(bottleneck, Path(folder), sizes, n_repeats)
+        if len(os.sched_getaffinity(0)) > 1:
+            n = 4_000 if is_quick else 100_000
+            rows += _compare_workers(bottleneck, Path(folder), n, n_repeats)
         return rows + _compare_sizes(bottleneck, Path(folder), 5_000 if is_quick else 10_000)
 
 
-class OfficialFile:
-    """Writes and reads a set of vectors as the paper's code does."""
-
-    def __init__(self, coder: PerVectorCoder):
-        self.coder = coder
-
-    def write(self, z: Tensor, path: Path) -> None:
-        write_official(path, (s for batch in z.split(BATCH_SIZE) for s in self.coder.encode(batch)))
-
-    def read(self, path: Path) -> Tensor:
-        return torch.cat([self.coder.decode([stream]) for stream in self._streams(path)])
-
-    def _streams(self, path: Path) -> Iterator[bytes]:
-        with path.open("rb") as file:
-            (n,) = UINT32.unpack(file.read(UINT32.size))
-            for _ in range(n):
-                (length,) = UINT32.unpack(file.read(UINT32.size))
-                yield file.read(length)
-
-
 def _compare_speed(
-    bottleneck: Bottleneck, folder: Path, n: int, n_reference: int, n_repeats: int
+    bottleneck: Bottleneck, folder: Path, sizes: tuple[int, int], n_repeats: int
 ) -> list[Comparison]:
     """Vectors per second from memory to disk and back on one core, including checksums."""
-    compressor = FeatureCompressor(bottleneck.rate)
-    official = OfficialFile(bottleneck.reference)
-    _, z = bottleneck.draw(n)
-    few = z[:n_reference]
+    compressor, coder = FeatureCompressor(bottleneck.rate), bottleneck.reference
+    _, z = bottleneck.draw(sizes[0])
+    few = z[: sizes[1]].split(BATCH_SIZE)
     path, theirs = folder / "features.bin", folder / "official.bin"
+    options = {"is_info": False, "n_workers": 1}
 
     def compress() -> None:
-        compressor.compress_features(z, path, is_info=False, n_workers=1)
+        compressor.compress_features(z, path, **options)
 
     def decompress() -> np.ndarray:
-        return compressor.decompress_dataset(path, is_info=False, n_workers=1)
+        return compressor.decompress_dataset(path, **options)
 
-    writing = alternate(compress, lambda: official.write(few, theirs), n_repeats)
-    reading = alternate(decompress, lambda: official.read(theirs), n_repeats)
-    expected = official.read(theirs)
-    if not np.allclose(decompress()[:n_reference], expected, rtol=1e-5, atol=1e-5):
-        raise AssertionError("the two files decode to different vectors")
-    return [
-        Comparison(
-            f"{action}: {n:,} vectors, {bottleneck.name}",
-            "the paper's code",
-            "/s",
-            [n / s for s in ours],
-            [n_reference / s for s in reference],
-            Goal(low=goal),
-        )
-        for action, (ours, reference), goal in (
-            ("compress_features", writing, 40),
-            ("decompress_dataset", reading, 25),
-        )
+    def compress_official() -> None:
+        write_official(theirs, (stream for batch in few for stream in coder.encode(batch)))
+
+    def decompress_official() -> Tensor:
+        return torch.cat([coder.decode([stream]) for stream in read_official(theirs)])
+
+    against = {"against": "the paper's code", "sizes": sizes, "n_repeats": n_repeats}
+    what = f"{len(z):,} vectors, {bottleneck.name}"
+    rows = [
+        compare_speed(
+            f"compress_features: {what}",
+            ours=compress,
+            reference=compress_official,
+            low=40,
+            **against,
+        ),
+        compare_speed(
+            f"decompress_dataset: {what}",
+            ours=decompress,
+            reference=decompress_official,
+            low=25,
+            **against,
+        ),
     ]
+    if not np.allclose(decompress()[: sizes[1]], decompress_official(), rtol=1e-5, atol=1e-5):
+        raise AssertionError("the two files decode to different vectors")
+    return rows
 
 
 def _compare_workers(
@@ -109,20 +97,18 @@ def _compare_workers(
     def decompress(n_workers: int) -> None:
         compressor.decompress_dataset(path, is_info=False, n_workers=n_workers)
 
-    rows = []
-    for function in (compress, decompress):
-        two, one = alternate(partial(function, 2), partial(function, 1), n_repeats)
-        rows.append(
-            Comparison(
-                f"{function.__name__} {n:,} with 2 processes",
-                "1 process",
-                "/s",
-                [n / s for s in two],
-                [n / s for s in one],
-                Goal(low=1),
-            )
+    return [
+        compare_speed(
+            f"{function.__name__} {n:,} with 2 processes",
+            "1 process",
+            partial(function, 2),
+            partial(function, 1),
+            sizes=(n, n),
+            n_repeats=n_repeats,
+            low=1,
         )
-    return rows
+        for function in (compress, decompress)
+    ]
 
 
 def _compare_sizes(bottleneck: Bottleneck, folder: Path, n: int) -> list[Comparison]:
@@ -138,6 +124,62 @@ def _compare_sizes(bottleneck: Bottleneck, folder: Path, n: int) -> list[Compari
 
     ours, what = n_bits("container"), f"file of {n:,} vectors"
     return [
-        Comparison(what, "cross-entropy", "bit", [ours], [entropy], Goal(high=1.01)),
-        Comparison(what, "official format", "bit", [ours], [n_bits("official")], Goal(high=0.97)),
+        Comparison(what, "cross-entropy", "bit", [ours], [entropy], high=1.01),
+        Comparison(what, "official format", "bit", [ours], [n_bits("official")], high=0.97),
     ]
+
+
+def compare_hub(is_quick: bool) -> list[Comparison]:
+    """Images per second from tensors in memory to a file on disk, against CLIP's encoder alone.
+
+    The encoder is a ViT-B/32 with random weights, since its speed does not depend on them.
+    """
+    n_images, n_repeats = (32, 1) if is_quick else (256, 3)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    compressor = ClipCompressor(_image_encoder(), make_bottleneck(512).rate, transform=None)
+    compressor.to(device)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(n_images, 3, SIDE, SIDE, generator=generator)
+    dtype = next(compressor.backbone.parameters()).dtype
+    options = {"batch_size": N_IMAGES_AT_ONCE, "num_workers": 0}
+
+    def compress(path: str) -> None:
+        compressor.compress_dataset(
+            TensorDataset(images), path, kwargs_dataloader=options, is_info=False
+        )
+
+    @torch.no_grad()
+    def encode() -> Tensor:
+        batches = images.split(N_IMAGES_AT_ONCE)
+        return torch.cat([compressor.backbone(x.to(device, dtype)).float().cpu() for x in batches])
+
+    with tempfile.TemporaryDirectory() as folder:
+        row = compare_speed(
+            f"compress_dataset: {n_images} images in memory",
+            "bare ViT-B/32",
+            partial(compress, f"{folder}/images.bin"),
+            encode,
+            sizes=(n_images, n_images),
+            n_repeats=n_repeats,
+            low=0.9,
+        )
+    return [row]
+
+
+def _image_encoder() -> nn.Module:
+    """CLIP's ViT-B/32 image encoder; the model is built with a tiny text encoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = import_clip().model.CLIP(
+            embed_dim=512,
+            image_resolution=SIDE,
+            vision_layers=12,
+            vision_width=768,
+            vision_patch_size=32,
+            context_length=4,
+            vocab_size=8,
+            transformer_width=64,
+            transformer_heads=1,
+            transformer_layers=1,
+        )
+    return model.visual

@@ -8,22 +8,21 @@ Nothing is downloaded: the Banana is sampled, scikit-learn's digits stand in for
 size and with the same augmentations, and all other examples are noise.
 """
 
-import json
 import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import mean, median
+from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch.profiler import ProfilerActivity, profile
 
-from utils.benchmarks.setups import RepeatedEpochs
 from utils.benchmarks.steps import Step, train
 from utils.configs.composing import compose_config
 from utils.training import building
@@ -46,26 +45,18 @@ TRAININGS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("featurizer", CLIP, True),
 )
 SMALL_BATCHES = ("data_feat.kwargs.batch_size=8", "data_pred.kwargs.batch_size=8")
-# Categories of events in a trace of torch.profiler.
-WORK = {"cuda": {"kernel", "gpu_memcpy", "gpu_memset"}, "cpu": {"cpu_op"}}
 MAX_LISTED = 6  # places and kernels in one finding
 
 
-@dataclass(frozen=True)
-class Phases:
-    """How many steps a `Meter` skips, times, watches for waits, and profiles, in this order."""
+class Phases(NamedTuple):
+    """How many steps a `Meter` skips, times and profiles, in this order."""
 
     n_warm_up: int
     n_timed: int
-    n_watched: int
     n_profiled: int
 
-    @property
-    def n_steps(self) -> int:
-        return self.n_warm_up + self.n_timed + self.n_watched + self.n_profiled
 
-
-FULL, SMOKE_TEST = Phases(20, 50, 2, 20), Phases(1, 2, 1, 1)
+FULL, SMOKE_TEST = Phases(20, 50, 20), Phases(1, 2, 1)
 
 
 def report(*, is_quick: bool = False) -> None:
@@ -76,9 +67,8 @@ def report(*, is_quick: bool = False) -> None:
     quiet()
     errors: list[Exception] = []
     is_smoke_test = is_quick or not torch.cuda.is_available()
-    phases = SMOKE_TEST if is_smoke_test else FULL
+    phases, small = (SMOKE_TEST, SMALL_BATCHES) if is_smoke_test else (FULL, ())
     for stage, overrides, is_noise in TRAININGS:
-        small = SMALL_BATCHES if is_smoke_test else ()
         try:
             for line in measure(stage, (*overrides, *small), phases, is_noise=is_noise):
                 print(f"RESULT {line}", flush=True)
@@ -94,135 +84,94 @@ def measure(
 ) -> Iterator[str]:
     """Findings about the training of a stage, one line each."""
     cfg = compose_config(["logger=none", *overrides])
-    step, device = Step.of(cfg, stage), building.pick_device(cfg)
+    step, meter = Step.of(cfg, stage), Meter(building.pick_device(cfg), phases)
     if is_noise:
         source = torch.rand(step.batch_size, *step.shape)
     else:
-        data = building.build_data(cfg, "data_feat", cfg.distortion.kwargs.needs)
-        source = RepeatedEpochs(data, phases.n_steps)
-    meter = Meter(device, phases)
-    train(step, source, phases.n_steps, meter)
+        source = building.build_data(cfg, "data_feat", cfg.distortion.kwargs.needs)
+    train(step, source, sum(phases), meter)
     name = f"{cfg.experiment_name} {stage} ({cfg.trainer.precision}{', noise' if is_noise else ''})"
     average = mean(meter.seconds)
-    unit = "kernels" if device.type == "cuda" else "operators"
     yield (
         f"{name}: {1e3 * median(meter.seconds):.2f} ms a step (mean {1e3 * average:.2f}), "
-        f"{step.batch_size / average:,.0f} examples/s; {meter.work.n_per_step:.0f} {unit} a step, "
-        f"{device.type.upper()} busy {meter.work.seconds_per_step / average:.0%}"
+        f"{step.batch_size / average:,.0f} examples/s; {meter.describe_work(average)}"
     )
-    yield f"{name}: {meter.waits}; {meter.checkpoint}"
-    for kernel, seconds in meter.work.largest:
-        print(f"    {1e3 * seconds:.3f} ms a step: {kernel[:90]}")
+    yield f"{name}: {meter.describe_waits()}; {meter.checkpoint}"
 
 
 class Meter(Callback):
-    """Times the steps of a trainer, watches where they wait, profiles them, saves a checkpoint.
+    """Times the steps of a trainer, then profiles some, and saves a checkpoint.
 
     Attributes
     ----------
-    seconds : list of float
-        Of each timed step, with its data and hooks. The device is synchronised only before the
-        first and after the last one.
-    waits, checkpoint : str
-        Findings, in words.
-    work : Work
+    seconds : of each timed step, with its data and hooks. The device is synchronised only before
+        the first and after the last one.
+    work : microseconds and number of calls of each kernel or copy, or operator of a CPU, in the
+        profiled steps.
+    waits : number of times that the host waits for the GPU in these steps, by line of code.
+    checkpoint : finding, in words.
     """
 
     def __init__(self, device: torch.device, phases: Phases):
-        self.device = device
+        self.device, self.phases = device, phases
         self.seconds: list[float] = []
-        self._timed_from = phases.n_warm_up
-        self._timed_until = phases.n_warm_up + phases.n_timed
-        self._watched_until = self._timed_until + phases.n_watched
-        self._phases = phases
+        self.work: dict[str, tuple[float, int]] = {}
+        self.waits: Counter[str] = Counter()
+        self._profiling = ExitStack()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
         n_done = batch_idx + 1
-        if n_done in (self._timed_from, self._timed_until):
-            self._synchronise()
-        if self._timed_from < n_done <= self._timed_until:
+        timed_from = self.phases.n_warm_up
+        timed_until = timed_from + self.phases.n_timed
+        if n_done in (timed_from, timed_until, sum(self.phases)) and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        if timed_from < n_done <= timed_until:
             self.seconds.append(time.perf_counter() - self._last)
-        if n_done == self._timed_until:
-            self._watch = Waits(self.device)
-        elif n_done == self._watched_until:
-            self.waits = self._watch.stop(self._phases.n_watched)
-            self._profile = profile(
-                activities=[getattr(ProfilerActivity, self.device.type.upper())]
-            )
-            self._profile.start()
-        elif n_done == self._phases.n_steps:
-            self._synchronise()
-            self._profile.stop()
-            events = _events(self._profile)
-            self.work = Work.of(events, self.device.type, self._phases.n_profiled)
+        if n_done == timed_until:
+            self._start_profiling()
+        elif n_done == sum(self.phases):
+            self._stop_profiling()
             self.checkpoint = _time_checkpoint(trainer)
         self._last = time.perf_counter()
 
-    def _synchronise(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-
-class Waits:
-    """Counts, from its creation until `stop`, where the host waits for the GPU."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self._catcher = warnings.catch_warnings(record=True)
-        self._caught = self._catcher.__enter__()
+    def _start_profiling(self) -> None:
+        activity = getattr(ProfilerActivity, self.device.type.upper())
+        self._profile = self._profiling.enter_context(profile(activities=[activity]))
+        self._warnings = self._profiling.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("always")
-        if device.type == "cuda":
-            torch.cuda.set_sync_debug_mode("warn")
-
-    def stop(self, n_steps: int) -> str:
         if self.device.type == "cuda":
-            torch.cuda.set_sync_debug_mode("default")
-        self._catcher.__exit__(None, None, None)
-        places = Counter(
+            torch.cuda.set_sync_debug_mode("warn")
+            self._profiling.callback(torch.cuda.set_sync_debug_mode, "default")
+
+    def _stop_profiling(self) -> None:
+        self._profiling.close()
+        kind = "cpu" if self.device.type == "cpu" else "device"
+        for event in self._profile.key_averages():
+            if microseconds := getattr(event, f"self_{kind}_time_total"):
+                self.work[event.key] = microseconds, event.count
+        self.waits = Counter(
             f"{'/'.join(Path(warning.filename).parts[-2:])}:{warning.lineno}"
-            for warning in self._caught
+            for warning in self._warnings
             if "synchroniz" in str(warning.message)
         )
-        listed = (f"{n / n_steps:g} in {place}" for place, n in places.most_common(MAX_LISTED))
-        text = f"waits for the GPU {places.total() / n_steps:g} times a step"
-        return f"{text} ({', '.join(listed)})" if places else text
 
+    def describe_work(self, seconds: float) -> str:
+        """Kernels in a step that takes this long, the share in which they run, the largest ones."""
+        n_steps = self.phases.n_profiled
+        total, count = (sum(column) / n_steps for column in zip(*self.work.values(), strict=True))
+        largest = sorted(self.work.items(), key=lambda item: item[1], reverse=True)[:MAX_LISTED]
+        for name, (microseconds, _) in largest:
+            print(f"    {microseconds / 1e3 / n_steps:.3f} ms a step: {name[:90]}")
+        unit = "kernels" if self.device.type == "cuda" else "operators"
+        busy = total / 1e6 / seconds
+        return f"{count:.0f} {unit} a step, {self.device.type.upper()} busy {busy:.0%}"
 
-@dataclass(frozen=True)
-class Work:
-    """What a device does in a step: kernels and copies, or operators of a CPU.
-
-    Attributes
-    ----------
-    n_per_step : how many.
-    seconds_per_step : time in which at least one of them runs.
-    largest : names and seconds per step of those that take longest.
-    """
-
-    n_per_step: float
-    seconds_per_step: float
-    largest: list[tuple[str, float]]
-
-    @classmethod
-    def of(cls, events: Sequence[Mapping], device_type: str, n_steps: int) -> "Work":
-        """From the events of a trace, which may overlap and whose times are microseconds."""
-        found = [e for e in events if e.get("cat") in WORK[device_type] and "dur" in e]
-        busy, end = 0.0, float("-inf")
-        totals: Counter[str] = Counter()
-        for event in sorted(found, key=lambda event: event["ts"]):
-            start, stop = event["ts"], event["ts"] + event["dur"]
-            busy += max(0.0, stop - max(start, end))
-            end = max(end, stop)
-            totals[event["name"]] += event["dur"]
-        largest = [(name, us / 1e6 / n_steps) for name, us in totals.most_common(MAX_LISTED)]
-        return cls(len(found) / n_steps, busy / 1e6 / n_steps, largest)
-
-
-def _events(profiler: profile) -> list[dict]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "trace.json")
-        profiler.export_chrome_trace(str(path))
-        return json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    def describe_waits(self) -> str:
+        n_steps = self.phases.n_profiled
+        places = self.waits.most_common(MAX_LISTED)
+        listed = ", ".join(f"{n / n_steps:g} in {place}" for place, n in places)
+        text = f"waits for the GPU {self.waits.total() / n_steps:g} times a step"
+        return f"{text} ({listed})" if listed else text
 
 
 def _time_checkpoint(trainer: pl.Trainer) -> str:

@@ -22,7 +22,7 @@ from lossyless.backbones import Tower
 from lossyless.backbones.clip import import_clip
 from lossyless.base import Batch
 from lossyless.torch_state import one_thread
-from utils.benchmarks.setups import OneBatch, short_trainer
+from utils.benchmarks.training import OneEpoch, short_trainer
 from utils.data.module import DataModule
 from utils.training import building
 from utils.training.callbacks import Freezer
@@ -151,7 +151,7 @@ def train(
 
     Parameters
     ----------
-    source : a data set, or one batch x [B, *shape], which gets random targets.
+    source : a data set; or x [B, *shape] of a batch that is repeated, with random targets.
     """
     cfg, is_predictor = step.cfg, step.stage == "predictor"
     cfg.rate.kwargs.warmup_k_epoch = 0  # as in all later epochs
@@ -162,11 +162,11 @@ def train(
     else:
         callbacks = (*callbacks, Freezer(list(cfg.finetune.frozen)))
     if isinstance(source, torch.Tensor):
-        source = OneBatch(_with_targets(step, source, needs), n_steps)
+        source = _with_targets(step, source, needs)
     with tempfile.TemporaryDirectory() as folder:
         cfg.paths.results = cfg.paths.pretrained = folder
         trainer = short_trainer(cfg, n_steps, *callbacks, stage=step.stage)
-        trainer.fit(module, datamodule=source)
+        trainer.fit(module, datamodule=OneEpoch(source, n_steps))
     return trainer
 
 

@@ -13,32 +13,31 @@ from scipy.stats import entropy
 
 from lossyless.coding.tables import TOTAL_MASS
 from utils.benchmarks import __main__ as benchmarks
-from utils.benchmarks import gpu, plans
+from utils.benchmarks import experiments, gpu
 from utils.benchmarks.bottleneck import make_bottleneck
-from utils.benchmarks.comparison import Comparison, Goal, alternate, table_of
-from utils.benchmarks.setups import SMALL, banana_config, images_config, short_trainer
+from utils.benchmarks.comparison import Comparison, compare_speed, table_of
 from utils.benchmarks.steps import Step, measure
-from utils.benchmarks.training import BareLoop
+from utils.benchmarks.training import SMALL, BareLoop, banana_config, images_config, short_trainer
 from utils.configs.composing import compose_config
 from utils.training import building, fitting
 
 
-def comparison(ours, reference, goal=Goal(low=10)) -> Comparison:  # noqa: B008, it is frozen
-    return Comparison("speed", "something slow", "/s", ours, reference, goal)
+def comparison(ours, reference, **goal) -> Comparison:
+    return Comparison("speed", "something slow", "/s", ours, reference, **(goal or {"low": 10}))
 
 
 @pytest.mark.parametrize(
     "goal, met, missed, text",
     [
-        (Goal(low=100), [100, math.inf], [99.9, -1], ">= 100"),
-        (Goal(high=1.15), [1.15, 0], [1.16, math.inf], "<= 1.15"),
-        (Goal(0.98, 1.02), [0.98, 1, 1.02], [0.97, 1.03], "0.98 to 1.02"),
+        ({"low": 100}, [100, math.inf], [99.9, -1], ">= 100"),
+        ({"high": 1.15}, [1.15, 0], [1.16, math.inf], "<= 1.15"),
+        ({"low": 0.98, "high": 1.02}, [0.98, 1, 1.02], [0.97, 1.03], "0.98 to 1.02"),
     ],
 )
 def test_goals_include_their_bounds_and_refuse_nan(goal, met, missed, text):
-    assert all(map(goal.is_met, met))
-    assert not any(map(goal.is_met, [*missed, math.nan]))
-    assert str(goal) == text
+    assert all(comparison([ratio], [1], **goal).is_met for ratio in met)
+    assert not any(comparison([ratio], [1], **goal).is_met for ratio in [*missed, math.nan])
+    assert comparison([1], [1], **goal).goal == text
 
 
 def test_the_ratio_is_the_median_of_pairs_and_not_the_ratio_of_medians():
@@ -76,8 +75,9 @@ def test_the_exit_status_tells_whether_all_goals_are_met(monkeypatch, capsys, fi
 
 def test_runs_alternate_after_a_warm_up():
     calls = []
-    ours, reference = alternate(lambda: calls.append("o"), lambda: calls.append("r"), 3)
-    assert calls == ["o", "r"] * 4 and len(ours) == len(reference) == 3
+    functions = (lambda: calls.append("o"), lambda: calls.append("r"))
+    row = compare_speed("a", "b", *functions, sizes=(20, 10), n_repeats=3, low=1)
+    assert calls == ["o", "r"] * 4 and len(row.ours) == len(row.reference) == 3
 
 
 SMALL_IMAGES = ["encoder.z_dim=16", "data_feat.kwargs.side=16", "data_feat.kwargs.batch_size=8"]
@@ -152,14 +152,6 @@ def test_subjects_give_finite_ratios(name):
         assert math.isfinite(row.ratio) and row.ratio > 0
 
 
-def test_a_device_is_busy_while_any_of_its_overlapping_kernels_runs():
-    spans = [("a", 0, 4), ("b", 1, 2), ("a", 3, 3), ("c", 10, 1)]  # start, duration
-    events = [{"cat": "kernel", "name": n, "ts": ts, "dur": dur} for n, ts, dur in spans]
-    work = gpu.Work.of([*events, {"cat": "cpu_op", "name": "d", "ts": 6, "dur": 9}], "cuda", 2)
-    assert work.n_per_step == 2 and work.seconds_per_step == pytest.approx(7e-6 / 2)
-    assert work.largest[0] == ("a", pytest.approx(7e-6 / 2))
-
-
 def test_a_training_is_profiled(capsys):
     findings = gpu.measure(
         "featurizer", [*gpu.BANANA, *SMALL, *gpu.SMALL_BATCHES], gpu.SMOKE_TEST, is_noise=False
@@ -183,15 +175,19 @@ def test_a_training_is_profiled(capsys):
 )
 def test_steps_are_epochs_times_batches_and_a_shared_compressor_counts_once(overrides, jobs, steps):
     trained = set()
-    found, again = plans.plan(overrides, trained), plans.plan(overrides, trained)
-    assert found.n_jobs == again.n_jobs == jobs
-    assert {stage: found.n_steps(stage) for stage in steps} == steps
-    assert again.n_steps("featurizer") == again.n_steps("tower") == 0
-    assert again.n_steps("predictor") == steps["predictor"]
+    found, again = experiments.plan(overrides, trained), experiments.plan(overrides, trained)
+    assert found[experiments.JOBS] == again[experiments.JOBS] == jobs
+    first, second = (
+        {step.stage: n for step, n in work.items() if isinstance(step, Step)}
+        for work in (found, again)
+    )
+    assert first == steps and second == {"predictor": steps["predictor"]}
 
 
 def test_every_experiment_that_trains_is_launched_by_a_script():
-    launched = {overrides[0].partition("=")[2]: script for script, overrides in plans.launches()}
+    launched = {
+        overrides[0].partition("=")[2]: script for script, overrides in experiments.launches()
+    }
     assert [e for e, script in launched.items() if script == "python main.py"] == ["test_mnist"]
     assert launched["STL10_dist_variation_recpred_classical"].endswith("_recpred.sh")
     assert launched["ssl_towers_mlp_eval"] == "bin/ssl/towers.sh"
