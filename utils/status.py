@@ -3,16 +3,13 @@
 python -m utils.status experiment=banana_RD mode=quick
 """
 
-import difflib
 import os
 import platform
 import sys
-import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,7 +18,15 @@ from utils.cluster import slurm_queries
 from utils.configs.checks import ConfigError
 from utils.configs.composing import compose_config
 from utils.configs.overrides import CONF_DIR
-from utils.runs.experiment_status import FIX, Job, find_jobs, find_runs, format_progress, reason
+from utils.runs.experiment_status import (
+    FIX,
+    Job,
+    distinct_overrides,
+    find_jobs,
+    find_runs,
+    format_progress,
+    reason,
+)
 from utils.runs.identity import (
     STAGES,
     compressor_folder,
@@ -30,20 +35,7 @@ from utils.runs.identity import (
 )
 from utils.runs.status_file import RUN, STATES, UNDER_WAY
 
-HEADINGS = ("STATE", "SINCE", "STAGE", "PROGRESS", "SCHEDULER", "JOB")
-MAX_ROWS = 100  # of the table; queued jobs come last
-
-
-class Row(NamedTuple):
-    """An unfinished job or run; all fields but the error are cells of the table."""
-
-    state: str
-    since: str
-    stage: str
-    progress: str
-    scheduler: str
-    name: str
-    error: str
+MAX_LINES = 200  # of unfinished jobs; queued ones come last
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -64,17 +56,7 @@ def overview(cfg: DictConfig) -> str:
     if (shared := compressor_folder(cfg)) != folder.name:
         compressors = _runs(cfg, shared).items()
         runs = own_runs | {path: run for path, run in compressors if run["stage"] == STAGES[0]}
-    usual = compose_config([f"mode={cfg.mode_name}"])
-    usual.experiment = cfg.experiment
-    jobs = find_jobs(
-        Path(cfg.paths.outputs),
-        cfg.experiment,
-        runs,
-        results=folder,
-        mode=cfg.mode_name,
-        defaults={"paths.results": usual.paths.results, "experiment_name": usual.experiment_name},
-        read_queue=slurm_queries.queued_ids,
-    )
+    jobs = find_jobs(Path(cfg.paths.outputs), folder, runs, slurm_queries.queued_ids)
     name = f"{cfg.experiment}, mode {cfg.mode_name}"
     if not jobs and not own_runs:
         return f"{name}: no jobs and no runs yet ({folder}/){_other_modes(cfg)}"
@@ -82,8 +64,11 @@ def overview(cfg: DictConfig) -> str:
     for stage in STAGES:
         if states := [status["state"] for status in runs.values() if status["stage"] == stage]:
             lines.append(f"  {stage}: {_counts(states)}")
-    if rows := [*_job_rows(jobs), *_run_rows(jobs, own_runs, folder)]:
-        lines += ["", *_table(rows)]
+    unfinished = list(_unfinished(jobs, own_runs, folder))
+    if len(unfinished) > MAX_LINES:
+        unfinished[MAX_LINES:] = ["  ..."]
+    if unfinished:
+        lines += ["", *unfinished]
     if commands := [*_continue(cfg, jobs), *_cancel(jobs)]:
         lines += ["", *commands]
     return "\n".join(lines)
@@ -97,35 +82,14 @@ def _runs(cfg: DictConfig, name: str) -> dict[str, dict]:
 
 
 def _config(arguments: Sequence[str]) -> DictConfig:
-    """Config of the experiment; raises ConfigError with similar names if there is none."""
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    named = _split_prefix(given)
-    for group in ("experiment", "mode"):
-        names = sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
-        name = (given | named).get(group, "none")
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=3)
-            hint = f"did you mean {' or '.join(close)}" if close else f"choose from {names}"
-            raise ConfigError(f"there is no {group} '{name}': {hint}")
-    others = [argument for argument in arguments if argument.partition("=")[0] not in named]
-    return compose_config([*others, *(f"{key}={value}" for key, value in named.items())])
-
-
-def _split_prefix(given: Mapping[str, str]) -> dict[str, str]:
-    """Experiment and mode of a name such as "quick_banana_RD", which results folders have."""
-    name, folder = given.get("experiment", ""), CONF_DIR / "experiment"
-    if (folder / f"{name}.yaml").is_file():
-        return {}
+    """Config of the experiment, whose name may have the prefix of a mode: "quick_banana_RD"."""
+    overrides = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    name, experiments = overrides.get("experiment", ""), CONF_DIR / "experiment"
     for mode, prefix in _prefixes().items():
         experiment = name.removeprefix(prefix)
-        if (folder / f"{experiment}.yaml").is_file():
-            if given.get("mode", "none") not in ("none", mode):
-                raise ConfigError(
-                    f"{name} is {experiment} in mode {mode}, but mode={given['mode']} was given: "
-                    "leave out one of them"
-                )
-            return {"experiment": experiment, "mode": mode}
-    return {}
+        if experiment != name and (experiments / f"{experiment}.yaml").is_file():
+            overrides |= {"experiment": experiment, "mode": mode}
+    return compose_config([f"{key}={value}" for key, value in overrides.items()])
 
 
 def _prefixes() -> dict[str, str]:
@@ -138,16 +102,15 @@ def _prefixes() -> dict[str, str]:
 def _other_modes(cfg: DictConfig) -> str:
     """Hint at other modes in which the experiment has runs."""
     results = Path(cfg.paths.results)
-    modes = {"none": ""} | _prefixes()
     found = [
         mode
-        for mode, prefix in modes.items()
+        for mode, prefix in ({"none": ""} | _prefixes()).items()
         if mode != cfg.mode_name and any(results.glob(f"exp_{prefix}{cfg.experiment}/**/{RUN}"))
     ]
     return "".join(f"\nThere are runs of mode {mode}: add -m {mode}" for mode in found)
 
 
-# --- the table
+# --- unfinished jobs and runs
 
 
 def _counts(states: Iterable[str]) -> str:
@@ -155,65 +118,46 @@ def _counts(states: Iterable[str]) -> str:
     return ", ".join(f"{found[state]} {state}" for state in STATES if found[state]) or "none"
 
 
-def _job_rows(jobs: list[Job]) -> Iterable[Row]:
-    """A row for each unfinished job, named by the settings that distinguish the jobs."""
-    keys = {key for job in jobs for key in job.settings if not is_execution_setting(key)}
-    distinct = {key for key in keys if len({job.settings.get(key) for job in jobs}) > 1}
-    for job in jobs:
-        if job.state == "done":
-            continue
-        name = " ".join(f"{k}={value}" for k, value in job.settings.items() if k in distinct)
-        error = "" if job.state in UNDER_WAY else _first_line(reason(job.status))
-        if error and "log" in job.status:
-            error += f"; log: {job.status['log']}"
-        yield Row(
-            job.state,
-            _ago(job.since),
-            job.stage,
-            format_progress(job.run),
-            job.scheduler_job or "",
-            name or f"job {job.status['num']}",
-            error,
-        )
-
-
-def _run_rows(jobs: list[Job], runs: dict[str, dict], folder: Path) -> Iterable[Row]:
-    """A row for each unfinished run that belongs to none of the jobs."""
+def _unfinished(jobs: list[Job], runs: dict[str, dict], folder: Path) -> Iterable[str]:
+    """A line for each unfinished job, and for each unfinished run without a job, with its error."""
+    overrides = [
+        [one for one in job.status["overrides"] if not is_execution_setting(one.partition("=")[0])]
+        for job in jobs
+    ]
+    for job, distinct in zip(jobs, distinct_overrides(overrides), strict=True):
+        error = "" if job.state in UNDER_WAY else reason(job.status)
+        log = f"; log: {job.status['log']}" if error and "log" in job.status else ""
+        name = " ".join(distinct) or f"job {job.status['num']}"
+        stage = f"{job.stage} {format_progress(job.run)}"
+        yield from _lines(job.state, job.since, stage, job.scheduler_job, name, error, log)
     known = {path for job in jobs for path in job.runs.values()}
     for path, run in runs.items():
-        if path not in known and run["state"] != "done":
-            yield Row(
-                run["state"],
-                _ago(run.get("finished") or run.get("started")),
-                run["stage"],
-                format_progress(run),
-                run.get("scheduler_job") or "",
-                os.path.relpath(path, folder),
-                _first_line(run.get("error", "")),
-            )
+        if path in known:
+            continue
+        name = os.path.relpath(path, folder)
+        since = run.get("finished") or run.get("started", "")
+        stage, job = f"{run['stage']} {format_progress(run)}", run.get("scheduler_job")
+        yield from _lines(run["state"], since, stage, job, name, run.get("error", ""))
 
 
-def _table(rows: list[Row]) -> list[str]:
-    """Lines with aligned columns, without empty ones; errors are on lines of their own."""
-    shown, n_hidden = rows[:MAX_ROWS], len(rows[MAX_ROWS:])
-    columns = list(zip(*shown, strict=True))[: len(HEADINGS)]
-    kept = [i for i, column in enumerate(columns) if any(column)]
-    widths = {i: max(map(len, (HEADINGS[i], *columns[i]))) for i in kept}
-    lines = []
-    for row in ((*HEADINGS, ""), *shown):
-        lines.append(("  " + "  ".join(row[i].ljust(widths[i]) for i in kept)).rstrip())
-        if error := row[-1]:
-            lines.append(textwrap.indent(error, "      "))
-    return [*lines, f"  and {n_hidden} more"] if n_hidden else lines
+def _lines(
+    state: str,
+    since: str,
+    stage: str,
+    scheduler_job: str | None,
+    name: str,
+    error: str,
+    log: str = "",
+) -> Iterable[str]:
+    if state != "done":
+        yield f"  {state:11}  {_ago(since):>6}  {stage:24}  {scheduler_job or '':8}  {name}"
+        if error:
+            yield f"      {error.strip().splitlines()[0]}{log}"
 
 
-def _first_line(error: str) -> str:
-    return error.strip().partition("\n")[0]
-
-
-def _ago(moment: str | None) -> str:
+def _ago(moment: str) -> str:
     """Time since a moment in ISO format."""
-    if not isinstance(moment, str):
+    if not moment:
         return ""
     seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
     for n_seconds, unit in ((86400, "d"), (3600, "h"), (60, "min")):

@@ -85,7 +85,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         sys.exit(2)
     cfg = plan.cfg
     sweep_dir = Path(cfg.paths.outputs) / (cfg.job_id or f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    sweep_dir /= f"{cfg.experiment}_{os.getpid()}"  # status.py reads the pid
+    sweep_dir /= f"{cfg.experiment_name}_{os.getpid()}"  # status.py reads both
     if not plan.is_submitted:  # submitted jobs outlive this process
         os.environ[MAIN_PROCESS] = str(os.getpid())
     # always a multirun: one job or many, they leave the same files

@@ -12,8 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from utils.configs.overrides import unquoted
-from utils.runs.identity import STAGES, experiment_folder, is_execution_setting
+from utils.runs.identity import STAGES, is_execution_setting
 from utils.runs.saved_runs import read_status
 from utils.runs.status_file import JOB, RUN, STATES, load, read_job
 
@@ -28,7 +27,7 @@ class Job:
 
     Attributes
     ----------
-    folder : its output folder, outputs/<sweep>/<experiment>_<pid>/<num>.
+    folder : its output folder, outputs/<sweep>/<experiment_name>_<pid>/<num>.
     status : content of its status file.
     stage, run : its first unfinished stage and the status of the run of that stage, if known.
     """
@@ -46,7 +45,7 @@ class Job:
     def settings(self) -> dict[str, str]:
         """Its command line: {"seed": "1"}."""
         given = [override.lstrip("+").split("=", 1) for override in self.status["overrides"]]
-        return {item[0]: unquoted(item[1]) for item in given if len(item) == 2}
+        return dict(item for item in given if len(item) == 2)
 
     @property
     def runs(self) -> dict[str, str]:
@@ -55,9 +54,17 @@ class Job:
         return {stage: os.path.abspath(folder) for stage, folder in runs.items()}
 
     @property
+    def last_run(self) -> str | None:
+        return next(reversed(self.runs.values()), None)
+
+    @property
     def sweep(self) -> str:
         """Id for continuing its sweep."""
         return self.folder.parent.parent.name
+
+    @property
+    def scheduler_job(self) -> str | None:
+        return self.status.get("scheduler_job")
 
     @property
     def is_local(self) -> bool:
@@ -65,15 +72,11 @@ class Job:
         return self.settings.get("slurm") == "local"
 
     @property
-    def scheduler_job(self) -> str | None:
-        return self.status.get("scheduler_job")
-
-    @property
-    def since(self) -> str | None:
-        """Time at which it entered its state."""
+    def since(self) -> str:
+        """Time at which it entered its state; empty if unknown."""
         keys = {"queued": ("queued",), "running": ("started",)}
         found = map(self.status.get, keys.get(self.state, ("finished", "started")))
-        return next(filter(None, found), None)
+        return next(filter(None, found), "")
 
     @property
     def may_be_queued(self) -> bool:
@@ -87,7 +90,7 @@ def find_runs(experiment: Path, pretrained: Path) -> dict[str, dict]:
     Parameters
     ----------
     experiment : results of the experiment.
-    pretrained : its checkpoints; here are the locks.
+    pretrained : its checkpoints, where the locks are.
     """
     found = {}
     root = os.path.abspath(experiment)
@@ -100,29 +103,26 @@ def find_runs(experiment: Path, pretrained: Path) -> dict[str, dict]:
 
 def find_jobs(
     outputs: Path,
-    experiment: str,
-    runs: Mapping[str, dict],
-    *,
     results: Path,
-    mode: str,
-    defaults: Mapping[str, str],
+    runs: Mapping[str, dict],
     read_queue: Callable[[], set[str] | None],
 ) -> list[Job]:
-    """The jobs of an experiment in one mode, each in its latest attempt.
+    """The jobs of an experiment, each in its latest attempt.
 
     Parameters
     ----------
+    results : folder of the experiment's results.
     runs : output of `find_runs`.
-    results : folder of the experiment's results; jobs with results elsewhere are left out.
-    defaults : settings "paths.results" and "experiment_name" of jobs that do not set them.
     read_queue : returns the ids of the jobs that wait or run on the cluster, None if it is
         unavailable.
     """
-    name = re.compile(rf"{re.escape(experiment)}_\d+")
-    sweeps = [path for path in outputs.glob(f"*/{experiment}_*") if name.fullmatch(path.name)]
+    name = re.compile(rf"{re.escape(results.name.removeprefix('exp_'))}_\d+")
+    sweeps = [path for path in outputs.glob("*/*") if name.fullmatch(path.name)]
     folders = [file.parent for sweep in sweeps for file in sweep.glob(f"[0-9]*/{JOB}")]
+    root = os.path.abspath(results)
     attempts = [Job(folder, read_job(folder)) for folder in folders]
-    jobs = _latest([a for a in attempts if _belongs(a, mode, os.path.abspath(results), defaults)])
+    here = [a for a in attempts if a.last_run is None or Path(a.last_run).is_relative_to(root)]
+    jobs = _latest(here)
     on_cluster = any(j.may_be_queued and j.scheduler_job and not j.is_local for j in jobs)
     queue = read_queue() if on_cluster else None
     for job in jobs:
@@ -132,41 +132,19 @@ def find_jobs(
     return sorted(jobs, key=lambda job: (STATES.index(job.state), job.sweep, int(job.folder.name)))
 
 
-def _belongs(job: Job, mode: str, results: str, defaults: Mapping[str, str]) -> bool:
-    """Whether a job has this mode and its runs are, or will be, in this folder."""
-    if not {"queued", "started"} & set(job.status):
-        return True  # unknown: its status file is damaged
-    settings = {**defaults, **job.settings}
-    if settings.get("mode", "none") != mode:
-        return False
-    if job.runs:  # the first one may belong to another experiment
-        return Path(list(job.runs.values())[-1]).is_relative_to(results)
-    folder = Path(settings["paths.results"]).expanduser() / experiment_folder(settings)
-    return os.path.abspath(folder) == results
-
-
 def _latest(attempts: Sequence[Job]) -> list[Job]:
-    """The attempts that no later one repeats.
-
-    Attempts at the same job make the same runs. One that has not started has none yet and is
-    identified by its settings.
-    """
-    kept = []
-    later_runs: set[str] = set()
-    started, waiting = set(), set()  # settings of later attempts
+    """The last attempt at each combination of settings; of several with the same runs, the last."""
 
     def age(job: Job) -> tuple[str, str]:
         return str(job.status.get("queued") or job.status.get("started") or ""), job.sweep
 
-    for job in sorted(attempts, key=age, reverse=True):
-        runs = list(job.runs.values())
-        asked = frozenset(kv for kv in job.settings.items() if not is_execution_setting(kv[0]))
-        is_repeated = runs[-1] in later_runs if runs else asked in started
-        if not asked or not (is_repeated or asked in waiting):
-            kept.append(job)
-        later_runs.update(runs)
-        (started if runs else waiting).add(asked)
-    return kept
+    def asked(job: Job) -> object:
+        settings = job.settings.items()
+        return frozenset(s for s in settings if not is_execution_setting(s[0])) or job.folder
+
+    by_settings = {asked(job): job for job in sorted(attempts, key=age)}
+    by_runs = {job.last_run or job.folder: job for job in sorted(by_settings.values(), key=age)}
+    return list(by_runs.values())
 
 
 def _first_unfinished(job: Job, runs: Mapping[str, dict]) -> tuple[str, dict]:
@@ -174,7 +152,7 @@ def _first_unfinished(job: Job, runs: Mapping[str, dict]) -> tuple[str, dict]:
         status = runs.get(folder, {"state": "new"})
         if status["state"] != "done":
             return stage, status
-    return ("" if "runs" in job.status else STAGES[0]), {}
+    return ("" if job.runs else STAGES[0]), {}
 
 
 def _queue_facts(job: Job, queue: set[str] | None) -> dict[str, object]:

@@ -25,7 +25,7 @@ from utils.runs.files import is_locked, write_text
 JOB, JOB_LOCK = "job.json", "job.lock"  # both in the output folder of the job
 RUN, RUN_LOCK = "status.json", "run.lock"  # in `Run.results` and in `Run.work`
 LOST = "its process died without recording its end: killed, out of memory, or its machine went down"
-STATES = ("running", "queued", "failed", "lost", "interrupted", "done")
+STATES = ("running", "failed", "lost", "interrupted", "queued", "done")
 UNDER_WAY = ("queued", "running")
 
 
