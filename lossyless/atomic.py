@@ -2,29 +2,34 @@
 
 import contextlib
 import errno
-import fcntl
 import io
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-_ATTEMPTS = 100
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None
+
 _MAX_PREFIX = 200  # bytes of a temporary name that come from the final one; file systems take 255
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file to write to, which gets the name `path` when the block ends without an error.
+    """Open a file for writing, which gets the name `path` when the block ends without an error.
 
-    Otherwise it is removed, and an existing `path` stays as it was. If `path` is a symbolic link,
-    its target is replaced and the link is kept. Until then the file is called
-    `<name>.<process>-<random>.tmp`, and locked. Files that killed writers of the same `path` left
-    behind are no longer locked, and are removed (not on file systems without locks).
+    After an error, it is removed, and an existing `path` is unchanged. If `path` is a symbolic
+    link, its target is replaced and the link is kept. Until it is complete, the file is locked and
+    named `<name>.<process>-<random>.tmp`. Such files of killed writers are no longer locked; the
+    next writer of the same `path` removes them, except on Windows and on file systems without
+    locks.
 
-    Raises OSError, naming `path`, if it cannot be written: its folder is missing, it is no ordinary
-    file, its name is too long, or the disk is full.
+    Raises OSError, naming `path`, if it cannot be written: its folder is missing, it is not a
+    regular file, its name is too long, or the disk is full.
     """
     target = file_to_replace(path)
     path = Path(path)
@@ -35,7 +40,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
             file.flush()
             with naming_errors(path):
                 os.fsync(file.fileno())
-            os.replace(temporary, target)
+        os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -45,8 +50,8 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 def file_to_replace(path: str | os.PathLike) -> Path:
     """The file that `replacing` replaces: `path`, or the target of a symbolic link.
 
-    Raises OSError, naming `path`, if it is no ordinary file: a folder, pipe or device; or the
-    standard output or error of this process, even if they go to a file.
+    Raises OSError, naming `path`, if it is not a regular file, or if it is the standard output or
+    error of this process, even if these are redirected to a file.
     """
     path = Path(path)
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
@@ -55,9 +60,9 @@ def file_to_replace(path: str | os.PathLike) -> Path:
     except FileNotFoundError:
         return target
     if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file to write", str(path))
+        raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file to write", str(path))
     if not stat.S_ISREG(found.st_mode) or _is_standard_output(found):
-        reason = "is no ordinary file, which could be replaced by the complete result"
+        reason = "is not a regular file, so it cannot be replaced by the complete result"
         raise OSError(errno.EINVAL, reason, str(path))
     return target
 
@@ -72,7 +77,7 @@ def _is_standard_output(found: os.stat_result) -> bool:
 
 @contextlib.contextmanager
 def naming_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Add a file's name to errors of the system without one, as those of `write` and `fsync`."""
+    """Add a file's name to system errors that lack one, such as those of `write` and `fsync`."""
     try:
         yield
     except OSError as error:
@@ -82,20 +87,21 @@ def naming_errors(path: str | os.PathLike) -> Iterator[None]:
 
 
 def _create_temporary(target: Path, path: Path) -> tuple[Path, BinaryIO]:
-    """A new, locked file beside `target`, whose errors name `path`."""
-    prefix = _prefix(target)
+    """A new, locked file in the folder of `target`, whose errors name `path`."""
+    prefix = target.name
+    while len(os.fsencode(prefix)) > _MAX_PREFIX:
+        prefix = prefix[:-1]
     _remove_abandoned(target.parent, prefix)
-    for _ in range(_ATTEMPTS):
-        temporary = target.with_name(f"{prefix}{os.getpid()}-{os.urandom(4).hex()}.tmp")
-        # readable, too: in write-only files numpy writes past Python, and its errors have neither
-        # a name nor a reason
+    while True:
+        temporary = target.with_name(f"{prefix}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+        # readable, because numpy bypasses Python for write-only files, and its errors then have
+        # neither a name nor a reason
         file = io.BufferedRandom(_NamedFile(temporary, final=path))
-        with contextlib.suppress(OSError):  # file systems without locks: nothing is removed there
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError):  # no locks: nothing will be removed
+            _lock(file)
         if os.fstat(file.fileno()).st_nlink:
             return temporary, file
         file.close()  # another writer of `target` removed it just before it was locked
-    raise FileExistsError(f"{path}: other writers keep removing temporary files beside it")
 
 
 class _NamedFile(io.FileIO):
@@ -110,33 +116,26 @@ class _NamedFile(io.FileIO):
             return super().write(data)
 
 
-def _prefix(path: Path) -> str:
-    """Prefix of the names of temporary files beside `path`."""
-    name = path.name
-    while len(os.fsencode(name)) > _MAX_PREFIX:
-        name = name[:-1]
-    return name + "."
+def _lock(file: BinaryIO) -> None:
+    """Raises OSError if the file is locked already, or if there are no locks."""
+    if fcntl is None:
+        raise OSError(errno.ENOSYS, "no file locks on Windows")
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _remove_abandoned(folder: Path, prefix: str) -> None:
-    suffix = ".tmp"
+    pattern = re.compile(re.escape(prefix) + r"\.\d+-[0-9a-f]{8}\.tmp")
     for other in folder.iterdir():
-        middle = other.name.removeprefix(prefix).removesuffix(suffix)
-        if other.name != prefix + middle + suffix or not _is_ours(middle):
-            continue
-        with contextlib.suppress(OSError), open(other, "rb") as file:  # locked, or already gone
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            other.unlink()
-
-
-def _is_ours(middle: str) -> bool:
-    """Whether a name's part between the target's name and .tmp has this module's pattern."""
-    process, _, random = middle.partition("-")
-    return process.isdecimal() and len(random) == 8 and set(random) <= set("0123456789abcdef")
+        if pattern.fullmatch(other.name):
+            with contextlib.suppress(OSError), open(other, "rb") as file:  # locked, or removed
+                _lock(file)
+                other.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
     """Make a rename in a folder survive a power cut."""
+    if fcntl is None:
+        return  # Windows cannot open folders
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with naming_errors(folder):

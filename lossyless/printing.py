@@ -1,15 +1,16 @@
-"""Printing that fails neither for an encoding nor for a reader that has stopped reading."""
+"""Printing that does not fail because of an encoding, or because its reader is gone."""
 
+import errno
 import io
 import sys
 
 
 def forgive_output() -> None:
-    """Let the exit status of this program speak of its work, not of who reads what it prints.
+    """Make a program's exit status independent of who reads its output. Call it at the start.
 
-    In standard output and error, characters that the encoding lacks are escaped ("\\xb1"), and what
-    is printed after the reader closed the pipe (`| head -1`) is discarded. For the start of a
-    program; streams that are already replaced, as in notebooks and tests, stay as they are.
+    In standard output and error, characters that the encoding lacks are escaped ("\\xb1"), and
+    text is discarded once its reader has closed the pipe (`| head -1`) or the terminal is gone.
+    Streams that were replaced before, as in notebooks and tests, are unchanged.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -25,10 +26,12 @@ def forgive_output() -> None:
 
 
 class _Output(io.FileIO):
-    """A file that takes and discards what a closed pipe refuses."""
+    """A file that discards what a closed pipe (EPIPE) or a lost terminal (EIO) does not take."""
 
     def write(self, data) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
             return memoryview(data).nbytes

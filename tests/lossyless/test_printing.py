@@ -1,0 +1,73 @@
+"""Output never changes the exit status of a program, whoever reads it."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+from helpers.tiny import ROOT
+
+PROGRAM = """
+import sys
+from lossyless.printing import forgive_output
+
+forgive_output()
+sys.stdin.readline()
+for stream in (sys.stdout, sys.stderr):
+    print("caf\\xe9 \\u03b2 \\udce9", file=stream)  # of a file name that is not valid text
+    print("x" * 200_000, file=stream)  # more than a pipe holds
+sys.exit(3)
+"""
+
+
+def run(**options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", PROGRAM]
+    return subprocess.run(command, cwd=ROOT, **{"input": b"\n"} | options)
+
+
+@pytest.mark.parametrize("streams", [{"stdout"}, {"stderr"}, {"stdout", "stderr"}])
+def test_a_closed_pipe_is_not_an_error(streams):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        streams = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE) | dict.fromkeys(
+            streams, closed
+        )
+        done = run(**streams)
+    assert done.returncode == 3
+    assert b"Error" not in (done.stderr or b"") + (done.stdout or b"")
+
+
+def test_a_stream_that_is_closed_from_the_start_is_not_an_error():
+    command = [sys.executable, "-c", PROGRAM]
+    closed = subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *command], cwd=ROOT, input=b"\n")
+    assert closed.returncode == 3
+
+
+def test_a_lost_terminal_is_not_an_error():
+    terminal, output = pty.openpty()
+    command = [sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=output, stderr=output
+    ) as process:
+        os.close(output)
+        os.close(terminal)
+        process.communicate(b"\n")
+    assert process.returncode == 3
+
+
+@pytest.mark.parametrize(
+    "env, expected",
+    [
+        ({"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}, rb"caf\xe9 \u03b2 \udce9"),
+        ({"PYTHONIOENCODING": "latin-1"}, b"caf\xe9 \\u03b2 \\udce9"),
+        ({"PYTHONUTF8": "1"}, "café β \\udce9".encode()),
+    ],
+    ids=["ASCII", "Latin-1", "UTF-8"],
+)
+def test_an_encoding_is_not_an_error(env, expected):
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONIOENCODING"}
+    done = run(capture_output=True, env=inherited | env)
+    assert done.returncode == 3
+    assert done.stdout.splitlines()[0] == done.stderr.splitlines()[0] == expected
