@@ -2,7 +2,7 @@
 
 python main.py experiment=banana_viz_VIC            # an experiment of conf/experiment/
 python main.py data@data_feat=digits rate=H_hyper   # or a combination of one's own
-python main.py --help                               # all settings
+python main.py --help                               # the main settings, all options
 """
 
 from omegaconf import DictConfig

@@ -84,6 +84,13 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         print(f"Configuration error: {error}", file=sys.stderr)
         sys.exit(2)
     cfg = plan.cfg
+    if not sys.argv[1:]:
+        print(
+            f"No settings given: training the default compressor ({cfg.distortion.name}, "
+            f"{cfg.rate.name}) on {cfg.data_feat.name}, then a predictor: {cfg.trainer.max_epochs} "
+            "epochs each, about 10 minutes on a CPU. python main.py --help lists experiments.",
+            flush=True,
+        )
     sweep_dir = Path(cfg.paths.outputs) / (cfg.job_id or f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     sweep_dir /= f"{cfg.experiment_name}_{os.getpid()}"  # status.py reads both
     if not plan.is_submitted:  # submitted jobs outlive this process

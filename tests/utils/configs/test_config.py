@@ -1,5 +1,6 @@
 """Command lines to configs: errors, sweeps, modes, every experiment, every option."""
 
+import functools
 import sys
 from functools import cache
 from itertools import product, zip_longest
@@ -12,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+import main
 from lossyless.vector_codecs import VectorCodec
 from utils.cluster import sweep
 from utils.configs.checks import ConfigError, is_network
@@ -261,25 +263,44 @@ def test_unknown_keys_in_the_space_of_a_search_or_an_experiment_are_errors():
         expand(["experiment=test", "+sweep.trainer_max_epoch=[1,2]"])
 
 
-def test_multirun_flag_is_accepted(monkeypatch, tmp_path):
-    seen = []
-    argv = ["main.py", "-m", *BANANA, *paths(tmp_path), "seed=1,2", "parallel_jobs=1"]
-    monkeypatch.setattr(sys, "argv", argv)
+def call_main(monkeypatch, *arguments: str) -> list[DictConfig]:
+    """The configs of the jobs that `python main.py *arguments` starts."""
+    configs = []
+
+    @functools.wraps(main.main)  # Hydra asks for the attributes of a function
+    def noting(cfg):
+        configs.append(cfg)
+
+    monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # which Hydra sets for good
-    sweep.run(_Recorder(seen))
-    assert seen == [1, 2]
+    sweep.run(noting)
+    return configs
 
 
-class _Recorder:
-    """A `main` that hydra can decorate (it wants a function's attributes)."""
+def test_multirun_flag_is_accepted(monkeypatch, tmp_path):
+    configs = call_main(monkeypatch, "-m", *BANANA, *paths(tmp_path), "seed=1,2")
+    assert [cfg.seed for cfg in configs] == [1, 2]
 
-    def __init__(self, seen: list[int]):
-        self.seen = seen
-        self.__name__ = self.__qualname__ = "main"
-        self.__code__ = test_multirun_flag_is_accepted.__code__
 
-    def __call__(self, cfg):
-        self.seen.append(cfg.seed)
+def test_without_arguments_the_first_line_says_what_is_trained(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    (cfg,) = call_main(monkeypatch)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert all(f" {fact}" in first for fact in (cfg.data_feat.name, cfg.trainer.max_epochs))
+    assert "minutes" in first
+
+
+def test_help_fits_two_screens_and_shows_the_defaults(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as error:
+        call_main(monkeypatch, "--help")
+    lines = capsys.readouterr().out.splitlines()
+    assert not error.value.code and len(lines) < 60
+    settings = [
+        line.split()[0] for line in lines if line.startswith("  ") and "=" in line.split()[0]
+    ]
+    assert len(settings) > 10
+    cfg = compose_config(settings)  # each is a setting or an option
+    assert cfg == compose_config()
 
 
 # --- clusters
