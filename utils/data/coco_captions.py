@@ -17,7 +17,7 @@ from lossyless.backbones.clip import import_clip, load_clip
 from lossyless.base import Batch
 from lossyless.weights import WeightsError
 from utils.configs.resolvers import weights_id
-from utils.data.downloads import download_zip, open_or_download
+from utils.data.downloads import download_zip, find_or_download
 from utils.data.examples import InMemory, draw_order, hold_out
 from utils.data.feature_cache import FeatureCache, array_file
 from utils.data.module import DataError, DataModule, check_choice, spawn_generator
@@ -77,16 +77,13 @@ def find(folder: Path, content: str) -> Path:
     """A file or folder of COCO in `folder`, whose archive is downloaded if it is missing."""
     part = content.partition("/")[0]
     archive, md5, n_bytes = ARCHIVES[part]
-
-    def open_set(download: bool) -> Path:
-        if download:
-            download_zip(f"{SERVER}/{archive}", folder, md5=md5, n_bytes=n_bytes)
-        if not (folder / content).exists():
-            raise FileNotFoundError(f"{folder / content} is missing")
-        return folder / content
-
-    size = f"{n_bytes / 1e9:.1f} GB"
-    return open_or_download(open_set, name=f"COCO {part}", size=size, folder=folder)
+    return find_or_download(
+        content,
+        lambda: download_zip(f"{SERVER}/{archive}", folder, md5=md5, n_bytes=n_bytes),
+        name=f"COCO {part}",
+        size=f"{n_bytes / 1e9:.1f} GB",
+        folder=folder,
+    )
 
 
 def read_captions(folder: Path, split: str) -> Captions:

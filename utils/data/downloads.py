@@ -82,6 +82,24 @@ def open_or_download(
             ) from error
 
 
+def find_or_download(
+    content: str, fetch: Callable[[], None], *, folder: Path, **options: str
+) -> Path:
+    """Path of a file or folder in `folder`, which `fetch` downloads if it is missing.
+
+    `options` and errors: see `open_or_download`.
+    """
+
+    def find(download: bool) -> Path:
+        if download:
+            fetch()
+        if not (folder / content).exists():
+            raise FileNotFoundError(f"{folder / content} is missing")
+        return folder / content
+
+    return open_or_download(find, folder=folder, **options)
+
+
 def download_zip(url: str, folder: Path, *, md5: str, n_bytes: int) -> None:
     """Download a zip file of `n_bytes` into a folder and unpack it; see `download` and `unpack`.
 

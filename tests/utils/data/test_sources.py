@@ -308,10 +308,9 @@ def test_damaged_files_of_mnist_are_data_errors(make, tmp_path):
 def test_mnist_is_resized_as_pillow_does_it(make, side, monkeypatch):
     data = make(mnist, side=side)  # 64: batch by batch
     original = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
-    read = torchvision_sets.mnist_tensors
 
     def to_tensors(images):
-        pixels, targets = read(images)
+        pixels, targets = torchvision_sets.mnist_tensors(images)
         pixels[:] = torch.from_numpy(original)
         return pixels, targets
 

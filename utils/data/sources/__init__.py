@@ -1,4 +1,4 @@
-"""Data sets of images: for each a function, named by conf/data, that makes an `ImageDataModule`."""
+"""Data sets of images: functions, named in conf/data, that return an `ImageDataModule`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class Source:
 
     Attributes
     ----------
-    name : for messages.
+    name : for messages and caches.
     open : from the data folder to the images of "train" and, if the data set has them, "val" and
         "test": in memory (uint8 [N, C, H, W]) or opened one by one.
     n_outputs : number of classes, or of dimensions of the target.
@@ -35,8 +35,8 @@ class Source:
     is_labelled: bool = True
     augment_side: int | None = None
     how_to_restore: str = (
-        "The download or its unpacking did not finish, or files were deleted: delete the folder of "
-        "this data set there and run again."
+        "The download or its unpacking was interrupted, or files were deleted: delete the folder "
+        "of this data set there and run again."
     )
 
     def open_checked(
@@ -61,11 +61,16 @@ class Source:
             if not n_found.get(split) or (is_complete and n_found[split] != n)
         ]
         if wrong:
-            is_usable = all(n_found.get(split) for split in self.sizes)
-            raise DataError(
-                f"{self.name}: found {', '.join(wrong)} in {data_dir}. {self.how_to_restore}"
-                f"{_how_to_use(n_found, val_fraction) if is_usable else ''}"
-            )
+            message = f"{self.name}: found {', '.join(wrong)} in {data_dir}. {self.how_to_restore}"
+            if all(n_found.get(split) for split in self.sizes):
+                n_train = n_found["train"]
+                if "val" not in n_found:
+                    n_train -= n_to_hold_out(n_train, val_fraction)
+                message += (
+                    "\nTo use only these images, add\n    data_feat.kwargs.is_complete=false "
+                    f"data_feat.length={n_train}\nand likewise for data_pred if it is this data set."
+                )
+            raise DataError(message)
         return images
 
     def _check_targets(self, split: str, targets: Tensor) -> None:
@@ -77,14 +82,3 @@ class Source:
                 f"Classes of split {split!r} must lie in [{lowest}, {self.n_outputs}), "
                 f"got {targets.min()} to {targets.max()}."
             )
-
-
-def _how_to_use(n_found: Mapping[str, int], val_fraction: float) -> str:
-    """Settings with which these images alone are used."""
-    n_train = n_found["train"]
-    if "val" not in n_found:
-        n_train -= n_to_hold_out(n_train, val_fraction)
-    return (
-        "\nTo use only these images, add\n    data_feat.kwargs.is_complete=false "
-        f"data_feat.length={n_train}\nand the same for data_pred if it is this data set."
-    )

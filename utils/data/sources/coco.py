@@ -1,6 +1,5 @@
 """COCO 2017 (Lin et al. 2014, https://arxiv.org/abs/1405.0312): the images."""
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,32 +29,19 @@ def coco(
 ) -> ImageDataModule:
     """Photographs of everyday scenes; 118,287 training images and 5,000 test images (val2017).
 
-    They have no classes. The target describes an image's captions, or is empty: [B, 0], so that
-    compressors that need no probe can be trained without CLIP's text tower.
+    They have no classes.
 
     Parameters
     ----------
     is_caption_target : whether the target is the mean CLIP feature of the image's captions, float32
-        [B, feature_dim]. If not, train without a probe (`featurizer.kwargs.online=null`).
+        [B, feature_dim]. Otherwise it is empty, [B, 0], and CLIP's text tower is not needed; train
+        without a probe (`featurizer.kwargs.online=null`).
     clip_weights, feature_dim : weights and dimensions of the text tower, see `caption_features`.
     kwargs : see `ImageDataModule`.
     """
     dim = feature_dim if is_caption_target else 0
-    source = Source(
-        "Coco",
-        partial(_open, clip_weights=clip_weights, dim=dim),
-        n_outputs=dim,
-        sizes=SIZES,
-        task="regression",
-        how_to_restore=HOW_TO_RESTORE,
-    )
-    return ImageDataModule(source, side=side, val_fraction=val_fraction, **kwargs)
 
-
-def _open(data_dir: Path, clip_weights: str, dim: int) -> dict[str, ImageFiles]:
-    folder = data_dir / "coco"
-
-    def open_split(split: str) -> ImageFiles:
+    def open_split(folder: Path, split: str) -> ImageFiles:
         captions = read_captions(folder, split)
         targets = torch.zeros(len(captions.files), 0)
         if dim:
@@ -66,4 +52,12 @@ def _open(data_dir: Path, clip_weights: str, dim: int) -> dict[str, ImageFiles]:
         images = find(folder, YEARS[split])
         return ImageFiles([images / name for name in captions.files], targets).on_disk()
 
-    return {split: open_split(split) for split in YEARS}
+    source = Source(
+        "Coco",
+        lambda data_dir: {split: open_split(data_dir / "coco", split) for split in YEARS},
+        n_outputs=dim,
+        sizes=SIZES,
+        task="regression",
+        how_to_restore=HOW_TO_RESTORE,
+    )
+    return ImageDataModule(source, side=side, val_fraction=val_fraction, **kwargs)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from utils.data import kaggle
-from utils.data.downloads import open_or_download
+from utils.data.downloads import find_or_download
 from utils.data.examples import ImageFiles, hold_out
 from utils.data.images import ImageDataModule
 from utils.data.module import DataError
@@ -21,7 +21,7 @@ from utils.data.sources import Source
 
 COMPETITION = "galaxy-zoo-the-galaxy-challenge"
 ID = "GalaxyID"
-# number of answers to each of the 11 questions of the decision tree
+# numbers of answers to the 11 questions of the decision tree
 N_ANSWERS = (3, 2, 2, 2, 4, 2, 3, 7, 3, 3, 6)
 ANSWERS = tuple(f"Class{q}.{a}" for q, n in enumerate(N_ANSWERS, 1) for a in range(1, n + 1))
 ORIGINAL_SIDE = 424
@@ -46,12 +46,12 @@ HOW_TO_RESTORE = (
 def galaxy(
     *, side: int = 128, crop: int = ORIGINAL_SIDE, base_resize: str = "resize", **kwargs: object
 ) -> ImageDataModule:
-    """Photographs of galaxies, 424x424; the fractions of volunteers' answers (37 in [0, 1]).
+    """Photographs of galaxies, 424x424, with fractions of volunteers' answers (37 in [0, 1]).
 
-    `val_fraction` of the 61,578 labelled images are the validation split, at random and the same
-    for all seeds. Kaggle keeps the targets of its 79,975 test images: the test split repeats the
-    validation split, and a test loss is the square of the score of a submission (mode
-    `kaggle_submission` of aggregate.py). `galaxy_offline` has a test split of its own.
+    `val_fraction` of the 61,578 labelled images, drawn once for all seeds, are the validation
+    split. Kaggle does not publish the targets of its 79,975 test images, so the test split is the
+    validation split; a test loss is the square of the score of a submission (mode
+    `kaggle_submission` of aggregate.py). `galaxy_offline` has its own test split.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def galaxy(
 def galaxy_offline(
     *, side: int = 128, crop: int = ORIGINAL_SIDE, base_resize: str = "resize", **kwargs: object
 ) -> ImageDataModule:
-    """As `galaxy`, with 5 % of the labelled images (3,079) as test split, in place of Kaggle's."""
+    """As `galaxy`, but the test split is 5 % of the labelled images (3,079)."""
     source = _source("GalaxyOffline", _open_offline, OFFLINE_SIZES, crop)
     return ImageDataModule(source, side=side, base_resize=base_resize, **kwargs)
 
@@ -103,18 +103,15 @@ def _labelled(data_dir: Path, crop: int) -> ImageFiles:
 def kaggle_test_batches(
     data: ImageDataModule, crop: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Kaggle's unlabelled test images, as unaugmented test images of `data`, and their ids [B].
+    """Kaggle's test images, preprocessed as unaugmented images of `data`, and their ids [B].
 
-    Raises
-    ------
-    DataError
-        If images are missing.
+    Raises DataError if images are missing.
     """
     folder = _find(Path(data.data_dir), KAGGLE_IMAGES)
     paths = sorted(folder.glob("[0-9]*.jpg"), key=lambda path: int(path.stem))
     if len(paths) != N_KAGGLE_TEST:
         raise DataError(
-            f"found {len(paths)} of {N_KAGGLE_TEST} images in {folder}: unpacking did not finish, "
+            f"found {len(paths)} of {N_KAGGLE_TEST} images in {folder}: unpacking was interrupted, "
             f"or files were deleted. Delete the folder and run again. {HOW_TO_RESTORE}"
         )
     ids = torch.tensor([int(path.stem) for path in paths])
@@ -125,28 +122,23 @@ def kaggle_test_batches(
 
 
 def _find(data_dir: Path, content: str) -> Path:
-    """A file or folder of the competition, which is first downloaded if it is missing."""
+    """A file or folder of the competition, which is downloaded if it is missing."""
     folder = data_dir / "galaxyzoo"
     zip_file, size = ZIP_FILES[content]
-
-    def open_set(download: bool) -> Path:
-        if download:
-            kaggle.download(COMPETITION, zip_file, folder)
-        if not (folder / content).exists():
-            raise FileNotFoundError(f"{folder / content} is missing")
-        return folder / content
-
-    name = f"Galaxy Zoo {content}"
-    return open_or_download(open_set, name=name, size=size, folder=folder, advice=HOW_TO_RESTORE)
+    return find_or_download(
+        content,
+        lambda: kaggle.download(COMPETITION, zip_file, folder),
+        name=f"Galaxy Zoo {content}",
+        size=size,
+        folder=folder,
+        advice=HOW_TO_RESTORE,
+    )
 
 
 def read_solutions(path: Path) -> tuple[Tensor, Tensor]:
     """Ascending ids int64 [N] of the labelled galaxies, and fractions of answers float32 [N, 37].
 
-    Raises
-    ------
-    DataError
-        If columns are missing, or values are no fractions.
+    Raises DataError if columns are missing, or if values are not fractions.
     """
     try:
         table = pd.read_csv(path).sort_values(ID)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.datasets import Caltech101, Food101, ImageFolder, OxfordIIITPet, StanfordCars
 
 from utils.data import kaggle
-from utils.data.downloads import open_or_download
+from utils.data.downloads import find_or_download, open_or_download
 from utils.data.examples import SPLIT_SEED, ImageFiles
 from utils.data.images import ImageDataModule
 from utils.data.module import DataError
@@ -24,7 +24,8 @@ def food101(**kwargs: object) -> ImageDataModule:
 
     75,750 training images, some with wrong labels, and 25,250 test images.
     """
-    return ImageDataModule(FOOD101, **kwargs)
+    sizes = {"train": 75_750, "test": 25_250}
+    return ImageDataModule(Source("Food101", _open_food101, 101, sizes), **kwargs)
 
 
 def _open_food101(data_dir: Path) -> dict[str, ImageFiles]:
@@ -42,13 +43,11 @@ def _open_food101(data_dir: Path) -> dict[str, ImageFiles]:
     return {split: open_split(split) for split in ("train", "test")}
 
 
-FOOD101 = Source("Food101", _open_food101, n_outputs=101, sizes={"train": 75_750, "test": 25_250})
-
 # --- Stanford Cars
 
 CARS_MIRROR = "rickyyyyyyy/torchvision-stanford-cars"  # on Kaggle, in torchvision's layout
-HOW_TO_RESTORE_CARS = f"""Stanford Cars (1.9 GB) has lost its original address. Get its files from \
-https://www.kaggle.com/datasets/{CARS_MIRROR} or elsewhere and put them in the data folder as \
+HOW_TO_RESTORE_CARS = f"""The original address of Stanford Cars (1.9 GB) is gone. Get its files \
+from https://www.kaggle.com/datasets/{CARS_MIRROR} or elsewhere and put them in the data folder as \
 follows:
 
     stanford_cars/
@@ -57,27 +56,35 @@ follows:
         cars_test_annos_withlabels.mat
         devkit/cars_meta.mat
         devkit/cars_train_annos.mat"""
-# what torchvision raises if files are missing and scipy if they are damaged
+# raised by torchvision if files are missing and by scipy if they are damaged
 UNUSABLE_CARS = (OSError, RuntimeError, ValueError, TypeError, LookupError, MatReadError)
 
 
 def cars196(**kwargs: object) -> ImageDataModule:
     """Stanford Cars (Krause, Stark, Deng, Fei-Fei 2013): photographs of cars of 196 models.
 
-    8,144 training and 8,041 test images. The original address is gone. They are downloaded from
-    Kaggle if its client has a token; otherwise the files must be put into the data folder by hand.
+    8,144 training and 8,041 test images. The original address is gone: they are downloaded from
+    Kaggle if its client has a token; otherwise put them into the data folder by hand.
     """
-    return ImageDataModule(CARS196, **kwargs)
+    source = Source(
+        "Cars196",
+        _open_cars196,
+        n_outputs=196,
+        sizes={"train": 8_144, "test": 8_041},
+        how_to_restore=HOW_TO_RESTORE_CARS,
+    )
+    return ImageDataModule(source, **kwargs)
 
 
 def _open_cars196(data_dir: Path) -> dict[str, ImageFiles]:
-    folder = data_dir / "stanford_cars"
-
-    def find(download: bool) -> None:
-        if download:
-            kaggle.download_data_set(CARS_MIRROR, data_dir)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder} is missing")
+    folder = find_or_download(
+        "stanford_cars",
+        lambda: kaggle.download_data_set(CARS_MIRROR, data_dir),
+        name="Cars196",
+        size="1.9 GB",
+        folder=data_dir,
+        advice=HOW_TO_RESTORE_CARS,
+    )
 
     def open_split(split: str) -> ImageFiles:
         try:
@@ -89,19 +96,8 @@ def _open_cars196(data_dir: Path) -> dict[str, ImageFiles]:
             ) from error
         return ImageFiles.of(cars).on_disk()
 
-    open_or_download(
-        find, name="Cars196", size="1.9 GB", folder=data_dir, advice=HOW_TO_RESTORE_CARS
-    )
     return {split: open_split(split) for split in ("train", "test")}
 
-
-CARS196 = Source(
-    "Cars196",
-    _open_cars196,
-    n_outputs=196,
-    sizes={"train": 8_144, "test": 8_041},
-    how_to_restore=HOW_TO_RESTORE_CARS,
-)
 
 # --- Oxford-IIIT Pet
 
@@ -111,33 +107,25 @@ def pets37(**kwargs: object) -> ImageDataModule:
 
     3,680 training and 3,669 test photographs.
     """
-    return ImageDataModule(PETS37, **kwargs)
+    source = Source("Pets37", _open_pets37, 37, sizes={"train": 3_680, "test": 3_669})
+    return ImageDataModule(source, **kwargs)
 
 
 def _open_pets37(data_dir: Path) -> dict[str, ImageFiles]:
-    folder = data_dir / "oxford-iiit-pet"
-
     def open_part(part: str) -> ImageFiles:
-        open_or_download(
+        pets = open_or_download(
             lambda download: OxfordIIITPet(data_dir, part, download=download),
             name="OxfordIIITPet",
             size="0.8 GB",
             folder=data_dir,
             advice="They are in images.tar.gz and annotations.tar.gz, to be unpacked in "
-            f"{folder}: images/*.jpg, annotations/{{trainval,test}}.txt.",
+            f"{data_dir}/oxford-iiit-pet: images/*.jpg, annotations/{{trainval,test}}.txt.",
         )
-        # torchvision's class would decode each image to tell its class. Each line of the file has
-        # the name of an image, its class counted from 1, species and breed
-        lines = (folder / "annotations" / f"{part}.txt").read_text(encoding="utf-8").splitlines()
-        entries = [line.split() for line in lines]
-        return ImageFiles.of(
-            [(folder / "images" / f"{name}.jpg", int(number) - 1) for name, number, *_ in entries]
-        ).on_disk()
+        # indexing `pets` would decode the images
+        return ImageFiles(pets._images, torch.tensor(pets._labels)).on_disk()
 
     return {"train": open_part("trainval"), "test": open_part("test")}
 
-
-PETS37 = Source("Pets37", _open_pets37, n_outputs=37, sizes={"train": 3_680, "test": 3_669})
 
 # --- Caltech-101
 
@@ -149,10 +137,10 @@ SMALLEST_CLASS = 31  # images of inline_skate
 def caltech101(*, n_train_per_class: int = 30, **kwargs: object) -> ImageDataModule:
     """Caltech-101 (Fei-Fei, Fergus, Perona 2004): 101 kinds of objects and a class of backgrounds.
 
-    The 9,144 photographs have no original splits. As in TensorFlow Datasets, whose version the
-    paper used, the same number of images of each class is for training (3,060 in all) and the rest
-    for testing (6,084). Which ones is drawn once, the same for all seeds and machines, but not as
-    in TensorFlow Datasets.
+    The 9,144 photographs have no official splits. As in TensorFlow Datasets, which the paper used,
+    each class has the same number of training images (3,060 in all) and the rest is for testing
+    (6,084). They are drawn once, the same for all seeds and machines, but other ones than in
+    TensorFlow Datasets.
 
     Parameters
     ----------
@@ -211,8 +199,8 @@ def draw_of_each_class(labels: Tensor, n: int) -> Tensor:
 
 IMAGENET_FOLDERS = ("imagenet256", "imagenet")  # the first that exists
 HOW_TO_RESTORE_IMAGENET = """ImageNet (145 GB) cannot be downloaded without an account at \
-image-net.org. Put its images in the data folder as follows, in a folder of each of the 1000 \
-classes (val/ too); imagenet256/ may hold them with the shorter side resized to 256 pixels:
+image-net.org. Put its images in the data folder as follows, in one folder per class (1000 in val/ \
+too); imagenet256/ may hold them with the shorter side resized to 256 pixels:
 
     imagenet256/ or imagenet/
         train/n01440764/*.JPEG
@@ -224,23 +212,25 @@ classes (val/ too); imagenet256/ may hold them with the shorter side resized to 
 def imagenet(**kwargs: object) -> ImageDataModule:
     """ImageNet (Deng, Dong, Socher, Li, Li, Fei-Fei 2009), as in ILSVRC 2012-2017: 1000 classes.
 
-    1,281,167 training images. The 50,000 images of val/ are the test split, for those of test/ have
-    no public labels. Validation images are held out of train/.
+    1,281,167 training images. The test split is the 50,000 images of val/, because the images of
+    test/ have no public labels. Validation images are held out of train/.
     """
-    return ImageDataModule(IMAGENET, **kwargs)
+    source = Source(
+        "ImageNet",
+        _open_imagenet,
+        n_outputs=1000,
+        sizes={"train": 1_281_167, "test": 50_000},
+        how_to_restore=HOW_TO_RESTORE_IMAGENET,
+    )
+    return ImageDataModule(source, **kwargs)
 
 
 def _open_imagenet(data_dir: Path) -> dict[str, ImageFiles]:
     folders = [data_dir / name for name in IMAGENET_FOLDERS]
+    folder = next((folder for folder in folders if folder.is_dir()), folders[-1])
     try:
-        folder = next(folder for folder in folders if folder.is_dir())
         train, classes = list_folder((folder / "train").resolve())
         test, test_classes = list_folder((folder / "val").resolve())
-    except StopIteration:
-        raise DataError(
-            f"ImageNet is neither in {' nor in '.join(map(str, folders))}. "
-            f"{HOW_TO_RESTORE_IMAGENET}"
-        ) from None
     except OSError as error:
         raise DataError(f"ImageNet: {error}. {HOW_TO_RESTORE_IMAGENET}") from error
     if different := sorted(set(classes) ^ set(test_classes)):
@@ -256,12 +246,3 @@ def list_folder(folder: Path) -> tuple[ImageFiles, tuple[str, ...]]:
     """The images of <folder>/<class>/ and the classes, both in alphabetical order."""
     images = ImageFolder(folder)
     return ImageFiles.of(images.samples), tuple(images.classes)
-
-
-IMAGENET = Source(
-    "ImageNet",
-    _open_imagenet,
-    n_outputs=1000,
-    sizes={"train": 1_281_167, "test": 50_000},
-    how_to_restore=HOW_TO_RESTORE_IMAGENET,
-)
