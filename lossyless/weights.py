@@ -49,7 +49,8 @@ def fetch(
     WeightsError
         The download fails, or the file has another checksum.
     """
-    folder = Path(torch.hub.get_dir(), "checkpoints") if folder is None else Path(folder)
+    folder = folder or os.path.join(torch.hub.get_dir(), "checkpoints")
+    folder = Path(os.path.expanduser(folder))  # which keeps "~" if there is no home
     name = name or PurePosixPath(urlparse(url).path).name
     path = folder / name
     if not path.exists():
@@ -63,11 +64,13 @@ def fetch(
 
 def writable(folder: Path) -> Path:
     """The folder, created if necessary, or a temporary one if it cannot be written to."""
+    reason = "there is no home folder"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        reason = "permission denied"
-        if os.access(folder, os.W_OK):
-            return folder
+        if folder.parts[:1] != ("~",):
+            folder.mkdir(parents=True, exist_ok=True)
+            reason = "permission denied"
+            if os.access(folder, os.W_OK):
+                return folder
     except OSError as error:
         reason = error.strerror
     user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""  # Windows has a folder per user
@@ -82,6 +85,7 @@ def writable(folder: Path) -> Path:
 
 
 def _download(url: str, path: Path, sha256: str | None) -> None:
+    print(f"downloading {url} to {path}", flush=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
         part = Path(temporary, path.name)
         try:

@@ -103,14 +103,11 @@ def load_clip(
 def _download(name: str) -> Path:
     """File of one of CLIP's models, downloaded if it does not exist."""
     url = import_clip().clip._MODELS[name]
-    path = Path(CACHE).expanduser() / PurePosixPath(url).name
-    size = f" ({DOWNLOAD_SIZES[name]})" if name in DOWNLOAD_SIZES else ""
-    if not path.exists():
-        print(f"CLIP {name}{size}: downloading it to {path}", flush=True)
     try:
         # unlike `clip.load`, an interrupted download leaves nothing behind
-        return fetch(url, sha256=PurePosixPath(url).parent.name, folder=path.parent)
+        return fetch(url, sha256=PurePosixPath(url).parent.name, folder=CACHE)
     except WeightsError as error:
+        size = f" ({DOWNLOAD_SIZES[name]})" if name in DOWNLOAD_SIZES else ""
         raise WeightsError(f"CLIP {name}{size}: {error}, or give its path ({OPTIONS})") from None
 
 

@@ -1,6 +1,5 @@
 """Batches of transformed images, read by worker processes."""
 
-import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from lossyless.hub import SourceError
 from lossyless.hub.images import image_names, image_paths
 from lossyless.hub.labels import Labels, to_labels
-from lossyless.parallel import WorkerError, available_cores, can_fork
+from lossyless.parallel import WorkerError, affordable_workers, available_cores, can_fork
 from lossyless.progress import progress
 
 OnError = Literal["raise", "skip"]
@@ -32,10 +31,8 @@ FIXED_SETTINGS = {
 }
 # arguments that DataLoader refuses without worker processes
 WORKER_SETTINGS = ("multiprocessing_context", "persistent_workers", "prefetch_factor", "timeout")
-SHARED_MEMORY = "/dev/shm"  # workers pass images through it
 # parts of messages of torch's errors, whose causes are limits of the system
 WORKER_ERRORS = ("DataLoader worker (pid", "Pin memory", "shared memory", "Too many open files")
-MAX_LISTED = 5  # skipped images in a warning
 
 
 class UnreadableImage(SourceError):
@@ -92,10 +89,8 @@ class Examples(Dataset):
             if isinstance(image, Image.Image):
                 image = self.transform(image)
         except UNREADABLE as error:
-            return UnreadableImage(
-                f"{self._name(i)}: cannot be read as an image ({type(error).__name__}: {error}). "
-                "Repair or remove it, or leave out such images (on_error='skip', --on-error skip)."
-            )
+            reason = f"{type(error).__name__}: {error}"
+            return UnreadableImage(f"{self._name(i)}: cannot be read as an image ({reason})")
         shape = (3, self.side, self.side)
         if isinstance(image, Tensor) and image.is_floating_point() and image.shape == shape:
             return image, rest[0] if rest else None
@@ -122,8 +117,11 @@ class Examples(Dataset):
         """
         errors = {i: found for i, found in enumerate(examples) if isinstance(found, SourceError)}
         for error in errors.values():
-            if self.on_error == "raise" or not isinstance(error, UnreadableImage):
+            if not isinstance(error, UnreadableImage):
                 return error
+            if self.on_error == "raise":
+                advice = "leave out such images: on_error='skip', --on-error skip"
+                return SourceError(f"{error}. Repair or remove it, or {advice}")
         good = [example for example in examples if not isinstance(example, SourceError)]
         images = [image for image, _ in good]
         try:
@@ -172,16 +170,12 @@ def read_batches(
         n = len(X) + len(errors)
         kept = [start + i for i in range(n) if i not in errors]
         yield X, labels, None if names is None else [names[i] for i in kept]
-        examples.skipped += errors.values()
         start += n
-    if examples.skipped:
-        listed = "; ".join(map(str, examples.skipped[:MAX_LISTED]))
-        n_more = len(examples.skipped) - MAX_LISTED
-        warnings.warn(
-            f"left out {len(examples.skipped)} of {len(examples)} images: {listed}"
-            f"{f'; and {n_more} more' if n_more > 0 else ''}",
-            stacklevel=2,
-        )
+        for error in errors.values():
+            warnings.warn(f"left out {error}", stacklevel=2)
+        examples.skipped += errors.values()
+        if len(examples.skipped) == len(examples):
+            raise SourceError(f"all {len(examples)} images are unusable, e.g. {error}")
 
 
 def _loader_settings(
@@ -202,10 +196,12 @@ def _loader_settings(
         # DataLoader would draw the seeds of its workers from the global generator
         "generator": torch.Generator(),
     } | {name: v for name, v in kwargs_dataloader.items() if name not in FIXED_SETTINGS}
-    if settings["num_workers"] > 0:
-        n_bytes = 4 * 3 * examples.side**2 * min(settings["batch_size"], max(1, len(examples)))
-        n_prefetched = settings.get("prefetch_factor") or 2
-        settings["num_workers"] = _fitting_workers(settings["num_workers"], n_bytes, n_prefetched)
+    n_images = (
+        min(settings["batch_size"], len(examples)) * (settings.get("prefetch_factor") or 2) // 2
+    )
+    n_bytes = n_images * 3 * examples.side**2 * 4  # float32
+    n_workers = settings["num_workers"] if can_fork() else 0
+    settings["num_workers"] = affordable_workers(n_workers, n_bytes)
     if settings["num_workers"] == 0:
         return {name: value for name, value in settings.items() if name not in WORKER_SETTINGS}
     # spawned workers would import `lossyless`, which torch.hub removes from sys.path
@@ -218,25 +214,6 @@ def default_workers(device: torch.device) -> int:
     if device.type == "cpu":
         return max(1, n_cores // 4) if n_cores > 1 else 0
     return min(n_cores, 16)
-
-
-def _fitting_workers(n_workers: int, n_bytes: int, n_prefetched: int) -> int:
-    """`n_workers`, or as many as shared memory has room for, with a warning.
-
-    n_bytes : of a batch, of which there are `n_prefetched` per worker, and one that is in use.
-    """
-    if not can_fork():
-        return 0
-    free = shutil.disk_usage(SHARED_MEMORY).free
-    n_fitting = max(0, (free // n_bytes - 1) // n_prefetched)
-    if n_fitting < n_workers:
-        warnings.warn(
-            f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB left, too little for {n_workers} worker "
-            f"processes and batches of {n_bytes / 2**20:.0f} MiB: using {n_fitting}. Give a "
-            "container more shared memory (docker run --shm-size=8g), or use smaller batches",
-            stacklevel=4,
-        )
-    return min(n_workers, n_fitting)
 
 
 def _naming_dead_workers(batches: Iterable[Any]) -> Iterator[Any]:

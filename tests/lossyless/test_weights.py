@@ -1,6 +1,7 @@
 """Downloads are verified, damage and other files are found, loading is strict."""
 
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -51,6 +52,19 @@ def test_a_folder_that_cannot_be_written_to_is_replaced_by_a_temporary_one(
     (tmp_path / "source" / "net.pt").unlink()
     with pytest.warns(UserWarning, match="instead"):
         assert fetch(url, sha256=SHA256, folder=folder) == path
+
+
+@pytest.mark.parametrize("folder", [None, "~/.cache/clip"])
+def test_users_without_a_home_download_to_a_temporary_folder(url, tmp_path, monkeypatch, folder):
+    """As `docker run --user 1234` has it: no HOME, and no entry in /etc/passwd."""
+    monkeypatch.setattr("os.path.expanduser", os.fspath)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match="~.*HOME"):
+        assert fetch(url, sha256=SHA256, folder=folder).is_relative_to(tmp_path)
+    assert not (tmp_path / "~").exists()
 
 
 def test_without_a_network_the_error_names_the_url_and_the_path(tmp_path):
