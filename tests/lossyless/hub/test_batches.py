@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import warnings
-from pathlib import Path
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +18,9 @@ from torchvision import datasets
 
 from lossyless.hub import SourceError
 from lossyless.hub.batches import Examples, read_batches
-from lossyless.hub.images import ImageFolder
+from lossyless.hub.images import ImageFolder, image_names
 from lossyless.parallel import WorkerError
+from lossyless.progress import progress
 
 
 def read(compressor, dataset, *, has_labels=False, on_error="raise", **kwargs):
@@ -68,14 +71,6 @@ def test_settings_that_change_the_examples_are_refused(compressor, X):
             read(compressor, list(X), **{name: value})
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
-@pytest.mark.parametrize("kwargs", [{}, {"num_workers": 2}])
-def test_daemonic_processes_read_images_themselves(compressor, X, monkeypatch, kwargs):
-    monkeypatch.setattr("lossyless.hub.batches.available_cores", lambda: 8)
-    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
-    assert torch.equal(read(compressor, list(X), **kwargs)[0], X)
-
-
 def test_unnormalised_images_are_noticed(compressor, X):
     with pytest.warns(UserWarning, match="not normalised"):
         read(compressor, TensorDataset(torch.rand(3, 3, SIDE, SIDE)))
@@ -104,36 +99,132 @@ def test_what_is_no_image_is_named(compressor, X, image, found):
         read(compressor, iter([X[0]]))
 
 
+@pytest.fixture
+def damaged(folder, tmp_path) -> tuple[ImageFolder, list[str]]:
+    """A folder, and the names of three files that are empty, cut, and a broken link."""
+    images = ImageFolder(folder, has_classes=True)
+    names = [image_names(images)[i] for i in (0, 4, 9)]
+    empty, cut, link = (folder / name for name in names)
+    empty.write_bytes(b"")
+    cut.write_bytes(cut.read_bytes()[:60])
+    link.unlink()
+    link.symlink_to(tmp_path / "nowhere.png")
+    return images, names
+
+
 @pytest.mark.parametrize("n_workers", [0, 1])
-def test_damaged_images_are_named_in_one_line(compressor, folder, tmp_path, n_workers):
-    bad = sorted(folder.rglob("*.png"))[4]
-    content = bad.read_bytes()
-    for damaged in (b"", content[:60]):
-        bad.write_bytes(damaged)
-        with pytest.raises(SourceError) as caught:
-            read(compressor, ImageFolder(folder), num_workers=n_workers)
-        assert str(bad) in str(caught.value) and "Traceback" not in str(caught.value)
-    bad.unlink()
-    bad.symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(SourceError, match=str(bad)):
-        read(compressor, ImageFolder(folder), num_workers=n_workers)
+def test_damaged_images_are_named_in_one_line(compressor, damaged, n_workers):
+    images, names = damaged
+    for i, name in zip((0, 4, 9), names, strict=True):
+        one = Subset(images, [1, i])
+        with pytest.raises(SourceError, match=f"{name}.*--on-error skip") as caught:
+            read(compressor, one, num_workers=n_workers)
+        assert "\n" not in str(caught.value)
+    users_own = Subset(datasets.ImageFolder(images.root), [3, 0])
+    with pytest.raises(SourceError, match=names[0]):
+        read(compressor, users_own, num_workers=n_workers)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10])
+def test_damaged_images_are_left_out_on_demand(compressor, damaged, batch_size):
+    images, bad = damaged
+    kwargs = {"has_labels": True, "batch_size": batch_size, "num_workers": 0}
+    with pytest.warns(UserWarning, match="left out") as caught:
+        X, labels, names = read(compressor, images, on_error="skip", **kwargs)
+    assert [sum(name in str(w.message) for w in caught) for name in bad] == [1, 1, 1]
+    kept = [i for i, name in enumerate(image_names(images)) if name not in bad]
+    assert names == [image_names(images)[i] for i in kept]
+    assert labels == [images.samples[i][1] for i in kept]
+    assert torch.equal(X, read(compressor, Subset(images, kept), num_workers=0)[0])
+
+
+def test_other_errors_are_not_left_out(compressor, damaged, X):
+    images, _ = damaged
+    with pytest.warns(UserWarning), pytest.raises(SourceError, match="all 2 images"):
+        read(compressor, Subset(images, [0, 9]), on_error="skip")
+    with pytest.raises(SourceError, match="image 1"):
+        read(compressor, [X[0], "photo.png"], on_error="skip")
+    with pytest.raises(ValueError, match="on_error: .*'ignore'"):
+        read(compressor, images, on_error="ignore")
+
+
+# --- limits of the system
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"num_workers": 2}])
+def test_daemonic_processes_read_images_themselves(compressor, X, monkeypatch, kwargs):
+    monkeypatch.setattr("lossyless.hub.batches.available_cores", lambda: 8)
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    assert torch.equal(read(compressor, list(X), **kwargs)[0], X)
+
+
+@pytest.mark.filterwarnings("ignore:This process")
+def test_scarce_shared_memory_means_no_workers(compressor, X, monkeypatch, capfd):
+    """In Docker, /dev/shm has 64 MB, less than a batch: workers would die of a bus error."""
+    usage = SimpleNamespace(total=64 * 2**20, free=10 * 3 * SIDE**2 * 4)
+    monkeypatch.setattr("lossyless.parallel.shutil.disk_usage", lambda path: usage)
+    kwargs = {"prefetch_factor": 3, "persistent_workers": True, "timeout": 60}
+    images, *_ = read(compressor, list(X), num_workers=2, **kwargs)
+    assert torch.equal(images, X)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "0 of 2" in line and "64 MiB" in line
+
+
+@pytest.mark.filterwarnings("ignore:This process")
+@pytest.mark.parametrize(
+    ("label", "has_labels"),
+    [
+        (torch.tensor, True),
+        (lambda i: [torch.tensor(i)], True),
+        (lambda i: {"box": torch.zeros(4)}, False),
+    ],
+    ids=["tensors", "lists of tensors", "not wanted"],
+)
+def test_labels_need_no_open_files(compressor, X, label, has_labels):
+    """Each tensor that leaves a worker is an open file: the loader would wait forever for more."""
+    n, soft = 128, resource.getrlimit(resource.RLIMIT_NOFILE)
+    dataset = [(X[i % 10], label(i)) for i in range(n)]
+    n_open = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n_open + 40, soft[1]))
+    try:
+        kwargs = {"num_workers": 1, "timeout": 60}
+        images, labels, _ = read(compressor, dataset, has_labels=has_labels, **kwargs)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, soft)
+    assert len(images) == n
+    assert not has_labels or np.ravel(labels).tolist() == list(range(n))
+
+
+def killed(i):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def without_memory(i):
+    raise RuntimeError("unable to open shared memory object </torch_1> in read-write mode")
+
+
+def of_the_user(i):
+    raise RuntimeError("a bug")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
 @pytest.mark.filterwarnings("ignore:This process")
-def test_a_process_that_is_killed_is_one_line(compressor):
-    class Killing(list):
+def test_what_the_system_stops_is_one_line(compressor):
+    class Failing(list):
         def __getitem__(self, i):
-            os.kill(os.getpid(), signal.SIGKILL)
+            return super().__getitem__(i)(i)
 
-    with pytest.raises(WorkerError, match="--workers 0") as caught:
-        read(compressor, Killing([0]), num_workers=1)
-    assert "\n" not in str(caught.value)
+    for function in (killed, without_memory):
+        with pytest.raises(WorkerError, match="--workers 0") as caught:
+            read(compressor, Failing([function]), num_workers=1)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(RuntimeError, match="a bug"):
+        read(compressor, Failing([of_the_user]), num_workers=1)
 
 
-def test_bad_files_of_torchvision_folders_are_named(compressor, folder):
-    dataset = Subset(datasets.ImageFolder(folder), [7, 2])
-    path = Path(dataset.dataset.samples[2][0])
-    path.write_bytes(b"")
-    with pytest.raises(SourceError, match=str(path)):
-        read(compressor, dataset)
+def test_progress_is_printed_without_a_terminal(compressor, X, monkeypatch, capsys):
+    monkeypatch.setattr("lossyless.hub.batches.progress", partial(progress, seconds=0))
+    read(compressor, list(X), is_info=True, batch_size=2, num_workers=0)
+    assert [line.split(", ")[1] for line in capsys.readouterr().err.splitlines()] == [
+        "20%", "40%", "60%", "80%"
+    ]  # fmt: skip

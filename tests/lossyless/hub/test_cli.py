@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers.tiny import ROOT
 from helpers.tiny_clip import Z_DIM, save_clip
+from PIL import Image
 
 from lossyless.files import write_features
 from lossyless.hub import SourceError
@@ -61,6 +62,11 @@ def test_a_folder_there_and_back(folder, networks, bottleneck, tmp_path, capsys,
         assert run("compress", folder, shard, "--shard", f"{k + 1}/3", "--labels", *networks) == 0
     merged = tmp_path / "merged.bin"
     assert run("merge", *shards, "--out", merged) == 0
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.png"))]
+    for files in ([whole], shards, [merged]):
+        capsys.readouterr()
+        assert [run("info", file, "--names") for file in files] == [0] * len(files)
+        assert capsys.readouterr().out.splitlines() == names
 
     monkeypatch.setattr("lossyless.hub.weights.load_clip", None)  # decoding needs no CLIP
     outputs = []
@@ -71,6 +77,25 @@ def test_a_folder_there_and_back(folder, networks, bottleneck, tmp_path, capsys,
     assert outputs[0][1].tolist() == [0] * 5 + [1] * 5
     for one, other in zip(*outputs, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_unreadable_images_are_left_out_on_demand(folder, networks, compressor, tmp_path, capsys):
+    bad = folder / "cat" / "2.png"
+    bad.write_bytes(b"")
+    words = ("compress", folder, tmp_path / "Z", "--labels", *networks)
+    assert run(*words) == 1
+    assert str(bad) in (error := error_of(capsys)) and "--on-error skip" in error
+    assert not (tmp_path / "Z").exists()
+    assert run(*words, "--on-error", "skip") == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: ") and str(bad) in line
+    with compressor.open(tmp_path / "Z") as file:
+        names, labels = file.names, file.labels()
+        for i, name in enumerate(names):
+            with Image.open(folder / name) as image:
+                expected = compressor(compressor.transform(image)[None])[0]
+            assert torch.equal(file[i], expected) and labels[i] == name.startswith("dog")
+    assert len(names) == 9 and "cat/2.png" not in names
 
 
 def test_test_images_get_the_labels_of_training_images(
@@ -170,19 +195,20 @@ def test_files_that_cannot_be_merged_are_named(save, decoder, tmp_path, capsys):
     assert error.startswith("warning: ") and "plain.bin" in error
 
 
-def test_info_describes_both_formats(save, decoder, tmp_path, capsys):
-    path, classes = tmp_path / "Z.bin", [f"class{i:03d}" for i in range(102)]
-    write_features([torch.zeros(2, Z_DIM)], path, decoder.rate, meta={"classes": classes})
+def test_info_describes_both_formats(save, folder, networks, tmp_path, capsys):
+    path = tmp_path / "Z.bin"
+    assert run("compress", folder, path, "--labels", *networks) == 0
+    capsys.readouterr()
     assert run("info", path) == 0
-    text = capsys.readouterr().out
-    assert "n_examples: 2" in text and "factorized" in text
-    (line,) = (line for line in text.splitlines() if line.startswith("classes: class000, "))
-    assert "class101" in line and "102" in line and len(line) < 120
+    lines = capsys.readouterr().out.splitlines()
+    assert {"model: bottleneck.pt", "n_examples: 10", "classes: cat, dog"} <= {*lines}
     save(path, 4, format="official", label_file=tmp_path / "Y.npy")
     assert run("info", path) == 0
     n_bytes, text = path.stat().st_size, capsys.readouterr().out
     assert "official" in text and "n_examples: 4" in text
     assert f"n_bytes: {n_bytes}" in text and f"bits_per_example: {2 * n_bytes:.1f}" in text
+    assert run("info", path, "--names") == 1
+    assert "names" in error_of(capsys)
 
 
 # --- errors are one line
