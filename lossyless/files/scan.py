@@ -3,8 +3,10 @@
 import os
 import re
 import zlib
+from contextlib import closing
 from typing import Any
 
+from lossyless.coding.payloads import MAX_VARINT_BYTES, read_varint
 from lossyless.files.format import (
     CHUNK_HEAD,
     CHUNK_MARKER,
@@ -179,6 +181,14 @@ class Layout:
         expected = end_bytes(self.n_examples, checksums, seed=self._seed)
         return self.header.version == 1 or self._read(position, END.size) == expected
 
+    def n_label_bytes(self, chunk: Chunk) -> int:
+        """Bytes of the labels and names of a chunk."""
+        position = chunk.start
+        for _ in range(self.header.has_labels + self.header.has_names):
+            length, n_read = read_varint(self._read(position, MAX_VARINT_BYTES), 0)
+            position += n_read + length
+        return position - chunk.start
+
     def _append(self, chunk: Chunk) -> None:
         self.chunks.append(chunk)
         self.n_examples = chunk.stop
@@ -225,11 +235,14 @@ class Layout:
 def describe(path: str | os.PathLike) -> dict[str, Any]:
     """Facts from a file's header and chunk heads, as JSON types; no model is needed.
 
+    Labels and names, `n_label_bytes` of the file, do not count as bits per example.
+
     Raises ContainerError if the file is not a compressed file, or is damaged.
     """
-    layout = Layout(path)
-    layout.close()
-    header, n_examples = layout.header, layout.n_examples
+    with closing(Layout(path)) as layout:
+        header, n_examples = layout.header, layout.n_examples
+        n_label_bytes = sum(layout.n_label_bytes(chunk) for chunk in layout.chunks)
+    n_payload_bits = 8 * (layout.n_bytes - n_label_bytes)
     return {
         "path": layout.name,
         "codec": header.codec,
@@ -240,6 +253,7 @@ def describe(path: str | os.PathLike) -> dict[str, Any]:
         "n_examples": n_examples,
         "n_chunks": len(layout.chunks),
         "n_bytes": layout.n_bytes,
-        "bits_per_example": 8 * layout.n_bytes / n_examples if n_examples else None,
+        "n_label_bytes": n_label_bytes,
+        "bits_per_example": n_payload_bits / n_examples if n_examples else None,
         "meta": header.meta,
     }
