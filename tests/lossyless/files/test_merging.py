@@ -259,5 +259,6 @@ def test_description(path, codec, z):
         "n_examples": N,
         "n_chunks": 4,
         "n_bytes": written.n_bytes,
+        "n_label_bytes": 0,
         "meta": {"classes": ["cat"]},
     }
