@@ -101,13 +101,3 @@ def test_tables_depend_on_the_density_alone():
     for model in (prior, other, other):
         digest = digest_of(model.make_tables())
         assert digest == digest_of(prior.make_tables())
-
-
-def test_a_column_coder_costs_what_the_tables_say():
-    tables = make_prior(0.1).make_tables()
-    symbols = np.random.default_rng(0).integers(-5, 5, (3000, N_CHANNELS)).astype(np.int32)
-    coder = TableCoder(tables)
-    payload = coder.encode(symbols)
-    np.testing.assert_array_equal(coder.decode(payload, 3000), symbols)
-    n_bits = coder.information(symbols).sum()
-    assert 8 * len(payload) == pytest.approx(n_bits, abs=100)

@@ -51,21 +51,6 @@ def test_side_information_does_not_depend_on_the_batch_size(rate):
     assert torch.equal(one_by_one, side_of(rate, z))
 
 
-def test_the_symbols_are_the_distances_from_the_predicted_means(rate):
-    z = draw_z(300)
-    mean, index = rate._coding_gaussian(side_of(rate, z))
-    _, main = decode_blobs(rate.compress(z))
-    symbols = TableCoder(rate.tables["z"]).decode(main, len(index), index.numpy())
-    expected = torch.round(rate._to_bottleneck(z) - mean)
-    np.testing.assert_array_equal(symbols, expected.detach().numpy())
-
-
-def test_predicted_means_are_multiples_of_a_64th(rate):
-    mean, _ = rate._coding_gaussian(side_of(rate, draw_z(100)))
-    assert torch.equal((mean * MEAN_STEPS).round(), mean * MEAN_STEPS)
-    assert bool(mean.any()) == rate.is_pred_mean
-
-
 def test_theory_uses_the_scales_and_means_of_coding(rate):
     z = draw_z(100)
     mean, index = rate._coding_gaussian(side_of(rate, z))
@@ -109,13 +94,3 @@ def test_dimensions_of_the_side_information():
     for z_dim, options, side_z_dim in ((128, {}, 25), (8, {}, 10), (8, {"side_z_dim": 3}, 3)):
         assert HHyper(z_dim, **options).side_prior.channels == side_z_dim
     assert HHyper(100, factor_dim=2).side_prior.channels == 50
-
-
-@pytest.mark.parametrize("fitted", ["HHyper", "HHyper_zero_mean"], indirect=True)
-def test_side_information_pays_where_scales_differ(fitted):
-    """On data whose scale varies, knowing the scale saves more than coding it costs."""
-    z = draw_z(2000, seed=5)
-    with torch.no_grad():
-        _, rates, logs = fitted(z, Deterministic(z))
-    assert 0 < logs["H_q_S"] < rates.mean()
-    assert rates.mean() / math.log(2) < 8 * 4 * Z_DIM

@@ -3,14 +3,12 @@
 import copy
 import io
 import math
-import warnings
 from functools import partial
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers.tiny import DIGITS
-from helpers.toy import ENTROPY_CODED, Batches, assert_same_tensors
+from helpers.toy import ENTROPY_CODED, Batches
 
 from lossyless.architectures import Identity, Linear
 from lossyless.base import Batch
@@ -22,18 +20,19 @@ from lossyless.rates import HFactorized
 from lossyless.rates.transforms import (
     KLT,
     MATRIX_BITS,
-    TRANSFORMS,
     RefinedKLT,
     rotate_with_integers,
 )
-from utils.configs.composing import compose_config
 
 D = 12
 RATES = {
-    f"{name}_{transform}": partial(make, D, transform=transform)
-    for name, make in ENTROPY_CODED.items()
-    for transform in TRANSFORMS
-    if transform != "none"
+    f"{name}_{transform}": partial(ENTROPY_CODED[name], D, transform=transform)
+    for name, transform in (
+        ("HFactorized", "klt"),
+        ("HFactorized", "klt_refined"),
+        ("HHyper", "klt"),
+        ("HSpatial", "klt_refined"),
+    )
 }
 
 
@@ -91,7 +90,7 @@ def random_rotation(dim):
 
 @pytest.mark.parametrize(
     "dim, size",
-    [(1, 1.0), (2, 1e5), (33, 1e-30), (33, 1e30), (2000, 1.0)],
+    [(1, 1.0), (2, 1e5), (33, 1e-30), (33, 1e30), (600, 1.0)],
 )
 def test_no_order_of_summation_changes_a_bit(dim, size):
     torch.manual_seed(0)
@@ -125,13 +124,11 @@ def test_rotations_are_as_precise_as_float32(dim):
     assert ((there_and_back - z).norm(dim=1, keepdim=True) <= 2.0**-18 * lengths).all()
 
 
-def test_rotations_keep_zeros_and_name_no_number_for_nan():
-    matrix = random_rotation(4)
-    assert (rotate_with_integers(torch.zeros(2, 4), matrix) == 0).all()
-    z = torch.ones(3, 4)
+def test_zeros_stay_zeros_and_nan_stays_nan():
+    z = torch.zeros(3, 4)
     z[1, 2] = math.nan
-    rotated = rotate_with_integers(z, matrix)
-    assert rotated[1].isnan().all() and rotated[[0, 2]].isfinite().all()
+    rotated = rotate_with_integers(z, random_rotation(4))
+    assert rotated[1].isnan().all() and (rotated[[0, 2]] == 0).all()
 
 
 # --- the basis
@@ -157,6 +154,8 @@ def test_the_basis_is_orthogonal_and_decorrelates():
     variances = covariance.diagonal()
     assert (covariance - variances.diag()).abs().max() < 1e-4 * variances[0]
     assert (variances.diff() <= 0).all()
+    transform.fit(-z)  # the signs do not depend on the solver
+    assert torch.equal(transform.matrix.double(), basis)
 
 
 def test_few_rows_determine_few_components():
@@ -178,13 +177,6 @@ def test_few_rows_determine_few_components():
     assert 0.5 < seen / unseen < 2
 
 
-def test_signs_do_not_depend_on_the_solver():
-    z, first, second = correlated(500), KLT(D), KLT(D)
-    first.fit(z)
-    second.fit(-z)
-    assert torch.equal(first.matrix, second.matrix)
-
-
 def test_a_refined_basis_starts_at_the_eigenvectors_and_stays_orthogonal():
     z, transform = correlated(500), RefinedKLT(D)
     transform.fit(z)
@@ -195,6 +187,8 @@ def test_a_refined_basis_starts_at_the_eigenvectors_and_stays_orthogonal():
     assert torch.equal(transform.matrix, start)  # coding waits for `update`
     transform.update()
     torch.testing.assert_close(transform.rotate_exactly(z).float(), transform.rotate(z))
+    transform.rotate(z).abs().sum().backward()
+    assert transform.skew.grad.any()
 
 
 def test_constant_features_have_a_basis_too():
@@ -208,13 +202,22 @@ def test_constant_features_have_a_basis_too():
 # --- coding
 
 
-def test_what_is_decoded_is_the_z_hat_of_evaluation_in_every_mode_and_chunk(trained):
+def test_what_is_decoded_is_the_z_hat_of_evaluation_in_every_mode_chunk_and_copy(trained, request):
     z = correlated(100, seed=1)
     z_hat = z_hat_of(trained, z)
     for is_training, chunk_size in ((False, 100), (True, 7)):
         trained.train(is_training)
         chunks = [trained.decompress(trained.compress(c), len(c)) for c in z.split(chunk_size)]
         assert chunks[0].dtype == torch.float32 and torch.equal(torch.cat(chunks), z_hat)
+    file = io.BytesIO()
+    torch.save(trained.state_dict(), file)
+    file.seek(0)
+    receiver = RATES[request.node.callspec.params["trained"]]()
+    receiver.load_state_dict(torch.load(file, weights_only=True))
+    assert receiver.fingerprint() == trained.fingerprint()
+    assert torch.equal(receiver.decompress(trained.compress(z), 100), z_hat)
+    receiver.transform.matrix[0, 0] += 2.0**-MATRIX_BITS
+    assert receiver.fingerprint() != trained.fingerprint()
 
 
 def test_errors_are_those_of_uniform_cells(trained):
@@ -225,32 +228,13 @@ def test_errors_are_those_of_uniform_cells(trained):
     assert (z_hat_of(trained, z) - z).norm(dim=1).max() <= width / 2 * math.sqrt(D) * 1.01
 
 
-def test_a_new_module_decodes_with_saved_weights_alone(trained, request):
-    file = io.BytesIO()
-    torch.save(trained.state_dict(), file)
-    file.seek(0)
-    receiver = RATES[request.node.callspec.params["trained"]]()
-    receiver.load_state_dict(torch.load(file, weights_only=True))
-    assert receiver.fingerprint() == trained.fingerprint()
-    z = correlated(50, seed=1)
-    assert torch.equal(receiver.decompress(trained.compress(z), 50), z_hat_of(trained, z))
-
-
-def test_a_common_offset_costs_no_precision(trained):
-    offset = 2.0**20  # of which these features keep an eighth as precision
-    z, rate = correlated(500) + offset, trained
+def test_a_common_offset_costs_no_precision():
+    offset = 2.0**20  # float32 features keep a precision of 1/8 beside it
+    z, rate = correlated(500) + offset, HFactorized(D, transform="klt")
     rate.fit_transform(z)
     rate.start_from(z, cell_width=1.0)
     rate.update()
     assert ((z_hat_of(rate, z) - z).norm(dim=1) <= 0.55 * math.sqrt(D)).all()
-
-
-def test_the_basis_is_part_of_the_fingerprint(trained):
-    before = trained.fingerprint()
-    trained.update()
-    assert trained.fingerprint() == before
-    trained.transform.matrix[0, 0] += 2.0**-MATRIX_BITS
-    assert trained.fingerprint() != before
 
 
 # --- rates
@@ -292,20 +276,11 @@ def test_densities_start_as_wide_as_their_dimensions():
     assert bits_and_error(rate, z)[0] == pytest.approx(entropy.item(), rel=0.25)
 
 
-def test_the_basis_learns():
-    rate, z = HFactorized(D, transform="klt_refined"), correlated(200)
-    rate.fit_transform(z)
-    z_hat, rates, _ = rate(z)
-    rates.sum().backward()
-    assert rate.transform.skew.grad.any()
-
-
 # --- errors
 
 
-@pytest.mark.parametrize("make", RATES.values())
-def test_nothing_works_before_there_is_a_basis(make):
-    rate, z = make(), correlated(10)
+def test_nothing_works_without_a_basis():
+    rate, z = HFactorized(D, transform="klt_refined"), correlated(10)
     assert rate.is_transform_missing
     for use in (lambda: rate.train()(z), lambda: rate.eval()(z), rate.update):
         with pytest.raises(RuntimeError, match="fit_transform"):
@@ -326,27 +301,6 @@ def test_wrong_options_features_and_weights_are_named(trained_rates):
         HFactorized(D, transform="klt_refined").load_state_dict(
             trained_rates["HFactorized_klt"].state_dict()
         )
-
-
-def test_without_a_transform_there_is_nothing_to_fit():
-    rate = HFactorized(D)
-    before = copy.deepcopy(rate.state_dict())
-    assert not rate.is_transform_missing
-    rate.fit_transform(correlated(10))
-    assert_same_tensors(
-        {n: t for n, t in rate.state_dict().items() if isinstance(t, torch.Tensor)},
-        {n: t for n, t in before.items() if isinstance(t, torch.Tensor)},
-    )
-
-
-# --- in configs
-
-
-def test_rates_with_a_klt_have_options_of_their_own():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        cfg = compose_config([*DIGITS, "rate=H_hyper_klt", "rate.kwargs.transform=klt_refined"])
-    assert (cfg.rate.name, cfg.rate.kwargs.transform) == ("H_hyper_klt", "klt_refined")
 
 
 # --- in training

@@ -41,8 +41,6 @@ from utils.training.callbacks import ReseedEveryEpoch, reseed
 SPLITS = ("val", "test")
 CASES = {
     "BINCE_hyper": (BANANA, ["distortion=BINCE", "rate=H_hyper"]),
-    "VIC_rec": (BANANA, ["distortion=VIC", "featurizer=neural_rec"]),
-    "VAE_no_probe": (BANANA, ["distortion=VAE", "featurizer.kwargs.online=null"]),
     "VAE_hyper": (DIGITS, ["distortion=VAE", "rate=H_hyper"]),
     "VIC_lossless": (DIGITS, ["distortion=VIC", "rate=lossless", "featurizer=neural_rec"]),
     "none": (CLASSICAL, ["featurizer=none"]),
@@ -82,7 +80,7 @@ def check_results(cfg, metrics: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_all_stages(case, tmp_path, monkeypatch):
-    """Predictors standardise images with the mean and std of their own data, codes with none."""
+    """Predictors standardise images with their mean and std, but leave codes as they are."""
     base, overrides = CASES[case]
     if base is not BANANA:
         overrides = [*overrides, "data_pred.mean=[0.25]", "data_pred.std=[0.5]"]
@@ -113,12 +111,11 @@ def check_codec(codec: str, metrics: dict[str, float]) -> None:
 
 def test_an_infinite_psnr_survives_files_and_tables(tmp_path, recwarn):
     """The PSNR of a lossless codec is infinite, not missing."""
-    overrides = ["featurizer=png", "data_feat.kwargs.is_augment_val=false"]
+    overrides = ["featurizer=png", "data_feat.kwargs.is_augment_val=false", "is_only_feat=true"]
     for seed in (1, 2):
-        first = run(tmp_path, *overrides, f"seed={seed}", "is_only_feat=true", base=CLASSICAL)
-        again = run(tmp_path, *overrides, f"seed={seed}", "is_only_feat=true", base=CLASSICAL)
-        assert first == again
+        first = run(tmp_path, *overrides, f"seed={seed}", base=CLASSICAL)
         assert first["test/feat/psnr"] == math.inf and first["test/feat/mse"] == 0
+    assert run(tmp_path, *overrides, "seed=2", base=CLASSICAL) == first
     runs, _ = tables.collect(tmp_path / "results" / "exp_none")
     summary = tables.summarise(runs["featurizer"])
     (row,) = summary.to_dict("records")
@@ -128,11 +125,6 @@ def test_an_infinite_psnr_survives_files_and_tables(tmp_path, recwarn):
     summary.to_csv(tmp_path / "summary.csv")
     assert pd.read_csv(tmp_path / "summary.csv")["test/feat/psnr_mean"].tolist() == [math.inf]
     assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
-
-
-def test_reconstructions_need_a_decoder(tmp_path):
-    with pytest.raises(Exception, match="no decoder"):
-        run(tmp_path, "distortion=BINCE", "featurizer=neural_rec")
 
 
 def test_the_predictor_may_have_data_of_its_own_in_several_copies(tmp_path):
@@ -239,10 +231,10 @@ RESUMED = {  # epoch of the interruption, settings
     "last": (3, ["rate=MI_unitgaussian", "distortion=VAE"]),
     "dropout": (
         2,
-        ["architecture@online=mlp_probe", "online.kwargs.hid_dim=8"]
-        + ["scheduler@scheduler_feat=plateau_quick", "scheduler_feat.kwargs.patience=0"],
+        ["architecture@online=mlp_probe", "online.kwargs.hid_dim=8", "distortion=BINCE"]
+        + ["scheduler@scheduler_feat=plateau_quick", "scheduler_feat.kwargs.patience=0"]
+        + ["optimizer@optimizer_online=SGD_likeadam"],
     ),
-    "contrastive": (2, ["distortion=BINCE", "optimizer@optimizer_feat=SGD_likeadam"]),
     "rarely_evaluated": (
         2,
         ["checkpoint@checkpoint_feat=bestTrainLoss", "rate.kwargs.warmup_k_epoch=3"]
@@ -342,14 +334,6 @@ def test_nan_stops_the_training_and_keeps_the_last_good_checkpoint(tmp_path):
     assert checkpoint["epoch"] == 0
     weights = [t for name, t in checkpoint["state_dict"].items() if name.startswith("p_ZlX.")]
     assert weights and all(weight.isfinite().all() for weight in weights)
-
-
-def test_divergence_of_a_predictor_stops_it(tmp_path):
-    overrides = ["optimizer_pred.kwargs.lr=1e30", "trainer_pred.max_epochs=5"]
-    with pytest.raises(NonFiniteLossError, match=r"step \d+: loss="):
-        run(tmp_path, *overrides)
-    cfg = compose(tmp_path, *overrides)
-    assert [state_of(cfg, stage) for stage in STAGES] == ["done", "done", "failed"]
 
 
 # --- processes that are killed
