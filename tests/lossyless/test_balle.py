@@ -1,11 +1,9 @@
 """Analysis and synthesis transforms: latent images, normalisation, resizing."""
 
 import math
-import re
 
 import pytest
 import torch
-from torch import nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
@@ -48,15 +46,6 @@ def test_a_pixel_reaches_only_the_latent_positions_beside_it():
     assert set(columns.tolist()) == {0, 1, 2}
 
 
-def test_the_decoder_mirrors_the_encoder():
-    encoder = Balle((3, 32, 32), (20,), **SMALL)
-    decoder = BalleDecoder((20,), (3, 32, 32), **SMALL)
-    down = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
-    up = [m for m in decoder.modules() if isinstance(m, nn.ConvTranspose2d)]
-    assert [m.in_channels for m in down] == [m.out_channels for m in reversed(up)] == [3, 8, 8, 8]
-    assert [m.out_channels for m in down] == [m.in_channels for m in reversed(up)] == [8, 8, 8, 5]
-
-
 def test_images_between_powers_of_two_are_resized_to_the_next_one_and_back():
     small, large = Balle((3, 24, 24), (12,), **SMALL), Balle((3, 32, 32), (12,), **SMALL)
     large.load_state_dict(small.state_dict())
@@ -69,29 +58,10 @@ def test_images_between_powers_of_two_are_resized_to_the_next_one_and_back():
     torch.testing.assert_close(small(z), resized(large(z), 24))
 
 
-@pytest.mark.parametrize("side", [24, 32])
-def test_mixed_precision_only_rounds(side):
-    torch.manual_seed(0)
-    encoder = Balle((3, side, side), (8,), **SMALL).eval()
-    decoder = BalleDecoder((8,), (3, side, side), **SMALL).eval()
-    x = torch.rand(4, 3, side, side)
-    z, image = encoder(x), decoder(encoder(x))
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(encoder(x).float(), z, atol=0.02, rtol=0.05)
-        torch.testing.assert_close(decoder(encoder(x)).float(), image, atol=0.02, rtol=0.05)
-
-
 def test_a_z_dim_that_does_not_fill_the_latent_image_says_which_do():
     for make in (
         lambda: Balle((3, 96, 96), (100,)),
         lambda: BalleDecoder((100,), (3, 96, 96)),
     ):
         with pytest.raises(ValueError, match="z_dim=100.*64.*8192"):
-            make()
-
-
-@pytest.mark.parametrize("shape", [(3, 32, 64), (3, 8, 8), (16,)])
-def test_it_says_which_images_it_takes(shape):
-    for make in (lambda: Balle(shape, (64,)), lambda: BalleDecoder((64,), shape)):
-        with pytest.raises(ValueError, match=re.escape(str(shape))):
             make()

@@ -58,21 +58,15 @@ def test_quality_buys_fidelity_with_bits(codec, n_channels):
     fidelity = [psnr(codec(x), x) for codec in codecs]
     assert n_bytes == sorted(n_bytes) and n_bytes[0] < 0.9 * n_bytes[-1]
     assert fidelity == sorted(fidelity) and fidelity[-1] > (35 if n_channels == 1 else 25)
-    assert all(codec(x).shape == x.shape for codec in codecs)
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_an_image_costs_the_same_in_any_batch(codec):
-    x, codec = images(3), ClassicalCompressor(codec, 3)
-    alone = [decode_blobs(codec.compress(image[None]))[0] for image in x]
-    assert decode_blobs(codec.compress(x)) == alone
-
-
-@pytest.mark.parametrize("codec", CODECS)
-def test_nothing_is_learnt_and_any_quality_decodes_any_other(codec):
+def test_an_image_costs_the_same_in_any_batch_and_any_quality_decodes_it(codec):
     low, high = (ClassicalCompressor(codec, 3, quality) for quality in (5, 95))
+    x = images(3)
+    payload = low.compress(x)
+    assert decode_blobs(payload) == [decode_blobs(low.compress(i[None]))[0] for i in x]
     assert not list(low.parameters()) and low.fingerprint() == high.fingerprint() == codec
-    payload = low.compress(images(3))
     assert torch.equal(high.decompress(payload, 6), low.decompress(payload, 6))
 
 
@@ -93,7 +87,7 @@ def test_truncated_payloads_and_files_raise(codec):
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_damage_raises_nothing_but_coding_errors(codec):
-    """Formats without checksums cannot tell all damage; it must never look like another fault."""
+    """Formats without checksums cannot detect all damage; no other errors may occur."""
     codec = ClassicalCompressor(codec, 3)
     files = decode_blobs(codec.compress(images(3, n=2, side=16)))
     generator, n_raised = torch.Generator().manual_seed(0), 0
@@ -108,7 +102,7 @@ def test_damage_raises_nothing_but_coding_errors(codec):
     assert n_raised > 30
 
 
-def test_headers_that_mislead_pillow_are_damage():
+def test_misleading_headers_and_different_sizes_are_damage():
     codec = ClassicalCompressor("png", 1)
     (file,) = decode_blobs(codec.compress(images(1, 1, 16)))
     short_header = file[:11] + b"\x04" + file[12:]  # 4 bytes instead of 13
@@ -116,17 +110,13 @@ def test_headers_that_mislead_pillow_are_damage():
     for damaged in (short_header, _with_header_checksum(huge)):
         with pytest.raises(CodingError, match="not an image that Pillow can read"):
             codec.decompress(encode_blobs([damaged]), 1)
+    (other,) = decode_blobs(codec.compress(images(1, 1, 8)))
+    with pytest.raises(CodingError, match="differ in size"):
+        codec.decompress(encode_blobs([file, other]), 2)
 
 
 def _with_header_checksum(png):
     return png[:29] + zlib.crc32(png[12:29]).to_bytes(4, "big") + png[33:]
-
-
-def test_images_of_different_sizes_are_not_one_batch():
-    codec = ClassicalCompressor("png", 1)
-    files = [decode_blobs(codec.compress(images(1, 1, side)))[0] for side in (8, 16)]
-    with pytest.raises(CodingError, match="differ in size"):
-        codec.decompress(encode_blobs(files), 2)
 
 
 # --- raw pixels
@@ -221,12 +211,6 @@ def test_one_scale_is_the_structural_similarity():
     torch.testing.assert_close(ms_ssim(noisy(x), x, scale_weights(16)), expected)
 
 
-def test_the_opposite_of_an_image_has_a_similarity():
-    x = images(1, side=64)
-    found = ms_ssim(1 - x, x, scale_weights(64))
-    assert ((found >= 0) & (found < 0.5)).all()
-
-
 # --- a whole split
 
 
@@ -250,11 +234,3 @@ def test_bits_of_a_split_are_those_of_its_files():
     expected = {f"test/feat/{name}": v for name, v in quality_of(codec(x), x, 10).items()}
     assert found.items() >= expected.items()
     assert found["test/feat/sender_time"] > 0 < found["test/feat/receiver_time"]
-
-
-def test_batches_cost_their_length_and_nothing_else():
-    x = images(1, n=10)
-    assert measured(RawPixels((1, 32, 32)), x)["test/feat/n_bits"] == 8 * 1024
-    few, many = (measured(ClassicalCompressor("png", 1), x, n) for n in (10, 1))
-    assert many["test/feat/n_bits"] - few["test/feat/n_bits"] == pytest.approx(8 * 9 / 10)
-    assert many["test/feat/psnr"] == few["test/feat/psnr"] == math.inf

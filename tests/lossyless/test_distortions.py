@@ -66,16 +66,17 @@ def test_colour_images_are_compared_by_the_squared_error_of_their_pixels():
     torch.testing.assert_close(distortion(logits, images)[0], expected)
 
 
-@pytest.mark.parametrize("kind", ["bw_image", "colour_image"])
-def test_reconstructed_images_have_pixels_in_the_unit_interval(kind):
-    images = direct(kind, IMAGE).reconstruct(10 * torch.randn(5, 48))
-    assert images.shape == (5, *IMAGE) and images.min() >= 0 and images.max() <= 1
+@pytest.mark.parametrize("kind", ["vector", "bw_image", "colour_image"])
+def test_reconstructions_are_the_targets_of_least_distortion(kind):
+    distortion, z_hat = direct(kind, IMAGE), 3 * torch.randn(5, 48)
+    target = distortion.reconstruct(z_hat)
+    assert kind == "vector" or (target.min() >= 0 and target.max() <= 1)
+    prediction = z_hat.requires_grad_()
+    distortion(prediction, target)[0].sum().backward()
+    torch.testing.assert_close(prediction.grad, torch.zeros(5, 48))
 
 
-def test_a_reconstructed_vector_is_what_the_distortion_compares():
-    distortion = DirectDistortion(Linear, 3, (6,), "vector", "input")
-    z_hat = torch.randn(5, 3)
-    assert torch.equal(distortion(z_hat, distortion.reconstruct(z_hat))[0], torch.zeros(5))
+def test_unknown_data_and_targets_are_refused():
     for kind, needs in (("color_image", "input"), ("vector", "positive")):
         with pytest.raises(ValueError, match="color_image|positive"):
             direct(kind, (3,), needs)
@@ -138,15 +139,6 @@ def test_the_information_is_at_most_the_logarithm_of_the_candidates(effective_ba
     assert logs["I_q_zm"].item() == pytest.approx(0, abs=1e-5)  # all alike: no information
 
 
-def test_neither_order_nor_lengths_matter():
-    a, b = torch.randn(2, 6, 10)
-    distortion, order = contrastive(), torch.randperm(6)
-    distortions, _ = distortion(a, b)
-    torch.testing.assert_close(distortion(a[order], b[order])[0], distortions[order])
-    torch.testing.assert_close(distortion(b, a)[0], distortions)
-    torch.testing.assert_close(distortion(100 * a, 0.1 * b)[0], distortions)
-
-
 def test_the_temperature_starts_where_asked_and_is_learnt():
     distortion = contrastive(initial_temperature=0.2)
     assert distortion.temperature.item() == pytest.approx(0.2)
@@ -181,19 +173,11 @@ def test_half_precision_does_not_reach_the_similarities():
     assert torch.equal(found, expected)
 
 
-def test_the_projection_has_its_share_of_dimensions():
-    sizes = {}
-
-    def arch(in_shape, out_shape):
-        sizes[in_shape] = out_shape
-        return Linear(in_shape, out_shape)
-
-    for z_dim in (8, 100):
-        ContrastiveDistortion(z_dim, arch, project_factor=0.5)
-    assert sizes == {(8,): (10,), (100,): (50,)}
-
-
-def test_settings_without_a_loss_are_refused():
+def test_settings_and_batches_without_a_loss_are_refused():
+    with pytest.raises(ValueError, match="effective_batch_size=1"):
+        contrastive(effective_batch_size=1)
+    with pytest.raises(ValueError, match="2 examples"):
+        contrastive()(torch.randn(1, 10), torch.randn(1, 10))
     for option in ("temperature", "initial_temperature"):
         with pytest.raises(ValueError, match=f"{option}=0"):
             contrastive(**{option: 0})
@@ -213,12 +197,6 @@ def test_lossy_z_is_the_norm_of_the_difference(p_norm):
     torch.testing.assert_close(LossyZ(p_norm)(z_hat, z)[0], expected)
     if p_norm == 1:
         assert torch.equal(LossyZ()(z_hat, z)[0], LossyZ(1)(z_hat, z)[0])
-
-
-def test_lossy_z_has_a_finite_gradient_where_nothing_is_lost():
-    z_hat = torch.randn(5, 6, requires_grad=True)
-    LossyZ(2)(z_hat, z_hat.detach())[0].sum().backward()
-    assert torch.equal(z_hat.grad, torch.zeros(5, 6))
 
 
 # --- target
@@ -250,7 +228,7 @@ def test_a_compressor_is_trained_on_what_the_label_needs(make_compressor, make_t
     compressor = make_compressor(method="VC", beta=0.1, beta_anneal="constant")
     compressor.distortion = TargetDistortion(SMALL_MLP, Z_DIM, "classification", 2)
     batches = Batches(Batch(a, b, b) for a, b in zip(x.split(64), y.split(64), strict=True))
-    trainer = make_trainer(max_epochs=20)
+    trainer = make_trainer(max_epochs=15)
     trainer.fit(compressor, batches, batches)
     metrics = trainer.callback_metrics
     assert metrics["val/feat/target_acc"] > 0.9

@@ -1,11 +1,8 @@
 """p(Z|X): samples, parameters, KL."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.distributions import MultivariateNormal
 
 from lossyless.architectures import Linear
 from lossyless.distributions import (
@@ -15,13 +12,6 @@ from lossyless.distributions import (
     kl_to_unit_gaussian,
     unit_gaussian_like,
 )
-
-
-def test_a_deterministic_encoder_is_a_function():
-    p_ZlX = CondDist(Linear, (5,), 3)
-    x = torch.randn(4, 5)
-    assert torch.equal(p_ZlX(x).rsample(), p_ZlX.mapper(x))
-    assert torch.equal(p_ZlX(x).mean, p_ZlX.mapper(x))
 
 
 def test_a_gaussian_encoder_has_twice_the_outputs_and_positive_deviations():
@@ -46,14 +36,6 @@ def test_the_encoder_standardises_its_images():
     assert all(name.startswith("mapper.") for name in p_ZlX.state_dict())
 
 
-def test_samples_have_the_moments_of_the_distribution():
-    torch.manual_seed(0)
-    p_ZlX = DiagGaussian(torch.tensor([[1.0, -2.0, 0.5, -1.0]]).expand(20_000, 4))
-    z = p_ZlX.rsample()
-    torch.testing.assert_close(z.mean(0), p_ZlX.mean[0], atol=0.03, rtol=0)
-    torch.testing.assert_close(z.std(0), p_ZlX.stddev[0], atol=0.03, rtol=0)
-
-
 def test_the_density_stays_finite_for_extreme_parameters():
     p_ZlX = DiagGaussian(torch.tensor([[0.0, -1e4]]))
     assert p_ZlX.log_prob(torch.zeros(1, 1)).isfinite().all()
@@ -65,17 +47,7 @@ def test_kl_has_its_closed_form():
     mean, std = p_ZlX.mean, p_ZlX.stddev
     closed_form = (0.5 * (std.square() + mean.square() - 1) - std.log()).sum(-1)
     torch.testing.assert_close(kl_to_unit_gaussian(p_ZlX), closed_form)
-
-
-def test_the_kl_of_the_marginal_to_itself_is_0():
-    marginal = unit_gaussian_like(DiagGaussian(torch.randn(6, 8)))
-    torch.testing.assert_close(kl_to_unit_gaussian(marginal), torch.zeros(6))
-    z = torch.randn(6, 4)
-    expected = MultivariateNormal(torch.zeros(4), torch.eye(4)).log_prob(z)
-    torch.testing.assert_close(marginal.log_prob(z), expected)
-    assert math.isclose(
-        marginal.entropy()[0].item(), 2 * math.log(2 * math.pi * math.e), abs_tol=1e-5
-    )
+    torch.testing.assert_close(kl_to_unit_gaussian(unit_gaussian_like(p_ZlX)), torch.zeros(6))
 
 
 @pytest.mark.parametrize("family", [Deterministic, DiagGaussian])

@@ -1,6 +1,5 @@
 """Downstream tasks: losses, metrics, and a predictor that learns."""
 
-import math
 from functools import partial
 
 import pytest
@@ -28,12 +27,6 @@ def test_classification_has_cross_entropy_and_accuracy():
     assert metrics["acc"] + metrics["err"] == 1
 
 
-def test_equal_logits_cost_the_entropy_of_the_uniform_distribution():
-    head = PredictionHead(Identity, (7,), "classification", 7)
-    losses, _ = head.losses(torch.zeros(5, 7), torch.arange(5))
-    torch.testing.assert_close(losses, torch.full((5,), math.log(7)))
-
-
 @pytest.mark.parametrize("shape", [(9, 2), (9, 1), (9,)])
 def test_regression_has_the_squared_error_averaged_over_outputs(shape):
     y, n_outputs = torch.randn(shape), (shape + (1,))[1]
@@ -46,19 +39,15 @@ def test_regression_has_the_squared_error_averaged_over_outputs(shape):
     assert metrics.keys() == {"loss"}
 
 
-def test_an_unknown_task_is_named():
-    with pytest.raises(ValueError, match="unknown task 'ranking'"):
-        PredictionHead(Linear, (4,), "ranking", 4)
-
-
 def test_a_head_standardises_its_images():
     statistics = {"mean": [0.5], "std": [0.2]}
     head = PredictionHead(Linear, (1, 3, 3), "classification", 4, **statistics)
     x = torch.rand(5, 1, 3, 3)
     torch.testing.assert_close(head(x), head.network((x - 0.5) / 0.2))
     assert all(name.startswith("network.") for name in head.state_dict())
-    with pytest.raises(ValueError, match="one value for each channel"):
-        PredictionHead(Linear, (9,), "classification", 4, **statistics)
+    for task, options in (("classification", statistics), ("ranking", {})):
+        with pytest.raises(ValueError, match="one value for each channel|'ranking'"):
+            PredictionHead(Linear, (9,), task, 4, **options)
 
 
 def test_an_online_evaluator_learns_but_gives_no_gradient_to_what_it_reads():
@@ -95,17 +84,6 @@ def test_fitting_lowers_the_loss_and_logs_every_split(task, make_trainer):
     assert {name.removeprefix("test/pred/") for name in tested} == expected
 
 
-def test_metrics_of_a_split_are_those_of_all_its_examples(make_trainer):
-    """Batches of different sizes count by their examples."""
-    predictor = Predictor(PredictionHead(Linear, (3,), "classification", 2), SGD)
-    (whole,) = batches("classification", 1)
-    parts = Batches([Batch(whole.x[:25], whole.y[:25]), Batch(whole.x[25:], whole.y[25:])])
-    found = make_trainer().validate(predictor, parts, verbose=False)[0]
-    _, metrics = predictor.head.losses(whole.x, whole.y)
-    for name, value in metrics.items():
-        assert found[f"val/pred/{name}"] == pytest.approx(value.item(), rel=1e-5)
-
-
 def evaluated(head, x, y, make_trainer, sizes=(20, 1)):
     """What a predictor logs for examples in batches of these sizes and the rest."""
     sizes = [*sizes, len(x) - sum(sizes)]
@@ -115,7 +93,7 @@ def evaluated(head, x, y, make_trainer, sizes=(20, 1)):
 
 
 def test_balanced_metrics_weight_examples_by_the_inverse_frequency_of_their_class(make_trainer):
-    """... of the split, normalised; scikit-learn agrees. Class 3 does not occur."""
+    """Class 3 does not occur."""
     torch.manual_seed(0)
     x, y = torch.randn(60, 4), torch.multinomial(torch.tensor([0.7, 0.2, 0.1]), 60, True)
     x[:, 3] = -9
@@ -126,13 +104,10 @@ def test_balanced_metrics_weight_examples_by_the_inverse_frequency_of_their_clas
     assert found["balanced_loss"] == pytest.approx(loss.item()) != pytest.approx(found["loss"])
     assert found["balanced_acc"] == pytest.approx(balanced_accuracy_score(y, x.argmax(1)))
     assert found["balanced_err"] == pytest.approx(1 - found["balanced_acc"])
-
-
-def test_balanced_metrics_of_a_constant_prediction_are_those_of_chance(make_trainer):
-    y = torch.tensor([0] * 50 + [1] * 5 + [2] * 5)
-    head = PredictionHead(Identity, (3,), "classification", 3)
-    found = evaluated(head, torch.tensor([9.0, 0, 0]).expand(60, 3), y, make_trainer)
-    assert found["acc"] == pytest.approx(50 / 60) and found["balanced_acc"] == pytest.approx(1 / 3)
+    # batches of different sizes count by their examples
+    _, metrics = head.losses(x, y)
+    for name, value in metrics.items():
+        assert found[name] == pytest.approx(value.item(), rel=1e-5)
 
 
 def test_the_tasks_of_a_regression_are_its_outputs(make_trainer):
