@@ -21,7 +21,7 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
             "hypopt: nothing to search: give ranges, such as 'encoder.z_dim=choice(16, 32)' or "
             "'featurizer.loss.beta=tag(log, interval(1e-3, 1))'"
         )
-    objectives, directions = monitored(cfg), directions_of(cfg)
+    objectives, directions = goals(cfg)
     if not objectives or not all(isinstance(name, str) for name in objectives):
         raise ConfigError(
             f"monitor_return={cfg.monitor_return}: expected the metrics that rank trials, such as "
@@ -29,9 +29,8 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
         )
     if len(objectives) != len(directions) or not set(directions) <= set(DIRECTIONS):
         raise ConfigError(
-            f"hypopt.direction has {len(directions)} entries for {len(objectives)} objectives "
-            f"(hypopt.direction={directions}, monitor_return={objectives}): give one, minimize or "
-            "maximize, for each"
+            f"hypopt.direction={directions} does not fit monitor_return={objectives}: give "
+            "minimize or maximize for each metric"
         )
     if on_test := [name for name in objectives if name.startswith("test/")]:
         raise ConfigError(
@@ -42,8 +41,7 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
             raise ConfigError(f"hypopt.{key} must be 1 or more, not {cfg.hypopt[key]}")
     file, name = study_file(cfg), str(cfg.hypopt.study_name)  # it may look like a number
     if name in study.names(file):
-        new = study.definition(objectives, directions, space)
-        study.fits(study.load(file, name), new, file)
+        study.fits(study.load(file, name), study.definition(objectives, directions, space))
 
 
 def study_file(cfg: DictConfig) -> Path:
@@ -51,13 +49,10 @@ def study_file(cfg: DictConfig) -> Path:
     return Path(cfg.paths.results) / experiment_folder(cfg) / study.FILE
 
 
-def monitored(cfg: DictConfig) -> list[str]:
-    """Names of the metrics that `main` returns and the search optimises."""
-    names = cfg.monitor_return
-    return list(names) if isinstance(names, ListConfig) else [names]
-
-
-def directions_of(cfg: DictConfig) -> list[str]:
-    """Direction of each objective; a single one may be given without brackets."""
-    given = cfg.hypopt.direction or []
-    return [given] if isinstance(given, str) else list(given)
+def goals(cfg: DictConfig) -> tuple[list[str], list[str]]:
+    """The metrics that a search optimises, and their directions; a single one needs no brackets."""
+    metrics, directions = (
+        list(given) if isinstance(given, ListConfig) else [given]
+        for given in (cfg.monitor_return, cfg.hypopt.direction)
+    )
+    return metrics, directions

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-from filelock import FileLock
+from filelock import Timeout
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from utils.configs.checks import ConfigError
 from utils.runs.status_file import read_job
-from utils.search import directions_of, monitored, study_file
+from utils.search import goals, study_file
 from utils.search.space import Space
 from utils.search.study import (
     best_trials,
@@ -25,13 +25,10 @@ from utils.search.study import (
     definition,
     fits,
     has_started,
-    is_alive,
     load,
     lock,
     names,
-    new_owner,
     objective_names,
-    owner_lock,
     storage,
 )
 
@@ -42,11 +39,12 @@ NON_FINITE, UNKNOWN_METRIC = "NonFiniteLossError", "UnknownMetricError"
 
 def run_search(cfg: DictConfig, arguments: Sequence[str], launcher: Launcher) -> None:
     """Run the search of a config, including `hydra`, with the ranges of a command line."""
+    objectives, directions = goals(cfg)
     search = Search(
         study_file(cfg),
         str(cfg.hypopt.study_name),  # it may look like a number
-        objectives=monitored(cfg),
-        directions=directions_of(cfg),
+        objectives=objectives,
+        directions=directions,
         space=Space.of(arguments),
         n_trials=cfg.hypopt.n_trials,
         retry_failed=cfg.hypopt.retry_failed,
@@ -73,15 +71,13 @@ def run_trials(search: "Search", launcher: Launcher, sweep_dir: Path, n_parallel
             n_launched += len(trials)
         if n_launched == 0:
             print(f"Nothing to run: the study has its {search.n_trials} trials (hypopt.n_trials)")
-        if n := search.n_elsewhere():
-            print(f"{n} trials are running in another search")
         print(summary(search.study))
 
 
 class Search:
-    """Takes trials of a study and records their results; several may work on one study at once.
+    """Takes trials of a study and records their results.
 
-    Context manager: inside the block, its running trials count as alive.
+    Context manager: inside the block, no other process can run trials of the study.
 
     Parameters
     ----------
@@ -99,8 +95,9 @@ class Search:
     Raises
     ------
     ConfigError
-        If new trials would not be comparable with those of the study. A study without complete
-        trials is replaced.
+        If the sampler cannot be used. When the block starts: if another process runs trials of the
+        study, or if new trials would not be comparable with its complete ones. A study without
+        complete trials is replaced.
     """
 
     def __init__(
@@ -116,43 +113,32 @@ class Search:
         sampler: Mapping[str, object],
     ):
         self.n_trials = n_trials
-        self._file, self._space, self._retry_failed = file, space, retry_failed
-        self._sampler = sampler
+        self._file, self._name, self._directions = file, name, list(directions)
+        self._definition = definition(objectives, directions, space)
+        self._space, self._retry_failed, self._sampler = space, retry_failed, sampler
         self._make_sampler(0)  # fails before anything is written
-        self._lock, self._owner = lock(file), new_owner()
-        self._alive = FileLock(owner_lock(file, self._owner))
-        shared = definition(objectives, directions, space)
-        with self._lock:
-            if name in names(file) and not fits(load(file, name), shared, file):
-                optuna.delete_study(study_name=name, storage=storage(file))
-            if name in names(file):
-                self.study = load(file, name)
-            else:
-                self.study = optuna.create_study(
-                    storage=storage(file), study_name=name, directions=list(directions)
-                )
-                self.study.set_user_attr("definition", shared)
+        self._lock = lock(file, name)
 
     def __enter__(self) -> "Search":
-        self._alive.acquire()
-        if self._retry_failed:
-            with self._lock:
-                for trial in counted(self.study):
-                    if trial.state == TrialState.FAIL and "is_result" not in trial.user_attrs:
-                        self._enqueue_again(trial)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ConfigError(
+                f"the study '{self._name}' is searched by another process: wait for it, or start "
+                "another study with hypopt.study_name=NAME"
+            ) from error
+        self.study = self._open()
+        self._repeat()
         return self
 
     def __exit__(self, *_: object) -> None:
-        owner_lock(self._file, self._owner).unlink(missing_ok=True)
-        self._alive.release()
+        self._lock.release()
 
     def take(self, n: int) -> list[Trial]:
         """At most n trials to run: repetitions first, then new ones; empty if none is missing."""
         taken: list[Trial] = []
-        with self._lock:
-            self._release_stale()
-            while len(taken) < n and self._is_any_missing():
-                taken.append(self._ask())
+        while len(taken) < n and self._is_any_missing():
+            taken.append(self._ask())
         return taken
 
     def record(self, trial: Trial, job: JobReturn, status: Mapping[str, object]) -> None:
@@ -184,32 +170,35 @@ class Search:
         else:
             self.study.tell(trial, values)
 
-    def n_elsewhere(self) -> int:
-        """Number of trials that another search is running."""
-        return sum(
-            trial.user_attrs.get("owner") != self._owner and is_alive(self._file, trial)
-            for trial in self._of_state(TrialState.RUNNING)
+    def _open(self) -> optuna.Study:
+        file, name = self._file, self._name
+        if name in names(file):
+            study = load(file, name)
+            if fits(study, self._definition):
+                return study
+            optuna.delete_study(study_name=name, storage=storage(file))
+        study = optuna.create_study(
+            storage=storage(file), study_name=name, directions=self._directions
         )
+        study.set_user_attr("definition", self._definition)
+        return study
+
+    def _repeat(self) -> None:
+        """Enqueue the trials of killed searches again (their runs resume), and failed ones."""
+        trials = self.study.get_trials(deepcopy=False)
+        waiting = {t.user_attrs.get("retry_of") for t in trials if t.state == TrialState.WAITING}
+        for trial in counted(self.study):
+            is_failed = trial.state == TrialState.FAIL and "is_result" not in trial.user_attrs
+            is_stale = trial.state == TrialState.RUNNING
+            if (is_stale or (is_failed and self._retry_failed)) and trial.number not in waiting:
+                self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
+        for trial in trials:  # last: this process may be killed as well
+            if trial.state == TrialState.RUNNING:
+                self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _is_any_missing(self) -> bool:
-        is_waiting = bool(self._of_state(TrialState.WAITING))
-        return is_waiting or len(counted(self.study)) < self.n_trials
-
-    def _release_stale(self) -> None:
-        """Fail the trials of killed searches, and enqueue them again: their runs resume."""
-        for trial in self._of_state(TrialState.RUNNING):
-            if not is_alive(self._file, trial):
-                if has_started(trial):
-                    self._enqueue_again(trial)  # first: this process may be killed as well
-                self.study.tell(trial.number, state=TrialState.FAIL)
-                owner = trial.user_attrs.get("owner")
-                owner_lock(self._file, owner).unlink(missing_ok=True)
-
-    def _enqueue_again(self, trial: FrozenTrial) -> None:
-        trials = self.study.get_trials(deepcopy=False)
-        repetitions = (t for t in trials if t.state == TrialState.WAITING or has_started(t))
-        if trial.number not in {t.user_attrs.get("retry_of") for t in repetitions}:
-            self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
+        is_waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return bool(is_waiting) or len(counted(self.study)) < self.n_trials
 
     def _ask(self) -> Trial:
         """The next trial: a waiting one, or a new one."""
@@ -217,7 +206,6 @@ class Search:
         n_drawn = sum(has_started(t) and "retry_of" not in t.user_attrs for t in trials)
         self.study.sampler = self._make_sampler(n_drawn)
         trial = self.study.ask(self._space.distributions)
-        trial.set_user_attr("owner", self._owner)
         trial.set_user_attr("overrides", list(self._space.job(trial.params)))
         return trial
 
@@ -232,9 +220,6 @@ class Search:
                 f"hydra/sweeper/sampler: {self._sampler['_target_']} cannot be used ({reason}): "
                 "choose random, tpe or nsgaii; hypopt=none runs all combinations of choices"
             ) from error
-
-    def _of_state(self, state: TrialState) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False, states=(state,))
 
     def _fail(self, trial: Trial, error: str, is_result: bool) -> None:
         trial.set_user_attr("error", error)
@@ -253,21 +238,18 @@ def _floats(returned: object, n: int) -> list[float]:
 def summary(study: optuna.Study) -> str:
     """State of a study in a few lines: its trials, and the best ones on validation data."""
     trials, best = counted(study), best_trials(study)
-    states = {
-        "complete": TrialState.COMPLETE,
-        "failed": TrialState.FAIL,
-        "running": TrialState.RUNNING,
-    }
-    n_of = {word: sum(t.state == state for t in trials) for word, state in states.items()}
-    found = ", ".join(f"{n} {word}" for word, n in n_of.items() if n or word == "complete")
-    lines = [f"Search {study.study_name}: {len(trials)} trials, {found}"]
-    if not best:
-        return lines[0]
+    n_complete, n_failed = (
+        sum(trial.state == state for trial in trials)
+        for state in (TrialState.COMPLETE, TrialState.FAIL)
+    )
+    lines = [
+        f"Search {study.study_name}: {len(trials)} trials, {n_complete} complete, {n_failed} failed"
+    ]
     objectives = objective_names(study)
     if len(objectives) > 1:
         shown = f", the first {MAX_SHOWN}" if len(best) > MAX_SHOWN else ""
         lines.append(f"Pareto front of {' and '.join(objectives)}: {len(best)} trials{shown}")
-    else:
+    elif best:
         lines.append(f"Best {objectives[0]} ({study.direction.name.lower()}d):")
     for trial in best[:MAX_SHOWN]:
         values = ", ".join(f"{n} {v:.5g}" for n, v in zip(objectives, trial.values, strict=True))

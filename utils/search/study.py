@@ -3,7 +3,6 @@
 A trial is RUNNING, COMPLETE (all of its objectives are finite), FAIL, or WAITING to repeat another.
 Its user attributes are:
 
-- owner : search process that runs it, see `new_owner`.
 - overrides : command line of its job, written just before it starts. A trial without it has never
   started and does not count.
 - retry_of : number of the trial that it repeats, which then no longer counts.
@@ -14,11 +13,9 @@ Its user attributes are:
 """
 
 import functools
-import os
-import platform
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import optuna
 from filelock import FileLock
@@ -26,7 +23,6 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL
 
 from utils.configs.checks import ConfigError
-from utils.runs.files import is_locked
 from utils.search.space import Space
 
 FILE = "optuna.db"
@@ -71,13 +67,7 @@ def has_started(trial: FrozenTrial) -> bool:
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The best trial, or the Pareto front of several objectives; empty if no trial is complete."""
-    if len(study.directions) > 1:
-        return study.best_trials
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [study.best_trial] if complete else []
-
-
-# --- what trials have in common
+    return study.best_trials if len(study.directions) > 1 else study.best_trials[:1]
 
 
 def definition(
@@ -88,10 +78,10 @@ def definition(
     return goals | space.definition
 
 
-def fits(study: optuna.Study, new: Mapping[str, object], file: Path) -> bool:
+def fits(study: optuna.Study, new: Mapping[str, object]) -> bool:
     """Whether a study has this definition.
 
-    Raises `ConfigError` if it has another one, and trials that are complete or running.
+    Raises `ConfigError` if it has another one and complete trials.
     """
     old = study.user_attrs.get("definition", {})
     different = [
@@ -99,37 +89,12 @@ def fits(study: optuna.Study, new: Mapping[str, object], file: Path) -> bool:
         for key in {**old, **new}
         if old.get(key) != new.get(key)
     ]
-    if different and any(
-        trial.state == TrialState.COMPLETE
-        or (trial.state == TrialState.RUNNING and is_alive(file, trial))
-        for trial in study.get_trials(deepcopy=False)
-    ):
+    if different and study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         raise ConfigError(
             f"the study '{study.study_name}' cannot be continued: {'; '.join(different)}: "
             "hypopt.study_name=NAME starts another one (finished runs are reused)"
         )
     return not different
-
-
-# --- processes
-
-
-def new_owner() -> str:
-    """Id of this search process, for its trials.
-
-    It holds the lock `owner_lock`, which the operating system frees if the process is killed.
-    Optuna's heartbeat works only in `Study.optimize`, which runs trials in threads.
-    """
-    return f"{platform.node()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
-
-
-def owner_lock(file: Path, owner: str | None) -> Path:
-    return file.with_name(f"optuna_{owner}.lock")
-
-
-def is_alive(file: Path, trial: FrozenTrial) -> bool:
-    """Whether the search process of a running trial is alive."""
-    return is_locked(owner_lock(file, trial.user_attrs.get("owner")))
 
 
 @functools.cache  # opening one takes a second
@@ -140,7 +105,7 @@ def storage(file: Path) -> optuna.storages.RDBStorage:
     """
     url = URL.create("sqlite", database=str(file)).render_as_string()  # escapes "?" and the like
     try:
-        with lock(file):
+        with FileLock(file.with_suffix(".lock")):
             return optuna.storages.RDBStorage(
                 url, engine_kwargs={"connect_args": {"timeout": WAIT_SECONDS}}
             )
@@ -151,6 +116,6 @@ def storage(file: Path) -> optuna.storages.RDBStorage:
         ) from error
 
 
-def lock(file: Path) -> FileLock:
-    """Reentrant lock, held while trials are taken: two searches never take the same one."""
-    return FileLock(file.with_suffix(".lock"), is_singleton=True)
+def lock(file: Path, name: str) -> FileLock:
+    """Lock of a study, held by the process that runs its trials; freed even if it is killed."""
+    return FileLock(file.with_name(f".optuna_{quote(name, safe='')}.lock"))

@@ -86,7 +86,7 @@ def test_images_have_a_codec_and_points_have_none(tmp_path):
 
 
 def test_a_run_resumes_after_a_full_disk_but_not_from_a_damaged_checkpoint(tmp_path, monkeypatch):
-    def full(self, payload, n_examples, labels):
+    def full(*_args):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
