@@ -1,8 +1,8 @@
-"""Coder of integer symbols with integer CDF tables, exact on every machine.
+"""Entropy coder of integer symbols with integer CDF tables, exact on every machine.
 
-The coder is constriction's asymmetric numeral system (ANS) with models whose probabilities are
-k / 65536, exact in float64, so that the bytes do not depend on the machine. All symbols of a call
-share one stream: the tail of a stream is paid once per chunk of examples, not per example.
+It uses constriction's asymmetric numeral system (ANS). The probabilities are k / 65536, which
+float64 represents exactly, so the bytes do not depend on the machine. All symbols of a call share
+one stream, so that the tail of a stream is paid once per chunk of examples, not per example.
 
 Payload (a varint is an unsigned LEB128 of at most 63 bits):
 
@@ -10,20 +10,20 @@ Payload (a varint is an unsigned LEB128 of at most 63 bits):
             and only if there are escapes:
     varint  0
     uint8   e: escape entries have a mass of at least 2^e, see `CDFTables.with_escape_mass`
-    uint8   k: order of the codes of the escapes, see `escapes`
+    uint8   k: order of the escape codes, see `escapes`
     varint  n_escapes >= 1
             and always:
-    bytes   n_stream bytes: the words of the ANS stack, uint32 little-endian, without the zero bytes
-            at the end
-    bytes   codes of the escapes, in coding order
+    bytes   n_stream bytes: the words of the ANS stack, uint32 little-endian, without trailing zero
+            bytes
+    bytes   escape codes, in coding order
 
 See `order` for the coding order. A symbol v outside the range [first, stop) that its table lists is
-coded as the table's escape entry, and by its distance r from that range:
+coded as the table's escape entry, followed by its distance r from that range:
 
     r = 2 (v - stop)  if v >= stop,  else  2 (first - 1 - v) + 1
 
-Older payloads have, in place of the zero, e and k, the number of escapes, and their values as int32
-(little-endian) at the end.
+Older payloads have the number of escapes in place of the zero, e and k, and end with the escaped
+values as int32 (little-endian).
 """
 
 from typing import NamedTuple
@@ -39,17 +39,17 @@ from lossyless.coding.tables import TOTAL_MASS, CDFTables
 
 AnsCoder = constriction.stream.stack.AnsCoder
 
-MAX_EXPONENT = 15  # of the mass of escapes, half of the total
+MAX_EXPONENT = 15  # of an escape's mass: half of the total
 
 
 class TableCoder:
     """Lossless coder of int32 symbols [N, D] with given tables; N and D may be 0.
 
-    `index` names the table of each symbol: integers [D] (one table per column, as in a factorized
+    `index` gives the table of each symbol: integers [D] (one table per column, as in a factorized
     prior), or [N, D] (one per symbol, as in a hyperprior). By default, column d has table d. The
     decoder needs the same `index`.
 
-    Holds NumPy arrays only, so that worker processes can code.
+    It uses NumPy arrays only, so that worker processes can run it.
     """
 
     def __init__(self, tables: CDFTables):
@@ -104,9 +104,9 @@ class TableCoder:
     def information(
         self, symbols: ArrayLike, index: ArrayLike | None = None
     ) -> NDArray[np.float64]:
-        """Bits of each symbol [N, D] under the tables; with its code, if it is escaped.
+        """Bits of each symbol [N, D] under the tables, including the codes of escapes.
 
-        A payload of all symbols takes as many bits, or less where many are escaped.
+        A payload of all symbols takes about their sum, or less if many are escaped.
         """
         symbols = _check_symbols(symbols)
         index = np.broadcast_to(self._check_index(index, symbols.shape), symbols.shape)
@@ -128,14 +128,14 @@ class TableCoder:
         return index
 
     def _best_exponent(self, index: NDArray[np.integer], escaped_index: NDArray[np.integer]) -> int:
-        """The e of fewest bits for tables of all symbols, and those of escaped symbols."""
+        """The e that needs the fewest bits, for the tables of all symbols and of escaped ones."""
         n_symbols, n_escapes = (
             np.bincount(tables.reshape(-1), minlength=self.tables.n_tables)
             for tables in (index, escaped_index)
         )
         own = np.take_along_axis(np.diff(self.tables.cdfs), self.tables.escapes[:, None], axis=1)
         masses = np.maximum(own, 1 << np.arange(MAX_EXPONENT + 1))
-        # entries without other symbols have the total mass
+        # escapes of tables that list no symbol have the total mass
         left = (TOTAL_MASS - masses) / np.maximum(TOTAL_MASS - own, 1)
         n_bits = -(n_escapes @ np.log2(masses)) - (n_symbols - n_escapes) @ np.log2(
             np.where(left > 0, left, 1)
@@ -145,8 +145,8 @@ class TableCoder:
     def _entries(self, symbols: NDArray[np.int32], index: NDArray[np.integer]) -> NDArray[np.int32]:
         """Table entry of each symbol.
 
-        As unsigned integers, symbols below the offset wrap to values above all entries, so that one
-        minimum sends both sides to the escape entry.
+        As unsigned integers, symbols below the offset wrap to values above all entries, so one
+        minimum maps both sides to the escape entry.
         """
         relative = np.subtract(symbols, self.tables.offsets[index], dtype=np.int32).view(np.uint32)
         escapes = self.tables.escapes[index].view(np.uint32)
@@ -163,7 +163,7 @@ class TableCoder:
     def _decode_escapes(
         self, escapes: "_Escapes", tables: NDArray[np.integer]
     ) -> NDArray[np.integer]:
-        """Escaped values [n] of given tables."""
+        """Escaped values [n], given their tables [n]."""
         if escapes.order is None:
             values = np.frombuffer(escapes.data, "<i4").astype(np.int32)
             if (self._entries(values, tables) != self.tables.escapes[tables]).any():
@@ -184,8 +184,8 @@ class _Escapes(NamedTuple):
 
     Attributes
     ----------
-    mass : least mass of the tables' escape entries.
-    order : of the codes in `data`, or None if `data` are int32.
+    mass : minimum mass of the tables' escape entries.
+    order : of the codes in `data`, or None if `data` holds int32 values.
     """
 
     mass: int
@@ -196,8 +196,8 @@ class _Escapes(NamedTuple):
 
 def _encode_stream(entries: NDArray[np.int32], order: CodingOrder, tables: CDFTables) -> bytes:
     coder = AnsCoder()
-    for table, start, stop in reversed(order.runs):  # a stack: the last run comes out first
-        if tables.escapes[table] > 0:  # else the table's only entry costs nothing
+    for table, start, stop in reversed(order.runs):  # a stack is decoded in reverse
+        if tables.escapes[table] > 0:  # otherwise, the table's only entry costs nothing
             coder.encode_reverse(entries[start:stop], tables.model(table))
     return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
 
@@ -211,7 +211,7 @@ def _decode_stream(stream: bytes, order: CodingOrder, tables: CDFTables) -> NDAr
             entries[start:stop] = coder.decode(tables.model(table), stop - start)
     if not coder.is_empty():
         raise CodingError(
-            "the stream holds more than these symbols: damaged, or coded with other tables"
+            "the stream has more symbols: it is damaged, or was coded with other tables"
         )
     return entries
 
@@ -236,13 +236,11 @@ def _split_payload(payload: bytes) -> tuple[bytes, _Escapes]:
         )
     if exponent > MAX_EXPONENT:
         raise CodingError(f"expected escapes of mass 2^0 to 2^{MAX_EXPONENT}, found 2^{exponent}")
-    if n_stream and payload[end - 1] == 0:
-        raise CodingError("the stream ends with a zero byte, which the encoder never writes")
     return payload[position:end], _Escapes(1 << exponent, order, count, payload[end:])
 
 
 def _check_symbols(symbols: ArrayLike) -> NDArray[np.int32]:
-    """The symbols as int32 [N, D]; CodingError if they are no such integers."""
+    """The symbols as int32 [N, D]. Raises `CodingError` if this would change them."""
     symbols = np.asarray(symbols)
     if symbols.ndim != 2 or not np.issubdtype(symbols.dtype, np.integer):
         raise CodingError(

@@ -1,12 +1,12 @@
-"""Exponential Golomb codes of the symbols that a table does not list.
+"""Exponential Golomb codes for symbols that a table does not list.
 
 With order k, a value r >= 0 is coded as q = r + 2^k, a b-bit number:
 
     prefix  b - 1 - k zeros, then a one
     suffix  the b - 1 bits of q below its leading one
 
-The prefixes of all values come first, then all suffixes; each part is padded with zero bits to
-whole bytes. The encoder chooses the k that needs the fewest bits.
+All prefixes come first, then all suffixes; each part is padded with zero bits to whole bytes. The
+encoder chooses the k that needs the fewest bits.
 """
 
 import numpy as np
@@ -20,9 +20,9 @@ POPCOUNT = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1)
 
 
 def best_order(values: NDArray[np.int64]) -> int:
-    """The order k that codes values [n] in [0, 2^33) in the fewest bits.
+    """The order k that codes values [n] in [0, 2^33) with the fewest bits.
 
-    The code of r has k + 1 + 2 m bits, with m the number of j >= 1 for which r >= (2^j - 1) 2^k.
+    The code of r has k + 1 + 2 m bits, where m is the number of j >= 1 with r >= (2^j - 1) 2^k.
     """
     orders = np.arange(MAX_ORDER + 1)
     thresholds = np.ldexp(2.0 ** np.arange(1, MAX_BITS)[:, None] - 1, orders)
@@ -51,7 +51,7 @@ def encode_escapes(values: NDArray[np.int64], order: int) -> bytes:
 
 
 def decode_escapes(data: bytes, order: int, n_values: int) -> NDArray[np.int64]:
-    """Values [n_values] of `encode_escapes`. Raises `CodingError` if the data is damaged."""
+    """Decode [n_values] values of `encode_escapes`. Raises `CodingError` on damage."""
     packed = np.frombuffer(data, np.uint8)
     n_prefix_bytes = int(np.searchsorted(np.cumsum(POPCOUNT[packed]), n_values)) + 1
     prefix_ends = np.flatnonzero(np.unpackbits(packed[:n_prefix_bytes])) + 1

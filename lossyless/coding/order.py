@@ -1,7 +1,7 @@
 """The order in which symbols are coded.
 
-With one table per column: column after column. With one table per symbol: table after table, and in
-row-major order within a table.
+With one table per column, symbols are coded column by column; with one table per symbol, table by
+table, and in row-major order within a table.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 class CodingOrder:
     """Order of symbols [N, D], as runs (table, start, stop) of symbols with the same table.
 
-    `index` [D]: a run per column, which needs no sort. `index` [N, D]: a run per table present.
+    An `index` [D] gives one run per column, without sorting; an `index` [N, D], one run per table.
     """
 
     def __init__(self, index: NDArray[np.integer], shape: tuple[int, int], n_tables: int):
@@ -22,7 +22,7 @@ class CodingOrder:
             tables = index
             ends = np.arange(1, n_columns + 1) * n_examples
         else:
-            # numpy sorts 8 and 16 bits stably by radix, several times faster than wider integers
+            # numpy's stable sort of 8 and 16 bits is a radix sort, which is several times faster
             small = index.reshape(-1).astype(np.min_scalar_type(max(n_tables - 1, 0)))
             self.order = np.argsort(small, kind="stable")
             tables = np.arange(n_tables)
@@ -54,7 +54,7 @@ class CodingOrder:
 
 
 def _transpose(array: NDArray) -> NDArray:
-    """Contiguous transpose, 32 rows at a time: two to three times faster than in one go."""
+    """Contiguous transpose, 32 rows at a time, which is several times faster than all at once."""
     transposed = np.empty(array.shape[::-1], array.dtype)
     for i in range(0, len(array), 32):
         transposed[:, i : i + 32] = array[i : i + 32].T

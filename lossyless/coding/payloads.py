@@ -1,9 +1,6 @@
-"""Arrays of floats and byte strings to bytes, and back, exactly.
+"""Exact coding of arrays of floats and of byte strings.
 
-A varint is an unsigned LEB128 of at most 63 bits. Payloads:
-
-    encode_floats   varint N, varint D, zlib stream of the four byte planes of the values
-    encode_blobs    varint count, count varint lengths, contents
+A varint is an unsigned LEB128 of at most 63 bits.
 """
 
 import math
@@ -11,61 +8,53 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 INT32 = np.iinfo(np.int32)
-MAX_DEFLATE_RATIO = 1032  # most decompressed bytes per byte of a deflate stream
 MAX_VARINT_BYTES = 9
 
 
 class CodingError(ValueError):
-    """Symbols cannot be coded, or a payload is damaged or of another coder."""
-
-
-def encode_floats(z: ArrayLike) -> bytes:
-    """Payload of float32 values [N, D], exact to the bit, for rates without an entropy model."""
-    z = np.asarray(z)
-    if z.dtype != np.float32 or z.ndim != 2:
-        raise CodingError(f"expected float32 values [N, D], found {z.dtype} {list(z.shape)}")
-    # signs and exponents repeat more than mantissas: group bytes by significance
-    planes = np.ascontiguousarray(z, "<f4").reshape(-1, 1).view(np.uint8).T
-    return write_varint(z.shape[0]) + write_varint(z.shape[1]) + zlib.compress(planes.tobytes())
-
-
-def decode_floats(data: bytes) -> NDArray[np.float32]:
-    """Values [N, D] of a payload of `encode_floats`; raises CodingError if it is damaged."""
-    n_examples, position = read_varint(data, 0)
-    n_columns, position = read_varint(data, position)
-    n_bytes = 4 * n_examples * n_columns
-    if n_bytes > MAX_DEFLATE_RATIO * len(data) or max(n_examples, n_columns) > INT32.max:
-        raise CodingError(f"{len(data)} bytes cannot hold {n_examples} x {n_columns} values")
-    inflater = zlib.decompressobj()
-    try:
-        planes = inflater.decompress(data[position:], n_bytes + 1)
-    except zlib.error as error:
-        raise CodingError(f"damaged float payload: {error}") from error
-    if len(planes) != n_bytes or not inflater.eof or inflater.unused_data:
-        raise CodingError(f"expected {n_bytes} bytes of floats, found another number")
-    values = np.frombuffer(planes, np.uint8).reshape(4, -1).T.copy().view("<f4")
-    return values.astype(np.float32, copy=False).reshape(n_examples, n_columns)
+    """Symbols cannot be coded, or a payload is damaged or was written by another coder."""
 
 
 class FloatCoder:
-    """Coder of float32 values [N, n_columns], for rates without an entropy model."""
+    """Coder of float32 values [N, n_columns], exact to the bit, without an entropy model.
+
+    Payload: varint N, varint n_columns, zlib stream of the four byte planes of the values.
+    """
 
     def __init__(self, n_columns: int):
         self.n_columns = n_columns
 
     def encode(self, values: NDArray[np.float32]) -> bytes:
-        return encode_floats(values)
+        if values.shape[1:] != (self.n_columns,) or values.dtype != np.float32:
+            raise CodingError(
+                f"expected float32 values [N, {self.n_columns}], found {values.dtype} "
+                f"{[*values.shape]}"
+            )
+        # signs and exponents repeat more than mantissas: group bytes by significance
+        planes = np.ascontiguousarray(values, "<f4").reshape(-1, 1).view(np.uint8).T
+        head = write_varint(len(values)) + write_varint(self.n_columns)
+        return head + zlib.compress(planes.tobytes())
 
     def decode(self, payload: bytes, n_examples: int) -> NDArray[np.float32]:
         """Values [n_examples, n_columns]. Raises `CodingError` on damage."""
-        values = decode_floats(payload)
-        if values.shape != (n_examples, self.n_columns):
-            found = " x ".join(map(str, values.shape))
-            raise CodingError(f"expected {n_examples} x {self.n_columns} values, found {found}")
-        return values
+        n_rows, position = read_varint(payload, 0)
+        n_columns, position = read_varint(payload, position)
+        if (n_rows, n_columns) != (n_examples, self.n_columns):
+            raise CodingError(
+                f"expected {n_examples} x {self.n_columns} values, found {n_rows} x {n_columns}"
+            )
+        inflater = zlib.decompressobj()
+        try:
+            planes = inflater.decompress(payload[position:])
+        except zlib.error as error:
+            raise CodingError(f"damaged float payload: {error}") from error
+        if len(planes) != 4 * n_rows * n_columns or not inflater.eof or inflater.unused_data:
+            raise CodingError(f"expected {4 * n_rows * n_columns} bytes, found another number")
+        values = np.frombuffer(planes, np.uint8).reshape(4, -1).T.copy().view("<f4")
+        return values.astype(np.float32, copy=False).reshape(n_rows, n_columns)
 
 
 class ArrayCoder:
@@ -78,35 +67,36 @@ class ArrayCoder:
         return np.ascontiguousarray(values, self.dtype).tobytes()
 
     def decode(self, payload: bytes, n_examples: int) -> NDArray:
-        """Values [n_examples, *shape]. Raises `CodingError` unless the size fits."""
+        """Values [n_examples, *shape]. Raises `CodingError` if the payload has another size."""
         n_bytes = n_examples * math.prod(self.shape) * self.dtype.itemsize
         if len(payload) != n_bytes:
             raise CodingError(
-                f"expected {n_bytes} bytes of {n_examples} examples {list(self.shape)}, found "
+                f"expected {n_bytes} bytes for {n_examples} examples {list(self.shape)}, found "
                 f"{len(payload)}"
             )
         return np.frombuffer(payload, self.dtype).reshape(n_examples, *self.shape)
 
 
 def encode_blobs(blobs: Sequence[bytes]) -> bytes:
-    """Payload of byte strings, such as the images of a classical codec."""
+    """Payload of byte strings, such as image files: varint count, varint lengths, contents."""
     sizes = [len(blobs), *map(len, blobs)]
     return b"".join([*map(write_varint, sizes), *blobs])
 
 
 def decode_blobs(data: bytes) -> list[bytes]:
-    """Byte strings of a payload of `encode_blobs`; raises CodingError if it is damaged."""
+    """Byte strings of a payload of `encode_blobs`. Raises `CodingError` on damage."""
     count, position = read_varint(data, 0)
-    if count > len(data) - position:
-        raise CodingError(f"{len(data)} bytes cannot hold {count} blobs")
     lengths = []
     for _ in range(count):
         length, position = read_varint(data, position)
         lengths.append(length)
     if position + sum(lengths) != len(data):
         raise CodingError(f"expected {sum(lengths)} bytes of blobs, found {len(data) - position}")
-    ends = np.cumsum([position, *lengths]).tolist()
-    return [data[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    blobs = []
+    for length in lengths:
+        blobs.append(data[position : position + length])
+        position += length
+    return blobs
 
 
 def write_varint(value: int) -> bytes:

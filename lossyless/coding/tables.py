@@ -11,13 +11,13 @@ from lossyless.coding.payloads import INT32, CodingError
 Categorical = constriction.stream.model.Categorical
 
 TOTAL_MASS = 1 << 16
-MAX_LISTED = 4096  # most symbols that a table lists; others are escaped
+MAX_LISTED = 4096  # maximum number of symbols that a table lists; others are escaped
 PMF_ONE = 1 << 24  # integer that represents probability 1
-MAX_WEIGHTS = 1 << 46  # largest sum of the weights of a table: products with masses fit into int64
-# Listing a symbol of probability p saves 32 p bits, those of an escaped int32, and takes mass from
-# the others if its entry needs more than p: (1 / TOTAL_MASS - p) / ln 2 bits. The ratio of the
-# slopes is 32 ln 2, here an integer, which compares alike on every machine. Escapes take fewer bits
-# today, but this price determines all tables, and so all fingerprints.
+MAX_WEIGHTS = 1 << 46  # maximum sum of a table's weights: products with masses fit into int64
+# Listing a symbol of probability p saves 32 p bits, the cost of an escaped int32. If its entry
+# needs more mass than p, other entries lose mass, which costs (1 / TOTAL_MASS - p) / ln 2 bits. The
+# ratio of the slopes is 32 ln 2, rounded to an integer so that comparisons are the same on every
+# machine. Escapes now take fewer bits, but this price determines all tables and fingerprints.
 ESCAPE_PRICE = 22
 
 
@@ -30,8 +30,8 @@ class CDFTables:
     cdfs : int32 [n_tables, max_length]
         Row t rises strictly from 0 to 65536 in its first `lengths[t]` values; the rest is padding.
     lengths : int32 [n_tables]
-        Entry i of table t has the mass `cdfs[t, i + 1] - cdfs[t, i]`; the last of the
-        `lengths[t] - 1` entries is the mass of all symbols that the table does not list.
+        Entry i of table t has the mass `cdfs[t, i + 1] - cdfs[t, i]`. The last of the
+        `lengths[t] - 1` entries is the escape, for all symbols that the table does not list.
     offsets : int32 [n_tables]
         Symbol of entry 0.
     """
@@ -43,28 +43,34 @@ class CDFTables:
     _wider: dict[int, "CDFTables"] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name, n_dims in (("cdfs", 2), ("lengths", 1), ("offsets", 1)):
-            object.__setattr__(self, name, _int32_copy(getattr(self, name), n_dims, name))
-        n_tables, max_length = self.cdfs.shape
-        if not len(self.lengths) == len(self.offsets) == n_tables:
+        names = ("cdfs", "lengths", "offsets")
+        cdfs, lengths, offsets = arrays = [np.array(getattr(self, name)) for name in names]
+        if cdfs.ndim != 2 or any(array.dtype.kind not in "iu" for array in arrays):
+            raise CodingError(f"cdfs: expected 2-D integers, found {cdfs.dtype} {[*cdfs.shape]}")
+        if not lengths.shape == offsets.shape == cdfs.shape[:1]:
             raise CodingError(
-                f"expected one length and one offset for each of the {n_tables} rows of cdfs, "
-                f"found {len(self.lengths)} lengths and {len(self.offsets)} offsets"
+                f"expected one length and one offset for each of the {len(cdfs)} rows of cdfs, "
+                f"found {[*lengths.shape]} lengths and {[*offsets.shape]} offsets"
             )
-        in_row = np.arange(max_length) < self.lengths[:, None]
-        last = self.lengths.astype(np.int64) - 1
-        self.cdfs[~in_row] = TOTAL_MASS  # makes the fingerprint independent of the padding
-        for t in range(n_tables):
-            if not 2 <= self.lengths[t] <= max_length:
-                raise CodingError(f"lengths[{t}] is {self.lengths[t]}, not in [2, {max_length}]")
-            if self.cdfs[t, 0] != 0 or self.cdfs[t, last[t]] != TOTAL_MASS:
-                raise CodingError(f"cdfs[{t}] does not go from 0 to {TOTAL_MASS}")
-            if (np.diff(self.cdfs[t, : last[t] + 1]) <= 0).any():
-                raise CodingError(f"cdfs[{t}] does not rise strictly: an entry has no mass")
-        if (self.offsets + last > INT32.max).any():
-            raise CodingError("offsets + lengths go beyond int32")
-        for array in (self.cdfs, self.lengths, self.offsets):
-            array.flags.writeable = False
+        if (offsets < INT32.min).any() or (
+            offsets.astype(np.int64) + lengths - 1 > INT32.max
+        ).any():
+            raise CodingError("the symbols of a table do not fit into int32: see its offset")
+        max_length = cdfs.shape[1]
+        in_row = np.arange(max_length) < lengths[:, None]
+        cdfs[~in_row] = TOTAL_MASS  # makes the fingerprint independent of the padding
+        is_valid = (lengths >= 2) & (lengths <= max_length) & (cdfs[:, 0] == 0)
+        is_valid &= ((np.diff(cdfs.astype(np.int64)) > 0) | ~in_row[:, 1:]).all(1)
+        is_valid &= np.where(in_row, cdfs, 0).max(1) == TOTAL_MASS
+        if not is_valid.all():
+            t = np.argmin(is_valid)
+            raise CodingError(
+                f"cdfs[{t}] must rise strictly from 0 to {TOTAL_MASS} in its first {lengths[t]} "
+                f"of {max_length} values"
+            )
+        for name, array in zip(names, arrays, strict=True):
+            object.__setattr__(self, name, np.ascontiguousarray(array, np.int32))
+            getattr(self, name).flags.writeable = False
 
     @classmethod
     def from_compressai(cls, entropy_model) -> "CDFTables":
@@ -81,7 +87,7 @@ class CDFTables:
     def from_weights(
         cls, weights: NDArray[np.integer], lengths: ArrayLike, offsets: ArrayLike
     ) -> "CDFTables":
-        """Tables with masses proportional to weights, as far as integers of at least 1 can be.
+        """Tables with masses proportional to weights, up to rounding to integers of at least 1.
 
         Uses integer arithmetic only, so that tables are the same on every machine.
 
@@ -102,18 +108,18 @@ class CDFTables:
     def from_pmf(
         cls, pmf: NDArray[np.integer], first_symbols: ArrayLike, starts: ArrayLike
     ) -> "CDFTables":
-        """Tables of the least expected size for integer probabilities.
+        """Tables that minimise the expected number of bits for integer probabilities.
 
-        Each lists the cheapest range of at most `MAX_LISTED` symbols, and escapes the rest.
+        Each table lists the cheapest range of at most `MAX_LISTED` symbols, and escapes the rest.
 
         Parameters
         ----------
         pmf : integers [n_tables, n_symbols]
-            In units of 1 / PMF_ONE; symbols outside of a row have the rest of the probability.
+            In units of 1 / PMF_ONE; the rest of the probability is of symbols outside the row.
         first_symbols : integers [n_tables]
             Symbol of the first column.
         starts : integers [n_tables]
-            Column of the median, from which the range grows to both sides.
+            Column of the median, from which the range extends to both sides.
         """
         first, stop = listed_ranges(pmf, starts)
         n_listed = stop - first
@@ -126,7 +132,7 @@ class CDFTables:
         return cls.from_weights(weights, n_listed + 2, first_symbols + first)
 
     def __reduce__(self):
-        """Copies and pickles hold the tables only: constriction's models cannot be pickled."""
+        """Copy and pickle the tables only: constriction's models cannot be pickled."""
         return type(self), (self.cdfs, self.lengths, self.offsets)
 
     @property
@@ -135,15 +141,15 @@ class CDFTables:
 
     @property
     def escapes(self) -> NDArray[np.int32]:
-        """Escape entry of each table, which is also its number of listed symbols, [n_tables]."""
+        """Index of each table's escape, which is also its number of listed symbols, [n_tables]."""
         return self.lengths - 2
 
     def with_escape_mass(self, mass: int) -> "CDFTables":
-        """Tables whose escapes have at least a mass; listed symbols share the rest as they do here.
+        """Tables whose escapes have at least `mass`; listed symbols are scaled to the rest.
 
         For symbols from a wider distribution than that of the tables, in which escapes are rare.
         """
-        if mass == 1:  # all entries have it
+        if mass == 1:  # every entry has at least 1
             return self
         if mass not in self._wider:
             weights = np.diff(self.cdfs).astype(np.int64)
@@ -151,7 +157,7 @@ class CDFTables:
             own = np.take_along_axis(weights, escapes, axis=1)
             wanted = np.maximum(own, mass)
             weights *= TOTAL_MASS - wanted
-            # a table without other symbols keeps its only mass
+            # a table that lists no symbol keeps its only mass
             np.put_along_axis(weights, escapes, wanted * np.maximum(TOTAL_MASS - own, 1), axis=1)
             self._wider[mass] = self.from_weights(weights, self.lengths, self.offsets)
         return self._wider[mass]
@@ -167,10 +173,10 @@ class CDFTables:
 def listed_ranges(
     pmf: NDArray[np.integer], starts: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First column to list of each row, and the column after the last, [n_tables] each.
+    """The first column to list in each row, and the column after the last one, [n_tables] each.
 
-    Savings of listed symbols add up, so the best end on each side is where their sum from the start
-    is largest. Arguments as for `CDFTables.from_pmf`.
+    Savings add up, so the best end on each side maximises the sum of savings from the start.
+    Arguments as for `CDFTables.from_pmf`.
     """
     starts = np.asarray(starts)[:, None]
     columns = np.arange(pmf.shape[1])
@@ -182,26 +188,26 @@ def listed_ranges(
     lowest = np.iinfo(np.int64).min
     first = np.where(in_reach & (columns <= starts), left, lowest)
     last = np.where(in_reach & (columns >= starts), right, lowest)
-    # of equal savings, take the shortest range: the last maximum here, the first one below
+    # for equal savings, take the shortest range: the last maximum here, the first one below
     first = pmf.shape[1] - 1 - first[:, ::-1].argmax(1)
     return first, last.argmax(1) + 1
 
 
 def _apportion(weights: NDArray[np.int64], n_entries: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Integer masses >= 1 of the first `n_entries` of each row, whose sums are TOTAL_MASS.
+    """Integer masses >= 1 for the first `n_entries` of each row, with sum TOTAL_MASS.
 
-    Proportional to the weights by largest remainders (Hamilton's method), except for entries whose
-    share is below 1, which get 1. All other columns get 0.
+    They are proportional to the weights, rounded by largest remainders (Hamilton's method). Entries
+    with a share below 1 get 1; columns outside the tables get 0.
     """
     in_table = np.arange(weights.shape[1]) < n_entries[:, None]
     if not (n_entries >= 1).all() or (n_entries > min(weights.shape[1], TOTAL_MASS)).any():
-        raise CodingError(f"tables need 1 to {TOTAL_MASS} entries and as many weights")
+        raise CodingError(f"expected tables of 1 to {TOTAL_MASS} entries, with as many weights")
     weights = np.where(in_table, weights, 0)
     total = weights.sum(1, keepdims=True)
     if (weights < 0).any() or (total <= 0).any() or (total > MAX_WEIGHTS).any():
-        raise CodingError(f"weights of tables must have a sum in [1, {MAX_WEIGHTS}]")
+        raise CodingError(f"expected non-negative weights with a sum in [1, {MAX_WEIGHTS}]")
     at_least_1 = np.zeros_like(in_table)
-    while True:  # a mass of 1 for some entries can push the share of others below 1
+    while True:  # giving 1 to some entries can push the share of others below 1
         to_share = TOTAL_MASS - at_least_1.sum(1, keepdims=True)
         shared = np.where(in_table & ~at_least_1, weights, 0)
         total = shared.sum(1, keepdims=True)
@@ -213,14 +219,3 @@ def _apportion(weights: NDArray[np.int64], n_entries: NDArray[np.int64]) -> NDAr
     n_left = to_share - masses.sum(1, keepdims=True)
     rank = np.argsort(np.argsort(-remainders, axis=1, kind="stable"), axis=1, kind="stable")
     return masses + at_least_1 + (rank < n_left)
-
-
-def _int32_copy(array: ArrayLike, n_dims: int, name: str) -> NDArray[np.int32]:
-    array = np.asarray(array)
-    if array.ndim != n_dims or not np.issubdtype(array.dtype, np.integer):
-        raise CodingError(
-            f"{name}: expected {n_dims}-D integers, found {array.dtype} {list(array.shape)}"
-        )
-    if array.size and not INT32.min <= array.min() <= array.max() <= INT32.max:
-        raise CodingError(f"{name}: values do not fit into int32")
-    return array.astype(np.int32, order="C", copy=True)

@@ -1,4 +1,4 @@
-"""Coding is exact, costs what the tables say, and damage raises CodingError."""
+"""Coding is exact and takes the bits of the information; damage raises CodingError."""
 
 import copy
 import pickle
@@ -18,7 +18,7 @@ COLUMNS = np.arange(8) % 5
 
 
 def make_tables(n_tables: int = 5, seed: int = 0) -> CDFTables:
-    """Tables of random lengths; table 0 lists no symbol: all of its mass is the escape's."""
+    """Tables of random lengths; table 0 lists no symbol, so its escape has all the mass."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(3, 12, n_tables)
     lengths[0] = 2
@@ -30,14 +30,14 @@ def make_tables(n_tables: int = 5, seed: int = 0) -> CDFTables:
 
 
 def draw_symbols(tables: CDFTables, index: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Symbols from the tables; an escaped one lies just above the listed symbols."""
+    """Symbols drawn from the tables; escaped ones are just above the listed symbols."""
     uniform = np.random.default_rng(seed).integers(0, 65536, index.shape)
     entries = (tables.cdfs[index, 1:] <= uniform[..., None]).sum(-1)
     return (entries + tables.offsets[index]).astype(np.int32)
 
 
 def flipped(data: bytes) -> Iterator[bytes]:
-    """The data with each of its bits flipped, one after the other."""
+    """The data with one flipped bit, for each bit."""
     for bit in range(8 * len(data)):
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
@@ -46,7 +46,7 @@ def flipped(data: bytes) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0), (1, 1), (1, 40), (50, 1), (70, 33)])
 @pytest.mark.parametrize("spread", [2, 30, 2**31])
-def test_round_trip_is_exact_and_takes_at_most_the_bits_of_the_information(shape, spread):
+def test_round_trips_are_exact_and_take_at_most_the_information(shape, spread):
     coder, rng = TableCoder(make_tables()), np.random.default_rng(2)
     symbols = rng.integers(-spread, spread, shape)
     for index_shape in (shape[1:], shape):
@@ -60,14 +60,14 @@ def test_round_trip_is_exact_and_takes_at_most_the_bits_of_the_information(shape
         assert 8 * len(payload) < n_bits.sum() + 100  # the stream's tail, lengths, padding
 
 
-def test_round_trip_with_many_tables():
+def test_round_trips_with_many_tables():
     coder = TableCoder(make_tables(300))
     index = np.random.default_rng(0).permutation(600).reshape(2, 300) % 300
     symbols = draw_symbols(coder.tables, index)
     np.testing.assert_array_equal(coder.decode(coder.encode(symbols, index), 2, index), symbols)
 
 
-def test_columns_have_a_table_each_by_default():
+def test_each_column_has_its_own_table_by_default():
     coder = TableCoder(make_tables())
     symbols = np.random.default_rng(0).integers(-9, 9, (20, 5))
     payload = coder.encode(symbols)
@@ -76,12 +76,12 @@ def test_columns_have_a_table_each_by_default():
 
 
 @pytest.mark.parametrize("two_dims", [False, True])
-def test_symbols_of_the_tables_take_the_bits_of_the_information(two_dims):
+def test_listed_symbols_take_exactly_their_information(two_dims):
     tables = make_tables(40)
     coder, rows = TableCoder(tables), np.tile(np.arange(40), (2000, 1))
     index = rows if two_dims else np.arange(40)
     symbols = np.minimum(draw_symbols(tables, rows), tables.offsets + tables.escapes - 1)
-    symbols[:, 0] = draw_symbols(tables, rows)[:, 0]  # its table escapes all
+    symbols[:, 0] = draw_symbols(tables, rows)[:, 0]  # its table escapes everything
     n_bits = coder.information(symbols, index).sum()
     assert abs(8 * len(coder.encode(symbols, index)) - n_bits) < 64 + 1e-3 * n_bits
 
@@ -94,7 +94,7 @@ def test_layout_and_integer_type_of_the_input_do_not_matter():
         assert coder.encode(same, COLUMNS.astype(np.uint8)) == expected
 
 
-def test_single_example_has_little_overhead():
+def test_a_single_example_has_little_overhead():
     """At most one state of 32 bits, the rounding to bytes and a one-byte length."""
     tables = make_tables(20, seed=4)
     index = np.arange(1, 20)
@@ -109,7 +109,7 @@ def test_single_example_has_little_overhead():
 def test_information_of_listed_symbols_in_closed_form():
     coder = TableCoder(CDFTables([[0, 16384, 49152, 65536]], [4], [-1]))
     np.testing.assert_allclose(coder.information([[-1], [0]]), [[2], [1]])
-    # an escape has 2 bits; r = 0 has 1 bit of order 0
+    # an escape takes 2 bits, and r = 0 takes 1 bit with order 0
     np.testing.assert_allclose(coder.information([[-1], [1]]), [[2], [3]])
 
 
@@ -118,7 +118,7 @@ GOLDEN_SYMBOLS = np.array([[0, 8], [1, 7], [-1, 7], [0, -300], [40, 2**31 - 1]])
 
 
 def test_bytes_never_change():
-    """Golden payloads: files written by an earlier version stay readable, on every machine."""
+    """Golden payloads: files of earlier versions stay readable, on every machine."""
     coder = TableCoder(GOLDEN_TABLES)
     golden = "0f000e0704a23b73d2ae4a0ac80000029801ca000000dc"
     assert coder.encode(GOLDEN_SYMBOLS, [0, 1]).hex() == golden
@@ -131,17 +131,17 @@ def test_bytes_never_change():
 
 
 @pytest.mark.parametrize("order", [0, 3, 31])
-def test_codes_of_escapes_have_the_lengths_of_exponential_golomb_codes(order):
+def test_escape_codes_have_the_lengths_of_exponential_golomb_codes(order):
     values = np.array([0, 1, 2, 3, 6, 7, 1000, 2**32, 2**33 - 1])
     data = encode_escapes(values, order)
     np.testing.assert_array_equal(decode_escapes(data, order, len(values)), values)
     lengths = [2 * int(v + 2**order).bit_length() - 1 - order for v in values]
     assert code_lengths(values, order).tolist() == lengths
-    assert 0 <= 8 * len(data) - sum(lengths) < 16  # each of the two parts ends with a byte
+    assert 0 <= 8 * len(data) - sum(lengths) < 16  # both parts are padded to whole bytes
 
 
 @pytest.mark.parametrize("scale", [1, 50, 1e4, 1e8])
-def test_the_order_of_escapes_is_the_best(scale):
+def test_the_order_of_escapes_is_optimal(scale):
     coder = TableCoder(CDFTables([[0, 65536]], [2], [0]))
     symbols = np.rint(np.random.default_rng(0).laplace(scale=scale, size=(100, 1))).astype(int)
     distances = np.where(symbols >= 0, 2 * symbols, -2 * symbols - 1)
@@ -151,7 +151,7 @@ def test_the_order_of_escapes_is_the_best(scale):
 
 @pytest.mark.parametrize("width", [1, 3, 10, 1000])
 def test_many_escapes_cost_little(width):
-    """A table for Laplacian symbols codes wider ones at most 60 % above their entropy."""
+    """With a table for Laplacian symbols, wider ones cost at most 60 % more than their entropy."""
     symbols = np.arange(-20, 21)
     pmf = np.rint(2**24 * np.exp(-np.abs(symbols)) * np.tanh(0.5)).astype(np.int64)
     coder = TableCoder(CDFTables.from_pmf(pmf[None], [-20], [20]))
@@ -161,14 +161,13 @@ def test_many_escapes_cost_little(width):
 
 
 @pytest.mark.parametrize("offset", [INT32.min, -2, INT32.max - 3])
-def test_extreme_integers_around_extreme_tables(offset):
+def test_extreme_integers_and_tables_round_trip(offset):
     coder = TableCoder(CDFTables([[0, 30000, 60000, 65536]], [4], [offset]))
     extremes = [[INT32.min], [INT32.min + 1], [-1], [0], [1], [INT32.max - 1], [INT32.max]]
     np.testing.assert_array_equal(coder.decode(coder.encode(extremes), 7), extremes)
 
 
-def test_escapes_of_earlier_versions_are_still_decoded():
-    """They were written as int32."""
+def test_int32_escapes_of_earlier_versions_are_decoded():
     coder = TableCoder(GOLDEN_TABLES)
     payload = bytes.fromhex("11047482a0d87eb3b9222800000008000000d4feffffffffff7f")
     np.testing.assert_array_equal(coder.decode(payload, 5, [0, 1]), GOLDEN_SYMBOLS)
@@ -177,10 +176,10 @@ def test_escapes_of_earlier_versions_are_still_decoded():
         coder.decode(listed, 5, [0, 1])
 
 
-# --- damage and bad arguments
+# --- damage and invalid arguments
 
 
-def test_every_truncation_every_appended_byte_and_other_numbers_of_examples_raise():
+def test_truncations_appended_bytes_and_wrong_numbers_of_examples_are_errors():
     coder = TableCoder(make_tables())
     symbols = draw_symbols(coder.tables, np.tile(COLUMNS, (6, 1)))
     payload = coder.encode(symbols, COLUMNS)
@@ -190,8 +189,8 @@ def test_every_truncation_every_appended_byte_and_other_numbers_of_examples_rais
             coder.decode(data, n_examples, COLUMNS)
 
 
-def test_flipped_bits_raise_only_coding_errors_and_are_found_outside_of_escapes():
-    """A payload has no checksum (a file has): another value of an escape can go unnoticed."""
+def test_flipped_bits_raise_only_coding_errors_and_are_detected_outside_escapes():
+    """Payloads have no checksum (files do), so a wrong escaped value can go unnoticed."""
     coder = TableCoder(make_tables())
     symbols = np.random.default_rng(0).integers(-9, 9, (6, 8))
     payload = coder.encode(symbols, COLUMNS)
@@ -231,15 +230,15 @@ def test_random_payloads_raise_only_coding_errors(index):
         (np.zeros((2, 3), int), np.zeros((3, 2), int)),
     ],
 )
-def test_bad_arguments_raise(symbols, index):
+def test_invalid_arguments_are_errors(symbols, index):
     with pytest.raises(CodingError):
         TableCoder(make_tables()).encode(symbols, index)
 
 
-# --- tables as objects
+# --- tables
 
 
-def test_tables_are_immutable_and_their_copies_code_the_same():
+def test_tables_are_immutable_and_their_copies_give_the_same_bytes():
     coder = TableCoder(make_tables())
     symbols = np.arange(10).reshape(2, 5)
     payload = coder.encode(symbols)
