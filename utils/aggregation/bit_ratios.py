@@ -6,11 +6,9 @@ import numpy as np
 import pandas as pd
 from sklearn.isotonic import isotonic_regression
 
-from utils.aggregation.curve_figures import on_validation
 from utils.aggregation.experiment import Experiment, Where, readable
 from utils.aggregation.pareto_front import Curve, pareto_front
-from utils.aggregation.selection import check_columns, restrict
-from utils.aggregation.tables import with_settings
+from utils.aggregation.selection import on_validation, restrict
 
 OPTION = "aggregate.summarize_bit_ratios"
 
@@ -35,8 +33,7 @@ def summarize_bit_ratios(
     the ratio is smallest at one of them. If there are none, or no run of a kind has both metrics,
     a line on the terminal says so instead.
     """
-    frame = with_settings(experiment.merged(None, OPTION), [by])
-    check_columns(frame, [x, y, by], OPTION)
+    frame = experiment.columns([x, y, by], None, OPTION)
     kinds = [
         restrict(frame, {**(where or {}), by: kind}, f"{OPTION}.where")
         for kind in (baseline, better)

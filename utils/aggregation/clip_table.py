@@ -9,7 +9,7 @@ from utils.aggregation import tables
 from utils.aggregation.experiment import MISSING, Experiment, Where, number
 from utils.aggregation.metrics import metrics_in
 from utils.aggregation.paper_comparison import NOT_RUN, published_numbers
-from utils.aggregation.selection import differences, format_differences
+from utils.aggregation.selection import check_alike
 from utils.aggregation.tables import with_settings
 from utils.configs.checks import ConfigError
 
@@ -51,8 +51,7 @@ def summarize_clip(
     Raises
     ------
     ConfigError
-        If the runs on a data set differ in more than the training of their predictor: the best of
-        several compressors would be the one with the most bits.
+        If the runs on a data set differ in more than the training of their predictor.
     """
     best = _best_of_each(_summary(experiment, where), select)
     rows, shown = [], []
@@ -66,9 +65,11 @@ def summarize_clip(
             value = _published(name, metric) * factor
             row[title] = value
             cells[title] = MISSING if pd.isna(value) else f"{value:{form}}"
-        counts = best.loc[name, list(tables.COUNTS)] if name in best.index else (0, 0, 0)
-        row |= dict(zip(tables.COUNTS, map(int, counts), strict=True))
-        cells["seeds"] = tables.format_counts(*map(int, counts))
+        counts = [0, 0, 0]
+        if name in best.index:
+            counts = list(map(int, best.loc[name, list(tables.COUNTS)]))
+        row |= dict(zip(tables.COUNTS, counts, strict=True))
+        cells["seeds"] = tables.format_counts(*counts)
         rows.append(row)
         shown.append(cells)
     experiment.save_table(pd.DataFrame(rows), file, shown=pd.DataFrame(shown))
@@ -80,22 +81,12 @@ def _summary(experiment: Experiment, where: Where | None) -> pd.DataFrame:
         frame = experiment.merged(where, OPTION)
     except tables.NoRunsError:
         return pd.DataFrame()
+    # the best of several compressors would be the one with the most bits
     if "datapred" in frame:
         for data, runs in with_settings(frame, IDENTITY).groupby("datapred"):
-            _check_comparable(data, runs)
+            kind = "the training of their predictor"
+            check_alike(runs, OPTION, f"the runs on {data}", but=_is_searched, but_name=kind)
     return experiment.summary(frame)
-
-
-def _check_comparable(data: str, runs: pd.DataFrame) -> None:
-    """Raise if the runs on a data set differ in more than a search over predictors varies."""
-    mixed = {key: values for key, values in differences(runs).items() if not _is_searched(key)}
-    if mixed:
-        example = ", ".join(f"{key}: {values[0]}" for key, values in mixed.items())
-        raise ConfigError(
-            f"{OPTION}.where: the runs on {data} differ in more than the training of their "
-            f"predictor, in {format_differences(mixed)}; choose one value of each, as in "
-            f"{OPTION}.where='{{{example}}}'"
-        )
 
 
 def _is_searched(key: str) -> bool:

@@ -3,23 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from utils.aggregation.experiment import Experiment, Where, in_file_name
+from utils.aggregation.generic_plots import plot_scatter_lines
 from utils.aggregation.pareto_front import front_of, pareto_front, rate_at
-from utils.aggregation.selection import as_list, check_columns, curve_keys
-from utils.aggregation.tables import with_settings
+from utils.aggregation.selection import as_list, curve_keys, on_validation
 from utils.configs.checks import ConfigError
 from utils.plots import style
-from utils.plots.axes import (
-    LABEL,
-    LINE,
-    add_legend,
-    draw_curve,
-    drawable,
-    panels,
-    with_labels,
-)
+from utils.plots.axes import LABEL, LINE, add_legend, draw_curve, drawable, panels, with_labels
 
 
 def plot_all_RD_curves(
@@ -37,21 +28,19 @@ def plot_all_RD_curves(
     A curve joins runs that differ in nothing but the seed and `selection.ALONG_CURVE`. Runs that
     lack a metric, such as classical codecs, which have no distortion, are left out of its figure.
     """
-    option, names = "aggregate.plot_all_RD_curves", experiment.names
-    shown = [*as_list(hue), *as_list(col)]
-    frame = with_settings(experiment.merged(where, option), shown)
-    check_columns(frame, [*as_list(x), y, *shown], option)
-    summary = experiment.summary(frame)
-    keys = curve_keys(summary)
     for metric in as_list(x):
-        points, colours = with_labels(drawable(summary, [metric, y]), as_list(hue), names)
-        logs = {"is_log_x": is_log_x, "is_log_y": is_log_y}
-        figure, grid = panels(points, metric, y, names, col=col, **logs)
-        for axes, rows in grid:
-            for (label, *_), curve in rows.groupby([LABEL, *keys], sort=False, dropna=False):
-                draw_curve(axes, curve, metric, y, colours[label])
-        add_legend(figure.axes[-1], colours)
-        experiment.save_figure(figure, f"all_RD_curves_{in_file_name(metric)}")
+        plot_scatter_lines(
+            experiment,
+            metric,
+            y,
+            hue=hue,
+            col=col,
+            is_log_x=is_log_x,
+            is_log_y=is_log_y,
+            where=where,
+            mode="aggregate.plot_all_RD_curves",
+            file=f"all_RD_curves_{in_file_name(metric)}",
+        )
 
 
 def plot_invariance_RD_curve(
@@ -74,9 +63,7 @@ def plot_invariance_RD_curve(
     each curve reaches it.
     """
     option, names = "aggregate.plot_invariance_RD_curve", experiment.names
-    frame = with_settings(experiment.merged(where, option), as_list(hue))
-    check_columns(frame, [x, desirable, *as_list(hue)], option)
-    summary = experiment.summary(frame)
+    summary = experiment.summary(experiment.columns([x, desirable, *as_list(hue)], where, option))
     if reference is None:
         level, level_name = summary[f"{desirable}_mean"].min(), "lowest"
     else:
@@ -86,8 +73,8 @@ def plot_invariance_RD_curve(
     points, colours = with_labels(drawable(summary, [x, desirable]), as_list(hue), names)
     figure, [(axes, points)] = panels(points, x, desirable, names, is_log_x=is_log_x)
     entries = {}
-    keys = curve_keys(summary)
-    for (label, *_), curve in points.groupby([LABEL, *keys], sort=False, dropna=False):
+    keys = [LABEL, *curve_keys(summary)]
+    for (label, *_), curve in points.groupby(keys, sort=False, dropna=False):
         draw_curve(axes, curve, x, desirable, colours[label])
         losses = curve[f"{desirable}_mean"]
         rate = rate_at(front_of(curve[f"{x}_mean"], losses), level)
@@ -99,19 +86,18 @@ def plot_invariance_RD_curve(
             # a curve that lies entirely below the level may need even fewer bits than plotted
             found = "fewer bits than drawn" if (losses <= level).any() else "not reached"
         entries[f"{label}: {found}"] = colours[label]
-    _draw_level(axes, level, f"near lossless ({level_name} + {tolerance:g})")
+    axes.axhline(level, color=style.LINE, linewidth=1.2, linestyle="--", zorder=1)
+    axes.text(  # at the left end, where rates are low and curves lie above the line
+        0.01,
+        level,
+        f"near lossless ({level_name} + {tolerance:g})",
+        transform=axes.get_yaxis_transform(),
+        verticalalignment="bottom",
+        fontsize=style.TICK_SIZE - 1.5,
+        color=style.LINE,
+    )
     add_legend(axes, entries)
     experiment.save_figure(figure, "invariance_RD_curve")
-
-
-def _draw_level(axes: Axes, level: float, text: str) -> None:
-    """A dashed horizontal line, labelled at its left end, where rates are low and curves lie
-    above it.
-    """
-    axes.axhline(level, color=style.LINE, linewidth=1.2, linestyle="--", zorder=1)
-    look = {"fontsize": style.TICK_SIZE - 1.5, "color": style.LINE}
-    transform = axes.get_yaxis_transform()
-    axes.text(0.01, level, text, transform=transform, ha="left", va="bottom", **look)
 
 
 def plot_pareto_front(
@@ -133,8 +119,7 @@ def plot_pareto_front(
     select = [on_validation(x), on_validation(y)] if select is None else as_list(select)
     if len(select) != 2:
         raise ConfigError(f"{option}.select: expected two metrics or null, found {select}")
-    frame = with_settings(experiment.merged(where, option), as_list(hue))
-    check_columns(frame, [x, y, *as_list(hue), *select], option)
+    frame = experiment.columns([x, y, *as_list(hue), *select], where, option)
     points, colours = with_labels(drawable(frame, [x, y]), as_list(hue), names)
     figure, [(axes, points)] = panels(points, x, y, names, is_log_y=is_log_y)
     for label, runs in points.groupby(LABEL, sort=False):
@@ -143,8 +128,3 @@ def plot_pareto_front(
         axes.plot(front[x], front[y], color=colours[label], **LINE)
     add_legend(axes, colours)
     experiment.save_figure(figure, f"pareto_front_{in_file_name(y)}_{in_file_name(x)}")
-
-
-def on_validation(metric: str) -> str:
-    """ "test/pred/err" -> "val/pred/err"."""
-    return f"val/{metric.removeprefix('test/')}" if metric.startswith("test/") else metric

@@ -26,7 +26,7 @@ the seeds that reach it would be biased.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from math import nan
 
@@ -44,12 +44,10 @@ from utils.aggregation.pareto_front import (
     rate_at,
     rate_gain,
 )
-from utils.aggregation.selection import as_list, check_columns, curve_keys
+from utils.aggregation.selection import as_list, curve_keys
 from utils.configs.checks import ConfigError
 
 OPTION = "aggregate.summarize_RD_curves"
-# columns of a table of curves, beside parameters, seed and numbers
-DETAILS = ("n_runs", "curve", "is_reference", "is_codec")
 # numbers that are averaged over seeds, and their titles
 NUMBERS = {
     "AURD": "area",
@@ -78,23 +76,27 @@ def summarize_RD_curves(
     where: Where | None = None,
 ) -> None:
     """Write `summarized_RD_curves_merged`: a row for each distortion x and each curve."""
-    frame = tables.with_settings(experiment.merged(where, OPTION), [by])
-    check_columns(frame, [*as_list(x), *mse_cols, y], OPTION)
+    frame = tables.with_settings(
+        experiment.columns([*as_list(x), *mse_cols, y], where, OPTION), [by]
+    )
     uncompressed = frame.iloc[:0]
     if reference is not None:
         uncompressed = experiment.merged(reference, f"{OPTION}.reference")
     keys = curve_keys(frame)
-    unfinished = _unfinished(experiment.summary(frame), keys)
-    frame = frame.assign(is_reference=frame[tables.GROUP].isin(uncompressed[tables.GROUP]))
+    groups = frame.groupby(keys, sort=False, dropna=False) if keys else None
+    frame = frame.assign(
+        curve=0 if groups is None else groups.ngroup(),
+        is_reference=frame[tables.GROUP].isin(uncompressed[tables.GROUP]),
+    )
     parts, levels = [], []
     for metric in as_list(x):
         levels.append(None if reference is None else float(uncompressed[metric].mean()))
         curves = _curves(frame, keys, metric, y, is_mse=metric in mse_cols)
-        numbers = _numbers(curves, tolerance, levels[-1])
+        _add_levels(curves, tolerance, levels[-1])
         if baseline is not None:
-            _add_gains(numbers, curves, by, baseline, tolerance)
-        pooled = _pooled(frame, keys, metric, y, tolerance)
-        parts.append(_summarise(numbers, keys, unfinished, pooled).assign(distortion=metric))
+            _add_gains(curves, by, baseline, tolerance)
+        table = _summarise(experiment, frame, curves, keys, metric, y, tolerance)
+        parts.append(table.assign(distortion=metric))
     summary = pd.concat(parts, ignore_index=True)
     near = f"{tolerance:g} above the lowest of each seed"
     if reference is not None:
@@ -112,58 +114,37 @@ def summarize_RD_curves(
 
 
 def _curves(frame: DataFrame, keys: list[str], x: str, y: str, *, is_mse: bool) -> DataFrame:
-    """A row for each curve: its parameters `keys`, seed, AURD, and `DETAILS`."""
+    """A row for each curve of a seed: parameters `keys`, seed, points of the front, numbers."""
     frame = frame.dropna(subset=[x, y])
     if frame.empty:
         raise ConfigError(f"{OPTION}: no run has both {x} and {y}")
     rows = []
-    for levels, runs in frame.groupby([*keys, tables.SEED], sort=False, dropna=False):
-        about = dict(zip([*keys, tables.SEED], levels, strict=True))
-        is_codec = "dist" in runs and (runs["dist"] == "none").all()
+    for _, runs in frame.groupby(["curve", tables.SEED], sort=False):
         is_reference = runs["is_reference"].all()
         distortions = gaussian_bits(runs[x]) if is_mse else runs[x]
-        area = nan if is_reference else area_under_rates(distortions, runs[y])
-        details = len(runs), front_of(runs[y], runs[x]), is_reference, is_codec
-        rows.append(about | {"AURD": area} | dict(zip(DETAILS, details, strict=True)))
+        points = front_of(runs[y], runs[x])
+        rows.append(
+            dict(runs.iloc[0][["curve", *keys, tables.SEED]])
+            | {
+                "points": points,
+                "is_codec": "dist" in runs and (runs["dist"] == "none").all(),
+                "AURD": nan if is_reference else area_under_rates(distortions, runs[y]),
+                "min": points[1][-1],
+                "n_runs": len(runs),
+            }
+        )
     return DataFrame(rows)
 
 
-def _numbers(curves: DataFrame, tolerance: float, level: float | None) -> DataFrame:
-    """A row for each curve: the numbers that need no baseline."""
-    all_curves = list(curves["curve"])
-    numbers = curves.drop(columns=["curve", "is_reference", "is_codec"])
-    numbers["min"] = [distortions[-1] for _, distortions in all_curves]
-    lowest = numbers.groupby(tables.SEED)["min"].transform("min") if level is None else level
-    numbers["near_lossless"] = lowest + tolerance
-    levels = zip(all_curves, numbers["near_lossless"], strict=True)
-    numbers["rate_near_lossless"] = [rate_at(curve, level) for curve, level in levels]
-    return numbers
+def _add_levels(curves: DataFrame, tolerance: float, level: float | None) -> None:
+    """Add the near-lossless distortion of each curve, and its rate there."""
+    lowest = curves.groupby(tables.SEED)["min"].transform("min") if level is None else level
+    curves["near_lossless"] = lowest + tolerance
+    pairs = zip(curves["points"], curves["near_lossless"], strict=True)
+    curves["rate_near_lossless"] = [rate_at(points, level) for points, level in pairs]
 
 
-def _groups(frame: DataFrame, keys: list[str]) -> list[tuple[tuple, DataFrame]]:
-    """Rows that agree in the keys, with their values."""
-    return list(frame.groupby(keys, sort=False, dropna=False)) if keys else [((), frame)]
-
-
-def _pooled(
-    frame: DataFrame, keys: list[str], x: str, y: str, tolerance: float
-) -> dict[tuple, dict[str, float]]:
-    """The numbers of `POOLED`, by the parameters of a curve."""
-    frame = frame.dropna(subset=[x, y])
-    pooled = {}
-    for levels, runs in _groups(frame, keys):
-        lowest = dict(zip(POOLED, (runs[x].min(), frame[x].min()), strict=True))
-        pooled[levels] = {
-            f"{name}_{statistic}": runs[y][runs[x] <= level + tolerance].agg(statistic)
-            for name, level in lowest.items()
-            for statistic in ("mean", "sem")
-        }
-    return pooled
-
-
-def _add_gains(
-    numbers: DataFrame, curves: DataFrame, by: str, baseline: str, tolerance: float
-) -> None:
+def _add_gains(curves: DataFrame, by: str, baseline: str, tolerance: float) -> None:
     """Add the gain and the delta rate of each curve over the baseline of its seed."""
     baselines = curves[curves[by] == baseline] if by in curves else curves.iloc[:0]
     if baselines.empty:
@@ -174,45 +155,45 @@ def _add_gains(
             file=sys.stderr,
         )
         return
-    others = (*NUMBERS, *DETAILS, tables.SEED)
-    shared = [key for key in baselines if key not in others and baselines[key].nunique() > 1]
-    of_seed = {(*row[shared], row[tables.SEED]): row["curve"] for _, row in baselines.iterrows()}
+    parameters = curves.columns[1 : curves.columns.get_loc(tables.SEED)]
+    shared = [key for key in parameters if baselines[key].nunique() > 1]
+    of_seed = {(*row[shared], row[tables.SEED]): row["points"] for _, row in baselines.iterrows()}
     codecs = baselines[baselines["is_codec"] & ~baselines.duplicated(shared or by, keep=False)]
-    of_all = {tuple(row[shared]): row["curve"] for _, row in codecs.iterrows()}
+    of_all = {tuple(row[shared]): row["points"] for _, row in codecs.iterrows()}
     pairs = []
     for _, row in curves.iterrows():
         place = tuple(row[shared])
         base = of_seed.get((*place, row[tables.SEED]), of_all.get(place))
-        pairs.append((row["curve"], base))
+        pairs.append((row["points"], base))
     functions = {"gain": partial(rate_gain, tolerance=tolerance), "bd_rate": bd_rate}
     for name, function in functions.items():
-        numbers[name] = [nan if base is None else function(c, base) for c, base in pairs]
+        curves[name] = [nan if base is None else function(c, base) for c, base in pairs]
 
 
 def _summarise(
-    numbers: DataFrame,
+    experiment: Experiment,
+    frame: DataFrame,
+    curves: DataFrame,
     keys: list[str],
-    unfinished: Mapping[tuple, tuple[int, int]],
-    pooled: Mapping[tuple, Mapping[str, float]],
+    x: str,
+    y: str,
+    tolerance: float,
 ) -> DataFrame:
-    """Mean and standard error of each number over seeds; missing if one of the seeds lacks it."""
-    names = [name for name in (*NUMBERS, "n_runs") if name in numbers]
+    """A row for each curve: `NUMBERS` over its seeds, missing if one lacks it, and `POOLED`."""
+    done = frame.dropna(subset=[x, y])
     rows = []
-    for levels, curves in _groups(numbers, keys):
-        n_failed, n_missing = unfinished.get(levels, (0, 0))
-        row = dict(zip(keys, levels, strict=True))
-        row |= {"n_seeds": len(curves), "n_failed": n_failed, "n_missing": n_missing}
-        for name in names:
-            row[f"{name}_mean"] = curves[name].mean(skipna=False)
-            row[f"{name}_sem"] = curves[name].sem(skipna=False)
-        rows.append(row | pooled[levels])
+    for curve, seeds in curves.groupby("curve", sort=False):
+        counts = experiment.summary(frame[frame["curve"] == curve])[list(tables.COUNTS)].sum()
+        row = dict(seeds.iloc[0][keys]) | {"n_seeds": len(seeds)}
+        row |= {name: int(counts[name]) for name in ("n_failed", "n_missing")}
+        for name in (*NUMBERS, "n_runs"):
+            if name in seeds:
+                row[f"{name}_mean"] = seeds[name].mean(skipna=False)
+                row[f"{name}_sem"] = seeds[name].sem(skipna=False)
+        runs = done[done["curve"] == curve]
+        for name, lowest in zip(POOLED, (runs[x].min(), done[x].min()), strict=True):
+            near = runs[y][runs[x] <= lowest + tolerance]
+            row |= {f"{name}_mean": near.mean(), f"{name}_sem": near.sem()}
+        rows.append(row)
     summary = DataFrame(rows)
     return summary.sort_values(keys, key=tables.sortable, ignore_index=True) if keys else summary
-
-
-def _unfinished(summary: DataFrame, keys: list[str]) -> dict[tuple, tuple[int, int]]:
-    """How many runs of each curve failed, and how many are missing."""
-    found = {}
-    for levels, rows in _groups(summary, keys):
-        found[levels] = int(rows["n_failed"].sum()), int(rows["n_missing"].sum())
-    return found

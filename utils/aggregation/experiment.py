@@ -6,7 +6,7 @@ Equal tables and figures give equal bytes.
 import functools
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pandas import DataFrame
 
 from utils.aggregation import tables
 from utils.aggregation.selection import restrict
+from utils.configs.checks import ConfigError
 from utils.runs.files import write_text
 from utils.runs.identity import digest
 
@@ -82,6 +83,24 @@ class Experiment:
     def merged(self, where: Where | None, option: str) -> DataFrame:
         """The chosen runs with the metrics of all stages; see `tables.merge`."""
         return self._restrict(tables.merge(self._collected[0]), where, option)
+
+    def columns(self, names: Iterable[str], where: Where | None, option: str) -> DataFrame:
+        """The chosen runs, with columns for these metrics, parameters and settings.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such metric, parameter or setting.
+        """
+        names = list(names)
+        frame = tables.with_settings(self.merged(where, option), names)
+        if unknown := [name for name in names if name not in frame]:
+            raise ConfigError(
+                f"{option}: the runs have no {', '.join(unknown)}; there are the metrics "
+                f"{tables.metrics_of(frame)}, the parameters {tables.parameters(frame)}, and all "
+                "settings, such as optimizer_feat.kwargs.lr"
+            )
+        return frame
 
     def finished(self, stage: str, where: Where | None, option: str) -> DataFrame:
         """The chosen runs of a stage that are done."""

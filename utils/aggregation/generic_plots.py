@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from utils.aggregation.experiment import Experiment, Where, in_file_name
-from utils.aggregation.selection import ALONG_CURVE, as_list, check_alike, check_columns, curve_keys
-from utils.aggregation.tables import with_settings
+from utils.aggregation.selection import ALONG_CURVE, as_list, check_alike, curve_keys
 from utils.configs.checks import ConfigError
 from utils.plots.axes import (
     LABEL,
@@ -47,17 +46,25 @@ def plot_scatter_lines(
     is_log_x: bool = False,
     is_log_y: bool = False,
     where: Where | None = None,
+    *,
+    mode: str = SCATTER,
+    file: str | None = None,
 ) -> None:
     """Draw `scatter_lines_<y>_<x>`: metrics or numeric parameters against each other.
 
-    Lines join means over seeds, with standard errors; otherwise each run is a point. A regression
-    is a linear fit for each colour with its 95 % bootstrap interval.
+    Lines join means over seeds, with standard errors, of runs that differ in nothing else but x, y
+    and `selection.ALONG_CURVE`. Otherwise each run is a point. A regression is a linear fit for
+    each colour with its 95 % bootstrap interval.
+
+    Parameters
+    ----------
+    mode : that draws the figure, for errors.
+    file : name of the figure; None: as above.
     """
-    _check_choice("kind", kind, Kind, SCATTER)
+    _check_choice("kind", kind, Kind, mode)
     names = experiment.names
     shown = [*as_list(hue), *as_list(style), *as_list(col), *as_list(row)]
-    frame = with_settings(experiment.merged(where, SCATTER), [*shown, x, y])
-    check_columns(frame, [x, y, *shown], SCATTER)
+    frame = experiment.columns([x, y, *shown], where, mode)
     keys = [LABEL] if kind == "regression" else [LABEL, *as_list(style)]
     if kind == "lines":
         frame = experiment.summary(frame)
@@ -73,8 +80,7 @@ def plot_scatter_lines(
             marker, dash = looks[levels[1] if style and kind != "regression" else None]
             colour = colours[levels[0]]
             if kind == "lines":
-                look = {"marker": marker, "linestyle": dash, "elinewidth": None}
-                draw_curve(axes, group, x, y, colour, **look)
+                draw_curve(axes, group, x, y, colour, marker=marker, linestyle=dash)
             elif kind == "points":
                 look = {"marker": marker, "edgecolor": "white", "alpha": 0.8, "linewidth": 0.4}
                 axes.scatter(group[x], group[y], s=26, color=colour, **look)
@@ -82,7 +88,7 @@ def plot_scatter_lines(
                 _draw_regression(axes, group, x, y, colour)
     n_cols = 1 if col is None else points[col].nunique()
     add_legend(figure.axes[n_cols - 1], colours, _style_handles(looks, names))
-    experiment.save_figure(figure, f"scatter_lines_{in_file_name(y)}_{in_file_name(x)}")
+    experiment.save_figure(figure, file or f"scatter_lines_{in_file_name(y)}_{in_file_name(x)}")
 
 
 def _draw_regression(axes: Axes, points: pd.DataFrame, x: str, y: str, colour: str) -> None:
@@ -99,9 +105,7 @@ def _draw_regression(axes: Axes, points: pd.DataFrame, x: str, y: str, colour: s
 
 
 def _looks(frame: pd.DataFrame, style: str | None) -> dict[object, tuple[str, str]]:
-    """Marker and dashes of each level of a column; the key None gives the style shared by all
-    rows.
-    """
+    """Marker and dashes of each level of a column; those of the key None are for all rows."""
     levels = [] if style is None else frame[style].unique()
     looks = {
         level: (MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
@@ -135,8 +139,7 @@ def plot_superpose(
     _check_choice("scale", scale, Scale, SUPERPOSE)
     if scale == "twin" and len(y) != 2:
         raise ConfigError(f"{SUPERPOSE}.scale: twin axes are for two metrics, found {len(y)}")
-    frame = with_settings(experiment.merged(where, SUPERPOSE), as_list(by))
-    check_columns(frame, [x, *y, *as_list(by)], SUPERPOSE)
+    frame = experiment.columns([x, *y, *as_list(by)], where, SUPERPOSE)
     groups = [("", frame)] if by is None else frame.groupby(by, sort=False)
     for level, runs in groups:
         title = f"the runs of {by} = {level}" if by else "the runs"

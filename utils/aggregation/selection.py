@@ -1,6 +1,6 @@
 """Choosing rows of tables, and checks of what was chosen."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from pandas import DataFrame
@@ -26,6 +26,11 @@ def as_list(value: str | Sequence[str] | None) -> list[str]:
     if value is None:
         return []
     return [value] if isinstance(value, str) else list(value)
+
+
+def on_validation(metric: str) -> str:
+    """ "test/pred/err" -> "val/pred/err"."""
+    return f"val/{metric.removeprefix('test/')}" if metric.startswith("test/") else metric
 
 
 def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> DataFrame:
@@ -79,38 +84,37 @@ def format_differences(found: Mapping[str, Sequence]) -> str:
     return "; ".join(f"{name}: {', '.join(map(str, found[name]))}" for name in found)
 
 
-def check_alike(frame: DataFrame, option: str, rows: str, *, but: Iterable[str] = ()) -> None:
-    """Check that the rows about to be averaged differ only in the seed.
+def check_alike(
+    frame: DataFrame,
+    option: str,
+    rows: str,
+    *,
+    but: Collection[str] | Callable[[str], bool] = (),
+    but_name: str = "the seed",
+) -> None:
+    """Check that rows differ in nothing but the seed.
 
     Parameters
     ----------
     frame : the rows.
-    option : the mode that averages them, for the error.
+    option : the mode that averages or compares them, for the error.
     rows : name of the rows, for the error.
-    but : further parameters in which they may differ.
+    but : further parameters in which they may differ, or whether one is such a parameter.
+    but_name : what the rows may differ in, for the error.
 
     Raises
     ------
     ConfigError
-        If they differ; the error names all parameters in which they do.
+        If they differ in more; the error names all such parameters.
     """
-    found = {name: v for name, v in differences(frame).items() if name not in (*but,)}
+    may_differ = but if callable(but) else (lambda name: name in but)
+    found = {name: v for name, v in differences(frame).items() if not may_differ(name)}
     if found:
-        key, values = next(iter(found.items()))
+        example = ", ".join(f"{name}: {values[0]}" for name, values in found.items())
         raise ConfigError(
-            f"{option}: {rows} differ in more than the seed, in {format_differences(found)}. Only "
-            f"seeds are averaged: choose one value of each, as in "
-            f"{option}.where='{{{key}: {values[0]}}}'"
-        )
-
-
-def check_columns(frame: DataFrame, names: Iterable[str], option: str) -> None:
-    """Raise `ConfigError` if a table of runs lacks one of these metrics, parameters or settings."""
-    if unknown := [name for name in names if name not in frame]:
-        raise ConfigError(
-            f"{option}: the runs have no {', '.join(unknown)}; there are the metrics "
-            f"{tables.metrics_of(frame)}, the parameters {tables.parameters(frame)}, and all "
-            "settings, such as optimizer_feat.kwargs.lr"
+            f"{option}.where: {rows} differ in more than {but_name}, in "
+            f"{format_differences(found)}; choose one value of each, as in "
+            f"{option}.where='{{{example}}}'"
         )
 
 
