@@ -27,11 +27,11 @@ def summarize_bit_ratios(
     """Write `bit_ratios`: bits of the baseline over those of the better kind, at equal cost.
 
     Runs of a kind, averaged over seeds, have a Pareto front of bits x and cost y. Its members are
-    selected on validation data, because the best of many runs on test data is biased; metrics that
-    only exist on test data select there. Between the points of a front, the logarithm of the bits
-    is linear in the cost. Rows are the costs of the points of both fronts, as far as both reach:
-    the ratio is smallest at one of them. If there are none, or no run of a kind has both metrics,
-    a line on the terminal says so instead.
+    selected on validation data, because the best of many runs on test data is biased; metrics
+    without validation data select on test data. Between the points of a front, the logarithm of
+    the bits is linear in the cost. Rows are the costs of the points of both fronts, within the
+    range of both: the ratio is smallest at one of them. Without such points, or without runs that
+    have both metrics, only a line on the terminal says so.
     """
     frame = experiment.columns([x, y, by], None, OPTION)
     kinds = [

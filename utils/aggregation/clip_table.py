@@ -6,11 +6,10 @@ from math import nan
 import pandas as pd
 
 from utils.aggregation import tables
-from utils.aggregation.experiment import MISSING, Experiment, Where, number
+from utils.aggregation.experiment import Experiment, Where, number
 from utils.aggregation.metrics import metrics_in
 from utils.aggregation.paper_comparison import NOT_RUN, published_numbers
 from utils.aggregation.selection import check_alike
-from utils.aggregation.tables import with_settings
 from utils.configs.checks import ConfigError
 
 OPTION = "aggregate.summarize_clip"
@@ -48,56 +47,39 @@ def summarize_clip(
     a bottleneck with hyperprior, beta = 5e-2, trained on COCO; theoretical rates, and linear
     classifiers.
 
-    Raises
-    ------
-    ConfigError
-        If the runs on a data set differ in more than the training of their predictor.
+    Raises ConfigError if the runs on a data set differ in more than the training of their
+    predictor: the best of several compressors would be the one with the most bits.
     """
-    best = _best_of_each(_summary(experiment, where), select)
+    best = _best_of_each(experiment, where, select)
+    numbers = published_numbers()
+    numbers = numbers[numbers["experiment"] == PUBLISHED]
     rows, shown = [], []
     for name in data:
+        ours = dict(best.loc[name]) if name in best.index else {}
+        published = numbers[numbers["data"] == name].set_index("metric")["value"]
         row, cells = {"data": name}, {"data": name}
         for title, (metric, factor) in COLUMNS.items():
-            ours = [_ours(best, name, metric, part, factor) for part in ("mean", "sem")]
-            row |= {metric: ours[0], f"{metric}_sem": ours[1]}
-            cells[title] = NOT_RUN if pd.isna(ours[0]) else number(*ours, form=".1f")
+            mean, sem = (factor * ours.get(f"{metric}_{part}", nan) for part in ("mean", "sem"))
+            row |= {metric: mean, f"{metric}_sem": sem}
+            cells[title] = NOT_RUN if pd.isna(mean) else number(mean, sem, form=".1f")
         for title, (metric, factor, form) in PUBLISHED_COLUMNS.items():
-            value = _published(name, metric) * factor
-            row[title] = value
-            cells[title] = MISSING if pd.isna(value) else f"{value:{form}}"
-        counts = [0, 0, 0]
-        if name in best.index:
-            counts = list(map(int, best.loc[name, list(tables.COUNTS)]))
-        row |= dict(zip(tables.COUNTS, counts, strict=True))
-        cells["seeds"] = tables.format_counts(*counts)
-        rows.append(row)
-        shown.append(cells)
+            row[title] = published.get(metric, nan) * factor
+            cells[title] = number(row[title], form=form)
+        counts = {column: int(ours.get(column, 0)) for column in tables.COUNTS}
+        rows.append(row | counts)
+        shown.append(cells | {"seeds": tables.format_counts(*counts.values())})
     experiment.save_table(pd.DataFrame(rows), file, shown=pd.DataFrame(shown))
 
 
-def _summary(experiment: Experiment, where: Where | None) -> pd.DataFrame:
-    """The summary of the chosen runs; empty if there are none."""
-    try:
-        frame = experiment.merged(where, OPTION)
-    except tables.NoRunsError:
-        return pd.DataFrame()
-    # the best of several compressors would be the one with the most bits
-    if "datapred" in frame:
-        for data, runs in with_settings(frame, IDENTITY).groupby("datapred"):
-            kind = "the training of their predictor"
-            check_alike(runs, OPTION, f"the runs on {data}", but=_is_searched, but_name=kind)
-    return experiment.summary(frame)
-
-
-def _is_searched(key: str) -> bool:
-    return key in (*SEARCHED, BATCH_SIZE) or key.startswith(SEARCHED_PARTS)
-
-
-def _best_of_each(summary: pd.DataFrame, select: str) -> pd.DataFrame:
+def _best_of_each(experiment: Experiment, where: Where | None, select: str) -> pd.DataFrame:
     """The best setting for each data set, which is the index; empty without predictors."""
-    if "datapred" not in summary:
+    frame = experiment.merged_or_empty(where, OPTION)
+    if "datapred" not in frame:
         return pd.DataFrame()
-    column = f"{select}_mean"
+    for name, runs in tables.with_settings(frame, IDENTITY).groupby("datapred"):
+        kind = "the training of their predictor"
+        check_alike(runs, OPTION, f"the runs on {name}", but=_is_searched, but_name=kind)
+    summary, column = experiment.summary(frame), f"{select}_mean"
     if column not in summary:
         raise ConfigError(
             f"{OPTION}.select: there is no metric {select}; there are {metrics_in(summary)}"
@@ -106,13 +88,5 @@ def _best_of_each(summary: pd.DataFrame, select: str) -> pd.DataFrame:
     return ordered.drop_duplicates("datapred").set_index("datapred")
 
 
-def _ours(best: pd.DataFrame, name: str, metric: str, part: str, factor: float) -> float:
-    column = f"{metric}_{part}"
-    return factor * best.loc[name, column] if name in best.index and column in best else nan
-
-
-def _published(name: str, metric: str) -> float:
-    numbers = published_numbers()
-    of_row = numbers["experiment"].eq(PUBLISHED) & numbers["data"].eq(name)
-    values = numbers["value"][of_row & numbers["metric"].eq(metric)]
-    return values.item() if len(values) else nan
+def _is_searched(key: str) -> bool:
+    return key in (*SEARCHED, BATCH_SIZE) or key.startswith(SEARCHED_PARTS)

@@ -84,13 +84,17 @@ class Experiment:
         """The chosen runs with the metrics of all stages; see `tables.merge`."""
         return self._restrict(tables.merge(self._collected[0]), where, option)
 
+    def merged_or_empty(self, where: Where | None, option: str) -> DataFrame:
+        """As `merged`, but an empty table if there are no runs."""
+        try:
+            return self.merged(where, option)
+        except tables.NoRunsError:
+            return DataFrame()
+
     def columns(self, names: Iterable[str], where: Where | None, option: str) -> DataFrame:
         """The chosen runs, with columns for these metrics, parameters and settings.
 
-        Raises
-        ------
-        ConfigError
-            If there is no such metric, parameter or setting.
+        Raises ConfigError if there is no such metric, parameter or setting.
         """
         names = list(names)
         frame = tables.with_settings(self.merged(where, option), names)

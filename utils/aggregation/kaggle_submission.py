@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig
-from pandas import Series
 from torch import Tensor
 
 from lossyless.base import Compressor
@@ -49,9 +47,20 @@ def kaggle_submission(
     NoRunsError
         If no predictor is finished.
     """
-    run = _best_run(experiment, where)
+    runs = experiment.finished("predictor", where, OPTION)
+    if runs.empty:
+        raise tables.NoRunsError(
+            f"{OPTION}: no predictor of {experiment.folder} is finished: run the experiment "
+            "without is_only_feat"
+        )
+    run = runs.loc[runs[LOSS].idxmin()]
     config = config_here(Path(run[tables.FOLDER]), paths, accelerator)
-    data = _competition_data(config)
+    data = building.build_data(config, "data_pred", "none")
+    if not isinstance(data, ImageDataModule) or not data.source.name.startswith("Galaxy"):
+        raise ConfigError(
+            f"{OPTION}: the best run predicts data_pred={config.data_pred.name}, which is no "
+            f"Kaggle competition: choose runs on Galaxy Zoo by {OPTION}.where"
+        )
     title = f"{fitting.describe(config)}, run_{run['predictor_id']}"
     score = math.sqrt(run[LOSS])
     print(f"Best on validation data: {title}, score (RMSE) {score:.5f}: {run[tables.FOLDER]}")
@@ -67,26 +76,6 @@ def kaggle_submission(
         print(upload(path, COMPETITION, f"{title}, validation {score:.5f}"))
 
 
-def _best_run(experiment: Experiment, where: Where | None) -> Series:
-    runs = experiment.finished("predictor", where, OPTION)
-    if runs.empty:
-        raise tables.NoRunsError(
-            f"{OPTION}: no predictor of {experiment.folder} is finished: run the experiment "
-            "without is_only_feat"
-        )
-    return runs.loc[runs[LOSS].idxmin()]
-
-
-def _competition_data(config: DictConfig) -> ImageDataModule:
-    data = building.build_data(config, "data_pred", "none")
-    if not isinstance(data, ImageDataModule) or not data.source.name.startswith("Galaxy"):
-        raise ConfigError(
-            f"{OPTION}: the best run predicts data_pred={config.data_pred.name}, which is no "
-            f"Kaggle competition: choose runs on Galaxy Zoo by {OPTION}.where"
-        )
-    return data
-
-
 @torch.no_grad()
 def predict_decoded(
     compressor: Compressor,
@@ -94,12 +83,12 @@ def predict_decoded(
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Compress images to bytes and predict from the decoded bytes.
+    """Predict from the decoded bytes of images.
 
     Parameters
     ----------
     compressor, predictor : trained, in evaluation mode, on the device.
-    batches : pairs of images [B, C, H, W] on the device and ids [B].
+    batches : images [B, C, H, W] on the device, and their ids [B].
 
     Returns
     -------
@@ -124,12 +113,9 @@ def write_submission(path: Path, ids: Tensor, predictions: Tensor, columns: Sequ
     ----------
     ids : int64 [N].
     predictions : [N, K].
-    columns : header: the name of the ids, then those of the K predictions.
+    columns : names of the ids and of the K predictions.
 
-    Raises
-    ------
-    ValueError
-        If a prediction is NaN or infinite; Kaggle would reject the file.
+    Raises ValueError if a prediction is NaN or infinite, which Kaggle rejects.
     """
     if not predictions.isfinite().all():
         raise ValueError(f"{path}: predictions must be finite, Kaggle rejects NaN and infinity")

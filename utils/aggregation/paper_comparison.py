@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from math import nan
 from pathlib import Path
 
 import pandas as pd
@@ -48,42 +49,33 @@ def compare_to_paper(
             f"{OPTION}.experiments: nothing is published for {list(experiments)}; there is for "
             f"{sorted({*published['experiment'], *settings.published_settings()})}"
         )
-    frame = _runs(experiment, where)
+    frame = experiment.merged_or_empty(where, OPTION)
     changed: list[str] = []
     if len(names) == 1 and not frame.empty:  # of several, that of a run is unknown
         folders = map(Path, frame[tables.FOLDER].unique())
         configs = [OmegaConf.create(read_config(folder).values) for folder in folders]
         changed = settings.changes(names[0], configs)
     if not wanted.empty:
-        _compare_numbers(experiment, wanted, frame, len(changed))
+        _compare_numbers(experiment, wanted.to_dict("records"), frame, len(changed))
     for name in names:
         print(f"\n{settings.describe(name)}")
     if changed:
         print(f"These runs have {len(changed)} other settings than {names[0]}:", *changed, sep="\n")
 
 
-def _runs(experiment: Experiment, where: Where | None) -> pd.DataFrame:
-    """The chosen runs; an empty table if there are none."""
-    try:
-        return experiment.merged(where, OPTION)
-    except tables.NoRunsError:
-        return pd.DataFrame()
-
-
 def _compare_numbers(
-    experiment: Experiment, wanted: pd.DataFrame, frame: pd.DataFrame, n_changed: int
+    experiment: Experiment, wanted: list[dict], frame: pd.DataFrame, n_changed: int
 ) -> None:
     """The table of published numbers and ours."""
     if frame.empty and (experiment.folder / f"{TABLE}.csv").exists():
         print(f"\n{experiment.folder.name}: no finished runs; {TABLE} is left unchanged")
         return
-    if not frame.empty and all(_matching(frame, row).empty for row in wanted.to_dict("records")):
+    if not frame.empty and all(_matching(frame, row).empty for row in wanted):
         what = _not_run(frame, wanted)
         print(f"\n{experiment.folder.name}: no run has the published settings{what}")
         experiment.remove_table(TABLE)
         return
-    rows = [_compared(experiment, frame, row) for row in wanted.to_dict("records")]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(_compared(experiment, frame, row) for row in wanted)
     n_within = (table["verdict"] == WITHIN).sum()
     n_run = (table["verdict"] != NOT_RUN).sum()
     caption = f"{n_within} of {n_run} numbers within the tolerance, {len(table) - n_run} not run"
@@ -102,31 +94,26 @@ def published_numbers() -> pd.DataFrame:
 
 def _compared(experiment: Experiment, frame: pd.DataFrame, published: Mapping) -> dict:
     """A row of the table."""
-    ours = _ours(experiment, frame, published)
-    difference = ours["ours"] - published["value"]
+    metric, found = published["metric"], _matching(frame, published)
+    ours, sem, counts = nan, nan, dict.fromkeys(tables.COUNTS, 0)
+    if metric in found and len(found):
+        kind = " ".join(str(published[key]) for key in ("data", "method", "beta", "metric"))
+        check_alike(found, OPTION, f"the runs of {kind}")
+        (row,) = experiment.summary(found).to_dict("records")
+        ours, sem = row[f"{metric}_mean"], row[f"{metric}_sem"]
+        counts = {key: row[key] for key in tables.COUNTS}
+    difference = ours - published["value"]
     verdict = WITHIN if abs(difference) <= published["tolerance"] else OUTSIDE
     return {
         **{key: published[key] for key in ("experiment", "data", "method", "beta", "metric")},
         "published": published["value"],
-        **ours,
+        "ours": ours,
+        "sem": sem,
+        **counts,
         "difference": difference,
         "tolerance": published["tolerance"],
-        "verdict": NOT_RUN if pd.isna(ours["ours"]) else verdict,
+        "verdict": NOT_RUN if pd.isna(ours) else verdict,
         "source": published["source"],
-    }
-
-
-def _ours(experiment: Experiment, frame: pd.DataFrame, published: Mapping) -> dict:
-    """Mean, standard error, and counts of the runs that fit a published number."""
-    metric = published["metric"]
-    found = _matching(frame, published)
-    if metric not in found or found.empty:
-        return {"ours": float("nan"), "sem": float("nan")} | dict.fromkeys(tables.COUNTS, 0)
-    kind = " ".join(str(published[key]) for key in ("data", "method", "beta", "metric"))
-    check_alike(found, OPTION, f"the runs of {kind}")
-    (row,) = experiment.summary(found).to_dict("records")
-    return {"ours": row[f"{metric}_mean"], "sem": row[f"{metric}_sem"]} | {
-        key: row[key] for key in tables.COUNTS
     }
 
 
@@ -144,12 +131,14 @@ def _matching(
         return frame.iloc[:0]
 
 
-def _not_run(frame: pd.DataFrame, published: pd.DataFrame) -> str:
+def _not_run(frame: pd.DataFrame, published: list[dict]) -> str:
     """The published settings that no run has: " (beta 0.07)"."""
-    rows = published.to_dict("records")
-    missing = [key for key in SETTINGS if all(_matching(frame, row, [key]).empty for row in rows)]
-    found = (f"{key} {' or '.join(published[key].dropna().unique())}" for key in missing)
-    return f" ({'; '.join(found)})" if missing else ""
+    found = []
+    for key in SETTINGS:
+        if all(_matching(frame, row, [key]).empty for row in published):
+            values = dict.fromkeys(row[key] for row in published if not pd.isna(row[key]))
+            found.append(f"{key} {' or '.join(values)}")
+    return f" ({'; '.join(found)})" if found else ""
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from omegaconf import DictConfig
 from pandas import DataFrame, Series
 
 from lossyless.compressors import LearnableCompressor
@@ -26,7 +25,7 @@ STAGE_OF = {"feat": "featurizer", "comm": "communication"}
 
 
 class AmbiguousRunsError(ValueError):
-    """Several runs fit, and they differ in more than the seed."""
+    """Several runs fit that differ in more than the seed."""
 
 
 def compare_reconstructions(
@@ -53,11 +52,9 @@ def compare_reconstructions(
         If a compressor has no decoder, there is no such test image, or a checkpoint is missing.
     """
     runs = _runs_with(bits, experiment)
+    methods = {"standard": standard, "invariant": invariant}
     try:
-        chosen = {
-            "standard": _pick(runs, where or {}, standard, "standard"),
-            "invariant": _pick(runs, where or {}, invariant, "invariant"),
-        }
+        chosen = {name: _pick(runs, where or {}, method, name) for name, method in methods.items()}
     except (tables.NoRunsError, AmbiguousRunsError) as error:
         print(f"left out: {error}", file=sys.stderr)
         return
@@ -65,13 +62,19 @@ def compare_reconstructions(
         name: config_here(Path(run[tables.FOLDER]), paths, accelerator)
         for name, run in chosen.items()
     }
-    _check_same_images(configs)
+    shown = {name: (c.data_feat.kind, list(c.data_feat.shape)) for name, c in configs.items()}
+    if shown["standard"] != shown["invariant"]:
+        raise ConfigError(
+            f"{OPTION}: the compressors are for images of different kinds and shapes, {shown}: "
+            f"choose with {OPTION}.where, e.g. by datafeat"
+        )
     compressors = {name: building.load_compressor(c) for name, c in configs.items()}
     data = building.build_data(configs["invariant"], "data_feat", "representative")
-    costs = {name: _format_bits(run[bits]) for name, run in chosen.items()}
-    methods = {name: method_name(c.distortion) for name, c in compressors.items()}
-    titles = {f"{n} ({methods[n]})\n{costs[n]}": c for n, c in compressors.items()}
-    labels = {f"{methods[n]}: {costs[n]}": c for n, c in compressors.items()}
+    titles, labels = {}, {}
+    for name, compressor in compressors.items():
+        method, cost = method_name(compressor.distortion), _format_bits(chosen[name][bits])
+        titles[f"{name} ({method})\n{cost}"] = compressor
+        labels[f"{method}: {cost}"] = compressor
     single, multi = single_row(titles, data, image), multi_row(labels, data, n_images)
     experiment.save_figure(single, "figures/rec_imgs_allin1_single_row")
     experiment.save_figure(multi, "figures/rec_imgs_allin1_multi_row")
@@ -136,16 +139,6 @@ def _pick(runs: DataFrame, where: Where, method: Where, name: str) -> Series:
             f"'{OPTION}.where={{{key}:{values[0]}}}'"
         )
     return found.loc[found[tables.SEED].astype(int).idxmin()]
-
-
-def _check_same_images(configs: Mapping[str, DictConfig]) -> None:
-    standard, invariant = (configs[name].data_feat for name in ("standard", "invariant"))
-    if (standard.shape, standard.kind) != (invariant.shape, invariant.kind):
-        raise ConfigError(
-            f"{OPTION}: the standard compressor is for data of kind {standard.kind} and shape "
-            f"{standard.shape} ({standard.name}), the invariant one for {invariant.kind}, "
-            f"{invariant.shape} ({invariant.name}): choose with {OPTION}.where, e.g. by datafeat"
-        )
 
 
 def _format_bits(bits: float) -> str:
