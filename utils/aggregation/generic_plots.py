@@ -167,23 +167,18 @@ def _superpose(
             panel.set_xscale("log", base=2)
     label = {"twin": titles[0], "normalised": "normalised: lowest 0, highest 1", "same": ""}[scale]
     finish(axes, xlabel=metric_label(x, names), ylabel=label)
-    if scale == "twin":
-        _finish_twin(all_axes, titles, list(colours.values()))
-    else:
+    if scale != "twin":
         add_legend(axes, colours)
-    return figure
-
-
-def _finish_twin(all_axes: list[Axes], titles: list[str], colours: list[str]) -> None:
-    """Axes in the colours of their curves, instead of a legend."""
+        return figure
     left, right = all_axes
     polish(right, ylabel=titles[1])
     right.spines["right"].set_visible(True)
-    for axes, colour in zip(all_axes, colours, strict=True):
-        axes.yaxis.label.set_color(colour)
-        axes.tick_params(axis="y", labelcolor=colour)
+    for panel, colour in zip(all_axes, colours.values(), strict=True):  # instead of a legend
+        panel.yaxis.label.set_color(colour)
+        panel.tick_params(axis="y", labelcolor=colour)
     right.spines["left"].set_visible(False)
     right.set_zorder(left.get_zorder() + 1)
+    return figure
 
 
 def _normalised(points: pd.DataFrame, metric: str) -> pd.DataFrame:

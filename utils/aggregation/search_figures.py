@@ -55,17 +55,16 @@ def plot_optuna_hypopt(
 
 def _draw(experiment: Experiment, study: optuna.Study, is_log_y: bool) -> None:
     stem = f"optuna_{in_file_name(study.study_name)}"
-    objectives = objective_names(study)
-    table = trials_table(study)
+    objectives, table = objective_names(study), trials_table(study)
     experiment.save_numbers(table, stem)
     print(f"Table: {experiment.folder / stem}.csv, {len(table)} trials")
     if not (table["state"] == COMPLETE).any():
         print(f"No trial of {study.study_name} is complete: nothing to draw")
         return
     experiment.save_figure(_history(table, study, is_log_y), f"{stem}_history")
-    found = {name: importances(study, i) for i, name in enumerate(objectives)}
-    shares = pd.DataFrame({name: shares for name, shares in found.items() if shares})
+    shares = pd.DataFrame({name: importances(study, i) for i, name in enumerate(objectives)})
     if len(shares):
+        shares = shares.dropna(axis=1, how="all")
         shares = shares.rename(index={key: experiment.pretty(_short(key)) for key in shares.index})
         experiment.save_figure(_importance(shares), f"{stem}_importance")
     if len(objectives) == 2:
@@ -133,20 +132,16 @@ def _history(table: pd.DataFrame, study: optuna.Study, is_log_y: bool) -> Figure
         best = (np.minimum if is_minimised else np.maximum).accumulate(done[objective].to_numpy())
         label = f"{'lowest' if is_minimised else 'highest'} so far"
         axes.step(done["number"], best, where="post", color=style.BLUE, lw=1.8, label=label)
-        _mark_unfinished(axes, table)
+        for state, (marker, colour) in MARKS.items():
+            numbers = table.loc[table["state"] == state, "number"]
+            if len(numbers):
+                look = {"color": colour, "marker": marker, "s": 26, "zorder": 3, "clip_on": False}
+                heights, transform = np.full(len(numbers), 0.03), axes.get_xaxis_transform()
+                axes.scatter(numbers, heights, label=state, transform=transform, **look)
         _finish(axes, is_log_y, ylabel=_title(objective))
         style.add_legend(axes, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0)
     grid[-1].set_xlabel("trial", fontsize=style.LABEL_SIZE, color=style.TEXT)
     return figure
-
-
-def _mark_unfinished(axes: Axes, table: pd.DataFrame) -> None:
-    bottom = {"transform": axes.get_xaxis_transform(), "clip_on": False, "s": 26, "zorder": 3}
-    for state, (marker, colour) in MARKS.items():
-        numbers = table.loc[table["state"] == state, "number"]
-        if len(numbers):
-            height = np.full(len(numbers), 0.03)
-            axes.scatter(numbers, height, color=colour, marker=marker, label=state, **bottom)
 
 
 def _importance(shares: pd.DataFrame) -> Figure:
