@@ -6,16 +6,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 
 from lossyless.base import Batch
 from utils.data.augmentations import Augmentation
 from utils.data.examples import Examples, Images, InMemory, Streamed, draw_order, hold_out
 from utils.data.module import DataError, DataModule, check_choice, spawn_generator
-from utils.data.resizing import RANDOM, make_resize
 from utils.data.sources import Source
 
-MAX_GROWTH = 4  # images in memory that resizing makes larger than that are resized in batches
+BASE_RESIZES = ("resize", "upscale_crop_eval", "clip", "clip_random", "imagenet", "none")
+RANDOM_CROP = "clip_random"
+MARGIN = 8 / 7  # 256 pixels around a crop of 224
+MAX_GROWTH = 4  # images in memory are resized in advance if they grow by at most this factor
 RESIZE_CHUNK = 4096  # images in memory that are resized at a time
 
 
@@ -24,12 +26,12 @@ class ImageDataModule(DataModule):
 
     Batches hold float32 images [B, C, side, side] in [0, 1]. x is augmented. `Batch.aux` is x
     itself (input), the unaugmented image (representative), a second augmentation (positive) or the
-    target. With "label" among the equivalences, all training images of a class are equivalent: the
-    representative is the first training image of the class, the positive an augmentation of another
-    image of the class. Evaluation ignores "label", for it does not know the classes.
+    target. If "label" is an equivalence, all training images of a class are equivalent: the
+    representative is the first one of the class, and the positive an augmentation of another one.
+    Evaluation ignores "label", because the classes are unknown there.
 
     Joint augmentations ("equiv_*") change y too, in evaluation as in training: their noise is part
-    of the task's distribution and bounds its error from below, see `JointResizeCrop`.
+    of the task and bounds its error from below, see `JointResizeCrop`.
 
     Parameters
     ----------
@@ -37,7 +39,7 @@ class ImageDataModule(DataModule):
     side : int
         Height and width of the images.
     base_resize : str
-        How images are resized, see `utils.data.resizing`.
+        See `make_resize`.
     equivalence : sequence of str
         Names of augmentations, see `utils.data.augmentations.REGISTRY`.
     val_equivalence : sequence of str, optional
@@ -45,7 +47,7 @@ class ImageDataModule(DataModule):
     p_augment : float
         Probability that an image is augmented at all, see `Augmentation`.
     is_augment_val : bool
-        Whether to augment the evaluation splits (with a fixed seed). If not, each of their images
+        Whether to augment the evaluation splits (with a fixed seed). Otherwise each of their images
         is its own positive.
     val_fraction : float
         Fraction of the training images to hold out, stratified and the same for all seeds, unless
@@ -61,7 +63,7 @@ class ImageDataModule(DataModule):
     ------
     ValueError
         If an equivalence needs classes but the data have none, or if the auxiliary variable is a
-        positive but training images are equivalent to themselves only.
+        positive but training images have no others.
     """
 
     def __init__(
@@ -87,7 +89,6 @@ class ImageDataModule(DataModule):
         self.is_labelled = source.is_labelled
         n_channels = 1 if source.kind == "bw_image" else 3
         self.shape = (n_channels, side, side)
-        self.base_resize = base_resize
         setting = f"equivalence={list(equivalence)}"
         self.augmentation = self._make_augmentation(equivalence, p_augment, setting)
         if self.auxiliary == "positive" and self.augmentation.is_identity:
@@ -107,11 +108,11 @@ class ImageDataModule(DataModule):
         self.val_fraction = val_fraction
         self.is_complete = is_complete
         self.n_workers = n_workers
-        self._augment_shape = (n_channels, *[source.augment_side or side] * 2)
+        self.base_resize = base_resize
+        augment_side = source.augment_side or side
+        self._augment_shape = (n_channels, augment_side, augment_side)
         self._resizes = {
-            is_evaluation: make_resize(
-                base_resize, self._augment_shape[-1], is_evaluation=is_evaluation
-            )
+            is_evaluation: make_resize(base_resize, augment_side, is_evaluation=is_evaluation)
             for is_evaluation in (False, True)
         }
         self._class_images_on: dict[torch.device, Tensor] = {}
@@ -119,7 +120,6 @@ class ImageDataModule(DataModule):
     def _make_augmentation(
         self, names: Sequence[str], p_augment: float, setting: str
     ) -> Augmentation:
-        """The augmentation of a setting; ValueError if it does not suit the data set."""
         augmentation = Augmentation(names, p_augment)
         needs_classes = augmentation.uses_labels or augmentation.is_joint
         if needs_classes and not (self.is_labelled and self.task == "classification"):
@@ -132,7 +132,7 @@ class ImageDataModule(DataModule):
     # --- splits
 
     def setup(self, stage: str | None = None) -> None:
-        """Find, or download, the data now instead of when they are first used."""
+        """Find or download the data now instead of when they are first used."""
         _ = self.splits
 
     @cached_property
@@ -168,16 +168,26 @@ class ImageDataModule(DataModule):
             pixels = torch.cat([resize(chunk) for chunk in pixels.split(RESIZE_CHUNK)])
         return InMemory(pixels, targets)
 
+    def _check_pixels(self, split: str, pixels: Tensor) -> None:
+        is_image = pixels.ndim == 4 and pixels.shape[1] == self.shape[0]
+        is_resized = self.base_resize != "none"
+        if pixels.dtype != torch.uint8 or not (
+            is_image and (is_resized or tuple(pixels.shape[1:]) == self._augment_shape)
+        ):
+            raise ValueError(
+                f"Images of split {split!r} must be uint8 [N, {', '.join(map(str, self.shape))}], "
+                f"got {pixels.dtype} {list(pixels.shape)}."
+            )
+
     def n_examples(self, split: str) -> int:
         return len(self.splits[check_choice("split", split, self.splits)].targets)
 
     def augmentation_of(self, split: str) -> Augmentation:
-        """The augmentation of a split."""
         return self.augmentation if split == "train" else self.val_augmentation
 
     def has_copies(self, split: str) -> bool:
         """Whether images of a split differ between epochs."""
-        is_random_crop = split == "train" and self.base_resize == RANDOM
+        is_random_crop = split == "train" and self.base_resize == RANDOM_CROP
         return is_random_crop or not self.augmentation_of(split).is_identity
 
     # --- batches
@@ -211,17 +221,17 @@ class ImageDataModule(DataModule):
         augmentation = self.augmentation_of(split)
         x, y = augmentation.jointly(images, targets, self.n_outputs, generator)
         x = self._to_shape(x)
+        aux = {"input": x, "target": y}.get(self.auxiliary)
         if self.auxiliary == "positive":
-            return Batch(x, y, self._to_shape(augmentation(partners, positive_generator)))
-        if self.auxiliary == "representative":
-            if augmentation.uses_labels:
-                # y may be noisy; the class of the image is not
+            aux = self._to_shape(augmentation(partners, positive_generator))
+        elif self.auxiliary == "representative":
+            if augmentation.uses_labels:  # y may be noisy, unlike the class of the image
                 images = self._class_images(x.device)[targets]
-            return Batch(x, y, self._to_shape(images))
-        return Batch(x, y, {"none": None, "input": x, "target": y}[self.auxiliary])
+            aux = self._to_shape(images)
+        return Batch(x, y, aux)
 
     def to_float(self, pixels: Tensor, split: str) -> Tensor:
-        """Float images in [0, 1] of uint8 images, of the shape in which they are augmented."""
+        """Float images in [0, 1] from uint8 images, of the shape in which they are augmented."""
         if tuple(pixels.shape[1:]) != self._augment_shape:
             pixels = self._resizes[split != "train"](pixels)
         return pixels.float() / 255
@@ -249,20 +259,35 @@ class ImageDataModule(DataModule):
             self._class_images_on[device] = self.to_float(pixels, "train")
         return self._class_images_on[device]
 
-    def _check_pixels(self, split: str, pixels: Tensor) -> None:
-        is_image = pixels.ndim == 4 and pixels.shape[1] == self.shape[0]
-        is_resized = self.base_resize != "none"
-        if pixels.dtype != torch.uint8 or not (
-            is_image and (is_resized or tuple(pixels.shape[1:]) == self._augment_shape)
-        ):
-            raise ValueError(
-                f"Images of split {split!r} must be uint8 [N, {', '.join(map(str, self.shape))}], "
-                f"got {pixels.dtype} {list(pixels.shape)}."
-            )
+
+def make_resize(name: str, side: int, *, is_evaluation: bool) -> v2.Transform:
+    """Transformation of PIL images or tensors [..., C, H, W] to [..., C, side, side].
+
+    It is applied when images are read, before any augmentation. `name`:
+
+    - resize: stretches the whole image to the square.
+    - imagenet: resizes the shorter side to 8/7 of `side` (256 for 224) and crops the centre.
+    - upscale_crop_eval: resize in training, imagenet in evaluation.
+    - clip: resizes the shorter side (bicubic) and crops the centre, as CLIP does.
+    - clip_random: as clip, but training images are cropped at random.
+    - none: images must already have their final shape.
+    """
+    check_choice("base_resize", name, BASE_RESIZES)
+    bicubic = v2.Resize(side, InterpolationMode.BICUBIC, antialias=True)
+    if name == "none":
+        return v2.Identity()
+    if name == RANDOM_CROP and not is_evaluation:
+        return v2.Compose([bicubic, v2.RandomCrop(side)])
+    if name in ("clip", RANDOM_CROP):
+        return v2.Compose([bicubic, v2.CenterCrop(side)])
+    if name == "imagenet" or (name == "upscale_crop_eval" and is_evaluation):
+        larger = v2.Resize(round(MARGIN * side), antialias=True)
+        return v2.Compose([larger, v2.CenterCrop(side)])
+    return v2.Resize((side, side), antialias=True)
 
 
 def draw_of_same_class(labels: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
-    """For each index that of a uniformly drawn example of its class, perhaps itself."""
+    """For each index, that of a uniformly drawn example of its class, perhaps itself."""
     by_class = labels.argsort(stable=True)
     counts = labels.bincount()
     starts = counts.cumsum(0) - counts

@@ -7,7 +7,7 @@ from helpers.pictures import save_noise
 from PIL import Image
 from torchvision.transforms import v2
 
-from utils.data.resizing import BASE_RESIZES, make_resize
+from utils.data.images import BASE_RESIZES, make_resize
 
 SIDE = 28
 SIZES = [(50, 37), (37, 50), (40, 40), (20, 64), (9, 11)]  # (width, height)

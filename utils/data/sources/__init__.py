@@ -68,7 +68,8 @@ class Source:
                     n_train -= n_to_hold_out(n_train, val_fraction)
                 message += (
                     "\nTo use only these images, add\n    data_feat.kwargs.is_complete=false "
-                    f"data_feat.length={n_train}\nand likewise for data_pred if it is this data set."
+                    f"data_feat.length={n_train}\n"
+                    "and likewise for data_pred if it is this data set."
                 )
             raise DataError(message)
         return images
