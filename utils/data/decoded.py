@@ -1,4 +1,4 @@
-"""Decoded representations as a data set, on which the prediction stage trains."""
+"""Decoded representations as a data set, on which predictors are trained."""
 
 import copy
 import math
@@ -9,26 +9,23 @@ import torch
 from torch import Tensor
 
 from lossyless.base import Batch
-from utils.data.examples import InMemory, check_targets, draw_order, is_resident
+from utils.data import examples
+from utils.data.examples import InMemory, check_targets, draw_order
 from utils.data.module import SPLITS, BatchLoader, DataError, DataModule, check_choice
 
 
 class DecodedDataModule(DataModule):
-    """Pairs of decoded representation and target, not augmented; `Batch.aux` is None.
+    """Decoded representations and their targets, not augmented; `Batch.aux` is None.
 
     Parameters
     ----------
     splits : mapping of str to (Tensor [N, *shape], Tensor [N] or [N, n_outputs])
         Representations (float, or images as uint8 pixels) and their targets (int64 classes or float
         values) for each of "train", "val" and "test".
-    task : {"classification", "regression"}
-    n_outputs : int
-        Number of classes, or of dimensions of the target.
-    kind : {"vector", "bw_image", "colour_image"}
     n_copies : int
-        Number of augmented copies of the training set that "train" concatenates. An epoch is one
+        Number of augmented copies of the training set that "train" concatenates. Each epoch is one
         copy; epochs cycle through them.
-    batch_size, eval_batch_size, seed : int
+    task, n_outputs, kind, batch_size, eval_batch_size, seed
         See `DataModule`.
     """
 
@@ -57,7 +54,7 @@ class DecodedDataModule(DataModule):
             self._check(split, x, y)
         n_train = len(splits["train"][0])
         if n_train % n_copies:
-            raise ValueError(f"{n_train} training examples are not {n_copies} copies of as many.")
+            raise ValueError(f"{n_train} training examples are not {n_copies} equal copies.")
         self.n_copies = n_copies
         self._copy = 0
         self._splits = {split: InMemory(x, y) for split, (x, y) in splits.items()}
@@ -86,18 +83,12 @@ class DecodedDataModule(DataModule):
     def collect(batches: Iterator[Tensor], n_examples: int, path: Path, *, kind: str) -> Tensor:
         """Collect batches of decoded examples into one tensor [N, *shape].
 
-        Images are rounded to 8 bits per value, as in image files. Tensors too large for memory are
-        memory-mapped.
+        Images are rounded to 8 bits per value, as in image files.
 
         Parameters
         ----------
-        n_examples : N, the number of targets.
+        n_examples : N, the number of targets; DataError if there are more or fewer examples.
         path : see `allocate`; errors show its name.
-
-        Raises
-        ------
-        DataError
-            If there are more or fewer examples than targets.
         """
         collected, n_collected = torch.empty(0), 0
         for batch in batches:
@@ -137,10 +128,10 @@ def from_pixels(pixels: Tensor) -> Tensor:
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, path: Path) -> Tensor:
     """Uninitialised tensor, memory-mapped to a file at `path` if it is too large for memory.
 
-    The file is unlinked at once: its space is freed with the tensor, however the process ends.
+    The file is unlinked at once, so that the tensor or the process frees its space when it ends.
     """
     n_values = math.prod(shape)
-    if is_resident(n_values * dtype.itemsize):
+    if n_values * dtype.itemsize <= examples.MAX_RESIDENT_BYTES:
         return torch.empty(shape, dtype=dtype)
     try:
         return torch.from_file(str(path), shared=True, size=n_values, dtype=dtype).view(shape)

@@ -1,4 +1,4 @@
-"""Examples that are read by index: tensors in memory, or images that worker processes decode."""
+"""Examples that are read by index: tensors in memory, or images decoded by worker processes."""
 
 import math
 import os
@@ -18,10 +18,9 @@ from torchvision.transforms import v2
 from lossyless.parallel import affordable_workers
 from utils.data.module import DataError, derive_seed
 
-SPLIT_SEED = 0  # all runs hold out the same examples, whatever their seed
+SPLIT_SEED = 0  # runs of all seeds hold out the same examples
 MAX_RESIDENT_BYTES = 4 * 2**30  # larger inputs stay on the CPU, or on disk
-# Explicit because jobs of a parallel sweep inherit joblib's start method, with which a DataLoader
-# cannot start its workers.
+# jobs of a parallel sweep inherit joblib's start method, which a DataLoader does not support
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 
@@ -38,17 +37,14 @@ class Examples(Protocol):
     def read(
         self, batches: Sequence[Tensor], device: torch.device, seed: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs [B, ...] and targets of each batch of indices [B], on `device`.
+        """Yield inputs [B, ...] and targets for each batch of indices [B], on `device`.
 
-        `seed` seeds random preprocessing, if there is any.
+        `seed` is that of random preprocessing.
         """
 
 
 class InMemory:
-    """Inputs [N, ...] and targets as tensors.
-
-    They move to a device when they are first read there, unless they are too large.
-    """
+    """Inputs [N, ...] and targets as tensors, moved to the device at first use if they fit."""
 
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         self.inputs = inputs
@@ -59,7 +55,7 @@ class InMemory:
         self, batches: Sequence[Tensor], device: torch.device, seed: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         if device not in self._on_device:
-            home = device if is_resident(self.inputs.nbytes) else torch.device("cpu")
+            home = device if self.inputs.nbytes <= MAX_RESIDENT_BYTES else torch.device("cpu")
             self._on_device[device] = self.inputs.to(home), self.targets.to(home)
         inputs, targets = self._on_device[device]
         for indices in batches:
@@ -68,13 +64,13 @@ class InMemory:
 
 
 class Images(Protocol):
-    """Images that are opened one by one, and their targets."""
+    """Images that are opened one by one, their names for error messages, and their targets."""
 
     targets: Tensor
 
     def open(self, i: int) -> Image.Image: ...
 
-    def name(self, i: int) -> str: ...  # for error messages
+    def name(self, i: int) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -105,14 +101,14 @@ class ImageFiles:
         return ImageFiles(paths, self.targets[indices], self.crop)
 
     def on_disk(self) -> "ImageFiles":
-        """The files that exist: annotations also list files that were never unpacked."""
+        """The files that exist; annotations may list files that were never unpacked."""
         folders = {os.path.dirname(path) for path in self.paths}
         names = {folder: set(os.listdir(folder)) for folder in folders if os.path.isdir(folder)}
         exists = [os.path.basename(p) in names.get(os.path.dirname(p), ()) for p in self.paths]
         return self.take(torch.tensor(exists).nonzero()[:, 0])
 
     def open(self, i: int) -> Image.Image:
-        image = Image.open(self.paths[i])  # as the paper's code reads it: without EXIF
+        image = Image.open(self.paths[i])  # as in the official code, ignoring the EXIF rotation
         return image if self.crop is None else v2.functional.center_crop(image, [self.crop])
 
     def name(self, i: int) -> str:
@@ -120,12 +116,12 @@ class ImageFiles:
 
 
 class Streamed:
-    """Some of the images of a source, which workers decode and resize while the device works.
+    """Images that workers decode and resize while the device works.
 
     Parameters
     ----------
-    images : source of the images.
-    members : indices [N] of the images that belong to the split.
+    images : of all splits.
+    members : indices [N] of the images of this split.
     resize : transformation of PIL images.
     shape : [C, H, W] of the resized images.
     n_workers : number of worker processes; 0: the main process reads.
@@ -194,8 +190,7 @@ class _Decoded(Dataset):
         self.seed = seed
 
     def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor] | DataError:
-        """Images and targets at indices [B]; an error is returned, for a raised one would arrive
-        from a worker as a traceback."""
+        """Images and targets at indices [B], or an error: workers would raise a traceback."""
         try:
             return torch.stack([self._decode(i) for i in indices]), self.images.targets[indices]
         except DataError as error:
@@ -218,11 +213,6 @@ class _Decoded(Dataset):
                 f"{list(self.shape)}: choose a `base_resize`."
             )
         return pixels
-
-
-def is_resident(n_bytes: int) -> bool:
-    """Whether a tensor of this size is kept in memory, where batches are made."""
-    return n_bytes <= MAX_RESIDENT_BYTES
 
 
 def draw_order(n: int, is_shuffled: bool, generator: torch.Generator) -> Tensor:
@@ -254,12 +244,8 @@ def n_to_hold_out(n: int, fraction: float) -> int:
 def hold_out(targets: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     """Indices (kept, held out) of examples, the same ones every time.
 
-    Classes [N] keep their frequencies; other targets are split regardless of their values.
-
-    Raises
-    ------
-    ValueError
-        If there are too few examples to have all classes in both parts.
+    Classes [N] keep their frequencies. Raises ValueError if there are too few examples to have all
+    classes in both parts.
     """
     n_held_out = n_to_hold_out(len(targets), fraction)
     is_classes = not targets.is_floating_point()

@@ -1,12 +1,13 @@
 """Features of a frozen backbone on disk, computed once per image.
 
-A folder of the cache holds the features [N, z_dim] and targets of one split (of one augmented copy
-of it), and is either complete or absent. Its name ends in a digest of everything its content
+A folder of the cache holds the features [N, z_dim] and targets of one split (or of one augmented
+copy of it), and is either complete or absent. Its name ends in a digest of everything its content
 depends on: the backbone, its weights and precision, the data set, the augmentations of augmented
 splits, and `FORMAT`, but not names of options, batch sizes, workers or paths.
 """
 
 import json
+import mmap
 import shutil
 import zlib
 from collections.abc import Callable
@@ -22,8 +23,7 @@ from utils.data.module import DataError
 from utils.runs.files import writable_dir, write_text
 from utils.runs.identity import digest
 
-FORMAT = 2  # increase it when code computes other features from equal settings
-CHECK_BYTES = 2**24  # read at a time to compute a checksum
+FORMAT = 2  # increment when code computes different features from equal settings
 ARRAYS = ("features", "targets")
 FACTS = "facts.json"
 
@@ -44,31 +44,24 @@ class Features:
     seconds: float
 
 
+@dataclass(frozen=True)
 class FeatureCache:
     """Features on disk.
 
     Parameters
     ----------
     folder : of the cache.
-    label : prefix of the names of folders, e.g. "MNIST_Clip".
+    label : prefix of the names of its folders, e.g. "MNIST_Clip".
     key : everything the features depend on, besides split, copy and augmentations; JSON types.
     augmentation : what features of augmented splits also depend on, besides the seed.
     setting : of the folder, for errors.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        label: str,
-        key: dict,
-        augmentation: dict,
-        setting: str = "paths.features",
-    ):
-        self.folder = folder
-        self.label = label
-        self.key = key
-        self.augmentation = augmentation
-        self.setting = setting
+    folder: Path
+    label: str
+    key: dict
+    augmentation: dict
+    setting: str = "paths.features"
 
     def path(self, split: str, copy: int, seed: int | None) -> Path:
         """The folder of a copy of a split; `seed` is the seed of its augmentations, if any."""
@@ -85,12 +78,11 @@ class FeatureCache:
     ) -> Features:
         """A copy of a split, computed first if the cache does not have it; see `path`.
 
-        One process computes while others wait. An interrupted computation leaves nothing under the
-        final name.
+        One process computes while others wait; an interrupted computation leaves nothing behind.
 
         Parameters
         ----------
-        compute : writes the arrays into an empty folder and returns facts to store, among them
+        compute : writes the arrays into an empty folder and returns facts to store, including
             "seconds_per_image".
 
         Raises
@@ -108,9 +100,9 @@ class FeatureCache:
 
 
 def _fill(path: Path, compute: Callable[[Path], dict], identity: dict) -> None:
-    """Compute the content of a folder, which gets its name once it is complete."""
+    """Compute the content of a folder, which is renamed to `path` when it is complete."""
     part = path.with_name(f".{path.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # left by a killed process
+    shutil.rmtree(part, ignore_errors=True)  # of a killed process
     part.mkdir()
     try:
         facts = compute(part)
@@ -127,11 +119,8 @@ def array_file(folder: Path, name: str) -> Path:
 
 
 def _checksum(path: Path) -> int:
-    value = 0
-    with path.open("rb") as file:
-        while block := file.read(CHECK_BYTES):
-            value = zlib.crc32(block, value)
-    return value
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return zlib.crc32(content)
 
 
 def _load(folder: Path) -> Features:

@@ -22,8 +22,8 @@ AUXILIARIES = ("none", "input", "target")  # possible without images
 class FeatureDataModule(DataModule):
     """Features z [z_dim] of images by a frozen backbone, with the targets of the images.
 
-    x is the feature of the (augmented) image; `Batch.aux` is x itself (input) or the target. Each
-    split of the images is computed when it is first used.
+    x is the feature of the (augmented) image; `Batch.aux` is x itself (input) or the target. A
+    split is computed when it is first used.
 
     Parameters
     ----------
@@ -35,12 +35,7 @@ class FeatureDataModule(DataModule):
     n_copies : number of differently augmented or cropped copies of the training split. Epochs cycle
         through them. Without random augmentations there is one copy.
     auxiliary, batch_size, eval_batch_size, seed
-        See `DataModule`.
-
-    Raises
-    ------
-    ValueError
-        If the auxiliary variable needs images.
+        See `DataModule`; ValueError if the auxiliary variable needs images.
     """
 
     kind = "vector"
@@ -61,8 +56,8 @@ class FeatureDataModule(DataModule):
     ) -> None:
         if auxiliary not in AUXILIARIES:
             raise ValueError(
-                f"a distortion that compares with {auxiliary!r} needs images, but a frozen tower "
-                "gives features: choose distortion=lossy_Z, or tower=none"
+                f"a distortion that compares against {auxiliary!r} needs images, but a frozen "
+                "tower gives features: choose distortion=lossy_Z, or tower=none"
             )
         super().__init__(
             auxiliary=auxiliary,
@@ -114,7 +109,7 @@ class FeatureDataModule(DataModule):
         return self._load(split)[1]
 
     def _load(self, split: str) -> tuple[InMemory, float]:
-        """The features of a split, computed if necessary, and the seconds per image."""
+        """Features of a split, computed if necessary, and the seconds per image."""
         has_copies = self.images.has_copies(split)
         number = self._copy if split == "train" and has_copies else 0
         if self._loaded.get(split, (None,))[0] != number:
@@ -137,8 +132,10 @@ class FeatureDataModule(DataModule):
         tower = self._make_tower().to(device)
         loader = self.images.loader(split, device=device, epoch=number, shuffle=False)
         n = loader.n_examples
-        where = f"on {device}, once: {self._cache.folder}"
-        print(f"features of {n:,} images ({split}) {where}", flush=True)
+        print(
+            f"computing features of {n:,} images ({split}) on {device}, once: {self._cache.folder}",
+            flush=True,
+        )
         x = np.lib.format.open_memmap(
             array_file(folder, "features"), "w+", dtype=np.float32, shape=(n, *self.shape)
         )
@@ -147,7 +144,9 @@ class FeatureDataModule(DataModule):
             with watch:
                 features = tower(batch.x)
             if not features.isfinite().all():
-                raise DataError(f"the tower's features of {split} are not finite: its weights?")
+                raise DataError(
+                    f"the tower's features of {split} are not finite: check its weights"
+                )
             start, end = end, end + len(batch.x)
             x[start:end] = features.cpu().numpy()
             targets.append(batch.y.cpu())

@@ -1,13 +1,11 @@
-"""Base of all data sets: splits, seeds, loaders of `Batch` on the device, auxiliary variables.
-
-Subclasses of `DataModule` implement `n_examples` and `make_batches`.
-"""
+"""Base of all data sets: splits, seeds, loaders of `Batch` on the device, auxiliary variables."""
 
 import copy
 import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from itertools import islice
 from typing import Self
 
@@ -19,7 +17,7 @@ from lossyless.base import Batch
 
 SPLITS = ("train", "val", "test")
 
-# Content of `Batch.aux`, with which the distortion compares:
+# Content of `Batch.aux`, which the distortion compares against:
 AUXILIARIES = (
     "none",  # nothing
     "input",  # X itself (VC)
@@ -34,16 +32,15 @@ class DataError(RuntimeError):
 
 
 class BatchLoader:
-    """Sized iterable of `Batch`; every iteration yields exactly the same batches.
+    """Sized iterable of `Batch` that yields exactly the same batches in every iteration.
 
-    Each iteration creates a generator on `device`. It neither uses nor changes the global random
-    state.
+    Each iteration has its own generator on `device`; the global random state is neither used nor
+    changed.
 
     Parameters
     ----------
-    make_batches : function
-        Iterator over the batches, given a generator: the only source of randomness, on whose device
-        the batches are made.
+    make_batches : function (generator=...) -> iterator
+        The generator is its only source of randomness, and on the device of the batches.
     n_examples, batch_size : int
         Total number of examples, and examples per batch (fewer in the last one).
     seed : int
@@ -54,12 +51,12 @@ class BatchLoader:
 
     Attributes
     ----------
-    n_examples : number of examples in one iteration, without a dropped one.
+    n_examples : number of examples per iteration, without a dropped one.
     """
 
     def __init__(
         self,
-        make_batches: Callable[[torch.Generator], Iterator[Batch]],
+        make_batches: Callable[..., Iterator[Batch]],
         *,
         n_examples: int,
         batch_size: int,
@@ -71,29 +68,27 @@ class BatchLoader:
             raise ValueError(
                 f"n_examples and batch_size must be positive, got {n_examples} and {batch_size}."
             )
-        self.n_examples = n_examples
-        if is_drop_single and n_examples > batch_size and n_examples % batch_size == 1:
-            self.n_examples -= 1
+        is_dropped = is_drop_single and n_examples > batch_size and n_examples % batch_size == 1
+        self.n_examples = n_examples - is_dropped
         self.make_batches = make_batches
         self.batch_size = batch_size
-        self.n_batches = -(-self.n_examples // batch_size)
         self.seed = seed
         self.device = torch.device(device)
 
     def __len__(self) -> int:
-        return self.n_batches
+        return -(-self.n_examples // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         generator = torch.Generator(self.device).manual_seed(self.seed)
-        return islice(self.make_batches(generator), self.n_batches)
+        return islice(self.make_batches(generator=generator), len(self))
 
 
 class SharedLoader:
     """The share of one process in every batch of a loader.
 
-    Together, any number of processes see the batches that one process would see, except for
-    examples of an incomplete last batch that cannot be shared equally. Each process makes the whole
-    batch, draws all its randomness, and keeps its share.
+    All processes together see the batches that a single one would see, except for examples of an
+    incomplete last batch that cannot be shared equally. Each process makes the whole batch, with
+    all its randomness, and keeps its share.
 
     Parameters
     ----------
@@ -131,16 +126,15 @@ class SharedLoader:
 
 
 class DataModule(pl.LightningDataModule, ABC):
-    """Base of all data sets.
+    """Base of all data sets; subclasses implement `n_examples` and `make_batches`.
 
     Parameters
     ----------
     auxiliary : str
         One of `AUXILIARIES`: the content of `Batch.aux`.
     batch_size, eval_batch_size : int
-        Examples per batch when shuffled, and when in their fixed order. Both are `batch_size` with
-        positives: a contrastive distortion compares them with the rest of the batch and grows with
-        its size.
+        Examples per batch when shuffled, and when in their fixed order. With positives, both are
+        `batch_size`, because a contrastive loss depends on the number of examples in the batch.
     seed : int
         Seeds shuffling, augmentation and sampling, but not the splits of real data sets.
     data_dir : str
@@ -154,8 +148,8 @@ class DataModule(pl.LightningDataModule, ABC):
     n_outputs : number of classes, or of dimensions of the target.
     is_labelled : whether the training split has targets.
     input_follows_auxiliary : bool
-        Whether x depends on the auxiliary variable, so that compressors are evaluated on other
-        inputs than predictors get.
+        Whether x depends on the auxiliary variable, so that predictors get other inputs than
+        compressors are evaluated on.
     """
 
     shape: tuple[int, ...]
@@ -205,13 +199,11 @@ class DataModule(pl.LightningDataModule, ABC):
         epoch: int = 0,
         shuffle: bool | None = None,
     ) -> BatchLoader:
-        """Batches of one split, a function of (seed, split, epoch), device and batch size only.
+        """Batches of one split, made on `device`; they depend on seed, split and epoch only.
 
         Parameters
         ----------
         split : {"train", "val", "test"}
-        device : torch.device or str
-            Where to make the batches.
         epoch : int
             Seeds shuffling, augmentation and sampling of the training split; evaluation splits are
             the same in every epoch.
@@ -220,23 +212,13 @@ class DataModule(pl.LightningDataModule, ABC):
             Otherwise all examples come in their fixed order, in batches of `eval_batch_size`:
             `epoch=k, shuffle=False` is the k-th augmented copy of the training split. By default
             only the training split is shuffled.
-
-        Raises
-        ------
-        ValueError
-            If there is no such split.
         """
         check_choice("split", split, SPLITS)
         is_shuffled = split == "train" if shuffle is None else shuffle
         batch_size = self.batch_size if is_shuffled else self.eval_batch_size
 
-        def make_batches(generator: torch.Generator) -> Iterator[Batch]:
-            return self.make_batches(
-                split, batch_size=batch_size, is_shuffled=is_shuffled, generator=generator
-            )
-
         return BatchLoader(
-            make_batches,
+            partial(self.make_batches, split, batch_size=batch_size, is_shuffled=is_shuffled),
             n_examples=self.n_examples(split),
             batch_size=batch_size,
             seed=derive_seed(self.seed, split, epoch if split == "train" else 0),
@@ -245,14 +227,10 @@ class DataModule(pl.LightningDataModule, ABC):
         )
 
     def train_dataloader(self) -> BatchLoader | SharedLoader:
-        """Batches of the current epoch (of the first if the trainer is to overfit them).
+        """Batches of the current epoch, or of the first one with `overfit_batches`.
 
-        In distributed training, each process gets its share of every batch.
-
-        Raises
-        ------
-        ValueError
-            If the trainer would reuse them in later epochs.
+        In distributed training, each process gets its share of every batch. ValueError if the
+        trainer would reuse them in later epochs.
         """
         if self.trainer.reload_dataloaders_every_n_epochs != 1:
             raise ValueError(
@@ -284,9 +262,9 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def spawn_generator(generator: torch.Generator, name: str) -> torch.Generator:
-    """Independent generator: drawing from it does not advance the first one.
+    """Independent generator that leaves the first one unchanged.
 
-    Positives use one, so that X does not depend on the auxiliary variable.
+    Positives are drawn from one, so that X does not depend on the auxiliary variable.
     """
     seed = derive_seed(generator.initial_seed(), name)
     return torch.Generator(generator.device).manual_seed(seed)

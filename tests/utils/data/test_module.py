@@ -193,7 +193,7 @@ def test_epochs_take_turns_in_the_copies_of_decoded_data():
         assert torch.equal(found[:, 0].sort().values, torch.arange(first, first + n).float())
         assert torch.equal(targets, found[:, 0].long() % n)
     assert torch.equal(gather(data.loader("val", epoch=2))[0], x[:4])
-    with pytest.raises(ValueError, match="30 training examples are not 4 copies"):
+    with pytest.raises(ValueError, match="30 training examples are not 4 "):
         decoded(splits=splits, n_copies=4, n_outputs=n)
 
 
