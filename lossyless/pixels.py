@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 MAX_ASPECT = 16  # longer images are cropped before anything resizes them
+PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and one of its values
 SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # some versions of PIL open their 16-bit images in mode "I"
 
 
@@ -21,12 +22,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises
     ------
     ValueError
-        The range of the pixels is unknown: 32-bit integers or floats, or 16-bit values that all
-        fit into 12 bits.
+        The range of the pixels is unknown: 32-bit integers or floats, 16-bit values that all fit
+        into 12 bits, or a 16-bit TIFF in which 0 is white.
     """
     file_format = image.format  # that of a copy is unknown
+    is_negative = getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO
     image = _crop_ends(ImageOps.exif_transpose(image))
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        if is_negative:  # PIL inverts them only if they have 8 bits
+            raise ValueError("0 is white: save the image with 0 as black, or with 8 bits per pixel")
         image = _to_8_bits(image, file_format)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -63,5 +67,6 @@ def _to_8_bits(image: Image.Image, file_format: str | None) -> Image.Image:
             f"its largest 16-bit value is {levels.max()}, so its range is probably not 0..65535: "
             "scale the values to that range, or save the image with 8 bits per pixel"
         )
-    levels = levels.astype(np.uint32)
-    return Image.fromarray(((255 * levels + 65535 // 2) // 65535).astype(np.uint8))
+    scaled = ((255 * levels.astype(np.uint32) + 65535 // 2) // 65535).astype(np.uint8)
+    scaled[levels == image.info.get("transparency", -1)] = 255  # white
+    return Image.fromarray(scaled)

@@ -55,17 +55,13 @@ def test_transparency_shows_white():
     assert (pixels(stored(grey, "PNG")) == 224).all()  # 0.2 * 100 + 0.8 * 255
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM"])
-def test_16_bits_are_scaled(file_format):
-    levels = np.array([[0, 257, 25700, 65535]], np.uint16)
-    image = stored(Image.fromarray(levels), file_format)
-    np.testing.assert_array_equal(pixels(image)[0, :, 0], [0, 1, 100, 255])
-
-
 def test_an_unknown_range_is_refused():
     twelve_bits = stored(Image.fromarray(np.array([[0, 4095]], np.uint16)), "PNG")
     with pytest.raises(ValueError, match="4095.*65535"):
         to_rgb(twelve_bits)
+    negative = stored(Image.fromarray(np.zeros((2, 2), np.uint16)), "TIFF", tiffinfo={262: 0})
+    with pytest.raises(ValueError, match="0 is white"):
+        to_rgb(negative)
     for dtype in (np.float32, np.int32):
         with pytest.raises(ValueError, match="range"):
             to_rgb(stored(Image.fromarray(np.ones((2, 2), dtype)), "TIFF"))
