@@ -9,7 +9,6 @@ Slurm would count that as a failure and not requeue the job.
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -20,7 +19,7 @@ MAIN_PROCESS = "LOSSYLESS_MAIN_PROCESS"  # pid of main.py, in the environment of
 CTRL_C = "Ctrl-C"
 TERMINATED = "received SIGTERM: cancelled, preempted, or its node goes down"
 
-_listeners: list[Callable[[str], None]] = []
+_is_terminated = False  # whether this job of a scheduler has received SIGTERM
 
 
 class Terminated(SystemExit):
@@ -87,19 +86,16 @@ def format_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def describe_end(error: BaseException, earlier_signal: str | None) -> dict[str, str]:
+def describe_end(error: BaseException) -> dict[str, str]:
     """State ("interrupted" or "failed") and error message of a job or run that an error ended.
 
-    Parameters
-    ----------
-    earlier_signal : note of an earlier SIGTERM, if any. Worker processes received it as well, so
-        it explains later errors.
+    After SIGTERM, any error is an interruption: worker processes received the signal as well.
     """
     reason = format_error(error)
     if isinstance(error, INTERRUPTIONS):
         return {"state": "interrupted", "error": reason}
-    if earlier_signal is not None:
-        return {"state": "interrupted", "error": f"{earlier_signal}; then {reason}"}
+    if _is_terminated:
+        return {"state": "interrupted", "error": f"{TERMINATED}; then {reason}"}
     return {"state": "failed", "error": reason}
 
 
@@ -135,11 +131,13 @@ def handled() -> Iterator[None]:
     if not _is_main_thread_of_job():
         yield
         return
+    global _is_terminated
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, scheduler_signal())}
     listen()
     try:
         yield
     finally:
+        _is_terminated = False
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -159,16 +157,6 @@ def listen() -> None:
 
 def _is_main_thread_of_job() -> bool:
     return job_id() is not None and threading.current_thread() is threading.main_thread()
-
-
-@contextlib.contextmanager
-def noted_by(note: Callable[[str], None]) -> Iterator[None]:
-    """Call `note` with a message for each SIGTERM that arrives inside the block."""
-    _listeners.append(note)
-    try:
-        yield
-    finally:
-        _listeners.remove(note)
 
 
 class _HandleOnce:
@@ -213,11 +201,6 @@ class _InThisProcess:
 
 
 def _note_termination(number: int) -> None:
-    # in a thread: the interrupted code may be writing the same status file
-    threading.Thread(target=_tell, args=(list(_listeners),)).start()
-
-
-def _tell(listeners: list[Callable[[str], None]]) -> None:
-    print(f"{TERMINATED}; continues until it is killed", file=sys.stderr, flush=True)
-    for note in listeners:
-        note(TERMINATED)
+    global _is_terminated
+    _is_terminated = True
+    os.write(2, f"{TERMINATED}; continues until it is killed\n".encode())  # safe in a handler

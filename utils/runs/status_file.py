@@ -24,7 +24,10 @@ from utils.runs.files import is_locked, write_text
 
 JOB, JOB_LOCK = "job.json", "job.lock"  # both in the output folder of the job
 RUN, RUN_LOCK = "status.json", "run.lock"  # in `Run.results` and in `Run.work`
-LOST = "its process died without recording its end: killed, out of memory, or its machine went down"
+LOST = (
+    "its process died without recording its end: cancelled, killed, out of memory, or its machine "
+    "went down"
+)
 STATES = ("running", "failed", "lost", "interrupted", "queued", "done")
 UNDER_WAY = ("queued", "running")
 
@@ -54,7 +57,7 @@ def load(path: Path) -> dict:
 class StatusFile:
     """Status of a job or run.
 
-    Safe for several threads (signals are noted in one) and processes (the ranks of a job).
+    Safe for several processes (the ranks of a job).
 
     Parameters
     ----------
@@ -72,12 +75,12 @@ class StatusFile:
         if content["state"] == "running" and not is_locked(self.lock):
             content = load(self.path)  # it may have ended since the first look
             if content["state"] == "running":
-                content |= {"state": "lost", "error": content.get("signal", LOST)}
+                content |= {"state": "lost", "error": LOST}
         return content
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock, after waiting for its holder if necessary; notes signals meanwhile."""
+        """Hold the lock, after waiting for its holder if necessary."""
         self.lock.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.lock)
         try:
@@ -86,8 +89,7 @@ class StatusFile:
             print(f"Waiting for another process that works on {self.path.parent}")
             lock.acquire()
         try:
-            with signals.noted_by(lambda message: self.note(signal=message)):
-                yield
+            yield
         finally:
             lock.release()
 
@@ -124,7 +126,7 @@ class StatusFile:
         """
         with self._writing():
             if (status := load(self.path))["state"] == "running":
-                end = signals.describe_end(error, status.get("signal"))
+                end = signals.describe_end(error)
                 trace = "".join(traceback.format_exception(error))
                 self._replace(status | end | {"finished": now(), "traceback": trace})
 
@@ -172,9 +174,7 @@ def read_job(folder: Path) -> dict:
     return {"num": folder.name, "overrides": []} | status
 
 
-def queue_job(
-    folder: Path, num: int, overrides: Sequence[str], scheduler_job: str | None, **facts: object
-) -> None:
+def queue_job(folder: Path, num: int, overrides: Sequence[str], scheduler_job: str | None) -> None:
     """Write the status of a job that has been queued, unless it has already started.
 
     Parameters
@@ -182,14 +182,13 @@ def queue_job(
     num : number of the job in its sweep.
     overrides : its command line, "key=value".
     scheduler_job : its id, such as "87_3", if known.
-    facts : other facts, such as another state.
     """
     file = job_file(folder)
     with file._writing():
         if not file.path.exists():
             place = {"host": platform.node(), "pid": os.getpid(), "scheduler_job": scheduler_job}
             job = {"num": num, "overrides": list(overrides), "state": "queued", "queued": now()}
-            file._replace(job | place | facts)
+            file._replace(job | place)
 
 
 def own_job() -> StatusFile | None:
@@ -229,8 +228,7 @@ def mark_interrupted(sweep_dir: Path, reason: str) -> None:
         job = file.read()
         if job["state"] not in ("lost", "interrupted"):
             continue
-        error = "; then ".join(filter(None, [job.get("signal"), reason]))
-        end = {"state": "interrupted", "error": error, "finished": now()}
+        end = {"state": "interrupted", "error": reason, "finished": now()}
         if job["state"] == "lost":
             file.write(**end)
         for folder in map(Path, job.get("runs", {}).values()):

@@ -68,10 +68,6 @@ def test_failures_and_interruptions_are_distinguished(new_run):
         new_run.status_file.record_end(OSError("a consequence"))
         new_run.status_file.note(epoch=3)
         assert new_run.status() == status  # the first end stays
-    new_run.start(None)
-    new_run.status_file.note(signal=signals.TERMINATED)
-    new_run.status_file.record_end(ValueError("a worker is gone"))
-    assert new_run.status()["state"] == "interrupted"  # SIGTERM ends workers, too
 
 
 def test_writers_of_several_processes_lose_nothing(new_run):
