@@ -17,7 +17,7 @@ from torch import Tensor
 from lossyless.base import Batch
 from lossyless.compressors import NATS_PER_BIT, LearnableCompressor
 from lossyless.rates import EntropyCodedRate
-from utils.data.banana import EQUIVALENCES, BananaDataModule, BananaDistribution
+from utils.data.banana import EQUIVALENCES, BananaDataModule
 from utils.plots import style
 from utils.plots.codebook import (
     CHUNK_SIZE,
@@ -78,29 +78,28 @@ def codebook_plot(
         labels = codebook.labels[len(batch.x) :].reshape(n_grid, n_grid).cpu().numpy()
 
         figure, axes = style.make_figure(5.0, 5.0)
-        _draw_density(axes, data.distribution, grid, window)
+        density = data.distribution.log_prob(grid).exp().reshape(n_grid, n_grid).cpu().numpy()
+        norm = PowerNorm(0.6, vmin=0, vmax=density.max())  # makes the arms visible
+        look = {"origin": "lower", "cmap": CLOUD, "norm": norm, "interpolation": "bilinear"}
+        axes.imshow(density, extent=window, **look)
         is_contrastive = compressor.distortion.needs == "positive"  # which encodes both
         inputs = torch.cat([batch.x, batch.aux]) if is_contrastive else batch.x
         _draw_borders(axes, cell_borders(labels, window), inputs.cpu().numpy())
         if compressor.distortion.has_decoder:
-            _draw_points(axes, compressor, codebook.z_hat, probabilities)
+            axes.scatter(
+                *compressor.distortion.reconstruct(codebook.z_hat).T.cpu().numpy(),
+                s=AREA * probabilities.cpu().numpy(),
+                color=style.METHOD_COLOURS[method_name(compressor.distortion)],
+                edgecolors="white",
+                linewidths=0.5,
+                zorder=3,
+            )
         title = _title(compressor, codebook, batch)
     axes.set(xlim=window[:2], ylim=window[2:], aspect="equal")
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(7, integer=True))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(7, integer=True))
     style.polish(axes, title=title, xlabel="$x_1$", ylabel="$x_2$")
     return figure
-
-
-def _draw_density(
-    axes: Axes, distribution: BananaDistribution, grid: Tensor, window: tuple[float, ...]
-) -> None:
-    side = int(len(grid) ** 0.5)
-    density = distribution.log_prob(grid).exp().reshape(side, side).cpu().numpy()
-    norm = PowerNorm(0.6, vmin=0, vmax=density.max())  # makes the arms visible
-    axes.imshow(
-        density, extent=window, origin="lower", cmap=CLOUD, norm=norm, interpolation="bilinear"
-    )
 
 
 def _draw_borders(axes: Axes, borders: list[np.ndarray], inputs: np.ndarray) -> None:
@@ -130,19 +129,6 @@ def _draw_borders(axes: Axes, borders: list[np.ndarray], inputs: np.ndarray) -> 
             linewidths=0.9,
             capstyle="round",
         )
-    )
-
-
-def _draw_points(
-    axes: Axes, compressor: LearnableCompressor, z_hat: Tensor, probabilities: Tensor
-) -> None:
-    axes.scatter(
-        *compressor.distortion.reconstruct(z_hat).T.cpu().numpy(),
-        s=AREA * probabilities.cpu().numpy(),
-        color=style.METHOD_COLOURS[method_name(compressor.distortion)],
-        edgecolors="white",
-        linewidths=0.5,
-        zorder=3,
     )
 
 

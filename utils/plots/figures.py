@@ -26,30 +26,32 @@ class FigureSpec:
     function : callable (compressor, data, **options) -> Figure
     file_name : may contain "{equivalence}", the name of the Banana's equivalence.
     kinds : values of `data.kind` that it can draw.
-    needs_decoder : whether it needs a distortion with a decoder (VC, VIC).
     check : callable (compressor, data) that raises `ValueError` if it does not apply.
     """
 
     function: Callable[..., Figure]
     file_name: str
     kinds: tuple[str, ...]
-    needs_decoder: bool = False
-    check: Callable[[LearnableCompressor, DataModule], None] | None = None
+    check: Callable[[LearnableCompressor, DataModule], None]
 
 
 FIGURES: dict[str, FigureSpec] = {
     spec.function.__name__: spec
     for spec in (
-        FigureSpec(banana.codebook_plot, "quantization.png", PLANE, check=banana.check_codebook),
+        FigureSpec(banana.codebook_plot, "quantization.png", PLANE, banana.check_codebook),
         FigureSpec(
             banana.maxinv_distribution_plot,
             "max. inv. {equivalence}.png",
             PLANE,
-            check=banana.check_invariant,
+            banana.check_invariant,
         ),
-        FigureSpec(images.reconstruct_image_plot, "rec_imgs.png", IMAGES, needs_decoder=True),
-        FigureSpec(images.latent_traversals_plot_1d, "traversals_1d.png", IMAGES, True),
-        FigureSpec(images.latent_traversals_plot_2d, "traversals_2d.png", IMAGES, True),
+        FigureSpec(images.reconstruct_image_plot, "rec_imgs.png", IMAGES, images.check_decoder),
+        FigureSpec(
+            images.latent_traversals_plot_1d, "traversals_1d.png", IMAGES, images.check_decoder
+        ),
+        FigureSpec(
+            images.latent_traversals_plot_2d, "traversals_2d.png", IMAGES, images.check_decoder
+        ),
     )
 }
 
@@ -73,13 +75,7 @@ def find_figure(name: str, compressor: LearnableCompressor, data: DataModule) ->
             f"{name} draws data of kind {' or '.join(spec.kinds)}, but {type(data).__name__} has "
             f"kind {data.kind}; figures for this kind: {', '.join(others) or 'none'}"
         )
-    if spec.needs_decoder and not compressor.distortion.has_decoder:
-        raise ValueError(
-            f"{name} draws reconstructions, but {type(compressor.distortion).__name__} has no "
-            "decoder: use distortion=VAE or VIC, or remove the figure from figures.names"
-        )
-    if spec.check is not None:
-        spec.check(compressor, data)
+    spec.check(compressor, data)
     return spec
 
 

@@ -91,13 +91,18 @@ def reconstruct(compressor: LearnableCompressor, x: Tensor) -> Tensor:
 
     Raises `ValueError` if the compressor has no decoder.
     """
+    check_decoder(compressor)
+    with drawing(compressor):
+        return compressor.distortion.reconstruct(_quantise(compressor, x))
+
+
+def check_decoder(compressor: LearnableCompressor, _: DataModule | None = None) -> None:
+    """Raise `ValueError` if the compressor has no decoder."""
     if not compressor.distortion.has_decoder:
         raise ValueError(
             f"{type(compressor.distortion).__name__} has no decoder to reconstruct images: use "
-            "distortion=VAE or VIC"
+            "distortion=VAE or VIC, or remove the figure from figures.names"
         )
-    with drawing(compressor):
-        return compressor.distortion.reconstruct(_quantise(compressor, x))
 
 
 # --- traversals_1d.png and traversals_2d.png

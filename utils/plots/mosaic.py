@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from torch import Tensor
+from torch.nn import functional as F
 
 from utils.plots import style
 
@@ -72,16 +73,11 @@ def mosaic(
 
 
 def _canvas(images: Tensor) -> tuple[np.ndarray, int]:
-    """The grid as an array [height, width, 3], and the gap between images in pixels."""
-    n_rows, n_columns, _, height, width = images.shape
-    gap = max(1, round(GAP * width))
-    canvas = np.ones((n_rows * (height + gap) - gap, n_columns * (width + gap) - gap, 3))
-    pixels = images.float().clamp(0, 1).cpu().permute(0, 1, 3, 4, 2).numpy()  # grey is broadcast
-    for row in range(n_rows):
-        for column in range(n_columns):
-            top, left = row * (height + gap), column * (width + gap)
-            canvas[top : top + height, left : left + width] = pixels[row, column]
-    return canvas, gap
+    """The grid as an array [height, width, 3], and the gap between images, in pixels."""
+    gap = max(1, round(GAP * images.shape[-1]))
+    padded = F.pad(images.float().clamp(0, 1).cpu(), (0, gap, 0, gap), value=1.0)
+    canvas = padded.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)[:-gap, :-gap]
+    return canvas.expand(-1, -1, 3).numpy(), gap
 
 
 def _text_width(label: str) -> float:
