@@ -7,10 +7,8 @@ import pytest
 import torch
 from helpers.stored_features import n_bytes_without_labels
 from helpers.tiny import compose, run
-from omegaconf import OmegaConf
 
 from lossyless.classical import ClassicalCompressor
-from lossyless.coding.payloads import CodingError
 from lossyless.files import write_features
 from lossyless.rates import HFactorized
 from utils.data.banana import BananaDataModule
@@ -19,7 +17,7 @@ from utils.data.sources.digits import digits
 from utils.evaluation import communication
 from utils.runs.run import find_run
 from utils.runs.stopwatch import Stopwatch
-from utils.training import building, jobs, stages
+from utils.training import building, jobs
 
 CPU = torch.device("cpu")
 
@@ -46,7 +44,7 @@ def send(compressor, data, folder, n_copies=1, chunk_size=64):
     )
 
 
-@pytest.mark.parametrize("chunk_size", [1, 7, 16, 100, 10000])
+@pytest.mark.parametrize("chunk_size", [1, 7, 10000])
 def test_decoded_representations_equal_z_hat_exactly(compressor, banana, tmp_path, chunk_size):
     sent = send(compressor, banana, tmp_path, chunk_size=chunk_size)
     for split in SPLITS:
@@ -63,18 +61,14 @@ def test_decoded_representations_equal_z_hat_exactly(compressor, banana, tmp_pat
         assert torch.equal(targets, torch.cat([batch.y for batch in loader]))
 
 
-def test_targets_do_not_count_as_bits(compressor, banana, tmp_path, monkeypatch):
+def test_targets_do_not_count_as_bits(compressor, banana, tmp_path):
     """The bits are those of a file without them."""
     sent = send(compressor, banana, tmp_path)["test"]
     z = [compressor.represent(batch.x) for batch in banana.loader("test")]
-    written = write_features(z, tmp_path / "z", compressor.codec, chunk_size=64)
+    path = communication.data_file(tmp_path, "test")
+    written = write_features(z, path, compressor.codec, chunk_size=64)
     assert abs(sent.n_bytes - written.n_bytes) == len("false") - len("true")
-
-
-def test_targets_of_earlier_releases_are_read(compressor, banana, tmp_path):
-    z = [compressor.represent(batch.x) for batch in banana.loader("test")]
-    write_features(z, communication.data_file(tmp_path, "test"), compressor.codec)
-    np.save(tmp_path / "test_y.npy", np.arange(5))
+    np.save(tmp_path / "test_y.npy", np.arange(5))  # of earlier releases
     assert communication.read_targets(tmp_path, "test").tolist() == [0, 1, 2, 3, 4]
 
 
@@ -92,8 +86,9 @@ def test_copies_of_the_training_set_are_augmented_differently(make_compressor, t
 
 def test_coded_bits_come_close_to_the_rate_from_above(tmp_path):
     """Theory is a lower bound; the overhead of one long stream is small, that of many is not."""
-    sizes = [f"{place}.kwargs.n_eval=10000" for place in ("data_feat", "data_pred")]
-    more = ["communication.chunk_size=10000", "featurizer.loss.beta=0.05", "trainer.max_epochs=4"]
+    sizes = [f"{p}.kwargs.n_eval=5000" for p in ("data_feat", "data_pred")]
+    sizes += [f"{p}.kwargs.eval_batch_size=5000" for p in ("data_feat", "data_pred")]
+    more = ["communication.chunk_size=5000", "featurizer.loss.beta=0.05", "trainer.max_epochs=4"]
     metrics = run(tmp_path, *sizes, *more)
     rate, n_bits = metrics["test/comm/rate"], metrics["test/comm/n_bits"]
     assert rate == pytest.approx(metrics["test/feat/rate"], rel=1e-4)
@@ -116,18 +111,6 @@ def test_a_rate_of_zero_stays_zero(compressor, banana, tmp_path, monkeypatch):
     assert metrics["test/comm/rate"] == 0 and metrics["test/comm/n_bits"] > 0
 
 
-def test_damage_is_detected(compressor, banana, tmp_path):
-    send(compressor, banana, tmp_path)
-    path = communication.data_file(tmp_path, "train")
-    content = path.read_bytes()
-    for position in range(0, len(content), max(1, len(content) // 20)):
-        damaged = bytearray(content)
-        damaged[position] ^= 16
-        path.write_bytes(damaged)
-        with pytest.raises((ValueError, CodingError)):
-            list(communication.receive(compressor, path, CPU))
-
-
 def test_an_interrupted_send_leaves_no_file(compressor, banana, tmp_path, monkeypatch):
     def fail(z):
         raise KeyboardInterrupt
@@ -136,22 +119,6 @@ def test_an_interrupted_send_leaves_no_file(compressor, banana, tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         send(compressor, banana, tmp_path)
     assert not communication.data_file(tmp_path, "train").exists()
-
-
-def test_the_evaluation_of_a_loaded_compressor_repeats(tmp_path):
-    run(tmp_path, "is_only_feat=true")
-    cfg = compose(tmp_path)
-    OmegaConf.resolve(cfg)
-    first, second = stages.communicate(cfg), find_run(cfg, "communication").metrics()
-    assert first == second
-
-
-def test_a_stopwatch_sums_its_intervals():
-    watch = Stopwatch("cpu")
-    for _ in range(2):
-        with watch:
-            torch.ones(10).sum()
-    assert watch.seconds > 0
 
 
 @pytest.mark.parametrize("distortion", ["VIC", "VAE"])

@@ -5,10 +5,9 @@ import json
 import shutil
 
 import pytest
-from helpers.tiny import BANANA, CLASSICAL, DIGITS, paths, run
+from helpers.tiny import BANANA, CLASSICAL, paths, run
 
 from utils import load_pretrained
-from utils.aggregation.tables import NoRunsError
 from utils.configs.composing import compose_config
 from utils.plots.figures import FIGURES
 
@@ -95,18 +94,15 @@ def test_wrong_settings_are_named_before_anything_is_drawn(folder, override, mes
     assert figures_of(folder) == []
 
 
-def test_without_arguments_there_is_help(capsys):
-    load_pretrained.main([])
-    assert "python -m utils.load_pretrained" in capsys.readouterr().out
-
-
-def test_standard_and_invariant_compressors_are_compared(tmp_path):
-    for dist in ("VAE", "VIC"):
-        run(tmp_path, "is_only_feat=true", f"distortion={dist}", base=DIGITS)
+def test_compressors_are_compared_as_by_the_mode_of_aggregate(tmp_path, monkeypatch):
+    modes = []
+    monkeypatch.setattr(load_pretrained, "aggregate", lambda cfg, folder: modes.append(cfg))
     bits = "aggregate.compare_reconstructions.bits=test/feat/rate"
-    draw(tmp_path, names("compare_reconstructions"), bits)
-    figures = {path.name for path in (tmp_path / "results/exp_none/figures").glob("*.png")}
-    assert figures == {"rec_imgs_allin1_single_row.png", "rec_imgs_allin1_multi_row.png"}
+    draw(tmp_path, names("compare_reconstructions"), bits, "load.where={seed: 1}")
+    (cfg,) = modes
+    assert cfg.modes == ["compare_reconstructions"]
+    found = cfg.compare_reconstructions
+    assert found.bits == "test/feat/rate" and found.where == {"seed": 1}
 
 
 def test_settings_state_all_options_of_all_figures_and_their_defaults():
@@ -143,8 +139,3 @@ def test_relative_paths_of_runs_are_found_from_other_folders(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path / "notebooks")
     ((row, _, _),) = load_pretrained.load_runs("../results/exp_none")
     assert row["dist"] == "VIC"
-
-
-def test_no_runs_are_an_error(tmp_path):
-    with pytest.raises(NoRunsError):
-        next(load_pretrained.load_runs(tmp_path))

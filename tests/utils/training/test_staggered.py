@@ -1,5 +1,7 @@
 """Staggered training: an encoder is exported, imported, frozen; stale ones are noticed."""
 
+import shutil
+
 import pytest
 import torch
 from helpers.tiny import DIGITS, compose, run
@@ -82,13 +84,13 @@ def test_the_second_step_trains_the_bottleneck_only(both_steps, make_trainer):
     assert any(not torch.equal(after[name], before[name]) for name in before)
 
 
-def test_an_imported_encoder_can_be_trained_further(tmp_path):
-    step1(tmp_path)
+def test_an_imported_encoder_can_be_trained_further(both_steps):
+    folder, _ = both_steps
     overrides = ["distortion=VIC", f"finetune.init={FILE}", "is_only_feat=true"]
     overrides += ["optimizer_feat.kwargs.lr=0", "optimizer_feat.kwargs.weight_decay=0"]
-    run(tmp_path, *overrides, base=DIGITS)
-    weights = featurizer_weights(config(tmp_path, *overrides))
-    old = exported(tmp_path)["state_dict"]
+    run(folder, *overrides, base=DIGITS)
+    weights = featurizer_weights(config(folder, *overrides))
+    old = exported(folder)["state_dict"]
     for name, value in old.items():
         is_statistic = "running_" in name or name.endswith("num_batches_tracked")
         assert torch.equal(weights[f"p_ZlX.mapper.{name}"], value) != is_statistic, name
@@ -107,11 +109,11 @@ def test_the_run_depends_on_the_imported_file_not_on_its_folder_or_exports(tmp_p
     assert hashes[0] == hashes[1]
 
 
-def test_a_retrained_encoder_restarts_the_runs_that_import_it(tmp_path, capsys):
-    step1(tmp_path)
+def test_a_retrained_encoder_restarts_the_runs_that_import_it(both_steps, tmp_path, capsys):
+    folder, first = both_steps
+    tmp_path = shutil.copytree(folder, tmp_path / "copy")
     path = tmp_path / "pretrained" / FILE
     content, written = path.read_bytes(), path.stat().st_mtime_ns
-    first = step2(tmp_path)
     step1(tmp_path)
     assert path.stat().st_mtime_ns == written  # the same encoder is not written again
     capsys.readouterr()
@@ -144,13 +146,12 @@ def test_incompatible_encoders_are_an_error(both_steps):
             step2(folder, override)
 
 
-def test_damaged_files_and_other_checkpoints_are_an_error(tmp_path):
+def test_damaged_files_and_other_checkpoints_are_an_error(both_steps, tmp_path):
+    whole = (both_steps[0] / "pretrained" / FILE).read_bytes()
     path = tmp_path / "pretrained" / FILE
     path.parent.mkdir(parents=True)
     cfg = config(tmp_path, *STEP2)
     encoder = building.build_compressor(cfg).p_ZlX
-    step1(tmp_path)
-    whole = path.read_bytes()
     torch.save({"state_dict": {}}, path)
     other = path.read_bytes()
     for content in (b"", b"no checkpoint", whole[: len(whole) // 2], other):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.tiny import BANANA, CLASSICAL, DIGITS, compose, run
+from helpers.tiny import CLASSICAL, DIGITS, compose, run
 
 from lossyless.predictors import Predictor
 from utils.data.banana import BananaDataModule
@@ -32,13 +32,10 @@ def unlabelled(place: str, data: type = UnlabelledBanana) -> str:
 # --- data without labels
 
 
-def test_an_online_probe_needs_labels(tmp_path):
+def test_probes_and_supervised_distortions_need_labels(tmp_path):
     with pytest.raises(ValueError, match="data_feat=banana_rot.*featurizer.kwargs.online=null"):
         run(tmp_path, unlabelled("data_feat"))
     assert not (find_run(compose(tmp_path, unlabelled("data_feat")), "featurizer").csv).exists()
-
-
-def test_a_supervised_distortion_needs_labels(tmp_path):
     overrides = ["distortion=supervised", "featurizer.kwargs.online=null"]
     with pytest.raises(ValueError, match="data_feat=digits has no labels: choose another dist"):
         run(tmp_path, unlabelled("data_feat", unlabelled_digits), *overrides, base=DIGITS)
@@ -66,7 +63,6 @@ def test_predictors_need_labels_before_anything_is_sent(tmp_path, monkeypatch):
 
 CASES = {
     "representations": (DIGITS, ["distortion=BINCE", "is_eval_train=true"]),
-    "reconstructions": (BANANA, ["featurizer=neural_rec", "is_eval_train=true"]),
     "codec": (CLASSICAL, ["featurizer=jpeg", "featurizer.kwargs.quality=50"]),
 }
 
