@@ -17,8 +17,8 @@ from torch import nn
 from lossyless.predictors import PredictionHead
 from utils.configs.composing import compose_config
 from utils.configs.overrides import is_group, parse
+from utils.data.augmentations import REGISTRY
 from utils.data.augmentations.affine import Affine
-from utils.data.augmentations.chain import REGISTRY
 from utils.data.augmentations.pixels import PixelChange
 from utils.data.examples import n_to_hold_out
 

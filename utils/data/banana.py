@@ -15,16 +15,15 @@ from utils.data.module import DataModule, check_choice, spawn_generator
 
 @dataclass(frozen=True)
 class BananaDistribution:
-    """2-D Gaussian that is bent, then rotated, then shifted, as in Nonlinear Transform Coding.
+    """The "Banana" of Balle et al., https://arxiv.org/abs/2007.03034: a bent 2-D Gaussian.
 
     A point e with independent coordinates of standard deviations `std` becomes
     (e1, e2 + curvature * (e1^2 - std1^2)), is rotated by `angle` degrees counter-clockwise and
-    shifted by `shift`. The bend is centred, so the mean is `shift`. All steps preserve volume: the
-    density of a point is the Gaussian's at its pre-image.
+    shifted by `shift`, which is the mean. All steps preserve volume, so the density of a point is
+    the Gaussian's at its pre-image.
 
-    Source: the "Banana" of Balle et al., https://arxiv.org/abs/2007.03034, with the constants of
-    Lossy Compression for Lossless Prediction. Direction and centre of the bend are chosen such that
-    the published rate of VIC agrees with the entropy of |x| (2.17 bits).
+    The constants are those of Lossy Compression for Lossless Prediction. Direction and centre of
+    the bend are such that the published rate of VIC agrees with the entropy of |x| (2.17 bits).
     """
 
     std: tuple[float, float] = (3.0, 0.5)
@@ -38,7 +37,7 @@ class BananaDistribution:
         return math.log2(2 * math.pi * math.e * math.prod(self.std))
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n points, float32 [n, 2] on the generator's device."""
+        """Draw points, float32 [n, 2] on the generator's device."""
         first, second = torch.randn(2, n, generator=generator, device=generator.device)
         first, second = self.std[0] * first, self.std[1] * second
         bent = torch.stack([first, second + self._bend(first)], dim=1)
@@ -66,24 +65,16 @@ def central_range(distribution: BananaDistribution, axis: int) -> tuple[float, f
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
-    """Rotate points [n, 2] about the origin by angles [n] or [] in radians, counter-clockwise.
-
-    Not a matrix product, which would lose digits in TF32.
-    """
+    """Rotate points [n, 2] about the origin by angles [n] or [] in radians, counter-clockwise."""
+    # a matrix product would lose digits in TF32
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([cos * x[:, 0] - sin * x[:, 1], sin * x[:, 0] + cos * x[:, 1]], dim=1)
 
 
 class Equivalence(ABC):
-    """Equivalence relation on the plane: the orbits of a group.
+    """Equivalence relation on the plane: the orbits of a group."""
 
-    Attributes
-    ----------
-    n_outputs : int
-        Dimensions of the maximal invariant.
-    """
-
-    n_outputs: int
+    n_outputs: int  # dimensions of the maximal invariant
 
     @abstractmethod
     def maximal_invariant(self, x: Tensor) -> Tensor:
@@ -99,9 +90,9 @@ class Equivalence(ABC):
 
 
 class RotationEquivalence(Equivalence):
-    """Rotations about the origin: M(x) = |x|; the representative lies in the direction of 225 deg.
+    """Rotations about the origin: M(x) = |x|; representatives lie at 225 degrees.
 
-    Members are drawn uniformly on the circle.
+    Members are drawn uniformly from the circle.
     """
 
     n_outputs = 1
@@ -119,10 +110,9 @@ class RotationEquivalence(Equivalence):
 
 @dataclass(frozen=True)
 class TranslationEquivalence(Equivalence):
-    """Translations along one axis: M(x) is the other coordinate; the representative is on its axis.
+    """Translations along one axis: M(x) is the other coordinate; representatives lie on its axis.
 
-    A line has no uniform distribution: members are uniform between the source's 10 and 90 %
-    quantiles along it.
+    Members are uniform between the source's 10 and 90 % quantiles along the translated axis.
     """
 
     axis: int
@@ -168,12 +158,12 @@ EQUIVALENCES: dict[str | None, Equivalence] = {
 class BananaDataModule(DataModule):
     """Banana points X with the maximal invariant M(X) as regression target.
 
-    If `Batch.aux` is the representative (VIC), x is a random member of the point's class: points
-    are augmented, in evaluation as in training. Otherwise x is the point itself.
+    If `Batch.aux` is the representative (VIC), x is a random member of the point's class, in
+    evaluation as in training. Otherwise x is the point itself.
 
-    Training points are new in every epoch, validation and test points are fixed by the seed. All
-    points of an epoch are drawn at once, so they do not depend on the batch size, shuffling, the
-    equivalence or the auxiliary variable.
+    Training points are new in every epoch; validation and test points are fixed by the seed. They
+    do not depend on the batch size, shuffling, the equivalence or the auxiliary variable, because
+    all points of an epoch are drawn at once.
 
     Parameters
     ----------
@@ -182,7 +172,7 @@ class BananaDataModule(DataModule):
     n_train, n_eval : int
         Points per training epoch, and in each of validation and test.
     eval_batch_size : int
-        See `DataModule`; used with positives too, as in the paper's code.
+        See `DataModule`; used with positives too, as in the official code.
     kwargs
         See `DataModule`.
     """
@@ -224,17 +214,10 @@ class BananaDataModule(DataModule):
         member_generator = spawn_generator(generator, "positive")
         if self.input_follows_auxiliary:
             x = self.equivalence.draw_member(x, member_generator)
-        aux = self._auxiliary(x, y, member_generator)
+        aux = {"input": x, "target": y}.get(self.auxiliary)
+        if self.auxiliary == "representative":
+            aux = self.equivalence.representative(x)
+        elif self.auxiliary == "positive":
+            aux = self.equivalence.draw_member(x, member_generator)
         auxes = [None] * -(-len(x) // batch_size) if aux is None else aux.split(batch_size)
         yield from map(Batch, x.split(batch_size), y.split(batch_size), auxes)
-
-    def _auxiliary(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor | None:
-        if self.auxiliary == "none":
-            return None
-        if self.auxiliary == "target":
-            return y
-        if self.auxiliary == "input":
-            return x
-        if self.auxiliary == "representative":
-            return self.equivalence.representative(x)
-        return self.equivalence.draw_member(x, generator)

@@ -6,9 +6,8 @@ from scipy.stats import chisquare, ks_2samp
 from torchvision.transforms import InterpolationMode, RandomErasing, RandomResizedCrop
 from torchvision.transforms.v2 import functional as tvf
 
-from utils.data.augmentations import REGISTRY, Augmentation, warp
+from utils.data.augmentations import AFFINE, REGISTRY, Augmentation, warp
 from utils.data.augmentations.affine import OneParameter, crop_matrices
-from utils.data.augmentations.chain import AFFINE
 
 LIMITS = {
     "rotation": (-45, 45),

@@ -1,9 +1,10 @@
 """Random affine maps of the image plane.
 
-Matrices [B, 3, 3] act on homogeneous pixel coordinates (x to the right, y down) from the image's
-centre and map a point of the source to its place in the result.
+Matrices [B, 3, 3] map points of the source to points of the result, in homogeneous pixel
+coordinates (x to the right, y down) relative to the image's centre.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from utils.data.augmentations.boxes import draw_box_sizes
+N_TRIES = 10  # candidates for each box
 
 
 class Affine(ABC):
@@ -20,7 +21,7 @@ class Affine(ABC):
     Attributes
     ----------
     probability : of applying the map.
-    in_chain : whether it shares the draw that decides if an image is augmented at all.
+    in_chain : whether it shares the draw that decides whether an image is augmented at all.
     stays_inside : whether the result shows nothing from outside the source.
     """
 
@@ -30,7 +31,7 @@ class Affine(ABC):
 
     @abstractmethod
     def sample(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-        """Draw matrices [n, 3, 3] for images of this size, whether or not they will be applied."""
+        """Draw matrices [n, 3, 3] for images of this size."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,12 @@ class OneParameter(Affine):
         return self.matrix(self.draw(n, generator), height, width)
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n parameters, [n]."""
         uniform = torch.rand(n, generator=generator, device=generator.device)
         return self.low + (self.high - self.low) * uniform
 
     @abstractmethod
     def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
-        """Matrices [n, 3, 3] of the parameters [n] for images of this size."""
+        """Matrices [n, 3, 3] of parameters [n] for images of this size."""
 
 
 class Rotation(OneParameter):
@@ -66,7 +66,7 @@ class Rotation(OneParameter):
 
 
 class Shear(OneParameter):
-    """Parameter: angle in degrees by which vertical lines lean, as torchvision's x-shear."""
+    """Parameter: angle of vertical lines in degrees, as torchvision's x-shear."""
 
     def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
         matrix = identities(len(parameters), parameters.device)
@@ -75,7 +75,7 @@ class Shear(OneParameter):
 
 
 class Scale(OneParameter):
-    """Parameter: factor by which the content is magnified."""
+    """Parameter: factor of magnification."""
 
     def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
         matrix = identities(len(parameters), parameters.device)
@@ -85,9 +85,9 @@ class Scale(OneParameter):
 
 @dataclass(frozen=True)
 class Translation(OneParameter):
-    """Parameter: shift along an axis as a fraction of the image's side, rounded to whole pixels.
+    """Parameter: shift along axis 0 (to the right) or 1 (down), as a fraction of the image's side.
 
-    Axis 0 is x (to the right), 1 is y (downwards).
+    Shifts are rounded to whole pixels.
     """
 
     axis: int
@@ -100,7 +100,7 @@ class Translation(OneParameter):
 
 @dataclass(frozen=True)
 class Flip(Affine):
-    """Mirrors one axis: 0 is x (left and right are swapped), 1 is y (top and bottom)."""
+    """Mirrors axis 0 (swaps left and right) or 1 (top and bottom)."""
 
     axis: int
     probability = 0.5
@@ -140,7 +140,7 @@ class Crop(Affine):
     def draw_boxes(
         self, n: int, height: int, width: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draw boxes as in `crop_matrices`."""
+        """Draw boxes: x, y, widths and heights of `crop_matrices`."""
 
     def sample(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
         return crop_matrices(*self.draw_boxes(n, height, width, generator), height, width)
@@ -148,7 +148,7 @@ class Crop(Affine):
 
 @dataclass(frozen=True)
 class FixedCrop(Crop):
-    """A box anywhere in the image; its sides are a `fraction` of the image's."""
+    """A box anywhere in the image whose sides are a `fraction` of the image's."""
 
     fraction: float
 
@@ -162,13 +162,7 @@ class FixedCrop(Crop):
 
 @dataclass(frozen=True)
 class ResizeCrop(Crop):
-    """torchvision's RandomResizedCrop.
-
-    Parameters
-    ----------
-    area : bounds of the box's area as a fraction of the image's, uniform.
-    ratio : bounds of the box's width / height in pixels, log-uniform.
-    """
+    """torchvision's RandomResizedCrop; `area` and `ratio` as in `draw_box_sizes`."""
 
     area: tuple[float, float] = (0.3, 1.0)
     ratio: tuple[float, float] = (0.7, 1.4)
@@ -185,7 +179,7 @@ class ResizeCrop(Crop):
             largest=(1.0, 1.0),
             generator=generator,
         )
-        # if no candidate fits: the largest central box that the bounds of the ratio allow
+        # without a fitting candidate: the largest central box within the bounds of the ratio
         closest = min(max(aspect, self.ratio[0]), self.ratio[1]) / aspect
         heights = heights.where(is_found, min(1.0, 1 / closest))
         widths = widths.where(is_found, min(1.0, closest))
@@ -195,14 +189,14 @@ class ResizeCrop(Crop):
 
 @dataclass(frozen=True)
 class JointResizeCrop(ResizeCrop):
-    """A `ResizeCrop` that acts on labels too: tasks are only approximately invariant to it.
+    """A `ResizeCrop` that changes labels too: tasks are only approximately invariant to it.
 
     If the box shows less than `min_area` of the image, the label is replaced, with probability
-    `label_noise`, by a class drawn uniformly among all.
+    `label_noise`, by a class drawn uniformly from all classes.
 
-    The noise is part of the task's distribution, in evaluation too: with K classes, the expected
-    error of any predictor is at least label_noise * P(area < min_area) * (K - 1) / K, times the
-    probability that the crop is applied.
+    The noise is part of the task, in evaluation too: with K classes, the expected error of any
+    predictor is at least label_noise * P(area < min_area) * (K - 1) / K, times the probability that
+    the crop is applied.
     """
 
     in_chain = False
@@ -212,7 +206,7 @@ class JointResizeCrop(ResizeCrop):
     def relabel(
         self, targets: Tensor, matrices: Tensor, n_classes: int, generator: torch.Generator
     ) -> Tensor:
-        """Labels [n] of images that the matrices [n, 3, 3] have cropped."""
+        """Labels [n] of images cropped by matrices [n, 3, 3]."""
         shown_area = 1 / (matrices[:, 0, 0] * matrices[:, 1, 1])
         uniform = torch.rand(len(targets), generator=generator, device=generator.device)
         classes = torch.randint(
@@ -223,7 +217,6 @@ class JointResizeCrop(ResizeCrop):
 
 
 def identities(n: int, device: torch.device) -> Tensor:
-    """Identity matrices [n, 3, 3]."""
     return torch.eye(3, device=device).repeat(n, 1, 1)
 
 
@@ -232,9 +225,46 @@ def crop_matrices(
 ) -> Tensor:
     """Matrices [n, 3, 3] that magnify boxes to the image's size.
 
-    Positions [n] of the boxes' centres, from the image's, and sizes [n] are fractions of its sides.
+    Boxes are given by their sizes [n] and the positions [n] of their centres relative to the
+    image's, all as fractions of its sides.
     """
     matrix = identities(len(x), x.device)
     matrix[:, 0, 0], matrix[:, 0, 2] = 1 / widths, -x * width / widths
     matrix[:, 1, 1], matrix[:, 1, 2] = 1 / heights, -y * height / heights
     return matrix
+
+
+def draw_box_sizes(
+    n: int,
+    *,
+    aspect: float,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    largest: tuple[float, float],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw sizes of n boxes as torchvision does: of `N_TRIES` candidates, the first that fits.
+
+    Sizes are fractions of the images' sides, not rounded to pixels.
+
+    Parameters
+    ----------
+    aspect : width / height of the images.
+    area : bounds of the box's area as a fraction of the image's, uniform.
+    ratio : bounds of the box's width / height in pixels, log-uniform.
+    largest : maximum height and width of a box.
+
+    Returns
+    -------
+    heights [n], widths [n], and whether a candidate fits [n]; otherwise the box is too large.
+    """
+    shape = (2, N_TRIES, n)
+    area_draw, ratio_draw = torch.rand(shape, generator=generator, device=generator.device)
+    areas = area[0] + (area[1] - area[0]) * area_draw
+    low, high = math.log(ratio[0] / aspect), math.log(ratio[1] / aspect)
+    ratios = (low + (high - low) * ratio_draw).exp()
+    heights, widths = (areas / ratios).sqrt(), (areas * ratios).sqrt()
+
+    fits = (heights <= largest[0]) & (widths <= largest[1])
+    first = fits.int().argmax(dim=0, keepdim=True)
+    return heights.gather(0, first)[0], widths.gather(0, first)[0], fits.any(dim=0)

@@ -1,6 +1,6 @@
-"""Random changes of pixel values: colours, and erased boxes.
+"""Random changes of pixel values in [0, 1]: colours, and erased boxes.
 
-Images [B, C, H, W] lie in [0, 1], before and after; each gets its own parameters.
+Each image of a batch [B, C, H, W] gets its own parameters.
 """
 
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from utils.data.augmentations.boxes import draw_box_sizes
+from utils.data.augmentations.affine import draw_box_sizes
 
 
 class PixelChange(ABC):
@@ -20,7 +20,7 @@ class PixelChange(ABC):
     Attributes
     ----------
     probability : of applying the change.
-    in_chain : whether it shares the draw that decides if an image is augmented at all.
+    in_chain : whether it shares the draw that decides whether an image is augmented at all.
     """
 
     probability: ClassVar[float] = 1.0
@@ -28,7 +28,7 @@ class PixelChange(ABC):
 
     @abstractmethod
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Changed copies of all images [B, C, H, W]."""
+        """Changed copies of images [B, C, H, W]."""
 
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -38,12 +38,12 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 class ColorJitter(PixelChange):
     """torchvision's ColorJitter: brightness, contrast, saturation and hue in random order.
 
-    As there, saturation and hue of images of one channel do not change.
+    Saturation and hue of images of one channel do not change.
 
     Parameters
     ----------
     brightness, contrast, saturation : largest deviation of the factors from 1.
-    hue : largest turn of the hue, as a fraction of the full circle.
+    hue : largest hue shift, as a fraction of the full circle.
     """
 
     brightness: float = 0.4
@@ -53,7 +53,7 @@ class ColorJitter(PixelChange):
     probability = 0.8
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """For each image the order [n, 4] of the adjustments, and the deviation [n, 4] of each."""
+        """Order [n, 4] and deviations [n, 4] of the adjustments of each image."""
         options = {"generator": generator, "device": generator.device}
         bounds = [self.brightness, self.contrast, self.saturation, self.hue]
         largest = torch.tensor(bounds, device=generator.device)
@@ -61,16 +61,14 @@ class ColorJitter(PixelChange):
         return orders, largest * (2 * torch.rand(n, 4, **options) - 1)
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See `PixelChange`. One pass over the batch computes all orders: hue is turned once, with
-        up to three blends before and after it; those that an image does not need have factor 1.
-        """
+        # All orders are computed in one pass: one hue shift, with three blends before and three
+        # after it; blends that an image does not use get factor 1
         orders, deviations = self.draw(len(images), generator)
         factors = 1 + deviations.gather(1, orders)
-        turns = torch.arange(4, device=images.device)
-        hue_turn = (orders == HUE).int().argmax(dim=1, keepdim=True)
-        before, after = (
-            factors.where(is_due, 1.0) for is_due in (turns < hue_turn, turns > hue_turn)
-        )
+        steps = torch.arange(4, device=images.device)
+        hue_step = (orders == HUE).int().argmax(dim=1, keepdim=True)
+        before = factors.where(steps < hue_step, 1.0)
+        after = factors.where(steps > hue_step, 1.0)
         for k in (0, 1, 2):
             images = blend(images, orders[:, k], before[:, k])
         images = adjust_hue(images, deviations[:, HUE])
@@ -110,7 +108,8 @@ class Erasing(PixelChange):
             aspect=width / height,
             area=self.area,
             ratio=(1 / self.ratio[1], 1 / self.ratio[0]),
-            largest=(1 - 0.5 / height, 1 - 0.5 / width),  # below the sides after rounding
+            # so that the rounded box stays smaller than the image
+            largest=(1 - 0.5 / height, 1 - 0.5 / width),
             generator=generator,
         )
         y, x = torch.rand(2, n, generator=generator, device=generator.device)
@@ -121,10 +120,10 @@ class Erasing(PixelChange):
 
 
 def blend(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
-    """Multiply the difference of each image from a base by its factor; kinds, factors [B].
+    """Multiply the difference of each image from a base by a factor; kinds, factors [B].
 
     The base is black (BRIGHTNESS), the mean luma of the image (CONTRAST), or the luma of each pixel
-    (SATURATION). A factor of 1 changes nothing.
+    (SATURATION).
     """
     kinds, factors = kinds.view(-1, 1, 1, 1), factors.view(-1, 1, 1, 1)
     gray = luma(images)
@@ -133,37 +132,32 @@ def blend(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
     return torch.lerp(bases, images, factors).clamp_(0, 1)
 
 
-def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of HSV by fractions [B] of the full circle.
+def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
+    """Shift the hue of HSV by fractions [B] of the full circle.
 
-    Value (the largest channel) and saturation stay, which saves the conversion to HSV and back: as
-    a function of the hue, each channel is a trapezoid between the smallest and largest channel.
+    Value (the largest channel) and saturation are unchanged, so no conversion to HSV and back is
+    needed: as a function of the hue, each channel is a trapezoid between the smallest and largest
+    channel.
     """
     if images.shape[1] == 1:
         return images
     smallest, largest = images.aminmax(dim=1, keepdim=True)
     chroma = largest - smallest
     red, green, blue = images.split(1, dim=1)
-    # the hue in sixths of the circle; without chroma any does
+    # hue in sixths of the circle; arbitrary if the chroma is zero
     divisor = chroma.where(chroma > 0, 1.0)
     hues = torch.where(
         red == largest,
         (green - blue) / divisor,
         torch.where(green == largest, (blue - red) / divisor + 2, (red - green) / divisor + 4),
     )
-    hues = (hues + 6 * turns.view(-1, 1, 1, 1)) % 6
+    hues = (hues + 6 * shifts.view(-1, 1, 1, 1)) % 6
     red, green, blue = (hues - 3).abs() - 1, 2 - (hues - 2).abs(), 2 - (hues - 4).abs()
     return torch.cat([red, green, blue], dim=1).clamp_(0, 1).mul_(chroma).add_(smallest)
 
 
 def luma(images: Tensor) -> Tensor:
-    """Weighted mean [B, 1, H, W] of the channels (ITU-R 601).
-
-    Raises
-    ------
-    ValueError
-        If there are neither 1 nor 3 channels.
-    """
+    """Weighted mean [B, 1, H, W] of the channels (ITU-R 601); ValueError unless 1 or 3 of them."""
     n_channels = images.shape[1]
     if n_channels not in (1, 3):
         raise ValueError(
@@ -174,7 +168,7 @@ def luma(images: Tensor) -> Tensor:
 
 
 def _covered(side: int, sizes: Tensor, positions: Tensor) -> Tensor:
-    """Mask [n, side] of runs of whole `sizes` [n] at positions [n] in [0, 1)."""
+    """Mask [n, side] of runs of integer length `sizes` [n] at relative positions [n] in [0, 1)."""
     starts = (positions * (side - sizes + 1)).floor()[:, None]
     pixels = torch.arange(side, device=sizes.device)
     return (starts <= pixels) & (pixels < starts + sizes[:, None])
