@@ -4,7 +4,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cached_property
 from typing import Any, Literal
 
@@ -23,7 +23,9 @@ from lossyless.rates import HFactorized
 
 Format = Literal["container", "official"]
 OnDamage = Literal["raise", "skip"]
+Batch = tuple[Tensor | NDArray, Labels | None, list[str] | None]  # features, labels, names
 BATCH_SIZE = 4096  # vectors that are handled at once
+MAX_LISTED = 10  # damages in a warning
 
 
 class FeatureCompressor(nn.Module):
@@ -70,9 +72,9 @@ class FeatureCompressor(nn.Module):
         """Coder of single vectors, in the format of the paper's code."""
         return OfficialCoder(self.rate)
 
-    def compress_vectors(self, z: Tensor) -> list[bytes]:
+    def compress_vectors(self, z: Tensor | NDArray) -> list[bytes]:
         """A stream for each feature vector of [N, z_dim], in the official format."""
-        return self.official.encode(_to_tensor(z))
+        return self.official.encode(z)
 
     def decompress(self, streams: list[bytes]) -> Tensor:
         """z_hat [N, z_dim], float32 on this device, of streams of `compress`.
@@ -111,11 +113,11 @@ class FeatureCompressor(nn.Module):
         if labels is not None and len(labels) != len(Z):
             raise SourceError(f"found {len(labels)} labels for {len(Z)} feature vectors")
 
-        def batches() -> Iterator[tuple[Tensor, Labels | None, None]]:
+        def batches() -> Iterator[Batch]:
             starts = range(0, len(Z), BATCH_SIZE)
             for i in progress(starts, "Encoding") if is_info else starts:
                 part = slice(i, i + BATCH_SIZE)
-                yield _to_tensor(Z[part]), None if labels is None else labels[part], None
+                yield Z[part], None if labels is None else labels[part], None
 
         return self._write(
             batches(),
@@ -156,20 +158,14 @@ class FeatureCompressor(nn.Module):
         -------
         Z : numpy array, float32 [N, z_dim]; or (Z, Y) with labels Y, int64 [N, ...].
 
-        Raises
-        ------
-        ContainerError, CodingError
-            The file is damaged, foreign, or of another model; the message says where.
-        SourceError
-            There are no labels, or not those of this file.
+        Raises ContainerError or CodingError if the file is damaged, or of another format or model;
+        SourceError if there are no labels, or not as many as features.
         """
         start = time.monotonic()
         with self._open(file, on_damage) as features:
-            with_labels = labels or label_file is not None
-            Y = read_labels(features, label_file) if with_labels else None
+            Y = read_labels(features, label_file) if labels or label_file is not None else None
             Z = features.read(n_workers=n_workers).numpy()
-        _warn_of_damage(features)
-        _report("Decoding", file, len(Z), start, is_info)
+        _report_decoding(features, len(Z), start, is_info)
         return Z if Y is None else (Z, Y)
 
     def decompress_to_npy(
@@ -196,19 +192,16 @@ class FeatureCompressor(nn.Module):
         _check_distinct([out, labels_out], [file, label_file])
         with ExitStack() as stack:
             npy = stack.enter_context(replacing(out))
-            labels_npy = None if labels_out is None else stack.enter_context(replacing(labels_out))
             features = stack.enter_context(self._open(file, on_damage))
             if labels_out is not None:
+                labels_npy = stack.enter_context(replacing(labels_out))
                 np.save(labels_npy, read_labels(features, label_file), allow_pickle=False)
             shape = (len(features.indices), self.z_dim)
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(npy, header)
-            with closing(features.chunks(n_workers=n_workers)) as chunks:
-                for _, z_hat in chunks:
-                    npy.write(z_hat.numpy().astype("<f4", copy=False).tobytes())
-        _warn_of_damage(features)
-        is_partial = bool(features.damaged)
-        return _report("Decoding", file, shape[0], start, is_info, is_partial=is_partial)
+            for _, z_hat in features.chunks(n_workers=n_workers):
+                npy.write(z_hat.numpy().astype("<f4", copy=False).tobytes())
+        return _report_decoding(features, shape[0], start, is_info)
 
     def open(self, file: PathLike, *, on_damage: OnDamage = "raise") -> FeatureFile:
         """Random access to a file: `f[i]`, `f[10:20]`, `f[[3, 1]]`; use it in a `with` statement.
@@ -216,14 +209,12 @@ class FeatureCompressor(nn.Module):
         `lossyless.files.FeatureDataset(file, compressor.rate)` is the same for a `DataLoader`.
         """
         if is_official(file):
-            raise SourceError(
-                f"{file}: the official format has no random access: use `decompress_dataset`"
-            )
+            raise SourceError(f"{file}: the official format has no random access: decompress it")
         return FeatureFile(file, self.rate, on_damage=on_damage)
 
     def _write(
         self,
-        batches: Iterable[tuple[Tensor, Labels | None, list[str] | None]],
+        batches: Iterable[Batch],
         file: PathLike,
         label_file: PathLike | None,
         *,
@@ -235,7 +226,7 @@ class FeatureCompressor(nn.Module):
         n_source_bytes: int | None = None,
         skipped: Sequence[Any] = (),
     ) -> Report:
-        """Compress batches of features [b, z_dim] on the CPU, with labels and names, into a file.
+        """Compress batches of features [b, z_dim], labels and names into a file.
 
         skipped : examples that `batches` left out, complete when they end.
         """
@@ -246,18 +237,20 @@ class FeatureCompressor(nn.Module):
                 f"{file}: the official format holds no labels: also give a file for them "
                 "(label_file=, --labels-out)"
             )
-        _check_distinct([file, label_file])
+        _check_distinct([file, label_file], [])
         start = time.monotonic()
-        exported: list[Labels] = []
 
-        def rows() -> Iterator[tuple[Tensor, Labels | None, list[str] | None]]:
+        def rows() -> Iterator[Batch]:
+            exported: list[Labels] = []
             for z, labels, names in batches:
-                if label_file is not None:
+                if npy is not None:
                     exported.append(labels)
                 yield z, labels, names
+            if npy is not None:
+                labels = np.concatenate(exported) if exported else np.empty(0, np.int64)
+                np.save(npy, labels, allow_pickle=False)
 
-        with ExitStack() as stack:
-            npy = None if label_file is None else stack.enter_context(replacing(label_file))
+        with nullcontext() if label_file is None else replacing(label_file) as npy:
             if format == "official":
                 streams = (s for z, *_ in rows() for s in self.compress_vectors(z))
                 n_examples, n_label_bytes = write_official(file, streams), 0
@@ -265,36 +258,23 @@ class FeatureCompressor(nn.Module):
                 meta = (meta or {}) | ({"model": self.model} if self.model else {})
                 written = write_features(rows(), file, self.rate, n_workers=n_workers, meta=meta)
                 n_examples, n_label_bytes = written.n_examples, written.n_label_bytes
-            if npy is not None:
-                labels = np.concatenate(exported) if exported else np.empty(0, np.int64)
-                np.save(npy, labels, allow_pickle=False)
-        details = {"n_label_bytes": n_label_bytes, "n_source_bytes": n_source_bytes}
-        return _report(
-            "Encoding", file, n_examples, start, is_info, is_partial=bool(skipped), **details
-        )
+        n_bytes, seconds = os.path.getsize(file), time.monotonic() - start
+        sizes = (n_label_bytes, n_source_bytes)
+        report = Report("Encoding", n_examples, n_bytes, seconds, *sizes, bool(skipped))
+        if is_info:
+            print(report)
+        return report
 
-    def _open(self, file: PathLike, on_damage: OnDamage) -> FeatureFile | OfficialFile:
+    def _open(self, file: PathLike, on_damage: OnDamage) -> AbstractContextManager:
         """A file of either format, identified by its first bytes."""
         if not is_official(file):
             return FeatureFile(file, self.rate, on_damage=on_damage)
         if on_damage == "skip":
-            raise SourceError(
-                f"{file}: the official format has no checksums, so that damage cannot be skipped: "
-                "read it with on_damage='raise'"
-            )
-        return OfficialFile(file, self.official)
+            raise SourceError(f"{file}: the official format has no checksums to skip damage by")
+        return nullcontext(OfficialFile(file, self.official))
 
 
-def _to_tensor(rows: Tensor | NDArray) -> Tensor:
-    """float32 on the CPU, without a gradient."""
-    if isinstance(rows, Tensor):
-        return rows.detach().float().cpu()
-    return torch.from_numpy(np.array(rows, np.float32))  # a copy: arrays may be read-only
-
-
-def _check_distinct(
-    outputs: Sequence[PathLike | None], inputs: Sequence[PathLike | None] = ()
-) -> None:
+def _check_distinct(outputs: list[PathLike | None], inputs: list[PathLike | None]) -> None:
     """Raise SourceError if an output is an input or another output, also by a symbolic link."""
     targets = [os.path.realpath(path) for path in (*outputs, *inputs) if path is not None]
     for out in outputs:
@@ -302,30 +282,19 @@ def _check_distinct(
             raise SourceError(f"{out}: would overwrite an input or another output: rename it")
 
 
-def _report(
-    work: str, file: PathLike, n_examples: int, start: float, is_info: bool, **details: Any
+def _report_decoding(
+    features: FeatureFile | OfficialFile, n_examples: int, start: float, is_info: bool
 ) -> Report:
-    """The report on work that began at `start` of `time.monotonic`; printed if `is_info`."""
-    seconds = time.monotonic() - start
-    report = Report(work, n_examples, os.path.getsize(file), seconds, **details)
+    """The report on a decoding that began at `start`; warns of damage, which was skipped."""
+    if features.damaged:
+        details = [text.removeprefix(f"{features.name}: ") for text in features.damaged]
+        warnings.warn(
+            f"{features.name}: is damaged; left out {len(features.missing)} known examples: "
+            f"{'; '.join(details[:MAX_LISTED])}",
+            stacklevel=3,
+        )
+    n_bytes, seconds = os.path.getsize(features.name), time.monotonic() - start
+    report = Report("Decoding", n_examples, n_bytes, seconds, is_partial=bool(features.damaged))
     if is_info:
         print(report)
     return report
-
-
-def _warn_of_damage(features: FeatureFile | OfficialFile) -> None:
-    """Warn the caller's caller if a file is damaged, and list the missing examples."""
-    if features.damaged:
-        details = [text.removeprefix(f"{features.name}: ") for text in features.damaged]
-        n_missing = len(features.missing)
-        warnings.warn(
-            f"{features.name}: is damaged, {n_missing} known examples are lost and left out: "
-            f"{_format_spans(features.missing)} ({'; '.join(details[-3:])})",
-            stacklevel=3,
-        )
-
-
-def _format_spans(indices: NDArray[np.int64]) -> str:
-    """Sorted indices as "3, 8-11, 20"."""
-    parts = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
-    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts if len(p))

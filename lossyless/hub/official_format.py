@@ -6,17 +6,17 @@ makes from the quantiles in the weights. A file is big endian:
     u32     number of streams
     u32 ..  per stream: number of bytes, and the bytes
 
-There are no checksums. Most changed bits are found all the same, because only intact streams lead
+There are no checksums. Most changed bits are found nevertheless, because only intact streams lead
 the decoder back to the initial state of the encoder (31 bits). But symbols beyond the tables are
-written literally: a change there goes unnoticed.
+stored verbatim: a change there goes unnoticed.
 """
 
 import copy
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,9 +67,11 @@ class OfficialCoder:
             self.tables.offsets.tolist(),
         )
 
-    def encode(self, z: Tensor) -> list[bytes]:
-        """A stream for each of the representations z [N, z_dim]."""
-        symbols = self.rate.quantise(z)
+    def encode(self, z: Tensor | NDArray) -> list[bytes]:
+        """A stream for each of the representations z [N, z_dim], of any floating type."""
+        if not isinstance(z, Tensor):
+            z = torch.from_numpy(np.array(z, np.float32))  # a copy: arrays may be read-only
+        symbols = self.rate.quantise(z.cpu())
         if symbols.size and np.abs(symbols.astype(np.int64)).max() > MAX_SYMBOL:
             raise CodingError(f"the official format cannot hold symbols beyond {MAX_SYMBOL}")
         return [self._encode(row) for row in symbols.tolist()]
@@ -110,12 +112,14 @@ class OfficialCoder:
 
 
 class OfficialFile:
-    """A file of the paper's code, read from front to end with the methods of `FeatureFile`.
+    """A file of the paper's code, with those methods of `FeatureFile` that read all of it.
 
     Parameters
     ----------
     path : the file.
     coder : of the bottleneck that wrote it, which the file does not name.
+
+    Raises ContainerError if the file is cut, longer than its streams, or in another format.
     """
 
     #: nothing is ever skipped, because damage cannot be located
@@ -124,45 +128,31 @@ class OfficialFile:
     def __init__(self, path: str | os.PathLike, coder: OfficialCoder):
         self.name = os.fspath(path)
         self.coder = coder
+        self.streams = read_official(path)
 
     def __len__(self) -> int:
-        """Number of vectors, as the file says."""
-        with open(self.name, "rb") as file:
-            return _read_uint32(file, self.name, "the number of vectors")
+        return len(self.streams)
 
     @property
     def indices(self) -> NDArray[np.int64]:
-        """Vectors that `read` gives, [N]."""
+        """Indices of the vectors that `read` gives, [N]."""
         return np.arange(len(self))
 
     def chunks(self, n_workers: int | None = None) -> Iterator[tuple[int, Tensor]]:
         """Index of the first vector, and vectors [n, z_dim]. `n_workers` has no effect.
 
-        Raises
-        ------
-        ContainerError, CodingError
-            The file is damaged or foreign; the message names it, and the vector.
+        Raises CodingError, naming the vector, if its stream is damaged or of another model.
         """
-        streams = read_official(self.name)
-        first = 0
-        while batch := list(islice(streams, BATCH_SIZE)):
+        for first in range(0, len(self), BATCH_SIZE):
             try:
-                z_hat = self.coder.decode(batch, first=first)
+                z_hat = self.coder.decode(self.streams[first : first + BATCH_SIZE], first=first)
             except CodingError as error:
                 raise CodingError(f"{self.name}: {error}") from error
             yield first, z_hat
-            first += len(batch)
 
     def read(self, n_workers: int | None = None) -> Tensor:
         """All vectors [N, z_dim]."""
-        chunks = [z_hat for _, z_hat in self.chunks()]
-        return torch.cat(chunks) if chunks else self.coder.decode([])
-
-    def __enter__(self) -> "OfficialFile":
-        return self
-
-    def __exit__(self, error_type, error, traceback) -> None:
-        pass
+        return torch.cat([self.coder.decode([]), *(z_hat for _, z_hat in self.chunks())])
 
 
 def write_official(path: str | os.PathLike, streams: Iterable[bytes]) -> int:
@@ -178,30 +168,29 @@ def write_official(path: str | os.PathLike, streams: Iterable[bytes]) -> int:
     return n_streams
 
 
-def read_official(path: str | os.PathLike) -> Iterator[bytes]:
-    """The streams of a file, one after the other.
+def read_official(path: str | os.PathLike) -> list[bytes]:
+    """The streams of a file.
 
-    Raises
-    ------
-    ContainerError
-        The file is cut, longer than its streams, or foreign.
+    Raises ContainerError if the file is cut, longer than its streams, or in another format.
     """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        n_streams = _read_uint32(file, path, "the number of vectors")
-        for i in range(n_streams):
-            length = _read_uint32(file, path, f"the size of vector {i} of {n_streams}")
-            if not MIN_STREAM <= length <= size - file.tell():
-                raise ContainerError(
-                    f"{path}: vector {i} of {n_streams} would have {length} bytes, but "
-                    f"{size - file.tell()} are left: the file is cut, damaged, or in another format"
-                )
-            yield file.read(length)
-        if file.tell() != size:
+    data = Path(path).read_bytes()
+    n_streams, position, streams = int.from_bytes(data[:4]), 4, []
+    for i in range(n_streams):
+        length, position = int.from_bytes(data[position : position + 4]), position + 4
+        if not MIN_STREAM <= length <= len(data) - position:
             raise ContainerError(
-                f"{path}: {size - file.tell()} bytes follow the {n_streams} vectors: the file is "
-                "damaged, or in another format"
+                f"{path}: vector {i} of {n_streams} would have {length} bytes, but "
+                f"{max(0, len(data) - position)} are left: the file is cut, damaged, or in another "
+                "format"
             )
+        streams.append(data[position : position + length])
+        position += length
+    if position != len(data):
+        raise ContainerError(
+            f"{path}: has {len(data)} bytes, but its {n_streams} vectors end at byte {position}: "
+            "the file is cut, damaged, or in another format"
+        )
+    return streams
 
 
 def is_official(path: str | os.PathLike) -> bool:
@@ -219,16 +208,9 @@ def is_official(path: str | os.PathLike) -> bool:
     return is_stream and 1 <= n_streams <= size // UINT32.size
 
 
-def _read_uint32(file: BinaryIO, path: str | os.PathLike, what: str) -> int:
-    data = file.read(UINT32.size)
-    if len(data) < UINT32.size:
-        raise ContainerError(f"{path}: ends before {what}: the file is cut")
-    return UINT32.unpack(data)[0]
-
-
 def describe_official(path: str | os.PathLike) -> dict[str, Any]:
-    """What a file tells about itself."""
-    n_bytes, n_examples = os.path.getsize(path), sum(1 for _ in read_official(path))
+    """Facts of a file, as those of `lossyless.files.describe`."""
+    n_bytes, n_examples = os.path.getsize(path), len(read_official(path))
     return {
         "path": str(path),
         "format": "official (of the paper's code): without checksums or the model's fingerprint",

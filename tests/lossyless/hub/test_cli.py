@@ -161,7 +161,7 @@ def test_damage_is_skipped_on_demand(save, bottleneck, tmp_path, capsys):
     assert str(file) in error_of(capsys)
     assert not Z.exists() and not Y.exists()
     assert run(*words, "--on-damage", "skip") == 3
-    assert (error := capsys.readouterr().err).startswith("warning: ") and "0-4095" in error
+    assert (error := capsys.readouterr().err).startswith("warning: ") and "0 to 4095" in error
     np.testing.assert_array_equal(np.load(Z), whole[4096:])
     np.testing.assert_array_equal(np.load(Y), np.arange(4096, len(whole)))
 
