@@ -4,7 +4,6 @@ A run is one stage under one config; see `utils.runs.identity`.
 """
 
 import contextlib
-import csv
 import functools
 import subprocess
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import nn
 from lossyless.weights import read_checkpoint
 from utils.runs.files import write_text
 from utils.runs.identity import run_folder, run_hash
+from utils.runs.saved_runs import read_metrics
 from utils.runs.status_file import RUN, RUN_LOCK, StatusFile, now
 
 BEST, LAST = "best.ckpt", "last.ckpt"  # checkpoints: of the best epoch, and to resume from
@@ -85,9 +85,7 @@ class Run:
 
     def metrics(self) -> dict[str, float]:
         """The results on disk."""
-        with self.csv.open(encoding="utf-8") as file:
-            row = next(csv.DictReader(file))
-        return {name: float(value) for name, value in row.items()}
+        return read_metrics(self.csv)
 
     def load_best(self, module: nn.Module) -> None:
         """Load the weights of the best epoch, or what a codec has learnt.

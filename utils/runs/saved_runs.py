@@ -27,7 +27,7 @@ from utils.runs.status_file import RUN, RUN_LOCK, StatusFile
 
 SEED = "seed"
 SOURCES = "utils.data.sources"
-# Modules, packages and classes in configs of earlier versions, and their present names.
+# Modules, packages and classes in configs of earlier versions, and their current names.
 MOVED = {
     "utils.data.coco.CocoCaptionsDataModule": "utils.data.coco_captions.CocoCaptionsDataModule",
     "utils.data.coco.CocoDataModule": f"{SOURCES}.coco.coco",
@@ -140,7 +140,7 @@ def read_config(folder: Path) -> SavedConfig:
 
 
 def upgrade(text: str) -> str:
-    """Text of a saved config, with the present names of its classes and their modules."""
+    """Text of a saved config, with renamed classes and modules updated to their current names."""
 
     def renamed(match: re.Match) -> str:
         target, module, name = match.groups()
@@ -150,12 +150,12 @@ def upgrade(text: str) -> str:
 
 
 def config_here(folder: Path, paths: Mapping[str, str], accelerator: str) -> DictConfig:
-    """The config that a run has saved, for the present classes, paths and device.
+    """The config that a run has saved, updated to the current classes, paths and device.
 
     Parameters
     ----------
     folder : results of the run.
-    paths : present folders of results, checkpoints and data, as in conf/main.yaml.
+    paths : current folders of results, checkpoints and data, as in conf/main.yaml.
     accelerator : where to compute, as `trainer.accelerator`.
     """
     config = OmegaConf.create(upgrade((folder / "config.yaml").read_text(encoding="utf-8")))
@@ -174,11 +174,10 @@ def read_status(results: Path, work: Path) -> dict:
 
 
 def propagate_unfinished(records: list[Record]) -> dict[str, list[Record]]:
-    """Records by stage, in which an unfinished run also stands for the later stages of its job.
+    """Records by stage; an unfinished run also counts as unfinished in the later stages of its job.
 
-    A job whose featurizer failed has no predictor, but the table of predictors misses it as much
-    as one that failed itself. Of several records with the same identity one is kept: one that is
-    done, the latest if there are several.
+    If the featurizer of a job failed, its predictor is missing as well and must be counted as such.
+    Of several records with the same identity, the latest that is done is kept, else the latest.
     """
     by_id = {}
     for record in sorted(records, key=lambda record: (record.state == DONE, record.finished)):
@@ -192,13 +191,23 @@ def propagate_unfinished(records: list[Record]) -> dict[str, list[Record]]:
     return {stage: [r for r in by_id.values() if r.stage == stage] for stage in STAGES}
 
 
+def read_metrics(file: Path) -> dict[str, float]:
+    """The metrics of a run from its CSV; raises ValueError if the file is damaged."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        row = next(csv.DictReader(lines), None)
+    try:
+        return {name: float(value) for name, value in row.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{file.name} has no row of numbers") from error
+
+
 @functools.lru_cache(MAX_CONFIGS)
 def _parse(text: str) -> SavedConfig:
     return SavedConfig(yaml.load(text, yaml.CSafeLoader))
 
 
 def _compressor_elsewhere(config: SavedConfig, experiment: Path) -> Path | None:
-    """The run of the compressor, if another experiment has it."""
+    """The run of the compressor if it belongs to another experiment."""
     if compressor_folder(config.values) == experiment.name:
         return None
     run = run_folder(config.values, STAGES[0]) / f"run_{config.id(STAGES[0])}"
@@ -211,9 +220,8 @@ def _read_all(folders: Iterable[Path], results: Path) -> tuple[list[Record], Cou
     records, states = [], Counter()
     for folder in folders:
         try:
-            record = _read(folder, results)
-            records.append(record)
-            states[record.state] += 1
+            records.append(_read(folder, results))
+            states[records[-1].state] += 1
         except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
             # one damaged file must not hide the others
             states[MISSING if isinstance(error, FileNotFoundError) else "unreadable"] += 1
@@ -226,27 +234,14 @@ def _read(folder: Path, results: Path) -> Record:
     config = read_config(folder)
     work = Path(str(config.value("paths.pretrained"))) / folder.relative_to(results)
     status = read_status(folder, work)
-    stage, state = status["stage"], status["state"]
-    finished = str(status.get("finished", ""))
-    if state != DONE:
-        return Record(stage, state, folder, config, finished=finished)
-    try:
-        metrics = _read_metrics(folder / f"results_{stage}.csv")
-        return Record(stage, state, folder, config, metrics, finished)
-    except FileNotFoundError as error:
-        _warn(folder, error)
-        return Record(stage, MISSING, folder, config)
-
-
-def _read_metrics(file: Path) -> dict[str, float]:
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
-    if not rows:
-        raise ValueError(f"{file.name} is empty")
-    try:
-        return {name: float(value) for name, value in rows[0].items()}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{file.name} has values that are not numbers") from error
+    stage, state, metrics = status["stage"], status["state"], {}
+    if state == DONE:
+        try:
+            metrics = read_metrics(folder / f"results_{stage}.csv")
+        except FileNotFoundError as error:
+            state = MISSING
+            _warn(folder, error)
+    return Record(stage, state, folder, config, metrics, str(status.get("finished", "")))
 
 
 def _warn(folder: Path, error: Exception) -> None:
