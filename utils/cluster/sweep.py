@@ -35,7 +35,6 @@ from utils.runs.experiment_status import LOG, read_jobs, report
 from utils.runs.files import writable_dir
 from utils.runs.identity import experiment_folder
 from utils.runs.signals import CTRL_C, MAIN_PROCESS, format_error, raised
-from utils.runs.status_file import mark_interrupted
 
 NONE_DONE = 3  # exit status, known to bin/utils.sh
 
@@ -108,10 +107,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         with ends, display, contextlib.redirect_stderr(WithoutOverrides(sys.stderr)):
             hydra_main(main)()
     except (KeyboardInterrupt, SystemExit) as error:
-        reason = format_error(error)
-        if not plan.is_submitted:
-            mark_interrupted(sweep_dir, reason)
-        sys.exit(130 if reason == CTRL_C else error.code)
+        sys.exit(130 if format_error(error) == CTRL_C else error.code)
     except Exception as error:  # a job may raise anything
         has_failed = True
         _explain(error, sweep_dir, is_verbose=is_verbose)

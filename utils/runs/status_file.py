@@ -219,19 +219,3 @@ def recorded_job() -> Iterator[StatusFile | None]:
     facts |= {"num": hydra_cfg.job.get("num", 0), "overrides": list(hydra_cfg.overrides.task)}
     with file.running(**facts):
         yield file
-
-
-def mark_interrupted(sweep_dir: Path, reason: str) -> None:
-    """Record an interruption of all jobs, and of their runs, that it killed before they could."""
-    for path in sweep_dir.glob(f"[0-9]*/{JOB}"):
-        file = job_file(path.parent)
-        job = file.read()
-        if job["state"] not in ("lost", "interrupted"):
-            continue
-        end = {"state": "interrupted", "error": reason, "finished": now()}
-        if job["state"] == "lost":
-            file.write(**end)
-        for folder in map(Path, job.get("runs", {}).values()):
-            run = load(folder / RUN)
-            if run["state"] == "running" and run["pid"] == job.get("pid"):
-                write_text(folder / RUN, json.dumps(run | end, indent=2) + "\n")

@@ -17,7 +17,7 @@ from utils.configs.overrides import CONF_DIR
 from utils.runs.experiment_status import FIX, report
 from utils.runs.identity import STAGES
 from utils.runs.run import Run, find_run
-from utils.runs.status_file import LOST, StatusFile, job_file, mark_interrupted, queue_job
+from utils.runs.status_file import LOST, StatusFile, job_file, queue_job
 
 
 class Job:
@@ -118,22 +118,6 @@ def test_a_job_whose_process_died_is_lost(cfg, sweep):
     found = lines(cfg)
     assert "1 jobs: 1 lost" in found[0] and LOST in found
     assert f"  lost: job 0:\n    {LOST}" in report(sweep(0).folder.parent, Path("r"))
-
-
-def test_jobs_that_ctrl_c_on_the_launcher_killed_were_interrupted(cfg, sweep):
-    """Workers may be killed before they can record it; other jobs stay as they are."""
-    finish(sweep(0, "seed=0"), cfg, 0)
-    with under_way(job := sweep(1, "seed=1"), cfg, 1) as run:
-        files = [job.file.path, run.status_file.path]
-        killed = [file.read_bytes() for file in files]
-    for file, content in zip(files, killed, strict=True):
-        file.write_bytes(content)
-    assert "2 jobs: 1 lost, 1 done" in status.overview(cfg)
-    with under_way(sweep(2, "seed=2"), cfg, 2):
-        mark_interrupted(job.folder.parent, "Ctrl-C")
-        found = lines(cfg)
-    assert "3 jobs: 1 running, 1 interrupted, 1 done" in found[0] and "Ctrl-C" in found
-    assert found[2] == "featurizer: 1 running, 1 interrupted, 1 done"
 
 
 def test_the_latest_attempt_counts(cfg, sweep):
