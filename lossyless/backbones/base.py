@@ -13,11 +13,11 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def precision(device: torch.device) -> torch.dtype:
-    """Precision of towers on a device; features depend on it."""
+    """Precision of backbones on a device, on which their features depend."""
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
-class Tower(nn.Module):
+class Backbone(nn.Module):
     """A frozen network from images to features: x [B, C, H, W] in [0, 1] -> z [B, z_dim] float32.
 
     Greyscale images are repeated to three channels, and images of another size than `side` x `side`
@@ -61,8 +61,8 @@ class Tower(nn.Module):
             )
         self.z_dim = features.shape[1]
 
-    def train(self, mode: bool = True) -> "Tower":
-        """Does nothing: a tower stays in evaluation mode."""
+    def train(self, mode: bool = True) -> "Backbone":
+        """Does nothing: a backbone stays in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""OpenAI's CLIP (https://arxiv.org/abs/2103.00020): its models by name or file, its image tower."""
+"""OpenAI's CLIP (https://arxiv.org/abs/2103.00020): models by name or file, image encoder."""
 
 import importlib.util
 import warnings
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lossyless.backbones.base import Tower
+from lossyless.backbones.base import Backbone
 from lossyless.weights import WeightsError, check_archive, fetch
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -33,7 +33,7 @@ UNLOADABLE = (
 Preprocess = Callable[[Image.Image], Tensor]
 
 
-class ClipTower(Tower):
+class ClipBackbone(Backbone):
     """Unnormalised image embeddings of CLIP.
 
     Parameters

@@ -1,13 +1,13 @@
-"""Image towers of OpenCLIP, an optional dependency."""
+"""Image encoders of OpenCLIP, an optional dependency."""
 
 import torch
 from torch import Tensor, nn
 
-from lossyless.backbones.base import Tower
+from lossyless.backbones.base import Backbone
 from lossyless.weights import WeightsError
 
 
-class OpenClipTower(Tower):
+class OpenClipBackbone(Backbone):
     """Unnormalised image embeddings of any model of OpenCLIP (https://arxiv.org/abs/2212.07143).
 
     Parameters
@@ -29,7 +29,7 @@ class OpenClipTower(Tower):
             import open_clip
         except ImportError as error:
             raise ImportError(
-                f"tower {model!r} of OpenCLIP needs a package that is not installed: "
+                f"backbone {model!r} of OpenCLIP needs a package that is not installed: "
                 "pip install open_clip_torch"
             ) from error
         try:

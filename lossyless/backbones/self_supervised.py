@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from lossyless.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Tower
+from lossyless.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from lossyless.backbones.torchvision import build
 from lossyless.weights import (
     WeightsError,
@@ -24,7 +24,7 @@ SIMCLR_URL = (
 SWAV_URL = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
 
 
-class SimCLRTower(Tower):
+class SimCLRBackbone(Backbone):
     """ResNet50 by SimCLR (https://arxiv.org/abs/2002.05709), 800 epochs, from VISSL's model zoo.
 
     Parameters
@@ -38,7 +38,7 @@ class SimCLRTower(Tower):
         super().__init__(_trunk(_vissl_state(path), path), side=224)
 
 
-class SwAVTower(Tower):
+class SwAVBackbone(Backbone):
     """ResNet50 by SwAV (https://arxiv.org/abs/2006.09882), 800 epochs, from the authors.
 
     Parameters

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from lossyless.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Tower
+from lossyless.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from lossyless.weights import WeightsError, fetch, load_strictly, read_state_dict
 
 PADDINGS = ("torch", "tensorflow")
@@ -19,7 +19,7 @@ QUANTIZED = "quantized_"  # name prefix of 8-bit quantized networks
 HEADS = ("fc", "classifier", "heads", "head")
 
 
-class TorchvisionTower(Tower):
+class TorchvisionBackbone(Backbone):
     """Features of a classifier of torchvision.
 
     Parameters

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
-from lossyless.backbones import Tower
+from lossyless.backbones import Backbone
 from lossyless.backbones.clip import import_clip
 from lossyless.base import Batch
 from lossyless.torch_state import one_thread
@@ -186,7 +186,7 @@ def _measure_tower(step: Step, x: torch.Tensor, device: torch.device) -> Cost:
         network = getattr(import_clip().model, class_name)(*arguments)
     else:
         network = models.get_model(name)
-    tower, x, seconds = Tower(network, side=step.shape[-1]).to(device), x.to(device), []
+    tower, x, seconds = Backbone(network, side=step.shape[-1]).to(device), x.to(device), []
     with FlopCounterMode(display=False) as counter:
         tower(x)
     for _ in range(N_REPEATS):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lossyless.backbones import Tower
+from lossyless.backbones import Backbone
 from lossyless.base import Batch
 from lossyless.progress import progress
 from utils.data.examples import InMemory, draw_order
@@ -43,7 +43,7 @@ class FeatureDataModule(DataModule):
     def __init__(
         self,
         images: ImageDataModule,
-        make_tower: Callable[[], Tower],
+        make_tower: Callable[[], Backbone],
         *,
         z_dim: int,
         cache: FeatureCache,

@@ -15,7 +15,7 @@ from torch import Tensor
 from lossyless.base import Compressor
 from lossyless.files import FeatureFile, read_labels, rebatch, write_features
 from utils.data.module import SPLITS, BatchLoader, DataModule
-from utils.evaluation.quality import ImageQuality, stated_rate, tower_time
+from utils.evaluation.quality import ImageQuality, backbone_time, stated_rate
 from utils.runs.stopwatch import Stopwatch
 
 
@@ -136,7 +136,7 @@ def measure(
     per pixel; times: seconds per example (the encoder's include those of a frozen backbone, as
     measured when it computed the features); for decoded images, the metrics of `ImageQuality`.
     """
-    encoder_time = sent.encoder_seconds / sent.n_examples + tower_time(data, split)
+    encoder_time = sent.encoder_seconds / sent.n_examples + backbone_time(data, split)
     compress_time = sent.compress_seconds / sent.n_examples
     n_bits = 8 * sent.n_bytes / sent.n_examples
     receiver = Stopwatch(device)

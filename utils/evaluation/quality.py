@@ -88,7 +88,7 @@ class VectorQuality:
         return {"mse": mse, "nmse": mse / variance if variance > 0 else math.nan}
 
 
-def tower_time(data: DataModule, split: str) -> float:
+def backbone_time(data: DataModule, split: str) -> float:
     """Seconds per example of a frozen backbone on a split; 0 without one."""
     return data.encoder_time(split) if isinstance(data, FeatureDataModule) else 0.0
 
@@ -146,7 +146,7 @@ def measure_codec(
     metrics = {
         "rate": n_bits if rate is None else rate,
         "n_bits": n_bits,
-        "sender_time": sender.seconds / n_examples + tower_time(data, split),
+        "sender_time": sender.seconds / n_examples + backbone_time(data, split),
         "receiver_time": receiver.seconds / n_examples,
     } | quality.metrics()
     if is_image:

@@ -153,6 +153,7 @@ def feature_identity(cfg: DictConfig, place: str) -> tuple[dict, dict]:
     kwargs = {k: value for k, value in data["kwargs"].items() if k not in NOT_CONTENT}
     # options with the same class and settings share features
     tower["class"], kwargs["class"] = (class_name(cfg[n].kwargs[CLASS]) for n in ("tower", place))
+    tower["class"] = tower["class"].replace("Backbone", "Tower")  # as in existing caches
     augmentation = {k: kwargs.pop(k) for k in AUGMENTATION if k in kwargs}
     facts = {k: value for k, value in data.items() if k not in NOT_OF_IMAGES}
     return {"tower": tower, "data": facts | {"kwargs": kwargs}}, augmentation

@@ -45,7 +45,11 @@ MOVED = {
     "utils.data.pets37.Pets37DataModule": f"{SOURCES}.photos.pets37",
     "utils.data.stl10.STL10DataModule": f"{SOURCES}.torchvision_sets.stl10",
     "utils.data.stl10.STL10UnlabeledDataModule": f"{SOURCES}.torchvision_sets.stl10_unlabeled",
-    "lossyless.towers": "lossyless.backbones",
+    **{
+        f"lossyless.{module}.{name}Tower": f"lossyless.backbones.{name}Backbone"
+        for module in ("towers", "backbones")
+        for name in ("Clip", "OpenClip", "SimCLR", "SwAV", "Torchvision")
+    },
     "utils.loggers": "utils.training.loggers",
     "utils.logistic_regression": "utils.evaluation.linear",
     "utils.svm.LinearEvaluation": "utils.evaluation.linear.LinearSVMEvaluation",

@@ -7,17 +7,16 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lossyless.backbones import Tower, precision
+from lossyless.backbones import Backbone, precision
 from lossyless.base import Compressor
 from lossyless.compressors import LearnableCompressor
 from lossyless.optim import PartOptimizer
 from lossyless.predictors import PredictionHead, Predictor
-from utils.configs.checks import CLASS
 from utils.data.feature_cache import FeatureCache
 from utils.data.features import FeatureDataModule
 from utils.data.images import ImageDataModule
 from utils.data.module import DataModule
-from utils.runs.identity import class_name, feature_identity, has_tower
+from utils.runs.identity import feature_identity, has_tower
 from utils.runs.run import find_run
 from utils.training.callbacks import reseed
 
@@ -89,11 +88,11 @@ def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataM
     key["data"]["kwargs"]["class"] = f"{images.source.name}DataModule"
     return FeatureDataModule(
         images,
-        lambda: build_tower(cfg),
+        lambda: build_backbone(cfg),
         z_dim=cfg.tower.z_dim,
         cache=FeatureCache(
             Path(cfg.paths.features),
-            label=f"{images.source.name}_{class_name(cfg.tower.kwargs[CLASS]).removesuffix('Tower')}",
+            label=f"{images.source.name}_{key['tower']['class'].removesuffix('Tower')}",
             key=key | {"precision": str(precision(device))},
             augmentation=augmentation,
         ),
@@ -129,7 +128,7 @@ def _check_takes(cfg: DictConfig, shape: Sequence[int], place: str) -> None:
         )
 
 
-def build_tower(cfg: DictConfig) -> Tower:
+def build_backbone(cfg: DictConfig) -> Backbone:
     """The backbone of a config."""
     tower = instantiate(cfg.tower.kwargs)
     if tower.z_dim != cfg.tower.z_dim:

@@ -12,11 +12,11 @@ from torchvision import models
 from lossyless.backbones import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    OpenClipTower,
-    SimCLRTower,
-    SwAVTower,
-    TorchvisionTower,
-    Tower,
+    Backbone,
+    OpenClipBackbone,
+    SimCLRBackbone,
+    SwAVBackbone,
+    TorchvisionBackbone,
     self_supervised,
 )
 from lossyless.backbones import torchvision as torchvision_module
@@ -40,8 +40,8 @@ def small(tmp_path_factory) -> dict:
     return {"network": network, "path": path}
 
 
-def tower_of(small, **options) -> TorchvisionTower:
-    return TorchvisionTower(**SMALL | {"weights": str(small["path"])} | options)
+def tower_of(small, **options) -> TorchvisionBackbone:
+    return TorchvisionBackbone(**SMALL | {"weights": str(small["path"])} | options)
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -95,7 +95,7 @@ def test_random_weights_have_a_seed_of_their_own():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first, again = (TorchvisionTower(**SMALL, weights="random") for _ in range(2))
+    first, again = (TorchvisionBackbone(**SMALL, weights="random") for _ in range(2))
     assert torch.equal(torch.rand(3), expected)
     x = images(2, 3, 32, 32)
     assert torch.equal(first(x), again(x))
@@ -109,7 +109,7 @@ def test_random_weights_have_a_seed_of_their_own():
     ],
 )
 def test_the_input_of_the_classifier_is_found_where_there_is_one(model, z_dim, side):
-    tower = TorchvisionTower(model, "random", side=side)
+    tower = TorchvisionBackbone(model, "random", side=side)
     assert tower(images(2, 3, side, side)).shape == (2, z_dim)
 
 
@@ -157,19 +157,19 @@ def test_published_weights_are_fetched_with_the_checksum_in_their_name(monkeypat
         return tmp_path / "resnet18.pth"
 
     monkeypatch.setattr(torchvision_module, "fetch", fetch)
-    tower = TorchvisionTower("resnet18", "IMAGENET1K_V1", side=32)
+    tower = TorchvisionBackbone("resnet18", "IMAGENET1K_V1", side=32)
     url = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
     assert asked == [(url, "f37072fd")] and tower.z_dim == 512
 
 
 def test_what_cannot_be_a_backbone_is_named(small, tmp_path):
     for make, message in (
-        (lambda: TorchvisionTower("resnet18", "V9"), "'V9' of resnet18.*IMAGENET1K_V1"),
-        (lambda: TorchvisionTower("quantized_resnet18", "random"), "quantized_resnet18"),
+        (lambda: TorchvisionBackbone("resnet18", "V9"), "'V9' of resnet18.*IMAGENET1K_V1"),
+        (lambda: TorchvisionBackbone("quantized_resnet18", "random"), "quantized_resnet18"),
         (lambda: tower_of(small, padding="same"), "padding='same'.*tensorflow"),
         (lambda: tower_of(small, layer="stage9"), "layer='stage9'.*stage2"),
-        (lambda: Tower(nn.Identity(), side=8), r"vectors.*\[1, 3, 8, 8\]"),
-        (lambda: SwAVTower(str(tmp_path / "nowhere.pth")), "nowhere.*swav_800ep"),
+        (lambda: Backbone(nn.Identity(), side=8), r"vectors.*\[1, 3, 8, 8\]"),
+        (lambda: SwAVBackbone(str(tmp_path / "nowhere.pth")), "nowhere.*swav_800ep"),
     ):
         with pytest.raises((ValueError, WeightsError), match=message):
             make()
@@ -186,18 +186,18 @@ def trunk() -> nn.Module:
 
 
 def checkpoints(state: dict) -> dict:
-    vissl = {f"_feature_blocks.{name}": value for name, value in state.items()}
+    model = {"trunk": {f"_feature_blocks.{name}": value for name, value in state.items()}}
     trainer = {"phase_idx": 800, "loss": 1.5}
     swav = {f"module.{name}": value for name, value in state.items()}
     heads = {"projection_head.0.weight": torch.zeros(2), "prototypes.weight": torch.zeros(3, 2)}
     heads = {f"module.{name}": value for name, value in heads.items()}
     return {
-        SimCLRTower: trainer | {"classy_state_dict": {"base_model": {"model": {"trunk": vissl}}}},
-        SwAVTower: swav | heads,
+        SimCLRBackbone: trainer | {"classy_state_dict": {"base_model": {"model": model}}},
+        SwAVBackbone: swav | heads,
     }
 
 
-@pytest.mark.parametrize("tower_class", [SimCLRTower, SwAVTower])
+@pytest.mark.parametrize("tower_class", [SimCLRBackbone, SwAVBackbone])
 def test_published_layouts_and_plain_state_dicts_are_read(
     tower_class, trunk, tmp_path, monkeypatch
 ):
@@ -226,7 +226,7 @@ def test_damage_to_self_supervised_weights_is_named(trunk, tmp_path):
             tower_class(str(path))
     torch.save({"classy_state_dict": {"base_model": {}}}, path)
     with pytest.raises(WeightsError, match="no trunk"):
-        SimCLRTower(str(path))
+        SimCLRBackbone(str(path))
 
 
 # --- OpenCLIP
@@ -247,11 +247,11 @@ def test_open_clip_gives_its_embeddings(monkeypatch):
 
     fake.create_model = create_model
     monkeypatch.setitem(sys.modules, "open_clip", fake)
-    tower, x = OpenClipTower("ViT-B-16", "openai"), images(2, 1, 16, 16)
+    tower, x = OpenClipBackbone("ViT-B-16", "openai"), images(2, 1, 16, 16)
     assert asked == [("ViT-B-16", "openai")] and (tower.z_dim, tower.side) == (3, 16)
     torch.testing.assert_close(tower(x), 2 * x.expand(-1, 3, -1, -1).mean((2, 3)) - 1)
     with pytest.raises(WeightsError, match="'nothing'.*not found.*list_pretrained"):
-        OpenClipTower("ViT-B-16", "nothing")
+        OpenClipBackbone("ViT-B-16", "nothing")
     monkeypatch.setitem(sys.modules, "open_clip", None)  # not installed
     with pytest.raises(ImportError, match="pip install open_clip_torch"):
-        OpenClipTower()
+        OpenClipBackbone()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from clip.model import CLIP
 
-from lossyless.backbones import ClipTower, load_clip
+from lossyless.backbones import ClipBackbone, load_clip
 from lossyless.weights import WeightsError
 
 DIM = 8
@@ -55,7 +55,7 @@ def test_the_tower_gives_the_embeddings_of_images_prepared_as_by_clip(checkpoint
 
     _, path = checkpoint
     model, preprocess = load_clip(str(path))
-    tower = ClipTower(str(path))
+    tower = ClipBackbone(str(path))
     assert (tower.z_dim, tower.side) == (DIM, 32)
     image = Image.effect_noise((32, 32), 60).convert("RGB")
     with torch.no_grad():

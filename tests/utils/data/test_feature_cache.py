@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lossyless.backbones import Tower
+from lossyless.backbones import Backbone
 from lossyless.progress import progress
 from utils.data.examples import InMemory
 from utils.data.feature_cache import FeatureCache
@@ -47,7 +47,7 @@ def make(tmp_path):
 
         def make_tower():
             make_data.calls.append(1)
-            return Tower(make_network(), side=SIDE)
+            return Backbone(make_network(), side=SIDE)
 
         return FeatureDataModule(
             digits,
@@ -73,7 +73,7 @@ def folders(tmp_path):
 
 
 def test_features_are_those_of_the_tower_with_the_targets_of_the_images(make):
-    data, tower = make(), Tower(Project(), side=SIDE)
+    data, tower = make(), Backbone(Project(), side=SIDE)
     assert (data.kind, data.shape, data.n_outputs, data.task) == ("vector", (DIM,), 10, data.task)
     for split in SPLITS:
         assert data.n_examples(split) == N_EXAMPLES[split]

@@ -1,4 +1,4 @@
-"""Featurizers on the features of frozen towers: all stages, identities, settings that clash."""
+"""Featurizers on the features of frozen backbones: stages, identities, conflicting settings."""
 
 import shutil
 
@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torchvision import models
 
-from lossyless.backbones import TorchvisionTower, Tower
+from lossyless.backbones import Backbone, TorchvisionBackbone
 from utils.cluster import sweep
 from utils.configs.checks import ConfigError
 from utils.configs.composing import compose_config
@@ -58,13 +58,13 @@ def save_weights(path, seed):
 def calls(monkeypatch) -> list:
     """The towers that were made."""
     made = []
-    init = TorchvisionTower.__init__
+    init = TorchvisionBackbone.__init__
 
     def noting(self, *args, **kwargs):
         made.append(kwargs)
         init(self, *args, **kwargs)
 
-    monkeypatch.setattr(TorchvisionTower, "__init__", noting)
+    monkeypatch.setattr(TorchvisionBackbone, "__init__", noting)
     return made
 
 
@@ -177,7 +177,7 @@ def test_cached_features_depend_on_the_right_settings(weights, tmp_path, monkeyp
     assert path() != first  # half precision
 
 
-class MeansTower(Tower):
+class MeansBackbone(Backbone):
     """Means of patches of an image: a tower that needs no weights."""
 
     def __init__(self, n_patches: int):
@@ -188,7 +188,7 @@ class MeansTower(Tower):
 def with_means_tower(folder, **more):
     cfg = compose(folder, *BOTTLENECK, base=[*SMALL, *DATA, "tower=torchvision"])
     cfg.tower.name, cfg.tower.z_dim = "means", 12
-    target = f"{MeansTower.__module__}.MeansTower"
+    target = f"{MeansBackbone.__module__}.MeansBackbone"
     cfg.tower.kwargs = {"_target_": target, "n_patches": 2}
     OmegaConf.update(cfg, "tower", more, force_add=True)
     OmegaConf.resolve(cfg)
