@@ -4,7 +4,7 @@
 
     compressor, transform = torch.hub.load("<this repository>", "clip_compressor_b005")
 
-or, from a clone, `torch.hub.load("path/of/the/clone", "clip_compressor_b005", source="local")`.
+or, from a clone, `torch.hub.load("path/to/clone", "clip_compressor_b005", source="local")`.
 
 `torch.hub.list` lists the entries, `torch.hub.help` describes one. They are made from the table
 `lossyless.hub.RELEASED`.

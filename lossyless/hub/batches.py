@@ -20,15 +20,8 @@ OnError = Literal["raise", "skip"]
 
 #: what PIL raises for files that are not images or are incomplete
 UNREADABLE = (MemoryError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-# arguments of DataLoader that decide which examples a file holds, and in which order
-FIXED_SETTINGS = {
-    "collate_fn": None,
-    "shuffle": False,
-    "sampler": None,
-    "batch_sampler": None,
-    "drop_last": False,
-    "in_order": True,
-}
+# arguments of DataLoader that would change the examples or their order
+FIXED_SETTINGS = ("batch_sampler", "collate_fn", "drop_last", "sampler", "shuffle")
 # arguments that DataLoader refuses without worker processes
 WORKER_SETTINGS = ("multiprocessing_context", "persistent_workers", "prefetch_factor", "timeout")
 # parts of messages of torch's errors, whose causes are limits of the system
@@ -183,8 +176,8 @@ def _loader_settings(
 ) -> dict[str, Any]:
     """Arguments of DataLoader: the given ones, defaults, and what the system allows."""
     for name, value in kwargs_dataloader.items():
-        is_changed = name in FIXED_SETTINGS and value not in (None, FIXED_SETTINGS[name])
-        if is_changed or (name, value) == ("batch_size", None):
+        is_refused = (name, value) in (("batch_size", None), ("in_order", False))
+        if is_refused or (name in FIXED_SETTINGS and value):
             raise ValueError(
                 f"kwargs_dataloader: {name} cannot be {value!r}: all examples are compressed in "
                 "batches, in their order. To compress others, pass a torch.utils.data.Subset."

@@ -21,9 +21,7 @@ from lossyless.rates.entropy_coded import TRANSFORM
 from lossyless.weights import WeightsError, fetch, load_strictly, read_checkpoint, sha256_of
 
 CLIP = "ViT-B/32"
-# arguments that name local files, in Python and on the command line
-CLIP_PATH = "clip_path=, --clip"
-PRETRAINED_PATH = "pretrained_path=, --pretrained"
+PRETRAINED_PATH = "pretrained_path=, --pretrained"  # in Python and on the command line
 
 _LEGACY_NAMES = {"matrix": "matrices", "bias": "biases", "factor": "factors"}  # CompressAI 1.1
 # made from the other tensors by `update` of CompressAI's model; empty in the official files
@@ -58,9 +56,8 @@ def clip_compressor(
         Weights are missing, damaged or of another network, or cannot be downloaded.
     """
     device = _checked_device(device)
-    _check_model(model)
-    for path, arguments in ((pretrained_path, PRETRAINED_PATH), (clip_path, CLIP_PATH)):
-        _check_file(path, arguments)  # local files first, before any download
+    if clip_path is not None:
+        _check_file(clip_path, "clip_path=, --clip")  # before the bottleneck is downloaded
     rate, name = _bottleneck(model, pretrained_path)
     clip, transform = load_clip(CLIP if clip_path is None else os.fspath(clip_path))
     compressor = ClipCompressor(clip.visual, rate, transform, name).to(device)
@@ -74,8 +71,6 @@ def feature_compressor(
 
     Parameters and errors as for `clip_compressor`.
     """
-    _check_model(model)
-    _check_file(pretrained_path, PRETRAINED_PATH)
     return FeatureCompressor(*_bottleneck(model, pretrained_path))
 
 
@@ -124,7 +119,10 @@ def _name(official: str) -> str:
 
 def _bottleneck(model: str, pretrained_path: PathLike | None) -> tuple[HFactorized, str]:
     """A bottleneck, and the name of its weights: a released model, or their file."""
+    if model not in RELEASED:
+        raise ValueError(f"model: expected one of {', '.join(RELEASED)}, found {model!r}")
     if pretrained_path is not None:
+        _check_file(pretrained_path, PRETRAINED_PATH)
         # all released files have tensors of the same shapes: a wrong one would load silently
         sha256 = sha256_of(pretrained_path)
         known = [name for name, released in RELEASED.items() if released.sha256 == sha256]
@@ -143,11 +141,6 @@ def _bottleneck(model: str, pretrained_path: PathLike | None) -> tuple[HFactoriz
     return load_bottleneck(path), model
 
 
-def _check_model(model: str) -> None:
-    if model not in RELEASED:
-        raise ValueError(f"model: expected one of {', '.join(RELEASED)}, found {model!r}")
-
-
 def _checked_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -158,7 +151,7 @@ def _checked_device(device: str | torch.device | None) -> torch.device:
         raise ValueError(f"device: {str(device)!r} is not available: {reason}") from None
 
 
-def _check_file(path: PathLike | None, arguments: str) -> None:
-    if path is not None and not Path(path).is_file():
+def _check_file(path: PathLike, arguments: str) -> None:
+    if not Path(path).is_file():
         found = "is not a file" if Path(path).exists() else "no such file"
         raise WeightsError(f"{path}: {found} ({arguments})")
