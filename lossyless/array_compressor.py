@@ -1,4 +1,4 @@
-"""The compressor of feature matrices as a scikit-learn estimator."""
+"""Compressor of feature matrices, as a scikit-learn estimator."""
 
 import hashlib
 import io
@@ -38,40 +38,41 @@ TRAINING = ("beta", "distortion", "n_epochs", "batch_size", "lr", "schedule", "v
 
 
 class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Lossy compressor of the rows of a matrix, for features that a linear model will work on.
+    """Lossy compressor of matrix rows, for features that a linear model will use.
 
-    A bottleneck with a learnt, factorized entropy model, trained without labels for
+    A bottleneck with a learnt, factorized entropy model, trained without labels to minimise
 
         ||z_hat - z||^2 / v  +  beta * rate                                          (nats)
 
-    with v the variance of the features, averaged over columns; so `beta` does not depend on the
-    unit of the features. Quantisation cells have the width that minimises the loss at high rates,
-    sqrt(6 beta v); only the entropy model is trained. `ArrayCompressor.paper()` is the minimal
-    compressor of the paper (arXiv:2106.10800, appendix E.7), with absolute errors in the unit of
-    the features, a learnt cell width for each column, and no rotation.
+    where v is the variance of the features, averaged over columns, so that `beta` does not depend
+    on their unit. The width of quantisation cells, sqrt(6 beta v), minimises the loss at high
+    rates; only the entropy model is trained. `ArrayCompressor.paper()` is the minimal compressor of
+    the paper (arXiv:2106.10800, appendix E.7): absolute errors in the unit of the features, a
+    learnt cell width for each column, and no rotation.
 
     Parameters
     ----------
     beta : weight of the rate; larger = fewer bits.
     distortion : "squared", as above; or "l1", as in the paper: ||z_hat - z||_1 + beta * rate.
-    rotation : one of `lossyless.rates.transforms.TRANSFORMS`. "klt": rows are coded in the basis of
-        their principal components, which takes far fewer bits if columns are correlated;
-        "klt_refined": a basis that is learnt further, for up to some hundred columns; "none":
-        column by column, as the paper does.
+    rotation : one of `lossyless.rates.transforms.TRANSFORMS`. "klt" codes rows in the basis of
+        their principal components, which needs far fewer bits if columns are correlated;
+        "klt_refined" trains this basis further, for up to a few hundred columns; "none" codes each
+        column by itself, as in the paper.
     n_epochs : passes over the rows; at least 300 steps are taken.
-    batch_size : rows of one step.
+    batch_size : rows per step.
     lr : learning rate of Adam.
-    schedule : "cosine": annealed to 0; "step": a tenth after each fifth of the training.
-    random_state : int, RandomState or None, as everywhere in scikit-learn.
-    device : torch's name of the device that trains; None: a GPU if there is one.
+    schedule : "cosine" anneals the learning rate to 0; "step" divides it by 10 after each fifth of
+        the training.
+    random_state : int, RandomState or None, as in scikit-learn.
+    device : torch's name of the device for training; None uses a GPU if there is one.
     verbose : whether to show a progress bar.
 
     Attributes
     ----------
-    n_features_in_ : columns.
-    feature_names_in_ : names of the columns, if it was trained on a DataFrame with names.
-    scale_ : unit of the distortion: root of v, the mean variance of the columns that it was trained
-        on; if all were constant, the largest absolute value, or 1. With distortion="l1", 1.
+    n_features_in_ : number of columns.
+    feature_names_in_ : names of the columns, if they were those of a DataFrame.
+    scale_ : unit of the distortion: sqrt(v), or the largest absolute value (or 1) if all columns
+        were constant; 1 with distortion="l1".
     rate_ : HFactorized, the trained bottleneck; see `codec`.
     """
 
@@ -102,9 +103,10 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     @classmethod
     def paper(cls, **parameters) -> "ArrayCompressor":
-        """With the settings of the paper's minimal code, for unscaled CLIP ViT-B/32 features.
+        """The settings of the paper's minimal code, for unscaled CLIP ViT-B/32 features.
 
-        Published for training on CIFAR10 and a linear SVM (C=4e-3) on STL10: 1704 bits, 98.6 %.
+        The paper trains it on CIFAR10, and reports 1704 bits and 98.6 % on STL10 with a linear SVM
+        (C=4e-3).
         """
         settings = {
             "beta": 4e-2,
@@ -125,8 +127,9 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Raises
         ------
         ValueError
-            A parameter or Z is not usable: NaN, infinite values, not two dimensions, no rows, or
-            values so large or so much alike that float32 could not hold them or their cells.
+            A parameter or Z is invalid: NaN, infinite values, not two dimensions, no rows, or
+            values so large, or with so little variation, that float32 cannot represent them or
+            their quantisation cells.
         """
         device = self._check_parameters()
         Z = validate_data(self, Z, dtype=(np.float32, np.float64))
@@ -135,7 +138,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             scale = 1.0
         z = torch.from_numpy(((Z - mean) / scale).astype(np.float32)).to(device)
         seed = check_random_state(self.random_state).randint(2**31)
-        # steps are too small to share: more threads are no faster, and far slower on busy machines
+        # steps are too small for more threads, which are far slower on busy machines
         with torch.random.fork_rng([device] if device.type == "cuda" else []), one_thread():
             torch.manual_seed(seed)
             rate = HFactorized(z.shape[1], transform=self.rotation).to(device)
@@ -148,7 +151,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return self
 
     def _check_parameters(self) -> torch.device:
-        """The device to train on. Raises ValueError for a parameter that is not usable."""
+        """The device to train on. Raises ValueError for an invalid parameter."""
         for name in ("beta", "lr", "n_epochs", "batch_size"):
             value = getattr(self, name)
             if not (isinstance(value, Real) and 0 < value < math.inf):
@@ -163,33 +166,33 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 raise ValueError(f"{name}={value!r}: expected one of {expected}")
         try:
             return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        except (RuntimeError, TypeError):  # with a list of all devices that there ever were
+        except (RuntimeError, TypeError):  # torch's message lists all types of devices
             raise ValueError(
-                f"device={self.device!r}: expected None or torch's name of a device, such as "
-                "'cpu', 'cuda' or 'cuda:1'"
+                f"device={self.device!r}: expected None or a device of torch, such as 'cpu', "
+                "'cuda' or 'cuda:1'"
             ) from None
 
     # --- use
 
     @property
     def codec(self) -> HFactorized:
-        """The trained bottleneck, the codec of `lossyless.files`."""
+        """The trained bottleneck, as a codec for `lossyless.files`."""
         check_is_fitted(self)
         return self.rate_
 
     def compress(self, Z: ArrayLike) -> bytes:
-        """Code the rows of Z [N, D]: the bytes of a file of `lossyless.files`.
+        """Compress the rows of Z [N, D] to the bytes of a file of `lossyless.files`.
 
-        Raises ValueError as `fit`, and `CodingError` for values too far out to be coded.
+        Raises ValueError like `fit`, and `CodingError` for values too extreme to be coded.
         """
         file = io.BytesIO()
         write_features([self._check_rows(Z)], file, self.rate_, chunk_size=CHUNK_SIZE, n_workers=1)
         return file.getvalue()
 
     def decompress(self, payload: bytes) -> NDArray[np.float32]:
-        """Z_hat [N, D] of a payload of `compress`.
+        """Decompress a payload of `compress` to Z_hat [N, D].
 
-        Raises `ContainerError` if it is damaged, foreign or of another compressor.
+        Raises `ContainerError` if it is damaged, or was not written by this compressor.
         """
         check_is_fitted(self)
         if not isinstance(payload, (bytes, bytearray, memoryview)):
@@ -203,7 +206,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             return file.read(n_workers=1).numpy()
 
     def transform(self, Z: ArrayLike) -> NDArray[np.float32]:
-        """What a receiver gets of Z [N, D]: equal to `decompress(compress(Z))`."""
+        """Z_hat [N, D], as a receiver decodes it: equal to `decompress(compress(Z))`."""
         z = self._check_rows(Z)
         return self.rate_.dequantise(self.rate_.quantise(z)).numpy()
 
@@ -213,9 +216,9 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     @torch.no_grad()
     def score(self, Z: ArrayLike, y=None) -> float:
-        """Minus the loss per row of Z [N, D], so that larger is better; see the class.
+        """Negative loss per row of Z [N, D] (see the class), so that larger is better.
 
-        For searching settings other than `beta`; `n_bits` gives the bits alone.
+        Use it to search for settings other than `beta`; `n_bits` returns the bits alone.
         """
         z = self._check_rows(Z)
         total = 0.0
@@ -232,16 +235,16 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     @property
     def _n_features_out(self) -> int:
-        """For `get_feature_names_out`: as many columns as before."""
+        """Number of columns for `get_feature_names_out`."""
         return self.n_features_in_
 
     # --- files
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the trained compressor, atomically, with its current parameters.
+        """Write the trained compressor and its current parameters atomically.
 
-        A RandomState is saved as None. Raises TypeError for parameters other than numbers, strings
-        and None.
+        A RandomState is saved as None. Raises TypeError for parameters that are not numbers,
+        strings or None.
         """
         check_is_fitted(self)
         saved = {
@@ -260,7 +263,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "ArrayCompressor":
-        """The compressor that `save` wrote. Raises `WeightsError` for damaged and other files."""
+        """Load a compressor that `save` wrote. Raises `WeightsError` for any other content."""
         content = Path(path).read_bytes()
         digest, body = content[len(FILE_MAGIC) :][:32], content[len(FILE_MAGIC) + 32 :]
         if not content.startswith(FILE_MAGIC):
@@ -287,7 +290,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
 
 def _plain(name: str, value: object) -> bool | int | float | str | None:
-    """A parameter as it is saved: plain data, which is safe to load."""
+    """The value of a parameter as plain data, which is safe to load."""
     if isinstance(value, np.generic):
         value = value.item()
     if name == "random_state" and isinstance(value, np.random.RandomState):
@@ -295,6 +298,6 @@ def _plain(name: str, value: object) -> bool | int | float | str | None:
     if value is None or type(value) in (bool, int, float, str):
         return value
     raise TypeError(
-        f"{name}={value!r} cannot be saved: expected a number, a string or None. What is trained "
-        f"stays as it is with `set_params({name}=...)`"
+        f"{name}={value!r} cannot be saved: expected a number, a string or None. Change it with "
+        f"`set_params({name}=...)`, which does not affect the trained model"
     )

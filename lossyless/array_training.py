@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lossyless.rates import HFactorized
 
-# Small matrices are repeated, so that the entropy model is fitted to them as well.
+# Small matrices are repeated, so that the entropy model is fitted to them, too.
 MIN_STEPS = 300
 MAX_GRAD_NORM = 100.0
 DISTORTIONS = {"squared": torch.square, "l1": torch.abs}
@@ -19,11 +19,10 @@ SCHEDULES = {
     "cosine": lr_scheduler.CosineAnnealingLR,
     "step": lambda optimizer, n: lr_scheduler.StepLR(optimizer, math.ceil(n / 5), gamma=0.1),
 }
-# Values and cells within the range of float32, with some room for sums and inverse widths.
+# Bounds of values and cells: the range of float32, with some room for sums and inverse widths.
 SMALLEST, LARGEST = 1e-30, 1e30
 TOO_FAR = f"outside [{SMALLEST:g}, {LARGEST:g}]: choose another unit"
-# Variation below the resolution of float32, relative to the mean: what rounding of the mean leaves
-# of constant columns.
+# Variation relative to the mean that constant columns have because the mean is rounded to float32.
 RESOLUTION = 2.0**-26
 
 
@@ -45,7 +44,7 @@ def train(
     """
     rate.fit_transform(z)
     if distortion == "squared":
-        # error width^2 / 12 and rate -log(width) of each dimension: least at this width
+        # the width that minimises error width^2 / 12 + beta * rate -log(width) of each dimension
         rate.start_from(z, cell_width=math.sqrt(6 * beta))
         rate.scaling.requires_grad_(False)
     n_batches = math.ceil(len(z) / batch_size)
@@ -70,7 +69,7 @@ def train(
 
 
 def mean_and_scale(Z: NDArray) -> tuple[NDArray[np.float64], float]:
-    """Mean [D] and `scale_` of rows Z [N, D]. Raises ValueError for values of unusable size."""
+    """Mean [D] and `scale_` of rows Z [N, D]. Raises ValueError outside [SMALLEST, LARGEST]."""
     largest = max(float(Z.max()), -float(Z.min()))
     if largest > LARGEST:
         raise ValueError(f"Z has values of size {largest:g}, {TOO_FAR}")
@@ -83,12 +82,12 @@ def mean_and_scale(Z: NDArray) -> tuple[NDArray[np.float64], float]:
 
 
 def undo_standardisation(rate: HFactorized, mean: Tensor, scale: float) -> None:
-    """Let `rate`, trained on (z - mean) / scale, code z itself, with the same symbols."""
+    """Make `rate`, trained on (z - mean) / scale, code z itself with the same symbols."""
     if rate.transform is not None:
         rate.transform.update()
         mean = mean + scale * rate.transform.mean.double()
         rate.transform.mean.copy_(mean)
-        mean = rate.transform.rotate_exactly(mean[None])[0]  # what float32 has not of it
+        mean = rate.transform.rotate_exactly(mean[None])[0]  # the remainder beyond float32
     with torch.no_grad():
         rate.biasing.copy_(rate.biasing.double() * scale - mean)
         rate.scaling.sub_(math.log(scale))

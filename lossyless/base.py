@@ -1,6 +1,6 @@
-"""The contracts that everything else builds on: batches of data, codecs and compressors.
+"""Interfaces of the package: batches of data, codecs and compressors.
 
-Data sets become bytes, and bytes become what predictors get:
+Data sets become bytes, and bytes become the inputs of predictors:
 
     x [N, *shape] --represent--> z --codec--> bytes --codec--> z_hat --receive--> predictor
 """
@@ -17,19 +17,18 @@ from lossyless.torch_state import isolated
 
 
 class Batch(NamedTuple):
-    """A batch of examples as every model of this package receives it.
+    """A batch of examples, the input of every model of this package.
 
     Attributes
     ----------
     x : Tensor [B, *shape]
-        What the sender sees: an (augmented) example X, or its decoded representation in the
-        prediction stage.
+        Input of the sender: an (augmented) example X; in the prediction stage, its decoded
+        representation.
     y : Tensor [B] or [B, n_outputs]
         Target of the downstream task: int64 classes, or float32 values.
     aux : Tensor [B, *shape] or None
-        What the distortion compares with. Which variable that is follows from the distortion:
-        X itself (VC), the unaugmented representative of X's equivalence class (VIC), another
-        member of the class (BINCE), nothing.
+        Target of the distortion: X itself (VC), the unaugmented representative of X's equivalence
+        class (VIC), another member of the class (BINCE), or nothing.
     """
 
     x: Tensor
@@ -38,7 +37,7 @@ class Batch(NamedTuple):
 
 
 class SymbolCoder(Protocol):
-    """Lossless coder of arrays of symbols [N, ...]; uses numpy only, so worker processes run it."""
+    """Lossless coder of symbols [N, ...]. It uses numpy only, so worker processes can run it."""
 
     def encode(self, symbols: NDArray) -> bytes: ...
     def decode(self, payload: bytes, n_examples: int) -> NDArray: ...
@@ -51,24 +50,28 @@ class Codec(nn.Module, ABC):
         bytes --coder().decode--> symbols --dequantise--> z_hat [N, *shape]
 
     Subclasses implement `quantise`, `dequantise` and `coder`. A codec that needs a network between
-    two streams, such as a hyperprior, has no `coder` and overrides `compress` and `decompress`.
-    Implementations of these verbs bear the decorator `isolated`. A codec's parameters and buffers
-    are its state dict; one without them has nothing to learn.
+    two streams, such as a hyperprior, has no `coder`, and overrides `compress` and `decompress`.
+    Implementations of these methods need the decorator `isolated`. A codec with an empty state dict
+    has nothing to learn.
     """
 
     #: name of the payload format, written to the header of compressed files
     format_name: str
-    #: shape of one example, unless examples of any shape can be coded
+    #: shape of one example; None if examples of any shape can be coded
     shape: tuple[int, ...] | None = None
 
     @isolated
     def fingerprint(self) -> str:
-        """Digest of all that a receiver must share with the sender."""
-        return fingerprint(self.format_name, self.state_dict())
+        """32 hexadecimal digits: a digest of everything that sender and receiver must share."""
+        digest = blake2b(self.format_name.encode(), digest_size=16)
+        for name, tensor in sorted(_tensors(self.state_dict()).items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @isolated
     def compress(self, z: Tensor) -> bytes:
-        """Code z [N, *shape], on any device, in one payload.
+        """Code z [N, *shape], on any device, as one payload.
 
         Raises `CodingError` for values that cannot be coded, such as NaN.
         """
@@ -94,12 +97,14 @@ class Codec(nn.Module, ABC):
     def _coder(self) -> SymbolCoder:
         coder = self.coder()
         if coder is None:
-            raise NotImplementedError(f"{type(self).__name__} needs its own compress, decompress")
+            raise NotImplementedError(
+                f"{type(self).__name__} has no coder, so it must override compress and decompress"
+            )
         return coder
 
 
 class Compressor(nn.Module, ABC):
-    """A sender and its receiver. What it has learnt is its state dict, which may be empty."""
+    """A sender and its receiver. Its state dict is empty if it has nothing to learn."""
 
     #: whether the receiver works on examples [N, *shape], rather than on representations [N, z_dim]
     is_reconstruct: bool
@@ -107,26 +112,26 @@ class Compressor(nn.Module, ABC):
     @property
     @abstractmethod
     def codec(self) -> Codec:
-        """What codes representations."""
+        """The codec of the representations."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """What predictors get of x [B, *shape], on its device."""
+        """Inputs of predictors for x [B, *shape], on its device."""
 
     @abstractmethod
     def represent(self, x: Tensor) -> Tensor:
-        """What is coded of x [B, *shape]: the sender's network."""
+        """Apply the sender's network to x [B, *shape]; the result is coded."""
 
     @abstractmethod
     def receive(self, z_hat: Tensor) -> Tensor:
-        """What predictors get of B decoded representations: the receiver's network."""
+        """Apply the receiver's network to B decoded representations, for predictors."""
 
 
 class PlainCompressor(Codec, Compressor):
-    """A codec of examples themselves: no networks, and no gradient trains it.
+    """A codec of the examples themselves, without networks or gradients.
 
-    One that needs to know the data, such as their extremes, learns it in `fit`, and keeps it in
-    buffers.
+    Subclasses that depend on the data, such as on its extremes, override `fit` and store the result
+    in buffers.
     """
 
     @property
@@ -134,7 +139,7 @@ class PlainCompressor(Codec, Compressor):
         return self
 
     def fit(self, x: Tensor) -> None:
-        """Learn from training examples [N, *shape]; nothing by default."""
+        """Learn from training examples [N, *shape]; does nothing by default."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.receive(self.decompress(self.compress(self.represent(x)), len(x)).to(x.device))
@@ -146,17 +151,8 @@ class PlainCompressor(Codec, Compressor):
         return z_hat
 
 
-def fingerprint(format_name: str, state: Mapping[str, object]) -> str:
-    """32 hexadecimal digits of the name of a format and of all tensors in a (nested) state dict."""
-    digest = blake2b(format_name.encode(), digest_size=16)
-    for name, tensor in sorted(_tensors(state).items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _tensors(state: Mapping[str, object], prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of a (nested) state dict by their full names."""
+    """Tensors of a (nested) state dict by their full names."""
     tensors = {}
     for name, value in state.items():
         if isinstance(value, Tensor):

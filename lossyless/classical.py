@@ -1,4 +1,4 @@
-"""Image codecs without parameters: raw pixels, PNG, JPEG, WebP."""
+"""Image codecs without learned parameters: raw pixels, PNG, JPEG, WebP."""
 
 import io
 from collections.abc import Sequence
@@ -23,15 +23,15 @@ CODECS: dict[str, dict] = {
 
 
 class ImageCodec(PlainCompressor):
-    """Base of the image codecs: the sender and the receiver both work on images.
+    """Base class of image codecs, whose sender and receiver both work on images.
 
-    Images are float [N, C, H, W] in [0, 1]; they are rounded to 8 bits before they are coded.
+    Images are float [N, C, H, W] in [0, 1], and are rounded to 8 bits before coding.
     """
 
     is_reconstruct = True
 
     def fingerprint(self) -> str:
-        # payloads say all that decoding needs: any quality decodes any other
+        # payloads are self-contained: a codec can decode payloads written at any quality
         return self.format_name
 
 
@@ -40,7 +40,7 @@ class RawPixels(ImageCodec):
 
     Parameters
     ----------
-    shape : (C, H, W) of all images, which the payload does not repeat.
+    shape : (C, H, W) of all images, which is not part of the payload.
     """
 
     format_name = "none"
@@ -49,7 +49,7 @@ class RawPixels(ImageCodec):
         super().__init__()
         self.shape = tuple(shape)
         if len(self.shape) != 3:
-            raise ValueError(f"raw pixels are of images [C, H, W], not of shape {[*self.shape]}")
+            raise ValueError(f"the raw codec needs images [C, H, W], got shape {[*self.shape]}")
 
     @isolated
     def quantise(self, z: Tensor) -> NDArray[np.uint8]:  # [N, C, H, W]
@@ -72,13 +72,13 @@ class ClassicalCompressor(ImageCodec):
     ----------
     codec : "png" (lossless), "jpeg" or "webp".
     n_channels : 1 or 3.
-    quality : 0 to 100, larger = more bits; PNG has none.
+    quality : 0 to 100, larger = more bits; ignored by PNG.
     """
 
     def __init__(self, codec: str, n_channels: int, quality: int | None = None):
         super().__init__()
         if n_channels not in (1, 3):
-            raise ValueError(f"{codec} takes images of 1 or 3 channels, not of {n_channels}")
+            raise ValueError(f"{codec} needs images with 1 or 3 channels, got {n_channels}")
         if codec not in CODECS:
             raise ValueError(f"unknown classical codec {codec!r}: expected one of {list(CODECS)}")
         if quality is not None and (not isinstance(quality, Integral) or not 0 <= quality <= 100):
@@ -100,7 +100,7 @@ class ClassicalCompressor(ImageCodec):
 
 
 class PillowCoder:
-    """Coder of pixels uint8 [N, H, W, C] as image files, with options of Pillow's encoder."""
+    """Coder of pixels uint8 [N, H, W, C] as image files; `options` are those of Pillow."""
 
     def __init__(self, options: dict, n_channels: int):
         self.options = options
@@ -126,7 +126,7 @@ class PillowCoder:
 
     def _decode(self, file: bytes) -> NDArray[np.uint8]:  # [H, W, C]
         try:
-            # WebP has no greyscale: its files come back with three equal channels
+            # WebP has no greyscale: its images have three equal channels
             image = Image.open(io.BytesIO(file)).convert(self.mode)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise CodingError(f"not an image that Pillow can read: {error}") from error

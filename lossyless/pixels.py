@@ -1,4 +1,4 @@
-"""Pixels of an image file as every viewer shows them: upright, opaque, 8-bit RGB."""
+"""Pixels of image files as viewers show them: upright, opaque, 8-bit RGB."""
 
 import contextlib
 import io
@@ -8,24 +8,23 @@ from PIL import Image, ImageCms, ImageOps
 
 MAX_ASPECT = 16  # longer images are cropped before anything resizes them
 PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and one of its values
-SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # some versions of PIL open their 16-bit images in mode "I"
+SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # some versions of PIL use mode "I" for 16 bits
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """The image in mode RGB: EXIF orientation applied, transparency composited on white.
 
-    CMYK is converted through its embedded colour profile, if it is valid. 16-bit greyscale is
-    scaled to 8 bits. The ends of an image longer than 16 times its width (or the reverse) are cut
-    off, since networks see a square from its centre, and resizing it whole would need memory
-    without bound.
+    CMYK is converted with its embedded colour profile, if that is valid. 16-bit greyscale is scaled
+    to 8 bits. Images with an aspect ratio above 16 are cropped to their centre, because resizing
+    them would need unbounded memory; networks see only a square from the centre anyway.
 
     Raises
     ------
     ValueError
-        The range of the pixels is unknown: 32-bit integers or floats, 16-bit values that all fit
+        The range of pixel values is unknown: 32-bit integers or floats, 16-bit values that all fit
         into 12 bits, or a 16-bit TIFF in which 0 is white.
     """
-    file_format = image.format  # that of a copy is unknown
+    file_format = image.format  # which copies lack
     is_negative = getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO
     image = _crop_ends(ImageOps.exif_transpose(image))
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -52,7 +51,7 @@ def _crop_ends(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image, file_format: str | None) -> Image.Image:
-    """PIL itself would clip 16-bit greyscale images to white."""
+    """Scale 16-bit greyscale, which PIL itself would clip to white."""
     is_16_bit = image.mode.startswith("I;16") or (
         image.mode == "I" and file_format in SIXTEEN_BIT_FORMATS
     )

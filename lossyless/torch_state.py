@@ -1,4 +1,4 @@
-"""Torch's global settings: the only module that changes them."""
+"""Context managers for torch's global settings, which no other module changes."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -12,10 +12,10 @@ Result = TypeVar("Result")
 
 
 def isolated(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Decorator: run `function` whatever the caller's torch settings are.
+    """Decorator that makes a function independent of the caller's torch settings.
 
-    Within it, the default dtype is float32, the default device the CPU, and neither autocast nor
-    gradients are active. Sender and receiver then compute the same numbers.
+    Inside, the default dtype is float32, the default device is the CPU, and autocast and gradients
+    are disabled, so that sender and receiver compute the same numbers.
     """
 
     @functools.wraps(function)

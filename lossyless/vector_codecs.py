@@ -1,6 +1,6 @@
-"""Plain ways to store vectors: the baselines of learnt compressors of features.
+"""Simple formats for vectors, the baselines of learnt compressors of features.
 
-Payloads are plain little-endian arrays [N, width]: exactly the bits that the numbers take.
+Payloads are plain little-endian arrays [N, width], without overhead.
 """
 
 import io
@@ -21,15 +21,15 @@ MAX_BITS = 8  # of a value on a grid
 
 
 class VectorCodec(PlainCompressor):
-    """Base of the vector codecs: the sender and the receiver both work on vectors [N, z_dim].
+    """Base class of vector codecs, whose sender and receiver both work on vectors [N, z_dim].
 
     Parameters
     ----------
-    z_dim : dimensions of the vectors.
+    z_dim : number of dimensions of the vectors.
     """
 
     is_reconstruct = False
-    #: type and number of the values that are written for each vector
+    #: type and number of the stored values per vector
     dtype: np.dtype
     width: int
 
@@ -64,11 +64,11 @@ class VectorCodec(PlainCompressor):
 
 
 class RawVectors(VectorCodec):
-    """The values as floats of 16 or 32 bits.
+    """16-bit or 32-bit floats.
 
     Parameters
     ----------
-    z_dim : dimensions of the vectors.
+    z_dim : see `VectorCodec`.
     dtype : "float16" or "float32".
     """
 
@@ -86,17 +86,17 @@ class RawVectors(VectorCodec):
 
 
 class PublishedVectors(RawVectors):
-    """Raw vectors with the rate that the official code states for features as they are."""
+    """Raw vectors with the rate that the official code reports for uncompressed features."""
 
     def rates(self, x: Tensor) -> Tensor:
-        """Size of `np.savez_compressed` of the batch x [B, z_dim] as float32, shared: [B], nats."""
+        """Size per example of `np.savez_compressed(x)`, for x [B, z_dim] as float32: [B], nats."""
         file = io.BytesIO()
         np.savez_compressed(file, x.detach().float().cpu().numpy())
         return torch.full((len(x),), 8 * file.tell() / len(x) * math.log(2))
 
 
 class FittedCodec(VectorCodec):
-    """A vector codec with a `fit`: subclasses implement `_fit`, too."""
+    """A vector codec that is fitted to data: subclasses also implement `_fit`."""
 
     def __init__(self, z_dim: int):
         super().__init__(z_dim)
@@ -106,35 +106,30 @@ class FittedCodec(VectorCodec):
         if z.ndim != 2 or z.shape[1] != self.z_dim or not len(z):
             raise ValueError(f"expected vectors [N, {self.z_dim}], found {list(z.shape)}")
         if not z.isfinite().all():
-            raise ValueError(
-                f"{type(self).__name__} cannot be fitted to values that are not finite"
-            )
+            raise ValueError(f"{type(self).__name__}: cannot fit values that are not finite")
         self._fit(z.cpu().double())
         self.is_fitted.fill_(True)
 
     @abstractmethod
     def _fit(self, z: Tensor) -> None:
-        """Learn from float64 vectors [N, z_dim] on the CPU, N > 0, into buffers."""
+        """Learn from float64 vectors [N, z_dim] on the CPU, N > 0; store the result in buffers."""
 
     def coder(self) -> ArrayCoder:
-        self._check_fitted()
-        return super().coder()
-
-    def _check_fitted(self) -> None:
         if not self.is_fitted:
             raise RuntimeError(f"{type(self).__name__} is not fitted: call `fit` first")
+        return super().coder()
 
 
 class UniformVectors(FittedCodec):
-    """A few bits for each value: equal steps between the extremes of each dimension.
+    """Uniform quantisation between the extremes of each dimension, with a few bits per value.
 
-    Values beyond the extremes of the vectors that it was fitted to are clipped. Values within are
-    off by at most half a step. Bits of a vector are packed, and filled up to whole bytes.
+    Values beyond the extremes of the training vectors are clipped; errors of other values are at
+    most half a step. The bits of a vector are packed and padded to whole bytes.
 
     Parameters
     ----------
-    z_dim : dimensions of the vectors.
-    n_bits : of each value, 1 to 8: it has 2^n_bits levels.
+    z_dim : see `VectorCodec`.
+    n_bits : bits per value, 1 to 8, for 2^n_bits levels.
     """
 
     dtype = np.dtype("u1")
@@ -143,7 +138,7 @@ class UniformVectors(FittedCodec):
         super().__init__(z_dim)
         if not 1 <= n_bits <= MAX_BITS:
             raise ValueError(
-                f"n_bits={n_bits} must lie in [1, {MAX_BITS}]; for 16 and 32, take RawVectors"
+                f"n_bits={n_bits} must be in [1, {MAX_BITS}]; for 16 and 32 bits, use RawVectors"
             )
         self.format_name = f"int{n_bits}"
         self.n_bits = n_bits
@@ -171,7 +166,7 @@ class UniformVectors(FittedCodec):
 
 
 class Int8Vectors(UniformVectors):
-    """8 bits for each value, see `UniformVectors`."""
+    """`UniformVectors` with 8 bits per value."""
 
     def __init__(self, z_dim: int):
         super().__init__(z_dim, n_bits=8)
@@ -180,12 +175,12 @@ class Int8Vectors(UniformVectors):
 class PCAVectors(FittedCodec):
     """The first principal components as float16.
 
-    The receiver multiplies matrices, whose last digit may depend on the machine.
+    Decoding multiplies matrices, so its last digits may depend on the machine.
 
     Parameters
     ----------
-    z_dim : dimensions of the vectors.
-    n_components : how many components are kept.
+    z_dim : see `VectorCodec`.
+    n_components : number of components.
     """
 
     format_name = "pca"
@@ -194,7 +189,7 @@ class PCAVectors(FittedCodec):
     def __init__(self, z_dim: int, n_components: int):
         super().__init__(z_dim)
         if not 1 <= n_components <= z_dim:
-            raise ValueError(f"n_components={n_components} must lie in [1, z_dim={z_dim}]")
+            raise ValueError(f"n_components={n_components} must be in [1, z_dim={z_dim}]")
         self.width = n_components
         self.register_buffer("mean", torch.zeros(z_dim, dtype=torch.float64))
         self.register_buffer("axes", torch.zeros(n_components, z_dim, dtype=torch.float64))
@@ -202,7 +197,7 @@ class PCAVectors(FittedCodec):
     def _fit(self, z: Tensor) -> None:
         self.mean.copy_(z.mean(0))
         centred = z - z.mean(0)
-        _, vectors = torch.linalg.eigh(centred.T @ centred / len(z))  # the largest come last
+        _, vectors = torch.linalg.eigh(centred.T @ centred / len(z))  # in ascending order
         self.axes.copy_(vectors.T.flip(0)[: self.width])
 
     def _encode(self, z: Tensor) -> NDArray:
@@ -214,30 +209,25 @@ class PCAVectors(FittedCodec):
 
 
 def _as_floats(values: Tensor, dtype: np.dtype) -> NDArray:
-    """The values as floats of a type; CodingError if they are too large for it."""
+    """Convert to a type of floats. Raises CodingError for values that are too large."""
     with np.errstate(over="ignore"):  # checked below
         floats = values.numpy().astype(dtype)
     if not np.isfinite(floats).all():
         raise CodingError(
-            f"values are too large for {dtype.name}, which ends at {np.finfo(dtype).max:g}: choose "
-            "dtype=float32"
+            f"values exceed the maximum of {dtype.name}, {np.finfo(dtype).max:g}: use dtype=float32"
         )
     return floats
 
 
 def _pack(values: NDArray, n_bits: int) -> NDArray:
-    """Bytes [N, width] of integers [N, D] below 2^n_bits, lowest bits of the first ones first."""
-    if n_bits == 8:
-        return values
+    """Pack integers [N, D] below 2^n_bits into bytes [N, width], from the lowest bit on."""
     bits = np.unpackbits(values[..., None], axis=-1, count=n_bits, bitorder="little")
     bits = bits.reshape(len(values), values.shape[1] * n_bits)
     return np.packbits(bits, axis=-1, bitorder="little")
 
 
 def _unpack(packed: NDArray, n_bits: int, dim: int) -> NDArray:
-    """Integers uint8 [N, dim] of what `_pack` made of them."""
-    if n_bits == 8:
-        return packed
+    """The integers uint8 [N, dim] that `_pack` packed."""
     bits = np.unpackbits(packed, axis=-1, count=dim * n_bits, bitorder="little")
     bits = bits.reshape(len(packed), dim, n_bits)
     return np.packbits(bits, axis=-1, bitorder="little")[..., 0]

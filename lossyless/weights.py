@@ -1,4 +1,4 @@
-"""Files of pretrained weights: downloaded once, verified by SHA-256, loaded strictly."""
+"""Pretrained weights: downloaded once, verified by SHA-256, loaded strictly."""
 
 import hashlib
 import http.client
@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which trainers save the weights
-MAX_NAMED = 5  # tensors in an error
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys of the weights in checkpoints
+MAX_NAMED = 5  # maximum number of tensors in an error
 
 
 class WeightsError(RuntimeError):
-    """Weights are missing, damaged, not the expected ones, or do not fit the network."""
+    """Weights are missing, damaged, unexpected, or do not fit the network."""
 
 
 def fetch(
@@ -31,7 +31,7 @@ def fetch(
     name: str | None = None,
     folder: str | os.PathLike | None = None,
 ) -> Path:
-    """Path of the file at a URL, downloaded unless it is in `folder`.
+    """Download the file at a URL, unless it is in `folder`; returns its path.
 
     The file gets its name once it is complete and verified.
 
@@ -41,8 +41,8 @@ def fetch(
     sha256 : hexadecimal checksum, or its first 8 digits or more, as in torchvision's file names;
         None if the publisher gives none.
     name : of the local file; by default the last part of the URL.
-    folder : by default, where `torch.hub` keeps checkpoints. If a download cannot be written there,
-        it goes to a temporary folder, with a warning.
+    folder : by default, the folder of `torch.hub` for checkpoints. If a download cannot be written
+        to `folder`, it goes to a temporary folder, with a warning.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def _download(url: str, path: Path, sha256: str | None) -> None:
             raise WeightsError(
                 f"{path} does not exist and could not be downloaded from {url} ({error}). Without "
                 f"a network, download that file elsewhere and place it at {path}"
-            ) from None  # the traceback says no more
+            ) from None  # the traceback adds nothing
         if sha256 is not None:
             check_sha256(part, sha256)
         os.replace(part, path)
@@ -107,8 +107,8 @@ def check_sha256(path: str | os.PathLike, sha256: str) -> None:
     found = sha256_of(path)
     if not found.startswith(sha256.lower()):
         raise WeightsError(
-            f"{path} is not the expected file, or is damaged: its SHA-256 is {found}, expected "
-            f"{sha256}. Remove it and download it again"
+            f"{path} is damaged or another file: expected SHA-256 {sha256}, found {found}. Remove "
+            "it and download it again"
         )
 
 
@@ -119,9 +119,9 @@ def sha256_of(path: str | os.PathLike) -> str:
 
 
 def check_archive(path: str | os.PathLike) -> None:
-    """Verify the checksums in a zip archive of torch.save, which torch.load does not.
+    """Verify the checksums in a zip archive of torch.save, which torch.load does not do.
 
-    Files that are no zip archives pass.
+    Other files pass.
 
     Raises
     ------
@@ -135,18 +135,17 @@ def check_archive(path: str | os.PathLike) -> None:
             damaged = archive.testzip()
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # damage raises nearly any type
+    except Exception as error:  # damage can raise any type
         raise WeightsError(f"{path} could not be read: the archive is damaged") from error
     if damaged is not None:
         raise WeightsError(
-            f"{path} could not be read: it is damaged, a checksum does not match ({damaged}). "
-            "Download it again; if it was saved without checksums (set_crc32_options of "
-            "torch.serialization), save it with them"
+            f"{path} could not be read: it is damaged, or was saved without checksums "
+            f"(torch.serialization.set_crc32_options): mismatch in {damaged}. Download it again"
         )
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """Content of a file of torch.save, or of a .npz archive.
+    """Read a file of torch.save, or a .npz archive.
 
     Raises
     ------
@@ -161,10 +160,10 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         raise WeightsError(f"{path} could not be read: {error.strerror or error}") from error
     except (WeightsError, MemoryError):
         raise
-    except Exception as error:  # files of other types raise nearly any type
+    except Exception as error:  # other files can raise any type
         raise WeightsError(
-            f"{path} could not be read: it is damaged, or neither a state dict of torch.save nor "
-            "arrays of np.savez as .npz"
+            f"{path} could not be read: it is damaged, or neither a state dict of torch.save nor a "
+            ".npz file of np.savez"
         ) from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: expected a state dict, found a {type(content).__name__}.")
@@ -179,7 +178,7 @@ def _read(path: Path) -> Any:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by name, without the wrappers and prefixes that trainers add."""
+    """Tensors of a checkpoint by name, without the wrappers and prefixes of trainers."""
     content = read_checkpoint(path)
     for wrapper in WRAPPERS:
         if isinstance(content.get(wrapper), dict):
@@ -194,10 +193,10 @@ def load_strictly(network: nn.Module, state: Mapping[str, Any], path: str | os.P
     Raises
     ------
     WeightsError
-        A tensor is missing, unexpected, or has another shape; the message names the tensors.
+        Tensors are missing, unexpected, or have the wrong shape; the message names them.
     """
     own = network.state_dict()
-    # older checkpoints lack these counts, which evaluation does not use
+    # older checkpoints lack these counts, which do not matter for evaluation
     missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in own]
     differ = [
@@ -213,12 +212,12 @@ def load_strictly(network: nn.Module, state: Mapping[str, Any], path: str | os.P
     ]
     if problems:
         raise WeightsError(
-            f"{path} does not fit {type(network).__name__}: tensors {'; '.join(problems)}. Give "
-            "the weights of this network, or choose the network of these weights."
+            f"{path} does not fit {type(network).__name__}: tensors {'; '.join(problems)}. Choose "
+            "the weights of this network, or the network of these weights."
         )
     network.load_state_dict({**own, **state})
 
 
 def _shape(value: Any) -> list[int] | str:
-    """Shape of a tensor, or type of anything else."""
+    """Shape of a tensor, or the type of anything else."""
     return [*value.shape] if isinstance(value, Tensor) else type(value).__name__
