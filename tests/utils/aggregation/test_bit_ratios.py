@@ -8,7 +8,6 @@ from helpers.curve_runs import Runs, table
 from utils.aggregation import bit_ratios
 from utils.aggregation.bit_ratios import ratios
 from utils.aggregation.tables import summarise
-from utils.configs.checks import ConfigError
 
 X, Y = "test/comm/n_bits", "test/pred/err"
 
@@ -17,7 +16,7 @@ def front(bits, costs):
     return np.asarray(bits, float), np.asarray(costs, float)
 
 
-def test_a_constant_factor_is_found_everywhere():
+def test_ratio_of_scaled_bits_is_the_factor_at_all_costs():
     """cost = a - b log(bits): fronts that interpolation in log-bits reproduces exactly."""
     slow, fast = np.array([100.0, 230.0, 900.0, 2000.0]), np.array([40.0, 77.0, 700.0, 1500.0])
 
@@ -40,17 +39,12 @@ def test_the_smallest_ratio_is_at_a_point_of_a_front():
     dense = bit_ratios.bits_at(a, between) / bit_ratios.bits_at(b, between)
     assert smallest <= dense.min() + 1e-12
     assert smallest == pytest.approx(dense.min(), rel=1e-2)
-
-
-def test_costs_above_the_worst_are_left_out():
-    a = front([100, 200, 1000], [0.5, 0.4, 0.1])
-    found = ratios(a, a, worst=0.35)
+    found = ratios(a, a, worst=0.35)  # higher costs are left out
     assert found["cost"].tolist() == [0.35, 0.1] and (found["ratio"] == 1).all()
     assert ratios(a, a, worst=0.05).empty
 
 
-def test_fronts_are_chosen_on_validation_data():
-    """... so that the run that is lucky on test data is not on it."""
+def test_fronts_are_selected_on_validation_data_if_there_are_any():
     n_bits, val, test = [100, 200, 300, 400], [0.4, 0.3, 0.35, 0.1], [0.42, 0.33, 0.01, 0.12]
     runs = pd.DataFrame({"seed": "1", "group": list("abcd"), "state": "done", "beta": list("abcd")})
     runs = runs.assign(**{"test/comm/n_bits": n_bits, "test/pred/err": test})
@@ -61,7 +55,7 @@ def test_fronts_are_chosen_on_validation_data():
     assert list(bits) == [100, 200, 300] and list(costs) == [0.42, 0.33, 0.01]
 
 
-def test_fronts_fall_where_their_points_do_not():
+def test_fronts_fall_strictly():
     bits, costs = np.array([400.0, 100, 200, 300]), np.array([0.1, 0.5, 0.2, 0.3])
     found = bit_ratios.falling(bits, costs)
     assert found[0].tolist() == [100, 200, 400]
@@ -99,15 +93,8 @@ def test_the_table_of_ratios(runs):
         ({"better": "b", "reference": {"rate": "a"}, "within": -1.0}, Y),
     ],
 )
-def test_without_a_common_cost_a_line_says_so(runs, options, message, capsys):
+def test_a_message_replaces_the_table_without_a_common_cost(runs, options, message, capsys):
     bit_ratios.summarize_bit_ratios(runs, "rate", baseline="a", **options)
     error = capsys.readouterr().err
     assert "left out" in error and message in error
     assert not (runs.folder / "bit_ratios.csv").exists()
-
-
-@pytest.mark.parametrize("option", ["by", "y"])
-def test_unknown_columns_are_named(runs, option):
-    options = {"by": "rate", "baseline": "a", "better": "b"} | {option: "oops"}
-    with pytest.raises(ConfigError, match="oops"):
-        bit_ratios.summarize_bit_ratios(runs, **options)

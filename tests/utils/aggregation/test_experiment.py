@@ -5,7 +5,7 @@ import pytest
 from helpers.curve_runs import Runs, table
 from PIL import Image
 
-from utils.aggregation.experiment import Experiment, number, to_markdown
+from utils.aggregation.experiment import Experiment, number
 from utils.aggregation.metrics import summarize_metrics
 from utils.configs.checks import ConfigError
 from utils.plots import style
@@ -41,7 +41,7 @@ def test_names_are_for_people_and_a_prefix_for_all_files(tmp_path, frame):
     assert {"dist", f"{LOSS}_mean", "n_seeds"} <= set(pd.read_csv(tmp_path / "mine_summary.csv"))
 
 
-def test_a_table_has_all_digits_as_csv_and_four_for_people(tmp_path):
+def test_tables_have_all_digits_as_csv_and_four_for_people(tmp_path):
     Experiment(tmp_path).save_table(TABLE, "t", caption="Of runs & seeds")
     pd.testing.assert_frame_equal(
         pd.read_csv(tmp_path / "t.csv", float_precision="round_trip"), TABLE, check_exact=True
@@ -53,32 +53,11 @@ def test_a_table_has_all_digits_as_csv_and_four_for_people(tmp_path):
     assert all(rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     assert r"\caption{Of runs \& seeds" in latex and r"a\_b & value & n \\" in latex
     assert r"50 \% & 0.3333 & 1 \\" in latex
-
-
-def test_the_shown_table_may_differ_from_the_numbers(tmp_path):
-    shown = pd.DataFrame({"value": [number(1 / 3, 0.05)]})
+    shown = pd.DataFrame({"value": [number(1 / 3, 0.05)]})  # other content for people
     Experiment(tmp_path).save_table(TABLE, "t", shown=shown)
     assert r"0.3333 $\pm$ 0.05" in (tmp_path / "t.tex").read_text()
     assert "a_b" in (tmp_path / "t.csv").read_text()
     assert "a_b" not in (tmp_path / "t.md").read_text()
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ((1.5, 0.25), "1.5 ± 0.2"),
-        ((1.5,), "1.5"),
-        ((float("nan"), 1.0), "-"),
-        ((12345.6,), "1.235e+04"),
-    ],
-)
-def test_numbers_as_text(values, expected):
-    assert number(*values) == expected
-
-
-def test_markdown_is_aligned():
-    lines = to_markdown(pd.DataFrame({"a": [1, 200], "long name": ["x", "y"]})).splitlines()
-    assert lines[0] == "| a   | long name |" and len({len(line) for line in lines}) == 1
 
 
 def make_figure():
@@ -87,7 +66,7 @@ def make_figure():
     return figure
 
 
-def test_equal_figures_have_equal_bytes(tmp_path, monkeypatch):
+def test_equal_figures_have_equal_bytes_and_the_chosen_resolution(tmp_path, monkeypatch):
     for name, epoch in (("a", "1"), ("b", "1000000000")):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)  # the date that files would have
         Experiment(tmp_path / name).save_figure(make_figure(), "beta_0.5")
@@ -96,11 +75,6 @@ def test_equal_figures_have_equal_bytes(tmp_path, monkeypatch):
     )
     assert set(found) == {"beta_0.5.png", "beta_0.5.pdf"} and found == again
     assert b"/Type3" not in found["beta_0.5.pdf"]
-
-
-def test_the_resolution_of_figures_may_be_chosen(tmp_path):
-    for name, dpi in (("usual", None), ("fine", 320)):
-        Experiment(tmp_path, dpi=dpi).save_figure(make_figure(), name)
-    width, height = Image.open(tmp_path / "usual.png").size
-    assert (width, height) == (5 * style.DPI, 3.6 * style.DPI)
-    assert Image.open(tmp_path / "fine.png").size == (2 * width, 2 * height)
+    Experiment(tmp_path, dpi=320).save_figure(make_figure(), "fine")
+    sizes = [Image.open(tmp_path / name).size for name in ("a/beta_0.5.png", "fine.png")]
+    assert sizes == [(5 * dpi, 3.6 * dpi) for dpi in (style.DPI, 320)]

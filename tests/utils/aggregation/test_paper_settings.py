@@ -49,20 +49,6 @@ def test_a_difference_is_found(official, found, monkeypatch):
     assert [str(d)[: len(text)] for d, text in zip(differences, found, strict=True)] == found
 
 
-@pytest.mark.parametrize(
-    ("ours", "is_same"),
-    [
-        ("tag(log, interval(0.0001, 1))", True),
-        ("interval(1e-4, 1)", False),
-        ("tag(log, interval(1e-4, 2))", False),
-        ("choice(1, 2)", False),
-    ],
-)
-def test_spaces_are_compared_by_what_they_mean(ours, is_same):
-    official = paper_settings._comparable("sweep.x", "tag(log, interval(1e-4, 1))")
-    assert (paper_settings._comparable("sweep.x", ours) == official) is is_same
-
-
 def test_what_runs_changed_is_found():
     job = ["experiment=banana_viz_VIC", "distortion=VAE"]
     changed = [*job, "encoder.kwargs.hid_dim=16", "data_feat.kwargs.n_train=2048"]
