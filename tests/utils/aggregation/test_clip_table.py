@@ -19,10 +19,7 @@ def rows_of(path: Path) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in cells}
 
 
-# --- the table of data sets
-
-
-def test_what_was_not_run_says_so(tmp_path):
+def test_data_sets_without_runs_are_marked(tmp_path):
     clip_table.summarize_clip(Experiment(tmp_path / "exp"), ["stl10", "imagenet"])
     rows = rows_of(tmp_path / "exp" / "clip_table.md")
     assert rows["stl10"] == ["not run", "not run", "not run", "1342", "98.5", "0"]
@@ -30,7 +27,6 @@ def test_what_was_not_run_says_so(tmp_path):
 
 
 def test_the_best_setting_on_validation_data_is_shown(tmp_path):
-    """... although another one has a better test accuracy; the training alone may differ."""
     runs = [
         {"datapred": "stl10", "optimizer_pred.kwargs.lr": lr, "seed": 1}
         | {"val/pred/err": err, "test/pred/acc": acc}
@@ -90,8 +86,8 @@ def test_runs_can_be_restricted(folder):
     ],
     ids=["compressors", "predictors", "both"],
 )
-def test_the_best_of_different_things_is_no_row(folder, where, named):
-    """Compressors with more bits are better; how predictors are trained may be searched over."""
+def test_runs_may_differ_in_the_training_of_their_predictor_only(folder, where, named):
+    """Otherwise the best run would be the one with the most bits."""
     results = Experiment(folder / "results" / "exp_none")
     with pytest.raises(ConfigError, match=r"summarize_clip\.where.*digits") as error:
         clip_table.summarize_clip(results, ["digits"], where=where)

@@ -95,7 +95,7 @@ def test_both_figures_have_the_bits_of_the_table_and_the_first_seed(folder, draw
         assert float(value) == pytest.approx(bits, rel=5e-3)
 
 
-def test_each_method_may_have_settings_of_its_own(folder, drawn):
+def test_methods_are_selected_separately(folder, drawn):
     aggregate.main(of(folder, f"+{MODE}.invariant.beta=0.25", where("beta: 1.0")))
     (_, vic), (_, data) = drawn["single_row"][0].values(), drawn["single_row"]
     assert vic.beta == 0.25 and data.seed == 3
@@ -110,7 +110,7 @@ def test_each_method_may_have_settings_of_its_own(folder, drawn):
         ([where("beta: 1"), f"{MODE}.image=400"], ["no test image 400", "400 images"]),
     ],
 )
-def test_errors_say_what_to_do(folder, overrides, messages):
+def test_invalid_options_are_errors(folder, overrides, messages):
     with pytest.raises(SystemExit) as error:
         aggregate.main(of(folder, *overrides))
     assert all(message in str(error.value) for message in ["Error: ", *messages])
@@ -130,13 +130,10 @@ def test_missing_and_ambiguous_runs_are_named(folder, override, messages, drawn,
     assert not drawn and all(message in error for message in messages)
 
 
-def test_a_lost_checkpoint_is_named(folder, tmp_path):
+def test_missing_checkpoints_are_errors(folder, tmp_path):
     shutil.copytree(folder / "results", tmp_path / "results")
     with pytest.raises(SystemExit, match=f"{MODE}: .*best.ckpt is missing"):
         aggregate.main(of(tmp_path, where("beta: 1")))
-
-
-# --- the drawing
 
 
 @pytest.fixture
@@ -152,37 +149,30 @@ def digits():
     return digits_set.digits(auxiliary="input", equivalence=["rotation"])
 
 
-def cells(figure):
-    """Images of 16 pixels [row, column, 16, 16] on the canvas."""
-    canvas = figure.axes[0].images[0].get_array()[..., 0]
-    padded = np.pad(canvas, ((0, 1), (0, 1)))
-    return padded.reshape(len(padded) // 17, 17, -1, 17).swapaxes(1, 2)[..., :16, :16]
+def test_rows_show_source_augmented_and_reconstructed_images(methods, digits):
+    data = digits_set.digits(auxiliary="representative", equivalence=["rotation"])
+    batch = next(iter(data.loader("test")))
+    decoded = [images.reconstruct(compressor, batch.x[:4]) for compressor in methods.values()]
+    single = reconstructions.single_row(methods, digits, image=3).axes[0]
+    expected = torch.cat([x[3:, 0] for x in (batch.x[:4], *decoded)], dim=-1)
+    assert labels(single.get_xticklabels()) == ["augmented", "VC title", "VIC title"]
+    assert not labels(single.get_yticklabels())
+    assert np.allclose(without_gaps(single), expected[0], atol=1e-6)
+    multi = reconstructions.multi_row(methods, digits, n_images=4).axes[0]
+    columns = [torch.cat(list(x[:4, 0]), dim=-1) for x in (batch.aux, batch.x, *decoded)]
+    assert labels(multi.get_yticklabels()) == ["source", "augmented", "VC title", "VIC title"]
+    assert np.allclose(without_gaps(multi), torch.cat(columns), atol=1e-6)
+
+
+def without_gaps(axes):
+    """Images of 16 pixels, side by side, from a canvas with gaps of one pixel."""
+    canvas = axes.images[0].get_array()[..., 0]
+    rows, columns = (np.arange(n) % 17 < 16 for n in canvas.shape)
+    return canvas[rows][:, columns]
 
 
 def labels(ticks):
     return [tick.get_text() for tick in ticks]
-
-
-def test_a_single_row_is_an_image_as_it_is_sent_and_as_each_rebuilds_it(methods, digits):
-    figure = reconstructions.single_row(methods, digits, image=3)
-    x = next(iter(digits.loader("test"))).x[3:4]
-    assert labels(figure.axes[0].get_xticklabels()) == ["augmented", "VC title", "VIC title"]
-    assert not labels(figure.axes[0].get_yticklabels())
-    (found,) = cells(figure)
-    expected = [x, *(images.reconstruct(compressor, x) for compressor in methods.values())]
-    assert np.allclose(found, torch.cat(expected)[:, 0], atol=1e-6)
-
-
-def test_several_rows_are_source_augmented_and_rebuilt(methods, digits):
-    figure = reconstructions.multi_row(methods, digits, n_images=4)
-    rows = labels(figure.axes[0].get_yticklabels())
-    assert rows == ["source", "augmented", "VC title", "VIC title"]
-    found = cells(figure)
-    data = digits_set.digits(auxiliary="representative", equivalence=["rotation"])
-    batch = next(iter(data.loader("test")))
-    assert np.allclose(found[0], batch.aux[:4, 0]) and np.allclose(found[1], batch.x[:4, 0])
-    decoded = images.reconstruct(methods["VIC title"], batch.x[:4])
-    assert found.shape[:2] == (4, 4) and np.allclose(found[3], decoded[:, 0], atol=1e-6)
 
 
 def test_labels_lie_inside_the_figure_and_apart(methods, digits):

@@ -28,39 +28,25 @@ def row_labels(figure):
     return [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
-# --- rec_imgs.png
-
-
 def test_rows_of_reconstructions_are_source_augmented_and_decoded(digits):
-    figure = images.reconstruct_image_plot(image_compressor(), digits, n_samples=6, seed=None)
-    assert row_labels(figure) == ["source", "augmented", "VIC decoded"]
-    batch = next(iter(digits.loader("test")))
-    canvas = figure.axes[0].images[0].get_array()
-    assert np.allclose(canvas[:16, :16, 0], batch.aux[0, 0])
-    assert np.allclose(canvas[17:33, -16:, 1], batch.x[5, 0])
-    assert np.allclose(
-        canvas[-16:, :16, 2], images.reconstruct(image_compressor(), batch.x)[0, 0].detach()
-    )
-
-
-def test_images_are_spread_over_rows_of_all_kinds(digits):
+    compressor = image_compressor()
     options = {"n_samples": 6, "n_rows": 2, "seed": None}
-    figure = images.reconstruct_image_plot(image_compressor(), digits, **options)
+    figure = images.reconstruct_image_plot(compressor, digits, **options)
     assert row_labels(figure) == ["source", "augmented", "VIC decoded"] * 2
-    batch = next(iter(digits.loader("test")))
-    canvas = figure.axes[0].images[0].get_array()
+    canvas, batch = figure.axes[0].images[0].get_array(), next(iter(digits.loader("test")))
     assert canvas.shape[:2] == (6 * 17 - 1, 3 * 17 - 1)
+    assert np.allclose(canvas[:16, :16, 0], batch.aux[0, 0])
+    assert np.allclose(canvas[17:33, -16:, 1], batch.x[2, 0])
     assert np.allclose(canvas[3 * 17 : 3 * 17 + 16, :16, 0], batch.aux[3, 0])
-
-
-def test_rebuilt_images_may_stand_alone_under_a_name(digits):
+    decoded = images.reconstruct(compressor, batch.x)[5, 0].detach()
+    assert np.allclose(canvas[-16:, -16:, 2], decoded)
     options = {"n_samples": 4, "is_plot_real": False, "labels": ["ours"]}
-    figure = images.reconstruct_image_plot(image_compressor(), digits, **options)
+    figure = images.reconstruct_image_plot(compressor, digits, **options)
     assert row_labels(figure) == ["ours"]
     assert figure.axes[0].images[0].get_array().shape[:2] == (16, 4 * 17 - 1)
 
 
-def test_a_seed_draws_images_of_a_split(digits):
+def test_seed_draws_images_of_a_split(digits):
     compressor = image_compressor()
     test, train = (digits.n_examples(split) for split in ("test", "train"))
 
@@ -99,15 +85,7 @@ def test_inputs_do_not_depend_on_the_auxiliary_variable(digits):
     assert vc_data.auxiliary == "input"
 
 
-# --- traversals
-
-
-def test_latents_are_ordered_by_variance():
-    z_hat = torch.randn(500, 4) * torch.tensor([1.0, 3.0, 0.0, 2.0])
-    assert images.most_varying(z_hat, 3) == [1, 3, 0]
-
-
-def test_a_latent_moves_evenly_between_its_percentiles():
+def test_latents_move_evenly_between_their_percentiles():
     z_hat = torch.stack([torch.zeros(1001), torch.linspace(-5, 5, 1001)], dim=1)
     steps = images.latent_steps(z_hat, 1)
     assert torch.allclose(steps, torch.linspace(-4.9, 4.9, 7), atol=1e-5)
@@ -165,7 +143,7 @@ def test_traversals_of_large_colour_images_show_all_channels_at_full_size(name):
 
 
 @pytest.mark.parametrize(("side", "n", "width"), [(16, 10, 5.0), (64, 14, 6.1), (96, 30, 10.0)])
-def test_a_figure_grows_with_its_images_within_bounds(side, n, width):
+def test_mosaics_grow_with_their_images_within_bounds(side, n, width):
     figure = mosaic(torch.rand(2, n, 3, side, side))
     assert figure.get_figwidth() == pytest.approx(width, abs=0.1)
     smoothing = figure.axes[0].images[0].get_interpolation()
@@ -173,7 +151,7 @@ def test_a_figure_grows_with_its_images_within_bounds(side, n, width):
 
 
 @pytest.mark.parametrize("rate", [HFactorized, HHyper])
-def test_a_row_of_the_traversals_is_one_latent(digits, rate):
+def test_each_row_of_traversals_is_one_latent(digits, rate):
     compressor = image_compressor(rate=rate)
     figure = images.latent_traversals_plot_1d(compressor, digits, n_latents=3)
     labels = row_labels(figure)
@@ -186,9 +164,6 @@ def test_a_row_of_the_traversals_is_one_latent(digits, rate):
         z[0, latent] = images.latent_steps(z_hat, latent)[-1]
         expected = compressor.distortion.reconstruct(z)[0, 0]
     assert np.allclose(figure.axes[0].images[0].get_array()[17:33, -16:, 0], expected, atol=1e-5)
-
-
-# --- by name
 
 
 def contrastive():
