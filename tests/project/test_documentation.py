@@ -1,0 +1,94 @@
+"""The code and commands of the README files are valid."""
+
+import functools
+import re
+import shlex
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import ROOT
+from helpers.tiny_clip import save_bottleneck, save_clip
+from torchvision.datasets import STL10
+
+from utils.configs.composing import compose_config, expand
+
+READMES = sorted(
+    [*ROOT.glob("*.md"), *(p for d in ("bin", "conf", "results") for p in ROOT.glob(f"{d}/*.md"))]
+)
+SIZES = {"train": 40, "test": 20}
+
+
+def blocks(readme: str, language: str) -> list[str]:
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(readme: str, program: str) -> list[list[str]]:
+    """The arguments of each `python PROGRAM` in the shell blocks of a file."""
+    text = "\n".join(blocks(readme, "bash")).replace("\\\n", " ")
+    lines = [shlex.split(line, comments=True) for line in text.splitlines()]
+    return [line[2:] for line in lines if line[:2] == ["python", program]]
+
+
+def save_stl10(folder: Path) -> None:
+    """Random images in the binary format of STL10, with each label equally often."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    (folder / "class_names.txt").write_text("".join(f"class{i}\n" for i in range(10)))
+    for split, n in SIZES.items():
+        generator.integers(0, 256, (n, 3, 96, 96), np.uint8).tofile(folder / f"{split}_X.bin")
+        (np.arange(n) % 10 + 1).astype(np.uint8).tofile(folder / f"{split}_y.bin")
+
+
+def offline(*args: object, **kwargs: object) -> None:
+    raise URLError("no network in tests")
+
+
+def test_the_stl10_example_of_the_readme(tmp_path, monkeypatch, capsys):
+    """With a random CLIP, and noise in the format of STL10; `torch.hub` finds this clone."""
+    weights = {
+        "clip_path": save_clip(tmp_path / "clip.pt"),
+        "pretrained_path": save_bottleneck(tmp_path / "bottleneck.pt"),
+    }
+    (tmp_path / "data").mkdir()
+    save_stl10(tmp_path / "data" / "stl10_binary")
+    monkeypatch.setattr(STL10, "_check_integrity", lambda self: True)
+    (tmp_path / "OWNER_lossyless_main").symlink_to(ROOT)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "urlopen", offline)
+    monkeypatch.setattr(torch.hub, "_check_repo_is_trusted", lambda *args, **kwargs: None)
+    monkeypatch.setattr(torch.hub, "load", functools.partial(torch.hub.load, **weights))
+    monkeypatch.chdir(tmp_path)
+    (example,) = [code for code in blocks("README.md", "python") if "STL10(" in code]
+    found = {}
+    exec(example, found)
+    assert 0 <= float(capsys.readouterr().out.split()[-1]) <= 1
+    for split, n in SIZES.items():
+        assert found[f"Z_{split}"].shape == (n, 512)
+        assert found[f"Y_{split}"].tolist() == [i % 10 for i in range(n)]
+    expected = found["compressor"](torch.stack([x for x, _ in found["test"]]))
+    assert np.array_equal(found["Z_test"], expected.numpy())
+
+
+def test_the_estimator_of_the_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = [code for code in blocks("README.md", "python") if "Z_new" in code]
+    z = np.random.default_rng(0).standard_normal((600, 8)).astype(np.float32)
+    found = {"Z": z[:500], "Z_new": z[500:]}
+    exec(example, found)
+    assert found["Z_hat"].shape == (100, 8) and found["Z_hat"].dtype == np.float32
+    assert np.square(found["Z_hat"] - found["Z_new"]).mean() < 0.2
+    loaded = type(found["compressor"]).load("compressor.bin")
+    assert np.array_equal(loaded.decompress(found["payload"]), found["Z_hat"])
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_commands_of_the_readmes_compose(readme):
+    for program in ("main.py", "aggregate.py"):
+        for arguments in commands(readme, program):
+            options = [o for o in arguments if o not in ("--help", "--cfg", "job")]
+            if "distortion=VIC_laplace" not in options:  # which the reader writes
+                compose_config(expand(options))
