@@ -64,13 +64,6 @@ def job_ids(project: Path) -> list[str]:
     return sorted(folder.name for folder in project.glob("outputs/*"))
 
 
-def test_scripts_are_executable_and_parse():
-    for script in SCRIPTS:
-        is_sourced = (ROOT / script).read_text().startswith("# shellcheck shell=bash")
-        assert is_sourced or os.access(ROOT / script, os.X_OK), script
-        assert call("bash", "-n", script).returncode == 0, script
-
-
 def test_every_script_has_help_rejects_unknown_flags_and_runs_existing_experiments(project):
     table = (ROOT / "bin" / "README.md").read_text()
     flags = ("-m MODE", "-s NAME", "-t MINUTES", "-a", "--wait", "-c JOB_ID", "-v PREFIX")
@@ -130,42 +123,30 @@ def test_wrong_flags_end_with_status_2_and_start_nothing(arguments, expected, pr
 
 def test_flags_become_settings(project):
     settings = ["-m", "quick", "-t", "30", "-a", "seed=1,2  trainer.max_epochs=3", "-a", "goal=x"]
-    assert call(str(project / "bin/test.sh"), *settings).returncode == 0
+    cluster = ["-s", "single_node", "--wait", "-a", "slurm.mem_gb=64 +slurm.nodelist=a"]
+    done = call(str(project / "bin/test.sh"), *settings, *cluster)
+    assert done.returncode == 0, done.stderr
     main, aggregate = calls(project)
-    overrides = "timeout_min=30 seed=1,2 trainer.max_epochs=3 goal=x"
-    assert main == f"main.py experiment=test mode=quick slurm=none {overrides}"
+    overrides = "seed=1,2 trainer.max_epochs=3 goal=x"
+    jobs_only = "slurm=single_node timeout_min=30", "slurm.mem_gb=64 +slurm.nodelist=a"
+    assert main == f"main.py experiment=test mode=quick {jobs_only[0]} {overrides} {jobs_only[1]}"
     # the same settings, so that it looks where the results are
-    overrides = overrides.removeprefix("timeout_min=30 ")
     assert aggregate == f"aggregate.py experiment=test mode=quick {overrides}"
 
 
-def test_cluster_settings_are_passed_to_jobs_only(project):
-    settings = ["-s", "single_node", "--wait", "-a", "slurm.mem_gb=64 +slurm.nodelist=a seed=3"]
-    done = call(str(project / "bin/test.sh"), *settings)
-    assert done.returncode == 0, done.stderr
-    main, aggregate = calls(project)
-    assert "slurm.mem_gb=64 +slurm.nodelist=a seed=3" in main
-    assert aggregate == "aggregate.py experiment=test mode=none seed=3"
-
-
-def test_a_sweep_continues_with_the_same_arguments(project):
-    script = str(project / "bin/test.sh")
-    assert call(script, "-m", "quick", "-a", "seed=3 goal=x").returncode == 0
+def test_a_sweep_continues_with_the_same_arguments_from_any_folder(project):
+    folder = {"cwd": project / "bin" / "banana"}
+    assert call("./banana_RD.sh", "-m", "quick", "-a", "seed=3 goal=x", **folder).returncode == 0
     (first,) = job_ids(project)
-    done = call(script, "-c", first)
+    done = call("bash", "banana_RD.sh", "-c", first, **folder)
     assert done.returncode == 0, done.stderr
     (second,) = set(job_ids(project)) - {first}
     assert (project / "outputs" / second / "continues").read_text() == f"{first}\n"
-    assert call(script, "-c", second).returncode == 0
+    assert call(str(project / "bin/banana/banana_RD.sh"), "-c", second).returncode == 0
     assert calls(project) == calls(project)[:2] * 3
-
-
-def test_sweeps_of_other_scripts_are_not_continued(project):
-    assert call(str(project / "bin/test.sh"), "-m", "quick").returncode == 0
-    (job_id,) = job_ids(project)
-    done = call(str(project / "bin/banana/banana_RD.sh"), "-c", job_id)
-    assert done.returncode == 2 and "bin/test.sh" in done.stderr
-    assert len(calls(project)) == 2 and job_ids(project) == [job_id]
+    done = call(str(project / "bin/test.sh"), "-c", first)  # of another script
+    assert done.returncode == 2 and "banana_RD.sh" in done.stderr
+    assert len(calls(project)) == 6 and len(job_ids(project)) == 3
 
 
 def test_values_may_have_spaces(project):
@@ -194,16 +175,6 @@ def test_a_sweep_continues_by_its_slurm_id_too(project):
     assert all("mode=quick" in line for line in calls(project))
 
 
-def test_a_sweep_continues_wherever_the_script_is_called_from(project):
-    options = {"cwd": project / "bin" / "banana"}
-    assert call("./banana_RD.sh", **options).returncode == 0
-    done = call("./banana_RD.sh", "-c", *job_ids(project), **options)
-    assert done.returncode == 0, done.stderr
-    done = call("bash", "banana_RD.sh", "-c", job_ids(project)[0], **options)
-    assert done.returncode == 0, done.stderr
-    assert len(calls(project)) == 6
-
-
 def test_figures_only(project):
     """Drawn on this machine even if the jobs run on a cluster."""
     for arguments, mode in (
@@ -216,29 +187,27 @@ def test_figures_only(project):
     assert len(calls(project)) == 3 and job_ids(project) == []
 
 
-@pytest.mark.parametrize("failing", ["main.py", "aggregate.py", "digits_classical"])
-def test_a_failure_is_the_exit_status_and_the_rest_is_done(project, failing):
+@pytest.mark.parametrize(
+    ("failing", "status", "expected", "n_calls"),
+    [
+        ("main.py", 1, 1, 3),
+        ("aggregate.py", 1, 1, 3),
+        ("digits_classical", 1, 1, 3),
+        # without a finished job no tables: those of earlier runs would look like results
+        ("main.py", NONE_DONE, NONE_DONE, 2),
+        ("main.py", 137, 137, 2),
+        ("digits_classical", NONE_DONE, 1, 3),
+        ("main.py experiment=digits_viz", NONE_DONE, 1, 3),
+    ],
+)
+def test_a_failure_is_the_exit_status_and_the_rest_is_done(
+    project, failing, status, expected, n_calls
+):
     (project / "failing").write_text(failing)
-    done = call(str(project / "bin/digits/digits_viz_VIC.sh"))
-    assert done.returncode == 1 and len(calls(project)) == 3
-
-
-@pytest.mark.parametrize("status", [NONE_DONE, 137])
-def test_no_tables_are_written_if_no_job_is_done(project, status):
-    """Tables of earlier runs would look like results of this call."""
-    (project / "failing").write_text("main.py")
     (project / "status").write_text(str(status))
     done = call(str(project / "bin/digits/digits_viz_VIC.sh"), "-m", "quick", "-a", "goal=x")
-    assert done.returncode == status and len(calls(project)) == 2
-    assert "-v \"quick\" -a 'goal=x'" in done.stdout
-
-
-@pytest.mark.parametrize("failing", ["digits_classical", "main.py experiment=digits_viz"])
-def test_tables_are_drawn_if_one_part_of_the_jobs_is_done(project, failing):
-    (project / "failing").write_text(failing)
-    (project / "status").write_text(str(NONE_DONE))
-    done = call(str(project / "bin/digits/digits_viz_VIC.sh"), "-m", "quick")
-    assert done.returncode == 1 and len(calls(project)) == 3
+    assert done.returncode == expected and len(calls(project)) == n_calls
+    assert ("-v \"quick\" -a 'goal=x'" in done.stdout) == (n_calls == 2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -336,10 +305,9 @@ def test_the_driver_outlives_the_terminal(project, running):
     until(lambda: len(calls(project)) == 2)
 
 
-@pytest.mark.parametrize("flags", [["--wait", "-s", "local"], ["-s", "local", "--wait"]])
-def test_with_wait_the_exit_status_is_that_of_the_jobs(project, flags):
+def test_with_wait_the_exit_status_is_that_of_the_jobs(project):
     (project / "failing").write_text("main.py")
-    done = call(str(project / "bin/test.sh"), *flags)
+    done = call(str(project / "bin/test.sh"), "--wait", "-s", "local")
     assert done.returncode == 1 and len(calls(project)) == 2
     assert not list(project.glob("outputs/*/log"))
 
