@@ -5,7 +5,7 @@ from pathlib import Path
 
 import optuna
 from hydra.core.utils import JobReturn, JobStatus
-from hydra_plugins.study_sweeper import SAMPLERS
+from hydra_plugins.sweeps import SAMPLERS
 
 from utils.search import study as studies
 from utils.search.loop import Search, run_trials

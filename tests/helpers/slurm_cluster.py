@@ -88,13 +88,6 @@ def jobs(project: Path) -> list[dict]:
     return [json.loads(file.read_text()) for file in order]
 
 
-def scheduler_states(job_ids: list[str]) -> dict[str, str]:
-    """State of Slurm jobs in its accounting, such as COMPLETED."""
-    found = slurm("sacct", "-nXPo", "jobid,state", "-j", ",".join(job_ids))
-    rows = [line.split("|") for line in found.splitlines()]
-    return {job_id: state.split()[0] for job_id, state in rows}
-
-
 def cancel_jobs(project: Path) -> None:
     """Cancel the remaining jobs of a project's sweeps."""
     if job_ids := [job["scheduler_job"] for job in jobs(project)]:

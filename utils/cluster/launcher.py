@@ -22,10 +22,10 @@ from utils.configs.checks import ConfigError
 from utils.runs.status_file import job_file, now, queue_job
 
 ROOT = Path(__file__).resolve().parents[2]
-# Options of conf/slurm/ that are not submitit's: of all executors, and of the local one.
+# Options in conf/slurm/ that submitit does not know: for all executors, and for the local one.
 OWN_OPTIONS = {"name", "executor", "default_partition", "debug_partition"}
 LOCAL_OPTIONS = {"array_parallelism"}
-# Options of all of submitit's executors; it expects others with the executor's name as prefix.
+# Options shared by submitit's executors; it expects other names with the executor's prefix.
 SHARED_OPTIONS = {
     "timeout_min",
     "mem_gb",
@@ -43,7 +43,7 @@ GONE = "cancelled before it started?"
 
 
 def check(options: DictConfig) -> None:
-    """Raise `ConfigError` if jobs with these options of conf/slurm/ cannot be submitted."""
+    """Raise `ConfigError` if jobs with these options from conf/slurm/ cannot be submitted."""
     if options.executor == "slurm":
         slurm_queries.check_commands(options.name)
     with tempfile.TemporaryDirectory() as folder:
@@ -54,7 +54,7 @@ def check(options: DictConfig) -> None:
 
 
 def make_executor(options: Mapping[str, object], folder: Path) -> submitit.AutoExecutor:
-    """submitit's executor with these options of conf/slurm/; it writes to `folder`/ID.
+    """submitit's executor with options from a config in conf/slurm/; it writes to `folder`/ID.
 
     Raises `ConfigError` for an option with an unknown name or a wrong type.
     """
@@ -145,7 +145,7 @@ def _submit(executor: submitit.AutoExecutor, jobs: Sequence[SweepJob]) -> list[s
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with contextlib.ExitStack() as stack:
         stack.enter_context(submitit.helpers.environment_variables(PYTHONPATH=path))
-        if "SLURM_JOB_ID" in os.environ:  # this process is itself a job of Slurm
+        if "SLURM_JOB_ID" in os.environ:  # this process runs in a Slurm job itself
             stack.enter_context(submitit.helpers.clean_env())
         return executor.submit_array(jobs)
 
@@ -188,7 +188,7 @@ def _result(job: submitit.Job) -> tuple[str, object] | None:
 def _returned(
     job: SweepJob, submitted: submitit.Job, result: tuple[str, object] | None, state: str
 ) -> JobReturn:
-    """What Hydra gets of a job; records the end of a job that could not do so itself."""
+    """The result of a job for Hydra; also records the end of a job that could not do so itself."""
     outcome, value = result or ("lost", f"no result of job {submitted.job_id}: {state}")
     if outcome == "success":
         return value

@@ -1,4 +1,4 @@
-"""A job of a sweep as submitit pickles it."""
+"""The jobs of a sweep, in the form that submitit pickles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ class JobError(RuntimeError):
 
 @dataclass(frozen=True)
 class SweepJob:
-    """A job with its composed config: submitit pickles it, and calls it where the job runs."""
+    """A job with its composed config; submitit pickles it and calls it where the job runs."""
 
     num: int
     config: DictConfig
     task: TaskFunction
     context: HydraContext
-    version_base: str  # of Hydra's behaviour, which configs do not contain
+    version_base: str  # Hydra's `version_base`, which is not stored in the config
 
     @property
     def folder(self) -> Path:
@@ -57,11 +57,11 @@ class SweepJob:
         return done
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """The submission after a preemption: the same job, which resumes from its checkpoints."""
+        """Resubmit the same job after a preemption; it resumes from its checkpoints."""
         return submitit.helpers.DelayedSubmission(self)
 
     def failed(self, error: JobError) -> JobReturn:
-        """The result that Hydra gets of a job that failed or was lost."""
+        """The result returned to Hydra for a job that failed or was lost."""
         return JobReturn(overrides=self.overrides, status=JobStatus.FAILED, _return_value=error)
 
 

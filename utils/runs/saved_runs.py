@@ -211,7 +211,7 @@ def _parse(text: str) -> SavedConfig:
 
 
 def _compressor_elsewhere(config: SavedConfig, experiment: Path) -> Path | None:
-    """The run of the compressor if it belongs to another experiment."""
+    """The compressor's run if it belongs to another experiment."""
     if compressor_folder(config.values) == experiment.name:
         return None
     run = run_folder(config.values, STAGES[0]) / f"run_{config.id(STAGES[0])}"

@@ -73,7 +73,7 @@ class StatusFile:
         """The status; {"state": "new"} if there is no file, "lost" if its process is dead."""
         content = load(self.path)
         if content["state"] == "running" and not is_locked(self.lock):
-            content = load(self.path)  # it may have ended since the first look
+            content = load(self.path)  # it may have ended since the first read
             if content["state"] == "running":
                 content |= {"state": "lost", "error": LOST}
         return content
@@ -122,7 +122,7 @@ class StatusFile:
     def record_end(self, error: BaseException) -> None:
         """Record the error that ends the job or run as "failed" or "interrupted".
 
-        The first end stays: of several ranks, the errors of the others follow from it.
+        Only the first error is kept: the errors of other ranks are consequences of it.
         """
         with self._writing():
             if (status := load(self.path))["state"] == "running":

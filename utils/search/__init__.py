@@ -39,7 +39,7 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
     for key in ("n_trials", "n_parallel"):
         if not isinstance(cfg.hypopt[key], int) or cfg.hypopt[key] < 1:
             raise ConfigError(f"hypopt.{key} must be 1 or more, not {cfg.hypopt[key]}")
-    file, name = study_file(cfg), str(cfg.hypopt.study_name)  # it may look like a number
+    file, name = study_file(cfg), str(cfg.hypopt.study_name)  # 123 is read as a number
     if name in study.names(file):
         study.fits(study.load(file, name), study.definition(objectives, directions, space))
 

@@ -1,4 +1,4 @@
-"""The loop of a search: take trials, launch their jobs, record their results, print the best."""
+"""The search loop: takes trials, launches their jobs, records results, prints the best."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -33,16 +33,16 @@ from utils.search.study import (
 )
 
 MAX_SHOWN = 10  # trials of a Pareto front
-# names of error classes, since importing the classes takes seconds
+# Names of error classes; importing the classes takes seconds.
 NON_FINITE, UNKNOWN_METRIC = "NonFiniteLossError", "UnknownMetricError"
 
 
 def run_search(cfg: DictConfig, arguments: Sequence[str], launcher: Launcher) -> None:
-    """Run the search of a config, including `hydra`, with the ranges of a command line."""
+    """Run the search of a config, which includes `hydra`, over the ranges of a command line."""
     objectives, directions = goals(cfg)
     search = Search(
         study_file(cfg),
-        str(cfg.hypopt.study_name),  # it may look like a number
+        str(cfg.hypopt.study_name),  # a name such as 123 is read as a number
         objectives=objectives,
         directions=directions,
         space=Space.of(arguments),
@@ -155,7 +155,7 @@ class Search:
         try:
             values = _floats(job.return_value, len(objectives))
         except Exception as error:  # a job may raise anything; the search continues
-            # the error as raised here, or as its class is named by a submitted job
+            # a submitted job only reports the name of the class
             classes = {type(error).__name__, str(status.get("error", "")).partition(":")[0]}
             is_result = NON_FINITE in classes
             self._fail(trial, f"{type(error).__name__}: {error}", is_result)
@@ -192,7 +192,8 @@ class Search:
             is_stale = trial.state == TrialState.RUNNING
             if (is_stale or (is_failed and self._retry_failed)) and trial.number not in waiting:
                 self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
-        for trial in trials:  # last: this process may be killed as well
+        # only now, in case this process is killed in between
+        for trial in trials:
             if trial.state == TrialState.RUNNING:
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
@@ -210,11 +211,11 @@ class Search:
         return trial
 
     def _make_sampler(self, n_drawn: int) -> BaseSampler:
-        """A sampler with its own seed for the trial that follows `n_drawn` others."""
+        """A sampler, seeded for the trial that follows `n_drawn` others."""
         try:
             seed = np.random.SeedSequence([int(self._sampler["seed"]), n_drawn])
             return instantiate(self._sampler, seed=int(seed.generate_state(1)[0]))
-        except Exception as error:  # Hydra's, whatever the sampler has raised
+        except Exception as error:  # Hydra wraps any error of the sampler
             reason = str(error.__cause__ or error).splitlines()[0]
             raise ConfigError(
                 f"hydra/sweeper/sampler: {self._sampler['_target_']} cannot be used ({reason}): "

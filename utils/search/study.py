@@ -9,7 +9,7 @@ Its user attributes are:
 - run : results folder of its last stage.
 - seconds : duration of its job since its last start.
 - error : why it failed.
-- is_result : whether it would fail again, because its objective or loss was not finite.
+- is_result : whether its failure is final (objective or loss not finite), so it is not repeated.
 """
 
 import functools
@@ -26,9 +26,9 @@ from utils.configs.checks import ConfigError
 from utils.search.space import Space
 
 FILE = "optuna.db"
-WAIT_SECONDS = 60  # for another process that writes
+WAIT_SECONDS = 60  # for a lock held by another writer
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # no line per study and trial
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # suppresses a log line per study and trial
 
 
 def names(file: Path) -> list[str]:
@@ -42,7 +42,7 @@ def load(file: Path, name: str) -> optuna.Study:
 
 
 def searched(file: Path) -> list[str]:
-    """Settings that the studies of a file draw; of an option, its group and the group's `.name`."""
+    """Settings that the studies in a file draw; for an option, its group and `<group>.name`."""
     trials = [trial for name in names(file) for trial in counted(load(file, name))]
     places = {key.split("@")[-1].lstrip("+"): None for trial in trials for key in trial.params}
     return [key for place in places for key in (place, f"{place}.name")]
@@ -85,7 +85,7 @@ def fits(study: optuna.Study, new: Mapping[str, object]) -> bool:
     """
     old = study.user_attrs.get("definition", {})
     different = [
-        f"{key} is {old.get(key, 'not set')} there, {new.get(key, 'not set')} here"
+        f"{key} is {old.get(key, 'not set')} in the study, but {new.get(key, 'not set')} here"
         for key in {**old, **new}
         if old.get(key) != new.get(key)
     ]
@@ -97,19 +97,19 @@ def fits(study: optuna.Study, new: Mapping[str, object]) -> bool:
     return not different
 
 
-@functools.cache  # opening one takes a second
+@functools.cache  # opening a storage takes a second
 def storage(file: Path) -> optuna.storages.RDBStorage:
-    """Storage of a file; if there is none, one process at a time creates it.
+    """Optuna's storage in a file, which is created if it is missing.
 
     Raises `ConfigError` for a file of another release of Optuna.
     """
-    url = URL.create("sqlite", database=str(file)).render_as_string()  # escapes "?" and the like
+    url = URL.create("sqlite", database=str(file)).render_as_string()  # escapes special characters
     try:
         with FileLock(file.with_suffix(".lock")):
             return optuna.storages.RDBStorage(
                 url, engine_kwargs={"connect_args": {"timeout": WAIT_SECONDS}}
             )
-    except RuntimeError as error:  # Optuna's
+    except RuntimeError as error:  # raised by Optuna
         raise ConfigError(
             f"{file} was written by another release of Optuna than {optuna.__version__}; to "
             f"upgrade it: .venv/bin/optuna storage upgrade --storage '{url}'"

@@ -9,8 +9,8 @@ unset SLURM_CONF # of another cluster
 program=$(basename "$0" .sh)
 # Slurm's commands read /etc/slurm; all other files are in folders of our own.
 readonly ETC=/etc/slurm RUN=/run/slurm-single LIB=/var/lib/slurm-single LOG=/var/log/slurm-single
-readonly CONFIG_FILES=(slurm.conf slurmdbd.conf cgroup.conf gres.conf)
-readonly DAEMONS=(munged mariadbd slurmdbd slurmctld slurmd) # in the order in which they start
+readonly CONFIG_FILES=(slurm.conf cgroup.conf gres.conf)
+readonly DAEMONS=(munged slurmctld slurmd) # in the order in which they start
 readonly MARK='# Written by tests/helpers/slurm/start_single_node.sh'
 
 say() { printf '%s: %s\n' "$program" "$*"; }

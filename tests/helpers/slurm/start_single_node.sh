@@ -7,17 +7,16 @@
 # Environment: SINGLE_NODE_CPUS, SINGLE_NODE_MEM_MB, SINGLE_NODE_GPUS set the resources that the node
 # claims to have (default: those of the machine). Jobs that request 8 CPUs and a GPU run on a laptop.
 #
-# Partitions: local (the default), debug (for short jobs), urgent (its jobs preempt the others'). The
-# account is `lossyless`, for root and the user who called sudo; other accounts are refused.
-# A second start with the same settings changes nothing. stop_single_node.sh ends the cluster. Its
-# files are in /etc/slurm and in slurm-single below /run, /var/lib and /var/log.
+# Partitions: local (the default), debug (for short jobs), urgent (its jobs preempt the others').
+# There is no accounting: squeue shows ended jobs for an hour. A second start with the same settings
+# changes nothing. stop_single_node.sh ends the cluster. Its files are in /etc/slurm and in
+# slurm-single below /run, /var/lib and /var/log.
 set -euo pipefail
 # shellcheck source=tests/helpers/slurm/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-readonly PACKAGES=(munge slurmctld slurmd slurm-client slurmdbd mariadb-server-core)
-readonly CLUSTER=single ACCOUNT=lossyless
-readonly MUNGE_SOCKET=$RUN/munge/socket DATABASE_SOCKET=$RUN/slurm/mysql.sock
+readonly PACKAGES=(munge slurmctld slurmd slurm-client)
+readonly MUNGE_SOCKET=$RUN/munge/socket
 
 main() {
     case "${1:-}" in
@@ -31,14 +30,11 @@ main() {
     read_machine
     make_folders
     write_slurm_conf | put slurm.conf
-    write_slurmdbd_conf | put slurmdbd.conf slurm 0600
     # slurmd loads a cgroup plugin even where nothing uses it. That of v1 does nothing then; that of
     # v2 wants systemd, and choosing between them wants /sys/fs/cgroup.
     put cgroup.conf <<<"CgroupPlugin=cgroup/v1"
     write_gres_conf | put gres.conf
     start_munged
-    start_mariadbd
-    start_slurmdbd
     start_slurmctld
     start_slurmd
     say "ready: $(sinfo -h -p local -o 'node %N %T, %c CPUs, %m MB, generic resources %G')"
@@ -106,7 +102,7 @@ make_folders() {
 
 # --- configuration
 
-# Stdin becomes a file in /etc/slurm: put NAME [OWNER MODE]
+# Stdin becomes a file in /etc/slurm: put NAME
 put() {
     local file=$ETC/$1 text
     text=$(echo "$MARK, which overwrites it." && cat)
@@ -114,14 +110,14 @@ put() {
     if is_running slurmctld || is_running slurmd; then
         die "the cluster runs with other settings ($file differs): stop_single_node.sh ends it"
     fi
-    install -o "${2:-root}" -m "${3:-0644}" /dev/stdin "$file" <<<"$text"
+    install -m 0644 /dev/stdin "$file" <<<"$text"
 }
 
 write_slurm_conf() {
     local gres="" gres_types=""
     if ((gpus > 0)); then gres="Gres=gpu:$gpus" gres_types="GresTypes=gpu"; fi
     cat <<CONF
-ClusterName=$CLUSTER
+ClusterName=single
 SlurmctldHost=$host(127.0.0.1)
 $listen
 SlurmUser=slurm
@@ -135,11 +131,8 @@ SlurmctldPidFile=$RUN/slurm/slurmctld.pid
 SlurmdPidFile=$RUN/slurm/slurmd.pid
 SlurmdLogFile=$LOG/slurmd.log
 
-# sacct knows how each job ended; unknown accounts and QOS are refused, as on a real cluster.
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePass=$MUNGE_SOCKET
-AccountingStorageEnforce=associations,qos
+# Seconds for which squeue shows how a job ended (Slurm's default: 300).
+MinJobAge=3600
 
 # Without cgroups: a job's processes are found by their parents, memory is polled.
 ProctrackType=proctrack/linuxproc
@@ -178,21 +171,6 @@ PartitionName=urgent PriorityTier=10 PreemptMode=OFF
 CONF
 }
 
-write_slurmdbd_conf() {
-    cat <<CONF
-AuthType=auth/munge
-AuthInfo=socket=$MUNGE_SOCKET
-DbdHost=localhost
-DbdAddr=127.0.0.1
-SlurmUser=slurm
-PidFile=$RUN/slurm/slurmdbd.pid
-StorageType=accounting_storage/mysql
-StorageHost=localhost
-StorageUser=slurm
-StorageLoc=slurm_acct
-CONF
-}
-
 # Jobs get CUDA_VISIBLE_DEVICES only if each GPU has a device file: where there is none, any will do.
 write_gres_conf() {
     local i device
@@ -213,10 +191,10 @@ start_daemon() {
     local user=$1 name=$2
     shift 2
     ! is_running "$name" || return 0
-    # The environment is empty, since jobs could inherit it. MYSQL_UNIX_PORT is for slurmdbd.
+    # The environment is empty, since jobs could inherit it.
     (
         cd /
-        exec setsid env -i PATH="$PATH" LC_ALL=C MYSQL_UNIX_PORT="$DATABASE_SOCKET" \
+        exec setsid env -i PATH="$PATH" LC_ALL=C \
             setpriv --reuid="$user" --regid="$user" --init-groups "$name" "$@"
     ) </dev/null &>"$LOG/$name.out" {lock_fd}>&- &
     echo $! >"$RUN/$name.pid"
@@ -253,56 +231,6 @@ start_munged() {
     start_daemon munge munged --foreground --socket="$MUNGE_SOCKET" --key-file="$key" \
         --seed-file="$LIB/munge/seed" --pid-file="$RUN/munge/pid"
     wait_for 10 munged munge --socket="$MUNGE_SOCKET" --no-input
-}
-
-# The database of slurmdbd. It has no passwords and no network: who may open its socket protects it.
-start_mariadbd() {
-    local options=(--no-defaults --datadir="$LIB/mysql" --socket="$DATABASE_SOCKET"
-        --pid-file="$RUN/slurm/mysql.pid" --skip-grant-tables --skip-networking
-        --innodb-buffer-pool-size=64M --innodb-log-file-size=16M)
-    [ -e "$LIB/mysql/complete" ] || create_database "${options[@]}"
-    is_running mariadbd || rm -f "$DATABASE_SOCKET"
-    start_daemon slurm mariadbd "${options[@]}"
-    wait_for 30 mariadbd test -S "$DATABASE_SOCKET"
-}
-
-create_database() { # OPTION OF MARIADBD...
-    local tables=(/usr/share/{mysql,mariadb}/{mysql,mariadb}_system_tables.sql) file
-    for file in "${tables[@]}"; do [ ! -f "$file" ] || break; done
-    [ -f "$file" ] || die "mariadb-server-core has none of ${tables[*]}"
-    rm -rf "$LIB/mysql"
-    install -d -o slurm -g slurm -m 0700 "$LIB/mysql"
-    {
-        printf 'create database mysql;\nuse mysql;\n'
-        cat "$file"
-        printf 'create database slurm_acct;\n'
-    } | setpriv --reuid=slurm --regid=slurm --init-groups mariadbd "$@" --bootstrap \
-        &>"$LOG/mariadbd.out" || fail mariadbd
-    touch "$LIB/mysql/complete"
-}
-
-start_slurmdbd() {
-    start_daemon slurm slurmdbd -D
-    wait_for 60 slurmdbd sacctmgr -n list cluster
-    ensure cluster "$CLUSTER"
-    ensure account "$ACCOUNT" description=lossyless organization=lossyless
-    ensure_user root
-    [ -z "${SUDO_USER:-}" ] || ensure_user "$SUDO_USER"
-}
-
-# Add to the accounting database what is not there: ensure KIND NAME [KEY=VALUE...]
-ensure() {
-    [ -z "$(sacctmgr -nP list "$1" "name=$2")" ] || return 0
-    sacctmgr -iQ add "$@" >/dev/null || die "sacctmgr cannot add $1 $2"
-}
-
-ensure_user() { # NAME
-    local found
-    found=$(sacctmgr -nP list associations "cluster=$CLUSTER" "account=$ACCOUNT" "user=$1")
-    [ -z "$found" ] || return 0
-    sacctmgr -iQ add user "$1" "account=$ACCOUNT" >/dev/null || die "sacctmgr cannot add user $1"
-    sacctmgr -iQ modify user "name=$1" set "defaultaccount=$ACCOUNT" >/dev/null ||
-        die "sacctmgr cannot make $ACCOUNT the account of $1"
 }
 
 start_slurmctld() {

@@ -2,7 +2,7 @@
 # Stop the Slurm of start_single_node.sh: cancel its jobs, then stop its daemons by their pid files.
 #
 # Usage: tests/helpers/slurm/stop_single_node.sh [--purge]
-#   --purge     also remove its configuration, logs and accounting; the packages stay
+#   --purge     also remove its configuration and logs; the packages stay
 #   -h, --help  this help
 set -euo pipefail
 # shellcheck source=tests/helpers/slurm/common.sh

@@ -9,11 +9,12 @@ from helpers.slurm_cluster import (
     copy_project,
     jobs,
     metrics_of_runs,
-    scheduler_states,
     slurm,
     statuses,
     wait_until,
 )
+
+from utils.cluster import slurm_queries
 
 pytest_plugins = ["helpers.slurm_fixtures"]
 pytestmark = pytest.mark.slurm
@@ -33,9 +34,9 @@ def assert_complete(project, n_jobs: int) -> None:
     job_ids = [job["scheduler_job"] for job in jobs(project)]
     assert len(set(job_ids)) == n_jobs
     wait_until(
-        lambda: scheduler_states(job_ids) == dict.fromkeys(job_ids, "COMPLETED"),
+        lambda: {slurm_queries.states().get(job_id) for job_id in job_ids} == {"COMPLETED"},
         seconds=30,
-        what=f"sacct says that {job_ids} are COMPLETED",
+        what=f"squeue says that {job_ids} are COMPLETED",
     )
 
 

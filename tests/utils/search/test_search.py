@@ -21,7 +21,7 @@ from helpers.searches import (
     states,
 )
 from helpers.tiny import DIGITS, call, main_command
-from hydra_plugins.study_sweeper import SAMPLERS
+from hydra_plugins.sweeps import SAMPLERS
 from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import Engine

@@ -1,16 +1,19 @@
-"""Hydra's sweeper for hyper-parameter searches.
+"""Hydra's launcher of submitted jobs, and its sweeper for hyper-parameter searches.
 
 Hydra imports all modules of the package `hydra_plugins` at every start, so this one imports nothing
-heavy; the work is in `utils.search`.
+heavy; the work is in `utils.cluster.launcher` and `utils.search`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 # Classes of optuna.samplers by their names in hydra-optuna-sweeper. CmaEsSampler supports neither
 # choices nor several objectives; hypopt=none does what GridSampler does.
@@ -19,6 +22,38 @@ SAMPLERS = {
     "tpe": "TPESampler",
     "nsgaii": "NSGAIISampler",
 }
+
+
+class JobLauncher(Launcher):
+    """Submits jobs with submitit and waits until all of them have ended.
+
+    Parameters
+    ----------
+    options : options from a config in conf/slurm/.
+    """
+
+    def __init__(self, options: DictConfig):
+        self._options = OmegaConf.to_container(options, resolve=True)
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self._context, self._task, self._config = hydra_context, task_function, config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Results of the jobs with these overrides, in order."""
+        from utils.cluster import launcher, sweep_job
+
+        jobs = sweep_job.compose_jobs(
+            job_overrides,
+            initial_job_idx,
+            context=self._context,
+            task=self._task,
+            config=self._config,
+        )
+        return launcher.run_jobs(jobs, self._options, sweep_dir=Path(self._config.hydra.sweep.dir))
 
 
 class StudySweeper(Sweeper):
@@ -48,10 +83,15 @@ class StudySweeper(Sweeper):
 
 store = ConfigStore.instance().store
 store(
+    group="hydra/launcher",
+    name="jobs",
+    node={"_target_": "hydra_plugins.sweeps.JobLauncher", "options": "${slurm}"},
+)
+store(
     group="hydra/sweeper",
     name="study",
     node={
-        "_target_": "hydra_plugins.study_sweeper.StudySweeper",
+        "_target_": "hydra_plugins.sweeps.StudySweeper",
         "_recursive_": False,
         "defaults": [{"sampler": "random"}],
     },
