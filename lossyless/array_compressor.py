@@ -15,15 +15,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from lossyless.array_training import (
-    DISTORTIONS,
-    SCHEDULES,
-    mean_and_scale,
-    train,
-    undo_standardisation,
-)
+from lossyless import array_training
+from lossyless.array_training import DISTORTIONS, SCHEDULES
 from lossyless.atomic import replacing
-from lossyless.files import ContainerError, FeatureFile, write_features
+from lossyless.files import FeatureFile, write_features
 from lossyless.rates import HFactorized
 from lossyless.rates.entropy_coded import TRANSFORM
 from lossyless.rates.transforms import TRANSFORMS
@@ -33,7 +28,7 @@ from lossyless.weights import WeightsError, load_strictly
 CHUNK_SIZE = 4096
 # Files: magic, SHA-256 of the rest, a dict saved by torch.
 FILE_MAGIC = b"LLmodel1"
-# Parameters of `train`.
+# Parameters of `array_training.train`.
 TRAINING = ("beta", "distortion", "n_epochs", "batch_size", "lr", "schedule", "verbose")
 
 
@@ -133,7 +128,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """
         device = self._check_parameters()
         Z = validate_data(self, Z, dtype=(np.float32, np.float64))
-        mean, scale = mean_and_scale(Z)
+        mean, scale = array_training.mean_and_scale(Z)
         if self.distortion == "l1":
             scale = 1.0
         z = torch.from_numpy(((Z - mean) / scale).astype(np.float32)).to(device)
@@ -142,9 +137,10 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         with torch.random.fork_rng([device] if device.type == "cuda" else []), one_thread():
             torch.manual_seed(seed)
             rate = HFactorized(z.shape[1], transform=self.rotation).to(device)
-            train(rate, z, **{name: getattr(self, name) for name in TRAINING})
+            settings = {name: getattr(self, name) for name in TRAINING}
+            array_training.train(rate, z, **settings)
         rate = rate.eval().requires_grad_(False).cpu()
-        undo_standardisation(rate, torch.from_numpy(mean), scale)
+        array_training.undo_standardisation(rate, torch.from_numpy(mean), scale)
         rate.update()
         rate.recentre_constant_dims(torch.from_numpy(Z.astype(np.float32)))
         self.scale_, self.rate_ = scale, rate
@@ -197,11 +193,6 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         check_is_fitted(self)
         if not isinstance(payload, (bytes, bytearray, memoryview)):
             raise TypeError(f"payload: expected bytes, found {type(payload).__name__}")
-        if bytes(payload[:8]) == b"LLarray1":
-            raise ContainerError(
-                "the payload has an earlier format (LLarray1): decode it with the version of "
-                "lossyless that wrote it"
-            )
         with FeatureFile(payload, self.rate_) as file:
             return file.read(n_workers=1).numpy()
 
@@ -278,12 +269,10 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if "feature_names_in" in saved:
             compressor.feature_names_in_ = np.array(saved["feature_names_in"], dtype=object)
         rotation = saved["state"]["_extra_state"].get(TRANSFORM, "none")
-        if rotation not in list(TRANSFORMS):
-            raise WeightsError(
-                f"{path} has weights of rotation={rotation!r}, expected one of "
-                f"{', '.join(map(repr, TRANSFORMS))}: a later version may have written it"
-            )
-        rate = HFactorized(compressor.n_features_in_, transform=rotation)
+        try:
+            rate = HFactorized(compressor.n_features_in_, transform=rotation)
+        except ValueError as error:
+            raise WeightsError(f"{path}: {error}; written by a later version?") from error
         load_strictly(rate, saved["state"], path)
         compressor.rate_ = rate.eval().requires_grad_(False)
         return compressor

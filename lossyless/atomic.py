@@ -50,8 +50,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 def file_to_replace(path: str | os.PathLike) -> Path:
     """The file that `replacing` replaces: `path`, or the target of a symbolic link.
 
-    Raises OSError, naming `path`, if it is not a regular file, or if it is the standard output or
-    error of this process, even if these are redirected to a file.
+    Raises OSError, naming `path`, if it is not a regular file.
     """
     path = Path(path)
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
@@ -61,18 +60,10 @@ def file_to_replace(path: str | os.PathLike) -> Path:
         return target
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file to write", str(path))
-    if not stat.S_ISREG(found.st_mode) or _is_standard_output(found):
+    if not stat.S_ISREG(found.st_mode):
         reason = "is not a regular file, so it cannot be replaced by the complete result"
         raise OSError(errno.EINVAL, reason, str(path))
     return target
-
-
-def _is_standard_output(found: os.stat_result) -> bool:
-    for descriptor in (1, 2):
-        with contextlib.suppress(OSError):  # closed
-            if os.path.samestat(os.fstat(descriptor), found):
-                return True
-    return False
 
 
 @contextlib.contextmanager

@@ -115,6 +115,14 @@ class Chunk(NamedTuple):
         return self.start + self.length
 
 
+class Body(NamedTuple):
+    """Parts of a chunk's body; without labels or names, theirs are empty."""
+
+    labels: bytes
+    names: bytes
+    payload: bytes
+
+
 def chunk_head(number: int, first: int, n_examples: int, body: bytes, *, seed: int) -> bytes:
     """The bytes before a chunk's body; `seed` is the checksum of the header."""
     head = CHUNK_HEAD.pack(CHUNK_MARKER, number, first, n_examples, len(body), 0, 0)[:-8]

@@ -3,17 +3,15 @@
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Set
 from contextlib import closing
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossyless.coding.payloads import read_varint
-from lossyless.files.format import Header
 from lossyless.files.scan import Layout
 
 
@@ -40,14 +38,6 @@ def as_strings(names: Any) -> list[str]:
     return array.tolist()
 
 
-class Body(NamedTuple):
-    """Parts of a chunk's body; without labels or names, theirs are empty."""
-
-    labels: bytes
-    names: bytes
-    payload: bytes
-
-
 def pack_labels(labels: list[NDArray]) -> bytes:
     """Part of a body with the labels [...] of each example."""
     file = BytesIO()
@@ -58,15 +48,6 @@ def pack_labels(labels: list[NDArray]) -> bytes:
 def pack_names(names: list[str]) -> bytes:
     """Part of a body with the name of each example."""
     return zlib.compress(json.dumps(names, separators=(",", ":")).encode())
-
-
-def split_body(body: bytes, header: Header) -> Body:
-    parts = []
-    for is_present in (header.has_labels, header.has_names):
-        length, start = read_varint(body, 0) if is_present else (0, 0)
-        parts.append(body[start : start + length])
-        body = body[start + length :]
-    return Body(*parts, body)
 
 
 def read_labels(source: str | os.PathLike | bytes) -> NDArray | None:
@@ -85,7 +66,7 @@ def labels_of(layout: Layout) -> NDArray | None:
     """Labels [n, ...] of the (intact) chunks of an open file, or None if it has none."""
     if not layout.header.has_labels:
         return None
-    packed = [zlib.decompress(body.labels) for body in _bodies(layout)]
+    packed = [zlib.decompress(layout.read_body(chunk).labels) for chunk in layout.chunks]
     parts = [np.load(BytesIO(labels), allow_pickle=False) for labels in packed]
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
@@ -94,9 +75,5 @@ def names_of(layout: Layout) -> list[str] | None:
     """Names of the examples in the (intact) chunks of an open file, or None if it has none."""
     if not layout.header.has_names:
         return None
-    return [n for body in _bodies(layout) for n in json.loads(zlib.decompress(body.names))]
-
-
-def _bodies(layout: Layout) -> Iterator[Body]:
-    for chunk in layout.chunks:
-        yield split_body(layout.read_body(chunk), layout.header)
+    packed = [zlib.decompress(layout.read_body(chunk).names) for chunk in layout.chunks]
+    return [name for names in packed for name in json.loads(names)]

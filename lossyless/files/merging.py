@@ -8,7 +8,6 @@ from itertools import zip_longest
 
 from lossyless.atomic import replacing
 from lossyless.files.format import ContainerError, Header
-from lossyless.files.labels import split_body
 from lossyless.files.scan import Layout
 from lossyless.files.writer import FileWriter
 
@@ -53,7 +52,7 @@ def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> i
         writer = FileWriter(file, header)
         for layout in layouts:
             for chunk in layout.chunks:
-                body = split_body(layout.read_body(chunk), layout.header)
+                body = layout.read_body(chunk)
                 labels = body.labels if header.has_labels else b""
                 names = body.names if header.has_names else b""
                 writer.add(body.payload, chunk.n_examples, labels, names)

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from lossyless.base import Codec
 from lossyless.coding.payloads import CodingError
 from lossyless.files.format import Chunk
-from lossyless.files.labels import as_array, labels_of, names_of, split_body
+from lossyless.files.labels import as_array, labels_of, names_of
 from lossyless.files.scan import Layout
 from lossyless.parallel import ordered_map
 
@@ -25,7 +25,7 @@ CACHE_BYTES = 1 << 26
 Source = str | os.PathLike | bytes
 
 
-class FeatureFile:
+class FeatureFile(AbstractContextManager):
     """Random access to the examples of a file; use it in a `with` statement.
 
     `file[i]` is the decoded example i, float32 [*shape] on the CPU; `file[10:20:2]`,
@@ -151,10 +151,7 @@ class FeatureFile:
     def close(self) -> None:
         self._layout.close()
 
-    def __enter__(self) -> "FeatureFile":
-        return self
-
-    def __exit__(self, error_type, error, traceback) -> None:
+    def __exit__(self, *exception) -> None:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -180,7 +177,7 @@ class FeatureFile:
         timer: AbstractContextManager = nullcontext(),  # noqa: B008
     ) -> NDArray | Tensor:
         """Symbols of a chunk, or examples if the codec has no symbols; workers call this, too."""
-        payload = split_body(self._layout.read_body(chunk), self.header).payload
+        payload = self._layout.read_body(chunk).payload
         decode = self.codec.decompress if self._coder is None else self._coder.decode
         try:
             with timer:
@@ -215,7 +212,7 @@ class FeatureFile:
         return z_hat
 
 
-class FeatureDataset(Dataset):
+class FeatureDataset(Dataset, AbstractContextManager):
     """The examples of a file for a `DataLoader`: z [*shape], or (z, label).
 
     Chunks are decoded on demand, and the most recent ones are cached. Random access to a file that
@@ -243,9 +240,6 @@ class FeatureDataset(Dataset):
 
     def close(self) -> None:
         self.file.close()
-
-    def __enter__(self) -> "FeatureDataset":
-        return self
 
     def __exit__(self, *exception) -> None:
         self.close()

@@ -18,6 +18,7 @@ from lossyless.files.format import (
     PREFIX,
     TOTAL,
     VERSION,
+    Body,
     Chunk,
     ContainerError,
     Header,
@@ -36,21 +37,15 @@ class Layout:
     Parameters
     ----------
     source : path, or the bytes of a file.
-    is_recovering : whether to skip damaged parts and find the intact chunks, in one pass over the
-        file.
+    is_recovering : whether to skip damage and list the intact chunks, in one pass over the file.
 
     Attributes
     ----------
-    name : str
-        The path, or "payload".
-    n_bytes : int
-    header : Header
-    chunks : list of Chunk
-    n_examples : int
-        Number of examples that were written, including lost ones; if the end of the file is lost,
-        up to the last intact chunk.
-    damaged : list of str
-        Descriptions of all damage; empty unless `is_recovering`.
+    name : the path, or "payload".
+    n_bytes, header, chunks
+    n_examples : number of written examples, including lost ones; if the end of the file is lost, up
+        to the last intact chunk.
+    damaged : descriptions of all damage; empty unless `is_recovering`.
 
     Raises
     ------
@@ -85,12 +80,17 @@ class Layout:
         where = f"{self.name}: " if chunk is None else f"{self.name}: chunk {chunk.number}: "
         return ContainerError(where + reason)
 
-    def read_body(self, chunk: Chunk) -> bytes:
+    def read_body(self, chunk: Chunk) -> Body:
         """The body of a chunk. Raises ContainerError if it is damaged."""
         body = self._read(chunk.start, chunk.length)
         if zlib.crc32(body, chunk.seed) != chunk.checksum:
             raise self.error("checksum mismatch: it is damaged, or from another file", chunk)
-        return body
+        parts = []
+        for is_present in (self.header.has_labels, self.header.has_names):
+            length, start = read_varint(body, 0) if is_present else (0, 0)
+            parts.append(body[start : start + length])
+            body = body[start + length :]
+        return Body(*parts, body)
 
     def _read(self, offset: int, n_bytes: int) -> bytes:
         """Bytes from an offset, fewer where the file ends."""
@@ -175,11 +175,11 @@ class Layout:
 
     def _has_valid_end(self, position: int) -> bool:
         """Whether the file ends at an offset, after exactly these chunks."""
-        if not self._is_end(position) or self._total != self.n_examples:
-            return False
+        if self.header.version == 1:
+            return self._is_end(position) and self._total == self.n_examples
         checksums = [chunk.checksum for chunk in self.chunks]
         expected = end_bytes(self.n_examples, checksums, seed=self._seed)
-        return self.header.version == 1 or self._read(position, END.size) == expected
+        return self._read(position, END.size + 1) == expected
 
     def n_label_bytes(self, chunk: Chunk) -> int:
         """Bytes of the labels and names of a chunk."""
@@ -235,25 +235,22 @@ class Layout:
 def describe(path: str | os.PathLike) -> dict[str, Any]:
     """Facts from a file's header and chunk heads, as JSON types; no model is needed.
 
-    Labels and names, `n_label_bytes` of the file, do not count as bits per example.
-
-    Raises ContainerError if the file is not a compressed file, or is damaged.
+    `bits_per_example` does not include labels and names, `n_label_bytes` of the file. Raises
+    ContainerError if the file is not a compressed file, or is damaged.
     """
     with closing(Layout(path)) as layout:
         header, n_examples = layout.header, layout.n_examples
         n_label_bytes = sum(layout.n_label_bytes(chunk) for chunk in layout.chunks)
-    n_payload_bits = 8 * (layout.n_bytes - n_label_bytes)
+    n_bits = 8 * (layout.n_bytes - n_label_bytes)
+    names = ("codec", "fingerprint", "shape", "has_labels", "has_names")
     return {
         "path": layout.name,
-        "codec": header.codec,
-        "fingerprint": header.fingerprint,
+        **{name: getattr(header, name) for name in names},
         "shape": list(header.shape),
-        "has_labels": header.has_labels,
-        "has_names": header.has_names,
         "n_examples": n_examples,
         "n_chunks": len(layout.chunks),
         "n_bytes": layout.n_bytes,
         "n_label_bytes": n_label_bytes,
-        "bits_per_example": n_payload_bits / n_examples if n_examples else None,
+        "bits_per_example": n_bits / n_examples if n_examples else None,
         "meta": header.meta,
     }

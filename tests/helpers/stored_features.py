@@ -3,15 +3,12 @@
 import json
 import struct
 import zlib
-from contextlib import closing
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lossyless.files import FeatureFile, Written, write_features
-from lossyless.files.labels import split_body
-from lossyless.files.scan import Layout
+from lossyless.files import FeatureFile, Written, describe, write_features
 from lossyless.rates import HFactorized
 
 Z_DIM = 8
@@ -49,10 +46,8 @@ def read(path: Path, codec: HFactorized, **options) -> Tensor:
 
 def n_bytes_without_labels(path: Path) -> int:
     """Size of a file without the labels and names in its chunks."""
-    with closing(Layout(path)) as layout:
-        bodies = [layout.read_body(chunk) for chunk in layout.chunks]
-        payloads = [split_body(body, layout.header).payload for body in bodies]
-        return layout.n_bytes - len(b"".join(bodies)) + len(b"".join(payloads))
+    facts = describe(path)
+    return facts["n_bytes"] - facts["n_label_bytes"]
 
 
 def version_1(codec: HFactorized, z: Tensor, chunk_size: int = 32) -> bytes:

@@ -83,21 +83,6 @@ def test_paths_that_are_not_regular_files_are_unchanged(tmp_path, kind, is_linke
     assert {p.name: p.lstat() for p in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("stdout", ["pipe", "file"])
-def test_standard_output_is_not_replaced(tmp_path, stdout):
-    code = "from lossyless.atomic import replacing\nwith replacing('/dev/stdout'): print('no')"
-    with open(tmp_path / "out", "w+") as file:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            stdout=subprocess.PIPE if stdout == "pipe" else file,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-        assert (done.stdout or "") + file.read() == ""
-    assert "OSError" in done.stderr and "'/dev/stdout'" in done.stderr
-
-
 WRITES = {
     "write": lambda file: file.write(bytes(1 << 20)),
     "writes": lambda file: [file.write(bytes(100)) for _ in range(1000)],

@@ -186,7 +186,7 @@ def test_other_files_and_newer_versions_are_named(path, codec, intact):
 def rewrite(path: Path, change=lambda chunks: None, **header) -> None:
     """Write the same file with valid checksums, but other payloads or another header."""
     layout = Layout(path)
-    chunks = [[layout.read_body(chunk), chunk.n_examples] for chunk in layout.chunks]
+    chunks = [[layout.read_body(chunk).payload, chunk.n_examples] for chunk in layout.chunks]
     change(chunks)
     with path.open("wb") as file:
         writer = FileWriter(file, dataclasses.replace(layout.header, **header))
