@@ -111,7 +111,7 @@ def _map_in_workers(
     futures: deque = deque()
     try:
         for task in tasks:
-            with warnings.catch_warnings(), _without_interrupts():
+            with warnings.catch_warnings(), without_interrupts():
                 # Python warns that a fork copies the locks of threads: workers use none of them
                 warnings.simplefilter("ignore", DeprecationWarning)
                 futures.append(executor.submit(_work, task))
@@ -129,7 +129,7 @@ def _map_in_workers(
 
 
 @contextmanager
-def _without_interrupts() -> Iterator[None]:
+def without_interrupts() -> Iterator[None]:
     """Delay Ctrl-C, which would be lost during a fork, or end a half-started worker.
 
     Workers inherit the blocked signal: only the main process handles it.

@@ -1,7 +1,8 @@
 """Batches of transformed images, read by worker processes."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,13 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from lossyless.hub import SourceError
 from lossyless.hub.images import image_names, image_paths
 from lossyless.hub.labels import Labels, to_labels
-from lossyless.parallel import WorkerError, affordable_workers, available_cores, can_fork
+from lossyless.parallel import (
+    WorkerError,
+    affordable_workers,
+    available_cores,
+    can_fork,
+    without_interrupts,
+)
 from lossyless.progress import progress
 
 OnError = Literal["raise", "skip"]
@@ -148,9 +155,9 @@ def read_batches(
         A process that reads images died, for instance for lack of memory.
     """
     settings = _loader_settings(examples, device, kwargs_dataloader)
-    loader = DataLoader(examples, collate_fn=examples.collate, **settings)
+    loader = _Loader(examples, collate_fn=examples.collate, **settings)
     names, start = image_names(examples.dataset), 0
-    for batch in _naming_dead_workers(progress(loader, "compress") if is_info else loader):
+    for batch in progress(loader, "compress") if is_info else loader:
         if isinstance(batch, SourceError):
             raise batch
         X, labels, errors = batch
@@ -209,15 +216,19 @@ def default_workers(device: torch.device) -> int:
     return min(n_cores, 16)
 
 
-def _naming_dead_workers(batches: Iterable[Any]) -> Iterator[Any]:
-    """The batches; WorkerError, which is one line, if the system stops the workers."""
-    try:
-        yield from batches
-    except RuntimeError as error:
-        if not any(part in str(error) for part in WORKER_ERRORS):
-            raise
-        raise WorkerError(
-            "a process that reads images died, or ran out of memory, shared memory or open files: "
-            "use fewer or none (num_workers=0, --workers 0), or smaller batches (batch_size=, "
-            "--batch-size)"
-        ) from None
+class _Loader(DataLoader):
+    """A DataLoader that raises WorkerError, which is one line, if the system stops a worker."""
+
+    def __iter__(self) -> Iterator[Any]:
+        with without_interrupts() if self.num_workers else nullcontext():
+            batches = super().__iter__()
+        try:
+            yield from batches
+        except RuntimeError as error:
+            if not any(part in str(error) for part in WORKER_ERRORS):
+                raise
+            raise WorkerError(
+                "a process that reads images died, or ran out of memory, shared memory or open "
+                "files: use fewer or none (num_workers=0, --workers 0), or smaller batches "
+                "(batch_size=, --batch-size)"
+            ) from None
