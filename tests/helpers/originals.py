@@ -17,6 +17,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.io import savemat
@@ -24,8 +25,9 @@ from torch import Tensor
 from torchvision import datasets
 
 from helpers.pictures import save_plain
+from utils.data.examples import hold_out
 from utils.data.images import ImageDataModule
-from utils.data.sources import coco, pcam, photos, torchvision_sets
+from utils.data.sources import coco, galaxy, pcam, photos, torchvision_sets
 
 STEP = 4
 Truth = dict[str, dict[int, int]]  # for each split of the original, number of image -> class
@@ -35,6 +37,12 @@ def number_of(images: Tensor) -> list[int]:
     """Numbers of float images [N, C, H, W]."""
     side = images.shape[-1] // 2
     return (255 * images[:, 0, side, side] / STEP).round().long().tolist()
+
+
+def files(data: ImageDataModule, split: str) -> list[Path]:
+    """The image files of a split, in order."""
+    examples = data.splits[split]
+    return [Path(examples.images.name(i)) for i in examples.members.tolist()]
 
 
 def listed(n_classes: int, n_train: int, n_test: int) -> Truth:
@@ -155,6 +163,30 @@ def make_coco(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
     return truth
 
 
+KAGGLE_IDS = [31, 9, 200, 45]
+
+
+def make_galaxy(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
+    """Lines of the table are in no order; there are no classes."""
+    n, folder = 20, data_dir / "galaxyzoo"
+    for name, ids in ((galaxy.IMAGES, range(n)), (galaxy.KAGGLE_IMAGES, KAGGLE_IDS)):
+        for i in ids:
+            save_plain(folder / name / f"{i}.jpg", STEP * i % 256, size=(424, 424))
+    answers = np.random.default_rng(0).random((n, len(galaxy.ANSWERS)))
+    table = pd.DataFrame(answers, columns=galaxy.ANSWERS)
+    table.insert(0, galaxy.ID, range(n))
+    table.sample(frac=1, random_state=0).to_csv(folder / galaxy.SOLUTIONS, index=False)
+    return {"train": dict.fromkeys(range(n), 0)}
+
+
+def make_galaxy_offline(data_dir: Path, patch: pytest.MonkeyPatch) -> Truth:
+    """One image of 20 is for testing."""
+    make_galaxy(data_dir, patch)
+    _, test = hold_out(torch.zeros(20, 1), galaxy.TEST_FRACTION)
+    images = dict.fromkeys(range(20), 0)
+    return {"test": {i: images.pop(i) for i in test.tolist()}, "train": images}
+
+
 # --- arrays in archives, whose checksums become torchvision's
 
 
@@ -245,6 +277,8 @@ MAKERS: dict[Callable[..., ImageDataModule], Callable[..., Truth]] = {
     photos.imagenet: make_imagenet,
     pcam.pcam: make_pcam,
     coco.coco: make_coco,
+    galaxy.galaxy: make_galaxy,
+    galaxy.galaxy_offline: make_galaxy_offline,
     torchvision_sets.mnist: make_mnist,
     torchvision_sets.cifar10: _make_cifar(datasets.CIFAR10, "labels", "label_names"),
     torchvision_sets.cifar100: _make_cifar(datasets.CIFAR100, "fine_labels", "fine_label_names"),
