@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from utils.data.examples import InMemory, check_targets, hold_out
 from utils.data.images import ImageDataModule, draw_of_same_class
@@ -214,8 +213,6 @@ def test_bad_arguments_are_refused():
         numbered(val_fraction=0.0)
     with pytest.raises(ValueError, match="split 'valid'"):
         numbered().n_examples("valid")
-    with pytest.raises(ValueError, match="margin of 4"):
-        digits(side=8, margin=4)
 
 
 # --- targets
@@ -300,21 +297,3 @@ def test_draws_are_uniform_over_the_class():
         counts = drawn[indices == i].bincount(minlength=8).float() / 2000
         expected = (labels == labels[i]).float() / (labels == labels[i]).sum()
         assert torch.allclose(counts, expected, atol=0.05)
-
-
-# --- digits
-
-
-def test_splits_of_the_digits_are_stratified_and_cover_them_once():
-    data = digits(side=8, margin=0, seed=1)
-    splits = [data.splits[split] for split in SPLITS]
-    assert [len(part.targets) for part in splits] == [1197, 200, 400]
-    images = torch.cat([part.inputs for part in splits])[:, 0].flatten(1)
-    original = torch.from_numpy(load_digits().images).flatten(1) * 255 / 16
-    original = original.round().to(torch.uint8)
-    assert torch.equal(images.unique(dim=0), original.unique(dim=0))
-    labels = torch.cat([part.targets for part in splits])
-    assert torch.equal(labels.bincount(), torch.from_numpy(load_digits().target).bincount())
-    for part in splits:
-        frequencies = part.targets.bincount(minlength=10) / len(part.targets)
-        assert (frequencies - 0.1).abs().max() < 0.01

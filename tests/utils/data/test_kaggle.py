@@ -1,6 +1,5 @@
 """Downloads from Kaggle, with a fake client."""
 
-import builtins
 import sys
 import types
 import zipfile
@@ -79,24 +78,9 @@ def test_refusals_say_what_to_do(tmp_path, monkeypatch):
 
 
 def test_without_the_client_the_error_says_how_to_install_it(monkeypatch):
-    original = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.split(".")[0] == "kaggle":
-            raise ModuleNotFoundError("No module named 'kaggle'")
-        return original(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "kaggle", None)
     with pytest.raises(DataError, match="pip install kaggle six"):
         kaggle.connect()
-
-
-def install_client(monkeypatch, api):
-    module = types.ModuleType("kaggle.api.kaggle_api_extended")
-    module.KaggleApi = api
-    for name in ("kaggle", "kaggle.api"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
 def test_without_a_token_the_error_says_where_it_goes(monkeypatch):
@@ -104,7 +88,11 @@ def test_without_a_token_the_error_says_where_it_goes(monkeypatch):
         def authenticate(self):
             sys.exit(1)
 
-    install_client(monkeypatch, Api)
+    module = types.ModuleType("kaggle.api.kaggle_api_extended")
+    module.KaggleApi = Api
+    for name in ("kaggle", "kaggle.api"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     with pytest.raises(DataError, match="~/.kaggle/access_token"):
         kaggle.connect()
     Api.authenticate = lambda self: None

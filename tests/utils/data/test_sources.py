@@ -12,6 +12,7 @@ from helpers.originals import MAKERS, ON_DISK, files, number_of
 from helpers.read_only import refuse_to_write
 from helpers.tiny import call
 from hydra.utils import get_method, instantiate
+from PIL import Image
 from torchvision import datasets
 
 from utils.configs.composing import CONF_DIR, compose_config
@@ -153,6 +154,13 @@ def test_deleted_and_damaged_images_are_noticed(make, data_set):
     n = len(data.truth[split])
     with pytest.raises(DataError, match=f"{n - 1} of {n} images of '{split}'"):
         make(data_set).setup()
+
+
+@pytest.mark.parametrize("data_set", IN_FILES, ids=name_of)
+def test_finding_the_images_opens_none_of_them(make, data_set, monkeypatch):
+    data = make(data_set)
+    monkeypatch.setattr(Image, "open", lambda path: pytest.fail(f"{path} was opened"))
+    assert all(data.n_examples(split) for split in SPLITS)
 
 
 READ = r"""
