@@ -51,7 +51,7 @@ def test_pixels_are_rounded_to_256_levels_and_clamped():
 
 @pytest.mark.parametrize("codec", LOSSY)
 @pytest.mark.parametrize("n_channels", [1, 3])
-def test_quality_buys_fidelity_with_bits(codec, n_channels):
+def test_higher_quality_needs_more_bits(codec, n_channels):
     x = images(n_channels)
     codecs = [ClassicalCompressor(codec, n_channels, quality) for quality in (5, 50, 95)]
     n_bytes = [len(codec.compress(x)) for codec in codecs]
@@ -61,7 +61,7 @@ def test_quality_buys_fidelity_with_bits(codec, n_channels):
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_an_image_costs_the_same_in_any_batch_and_any_quality_decodes_it(codec):
+def test_images_are_coded_independently_and_decoded_at_any_quality(codec):
     low, high = (ClassicalCompressor(codec, 3, quality) for quality in (5, 95))
     x = images(3)
     payload = low.compress(x)
@@ -86,8 +86,8 @@ def test_truncated_payloads_and_files_raise(codec):
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_damage_raises_nothing_but_coding_errors(codec):
-    """Formats without checksums cannot detect all damage; no other errors may occur."""
+def test_damage_raises_only_coding_errors(codec):
+    """Formats without checksums cannot detect all damage."""
     codec = ClassicalCompressor(codec, 3)
     files = decode_blobs(codec.compress(images(3, n=2, side=16)))
     generator, n_raised = torch.Generator().manual_seed(0), 0
@@ -102,7 +102,7 @@ def test_damage_raises_nothing_but_coding_errors(codec):
     assert n_raised > 30
 
 
-def test_misleading_headers_and_different_sizes_are_damage():
+def test_invalid_headers_and_different_sizes_are_errors():
     codec = ClassicalCompressor("png", 1)
     (file,) = decode_blobs(codec.compress(images(1, 1, 16)))
     short_header = file[:11] + b"\x04" + file[12:]  # 4 bytes instead of 13
@@ -123,7 +123,7 @@ def _with_header_checksum(png):
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 9), (4, 2, 2)])
-def test_raw_pixels_cost_eight_bits_a_value_and_lose_nothing(shape):
+def test_raw_pixels_are_exact_and_need_eight_bits_per_value(shape):
     x = (torch.rand(7, *shape) * 255).round() / 255
     codec = RawPixels(shape)
     payload = codec.compress(x)
@@ -133,7 +133,7 @@ def test_raw_pixels_cost_eight_bits_a_value_and_lose_nothing(shape):
     assert not list(codec.parameters())
 
 
-def test_images_and_payloads_that_do_not_fit_are_named():
+def test_invalid_images_and_payloads_are_errors():
     for make, found in (
         (lambda: RawPixels((2,)), r"\[2\]"),
         (lambda: ClassicalCompressor("gif", 3), "'gif'.*webp"),

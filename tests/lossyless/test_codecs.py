@@ -1,4 +1,4 @@
-"""All codecs keep the contract of `Codec`, whatever the settings of torch."""
+"""Every codec implements `Codec`, independently of the settings of torch."""
 
 import contextlib
 
@@ -53,7 +53,7 @@ def test_bytes_and_values_do_not_depend_on_torch_settings(codec, z):
     assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
 
 
-def test_symbols_are_all_that_a_payload_holds(codec, z):
+def test_symbols_determine_the_payload(codec, z):
     coder = codec.coder()
     if coder is None:
         pytest.skip("codes with its network")

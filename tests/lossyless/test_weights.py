@@ -1,4 +1,4 @@
-"""Downloads are verified, damage and other files are found, loading is strict."""
+"""Downloads are verified, damaged and other files are detected, loading is strict."""
 
 import hashlib
 import os
@@ -31,7 +31,7 @@ def test_a_file_is_downloaded_once(url, tmp_path, sha256):
     assert [p.name for p in path.parent.iterdir()] == ["net.pt"]
 
 
-def test_it_goes_by_default_where_torch_hub_keeps_its_own(url, tmp_path, monkeypatch):
+def test_the_default_folder_is_that_of_torch_hub(url, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     assert fetch(url, sha256=SHA256, name="a.pt") == tmp_path / "hub" / "checkpoints" / "a.pt"
 
@@ -40,7 +40,7 @@ def test_it_goes_by_default_where_torch_hub_keeps_its_own(url, tmp_path, monkeyp
 def test_a_folder_that_cannot_be_written_to_is_replaced_by_a_temporary_one(
     url, tmp_path, monkeypatch, folder
 ):
-    """As where HOME does not exist: containers with any user, services."""
+    """As if HOME did not exist, which is common in containers and services."""
     home = tmp_path / "home"
     home.write_bytes(b"")  # denies its subfolders even to root
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -67,7 +67,7 @@ def test_users_without_a_home_download_to_a_temporary_folder(url, tmp_path, monk
     assert not (tmp_path / "~").exists()
 
 
-def test_without_a_network_the_error_names_the_url_and_the_path(tmp_path):
+def test_failed_downloads_name_the_url_and_the_path(tmp_path):
     url = (tmp_path / "nowhere" / "net.pt").as_uri()
     with pytest.raises(WeightsError) as error:
         fetch(url, sha256=SHA256, folder=tmp_path)
@@ -75,7 +75,7 @@ def test_without_a_network_the_error_names_the_url_and_the_path(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_with_another_checksum_are_refused_and_downloads_removed(url, tmp_path):
+def test_files_with_another_checksum_are_errors_and_downloads_removed(url, tmp_path):
     with pytest.raises(WeightsError, match=SHA256):
         fetch(url, sha256="0" * 64, folder=tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -86,12 +86,12 @@ def test_files_with_another_checksum_are_refused_and_downloads_removed(url, tmp_
 
 
 @pytest.mark.parametrize("sha256", ["", SHA256[:7], "not hexadecimal", SHA256 + "0"])
-def test_a_checksum_that_is_none_is_an_error_of_the_caller(url, tmp_path, sha256):
+def test_invalid_checksums_are_errors(url, tmp_path, sha256):
     with pytest.raises(ValueError, match="hexadecimal digits"):
         fetch(url, sha256=sha256, folder=tmp_path)
 
 
-def test_files_without_a_checksum_are_taken_as_they_are(url, tmp_path):
+def test_files_without_a_checksum_are_not_verified(url, tmp_path):
     path = fetch(url, sha256=None, folder=tmp_path / "cache")
     path.write_bytes(b"by hand")
     assert fetch(url, sha256=None, folder=path.parent) == path
@@ -103,7 +103,7 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
 
 
-def test_state_dicts_are_read_without_wrappers_and_from_arrays(network, tmp_path):
+def test_state_dicts_are_unwrapped_and_read_from_arrays(network, tmp_path):
     state = network.state_dict()
     torch.save(state, tmp_path / "plain.pth")
     torch.save({"state_dict": {f"module.{n}": v for n, v in state.items()}}, tmp_path / "a.pt")
@@ -115,7 +115,7 @@ def test_state_dicts_are_read_without_wrappers_and_from_arrays(network, tmp_path
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.npz"])
-def test_files_of_other_types_and_damaged_archives_are_named(name, tmp_path):
+def test_other_files_and_damaged_archives_are_errors(name, tmp_path):
     path = tmp_path / name
     for content in (b"", b"no weights", b"PK\x03\x04 half an archive"):
         path.write_bytes(content)
@@ -132,7 +132,7 @@ def test_files_of_other_types_and_damaged_archives_are_named(name, tmp_path):
         read_checkpoint(tmp_path / "list.pth")
 
 
-def test_missing_and_unexpected_tensors_and_other_shapes_are_named(network):
+def test_missing_unexpected_and_misshapen_tensors_are_named(network):
     state = dict(network.state_dict())
     changed = {
         "missing: 0.bias": {n: v for n, v in state.items() if n != "0.bias"},
