@@ -21,6 +21,8 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 SHARED_MEMORY = "/dev/shm"
+# parts of messages of DataLoader's errors that are due to limits of the system
+WORKER_ERRORS = ("DataLoader worker (pid", "Pin memory", "shared memory", "Too many open files")
 MIN_TASKS = 4  # fewer tasks finish faster than processes can be started
 
 

@@ -15,6 +15,7 @@ from lossyless.hub import SourceError
 from lossyless.hub.images import image_names, image_paths
 from lossyless.hub.labels import Labels, to_labels
 from lossyless.parallel import (
+    WORKER_ERRORS,
     WorkerError,
     affordable_workers,
     available_cores,
@@ -31,8 +32,6 @@ UNREADABLE = (MemoryError, OSError, SyntaxError, ValueError, Image.Decompression
 FIXED_SETTINGS = ("batch_sampler", "collate_fn", "drop_last", "sampler", "shuffle")
 # arguments that DataLoader refuses without worker processes
 WORKER_SETTINGS = ("multiprocessing_context", "persistent_workers", "prefetch_factor", "timeout")
-# parts of messages of torch's errors, whose causes are limits of the system
-WORKER_ERRORS = ("DataLoader worker (pid", "Pin memory", "shared memory", "Too many open files")
 
 
 class UnreadableImage(SourceError):

@@ -15,10 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from lossyless.parallel import affordable_workers
+from lossyless.parallel import WORKER_ERRORS, affordable_workers
 from utils.data.module import DataError, derive_seed
 
 SPLIT_SEED = 0  # runs of all seeds hold out the same examples
+# raised by Pillow for damaged and too large files
+UNREADABLE = (MemoryError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 MAX_RESIDENT_BYTES = 4 * 2**30  # larger inputs stay on the CPU, or on disk
 # jobs of a parallel sweep inherit joblib's start method, which a DataLoader does not support
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
@@ -166,15 +168,15 @@ class Streamed:
 
 
 def _unless_killed(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor] | DataError]:
-    """The batches; DataError if the system kills a worker."""
+    """The batches; DataError if the system stops a worker."""
     try:
         yield from loader
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if not any(part in str(error) for part in WORKER_ERRORS):
             raise
         raise DataError(
-            f"a process that reads images died, probably for lack of memory ({error}): use fewer "
-            "(kwargs.n_workers) or smaller batches (kwargs.batch_size)"
+            "a process that reads images died, or ran out of memory, shared memory or open files: "
+            "use fewer (kwargs.n_workers=), or smaller batches (kwargs.batch_size=)"
         ) from error
 
 
@@ -199,7 +201,7 @@ class _Decoded(Dataset):
     def _decode(self, i: int) -> Tensor:
         try:
             image = self.images.open(i).convert("L" if self.shape[0] == 1 else "RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             raise DataError(
                 f"cannot read image {self.images.name(i)}: {error}. Restore the file, or delete "
                 "the folder of the data set to download it again."

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from lossyless.backbones import Backbone
-from lossyless.progress import progress
 from utils.data.examples import InMemory
 from utils.data.feature_cache import FeatureCache
 from utils.data.features import FeatureDataModule
@@ -232,11 +231,3 @@ def test_parallel_processes_compute_once(tmp_path):
         job.join(30)
     assert [job.exitcode for job in jobs] == [0, 0, 0]
     assert len((tmp_path / "log").read_text().splitlines()) == 1
-
-
-def test_progress_is_printed_line_by_line_without_a_terminal(capsys):
-    assert list(progress(range(5), "numbers", seconds=0)) == list(range(5))
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 4 and " 20%" in lines[0] and " 80%" in lines[-1]
-    assert list(progress(range(5), "numbers")) == list(range(5))
-    assert capsys.readouterr().err == ""  # a quick loop
