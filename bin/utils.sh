@@ -26,7 +26,7 @@ ${description:-Runs the experiment $experiment.}
   --wait      with -s: return when all jobs have ended, with the worst of their exit statuses
   -c JOB_ID   continue a sweep by its id (it was printed; a folder in outputs/) or by the id of one
               of its Slurm jobs: finished runs are reused, others run again
-  -v PREFIX   only tables and figures, of the runs of mode PREFIX ("" for the full experiment)
+  -v PREFIX   only redraw tables and figures, for the runs of mode PREFIX ("": full-size runs)
   -h          this help
 END
 }

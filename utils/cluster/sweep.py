@@ -94,7 +94,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     sweep_dir /= f"{cfg.experiment_name}_{os.getpid()}"  # status.py reads both
     if not plan.is_submitted:  # submitted jobs outlive this process
         os.environ[MAIN_PROCESS] = str(os.getpid())
-    # always a multirun: one job or many, they leave the same files
+    # always a multirun, so that one job leaves the same files as many
     place = f"hydra.sweep.dir={to_override_value(str(sweep_dir))}"
     sys.argv[1:] = ["--multirun", *plan.overrides, place]
     is_verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -132,7 +132,7 @@ def check_command_line(arguments: list[str]) -> Plan:
     check_equivalences(cfg, overrides)
     for name in ("results", "pretrained", "outputs"):  # data may be read-only
         writable_dir(cfg.paths[name], f"paths.{name}")
-    # also of the studies of a search
+    # also holds the studies of a search
     results = writable_dir(Path(cfg.paths.results) / experiment_folder(cfg), "paths.results")
     jobs: list[list[str]] = []
     if cfg.hypopt.name == "none":
@@ -185,7 +185,7 @@ def _output(
     """`main`, perhaps with its output in log files, and the display of the sweep."""
     if plan.is_submitted:  # the scheduler keeps the output of jobs
         return main, shown(sweep_dir, plan.jobs)
-    if len(plan.jobs) == 1:  # it has the terminal to itself, also for debuggers
+    if len(plan.jobs) == 1:  # a single job keeps the terminal, e.g. for debuggers
         return main, contextlib.nullcontext()
     if plan.cfg.logger.name == "wandb":
         from utils.training import wandb_runs

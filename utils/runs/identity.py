@@ -44,7 +44,7 @@ LEARNED_IDENTITY = {
     "communication": (),
     "predictor": ("trainer",),
 }
-# Settings of where a run takes place or what it logs, not of what it computes.
+# Settings of hardware, paths and logging, which do not affect results.
 NOT_IDENTITY = (
     ("trainer", "accelerator"),
     ("trainer", "devices"),
@@ -60,7 +60,7 @@ NOT_IDENTITY = (
 )
 # Nodes whose class is identified by the name of the chosen option.
 NAMED = ("data_feat", "data_pred", "tower", "predictor", "optimizer_pred", "scheduler_pred")
-# Here 1 is one batch and 1.0 all of them; other numbers are compared by value.
+# For these, 1 means one batch and 1.0 means all of them; other numbers are compared by value.
 BATCHES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
 PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 # Settings, or groups of them, that change how a job is executed, not which runs it makes.
@@ -86,7 +86,7 @@ EXECUTION_KEYS = (
 NOT_CONTENT = ("batch_size", "eval_batch_size", "n_workers", "clip_weights")
 # Settings that change augmented splits only.
 AUGMENTATION = ("equivalence", "val_equivalence", "p_augment", "is_augment_val")
-# Facts of a data set that do not influence its images.
+# Properties of a data set that do not affect its images.
 NOT_OF_IMAGES = ("name", "length", "mean", "std", "kwargs")
 
 
@@ -136,14 +136,14 @@ def class_name(target: str) -> str:
 
 
 def has_tower(config: DictConfig | dict) -> bool:
-    """Whether the compressor gets the features of a frozen backbone."""
+    """Whether the inputs of the compressor are features of a frozen backbone."""
     return "tower" in config and config["tower"]["name"] != "none"
 
 
 def feature_identity(cfg: DictConfig, place: str) -> tuple[dict, dict]:
     """The settings of a resolved config that determine the features of the data set at `place`.
 
-    Returns two parts; the second one, of augmentations, matters for augmented splits only. Raises
+    Returns two parts; the second, of augmentations, only matters for augmented splits. Raises
     ValueError if the backbone has neither weights nor a version.
     """
     _check_version(cfg.tower)

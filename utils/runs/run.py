@@ -70,8 +70,8 @@ class Run:
 
         Parameters
         ----------
-        upstream : version of the inputs: when the stage before it finished, or the digest of the
-            encoder that it starts from; None if it has neither.
+        upstream : version of the inputs: the time at which the previous stage finished, or the
+            digest of the imported encoder; None if there is neither.
         """
         self.results.mkdir(parents=True, exist_ok=True)
         write_text(self.results / "config.yaml", OmegaConf.to_yaml(self.cfg, sort_keys=True))
@@ -88,7 +88,7 @@ class Run:
         return read_metrics(self.csv)
 
     def load_best(self, module: nn.Module) -> None:
-        """Load the weights of the best epoch, or what a codec has learnt.
+        """Load the weights of the best epoch, or the state of a fitted codec.
 
         Raises
         ------

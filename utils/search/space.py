@@ -19,7 +19,7 @@ from utils.runs.identity import is_execution_setting
 
 @dataclass(frozen=True)
 class Space:
-    """A command line with some settings to draw.
+    """A command line in which some settings are drawn.
 
     Attributes
     ----------
@@ -109,5 +109,5 @@ def _numbers(ends: tuple[float, float]) -> type[IntDistribution] | type[FloatDis
 
 
 def _text(drawn: object) -> str:
-    """A drawn value in Hydra's grammar; text already is."""
+    """A drawn value in Hydra's grammar, in which text already is."""
     return drawn if isinstance(drawn, str) else to_override_value(drawn)

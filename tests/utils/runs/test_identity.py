@@ -29,8 +29,9 @@ def changed(cfg: DictConfig, key: str, value: object) -> DictConfig:
     return cfg
 
 
-def hashes(cfg: DictConfig) -> list[str]:
-    return [run_hash(cfg, stage) for stage in STAGES]
+def hashes(cfg: DictConfig | dict) -> list[str]:
+    saved = OmegaConf.to_container(cfg) if OmegaConf.is_config(cfg) else cfg  # once, it is slow
+    return [run_hash(saved, stage) for stage in STAGES]
 
 
 EXECUTION = {

@@ -76,12 +76,11 @@ def test_n_trials_is_the_total_of_a_study(tmp_path, capsys):
 
 def test_any_name_of_a_folder_holds_its_study(tmp_path):
     """The name is part of a URL."""
-    for name in ("a?b", "a#b", "100%25", "a b", "é", "{x}", "a:b@c", "'\""):
-        folder = tmp_path / name
-        folder.mkdir()
-        run(folder, n_trials=1)
-        assert states(folder) == ["COMPLETE"] and (folder / studies.FILE).is_file(), name
-    assert len(list(tmp_path.rglob(studies.FILE))) == 8 == len(list(tmp_path.iterdir()))
+    folder = tmp_path / "a?b#100%25 é{x}:@'\""
+    folder.mkdir()
+    run(folder, n_trials=1)
+    assert states(folder) == ["COMPLETE"] and (folder / studies.FILE).is_file()
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_a_search_in_two_calls_draws_as_in_one(tmp_path):
