@@ -14,7 +14,7 @@ import aggregate
 from utils.aggregation import MODES, SHARED, tables
 from utils.aggregation.experiment import Experiment
 from utils.aggregation.metrics import gather_figures
-from utils.aggregation.selection import curve_keys, differences, restrict
+from utils.aggregation.selection import restrict
 from utils.aggregation.tables import NoRunsError, with_settings
 from utils.configs.checks import ConfigError
 from utils.configs.composing import compose_config
@@ -61,8 +61,8 @@ def test_tables_average_seeds_and_figures_are_gathered(folder, capsys):
     assert names == {"quantization_VAE.png", "quantization_VIC.png"}
 
 
-def test_tables_show_how_well_predictors_do_without_being_asked(folder):
-    """... by accuracy or, in regression, by loss; other metrics of predictors replace it."""
+def test_summaries_have_a_metric_of_predictors_by_default(folder):
+    """The accuracy or, in regression, the loss, unless another one is chosen."""
     column = "+aggregate.summarize_metrics.columns.err=val/pred/loss"
     for options, expected in (([], "loss"), ([column], "err")):
         table = (draw(folder, *options) / "summary.md").read_text().splitlines()[0]
@@ -91,7 +91,7 @@ def test_no_locale_backend_or_reader_prevents_tables_and_figures(folder, tmp_pat
 
 
 @pytest.mark.parametrize("value", ["a/b c", "../" + "x" * 300])
-def test_values_in_names_of_figures_are_safe(tmp_path, value):
+def test_file_names_of_figures_are_safe(tmp_path, value):
     """Slashes and spaces are replaced, and long names are cut."""
     for name in ("VAE", value):
         run = f"{len(name)}/run_0"
@@ -105,7 +105,7 @@ def test_values_in_names_of_figures_are_safe(tmp_path, value):
     assert len(list((tmp_path / "figures").iterdir())) == 2
 
 
-def test_a_part_of_the_runs_is_drawn_beside_all_of_them(folder):
+def test_a_selection_of_runs_has_its_own_folder(folder):
     results = draw(folder)
     before = {file: file.read_bytes() for file in results.rglob("*.*") if file.is_file()}
     draw(folder, "aggregate.where={dist: VIC}")
@@ -115,7 +115,7 @@ def test_a_part_of_the_runs_is_drawn_beside_all_of_them(folder):
     assert (results / "only_dist=VIC" / "figures" / "quantization.png").is_file()
 
 
-def test_keys_of_the_printed_table_and_seeds_that_were_not_run(folder):
+def test_keys_of_the_summary_and_expected_seeds(folder):
     keys = "aggregate.summarize_metrics.keys=[dist,optimizer_feat.kwargs.lr]"
     results = draw(folder, keys, "seed=1,2,5")
     summary = pd.read_csv(results / "summary.csv")
@@ -123,7 +123,7 @@ def test_keys_of_the_printed_table_and_seeds_that_were_not_run(folder):
     assert (summary["n_missing"] == 1).all()
 
 
-def test_options_choose_the_curves(folder, figures):
+def test_options_select_curves(folder, figures):
     option = "aggregate.plot_all_RD_curves"
     draw(
         folder,
@@ -139,7 +139,7 @@ def test_options_choose_the_curves(folder, figures):
     assert all(legend_of(figure.axes[0]) == ["VIC 8"] for figure in figures.values())
 
 
-def test_classical_codecs_have_no_distortion_and_curves_of_qualities(tmp_path, figures):
+def test_classical_codecs_have_curves_over_quality_without_distortion(tmp_path, figures):
     run(tmp_path, "featurizer.loss.beta=0.5", base=DIGITS)
     for quality in (10, 90):
         run(tmp_path, "featurizer=jpeg", f"featurizer.kwargs.quality={quality}", base=CLASSICAL)
@@ -159,9 +159,6 @@ def test_classical_codecs_have_no_distortion_and_curves_of_qualities(tmp_path, f
     assert set(legend_of(axes)) == {"jpeg", "neural_feat"} and lengths == [1, 2]
     summary = pd.read_csv(results / "summarized_RD_curves_merged.csv").set_index("feat")
     assert dict(summary["n_runs_mean"]) == {"jpeg": 2, "neural_feat": 1}
-
-
-# --- choosing rows
 
 
 def test_where_compares_numbers_by_value_and_takes_lists_and_settings(folder):
@@ -185,25 +182,13 @@ def test_settings_come_from_the_saved_configs(folder):
     assert set(with_settings(frame, names, "featurizer")) - set(frame) == {names[0]}
 
 
-def test_neither_seed_nor_beta_nor_quality_distinguishes_curves():
-    frame = pd.DataFrame({"seed": ["1", "2"], "beta": ["1", "2"], "dist": ["a", "b"], "zs": "1"})
-    frame["featurizer.kwargs.quality"] = ["16", "64"]
-    assert set(differences(frame)) == {"beta", "dist", "featurizer.kwargs.quality"}
-    assert curve_keys(frame) == ["dist"]
-
-
-# --- errors
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("aggregate.modes=[plot_all_RD_curves] aggregate.plot_all_RD_curves.x=a", "test/pred/loss"),
         ("aggregate.modes=[plot_all_RD_curves] aggregate.plot_all_RD_curves.col=a", "'dist'"),
-        ("aggregate.modes=[plot_pareto_front] aggregate.plot_pareto_front.y=a", "test/pred/loss"),
         ("aggregate.modes=[plot_pareto_front] aggregate.plot_pareto_front.select=[a]", "select"),
         ("aggregate.modes=[plot_pareto_front]", "test/pred/err"),
-        ("aggregate.modes=[summarize_RD_curves] aggregate.summarize_RD_curves.x=a", "test/pred"),
         ("aggregate.modes=[summarise]", "summarize_metrics"),
         ("aggregate.summarize_metrics.table=all", "merged"),
         ("+aggregate.summarize_metrics.columns.x=test/feat/bits", "test/feat/rate"),
@@ -213,13 +198,13 @@ def test_neither_seed_nor_beta_nor_quality_distinguishes_curves():
         ("mode=debug", "exp_debug_none"),
     ],
 )
-def test_errors_name_what_exists(folder, override, message):
+def test_invalid_options_are_errors(folder, override, message):
     with pytest.raises(SystemExit) as error:
         draw(folder, *override.split())
     assert "Error: " in str(error.value) and message in str(error.value)
 
 
-def test_featurizers_alone_make_a_table(tmp_path):
+def test_experiments_of_featurizers_have_a_summary(tmp_path):
     run(tmp_path, "is_only_feat=true")
     text = (draw(tmp_path) / "summary.md").read_text()
     assert "test/feat/rate" in text and "test/comm" not in text

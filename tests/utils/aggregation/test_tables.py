@@ -59,6 +59,22 @@ def test_mean_and_standard_error_over_seeds(write):
     )
 
 
+@pytest.fixture
+def start(tmp_path):
+    """Starts the featurizer of a run, and ends it with an error, if there is one."""
+
+    def start_run(*overrides, error=None):
+        cfg = compose(tmp_path, *overrides, base=DIGITS)
+        OmegaConf.resolve(cfg)
+        run = find_run(cfg, "featurizer")
+        run.start(None)
+        if error is not None:
+            run.status_file.record_end(error)
+        return run
+
+    return start_run
+
+
 def summaries_of(folder):
     runs, states = tables.collect(folder)
     return tables.summaries(runs), states
@@ -75,7 +91,7 @@ DIFFERENCES = [
 
 
 @pytest.mark.parametrize("override", DIFFERENCES)
-def test_runs_that_differ_are_never_averaged_and_the_difference_is_shown(write, override):
+def test_only_seeds_are_averaged_and_other_differences_are_columns(write, override):
     write("featurizer.loss.beta=0.3", values=[1.0])
     folder = write("featurizer.loss.beta=0.3", override, values=[2.0])
     summary = summaries_of(folder)[0]["featurizer"]
@@ -83,17 +99,17 @@ def test_runs_that_differ_are_never_averaged_and_the_difference_is_shown(write, 
     assert tables.varying(summary)
 
 
-def test_the_varying_setting_is_a_column_of_its_own(write):
+def test_varying_settings_are_columns(write):
     write("optimizer_feat.kwargs.lr=0.25", "seed=1", values=[1.0])
     write("optimizer_feat.kwargs.lr=0.25", "seed=2", values=[3.0])
     folder = write("optimizer_feat.kwargs.lr=0.5", "seed=1", values=[7.0])
     table = select(summaries_of(folder)[0]["merged"], {"rate": "test/feat/rate"})
-    (key, title, seeds) = table.columns
+    key, title, seeds = table.columns
     assert key.endswith("lr") and title == "rate" and list(table[seeds]) == ["2", "1"]
     assert dict(zip(table[key], table["rate"], strict=True)) == {"0.25": "2 ± 1", "0.5": "7"}
 
 
-def test_all_searched_settings_are_columns_of_the_stages_they_determine(write):
+def test_searched_settings_are_columns_of_the_stages_that_they_determine(write):
     write("distortion=VIC", "optimizer_feat.kwargs.lr=0.25", "optimizer_pred.kwargs.lr=1")
     folder = write("distortion=VAE", "optimizer_feat.kwargs.lr=0.5", "optimizer_pred.kwargs.lr=2")
     keys = ["optimizer_feat.kwargs.lr", "optimizer_pred.kwargs.lr"]
@@ -115,7 +131,7 @@ def test_options_and_their_settings_are_both_shown_if_both_vary(write):
     assert "predictor.name" in tables.varying(summary)
 
 
-def test_each_predictor_gets_the_metrics_of_its_own_featurizer(write):
+def test_stages_of_the_same_run_are_merged(write):
     for seed in (1, 2):
         for beta in (0.25, 0.5):
             base = [f"seed={seed}", f"featurizer.loss.beta={beta}"]
@@ -131,37 +147,26 @@ def test_each_predictor_gets_the_metrics_of_its_own_featurizer(write):
     assert (merged["test/comm/n_bits"] == 2 * merged["test/feat/rate"]).all()
 
 
-def test_unfinished_runs_are_counted_and_left_out(write, tmp_path):
+def test_unfinished_runs_are_counted_and_left_out(write, start):
     folder = write("seed=1")
     for seed, error in ((2, ValueError("x")), (3, KeyboardInterrupt()), (4, None)):
-        cfg = compose(tmp_path, f"seed={seed}", base=DIGITS)
-        OmegaConf.resolve(cfg)
-        run = find_run(cfg, "featurizer")
-        run.start(None)
-        if error is not None:
-            run.status_file.record_end(error)
+        start(f"seed={seed}", error=error)
     summaries, states = summaries_of(folder)
     assert states == {"done": 3, "failed": 1, "interrupted": 1, "lost": 1}
-    # ... also among the stages that they did not get to
-    for summary in summaries.values():
+    for summary in summaries.values():  # also of the later stages of these runs
         assert summary[list(tables.COUNTS)].values.tolist() == [[1, 1, 2]]
         assert (summary.filter(like="_mean").notna()).all(axis=None)
-    runs, _ = tables.collect(folder)
-    assert [len(tables.finished(runs[stage])) for stage in STAGES] == [1, 1, 1]
+    with start("seed=4").locked():
+        assert summaries_of(folder)[1]["running"] == 1
+    start("seed=5", "is_only_feat=true")  # has no later stages
+    summaries, _ = summaries_of(folder)
+    assert [summaries[stage]["n_missing"].item() for stage in STAGES] == [3, 2, 2]
+    next(folder.glob("**/results_predictor.csv")).unlink()
+    summary = summaries_of(folder)[0]["predictor"]
+    assert summary[list(tables.COUNTS)].values.tolist() == [[0, 1, 3]]
 
 
-def test_a_run_that_a_process_works_on_is_not_lost(write, tmp_path):
-    folder = write("seed=1")
-    cfg = compose(tmp_path, "seed=2", base=DIGITS)
-    OmegaConf.resolve(cfg)
-    run = find_run(cfg, "featurizer")
-    with run.locked():
-        run.start(None)
-        assert tables.collect(folder)[1] == {"done": 3, "running": 1}
-    assert tables.collect(folder)[1] == {"done": 3, "lost": 1}
-
-
-def test_an_attempt_at_what_is_done_counts_no_more(write):
+def test_failed_copies_of_finished_runs_are_ignored(write):
     """Runs are known by their configs: one of an older version may be in another folder."""
     folder = write("seed=1")
     for file in folder.glob("**/run_*/status.json"):
@@ -173,16 +178,7 @@ def test_an_attempt_at_what_is_done_counts_no_more(write):
         assert summary[list(tables.COUNTS)].values.tolist() == [[1, 0, 0]]
 
 
-def test_a_run_without_its_csv_is_missing_not_done(write):
-    folder = write("seed=1")
-    write("seed=2")
-    next(folder.glob("**/results_predictor.csv")).unlink()
-    summaries, states = summaries_of(folder)
-    assert summaries["predictor"][list(tables.COUNTS)].values.tolist() == [[1, 0, 1]]
-    assert states == {"done": 5, "missing": 1}
-
-
-def test_seeds_that_were_never_begun_are_missing_if_they_are_known(write):
+def test_expected_seeds_without_runs_are_missing(write):
     write("seed=1")
     write("seed=1", "distortion=VAE")
     runs, _ = tables.collect(write("seed=3"))
@@ -191,35 +187,19 @@ def test_seeds_that_were_never_begun_are_missing_if_they_are_known(write):
     assert summary.loc["VAE", list(tables.COUNTS)].tolist() == [1, 0, 2]
 
 
-def test_a_setting_of_which_no_run_was_finished_is_a_row(write, tmp_path):
+def test_settings_without_finished_runs_are_rows(write, start, tmp_path):
     folder = write("seed=1")
-    cfg = compose(tmp_path, "seed=1", "distortion=VAE", base=DIGITS)
-    OmegaConf.resolve(cfg)
-    run = find_run(cfg, "featurizer")
-    run.start(None)
-    run.status_file.record_end(ValueError("x"))
-    summary = summaries_of(folder)[0]["merged"]
-    table = select(summary, {"rate": "test/feat/rate"}).set_index("dist")
-    assert table.loc["VAE"].tolist() == ["-", "0 (1 failed)"]
-    assert table.loc["VIC"].tolist() == ["1", "1"]
-
-
-def test_a_featurizer_that_went_on_alone_has_no_missing_predictor(write, tmp_path):
-    folder = write("seed=1")
-    cfg = compose(tmp_path, "seed=2", "is_only_feat=true", base=DIGITS)
-    OmegaConf.resolve(cfg)
-    find_run(cfg, "featurizer").start(None)
-    summaries, _ = summaries_of(folder)
-    assert summaries["featurizer"]["n_missing"].tolist() == [1]
-    assert summaries["predictor"]["n_missing"].tolist() == [0]
-
-
-def test_nothing_to_tabulate_is_an_error_that_names_the_folder(write, tmp_path):
+    start("seed=1", "distortion=VAE", error=ValueError("x"))
+    table = select(summaries_of(folder)[0]["merged"], {"rate": "test/feat/rate"})
+    assert table.set_index("dist").T.to_dict("list") == {
+        "VAE": ["-", "0 (1 failed)"],
+        "VIC": ["1", "1"],
+    }
     with pytest.raises(NoRunsError, match="nowhere.*no runs at all"):
         tables.collect(tmp_path / "nowhere")
 
 
-def test_rows_come_in_the_order_of_numbers_also_beside_runs_that_have_none(write):
+def test_rows_are_sorted_by_number(write):
     write("featurizer=png", values=[9.0], base=CLASSICAL)
     for beta in ("0.5", "0.05", "1"):
         folder = write(f"featurizer.loss.beta={beta}", values=[float(beta)])
@@ -229,6 +209,6 @@ def test_rows_come_in_the_order_of_numbers_also_beside_runs_that_have_none(write
 
 
 @pytest.mark.parametrize("missing", [None, "None", float("nan")])
-def test_numbers_as_text_come_before_names_and_what_is_missing(missing):
+def test_numbers_as_text_are_sorted_before_names_and_missing_values(missing):
     values = pd.Series(["png", "128", missing, "16", "256", "1e-3"])
     assert list(values.sort_values(key=tables.sortable)[:4]) == ["1e-3", "16", "128", "256"]
