@@ -25,7 +25,7 @@ class DecodedDataModule(DataModule):
     n_copies : int
         Number of augmented copies of the training set that "train" concatenates. Each epoch is one
         copy; epochs cycle through them.
-    task, n_outputs, kind, batch_size, eval_batch_size, seed
+    task, n_outputs, kind, kwargs
         See `DataModule`.
     """
 
@@ -37,13 +37,9 @@ class DecodedDataModule(DataModule):
         n_outputs: int,
         kind: str = "vector",
         n_copies: int = 1,
-        batch_size: int = 128,
-        eval_batch_size: int = 1024,
-        seed: int = 123,
+        **kwargs: object,
     ) -> None:
-        super().__init__(
-            auxiliary="none", batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed
-        )
+        super().__init__(auxiliary="none", **kwargs)
         if missing := [split for split in SPLITS if split not in splits]:
             raise ValueError(f"Decoded data need the splits {SPLITS}, missing: {missing}.")
         self.shape = tuple(splits["train"][0].shape[1:])

@@ -34,7 +34,7 @@ class FeatureDataModule(DataModule):
     device : where they are computed.
     n_copies : number of differently augmented or cropped copies of the training split. Epochs cycle
         through them. Without random augmentations there is one copy.
-    auxiliary, batch_size, eval_batch_size, seed
+    kwargs
         See `DataModule`; ValueError if the auxiliary variable needs images.
     """
 
@@ -49,23 +49,14 @@ class FeatureDataModule(DataModule):
         cache: FeatureCache,
         device: torch.device,
         n_copies: int = 1,
-        auxiliary: str = "none",
-        batch_size: int = 128,
-        eval_batch_size: int = 1024,
-        seed: int = 123,
+        **kwargs: object,
     ) -> None:
-        if auxiliary not in AUXILIARIES:
+        super().__init__(data_dir=images.data_dir, **kwargs)
+        if self.auxiliary not in AUXILIARIES:
             raise ValueError(
-                f"a distortion that compares against {auxiliary!r} needs images, but a frozen "
+                f"a distortion that compares against {self.auxiliary!r} needs images, but a frozen "
                 "tower gives features: choose distortion=lossy_Z, or tower=none"
             )
-        super().__init__(
-            auxiliary=auxiliary,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            data_dir=images.data_dir,
-        )
         self.images = images
         self.shape = (z_dim,)
         self.task, self.n_outputs = images.task, images.n_outputs
