@@ -4,16 +4,13 @@ import math
 
 import pytest
 import torch
+from helpers.batches import seeded
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from utils.data.augmentations import REGISTRY, Augmentation
 
 ALL_BUT_JOINT = [name for name in REGISTRY if not name.startswith("equiv")]
 JOINT = {f"equiv_resize_crop_{p}": p for p in (0, 0.05, 0.2, 0.5)}
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def make_images(n=5, n_channels=3, height=16, width=16):

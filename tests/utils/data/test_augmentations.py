@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.batches import seeded
 from scipy.stats import chisquare, ks_2samp
 from torchvision.transforms import InterpolationMode, RandomErasing, RandomResizedCrop
 from torchvision.transforms.v2 import functional as tvf
@@ -21,10 +22,6 @@ LIMITS = {
     "scale": (0.6, 1.4),
     "scale--": (0.8, 1.2),
 }
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def make_images(n=5, n_channels=3, height=16, width=16):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers.batches import gather, seeded
 from scipy.stats import kstest
 
 from utils.data.banana import (
@@ -16,10 +17,6 @@ from utils.data.banana import (
 
 BANANA = BananaDistribution()
 ENTROPY = math.log2(2 * math.pi * math.e * 1.5)  # 4.68 bits
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +116,6 @@ def small(**kwargs):
     return BananaDataModule(**({"n_train": 5000, "n_eval": 3000} | kwargs))
 
 
-def whole(loader):
-    return torch.cat([batch.x for batch in loader])
-
-
 def test_batches_hold_points_invariants_and_auxiliaries():
     auxes = {}
     for auxiliary in ("none", "input", "representative", "positive"):
@@ -150,16 +143,16 @@ def test_with_a_representative_another_member_takes_the_place_of_the_point(name)
 
 
 def test_points_depend_on_nothing_but_seed_split_and_epoch():
-    x = whole(small().loader("test"))
+    x = gather(small().loader("test")).x
     for kwargs in ({"equivalence": None}, {"auxiliary": "positive"}, {"eval_batch_size": 700}):
-        assert torch.equal(whole(small(**kwargs).loader("test")), x)
-    assert not torch.equal(whole(small(seed=7).loader("test")), x)
-    assert not torch.equal(whole(small().loader("val")), x)
-    assert torch.equal(whole(small().loader("test", epoch=5)), x)
+        assert torch.equal(gather(small(**kwargs).loader("test")).x, x)
+    assert not torch.equal(gather(small(seed=7).loader("test")).x, x)
+    assert not torch.equal(gather(small().loader("val")).x, x)
+    assert torch.equal(gather(small().loader("test", epoch=5)).x, x)
     data = small()
-    x, other = (whole(data.loader("train", epoch=epoch)) for epoch in range(2))
+    x, other = (gather(data.loader("train", epoch=epoch)).x for epoch in range(2))
     assert (x != other).any(dim=1).all()
-    ordered = whole(data.loader("train", shuffle=False))
+    ordered = gather(data.loader("train", shuffle=False)).x
     assert torch.equal(ordered[: len(x)], x) and len(ordered) == 5000
 
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.batches import gather
 from helpers.pictures import save_noise, save_plain
 from helpers.processes import own_workers
 from PIL import Image
@@ -56,10 +57,6 @@ def numbers(images):
     return (255 * images[:, 0, 0, 0]).round().long()
 
 
-def gather(loader, i=0):
-    return torch.cat([batch[i] for batch in loader])
-
-
 # --- batches
 
 
@@ -70,7 +67,7 @@ def test_random_crops_are_new_in_each_epoch_whichever_worker_reads_an_image(tmp_
 
     def starts(split, epoch=0, **kwargs):
         data = toy(tmp_path, base_resize="clip_random", **kwargs)
-        return numbers(gather(data.loader(split, epoch=epoch, shuffle=False)))
+        return numbers(gather(data.loader(split, epoch=epoch, shuffle=False)).x)
 
     first, second, other = starts("train"), starts("train", epoch=1), starts("train", seed=7)
     assert torch.equal(first, starts("train", n_workers=2))
@@ -140,7 +137,7 @@ def test_only_images_on_disk_are_used(tmp_path):
     save_plain(tmp_path / f"{N_TRAIN}.png", value=N_TRAIN)
     part = toy(tmp_path, is_complete=False)
     assert [part.n_examples(split) for split in SPLITS] == [12, 3, 1]
-    assert set(numbers(gather(part.loader("train"))).tolist()) <= set(range(0, N_TRAIN, 2))
+    assert set(numbers(gather(part.loader("train")).x).tolist()) <= set(range(0, N_TRAIN, 2))
 
 
 # --- files
@@ -150,7 +147,7 @@ def single(path, kind="colour_image", **kwargs):
     """The images of a data set of copies of one file."""
     files = ImageFiles([path] * 6, torch.tensor([0, 0, 0, 1, 1, 1]))
     source = Source("Single", lambda _: dict.fromkeys(SPLITS, files), n_outputs=2, kind=kind)
-    return gather(ImageDataModule(source, side=SIDE, **kwargs).loader("test"))
+    return gather(ImageDataModule(source, side=SIDE, **kwargs).loader("test")).x
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from helpers.batches import gather
 from torch import nn
 
 from lossyless.backbones import Backbone
@@ -63,10 +64,6 @@ def make(tmp_path):
     return make_data
 
 
-def gather(loader, i=0):
-    return torch.cat([batch[i] for batch in loader])
-
-
 def folders(tmp_path):
     return [path for path in (tmp_path / "features").iterdir() if path.is_dir()]
 
@@ -78,18 +75,18 @@ def test_features_are_those_of_the_tower_with_the_targets_of_the_images(make):
         assert data.n_examples(split) == N_EXAMPLES[split]
         loader = data.loader(split, shuffle=False)
         expected = list(data.images.loader(split, shuffle=False))
-        torch.testing.assert_close(gather(loader), tower(torch.cat([b.x for b in expected])))
-        assert torch.equal(gather(loader, 1), torch.cat([b.y for b in expected]))
+        torch.testing.assert_close(gather(loader).x, tower(torch.cat([b.x for b in expected])))
+        assert torch.equal(gather(loader).y, torch.cat([b.y for b in expected]))
         assert data.encoder_time(split) > 0
 
 
 def test_splits_are_computed_when_first_used_and_once_for_each_key(make, tmp_path):
     list(make().loader("test"))
     assert [path.name.rsplit("_", 1)[0] for path in folders(tmp_path)] == ["digits_tiny_test"]
-    first = [gather(make().loader(split)) for split in SPLITS]
+    first = [gather(make().loader(split)).x for split in SPLITS]
     assert len(make.calls) == len(SPLITS)
     again = make(seed=2)  # without augmentations, features do not depend on it
-    assert torch.equal(gather(again.loader("test")), first[2])
+    assert torch.equal(gather(again.loader("test")).x, first[2])
     assert again.encoder_time("val") > 0 and len(make.calls) == len(SPLITS)
     list(make({"tower": "b"}).loader("test"))
     assert len(make.calls) == len(folders(tmp_path)) == len(SPLITS) + 1
@@ -100,24 +97,24 @@ def test_splits_are_computed_when_first_used_and_once_for_each_key(make, tmp_pat
 
 def test_copies_of_an_augmented_split_differ_and_epochs_cycle_through_them(make, tmp_path):
     data = make(n_copies=2, **ROTATED)
-    copies = [gather(data.loader("train", epoch=k, shuffle=False)) for k in range(2)]
+    copies = [gather(data.loader("train", epoch=k, shuffle=False)).x for k in range(2)]
     assert not torch.equal(*copies)
-    shuffled = [gather(make(n_copies=2, **ROTATED).loader("train", epoch=k)) for k in range(4)]
+    shuffled = [gather(make(n_copies=2, **ROTATED).loader("train", epoch=k)).x for k in range(4)]
     for epoch, found in enumerate(shuffled):
         assert (found[:50, None] == copies[epoch % 2][None]).all(-1).any(1).all()
     assert not torch.equal(shuffled[0], shuffled[2])
     assert len(make.calls) == len(folders(tmp_path)) == 2
     data = make(n_copies=3)  # without augmentations
-    assert torch.equal(*(gather(data.loader("train", epoch=k, shuffle=False)) for k in range(2)))
+    assert torch.equal(*(gather(data.loader("train", epoch=k, shuffle=False)).x for k in range(2)))
 
 
 def test_only_augmented_splits_depend_on_augmentations_and_their_seed(make, tmp_path):
     kwargs = ROTATED | {"is_augment_val": False}
-    train = [gather(make(seed=s, **kwargs).loader("train", shuffle=False)) for s in (1, 2)]
-    val = [gather(make(seed=s, **kwargs).loader("val")) for s in (1, 2)]
+    train = [gather(make(seed=s, **kwargs).loader("train", shuffle=False)).x for s in (1, 2)]
+    val = [gather(make(seed=s, **kwargs).loader("val")).x for s in (1, 2)]
     assert not torch.equal(*train) and torch.equal(*val)
     other = make(equivalence=["hflip"], is_augment_val=False)
-    assert torch.equal(gather(other.loader("val")), val[0])
+    assert torch.equal(gather(other.loader("val")).x, val[0])
     list(other.loader("train"))
     splits = [path.name.split("_")[2] for path in folders(tmp_path)]
     assert sorted(splits) == ["train", "train", "train", "val"]
@@ -158,7 +155,7 @@ def test_interrupted_computations_leave_nothing_and_leftovers_of_killed_ones_are
     part = path.with_name(f".{path.name}.part")
     path.rename(part)
     (part / "targets.npy").write_bytes(b"half")
-    assert gather(make().loader("val")).shape == (N_EXAMPLES["val"], DIM)
+    assert gather(make().loader("val")).x.shape == (N_EXAMPLES["val"], DIM)
     assert [found.name for found in folders(tmp_path)] == [path.name]
 
 

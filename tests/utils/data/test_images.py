@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from helpers.batches import gather
 
 from utils.data.examples import InMemory, check_targets, hold_out
 from utils.data.images import ImageDataModule, draw_of_same_class
@@ -57,11 +58,6 @@ numbered = partial(images_of, NUMBERED)
 
 def numbers(images):
     return (255 * images[:, 0, SIDE // 2, SIDE // 2]).round().long()
-
-
-def gather(loader):
-    """All x, all y and all auxiliary variables of one iteration."""
-    return tuple(torch.cat(parts) for parts in zip(*loader, strict=True))
 
 
 # --- auxiliary variables

@@ -8,6 +8,7 @@ from urllib.error import URLError
 import pytest
 import requests
 import torch
+from helpers.batches import gather
 from helpers.originals import MAKERS, ON_DISK, files, number_of
 from helpers.read_only import refuse_to_write
 from helpers.tiny import call
@@ -59,11 +60,6 @@ def _no_network(monkeypatch):
     drive = "download_file_from_google_drive"
     monkeypatch.setattr(datasets.pcam, drive, fail_with(Refused(reason)))
     monkeypatch.setattr("utils.data.downloads.WAITS", ())
-
-
-def gather(loader):
-    """All x, y and aux of one iteration, as far as they exist."""
-    return [None if None in parts[:1] else torch.cat(parts) for parts in zip(*loader, strict=True)]
 
 
 def test_each_image_comes_once_with_its_target_in_the_same_split_for_all_seeds(make, data_set):
