@@ -3,31 +3,30 @@
 import math
 from numbers import Real
 
-import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lossyless.all_gather import gather
 from lossyless.base import Batch, Compressor
 from lossyless.distortions import Distortion
 from lossyless.distributions import FAMILIES, CondDist
-from lossyless.optim import BetaAnnealer, PartOptimizer, configure_parts, monitored
+from lossyless.optim import BetaAnnealer, JointlyTrained, PartOptimizer
 from lossyless.predictors import OnlineEvaluator
 from lossyless.rates import Rate
 from lossyless.tracking import LossTracker
 
 NATS_PER_BIT = math.log(2)
-MAX_TRANSFORM_EXAMPLES = 20_000  # their covariance is good enough for some thousand dimensions
+MAX_TRANSFORM_EXAMPLES = 20_000  # enough for the covariance of a few thousand dimensions
 
 
-class LearnableCompressor(Compressor, pl.LightningModule):
+class LearnableCompressor(Compressor, JointlyTrained):
     """Encoder, bottleneck and distortion, trained for
 
         loss = distortion / factor_beta_d + beta * factor_beta_r * rate          (nats)
 
-    with `beta` the weight of the rate: larger = fewer bits (1/beta of the paper). It is the
-    Lagrangian of the paper's rate-invariance trade-off, with rate and distortion bounded by
-    networks. Everything is logged in bits.
+    where `beta` is the weight of the rate: larger = fewer bits (1/beta of the paper). This is the
+    Lagrangian of the paper's rate-invariance trade-off, with variational bounds on rate and
+    distortion. Everything is logged in bits.
 
         x [B, *shape] --p_ZlX--> z [B, z_dim] --rate--> z_hat [B, z_dim] --distortion--> [B]
                                                           '--(detached)--> online probe
@@ -39,13 +38,13 @@ class LearnableCompressor(Compressor, pl.LightningModule):
     rate : Rate
         The bottleneck.
     distortion : Distortion
-        Measures the loss of what has to be kept.
+        Measures how much of its target is lost.
     optimizer : PartOptimizer
         Optimises encoder, rate and distortion.
     beta : float, not negative; 0 leaves the rate out of the loss.
     beta_anneal : "constant", "linear" or "geometric", see `BetaAnnealer`.
     factor_beta_r, factor_beta_d : float
-        Bring different rates and distortions to a comparable size.
+        Scale different rates and distortions to comparable sizes.
     online : OnlineEvaluator, optional
         Probe trained on the detached z_hat.
     online_optimizer : PartOptimizer, optional
@@ -107,7 +106,7 @@ class LearnableCompressor(Compressor, pl.LightningModule):
         return self.rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """What predictors get of x [B, *shape], without coding: z_hat or reconstructions."""
+        """Input of predictors for x [B, *shape], without coding: z_hat or reconstructions."""
         p_ZlX = self.p_ZlX(x)
         z_hat, _, _ = self.rate(p_ZlX.rsample(), p_ZlX)
         return self.receive(z_hat)
@@ -133,7 +132,7 @@ class LearnableCompressor(Compressor, pl.LightningModule):
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Rates, distortions and probe losses, [B] each in nats, and the means of all terms."""
         z, z_hat, rates, logs = self._through_bottleneck(batch.x)
-        if self.distortion.needs == "positive":  # apart: batch normalisation sees each view alone
+        if self.distortion.needs == "positive":  # a pass of its own, for batch normalisation
             _, target, _, _ = self._through_bottleneck(batch.aux)
         else:
             target = z if self.distortion.needs == "none" else batch.aux
@@ -161,7 +160,7 @@ class LearnableCompressor(Compressor, pl.LightningModule):
     def _in_bits(self, rates: Tensor, distortions: Tensor, logs: dict) -> dict[str, Tensor]:
         rate, distortion = rates.mean().detach(), distortions.mean().detach()
         nats = {
-            # of the final beta, so that epochs of an annealed run can be compared
+            # with the final beta, so that the epochs of an annealed run are comparable
             "loss": self._weighted(rate, distortion, self.beta),
             "rate": rate,
             "distortion": distortion,
@@ -179,17 +178,17 @@ class LearnableCompressor(Compressor, pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._n_steps = self.trainer.estimated_stepping_batches
-        if self.rate.is_transform_missing:  # unlike when training resumes
+        if self.rate.is_transform_missing:  # not if training resumes
             self._fit_transform()
 
     @torch.no_grad()
     def _fit_transform(self) -> None:
-        """Fit the transform of the rate to what the encoder makes of the training data."""
+        """Fit the transform of the rate to representations of the training data."""
         if any(parameter.requires_grad for parameter in self.p_ZlX.parameters()):
             raise ValueError(
-                f"the transform of {type(self.rate).__name__} is fitted to representations that "
-                "stay as they are, but the encoder is trained: freeze it (finetune=freezer), or "
-                "use a rate without a transform, such as rate=H_factorized or rate=H_hyper"
+                f"the transform of {type(self.rate).__name__} is fitted to fixed representations, "
+                "but the encoder is trained: freeze it (finetune=freezer), or use a rate without a "
+                "transform, such as rate=H_factorized or rate=H_hyper"
             )
         was_training = self.p_ZlX.training
         self.p_ZlX.eval()
@@ -202,47 +201,30 @@ class LearnableCompressor(Compressor, pl.LightningModule):
         self.p_ZlX.train(was_training)
         self.rate.fit_transform(torch.cat(representations))
 
-    def _evaluation_step(self, batch: Batch, split: str) -> None:
+    def evaluation_step(self, batch: Batch, split: str) -> None:
         if self.distortion.needs == "positive" and len(batch.x) == 1:
             return  # a last batch of one example has no negatives
         *_, metrics = self._losses(batch)
         self.tracker.add(self, split, metrics, batch_size=len(batch.x))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step(batch, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step(batch, "test")
-
     def on_validation_start(self) -> None:
         self.rate.update()
 
-    def on_train_epoch_end(self) -> None:
-        self.tracker.log_epoch(self)
-        self.lr_schedulers().step(self.trainer.callback_metrics)
-
-    def configure_optimizers(self) -> dict:
+    def parts(self) -> dict[str, tuple[nn.Module | list[nn.Module], PartOptimizer]]:
         compressor = [self.p_ZlX, self.rate, self.distortion]
         parts = {"featurizer": (compressor, self.optimizer)}
         if self.online is not None:
             parts["online"] = (self.online, self.online_optimizer)
-        monitor = monitored(self.trainer, default="val/feat/loss")
-        return configure_parts(parts, self.trainer.max_epochs, monitor)
-
-    def configure_gradient_clipping(self, optimizer, *args, **kwargs) -> None:
-        optimizer.clip_gradients()
-
-    def lr_scheduler_step(self, scheduler, metric) -> None:
-        """Nothing: see `JointScheduler`."""
+        return parts
 
 
 def _check_latent_shapes(p_ZlX: CondDist, rate: Rate) -> None:
-    """Encoder and rate must mean the same latent image [C, s, s], where both state one."""
+    """Raise ValueError if encoder and rate state different latent images [C, s, s]."""
     encoded = getattr(p_ZlX.mapper, "latent_shape", None)
     priced = getattr(rate, "latent_shape", None)
     if encoded is not None and priced is not None and encoded != priced:
         raise ValueError(
-            f"{type(p_ZlX.mapper).__name__} makes latent images of shape {encoded}, but "
-            f"{type(rate).__name__} takes {priced}: set z_dim={math.prod(encoded)} and "
+            f"{type(p_ZlX.mapper).__name__} gives latent images of shape {encoded}, but "
+            f"{type(rate).__name__} expects {priced}: set z_dim={math.prod(encoded)} and "
             f"latent_side={encoded[-1]} for the rate"
         )

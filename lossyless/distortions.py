@@ -10,9 +10,9 @@ it what the data must provide as `Batch.aux`:
     "none"            nothing                               z, before quantisation  lossy Z
     "target"          y, the target of the task             aux                     supervised
 
-On several devices, `forward` gets the share of the batch of its process. A distortion that compares
-the examples of a batch with each other must gather the other shares with `Distortion.gathered`;
-otherwise its results depend on the number of devices.
+In distributed training, `forward` gets the share of the batch of its process. A distortion that
+compares the examples of a batch with each other must gather the other shares with
+`Distortion.gathered`; otherwise its results depend on the number of devices.
 """
 
 import math

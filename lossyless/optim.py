@@ -6,6 +6,7 @@ as if trained alone. The trainer sees a single optimiser, whose steps are batche
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from lossyless.base import Batch
+from lossyless.tracking import LossTracker
 
 Scheduler = LRScheduler | ReduceLROnPlateau
 
@@ -92,8 +96,8 @@ class JointOptimizer(Optimizer):
 class JointScheduler:
     """The schedules of all parts of a `JointOptimizer`, stepped together once per epoch.
 
-    Modules step it in `on_train_epoch_end`, before checkpoints are written. Lightning steps plateau
-    schedules only afterwards, so that a resumed run would miss a step.
+    `JointlyTrained` steps it before checkpoints are written. Lightning steps plateau schedules only
+    afterwards, so a resumed run would miss a step.
 
     Parameters
     ----------
@@ -158,10 +162,42 @@ def configure_parts(
     return {"optimizer": joint, "lr_scheduler": JointScheduler(joint, monitor)}
 
 
-def monitored(trainer: pl.Trainer, default: str) -> str:
-    """The metric by which a trainer selects the best epoch; `default` if it selects none."""
-    found = (c.monitor for c in trainer.checkpoint_callbacks if c.monitor is not None)
-    return next(found, default)
+class JointlyTrained(pl.LightningModule):
+    """Base of modules whose parts are trained jointly, with metrics in a `LossTracker`.
+
+    Plateau schedules follow the metric that selects the best epoch, or else the validation loss.
+    """
+
+    tracker: LossTracker
+
+    @abstractmethod
+    def parts(self) -> dict[str, tuple[nn.Module | list[nn.Module], PartOptimizer]]:
+        """See `configure_parts`."""
+
+    @abstractmethod
+    def evaluation_step(self, batch: Batch, split: str) -> None:
+        """Add the metrics of a batch of "val" or "test" to the tracker."""
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.evaluation_step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.evaluation_step(batch, "test")
+
+    def on_train_epoch_end(self) -> None:
+        self.tracker.log_epoch(self)
+        self.lr_schedulers().step(self.trainer.callback_metrics)
+
+    def configure_optimizers(self) -> dict:
+        monitors = (c.monitor for c in self.trainer.checkpoint_callbacks if c.monitor is not None)
+        monitor = next(monitors, f"val/{self.tracker.stage}/loss")
+        return configure_parts(self.parts(), self.trainer.max_epochs, monitor)
+
+    def configure_gradient_clipping(self, optimizer, *args, **kwargs) -> None:
+        optimizer.clip_gradients()
+
+    def lr_scheduler_step(self, scheduler, metric) -> None:
+        """Do nothing: `on_train_epoch_end` steps the schedules."""
 
 
 class BetaAnnealer:

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lossyless.architectures import Architecture, Standardize
 from lossyless.base import Batch
-from lossyless.optim import PartOptimizer, configure_parts, monitored
+from lossyless.optim import JointlyTrained, PartOptimizer
 from lossyless.tracking import LossTracker
 
 TASKS = ("classification", "regression")
@@ -120,7 +119,7 @@ class SplitMetrics:
         return {f"tasks_{name}": getattr(means[0], name)() for name in names}
 
 
-class Predictor(pl.LightningModule):
+class Predictor(JointlyTrained):
     """The receiver: learns a downstream task from decoded representations.
 
     Parameters
@@ -143,7 +142,7 @@ class Predictor(pl.LightningModule):
         self.tracker.add(self, "train", metrics, batch_size=len(batch.x))
         return losses.mean()
 
-    def _evaluation_step(self, batch: Batch, split: str) -> None:
+    def evaluation_step(self, batch: Batch, split: str) -> None:
         examples = self.head.examples(batch.x, batch.y)
         _, metrics = self.head.average(examples)
         self.tracker.add(self, split, metrics, batch_size=len(batch.x))
@@ -156,32 +155,13 @@ class Predictor(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._split_metrics = SplitMetrics(self.head)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step(batch, "val")
+    on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
         self._log_split("val")
 
-    def on_test_epoch_start(self) -> None:
-        self._split_metrics = SplitMetrics(self.head)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step(batch, "test")
-
     def on_test_epoch_end(self) -> None:
         self._log_split("test")
 
-    def on_train_epoch_end(self) -> None:
-        self.tracker.log_epoch(self)
-        self.lr_schedulers().step(self.trainer.callback_metrics)
-
-    def configure_optimizers(self) -> dict:
-        parts = {"predictor": (self.head, self.optimizer)}
-        monitor = monitored(self.trainer, default="val/pred/loss")
-        return configure_parts(parts, self.trainer.max_epochs, monitor)
-
-    def configure_gradient_clipping(self, optimizer, *args, **kwargs) -> None:
-        optimizer.clip_gradients()
-
-    def lr_scheduler_step(self, scheduler, metric) -> None:
-        """Does nothing, see `JointScheduler`."""
+    def parts(self) -> dict[str, tuple[nn.Module, PartOptimizer]]:
+        return {"predictor": (self.head, self.optimizer)}

@@ -5,8 +5,8 @@
         'figures.names=[reconstruct_image_plot]' load.reconstruct_image_plot.seed=3
 
 By default these are the figures that the experiment draws; all of `utils.plots.figures` and their
-options are in conf/load_pretrained.yaml, and `compare_reconstructions` is that of aggregate.py.
-Runs that cannot be drawn are named at the end, and the exit status is 1.
+options are in conf/load_pretrained.yaml, and `compare_reconstructions` is the mode of aggregate.py.
+Runs that cannot be drawn are listed at the end, and the exit status is 1.
 
 In Python, `load_runs` yields trained compressors and their data.
 """
@@ -97,7 +97,7 @@ def load_runs(
     ------
     row : parameters and metrics of the run, and the `folder` of its results.
     compressor : in evaluation mode, without gradients.
-    data : what it was trained on.
+    data : its training data.
 
     Raises
     ------

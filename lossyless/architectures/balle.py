@@ -25,9 +25,9 @@ def _latent_shape(image_shape: Shape, z_dim: int) -> tuple[int, int, int]:
     side = latent_side(image_shape)
     if z_dim < 1 or z_dim % side**2:
         raise ValueError(
-            f"z_dim={z_dim} does not fill a latent image of {side}x{side} positions, that of "
-            f"images {tuple(image_shape)}: choose a multiple of {side**2}, e.g. {128 * side**2} "
-            "for 128 channels"
+            f"z_dim={z_dim} cannot be reshaped to a latent image of {side}x{side} positions, as "
+            f"needed for images {tuple(image_shape)}: choose a multiple of {side**2}, e.g. "
+            f"{128 * side**2} for 128 channels"
         )
     return z_dim // side**2, side, side
 

@@ -61,9 +61,8 @@ class Rate(Codec):
         with torch.autocast(z.device.type, enabled=False):
             z_hat, rates, logs = self._bottleneck(z_in.float(), p_ZlX)
         if is_warming_up and self.is_end_to_end:
-            z_hat = (
-                z_hat + (z - z.detach()).float()
-            )  # training adds noise to z, so the gradient is 1
+            # quantisation adds noise to z, so the gradient is 1
+            z_hat = z_hat + (z - z.detach()).float()
         return z_hat, rates, logs
 
     @abstractmethod

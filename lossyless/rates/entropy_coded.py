@@ -15,10 +15,10 @@ from lossyless.rates.base import Rate
 from lossyless.rates.transforms import make_transform
 from lossyless.torch_state import isolated
 
-# float64 exponentials of two libraries differ by at most one float32 after rounding.
+# The float64 exponentials of two libraries, rounded to float32, differ by at most one step.
 WIDTH_RTOL = 2.0**-22
-# Entries of the extra state besides the tables
-WIDTHS, TRANSFORM = RESERVED = "cell_widths", "transform"
+# Entries of the extra state besides the tables, which cannot have these names
+WIDTHS, TRANSFORM = "cell_widths", "transform"
 # Rows quantised at a time, to save memory; as fast as a whole chunk
 ROWS_AT_A_TIME = 1024
 
@@ -126,9 +126,9 @@ class EntropyCodedRate(Rate):
 
     @torch.no_grad()
     def _cell_widths(self) -> Tensor:
-        """Widths of the cells, float32 on the CPU, of the shape of the scaling.
+        """Widths of the cells, float32 on the CPU, with the shape of the scaling.
 
-        The widths saved by `update`, unless the scaling has changed by more than the last digit.
+        They are those saved by `update`, unless the scaling has changed beyond rounding errors.
         """
         widths, saved = (-self.scaling.cpu().double()).exp().float(), self._saved_widths
         is_same = saved is not None and torch.allclose(saved, widths, rtol=WIDTH_RTOL, atol=0)
@@ -136,25 +136,18 @@ class EntropyCodedRate(Rate):
 
     @abstractmethod
     def _make_tables(self) -> dict[str, CDFTables]:
-        """Tables of each entropy model by name, from the current parameters; see `RESERVED`."""
+        """Tables of each entropy model by name, from the current parameters."""
 
     @isolated
     def update(self) -> None:
         if not all(p.isfinite().all() for p in self.parameters()):
-            # they would give wrong tables, or none
             raise ArithmeticError(
                 "the entropy model has NaN or infinite parameters: training diverged. Try a lower "
                 "learning rate, gradient clipping or 32-bit precision."
             )
         if self.transform is not None:
             self.transform.update()
-        tables = self._make_tables()
-        if reserved := tables.keys() & RESERVED:
-            raise ValueError(
-                f"{type(self).__name__}: names of tables {sorted(reserved)} are reserved: choose "
-                "other names"
-            )
-        self._tables = tables
+        self._tables = self._make_tables()
         with torch.inference_mode(False):  # inference tensors could not be used in training
             self._saved_widths = self._cell_widths().clone()
 
@@ -236,10 +229,10 @@ class ColumnCodedRate(EntropyCodedRate):
 
     @torch.no_grad()
     def recentre_constant_dims(self, z: Tensor) -> None:
-        """Let each dimension in which all z [N, z_dim] share one cell decode to their mean.
+        """Make dimensions in which all z [N, z_dim] fall into one cell decode to their mean.
 
-        Training leaves such values anywhere in the cell, because the rate hardly depends on it.
-        This shifts the values and keeps the tables. Call it after `update`.
+        Training leaves such values anywhere in the cell, because that hardly changes the rate. The
+        values are shifted and the tables kept. Call it after `update`.
         """
         centres = self._centres().cpu()
         low, high, total = math.inf, -math.inf, 0.0

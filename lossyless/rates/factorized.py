@@ -21,8 +21,8 @@ MIN_PRIOR_SCALE = 0.05  # cells; for dimensions that hardly ever leave the centr
 class FactorizedModel(EntropyBottleneck):
     """CompressAI's factorized prior (Balle et al. 2018, arXiv:1802.01436, appendix 6.1).
 
-    `make_tables` finds the quantiles by bisection, which is exact and takes milliseconds. So no
-    auxiliary optimiser learns them, and they take no gradient.
+    `make_tables` finds the quantiles by bisection, which is exact and takes milliseconds, so they
+    need no auxiliary optimiser and no gradient.
 
     Attributes
     ----------

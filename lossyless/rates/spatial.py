@@ -39,7 +39,7 @@ class HSpatial(HHyper):
         n_positions = latent_side**2
         if latent_side < 1 or z_dim % n_positions:
             raise ValueError(
-                f"z_dim={z_dim} does not fill a latent image of side latent_side={latent_side}: "
+                f"z_dim={z_dim} cannot be reshaped to latent images of latent_side={latent_side}: "
                 f"expected a multiple of latent_side^2 = {n_positions}"
             )
         n_channels = z_dim // n_positions

@@ -64,7 +64,7 @@ def data_file(folder: Path, split: str) -> Path:
 def read_targets(folder: Path, split: str) -> np.ndarray:
     """Targets [N, ...] of a split."""
     targets = read_labels(data_file(folder, split))
-    # runs of earlier releases have a file for them
+    # runs of earlier releases store them in a file of their own
     return np.load(folder / f"{split}_y.npy") if targets is None else targets
 
 
@@ -131,9 +131,9 @@ def measure(
 ) -> dict[str, float]:
     """Costs of communicating a split, as metrics `<split>/comm/<name>`.
 
-    rate: theoretical bits per example, or n_bits without a theory; n_bits: 8 x bytes of the file
-    without the targets / examples; n_bits_single: mean bits of examples coded alone; bpp: n_bits
-    per pixel; times: seconds per example (the encoder's include those of a frozen backbone, as
+    rate: theoretical bits per example, or n_bits without an entropy model; n_bits: 8 x bytes of the
+    file without the targets / examples; n_bits_single: mean bits of examples coded alone; bpp:
+    n_bits per pixel; times: seconds per example (the encoder's include those of a frozen backbone,
     measured when it computed the features); for decoded images, the metrics of `ImageQuality`.
     """
     encoder_time = sent.encoder_seconds / sent.n_examples + backbone_time(data, split)

@@ -33,34 +33,29 @@ from utils.configs.checks import ConfigError, is_network
 ROUNDING = 1e-6
 MAX_ITERATIONS = 1000  # of L-BFGS
 
+Splits = Mapping[str, tuple[Tensor, Tensor]]
+Metrics = dict[str, float]
 Split = tuple[NDArray, NDArray]  # representations float64 [N, D], classes int64 [N]
 
 
 class Evaluation(ABC):
-    """A predictor that is no network: it fits its own model to the decoded data."""
+    """A predictor that is not a neural network and fits its own model to the decoded data."""
 
     @abstractmethod
-    def evaluate(
-        self,
-        splits: Mapping[str, tuple[Tensor, Tensor]],
-        *,
-        task: str,
-        seed: int,
-        n_jobs: int = 1,
-    ) -> dict[str, float]:
+    def evaluate(self, splits: Splits, *, task: str, seed: int, n_jobs: int = 1) -> Metrics:
         """Metrics `<split>/pred/<name>` of "val" and "test", determined by data and seed.
 
         Parameters
         ----------
         splits : (x [N, *shape], y) for each of "train", "val" and "test", on the CPU.
-        task : of the data set: "classification" (y int64 [N]) or "regression" (float32 [N, D]).
+        task : "classification" (y int64 [N]) or "regression" (y float32 [N, D]).
         seed : seeds everything random.
         n_jobs : maximum number of parallel processes.
 
         Raises
         ------
         ValueError
-            If it does not support such targets or examples.
+            If the evaluation does not support such targets or examples.
         """
 
 
@@ -73,7 +68,7 @@ def find_evaluation(cfg: DictConfig) -> Evaluation | None:
         raise ConfigError(
             f"architecture@predictor={cfg.predictor.name}: {type(evaluation).__name__} is neither "
             "a network, whose config file says `_partial_: true`, nor a subclass of "
-            f"{Evaluation.__module__}.{Evaluation.__name__}: correct the file or the class"
+            f"{__name__}.Evaluation: correct the file or the class"
         )
     return evaluation
 
@@ -121,20 +116,13 @@ class LinearEvaluation(Evaluation):
     ) -> float:
         """Mean loss of a fitted classifier on x [N, D] and classes y [N], weighted by [N]."""
 
-    def evaluate(
-        self,
-        splits: Mapping[str, tuple[Tensor, Tensor]],
-        *,
-        task: str,
-        seed: int,
-        n_jobs: int = 1,
-    ) -> dict[str, float]:
+    def evaluate(self, splits: Splits, *, task: str, seed: int, n_jobs: int = 1) -> Metrics:
         """See `Evaluation.evaluate`; x are vectors [N, D].
 
-        Metrics are loss, acc, err, and balanced_loss, ...: the same with each example weighted by
-        1 / the size of its class in the split. Test metrics are those of a classifier fitted to
-        training and validation split, validation metrics those of one fitted to the training split
-        alone; the search chose the hyperparameters of both on the two splits.
+        Metrics are loss, acc and err, and balanced_loss, ..., which weight each example by 1 / the
+        size of its class in the split. Test metrics are those of a classifier fitted to the
+        training and validation splits; validation metrics, of one fitted to the training split.
+        Both have the hyperparameters that the search chose on the two splits.
         """
         if task != "classification":
             raise ValueError(
@@ -147,7 +135,7 @@ class LinearEvaluation(Evaluation):
         both = np.concatenate([train[0], val[0]]), np.concatenate([train[1], val[1]])
         chosen = self._search(*both, n_train=len(train[1]), seed=seed, n_jobs=n_jobs)
         print(f"[predictor] {self.label}: {chosen}")
-        metrics: dict[str, float] = {}
+        metrics: Metrics = {}
         for name, seen, unseen in (("val", train, val), ("test", both, test)):
             clf = self.make(seed).set_params(**chosen)
             with warnings.catch_warnings():
@@ -210,7 +198,7 @@ class LinearEvaluation(Evaluation):
             )
         return [(rows, held_out)]
 
-    def _measure(self, clf: ClassifierMixin, x: NDArray, y: NDArray) -> dict[str, float]:
+    def _measure(self, clf: ClassifierMixin, x: NDArray, y: NDArray) -> Metrics:
         predicted, metrics = clf.predict(x), {}
         for prefix, weights in (("", None), ("balanced_", compute_sample_weight("balanced", y))):
             acc = float(accuracy_score(y, predicted, sample_weight=weights))

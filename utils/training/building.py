@@ -46,7 +46,7 @@ def build_data(cfg: DictConfig, place: str, auxiliary: str) -> DataModule:
 
 
 def _build_examples(cfg: DictConfig, place: str, **overrides: object) -> DataModule:
-    """The data set at a place as it is, after a check of what its config states."""
+    """The data set at `place` itself, checked against what its config states."""
     data = instantiate(cfg[place].kwargs, seed=cfg.seed, data_dir=cfg.paths.data, **overrides)
     stated = OmegaConf.to_container(cfg[place], resolve=True)
     for fact in DATA_FACTS:
@@ -66,7 +66,7 @@ def _build_examples(cfg: DictConfig, place: str, **overrides: object) -> DataMod
 
 
 def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataModule:
-    """Features of the images at a place."""
+    """The features of the images at `place`."""
     if place == "data_feat" and cfg.tower.kwargs.get("weights") == "random":
         print(f"tower={cfg.tower.name} has random weights: numbers are meaningless")
     _check_takes(cfg, (cfg.tower.z_dim,), place)
@@ -84,7 +84,7 @@ def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataM
         )
     device = pick_device(cfg)
     key, augmentation = feature_identity(cfg, place)
-    # the class that earlier versions had for each source: their caches stay valid
+    # the class name in earlier versions, whose caches stay valid
     key["data"]["kwargs"]["class"] = f"{images.source.name}DataModule"
     return FeatureDataModule(
         images,
@@ -106,12 +106,12 @@ def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataM
 
 
 def _check_takes(cfg: DictConfig, shape: Sequence[int], place: str) -> None:
-    """Raise ValueError unless featurizers of features get features, and others data."""
+    """Raise ValueError unless the featurizer suits the data or features of this shape."""
     if not cfg.featurizer.get("is_on_features", False):
         if has_tower(cfg):
             raise ValueError(
-                f"featurizer={cfg.featurizer.name} works on the data themselves, not on features "
-                f"of tower={cfg.tower.name}: choose featurizer=bottleneck_lossyZ or tower=none"
+                f"featurizer={cfg.featurizer.name} works on the data, not on features of "
+                f"tower={cfg.tower.name}: choose featurizer=bottleneck_lossyZ or tower=none"
             )
         return
     if len(shape) != 1:
@@ -130,13 +130,13 @@ def _check_takes(cfg: DictConfig, shape: Sequence[int], place: str) -> None:
 
 def build_backbone(cfg: DictConfig) -> Backbone:
     """The backbone of a config."""
-    tower = instantiate(cfg.tower.kwargs)
-    if tower.z_dim != cfg.tower.z_dim:
+    backbone = instantiate(cfg.tower.kwargs)
+    if backbone.z_dim != cfg.tower.z_dim:
         raise ValueError(
-            f"tower={cfg.tower.name} gives features of {tower.z_dim} dimensions, not "
-            f"{cfg.tower.z_dim}: set tower.z_dim={tower.z_dim}"
+            f"tower={cfg.tower.name} gives features of {backbone.z_dim} dimensions, not "
+            f"{cfg.tower.z_dim}: set tower.z_dim={backbone.z_dim}"
         )
-    return tower
+    return backbone
 
 
 def build_compressor(cfg: DictConfig) -> Compressor:

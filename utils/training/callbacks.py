@@ -1,4 +1,4 @@
-"""Callbacks of trainings: seeds, signals, frozen modules, progress."""
+"""Training callbacks: seeds, signals, frozen modules, progress."""
 
 import time
 
@@ -12,13 +12,8 @@ from utils.data.module import derive_seed
 from utils.runs import signals
 from utils.runs.run import Run
 
-SHOWN = (
-    "/loss",
-    "/rate",
-    "/distortion",
-    "/acc",
-    "/online_acc",
-)  # suffixes of the metrics in progress lines
+# suffixes of the metrics in progress lines
+SHOWN = ("/loss", "/rate", "/distortion", "/acc", "/online_acc")
 
 
 class ReseedEveryEpoch(Callback):
@@ -46,11 +41,7 @@ class KeepSignals(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         signals.listen()
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        signals.listen()
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        signals.listen()
+    on_validation_start = on_test_start = on_train_start
 
 
 def reseed(*parts: int | str) -> None:
@@ -95,7 +86,7 @@ class ProgressLines(Callback):
     Parameters
     ----------
     label : name of the training.
-    seconds : minimal time between two lines.
+    seconds : minimum time between two lines.
     """
 
     def __init__(self, label: str, seconds: float = SECONDS):

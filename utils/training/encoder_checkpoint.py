@@ -64,7 +64,7 @@ def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
         content = read_checkpoint(path)
         weights, found = content["state_dict"], _canonical(content["encoder"])
     except (WeightsError, KeyError) as error:
-        if isinstance(error.__cause__, OSError):  # an error of the disk, not of the file
+        if isinstance(error.__cause__, OSError):  # an I/O error, not a corrupt file
             raise
         raise ValueError(
             f"{INIT}: {path} is damaged or not an exported encoder ({error}): delete it and "
@@ -90,7 +90,7 @@ def imported_digest(cfg: DictConfig) -> str | None:
 
 
 def _config(cfg: DictConfig) -> dict:
-    """Canonical config of the encoder."""
+    """The canonical config of the encoder."""
     return _canonical(OmegaConf.to_container(cfg.featurizer.kwargs.p_ZlX, resolve=True))
 
 

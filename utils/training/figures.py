@@ -23,7 +23,7 @@ def draw_all(
     compressor: LearnableCompressor,
     data: DataModule,
     run: Run,
-    logger: Logger | None,
+    logger: Logger | None = None,
     options: Mapping[str, Mapping[str, object]] | None = None,
 ) -> list[Path]:
     """Draw the named figures (keys of `utils.plots.figures.FIGURES`) into the run's folder.

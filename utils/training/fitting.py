@@ -124,7 +124,7 @@ def _processes(cfg: DictConfig, device: torch.device) -> dict[str, object]:
 
 
 def _evaluation_period(wanted: int, n_epochs: int) -> int:
-    """The largest divisor of `n_epochs` up to `wanted`: so the last epoch is evaluated, too."""
+    """The largest divisor of `n_epochs` up to `wanted`, so that the last epoch is evaluated."""
     return next(every for every in range(min(wanted, n_epochs), 0, -1) if n_epochs % every == 0)
 
 
@@ -151,16 +151,15 @@ def fit(
     callbacks: Sequence[Callback] = (),
     overrides: Mapping[str, object] | None = None,
 ) -> tuple[pl.Trainer, dict[str, float]]:
-    """Train a module, or resume its training, then evaluate its best epoch.
+    """Train a module, or resume its training, then evaluate the checkpoint of its best epoch.
 
-    It is evaluated on the validation and test splits, and on the training split if the config sets
-    `is_eval_train`.
+    The training split is evaluated only if the config sets `is_eval_train`.
 
     Parameters
     ----------
-    stage : "feat" or "pred", as in names of metrics.
+    stage : "feat" or "pred", as in the names of metrics.
     monitor_split : split whose loss selects the best epoch.
-    callbacks : in addition to those of every training.
+    callbacks : callbacks in addition to those of every training.
     overrides : options of the trainer that replace those of the config.
     """
     if distributed.is_main():

@@ -81,7 +81,7 @@ def offline_reason(cfg: DictConfig) -> str | None:
 
 def obstacle() -> str | None:
     """Why runs cannot be uploaded now; None if they can, or if W&B is disabled."""
-    if _mode() == "disabled":  # the client logs nothing
+    if _mode() == "disabled":  # nothing to upload
         return None
     if _mode() in ("offline", "dryrun"):
         return f"WANDB_MODE={_mode()}"
