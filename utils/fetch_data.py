@@ -37,11 +37,11 @@ def jobs_of(overrides: list[str]) -> list[list[str]]:
     """Overrides of one job for each data set of the experiment."""
     expanded = sweep.expand(overrides)
     swept = [o for o in sweep.parse(expanded) if o.is_sweep_override()]
-    others = [o for o in expanded if o not in [sweep.input_line for sweep in swept]]
-    names = [sweep.get_key_element() for sweep in swept]
+    others = [o for o in expanded if o not in [override.input_line for override in swept]]
+    names = [override.get_key_element() for override in swept]
     if not set(names) <= {SETTING}:
         raise sweep.ConfigError(f"expected a sweep of {SETTING} alone, found {', '.join(names)}")
-    data_sets = [name for sweep in swept for name in sweep.sweep_iterator()]
+    data_sets = [name for override in swept for name in override.sweep_iterator()]
     return [[*others, f"{SETTING}={name}"] for name in data_sets] or [others]
 
 

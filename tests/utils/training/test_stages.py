@@ -319,7 +319,7 @@ class PoisonedBanana(BananaDataModule):
             make_batches = loader.make_batches
             loader.make_batches = lambda generator: (
                 batch._replace(x=batch.x * float("nan")) if i == 1 else batch
-                for i, batch in enumerate(make_batches(generator))
+                for i, batch in enumerate(make_batches(generator=generator))
             )
         return loader
 
