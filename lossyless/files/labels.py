@@ -62,11 +62,12 @@ def read_names(source: str | os.PathLike | bytes) -> list[str] | None:
         return names_of(layout)
 
 
-def labels_of(layout: Layout) -> NDArray | None:
-    """Labels [n, ...] of the (intact) chunks of an open file, or None if it has none."""
+def labels_of(layout: Layout, max_chunks: int | None = None) -> NDArray | None:
+    """Labels [n, ...] of the first (intact) chunks of an open file, or None if it has none."""
     if not layout.header.has_labels:
         return None
-    packed = [zlib.decompress(layout.read_body(chunk).labels) for chunk in layout.chunks]
+    chunks = layout.chunks[:max_chunks]
+    packed = [zlib.decompress(layout.read_body(chunk).labels) for chunk in chunks]
     parts = [np.load(BytesIO(labels), allow_pickle=False) for labels in packed]
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
 

@@ -8,6 +8,7 @@ from itertools import zip_longest
 
 from lossyless.atomic import replacing
 from lossyless.files.format import ContainerError, Header
+from lossyless.files.labels import labels_of
 from lossyless.files.scan import Layout
 from lossyless.files.writer import FileWriter
 
@@ -31,7 +32,8 @@ def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> i
     ValueError
         There is no file to merge.
     ContainerError
-        A file is damaged, has another model, shape or list of classes than the others, or is `out`.
+        A file is damaged, is `out`, or has another model, shape, list of classes or shape of labels
+        than the others.
     """
     if not paths:
         raise ValueError("no files to merge")
@@ -77,7 +79,19 @@ def _common_header(layouts: list[Layout]) -> Header:
         if without and len(without) < len(layouts):
             warnings.warn(f"{without[0]}: has no {part}, so the merged file has none", stacklevel=3)
         flags[f"has_{part}"] = not without
+    if flags["has_labels"]:
+        _check_label_shapes([layout for layout in layouts if layout.n_examples])
     return Header(first.codec, first.fingerprint, first.shape, meta, **flags)
+
+
+def _check_label_shapes(layouts: list[Layout]) -> None:
+    shapes = [labels_of(layout, max_chunks=1).shape[1:] for layout in layouts]
+    for layout, shape in zip(layouts, shapes, strict=True):
+        if shape != shapes[0]:
+            raise ContainerError(
+                f"{layout.name}: cannot be merged with {layouts[0].name}: it has labels "
+                f"{[*shape]} rather than {[*shapes[0]]}"
+            )
 
 
 def _check_classes(layouts: list[Layout]) -> None:

@@ -148,12 +148,12 @@ def write_features(
 
 
 def rebatch(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """The same rows [..., *shape] in chunks of `size`, on the batches' device; the last is smaller.
+    """Rows [n, *shape] of batches in chunks of `size`, on their device; the last can be smaller.
 
-    Each chunk owns its memory: batches may reuse theirs.
+    Chunks have their own memory, so batches may reuse theirs.
     """
     chunk: Tensor | None = None
-    n = 0  # rows of `chunk` that are filled
+    n = 0  # number of rows in `chunk`
     for batch in batches:
         while len(batch):
             if chunk is None:
@@ -226,6 +226,7 @@ def _tensors(
 
     Labels and names of their rows are appended to the queues.
     """
+    label_shape = None
     for z, y, strings in batches:
         z = z if isinstance(z, Tensor) else as_array(z, "examples")
         if z.shape[1:] != shape or "float" not in str(z.dtype):
@@ -233,7 +234,12 @@ def _tensors(
             raise CodingError(
                 f"expected batches of floats [b{expected}], found {z.dtype} {[*z.shape]}"
             )
-        y = [] if y is None else np.array(as_array(y))  # a copy: batches may reuse their memory
+        if y is not None:
+            y = np.array(as_array(y))  # a copy: batches may reuse their memory
+            label_shape = y.shape[1:] if label_shape is None else label_shape
+            if y.shape[1:] != label_shape:
+                raise ValueError(f"expected labels {[*label_shape]}, found {[*y.shape[1:]]}")
+        y = [] if y is None else y
         strings = [] if strings is None else as_strings(strings)
         for values, queue, what in ((y, labels, "labels"), (strings, names, "names")):
             if len(values) != (0 if queue is None else len(z)):

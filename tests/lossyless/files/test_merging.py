@@ -91,7 +91,8 @@ def test_annotations_of_lost_examples_are_left_out(path, codec, z):
 
 def test_batches_without_the_annotations_of_others_are_errors(path, codec, z):
     labelled, named = (z, np.arange(N)), (z, None, NAMES)
-    for batches in ([labelled, z], [z, labelled], [(z, np.arange(N - 1))]):
+    table = (z, np.zeros((N, 3)))
+    for batches in ([labelled, z], [z, labelled], [(z, np.arange(N - 1))], [labelled, table]):
         with pytest.raises(ValueError, match="labels"):
             write_features(batches, path, codec, n_workers=1)
     for batches in ([named, z], [z, named], [(z, None, NAMES[:-1])]):
@@ -166,6 +167,16 @@ def test_merging_keeps_annotations_that_all_files_have(tmp_path, path, codec, z,
         assert merge_files([full, without], path) == 2 * N
     assert (read_labels(path) is None) == (part == "labels")
     assert (read_names(path) is None) == (part == "names")
+
+
+def test_labels_of_different_shapes_cannot_be_merged(tmp_path, path, codec, z):
+    first, empty, other = (tmp_path / name for name in ("first", "empty", "other"))
+    write_annotated(first, codec, z, np.arange(N))
+    write_annotated(empty, codec, z[:0], np.arange(0))
+    write_annotated(other, codec, z, np.zeros((N, 3)))
+    assert merge_files([first, empty, first], path) == 2 * N
+    with pytest.raises(ContainerError, match=r"other: cannot be merged with .*first.*\[3\]"):
+        merge_files([empty, first, other], path)
 
 
 def test_merging_never_overwrites_its_inputs(tmp_path, path, codec, z):

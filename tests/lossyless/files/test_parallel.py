@@ -48,11 +48,6 @@ def test_results_come_in_order(n_workers, n_tasks):
     assert (os.getpid() in processes) == (bool(n_tasks) and not is_parallel)
 
 
-def test_there_is_at_least_one_worker():
-    with pytest.raises(ValueError, match="n_workers"):
-        list(ordered_map(str, [], 0))
-
-
 @pytest.mark.parametrize("n_workers", [1, 2, 6])
 def test_tasks_are_taken_lazily(n_workers):
     """One by one without workers, so that tasks may reuse memory."""
@@ -108,7 +103,7 @@ def test_closing_the_iterator_ends_the_workers(path, codec):
 
 
 def test_an_interrupted_writer_ends_its_workers_at_once(path, codec, monkeypatch):
-    """Even while the traceback, which refers to everything, is kept."""
+    """Even while the traceback, which keeps references to them, is alive."""
 
     def interrupt(self, *chunk):
         raise KeyboardInterrupt
@@ -120,29 +115,27 @@ def test_an_interrupted_writer_ends_its_workers_at_once(path, codec, monkeypatch
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_killed_worker_is_an_error_and_not_a_hang():
-    def die(i):
-        if i >= 10:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return i
-
-    with pytest.raises(WorkerError, match="n_workers=1"):
-        list(ordered_map(die, range(100), 2))
-
-
-def test_a_worker_that_is_killed_between_tasks_is_an_error():
+@pytest.mark.parametrize("is_idle", [False, True])
+def test_a_killed_worker_is_an_error_and_not_a_hang(is_idle):
     def tasks():
         for i in range(100):
-            if i == 20:
+            if is_idle and i == 20:
                 for child in own_workers():
                     os.kill(child.pid, signal.SIGKILL)
             yield i
 
-    with pytest.raises(WorkerError):
-        list(ordered_map(abs, tasks(), 2))
+    def work(i):
+        if not is_idle and i >= 10:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return i
+
+    with pytest.raises(WorkerError, match="n_workers=1"):
+        list(ordered_map(work, tasks(), 2))
 
 
-def test_the_default_is_one_worker_per_core(monkeypatch):
+def test_the_number_of_workers_is_positive_and_by_default_that_of_cores(monkeypatch):
+    with pytest.raises(ValueError, match="n_workers"):
+        list(ordered_map(str, [], 0))
     assert parallel.available_cores() == len(os.sched_getaffinity(0))
     monkeypatch.setattr(parallel, "available_cores", lambda: 3)
     results = ordered_map(lambda i: i, range(9))
@@ -188,7 +181,7 @@ def write_forever(path: Path, codec: Codec, file_size: int, pipe: Connection) ->
 
 @contextmanager
 def writer(path: Path, codec: Codec, file_size: int = resource.RLIM_INFINITY):
-    """A process that writes a file without end, and a connection to it."""
+    """A process that writes an endless file, and a connection to it."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     process = context.Process(target=write_forever, args=(path, codec, file_size, theirs))
@@ -213,7 +206,7 @@ def test_a_killed_writer_leaves_no_file_and_no_process(path, codec):
     while any(map(is_running, workers_of_it)) or is_locked(left):
         assert time.monotonic() < deadline, "workers outlive the main process"
         time.sleep(0.01)
-    write(path, codec, draw_features(10))  # the next writer removes what was left
+    write(path, codec, draw_features(10))  # the next writer removes the abandoned file
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -260,14 +253,13 @@ def test_ctrl_c_while_workers_start_ends_all():
 
 def is_running(process: int) -> bool:
     try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        return ") Z " not in Path(f"/proc/{process}/stat").read_text()  # Z: a zombie
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return state != "Z"
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process still has it open, as writers do."""
+    """Whether a process, such as a writer, has locked the file."""
     with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
