@@ -2,8 +2,8 @@
 
     python aggregate.py experiment=banana_viz_VIC mode=quick
 
-Which ones is written in the experiment's file, under `aggregate`; see conf/aggregate.yaml. With
-`logger=wandb` they are uploaded, too; logger=none keeps them here.
+The experiment's file selects them under `aggregate`; conf/aggregate.yaml explains the options.
+`logger=wandb` also uploads them, `logger=none` does not.
 """
 
 import sys
@@ -34,7 +34,7 @@ def main(overrides: list[str]) -> None:
 
 
 def expected_seeds(overrides: list[str]) -> list[str]:
-    """The seeds that were asked for, as the setting by which tables count what is missing."""
+    """The seeds on the command line, as the override by which tables count missing ones."""
     seeds = values_of("seed", overrides)
     is_said = any(override.startswith("aggregate.seeds=") for override in overrides)
     return [] if seeds is None or is_said else [f"aggregate.seeds=[{','.join(map(str, seeds))}]"]

@@ -1,4 +1,4 @@
-"""From an experiment's runs to tables and figures; what `aggregate.py` calls.
+"""Tables and figures of an experiment's runs, as `aggregate.py` writes them.
 
 A mode is a function (experiment, **options) that draws and saves one kind of table or figure. Its
 options are the keys below its name in conf/aggregate.yaml, which explains them. To add a mode,
@@ -52,7 +52,7 @@ SHARED = ("where", "names", "seeds", "dpi", "prefix")  # options of all modes: `
 
 
 def aggregate(cfg: DictConfig, folder: Path) -> None:
-    """Run the modes `cfg.modes` of an experiment, in this order.
+    """Run the modes `cfg.modes` for an experiment, in this order.
 
     Parameters
     ----------
@@ -62,9 +62,9 @@ def aggregate(cfg: DictConfig, folder: Path) -> None:
     Raises
     ------
     ConfigError
-        If a mode is unknown, before any of them runs; or if a mode fails, with its reason.
+        If a mode is unknown (before any mode runs), or if a mode fails.
     NoRunsError
-        If there is nothing to draw.
+        If there are no finished runs.
     """
     if unknown := [mode for mode in cfg.modes if mode not in MODES]:
         raise ConfigError(f"aggregate.modes: there is no '{unknown[0]}'; there are {list(MODES)}")

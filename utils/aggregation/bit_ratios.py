@@ -1,4 +1,4 @@
-"""Mode `summarize_bit_ratios`: how many times fewer bits one kind of runs needs at equal cost."""
+"""Mode `summarize_bit_ratios`: ratio of the bits that two kinds of runs need at equal cost."""
 
 import sys
 
@@ -92,8 +92,8 @@ def _front(summary: pd.DataFrame, x: str, y: str) -> Curve | None:
 def falling(bits: np.ndarray, costs: np.ndarray) -> Curve:
     """The closest strictly falling curve to points [N].
 
-    Where cost rises with bits, neighbours share their mean cost (isotonic regression), at the
-    fewest bits of these.
+    Neighbours whose cost rises with the bits share their mean cost (isotonic regression), at the
+    fewest of their bits.
     """
     order = np.argsort(bits, kind="stable")
     bits, costs = bits[order], isotonic_regression(costs[order], increasing=False)

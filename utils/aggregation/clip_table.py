@@ -14,7 +14,7 @@ from utils.configs.checks import ConfigError
 
 OPTION = "aggregate.summarize_clip"
 PUBLISHED = "clip_bottleneck_linear_eval"  # whose published numbers are shown
-# parameters that tables may leave out where others distinguish runs
+# compared even if tables leave them out because other parameters distinguish the runs
 IDENTITY = ("predictor.name", "featurizer.loss.beta")
 # parameters that a search over predictors varies
 SEARCHED = ("optpred", "schedpred")

@@ -1,4 +1,4 @@
-"""What the modes share: the runs of an experiment, and the files that tables and figures become.
+"""The runs of an experiment, and saving of tables and figures: shared by all modes.
 
 Equal tables and figures give equal bytes.
 """
@@ -39,7 +39,7 @@ class Experiment:
     ----------
     folder : `results/exp_<experiment>`.
     where : restricts the runs of all modes. A restricted experiment writes to its own folder.
-    names : what parameters, values and metrics are called in figures, and in tables for people.
+    names : display names of parameters, values and metrics: in figures, Markdown and LaTeX.
     seeds : expected for each row of the tables; empty: unknown.
     dpi : pixels per inch of PNGs; None: those of the figure.
     prefix : of all file names.
@@ -85,7 +85,7 @@ class Experiment:
         return self._restrict(tables.merge(self._collected[0]), where, option)
 
     def merged_or_empty(self, where: Where | None, option: str) -> DataFrame:
-        """As `merged`, but an empty table if there are no runs."""
+        """Like `merged`, but an empty table if there are no runs."""
         try:
             return self.merged(where, option)
         except tables.NoRunsError:
@@ -120,7 +120,7 @@ class Experiment:
         return tables.summarise(frame, self.seeds)
 
     def pretty(self, name: object) -> object:
-        """What a parameter, value or metric is called."""
+        """Display name of a parameter, value or metric."""
         return self.names.get(str(name), name)
 
     def counts(self) -> str:
@@ -158,9 +158,9 @@ class Experiment:
         Parameters
         ----------
         frame : the table; the CSV has all of its digits.
-        caption : the number of failed and missing runs is added to it.
-        shown : content of Markdown and LaTeX, e.g. with rounded numbers; None: the table itself,
-            with four digits.
+        caption : the numbers of failed and missing runs are added to it.
+        shown : the table in Markdown and LaTeX, e.g. with rounded numbers; None: the same table
+            with four significant digits.
         """
         caption = f"{caption} ({self.counts()})" if caption else self.counts()
         shown = readable(frame) if shown is None else shown
@@ -172,7 +172,7 @@ class Experiment:
         print(f"\n{self.folder.name}\n\n{text}\nTable: {self._file(name, 'md')}, .csv, .tex")
 
     def save_numbers(self, frame: DataFrame, name: str) -> None:
-        """Write `<name>.csv` alone, for tables that are too wide to read."""
+        """Write only `<name>.csv`, for tables that are too wide to read."""
         write_text(self._file(name, "csv"), frame.to_csv(index=False))
 
     def remove_table(self, name: str) -> None:
@@ -187,13 +187,13 @@ class Experiment:
 
 
 def in_file_name(text: object) -> str:
-    """Text, such as the name of a metric, as part of a file name; its end is cut if it is long."""
+    """Text, such as the name of a metric, as part of a file name; long text is truncated."""
     name = re.sub(r"[^\w.,=+-]+", "_", str(text))
     return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}_{digest(name)}"
 
 
 def readable(frame: DataFrame) -> DataFrame:
-    """The table as text: four digits, "-" for missing values."""
+    """The table as text: four significant digits, "-" for missing values."""
 
     def cell(value: object) -> object:
         if pd.isna(value):

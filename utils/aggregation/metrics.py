@@ -1,4 +1,4 @@
-"""Modes that show everything an experiment has: tables of all metrics, figures of all runs."""
+"""Modes for whole experiments: tables of all metrics, figures of all runs."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from utils.runs.identity import STAGES
 from utils.runs.saved_runs import read_config
 
 OPTION = "aggregate.summarize_metrics"
-# column that is added to a summary without any metric of predictors: the first that exists
+# The first that exists is added to summaries that have no metric of predictors.
 OF_TASK = {"accuracy": "test/pred/acc", "loss": "test/pred/loss"}
 
 
@@ -58,7 +58,7 @@ def _check_keys(runs: Mapping[str, DataFrame], keys: Sequence[str]) -> None:
 
 
 def _shown_metrics(summary: DataFrame, columns: Mapping[str, str]) -> dict[str, str]:
-    """The columns, without those of stages that have no runs (`is_only_feat`), with `OF_TASK`."""
+    """Columns of the stages that have runs (not all do with `is_only_feat`), and of `OF_TASK`."""
     known = metrics_in(summary)
     stages = {metric.split("/")[1] for metric in known}
     ran = {
@@ -68,27 +68,27 @@ def _shown_metrics(summary: DataFrame, columns: Mapping[str, str]) -> dict[str, 
     }
     if unknown := [metric for metric in ran.values() if metric not in known]:
         raise ConfigError(f"{OPTION}.columns: unknown metrics {unknown}: there are {known}")
-    if not any("/pred/" in metric for metric in ran.values()):  # what the bits are for
+    if not any("/pred/" in metric for metric in ran.values()):
         ran |= next(({title: metric} for title, metric in OF_TASK.items() if metric in known), {})
     return ran or {metric: metric for metric in sorted(known) if metric.startswith("test/")}
 
 
 def metrics_in(summary: DataFrame) -> list[str]:
-    """The metrics whose means are in a summary."""
+    """The metrics in a summary."""
     return [column.removesuffix("_mean") for column in summary if column.endswith("_mean")]
 
 
 def select(
     summary: DataFrame, columns: Mapping[str, str], keys: Sequence[str] | None = None
 ) -> DataFrame:
-    """A small table for people: parameters, some metrics as "mean ± sem", the number of seeds.
+    """A readable table: parameters, some metrics as "mean ± sem", and the number of seeds.
 
     Parameters
     ----------
     summary : as `tables.summarise` returns it.
     columns : title -> metric.
-    keys : parameters; None: all that vary. Those that are no column of the summary are skipped,
-        and more are added where rows could not be distinguished without them.
+    keys : parameters; None: all that vary. Keys without a column are skipped; if rows would be
+        indistinguishable, all that vary are added.
     """
     everything = tables.varying(summary)
     keys = everything if keys is None else [key for key in keys if key in summary]
@@ -106,7 +106,7 @@ def select(
 def gather_figures(experiment: Experiment, where: Where | None = None) -> None:
     """Copy the figures of all trained compressors into `figures/`, replacing earlier copies.
 
-    File names tell in what the runs differ; of several seeds, the first one is copied.
+    File names contain the parameters in which runs differ. Of several seeds, the first is copied.
     """
     frame = experiment.finished("featurizer", where, "aggregate.gather_figures")
     frame = frame.drop_duplicates(tables.GROUP)

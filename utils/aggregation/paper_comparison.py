@@ -1,4 +1,4 @@
-"""Mode `compare_to_paper`: our results beside the published ones."""
+"""Mode `compare_to_paper`: published results next to ours."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -132,7 +132,7 @@ def _matching(
 
 
 def _not_run(frame: pd.DataFrame, published: list[dict]) -> str:
-    """The published settings that no run has: " (beta 0.07)"."""
+    """Published settings that no run has: " (beta 0.07)"."""
     found = []
     for key in SETTINGS:
         if all(_matching(frame, row, [key]).empty for row in published):
@@ -142,7 +142,7 @@ def _not_run(frame: pd.DataFrame, published: list[dict]) -> str:
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The table for people: fewer columns, numbers with four digits."""
+    """The table with fewer columns, and numbers with four significant digits."""
     shown = table[["data", "method", "beta", "metric", "published"]].copy()
     shown = shown.astype(object).where(shown.notna(), MISSING)
     shown["published"] = table["published"].map("{:.4g}".format)

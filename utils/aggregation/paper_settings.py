@@ -1,4 +1,4 @@
-"""Our settings beside those of the official scripts: what differs, and why.
+"""Settings that differ from those of the official scripts, and why.
 
 `published/settings/*.yaml` hold the official settings of each experiment; see
 `published/README.md`.
@@ -83,7 +83,7 @@ def changes(name: str, runs: Sequence[DictConfig]) -> list[str]:
     found: dict[str, dict[str, None]] = {}
     for run in runs:
         experiment = _config(_choice(name), *_options(_config(_choice(name)), run))
-        # skip what follows from the data set, which differs itself
+        # if the data set differs, so does everything that follows from it
         is_same_data = _fact(run, "data_feat.name") == experiment.data_feat.name
         of_data = () if is_same_data else ("splits", "augmentations", "parameters")
         for key in dict.fromkeys([*table.get("settings", {}), *jobs]):

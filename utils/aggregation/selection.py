@@ -1,4 +1,4 @@
-"""Choosing rows of tables, and checks of what was chosen."""
+"""Selecting rows of tables, and checks of the selection."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ def on_validation(metric: str) -> str:
 
 
 def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> DataFrame:
-    """The rows whose parameters have the given values.
+    """Select the rows whose parameters have the given values.
 
     Parameters
     ----------

@@ -1,9 +1,10 @@
-"""From runs on disk to tables: collect runs, merge stages, average over seeds.
+"""Tables of the runs on disk: collect runs, merge stages, average over seeds.
 
-Runs that agree in everything but the seed form a group; only groups are averaged. Unfinished runs
-are counted.
+Runs that differ in nothing but the seed form a group. Averages are over the finished runs of a
+group; unfinished runs are counted.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ TABLES = (*STAGES, "merged")
 GROUP = "group"  # digest of everything that determines a run but its seed
 FOLDER = "folder"  # of the results of a run
 STATE = "state"  # done, failed, ...
-COUNTS = ("n_seeds", "n_failed", "n_missing")  # of a group: seeds that are done, failed, neither
+COUNTS = ("n_seeds", "n_failed", "n_missing")  # seeds of a group: done, failed, neither
 
 
 class NoRunsError(FileNotFoundError):
@@ -42,9 +43,9 @@ def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
 
     Returns
     -------
-    runs : stage -> table with a row for each run: its group, the parameters in its path, all other
-        settings in which runs of the stage differ, and its metrics, which are missing (NaN) unless
-        it is done.
+    runs : stage -> table with a row for each run. Columns: its group, the parameters in its path,
+        other settings in which runs of the stage differ, and its metrics, which are missing (NaN)
+        unless it is done.
     states : number of runs that are done, failed, ...
 
     Raises
@@ -99,7 +100,8 @@ def with_settings(
     names : of settings, as on the command line.
     stage : skip settings that do not determine the results of this stage; None: skip none.
     """
-    later = set() if stage is None else _keys_after(stage)
+    later_stages = () if stage is None else STAGES[STAGES.index(stage) + 1 :]
+    later = {key for later_stage in later_stages for key in IDENTITY[later_stage]}
     names = [n for n in dict.fromkeys(names) if n not in frame and n.split(".")[0] not in later]
     if frame.empty or not names:
         return frame
@@ -108,31 +110,22 @@ def with_settings(
     for name in names:
         values = [str(config.value(name)) for config in configs]
         is_setting = any(name in config.flat for config in configs)
-        if is_setting and (stage is None or _is_same_in_groups(frame, values)):
+        n_values_in_groups = len({*zip(frame[GROUP], values, strict=True)})
+        if is_setting and (stage is None or n_values_in_groups == frame[GROUP].nunique()):
             frame.insert(_n_parameters(frame), name, values)
     return frame
 
 
-def _keys_after(stage: str) -> set[str]:
-    """Keys of the config that only determine later stages."""
-    return {key for name in STAGES[STAGES.index(stage) + 1 :] for key in IDENTITY[name]}
-
-
-def _is_same_in_groups(frame: pd.DataFrame, values: list[str]) -> bool:
-    return len({*zip(frame[GROUP], values, strict=True)}) == frame[GROUP].nunique()
-
-
 def _shows(shown: pd.Series, values: pd.Series) -> bool:
-    """Whether a column shows all of these values, as they are or rounded as in folder names."""
-    pairs = {*zip(shown, values, strict=True)}
-    return shown.nunique() == len(pairs) and all(a in (b, _rounded(b)) for a, b in pairs)
+    """Whether a column shows all of these values, exactly or rounded as in folder names."""
 
-
-def _rounded(value: str) -> str:
-    try:
-        return f"{float(value):.1e}"
-    except ValueError:
+    def rounded(value: str) -> str:
+        with contextlib.suppress(ValueError):
+            return f"{float(value):.1e}"
         return value
+
+    pairs = {*zip(shown, values, strict=True)}
+    return shown.nunique() == len(pairs) and all(a in (b, rounded(b)) for a, b in pairs)
 
 
 def _ambiguous(frame: pd.DataFrame, settings: list[dict[str, object]]) -> list[str]:
@@ -177,19 +170,19 @@ def parameters(frame: pd.DataFrame) -> list[str]:
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
-    """Parameters in which rows differ, but the seed."""
+    """Parameters other than the seed in which rows differ."""
     return [name for name in parameters(frame) if name != SEED and frame[name].nunique() > 1]
 
 
 def _n_parameters(frame: pd.DataFrame) -> int:
-    """Position behind the last parameter."""
+    """Position of the first metric."""
     return len(frame.columns) - len(metrics_of(frame))
 
 
 def merge(runs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Join metrics of all stages, one row for each run of the last stage with a finished run.
+    """Join the metrics of all stages: a row for each run of the last stage that has a finished run.
 
-    All metrics of an unfinished run are missing.
+    All metrics of unfinished runs are missing.
     """
     last = [stage for stage in STAGES if len(finished(runs[stage]))][-1]
     merged = runs[last]
@@ -232,7 +225,7 @@ def _count(runs: pd.DataFrame, seeds: frozenset[str]) -> pd.Series:
 
 
 def sortable(values: pd.Series) -> pd.Series:
-    """Key for `DataFrame.sort_values`: numbers, which are kept as text, by size; then names."""
+    """Key for `DataFrame.sort_values`: numbers, stored as text, by value; then names."""
     numbers = pd.to_numeric(values, errors="coerce")
     order = sorted(set(zip(numbers.isna(), numbers.fillna(0), values.map(str), strict=True)))
     place = {name: i for i, (_, _, name) in enumerate(order)}

@@ -1,6 +1,6 @@
 """Axes for plots of tables: panels, labels, colours, curves, legends.
 
-`names` maps parameters, values and metrics to what figures call them instead of the usual name.
+`names` maps parameters, values and metrics to display names that replace the usual ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from utils.plots import style
 
-#: what metrics are called in figures, by the last part of their name
+#: display names of metrics, by the last part of the name
 METRICS = {
     "rate": "rate (bits)",
     "n_bits": "coded size (bits)",
@@ -31,7 +31,7 @@ LINE = {
     "markeredgecolor": "white",
     "markeredgewidth": 0.6,
 }
-LABEL = "label"  # column that holds the names in the legend
+LABEL = "label"  # column of the names in the legend
 Names = Mapping[str, str]
 
 
@@ -41,7 +41,7 @@ def metric_label(metric: str, names: Names) -> str:
 
 
 def level_label(level: object, names: Names) -> str:
-    """What the value of a parameter is called."""
+    """Display name of a parameter's value."""
     return names.get(str(level)) or style.pretty(level)
 
 
@@ -78,7 +78,7 @@ def with_labels(
 
 
 def _labels(frame: pd.DataFrame, hue: Sequence[str], names: Names) -> list[str]:
-    """Names of the levels of each row, without "none", which means "does not apply"."""
+    """Display names of each row's levels, without "none", which means "does not apply"."""
     return [
         " ".join(level_label(level, names) for level in levels if str(level) != "none") or "none"
         for levels in zip(*(frame[column] for column in hue), strict=True)
@@ -96,7 +96,7 @@ def panels(
     is_log_x: bool = False,
     is_log_y: bool = False,
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A grid of panels with common axes, each with the rows of `frame` that belong there.
+    """A grid of panels with common axes, and the rows of `frame` of each panel.
 
     Parameters
     ----------

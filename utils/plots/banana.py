@@ -55,8 +55,7 @@ def codebook_plot(
     """Density of the source, borders between the cells of the quantiser, and the codebook.
 
     Codebook points are the reconstructions of the codes, with areas proportional to the codes'
-    probabilities; distortions without a decoder have none. Borders fade where the encoder gets no
-    inputs.
+    probabilities; without a decoder, there are none. Borders fade where the encoder has no inputs.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Compressors and data in figures: names of methods, evaluation mode, examples to draw."""
+"""Names of methods, evaluation mode of compressors, and choice of examples for figures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -14,17 +14,17 @@ DPI = 160  # 5 inches are 800 pixels
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 13, 12, 10.5  # points
 TEXT, LINE, FAINT = "#262626", "#5a5a5a", "#e3e6ea"
 
-# distinguishable for everybody, also in greyscale
+# distinguishable by colour-blind readers, and in greyscale
 COLOURS = sns.color_palette("colorblind").as_hex()
 BLUE, ORANGE, GREEN, RED, PURPLE = (COLOURS[i] for i in (0, 1, 2, 3, 4))
 
-#: what methods are called in figures, by name of their configuration
+#: display names of methods, by name of their configuration
 PRETTY_NAMES = {"VAE": "VC", "lossy_Z": "lossy Z"}
 METHOD_COLOURS = {"VC": RED, "VIC": BLUE, "BINCE": GREEN, "lossy Z": PURPLE}
 
 
 def pretty(name: object) -> str:
-    """What something is called in figures."""
+    """Display name of a method or another value."""
     return PRETTY_NAMES.get(str(name), str(name))
 
 
@@ -40,7 +40,7 @@ def colours_of(names: Iterable[Hashable]) -> dict[Hashable, str]:
 
 
 def make_figure(width: float = 5.0, height: float = 3.6) -> tuple[Figure, Axes]:
-    """An empty figure with one pair of axes; sizes in inches."""
+    """An empty figure with one pair of axes; sizes are in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     return figure, figure.add_subplot()
 
