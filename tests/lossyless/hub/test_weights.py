@@ -64,28 +64,19 @@ def test_official_weights_load_completely_and_keep_their_centres(is_legacy, tmp_
     assert torch.equal(rate.decompress(rate.compress(x), 50), rate.dequantise(rate.quantise(x)))
 
 
-def test_our_own_weights_come_with_their_tables(tmp_path):
-    torch.manual_seed(0)
-    rate = HFactorized(Z_DIM)
-    rate.update()
-    rate.prior.biases[0].data += 1e-3  # tables of another machine
-    loaded = load_bottleneck(save(rate.state_dict(), tmp_path))
-    assert loaded.fingerprint() == rate.fingerprint()
-    new = HFactorized(Z_DIM)
-    assert load_bottleneck(save(new.state_dict(), tmp_path)).tables["z"].n_tables == Z_DIM
-
-
 @pytest.mark.parametrize("transform", TRANSFORMS)
-def test_all_transforms_load(transform, tmp_path):
+def test_all_transforms_load_with_their_tables_or_without(transform, tmp_path):
     torch.manual_seed(0)
     rate, z = HFactorized(Z_DIM, transform=transform), torch.randn(40, Z_DIM)
     rate.fit_transform(z)
+    assert load_bottleneck(save(rate.state_dict(), tmp_path)).tables["z"].n_tables == Z_DIM
     rate.update()
+    assert torch.equal(rate.decompress(rate.compress(z), 40), rate.eval()(z, None)[0])
+    rate.prior.biases[0].data += 1e-3  # the tables are those of another machine
     state = rate.state_dict()
     loaded = load_bottleneck(save(state, tmp_path))
     assert loaded.transform_name == transform
-    assert loaded.fingerprint() == rate.fingerprint()
-    assert torch.equal(loaded.decompress(rate.compress(z), 40), rate.eval()(z, None)[0])
+    assert loaded.fingerprint() == rate.fingerprint() and loaded.compress(z) == rate.compress(z)
     state["_extra_state"]["transform"] = "no such"
     with pytest.raises(WeightsError, match=r"weights.pt: .*no such"):
         load_bottleneck(save(state, tmp_path))
@@ -106,30 +97,13 @@ def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     "state",
-    [
-        torch.zeros(3),
-        {},
-        {"scaling": 3.0, "biasing": 3.0},
-        {"scaling": torch.tensor(1.0), "biasing": torch.tensor(1.0)},
-        [1],
-        {1: torch.zeros(1)},
-        HHyper(Z_DIM).state_dict(),
-    ],
-    ids=range(7),
+    [torch.zeros(3), {}, {"scaling": 3.0, "biasing": 3.0}, {1: torch.zeros(1)}, HHyper(Z_DIM)],
+    ids=["tensor", "empty", "numbers", "unnamed", "another rate"],
 )
-def test_foreign_contents_are_refused(state, tmp_path):
+def test_other_contents_are_refused(state, tmp_path):
+    state = state.state_dict() if isinstance(state, HHyper) else state
     with pytest.raises(WeightsError, match="weights.pt"):
         load_bottleneck(save(state, tmp_path))
-
-
-@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\3\4" + bytes(50), b"\x80\2."])
-def test_foreign_files_are_refused(content, tmp_path):
-    path = tmp_path / "weights.pt"
-    path.write_bytes(content)
-    with pytest.raises(WeightsError, match="weights.pt"):
-        load_bottleneck(path)
-    with pytest.raises(WeightsError, match="missing.pt"):
-        load_bottleneck(tmp_path / "missing.pt")
 
 
 def test_weights_that_diverged_are_refused(tmp_path):
