@@ -1,4 +1,4 @@
-"""The released compressors: images or CLIP features to small files, and back to features.
+"""The released compressors of images and CLIP features.
 
     from lossyless.hub import clip_compressor
 
@@ -6,17 +6,18 @@
     compressor.compress_dataset("photos/", "photos.bin")   # or a data set in torchvision's style
     Z = compressor.decompress_dataset("photos.bin")        # float32 [N, 512]
 
-The same through `torch.hub.load` (see `hubconf.py`), and from the shell: `python -m lossyless.hub`.
+Also available through `torch.hub.load` (see `hubconf.py`), and in the shell as
+`python -m lossyless.hub`.
 
     features         FeatureCompressor: features <-> files, without CLIP
     clip             ClipCompressor: images -> features <-> files
-    weights          compressors from weights: released ones by name, or local files
+    weights          loading compressors: released ones by name, or local files
     images           folders of images, data sets, shards
     batches          batches of images for CLIP, read by worker processes
-    labels           labels in compressed files, or beside them
+    labels           labels in compressed files or separate .npy files, names of classes
     official_format  streams and files of the paper's code
 
-This module imports nothing heavy; the names of `__all__` are imported when they are first used.
+Classes and functions are imported lazily: importing this module does not import torch.
 """
 
 import math
@@ -40,7 +41,7 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class ReleasedBottleneck:
-    """Weights that the paper's authors released: a factorized prior of the 512 features of CLIP
+    """Weights released by the paper's authors: a factorized prior of the 512 features of CLIP
     ViT-B/32, trained on COCO.
 
     Attributes
@@ -82,8 +83,8 @@ RELEASED = {
 class Report:
     """Size and speed of a compression or decompression.
 
-    Its text is that of the official code, "Rate: 1506.50 bits/img | Encoding: 347.82 img/sec" or
-    "Decoding: 1062.38 img/sec", then the compressed bytes against those of the image files.
+    It is printed as in the official code, "Rate: 1506.50 bits/img | Encoding: 347.82 img/sec" or
+    "Decoding: 1062.38 img/sec", followed by the sizes of the compressed file and the image files.
 
     Attributes
     ----------
@@ -91,9 +92,9 @@ class Report:
     n_examples : images, or features of images
     n_bytes : of the compressed file
     seconds : wall-clock time, including reading images and writing files
-    n_label_bytes : how many of `n_bytes` hold labels and names; they do not count as rate
-    n_source_bytes : of the image files, if there are any
-    is_partial : whether images were left out, or the file is damaged
+    n_label_bytes : part of `n_bytes` that stores labels and names, which do not count as rate
+    n_source_bytes : size of the image files, if there are any
+    is_partial : whether unreadable images or damaged parts of the file were skipped
     """
 
     work: str
@@ -106,7 +107,7 @@ class Report:
 
     @property
     def bits_per_example(self) -> float:
-        """Bits of the file per example, without labels and names; NaN if there is no example."""
+        """Bits of the file per example, without labels and names; NaN if it has none."""
         n_bits = 8 * (self.n_bytes - self.n_label_bytes)
         return n_bits / self.n_examples if self.n_examples else math.nan
 

@@ -1,4 +1,4 @@
-"""Compress folders of images from the shell: `python -m lossyless.hub --help`."""
+"""Command line of the hub: `python -m lossyless.hub --help`."""
 
 import argparse
 import sys
@@ -32,7 +32,7 @@ MAX_LISTED = 8
 
 
 class UsageError(Exception):
-    """Arguments that do not go together."""
+    """Arguments that contradict each other."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The commands and their arguments. Must not import torch: `--help` should be fast."""
+    """The commands and their arguments. Does not import torch, so that `--help` is fast."""
     parser = argparse.ArgumentParser(
         prog="python -m lossyless.hub",
         description=DESCRIPTION,
@@ -68,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
-        # without abbreviations: `--labels` would be taken for `--labels-out`
+        # with abbreviations, `decompress --labels` would be `--labels-out`
         command = commands.add_parser(run.__name__, help=help, allow_abbrev=False)
         command.set_defaults(run=run)
         return command
@@ -93,7 +93,7 @@ def make_parser() -> argparse.ArgumentParser:
     option("--classes", **path, help=text)
     text = "official: larger files without checksums, for the paper's code"
     option("--format", choices=("container", "official"), default="container", help=text)
-    text = "if an image cannot be read: fail, or leave it out, name it, and exit with status 3"
+    text = "if an image cannot be read: fail, or skip it with a warning and exit with status 3"
     option("--on-error", choices=("raise", "skip"), default="raise", help=text)
     text = "compress only part K = 1..N of N equal parts; `merge` joins the files"
     option("--shard", metavar="K/N", type=_shard, help=text)
@@ -176,7 +176,7 @@ def info(args: argparse.Namespace) -> int:
     if args.names:
         names = None if is_official(args.file) else read_names(args.file)
         if names is None:
-            raise SourceError(f"{args.file}: holds no names: it was not compressed from a folder")
+            raise SourceError(f"{args.file}: stores no names: it was not compressed from a folder")
         print(*names, sep="\n")
         return DONE
     facts = describe_official(args.file) if is_official(args.file) else describe(args.file)
@@ -223,7 +223,7 @@ def _integer(text: str, low: int) -> int:
 
 
 def _check_paths(read: list[Path | None], written: list[Path | None]) -> None:
-    """Find wrong paths before weights are loaded."""
+    """Report wrong paths before weights are loaded."""
     for path in read:
         if path is not None and not path.exists():
             raise SourceError(f"{path}: no such file or folder")
@@ -250,7 +250,7 @@ def _fail(error: object, status: int = FAILED) -> int:
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    """Errors of the user's files, which are one line without a traceback."""
+    """Errors about the user's files, which are printed without a traceback."""
     from lossyless.coding.payloads import CodingError
     from lossyless.files import ContainerError
     from lossyless.parallel import WorkerError

@@ -26,11 +26,11 @@ from lossyless.progress import progress
 
 OnError = Literal["raise", "skip"]
 
-#: what PIL raises for files that are not images or are incomplete
+# exceptions of PIL for incomplete files and files that are not images
 UNREADABLE = (MemoryError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 # arguments of DataLoader that would change the examples or their order
 FIXED_SETTINGS = ("batch_sampler", "collate_fn", "drop_last", "sampler", "shuffle")
-# arguments that DataLoader refuses without worker processes
+# arguments that DataLoader accepts only with worker processes
 WORKER_SETTINGS = ("multiprocessing_context", "persistent_workers", "prefetch_factor", "timeout")
 
 
@@ -41,21 +41,21 @@ class UnreadableImage(SourceError):
 class Examples(Dataset):
     """Transformed images [3, side, side] of a data set, with their labels.
 
-    An unusable example is returned as a `SourceError`: raised in a worker process, its message
-    would contain the worker's traceback.
+    Unusable examples are returned as a `SourceError`: if it were raised in a worker process, its
+    message would contain the worker's traceback.
 
     Parameters
     ----------
     dataset : examples are (image, label, ...), (image,) or image; an image is a PIL image, or a
         tensor made by `transform`.
-    transform : PIL image to float tensor [3, side, side].
-    side : pixels.
-    has_labels : whether the labels are wanted.
-    on_error : whether to leave out images that cannot be read.
+    transform : maps a PIL image to a float tensor [3, side, side].
+    side : height and width in pixels.
+    has_labels : whether to return labels.
+    on_error : what to do if an image cannot be read: "raise" an error, or "skip" it.
 
     Attributes
     ----------
-    skipped : errors of the images that `read_batches` has left out so far.
+    skipped : errors of the images that `read_batches` has skipped so far.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Examples(Dataset):
             raise ValueError(f"on_error: expected 'raise' or 'skip', found {on_error!r}")
         self.dataset, self.transform, self.side = dataset, transform, side
         self.has_labels, self.on_error = has_labels, on_error
+        self._paths = image_paths(dataset)
         self.skipped: list[SourceError] = []
 
     def __len__(self) -> int:
@@ -103,16 +104,15 @@ class Examples(Dataset):
         )
 
     def _name(self, i: int) -> str:
-        paths = image_paths(self.dataset)
-        return paths[i] if paths else f"image {i} of {type(self.dataset).__name__}"
+        return self._paths[i] if self._paths else f"image {i} of {type(self.dataset).__name__}"
 
     def collate(
         self, examples: list[tuple[Tensor, Any] | SourceError]
     ) -> tuple[Tensor, Labels | None, dict[int, SourceError]] | SourceError:
-        """Images, labels if they are wanted, and the errors of skipped examples by position.
+        """Images, labels if `has_labels`, and the errors of skipped examples by position.
 
-        Labels become an array here, in the worker: each tensor that a worker returns needs an open
-        file.
+        Labels are converted to an array in the worker, because each tensor that a worker returns
+        is an open file.
         """
         errors = {i: found for i, found in enumerate(examples) if isinstance(found, SourceError)}
         for error in errors.values():
@@ -134,15 +134,15 @@ class Examples(Dataset):
 def read_batches(
     examples: Examples, *, device: torch.device, is_info: bool = False, **kwargs_dataloader: Any
 ) -> Iterator[tuple[Tensor, Labels | None, list[str] | None]]:
-    """Batches of images [B, 3, side, side] on the CPU, labels and names, in the data set's order.
+    """Batches of images [B, 3, side, side] on the CPU, labels [B, ...] and names, in order.
 
     Parameters
     ----------
     examples : images and labels.
-    device : where the network runs; it decides how many processes read images by default.
+    device : where the network runs; the default number of worker processes depends on it.
     is_info : whether to show the progress.
-    kwargs_dataloader : for `torch.utils.data.DataLoader`; by default batches of 128. No more worker
-        processes are used than shared memory allows, and none without `fork`.
+    kwargs_dataloader : arguments of `torch.utils.data.DataLoader`; by default batches of 128. Fewer
+        worker processes are used if shared memory is scarce, and none without `fork`.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def read_batches(
     settings = _loader_settings(examples, device, kwargs_dataloader)
     loader = _Loader(examples, collate_fn=examples.collate, **settings)
     names, start = image_names(examples.dataset), 0
-    for batch in progress(loader, "compress") if is_info else loader:
+    for batch in progress(loader, "Encoding") if is_info else loader:
         if isinstance(batch, SourceError):
             raise batch
         X, labels, errors = batch
@@ -171,7 +171,7 @@ def read_batches(
         yield X, labels, None if names is None else [names[i] for i in kept]
         start += n
         for error in errors.values():
-            warnings.warn(f"left out {error}", stacklevel=2)
+            warnings.warn(f"skipped {error}", stacklevel=2)
         examples.skipped += errors.values()
         if len(examples.skipped) == len(examples):
             raise SourceError(f"all {len(examples)} images are unusable, e.g. {error}")
@@ -180,7 +180,7 @@ def read_batches(
 def _loader_settings(
     examples: Examples, device: torch.device, kwargs_dataloader: dict[str, Any]
 ) -> dict[str, Any]:
-    """Arguments of DataLoader: the given ones, defaults, and what the system allows."""
+    """Arguments of DataLoader: defaults, the given ones, and the workers that the system allows."""
     for name, value in kwargs_dataloader.items():
         is_refused = (name, value) in (("batch_size", None), ("in_order", False))
         if is_refused or (name in FIXED_SETTINGS and value):
@@ -190,7 +190,7 @@ def _loader_settings(
             )
     settings = {
         "batch_size": 128,
-        "num_workers": default_workers(device),
+        "num_workers": _default_workers(device),
         "pin_memory": device.type == "cuda",
         # DataLoader would draw the seeds of its workers from the global generator
         "generator": torch.Generator(),
@@ -207,8 +207,8 @@ def _loader_settings(
     return {"multiprocessing_context": "fork"} | settings
 
 
-def default_workers(device: torch.device) -> int:
-    """Processes that read images: all cores feed a GPU; a network on the CPU needs most of them."""
+def _default_workers(device: torch.device) -> int:
+    """Worker processes: one per core for a GPU, fewer if the network needs the cores itself."""
     n_cores = available_cores()
     if device.type == "cpu":
         return max(1, n_cores // 4) if n_cores > 1 else 0
@@ -216,7 +216,7 @@ def default_workers(device: torch.device) -> int:
 
 
 class _Loader(DataLoader):
-    """A DataLoader that raises WorkerError, which is one line, if the system stops a worker."""
+    """A DataLoader that raises a WorkerError of one line if the system kills a worker."""
 
     def __iter__(self) -> Iterator[Any]:
         with without_interrupts() if self.num_workers else nullcontext():

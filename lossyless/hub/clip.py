@@ -1,4 +1,4 @@
-"""Images to CLIP features to small files, and back to features."""
+"""Compresses images into small files of CLIP features."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,26 +20,25 @@ from lossyless.rates import HFactorized
 
 
 class ClipCompressor(FeatureCompressor):
-    """CLIP's image encoder (https://arxiv.org/abs/2103.00020), and a bottleneck for its features.
+    """CLIP's image encoder (https://arxiv.org/abs/2103.00020) with a bottleneck for its features.
 
         x [B, 3, side, side] --CLIP--> z [B, z_dim] --bottleneck--> bytes --> z_hat [B, z_dim]
 
-    The backbone runs in float32 on a CPU, in half precision on a CUDA device; `half` and `float` do
-    nothing. The bottleneck runs in float32 on the CPU, so that all machines quantise alike. The
-    compressor is always in evaluation mode, and no parameter requires a gradient.
+    The backbone runs in float32 on a CPU and in half precision on a CUDA device; `half` and `float`
+    have no effect. The bottleneck runs in float32 on the CPU, so that all machines quantise alike.
+    The compressor is always in evaluation mode, and no parameter requires a gradient.
 
     Parameters
     ----------
     backbone : CLIP's image encoder (`model.visual`).
     rate : bottleneck for its features, with coding tables.
     transform : maps an RGB image of PIL to the tensor [3, side, side] that the backbone expects.
-    model : name of the bottleneck, which files store.
+    model : name of the bottleneck, which is stored in files.
 
     Attributes
     ----------
-    transform : PIL image of any mode to the tensor [3, side, side]: first `lossyless.pixels.to_rgb`
-        (the pixels that viewers show), then the transform above. Data sets of PIL images need no
-        transform of their own.
+    transform : maps a PIL image of any mode to a tensor [3, side, side]: `lossyless.pixels.to_rgb`,
+        then the transform above. Data sets of PIL images need no transform of their own.
     side : height and width of the backbone's images, in pixels.
     """
 
@@ -94,8 +93,8 @@ class ClipCompressor(FeatureCompressor):
         return self.backbone(X).float()
 
     def forward(self, X: Tensor, is_compress: bool = False) -> Tensor | list[bytes]:
-        """z_hat [B, z_dim], float32 on this device, as the receiver decodes it, of images
-        [B, 3, side, side]; or the streams of `compress` if `is_compress`."""
+        """Decoded features z_hat [B, z_dim] of images [B, 3, side, side], float32 on this device;
+        or the streams of `compress` if `is_compress`."""
         if is_compress:
             return self.compress(X)
         symbols = self.rate.quantise(self.encode(X).cpu())
@@ -104,7 +103,7 @@ class ClipCompressor(FeatureCompressor):
     def compress(self, X: Tensor) -> list[bytes]:
         """A stream for each image of [B, 3, side, side], in the official format.
 
-        Files of `compress_dataset` are smaller: a separate stream costs about 60 bits per image.
+        Files of `compress_dataset` are smaller: separate streams cost about 60 bits per image.
         """
         return self.compress_vectors(self.encode(X))
 
@@ -143,21 +142,21 @@ class ClipCompressor(FeatureCompressor):
             `lossyless.hub.images.ImageFolder`; or a data set whose examples are (image, label),
             (image,) or images. Images are PIL images, or tensors [3, side, side] made by
             `transform`. The names of a folder's images, relative to it, are stored in `file`.
-        file : file to write, or a symbolic link to it; it is replaced when it is complete.
-        label_file : .npy file to export the labels to, which are also stored in `file`.
-        kwargs_dataloader : for `torch.utils.data.DataLoader`, e.g. `batch_size`, `num_workers`; not
-            settings that change the examples or their order.
+        file : file to write, or a symbolic link to it; it is replaced once the new one is complete.
+        label_file : .npy file to export the labels to; they are also stored in `file`.
+        kwargs_dataloader : arguments of `torch.utils.data.DataLoader`, e.g. `batch_size` and
+            `num_workers`, but not those that change the examples or their order.
         is_info : whether to show progress and print the report.
         labels : store labels in `file`: integers, which become int64; of a folder, the indices of
             the folders directly below it, in sorted order.
-        format : "container" (small, checksums, random access), or "official", the files of the
-            paper's code, which hold neither labels nor names.
+        format : "container" (small, with checksums and random access), or "official", the format
+            of the paper's code, which stores neither labels nor names.
         n_workers : processes that run the entropy coder; by default one per core.
         shard : (index from 0, number of shards): compress only this part of the images, so that
-            several machines share the work; `lossyless.files.merge_files` joins their files.
+            several machines can share the work; `lossyless.files.merge_files` joins their files.
         classes : names of a folder's classes in the order of their labels, or a compressed file
-            that stores them, so that test images get the labels of training images even if a
-            class has none; by default the sorted names of the folders.
+            that stores them, so that training and test images have the same labels even if a
+            class has no test image; by default the sorted names of the folders.
         on_error : what to do if an image cannot be read: "raise" an error, or "skip" it and its
             label, with a warning that names it.
 

@@ -1,4 +1,4 @@
-"""Features to small files, and back: everything that needs neither images nor CLIP."""
+"""Compresses features into small files and decompresses them; needs neither images nor CLIP."""
 
 import os
 import time
@@ -24,19 +24,19 @@ from lossyless.rates import HFactorized
 Format = Literal["container", "official"]
 OnDamage = Literal["raise", "skip"]
 Batch = tuple[Tensor | NDArray, Labels | None, list[str] | None]  # features, labels, names
-BATCH_SIZE = 4096  # vectors that are handled at once
-MAX_LISTED = 10  # damages in a warning
+BATCH_SIZE = 4096  # vectors processed at once
+MAX_LISTED = 10  # damaged parts in a warning
 
 
 class FeatureCompressor(nn.Module):
-    """An entropy bottleneck, and the files that it writes and reads.
+    """An entropy bottleneck that reads and writes compressed files.
 
         z [N, z_dim] --bottleneck--> bytes --> z_hat [N, z_dim]
 
     Parameters
     ----------
     rate : the bottleneck, with its coding tables. It stays on the CPU, in float32.
-    model : name of the bottleneck, which files store.
+    model : name of the bottleneck, which is stored in files.
     """
 
     def __init__(self, rate: HFactorized, model: str | None = None):
@@ -56,7 +56,7 @@ class FeatureCompressor(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Device of the tensors that methods return."""
+        """Device of the returned tensors."""
         return torch.device("cpu")
 
     def train(self, mode: bool = True) -> "FeatureCompressor":
@@ -64,7 +64,7 @@ class FeatureCompressor(nn.Module):
         return super().train(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FeatureCompressor":
-        """Ignore `to`, `half`, ...: a converted bottleneck would not decode the same files."""
+        """Ignore `to`, `half`, ...: a converted bottleneck could not decode the same files."""
         return self
 
     @cached_property
@@ -79,7 +79,7 @@ class FeatureCompressor(nn.Module):
     def decompress(self, streams: list[bytes]) -> Tensor:
         """z_hat [N, z_dim], float32 on this device, of streams of `compress`.
 
-        Raises CodingError if a stream is damaged or of another bottleneck.
+        Raises CodingError if a stream is damaged or from another bottleneck.
         """
         return self.official.decode(streams).to(self.device)
 
@@ -98,7 +98,7 @@ class FeatureCompressor(nn.Module):
 
         Parameters
         ----------
-        Z : floats [N, z_dim]; memory-mapped arrays are read piece by piece.
+        Z : floats [N, z_dim]; memory-mapped arrays are read in pieces.
         labels : integers [N, ...] to store in `file`: an array, a list, a pandas object.
         label_file : .npy file to export the labels to.
 
@@ -108,10 +108,9 @@ class FeatureCompressor(nn.Module):
         if Z.ndim != 2 or Z.shape[1] != self.z_dim:
             raise SourceError(f"expected features [N, {self.z_dim}], found {list(Z.shape)}")
         labels = None if labels is None else to_labels(labels)
-        if labels is None and label_file is not None:
-            raise SourceError(f"{label_file}: there are no `labels` to write")
-        if labels is not None and len(labels) != len(Z):
-            raise SourceError(f"found {len(labels)} labels for {len(Z)} feature vectors")
+        n_labels = 0 if labels is None else len(labels)
+        if n_labels != len(Z) and not (labels is None and label_file is None):
+            raise SourceError(f"found {n_labels} labels for {len(Z)} feature vectors")
 
         def batches() -> Iterator[Batch]:
             starts = range(0, len(Z), BATCH_SIZE)
@@ -145,21 +144,21 @@ class FeatureCompressor(nn.Module):
         Parameters
         ----------
         file : written by `compress_dataset`, `compress_features`, or the paper's code.
-        label_file : return labels, too. They are read from this .npy file only if `file` cannot
-            hold labels: the official format, and files of earlier versions.
+        label_file : also return labels. They are read from this .npy file only if `file` cannot
+            store labels (the official format, and files of earlier versions).
         is_info : whether to print the report.
-        is_cpu : no effect, an argument of the official code: decoding always runs on the CPU.
-        labels : return the labels that `file` holds.
+        is_cpu : no effect, since decoding always runs on the CPU; an argument of the official code.
+        labels : also return the labels stored in `file`.
         on_damage : what to do if a part of the file is damaged: "raise", or "skip" it, with a
-            warning that lists the missing examples. Their labels are left out as well.
+            warning that lists the missing examples. Their labels are skipped, too.
         n_workers : processes that run the entropy coder; by default one per core.
 
         Returns
         -------
         Z : numpy array, float32 [N, z_dim]; or (Z, Y) with labels Y, int64 [N, ...].
 
-        Raises ContainerError or CodingError if the file is damaged, or of another format or model;
-        SourceError if there are no labels, or not as many as features.
+        Raises ContainerError or CodingError if the file is damaged, or has another format or model;
+        SourceError if there are no labels, or not one for each example.
         """
         start = time.monotonic()
         with self._open(file, on_damage) as features:
@@ -179,7 +178,7 @@ class FeatureCompressor(nn.Module):
         on_damage: OnDamage = "raise",
         n_workers: int | None = None,
     ) -> Report:
-        """The same from file to file, in constant memory.
+        """Decompress a file into .npy files, in constant memory.
 
         Parameters
         ----------
@@ -206,7 +205,7 @@ class FeatureCompressor(nn.Module):
     def open(self, file: PathLike, *, on_damage: OnDamage = "raise") -> FeatureFile:
         """Random access to a file: `f[i]`, `f[10:20]`, `f[[3, 1]]`; use it in a `with` statement.
 
-        `lossyless.files.FeatureDataset(file, compressor.rate)` is the same for a `DataLoader`.
+        For a `DataLoader`, use `lossyless.files.FeatureDataset(file, compressor.rate)`.
         """
         if is_official(file):
             raise SourceError(f"{file}: the official format has no random access: decompress it")
@@ -228,13 +227,13 @@ class FeatureCompressor(nn.Module):
     ) -> Report:
         """Compress batches of features [b, z_dim], labels and names into a file.
 
-        skipped : examples that `batches` left out, complete when they end.
+        skipped : examples that `batches` has skipped so far; it grows with the iteration.
         """
         if format not in ("container", "official"):
             raise ValueError(f"format: expected 'container' or 'official', found {format!r}")
         if format == "official" and has_labels and label_file is None:
             raise SourceError(
-                f"{file}: the official format holds no labels: also give a file for them "
+                f"{file}: the official format stores no labels: also give a file for them "
                 "(label_file=, --labels-out)"
             )
         _check_distinct([file, label_file], [])
@@ -258,9 +257,8 @@ class FeatureCompressor(nn.Module):
                 meta = (meta or {}) | ({"model": self.model} if self.model else {})
                 written = write_features(rows(), file, self.rate, n_workers=n_workers, meta=meta)
                 n_examples, n_label_bytes = written.n_examples, written.n_label_bytes
-        n_bytes, seconds = os.path.getsize(file), time.monotonic() - start
-        sizes = (n_label_bytes, n_source_bytes)
-        report = Report("Encoding", n_examples, n_bytes, seconds, *sizes, bool(skipped))
+        sizes = (os.path.getsize(file), time.monotonic() - start, n_label_bytes, n_source_bytes)
+        report = Report("Encoding", n_examples, *sizes, is_partial=bool(skipped))
         if is_info:
             print(report)
         return report
@@ -270,7 +268,9 @@ class FeatureCompressor(nn.Module):
         if not is_official(file):
             return FeatureFile(file, self.rate, on_damage=on_damage)
         if on_damage == "skip":
-            raise SourceError(f"{file}: the official format has no checksums to skip damage by")
+            raise SourceError(
+                f"{file}: the official format has no checksums, so damage cannot be skipped"
+            )
         return nullcontext(OfficialFile(file, self.official))
 
 
@@ -285,11 +285,11 @@ def _check_distinct(outputs: list[PathLike | None], inputs: list[PathLike | None
 def _report_decoding(
     features: FeatureFile | OfficialFile, n_examples: int, start: float, is_info: bool
 ) -> Report:
-    """The report on a decoding that began at `start`; warns of damage, which was skipped."""
+    """Report on a decoding that began at `start`, and warn about damage that was skipped."""
     if features.damaged:
         details = [text.removeprefix(f"{features.name}: ") for text in features.damaged]
         warnings.warn(
-            f"{features.name}: is damaged; left out {len(features.missing)} known examples: "
+            f"{features.name}: is damaged; skipped {len(features.missing)} known examples: "
             f"{'; '.join(details[:MAX_LISTED])}",
             stacklevel=3,
         )

@@ -23,15 +23,15 @@ class ImageFolder(Dataset):
     """All image files below a folder, sorted folder by folder.
 
     Paths are compared part by part: `cat/2.png` precedes `cat (old)/1.png`, as the class "cat"
-    precedes "cat (old)". An example is (image, class), with images as by
-    `lossyless.pixels.to_rgb`. Hidden files are skipped, links to folders are followed, and other
-    files are skipped with a warning.
+    precedes "cat (old)". An example is (image, class); `lossyless.pixels.to_rgb` converts the
+    images. Links to folders are followed. Hidden files are skipped, and files of other types are
+    skipped with a warning.
 
     Parameters
     ----------
-    root : folder that is searched recursively.
+    root : folder to search recursively.
     has_classes : whether the folders directly below `root` are classes.
-    classes : their names in the order of their indices; by default the sorted folders.
+    classes : names of the classes in the order of their indices; by default the sorted folders.
 
     Attributes
     ----------
@@ -59,8 +59,8 @@ class ImageFolder(Dataset):
         if suffixes:
             listed = ", ".join(f"{name} ({n})" for name, n in suffixes.most_common(MAX_LISTED))
             warnings.warn(
-                f"{self.root}: skipped {suffixes.total()} of {len(files)} files, whose suffixes "
-                f"are not those of images: {listed}",
+                f"{self.root}: skipped {suffixes.total()} of {len(files)} files, which do not "
+                f"have the suffix of an image: {listed}",
                 stacklevel=2,
             )
         self.classes = self._find_classes(paths, classes) if has_classes else None
@@ -75,7 +75,7 @@ class ImageFolder(Dataset):
                     "classes. Move the image into one of them, or compress without labels."
                 )
             if given is not None and (name := self._class_of(path)) not in given:
-                raise SourceError(f"{path}: {name!r} is none of the {len(given)} classes given")
+                raise SourceError(f"{path}: {name!r} is not one of the {len(given)} given classes")
         return sorted({self._class_of(path) for path in paths}) if given is None else [*given]
 
     def _class_of(self, path: Path) -> str:
@@ -93,7 +93,7 @@ class ImageFolder(Dataset):
 def _files_below(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
     """All files below a folder, including broken links, without `.DS_Store`, `__MACOSX/`, ...
 
-    above : device and inode of the parent folders: a link to one of them is not followed.
+    above : device and inode of the parent folders; links to them are not followed.
     """
     stat = folder.stat()
     here = (stat.st_dev, stat.st_ino)
@@ -122,7 +122,7 @@ def take_shard(dataset: Any, index: int, n_shards: int) -> Subset:
 
 
 def image_paths(dataset: Any) -> list[str] | None:
-    """The files of an image folder, or of a subset of one, in its order; else None."""
+    """The files of an image folder, or of a subset of one, in order; else None."""
     if isinstance(dataset, Subset):
         paths = image_paths(dataset.dataset)
         return None if paths is None else [paths[i] for i in dataset.indices]

@@ -1,7 +1,7 @@
-"""Labels in compressed files, or in .npy files beside them; names of classes.
+"""Labels in compressed files or separate .npy files, and the names of classes.
 
-Files of `lossyless.files` hold their labels. Those of the paper's code and of earlier versions of
-this project do not: their labels lie in a .npy file of their own.
+Files of `lossyless.files` store their labels. Those of the paper's code and of earlier versions of
+this project do not: their labels are in a separate .npy file.
 """
 
 import os
@@ -25,7 +25,7 @@ Labels = NDArray[np.int64]
 def to_labels(labels: Any) -> Labels:
     """int64 labels [N, ...] of integers: a tensor, an array, a pandas object or a sequence.
 
-    Raises SourceError if they are not integers, of different shapes, or a set or dict.
+    Raises SourceError if they are not integers, differ in shape, or are a set or a dict.
     """
     try:
         array = as_array(labels)
@@ -51,7 +51,7 @@ def read_labels(features: FeatureFile | OfficialFile, label_file: PathLike | Non
         return labels
     if label_file is None:
         raise SourceError(
-            f"{features.name}: files of this format hold no labels: give the .npy file that was "
+            f"{features.name}: files of this format store no labels: give the .npy file that was "
             "written with it (label_file=, --label-file)"
         )
     try:
@@ -68,18 +68,18 @@ def read_labels(features: FeatureFile | OfficialFile, label_file: PathLike | Non
 
 
 def class_names(classes: PathLike | Sequence[str]) -> list[str]:
-    """Names of classes in the order of their indices: given, or those that a file stores.
+    """Names of classes in the order of their indices: as given, or as stored in a file.
 
-    Raises SourceError if a name is given twice, or the file stores none.
+    Raises SourceError if a name occurs twice, or the file stores none.
     """
     if not isinstance(classes, PathLike):
         if len(set(classes)) < len(classes):
-            raise SourceError(f"classes: found names twice in {[*classes]}")
+            raise SourceError(f"classes: duplicate names in {[*classes]}")
         return [*classes]
     with closing(Layout(classes)) as layout:
         names = layout.header.meta.get("classes")
     if names is None:
         raise SourceError(
-            f"{classes}: names no classes: it was not compressed from a folder with labels"
+            f"{classes}: stores no class names: it was not compressed from a folder with labels"
         )
     return names

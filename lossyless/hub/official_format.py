@@ -1,14 +1,14 @@
 """Streams and files of the paper's code, byte for byte.
 
-Each vector is a stream of its own, of CompressAI's rANS coder, with the tables that CompressAI
-makes from the quantiles in the weights. A file is big endian:
+Each vector is a separate stream of CompressAI's rANS coder, with the tables that CompressAI
+computes from the quantiles in the weights. Files are big endian:
 
     u32     number of streams
     u32 ..  per stream: number of bytes, and the bytes
 
-There are no checksums. Most changed bits are found nevertheless, because only intact streams lead
-the decoder back to the initial state of the encoder (31 bits). But symbols beyond the tables are
-stored verbatim: a change there goes unnoticed.
+There are no checksums. Most bit errors are detected nevertheless, because only intact streams
+return the decoder to the initial state of the encoder (31 bits). But symbols beyond the tables are
+stored verbatim, and errors in them go unnoticed.
 """
 
 import copy
@@ -31,23 +31,22 @@ from lossyless.files import ContainerError
 from lossyless.rates import HFactorized
 
 UINT32 = struct.Struct(">I")
-WORD = 4  # bytes; a stream is a sequence of words, two of them the coder's final state
+WORD = 4  # bytes; two words of each stream are the coder's final state
 MIN_STREAM = 2 * WORD
-MAX_STREAM = 1 << 30  # bytes; no vector has a longer stream
-MAX_SYMBOL = 1 << 26  # CompressAI's encoder never returns for values of 2^27 and beyond
-MAX_SYMBOL_BYTES = 8  # an entry of 16 bits, and at most 8 nibbles of an escaped value and its size
-BATCH_SIZE = 4096  # vectors that are decoded at once
+MAX_STREAM = 1 << 30  # bytes
+MAX_SYMBOL = 1 << 26  # CompressAI's encoder loops forever from 2^27
+MAX_SYMBOL_BYTES = 8  # 16 bits, and the nibbles of an escaped value and its length
+BATCH_SIZE = 4096  # vectors decoded at once
 
 
 class OfficialCoder:
-    """Coder of single vectors, byte for byte that of CompressAI's `EntropyBottleneck`.
+    """Coder of single vectors, with the bytes of CompressAI's `EntropyBottleneck`.
 
-    CompressAI lists all tables, padded to the longest one, for each vector; here that is done once,
-    and without the padding.
+    CompressAI converts all tables to lists for each vector; this class does so once.
 
     Parameters
     ----------
-    rate : its quantiles give the tables; its own tables are not used.
+    rate : the bottleneck. Tables are computed from its quantiles; its own tables are not used.
 
     Attributes
     ----------
@@ -81,10 +80,7 @@ class OfficialCoder:
 
         first : index of the first stream, for error messages.
 
-        Raises
-        ------
-        CodingError
-            A stream, whose index the message tells, is damaged or was made with other tables.
+        Raises CodingError, naming the index, if a stream is damaged or written with other tables.
         """
         symbols = np.empty((len(streams), self.rate.z_dim), np.int32)
         for i, stream in enumerate(streams):
@@ -101,28 +97,28 @@ class OfficialCoder:
         longest = MIN_STREAM + MAX_SYMBOL_BYTES * self.rate.z_dim
         if len(stream) % WORD or not MIN_STREAM <= len(stream) <= longest:
             raise CodingError(f"{len(stream)} bytes are not a stream of {self.rate.z_dim} values")
-        # CompressAI reads on beyond the end of a damaged stream: at most a word per symbol and per
-        # nibble, and each of a stream's nibbles can announce 15 others
+        # CompressAI reads beyond the end of a damaged stream: at most a word per symbol and per
+        # nibble, and each nibble of the stream can announce 15 others
         n_nibbles = 16 * 2 * len(stream)
         padding = bytes(WORD * (self.rate.z_dim + n_nibbles))
         symbols = RansDecoder().decode_with_indexes(stream + padding, *self._model)
         if max(map(abs, symbols)) > MAX_SYMBOL or self._encode(symbols) != stream:
-            raise CodingError("the stream is damaged, or was made with another entropy model")
+            raise CodingError("the stream is damaged, or was written with another entropy model")
         return symbols
 
 
 class OfficialFile:
-    """A file of the paper's code, with those methods of `FeatureFile` that read all of it.
+    """A file of the paper's code, with the methods of `FeatureFile` that read the whole file.
 
     Parameters
     ----------
     path : the file.
-    coder : of the bottleneck that wrote it, which the file does not name.
+    coder : coder of the bottleneck that wrote the file.
 
     Raises ContainerError if the file is cut, longer than its streams, or in another format.
     """
 
-    #: nothing is ever skipped, because damage cannot be located
+    # nothing is ever skipped, because damage cannot be located
     missing, damaged = np.empty(0, np.int64), ()
 
     def __init__(self, path: str | os.PathLike, coder: OfficialCoder):
@@ -135,13 +131,13 @@ class OfficialFile:
 
     @property
     def indices(self) -> NDArray[np.int64]:
-        """Indices of the vectors that `read` gives, [N]."""
+        """Indices of the vectors that `read` returns, [N]."""
         return np.arange(len(self))
 
     def chunks(self, n_workers: int | None = None) -> Iterator[tuple[int, Tensor]]:
-        """Index of the first vector, and vectors [n, z_dim]. `n_workers` has no effect.
+        """Batches: index of the first vector, and vectors [n, z_dim]. `n_workers` has no effect.
 
-        Raises CodingError, naming the vector, if its stream is damaged or of another model.
+        Raises CodingError, naming the vector, if its stream is damaged or from another model.
         """
         for first in range(0, len(self), BATCH_SIZE):
             try:
@@ -196,7 +192,7 @@ def read_official(path: str | os.PathLike) -> list[bytes]:
 def is_official(path: str | os.PathLike) -> bool:
     """Whether the number of streams and the size of the first one are plausible.
 
-    True even for damaged files of this format; false for those of `lossyless.files`.
+    True for damaged files of this format, too; false for files of `lossyless.files`.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -209,7 +205,7 @@ def is_official(path: str | os.PathLike) -> bool:
 
 
 def describe_official(path: str | os.PathLike) -> dict[str, Any]:
-    """Facts of a file, as those of `lossyless.files.describe`."""
+    """Facts about a file, like those of `lossyless.files.describe`."""
     n_bytes, n_examples = os.path.getsize(path), len(read_official(path))
     return {
         "path": str(path),

@@ -1,4 +1,4 @@
-"""Compressors from weights: released ones by name, or local files."""
+"""Loads compressors: released ones by name, or from local files."""
 
 import os
 import re
@@ -24,7 +24,7 @@ CLIP = "ViT-B/32"
 PRETRAINED_PATH = "pretrained_path=, --pretrained"  # in Python and on the command line
 
 _LEGACY_NAMES = {"matrix": "matrices", "bias": "biases", "factor": "factors"}  # CompressAI 1.1
-# made from the other tensors by `update` of CompressAI's model; empty in the official files
+# computed from the other tensors by `update` of CompressAI's model; empty in the official files
 _DERIVED = {f"entropy_bottleneck.{name}" for name in ("_offset", "_quantized_cdf", "_cdf_length")}
 _EXTRA = "_extra_state"
 
@@ -37,7 +37,7 @@ def clip_compressor(
     pretrained_path: PathLike | None = None,
     is_jit: bool = False,
 ) -> tuple[ClipCompressor, Callable[[Image.Image], Tensor]]:
-    """A compressor of images, and the transform of its images.
+    """A compressor of images, and the transform for its images.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def clip_compressor(
     Raises
     ------
     ValueError
-        Unknown model or device, or CLIP's features do not have the bottleneck's dimensions.
+        The model or device is unknown, or the dimensions of CLIP and the bottleneck differ.
     WeightsError
         Weights are missing, damaged or of another network, or cannot be downloaded.
     """
@@ -77,14 +77,11 @@ def feature_compressor(
 def load_bottleneck(path: PathLike) -> HFactorized:
     """A rate from its weights, in evaluation mode and ready to code.
 
-    Reads the state dict of an `HFactorized` with any transform, with or without coding tables; or
+    Reads state dicts of `HFactorized` with any transform, with or without coding tables; and those
     of the official code, with the names of CompressAI 1.1 (`_matrix0`) or later (`matrices.0`). The
-    quantiles are kept as they are, so that z_hat equals that of the official format.
+    quantiles are kept unchanged, so that z_hat equals that of the official format.
 
-    Raises
-    ------
-    WeightsError
-        The file is missing, damaged, or not the weights of a bottleneck.
+    Raises WeightsError if the file is missing, damaged, or does not hold such weights.
     """
     state = {
         _name(str(n)): value for n, value in read_checkpoint(path).items() if n not in _DERIVED
@@ -94,9 +91,7 @@ def load_bottleneck(path: PathLike) -> HFactorized:
     if not isinstance(biasing, Tensor) or biasing.ndim != 1 or len(biasing) == 0:
         raise WeightsError(f"{path}: not the weights of a bottleneck: no vector `biasing`")
     try:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # layers are initialised at random before the weights are loaded
+        with torch.random.fork_rng(devices=[]):  # layers draw weights, which are then replaced
             rate = HFactorized(len(biasing), transform=extra.get(TRANSFORM, "none"))
         rate.prior.are_centres_fixed = True
         load_strictly(rate, state | {_EXTRA: extra}, path)
@@ -108,7 +103,7 @@ def load_bottleneck(path: PathLike) -> HFactorized:
 
 
 def _name(official: str) -> str:
-    """The name that `HFactorized` gives to a tensor."""
+    """Name of a tensor in `HFactorized`."""
     name = re.sub(r"^entropy_bottleneck\.", "prior.", official)
     return re.sub(
         r"^prior\._(matrix|bias|factor)(\d+)$",
@@ -118,12 +113,12 @@ def _name(official: str) -> str:
 
 
 def _bottleneck(model: str, pretrained_path: PathLike | None) -> tuple[HFactorized, str]:
-    """A bottleneck, and the name of its weights: a released model, or their file."""
+    """A bottleneck, and the name of its weights: a released model or a file name."""
     if model not in RELEASED:
         raise ValueError(f"model: expected one of {', '.join(RELEASED)}, found {model!r}")
     if pretrained_path is not None:
         _check_file(pretrained_path, PRETRAINED_PATH)
-        # all released files have tensors of the same shapes: a wrong one would load silently
+        # all released files have the same shapes: the wrong one would load without an error
         sha256 = sha256_of(pretrained_path)
         known = [name for name, released in RELEASED.items() if released.sha256 == sha256]
         if known and known != [model]:

@@ -48,7 +48,7 @@ def test_features_that_do_not_fit_are_refused(decoder, z, tmp_path):
         with pytest.raises(SourceError, match="labels") as caught:
             decoder.compress_features(z, tmp_path / "Z", labels, tmp_path / "Y")
         assert len(str(caught.value)) < 200
-    with pytest.raises(SourceError, match="Y: .*labels"):
+    with pytest.raises(SourceError, match="0 labels"):
         decoder.compress_features(z, tmp_path / "Z", label_file=tmp_path / "Y")
     with pytest.raises(ValueError, match="format: .*'zip'"):
         decoder.compress_features(z, tmp_path / "Z", format="zip")
