@@ -1,7 +1,6 @@
 """Wall-clock time of computations on a device."""
 
 import time
-from types import TracebackType
 
 import torch
 
@@ -25,11 +24,6 @@ class Stopwatch:
         self._start = time.perf_counter()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._synchronise()
         self.seconds += time.perf_counter() - self._start

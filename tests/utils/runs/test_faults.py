@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 
 import utils
 from utils.cluster.sweep import NONE_DONE
-from utils.configs.checks import ConfigError
 from utils.runs.experiment_status import FIX
 from utils.runs.identity import STAGES
 from utils.runs.run import BEST, find_run
@@ -44,14 +43,6 @@ def test_the_status_names_unknown_options(tmp_path):
         status = find_run(compose(tmp_path, override, base=DIGITS), "featurizer").status()
         assert status["state"] == "failed" and "Traceback" in status["traceback"]
         assert re.search(error, status["error"])
-
-
-def test_a_training_has_an_epoch(tmp_path):
-    for name in ("trainer.max_epochs", "trainer_pred.check_val_every_n_epoch"):
-        for value in ("-3", "0", "null"):
-            with pytest.raises(ConfigError, match=rf"^{name} is {value.replace('null', 'None')}, "):
-                run(tmp_path, f"{name}={value}")
-    assert not list(tmp_path.rglob("status.json"))
 
 
 def test_unknown_figures_end_before_the_training(tmp_path, monkeypatch):
@@ -118,13 +109,3 @@ def test_an_error_that_says_what_to_do_is_printed_without_a_traceback(tmp_path):
     assert "HYDRA_FULL_ERROR" not in done.stderr
     (job,) = map(read_job, tmp_path.glob("outputs/*/*/0"))
     assert "Traceback" in job["traceback"] and job["state"] == "failed"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("override", ["sead=1", "distortion=VCI", "paths.results={}/file"])
-def test_a_wrong_command_line_ends_at_once_without_a_traceback(tmp_path, override):
-    (tmp_path / "file").touch()
-    done = call(*main_command(tmp_path, override.format(tmp_path)))
-    assert done.returncode == 2 and done.stderr.startswith("Configuration error")
-    assert override.partition("=")[0] in done.stderr and "Traceback" not in done.stderr
-    assert not (tmp_path / "outputs").exists()

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import multiprocessing
-import os
 import time
 
 import pytest
@@ -12,7 +11,7 @@ from helpers.tiny import run as run_all
 from omegaconf import OmegaConf
 
 from utils.runs import signals
-from utils.runs.files import is_locked, write_text
+from utils.runs.files import is_locked
 from utils.runs.identity import STAGES
 from utils.runs.run import Run, find_run
 from utils.runs.saved_runs import read_status
@@ -97,24 +96,6 @@ def test_metrics_survive_the_csv_to_the_last_bit(new_run):
     assert math.copysign(1, found["test/feat/m2"]) == -1
     new_run.finish({"test/feat/nan": math.nan})
     assert math.isnan(new_run.metrics()["test/feat/nan"])
-
-
-def test_a_file_is_complete_and_on_disk_before_it_takes_its_name(tmp_path, monkeypatch):
-    calls, fsync, replace = [], os.fsync, os.replace
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", lambda file: (calls.append("fsync"), fsync(file)))
-        patch.setattr(os, "replace", lambda *names: (calls.append("replace"), replace(*names)))
-        write_text(tmp_path / "file", "first")
-    assert calls[:2] == ["fsync", "replace"]
-
-    def fail(descriptor):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError):
-        write_text(tmp_path / "file", "second")
-    assert (tmp_path / "file").read_text() == "first"
-    assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
 def test_runs_with_damaged_statuses_are_lost_and_resume(tmp_path):
