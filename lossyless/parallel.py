@@ -136,6 +136,9 @@ def without_interrupts() -> Iterator[None]:
 
     Workers inherit the blocked signal: only the main process handles it.
     """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, which does not fork
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
