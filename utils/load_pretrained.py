@@ -13,7 +13,7 @@ In Python, `load_runs` yields trained compressors and their data.
 
 import pickle
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -38,15 +38,22 @@ PROBLEMS = (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError)
 
 
 def main(overrides: list[str]) -> None:
+    call(draw_figures, overrides, help_text=__doc__, done="drawn")
+
+
+def call(
+    command: Callable[[DictConfig], list[str]], overrides: list[str], *, help_text: str, done: str
+) -> None:
+    """Call a command that returns its problems; exit with status 1 if there are any."""
     if not overrides or overrides[0] in ("-h", "--help"):
-        print(__doc__)
+        print(help_text)
         return
     try:
-        problems = draw_figures(compose_config(overrides, "load_pretrained"))
+        problems = command(compose_config(overrides, "load_pretrained"))
     except (ConfigError, tables.NoRunsError) as error:
         sys.exit(f"Error: {error}")
     if problems:
-        sys.exit("\n".join([f"Not drawn: {len(problems)}", *(f"  {p}" for p in problems)]))
+        sys.exit("\n".join([f"Not {done}: {len(problems)}", *(f"  {p}" for p in problems)]))
 
 
 def draw_figures(cfg: DictConfig) -> list[str]:

@@ -22,7 +22,7 @@ from lossyless.rates import HFactorized, Rate
 from utils.aggregation import tables
 from utils.aggregation.selection import restrict
 from utils.configs.checks import ConfigError
-from utils.configs.composing import compose_config
+from utils.load_pretrained import call
 from utils.runs.identity import experiment_folder
 from utils.runs.saved_runs import config_here
 from utils.training import building
@@ -32,15 +32,7 @@ DEFAULT_SEED = "123"
 
 
 def main(overrides: list[str]) -> None:
-    if not overrides or overrides[0] in ("-h", "--help"):
-        print(__doc__)
-        return
-    try:
-        problems = save_all(compose_config(overrides, "load_pretrained"))
-    except (ConfigError, tables.NoRunsError) as error:
-        sys.exit(f"Error: {error}")
-    if problems:
-        sys.exit("\n".join([f"Not saved: {len(problems)}", *(f"  {p}" for p in problems)]))
+    call(save_all, overrides, help_text=__doc__, done="saved")
 
 
 def save_all(cfg: DictConfig) -> list[str]:

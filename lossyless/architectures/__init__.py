@@ -13,9 +13,9 @@ from torch import nn
 
 from lossyless.architectures.balle import Balle, BalleDecoder
 from lossyless.architectures.cnn import CNN, CNNDecoder
+from lossyless.architectures.layers import Standardize
 from lossyless.architectures.mlp import MLP, Identity, Linear
 from lossyless.architectures.resnet import ResNet
-from lossyless.architectures.standardize import Standardize
 
 Architecture = Callable[..., nn.Module]
 

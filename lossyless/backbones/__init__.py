@@ -7,8 +7,7 @@ whenever its features change.
 """
 
 from lossyless.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, precision
-from lossyless.backbones.clip import ClipBackbone, load_clip
-from lossyless.backbones.open_clip import OpenClipBackbone
+from lossyless.backbones.clip import ClipBackbone, OpenClipBackbone, load_clip
 from lossyless.backbones.self_supervised import SimCLRBackbone, SwAVBackbone
 from lossyless.backbones.torchvision import TorchvisionBackbone
 

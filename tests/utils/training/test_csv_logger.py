@@ -8,7 +8,7 @@ from helpers.tiny import BANANA, compose, run, untimed
 
 from utils.runs.run import find_run
 from utils.training import fitting
-from utils.training.csv_logs import TidyCSVLogger
+from utils.training.loggers import TidyCSVLogger
 
 WITH_CSV = [*(override for override in BANANA if override != "logger=none"), "logger=csv"]
 
