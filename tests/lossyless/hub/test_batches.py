@@ -71,7 +71,7 @@ def test_settings_that_change_the_examples_are_refused(compressor, X):
             read(compressor, list(X), **{name: value})
 
 
-def test_unnormalised_images_are_noticed(compressor, X):
+def test_unnormalised_images_give_a_warning(compressor, X):
     with pytest.warns(UserWarning, match="not normalised"):
         read(compressor, TensorDataset(torch.rand(3, 3, SIDE, SIDE)))
     with warnings.catch_warnings():
@@ -92,7 +92,7 @@ def test_unnormalised_images_are_noticed(compressor, X):
     ],
     ids=str,
 )
-def test_what_is_no_image_is_named(compressor, X, image, found):
+def test_examples_that_are_not_images_are_named(compressor, X, image, found):
     with pytest.raises(SourceError, match=f"image 1 of list: .*found.*{found}"):
         read(compressor, [X[0], image])
     with pytest.raises(SourceError, match="list_iterator"):
@@ -126,7 +126,7 @@ def test_damaged_images_are_named_in_one_line(compressor, damaged, n_workers):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10])
-def test_damaged_images_are_left_out_on_demand(compressor, damaged, batch_size):
+def test_damaged_images_can_be_skipped(compressor, damaged, batch_size):
     images, bad = damaged
     kwargs = {"has_labels": True, "batch_size": batch_size, "num_workers": 0}
     with pytest.warns(UserWarning, match="skipped") as caught:
@@ -138,7 +138,7 @@ def test_damaged_images_are_left_out_on_demand(compressor, damaged, batch_size):
     assert torch.equal(X, read(compressor, Subset(images, kept), num_workers=0)[0])
 
 
-def test_other_errors_are_not_left_out(compressor, damaged, X):
+def test_other_errors_are_not_skipped(compressor, damaged, X):
     images, _ = damaged
     with pytest.warns(UserWarning), pytest.raises(SourceError, match="all 2 images"):
         read(compressor, Subset(images, [0, 9]), on_error="skip")
@@ -159,7 +159,7 @@ def test_daemonic_processes_read_images_themselves(compressor, X, monkeypatch, k
 
 
 @pytest.mark.filterwarnings("ignore:This process")
-def test_scarce_shared_memory_means_no_workers(compressor, X, monkeypatch, capfd):
+def test_scarce_shared_memory_disables_workers(compressor, X, monkeypatch, capfd):
     """In Docker, /dev/shm has 64 MB, less than a batch: workers would die of a bus error."""
     usage = SimpleNamespace(total=64 * 2**20, free=10 * 3 * SIDE**2 * 4)
     monkeypatch.setattr("lossyless.parallel.shutil.disk_usage", lambda path: usage)
@@ -180,7 +180,7 @@ def test_scarce_shared_memory_means_no_workers(compressor, X, monkeypatch, capfd
     ],
     ids=["tensors", "lists of tensors", "not wanted"],
 )
-def test_labels_need_no_open_files(compressor, X, label, has_labels):
+def test_labels_do_not_use_open_files(compressor, X, label, has_labels):
     """Each tensor that leaves a worker is an open file: the loader would wait forever for more."""
     n, soft = 128, resource.getrlimit(resource.RLIMIT_NOFILE)
     dataset = [(X[i % 10], label(i)) for i in range(n)]
@@ -209,7 +209,7 @@ def of_the_user(i):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
 @pytest.mark.filterwarnings("ignore:This process")
-def test_what_the_system_stops_is_one_line(compressor):
+def test_errors_of_the_system_in_workers_are_one_line(compressor):
     class Failing(list):
         def __getitem__(self, i):
             return super().__getitem__(i)(i)

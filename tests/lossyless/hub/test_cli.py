@@ -80,7 +80,7 @@ def test_a_folder_and_its_shards_come_back_with_labels_and_names(
     assert all(np.array_equal(features[0], other) for other in features)
 
 
-def test_unreadable_images_are_left_out_on_demand(folder, networks, compressor, tmp_path, capsys):
+def test_unreadable_images_can_be_skipped(folder, networks, compressor, tmp_path, capsys):
     bad, out = folder / "cat" / "2.png", tmp_path / "Z.bin"
     bad.write_bytes(b"")
     words = ("compress", folder, out, "--labels", *networks)
@@ -145,7 +145,7 @@ def test_labels_of_official_files_lie_beside_them(folder, networks, bottleneck, 
     assert np.load(Y).tolist() == np.load(L).tolist() == [0] * 5 + [1] * 5
 
 
-def test_damage_is_skipped_on_demand(save, bottleneck, tmp_path, capsys):
+def test_damage_can_be_skipped(save, bottleneck, tmp_path, capsys):
     file, Z, Y = (tmp_path / name for name in ("Z.bin", "Z.npy", "Y.npy"))
     whole = save(file, 4096 + 10)
     data = bytearray(file.read_bytes())

@@ -19,7 +19,7 @@ N = 10
 
 
 @torch.no_grad()
-def test_what_arrives_is_the_same_by_every_way(compressor, X, tmp_path):
+def test_all_ways_of_coding_give_the_same_features(compressor, X, tmp_path):
     z_hat = compressor(X)
     assert z_hat.shape == (N, Z_DIM) and z_hat.dtype == torch.float32
     half_cell = 0.5 * (-compressor.rate.scaling).exp()
@@ -45,7 +45,7 @@ def test_coded_bits_are_the_theoretical_rate(compressor, X):
     assert compressor.get_rate(X) == coded.double().mean().item()
 
 
-def test_neither_training_nor_precision_changes_it(compressor, X):
+def test_training_mode_and_precision_have_no_effect(compressor, X):
     z_hat, streams = compressor(X), compressor.compress(X)
     assert not any(p.requires_grad for p in compressor.parameters()) and not z_hat.requires_grad
     assert not any(module.training for module in compressor.train().modules())
@@ -56,7 +56,7 @@ def test_neither_training_nor_precision_changes_it(compressor, X):
         assert other.compress(X) == streams
 
 
-def test_only_bottlenecks_with_tables_make_a_compressor(compressor):
+def test_compressors_need_a_bottleneck_with_tables(compressor):
     with pytest.raises(TypeError, match="HHyper"):
         FeatureCompressor(HHyper(8))
     with pytest.raises(RuntimeError, match="update"):
@@ -95,20 +95,10 @@ def test_a_folder_is_compressed_with_its_classes(compressor, folder, tmp_path, c
     assert f"{report.n_bytes:,}" in line and f"{report.n_source_bytes:,}" in line
 
 
-def test_shards_hold_parts_of_the_images(compressor, X, tmp_path):
-    for index in range(3):
-        compressor.compress_dataset(list(X), tmp_path / "Z", shard=(index, 3))
-        part = slice(*(N * i // 3 for i in (index, index + 1)))
-        np.testing.assert_array_equal(
-            compressor.decompress_dataset(tmp_path / "Z"), compressor(X[part])
-        )
-
-
 @pytest.mark.parametrize(
     "labels",
     [
-        [3, -1],
-        [np.uint8(255), np.uint8(0)],
+        [3, np.uint8(255)],
         [torch.tensor(70_000), True],
         [torch.tensor([1, 2], dtype=torch.int16)] * 2,
     ],

@@ -69,7 +69,7 @@ def test_random_access(decoder, z, tmp_path):
         decoder.open(tmp_path / "official")
 
 
-def test_no_features_are_a_file(decoder, tmp_path, capsys):
+def test_empty_features_can_be_compressed(decoder, tmp_path, capsys):
     decoder.compress_features(torch.empty(0, Z_DIM), tmp_path / "Z")
     assert capsys.readouterr().out == "Encoding: 0 img\n"
     assert decoder.decompress_dataset(tmp_path / "Z").shape == (0, Z_DIM)
@@ -78,7 +78,7 @@ def test_no_features_are_a_file(decoder, tmp_path, capsys):
 # --- labels
 
 
-def test_labels_of_the_file_are_returned_whatever_lies_beside_it(decoder, z, tmp_path):
+def test_labels_stored_in_the_file_take_precedence(decoder, z, tmp_path):
     Z, Y = tmp_path / "Z", tmp_path / "Y.npy"
     report = decoder.compress_features(z, Z, range(500), Y)
     np.testing.assert_array_equal(np.load(Y), np.arange(500))
@@ -149,7 +149,7 @@ def test_damage_is_an_error_or_skipped_with_its_labels(decoder, chunked, tmp_pat
     assert (line := capsys.readouterr().out).startswith("Decoding: ") and "bits/img" not in line
 
 
-def test_a_cut_file_gives_what_is_left(decoder, chunked):
+def test_the_intact_chunks_of_a_cut_file_are_read(decoder, chunked):
     file, whole = chunked
     file.write_bytes(file.read_bytes()[:-2000])
     with pytest.warns(UserWarning, match="Z: .* 0 .*the end is lost"):
@@ -158,7 +158,7 @@ def test_a_cut_file_gives_what_is_left(decoder, chunked):
     assert Y.tolist() == list(range(8192))
 
 
-def test_skipping_is_silent_if_nothing_is_lost(decoder, z, tmp_path):
+def test_skipping_is_silent_without_damage(decoder, z, tmp_path):
     decoder.compress_features(z, tmp_path / "Z")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -46,7 +46,7 @@ def github(tmp_path_factory) -> Iterator[str]:
         yield "me/lossyless:main"
 
 
-def test_entries_and_their_help_are_those_of_the_table(github):
+def test_entries_and_their_help_match_the_table(github):
     entries = torch.hub.list(github, skip_validation=True, trust_repo=True, verbose=False)
     assert entries == ENTRIES == [f"clip_compressor_{model}" for model in RELEASED]
     for model, released in RELEASED.items():
@@ -56,7 +56,7 @@ def test_entries_and_their_help_are_those_of_the_table(github):
         assert f"{released.n_bits} bits" in text and not {"{", "}"} & set(text)
 
 
-def test_loads_beside_other_packages_of_these_names(weights, tmp_path):
+def test_packages_with_the_same_names_do_not_interfere(weights, tmp_path):
     for name in ("utils", "conf"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("MINE = True")
@@ -96,7 +96,7 @@ sys.exit(main(["compress", sys.argv[1], "z.bin"]))
 """
 
 
-def test_without_compressai_one_line_says_how_to_get_it(tmp_path):
+def test_without_compressai_the_error_says_how_to_install_it(tmp_path):
     """It has no wheels for Python 3.13 and later, so that `pip install .` leaves it out there."""
     command = [sys.executable, "-W", "ignore", "-c", WITHOUT_COMPRESSAI, str(ROOT)]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -107,7 +107,7 @@ def test_without_compressai_one_line_says_how_to_get_it(tmp_path):
     assert len(done.stdout.splitlines()) == len(done.stderr.splitlines()) == 1
 
 
-def test_without_a_network_the_file_and_its_place_are_named(tmp_path, monkeypatch):
+def test_without_a_network_the_error_names_the_file_and_its_path(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 

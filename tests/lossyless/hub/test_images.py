@@ -34,7 +34,7 @@ def test_a_folder_is_read_in_sorted_order(folder):
     assert n_source_bytes(images) == sum(path.stat().st_size for path in paths)
 
 
-def test_folders_are_read_one_after_the_other_whatever_their_names(tmp_path):
+def test_paths_are_sorted_part_by_part(tmp_path):
     """As strings, "cat (old)/1.png" and "cat-big/1.png" would precede "cat/1.png"."""
     for name in ("cat-big/1.png", "cat (old)/1.png", "cat/1.png", "cat.png"):
         save(tmp_path / name)
@@ -62,7 +62,7 @@ def test_hidden_files_and_other_files_are_skipped(tmp_path):
         assert image_names(ImageFolder(tmp_path)) == ["a/1.png"]
 
 
-def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+def test_links_to_folders_are_followed_without_loops(tmp_path):
     photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
     for path in (photos / "c/0.png", photos / "c/deeper/1.png", elsewhere / "2.png"):
         save(path)

@@ -67,17 +67,16 @@ def test_streams_are_those_of_compressai_and_decode_to_the_z_hat_of_the_containe
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the released weights are not on this machine")
-def test_so_are_those_of_the_released_weights():
+def test_streams_of_the_released_weights_are_those_of_compressai():
     rate = load_bottleneck(REAL)
     symbols = np.random.default_rng(0).integers(-9, 9, (20, 512)).astype(np.int32)
     assert_as_compressai(rate, rate.dequantise(symbols))
 
 
-@pytest.mark.parametrize("width", [1, 2, 4, 8, 32, 1000])
-@pytest.mark.parametrize("deviation", [0.5, 3.0])
-def test_payloads_of_features_wider_than_expected_are_smaller(width, deviation):
+@pytest.mark.parametrize("width", [1, 4, 1000])
+def test_payloads_of_features_wider_than_expected_are_smaller(width):
     torch.manual_seed(0)
-    z = torch.randn(300, 64) * deviation
+    z = torch.randn(300, 64)
     rate = HFactorized(64)
     rate.start_from(z, 1.0)
     rate.update()
@@ -98,7 +97,7 @@ def test_values_that_compressai_cannot_code_are_refused(rate):
         OfficialCoder(rate).encode(torch.full((1, Z_DIM), 1e8))
 
 
-def test_changed_bits_are_found_where_no_symbol_is_beyond_the_tables(rate):
+def test_bit_errors_are_detected_unless_symbols_are_beyond_the_tables(rate):
     coder, rng = OfficialCoder(rate), np.random.default_rng(0)
     lowest, n_listed = coder.tables.offsets, coder.tables.escapes
     symbols = lowest + rng.integers(0, n_listed, (300, Z_DIM)).astype(np.int32)
@@ -111,7 +110,7 @@ def test_changed_bits_are_found_where_no_symbol_is_beyond_the_tables(rate):
             coder.decode([streams[i - 1], bytes(damaged)])
 
 
-def test_foreign_streams_are_found(rate):
+def test_foreign_streams_are_detected(rate):
     coder, rng = OfficialCoder(rate), np.random.default_rng(0)
     (stream,) = coder.encode(draw_z(1))
     foreign = [b"", stream[:-1], stream[:-4], stream + bytes(4), stream + stream, bytes(100_000)]
@@ -122,7 +121,7 @@ def test_foreign_streams_are_found(rate):
             coder.decode([other])
 
 
-def test_another_models_streams_are_found(rate):
+def test_streams_of_another_model_are_detected(rate):
     other = copy.deepcopy(rate)
     other.prior.biases[0].data += 0.3
     coder = OfficialCoder(rate)
@@ -183,7 +182,7 @@ def test_a_writer_that_fails_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_formats_are_told_apart(rate, tmp_path):
+def test_formats_are_distinguished(rate, tmp_path):
     path = tmp_path / "z.bin"
     write_official(path, STREAMS)
     assert is_official(path)

@@ -31,7 +31,7 @@ def X(loaded) -> torch.Tensor:
     return next(iter(DataLoader(images, batch_size=6)))[0].to(compressor.device)
 
 
-def test_the_example_of_its_readme(loaded, tmp_path, capsys):
+def test_the_example_of_the_official_readme(loaded, tmp_path, capsys):
     compressor, transform = loaded
     DATA_DIR = str(tmp_path)
     stl10_train = FakeData(40, (3, 96, 96), 3, transform=transform)
@@ -73,7 +73,7 @@ def test_the_example_of_its_readme(loaded, tmp_path, capsys):
     np.testing.assert_array_equal(Z_test[:1], compressor(stl10_test[0][0][None]).numpy())
 
 
-def test_its_parts(loaded, X):
+def test_the_parts_of_the_official_compressor(loaded, X):
     compressor, transform = loaded
     compressor = compressor.to("cpu").eval()
     assert compressor.preprocess is transform and isinstance(compressor.get_rate(X), float)
