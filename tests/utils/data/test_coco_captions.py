@@ -6,7 +6,7 @@ import shutil
 import sys
 import urllib.error
 import zipfile
-from pathlib import Path
+from functools import partial
 
 import clip
 import pytest
@@ -14,7 +14,6 @@ import torch
 from clip.model import CLIP
 from helpers.batches import gather
 from helpers.file_server import serving
-from helpers.originals import make_coco
 
 from utils.data import coco_captions
 from utils.data.coco_captions import CocoCaptionsDataModule, caption_features, read_captions
@@ -27,7 +26,6 @@ pytestmark = [  # what clip does to read its official files, and how they were m
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
 ]
 
-SIZES = {"train": 12, "test": 5}
 TEST_IDS = range(12, 17)
 DIM = 8
 
@@ -40,17 +38,22 @@ def n_captions(image):
     return 5 if image % 3 else 6
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
+@pytest.fixture
+def original(make, tmp_path):
     """Images and captions whose ids are in no order."""
-    folder = tmp_path_factory.mktemp("data")
-    make_coco(folder, None)
-    return folder
+    make(coco.coco)
+    return tmp_path
 
 
 @pytest.fixture
-def copy(original, tmp_path):
-    return Path(shutil.copytree(original, tmp_path / "copy"))
+def images(make):
+    return partial(make, coco.coco, val_fraction=0.1, eval_batch_size=4)
+
+
+@pytest.fixture
+def texts(original, weights):
+    settings = {"feature_dim": DIM, "batch_size": 5, "eval_batch_size": 4}
+    return partial(CocoCaptionsDataModule, data_dir=str(original), clip_weights=weights, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -67,43 +70,17 @@ def weights(tower, tmp_path_factory):
     return str(path)
 
 
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    monkeypatch.setattr(coco, "SIZES", SIZES)
-
-
-def images(folder, **kwargs):
-    defaults = {"side": 16, "batch_size": 5, "eval_batch_size": 4}
-    return coco.coco(**{"data_dir": str(folder)} | defaults | kwargs)
-
-
-def texts(folder, weights, **kwargs):
-    defaults = {"feature_dim": DIM, "batch_size": 5, "eval_batch_size": 4}
-    settings = {"data_dir": str(folder), "clip_weights": weights} | defaults | kwargs
-    return CocoCaptionsDataModule(**settings)
-
-
 # --- images
 
 
-def test_images_need_no_text_tower(original, monkeypatch):
+def test_images_need_no_text_tower(images, monkeypatch):
     monkeypatch.setitem(sys.modules, "clip", None)
-    data = images(original)
-    for split, n in {"train": 11, "val": 1, "test": 5}.items():
-        assert data.n_examples(split) == n
-        for batch in data.loader(split):
-            assert batch.x.shape[1:] == data.shape == (3, 16, 16)
-            assert batch.y.shape == (len(batch.x), data.n_outputs) == (len(batch.x), 0)
+    assert [images().n_examples(split) for split in SPLITS] == [11, 1, 5]
 
 
-def test_targets_are_the_mean_features_of_the_captions(original, weights):
-    data = images(
-        original,
-        is_caption_target=True,
-        feature_dim=DIM,
-        clip_weights=weights,
-        auxiliary="target",
-    )
+def test_targets_are_the_mean_features_of_the_captions(images, weights):
+    settings = {"feature_dim": DIM, "clip_weights": weights, "auxiliary": "target"}
+    data = images(is_caption_target=True, **settings)
     (batch, _) = data.loader("test")
     model, _ = clip.load(weights, device="cpu")
     for image, target in zip(TEST_IDS[:4], batch.y, strict=True):
@@ -133,40 +110,40 @@ def server(original, monkeypatch):
 
 
 @pytest.mark.parametrize("missing", ["", "annotations/captions_val2017.json", "train2017"])
-def test_missing_parts_are_downloaded_once(copy, server, missing):
-    path = copy / "coco" / missing
+def test_missing_parts_are_downloaded_once(images, original, server, missing):
+    path = original / "coco" / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     for _ in range(2):
-        data = images(copy)
+        data = images()
         assert [data.n_examples(split) for split in SPLITS] == [11, 1, 5]
         assert next(iter(data.loader("train"))).x.shape[1:] == data.shape
     parts = [missing.partition("/")[0]] if missing else ["annotations", "train2017", "val2017"]
     assert sorted(server.requests) == sorted(
         (f"/{coco_captions.ARCHIVES[part][0]}", None) for part in parts
     )
-    assert not list((copy / "coco").glob("*.zip*"))
+    assert not list((original / "coco").glob("*.zip*"))
 
 
-def test_captions_need_no_images(copy, server, weights):
-    shutil.rmtree(copy / "coco")
-    assert texts(copy, weights).n_examples("test") == 5
+def test_captions_need_no_images(original, server, texts):
+    shutil.rmtree(original / "coco")
+    assert texts().n_examples("test") == 5
     assert [path for path, _ in server.requests] == ["/annotations/annotations_trainval2017.zip"]
 
 
-def test_a_damaged_file_of_captions_is_named(copy):
-    for content in ('{"images": [{"id": 1', "[]", '{"images": [{"id": 1}]}'):
-        (copy / "coco" / "annotations" / "captions_train2017.json").write_text(content)
-        with pytest.raises(DataError, match="captions_train2017.json"):
-            images(copy).setup()
+@pytest.mark.parametrize("content", ['{"images": [{"id": 1', "[]", '{"images": [{"id": 1}]}', "{}"])
+def test_a_damaged_file_of_captions_is_named(images, original, content):
+    (original / "coco" / "annotations" / "captions_train2017.json").write_text(content)
+    with pytest.raises(DataError, match="captions_train2017.json"):
+        images().setup()
 
 
-def test_captions_are_ordered_by_id_and_split_as_the_images(original, weights):
+def test_captions_are_ordered_by_id_and_split_as_the_images(original, images, texts):
     found = read_captions(original / "coco", "test")
     assert found.files == [f"{i:012d}.jpg" for i in TEST_IDS]
     assert found.counts.tolist() == [n_captions(i) for i in TEST_IDS]
     for i, start in zip(TEST_IDS, found.starts.tolist(), strict=True):
         assert found.texts[start : start + 5] == [caption(i, k) for k in range(5)]
-    data, other = images(original), texts(original, weights)
+    data, other = images(), texts()
     starts = read_captions(original / "coco", "train").starts
     for split in ("train", "val"):
         assert torch.equal(starts[data.splits[split].members], other.splits[split].inputs[:, 0])
@@ -175,8 +152,8 @@ def test_captions_are_ordered_by_id_and_split_as_the_images(original, weights):
 # --- captions as examples
 
 
-def test_captions_are_drawn_uniformly_and_positives_are_others(original, weights):
-    data, split = texts(original, weights, auxiliary="positive"), "test"
+def test_captions_are_drawn_uniformly_and_positives_are_others(original, texts, weights):
+    data, split = texts(auxiliary="positive"), "test"
     found = read_captions(original / "coco", split)
     table = caption_features(found.texts, weights=weights, dim=DIM, folder=original / "coco")
     table, spans = table.float(), data.splits[split].inputs
@@ -204,8 +181,8 @@ def test_captions_are_drawn_uniformly_and_positives_are_others(original, weights
     assert torch.equal(batch.x, batch.aux)  # an only caption is its own positive
 
 
-def test_representative_and_target_are_the_mean_over_the_captions(original, weights):
-    data = texts(original, weights, auxiliary="representative")
+def test_representative_and_target_are_the_mean_over_the_captions(original, texts, weights):
+    data = texts(auxiliary="representative")
     found = read_captions(original / "coco", "test")
     features = caption_features(found.texts, weights=weights, dim=DIM, folder=original / "coco")
     (batch, rest) = data.loader("test")
@@ -215,11 +192,9 @@ def test_representative_and_target_are_the_mean_over_the_captions(original, weig
     assert torch.equal(batch.y, batch.aux)
 
 
-def test_captions_depend_on_the_epoch_in_training_only_and_not_on_the_auxiliary_variable(
-    original, weights
-):
+def test_captions_depend_on_the_epoch_in_training_only_and_not_on_the_auxiliary_variable(texts):
     batches = {
-        auxiliary: list(texts(original, weights, auxiliary=auxiliary).loader("train", epoch=2))
+        auxiliary: list(texts(auxiliary=auxiliary).loader("train", epoch=2))
         for auxiliary in ("none", "input", "positive", "target")
     }
     for found in batches.values():
@@ -228,7 +203,7 @@ def test_captions_depend_on_the_epoch_in_training_only_and_not_on_the_auxiliary_
     assert batches["none"][0].aux is None
     assert torch.equal(batches["input"][0].aux, batches["input"][0].x)
     assert torch.equal(batches["target"][0].aux, batches["target"][0].y)
-    data, again = (texts(original, weights) for _ in range(2))
+    data, again = (texts() for _ in range(2))
     first, second = (gather(data.loader("train", epoch=k, shuffle=False)).x for k in range(2))
     assert not torch.equal(first, second)
     assert torch.equal(gather(data.loader("val")).x, gather(again.loader("val", epoch=1)).x)
