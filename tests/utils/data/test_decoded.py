@@ -80,23 +80,15 @@ def test_another_number_of_examples_than_of_targets_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("limit", [SMALL - 1, SMALL])
-def test_what_is_larger_than_the_limit_is_made_in_a_file_without_a_name(
-    limit, tmp_path, monkeypatch
-):
+@pytest.mark.parametrize("n_left", [None, 10, 100 * SMALL])  # by a killed process
+def test_large_tensors_are_made_in_a_file_without_a_name(limit, n_left, tmp_path, monkeypatch):
     made = spy_on_files(monkeypatch)
     monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", limit)
+    if n_left and limit < SMALL:
+        (tmp_path / "decoded_val").write_bytes(b"\xff" * n_left)
     values = allocate((SMALL // 20, 5), torch.float32, tmp_path / "decoded_val").fill_(3)
     assert (values == 3).all() and values.shape == (SMALL // 20, 5)
     assert bool(made) == (limit < SMALL)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("size", [10, 100 * SMALL])
-def test_leftovers_of_a_killed_process_are_overwritten(size, tmp_path, on_disk):
-    (tmp_path / "decoded_val").write_bytes(b"\xff" * size)
-    parts = batches(SMALL)
-    found = DecodedDataModule.collect(iter(parts), SMALL, tmp_path / "decoded_val", kind="vector")
-    assert torch.equal(found, parts[0]) and on_disk
     assert list(tmp_path.iterdir()) == []
 
 
