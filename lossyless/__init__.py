@@ -1,8 +1,7 @@
 """Lossy compression for lossless prediction: encoders, rates, distortions, coding.
 
-See `compressors` for the model, `rates` and `distortions` for its parts, `files` for the files
-that compressed data sets are stored in. `ArrayCompressor` compresses feature matrices, as an
-estimator of scikit-learn.
+See `compressors` for the model, `rates` and `distortions` for its parts, and `files` for compressed
+data sets. `ArrayCompressor` is a scikit-learn estimator that compresses feature matrices.
 """
 
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ __all__ = ["ArrayCompressor", "__version__"]
 
 
 def __getattr__(name: str):
-    """Import what needs scikit-learn only when it is asked for: the hub does without."""
+    """Import `ArrayCompressor` lazily: it needs scikit-learn, which the hub does not."""
     if name == "ArrayCompressor":
         from lossyless.array_compressor import ArrayCompressor
 

@@ -1,4 +1,4 @@
-"""Everything used of CompressAI, which needs a C++ compiler on Python 3.13 and later."""
+"""The parts of CompressAI that are used. It needs a C++ compiler on Python 3.13 and later."""
 
 import sys
 import warnings
@@ -13,7 +13,7 @@ except ModuleNotFoundError as error:
     if error.name != "compressai":
         raise
     command, remark = "pip install compressai", ""
-    if sys.version_info >= (3, 13):  # no wheels there, and metadata that asks for numpy 1
+    if sys.version_info >= (3, 13):  # without wheels, and with metadata that requires numpy 1
         command = "pip install --no-deps compressai"
         remark = ", which needs a C++ compiler and Python's headers (or use Python 3.12)"
     raise ModuleNotFoundError(

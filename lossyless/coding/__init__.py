@@ -1,1 +1,1 @@
-"""Integers to bytes and back: CDF tables, ANS coder, byte layouts of payloads. NumPy only."""
+"""Entropy coding of integers: CDF tables, ANS coder, byte layouts of payloads. NumPy only."""

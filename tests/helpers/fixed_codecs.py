@@ -1,4 +1,4 @@
-"""Every codec, with weights that are the same on every machine."""
+"""All codecs, with the same weights on every machine."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Small rates and features for the tests of feature files."""
+"""Small rates and features for tests of compressed files."""
 
 import json
 import struct
@@ -15,7 +15,7 @@ Z_DIM = 8
 
 
 def make_codec(z_dim: int = Z_DIM, seed: int = 0) -> HFactorized:
-    """A factorized rate with tables, whose dimensions differ in precision."""
+    """A factorized rate with tables, and with different cell widths."""
     torch.manual_seed(seed)
     rate = HFactorized(z_dim)
     with torch.no_grad():
@@ -31,7 +31,7 @@ def draw_features(n: int, z_dim: int = Z_DIM, seed: int = 1) -> Tensor:
 
 
 def quantised(codec: HFactorized, z: Tensor) -> Tensor:
-    """What a receiver must get."""
+    """z_hat, as a receiver must decode it."""
     return codec.dequantise(codec.quantise(z))
 
 
@@ -51,7 +51,7 @@ def n_bytes_without_labels(path: Path) -> int:
 
 
 def version_1(codec: HFactorized, z: Tensor, chunk_size: int = 32) -> bytes:
-    """A file as the first release wrote it."""
+    """A file of format version 1."""
     values = {"codec": codec.format_name, "fingerprint": codec.fingerprint(), "shape": [z.shape[1]]}
     values |= {"dtype": "float32", "meta": {}, "sections": [], "id": "ab"}
     text = json.dumps(values).encode()

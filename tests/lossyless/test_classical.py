@@ -1,4 +1,4 @@
-"""Codecs of images as compressors: exactness, damage; what they cost and lose."""
+"""Image codecs: exactness, damage, rate, and image quality."""
 
 import math
 import zlib
@@ -21,7 +21,7 @@ LOSSY = ("jpeg", "webp")
 
 
 def images(n_channels, n=6, side=32):
-    """Digits [n, C, side, side] in [0, 1], each of 256 levels; colours are shifted copies."""
+    """Digits [n, C, side, side] in [0, 1], with 256 levels; colours are shifted copies."""
     digits = torch.from_numpy(load_digits().images[:n]).float()[:, None] / 16
     grey = torch.nn.functional.interpolate(digits, size=(side, side), mode="bilinear")
     planes = [grey.roll(4 * channel, dims=-1) for channel in range(n_channels)]
@@ -74,7 +74,7 @@ def test_images_are_coded_independently_and_decoded_at_any_quality(codec):
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_truncated_payloads_and_files_raise(codec):
+def test_truncated_payloads_and_files_are_errors(codec):
     codec = ClassicalCompressor(codec, 3)
     payload = codec.compress(images(3, n=1))
     (file,) = decode_blobs(payload)
@@ -169,7 +169,7 @@ def quality_of(decoded, x, batch_size=4):
     return quality.metrics()
 
 
-def test_quality_is_the_mean_over_images_however_they_are_batched():
+def test_quality_is_the_mean_over_images_for_any_batch_size():
     x = images(3, n=10)
     decoded = torch.cat([noisy(x[:5], 0.01), noisy(x[5:], 0.2)])
     found = quality_of(decoded, x)
@@ -181,7 +181,7 @@ def test_quality_is_the_mean_over_images_however_they_are_batched():
     assert quality_of(decoded, x, batch_size=10) == pytest.approx(found)
 
 
-def test_equal_images_are_perfect_and_hide_no_others():
+def test_equal_images_are_perfect_but_do_not_dominate_the_mean():
     x = images(1, n=6)
     assert quality_of(x, x) == {"mse": 0, "psnr": math.inf, "ms-ssim": pytest.approx(1)}
     small = images(1, side=10)  # smaller than the window of the structural similarity
@@ -192,7 +192,7 @@ def test_equal_images_are_perfect_and_hide_no_others():
     assert quality_of(decoded, x)["psnr"] == pytest.approx(expected)
 
 
-def test_scales_are_as_many_as_fit_and_their_weights_sum_to_one():
+def test_the_number_of_scales_follows_the_side_and_weights_sum_to_one():
     assert [len(scale_weights(side)) for side in (8, 16, 32, 64, 96, 128, 224)] == [
         *(0, 1, 2, 3, 3, 4, 5)
     ]
@@ -205,7 +205,7 @@ def test_scales_are_as_many_as_fit_and_their_weights_sum_to_one():
         assert (ms_ssim(noisy(x), x, weights) < 0.999).all()
 
 
-def test_one_scale_is_the_structural_similarity():
+def test_a_single_scale_gives_the_structural_similarity():
     x = images(1, side=16)
     expected = structural_similarity_index_measure(noisy(x), x, data_range=1.0, reduction="none")
     torch.testing.assert_close(ms_ssim(noisy(x), x, scale_weights(16)), expected)
@@ -226,7 +226,7 @@ def measured(codec, x, batch_size=4):
     return measure_codec(codec, data, "test", torch.device("cpu"))
 
 
-def test_bits_of_a_split_are_those_of_its_files():
+def test_the_bits_of_a_split_are_the_size_of_its_payloads():
     x, codec = images(1, n=10), ClassicalCompressor("jpeg", 1, 30)
     found = measured(codec, x, batch_size=10)
     assert found["test/feat/n_bits"] == 8 * len(codec.compress(x)) / 10

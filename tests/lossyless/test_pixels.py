@@ -1,4 +1,4 @@
-"""Images that look alike in a viewer have the same pixels, however their file stores them."""
+"""Images that viewers show alike have the same pixels, in any file format."""
 
 import io
 
@@ -12,7 +12,7 @@ RGB = np.random.default_rng(0).integers(0, 255, (6, 4, 3), dtype=np.uint8)
 
 
 def stored(image: Image.Image, file_format: str, **options) -> Image.Image:
-    """The image as it is read back from a file."""
+    """The image after a round trip through a file."""
     buffer = io.BytesIO()
     image.save(buffer, file_format, **options)
     return Image.open(buffer)
@@ -55,7 +55,7 @@ def test_transparency_shows_white():
     assert (pixels(stored(grey, "PNG")) == 224).all()  # 0.2 * 100 + 0.8 * 255
 
 
-def test_an_unknown_range_is_refused():
+def test_an_unknown_range_is_an_error():
     twelve_bits = stored(Image.fromarray(np.array([[0, 4095]], np.uint16)), "PNG")
     with pytest.raises(ValueError, match="4095.*65535"):
         to_rgb(twelve_bits)
@@ -68,7 +68,7 @@ def test_an_unknown_range_is_refused():
     assert (pixels(stored(Image.fromarray(np.zeros((2, 2), np.uint16)), "PNG")) == 0).all()
 
 
-def test_cmyk_is_what_it_looks_like():
+def test_cmyk_is_converted_to_what_viewers_show():
     srgb = ImageCms.createProfile("sRGB")
     white, red = (0, 0, 0, 0), (0, 255, 255, 0)
     for colour, expected in ((white, (255, 255, 255)), (red, (255, 0, 0))):
