@@ -39,7 +39,7 @@ def call_in(project: Path, *command: str, **options: object) -> subprocess.Compl
 
 @contextlib.contextmanager
 def started_in(project: Path, *command: str) -> Iterator[subprocess.Popen]:
-    """The same without waiting for its end; what it prints is one stream."""
+    """Start a command in a copy of the project; stdout and stderr are one stream."""
     script = subprocess.Popen(
         command,
         cwd=project,
@@ -128,7 +128,7 @@ def kill(processes: Iterable[int]) -> None:
 
 
 def wait_until(found: Callable[[], object], *, seconds: float, what: str) -> object:
-    """Poll until the result is true; returns it."""
+    """Poll until the result is true, and return it."""
     end = time.monotonic() + seconds
     while not (answer := found()):
         assert time.monotonic() < end, f"{what}: not within {seconds} seconds"

@@ -176,7 +176,7 @@ def test_a_sweep_continues_by_its_slurm_id_too(project):
 
 
 def test_figures_only(project):
-    """Drawn on this machine even if the jobs run on a cluster."""
+    """They are drawn on this machine even if the jobs run on a cluster."""
     for arguments, mode in (
         (["quick"], "quick"),
         (["quick_"], "quick"),
@@ -228,7 +228,7 @@ def test_an_interrupted_script_exits_non_zero(project, number):
 
 
 def test_the_worst_failure_determines_the_exit_status(project):
-    """Also of scripts that a script calls, whatever comes after it."""
+    """This includes scripts that a script calls."""
     (project / "failing").write_text("experiment=clip_bottleneck_pretrain")
     (project / "status").write_text("4")
     done = call(str(project / "bin/clip/main_linear.sh"))
@@ -360,7 +360,7 @@ def test_ctrl_c_ends_a_submission(project):
     assert len(calls(project)) == 1
 
 
-# --- for real
+# --- without stubs
 
 
 @pytest.fixture
@@ -393,5 +393,6 @@ def test_a_sweep_continues_after_a_failed_job(real_project, n_jobs):
     assert "1 of 2 jobs done" in first.stdout and "failed: job 0" in first.stdout
     assert "distortion=BINCE" in first.stdout and "no decoder" in first.stdout
     again = call(script, "-c", *job_ids(real_project), cwd=real_project)
-    assert again.returncode != 0 and "its results are reused" in again.stdout
-    assert "1 of 2 jobs done" in again.stdout
+    assert again.returncode != 0 and "1 of 2 jobs done" in again.stdout
+    logs = [log.read_text() for log in real_project.glob("outputs/*/*/1/job.log")]
+    assert sorted("its results are reused" in log for log in logs) == [False, True]

@@ -52,7 +52,7 @@ class Machine:
 
     def __init__(self, folder: Path):
         self.project, self.path, self.calls_file = (
-            folder / "project",
+            folder / "my projét (1)",
             folder / "bin",
             folder / "calls",
         )
@@ -98,7 +98,7 @@ class Machine:
         self.write(self.path / "uv", UV_STUB.format(calls=self.calls_file, managed=managed))
 
     def set_up(self, *arguments: str, **env: str) -> subprocess.CompletedProcess:
-        env = {"PATH": str(self.path), "HOME": str(self.path), **env}
+        env = {"PATH": str(self.path), "HOME": str(self.path), "LC_ALL": "C", **env}
         return call("bash", "bin/setup.sh", *arguments, cwd=self.project, env=env)
 
     def calls(self) -> list[str]:

@@ -223,7 +223,7 @@ def test_a_job_that_left_the_queue_is_lost(tmp_path, make_jobs, fake):
     assert states == ["lost", "lost", "queued", "failed"]
 
 
-def test_a_requeued_job_is_awaited(tmp_path, make_jobs, fake):
+def test_the_launcher_waits_for_a_requeued_job(tmp_path, make_jobs, fake):
     """It leaves an error, is out of the queue, squeue fails, it is pending, and then it is done."""
     result(tmp_path, "87", ("error", "RuntimeError: Connection closed by peer"))
     result(tmp_path, "done", returned("there"))

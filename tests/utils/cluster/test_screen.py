@@ -3,7 +3,6 @@
 import os
 import sys
 
-import pytest
 from helpers.tiny import ROOT, call
 
 from utils.runs.experiment_status import LOG
@@ -28,19 +27,11 @@ sweep.run(main)
 SAID = ["said by the job", "said by a logger", "said on stderr", "said by its child"]
 
 
-@pytest.fixture
-def command(tmp_path) -> list[str]:
+def test_jobs_print_into_their_logs_and_the_screen_has_short_lines(tmp_path):
     (tmp_path / "main.py").write_text(SCRIPT)
-    return [sys.executable, "main.py", "data@data_feat=banana_rot", "logger=none"]
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "HYDRA_FULL_ERROR": "0"}
-
-
-def test_jobs_print_into_their_logs_and_the_screen_has_short_lines(command, tmp_path):
-    sweep = ["seed=1,2,3", "parallel_jobs=2"]
-    done = call(*command, *sweep, cwd=tmp_path, env=environment())
+    settings = ["data@data_feat=banana_rot", "logger=none", "seed=1,2,3", "parallel_jobs=2"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "HYDRA_FULL_ERROR": "0"}
+    done = call(sys.executable, "main.py", *settings, cwd=tmp_path, env=env)
     assert done.returncode == 1 and done.stderr == ""
     lines, report = done.stdout.split("2 of 3 jobs done; ")
     assert all(len(line) <= 100 for line in lines.splitlines())
@@ -51,9 +42,3 @@ def test_jobs_print_into_their_logs_and_the_screen_has_short_lines(command, tmp_
         assert all(text.count(said) == 1 for said in SAID)
         assert ("Traceback" in text) == (log.parent.name == "1")
         assert (str(log.relative_to(tmp_path)) in report) == (log.parent.name == "1")
-
-
-def test_a_single_job_has_the_terminal_to_itself(command, tmp_path):
-    done = call(*command, cwd=tmp_path, env=environment())
-    assert all(said in done.stdout + done.stderr for said in SAID)
-    assert not list(tmp_path.rglob(LOG))

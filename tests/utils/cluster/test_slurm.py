@@ -27,7 +27,7 @@ SHORT = (
 
 
 def assert_complete(project, n_jobs: int) -> None:
-    """Every job and run is done, here and for Slurm."""
+    """Check that every job and run is done, on disk and for Slurm."""
     assert [job["state"] for job in jobs(project)] == ["done"] * n_jobs
     states = [status["state"] for status in statuses(project).values()]
     assert states == ["done"] * 3 * n_jobs

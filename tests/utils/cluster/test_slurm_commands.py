@@ -64,7 +64,7 @@ def test_jobs_that_cannot_be_submitted_are_one_line_of_error(fake, monkeypatch):
         launcher.check(options("slurm=vector"))
 
 
-def test_squeue_names_the_states_of_jobs(fake, monkeypatch):
+def test_squeue_reports_the_states_of_jobs(fake, monkeypatch):
     others = 'case "$*" in *--user*) ;; *) echo "90|FAILED";; esac'
     fake("squeue", 'echo "87_3|PENDING"', others)
     assert slurm_queries.states() == {"87_3": "PENDING"}

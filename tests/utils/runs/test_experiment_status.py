@@ -60,7 +60,7 @@ def queue(monkeypatch):
 
 @contextlib.contextmanager
 def under_way(job: Job, cfg, seed: int) -> Iterator[Run]:
-    """A job that works on its featurizer, whose run is given."""
+    """A job that is running its featurizer; yields the run."""
     cfg = cfg.copy()
     cfg.seed = seed
     with job.running():
@@ -146,7 +146,7 @@ def test_other_experiments_names_modes_and_places_are_left_out(cfg, sweep, tmp_p
     assert "2 jobs: 1 queued, 1 done" in status.overview(other)
 
 
-def test_damaged_files_are_named_and_lost(cfg, sweep):
+def test_jobs_and_runs_with_damaged_files_are_lost_and_named(cfg, sweep):
     fail(sweep(0, "seed=0"), cfg, 0, ValueError("x"))
     fail(sweep(1, "seed=1"), cfg, 1, ValueError("x"))
     files = [sweep(i).file.path for i in range(2)]
@@ -185,7 +185,9 @@ def test_runs_without_a_job_and_shared_compressors_count_too(cfg, sweep):
         (None, "queued", "interrupted"),
     ],
 )
-def test_slurm_tells_which_jobs_are_queued(cfg, sweep, queue, ids, queued, interrupted):
+def test_jobs_in_slurms_queue_are_queued_and_others_are_lost(
+    cfg, sweep, queue, ids, queued, interrupted
+):
     job = sweep(0, "seed=1", "slurm=cluster")
     job.queue("87_1")
     queue(ids)
@@ -220,7 +222,7 @@ def test_jobs_under_way_are_cancelled(cfg, sweep, queue):
     assert [line.partition(": ")[2] for line in sorted(found)] == commands
 
 
-def test_sweeps_with_unfinished_jobs_are_continued_and_failures_mended_first(cfg, sweep):
+def test_unfinished_sweeps_are_continued_and_failed_ones_need_a_fix_first(cfg, sweep):
     for seed, (name, error) in enumerate(
         [("a", None), ("b", ValueError("x")), ("c", KeyboardInterrupt()), ("d", OSError("y"))]
     ):
@@ -244,7 +246,7 @@ def test_sweeps_with_unfinished_jobs_are_continued_and_failures_mended_first(cfg
 # --- which experiment
 
 
-def test_modes_with_runs_and_the_name_of_their_results_are_known(cfg, tmp_path, capsys):
+def test_other_modes_with_runs_are_suggested_and_prefixed_names_are_known(cfg, tmp_path, capsys):
     quick = cfg.copy()
     quick.experiment_name = quick.compressor_of = "quick_banana_viz_VIC"
     find_run(quick, "featurizer").start(None)

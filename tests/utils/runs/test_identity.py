@@ -71,7 +71,7 @@ def test_where_and_how_a_run_is_executed_is_not_its_identity(resolved):
 
 
 def moved(node: object) -> object:
-    """The same config, had all classes been put into another module."""
+    """The same config with all classes in another module."""
     if isinstance(node, dict):
         return {
             key: f"elsewhere.{value.rpartition('.')[2]}" if key == CLASS else moved(value)
@@ -148,7 +148,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_setting_changes_its_stage_and_the_later_ones(resolved, stage):
-    """And no two settings give the same run."""
+    """Different settings also give different runs."""
     first = STAGES.index(stage)
     old = hashes(resolved())
     found = {override: hashes(resolved(override)) for override in SETTINGS[stage]}

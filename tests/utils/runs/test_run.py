@@ -27,7 +27,7 @@ def new_run(tmp_path) -> Run:
     return find_run(cfg, "featurizer")
 
 
-def test_a_run_goes_from_new_over_running_to_done(new_run, monkeypatch):
+def test_a_run_is_new_then_running_then_done(new_run, monkeypatch):
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     ids = {"JOB_ID": 89, "ARRAY_JOB_ID": 87, "ARRAY_TASK_ID": 3, "RESTART_COUNT": 2}
     for name, value in ids.items():

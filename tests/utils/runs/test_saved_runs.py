@@ -27,8 +27,8 @@ def of_experiment(run):
 
 
 @pytest.mark.parametrize("later", ["a_first", "z_last"])
-def test_of_several_runs_with_one_identity_the_latest_counts(run, later):
-    """Results were moved to another folder, and made again."""
+def test_the_latest_of_several_runs_with_one_identity_counts(run, later):
+    """Results were copied to another folder and then recomputed."""
     folder = of_experiment(run)
     assert folder.name == experiment_folder(run.cfg)
     run.finish({"a": 1.0})
@@ -54,7 +54,7 @@ def test_a_finished_run_counts_before_a_later_failure(run):
     assert found.state == "done"
 
 
-def test_a_damaged_status_is_that_of_a_lost_run(run):
+def test_a_run_with_a_damaged_status_is_lost(run):
     os.truncate(run.status_file.path, 0)
     records, states = read_records(of_experiment(run))
     assert states == {"lost": 1} and [record.stage for record in records] == [STAGES[0]]
@@ -74,7 +74,7 @@ def test_a_compressor_of_another_experiment_is_included(run):
     assert [record.stage for record in records] == [STAGES[0]] and states == {"done": 1}
 
 
-def test_classes_of_earlier_configs_get_their_present_names():
+def test_classes_in_earlier_configs_get_their_current_names():
     for before, now in MOVED.items():
         get_object(now)
         name = (

@@ -40,7 +40,7 @@ from utils.training.jobs import UnknownMetricError
 
 @pytest.fixture(scope="module", autouse=True)
 def sqlite_without_fsync():
-    """SQLite waits for the disk at every commit otherwise."""
+    """Commits that do not wait for the disk."""
 
     def turn_off(connection, _record):
         connection.execute("PRAGMA synchronous=OFF")
@@ -74,7 +74,7 @@ def test_n_trials_is_the_total_of_a_study(tmp_path, capsys):
     assert states(tmp_path) == ["COMPLETE"] * 7 + ["FAIL", "COMPLETE"]
 
 
-def test_any_name_of_a_folder_holds_its_study(tmp_path):
+def test_a_study_can_be_in_a_folder_of_any_name(tmp_path):
     """The name is part of a URL."""
     folder = tmp_path / "a?b#100%25 é{x}:@'\""
     folder.mkdir()
@@ -127,7 +127,7 @@ def test_failed_trials_count_and_are_repeated_once_by_each_further_call(tmp_path
 
 
 def test_a_trial_that_diverges_is_never_repeated(tmp_path):
-    """Its error arrives as raised or, from a submitted job, in the status file."""
+    """Its error is raised or, for a submitted job, in the status file."""
     message = "training stopped at step 3: loss=nan"
     write_status(tmp_path, 3, state="failed", error=f"NonFiniteLossError: {message}")
     errors = [NonFiniteLossError(message), JobError(f"job 3 (12_3): {message}")]
@@ -147,7 +147,7 @@ def test_a_trial_that_diverges_is_never_repeated(tmp_path):
     assert not run(tmp_path, n_trials=4).seen
 
 
-def test_a_job_that_returns_anything_else_has_failed(tmp_path):
+def test_a_job_that_does_not_return_a_number_has_failed(tmp_path):
     returned = iter([None, "text", (1.0, 2.0)])
     run(tmp_path, lambda _: next(returned), n_trials=3)
     assert states(tmp_path) == ["FAIL"] * 3
@@ -217,7 +217,7 @@ def test_a_study_is_searched_by_one_process_and_its_trials_are_repeated_if_it_is
     assert states(tmp_path) == ["FAIL"] * 2 + ["COMPLETE"] * 5
 
 
-# --- by way of Hydra
+# --- through Hydra
 
 # The real config, sweeper and launcher, with a main that trains nothing.
 PROGRAM = """
@@ -232,7 +232,7 @@ sweep.run(main)
 """
 
 
-def test_a_search_by_way_of_hydra(tmp_path, monkeypatch, capsys):
+def test_a_search_through_hydra(tmp_path, monkeypatch, capsys):
     (tmp_path / "program.py").write_text(PROGRAM)
     beta = "featurizer.loss.beta=tag(log, interval(0.01, 1))"
     space = [beta, "encoder.z_dim=choice(4, 8)", "seed=1"]
@@ -258,7 +258,7 @@ def test_a_search_by_way_of_hydra(tmp_path, monkeypatch, capsys):
     assert "Nothing to run" in capsys.readouterr().out
 
 
-def test_samplers_draw_or_the_error_names_those_that_do(tmp_path):
+def test_known_samplers_draw_and_others_are_an_error_that_names_them(tmp_path):
     for name in SAMPLERS:
         run(tmp_path, conflict, 1, name=name, objectives=("a", "b"), sampler=sampler(name))
         assert load(tmp_path, name).trials[0].state == TrialState.COMPLETE
@@ -272,7 +272,7 @@ def test_samplers_draw_or_the_error_names_those_that_do(tmp_path):
 
 @pytest.mark.slow
 def test_a_search_keeps_the_objectives_of_its_runs(tmp_path):
-    """Those on validation data; a larger total adds the difference."""
+    """They are validation metrics; a larger total adds the difference."""
     options = ["hypopt=optuna", "featurizer.loss.beta=tag(log, interval(0.01, 1))"]
     folder = tmp_path / "results/exp_none"
     for n, n_new in ((2, 2), (3, 1)):
@@ -291,7 +291,7 @@ def test_a_search_keeps_the_objectives_of_its_runs(tmp_path):
             assert trial.user_attrs["seconds"] > 0
 
 
-# --- studies that do not fit
+# --- studies that do not match
 
 
 def test_a_changed_study_is_an_error_that_names_the_setting(tmp_path):
@@ -359,7 +359,7 @@ def test_a_file_of_another_release_of_optuna_is_an_error_with_the_upgrade(tmp_pa
 # --- results
 
 
-def test_of_two_objectives_the_pareto_front_wins(tmp_path):
+def test_the_best_trials_of_two_objectives_are_their_pareto_front(tmp_path):
     nsgaii = sampler("nsgaii", population_size=4)
     run(tmp_path, conflict, 16, objectives=("a", "b"), sampler=nsgaii)
     best = {trial.number for trial in studies.best_trials(load(tmp_path))}

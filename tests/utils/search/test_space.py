@@ -64,7 +64,7 @@ def test_the_job_of_a_trial_holds_each_setting_once(tmp_path):
     assert sorted(job) == sorted(override.split("=", 1)[0] for override in overrides)
 
 
-def test_a_drawn_choice_is_the_written_one():
+def test_a_drawn_choice_has_the_value_that_was_written():
     written = ["null", "True", "'a, b'", "'16'", r"a\,b", "a b", "3x", "${s}", "[a,'b, c']"]
     for text in written:
         space = Space.of([f"key={text},other"])
