@@ -135,7 +135,8 @@ def image_names(dataset: Any) -> list[str] | None:
     paths = image_paths(dataset)
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    return paths and [path.removeprefix(os.path.join(dataset.root, "")) for path in paths]
+    root = paths and os.path.join(dataset.root, "")
+    return paths and [path.removeprefix(root) for path in paths]
 
 
 def n_source_bytes(dataset: Any) -> int | None:
