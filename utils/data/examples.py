@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -117,6 +118,7 @@ class ImageFiles:
         return str(self.paths[i])
 
 
+@dataclass(frozen=True)
 class Streamed:
     """Images that workers decode and resize while the device works.
 
@@ -129,26 +131,21 @@ class Streamed:
     n_workers : number of worker processes; 0: the main process reads.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        members: Tensor,
-        resize: v2.Transform,
-        shape: tuple[int, ...],
-        n_workers: int,
-    ) -> None:
-        self.images = images
-        self.members = members
-        self.targets = images.targets[members]
-        self.resize = resize
-        self.shape = shape
-        self.n_workers = n_workers
+    images: Images
+    members: Tensor
+    resize: v2.Transform
+    shape: tuple[int, ...]
+    n_workers: int
+
+    @cached_property
+    def targets(self) -> Tensor:
+        return self.images.targets[self.members]
 
     def read(
         self, batches: Sequence[Tensor], device: torch.device, seed: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         members = [self.members[batch.cpu()].tolist() for batch in batches]
-        batch_bytes = math.prod(self.shape) * max(map(len, members), default=0)
+        batch_bytes = max(map(len, members), default=0) * math.prod(self.shape)
         n_workers = affordable_workers(self.n_workers, batch_bytes)
         loader = DataLoader(
             _Decoded(self.images, self.resize, self.shape, seed),
@@ -180,16 +177,14 @@ def _unless_killed(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor] | DataE
         ) from error
 
 
+@dataclass(frozen=True)
 class _Decoded(Dataset):
     """Batches of images as uint8 tensors, the same whichever worker reads them."""
 
-    def __init__(
-        self, images: Images, resize: v2.Transform, shape: tuple[int, ...], seed: int
-    ) -> None:
-        self.images = images
-        self.resize = resize
-        self.shape = shape
-        self.seed = seed
+    images: Images
+    resize: v2.Transform
+    shape: tuple[int, ...]
+    seed: int
 
     def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor] | DataError:
         """Images and targets at indices [B], or an error: workers would raise a traceback."""
