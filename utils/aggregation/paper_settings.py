@@ -18,8 +18,7 @@ from lossyless.predictors import PredictionHead
 from utils.configs.composing import compose_config
 from utils.configs.overrides import is_group, parse
 from utils.data.augmentations import REGISTRY
-from utils.data.augmentations.affine import Affine
-from utils.data.augmentations.pixels import PixelChange
+from utils.data.augmentations.affine import Member
 from utils.data.examples import n_to_hold_out
 
 SETTINGS = Path(__file__).parent / "published" / "settings"
@@ -168,7 +167,7 @@ def _fact(cfg: DictConfig, key: str) -> object:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def _parameters(member: Affine | PixelChange) -> dict[str, object]:
+def _parameters(member: Member) -> dict[str, object]:
     """Probability and ranges of an augmentation."""
     ranges = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(member).items()}
     return ranges | {"probability": member.probability}

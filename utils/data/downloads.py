@@ -37,7 +37,7 @@ def open_or_download(
 ) -> T:
     """Open a data set, and download it first if it is not in a folder.
 
-    Nothing is written to a folder that has it, so the folder may be read-only.
+    A folder that cannot be written to or locked, e.g. a read-only mount, is only read.
 
     Parameters
     ----------
@@ -52,15 +52,16 @@ def open_or_download(
         If it is not in the folder and cannot be downloaded.
     """
     try:
-        folder = writable_dir(folder)
+        lock = FileLock(writable_dir(folder) / f".{name.replace(' ', '_')}.lock").acquire()
     except OSError as unwritable:
         try:
             return open_set(False)
         except (*UNUSABLE, OSError) as error:
             raise DataError(
-                f"{name} is missing or incomplete ({error}) and cannot be downloaded: {unwritable}"
+                f"{name} is missing or incomplete ({error}) and cannot be downloaded to {folder}: "
+                f"{unwritable}"
             ) from error
-    with FileLock(folder / f".{name.replace(' ', '_')}.lock"):
+    with lock:
         try:
             return open_set(False)
         except UNUSABLE:

@@ -16,6 +16,7 @@ from utils.data.augmentations.affine import (
     FixedCrop,
     Flip,
     JointResizeCrop,
+    Member,
     ResizeCrop,
     Rotation,
     Scale,
@@ -54,7 +55,7 @@ PIXELS: dict[str, PixelChange] = {
 
 # None leaves images unchanged. "resize" stands for the resizing of all images when they are read;
 # "label" makes all images of a class equivalent, which is implemented by the data module
-REGISTRY: dict[str, Affine | PixelChange | None] = {
+REGISTRY: dict[str, Member | None] = {
     **AFFINE,
     **PIXELS,
     "resize": None,
@@ -150,7 +151,7 @@ class Augmentation:
         return images, matrices
 
     def _draw_applied(
-        self, member: Affine | PixelChange, is_chained: Tensor, generator: torch.Generator
+        self, member: Member, is_chained: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Whether [B] a member acts, given whether the chain does."""
         n = len(is_chained)

@@ -15,19 +15,23 @@ from torch import Tensor
 N_TRIES = 10  # candidates for each box
 
 
-class Affine(ABC):
-    """Random affine maps.
+class Member:
+    """One of the transformations that an augmentation is composed of.
 
     Attributes
     ----------
-    probability : of applying the map.
+    probability : of transforming an image.
     in_chain : whether it shares the draw that decides whether an image is augmented at all.
-    stays_inside : whether the result shows nothing from outside the source.
     """
 
     probability: ClassVar[float] = 1.0
     in_chain: ClassVar[bool] = True
-    stays_inside: ClassVar[bool] = False
+
+
+class Affine(Member, ABC):
+    """Random affine maps."""
+
+    stays_inside: ClassVar[bool] = False  # whether results show nothing from outside the source
 
     @abstractmethod
     def sample(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:

@@ -5,26 +5,16 @@ Each image of a batch [B, C, H, W] gets its own parameters.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from utils.data.augmentations.affine import draw_box_sizes
+from utils.data.augmentations.affine import Member, draw_box_sizes
 
 
-class PixelChange(ABC):
-    """Random change of pixel values.
-
-    Attributes
-    ----------
-    probability : of applying the change.
-    in_chain : whether it shares the draw that decides whether an image is augmented at all.
-    """
-
-    probability: ClassVar[float] = 1.0
-    in_chain: ClassVar[bool] = True
+class PixelChange(Member, ABC):
+    """Random change of pixel values."""
 
     @abstractmethod
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
