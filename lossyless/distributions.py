@@ -57,14 +57,10 @@ class DiagGaussian(Independent):
 FAMILIES = {"deterministic": Deterministic, "diaggaussian": DiagGaussian}
 
 
-def unit_gaussian_like(p_ZlX: Independent) -> Independent:
-    """The marginal N(0, I) with the shape of `p_ZlX`."""
-    return Independent(Normal(torch.zeros_like(p_ZlX.mean), torch.ones_like(p_ZlX.mean)), 1)
-
-
 def kl_to_unit_gaussian(p_ZlX: Independent) -> Tensor:
     """KL[p(Z|x) || N(0, I)] in nats, [B]: an upper bound on I[Z;X] in expectation over X."""
-    return kl_divergence(p_ZlX, unit_gaussian_like(p_ZlX))
+    mean = torch.zeros_like(p_ZlX.mean)
+    return kl_divergence(p_ZlX, Independent(Normal(mean, torch.ones_like(mean)), 1))
 
 
 def check_z_dim(z_dim: int) -> None:

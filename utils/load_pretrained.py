@@ -66,7 +66,13 @@ def draw_figures(cfg: DictConfig) -> list[str]:
     NoRunsError
         If there are no such runs.
     """
-    names = _check_names(list(cfg.figures.names))
+    names, known = list(cfg.figures.names), [*FIGURES, COMPARISON]
+    if not names:
+        raise ConfigError(f"figures.names is empty: choose from {', '.join(known)}")
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(
+            f"figures.names: unknown {', '.join(unknown)}; choose from {', '.join(known)}"
+        )
     folder = Path(cfg.paths.results) / experiment_folder(cfg)
     options = OmegaConf.to_container(cfg.load, resolve=True)
     where = options.pop("where") or {}
@@ -116,17 +122,6 @@ def load_runs(
     for _, row in tables.finished(_runs(Path(folder), where or {})).iterrows():
         here = paths or _paths_beside(Path(folder), Path(row[tables.FOLDER]))
         yield row, *_load(config_here(Path(row[tables.FOLDER]), here, accelerator))
-
-
-def _check_names(names: list[str]) -> list[str]:
-    known = [*FIGURES, COMPARISON]
-    if not names:
-        raise ConfigError(f"figures.names is empty: choose from {', '.join(known)}")
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigError(
-            f"figures.names: unknown {', '.join(unknown)}; choose from {', '.join(known)}"
-        )
-    return names
 
 
 def _runs(folder: Path, where: Mapping[str, object]) -> DataFrame:

@@ -32,8 +32,11 @@ class ResNet(nn.Module):
         super().__init__()
         if len(in_shape) != 3:
             raise ValueError(f"a ResNet works on images [C, H, W], not on shape {tuple(in_shape)}")
-        if base not in resnet_names():
-            raise ValueError(f"unknown base {base!r} of a ResNet: choose one of {resnet_names()}")
+        names = torchvision.models.list_models(
+            module=torchvision.models, include=["resnet*", "resnext*", "wide_resnet*"]
+        )
+        if base not in names:
+            raise ValueError(f"unknown base {base!r} of a ResNet: choose one of {names}")
         if stem not in STEMS:
             raise ValueError(f"unknown stem {stem!r} of a ResNet: choose one of {STEMS}")
         self.out_shape = tuple(out_shape)
@@ -52,10 +55,3 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, *out_shape]
         return self.network(x).unflatten(1, self.out_shape)
-
-
-def resnet_names() -> list[str]:
-    """Valid values of `base`."""
-    return torchvision.models.list_models(
-        module=torchvision.models, include=["resnet*", "resnext*", "wide_resnet*"]
-    )

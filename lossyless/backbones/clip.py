@@ -174,28 +174,15 @@ def import_clip() -> ModuleType:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "pkg_resources is deprecated")
             import clip
-    except Exception as error:  # whatever a foreign module does when it is imported
-        file = _file_of_clip()
-        if file is None or (isinstance(error, ImportError) and _is_openai(file)):
+        _ = clip.available_models, clip.model
+    except Exception as error:  # a foreign module may raise anything
+        spec = importlib.util.find_spec("clip")
+        file = spec and (spec.origin or [*spec.submodule_search_locations][0])
+        if file is None or Path(file).with_name("simple_tokenizer.py").exists():
             raise  # it is not installed, or lacks a dependency
-        raise _wrong_clip(f"{file} ({type(error).__name__}: {error})") from None
-    if not (hasattr(clip, "available_models") and hasattr(clip, "model")):
-        raise _wrong_clip(getattr(clip, "__file__", None) or f"the folder {[*clip.__path__][0]}")
+        raise ModuleNotFoundError(
+            f"`import clip` found {file}, which is not OpenAI's CLIP ({type(error).__name__}: "
+            f"{error}): rename or uninstall it, and pip install clip-anytorch",
+            name="clip",
+        ) from None
     return clip
-
-
-def _file_of_clip() -> str | None:
-    spec = importlib.util.find_spec("clip")
-    return None if spec is None else spec.origin
-
-
-def _is_openai(file: str) -> bool:
-    return Path(file).with_name("simple_tokenizer.py").exists()
-
-
-def _wrong_clip(found: str) -> ModuleNotFoundError:
-    return ModuleNotFoundError(
-        f"`import clip` found {found}, which is not OpenAI's CLIP: rename or uninstall it, and pip "
-        "install clip-anytorch",
-        name="clip",
-    )

@@ -22,12 +22,17 @@ from utils.training import building
 EXPORT, INIT = "export.encoder", "finetune.init"
 
 
-def export_path(cfg: DictConfig) -> Path | None:
-    """The file of `export.encoder`; None if it is not set.
+def encoder_path(cfg: DictConfig, setting: str) -> Path | None:
+    """The file that `EXPORT` or `INIT` names; None if the setting is null.
 
-    Raises `ValueError` if it is not relative.
+    Raises `ValueError` if the name is absolute.
     """
-    return _path(cfg, EXPORT)
+    name = OmegaConf.select(cfg, setting)
+    if name is None:
+        return None
+    if Path(name).is_absolute():
+        raise ValueError(f"{setting}={name} must be relative to paths.pretrained, not absolute")
+    return Path(cfg.paths.pretrained) / name.replace("{seed}", str(cfg.seed))
 
 
 def export_encoder(cfg: DictConfig, path: Path) -> None:
@@ -100,20 +105,10 @@ def _canonical(encoder: dict) -> dict:
 
 def _existing(cfg: DictConfig) -> Path | None:
     """The file of `finetune.init`; FileNotFoundError if it does not exist, None if not set."""
-    path = _path(cfg, INIT)
+    path = encoder_path(cfg, INIT)
     if path is not None and not path.is_file():
         raise FileNotFoundError(
             f"{INIT}: there is no file {path}. First run the experiment that trains this encoder; "
             f"it is written with `{EXPORT}={OmegaConf.select(cfg, INIT)}`"
         )
     return path
-
-
-def _path(cfg: DictConfig, setting: str) -> Path | None:
-    """The file named by a setting; None if it is not set."""
-    name = OmegaConf.select(cfg, setting)
-    if name is None:
-        return None
-    if Path(name).is_absolute():
-        raise ValueError(f"{setting}={name} must be relative to paths.pretrained, not absolute")
-    return Path(cfg.paths.pretrained) / name.replace("{seed}", str(cfg.seed))

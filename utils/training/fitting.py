@@ -34,7 +34,6 @@ MAX_FITTED = 2**16  # examples that a codec estimates statistics from, such as a
 def quiet() -> None:
     """Silence log messages and warnings that do not concern the user."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # loaders make batches on the device
         ".*exists and is not empty.*",  # the folder of a resumed run

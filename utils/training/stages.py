@@ -96,7 +96,8 @@ def featurizer(cfg: DictConfig) -> Metrics:
     """Stage 1: fit the compressor; evaluate rate, distortion and online probe; draw figures."""
     if not cfg.featurizer.is_learned:
         return run_stage(cfg, "featurizer", _evaluate_codec)
-    export_path = encoder_checkpoint.export_path(cfg)  # raises before the training
+    # raises before the training
+    export_path = encoder_checkpoint.encoder_path(cfg, encoder_checkpoint.EXPORT)
     metrics = run_stage(cfg, "featurizer", _fit, is_shared=True)
     if not distributed.is_main():
         return metrics
