@@ -20,7 +20,6 @@ from lossyless.base import Batch
 from lossyless.compressors import NATS_PER_BIT
 from lossyless.distributions import CondDist
 from lossyless.optim import BetaAnnealer, PartOptimizer, exponential_decay
-from lossyless.predictors import OnlineEvaluator
 from lossyless.rates import HFactorized, HHyper, Lossless, MIRate
 from lossyless.tracking import NonFiniteLossError
 from utils.data.sources.digits import digits
@@ -100,17 +99,6 @@ def test_one_pass_equals_separate_passes_to_the_bit(rate, make_compressor, make_
     make_trainer(3, callbacks=[ReseedEveryEpoch(SEED)]).fit(joint, batches)
     train_naively(separate, batches, 3, beta=0.1)
     assert_same_tensors(trainable(joint), trainable(separate))
-
-
-def test_the_probe_never_moves_the_compressor(make_compressor, make_trainer):
-    weights = []
-    for online_task in (None, "classification"):
-        compressor = make_compressor(optimizer=ADAM)
-        if online_task:
-            compressor.online = OnlineEvaluator(Linear, (Z_DIM,), online_task, 2)
-        make_trainer(2, callbacks=[ReseedEveryEpoch(SEED)]).fit(compressor, Batches(toy_batches()))
-        weights.append({n: p for n, p in trainable(compressor).items() if "online" not in n})
-    assert_same_tensors(*weights)
 
 
 @pytest.mark.parametrize("method", ["VC", "VIC", "BINCE", "lossy_Z"])
@@ -312,13 +300,6 @@ def test_a_loss_that_is_not_finite_stops_training_and_is_named(
         make_trainer(2).fit(compressor, Batches(batches))
     assert ("rate=" in str(error.value)) == (field == "x")
     assert all(p.isfinite().all() for p in compressor.parameters())
-
-
-def test_a_probe_that_diverges_is_named_alone(make_compressor, make_trainer):
-    compressor = make_compressor(online_task="classification")
-    compressor.online.network.linear.weight.data[0, 0] = math.nan
-    with pytest.raises(NonFiniteLossError, match="step 0: online_loss=nan"):
-        make_trainer().fit(compressor, Batches(toy_batches()))
 
 
 # --- resuming

@@ -10,6 +10,7 @@ from sklearn.model_selection import ParameterSampler, StratifiedKFold, cross_val
 from sklearn.svm import LinearSVC
 
 from utils.cluster import sweep
+from utils.configs import resolvers
 from utils.configs.checks import ConfigError, is_network
 from utils.configs.composing import compose_config
 from utils.configs.overrides import CONF_DIR
@@ -129,14 +130,6 @@ def embedded(splits, *, dim=400):
     return {name: (x @ axes, y) for name, (x, y) in splits.items()}
 
 
-def test_dimensions_keep_their_scales():
-    """Larger dimensions count for more: scaling one down hides its classes."""
-    splits = splits_of(distance=1.0)
-    scale = torch.full((8,), 1e-3).index_fill(0, torch.tensor([3]), 1.0)  # 3: noise alone
-    hidden = {name: (x * scale, y) for name, (x, y) in splits.items()}
-    assert evaluate(hidden)["test/pred/acc"] < evaluate(splits)["test/pred/acc"] - 0.1
-
-
 @of_every_classifier
 def test_a_low_dimensional_span_is_fitted_in_its_own_coordinates(evaluation):
     few = splits_of(distance=1.0)
@@ -171,27 +164,24 @@ def test_a_solver_that_does_not_converge_is_reported_once_per_split(
 # --- cross-validation or the validation split
 
 
-def folds(y, evaluation, n_train):
-    return evaluation._folds(np.asarray(y), n_train=n_train, seed=0)
+def folds(n, n_train, **limits):
+    y = np.arange(n) % 4
+    return LinearSVMEvaluation(**limits)._folds(y, n_train=n_train, seed=0)
 
 
-def test_up_to_50_000_examples_are_cross_validated_with_those_of_validation():
-    y = np.arange(50_000) % 4
-    found = folds(y, LinearSVMEvaluation(), 47_500)
+def test_small_sets_are_cross_validated_and_large_ones_compared_on_the_validation_split():
+    found = folds(50_000, 47_500)
     assert len(found) == 5
     assert sorted(np.concatenate([held_out for _, held_out in found])) == list(range(50_000))
     for rows, held_out in found:
         assert sorted([*rows, *held_out]) == list(range(50_000))
-        assert (np.bincount(y[held_out]) == 2500).all()
-
-
-@pytest.mark.parametrize(
-    ("limits", "n"), [({}, 50_001), ({"n_folds": 11}, 40)], ids=["many examples", "small classes"]
-)
-def test_larger_training_sets_are_compared_on_the_validation_split(limits, n):
-    y = np.arange(n) % 4
-    ((rows, held_out),) = folds(y, LinearSVMEvaluation(**limits), n - 10)
-    assert list(rows) == list(range(n - 10)) and list(held_out) == list(range(n - 10, n))
+        assert (np.bincount(held_out % 4) == 2500).all()
+    for n, limits in ((50_001, {}), (40, {"n_folds": 11})):  # many examples, or small classes
+        ((rows, held_out),) = folds(n, n - 10, **limits)
+        assert list(rows) == list(range(n - 10)) and list(held_out) == list(range(n - 10, n))
+    ((rows, held_out),) = folds(1000, 800, max_cv_examples=100, max_search_examples=200)
+    assert len(set(rows)) == 200 and rows.max() < 800 and list(held_out) == list(range(800, 1000))
+    assert (np.bincount(rows % 4) == 50).all()  # a stratified subset
 
 
 @pytest.mark.parametrize("limits", [{}, {"max_cv_examples": 100}], ids=["folds", "hold-out"])
@@ -204,14 +194,6 @@ def test_the_test_split_does_not_influence_the_choice(limits, capsys):
     assert capsys.readouterr().out == chosen and "C" in chosen
     assert other["test/pred/acc"] != metrics["test/pred/acc"]
     assert other["val/pred/acc"] == metrics["val/pred/acc"]
-
-
-def test_a_long_search_may_use_a_stratified_subset():
-    y = np.arange(1000) % 4
-    evaluation = LinearSVMEvaluation(max_cv_examples=100, max_search_examples=200)
-    ((rows, held_out),) = folds(y, evaluation, 800)
-    assert len(set(rows)) == 200 and rows.max() < 800 and list(held_out) == list(range(800, 1000))
-    assert (np.bincount(y[rows]) == 50).all()
 
 
 # --- errors
@@ -234,9 +216,9 @@ def with_predictor(name, *overrides):
     return [*other, f"architecture@predictor={name}", "predictor.kwargs.n_draws=2", *overrides]
 
 
-@pytest.mark.parametrize("name", EVALUATIONS)
-def test_all_stages_end_with_a_linear_classifier(name, tmp_path):
-    base = with_predictor(name)
+def test_all_stages_end_with_a_linear_classifier(tmp_path, monkeypatch):
+    monkeypatch.setattr(resolvers, "n_cpus", lambda: 1)  # no processes to start
+    base = with_predictor("linear_svc")
     metrics = run(tmp_path, base=base)
     found = find_run(compose(tmp_path, base=base), "predictor")
     assert found.csv.name == "results_predictor.csv" and found.status()["state"] == "done"
