@@ -24,7 +24,7 @@ from utils.data.module import DataError, DataModule, check_choice, spawn_generat
 from utils.runs.stopwatch import Stopwatch
 
 YEARS = {"train": "train2017", "test": "val2017"}  # the original test images have no captions
-SERVER = "http://images.cocodataset.org"  # its HTTPS has another host's certificate
+SERVER = "http://images.cocodataset.org"  # its HTTPS certificate is for another host
 ARCHIVES = {  # archive of each part, with its MD5 and size
     "annotations": (
         "annotations/annotations_trainval2017.zip",

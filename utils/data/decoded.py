@@ -124,7 +124,7 @@ def from_pixels(pixels: Tensor) -> Tensor:
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, path: Path) -> Tensor:
     """Uninitialised tensor, memory-mapped to a file at `path` if it is too large for memory.
 
-    The file is unlinked at once, so that the tensor or the process frees its space when it ends.
+    The file is unlinked immediately: its space is freed with the tensor or when the process ends.
     """
     n_values = math.prod(shape)
     if n_values * dtype.itemsize <= examples.MAX_RESIDENT_BYTES:

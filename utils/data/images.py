@@ -63,7 +63,7 @@ class ImageDataModule(DataModule):
     ------
     ValueError
         If an equivalence needs classes but the data have none, or if the auxiliary variable is a
-        positive but training images have no others.
+        positive but each training image is equivalent only to itself.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class ImageDataModule(DataModule):
         order = draw_order(len(examples.targets), is_shuffled, generator)
         positive_generator = spawn_generator(generator, "positive")
         batches = list(order.split(batch_size))
-        if self._has_partners(split):  # read behind the images themselves
+        if self._has_partners(split):  # read in one batch with the images
             partners = draw_of_same_class(examples.targets.to(device), order, positive_generator)
             pairs = zip(batches, partners.split(batch_size), strict=True)
             batches = [torch.cat(pair) for pair in pairs]
@@ -287,7 +287,7 @@ def make_resize(name: str, side: int, *, is_evaluation: bool) -> v2.Transform:
 
 
 def draw_of_same_class(labels: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
-    """For each index, that of a uniformly drawn example of its class, perhaps itself."""
+    """For each index, the index of a random example of the same class, possibly the same one."""
     by_class = labels.argsort(stable=True)
     counts = labels.bincount()
     starts = counts.cumsum(0) - counts

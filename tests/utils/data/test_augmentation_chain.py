@@ -43,7 +43,7 @@ def test_each_member_is_applied_with_its_probability(p_augment):
             assert_frequency(changed, member.probability * p_augment)
 
 
-def test_one_draw_decides_about_the_chain_and_one_each_about_the_others():
+def test_members_outside_the_chain_have_independent_draws():
     p = 0.6
     images = make_images(1, height=8, width=8).expand(20_000, -1, -1, -1)
     result = Augmentation(["D4_group", "gray", "erasing"], p)(images, seeded())
@@ -55,7 +55,7 @@ def test_one_draw_decides_about_the_chain_and_one_each_about_the_others():
     assert_frequency(is_gray & is_erased, p * p * 0.2 * 0.5)
 
 
-def test_without_augmentation_whole_images_are_left_alone():
+def test_the_chain_acts_on_an_image_as_a_whole():
     """Of members that always act, all or none do."""
     names = ["rotation", "scale"]
     images = make_images(5_000, height=8, width=8)
@@ -87,7 +87,7 @@ def test_the_generator_alone_determines_the_result_and_the_order_of_names_does_n
 
 
 @pytest.mark.parametrize("n_channels", [1, 3])
-def test_equal_images_become_different_ones_in_range(n_channels):
+def test_augmented_images_differ_and_lie_in_the_unit_interval(n_channels):
     images = make_images(1, n_channels).expand(50, -1, -1, -1)
     given = images.clone()
     for names in (["rotation"], ["resize_crop"], ALL_BUT_JOINT):
@@ -100,7 +100,7 @@ def test_equal_images_become_different_ones_in_range(n_channels):
         assert result.min() >= 0 and result.max() <= 1
 
 
-def test_images_are_augmented_jointly_as_alone():
+def test_joint_augmentation_gives_the_same_images():
     images, targets = make_images(), torch.arange(5)
     for names in (ALL_BUT_JOINT, ["equiv_resize_crop_0.5", "color", "rotation"]):
         augmentation = Augmentation(names)
@@ -111,7 +111,7 @@ def test_images_are_augmented_jointly_as_alone():
 
 
 @pytest.mark.parametrize(("name", "noise"), JOINT.items())
-def test_labels_are_noisy_where_a_crop_shows_too_little(name, noise):
+def test_labels_are_noisy_if_a_crop_shows_too_little(name, noise):
     n, n_classes = 30_000, 4
     images, targets = torch.zeros(n, 1, 4, 4), torch.randint(4, (n,), generator=seeded())
     augmentation = Augmentation([name], p_augment=0.9)

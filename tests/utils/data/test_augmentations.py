@@ -1,4 +1,4 @@
-"""Batched augmentations do what torchvision does one image at a time."""
+"""Batched augmentations agree with those of torchvision, which take one image at a time."""
 
 import pytest
 import torch
@@ -171,7 +171,7 @@ def test_crops_of_a_fixed_size_lie_anywhere_in_the_image():
 
 
 @pytest.mark.parametrize(("height", "width"), [(1000, 1000), (1000, 2200)])
-def test_boxes_are_distributed_as_torchvisions(height, width):
+def test_boxes_have_the_distribution_of_torchvision(height, width):
     """At this size, rounding to pixels makes no difference."""
     image = torch.empty(1, height, width)
     with torch.random.fork_rng():
@@ -185,7 +185,7 @@ def test_boxes_are_distributed_as_torchvisions(height, width):
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 100), (100, 10)])
-def test_where_no_box_fits_the_middle_is_shown(height, width):
+def test_the_centre_is_shown_if_no_box_fits(height, width):
     expected = RandomResizedCrop.get_params(torch.empty(1, height, width), [0.3, 1.0], [0.7, 1.4])
     matrices = REGISTRY["resize_crop"].sample(4, height, width, seeded())
     boxes = boxes_of(matrices, height, width)
@@ -194,7 +194,7 @@ def test_where_no_box_fits_the_middle_is_shown(height, width):
 
 
 @pytest.mark.parametrize("n_channels", [1, 3])
-def test_colour_jitter_is_torchvisions_in_all_orders(n_channels):
+def test_colour_jitter_agrees_with_torchvision_in_all_orders(n_channels):
     names = ["brightness", "contrast", "saturation", "hue"]
     images, jitter = make_images(3_000, n_channels, height=2, width=2), REGISTRY["color"]
     images[..., 0, 0], images[:, :-1, 0, 1] = 1, images[:, -1:, 0, 1]  # white, gray
@@ -216,7 +216,7 @@ def test_colour_jitter_is_torchvisions_in_all_orders(n_channels):
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 60), (40, 90)])
-def test_erased_boxes_are_torchvisions(height, width):
+def test_erased_boxes_have_the_distribution_of_torchvision(height, width):
     image = torch.ones(1, height, width)
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -87,13 +87,13 @@ def test_maximal_invariants_and_representatives_identify_classes(name, points):
     assert torch.allclose(*steps, atol=1e-5)
 
 
-def test_rotation_representatives_lie_on_their_ray(points):
+def test_representatives_of_rotations_lie_on_one_ray(points):
     representative = EQUIVALENCES["rotation"].representative(points)
     angle = torch.atan2(representative[:, 1], representative[:, 0]).rad2deg() % 360
     assert torch.allclose(angle, torch.tensor(225.0))
 
 
-def test_members_are_drawn_anywhere_on_the_orbit_whichever_member_is_given(points):
+def test_members_are_independent_of_the_point_given_its_orbit(points):
     x = points[:20_000]
     member = EQUIVALENCES["rotation"].draw_member(x, seeded(7))
     given, drawn = (torch.atan2(*p.T.flip(0)) / (2 * math.pi) + 0.5 for p in (x, member))
@@ -130,7 +130,7 @@ def test_batches_hold_points_invariants_and_auxiliaries():
 
 
 @pytest.mark.parametrize("name", ["rotation", "x_translation", "y_translation"])
-def test_with_a_representative_another_member_takes_the_place_of_the_point(name):
+def test_x_is_a_random_member_of_the_orbit_with_representatives(name):
     """VIC's encoder sees whole orbits, not only where the source has mass on them."""
     raw, vic = (small(equivalence=name, auxiliary=a) for a in ("input", "representative"))
     for split in ("train", "test"):

@@ -1,4 +1,4 @@
-"""The batches of every data set are those of earlier versions, so that results stay comparable.
+"""Batches of every data set are those of earlier versions, so that results stay comparable.
 
 `batches.json` holds one number for each data set of conf/data, augmentation, content of `Batch.aux`
 and split: a weighted sum of three batches. To write it anew after a change that is meant to change
@@ -93,7 +93,7 @@ def summaries(option: str, folder: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_batches_of_data_sets_stay(option, fake_sources):
+def test_batches_of_data_sets_are_unchanged(option, fake_sources):
     found = summaries(option, fake_sources)
     expected = json.loads(FILE.read_text())
     if os.environ.get("WRITE_BATCHES"):

@@ -212,7 +212,7 @@ def test_captions_depend_on_the_epoch_in_training_only_and_not_on_the_auxiliary_
 # --- features
 
 
-def test_features_are_those_of_clip_whatever_the_batch(weights, tmp_path, monkeypatch):
+def test_features_agree_with_clip_for_any_batch_size(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(coco_captions, "BATCH_SIZE", 3)
     captions = [f"{i} cats" for i in range(7)] + ["a very long caption " * 40]
     state = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""Decoded data: 8-bit pixels, in memory or on disk, without traces and without differences."""
+"""Decoded data: 8-bit pixels, in memory or memory-mapped, with the same results."""
 
 import pytest
 import torch
@@ -61,7 +61,7 @@ def batches(*sizes: int, shape: tuple[int, ...] = (3,)) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("limit", [0, 2**20])
-def test_vectors_are_collected_as_they_are_and_images_as_pixels(limit, tmp_path, monkeypatch):
+def test_vectors_are_collected_unchanged_and_images_as_pixels(limit, tmp_path, monkeypatch):
     monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", limit)
     for sizes in ((7,), (3, 3, 1), (1, 6)):
         parts = batches(*sizes)
@@ -72,7 +72,7 @@ def test_vectors_are_collected_as_they_are_and_images_as_pixels(limit, tmp_path,
     assert torch.equal(found, to_pixels(torch.cat(parts)))
 
 
-def test_another_number_of_examples_than_of_targets_is_an_error(tmp_path):
+def test_numbers_of_examples_and_targets_must_agree(tmp_path):
     for sizes in ((), (4,), (3, 3), (5, 1), (3, 3, 3)):
         parts = batches(*sizes) if sizes else []
         with pytest.raises(DataError, match=f"decoded_val: 5 targets, but {sum(sizes)} examples"):

@@ -1,4 +1,4 @@
-"""Data sets are found or downloaded by one process at a time; interrupted downloads resume."""
+"""Data sets are opened or downloaded by one process at a time; interrupted downloads resume."""
 
 import hashlib
 import io
@@ -119,13 +119,13 @@ def test_downloads_are_retried_while_they_make_progress(server, tmp_path, monkey
     assert len(server.requests) == n_requests + 1
 
 
-def test_a_server_without_ranges_starts_anew(server, tmp_path):
+def test_downloads_restart_if_the_server_cannot_resume(server, tmp_path):
     server.knows_ranges = False
     (tmp_path / "stars.zip.part").write_bytes(CONTENT[:999])
     assert fetch(server, tmp_path) == CONTENT
 
 
-def test_a_file_with_another_md5_is_not_kept(server, tmp_path):
+def test_a_file_with_a_wrong_md5_is_deleted(server, tmp_path):
     server.files["/stars.zip"] = CONTENT[::-1]
     with pytest.raises(DataError, match=f"{md5(CONTENT[::-1])}.*{md5(CONTENT)}") as e:
         fetch(server, tmp_path)
@@ -163,7 +163,9 @@ def test_a_zip_file_is_added_to_existing_folders(server, archive, tmp_path):
     assert server.requests == [("/sky.zip", None)]
 
 
-def test_too_little_room_is_known_before_a_download(server, archive, tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_before_the_download(
+    server, archive, tmp_path, monkeypatch
+):
     url = f"{server.url}/sky.zip"
     free = int(30e9)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))

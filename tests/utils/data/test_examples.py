@@ -1,4 +1,4 @@
-"""Images that workers read from disk: the same batches however many there are, clear errors."""
+"""Images on disk: the same batches for any number of workers, and clear errors."""
 
 import gc
 import multiprocessing
@@ -118,7 +118,7 @@ def test_limits_of_the_system_reduce_the_number_of_workers(
     assert re.fullmatch(rf"(using {expected}.*\n)+", capsys.readouterr().err)
 
 
-def test_an_abandoned_iteration_leaves_no_workers(folder):
+def test_abandoned_iterations_leave_no_workers(folder):
     batches = iter(toy(folder, n_workers=2).loader("train"))
     next(batches)
     assert len(own_workers()) == 2

@@ -80,7 +80,7 @@ def test_features_are_those_of_the_tower_with_the_targets_of_the_images(make):
         assert data.encoder_time(split) > 0
 
 
-def test_splits_are_computed_when_first_used_and_once_for_each_key(make, tmp_path):
+def test_splits_are_computed_lazily_and_once_per_key(make, tmp_path):
     list(make().loader("test"))
     assert [path.name.rsplit("_", 1)[0] for path in folders(tmp_path)] == ["digits_tiny_test"]
     first = [gather(make().loader(split)).x for split in SPLITS]
@@ -95,7 +95,7 @@ def test_splits_are_computed_when_first_used_and_once_for_each_key(make, tmp_pat
 # --- augmentations
 
 
-def test_copies_of_an_augmented_split_differ_and_epochs_cycle_through_them(make, tmp_path):
+def test_epochs_cycle_through_different_augmented_copies(make, tmp_path):
     data = make(n_copies=2, **ROTATED)
     copies = [gather(data.loader("train", epoch=k, shuffle=False)).x for k in range(2)]
     assert not torch.equal(*copies)
@@ -143,9 +143,7 @@ class Stop(nn.Module):
         return x.mean((2, 3)) @ torch.ones(3, DIM)
 
 
-def test_interrupted_computations_leave_nothing_and_leftovers_of_killed_ones_are_removed(
-    make, tmp_path
-):
+def test_interrupted_computations_leave_no_files_and_stale_files_are_removed(make, tmp_path):
     for error in (KeyboardInterrupt, RuntimeError):
         with pytest.raises(error):
             make(make_network=lambda error=error: Stop(error())).loader("train")
@@ -184,7 +182,7 @@ def test_features_of_other_images_are_refused(make, tmp_path):
         data.loader("val")
 
 
-def test_a_tower_that_gives_nan_is_refused(make, tmp_path):
+def test_nan_features_are_refused(make, tmp_path):
     class Broken(nn.Module):
         def forward(self, x):
             return torch.full((len(x), DIM), torch.nan)

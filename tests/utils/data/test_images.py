@@ -118,7 +118,7 @@ def test_positives_of_the_equivalence_by_label_are_other_images_of_the_class():
     assert torch.equal(x, other_x) and not torch.equal(aux, other)
 
 
-def test_positives_are_compared_with_as_many_examples_in_evaluation_as_in_training():
+def test_contrastive_batches_have_the_same_size_in_evaluation_and_training():
     settings = {"equivalence": ["hflip"], "batch_size": 5, "eval_batch_size": 50}
     for auxiliary, expected in (("positive", [5, 5, 5]), ("input", [5, 6, 50])):
         data = numbered(auxiliary=auxiliary, **settings)
@@ -134,7 +134,7 @@ def test_the_representative_of_a_class_is_its_first_training_image():
         assert torch.equal(numbers(aux), first[y] if split == "train" else numbers(x))
 
 
-def test_the_equivalence_by_label_moves_neither_x_nor_y():
+def test_the_label_equivalence_changes_neither_x_nor_y():
     x, y, _ = gather(numbered(equivalence=["hflip", "color"]).loader("train"))
     for auxiliary in ("input", "positive", "representative", "target"):
         data = numbered(auxiliary=auxiliary, equivalence=["hflip", "color", "label"])
@@ -142,7 +142,7 @@ def test_the_equivalence_by_label_moves_neither_x_nor_y():
         assert torch.equal(x, other_x) and torch.equal(y, other_y)
 
 
-def test_noisy_labels_leave_the_class_of_the_representative_alone():
+def test_noisy_labels_do_not_change_the_representative():
     data = numbered(auxiliary="representative", equivalence=["label", "equiv_resize_crop_0.5"])
     x, y, aux = gather(data.loader("train"))
     classes = numbers(x) % N_CLASSES
@@ -153,7 +153,7 @@ def test_noisy_labels_leave_the_class_of_the_representative_alone():
     assert torch.equal(aux, y)  # the noisy label is all that is known of the class
 
 
-def test_evaluation_may_have_equivalences_of_its_own():
+def test_evaluation_may_use_other_equivalences():
     ramp = torch.arange(SIDE).to(torch.uint8).expand(N, 3, SIDE, SIDE)
     ramps = source_of(in_memory(train=(ramp, LABELS), test=(ramp, LABELS)))
 
@@ -234,7 +234,7 @@ def test_a_class_without_training_images_has_no_representative():
         next(iter(data.loader("train")))
 
 
-def test_images_and_targets_of_the_wrong_form_are_refused():
+def test_malformed_images_and_targets_are_refused():
     for images, targets, message in (
         (plain(N).float(), LABELS, "uint8"),
         (plain(N)[:, :1], LABELS, "3, 8, 8"),
@@ -253,7 +253,7 @@ def test_images_and_targets_of_the_wrong_form_are_refused():
 # --- sizes and hold-out
 
 
-def test_a_part_of_the_data_set_has_to_be_asked_for():
+def test_incomplete_data_sets_need_is_complete_false():
     for sizes, n_train in (({"train": N, "test": N + 3}, 54), ({"train": N + 1, "test": N}, 54)):
         part = replace(NUMBERED, sizes=sizes)
         with pytest.raises(DataError, match="60 of 6[13] images .* folder") as error:
@@ -266,7 +266,7 @@ def test_a_part_of_the_data_set_has_to_be_asked_for():
     assert "is_complete" not in str(error.value)  # which would not help
 
 
-def test_classes_keep_their_frequencies_in_what_is_held_out():
+def test_hold_out_is_stratified_by_class():
     targets = torch.tensor([0] * 600 + [1] * 300 + [2] * 100)
     kept, held_out = hold_out(targets, 0.1)
     assert targets[held_out].bincount().tolist() == [60, 30, 10]
@@ -277,14 +277,14 @@ def test_classes_keep_their_frequencies_in_what_is_held_out():
         assert torch.equal(held_out, hold_out(targets, 0.05)[1])
 
 
-def test_holding_out_needs_examples_of_all_classes_in_both_parts():
+def test_hold_out_needs_examples_of_all_classes_in_both_parts():
     for counts, fraction in (((10, 10, 10), 0.05), ((10, 10, 1), 0.2), ((2, 2, 2), 0.95)):
         targets = torch.arange(3).repeat_interleave(torch.tensor(counts))
         with pytest.raises(ValueError, match=f"val_fraction={fraction}"):
             hold_out(targets, fraction)
 
 
-def test_draws_are_uniform_over_the_class():
+def test_partners_are_uniform_over_the_class():
     labels = torch.tensor([0, 1, 1, 0, 2, 1, 0, 1])
     indices = torch.arange(8).repeat(2000)
     drawn = draw_of_same_class(labels, indices, torch.Generator().manual_seed(0))

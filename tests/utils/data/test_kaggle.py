@@ -69,7 +69,7 @@ def test_an_incomplete_file_is_named_and_deleted(tmp_path, monkeypatch, client):
     assert not (tmp_path / "all.zip").exists() and not (tmp_path / "images").exists()
 
 
-def test_refusals_say_what_to_do(tmp_path, monkeypatch):
+def test_errors_of_kaggle_say_what_to_do(tmp_path, monkeypatch):
     client = Client(error=OSError("403 Client Error: Forbidden"))
     with pytest.raises(DataError, match="403 Client Error.*kaggle.com/c/stars/rules"):
         fetch(monkeypatch, client, tmp_path)
@@ -77,13 +77,13 @@ def test_refusals_say_what_to_do(tmp_path, monkeypatch):
         fetch(monkeypatch, client, tmp_path, "me/stars")
 
 
-def test_without_the_client_the_error_says_how_to_install_it(monkeypatch):
+def test_a_missing_kaggle_client_is_an_error_that_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "kaggle", None)
     with pytest.raises(DataError, match="pip install kaggle six"):
         kaggle.connect()
 
 
-def test_without_a_token_the_error_says_where_it_goes(monkeypatch):
+def test_a_missing_kaggle_token_is_an_error_that_names_its_file(monkeypatch):
     class Api:
         def authenticate(self):
             sys.exit(1)

@@ -62,7 +62,7 @@ def test_batches_depend_on_seed_and_epoch_and_not_on_global_randomness():
     assert_same(data.loader("test"), data.loader("test", epoch=1))
 
 
-def test_training_drops_only_a_last_batch_of_one_example_that_is_not_the_only_one():
+def test_training_drops_a_last_batch_of_one_example_unless_it_is_the_only_one():
     for batch_size, sizes in {4: [4, 4, 2], 5: [5, 5], 9: [9], 10: [10], 11: [10]}.items():
         loader = toy(batch_size=batch_size).loader("train")
         assert [len(batch.x) for batch in loader] == sizes
@@ -70,7 +70,7 @@ def test_training_drops_only_a_last_batch_of_one_example_that_is_not_the_only_on
         assert loader.batch_size == batch_size
 
 
-def test_order():
+def test_unshuffled_epochs_are_augmented_copies_in_order():
     for split, n in (("train", 10), ("val", 7), ("test", 7)):
         loader = toy().loader(split, shuffle=False)
         assert torch.equal(gather(loader)[1], torch.arange(n))
@@ -90,7 +90,7 @@ def test_unknown_names_are_refused_with_the_alternatives():
         toy(auxiliary="inputs")
 
 
-def test_the_data_folder_may_hold_variables_and_the_home_folder(monkeypatch):
+def test_home_and_variables_in_the_data_folder_are_expanded(monkeypatch):
     monkeypatch.setenv("SCRATCH", "/scratch/me")
     monkeypatch.setenv("HOME", "/home/me")
     for data_dir, expected in {
@@ -109,7 +109,7 @@ def test_derived_seeds_are_stable_and_distinct():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_a_spawned_generator_leaves_its_parent_where_it_was():
+def test_spawning_a_generator_does_not_advance_its_parent():
     generator, twin = (torch.Generator().manual_seed(1) for _ in range(2))
     spawned = torch.rand(5, generator=spawn_generator(generator, "positive"))
     drawn = torch.rand(5, generator=generator)
@@ -149,7 +149,7 @@ def fit(data, n_epochs, folder, **kwargs):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_the_trainer_sees_a_new_epoch_each_time_also_after_resuming(tmp_path):
+def test_the_trainer_gets_new_batches_in_each_epoch_and_after_resuming(tmp_path):
     data = toy()
     reload = {"reload_dataloaders_every_n_epochs": 1}
     seen = fit(data, 2, tmp_path, **reload).seen | fit(data, 3, tmp_path, **reload).seen
@@ -167,7 +167,7 @@ def decoded(**kwargs):
     return DecodedDataModule(kwargs.pop("splits", splits), **kwargs)
 
 
-def test_decoded_data_of_the_wrong_form_are_refused():
+def test_malformed_decoded_data_are_refused():
     x, y = torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64)
     good = {"train": (x, y), "val": (x, y), "test": (x, y)}
     with pytest.raises(ValueError, match="missing: .*val"):
@@ -180,7 +180,7 @@ def test_decoded_data_of_the_wrong_form_are_refused():
         decoded(splits=good, task="regression", n_outputs=1)
 
 
-def test_epochs_take_turns_in_the_copies_of_decoded_data():
+def test_epochs_cycle_through_copies_of_decoded_data():
     n, n_copies = 10, 3
     x = torch.arange(n * n_copies).float()[:, None]
     y = torch.arange(n).repeat(n_copies)
@@ -213,7 +213,7 @@ def test_shares_together_are_the_batches_of_one_process(n_processes):
         assert all(part.aux is None for part in parts)
 
 
-def test_batches_that_cannot_be_shared_equally_lose_examples_at_the_end_or_are_refused():
+def test_indivisible_last_batches_are_truncated_and_indivisible_full_batches_refused():
     loader = toy(batch_size=6).loader("train")  # batches of 6, 4
     shares = [list(SharedLoader(loader, rank, 3)) for rank in range(3)]
     (_, last) = loader

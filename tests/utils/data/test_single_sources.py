@@ -111,7 +111,7 @@ def test_damaged_annotations_of_cars_are_data_errors(make, tmp_path):
         make(cars196).setup()
 
 
-def test_caltech_101_has_as_many_training_images_of_each_class(make):
+def test_caltech_101_has_equally_many_training_images_per_class(make):
     for n in (2, 3):
         data = make(caltech101, n_train_per_class=n, val_fraction=0.5, is_complete=False)
         labels = torch.cat([data.splits[split].targets for split in ("train", "val")])
@@ -198,7 +198,7 @@ def solutions(tmp_path):
     return tmp_path / "galaxyzoo" / galaxy.SOLUTIONS
 
 
-def test_targets_of_galaxies_are_their_lines_of_the_table(make, solutions):
+def test_targets_of_galaxies_are_their_rows_of_the_table(make, solutions):
     data = make(galaxy.galaxy)
     assert len(ANSWERS) == 37 and (ANSWERS[0], ANSWERS[-1]) == ("Class1.1", "Class11.6")
     for split in SPLITS:
@@ -245,7 +245,7 @@ def test_damaged_solutions_are_named(make, solutions):
         make(galaxy.galaxy).setup()
 
 
-def test_images_that_kaggle_scores_come_with_their_ids(make, monkeypatch, tmp_path):
+def test_test_images_of_kaggle_come_with_their_ids(make, monkeypatch, tmp_path):
     monkeypatch.setattr(galaxy, "N_KAGGLE_TEST", len(KAGGLE_IDS))
     data = make(galaxy.galaxy, equivalence=["color"], eval_batch_size=3)
     batches = list(kaggle_test_batches(data, 424, CPU))

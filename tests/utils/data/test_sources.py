@@ -190,7 +190,7 @@ def test_names_of_files_and_captions_are_utf_8_whatever_the_locale(tmp_path, mon
 # --- downloads
 
 
-def test_a_failing_download_says_what_to_put_where(make, data_set, tmp_path, capsys):
+def test_the_error_of_a_failed_download_names_the_files_to_add(make, data_set, tmp_path, capsys):
     with pytest.raises(DataError) as error:
         make(data_set, exists=False).setup()
     assert str(tmp_path) in str(error.value) or data_set is cars196

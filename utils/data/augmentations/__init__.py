@@ -97,7 +97,7 @@ class Augmentation:
 
     @property
     def is_identity(self) -> bool:
-        """Whether images stay unchanged and have no equivalent ones."""
+        """Whether images are unchanged and equivalent only to themselves."""
         has_members = bool(self.affine or self.pixels) and self.p_augment > 0
         return not (has_members or self.uses_labels)
 
@@ -121,8 +121,10 @@ class Augmentation:
     def draw_matrices(
         self, images: Tensor, generator: torch.Generator
     ) -> tuple[list[Tensor], Tensor]:
-        """Matrices [B, 3, 3] of each affine member, of which the last acts first, and whether the
-        members in the chain act on an image at all, [B]."""
+        """Matrices [B, 3, 3] of each affine member, and the mask [B] of augmented images.
+
+        The last member acts first.
+        """
         n, _, height, width = images.shape
         is_chained = _draw(self.p_augment, n, generator)
         matrices = []
@@ -153,7 +155,7 @@ class Augmentation:
     def _draw_applied(
         self, member: Member, is_chained: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Whether [B] a member acts, given whether the chain does."""
+        """Mask [B] of images that a member transforms, given the mask of augmented images."""
         n = len(is_chained)
         if not member.in_chain:
             is_chained = _draw(self.p_augment, n, generator)

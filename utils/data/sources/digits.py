@@ -20,17 +20,17 @@ def digits(
 ) -> ImageDataModule:
     """UCI optical digits: 1797 images of 8x8, resized and framed to [1, side, side], 10 classes.
 
-    The original digits touch the borders of their images; like MNIST's, they get a frame of
-    background, so that augmentations move them instead of cutting them off.
+    The original digits touch the borders of their images. A frame of background, like MNIST's,
+    keeps augmentations from cutting them off.
 
-    The original has no splits. A stratified split, the same for all seeds, has 400 test images and
-    (with the default val_fraction) 200 validation and 1197 training images.
+    The stratified split, the same for all seeds, has 400 test images and (with the default
+    val_fraction) 200 validation and 1197 training images.
 
     Parameters
     ----------
     side : in pixels, including the frame.
     margin : width of the frame in pixels. MNIST's is 1/7 of the side.
-    val_fraction : fraction of the other 1397 images that is held out.
+    val_fraction : fraction of the 1397 non-test images to hold out.
     kwargs : see `ImageDataModule`.
     """
     if side - 2 * margin < 1:

@@ -146,7 +146,7 @@ def read_solutions(path: Path) -> tuple[Tensor, Tensor]:
         ids = table[ID].to_numpy(np.int64)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} is damaged: {error!r}. {HOW_TO_RESTORE}") from error
-    is_right = ((answers >= 0) & (answers <= 1)).all(1)  # NaN where a line is cut off
+    is_right = ((answers >= 0) & (answers <= 1)).all(1)  # NaN in truncated lines
     if not is_right.all():
         raise DataError(
             f"{path} is damaged: galaxy {ids[~is_right][0]} does not have {len(ANSWERS)} values in "

@@ -65,7 +65,7 @@ def _open_split(data_dir: Path, split: str) -> "HDF5Images":
 
 
 def _read(path: Path, name: str, read: Callable[[h5py.Dataset], T]) -> T:
-    """What `read` takes from a dataset of a file."""
+    """Apply `read` to a dataset of a file; DataError if the file is damaged."""
     try:
         with h5py.File(path, "r") as file:
             return read(file[name])

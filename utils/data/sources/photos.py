@@ -1,4 +1,4 @@
-"""Photographs in files, read while training: Food-101, Cars, Pets, Caltech-101 and ImageNet."""
+"""Photographs in files, read during training: Food-101, Cars, Pets, Caltech-101 and ImageNet."""
 
 from functools import cache, partial
 from pathlib import Path
@@ -139,8 +139,7 @@ def caltech101(*, n_train_per_class: int = 30, **kwargs: object) -> ImageDataMod
 
     The 9,144 photographs have no official splits. As in TensorFlow Datasets, which the paper used,
     each class has the same number of training images (3,060 in all) and the rest is for testing
-    (6,084). They are drawn once, the same for all seeds and machines, but other ones than in
-    TensorFlow Datasets.
+    (6,084). The draw is the same for all seeds and machines, but differs from TensorFlow Datasets.
 
     Parameters
     ----------
