@@ -28,6 +28,7 @@ from utils.aggregation.search_figures import plot_optuna_hypopt
 from utils.aggregation.tables import NoRunsError
 from utils.configs.checks import ConfigError
 from utils.data.module import DataError
+from utils.plots import style
 
 MODES: dict[str, Callable[..., None]] = {
     function.__name__: function
@@ -75,7 +76,8 @@ def aggregate(cfg: DictConfig, folder: Path) -> None:
     experiment = Experiment(folder, **shared)
     for mode in cfg.modes:
         try:
-            MODES[mode](experiment, **options[mode])
+            with style.defaults():
+                MODES[mode](experiment, **options[mode])
         except (ConfigError, NoRunsError):
             raise
         except (ValueError, FileNotFoundError, DataError) as error:  # data, checkpoints, figures

@@ -14,33 +14,17 @@ from utils.plots.axes import LABEL, LINE, add_legend, draw_curve, drawable, pane
 
 
 def plot_all_RD_curves(
-    experiment: Experiment,
-    x: str | Sequence[str],
-    y: str,
-    hue: str | Sequence[str] = "dist",
-    col: str | None = None,
-    is_log_x: bool = False,
-    is_log_y: bool = False,
-    where: Where | None = None,
+    experiment: Experiment, x: str | Sequence[str], y: str, **options: object
 ) -> None:
     """Draw `all_RD_curves_<x>` for each x: rate against distortion, with error bars over seeds.
 
     A curve joins runs that differ in nothing but the seed and `selection.ALONG_CURVE`. Runs that
     lack a metric, such as classical codecs, which have no distortion, are left out of its figure.
+    `options` are those of `plot_scatter_lines`.
     """
     for metric in as_list(x):
-        plot_scatter_lines(
-            experiment,
-            metric,
-            y,
-            hue=hue,
-            col=col,
-            is_log_x=is_log_x,
-            is_log_y=is_log_y,
-            where=where,
-            mode="aggregate.plot_all_RD_curves",
-            file=f"all_RD_curves_{in_file_name(metric)}",
-        )
+        file, mode = f"all_RD_curves_{in_file_name(metric)}", "aggregate.plot_all_RD_curves"
+        plot_scatter_lines(experiment, metric, y, mode=mode, file=file, **options)
 
 
 def plot_invariance_RD_curve(

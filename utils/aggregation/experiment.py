@@ -212,7 +212,8 @@ def number(mean: float, sem: float = float("nan"), form: str = ".4g") -> str:
 
 def to_markdown(table: DataFrame) -> str:
     """The table in Markdown, with aligned columns."""
-    cells = [list(map(str, table.columns)), *([str(c) for c in row] for row in table.values)]
+    cells = [list(table.columns), *table.to_numpy().tolist()]
+    cells = [[str(cell).replace("|", r"\|") for cell in row] for row in cells]
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
     cells.insert(1, ["-" * width for width in widths])
     rows = (" | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells)

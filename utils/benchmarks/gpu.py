@@ -106,9 +106,9 @@ class Meter(Callback):
     ----------
     seconds : of each timed step, with its data and hooks. The device is synchronised only before
         the first and after the last one.
-    work : microseconds and number of calls of each kernel or copy, or operator of a CPU, in the
+    work : microseconds and number of calls of each kernel or copy (on a CPU, operator) in the
         profiled steps.
-    waits : number of times that the host waits for the GPU in these steps, by line of code.
+    waits : how often the host waits for the GPU in these steps, by line of code.
     checkpoint : finding, in words.
     """
 
@@ -156,7 +156,7 @@ class Meter(Callback):
         )
 
     def describe_work(self, seconds: float) -> str:
-        """Kernels in a step that takes this long, the share in which they run, the largest ones."""
+        """Number of kernels in a step, and their share of its seconds; prints the largest ones."""
         n_steps = self.phases.n_profiled
         total, count = (sum(column) / n_steps for column in zip(*self.work.values(), strict=True))
         largest = sorted(self.work.items(), key=lambda item: item[1], reverse=True)[:MAX_LISTED]

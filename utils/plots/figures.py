@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from lossyless.compressors import LearnableCompressor
 from utils.data.module import DataModule
-from utils.plots import banana, images
+from utils.plots import banana, images, style
 
 PLANE = ("vector",)
 IMAGES = ("bw_image", "colour_image")
@@ -97,7 +97,8 @@ def draw(
     Raises `ValueError` as `find_figure` does.
     """
     spec = find_figure(name, compressor, data)
-    figure = spec.function(compressor, data, **options)
+    with style.defaults():
+        figure = spec.function(compressor, data, **options)
     file_name = filename or spec.file_name
     if "{equivalence}" in file_name:
         file_name = file_name.format(equivalence=banana.equivalence_name(data))

@@ -5,7 +5,9 @@ without a display. Sizes suit figures shown 400 to 800 pixels wide.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
+from contextlib import AbstractContextManager
 
+import matplotlib.style
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -37,6 +39,14 @@ def colours_of(names: Iterable[Hashable]) -> dict[Hashable, str]:
     free = [colour for colour in COLOURS if colour not in colours.values()]
     others = [name for name in names if name not in colours]
     return colours | {name: free[i % len(free)] for i, name in enumerate(others)}
+
+
+def defaults() -> AbstractContextManager:
+    """Draw and save with Matplotlib's default settings.
+
+    Those of a user's `matplotlibrc` change figures, or prevent them, such as LaTeX that is missing.
+    """
+    return matplotlib.style.context("default")
 
 
 def make_figure(width: float = 5.0, height: float = 3.6) -> tuple[Figure, Axes]:

@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import Logger
 
 from lossyless.compressors import LearnableCompressor
 from utils.data.module import DataModule
+from utils.plots import style
 from utils.plots.figures import draw
 from utils.runs.files import write_text
 from utils.runs.run import Run
@@ -35,7 +36,8 @@ def draw_all(
         chosen = (options or {}).get(name, {})
         file_name, figure = draw(name, compressor, data, **chosen)
         paths.append(run.results / file_name)
-        figure.savefig(paths[-1])
+        with style.defaults():
+            figure.savefig(paths[-1])
         loggers.log_figure(logger, name, figure)
         if not chosen.get("filename"):  # others do not replace the usual figure
             drawn[name] = file_name

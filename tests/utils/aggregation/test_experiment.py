@@ -10,7 +10,7 @@ from utils.aggregation.metrics import summarize_metrics
 from utils.configs.checks import ConfigError
 from utils.plots import style
 
-TABLE = pd.DataFrame({"a_b": ["50 %", "x_1"], "value": [1 / 3, float("nan")], "n": [1, 2]})
+TABLE = pd.DataFrame({"a_b": ["50 %", "x|1"], "value": [1 / 3, float("nan")], "n": [1, 2]})
 LOSS = "test/pred/loss"
 
 
@@ -47,7 +47,7 @@ def test_tables_have_all_digits_as_csv_and_four_for_people(tmp_path):
         pd.read_csv(tmp_path / "t.csv", float_precision="round_trip"), TABLE, check_exact=True
     )
     lines = (tmp_path / "t.md").read_text().splitlines()
-    assert lines[2:4] == ["| 50 % | 0.3333 | 1 |", "| x_1  | -      | 2 |"]
+    assert lines[2:4] == ["| 50 % | 0.3333 | 1 |", r"| x\|1 | -      | 2 |"]
     assert lines[-1].startswith("Of runs & seeds")
     latex = (tmp_path / "t.tex").read_text()
     assert all(rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
