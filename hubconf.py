@@ -41,7 +41,7 @@ pretrained_path : weights of the bottleneck; by default the released ones, downl
 Returns
 -------
 compressor : lossyless.hub.ClipCompressor
-transform : PIL image to the tensor [3, 224, 224] that the compressor takes
+transform : maps a PIL image to the tensor [3, 224, 224] that the compressor expects
 
 Raises
 ------

@@ -58,24 +58,12 @@ class ReleasedBottleneck:
 
 
 RELEASED = {
-    "b001": ReleasedBottleneck(
-        beta=0.01,
-        n_bits=2351,
-        url=f"{_RELEASE}/beta1e-02_factorized_rate.pt",
-        sha256="298a7b2bafb6851be1c82c0bb090fa64c6fcc6b0e5791f4103701bb3cba45d51",
-    ),
-    "b005": ReleasedBottleneck(
-        beta=0.05,
-        n_bits=1366,
-        url=f"{_RELEASE}/beta5e-02_factorized_rate.pt",
-        sha256="7668107582423542480e1d21986e24f97706e761f43889547a79f74a5a6d2ad8",
-    ),
-    "b01": ReleasedBottleneck(
-        beta=0.1,
-        n_bits=953,
-        url=f"{_RELEASE}/beta1e-01_factorized_rate.pt",
-        sha256="410eb8fe6abbb3b51db9c8ab9f8ef7a04dcc13356a481ddd863cf91a91deef13",
-    ),
+    name: ReleasedBottleneck(beta, n_bits, f"{_RELEASE}/beta{beta:.0e}_factorized_rate.pt", sha256)
+    for name, beta, n_bits, sha256 in (
+        ("b001", 0.01, 2351, "298a7b2bafb6851be1c82c0bb090fa64c6fcc6b0e5791f4103701bb3cba45d51"),
+        ("b005", 0.05, 1366, "7668107582423542480e1d21986e24f97706e761f43889547a79f74a5a6d2ad8"),
+        ("b01", 0.1, 953, "410eb8fe6abbb3b51db9c8ab9f8ef7a04dcc13356a481ddd863cf91a91deef13"),
+    )
 }
 
 

@@ -236,11 +236,9 @@ def _check_paths(read: list[Path | None], written: list[Path | None]) -> None:
 def _format(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.1f}"
-    if isinstance(value, list) and len(value) > MAX_LISTED:
-        first = ", ".join(map(str, value[: MAX_LISTED - 1]))
-        return f"{first}, ..., {value[-1]} ({len(value)} in all)"
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        more = f", ... ({len(value)} in all)" if len(value) > MAX_LISTED else ""
+        return ", ".join(map(str, value[:MAX_LISTED])) + more
     return str(value)
 
 
@@ -250,13 +248,16 @@ def _fail(error: object, status: int = FAILED) -> int:
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    """Errors about the user's files, which are printed without a traceback."""
+    """Errors of files and memory, which are printed without a traceback."""
+    from torch import OutOfMemoryError  # of a GPU
+
     from lossyless.coding.payloads import CodingError
     from lossyless.files import ContainerError
     from lossyless.parallel import WorkerError
     from lossyless.weights import WeightsError
 
-    return ContainerError, CodingError, SourceError, WeightsError, WorkerError, OSError
+    of_files = (ContainerError, CodingError, SourceError, WeightsError, OSError)
+    return *of_files, WorkerError, OutOfMemoryError
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -245,6 +245,15 @@ def test_errors_are_one_line_and_change_no_file(place, capsys, key, words):
     assert content() == before
 
 
+def test_a_full_gpu_is_one_line(place, capsys, monkeypatch):
+    def fail(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("lossyless.hub.weights.load_clip", fail)
+    assert run(*"compress photos new --pretrained b.pt --clip b.pt".split()) == 1
+    assert "out of memory" in error_of(capsys)
+
+
 def test_outputs_may_be_links(save, folder, networks, bottleneck, tmp_path):
     save(tmp_path / "Z.bin", 3)
     link, target = tmp_path / "link", tmp_path / "target"
