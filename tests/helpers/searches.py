@@ -8,7 +8,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra_plugins.sweeps import SAMPLERS
 
 from utils.search import study as studies
-from utils.search.loop import Search, run_trials
+from utils.search.loop import Search
 from utils.search.space import Space
 
 X, LOG_Y = "x=interval(-1.0, 1)", "y=tag(log, interval(1e-4, 1))"
@@ -79,7 +79,7 @@ def run(
         "retry_failed": True,
         "sampler": sampler(),
     }
-    worker = Search(
+    search = Search(
         folder / studies.FILE,
         name,
         space=Space.of(space),
@@ -87,7 +87,7 @@ def run(
         n_trials=n_trials,
         **(defaults | settings),
     )
-    run_trials(worker, launcher, folder / "sweep", n_parallel)
+    search.run(launcher, folder / "sweep", n_parallel)
     return launcher
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -26,10 +27,10 @@ from utils.search.study import (
     fits,
     has_started,
     load,
-    lock,
     names,
     objective_names,
     storage,
+    study_lock,
 )
 
 MAX_SHOWN = 10  # trials of a Pareto front
@@ -50,36 +51,14 @@ def run_search(cfg: DictConfig, arguments: Sequence[str], launcher: Launcher) ->
         retry_failed=cfg.hypopt.retry_failed,
         sampler=cfg.hydra.sweeper.sampler,
     )
-    run_trials(search, launcher, Path(cfg.hydra.sweep.dir), cfg.hypopt.n_parallel)
+    search.run(launcher, Path(cfg.hydra.sweep.dir), cfg.hypopt.n_parallel)
 
 
-def run_trials(search: "Search", launcher: Launcher, sweep_dir: Path, n_parallel: int) -> None:
-    """Run the missing trials of a study, `n_parallel` at a time; print the best ones.
-
-    Parameters
-    ----------
-    launcher : Hydra's; it returns when all jobs of a batch have ended.
-    sweep_dir : folder with the status files of the jobs, in folders named by their numbers.
-    """
-    n_launched = 0
-    with search:
-        while trials := search.take(n_parallel):
-            jobs = [trial.user_attrs["overrides"] for trial in trials]
-            returns = launcher.launch(jobs, initial_job_idx=n_launched)
-            for num, (trial, job) in enumerate(zip(trials, returns, strict=True), n_launched):
-                search.record(trial, job, read_job(sweep_dir / str(num)))
-            n_launched += len(trials)
-        if n_launched == 0:
-            print(f"Nothing to run: the study has its {search.n_trials} trials (hypopt.n_trials)")
-        print(summary(search.study))
-
-
+@dataclass
 class Search:
-    """Takes trials of a study and records their results.
+    """A search: takes trials of a study, launches their jobs and records their results.
 
-    Context manager: inside the block, no other process can run trials of the study.
-
-    Parameters
+    Attributes
     ----------
     file : SQLite file of the study; created if it is missing.
     name : name of the study; created if it is missing.
@@ -91,64 +70,121 @@ class Search:
         objective or loss was not finite is never repeated: it would fail again.
     sampler : config of one of Optuna's samplers. A trial depends on its `seed` and on the number of
         trials drawn before (and, if the sampler learns, on their results), not on interruptions.
-
-    Raises
-    ------
-    ConfigError
-        If the sampler cannot be used. When the block starts: if another process runs trials of the
-        study, or if new trials would not be comparable with its complete ones. A study without
-        complete trials is replaced.
     """
 
-    def __init__(
-        self,
-        file: Path,
-        name: str,
-        *,
-        objectives: Sequence[str],
-        directions: Sequence[str],
-        space: Space,
-        n_trials: int,
-        retry_failed: bool,
-        sampler: Mapping[str, object],
-    ):
-        self.n_trials = n_trials
-        self._file, self._name, self._directions = file, name, list(directions)
-        self._definition = definition(objectives, directions, space)
-        self._space, self._retry_failed, self._sampler = space, retry_failed, sampler
-        self._make_sampler(0)  # fails before anything is written
-        self._lock = lock(file, name)
+    file: Path
+    name: str
+    objectives: Sequence[str]
+    directions: Sequence[str]
+    space: Space
+    n_trials: int
+    retry_failed: bool
+    sampler: Mapping[str, object]
 
-    def __enter__(self) -> "Search":
+    def run(self, launcher: Launcher, sweep_dir: Path, n_parallel: int) -> None:
+        """Run the missing trials, `n_parallel` at a time; print the best ones.
+
+        Parameters
+        ----------
+        launcher : Hydra's; it returns when all jobs of a batch have ended.
+        sweep_dir : folder with the status files of the jobs, in folders named by their numbers.
+
+        Raises
+        ------
+        ConfigError
+            If the sampler cannot be used, if another process runs trials of the study, or if new
+            trials would not be comparable with its complete ones. A study without complete trials
+            is replaced.
+        """
+        self._make_sampler(0)  # fails before anything is written
         try:
-            self._lock.acquire(timeout=0)
+            lock = study_lock(self.file, self.name).acquire(timeout=0)
         except Timeout as error:
             raise ConfigError(
-                f"the study '{self._name}' is searched by another process: wait for it, or start "
+                f"the study '{self.name}' is searched by another process: wait for it, or start "
                 "another study with hypopt.study_name=NAME"
             ) from error
-        self.study = self._open()
-        self._repeat()
-        return self
+        n_launched = 0
+        with lock:
+            self.study = self._open()
+            self._repeat()
+            while trials := self._take(n_parallel):
+                jobs = [trial.user_attrs["overrides"] for trial in trials]
+                returns = launcher.launch(jobs, initial_job_idx=n_launched)
+                for num, (trial, job) in enumerate(zip(trials, returns, strict=True), n_launched):
+                    self._record(trial, job, read_job(sweep_dir / str(num)))
+                n_launched += len(trials)
+        if n_launched == 0:
+            print(f"Nothing to run: the study has its {self.n_trials} trials (hypopt.n_trials)")
+        print(summary(self.study))
 
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    def _open(self) -> optuna.Study:
+        shared = definition(self.objectives, self.directions, self.space)
+        if self.name in names(self.file):
+            study = load(self.file, self.name)
+            if fits(study, shared):
+                return study
+            optuna.delete_study(study_name=self.name, storage=storage(self.file))
+        study = optuna.create_study(
+            storage=storage(self.file), study_name=self.name, directions=list(self.directions)
+        )
+        study.set_user_attr("definition", shared)
+        return study
 
-    def take(self, n: int) -> list[Trial]:
+    def _repeat(self) -> None:
+        """Enqueue the trials of killed searches again (their runs resume), and failed ones."""
+        trials = self.study.get_trials(deepcopy=False)
+        waiting = {t.user_attrs.get("retry_of") for t in trials if t.state == TrialState.WAITING}
+        for trial in counted(self.study):
+            is_failed = trial.state == TrialState.FAIL and "is_result" not in trial.user_attrs
+            is_stale = trial.state == TrialState.RUNNING
+            if (is_stale or (is_failed and self.retry_failed)) and trial.number not in waiting:
+                self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
+        # only now, in case this process is killed in between
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _take(self, n: int) -> list[Trial]:
         """At most n trials to run: repetitions first, then new ones; empty if none is missing."""
         taken: list[Trial] = []
         while len(taken) < n and self._is_any_missing():
             taken.append(self._ask())
         return taken
 
-    def record(self, trial: Trial, job: JobReturn, status: Mapping[str, object]) -> None:
+    def _is_any_missing(self) -> bool:
+        is_waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return bool(is_waiting) or len(counted(self.study)) < self.n_trials
+
+    def _ask(self) -> Trial:
+        """The next trial: a waiting one, or a new one."""
+        trials = self.study.get_trials(deepcopy=False)
+        n_drawn = sum(has_started(t) and "retry_of" not in t.user_attrs for t in trials)
+        self.study.sampler = self._make_sampler(n_drawn)
+        trial = self.study.ask(self.space.distributions)
+        trial.set_user_attr("overrides", list(self.space.job(trial.params)))
+        return trial
+
+    def _make_sampler(self, n_drawn: int) -> BaseSampler:
+        """A sampler, seeded for the trial that follows `n_drawn` others."""
+        try:
+            seed = np.random.SeedSequence([int(self.sampler["seed"]), n_drawn])
+            return instantiate(self.sampler, seed=int(seed.generate_state(1)[0]))
+        except Exception as error:  # Hydra wraps any error of the sampler
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise ConfigError(
+                f"hydra/sweeper/sampler: {self.sampler['_target_']} cannot be used ({reason}): "
+                "choose random, tpe or nsgaii; hypopt=none runs all combinations of choices"
+            ) from error
+
+    def _record(self, trial: Trial, job: JobReturn, status: Mapping[str, object]) -> None:
         """Record the result of a trial's job: failed unless all objectives are finite.
 
         Raises the job's error if an objective is not a metric: all other jobs would fail as well.
         """
         if runs := status.get("runs"):
             trial.set_user_attr("run", list(runs.values())[-1])
-        if "finished" in status:
+        if {"started", "finished"} <= status.keys():
             start, end = (datetime.fromisoformat(status[key]) for key in ("started", "finished"))
             trial.set_user_attr("seconds", round((end - start).total_seconds(), 1))
         objectives = objective_names(self.study)
@@ -169,58 +205,6 @@ class Search:
             self._fail(trial, ", ".join(bad), is_result=True)
         else:
             self.study.tell(trial, values)
-
-    def _open(self) -> optuna.Study:
-        file, name = self._file, self._name
-        if name in names(file):
-            study = load(file, name)
-            if fits(study, self._definition):
-                return study
-            optuna.delete_study(study_name=name, storage=storage(file))
-        study = optuna.create_study(
-            storage=storage(file), study_name=name, directions=self._directions
-        )
-        study.set_user_attr("definition", self._definition)
-        return study
-
-    def _repeat(self) -> None:
-        """Enqueue the trials of killed searches again (their runs resume), and failed ones."""
-        trials = self.study.get_trials(deepcopy=False)
-        waiting = {t.user_attrs.get("retry_of") for t in trials if t.state == TrialState.WAITING}
-        for trial in counted(self.study):
-            is_failed = trial.state == TrialState.FAIL and "is_result" not in trial.user_attrs
-            is_stale = trial.state == TrialState.RUNNING
-            if (is_stale or (is_failed and self._retry_failed)) and trial.number not in waiting:
-                self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
-        # only now, in case this process is killed in between
-        for trial in trials:
-            if trial.state == TrialState.RUNNING:
-                self.study.tell(trial.number, state=TrialState.FAIL)
-
-    def _is_any_missing(self) -> bool:
-        is_waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return bool(is_waiting) or len(counted(self.study)) < self.n_trials
-
-    def _ask(self) -> Trial:
-        """The next trial: a waiting one, or a new one."""
-        trials = self.study.get_trials(deepcopy=False)
-        n_drawn = sum(has_started(t) and "retry_of" not in t.user_attrs for t in trials)
-        self.study.sampler = self._make_sampler(n_drawn)
-        trial = self.study.ask(self._space.distributions)
-        trial.set_user_attr("overrides", list(self._space.job(trial.params)))
-        return trial
-
-    def _make_sampler(self, n_drawn: int) -> BaseSampler:
-        """A sampler, seeded for the trial that follows `n_drawn` others."""
-        try:
-            seed = np.random.SeedSequence([int(self._sampler["seed"]), n_drawn])
-            return instantiate(self._sampler, seed=int(seed.generate_state(1)[0]))
-        except Exception as error:  # Hydra wraps any error of the sampler
-            reason = str(error.__cause__ or error).splitlines()[0]
-            raise ConfigError(
-                f"hydra/sweeper/sampler: {self._sampler['_target_']} cannot be used ({reason}): "
-                "choose random, tpe or nsgaii; hypopt=none runs all combinations of choices"
-            ) from error
 
     def _fail(self, trial: Trial, error: str, is_result: bool) -> None:
         trial.set_user_attr("error", error)

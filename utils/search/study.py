@@ -116,6 +116,6 @@ def storage(file: Path) -> optuna.storages.RDBStorage:
         ) from error
 
 
-def lock(file: Path, name: str) -> FileLock:
+def study_lock(file: Path, name: str) -> FileLock:
     """Lock of a study, held by the process that runs its trials; freed even if it is killed."""
     return FileLock(file.with_name(f".optuna_{quote(name, safe='')}.lock"))

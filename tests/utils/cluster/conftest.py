@@ -10,7 +10,7 @@ from utils.cluster import slurm_queries
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch) -> Callable[..., None]:
-    """Writes a fake command with a name and the lines of a script; by default, it prints nothing."""
+    """Writes a fake command, given its name and lines; by default, it prints nothing."""
     folder = tmp_path / "commands"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")

@@ -97,8 +97,10 @@ def test_a_trial_stores_what_it_ran(tmp_path):
     started, finished = "2021-06-01T10:00:00+00:00", "2021-06-01T10:00:12.5+00:00"
     runs = {"featurizer": "a", "predictor": "b"}
     write_status(tmp_path, state="done", started=started, finished=finished, runs=runs)
-    run(tmp_path, n_trials=1)
-    (trial,) = load(tmp_path).trials
+    write_status(tmp_path, 1, state="lost", finished=finished)  # cancelled before it started
+    run(tmp_path, n_trials=2)
+    trial, unstarted = load(tmp_path).trials
+    assert "seconds" not in unstarted.user_attrs
     expected = ["fixed=1", *(f"{key}={value}" for key, value in trial.params.items())]
     assert trial.user_attrs["overrides"] == expected
     assert trial.user_attrs["seconds"] == 12.5 and trial.user_attrs["run"] == "b"
