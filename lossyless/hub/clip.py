@@ -71,11 +71,9 @@ class ClipCompressor(FeatureCompressor):
         return self
 
     def _fit_precision(self) -> None:
+        self.backbone.float()  # also on a GPU, where CLIP keeps its layer norms in float32
         if self.device.type == "cuda":
-            self.backbone.float()  # also the layer norms, which CLIP keeps in float32
             import_clip().model.convert_weights(self.backbone)
-        else:
-            self.backbone.float()
 
     @torch.no_grad()
     def encode(self, X: Tensor) -> Tensor:
@@ -108,7 +106,7 @@ class ClipCompressor(FeatureCompressor):
         return self.compress_vectors(self.encode(X))
 
     def get_rate(self, X: Tensor) -> float:
-        """Mean bits of the streams of `compress` for images [B, 3, side, side]; NaN for none."""
+        """Mean bits of the streams of `compress` for images [B, 3, side, side]; NaN if B is 0."""
         streams = self.compress(X)
         return 8 * sum(map(len, streams)) / len(streams) if streams else math.nan
 

@@ -49,7 +49,8 @@ class ImageFolder(Dataset):
             problem = "is a file, not a folder" if self.root.exists() else "no such folder"
             raise SourceError(f"{self.root}: {problem}")
         files = list(_files_below(self.root))
-        paths = sorted(file for file in files if file.suffix.lower() in IMG_EXTENSIONS)
+        paths = [file for file in files if file.suffix.lower() in IMG_EXTENSIONS]
+        paths.sort(key=lambda path: path.parts)  # Windows would ignore case
         if not paths:
             suffixes = ", ".join(IMG_EXTENSIONS)
             raise SourceError(

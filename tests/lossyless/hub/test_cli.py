@@ -250,7 +250,7 @@ def test_a_full_gpu_is_one_line(place, capsys, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("lossyless.hub.weights.load_clip", fail)
-    assert run(*"compress photos new --pretrained b.pt --clip b.pt".split()) == 1
+    assert run("compress", "photos", "new", "--pretrained", "b.pt") == 1
     assert "out of memory" in error_of(capsys)
 
 

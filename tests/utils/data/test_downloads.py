@@ -163,9 +163,7 @@ def test_a_zip_file_is_added_to_existing_folders(server, archive, tmp_path):
     assert server.requests == [("/sky.zip", None)]
 
 
-def test_a_full_disk_is_an_error_before_the_download(
-    server, archive, tmp_path, monkeypatch
-):
+def test_a_full_disk_is_an_error_before_the_download(server, archive, tmp_path, monkeypatch):
     url = f"{server.url}/sky.zip"
     free = int(30e9)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
