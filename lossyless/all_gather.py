@@ -40,7 +40,7 @@ def gather(rows: Tensor) -> Tensor:
 
 
 def own_rows(gathered: Tensor) -> Tensor:
-    """The rows of this process among those that `gather` returns."""
+    """This process's share of the rows that `gather` returns."""
     return gathered.chunk(world_size())[rank()]
 
 

@@ -132,7 +132,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Rates, distortions and probe losses, [B] each in nats, and the means of all terms."""
         z, z_hat, rates, logs = self._through_bottleneck(batch.x)
-        if self.distortion.needs == "positive":  # a pass of its own, for batch normalisation
+        if self.distortion.needs == "positive":  # a separate pass, for batch normalisation
             _, target, _, _ = self._through_bottleneck(batch.aux)
         else:
             target = z if self.distortion.needs == "none" else batch.aux

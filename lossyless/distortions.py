@@ -157,8 +157,8 @@ class ContrastiveDistortion(Distortion):
         super().__init__()
         if effective_batch_size is not None and effective_batch_size < 2:
             raise ValueError(
-                f"effective_batch_size={effective_batch_size}: at least 2 images are needed to "
-                "tell one from another"
+                f"effective_batch_size={effective_batch_size}: expected at least 2, since each "
+                "image needs negatives"
             )
         if min(temperature, initial_temperature) <= 0:
             raise ValueError(

@@ -19,7 +19,7 @@ from lossyless.torch_state import isolated
 WIDTH_RTOL = 2.0**-22
 # Entries of the extra state besides the tables, which cannot have these names
 WIDTHS, TRANSFORM = "cell_widths", "transform"
-# Rows quantised at a time, to save memory; as fast as a whole chunk
+# Rows quantised at a time, to save memory, without loss of speed
 ROWS_AT_A_TIME = 1024
 
 

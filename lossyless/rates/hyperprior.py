@@ -31,7 +31,7 @@ from lossyless.torch_state import isolated
 MIN_SCALE, MAX_SCALE, N_SCALES = 0.11, 256.0, 64
 LOG_SCALE_STEP = math.log(MAX_SCALE / MIN_SCALE) / (N_SCALES - 1)
 # Evaluation rounds predicted means to multiples of 1/64: coarse enough that float64 results of
-# different machines round alike, and too fine to cost bits with cells of width 1.
+# different machines round to the same value, fine enough to cost no bits with cells of width 1.
 MEAN_STEPS = 64
 
 

@@ -141,7 +141,7 @@ class RefinedKLT(KLT):
     def __init__(self, dim: int):
         super().__init__(dim)
         self.register_buffer("start", torch.zeros(dim, dim))
-        # A is its upper triangle over sqrt(D), so that steps rotate alike for every D
+        # A is its upper triangle over sqrt(D), so that steps rotate equally far for every D
         self.skew = nn.Parameter(torch.zeros(dim, dim))
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Devices of the tests that ask what only a GPU can tell: each also runs on a CPU, but smaller."""
+"""Devices of the tests that need a GPU; each also runs on a CPU, with smaller data."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request) -> torch.device:
-    """The CPU, as a rehearsal, and the GPU; `-m cuda` selects the latter."""
+    """The CPU, as a rehearsal, and the GPU, which `-m cuda` selects."""
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     return torch.device(request.param)
@@ -16,5 +16,5 @@ def device(request) -> torch.device:
 
 @pytest.fixture
 def report() -> Callable[[str], None]:
-    """Prints a finding as a line of its own; visible with `pytest -s`."""
+    """Prints a result on its own line; visible with `pytest -s`."""
     return lambda text: print(f"\nRESULT {text}", flush=True)

@@ -82,7 +82,7 @@ def test_rates_are_those_of_float32(name, device, report, tmp_path):
 def check_file(
     compressor: LearnableCompressor, data: DataModule, device: torch.device, path: Path
 ) -> None:
-    """The file of a compressor trained on the device decodes on the CPU to what was evaluated."""
+    """Files of a compressor trained on the device decode on the CPU to the evaluated z_hat."""
     z = torch.cat([compressor.represent(batch.x) for batch in data.loader("val", device=device)])
     write_features([z], path, compressor.rate)
     with FeatureFile(path, copy.deepcopy(compressor.rate).cpu()) as file:

@@ -60,7 +60,7 @@ def test_outputs_have_the_requested_shape_and_depend_on_the_example_and_all_para
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 32), (3, 2, 2), (16,)])
-def test_networks_say_which_shapes_they_take(shape):
+def test_invalid_shapes_raise_errors(shape):
     for make in (CNN, Balle, Identity):
         with pytest.raises(ValueError, match=re.escape(str(shape))):
             make(shape, (64,))
@@ -155,6 +155,6 @@ def test_images_are_standardised_as_torchvision_does():
         ((2, 4, 4), [0.5] * 2, [0.2, 0.0]),
     ],
 )
-def test_mean_and_std_that_do_not_fit_are_named(in_shape, mean, std):
+def test_invalid_mean_and_std_raise_errors(in_shape, mean, std):
     with pytest.raises(ValueError, match=re.escape(f"std={std}")):
         Standardize(in_shape, mean, std)

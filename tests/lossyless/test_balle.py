@@ -58,7 +58,7 @@ def test_images_between_powers_of_two_are_resized_to_the_next_one_and_back():
     torch.testing.assert_close(small(z), resized(large(z), 24))
 
 
-def test_a_z_dim_that_does_not_fill_the_latent_image_says_which_do():
+def test_an_impossible_z_dim_raises_an_error_with_possible_ones():
     for make in (
         lambda: Balle((3, 96, 96), (100,)),
         lambda: BalleDecoder((100,), (3, 96, 96)),

@@ -1,4 +1,4 @@
-"""The compressor: one-pass training, what is logged, warm-up, faults, resuming."""
+"""The compressor: one-pass training, logs, warm-up, faults, resuming."""
 
 import math
 from functools import partial
@@ -112,7 +112,7 @@ def test_every_parameter_learns(method, make_compressor, make_trainer):
     assert not still
 
 
-# --- what is logged
+# --- logs
 
 
 @pytest.mark.parametrize("rate", [HHyper, MIRate, Lossless])
@@ -199,7 +199,7 @@ def test_without_beta_the_rate_moves_nothing(make_compressor, make_trainer):
     assert_same_tensors(trainable(compressor.rate.prior), before)
 
 
-def test_settings_that_cannot_be_are_named(make_compressor):
+def test_invalid_settings_raise_errors(make_compressor):
     for method in ("BINCE", "lossy_Z"):
         with pytest.raises(ValueError, match="featurizer=neural_feat"):
             make_compressor(method=method, is_reconstruct=True)
@@ -215,7 +215,7 @@ def test_settings_that_cannot_be_are_named(make_compressor):
         type(compressor)(*parts, online=compressor.online)
 
 
-def test_contrastive_views_are_encoded_apart_and_one_is_priced(make_compressor, make_trainer):
+def test_contrastive_views_are_encoded_separately_and_one_is_rated(make_compressor, make_trainer):
     compressor = make_compressor(method="BINCE")
     seen = []
     compressor.p_ZlX.register_forward_hook(lambda module, args, output: seen.append(args[0]))
@@ -288,7 +288,7 @@ def test_evaluation_never_warms_up(make_compressor, make_trainer):
 @pytest.mark.parametrize(
     "value, n_good, field", [(math.nan, 0, "x"), (math.inf, 2, "x"), (math.nan, 4, "aux")]
 )
-def test_a_loss_that_is_not_finite_stops_training_and_is_named(
+def test_a_non_finite_loss_stops_the_training_and_is_reported(
     value, n_good, field, make_compressor, make_trainer
 ):
     batches = list(toy_batches(5))

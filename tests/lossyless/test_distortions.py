@@ -22,7 +22,7 @@ SMALL_MLP = partial(MLP, hid_dim=16, n_hidden_layers=1)
 
 
 class Reshape(torch.nn.Module):
-    """A decoder that gives back what it gets, in another shape: z_hat is the prediction."""
+    """A decoder that only reshapes its input: z_hat is the prediction."""
 
     def __init__(self, in_shape, out_shape):
         super().__init__()
@@ -76,7 +76,7 @@ def test_reconstructions_are_the_targets_of_least_distortion(kind):
     torch.testing.assert_close(prediction.grad, torch.zeros(5, 48))
 
 
-def test_unknown_data_and_targets_are_refused():
+def test_unknown_data_and_targets_raise_errors():
     for kind, needs in (("color_image", "input"), ("vector", "positive")):
         with pytest.raises(ValueError, match="color_image|positive"):
             direct(kind, (3,), needs)
@@ -153,7 +153,7 @@ def test_the_temperature_starts_where_asked_and_is_learnt():
 
 
 @pytest.mark.parametrize("bound", [0.01, 0.2])
-def test_a_learnt_temperature_is_bounded_and_comes_back_from_its_bound(bound):
+def test_a_learnt_temperature_is_bounded_and_can_leave_its_bound(bound):
     distortion = contrastive(temperature=bound)
     assert distortion.temperature.item() == pytest.approx(max(bound, 0.07))
     distortion.log_temperature.data -= 10
@@ -221,7 +221,7 @@ def test_values_cost_their_mean_squared_error():
     assert distortions.shape == (7,) and logs == {}
 
 
-def test_a_compressor_is_trained_on_what_the_label_needs(make_compressor, make_trainer):
+def test_a_supervised_compressor_keeps_the_label(make_compressor, make_trainer):
     """Of two coordinates, the one that the class depends on is kept."""
     x = torch.randn(512, 2, generator=torch.Generator().manual_seed(0))
     y = (x[:, 0] > 0).long()

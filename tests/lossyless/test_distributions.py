@@ -56,6 +56,6 @@ def test_detached_distributions_are_equal_but_give_no_gradient(family):
     assert torch.equal(p_ZlX.mean, p_ZlX.detach().mean)
 
 
-def test_an_unknown_family_is_named():
+def test_an_unknown_family_raises_an_error():
     with pytest.raises(ValueError, match="'gauss'.*deterministic.*diaggaussian"):
         CondDist(Linear, (5,), 3, family="gauss")

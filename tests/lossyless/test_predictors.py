@@ -50,7 +50,7 @@ def test_a_head_standardises_its_images():
             PredictionHead(Linear, (9,), task, 4, **options)
 
 
-def test_an_online_evaluator_learns_but_gives_no_gradient_to_what_it_reads():
+def test_an_online_evaluator_learns_but_gives_no_gradient_to_its_input():
     probe = OnlineEvaluator(Linear, (4,), "classification", 3)
     z = torch.randn(6, 4, requires_grad=True)
     losses, metrics = probe.losses(z * 1.0, torch.randint(3, (6,)))
@@ -120,7 +120,7 @@ def test_the_tasks_of_a_regression_are_its_outputs(make_trainer):
     assert found["tasks_mean"] == pytest.approx(found["loss"], rel=1e-5)
 
 
-def test_fitting_equals_a_bare_loop(make_trainer):
+def test_training_equals_a_plain_loop(make_trainer):
     torch.manual_seed(0)
     predictor = Predictor(PredictionHead(Linear, (3,), "classification", 2), SGD)
     bare = PredictionHead(Linear, (3,), "classification", 2)

@@ -17,7 +17,7 @@ def test_with_the_imagenet_stem_it_is_torchvisions_network():
 
 
 @pytest.mark.parametrize("base", ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"])
-def test_every_base_has_its_size_and_the_channels_and_outputs_of_its_shapes(base):
+def test_every_base_has_the_expected_size_channels_and_outputs(base):
     with torch.device("meta"):
         network = ResNet((1, 224, 224), (2, 3), base=base).network
         reference = torchvision.models.get_model(base, weights=None, num_classes=6)
@@ -53,6 +53,6 @@ def test_the_stem_keeps_the_sides_of_small_images_and_quarters_those_of_others(
         ((128,), {}, r"\(128,\)"),
     ],
 )
-def test_what_it_cannot_build_is_named(in_shape, options, message):
+def test_invalid_options_raise_errors(in_shape, options, message):
     with pytest.raises(ValueError, match=message):
         ResNet(in_shape, (4,), **options)

@@ -1,4 +1,4 @@
-"""Averages of training steps, and the check that they are finite."""
+"""Averages over training steps, and the check that they are finite."""
 
 import math
 
@@ -27,7 +27,7 @@ def add_steps(tracker, module, losses):
         module.global_step += 1
 
 
-def test_training_metrics_are_averaged_over_an_epoch_and_start_anew():
+def test_training_metrics_are_averaged_over_an_epoch_and_reset():
     tracker, module = LossTracker("feat"), Module()
     for losses, mean in (([1.0, 2.0, 6.0], 3.0), ([5.0], 5.0)):
         add_steps(tracker, module, losses)
@@ -37,9 +37,7 @@ def test_training_metrics_are_averaged_over_an_epoch_and_start_anew():
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
-def test_the_first_bad_step_and_its_terms_are_named_however_late_they_are_looked_at(
-    value, monkeypatch
-):
+def test_the_first_non_finite_step_is_reported_even_if_checked_later(value, monkeypatch):
     monkeypatch.setitem(tracking.CHECK_EVERY, "cpu", 10)
     tracker, module = LossTracker("feat"), Module()
     add_steps(tracker, module, [1.0, 1.0])

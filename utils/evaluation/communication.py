@@ -71,7 +71,7 @@ def read_targets(folder: Path, split: str) -> np.ndarray:
 def send(compressor: Compressor, loaders: list[BatchLoader], path: Path, chunk_size: int) -> Sent:
     """Compress all examples of the loaders, with their targets, into one file.
 
-    Memory stays that of one chunk, whatever the size of the data.
+    Only one chunk is in memory at a time.
     """
     encoder, coder = Stopwatch(loaders[0].device), Stopwatch(loaders[0].device)
 
@@ -98,7 +98,7 @@ def receive(
 ) -> Iterator[Tensor]:
     """The decoded examples [B, ...] of a file, in order, in batches on the CPU.
 
-    Memory stays that of one chunk.
+    Only one chunk is in memory at a time.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def _image_quality(
 def _single_bits(
     compressor: Compressor, data: DataModule, split: str, device: torch.device, n_single: int
 ) -> float:
-    """Mean bits of the first examples, each in a stream of its own."""
+    """Mean bits of the first examples, each coded in a separate stream."""
     batch = next(iter(data.loader(split, device=device)))
     z = compressor.represent(batch.x[:n_single])
     return 8 * float(np.mean([len(compressor.codec.compress(example[None])) for example in z]))

@@ -256,7 +256,7 @@ def _decoded_splits(
     """What the receiver decodes from the files of the communication stage, with the targets."""
     received, work = find_run(cfg, "communication").work, find_run(cfg, "predictor").work
     device = building.pick_device(cfg)
-    process = "" if distributed.is_main() else f"_{distributed.rank()}"  # has files of its own
+    process = "" if distributed.is_main() else f"_{distributed.rank()}"  # has its own files
     splits = {}
     for split in SPLITS:
         y = torch.from_numpy(communication.read_targets(received, split))

@@ -56,7 +56,7 @@ def normalised(x: torch.Tensor) -> torch.Tensor:
 # --- inputs and features
 
 
-def test_features_are_what_the_classifier_of_the_network_gets(small):
+def test_features_are_the_input_of_the_classifier(small):
     tower, x = tower_of(small), images(3, 3, 32, 32)
     z = tower(x)
     assert z.shape == (3, tower.z_dim) == (3, small["network"].fc.in_features)
@@ -73,7 +73,7 @@ def test_images_of_other_sizes_and_greyscale_are_adapted(small):
     assert tower(images(2, 3, 50, 50)).shape == (2, tower.z_dim)
 
 
-def test_a_tower_is_always_frozen_and_in_evaluation_mode(small):
+def test_a_backbone_is_always_frozen_and_in_evaluation_mode(small):
     tower, x = tower_of(small), images(4, 3, 32, 32).requires_grad_()
     before = tower(x)
     assert not tower.train().training and not tower.network.training
@@ -91,7 +91,7 @@ def test_a_gpu_gives_nearly_the_same_in_half_precision(small):
     torch.testing.assert_close(found.cpu(), expected, atol=2e-2, rtol=2e-2)
 
 
-def test_random_weights_have_a_seed_of_their_own():
+def test_random_weights_have_a_fixed_seed():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -108,7 +108,7 @@ def test_random_weights_have_a_seed_of_their_own():
         ("squeezenet1_0", 512 * 3 * 3, 64),  # its classifier pools at its end
     ],
 )
-def test_the_input_of_the_classifier_is_found_where_there_is_one(model, z_dim, side):
+def test_the_head_is_found_in_networks_of_different_layouts(model, z_dim, side):
     tower = TorchvisionBackbone(model, "random", side=side)
     assert tower(images(2, 3, side, side)).shape == (2, z_dim)
 
@@ -162,7 +162,7 @@ def test_published_weights_are_fetched_with_the_checksum_in_their_name(monkeypat
     assert asked == [(url, "f37072fd")] and tower.z_dim == 512
 
 
-def test_what_cannot_be_a_backbone_is_named(small, tmp_path):
+def test_invalid_backbones_raise_errors(small, tmp_path):
     for make, message in (
         (lambda: TorchvisionBackbone("resnet18", "V9"), "'V9' of resnet18.*IMAGENET1K_V1"),
         (lambda: TorchvisionBackbone("quantized_resnet18", "random"), "quantized_resnet18"),
@@ -218,7 +218,7 @@ def test_published_layouts_and_plain_state_dicts_are_read(
     assert len(asked) == 1
 
 
-def test_damage_to_self_supervised_weights_is_named(trunk, tmp_path):
+def test_damaged_self_supervised_weights_raise_errors(trunk, tmp_path):
     path = tmp_path / "weights.pth"
     for tower_class, content in checkpoints(dict(list(trunk.state_dict().items())[1:])).items():
         torch.save(content, path)

@@ -1,4 +1,4 @@
-"""CLIP's weights: from names and files, quietly; the image tower made of them."""
+"""CLIP's models by name and file, and the backbone with their image encoder."""
 
 import importlib
 import sys
@@ -49,7 +49,7 @@ def test_a_file_gives_its_model_in_float32_and_evaluation_mode_without_a_warning
         )
 
 
-def test_the_tower_gives_the_embeddings_of_images_prepared_as_by_clip(checkpoint):
+def test_the_backbone_gives_the_embeddings_of_clip(checkpoint):
     from PIL import Image
     from torchvision.transforms.functional import to_tensor
 
@@ -65,7 +65,7 @@ def test_the_tower_gives_the_embeddings_of_images_prepared_as_by_clip(checkpoint
     assert not any(hasattr(module, "token_embedding") for module in tower.modules())
 
 
-def test_unknown_names_and_files_of_other_types_are_named(tmp_path):
+def test_unknown_names_and_files_of_other_types_raise_errors(tmp_path):
     with pytest.raises(WeightsError, match="'ViT-B/33'.*ViT-B/32"):
         load_clip("ViT-B/33")
     path = tmp_path / "other.pt"
@@ -85,7 +85,7 @@ def home(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_without_a_network_the_error_says_what_else_to_do(home, monkeypatch, capsys):
+def test_without_a_network_the_error_lists_alternatives(home, monkeypatch, capsys):
     def offline(*args, **kwargs):
         raise urllib.error.URLError("no network")
 
@@ -101,7 +101,7 @@ def test_without_a_network_the_error_says_what_else_to_do(home, monkeypatch, cap
     assert list(file.parent.iterdir()) == []
 
 
-def test_an_existing_file_is_checked_and_not_announced(home, monkeypatch, capsys):
+def test_an_existing_file_is_checked_silently(home, monkeypatch, capsys):
     file = home / ".cache" / "clip" / "ViT-B-32.pt"
     file.parent.mkdir(parents=True)
     torch.save(tiny_clip().state_dict(), file)
@@ -129,7 +129,7 @@ def test_a_missing_device_is_refused_before_a_download(monkeypatch):
         ("clip/notes.txt", ""),
     ],
 )
-def test_another_module_of_this_name_is_named(tmp_path, monkeypatch, file, content):
+def test_another_module_called_clip_raises_an_error(tmp_path, monkeypatch, file, content):
     path = tmp_path / file
     path.parent.mkdir(exist_ok=True)
     path.write_text(content)

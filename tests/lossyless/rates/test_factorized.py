@@ -1,4 +1,4 @@
-"""Tables of the factorized prior cost what its entropy says, whatever its quantiles."""
+"""Coding with tables of the factorized prior costs its entropy, for any quantiles."""
 
 import copy
 

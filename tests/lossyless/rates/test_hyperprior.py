@@ -1,4 +1,4 @@
-"""The mean-scale hyperprior: sender and receiver use the same Gaussians, theory too."""
+"""The mean-scale hyperprior: sender, receiver and rates use the same Gaussians."""
 
 import math
 
@@ -51,7 +51,7 @@ def test_side_information_does_not_depend_on_the_batch_size(rate):
     assert torch.equal(one_by_one, side_of(rate, z))
 
 
-def test_theory_uses_the_scales_and_means_of_coding(rate):
+def test_rates_use_the_scales_and_means_of_the_coder(rate):
     z = draw_z(100)
     mean, index = rate._coding_gaussian(side_of(rate, z))
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_each_table_is_a_discretised_gaussian_of_its_scale(rate):
         np.testing.assert_allclose(n_bits, -q.log2(), atol=0.05)
 
 
-def test_training_and_evaluation_price_alike(rate):
+def test_rates_agree_in_training_and_evaluation(rate):
     """Predicted parameters are the same up to their rounding, in both modes."""
     s_hat = side_of(rate, draw_z(100))
     mean, index = rate._coding_gaussian(s_hat)

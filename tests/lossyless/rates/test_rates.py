@@ -1,4 +1,4 @@
-"""Rates: what is reported, what is coded and what is decoded agree."""
+"""Rates: reported rates, coded bytes and decoded values agree."""
 
 import copy
 import io
@@ -62,7 +62,7 @@ def test_the_noise_of_training_stays_within_half_a_cell(fitted):
 # --- exact round trips
 
 
-def test_what_is_decoded_is_the_z_hat_of_evaluation(fitted):
+def test_decoding_gives_the_z_hat_of_evaluation(fitted):
     assert_decodes_to_z_hat(fitted, draw_z(3000, seed=1))
     z = draw_z(65)
     z[3, 1], z[7], z[20, 2] = 1e5, -3e4, -1e6  # far out
@@ -83,7 +83,7 @@ def test_values_that_cannot_be_coded_are_refused(fitted):
             fitted.compress(z)
 
 
-def test_copies_and_modules_with_the_same_weights_code_alike(fitted, request):
+def test_copies_and_modules_with_the_same_weights_code_identically(fitted, request):
     file = io.BytesIO()
     torch.save(fitted.state_dict(), file)
     file.seek(0)
@@ -181,7 +181,7 @@ def test_the_mi_rate_is_the_kl_to_a_unit_gaussian():
         rate(z)
 
 
-def test_the_lossless_rate_is_the_size_of_what_is_written():
+def test_the_lossless_rate_is_the_size_of_the_payload():
     rate = Lossless(Z_DIM).eval()
     z, p_ZlX = distributions(rate)
     _, rates, _ = rate(z, p_ZlX)
@@ -207,7 +207,7 @@ def test_autocast_changes_nothing(rate):
 # --- tables and fingerprints
 
 
-def test_a_diverged_entropy_model_is_named_rather_than_searched_forever(fitted):
+def test_a_diverged_entropy_model_raises_an_error(fitted):
     for name in dict(fitted.named_parameters()):
         rate = copy.deepcopy(fitted)
         rate.get_parameter(name).data.view(-1)[-1] = math.nan
@@ -265,7 +265,7 @@ class FlatPrior(ColumnCodedRate):
 
 
 @pytest.mark.parametrize("n_examples", [0, 1, 1025])
-def test_cells_and_a_table_per_column_are_all_that_files_need(n_examples):
+def test_a_custom_rate_needs_only_centres_and_tables(n_examples):
     rate, z = FlatPrior(Z_DIM), draw_z(n_examples)
     rate.update()
     assert_decodes_to_z_hat(rate, z)

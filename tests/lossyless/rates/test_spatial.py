@@ -95,7 +95,7 @@ def test_options_are_those_of_one_position():
     assert HSpatial(9, latent_side=3, side_z_dim=2).side_prior.channels == 2
 
 
-def test_nothing_depends_on_how_many_positions_are_processed_at_a_time(rate, monkeypatch):
+def test_results_do_not_depend_on_the_block_size(rate, monkeypatch):
     z = draw_latents(60).flatten(1)
     payload, (z_hat, rates) = rate.compress(z), evaluate(rate, z)
     for n_rows in (7, 10_000):
@@ -108,13 +108,13 @@ def test_nothing_depends_on_how_many_positions_are_processed_at_a_time(rate, mon
 # --- the shape of the latent image
 
 
-def test_a_z_dim_that_does_not_fill_the_latent_image_is_named():
+def test_an_impossible_z_dim_raises_an_error():
     for z_dim, latent_side in ((10, 2), (8, 0)):
         with pytest.raises(ValueError, match=f"z_dim={z_dim}.*latent_side={latent_side}"):
             HSpatial(z_dim, latent_side)
 
 
-def test_encoder_and_rate_must_mean_the_same_latent_image():
+def test_encoder_and_rate_must_agree_on_the_latent_image():
     p_ZlX = CondDist(partial(Balle, hid_dim=4), (1, 32, 32), 8)
     with pytest.raises(ValueError, match=r"\(2, 2, 2\), .* \(8, 1, 1\): .*latent_side=2"):
         LearnableCompressor(p_ZlX, HSpatial(8, latent_side=1), LossyZ(), ADAM)

@@ -191,7 +191,7 @@ def test_a_refined_basis_starts_at_the_eigenvectors_and_stays_orthogonal():
     assert transform.skew.grad.any()
 
 
-def test_constant_features_have_a_basis_too():
+def test_constant_features_have_a_basis():
     for z in (torch.ones(5, D), torch.ones(1, D), torch.zeros(3, D)):
         rate = HFactorized(D, transform="klt")
         rate.fit_transform(z)
@@ -202,7 +202,7 @@ def test_constant_features_have_a_basis_too():
 # --- coding
 
 
-def test_what_is_decoded_is_the_z_hat_of_evaluation_in_every_mode_chunk_and_copy(trained, request):
+def test_decoding_gives_the_z_hat_of_evaluation_in_every_mode_chunk_and_copy(trained, request):
     z = correlated(100, seed=1)
     z_hat = z_hat_of(trained, z)
     for is_training, chunk_size in ((False, 100), (True, 7)):
@@ -279,7 +279,7 @@ def test_densities_start_as_wide_as_their_dimensions():
 # --- errors
 
 
-def test_nothing_works_without_a_basis():
+def test_a_transform_must_be_fitted_first():
     rate, z = HFactorized(D, transform="klt_refined"), correlated(10)
     assert rate.is_transform_missing
     for use in (lambda: rate.train()(z), lambda: rate.eval()(z), rate.update):
@@ -289,7 +289,7 @@ def test_nothing_works_without_a_basis():
         rate.compress(z)
 
 
-def test_wrong_options_features_and_weights_are_named(trained_rates):
+def test_invalid_options_features_and_weights_raise_errors(trained_rates):
     with pytest.raises(ValueError, match="'no such'.*none, klt"):
         HFactorized(D, transform="no such")
     rate = HFactorized(D, transform="klt")
@@ -332,7 +332,7 @@ def test_a_compressor_fits_the_transform_once(make_trainer, tmp_path):
     assert torch.equal(resumed.rate.transform.matrix, expected.matrix)
 
 
-def test_a_frozen_encoder_may_have_parameters_and_a_trained_one_may_not(make_trainer):
+def test_a_transform_needs_a_frozen_encoder(make_trainer):
     with pytest.raises(ValueError, match="freeze it"):
         make_trainer(1).fit(compressor_of(Linear), batches())
     frozen = compressor_of(Linear)

@@ -1,4 +1,4 @@
-"""Bytes are counted where they are written, and what is read back is what was sent."""
+"""Communication: bytes are counted as written, and decoded data equal the sent ones."""
 
 import math
 
@@ -84,8 +84,8 @@ def test_copies_of_the_training_set_are_augmented_differently(make_compressor, t
     assert not torch.equal(images[:n_train], images[n_train:])
 
 
-def test_coded_bits_come_close_to_the_rate_from_above(tmp_path):
-    """Theory is a lower bound; the overhead of one long stream is small, that of many is not."""
+def test_coded_bits_slightly_exceed_the_rate(tmp_path):
+    """The rate is a lower bound; a long stream has little overhead, many short ones have much."""
     sizes = [f"{p}.kwargs.n_eval=5000" for p in ("data_feat", "data_pred")]
     sizes += [f"{p}.kwargs.eval_batch_size=5000" for p in ("data_feat", "data_pred")]
     more = ["communication.chunk_size=5000", "featurizer.loss.beta=0.05", "trainer.max_epochs=4"]

@@ -45,7 +45,7 @@ def evaluate(splits, evaluation=FEW, *, seed=0, **options):
 
 
 @of_every_classifier
-def test_metrics_of_validation_and_test(evaluation):
+def test_validation_and_test_have_the_same_metrics(evaluation):
     metrics = evaluate(splits_of(), evaluation)
     names = [f"{prefix}{name}" for prefix in ("", "balanced_") for name in ("loss", "acc", "err")]
     assert set(metrics) == {f"{split}/pred/{name}" for split in ("val", "test") for name in names}
@@ -78,7 +78,7 @@ def test_the_loss_of_logistic_regression_is_the_cross_entropy_in_nats():
 
 
 @of_every_classifier
-def test_classes_of_different_sizes_count_alike_in_balanced_metrics(evaluation):
+def test_classes_of_different_sizes_count_equally_in_balanced_metrics(evaluation):
     """Duplicating the examples of a class changes none of them."""
     splits = splits_of(distance=1.0)
     once = evaluate(splits, evaluation)
@@ -140,7 +140,7 @@ def test_a_low_dimensional_span_is_fitted_in_its_own_coordinates(evaluation):
 
 
 @of_every_classifier
-def test_constant_representations(evaluation):
+def test_constant_representations_give_chance_accuracy(evaluation):
     for value in (0.0, 3.0):
         splits = {name: (torch.full_like(x, value), y) for name, (x, y) in splits_of().items()}
         assert evaluate(splits, evaluation)["test/pred/acc"] == pytest.approx(1 / N_CLASSES)
@@ -227,7 +227,7 @@ def test_all_stages_end_with_a_linear_classifier(tmp_path, monkeypatch):
     assert untimed(run(tmp_path, base=base)) == untimed(metrics)  # from disk
 
 
-def test_settings_of_linear_svc_are_those_of_the_runs_that_exist():
+def test_settings_of_linear_svc_do_not_change():
     """They are part of the identity of a run: a change would orphan finished runs."""
     kwargs = compose_config(["architecture@predictor=linear_svc"]).predictor.kwargs
     assert kwargs == {

@@ -1,4 +1,4 @@
-"""Jobs of several processes: they compute what one process would, and end together."""
+"""Jobs of several processes compute the same as one process, and end together."""
 
 import os
 import signal
@@ -119,7 +119,7 @@ def test_an_interrupted_job_of_two_resumes_exactly_and_is_reused(tmp_path, monke
     assert lines.count("are reused") == 2 * len(STAGES) and "compresses" not in lines
 
 
-def test_processes_draw_different_noise_and_evaluate_alike():
+def test_processes_draw_different_noise_and_evaluate_identically():
     noise, evaluation = [], []
     for rank in (0, 1):
         state = SimpleNamespace(fn="fit")
@@ -224,7 +224,7 @@ def test_jobs_that_do_not_match_their_processes_are_refused(tmp_path, monkeypatc
                 pass
 
 
-def test_the_environment_of_another_job_is_named_before_a_job_starts(tmp_path, monkeypatch):
+def test_the_environment_of_another_job_is_an_error_before_a_job_starts(tmp_path, monkeypatch):
     cfg = compose(tmp_path)
     for name, value in (
         ("WORLD_SIZE", "4"),

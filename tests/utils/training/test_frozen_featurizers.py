@@ -197,7 +197,7 @@ def with_means_tower(folder, **more):
     return cfg
 
 
-def test_a_tower_without_weights_states_a_version(tmp_path):
+def test_a_backbone_without_weights_must_state_a_version(tmp_path):
     """Otherwise features would be reused after a change of its class."""
     cfg, newer = (with_means_tower(tmp_path, version=version) for version in (1, 2))
     data = building.build_data(cfg, "data_feat", "none")
@@ -229,7 +229,7 @@ def test_missing_weights_prevent_the_launch(tmp_path, monkeypatch):
 # --- the settings
 
 
-def test_featurizers_choose_towers_and_rates_and_the_command_line_others():
+def test_featurizers_set_default_towers_and_rates_that_can_be_overridden():
     for featurizer, tower, z_dim, rate in (
         ("clip_freeze", "clip_vitb32", 512, None),
         ("bottleneck_clip_lossyZ_factorized", "clip_vitb32", 512, "H_factorized"),
@@ -256,7 +256,7 @@ def test_featurizers_choose_towers_and_rates_and_the_command_line_others():
         ([*BOTTLENECK, "data@data_feat=banana_rot"], "takes images.*banana_rot are vectors"),
     ],
 )
-def test_conflicting_settings_are_named(overrides, message, weights, tmp_path):
+def test_conflicting_settings_raise_errors(overrides, message, weights, tmp_path):
     unsuited = {"tower=none": TOWER, "data@data_feat=banana_rot": DATA}
     dropped = [o for choice in overrides for o in unsuited.get(choice, [])]
     settings = [o for o in LINEAR if o not in dropped]

@@ -1,4 +1,4 @@
-"""Processes together compute what one process would, with the same gradients."""
+"""Several processes compute the same losses and gradients as one."""
 
 import copy
 from functools import partial

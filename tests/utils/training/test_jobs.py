@@ -1,4 +1,4 @@
-"""A job: its set-up, status file, signals, and its return value for a search."""
+"""A job: set-up, status file, signals, and return value for a search."""
 
 import contextlib
 import json
@@ -108,7 +108,7 @@ def test_a_job_returns_the_monitored_metrics(tmp_path):
         jobs.finished(cfg, metrics)
 
 
-def test_nothing_to_train_evaluate_or_send_is_named_before_a_job_starts(tmp_path):
+def test_sizes_of_zero_are_errors_before_a_job_starts(tmp_path):
     limits = [f"trainer.limit_{split}_batches" for split in ("train", "val", "test")]
     counts = ["trainer.max_epochs", "communication.n_copies", "data_pred.kwargs.eval_batch_size"]
     counts += ["communication.n_single", "communication.chunk_size"]
@@ -124,7 +124,7 @@ def test_nothing_to_train_evaluate_or_send_is_named_before_a_job_starts(tmp_path
         pass
 
 
-def test_a_training_that_ends_before_its_first_evaluation_is_named(tmp_path):
+def test_a_training_that_ends_before_its_first_evaluation_is_an_error(tmp_path):
     cfg = compose(tmp_path)
     OmegaConf.update(cfg, "trainer.max_steps", 3, force_add=True)
     with pytest.raises(ValueError, match="before its first evaluation"), jobs.prepared(cfg) as cfg:
@@ -220,7 +220,7 @@ def test_signal_handlers_are_unchanged_outside_schedulers(tmp_path):
     assert not list(tmp_path.rglob("job.json"))  # outside of Hydra
 
 
-def test_the_signal_that_ends_a_job_is_named(inside_hydra, tmp_path):
+def test_the_signal_that_ends_a_job_is_recorded(inside_hydra, tmp_path):
     for number in (signal.SIGTERM, signal.SIGHUP):
         with pytest.raises(SystemExit) as error, signals.raised(), jobs.prepared(compose(tmp_path)):
             send(number)

@@ -1,4 +1,4 @@
-"""Figures of compressors that are trained already."""
+"""Figures of trained compressors."""
 
 import inspect
 import json
@@ -60,7 +60,7 @@ def test_figures_are_saved_in_the_folders_of_the_runs(folder, capsys):
     assert figures_of(folder)[0] == ("BINCE", "x.png")
 
 
-def test_runs_that_cannot_be_drawn_are_named_and_the_others_drawn(folder):
+def test_runs_that_cannot_be_drawn_are_listed_and_the_others_drawn(folder):
     with pytest.raises(SystemExit, match="Not drawn: 1\n.*ClassicalCompressor"):
         draw(folder, names("codebook_plot"))
     assert {dist for dist, _ in figures_of(folder)} == {"VIC", "BINCE"}
@@ -88,7 +88,7 @@ def test_runs_that_cannot_be_drawn_are_named_and_the_others_drawn(folder):
         ("load.codebook_plot.npts=3", "did you mean n_pts"),
     ],
 )
-def test_wrong_settings_are_named_before_anything_is_drawn(folder, override, message):
+def test_invalid_settings_raise_errors_before_anything_is_drawn(folder, override, message):
     with pytest.raises(SystemExit, match=message):
         draw(folder, *([] if "figures" in override else [names("codebook_plot")]), override)
     assert figures_of(folder) == []
@@ -131,7 +131,7 @@ def test_runs_are_loaded_lazily(folder, monkeypatch, tmp_path):
 
 
 def test_relative_paths_of_runs_are_found_from_other_folders(tmp_path, monkeypatch):
-    """So that a notebook in a folder of its own finds the checkpoints."""
+    """So that notebooks in another folder find the checkpoints."""
     monkeypatch.chdir(tmp_path)
     relative = [f"paths.{name}={name}" for name in ("results", "pretrained", "logs", "outputs")]
     run(tmp_path, "is_only_feat=true", *relative, base=BANANA)

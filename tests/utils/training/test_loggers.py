@@ -1,4 +1,4 @@
-"""Loggers: none asks or blocks, none changes results."""
+"""Loggers never prompt or block, and do not change results."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ WITHOUT_LOGGER = [override for override in BANANA if override != "logger=none"]
 
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
-    """No credentials, and a home without any."""
+    """A home without credentials."""
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -26,7 +26,7 @@ def nowhere(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_reasons_for_logging_offline_are_named(nowhere, monkeypatch):
+def test_the_reason_for_logging_offline_is_given(nowhere, monkeypatch):
     assert "WANDB_API_KEY" in wandb_runs.obstacle()
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
 
@@ -37,7 +37,7 @@ def test_reasons_for_logging_offline_are_named(nowhere, monkeypatch):
     assert "cannot be reached" in wandb_runs.obstacle()
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert "WANDB_MODE" in wandb_runs.obstacle()
-    monkeypatch.setenv("WANDB_MODE", "disabled")  # nothing is wanted: nothing stands in its way
+    monkeypatch.setenv("WANDB_MODE", "disabled")
     assert wandb_runs.obstacle() is None
 
 

@@ -127,7 +127,7 @@ def test_an_infinite_psnr_survives_files_and_tables(tmp_path, recwarn):
     assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
 
 
-def test_the_predictor_may_have_data_of_its_own_in_several_copies(tmp_path):
+def test_the_predictor_may_have_its_own_data_in_several_copies(tmp_path):
     """Only the training set is copied; an epoch is one copy, so that schedules do not change."""
     sizes = [f"{place}.kwargs.n_train=256" for place in ("data_feat", "data_pred")]
     overrides = ["data@data_pred=banana", "data_pred.kwargs.n_eval=32", *sizes]
@@ -420,7 +420,7 @@ def _is_alive(pid: int) -> bool:
 @pytest.mark.parametrize(
     "number, reason", [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "terminated by SIGTERM")]
 )
-def test_ctrl_c_and_sigterm_end_with_their_names_and_can_be_resumed(tmp_path, number, reason):
+def test_ctrl_c_and_sigterm_are_reported_and_can_be_resumed(tmp_path, number, reason):
     overrides = ["trainer.max_epochs=60", "is_only_feat=true"]
     status, output = start_and_signal(tmp_path / "b", overrides, "featurizer", number)
     assert status == 128 + number and reason in output and "run the same command again" in output

@@ -1,4 +1,4 @@
-"""Staggered training: an encoder is exported, imported, frozen; stale ones are noticed."""
+"""Staggered training: encoders are exported, imported and frozen; stale ones are detected."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Data without labels are refused where labels are needed; what is loaded is what was trained."""
+"""Errors of unlabelled data where labels are needed; loading of trained models."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_probes_and_supervised_distortions_need_labels(tmp_path):
 
 
 def test_a_compressor_without_a_probe_trains_on_unlabelled_data(tmp_path):
-    """And what it learns serves to predict on other data."""
+    """Predictors can then use other data."""
     overrides = ["distortion=BINCE", "featurizer.kwargs.online=null"]
     metrics = run(tmp_path, unlabelled("data_feat"), *overrides)
     assert metrics["test/feat/rate"] > 0 and metrics["test/pred/loss"] > 0
@@ -83,7 +83,7 @@ def test_a_loaded_predictor_equals_the_trained_one(case, tmp_path, monkeypatch):
 
     monkeypatch.setattr(fitting, "evaluate", keep)
     metrics = run(tmp_path, *overrides, base=base)
-    torch.manual_seed(5)  # weights are those of the checkpoint, whatever was drawn
+    torch.manual_seed(5)  # weights come from the checkpoint, not from the seed
     with jobs.prepared(compose(tmp_path, *overrides, base=base)) as cfg:
         compressor = building.load_compressor(cfg)
         predictor = building.load_predictor(cfg, compressor)

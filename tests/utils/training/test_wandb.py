@@ -1,4 +1,4 @@
-"""Runs of W&B, by the real client: offline, resumed, and uploaded to a server on this machine."""
+"""W&B runs with the real client: offline, resumed, and uploaded to a local server."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from utils.runs.run import find_run
 
 WITH_WANDB = [*(o for o in BANANA if o != "logger=none"), "logger=wandb", "goal='Show it.'"]
-# What the processes of a job log, in processes of their own: the client keeps its settings.
+# Each task runs in its own process, because the client keeps its settings.
 PROCESS = """
 import os, signal, sys, time
 from pathlib import Path
@@ -64,7 +64,7 @@ def env(tmp_path):
 
 
 def log(folder, task, env) -> str:
-    """Let a process log; what it says."""
+    """Let a process log, and return its output."""
     done = call(sys.executable, "-c", PROCESS, str(folder), task, *WITH_WANDB, env=env, timeout=120)
     assert done.returncode == (-9 if task == "is killed" else 0), done.stderr
     return done.stdout
@@ -106,12 +106,12 @@ def test_a_job_that_is_killed_and_requeued_is_one_run_whose_history_has_no_gap(t
     assert run.about["groupName"] == "none" and run.about["jobType"] == "featurizer"
     assert run.about["tags"] == ["none", "featurizer"] and run.about["notes"] == "Show it."
     assert json.loads(run.about["config"])["seed"]["value"] == 123
-    # a stage that trains nothing has its results there, too
+    # stages without training also log their results
     assert uploaded[id_of(tmp_path, "communication")].summary["test/comm/n_bits"] == 2.5
 
 
 @pytest.mark.slow
-def test_a_job_that_is_killed_and_requeued_is_one_run_online_too(tmp_path, env):
+def test_a_job_that_is_killed_and_requeued_is_one_online_run(tmp_path, env):
     with wandb_server() as server:
         there = env | {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
         assert "offline" not in log(tmp_path, "is killed", there) + log(tmp_path, "ends", there)
