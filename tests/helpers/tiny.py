@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from utils.configs.composing import compose_config
+from utils.configs.composing import compose_config, set_values
 from utils.configs.overrides import is_group, parse
 from utils.runs.identity import STAGES
 from utils.training import jobs, stages
@@ -69,9 +69,7 @@ def compose(folder: Path, *overrides: str, base: list[str] = BANANA) -> DictConf
     """Config of a tiny experiment; not resolved. Options are composed once, values set after."""
     parsed = parse([*base, *paths(folder), *overrides])
     cfg = _compose(tuple(o.input_line for o in parsed if is_group(o))).copy()
-    for override in parsed:
-        if not is_group(override):
-            OmegaConf.update(cfg, override.key_or_group, override.value())
+    set_values(cfg, [override for override in parsed if not is_group(override)])
     return cfg
 
 

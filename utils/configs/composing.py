@@ -1,11 +1,13 @@
 """Composes configs from command lines: sweeps and modes of experiments, checked overrides."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -38,14 +40,21 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> 
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         for override in parsed:
             _check_form(override)
-        groups = [override for override in parsed if is_group(override)]
-        cfg = _compose(config_name, groups)
-        for override in parsed:
-            if override not in groups and _replaces(override):
-                _check_kind(override, find_node(cfg, override.key_or_group))
-        cfg = cfg if len(groups) == len(parsed) else _compose(config_name, parsed)
-        expand_paths(cfg)
-        return cfg
+        choices = [o for o in parsed if is_group(o) or o.key_or_group.startswith("hydra")]
+        cfg = _compose(config_name, choices)
+    values = [override for override in parsed if override not in choices]
+    for override in values:
+        if not (override.is_add() or override.is_delete()):
+            _check_kind(override, find_node(cfg, override.key_or_group))
+    set_values(cfg, parse(_first_values(values)))
+    expand_paths(cfg)
+    return cfg
+
+
+def set_values(cfg: DictConfig, overrides: list[Override]) -> None:
+    """Set, add or remove keys of a config; `ConfigError` if it is not possible."""
+    with _errors_in_one_line():
+        ConfigLoaderImpl._apply_overrides_to_config(overrides, cfg)
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
@@ -78,8 +87,14 @@ def expand(overrides: Sequence[str]) -> list[str]:
 
 
 def _compose(config_name: str, overrides: list[Override]) -> DictConfig:
-    try:
+    with _errors_in_one_line():
         return compose(config_name, _first_values(overrides))
+
+
+@contextlib.contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    try:
+        yield
     except (HydraException, ValueError) as error:
         # drop Hydra's list of search paths
         said = str(error) or str(error.__cause__)  # for files that cannot be parsed
@@ -130,12 +145,6 @@ def _check_form(override: Override) -> None:
         raise ConfigError(f"{line}: {key} cannot be removed: choose another value, {key}=...")
     if is_group(override) and "@" not in key and key != override.get_key_element():
         raise ConfigError(f"{line}: an option is chosen without +: {line.lstrip('+')}")
-
-
-def _replaces(override: Override) -> bool:
-    """Whether an override changes the value of an existing key of ours."""
-    is_hydras = override.key_or_group.startswith("hydra")
-    return not (is_hydras or override.is_add() or override.is_delete())
 
 
 def _check_kind(override: Override, stated: Node) -> None:
