@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tour: invariant against classical compression, on the plane and on real digits.
+# A tour: invariant against classical compression, on points in the plane and on real digits.
 # Under 5 minutes on 2 CPU cores; no download, no account.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -20,7 +20,7 @@ bin/digits/digits_viz_VIC.sh -m quick -a logger=csv || status=$? digits_status=$
 
 banana=results/exp_quick_banana_viz_VIC
 digits=results/exp_quick_digits_viz_VIC
-# Usage: table FOLDER STATUS; with a status above 1 no table was drawn, and that on disk is older
+# table FOLDER STATUS: with a status above 1, no table was written, and any on disk is older
 table() {
   if [ "$2" -gt 1 ] || ! cat "$1/summary.md"; then echo "no table: see the errors above"; fi
 }

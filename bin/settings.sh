@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# How `-a` is read, for the scripts that take it.
+# Parses the flag -a, for the scripts that have it.
 
-# "A=1 B=a b" to the lines A=1 and B=a b: a setting begins where a word is KEY=.
+# Splits "A=1 B=a b" into the lines "A=1" and "B=a b": a setting begins at each word KEY=.
 split_settings() {
   sed -E 's/ +([+~]*[A-Za-z_][A-Za-z0-9_./@]*=|~[A-Za-z_])/\n\1/g' <<<"$1"
 }

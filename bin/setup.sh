@@ -2,7 +2,7 @@
 # Create .venv if there is none and install the dependencies at the versions the tests pass with.
 #
 # Usage: bin/setup.sh [--dev]
-#   --dev       also what the tests and the linters need
+#   --dev       also install the tools for tests and linting
 #   -h, --help  this help
 # Environment: PYTHON names the interpreter to create .venv with. The default is the first usable
 # one of python3.12, python3.11 (no compiler needed), python3.13, python3.14 (CompressAI is built with

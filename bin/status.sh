@@ -15,7 +15,7 @@ progress and errors, and the commands to continue and cancel them.
 
   EXPERIMENT  a file in conf/experiment/, perhaps with the prefix of a mode as in results/exp_EXPERIMENT
   -m MODE     mode of the jobs
-  -a "K=V .." settings of the jobs, such as paths.results=...; may be given several times
+  -a "K=V .." settings of the jobs, such as paths.results=...; can be repeated
   -h          this help
 END
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Uploads what W&B logged offline, and has not uploaded yet.
+# Uploads the runs that W&B logged offline and has not uploaded yet.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec </dev/null # nothing may ask
@@ -9,8 +9,8 @@ usage() {
 usage: $0 [EXPERIMENT]
 
 Uploads the runs that W&B logged offline below logs/, or those of one experiment (with the prefix of
-its mode: quick_banana_viz_VIC). What was uploaded before is left out. A run that was interrupted and
-resumed becomes one run. Needs WANDB_API_KEY, or a \`wandb login\` before.
+its mode: quick_banana_viz_VIC). Uploaded runs are skipped. A run that was interrupted and resumed
+becomes one run. Needs WANDB_API_KEY, or a \`wandb login\` before.
 END
 }
 
@@ -41,7 +41,7 @@ upload() {
     fail "not uploaded, see above; without credentials: set WANDB_API_KEY, or run $wandb login" 1
 }
 
-# Runs that are not complete on the server: the client marks all others.
+# Runs that are incomplete on the server; the client marks the complete ones.
 left() {
   local folder run
   for folder in "${folders[@]}"; do
@@ -52,8 +52,8 @@ left() {
 }
 
 upload "${folders[@]}"
-# What a killed process left behind holds up the later parts of its run: now one by one.
+# The remains of a killed process block later parts of its run, so upload these one by one.
 while read -r run; do upload "$run"; done < <(left)
 mapfile -t incomplete < <(left)
 [ ${#incomplete[@]} -eq 0 ] ||
-  fail "still being written, or cut off by a kill; what is intact was uploaded: ${incomplete[*]}" 1
+  fail "still being written, or truncated by a kill; the intact part was uploaded: ${incomplete[*]}" 1

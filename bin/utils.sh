@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Flags of the experiment scripts, and their functions `launch` and `aggregate`.
+# The flags of the experiment scripts, and the functions `launch` and `aggregate` for them.
 # A script sets `experiment` (and perhaps `description`), sources this file, and calls them.
 #
-# With -s the script starts itself again as a driver without a terminal, and ends once the jobs are
-# queued. The driver is the script with --wait: it waits for the jobs and makes tables and figures.
+# With -s, the script starts itself again with --wait as a driver without a terminal, and returns once
+# the jobs are queued. The driver waits for the jobs and makes tables and figures.
 
 set -euo pipefail
 script=$(realpath "$0") # before the change of folder
@@ -22,9 +22,9 @@ ${description:-Runs the experiment $experiment.}
   -s NAME     a file in conf/slurm/: submit to that cluster instead of running here; jobs, tables
               and figures continue in the background
   -t MINUTES  time limit of each job on a cluster
-  -a "K=V .." any settings of main.py; may be given several times; values may have spaces
+  -a "K=V .." any settings of main.py; can be repeated; values may contain spaces
   --wait      with -s: return when all jobs have ended, with the worst of their exit statuses
-  -c JOB_ID   continue a sweep by its id (it was printed; a folder in outputs/) or by the id of one
+  -c JOB_ID   continue a sweep by its id (printed at its start; a folder in outputs/) or by the id of one
               of its Slurm jobs: finished runs are reused, others run again
   -v PREFIX   only redraw tables and figures, for the runs of mode PREFIX ("": full-size runs)
   -h          this help
@@ -45,7 +45,7 @@ check_option() { # GROUP NAME FLAG
   [ -f "conf/$1/$2.yaml" ] || fail "$3 $2: there is no conf/$1/$2.yaml; there are: $(options_of "$1")"
 }
 
-# The latest sweep with an id of ours, or with one of Slurm, such as 87 or 87_3.
+# Finds the latest sweep by our id, or by a Slurm job id such as 87 or 87_3.
 find_sweep() {
   local id=$1 files
   if [[ $id =~ ^[0-9]+(_[0-9]+)?$ ]]; then
@@ -115,7 +115,7 @@ if ! [ -x "$python" ]; then
     fail "nothing is installed yet: run 'make setup' first, or activate your environment"
 fi
 
-# The script exits with the worst exit status of its parts, and makes the tables in any case.
+# The script exits with the worst exit status of its parts; one failure does not stop the others.
 status=0
 keep_worst() { [ "$1" -le "$status" ] || status=$1; }
 # A part without any finished job counts as failed.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Translation-invariant Banana, along each axis: VC against VIC. Settings: conf/experiment/banana_viz_VIC_trnslt.yaml
+# Banana, invariant to translations along each axis: VC against VIC. Settings: conf/experiment/banana_viz_VIC_trnslt.yaml
 experiment=banana_viz_VIC_trnslt
-description="Translation-invariant Banana, along each axis: VC against VIC."
+description="Banana, invariant to translations along each axis: VC against VIC."
 # shellcheck source=bin/utils.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # CLIP: MLPs on raw features. Settings: conf/experiment/clip_raw_mlp_eval.yaml
 experiment=clip_raw_mlp_eval
-description="CLIP: a search over MLPs for each data set, on features that are not compressed."
+description="CLIP: a search over MLPs for each data set, on uncompressed features."
 # shellcheck source=bin/utils.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 

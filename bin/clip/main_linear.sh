@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # CLIP: trains the bottleneck and evaluates it with linear classifiers.
 experiment=clip_main_linear
-description="CLIP: trains the bottleneck, then linear classifiers on compressed data sets."
+description="CLIP: trains the bottleneck, then fits linear classifiers on compressed data sets."
 # shellcheck source=bin/utils.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# CLIP: the data sets, the bottleneck, linear classifiers.
+# CLIP: data sets, bottleneck and linear classifiers.
 experiment=clip_main_small
-description="CLIP: downloads the data sets, trains the bottleneck, then linear classifiers on compressed data sets."
+description="CLIP: downloads the data sets, trains the bottleneck, then fits linear classifiers on compressed data sets."
 # shellcheck source=bin/utils.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 
-# not ImageNet, which has to be put there by hand and is not evaluated here
+# without ImageNet, which has to be downloaded by hand and is not evaluated here
 # shellcheck source=bin/clip/data_sets.sh
 source bin/clip/data_sets.sh
 downloads=()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# STL-10: what the weight of the rate does. Settings: conf/experiment/STL10_understand_VIC*.yaml
+# STL-10: effect of the weight of the rate. Settings: conf/experiment/STL10_understand_VIC*.yaml
 experiment=STL10_understand_VIC
 description="STL-10: VC, VIC and BINCE over seven weights of the rate."
 # shellcheck source=bin/utils.sh
