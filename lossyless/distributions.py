@@ -1,4 +1,4 @@
-"""p(Z|X): stochastic and deterministic encoders, and the marginal of Z."""
+"""p(Z|X): stochastic and deterministic encoders, and their divergence from a unit Gaussian."""
 
 from collections.abc import Sequence
 from numbers import Integral

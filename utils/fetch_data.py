@@ -2,8 +2,8 @@
 
     python -m utils.fetch_data experiment=clip_download_data
 
-The experiment's sweep of `data@data_feat` lists the data sets. Those that cannot be downloaded are
-listed at the end, with the remedy; the exit status is then 1.
+The experiment's sweep of `data@data_feat` lists the data sets. If some cannot be downloaded, they
+are listed at the end, with a remedy, and the exit status is 1.
 """
 
 import sys
@@ -46,7 +46,7 @@ def jobs_of(overrides: list[str]) -> list[list[str]]:
 
 
 def fetch(jobs: Iterable[DictConfig]) -> dict[str, str]:
-    """Open, and so download, the `data_feat` of each job; returns the errors by name."""
+    """Open (and download) the `data_feat` of each job; returns the errors by name."""
     missing = {}
     for cfg in jobs:
         name = cfg.data_feat.name

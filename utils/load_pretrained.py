@@ -102,7 +102,7 @@ def load_runs(
     ----------
     folder : `results/exp_<experiment>`.
     where : parameter -> value or values, such as {"dist": "VIC", "seed": 1}; None: all runs.
-    paths : present folders of checkpoints and data, as in conf/main.yaml; None: as the runs saved
+    paths : current folders of checkpoints and data, as in conf/main.yaml; None: as the runs saved
         them, relative to the folder that the results are in.
     accelerator : where to compute, as `trainer.accelerator`.
 
@@ -165,7 +165,7 @@ def _compare(cfg: DictConfig, folder: Path, where: Mapping[str, object]) -> None
 
 
 def _paths_beside(folder: Path, run: Path) -> dict[str, str]:
-    """The paths that a run saved; relative ones start where that of its results starts."""
+    """The paths of a run, relative ones resolved against the folder that its results are in."""
     saved = OmegaConf.to_container(OmegaConf.load(run / "config.yaml").paths, resolve=True)
     results = Path(saved["results"])
     if results.is_absolute():

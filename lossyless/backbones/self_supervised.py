@@ -74,7 +74,7 @@ def _vissl_state(path: Path) -> dict[str, Tensor]:
         trunk = content["classy_state_dict"]["base_model"]["model"]["trunk"]
     except (KeyError, TypeError) as error:
         raise WeightsError(
-            f"{path} is no checkpoint of VISSL: it has no trunk ({error})."
+            f"{path} is not a checkpoint of VISSL: it has no trunk ({error})."
         ) from error
     return {name.removeprefix("_feature_blocks."): value for name, value in trunk.items()}
 

@@ -12,13 +12,13 @@ RateOutput = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 
 class Rate(Codec):
-    """A bottleneck that codes representations z [N, z_dim], and their rate.
+    """A bottleneck: codes representations z [N, z_dim], and prices them in nats.
 
     Parameters
     ----------
     z_dim : dimensions of the representation.
-    warmup_k_epoch : number of epochs in which the rate does not train the encoder. The distortion
-        does, through the quantisation noise.
+    warmup_k_epoch : number of epochs at the start in which only the distortion, through the
+        quantisation noise, trains the encoder.
     is_end_to_end : if False, no gradient flows to the encoder: the bottleneck is fitted to a given
         representation (staggered training).
     """

@@ -60,7 +60,7 @@ class Evaluation(ABC):
 
 
 def find_evaluation(cfg: DictConfig) -> Evaluation | None:
-    """The evaluation chosen as `architecture@predictor`; None if that is a network."""
+    """The evaluation chosen as `architecture@predictor`; None for a network."""
     if is_network(cfg.predictor):
         return None
     evaluation = instantiate(cfg.predictor.kwargs)
@@ -114,7 +114,7 @@ class LinearEvaluation(Evaluation):
     def loss(
         self, clf: ClassifierMixin, x: NDArray, y: NDArray, weights: NDArray | None = None
     ) -> float:
-        """Mean loss of a fitted classifier on x [N, D] and classes y [N], weighted by [N]."""
+        """Mean loss of a fitted classifier on x [N, D] and classes y [N], with weights [N]."""
 
     def evaluate(self, splits: Splits, *, task: str, seed: int, n_jobs: int = 1) -> Metrics:
         """See `Evaluation.evaluate`; x are vectors [N, D].

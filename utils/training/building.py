@@ -154,7 +154,7 @@ def load_compressor(cfg: DictConfig) -> Compressor:
 
 
 def check_targets(compressor: LearnableCompressor, data: DataModule, name: str) -> None:
-    """Raise ValueError if the data are unlabelled but probe or distortion need targets."""
+    """Raise ValueError if the probe or the distortion needs targets that the data lack."""
     if data.is_labelled:
         return
     if compressor.online is not None:

@@ -19,8 +19,8 @@ SHOWN = ("/loss", "/rate", "/distortion", "/acc", "/online_acc")
 class ReseedEveryEpoch(Callback):
     """Makes the random numbers of an epoch a function of the seed and the epoch.
 
-    A resumed run therefore draws the same numbers as an uninterrupted one. In distributed training
-    each process draws its own noise, and all evaluate with the same.
+    A resumed run therefore draws the same numbers as an uninterrupted one. In distributed training,
+    each process draws its own noise, but all evaluate with the same noise.
     """
 
     def __init__(self, seed: int):

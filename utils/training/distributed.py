@@ -1,4 +1,4 @@
-"""Processes of one job, one per device: they join a group, agree, and end together.
+"""The processes of a job, one per device: they join a group, share values, and end together.
 
 submitit starts them with the same config. Rank 0 decides and writes; the others train with it and
 otherwise wait for it.
@@ -32,7 +32,7 @@ TRAIN_TIMEOUT = timedelta(minutes=10)  # of a step; NCCL ends a process whose pe
 WAIT_TIMEOUT = timedelta(days=30)  # of `broadcast` and `barrier`: rank 0 may compress for hours
 TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # variables of each process
 PEER_LOST = "another process of the job ended first: killed, out of memory, or see its log"
-# In errors of gloo, NCCL and torch's store after the end of a peer.
+# Parts of error messages of gloo, NCCL and torch's store after a peer has ended.
 PEER_GONE = (
     "closed",
     "connection reset",
@@ -110,7 +110,7 @@ def joined(cfg: DictConfig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def peer_errors() -> Iterator[None]:
-    """Raise PeerLost, an interruption, instead of errors that only say that a peer is gone.
+    """Raise PeerLost, an interruption, instead of errors that only report a lost peer.
 
     If the peer failed, it has recorded its error. If it was killed, the run can resume.
     """
@@ -199,10 +199,10 @@ def _join(device: torch.device) -> None:
 
 
 class GatheredBatchNorm(LayerSync):
-    """Batch normalisation over the batches of all processes, on CPUs, where torch has none.
+    """Batch normalisation across processes on CPUs, where torch does not support it.
 
-    Outputs, gradients and running statistics are those of one process with the whole batch. All
-    rows are gathered; on GPUs, `torch.nn.SyncBatchNorm` gathers statistics only.
+    Outputs, gradients and running statistics equal those of one process with the whole batch. All
+    rows are gathered; on GPUs, `torch.nn.SyncBatchNorm` gathers only statistics.
     """
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ from utils.training.callbacks import KeepSignals, NoteEpoch, ProgressLines, Rese
 from utils.training.loggers import build_logger
 
 N_TIMED = 3  # batches in the measurement of inference time
-MAX_FITTED = 2**16  # examples that a codec estimates statistics from, such as a covariance
+MAX_FITTED = 2**16  # examples for the statistics of a codec, such as a covariance
 
 
 def quiet() -> None:
@@ -106,7 +106,7 @@ def build_trainer(
 def _processes(cfg: DictConfig, device: torch.device) -> dict[str, object]:
     """Trainer options that declare the processes of a job.
 
-    They are explicit because Lightning would otherwise take over all tasks of a Slurm job.
+    Without them, Lightning would take over all tasks of a Slurm job.
     """
     if distributed.world_size() == 1:
         return {"devices": 1, "num_nodes": 1, "plugins": [LightningEnvironment()]}
@@ -170,9 +170,7 @@ def fit(
     is_resumed = distributed.from_main(last.is_file)
     trainer.fit(module, datamodule=data, ckpt_path=str(last) if is_resumed else None)
     if not trainer.checkpoint_callback.best_model_path:
-        raise ValueError(
-            "the training ended before its first evaluation: allow it more steps or time"
-        )
+        raise ValueError("the training ended before its first evaluation: allow more steps or time")
     run.load_best(module)
     splits = ("val", "test", "train") if run.cfg.is_eval_train else ("val", "test")
     return trainer, evaluate(trainer, module, data, run.seed, splits)

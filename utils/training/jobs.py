@@ -54,7 +54,7 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(cpus_per_job(cfg.parallel_jobs))
         if building.pick_device(cfg).type == "cpu":
-            # Adam asks for CUDA at every step, which is slow by NVML, Lightning's choice
+            # Adam checks for CUDA at every step, which is slow with NVML, Lightning's default
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
         stages = STAGES[: 1 if cfg.is_only_feat else None]
         if job is not None:

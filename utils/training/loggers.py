@@ -1,4 +1,4 @@
-"""Loggers of trainings. None prompts or blocks; results and figures are on disk in any case."""
+"""Training loggers. None prompts or blocks; results and figures are always on disk as well."""
 
 import csv
 import io

@@ -253,7 +253,7 @@ def _received_kind(compressor: Compressor, cfg: DictConfig) -> str:
 def _decoded_splits(
     compressor: Compressor, cfg: DictConfig, kind: str
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """What the receiver decodes from the files of the communication stage, with the targets."""
+    """Decoded examples and targets of each split, from the files of the communication stage."""
     received, work = find_run(cfg, "communication").work, find_run(cfg, "predictor").work
     device = building.pick_device(cfg)
     process = "" if distributed.is_main() else f"_{distributed.rank()}"  # has its own files

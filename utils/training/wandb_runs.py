@@ -30,7 +30,7 @@ def init_options(
     Parameters
     ----------
     cfg : config of the job; the experiment becomes the group, mode and `kind` the tags.
-    project, entity : of W&B.
+    project, entity : names in W&B.
     kind : job type, such as "featurizer".
     number : distinguishes runs with the same kind and experiment.
     """
