@@ -126,7 +126,7 @@ def make_imagenet(data_dir: Path, _: pytest.MonkeyPatch, folder: str = "imagenet
     truth, classes = listed(3, 3, 1), ("n01440764", "n01443537", "n02110185")
     for split, part in (("train", "train"), ("test", "val")):
         for i, c in truth[split].items():
-            save(data_dir / folder / part / classes[c] / f"{i}.JPEG", i)
+            save(data_dir / folder / part / classes[c] / f"é{i}.JPEG", i)
     return truth
 
 
@@ -154,12 +154,13 @@ def make_coco(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
             save(root / year / f"{i:012d}.jpg", i)
         images = [{"id": i, "file_name": f"{i:012d}.jpg"} for i in reversed(truth[split])]
         captions = [
-            {"id": 10 * i + k, "image_id": i, "caption": f"{'abcde'[k % 5]} {i} {year}"}
+            {"id": 10 * i + k, "image_id": i, "caption": f"{'abcdé'[k % 5]} {i} {year}"}
             for i in truth[split]
             for k in reversed(range(5 if i % 3 else 6))
         ]
         path = root / "annotations" / f"captions_{year}.json"
-        path.write_text(json.dumps({"images": images, "annotations": captions}))
+        content = json.dumps({"images": images, "annotations": captions}, ensure_ascii=False)
+        path.write_text(content, encoding="utf-8")
     return truth
 
 
@@ -199,14 +200,10 @@ def _plain(images: dict[int, int], *shape: int) -> np.ndarray:
     return np.broadcast_to(pixels.reshape(-1, *[1] * len(shape)), (len(images), *shape))
 
 
-def _labels(images: dict[int, int]) -> list[int]:
-    return list(images.values())
-
-
 def make_mnist(data_dir: Path, patch: pytest.MonkeyPatch) -> Truth:
     truth, resources = listed(10, 4, 2), []
     for split, prefix in (("train", "train"), ("test", "t10k")):
-        labels = np.array(_labels(truth[split]), np.uint8)
+        labels = np.array([*truth[split].values()], np.uint8)
         arrays = {"images-idx3": _plain(truth[split], 28, 28), "labels-idx1": labels}
         for name, array in arrays.items():
             head = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape)
@@ -240,7 +237,7 @@ def _make_cifar(original: type, label_key: str, names_key: str) -> Callable[...,
         files = {}
         for k, (name, _) in enumerate(original.train_list + original.test_list):
             images = dict(train[k::n_files]) if k < n_files else truth["test"]
-            content = {"data": _plain(images, 3 * 32 * 32), label_key: _labels(images)}
+            content = {"data": _plain(images, 3 * 32 * 32), label_key: [*images.values()]}
             files[name] = pickle.dumps(content)
         files[original.meta["filename"]] = pickle.dumps({names_key: list("abcdefghij")})
         _save_archive(data_dir, patch, original, files)
@@ -258,7 +255,7 @@ def make_stl10(data_dir: Path, patch: pytest.MonkeyPatch) -> Truth:
     files = {"unlabeled_X.bin": _plain(unlabeled, 3, 96, 96).tobytes()}
     for split, images in truth.items():
         files[f"{split}_X.bin"] = _plain(images, 3, 96, 96).tobytes()
-        files[f"{split}_y.bin"] = (np.array(_labels(images)) + 1).astype(np.uint8).tobytes()
+        files[f"{split}_y.bin"] = (np.array([*images.values()]) + 1).astype(np.uint8).tobytes()
     files["class_names.txt"] = "\n".join("abcdefghij").encode()
     files["fold_indices.txt"] = b"0 1 2\n" * 10
     _save_archive(data_dir, patch, datasets.STL10, files)

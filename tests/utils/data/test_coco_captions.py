@@ -31,7 +31,7 @@ DIM = 8
 
 
 def caption(image, k):
-    return f"{'abcde'[k % 5]} {image} val2017"
+    return f"{'abcdé'[k % 5]} {image} val2017"
 
 
 def n_captions(image):
