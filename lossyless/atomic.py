@@ -40,7 +40,9 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
             file.flush()
             with naming_errors(path):
                 os.fsync(file.fileno())
-        os.replace(temporary, target)
+            if fcntl is None:
+                file.close()  # Windows cannot rename open files
+            os.replace(temporary, target)  # while it is locked: other writers would remove it
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import resource
 import subprocess
@@ -41,6 +42,21 @@ def test_a_replaced_file_is_complete_or_unchanged(path):
         file.write(b"newer")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"new" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_is_locked_until_it_has_its_name(path, monkeypatch):
+    """Otherwise another writer of the same path would remove it."""
+    replace = os.replace
+
+    def check_and_replace(temporary, target):
+        with open(temporary, "rb") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        replace(temporary, target)
+
+    monkeypatch.setattr(os, "replace", check_and_replace)
+    with replacing(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
 
 
 def test_links_are_kept_and_their_targets_replaced(tmp_path, path):
