@@ -169,18 +169,3 @@ def test_a_run_that_reaches_its_time_limit_goes_on(project, tmp_path, monkeypatc
     )
     assert len(wandb_ids) == 3 and max(wandb_ids.values()) > 1
     assert metrics_of_runs(project) == without_slurm(tmp_path / "direct", long)
-
-
-def test_two_sweeps_of_the_same_runs_share_them(project):
-    command = [*ON_SLURM, "-a", f"{SETTINGS} logger=none", "-a", "encoder.z_dim=1,2"]
-    with started_in(project, *command) as one, started_in(project, *command) as another:
-        for script in (one, another):
-            output, _ = script.communicate(timeout=1200)
-            assert script.returncode == 0, output
-            assert "2 of 2 jobs done" in output
-    assert len(statuses(project)) == 6
-    assert {status["state"] for status in statuses(project).values()} == {"done"}
-    logs = [log.read_text() for log in project.glob("outputs/**/*_log.out")]
-    assert len(logs) == 4
-    # each stage was computed by one of two jobs
-    assert sum(log.count("its results are reused") for log in logs) == 6
