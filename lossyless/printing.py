@@ -17,12 +17,23 @@ def forgive_output() -> None:
         if stream is None or stream is not getattr(sys, f"__{name}__"):
             continue
         stream.flush()
-        file = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
         settings = {
             setting: getattr(stream, setting)
             for setting in ("encoding", "line_buffering", "write_through")
         }
-        setattr(sys, name, io.TextIOWrapper(file, errors="backslashreplace", **settings))
+        setattr(sys, name, forgiving(stream.fileno(), closefd=False, **settings))
+
+
+def forgiving(descriptor: int, *, closefd: bool = True, **settings: object) -> io.TextIOWrapper:
+    """A text stream that escapes and discards as in `forgive_output`.
+
+    Parameters
+    ----------
+    closefd : whether closing the stream closes the descriptor.
+    settings : of `io.TextIOWrapper`.
+    """
+    file = io.BufferedWriter(_Output(descriptor, "w", closefd=closefd))
+    return io.TextIOWrapper(file, errors="backslashreplace", **settings)
 
 
 class _Output(io.FileIO):

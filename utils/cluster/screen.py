@@ -6,6 +6,7 @@ The output of the jobs goes to log files in their folders.
 import contextlib
 import functools
 import os
+import sys
 import textwrap
 import threading
 import time
@@ -18,6 +19,7 @@ from typing import TextIO
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from lossyless.printing import forgiving
 from lossyless.progress import clock
 from utils.configs.overrides import NO_TEXT, PLAIN
 from utils.runs.experiment_status import LOG, distinct_overrides, format_stage, read_jobs
@@ -36,7 +38,8 @@ def shown(sweep_dir: Path, planned: Sequence[list[str]] = ()) -> Iterator[None]:
     planned : overrides of each job; empty for a search.
     """
     over = threading.Event()
-    with os.fdopen(os.dup(1), "w") as out:  # a job in this process redirects descriptor 1
+    # a job in this process redirects descriptor 1
+    with forgiving(os.dup(1), encoding=sys.stdout.encoding) as out:
         thread = threading.Thread(target=_print_lines, args=(sweep_dir, planned, over, out))
         thread.start()
         try:

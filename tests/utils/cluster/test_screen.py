@@ -5,7 +5,9 @@ import sys
 
 from helpers.tiny import ROOT, call
 
+from utils.cluster.screen import shown
 from utils.runs.experiment_status import LOG
+from utils.runs.status_file import job_file
 
 # A job that prints, also from a child process; the second job fails.
 SCRIPT = """
@@ -25,6 +27,23 @@ def main(cfg):
 sweep.run(main)
 """
 SAID = ["said by the job", "said by a logger", "said on stderr", "said by its child"]
+
+
+def test_a_sweep_goes_on_after_the_reader_of_its_display_is_gone(tmp_path):
+    """As in `main.py | head -1`."""
+    file = job_file(tmp_path / "0")
+    with file.running(num=0, overrides=[]):
+        pass
+    usual, (ours, theirs) = os.dup(1), os.pipe()
+    os.close(ours)
+    os.dup2(theirs, 1)
+    try:
+        with shown(tmp_path):
+            pass
+    finally:
+        os.dup2(usual, 1)
+        os.close(theirs)
+        os.close(usual)
 
 
 def test_jobs_print_into_their_logs_and_the_screen_has_short_lines(tmp_path):
