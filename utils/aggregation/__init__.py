@@ -68,7 +68,7 @@ def aggregate(cfg: DictConfig, folder: Path) -> None:
         If there are no finished runs.
     """
     if unknown := [mode for mode in cfg.modes if mode not in MODES]:
-        raise ConfigError(f"aggregate.modes: there is no '{unknown[0]}'; there are {list(MODES)}")
+        raise ConfigError(f"aggregate.modes: unknown mode {unknown[0]!r}; choose from {[*MODES]}")
     options = OmegaConf.to_container(cfg, resolve=True)
     shared = {key: options[key] for key in SHARED if options[key] is not None}
     if not isinstance(options["seeds"], list):  # searches draw seeds

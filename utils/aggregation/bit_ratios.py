@@ -31,7 +31,7 @@ def summarize_bit_ratios(
     without validation data select on test data. Between the points of a front, the logarithm of
     the bits is linear in the cost. Rows are the costs of the points of both fronts, within the
     range of both: the ratio is smallest at one of them. Without such points, or without runs that
-    have both metrics, only a line on the terminal says so.
+    have both metrics, a message is printed instead.
     """
     frame = experiment.columns([x, y, by], None, OPTION)
     kinds = [

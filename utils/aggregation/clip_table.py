@@ -82,7 +82,7 @@ def _best_of_each(experiment: Experiment, where: Where | None, select: str) -> p
     summary, column = experiment.summary(frame), f"{select}_mean"
     if column not in summary:
         raise ConfigError(
-            f"{OPTION}.select: there is no metric {select}; there are {metrics_in(summary)}"
+            f"{OPTION}.select: unknown metric {select!r}; choose from {metrics_in(summary)}"
         )
     ordered = summary.dropna(subset=column).sort_values(column, kind="stable")
     return ordered.drop_duplicates("datapred").set_index("datapred")

@@ -150,8 +150,7 @@ def _add_gains(curves: DataFrame, by: str, baseline: str, tolerance: float) -> N
     if baselines.empty:
         found = ", ".join(map(str, curves[by].unique())) if by in curves else "one value alone"
         print(
-            f"left out: gains, for no curve has {by}={baseline} ({OPTION}.baseline); curves have "
-            f"{found}",
+            f"left out: gains: no curve has {by}={baseline} ({OPTION}.baseline), only {found}",
             file=sys.stderr,
         )
         return

@@ -100,7 +100,7 @@ class Experiment:
         frame = tables.with_settings(self.merged(where, option), names)
         if unknown := [name for name in names if name not in frame]:
             raise ConfigError(
-                f"{option}: the runs have no {', '.join(unknown)}; there are the metrics "
+                f"{option}: unknown columns {unknown}; choose from the metrics "
                 f"{tables.metrics_of(frame)}, the parameters {tables.parameters(frame)}, and all "
                 "settings, such as optimizer_feat.kwargs.lr"
             )

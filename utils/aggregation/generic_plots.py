@@ -143,7 +143,7 @@ def plot_superpose(
     groups = [("", frame)] if by is None else frame.groupby(by, sort=False)
     for level, runs in groups:
         title = f"the runs of {by} = {level}" if by else "the runs"
-        check_alike(runs, SUPERPOSE, title, but=ALONG_CURVE)
+        check_alike(runs, SUPERPOSE, title, but=ALONG_CURVE.__contains__)
         points = drawable(experiment.summary(runs), [x, *y])
         figure = _superpose(points, x, y, scale, is_log_x, experiment.names)
         experiment.save_figure(figure, f"superpose_{in_file_name(level)}" if by else "superpose")

@@ -59,7 +59,7 @@ def kaggle_submission(
     if not isinstance(data, ImageDataModule) or not data.source.name.startswith("Galaxy"):
         raise ConfigError(
             f"{OPTION}: the best run predicts data_pred={config.data_pred.name}, which is no "
-            f"Kaggle competition: choose runs on Galaxy Zoo by {OPTION}.where"
+            f"Kaggle competition: choose runs on Galaxy Zoo with {OPTION}.where"
         )
     title = f"{fitting.describe(config)}, run_{run['predictor_id']}"
     score = math.sqrt(run[LOSS])

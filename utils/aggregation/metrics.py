@@ -26,7 +26,7 @@ def summarize_metrics(
 ) -> None:
     """Write `summarized_metrics_<table>` for each stage and all stages (merged), and `summary`."""
     if table not in tables.TABLES:
-        raise ConfigError(f"{OPTION}.table: there is no '{table}'; there are {[*tables.TABLES]}")
+        raise ConfigError(f"{OPTION}.table: unknown table {table!r}; choose from {tables.TABLES}")
     runs = experiment.stages(where, OPTION)
     if keys:
         runs = {stage: tables.with_settings(frame, keys, stage) for stage, frame in runs.items()}
@@ -52,8 +52,8 @@ def _check_keys(runs: Mapping[str, DataFrame], keys: Sequence[str]) -> None:
     known += [key for frame in runs.values() for key in tables.parameters(frame)]
     if unknown := [key for key in keys if key not in known and key not in config.flat]:
         raise ConfigError(
-            f"{OPTION}.keys: there is no {unknown}; there are {[*dict.fromkeys(known)]} and all "
-            "settings, such as trainer.max_epochs"
+            f"{OPTION}.keys: unknown keys {unknown}; choose from {[*dict.fromkeys(known)]} and "
+            "all settings, such as trainer.max_epochs"
         )
 
 
@@ -67,7 +67,7 @@ def _shown_metrics(summary: DataFrame, columns: Mapping[str, str]) -> dict[str, 
         if metric in known or metric.count("/") != 2 or metric.split("/")[1] in stages
     }
     if unknown := [metric for metric in ran.values() if metric not in known]:
-        raise ConfigError(f"{OPTION}.columns: unknown metrics {unknown}: there are {known}")
+        raise ConfigError(f"{OPTION}.columns: unknown metrics {unknown}; choose from {known}")
     if not any("/pred/" in metric for metric in ran.values()):
         ran |= next(({title: metric} for title, metric in OF_TASK.items() if metric in known), {})
     return ran or {metric: metric for metric in sorted(known) if metric.startswith("test/")}

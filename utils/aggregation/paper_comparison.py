@@ -32,8 +32,8 @@ def compare_to_paper(
 
     The numbers are those of `published/*.csv`, whose README explains the columns; ours are means
     over seeds. Verdicts: `within` the tolerance, `outside`, `not run`. If there are runs, but none
-    with any of the published settings, a line says so instead. All settings that differ from those
-    of the official scripts are printed.
+    with any of the published settings, a message is printed instead. All settings that differ from
+    those of the official scripts are printed.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def compare_to_paper(
     names = settings.names_of(experiments)
     if wanted.empty and not names:
         raise ConfigError(
-            f"{OPTION}.experiments: nothing is published for {list(experiments)}; there is for "
+            f"{OPTION}.experiments: nothing is published for {list(experiments)}; choose from "
             f"{sorted({*published['experiment'], *settings.published_settings()})}"
         )
     frame = experiment.merged_or_empty(where, OPTION)

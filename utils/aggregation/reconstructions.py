@@ -42,7 +42,7 @@ def compare_reconstructions(
     """Draw `figures/rec_imgs_allin1_{single,multi}_row`: reconstructions of the same test images.
 
     Images come from the data set of the invariant compressor. Of several seeds, the smallest is
-    drawn. If a method has no finished run, or several, a line on the terminal says so instead.
+    drawn. If a method has no finished run, or several different ones, a message is printed instead.
 
     Raises
     ------
@@ -126,15 +126,15 @@ def _pick(runs: DataFrame, where: Where, method: Where, name: str) -> Series:
         found = restrict(runs, {**method, **where, **method}, OPTION)
     except tables.NoRunsError as error:
         raise tables.NoRunsError(
-            f"rec_imgs_allin1_*.png, for the {name} compressor is missing. {error}. Run the "
-            f"experiment with distortion={method.get('dist', '...')}, or choose {name} runs by "
+            f"rec_imgs_allin1_*.png: the {name} compressor is missing. {error}. Run the "
+            f"experiment with distortion={method.get('dist', '...')}, or choose {name} runs with "
             f"{OPTION}.{name} and .where"
         ) from error
     if found[tables.GROUP].nunique() > 1:
         different = differences(found)
         key, values = next(iter(different.items()))
         raise AmbiguousRunsError(
-            f"rec_imgs_allin1_*.png, for there are several {name} compressors, which differ in "
+            f"rec_imgs_allin1_*.png: there are several {name} compressors, which differ in "
             f"{format_differences(different)}. Choose with {OPTION}.where, e.g. "
             f"'{OPTION}.where={{{key}:{values[0]}}}'"
         )

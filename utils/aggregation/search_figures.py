@@ -40,7 +40,7 @@ def plot_optuna_hypopt(
     The history has the value of each trial and the best one so far; the importance needs 10
     complete trials, the Pareto front two objectives. Columns of the table: number, state,
     `is_best`, objectives, drawn settings, `seconds` of the job, `run` (folder of its results) and
-    `error`. Repeated trials are left out. An experiment without a study prints a line.
+    `error`. Repeated trials are left out. Without a study, a message is printed.
     """
     file = experiment.folder / studies_of.FILE
     found = studies_of.names(file)
@@ -48,7 +48,9 @@ def plot_optuna_hypopt(
         print(f"No search yet: there is no study in {file}")
     wanted = found if studies is None else list(map(str, studies))  # names may look like numbers
     if unknown := [name for name in wanted if name not in found]:
-        raise ConfigError(f"aggregate.plot_optuna_hypopt.studies: no {unknown}; there are {found}")
+        raise ConfigError(
+            f"aggregate.plot_optuna_hypopt.studies: unknown {unknown}; choose from {found}"
+        )
     for name in wanted:
         _draw(experiment, studies_of.load(file, name), is_log_y)
 

@@ -1,6 +1,6 @@
 """Selecting rows of tables, and checks of the selection."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pandas import DataFrame
@@ -54,7 +54,7 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
     known = tables.parameters(frame)
     for key, wanted in where.items():
         if key not in known:
-            raise ConfigError(f"{option}: there is no parameter '{key}'; there are {known}")
+            raise ConfigError(f"{option}: unknown parameter {key!r}; choose from {known}")
         values = wanted if isinstance(wanted, (list, tuple)) else [wanted]
         rows = frame[[any(_is_same(found, value) for value in values) for found in frame[key]]]
         if key == "beta" and tables.FOLDER in rows:
@@ -89,7 +89,7 @@ def check_alike(
     option: str,
     rows: str,
     *,
-    but: Collection[str] | Callable[[str], bool] = (),
+    but: Callable[[str], bool] = lambda _: False,
     but_name: str = "the seed",
 ) -> None:
     """Check that rows differ in nothing but the seed.
@@ -99,7 +99,7 @@ def check_alike(
     frame : the rows.
     option : the mode that averages or compares them, for the error.
     rows : name of the rows, for the error.
-    but : further parameters in which they may differ, or whether one is such a parameter.
+    but : whether the rows may differ in a parameter.
     but_name : what the rows may differ in, for the error.
 
     Raises
@@ -107,8 +107,7 @@ def check_alike(
     ConfigError
         If they differ in more; the error names all such parameters.
     """
-    may_differ = but if callable(but) else (lambda name: name in but)
-    found = {name: v for name, v in differences(frame).items() if not may_differ(name)}
+    found = {name: values for name, values in differences(frame).items() if not but(name)}
     if found:
         example = ", ".join(f"{name}: {values[0]}" for name, values in found.items())
         raise ConfigError(

@@ -144,7 +144,7 @@ def test_classical_codecs_have_curves_over_quality_without_distortion(tmp_path, 
         run(tmp_path, "featurizer=jpeg", f"featurizer.kwargs.quality={quality}", base=CLASSICAL)
     results = draw(
         tmp_path,
-        "aggregate.modes=[plot_all_RD_curves,plot_pareto_front,summarize_RD_curves]",
+        "aggregate.modes=[summarize_metrics,plot_all_RD_curves,plot_pareto_front,summarize_RD_curves]",
         "aggregate.plot_all_RD_curves.x=[test/feat/distortion,test/pred/err]",
         "aggregate.plot_all_RD_curves.y=test/comm/n_bits",
         "aggregate.plot_all_RD_curves.hue=feat",
@@ -156,6 +156,7 @@ def test_classical_codecs_have_curves_over_quality_without_distortion(tmp_path, 
     (axes,) = figures["all_RD_curves_test_pred_err"].axes
     lengths = sorted(len(c.lines[0].get_xdata()) for c in axes.containers)
     assert set(legend_of(axes)) == {"jpeg", "neural_feat"} and lengths == [1, 2]
+    assert " accuracy " in (results / "summary.md").read_text()
     summary = pd.read_csv(results / "summarized_RD_curves_merged.csv").set_index("feat")
     assert dict(summary["n_runs_mean"]) == {"jpeg": 2, "neural_feat": 1}
 
