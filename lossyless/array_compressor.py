@@ -26,7 +26,7 @@ from lossyless.torch_state import one_thread
 from lossyless.weights import WeightsError, load_strictly
 
 CHUNK_SIZE = 4096
-# Files: magic, SHA-256 of the rest, a dict saved by torch.
+# A file consists of this magic number, the SHA-256 of the rest, and a dict saved by torch.
 FILE_MAGIC = b"LLmodel1"
 # Parameters of `array_training.train`.
 TRAINING = ("beta", "distortion", "n_epochs", "batch_size", "lr", "schedule", "verbose")
@@ -262,7 +262,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if hashlib.sha256(body).digest() != digest:
             raise WeightsError(f"{path} is damaged or cut: its checksum does not match")
         saved = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-        known = cls().get_params()  # the parameters of another release may differ
+        known = cls().get_params()  # other releases may have other parameters
         compressor = cls(**{k: v for k, v in saved["parameters"].items() if k in known})
         compressor.n_features_in_ = saved["n_features_in"]
         compressor.scale_ = saved["scale"]
@@ -283,7 +283,7 @@ def _plain(name: str, value: object) -> bool | int | float | str | None:
     if isinstance(value, np.generic):
         value = value.item()
     if name == "random_state" and isinstance(value, np.random.RandomState):
-        return None  # only training needs it
+        return None  # only used for training
     if value is None or type(value) in (bool, int, float, str):
         return value
     raise TypeError(

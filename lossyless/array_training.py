@@ -22,7 +22,7 @@ SCHEDULES = {
 # Bounds of values and cells: the range of float32, with some room for sums and inverse widths.
 SMALLEST, LARGEST = 1e-30, 1e30
 TOO_FAR = f"outside [{SMALLEST:g}, {LARGEST:g}]: choose another unit"
-# Variation relative to the mean that constant columns have because the mean is rounded to float32.
+# Constant columns appear to vary by this much, relative to their mean, due to rounding to float32.
 RESOLUTION = 2.0**-26
 
 
@@ -44,7 +44,7 @@ def train(
     """
     rate.fit_transform(z)
     if distortion == "squared":
-        # the width that minimises error width^2 / 12 + beta * rate -log(width) of each dimension
+        # this width minimises the error width^2 / 12 plus beta times the rate -log(width)
         rate.start_from(z, cell_width=math.sqrt(6 * beta))
         rate.scaling.requires_grad_(False)
     n_batches = math.ceil(len(z) / batch_size)

@@ -90,7 +90,7 @@ def _create_temporary(target: Path, path: Path) -> tuple[Path, BinaryIO]:
         # readable, because numpy bypasses Python for write-only files, and its errors then have
         # neither a name nor a reason
         file = io.BufferedRandom(_NamedFile(temporary, final=path))
-        with contextlib.suppress(OSError):  # no locks: nothing will be removed
+        with contextlib.suppress(OSError):  # without locks, no file is ever removed
             _lock(file)
         if os.fstat(file.fileno()).st_nlink:
             return temporary, file

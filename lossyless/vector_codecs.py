@@ -17,7 +17,7 @@ from lossyless.coding.payloads import ArrayCoder, CodingError
 from lossyless.torch_state import isolated
 
 FLOATS = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
-MAX_BITS = 8  # of a value on a grid
+MAX_BITS = 8  # per value
 
 
 class VectorCodec(PlainCompressor):

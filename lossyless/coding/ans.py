@@ -39,7 +39,7 @@ from lossyless.coding.tables import TOTAL_MASS, CDFTables
 
 AnsCoder = constriction.stream.stack.AnsCoder
 
-MAX_EXPONENT = 15  # of an escape's mass: half of the total
+MAX_EXPONENT = 15  # of an escape's minimum mass: at most half of the total
 
 
 class TableCoder:

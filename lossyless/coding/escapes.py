@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lossyless.coding.payloads import CodingError
 
 MAX_ORDER = 31
-MAX_BITS = 34  # of q, for r < 2^33 and k <= 31
+MAX_BITS = 34  # maximum length of q, for r < 2^33 and k <= 31
 POPCOUNT = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1)
 
 

@@ -48,8 +48,8 @@ def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> i
         for path in paths:
             layouts.append(Layout(path))
             stack.callback(layouts[-1].close)
-        _check_classes(layouts)
         header = _common_header(layouts)
+        _check_classes(layouts)
         file = stack.enter_context(replacing(out))
         writer = FileWriter(file, header)
         for layout in layouts:

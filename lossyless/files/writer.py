@@ -22,7 +22,7 @@ from lossyless.files.format import UINT32_MAX, Header, chunk_head, end_bytes
 from lossyless.files.labels import as_array, as_strings, pack_labels, pack_names
 from lossyless.parallel import ordered_map
 
-CHUNK_SIZE = 4096  # examples, unless they are so large that a chunk would exceed
+CHUNK_SIZE = 4096  # default number of examples; fewer if they have too many values
 MAX_CHUNK_VALUES = 1 << 24
 
 Rows = Tensor | NDArray
@@ -202,7 +202,7 @@ def _naming_examples(name: str, start: int, rows: Tensor | NDArray) -> Iterator[
         yield
     except CodingError as error:
         where = f"examples {start} to {start + len(rows) - 1}"
-        # symbols are finite, and workers must not use torch
+        # only for tensors: symbols are finite, and workers must not use torch
         if isinstance(rows, Tensor) and (invalid := ~rows.isfinite()).any():
             row, *place = invalid.nonzero()[0].tolist()
             value, column = float(rows[row, *place]), ", ".join(map(str, place))

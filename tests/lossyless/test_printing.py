@@ -1,4 +1,4 @@
-"""Output never changes the exit status of a program, whoever reads it."""
+"""The exit status of a program does not depend on the reader of its output."""
 
 import os
 import pty

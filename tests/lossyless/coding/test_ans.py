@@ -94,18 +94,6 @@ def test_layout_and_integer_type_of_the_input_do_not_matter():
         assert coder.encode(same, COLUMNS.astype(np.uint8)) == expected
 
 
-def test_a_single_example_has_little_overhead():
-    """At most one state of 32 bits, the rounding to bytes and a one-byte length."""
-    tables = make_tables(20, seed=4)
-    index = np.arange(1, 20)
-    highest = (tables.offsets + tables.escapes - 1)[index]
-    coder = TableCoder(tables)
-    for seed in range(20):
-        symbols = np.minimum(draw_symbols(tables, index[None], seed), highest)
-        overhead = 8 * len(coder.encode(symbols, index)) - coder.information(symbols, index).sum()
-        assert overhead <= 32 + 8 + 8
-
-
 def test_information_of_listed_symbols_in_closed_form():
     coder = TableCoder(CDFTables([[0, 16384, 49152, 65536]], [4], [-1]))
     np.testing.assert_allclose(coder.information([[-1], [0]]), [[2], [1]])

@@ -128,15 +128,15 @@ def test_other_chunks_can_be_read_from_a_damaged_file(path, codec, intact, z_hat
                 file.read(n_workers=n_workers)
 
 
-def test_swapped_missing_and_foreign_chunks_are_detected(path, codec, intact):
+def test_swapped_missing_and_other_chunks_are_detected(path, codec, intact):
     first, second, *_ = spans(intact)
     swapped = intact[: first.start] + intact[second] + intact[first] + intact[second.stop :]
     other = path.with_name("other")
     write(other, codec, draw_features(N, seed=9), chunk_size=CHUNK_SIZE)
     chunk = other.read_bytes()[spans(other.read_bytes())[0]]
-    foreign = intact[: first.start] + chunk + intact[first.stop :]
+    other_chunk = intact[: first.start] + chunk + intact[first.stop :]
     missing = intact[: first.start] + intact[second.start :]
-    for data in (swapped, foreign, missing):
+    for data in (swapped, other_chunk, missing):
         path.write_bytes(data)
         with pytest.raises(ContainerError, match=r"z\.lsl: "):
             read(path, codec)

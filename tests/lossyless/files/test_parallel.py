@@ -83,15 +83,6 @@ def test_exceptions_are_raised_in_place_of_the_results():
         list(ordered_map(lambda i: lambda: i, range(10), 2))
 
 
-def test_an_exception_in_the_tasks_ends_the_workers():
-    def tasks():
-        yield from range(10)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        list(ordered_map(abs, tasks(), 2))
-
-
 def test_closing_the_iterator_ends_the_workers(path, codec):
     write(path, codec, draw_features(1000))
     with FeatureFile(path, codec) as file:
