@@ -1,4 +1,4 @@
-"""A tiny CLIP with a bottleneck, and pictures for it."""
+"""A tiny CLIP with a bottleneck, and pictures to compress."""
 
 from pathlib import Path
 
@@ -49,13 +49,13 @@ def pictures() -> list[Image.Image]:
 
 @pytest.fixture(scope="session")
 def X(compressor, pictures) -> torch.Tensor:
-    """The pictures as the compressor takes them."""
+    """The pictures as inputs of the compressor."""
     return torch.stack([compressor.transform(picture) for picture in pictures])
 
 
 @pytest.fixture
 def folder(tmp_path, pictures) -> Path:
-    """The pictures as files in nested folders, in two classes."""
+    """The pictures as files in nested folders of two classes."""
     for i, picture in enumerate(pictures):
         path = tmp_path / "photos" / ("cat", "dog")[i % 2] / ("", "old")[i % 3 == 0] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

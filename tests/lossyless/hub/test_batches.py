@@ -1,4 +1,4 @@
-"""Images reach the compressor in the data set's order; bad ones are named; limits are kept."""
+"""Batches of images: their order, unreadable images, limits of the system."""
 
 import multiprocessing
 import os
@@ -160,7 +160,7 @@ def test_daemonic_processes_read_images_themselves(compressor, X, monkeypatch, k
 
 @pytest.mark.filterwarnings("ignore:This process")
 def test_scarce_shared_memory_disables_workers(compressor, X, monkeypatch, capfd):
-    """In Docker, /dev/shm has 64 MB, less than a batch: workers would die of a bus error."""
+    """In Docker, /dev/shm has 64 MB, less than a batch: workers would die with a bus error."""
     usage = SimpleNamespace(total=64 * 2**20, free=10 * 3 * SIDE**2 * 4)
     monkeypatch.setattr("lossyless.parallel.shutil.disk_usage", lambda path: usage)
     kwargs = {"prefetch_factor": 3, "persistent_workers": True, "timeout": 60}
@@ -181,7 +181,7 @@ def test_scarce_shared_memory_disables_workers(compressor, X, monkeypatch, capfd
     ids=["tensors", "lists of tensors", "not wanted"],
 )
 def test_labels_do_not_use_open_files(compressor, X, label, has_labels):
-    """Each tensor that leaves a worker is an open file: the loader would wait forever for more."""
+    """Each tensor returned by a worker is an open file: at the limit, the loader would hang."""
     n, soft = 128, resource.getrlimit(resource.RLIMIT_NOFILE)
     dataset = [(X[i % 10], label(i)) for i in range(n)]
     n_open = len(os.listdir("/proc/self/fd"))

@@ -1,4 +1,4 @@
-"""`python -m lossyless.hub`, with networks of random weights."""
+"""`python -m lossyless.hub`, with randomly initialised networks."""
 
 import os
 import signal
@@ -186,7 +186,7 @@ def test_info_describes_both_formats(save, folder, networks, tmp_path, capsys):
 
 @pytest.fixture
 def place(save, weights, folder, tmp_path, monkeypatch) -> Path:
-    """The working directory, with files of all kinds; nothing can be downloaded."""
+    """The working directory, with usable and unusable files; downloads fail."""
     save(tmp_path / "Z.bin", 3)
     save(tmp_path / "official", 4, format="official", label_file=tmp_path / "Y.npy")
     damaged = bytearray((tmp_path / "Z.bin").read_bytes())
@@ -308,7 +308,7 @@ def test_help_and_missing_packages_need_no_torch(tmp_path):
 
 
 def test_an_interrupt_is_one_line_and_leaves_nothing(folder, networks, tmp_path):
-    """Ctrl-C while images are read, which goes to all processes of the group."""
+    """Ctrl-C, which all processes of the group receive, while images are read."""
     code = (
         "import sys, time\n"
         "from lossyless.hub.__main__ import main\n"

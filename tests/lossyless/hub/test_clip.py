@@ -1,4 +1,4 @@
-"""ClipCompressor, with networks of random weights."""
+"""ClipCompressor, with randomly initialised networks."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""`torch.hub` finds and loads the compressors, wherever the user stands."""
+"""`torch.hub` finds and loads the compressors from any directory."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from lossyless.weights import WeightsError
 
 ENTRIES = ["clip_compressor_b001", "clip_compressor_b005", "clip_compressor_b01"]
 
-# Run in a folder of the user's own, in which `utils`, `conf` and `main` mean something else.
+# Run in a user's folder with other modules `utils`, `conf` and `main`.
 SCRIPT = """
 import json, sys, torch
 
@@ -38,7 +38,7 @@ print(json.dumps(sorted(sys.modules)))
 
 @pytest.fixture(scope="module")
 def github(tmp_path_factory) -> Iterator[str]:
-    """A name under which torch.hub has this repository as if from GitHub."""
+    """A name by which torch.hub finds this repository, as if it were from GitHub."""
     folder = tmp_path_factory.mktemp("hub")
     (folder / "me_lossyless_main").symlink_to(ROOT)
     with pytest.MonkeyPatch.context() as patch:
@@ -97,7 +97,7 @@ sys.exit(main(["compress", sys.argv[1], "z.bin"]))
 
 
 def test_without_compressai_the_error_says_how_to_install_it(tmp_path):
-    """It has no wheels for Python 3.13 and later, so that `pip install .` leaves it out there."""
+    """`pip install .` omits it on Python 3.13 and later, for which it has no wheels."""
     command = [sys.executable, "-W", "ignore", "-c", WITHOUT_COMPRESSAI, str(ROOT)]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)

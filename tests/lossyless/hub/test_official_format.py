@@ -1,4 +1,4 @@
-"""The official format, byte for byte; damage is found."""
+"""The official format, byte for byte; damage is detected."""
 
 import copy
 import struct
@@ -27,7 +27,7 @@ REAL = Path(__file__).parents[4] / "shared" / "weights" / "beta5e-02" / "factori
 
 @pytest.fixture
 def rate() -> HFactorized:
-    """A rate with quantiles that are too narrow for its density, as in the released b001."""
+    """A rate whose quantiles are too narrow for its density, as in the released b001."""
     torch.manual_seed(0)
     rate = HFactorized(Z_DIM)
     rate.prior.quantiles.data[:, 0] = torch.tensor([-6.0, 0.4, 7.0]) + torch.rand(Z_DIM, 1)
@@ -37,7 +37,7 @@ def rate() -> HFactorized:
 
 
 def draw_z(n: int) -> torch.Tensor:
-    """Vectors of which some values lie far beyond the tables."""
+    """Vectors with some values far beyond the tables."""
     z = torch.randn(n, Z_DIM, generator=torch.Generator().manual_seed(1)) * 2
     z[::5, 3] *= 100
     z[1::7, 8] = -1e5

@@ -1,4 +1,4 @@
-"""Compressors load from weights of all namings, strictly, and name what is missing."""
+"""Compressors load strictly from weights with all naming schemes."""
 
 import dataclasses
 import hashlib
@@ -24,7 +24,7 @@ LEGACY = {"matrices": "_matrix", "biases": "_bias", "factors": "_factor"}
 
 
 def official_state(is_legacy: bool) -> dict[str, torch.Tensor]:
-    """As the official code saves it, with the names of CompressAI 1.1 or later."""
+    """A state dict of the official code, with the names of CompressAI 1.1 or later."""
     torch.manual_seed(0)
     bottleneck = EntropyBottleneck(Z_DIM)
     bottleneck.quantiles.data += torch.randn(Z_DIM, 1, 1)
