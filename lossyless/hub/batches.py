@@ -1,5 +1,6 @@
 """Batches of transformed images, read by worker processes."""
 
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -204,7 +205,12 @@ def _loader_settings(
     if settings["num_workers"] == 0:
         return {name: value for name, value in settings.items() if name not in WORKER_SETTINGS}
     # spawned workers would import `lossyless`, which torch.hub removes from sys.path
-    return {"multiprocessing_context": "fork"} | settings
+    return {"multiprocessing_context": "fork", "worker_init_fn": _allow_interrupts} | settings
+
+
+def _allow_interrupts(worker: int) -> None:
+    """Let Ctrl-C end a started worker, which torch handles silently."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _default_workers(device: torch.device) -> int:
