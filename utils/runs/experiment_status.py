@@ -92,13 +92,11 @@ def find_runs(experiment: Path, pretrained: Path) -> dict[str, dict]:
     experiment : results of the experiment.
     pretrained : its checkpoints, where the locks are.
     """
-    found = {}
-    root = os.path.abspath(experiment)
-    for folder, subfolders, files in os.walk(root):
-        if RUN in files:
-            subfolders.clear()  # figures
-            found[folder] = read_status(Path(folder), pretrained / os.path.relpath(folder, root))
-    return found
+    folders = [file.parent for file in sorted(experiment.glob(f"**/run_*/{RUN}"))]
+    return {
+        os.path.abspath(folder): read_status(folder, pretrained / folder.relative_to(experiment))
+        for folder in folders
+    }
 
 
 def find_jobs(
