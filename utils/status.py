@@ -31,7 +31,6 @@ from utils.runs.identity import (
     STAGES,
     compressor_folder,
     experiment_folder,
-    is_execution_setting,
 )
 from utils.runs.status_file import RUN, STATES, UNDER_WAY
 
@@ -120,14 +119,11 @@ def _counts(states: Iterable[str]) -> str:
 
 def _unfinished(jobs: list[Job], runs: dict[str, dict], folder: Path) -> Iterable[str]:
     """A line for each unfinished job, and for each unfinished run without a job, with its error."""
-    overrides = [
-        [one for one in job.status["overrides"] if not is_execution_setting(one.partition("=")[0])]
-        for job in jobs
-    ]
-    for job, distinct in zip(jobs, distinct_overrides(overrides), strict=True):
+    distinct = distinct_overrides([job.settings for job in jobs])
+    for job, own in zip(jobs, distinct, strict=True):
         error = "" if job.state in UNDER_WAY else reason(job.status)
         log = f"; log: {job.status['log']}" if error and "log" in job.status else ""
-        name = " ".join(distinct) or f"job {job.status['num']}"
+        name = " ".join(own) or f"job {job.status['num']}"
         stage = f"{job.stage} {format_progress(job.run)}"
         yield from _lines(job.state, job.since, stage, job.scheduler_job, name, error, log)
     known = {path for job in jobs for path in job.runs.values()}

@@ -44,8 +44,6 @@ GONE = "cancelled before it started?"
 
 def check(options: DictConfig) -> None:
     """Raise `ConfigError` if jobs with these options from conf/slurm/ cannot be submitted."""
-    if options.executor == "slurm":
-        slurm_queries.check_commands(options.name)
     with tempfile.TemporaryDirectory() as folder:
         executor = make_executor(OmegaConf.to_container(options, resolve=True), Path(folder))
         if options.executor == "slurm":
@@ -71,6 +69,11 @@ def make_executor(options: Mapping[str, object], folder: Path) -> submitit.AutoE
     except (AssertionError, NameError, ValueError) as error:  # all raised by submitit
         reason = str(error).splitlines()[0]
         raise ConfigError(f"slurm={options['name']}: submitit says: {reason}") from error
+    except RuntimeError as error:
+        raise ConfigError(
+            f"slurm={options['name']}: this machine has no srun: submit from a login node of the "
+            "cluster, or run on this machine with slurm=none or slurm=local"
+        ) from error
     return executor
 
 

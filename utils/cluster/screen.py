@@ -21,7 +21,6 @@ from omegaconf import DictConfig
 
 from lossyless.printing import forgiving
 from lossyless.progress import clock
-from utils.configs.overrides import NO_TEXT, PLAIN
 from utils.runs.experiment_status import LOG, distinct_overrides, format_stage, read_jobs
 
 SECONDS = 10.0  # between lines
@@ -60,12 +59,10 @@ def _print_lines(
         is_over = over.wait(SECONDS)
         jobs = read_jobs(sweep_dir)
         overrides = dict(enumerate(planned)) or {job["num"]: job["overrides"] for job in jobs}
-        names = dict(
-            zip(overrides, map(_name, distinct_overrides(overrides.values())), strict=True)
-        )
+        distinct = dict(zip(overrides, distinct_overrides(overrides.values()), strict=True))
         lines, running = [], []
         for job in jobs:
-            name = names.get(job["num"]) or f"job {job['num']}"
+            name = " ".join(distinct.get(job["num"], ())) or f"job {job['num']}"
             if job["state"] == "running":
                 running.append(f"{name} {format_stage(job)}".rstrip())
             if "finished" in job and (job["num"], job["finished"]) not in reported:
@@ -126,21 +123,6 @@ def output_to(path: Path) -> Iterator[None]:
         except BaseException:
             traceback.print_exc()
             raise
-
-
-def _name(distinct: Sequence[str]) -> str:
-    """Name of a job by the overrides that distinguish it."""
-    return "/".join(map(_short, distinct))
-
-
-def _short(override: str) -> str:
-    """An override in short: "VIC", or "seed=1" if the value alone is ambiguous."""
-    key, _, value = override.partition("=")
-    if PLAIN.fullmatch(value) and value not in NO_TEXT:
-        return value
-    with contextlib.suppress(ValueError):
-        value = f"{float(value):.4g}"
-    return f"{key.replace('@', '.').rpartition('.')[2].lstrip('+')}={value}"
 
 
 def _time(job: dict) -> str:

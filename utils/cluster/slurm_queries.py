@@ -1,13 +1,11 @@
 """Slurm's commands: check whether a job would be accepted, query the states of jobs."""
 
 import os
-import shutil
 import subprocess
 import tempfile
 
 from utils.configs.checks import ConfigError
 
-COMMANDS = ("sbatch", "srun", "squeue", "scontrol")
 TIMEOUT = 60  # seconds; busy controllers are slow
 # States of jobs that will not run again; a requeued job is pending.
 ENDED = {
@@ -36,20 +34,6 @@ HINTS = {
 
 class SlurmUnavailableError(RuntimeError):
     """A command of Slurm failed or timed out; it may work later."""
-
-
-def check_commands(name: str) -> None:
-    """Raise `ConfigError` if this machine cannot submit jobs.
-
-    Parameters
-    ----------
-    name : the option of conf/slurm/, for the message.
-    """
-    if missing := [command for command in COMMANDS if shutil.which(command) is None]:
-        raise ConfigError(
-            f"slurm={name}: {', '.join(missing)} not found: submit from a login node of the "
-            "cluster, or run on this machine with slurm=none or slurm=local"
-        )
 
 
 def check_submission(name: str, script: str) -> None:

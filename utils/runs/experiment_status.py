@@ -42,10 +42,10 @@ class Job:
         return self.status["state"]
 
     @property
-    def settings(self) -> dict[str, str]:
-        """Its command line: {"seed": "1"}."""
-        given = [override.lstrip("+").split("=", 1) for override in self.status["overrides"]]
-        return dict(item for item in given if len(item) == 2)
+    def settings(self) -> list[str]:
+        """Its command line without settings of how it is executed."""
+        overrides = self.status["overrides"]
+        return [o for o in overrides if not is_execution_setting(o.lstrip("+").partition("=")[0])]
 
     @property
     def runs(self) -> dict[str, str]:
@@ -69,7 +69,7 @@ class Job:
     @property
     def is_local(self) -> bool:
         """Whether it was submitted with `slurm=local`, where ids are those of processes."""
-        return self.settings.get("slurm") == "local"
+        return "slurm=local" in self.status["overrides"]
 
     @property
     def since(self) -> str:
@@ -136,11 +136,7 @@ def _latest(attempts: Sequence[Job]) -> list[Job]:
     def age(job: Job) -> tuple[str, str]:
         return str(job.status.get("queued") or job.status.get("started") or ""), job.sweep
 
-    def asked(job: Job) -> object:
-        settings = job.settings.items()
-        return frozenset(s for s in settings if not is_execution_setting(s[0])) or job.folder
-
-    by_settings = {asked(job): job for job in sorted(attempts, key=age)}
+    by_settings = {frozenset(job.settings) or job.folder: job for job in sorted(attempts, key=age)}
     by_runs = {job.last_run or job.folder: job for job in sorted(by_settings.values(), key=age)}
     return list(by_runs.values())
 

@@ -5,8 +5,6 @@ from collections.abc import Callable
 
 import pytest
 
-from utils.cluster import slurm_queries
-
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch) -> Callable[..., None]:
@@ -19,6 +17,6 @@ def fake(tmp_path, monkeypatch) -> Callable[..., None]:
         (folder / name).write_text("\n".join(["#!/bin/sh", *lines, ""]))
         (folder / name).chmod(0o755)
 
-    for name in slurm_queries.COMMANDS:
+    for name in ("sbatch", "srun", "squeue"):
         write(name, "exit 0")
     return write

@@ -60,7 +60,7 @@ def test_jobs_that_cannot_be_submitted_are_one_line_of_error(fake, monkeypatch):
     with pytest.raises(ConfigError, match="slurm=vector: sbatch"):
         launcher.check(options("slurm=vector"))
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(ConfigError, match="slurm=vector: .*sbatch.*slurm=local"):
+    with pytest.raises(ConfigError, match="slurm=vector: .*srun.*slurm=local"):
         launcher.check(options("slurm=vector"))
 
 
