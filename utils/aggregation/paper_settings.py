@@ -6,8 +6,8 @@
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from hydra.utils import instantiate
@@ -18,29 +18,19 @@ from lossyless.predictors import PredictionHead
 from utils.configs.composing import compose_config
 from utils.configs.overrides import is_group, parse
 from utils.data.augmentations import REGISTRY
-from utils.data.augmentations.affine import Member
 from utils.data.examples import n_to_hold_out
 
 SETTINGS = Path(__file__).parent / "published" / "settings"
 ABSENT = "absent"
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A setting that differs from the official one.
+class Difference(NamedTuple):
+    """A setting that differs from the official one."""
 
-    Attributes
-    ----------
-    key : a setting, "sweep.<setting>", or a fact (`_fact`); followed by the job, if only one
-        differs.
-    official, ours : its values.
-    reason : why it differs; None: unintentionally.
-    """
-
-    key: str
+    key: str  # a setting, "sweep.<setting>", or a fact (`_fact`); with its job, if only one differs
     official: object
     ours: object
-    reason: str | None
+    reason: str | None  # None: unintentional
 
     def __str__(self) -> str:
         return f"{self.key}: {self.official}, here {self.ours}: {self.reason or 'no reason given'}"
@@ -153,7 +143,7 @@ def _fact(cfg: DictConfig, key: str) -> object:
 
     Facts are "parameters.PART", the number of trained parameters of encoder, decoder, projector or
     predictor; "splits.PLACE", the number of examples in each split; and "augmentations", the
-    parameters of the equivalences of data_feat.
+    probability and ranges of the equivalences of data_feat.
     """
     kind, _, of = key.partition(".")
     if kind == "parameters":
@@ -162,15 +152,14 @@ def _fact(cfg: DictConfig, key: str) -> object:
         return _splits(cfg[of])
     if kind == "augmentations":
         names = cfg.data_feat.kwargs.equivalence
-        return {name: _parameters(REGISTRY[name]) for name in names if REGISTRY[name] is not None}
+        members = {name: REGISTRY[name] for name in names if REGISTRY[name] is not None}
+        return {
+            name: {k: list(v) if isinstance(v, tuple) else v for k, v in vars(member).items()}
+            | {"probability": member.probability}
+            for name, member in members.items()
+        }
     value = OmegaConf.select(cfg, key, default=ABSENT)
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def _parameters(member: Member) -> dict[str, object]:
-    """Probability and ranges of an augmentation."""
-    ranges = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(member).items()}
-    return ranges | {"probability": member.probability}
 
 
 def _network(cfg: DictConfig, part: str) -> nn.Module:

@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
@@ -146,7 +145,7 @@ def _measure_training(step: Step, x: torch.Tensor, device: torch.device) -> Cost
 
 def train(
     step: Step, source: torch.Tensor | DataModule, n_steps: int, *callbacks: Callback
-) -> pl.Trainer:
+) -> None:
     """Train the compressor or predictor of a step for `n_steps`, as the experiment does.
 
     Parameters
@@ -156,18 +155,16 @@ def train(
     cfg, is_predictor = step.cfg, step.stage == "predictor"
     cfg.rate.kwargs.warmup_k_epoch = 0  # as in all later epochs
     module = building.build_compressor(cfg)
-    needs = "none" if is_predictor else module.distortion.needs
+    if isinstance(source, torch.Tensor):
+        source = _with_targets(step, source, "none" if is_predictor else module.distortion.needs)
     if is_predictor:
         module = building.build_predictor(cfg, step.shape, module)
     else:
         callbacks = (*callbacks, Freezer(list(cfg.finetune.frozen)))
-    if isinstance(source, torch.Tensor):
-        source = _with_targets(step, source, needs)
     with tempfile.TemporaryDirectory() as folder:
         cfg.paths.results = cfg.paths.pretrained = folder
         trainer = short_trainer(cfg, n_steps, *callbacks, stage=step.stage)
         trainer.fit(module, datamodule=OneEpoch(source, n_steps))
-    return trainer
 
 
 def _with_targets(step: Step, x: torch.Tensor, auxiliary: str) -> Batch:

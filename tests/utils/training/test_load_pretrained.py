@@ -83,7 +83,7 @@ def test_runs_that_cannot_be_drawn_are_listed_and_the_others_drawn(folder):
     [
         (names("codebok_plot"), "unknown codebok_plot; choose from codebook_plot, maxinv"),
         (names(), "figures.names is empty: choose from codebook_plot"),
-        ("load.where={dits: VIC}", "no parameter 'dits'"),
+        ("load.where={dits: VIC}", "'dits'"),
         ("load.where={dist: VAE}", "no finished run has dist=VAE"),
         ("load.codebook_plot.npts=3", "did you mean n_pts"),
     ],
