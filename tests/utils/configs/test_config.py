@@ -1,77 +1,17 @@
-"""Command lines to configs: errors, sweeps, modes, every experiment, every option."""
+"""Command lines to configs: errors, sweeps, modes, help."""
 
 import functools
 import sys
-from functools import cache
-from itertools import product, zip_longest
-from pathlib import Path
 
 import pytest
-import torch
-from helpers.tiny import BANANA, DIGITS, compose, paths
+from helpers.tiny import BANANA, paths
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import main
-from lossyless.vector_codecs import VectorCodec
 from utils.cluster import sweep
-from utils.configs.checks import ConfigError, is_network
+from utils.configs.checks import ConfigError
 from utils.configs.composing import compose_config, expand
-from utils.configs.overrides import CONF_DIR
-from utils.data.images import ImageDataModule
-from utils.training import building
-
-MODES = sorted(file.stem for file in CONF_DIR.glob("mode/*.yaml"))
-OPTIONS = sorted(
-    (folder.name, file.stem)
-    for folder in CONF_DIR.iterdir()
-    if folder.is_dir() and folder.name != "experiment"
-    for file in folder.glob("*.yaml")
-)
-PLACES = {
-    "data": ("data_feat", "data_pred"),
-    "architecture": ("encoder", "decoder", "projector", "online", "predictor"),
-    "optimizer": ("optimizer_feat", "optimizer_online", "optimizer_pred"),
-    "scheduler": ("scheduler_feat", "scheduler_online", "scheduler_pred"),
-    "checkpoint": ("checkpoint_feat", "checkpoint_pred"),
-}
-# groups whose options say nothing of other groups: one of each composes together
-TOGETHER = {*PLACES, "rate", "distortion", "finetune", "logger", "slurm"}
-
-
-def options(group: str) -> list[str]:
-    return [name for found, name in OPTIONS if found == group]
-
-
-NETWORKS = [
-    name
-    for name in options("architecture")
-    if is_network(OmegaConf.load(CONF_DIR / "architecture" / f"{name}.yaml"))
-]
-
-
-def rows_of_options() -> list[list[tuple[str, str]]]:
-    """All options, in as few lists as can be composed at once: the n-th of each group together."""
-    columns = [[(group, name) for name in options(group)] for group in sorted(TOGETHER)]
-    together = [[one for one in row if one is not None] for row in zip_longest(*columns)]
-    return together + [[one] for one in OPTIONS if one[0] not in TOGETHER]
-
-
-ROWS = rows_of_options()
-
-
-@cache
-def with_options(*chosen: tuple[str, str]) -> DictConfig:
-    """Options of several groups, each in all its places; not to be changed."""
-    places = [(group, place, name) for group, name in chosen for place in PLACES.get(group, [None])]
-    return compose_config([f"{g}@{p}={name}" if p else f"{g}={name}" for g, p, name in places])
-
-
-def with_option(group: str, name: str) -> DictConfig:
-    """A config with an option in all its places, among options of other groups; a copy."""
-    (row,) = [row for row in ROWS if (group, name) in row]
-    return with_options(*row).copy()
 
 
 def values(overrides: list[str]) -> dict[str, str]:
@@ -221,7 +161,7 @@ def test_a_chosen_option_replaces_only_what_the_mode_sets_in_its_file():
     assert "distortion.factor_beta" not in values(expand([*quick, "distortion=VIC"]))
 
 
-def test_other_places_and_settings_of_a_chosen_option_are_still_swept():
+def test_a_chosen_option_leaves_the_sweeps_of_other_places_and_settings():
     found = values(expand(["experiment=digits_viz_VIC", "architecture@encoder=cnn"]))
     assert found["architecture@predictor"] == "linear,mlp_small"
     found = values(expand(["experiment=banana_RD", "featurizer=neural_rec"]))
@@ -231,23 +171,16 @@ def test_other_places_and_settings_of_a_chosen_option_are_still_swept():
 SEARCH = "experiment=GalaxyZoo_neurips_final_jpeg"
 
 
-def test_the_space_of_a_search_is_handed_on_as_it_is_written():
+def test_the_space_of_a_search_is_passed_on_as_written_and_narrowed_by_the_command_line():
     found = values(expand([SEARCH]))
     assert found["featurizer.kwargs.quality"] == "choice(1, 2, 3, 5, 10, 20, 50, 70, 95)"
     assert found["optimizer_pred.kwargs.lr"] == "tag(log, interval(1e-4, 1e-3))"
-    assert found["seed"] == "choice(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)"
+    for lr in ("1e-3", "interval(1e-5, 1e-4)"):
+        found = values(expand([SEARCH, f"optimizer_pred.kwargs.lr={lr}"]))
+        assert found["optimizer_pred.kwargs.lr"] == lr
 
 
-def test_the_command_line_narrows_the_space_of_a_search():
-    for chosen in (
-        "optimizer_pred.kwargs.lr=1e-3",
-        "optimizer_pred.kwargs.lr=interval(1e-5, 1e-4)",
-    ):
-        found = expand([SEARCH, chosen])
-        assert [o for o in found if o.startswith("optimizer_pred.kwargs.lr")] == [chosen]
-
-
-def test_of_a_search_the_first_choice_composes_and_intervals_are_left_out():
+def test_a_search_composes_with_its_first_choices_and_the_defaults_of_ranges():
     lr = compose_config().optimizer_pred.kwargs.lr
     cfg = compose_config(["seed=choice(3, 4)", "optimizer_pred.kwargs.lr=interval(7, 8)"])
     assert (cfg.seed, cfg.optimizer_pred.kwargs.lr) == (3, lr)
@@ -301,160 +234,3 @@ def test_help_fits_two_screens_and_shows_the_defaults(monkeypatch, capsys):
     assert len(settings) > 10
     cfg = compose_config(settings)  # each is a setting or an option
     assert cfg == compose_config()
-
-
-# --- clusters
-
-CLUSTERS = sorted({*options("slurm")} - {"none", "local"})
-
-
-def slurm_options(*overrides: str) -> dict:
-    return OmegaConf.to_container(compose_config(overrides), resolve=True)["slurm"]
-
-
-def test_a_cluster_is_asked_for_what_the_job_needs():
-    for cluster in CLUSTERS:
-        found = slurm_options(f"slurm={cluster}", "timeout_min=77", "trainer.devices=2")
-        assert found["name"] == cluster and found["executor"] == "slurm"
-        assert (found["timeout_min"], found["nodes"], found["tasks_per_node"]) == (77, 1, 2)
-        assert found["gpus_per_node"] == (None if cluster == "single_node" else 2)
-        assert isinstance(found["mem_gb"], int) and found["max_num_timeout"] > 0
-        on_cpu = slurm_options(f"slurm={cluster}", "mode=quick", "trainer.accelerator=cpu")
-        assert on_cpu["gpus_per_node"] is None
-
-
-def test_short_trials_go_to_the_debug_partition_if_there_is_one():
-    for overrides, partition in (
-        (["slurm=single_node"], "local"),
-        (["slurm=single_node", "mode=dev"], "debug"),
-        (["slurm=single_node", "mode=dev", "slurm.partition=urgent"], "urgent"),
-        (["slurm=vector", "mode=dev"], "t4v2"),  # without a debug partition
-        (["slurm=learnfair", "mode=dev"], "dev"),
-    ):
-        assert slurm_options(*overrides)["partition"] == partition
-    usual, deadline = slurm_options("slurm=vector"), slurm_options("slurm=vector_deadline")
-    differing = {key for key in usual if usual[key] != deadline[key]}
-    assert differing == {"name", "qos"} and deadline["qos"] == "deadline"
-
-
-# --- what depends on other choices
-
-
-@pytest.mark.parametrize(("data", "side"), [("mnist", 2), ("stl10", 8), ("galaxy256", 16)])
-def test_the_spatial_rate_knows_the_latent_side_of_the_encoder(data, side):
-    cfg = compose_config([f"data@data_feat={data}", "rate=H_spatial", "architecture@encoder=balle"])
-    assert cfg.rate.kwargs.latent_side == side
-
-
-# --- every file of conf/
-
-
-@pytest.mark.filterwarnings("error")
-def test_every_mode_composes():
-    for experiment, mode in product(("banana_RD", "GalaxyZoo_neurips_final_BINCE"), MODES):
-        cfg = compose_config([f"experiment={experiment}", f"mode={mode}"])
-        OmegaConf.resolve(cfg)
-        assert cfg.mode_name == mode and cfg.experiment_name == cfg.mode_prefix + cfg.experiment
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: ",".join(f"{g}={o}" for g, o in row))
-@pytest.mark.filterwarnings("error")
-def test_every_option_composes_without_warnings_and_says_its_name(row):
-    cfg = with_options(*row)
-    for group, option in row:
-        for node in [cfg[place] for place in PLACES.get(group, ())] or [cfg.get(group)]:
-            name = option if node is None else node.get("name", option)
-            # optimisers to be tuned add what they are tuned to
-            assert name == option or name.startswith(f"{option}_lr"), f"{group}={option}"
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_architectures_can_be_built(name):
-    image, vector = (1, 16, 16), (4,)
-    to_vectors = ("cnn", "balle", "resnet18", "resnet50")
-    to_images = ("cnn_decoder", "balle_decoder")
-    in_shape = image if name in to_vectors else vector
-    out_shape = image if name in to_images else vector
-    arch = instantiate(with_option("architecture", name).encoder.kwargs)
-    assert arch(in_shape, out_shape)(torch.rand(2, *in_shape)).shape == (2, *out_shape)
-
-
-@pytest.mark.parametrize("name", options("optimizer"))
-def test_optimizers_can_be_built(name):
-    kwargs = with_option("optimizer", name).optimizer_pred.kwargs
-    optimizer = instantiate(kwargs)([torch.nn.Parameter(torch.ones(2))])
-    factor = 100 if name == "SGD_likeadam" else 1
-    assert optimizer.param_groups[0]["lr"] == factor * kwargs.lr
-    assert optimizer.param_groups[0]["weight_decay"] == kwargs.weight_decay
-
-
-@pytest.mark.parametrize("name", options("scheduler"))
-def test_schedulers_can_be_built(name):
-    schedule = instantiate(with_option("scheduler", name).scheduler_pred.kwargs)
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=1.0)
-    assert (schedule is None) == (name == "none")
-    assert schedule is None or schedule(optimizer, 10).optimizer is optimizer
-
-
-@cache
-def digits_with(choice: str) -> DictConfig:
-    return compose(Path("unused"), choice, base=DIGITS)
-
-
-@pytest.mark.parametrize("rate", options("rate"))
-@pytest.mark.parametrize("distortion", options("distortion"))
-def test_every_distortion_goes_with_every_rate(distortion, rate):
-    cfg = digits_with(f"distortion={distortion}").copy()
-    cfg.rate = digits_with(f"rate={rate}").rate
-    if rate == "H_spatial":
-        cfg.rate.kwargs.latent_side = 2  # which z_dim=4 fills
-    OmegaConf.resolve(cfg)
-    compressor = building.build_compressor(cfg)
-    assert cfg.rate.name == rate and compressor.rate.family == cfg.rate.family
-    compressor.rate.fit_transform(torch.rand(8, 4))
-    assert compressor.eval()(torch.rand(2, 1, 8, 8)).shape == (2, 4)
-
-
-@pytest.mark.parametrize("featurizer", options("featurizer"))
-def test_every_featurizer_can_be_built(featurizer):
-    is_on_features = any(part in featurizer for part in ("lossyZ", "freeze", "features"))
-    settings = [o for o in DIGITS if not (is_on_features and o.startswith("encoder.kwargs"))]
-    settings += ["featurizer.kwargs.n_components=2"] * (featurizer == "features_pca")
-    cfg = compose(Path("unused"), f"featurizer={featurizer}", base=settings)
-    OmegaConf.resolve(cfg)
-    compressor = building.build_compressor(cfg)
-    x = torch.rand(2, 4) if is_on_features else torch.rand(2, 1, 8, 8)
-    if isinstance(compressor, VectorCodec):
-        compressor.fit(x)
-    received = compressor.eval()(x)
-    is_vector = is_on_features or featurizer == "neural_feat"
-    assert received.shape == ((2, 4) if is_vector else (2, 1, 8, 8))
-
-
-@pytest.mark.parametrize("data", options("data"))
-def test_facts_of_the_data_are_those_of_the_class(data, monkeypatch):
-    cfg = with_option("data", data)
-    if "banana" not in data and data != "digits":  # tests of data sets check the length of others
-        target = get_object(cfg.data_feat.kwargs._target_)
-        cls = target if isinstance(target, type) else ImageDataModule
-        monkeypatch.setattr(cls, "n_examples", lambda self, split: cfg.data_feat.length)
-    for place in ("data_feat", "data_pred"):
-        module = building.build_data(cfg, place, "none")  # which compares the facts
-        assert cfg[place].length == module.n_examples("train")
-
-
-@pytest.mark.parametrize(
-    "fact", ["shape=[3]", "kind=bw_image", "n_outputs=7", "task=classification"]
-)
-def test_a_wrong_fact_is_named_with_its_file(fact):
-    cfg = compose_config([*BANANA, f"data_feat.{fact}"])
-    OmegaConf.resolve(cfg)
-    with pytest.raises(ValueError, match=r"conf/data/banana_rot.yaml says " + fact.split("=")[0]):
-        building.build_data(cfg, "data_feat", "none")
-
-
-def test_finetune_names_modules_that_exist():
-    cfg = compose_config([*BANANA, "finetune=freezer"])
-    OmegaConf.resolve(cfg)
-    compressor = building.build_compressor(cfg)
-    assert all(compressor.get_submodule(name) is not None for name in cfg.finetune.frozen)
