@@ -12,7 +12,6 @@ import clip
 import pytest
 import torch
 from clip.model import CLIP
-from helpers.batches import gather
 from helpers.file_server import serving
 
 from utils.data import coco_captions
@@ -190,23 +189,6 @@ def test_representative_and_target_are_the_mean_over_the_captions(original, text
     expected = torch.stack([f.float().mean(0) for f in features.split(found.counts.tolist())])
     torch.testing.assert_close(torch.cat([batch.aux, rest.aux]), expected)
     assert torch.equal(batch.y, batch.aux)
-
-
-def test_captions_depend_on_the_epoch_in_training_only_and_not_on_the_auxiliary_variable(texts):
-    batches = {
-        auxiliary: list(texts(auxiliary=auxiliary).loader("train", epoch=2))
-        for auxiliary in ("none", "input", "positive", "target")
-    }
-    for found in batches.values():
-        for batch, other in zip(found, batches["none"], strict=True):
-            assert torch.equal(batch.x, other.x) and torch.equal(batch.y, other.y)
-    assert batches["none"][0].aux is None
-    assert torch.equal(batches["input"][0].aux, batches["input"][0].x)
-    assert torch.equal(batches["target"][0].aux, batches["target"][0].y)
-    data, again = (texts() for _ in range(2))
-    first, second = (gather(data.loader("train", epoch=k, shuffle=False)).x for k in range(2))
-    assert not torch.equal(first, second)
-    assert torch.equal(gather(data.loader("val")).x, gather(again.loader("val", epoch=1)).x)
 
 
 # --- features

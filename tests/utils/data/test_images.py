@@ -67,18 +67,6 @@ def augmented(**kwargs):
     return digits(equivalence=["rotation", "x_translation", "scale"], **kwargs)
 
 
-def test_the_auxiliary_variable_changes_nothing_but_aux():
-    auxiliaries = ("none", "input", "representative", "positive", "target")
-    batches = {a: list(augmented(auxiliary=a).loader("train"))[-1] for a in auxiliaries}
-    for batch in batches.values():
-        assert torch.equal(batch.x, batches["none"].x)
-        assert torch.equal(batch.y, batches["none"].y)
-    assert batches["none"].aux is None
-    assert torch.equal(batches["input"].aux, batches["input"].x)
-    assert torch.equal(batches["target"].aux, batches["target"].y)
-    assert not torch.equal(batches["positive"].aux, batches["positive"].x)
-
-
 def test_representatives_are_the_unaugmented_images():
     data = augmented(auxiliary="representative")
     batch = next(iter(data.loader("test")))
@@ -132,14 +120,6 @@ def test_the_representative_of_a_class_is_its_first_training_image():
     for split in SPLITS:
         x, y, aux = gather(data.loader(split))
         assert torch.equal(numbers(aux), first[y] if split == "train" else numbers(x))
-
-
-def test_the_label_equivalence_changes_neither_x_nor_y():
-    x, y, _ = gather(numbered(equivalence=["hflip", "color"]).loader("train"))
-    for auxiliary in ("input", "positive", "representative", "target"):
-        data = numbered(auxiliary=auxiliary, equivalence=["hflip", "color", "label"])
-        other_x, other_y, _ = gather(data.loader("train"))
-        assert torch.equal(x, other_x) and torch.equal(y, other_y)
 
 
 def test_noisy_labels_do_not_change_the_representative():
