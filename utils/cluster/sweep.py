@@ -57,10 +57,6 @@ class Plan:
     jobs: list[list[str]]
 
     @property
-    def is_search(self) -> bool:
-        return self.cfg.hypopt.name != "none"
-
-    @property
     def is_submitted(self) -> bool:
         return self.cfg.slurm.executor != "joblib"
 
@@ -116,7 +112,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         if states or has_failed:
             print(report(sweep_dir, plan.results))
     # a search continues after failed trials
-    if has_failed or (plan.is_search and states - {"done"}):
+    if has_failed or (not plan.jobs and states - {"done"}):
         sys.exit(1 if "done" in states else NONE_DONE)
 
 

@@ -132,10 +132,10 @@ def read_records(experiment: Path) -> tuple[list[Record], Counter]:
     experiment : folder `results/exp_<experiment>`.
     """
     folders = sorted(file.parent for file in experiment.glob(f"**/run_*/{RUN}"))
-    records, states = _read_all(folders, experiment.parent)
+    states: Counter = Counter()
+    records = _read_all(folders, experiment.parent, states)
     elsewhere = {_compressor_elsewhere(record.config, experiment) for record in records} - {None}
-    more, more_states = _read_all(sorted(elsewhere), experiment.parent)
-    return records + more, states + more_states
+    return records + _read_all(sorted(elsewhere), experiment.parent, states), states
 
 
 def read_config(folder: Path) -> SavedConfig:
@@ -219,9 +219,9 @@ def _compressor_elsewhere(config: SavedConfig, experiment: Path) -> Path | None:
     return folder if (folder / RUN).is_file() else None
 
 
-def _read_all(folders: Iterable[Path], results: Path) -> tuple[list[Record], Counter]:
-    """The readable runs in these folders, and the number of runs in each state."""
-    records, states = [], Counter()
+def _read_all(folders: Iterable[Path], results: Path, states: Counter) -> list[Record]:
+    """The readable runs in these folders; adds the number of runs in each state to `states`."""
+    records = []
     for folder in folders:
         try:
             records.append(_read(folder, results))
@@ -230,7 +230,7 @@ def _read_all(folders: Iterable[Path], results: Path) -> tuple[list[Record], Cou
             # one damaged file must not hide the others
             states[MISSING if isinstance(error, FileNotFoundError) else "unreadable"] += 1
             _warn(folder, error)
-    return records, states
+    return records
 
 
 def _read(folder: Path, results: Path) -> Record:
