@@ -105,9 +105,10 @@ def test_batches_of_data_sets_are_unchanged(option, fake_sources):
     assert found == pytest.approx(expected[option], rel=1e-4, abs=1e-2)
 
 
-@pytest.mark.parametrize(
-    "option", ["banana_rot", "coco_captions", "digits", "mnist_aug_sup", "pcam"]
-)
+KINDS = ["banana_rot", "coco_captions", "digits", "mnist_aug_sup", "pcam"]
+
+
+@pytest.mark.parametrize("option", KINDS)
 def test_batches_depend_on_seed_and_epoch_and_the_auxiliary_variable_determines_aux(
     option, fake_sources
 ):
@@ -117,8 +118,10 @@ def test_batches_depend_on_seed_and_epoch_and_the_auxiliary_variable_determines_
     def batches(split="train", epoch=1, **kwargs):
         return gather(load(cfg, fake_sources, **settings, **kwargs).loader(split, epoch=epoch))
 
+    state = torch.get_rng_state()
     expected = batches(auxiliary="none")
-    assert expected.aux is None
+    assert expected.aux is None and torch.equal(torch.get_rng_state(), state)
+    torch.rand(1)
     for auxiliary in AUXILIARIES[1:]:
         x, y, aux = batches(auxiliary=auxiliary)
         assert torch.equal(y, expected.y)

@@ -1,7 +1,10 @@
 """Decoded data: 8-bit pixels, in memory or memory-mapped, with the same results."""
 
+from functools import partial
+
 import pytest
 import torch
+from helpers.batches import gather
 from helpers.tiny import CLASSICAL, DIGITS, compose, run, untimed
 
 from lossyless.classical import ClassicalCompressor, RawPixels
@@ -100,6 +103,37 @@ def module(n: int = 400) -> DecodedDataModule:
     y = torch.arange(n) % 10
     splits = {"train": (x, y), "val": (x[:9], y[:9]), "test": (x[:9], y[:9])}
     return DecodedDataModule(splits, task="classification", n_outputs=10, kind="bw_image")
+
+
+def test_malformed_data_are_refused():
+    classes = partial(DecodedDataModule, task="classification", n_outputs=3)
+    x, y = torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64)
+    good = dict.fromkeys(SPLITS, (x, y))
+    with pytest.raises(ValueError, match="missing: .*val"):
+        classes({"train": (x, y), "test": (x, y)})
+    with pytest.raises(ValueError, match="'test' have shape"):
+        classes(good | {"test": (torch.zeros(4, 3), y)})
+    with pytest.raises(ValueError, match="'val' must be int64"):
+        classes(good | {"val": (x, y[:3])})
+    with pytest.raises(ValueError, match="must be float32"):
+        DecodedDataModule(good, task="regression", n_outputs=1)
+
+
+def test_epochs_cycle_through_copies():
+    n, n_copies = 10, 3
+    x, y = torch.arange(n * n_copies).float()[:, None], torch.arange(n).repeat(n_copies)
+    splits = {"train": (x, y), "val": (x[:4], y[:4]), "test": (x[4:], y[4:])}
+    load = partial(DecodedDataModule, splits, task="classification", n_outputs=n, batch_size=4)
+    data = load(n_copies=n_copies)
+    assert data.n_examples("train") == n and data.n_examples("test") == len(x) - 4
+    for epoch in range(5):
+        found, targets, _ = gather(data.loader("train", epoch=epoch))
+        first = epoch % n_copies * n
+        assert torch.equal(found[:, 0].sort().values, torch.arange(first, first + n).float())
+        assert torch.equal(targets, found[:, 0].long() % n)
+    assert torch.equal(gather(data.loader("val", epoch=2)).x, x[:4])
+    with pytest.raises(ValueError, match="30 training examples are not 4 "):
+        load(n_copies=4)
 
 
 ELSEWHERE = torch.device("meta")  # stands for a GPU, without its memory

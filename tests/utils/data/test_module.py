@@ -7,7 +7,6 @@ import pytorch_lightning as pl
 import torch
 
 from lossyless.base import Batch
-from utils.data.decoded import DecodedDataModule
 from utils.data.module import (
     AUXILIARIES,
     DataModule,
@@ -46,20 +45,6 @@ def gather(loader):
 def assert_same(loader, other):
     for tensor, other_tensor in zip(gather(loader), gather(other), strict=True):
         assert torch.equal(tensor, other_tensor)
-
-
-def test_batches_depend_on_seed_and_epoch_and_not_on_global_randomness():
-    data, again = toy(), toy()
-    loader = data.loader("train", epoch=3)
-    state = torch.get_rng_state()
-    x, _ = gather(loader)
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.rand(3)
-    assert_same(loader, loader)
-    assert_same(loader, again.loader("train", epoch=3))
-    for other in (data.loader("train", epoch=1), toy(seed=1).loader("train", epoch=3)):
-        assert not torch.equal(gather(other)[0], x)
-    assert_same(data.loader("test"), data.loader("test", epoch=1))
 
 
 def test_training_drops_a_last_batch_of_one_example_unless_it_is_the_only_one():
@@ -158,43 +143,6 @@ def test_the_trainer_gets_new_batches_in_each_epoch_and_after_resuming(tmp_path)
         assert torch.equal(torch.cat(batches), gather(data.loader("train", epoch=epoch))[0])
     with pytest.raises(ValueError, match="reload_dataloaders_every_n_epochs=1"):
         fit(data, 1, tmp_path)
-
-
-def decoded(**kwargs):
-    x, y = torch.arange(20.0).reshape(10, 2), torch.arange(10) % 3
-    splits = {"train": (x, y), "val": (x[:4], y[:4]), "test": (x[4:], y[4:])}
-    kwargs = {"task": "classification", "n_outputs": 3, "batch_size": 5} | kwargs
-    return DecodedDataModule(kwargs.pop("splits", splits), **kwargs)
-
-
-def test_malformed_decoded_data_are_refused():
-    x, y = torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64)
-    good = {"train": (x, y), "val": (x, y), "test": (x, y)}
-    with pytest.raises(ValueError, match="missing: .*val"):
-        decoded(splits={"train": (x, y), "test": (x, y)})
-    with pytest.raises(ValueError, match="'test' have shape"):
-        decoded(splits=good | {"test": (torch.zeros(4, 3), y)})
-    with pytest.raises(ValueError, match="'val' must be int64"):
-        decoded(splits=good | {"val": (x, y[:3])})
-    with pytest.raises(ValueError, match="must be float32"):
-        decoded(splits=good, task="regression", n_outputs=1)
-
-
-def test_epochs_cycle_through_copies_of_decoded_data():
-    n, n_copies = 10, 3
-    x = torch.arange(n * n_copies).float()[:, None]
-    y = torch.arange(n).repeat(n_copies)
-    splits = {"train": (x, y), "val": (x[:4], y[:4]), "test": (x[4:], y[4:])}
-    data = decoded(splits=splits, n_copies=n_copies, n_outputs=n, batch_size=4)
-    assert data.n_examples("train") == n and data.n_examples("test") == len(x) - 4
-    for epoch in range(5):
-        found, targets = gather(data.loader("train", epoch=epoch))
-        first = epoch % n_copies * n
-        assert torch.equal(found[:, 0].sort().values, torch.arange(first, first + n).float())
-        assert torch.equal(targets, found[:, 0].long() % n)
-    assert torch.equal(gather(data.loader("val", epoch=2))[0], x[:4])
-    with pytest.raises(ValueError, match="30 training examples are not 4 "):
-        decoded(splits=splits, n_copies=4, n_outputs=n)
 
 
 # --- several processes
