@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
@@ -82,16 +82,10 @@ class StatusFile:
     def locked(self) -> Iterator[None]:
         """Hold the lock, after waiting for its holder if necessary."""
         self.lock.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.lock)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        if is_locked(self.lock):
             print(f"Waiting for another process that works on {self.path.parent}")
-            lock.acquire()
-        try:
+        with FileLock(self.lock):
             yield
-        finally:
-            lock.release()
 
     def start(self, **facts: object) -> None:
         """Replace the status of an earlier attempt, if any, by "running"."""
@@ -124,11 +118,8 @@ class StatusFile:
 
         Only the first error is kept: the errors of other ranks are consequences of it.
         """
-        with self._writing():
-            if (status := load(self.path))["state"] == "running":
-                end = signals.describe_end(error)
-                trace = "".join(traceback.format_exception(error))
-                self._replace(status | end | {"finished": now(), "traceback": trace})
+        trace = "".join(traceback.format_exception(error))
+        self.note(**signals.describe_end(error), finished=now(), traceback=trace)
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
