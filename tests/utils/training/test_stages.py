@@ -310,25 +310,19 @@ def test_failures_restart_or_resume_if_asked_to(tmp_path, monkeypatch, capsys):
 # --- non-finite losses
 
 
-class PoisonedBanana(BananaDataModule):
-    """A Banana with NaN in the second batch of its second epoch."""
+class Poison(ReseedEveryEpoch):
+    """Replaces the second batch of the second epoch by NaN."""
 
-    def loader(self, split, *, epoch=0, **kwargs):
-        loader = super().loader(split, epoch=epoch, **kwargs)
-        if split == "train" and epoch == 1:
-            make_batches = loader.make_batches
-            loader.make_batches = lambda generator: (
-                batch._replace(x=batch.x * float("nan")) if i == 1 else batch
-                for i, batch in enumerate(make_batches(generator=generator))
-            )
-        return loader
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (1, 1):
+            batch.x.fill_(math.nan)
 
 
-def test_nan_stops_the_training_and_keeps_the_last_good_checkpoint(tmp_path):
-    overrides = [*LONGER, f"data_feat.kwargs._target_={__name__}.PoisonedBanana"]
+def test_nan_stops_the_training_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "ReseedEveryEpoch", Poison)
     with pytest.raises(NonFiniteLossError, match=r"step 5: .*loss=nan"):
-        run(tmp_path, *overrides)
-    failed = find_run(compose(tmp_path, *overrides), "featurizer")
+        run(tmp_path, *LONGER)
+    failed = find_run(compose(tmp_path, *LONGER), "featurizer")
     assert failed.status()["state"] == "failed" and not failed.csv.exists()
     checkpoint = torch.load(failed.work / LAST, weights_only=True)
     assert checkpoint["epoch"] == 0
