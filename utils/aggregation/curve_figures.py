@@ -93,7 +93,7 @@ def plot_pareto_front(
     is_log_y: bool = False,
     where: Where | None = None,
 ) -> None:
-    """Draw `pareto_front_<y>_<x>`: all runs, and a line through those that no other run beats.
+    """Draw `pareto_front_<y>_<x>`: all runs, and a line through the non-dominated ones.
 
     Each seed is a run of its own, and all metrics are costs (`err` instead of `acc`). Members of a
     front are selected on validation data, because the best of many runs on test data is biased;

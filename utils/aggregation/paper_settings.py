@@ -85,7 +85,7 @@ def changes(name: str, runs: Sequence[DictConfig]) -> list[str]:
 
 
 def _options(experiment: DictConfig, run: DictConfig) -> list[str]:
-    """Overrides for the options of a run among those that its experiment sweeps over."""
+    """Overrides for the swept options of an experiment, with the values of a run."""
     groups = [key for key in experiment.sweep if is_group(parse([f"{key}=x"])[0])]
     names = {key: _fact(run, f"{key.rpartition('@')[2]}.name") for key in groups}
     return [f"{key}={name}" for key, name in names.items() if name != ABSENT]

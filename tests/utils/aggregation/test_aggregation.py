@@ -68,7 +68,7 @@ def test_summaries_have_a_metric_of_predictors_by_default(folder):
         assert table.split(" | ")[-2].strip() == expected
 
 
-def test_no_locale_backend_or_reader_prevents_tables_and_figures(folder, tmp_path):
+def test_locale_backend_and_closed_pipe_do_not_prevent_tables_and_figures(folder, tmp_path):
     """Nor settings of Matplotlib, nor accents in configs."""
     shutil.copytree(folder / "results", tmp_path / "é/results")
     for config in (tmp_path / "é/results").glob("**/config.yaml"):

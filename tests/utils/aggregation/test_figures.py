@@ -174,6 +174,6 @@ def test_normalised_metrics_range_from_0_to_1(tmp_path, frame, figures):
         (plot_pareto_front, {"select": [Y]}, "select: expected two"),
     ],
 )
-def test_errors_name_what_exists(tmp_path, frame, mode, options, message):
+def test_invalid_options_are_errors(tmp_path, frame, mode, options, message):
     with pytest.raises(ConfigError, match=message):
         mode(Runs(tmp_path, frame), **{"x": X, "y": Y} | options)

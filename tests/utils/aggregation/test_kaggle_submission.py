@@ -129,7 +129,7 @@ def test_the_score_of_a_submission_is_that_of_the_run(feat, folder, capsys):
     assert f"run_{finished(folder, feat).id}" in output
 
 
-def test_the_best_run_is_that_of_the_validation_split(folder, capsys):
+def test_best_run_is_selected_on_validation_data(folder, capsys):
     losses = {"jpeg": (0.2, 0.3), "neural_feat": (0.1, 0.4), "neural_rec": (0.3, 0.2)}
     set_losses(folder, **losses)
     best = submit(folder)
@@ -147,7 +147,7 @@ def client(monkeypatch):
     return client
 
 
-def test_nothing_is_sent_unless_asked_for(folder, client, capsys):
+def test_nothing_is_uploaded_by_default(folder, client, capsys):
     where = f"{OPTION}.where={{feat: jpeg}}"
     submit(folder, where)
     assert client.calls == []
@@ -188,7 +188,7 @@ def test_only_predictors_of_a_competition_can_submit(tmp_path):
             submit(tmp_path)
 
 
-def test_a_submission_has_a_line_for_each_example_sorted_by_id(tmp_path):
+def test_submissions_have_a_line_for_each_example_sorted_by_id(tmp_path):
     path = tmp_path / "submission.csv"
     predictions = torch.tensor([[1.0, 0.0, 0.25], [0.1234567, 1e-9, 1.0]])
     write_submission(path, torch.tensor([100023, 99]), predictions, ("id", "a", "b", "c"))

@@ -43,13 +43,13 @@ def test_every_experiment_of_the_paper_has_a_table():
         ({"settings": {"seed": 1}, "differs": {"seed": "why"}}, ["seed: 1, here 123: why"]),
     ],
 )
-def test_a_difference_is_found(official, found, monkeypatch):
+def test_differences_are_found(official, found, monkeypatch):
     monkeypatch.setattr(paper_settings, "published_settings", lambda: {"banana_viz_VIC": official})
     differences = paper_settings.differences("banana_viz_VIC")
     assert [str(d)[: len(text)] for d, text in zip(differences, found, strict=True)] == found
 
 
-def test_what_runs_changed_is_found():
+def test_changed_settings_of_runs_are_found():
     job = ["experiment=banana_viz_VIC", "distortion=VAE"]
     changed = [*job, "encoder.kwargs.hid_dim=16", "data_feat.kwargs.n_train=2048"]
     assert paper_settings.changes("banana_viz_VIC", [compose_config(job)]) == []

@@ -31,7 +31,7 @@ def quadratic_study(n: int, ends: Sequence[str]) -> optuna.Study:
     return study
 
 
-def test_importance_is_where_the_variance_comes_from(tmp_path):
+def test_importance_is_the_explained_share_of_the_variance(tmp_path):
     for ends in (["1"], ["1", "3"]):  # a fixed space, a moved interval
         shares = importances(quadratic_study(60, ends))
         assert set(shares) == {"log", "x", "c", "same"} and next(iter(shares)) == "log"
@@ -68,7 +68,7 @@ def test_figures_and_tables_of_all_studies(tmp_path):
     assert (table.loc[~failed, "a"] == table.loc[~failed, "x"] ** 2).all()
 
 
-def test_nothing_is_drawn_of_no_search_or_of_failed_trials(tmp_path, capsys):
+def test_nothing_is_drawn_without_complete_trials(tmp_path, capsys):
     plot_optuna_hypopt(Experiment(tmp_path))
     assert capsys.readouterr().out.count("\n") == 1 and not list(tmp_path.iterdir())
     run(tmp_path, lambda _: math.nan, n_trials=1, name="failed")
