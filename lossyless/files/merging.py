@@ -20,7 +20,7 @@ def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> i
 
     Payloads are copied without decoding, in constant memory, and every checksum is verified.
     Entries of `meta` are kept if all files agree. Labels, names and `classes` are dropped, with a
-    warning, unless all files have them.
+    warning, unless all files have them. Missing shards of a data set give a warning, too.
 
     Parameters
     ----------
@@ -73,6 +73,8 @@ def _common_header(layouts: list[Layout]) -> Header:
                 )
         other = layout.header.meta
         meta = {k: v for k, v in meta.items() if k in other and other[k] == v}
+    meta.pop("shard", None)
+    _check_shards(layouts)
     flags = {}
     for part in ("labels", "names"):
         without = [layout.name for layout in layouts if not getattr(layout.header, f"has_{part}")]
@@ -82,6 +84,14 @@ def _common_header(layouts: list[Layout]) -> Header:
     if flags["has_labels"]:
         _check_label_shapes([layout for layout in layouts if layout.n_examples])
     return Header(first.codec, first.fingerprint, first.shape, meta, **flags)
+
+
+def _check_shards(layouts: list[Layout]) -> None:
+    """Warn if the files are not all shards of a data set in their order."""
+    shards = [layout.header.meta.get("shard") for layout in layouts]
+    if all(shards) and shards != [[k + 1, shards[0][1]] for k in range(shards[0][1])]:
+        listed = ", ".join(f"{k}/{n}" for k, n in shards)
+        warnings.warn(f"shards are missing, repeated or out of order: {listed}", stacklevel=4)
 
 
 def _check_label_shapes(layouts: list[Layout]) -> None:

@@ -175,6 +175,7 @@ class ClipCompressor(FeatureCompressor):
             meta = {"classes": dataset.classes} if dataset.classes else {}
         if shard is not None:
             dataset = take_shard(dataset, *shard)
+            meta["shard"] = [shard[0] + 1, shard[1]]
         examples = Examples(
             dataset, self.transform, self.side, has_labels=has_labels, on_error=on_error
         )

@@ -61,7 +61,13 @@ def test_a_folder_and_its_shards_come_back_with_labels_and_names(
     shards = [tmp_path / f"{k}.bin" for k in (1, 2, 3)]
     for k, shard in enumerate(shards):
         assert run("compress", folder, shard, "--shard", f"{k + 1}/3", "--labels", *networks) == 0
+    capsys.readouterr()
+    for parts in (shards[1:], shards[::-1], [*shards, shards[0]]):
+        assert run("merge", *parts, "--out", merged) == 0
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("warning: ") and "3/3" in line
     assert run("merge", *shards, "--out", merged) == 0
+    assert capsys.readouterr().err == ""
 
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.png"))]
     monkeypatch.setattr("lossyless.hub.weights.load_clip", None)  # decoding needs no CLIP
