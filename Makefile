@@ -6,7 +6,7 @@ SHELL := bash
 PYTHON ?=
 WORKERS ?= auto
 ARGS ?=
-# A part of the tests cannot cover all of the library.
+# Selected tests (ARGS) need not reach the minimal coverage.
 MIN_COVERAGE ?= $(if $(ARGS),0,90)
 export PYTHON
 
@@ -35,7 +35,7 @@ test: $(INSTALLED_DEV) ## Install if needed, then run the quick tests
 	@$(if $(ARGS),,echo "About 5 minutes on 2 idle cores, 9 of CPU time.")
 	@$(PYTEST) $(IN_PARALLEL) $(ARGS)
 
-coverage: $(INSTALLED_DEV) ## The same with coverage of lossyless/, which takes longer
+coverage: $(INSTALLED_DEV) ## Run the quick tests and measure the coverage of lossyless/ (slower)
 	$(PYTEST) $(IN_PARALLEL) \
 		--cov=lossyless --cov-report=term --cov-fail-under=$(MIN_COVERAGE) $(ARGS)
 
@@ -45,7 +45,7 @@ test-slow: $(INSTALLED_DEV) ## Run the tests marked slow, one at a time
 test-slurm: $(INSTALLED_DEV) ## Run scripts on a real Slurm on this machine (Debian, Ubuntu; root)
 	$(PYTEST) -m slurm $(ARGS)
 
-test-slurm-faults: $(INSTALLED_DEV) ## The same with killed jobs and time-outs: half an hour
+test-slurm-faults: $(INSTALLED_DEV) ## Run the Slurm tests with killed jobs and time-outs: half an hour
 	$(PYTEST) -m slurm_slow $(ARGS)
 
 lint: $(INSTALLED_DEV) ## Check the code (ruff) and the shell scripts (shellcheck)
@@ -53,7 +53,7 @@ lint: $(INSTALLED_DEV) ## Check the code (ruff) and the shell scripts (shellchec
 	$(VENV_PYTHON) -m ruff format --check .
 	.venv/bin/shellcheck --external-sources --source-path=SCRIPTDIR:. $(SCRIPTS)
 
-format: $(INSTALLED_DEV) ## Format the code and repair what ruff can repair
+format: $(INSTALLED_DEV) ## Format the code and apply ruff's fixes
 	$(VENV_PYTHON) -m ruff check --fix-only .
 	$(VENV_PYTHON) -m ruff format .
 

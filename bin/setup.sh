@@ -32,7 +32,7 @@ version_of() { "$1" -c 'import sys
 print("%d.%d" % sys.version_info[:2], end=".1\n" if sys.version_info[:3] == (3, 14, 1) else "\n")' 2>/dev/null; }
 has_venv() { "$1" -c 'import venv, ensurepip' 2>/dev/null; }
 
-# What is wrong with the Python version $1, in a few words; nothing if it is supported.
+# Prints the problem with Python version $1; nothing if it is supported.
 version_problem() {
     local major=${1%%.*} minor=${1#*.}
     if [ "$1" = 3.14.1 ]; then
@@ -47,7 +47,7 @@ version_problem() {
 builds_compressai() { [ -n "$("$1" -c "import sys
 if sys.version_info >= (3, $NEWEST_WITH_WHEELS + 1): print(1)")" ]; }
 
-# Debian's names of what the interpreter $1, of version $2, lacks to create and fill .venv.
+# Prints the Debian packages that interpreter $1, of version $2, needs to create and fill .venv.
 missing_packages() {
     local missing=() compiler header
     has_venv "$1" || missing+=("python$2-venv")
@@ -61,7 +61,7 @@ missing_packages() {
 }
 
 # Sets `python` to $PYTHON, or else to the first usable interpreter on the path. If there is none,
-# fails and sets `problems` (what is wrong with each), `packages` (what would mend that) and
+# fails and sets `problems` (of each interpreter), `packages` (Debian packages that solve them) and
 # `venv_maker` (an interpreter of any version that can create virtual environments).
 find_python() {
     local candidates=(python3.12 python3.11 python3.13 python3.14 python3 python)
@@ -82,11 +82,11 @@ find_python() {
                     python=$candidate
                     return
                 fi
-                packages=${packages:-$missing} # of the first: one command is enough
+                packages=${packages:-$missing} # of the first interpreter only
                 problem="Python $version lacks ${missing// /, }"
             fi
         fi
-        # python3 is mostly one of those that were tried already
+        # python3 is usually one of the interpreters above
         if [ -n "$problem" ] && [[ $problems != *"$problem"* ]]; then
             problems="${problems:+$problems; }$problem"
         fi
@@ -95,8 +95,8 @@ find_python() {
     return 1
 }
 
-# Python 3.12, which needs no compiler, downloaded by uv. uv is on the path, or comes from the package
-# index for as long as it is needed. Fails, with the reason added to `problems`, if it cannot.
+# Create .venv with a Python 3.12 that uv downloads; it needs no compiler. If uv is not on the path, it
+# is installed temporarily from the package index. On failure, adds the reason to `problems`.
 create_venv_with_uv() {
     local uv=uv scratch
     scratch=$(mktemp -d)
@@ -126,7 +126,7 @@ free_gb() { df -Pk "$1" | awk 'NR == 2 {printf "%d", $4 / 1048576}'; }
 
 check_disk_space() {
     local needed_gb=2 available_gb
-    if [ "$(uname -s)" = Linux ]; then needed_gb=8; fi # torch there brings CUDA
+    if [ "$(uname -s)" = Linux ]; then needed_gb=8; fi # there, torch includes CUDA
     available_gb=$(free_gb .)
     if ((available_gb < needed_gb)); then
         die "not enough disk space in $PWD: $available_gb GB free, $needed_gb GB needed"
@@ -149,7 +149,7 @@ create_venv() {
     fi
 }
 
-# Leaves a .venv that works: made now, as it was, or made again if an attempt was cut short.
+# Ensures a working .venv: creates it, keeps it, or recreates it after an interrupted attempt.
 prepare_venv() {
     local version problem
     if ! version=$(version_of "$VENV_PYTHON"); then
@@ -163,14 +163,14 @@ prepare_venv() {
         die "$VENV has Python $version, not that of PYTHON=$PYTHON." \
             "Remove it (rm -rf $VENV) and run this again"
     elif ! "$VENV_PYTHON" -m pip --version >/dev/null 2>&1; then
-        say "$VENV has no pip: making it again"
+        say "$VENV has no pip: recreating it"
         create_venv
     else
         say "using $VENV (Python $version)"
     fi
 }
 
-# pip has failed: show the lines that matter, and say in one line what can be done about them.
+# After a failure of pip: print the relevant lines and a one-line remedy.
 explain_failure() {
     local temp=${TMPDIR:-/tmp}
     local network='NewConnection|NameResolution|ConnectTimeout|ReadTimeout|ProxyError|SSLError'
@@ -188,7 +188,7 @@ explain_failure() {
     die "pip failed: see above, or $LOG in full"
 }
 
-# Of pip's output, what takes long.
+# Show the slow steps in the output of pip.
 show_progress() {
     local line download='Downloading ([A-Za-z0-9_.]+).* \(([0-9]{3,})[0-9.]* MB\)'
     while IFS= read -r line; do

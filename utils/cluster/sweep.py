@@ -144,10 +144,10 @@ def check_command_line(arguments: list[str]) -> Plan:
     if plan.is_submitted:
         from utils.cluster import launcher
 
-        if "%" in cfg.paths.outputs:
+        if "%" in (folder := f"{cfg.paths.outputs}/{cfg.job_id}"):
             raise ConfigError(
-                f"paths.outputs={cfg.paths.outputs}: with slurm={cfg.slurm.name} a folder cannot "
-                "have '%' in its name, which Slurm and submitit replace"
+                f"paths.outputs/job_id is {folder}: with slurm={cfg.slurm.name}, it cannot contain "
+                "'%', which Slurm and submitit replace"
             )
         launcher.check(cfg.slurm)
     return plan

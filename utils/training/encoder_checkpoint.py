@@ -30,7 +30,7 @@ def encoder_path(cfg: DictConfig, setting: str) -> Path | None:
     name = OmegaConf.select(cfg, setting)
     if name is None:
         return None
-    if Path(name).is_absolute():
+    if name.startswith(("/", "~")):
         raise ValueError(f"{setting}={name} must be relative to paths.pretrained, not absolute")
     return Path(cfg.paths.pretrained) / name.replace("{seed}", str(cfg.seed))
 

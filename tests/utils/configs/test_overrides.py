@@ -42,6 +42,12 @@ def test_folders_may_have_any_name(tmp_path, name):
     ]
 
 
+@pytest.mark.parametrize("setting", ["paths.outputs=a%j", "job_id=b%"])
+def test_submitted_jobs_need_a_folder_without_percent(setting, tmp_path):
+    others = [path for path in paths(tmp_path) if not path.startswith(setting.split("=")[0])]
+    assert "%" in refused("slurm=local", *others, setting.replace("=a", f"={tmp_path}/a"))
+
+
 def test_the_home_folder_is_expanded_wherever_a_path_stands(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MINE", "~/mine")
