@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 Task = TypeVar("Task")
@@ -46,13 +46,16 @@ def affordable_workers(n_workers: int, batch_bytes: int) -> int:
     if n_workers == 0 or sys.platform != "linux":
         return n_workers
     max_files, n_files = os.sysconf("SC_OPEN_MAX"), len(os.listdir("/proc/self/fd"))
-    memory = shutil.disk_usage(SHARED_MEMORY)
+    total = free = 0
+    with suppress(FileNotFoundError):  # some containers do not mount it
+        memory = shutil.disk_usage(SHARED_MEMORY)
+        total, free = memory.total, memory.free
     n, reason = min(
         (n_workers, ""),
         ((max_files - n_files) // 8 - 2, f"`ulimit -n` is only {max_files}"),
         (
-            memory.free // (2 * max(batch_bytes, 1)) - 1,
-            f"{SHARED_MEMORY} has only {memory.total >> 20} MiB (in Docker, raise --shm-size)",
+            free // (2 * max(batch_bytes, 1)) - 1,
+            f"{SHARED_MEMORY} has only {total >> 20} MiB (in Docker, raise --shm-size)",
         ),
     )
     n = max(n, 0)

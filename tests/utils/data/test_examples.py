@@ -87,16 +87,23 @@ def limit_files(monkeypatch):
 
 
 def limit_memory(monkeypatch):
-    free = 6 * 7 * 3 * SIDE**2
-    usage = SimpleNamespace(total=64 * 2**20, free=free)
+    usage = SimpleNamespace(total=64 * 2**20, free=6 * 7 * 3 * SIDE**2)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
 
 
+def unmount_memory(monkeypatch):
+    monkeypatch.setattr(parallel, "SHARED_MEMORY", "/dev/missing")
+
+
+LIMITS = {
+    limit_files: "[0-4] of 5 .*ulimit -n",
+    limit_memory: "2 of 5 .*/dev/shm.* 64 MiB",
+    unmount_memory: "0 of 5 .* 0 MiB",
+}
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize(
-    ("limit", "expected"),
-    [(limit_files, "[0-4] of 5 .*ulimit -n"), (limit_memory, "2 of 5 .*/dev/shm.* 64 MiB")],
-)
+@pytest.mark.parametrize(("limit", "expected"), LIMITS.items())
 def test_limits_of_the_system_reduce_the_number_of_workers(
     limit, expected, folder, monkeypatch, capsys
 ):
