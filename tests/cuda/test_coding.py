@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from helpers.toy import ENTROPY_CODED
+from helpers.toy import ENTROPY_CODED, fit_rate
 from torch import Tensor
 
 from lossyless.array_compressor import ArrayCompressor
@@ -38,17 +38,9 @@ def draw(device: torch.device, n: int, seed: int) -> Tensor:
 
 
 def fit(rate: EntropyCodedRate, z: Tensor, n_steps: int) -> EntropyCodedRate:
-    """Train a rate on rate + squared error, on the device of z."""
+    """Train a rate on the device of z."""
     rate.to(z.device).fit_transform(z)
-    optimizer = torch.optim.Adam([p for p in rate.parameters() if p.requires_grad], lr=5e-3)
-    for _ in range(n_steps):
-        batch = z[torch.randint(len(z), (256,), device=z.device)]
-        z_hat, rates, _ = rate.train()(batch)
-        optimizer.zero_grad()
-        (rates + (z_hat - batch).square().sum(-1)).mean().backward()
-        optimizer.step()
-    rate.update()
-    return rate.eval().requires_grad_(False)
+    return fit_rate(rate, n_steps, z=z, lr=5e-3).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

@@ -36,16 +36,18 @@ def draw_z(n: int, seed: int = 0) -> Tensor:
     return 3 + log_scale.exp() * torch.randn(n, Z_DIM, generator=generator) @ mixing
 
 
-def fit_rate(rate: Rate, n_steps: int = 150) -> Rate:
-    """Fit a bottleneck to `draw_z`, on rate + squared error; ready to code."""
+def fit_rate(
+    rate: Rate, n_steps: int = 150, *, z: Tensor | None = None, beta: float = 1.0, lr: float = 2e-2
+) -> Rate:
+    """Fit a bottleneck to z, by default of `draw_z`, on beta * rate + squared error; make tables."""
     torch.manual_seed(0)
-    z = draw_z(4096)
-    optimizer = torch.optim.Adam([p for p in rate.parameters() if p.requires_grad], lr=2e-2)
+    z = draw_z(4096) if z is None else z
+    optimizer = torch.optim.Adam([p for p in rate.parameters() if p.requires_grad], lr=lr)
     for _ in range(n_steps):
-        batch = z[torch.randint(len(z), (256,))]
+        batch = z[torch.randint(len(z), (256,), device=z.device)]
         z_hat, rates, _ = rate.train()(batch)
         optimizer.zero_grad()
-        (rates + (z_hat - batch).square().sum(-1)).mean().backward()
+        (beta * rates + (z_hat - batch).square().sum(-1)).mean().backward()
         optimizer.step()
     rate.update()
     return rate.eval()

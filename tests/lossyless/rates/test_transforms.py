@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers.toy import ENTROPY_CODED, Batches
+from helpers.toy import ENTROPY_CODED, Batches, fit_rate
 
 from lossyless.architectures import Identity, Linear
 from lossyless.base import Batch
@@ -44,19 +44,6 @@ def correlated(n: int, seed: int = 0, dim: int = D) -> torch.Tensor:
     return 5 + (torch.randn(n, dim, generator=generator) * strengths) @ mixing
 
 
-def train(rate, z, n_steps=100, beta=0.1):
-    torch.manual_seed(0)
-    optimizer = torch.optim.Adam([p for p in rate.parameters() if p.requires_grad], lr=1e-2)
-    for _ in range(n_steps):
-        batch = z[torch.randint(len(z), (128,))]
-        z_hat, rates, _ = rate.train()(batch)
-        optimizer.zero_grad()
-        (beta * rates + (z_hat - batch).square().sum(1)).mean().backward()
-        optimizer.step()
-    rate.update()
-    return rate.eval()
-
-
 @pytest.fixture(scope="module")
 def trained_rates():
     trained = {}
@@ -65,7 +52,7 @@ def trained_rates():
         rate = make()
         rate.fit_transform(correlated(2000))
         n_steps = 100 if name == "HFactorized_klt" else 15
-        trained[name] = train(rate, correlated(2000), n_steps)
+        trained[name] = fit_rate(rate, n_steps, z=correlated(2000), beta=0.1, lr=1e-2)
     return trained
 
 
@@ -252,7 +239,7 @@ def test_correlated_features_take_far_fewer_bits(trained_rates):
     rotated = trained_rates["HFactorized_klt"]
     plain.start_from(z, cell_width=(-rotated.scaling).exp().item())
     plain.scaling.requires_grad_(False)
-    n_bits, error = bits_and_error(train(plain, z), z)
+    n_bits, error = bits_and_error(fit_rate(plain, 100, z=z, beta=0.1, lr=1e-2), z)
     n_bits_rotated, error_rotated = bits_and_error(rotated, z)
     covariance = torch.cov(z.T.double())
     gain = 0.5 * (covariance.diagonal().log2().sum() - torch.logdet(covariance) / math.log(2))
