@@ -52,10 +52,8 @@ class ImageFolder(Dataset):
         paths = [file for file in files if file.suffix.lower() in IMG_EXTENSIONS]
         paths.sort(key=lambda path: path.parts)  # Windows would ignore case
         if not paths:
-            suffixes = ", ".join(IMG_EXTENSIONS)
-            raise SourceError(
-                f"{self.root}: none of its {len(files)} files is an image ({suffixes})"
-            )
+            expected = ", ".join(IMG_EXTENSIONS)
+            raise SourceError(f"{self.root}: none of {len(files)} files is an image ({expected})")
         suffixes = Counter(file.suffix.lower() or "no suffix" for file in set(files) - set(paths))
         if suffixes:
             listed = ", ".join(f"{name} ({n})" for name, n in suffixes.most_common(MAX_LISTED))
