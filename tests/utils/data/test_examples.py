@@ -102,6 +102,7 @@ LIMITS = {
 }
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize(("limit", "expected"), LIMITS.items())
 def test_limits_of_the_system_reduce_the_number_of_workers(
