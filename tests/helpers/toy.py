@@ -39,7 +39,7 @@ def draw_z(n: int, seed: int = 0) -> Tensor:
 def fit_rate(
     rate: Rate, n_steps: int = 150, *, z: Tensor | None = None, beta: float = 1.0, lr: float = 2e-2
 ) -> Rate:
-    """Fit a bottleneck to z, by default of `draw_z`, on beta * rate + squared error; make tables."""
+    """Fit a bottleneck to z (`draw_z`) on beta * rate + squared error; ready to code."""
     torch.manual_seed(0)
     z = draw_z(4096) if z is None else z
     optimizer = torch.optim.Adam([p for p in rate.parameters() if p.requires_grad], lr=lr)
