@@ -28,13 +28,16 @@ CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
 NO_TEXT = {"null", "true", "false", "nan", "inf"}
 # Keys whose values are taken as typed; in Hydra's grammar, `1_2` is the number 12.
-PATH_KEY = re.compile(rf"paths\.\w+|job_id|{'|'.join(map(re.escape, WEIGHT_SETTINGS))}")
+TEXT_KEY = re.compile(
+    r"paths\.\w+|job_id|goal|queue|wandb_\w+|hypopt\.study_name|finetune\.init|export\.encoder|"
+    + "|".join(map(re.escape, WEIGHT_SETTINGS))
+)
 UNESCAPED = {*string.ascii_letters, *string.digits, *"_-./"}  # when Hydra passes values to jobs
 NAME_KEYS = {"experiment", *NAMES}  # may be swept
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Overrides in Hydra's grammar, except that paths and names are taken as typed.
+    """Overrides in Hydra's grammar, except that paths, names and texts are taken as typed.
 
     Raises `ConfigError` for syntax errors, and for sweeps that are endless or empty.
     """
@@ -121,7 +124,7 @@ def _as_typed(override: str) -> str:
     """An override, with quotes around paths and names that Hydra's grammar would change."""
     key, equals, text = override.partition("=")
     name = key.lstrip("+")
-    if equals and PATH_KEY.fullmatch(name) and text != "null":
+    if equals and TEXT_KEY.fullmatch(name) and text != "null":
         return f"{key}={_quoted(text, str)}"
     if equals and name in NAME_KEYS and not set(text) & set("'\"("):  # quoted, or choice(...)
         return f"{key}={','.join(_quoted(part, str, int, float) for part in text.split(','))}"
