@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lossyless.base import PlainCompressor
 from lossyless.coding.payloads import ArrayCoder, CodingError, decode_blobs, encode_blobs
+from lossyless.pixels import UNREADABLE
 from lossyless.torch_state import isolated
 
 #: options of Pillow's encoder, besides the quality
@@ -128,7 +129,7 @@ class PillowCoder:
         try:
             # WebP has no greyscale: its images have three equal channels
             image = Image.open(io.BytesIO(file)).convert(self.mode)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             raise CodingError(f"not an image that Pillow can read: {error}") from error
         return np.array(image).reshape(image.height, image.width, len(self.mode))
 

@@ -6,6 +6,8 @@ import io
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
+#: exceptions of PIL for files that are not images, are incomplete or too large
+UNREADABLE = (MemoryError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 MAX_ASPECT = 16  # longer images are cropped before anything resizes them
 PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and one of its values
 SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # some versions of PIL use mode "I" for 16 bits

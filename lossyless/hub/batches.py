@@ -23,12 +23,11 @@ from lossyless.parallel import (
     can_fork,
     without_interrupts,
 )
+from lossyless.pixels import UNREADABLE
 from lossyless.progress import progress
 
 OnError = Literal["raise", "skip"]
 
-# exceptions of PIL for incomplete files and files that are not images
-UNREADABLE = (MemoryError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 # arguments of DataLoader that would change the examples or their order
 FIXED_SETTINGS = ("batch_sampler", "collate_fn", "drop_last", "sampler", "shuffle")
 # arguments that DataLoader accepts only with worker processes

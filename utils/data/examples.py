@@ -17,11 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from lossyless.parallel import WORKER_ERRORS, affordable_workers
+from lossyless.pixels import UNREADABLE
 from utils.data.module import DataError, derive_seed
 
 SPLIT_SEED = 0  # runs of all seeds hold out the same examples
-# raised by Pillow for damaged and too large files
-UNREADABLE = (MemoryError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 MAX_RESIDENT_BYTES = 4 * 2**30  # larger inputs stay on the CPU, or on disk
 # jobs of a parallel sweep inherit joblib's start method, which a DataLoader does not support
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
