@@ -67,6 +67,14 @@ def test_no_module_imports_main():
         assert offenders(pattern, {"main"}) == {}
 
 
+def test_windows_can_import_every_module():
+    posix = {"fcntl", "grp", "pwd", "resource", "termios"}
+    for path in SOURCES:
+        top = ast.parse(path.read_text()).body  # not in `try`, nor in a function
+        imports = [node for node in top if isinstance(node, ast.Import)]
+        assert not {alias.name for node in imports for alias in node.names} & posix, path
+
+
 def test_every_import_of_the_project_exists():
     for path in SOURCES:
         for name in imported(path):

@@ -4,7 +4,6 @@ The reference for files is the paper's code, which codes batches with CompressAI
 vector, writes each stream after its length, and decodes one vector at a time.
 """
 
-import os
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from lossyless.backbones.clip import import_clip
 from lossyless.hub.clip import ClipCompressor
 from lossyless.hub.features import FeatureCompressor
 from lossyless.hub.official_format import read_official, write_official
+from lossyless.parallel import available_cores
 from lossyless.torch_state import one_thread
 from utils.benchmarks.bottleneck import Bottleneck, load_released, make_bottleneck
 from utils.benchmarks.comparison import Comparison, compare_speed
@@ -32,7 +32,7 @@ def compare(is_quick: bool) -> list[Comparison]:
     sizes, n_repeats = ((2_000, 10), 2) if is_quick else ((20_000, 250), 5)
     with tempfile.TemporaryDirectory() as folder, one_thread():
         rows = _compare_speed(bottleneck, Path(folder), sizes, n_repeats)
-        if len(os.sched_getaffinity(0)) > 1:
+        if available_cores() > 1:
             n = 4_000 if is_quick else 100_000
             rows += _compare_workers(bottleneck, Path(folder), n, n_repeats)
         return rows + _compare_sizes(bottleneck, Path(folder), 5_000 if is_quick else 10_000)

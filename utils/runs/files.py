@@ -1,11 +1,17 @@
 """Writable folders, atomic writes and file locks."""
 
-import fcntl
 import os
 import tempfile
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from lossyless.atomic import replacing
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None
 
 
 def writable_dir(path: str | Path, setting: str = "paths.data") -> Path:
@@ -42,6 +48,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def is_locked(path: Path) -> bool:
     """Whether a process, on any machine, holds the lock of `filelock.FileLock(path)`."""
+    if fcntl is None:
+        return path.exists() and not _can_lock(path)
     try:
         descriptor = os.open(path, os.O_RDONLY)  # files of other users are often read-only
     except FileNotFoundError:
@@ -53,3 +61,11 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _can_lock(path: Path) -> bool:
+    try:
+        with FileLock(path, timeout=0):
+            return True
+    except Timeout:
+        return False

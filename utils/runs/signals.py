@@ -111,7 +111,8 @@ def raised() -> Iterator[None]:
 
     By default, it would end at once, without a status file or a report.
     """
-    usual = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    ends = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # Windows has no SIGHUP
+    usual = [number for number in ends if signal.getsignal(number) is signal.SIG_DFL]
     for number in usual:
         signal.signal(number, _InThisProcess(_terminate))
     try:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import multiprocessing
+import signal
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from helpers.tiny import CLASSICAL, DIGITS, compose
 from helpers.tiny import run as run_all
 from omegaconf import OmegaConf
 
-from utils.runs import signals
+from utils.runs import files, signals
 from utils.runs.files import is_locked
 from utils.runs.identity import STAGES
 from utils.runs.run import Run, find_run
@@ -122,7 +123,12 @@ def hold(file: StatusFile, path: str, seconds: float) -> None:
         log.write("out\n")
 
 
-def test_a_lock_is_held_by_one_process_and_freed_when_it_is_killed(new_run, tmp_path):
+@pytest.mark.parametrize("system", ["POSIX", "Windows"])
+def test_a_lock_is_held_by_one_process_and_freed_when_it_is_killed(
+    new_run, tmp_path, monkeypatch, system
+):
+    if system == "Windows":
+        monkeypatch.setattr(files, "fcntl", None)
     file, log = new_run.status_file, tmp_path / "log"
     assert not is_locked(file.lock)
     first = FORK.Process(target=hold, args=(file, str(log), 30))
@@ -141,3 +147,9 @@ def test_a_lock_is_held_by_one_process_and_freed_when_it_is_killed(new_run, tmp_
         assert is_locked(file.lock)
         raise ValueError
     assert not is_locked(file.lock)
+
+
+def test_signals_of_other_systems_are_not_needed(monkeypatch):
+    monkeypatch.delattr(signal, "SIGHUP")  # as on Windows
+    with pytest.raises(signals.Terminated), signals.raised():
+        signal.raise_signal(signal.SIGTERM)
