@@ -41,7 +41,7 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
             raise ConfigError(f"hypopt.{key} must be 1 or more, not {cfg.hypopt[key]}")
     file, name = study_file(cfg), str(cfg.hypopt.study_name)  # 123 is read as a number
     if name in study.names(file):
-        study.fits(study.load(file, name), study.definition(objectives, directions, space))
+        study.fits(study.load(file, name), study.definition(objectives, directions, space), file)
 
 
 def study_file(cfg: DictConfig) -> Path:

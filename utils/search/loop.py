@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-from filelock import Timeout
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
@@ -26,9 +25,12 @@ from utils.search.study import (
     definition,
     fits,
     has_started,
+    is_alive,
     load,
     names,
+    new_owner,
     objective_names,
+    owner_lock,
     storage,
     study_lock,
 )
@@ -57,6 +59,8 @@ def run_search(cfg: DictConfig, arguments: Sequence[str], launcher: Launcher) ->
 @dataclass
 class Search:
     """A search: takes trials of a study, launches their jobs and records their results.
+
+    Several processes may search the same study at once; they share its `n_trials`.
 
     Attributes
     ----------
@@ -92,22 +96,15 @@ class Search:
         Raises
         ------
         ConfigError
-            If the sampler cannot be used, if another process runs trials of the study, or if new
-            trials would not be comparable with its complete ones. A study without complete trials
-            is replaced.
+            If the sampler cannot be used, or if new trials would not be comparable with those of
+            the study that are complete or running. A study without such trials is replaced.
         """
         self._make_sampler(0)  # fails before anything is written
-        try:
-            lock = study_lock(self.file, self.name).acquire(timeout=0)
-        except Timeout as error:
-            raise ConfigError(
-                f"the study '{self.name}' is searched by another process: wait for it, or start "
-                "another study with hypopt.study_name=NAME"
-            ) from error
-        n_launched = 0
-        with lock:
-            self.study = self._open()
-            self._repeat()
+        self.owner, n_launched = new_owner(), 0
+        with owner_lock(self.file, self.owner):
+            with study_lock(self.file, self.name):
+                self.study = self._open()
+                self._repeat()
             while trials := self._take(n_parallel):
                 jobs = [trial.user_attrs["overrides"] for trial in trials]
                 returns = launcher.launch(jobs, initial_job_idx=n_launched)
@@ -122,7 +119,7 @@ class Search:
         shared = definition(self.objectives, self.directions, self.space)
         if self.name in names(self.file):
             study = load(self.file, self.name)
-            if fits(study, shared):
+            if fits(study, shared, self.file):
                 return study
             optuna.delete_study(study_name=self.name, storage=storage(self.file))
         study = optuna.create_study(
@@ -134,22 +131,26 @@ class Search:
     def _repeat(self) -> None:
         """Enqueue the trials of killed searches again (their runs resume), and failed ones."""
         trials = self.study.get_trials(deepcopy=False)
+        stale = {
+            trial.number
+            for trial in trials
+            if trial.state == TrialState.RUNNING and not is_alive(self.file, trial)
+        }
         waiting = {t.user_attrs.get("retry_of") for t in trials if t.state == TrialState.WAITING}
         for trial in counted(self.study):
             is_failed = trial.state == TrialState.FAIL and "is_result" not in trial.user_attrs
-            is_stale = trial.state == TrialState.RUNNING
+            is_stale = trial.number in stale
             if (is_stale or (is_failed and self.retry_failed)) and trial.number not in waiting:
                 self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
-        # only now, in case this process is killed in between
-        for trial in trials:
-            if trial.state == TrialState.RUNNING:
-                self.study.tell(trial.number, state=TrialState.FAIL)
+        for number in stale:  # only now, in case this process is killed in between
+            self.study.tell(number, state=TrialState.FAIL)
 
     def _take(self, n: int) -> list[Trial]:
         """At most n trials to run: repetitions first, then new ones; empty if none is missing."""
         taken: list[Trial] = []
-        while len(taken) < n and self._is_any_missing():
-            taken.append(self._ask())
+        with study_lock(self.file, self.name):
+            while len(taken) < n and self._is_any_missing():
+                taken.append(self._ask())
         return taken
 
     def _is_any_missing(self) -> bool:
@@ -162,6 +163,7 @@ class Search:
         n_drawn = sum(has_started(t) and "retry_of" not in t.user_attrs for t in trials)
         self.study.sampler = self._make_sampler(n_drawn)
         trial = self.study.ask(self.space.distributions)
+        trial.set_user_attr("owner", self.owner)
         trial.set_user_attr("overrides", list(self.space.job(trial.params)))
         return trial
 
@@ -223,13 +225,13 @@ def _floats(returned: object, n: int) -> list[float]:
 def summary(study: optuna.Study) -> str:
     """State of a study in a few lines: its trials, and the best ones on validation data."""
     trials, best = counted(study), best_trials(study)
-    n_complete, n_failed = (
+    n_complete, n_failed, n_running = (
         sum(trial.state == state for trial in trials)
-        for state in (TrialState.COMPLETE, TrialState.FAIL)
+        for state in (TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)
     )
-    lines = [
-        f"Search {study.study_name}: {len(trials)} trials, {n_complete} complete, {n_failed} failed"
-    ]
+    found = f"{len(trials)} trials, {n_complete} complete, {n_failed} failed"
+    found += f", {n_running} running in another search" if n_running else ""
+    lines = [f"Search {study.study_name}: {found}"]
     objectives = objective_names(study)
     if len(objectives) > 1:
         shown = f", the first {MAX_SHOWN}" if len(best) > MAX_SHOWN else ""

@@ -3,6 +3,7 @@
 A trial is RUNNING, COMPLETE (all of its objectives are finite), FAIL, or WAITING to repeat another.
 Its user attributes are:
 
+- owner : process that runs it, see `new_owner`.
 - overrides : command line of its job, written just before it starts. A trial without it has never
   started and does not count.
 - retry_of : number of the trial that it repeats, which then no longer counts.
@@ -13,6 +14,9 @@ Its user attributes are:
 """
 
 import functools
+import os
+import platform
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -23,6 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL
 
 from utils.configs.checks import ConfigError
+from utils.runs.files import is_locked
 from utils.search.space import Space
 
 FILE = "optuna.db"
@@ -78,10 +83,10 @@ def definition(
     return goals | space.definition
 
 
-def fits(study: optuna.Study, new: Mapping[str, object]) -> bool:
+def fits(study: optuna.Study, new: Mapping[str, object], file: Path) -> bool:
     """Whether a study has this definition.
 
-    Raises `ConfigError` if it has another one and complete trials.
+    Raises `ConfigError` if it has another one, and trials that are complete or running.
     """
     old = study.user_attrs.get("definition", {})
     different = [
@@ -89,7 +94,10 @@ def fits(study: optuna.Study, new: Mapping[str, object]) -> bool:
         for key in {**old, **new}
         if old.get(key) != new.get(key)
     ]
-    if different and study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+    if different and any(
+        trial.state == TrialState.COMPLETE or is_alive(file, trial)
+        for trial in study.get_trials(deepcopy=False)
+    ):
         raise ConfigError(
             f"the study '{study.study_name}' cannot be continued: {'; '.join(different)}: "
             "hypopt.study_name=NAME starts another one (finished runs are reused)"
@@ -117,5 +125,23 @@ def storage(file: Path) -> optuna.storages.RDBStorage:
 
 
 def study_lock(file: Path, name: str) -> FileLock:
-    """Lock of a study, held by the process that runs its trials; freed even if it is killed."""
+    """Lock of a study, held while trials are taken: two searches never take the same one."""
     return FileLock(file.with_name(f".optuna_{quote(name, safe='')}.lock"))
+
+
+def new_owner() -> str:
+    """Name of this search process. It holds `owner_lock`, which is freed even if it is killed.
+
+    Optuna's heartbeat only works in `Study.optimize`, which runs trials in threads.
+    """
+    return f"{platform.node()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
+
+
+def owner_lock(file: Path, owner: str) -> FileLock:
+    return FileLock(file.with_name(f".optuna_{owner}.lock"))
+
+
+def is_alive(file: Path, trial: FrozenTrial) -> bool:
+    """Whether the process of a running trial is alive."""
+    is_running = trial.state == TrialState.RUNNING and "owner" in trial.user_attrs
+    return is_running and is_locked(Path(owner_lock(file, trial.user_attrs["owner"]).lock_file))
