@@ -373,7 +373,7 @@ def test_a_killed_process_resumes_exactly(tmp_path, stage):
     uninterrupted = run(tmp_path / "a", *overrides)
     status, _ = start_and_signal(tmp_path / "b", overrides, stage, signal.SIGKILL)
     assert status == -signal.SIGKILL
-    assert state_of(compose(tmp_path / "b", *overrides), stage) == "running"
+    assert state_of(compose(tmp_path / "b", *overrides), stage) == "lost"
     done = call(*main_command(tmp_path / "b", *overrides))
     assert done.returncode == 0, done.stderr
     assert f"[{stage}] was running before, resuming" in done.stdout
