@@ -6,10 +6,10 @@ from importlib.util import find_spec
 
 
 def _replace_missing_backend(name: str) -> None:
-    """Use Agg if MPLBACKEND is unknown, or names a module that is not installed.
+    """Fall back to Agg if MPLBACKEND is unknown or names a module that is not installed.
 
-    Notebook kernels export theirs to all processes that they start, whatever their environment.
-    Matplotlib cannot even be imported with an unknown one.
+    Notebook kernels export MPLBACKEND to every process they start, even one in another Python
+    environment. Matplotlib cannot even be imported with an unknown backend.
     """
     is_imported = "matplotlib" in sys.modules
     del os.environ["MPLBACKEND"]
@@ -19,7 +19,7 @@ def _replace_missing_backend(name: str) -> None:
         matplotlib.rcsetup.validate_backend(name)
         module = name.partition("module://")[2]
         is_missing = bool(module) and find_spec(module) is None
-    except (ValueError, ModuleNotFoundError):  # its package
+    except (ValueError, ModuleNotFoundError):  # the module's package is missing
         is_missing = True
     os.environ["MPLBACKEND"] = "Agg" if is_missing else name
     if not is_imported:

@@ -1,9 +1,9 @@
-"""Download the data sets of an experiment, one after the other, before its first job needs them.
+"""Download the data sets of an experiment, one after another, before its first job needs them.
 
     python -m utils.fetch_data experiment=clip_download_data
 
-The experiment's sweep of `data@data_feat` lists the data sets. If some cannot be downloaded, they
-are listed at the end, with a remedy, and the exit status is 1.
+The data sets are those in the experiment's sweep of `data@data_feat`. If any of them cannot be
+downloaded, the command lists them at the end, each with its error, and exits with status 1.
 """
 
 import sys
@@ -34,7 +34,7 @@ def main(overrides: list[str]) -> None:
 
 
 def jobs_of(overrides: list[str]) -> list[list[str]]:
-    """Overrides of one job for each data set of the experiment."""
+    """The overrides of one job per data set of the experiment."""
     expanded = sweep.expand(overrides)
     swept = [o for o in sweep.parse(expanded) if o.is_sweep_override()]
     others = [o for o in expanded if o not in [override.input_line for override in swept]]
@@ -46,7 +46,10 @@ def jobs_of(overrides: list[str]) -> list[list[str]]:
 
 
 def fetch(jobs: Iterable[DictConfig]) -> dict[str, str]:
-    """Open (and download) the `data_feat` of each job; returns the errors by name."""
+    """Open the `data_feat` of each job, downloading it if necessary.
+
+    Returns the error message of each data set that is missing, keyed by its name.
+    """
     missing = {}
     for cfg in jobs:
         name = cfg.data_feat.name
@@ -55,7 +58,7 @@ def fetch(jobs: Iterable[DictConfig]) -> dict[str, str]:
             data = building.build_data(cfg, "data_feat", "none")
             sizes = ", ".join(f"{data.n_examples(split):,} {split}" for split in SPLITS)
             print(f"{name}: {sizes}")
-        except (DataError, OSError) as error:  # go on with the next one
+        except (DataError, OSError) as error:  # continue with the next one
             missing[name] = str(error)
             print(f"{name}: missing, see below")
     return missing

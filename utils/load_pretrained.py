@@ -1,12 +1,13 @@
-"""Draw figures of trained compressors into the folders of their runs.
+"""Draw figures of trained compressors and save them in the folders of their runs.
 
     python -m utils.load_pretrained experiment=banana_viz_VIC mode=quick
     python -m utils.load_pretrained experiment=augmnist_viz_VIC 'load.where={dist: VIC}' \
         'figures.names=[reconstruct_image_plot]' load.reconstruct_image_plot.seed=3
 
-By default these are the figures that the experiment draws; all of `utils.plots.figures` and their
-options are in conf/load_pretrained.yaml, and `compare_reconstructions` is the mode of aggregate.py.
-Runs that cannot be drawn are listed at the end, and the exit status is 1.
+The default is the figures that the experiment itself draws. conf/load_pretrained.yaml lists every
+figure of `utils.plots.figures` with its options. `compare_reconstructions` is also accepted: it is
+the aggregate.py mode of that name. If any figure cannot be drawn, the command lists the problems at
+the end and exits with status 1.
 
 In Python, `load_runs` yields trained compressors and their data.
 """
@@ -44,7 +45,7 @@ def main(overrides: list[str]) -> None:
 def call(
     command: Callable[[DictConfig], list[str]], overrides: list[str], *, help_text: str, done: str
 ) -> None:
-    """Call a command that returns its problems; exit with status 1 if there are any."""
+    """Call a command that returns a list of problems; exit with status 1 if it is not empty."""
     if not overrides or overrides[0] in ("-h", "--help"):
         print(help_text)
         return
@@ -57,14 +58,16 @@ def call(
 
 
 def draw_figures(cfg: DictConfig) -> list[str]:
-    """Draw `cfg.figures.names` of the runs `cfg.load.where`; return the problems of other runs.
+    """Draw `cfg.figures.names` for the runs that `cfg.load.where` selects.
+
+    Returns one line for each figure that could not be drawn.
 
     Raises
     ------
     ConfigError
-        If a name or a parameter is unknown.
+        If a figure name or a parameter is unknown.
     NoRunsError
-        If there are no such runs.
+        If no run is selected.
     """
     names, known = list(cfg.figures.names), [*FIGURES, COMPARISON]
     if not names:
@@ -101,21 +104,21 @@ def load_runs(
     Parameters
     ----------
     folder : `results/exp_<experiment>`.
-    where : parameter -> value or values, such as {"dist": "VIC", "seed": 1}; None: all runs.
-    paths : current folders of checkpoints and data, as in conf/main.yaml; None: as the runs saved
-        them, relative to the folder that the results are in.
-    accelerator : where to compute, as `trainer.accelerator`.
+    where : parameter -> value or values, such as {"dist": "VIC", "seed": 1}; None selects all runs.
+    paths : current folders of checkpoints and data, as in conf/main.yaml. None: the paths that the
+        runs saved, with relative ones resolved against the folder that contains the results.
+    accelerator : device to compute on, as in `trainer.accelerator`.
 
     Yields
     ------
     row : parameters and metrics of the run, and the `folder` of its results.
-    compressor : in evaluation mode, without gradients.
-    data : its training data.
+    compressor : the trained compressor, in evaluation mode and without gradients.
+    data : the data set that the compressor was trained on.
 
     Raises
     ------
     NoRunsError
-        If there is no such run.
+        If no run is selected.
     FileNotFoundError
         If the checkpoint of a run is missing.
     """
@@ -125,14 +128,14 @@ def load_runs(
 
 
 def _runs(folder: Path, where: Mapping[str, object]) -> DataFrame:
-    """The chosen featurizers, finished or not."""
+    """The featurizer runs that `where` selects, finished or not."""
     return restrict(tables.collect(folder)[0]["featurizer"], where, "load.where")
 
 
 def _draw_run(
     row: Series, names: list[str], options: Mapping[str, Mapping[str, object]], cfg: DictConfig
 ) -> Iterator[str]:
-    """Draw figures of a run; yield a line for each problem."""
+    """Draw figures of a run; yield one line per problem."""
     if row[tables.STATE] != "done":
         yield f"the run is {row[tables.STATE]}: run the experiment again to finish it"
         return
@@ -165,7 +168,7 @@ def _compare(cfg: DictConfig, folder: Path, where: Mapping[str, object]) -> None
 
 
 def _paths_beside(folder: Path, run: Path) -> dict[str, str]:
-    """The paths of a run, relative ones resolved against the folder that its results are in."""
+    """The saved paths of a run, with relative ones resolved against the parent of its results."""
     saved = OmegaConf.to_container(OmegaConf.load(run / "config.yaml").paths, resolve=True)
     results = Path(saved["results"])
     if results.is_absolute():

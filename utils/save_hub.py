@@ -1,11 +1,12 @@
-"""Save an experiment's trained bottlenecks in the format of the released ones.
+"""Save an experiment's trained bottlenecks in the format of the released weights.
 
     python -m utils.save_hub experiment=clip_hub ['load.where={rate: H_factorized}']
 
-Each finished run that `load.where` selects becomes
-`pretrained/exp_<experiment>/hub/beta<beta>/factorized_rate.pt`, which the entries of hubconf.py
-take as `pretrained_path`. The folder's name includes every other setting in which the runs differ.
-Runs whose bottlenecks the hub cannot load are listed, and the exit status is 1.
+Each finished run that `load.where` selects is saved as
+`pretrained/exp_<experiment>/hub/beta<beta>/factorized_rate.pt`, which the entry points of
+hubconf.py accept as `pretrained_path`. The folder name also includes every other setting in which
+the runs differ. If the hub cannot load the bottleneck of a run, the command lists that run and
+exits with status 1.
 """
 
 import re
@@ -36,7 +37,7 @@ def main(overrides: list[str]) -> None:
 
 
 def save_all(cfg: DictConfig) -> list[str]:
-    """Save the bottlenecks of the selected runs; returns an error for each that cannot be saved."""
+    """Save the bottlenecks of the selected runs; return an error for each one that failed."""
     name = experiment_folder(cfg)
     runs, _ = tables.collect(Path(cfg.paths.results) / name)
     chosen = restrict(tables.finished(runs["featurizer"]), cfg.load.where or {}, "load.where")
@@ -52,12 +53,12 @@ def save_all(cfg: DictConfig) -> list[str]:
 
 
 def name_runs(runs: DataFrame) -> dict[str, Series]:
-    """Runs with a bottleneck (rows of a table of runs) by the folder to save them in.
+    """The runs that have a bottleneck (rows of `runs`), keyed by the folder to save them in.
 
-    A folder is named "beta5e-02", as the released weights; then come the other parameters in which
-    the runs differ, and the seed unless it is the default.
+    A folder is named "beta5e-02", like the released weights, followed by the other parameters in
+    which the runs differ and, unless it is the default, by the seed.
 
-    Raises `ConfigError` if two runs get the same folder.
+    Raises `ConfigError` if there is no run with a bottleneck or if two runs get the same folder.
     """
     trained = runs[~runs["beta"].isin(["none", "None"])]
     if trained.empty:
@@ -83,7 +84,7 @@ def _folder(run: Series, keys: list[str]) -> str:
 
 
 def load_rate(run: Series, paths: dict[str, str]) -> Rate:
-    """The bottleneck of a finished run (row of a table of `utils.aggregation.tables`).
+    """The bottleneck of a finished run (a row of a table from `utils.aggregation.tables`).
 
     Raises `ConfigError` if its checkpoint is missing.
     """

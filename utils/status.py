@@ -1,4 +1,4 @@
-"""Print the status of an experiment: jobs by state, unfinished work with errors, next commands.
+"""Print an experiment's status: jobs by state, unfinished work and its errors, next commands.
 
 python -m utils.status experiment=banana_RD mode=quick
 """
@@ -34,11 +34,11 @@ from utils.runs.identity import (
 )
 from utils.runs.status_file import RUN, STATES, UNDER_WAY
 
-MAX_LINES = 200  # of unfinished jobs; queued ones come last
+MAX_LINES = 200  # about unfinished work; further lines are cut
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the status of an experiment; exits with 2 if there is no such experiment or mode."""
+    """Print an experiment's status; exit with status 2 if the experiment or mode is unknown."""
     try:
         cfg = _config(arguments)
     except ConfigError as error:
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def overview(cfg: DictConfig) -> str:
-    """Status of the experiment and mode of a config, as text."""
+    """Status, as text, of the experiment and mode that a config selects."""
     folder = Path(cfg.paths.results) / experiment_folder(cfg)
     own_runs = _runs(cfg, folder.name)
     runs = own_runs
@@ -81,7 +81,7 @@ def _runs(cfg: DictConfig, name: str) -> dict[str, dict]:
 
 
 def _config(arguments: Sequence[str]) -> DictConfig:
-    """Config of the experiment, whose name may have the prefix of a mode: "quick_banana_RD"."""
+    """Config of the experiment, whose name may have a mode's prefix, as in "quick_banana_RD"."""
     overrides = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     name, experiments = overrides.get("experiment", ""), CONF_DIR / "experiment"
     for mode, prefix in _prefixes().items():
@@ -92,14 +92,14 @@ def _config(arguments: Sequence[str]) -> DictConfig:
 
 
 def _prefixes() -> dict[str, str]:
-    """The prefix of the results of each mode that has one."""
+    """Map each mode that has a prefix for its results to that prefix."""
     files = sorted((CONF_DIR / "mode").glob("*.yaml"))
     found = {file.stem: OmegaConf.load(file).get("mode_prefix") for file in files}
     return {mode: prefix for mode, prefix in found.items() if prefix}
 
 
 def _other_modes(cfg: DictConfig) -> str:
-    """Hint at other modes in which the experiment has runs."""
+    """A hint that names the other modes in which the experiment has runs."""
     results = Path(cfg.paths.results)
     found = [
         mode
@@ -118,7 +118,7 @@ def _counts(states: Iterable[str]) -> str:
 
 
 def _unfinished(jobs: list[Job], runs: dict[str, dict], folder: Path) -> Iterable[str]:
-    """A line for each unfinished job, and for each unfinished run without a job, with its error."""
+    """Lines for each unfinished job and each unfinished run without a job, with any error."""
     distinct = distinct_overrides([job.settings for job in jobs])
     for job, own in zip(jobs, distinct, strict=True):
         error = "" if job.state in UNDER_WAY else reason(job.status)
@@ -166,7 +166,7 @@ def _ago(moment: str) -> str:
 
 
 def _continue(cfg: DictConfig, jobs: list[Job]) -> Iterable[str]:
-    """Commands that continue the sweeps with unfinished jobs."""
+    """Commands that continue sweeps with unfinished jobs."""
     unfinished = {job.sweep for job in jobs if job.state in ("interrupted", "lost")}
     failed = {job.sweep for job in jobs if job.state == "failed"} - unfinished
     for advice, sweeps in (("Continue the unfinished jobs", unfinished), (FIX, failed)):
@@ -183,7 +183,7 @@ def _command(cfg: DictConfig, sweep: str) -> str:
 
 
 def _cancel(jobs: list[Job]) -> Iterable[str]:
-    """Commands that cancel processes of machines and arrays of Slurm jobs."""
+    """Commands that cancel local processes and Slurm job arrays."""
     processes, arrays = defaultdict(list), set()
     for job in jobs:
         if job.state in UNDER_WAY and job.scheduler_job:

@@ -1,1 +1,1 @@
-"""Linear evaluation, image quality, and communication: bits, quality and times."""
+"""Linear evaluation, image quality, and the cost of communication (bits, quality, times)."""

@@ -1,4 +1,4 @@
-"""Stage 2: compress data sets to files, and decompress them.
+"""Stage 2: compress data sets to files and decompress them.
 
 x --represent--> z --compress--> file of chunks --decompress--> z_hat --receive--> predictor
 """
@@ -21,7 +21,7 @@ from utils.runs.stopwatch import Stopwatch
 
 @dataclass
 class Sent:
-    """Totals over a data set; `n_bytes` is the size of its file without the targets."""
+    """Totals over a data set; `n_bytes` is the size of its file, excluding the targets."""
 
     n_examples: int
     n_bytes: int
@@ -41,7 +41,7 @@ def send_splits(
 ) -> dict[str, Sent]:
     """Compress splits of `data`, with their targets, into `folder`.
 
-    The training split is sent `n_copies` times, each copy differently augmented.
+    The training split is sent `n_copies` times, with a different augmentation each time.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sent = {}
@@ -57,14 +57,14 @@ def send_splits(
 
 
 def data_file(folder: Path, split: str) -> Path:
-    """The compressed examples of a split, with their targets as labels."""
+    """Path of the compressed examples of a split, which stores their targets as labels."""
     return folder / f"{split}.lossyless"
 
 
 def read_targets(folder: Path, split: str) -> np.ndarray:
     """Targets [N, ...] of a split."""
     targets = read_labels(data_file(folder, split))
-    # runs of earlier releases store them in a file of their own
+    # earlier releases stored the targets in a separate file
     return np.load(folder / f"{split}_y.npy") if targets is None else targets
 
 
@@ -96,19 +96,19 @@ def receive(
     batch_size: int = 1024,
     watch: Stopwatch | None = None,
 ) -> Iterator[Tensor]:
-    """The decoded examples [B, ...] of a file, in order, in batches on the CPU.
+    """Decode a file; yield batches of examples [B, ...], in order and on the CPU.
 
     Only one chunk is in memory at a time.
 
     Parameters
     ----------
-    batch_size : size of the decoder's batches, which end where chunks end.
-    watch : measures the time of the receiver.
+    batch_size : maximum batch size of the decoder; batches do not span chunks.
+    watch : stopwatch that measures the receiver's time.
 
     Raises
     ------
     ContainerError, CodingError
-        If the file is damaged or another model wrote it.
+        If the file is damaged or was written by another model.
     """
     watch = Stopwatch(device) if watch is None else watch
     with FeatureFile(path, compressor.codec) as file:
@@ -131,10 +131,13 @@ def measure(
 ) -> dict[str, float]:
     """Costs of communicating a split, as metrics `<split>/comm/<name>`.
 
-    rate: theoretical bits per example, or n_bits without an entropy model; n_bits: 8 x bytes of the
-    file without the targets / examples; n_bits_single: mean bits of examples coded alone; bpp:
-    n_bits per pixel; times: seconds per example (the encoder's include those of a frozen backbone,
-    measured when it computed the features); for decoded images, the metrics of `ImageQuality`.
+    - rate: theoretical bits per example; n_bits if there is no entropy model.
+    - n_bits: bits per example of the file, excluding the targets.
+    - n_bits_single: mean bits per example when each example is coded separately.
+    - bpp: bits per pixel, for images.
+    - encoder_time, compress_time, sender_time, receiver_time: seconds per example. The encoder time
+      includes that of a frozen backbone, which was measured when the features were computed.
+    - the metrics of `ImageQuality`, if images are decoded.
     """
     encoder_time = sent.encoder_seconds / sent.n_examples + backbone_time(data, split)
     compress_time = sent.compress_seconds / sent.n_examples
@@ -146,7 +149,7 @@ def measure(
         quality = _image_quality(decoded, data, split, device)
     else:
         quality = {}
-        for _ in decoded:  # measures the time, and checks that the file can be decoded
+        for _ in decoded:  # measures the time and checks that the file can be decoded
             pass
     rate = stated_rate(compressor, data.loader(split, device=device))
     metrics = {

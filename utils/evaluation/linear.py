@@ -1,8 +1,8 @@
-"""Predictors that are not neural networks: linear classifiers of scikit-learn on decoded
+"""Predictors that are not neural networks: scikit-learn's linear classifiers on decoded
 representations.
 
 Linear evaluation is the paper's protocol for its CLIP compressor: a seeded random search over the
-penalty and the class weights. A classifier is a subclass of `LinearEvaluation`.
+penalty and the class weights. To add a classifier, subclass `LinearEvaluation`.
 """
 
 import warnings
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from utils.configs.checks import ConfigError, is_network
 
-# Singular values, relative to the largest, at or below the rounding error of float32.
+# Singular values below this fraction of the largest one are rounding errors of float32.
 ROUNDING = 1e-6
 MAX_ITERATIONS = 1000  # of L-BFGS
 
@@ -39,17 +39,17 @@ Split = tuple[NDArray, NDArray]  # representations float64 [N, D], classes int64
 
 
 class Evaluation(ABC):
-    """A predictor that is not a neural network and fits its own model to the decoded data."""
+    """A predictor that is not a neural network and fits its own model to decoded data."""
 
     @abstractmethod
     def evaluate(self, splits: Splits, *, task: str, seed: int, n_jobs: int = 1) -> Metrics:
-        """Metrics `<split>/pred/<name>` of "val" and "test", determined by data and seed.
+        """Metrics `<split>/pred/<name>` for "val" and "test", deterministic given data and seed.
 
         Parameters
         ----------
         splits : (x [N, *shape], y) for each of "train", "val" and "test", on the CPU.
         task : "classification" (y int64 [N]) or "regression" (y float32 [N, D]).
-        seed : seeds everything random.
+        seed : seed of all random number generators.
         n_jobs : maximum number of parallel processes.
 
         Raises
@@ -67,7 +67,7 @@ def find_evaluation(cfg: DictConfig) -> Evaluation | None:
     if not isinstance(evaluation, Evaluation):
         raise ConfigError(
             f"architecture@predictor={cfg.predictor.name}: {type(evaluation).__name__} is neither "
-            "a network, whose config file says `_partial_: true`, nor a subclass of "
+            "a network, whose config file sets `_partial_: true`, nor a subclass of "
             f"{__name__}.Evaluation: correct the file or the class"
         )
     return evaluation
@@ -75,22 +75,23 @@ def find_evaluation(cfg: DictConfig) -> Evaluation | None:
 
 @dataclass(frozen=True)
 class LinearEvaluation(Evaluation):
-    """Searches hyperparameters, fits a linear classifier with them, and measures its accuracy.
+    """Tune the hyperparameters of a linear classifier, fit it, and measure its accuracy.
 
-    Features are not rescaled, as in the paper: the same C is a stronger penalty for smaller ones.
+    As in the paper, features are not rescaled: the same C penalises smaller features more strongly.
 
-    The search compares candidates by cross-validated accuracy on training and validation examples;
-    the test split plays no part. With more than `max_cv_examples`, or if a class has fewer examples
-    than there are folds, candidates are instead fitted to the training split and compared on the
-    validation split.
+    The search ranks candidates by cross-validated accuracy on the training and validation examples;
+    it never uses the test split. If there are more than `max_cv_examples` of them, or if a class
+    has fewer examples than there are folds, candidates are instead fitted to the training split and
+    ranked on the validation split.
 
     Parameters
     ----------
     n_draws : number of candidates.
     n_folds : folds of the cross-validation.
-    max_cv_examples : largest number of training and validation examples for cross-validation.
-    max_search_examples : training examples, stratified by class, that a search on the validation
-        split fits to; None: all. The final fits always use all examples.
+    max_cv_examples : maximum number of training and validation examples for cross-validation.
+    max_search_examples : number of training examples, stratified by class, that candidates are
+        fitted to in a search on the validation split; None means all. The final fits always use all
+        examples.
     """
 
     n_draws: int = 16
@@ -119,10 +120,11 @@ class LinearEvaluation(Evaluation):
     def evaluate(self, splits: Splits, *, task: str, seed: int, n_jobs: int = 1) -> Metrics:
         """See `Evaluation.evaluate`; x are vectors [N, D].
 
-        Metrics are loss, acc and err, and balanced_loss, ..., which weight each example by 1 / the
-        size of its class in the split. Test metrics are those of a classifier fitted to the
-        training and validation splits; validation metrics, of one fitted to the training split.
-        Both have the hyperparameters that the search chose on the two splits.
+        The metrics are loss, acc and err, and balanced_loss, balanced_acc and balanced_err, which
+        weight each example by the inverse of its class frequency in the split. Validation metrics
+        come from a classifier fitted to the training split; test metrics, from one fitted to the
+        training and validation splits. Both classifiers use the hyperparameters that the search
+        chose on these two splits.
         """
         if task != "classification":
             raise ValueError(
@@ -152,7 +154,7 @@ class LinearEvaluation(Evaluation):
     def _to_numpy(self, x: Tensor, y: Tensor) -> Split:
         if x.dim() != 2:
             raise ValueError(
-                f"a {self.label} takes representations [N, D], not examples of shape "
+                f"a {self.label} expects representations [N, D], not examples of shape "
                 f"{list(x.shape[1:])}: choose another featurizer or architecture@predictor"
             )
         return x.double().numpy(), y.numpy()
@@ -173,17 +175,17 @@ class LinearEvaluation(Evaluation):
             error_score="raise",
         )
         with (
-            # processes, not threads: liblinear has one random state per process
+            # processes, not threads: liblinear's random state is global to the process
             parallel_config("loky"),
             warnings.catch_warnings(),
         ):
-            # a candidate that does not converge is still judged by its accuracy
+            # a candidate that does not converge is still ranked by its accuracy
             warnings.simplefilter("ignore", ConvergenceWarning)
             search.fit(x, y)
         return search.best_params_
 
     def _folds(self, y: NDArray, *, n_train: int, seed: int) -> list[tuple[NDArray, NDArray]]:
-        """(rows to fit to, rows to compare candidates on) of each fold."""
+        """(row indices to fit to, row indices to rank candidates on) for each fold."""
         counts = np.unique(y, return_counts=True)[1]
         if len(y) <= self.max_cv_examples and counts.min() >= self.n_folds:
             folds = StratifiedKFold(self.n_folds, shuffle=True, random_state=seed)
@@ -208,9 +210,9 @@ class LinearEvaluation(Evaluation):
 
 
 class LinearSVMEvaluation(LinearEvaluation):
-    """scikit-learn's LinearSVC: liblinear, squared hinge loss, one-vs-rest; the paper's choice.
+    """scikit-learn's LinearSVC, the paper's choice: liblinear, squared hinge loss, one-vs-rest.
 
-    Its loss is measured as the multi-class hinge loss (Crammer and Singer 2001).
+    The reported loss is the multi-class hinge loss (Crammer and Singer, 2001).
     """
 
     label = "linear SVM"
@@ -224,7 +226,7 @@ class LinearSVMEvaluation(LinearEvaluation):
 
 
 class LogisticEvaluation(LinearEvaluation):
-    """scikit-learn's LogisticRegression: multinomial, by L-BFGS, as for CLIP
+    """scikit-learn's LogisticRegression: multinomial, fitted with L-BFGS, as in the CLIP paper
     (https://arxiv.org/abs/2103.00020). The loss is in nats.
     """
 
@@ -241,11 +243,11 @@ class LogisticEvaluation(LinearEvaluation):
 
 
 def _in_span(train: Split, val: Split, test: Split) -> tuple[Split, Split, Split]:
-    """The same examples in orthonormal coordinates [N, R] of the span of training and validation.
+    """Express the examples in an orthonormal basis [N, R] of the span of training and validation.
 
-    The weights of a linear classifier lie in that span and its penalty does not depend on the
-    coordinates, so only the time changes: 16 principal components that were decoded to vectors of
-    1280 dimensions are fitted as 16 numbers.
+    The weights of a linear classifier lie in that span, and its penalty does not depend on the
+    basis, so the projection changes only the speed. For example, vectors of 1280 dimensions that
+    were decoded from 16 principal components are fitted as 16 numbers.
     """
     x = np.concatenate([train[0], val[0]])
     variances, axes = eigh(x.T @ x)  # in ascending order

@@ -1,4 +1,4 @@
-"""Rate, quality and times of codecs of images and vectors, on data of any size."""
+"""Rate, quality and speed of image and vector codecs, computed batch by batch."""
 
 import math
 from collections.abc import Sequence
@@ -15,22 +15,23 @@ from utils.runs.stopwatch import Stopwatch
 # Weights of the scales of MS-SSIM, the finest first (Wang et al., 2003, "Multiscale structural
 # similarity for image quality assessment").
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-# Shortest side for 1, 2, ... scales: each further scale halves the image, and a window of 11 pixels
-# must fit into the smallest one. (For four, 88 pixels would be enough; torchmetrics requires 99.)
+# Shortest side for 1, 2, ... scales: each additional scale halves the image, and a window of 11
+# pixels must fit into the smallest one. (88 pixels suffice for four scales, but torchmetrics
+# requires 99.)
 MIN_SIDES = (11, 22, 44, 99, 176)
-# Values per chunk of MS-SSIM, which keeps about twenty copies; chunks of this size fit CPU caches.
+# Values per chunk of MS-SSIM, which keeps about twenty copies; this many fit into CPU caches.
 MAX_VALUES = 2**19
 
 
 class ImageQuality:
-    """How close decoded images are to their sources, both in [0, 1], batch by batch.
+    """Similarity of decoded images to their sources, both in [0, 1], accumulated over batches.
 
-    mse : squared error, mean over all values of all images.
-    psnr : peak signal-to-noise ratio in dB, mean over images that differ from their source (it is
-        infinite for equal images, which would hide all others); inf if all are equal.
-    ms-ssim : multiscale structural similarity, mean over images, with as many of the five standard
-        scales as the side allows and their weights renormalised to one; omitted for sides below 11
-        pixels.
+    mse : mean squared error over all values of all images.
+    psnr : peak signal-to-noise ratio in dB, averaged over the images that differ from their source,
+        because a single identical image would make the mean infinite; inf if all are identical.
+    ms-ssim : multiscale structural similarity, averaged over images. It uses as many of the five
+        standard scales as the image size allows, with their weights renormalised to sum to one, and
+        is omitted if the shortest side is below 11 pixels.
     """
 
     def __init__(self) -> None:
@@ -43,13 +44,13 @@ class ImageQuality:
         self._mse.append(mse.double().cpu())
         if weights := scale_weights(min(images.shape[-2:])):
             differs = mse > 0
-            similarities = torch.ones_like(mse)  # of equal images
+            similarities = torch.ones_like(mse)  # for identical images
             if differs.any():
                 similarities[differs] = ms_ssim(decoded[differs], images[differs], weights)
             self._ms_ssim.append(similarities.double().cpu())
 
     def metrics(self) -> dict[str, float]:
-        """mse, psnr and, if defined, ms-ssim of all images so far."""
+        """mse, psnr and, if defined, ms-ssim over all images added so far."""
         mse = torch.cat(self._mse)
         inexact = mse[mse > 0]
         psnr = -10 * inexact.log10().mean().item() if len(inexact) else math.inf
@@ -60,10 +61,11 @@ class ImageQuality:
 
 
 class VectorQuality:
-    """How close decoded vectors are to their sources, batch by batch.
+    """Similarity of decoded vectors to their sources, accumulated over batches.
 
-    mse : squared error, mean over all values of all vectors.
-    nmse : mse / variance about the mean vector; 1 for a receiver that only knows that mean.
+    mse : mean squared error over all values of all vectors.
+    nmse : mse divided by the variance about the mean vector; 1 for a receiver that always outputs
+        this mean.
     """
 
     def __init__(self) -> None:
@@ -81,7 +83,7 @@ class VectorQuality:
         self._square = self._square + vectors.square().sum(0)
 
     def metrics(self) -> dict[str, float]:
-        """mse and nmse of all vectors so far."""
+        """mse and nmse over all vectors added so far."""
         mse = (self._error / self._n_examples).mean().item()
         variances = self._square / self._n_examples - (self._sum / self._n_examples).square()
         variance = variances.mean().item()
@@ -89,12 +91,12 @@ class VectorQuality:
 
 
 def backbone_time(data: DataModule, split: str) -> float:
-    """Seconds per example of a frozen backbone on a split; 0 without one."""
+    """Seconds per example that a frozen backbone takes on a split; 0 if there is no backbone."""
     return data.encoder_time(split) if isinstance(data, FeatureDataModule) else 0.0
 
 
 def scale_weights(side: int) -> tuple[float, ...]:
-    """Weights of the scales of MS-SSIM for images with this shortest side; they sum to one."""
+    """Weights of the MS-SSIM scales, summing to one, for images with this shortest side."""
     weights = SCALE_WEIGHTS[: sum(side >= min_side for min_side in MIN_SIDES)]
     return tuple(weight / sum(weights) for weight in weights)
 
@@ -102,7 +104,7 @@ def scale_weights(side: int) -> tuple[float, ...]:
 def ms_ssim(decoded: Tensor, images: Tensor, weights: Sequence[float]) -> Tensor:
     """Multiscale structural similarity of each pair of images [B, C, H, W]: [B]."""
     n_at_once = max(1, MAX_VALUES // math.prod(images.shape[1:]))
-    # negative similarities, whose powers are undefined, count as 0
+    # "relu" replaces negative similarities, whose powers are undefined, by 0
     similarities = [
         multiscale_structural_similarity_index_measure(
             *pair, data_range=1.0, betas=tuple(weights), normalize="relu", reduction="none"
@@ -113,7 +115,7 @@ def ms_ssim(decoded: Tensor, images: Tensor, weights: Sequence[float]) -> Tensor
 
 
 def stated_rate(compressor: Compressor, loader: BatchLoader) -> float | None:
-    """Bits per example according to the compressor's entropy model; None without one."""
+    """Bits per example according to the compressor's entropy model; None if it has none."""
     if not hasattr(compressor, "rates"):
         return None
     rates = [compressor.rates(batch.x) for batch in loader]
@@ -125,9 +127,13 @@ def measure_codec(
 ) -> dict[str, float]:
     """Rate and quality of a codec on a split, as metrics `<split>/feat/<name>`.
 
-    n_bits: coded bits per example; rate: the same, unless the codec has an entropy model; bpp: bits
-    per pixel of images; sender_time, receiver_time: seconds per example; and the metrics of
-    `ImageQuality` or `VectorQuality`. Only one batch is in memory at a time.
+    - n_bits: coded bits per example.
+    - rate: theoretical bits per example; n_bits if there is no entropy model.
+    - bpp: bits per pixel, for images.
+    - sender_time, receiver_time: seconds per example.
+    - the metrics of `ImageQuality` or `VectorQuality`.
+
+    Only one batch is in memory at a time.
     """
     is_image = data.kind != "vector"
     sender, receiver = Stopwatch(device), Stopwatch(device)

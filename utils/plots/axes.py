@@ -1,6 +1,7 @@
 """Axes for plots of tables: panels, labels, colours, curves, legends.
 
-`names` maps parameters, values and metrics to display names that replace the usual ones.
+In all functions, `names` maps parameters, values and metrics to display names that replace the
+default ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from utils.plots import style
 
-#: display names of metrics, by the last part of the name
+#: display names of metrics, keyed by the last part of the metric's name
 METRICS = {
     "rate": "rate (bits)",
     "n_bits": "coded size (bits)",
@@ -31,7 +32,7 @@ LINE = {
     "markeredgecolor": "white",
     "markeredgewidth": 0.6,
 }
-LABEL = "label"  # column of the names in the legend
+LABEL = "label"  # column with the legend entries
 Names = Mapping[str, str]
 
 
@@ -56,7 +57,7 @@ def drawable(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If there are none.
+        If no row has them.
     """
     rows = frame.dropna(subset=[column_of(frame, metric) for metric in metrics])
     if rows.empty:
@@ -67,7 +68,7 @@ def drawable(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 def with_labels(
     frame: pd.DataFrame, hue: Sequence[str], names: Names
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The frame with a column `LABEL` that names the levels of `hue`, and a colour for each label.
+    """Add a column `LABEL` that names the levels of `hue`; also return a colour for each label.
 
     Renamed methods keep their colours.
     """
@@ -78,7 +79,7 @@ def with_labels(
 
 
 def _labels(frame: pd.DataFrame, hue: Sequence[str], names: Names) -> list[str]:
-    """Display names of each row's levels, without "none", which means "does not apply"."""
+    """Display names of each row's levels, omitting "none", which means "not applicable"."""
     return [
         " ".join(level_label(level, names) for level in levels if str(level) != "none") or "none"
         for levels in zip(*(frame[column] for column in hue), strict=True)
@@ -96,18 +97,19 @@ def panels(
     is_log_x: bool = False,
     is_log_y: bool = False,
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A grid of panels with common axes, and the rows of `frame` of each panel.
+    """Create a grid of panels with shared axes, and split the rows of `frame` among the panels.
 
     Parameters
     ----------
-    x, y : metrics, for the labels.
-    col, row : columns with a column or row of panels for each of their values; None: one.
-    is_log_x, is_log_y : logarithmic axes, of base 2.
+    x, y : metrics that the axis labels name.
+    col, row : columns of `frame`; each of their values gets a column or a row of panels. None: a
+        single one.
+    is_log_x, is_log_y : whether to use a logarithmic axis of base 2.
 
     Returns
     -------
-    figure : its first row of panels comes first.
-    panels : pairs of axes and rows.
+    figure : the figure.
+    panels : pairs of axes and the rows to draw in them, one row of panels after another.
     """
     rows, cols = ([""] if key is None else list(frame[key].unique()) for key in (row, col))
     width = 5.0 if len(cols) == 1 else 3.5 * len(cols)
@@ -136,9 +138,9 @@ def panels(
 def draw_curve(
     axes: Axes, points: pd.DataFrame, x: str, y: str, colour: str, **look: object
 ) -> None:
-    """Join points in the order of x; standard errors of a summary become error bars.
+    """Connect points in the order of x; if the table has standard errors, draw error bars.
 
-    `look` overrides how lines and markers look.
+    `look` overrides the default style of lines and markers.
     """
     points = points.sort_values(column_of(points, x))
     errors = {
@@ -153,13 +155,13 @@ def draw_curve(
 
 
 def finish(axes: Axes, **texts: str) -> None:
-    """Title, labels and ticks in the common style, and a grid in the background."""
+    """Set title, labels and ticks in the common style, and add a background grid."""
     style.polish(axes, **texts)
     axes.grid(color=style.FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
 
 
 def add_legend(axes: Axes, colours: Mapping[str, str], more: Sequence[Line2D] = ()) -> None:
-    """A legend with a line for each label, and more handles."""
+    """Add a legend with one line per label, followed by additional handles."""
     handles = [Line2D([], [], color=c, linewidth=2.5, label=label) for label, c in colours.items()]
     style.add_legend(axes, [*handles, *more])

@@ -1,4 +1,4 @@
-"""Figures of a source on the plane: quantisation cells, codebook, maximal invariant."""
+"""Figures of a two-dimensional source: quantisation cells, codebook, maximal invariant."""
 
 import math
 
@@ -29,14 +29,14 @@ from utils.plots.codebook import (
 from utils.plots.models import drawing, method_name, pick_examples
 
 WINDOW = (-5.0, 5.0, -5.0, 5.0)  # left, right, bottom, top; as in the paper
-AREA = 700  # of a codebook point of probability 1, in square points
+AREA = 700  # of a codebook point with probability 1, in square points
 CLOUD = LinearSegmentedColormap.from_list("cloud", ["#ffffff", "#fbf1d3", "#f5dc96", "#ebc24e"])
-# Borders fade between these densities of the encoder's inputs, relative to the median one: cells
-# mean little where the encoder was never trained.
+# Borders fade between these densities of the encoder's inputs, relative to the median density:
+# cells mean little where the encoder has seen no training data.
 DARK, FAINT = 4e-2, 2e-5
-N_NEIGHBOURS = 10  # for the estimate of that density
+N_NEIGHBOURS = 10  # used to estimate that density
 BORDER = LinearSegmentedColormap.from_list("border", ["#e9ebee", style.LINE])
-PIECE = 8  # vertices of a border with the same shade
+PIECE = 8  # number of consecutive border vertices drawn in the same shade
 N_SMOOTHED = 20_000  # points for density estimates
 INVARIANTS = {"rotation": "|x|", "x_translation": "$x_2$", "y_translation": "$x_1$"}
 
@@ -52,21 +52,22 @@ def codebook_plot(
     n_grid: int = 500,
     window: tuple[float, float, float, float] = WINDOW,
 ) -> Figure:
-    """Density of the source, borders between the cells of the quantiser, and the codebook.
+    """Draw the density of the source, the borders of the quantisation cells, and the codebook.
 
     Codebook points are the reconstructions of the codes, with areas proportional to the codes'
-    probabilities; without a decoder, there are none. Borders fade where the encoder has no inputs.
+    probabilities; without a decoder, no points are drawn. Borders fade where the encoder has no
+    inputs.
 
     Parameters
     ----------
-    n_pts : test points for the estimates of rate, distortion and probabilities.
-    n_grid : points along each side of the grid of cells.
+    n_pts : number of test points for estimating rate, distortion and probabilities.
+    n_grid : number of points along each side of the grid that determines the cells.
     window : left, right, bottom and top of the figure.
 
     Raises
     ------
     ValueError
-        If the source is not on the plane, or the rate does not quantise.
+        If the source is not two-dimensional or the rate does not quantise.
     """
     check_codebook(compressor, data)
     with drawing(compressor):
@@ -81,7 +82,7 @@ def codebook_plot(
         norm = PowerNorm(0.6, vmin=0, vmax=density.max())  # makes the arms visible
         look = {"origin": "lower", "cmap": CLOUD, "norm": norm, "interpolation": "bilinear"}
         axes.imshow(density, extent=window, **look)
-        is_contrastive = compressor.distortion.needs == "positive"  # which encodes both
+        is_contrastive = compressor.distortion.needs == "positive"  # it encodes both x and aux
         inputs = torch.cat([batch.x, batch.aux]) if is_contrastive else batch.x
         _draw_borders(axes, cell_borders(labels, window), inputs.cpu().numpy())
         if compressor.distortion.has_decoder:
@@ -102,7 +103,7 @@ def codebook_plot(
 
 
 def _draw_borders(axes: Axes, borders: list[np.ndarray], inputs: np.ndarray) -> None:
-    """Dark borders where the encoder gets inputs [n, 2], faint ones elsewhere."""
+    """Draw borders: dark where the inputs [n, 2] of the encoder lie, faint elsewhere."""
     pieces = [
         line[start : start + PIECE + 1]
         for line in borders
@@ -132,7 +133,7 @@ def _draw_borders(axes: Axes, borders: list[np.ndarray], inputs: np.ndarray) -> 
 
 
 def _title(compressor: LearnableCompressor, codebook: Codebook, batch: Batch) -> str:
-    """Rate and distortion as they are logged, both divided by log 2."""
+    """Title with rate and distortion as they are logged, both divided by log 2."""
     n_points = len(batch.x)
     rate = codebook.rates[:n_points].mean().item() / NATS_PER_BIT
     title = f"{method_name(compressor.distortion)}: {rate:.2f} bits"
@@ -154,14 +155,14 @@ def maxinv_distribution_plot(
     n_pts: int = 100_000,
     n_bins: int = 50,
 ) -> Figure:
-    """Distributions of the maximal invariant M(X) of the source and of the codebook.
+    """Draw the distributions of the maximal invariant M of the source and of the codebook.
 
-    M of a code is that of its reconstruction; without a decoder, the mean of M(X) in its cell.
+    M of a code is M of its reconstruction or, without a decoder, the mean of M(X) over its cell.
 
     Raises
     ------
     ValueError
-        If the source is not on the plane, M(X) is not scalar, or the rate does not quantise.
+        If the source is not two-dimensional, M(X) is not scalar, or the rate does not quantise.
     """
     check_invariant(compressor, data)
     name = equivalence_name(data)
@@ -182,7 +183,7 @@ def maxinv_distribution_plot(
 def codebook_invariants(
     compressor: LearnableCompressor, data: BananaDataModule, codebook: Codebook, source: Tensor
 ) -> Tensor:
-    """M [n_codes] of each code; `source` [n_points] is M of the points of the codebook."""
+    """M of each code: [n_codes]. `source` [n_points] is M of each point in `codebook.labels`."""
     if compressor.distortion.has_decoder:
         points = compressor.distortion.reconstruct(codebook.z_hat)
         return data.equivalence.maximal_invariant(points)[:, 0]
@@ -200,7 +201,7 @@ def equivalence_name(data: BananaDataModule) -> str | None:
 def _draw_invariants(
     source: np.ndarray, codes: np.ndarray, weights: np.ndarray, n_bins: int, method: str
 ) -> Figure:
-    """Density on the left axis, probabilities on the right one."""
+    """Draw the density on the left axis and the probabilities on the right axis."""
     low, high = np.quantile(source, [0.0005, 0.9995])
     positions = np.linspace(low, high, 400)
     density = gaussian_kde(source[:N_SMOOTHED], bw_method=0.15)(positions)
@@ -225,21 +226,21 @@ def _draw_invariants(
 
 
 def check_codebook(compressor: LearnableCompressor, data: BananaDataModule) -> None:
-    """Raise `ValueError` if there is no codebook on the plane."""
+    """Raise `ValueError` unless there is a two-dimensional codebook."""
     if not isinstance(data, BananaDataModule):
         raise ValueError(
-            "cells and codebook need a source on the plane (data=banana*), found "
+            "cells and codebook need a two-dimensional source (data=banana*), found "
             f"{type(data).__name__}"
         )
     if not isinstance(compressor.rate, EntropyCodedRate):
         raise ValueError(
-            f"{type(compressor.rate).__name__} does not quantise and has no codebook: use "
+            f"{type(compressor.rate).__name__} does not quantise, so there is no codebook: use "
             "rate=H_factorized or H_hyper, or remove the figure from figures.names"
         )
 
 
 def check_invariant(compressor: LearnableCompressor, data: BananaDataModule) -> None:
-    """Raise `ValueError` if there is no codebook on the plane, or M(X) is not scalar."""
+    """Raise `ValueError` unless there is a two-dimensional codebook and M(X) is scalar."""
     check_codebook(compressor, data)
     if data.n_outputs != 1:
         raise ValueError(

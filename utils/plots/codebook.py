@@ -1,4 +1,4 @@
-"""The codes of points on the plane, and the borders between their cells."""
+"""The codes of points in the plane, and the borders between their cells."""
 
 from dataclasses import dataclass
 
@@ -16,14 +16,14 @@ SMOOTHING, MARGIN = 1.5, 6  # of borders, in pixels of the grid
 
 @dataclass(frozen=True)
 class Codebook:
-    """The codes of a source, and the code of each of its points.
+    """The distinct codes of a set of points, and the code of each point.
 
     Attributes
     ----------
     z_hat : Tensor [n_codes, z_dim]
         Distinct codes.
     labels : Tensor [n_points]
-        The row of `z_hat` of each point.
+        Index into `z_hat` of each point's code.
     rates : Tensor [n_points]
         Rate of each point, in nats.
     """
@@ -33,7 +33,7 @@ class Codebook:
     rates: Tensor
 
     def probabilities(self, n_points: int | None = None) -> Tensor:
-        """Share [n_codes] of the (first `n_points`) points with each code."""
+        """Fraction [n_codes] of the points, or of the first `n_points`, that have each code."""
         labels = self.labels[:n_points]
         return torch.bincount(labels, minlength=len(self.z_hat)).double() / len(labels)
 
@@ -58,7 +58,7 @@ def find_codebook(compressor: LearnableCompressor, x: Tensor) -> Codebook:
 
 
 def window_grid(window: tuple[float, ...], n_grid: int) -> Tensor:
-    """Centres [n_grid^2, 2] of the pixels of a window, row by row from the bottom left."""
+    """Centres [n_grid^2, 2] of the pixels of a window, row by row, starting at the bottom left."""
     left, right, bottom, top = window
     steps = (torch.arange(n_grid) + 0.5) / n_grid
     ys, xs = torch.meshgrid(
@@ -70,7 +70,7 @@ def window_grid(window: tuple[float, ...], n_grid: int) -> Tensor:
 def cell_borders(labels: np.ndarray, window: tuple[float, ...]) -> list[np.ndarray]:
     """Smoothed outlines [n, 2] of the cells in a grid of labels [n_grid, n_grid].
 
-    No border runs along the edges of the window.
+    Edges of the window are not part of the outlines.
     """
     left, right, bottom, top = window
     scale = np.array([right - left, top - bottom]) / len(labels)

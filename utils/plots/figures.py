@@ -1,7 +1,8 @@
-"""Figures of a trained compressor, by the names that configs list.
+"""Figures of a trained compressor, looked up by the names that configs use.
 
-A figure is a function of a compressor and its data that returns a Matplotlib `Figure`. To add one,
-write the function and enter it in `FIGURES`. Figures of tables are modes of `utils.aggregation`.
+A figure is a function that takes a compressor and its data and returns a Matplotlib `Figure`. To
+add a figure, write the function and add it to `FIGURES`. Figures of result tables are modes of
+`utils.aggregation`.
 """
 
 from collections.abc import Callable
@@ -24,9 +25,9 @@ class FigureSpec:
     Parameters
     ----------
     function : callable (compressor, data, **options) -> Figure
-    file_name : may contain "{equivalence}", the name of the Banana's equivalence.
-    kinds : values of `data.kind` that it can draw.
-    check : callable (compressor, data) that raises `ValueError` if it does not apply.
+    file_name : name of the saved file; "{equivalence}" stands for the equivalence of the Banana.
+    kinds : values of `data.kind` that the figure supports.
+    check : callable (compressor, data) that raises `ValueError` if the figure does not apply.
     """
 
     function: Callable[..., Figure]
@@ -57,18 +58,18 @@ FIGURES: dict[str, FigureSpec] = {
 
 
 def find_figure(name: str, compressor: LearnableCompressor, data: DataModule) -> FigureSpec:
-    """The figure of this name.
+    """The figure with this name.
 
     Raises
     ------
     ValueError
-        If there is none, or it does not apply to the compressor or the data.
+        If there is no such figure, or if it does not apply to the compressor or the data.
     """
     if name not in FIGURES:
         raise ValueError(f"unknown figure {name!r}: choose from {', '.join(FIGURES)}")
     spec = FIGURES[name]
     if not isinstance(compressor, LearnableCompressor):
-        raise ValueError(f"{name} draws learnt compressors, not {type(compressor).__name__}")
+        raise ValueError(f"{name} draws learned compressors, not {type(compressor).__name__}")
     if data.kind not in spec.kinds:
         others = [other for other, spec in FIGURES.items() if data.kind in spec.kinds]
         raise ValueError(
@@ -87,12 +88,12 @@ def draw(
     filename: str | None = None,
     **options: object,
 ) -> tuple[str, Figure]:
-    """Draw the figure of this name; return its file name and the figure.
+    """Draw the figure with this name; return its file name and the figure.
 
     Parameters
     ----------
-    filename : replaces the usual file name.
-    options : of the figure's function.
+    filename : replaces the default file name.
+    options : options of the figure's function.
 
     Raises `ValueError` as `find_figure` does.
     """

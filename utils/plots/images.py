@@ -13,7 +13,7 @@ from utils.plots.models import drawing, method_name, pick_examples
 from utils.plots.mosaic import mosaic
 
 N_STEPS = 7
-LOW, HIGH = 0.01, 0.99  # quantiles of a traversal
+LOW, HIGH = 0.01, 0.99  # quantiles at the ends of a traversal
 
 
 # --- rec_imgs.png
@@ -35,11 +35,11 @@ def reconstruct_image_plot(
     Parameters
     ----------
     n_samples : number of images.
-    n_rows : number of rows for each kind of images.
-    seed : draws the images; None: the first ones.
-    is_train : draw images of the training split instead of the test split.
-    is_plot_real : draw source and augmented images above the reconstructions.
-    labels : a name for each kind of images; None: the usual names.
+    n_rows : number of rows for each kind of image.
+    seed : seed for sampling the images; None takes the first images.
+    is_train : whether to use images of the training split instead of the test split.
+    is_plot_real : whether to draw source and augmented images above the reconstructions.
+    labels : a name for each kind of image; None for the default names.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def reconstruct_image_plot(
         kinds = {"source": batch.aux, "augmented": batch.x} | kinds
     labels = list(kinds) if labels is None else list(labels)
     if len(labels) != len(kinds):
-        raise ValueError(f"labels={labels}: {len(kinds)} are needed, for {', '.join(kinds)}")
+        raise ValueError(f"labels={labels}: expected {len(kinds)}, for {', '.join(kinds)}")
     if n_rows < 1 or len(decoded) % n_rows:
         raise ValueError(f"{len(decoded)} images do not fill n_rows={n_rows}: change n_samples")
     rows = torch.stack([images.unflatten(0, (n_rows, -1)) for images in kinds.values()], dim=1)
@@ -72,8 +72,8 @@ def augmented_images(
 ) -> Batch:
     """n images: `x` [n, C, H, W] augmented, `aux` unaugmented.
 
-    A seed draws the images; None: the first ones. Raises `ValueError` if the data are not images
-    or have no unaugmented representatives.
+    `seed` is the seed for sampling the images; None takes the first images. Raises `ValueError` if
+    the data are not images or have no unaugmented representatives.
     """
     if data.kind == "vector":
         raise ValueError(f"{type(data).__name__} holds vectors, not images")
@@ -87,7 +87,7 @@ def augmented_images(
 
 
 def reconstruct(compressor: LearnableCompressor, x: Tensor) -> Tensor:
-    """Reconstructions of images x [N, C, H, W] in [0, 1]; same shape and range.
+    """Reconstruct images x [N, C, H, W] in [0, 1]; shape and range stay the same.
 
     Raises `ValueError` if the compressor has no decoder.
     """
@@ -111,11 +111,11 @@ def check_decoder(compressor: LearnableCompressor, _: DataModule | None = None) 
 def latent_traversals_plot_1d(
     compressor: LearnableCompressor, data: DataModule, *, n_latents: int = 5, n_pts: int = 1000
 ) -> Figure:
-    """Traversals of single latents; the others are those of the first test image.
+    """Draw traversals of single latents of the first test image, with all other latents fixed.
 
-    A row for each of the `n_latents` with the largest variance over `n_pts` test images, the
-    largest on top. Each latent is varied in equal steps between the 1st and 99th percentile of
-    z_hat, the range the decoder saw in training.
+    There is one row for each of the `n_latents` latents with the largest variance over `n_pts` test
+    images, in descending order. Each latent varies in equal steps from the 1st to the 99th
+    percentile of z_hat, so the decoder sees values in the range that it was trained on.
     """
     with drawing(compressor):
         z_hat = _test_codes(compressor, data, n_pts)
@@ -132,10 +132,10 @@ def latent_traversals_plot_1d(
 def latent_traversals_plot_2d(
     compressor: LearnableCompressor, data: DataModule, *, n_pts: int = 1000
 ) -> Figure:
-    """Traversals of the two latents with the largest variance, to the right and upwards.
+    """Draw joint traversals of the two latents with the largest variance, rightwards and upwards.
 
-    Steps and other latents are those of `latent_traversals_plot_1d`. Raises `ValueError` if there
-    are fewer than two latents.
+    The steps and the other latents are as in `latent_traversals_plot_1d`. Raises `ValueError` if
+    there are fewer than two latents.
     """
     with drawing(compressor):
         z_hat = _test_codes(compressor, data, n_pts)
@@ -154,13 +154,13 @@ def most_varying(z_hat: Tensor, n_latents: int) -> list[int]:
 
 
 def latent_steps(z_hat: Tensor, latent: int) -> Tensor:
-    """Equally spaced values [N_STEPS] between two quantiles of a latent."""
+    """Equally spaced values [N_STEPS] between the `LOW` and `HIGH` quantiles of a latent."""
     low, high = z_hat[:, latent].quantile(torch.tensor([LOW, HIGH], device=z_hat.device)).tolist()
     return torch.linspace(low, high, N_STEPS, device=z_hat.device)
 
 
 def _moved(z_hat: Tensor, latent: int) -> Tensor:
-    """The z_hat of the first example at each step of one latent, [N_STEPS, z_dim]."""
+    """z_hat of the first example with one latent set to each of its steps: [N_STEPS, z_dim]."""
     moved = z_hat[0].repeat(N_STEPS, 1)
     moved[:, latent] = latent_steps(z_hat, latent)
     return moved

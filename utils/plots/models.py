@@ -1,4 +1,4 @@
-"""Names of methods, evaluation mode of compressors, and choice of examples for figures."""
+"""Helpers for figures of models: method names, evaluation mode, selection of examples."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ def method_name(distortion: Distortion) -> str:
 
 @contextmanager
 def drawing(compressor: LearnableCompressor) -> Iterator[None]:
-    """Evaluation mode without gradients; restores the mode of each module afterwards."""
+    """Evaluation mode without gradients; afterwards, each module returns to its previous mode."""
     modes = {module: module.training for module in compressor.modules()}
     compressor.eval()
     try:
@@ -44,8 +44,8 @@ def pick_examples(
 
     Parameters
     ----------
-    auxiliary : the auxiliary variable `aux`, independent of that of `data`.
-    seed : draws the examples, which keep their order; None: the first ones.
+    auxiliary : which auxiliary variable `aux` to return, regardless of the setting of `data`.
+    seed : seed for sampling the examples, which keep their order; None takes the first examples.
     """
     data = data.with_auxiliary(auxiliary)
     n_there = data.n_examples(split)

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from utils.plots import style
 
-MIN_WIDTH, MAX_WIDTH = 5.0, 10.0  # of a figure, inches
-GAP = 0.08  # between images, of their side
-MARGIN, LINE_HEIGHT = 0.06, 0.28  # inches
+MIN_WIDTH, MAX_WIDTH = 5.0, 10.0  # of a figure, in inches
+GAP = 0.08  # between images, as a fraction of their width
+MARGIN, LINE_HEIGHT = 0.06, 0.28  # in inches
 POINTS_PER_INCH = 72
 
 
@@ -26,15 +26,14 @@ def mosaic(
 ) -> Figure:
     """A figure of images in rows and columns.
 
-    Each pixel of an image gets one pixel of the figure or, if the figure is narrower than
-    `MIN_WIDTH` inches, several; figures wider than `MAX_WIDTH` are downscaled. Labels may have
-    several lines.
+    Images keep their resolution, unless the figure would be narrower than `MIN_WIDTH` or wider than
+    `MAX_WIDTH` inches; it is then scaled to that width. Labels may span several lines.
 
     Parameters
     ----------
     images : [n_rows, n_columns, C, H, W] in [0, 1]; C is 1 (grey) or 3.
-    row_labels, column_labels : to the left of rows and above columns.
-    xlabel, ylabel : below and to the left of the grid.
+    row_labels, column_labels : labels to the left of rows and above columns.
+    xlabel, ylabel : labels below and to the left of the grid.
     """
     n_rows, n_columns, _, height, width = images.shape
     canvas, gap = _canvas(images)
@@ -52,7 +51,7 @@ def mosaic(
     total_height = bottom + inner_height + top
 
     figure, axes = style.make_figure(total_width, total_height)
-    figure.set_layout_engine("none")  # images fill the space that labels leave
+    figure.set_layout_engine("none")  # images fill the space beside the labels
     axes.set_position(
         (
             left / total_width,
@@ -81,7 +80,7 @@ def _canvas(images: Tensor) -> tuple[np.ndarray, int]:
 
 
 def _text_width(label: str) -> float:
-    """Width of the longest line, with the gap to the image, in inches."""
+    """Width of the longest line plus the gap to the image, in inches."""
     if not label:
         return 0.0
     paths = [TextPath((0, 0), line, size=style.LABEL_SIZE) for line in label.split("\n")]

@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-DPI = 160  # 5 inches are 800 pixels
+DPI = 160  # so that 5 inches are 800 pixels
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 13, 12, 10.5  # points
 TEXT, LINE, FAINT = "#262626", "#5a5a5a", "#e3e6ea"
 
@@ -20,7 +20,7 @@ TEXT, LINE, FAINT = "#262626", "#5a5a5a", "#e3e6ea"
 COLOURS = sns.color_palette("colorblind").as_hex()
 BLUE, ORANGE, GREEN, RED, PURPLE = (COLOURS[i] for i in (0, 1, 2, 3, 4))
 
-#: display names of methods, by name of their configuration
+#: display names of methods, keyed by their names in the config
 PRETTY_NAMES = {"VAE": "VC", "lossy_Z": "lossy Z"}
 METHOD_COLOURS = {"VC": RED, "VIC": BLUE, "BINCE": GREEN, "lossy Z": PURPLE}
 
@@ -31,7 +31,7 @@ def pretty(name: object) -> str:
 
 
 def colours_of(names: Iterable[Hashable]) -> dict[Hashable, str]:
-    """A colour for each name; those of methods are fixed."""
+    """A colour for each name; methods have fixed colours."""
     names = list(names)
     colours = {
         name: METHOD_COLOURS[pretty(name)] for name in names if pretty(name) in METHOD_COLOURS
@@ -44,7 +44,8 @@ def colours_of(names: Iterable[Hashable]) -> dict[Hashable, str]:
 def defaults() -> AbstractContextManager:
     """Draw and save with Matplotlib's default settings.
 
-    Those of a user's `matplotlibrc` change figures, or prevent them, such as LaTeX that is missing.
+    A user's `matplotlibrc` could change figures or make drawing fail, for example by requiring
+    LaTeX.
     """
     return matplotlib.style.context("default")
 
@@ -56,7 +57,7 @@ def make_figure(width: float = 5.0, height: float = 3.6) -> tuple[Figure, Axes]:
 
 
 def polish(axes: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "") -> None:
-    """Title, labels and ticks in the common style; no frame at the top and the right."""
+    """Set title, labels and ticks in the common style; hide the top and right spines."""
     axes.set_title(title, fontsize=TITLE_SIZE, color=TEXT, pad=8)
     axes.set_xlabel(xlabel, fontsize=LABEL_SIZE, color=TEXT)
     axes.set_ylabel(ylabel, fontsize=LABEL_SIZE, color=TEXT)
@@ -66,6 +67,6 @@ def polish(axes: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "") -
 
 
 def add_legend(axes: Axes, handles: Sequence | None = None, **options: object) -> None:
-    """A legend without a frame, in the common style."""
+    """Add a legend in the common style, without a frame."""
     options = {"fontsize": TICK_SIZE, "frameon": False, "labelcolor": TEXT} | options
     axes.legend(handles=handles, **options) if handles else axes.legend(**options)

@@ -154,7 +154,7 @@ def test_the_maximal_invariant_is_named_after_the_equivalence(equivalence):
 
 
 def vectors():
-    """Vectors that are not on the plane."""
+    """Vectors with other than two dimensions."""
     x, y = torch.rand(20, 5), torch.zeros(20, dtype=torch.int64)
     splits = dict.fromkeys(("train", "val", "test"), (x, y))
     return DecodedDataModule(splits, task="classification", n_outputs=2)
@@ -171,7 +171,7 @@ def unquantised():
         ("codebok_plot", plain_vc, points, "'codebok_plot'.* codebook_plot, maxinv"),
         ("reconstruct_image_plot", plain_vc, points, "kind vector; .* codebook_plot"),
         ("codebook_plot", unquantised, points, "MIRate does not quantise"),
-        ("codebook_plot", plain_vc, vectors, "source on the plane"),
+        ("codebook_plot", plain_vc, vectors, "two-dimensional source"),
         (
             "maxinv_distribution_plot",
             plain_vc,

@@ -64,7 +64,7 @@ def test_seed_draws_images_of_a_split(digits):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": ["a", "b"]}, "3 are needed, for source, augmented, VIC decoded"),
+        ({"labels": ["a", "b"]}, "expected 3, for source, augmented, VIC decoded"),
         ({"n_samples": 10, "n_rows": 3}, "10 images do not fill n_rows=3"),
         ({"n_rows": 0}, "n_rows=0"),
     ],
