@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys of the weights in checkpoints
+ARCHIVE = b"PK\x03\x04"  # how zip archives start
 MAX_NAMED = 5  # maximum number of tensors in an error
 
 
@@ -129,6 +130,9 @@ def check_archive(path: str | os.PathLike) -> None:
         The archive is damaged.
     """
     if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            if file.read(len(ARCHIVE)) == ARCHIVE:
+                raise WeightsError(f"{path} could not be read: the archive is truncated")
         return
     try:
         with zipfile.ZipFile(path) as archive:

@@ -13,18 +13,18 @@ import re
 import sys
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 from pandas import DataFrame, Series
 
-from lossyless.atomic import replacing
 from lossyless.printing import forgive_output
 from lossyless.rates import HFactorized, Rate
+from lossyless.weights import WeightsError
 from utils.aggregation import tables
 from utils.aggregation.selection import restrict
 from utils.configs.checks import ConfigError
 from utils.load_pretrained import call
 from utils.runs.identity import experiment_folder
+from utils.runs.run import write_checkpoint
 from utils.runs.saved_runs import config_here
 from utils.training import building
 
@@ -86,12 +86,12 @@ def _folder(run: Series, keys: list[str]) -> str:
 def load_rate(run: Series, paths: dict[str, str]) -> Rate:
     """The bottleneck of a finished run (a row of a table from `utils.aggregation.tables`).
 
-    Raises `ConfigError` if its checkpoint is missing.
+    Raises `ConfigError` if its checkpoint is missing or damaged.
     """
     config = config_here(Path(run[tables.FOLDER]), paths, "cpu")
     try:
         return building.load_compressor(config).rate
-    except FileNotFoundError as error:
+    except (FileNotFoundError, WeightsError) as error:
         raise ConfigError(str(error)) from error
 
 
@@ -106,8 +106,7 @@ def save_bottleneck(rate: Rate, path: Path) -> None:
             "rate=H_factorized or rate=H_factorized_klt"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        torch.save(rate.cpu().state_dict(), file)
+    write_checkpoint(rate.cpu().state_dict(), path)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from lossyless.weights import WeightsError
 from utils.aggregation.bit_ratios import summarize_bit_ratios
 from utils.aggregation.clip_table import summarize_clip
 from utils.aggregation.curve_figures import (
@@ -49,6 +50,7 @@ MODES: dict[str, Callable[..., None]] = {
         kaggle_submission,
     )
 }
+PROBLEMS = (ValueError, FileNotFoundError, DataError, WeightsError)  # data, checkpoints, figures
 SHARED = ("where", "names", "seeds", "dpi", "prefix")  # options of all modes: `Experiment`
 
 
@@ -80,5 +82,5 @@ def aggregate(cfg: DictConfig, folder: Path) -> None:
                 MODES[mode](experiment, **options[mode])
         except (ConfigError, NoRunsError):
             raise
-        except (ValueError, FileNotFoundError, DataError) as error:  # data, checkpoints, figures
+        except PROBLEMS as error:
             raise ConfigError(f"aggregate.{mode}: {error}") from error

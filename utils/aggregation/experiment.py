@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
+from lossyless.atomic import replacing
 from utils.aggregation import tables
 from utils.aggregation.selection import restrict
 from utils.configs.checks import ConfigError
@@ -145,9 +146,10 @@ class Experiment:
     def save_figure(self, figure: Figure, name: str) -> None:
         """Write `<name>.png` and `<name>.pdf`; the name may start with a folder."""
         png, pdf = self._file(name, "png"), self._file(name, "pdf")
-        figure.savefig(png, dpi="figure" if self.dpi is None else self.dpi)
-        with mpl.rc_context(PDF_FONTS):
-            figure.savefig(pdf, metadata=NO_DATE)
+        with replacing(png) as file:
+            figure.savefig(file, dpi="figure" if self.dpi is None else self.dpi)
+        with mpl.rc_context(PDF_FONTS), replacing(pdf) as file:
+            figure.savefig(file, format="pdf", metadata=NO_DATE)
         print(f"Figure: {png}, .pdf")
 
     def save_table(

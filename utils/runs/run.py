@@ -5,15 +5,18 @@ A run is one stage under one config; see `utils.runs.identity`.
 
 import contextlib
 import functools
+import io
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from lossyless.weights import read_checkpoint
-from utils.runs.files import write_text
+from lossyless.weights import WeightsError, read_checkpoint
+from utils.runs.files import write_bytes, write_text
 from utils.runs.identity import run_folder, run_hash
 from utils.runs.saved_runs import read_metrics
 from utils.runs.status_file import RUN, RUN_LOCK, StatusFile, now
@@ -94,20 +97,61 @@ class Run:
         ------
         FileNotFoundError
             If the checkpoint is missing.
+        WeightsError
+            If it is damaged.
         """
         path = self.work / BEST
+        advice = f"restore it, or delete the folder {self.results} to train again"
         if not path.is_file():
             raise FileNotFoundError(
                 f"the {self.stage} of {self.results} is done, but its checkpoint {path} is "
-                f"missing: restore it, or delete the folder {self.results} to train again"
+                f"missing: {advice}"
             )
-        module.load_state_dict(read_checkpoint(path)["state_dict"])
+        try:
+            state = read_checkpoint(path)["state_dict"]
+        except WeightsError as error:
+            raise WeightsError(f"{error}: {advice}") from error
+        module.load_state_dict(state)
+
+    def checkpoint_to_resume(self) -> Path | None:
+        """The last checkpoint, or the best one if the last is damaged or missing.
+
+        None if the best one is damaged or missing, since it may remain the best. Damaged files are
+        named on stderr.
+        """
+        last, best = (self._intact(name) for name in (LAST, BEST))
+        if best is not None:
+            return last or best
+        if last is not None:
+            reason = f"{self.work / BEST} is missing or damaged"
+            print(f"[{self.stage}] training from scratch: {reason}", file=sys.stderr)
+        self.set_checkpoints_aside()
+        return None
+
+    def _intact(self, name: str) -> Path | None:
+        path = self.work / name
+        try:
+            if path.is_file():
+                read_checkpoint(path)
+                return path
+        except WeightsError as error:
+            if isinstance(error.__cause__, OSError):  # an I/O error, not a damaged file
+                raise
+            print(f"[{self.stage}] not resuming from {name}: {error}", file=sys.stderr)
+        return None
 
     def set_checkpoints_aside(self) -> None:
         """Rename the checkpoints to `failed_*.ckpt`, so that the run starts from scratch."""
         for name in (BEST, LAST):
             if (self.work / name).is_file():
                 (self.work / name).replace(self.work / f"failed_{name}")
+
+
+def write_checkpoint(content: dict, path: Path) -> None:
+    """Write a file of torch.save; an existing one is replaced only by a complete one."""
+    buffer = io.BytesIO()  # torch hides errors of the disk
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def find_run(cfg: DictConfig, stage: str) -> Run:

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
+from lossyless.atomic import replacing
 from lossyless.compressors import LearnableCompressor
 from utils.data.module import DataModule
 from utils.plots import style
@@ -36,8 +37,8 @@ def draw_all(
         chosen = (options or {}).get(name, {})
         file_name, figure = draw(name, compressor, data, **chosen)
         paths.append(run.results / file_name)
-        with style.defaults():
-            figure.savefig(paths[-1])
+        with style.defaults(), replacing(paths[-1]) as file:
+            figure.savefig(file, format=paths[-1].suffix[1:])
         loggers.log_figure(logger, name, figure)
         if not chosen.get("filename"):  # others do not replace the usual figure
             drawn[name] = file_name

@@ -1,6 +1,5 @@
 """Trainers: fitting modules and codecs, evaluating the best epoch."""
 
-import io
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,14 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from lossyless.base import PlainCompressor
 from utils.data.module import DataModule
-from utils.runs.files import write_bytes
-from utils.runs.run import BEST, LAST, Run
+from utils.runs.run import BEST, LAST, Run, write_checkpoint
 from utils.runs.stopwatch import Stopwatch
 from utils.training import distributed
 from utils.training.building import pick_device
@@ -59,9 +58,7 @@ def describe(cfg: DictConfig) -> str:
 def fit_codec(codec: PlainCompressor, data: DataModule, run: Run, device: torch.device) -> None:
     """Fit a codec to training examples and save its state for the other stages."""
     codec.fit(_training_examples(data, device))
-    buffer = io.BytesIO()
-    torch.save({"state_dict": codec.state_dict()}, buffer)
-    write_bytes(run.work / BEST, buffer.getvalue())
+    write_checkpoint({"state_dict": codec.state_dict()}, run.work / BEST)
 
 
 def _training_examples(data: DataModule, device: torch.device) -> Tensor:
@@ -72,6 +69,18 @@ def _training_examples(data: DataModule, device: torch.device) -> Tensor:
         if sum(map(len, found)) >= MAX_FITTED:
             break
     return torch.cat(found)[:MAX_FITTED]
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Replaces a checkpoint only by a complete one.
+
+    Lightning would write to TMPDIR, and copy over the old checkpoint if that is another disk.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict, path: str | Path, storage_options: object = None
+    ) -> None:
+        write_checkpoint(checkpoint, Path(path))
 
 
 def build_trainer(
@@ -109,13 +118,15 @@ def _processes(cfg: DictConfig, device: torch.device) -> dict[str, object]:
     Without them, Lightning would take over all tasks of a Slurm job.
     """
     if distributed.world_size() == 1:
-        return {"devices": 1, "num_nodes": 1, "plugins": [LightningEnvironment()]}
+        plugins = [LightningEnvironment(), AtomicCheckpoints()]
+        return {"devices": 1, "num_nodes": 1, "plugins": plugins}
     rate = cfg.rate.kwargs
     has_idle_parameters = rate.warmup_k_epoch > 0 or not rate.is_end_to_end
     return {
         "strategy": DDPStrategy(find_unused_parameters=has_idle_parameters),
         "plugins": [
             TorchElasticEnvironment(),
+            AtomicCheckpoints(),
             TorchSyncBatchNorm() if device.type == "cuda" else distributed.GatheredBatchNorm(),
         ],
         "use_distributed_sampler": False,  # our loaders split their batches
@@ -166,9 +177,8 @@ def fit(
     monitor = f"{monitor_split}/{stage}/loss"
     logger = build_logger(run) if distributed.is_main() else None
     trainer = build_trainer(run, monitor, logger, callbacks, overrides or {})
-    last = run.work / LAST
-    is_resumed = distributed.from_main(last.is_file)
-    trainer.fit(module, datamodule=data, ckpt_path=str(last) if is_resumed else None)
+    checkpoint = distributed.from_main(run.checkpoint_to_resume)
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
     if not trainer.checkpoint_callback.best_model_path:
         raise ValueError("the training ended before its first evaluation: allow more steps or time")
     run.load_best(module)

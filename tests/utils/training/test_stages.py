@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -28,6 +29,7 @@ from helpers.tiny import (
 from lossyless.coding.payloads import CodingError
 from lossyless.predictors import Predictor
 from lossyless.tracking import NonFiniteLossError
+from lossyless.weights import WeightsError
 from utils.aggregation import tables
 from utils.aggregation.metrics import select
 from utils.data import examples
@@ -168,6 +170,7 @@ def test_predictors_learn_from_the_file_alone_and_refuse_damaged_or_foreign_ones
         (train, damaged, (CodingError, ValueError), "train.lossyless"),
         (test, communication.data_file(foreign, "test").read_bytes(), ValueError, "model"),
         (best, None, FileNotFoundError, BEST),
+        (best, best.read_bytes()[:1000], WeightsError, f"{BEST}.*delete the folder"),
     ):
         intact = path.read_bytes()
         path.unlink() if content is None else path.write_bytes(content)
@@ -305,6 +308,70 @@ def test_failures_restart_or_resume_if_asked_to(tmp_path, monkeypatch, capsys):
         expected = {"restart": "failed before, restarting", "resume": "was failed before, resuming"}
         assert f"[featurizer] {expected[answer]}" in output
         assert (failed.work / f"failed_{LAST}").is_file() == (answer == "restart")
+
+
+class FillDisk(ReseedEveryEpoch):
+    """From the third epoch on, files of more than 20 kB, such as checkpoints, cannot be written."""
+
+    def on_train_epoch_start(self, trainer, module):
+        super().on_train_epoch_start(trainer, module)
+        if trainer.current_epoch == 2:
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, monkeypatch):
+    overrides = [*LONGER, "is_only_feat=true", "encoder.kwargs.hid_dim=64"]
+    uninterrupted = run(tmp_path / "a", *overrides)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=BEST):
+        patch.setattr(fitting, "ReseedEveryEpoch", FillDisk)
+        try:
+            run(tmp_path / "b", *overrides)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    work = find_run(compose(tmp_path / "b", *overrides), "featurizer").work
+    assert torch.load(work / LAST, weights_only=True)["epoch"] == 1
+    again = run(tmp_path / "b", *overrides, "on_failed=resume")
+    assert untimed(again) == untimed(uninterrupted)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def overwrite(path: Path) -> None:
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + bytes(2000) + content[middle + 2000 :])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "resumed_epochs"),
+    [
+        (LAST, truncate, [2, 3]),
+        (LAST, overwrite, [2, 3]),
+        (LAST, Path.unlink, [2, 3]),
+        (BEST, truncate, [0, 1, 2, 3]),
+        (BEST, Path.unlink, [0, 1, 2, 3]),
+    ],
+)
+def test_damaged_checkpoints_are_named_and_not_resumed_from(
+    tmp_path, monkeypatch, capsys, name, damage, resumed_epochs
+):
+    overrides = [*LONGER, "is_only_feat=true"]
+    uninterrupted = run(tmp_path / "a", *overrides)
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, SystemExit)):
+        interrupt(patch, KeyboardInterrupt(), epoch=2)
+        run(tmp_path / "b", *overrides)
+    path = find_run(compose(tmp_path / "b", *overrides), "featurizer").work / name
+    damage(path)
+    epochs = []
+    capsys.readouterr()
+    monkeypatch.setattr(callbacks, "reseed", lambda *p: epochs.append(p[-1]) or reseed(*p))
+    again = run(tmp_path / "b", *overrides)
+    assert epochs == resumed_epochs and untimed(again) == untimed(uninterrupted)
+    assert (str(path) in capsys.readouterr().err) == ((name, damage) != (LAST, Path.unlink))
 
 
 # --- non-finite losses
