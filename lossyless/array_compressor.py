@@ -1,5 +1,6 @@
 """Compressor of feature matrices, as a scikit-learn estimator."""
 
+import copy
 import hashlib
 import io
 import math
@@ -22,7 +23,7 @@ from lossyless.files import FeatureFile, write_features
 from lossyless.rates import HFactorized
 from lossyless.rates.entropy_coded import TRANSFORM
 from lossyless.rates.transforms import TRANSFORMS
-from lossyless.torch_state import one_thread
+from lossyless.torch_state import drawing_from, isolated, one_thread
 from lossyless.weights import WeightsError, load_strictly
 
 CHUNK_SIZE = 4096
@@ -116,8 +117,9 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     # --- training
 
+    @isolated
     def fit(self, Z: ArrayLike, y=None) -> "ArrayCompressor":
-        """Train on the rows of Z [N, D]; y is ignored.
+        """Train on the rows of Z [N, D]; y is ignored. If it fails, the estimator is unchanged.
 
         Raises
         ------
@@ -127,23 +129,28 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             their quantisation cells.
         """
         device = self._check_parameters()
-        Z = validate_data(self, Z, dtype=(np.float32, np.float64))
+        fitted = copy.copy(self)
+        Z = validate_data(fitted, Z, dtype=(np.float32, np.float64))
         mean, scale = array_training.mean_and_scale(Z)
         if self.distortion == "l1":
             scale = 1.0
         z = torch.from_numpy(((Z - mean) / scale).astype(np.float32)).to(device)
         seed = check_random_state(self.random_state).randint(2**31)
-        # steps are too small for more threads, which are far slower on busy machines
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), one_thread():
-            torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
+        with drawing_from(generator):
             rate = HFactorized(z.shape[1], transform=self.rotation).to(device)
-            settings = {name: getattr(self, name) for name in TRAINING}
-            array_training.train(rate, z, **settings)
+        if device.type != "cpu":
+            generator = torch.Generator(device).manual_seed(seed)
+        settings = {name: getattr(self, name) for name in TRAINING}
+        # steps are too small for more threads, which are far slower on busy machines
+        with one_thread():
+            array_training.train(rate, z, generator, **settings)
         rate = rate.eval().requires_grad_(False).cpu()
         array_training.undo_standardisation(rate, torch.from_numpy(mean), scale)
         rate.update()
         rate.recentre_constant_dims(torch.from_numpy(Z.astype(np.float32)))
-        self.scale_, self.rate_ = scale, rate
+        fitted.scale_, fitted.rate_ = scale, rate
+        self.__dict__ = vars(fitted)
         return self
 
     def _check_parameters(self) -> torch.device:
@@ -205,7 +212,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """Bits per row of the payload of Z [N, D], including about 200 bytes of overhead."""
         return 8 * len(self.compress(Z)) / len(Z)
 
-    @torch.no_grad()
+    @isolated
     def score(self, Z: ArrayLike, y=None) -> float:
         """Negative loss per row of Z [N, D] (see the class), so that larger is better.
 
@@ -261,7 +268,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             raise WeightsError(f"{path} was not written by ArrayCompressor.save")
         if hashlib.sha256(body).digest() != digest:
             raise WeightsError(f"{path} is damaged or cut: its checksum does not match")
-        saved = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        saved = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True, mmap=False)
         known = cls().get_params()  # other releases may have other parameters
         compressor = cls(**{k: v for k, v in saved["parameters"].items() if k in known})
         compressor.n_features_in_ = saved["n_features_in"]
@@ -270,7 +277,8 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             compressor.feature_names_in_ = np.array(saved["feature_names_in"], dtype=object)
         rotation = saved["state"]["_extra_state"].get(TRANSFORM, "none")
         try:
-            rate = HFactorized(compressor.n_features_in_, transform=rotation)
+            with drawing_from(torch.Generator()):  # weights that are then replaced
+                rate = HFactorized(compressor.n_features_in_, transform=rotation)
         except ValueError as error:
             raise WeightsError(f"{path}: {error}; written by a later version?") from error
         load_strictly(rate, saved["state"], path)

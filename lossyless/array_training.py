@@ -26,9 +26,11 @@ TOO_FAR = f"outside [{SMALLEST:g}, {LARGEST:g}]: choose another unit"
 RESOLUTION = 2.0**-26
 
 
+@torch.enable_grad()
 def train(
     rate: HFactorized,
     z: Tensor,
+    generator: torch.Generator,
     *,
     beta: float,
     distortion: str,
@@ -40,8 +42,10 @@ def train(
 ) -> None:
     """Fit `rate` to rows z [N, D], centred and in the unit of the distortion.
 
-    Other parameters: see `ArrayCompressor`.
+    `generator`, on the device of z, draws noise and the order of rows. Other parameters: see
+    `ArrayCompressor`.
     """
+    rate.prior.generator = generator
     rate.fit_transform(z)
     if distortion == "squared":
         # this width minimises the error width^2 / 12 plus beta times the rate -log(width)
@@ -56,7 +60,8 @@ def train(
     for _ in tqdm(range(n_steps), desc="ArrayCompressor", disable=not verbose):
         rows = next(batches, None)
         if rows is None:
-            batches = iter(torch.randperm(len(z), device=z.device).chunk(n_batches))
+            order = torch.randperm(len(z), device=z.device, generator=generator)
+            batches = iter(order.chunk(n_batches))
             rows = next(batches)
         z_hat, rates, _ = rate(z[rows])
         errors = DISTORTIONS[distortion](z_hat - z[rows]).sum(1)
@@ -66,6 +71,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
         optimizer.step()
         scheduler.step()
+    rate.prior.generator = None
 
 
 def mean_and_scale(Z: NDArray) -> tuple[NDArray[np.float64], float]:
@@ -81,6 +87,7 @@ def mean_and_scale(Z: NDArray) -> tuple[NDArray[np.float64], float]:
     return mean, scale
 
 
+@torch.no_grad()
 def undo_standardisation(rate: HFactorized, mean: Tensor, scale: float) -> None:
     """Make `rate`, trained on (z - mean) / scale, code z itself with the same symbols."""
     if rate.transform is not None:
@@ -88,6 +95,5 @@ def undo_standardisation(rate: HFactorized, mean: Tensor, scale: float) -> None:
         mean = mean + scale * rate.transform.mean.double()
         rate.transform.mean.copy_(mean)
         mean = rate.transform.rotate_exactly(mean[None])[0]  # the remainder beyond float32
-    with torch.no_grad():
-        rate.biasing.copy_(rate.biasing.double() * scale - mean)
-        rate.scaling.sub_(math.log(scale))
+    rate.biasing.copy_(rate.biasing.double() * scale - mean)
+    rate.scaling.sub_(math.log(scale))

@@ -6,7 +6,7 @@ Data sets become bytes, and bytes become the inputs of predictors:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
@@ -51,14 +51,32 @@ class Codec(nn.Module, ABC):
 
     Subclasses implement `quantise`, `dequantise` and `coder`. A codec that needs a network between
     two streams, such as a hyperprior, has no `coder`, and overrides `compress` and `decompress`.
-    Implementations of these methods need the decorator `isolated`. A codec with an empty state dict
-    has nothing to learn.
+    A codec with an empty state dict has nothing to learn.
+
+    Codecs are in float32 on the CPU when they are created, whatever torch's defaults are, and keep
+    their precision: `half`, `double`, ... have no effect. The methods in `ISOLATED` do not depend
+    on the caller's settings of torch.
     """
+
+    ISOLATED = ("__init__", "fit", "update", "compress", "decompress", "quantise", "dequantise")
 
     #: name of the payload format, written to the header of compressed files
     format_name: str
     #: shape of one example; None if examples of any shape can be coded
     shape: tuple[int, ...] | None = None
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in cls.ISOLATED:
+            if name in vars(cls):
+                setattr(cls, name, isolated(vars(cls)[name]))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codec":
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            return new if new.dtype == tensor.dtype else tensor.to(new.device)
+
+        return super()._apply(keep_dtype, recurse)
 
     @isolated
     def fingerprint(self) -> str:

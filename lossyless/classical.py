@@ -13,7 +13,6 @@ from torch import Tensor
 from lossyless.base import PlainCompressor
 from lossyless.coding.payloads import ArrayCoder, CodingError, decode_blobs, encode_blobs
 from lossyless.pixels import UNREADABLE
-from lossyless.torch_state import isolated
 
 #: options of Pillow's encoder, besides the quality
 CODECS: dict[str, dict] = {
@@ -52,13 +51,11 @@ class RawPixels(ImageCodec):
         if len(self.shape) != 3:
             raise ValueError(f"the raw codec needs images [C, H, W], got shape {[*self.shape]}")
 
-    @isolated
     def quantise(self, z: Tensor) -> NDArray[np.uint8]:  # [N, C, H, W]
         if tuple(z.shape[1:]) != self.shape:
             raise ValueError(f"expected images {[*self.shape]}, found {[*z.shape[1:]]}")
         return _to_uint8(z)
 
-    @isolated
     def dequantise(self, symbols: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(symbols.astype(np.float32)) / 255
 
@@ -88,11 +85,9 @@ class ClassicalCompressor(ImageCodec):
         self.n_channels = n_channels
         self._options = CODECS[codec] | ({} if quality is None else {"quality": quality})
 
-    @isolated
     def quantise(self, z: Tensor) -> NDArray[np.uint8]:  # [N, H, W, C]
         return _to_uint8(z).transpose(0, 2, 3, 1)
 
-    @isolated
     def dequantise(self, symbols: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(symbols).permute(0, 3, 1, 2).contiguous().float() / 255
 

@@ -1,52 +1,92 @@
 """Context managers for torch's global settings, which no other module changes."""
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import ParamSpec, TypeVar
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+# names of the functions of torch, its tensors and `torch.nn.init` that initialise models
+RANDOM = {"kaiming_uniform_", "normal", "normal_", "rand", "randn", "uniform_"}
 
 
 def isolated(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Decorator that makes a function independent of the caller's torch settings.
 
-    Inside, the default dtype is float32, the default device is the CPU, and autocast and gradients
-    are disabled, so that sender and receiver compute the same numbers.
+    Inside, the default dtype is float32, the default device is the CPU, and autocast, gradients and
+    inference mode are disabled, so that sender and receiver compute the same numbers.
     """
 
     @functools.wraps(function)
     def wrapper(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        with _default_settings():
+        on_cpu = torch.get_default_device().type == "cpu"
+        with (
+            _float32(),
+            nullcontext() if on_cpu else torch.device("cpu"),  # it slows every function of torch
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+            torch.inference_mode(False),  # inference tensors could not be used in training
+            torch.no_grad(),
+        ):
             return function(*args, **kwargs)
 
     return wrapper
 
 
+_lock, _n_inside, _callers_dtype = threading.Lock(), 0, torch.float32
+
+
 @contextmanager
-def _default_settings() -> Iterator[None]:
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
+def _float32() -> Iterator[None]:
+    """The default dtype belongs to all threads: the first one sets it, the last one restores it."""
+    global _n_inside, _callers_dtype
+    with _lock:
+        if _n_inside == 0:
+            _callers_dtype = torch.get_default_dtype()
+            torch.set_default_dtype(torch.float32)
+        _n_inside += 1
     try:
-        with (
-            torch.device("cpu"),
-            torch.autocast("cpu", enabled=False),
-            torch.autocast("cuda", enabled=False),
-            torch.no_grad(),
-        ):
-            yield
+        yield
     finally:
-        torch.set_default_dtype(dtype)
+        with _lock:
+            _n_inside -= 1
+            if _n_inside == 0:
+                torch.set_default_dtype(_callers_dtype)
+
+
+class drawing_from(TorchFunctionMode):
+    """Context manager in which the initial weights of models are drawn from a generator.
+
+    Other threads and torch's global generator are not affected.
+    """
+
+    def __init__(self, generator: torch.Generator):
+        super().__init__()
+        self.generator = generator
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in RANDOM and kwargs.get("generator") is None:
+            kwargs = kwargs | {"generator": self.generator}
+        return func(*args, **kwargs)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Restrict torch to one thread."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Restrict torch to one thread, for work of this thread only."""
+    with _lock:
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        # torch also remembers the number for threads that start later
+        other = threading.Thread(target=torch.set_num_threads, args=(n_threads,))
+        other.start()
+        other.join()
     try:
         yield
     finally:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from lossyless.base import PlainCompressor
 from lossyless.coding.payloads import ArrayCoder, CodingError
-from lossyless.torch_state import isolated
 
 FLOATS = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 MAX_BITS = 8  # per value
@@ -38,16 +37,14 @@ class VectorCodec(PlainCompressor):
         self.z_dim = z_dim
         self.shape = (z_dim,)
 
-    @isolated
     def quantise(self, z: Tensor) -> NDArray:  # dtype [N, width]
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             raise CodingError(f"expected vectors [N, {self.z_dim}], found {list(z.shape)}")
-        z = z.float().cpu()
-        if not z.isfinite().all():
+        z = z.cpu().double()
+        if not z.float().isfinite().all():
             raise CodingError(f"{self.format_name} cannot code values that are not finite")
         return self._encode(z)
 
-    @isolated
     def dequantise(self, symbols: NDArray) -> Tensor:
         return self._decode(symbols)
 
@@ -56,7 +53,7 @@ class VectorCodec(PlainCompressor):
 
     @abstractmethod
     def _encode(self, z: Tensor) -> NDArray:
-        """Values [N, width] of finite float32 vectors [N, z_dim] on the CPU."""
+        """Values [N, width] of finite float64 vectors [N, z_dim] on the CPU."""
 
     @abstractmethod
     def _decode(self, values: NDArray) -> Tensor:
@@ -105,9 +102,10 @@ class FittedCodec(VectorCodec):
     def fit(self, z: Tensor) -> None:
         if z.ndim != 2 or z.shape[1] != self.z_dim or not len(z):
             raise ValueError(f"expected vectors [N, {self.z_dim}], found {list(z.shape)}")
-        if not z.isfinite().all():
+        z = z.cpu().double()
+        if not z.float().isfinite().all():
             raise ValueError(f"{type(self).__name__}: cannot fit values that are not finite")
-        self._fit(z.cpu().double())
+        self._fit(z)
         self.is_fitted.fill_(True)
 
     @abstractmethod
@@ -157,7 +155,7 @@ class UniformVectors(FittedCodec):
 
     def _encode(self, z: Tensor) -> NDArray:
         step = self.step.cpu()
-        steps = (z.double() - self.low.cpu()) / torch.where(step > 0, step, 1.0)
+        steps = (z - self.low.cpu()) / torch.where(step > 0, step, 1.0)
         return _pack(steps.round().clamp(0, self._last).to(torch.uint8).numpy(), self.n_bits)
 
     def _decode(self, values: NDArray) -> Tensor:
@@ -195,13 +193,13 @@ class PCAVectors(FittedCodec):
         self.register_buffer("axes", torch.zeros(n_components, z_dim, dtype=torch.float64))
 
     def _fit(self, z: Tensor) -> None:
-        self.mean.copy_(z.mean(0))
-        centred = z - z.mean(0)
-        _, vectors = torch.linalg.eigh(centred.T @ centred / len(z))  # in ascending order
+        mean = z.mean(0)
+        _, vectors = torch.linalg.eigh((z - mean).T @ (z - mean) / len(z))  # in ascending order
+        self.mean.copy_(mean)
         self.axes.copy_(vectors.T.flip(0)[: self.width])
 
     def _encode(self, z: Tensor) -> NDArray:
-        return _as_floats((z.double() - self.mean.cpu()) @ self.axes.cpu().T, self.dtype)
+        return _as_floats((z - self.mean.cpu()) @ self.axes.cpu().T, self.dtype)
 
     def _decode(self, values: NDArray) -> Tensor:
         components = torch.from_numpy(values.astype(np.float64))

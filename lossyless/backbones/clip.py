@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lossyless.backbones.base import Backbone
+from lossyless.torch_state import drawing_from, isolated
 from lossyless.weights import WeightsError, check_archive, fetch
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -80,7 +81,7 @@ class OpenClipBackbone(Backbone):
                 "pip install open_clip_torch"
             ) from error
         try:
-            with torch.random.fork_rng(devices=[]):  # constructing layers consumes random numbers
+            with drawing_from(torch.Generator()):  # constructing layers consumes random numbers
                 network = open_clip.create_model(model, pretrained=weights, precision="fp32")
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             raise WeightsError(
@@ -107,6 +108,7 @@ class _ImageSide(nn.Module):
         return self.model.encode_image(x)
 
 
+@isolated
 def load_clip(
     weights: str | Path = "ViT-B/32", device: torch.device | str = "cpu"
 ) -> tuple[nn.Module, Preprocess]:
@@ -139,7 +141,7 @@ def load_clip(
     check_archive(path)
     try:
         # layers draw random weights before the checkpoint replaces them
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with drawing_from(torch.Generator()), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`torch.jit")
             model, preprocess = clip.load(str(path), device=device)
     except (OSError, torch.OutOfMemoryError):

@@ -10,6 +10,7 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from lossyless.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from lossyless.torch_state import drawing_from, isolated
 from lossyless.weights import WeightsError, fetch, load_strictly, read_state_dict
 
 PADDINGS = ("torch", "tensorflow")
@@ -73,10 +74,10 @@ class TorchvisionBackbone(Backbone):
         super().__init__(network, side=side, mean=mean, std=std)
 
 
+@isolated
 def build(model: str, **options: object) -> nn.Module:
     """A model of torchvision in evaluation mode, with weights of a fixed seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with drawing_from(torch.Generator().manual_seed(0)):
         return models.get_model(model, weights=None, **options).eval()
 
 

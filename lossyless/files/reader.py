@@ -131,7 +131,7 @@ class FeatureFile(AbstractContextManager):
 
     def read(self, n_workers: int | None = None) -> Tensor:
         """All examples [N, *shape], or those of the intact chunks, in the order of `indices`."""
-        z_hat = torch.empty(len(self.indices), *self.header.shape)
+        z_hat = self._empty(len(self.indices))
         start = 0
         with closing(self.chunks(n_workers)) as chunks:
             for _, rows in chunks:
@@ -171,6 +171,9 @@ class FeatureFile(AbstractContextManager):
         if expected is not None and shape != tuple(expected):
             raise self._layout.error(f"holds examples {list(shape)}, not {list(expected)}")
 
+    def _empty(self, n: int) -> Tensor:
+        return torch.empty(n, *self.header.shape, dtype=torch.float32, device="cpu")
+
     def _decode(
         self,
         chunk: Chunk,
@@ -204,7 +207,7 @@ class FeatureFile(AbstractContextManager):
         if (positions < 0).any():
             lost = indices[positions < 0][0]
             raise self._layout.error(f"example {lost} is lost: its chunk is damaged")
-        z_hat = torch.empty(len(indices), *self.header.shape)
+        z_hat = self._empty(len(indices))
         for position in np.unique(positions).tolist():
             where = np.flatnonzero(positions == position)
             rows = indices[where] - self._layout.chunks[position].first

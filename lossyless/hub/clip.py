@@ -17,6 +17,7 @@ from lossyless.hub.images import ImageFolder, n_source_bytes, take_shard
 from lossyless.hub.labels import PathLike, class_names
 from lossyless.pixels import to_rgb
 from lossyless.rates import HFactorized
+from lossyless.torch_state import isolated
 
 
 class ClipCompressor(FeatureCompressor):
@@ -75,7 +76,7 @@ class ClipCompressor(FeatureCompressor):
         if self.device.type == "cuda":
             import_clip().model.convert_weights(self.backbone)
 
-    @torch.no_grad()
+    @isolated
     def encode(self, X: Tensor) -> Tensor:
         """CLIP features z [B, z_dim], float32 on this device, of images [B, 3, side, side]."""
         shape = [3, self.side, self.side]
@@ -110,7 +111,7 @@ class ClipCompressor(FeatureCompressor):
         streams = self.compress(X)
         return 8 * sum(map(len, streams)) / len(streams) if streams else math.nan
 
-    @torch.no_grad()
+    @isolated
     def theoretical_rate(self, X: Tensor) -> Tensor:
         """Theoretical bits of each image: -log2 q(z_hat), [B]."""
         z = self.encode(X).cpu()
@@ -226,12 +227,12 @@ class ClipCompressor(FeatureCompressor):
         """A fifth of `z_dim`; unused, as a factorized bottleneck has no side information."""
         return self.z_dim // 5
 
-    @torch.no_grad()
+    @isolated
     def process_z_in(self, z: Tensor) -> Tensor:
         """Features [B, z_dim] to the input [B, z_dim, 1, 1] of `entropy_bottleneck`."""
         return self.rate._to_bottleneck(z.float().cpu())[..., None, None]
 
-    @torch.no_grad()
+    @isolated
     def process_z_out(self, z_hat_in: Tensor) -> Tensor:
         """Output [B, z_dim, 1, 1] of `entropy_bottleneck` to z_hat [B, z_dim]."""
         return self.rate._from_bottleneck(z_hat_in.cpu()[..., 0, 0]).to(self.device)

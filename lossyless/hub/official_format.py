@@ -29,6 +29,7 @@ from lossyless.coding.payloads import CodingError
 from lossyless.coding.tables import CDFTables
 from lossyless.files import ContainerError
 from lossyless.rates import HFactorized
+from lossyless.torch_state import isolated
 
 UINT32 = struct.Struct(">I")
 WORD = 4  # bytes; two words of each stream are the coder's final state
@@ -53,6 +54,7 @@ class OfficialCoder:
     bottleneck : CompressAI's model with those tables, on the CPU.
     """
 
+    @isolated
     def __init__(self, rate: HFactorized):
         self.rate = rate
         self.bottleneck = copy.deepcopy(rate.prior).cpu().float()

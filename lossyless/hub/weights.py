@@ -18,6 +18,7 @@ from lossyless.hub.features import FeatureCompressor
 from lossyless.hub.labels import PathLike
 from lossyless.rates import HFactorized
 from lossyless.rates.entropy_coded import TRANSFORM
+from lossyless.torch_state import drawing_from
 from lossyless.weights import WeightsError, fetch, load_strictly, read_checkpoint, sha256_of
 
 CLIP = "ViT-B/32"
@@ -91,7 +92,7 @@ def load_bottleneck(path: PathLike) -> HFactorized:
     if not isinstance(biasing, Tensor) or biasing.ndim != 1 or len(biasing) == 0:
         raise WeightsError(f"{path}: not the weights of a bottleneck: no vector `biasing`")
     try:
-        with torch.random.fork_rng(devices=[]):  # layers draw weights, which are then replaced
+        with drawing_from(torch.Generator()):  # layers draw weights, which are then replaced
             rate = HFactorized(len(biasing), transform=extra.get(TRANSFORM, "none"))
         rate.prior.are_centres_fixed = True
         load_strictly(rate, state | {_EXTRA: extra}, path)

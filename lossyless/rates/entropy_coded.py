@@ -13,7 +13,6 @@ from lossyless.coding.payloads import CodingError
 from lossyless.coding.tables import CDFTables
 from lossyless.rates.base import Rate
 from lossyless.rates.transforms import make_transform
-from lossyless.torch_state import isolated
 
 # The float64 exponentials of two libraries, rounded to float32, differ by at most one step.
 WIDTH_RTOL = 2.0**-22
@@ -138,7 +137,6 @@ class EntropyCodedRate(Rate):
     def _make_tables(self) -> dict[str, CDFTables]:
         """Tables of each entropy model by name, from the current parameters."""
 
-    @isolated
     def update(self) -> None:
         if not all(p.isfinite().all() for p in self.parameters()):
             raise ArithmeticError(
@@ -148,8 +146,7 @@ class EntropyCodedRate(Rate):
         if self.transform is not None:
             self.transform.update()
         self._tables = self._make_tables()
-        with torch.inference_mode(False):  # inference tensors could not be used in training
-            self._saved_widths = self._cell_widths().clone()
+        self._saved_widths = self._cell_widths().clone()
 
     @property
     def has_tables(self) -> bool:
@@ -210,14 +207,12 @@ class ColumnCodedRate(EntropyCodedRate):
     def _centres(self) -> Tensor:
         """Centres of the cells that have 0 as their symbol, [z_dim]: z_in is rounded about them."""
 
-    @isolated
     def quantise(self, z: Tensor) -> np.ndarray:  # int32 [N, z_dim]
         symbols = np.empty(z.shape, np.int32)
         for rows in _blocks(len(z)):
             symbols[rows] = to_cells(self._to_coder(z[rows].float()), self._centres())
         return symbols
 
-    @isolated
     def dequantise(self, symbols: np.ndarray) -> Tensor:
         z_hat = torch.empty(symbols.shape, dtype=torch.float32)
         for rows in _blocks(len(symbols)):

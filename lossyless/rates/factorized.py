@@ -30,16 +30,23 @@ class FactorizedModel(EntropyBottleneck):
         Whether `make_tables` keeps the quantiles, and with them the centres of the cells and z_hat.
         Needed for weights whose files in the official format, with tables from those quantiles,
         must decode to the same vectors. Otherwise `make_tables` moves the centres to the medians.
+    generator : of the noise; None: torch's global one.
     """
 
     def __init__(self, n_channels: int):
         super().__init__(n_channels)
         self.are_centres_fixed = False
+        self.generator: torch.Generator | None = None
         self.quantiles.requires_grad_(False)
         # Rates hold the tables as `CDFTables`. These copies would make the shapes of a checkpoint
         # depend on when it was saved.
         for name in ("_offset", "_quantized_cdf", "_cdf_length"):
             self.register_buffer(name, torch.IntTensor(), persistent=False)
+
+    def quantize(self, inputs: Tensor, mode: str, means: Tensor | None = None) -> Tensor:
+        if mode == "noise":
+            return inputs + torch.empty_like(inputs).uniform_(-0.5, 0.5, generator=self.generator)
+        return super().quantize(inputs, mode, means)
 
     @torch.no_grad()
     def make_tables(self) -> CDFTables:

@@ -25,7 +25,6 @@ from lossyless.distributions import Conditional
 from lossyless.rates.base import RateOutput
 from lossyless.rates.entropy_coded import EntropyCodedRate, from_cells, to_cells
 from lossyless.rates.factorized import FactorizedModel
-from lossyless.torch_state import isolated
 
 # CompressAI's table of 64 standard deviations, spaced evenly in their logarithm
 MIN_SCALE, MAX_SCALE, N_SCALES = 0.11, 256.0, 64
@@ -127,7 +126,6 @@ class HHyper(EntropyCodedRate):
             "z": CDFTables.from_compressai(conditional),
         }
 
-    @isolated
     def compress(self, z: Tensor) -> bytes:
         z_in = self._to_coder(z.float())
         centres = self.side_prior.centres()
@@ -141,7 +139,6 @@ class HHyper(EntropyCodedRate):
             ]
         )
 
-    @isolated
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
         streams = decode_blobs(payload)
         if len(streams) != 2:

@@ -9,7 +9,6 @@ from torch import Tensor
 from lossyless.coding.payloads import FloatCoder
 from lossyless.distributions import Conditional, kl_to_unit_gaussian
 from lossyless.rates.base import Rate, RateOutput
-from lossyless.torch_state import isolated
 
 
 class _FloatCodedRate(Rate):
@@ -17,11 +16,9 @@ class _FloatCodedRate(Rate):
 
     format_name = "floats"
 
-    @isolated
     def quantise(self, z: Tensor) -> np.ndarray:  # float32 [N, z_dim]
         return z.float().cpu().numpy()
 
-    @isolated
     def dequantise(self, symbols: np.ndarray) -> Tensor:
         return torch.from_numpy(symbols)
 

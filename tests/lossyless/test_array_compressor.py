@@ -221,6 +221,34 @@ def test_invalid_matrices_are_errors(klt):
         klt.compress(np.full((2, D), 1e30))
 
 
+@pytest.mark.parametrize(
+    "Z, error",
+    [
+        (np.full((5, 3), np.nan), ValueError),
+        (1e-40 * features(dtype=np.float64)[:, :3], ValueError),
+        (pd.DataFrame(np.full((5, 3), np.inf), columns=[*"abc"]), ValueError),
+        (features()[:, :3], KeyboardInterrupt),
+    ],
+    ids=["NaN", "tiny", "names", "interrupt"],
+)
+def test_a_failed_fit_changes_nothing(Z, error, tmp_path, monkeypatch):
+    frame = pd.DataFrame(features(), columns=[f"f{i}" for i in range(D)])
+    compressor, never_fitted = ArrayCompressor(**QUICK).fit(frame), ArrayCompressor(**QUICK)
+    before, payload = vars(compressor).copy(), compressor.compress(frame)
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lossyless.array_training.undo_standardisation", interrupt)
+    for estimator in (compressor, never_fitted):
+        with pytest.raises(error):
+            estimator.fit(Z)
+    assert vars(compressor) == before and compressor.compress(frame) == payload
+    assert vars(never_fitted) == vars(ArrayCompressor(**QUICK))
+    compressor.save(tmp_path / "compressor.bin")
+    assert ArrayCompressor.load(tmp_path / "compressor.bin").compress(frame) == payload
+
+
 @pytest.mark.parametrize("names", [[*"abcdefghij"], [*range(D)], [float(i) for i in range(D)]])
 @pytest.mark.parametrize("n_columns", [1, D])
 def test_data_frames_are_values(names, n_columns):

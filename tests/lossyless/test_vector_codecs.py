@@ -123,6 +123,17 @@ def test_errors_have_the_bounds_of_the_formats():
         assert max(len(column.unique()) for column in codec(z).T) <= 2**n_bits
 
 
+@every_fitted_codec
+def test_offsets_do_not_change_payloads(make):
+    """The mean is subtracted in float64: only decoded values are rounded to float32."""
+    z, payloads = vectors().double(), []
+    for offset in (0, 2.0**27):
+        codec = make()
+        codec.fit(z + offset)
+        payloads.append(np.frombuffer(codec.compress(z + offset), np.uint8))
+    assert (payloads[0] == payloads[1]).mean() > 0.99
+
+
 def test_int8_equals_8_uniform_bits():
     int8, uniform, z = Int8Vectors(DIM), UniformVectors(DIM, 8), vectors()
     for codec in (int8, uniform):
@@ -168,8 +179,10 @@ def test_codecs_must_be_fitted_to_finite_vectors(make):
             use()
     with pytest.raises(ValueError, match=r"\[N, 12\], found \[3, 2\]"):
         codec.fit(torch.zeros(3, 2))
-    with pytest.raises(ValueError, match="not finite"):
-        codec.fit(torch.full((3, DIM), math.nan))
+    for value in (math.nan, 1e39):
+        with pytest.raises(ValueError, match="not finite"):
+            codec.fit(torch.full((3, DIM), value, dtype=torch.float64))
+    assert not codec.is_fitted
 
 
 @every_codec

@@ -1,0 +1,218 @@
+"""Models and bytes depend neither on the caller's settings of torch nor on other threads."""
+
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from helpers.fixed_codecs import CODECS, SHAPE, Z_DIM, fixed, with_fixed_weights
+from helpers.tiny_clip import SIDE, save_bottleneck, save_clip
+
+from lossyless import ArrayCompressor
+from lossyless.backbones.torchvision import build
+from lossyless.hub import clip_compressor, feature_compressor
+from lossyless.torch_state import one_thread
+
+Z = np.random.default_rng(0).normal(3, 2, (200, 5)).astype(np.float32)
+
+
+@contextmanager
+def set_to(set_value, value, default):
+    set_value(value)
+    try:
+        yield
+    finally:
+        set_value(default)
+
+
+SETTINGS = {
+    **{
+        str(dtype): lambda dtype=dtype: set_to(torch.set_default_dtype, dtype, torch.float32)
+        for dtype in (torch.float64, torch.bfloat16, torch.float16)
+    },
+    "default device": lambda: set_to(torch.set_default_device, "meta", None),
+    "device": lambda: torch.device("meta"),
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "deterministic": lambda: set_to(torch.use_deterministic_algorithms, True, False),
+}
+
+
+@pytest.fixture(params=SETTINGS)
+def setting(request):
+    return SETTINGS[request.param]
+
+
+def fitted(**parameters) -> ArrayCompressor:
+    return ArrayCompressor(n_epochs=1, **parameters).fit(Z)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_steps():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lossyless.array_training.MIN_STEPS", 20)
+        yield
+
+
+@pytest.mark.parametrize("rotation", ["none", "klt_refined"])
+def test_a_compressor_of_arrays(setting, rotation, tmp_path):
+    plain = fitted(rotation=rotation)
+    payload, score = plain.compress(Z), plain.score(Z)
+    plain.save(tmp_path / "plain")
+    with setting():
+        other = fitted(rotation=rotation)
+        loaded = ArrayCompressor.load(tmp_path / "plain")
+        other.save(tmp_path / "other")
+        for compressor in (other, loaded, plain):
+            assert compressor.compress(Z) == payload and compressor.score(Z) == score
+            decoded = compressor.decompress(payload)
+            assert decoded.dtype == np.float32
+            np.testing.assert_array_equal(decoded, compressor.transform(Z))
+    for compressor in (other, loaded, ArrayCompressor.load(tmp_path / "other")):
+        assert compressor.compress(Z) == payload and compressor.score(Z) == score
+
+
+def test_codecs_are_created_in_float32_on_the_cpu(setting):
+    def create() -> list:
+        torch.manual_seed(0)
+        return [make() for make in CODECS.values()]
+
+    plain = create()
+    with setting():
+        created = create()
+    for codec, expected in zip(created, plain, strict=True):
+        for found, tensor in zip(tensors(codec), tensors(expected), strict=True):
+            assert torch.equal(found, tensor) and found.dtype == tensor.dtype
+            assert found.requires_grad == tensor.requires_grad and not found.is_inference()
+
+
+def tensors(codec: torch.nn.Module) -> list[torch.Tensor]:
+    return [*codec.parameters(), *codec.buffers()]
+
+
+@pytest.mark.parametrize("convert", ["double", "half", "bfloat16"])
+def test_codecs_keep_their_precision(convert):
+    z, x = fixed("x", (20, Z_DIM), 1), fixed("x", (20, *SHAPE), 1 / 255).abs()
+    for name, make in CODECS.items():
+        codec, examples = with_fixed_weights(make()), x if name == "pixels" else z
+        fingerprint, payload = codec.fingerprint(), codec.compress(examples)
+        getattr(torch.nn.Sequential(codec), convert)()
+        assert codec.fingerprint() == fingerprint and codec.compress(examples) == payload
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("weights")
+    return {
+        "clip_path": save_clip(folder / "clip.pt"),
+        "pretrained_path": save_bottleneck(folder / "bottleneck.pt"),
+    }
+
+
+def test_the_hub(setting, weights, tmp_path):
+    z, X = fixed("z", (50, 512), 2**-5), fixed("X", (3, 3, SIDE, SIDE), 2**-7)
+
+    def results(clip, features) -> list:
+        files = [tmp_path / "Z", tmp_path / "official"]
+        for file, format in zip(files, ("container", "official"), strict=True):
+            features.compress_features(z, file, format=format)
+        with features.open(files[0]) as file:
+            decoded = [clip(X), clip.theoretical_rate(X), file[3], file[[1, 2]]]
+        return [
+            *(file.read_bytes() for file in files),
+            *(features.decompress_dataset(file).tobytes() for file in files),
+            *((tensor.dtype, tensor.numpy().tobytes()) for tensor in decoded),
+            *clip.compress(X),
+        ]
+
+    compressor, _ = clip_compressor(device="cpu", **weights)
+    decoder = feature_compressor(pretrained_path=weights["pretrained_path"])
+    expected = results(compressor, decoder)
+    with setting():
+        assert results(compressor, decoder) == expected
+        clip, _ = clip_compressor(device="cpu", **weights)
+        found = results(clip, feature_compressor(pretrained_path=weights["pretrained_path"]))
+    assert found == expected
+
+
+# --- threads
+
+
+@pytest.fixture
+def draws():
+    """Checks that numbers drawn meanwhile, in another thread, are those of an undisturbed one."""
+
+    @contextmanager
+    def draws():
+        torch.manual_seed(7)
+        expected = torch.rand(10**6)
+        torch.manual_seed(7)
+        found, is_over = [], threading.Event()
+
+        def draw():
+            while not is_over.is_set() and len(found) < 10**4:
+                found.append(torch.rand(100, dtype=torch.float32))
+                is_over.wait(1e-3)
+
+        thread = threading.Thread(target=draw)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+        assert torch.equal(torch.cat(found), expected[: 100 * len(found)])
+
+    return draws
+
+
+def test_threads_train_the_same_model_and_disturb_nothing(draws):
+    expected, n_threads = fitted(random_state=3).compress(Z), torch.get_num_threads()
+    with draws(), ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(lambda _: fitted(random_state=3), range(4)))
+        assert list(pool.map(lambda _: torch.get_num_threads(), range(8))) == [n_threads] * 8
+        with SETTINGS["torch.float64"]():
+            models += pool.map(lambda _: fitted(random_state=3), range(4))
+            assert torch.get_default_dtype() == torch.float64
+    assert torch.get_num_threads() == n_threads
+    assert [model.compress(Z) for model in models] == [expected] * 8
+
+
+def test_one_thread_is_a_setting_of_this_thread():
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with one_thread(), ThreadPoolExecutor(1) as pool:
+            assert torch.get_num_threads() == 1
+            assert pool.submit(torch.get_num_threads).result() == 3
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def test_loading_draws_nothing(draws, weights, tmp_path):
+    model = fitted()
+    model.save(tmp_path / "model")
+
+    def states() -> list:
+        return [torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()]
+
+    def load():
+        ArrayCompressor.load(tmp_path / "model").compress(Z)
+        clip_compressor(device="cpu", **weights)
+        build("resnet18")
+
+    before = states()
+    load()
+    assert states() == before
+    with draws():
+        load()
+
+
+def test_random_weights_have_a_fixed_seed():
+    first, second = build("resnet18").state_dict(), build("resnet18").state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
