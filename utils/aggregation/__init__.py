@@ -1,8 +1,8 @@
-"""Tables and figures of an experiment's runs, as `aggregate.py` writes them.
+"""The tables and figures that `aggregate.py` makes from an experiment's runs.
 
 A mode is a function (experiment, **options) that draws and saves one kind of table or figure. Its
-options are the keys below its name in conf/aggregate.yaml, which explains them. To add a mode,
-write the function and enter it in `MODES`.
+options are the keys under its name in conf/aggregate.yaml, which documents them. To add a mode,
+write the function and add it to `MODES`.
 """
 
 from collections.abc import Callable
@@ -51,15 +51,15 @@ MODES: dict[str, Callable[..., None]] = {
     )
 }
 PROBLEMS = (ValueError, FileNotFoundError, DataError, WeightsError)  # data, checkpoints, figures
-SHARED = ("where", "names", "seeds", "dpi", "prefix")  # options of all modes: `Experiment`
+SHARED = ("where", "names", "seeds", "dpi", "prefix")  # of all modes; see `Experiment`
 
 
 def aggregate(cfg: DictConfig, folder: Path) -> None:
-    """Run the modes `cfg.modes` for an experiment, in this order.
+    """Run the modes in `cfg.modes` on an experiment, in order.
 
     Parameters
     ----------
-    cfg : as conf/aggregate.yaml.
+    cfg : the options in conf/aggregate.yaml.
     folder : `results/exp_<experiment>`.
 
     Raises
@@ -73,7 +73,7 @@ def aggregate(cfg: DictConfig, folder: Path) -> None:
         raise ConfigError(f"aggregate.modes: unknown mode {unknown[0]!r}; choose from {[*MODES]}")
     options = OmegaConf.to_container(cfg, resolve=True)
     shared = {key: options[key] for key in SHARED if options[key] is not None}
-    if not isinstance(options["seeds"], list):  # searches draw seeds
+    if not isinstance(options["seeds"], list):  # a search samples its seeds
         shared.pop("seeds", None)
     experiment = Experiment(folder, **shared)
     for mode in cfg.modes:

@@ -24,14 +24,14 @@ def summarize_bit_ratios(
     within: float = 0.03,
     where: Where | None = None,
 ) -> None:
-    """Write `bit_ratios`: bits of the baseline over those of the better kind, at equal cost.
+    """Write `bit_ratios`: bits of the baseline divided by those of the better kind, at equal cost.
 
-    Runs of a kind, averaged over seeds, have a Pareto front of bits x and cost y. Its members are
-    selected on validation data, because the best of many runs on test data is biased; metrics
-    without validation data select on test data. Between the points of a front, the logarithm of
-    the bits is linear in the cost. Rows are the costs of the points of both fronts, within the
-    range of both: the ratio is smallest at one of them. Without such points, or without runs that
-    have both metrics, a message is printed instead.
+    The runs of each kind, averaged over seeds, have a Pareto front of bits x and cost y. Its points
+    are selected on validation data, because selecting the best of many runs on test data is biased;
+    metrics that lack validation data select on test data. Between the points of a front, the
+    logarithm of the bits is linear in the cost. The table has a row for each cost of a point of
+    either front that lies in the range of both; the ratio is smallest at one of these costs. If
+    there is no such cost, or if a kind has no run with both metrics, a message is printed instead.
     """
     frame = experiment.columns([x, y, by], None, OPTION)
     kinds = [
@@ -50,7 +50,7 @@ def summarize_bit_ratios(
         worst = runs[y].mean() + within
     rows = ratios(*fronts, worst=worst)
     if rows.empty:
-        print(f"left out: no {y} up to {worst:.4g} that both kinds reach", file=sys.stderr)
+        print(f"left out: no {y} up to {worst:.4g} is reached by both kinds", file=sys.stderr)
         return
     smallest = rows["ratio"].min()
     rows.columns = [y, f"bits, {baseline}", f"bits, {better}", "ratio"]
@@ -61,7 +61,7 @@ def summarize_bit_ratios(
 
 
 def ratios(baseline: Curve, better: Curve, worst: float = np.inf) -> pd.DataFrame:
-    """Costs up to `worst`, bits of both fronts at these costs, and their ratio; by falling cost."""
+    """Costs up to `worst`, in descending order, with the bits of both fronts and their ratio."""
     fronts = (baseline, better)
     reached = max(costs[-1] for _, costs in fronts)
     # the bits of a front are unknown above its first point
@@ -73,7 +73,7 @@ def ratios(baseline: Curve, better: Curve, worst: float = np.inf) -> pd.DataFram
 
 
 def bits_at(front: Curve, costs: np.ndarray) -> np.ndarray:
-    """Bits [N] that a front needs for costs [N] in its range, geometric between its points."""
+    """Bits [N] of a front at costs [N] in its range, interpolated geometrically."""
     bits, known = front
     return np.exp(np.interp(costs, known[::-1], np.log(bits)[::-1]))
 
@@ -90,10 +90,10 @@ def _front(summary: pd.DataFrame, x: str, y: str) -> Curve | None:
 
 
 def falling(bits: np.ndarray, costs: np.ndarray) -> Curve:
-    """The closest strictly falling curve to points [N].
+    """The strictly decreasing curve that is closest to the points [N].
 
-    Neighbours whose cost rises with the bits share their mean cost (isotonic regression), at the
-    fewest of their bits.
+    Neighbours whose cost increases with the bits become one point, with their mean cost (isotonic
+    regression) and the fewest bits among them.
     """
     order = np.argsort(bits, kind="stable")
     bits, costs = bits[order], isotonic_regression(costs[order], increasing=False)

@@ -1,4 +1,4 @@
-"""Mode `summarize_clip`: rate and accuracy of the CLIP compressor, ours and published ones."""
+"""Mode `summarize_clip`: rate and accuracy of the CLIP compressor, ours and published."""
 
 from collections.abc import Sequence
 from math import nan
@@ -13,8 +13,8 @@ from utils.aggregation.selection import check_alike
 from utils.configs.checks import ConfigError
 
 OPTION = "aggregate.summarize_clip"
-PUBLISHED = "clip_bottleneck_linear_eval"  # whose published numbers are shown
-# compared even if tables leave them out because other parameters distinguish the runs
+PUBLISHED = "clip_bottleneck_linear_eval"  # experiment whose published numbers are shown
+# compared even if the tables omit them because other parameters already distinguish the runs
 IDENTITY = ("predictor.name", "featurizer.loss.beta")
 # parameters that a search over predictors varies
 SEARCHED = ("optpred", "schedpred")
@@ -42,13 +42,13 @@ def summarize_clip(
 ) -> None:
     """Write `<file>`: a row for each data set, in the order of `data`.
 
-    Of several settings of the predictor's training, e.g. of a search, the best one on validation
-    data is shown, averaged over its seeds. The published numbers are those of the official README:
-    a bottleneck with hyperprior, beta = 5e-2, trained on COCO; theoretical rates, and linear
-    classifiers.
+    If the predictor was trained with several settings, e.g. in a search, the one that is best on
+    validation data is shown, averaged over its seeds. The published numbers come from the official
+    README: theoretical rates of a bottleneck with a hyperprior, trained on COCO with beta = 5e-2,
+    and accuracies of linear classifiers.
 
     Raises ConfigError if the runs on a data set differ in more than the training of their
-    predictor: the best of several compressors would be the one with the most bits.
+    predictor, because the best of several compressors would be the one that uses the most bits.
     """
     best = _best_of_each(experiment, where, select)
     numbers = published_numbers()
@@ -72,7 +72,7 @@ def summarize_clip(
 
 
 def _best_of_each(experiment: Experiment, where: Where | None, select: str) -> pd.DataFrame:
-    """The best setting for each data set, which is the index; empty without predictors."""
+    """The best setting for each data set, indexed by data set; empty if there is no predictor."""
     frame = experiment.merged_or_empty(where, OPTION)
     if "datapred" not in frame:
         return pd.DataFrame()

@@ -18,9 +18,9 @@ def plot_all_RD_curves(
 ) -> None:
     """Draw `all_RD_curves_<x>` for each x: rate against distortion, with error bars over seeds.
 
-    A curve joins runs that differ in nothing but the seed and `selection.ALONG_CURVE`. Runs that
-    lack a metric, such as classical codecs, which have no distortion, are left out of its figure.
-    `options` are those of `plot_scatter_lines`.
+    A curve joins runs that differ only in the seed and `selection.ALONG_CURVE`. Runs that lack a
+    metric are left out of its figure; classical codecs, for example, have no distortion. `options`
+    are those of `plot_scatter_lines`.
     """
     for metric in as_list(x):
         file, mode = f"all_RD_curves_{in_file_name(metric)}", "aggregate.plot_all_RD_curves"
@@ -37,14 +37,14 @@ def plot_invariance_RD_curve(
     is_log_x: bool = False,
     where: Where | None = None,
 ) -> None:
-    """Draw `invariance_RD_curve`: what a downstream task loses, against the rate.
+    """Draw `invariance_RD_curve`: the loss of a downstream task against the rate.
 
-    The invariance distortion H[M(X)|Z] is the information about the maximal invariant, on which all
-    invariant tasks depend, that a representation lacks (section 3 of the paper). The loss of a
-    predictor of such a task estimates it, and compares compressors that reconstruct different
-    things. A dashed line marks near-lossless prediction: `tolerance` above the mean loss of the
-    `reference`, or above the lowest mean of all curves. The legend gives the lowest rate at which
-    each curve reaches it.
+    The invariance distortion H[M(X)|Z] (section 3 of the paper) is the information about the
+    maximal invariant M(X) that a representation Z lacks. All invariant tasks depend on X only
+    through M(X). The loss of a predictor on such a task estimates this distortion, so compressors
+    with different reconstruction targets can be compared. A dashed line marks near-lossless
+    prediction: `tolerance` above the mean loss of the `reference`, or above the lowest mean of all
+    curves. The legend gives the lowest rate at which each curve reaches this line.
     """
     option, names = "aggregate.plot_invariance_RD_curve", experiment.names
     summary = experiment.summary(experiment.columns([x, desirable, *as_list(hue)], where, option))
@@ -95,9 +95,10 @@ def plot_pareto_front(
 ) -> None:
     """Draw `pareto_front_<y>_<x>`: all runs, and a line through the non-dominated ones.
 
-    Each seed is a run of its own, and all metrics are costs (`err` instead of `acc`). Members of a
-    front are selected on validation data, because the best of many runs on test data is biased;
-    because they are plotted at their test metrics, a plotted front need not be monotone.
+    Each seed counts as a separate run, and all metrics are costs (`err` instead of `acc`). The
+    points of a front are selected on validation data, because selecting the best of many runs on
+    test data is biased. They are plotted at their test metrics, so a plotted front need not be
+    monotone.
     """
     option, names = "aggregate.plot_pareto_front", experiment.names
     select = [on_validation(x), on_validation(y)] if select is None else as_list(select)

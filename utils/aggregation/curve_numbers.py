@@ -1,28 +1,29 @@
 """Mode `summarize_RD_curves`: rate-distortion curves in numbers.
 
-A curve holds the runs of one seed that differ in nothing but `selection.ALONG_CURVE` (beta). Its
-distortion may be any cost: with the loss of predictors, the lowest one is that of lossless
-prediction. The table has these numbers, as `<number>_mean` and `<number>_sem` over seeds:
+A curve consists of the runs of one seed that differ only in `selection.ALONG_CURVE` (beta). Its
+distortion may be any cost; if it is the predictors' loss, its lowest value is that of lossless
+prediction. The table contains these numbers, as `<number>_mean` and `<number>_sem` over seeds:
 
-- `AURD`: area under the curve, the rate integrated over the distortion between the curve's own
-  ends (`pareto_front.area_under_rates`). Reaching lower distortions adds area, so only areas of
-  curves with the same ends are comparable; `bd_rate` compares any curves that overlap. The
-  reference and single runs have no area.
+- `AURD`: area under the curve, the rate integrated over the distortion between the curve's own end
+  points (`pareto_front.area_under_rates`). Reaching lower distortions adds area, so areas are
+  comparable only between curves with the same end points; `bd_rate` compares any curves that
+  overlap. The reference and curves of a single run have no area.
 - `min`: the lowest distortion.
-- `rate_near_lossless`: the rate at `near_lossless`, linear between runs (`pareto_front.rate_at`).
-  That level is `tolerance` above the mean of the reference without compression; without one,
-  above the lowest distortion of all curves of the seed.
-- `gain`: how many times fewer bits than the baseline, at the lowest distortion that both reach
-  (`pareto_front.rate_gain`).
-- `bd_rate`: Bjontegaard delta rate over the baseline, in percent (`pareto_front.bd_rate`).
-- `rate_val_mindist_curr`, `rate_val_mindist_all`: rate of the runs, pooled over seeds, at most
-  `tolerance` above the lowest distortion of the curve's runs, or of all runs.
-- `n_runs`: runs of a curve.
+- `rate_near_lossless`: the rate at the distortion `near_lossless`, interpolated linearly between
+  runs (`pareto_front.rate_at`). `near_lossless` is `tolerance` above the mean distortion of the
+  uncompressed reference or, without a reference, above the lowest distortion of all curves of the
+  seed.
+- `gain`: rate of the baseline divided by that of the curve, at `tolerance` above the lowest
+  distortion that both reach (`pareto_front.rate_gain`).
+- `bd_rate`: Bjontegaard delta rate relative to the baseline, in percent (`pareto_front.bd_rate`).
+- `rate_val_mindist_curr`, `rate_val_mindist_all`: mean rate of the runs, pooled over seeds, whose
+  distortion is at most `tolerance` above the lowest one of the curve's runs, or of all runs.
+- `n_runs`: number of runs of the curve.
 
-Baselines have the same seed as the curve, and agree with it in the parameters in which baselines
-differ. Codecs are not trained: as baselines, those with a single seed serve the curves of all
-seeds. A number that one seed lacks, such as a near-lossless rate, is missing ("-"): averaging only
-the seeds that reach it would be biased.
+The baseline of a curve has the same seed, and the same values of all parameters in which the
+baselines differ. Classical codecs are not trained, so a codec that was run with a single seed is
+the baseline for all seeds. A number is missing ("-") if any seed lacks it, e.g. a near-lossless
+rate: averaging only the seeds that reach it would be biased.
 """
 
 import sys
@@ -145,10 +146,10 @@ def _add_levels(curves: DataFrame, tolerance: float, level: float | None) -> Non
 
 
 def _add_gains(curves: DataFrame, by: str, baseline: str, tolerance: float) -> None:
-    """Add the gain and the delta rate of each curve over the baseline of its seed."""
+    """Add the gain and the delta rate of each curve relative to the baseline of its seed."""
     baselines = curves[curves[by] == baseline] if by in curves else curves.iloc[:0]
     if baselines.empty:
-        found = ", ".join(map(str, curves[by].unique())) if by in curves else "one value alone"
+        found = ", ".join(map(str, curves[by].unique())) if by in curves else "a single value"
         print(
             f"left out: gains: no curve has {by}={baseline} ({OPTION}.baseline), only {found}",
             file=sys.stderr,
@@ -178,7 +179,7 @@ def _summarise(
     y: str,
     tolerance: float,
 ) -> DataFrame:
-    """A row for each curve: `NUMBERS` over its seeds, missing if one lacks it, and `POOLED`."""
+    """A row for each curve: `NUMBERS` (missing if any seed lacks one) and `POOLED`."""
     done = frame.dropna(subset=[x, y])
     rows = []
     for curve, seeds in curves.groupby("curve", sort=False):

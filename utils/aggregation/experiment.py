@@ -1,6 +1,6 @@
-"""The runs of an experiment, and saving of tables and figures: shared by all modes.
+"""The runs of an experiment, and how its tables and figures are saved; shared by all modes.
 
-Equal tables and figures give equal bytes.
+Output is reproducible: equal tables and figures are written as identical bytes.
 """
 
 import functools
@@ -40,9 +40,9 @@ class Experiment:
     ----------
     folder : `results/exp_<experiment>`.
     where : restricts the runs of all modes. A restricted experiment writes to its own folder.
-    names : display names of parameters, values and metrics: in figures, Markdown and LaTeX.
+    names : display names of parameters, values and metrics in figures, Markdown and LaTeX.
     seeds : expected for each row of the tables; empty: unknown.
-    dpi : pixels per inch of PNGs; None: those of the figure.
+    dpi : pixels per inch of PNGs; None: the figure's own.
     prefix : of all file names.
     """
 
@@ -125,7 +125,7 @@ class Experiment:
         return self.names.get(str(name), name)
 
     def counts(self) -> str:
-        """ "runs of all stages: 50 done, 4 failed"."""
+        """Count runs by state, e.g. "runs of all stages: 50 done, 4 failed"."""
         try:
             _, states = self._collected
         except tables.NoRunsError:
@@ -160,7 +160,7 @@ class Experiment:
         Parameters
         ----------
         frame : the table; the CSV has all of its digits.
-        caption : the numbers of failed and missing runs are added to it.
+        caption : the number of runs in each state is appended to it.
         shown : the table in Markdown and LaTeX, e.g. with rounded numbers; None: the same table
             with four significant digits.
         """
@@ -189,13 +189,13 @@ class Experiment:
 
 
 def in_file_name(text: object) -> str:
-    """Text, such as the name of a metric, as part of a file name; long text is truncated."""
+    """Convert text, such as the name of a metric, to part of a file name; truncate long text."""
     name = re.sub(r"[^\w.,=+-]+", "_", str(text))
     return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}_{digest(name)}"
 
 
 def readable(frame: DataFrame) -> DataFrame:
-    """The table as text: four significant digits, "-" for missing values."""
+    """Format the cells of a table: four significant digits, "-" for missing values."""
 
     def cell(value: object) -> object:
         if pd.isna(value):
@@ -206,7 +206,7 @@ def readable(frame: DataFrame) -> DataFrame:
 
 
 def number(mean: float, sem: float = float("nan"), form: str = ".4g") -> str:
-    """ "1.5 ± 0.2"; without the error if that is missing, "-" if the mean is."""
+    """Format a mean and its error: "1.5 ± 0.2", "1.5" without an error, "-" without a mean."""
     if pd.isna(mean):
         return MISSING
     return f"{mean:{form}}" if pd.isna(sem) else f"{mean:{form}} ± {sem:.1g}"
@@ -228,5 +228,5 @@ def to_latex(table: DataFrame, caption: str) -> str:
     def escape(value: object) -> str:
         return "".join(LATEX_OF.get(character, character) for character in str(value))
 
-    escaped = table.rename(columns=escape).astype(object).map(escape)  # pandas' own keeps "±"
+    escaped = table.rename(columns=escape).astype(object).map(escape)  # pandas does not escape "±"
     return escaped.to_latex(index=False, escape=False, caption=escape(caption))

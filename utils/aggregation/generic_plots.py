@@ -1,4 +1,4 @@
-"""Modes for figures of your own: any metric against any other, several metrics over one axis."""
+"""Modes for custom figures: any metric against any other, or several metrics over one axis."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -52,13 +52,13 @@ def plot_scatter_lines(
 ) -> None:
     """Draw `scatter_lines_<y>_<x>`: metrics or numeric parameters against each other.
 
-    Lines join means over seeds, with standard errors, of runs that differ in nothing else but x, y
-    and `selection.ALONG_CURVE`. Otherwise each run is a point. A regression is a linear fit for
-    each colour with its 95 % bootstrap interval.
+    With the kind "lines", points are means over seeds with standard errors; a line joins points
+    that differ only in x, y and `selection.ALONG_CURVE`. With the other kinds, each run is a point.
+    "regression" adds a linear fit for each colour, with its 95 % bootstrap confidence interval.
 
     Parameters
     ----------
-    mode : that draws the figure, for errors.
+    mode : name of the mode, for errors.
     file : name of the figure; None: as above.
     """
     _check_choice("kind", kind, Kind, mode)
@@ -105,7 +105,7 @@ def _draw_regression(axes: Axes, points: pd.DataFrame, x: str, y: str, colour: s
 
 
 def _looks(frame: pd.DataFrame, style: str | None) -> dict[object, tuple[str, str]]:
-    """Marker and dashes of each level of a column; those of the key None are for all rows."""
+    """Marker and dashes for each level of a column; the key None holds the defaults."""
     levels = [] if style is None else frame[style].unique()
     looks = {
         level: (MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
@@ -115,7 +115,7 @@ def _looks(frame: pd.DataFrame, style: str | None) -> dict[object, tuple[str, st
 
 
 def _style_handles(looks: dict[object, tuple[str, str]], names: Names) -> list[Line2D]:
-    """A grey line for each level of the column of markers and dashes."""
+    """Legend entries: a grey line for each level of the column that sets markers and dashes."""
     return [
         Line2D([], [], color=LINE, marker=m, linestyle=d, label=level_label(level, names))
         for level, (m, d) in looks.items()
@@ -134,7 +134,8 @@ def plot_superpose(
 ) -> None:
     """Draw `superpose[_<value>]`: several metrics of one curve over the same axis.
 
-    Runs of a figure that differ in more than the seed and `selection.ALONG_CURVE` are an error.
+    Raises ConfigError if the runs of a figure differ in more than the seed and
+    `selection.ALONG_CURVE`.
     """
     _check_choice("scale", scale, Scale, SUPERPOSE)
     if scale == "twin" and len(y) != 2:
@@ -182,7 +183,7 @@ def _superpose(
 
 
 def _normalised(points: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The metric from its lowest mean (0) to its highest one (1)."""
+    """Rescale a metric so that its lowest mean is 0 and its highest mean is 1."""
     mean, sem = f"{metric}_mean", f"{metric}_sem"
     low, high = points[mean].min(), points[mean].max()
     span = high - low if high > low else 1.0

@@ -41,7 +41,7 @@ def kaggle_submission(
     Raises
     ------
     ConfigError
-        If the data of the best run belong to no competition.
+        If the data of the best run do not belong to a competition.
     DataError, FileNotFoundError
         If Kaggle's images or checkpoints are missing, or Kaggle rejects the file.
     NoRunsError
@@ -58,8 +58,8 @@ def kaggle_submission(
     data = building.build_data(config, "data_pred", "none")
     if not isinstance(data, ImageDataModule) or not data.source.name.startswith("Galaxy"):
         raise ConfigError(
-            f"{OPTION}: the best run predicts data_pred={config.data_pred.name}, which is no "
-            f"Kaggle competition: choose runs on Galaxy Zoo with {OPTION}.where"
+            f"{OPTION}: the best run predicts data_pred={config.data_pred.name}, which is not "
+            f"a Kaggle competition: choose runs on Galaxy Zoo with {OPTION}.where"
         )
     title = f"{fitting.describe(config)}, run_{run['predictor_id']}"
     score = math.sqrt(run[LOSS])
@@ -93,13 +93,13 @@ def predict_decoded(
     Returns
     -------
     ids : int64 [N], on the CPU.
-    predictions : float32 [N, n_outputs], on the CPU, clipped to [0, 1]: they are probabilities.
+    predictions : probabilities, float32 [N, n_outputs], on the CPU, clipped to [0, 1].
     """
     all_ids, predictions = [], []
     for x, ids in batches:
         payload = compressor.codec.compress(compressor.represent(x))
         decoded = compressor.receive(compressor.codec.decompress(payload, len(x)).to(device))
-        if compressor.is_reconstruct:  # 8-bit images, as predictors are trained on
+        if compressor.is_reconstruct:  # predictors are trained on 8-bit images
             decoded = from_pixels(to_pixels(decoded))
         predictions.append(predictor(decoded).float().clamp(0, 1).cpu())
         all_ids.append(ids.cpu())
@@ -118,7 +118,7 @@ def write_submission(path: Path, ids: Tensor, predictions: Tensor, columns: Sequ
     Raises ValueError if a prediction is NaN or infinite, which Kaggle rejects.
     """
     if not predictions.isfinite().all():
-        raise ValueError(f"{path}: predictions must be finite, Kaggle rejects NaN and infinity")
+        raise ValueError(f"{path}: predictions must be finite: Kaggle rejects NaN and infinity")
     order = ids.argsort()
     table = pd.DataFrame(predictions[order].numpy(), columns=list(columns[1:]))
     table.insert(0, columns[0], ids[order].numpy())

@@ -1,4 +1,4 @@
-"""Modes for whole experiments: tables of all metrics, figures of all runs."""
+"""Modes for whole experiments: tables of all metrics, and figures of all runs."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from utils.runs.identity import STAGES
 from utils.runs.saved_runs import read_config
 
 OPTION = "aggregate.summarize_metrics"
-# The first that exists is added to summaries that have no metric of predictors.
+# The first one that exists is added to summaries that contain no metric of predictors.
 OF_TASK = {"accuracy": "test/pred/acc", "loss": "test/pred/loss"}
 
 
@@ -24,7 +24,7 @@ def summarize_metrics(
     keys: Sequence[str] | None = None,
     where: Where | None = None,
 ) -> None:
-    """Write `summarized_metrics_<table>` for each stage and all stages (merged), and `summary`."""
+    """Write `summary`, and `summarized_metrics_<table>` for each stage and all stages (merged)."""
     if table not in tables.TABLES:
         raise ConfigError(f"{OPTION}.table: unknown table {table!r}; choose from {tables.TABLES}")
     runs = experiment.stages(where, OPTION)
@@ -58,7 +58,7 @@ def _check_keys(runs: Mapping[str, DataFrame], keys: Sequence[str]) -> None:
 
 
 def _shown_metrics(summary: DataFrame, columns: Mapping[str, str]) -> dict[str, str]:
-    """Columns of the stages that have runs (not all do with `is_only_feat`), and of `OF_TASK`."""
+    """The columns of stages that have runs, and one of `OF_TASK` if none is about predictors."""
     known = metrics_in(summary)
     stages = {metric.split("/")[1] for metric in known}
     ran = {
@@ -106,7 +106,8 @@ def select(
 def gather_figures(experiment: Experiment, where: Where | None = None) -> None:
     """Copy the figures of all trained compressors into `figures/`, replacing earlier copies.
 
-    File names contain the parameters in which runs differ. Of several seeds, the first is copied.
+    File names contain the parameters in which runs differ. If runs differ only in the seed, only
+    the figures of the first one are copied.
     """
     frame = experiment.finished("featurizer", where, "aggregate.gather_figures")
     frame = frame.drop_duplicates(tables.GROUP)

@@ -19,7 +19,7 @@ OPTION = "aggregate.compare_to_paper"
 PUBLISHED = Path(__file__).parent / "published"
 COLUMNS = ("experiment", "data", "method", "beta", "metric", "value", "tolerance", "source")
 TABLE = "paper_comparison"
-SETTINGS = ("data", "method", "beta")  # by which a published number and runs belong together
+SETTINGS = ("data", "method", "beta")  # these match runs to a published number
 NOT_RUN, WITHIN, OUTSIDE = "not run", "within", "outside"
 
 
@@ -30,16 +30,16 @@ def compare_to_paper(
 ) -> None:
     """Write `paper_comparison`: published numbers of `experiments`, ours, and a verdict.
 
-    The numbers are those of `published/*.csv`, whose README explains the columns; ours are means
-    over seeds. Verdicts: `within` the tolerance, `outside`, `not run`. If there are runs, but none
-    with any of the published settings, a message is printed instead. All settings that differ from
-    those of the official scripts are printed.
+    The published numbers are in `published/*.csv`; `published/README.md` explains their columns.
+    Ours are means over seeds. Verdicts: `within` the tolerance, `outside`, `not run`. If there are
+    runs, but none with any of the published settings, a message is printed instead. All settings
+    that differ from those of the official scripts are printed.
 
     Raises
     ------
     ConfigError
-        If nothing is published for these experiments, or if the runs that fit a number differ in
-        more than the seed.
+        If nothing is published for these experiments, or if the runs that match a number differ
+        in more than the seed.
     """
     published = published_numbers()
     wanted = published[published["experiment"].isin(experiments)]
@@ -51,7 +51,7 @@ def compare_to_paper(
         )
     frame = experiment.merged_or_empty(where, OPTION)
     changed: list[str] = []
-    if len(names) == 1 and not frame.empty:  # of several, that of a run is unknown
+    if len(names) == 1 and not frame.empty:  # with several, it is unclear which a run follows
         folders = map(Path, frame[tables.FOLDER].unique())
         configs = [OmegaConf.create(read_config(folder).values) for folder in folders]
         changed = settings.changes(names[0], configs)
@@ -60,7 +60,7 @@ def compare_to_paper(
     for name in names:
         print(f"\n{settings.describe(name)}")
     if changed:
-        print(f"These runs have {len(changed)} other settings than {names[0]}:", *changed, sep="\n")
+        print(f"Settings of these runs that differ from {names[0]}:", *changed, sep="\n")
 
 
 def _compare_numbers(
@@ -80,13 +80,14 @@ def _compare_numbers(
     n_run = (table["verdict"] != NOT_RUN).sum()
     caption = f"{n_within} of {n_run} numbers within the tolerance, {len(table) - n_run} not run"
     if n_run and n_changed:
-        caption += f"; {experiment.name} has {n_changed} other settings than the published runs"
+        name = experiment.name
+        caption += f"; settings of {name} that differ from the published runs: {n_changed}"
     experiment.save_table(table, TABLE, caption=caption, shown=_readable(table))
 
 
 @functools.cache
 def published_numbers() -> pd.DataFrame:
-    """All published numbers; columns `COLUMNS`, text but for value and tolerance."""
+    """All published numbers, with `COLUMNS`: text, except for value and tolerance."""
     types = dict.fromkeys(COLUMNS, str) | {"value": float, "tolerance": float}
     files = [pd.read_csv(file, dtype=types) for file in sorted(PUBLISHED.glob("*.csv"))]
     return pd.concat(files, ignore_index=True)[list(COLUMNS)]
@@ -120,7 +121,7 @@ def _compared(experiment: Experiment, frame: pd.DataFrame, published: Mapping) -
 def _matching(
     frame: pd.DataFrame, published: Mapping, settings: Sequence[str] = SETTINGS
 ) -> pd.DataFrame:
-    """The runs that have these settings of a published number."""
+    """The runs whose settings equal those of a published number."""
     columns = dict(zip(SETTINGS, ("datapred", "dist", "beta"), strict=True))
     if "datapred" not in frame:
         columns["data"] = "datafeat"
@@ -132,7 +133,7 @@ def _matching(
 
 
 def _not_run(frame: pd.DataFrame, published: list[dict]) -> str:
-    """Published settings that no run has: " (beta 0.07)"."""
+    """Format the published settings that no run has, e.g. " (beta 0.07)"."""
     found = []
     for key in SETTINGS:
         if all(_matching(frame, row, [key]).empty for row in published):

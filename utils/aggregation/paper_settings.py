@@ -38,14 +38,14 @@ class Difference(NamedTuple):
 
 @functools.cache
 def published_settings() -> dict[str, dict]:
-    """Official settings: experiment, or option of a data set -> its table."""
+    """Tables of official settings, by experiment or by option of a data set."""
     files = [OmegaConf.load(file) for file in sorted(SETTINGS.glob("*.yaml"))]
     tables = [item for file in files for item in OmegaConf.to_container(file).items()]
     return {name: table for name, table in tables if not name.startswith(".")}  # shared parts
 
 
 def names_of(experiments: Sequence[str]) -> list[str]:
-    """The tables of experiments, which are named after their files or their results."""
+    """Names of the tables for experiments, given by the names of their files or results."""
     return [
         name
         for name, table in published_settings().items()
@@ -54,14 +54,14 @@ def names_of(experiments: Sequence[str]) -> list[str]:
 
 
 def describe(name: str) -> str:
-    """The differences of an experiment at full size, as text."""
+    """Describe how the settings of an experiment at full size differ from the official ones."""
     lines = [f"  {difference}" for difference in differences(name)]
-    text = f"{name} at full size: {len(lines)} settings are not the official ones"
+    text = f"{name} at full size: settings that differ from the official ones: {len(lines)}"
     return "\n".join([text, *lines])
 
 
 def changes(name: str, runs: Sequence[DictConfig]) -> list[str]:
-    """Lines for the settings of an experiment that runs have changed.
+    """Describe the settings in which runs differ from their experiment's config, one per line.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def changes(name: str, runs: Sequence[DictConfig]) -> list[str]:
     found: dict[str, dict[str, None]] = {}
     for run in runs:
         experiment = _config(_choice(name), *_options(_config(_choice(name)), run))
-        # if the data set differs, so does everything that follows from it
+        # if the data set differs, so does everything that depends on it
         is_same_data = _fact(run, "data_feat.name") == experiment.data_feat.name
         of_data = () if is_same_data else ("splits", "augmentations", "parameters")
         for key in dict.fromkeys([*table.get("settings", {}), *jobs]):
@@ -130,7 +130,7 @@ def _config(*overrides: str) -> DictConfig:
 
 
 def _comparable(label: str, value: object) -> object:
-    """The value, without order and notation of a sweep."""
+    """The value, without the order and notation of swept values."""
     if not label.startswith("sweep."):
         return value
     if isinstance(value, list):

@@ -1,8 +1,8 @@
 """Trade-offs between two costs: Pareto fronts, and measures that compare rate-distortion curves.
 
-A curve D(r) is the lowest distortion (or another cost) at a rate of at most r. It is given by the
-points of its Pareto front: rates [N] rise and distortions [N] fall, strictly. It is linear between
-these points, and constant after the last one.
+A curve D(r) is the lowest distortion (or another cost) at a rate of at most r. It is represented by
+the points of its Pareto front: strictly increasing rates [N] and strictly decreasing distortions
+[N]. D(r) is linear between these points, and constant after the last one.
 """
 
 import numpy as np
@@ -17,8 +17,8 @@ def pareto_front(x: ArrayLike, y: ArrayLike) -> np.ndarray:
     """Indices of the points (x, y), [N] each, that no other point dominates, sorted by x.
 
     Both are costs: a point dominates another if it is smaller in one of them and not larger in the
-    other. Of equal points the first is taken; points with a NaN are ignored. Along the front x
-    rises and y falls, strictly.
+    other. Of equal points, only the first is kept; points that are not finite are ignored. Along
+    the front, x strictly increases and y strictly decreases.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     order = np.lexsort((y, x))
@@ -46,15 +46,15 @@ def area_under_rates(distortions: ArrayLike, rates: ArrayLike) -> float:
 
 def gaussian_bits(mse: ArrayLike) -> np.ndarray:
     """Differential entropy of Gaussian errors, log2(2 pi e MSE) / 2, in bits."""
-    with np.errstate(divide="ignore"):  # -inf without errors
+    with np.errstate(divide="ignore"):  # -inf if the MSE is 0
         return 0.5 * np.log2(2 * np.pi * np.e * np.asarray(mse, dtype=float))
 
 
 def rate_at(curve: Curve, distortion: float) -> float:
     """The lowest rate at which D(r) is at most `distortion`.
 
-    NaN outside the distortions of the curve: it never gets there, or a lower rate than that of its
-    first point might suffice.
+    NaN outside the curve's range of distortions: a lower distortion is never reached, and for a
+    higher one, a rate below that of the first point might suffice.
     """
     rates, distortions = curve
     if not distortions[-1] <= distortion <= distortions[0]:
@@ -63,7 +63,7 @@ def rate_at(curve: Curve, distortion: float) -> float:
 
 
 def rate_gain(curve: Curve, baseline: Curve, tolerance: float = 0.01) -> float:
-    """How many times fewer bits a curve needs than the baseline, at equal distortion.
+    """Rate of the baseline divided by that of a curve, at equal distortion.
 
     The distortion is the lowest one that both reach, plus the tolerance. NaN if the rate of one of
     them is unknown there (`rate_at`), or if the curve needs no bits.
@@ -78,10 +78,10 @@ def bd_rate(curve: Curve, baseline: Curve) -> float:
 
     The logarithm of the rate, as a function of the negative distortion, is interpolated by monotone
     piecewise cubics (PCHIP) and averaged over the distortions that both curves reach. NaN if there
-    are none, or if a curve has fewer than two points; points without bits are ignored.
+    are none, or if a curve has fewer than two points; points of rate zero are ignored.
 
     Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001, with
-    the PCHIP of JCTVC-L1100 instead of one cubic polynomial, so that any number of points fits.
+    the PCHIP of JCTVC-L1100 instead of one cubic polynomial, which requires four points.
     """
     logarithms = [_log_rate_of_quality(*points) for points in (curve, baseline)]
     if None in logarithms:

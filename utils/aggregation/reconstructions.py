@@ -25,7 +25,7 @@ STAGE_OF = {"feat": "featurizer", "comm": "communication"}
 
 
 class AmbiguousRunsError(ValueError):
-    """Several runs fit that differ in more than the seed."""
+    """Several runs match, and they differ in more than the seed."""
 
 
 def compare_reconstructions(
@@ -41,13 +41,14 @@ def compare_reconstructions(
 ) -> None:
     """Draw `figures/rec_imgs_allin1_{single,multi}_row`: reconstructions of the same test images.
 
-    Images come from the data set of the invariant compressor. Of several seeds, the smallest is
-    drawn. If a method has no finished run, or several different ones, a message is printed instead.
+    Images come from the data set of the invariant compressor. The compressor with the smallest seed
+    is drawn. If a method has no finished run, or several runs that differ in more than the seed, a
+    message is printed instead.
 
     Raises
     ------
     ConfigError
-        If an option is wrong, or the compressors are for different images.
+        If an option is invalid, or the compressors are for images of different kinds or shapes.
     ValueError, FileNotFoundError
         If a compressor has no decoder, there is no such test image, or a checkpoint is missing.
     """
@@ -83,10 +84,11 @@ def compare_reconstructions(
 def single_row(
     compressors: Mapping[str, LearnableCompressor], data: DataModule, image: int = 0
 ) -> Figure:
-    """One augmented test image, and its reconstruction by each compressor, below its title."""
+    """One augmented test image and its reconstruction by each compressor, with column titles."""
     x = augmented_images(next(iter(compressors.values())), data, image + 1).x
     if not 0 <= image < len(x):
-        raise ValueError(f"there is no test image {image}: {data.n_examples('test')} images")
+        n_images = data.n_examples("test")
+        raise ValueError(f"there is no test image {image}: the test set has {n_images} images")
     x = x[image:]
     images = [x, *(reconstruct(compressor, x) for compressor in compressors.values())]
     return mosaic(torch.stack(images, 1), column_labels=["augmented", *compressors])
@@ -121,7 +123,7 @@ def _runs_with(metric: str, experiment: Experiment) -> DataFrame:
 
 
 def _pick(runs: DataFrame, where: Where, method: Where, name: str) -> Series:
-    """The run of a method; of several seeds, the smallest."""
+    """The run of a method with the smallest seed."""
     try:
         found = restrict(runs, {**method, **where, **method}, OPTION)
     except tables.NoRunsError as error:
@@ -142,5 +144,5 @@ def _pick(runs: DataFrame, where: Where, method: Where, name: str) -> Series:
 
 
 def _format_bits(bits: float) -> str:
-    """ "2.3 bits", "144.5 bits", "1,342 bits"."""
+    """Format a number of bits, e.g. "2.3 bits" or "1,342 bits"."""
     return f"{bits:,.0f} bits" if bits >= 1000 else f"{bits:.1f} bits"

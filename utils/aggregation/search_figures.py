@@ -37,10 +37,10 @@ def plot_optuna_hypopt(
 ) -> None:
     """Draw `optuna_<study>_{history,importance,pareto}` and write `optuna_<study>.csv`.
 
-    The history has the value of each trial and the best one so far; the importance needs 10
-    complete trials, the Pareto front two objectives. Columns of the table: number, state,
-    `is_best`, objectives, drawn settings, `seconds` of the job, `run` (folder of its results) and
-    `error`. Repeated trials are left out. Without a study, a message is printed.
+    The history shows the value of each trial and the best value so far. The importance requires 10
+    complete trials, and the Pareto front two objectives. Columns of the table: number, state,
+    `is_best`, objectives, sampled settings, `seconds` of the job, `run` (folder of its results) and
+    `error`. Trials that were retried are left out. If there is no study, a message is printed.
     """
     file = experiment.folder / studies_of.FILE
     found = studies_of.names(file)
@@ -74,7 +74,7 @@ def _draw(experiment: Experiment, study: optuna.Study, is_log_y: bool) -> None:
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """A row for each trial that counts; see `plot_optuna_hypopt`."""
+    """A row for each trial in `study.counted`; for its columns, see `plot_optuna_hypopt`."""
     objectives, trials = objective_names(study), counted(study)
     best = {trial.number for trial in best_trials(study)}
     rows = []
@@ -93,10 +93,11 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
 
 
 def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
-    """Share of the variance of an objective that each drawn setting explains by itself.
+    """Share of the variance of an objective that each sampled setting explains by itself.
 
-    fANOVA (Hutter et al. 2014, http://proceedings.mlr.press/v32/hutter14.html); shares sum to 1,
-    the largest comes first. Empty if fewer than `MIN_TRIALS` are complete, or all values are equal.
+    Computed with fANOVA (Hutter et al. 2014, http://proceedings.mlr.press/v32/hutter14.html). The
+    shares sum to 1, largest first. Empty if fewer than `MIN_TRIALS` are complete, or all values are
+    equal.
     """
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     values = [trial.values[objective] for trial in complete]
@@ -112,7 +113,10 @@ def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
 
 
 def _joint_space(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """The space of trials: a study may move the ends of its intervals, Optuna expects one space."""
+    """The smallest space that contains all trials.
+
+    The bounds of intervals may change between the trials of a study; Optuna expects a single space.
+    """
     space = dict(trials[0].distributions)
     for trial in trials:
         for key, other in trial.distributions.items():
@@ -152,7 +156,7 @@ def _importance(shares: pd.DataFrame) -> Figure:
     width = 3.6 + 0.085 * max(map(len, shares.index))
     height = 1.2 + len(shares) * (0.14 + 0.16 * len(shares.columns))
     figure, axes = style.make_figure(width, height)
-    reversed_ = shares[shares.columns[::-1]].rename(columns=_title)  # bars are drawn from below
+    reversed_ = shares[shares.columns[::-1]].rename(columns=_title)  # bars are drawn bottom to top
     colours = style.COLOURS[: len(shares.columns)][::-1]
     reversed_.plot.barh(ax=axes, width=0.8, color=colours, legend=False)
     finish(axes, xlabel="share of the variance")
@@ -162,7 +166,7 @@ def _importance(shares: pd.DataFrame) -> Figure:
 
 
 def _pareto_front(table: pd.DataFrame, x: str, y: str, is_log_y: bool) -> Figure:
-    """Complete trials at their two objectives, and those on the Pareto front."""
+    """Complete trials, plotted by their two objectives, and the Pareto front."""
     done, front = table[table["state"] == COMPLETE], table[table["is_best"]].sort_values(x)
     figure, axes = style.make_figure()
     axes.scatter(done[x], done[y], label="trials", **POINTS)
@@ -182,11 +186,14 @@ def _finish(axes: Axes, is_log_y: bool, **labels: str) -> None:
 
 
 def _title(objective: str) -> str:
-    """ "val/comm/rate" -> "rate (bits), validation"."""
+    """Axis label of an objective, e.g. "val/comm/rate" -> "rate (bits), validation"."""
     label = metric_label(objective, {})
     return f"{label}, validation" if objective.startswith("val/") else label
 
 
 def _short(key: str) -> str:
-    """ "optimizer_pred.kwargs.lr" -> "optimizer_pred.lr"; for a group, its place."""
+    """Shorten a setting, e.g. "optimizer_pred.kwargs.lr" -> "optimizer_pred.lr".
+
+    A config group is shortened to its package, e.g. "optimizer@optimizer_pred" -> "optimizer_pred".
+    """
     return key.split("@")[-1].replace(".kwargs.", ".")

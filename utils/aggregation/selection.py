@@ -1,4 +1,4 @@
-"""Selecting rows of tables, and checks of the selection."""
+"""Selects rows of tables, and checks the selection."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,14 +22,14 @@ ALONG_CURVE = (
 
 
 def as_list(value: str | Sequence[str] | None) -> list[str]:
-    """None, one name or several, as a list."""
+    """Convert None, one name or several names to a list."""
     if value is None:
         return []
     return [value] if isinstance(value, str) else list(value)
 
 
 def on_validation(metric: str) -> str:
-    """ "test/pred/err" -> "val/pred/err"."""
+    """The same metric on validation data, e.g. "test/pred/err" -> "val/pred/err"."""
     return f"val/{metric.removeprefix('test/')}" if metric.startswith("test/") else metric
 
 
@@ -80,7 +80,7 @@ def curve_keys(frame: DataFrame) -> list[str]:
 
 
 def format_differences(found: Mapping[str, Sequence]) -> str:
-    """ "dist: VIC, VAE; zdim: 1, 2"."""
+    """Format differences, e.g. "dist: VIC, VAE; zdim: 1, 2"."""
     return "; ".join(f"{name}: {', '.join(map(str, found[name]))}" for name in found)
 
 
@@ -92,20 +92,20 @@ def check_alike(
     but: Callable[[str], bool] = lambda _: False,
     but_name: str = "the seed",
 ) -> None:
-    """Check that rows differ in nothing but the seed.
+    """Check that rows differ only in the seed.
 
     Parameters
     ----------
     frame : the rows.
     option : the mode that averages or compares them, for the error.
     rows : name of the rows, for the error.
-    but : whether the rows may differ in a parameter.
+    but : whether the rows may also differ in this parameter.
     but_name : what the rows may differ in, for the error.
 
     Raises
     ------
     ConfigError
-        If they differ in more; the error names all such parameters.
+        If they differ in other parameters; the error names all of them.
     """
     found = {name: values for name, values in differences(frame).items() if not but(name)}
     if found:

@@ -1,7 +1,7 @@
 """Tables of the runs on disk: collect runs, merge stages, average over seeds.
 
-Runs that differ in nothing but the seed form a group. Averages are over the finished runs of a
-group; unfinished runs are counted.
+Runs that differ only in the seed form a group. Averages are over the finished runs of a group;
+unfinished runs are counted.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from utils.runs.saved_runs import (
 from utils.search import study
 
 TABLES = (*STAGES, "merged")
-GROUP = "group"  # digest of everything that determines a run but its seed
+GROUP = "group"  # digest of everything that determines a run except its seed
 FOLDER = "folder"  # of the results of a run
 STATE = "state"  # done, failed, ...
 COUNTS = ("n_seeds", "n_failed", "n_missing")  # seeds of a group: done, failed, neither
@@ -92,12 +92,12 @@ def with_settings(
 ) -> pd.DataFrame:
     """Add columns for settings, such as `data_pred.kwargs.p_augment`, from the runs' saved configs.
 
-    Names that are columns already, or no settings, are skipped.
+    Names that are already columns, or that are not settings, are skipped.
 
     Parameters
     ----------
     frame : one row per run.
-    names : of settings, as on the command line.
+    names : settings, written as on the command line.
     stage : skip settings that do not determine the results of this stage; None: skip none.
     """
     later_stages = () if stage is None else STAGES[STAGES.index(stage) + 1 :]
@@ -241,6 +241,6 @@ def summaries(
 
 
 def format_counts(n_seeds: int, n_failed: int, n_missing: int) -> str:
-    """ "3", or "1 (2 failed, 1 missing)"."""
+    """Format `COUNTS`, e.g. "3" or "1 (2 failed, 1 missing)"."""
     others = [f"{n} {name}" for n, name in ((n_failed, "failed"), (n_missing, "missing")) if n]
     return f"{n_seeds} ({', '.join(others)})" if others else str(n_seeds)
