@@ -1,1 +1,1 @@
-"""Speed and size against references that run in the same process: `bin/benchmark.sh`."""
+"""Benchmarks of speed and size against references in the same process: `bin/benchmark.sh`."""

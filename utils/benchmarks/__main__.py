@@ -1,7 +1,7 @@
-"""Measures all subjects, prints one table, and fails if a goal is missed.
+"""Runs all benchmarks, prints one table, and fails if a goal is missed.
 
-Two further subjects run only when asked for: "experiments", the hours that each experiment takes,
-and "gpu", what training steps wait for.
+Two more benchmarks run only on request: "experiments" estimates the hours that each experiment
+takes, and "gpu" measures what training steps wait for.
 """
 
 import argparse
@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks; exit status 1 if a goal is missed."""
     parser = argparse.ArgumentParser(prog="bin/benchmark.sh", description=__doc__)
     only = [*SUBJECTS, "experiments", "gpu"]
-    parser.add_argument("--only", choices=only, help="one subject instead of all")
+    parser.add_argument("--only", choices=only, help="run a single benchmark")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--match", default="", help="experiments: only names that contain this")
+    parser.add_argument("--match", default="", help="experiments: only names with this text")
     options = parser.parse_args(arguments)
     if options.only == "experiments":
         experiments.report(options.match)
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in [options.only] if options.only else SUBJECTS:
         print(f"[{name}]", file=sys.stderr, flush=True)
         comparisons += SUBJECTS[name](options.quick)
-    # as wide in files as in a terminal of 120 columns
+    # in files, as wide as in a terminal with 120 columns
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table_of(comparisons))
     return 0 if all(comparison.is_met for comparison in comparisons) else 1

@@ -20,8 +20,8 @@ from lossyless.hub.weights import load_bottleneck
 from lossyless.rates import HFactorized
 
 MODEL = "b005"
-NAME = "entropy_bottleneck"  # of the prior, in files of weights
-# give a random prior about the entropy and table sizes of the released one
+NAME = "entropy_bottleneck"  # of the prior, in weight files
+# give a random prior approximately the entropy and table sizes of the released one
 NARROWING, TAIL = 12.0, 11.0
 
 
@@ -96,7 +96,7 @@ def load_released() -> Bottleneck:
 
 
 def make_bottleneck(z_dim: int) -> Bottleneck:
-    """A random prior about as broad as the released one."""
+    """A random prior, approximately as broad as the released one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         prior = EntropyBottleneck(z_dim).requires_grad_(False)

@@ -21,13 +21,13 @@ from utils.evaluation import communication
 from utils.training import building, fitting
 
 CHUNK_SIZE = 4096
-# Factors by which features are scaled; 1 is the scale of the training.
+# Factors by which features are scaled; 1 is the training scale.
 WIDTHS = (1, 2, 3, 4, 5, 8, 32, 1000)
 
 
 @one_thread()
 def compare(is_quick: bool) -> list[Comparison]:
-    """Vectors per second on one core, of 2 (Banana) and 512 (CLIP) dimensions, and file sizes."""
+    """Vectors per second on one core, in 2 (Banana) and 512 (CLIP) dimensions, and file sizes."""
     small, large = make_bottleneck(2), load_released()
     if is_quick:
         rows = _compare_streams(small, (20_000, 500), 2, goals=(50, 25))
@@ -43,7 +43,7 @@ def compare(is_quick: bool) -> list[Comparison]:
 def _compare_streams(
     bottleneck: Bottleneck, sizes: tuple[int, int], n_repeats: int, goals: tuple[float, float]
 ) -> list[Comparison]:
-    """Symbols to bytes and back; CompressAI also rounds the vectors."""
+    """Code symbols to bytes and back; CompressAI also rounds the vectors."""
     rate, coder = bottleneck.rate, bottleneck.rate.coder()
     symbols, z = bottleneck.draw(sizes[0])
     chunks = np.split(symbols, range(CHUNK_SIZE, len(symbols), CHUNK_SIZE))
@@ -88,9 +88,14 @@ def _compare_coders(
     n_repeats: int,
     goals: tuple[float, float],
 ) -> list[Comparison]:
-    """Our encoding and decoding of z [N, D], by title, against CompressAI's of a part of it.
+    """Compare our encoding and decoding of z [N, D] with CompressAI's, which codes only part of z.
 
-    Raises AssertionError if they decode z_hat differently: their times would not be comparable.
+    Raises AssertionError if CompressAI decodes other vectors: the times would not be comparable.
+
+    Parameters
+    ----------
+    ours : our encoding and decoding, by title.
+    z_hat : the vectors that ours decodes.
     """
     few, reference = z[:n_reference], bottleneck.reference
     streams = reference.encode(few)
@@ -107,7 +112,7 @@ def _compare_coders(
 
 
 def _compare_wide(bottleneck: Bottleneck, n: int) -> list[Comparison]:
-    """Bytes of features with a larger scale than in training."""
+    """File sizes of features whose scale is larger than in training."""
     _, z = bottleneck.draw(n)
     official = OfficialCoder(bottleneck.rate)
     rows = []
@@ -120,7 +125,7 @@ def _compare_wide(bottleneck: Bottleneck, n: int) -> list[Comparison]:
 
 
 def compare_bits(is_quick: bool) -> list[Comparison]:
-    """Bits per point in a file of the Banana test set, against the rate, after a short training."""
+    """Bits per point in a file of the Banana test set vs. the rate, after a short training run."""
     fitting.quiet()
     with tempfile.TemporaryDirectory() as folder:
         cfg = banana_config(Path(folder), *SMALL, "optimizer_feat.kwargs.lr=3e-3")

@@ -52,7 +52,7 @@ class Comparison:
 
 def table_of(comparisons: Sequence[Comparison]) -> Table:
     """A row for each comparison, with the verdict "ok" or "MISSED"."""
-    table = Table("what", "against", title="Medians of alternating runs; ratios of neighbours")
+    table = Table("what", "against", title="Medians of alternating runs; ratios of adjacent runs")
     for column in ("ours", "reference", "ratio", "goal"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict")
@@ -79,7 +79,7 @@ def compare_speed(
     n_repeats: int,
     low: float,
 ) -> Comparison:
-    """Compare the examples per second of two functions, by alternating calls after a warm-up.
+    """Compare the examples per second of two functions by calling them alternately after a warm-up.
 
     Parameters
     ----------

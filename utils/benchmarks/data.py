@@ -1,4 +1,4 @@
-"""Batches of Banana points and of augmented images, vs. one example at a time."""
+"""Benchmarks of sampling Banana points and augmenting images in batches vs. one at a time."""
 
 from collections import deque
 from itertools import islice

@@ -1,7 +1,7 @@
 """Estimated hours of each experiment at the paper's size.
 
-Numbers of steps follow from the configs. One step of each kind is measured on this device and
-extrapolated to an H100. Data sets and weights are not needed: see `utils.benchmarks.steps`.
+The numbers of steps follow from the configs. One step of each kind is measured on this device and
+extrapolated to an H100. Neither data sets nor weights are needed; see `utils.benchmarks.steps`.
 """
 
 import functools
@@ -30,7 +30,7 @@ from utils.runs.identity import IDENTITY, digest, feature_identity, has_tower, r
 from utils.search.space import Space
 from utils.training.fitting import quiet
 
-# 5 % of the peak of an H100 SXM, 989 TFLOP/s for dense half-precision matrices: typical of
+# 5 % of the peak of an H100 SXM (989 TFLOP/s for dense half-precision matrix products), typical of
 # convolutional networks in mixed precision without tuning.
 H100_FLOPS = 0.05 * 989e12
 H100_SECONDS = 0.01  # overhead per step: the host launches hundreds of kernels
@@ -70,7 +70,7 @@ def report(pattern: str = "") -> None:
     print(_line(columns), _line(["---", "---", *["--:"] * 9]), sep="\n")
     for row, work in found.items():
         print(_line([*(f"`{name}`" for name in row), *_cells(work)]), flush=True)
-    print("\nHow to read it: bin/README.md")
+    print("\nHow to read this table: bin/README.md")
 
 
 def _describe_cpu() -> str:
@@ -82,7 +82,7 @@ def _describe_cpu() -> str:
 
 
 def _cells(work: Work) -> list[str]:
-    """Cells of a row, without the names."""
+    """Cells of a row, except for the names."""
     cores = 1 if torch.cuda.is_available() else CPU_CORES
     n_steps, seconds, h100 = Counter(), Counter(), 0.0
     for step, n in work.items():
@@ -140,11 +140,11 @@ def launches() -> Iterator[tuple[str, list[str]]]:
 
 
 def plan(overrides: Sequence[str], trained: set[str]) -> Work:
-    """All work of a sweep except what is in `trained`, which is updated.
+    """All work of a sweep, except for what jobs share with those already in `trained`.
 
     Parameters
     ----------
-    trained : identities of compressors and features that jobs share.
+    trained : identities of the compressors and features counted so far; updated.
     """
 
     def is_new(*identity: object) -> bool:
@@ -193,8 +193,10 @@ _composed = functools.cache(compose_config)
 
 
 def _jobs(overrides: Sequence[str], n_trials: int) -> Counter[tuple[str, ...]]:
-    """Overrides of the jobs of a sweep, or of the trials of a search: these have the middle of each
-    interval, and take turns in the values of each choice."""
+    """Overrides of the jobs of a sweep or of the trials of a search.
+
+    Trials use the midpoint of each interval, and cycle through the values of each choice.
+    """
     space = Space.of(overrides)
     values = {key: _values(drawn) for key, drawn in space.distributions.items()}
     found = itertools.product(*values.values())

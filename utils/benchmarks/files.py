@@ -1,7 +1,7 @@
-"""Benchmarks of files of features: time and size, and of compressing images with CLIP.
+"""Benchmarks of feature files (time and size), and of compressing images with CLIP.
 
-The reference for files is the paper's code, which codes batches with CompressAI, one stream per
-vector, writes each stream after its length, and decodes one vector at a time.
+The reference for files is the paper's code, which encodes batches with CompressAI (one stream per
+vector), writes each stream after its length, and decodes one vector at a time.
 """
 
 import tempfile
@@ -86,7 +86,7 @@ def _compare_speed(
 def _compare_workers(
     bottleneck: Bottleneck, folder: Path, n: int, n_repeats: int
 ) -> list[Comparison]:
-    """Entropy coding in two processes, against one."""
+    """Entropy coding in two processes vs. one."""
     compressor = FeatureCompressor(bottleneck.rate)
     _, z = bottleneck.draw(n)
     path = folder / "parallel.bin"
@@ -112,7 +112,7 @@ def _compare_workers(
 
 
 def _compare_sizes(bottleneck: Bottleneck, folder: Path, n: int) -> list[Comparison]:
-    """Bits per vector of files of `n` vectors, including headers."""
+    """Bits per vector in files of `n` vectors, including headers."""
     compressor = FeatureCompressor(bottleneck.rate)
     symbols, z = bottleneck.draw(n)
     entropy = bottleneck.rate.coder().information(symbols).sum() / n
@@ -130,9 +130,9 @@ def _compare_sizes(bottleneck: Bottleneck, folder: Path, n: int) -> list[Compari
 
 
 def compare_hub(is_quick: bool) -> list[Comparison]:
-    """Images per second from tensors in memory to a file on disk, against CLIP's encoder alone.
+    """Images per second from tensors in memory to a file on disk, vs. CLIP's encoder alone.
 
-    The encoder is a ViT-B/32 with random weights, since its speed does not depend on them.
+    The encoder is a ViT-B/32 with random weights, which do not affect its speed.
     """
     n_images, n_repeats = (32, 1) if is_quick else (256, 3)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,11 +1,12 @@
 """What training steps at the paper's sizes wait for: `bin/benchmark.sh --only gpu`.
 
-For each training: milliseconds per step, kernels per step, the fraction of the time in which the
-GPU works, where the host waits for the GPU, and seconds per checkpoint. Without a GPU it is a
-smoke test: a few steps on small batches, with CPU operators in place of kernels.
+Reports, for each training run: milliseconds per step, kernels per step, the fraction of the time in
+which the GPU is busy, the places where the host waits for the GPU, and seconds per checkpoint.
+Without a GPU, it is a smoke test: a few steps on small batches, counting CPU operators instead of
+kernels.
 
-Nothing is downloaded: the Banana is sampled, scikit-learn's digits stand in for MNIST at the same
-size and with the same augmentations, and all other examples are noise.
+Nothing is downloaded: the Banana is sampled, scikit-learn's digits replace MNIST at the same size
+and with the same augmentations, and all other examples are noise.
 """
 
 import tempfile
@@ -60,9 +61,9 @@ FULL, SMOKE_TEST = Phases(20, 50, 20), Phases(1, 2, 1)
 
 
 def report(*, is_quick: bool = False) -> None:
-    """Print the findings of each training, as lines that begin with RESULT.
+    """Print the findings about each training run, as lines that begin with RESULT.
 
-    A training that fails does not stop the others; all errors are raised at the end.
+    A run that fails does not stop the others; all errors are raised at the end.
     """
     quiet()
     errors: list[Exception] = []
@@ -104,12 +105,12 @@ class Meter(Callback):
 
     Attributes
     ----------
-    seconds : of each timed step, with its data and hooks. The device is synchronised only before
-        the first and after the last one.
+    seconds : of each timed step, including its data and hooks. The device is synchronised only
+        before the first and after the last one.
     work : microseconds and number of calls of each kernel or copy (on a CPU, operator) in the
         profiled steps.
     waits : how often the host waits for the GPU in these steps, by line of code.
-    checkpoint : finding, in words.
+    checkpoint : size of a checkpoint and time to save it, as text.
     """
 
     def __init__(self, device: torch.device, phases: Phases):
@@ -156,7 +157,7 @@ class Meter(Callback):
         )
 
     def describe_work(self, seconds: float) -> str:
-        """Number of kernels in a step, and their share of its seconds; prints the largest ones."""
+        """Describe the kernels per step and their share of its seconds; print the largest ones."""
         n_steps = self.phases.n_profiled
         total, count = (sum(column) / n_steps for column in zip(*self.work.values(), strict=True))
         largest = sorted(self.work.items(), key=lambda item: item[1], reverse=True)[:MAX_LISTED]
@@ -175,7 +176,7 @@ class Meter(Callback):
 
 
 def _time_checkpoint(trainer: pl.Trainer) -> str:
-    """Size and time of a checkpoint, of which each epoch writes up to two."""
+    """Size of a checkpoint and time to save it; each epoch saves up to two."""
     with tempfile.TemporaryDirectory() as folder:
         path, start = Path(folder, "x.ckpt"), time.perf_counter()
         trainer.save_checkpoint(path)

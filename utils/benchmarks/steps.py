@@ -1,4 +1,4 @@
-"""Cost of one training step of an experiment: seconds on this device, and FLOPs.
+"""Cost of one training step of an experiment, in seconds on this device and in FLOPs.
 
 Batches are noise of the right shape and networks have random weights, so neither data sets nor
 weights are needed.
@@ -27,7 +27,7 @@ from utils.training import building
 from utils.training.callbacks import Freezer
 
 N_REPEATS = 2  # measured steps, after a warm-up step
-SLOW = 2.0  # steps of more seconds are measured only once
+SLOW = 2.0  # seconds; slower steps are measured only once
 MAX_PIXELS = 2**17  # per measured batch on a CPU; larger batches are extrapolated
 CLIP = {  # classes of OpenAI's package, and their arguments
     "clip_vitb32": ("VisionTransformer", 224, 32, 768, 12, 12, 512),
@@ -48,13 +48,13 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """A training step of "featurizer" or "predictor", or a batch through the "tower".
+    """A training step of the "featurizer" or "predictor", or a batch through the "tower".
 
     Attributes
     ----------
     shape : of one example.
     network : everything else that the cost depends on, as JSON.
-    cfg : of a job with such steps.
+    cfg : config of a job with such steps.
     """
 
     stage: str
@@ -150,7 +150,7 @@ def train(
 
     Parameters
     ----------
-    source : a data set; or x [B, *shape] of a batch that is repeated, with random targets.
+    source : a data set; or x [B, *shape] of a batch that is repeated, with random targets y.
     """
     cfg, is_predictor = step.cfg, step.stage == "predictor"
     cfg.rate.kwargs.warmup_k_epoch = 0  # as in all later epochs

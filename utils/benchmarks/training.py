@@ -1,4 +1,4 @@
-"""Training steps at the paper's sizes, on the Banana and on images, vs. a bare training loop."""
+"""Benchmarks of training steps at the paper's sizes vs. a bare training loop."""
 
 import copy
 import tempfile
@@ -36,7 +36,7 @@ def banana_config(folder: Path, *overrides: str) -> DictConfig:
 def images_config(folder: Path, *overrides: str) -> DictConfig:
     """VIC with a ResNet18 and a hyperprior, as in the paper's experiment on augmented MNIST.
 
-    The images are scikit-learn's digits at the same size (32x32): nothing is downloaded.
+    The images are scikit-learn's digits at the same size (32x32), so nothing is downloaded.
     """
     architectures = ("encoder=resnet18", "decoder=cnn_decoder", "online=mlp_probe")
     return _config(
@@ -72,7 +72,7 @@ class OneEpoch(DataModule):
 
     Parameters
     ----------
-    source : data, of which as many epochs as needed are joined; or a batch, which is repeated.
+    source : data, of which as many epochs as necessary are chained; or a batch, which is repeated.
     """
 
     def __init__(self, source: DataModule | Batch, n_steps: int):
@@ -100,9 +100,9 @@ class OneEpoch(DataModule):
 
 
 class BareLoop:
-    """The training of a `LearnableCompressor` without trainer, hooks, metrics and checks.
+    """Trains a `LearnableCompressor` without trainer, hooks, metrics or checks.
 
-    Works on a copy of the compressor, with the same optimisers.
+    It trains a copy of the compressor, with the same optimiser settings.
     """
 
     def __init__(self, compressor: LearnableCompressor):
@@ -174,7 +174,7 @@ def measure_steps(
 
     Parameters
     ----------
-    make_config : from an output folder to a config.
+    make_config : returns the config for an output folder.
     """
     fitting.quiet()
     with tempfile.TemporaryDirectory() as folder:

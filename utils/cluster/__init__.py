@@ -1,1 +1,1 @@
-"""Jobs of a sweep: on Slurm or on this machine."""
+"""Runs the jobs of a sweep, on Slurm or on this machine."""

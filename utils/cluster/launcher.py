@@ -1,7 +1,7 @@
-"""Submits the jobs of a sweep with submitit, to Slurm or as processes of this machine, and waits.
+"""Submits a sweep's jobs with submitit, to Slurm or as processes on this machine, and waits.
 
-A job that leaves the queue without a result counts as lost, so the launcher never hangs. Each job
-records its own status, see `utils.runs.status_file`.
+A job that leaves the queue without a result counts as lost, so the launcher does not wait for it
+forever. Each job records its own status; see `utils.runs.status_file`.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ from utils.configs.checks import ConfigError
 from utils.runs.status_file import job_file, now, queue_job
 
 ROOT = Path(__file__).resolve().parents[2]
-# Options in conf/slurm/ that submitit does not know: for all executors, and for the local one.
+# Options in conf/slurm/ that submitit does not have, for all executors and for the local one.
 OWN_OPTIONS = {"name", "executor", "default_partition", "debug_partition"}
 LOCAL_OPTIONS = {"array_parallelism"}
-# Options shared by submitit's executors; it expects other names with the executor's prefix.
+# Options that submitit's executors share; all others need the executor's name as a prefix.
 SHARED_OPTIONS = {
     "timeout_min",
     "mem_gb",
@@ -36,8 +36,8 @@ SHARED_OPTIONS = {
     "stderr_to_stdout",
 }
 POLL_SECONDS = {"local": 1.0, "slurm": 15.0}  # between checks of the jobs
-# How long the result of a job may be missing after it left Slurm's queue (shared disks show files
-# late), and how long local processes may take to end after Ctrl-C.
+# How long a job's result may be missing after the job has left Slurm's queue (files appear late on
+# shared disks), and how long local processes may take to end after Ctrl-C.
 GRACE_SECONDS = 30.0
 GONE = "cancelled before it started?"
 
@@ -52,9 +52,10 @@ def check(options: DictConfig) -> None:
 
 
 def make_executor(options: Mapping[str, object], folder: Path) -> submitit.AutoExecutor:
-    """submitit's executor with options from a config in conf/slurm/; it writes to `folder`/ID.
+    """Make submitit's executor with options from a config in conf/slurm/.
 
-    Raises `ConfigError` for an option with an unknown name or a wrong type.
+    The executor writes to `folder`/ID. Raises `ConfigError` if an option is unknown or has the
+    wrong type.
     """
     kind = options["executor"]
     ours = OWN_OPTIONS | (LOCAL_OPTIONS if kind == "local" else set())
@@ -80,10 +81,10 @@ def make_executor(options: Mapping[str, object], folder: Path) -> submitit.AutoE
 def run_jobs(
     jobs: Sequence[SweepJob], options: Mapping[str, object], *, sweep_dir: Path
 ) -> list[JobReturn]:
-    """Submit all jobs and wait for them; returns their results in the order of the jobs.
+    """Submit all jobs, wait for them, and return their results in the order of the jobs.
 
-    On Slurm, they are one array. Processes of this machine are started `array_parallelism` at a
-    time. After Ctrl-C, Slurm's jobs stay in the queue, and local processes are cancelled.
+    On Slurm, the jobs form one array. On this machine, at most `array_parallelism` processes run at
+    a time. After Ctrl-C, Slurm's jobs stay in the queue, and local processes are cancelled.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ def run_jobs(
     Raises
     ------
     JobError
-        If Slurm refuses the jobs.
+        If Slurm rejects the jobs.
     """
     executor = make_executor(options, sweep_dir / ".submitit")
     is_slurm = options["executor"] == "slurm"
@@ -158,9 +159,10 @@ def _ended_processes(running: Mapping[int, submitit.Job]) -> dict[int, str]:
 
 
 def _ended_in_queue(running: Mapping[int, submitit.Job]) -> dict[int, str]:
-    """The jobs that have left Slurm's queue and will not run again, with their last states.
+    """The last states of the jobs that have left Slurm's queue and will not run again.
 
-    A job whose node fails, or that is preempted, is requeued: it leaves errors, but has not ended.
+    A job that is preempted, or whose node fails, is requeued: it leaves error files, but it has not
+    ended.
     """
     try:
         queue = slurm_queries.states()
@@ -172,9 +174,9 @@ def _ended_in_queue(running: Mapping[int, submitit.Job]) -> dict[int, str]:
 
 
 def _result(job: submitit.Job) -> tuple[str, object] | None:
-    """Result of the first process of a job that left one; None if none has.
+    """The result that the first process of a job has written; None if there is none.
 
-    ("success", JobReturn) or ("error", traceback).
+    The result is ("success", JobReturn) or ("error", traceback).
     """
     for task in range(job.num_tasks):
         paths = job.task(task).paths
@@ -191,7 +193,7 @@ def _result(job: submitit.Job) -> tuple[str, object] | None:
 def _returned(
     job: SweepJob, submitted: submitit.Job, result: tuple[str, object] | None, state: str
 ) -> JobReturn:
-    """The result of a job for Hydra; also records the end of a job that could not do so itself."""
+    """The result of a job for Hydra; records the end of the job if it could not do so itself."""
     outcome, value = result or ("lost", f"no result of job {submitted.job_id}: {state}")
     if outcome == "success":
         return value
@@ -210,7 +212,7 @@ def _abandon(jobs: Sequence[submitit.Job], is_slurm: bool) -> None:
     """Cancel local processes and wait for them; print how to cancel Slurm's jobs."""
     if is_slurm:
         ids = sorted({job.job_id.split("_")[0] for job in jobs})
-        print(f"\nThe jobs stay in the queue; to cancel them: scancel {' '.join(ids)}", flush=True)
+        print(f"\nThe jobs stay in the queue; cancel them with scancel {' '.join(ids)}", flush=True)
         return
     for job in jobs:
         job.cancel()

@@ -1,4 +1,4 @@
-"""Display of a sweep while its jobs run, as lines of text.
+"""Prints the progress of a sweep while its jobs run.
 
 The output of the jobs goes to log files in their folders.
 """
@@ -29,7 +29,7 @@ WIDTH = 100  # of a line
 
 @contextlib.contextmanager
 def shown(sweep_dir: Path, planned: Sequence[list[str]] = ()) -> Iterator[None]:
-    """Print how the jobs of a sweep proceed while the block runs.
+    """Print the progress of a sweep's jobs while the block runs.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def _print_lines(
 
 
 class WithoutOverrides:
-    """stderr without the line in which Hydra repeats the overrides of a failed job."""
+    """Wraps stderr to drop the line in which Hydra repeats the overrides of a failed job."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -96,7 +96,7 @@ class WithoutOverrides:
 
 
 def logged(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], object]:
-    """`main` with its output and traceback in the log of the job."""
+    """Wrap `main` so that its output and traceback go to the log of the job."""
 
     @functools.wraps(main)
     def task(cfg: DictConfig) -> object:

@@ -1,4 +1,4 @@
-"""Slurm's commands: check whether a job would be accepted, query the states of jobs."""
+"""Calls Slurm's commands to check whether a job would be accepted and to query job states."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ ENDED = {
     "PREEMPTED",
     "TIMEOUT",
 }
-# What to do about a rejected job, by a word in Slurm's message.
+# What to do about a rejected job, by words in Slurm's message; the first match counts.
 HINTS = {
     "contact": "is the cluster up? Try sinfo",
     "partition combination": "slurm.account=NAME, or null for your default",
@@ -27,13 +27,13 @@ HINTS = {
     "account": "slurm.account=NAME, or null for your default",
     "qos": "slurm.qos=NAME, or null for your default",
     "time limit": "request less time, -t MINUTES",
-    "": "request other resources, see slurm.mem_gb, slurm.cpus_per_task, slurm.gpus_per_node, "
+    "": "request other resources: slurm.mem_gb, slurm.cpus_per_task, slurm.gpus_per_node, "
     "trainer.devices, trainer.num_nodes",
 }
 
 
 class SlurmUnavailableError(RuntimeError):
-    """A command of Slurm failed or timed out; it may work later."""
+    """A Slurm command failed or timed out; retrying it later may help."""
 
 
 def check_submission(name: str, script: str) -> None:
@@ -55,7 +55,7 @@ def check_submission(name: str, script: str) -> None:
         lines = done.stderr.strip().splitlines() or ["sbatch --test-only fails"]
         said = "; ".join(line.removeprefix("sbatch: error: ").strip() for line in lines)
         hint = next(hint for word, hint in HINTS.items() if word in said.lower())
-        raise ConfigError(f"slurm={name}: Slurm rejects such a job: {said}; {hint}")
+        raise ConfigError(f"slurm={name}: Slurm would reject the job: {said}; {hint}")
 
 
 def states(*, is_of_all_users: bool = False) -> dict[str, str]:
@@ -71,7 +71,7 @@ def states(*, is_of_all_users: bool = False) -> dict[str, str]:
 
 
 def queued_ids() -> set[str] | None:
-    """Ids of the jobs of all users that wait or run; None if Slurm does not answer."""
+    """Ids of all users' pending and running jobs; None if Slurm does not answer."""
     try:
         found = states(is_of_all_users=True)
     except SlurmUnavailableError:

@@ -45,10 +45,10 @@ class Plan:
 
     Attributes
     ----------
-    overrides : with those of the experiment and mode.
+    overrides : overrides, including those of the experiment and mode.
     cfg : config of the first job.
     results : results folder of the experiment.
-    jobs : overrides of each job; empty for a search, which draws them as it goes.
+    jobs : overrides of each job; empty for a search, which samples them as it runs.
     """
 
     overrides: list[str]
@@ -62,16 +62,16 @@ class Plan:
 
 
 def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None:
-    """Run `main` on every config of `sys.argv` and the experiment, then print a report.
+    """Run `main` on every config of the command line and its experiment, then print a report.
 
-    Exit status: 1 if a job failed, after all others have finished; `NONE_DONE` if no job is done; 2
-    if the command line is wrong; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+    Exit status: 1 if a job failed (after all others have ended); `NONE_DONE` if no job finished; 2
+    if the command line is invalid; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     forgive_output()
     hydra_main = hydra.main(config_path=str(CONF_DIR), config_name=config_name, version_base="1.3")
     flags = [arg for arg in sys.argv[1:] if arg.startswith("-")]
     if any(flag not in ("-m", "--multirun") for flag in flags):
-        hydra_main(main)()  # --help, --cfg and the like are Hydra's own
+        hydra_main(main)()  # Hydra handles --help, --cfg and other flags
         return
     try:
         plan = check_command_line([arg for arg in sys.argv[1:] if arg not in flags])
@@ -90,7 +90,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     sweep_dir /= f"{cfg.experiment_name}_{os.getpid()}"  # status.py reads both
     if not plan.is_submitted:  # submitted jobs outlive this process
         os.environ[MAIN_PROCESS] = str(os.getpid())
-    # always a multirun, so that one job leaves the same files as many
+    # always a multirun, so that a single job writes the same files as several
     place = f"hydra.sweep.dir={to_override_value(str(sweep_dir))}"
     sys.argv[1:] = ["--multirun", *plan.overrides, place]
     is_verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -134,7 +134,7 @@ def check_command_line(arguments: list[str]) -> Plan:
     if cfg.hypopt.name == "none":
         parsed = parse(overrides)
         if ranges := [o.input_line for o in parsed if o.is_interval_sweep()]:
-            raise ConfigError(f"{ranges[0]}: ranges are for searches: add hypopt=optuna")
+            raise ConfigError(f"{ranges[0]}: intervals are for searches: add hypopt=optuna")
         (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     else:
         from utils import search  # imported lazily: Optuna takes a second
@@ -164,7 +164,7 @@ def check_equivalences(cfg: DictConfig, overrides: list[str]) -> None:
         from utils.data.augmentations import REGISTRY
         from utils.data.banana import EQUIVALENCES
 
-        is_list = "p_augment" in cfg[place].kwargs  # of images; points have one
+        is_list = "p_augment" in cfg[place].kwargs  # for images; points have a single one
         known = [*REGISTRY, None] if is_list else list(EQUIVALENCES)
         for value in given(override):
             names = value if is_list and isinstance(value, list) else [value]
@@ -178,7 +178,7 @@ def check_equivalences(cfg: DictConfig, overrides: list[str]) -> None:
 def _output(
     main: Callable[[DictConfig], object], plan: Plan, sweep_dir: Path
 ) -> tuple[Callable[[DictConfig], object], contextlib.AbstractContextManager[None]]:
-    """`main`, perhaps with its output in log files, and the display of the sweep."""
+    """`main`, with its output in log files if necessary, and the display of the sweep."""
     if plan.is_submitted:  # the scheduler keeps the output of jobs
         return main, shown(sweep_dir, plan.jobs)
     if len(plan.jobs) == 1:  # a single job keeps the terminal, e.g. for debuggers
@@ -191,9 +191,10 @@ def _output(
 
 
 def _explain(error: Exception, sweep_dir: Path, *, is_verbose: bool) -> None:
-    """Print an error as far as the report of the sweep does not contain it.
+    """Print an error unless the report of the sweep contains it.
 
-    Errors that say what to change are printed without traceback; status files have all tracebacks.
+    Errors that say what to change are printed without a traceback; status files contain all
+    tracebacks.
     """
     frames = traceback.extract_tb(error.__traceback__)
     is_of_job = any(frame.name == "return_value" for frame in frames)  # of Hydra's JobReturn

@@ -19,7 +19,7 @@ class JobError(RuntimeError):
 
 @dataclass(frozen=True)
 class SweepJob:
-    """A job with its composed config; submitit pickles it and calls it where the job runs."""
+    """A job with its composed config; submitit pickles it, and calls it where the job runs."""
 
     num: int
     config: DictConfig
@@ -37,7 +37,7 @@ class SweepJob:
         return list(self.config.hydra.overrides.task)
 
     def __call__(self) -> JobReturn:
-        """Run the task; raises its error, so that the scheduler sees the failure as well."""
+        """Run the task, and raise its error, so that the scheduler sees the failure as well."""
         version.setbase(self.version_base)
         setup_globals()
         resolvers.register()
@@ -75,7 +75,7 @@ def compose_jobs(
 ) -> list[SweepJob]:
     """The jobs of a sweep, numbered from `first_num`, with composed configs.
 
-    Jobs that wait or are requeued ignore later edits of the config files.
+    Later edits of the config files do not affect jobs that are pending or requeued.
     """
     jobs = []
     for num, overrides in enumerate(job_overrides, start=first_num):

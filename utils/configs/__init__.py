@@ -1,1 +1,1 @@
-"""Command lines to resolved configs, and the checks of their settings."""
+"""Composes configs from command lines, and checks their settings."""

@@ -14,9 +14,9 @@ from utils.configs.resolvers import weights_id
 TRAINERS, DATA = ("trainer", "trainer_pred"), ("data_feat", "data_pred")
 CLASS = "_target_"  # Hydra's key for a class
 MAX_LISTED = 20  # keys listed in an error that also suggests similar ones
-# Settings that accept fractions although a config file may state a whole number.
+# Settings that accept fractions although their default in a config file may be an integer.
 NUMBERS = {
-    "limit_test_batches",  # a number of batches or a fraction of them, as the next three
+    "limit_test_batches",  # a number of batches or a fraction of them, like the next three
     "limit_train_batches",
     "limit_val_batches",
     "overfit_batches",
@@ -24,7 +24,7 @@ NUMBERS = {
     "p_norm",
     "total_factor",
 }
-# Settings of at least 1, and others that may be anything but 0.
+# Settings that must be at least 1, and settings that must not be 0.
 COUNTS = (
     *(f"{p}.{n}" for p in TRAINERS for n in ("max_epochs", "check_val_every_n_epoch")),
     *(f"{p}.kwargs.{n}" for p in DATA for n in ("batch_size", "eval_batch_size")),
@@ -36,8 +36,8 @@ LIMITS = (
     *(f"{p}.max_steps" for p in TRAINERS),
     "communication.chunk_size",
 )
-# Environment variables of a process that has peers, such as `torchrun` sets, and their values in a
-# process without peers.
+# Environment variables that `torchrun` sets in distributed processes, and their values for a single
+# process.
 WITHOUT_PEERS = {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
 NETWORKS = ("encoder", "decoder", "projector", "online")  # keys that must hold a network
 # Settings whose value is the name of published weights or the path of a file.
@@ -46,16 +46,19 @@ WEIGHT_SETTINGS = (
     "data_feat.kwargs.clip_weights",
     "data_pred.kwargs.clip_weights",
 )
-# Settings that are parts of the names of folders.
+# Settings that are parts of folder names.
 NAMES = ("experiment_name", "compressor_of", "add_feat", "add_pred")
 
 
 class ConfigError(ValueError):
-    """The command line or a config file asks for something that does not exist."""
+    """The command line or a config file is invalid."""
 
 
 def find_node(cfg: DictConfig, key: str) -> Node:
-    """The uninterpolated node at a dotted key; `ConfigError` with similar keys if it is unknown."""
+    """The uninterpolated node at a dotted key.
+
+    Raises `ConfigError`, which suggests similar keys, if the key is unknown.
+    """
     node: object = cfg
     parts = key.split(".")
     for depth, part in enumerate(parts):
@@ -74,9 +77,9 @@ def find_node(cfg: DictConfig, key: str) -> Node:
 
 
 def expected_kind(name: str, stated: Node, value: object) -> str | None:
-    """The expected kind of value, in words, if `value` is of another kind; else None.
+    """Describe the expected kind of value if `value` is of another kind; else return None.
 
-    Null and interpolations match any kind. Text matches a list of texts, and the reverse.
+    Null and interpolations match any kind. Text matches a list of strings, and vice versa.
 
     Parameters
     ----------
@@ -92,7 +95,7 @@ def expected_kind(name: str, stated: Node, value: object) -> str | None:
 
 
 def _kinds(name: str, stated: object) -> tuple[str, tuple[type, ...]]:
-    """The kind of a setting, in words and as the types that its values may have."""
+    """The kind of a setting, as text and as the types that its values may have."""
     if isinstance(stated, Mapping):
         return "a group of settings", (Mapping,)
     if isinstance(stated, Sequence) and not isinstance(stated, str):
@@ -110,8 +113,8 @@ def _kinds(name: str, stated: object) -> tuple[str, tuple[type, ...]]:
 def is_network(architecture: DictConfig) -> bool:
     """Whether an option of `architecture`, such as `cfg.encoder`, is a network.
 
-    The config file of a network says `_partial_: true`: networks are built once shapes are known.
-    The alternative is an evaluation, see `utils.evaluation.linear.Evaluation`.
+    The config file of a network contains `_partial_: true`, because networks are built once shapes
+    are known. The other options are evaluations; see `utils.evaluation.linear.Evaluation`.
     """
     return bool(architecture.kwargs.get("_partial_", False))
 
@@ -127,20 +130,20 @@ def check_networks(cfg: DictConfig) -> None:
 
 
 def check_sizes(cfg: DictConfig) -> None:
-    """Raise `ConfigError` if there would be nothing to train on, to evaluate or to send."""
+    """Raise `ConfigError` if there would be nothing to train on, evaluate or transmit."""
     for key in COUNTS:
         value = OmegaConf.select(cfg, key)
         if value is None or value < 1:
             raise ConfigError(f"{key} is {value}, expected at least 1")
     for key in LIMITS:
         if OmegaConf.select(cfg, key) == 0:
-            raise ConfigError(f"{key} is 0, expected more: results would be missing")
+            raise ConfigError(f"{key} is 0, so results would be missing: choose another value")
 
 
 def check_peers(cfg: DictConfig) -> None:
-    """Raise `ConfigError` if a job of one process has the environment of one with peers.
+    """Raise `ConfigError` if a single-process job has the environment of a distributed process.
 
-    Lightning would log nothing with a RANK above 0, and wait for the peers.
+    Lightning would wait for the other processes, and log nothing if RANK is above 0.
     """
     found = {name: os.environ.get(name, value) for name, value in WITHOUT_PEERS.items()}
     wrong = [name for name, value in WITHOUT_PEERS.items() if found[name] != value]
@@ -152,19 +155,19 @@ def check_peers(cfg: DictConfig) -> None:
 
 
 def check_names(cfg: DictConfig) -> None:
-    """Raise `ConfigError` if a setting of `NAMES` cannot be a part of a folder's name."""
+    """Raise `ConfigError` if the name of an experiment or job cannot be part of a folder name."""
     for key in ("experiment", *NAMES, *(["job_id"] if cfg.job_id is not None else [])):
         name = str(cfg[key])
         is_text = isinstance(cfg[key], (str, int, float)) and not isinstance(cfg[key], bool)
         is_folder = name not in ("", ".", "..") and "/" not in name and name.isprintable()
         if not (is_text and is_folder):
             raise ConfigError(f"{key} is {cfg[key]!r}, expected a name without '/' for a folder")
-    if isinstance(cfg.experiment, float):  # of a file, where 1e3 is a number
+    if isinstance(cfg.experiment, float):  # in a file, 1e3 is a number
         raise ConfigError(f"experiment is the number {cfg.experiment}, expected a name in quotes")
 
 
 def expand_paths(cfg: DictConfig) -> None:
-    """Replace `~` at the start of paths by the home folder; `ConfigError` for an empty path."""
+    """Replace `~` at the start of paths by the home folder; raise `ConfigError` if one is empty."""
     for key in (*(f"paths.{name}" for name in cfg.get("paths", ())), *WEIGHT_SETTINGS):
         try:
             path = OmegaConf.select(cfg, key)
@@ -177,7 +180,7 @@ def expand_paths(cfg: DictConfig) -> None:
 
 
 def check_weights(cfg: DictConfig) -> None:
-    """Raise `ConfigError` if a file of weights is missing."""
+    """Raise `ConfigError` if a weight file is missing."""
     for key in WEIGHT_SETTINGS:
         try:
             weights_id(OmegaConf.select(cfg, key))

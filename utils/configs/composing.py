@@ -1,4 +1,4 @@
-"""Composes configs from command lines: sweeps and modes of experiments, checked overrides."""
+"""Composes configs from command lines, with the sweeps and modes of experiments."""
 
 import argparse
 import contextlib
@@ -29,7 +29,7 @@ resolvers.register()
 
 
 def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> DictConfig:
-    """The config of one job, as `python main.py *overrides` would give it.
+    """Compose the config of one job, as `python main.py *overrides` does.
 
     Raises `ConfigError` for unknown keys and options, naming alternatives, and for values of the
     wrong kind.
@@ -52,7 +52,7 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> 
 
 
 def set_values(cfg: DictConfig, overrides: list[Override]) -> None:
-    """Set, add or remove keys of a config; `ConfigError` if it is not possible."""
+    """Set, add or remove keys of a config; raise `ConfigError` if that is impossible."""
     with _errors_in_one_line():
         ConfigLoaderImpl._apply_overrides_to_config(overrides, cfg)
 
@@ -63,7 +63,7 @@ def expand(overrides: Sequence[str]) -> list[str]:
     The user's settings win: keys in `overrides` are not added.
     """
     parsed = parse([override.replace(MOTPE, TPE) for override in overrides])
-    # of a repeated key, the last value counts, also if an earlier one is a sweep
+    # the last value of a repeated key counts, even if an earlier one is a sweep
     parsed = list({override.get_key_element(): override for override in parsed}.values())
     overrides = [override.input_line for override in parsed]
     chosen = {override.get_key_element().lstrip("+~") for override in parsed}
@@ -71,7 +71,7 @@ def expand(overrides: Sequence[str]) -> list[str]:
     in_mode = cfg.modes.get(cfg.mode_name, {})
     swept = dict(cfg.sweep) | dict(in_mode.get("sweep", {}))
     fixed = {k: v for k, v in in_mode.get("overrides", {}).items() if k not in swept}
-    # options chosen by the user are not altered by the mode
+    # the mode does not alter options that the user chose
     for override in filter(is_group, parsed):
         node, option = f"{override.package or override.key_or_group}.", _option(override)
         fixed = {
@@ -102,7 +102,7 @@ def _errors_in_one_line() -> Iterator[None]:
 
 
 def _first_values(overrides: list[Override]) -> list[str]:
-    """One job of a sweep: the first value of each choice, and the defaults of drawn settings."""
+    """One job of a sweep: the first value of each choice, and the default instead of intervals."""
     lines = []
     for override in overrides:
         if not override.is_sweep_override():
@@ -134,7 +134,7 @@ def _has(cfg: DictConfig, key: str) -> bool:
 
 
 def _check_form(override: Override) -> None:
-    """Raise for forms of Hydra's overrides that are no settings of a run here."""
+    """Raise ConfigError for valid Hydra overrides that are not supported here."""
     key, line = override.get_key_element().lstrip("+~"), override.input_line
     if key.endswith(f".{CLASS}"):
         raise ConfigError(
@@ -148,7 +148,7 @@ def _check_form(override: Override) -> None:
 
 
 def _check_kind(override: Override, stated: Node) -> None:
-    """Raise if an override's value has a different type from the one it replaces."""
+    """Raise ConfigError if an override's value has a different kind from the one it replaces."""
     key = override.key_or_group
     for value in given(override):
         kind = expected_kind(key.rpartition(".")[2], stated, value)
@@ -161,5 +161,5 @@ def _check_kind(override: Override, stated: Node) -> None:
 
 
 def _values(values: object) -> str:
-    """A list as a sweep over its values; text, such as `interval(0, 1)`, is a sweep already."""
+    """Format a list as a sweep over its values; text, such as `interval(0, 1)`, is already one."""
     return values if isinstance(values, str) else ",".join(map(to_override_value, values))

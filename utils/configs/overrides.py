@@ -1,4 +1,4 @@
-"""Overrides of the command line: Hydra's grammar, and values in it."""
+"""Parses command-line overrides and formats their values in Hydra's grammar."""
 
 import contextlib
 import functools
@@ -27,19 +27,20 @@ CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 # Text that needs no quotes in Hydra's grammar, except the words in NO_TEXT.
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
 NO_TEXT = {"null", "true", "false", "nan", "inf"}
-# Keys whose values are taken as typed; in Hydra's grammar, `1_2` is the number 12.
+# Keys whose values are taken literally; in Hydra's grammar, `1_2` is the number 12.
 TEXT_KEY = re.compile(
     r"paths\.\w+|job_id|goal|queue|wandb_\w+|hypopt\.study_name|finetune\.init|export\.encoder|"
     + "|".join(map(re.escape, WEIGHT_SETTINGS))
 )
-UNESCAPED = {*string.ascii_letters, *string.digits, *"_-./"}  # when Hydra passes values to jobs
+# characters that Hydra does not escape when it passes values to jobs
+UNESCAPED = {*string.ascii_letters, *string.digits, *"_-./"}
 NAME_KEYS = {"experiment", *NAMES}  # may be swept
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Overrides in Hydra's grammar, except that paths, names and texts are taken as typed.
+    """Parse overrides in Hydra's grammar, except that paths, names and texts are taken literally.
 
-    Raises `ConfigError` for syntax errors, and for sweeps that are endless or empty.
+    Raises `ConfigError` for syntax errors, and for infinite or empty sweeps.
     """
     parsed = _parse([_as_typed(override) for override in overrides])
     for override in parsed:
@@ -57,7 +58,7 @@ def is_group(override: Override) -> bool:
 
 
 def given(override: Override) -> list[object]:
-    """The values of an override: all values of a sweep, the ends of an interval."""
+    """The values of an override: all values of a sweep, or the bounds of an interval."""
     value = override.value()
     if isinstance(value, IntervalSweep):
         return [value.start, value.end]
@@ -67,7 +68,7 @@ def given(override: Override) -> list[object]:
 
 
 def values_of(key: str, overrides: Sequence[str]) -> list[object] | None:
-    """The values a key is set to or swept over; None if it is not set, or drawn by a search."""
+    """The values that a key is set to or swept over; None if it is not set, or is searched."""
     found = [o for o in parse(overrides) if o.get_key_element().lstrip("+") == key]
     if not found or found[-1].value_type not in (ValueType.ELEMENT, ValueType.SIMPLE_CHOICE_SWEEP):
         return None
@@ -75,12 +76,12 @@ def values_of(key: str, overrides: Sequence[str]) -> list[object] | None:
 
 
 def to_override_value(value: object) -> str:
-    """A value as text in Hydra's override grammar that parses to this value, not to a sweep.
+    """Format a value in Hydra's override grammar so that it parses to this value, not to a sweep.
 
     Parameters
     ----------
-    value : None, a bool, a number, text, or lists and dicts of these, also as parsed by Hydra. Text
-        is quoted if it would parse as something else.
+    value : None, a bool, a number, text, or a list or dict of these, as Python objects or as parsed
+        by Hydra. Text is quoted if it would parse as something else.
     """
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)
@@ -102,7 +103,7 @@ def to_override_value(value: object) -> str:
 
 
 def unquoted(value: str) -> str:
-    """A value in Hydra's override grammar, without its quotes if it has some."""
+    """A value in Hydra's override grammar, without any quotes around it."""
     return str(parse([f"x={value}"])[0].value()) if value.startswith(("'", '"')) else value
 
 
@@ -121,7 +122,7 @@ def _parse(overrides: list[str]) -> list[Override]:
 
 
 def _as_typed(override: str) -> str:
-    """An override, with quotes around paths and names that Hydra's grammar would change."""
+    """Quote the value of an override if it is a path or name that Hydra's grammar would change."""
     key, equals, text = override.partition("=")
     name = key.lstrip("+")
     if equals and TEXT_KEY.fullmatch(name) and text != "null":
@@ -132,7 +133,7 @@ def _as_typed(override: str) -> str:
 
 
 def _quoted(text: str, *kinds: type) -> str:
-    """Text in quotes, unless it has some or parses to the same text as a value of these types."""
+    """Quote text, unless it is quoted or parses to a value of these types with the same text."""
     with contextlib.suppress(ConfigError):
         value = _parse([f"x={text}"])[0]._value
         is_same = type(value) in kinds and str(value) == text and set(text) <= UNESCAPED

@@ -1,6 +1,6 @@
-"""Resolvers of configs: `${n_cpus:}`, `${cpus_per_job:N}`, `${weights_id:FILE}`, ...
+"""OmegaConf resolvers for configs: `${n_cpus:}`, `${cpus_per_job:N}`, `${weights_id:FILE}`, ...
 
-They are resolved where a job runs, so their values describe that machine.
+They are evaluated where a job runs, so their values describe that machine.
 """
 
 import functools
@@ -18,12 +18,12 @@ WEIGHT_SUFFIXES = (".pt", ".pth", ".npz", ".torch", ".tar", ".ckpt", ".bin", ".s
 
 
 def n_cpus() -> int:
-    """CPU cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     return available_cores()
 
 
 def cpus_per_job(n_jobs: int) -> int:
-    """CPU cores for each of several jobs that share this machine, at least one.
+    """Number of CPU cores for each of several jobs that share this machine, at least one.
 
     A Slurm job does not share its cores.
     """
@@ -48,7 +48,8 @@ def signal_delay(timeout_min: int) -> int:
 def default_precision(accelerator: str) -> str:
     """Mixed precision if a GPU will be used, else full precision.
 
-    The choice is made where the job runs and is part of its config: the two are different runs.
+    The choice is made where the job runs. It is part of the job's config, so that runs with
+    different precisions are different runs.
     """
     if accelerator == "cpu":
         return FULL_PRECISION
@@ -65,10 +66,10 @@ def balle_latent_side(image_shape: Sequence[int]) -> int:
 
 
 def weights_id(weights: str | None) -> str | None:
-    """Identifier of weights in the identity of a run, independent of their path.
+    """Identify weights independently of their path, for the identity of a run.
 
-    SHA-256 of a file; the name of published weights; None for None. Raises FileNotFoundError for a
-    path without a file.
+    Returns the SHA-256 of a file, the name of published weights, or None for None. Raises
+    FileNotFoundError if a path has no file.
     """
     if weights is None:
         return None
@@ -89,7 +90,7 @@ def _sha256(path: Path, *state: int) -> str:
 
 
 def scientific(number: float) -> str:
-    """A number as in the folder names of runs: "3.0e-04"."""
+    """Format a number as in the folder names of runs, e.g. "3.0e-04"."""
     return f"{number:.1e}"
 
 

@@ -1,7 +1,7 @@
-"""Hydra's launcher of submitted jobs, and its sweeper for hyper-parameter searches.
+"""Hydra plugins: a launcher that submits jobs, and a sweeper for hyper-parameter searches.
 
-Hydra imports all modules of the package `hydra_plugins` at every start, so this one imports nothing
-heavy; the work is in `utils.cluster.launcher` and `utils.search`.
+Hydra imports all modules of the package `hydra_plugins` whenever it starts, so this one imports
+nothing heavy. The implementations are in `utils.cluster.launcher` and `utils.search`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-# Classes of optuna.samplers by their names in hydra-optuna-sweeper. CmaEsSampler supports neither
-# choices nor several objectives; hypopt=none does what GridSampler does.
+# Classes of optuna.samplers, by their names in hydra-optuna-sweeper. CmaEsSampler is missing, as it
+# supports neither choices nor several objectives; hypopt=none replaces GridSampler.
 SAMPLERS = {
     "random": "RandomSampler",
     "tpe": "TPESampler",
@@ -43,7 +43,7 @@ class JobLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Results of the jobs with these overrides, in order."""
+        """Run the jobs with these overrides, and return their results in order."""
         from utils.cluster import launcher, sweep_job
 
         jobs = sweep_job.compose_jobs(
