@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.isotonic import isotonic_regression
 
+from utils.aggregation import tables
 from utils.aggregation.experiment import Experiment, Where, readable
 from utils.aggregation.pareto_front import Curve, pareto_front
 from utils.aggregation.selection import on_validation, restrict
@@ -56,6 +57,7 @@ def summarize_bit_ratios(
     rows.columns = [y, f"bits, {baseline}", f"bits, {better}", "ratio"]
     for kind in ("n_failed", "n_missing"):
         rows[kind] = sum(int(summary[kind].sum()) for summary in summaries)
+    rows["n_missing"] += sum(tables.n_without(kind, [x, y]) for kind in kinds)
     caption = f"{x} at equal {y}. Smallest ratio: {smallest:.3g}"
     experiment.save_table(rows, "bit_ratios", caption=caption, shown=readable(rows.iloc[:, :4]))
 

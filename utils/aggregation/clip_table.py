@@ -65,7 +65,9 @@ def summarize_clip(
         for title, (metric, factor, form) in PUBLISHED_COLUMNS.items():
             row[title] = published.get(metric, nan) * factor
             cells[title] = number(row[title], form=form)
-        counts = {column: int(ours.get(column, 0)) for column in tables.COUNTS}
+        counts = dict.fromkeys(tables.COUNTS, 0)
+        if ours:
+            counts = tables.counts_of(ours, [metric for metric, _ in COLUMNS.values()])
         rows.append(row | counts)
         shown.append(cells | {"seeds": tables.format_counts(*counts.values())})
     experiment.save_table(pd.DataFrame(rows), file, shown=pd.DataFrame(shown))

@@ -183,7 +183,9 @@ def _summarise(
     done = frame.dropna(subset=[x, y])
     rows = []
     for curve, seeds in curves.groupby("curve", sort=False):
-        counts = experiment.summary(frame[frame["curve"] == curve])[list(tables.COUNTS)].sum()
+        all_runs = frame[frame["curve"] == curve]
+        counts = experiment.summary(all_runs)[list(tables.COUNTS)].sum()
+        counts["n_missing"] += tables.n_without(all_runs, [x, y])
         row = dict(seeds.iloc[0][keys]) | {"n_seeds": len(seeds)}
         row |= {name: int(counts[name]) for name in ("n_failed", "n_missing")}
         for name in (*NUMBERS, "n_runs"):

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pandas import DataFrame
+from pandas import DataFrame, Series
 
 from utils.aggregation import tables
 from utils.aggregation.experiment import Experiment, Where, in_file_name, number
@@ -39,7 +39,9 @@ def summarize_metrics(
     metrics = _shown_metrics(summary, columns)
     shown = select(summary, metrics, keys)
     parameters = [key for key in shown if key in summary]
-    statistics = [f"{metric}_{part}" for metric in metrics.values() for part in ("mean", "sem")]
+    parts = ("mean", "sem", "count")
+    statistics = [f"{metric}_{part}" for metric in metrics.values() for part in parts]
+    statistics = [column for column in statistics if column in summary]
     numbers = summary[[*parameters, *tables.COUNTS, *statistics]]
     experiment.save_table(numbers, "summary", caption="bits per example", shown=shown)
 
@@ -83,6 +85,8 @@ def select(
 ) -> DataFrame:
     """A readable table: parameters, some metrics as "mean ± sem", and the number of seeds.
 
+    Where some seeds lack a metric, it is "mean ± sem (2 of 3)".
+
     Parameters
     ----------
     summary : as `tables.summarise` returns it.
@@ -96,11 +100,15 @@ def select(
         keys += [key for key in everything if key not in keys]
     table = summary[keys].copy()
     for title, metric in columns.items():
-        means, sems = summary[f"{metric}_mean"], summary[f"{metric}_sem"]
-        table[title] = [number(mean, sem) for mean, sem in zip(means, sems, strict=True)]
+        table[title] = [_cell(row, metric) for _, row in summary.iterrows()]
     counts = summary[list(tables.COUNTS)].itertuples(index=False)
     table["seeds"] = [tables.format_counts(*row) for row in counts]
     return table
+
+
+def _cell(row: Series, metric: str) -> str:
+    cell, n = number(row[f"{metric}_mean"], row[f"{metric}_sem"]), row.get(f"{metric}_count", 0)
+    return f"{cell} ({n} of {row['n_seeds']})" if 0 < n < row["n_seeds"] else cell
 
 
 def gather_figures(experiment: Experiment, where: Where | None = None) -> None:

@@ -102,7 +102,7 @@ def _compared(experiment: Experiment, frame: pd.DataFrame, published: Mapping) -
         check_alike(found, OPTION, f"the runs of {kind}")
         (row,) = experiment.summary(found).to_dict("records")
         ours, sem = row[f"{metric}_mean"], row[f"{metric}_sem"]
-        counts = {key: row[key] for key in tables.COUNTS}
+        counts = tables.counts_of(row, [metric])
     difference = ours - published["value"]
     verdict = WITHIN if abs(difference) <= published["tolerance"] else OUTSIDE
     return {

@@ -197,7 +197,8 @@ def summarise(frame: pd.DataFrame, seeds: Collection[str] = ()) -> pd.DataFrame:
     """Average every metric over the seeds of each group.
 
     Columns are the parameters, `COUNTS`, `<metric>_mean` and `<metric>_sem`. The standard error of
-    a single seed is missing (NaN).
+    a single seed is missing (NaN). If some finished seeds of a group lack a metric, the number of
+    seeds in its mean is `<metric>_count`.
 
     Parameters
     ----------
@@ -210,8 +211,11 @@ def summarise(frame: pd.DataFrame, seeds: Collection[str] = ()) -> pd.DataFrame:
     groups = frame.groupby([GROUP, *keys], sort=False, dropna=False)
     summary = groups[[SEED, STATE]].apply(_count, seeds=frozenset(map(str, seeds)))
     if metrics := metrics_of(frame):
-        statistics = groups[metrics].agg(["mean", "sem"])
+        statistics = groups[metrics].agg(["mean", "sem", "count"])
         statistics.columns = [f"{metric}_{statistic}" for metric, statistic in statistics.columns]
+        counts = statistics[[f"{metric}_count" for metric in metrics]]
+        is_partial = (counts > 0) & counts.lt(summary["n_seeds"], axis=0)
+        statistics = statistics.drop(columns=counts.columns[~is_partial.any()])
         summary = summary.join(statistics).copy()  # defragmented
     return summary.reset_index().sort_values(keys, key=sortable, ignore_index=True)
 
@@ -222,6 +226,18 @@ def _count(runs: pd.DataFrame, seeds: frozenset[str]) -> pd.Series:
     failed -= done
     missing = (seeds | set(runs[SEED])) - done - failed
     return pd.Series(dict(zip(COUNTS, map(len, (done, failed, missing)), strict=True)))
+
+
+def counts_of(row: Mapping[str, object], metrics: Iterable[str]) -> dict[str, int]:
+    """`COUNTS` of a row of a summary; seeds that lack one of these metrics count as missing."""
+    n_seeds, n_failed, n_missing = (int(row[name]) for name in COUNTS)
+    n = min(int(row.get(f"{metric}_count", 0)) or n_seeds for metric in metrics)
+    return dict(zip(COUNTS, (n, n_failed, n_missing + n_seeds - n), strict=True))
+
+
+def n_without(frame: pd.DataFrame, metrics: Iterable[str]) -> int:
+    """Number of finished runs that lack one of these metrics."""
+    return int(finished(frame)[list(metrics)].isna().any(axis=1).sum())
 
 
 def sortable(values: pd.Series) -> pd.Series:

@@ -5,6 +5,7 @@ The identity of a run is read from its saved config, never from the name of its 
 
 import csv
 import functools
+import math
 import re
 import sys
 from collections import Counter
@@ -245,6 +246,8 @@ def _read(folder: Path, results: Path) -> Record:
         except FileNotFoundError as error:
             state = MISSING
             _warn(folder, error)
+    if undefined := [name for name, value in metrics.items() if math.isnan(value)]:
+        print(f"left out of means: NaN: {', '.join(undefined)} of {folder}", file=sys.stderr)
     return Record(stage, state, folder, config, metrics, str(status.get("finished", "")))
 
 

@@ -45,6 +45,14 @@ def test_ours_is_the_mean_over_the_seeds_of_the_published_setting(tmp_path, caps
     assert "differ from the published runs" in text  # the folder has another name
 
 
+def test_seeds_without_the_number_are_missing(tmp_path):
+    frame = runs()
+    frame.loc[frame["seed"] == "2", RATE] = float("nan")
+    row = compare(tmp_path, frame).loc["VIC", RATE]
+    assert row["ours"] == pytest.approx(2.25)
+    assert (row["n_seeds"], row["n_failed"], row["n_missing"]) == (2, 0, 1)
+
+
 def test_beta_must_equal_the_published_one_exactly(tmp_path):
     frame = runs().query("beta == '7.0e-02'")
     near = Runs(tmp_path, frame)

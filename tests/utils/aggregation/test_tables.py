@@ -166,6 +166,28 @@ def test_unfinished_runs_are_counted_and_left_out(write, start):
     assert summary[list(tables.COUNTS)].values.tolist() == [[0, 1, 3]]
 
 
+@pytest.mark.parametrize("lost", ["file", "value", "column"])
+def test_means_say_how_many_seeds_they_have(write, capsys, lost):
+    folder = write("seed=1", values=[1.0, 1.0, 5.0])
+    write("seed=2", values=[2.0, 1.0, 7.0])
+    write("seed=3", values=[math.nan if lost == "value" else 4.0, 1.0, 9.0])
+    (csv,) = folder.glob("**/seed_3/**/results_featurizer.csv")
+    if lost == "file":
+        csv.unlink()
+    elif lost == "column":
+        csv.write_text("other/feat/metric\n1.0\n")
+    summary = summaries_of(folder)[0]["merged"]
+    (row,) = summary.to_dict("records")
+    assert (row["test/feat/rate_mean"], row["test/feat/rate_count"]) == (1.5, 2)
+    assert (row["test/pred/loss_mean"], row["n_seeds"]) == (7.0, 3)
+    assert "test/pred/loss_count" not in row
+    shown = select(summary, {"rate": "test/feat/rate", "loss": "test/pred/loss"})
+    assert shown["rate"].item().endswith("(2 of 3)") and "of" not in shown["loss"].item()
+    assert [*tables.counts_of(row, ["test/feat/rate"]).values()] == [2, 0, 1]
+    if lost != "column":
+        assert str(csv.parent) in capsys.readouterr().err
+
+
 def test_failed_copies_of_finished_runs_are_ignored(write):
     """Runs are known by their configs: one of an older version may be in another folder."""
     folder = write("seed=1")
