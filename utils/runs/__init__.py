@@ -1,1 +1,1 @@
-"""Runs on disk: identity, folders, status files, signals, checkpoints."""
+"""Runs on disk: identity, folders, status files, checkpoints; and signals from schedulers."""

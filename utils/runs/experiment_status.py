@@ -1,7 +1,7 @@
 """Status of an experiment's jobs and runs, read from disk, and the report at the end of a sweep.
 
-A job is one call of `main`, identified by its settings; it makes one run per stage. Only small
-files are read: an experiment of a thousand runs takes a second.
+A job is one call of `main`, identified by its settings; it creates one run per stage. Only small
+files are read, so an experiment with a thousand runs takes about a second.
 """
 
 import os
@@ -16,8 +16,8 @@ from utils.runs.identity import STAGES, is_execution_setting
 from utils.runs.saved_runs import read_status
 from utils.runs.status_file import JOB, RUN, STATES, load, read_job
 
-LOG = "job.log"  # in the folder of a job: its output, unless a scheduler keeps it
-LONG = 100  # characters of an error that the report does not repeat
+LOG = "job.log"  # in a job's folder: its output, unless a scheduler writes the log
+LONG = 100  # characters; the report does not repeat errors that are longer
 FIX = "Fix the error, then run again"
 
 
@@ -29,7 +29,7 @@ class Job:
     ----------
     folder : its output folder, outputs/<sweep>/<experiment_name>_<pid>/<num>.
     status : content of its status file.
-    stage, run : its first unfinished stage and the status of the run of that stage, if known.
+    stage, run : its first unfinished stage and the status of that stage's run, if known.
     """
 
     folder: Path
@@ -43,13 +43,13 @@ class Job:
 
     @property
     def settings(self) -> list[str]:
-        """Its command line without settings of how it is executed."""
+        """Its command line without execution settings."""
         overrides = self.status["overrides"]
         return [o for o in overrides if not is_execution_setting(o.lstrip("+").partition("=")[0])]
 
     @property
     def runs(self) -> dict[str, str]:
-        """Folders of its runs by stage; empty until it starts."""
+        """Folders of its runs, keyed by stage; empty until it starts."""
         runs = self.status.get("runs", {})
         return {stage: os.path.abspath(folder) for stage, folder in runs.items()}
 
@@ -59,7 +59,7 @@ class Job:
 
     @property
     def sweep(self) -> str:
-        """Id for continuing its sweep."""
+        """Id with which its sweep can be continued."""
         return self.folder.parent.parent.name
 
     @property
@@ -68,7 +68,7 @@ class Job:
 
     @property
     def is_local(self) -> bool:
-        """Whether it was submitted with `slurm=local`, where ids are those of processes."""
+        """Whether it was submitted with `slurm=local`, where job ids are process ids."""
         return "slurm=local" in self.status["overrides"]
 
     @property
@@ -80,17 +80,17 @@ class Job:
 
     @property
     def may_be_queued(self) -> bool:
-        """Whether it waits, or was interrupted and the scheduler may restart it."""
+        """Whether it is queued, or was interrupted and may be restarted by the scheduler."""
         return self.state in ("queued", "interrupted") and "scheduler_job" in self.status
 
 
 def find_runs(experiment: Path, pretrained: Path) -> dict[str, dict]:
-    """Status of each run by its folder.
+    """Status of each run, keyed by the run's folder.
 
     Parameters
     ----------
-    experiment : results of the experiment.
-    pretrained : its checkpoints, where the locks are.
+    experiment : folder of the experiment's results.
+    pretrained : folder of its checkpoints, which also contains the locks.
     """
     folders = [file.parent for file in sorted(experiment.glob(f"**/run_*/{RUN}"))]
     return {
@@ -105,14 +105,15 @@ def find_jobs(
     runs: Mapping[str, dict],
     read_queue: Callable[[], set[str] | None],
 ) -> list[Job]:
-    """The jobs of an experiment, each in its latest attempt.
+    """The latest attempt at each job of an experiment.
 
     Parameters
     ----------
+    outputs : folder that contains the output folders of all sweeps.
     results : folder of the experiment's results.
     runs : output of `find_runs`.
-    read_queue : returns the ids of the jobs that wait or run on the cluster, None if it is
-        unavailable.
+    read_queue : returns the ids of all jobs that are queued or running on the cluster; None if the
+        cluster cannot be queried.
     """
     name = re.compile(rf"{re.escape(results.name.removeprefix('exp_'))}_\d+")
     sweeps = [path for path in outputs.glob("*/*") if name.fullmatch(path.name)]
@@ -131,7 +132,7 @@ def find_jobs(
 
 
 def _latest(attempts: Sequence[Job]) -> list[Job]:
-    """The last attempt at each combination of settings; of several with the same runs, the last."""
+    """The last attempt at each combination of settings, and the last of those with equal runs."""
 
     def age(job: Job) -> tuple[str, str]:
         return str(job.status.get("queued") or job.status.get("started") or ""), job.sweep
@@ -150,7 +151,7 @@ def _first_unfinished(job: Job, runs: Mapping[str, dict]) -> tuple[str, dict]:
 
 
 def _queue_facts(job: Job, queue: set[str] | None) -> dict[str, object]:
-    """Changes to the status of a job that may be queued: queued again, or lost."""
+    """Updates to the status of a job that may be queued: it is queued again, or lost."""
     if job.scheduler_job is not None and not job.is_local:
         if queue is None:
             return {}
@@ -159,7 +160,7 @@ def _queue_facts(job: Job, queue: set[str] | None) -> dict[str, object]:
             return {"state": "queued", "queued": since}
         reason = "it left the scheduler's queue without starting"
     else:
-        # the name of the sweep ends with the process that starts its jobs
+        # the folder name ends with the id of the process that starts the jobs
         process = int(job.folder.parent.name.rpartition("_")[2])
         is_here = job.status.get("host", platform.node()) == platform.node()
         if not is_here or Path(f"/proc/{process}").exists():
@@ -172,11 +173,11 @@ def _queue_facts(job: Job, queue: set[str] | None) -> dict[str, object]:
 
 
 def report(sweep_dir: Path, results: Path) -> str:
-    """How the jobs of a sweep ended: a summary, and a paragraph for each unfinished job."""
+    """Outcome of the jobs of a sweep: a summary, and a paragraph for each unfinished job."""
     jobs = read_jobs(sweep_dir)
     n_done = sum(job["state"] == "done" for job in jobs)
     lines = [f"{n_done} of {len(jobs)} jobs done; results: {results}/"]
-    first_with: dict[str, int] = {}  # error -> number of the first job that has it
+    first_with: dict[str, int] = {}  # error -> number of the first job with it
     distinct = distinct_overrides([job["overrides"] for job in jobs])
     for job, overrides in zip(jobs, distinct, strict=True):
         if job["state"] == "done":
@@ -185,7 +186,7 @@ def report(sweep_dir: Path, results: Path) -> str:
         why = reason(job)
         first = first_with.setdefault(why, job["num"])
         is_repeated = first != job["num"] and len(why) > LONG
-        lines.append(textwrap.indent(f"as job {first}" if is_repeated else why, "    "))
+        lines.append(textwrap.indent(f"same as job {first}" if is_repeated else why, "    "))
         folder = sweep_dir / str(job["num"])
         if "log" in job or (folder / LOG).is_file():
             lines.append(f"    log: {job.get('log', folder / LOG)}")
@@ -200,20 +201,23 @@ def report(sweep_dir: Path, results: Path) -> str:
 
 
 def read_jobs(sweep_dir: Path) -> list[dict]:
-    """Status of the jobs of a sweep, in their order."""
+    """Status of the jobs of a sweep, in order of their numbers."""
     folders = sorted(sweep_dir.glob("[0-9]*"), key=lambda folder: int(folder.name))
     return [read_job(folder) for folder in folders]
 
 
 def distinct_overrides(jobs: Collection[Sequence[str]]) -> list[list[str]]:
-    """The overrides of each job that not all jobs share; jobs without any are ignored."""
+    """The overrides of each job that are not common to all jobs.
+
+    Jobs without overrides do not affect which overrides are common.
+    """
     known = [set(overrides) for overrides in jobs if overrides]
     shared = set.intersection(*known) if known else set()
     return [[override for override in overrides if override not in shared] for overrides in jobs]
 
 
 def format_stage(job: dict) -> str:
-    """The stage that a job is running, with its epoch if it trains."""
+    """The stage that a job is running, with its epoch if it is training."""
     for stage, run in job.get("runs", {}).items():
         status = load(Path(run, RUN))
         if status["state"] == "running":
@@ -222,12 +226,12 @@ def format_stage(job: dict) -> str:
 
 
 def format_progress(run: dict) -> str:
-    """How many epochs of a run are done."""
+    """The number of completed epochs of a run; empty if it does not train."""
     return f"epoch {run['epoch']}/{run['n_epochs']}" if "n_epochs" in run else ""
 
 
 def reason(job: dict) -> str:
-    """Why a job is not done."""
+    """The reason why a job is not done."""
     if job["state"] == "queued":
         return " as ".join(["waits in the queue", *filter(None, [job.get("scheduler_job")])])
     if job["state"] == "running":

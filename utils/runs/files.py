@@ -15,12 +15,12 @@ except ModuleNotFoundError:  # Windows
 
 
 def writable_dir(path: str | Path, setting: str = "paths.data") -> Path:
-    """Create the folder of a setting if it is missing and check that it is writable.
+    """Create the folder that a setting names if it is missing; check that it is writable.
 
     Raises
     ------
     OSError
-        If it cannot be created or written to.
+        If the folder cannot be created or is not writable.
     """
     path = Path(path)
     try:
@@ -36,22 +36,22 @@ def writable_dir(path: str | Path, setting: str = "paths.data") -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, see `write_bytes`."""
+    """Write a text file atomically; see `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically: readers find the old content or the new one, never a part of it."""
+    """Write a file atomically: readers see the old content or the new content, never a mixture."""
     with replacing(path) as file:
         file.write(content)
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process, on any machine, holds the lock of `filelock.FileLock(path)`."""
+    """Whether any process, on any machine, holds `filelock.FileLock(path)`."""
     if fcntl is None:
         return path.exists() and not _can_lock(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY)  # files of other users are often read-only
+        descriptor = os.open(path, os.O_RDONLY)  # other users' files are often read-only
     except FileNotFoundError:
         return False
     try:

@@ -1,9 +1,9 @@
 """Identity of a run: the part of its config that determines its results, and its hash.
 
 A run is one stage under one config. Settings that cannot change results (paths, hardware, logging)
-do not count, so the same experiment finds its folder again, and runs that differ in anything else
-never share one. Modules do not count either: options are identified by name and settings, classes
-by their own names.
+are not part of the identity, so the same experiment always maps to the same folder, while runs that
+differ in any other setting never share a folder. Module paths are not part of it either: options
+are identified by their names and settings, and classes by their unqualified names.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from utils.configs.checks import CLASS
 
 STAGES = ("featurizer", "communication", "predictor")
 
-# Parts of the config that determine each stage, in addition to those of the earlier stages. The
-# `featurizer` node contains, through interpolations, all parts of the compressor.
+# Parts of the config that determine each stage, in addition to those of earlier stages. Through
+# interpolation, the `featurizer` node contains all parts of the compressor.
 IDENTITY = {
     "featurizer": (
         "results_version",
@@ -52,18 +52,18 @@ NOT_IDENTITY = (
     ("trainer", "log_every_n_steps"),
     ("data_feat", "kwargs", "n_workers"),
     ("data_pred", "kwargs", "n_workers"),
-    # paths of weights; `weights_id` identifies their content
+    # paths of weights, whose content `weights_id` identifies
     ("data_feat", "kwargs", "clip_weights"),
     ("data_pred", "kwargs", "clip_weights"),
     ("tower", "kwargs", "weights"),
     ("tower", "batch_size"),
 )
-# Nodes whose class is identified by the name of the chosen option.
+# Nodes whose class is identified by the name of the selected option.
 NAMED = ("data_feat", "data_pred", "tower", "predictor", "optimizer_pred", "scheduler_pred")
-# For these, 1 means one batch and 1.0 means all of them; other numbers are compared by value.
+# In these settings, 1 means one batch and 1.0 all batches. Everywhere else, 1 and 1.0 are equal.
 BATCHES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
 PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
-# Settings, or groups of them, that change how a job is executed, not which runs it makes.
+# Settings, or groups of settings, that change how a job is executed but not which runs it creates.
 EXECUTION_KEYS = (
     "aggregate",
     "export",
@@ -72,7 +72,7 @@ EXECUTION_KEYS = (
     "hypopt",
     "job_id",
     "logger",
-    "mode",  # the same for all jobs of an overview
+    "mode",  # the same for all jobs of an experiment folder
     "monitor_return",
     "on_failed",
     "parallel_jobs",
@@ -84,7 +84,7 @@ EXECUTION_KEYS = (
 )
 # Settings that do not change the examples of a data set.
 NOT_CONTENT = ("batch_size", "eval_batch_size", "n_workers", "clip_weights")
-# Settings that change augmented splits only.
+# Settings that change only augmented splits.
 AUGMENTATION = ("equivalence", "val_equivalence", "p_augment", "is_augment_val")
 # Properties of a data set that do not affect its images.
 NOT_OF_IMAGES = ("name", "length", "mean", "std", "kwargs")
@@ -101,17 +101,17 @@ def identity(config: DictConfig | dict, stage: str) -> dict:
             keys += LEARNED_IDENTITY[name]
     if has_tower(config):
         keys.append("tower")
-    if config.get("is_eval_train"):  # there are more metrics
+    if config.get("is_eval_train"):  # adds metrics
         keys.append("is_eval_train")
     # configs saved before a key existed belong to other runs
     return {key: canonical(config.get(key), (key,)) for key in keys}
 
 
 def canonical(node: object, path: tuple[str, ...]) -> object:
-    """Canonical form of the node at `path` of a resolved config: equal forms mean equal results.
+    """Canonical form of the node at `path` in a resolved config: equal forms mean equal results.
 
-    It has no settings of `NOT_IDENTITY` and no empty groups. Classes are replaced by their own
-    names, or dropped where the name of an option identifies them; 1.0 becomes 1.
+    Settings in `NOT_IDENTITY` and empty groups are removed. Classes are replaced by their
+    unqualified names, or removed where the name of an option identifies them; 1.0 becomes 1.
     """
     if isinstance(node, Mapping):
         below = {
@@ -131,7 +131,7 @@ def canonical(node: object, path: tuple[str, ...]) -> object:
 
 
 def class_name(target: str) -> str:
-    """Name of a class without its module."""
+    """Unqualified name of a class."""
     return target.rpartition(".")[2]
 
 
@@ -143,8 +143,8 @@ def has_tower(config: DictConfig | dict) -> bool:
 def feature_identity(cfg: DictConfig, place: str) -> tuple[dict, dict]:
     """The settings of a resolved config that determine the features of the data set at `place`.
 
-    Returns two parts; the second, of augmentations, only matters for augmented splits. Raises
-    ValueError if the backbone has neither weights nor a version.
+    Returns two dicts: the second contains the augmentation settings, which only affect augmented
+    splits. Raises ValueError if the backbone has neither weights nor a version.
     """
     _check_version(cfg.tower)
     tower = canonical(OmegaConf.to_container(cfg.tower, resolve=True), ("tower",))
@@ -164,20 +164,21 @@ def _check_version(tower: DictConfig) -> None:
     is_made_by_class = tower.weights_id is None and "weights" not in tower.kwargs
     if is_made_by_class and tower.get("version") is None:
         raise ValueError(
-            f"tower={tower.name} has neither `weights` nor a `version`, so cached features would "
-            "be reused after a change of its class: add `version: 1` to "
-            f"conf/tower/{tower.name}.yaml, and increase it whenever the class changes its output"
+            f"tower={tower.name} has neither `weights` nor a `version`, so features cached before "
+            "a change of its class would be reused: add `version: 1` to "
+            f"conf/tower/{tower.name}.yaml, and increment it whenever the output of the class "
+            "changes"
         )
 
 
 def is_execution_setting(setting: str) -> bool:
-    """Whether a setting changes how a job is executed, but not which runs it makes."""
+    """Whether a setting changes how a job is executed but not which runs it creates."""
     parts = setting.split(".")
     return any(".".join(parts[:n]) in EXECUTION_KEYS for n in range(1, len(parts) + 1))
 
 
 def run_hash(config: DictConfig | dict, stage: str) -> str:
-    """Ten hexadecimal digits of the identity."""
+    """Ten hexadecimal digits that identify a stage of a config."""
     return digest(identity(config, stage))
 
 
@@ -188,7 +189,7 @@ def digest(identity: dict) -> str:
 
 
 def path_parts(config: DictConfig | dict, stage: str) -> dict[str, str]:
-    """Settings in the folder names of a run: {"datafeat": "banana_rot", "feat": ..., ...}."""
+    """Settings that name the folders of a run: {"datafeat": "banana_rot", "feat": ..., ...}."""
     is_learned = config["featurizer"]["is_learned"]
     beta = config["featurizer"]["loss"]["beta"]
     learned = {
@@ -221,11 +222,11 @@ def experiment_folder(config: DictConfig | dict) -> str:
 
 
 def compressor_folder(config: DictConfig | dict) -> str:
-    """Name of the results folder of the experiment that holds the compressor."""
+    """Name of the results folder of the experiment that trains the compressor."""
     return f"exp_{config['compressor_of']}"
 
 
 def run_folder(cfg: DictConfig | dict, stage: str) -> Path:
-    """Path of a run without its hash, relative to `paths.results`."""
+    """Path of a run, relative to `paths.results` and without its hash."""
     parts = [f"{name}_{value}" for name, value in path_parts(cfg, stage).items()]
     return Path(compressor_folder(cfg) if stage == STAGES[0] else experiment_folder(cfg), *parts)

@@ -21,7 +21,7 @@ from utils.runs.identity import run_folder, run_hash
 from utils.runs.saved_runs import read_metrics
 from utils.runs.status_file import RUN, RUN_LOCK, StatusFile, now
 
-BEST, LAST = "best.ckpt", "last.ckpt"  # checkpoints: of the best epoch, and to resume from
+BEST, LAST = "best.ckpt", "last.ckpt"  # checkpoints: of the best epoch, and for resuming
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,16 @@ class Run:
         return StatusFile(self.results / RUN, self.work / RUN_LOCK)
 
     def status(self) -> dict:
-        """Status of the run; {"state": "new"} before its first start and without its results."""
+        """Status of the run; {"state": "new"} if it never started or its results were deleted."""
         status = self.status_file.read()
         return {"state": "new"} if status["state"] == "done" and not self.csv.is_file() else status
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the lock of the run, after waiting for another process that works on it."""
+        """Hold the lock of the run; wait if another process is working on it."""
         return self.status_file.locked()
 
     def start(self, upstream: str | None) -> None:
-        """Write the config, and the status "running".
+        """Write the config and set the status to "running".
 
         Parameters
         ----------
@@ -81,13 +81,13 @@ class Run:
         self.status_file.start(stage=self.stage, upstream=upstream, code=code_version())
 
     def finish(self, metrics: dict[str, float]) -> None:
-        """Write the results; the run is done once they are on disk."""
+        """Write the results, then set the status to "done"."""
         rows = [list(metrics), [repr(float(value)) for value in metrics.values()]]
         write_text(self.csv, "".join(",".join(row) + "\n" for row in rows))
         self.status_file.write(state="done", finished=now())
 
     def metrics(self) -> dict[str, float]:
-        """The results on disk."""
+        """Read the results from disk."""
         return read_metrics(self.csv)
 
     def load_best(self, module: nn.Module) -> None:
@@ -162,7 +162,7 @@ def find_run(cfg: DictConfig, stage: str) -> Run:
 
 @functools.cache
 def code_version() -> str | None:
-    """Git commit of this code, with "-dirty" if it has been changed; None outside of git."""
+    """Git commit of this code, with "-dirty" if there are changes; None outside a repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(

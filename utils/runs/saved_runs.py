@@ -28,7 +28,7 @@ from utils.runs.status_file import RUN, RUN_LOCK, StatusFile
 
 SEED = "seed"
 SOURCES = "utils.data.sources"
-# Modules, packages and classes in configs of earlier versions, and their current names.
+# Former names of modules and classes in the configs of earlier versions -> their current names.
 MOVED = {
     "utils.data.coco.CocoCaptionsDataModule": "utils.data.coco_captions.CocoCaptionsDataModule",
     "utils.data.coco.CocoDataModule": f"{SOURCES}.coco.coco",
@@ -56,13 +56,13 @@ MOVED = {
     "utils.svm.LinearEvaluation": "utils.evaluation.linear.LinearSVMEvaluation",
 }
 DONE, FAILED, MISSING = "done", "failed", "missing"
-MAX_CONFIGS = 4096  # cached configs, of about 50 kB each
+MAX_CONFIGS = 4096  # cached configs, about 50 kB each
 
 
 class SavedConfig:
-    """The resolved config that a run has saved.
+    """The resolved config that a run saved.
 
-    All stages of a job save the same text: it is parsed, and its digests are computed, once.
+    All stages of a job save the same text, so it is parsed and hashed only once.
     """
 
     def __init__(self, values: Mapping):
@@ -70,11 +70,11 @@ class SavedConfig:
         self._identities: dict[str, dict] = {}
 
     def id(self, stage: str) -> str:
-        """Digest of the settings that determine a stage, as in the name of its folder."""
+        """Digest of the settings that determine a stage, as in the name of the run's folder."""
         return digest(self._identity(stage))
 
     def group(self, stage: str) -> str:
-        """Digest of the settings that determine a stage, except its seed."""
+        """Digest of the settings that determine a stage, except the seed."""
         return digest({key: value for key, value in self._identity(stage).items() if key != SEED})
 
     def settings(self, stage: str) -> dict[str, object]:
@@ -82,7 +82,7 @@ class SavedConfig:
         return _flat(self._identity(stage))
 
     def path_parts(self, stage: str) -> dict[str, str]:
-        """Settings in the folder names of a run."""
+        """Settings that name the folders of a run."""
         return path_parts(self.values, stage)
 
     @functools.cached_property
@@ -91,7 +91,7 @@ class SavedConfig:
         return _flat(self.values)
 
     def value(self, name: str) -> object:
-        """The value of the setting "a.b.c"; None if there is none."""
+        """The value of the setting "a.b.c"; None if it is not set."""
         return self.flat.get(name)
 
     def _identity(self, stage: str) -> dict:
@@ -107,11 +107,12 @@ class Record:
     Attributes
     ----------
     stage : name in `STAGES`.
-    state : done, failed, ... (see `status_file`); `missing` if a run that is done has no results.
+    state : done, failed, ... (see `status_file`), or `missing` if the run is done but its results
+        are missing.
     folder : folder of its results.
     config : config that it was started with.
     metrics : its results; empty unless it is done.
-    finished : when it ended, as text that sorts chronologically; empty if it has not.
+    finished : time at which it ended, as text that sorts chronologically; empty if it has not.
     """
 
     stage: str
@@ -123,10 +124,10 @@ class Record:
 
 
 def read_records(experiment: Path) -> tuple[list[Record], Counter]:
-    """All runs of an experiment in any state, and the number of runs in each state.
+    """All runs of an experiment, in any state, and the number of runs in each state.
 
-    They include compressors that the experiment shares with another one. Runs that cannot be read
-    are counted, named on stderr, and left out.
+    The runs include compressors that belong to another experiment. Runs that cannot be read are
+    counted, reported on stderr, and left out.
 
     Parameters
     ----------
@@ -140,12 +141,12 @@ def read_records(experiment: Path) -> tuple[list[Record], Counter]:
 
 
 def read_config(folder: Path) -> SavedConfig:
-    """The config that a run saved into its folder."""
+    """The config that a run saved in its folder."""
     return _parse((folder / "config.yaml").read_text(encoding="utf-8"))
 
 
 def upgrade(text: str) -> str:
-    """Text of a saved config, with renamed classes and modules updated to their current names."""
+    """Update renamed classes and modules in the text of a saved config to their current names."""
 
     def renamed(match: re.Match) -> str:
         target, module, name = match.groups()
@@ -155,13 +156,13 @@ def upgrade(text: str) -> str:
 
 
 def config_here(folder: Path, paths: Mapping[str, str], accelerator: str) -> DictConfig:
-    """The config that a run has saved, updated to the current classes, paths and device.
+    """The config that a run saved, updated to the current classes, paths and device.
 
     Parameters
     ----------
-    folder : results of the run.
+    folder : folder of the run's results.
     paths : current folders of results, checkpoints and data, as in conf/main.yaml.
-    accelerator : where to compute, as `trainer.accelerator`.
+    accelerator : device to compute on, as in `trainer.accelerator`.
     """
     config = OmegaConf.create(upgrade((folder / "config.yaml").read_text(encoding="utf-8")))
     config.paths = dict(paths)
@@ -170,19 +171,19 @@ def config_here(folder: Path, paths: Mapping[str, str], accelerator: str) -> Dic
 
 
 def read_status(results: Path, work: Path) -> dict:
-    """Status of the run with these folders, with at least `state` and `stage`."""
+    """Status of the run with these folders; it has at least the keys `state` and `stage`."""
     status = StatusFile(results / RUN, work / RUN_LOCK).read()
-    # the innermost level of the folders tells the stage, see `identity.path_parts`
+    # the innermost folder determines the stage; see `identity.path_parts`
     level = results.parent.name.partition("_")[0]
     stage = {"addpred": "predictor", "datapred": "communication"}.get(level, "featurizer")
     return {"stage": stage} | status
 
 
 def propagate_unfinished(records: list[Record]) -> dict[str, list[Record]]:
-    """Records by stage; an unfinished run also counts as unfinished in the later stages of its job.
+    """Group records by stage; an unfinished run also counts in the later stages of its job.
 
-    If the featurizer of a job failed, its predictor is missing as well and must be counted as such.
-    Of several records with the same identity, the latest that is done is kept, else the latest.
+    If the featurizer of a job failed, its predictor has no run but must count as unfinished too.
+    Among records with the same identity, the latest one that is done is kept, or else the latest.
     """
     by_id = {}
     for record in sorted(records, key=lambda record: (record.state == DONE, record.finished)):
@@ -197,7 +198,7 @@ def propagate_unfinished(records: list[Record]) -> dict[str, list[Record]]:
 
 
 def read_metrics(file: Path) -> dict[str, float]:
-    """The metrics of a run from its CSV; raises ValueError if the file is damaged."""
+    """Read the metrics of a run from its CSV; raise ValueError if the file is damaged."""
     with file.open(newline="", encoding="utf-8") as lines:
         row = next(csv.DictReader(lines), None)
     try:
@@ -212,7 +213,7 @@ def _parse(text: str) -> SavedConfig:
 
 
 def _compressor_elsewhere(config: SavedConfig, experiment: Path) -> Path | None:
-    """The compressor's run if it belongs to another experiment."""
+    """The run of the compressor if it belongs to another experiment, else None."""
     if compressor_folder(config.values) == experiment.name:
         return None
     run = run_folder(config.values, STAGES[0]) / f"run_{config.id(STAGES[0])}"

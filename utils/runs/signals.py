@@ -1,9 +1,9 @@
-"""Signals of a job scheduler, the scheduler's ids of a job, and how the end of a job is described.
+"""A job scheduler's signals and ids, and descriptions of how a job ended.
 
-A scheduler sends two signals. USR2 comes some time before a time limit or a preemption; submitit
+A scheduler sends two signals. USR2 is sent some time before a time limit or a preemption. submitit
 handles it: it pickles the job again, requeues it and ends the process, or gives up after
-`max_num_timeout` time limits. SIGTERM comes shortly before SIGKILL. It must not end the process:
-Slurm would count that as a failure and not requeue the job.
+`max_num_timeout` time-outs. SIGTERM is sent shortly before SIGKILL. It must not end the process:
+Slurm would count that as a failure and would not requeue the job.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ from types import FrameType
 
 from hydra.errors import InstantiationException
 
-MAIN_PROCESS = "LOSSYLESS_MAIN_PROCESS"  # pid of main.py, in the environment of its workers
+MAIN_PROCESS = "LOSSYLESS_MAIN_PROCESS"  # environment variable of workers: process id of main.py
 CTRL_C = "Ctrl-C"
 TERMINATED = "received SIGTERM: cancelled, preempted, or its node goes down"
 
-_is_terminated = False  # whether this job of a scheduler has received SIGTERM
+_is_terminated = False  # whether this scheduled job has received SIGTERM
 
 
 class Terminated(SystemExit):
-    """A signal ends the process, outside of a scheduler; the code is 128 + its number."""
+    """A signal ends the process, outside of a scheduler; the exit code is 128 + its number."""
 
     def __str__(self) -> str:
         return f"terminated by {signal.Signals(self.code - 128).name}"
@@ -38,19 +38,19 @@ class Requeued(SystemExit):
 
 
 class OutOfTime(RuntimeError):
-    """The job has used up its time limits and is not requeued."""
+    """The job ran out of time for the last time and is not requeued."""
 
 
 class PeerLost(RuntimeError):
-    """Another process of the same job has ended, so this one cannot go on."""
+    """Another process of the same job has ended, so this one cannot continue."""
 
 
-# The last two are no SystemExit: submitit returns only an `Exception` to the launcher.
+# The last two are not SystemExit because submitit only returns an `Exception` to the launcher.
 INTERRUPTIONS = (KeyboardInterrupt, SystemExit, OutOfTime, PeerLost)
 
 
 def job_id() -> str | None:
-    """Id that the scheduler gave to this job, such as "87_3"; None outside of a scheduler."""
+    """The scheduler's id of this job, such as "87_3"; None outside of a scheduler."""
     return None if "SUBMITIT_EXECUTOR" not in os.environ else _environment().job_id
 
 
@@ -60,7 +60,7 @@ def rank() -> int:
 
 
 def n_restarts() -> int:
-    """How often Slurm has requeued and restarted this job."""
+    """How many times Slurm has requeued and restarted this job."""
     return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
@@ -77,7 +77,7 @@ def format_error(error: BaseException) -> str:
     if isinstance(cause, KeyboardInterrupt):
         return CTRL_C
     if isinstance(error, INTERRUPTIONS) and type(error) is not SystemExit:
-        # Lightning says nothing of the SIGTERM that ends its training
+        # Lightning gives no message when SIGTERM ends its training
         return str(error) or str(Terminated(128 + signal.SIGTERM))
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         _, mark, key = str(error).rpartition("full_key: ")
@@ -87,9 +87,9 @@ def format_error(error: BaseException) -> str:
 
 
 def describe_end(error: BaseException) -> dict[str, str]:
-    """State ("interrupted" or "failed") and error message of a job or run that an error ended.
+    """State ("interrupted" or "failed") and error message of a job or run ended by an error.
 
-    After SIGTERM, any error is an interruption: worker processes received the signal as well.
+    After SIGTERM, any error counts as an interruption: worker processes also received the signal.
     """
     reason = format_error(error)
     if isinstance(error, INTERRUPTIONS):
@@ -107,9 +107,9 @@ def scheduler_signal() -> signal.Signals:
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-    """Raise `Terminated` inside the block when the process is told to end, unless ignored.
+    """Raise `Terminated` inside the block on SIGTERM or SIGHUP, unless the signal is ignored.
 
-    By default, it would end at once, without a status file or a report.
+    With the default handlers, the process would end at once, without a status or a report.
     """
     ends = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # Windows has no SIGHUP
     usual = [number for number in ends if signal.getsignal(number) is signal.SIG_DFL]
@@ -144,9 +144,9 @@ def handled() -> Iterator[None]:
 
 
 def listen() -> None:
-    """Install the handlers, again if a library has replaced them.
+    """Install the handlers, or reinstall them if a library has replaced them.
 
-    Lightning does so when a training begins, and would end it after a SIGTERM.
+    Lightning replaces them when training starts; its own handler stops training on SIGTERM.
     """
     if not _is_main_thread_of_job():
         return
@@ -161,9 +161,9 @@ def _is_main_thread_of_job() -> bool:
 
 
 class _HandleOnce:
-    """submitit's handler for the first signal only; a second one would interrupt the first.
+    """Call submitit's handler on the first signal only; a second call would interrupt the first.
 
-    Forked processes inherit the handler, and the signal goes to all processes of a job.
+    All processes of a job receive the signal. Forked ones inherit the handler but ignore it.
     """
 
     def __init__(self, handler: Callable[[int, FrameType | None], object]):
@@ -187,7 +187,7 @@ class _HandleOnce:
 
 
 class _InThisProcess:
-    """Handles a signal by calling a function; forked processes end, as their parent expects."""
+    """Handle a signal by calling a function; forked processes end, as their parent expects."""
 
     def __init__(self, function: Callable[[int], None]):
         self._function = function

@@ -2,8 +2,8 @@
 
     new -> queued -> running -> done | failed | interrupted
 
-A process holds a lock while it works on a job or run. A status "running" whose lock is free reads
-as "lost": the process died without recording its end.
+A process holds a lock while it works on a job or run. If the status is "running" but the lock is
+free, it reads as "lost": the process died without recording its end.
 """
 
 import contextlib
@@ -38,10 +38,10 @@ def now() -> str:
 
 
 def load(path: Path) -> dict:
-    """Content of a status file, whether or not its process is alive; absent: {"state": "new"}.
+    """Content of a status file, whether or not its process is alive.
 
-    A damaged file, after a power cut or a partial copy, reads as "lost": the run resumes from its
-    last checkpoint or starts again.
+    A missing file reads as {"state": "new"}. A damaged file, after a power cut or a partial copy,
+    reads as "lost": the run then resumes from its last checkpoint or starts again.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -49,7 +49,7 @@ def load(path: Path) -> dict:
             raise ValueError("it has no state")
     except FileNotFoundError:
         return {"state": "new"}
-    except ValueError as error:  # of JSON or UTF-8
+    except ValueError as error:  # invalid JSON or UTF-8
         return {"state": "lost", "error": f"{path} cannot be read ({error})"}
     return content
 
@@ -57,12 +57,12 @@ def load(path: Path) -> dict:
 class StatusFile:
     """Status of a job or run.
 
-    Safe for several processes (the ranks of a job).
+    Several processes (the ranks of a job) may use it concurrently.
 
     Parameters
     ----------
     path : the JSON file.
-    lock : file that the process working on the job or run locks.
+    lock : file that is locked by the process working on the job or run.
     """
 
     def __init__(self, path: Path, lock: Path):
@@ -80,15 +80,15 @@ class StatusFile:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock, after waiting for its holder if necessary."""
+        """Hold the lock; wait if another process holds it."""
         self.lock.parent.mkdir(parents=True, exist_ok=True)
         if is_locked(self.lock):
-            print(f"Waiting for another process that works on {self.path.parent}")
+            print(f"Waiting for another process that is working on {self.path.parent}")
         with FileLock(self.lock):
             yield
 
     def start(self, **facts: object) -> None:
-        """Replace the status of an earlier attempt, if any, by "running"."""
+        """Set the status to "running", replacing that of an earlier attempt."""
         with self._writing():
             self._replace(
                 facts
@@ -123,7 +123,7 @@ class StatusFile:
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Record an error that ends the block; "done" is up to the caller."""
+        """Record an error that ends the block; recording "done" is up to the caller."""
         try:
             yield
         except BaseException as error:
@@ -132,7 +132,7 @@ class StatusFile:
 
     @contextlib.contextmanager
     def running(self, **facts: object) -> Iterator[None]:
-        """Hold the lock and record start and end of the block."""
+        """Hold the lock and record the start and end of the block."""
         with self.locked():
             self.start(**facts)
             with self.recording():
@@ -140,7 +140,7 @@ class StatusFile:
             self.write(state="done", finished=now())
 
     def _writing(self) -> FileLock:
-        """Lock between reading and replacing the file."""
+        """Lock to hold while reading and replacing the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.lock.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(self.lock.with_suffix(".write_lock"))
@@ -158,7 +158,7 @@ def job_file(folder: Path) -> StatusFile:
 
 
 def read_job(folder: Path) -> dict:
-    """Status of a job with at least `state`, `num` and `overrides`."""
+    """Status of a job; it has at least the keys `state`, `num` and `overrides`."""
     status = job_file(folder).read()
     if status["state"] == "new":  # its process died while it was importing torch
         status = {"state": "lost", "error": "ended before it started"}
@@ -166,13 +166,13 @@ def read_job(folder: Path) -> dict:
 
 
 def queue_job(folder: Path, num: int, overrides: Sequence[str], scheduler_job: str | None) -> None:
-    """Write the status of a job that has been queued, unless it has already started.
+    """Write the status of a queued job, unless the job has already started.
 
     Parameters
     ----------
     num : number of the job in its sweep.
-    overrides : its command line, "key=value".
-    scheduler_job : its id, such as "87_3", if known.
+    overrides : its overrides, as "key=value".
+    scheduler_job : the scheduler's id of the job, such as "87_3", if known.
     """
     file = job_file(folder)
     with file._writing():
@@ -193,9 +193,10 @@ def own_job() -> StatusFile | None:
 
 @contextlib.contextmanager
 def recorded_job() -> Iterator[StatusFile | None]:
-    """Record start and end of the Hydra job that this process runs; yields its status file.
+    """Record the start and end of the Hydra job that this process runs; yield its status file.
 
-    Of several processes, the first one records the start; each of them records its error.
+    If the job has several processes, only rank 0 records the start and success, but each one
+    records its error.
     """
     file = own_job()
     if file is None:

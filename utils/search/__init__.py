@@ -1,4 +1,4 @@
-"""Hyper-parameter searches: Optuna studies that survive the interruption of their processes."""
+"""Hyperparameter searches: Optuna studies that can resume after an interruption."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
         )
     if len(objectives) != len(directions) or not set(directions) <= set(DIRECTIONS):
         raise ConfigError(
-            f"hypopt.direction={directions} does not fit monitor_return={objectives}: give "
+            f"hypopt.direction={directions} does not match monitor_return={objectives}: give "
             "minimize or maximize for each metric"
         )
     if on_test := [name for name in objectives if name.startswith("test/")]:
@@ -39,7 +39,7 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
     for key in ("n_trials", "n_parallel"):
         if not isinstance(cfg.hypopt[key], int) or cfg.hypopt[key] < 1:
             raise ConfigError(f"hypopt.{key} must be 1 or more, not {cfg.hypopt[key]}")
-    file, name = study_file(cfg), str(cfg.hypopt.study_name)  # 123 is read as a number
+    file, name = study_file(cfg), str(cfg.hypopt.study_name)  # 123 is parsed as a number
     if name in study.names(file):
         study.fits(study.load(file, name), study.definition(objectives, directions, space), file)
 
@@ -50,7 +50,7 @@ def study_file(cfg: DictConfig) -> Path:
 
 
 def goals(cfg: DictConfig) -> tuple[list[str], list[str]]:
-    """The metrics that a search optimises, and their directions; a single one needs no brackets."""
+    """The metrics that a search optimises, and their directions; a single value needs no list."""
     metrics, directions = (
         list(given) if isinstance(given, ListConfig) else [given]
         for given in (cfg.monitor_return, cfg.hypopt.direction)

@@ -1,4 +1,4 @@
-"""The search loop: takes trials, launches their jobs, records results, prints the best."""
+"""The search loop: take trials, launch their jobs, record the results, print the best trials."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -41,11 +41,11 @@ NON_FINITE, UNKNOWN_METRIC = "NonFiniteLossError", "UnknownMetricError"
 
 
 def run_search(cfg: DictConfig, arguments: Sequence[str], launcher: Launcher) -> None:
-    """Run the search of a config, which includes `hydra`, over the ranges of a command line."""
+    """Run the search of a config, including its `hydra` node, over the ranges in `arguments`."""
     objectives, directions = goals(cfg)
     search = Search(
         study_file(cfg),
-        str(cfg.hypopt.study_name),  # a name such as 123 is read as a number
+        str(cfg.hypopt.study_name),  # a name such as 123 is parsed as a number
         objectives=objectives,
         directions=directions,
         space=Space.of(arguments),
@@ -58,22 +58,22 @@ def run_search(cfg: DictConfig, arguments: Sequence[str], launcher: Launcher) ->
 
 @dataclass
 class Search:
-    """A search: takes trials of a study, launches their jobs and records their results.
+    """A search: it takes trials of a study, launches their jobs and records their results.
 
-    Several processes may search the same study at once; they share its `n_trials`.
+    Several processes may search the same study concurrently; they share its `n_trials`.
 
     Attributes
     ----------
-    file : SQLite file of the study; created if it is missing.
-    name : name of the study; created if it is missing.
+    file : SQLite file of the study, which is created if it is missing.
+    name : name of the study, which is created if it is missing.
     objectives : names of the metrics that the jobs return.
     directions : minimize or maximize, one per objective.
     space : search space.
-    n_trials : total size of the study, including failed trials, but not those that are repeated.
-    retry_failed : whether to repeat the trials that failed in earlier calls. A trial whose
-        objective or loss was not finite is never repeated: it would fail again.
-    sampler : config of one of Optuna's samplers. A trial depends on its `seed` and on the number of
-        trials drawn before (and, if the sampler learns, on their results), not on interruptions.
+    n_trials : total number of trials, including failed ones; a repeated trial counts once.
+    retry_failed : whether to repeat trials that failed in earlier calls. A trial whose objective or
+        loss was not finite is never repeated, because it would fail again.
+    sampler : config of an Optuna sampler. A trial depends on the sampler's `seed`, on the number of
+        earlier trials and, if the sampler is adaptive, on their results, but not on interruptions.
     """
 
     file: Path
@@ -90,14 +90,15 @@ class Search:
 
         Parameters
         ----------
-        launcher : Hydra's; it returns when all jobs of a batch have ended.
-        sweep_dir : folder with the status files of the jobs, in folders named by their numbers.
+        launcher : Hydra's launcher, which returns when all jobs of a batch have ended.
+        sweep_dir : folder that contains one folder per job, with its status file, named by the
+            job's number.
 
         Raises
         ------
         ConfigError
-            If the sampler cannot be used, or if new trials would not be comparable with those of
-            the study that are complete or running. A study without such trials is replaced.
+            If the sampler cannot be used, or if the search differs from the study's definition and
+            the study has complete or running trials. Without such trials, the study is replaced.
         """
         self._make_sampler(0)  # fails before anything is written
         self.owner, n_launched = new_owner(), 0
@@ -129,7 +130,7 @@ class Search:
         return study
 
     def _repeat(self) -> None:
-        """Enqueue the trials of killed searches again (their runs resume), and failed ones."""
+        """Enqueue again the trials of killed searches, whose runs resume, and failed trials."""
         trials = self.study.get_trials(deepcopy=False)
         stale = {
             trial.number
@@ -142,11 +143,11 @@ class Search:
             is_stale = trial.number in stale
             if (is_stale or (is_failed and self.retry_failed)) and trial.number not in waiting:
                 self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
-        for number in stale:  # only now, in case this process is killed in between
+        for number in stale:  # last, in case this process is killed before
             self.study.tell(number, state=TrialState.FAIL)
 
     def _take(self, n: int) -> list[Trial]:
-        """At most n trials to run: repetitions first, then new ones; empty if none is missing."""
+        """At most n trials to run, repetitions first; empty if the study has all its trials."""
         taken: list[Trial] = []
         with study_lock(self.file, self.name):
             while len(taken) < n and self._is_any_missing():
@@ -168,11 +169,11 @@ class Search:
         return trial
 
     def _make_sampler(self, n_drawn: int) -> BaseSampler:
-        """A sampler, seeded for the trial that follows `n_drawn` others."""
+        """A sampler, seeded for the trial that follows `n_drawn` earlier ones."""
         try:
             seed = np.random.SeedSequence([int(self.sampler["seed"]), n_drawn])
             return instantiate(self.sampler, seed=int(seed.generate_state(1)[0]))
-        except Exception as error:  # Hydra wraps any error of the sampler
+        except Exception as error:  # Hydra wraps the sampler's error
             reason = str(error.__cause__ or error).splitlines()[0]
             raise ConfigError(
                 f"hydra/sweeper/sampler: {self.sampler['_target_']} cannot be used ({reason}): "
@@ -180,9 +181,10 @@ class Search:
             ) from error
 
     def _record(self, trial: Trial, job: JobReturn, status: Mapping[str, object]) -> None:
-        """Record the result of a trial's job: failed unless all objectives are finite.
+        """Record the result of a trial's job; the trial fails unless all objectives are finite.
 
-        Raises the job's error if an objective is not a metric: all other jobs would fail as well.
+        If the job failed because an objective is not a metric, raises the job's error, because all
+        other jobs would fail too.
         """
         if runs := status.get("runs"):
             trial.set_user_attr("run", list(runs.values())[-1])
@@ -193,7 +195,7 @@ class Search:
         try:
             values = _floats(job.return_value, len(objectives))
         except Exception as error:  # a job may raise anything; the search continues
-            # a submitted job only reports the name of the class
+            # a submitted job reports only the name of its error's class
             classes = {type(error).__name__, str(status.get("error", "")).partition(":")[0]}
             is_result = NON_FINITE in classes
             self._fail(trial, f"{type(error).__name__}: {error}", is_result)
@@ -223,7 +225,7 @@ def _floats(returned: object, n: int) -> list[float]:
 
 
 def summary(study: optuna.Study) -> str:
-    """State of a study in a few lines: its trials, and the best ones on validation data."""
+    """A few lines about a study: the number of trials in each state, and the best trials."""
     trials, best = counted(study), best_trials(study)
     n_complete, n_failed, n_running = (
         sum(trial.state == state for trial in trials)

@@ -1,4 +1,4 @@
-"""Search space: the distributions of the swept settings of a command line."""
+"""The search space: distributions of the settings that a command line sweeps over."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ from utils.runs.identity import is_execution_setting
 
 @dataclass(frozen=True)
 class Space:
-    """A command line in which some settings are drawn.
+    """A command line in which some settings are sampled.
 
     Attributes
     ----------
     fixed : overrides that all trials share.
-    distributions : key -> distribution of the setting.
+    distributions : key of a setting -> its distribution.
     """
 
     fixed: tuple[str, ...]
@@ -40,14 +40,14 @@ class Space:
 
     @property
     def definition(self) -> dict[str, str]:
-        """What all trials of a study share: fixed settings that influence results, except the
-        seed, and descriptions of the distributions."""
+        """What all trials of a study share: the fixed settings that affect results, except seeds,
+        and descriptions of the distributions."""
         fixed = (override.lstrip("+").partition("=")[::2] for override in self.fixed)
         fixed = {key: value for key, value in fixed if not _is_free(key)}
         return fixed | {key: describe(drawn) for key, drawn in self.distributions.items()}
 
     def job(self, params: Mapping[str, object]) -> tuple[str, ...]:
-        """The overrides of the trial with these values."""
+        """The overrides of the trial with these parameters."""
         drawn = (f"{key}={_text(params[key])}" for key in self.distributions)
         return (*self.fixed, *drawn)
 
@@ -55,11 +55,11 @@ class Space:
 def distribution(override: Override) -> BaseDistribution:
     """Distribution of a swept setting.
 
-    - `choice(a, b)` and `a,b`: one of them. Values other than numbers and bools are kept as text
-      in Hydra's grammar, with the necessary quotes.
-    - `interval(a, b)`: a float between them, both included; `int(interval(1, 5))`: an integer.
-      `tag(log, interval(a, b))`: uniform in the logarithm.
-    - `range(a, b, step)`: as in a sweep, excluding b.
+    - `choice(a, b)` and `a,b`: one of the values. Values other than numbers and booleans are kept
+      as text in Hydra's grammar, quoted where necessary.
+    - `interval(a, b)`: a float in [a, b]; `int(interval(1, 5))`: an integer in [1, 5].
+      `tag(log, interval(a, b))`: log-uniform.
+    - `range(a, b, step)`: one of the values of Hydra's sweep, excluding b.
 
     Raises `ConfigError` for an empty range and for unsupported tags.
     """
@@ -67,8 +67,9 @@ def distribution(override: Override) -> BaseDistribution:
         return _distribution(override)
     except ValueError as error:
         raise ConfigError(
-            f"{override.input_line}: {error}; expected choice(a, b, ...), range(start, stop, step) "
-            "that is not empty, interval(low, high) or, with low > 0, tag(log, interval(low, high))"
+            f"{override.input_line}: {error}; expected choice(a, b, ...), a non-empty "
+            "range(start, stop, step), interval(low, high) or, with low > 0, "
+            "tag(log, interval(low, high))"
         ) from error
 
 
@@ -92,7 +93,7 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 def describe(distribution: BaseDistribution) -> str:
-    """The part of a distribution that is fixed in a study: all but the ends of intervals."""
+    """Everything that is fixed about a distribution in a study: all but the ends of intervals."""
     if isinstance(distribution, CategoricalDistribution):
         return f"choice({', '.join(map(_text, distribution.choices))})"
     kind = "an interval of " + ("int" if isinstance(distribution, IntDistribution) else "float")
@@ -100,7 +101,7 @@ def describe(distribution: BaseDistribution) -> str:
 
 
 def _is_free(key: str) -> bool:
-    """Whether a setting may differ between trials of a study: seeds, and how jobs run."""
+    """Whether a setting may differ between trials of a study: a seed or an execution setting."""
     return key in ("seed", "seed_pred") or is_execution_setting(key.replace("/", "."))
 
 
@@ -109,5 +110,5 @@ def _numbers(ends: tuple[float, float]) -> type[IntDistribution] | type[FloatDis
 
 
 def _text(drawn: object) -> str:
-    """A drawn value in Hydra's grammar, in which text already is."""
+    """A sampled value in Hydra's grammar; strings already follow it."""
     return drawn if isinstance(drawn, str) else to_override_value(drawn)

@@ -1,16 +1,16 @@
 """The studies of an experiment, in one SQLite file, and the states of their trials.
 
-A trial is RUNNING, COMPLETE (all of its objectives are finite), FAIL, or WAITING to repeat another.
-Its user attributes are:
+A trial is RUNNING, COMPLETE (all its objectives are finite), FAIL, or WAITING to repeat another
+trial. Its user attributes are:
 
-- owner : process that runs it, see `new_owner`.
-- overrides : command line of its job, written just before it starts. A trial without it has never
-  started and does not count.
+- owner : search process that runs it; see `new_owner`.
+- overrides : command line of its job, written just before the job starts. A trial without this
+  attribute never started and does not count.
 - retry_of : number of the trial that it repeats, which then no longer counts.
 - run : results folder of its last stage.
-- seconds : duration of its job since its last start.
+- seconds : duration of its job since the job last started.
 - error : why it failed.
-- is_result : whether its failure is final (objective or loss not finite), so it is not repeated.
+- is_result : True if its failure is final (objective or loss not finite), so it is not repeated.
 """
 
 import functools
@@ -42,12 +42,12 @@ def names(file: Path) -> list[str]:
 
 
 def load(file: Path, name: str) -> optuna.Study:
-    """A study of a file, for reading."""
+    """Load an existing study from a file."""
     return optuna.load_study(study_name=name, storage=storage(file))
 
 
 def searched(file: Path) -> list[str]:
-    """Settings that the studies in a file draw; for an option, its group and `<group>.name`."""
+    """Settings that the studies in a file sample, as `<key>` and, for groups, `<key>.name`."""
     trials = [trial for name in names(file) for trial in counted(load(file, name))]
     places = {key.split("@")[-1].lstrip("+"): None for trial in trials for key in trial.params}
     return [key for place in places for key in (place, f"{place}.name")]
@@ -55,12 +55,14 @@ def searched(file: Path) -> list[str]:
 
 def objective_names(study: optuna.Study) -> list[str]:
     """Names of the metrics that a study optimises."""
-    default = [f"objective {i}" for i in range(len(study.directions))]  # of other programs
+    default = [
+        f"objective {i}" for i in range(len(study.directions))
+    ]  # for other programs' studies
     return study.user_attrs.get("definition", {}).get("monitor_return", default)
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that count: they have started, and no later trial repeats them."""
+    """The trials that count: those that have started and that no later trial repeats."""
     started = [t for t in study.get_trials(deepcopy=False) if has_started(t)]
     repeated = {trial.user_attrs.get("retry_of") for trial in started}
     return [trial for trial in started if trial.number not in repeated]
@@ -78,7 +80,7 @@ def best_trials(study: optuna.Study) -> list[FrozenTrial]:
 def definition(
     objectives: Sequence[str], directions: Sequence[str], space: Space
 ) -> dict[str, object]:
-    """Settings that all trials of a study share, by key; kept in the study's user attributes."""
+    """Settings that all trials of a study share, stored as a user attribute of the study."""
     goals = {"monitor_return": list(objectives), "hypopt.direction": list(directions)}
     return goals | space.definition
 
@@ -86,7 +88,7 @@ def definition(
 def fits(study: optuna.Study, new: Mapping[str, object], file: Path) -> bool:
     """Whether a study has this definition.
 
-    Raises `ConfigError` if it has another one, and trials that are complete or running.
+    Raises `ConfigError` if the definition differs and the study has complete or running trials.
     """
     old = study.user_attrs.get("definition", {})
     different = [
@@ -100,7 +102,7 @@ def fits(study: optuna.Study, new: Mapping[str, object], file: Path) -> bool:
     ):
         raise ConfigError(
             f"the study '{study.study_name}' cannot be continued: {'; '.join(different)}: "
-            "hypopt.study_name=NAME starts another one (finished runs are reused)"
+            "hypopt.study_name=NAME starts a new one (finished runs are reused)"
         )
     return not different
 
@@ -109,7 +111,7 @@ def fits(study: optuna.Study, new: Mapping[str, object], file: Path) -> bool:
 def storage(file: Path) -> optuna.storages.RDBStorage:
     """Optuna's storage in a file, which is created if it is missing.
 
-    Raises `ConfigError` for a file of another release of Optuna.
+    Raises `ConfigError` if the file was written by an incompatible release of Optuna.
     """
     url = URL.create("sqlite", database=str(file)).render_as_string()  # escapes special characters
     try:
@@ -119,20 +121,21 @@ def storage(file: Path) -> optuna.storages.RDBStorage:
             )
     except RuntimeError as error:  # raised by Optuna
         raise ConfigError(
-            f"{file} was written by another release of Optuna than {optuna.__version__}; to "
-            f"upgrade it: .venv/bin/optuna storage upgrade --storage '{url}'"
+            f"{file} was written by a release of Optuna other than {optuna.__version__}; to "
+            f"upgrade it, run: .venv/bin/optuna storage upgrade --storage '{url}'"
         ) from error
 
 
 def study_lock(file: Path, name: str) -> FileLock:
-    """Lock of a study, held while trials are taken: two searches never take the same one."""
+    """Lock of a study, held while taking trials, so that no two searches take the same trial."""
     return FileLock(file.with_name(f".optuna_{quote(name, safe='')}.lock"))
 
 
 def new_owner() -> str:
-    """Name of this search process. It holds `owner_lock`, which is freed even if it is killed.
+    """Unique name for this search process.
 
-    Optuna's heartbeat only works in `Study.optimize`, which runs trials in threads.
+    The process holds `owner_lock`, which is released even if the process is killed. Optuna's own
+    heartbeat only works in `Study.optimize`, which runs trials in threads.
     """
     return f"{platform.node()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
 
@@ -142,6 +145,6 @@ def owner_lock(file: Path, owner: str) -> FileLock:
 
 
 def is_alive(file: Path, trial: FrozenTrial) -> bool:
-    """Whether the process of a running trial is alive."""
+    """Whether a trial is running in a search process that is alive."""
     is_running = trial.state == TrialState.RUNNING and "owner" in trial.user_attrs
     return is_running and is_locked(Path(owner_lock(file, trial.user_attrs["owner"]).lock_file))

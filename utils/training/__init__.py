@@ -1,1 +1,1 @@
-"""The three stages of a job, and the training loop with its callbacks and loggers."""
+"""The three stages of a job, and training with its callbacks and loggers."""

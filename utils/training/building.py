@@ -1,4 +1,4 @@
-"""Builds data, backbones, compressors and predictors from a config, or loads them from a run."""
+"""Build data, backbones, compressors and predictors from a config, or load them from a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +20,12 @@ from utils.runs.identity import feature_identity, has_tower
 from utils.runs.run import find_run
 from utils.training.callbacks import reseed
 
-# Properties of a data set that its config states, so that models can be built without the data.
+# Properties that the config of a data set declares, so that models can be built without the data.
 DATA_FACTS = ("shape", "kind", "task", "n_outputs")
 
 
 def pick_device(cfg: DictConfig) -> torch.device:
-    """The device for `trainer.accelerator`; ValueError if it is missing."""
+    """The device for `trainer.accelerator`; raises ValueError if it is not available."""
     wants_gpu = cfg.trainer.accelerator in ("gpu", "cuda")
     if wants_gpu and not torch.cuda.is_available():
         raise ValueError(
@@ -37,7 +37,7 @@ def pick_device(cfg: DictConfig) -> torch.device:
 
 
 def build_data(cfg: DictConfig, place: str, auxiliary: str) -> DataModule:
-    """The data set at `place`, "data_feat" or "data_pred"; its features if there is a backbone."""
+    """The data set at `place` (data_feat or data_pred), or its features if there is a backbone."""
     if has_tower(cfg):
         return _build_features(cfg, place, auxiliary)
     data = _build_examples(cfg, place, auxiliary=auxiliary)
@@ -46,7 +46,7 @@ def build_data(cfg: DictConfig, place: str, auxiliary: str) -> DataModule:
 
 
 def _build_examples(cfg: DictConfig, place: str, **overrides: object) -> DataModule:
-    """The data set at `place` itself, checked against what its config states."""
+    """The data set at `place` itself, checked against the properties that its config declares."""
     data = instantiate(cfg[place].kwargs, seed=cfg.seed, data_dir=cfg.paths.data, **overrides)
     stated = OmegaConf.to_container(cfg[place], resolve=True)
     for fact in DATA_FACTS:
@@ -68,7 +68,7 @@ def _build_examples(cfg: DictConfig, place: str, **overrides: object) -> DataMod
 def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataModule:
     """The features of the images at `place`."""
     if place == "data_feat" and cfg.tower.kwargs.get("weights") == "random":
-        print(f"tower={cfg.tower.name} has random weights: numbers are meaningless")
+        print(f"tower={cfg.tower.name} has random weights: the numbers are meaningless")
     _check_takes(cfg, (cfg.tower.z_dim,), place)
     images = _build_examples(
         cfg,
@@ -84,7 +84,7 @@ def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataM
         )
     device = pick_device(cfg)
     key, augmentation = feature_identity(cfg, place)
-    # the class name in earlier versions, whose caches stay valid
+    # class name of earlier versions, so that their caches remain valid
     key["data"]["kwargs"]["class"] = f"{images.source.name}DataModule"
     return FeatureDataModule(
         images,
@@ -106,11 +106,11 @@ def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataM
 
 
 def _check_takes(cfg: DictConfig, shape: Sequence[int], place: str) -> None:
-    """Raise ValueError unless the featurizer suits the data or features of this shape."""
+    """Raise ValueError unless the featurizer accepts data or features of this shape."""
     if not cfg.featurizer.get("is_on_features", False):
         if has_tower(cfg):
             raise ValueError(
-                f"featurizer={cfg.featurizer.name} works on the data, not on features of "
+                f"featurizer={cfg.featurizer.name} works on the data itself, not on features of "
                 f"tower={cfg.tower.name}: choose featurizer=bottleneck_lossyZ or tower=none"
             )
         return
@@ -123,8 +123,8 @@ def _check_takes(cfg: DictConfig, shape: Sequence[int], place: str) -> None:
     if shape[0] != cfg.encoder.z_dim:
         raise ValueError(
             f"encoder.z_dim={cfg.encoder.z_dim}, but the features of {place}={cfg[place].name} "
-            f"(tower={cfg.tower.name}) have {shape[0]} dimensions, and are compressed as they are: "
-            f"leave out encoder.z_dim, or choose {place} or tower so that they agree"
+            f"(tower={cfg.tower.name}) have {shape[0]} dimensions, which the compressor keeps: "
+            f"remove encoder.z_dim, or choose a matching {place} or tower"
         )
 
 
@@ -133,14 +133,14 @@ def build_backbone(cfg: DictConfig) -> Backbone:
     backbone = instantiate(cfg.tower.kwargs)
     if backbone.z_dim != cfg.tower.z_dim:
         raise ValueError(
-            f"tower={cfg.tower.name} gives features of {backbone.z_dim} dimensions, not "
+            f"tower={cfg.tower.name} outputs features with {backbone.z_dim} dimensions, not "
             f"{cfg.tower.z_dim}: set tower.z_dim={backbone.z_dim}"
         )
     return backbone
 
 
 def build_compressor(cfg: DictConfig) -> Compressor:
-    """The compressor of a config, with weights determined by the seed."""
+    """The compressor of a config, with weights initialised from the seed."""
     reseed(cfg.seed, "weights")
     return instantiate(cfg.featurizer.kwargs)
 
@@ -154,12 +154,12 @@ def load_compressor(cfg: DictConfig) -> Compressor:
 
 
 def check_targets(compressor: LearnableCompressor, data: DataModule, name: str) -> None:
-    """Raise ValueError if the probe or the distortion needs targets that the data lack."""
+    """Raise ValueError if the data lack targets that the probe or the distortion needs."""
     if data.is_labelled:
         return
     if compressor.online is not None:
         raise ValueError(
-            f"data_feat={name} has no labels for the online probe to learn from: train without it, "
+            f"data_feat={name} has no labels to train the online probe on: train without it, "
             "with featurizer.kwargs.online=null"
         )
     if compressor.distortion.needs == "target":
@@ -168,7 +168,7 @@ def check_targets(compressor: LearnableCompressor, data: DataModule, name: str) 
 
 def build_predictor(cfg: DictConfig, in_shape: Sequence[int], compressor: Compressor) -> Predictor:
     """The predictor of a config for decoded examples of `in_shape`, randomly initialised."""
-    is_standardised = compressor.is_reconstruct  # mean and std describe images
+    is_standardised = compressor.is_reconstruct  # mean and std are those of images
     head = PredictionHead(
         instantiate(cfg.predictor.kwargs),
         in_shape,

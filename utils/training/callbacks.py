@@ -1,4 +1,4 @@
-"""Training callbacks: seeds, signals, frozen modules, progress."""
+"""Training callbacks for seeds, signals, frozen modules and progress."""
 
 import time
 
@@ -12,15 +12,15 @@ from utils.data.module import derive_seed
 from utils.runs import signals
 from utils.runs.run import Run
 
-# suffixes of the metrics in progress lines
+# suffixes of the metrics that progress lines show
 SHOWN = ("/loss", "/rate", "/distortion", "/acc", "/online_acc")
 
 
 class ReseedEveryEpoch(Callback):
-    """Makes the random numbers of an epoch a function of the seed and the epoch.
+    """Make the random numbers of an epoch depend only on the seed and the epoch.
 
     A resumed run therefore draws the same numbers as an uninterrupted one. In distributed training,
-    each process draws its own noise, but all evaluate with the same noise.
+    each process draws its own noise for training, but all processes evaluate with the same noise.
     """
 
     def __init__(self, seed: int):
@@ -36,7 +36,7 @@ class ReseedEveryEpoch(Callback):
 
 
 class KeepSignals(Callback):
-    """Restores our handlers of the scheduler's signals, which Lightning replaces when it starts."""
+    """Restore our handlers of the scheduler's signals, which Lightning replaces when it starts."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         signals.listen()
@@ -52,7 +52,7 @@ def reseed(*parts: int | str) -> None:
 
 
 class Freezer(Callback):
-    """Freezes modules by name: no gradients, and evaluation mode while the rest trains."""
+    """Freeze modules by name: no gradients, and evaluation mode while the others train."""
 
     def __init__(self, names: list[str]):
         self.names = names
@@ -70,7 +70,7 @@ class Freezer(Callback):
 
 
 class NoteEpoch(Callback):
-    """Records the number of finished epochs in the status of a run."""
+    """Record the number of finished epochs in the status of a run."""
 
     def __init__(self, run: Run):
         self.run = run
@@ -81,11 +81,11 @@ class NoteEpoch(Callback):
 
 
 class ProgressLines(Callback):
-    """Progress as a few lines of text per minute, for logs and for jobs that share a terminal.
+    """Print a few lines of progress per minute, for logs and for jobs that share a terminal.
 
     Parameters
     ----------
-    label : name of the training.
+    label : what is being trained, printed at the start of each line.
     seconds : minimum time between two lines.
     """
 

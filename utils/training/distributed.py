@@ -1,7 +1,7 @@
 """The processes of a job, one per device: they join a group, share values, and end together.
 
-submitit starts them with the same config. Rank 0 decides and writes; the others train with it and
-otherwise wait for it.
+submitit starts all processes with the same config. Rank 0 makes decisions and writes files; the
+other ranks take part in training and otherwise wait for rank 0.
 """
 
 import contextlib
@@ -28,11 +28,12 @@ from utils.training.building import pick_device
 T = TypeVar("T")
 
 JOIN_TIMEOUT = timedelta(minutes=5)  # until all processes have started
-TRAIN_TIMEOUT = timedelta(minutes=10)  # of a step; NCCL ends a process whose peer is gone
+TRAIN_TIMEOUT = timedelta(minutes=10)  # of a step, after which NCCL ends a process without a peer
 WAIT_TIMEOUT = timedelta(days=30)  # of `broadcast` and `barrier`: rank 0 may compress for hours
-TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # variables of each process
+# environment variables of each process
+TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 PEER_LOST = "another process of the job ended first: killed, out of memory, or see its log"
-# Parts of error messages of gloo, NCCL and torch's store after a peer has ended.
+# Substrings of the error messages of gloo, NCCL and torch's store after a peer has ended.
 PEER_GONE = (
     "closed",
     "connection reset",
@@ -43,16 +44,16 @@ PEER_GONE = (
     "timeout",
 )
 
-_waiting: dist.ProcessGroup | None = None  # the group of `broadcast` and `barrier`
+_waiting: dist.ProcessGroup | None = None  # process group of `broadcast` and `barrier`
 
 
 def is_main() -> bool:
-    """Whether this is the process that decides and writes."""
+    """Whether this is the main process (rank 0)."""
     return rank() == 0
 
 
 def broadcast(value: T) -> T:
-    """The value of rank 0, in all processes."""
+    """Return rank 0's value in all processes."""
     if world_size() == 1:
         return value
     values = [value]
@@ -61,25 +62,25 @@ def broadcast(value: T) -> T:
 
 
 def from_main(function: Callable[[], T]) -> T:
-    """Result of a function that only rank 0 calls, in all processes."""
+    """Call a function in rank 0 only; return its result in all processes."""
     return broadcast(function() if is_main() else None)
 
 
 def barrier() -> None:
-    """Wait for all processes."""
+    """Wait until all processes reach this call."""
     if world_size() > 1:
         dist.all_reduce(torch.zeros(1), group=_waiting)  # on the CPU: NCCL would keep GPUs busy
 
 
 @contextlib.contextmanager
 def joined(cfg: DictConfig) -> Iterator[None]:
-    """Join the processes of a job; a no-op if there is one process, or if they have joined.
+    """Join the processes of a job; a no-op for a single process or if they have already joined.
 
     Raises
     ------
     ValueError
         If the number of processes or GPUs does not match `trainer.devices` and
-        `trainer.num_nodes`, or a batch cannot be split equally.
+        `trainer.num_nodes`, or if a batch cannot be split equally.
     PeerLost
         If another process has ended.
     """
@@ -99,7 +100,7 @@ def joined(cfg: DictConfig) -> Iterator[None]:
             yield
             barrier()
     except BaseException as error:
-        # before the group is destroyed: the errors of the peers follow from this one
+        # before the group is destroyed, which causes errors in the peers
         if (job := own_job()) is not None:
             job.record_end(error)
         raise
@@ -110,9 +111,9 @@ def joined(cfg: DictConfig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def peer_errors() -> Iterator[None]:
-    """Raise PeerLost, an interruption, instead of errors that only report a lost peer.
+    """Replace errors that only report a lost peer by PeerLost, which counts as an interruption.
 
-    If the peer failed, it has recorded its error. If it was killed, the run can resume.
+    If the peer failed, it has recorded its own error. If it was killed, the run can resume.
     """
     try:
         yield
@@ -125,7 +126,7 @@ def peer_errors() -> Iterator[None]:
 
 
 def _export_rank() -> None:
-    """Set the environment variables of `torchrun` from those of the scheduler."""
+    """Derive the environment variables of `torchrun` from those of the scheduler."""
     if signals.job_id() is None:
         return
     from submitit import JobEnvironment
@@ -135,20 +136,20 @@ def _export_rank() -> None:
         return
     place = TorchDistributedEnvironment()
     if JobEnvironment().num_nodes == 1:
-        place.master_addr = "127.0.0.1"  # host names need not resolve
-    # all GPUs stay visible: local ranks are not the numbers of the allocated GPUs
+        place.master_addr = "127.0.0.1"  # the host name might not resolve
+    # keep all GPUs visible: the local rank need not be the index of an allocated GPU
     place.export(set_cuda_visible_devices=False, overwrite=True)
 
 
 def _check_number(cfg: DictConfig) -> None:
-    """Raise unless there is one process, and one GPU, per device of the config."""
+    """Raise ValueError unless there is one process and, on GPUs, one GPU per configured device."""
     devices, nodes = cfg.trainer.devices, cfg.trainer.num_nodes
     found = int(os.environ.get("WORLD_SIZE", 1))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     asked = f"trainer.devices={devices} and trainer.num_nodes={nodes}"
     if found == 1 and devices * nodes > 1:
         raise ValueError(
-            f"{asked} need {devices * nodes} processes, but there is one: start them on this "
+            f"{asked} need {devices * nodes} processes, but there is only one: start them on this "
             "machine with slurm=local (-s local), or on a cluster (-s NAME)"
         )
     if (found, here) != (devices * nodes, devices):
@@ -166,23 +167,23 @@ def _check_number(cfg: DictConfig) -> None:
 
 
 def _check_batch_sizes(cfg: DictConfig) -> None:
-    """Raise if a training batch cannot be split equally."""
+    """Raise ValueError if a training batch cannot be split equally."""
     n = cfg.trainer.devices * cfg.trainer.num_nodes
     for place in ("data_feat", "data_pred"):
         batch_size = cfg[place].kwargs.batch_size
         if batch_size % n:
             raise ValueError(
-                f"{place}.kwargs.batch_size={batch_size}, of all devices together, cannot be "
-                f"split equally over {n} devices: choose a multiple of {n}"
+                f"{place}.kwargs.batch_size={batch_size}, the total over all devices, cannot be "
+                f"split equally among {n} devices: choose a multiple of {n}"
             )
 
 
 def _join(device: torch.device) -> None:
-    """Initialise the process groups: one for training, one for waiting."""
+    """Initialise two process groups: one for training and one for waiting."""
     global _waiting
     if missing := [name for name in TORCHRUN if name not in os.environ]:
         raise ValueError(
-            f"the environment has no {', '.join(missing)}: unset WORLD_SIZE, and start the "
+            f"missing environment variables {', '.join(missing)}: unset WORLD_SIZE, and start the "
             "processes with slurm=local (-s local), or on a cluster (-s NAME)"
         )
     number, total = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -199,10 +200,10 @@ def _join(device: torch.device) -> None:
 
 
 class GatheredBatchNorm(LayerSync):
-    """Batch normalisation across processes on CPUs, where torch does not support it.
+    """Synchronised batch normalisation on CPUs, which torch does not support.
 
-    Outputs, gradients and running statistics equal those of one process with the whole batch. All
-    rows are gathered; on GPUs, `torch.nn.SyncBatchNorm` gathers only statistics.
+    Outputs, gradients and running statistics equal those of a single process with the whole batch.
+    Each process gathers all rows, whereas `torch.nn.SyncBatchNorm` on GPUs gathers only statistics.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,9 @@
-"""Encoders passed from one experiment to another, as files below `paths.pretrained`.
+"""Encoders that one experiment exports and another imports, as files under `paths.pretrained`.
 
-A file holds the weights of `p_ZlX.mapper` and the config of `p_ZlX`; an encoder with another config
-is refused. Settings name files relative to `paths.pretrained`, whose location is not part of the
-identity of a run. `{seed}` in a name is replaced by the seed, so that runs that differ only in
-their seed have the same settings.
+A file contains the weights of `p_ZlX.mapper` and the config of `p_ZlX`. Encoders with a different
+config are rejected. Settings name files relative to `paths.pretrained`, which is not part of a
+run's identity. `{seed}` in a name is replaced by the seed, so that runs that differ only in their
+seed have the same settings.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def encoder_path(cfg: DictConfig, setting: str) -> Path | None:
 def export_encoder(cfg: DictConfig, path: Path) -> None:
     """Write the encoder of a finished featurizer.
 
-    An identical file is not rewritten; any other is replaced.
+    An existing file is replaced unless its content is identical.
     """
     encoder = building.load_compressor(cfg).p_ZlX
     weights = {name: value.cpu() for name, value in encoder.mapper.state_dict().items()}
@@ -53,14 +53,14 @@ def export_encoder(cfg: DictConfig, path: Path) -> None:
 
 
 def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
-    """Load the weights of `finetune.init` into an encoder, if it is set.
+    """If `finetune.init` is set, load the weights in that file into an encoder.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the file holds no encoder, or an encoder with another config.
+        If the file does not contain an encoder, or if the encoder has a different config.
     """
     path = _existing(cfg)
     if path is None:
@@ -82,14 +82,14 @@ def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
             for key in different
         ]
         raise ValueError(
-            f"{INIT}: the encoder in {path} does not fit. {'; '.join(lines)}. Choose the encoder "
-            "and data of the experiment that trained it"
+            f"{INIT}: the encoder in {path} does not match the config. {'; '.join(lines)}. Choose "
+            "the encoder and data of the experiment that trained it"
         )
     encoder.mapper.load_state_dict(weights)
 
 
 def imported_digest(cfg: DictConfig) -> str | None:
-    """SHA-256 of the file `finetune.init`; None if the encoder is trained from scratch."""
+    """SHA-256 of the file that `finetune.init` names; None if it is not set."""
     path = _existing(cfg)
     return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -104,11 +104,14 @@ def _canonical(encoder: dict) -> dict:
 
 
 def _existing(cfg: DictConfig) -> Path | None:
-    """The file of `finetune.init`; FileNotFoundError if it does not exist, None if not set."""
+    """The file that `finetune.init` names; None if it is not set.
+
+    Raises FileNotFoundError if the file does not exist.
+    """
     path = encoder_path(cfg, INIT)
     if path is not None and not path.is_file():
         raise FileNotFoundError(
-            f"{INIT}: there is no file {path}. First run the experiment that trains this encoder; "
-            f"it is written with `{EXPORT}={OmegaConf.select(cfg, INIT)}`"
+            f"{INIT}: there is no file {path}. First run the experiment that trains this encoder, "
+            f"with `{EXPORT}={OmegaConf.select(cfg, INIT)}`"
         )
     return path

@@ -1,4 +1,4 @@
-"""Draws the figures of a compressor to disk, and to loggers that take images."""
+"""Save the figures of a compressor to disk and send them to loggers that accept images."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -28,9 +28,9 @@ def draw_all(
     logger: Logger | None = None,
     options: Mapping[str, Mapping[str, object]] | None = None,
 ) -> list[Path]:
-    """Draw the named figures (keys of `utils.plots.figures.FIGURES`) into the run's folder.
+    """Draw the named figures (keys of `utils.plots.figures.FIGURES`) and save them with the run.
 
-    `options` maps figures to their options. Returns the files.
+    `options` maps the name of a figure to its options. Returns the paths of the saved files.
     """
     drawn, paths = _drawn(run), []
     for name in names:
@@ -40,7 +40,7 @@ def draw_all(
         with style.defaults(), replacing(paths[-1]) as file:
             figure.savefig(file, format=paths[-1].suffix[1:])
         loggers.log_figure(logger, name, figure)
-        if not chosen.get("filename"):  # others do not replace the usual figure
+        if not chosen.get("filename"):  # a custom file does not replace the default one
             drawn[name] = file_name
     write_text(run.results / DRAWN, json.dumps(drawn, indent=2) + "\n")
     return paths
@@ -53,13 +53,13 @@ def missing(names: Iterable[str], run: Run) -> list[str]:
 
 
 def _drawn(run: Run) -> dict[str, str]:
-    """File name of each figure that was drawn."""
+    """Figures that were drawn, mapped to their file names."""
     file = run.results / DRAWN
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 class DrawWhileTraining(Callback):
-    """Draws the figures after validation, every few epochs; later files overwrite earlier ones."""
+    """Draw figures after validation, every few epochs, each time overwriting the earlier files."""
 
     def __init__(self, names: Iterable[str], every_n_epochs: int, data: DataModule, run: Run):
         self.names = list(names)

@@ -1,4 +1,4 @@
-"""Trainers: fitting modules and codecs, evaluating the best epoch."""
+"""Trainers: fit modules and codecs, and evaluate the best epoch."""
 
 import logging
 import warnings
@@ -26,12 +26,12 @@ from utils.training.building import pick_device
 from utils.training.callbacks import KeepSignals, NoteEpoch, ProgressLines, ReseedEveryEpoch, reseed
 from utils.training.loggers import build_logger
 
-N_TIMED = 3  # batches in the measurement of inference time
-MAX_FITTED = 2**16  # examples for the statistics of a codec, such as a covariance
+N_TIMED = 3  # batches used to measure inference time
+MAX_FITTED = 2**16  # examples used to estimate the statistics of a codec, such as a covariance
 
 
 def quiet() -> None:
-    """Silence log messages and warnings that do not concern the user."""
+    """Silence log messages and warnings that are irrelevant to users."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # loaders make batches on the device
@@ -56,7 +56,7 @@ def describe(cfg: DictConfig) -> str:
 
 
 def fit_codec(codec: PlainCompressor, data: DataModule, run: Run, device: torch.device) -> None:
-    """Fit a codec to training examples and save its state for the other stages."""
+    """Fit a codec to training examples and save its state for the later stages."""
     codec.fit(_training_examples(data, device))
     write_checkpoint({"state_dict": codec.state_dict()}, run.work / BEST)
 
@@ -90,7 +90,7 @@ def build_trainer(
     callbacks: list[Callback],
     overrides: Mapping[str, object],
 ) -> pl.Trainer:
-    """A trainer that writes a checkpoint to the folder of the run after each evaluated epoch."""
+    """A trainer that writes a checkpoint to the run's work folder after each evaluated epoch."""
     cfg = run.cfg
     options = OmegaConf.to_container(cfg.trainer, resolve=True) | dict(overrides)
     device = pick_device(cfg)
@@ -129,17 +129,17 @@ def _processes(cfg: DictConfig, device: torch.device) -> dict[str, object]:
             AtomicCheckpoints(),
             TorchSyncBatchNorm() if device.type == "cuda" else distributed.GatheredBatchNorm(),
         ],
-        "use_distributed_sampler": False,  # our loaders split their batches
+        "use_distributed_sampler": False,  # our loaders already split batches across processes
     }
 
 
 def _evaluation_period(wanted: int, n_epochs: int) -> int:
-    """The largest divisor of `n_epochs` up to `wanted`, so that the last epoch is evaluated."""
+    """The largest divisor of `n_epochs` not above `wanted`, so that the last epoch is evaluated."""
     return next(every for every in range(min(wanted, n_epochs), 0, -1) if n_epochs % every == 0)
 
 
 def _checkpoints(run: Run, monitor: str, every: int) -> list[ModelCheckpoint]:
-    """Checkpoints of the best epoch and of the last one, which interrupted runs resume from."""
+    """Checkpoints of the best epoch and of the last one, from which interrupted runs resume."""
     common = {
         "dirpath": run.work,
         "every_n_epochs": every,
@@ -169,8 +169,8 @@ def fit(
     ----------
     stage : "feat" or "pred", as in the names of metrics.
     monitor_split : split whose loss selects the best epoch.
-    callbacks : callbacks in addition to those of every training.
-    overrides : options of the trainer that replace those of the config.
+    callbacks : additional callbacks.
+    overrides : trainer options that replace those of the config.
     """
     if distributed.is_main():
         callbacks = [ProgressLines(run.stage), *callbacks]
@@ -180,7 +180,7 @@ def fit(
     checkpoint = distributed.from_main(run.checkpoint_to_resume)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
     if not trainer.checkpoint_callback.best_model_path:
-        raise ValueError("the training ended before its first evaluation: allow more steps or time")
+        raise ValueError("training ended before the first evaluation: allow more steps or time")
     run.load_best(module)
     splits = ("val", "test", "train") if run.cfg.is_eval_train else ("val", "test")
     return trainer, evaluate(trainer, module, data, run.seed, splits)
@@ -193,7 +193,7 @@ def evaluate(
     seed: int,
     splits: Sequence[str] = ("val", "test"),
 ) -> dict[str, float]:
-    """Metrics `<split>/<stage>/<name>`; "train" means the first augmented copy of that split."""
+    """Metrics `<split>/<stage>/<name>`; "train" is evaluated on its first augmented copy."""
     metrics: dict[str, float] = {}
     for split in splits:
         reseed(seed, "evaluate", split)
@@ -207,7 +207,7 @@ def evaluate(
 def inference_time(
     trainer: pl.Trainer, module: pl.LightningModule, data: DataModule, split: str
 ) -> float:
-    """Inference time of a trained network in seconds per example, on a few batches of a split."""
+    """Seconds per example that a trained network takes, measured on a few batches of a split."""
     device = trainer.strategy.root_device
     loader, watch, n_examples = data.loader(split, device=device), Stopwatch(device), 0
     module.to(device).eval()

@@ -1,4 +1,4 @@
-"""Set-up of a job around its stages: signals, status file, threads; and its return value."""
+"""Setup of a job (signals, status file, threads) and its return value."""
 
 import contextlib
 import os
@@ -31,12 +31,12 @@ WATCH_SECONDS = 1.0  # between two checks of the main process
 
 
 class UnknownMetricError(ConfigError):
-    """`monitor_return` names a metric that no stage has; ends a search."""
+    """`monitor_return` names a metric that no stage computes; this error ends a search."""
 
 
 @contextlib.contextmanager
 def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
-    """Set up the process for a job and record how it ends; yields the resolved config."""
+    """Set up the process for a job, yield the resolved config, and record how the job ends."""
     with signals.handled(), recorded_job() as job:
         cfg = cfg.copy()
         expand_paths(cfg)
@@ -44,7 +44,7 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
         check_names(cfg)
         check_choice("on_failed", cfg.on_failed, ("restart", "resume"))
         check_networks(cfg)
-        find_evaluation(cfg)  # raises if the predictor is neither network nor evaluation
+        find_evaluation(cfg)  # raises ConfigError if the predictor is invalid
         check_sizes(cfg)
         for name in ("results", "pretrained"):  # data may be read-only
             writable_dir(cfg.paths[name], f"paths.{name}")
@@ -53,7 +53,7 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(cpus_per_job(cfg.parallel_jobs))
         if building.pick_device(cfg).type == "cpu":
-            # Adam checks for CUDA at every step, which is slow with NVML, Lightning's default
+            # Adam checks for CUDA at every step, which is slow through NVML, Lightning's default
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
         stages = STAGES[: 1 if cfg.is_only_feat else None]
         if job is not None:
@@ -62,9 +62,9 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
 
 
 def finished(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[float, ...] | None:
-    """The metric(s) `cfg.monitor_return`, for a hyper-parameter search.
+    """The metric(s) that `cfg.monitor_return` names, for a hyperparameter search.
 
-    Raises `UnknownMetricError` with the known metrics if one of them is unknown.
+    Raises `UnknownMetricError`, which lists the known metrics, if one of them is unknown.
     """
     if cfg.monitor_return is None:
         return None
@@ -78,7 +78,7 @@ def finished(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[float,
 
 
 def _end_with_main_process() -> None:
-    """End a worker process of a sweep when the process that started it is gone.
+    """End this worker process of a sweep when the process that started it is gone.
 
     Without this, the workers of a killed `main.py` would continue in the background.
     """

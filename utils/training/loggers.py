@@ -1,4 +1,4 @@
-"""Training loggers. None prompts or blocks; results and figures are always on disk as well."""
+"""Training loggers, which never prompt or block. Results and figures are always saved to disk."""
 
 import csv
 import io
@@ -20,20 +20,20 @@ KEYS = ("step", "epoch")  # first columns of CSV logs
 
 
 class TidyCSVLogger(Logger):
-    """Writes `step`, `epoch` and a column per metric; missing values are empty.
+    """Write the columns `step` and `epoch` and one column per metric; missing values are empty.
 
     Metrics logged at the same step share a row. Metrics without an epoch, such as the learning
-    rates at the start of an epoch, go to the next row. The last row holds the evaluation of the
+    rates at the start of an epoch, go to the next row. The last row contains the evaluation of the
     best epoch.
 
-    Training starts or resumes at the first logged step: existing rows from that step on belong to
-    a repeated epoch and are dropped. The file is replaced atomically.
+    When training resumes, existing rows from the first newly logged step onwards belong to a
+    repeated epoch and are dropped. The file is replaced atomically.
     """
 
     def __init__(self, path: Path):
         super().__init__()
         self.path = path
-        self._rows: dict[int, dict[str, str]] | None = None  # by step; None: nothing was logged yet
+        self._rows: dict[int, dict[str, str]] | None = None  # by step; None: nothing logged yet
         self._without_epoch: dict[str, str] = {}
 
     @property
@@ -50,7 +50,7 @@ class TidyCSVLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, Tensor | float], step: int | None = None) -> None:
         """Add metrics to the row of a step.
 
-        Raises `ValueError` without a step, which identifies the row.
+        Raises `ValueError` if `step` is None, because the step identifies the row.
         """
         if step is None:
             raise ValueError(f"metrics {list(metrics)} have no step")
@@ -89,7 +89,7 @@ class TidyCSVLogger(Logger):
 
 
 def build_logger(run: Run) -> Logger | None:
-    """The logger of a run, with its config logged; None for `logger=none`."""
+    """The logger of a run, after logging the run's config; None for `logger=none`."""
     make = instantiate(run.cfg.logger.kwargs)
     if make is None:
         return None
@@ -106,7 +106,7 @@ def csv_logger(run: Run) -> TidyCSVLogger:
 
 
 def wandb_logger(run: Run, project: str, entity: str | None = None) -> WandbLogger:
-    """Weights & Biases; offline, with a message, if it is not reachable."""
+    """A Weights & Biases logger; if the server is unreachable, it prints that it logs offline."""
     options = wandb_runs.init_options(
         run.cfg, project=project, entity=entity, kind=run.stage, number=run.id
     )
@@ -114,9 +114,9 @@ def wandb_logger(run: Run, project: str, entity: str | None = None) -> WandbLogg
 
 
 def log_results(run: Run, metrics: Mapping[str, float]) -> None:
-    """Write the final metrics of a stage to the summary of its W&B run, if W&B is the logger.
+    """If W&B is the logger, write the final metrics of a stage to the summary of its W&B run.
 
-    The run is created here for stages without training.
+    For stages without training, the W&B run is created here.
     """
     if run.cfg.logger.name != "wandb":
         return
@@ -126,18 +126,18 @@ def log_results(run: Run, metrics: Mapping[str, float]) -> None:
 
 
 def close() -> None:
-    """Finish the current W&B run, if any; otherwise later runs would continue it."""
+    """Finish the current W&B run, if any, so that later runs do not continue it."""
     if (current := _current_wandb_run()) is None:
         return
     try:
         current.finish()
     except ConnectionError as error:
-        # signals of a scheduler also end W&B's process; this must not hide why the job ends
-        print(f"W&B ended first ({error}): its logged data is kept", file=sys.stderr)
+        # a scheduler's signals also end W&B's process; this must not mask why the job ends
+        print(f"W&B's process ended first ({error}): logged data is kept", file=sys.stderr)
 
 
 def log_figure(logger: Logger | None, name: str, figure: Figure) -> None:
-    """Log a figure, if the logger supports images."""
+    """Log a figure if the logger supports images."""
     if isinstance(logger, WandbLogger):
         logger.log_image(name, [figure])
 

@@ -1,10 +1,10 @@
 """The three stages of a job, and when they are skipped, resumed or restarted.
 
-done         -> results are read from disk
+done         -> its results are read from disk
 interrupted  -> resumed from the last checkpoint (Ctrl-C, kill, time-out, power cut)
 failed       -> restarted, or resumed with `on_failed=resume`
 
-In distributed jobs, the main process takes the lock, decides and writes.
+In distributed jobs, only the main process takes the lock, makes decisions and writes files.
 """
 
 import contextlib
@@ -35,13 +35,13 @@ Metrics = dict[str, float]
 def run_stage(
     cfg: DictConfig, stage: str, compute: Callable[[Run], Metrics], *, is_shared: bool = False
 ) -> Metrics:
-    """Metrics of a stage: read from disk if it is done, else computed and written.
+    """Return a stage's metrics: read them from disk if it is done, else compute and write them.
 
     Parameters
     ----------
-    compute : returns the metrics; a checkpoint to resume from, if any, is in `run.work`.
-    is_shared : whether all processes of the job compute, or only the main one. The metrics are
-        those of the main process.
+    compute : function that returns the metrics; it may resume from a checkpoint in `run.work`.
+    is_shared : whether all processes of the job call `compute`, or only the main one. The metrics
+        are those of the main process.
     """
     run = find_run(cfg, stage)
     with run.locked() if distributed.is_main() else contextlib.nullcontext():
@@ -85,7 +85,7 @@ def _reuse_or_start(run: Run) -> Metrics | None:
 
 
 def _upstream(cfg: DictConfig, stage: str) -> str | None:
-    """When the previous stage finished; for the first stage, the digest of its initial encoder."""
+    """Time at which the previous stage finished; for the first one, digest of `finetune.init`."""
     if stage == STAGES[0]:
         return encoder_checkpoint.imported_digest(cfg)
     before = STAGES[STAGES.index(stage) - 1]
@@ -93,10 +93,10 @@ def _upstream(cfg: DictConfig, stage: str) -> str | None:
 
 
 def featurizer(cfg: DictConfig) -> Metrics:
-    """Stage 1: fit the compressor; evaluate rate, distortion and online probe; draw figures."""
+    """Stage 1: fit the compressor, evaluate its rate, distortion and online probe, draw figures."""
     if not cfg.featurizer.is_learned:
         return run_stage(cfg, "featurizer", _evaluate_codec)
-    # raises before the training
+    # raises before training starts
     export_path = encoder_checkpoint.encoder_path(cfg, encoder_checkpoint.EXPORT)
     metrics = run_stage(cfg, "featurizer", _fit, is_shared=True)
     if not distributed.is_main():
@@ -104,7 +104,7 @@ def featurizer(cfg: DictConfig) -> Metrics:
     if export_path is not None:
         encoder_checkpoint.export_encoder(cfg, export_path)
     run = find_run(cfg, "featurizer")
-    if missing := figures.missing(cfg.figures.names, run):  # requested after the training
+    if missing := figures.missing(cfg.figures.names, run):  # requested after training
         compressor = building.load_compressor(cfg)
         data = building.build_data(cfg, "data_feat", compressor.distortion.needs)
         figures.draw_all(missing, compressor, data, run, logger=None)
@@ -112,7 +112,7 @@ def featurizer(cfg: DictConfig) -> Metrics:
 
 
 def communicate(cfg: DictConfig) -> Metrics:
-    """Stage 2: compress the data set of the predictor into files; measure bits and times."""
+    """Stage 2: compress the predictor's data set to files; measure bits and times."""
     return run_stage(cfg, "communication", _communicate)
 
 
@@ -127,7 +127,7 @@ def _fit(run: Run) -> Metrics:
     encoder_checkpoint.import_encoder(compressor.p_ZlX, cfg)
     data = building.build_data(cfg, "data_feat", compressor.distortion.needs)
     building.check_targets(compressor, data, cfg.data_feat.name)
-    for name in cfg.figures.names:  # raises before the training
+    for name in cfg.figures.names:  # raises before training starts
         find_figure(name, compressor, data)
     callbacks: list[Callback] = [Freezer(list(cfg.finetune.frozen))]
     if cfg.figures.every_n_epochs and distributed.is_main():
@@ -148,7 +148,7 @@ def _fit(run: Run) -> Metrics:
 
 
 def _evaluate_codec(run: Run) -> Metrics:
-    """Evaluate a codec, after fitting it if it has a state."""
+    """Evaluate a codec; if it has a state, fit it first."""
     codec = building.build_compressor(run.cfg)
     data = building.build_data(run.cfg, "data_feat", "none")
     device = building.pick_device(run.cfg)
@@ -179,7 +179,7 @@ def _communicate(run: Run) -> Metrics:
     sent = send(data, folder)
     if isinstance(compressor, LearnableCompressor):
         as_trained = data.with_auxiliary(compressor.distortion.needs)
-        if as_trained.input_follows_auxiliary:  # predictors get different inputs
+        if as_trained.input_follows_auxiliary:  # unlike in the files for predictors
             data, folder = as_trained, run.work / "measured"
             sent = send(data, folder, splits=measured)
     metrics: Metrics = {}
@@ -219,7 +219,7 @@ def _train_predictor(run: Run) -> Metrics:
     compressor = building.load_compressor(cfg)
     kind = _received_kind(compressor, cfg)
     splits = _decoded_splits(compressor, cfg, kind)
-    reseed(run.seed, "predictor")  # after building the compressor, which also draws
+    reseed(run.seed, "predictor")  # after building the compressor, which also uses the generators
     predictor = building.build_predictor(cfg, splits["train"][0].shape[1:], compressor)
     data = DecodedDataModule(
         splits,
@@ -246,7 +246,7 @@ def _train_predictor(run: Run) -> Metrics:
 
 
 def _received_kind(compressor: Compressor, cfg: DictConfig) -> str:
-    """Modality of the input of predictors, see `DataModule.kind`."""
+    """Modality of the predictor's input; see `DataModule.kind`."""
     return cfg.data_pred.kind if compressor.is_reconstruct else "vector"
 
 
@@ -256,7 +256,9 @@ def _decoded_splits(
     """Decoded examples and targets of each split, from the files of the communication stage."""
     received, work = find_run(cfg, "communication").work, find_run(cfg, "predictor").work
     device = building.pick_device(cfg)
-    process = "" if distributed.is_main() else f"_{distributed.rank()}"  # has its own files
+    process = (
+        "" if distributed.is_main() else f"_{distributed.rank()}"
+    )  # each process has its own files
     splits = {}
     for split in SPLITS:
         y = torch.from_numpy(communication.read_targets(received, split))

@@ -1,8 +1,9 @@
-"""W&B runs: their ids, their destination, and whether it is reachable.
+"""W&B runs: their ids, their destination, and whether the server is reachable.
 
-The id of a W&B run depends only on the stage and the run, so a requeued job continues it. Offline,
-each process writes its own folder below `<logs>/<experiment>/wandb/`; `bin/sync_wandb.sh` uploads
-folders with the same id in chronological order, as one run with continuous steps.
+The id of a W&B run depends only on the stage and the run, so a requeued job continues the same W&B
+run. Offline, each process writes its own folder under `<logs>/<experiment>/wandb/`;
+`bin/sync_wandb.sh` uploads folders with the same id in chronological order, as one run with
+continuous steps.
 """
 
 import functools
@@ -17,7 +18,7 @@ from omegaconf import DictConfig
 
 SERVER = "https://api.wandb.ai"
 PORTS = {"http": 80, "https": 443}
-# Seconds between flushes of offline runs, short so that a killed process loses no metrics; the
+# Seconds between flushes of offline runs: short, so that a killed process loses few metrics. The
 # client's default is 15.
 FLUSH = "x_transaction_log_flush_interval", 0.1
 
@@ -25,11 +26,11 @@ FLUSH = "x_transaction_log_flush_interval", 0.1
 def init_options(
     cfg: DictConfig, *, project: str, entity: str | None, kind: str, number: str | None = None
 ) -> dict[str, object]:
-    """Arguments of `wandb.init`; offline, with a message, if W&B is not reachable.
+    """Arguments of `wandb.init`; if W&B is unreachable, they log offline and a message is printed.
 
     Parameters
     ----------
-    cfg : config of the job; the experiment becomes the group, mode and `kind` the tags.
+    cfg : config of the job; its experiment becomes the group, its mode and `kind` become tags.
     project, entity : names in W&B.
     kind : job type, such as "featurizer".
     number : distinguishes runs with the same kind and experiment.
@@ -54,7 +55,7 @@ def init_options(
 
 
 def upload_tables(cfg: DictConfig, folder: Path) -> None:
-    """Log the tables (CSV) and figures (PNG) of an experiment's folder, if W&B is its logger."""
+    """If W&B is the logger, log the tables (CSV) and figures (PNG) in an experiment's folder."""
     if cfg.logger.name != "wandb":
         return
     import wandb  # imported lazily: slow
@@ -72,7 +73,7 @@ def upload_tables(cfg: DictConfig, folder: Path) -> None:
 
 
 def offline_reason(cfg: DictConfig) -> str | None:
-    """Why runs are logged offline, printed once; None if they are logged online."""
+    """Why runs are logged offline, which is also printed once; None if they are logged online."""
     reason = obstacle()
     if reason:
         _say_once(f"W&B logs offline ({reason}). Later: bin/sync_wandb.sh {cfg.experiment_name}")
@@ -80,7 +81,7 @@ def offline_reason(cfg: DictConfig) -> str | None:
 
 
 def obstacle() -> str | None:
-    """Why runs cannot be uploaded now; None if they can, or if W&B is disabled."""
+    """Why runs cannot be uploaded now; None if they can be, or if W&B is disabled."""
     if _mode() == "disabled":  # nothing to upload
         return None
     if _mode() in ("offline", "dryrun"):

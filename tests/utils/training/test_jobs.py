@@ -127,7 +127,7 @@ def test_sizes_of_zero_are_errors_before_a_job_starts(tmp_path):
 def test_a_training_that_ends_before_its_first_evaluation_is_an_error(tmp_path):
     cfg = compose(tmp_path)
     OmegaConf.update(cfg, "trainer.max_steps", 3, force_add=True)
-    with pytest.raises(ValueError, match="before its first evaluation"), jobs.prepared(cfg) as cfg:
+    with pytest.raises(ValueError, match="before the first evaluation"), jobs.prepared(cfg) as cfg:
         stages.featurizer(cfg)
 
 
