@@ -6,15 +6,15 @@
 
 or, from a clone, `torch.hub.load("path/to/clone", "clip_compressor_b005", source="local")`.
 
-`torch.hub.list` lists the entries, `torch.hub.help` describes one. They are made from the table
-`lossyless.hub.RELEASED`.
+`torch.hub.list` lists the entries, and `torch.hub.help` describes one. They are generated from the
+table `lossyless.hub.RELEASED`.
 """
 
 from collections.abc import Callable as _Callable
 
 from lossyless.hub import RELEASED as _RELEASED
 
-# `clip` is OpenAI's: pip install clip-anytorch "setuptools<82"; `clip` on PyPI is another project.
+# `clip` is OpenAI's: pip install clip-anytorch "setuptools<82". PyPI's `clip` is another project.
 # compressai is not listed: importing it explains how to install it, which torch.hub would not.
 dependencies = ["torch", "torchvision", "constriction", "clip", "numpy", "tqdm"]
 
@@ -27,7 +27,7 @@ _DOC = """A compressor of images; beta = {beta:g}, about {bits:.0f} bits per ima
     z_hat = compressor(torch.stack([transform(image) for image in images]))
     bits = compressor.get_rate(torch.stack([transform(image) for image in images]))  # mean, coded
 
-Z are features [N, 512] of CLIP ViT-B/32, to train any predictor on. See
+Z holds CLIP ViT-B/32 features [N, 512], on which you can train any predictor. See
 `lossyless.hub.ClipCompressor` for all methods.
 
 Parameters

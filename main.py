@@ -1,7 +1,7 @@
-"""Fit a compressor, really compress data with it, learn a task from what was decoded.
+"""Train a compressor, compress a data set with it, and train a predictor on the decoded data.
 
 python main.py experiment=banana_viz_VIC            # an experiment of conf/experiment/
-python main.py data@data_feat=digits rate=H_hyper   # or a combination of one's own
+python main.py data@data_feat=digits rate=H_hyper   # or your own combination
 python main.py --help                               # the main settings, all options
 """
 
@@ -11,11 +11,11 @@ from utils.cluster import sweep
 
 
 def main(cfg: DictConfig) -> object:
-    """One job: three stages, each of them skipped if its results are on disk.
+    """Run the three stages of one job, skipping stages whose results are on disk.
 
     Returns the metric(s) `cfg.monitor_return`, for hyper-parameter searches.
     """
-    # torch takes seconds to import; errors in configs should not
+    # imported late, so that errors in configs are reported before torch takes seconds to import
     from utils.training import distributed, jobs, stages
 
     with jobs.prepared(cfg) as cfg, distributed.joined(cfg):

@@ -1,4 +1,7 @@
-"""The parts of CompressAI that are used. It needs a C++ compiler on Python 3.13 and later."""
+"""The parts of CompressAI that the package uses.
+
+On Python 3.13 and later, installing CompressAI needs a C++ compiler.
+"""
 
 import sys
 import warnings
@@ -13,7 +16,7 @@ except ModuleNotFoundError as error:
     if error.name != "compressai":
         raise
     command, remark = "pip install compressai", ""
-    if sys.version_info >= (3, 13):  # without wheels, and with metadata that requires numpy 1
+    if sys.version_info >= (3, 13):  # it has no wheels, and its metadata requires numpy 1
         command = "pip install --no-deps compressai"
         remark = ", which needs a C++ compiler and Python's headers (or use Python 3.12)"
     raise ModuleNotFoundError(

@@ -51,22 +51,22 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     beta : weight of the rate; larger = fewer bits.
     distortion : "squared", as above; or "l1", as in the paper: ||z_hat - z||_1 + beta * rate.
     rotation : one of `lossyless.rates.transforms.TRANSFORMS`. "klt" codes rows in the basis of
-        their principal components, which needs far fewer bits if columns are correlated;
+        their principal components, which takes far fewer bits if columns are correlated;
         "klt_refined" trains this basis further, for up to a few hundred columns; "none" codes each
-        column by itself, as in the paper.
+        column independently, as in the paper.
     n_epochs : passes over the rows; at least 300 steps are taken.
     batch_size : rows per step.
     lr : learning rate of Adam.
     schedule : "cosine" anneals the learning rate to 0; "step" divides it by 10 after each fifth of
         the training.
     random_state : int, RandomState or None, as in scikit-learn.
-    device : torch's name of the device for training; None uses a GPU if there is one.
+    device : torch device for training, such as "cuda:1"; None uses a GPU if there is one.
     verbose : whether to show a progress bar.
 
     Attributes
     ----------
     n_features_in_ : number of columns.
-    feature_names_in_ : names of the columns, if they were those of a DataFrame.
+    feature_names_in_ : names of the columns, if `fit` was given a DataFrame.
     scale_ : unit of the distortion: sqrt(v), or the largest absolute value (or 1) if all columns
         were constant; 1 with distortion="l1".
     rate_ : HFactorized, the trained bottleneck; see `codec`.
@@ -142,7 +142,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if device.type != "cpu":
             generator = torch.Generator(device).manual_seed(seed)
         settings = {name: getattr(self, name) for name in TRAINING}
-        # steps are too small for more threads, which are far slower on busy machines
+        # the steps are too small to profit from more threads, which are far slower on busy machines
         with one_thread():
             array_training.train(rate, z, generator, **settings)
         rate = rate.eval().requires_grad_(False).cpu()
@@ -291,7 +291,7 @@ def _plain(name: str, value: object) -> bool | int | float | str | None:
     if isinstance(value, np.generic):
         value = value.item()
     if name == "random_state" and isinstance(value, np.random.RandomState):
-        return None  # only used for training
+        return None  # used only in training
     if value is None or type(value) in (bool, int, float, str):
         return value
     raise TypeError(

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lossyless.rates import HFactorized
 
-# Small matrices are repeated, so that the entropy model is fitted to them, too.
+# Training passes over small matrices more often, so that the entropy model converges for them, too.
 MIN_STEPS = 300
 MAX_GRAD_NORM = 100.0
 DISTORTIONS = {"squared": torch.square, "l1": torch.abs}
@@ -19,7 +19,7 @@ SCHEDULES = {
     "cosine": lr_scheduler.CosineAnnealingLR,
     "step": lambda optimizer, n: lr_scheduler.StepLR(optimizer, math.ceil(n / 5), gamma=0.1),
 }
-# Bounds of values and cells: the range of float32, with some room for sums and inverse widths.
+# Bounds on values and cell widths: the range of float32, less a margin for sums and inverse widths.
 SMALLEST, LARGEST = 1e-30, 1e30
 TOO_FAR = f"outside [{SMALLEST:g}, {LARGEST:g}]: choose another unit"
 # Constant columns appear to vary by this much, relative to their mean, due to rounding to float32.
@@ -75,7 +75,10 @@ def train(
 
 
 def mean_and_scale(Z: NDArray) -> tuple[NDArray[np.float64], float]:
-    """Mean [D] and `scale_` of rows Z [N, D]. Raises ValueError outside [SMALLEST, LARGEST]."""
+    """Mean [D] and `scale_` of rows Z [N, D].
+
+    Raises ValueError if values exceed `LARGEST`, or if the scale is below `SMALLEST`.
+    """
     largest = max(float(Z.max()), -float(Z.min()))
     if largest > LARGEST:
         raise ValueError(f"Z has values of size {largest:g}, {TOO_FAR}")

@@ -1,4 +1,4 @@
-"""Atomic writes: files have a temporary name until they are complete, and errors name them."""
+"""Atomic writes: files have a temporary name until complete; errors show the final name."""
 
 import contextlib
 import errno
@@ -15,18 +15,18 @@ try:
 except ModuleNotFoundError:  # Windows
     fcntl = None
 
-_MAX_PREFIX = 200  # bytes of a temporary name that come from the final one; file systems take 255
+_MAX_PREFIX = 200  # bytes of the final name in a temporary one; file systems allow 255 in total
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """Open a file for writing, which gets the name `path` when the block ends without an error.
+    """Open a temporary file for writing, and rename it to `path` if the block raises no error.
 
-    After an error, it is removed, and an existing `path` is unchanged. If `path` is a symbolic
-    link, its target is replaced and the link is kept. Until it is complete, the file is locked and
-    named `<name>.<process>-<random>.tmp`. Such files of killed writers are no longer locked; the
-    next writer of the same `path` removes them, except on Windows and on file systems without
-    locks.
+    After an error, the temporary file is removed, and an existing `path` is unchanged. If `path` is
+    a symbolic link, its target is replaced and the link is kept. The temporary file is locked and
+    named `<name>.<process>-<random>.tmp`. If a writer is killed, its temporary file remains without
+    the lock; the next writer of the same `path` removes it, except on Windows and on file systems
+    without locks.
 
     Raises OSError, naming `path`, if it cannot be written: its folder is missing, it is not a
     regular file, its name is too long, or the disk is full.
@@ -42,7 +42,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
             if fcntl is None:
                 file.close()  # Windows cannot rename open files
-            os.replace(temporary, target)  # while it is locked: other writers would remove it
+            os.replace(temporary, target)  # still locked: otherwise, other writers would remove it
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -80,7 +80,7 @@ def naming_errors(path: str | os.PathLike) -> Iterator[None]:
 
 
 def _create_temporary(target: Path, path: Path) -> tuple[Path, BinaryIO]:
-    """A new, locked file in the folder of `target`, whose errors name `path`."""
+    """A new, locked file in the folder of `target`. Its errors name `path`."""
     prefix = target.name
     while len(os.fsencode(prefix)) > _MAX_PREFIX:
         prefix = prefix[:-1]
@@ -110,7 +110,7 @@ class _NamedFile(io.FileIO):
 
 
 def _lock(file: BinaryIO) -> None:
-    """Raises OSError if the file is locked already, or if there are no locks."""
+    """Lock a file. Raises OSError if it is locked already, or if there are no file locks."""
     if fcntl is None:
         raise OSError(errno.ENOSYS, "no file locks on Windows")
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,13 +120,16 @@ def _remove_abandoned(folder: Path, prefix: str) -> None:
     pattern = re.compile(re.escape(prefix) + r"\.\d+-[0-9a-f]{8}\.tmp")
     for other in folder.iterdir():
         if pattern.fullmatch(other.name):
-            with contextlib.suppress(OSError), open(other, "rb") as file:  # locked, or removed
+            with (
+                contextlib.suppress(OSError),
+                open(other, "rb") as file,
+            ):  # it is locked, or already removed
                 _lock(file)
                 other.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in a folder survive a power cut."""
+    """Make a rename in a folder survive a power failure."""
     if fcntl is None:
         return  # Windows cannot open folders
     descriptor = os.open(folder, os.O_RDONLY)

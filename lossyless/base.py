@@ -28,7 +28,7 @@ class Batch(NamedTuple):
         Target of the downstream task: int64 classes, or float32 values.
     aux : Tensor [B, *shape] or None
         Target of the distortion: X itself (VC), the unaugmented representative of X's equivalence
-        class (VIC), another member of the class (BINCE), or nothing.
+        class (VIC), another member of the class (BINCE), the label (supervised), or None.
     """
 
     x: Tensor
@@ -44,7 +44,7 @@ class SymbolCoder(Protocol):
 
 
 class Codec(nn.Module, ABC):
-    """Anything that compresses: rates, vector codecs, image codecs.
+    """Base class of everything that compresses: rates, vector codecs, image codecs.
 
         z [N, *shape] --quantise--> symbols --coder().encode--> bytes
         bytes --coder().decode--> symbols --dequantise--> z_hat [N, *shape]
@@ -105,7 +105,7 @@ class Codec(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} has no symbols")
 
     def dequantise(self, symbols: NDArray) -> Tensor:
-        """z_hat [n, *shape], float32 on the CPU, of any selection of rows of symbols."""
+        """z_hat [n, *shape], float32 on the CPU, of any rows of the symbols."""
         raise NotImplementedError(f"{type(self).__name__} has no symbols")
 
     def coder(self) -> SymbolCoder | None:
@@ -124,7 +124,7 @@ class Codec(nn.Module, ABC):
 class Compressor(nn.Module, ABC):
     """A sender and its receiver. Its state dict is empty if it has nothing to learn."""
 
-    #: whether the receiver works on examples [N, *shape], rather than on representations [N, z_dim]
+    #: whether predictors receive examples [N, *shape] rather than representations [N, z_dim]
     is_reconstruct: bool
 
     @property

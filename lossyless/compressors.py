@@ -1,4 +1,4 @@
-"""The sender: a learnable compressor, trained without labels."""
+"""The learnable compressor: encoder, bottleneck and distortion, trained together."""
 
 import math
 from numbers import Real
@@ -38,13 +38,13 @@ class LearnableCompressor(Compressor, JointlyTrained):
     rate : Rate
         The bottleneck.
     distortion : Distortion
-        Measures how much of its target is lost.
+        Measures how much information about its target is lost.
     optimizer : PartOptimizer
         Optimises encoder, rate and distortion.
     beta : float, not negative; 0 leaves the rate out of the loss.
     beta_anneal : "constant", "linear" or "geometric", see `BetaAnnealer`.
     factor_beta_r, factor_beta_d : float
-        Scale different rates and distortions to comparable sizes.
+        Bring different rates and distortions to comparable magnitudes.
     online : OnlineEvaluator, optional
         Probe trained on the detached z_hat.
     online_optimizer : PartOptimizer, optional
@@ -132,7 +132,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Rates, distortions and probe losses, [B] each in nats, and the means of all terms."""
         z, z_hat, rates, logs = self._through_bottleneck(batch.x)
-        if self.distortion.needs == "positive":  # a separate pass, for batch normalisation
+        if self.distortion.needs == "positive":  # separately, for the statistics of batch norm
             _, target, _, _ = self._through_bottleneck(batch.aux)
         else:
             target = z if self.distortion.needs == "none" else batch.aux
@@ -178,7 +178,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
 
     def on_train_start(self) -> None:
         self._n_steps = self.trainer.estimated_stepping_batches
-        if self.rate.is_transform_missing:  # not if training resumes
+        if self.rate.is_transform_missing:  # False when training resumes
             self._fit_transform()
 
     @torch.no_grad()
@@ -219,12 +219,12 @@ class LearnableCompressor(Compressor, JointlyTrained):
 
 
 def _check_latent_shapes(p_ZlX: CondDist, rate: Rate) -> None:
-    """Raise ValueError if encoder and rate state different latent images [C, s, s]."""
+    """Raise ValueError if encoder and rate have latent images [C, s, s] of different shapes."""
     encoded = getattr(p_ZlX.mapper, "latent_shape", None)
     priced = getattr(rate, "latent_shape", None)
     if encoded is not None and priced is not None and encoded != priced:
         raise ValueError(
-            f"{type(p_ZlX.mapper).__name__} gives latent images of shape {encoded}, but "
+            f"{type(p_ZlX.mapper).__name__} outputs latent images of shape {encoded}, but "
             f"{type(rate).__name__} expects {priced}: set z_dim={math.prod(encoded)} and "
             f"latent_side={encoded[-1]} for the rate"
         )

@@ -1,7 +1,7 @@
 """Distortions: how much of the target a representation has lost (nats).
 
-All implement `forward(z_hat, target) -> distortions [B], logs`. `needs` names the target, and with
-it what the data must provide as `Batch.aux`:
+All implement `forward(z_hat, target) -> distortions [B], logs`. The attribute `needs` names the
+target, which determines what the data must provide as `Batch.aux`:
 
     needs             Batch.aux                             target                  method
     "input"           x itself                              aux                     VC ("VAE")
@@ -56,7 +56,7 @@ class Distortion(nn.Module, ABC):
 class DirectDistortion(Distortion):
     """-log q(target | z_hat), up to constants, for a decoder q: the error of VC and VIC.
 
-    The target decides between the two: reconstructing the input keeps all visible information (VC);
+    The two differ in their target: reconstructing the input keeps all visible information (VC);
     reconstructing the unaugmented representative of an augmented input keeps only what all
     augmentations share (VIC).
 
@@ -67,8 +67,8 @@ class DirectDistortion(Distortion):
     z_dim : dimensions of the representation.
     shape : shape of one target.
     kind : one of
-        "vector": squared error, averaged over dimensions, as in the paper's code (not the nats of
-            a density, so that beta is on another scale than for images);
+        "vector": squared error, averaged over dimensions, as in the paper's code (not a negative
+            log density in nats, so beta is on a different scale than for images);
         "bw_image": binary cross-entropy of the pixels, summed, for targets in [0, 1];
         "colour_image": squared error of the pixels, summed, for targets in [0, 1].
     needs : "input" (VC) or "representative" (VIC).
@@ -122,7 +122,7 @@ class ContrastiveDistortion(Distortion):
 
     with cosine similarities s after a projection head, as in SimCLR (arXiv:2002.05709). With m = 1,
     log(number of candidates) - loss is a lower bound on I[Z; Z+] (Oord et al., arXiv:1807.03748);
-    with a larger m it is an estimate, since the same negatives are counted again.
+    with a larger m, it is only an estimate, since each negative is counted several times.
 
     In distributed training, the candidates are the representations of all processes: B counts the
     examples of all shares, which must have equal sizes. Each process returns the distortions of its
@@ -181,11 +181,11 @@ class ContrastiveDistortion(Distortion):
         projections = self.projector(torch.cat([z_hat, target]))
         precision = torch.promote_types(projections.dtype, torch.float32)
         features = F.normalize(projections.to(precision), dim=-1)
-        candidates, first = self.gathered(features)  # `first`: column of the first own row
+        candidates, first = self.gathered(features)  # own rows start at column `first`
         n_own, n_candidates = len(features), len(candidates)
         batch_size = n_candidates // 2
         if batch_size < 2:
-            raise ValueError("the contrastive distortion needs at least 2 examples a batch")
+            raise ValueError("the contrastive distortion needs at least 2 examples per batch")
         # a temperature of .01 multiplies rounding errors by 100
         with torch.autocast(z_hat.device.type, enabled=False):
             logits = features @ candidates.T / self.temperature
@@ -228,7 +228,7 @@ class LossyZ(Distortion):
 
 
 class TargetDistortion(Distortion):
-    """-log q(y | z_hat): keeps what a single task needs.
+    """-log q(y | z_hat): keeps the information that a single task needs.
 
     The supervised baseline, and the only distortion that uses labels.
 
@@ -238,7 +238,7 @@ class TargetDistortion(Distortion):
         Architecture of q.
     z_dim : dimensions of the representation.
     task : "classification" (cross-entropy, nats) or "regression" (squared error, averaged over
-        the outputs: not nats of a density).
+        the outputs; not a negative log density in nats).
     n_outputs : number of classes, or dimensions of the target.
     """
 
@@ -250,5 +250,5 @@ class TargetDistortion(Distortion):
 
     def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
         distortions, metrics = self.head.losses(z_hat, target)
-        del metrics["loss"]  # the distortion itself, but in nats
+        del metrics["loss"]  # equals the distortion, which is logged in bits
         return distortions, {f"target_{name}": value for name, value in metrics.items()}

@@ -79,7 +79,8 @@ class CondDist(nn.Module):
     in_shape : shape of one example X.
     z_dim : dimensions of Z.
     family : "deterministic" or "diaggaussian".
-    mean, std : of the channels, to standardise images before the network; None: no standardisation.
+    mean, std : statistics of the channels, to standardise images before the network; None for both:
+        no standardisation.
     """
 
     def __init__(

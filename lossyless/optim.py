@@ -1,8 +1,8 @@
-"""Optimisation: one optimiser over parts with their own settings, schedules, annealing.
+"""Optimisation: one optimiser for parts with separate settings, schedules, annealing of beta.
 
 The compressor and its online probe have disjoint parameters, so their losses are summed and one
 backward pass serves both. Each part has its own optimiser, schedule and gradient clipping, exactly
-as if trained alone. The trainer sees a single optimiser, whose steps are batches.
+as if it were trained alone. The trainer sees a single optimiser, and counts one step per batch.
 """
 
 import math
@@ -163,7 +163,7 @@ def configure_parts(
 
 
 class JointlyTrained(pl.LightningModule):
-    """Base of modules whose parts are trained jointly, with metrics in a `LossTracker`.
+    """Base class of modules whose parts are trained jointly, with metrics in a `LossTracker`.
 
     Plateau schedules follow the metric that selects the best epoch, or else the validation loss.
     """
@@ -203,7 +203,8 @@ class JointlyTrained(pl.LightningModule):
 class BetaAnnealer:
     """Increases the weight of the rate at the start of training.
 
-    From `START * beta` at step 0 to `beta` after the share `WARM_UP` of all steps, then constant.
+    The weight rises from `START * beta` at step 0 to `beta` after the fraction `WARM_UP` of all
+    steps, and then stays constant.
 
     Parameters
     ----------
@@ -231,7 +232,7 @@ class BetaAnnealer:
         return self.beta * math.exp(math.log(self.START) * (1 - progress))
 
 
-# Schedules, all with the contract (optimizer, n_epochs, **options) -> scheduler.
+# Schedules, all with the signature (optimizer, n_epochs, **options) -> scheduler.
 
 
 def exponential_decay(optimizer: Optimizer, n_epochs: int, total_factor: float) -> Scheduler:
@@ -250,12 +251,12 @@ def uniform_multistep(
 
 
 def cosine(optimizer: Optimizer, n_epochs: int) -> Scheduler:
-    """Half a cosine from the full learning rate to zero."""
+    """Decay the learning rate to zero along half a cosine."""
     return lr_scheduler.CosineAnnealingLR(optimizer, n_epochs)
 
 
 def cosine_restart(optimizer: Optimizer, n_epochs: int, period: int, growth: int) -> Scheduler:
-    """Cosines of `period`, `growth * period`, ... epochs, independent of `n_epochs`."""
+    """Cosine decays over `period`, `growth * period`, ... epochs, whatever `n_epochs` is."""
     return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, period, growth)
 
 
@@ -268,5 +269,5 @@ def plateau(
 
 
 def sgd_like_adam(params: Iterable[nn.Parameter], lr: float, **options: object) -> Optimizer:
-    """SGD with learning rate 100 `lr`, so that searches share one range with Adam."""
+    """SGD with learning rate 100 * `lr`, so that searches can use the same range as for Adam."""
     return torch.optim.SGD(params, lr=100 * lr, **options)

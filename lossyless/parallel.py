@@ -1,4 +1,4 @@
-"""Worker processes: parallel work in order and in bounded memory, and limits of data loaders."""
+"""Worker processes: an ordered parallel map in bounded memory, and limits on data loaders."""
 
 import functools
 import gc
@@ -21,7 +21,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 SHARED_MEMORY = "/dev/shm"
-# parts of messages of DataLoader's errors that are due to limits of the system
+# parts of DataLoader's error messages when it runs into limits of the system
 WORKER_ERRORS = ("DataLoader worker (pid", "Pin memory", "shared memory", "Too many open files")
 MIN_TASKS = 4  # fewer tasks finish faster than processes can be started
 
@@ -41,7 +41,8 @@ def affordable_workers(n_workers: int, batch_bytes: int) -> int:
     """Number of DataLoader workers, at most `n_workers`, that the limits of this system allow.
 
     Each worker has up to eight files open and keeps two batches in shared memory, which is small in
-    containers. Beyond the limits, a loader would hang or die; a line on stderr names them instead.
+    containers. Beyond the limits, a loader would hang or die. If a limit reduces the number, a line
+    on stderr names it.
     """
     if n_workers == 0 or sys.platform != "linux":
         return n_workers
@@ -64,7 +65,7 @@ def affordable_workers(n_workers: int, batch_bytes: int) -> int:
     return n
 
 
-@functools.cache  # once, not in every epoch
+@functools.cache  # each line once, not in every epoch
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -100,7 +101,7 @@ def ordered_map(
     head = list(itertools.islice(tasks, MIN_TASKS))
     are_few = len(head) < MIN_TASKS
     tasks = itertools.chain(head, tasks)
-    del head  # which would keep the first tasks in memory
+    del head  # otherwise, it would keep the first tasks in memory
     yield from map(function, tasks) if are_few else _map_in_workers(function, tasks, n_workers)
 
 
@@ -117,7 +118,7 @@ def _map_in_workers(
     try:
         for task in tasks:
             with warnings.catch_warnings(), without_interrupts():
-                # Python warns that a fork copies the locks of threads: workers use none of them
+                # Python warns that forks copy the locks of threads, but workers use none of them
                 warnings.simplefilter("ignore", DeprecationWarning)
                 futures.append(executor.submit(_work, task))
             if len(futures) == n_workers + 2:
@@ -135,7 +136,7 @@ def _map_in_workers(
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Delay Ctrl-C, which would be lost during a fork, or end a half-started worker.
+    """Delay Ctrl-C: during a fork, it could be lost, or end a half-started worker.
 
     Workers inherit the blocked signal: only the main process handles it.
     """

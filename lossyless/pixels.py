@@ -6,19 +6,19 @@ import io
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-#: exceptions of PIL for files that are not images, are incomplete or too large
+#: exceptions that PIL raises for files that are not images, are incomplete, or are too large
 UNREADABLE = (MemoryError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-MAX_ASPECT = 16  # longer images are cropped before anything resizes them
-PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and one of its values
+MAX_ASPECT = 16  # longer images are cropped before they are resized
+PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a TIFF tag, and one of its values
 SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # some versions of PIL use mode "I" for 16 bits
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """The image in mode RGB: EXIF orientation applied, transparency composited on white.
 
-    CMYK is converted with its embedded colour profile, if that is valid. 16-bit greyscale is scaled
+    CMYK is converted with its embedded colour profile, if it is valid. 16-bit greyscale is scaled
     to 8 bits. Images with an aspect ratio above 16 are cropped to their centre, because resizing
-    them would need unbounded memory; networks see only a square from the centre anyway.
+    them would need unbounded memory; networks see only the central square anyway.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         The range of pixel values is unknown: 32-bit integers or floats, 16-bit values that all fit
         into 12 bits, or a 16-bit TIFF in which 0 is white.
     """
-    file_format = image.format  # which copies lack
+    file_format = image.format  # copies lack it
     is_negative = getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO
     image = _crop_ends(ImageOps.exif_transpose(image))
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -53,7 +53,7 @@ def _crop_ends(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image, file_format: str | None) -> Image.Image:
-    """Scale 16-bit greyscale, which PIL itself would clip to white."""
+    """Scale 16-bit greyscale to 8 bits; PIL itself would clip it to white."""
     is_16_bit = image.mode.startswith("I;16") or (
         image.mode == "I" and file_format in SIXTEEN_BIT_FORMATS
     )

@@ -24,7 +24,8 @@ class PredictionHead(nn.Module):
     task : "classification" (cross-entropy in nats, accuracy) or "regression" (squared error,
         averaged over the outputs).
     n_outputs : number of classes, or dimensions of the target.
-    mean, std : of the channels, to standardise images before the network; None: no standardisation.
+    mean, std : statistics of the channels, to standardise images before the network; None for both:
+        no standardisation.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class PredictionHead(nn.Module):
         return {"loss": losses, "acc": (prediction.argmax(-1) == y).float()}
 
     def average(self, examples: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses [B] of the metrics of `examples`, and their means over the batch."""
+        """Losses [B], and the means over the batch, of the metrics that `examples` returns."""
         losses = examples["loss"]
         losses = losses.mean(-1) if self.task == "regression" else losses
         metrics = {name: values.mean().detach() for name, values in examples.items()}
@@ -76,7 +77,7 @@ class PredictionHead(nn.Module):
 class OnlineEvaluator(PredictionHead):
     """A probe trained alongside the compressor, on its detached representations.
 
-    It does not affect the compressor. It shows during training how well z_hat predicts the task.
+    It does not affect the compressor, and shows during training how well z_hat predicts the task.
     """
 
     def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""Printing that does not fail because of an encoding, or because its reader is gone."""
+"""Printing that does not fail if the encoding lacks a character or the pipe is closed."""
 
 import errno
 import io
@@ -6,7 +6,7 @@ import sys
 
 
 def forgive_output() -> None:
-    """Make a program's exit status independent of who reads its output. Call it at the start.
+    """Keep encodings and closed pipes from making a program fail. Call it at the start.
 
     In standard output and error, characters that the encoding lacks are escaped ("\\xb1"), and
     text is discarded once its reader has closed the pipe (`| head -1`) or the terminal is gone.
@@ -37,7 +37,7 @@ def forgiving(descriptor: int, *, closefd: bool = True, **settings: object) -> i
 
 
 class _Output(io.FileIO):
-    """A file that discards what a closed pipe (EPIPE) or a lost terminal (EIO) does not take."""
+    """A file that discards output to a closed pipe (EPIPE) or a lost terminal (EIO)."""
 
     def write(self, data) -> int:
         try:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
-SECONDS = 10.0  # between lines
+SECONDS = 10.0  # between two lines of text
 
 
 def progress(items: Collection[T], label: str, seconds: float = SECONDS) -> Iterator[T]:
@@ -19,7 +19,7 @@ def progress(items: Collection[T], label: str, seconds: float = SECONDS) -> Iter
     ----------
     items : an iterable with a length.
     label : description of the loop.
-    seconds : between lines, without a terminal.
+    seconds : time between two lines, if stderr is not a terminal.
     """
     if sys.stderr.isatty():
         yield from tqdm(items, label)
@@ -39,7 +39,7 @@ def print_progress(label: str, done: float, left: float | None, values: str = ""
 
     Parameters
     ----------
-    done : fraction that is done.
+    done : completed fraction.
     left : remaining seconds; None: unknown.
     """
     parts = [label, f"{done:.0%}", "" if left is None else f"{clock(left)} left", values]

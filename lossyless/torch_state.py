@@ -1,4 +1,4 @@
-"""Context managers for torch's global settings, which no other module changes."""
+"""Temporary changes of torch's global settings."""
 
 import functools
 import threading

@@ -1,4 +1,4 @@
-"""Training metrics: averaged on the device, logged once per epoch, checked to be finite."""
+"""Training metrics: averaged on the device, logged once per epoch, checked for NaN."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Simple formats for vectors, the baselines of learnt compressors of features.
+"""Simple codecs of vectors: the baselines for learnt compressors of features.
 
 Payloads are plain little-endian arrays [N, width], without overhead.
 """
@@ -218,7 +218,7 @@ def _as_floats(values: Tensor, dtype: np.dtype) -> NDArray:
 
 
 def _pack(values: NDArray, n_bits: int) -> NDArray:
-    """Pack integers [N, D] below 2^n_bits into bytes [N, width], from the lowest bit on."""
+    """Pack integers [N, D] below 2^n_bits into bytes [N, width], lowest bit first."""
     bits = np.unpackbits(values[..., None], axis=-1, count=n_bits, bitorder="little")
     bits = bits.reshape(len(values), values.shape[1] * n_bits)
     return np.packbits(bits, axis=-1, bitorder="little")

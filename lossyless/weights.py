@@ -32,7 +32,7 @@ def fetch(
     name: str | None = None,
     folder: str | os.PathLike | None = None,
 ) -> Path:
-    """Download the file at a URL, unless it is in `folder`; returns its path.
+    """Download the file at a URL, unless it is already in `folder`; returns its path.
 
     The file gets its name once it is complete and verified.
 
@@ -102,14 +102,14 @@ def _download(url: str, path: Path, sha256: str | None) -> None:
 
 
 def check_sha256(path: str | os.PathLike, sha256: str) -> None:
-    """Raises WeightsError unless the SHA-256 of a file starts with `sha256`, 8 digits or more."""
+    """Raise WeightsError unless the SHA-256 of a file starts with `sha256`, 8 digits or more."""
     if not re.fullmatch(r"[0-9a-fA-F]{8,64}", sha256):
         raise ValueError(f"sha256: expected 8 to 64 hexadecimal digits, found {sha256!r}")
     found = sha256_of(path)
     if not found.startswith(sha256.lower()):
         raise WeightsError(
-            f"{path} is damaged or another file: expected SHA-256 {sha256}, found {found}. Remove "
-            "it and download it again"
+            f"{path} is damaged or is a different file: expected SHA-256 {sha256}, found {found}. "
+            "Remove it and download it again"
         )
 
 
@@ -122,7 +122,7 @@ def sha256_of(path: str | os.PathLike) -> str:
 def check_archive(path: str | os.PathLike) -> None:
     """Verify the checksums in a zip archive of torch.save, which torch.load does not do.
 
-    Other files pass.
+    Files that are not zip archives pass.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def check_archive(path: str | os.PathLike) -> None:
             damaged = archive.testzip()
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # damage can raise any type
+    except Exception as error:  # damage can raise any type of exception
         raise WeightsError(f"{path} could not be read: the archive is damaged") from error
     if damaged is not None:
         raise WeightsError(
@@ -164,7 +164,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         raise WeightsError(f"{path} could not be read: {error.strerror or error}") from error
     except (WeightsError, MemoryError):
         raise
-    except Exception as error:  # other files can raise any type
+    except Exception as error:  # other files can raise any type of exception
         raise WeightsError(
             f"{path} could not be read: it is damaged, or neither a state dict of torch.save nor a "
             ".npz file of np.savez"
@@ -216,8 +216,8 @@ def load_strictly(network: nn.Module, state: Mapping[str, Any], path: str | os.P
     ]
     if problems:
         raise WeightsError(
-            f"{path} does not fit {type(network).__name__}: tensors {'; '.join(problems)}. Choose "
-            "the weights of this network, or the network of these weights."
+            f"{path} does not fit {type(network).__name__}: tensors {'; '.join(problems)}. Use "
+            "weights of this network, or the network that these weights belong to."
         )
     network.load_state_dict({**own, **state})
 
