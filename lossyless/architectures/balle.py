@@ -39,9 +39,9 @@ class Balle(nn.Module):
 
     Parameters
     ----------
-    in_shape : (C, S, S), S above 8; other sides than powers of two are resized to the next one.
-    out_shape : its product, z_dim, must be a multiple of the positions of the latent image:
-        (side / 16)^2 of the resized side.
+    in_shape : (C, S, S), S above 8; images are resized to the next power of two.
+    out_shape : its product, z_dim, must be a multiple of the number of positions of the latent
+        image, (side / 16)^2 for the resized side.
     hid_dim : channels between the convolutions.
 
     Attributes
@@ -72,7 +72,7 @@ class BalleDecoder(nn.Module):
 
         z [B,*in] -> (transposed conv 5x5 stride 2, batch norm, ReLU) x 3 -> transposed conv
 
-    The output has no activation. It has a power of two as its side, and is resized to S.
+    The output has no activation. Its side is a power of two, so it is resized to S.
 
     Parameters and attributes are those of `Balle`, with in_shape and out_shape exchanged.
     """

@@ -12,11 +12,11 @@ from lossyless.architectures.layers import (
     resize,
 )
 
-CORE_SIDE = 2  # of the feature map between the convolutions and the linear layer
+CORE_SIDE = 2  # side of the feature map between the convolutions and the linear layer
 
 
 def _sides_and_channels(image_shape: Shape, hid_dim: int) -> tuple[int, list[int]]:
-    """Side to which images are resized, and numbers of channels after each halving of it."""
+    """Side to which images are resized, and number of channels after each halving of it."""
     side = power_of_two_side(image_shape, "a CNN", least=2 * CORE_SIDE)
     return side, [hid_dim * 2**i for i in range((side // CORE_SIDE).bit_length() - 1)]
 
@@ -28,7 +28,7 @@ class CNN(nn.Module):
 
     Parameters
     ----------
-    in_shape : (C, S, S), S above 2; other sides than powers of two are resized to the next one.
+    in_shape : (C, S, S), S above 2; images are resized to the next power of two.
     out_shape : shape of one output.
     hid_dim : channels after the first convolution; each further one doubles them.
     activation : name in `torch.nn`.
@@ -57,13 +57,14 @@ class CNN(nn.Module):
 
 
 class CNNDecoder(nn.Module):
-    """Vector to image: the mirror image of `CNN`, without activation of the output.
+    """Vector to image: the mirror image of `CNN`, without an output activation.
 
         z [B,*in] -> linear -> core [B,.,2,2]
             -> (batch norm, activation, transposed conv 3x3 stride 2) x log2(S/2) -> [B,C,S,S]
 
-    The output has a power of two as its side. It is resized to S without antialiasing, as in the
-    paper's code: 96 pixels from 128. Parameters: see `CNN`, with in_shape and out_shape exchanged.
+    The side of the last feature map is a power of two. It is resized to S without antialiasing, as
+    in the paper's code (e.g. from 128 to 96 pixels). Parameters: see `CNN`, with in_shape and
+    out_shape exchanged.
     """
 
     def __init__(

@@ -91,6 +91,6 @@ def resize(images: Tensor, side: int, *, antialias: bool = False) -> Tensor:
     """Resize images [B, C, S, S] to a side, bilinearly."""
     if images.shape[-1] == side:
         return images
-    # 16 bits are unsupported or imprecise, depending on the device
+    # 16-bit floats are unsupported or imprecise, depending on the device
     images = images.to(torch.promote_types(images.dtype, torch.float32))
     return F.interpolate(images, size=(side, side), mode="bilinear", antialias=antialias)

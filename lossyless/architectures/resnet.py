@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lossyless.architectures.layers import Shape
 
 STEMS = ("auto", "imagenet", "small")
-# "auto" is small for images with a side below this, as in the paper: STL10's 96 pixels too.
+# "auto" chooses "small" for sides below this; as in the paper, this includes STL10's 96 pixels.
 MIN_IMAGENET_SIDE = 100
 
 

@@ -1,7 +1,7 @@
 """Frozen pretrained networks that turn images into features.
 
-To add one, write a subclass of `Backbone` and `conf/tower/<name>.yaml`. The content of the file
-passed as `weights` identifies the features, not its path; `null` means the file that the class
+To add one, write a subclass of `Backbone` and `conf/tower/<name>.yaml`. Features are identified by
+the content of the file passed as `weights`, not by its path; `null` means the file that the class
 downloads. A backbone without `weights` must state a `version` in its YAML file, to be incremented
 whenever its features change.
 """

@@ -20,7 +20,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 DOWNLOAD_SIZES = {"ViT-B/32": "338 MB", "RN50": "244 MB"}
 CACHE = "~/.cache/clip"  # shared with clip.load
 OPTIONS = "clip_path=, --clip, tower.kwargs.weights="
-#: what torch and clip raise if a file is not a checkpoint of CLIP
+#: exceptions that torch and clip raise if a file is not a checkpoint of CLIP
 UNLOADABLE = (
     AttributeError,
     EOFError,
@@ -112,7 +112,7 @@ class _ImageSide(nn.Module):
 def load_clip(
     weights: str | Path = "ViT-B/32", device: torch.device | str = "cpu"
 ) -> tuple[nn.Module, Preprocess]:
-    """CLIP's model in evaluation mode, and its transform of images.
+    """CLIP's model in evaluation mode, and its image transform.
 
     The global random state is preserved. Weights are float32 on a CPU and half precision on a GPU,
     as with `clip.load`.
@@ -121,12 +121,12 @@ def load_clip(
     ----------
     weights : name of one of CLIP's models, which is downloaded on first use (and verified), or path
         of a checkpoint: OpenAI's archive, or a state dict of the model.
-    device : of the model.
+    device : where the model runs.
 
     Raises
     ------
     WeightsError
-        The weights are neither, cannot be downloaded, or do not belong to a CLIP.
+        The weights are neither a name nor a file, cannot be downloaded, or are not CLIP's.
     """
     clip = import_clip()
     name = str(weights)
@@ -159,7 +159,7 @@ def _download(name: str) -> Path:
     """File of one of CLIP's models, downloaded if it does not exist."""
     url = import_clip().clip._MODELS[name]
     try:
-        # unlike `clip.load`, an interrupted download leaves nothing behind
+        # unlike with `clip.load`, an interrupted download leaves nothing behind
         return fetch(url, sha256=PurePosixPath(url).parent.name, folder=CACHE)
     except WeightsError as error:
         size = f" ({DOWNLOAD_SIZES[name]})" if name in DOWNLOAD_SIZES else ""
@@ -170,7 +170,7 @@ def import_clip() -> ModuleType:
     """OpenAI's module `clip`, imported lazily because it takes a second.
 
     Raises ModuleNotFoundError, which names the file, if another module of this name is imported:
-    a `clip.py` of the working directory, or the package `clip` of PyPI.
+    a `clip.py` in the working directory, or the package `clip` of PyPI.
     """
     try:
         with warnings.catch_warnings():

@@ -29,13 +29,13 @@ class TorchvisionBackbone(Backbone):
         supported.
     weights : name of published weights of that model, e.g. "IMAGENET1K_V1", which are downloaded on
         first use (and verified by the checksum in their file name); or path of a state dict of the
-        whole classifier, .pt, .pth or .npz; or "random": random weights with a fixed seed, to try
-        things out without a download.
+        whole classifier, .pt, .pth or .npz; or "random": random weights with a fixed seed, for
+        trials without a download.
     side : height and width of the network's input, in pixels.
     mean, std : normalisation of the network's input.
     layer : dotted name of the module whose output, averaged over space, gives the features; null:
-        the input of the classifier's head, flattened. Most networks pool it. VGG and SqueezeNet do
-        not: use "features" there.
+        the input of the classifier's head, flattened. Most networks pool it; VGG and SqueezeNet do
+        not, so use "features" for them.
     padding : "torch", or "tensorflow" for weights trained with TensorFlow's asymmetric padding of
         convolutions of stride 2.
     n_classes : number of outputs of the classifier.
@@ -130,8 +130,8 @@ class _TensorFlowPadding(nn.Module):
     """A stride-2 convolution with TensorFlow's "SAME" padding, which puts the extra pixel at the
     right and bottom.
 
-    For an even side and a kernel of 3, that is (0, 1) where PyTorch pads with (1, 1): so the two
-    sampling grids are offset by one pixel.
+    For an even side and a kernel of 3, the padding is (0, 1), whereas PyTorch pads with (1, 1), so
+    the two sampling grids are offset by one pixel.
     """
 
     def __init__(self, convolution: nn.Conv2d):

@@ -2,7 +2,7 @@
 
 It uses constriction's asymmetric numeral system (ANS). The probabilities are k / 65536, which
 float64 represents exactly, so the bytes do not depend on the machine. All symbols of a call share
-one stream, so that the tail of a stream is paid once per chunk of examples, not per example.
+one stream, so that the overhead of a stream is paid once per chunk of examples, not per example.
 
 Payload (a varint is an unsigned LEB128 of at most 63 bits):
 
@@ -95,7 +95,7 @@ class TableCoder:
         escaped = entries == self.tables.escapes[index]
         n_escaped = int(np.count_nonzero(escaped))
         if n_escaped != escapes.count:
-            raise CodingError(f"{n_escaped} symbols are escaped, the payload has {escapes.count}")
+            raise CodingError(f"decoded {n_escaped} escapes, but the payload has {escapes.count}")
         if n_escaped:
             where = order.where(escaped)
             symbols[where] = self._decode_escapes(escapes, np.broadcast_to(index, shape)[where])
@@ -128,14 +128,14 @@ class TableCoder:
         return index
 
     def _best_exponent(self, index: NDArray[np.integer], escaped_index: NDArray[np.integer]) -> int:
-        """The e that needs the fewest bits, for the tables of all symbols and of escaped ones."""
+        """The e that needs the fewest bits, given the tables of all symbols and of escaped ones."""
         n_symbols, n_escapes = (
             np.bincount(tables.reshape(-1), minlength=self.tables.n_tables)
             for tables in (index, escaped_index)
         )
         own = np.take_along_axis(np.diff(self.tables.cdfs), self.tables.escapes[:, None], axis=1)
         masses = np.maximum(own, 1 << np.arange(MAX_EXPONENT + 1))
-        # escapes of tables that list no symbol have the total mass
+        # in a table that lists no symbol, the escape has the total mass
         left = (TOTAL_MASS - masses) / np.maximum(TOTAL_MASS - own, 1)
         n_bits = -(n_escapes @ np.log2(masses)) - (n_symbols - n_escapes) @ np.log2(
             np.where(left > 0, left, 1)

@@ -52,7 +52,7 @@ class FloatCoder:
         except zlib.error as error:
             raise CodingError(f"damaged float payload: {error}") from error
         if len(planes) != 4 * n_rows * n_columns or not inflater.eof or inflater.unused_data:
-            raise CodingError(f"expected {4 * n_rows * n_columns} bytes, found another number")
+            raise CodingError(f"the float payload does not hold {4 * n_rows * n_columns} bytes")
         values = np.frombuffer(planes, np.uint8).reshape(4, -1).T.copy().view("<f4")
         return values.astype(np.float32, copy=False).reshape(n_rows, n_columns)
 

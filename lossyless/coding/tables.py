@@ -17,7 +17,7 @@ MAX_WEIGHTS = 1 << 46  # maximum sum of a table's weights: products with masses 
 # Listing a symbol of probability p saves 32 p bits, the cost of an escaped int32. If its entry
 # needs more mass than p, other entries lose mass, which costs (1 / TOTAL_MASS - p) / ln 2 bits. The
 # ratio of the slopes is 32 ln 2, rounded to an integer so that comparisons are the same on every
-# machine. Escapes now take fewer bits, but this price determines all tables and fingerprints.
+# machine. Escapes now take fewer bits, but changing the price would change all fingerprints.
 ESCAPE_PRICE = 22
 
 
@@ -115,7 +115,7 @@ class CDFTables:
         Parameters
         ----------
         pmf : integers [n_tables, n_symbols]
-            In units of 1 / PMF_ONE; the rest of the probability is of symbols outside the row.
+            In units of 1 / PMF_ONE; the remaining probability belongs to symbols outside the row.
         first_symbols : integers [n_tables]
             Symbol of the first column.
         starts : integers [n_tables]
@@ -145,9 +145,9 @@ class CDFTables:
         return self.lengths - 2
 
     def with_escape_mass(self, mass: int) -> "CDFTables":
-        """Tables whose escapes have at least `mass`; listed symbols are scaled to the rest.
+        """Tables whose escapes have at least `mass`; listed symbols share the rest in proportion.
 
-        For symbols from a wider distribution than that of the tables, in which escapes are rare.
+        Use them for symbols that escape more often than the original tables expect.
         """
         if mass == 1:  # every entry has at least 1
             return self
@@ -207,7 +207,7 @@ def _apportion(weights: NDArray[np.int64], n_entries: NDArray[np.int64]) -> NDAr
     if (weights < 0).any() or (total <= 0).any() or (total > MAX_WEIGHTS).any():
         raise CodingError(f"expected non-negative weights with a sum in [1, {MAX_WEIGHTS}]")
     at_least_1 = np.zeros_like(in_table)
-    while True:  # giving 1 to some entries can push the share of others below 1
+    while True:  # raising some entries to 1 can push the shares of others below 1
         to_share = TOTAL_MASS - at_least_1.sum(1, keepdims=True)
         shared = np.where(in_table & ~at_least_1, weights, 0)
         total = shared.sum(1, keepdims=True)

@@ -2,7 +2,7 @@
 
 Each module builds on those above it:
 
-    format   the meaning of the bytes
+    format   the byte layout
     scan     opens files: header, chunks, damage
     labels   labels and names in chunks
     writer   write_features

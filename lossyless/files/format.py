@@ -15,11 +15,12 @@ Little-endian; crc(x, s) is the CRC-32 of x that starts from s:
 Bodies have labels if the JSON contains `"has_labels": true`, and names if it contains
 `"has_names": true`. Chunk heads have their own checksums, so their lengths can be trusted before
 the bodies are read: a file is opened by reading the heads alone. Readers ignore unknown keys of the
-JSON, and refuse files with unknown `has_...` flags. Any other change that older readers would
-misread increments `VERSION`. Equal examples give equal files.
+JSON, and refuse files in which an unknown `has_...` flag is true. Any other change that older
+readers would misread increments `VERSION`. Files contain no dates or random numbers: the same
+examples give the same bytes.
 
 Version 1 files can still be read. They have no labels or names, a total after the header, and end
-with an index ("INDX"), which is not needed:
+with an index ("INDX"), which readers ignore:
 
     total   n_examples u64 | checksum of the labels u64 | crc(both, H) u32
 """
@@ -116,7 +117,7 @@ class Chunk(NamedTuple):
 
 
 class Body(NamedTuple):
-    """Parts of a chunk's body; without labels or names, theirs are empty."""
+    """Parts of a chunk's body; `labels` and `names` are empty if the file has none."""
 
     labels: bytes
     names: bytes

@@ -39,14 +39,14 @@ def as_strings(names: Any) -> list[str]:
 
 
 def pack_labels(labels: list[NDArray]) -> bytes:
-    """Part of a body with the labels [...] of each example."""
+    """The part of a chunk's body that stores the labels [...] of each example."""
     file = BytesIO()
     np.save(file, np.array(labels), allow_pickle=False)
     return zlib.compress(file.getvalue())
 
 
 def pack_names(names: list[str]) -> bytes:
-    """Part of a body with the name of each example."""
+    """The part of a chunk's body that stores the name of each example."""
     return zlib.compress(json.dumps(names, separators=(",", ":")).encode())
 
 

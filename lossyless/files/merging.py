@@ -24,16 +24,16 @@ def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> i
 
     Parameters
     ----------
-    paths : at least one.
-    out : none of them.
+    paths : files to merge, at least one.
+    out : file to write, which must not be one of `paths`.
 
     Raises
     ------
     ValueError
         There is no file to merge.
     ContainerError
-        A file is damaged, is `out`, or has another model, shape, list of classes or shape of labels
-        than the others.
+        A file is damaged or is `out`, or its model, shape, list of classes or shape of labels
+        differs from the others'.
     """
     if not paths:
         raise ValueError("no files to merge")
@@ -122,5 +122,6 @@ def _check_classes(layouts: list[Layout]) -> None:
             i, (ours, theirs) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
             raise ContainerError(
                 f"{name}: cannot be merged with {first}: its classes differ, class {i} is {ours!r} "
-                f"rather than {theirs!r}. Compress one with the other's (classes=, --classes)."
+                f"rather than {theirs!r}. Compress one with the classes of the other (classes=, "
+                "--classes)."
             )

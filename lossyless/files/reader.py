@@ -36,9 +36,9 @@ class FeatureFile(AbstractContextManager):
     ----------
     source : path of a file of `write_features`, or its bytes.
     codec : the codec that wrote it.
-    on_damage : "raise"; or "skip": find the intact chunks, in one pass over the file. `chunks`,
-        `read`, `labels` and `names` then return only their examples, and `file[i]` raises an error
-        for lost examples.
+    on_damage : "raise" an error if the file is damaged; or "skip" damage: find the intact chunks in
+        one pass over the file. `chunks`, `read`, `labels` and `names` then return only the examples
+        of these chunks, and `file[i]` raises an error for lost examples.
 
     Attributes
     ----------
@@ -116,9 +116,9 @@ class FeatureFile(AbstractContextManager):
         *,
         timer: AbstractContextManager = nullcontext(),  # noqa: B008, it has no state
     ) -> Iterator[tuple[int, Tensor]]:
-        """Chunk by chunk, in constant memory: index of the first example, and examples [n, *shape].
+        """Iterate over chunks in constant memory: index of the first example, examples [n, *shape].
 
-        n_workers : processes that decode; by default one per core. They end with the iterator.
+        n_workers : processes that decode, by default one per core; they end with the iterator.
         timer : context manager around all work of the codec, with n_workers=1.
         """
         n_workers = 1 if self._coder is None else n_workers
@@ -225,7 +225,7 @@ class FeatureDataset(Dataset, AbstractContextManager):
     Parameters
     ----------
     source, codec : see `FeatureFile`.
-    labels : one per example; or True, for those of the file.
+    labels : one per example; or True, to use the labels stored in the file.
     """
 
     def __init__(self, source: Source, codec: Codec, labels: ArrayLike | bool | None = None):

@@ -1,4 +1,4 @@
-"""Opening compressed files: their header and chunks, each checked against its checksum."""
+"""Opens compressed files: locates their chunks, and verifies the checksums of what it reads."""
 
 import os
 import re
@@ -93,7 +93,7 @@ class Layout:
         return Body(*parts, body)
 
     def _read(self, offset: int, n_bytes: int) -> bytes:
-        """Bytes from an offset, fewer where the file ends."""
+        """Bytes from an offset; fewer than `n_bytes` if the file ends before."""
         if self._file is None:
             return self._data[offset : offset + n_bytes]
         parts = []
@@ -134,7 +134,7 @@ class Layout:
         return PREFIX.size + length + CRC.size
 
     def _read_total(self, position: int) -> int | None:
-        """Number of examples that version 1 states after the header, or None if damaged."""
+        """Number of examples that version 1 stores after the header, or None if it is damaged."""
         total = self._read(position, TOTAL.size)
         is_intact = total[-4:] == CRC.pack(zlib.crc32(total[:-4], self._seed))
         return TOTAL.unpack(total)[0] if is_intact else None
@@ -150,7 +150,7 @@ class Layout:
         return chunk if is_intact else None
 
     def _is_end(self, offset: int) -> bool:
-        """Whether there is an intact end at an offset; if so, note the total that it states."""
+        """Whether there is an intact end at an offset; if so, store the total that it records."""
         if self.header.version == 1:
             return self._read(offset, len(INDEX_MARKER)) == INDEX_MARKER
         end = self._read(offset, END.size)
@@ -235,7 +235,7 @@ class Layout:
 def describe(path: str | os.PathLike) -> dict[str, Any]:
     """Facts from a file's header and chunk heads, as JSON types; no model is needed.
 
-    `bits_per_example` does not include labels and names, `n_label_bytes` of the file. Raises
+    `bits_per_example` does not include labels and names, which take `n_label_bytes`. Raises
     ContainerError if the file is not a compressed file, or is damaged.
     """
     with closing(Layout(path)) as layout:

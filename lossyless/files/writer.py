@@ -93,10 +93,10 @@ def write_features(
     Parameters
     ----------
     batches : examples z [b, *shape] of any floating type, on any device; or tuples (z, labels) or
-        (z, labels, names). Labels are numbers [b, ...] of any type, names are b strings; either may
-        be None, but must be the same in all batches. b may vary, and batches may reuse memory.
-    out : path of the file, which appears once it is complete, and replaces an existing one; or a
-        binary file.
+        (z, labels, names). Labels are numbers [b, ...] of any type, and names are b strings. Either
+        may be None, but then in all batches. b may vary, and batches may reuse memory.
+    out : path of the file, which appears, or replaces an existing one, once it is complete; or an
+        open binary file.
     codec : ready to code, for instance a rate with its coding tables.
     chunk_size : examples that are coded together, by default 4096, or fewer if they are large.
         Larger chunks make slightly smaller files; smaller chunks make random access faster.
@@ -113,7 +113,7 @@ def write_features(
     """
     is_open = hasattr(out, "write")
     name = str(getattr(out, "name", "payload")) if is_open else os.fspath(out)
-    # opened before the first batch, which may be expensive
+    # opened before the first batch, which may be expensive to compute
     with nullcontext(out) if is_open else replacing(out) as file:
         batches = map(_unpack, batches)
         first = next(batches, None)
@@ -148,9 +148,9 @@ def write_features(
 
 
 def rebatch(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """Rows [n, *shape] of batches in chunks of `size`, on their device; the last can be smaller.
+    """Regroup batches [n, *shape] into chunks [size, *shape], on their device.
 
-    Chunks have their own memory, so batches may reuse theirs.
+    The last chunk may be smaller. Chunks have their own memory, so batches may reuse theirs.
     """
     chunk: Tensor | None = None
     n = 0  # number of rows in `chunk`
@@ -235,7 +235,7 @@ def _tensors(
                 f"expected batches of floats [b{expected}], found {z.dtype} {[*z.shape]}"
             )
         if y is not None:
-            y = np.array(as_array(y))  # a copy: batches may reuse their memory
+            y = np.array(as_array(y))  # a copy, because batches may reuse their memory
             label_shape = y.shape[1:] if label_shape is None else label_shape
             if y.shape[1:] != label_shape:
                 raise ValueError(f"expected labels {[*label_shape]}, found {[*y.shape[1:]]}")

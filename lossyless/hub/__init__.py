@@ -36,7 +36,7 @@ _RELEASE = "https://github.com/YannDubs/lossyless/releases/download/v1.0"
 
 
 class SourceError(ValueError):
-    """Images, features or labels cannot be used; the message names them."""
+    """Images, features or labels cannot be used; the message says which."""
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ Compress images to CLIP features, in about 1400 bits per image, for training cla
   python -m lossyless.hub decompress photos.bin Z.npy            # float32 [N, 512]; without CLIP
   python -m lossyless.hub merge part1.bin part2.bin --out all.bin
 
-Images are read as viewers show them: EXIF orientation is applied, transparency shows white.
+Images are read as viewers show them: EXIF orientation is applied, transparency becomes white.
 Weights are downloaded on first use; without a network, --clip and --pretrained name local files.
 """
 EPILOG = """\
-Exit status: 0 done, 1 files or weights cannot be used (see the message), 2 usage, 3 done without
-unreadable images (--on-error skip) or damaged parts (--on-damage skip), 130 interrupted.
+Exit status: 0 done, 1 files or weights cannot be used (see the message), 2 invalid arguments,
+3 done, but skipped unreadable images (--on-error skip) or damaged parts (--on-damage skip),
+130 interrupted.
 """
 DONE, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 MAX_LISTED = 8
@@ -68,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
-        # with abbreviations, `decompress --labels` would be `--labels-out`
+        # with abbreviations, `decompress --labels` would mean `--labels-out`
         command = commands.add_parser(run.__name__, help=help, allow_abbrev=False)
         command.set_defaults(run=run)
         return command
@@ -223,7 +224,7 @@ def _integer(text: str, low: int) -> int:
 
 
 def _check_paths(read: list[Path | None], written: list[Path | None]) -> None:
-    """Report wrong paths before weights are loaded."""
+    """Report invalid paths before weights are loaded."""
     for path in read:
         if path is not None and not path.exists():
             raise SourceError(f"{path}: no such file or folder")
@@ -248,7 +249,7 @@ def _fail(error: object, status: int = FAILED) -> int:
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    """Errors of files and memory, which are printed without a traceback."""
+    """Errors of files, memory and workers, which are printed without a traceback."""
     from torch import OutOfMemoryError  # of a GPU
 
     from lossyless.coding.payloads import CodingError

@@ -46,7 +46,7 @@ class Examples(Dataset):
 
     Parameters
     ----------
-    dataset : examples are (image, label, ...), (image,) or image; an image is a PIL image, or a
+    dataset : its examples are (image, label, ...), (image,) or image; an image is a PIL image, or a
         tensor made by `transform`.
     transform : maps a PIL image to a float tensor [3, side, side].
     side : height and width in pixels.
@@ -111,8 +111,9 @@ class Examples(Dataset):
     ) -> tuple[Tensor, Labels | None, dict[int, SourceError]] | SourceError:
         """Images, labels if `has_labels`, and the errors of skipped examples by position.
 
-        Labels are converted to an array in the worker, because each tensor that a worker returns
-        is an open file.
+        Returns only the error of an example that can neither be used nor skipped. Labels are
+        converted to an array in the worker, because each tensor that a worker returns is an open
+        file.
         """
         errors = {i: found for i, found in enumerate(examples) if isinstance(found, SourceError)}
         for error in errors.values():
@@ -151,7 +152,7 @@ def read_batches(
     ValueError
         A setting would change the examples or their order.
     WorkerError
-        A process that reads images died, for instance for lack of memory.
+        A process that reads images died, for instance because memory ran out.
     """
     settings = _loader_settings(examples, device, kwargs_dataloader)
     loader = _Loader(examples, collate_fn=examples.collate, **settings)
@@ -160,7 +161,7 @@ def read_batches(
         if isinstance(batch, SourceError):
             raise batch
         X, labels, errors = batch
-        if start == 0 and len(X) and X.min() >= 0 and X.max() <= 1:  # black is below -1.4
+        if start == 0 and len(X) and X.min() >= 0 and X.max() <= 1:  # CLIP's black is below -1.4
             warnings.warn(
                 "all pixels of the first batch lie in [0, 1], so they are not normalised for CLIP: "
                 "create the data set with `transform=compressor.transform`, or without a transform",
@@ -180,7 +181,7 @@ def read_batches(
 def _loader_settings(
     examples: Examples, device: torch.device, kwargs_dataloader: dict[str, Any]
 ) -> dict[str, Any]:
-    """Arguments of DataLoader: defaults, the given ones, and the workers that the system allows."""
+    """Arguments of DataLoader: the given ones or defaults, with as many workers as possible."""
     for name, value in kwargs_dataloader.items():
         is_refused = (name, value) in (("batch_size", None), ("in_order", False))
         if is_refused or (name in FIXED_SETTINGS and value):
@@ -192,7 +193,7 @@ def _loader_settings(
         "batch_size": 128,
         "num_workers": _default_workers(device),
         "pin_memory": device.type == "cuda",
-        # DataLoader would draw the seeds of its workers from the global generator
+        # otherwise, DataLoader would draw the workers' seeds from the global generator
         "generator": torch.Generator(),
     } | {name: v for name, v in kwargs_dataloader.items() if name not in FIXED_SETTINGS}
     n_images = (
@@ -208,12 +209,12 @@ def _loader_settings(
 
 
 def _allow_interrupts(worker: int) -> None:
-    """Let Ctrl-C end a started worker, which torch handles silently."""
+    """Let Ctrl-C end a worker once it has started; torch handles this silently."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _default_workers(device: torch.device) -> int:
-    """Worker processes: one per core for a GPU, fewer if the network needs the cores itself."""
+    """Default number of workers: one per core with a GPU, fewer if CLIP needs the cores itself."""
     n_cores = available_cores()
     if device.type == "cpu":
         return max(1, n_cores // 4) if n_cores > 1 else 0
@@ -221,7 +222,7 @@ def _default_workers(device: torch.device) -> int:
 
 
 class _Loader(DataLoader):
-    """A DataLoader that raises a WorkerError of one line if the system kills a worker."""
+    """A DataLoader that raises a one-line WorkerError if the system kills a worker."""
 
     def __iter__(self) -> Iterator[Any]:
         with without_interrupts() if self.num_workers else nullcontext():
@@ -233,6 +234,6 @@ class _Loader(DataLoader):
                 raise
             raise WorkerError(
                 "a process that reads images died, or ran out of memory, shared memory or open "
-                "files: use fewer or none (num_workers=0, --workers 0), or smaller batches "
+                "files: use fewer workers (num_workers=0, --workers 0: none), or smaller batches "
                 "(batch_size=, --batch-size)"
             ) from None

@@ -26,8 +26,8 @@ class ClipCompressor(FeatureCompressor):
         x [B, 3, side, side] --CLIP--> z [B, z_dim] --bottleneck--> bytes --> z_hat [B, z_dim]
 
     The backbone runs in float32 on a CPU and in half precision on a CUDA device; `half` and `float`
-    have no effect. The bottleneck runs in float32 on the CPU, so that all machines quantise alike.
-    The compressor is always in evaluation mode, and no parameter requires a gradient.
+    have no effect. The bottleneck runs in float32 on the CPU, so that all machines quantise in the
+    same way. The compressor is always in evaluation mode, and no parameter requires a gradient.
 
     Parameters
     ----------
@@ -100,9 +100,9 @@ class ClipCompressor(FeatureCompressor):
         return self.rate.dequantise(symbols).to(self.device)
 
     def compress(self, X: Tensor) -> list[bytes]:
-        """A stream for each image of [B, 3, side, side], in the official format.
+        """One stream for each image of X [B, 3, side, side], in the official format.
 
-        Files of `compress_dataset` are smaller: separate streams cost about 60 bits per image.
+        Files of `compress_dataset` are smaller: separate streams add about 60 bits per image.
         """
         return self.compress_vectors(self.encode(X))
 
@@ -142,12 +142,13 @@ class ClipCompressor(FeatureCompressor):
             (image,) or images. Images are PIL images, or tensors [3, side, side] made by
             `transform`. The names of a folder's images, relative to it, are stored in `file`.
         file : file to write, or a symbolic link to it; it is replaced once the new one is complete.
-        label_file : .npy file to export the labels to; they are also stored in `file`.
+        label_file : .npy file to export the labels to; containers also store them in `file`.
         kwargs_dataloader : arguments of `torch.utils.data.DataLoader`, e.g. `batch_size` and
             `num_workers`, but not those that change the examples or their order.
         is_info : whether to show progress and print the report.
-        labels : store labels in `file`: integers, which become int64; of a folder, the indices of
-            the folders directly below it, in sorted order.
+        labels : whether to store labels in `file`: integers, saved as int64. In a folder, the label
+            of an image is the index of its class, see `classes`; classes are the folders directly
+            below.
         format : "container" (small, with checksums and random access), or "official", the format
             of the paper's code, which stores neither labels nor names.
         n_workers : processes that run the entropy coder; by default one per core.
@@ -169,7 +170,7 @@ class ClipCompressor(FeatureCompressor):
         has_labels = labels or label_file is not None
         meta: dict[str, Any] = {}
         if classes is not None and not (has_labels and isinstance(dataset, PathLike)):
-            raise SourceError("classes: are for the labels of a folder (labels=True, --labels)")
+            raise SourceError("classes: needs a folder and its labels (labels=True, --labels)")
         if isinstance(dataset, PathLike):
             names = None if classes is None else class_names(classes)
             dataset = ImageFolder(dataset, has_classes=has_labels, classes=names)
@@ -196,7 +197,7 @@ class ClipCompressor(FeatureCompressor):
             skipped=examples.skipped,
         )
 
-    # Names of the official code. Its bottleneck runs on the CPU, whatever `device` is:
+    # Aliases for names of the official code. The bottleneck runs on the CPU, whatever `device` is:
     # z --process_z_in--> z_in [B, z_dim, 1, 1] --entropy_bottleneck--> --process_z_out--> z_hat
 
     @property
@@ -211,7 +212,7 @@ class ClipCompressor(FeatureCompressor):
 
     @property
     def entropy_bottleneck(self) -> nn.Module:
-        """CompressAI's model; its `compress(z_in)` gives the streams of `compress`."""
+        """CompressAI's model; its `compress(z_in)` returns the streams of `compress`."""
         return self.official.bottleneck
 
     @property
@@ -238,7 +239,7 @@ class ClipCompressor(FeatureCompressor):
         return self.rate._from_bottleneck(z_hat_in.cpu()[..., 0, 0]).to(self.device)
 
     def make_pickable_(self) -> None:
-        """No effect: every compressor can be pickled."""
+        """Has no effect: all compressors can be pickled."""
 
     def undo_pickable_(self) -> None:
-        """No effect."""
+        """Has no effect."""

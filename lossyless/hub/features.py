@@ -60,7 +60,7 @@ class FeatureCompressor(nn.Module):
         return torch.device("cpu")
 
     def train(self, mode: bool = True) -> "FeatureCompressor":
-        """Always evaluation mode: training would add noise instead of rounding."""
+        """Keep evaluation mode: in training mode, the bottleneck adds noise instead of rounding."""
         return super().train(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FeatureCompressor":
@@ -73,7 +73,7 @@ class FeatureCompressor(nn.Module):
         return OfficialCoder(self.rate)
 
     def compress_vectors(self, z: Tensor | NDArray) -> list[bytes]:
-        """A stream for each feature vector of [N, z_dim], in the official format."""
+        """One stream for each feature vector of z [N, z_dim], in the official format."""
         return self.official.encode(z)
 
     def decompress(self, streams: list[bytes]) -> Tensor:
@@ -275,7 +275,7 @@ class FeatureCompressor(nn.Module):
 
 
 def _check_distinct(outputs: list[PathLike | None], inputs: list[PathLike | None]) -> None:
-    """Raise SourceError if an output is an input or another output, also by a symbolic link."""
+    """Raise SourceError if an output is an input or another output, even by a symbolic link."""
     targets = [os.path.realpath(path) for path in (*outputs, *inputs) if path is not None]
     for out in outputs:
         if out is not None and targets.count(os.path.realpath(out)) > 1:
@@ -289,7 +289,7 @@ def _report_decoding(
     if features.damaged:
         details = [text.removeprefix(f"{features.name}: ") for text in features.damaged]
         warnings.warn(
-            f"{features.name}: is damaged; skipped {len(features.missing)} known examples: "
+            f"{features.name}: is damaged; skipped at least {len(features.missing)} examples: "
             f"{'; '.join(details[:MAX_LISTED])}",
             stacklevel=3,
         )

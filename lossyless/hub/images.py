@@ -22,7 +22,7 @@ MAX_LISTED = 5  # suffixes in a warning
 class ImageFolder(Dataset):
     """All image files below a folder, sorted folder by folder.
 
-    Paths are compared part by part: `cat/2.png` precedes `cat (old)/1.png`, as the class "cat"
+    Paths are compared part by part: `cat/2.png` precedes `cat (old)/1.png`, just as the class "cat"
     precedes "cat (old)". An example is (image, class); `lossyless.pixels.to_rgb` converts the
     images. Links to folders are followed. Hidden files are skipped, and files of other types are
     skipped with a warning.
@@ -108,7 +108,7 @@ def _files_below(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) 
 
 
 def take_shard(dataset: Any, index: int, n_shards: int) -> Subset:
-    """Shard `index` (from 0) of a data set: consecutive examples, shards equal up to one example.
+    """Shard `index` (from 0) of a data set: consecutive examples; sizes differ by at most one.
 
     Raises ValueError if there is no such shard, SourceError if some shards would be empty.
     """
@@ -121,7 +121,7 @@ def take_shard(dataset: Any, index: int, n_shards: int) -> Subset:
 
 
 def image_paths(dataset: Any) -> list[str] | None:
-    """The files of an image folder, or of a subset of one, in order; else None."""
+    """The files of an image folder, or of a subset of one, in order; None for other data sets."""
     if isinstance(dataset, Subset):
         paths = image_paths(dataset.dataset)
         return None if paths is None else [paths[i] for i in dataset.indices]
@@ -139,6 +139,6 @@ def image_names(dataset: Any) -> list[str] | None:
 
 
 def n_source_bytes(dataset: Any) -> int | None:
-    """Bytes of the files of an image folder, without broken links; else None."""
+    """Size of the files of an image folder, without broken links; None for other data sets."""
     paths = image_paths(dataset)
     return paths and sum(os.path.getsize(path) for path in paths if os.path.exists(path))

@@ -51,7 +51,7 @@ def read_labels(features: FeatureFile | OfficialFile, label_file: PathLike | Non
         return labels
     if label_file is None:
         raise SourceError(
-            f"{features.name}: files of this format store no labels: give the .npy file that was "
+            f"{features.name}: files of this format store no labels: pass the .npy file that was "
             "written with it (label_file=, --label-file)"
         )
     try:

@@ -71,7 +71,7 @@ class OfficialCoder:
     def encode(self, z: Tensor | NDArray) -> list[bytes]:
         """A stream for each of the representations z [N, z_dim], of any floating type."""
         if not isinstance(z, Tensor):
-            z = torch.from_numpy(np.array(z, np.float32))  # a copy: arrays may be read-only
+            z = torch.from_numpy(np.array(z, np.float32))  # a copy, because arrays may be read-only
         symbols = self.rate.quantise(z.cpu())
         if symbols.size and np.abs(symbols.astype(np.int64)).max() > MAX_SYMBOL:
             raise CodingError(f"the official format cannot hold symbols beyond {MAX_SYMBOL}")
@@ -82,7 +82,8 @@ class OfficialCoder:
 
         first : index of the first stream, for error messages.
 
-        Raises CodingError, naming the index, if a stream is damaged or written with other tables.
+        Raises CodingError, naming the index, if a stream is damaged or was written with different
+        tables.
         """
         symbols = np.empty((len(streams), self.rate.z_dim), np.int32)
         for i, stream in enumerate(streams):

@@ -25,7 +25,7 @@ CLIP = "ViT-B/32"
 PRETRAINED_PATH = "pretrained_path=, --pretrained"  # in Python and on the command line
 
 _LEGACY_NAMES = {"matrix": "matrices", "bias": "biases", "factor": "factors"}  # CompressAI 1.1
-# computed from the other tensors by `update` of CompressAI's model; empty in the official files
+# computed from the other tensors by the `update` of CompressAI's model; empty in official files
 _DERIVED = {f"entropy_bottleneck.{name}" for name in ("_offset", "_quantized_cdf", "_cdf_length")}
 _EXTRA = "_extra_state"
 
@@ -92,7 +92,7 @@ def load_bottleneck(path: PathLike) -> HFactorized:
     if not isinstance(biasing, Tensor) or biasing.ndim != 1 or len(biasing) == 0:
         raise WeightsError(f"{path}: not the weights of a bottleneck: no vector `biasing`")
     try:
-        with drawing_from(torch.Generator()):  # layers draw weights, which are then replaced
+        with drawing_from(torch.Generator()):  # layers draw weights, replaced below
             rate = HFactorized(len(biasing), transform=extra.get(TRANSFORM, "none"))
         rate.prior.are_centres_fixed = True
         load_strictly(rate, state | {_EXTRA: extra}, path)

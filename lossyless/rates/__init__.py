@@ -6,8 +6,8 @@ Every rate is a bottleneck between encoder and distortion:
                         |
                    entropy model q --> rates [B]         -log q(z_hat), nats
 
-While training, quantisation is replaced by additive uniform noise (Balle et al. 2017,
-arXiv:1611.01704). In evaluation, z_hat equals what the receiver decodes from the bytes, to the bit.
+In training, quantisation is replaced by additive uniform noise (Balle et al. 2017,
+arXiv:1611.01704). In evaluation, z_hat is bit-identical to what the receiver decodes.
 """
 
 from lossyless.rates.base import Rate

@@ -12,13 +12,13 @@ RateOutput = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 
 class Rate(Codec):
-    """A bottleneck: codes representations z [N, z_dim], and prices them in nats.
+    """A bottleneck: codes representations z [N, z_dim], and computes their rates in nats.
 
     Parameters
     ----------
     z_dim : dimensions of the representation.
-    warmup_k_epoch : number of epochs at the start in which only the distortion, through the
-        quantisation noise, trains the encoder.
+    warmup_k_epoch : number of initial epochs in which the rate does not train the encoder; only the
+        distortion does, through the noisy z_hat.
     is_end_to_end : if False, no gradient flows to the encoder: the bottleneck is fitted to a given
         representation (staggered training).
     """
@@ -45,7 +45,7 @@ class Rate(Codec):
         Parameters
         ----------
         z : Tensor [B, z_dim], a sample of `p_ZlX`.
-        p_ZlX : the distributions that z was drawn from; needed by rates of distributions.
+        p_ZlX : the distributions that z was drawn from; needed by rates that price distributions.
         is_warming_up : whether only z_hat, and not the rates, has a gradient to z.
 
         Returns

@@ -18,7 +18,7 @@ from lossyless.rates.transforms import make_transform
 WIDTH_RTOL = 2.0**-22
 # Entries of the extra state besides the tables, which cannot have these names
 WIDTHS, TRANSFORM = "cell_widths", "transform"
-# Rows quantised at a time, to save memory, without loss of speed
+# Rows quantised at a time: saves memory without a loss of speed
 ROWS_AT_A_TIME = 1024
 
 
@@ -63,10 +63,10 @@ class EntropyCodedRate(Rate):
 
     @torch.no_grad()
     def start_from(self, z: Tensor, cell_width: float | None = None) -> None:
-        """Start training close to representations z [N, z_dim]: centred, on cells of one width.
+        """Initialise the parameters for z [N, z_dim]: centre it, and give all cells one width.
 
-        One width for all dimensions is optimal for squared errors. By default it is the root of the
-        mean variance, which takes about one bit per large component.
+        One width for all dimensions is optimal for squared errors. By default, it is the square
+        root of the mean variance, so that a large component takes about one bit.
         """
         z = self._vectors(z).to(self.biasing.device).double()
         if self.transform is not None:
@@ -127,7 +127,7 @@ class EntropyCodedRate(Rate):
     def _cell_widths(self) -> Tensor:
         """Widths of the cells, float32 on the CPU, with the shape of the scaling.
 
-        They are those saved by `update`, unless the scaling has changed beyond rounding errors.
+        Returns the widths saved by `update`, unless the scaling has changed by more than rounding.
         """
         widths, saved = (-self.scaling.cpu().double()).exp().float(), self._saved_widths
         is_same = saved is not None and torch.allclose(saved, widths, rtol=WIDTH_RTOL, atol=0)
@@ -150,7 +150,7 @@ class EntropyCodedRate(Rate):
 
     @property
     def has_tables(self) -> bool:
-        """Whether it is ready to code, after `update` or from weights that hold tables."""
+        """Whether the rate can code: after `update`, or after loading weights that hold tables."""
         return self._tables is not None
 
     @property
@@ -177,7 +177,7 @@ class EntropyCodedRate(Rate):
         return state
 
     def set_extra_state(self, state: dict) -> None:
-        """Also loads older states, without widths and name of the transform."""
+        """Load a state; older ones may lack the widths and the name of the transform."""
         state = dict(state)
         transform = state.pop(TRANSFORM, self.transform_name)
         if transform != self.transform_name:
@@ -226,8 +226,8 @@ class ColumnCodedRate(EntropyCodedRate):
     def recentre_constant_dims(self, z: Tensor) -> None:
         """Make dimensions in which all z [N, z_dim] fall into one cell decode to their mean.
 
-        Training leaves such values anywhere in the cell, because that hardly changes the rate. The
-        values are shifted and the tables kept. Call it after `update`.
+        Training leaves such values anywhere in the cell, because their position hardly affects the
+        rate. This shifts the values and keeps the tables. Call it after `update`.
         """
         centres = self._centres().cpu()
         low, high, total = math.inf, -math.inf, 0.0

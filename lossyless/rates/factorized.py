@@ -14,8 +14,10 @@ from lossyless.rates.entropy_coded import ColumnCodedRate
 
 MAX_QUANTILE = 2.0**30  # cells are int32
 BISECTIONS = 84  # from 2^31 to a precision of 2^-53
-LOGISTIC_SCALE = math.sqrt(3) / math.pi  # of a logistic distribution with standard deviation 1
-MIN_PRIOR_SCALE = 0.05  # cells; for dimensions that hardly ever leave the central cell
+LOGISTIC_SCALE = (
+    math.sqrt(3) / math.pi
+)  # scale of a logistic distribution with standard deviation 1
+MIN_PRIOR_SCALE = 0.05  # in cells, for dimensions that hardly ever leave the central cell
 
 
 class FactorizedModel(EntropyBottleneck):
@@ -27,10 +29,11 @@ class FactorizedModel(EntropyBottleneck):
     Attributes
     ----------
     are_centres_fixed : bool
-        Whether `make_tables` keeps the quantiles, and with them the centres of the cells and z_hat.
-        Needed for weights whose files in the official format, with tables from those quantiles,
-        must decode to the same vectors. Otherwise `make_tables` moves the centres to the medians.
-    generator : of the noise; None: torch's global one.
+        Whether `make_tables` keeps the quantiles, and thus the centres of the cells and z_hat. The
+        official format computes its tables from the quantiles, so they must be kept if files of
+        both formats are to decode to the same vectors. Otherwise, `make_tables` moves the centres
+        to the medians.
+    generator : generator of the noise; None: torch's global one.
     """
 
     def __init__(self, n_channels: int):
@@ -50,12 +53,12 @@ class FactorizedModel(EntropyBottleneck):
 
     @torch.no_grad()
     def make_tables(self) -> CDFTables:
-        """Tables of the least expected size, at most about 0.1 % above the model's entropy.
+        """Tables with the smallest expected size, at most about 0.1 % above the model's entropy.
 
         Computed in float64 on the CPU, whose last digits still differ between machines. All choices
         are made after rounding to units of 2^-24, in integers, so that tables differ with a
-        probability below 1 in 1,000. Even then files are safe: tables are part of the fingerprint
-        in each file, so that reading with other tables is an error.
+        probability below 1 in 1,000. Even then, files are safe: tables are part of the fingerprint
+        in each file, so reading it with other tables raises an error.
         """
         exact = copy.deepcopy(self).cpu().double()
         quantiles = exact._bisect(exact.target)
@@ -106,7 +109,7 @@ class HFactorized(ColumnCodedRate):
         self.prior = FactorizedModel(z_dim)
 
     def _start_models(self, deviations: Tensor) -> None:
-        """Make each density as wide as its dimension: learning that would take most of training.
+        """Make each density as wide as its dimension: learning this would take most of training.
 
         All layers start with the same slope. Their product is the slope of a logistic distribution
         of scale `init_scale`.

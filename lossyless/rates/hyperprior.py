@@ -26,7 +26,7 @@ from lossyless.rates.base import RateOutput
 from lossyless.rates.entropy_coded import EntropyCodedRate, from_cells, to_cells
 from lossyless.rates.factorized import FactorizedModel
 
-# CompressAI's table of 64 standard deviations, spaced evenly in their logarithm
+# CompressAI's table of 64 standard deviations, evenly spaced on a logarithmic scale
 MIN_SCALE, MAX_SCALE, N_SCALES = 0.11, 256.0, 64
 LOG_SCALE_STEP = math.log(MAX_SCALE / MIN_SCALE) / (N_SCALES - 1)
 # Evaluation rounds predicted means to multiples of 1/64: coarse enough that float64 results of
@@ -41,7 +41,7 @@ class HHyper(EntropyCodedRate):
     ----------
     z_dim : dimensions of the representation.
     factor_dim : the side information has max(10, z_dim // factor_dim) dimensions.
-    side_z_dim : dimensions of the side information, instead of the above.
+    side_z_dim : dimensions of the side information; overrides `factor_dim`.
     is_pred_mean : whether means are predicted; otherwise they are 0.
     transform, warmup_k_epoch, is_end_to_end : see `EntropyCodedRate`.
     """
@@ -93,7 +93,7 @@ class HHyper(EntropyCodedRate):
             mean, scale = parameters.chunk(2, dim=-1)
         else:
             mean, scale = torch.zeros_like(parameters), parameters
-        # unlike a clamp, these bounds pass gradients that bring scales back
+        # unlike a clamp, these bounds pass gradients that bring scales back into the range
         return mean, -self.upper_bound(-self.lower_bound(scale))
 
     @torch.no_grad()
@@ -142,7 +142,7 @@ class HHyper(EntropyCodedRate):
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
         streams = decode_blobs(payload)
         if len(streams) != 2:
-            raise CodingError(f"expected side information and main stream, found {len(streams)}")
+            raise CodingError(f"expected 2 streams (side information, z), found {len(streams)}")
         side = TableCoder(self.tables["side"]).decode(streams[0], n_examples)
         mean, index = self._coding_gaussian(from_cells(side, self.side_prior.centres()))
         symbols = TableCoder(self.tables["z"]).decode(streams[1], n_examples, _rows(index))

@@ -1,6 +1,6 @@
 """Orthogonal transforms between a representation and its bottleneck.
 
-A factorized entropy model codes each dimension on its own, although dimensions are correlated. In
+A factorized entropy model codes each dimension independently, although they are correlated. In
 the eigenbasis of their covariance (Karhunen-Loeve transform, KLT) they are decorrelated, and
 squared errors stay the same.
 
@@ -117,8 +117,8 @@ class KLT(OrthogonalTransform):
     """The eigenvectors of the covariance (Karhunen-Loeve), largest variance first.
 
     N rows determine about N / 4 of them. Further eigenvectors would overfit these rows: their
-    variance on other rows is far larger, which entropy models trained on z code at high cost. So
-    with few rows, the rest of the basis is an arbitrary completion (Householder's).
+    variance on other rows is far larger, and entropy models trained on z code those at a high cost.
+    So, with few rows, the rest of the basis is an arbitrary completion (Householder's).
     """
 
     def _fit_basis(self, z: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class KLT(OrthogonalTransform):
         if n_determined < len(basis):
             basis, _ = torch.linalg.qr(basis[:, :n_determined], mode="complete")
         largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
-        return basis * torch.where(largest < 0, -1.0, 1.0)  # else the sign depends on the solver
+        return basis * torch.where(largest < 0, -1.0, 1.0)  # otherwise, signs depend on the solver
 
 
 class RefinedKLT(KLT):
@@ -175,7 +175,7 @@ TRANSFORMS: dict[str, type[OrthogonalTransform] | None] = {
 
 
 def make_transform(name: str, dim: int) -> OrthogonalTransform | None:
-    """The transform called `name`, one of `TRANSFORMS`, of vectors of `dim` dimensions."""
+    """The transform called `name`, one of `TRANSFORMS`, for vectors with `dim` dimensions."""
     if name not in TRANSFORMS:
         raise ValueError(f"unknown transform {name!r}: expected one of {', '.join(TRANSFORMS)}")
     make = TRANSFORMS[name]

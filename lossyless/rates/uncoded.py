@@ -29,7 +29,7 @@ class _FloatCodedRate(Rate):
 class Lossless(_FloatCodedRate):
     """No bottleneck: z_hat = z.
 
-    The rate is the size of the losslessly compressed batch, without gradient.
+    The rate is the size of the losslessly compressed batch per example. It has no gradient.
     """
 
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
@@ -48,6 +48,6 @@ class MIRate(_FloatCodedRate):
 
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
         if p_ZlX is None:
-            raise ValueError("MIRate prices distributions rather than samples: give `p_ZlX` too")
+            raise ValueError("MIRate needs the distribution of z, not only a sample: pass `p_ZlX`")
         rates = kl_to_unit_gaussian(p_ZlX)
         return z, rates, {"I_q_ZX": rates.mean().detach()}
