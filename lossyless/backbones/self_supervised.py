@@ -61,7 +61,7 @@ def _file(weights: str | None, url: str, name: str) -> Path:
         return fetch(url, sha256=None, name=name)
     path = Path(weights)
     if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file: download {url}")
+        raise WeightsError(f"{path}: no such file of weights; download it from {url}")
     return path
 
 

@@ -146,9 +146,8 @@ class ClipCompressor(FeatureCompressor):
         kwargs_dataloader : arguments of `torch.utils.data.DataLoader`, e.g. `batch_size` and
             `num_workers`, but not those that change the examples or their order.
         is_info : whether to show progress and print the report.
-        labels : whether to store labels in `file`: integers, saved as int64. In a folder, the label
-            of an image is the index of its class, see `classes`; classes are the folders directly
-            below.
+        labels : whether to store labels in `file`: integers, saved as int64. In a folder, the
+            subfolders are classes, and the label of an image is the index of its class.
         format : "container" (small, with checksums and random access), or "official", the format
             of the paper's code, which stores neither labels nor names.
         n_workers : processes that run the entropy coder; by default one per core.

@@ -45,7 +45,7 @@ class Rate(Codec):
         Parameters
         ----------
         z : Tensor [B, z_dim], a sample of `p_ZlX`.
-        p_ZlX : the distributions that z was drawn from; needed by rates that price distributions.
+        p_ZlX : the distributions that z was drawn from; needed by rates such as `MIRate`.
         is_warming_up : whether only z_hat, and not the rates, has a gradient to z.
 
         Returns

@@ -14,9 +14,8 @@ from lossyless.rates.entropy_coded import ColumnCodedRate
 
 MAX_QUANTILE = 2.0**30  # cells are int32
 BISECTIONS = 84  # from 2^31 to a precision of 2^-53
-LOGISTIC_SCALE = (
-    math.sqrt(3) / math.pi
-)  # scale of a logistic distribution with standard deviation 1
+# scale of a logistic distribution with standard deviation 1
+LOGISTIC_SCALE = math.sqrt(3) / math.pi
 MIN_PRIOR_SCALE = 0.05  # in cells, for dimensions that hardly ever leave the central cell
 
 
