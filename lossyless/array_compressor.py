@@ -267,9 +267,9 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if not content.startswith(FILE_MAGIC):
             raise WeightsError(f"{path} was not written by ArrayCompressor.save")
         if hashlib.sha256(body).digest() != digest:
-            raise WeightsError(f"{path} is damaged or cut: its checksum does not match")
+            raise WeightsError(f"{path} is damaged or truncated: its checksum does not match")
         saved = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True, mmap=False)
-        known = cls().get_params()  # other releases may have other parameters
+        known = cls().get_params()  # the file may be from another release, with other parameters
         compressor = cls(**{k: v for k, v in saved["parameters"].items() if k in known})
         compressor.n_features_in_ = saved["n_features_in"]
         compressor.scale_ = saved["scale"]

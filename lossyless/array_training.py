@@ -42,8 +42,8 @@ def train(
 ) -> None:
     """Fit `rate` to rows z [N, D], centred and in the unit of the distortion.
 
-    `generator`, on the device of z, draws noise and the order of rows. Other parameters: see
-    `ArrayCompressor`.
+    `generator` must be on the device of z; it draws the noise and the order of rows. For the other
+    parameters, see `ArrayCompressor`.
     """
     rate.prior.generator = generator
     rate.fit_transform(z)

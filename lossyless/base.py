@@ -1,6 +1,6 @@
 """Interfaces of the package: batches of data, codecs and compressors.
 
-Data sets become bytes, and bytes become the inputs of predictors:
+A sender turns examples into bytes, and a receiver turns bytes into inputs of predictors:
 
     x [N, *shape] --represent--> z --codec--> bytes --codec--> z_hat --receive--> predictor
 """
@@ -53,9 +53,9 @@ class Codec(nn.Module, ABC):
     two streams, such as a hyperprior, has no `coder`, and overrides `compress` and `decompress`.
     A codec with an empty state dict has nothing to learn.
 
-    Codecs are in float32 on the CPU when they are created, whatever torch's defaults are, and keep
-    their precision: `half`, `double`, ... have no effect. The methods in `ISOLATED` do not depend
-    on the caller's settings of torch.
+    Codecs are created in float32 on the CPU, whatever torch's defaults are, and keep their
+    precision: `half`, `double`, ... have no effect. The methods in `ISOLATED` do not depend on the
+    caller's torch settings.
     """
 
     ISOLATED = ("__init__", "fit", "update", "compress", "decompress", "quantise", "dequantise")
@@ -97,7 +97,10 @@ class Codec(nn.Module, ABC):
 
     @isolated
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
-        """z_hat [n_examples, *shape], float32 on the CPU. Raises `CodingError` on damage."""
+        """z_hat [n_examples, *shape], float32 on the CPU.
+
+        Raises `CodingError` if the payload is damaged.
+        """
         return self.dequantise(self._coder().decode(payload, n_examples))
 
     def quantise(self, z: Tensor) -> NDArray:

@@ -20,7 +20,7 @@ MAX_TRANSFORM_EXAMPLES = 20_000  # enough for the covariance of a few thousand d
 
 
 class LearnableCompressor(Compressor, JointlyTrained):
-    """Encoder, bottleneck and distortion, trained for
+    """Encoder, bottleneck and distortion, trained to minimise
 
         loss = distortion / factor_beta_d + beta * factor_beta_r * rate          (nats)
 

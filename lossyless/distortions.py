@@ -214,7 +214,7 @@ class LossyZ(Distortion):
 
     Parameters
     ----------
-    p_norm : p; 1 in the paper.
+    p_norm : order p of the norm; 1 in the paper.
     """
 
     needs = "none"

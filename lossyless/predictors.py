@@ -58,8 +58,8 @@ class PredictionHead(nn.Module):
         return self.average(self.examples(x, y))
 
     def examples(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Metrics of each example: "loss" [B] and "acc" [B] of a classification, "loss"
-        [B, n_outputs] of a regression."""
+        """Metrics of each example: "loss" [B] and "acc" [B] for classification, "loss"
+        [B, n_outputs] for regression."""
         prediction = self(x).float()
         if self.task == "regression":
             return {"loss": (prediction - y.float().view_as(prediction)).square()}

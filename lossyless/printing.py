@@ -30,7 +30,7 @@ def forgiving(descriptor: int, *, closefd: bool = True, **settings: object) -> i
     Parameters
     ----------
     closefd : whether closing the stream closes the descriptor.
-    settings : of `io.TextIOWrapper`.
+    settings : arguments of `io.TextIOWrapper`.
     """
     file = io.BufferedWriter(_Output(descriptor, "w", closefd=closefd))
     return io.TextIOWrapper(file, errors="backslashreplace", **settings)

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-# names of the functions of torch, its tensors and `torch.nn.init` that initialise models
+# names of the random functions with which torch initialises models
 RANDOM = {"kaiming_uniform_", "normal", "normal_", "rand", "randn", "uniform_"}
 
 
@@ -28,10 +28,10 @@ def isolated(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
         on_cpu = torch.get_default_device().type == "cpu"
         with (
             _float32(),
-            nullcontext() if on_cpu else torch.device("cpu"),  # it slows every function of torch
+            nullcontext() if on_cpu else torch.device("cpu"),  # slows down every torch function
             torch.autocast("cpu", enabled=False),
             torch.autocast("cuda", enabled=False),
-            torch.inference_mode(False),  # inference tensors could not be used in training
+            torch.inference_mode(False),  # inference tensors cannot be used in training
             torch.no_grad(),
         ):
             return function(*args, **kwargs)
@@ -44,7 +44,7 @@ _lock, _n_inside, _callers_dtype = threading.Lock(), 0, torch.float32
 
 @contextmanager
 def _float32() -> Iterator[None]:
-    """The default dtype belongs to all threads: the first one sets it, the last one restores it."""
+    """Make float32 the default dtype of all threads until the last of them leaves this context."""
     global _n_inside, _callers_dtype
     with _lock:
         if _n_inside == 0:
@@ -61,7 +61,7 @@ def _float32() -> Iterator[None]:
 
 
 class drawing_from(TorchFunctionMode):
-    """Context manager in which the initial weights of models are drawn from a generator.
+    """Context manager that draws the initial weights of models from a generator.
 
     Other threads and torch's global generator are not affected.
     """
@@ -79,11 +79,11 @@ class drawing_from(TorchFunctionMode):
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Restrict torch to one thread, for work of this thread only."""
+    """Make torch use one thread for the work of the calling thread."""
     with _lock:
         n_threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        # torch also remembers the number for threads that start later
+        # torch also stores the number for threads that start later: restore that one
         other = threading.Thread(target=torch.set_num_threads, args=(n_threads,))
         other.start()
         other.join()

@@ -41,7 +41,7 @@ def fetch(
     url : str
     sha256 : hexadecimal checksum, or its first 8 digits or more, as in torchvision's file names;
         None if the publisher gives none.
-    name : of the local file; by default the last part of the URL.
+    name : name of the local file; by default, the last part of the URL.
     folder : by default, the folder of `torch.hub` for checkpoints. If a download cannot be written
         to `folder`, it goes to a temporary folder, with a warning.
 
@@ -182,7 +182,7 @@ def _read(path: Path) -> Any:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by name, without the wrappers and prefixes of trainers."""
+    """Tensors of a checkpoint by name, without the wrappers and prefixes that trainers add."""
     content = read_checkpoint(path)
     for wrapper in WRAPPERS:
         if isinstance(content.get(wrapper), dict):

@@ -185,7 +185,7 @@ class _Escapes(NamedTuple):
     Attributes
     ----------
     mass : minimum mass of the tables' escape entries.
-    order : of the codes in `data`, or None if `data` holds int32 values.
+    order : order k of the codes in `data`, or None if `data` holds int32 values.
     """
 
     mass: int

@@ -51,7 +51,7 @@ def encode_escapes(values: NDArray[np.int64], order: int) -> bytes:
 
 
 def decode_escapes(data: bytes, order: int, n_values: int) -> NDArray[np.int64]:
-    """Decode [n_values] values of `encode_escapes`. Raises `CodingError` on damage."""
+    """Values [n_values] from `encode_escapes`. Raises `CodingError` if the data are damaged."""
     packed = np.frombuffer(data, np.uint8)
     n_prefix_bytes = int(np.searchsorted(np.cumsum(POPCOUNT[packed]), n_values)) + 1
     prefix_ends = np.flatnonzero(np.unpackbits(packed[:n_prefix_bytes])) + 1

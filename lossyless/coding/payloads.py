@@ -39,7 +39,7 @@ class FloatCoder:
         return head + zlib.compress(planes.tobytes())
 
     def decode(self, payload: bytes, n_examples: int) -> NDArray[np.float32]:
-        """Values [n_examples, n_columns]. Raises `CodingError` on damage."""
+        """Values [n_examples, n_columns]. Raises `CodingError` if the payload is damaged."""
         n_rows, position = read_varint(payload, 0)
         n_columns, position = read_varint(payload, position)
         if (n_rows, n_columns) != (n_examples, self.n_columns):
@@ -84,7 +84,7 @@ def encode_blobs(blobs: Sequence[bytes]) -> bytes:
 
 
 def decode_blobs(data: bytes) -> list[bytes]:
-    """Byte strings of a payload of `encode_blobs`. Raises `CodingError` on damage."""
+    """Byte strings of a payload of `encode_blobs`. Raises `CodingError` if it is damaged."""
     count, position = read_varint(data, 0)
     lengths = []
     for _ in range(count):

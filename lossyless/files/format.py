@@ -50,16 +50,16 @@ class ContainerError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """Facts that hold for all examples of a file.
+    """Properties that all examples of a file share.
 
     Attributes
     ----------
     codec : format name of the payloads.
     fingerprint : hexadecimal fingerprint of the codec that wrote the payloads.
-    shape : of one decoded example.
+    shape : shape of one decoded example.
     meta : further entries, of JSON types.
     has_labels, has_names : whether chunks hold labels and names of the examples.
-    version : of the layout.
+    version : version of the layout.
     """
 
     codec: str

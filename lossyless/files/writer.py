@@ -97,7 +97,7 @@ def write_features(
         may be None, but then in all batches. b may vary, and batches may reuse memory.
     out : path of the file, which appears, or replaces an existing one, once it is complete; or an
         open binary file.
-    codec : ready to code, for instance a rate with its coding tables.
+    codec : a codec that is ready to code, for instance a rate with coding tables.
     chunk_size : examples that are coded together, by default 4096, or fewer if they are large.
         Larger chunks make slightly smaller files; smaller chunks make random access faster.
     n_workers : processes that run the entropy coder; by default one per core.

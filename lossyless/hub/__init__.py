@@ -48,7 +48,7 @@ class ReleasedBottleneck:
     ----------
     beta : weight of the rate in training; larger means fewer bits.
     n_bits : entropy of the model, bits per image.
-    url, sha256 : of the file.
+    url, sha256 : URL and checksum of the file.
     """
 
     beta: float
@@ -78,7 +78,7 @@ class Report:
     ----------
     work : "Encoding" or "Decoding"
     n_examples : images, or features of images
-    n_bytes : of the compressed file
+    n_bytes : size of the compressed file
     seconds : wall-clock time, including reading images and writing files
     n_label_bytes : part of `n_bytes` that stores labels and names, which do not count as rate
     n_source_bytes : size of the image files, if there are any

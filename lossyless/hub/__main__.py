@@ -100,7 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
     option("--shard", metavar="K/N", type=_shard, help=text)
     option("--device", help="cpu, cuda, cuda:1, ... (default: cuda if available)")
     option("--batch-size", metavar="N", type=partial(_integer, low=1), help="default: 128")
-    text = "processes that read images (default: by the number of cores)"
+    text = "processes that read images (default: depends on the number of cores)"
     option("--workers", metavar="N", type=partial(_integer, low=0), help=text)
 
     command = add(decompress, "decompress a file to features, without CLIP")

@@ -43,7 +43,7 @@ class FeatureCompressor(nn.Module):
         super().__init__()
         if not isinstance(rate, HFactorized):
             raise TypeError(
-                f"expected a rate HFactorized, found {type(rate).__name__}. For other codecs, use "
+                f"expected an HFactorized rate, found {type(rate).__name__}. For other codecs, use "
                 "`lossyless.files.write_features`."
             )
         _ = rate.tables  # raises
@@ -208,7 +208,9 @@ class FeatureCompressor(nn.Module):
         For a `DataLoader`, use `lossyless.files.FeatureDataset(file, compressor.rate)`.
         """
         if is_official(file):
-            raise SourceError(f"{file}: the official format has no random access: decompress it")
+            raise SourceError(
+                f"{file}: the official format has no random access: decompress all of it"
+            )
         return FeatureFile(file, self.rate, on_damage=on_damage)
 
     def _write(
@@ -279,13 +281,15 @@ def _check_distinct(outputs: list[PathLike | None], inputs: list[PathLike | None
     targets = [os.path.realpath(path) for path in (*outputs, *inputs) if path is not None]
     for out in outputs:
         if out is not None and targets.count(os.path.realpath(out)) > 1:
-            raise SourceError(f"{out}: would overwrite an input or another output: rename it")
+            raise SourceError(
+                f"{out}: would overwrite an input or another output: use another name"
+            )
 
 
 def _report_decoding(
     features: FeatureFile | OfficialFile, n_examples: int, start: float, is_info: bool
 ) -> Report:
-    """Report on a decoding that began at `start`, and warn about damage that was skipped."""
+    """Report on decoding that began at `start`, and warn about skipped damage."""
     if features.damaged:
         details = [text.removeprefix(f"{features.name}: ") for text in features.damaged]
         warnings.warn(

@@ -118,7 +118,7 @@ class OfficialFile:
     path : the file.
     coder : coder of the bottleneck that wrote the file.
 
-    Raises ContainerError if the file is cut, longer than its streams, or in another format.
+    Raises ContainerError if the file is truncated, longer than its streams, or in another format.
     """
 
     # nothing is ever skipped, because damage cannot be located
@@ -170,7 +170,7 @@ def write_official(path: str | os.PathLike, streams: Iterable[bytes]) -> int:
 def read_official(path: str | os.PathLike) -> list[bytes]:
     """The streams of a file.
 
-    Raises ContainerError if the file is cut, longer than its streams, or in another format.
+    Raises ContainerError if the file is truncated, longer than its streams, or in another format.
     """
     data = Path(path).read_bytes()
     n_streams, position, streams = int.from_bytes(data[:4]), 4, []
@@ -179,15 +179,15 @@ def read_official(path: str | os.PathLike) -> list[bytes]:
         if not MIN_STREAM <= length <= len(data) - position:
             raise ContainerError(
                 f"{path}: vector {i} of {n_streams} would have {length} bytes, but "
-                f"{max(0, len(data) - position)} are left: the file is cut, damaged, or in another "
-                "format"
+                f"{max(0, len(data) - position)} are left: the file is truncated, damaged, or in "
+                "another format"
             )
         streams.append(data[position : position + length])
         position += length
     if position != len(data):
         raise ContainerError(
             f"{path}: has {len(data)} bytes, but its {n_streams} vectors end at byte {position}: "
-            "the file is cut, damaged, or in another format"
+            "the file is truncated, damaged, or in another format"
         )
     return streams
 

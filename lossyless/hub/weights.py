@@ -68,7 +68,7 @@ def clip_compressor(
 def feature_compressor(
     model: str = "b005", *, pretrained_path: PathLike | None = None
 ) -> FeatureCompressor:
-    """A compressor of CLIP features, without CLIP: it reads all files of `clip_compressor`.
+    """A compressor of CLIP features that needs no CLIP, and reads all files of `clip_compressor`.
 
     Parameters and errors as for `clip_compressor`.
     """

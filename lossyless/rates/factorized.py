@@ -73,7 +73,7 @@ class FactorizedModel(EntropyBottleneck):
         return CDFTables.from_pmf(units.numpy(), first.numpy(), (median - first).numpy())
 
     def _bisect(self, logits: Tensor) -> Tensor:
-        """Values at which the cumulative distribution has given logits [K], [n_channels, K].
+        """Values [n_channels, K] at which the cumulative distribution has the given logits [K].
 
         CompressAI's own search has a precision of 1e-4, and finds nothing beyond 1e5.
         """
