@@ -17,13 +17,14 @@ from utils.data.module import DataModule, check_choice, spawn_generator
 class BananaDistribution:
     """The "Banana" of Balle et al., https://arxiv.org/abs/2007.03034: a bent 2-D Gaussian.
 
-    A point e with independent coordinates of standard deviations `std` becomes
-    (e1, e2 + curvature * (e1^2 - std1^2)), is rotated by `angle` degrees counter-clockwise and
-    shifted by `shift`, which is the mean. All steps preserve volume, so the density of a point is
-    the Gaussian's at its pre-image.
+    A Gaussian point e, whose coordinates are independent with standard deviations `std`, becomes
+    (e1, e2 + curvature * (e1^2 - std1^2)). It is then rotated by `angle` degrees counter-clockwise
+    and shifted by `shift`, which is the mean of the result. All steps preserve volume, so the
+    density of a point is the Gaussian's at its pre-image.
 
-    The constants are those of Lossy Compression for Lossless Prediction. Direction and centre of
-    the bend are such that the published rate of VIC agrees with the entropy of |x| (2.17 bits).
+    The constants are those of Lossy Compression for Lossless Prediction. The direction and centre
+    of the bend are chosen such that the published rate of VIC agrees with the entropy of |x| (2.17
+    bits).
     """
 
     std: tuple[float, float] = (3.0, 0.5)
@@ -112,7 +113,7 @@ class RotationEquivalence(Equivalence):
 class TranslationEquivalence(Equivalence):
     """Translations along one axis: M(x) is the other coordinate; representatives lie on its axis.
 
-    Members are uniform between the source's 10 and 90 % quantiles along the translated axis.
+    Members are drawn uniformly between the source's 10 and 90 % quantiles along this axis.
     """
 
     axis: int
@@ -158,21 +159,21 @@ EQUIVALENCES: dict[str | None, Equivalence] = {
 class BananaDataModule(DataModule):
     """Banana points X with the maximal invariant M(X) as regression target.
 
-    If `Batch.aux` is the representative (VIC), x is a random member of the point's class, in
-    evaluation as in training. Otherwise x is the point itself.
+    If `Batch.aux` is the representative (VIC), x is a random member of the point's class, both in
+    training and in evaluation. Otherwise x is the point itself.
 
-    Training points are new in every epoch; validation and test points are fixed by the seed. They
-    do not depend on the batch size, shuffling, the equivalence or the auxiliary variable, because
-    all points of an epoch are drawn at once.
+    Training points are drawn anew in every epoch; validation and test points are fixed by the seed.
+    Points do not depend on the batch size, shuffling, the equivalence or the auxiliary variable,
+    because all points of an epoch are drawn at once.
 
     Parameters
     ----------
     equivalence : {"rotation", "x_translation", "y_translation", None}
         Defines M(X), representatives and positives.
     n_train, n_eval : int
-        Points per training epoch, and in each of validation and test.
+        Number of points per training epoch, and in each of the validation and test splits.
     eval_batch_size : int
-        See `DataModule`; used with positives too, as in the official code.
+        See `DataModule`; also used with positives, as in the official code.
     kwargs
         See `DataModule`.
     """
@@ -208,7 +209,7 @@ class BananaDataModule(DataModule):
     def make_batches(
         self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator
     ) -> Iterator[Batch]:
-        """See `DataModule`; independent points need no shuffling."""
+        """See `DataModule`; the points are independent, so they need no shuffling."""
         x = self.distribution.sample(self.n_examples(split), generator)
         y = self.equivalence.maximal_invariant(x)
         member_generator = spawn_generator(generator, "positive")

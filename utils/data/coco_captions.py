@@ -34,8 +34,8 @@ ARCHIVES = {  # archive of each part, with its MD5 and size
     "train2017": ("zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2", 19_336_861_798),
     "val2017": ("zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80", 815_585_330),
 }
-HOW_TO_RESTORE = """Delete that file or folder and run again to download it once more. The data \
-folder should have:
+HOW_TO_RESTORE = """Delete that file or folder and run again to download it again. The data \
+folder should contain:
 
     coco/
         train2017/000000000009.jpg ...      118,287 images
@@ -74,7 +74,7 @@ class Captions:
 
 
 def find(folder: Path, content: str) -> Path:
-    """A file or folder of COCO in `folder`, whose archive is downloaded if it is missing."""
+    """Path of a file or folder of COCO in `folder`; its archive is downloaded if it is missing."""
     part = content.partition("/")[0]
     archive, md5, n_bytes = ARCHIVES[part]
     return find_or_download(
@@ -117,23 +117,23 @@ def read_captions(folder: Path, split: str) -> Captions:
 def caption_features(
     captions: Sequence[str], *, weights: str = "ViT-B/32", dim: int = 512, folder: Path
 ) -> Tensor:
-    """Unnormalised features float16 [N, dim] of captions by CLIP (https://arxiv.org/abs/2103.00020).
+    """CLIP's unnormalised features of captions, float16 [N, dim].
 
     They are computed once, on a GPU if available, and then read from `folder`. Captions of more
-    than 77 tokens are truncated.
+    than 77 tokens are truncated. CLIP: https://arxiv.org/abs/2103.00020.
 
     Parameters
     ----------
     captions : N strings.
     weights : name of one of CLIP's models, downloaded on first use, or path of a checkpoint.
-    dim : dimensions of its features.
-    folder : of the stored features.
+    dim : dimensionality of the features.
+    folder : where the features are stored.
 
     Raises
     ------
     DataError
-        If the weights cannot be loaded or do not give `dim` features, or if the stored features are
-        damaged.
+        If the weights cannot be loaded, if their features do not have `dim` dimensions, or if the
+        stored features are damaged.
     """
     digest = hashlib.sha256()
     for caption in captions:
@@ -164,7 +164,7 @@ def _compute(folder: Path, captions: Sequence[str], weights: str, dim: int) -> d
     found = model.text_projection.shape[1]
     if found != dim:
         raise DataError(
-            f"CLIP's model {weights} gives features of {found} dimensions, not {dim}: set "
+            f"CLIP's model {weights} has features of {found} dimensions, not {dim}: set "
             f"kwargs.feature_dim={found}."
         )
     print(f"CLIP {weights}: computing features of {len(captions)} captions on {device}, once.")
@@ -185,15 +185,15 @@ def _compute(folder: Path, captions: Sequence[str], weights: str, dim: int) -> d
 class CocoCaptionsDataModule(DataModule):
     """Captions of COCO as CLIP features [feature_dim]; all captions of an image are equivalent.
 
-    An example is an image, and x is the feature of one of its captions, drawn each time.
-    `Batch.aux` is x itself (input), the mean over all captions of the image (representative, and
-    the target y), or another caption of the image (positive). The splits are those of
-    `sources.coco`, whose images are not needed.
+    An example is an image, and x is the feature of a random one of its captions, drawn anew each
+    time. `Batch.aux` is x itself (input), the mean over all captions of the image (representative
+    or target; this is also y), or another caption of the image (positive). The splits are those of
+    `sources.coco`; the images themselves are not needed.
 
     Parameters
     ----------
     clip_weights, feature_dim
-        Weights and dimensions of the text tower, see `caption_features`.
+        Weights and feature dimensions of the text tower; see `caption_features`.
     val_fraction : float
         Fraction of the training images whose captions are held out for validation.
     kwargs
@@ -221,7 +221,7 @@ class CocoCaptionsDataModule(DataModule):
 
     @cached_property
     def _captions(self) -> dict[str, tuple[Captions, InMemory]]:
-        """For "train" (with validation) and "test" the captions and their features [M, D]."""
+        """Captions and their features [M, D] of "train" (including validation) and "test"."""
         folder = Path(self.data_dir) / "coco"
         found = {}
         for split in YEARS:
@@ -234,7 +234,7 @@ class CocoCaptionsDataModule(DataModule):
 
     @cached_property
     def splits(self) -> dict[str, InMemory]:
-        """For each image the start and number of its captions [N, 2], and their mean [N, D]."""
+        """Start and number of each image's captions [N, 2], and their mean feature [N, D]."""
         spans, means = {}, {}
         for split, (captions, features) in self._captions.items():
             spans[split] = torch.stack([captions.starts, captions.counts], 1)
@@ -247,7 +247,7 @@ class CocoCaptionsDataModule(DataModule):
         }
 
     def setup(self, stage: str | None = None) -> None:
-        """Compute or load the features now instead of when they are first used."""
+        """Compute or load the features now, instead of when they are first used."""
         _ = self.splits
 
     def n_examples(self, split: str) -> int:

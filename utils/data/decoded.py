@@ -1,4 +1,4 @@
-"""Decoded representations as a data set, on which predictors are trained."""
+"""Data set of decoded representations, on which predictors are trained."""
 
 import copy
 import math
@@ -15,7 +15,7 @@ from utils.data.module import SPLITS, BatchLoader, DataError, DataModule, check_
 
 
 class DecodedDataModule(DataModule):
-    """Decoded representations and their targets, not augmented; `Batch.aux` is None.
+    """Decoded representations and their targets, without augmentation; `Batch.aux` is None.
 
     Parameters
     ----------
@@ -50,18 +50,18 @@ class DecodedDataModule(DataModule):
             self._check(split, x, y)
         n_train = len(splits["train"][0])
         if n_train % n_copies:
-            raise ValueError(f"{n_train} training examples are not {n_copies} equal copies.")
+            raise ValueError(f"{n_train} training examples cannot be {n_copies} equal copies.")
         self.n_copies = n_copies
         self._copy = 0
         self._splits = {split: InMemory(x, y) for split, (x, y) in splits.items()}
 
     def n_examples(self, split: str) -> int:
-        """Number of examples of a split; for training, of one copy."""
+        """Number of examples in a split; for training, in one copy."""
         n = len(self._splits[check_choice("split", split, SPLITS)].targets)
         return n // self.n_copies if split == "train" else n
 
     def loader(self, split: str, *, epoch: int = 0, **options: object) -> BatchLoader:
-        """See `DataModule.loader`: the batches of an epoch's copy."""
+        """See `DataModule.loader`; training batches come from the epoch's copy."""
         at_epoch = copy.copy(self)
         at_epoch._copy = epoch % self.n_copies
         return super(DecodedDataModule, at_epoch).loader(split, epoch=epoch, **options)
@@ -83,8 +83,13 @@ class DecodedDataModule(DataModule):
 
         Parameters
         ----------
-        n_examples : N, the number of targets; DataError if there are more or fewer examples.
+        n_examples : N, the number of targets.
         path : see `allocate`; errors show its name.
+
+        Raises
+        ------
+        DataError
+            If there are more or fewer examples than targets.
         """
         collected, n_collected = torch.empty(0), 0
         for batch in batches:
@@ -98,7 +103,7 @@ class DecodedDataModule(DataModule):
         if n_collected != n_examples:
             raise DataError(
                 f"{path.name}: {n_examples} targets, but {n_collected} examples. The files of the "
-                "communication stage do not belong together: delete its folder and run again."
+                "communication stage do not match: delete its folder and run again."
             )
         return collected
 
@@ -112,19 +117,20 @@ class DecodedDataModule(DataModule):
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Images in [0, 1] as uint8; exact for decoded image files."""
+    """Convert images in [0, 1] to uint8; exact for decoded image files."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def from_pixels(pixels: Tensor) -> Tensor:
-    """uint8 pixels as float32 images in [0, 1]."""
+    """Convert uint8 pixels to float32 images in [0, 1]."""
     return pixels.float() / 255
 
 
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, path: Path) -> Tensor:
-    """Uninitialised tensor, memory-mapped to a file at `path` if it is too large for memory.
+    """An uninitialised tensor, memory-mapped to a file at `path` if it is too large for memory.
 
-    The file is unlinked immediately: its space is freed with the tensor or when the process ends.
+    The file is unlinked immediately, so its space is freed with the tensor or when the process
+    ends.
     """
     n_values = math.prod(shape)
     if n_values * dtype.itemsize <= examples.MAX_RESIDENT_BYTES:

@@ -1,4 +1,4 @@
-"""Downloads of data sets at their first use, by one process at a time.
+"""Downloads data sets when they are first used, by one process at a time.
 
 torchvision downloads most of them. `download` is for large files: it resumes interrupted downloads.
 """
@@ -27,7 +27,7 @@ T = TypeVar("T")
 # raised by torchvision's data sets if files are missing, damaged or have wrong checksums
 UNUSABLE = (RuntimeError, FileNotFoundError, EOFError, ValueError, AssertionError)
 WAITS = (1, 5, 25)  # seconds before each attempt to resume a broken download
-TIMEOUT = 60  # seconds without data after which a download is broken
+TIMEOUT = 60  # seconds without data after which a download counts as broken
 BROKEN = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
 BLOCK = 1 << 20  # bytes
 
@@ -35,21 +35,21 @@ BLOCK = 1 << 20  # bytes
 def open_or_download(
     open_set: Callable[[bool], T], *, name: str, size: str, folder: Path, advice: str = ""
 ) -> T:
-    """Open a data set, and download it first if it is not in a folder.
+    """Open a data set; download it first if it is not in the folder.
 
-    A folder that cannot be written to or locked, e.g. a read-only mount, is only read.
+    A folder that cannot be written to or locked, e.g. a read-only mount, is only read from.
 
     Parameters
     ----------
     open_set : callable (download: bool) -> data set, like torchvision's classes.
     name, size : for messages, e.g. "MNIST" and "11 MB".
-    folder : of its files.
+    folder : folder of its files.
     advice : what to do if the download fails.
 
     Raises
     ------
     DataError
-        If it is not in the folder and cannot be downloaded.
+        If the data set is not in the folder and cannot be downloaded.
     """
     try:
         lock = FileLock(writable_dir(folder) / f".{name.replace(' ', '_')}.lock").acquire()
@@ -71,12 +71,12 @@ def open_or_download(
             )
         try:
             return open_set(True)
-        except Exception as error:  # clients have errors of their own, such as gdown's
+        except Exception as error:  # download clients, such as gdown, raise their own errors
             reason = f"{error}"
-            if not isinstance(error, DataError):  # whose messages say what to do
+            if not isinstance(error, DataError):  # its message says what to do
                 reason = (
                     f"{type(error).__name__}: {error}. Check the network, delete leftovers of an "
-                    "earlier download, and run again; or put its files there by hand."
+                    "earlier download, and run again; or put the files there by hand."
                 )
             raise DataError(
                 f"{name} ({size}) could not be downloaded to {folder}: {reason} {advice}".strip()
@@ -86,9 +86,9 @@ def open_or_download(
 def find_or_download(
     content: str, fetch: Callable[[], None], *, folder: Path, **options: str
 ) -> Path:
-    """Path of a file or folder in `folder`, which `fetch` downloads if it is missing.
+    """Path of a file or folder in `folder`; `fetch` downloads it if it is missing.
 
-    `options` and errors: see `open_or_download`.
+    For `options` and errors, see `open_or_download`.
     """
 
     def find(download: bool) -> Path:
@@ -104,8 +104,8 @@ def find_or_download(
 def download_zip(url: str, folder: Path, *, md5: str, n_bytes: int) -> None:
     """Download a zip file of `n_bytes` into a folder and unpack it; see `download` and `unpack`.
 
-    Raises DataError before the download if the disk is too small. The content is assumed to have
-    `n_bytes` too, because images do not compress.
+    Raises DataError before the download if there is too little disk space. The content is assumed
+    to take as much space as the archive, because images are already compressed.
     """
     archive = folder / PurePosixPath(url).name
     needed = 2 * n_bytes - _n_bytes(archive) - _n_bytes(_part(archive))
@@ -128,8 +128,8 @@ def download(url: str, path: Path, *, md5: str) -> None:
     Raises
     ------
     DataError
-        If the server refuses, if the connection breaks repeatedly, or if the MD5 is wrong; then the
-        file is deleted.
+        If the server refuses, if the connection breaks repeatedly, or if the MD5 is wrong (the file
+        is then deleted).
     """
     part = _part(path)
     waits, most = iter(WAITS), _n_bytes(part)
@@ -138,7 +138,7 @@ def download(url: str, path: Path, *, md5: str) -> None:
             _download_rest(url, part)
             break
         except requests.RequestException as error:
-            if _n_bytes(part) > most:  # give up only without progress
+            if _n_bytes(part) > most:  # do not give up while there is progress
                 waits, most = iter(WAITS), _n_bytes(part)
             has_refused = isinstance(error, requests.HTTPError) and error.response.status_code < 500
             wait = None if has_refused else next(waits, None)
@@ -194,12 +194,13 @@ def _download_rest(url: str, part: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip file into a folder, where the content appears when it is complete.
+    """Unpack a zip file into a folder; its content appears there only once it is complete.
 
-    Existing folders are extended. The zip file is deleted; if it is damaged, DataError is raised.
+    Files are added to existing folders. The zip file is deleted; if it is damaged, DataError is
+    raised.
     """
     temporary = folder / f".unpacking_{archive.name}"
-    shutil.rmtree(temporary, ignore_errors=True)  # left by an interruption
+    shutil.rmtree(temporary, ignore_errors=True)  # left by an interrupted run
     try:
         with zipfile.ZipFile(archive) as file:
             file.extractall(temporary)

@@ -41,7 +41,7 @@ class Examples(Protocol):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs [B, ...] and targets for each batch of indices [B], on `device`.
 
-        `seed` is that of random preprocessing.
+        `seed` seeds random preprocessing.
         """
 
 
@@ -81,9 +81,9 @@ class ImageFiles:
 
     Parameters
     ----------
-    paths : of the N files.
+    paths : paths of the N files.
     targets : int64 [N], or float32 [N, n_outputs].
-    crop : side in pixels of the central square to use; by default the whole image.
+    crop : side in pixels of the central square to use; None: the whole image.
     """
 
     paths: Sequence[str | Path]
@@ -103,7 +103,7 @@ class ImageFiles:
         return ImageFiles(paths, self.targets[indices], self.crop)
 
     def on_disk(self) -> "ImageFiles":
-        """The files that exist; annotations may list files that were never unpacked."""
+        """The files that exist; annotations may list files that have not been unpacked."""
         folders = {os.path.dirname(path) for path in self.paths}
         names = {folder: set(os.listdir(folder)) for folder in folders if os.path.isdir(folder)}
         exists = [os.path.basename(p) in names.get(os.path.dirname(p), ()) for p in self.paths]
@@ -164,7 +164,7 @@ class Streamed:
 
 
 def _unless_killed(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor] | DataError]:
-    """The batches; DataError if the system stops a worker."""
+    """Yield the batches; raise DataError if the system kills a worker."""
     try:
         yield from loader
     except RuntimeError as error:
@@ -172,13 +172,13 @@ def _unless_killed(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor] | DataE
             raise
         raise DataError(
             "a process that reads images died, or ran out of memory, shared memory or open files: "
-            "use fewer (kwargs.n_workers=), or smaller batches (kwargs.batch_size=)"
+            "use fewer processes (kwargs.n_workers=) or smaller batches (kwargs.batch_size=)"
         ) from error
 
 
 @dataclass(frozen=True)
 class _Decoded(Dataset):
-    """Batches of images as uint8 tensors, the same whichever worker reads them."""
+    """Batches of images as uint8 tensors; they do not depend on which worker reads them."""
 
     images: Images
     resize: v2.Transform
@@ -186,7 +186,10 @@ class _Decoded(Dataset):
     seed: int
 
     def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor] | DataError:
-        """Images and targets at indices [B], or an error: workers would raise a traceback."""
+        """Images and targets at indices [B], or an error.
+
+        The error is returned because a DataLoader would add the worker's traceback to its message.
+        """
         try:
             return torch.stack([self._decode(i) for i in indices]), self.images.targets[indices]
         except DataError as error:
@@ -233,15 +236,15 @@ def check_targets(split: str, targets: Tensor, n: int, *, task: str, n_outputs: 
 
 
 def n_to_hold_out(n: int, fraction: float) -> int:
-    """Number of validation examples among n."""
+    """Number of validation examples to hold out of n."""
     return max(1, round(fraction * n))
 
 
 def hold_out(targets: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """Indices (kept, held out) of examples, the same ones every time.
+    """Indices of the examples to keep and of those to hold out, the same in every call.
 
-    Classes [N] keep their frequencies. Raises ValueError if there are too few examples to have all
-    classes in both parts.
+    If targets are classes [N], the split is stratified. Raises ValueError if there are too few
+    examples to have all classes in both parts.
     """
     n_held_out = n_to_hold_out(len(targets), fraction)
     is_classes = not targets.is_floating_point()
@@ -250,8 +253,8 @@ def hold_out(targets: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
         if counts.min() < 2 or min(n_held_out, len(targets) - n_held_out) < len(counts):
             raise ValueError(
                 f"val_fraction={fraction} holds out {n_held_out} of {len(targets)} examples of "
-                f"{len(counts)} classes, the smallest of {counts.min()}: choose another fraction, "
-                "so that both parts have examples of each class."
+                f"{len(counts)} classes (the smallest class has {counts.min()}): choose a fraction "
+                "with which both parts have examples of each class."
             )
     kept, held_out = train_test_split(
         torch.arange(len(targets)).numpy(),

@@ -3,7 +3,7 @@
 A folder of the cache holds the features [N, z_dim] and targets of one split (or of one augmented
 copy of it), and is either complete or absent. Its name ends in a digest of everything its content
 depends on: the backbone, its weights and precision, the data set, the augmentations of augmented
-splits, and `FORMAT`, but not names of options, batch sizes, workers or paths.
+splits, and `FORMAT`. The digest does not cover option names, batch sizes, workers or paths.
 """
 
 import json
@@ -23,7 +23,7 @@ from utils.data.module import DataError
 from utils.runs.files import writable_dir, write_text
 from utils.runs.identity import digest
 
-FORMAT = 2  # increment when code computes different features from equal settings
+FORMAT = 2  # increment when the code computes different features from the same settings
 ARRAYS = ("features", "targets")
 FACTS = "facts.json"
 
@@ -50,11 +50,11 @@ class FeatureCache:
 
     Parameters
     ----------
-    folder : of the cache.
+    folder : folder of the cache.
     label : prefix of the names of its folders, e.g. "MNIST_Clip".
-    key : everything the features depend on, besides split, copy and augmentations; JSON types.
-    augmentation : what features of augmented splits also depend on, besides the seed.
-    setting : of the folder, for errors.
+    key : everything the features depend on, except split, copy and augmentations; JSON types.
+    augmentation : what the features of augmented splits also depend on, except the seed.
+    setting : name of the setting of the folder, for errors.
     """
 
     folder: Path
@@ -76,9 +76,9 @@ class FeatureCache:
     def get(
         self, split: str, copy: int, seed: int | None, compute: Callable[[Path], dict]
     ) -> Features:
-        """A copy of a split, computed first if the cache does not have it; see `path`.
+        """Load a copy of a split, after computing it if the cache does not have it; see `path`.
 
-        One process computes while others wait; an interrupted computation leaves nothing behind.
+        One process computes while others wait. An interrupted computation leaves nothing behind.
 
         Parameters
         ----------
@@ -102,7 +102,7 @@ class FeatureCache:
 def _fill(path: Path, compute: Callable[[Path], dict], identity: dict) -> None:
     """Compute the content of a folder, which is renamed to `path` when it is complete."""
     part = path.with_name(f".{path.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a killed process
+    shutil.rmtree(part, ignore_errors=True)  # left by a killed process
     part.mkdir()
     try:
         facts = compute(part)
@@ -124,7 +124,7 @@ def _checksum(path: Path) -> int:
 
 
 def _load(folder: Path) -> Features:
-    """The content of a folder; DataError names a damaged file."""
+    """Load the content of a folder; raise DataError, naming the file, if a file is damaged."""
     path = folder / FACTS
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -133,7 +133,7 @@ def _load(folder: Path) -> Features:
             path = array_file(folder, name)
             if _checksum(path) != facts["crc32"][name]:
                 raise ValueError("wrong checksum")
-            # copy on write: tensors must be writable, the file must not change
+            # copy on write: tensors must be writable, but the file must not change
             tensors.append(torch.from_numpy(np.load(path, mmap_mode="c")))
         return Features(*tensors, seconds=facts["seconds_per_image"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -20,20 +20,20 @@ AUXILIARIES = ("none", "input", "target")  # possible without images
 
 
 class FeatureDataModule(DataModule):
-    """Features z [z_dim] of images by a frozen backbone, with the targets of the images.
+    """Features z [z_dim] that a frozen backbone extracts from images, with the images' targets.
 
-    x is the feature of the (augmented) image; `Batch.aux` is x itself (input) or the target. A
-    split is computed when it is first used.
+    x is the feature of the (augmented) image; `Batch.aux` is x itself (input) or the target. The
+    features of a split are computed when it is first used.
 
     Parameters
     ----------
-    images : the images; the backbone takes them in batches of `images.eval_batch_size`.
-    make_tower : makes the backbone, once for each split to compute.
-    z_dim : dimensions of its features.
+    images : the images; the backbone processes them in batches of `images.eval_batch_size`.
+    make_tower : makes the backbone; called once for each split to compute.
+    z_dim : dimensionality of its features.
     cache : stores the features.
-    device : where they are computed.
+    device : device on which they are computed.
     n_copies : number of differently augmented or cropped copies of the training split. Epochs cycle
-        through them. Without random augmentations there is one copy.
+        through them. Without random augmentations, there is only one copy.
     kwargs
         See `DataModule`; ValueError if the auxiliary variable needs images.
     """
@@ -77,7 +77,8 @@ class FeatureDataModule(DataModule):
     ) -> BatchLoader:
         """See `DataModule.loader`.
 
-        Unshuffled, the k-th epoch is the k-th copy; shuffled, epochs cycle through `n_copies`.
+        Without shuffling, the k-th epoch is the k-th copy; with it, epochs cycle through
+        `n_copies`.
         """
         is_shuffled = split == "train" if shuffle is None else shuffle
         at_epoch = copy.copy(self)
@@ -100,7 +101,7 @@ class FeatureDataModule(DataModule):
         return self._load(split)[1]
 
     def _load(self, split: str) -> tuple[InMemory, float]:
-        """Features of a split, computed if necessary, and the seconds per image."""
+        """Features of a split, computed if necessary, and the seconds per image they took."""
         has_copies = self.images.has_copies(split)
         number = self._copy if split == "train" and has_copies else 0
         if self._loaded.get(split, (None,))[0] != number:
@@ -118,7 +119,7 @@ class FeatureDataModule(DataModule):
         return self._loaded[split][1:]
 
     def _compute(self, folder: Path, split: str, number: int) -> dict:
-        """Write features and targets of a copy of a split into a folder."""
+        """Write the features and targets of a copy of a split into a folder."""
         device = self._compute_on
         tower = self._make_tower().to(device)
         loader = self.images.loader(split, device=device, epoch=number, shuffle=False)

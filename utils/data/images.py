@@ -1,4 +1,4 @@
-"""Data modules of images: a source of images, augmentations, and the auxiliary variable."""
+"""Data module for images from a source, with augmentations and the auxiliary variable."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -27,11 +27,11 @@ class ImageDataModule(DataModule):
     Batches hold float32 images [B, C, side, side] in [0, 1]. x is augmented. `Batch.aux` is x
     itself (input), the unaugmented image (representative), a second augmentation (positive) or the
     target. If "label" is an equivalence, all training images of a class are equivalent: the
-    representative is the first one of the class, and the positive an augmentation of another one.
-    Evaluation ignores "label", because the classes are unknown there.
+    representative is the first image of the class, and the positive is an augmentation of a random
+    one. Evaluation ignores "label", because the classes are unknown there.
 
-    Joint augmentations ("equiv_*") change y too, in evaluation as in training: their noise is part
-    of the task and bounds its error from below, see `JointResizeCrop`.
+    Joint augmentations ("equiv_*") also change y, both in training and in evaluation: their noise
+    is part of the task and bounds its error from below; see `JointResizeCrop`.
 
     Parameters
     ----------
@@ -41,21 +41,21 @@ class ImageDataModule(DataModule):
     base_resize : str
         See `make_resize`.
     equivalence : sequence of str
-        Names of augmentations, see `utils.data.augmentations.REGISTRY`.
+        Names of augmentations; see `utils.data.augmentations.REGISTRY`.
     val_equivalence : sequence of str, optional
-        Augmentations of the evaluation splits, if they differ.
+        Augmentations of the evaluation splits, if different.
     p_augment : float
-        Probability that an image is augmented at all, see `Augmentation`.
+        Probability that an image is augmented at all; see `Augmentation`.
     is_augment_val : bool
         Whether to augment the evaluation splits (with a fixed seed). Otherwise each of their images
         is its own positive.
     val_fraction : float
-        Fraction of the training images to hold out, stratified and the same for all seeds, unless
-        the source has a validation split.
+        Fraction of the training images to hold out if the source has no validation split. The split
+        is stratified, and the same for all seeds.
     is_complete : bool
         Whether to require all images of the original data set.
     n_workers : int
-        Processes that read images from disk; 0: the main process reads.
+        Number of processes that read images from disk; 0: the main process reads them.
     kwargs
         See `DataModule`.
 
@@ -94,14 +94,14 @@ class ImageDataModule(DataModule):
         if self.auxiliary == "positive" and self.augmentation.is_identity:
             raise ValueError(
                 f"{setting if p_augment > 0 else 'p_augment=0'} leaves images unchanged, so each "
-                "would be its own positive and a contrastive distortion meaningless: choose "
-                "equivalences, or another distortion."
+                "would be its own positive, which makes a contrastive distortion meaningless: "
+                "choose equivalences, or another distortion."
             )
         setting = f"val_equivalence={val_equivalence and list(val_equivalence)}"
         if val_equivalence is None:
             val_equivalence = [name for name in equivalence if name != "label"]
         if "label" in val_equivalence:
-            raise ValueError(f"{setting}: 'label' acts in training only, leave it out.")
+            raise ValueError(f"{setting}: 'label' acts only in training: leave it out.")
         self.val_augmentation = self._make_augmentation(
             val_equivalence if is_augment_val else (), p_augment, setting
         )
@@ -132,14 +132,15 @@ class ImageDataModule(DataModule):
     # --- splits
 
     def setup(self, stage: str | None = None) -> None:
-        """Find or download the data now instead of when they are first used."""
+        """Find or download the data now, instead of when they are first used."""
         _ = self.splits
 
     @cached_property
     def splits(self) -> dict[str, Examples]:
-        """Examples of the three splits; validation is held out of training unless it exists.
+        """Examples of the three splits.
 
-        A source without test images is tested on its validation split.
+        If the source has no validation split, one is held out of the training split. If it has no
+        test split, the validation split replaces it.
         """
         images = self.open_source()
         members = {split: torch.arange(len(images[split].targets)) for split in images}
@@ -158,7 +159,7 @@ class ImageDataModule(DataModule):
         )
 
     def select(self, images: InMemory | Images, members: Tensor, split: str) -> Examples:
-        """Images at indices [N], resized as images of a split."""
+        """Select the images at indices [N], and resize them like the images of a split."""
         resize = self._resizes[split != "train"]
         if not isinstance(images, InMemory):
             return Streamed(images, members, resize, self._augment_shape, self.n_workers)
@@ -231,13 +232,13 @@ class ImageDataModule(DataModule):
         return Batch(x, y, aux)
 
     def to_float(self, pixels: Tensor, split: str) -> Tensor:
-        """Float images in [0, 1] from uint8 images, of the shape in which they are augmented."""
+        """Convert uint8 images to float images in [0, 1], of the shape that is augmented."""
         if tuple(pixels.shape[1:]) != self._augment_shape:
             pixels = self._resizes[split != "train"](pixels)
         return pixels.float() / 255
 
     def _to_shape(self, images: Tensor) -> Tensor:
-        """Augmented images resized to [B, *shape]."""
+        """Resize augmented images to [B, *shape]."""
         if tuple(images.shape[1:]) == self.shape:
             return images
         return v2.functional.resize(images, self.shape[1:], antialias=True)
@@ -263,13 +264,13 @@ class ImageDataModule(DataModule):
 def make_resize(name: str, side: int, *, is_evaluation: bool) -> v2.Transform:
     """Transformation of PIL images or tensors [..., C, H, W] to [..., C, side, side].
 
-    It is applied when images are read, before any augmentation. `name`:
+    It is applied when images are read, before any augmentation. The names are:
 
     - resize: stretches the whole image to the square.
     - imagenet: resizes the shorter side to 8/7 of `side` (256 for 224) and crops the centre.
     - upscale_crop_eval: resize in training, imagenet in evaluation.
     - clip: resizes the shorter side (bicubic) and crops the centre, as CLIP does.
-    - clip_random: as clip, but training images are cropped at random.
+    - clip_random: like clip, but training images are cropped at random positions.
     - none: images must already have their final shape.
     """
     check_choice("base_resize", name, BASE_RESIZES)
@@ -287,7 +288,7 @@ def make_resize(name: str, side: int, *, is_evaluation: bool) -> v2.Transform:
 
 
 def draw_of_same_class(labels: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
-    """For each index, the index of a random example of the same class, possibly the same one."""
+    """Draw the index of a random example of the same class (possibly the same) for each index."""
     by_class = labels.argsort(stable=True)
     counts = labels.bincount()
     starts = counts.cumsum(0) - counts

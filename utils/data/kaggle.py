@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def connect() -> "KaggleApi":
-    """Log in with the user's token; without one, DataError says how to get it."""
+    """Log in with the user's token; if there is none, raise a DataError that says how to get it."""
     try:
         from kaggle.api.kaggle_api_extended import KaggleApi
 
@@ -23,11 +23,11 @@ def connect() -> "KaggleApi":
         raise DataError(
             f"Kaggle's client is not installed ({error}): run `pip install kaggle six`."
         ) from error
-    except (SystemExit, OSError, ValueError) as error:  # it exits without a token
+    except (SystemExit, OSError, ValueError) as error:  # the client exits without a token
         raise DataError(
             "Kaggle's client found no token: create an account on kaggle.com, create an API token "
-            "at https://www.kaggle.com/settings and save it as ~/.kaggle/access_token (a file "
-            "kaggle.json: in ~/.kaggle)."
+            "at https://www.kaggle.com/settings and save it as ~/.kaggle/access_token (or put the "
+            "file kaggle.json in ~/.kaggle)."
         ) from error
     return client
 
@@ -59,12 +59,12 @@ def download(competition: str, file: str, folder: Path) -> None:
 
 @contextmanager
 def _fetching(archive: Path, what: str, advice: str = "") -> Iterator["KaggleApi"]:
-    """A client that downloads `archive`, which is then unpacked."""
+    """Provide a client that downloads `archive`, and then unpack it."""
     client = connect()
     archive.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield client
-    except OSError as error:  # of `requests`
+    except OSError as error:  # raised by `requests`
         raise DataError(
             f"Kaggle refused {what}: {error}. For error 401, renew your token.{advice}"
         ) from error

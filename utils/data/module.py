@@ -40,7 +40,7 @@ class BatchLoader:
     Parameters
     ----------
     make_batches : function (generator=...) -> iterator
-        The generator is its only source of randomness, and on the device of the batches.
+        The generator is its only source of randomness, and is on the device of the batches.
     n_examples, batch_size : int
         Total number of examples, and examples per batch (fewer in the last one).
     seed : int
@@ -51,7 +51,7 @@ class BatchLoader:
 
     Attributes
     ----------
-    n_examples : number of examples per iteration, without a dropped one.
+    n_examples : number of examples per iteration, not counting a dropped one.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class DataModule(pl.LightningDataModule, ABC):
     auxiliary : str
         One of `AUXILIARIES`: the content of `Batch.aux`.
     batch_size, eval_batch_size : int
-        Examples per batch when shuffled, and when in their fixed order. With positives, both are
+        Examples per batch with shuffling, and in the fixed order. With positives, both are
         `batch_size`, because a contrastive loss depends on the number of examples in the batch.
     seed : int
         Seeds shuffling, augmentation and sampling, but not the splits of real data sets.
@@ -148,8 +148,8 @@ class DataModule(pl.LightningDataModule, ABC):
     n_outputs : number of classes, or of dimensions of the target.
     is_labelled : whether the training split has targets.
     input_follows_auxiliary : bool
-        Whether x depends on the auxiliary variable, so that predictors get other inputs than
-        compressors are evaluated on.
+        Whether x depends on the auxiliary variable, so that predictors get different inputs from
+        those on which compressors are evaluated.
     """
 
     shape: tuple[int, ...]
@@ -176,7 +176,7 @@ class DataModule(pl.LightningDataModule, ABC):
         self.data_dir = os.path.expanduser(os.path.expandvars(data_dir))
 
     def with_auxiliary(self, auxiliary: str) -> Self:
-        """The same examples with another content of `Batch.aux`."""
+        """The same examples with different content of `Batch.aux`."""
         other = copy.copy(self)
         other.auxiliary = check_choice("auxiliary", auxiliary, AUXILIARIES)
         return other
@@ -189,7 +189,7 @@ class DataModule(pl.LightningDataModule, ABC):
     def make_batches(
         self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator
     ) -> Iterator[Batch]:
-        """Yield all batches of a split on `generator.device`, drawing from `generator` only."""
+        """Yield all batches of a split on `generator.device`, drawing only from `generator`."""
 
     def loader(
         self,
@@ -199,7 +199,7 @@ class DataModule(pl.LightningDataModule, ABC):
         epoch: int = 0,
         shuffle: bool | None = None,
     ) -> BatchLoader:
-        """Batches of one split, made on `device`; they depend on seed, split and epoch only.
+        """Batches of one split, made on `device`; they depend only on seed, split and epoch.
 
         Parameters
         ----------
@@ -209,8 +209,8 @@ class DataModule(pl.LightningDataModule, ABC):
             the same in every epoch.
         shuffle : bool, optional
             Whether to shuffle, in batches of `batch_size` (without a last batch of one example).
-            Otherwise all examples come in their fixed order, in batches of `eval_batch_size`:
-            `epoch=k, shuffle=False` is the k-th augmented copy of the training split. By default
+            Otherwise, all examples come in their fixed order, in batches of `eval_batch_size`:
+            `epoch=k, shuffle=False` is the k-th augmented copy of the training split. By default,
             only the training split is shuffled.
         """
         check_choice("split", split, SPLITS)
@@ -227,10 +227,10 @@ class DataModule(pl.LightningDataModule, ABC):
         )
 
     def train_dataloader(self) -> BatchLoader | SharedLoader:
-        """Batches of the current epoch, or of the first one with `overfit_batches`.
+        """Batches of the current epoch, or of the first epoch with `overfit_batches`.
 
-        In distributed training, each process gets its share of every batch. ValueError if the
-        trainer would reuse them in later epochs.
+        In distributed training, each process gets its share of every batch. Raises ValueError if
+        the trainer would reuse the batches in later epochs.
         """
         if self.trainer.reload_dataloaders_every_n_epochs != 1:
             raise ValueError(
@@ -262,9 +262,9 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def spawn_generator(generator: torch.Generator, name: str) -> torch.Generator:
-    """Independent generator that leaves the first one unchanged.
+    """Make an independent generator; the given one is not changed.
 
-    Positives are drawn from one, so that X does not depend on the auxiliary variable.
+    Positives have a generator of their own, so that X does not depend on the auxiliary variable.
     """
     seed = derive_seed(generator.initial_seed(), name)
     return torch.Generator(generator.device).manual_seed(seed)

@@ -132,7 +132,7 @@ def test_epochs_cycle_through_copies():
         assert torch.equal(found[:, 0].sort().values, torch.arange(first, first + n).float())
         assert torch.equal(targets, found[:, 0].long() % n)
     assert torch.equal(gather(data.loader("val", epoch=2)).x, x[:4])
-    with pytest.raises(ValueError, match="30 training examples are not 4 "):
+    with pytest.raises(ValueError, match="30 training examples cannot be 4 "):
         load(n_copies=4)
 
 

@@ -53,8 +53,8 @@ PIXELS: dict[str, PixelChange] = {
     "erasing": Erasing(),
 }
 
-# None leaves images unchanged. "resize" stands for the resizing of all images when they are read;
-# "label" makes all images of a class equivalent, which is implemented by the data module
+# None leaves images unchanged: "resize" is applied to all images when they are read, and "label",
+# which makes all images of a class equivalent, is implemented by the data module.
 REGISTRY: dict[str, Member | None] = {
     **AFFINE,
     **PIXELS,
@@ -68,20 +68,19 @@ class Augmentation:
 
     The order of the names does not matter. All affine members are composed into one `warp`, which
     samples the batch once: images are translated, rotated, scaled and sheared, in this order; then
-    what lies in the frame is flipped and cropped. Changes of pixel values follow: color, gray,
-    erasing.
+    the visible part is flipped and cropped. Changes of pixel values follow: color, gray, erasing.
 
     Parameters
     ----------
     names : keys of `REGISTRY`.
     p_augment : probability that an image is augmented at all; each member then acts with its own
-        probability. Members that are not `in_chain` (erasing, joint ones) draw p_augment
-        separately.
+        probability. Members that are not `in_chain` (erasing, joint members) decide separately,
+        also with probability p_augment.
 
     Attributes
     ----------
     uses_labels : whether images of a class are equivalent; the data module handles this.
-    is_joint : whether a member changes labels too, see `jointly`.
+    is_joint : whether a member also changes labels; see `jointly`.
     """
 
     def __init__(self, names: Sequence[str], p_augment: float = 1.0) -> None:
@@ -102,9 +101,9 @@ class Augmentation:
         return not (has_members or self.uses_labels)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment float images [B, C, H, W] in [0, 1]; ValueError if a member cannot.
+        """Augment float images [B, C, H, W] in [0, 1]; the result lies in [0, 1].
 
-        The result lies in [0, 1].
+        Raises ValueError if a member does not support images of this shape.
         """
         return self._augment(images, generator)[0]
 
@@ -169,11 +168,11 @@ def _draw(probability: float, n: int, generator: torch.Generator) -> Tensor:
 def warp(
     images: Tensor, moves: Sequence[Tensor] = (), crops: Tensor | None = None, mode: str = "nearest"
 ) -> Tensor:
-    """Apply several moves, of which the last acts first, and then crops to images [B, C, H, W].
+    """Apply moves (the last one first), and then crops, to images [B, C, H, W].
 
-    Moves and crops are matrices [B, 3, 3], see `affine`. Pixels outside the image are black, and
-    content that a move takes out of the frame is lost. Crops magnify or mirror a part of the moved
-    image; at its border they repeat the outermost pixels for half a pixel, as torchvision's resize
+    Moves and crops are matrices [B, 3, 3]; see `affine`. Pixels outside the image are black, and
+    content that a move shifts out of the frame is lost. Crops magnify or mirror a part of the moved
+    image; at its border, they repeat the outermost pixels for half a pixel, as torchvision's resize
     does.
 
     Parameters
@@ -191,14 +190,14 @@ def warp(
         x, y = x.clamp_(0, width - 1), y.clamp_(0, height - 1)
     is_seen = None
     for k, move in enumerate(moves):
-        if k:  # in the frame between two moves
+        if k:  # content must stay in the frame between two moves
             is_inside = _is_inside(x, width).logical_and_(_is_inside(y, height))
             is_seen = is_inside if is_seen is None else is_seen.logical_and_(is_inside)
         x, y = _undo(move, x, y, height, width)
         if mode == "nearest":
             x, y = x.round_(), y.round_()
-    # grid_sample takes positions in half sides from the centre; interleaving x and y in memory
-    # would take longer than the sampling
+    # grid_sample expects positions relative to the centre, in half sides; interleaving x and y in
+    # memory would take longer than sampling
     x, y = ((2 / n) * p + (1 / n - 1) for p, n in ((x, width), (y, height)))
     grid = torch.stack([x, y], dim=1).permute(0, 2, 3, 1)
     result = F.grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
@@ -208,14 +207,14 @@ def warp(
 
 
 def _is_inside(positions: Tensor, side: int) -> Tensor:
-    """Whether positions, in pixels from the centre of the first one, lie inside a side."""
+    """Whether positions, in pixels from the centre of the first pixel, lie within the side."""
     return (positions - (side - 1) / 2).abs_() <= side / 2
 
 
 def _undo(matrices: Tensor, x: Tensor, y: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Positions [B, H, W] that matrices [B, 3, 3] map to given positions.
 
-    Positions are relative to the first pixel, matrices to the centre.
+    Positions are relative to the first pixel, and matrices to the image's centre.
     """
     # unlike inv, inv_ex does not synchronise with the device
     inverse = torch.linalg.inv_ex(matrices).inverse[:, :2, :, None, None]

@@ -16,12 +16,12 @@ N_TRIES = 10  # candidates for each box
 
 
 class Member:
-    """One of the transformations that an augmentation is composed of.
+    """One of the transformations that make up an augmentation.
 
     Attributes
     ----------
     probability : of transforming an image.
-    in_chain : whether it shares the draw that decides whether an image is augmented at all.
+    in_chain : whether it shares the random decision whether an image is augmented at all.
     """
 
     probability: ClassVar[float] = 1.0
@@ -31,7 +31,7 @@ class Member:
 class Affine(Member, ABC):
     """Random affine maps."""
 
-    stays_inside: ClassVar[bool] = False  # whether results show nothing from outside the source
+    stays_inside: ClassVar[bool] = False  # whether results show only the source
 
     @abstractmethod
     def sample(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
@@ -70,7 +70,7 @@ class Rotation(OneParameter):
 
 
 class Shear(OneParameter):
-    """Parameter: angle of vertical lines in degrees, as torchvision's x-shear."""
+    """Parameter: angle of vertical lines in degrees, like torchvision's x-shear."""
 
     def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
         matrix = identities(len(parameters), parameters.device)
@@ -136,7 +136,7 @@ class SquareSymmetry(Affine):
 
 
 class Crop(Affine):
-    """Magnifies a box inside the image, not rounded to pixels, to the image's size."""
+    """Magnifies a box inside the image to the image's size; boxes are not rounded to pixels."""
 
     stays_inside = True
 
@@ -152,7 +152,7 @@ class Crop(Affine):
 
 @dataclass(frozen=True)
 class FixedCrop(Crop):
-    """A box anywhere in the image whose sides are a `fraction` of the image's."""
+    """Crops at a random position; the box's sides are a `fraction` of the image's."""
 
     fraction: float
 
@@ -166,7 +166,7 @@ class FixedCrop(Crop):
 
 @dataclass(frozen=True)
 class ResizeCrop(Crop):
-    """torchvision's RandomResizedCrop; `area` and `ratio` as in `draw_box_sizes`."""
+    """torchvision's RandomResizedCrop; for `area` and `ratio`, see `draw_box_sizes`."""
 
     area: tuple[float, float] = (0.3, 1.0)
     ratio: tuple[float, float] = (0.7, 1.4)
@@ -183,7 +183,7 @@ class ResizeCrop(Crop):
             largest=(1.0, 1.0),
             generator=generator,
         )
-        # without a fitting candidate: the largest central box within the bounds of the ratio
+        # if no candidate fits: the largest central box within the bounds of the ratio
         closest = min(max(aspect, self.ratio[0]), self.ratio[1]) / aspect
         heights = heights.where(is_found, min(1.0, 1 / closest))
         widths = widths.where(is_found, min(1.0, closest))
@@ -193,12 +193,12 @@ class ResizeCrop(Crop):
 
 @dataclass(frozen=True)
 class JointResizeCrop(ResizeCrop):
-    """A `ResizeCrop` that changes labels too: tasks are only approximately invariant to it.
+    """A `ResizeCrop` that also changes labels, so that tasks are only approximately invariant.
 
     If the box shows less than `min_area` of the image, the label is replaced, with probability
     `label_noise`, by a class drawn uniformly from all classes.
 
-    The noise is part of the task, in evaluation too: with K classes, the expected error of any
+    The noise is part of the task, also in evaluation. With K classes, the expected error of any
     predictor is at least label_noise * P(area < min_area) * (K - 1) / K, times the probability that
     the crop is applied.
     """
@@ -247,7 +247,7 @@ def draw_box_sizes(
     largest: tuple[float, float],
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw sizes of n boxes as torchvision does: of `N_TRIES` candidates, the first that fits.
+    """Draw sizes of n boxes as torchvision does: the first of `N_TRIES` candidates that fits.
 
     Sizes are fractions of the images' sides, not rounded to pixels.
 
@@ -260,7 +260,7 @@ def draw_box_sizes(
 
     Returns
     -------
-    heights [n], widths [n], and whether a candidate fits [n]; otherwise the box is too large.
+    heights [n], widths [n], and whether any candidate fits [n]; if none does, the box is too large.
     """
     shape = (2, N_TRIES, n)
     area_draw, ratio_draw = torch.rand(shape, generator=generator, device=generator.device)

@@ -1,4 +1,4 @@
-"""Random changes of pixel values in [0, 1]: colours, and erased boxes.
+"""Random changes of pixel values in [0, 1]: colour changes and erased boxes.
 
 Each image of a batch [B, C, H, W] gets its own parameters.
 """
@@ -28,7 +28,7 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 class ColorJitter(PixelChange):
     """torchvision's ColorJitter: brightness, contrast, saturation and hue in random order.
 
-    Saturation and hue of images of one channel do not change.
+    The saturation and hue of single-channel images do not change.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class ColorJitter(PixelChange):
 
 
 class Grayscale(PixelChange):
-    """Luma in all channels."""
+    """Replaces all channels with the luma."""
 
     probability = 0.2
 
@@ -78,7 +78,7 @@ class Grayscale(PixelChange):
 
 @dataclass(frozen=True)
 class Erasing(PixelChange):
-    """torchvision's RandomErasing: replaces a box of whole pixels by gray.
+    """torchvision's RandomErasing: replaces a box of whole pixels with gray.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class Erasing(PixelChange):
 
 
 def blend(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
-    """Multiply the difference of each image from a base by a factor; kinds, factors [B].
+    """Multiply each image's difference from a base by a factor; kinds and factors are [B].
 
     The base is black (BRIGHTNESS), the mean luma of the image (CONTRAST), or the luma of each pixel
     (SATURATION).
@@ -123,7 +123,7 @@ def blend(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
 
 
 def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
-    """Shift the hue of HSV by fractions [B] of the full circle.
+    """Shift the hue (as in HSV) by fractions [B] of the full circle.
 
     Value (the largest channel) and saturation are unchanged, so no conversion to HSV and back is
     needed: as a function of the hue, each channel is a trapezoid between the smallest and largest
@@ -147,7 +147,10 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
 
 
 def luma(images: Tensor) -> Tensor:
-    """Weighted mean [B, 1, H, W] of the channels (ITU-R 601); ValueError unless 1 or 3 of them."""
+    """Weighted mean [B, 1, H, W] of the channels (ITU-R 601).
+
+    Raises ValueError unless there are 1 or 3 channels.
+    """
     n_channels = images.shape[1]
     if n_channels not in (1, 3):
         raise ValueError(

@@ -16,13 +16,13 @@ class Source:
 
     Attributes
     ----------
-    name : for messages and caches.
-    open : from the data folder to the images of "train" and, if the data set has them, "val" and
-        "test": in memory (uint8 [N, C, H, W]) or opened one by one.
+    name : name in messages and caches.
+    open : returns, given the data folder, the images of "train" and, if the data set has them,
+        "val" and "test": in memory (uint8 [N, C, H, W]) or opened one by one.
     n_outputs : number of classes, or of dimensions of the target.
     sizes : number of images of each split of the original data set.
     kind, task, is_labelled : see `DataModule`.
-    augment_side : side at which images are augmented and then resized; by default the final one.
+    augment_side : side at which images are augmented before they are resized; None: the final one.
     how_to_restore : what to do when images are missing.
     """
 
@@ -49,7 +49,7 @@ class Source:
         DataError
             If a split is empty, or if `is_complete` and images are missing.
         ValueError
-            If the targets do not suit the task.
+            If the targets do not match the task.
         """
         images = dict(self.open(data_dir))
         for split, found in images.items():
@@ -69,7 +69,7 @@ class Source:
                 message += (
                     "\nTo use only these images, add\n    data_feat.kwargs.is_complete=false "
                     f"data_feat.length={n_train}\n"
-                    "and likewise for data_pred if it is this data set."
+                    "and likewise for data_pred if it uses this data set."
                 )
             raise DataError(message)
         return images

@@ -1,4 +1,4 @@
-"""COCO 2017 (Lin et al. 2014, https://arxiv.org/abs/1405.0312): the images."""
+"""Images of COCO 2017 (Lin et al. 2014, https://arxiv.org/abs/1405.0312)."""
 
 from pathlib import Path
 
@@ -36,7 +36,8 @@ def coco(
     is_caption_target : whether the target is the mean CLIP feature of the image's captions, float32
         [B, feature_dim]. Otherwise it is empty, [B, 0], and CLIP's text tower is not needed; train
         without a probe (`featurizer.kwargs.online=null`).
-    clip_weights, feature_dim : weights and dimensions of the text tower, see `caption_features`.
+    clip_weights, feature_dim : weights and feature dimensions of the text tower; see
+        `caption_features`.
     kwargs : see `ImageDataModule`.
     """
     dim = feature_dim if is_caption_target else 0

@@ -18,23 +18,23 @@ MAX_INTENSITY = 16  # scikit-learn's images count set pixels in blocks of 4 x 4
 def digits(
     *, side: int = 16, margin: int = 1, val_fraction: float = 200 / 1397, **kwargs: object
 ) -> ImageDataModule:
-    """UCI optical digits: 1797 images of 8x8, resized and framed to [1, side, side], 10 classes.
+    """UCI optical digits: 1797 images of 8x8, resized and padded to [1, side, side]; 10 classes.
 
-    The original digits touch the borders of their images. A frame of background, like MNIST's,
-    keeps augmentations from cutting them off.
+    The original digits touch the borders of their images. A frame of background, as in MNIST,
+    prevents augmentations from cutting them off.
 
     The stratified split, the same for all seeds, has 400 test images and (with the default
     val_fraction) 200 validation and 1197 training images.
 
     Parameters
     ----------
-    side : in pixels, including the frame.
-    margin : width of the frame in pixels. MNIST's is 1/7 of the side.
+    side : height and width in pixels, including the frame.
+    margin : width of the frame in pixels. In MNIST, it is 1/7 of the side.
     val_fraction : fraction of the 1397 non-test images to hold out.
     kwargs : see `ImageDataModule`.
     """
     if side - 2 * margin < 1:
-        raise ValueError(f"a margin of {margin} leaves nothing of images of side {side}")
+        raise ValueError(f"a margin of {margin} leaves no pixels of images of side {side}")
     source = Source(
         "Digits", partial(_open, side=side, margin=margin), n_outputs=10, kind="bw_image"
     )

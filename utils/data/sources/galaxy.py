@@ -21,7 +21,7 @@ from utils.data.sources import Source
 
 COMPETITION = "galaxy-zoo-the-galaxy-challenge"
 ID = "GalaxyID"
-# numbers of answers to the 11 questions of the decision tree
+# number of answers to each of the 11 questions of the decision tree
 N_ANSWERS = (3, 2, 2, 2, 4, 2, 3, 7, 3, 3, 6)
 ANSWERS = tuple(f"Class{q}.{a}" for q, n in enumerate(N_ANSWERS, 1) for a in range(1, n + 1))
 ORIGINAL_SIDE = 424
@@ -37,8 +37,8 @@ ZIP_FILES = {  # files of the competition by content, and their sizes
     KAGGLE_IMAGES: ("images_test_rev1.zip", "1.0 GB"),
 }
 HOW_TO_RESTORE = (
-    f"Download the files from https://www.kaggle.com/c/{COMPETITION}/data and unpack them such "
-    f"that the data folder has galaxyzoo/{SOLUTIONS}, galaxyzoo/{IMAGES}/100008.jpg ... (61,578 "
+    f"Download the files from https://www.kaggle.com/c/{COMPETITION}/data and unpack them so that "
+    f"the data folder has galaxyzoo/{SOLUTIONS}, galaxyzoo/{IMAGES}/100008.jpg ... (61,578 "
     f"images) and, for submissions only, galaxyzoo/{KAGGLE_IMAGES}/100018.jpg ... (79,975 images)."
 )
 
@@ -48,10 +48,10 @@ def galaxy(
 ) -> ImageDataModule:
     """Photographs of galaxies, 424x424, with fractions of volunteers' answers (37 in [0, 1]).
 
-    `val_fraction` of the 61,578 labelled images, drawn once for all seeds, are the validation
-    split. Kaggle does not publish the targets of its 79,975 test images, so the test split is the
-    validation split; a test loss is the square of the score of a submission (mode
-    `kaggle_submission` of aggregate.py). `galaxy_offline` has its own test split.
+    `val_fraction` of the 61,578 labelled images are the validation split, which is the same for all
+    seeds. Kaggle does not publish the targets of its 79,975 test images, so the test split is the
+    validation split; Kaggle's score of a submission is the square root of the loss on its own test
+    images (mode `kaggle_submission` of aggregate.py). `galaxy_offline` has its own test split.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def galaxy(
 def galaxy_offline(
     *, side: int = 128, crop: int = ORIGINAL_SIDE, base_resize: str = "resize", **kwargs: object
 ) -> ImageDataModule:
-    """As `galaxy`, but the test split is 5 % of the labelled images (3,079)."""
+    """Like `galaxy`, but the test split is 5 % of the labelled images (3,079)."""
     source = _source("GalaxyOffline", _open_offline, OFFLINE_SIZES, crop)
     return ImageDataModule(source, side=side, base_resize=base_resize, **kwargs)
 
@@ -103,7 +103,7 @@ def _labelled(data_dir: Path, crop: int) -> ImageFiles:
 def kaggle_test_batches(
     data: ImageDataModule, crop: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Kaggle's test images, preprocessed as unaugmented images of `data`, and their ids [B].
+    """Kaggle's test images, preprocessed like unaugmented images of `data`, and their ids [B].
 
     Raises DataError if images are missing.
     """
@@ -122,7 +122,7 @@ def kaggle_test_batches(
 
 
 def _find(data_dir: Path, content: str) -> Path:
-    """A file or folder of the competition, which is downloaded if it is missing."""
+    """Path of a file or folder of the competition, which is downloaded if it is missing."""
     folder = data_dir / "galaxyzoo"
     zip_file, size = ZIP_FILES[content]
     return find_or_download(
@@ -136,7 +136,7 @@ def _find(data_dir: Path, content: str) -> Path:
 
 
 def read_solutions(path: Path) -> tuple[Tensor, Tensor]:
-    """Ascending ids int64 [N] of the labelled galaxies, and fractions of answers float32 [N, 37].
+    """Sorted ids int64 [N] of the labelled galaxies, and fractions of answers float32 [N, 37].
 
     Raises DataError if columns are missing, or if values are not fractions.
     """

@@ -18,7 +18,7 @@ from utils.data.module import DataError
 from utils.data.sources import Source
 
 T = TypeVar("T")
-PARTS = {"train": "train", "val": "valid", "test": "test"}  # splits in names of files
+PARTS = {"train": "train", "val": "valid", "test": "test"}  # names of the splits in file names
 FILE = "camelyonpatch_level_2_split_{part}_{content}.h5"  # content: x images, y labels
 DOWNLOADS = {
     "train": "about 6.5 GB (7.3 GB unpacked)",
@@ -26,14 +26,14 @@ DOWNLOADS = {
     "test": "about 0.8 GB (0.9 GB unpacked)",
 }
 SIZES = {"train": 262_144, "val": 32_768, "test": 32_768}
-ADVICE = "Delete it and run again to unpack it, and if necessary download it, once more."
+ADVICE = "Delete it and run again to unpack it (and, if necessary, download it) again."
 
 
 def pcam(*, side: int = 96, **kwargs: object) -> ImageDataModule:
     """PatchCamelyon: microscope images of lymph nodes, 96x96, with or without tumour.
 
     262,144 training, 32,768 validation and 32,768 test images. The label says whether the central
-    32x32 pixels show tumour.
+    32x32 pixels contain tumour tissue.
     """
     return ImageDataModule(Source("PCam", _open, 2, SIZES), side=side, **kwargs)
 
@@ -51,8 +51,8 @@ def _open_split(data_dir: Path, split: str) -> "HDF5Images":
         name=f"PCam {split}",
         size=DOWNLOADS[split],
         folder=data_dir,
-        advice=f"They are {images.name}.gz and {labels.name}.gz of "
-        f"https://github.com/basveeling/pcam, to be unpacked (gunzip) in {images.parent}.",
+        advice=f"They are {images.name}.gz and {labels.name}.gz from "
+        f"https://github.com/basveeling/pcam; unpack them (gunzip) in {images.parent}.",
     )
     targets = torch.from_numpy(_read(labels, "y", lambda y: y[:]).reshape(-1)).long()
     shape, dtype = _read(images, "x", lambda x: (x.shape, x.dtype))
@@ -65,7 +65,7 @@ def _open_split(data_dir: Path, split: str) -> "HDF5Images":
 
 
 def _read(path: Path, name: str, read: Callable[[h5py.Dataset], T]) -> T:
-    """Apply `read` to a dataset of a file; DataError if the file is damaged."""
+    """Apply `read` to a dataset in a file; raise DataError if the file is damaged."""
     try:
         with h5py.File(path, "r") as file:
             return read(file[name])
@@ -74,7 +74,7 @@ def _read(path: Path, name: str, read: Callable[[h5py.Dataset], T]) -> T:
 
 
 class HDF5Images:
-    """Images of the dataset "x", uint8 [N, H, W, 3], of an HDF5 file, and their targets [N]."""
+    """Images in the dataset "x" of an HDF5 file, uint8 [N, H, W, 3], and their targets [N]."""
 
     def __init__(self, path: Path, targets: Tensor) -> None:
         self.path = path
@@ -82,7 +82,7 @@ class HDF5Images:
         self._opened: tuple[int, h5py.File] | None = None
 
     def open(self, i: int) -> Image.Image:
-        if self._opened is None or self._opened[0] != os.getpid():  # processes share no handles
+        if self._opened is None or self._opened[0] != os.getpid():  # handles cannot be shared
             self._opened = os.getpid(), h5py.File(self.path, "r")
         return Image.fromarray(self._opened[1]["x"][i])
 

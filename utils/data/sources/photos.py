@@ -1,4 +1,4 @@
-"""Photographs in files, read during training: Food-101, Cars, Pets, Caltech-101 and ImageNet."""
+"""Image files that are read during training: Food-101, Cars, Pets, Caltech-101 and ImageNet."""
 
 from functools import cache, partial
 from pathlib import Path
@@ -35,7 +35,7 @@ def _open_food101(data_dir: Path) -> dict[str, ImageFiles]:
             name="Food101",
             size="5.0 GB",
             folder=data_dir,
-            advice=f"They are in food-101.tar.gz, to be unpacked in {data_dir}: "
+            advice=f"They are in food-101.tar.gz; unpack it in {data_dir} to get "
             "food-101/{images/<class>/*.jpg,meta/train.json,meta/test.json}.",
         )
         return ImageFiles.of(images).on_disk()
@@ -46,7 +46,7 @@ def _open_food101(data_dir: Path) -> dict[str, ImageFiles]:
 # --- Stanford Cars
 
 CARS_MIRROR = "rickyyyyyyy/torchvision-stanford-cars"  # on Kaggle, in torchvision's layout
-HOW_TO_RESTORE_CARS = f"""The original address of Stanford Cars (1.9 GB) is gone. Get its files \
+HOW_TO_RESTORE_CARS = f"""The original server of Stanford Cars (1.9 GB) is offline. Get its files \
 from https://www.kaggle.com/datasets/{CARS_MIRROR} or elsewhere and put them in the data folder as \
 follows:
 
@@ -56,15 +56,15 @@ follows:
         cars_test_annos_withlabels.mat
         devkit/cars_meta.mat
         devkit/cars_train_annos.mat"""
-# raised by torchvision if files are missing and by scipy if they are damaged
+# raised by torchvision if files are missing, and by scipy if they are damaged
 UNUSABLE_CARS = (OSError, RuntimeError, ValueError, TypeError, LookupError, MatReadError)
 
 
 def cars196(**kwargs: object) -> ImageDataModule:
     """Stanford Cars (Krause, Stark, Deng, Fei-Fei 2013): photographs of cars of 196 models.
 
-    8,144 training and 8,041 test images. The original address is gone: they are downloaded from
-    Kaggle if its client has a token; otherwise put them into the data folder by hand.
+    8,144 training and 8,041 test images. The original server is offline, so they are downloaded
+    from Kaggle if its client has a token. Otherwise, put them into the data folder by hand.
     """
     source = Source(
         "Cars196",
@@ -118,8 +118,8 @@ def _open_pets37(data_dir: Path) -> dict[str, ImageFiles]:
             name="OxfordIIITPet",
             size="0.8 GB",
             folder=data_dir,
-            advice="They are in images.tar.gz and annotations.tar.gz, to be unpacked in "
-            f"{data_dir}/oxford-iiit-pet: images/*.jpg, annotations/{{trainval,test}}.txt.",
+            advice="They are in images.tar.gz and annotations.tar.gz; unpack them in "
+            f"{data_dir}/oxford-iiit-pet to get images/*.jpg, annotations/{{trainval,test}}.txt.",
         )
         # indexing `pets` would decode the images
         return ImageFiles(pets._images, torch.tensor(pets._labels)).on_disk()
@@ -135,15 +135,16 @@ SMALLEST_CLASS = 31  # images of inline_skate
 
 
 def caltech101(*, n_train_per_class: int = 30, **kwargs: object) -> ImageDataModule:
-    """Caltech-101 (Fei-Fei, Fergus, Perona 2004): 101 kinds of objects and a class of backgrounds.
+    """Caltech-101 (Fei-Fei, Fergus, Perona 2004): 101 object classes and a background class.
 
     The 9,144 photographs have no official splits. As in TensorFlow Datasets, which the paper used,
-    each class has the same number of training images (3,060 in all) and the rest is for testing
-    (6,084). The draw is the same for all seeds and machines, but differs from TensorFlow Datasets.
+    each class has the same number of training images (3,060 in all), and the rest is for testing
+    (6,084). The random split is the same for all seeds and machines, but differs from that of
+    TensorFlow Datasets.
 
     Parameters
     ----------
-    n_train_per_class : training images of each class, before hold-out.
+    n_train_per_class : number of training images per class, before validation is held out.
     kwargs : see `ImageDataModule`.
     """
     if not 0 < n_train_per_class < SMALLEST_CLASS:
@@ -174,7 +175,7 @@ def _open_caltech101(data_dir: Path, n_train_per_class: int) -> dict[str, ImageF
         name="Caltech101",
         size="140 MB",
         folder=data_dir,
-        advice=f"They are in 101_ObjectCategories.tar.gz, to be unpacked in {folder.parent}: "
+        advice=f"They are in 101_ObjectCategories.tar.gz; unpack it in {folder.parent} to get "
         "101_ObjectCategories/<class>/image_*.jpg.",
     )
     files = ImageFiles.of(images.samples)
@@ -186,8 +187,8 @@ def _open_caltech101(data_dir: Path, n_train_per_class: int) -> dict[str, ImageF
 
 
 def draw_of_each_class(labels: Tensor, n: int) -> Tensor:
-    """Mask [N] of n examples of each class, or all if it has fewer; the same ones every time."""
-    rng = np.random.RandomState(SPLIT_SEED)  # its stream never changes, unlike newer generators
+    """Mask [N] of n random examples of each class (all if it has fewer); the same in every call."""
+    rng = np.random.RandomState(SPLIT_SEED)  # unlike newer generators', its stream never changes
     mask = torch.zeros(len(labels), dtype=torch.bool)
     for members in (torch.nonzero(labels == c)[:, 0] for c in labels.unique()):
         mask[members[rng.permutation(len(members))[:n]]] = True
@@ -196,10 +197,11 @@ def draw_of_each_class(labels: Tensor, n: int) -> Tensor:
 
 # --- ImageNet
 
-IMAGENET_FOLDERS = ("imagenet256", "imagenet")  # the first that exists
+IMAGENET_FOLDERS = ("imagenet256", "imagenet")  # the first that exists is used
 HOW_TO_RESTORE_IMAGENET = """ImageNet (145 GB) cannot be downloaded without an account at \
-image-net.org. Put its images in the data folder as follows, in one folder per class (1000 in val/ \
-too); imagenet256/ may hold them with the shorter side resized to 256 pixels:
+image-net.org. Put its images in the data folder as follows, with one folder per class (1000 \
+folders in train/ and in val/); imagenet256/ is for images whose shorter side was resized to 256 \
+pixels:
 
     imagenet256/ or imagenet/
         train/n01440764/*.JPEG

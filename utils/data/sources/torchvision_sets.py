@@ -1,4 +1,4 @@
-"""Data sets that fit in memory; torchvision downloads, checks and reads them."""
+"""Data sets that fit in memory and that torchvision downloads, checks and reads."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,14 +23,14 @@ def _open(
     parts: dict[str, object],
     to_tensors: Callable[[VisionDataset], tuple[Tensor, Tensor]],
 ) -> dict[str, InMemory]:
-    """Open the splits of a data set of torchvision; download them first if they are missing.
+    """Open the splits of a torchvision data set; download them first if they are missing.
 
     Parameters
     ----------
     original : torchvision's class; its second argument selects the part to read.
-    size : of the download, e.g. "12 MB".
+    size : size of the download, e.g. "12 MB".
     parts : second argument of `original` for each split.
-    to_tensors : images uint8 [N, C, H, W] and classes int64 [N] of a part.
+    to_tensors : returns the images, uint8 [N, C, H, W], and classes, int64 [N], of a part.
     """
     if issubclass(original, datasets.MNIST):
         files = ", ".join(name for name, _ in original.resources)
@@ -44,7 +44,7 @@ def _open(
             name=original.__name__,
             size=size,
             folder=data_dir,
-            advice=f"They are in {files}, to be put in {folder}.",
+            advice=f"They are in {files}, which belong in {folder}.",
         )
         return InMemory(*to_tensors(images))
 
@@ -68,10 +68,10 @@ IS_TRAIN = {"train": True, "test": False}
 
 
 def mnist(**kwargs: object) -> ImageDataModule:
-    """MNIST (LeCun, Cortes, Burges 1998): 60,000 and 10,000 handwritten digits, 10 classes.
+    """MNIST (LeCun, Cortes, Burges 1998): handwritten digits in 10 classes.
 
-    The images [1, side, side] are augmented at their original 28x28 and then resized. Resizing
-    first would create more gray pixels, which costs bits.
+    60,000 training and 10,000 test images. They are augmented at their original 28x28 pixels and
+    then resized to [1, side, side]. Resizing first would create more gray pixels, which cost bits.
     """
     source = Source(
         "MNIST",
@@ -87,12 +87,12 @@ def mnist(**kwargs: object) -> ImageDataModule:
 
 
 def cifar10(**kwargs: object) -> ImageDataModule:
-    """CIFAR-10 (Krizhevsky 2009): 50,000 and 10,000 photographs of 32x32 in 10 classes."""
+    """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 photographs of 32x32 pixels in 10 classes."""
     return ImageDataModule(_cifar(datasets.CIFAR10, 10), **kwargs)
 
 
 def cifar100(**kwargs: object) -> ImageDataModule:
-    """CIFAR-100 (Krizhevsky 2009): 50,000 and 10,000 photographs of 32x32 in 100 classes."""
+    """CIFAR-100 (Krizhevsky 2009): 50,000 + 10,000 photographs of 32x32 pixels in 100 classes."""
     return ImageDataModule(_cifar(datasets.CIFAR100, 100), **kwargs)
 
 
@@ -104,15 +104,15 @@ def _cifar(original: type[datasets.CIFAR10], n_classes: int) -> Source:
 
 
 def stl10(**kwargs: object) -> ImageDataModule:
-    """STL-10 (Coates, Ng, Lee 2011): 5,000 and 8,000 photographs of 96x96 in 10 classes."""
+    """STL-10 (Coates, Ng, Lee 2011): 5,000 + 8,000 photographs of 96x96 pixels in 10 classes."""
     return ImageDataModule(_stl10("STL10", "train", 5_000), **kwargs)
 
 
 def stl10_unlabeled(**kwargs: object) -> ImageDataModule:
-    """The 100,000 unlabelled photographs of STL-10, to train compressors on.
+    """The 100,000 unlabelled photographs of STL-10, for training compressors.
 
-    Validation images are held out of them. Targets of both splits are -1, so no probe can be
-    trained with the compressor (`featurizer.kwargs.online=null`).
+    Validation images are held out of them. The targets of both splits are -1, so no probe can be
+    trained with the compressor: set `featurizer.kwargs.online=null`.
     """
     source = _stl10("STL10Unlabeled", "unlabeled", 100_000, is_labelled=False)
     return ImageDataModule(source, **kwargs)
