@@ -1,5 +1,7 @@
-"""Writable folders, atomic writes and file locks."""
+"""Writable folders, atomic writes, CSV files and file locks."""
 
+import csv
+import io
 import os
 import tempfile
 from pathlib import Path
@@ -44,6 +46,21 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically: readers see the old content or the new content, never a mixture."""
     with replacing(path) as file:
         file.write(content)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file, also if a spreadsheet has saved it.
+
+    Spreadsheets add a byte order mark, and separate columns by semicolons where the decimal mark is
+    a comma. Raises ValueError, naming the file, if it is not UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from error
+    if ";" in text.partition("\n")[0]:
+        text = text.replace(",", ".").replace(";", ",")
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def is_locked(path: Path) -> bool:

@@ -3,7 +3,6 @@
 The identity of a run is read from its saved config, never from the name of its folder.
 """
 
-import csv
 import functools
 import math
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from utils.runs.files import read_csv
 from utils.runs.identity import (
     STAGES,
     compressor_folder,
@@ -198,13 +198,12 @@ def propagate_unfinished(records: list[Record]) -> dict[str, list[Record]]:
 
 
 def read_metrics(file: Path) -> dict[str, float]:
-    """Read the metrics of a run from its CSV; raise ValueError if the file is damaged."""
-    with file.open(newline="", encoding="utf-8") as lines:
-        row = next(csv.DictReader(lines), None)
+    """Read the metrics of a run from its CSV; raise ValueError, naming it, if it is damaged."""
+    rows = read_csv(file)
     try:
-        return {name: float(value) for name, value in row.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{file.name} has no row of numbers") from error
+        return {name: float(value) for name, value in rows[0].items()}
+    except (IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} has no row of numbers") from error
 
 
 @functools.lru_cache(MAX_CONFIGS)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 from torch import Tensor
 
-from utils.runs.files import write_text
+from utils.runs.files import read_csv, write_text
 from utils.runs.run import Run
 from utils.training import wandb_runs
 
@@ -83,9 +83,11 @@ class TidyCSVLogger(Logger):
         """Existing rows by step, without empty values."""
         if not self.path.is_file():
             return {}
-        with self.path.open(newline="", encoding="utf-8") as file:
-            rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
-        return {int(row["step"]): row for row in rows}
+        rows = [{k: v for k, v in row.items() if v} for row in read_csv(self.path)]
+        try:
+            return {int(row["step"]): row for row in rows}
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{self.path} is no log of metrics: move or delete it") from error
 
 
 def build_logger(run: Run) -> Logger | None:

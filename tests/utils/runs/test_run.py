@@ -99,6 +99,33 @@ def test_metrics_survive_the_csv_to_the_last_bit(new_run):
     assert math.isnan(new_run.metrics()["test/feat/nan"])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.encode("utf-8-sig"),
+        lambda text: text.replace(",", ";").encode("utf-8-sig"),
+        lambda text: text.replace(",", ";").replace(".", ",").replace("\n", "\r\n").encode(),
+    ],
+)
+def test_results_may_have_been_saved_by_a_spreadsheet(new_run, change):
+    metrics = {"test/feat/rate": 1.25, "test/feat/psnr": math.inf, "test/feat/mse": 1e-05}
+    new_run.start(None)
+    new_run.finish(metrics)
+    new_run.csv.write_bytes(change(new_run.csv.read_text()))
+    assert new_run.metrics() == metrics
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"a,b\n", b"a,b\n1\n", b"a\n1,2\n", b"a\nx\n", "a\n1\n".encode("utf-16")]
+)
+def test_damaged_results_are_named(new_run, content):
+    new_run.start(None)
+    new_run.csv.write_bytes(content)
+    with pytest.raises(ValueError, match=new_run.csv.name) as caught:
+        new_run.metrics()
+    assert str(new_run.csv) in str(caught.value)
+
+
 def test_runs_with_damaged_statuses_are_lost_and_resume(tmp_path):
     done = run_all(tmp_path, base=CLASSICAL)
     cfg = compose(tmp_path, base=CLASSICAL)
