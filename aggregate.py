@@ -2,8 +2,8 @@
 
     python aggregate.py experiment=banana_viz_VIC mode=quick
 
-The section `aggregate` of the experiment's file selects them; conf/aggregate.yaml explains the
-options. `logger=wandb` also uploads them, and `logger=none` does not.
+The section `aggregate` of the experiment's file selects tables and figures; conf/aggregate.yaml
+explains the options. `logger=wandb` also uploads them, and `logger=none` does not.
 """
 
 import sys

@@ -15,7 +15,7 @@ from collections.abc import Callable as _Callable
 from lossyless.hub import RELEASED as _RELEASED
 
 # `clip` is OpenAI's: pip install clip-anytorch "setuptools<82". PyPI's `clip` is another project.
-# compressai is not listed: importing it explains how to install it, which torch.hub would not.
+# compressai is not listed: our own error explains how to install it; that of torch.hub would not.
 dependencies = ["torch", "torchvision", "constriction", "clip", "numpy", "tqdm"]
 
 _DOC = """A compressor of images; beta = {beta:g}, about {bits:.0f} bits per image.

@@ -2,7 +2,7 @@
 
 python main.py experiment=banana_viz_VIC            # an experiment of conf/experiment/
 python main.py data@data_feat=digits rate=H_hyper   # or your own combination
-python main.py --help                               # the main settings, all options
+python main.py --help                               # lists the main settings
 """
 
 from omegaconf import DictConfig

@@ -41,10 +41,10 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ||z_hat - z||^2 / v  +  beta * rate                                          (nats)
 
     where v is the variance of the features, averaged over columns, so that `beta` does not depend
-    on their unit. The width of quantisation cells, sqrt(6 beta v), minimises the loss at high
-    rates; only the entropy model is trained. `ArrayCompressor.paper()` is the minimal compressor of
-    the paper (arXiv:2106.10800, appendix E.7): absolute errors in the unit of the features, a
-    learnt cell width for each column, and no rotation.
+    on their unit. The width of quantisation cells is fixed to sqrt(6 beta v), which minimises the
+    loss at high rates. `ArrayCompressor.paper()` is the minimal compressor of the paper
+    (arXiv:2106.10800, appendix E.7): absolute errors in the unit of the features, a learnt cell
+    width for each column, and no rotation.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ class Batch(NamedTuple):
         representation.
     y : Tensor [B] or [B, n_outputs]
         Target of the downstream task: int64 classes, or float32 values.
-    aux : Tensor [B, *shape] or None
+    aux : Tensor [B, ...] or None
         Target of the distortion: X itself (VC), the unaugmented representative of X's equivalence
         class (VIC), another member of the class (BINCE), the label (supervised), or None.
     """

@@ -50,7 +50,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
     online_optimizer : PartOptimizer, optional
         Optimises the probe; required with a probe.
     is_reconstruct : bool
-        The receiver works on reconstructions rather than on z_hat; needs a direct distortion.
+        Whether predictors receive reconstructions rather than z_hat; needs a direct distortion.
     """
 
     def __init__(

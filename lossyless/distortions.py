@@ -10,7 +10,7 @@ target, which determines what the data must provide as `Batch.aux`:
     "none"            nothing                               z, before quantisation  lossy Z
     "target"          y, the target of the task             aux                     supervised
 
-In distributed training, `forward` gets the share of the batch of its process. A distortion that
+In distributed training, `forward` gets its process's share of the batch. A distortion that
 compares the examples of a batch with each other must gather the other shares with
 `Distortion.gathered`; otherwise its results depend on the number of devices.
 """
@@ -54,7 +54,7 @@ class Distortion(nn.Module, ABC):
 
 
 class DirectDistortion(Distortion):
-    """-log q(target | z_hat), up to constants, for a decoder q: the error of VC and VIC.
+    """-log q(target | z_hat), up to constants, for a decoder q: the distortion of VC and VIC.
 
     The two differ in their target: reconstructing the input keeps all visible information (VC);
     reconstructing the unaugmented representative of an augmented input keeps only what all
@@ -134,7 +134,7 @@ class ContrastiveDistortion(Distortion):
     z_dim : dimensions of the representation.
     arch : callable (in_shape, out_shape) -> Module
         Architecture of the projection head.
-    temperature : T, or its lower bound if it is learnt.
+    temperature : T; or, if T is learnt, its lower bound.
     is_train_temperature : whether T is learnt (through its logarithm).
     initial_temperature : initial value of a learnt T, unless its bound is higher.
     effective_batch_size : number of images per batch that the loss emulates: every negative counts

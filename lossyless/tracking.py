@@ -1,4 +1,4 @@
-"""Training metrics: averaged on the device, logged once per epoch, checked for NaN."""
+"""Training metrics: averaged on the device, logged once per epoch, checked to be finite."""
 
 import math
 
@@ -61,7 +61,7 @@ class LossTracker:
             self.check_finite()
 
     def check_finite(self) -> None:
-        """Raise `NonFiniteLossError` with the first step that was not finite, and its terms."""
+        """Raise `NonFiniteLossError` if a metric is not finite, naming the first such step."""
         if not self._unchecked:
             return
         steps, values = zip(*self._unchecked, strict=True)

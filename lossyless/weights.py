@@ -48,10 +48,10 @@ def fetch(
     Raises
     ------
     WeightsError
-        The download fails, or the file has another checksum.
+        The download fails, or the checksum of the file differs.
     """
     folder = folder or os.path.join(torch.hub.get_dir(), "checkpoints")
-    folder = Path(os.path.expanduser(folder))  # which keeps "~" if there is no home
+    folder = Path(os.path.expanduser(folder))  # "~" stays if there is no home folder
     name = name or PurePosixPath(urlparse(url).path).name
     path = folder / name
     if not path.exists():

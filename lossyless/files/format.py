@@ -1,6 +1,6 @@
 """Byte layout of compressed files.
 
-Little-endian; crc(x, s) is the CRC-32 of x that starts from s:
+Little-endian; crc(x, s) is the CRC-32 of x with the initial value s:
 
     header  magic 8s | version u8 | length of the JSON u32 | 0 u32 | JSON, utf-8
             | H = crc(all before, 0) u32

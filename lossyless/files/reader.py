@@ -96,7 +96,7 @@ class FeatureFile(AbstractContextManager):
 
     def __getitem__(self, selection: int | slice | ArrayLike) -> Tensor:
         if isinstance(selection, Tensor):
-            selection = selection.cpu().numpy()  # numpy takes a tensor [1] for an integer
+            selection = selection.cpu().numpy()  # numpy treats a tensor [1] as an integer
         indices = self._all[selection]
         if indices.ndim > 1:
             raise TypeError(

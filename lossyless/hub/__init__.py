@@ -41,7 +41,7 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class ReleasedBottleneck:
-    """Weights released by the paper's authors: a factorized prior of the 512 features of CLIP
+    """Weights released by the paper's authors: a factorized prior for the 512 features of CLIP
     ViT-B/32, trained on COCO.
 
     Attributes

@@ -196,8 +196,8 @@ def merge(args: argparse.Namespace) -> int:
     for file in args.files:
         if is_official(file):
             raise SourceError(
-                f"{file}: files of the official format cannot be merged. Decompress it, and "
-                "compress the features with `compress_features`."
+                f"{file}: files of the official format cannot be merged. Decompress this "
+                "file, and compress its features with `compress_features`."
             )
     _check_paths(read=args.files, written=[args.out])
     n_examples = merge_files(args.files, args.out)

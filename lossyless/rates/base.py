@@ -69,8 +69,8 @@ class Rate(Codec):
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
         """Return value of `forward`, for float32 z [B, z_dim] and without autocast.
 
-        In training mode, z_hat and rates have gradients. In evaluation mode, z_hat equals what
-        `decompress` returns for the bytes of `compress`, to the bit. Both are on the device of z.
+        In training mode, z_hat and rates have gradients. In evaluation mode, z_hat is bit-identical
+        to what `decompress` returns for the bytes of `compress`. Both are on the device of z.
         """
 
     @property

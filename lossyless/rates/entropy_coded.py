@@ -29,7 +29,8 @@ class EntropyCodedRate(Rate):
 
     U^T is the transform, which subtracts a mean first. Quantisation cells have width 1, so the
     learnt scaling of each dimension sets its precision.
-    With a transform, all dimensions share one scaling. For squared errors one width is optimal for
+
+    With a transform, all dimensions share one scaling. For squared errors, one width is optimal for
     all variances, and widths learnt with noise instead of rounding would be too fine where the
     variance is far below a cell (13 % more bits at equal error on features of MNIST).
 

@@ -17,7 +17,7 @@ class HSpatial(HHyper):
 
         z [B, C*s*s] -> vectors of the positions [B*s*s, C] -> HHyper(C) -> back
 
-    The parameters, and so the state dict, are those of `HHyper(C)`. Rates are summed over
+    The parameters, and therefore the state dict, are those of `HHyper(C)`. Rates are summed over
     positions; all positions of all examples are coded together, in one pair of streams.
 
     Parameters
