@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
@@ -130,7 +130,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """
         device = self._check_parameters()
         fitted = copy.copy(self)
-        Z = validate_data(fitted, Z, dtype=(np.float32, np.float64))
+        Z = validate_data(fitted, Z, dtype=_types(Z))
         mean, scale = array_training.mean_and_scale(Z)
         if self.distortion == "l1":
             scale = 1.0
@@ -148,7 +148,9 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         rate = rate.eval().requires_grad_(False).cpu()
         array_training.undo_standardisation(rate, torch.from_numpy(mean), scale)
         rate.update()
-        rate.recentre_constant_dims(torch.from_numpy(Z.astype(np.float32)))
+        rows = torch.tensor(Z)  # a copy: arrays may be read-only
+        rate.z_dtype = rows.dtype
+        rate.recentre_constant_dims(rows)
         fitted.scale_, fitted.rate_ = scale, rate
         self.__dict__ = vars(fitted)
         return self
@@ -192,8 +194,8 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         write_features([self._check_rows(Z)], file, self.rate_, chunk_size=CHUNK_SIZE, n_workers=1)
         return file.getvalue()
 
-    def decompress(self, payload: bytes) -> NDArray[np.float32]:
-        """Decompress a payload of `compress` to Z_hat [N, D].
+    def decompress(self, payload: bytes) -> NDArray[np.floating]:
+        """Decompress a payload of `compress` to Z_hat [N, D], of the type of `transform`.
 
         Raises `ContainerError` if it is damaged, or was not written by this compressor.
         """
@@ -203,8 +205,12 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         with FeatureFile(payload, self.rate_) as file:
             return file.read(n_workers=1).numpy()
 
-    def transform(self, Z: ArrayLike) -> NDArray[np.float32]:
-        """Z_hat [N, D], as a receiver decodes it: equal to `decompress(compress(Z))`."""
+    def transform(self, Z: ArrayLike) -> NDArray[np.floating]:
+        """Z_hat [N, D], as a receiver decodes it: equal to `decompress(compress(Z))`.
+
+        It is float64 if the rows of `fit` were float64, or integers of 32 or more bits, and float32
+        otherwise. In float64, an offset such as that of seconds since 1970 costs no precision.
+        """
         z = self._check_rows(Z)
         return self.rate_.dequantise(self.rate_.quantise(z)).numpy()
 
@@ -228,8 +234,13 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _check_rows(self, Z: ArrayLike) -> Tensor:
         check_is_fitted(self)
-        Z = validate_data(self, Z, dtype=(np.float32, np.float64), reset=False)
-        return torch.from_numpy(Z.astype(np.float32))
+        Z = validate_data(self, Z, dtype=_types(Z), reset=False)
+        return torch.tensor(Z, dtype=self.rate_.z_dtype, device="cpu")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
 
     @property
     def _n_features_out(self) -> int:
@@ -249,6 +260,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             "parameters": {name: _plain(name, value) for name, value in self.get_params().items()},
             "n_features_in": self.n_features_in_,
             "scale": self.scale_,
+            "dtype": str(self.rate_.z_dtype),
             "state": self.rate_.state_dict(),
         }
         if hasattr(self, "feature_names_in_"):
@@ -282,8 +294,17 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         except ValueError as error:
             raise WeightsError(f"{path}: {error}; written by a later version?") from error
         load_strictly(rate, saved["state"], path)
+        if saved.get("dtype") == "torch.float64":  # earlier releases saved no type
+            rate.z_dtype = torch.float64
         compressor.rate_ = rate.eval().requires_grad_(False)
         return compressor
+
+
+def _types(Z: ArrayLike) -> tuple[type[np.floating], ...]:
+    """Types to validate Z with: values of other types are converted to the first one."""
+    dtype = getattr(Z, "dtype", None)
+    is_small = isinstance(dtype, np.dtype) and np.can_cast(dtype, np.float32)
+    return (np.float32, np.float64) if is_small else (np.float64, np.float32)
 
 
 def _plain(name: str, value: object) -> bool | int | float | str | None:

@@ -10,6 +10,7 @@ from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from lossyless.rates import HFactorized
+from lossyless.rates.entropy_coded import MIN_SHIFT
 
 # Training passes over small matrices more often, so that the entropy model converges for them, too.
 MIN_STEPS = 300
@@ -22,8 +23,8 @@ SCHEDULES = {
 # Bounds on values and cell widths: the range of float32, less a margin for sums and inverse widths.
 SMALLEST, LARGEST = 1e-30, 1e30
 TOO_FAR = f"outside [{SMALLEST:g}, {LARGEST:g}]: choose another unit"
-# Constant columns appear to vary by this much, relative to their mean, due to rounding to float32.
-RESOLUTION = 2.0**-26
+# Constant columns appear to vary by this much, relative to their mean, due to rounding.
+RESOLUTION = {np.dtype(np.float32): 2.0**-26, np.dtype(np.float64): 2.0**-48}
 
 
 @torch.enable_grad()
@@ -83,7 +84,8 @@ def mean_and_scale(Z: NDArray) -> tuple[NDArray[np.float64], float]:
     if largest > LARGEST:
         raise ValueError(f"Z has values of size {largest:g}, {TOO_FAR}")
     mean, variances = Z.mean(0, dtype=np.float64), Z.var(0, dtype=np.float64)
-    variances[np.sqrt(variances) <= RESOLUTION * np.abs(mean)] = 0.0
+    is_constant = np.sqrt(variances) <= RESOLUTION[Z.dtype] * np.abs(mean)
+    variances[is_constant | (Z.min(0) == Z.max(0))] = 0.0
     scale = math.sqrt(variances.mean()) or largest or 1.0
     if scale < SMALLEST:
         raise ValueError(f"the columns of Z vary by {scale:g}, {TOO_FAR}")
@@ -98,5 +100,9 @@ def undo_standardisation(rate: HFactorized, mean: Tensor, scale: float) -> None:
         mean = mean + scale * rate.transform.mean.double()
         rate.transform.mean.copy_(mean)
         mean = rate.transform.rotate_exactly(mean[None])[0]  # the remainder beyond float32
-    rate.biasing.copy_(rate.biasing.double() * scale - mean)
+    biasing = rate.biasing.double() * scale - mean
+    rate.biasing.copy_(biasing)
     rate.scaling.sub_(math.log(scale))
+    # what float32 cannot hold of a large mean, in cells, shifts the prior
+    offset = ((biasing - rate.biasing.double()) * rate.scaling.double().exp()).float()
+    rate.prior.shift(torch.where(offset.abs() > MIN_SHIFT, offset, 0.0))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -64,6 +65,8 @@ class Codec(nn.Module, ABC):
     format_name: str
     #: shape of one example; None if examples of any shape can be coded
     shape: tuple[int, ...] | None = None
+    #: type of examples; float32 cannot hold differences that are small against an offset
+    z_dtype: torch.dtype = torch.float32
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -97,7 +100,7 @@ class Codec(nn.Module, ABC):
 
     @isolated
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
-        """z_hat [n_examples, *shape], float32 on the CPU.
+        """z_hat [n_examples, *shape], `z_dtype` on the CPU.
 
         Raises `CodingError` if the payload is damaged.
         """
@@ -108,7 +111,7 @@ class Codec(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} has no symbols")
 
     def dequantise(self, symbols: NDArray) -> Tensor:
-        """z_hat [n, *shape], float32 on the CPU, of any rows of the symbols."""
+        """z_hat [n, *shape], `z_dtype` on the CPU, of any rows of the symbols."""
         raise NotImplementedError(f"{type(self).__name__} has no symbols")
 
     def coder(self) -> SymbolCoder | None:

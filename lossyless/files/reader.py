@@ -172,7 +172,7 @@ class FeatureFile(AbstractContextManager):
             raise self._layout.error(f"holds examples {list(shape)}, not {list(expected)}")
 
     def _empty(self, n: int) -> Tensor:
-        return torch.empty(n, *self.header.shape, dtype=torch.float32, device="cpu")
+        return torch.empty(n, *self.header.shape, dtype=self.codec.z_dtype, device="cpu")
 
     def _decode(
         self,

@@ -135,7 +135,9 @@ def write_features(
         labels = deque() if header.has_labels else None
         names = deque() if header.has_names else None
         batches = itertools.chain([first] if first else [], batches)
-        chunks = rebatch(_tensors(batches, shape, chunk_size, labels, names), chunk_size)
+        chunks = rebatch(
+            _tensors(batches, shape, chunk_size, labels, names, codec.z_dtype), chunk_size
+        )
         with closing(_encode_all(chunks, codec, name, n_workers, timer)) as payloads:
             for payload, n in payloads:
                 writer.add(
@@ -221,8 +223,9 @@ def _tensors(
     max_rows: int,
     labels: deque | None,
     names: deque | None,
+    dtype: torch.dtype,
 ) -> Iterator[Tensor]:
-    """float32 [n <= max_rows, *shape]: memory-mapped arrays are read piece by piece.
+    """Examples [n <= max_rows, *shape]: memory-mapped arrays are read piece by piece.
 
     Labels and names of their rows are appended to the queues.
     """
@@ -252,9 +255,10 @@ def _tensors(
         for start in range(0, len(z), max_rows):
             rows = z[start : start + max_rows]
             if isinstance(rows, Tensor):
-                yield rows.detach().float()
+                yield rows.detach().to(dtype)
             else:
-                yield torch.from_numpy(np.array(rows, np.float32))  # arrays may be read-only
+                copied = np.array(rows, str(dtype).removeprefix("torch."))  # may be read-only
+                yield torch.from_numpy(copied)
 
 
 def _take(queue: deque, n: int) -> list:

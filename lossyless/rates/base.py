@@ -50,7 +50,7 @@ class Rate(Codec):
 
         Returns
         -------
-        z_hat : Tensor [B, z_dim], float32
+        z_hat : Tensor [B, z_dim], `z_dtype`
         rates : Tensor [B], nats per example
         logs : means over the batch of the terms of the rate, in nats
         """
@@ -59,7 +59,7 @@ class Rate(Codec):
             z_in, p_ZlX = z.detach(), None if p_ZlX is None else p_ZlX.detach()
         # half precision cannot hold probabilities of 1e-9 and cumulative logits
         with torch.autocast(z.device.type, enabled=False):
-            z_hat, rates, logs = self._bottleneck(z_in.float(), p_ZlX)
+            z_hat, rates, logs = self._bottleneck(z_in.to(self.z_dtype), p_ZlX)
         if is_warming_up and self.is_end_to_end:
             # quantisation adds noise to z, so the gradient is 1
             z_hat = z_hat + (z - z.detach()).float()
@@ -67,7 +67,7 @@ class Rate(Codec):
 
     @abstractmethod
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
-        """Return value of `forward`, for float32 z [B, z_dim] and without autocast.
+        """Return value of `forward`, for z [B, z_dim] of type `z_dtype` and without autocast.
 
         In training mode, z_hat and rates have gradients. In evaluation mode, z_hat is bit-identical
         to what `decompress` returns for the bytes of `compress`. Both are on the device of z.

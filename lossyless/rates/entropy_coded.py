@@ -18,6 +18,8 @@ from lossyless.rates.transforms import make_transform
 WIDTH_RTOL = 2.0**-22
 # Entries of the extra state besides the tables, which cannot have these names
 WIDTHS, TRANSFORM = "cell_widths", "transform"
+# Smaller shifts do not matter, in cells
+MIN_SHIFT = 1e-3
 # Rows quantised at a time: saves memory without a loss of speed
 ROWS_AT_A_TIME = 1024
 
@@ -99,11 +101,10 @@ class EntropyCodedRate(Rate):
         return (z + self.biasing) * self.scaling.exp()
 
     def _to_coder(self, z: Tensor) -> Tensor:
-        """z_in before rounding, as in evaluation mode."""
-        if self.transform is None:
-            return (z + self.biasing) * self.scaling.exp()
-        centred = self.transform.rotate_exactly(z) + self.biasing
-        return (centred * self.scaling.exp()).to(z.dtype)
+        """z_in before rounding, as in evaluation mode: float32 on the device of z."""
+        if self.transform is not None:
+            z = self.transform.rotate_exactly(z)
+        return ((z + self.biasing) * self.scaling.exp()).float()
 
     def _from_bottleneck(self, z_hat_in: Tensor) -> Tensor:
         if not self.training:
@@ -122,7 +123,7 @@ class EntropyCodedRate(Rate):
         z_hat = z_hat_in.double() * self._cell_widths().to(z_hat_in.device) - biasing
         if self.transform is not None:
             z_hat = self.transform.rotate_back_exactly(z_hat)
-        return z_hat.float()
+        return z_hat.to(self.z_dtype)
 
     @torch.no_grad()
     def _cell_widths(self) -> Tensor:
@@ -211,11 +212,11 @@ class ColumnCodedRate(EntropyCodedRate):
     def quantise(self, z: Tensor) -> np.ndarray:  # int32 [N, z_dim]
         symbols = np.empty(z.shape, np.int32)
         for rows in _blocks(len(z)):
-            symbols[rows] = to_cells(self._to_coder(z[rows].float()), self._centres())
+            symbols[rows] = to_cells(self._to_coder(z[rows].to(self.z_dtype)), self._centres())
         return symbols
 
     def dequantise(self, symbols: np.ndarray) -> Tensor:
-        z_hat = torch.empty(symbols.shape, dtype=torch.float32)
+        z_hat = torch.empty(symbols.shape, dtype=self.z_dtype)
         for rows in _blocks(len(symbols)):
             z_hat[rows] = self._decoded(from_cells(symbols[rows], self._centres()))
         return z_hat
@@ -233,14 +234,18 @@ class ColumnCodedRate(EntropyCodedRate):
         centres = self._centres().cpu()
         low, high, total = math.inf, -math.inf, 0.0
         for rows in _blocks(len(z)):
-            offsets = self._to_coder(z[rows].float()).cpu().double() - centres  # in cells
+            offsets = self._to_coder(z[rows].to(self.z_dtype)).cpu().double() - centres  # in cells
             low, high = offsets.amin(0).clamp(max=low), offsets.amax(0).clamp(min=high)
             total = total + offsets.sum(0)
         mean = total / len(z)
         fits_one_cell = torch.maximum(high - mean, mean - low) <= 0.5
         is_constant = (low.round() == high.round()) & fits_one_cell
         shift = torch.where(is_constant, mean, 0.0) * self._cell_widths()
+        biasing = self.biasing.cpu().double() - shift
         self.biasing.sub_(shift.to(self.biasing))
+        # what float32 cannot hold of a large mean, in cells, moves the centres
+        lost = (self.biasing.cpu() - biasing) / self._cell_widths()
+        self._centres().add_(torch.where(lost.abs() > MIN_SHIFT, lost, 0.0).to(centres))
 
 
 def to_cells(values: Tensor, centres: Tensor) -> np.ndarray:

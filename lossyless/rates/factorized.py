@@ -5,6 +5,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lossyless._compressai import EntropyBottleneck
 from lossyless.coding.tables import MAX_LISTED, PMF_ONE, CDFTables
@@ -71,6 +72,12 @@ class FactorizedModel(EntropyBottleneck):
         pmf = exact._probabilities(symbols + self.centres().cpu().double()[:, None])
         units = torch.round(pmf * PMF_ONE).long()
         return CDFTables.from_pmf(units.numpy(), first.numpy(), (median - first).numpy())
+
+    @torch.no_grad()
+    def shift(self, offset: Tensor) -> None:
+        """Make the density of x that of x + offset [n_channels] before."""
+        slopes = F.softplus(self.matrices[0])
+        self.biases[0].add_(slopes * offset[:, None, None])
 
     def _bisect(self, logits: Tensor) -> Tensor:
         """Values [n_channels, K] at which the cumulative distribution has the given logits [K].

@@ -15,11 +15,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import check_estimator
 
 import lossyless
 from lossyless import ArrayCompressor
 from lossyless.coding.payloads import CodingError
-from lossyless.files import ContainerError, FeatureFile
+from lossyless.files import ContainerError, FeatureFile, write_features
 from lossyless.files.scan import Layout
 from lossyless.weights import WeightsError
 
@@ -154,16 +155,56 @@ def test_unusual_matrices_are_compressed(Z, rotation):
     assert np.linalg.norm(decoded - Z, axis=1).max() <= bound
 
 
-@pytest.mark.parametrize("rotation, offset", [("klt", 1e6), ("none", 1e3)])
-def test_a_common_offset_costs_no_precision(rotation, offset):
-    Z = np.random.default_rng(0).normal(size=(N, 64))
-    errors = [
-        np.square(compressor.fit(z).transform(z) - z).mean()
-        for compressor in [ArrayCompressor(rotation=rotation, **QUICK)]
-        for z in (Z, Z + offset)
-    ]
-    resolution = np.square(offset * np.finfo(np.float32).eps)
-    assert errors[1] <= 1.02 * errors[0] + resolution
+@pytest.mark.parametrize("offset", [1e8, -1.7e9])
+def test_a_common_offset_costs_neither_bits_nor_precision(fitted, offset, tmp_path):
+    """The mean is subtracted in float64, which the decoded rows are in, too."""
+    Z, results = features(dtype=np.float64), []
+    for rows in (Z, Z + offset):
+        compressor = clone(fitted).fit(rows)
+        decoded = compressor.transform(rows)
+        assert decoded.dtype == np.float64
+        results.append((np.square(decoded - rows).mean(), compressor.n_bits(rows)))
+    assert results[1] == pytest.approx(results[0], rel=1e-3)
+    compressor.save(tmp_path / "compressor.bin")
+    write_features([rows], tmp_path / "Z.bin", compressor.codec)
+    for receiver in (compressor, ArrayCompressor.load(tmp_path / "compressor.bin")):
+        with FeatureFile(tmp_path / "Z.bin", receiver.codec) as file:
+            np.testing.assert_array_equal(file.read().numpy(), decoded)
+            np.testing.assert_array_equal(file[3].numpy(), decoded[3])
+        np.testing.assert_array_equal(receiver.decompress(compressor.compress(rows)), decoded)
+
+
+@pytest.mark.parametrize("rotation", ["klt", "none"])
+def test_times_among_ordinary_columns(rotation):
+    """Seconds since 1970 as integers, of the last minute or all the same."""
+    seconds, results = np.random.default_rng(0).integers(0, 60, N), []
+    for start in (0, 1_700_000_000):
+        times = np.c_[start + seconds, np.full(N, start)]
+        Z = np.c_[features(), times]
+        frame = pd.DataFrame(features()).assign(seconds=times[:, 0], start=start)
+        for rows in (Z, frame.rename(columns=str)):
+            compressor = ArrayCompressor(rotation=rotation, **QUICK).fit(rows)
+            errors = np.abs(compressor.transform(rows) - Z)
+            results.append([compressor.n_bits(rows), *errors.mean(0)])
+        compressor.fit(times)
+        assert np.abs(compressor.transform(times) - times)[:, 1].max() < 1e-2
+    np.testing.assert_allclose(results, results[:1] * len(results), atol=0.02)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "dtype, expected", [("f2", "f4"), ("f4", "f4"), ("f8", "f8"), ("i2", "f4"), ("i8", "f8")]
+)
+def test_types_are_as_precise_as_the_rows_it_was_fitted_to(dtype, expected, tmp_path):
+    Z = features().astype(dtype)
+    Z.flags.writeable = False
+    compressor = ArrayCompressor(**QUICK).fit(Z)
+    compressor.save(tmp_path / "compressor.bin")
+    compressor = ArrayCompressor.load(tmp_path / "compressor.bin")
+    for rows in (Z, Z.astype("f4"), Z.astype("f8")):
+        decoded = compressor.decompress(compressor.compress(rows))
+        assert decoded.dtype == compressor.transform(rows).dtype == np.dtype(expected)
+        np.testing.assert_array_equal(decoded, compressor.transform(rows))
 
 
 @pytest.mark.parametrize("rotation", ["klt", "none"])
@@ -403,6 +444,13 @@ def test_training_depends_only_on_data_and_random_state():
     payloads = [ArrayCompressor(random_state=s, **QUICK).fit(Z).compress(Z) for s in (0, 0, 1)]
     assert payloads[0] == payloads[1] != payloads[2]
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_it_passes_the_checks_of_scikit_learn():
+    results = check_estimator(ArrayCompressor(n_epochs=1), on_fail=None, on_skip=None)
+    assert [r for r in results if r["status"] not in ("passed", "skipped")] == []
+    tags = ArrayCompressor().__sklearn_tags__()
+    assert tags.transformer_tags.preserves_dtype == ["float64", "float32"]
 
 
 def test_it_must_be_fitted(klt):
