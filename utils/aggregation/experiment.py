@@ -23,8 +23,8 @@ from utils.runs.files import write_text
 from utils.runs.identity import digest
 
 MISSING = "-"
-MAX_NAME = 200  # characters of a part of a file name; file systems allow 255 bytes
-NO_DATE = {"CreationDate": None}  # of PDFs
+MAX_NAME = 200  # maximum length of a part of a file name; file systems allow 255 bytes
+NO_DATE = {"CreationDate": None}  # PDF metadata
 PDF_FONTS = {"pdf.fonttype": 42}  # TrueType: conferences reject Type 3 fonts, the default
 LATEX_OF = {"\\": r"\textbackslash{}", "±": r"$\pm$", "^": r"\^{}", "~": r"\~{}"}
 LATEX_OF |= {character: f"\\{character}" for character in "&%$#_{}"}
@@ -41,9 +41,9 @@ class Experiment:
     folder : `results/exp_<experiment>`.
     where : restricts the runs of all modes. A restricted experiment writes to its own folder.
     names : display names of parameters, values and metrics in figures, Markdown and LaTeX.
-    seeds : expected for each row of the tables; empty: unknown.
+    seeds : seeds expected for each row of the tables; empty: unknown.
     dpi : pixels per inch of PNGs; None: the figure's own.
-    prefix : of all file names.
+    prefix : prefix of all file names.
     """
 
     folder: Path
@@ -125,7 +125,7 @@ class Experiment:
         return self.names.get(str(name), name)
 
     def counts(self) -> str:
-        """Count runs by state, e.g. "runs of all stages: 50 done, 4 failed"."""
+        """Describe the number of runs by state, e.g. "runs of all stages: 50 done, 4 failed"."""
         try:
             _, states = self._collected
         except tables.NoRunsError:

@@ -109,13 +109,13 @@ def predict_decoded(
 def write_submission(path: Path, ids: Tensor, predictions: Tensor, columns: Sequence[str]) -> None:
     """Write a line for each example, sorted by id.
 
+    Raises ValueError if a prediction is NaN or infinite, which Kaggle rejects.
+
     Parameters
     ----------
     ids : int64 [N].
     predictions : [N, K].
-    columns : names of the ids and of the K predictions.
-
-    Raises ValueError if a prediction is NaN or infinite, which Kaggle rejects.
+    columns : column names of the ids and the K predictions.
     """
     if not predictions.isfinite().all():
         raise ValueError(f"{path}: predictions must be finite: Kaggle rejects NaN and infinity")

@@ -85,11 +85,11 @@ def select(
 ) -> DataFrame:
     """A readable table: parameters, some metrics as "mean ± sem", and the number of seeds.
 
-    Where some seeds lack a metric, it is "mean ± sem (2 of 3)".
+    If some seeds lack a metric, its cell is "mean ± sem (2 of 3)".
 
     Parameters
     ----------
-    summary : as `tables.summarise` returns it.
+    summary : table returned by `tables.summarise`.
     columns : title -> metric.
     keys : parameters; None: all that vary. Keys without a column are skipped; if rows would be
         indistinguishable, all that vary are added.

@@ -121,7 +121,7 @@ def _compared(experiment: Experiment, frame: pd.DataFrame, published: Mapping) -
 def _matching(
     frame: pd.DataFrame, published: Mapping, settings: Sequence[str] = SETTINGS
 ) -> pd.DataFrame:
-    """The runs whose settings equal those of a published number."""
+    """The runs whose settings match those of a published number."""
     columns = dict(zip(SETTINGS, ("datapred", "dist", "beta"), strict=True))
     if "datapred" not in frame:
         columns["data"] = "datafeat"

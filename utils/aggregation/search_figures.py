@@ -27,7 +27,7 @@ STATES = {
 }
 MARKS = {FAILED: ("x", style.RED), RUNNING: ("o", style.ORANGE)}
 POINTS = {"color": style.BLUE, "alpha": 0.4, "s": 20, "linewidths": 0}
-MIN_TRIALS = 10  # for importances
+MIN_TRIALS = 10  # complete trials needed to compute importances
 
 
 def plot_optuna_hypopt(

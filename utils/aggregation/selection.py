@@ -40,7 +40,8 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
     ----------
     frame : a table of `utils.aggregation.tables`, one row per run.
     where : parameter or setting -> value, or list of values. Numbers are compared by value: 0.1
-        equals "1.0e-01". Beta is compared exactly, not as rounded.
+        equals "1.0e-01". The column "beta" is rounded, so the exact beta must be equal as well;
+        select betas of more than two digits by "featurizer.loss.beta".
     option : name of the setting that holds `where`, for errors.
 
     Raises
@@ -98,7 +99,7 @@ def check_alike(
     ----------
     frame : the rows.
     option : the mode that averages or compares them, for the error.
-    rows : name of the rows, for the error.
+    rows : what the rows are, for the error.
     but : whether the rows may also differ in this parameter.
     but_name : what the rows may differ in, for the error.
 

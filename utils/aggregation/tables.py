@@ -25,7 +25,7 @@ from utils.search import study
 
 TABLES = (*STAGES, "merged")
 GROUP = "group"  # digest of everything that determines a run except its seed
-FOLDER = "folder"  # of the results of a run
+FOLDER = "folder"  # results folder of a run
 STATE = "state"  # done, failed, ...
 COUNTS = ("n_seeds", "n_failed", "n_missing")  # seeds of a group: done, failed, neither
 
@@ -203,7 +203,7 @@ def summarise(frame: pd.DataFrame, seeds: Collection[str] = ()) -> pd.DataFrame:
     Parameters
     ----------
     frame : one row per run.
-    seeds : expected for each group; those without a run count as missing.
+    seeds : seeds expected for each group; those without a run count as missing.
     """
     if frame.empty:
         return frame

@@ -1,4 +1,4 @@
-"""Bottlenecks for features of CLIP's size, vectors drawn from them, and the CompressAI reference.
+"""Bottlenecks for features of CLIP's size, vectors sampled from them, and CompressAI's reference.
 
 Our code and the reference share weights; the reference builds its own tables from them.
 """
@@ -20,7 +20,7 @@ from lossyless.hub.weights import load_bottleneck
 from lossyless.rates import HFactorized
 
 MODEL = "b005"
-NAME = "entropy_bottleneck"  # of the prior, in weight files
+NAME = "entropy_bottleneck"  # name of the prior in weight files
 # give a random prior approximately the entropy and table sizes of the released one
 NARROWING, TAIL = 12.0, 11.0
 

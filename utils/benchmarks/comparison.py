@@ -18,7 +18,7 @@ class Comparison:
     ----------
     what : what is measured.
     against : what the reference is.
-    unit : of `ours` and `reference`.
+    unit : unit of `ours` and `reference`.
     ours, reference : measurements in pairs, taken one right after the other so that other load on
         the machine affects both.
     low, high : the goal, bounds of the ratio.

@@ -35,7 +35,7 @@ PER_IMAGE = transforms.Compose(
 
 
 class PointByPoint(Dataset):
-    """The same points with the same operations, one `__getitem__` each."""
+    """Draws the same points with the same operations, but one per `__getitem__`."""
 
     def __init__(self, data: BananaDataModule):
         self.data = data

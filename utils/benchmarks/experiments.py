@@ -115,7 +115,7 @@ def _line(cells: Sequence[str]) -> str:
 def launches() -> Iterator[tuple[str, list[str]]]:
     """Each script with the overrides of each sweep it starts; then experiments without a script.
 
-    Scripts run in a copy of bin/ and conf/ with a stub of Python that records its arguments.
+    Scripts run in a copy of bin/ and conf/, with a Python stub that records its arguments.
     """
     left = {file.stem for file in CONF_DIR.glob("experiment/*.yaml")} - {*UNTRAINED}
     with tempfile.TemporaryDirectory() as folder:

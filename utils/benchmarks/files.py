@@ -22,7 +22,7 @@ from lossyless.torch_state import one_thread
 from utils.benchmarks.bottleneck import Bottleneck, load_released, make_bottleneck
 from utils.benchmarks.comparison import Comparison, compare_speed
 
-BATCH_SIZE = 128  # of the paper's code
+BATCH_SIZE = 128  # as in the paper's code
 SIDE, N_IMAGES_AT_ONCE = 224, 32
 
 

@@ -1,7 +1,7 @@
-"""What training steps at the paper's sizes wait for: `bin/benchmark.sh --only gpu`.
+"""Profiles training steps at the paper's sizes: `bin/benchmark.sh --only gpu`.
 
-Reports, for each training run: milliseconds per step, kernels per step, the fraction of the time in
-which the GPU is busy, the places where the host waits for the GPU, and seconds per checkpoint.
+It reports, for each training run: milliseconds per step, kernels per step, the fraction of the time
+in which the GPU is busy, the places where the host waits for the GPU, and seconds per checkpoint.
 Without a GPU, it is a smoke test: a few steps on small batches, counting CPU operators instead of
 kernels.
 
@@ -105,8 +105,8 @@ class Meter(Callback):
 
     Attributes
     ----------
-    seconds : of each timed step, including its data and hooks. The device is synchronised only
-        before the first and after the last one.
+    seconds : seconds of each timed step, including its data and hooks. The device is synchronised
+        only before the first and after the last one.
     work : microseconds and number of calls of each kernel or copy (on a CPU, operator) in the
         profiled steps.
     waits : how often the host waits for the GPU in these steps, by line of code.

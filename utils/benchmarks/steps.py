@@ -52,7 +52,7 @@ class Step:
 
     Attributes
     ----------
-    shape : of one example.
+    shape : shape of one example.
     network : everything else that the cost depends on, as JSON.
     cfg : config of a job with such steps.
     """

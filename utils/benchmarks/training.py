@@ -157,7 +157,7 @@ class Interleaved(Callback):
 
 
 def compare(is_quick: bool) -> list[Comparison]:
-    """Seconds per step."""
+    """Compare seconds per step."""
     return [
         Comparison(what, "bare loop", "s", *measure_steps(config, n_steps), high=1.15)
         for what, config, n_steps in (

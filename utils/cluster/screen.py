@@ -23,8 +23,8 @@ from lossyless.printing import forgiving
 from lossyless.progress import clock
 from utils.runs.experiment_status import LOG, distinct_overrides, format_stage, read_jobs
 
-SECONDS = 10.0  # between lines
-WIDTH = 100  # of a line
+SECONDS = 10.0  # between checks of the jobs
+WIDTH = 100  # maximum length of a line
 
 
 @contextlib.contextmanager

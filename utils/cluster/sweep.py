@@ -186,7 +186,7 @@ def _output(
     if plan.cfg.logger.name == "wandb":
         from utils.training import wandb_runs
 
-        wandb_runs.offline_reason(plan.cfg)  # jobs say so only in their logs
+        wandb_runs.offline_reason(plan.cfg)  # prints it; jobs print only to their logs
     return logged(main), shown(sweep_dir, plan.jobs)
 
 

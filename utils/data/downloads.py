@@ -42,7 +42,7 @@ def open_or_download(
     Parameters
     ----------
     open_set : callable (download: bool) -> data set, like torchvision's classes.
-    name, size : for messages, e.g. "MNIST" and "11 MB".
+    name, size : name and size of the data set in messages, e.g. "MNIST" and "11 MB".
     folder : folder of its files.
     advice : what to do if the download fails.
 

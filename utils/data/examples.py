@@ -123,7 +123,7 @@ class Streamed:
 
     Parameters
     ----------
-    images : of all splits.
+    images : images of all splits.
     members : indices [N] of the images of this split.
     resize : transformation of PIL images.
     shape : [C, H, W] of the resized images.

@@ -77,8 +77,8 @@ class FeatureDataModule(DataModule):
     ) -> BatchLoader:
         """See `DataModule.loader`.
 
-        Without shuffling, the k-th epoch is the k-th copy; with it, epochs cycle through
-        `n_copies`.
+        With shuffling, epochs cycle through `n_copies`; without it, the k-th epoch is the k-th
+        copy.
         """
         is_shuffled = split == "train" if shuffle is None else shuffle
         at_epoch = copy.copy(self)

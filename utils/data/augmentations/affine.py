@@ -20,7 +20,7 @@ class Member:
 
     Attributes
     ----------
-    probability : of transforming an image.
+    probability : probability of transforming an image.
     in_chain : whether it shares the random decision whether an image is augmented at all.
     """
 

@@ -1,4 +1,4 @@
-"""Data sets of images: functions, named in conf/data, that return an `ImageDataModule`."""
+"""Image data sets: functions, referenced in conf/data, that return an `ImageDataModule`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
