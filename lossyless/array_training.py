@@ -1,6 +1,7 @@
 """Training of `ArrayCompressor`'s bottleneck."""
 
 import math
+import sys
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def train(
     optimizer = torch.optim.Adam(parameters, lr=lr)
     scheduler = SCHEDULES[schedule](optimizer, n_steps)
     batches = iter(())
-    for _ in tqdm(range(n_steps), desc="ArrayCompressor", disable=not verbose):
+    for _ in tqdm(range(n_steps), desc="ArrayCompressor", disable=not (verbose and sys.stderr)):
         rows = next(batches, None)
         if rows is None:
             order = torch.randperm(len(z), device=z.device, generator=generator)

@@ -17,6 +17,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
+from lossyless.printing import print_error
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -67,7 +69,7 @@ def affordable_workers(n_workers: int, batch_bytes: int) -> int:
 
 @functools.cache  # each line once, not in every epoch
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print_error(line)
 
 
 def can_fork() -> bool:

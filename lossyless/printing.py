@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import sys
 
 
@@ -10,11 +11,16 @@ def forgive_output() -> None:
 
     In standard output and error, characters that the encoding lacks are escaped ("\\xb1"), and
     text is discarded once its reader has closed the pipe (`| head -1`) or the terminal is gone.
-    Streams that were replaced before, as in notebooks and tests, are unchanged.
+    Streams that are closed from the start, as by `2>&-`, discard all text. Streams that were
+    replaced before, as in notebooks and tests, are unchanged.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # else the next file would get its descriptor
+            nothing = open(os.devnull, mode, errors="backslashreplace")  # noqa: SIM115, PLW1514
+            setattr(sys, name, nothing)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None or stream is not getattr(sys, f"__{name}__"):
+        if stream is not getattr(sys, f"__{name}__"):
             continue
         stream.flush()
         settings = {
@@ -22,6 +28,12 @@ def forgive_output() -> None:
             for setting in ("encoding", "line_buffering", "write_through")
         }
         setattr(sys, name, forgiving(stream.fileno(), closefd=False, **settings))
+
+
+def print_error(text: str) -> None:
+    """Print to stderr, if there is one: graphical programs and services may have none."""
+    if sys.stderr is not None:  # `print` would use stdout instead
+        print(text, file=sys.stderr, flush=True)
 
 
 def forgiving(descriptor: int, *, closefd: bool = True, **settings: object) -> io.TextIOWrapper:

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from lossyless.printing import print_error
+
 T = TypeVar("T")
 SECONDS = 10.0  # between two lines of text
 
@@ -21,7 +23,7 @@ def progress(items: Collection[T], label: str, seconds: float = SECONDS) -> Iter
     label : description of the loop.
     seconds : time between two lines, if stderr is not a terminal.
     """
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         yield from tqdm(items, label)
         return
     start = last = time.monotonic()
@@ -43,7 +45,7 @@ def print_progress(label: str, done: float, left: float | None, values: str = ""
     left : remaining seconds; None: unknown.
     """
     parts = [label, f"{done:.0%}", "" if left is None else f"{clock(left)} left", values]
-    print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
+    print_error(", ".join(filter(None, parts)))
 
 
 def clock(seconds: float) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import os
 import re
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -90,7 +91,7 @@ def _download(url: str, path: Path, sha256: str | None) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
         part = Path(temporary, path.name)
         try:
-            torch.hub.download_url_to_file(url, str(part))
+            torch.hub.download_url_to_file(url, str(part), progress=sys.stderr is not None)
         except (OSError, http.client.HTTPException) as error:
             raise WeightsError(
                 f"{path} does not exist and could not be downloaded from {url} ({error}). Without "

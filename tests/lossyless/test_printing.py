@@ -39,10 +39,25 @@ def test_a_closed_pipe_is_not_an_error(streams):
     assert b"Error" not in (done.stderr or b"") + (done.stdout or b"")
 
 
-def test_a_stream_that_is_closed_from_the_start_is_not_an_error():
-    command = [sys.executable, "-c", PROGRAM]
-    closed = subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *command], cwd=ROOT, input=b"\n")
-    assert closed.returncode == 3
+FILE = """
+import os
+with open(sys.argv[1], "wb") as file:
+    assert file.fileno() > 2
+    os.write(1, b"C")
+    os.write(2, b"libraries")
+    file.write(b"data")
+"""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_from_the_start_discard_text(tmp_path, closed):
+    """In particular, no file gets their descriptors, and stdout does not get errors."""
+    program = PROGRAM.replace("sys.exit", FILE + "sys.exit").replace("sys.stdin.readline()", "")
+    words = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", program, tmp_path / "file"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True)
+    assert done.returncode == 3 and (tmp_path / "file").read_bytes() == b"data"
+    expected = {">&-": (0, 1), "2>&-": (1, 0)}.get(closed, (0, 0))
+    assert (done.stdout.count(b"caf"), done.stderr.count(b"caf")) == expected
 
 
 def test_a_lost_terminal_is_not_an_error():
