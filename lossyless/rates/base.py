@@ -28,6 +28,8 @@ class Rate(Codec):
 
     def __init__(self, z_dim: int, warmup_k_epoch: int = 0, is_end_to_end: bool = True):
         check_z_dim(z_dim)
+        if not hasattr(self, "format_name"):
+            raise TypeError(f"{type(self).__name__} needs a `format_name` for its payloads")
         super().__init__()
         self.z_dim = z_dim
         self.warmup_k_epoch = warmup_k_epoch

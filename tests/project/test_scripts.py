@@ -68,7 +68,10 @@ def test_every_script_has_help_rejects_unknown_flags_and_runs_existing_experimen
     table = (ROOT / "bin" / "README.md").read_text()
     flags = ("-m MODE", "-s NAME", "-t MINUTES", "-a", "--wait", "-c JOB_ID", "-v PREFIX")
     for script in EXPERIMENTS:
-        assert f"`{script}`" in table, f"{script} is not in the table of running times"
+        assert f"`{script}`" in table, (
+            f"bin/README.md has no row of running times for {script}; to print it: python -m "
+            f"utils.benchmarks --only experiments --match {Path(script).stem}"
+        )
         done = call(str(project / script), "-h")
         assert done.returncode == 0 and done.stderr == "", script
         assert all(flag in done.stdout for flag in flags), script

@@ -87,7 +87,7 @@ def plot_scatter_lines(
             else:
                 _draw_regression(axes, group, x, y, colour)
     n_cols = 1 if col is None else points[col].nunique()
-    add_legend(figure.axes[n_cols - 1], colours, _style_handles(looks, names))
+    add_legend(figure.axes[n_cols - 1], colours, _style_handles(looks, names, kind))
     experiment.save_figure(figure, file or f"scatter_lines_{in_file_name(y)}_{in_file_name(x)}")
 
 
@@ -114,10 +114,17 @@ def _looks(frame: pd.DataFrame, style: str | None) -> dict[object, tuple[str, st
     return {None: (MARKERS[0], DASHES[0])} | looks
 
 
-def _style_handles(looks: dict[object, tuple[str, str]], names: Names) -> list[Line2D]:
-    """Legend entries: a grey line for each level of the column that sets markers and dashes."""
+def _style_handles(looks: dict[object, tuple[str, str]], names: Names, kind: Kind) -> list[Line2D]:
+    """Legend entries in grey for each level of the column that sets markers and dashes."""
     return [
-        Line2D([], [], color=LINE, marker=m, linestyle=d, label=level_label(level, names))
+        Line2D(
+            [],
+            [],
+            color=LINE,
+            marker=m,
+            linestyle=d if kind == "lines" else "",
+            label=level_label(level, names),
+        )
         for level, (m, d) in looks.items()
         if level is not None
     ]

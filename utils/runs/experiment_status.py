@@ -163,10 +163,21 @@ def _queue_facts(job: Job, queue: set[str] | None) -> dict[str, object]:
         # the folder name ends with the id of the process that starts the jobs
         process = int(job.folder.parent.name.rpartition("_")[2])
         is_here = job.status.get("host", platform.node()) == platform.node()
-        if not is_here or Path(f"/proc/{process}").exists():
+        if not is_here or _exists(process):
             return {}
         reason = "the process that should have started it is gone"
     return {"state": "lost", "error": reason} if job.state == "queued" else {}
+
+
+def _exists(process: int) -> bool:
+    """Whether this machine has a process with this id."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        pass
+    return True
 
 
 # --- the report of a sweep

@@ -1,8 +1,9 @@
 """Batches of every data set are those of earlier versions, so that results stay comparable.
 
 `batches.json` holds one number for each data set of conf/data, augmentation, content of `Batch.aux`
-and split: a weighted sum of three batches. To write it anew after a change that is meant to change
-batches: `WRITE_BATCHES=1 pytest tests/utils/data/test_batches_stay.py`.
+and split: a weighted sum of three batches; and the names of the augmentations. To add a data set
+(or to replace numbers after a change that is meant to change batches):
+`WRITE_BATCHES=1 pytest tests/utils/data/test_batches_stay.py -k NAME`.
 """
 
 import json
@@ -22,7 +23,6 @@ from omegaconf import DictConfig
 from lossyless.base import Batch
 from utils.configs.composing import compose_config
 from utils.configs.overrides import CONF_DIR
-from utils.data.augmentations import REGISTRY
 from utils.data.images import ImageDataModule
 from utils.data.module import AUXILIARIES, SPLITS, DataModule
 
@@ -45,7 +45,7 @@ def augmentations_of(data: DataModule) -> dict[str, dict]:
     """Settings of augmentations to be tried."""
     if not isinstance(data, ImageDataModule):
         return {"own": {}}
-    names = list(REGISTRY)
+    names = json.loads(FILE.read_text())["augmentations"]  # later ones would change all numbers
     if data.task != "classification" or not data.is_labelled or data.n_outputs > SIZES["train"]:
         names = [name for name in names if name != "label" and not name.startswith("equiv_")]
     return {
@@ -101,6 +101,7 @@ def test_batches_of_data_sets_are_unchanged(option, fake_sources):
         lines = (f'"{k}": {json.dumps(v)}' for k, v in sorted((expected | {option: found}).items()))
         FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
         return
+    assert option in expected, f"WRITE_BATCHES=1 pytest {__file__} -k {option} adds its numbers"
     assert found.keys() == expected[option].keys()
     assert found == pytest.approx(expected[option], rel=1e-4, abs=1e-2)
 
