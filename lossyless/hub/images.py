@@ -16,7 +16,13 @@ from lossyless.hub import SourceError
 from lossyless.hub.labels import PathLike
 from lossyless.pixels import to_rgb
 
-MAX_LISTED = 5  # suffixes in a warning
+MAX_LISTED = 5  # names in a warning
+# Names that NAS and desktop systems add to folders, in lower case; others start with a dot.
+SYSTEM = frozenset(
+    ["#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recycle", "@tmp", "__macosx"]
+    + ["desktop.ini", "ehthumbs.db", "lost+found", "network trash folder", "recycler"]
+    + ["system volume information", "temporary items", "thumbs.db"]
+)
 
 
 class ImageFolder(Dataset):
@@ -24,8 +30,9 @@ class ImageFolder(Dataset):
 
     Paths are compared part by part: `cat/2.png` precedes `cat (old)/1.png`, just as the class "cat"
     precedes "cat (old)". An example is (image, class); `lossyless.pixels.to_rgb` converts the
-    images. Links to folders are followed. Hidden files are skipped, and files of other types are
-    skipped with a warning.
+    images. Links are followed. Hidden files, what NAS and desktop systems add (`SYSTEM`), and files
+    of other types are skipped. A warning counts them, and others name class folders without images
+    and images that links give more than once.
 
     Parameters
     ----------
@@ -48,20 +55,21 @@ class ImageFolder(Dataset):
         if not self.root.is_dir():
             problem = "is a file, not a folder" if self.root.exists() else "no such folder"
             raise SourceError(f"{self.root}: {problem}")
-        files = list(_files_below(self.root))
+        skipped: Counter = Counter()
+        files = dict(_files_below(self.root, skipped))
         paths = [file for file in files if file.suffix.lower() in IMG_EXTENSIONS]
-        paths.sort(key=lambda path: path.parts)  # Windows would ignore case
         if not paths:
             expected = ", ".join(IMG_EXTENSIONS)
             raise SourceError(f"{self.root}: none of {len(files)} files is an image ({expected})")
-        suffixes = Counter(file.suffix.lower() or "no suffix" for file in set(files) - set(paths))
-        if suffixes:
-            listed = ", ".join(f"{name} ({n})" for name, n in suffixes.most_common(MAX_LISTED))
-            warnings.warn(
-                f"{self.root}: skipped {suffixes.total()} of {len(files)} files, which do not "
-                f"have the suffix of an image: {listed}",
-                stacklevel=2,
-            )
+        self._warn("hidden or system files and folders skipped", skipped)
+        suffixes = Counter(file.suffix.lower() or "no suffix" for file in files)
+        for suffix in IMG_EXTENSIONS:
+            del suffixes[suffix]
+        self._warn(f"of {len(files)} files skipped, without the suffix of an image", suffixes)
+        firsts: dict[str, Path] = {}
+        copies = [path for path in paths if firsts.setdefault(files[path], path) != path]
+        names = (str(path.relative_to(self.root)) for path in copies)
+        self._warn("images found again through links", Counter(names))
         self.classes = self._find_classes(paths, classes) if has_classes else None
         numbers = {name: number for number, name in enumerate(self.classes or [])}
         self.samples = [(path, numbers.get(self._class_of(path))) for path in paths]
@@ -75,7 +83,17 @@ class ImageFolder(Dataset):
                 )
             if given is not None and (name := self._class_of(path)) not in given:
                 raise SourceError(f"{path}: {name!r} is not one of the {len(given)} given classes")
-        return sorted({self._class_of(path) for path in paths}) if given is None else [*given]
+        if given is not None:
+            return [*given]
+        classes = sorted({self._class_of(path) for path in paths})
+        folders = {e.name for e in os.scandir(self.root) if e.is_dir() and not _is_system(e.name)}
+        self._warn("folders without images are no classes", Counter(sorted(folders - {*classes})))
+        return classes
+
+    def _warn(self, what: str, found: Counter) -> None:
+        if found:
+            listed = ", ".join(f"{name} ({n})" for name, n in found.most_common(MAX_LISTED))
+            warnings.warn(f"{self.root}: {found.total()} {what}: {listed}", stacklevel=3)
 
     def _class_of(self, path: Path) -> str:
         return path.relative_to(self.root).parts[0]
@@ -89,22 +107,33 @@ class ImageFolder(Dataset):
             return to_rgb(image), target
 
 
-def _files_below(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
-    """All files below a folder, including broken links, without `.DS_Store`, `__MACOSX/`, ...
+def _is_system(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM
 
-    above : device and inode of the parent folders; links to them are not followed.
+
+def _files_below(
+    folder: Path, skipped: Counter, above: tuple[str, ...] = ()
+) -> Iterator[tuple[Path, str]]:
+    """All files below a folder in order, including broken links, with their real paths.
+
+    Names of hidden and system files and folders are counted in `skipped`. Links to one of the
+    folders `above` are not followed.
     """
-    stat = folder.stat()
-    here = (stat.st_dev, stat.st_ino)
-    if here in above:
+    real = os.path.realpath(folder)
+    if real in above:
         return
-    for path in folder.iterdir():
-        if path.name.startswith(".") or path.name == "__MACOSX":
-            continue
-        if path.is_dir():
-            yield from _files_below(path, above | {here})
-        elif path.is_file() or path.is_symlink():
-            yield path
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        path = folder / entry.name
+        if _is_system(entry.name):
+            skipped[entry.name] += 1
+        elif entry.is_dir():
+            yield from _files_below(path, skipped, (*above, real))
+        elif entry.is_symlink():
+            yield path, os.path.realpath(path)
+        elif entry.is_file():
+            yield path, os.path.join(real, entry.name)
 
 
 def take_shard(dataset: Any, index: int, n_shards: int) -> Subset:

@@ -1,5 +1,6 @@
 """Folders of images: order, names, classes, shards; pixels of all file formats."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,47 @@ def test_hidden_files_and_other_files_are_skipped(tmp_path):
         assert image_names(ImageFolder(tmp_path)) == ["a/1.png"]
 
 
+@pytest.mark.parametrize(
+    "of_system",
+    [
+        "@eaDir/cat/THUMB.jpg",
+        "$RECYCLE.BIN/S-1/$R1.png",
+        ".AppleDouble/cat.png",
+        "__MACOSX/cat/1.png",
+        "cat/@eaDir/1.png/THUMB.jpg",
+        "cat/Thumbs.db",
+        "cat/desktop.ini",
+        "lost+found/1.png",
+    ],
+)
+def test_what_the_system_adds_to_folders_is_no_image_and_no_class(tmp_path, of_system):
+    for name in ("cat/1.png", "dog/1.png"):
+        save(tmp_path / name)
+    expected = ImageFolder(tmp_path, has_classes=True).samples
+    path = tmp_path / of_system
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((tmp_path / "cat/1.png").read_bytes())
+    skipped = of_system.removeprefix("cat/").split("/")[0]
+    with pytest.warns(UserWarning, match=re.escape(f"{skipped} (1)")) as caught:
+        images = ImageFolder(tmp_path, has_classes=True)
+    assert len(caught) == 1
+    assert images.samples == expected and images.classes == ["cat", "dog"]
+
+
+def test_links_between_files_and_folders_without_images_are_named(tmp_path):
+    save(tmp_path / "cat/1.png")
+    for folder in ("dog", "empty", "notes"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "notes" / "a.txt").touch()
+    (tmp_path / "dog" / "2.png").symlink_to(tmp_path / "cat/1.png")
+    with pytest.warns(UserWarning) as caught:
+        images = ImageFolder(tmp_path, has_classes=True)
+    assert images.classes == ["cat", "dog"] and len(images) == 2
+    messages = [str(warning.message) for warning in caught]
+    assert any("dog/2.png" in message for message in messages)
+    assert any("empty" in message and "notes" in message for message in messages)
+
+
 def test_links_to_folders_are_followed_without_loops(tmp_path):
     photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
     for path in (photos / "c/0.png", photos / "c/deeper/1.png", elsewhere / "2.png"):
@@ -70,7 +112,8 @@ def test_links_to_folders_are_followed_without_loops(tmp_path):
         (photos / name).symlink_to(elsewhere)
     (photos / "c" / "deeper" / "loop").symlink_to(photos)
     (elsewhere / "round").symlink_to(photos / "a")
-    images = ImageFolder(photos, has_classes=True)
+    with pytest.warns(UserWarning, match=r"photos: 1 .*b/2\.png"):
+        images = ImageFolder(photos, has_classes=True)
     assert image_names(images) == ["a/2.png", "b/2.png", "c/0.png", "c/deeper/1.png"]
     assert images.classes == ["a", "b", "c"]
     assert [label for _, label in images] == [0, 1, 2, 2]

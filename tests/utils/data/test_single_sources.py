@@ -124,12 +124,30 @@ def test_caltech_101_has_equally_many_training_images_per_class(make):
     assert chosen.tolist() == [1, 2, 6, 9, 11, 14]
 
 
+@pytest.mark.parametrize(
+    ("data_set", "root"),
+    [(imagenet, "imagenet/train"), (caltech101, "caltech101/101_ObjectCategories")],
+)
+def test_folders_that_a_nas_adds_are_no_classes(make, tmp_path, data_set, root):
+    make(data_set)
+    for folder in (tmp_path / root / "@eaDir/cat", next((tmp_path / root).iterdir()) / "@eaDir"):
+        folder.mkdir(parents=True)
+        save_noise(folder / "THUMB.jpg", 0)
+    with pytest.warns(UserWarning, match=r"@eaDir \(2\)"):
+        data = make(data_set)
+        targets = torch.cat([data.splits[split].targets for split in SPLITS])
+    truth = [label for images in data.truth.values() for label in images.values()]
+    assert targets.sort().values.tolist() == sorted(truth)
+
+
 def test_small_images_of_imagenet_are_preferred_and_listed_once(make, monkeypatch, tmp_path):
     make_imagenet(tmp_path, monkeypatch, "imagenet256")
     listed = []
     list_folder = photos.ImageFolder
     monkeypatch.setattr(
-        photos, "ImageFolder", lambda path: listed.append(path.parts[-2:]) or list_folder(path)
+        photos,
+        "ImageFolder",
+        lambda path, **options: listed.append(path.parts[-2:]) or list_folder(path, **options),
     )
     for _ in range(2):
         assert {p.parents[2].name for p in files(make(imagenet), "train")} == {"imagenet256"}

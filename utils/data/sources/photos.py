@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from scipy.io.matlab import MatReadError
 from torch import Tensor
-from torchvision.datasets import Caltech101, Food101, ImageFolder, OxfordIIITPet, StanfordCars
+from torchvision.datasets import Caltech101, Food101, OxfordIIITPet, StanfordCars
 
+from lossyless.hub import SourceError
+from lossyless.hub.images import ImageFolder
 from utils.data import kaggle
 from utils.data.downloads import find_or_download, open_or_download
 from utils.data.examples import SPLIT_SEED, ImageFiles
@@ -168,7 +170,8 @@ def _open_caltech101(data_dir: Path, n_train_per_class: int) -> dict[str, ImageF
     def open_set(download: bool) -> ImageFolder:
         if download:
             Caltech101(data_dir, download=True)
-        return ImageFolder(folder)  # torchvision's Caltech101 leaves out the backgrounds
+        # torchvision's Caltech101 leaves out the backgrounds
+        return ImageFolder(folder, has_classes=True)
 
     images = open_or_download(
         open_set,
@@ -232,7 +235,7 @@ def _open_imagenet(data_dir: Path) -> dict[str, ImageFiles]:
     try:
         train, classes = list_folder((folder / "train").resolve())
         test, test_classes = list_folder((folder / "val").resolve())
-    except OSError as error:
+    except (OSError, SourceError) as error:
         raise DataError(f"ImageNet: {error}. {HOW_TO_RESTORE_IMAGENET}") from error
     if different := sorted(set(classes) ^ set(test_classes)):
         raise DataError(
@@ -245,5 +248,5 @@ def _open_imagenet(data_dir: Path) -> dict[str, ImageFiles]:
 @cache  # listing a million files takes minutes on a network drive
 def list_folder(folder: Path) -> tuple[ImageFiles, tuple[str, ...]]:
     """The images of <folder>/<class>/ and the classes, both in alphabetical order."""
-    images = ImageFolder(folder)
+    images = ImageFolder(folder, has_classes=True)
     return ImageFiles.of(images.samples), tuple(images.classes)
