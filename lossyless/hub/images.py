@@ -55,33 +55,35 @@ class ImageFolder(Dataset):
         if not self.root.is_dir():
             problem = "is a file, not a folder" if self.root.exists() else "no such folder"
             raise SourceError(f"{self.root}: {problem}")
+        self._prefix = os.path.join(self.root, "")
         skipped: Counter = Counter()
-        files = dict(_files_below(self.root, skipped))
-        paths = [file for file in files if file.suffix.lower() in IMG_EXTENSIONS]
-        if not paths:
+        files = list(_files_below(str(self.root), skipped))
+        suffixes = [os.path.splitext(path)[1].lower() for path, _ in files]
+        images = [file for file, s in zip(files, suffixes, strict=True) if s in IMG_EXTENSIONS]
+        if not images:
             expected = ", ".join(IMG_EXTENSIONS)
             raise SourceError(f"{self.root}: none of {len(files)} files is an image ({expected})")
         self._warn("hidden or system files and folders skipped", skipped)
-        suffixes = Counter(file.suffix.lower() or "no suffix" for file in files)
-        for suffix in IMG_EXTENSIONS:
-            del suffixes[suffix]
-        self._warn(f"of {len(files)} files skipped, without the suffix of an image", suffixes)
-        firsts: dict[str, Path] = {}
-        copies = [path for path in paths if firsts.setdefault(files[path], path) != path]
-        names = (str(path.relative_to(self.root)) for path in copies)
-        self._warn("images found again through links", Counter(names))
+        others = Counter(
+            suffix or "no suffix" for suffix in suffixes if suffix not in IMG_EXTENSIONS
+        )
+        self._warn(f"of {len(files)} files skipped, without the suffix of an image", others)
+        firsts: dict[str, str] = {}
+        copies = [path for path, real in images if firsts.setdefault(real, path) != path]
+        self._warn("images found again through links", Counter(copies))
+        paths = [path for path, _ in images]
         self.classes = self._find_classes(paths, classes) if has_classes else None
         numbers = {name: number for number, name in enumerate(self.classes or [])}
         self.samples = [(path, numbers.get(self._class_of(path))) for path in paths]
 
-    def _find_classes(self, paths: list[Path], given: Sequence[str] | None) -> list[str]:
+    def _find_classes(self, paths: list[str], given: Sequence[str] | None) -> list[str]:
         for path in paths:
-            if path.parent == self.root:
+            if (name := self._class_of(path)) is None:
                 raise SourceError(
                     f"{path}: has no class: the folders directly below {self.root} are the "
                     "classes. Move the image into one of them, or compress without labels."
                 )
-            if given is not None and (name := self._class_of(path)) not in given:
+            if given is not None and name not in given:
                 raise SourceError(f"{path}: {name!r} is not one of the {len(given)} given classes")
         if given is not None:
             return [*given]
@@ -95,8 +97,9 @@ class ImageFolder(Dataset):
             listed = ", ".join(f"{name} ({n})" for name, n in found.most_common(MAX_LISTED))
             warnings.warn(f"{self.root}: {found.total()} {what}: {listed}", stacklevel=3)
 
-    def _class_of(self, path: Path) -> str:
-        return path.relative_to(self.root).parts[0]
+    def _class_of(self, path: str) -> str | None:
+        folder, is_below, _ = path[len(self._prefix) :].partition(os.sep)
+        return folder if is_below else None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -112,8 +115,8 @@ def _is_system(name: str) -> bool:
 
 
 def _files_below(
-    folder: Path, skipped: Counter, above: tuple[str, ...] = ()
-) -> Iterator[tuple[Path, str]]:
+    folder: str, skipped: Counter, above: tuple[str, ...] = ()
+) -> Iterator[tuple[str, str]]:
     """All files below a folder in order, including broken links, with their real paths.
 
     Names of hidden and system files and folders are counted in `skipped`. Links to one of the
@@ -125,15 +128,14 @@ def _files_below(
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
-        path = folder / entry.name
         if _is_system(entry.name):
             skipped[entry.name] += 1
         elif entry.is_dir():
-            yield from _files_below(path, skipped, (*above, real))
+            yield from _files_below(entry.path, skipped, (*above, real))
         elif entry.is_symlink():
-            yield path, os.path.realpath(path)
+            yield entry.path, os.path.realpath(entry.path)
         elif entry.is_file():
-            yield path, os.path.join(real, entry.name)
+            yield entry.path, os.path.join(real, entry.name)
 
 
 def take_shard(dataset: Any, index: int, n_shards: int) -> Subset:
