@@ -1,4 +1,4 @@
-# On a machine with Python, git and make: `make demo` and `make test`; `make help` lists the rest.
+# Requires Python, git and make. Start with `make demo` or `make test`; `make help` lists all targets.
 SHELL := bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # two targets must not install into .venv at once
@@ -6,7 +6,7 @@ SHELL := bash
 PYTHON ?=
 WORKERS ?= auto
 ARGS ?=
-# Selected tests (ARGS) need not reach the minimal coverage.
+# Selected tests (ARGS) need not reach the minimum coverage.
 MIN_COVERAGE ?= $(if $(ARGS),0,90)
 export PYTHON
 
@@ -25,14 +25,14 @@ help: ## List the targets and settings
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12        interpreter to create .venv with (default: found on the path)"
-	@echo "  ARGS='tests/.../test_x.py' arguments for pytest, in all targets that test"
-	@echo "  WORKERS=4                processes that run the tests (default: one per core, at most 8)"
+	@echo "  ARGS='tests/.../test_x.py' arguments for pytest, in all test targets"
+	@echo "  WORKERS=4                number of test processes (default: one per core, at most 8)"
 
 demo: $(INSTALLED) ## Install if needed, then run the demo: Banana and digits, 4 minutes on 2 cores
 	@bash bin/demo.sh
 
 test: $(INSTALLED_DEV) ## Install if needed, then run the quick tests
-	@$(if $(ARGS),,echo "About 5 minutes on 2 idle cores, 9 of CPU time.")
+	@$(if $(ARGS),,echo "Takes about 5 minutes on 2 idle cores (9 minutes of CPU time).")
 	@$(PYTEST) $(IN_PARALLEL) $(ARGS)
 
 coverage: $(INSTALLED_DEV) ## Run the quick tests and measure the coverage of lossyless/ (slower)
@@ -42,10 +42,10 @@ coverage: $(INSTALLED_DEV) ## Run the quick tests and measure the coverage of lo
 test-slow: $(INSTALLED_DEV) ## Run the tests marked slow, one at a time
 	$(PYTEST) -m slow $(ARGS)
 
-test-slurm: $(INSTALLED_DEV) ## Run scripts on a real Slurm on this machine (Debian, Ubuntu; root)
+test-slurm: $(INSTALLED_DEV) ## Run scripts on a real Slurm on this machine (as root, Debian or Ubuntu)
 	$(PYTEST) -m slurm $(ARGS)
 
-test-slurm-faults: $(INSTALLED_DEV) ## Run the Slurm tests with killed jobs and time-outs: half an hour
+test-slurm-faults: $(INSTALLED_DEV) ## Run the Slurm tests with killed jobs and time-outs (half an hour)
 	$(PYTEST) -m slurm_slow $(ARGS)
 
 lint: $(INSTALLED_DEV) ## Check the code (ruff) and the shell scripts (shellcheck)
@@ -62,7 +62,7 @@ benchmark: $(INSTALLED) ## Measure data, training and coding speed against their
 
 setup: $(INSTALLED) ## Only create .venv and install
 
-clean: ## Remove caches and build leftovers; results, data and .venv stay
+clean: ## Remove caches and build leftovers, but keep results, data and .venv
 	find . \( -name .venv -o -name .git -o -path ./results -o -path ./data \) -prune -o \
 		-type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache .coverage .coverage.* htmlcov build dist *.egg-info

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# A tour: invariant against classical compression, on points in the plane and on real digits.
-# Under 5 minutes on 2 CPU cores; no download, no account.
+# Demo: invariant against classical compression, on points in the plane and on handwritten digits.
+# Takes under 5 minutes on 2 CPU cores; needs neither downloads nor an account.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [ $# -gt 0 ]; then
-  echo "usage: $0    (no arguments: the tour runs as it is)"
+  echo "usage: $0    (the demo takes no arguments)"
   [ "$1" = -h ] && exit 0 || exit 2
 fi
 trap 'exit 130' INT TERM
 exec 3>/dev/null
-export TABLES_TO=3 # they are printed at the end
+export TABLES_TO=3 # print tables only at the end
 status=0
 banana_status=0
 digits_status=0
@@ -20,7 +20,7 @@ bin/digits/digits_viz_VIC.sh -m quick -a logger=csv || status=$? digits_status=$
 
 banana=results/exp_quick_banana_viz_VIC
 digits=results/exp_quick_digits_viz_VIC
-# table FOLDER STATUS: with a status above 1, no table was written, and any on disk is older
+# table FOLDER STATUS: if the status is above 1, no table was written, and a table on disk is outdated
 table() {
   if [ "$2" -gt 1 ] || ! cat "$1/summary.md"; then echo "no table: see the errors above"; fi
 }
@@ -28,9 +28,9 @@ cat <<END
 
 == Summary
 
-Each compressor was trained without labels, at the same price per bit (beta), on two data sets.
+Each compressor was trained on two data sets, without labels and at the same price per bit (beta).
 VAE (VC in the paper) reconstructs its input. VIC reconstructs the input without its augmentation,
-so it spends no bits on what augmentations change. Both compressed the data into files; predictors
+so it spends no bits on what augmentations change. Both compressed the data to files, and predictors
 were trained on the decoded files.
 
 Banana: points in the plane; tasks ignore their angle
@@ -39,8 +39,8 @@ $(table "$banana" "$banana_status")
 Digits: augmented handwritten digits; tasks ignore the augmentation
 $(table "$digits" "$digits_status")
 
-bits: theoretical rate per example. coded bits: size of the file / examples. alone: one example
-coded by itself. M(X): what tasks depend on, here the distance from the origin.
+bits: theoretical rate per example. coded bits: file size per example. alone: bits of an example that
+is coded separately. M(X): what tasks depend on, here the distance from the origin.
 
 Figures:      $banana/figures/
               $digits/figures/

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Parses the flag -a, for the scripts that have it.
+# Parses the flag -a of scripts.
 
 # Splits "A=1 B=a b" into the lines "A=1" and "B=a b": a setting begins at each word KEY=.
 split_settings() {

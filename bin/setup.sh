@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Create .venv if there is none and install the dependencies at the versions the tests pass with.
+# Create .venv if it does not exist, and install the dependencies in the versions the tests pass with.
 #
 # Usage: bin/setup.sh [--dev]
 #   --dev       also install the tools for tests and linting
@@ -27,7 +27,7 @@ die() {
 
 usage() { sed -n '2,/^set /{/^set /d; s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"; }
 
-# "3.12", but "3.14.1" for that one release.
+# Prints "3.12", for example; includes the patch version only for 3.14.1.
 version_of() { "$1" -c 'import sys
 print("%d.%d" % sys.version_info[:2], end=".1\n" if sys.version_info[:3] == (3, 14, 1) else "\n")' 2>/dev/null; }
 has_venv() { "$1" -c 'import venv, ensurepip' 2>/dev/null; }
@@ -36,7 +36,7 @@ has_venv() { "$1" -c 'import venv, ensurepip' 2>/dev/null; }
 version_problem() {
     local major=${1%%.*} minor=${1#*.}
     if [ "$1" = 3.14.1 ]; then
-        echo "Python 3.14.1 is refused by torchvision (other releases of 3.14 are fine)"
+        echo "torchvision does not support Python 3.14.1 (other releases of 3.14 are fine)"
     elif ((major < 3 || (major == 3 && minor < OLDEST_MINOR))); then
         echo "Python $1 is too old"
     elif ((major > 3 || minor > NEWEST_MINOR)); then
@@ -95,12 +95,12 @@ find_python() {
     return 1
 }
 
-# Create .venv with a Python 3.12 that uv downloads; it needs no compiler. If uv is not on the path, it
-# is installed temporarily from the package index. On failure, adds the reason to `problems`.
+# Creates .venv with a Python 3.12 that uv downloads, which needs no compiler. If uv is not on the path,
+# it is installed temporarily from the package index. On failure, adds the reason to `problems`.
 create_venv_with_uv() {
     local uv=uv scratch
     scratch=$(mktemp -d)
-    # shellcheck disable=SC2064 # now, not when it is called
+    # shellcheck disable=SC2064 # expand now, not when the trap runs
     trap "rm -rf '$scratch'" EXIT
     if ! command -v uv >/dev/null; then
         uv=$scratch/bin/uv
@@ -126,7 +126,7 @@ free_gb() { df -Pk "$1" | awk 'NR == 2 {printf "%d", $4 / 1048576}'; }
 
 check_disk_space() {
     local needed_gb=2 available_gb
-    if [ "$(uname -s)" = Linux ]; then needed_gb=8; fi # there, torch includes CUDA
+    if [ "$(uname -s)" = Linux ]; then needed_gb=8; fi # on Linux, torch includes CUDA
     available_gb=$(free_gb .)
     if ((available_gb < needed_gb)); then
         die "not enough disk space in $PWD: $available_gb GB free, $needed_gb GB needed"
@@ -145,7 +145,7 @@ create_venv() {
             die "$problems. Run 'sudo apt install $packages' (Debian, Ubuntu), or $install_python"
         fi
         die "$problems; 3.$OLDEST_MINOR to 3.$NEWEST_MINOR are supported." \
-            "Please $install_python, or name one: make setup PYTHON=/path/to/python"
+            "Please $install_python, or specify an interpreter: make setup PYTHON=/path/to/python"
     fi
 }
 
@@ -170,25 +170,25 @@ prepare_venv() {
     fi
 }
 
-# After a failure of pip: print the relevant lines and a one-line remedy.
+# After pip fails: print the relevant lines and a one-line remedy.
 explain_failure() {
     local temp=${TMPDIR:-/tmp}
     local network='NewConnection|NameResolution|ConnectTimeout|ReadTimeout|ProxyError|SSLError'
     if grep -q 'No space left on device' "$LOG"; then
         die "the disk is full: $(free_gb .) GB free in $PWD, $(free_gb "$temp") GB in $temp" \
-            "(TMPDIR names another place for temporary files). Make room and run this again"
+            "(TMPDIR sets the folder of temporary files). Free some space and run this again"
     elif grep -E "$network" "$LOG" | tail -n 1 >&2; then
         die "the package index cannot be reached: check the network or proxy and run this again"
     fi
     grep -E '(ERROR|error):' "$LOG" | tail -n 5 >&2 || true
     if grep -q 'Failed building wheel for compressai' "$LOG"; then
-        die "CompressAI cannot be compiled here ($LOG says why); Python 3.$NEWEST_WITH_WHEELS needs no" \
+        die "CompressAI cannot be compiled here (see $LOG); Python 3.$NEWEST_WITH_WHEELS needs no" \
             "compiler: rm -rf $VENV and make setup PYTHON=/path/to/python3.$NEWEST_WITH_WHEELS"
     fi
-    die "pip failed: see above, or $LOG in full"
+    die "pip failed: see above; $LOG has the full output"
 }
 
-# Show the slow steps in the output of pip.
+# Show the slow steps from pip's output.
 show_progress() {
     local line download='Downloading ([A-Za-z0-9_.]+).* \(([0-9]{3,})[0-9.]* MB\)'
     while IFS= read -r line; do
@@ -211,15 +211,15 @@ install() {
     if builds_compressai "$VENV_PYTHON"; then
         "$VENV_PYTHON" -m pip show compressai >/dev/null 2>&1 ||
             say "building CompressAI, which has no wheel for this Python (a minute)"
-        # without dependencies: it asks for numpy 1, which has no wheels either, but works with numpy 2
+        # without dependencies: it requires numpy 1, which has no wheels either, but works with numpy 2
         pip_install --no-deps compressai -c requirements/constraints.txt
     fi
     say "installing $requirements (5 GB on Linux, 5 to 15 minutes the first time; log: $LOG)"
     pip_install -r "$requirements" -c requirements/constraints.txt
-    # from any folder: `import lossyless`, `lossyless-hub`
+    # makes `import lossyless` and `lossyless-hub` work in any folder
     pip_install --quiet --no-deps --no-build-isolation --editable .
     "$VENV_PYTHON" -W ignore -c 'import torch, torchvision, compressai, constriction, clip' ||
-        die "the packages do not import (see above): remove $VENV and run this again"
+        die "the packages cannot be imported (see above): remove $VENV and run this again"
 }
 
 main() {
@@ -231,7 +231,7 @@ main() {
             usage
             exit
             ;;
-        *) die "unknown option '$1': the only one is --dev" ;;
+        *) die "unknown option '$1': the only option is --dev" ;;
     esac
     prepare_venv
     install "$requirements"

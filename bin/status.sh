@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Print the status of an experiment: jobs by state, unfinished ones with errors, next commands.
+# Print an experiment's status: jobs by state, unfinished jobs and their errors, next commands.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,7 +13,7 @@ usage: $0 EXPERIMENT [-m MODE] [-a "KEY=VALUE ..."]... [-h]
 Prints the jobs of an experiment by state (queued, running, done, failed, interrupted, lost), their
 progress and errors, and the commands to continue and cancel them.
 
-  EXPERIMENT  a file in conf/experiment/, perhaps with the prefix of a mode as in results/exp_EXPERIMENT
+  EXPERIMENT  a file in conf/experiment/; may have the prefix of a mode, as in results/exp_EXPERIMENT
   -m MODE     mode of the jobs
   -a "K=V .." settings of the jobs, such as paths.results=...; can be repeated
   -h          this help

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Uploads the runs that W&B logged offline and has not uploaded yet.
+# Uploads the runs that W&B has logged offline and not yet uploaded.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-exec </dev/null # nothing may ask
+exec </dev/null # never prompt
 
 usage() {
   cat <<END
 usage: $0 [EXPERIMENT]
 
-Uploads the runs that W&B logged offline below logs/, or those of one experiment (with the prefix of
-its mode: quick_banana_viz_VIC). Uploaded runs are skipped. A run that was interrupted and resumed
-becomes one run. Needs WANDB_API_KEY, or a \`wandb login\` before.
+Uploads all runs that W&B logged offline in logs/, or only those of one experiment (named with the
+prefix of its mode: quick_banana_viz_VIC). Uploaded runs are skipped. A run that was interrupted and
+resumed becomes one run. Requires WANDB_API_KEY, or \`wandb login\` beforehand.
 END
 }
 
@@ -29,7 +29,7 @@ shopt -s nullglob
 folders=(logs/*/wandb)
 if [ $# -eq 1 ] && [ ! -d "logs/$1/wandb" ]; then
   names=("${folders[@]#logs/}")
-  fail "there are no W&B runs of '$1' in logs/; there are some of: ${names[*]%/wandb}"
+  fail "there are no W&B runs of '$1' in logs/; experiments with W&B runs: ${names[*]%/wandb}"
 fi
 [ $# -eq 0 ] || folders=("logs/$1/wandb")
 [ ${#folders[@]} -gt 0 ] || { echo "No W&B runs in logs/"; exit 0; }
@@ -38,10 +38,10 @@ wandb=.venv/bin/wandb
 [ -x "$wandb" ] || wandb=wandb
 upload() {
   "$wandb" sync --yes --skip-online --skip-synced "$@" ||
-    fail "not uploaded, see above; without credentials: set WANDB_API_KEY, or run $wandb login" 1
+    fail "upload failed, see above; if credentials are missing, set WANDB_API_KEY or run $wandb login" 1
 }
 
-# Runs that are incomplete on the server; the client marks the complete ones.
+# Lists the runs that are incomplete on the server; the client marks complete ones.
 left() {
   local folder run
   for folder in "${folders[@]}"; do
@@ -52,7 +52,7 @@ left() {
 }
 
 upload "${folders[@]}"
-# The remains of a killed process block later parts of its run, so upload these one by one.
+# The truncated file of a killed process blocks later parts of its run, so upload these one by one.
 while read -r run; do upload "$run"; done < <(left)
 mapfile -t incomplete < <(left)
 [ ${#incomplete[@]} -eq 0 ] ||

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# The flags of the experiment scripts, and the functions `launch` and `aggregate` for them.
-# A script sets `experiment` (and perhaps `description`), sources this file, and calls them.
+# Parses the flags of the experiment scripts and defines the functions `launch` and `aggregate`.
+# A script sets `experiment` (and optionally `description`), sources this file, and calls them.
 #
-# With -s, the script starts itself again with --wait as a driver without a terminal, and returns once
-# the jobs are queued. The driver waits for the jobs and makes tables and figures.
+# With -s, the script starts itself again in the background, as a driver with --wait, and returns once
+# the jobs are queued. The driver waits for the jobs, then creates tables and figures.
 
 set -euo pipefail
-script=$(realpath "$0") # before the change of folder
+script=$(realpath "$0") # before changing the folder
 printf -v me %q "$0"    # in commands to paste
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=bin/settings.sh
@@ -24,8 +24,8 @@ ${description:-Runs the experiment $experiment.}
   -t MINUTES  time limit of each job on a cluster
   -a "K=V .." any settings of main.py; can be repeated; values may contain spaces
   --wait      with -s: return when all jobs have ended, with the worst of their exit statuses
-  -c JOB_ID   continue a sweep by its id (printed at its start; a folder in outputs/) or by the id of one
-              of its Slurm jobs: finished runs are reused, others run again
+  -c JOB_ID   continue the sweep with this id (printed when it started; a folder in outputs/) or with a
+              Slurm job of this id: finished runs are reused, others run again
   -v PREFIX   only redraw tables and figures, for the runs of mode PREFIX ("": full-size runs)
   -h          this help
 END
@@ -42,10 +42,10 @@ options_of() {
 }
 
 check_option() { # GROUP NAME FLAG
-  [ -f "conf/$1/$2.yaml" ] || fail "$3 $2: there is no conf/$1/$2.yaml; there are: $(options_of "$1")"
+  [ -f "conf/$1/$2.yaml" ] || fail "$3 $2: there is no conf/$1/$2.yaml; choose from: $(options_of "$1")"
 }
 
-# Finds the latest sweep by our id, or by a Slurm job id such as 87 or 87_3.
+# Finds the latest sweep with an id of ours, or with a Slurm job id such as 87 or 87_3.
 find_sweep() {
   local id=$1 files
   if [[ $id =~ ^[0-9]+(_[0-9]+)?$ ]]; then
@@ -60,7 +60,7 @@ parse_flags() {
   arguments=("$@")
   mode=none mode_flag=-m slurm=none continues="" is_plot_only=false is_waiting=false
   overrides=()
-  drawn=() settings="" # overrides that also count without jobs: as words, as flags to print
+  drawn=() settings="" # overrides that also affect tables: as words, and as flags to print
   local flag more setting OPTIND=1
   local has_time_limit=false
   while getopts ":m:s:t:a:c:v:h-:" flag; do
@@ -96,14 +96,14 @@ if [ -n "$continues" ]; then
   was_waiting=$is_waiting n_words=2
   if $is_waiting; then n_words=3; fi
   [ $# -eq "$n_words" ] ||
-    fail "-c ID reuses the flags of that sweep: give no others except --wait (and a space before ID)"
+    fail "-c ID reuses the flags of that sweep: pass no other flag but --wait (and a space before ID)"
   continued=$(find_sweep "$continues") || fail "-c $continues: there is no sweep outputs/$continues"
   of=$(cat "outputs/$continued/script" 2>/dev/null || echo "$script")
-  [ "$of" = "$script" ] || fail "-c $continues: that is a sweep of another script: $(printf %q "$of") -c $continued"
+  [ "$of" = "$script" ] || fail "-c $continues: this sweep belongs to another script: $(printf %q "$of") -c $continued"
   mapfile -d '' arguments <"outputs/$continued/arguments"
   parse_flags ${arguments[@]+"${arguments[@]}"}
   continues=$continued is_waiting=$was_waiting
-  echo "Continues $continued"
+  echo "Continuing $continued"
 fi
 check_option mode "$mode" "$mode_flag"
 check_option slurm "$slurm" -s
@@ -125,10 +125,10 @@ trap 'exit $status' EXIT
 # Ctrl-C stops the script, not only its current job.
 trap 'status=130; exit' INT TERM
 
-# Id of the sweep, shared with the driver; `-c` finds the arguments by it.
+# Id of the sweep, shared with the driver; `-c` uses it to find the arguments.
 if [ -n "${LOSSYLESS_JOB_ID:-}" ]; then
   job_id=$LOSSYLESS_JOB_ID
-  unset LOSSYLESS_JOB_ID # the scripts that this one calls have their own ids
+  unset LOSSYLESS_JOB_ID # scripts that this one calls have their own ids
 elif ! $is_plot_only; then
   job_id=$(date +%Y-%m-%d_%H-%M-%S)_$$
   mkdir -p "outputs/$job_id"
@@ -138,8 +138,8 @@ elif ! $is_plot_only; then
   [ -z "$continues" ] || echo "$continues" >"outputs/$job_id/continues"
 fi
 
-# Start the script again without a terminal; return when its jobs are queued, or with its exit status
-# if it ends before that.
+# Start the script again in the background; return when its jobs are queued, or with its exit status if
+# it ends before.
 detach() {
   local log=outputs/$job_id/log driver as_mode=""
   LOSSYLESS_JOB_ID=$job_id setsid "$script" --wait ${arguments[@]+"${arguments[@]}"} \
@@ -191,7 +191,7 @@ launch() {
 aggregate() {
   local name=$1; shift
   if [ "$is_any_done" = false ]; then
-    echo "No job of this call is done: no tables. For those of earlier runs: $me -v \"${mode#none}\"$settings"
+    echo "No job of this call finished, so there are no tables. For tables of earlier runs: $me -v \"${mode#none}\"$settings"
     keep_worst $NONE_DONE
     return
   fi

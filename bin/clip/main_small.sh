@@ -5,7 +5,7 @@ description="CLIP: downloads the data sets, trains the bottleneck, then fits lin
 # shellcheck source=bin/utils.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 
-# without ImageNet, which has to be downloaded by hand and is not evaluated here
+# excludes ImageNet, which has to be downloaded by hand and is not evaluated here
 # shellcheck source=bin/clip/data_sets.sh
 source bin/clip/data_sets.sh
 downloads=()

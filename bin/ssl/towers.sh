@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Four towers on all data sets, which goes beyond the paper's scripts. Settings: conf/experiment/ssl_towers_*.yaml
+# Four towers on all data sets (not in the paper's scripts). Settings: conf/experiment/ssl_towers_*.yaml
 experiment=ssl_towers
 description="ResNet50s of CLIP, SimCLR, SwAV and ImageNet: bottlenecks, followed by linear classifiers and MLPs."
 # shellcheck source=bin/utils.sh

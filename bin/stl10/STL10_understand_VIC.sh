@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# STL-10: effect of the weight of the rate. Settings: conf/experiment/STL10_understand_VIC*.yaml
+# STL-10: effect of beta, the weight of the rate. Settings: conf/experiment/STL10_understand_VIC*.yaml
 experiment=STL10_understand_VIC
-description="STL-10: VC, VIC and BINCE over seven weights of the rate."
+description="STL-10: VC, VIC and BINCE at seven values of beta, the weight of the rate."
 # shellcheck source=bin/utils.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 
