@@ -23,19 +23,19 @@ from lossyless.rates import HFactorized, Rate
 
 
 def pytest_collection_finish() -> None:
-    """Nothing that was imported will be freed: Lightning's collections need not look at it."""
+    """Exclude imported objects from garbage collection, which Lightning triggers often."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_sessionfinish() -> None:
-    """Let it be freed after all at exit, where Triton lists as leaked what is not."""
+    """Undo this at exit; otherwise Triton reports these objects as leaked."""
     gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def kept_configs() -> Iterator[None]:
-    """What Hydra composed from conf/ is kept: tests ask for the same again and again."""
+    """Cache what Hydra composes from conf/, because tests compose the same configs repeatedly."""
     read = cache(utils.configs.composing.compose)
 
     def compose(config_name: str, overrides: list[str]) -> DictConfig:
@@ -63,7 +63,7 @@ def fitted(request, _fitted_rates) -> Rate:
 
 @pytest.fixture
 def make_compressor() -> Callable[..., LearnableCompressor]:
-    """Builds a compressor of `shape` with the same weights every time.
+    """Build a compressor for data of `shape`, with the same weights every time.
 
     `method` is "VC", "VIC", "BINCE" or "lossy_Z"; `kwargs` go to the compressor.
     """
@@ -103,7 +103,7 @@ def make_compressor() -> Callable[..., LearnableCompressor]:
 
 @pytest.fixture
 def make_trainer(tmp_path) -> Callable[..., pl.Trainer]:
-    """Builds a silent trainer on the CPU that writes nothing unless asked to."""
+    """Build a silent trainer on the CPU that writes nothing unless asked to."""
     warnings.filterwarnings("ignore", module="pytorch_lightning")
 
     def make(max_epochs: int = 1, **kwargs) -> pl.Trainer:

@@ -1,4 +1,4 @@
-"""Devices of the tests that need a GPU; each also runs on a CPU, with smaller data."""
+"""Devices for the tests that need a GPU; each test also runs on a CPU, with smaller data."""
 
 from collections.abc import Callable
 

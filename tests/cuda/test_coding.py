@@ -23,7 +23,7 @@ CASES = [(name, transform) for transform in ("none", "klt") for name in ENTROPY_
 
 
 def draw(device: torch.device, n: int, seed: int) -> Tensor:
-    """Correlated vectors [n, D] with a mean and scale for each dimension, as features have.
+    """Correlated vectors [n, D] whose dimensions differ in mean and scale, like those of features.
 
     D is 128 on a GPU and 32 in the rehearsal.
     """
@@ -50,7 +50,7 @@ def trained() -> dict[tuple, EntropyCodedRate]:
 
 @pytest.fixture(params=CASES, ids="-".join)
 def rate(request, device, trained) -> EntropyCodedRate:
-    """Each entropy-coded rate, with and without KLT, trained on the device."""
+    """Each entropy-coded rate, with and without a KLT, trained on the device."""
     name, transform = request.param
     key = device.type, name, transform
     if key not in trained:
@@ -62,7 +62,7 @@ def rate(request, device, trained) -> EntropyCodedRate:
 
 
 def examples(device: torch.device) -> Tensor:
-    """Vectors that no rate was trained on, on the CPU; some values are far out."""
+    """Vectors on the CPU that no rate was trained on; some values are outliers."""
     z = draw(device, 500 if device == CPU else 4096, seed=3)
     z[3, 1], z[7], z[20, 2] = 1e5, -3e4, -1e6
     return z
@@ -95,7 +95,7 @@ def test_low_precision_settings_change_no_bit(rate, device):
 
 
 def low_precision(device: torch.device) -> Iterator[None]:
-    """TF32 and both kinds of autocast, one after the other."""
+    """TF32 and both kinds of autocast, one after another."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
@@ -108,7 +108,7 @@ def low_precision(device: torch.device) -> Iterator[None]:
 
 
 def test_tables_are_the_same_when_another_device_makes_them(rate):
-    """Not guaranteed to the last digit, but files of two senders should not differ in practice."""
+    """Equality is not guaranteed, but in practice files of two senders should not differ."""
     other = copy.deepcopy(rate).cpu()
     other.update()
     assert other.fingerprint() == rate.fingerprint()

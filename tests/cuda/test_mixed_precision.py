@@ -1,4 +1,4 @@
-"""Training in mixed precision ends where training in float32 does, and codes as safely."""
+"""Training in mixed precision gives the rate of float32 training, and coding stays exact."""
 
 import copy
 import math
@@ -21,12 +21,12 @@ from utils.benchmarks.training import (
 from utils.data.module import DataModule
 from utils.training import building, fitting
 
-# Relative difference from the rates of float32 after 200 steps.
+# Relative difference from the float32 rate after 200 steps.
 TOLERANCE = 0.05
 
 
 class StepRates(Callback):
-    """Keeps the rate of every training step, in bits."""
+    """Records the rate of every training step, in bits."""
 
     def on_train_start(self, trainer, pl_module: LearnableCompressor) -> None:
         self.rates: list[torch.Tensor] = []
@@ -42,7 +42,7 @@ class StepRates(Callback):
 def train(
     folder: Path, name: str, device: torch.device, precision: str
 ) -> tuple[LearnableCompressor, DataModule, float]:
-    """A compressor after a few steps, its data, the mean rate of the last steps in bits."""
+    """A compressor after a few steps, its data, and the mean rate of the last steps in bits."""
     accelerator = "cpu" if device.type == "cpu" else "gpu"
     overrides = [f"trainer.precision={precision}", f"trainer.accelerator={accelerator}"]
     small = SMALL if name == "banana" else ["architecture@encoder=cnn", "online.kwargs.hid_dim=64"]

@@ -1,4 +1,4 @@
-"""All batches of a loader as one."""
+"""All batches of a loader, concatenated."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""An experiment whose runs are made up, for tests of what is drawn from them."""
+"""An experiment with made-up runs, for tests of tables and figures."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from utils.aggregation.experiment import Experiment
 
 
 class Runs(Experiment):
-    """An experiment with these runs; their configs say nothing."""
+    """An experiment with these runs, whose configs are empty."""
 
     def __init__(self, folder: Path, frame: pd.DataFrame, **options: object):
         super().__init__(folder, **options)

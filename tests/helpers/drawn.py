@@ -47,7 +47,7 @@ def ideal_vic():
 
 
 def plain_vc():
-    """Keeps x as it is: square cells."""
+    """A VC that keeps x unchanged, so its cells are squares."""
     torch.manual_seed(0)
     return compressor_of(
         Identity, (2,), HFactorized(2), DirectDistortion(Identity, 2, (2,), "vector", "input")

@@ -1,4 +1,4 @@
-"""Images of the right shape, made on the spot, in place of data sets that must be downloaded."""
+"""Random images of the right shape, in place of data sets that must be downloaded."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from utils.data.images import ImageDataModule
 
 IN_MEMORY = ("MNIST", "CIFAR10", "CIFAR100", "STL10", "STL10Unlabeled")
 SIZES = {"train": 8, "val": 4, "test": 4}
-# What an experiment must be told of them.
+# Settings that an experiment needs to use them.
 OVERRIDES = [f"{place}.length={SIZES['train']}" for place in ("data_feat", "data_pred")]
 
 
@@ -25,7 +25,7 @@ def fake_targets(data: ImageDataModule, n: int) -> Tensor:
 
 
 class NoiseSource:
-    """Images of noise, opened one by one."""
+    """Noise images, opened one by one."""
 
     def __init__(self, data: ImageDataModule, n: int):
         self.targets = fake_targets(data, n)
@@ -40,7 +40,7 @@ class NoiseSource:
 
 
 def open_noise(data: ImageDataModule) -> dict[str, InMemory | Images]:
-    """Noise in place of the images of a source."""
+    """Return noise in place of a source's images."""
     if data.source.name not in IN_MEMORY:
         return {split: NoiseSource(data, n) for split, n in SIZES.items()}
     generator = torch.Generator().manual_seed(0)
@@ -54,7 +54,7 @@ def open_noise(data: ImageDataModule) -> dict[str, InMemory | Images]:
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all data sets of images but the digits, which need no download, be noise."""
+    """Replace all image data sets by noise, except the digits, which need no download."""
     original = ImageDataModule.open_source
 
     def open_source(data: ImageDataModule) -> dict[str, InMemory | Images]:
@@ -64,14 +64,14 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def install_all(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
-    """As `install`, and captions of COCO in `data_dir` with random features."""
+    """As `install`; also create COCO captions in `data_dir`, with random features."""
     install(monkeypatch)
     save_captions(data_dir / "coco")
     monkeypatch.setattr("utils.data.coco_captions.caption_features", fake_features)
 
 
 def save_captions(folder: Path) -> None:
-    """Write files of captions in the layout of COCO."""
+    """Write caption files in COCO's layout."""
     (folder / "annotations").mkdir(parents=True)
     for year, n in (("train2017", 40), ("val2017", 12)):
         images = [{"id": i, "file_name": f"{i:012d}.jpg"} for i in reversed(range(n))]

@@ -1,4 +1,4 @@
-"""A server of files on this machine, whose connections break on demand."""
+"""A local file server whose connections break on demand."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,13 +7,13 @@ from threading import Thread
 
 
 class FileServer(ThreadingHTTPServer):
-    """Serves what is in `files`, also from a byte on, as `Range` asks.
+    """Serves the contents of `files`, starting at the byte that `Range` requests.
 
     Attributes
     ----------
     files : path -> content
-    breaks_after : after how many bytes each of the next answers breaks off.
-    knows_ranges : whether `Range` is heeded.
+    breaks_after : number of bytes after which each of the next responses breaks off.
+    knows_ranges : whether `Range` is supported.
     requests : path and `Range` of all requests.
     """
 

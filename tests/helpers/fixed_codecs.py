@@ -38,7 +38,7 @@ def with_fixed_weights(codec: nn.Module) -> nn.Module:
     for name, parameter in codec.named_parameters():
         parameter.data.add_(fixed(name, tuple(parameter.shape), 2**-10))
     for name, buffer in codec.named_buffers():
-        if name in ("transform.matrix", "transform.start"):  # a reflection, in exact numbers
+        if name in ("transform.matrix", "transform.start"):  # an exact reflection
             buffer.copy_(torch.eye(len(buffer)) - 2 / len(buffer))
     if isinstance(codec, UniformVectors):
         codec.fit(fixed("extremes", (9, Z_DIM), 2**-5))

@@ -1,4 +1,4 @@
-"""A small Galaxy Zoo, made on the spot in the layout of Kaggle's files."""
+"""A small, generated Galaxy Zoo in the layout of Kaggle's files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ IDS = 100008 + 23 * np.random.default_rng(0).permutation(N_LABELLED)
 
 
 def pixels(galaxy: int) -> np.ndarray:
-    """A bright square of 4 pixels in the centre of a dark sky; green tells the galaxy."""
+    """A bright 4-pixel square in the centre of a dark sky; green identifies the galaxy."""
     image = np.zeros((424, 424, 3), np.uint8)
     image[:64] = 255  # outside of the centre of 256 pixels, by some blocks of the JPEG
     image[210:214, 210:214, 0] = 255
@@ -25,7 +25,7 @@ def pixels(galaxy: int) -> np.ndarray:
 
 
 def solutions() -> pd.DataFrame:
-    """The table of the labelled galaxies, with random shares."""
+    """The table of the labelled galaxies, with random fractions of answers."""
     shares = np.random.default_rng(1).random((N_LABELLED, len(ANSWERS))).round(6)
     shares[0, :2] = 0, 1
     table = pd.DataFrame(shares, columns=ANSWERS)
@@ -34,7 +34,7 @@ def solutions() -> pd.DataFrame:
 
 
 def save(data_dir: Path, kaggle_ids: Sequence[int]) -> None:
-    """Write the files of the competition into a data folder; `kaggle_ids`: of its test images."""
+    """Write the competition's files to a data folder; `kaggle_ids` are those of its test images."""
     folder = data_dir / "galaxyzoo"
     for name, ids in (("images_training_rev1", IDS), ("images_test_rev1", kaggle_ids)):
         (folder / name).mkdir(parents=True)

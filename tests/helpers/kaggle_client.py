@@ -1,11 +1,11 @@
-"""A client of Kaggle's API without a network."""
+"""A fake client of Kaggle's API that needs no network."""
 
 import types
 import zipfile
 
 
 class Client:
-    """Gives zip files, takes submissions."""
+    """Returns zip files and accepts submissions."""
 
     def __init__(self, files=None, answer="Successfully submitted", error=None):
         self.files, self.answer, self.error = files or {}, answer, error

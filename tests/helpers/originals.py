@@ -1,7 +1,7 @@
 """Small data sets in the layouts of the originals.
 
-Each image is plain, of a grey value that is a multiple of `STEP`: dividing by it gives the image's
-number, by which it is known whatever has been done to it.
+Each image has a single grey value, a multiple of `STEP`. Dividing by `STEP` gives the image's
+number, which identifies it after any processing.
 """
 
 import gzip
@@ -30,7 +30,7 @@ from utils.data.images import ImageDataModule
 from utils.data.sources import coco, galaxy, pcam, photos, torchvision_sets
 
 STEP = 4
-Truth = dict[str, dict[int, int]]  # for each split of the original, number of image -> class
+Truth = dict[str, dict[int, int]]  # for each original split, image number -> class
 
 
 def number_of(images: Tensor) -> list[int]:
@@ -46,7 +46,7 @@ def files(data: ImageDataModule, split: str) -> list[Path]:
 
 
 def listed(n_classes: int, n_train: int, n_test: int) -> Truth:
-    """Images in turn of all classes; those of the test split come last."""
+    """Images that cycle through all classes; those of the test split come last."""
     classes = [i % n_classes for i in range(n_classes * (n_train + n_test))]
     n = n_classes * n_train
     return {"train": dict(enumerate(classes[:n])), "test": dict(enumerate(classes[n:], start=n))}
@@ -105,7 +105,7 @@ def make_pets37(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
 
 
 def make_caltech101(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
-    """With `n_train_per_class=3`; which images are for testing is drawn."""
+    """For `n_train_per_class=3`; the test images are chosen at random."""
     root = data_dir / "caltech101" / "101_ObjectCategories"
     names = ("BACKGROUND_Google", "Faces", "accordion")
     classes = {0: range(6), 1: range(6, 11), 2: range(11, 15)}
@@ -146,7 +146,7 @@ def make_pcam(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
 
 
 def make_coco(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
-    """Images are listed in no order; there are no classes."""
+    """Images are listed in random order; there are no classes."""
     truth, root = listed(1, 12, 5), data_dir / "coco"
     (root / "annotations").mkdir(parents=True)
     for split, year in (("train", "train2017"), ("test", "val2017")):
@@ -168,7 +168,7 @@ KAGGLE_IDS = [31, 9, 200, 45]
 
 
 def make_galaxy(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
-    """Lines of the table are in no order; there are no classes."""
+    """Lines of the table are in random order; there are no classes."""
     n, folder = 20, data_dir / "galaxyzoo"
     for name, ids in ((galaxy.IMAGES, range(n)), (galaxy.KAGGLE_IMAGES, KAGGLE_IDS)):
         for i in ids:
@@ -181,7 +181,7 @@ def make_galaxy(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
 
 
 def make_galaxy_offline(data_dir: Path, patch: pytest.MonkeyPatch) -> Truth:
-    """One image of 20 is for testing."""
+    """One image in 20 is for testing."""
     make_galaxy(data_dir, patch)
     _, test = hold_out(torch.zeros(20, 1), galaxy.TEST_FRACTION)
     images = dict.fromkeys(range(20), 0)
@@ -249,7 +249,7 @@ def _make_cifar(original: type, label_key: str, names_key: str) -> Callable[...,
 
 
 def make_stl10(data_dir: Path, patch: pytest.MonkeyPatch) -> Truth:
-    """Classes count from 1."""
+    """Classes are numbered from 1."""
     truth = listed(10, 4, 2)
     unlabeled = dict.fromkeys(range(8), -1)
     files = {"unlabeled_X.bin": _plain(unlabeled, 3, 96, 96).tobytes()}
@@ -288,7 +288,7 @@ ON_DISK = [data_set for data_set in MAKERS if data_set.__module__ != torchvision
 def open_small(
     data_set: Callable[..., ImageDataModule], data_dir: Path, truth: Truth, **kwargs: object
 ) -> ImageDataModule:
-    """A data set of which the small one is all there is."""
+    """Open a data set as if the small one were the complete one."""
     defaults = {"side": 16, "val_fraction": 1 / 3, "data_dir": str(data_dir), "batch_size": 4}
     if data_set is photos.caltech101:
         defaults["n_train_per_class"] = 3

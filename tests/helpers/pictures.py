@@ -14,6 +14,6 @@ def save_noise(path: Path, seed: int, mode: str = "RGB", size: tuple[int, int] =
 
 
 def save_plain(path: Path, value: int, size: tuple[int, int] = (12, 12)) -> None:
-    """Write an image whose pixels all have one value, which identifies it after resizing."""
+    """Write an image with a single pixel value, which identifies the image after resizing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (value, value, value)).save(path)

@@ -1,4 +1,4 @@
-"""Run functions in several processes, as the ranks of one job."""
+"""Run functions in several processes, as the ranks of a job."""
 
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 
 
 def in_processes(n: int, function: Callable, *args: object, timeout: float = 60) -> list[object]:
-    """Results of `function(*args)` in n processes with the environment of `torchrun`.
+    """Call `function(*args)` in n processes with the environment of `torchrun`; return the results.
 
     An exception is returned as its traceback, a killed process as its exit code.
     """
@@ -65,6 +65,6 @@ def _result(folder: Path, rank: int, process: mp.Process) -> object:
 
 
 def own_workers() -> list[multiprocessing.process.BaseProcess]:
-    """Processes of this test; joblib keeps those of other tests for its next call."""
+    """Worker processes of this test; joblib keeps those of other tests for its next call."""
     children = multiprocessing.active_children()
     return [child for child in children if type(child).__name__ != "LokyProcess"]

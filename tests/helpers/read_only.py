@@ -1,4 +1,4 @@
-"""Folders that cannot be written to, also for root."""
+"""Folders that are not writable, even for root."""
 
 import tempfile
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 def refuse_to_write(
     monkeypatch: pytest.MonkeyPatch, folder: Path, reason: str = "Read-only file system"
 ) -> None:
-    """Let the project find that it cannot write to a folder."""
+    """Make a folder appear read-only to the project."""
     original = tempfile.TemporaryFile
 
     def temporary_file(*args: object, dir: Path, **kwargs: object) -> object:

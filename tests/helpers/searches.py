@@ -1,4 +1,4 @@
-"""Searches whose jobs are functions of the drawn settings."""
+"""Searches whose jobs are functions of the sampled settings."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def sampler(name: str = "random", **options: object) -> dict[str, object]:
 
 
 class FakeLauncher:
-    """Runs a function of a trial's settings instead of a job."""
+    """Calls a function of a trial's settings instead of running a job."""
 
     def __init__(self, function: Callable[[Params], object]):
         self.function = function
@@ -72,7 +72,7 @@ def run(
     n_parallel: int = 2,
     **settings: object,
 ) -> FakeLauncher:
-    """One call of a search in `folder`."""
+    """Run a search in `folder` once."""
     launcher = FakeLauncher(function)
     defaults = {
         "directions": ["minimize"] * len(objectives),

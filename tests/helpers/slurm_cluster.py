@@ -1,4 +1,4 @@
-"""Helpers of tests on a real Slurm: call scripts as a user would, inspect runs, jobs, processes."""
+"""Helpers for tests on a real Slurm: call scripts as users do; inspect runs, jobs, processes."""
 
 import contextlib
 import json
@@ -65,7 +65,7 @@ def _environment() -> dict[str, str]:
 
 
 def metrics_of_runs(project: Path) -> dict[str, dict[str, float]]:
-    """Metrics without times, by the path of the run's table."""
+    """Metrics without times, keyed by the path of the run's table."""
     results = project / "results"
     tables = [path for stage in STAGES for path in results.rglob(f"run_*/results_{stage}.csv")]
     return {
@@ -75,14 +75,14 @@ def metrics_of_runs(project: Path) -> dict[str, dict[str, float]]:
 
 
 def statuses(project: Path) -> dict[str, dict]:
-    """Status of each run by the path of its folder."""
+    """Status of each run, keyed by the path of its folder."""
     results = project / "results"
     files = sorted(results.rglob("run_*/status.json"))
     return {str(f.parent.relative_to(results)): json.loads(f.read_text()) for f in files}
 
 
 def jobs(project: Path) -> list[dict]:
-    """Status of the jobs of all sweeps, in the order of sweeps and numbers."""
+    """Status of the jobs of all sweeps, ordered by sweep and number."""
     files = project.glob("outputs/*/*/*/job.json")
     order = sorted(files, key=lambda file: (str(file.parent.parent), int(file.parent.name)))
     return [json.loads(file.read_text()) for file in order]
@@ -91,18 +91,18 @@ def jobs(project: Path) -> list[dict]:
 def cancel_jobs(project: Path) -> None:
     """Cancel the remaining jobs of a project's sweeps."""
     if job_ids := [job["scheduler_job"] for job in jobs(project)]:
-        call("scancel", "--quiet", *job_ids)  # fails for those that have ended
+        call("scancel", "--quiet", *job_ids)  # fails for jobs that have ended
 
 
 def slurm(*command: str) -> str:
-    """Output of a command of Slurm."""
+    """Output of a Slurm command."""
     done = call(*command)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout
 
 
 def slurmd() -> int:
-    """Process id of the node's daemon."""
+    """Process id of the node's Slurm daemon."""
     return int(Path("/run/slurm-single/slurmd.pid").read_text())
 
 

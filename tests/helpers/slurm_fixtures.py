@@ -1,4 +1,4 @@
-"""Fixtures for tests on a real one-node Slurm.
+"""Fixtures for tests on a real single-node Slurm.
 
 A pytest plugin: `pytest_plugins = ["helpers.slurm_fixtures"]`.
 """
@@ -18,7 +18,7 @@ OUR_CONFIG = "slurm/start_single_node.sh"
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """A running Slurm; stopped after the tests if they have started it."""
+    """A running Slurm; if the tests started it, it is stopped after them."""
     if reason := _reason_against_slurm():
         pytest.skip(reason)
     if shutil.which("scontrol") and call("scontrol", "ping").returncode == 0:
@@ -35,7 +35,7 @@ def _call_script(script: str) -> None:
 
 
 def _reason_against_slurm() -> str:
-    """Why no Slurm can be started here; empty if it can."""
+    """Why Slurm cannot be started here; empty if it can."""
     config = Path("/etc/slurm/slurm.conf")
     if os.geteuid() != 0:
         return "only root can start a Slurm"

@@ -15,7 +15,7 @@ Z_DIM = 8
 
 
 def make_codec(z_dim: int = Z_DIM, seed: int = 0) -> HFactorized:
-    """A factorized rate with tables, and with different cell widths."""
+    """A factorized rate with coding tables and different cell widths."""
     torch.manual_seed(seed)
     rate = HFactorized(z_dim)
     with torch.no_grad():
@@ -31,7 +31,7 @@ def draw_features(n: int, z_dim: int = Z_DIM, seed: int = 1) -> Tensor:
 
 
 def quantised(codec: HFactorized, z: Tensor) -> Tensor:
-    """z_hat, as a receiver must decode it."""
+    """z_hat as a receiver must decode it."""
     return codec.dequantise(codec.quantise(z))
 
 
@@ -45,13 +45,13 @@ def read(path: Path, codec: HFactorized, **options) -> Tensor:
 
 
 def n_bytes_without_labels(path: Path) -> int:
-    """Size of a file without the labels and names in its chunks."""
+    """Size of a file, excluding the labels and names in its chunks."""
     facts = describe(path)
     return facts["n_bytes"] - facts["n_label_bytes"]
 
 
 def version_1(codec: HFactorized, z: Tensor, chunk_size: int = 32) -> bytes:
-    """A file of format version 1."""
+    """Write a file in format version 1."""
     values = {"codec": codec.format_name, "fingerprint": codec.fingerprint(), "shape": [z.shape[1]]}
     values |= {"dtype": "float32", "meta": {}, "sections": [], "id": "ab"}
     text = json.dumps(values).encode()

@@ -1,4 +1,4 @@
-"""Experiments that take a fraction of a second, all in one folder of their own."""
+"""Experiments that take a fraction of a second and write only to one folder."""
 
 import os
 import subprocess
@@ -58,7 +58,7 @@ FUNCTIONS = dict(zip(STAGES, (stages.featurizer, stages.communicate, stages.pred
 
 
 def paths(folder: Path) -> list[str]:
-    """Overrides that keep everything that is written inside `folder`."""
+    """Overrides that keep all output inside `folder`."""
     return [
         f"paths.{name}={folder / name}"
         for name in ("results", "pretrained", "logs", "outputs", "data")
@@ -66,7 +66,7 @@ def paths(folder: Path) -> list[str]:
 
 
 def compose(folder: Path, *overrides: str, base: list[str] = BANANA) -> DictConfig:
-    """Config of a tiny experiment; not resolved. Options are composed once, values set after."""
+    """Unresolved config of a tiny experiment; options are composed once, values set afterwards."""
     parsed = parse([*base, *paths(folder), *overrides])
     cfg = _compose(tuple(o.input_line for o in parsed if is_group(o))).copy()
     set_values(cfg, [override for override in parsed if not is_group(override)])
@@ -77,7 +77,7 @@ _compose = cache(compose_config)
 
 
 def run(folder: Path, *overrides: str, base: list[str] = BANANA) -> dict[str, float]:
-    """All stages of a tiny experiment, in this process; the metrics of all stages."""
+    """Run all stages of a tiny experiment in this process; return the metrics of all stages."""
     with jobs.prepared(compose(folder, *overrides, base=base)) as cfg:
         metrics = {}
         for stage in STAGES[: 1 if cfg.is_only_feat else None]:
@@ -86,17 +86,17 @@ def run(folder: Path, *overrides: str, base: list[str] = BANANA) -> dict[str, fl
 
 
 def untimed(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics that must be the same whenever and wherever they are computed."""
+    """The metrics that do not depend on when and where they are computed."""
     return {name: value for name, value in metrics.items() if not name.endswith("_time")}
 
 
 def call(*command: str, **options: object) -> subprocess.CompletedProcess:
-    """A command in the project's folder: nothing on stdin, one thread, output as text."""
+    """Run a command in the project's folder with empty stdin and one thread; output is text."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     defaults = {"cwd": ROOT, "env": env, "timeout": 300, "stdin": subprocess.DEVNULL}
     return subprocess.run(command, text=True, **({"capture_output": True} | defaults | options))
 
 
 def main_command(folder: Path, *overrides: str, base: list[str] = BANANA) -> list[str]:
-    """`python main.py` for a tiny experiment."""
+    """The command `python main.py` for a tiny experiment."""
     return [sys.executable, "main.py", *base, *paths(folder), "parallel_jobs=1", *overrides]

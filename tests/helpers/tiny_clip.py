@@ -1,6 +1,6 @@
-"""A CLIP checkpoint and a bottleneck of random weights, made on the spot.
+"""A CLIP checkpoint and a bottleneck with random weights.
 
-The network is as CLIP's ViT-B/32, with features of 512 dimensions, but small enough for tests.
+The network is like CLIP's ViT-B/32, with features of 512 dimensions, but small enough for tests.
 To try the hub without a download: `python tests/helpers/tiny_clip.py clip.pt bottleneck.pt`.
 """
 
@@ -19,7 +19,7 @@ SIDE = 32
 
 
 def save_clip(path: Path, *, side: int = SIDE, z_dim: int = Z_DIM, seed: int = 0) -> Path:
-    """A state dict that `clip.load` accepts, of a vision transformer with one layer."""
+    """Save a state dict of a one-layer vision transformer that `clip.load` accepts."""
     with _seeded(seed):
         model = CLIP(
             embed_dim=z_dim,
@@ -38,7 +38,7 @@ def save_clip(path: Path, *, side: int = SIDE, z_dim: int = Z_DIM, seed: int = 0
 
 
 def save_bottleneck(path: Path, *, z_dim: int = Z_DIM, seed: int = 0) -> Path:
-    """The state dict of a bottleneck that was not trained: broad priors, cells of width 1 / e."""
+    """Save the state dict of an untrained bottleneck: broad priors, cells of width 1 / e."""
     with _seeded(seed):
         rate = HFactorized(z_dim)
     torch.save(rate.state_dict(), path)
@@ -47,7 +47,7 @@ def save_bottleneck(path: Path, *, z_dim: int = Z_DIM, seed: int = 0) -> Path:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Initialisation draws from the global random state; leave that as it was."""
+    """Seed the global random state for initialisation; restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

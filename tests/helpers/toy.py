@@ -39,7 +39,7 @@ def draw_z(n: int, seed: int = 0) -> Tensor:
 def fit_rate(
     rate: Rate, n_steps: int = 150, *, z: Tensor | None = None, beta: float = 1.0, lr: float = 2e-2
 ) -> Rate:
-    """Fit a bottleneck to z (`draw_z`) on beta * rate + squared error; ready to code."""
+    """Fit a bottleneck to z (`draw_z`) on beta * rate + squared error; it is ready to code."""
     torch.manual_seed(0)
     z = draw_z(4096) if z is None else z
     optimizer = torch.optim.Adam([p for p in rate.parameters() if p.requires_grad], lr=lr)
@@ -54,7 +54,7 @@ def fit_rate(
 
 
 class Batches:
-    """A loader of given batches: lists would be taken for lists of loaders."""
+    """A loader of given batches; Lightning would take a list for a list of loaders."""
 
     def __init__(self, batches: Iterable[Batch]):
         self.batches = list(batches)
@@ -67,19 +67,19 @@ class Batches:
 
 
 def trainable(module: torch.nn.Module) -> dict[str, Tensor]:
-    """Copies of the parameters that training moves, by name."""
+    """Copies of the trainable parameters, keyed by name."""
     return {n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad}
 
 
 def assert_same_tensors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Bit-for-bit equality of two dicts of tensors."""
+    """Assert that two dicts of tensors are bit-for-bit equal."""
     assert found.keys() == expected.keys()
     different = [name for name in found if not torch.equal(found[name], expected[name])]
     assert not different
 
 
 def digest_of(tables: CDFTables) -> str:
-    """What tells coding tables from others: 32 hexadecimal digits (BLAKE2b)."""
+    """A digest that identifies coding tables: 32 hexadecimal digits (BLAKE2b)."""
     digest = hashlib.blake2b(digest_size=16)
     for array in (tables.lengths, tables.offsets, tables.cdfs[tables.cdfs < TOTAL_MASS]):
         digest.update(np.int64(array.size).astype("<i8").tobytes())

@@ -1,6 +1,6 @@
-"""A server that the real W&B client uploads to, on this machine: it keeps what it gets.
+"""A local server that the real W&B client uploads to; it stores what it receives.
 
-It answers just the requests by which a client starts, resumes and fills a run.
+It answers only the requests with which a client starts, resumes and logs a run.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ KEY = "a" * 40  # an API key of the right form
 
 @dataclass
 class UploadedRun:
-    """What the server knows of a run.
+    """What the server knows about a run.
 
     Attributes
     ----------
-    about : arguments with which the client made or resumed it: group, tags, notes, config, ...
-    history : rows by the number of their line.
+    about : arguments with which the client created or resumed it: group, tags, notes, config, ...
+    history : rows, keyed by line number.
     summary : the last values.
     """
 
@@ -31,12 +31,12 @@ class UploadedRun:
     summary: dict = field(default_factory=dict)
 
     def column(self, name: str) -> list:
-        """A metric, line by line."""
+        """The values of a metric, in order of lines."""
         return [self.history[line].get(name) for line in sorted(self.history)]
 
 
 class WandbServer(ThreadingHTTPServer):
-    """The runs that were uploaded, by their ids."""
+    """The uploaded runs, keyed by id."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -47,7 +47,7 @@ class WandbServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def answer(self, operation: str, variables: dict) -> dict:
-        """The answer to a GraphQL request."""
+        """The response to a GraphQL request."""
         if operation == "RunResumeStatus":
             return {"model": self._project() | {"bucket": self._resumed(variables["name"])}}
         if operation == "UpsertBucket":
@@ -69,7 +69,7 @@ class WandbServer(ThreadingHTTPServer):
         return {}
 
     def receive(self, name: str, files: dict) -> None:
-        """Keep lines of a run's files."""
+        """Store lines of a run's files."""
         run = self.runs[name]
         if history := files.get("wandb-history.jsonl"):
             lines = enumerate(map(json.loads, history["content"]), history["offset"])
@@ -132,12 +132,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *args: object) -> None:
-        """The terminal is for others."""
+        """Print nothing."""
 
 
 @contextlib.contextmanager
 def wandb_server() -> Iterator[WandbServer]:
-    """A server that runs as long as the block."""
+    """A server that runs inside the block."""
     with WandbServer() as server:
         Thread(target=server.serve_forever, daemon=True).start()
         try:

@@ -173,7 +173,7 @@ def test_half_precision_does_not_reach_the_similarities():
     assert torch.equal(found, expected)
 
 
-def test_settings_and_batches_without_a_loss_are_refused():
+def test_settings_and_batches_without_a_loss_are_rejected():
     with pytest.raises(ValueError, match="effective_batch_size=1"):
         contrastive(effective_batch_size=1)
     with pytest.raises(ValueError, match="2 examples"):

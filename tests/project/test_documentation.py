@@ -27,14 +27,14 @@ def blocks(readme: str, language: str) -> list[str]:
 
 
 def commands(readme: str, program: str) -> list[list[str]]:
-    """The arguments of each `python PROGRAM` in the shell blocks of a file."""
+    """The arguments of each `python PROGRAM` command in a file's shell blocks."""
     text = "\n".join(blocks(readme, "bash")).replace("\\\n", " ")
     lines = [shlex.split(line, comments=True) for line in text.splitlines()]
     return [line[2:] for line in lines if line[:2] == ["python", program]]
 
 
 def save_stl10(folder: Path) -> None:
-    """Random images in the binary format of STL10, with each label equally often."""
+    """Save random images, equally many per label, in STL10's binary format."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     (folder / "class_names.txt").write_text("".join(f"class{i}\n" for i in range(10)))
@@ -48,7 +48,7 @@ def offline(*args: object, **kwargs: object) -> None:
 
 
 def test_the_stl10_example_of_the_readme(tmp_path, monkeypatch, capsys):
-    """With a random CLIP, and noise in the format of STL10; `torch.hub` finds this clone."""
+    """Uses a random CLIP and noise in STL10's format; `torch.hub` finds this clone."""
     weights = {
         "clip_path": save_clip(tmp_path / "clip.pt"),
         "pretrained_path": save_bottleneck(tmp_path / "bottleneck.pt"),

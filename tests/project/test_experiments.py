@@ -1,4 +1,4 @@
-"""Every experiment composes, and runs through all stages on a little data, figures included."""
+"""Every experiment composes and runs all stages, including figures, on a little data."""
 
 import itertools
 from pathlib import Path
@@ -21,13 +21,13 @@ from utils.runs.run import find_run
 
 EXPERIMENTS = sorted(file.stem for file in CONF_DIR.glob("experiment/*.yaml"))
 MODES = sorted(file.stem for file in CONF_DIR.glob("mode/*.yaml"))
-# experiments whose results are part of another one's, or named after the paper's script
+# experiments whose results belong to another one's, or are named after the paper's script
 SHARED = {
     "digits_classical": "digits_viz_VIC",
     "STL10_action_dist_shift": "STL10_action_distribution_shift",
     "GalaxyZoo_neurips_final": "GalaxyZoo_neurips_table_final",
 }
-# experiments that start from the encoder of another one
+# experiments that start from another one's encoder
 STEP_BEFORE = {"augmnist_stag_step2": "augmnist_stag_step1"}
 TINY = ["logger=none", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
 TINY += ["trainer_pred.max_epochs=1", "communication.n_single=2", "communication.n_copies=1"]
@@ -57,7 +57,7 @@ def is_on_tower(experiment: str) -> bool:
 
 
 def jobs_of(experiment: str, mode: str) -> list[list[str]]:
-    """Overrides of the jobs of a sweep; of a search, enough to try each value of each setting."""
+    """Overrides of a sweep's jobs or, for a search, enough to try every value of every setting."""
     parsed = parse(expand([f"experiment={experiment}", f"mode={mode}"]))
     choices = [[f"{o.get_key_element()}={to_override_value(v)}" for v in given(o)] for o in parsed]
     if config_of(experiment, f"mode={mode}").hypopt.name == "none":
@@ -66,7 +66,7 @@ def jobs_of(experiment: str, mode: str) -> list[list[str]]:
 
 
 def tiny(job: list[str], folder: Path) -> list[str]:
-    """A job of an experiment on little data with small networks."""
+    """A job of an experiment, on a little data and with small networks."""
     cfg = compose(folder, base=job)
     data = cfg.data_feat
     if data.kind == "vector":
@@ -144,7 +144,7 @@ def test_each_data_set_has_its_own_study_judged_on_validation_data():
 
 
 def first_jobs() -> list:
-    """Each experiment at full size and in quick mode; all but one of each kind are slow."""
+    """Each experiment in full and quick mode; all but one of each kind are marked slow."""
     is_fast = {("augmnist_stag_step2", "none"), ("STL10_balle", "none")}
     is_fast |= {(name, "quick") for name in FAST}
     return [
@@ -206,7 +206,7 @@ def test_experiments_share_a_bottleneck_and_have_tables_of_their_own(tmp_path):
 
 @pytest.mark.parametrize("mode", sorted({*MODES} - {"none", "cpu", "continue"}))
 def test_every_mode_runs(mode, tmp_path):
-    """On data with few batches: some modes limit their number."""
+    """The data have few batches because some modes limit their number."""
     metrics = run(tmp_path, f"mode={mode}", "trainer.max_epochs=1", base=DIGITS)
     assert metrics["test/comm/n_bits"] > 0 and metrics["test/pred/loss"] >= 0
     assert [*tmp_path.glob(f"results/exp_{mode}_none/**/results_predictor.csv")]

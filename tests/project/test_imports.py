@@ -1,4 +1,4 @@
-"""Imports flow one way: lossyless <- utils <- main.py, aggregate.py; from the syntax trees."""
+"""Imports flow one way: lossyless <- utils <- main.py, aggregate.py."""
 
 import ast
 from pathlib import Path
@@ -9,7 +9,7 @@ SOURCES = sorted([*ROOT.glob("*.py"), *ROOT.glob("lossyless/**/*.py"), *ROOT.glo
 
 
 def imported(path: Path) -> set[str]:
-    """Names of the modules that a file imports, anywhere in it, with their dots."""
+    """Dotted names of all modules that a file imports anywhere."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -26,7 +26,7 @@ def packages(path: Path) -> set[str]:
 
 
 def offenders(pattern: str, forbidden: set[str]) -> dict[str, list[str]]:
-    """The files that import what they must not, with what they import."""
+    """Files with forbidden imports, and these imports."""
     found = {path: packages(path) & forbidden for path in ROOT.glob(pattern)}
     return {str(p.relative_to(ROOT)): sorted(names) for p, names in found.items() if names}
 
@@ -39,7 +39,7 @@ def test_imports_between_library_utils_and_entry_points_flow_one_way():
     assert offenders("hubconf.py", EXPERIMENT_SIDE - {"hubconf"}) == {}
 
 
-# The rooms of utils and those that each may import.
+# The folders of utils, and the folders that each may import.
 BELOW: dict[str, set[str]] = {"configs": set(), "runs": {"configs"}}
 BELOW["data"] = BELOW["search"] = {"configs", "runs"}
 BELOW["plots"] = BELOW["evaluation"] = {"configs", "runs", "data"}

@@ -1,4 +1,4 @@
-"""Every notebook runs top to bottom on small data without network, and is fit to publish."""
+"""Every notebook runs from top to bottom on small data without a network, and is publishable."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|mnt|usr|opt)/|site-packages")
 MAX_BYTES = 1_500_000
 SLOW = {"banana.ipynb", "minimal_code.ipynb"}  # half a minute each; names of notebooks
-TIMEOUT = 300  # seconds a cell may take
+TIMEOUT = 300  # time limit of a cell in seconds
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 
@@ -32,7 +32,7 @@ def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 
 def texts(notebook: nbformat.NotebookNode) -> list[str]:
-    """Sources and printed outputs, without the data of images."""
+    """Sources and printed outputs, without image data."""
     found = [cell.source for cell in notebook.cells]
     for output in outputs(notebook):
         if output.output_type == "stream":
@@ -44,7 +44,7 @@ def texts(notebook: nbformat.NotebookNode) -> list[str]:
 
 @pytest.fixture
 def empty_machine(tmp_path, monkeypatch) -> Path:
-    """A copy of the notebooks, in an environment without caches and network."""
+    """A copy of the notebooks, in an environment without caches or a network."""
     variables = {
         "LOSSYLESS_NOTEBOOK_SMALL": "1",
         "PYTHONPATH": str(ROOT),
@@ -82,7 +82,7 @@ def test_notebooks_run(path, empty_machine):
 
 @each_notebook
 def test_notebooks_are_clean(path):
-    """Valid, small, without errors and without paths of the machine that ran it."""
+    """They are valid and small, and contain no errors and no paths of the machine that ran them."""
     notebook = read(path)
     nbformat.validate(notebook)
     assert path.stat().st_size <= MAX_BYTES

@@ -41,7 +41,7 @@ fi
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
-    """A copy of the scripts and configs with the stub for Python, where names may go wrong."""
+    """Scripts, configs and a stub for Python, copied to a folder with a difficult name."""
     monkeypatch.setenv("LC_ALL", "C")
     root = tmp_path / "my projét (1)"
     for name in ("bin", "conf"):
@@ -85,7 +85,7 @@ def test_every_script_has_help_rejects_unknown_flags_and_runs_existing_experimen
         names = {word.split("=")[1] for word in words if word.startswith("experiment=")}
         assert all((ROOT / f"conf/experiment/{name}.yaml").is_file() for name in names), script
         programs = [line.split()[0] for line in found]
-        # scripts that only fetch data, save weights or compress call modules
+        # scripts that only download data, save weights or compress call modules
         assert names or set(programs) == {"-m"}, script
         assert programs[0] in ("main.py", "-m")
         assert programs[-1] == "aggregate.py" or set(programs) == {"-m"}, script
@@ -133,7 +133,7 @@ def test_flags_become_settings(project):
     overrides = "seed=1,2 trainer.max_epochs=3 goal=x"
     jobs_only = "slurm=single_node timeout_min=30", "slurm.mem_gb=64 +slurm.nodelist=a"
     assert main == f"main.py experiment=test mode=quick {jobs_only[0]} {overrides} {jobs_only[1]}"
-    # the same settings, so that it looks where the results are
+    # the same settings, so that it finds the results
     assert aggregate == f"aggregate.py experiment=test mode=quick {overrides}"
 
 
@@ -179,7 +179,7 @@ def test_a_sweep_continues_by_its_slurm_id_too(project):
 
 
 def test_figures_only(project):
-    """They are drawn on this machine even if the jobs run on a cluster."""
+    """Figures are drawn on this machine even if the jobs run on a cluster."""
     for arguments, mode in (
         (["quick"], "quick"),
         (["quick_"], "quick"),
@@ -196,7 +196,7 @@ def test_figures_only(project):
         ("main.py", 1, 1, 3),
         ("aggregate.py", 1, 1, 3),
         ("digits_classical", 1, 1, 3),
-        # without a finished job no tables: those of earlier runs would look like results
+        # no tables without a finished job: tables of earlier runs would look like results
         ("main.py", NONE_DONE, NONE_DONE, 2),
         ("main.py", 137, 137, 2),
         ("digits_classical", NONE_DONE, 1, 3),
@@ -221,7 +221,7 @@ def test_an_interrupted_script_exits_non_zero(project, number):
         command,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
-        # what runs in the background of a shell ignores SIGINT, and would hand that on
+        # background processes of a shell ignore SIGINT, and so would their children
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         while not calls(project):
@@ -231,7 +231,7 @@ def test_an_interrupted_script_exits_non_zero(project, number):
 
 
 def test_the_worst_failure_determines_the_exit_status(project):
-    """This includes scripts that a script calls."""
+    """This also holds for scripts that a script calls."""
     (project / "failing").write_text("experiment=clip_bottleneck_pretrain")
     (project / "status").write_text("4")
     done = call(str(project / "bin/clip/main_linear.sh"))
@@ -266,7 +266,7 @@ def until(condition, seconds: float = 10) -> None:
 
 @pytest.fixture
 def running(project):
-    """A file; the jobs of the cluster run until it is deleted."""
+    """A file; the cluster's jobs run until it is deleted."""
     file = project / "running"
     file.touch()
     yield file
@@ -290,7 +290,7 @@ def test_the_script_returns_once_jobs_are_queued(project, running):
         assert call("bash", "-c", commands[name], cwd=project).returncode == 0
         assert calls(project)[-1] == f"{program} {expected}"
     running.unlink()
-    until(lambda: len(calls(project)) == 4)  # the driver goes on, and draws
+    until(lambda: len(calls(project)) == 4)  # the driver continues and draws
     assert calls(project)[3] == f"aggregate.py {expected}"
     until(lambda: "2 of 2 jobs done" in (project / "outputs" / job_id / "log").read_text())
     assert job_ids(project) == [job_id] and f"job_id={job_id}" in (project / "calls").read_text()
@@ -302,7 +302,7 @@ def test_the_driver_outlives_the_terminal(project, running):
         [script, "-s", "local"], start_new_session=True, stdout=subprocess.DEVNULL
     ) as process:
         assert process.wait(10) == 0
-        with pytest.raises(ProcessLookupError):  # nothing of it is left in the session
+        with pytest.raises(ProcessLookupError):  # none of its processes remain in the session
             os.killpg(process.pid, signal.SIGHUP)
     running.unlink()
     until(lambda: len(calls(project)) == 2)
@@ -368,7 +368,7 @@ def test_ctrl_c_ends_a_submission(project):
 
 @pytest.fixture
 def real_project(tmp_path) -> Path:
-    """A copy of the project that writes into a folder of its own."""
+    """A copy of the project that writes into a separate folder."""
     return copy_project(tmp_path / "project")
 
 

@@ -182,7 +182,7 @@ def test_changing_the_python_of_an_environment_is_an_error(machine):
     assert machine.set_up().returncode == 0
     machine.add_python("3.12")
     assert "3.11" in fails_in_one_line(machine.set_up(PYTHON="python3.12"))
-    assert machine.set_up().returncode == 0  # without PYTHON, it is used as it is
+    assert machine.set_up().returncode == 0  # without PYTHON, .venv is used unchanged
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def read_requirements(name: str) -> list[Requirement]:
 
 
 def pins(python: str) -> dict[str, Requirement]:
-    """Name to exact version for that Python."""
+    """Map each package to its exact version for this Python."""
     found: dict[str, Requirement] = {}
     for pin in read_requirements("constraints.txt"):
         if pin.marker is None or pin.marker.evaluate({"python_version": python}):

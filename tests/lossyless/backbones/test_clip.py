@@ -112,7 +112,7 @@ def test_an_existing_file_is_checked_silently(home, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_missing_device_is_refused_before_a_download(monkeypatch):
+def test_a_missing_device_is_rejected_before_a_download(monkeypatch):
     monkeypatch.setattr("lossyless.backbones.clip.fetch", None)
     with pytest.raises(RuntimeError, match="foo"):
         load_clip(device="foo")

@@ -56,7 +56,7 @@ def test_batches_and_workers_change_nothing(compressor, X, n_workers):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_settings_that_change_the_examples_are_refused(compressor, X):
+def test_settings_that_change_the_examples_are_rejected(compressor, X):
     kwargs = {"pin_memory": False, "generator": torch.Generator(), "shuffle": False}
     assert len(read(compressor, list(X), **kwargs)[0]) == 10
     for name, value in (

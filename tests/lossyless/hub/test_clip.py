@@ -67,7 +67,7 @@ def test_compressors_need_a_bottleneck_with_tables(compressor):
         ClipCompressor(compressor.backbone, rate, compressor.transform)
 
 
-def test_batches_of_other_shapes_are_refused(compressor, X):
+def test_batches_of_other_shapes_are_rejected(compressor, X):
     uint8 = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)
     for wrong in ([1.0], torch.rand(3, SIDE, SIDE), uint8):
         with pytest.raises(SourceError, match="found"):
@@ -113,7 +113,7 @@ def test_labels_of_any_integer_type_become_int64(compressor, X, tmp_path, labels
 
 
 @pytest.mark.parametrize("labels", [[None], [0.5], ["cat"], [torch.tensor([1, 2]), 1]], ids=str)
-def test_other_labels_are_refused_and_nothing_is_written(compressor, X, tmp_path, labels):
+def test_other_labels_are_rejected_and_nothing_is_written(compressor, X, tmp_path, labels):
     dataset = list(zip(X, labels, strict=False))
     with pytest.raises(SourceError, match="labels"):
         compressor.compress_dataset(dataset, tmp_path / "Z", tmp_path / "Y")

@@ -41,7 +41,7 @@ def test_features_of_any_precision_are_compressed(decoder, z, tmp_path, dtype):
     assert decoded.dtype == np.float32 and Y.dtype == np.int64
 
 
-def test_features_that_do_not_fit_are_refused(decoder, z, tmp_path):
+def test_features_that_do_not_fit_are_rejected(decoder, z, tmp_path):
     with pytest.raises(SourceError, match=r"\[N, 512\], found \[500, 3\]"):
         decoder.compress_features(z[:, :3], tmp_path / "Z")
     for labels in ([1, 2, 3], torch.tensor(5), [0.5] * 500, set(range(500)), iter(range(500))):
@@ -158,7 +158,7 @@ def test_skipping_is_silent_without_damage(decoder, z, tmp_path):
         decoder.decompress_dataset(tmp_path / "Z", on_damage="skip")
 
 
-def test_the_file_of_another_bottleneck_is_refused(decoder, z, tmp_path):
+def test_the_file_of_another_bottleneck_is_rejected(decoder, z, tmp_path):
     other = feature_compressor(pretrained_path=save_bottleneck(tmp_path / "other.pt", seed=1))
     decoder.compress_features(z, tmp_path / "Z")
     with pytest.raises(ContainerError, match="Z: "):

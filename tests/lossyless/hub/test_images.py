@@ -119,7 +119,7 @@ def test_links_to_folders_are_followed_without_loops(tmp_path):
     assert [label for _, label in images] == [0, 1, 2, 2]
 
 
-def test_folders_without_images_or_classes_are_refused(folder, tmp_path):
+def test_folders_without_images_or_classes_are_rejected(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     save(folder / "loose.png")
     for path in (tmp_path / "nothing", tmp_path / "empty", folder / "loose.png"):

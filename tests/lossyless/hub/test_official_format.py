@@ -92,7 +92,7 @@ def test_the_tables_of_the_rate_stay_wide(rate):
     assert coder.encode(torch.empty(0, Z_DIM)) == [] and coder.decode([]).shape == (0, Z_DIM)
 
 
-def test_values_that_compressai_cannot_code_are_refused(rate):
+def test_values_that_compressai_cannot_code_are_rejected(rate):
     with pytest.raises(CodingError, match=str(2**26)):
         OfficialCoder(rate).encode(torch.full((1, Z_DIM), 1e8))
 

@@ -100,13 +100,13 @@ def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path):
     [torch.zeros(3), {}, {"scaling": 3.0, "biasing": 3.0}, {1: torch.zeros(1)}, HHyper(Z_DIM)],
     ids=["tensor", "empty", "numbers", "unnamed", "another rate"],
 )
-def test_other_contents_are_refused(state, tmp_path):
+def test_other_contents_are_rejected(state, tmp_path):
     state = state.state_dict() if isinstance(state, HHyper) else state
     with pytest.raises(WeightsError, match="weights.pt"):
         load_bottleneck(save(state, tmp_path))
 
 
-def test_weights_that_diverged_are_refused(tmp_path):
+def test_weights_that_diverged_are_rejected(tmp_path):
     state = official_state(is_legacy=True)
     state["entropy_bottleneck._bias1"][0] = torch.nan
     with pytest.raises(WeightsError, match="diverged"):
@@ -137,14 +137,14 @@ def test_the_tables_of_the_released_weights_are_the_same_on_every_machine():
         ({"model": "b5"}, ValueError, "b001, b005, b01.*'b5'"),
     ],
 )
-def test_wrong_arguments_are_refused_before_anything_is_loaded(monkeypatch, argument, error, key):
+def test_wrong_arguments_are_rejected_before_anything_is_loaded(monkeypatch, argument, error, key):
     for name in ("fetch", "load_clip", "load_bottleneck"):
         monkeypatch.setattr(f"lossyless.hub.weights.{name}", None)
     with pytest.raises(error, match=key):
         clip_compressor(**argument)
 
 
-def test_a_clip_with_other_features_is_refused(weights, tmp_path):
+def test_a_clip_with_other_features_is_rejected(weights, tmp_path):
     small = save_clip(tmp_path / "small.pt", z_dim=64)
     with pytest.raises(ValueError, match="512.*64"):
         clip_compressor(device="cpu", **(weights | {"clip_path": small}))

@@ -75,7 +75,7 @@ def test_decoding_gives_the_z_hat_of_evaluation(fitted):
     assert_decodes_to_z_hat(fitted.double(), z)
 
 
-def test_values_that_cannot_be_coded_are_refused(fitted):
+def test_values_that_cannot_be_coded_are_rejected(fitted):
     for value in (math.nan, 1e12):
         z = draw_z(5)
         z[2, 1] = value
@@ -232,7 +232,7 @@ def test_the_fingerprint_depends_on_every_parameter_and_on_nothing_else(fitted):
 # --- wrong options
 
 
-def test_dimensions_that_are_not_positive_integers_are_refused():
+def test_dimensions_that_are_not_positive_integers_are_rejected():
     for z_dim in (0, 2.5, "4"):
         for rate in [*ENTROPY_CODED.values(), *UNCODED]:
             with pytest.raises(ValueError, match=f"z_dim={z_dim!r}"):

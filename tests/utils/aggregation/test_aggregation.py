@@ -1,4 +1,4 @@
-"""From finished runs on disk to tables and figures, by the command `aggregate.py`."""
+"""`aggregate.py` turns finished runs on disk into tables and figures."""
 
 import os
 import shutil
@@ -61,7 +61,7 @@ def test_tables_average_seeds_and_figures_are_gathered(folder, capsys):
 
 
 def test_summaries_have_a_metric_of_predictors_by_default(folder):
-    """The accuracy or, in regression, the loss, unless another one is chosen."""
+    """Accuracy or, for regression, loss, unless another metric is selected."""
     column = "+aggregate.summarize_metrics.columns.err=val/pred/loss"
     for options, expected in (([], "loss"), ([column], "err")):
         table = (draw(folder, *options) / "summary.md").read_text().splitlines()[0]
@@ -69,7 +69,7 @@ def test_summaries_have_a_metric_of_predictors_by_default(folder):
 
 
 def test_locale_backend_and_closed_pipe_do_not_prevent_tables_and_figures(folder, tmp_path):
-    """Nor settings of Matplotlib, nor accents in configs."""
+    """Neither do Matplotlib settings and non-ASCII characters in configs."""
     shutil.copytree(folder / "results", tmp_path / "é/results")
     for config in (tmp_path / "é/results").glob("**/config.yaml"):
         config.write_text(config.read_text().replace(str(folder), f"{folder}é"))
@@ -172,13 +172,13 @@ def test_where_compares_numbers_by_value_and_takes_lists_and_settings(folder):
         restrict(frame, {"beta": 1.001}, "o")  # "beta" shows two digits
 
 
-def test_settings_come_from_the_saved_configs(folder):
+def test_settings_are_read_from_the_saved_configs(folder):
     frame = tables.collect(folder / "results/exp_none")[0]["featurizer"]
     names = ["encoder.kwargs.hid_dim", "dist", "encoder", "no.such", "optimizer_pred.kwargs.lr"]
     found = with_settings(frame, names)
     assert set(found["encoder.kwargs.hid_dim"]) == {"8"}
     assert set(found) - set(frame) == {names[0], names[-1]}
-    # what does not determine the stage is left out
+    # settings that do not determine the stage are left out
     assert set(with_settings(frame, names, "featurizer")) - set(frame) == {names[0]}
 
 

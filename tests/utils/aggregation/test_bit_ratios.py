@@ -17,7 +17,7 @@ def front(bits, costs):
 
 
 def test_ratio_of_scaled_bits_is_the_factor_at_all_costs():
-    """cost = a - b log(bits): fronts that interpolation in log-bits reproduces exactly."""
+    """With cost = a - b log(bits), interpolation in log-bits reproduces the fronts exactly."""
     slow, fast = np.array([100.0, 230.0, 900.0, 2000.0]), np.array([40.0, 77.0, 700.0, 1500.0])
 
     def cost(bits):
@@ -25,7 +25,7 @@ def test_ratio_of_scaled_bits_is_the_factor_at_all_costs():
 
     found = ratios(front(slow, cost(slow)), front(fast, cost(2.5 * fast)))
     np.testing.assert_allclose(found["ratio"], 2.5)
-    # as far as both reach, at the points of both
+    # at the points of both, in their common range
     assert found["cost"].iloc[0] == pytest.approx(min(cost(slow[0]), cost(2.5 * fast[0])))
     assert found["cost"].iloc[-1] == pytest.approx(max(cost(slow[-1]), cost(2.5 * fast[-1])))
     assert len(found) == 6
@@ -55,7 +55,7 @@ def test_fronts_are_selected_on_validation_data_if_there_are_any():
     assert list(bits) == [100, 200, 300] and list(costs) == [0.42, 0.33, 0.01]
 
 
-def test_fronts_fall_strictly():
+def test_fronts_decrease_strictly():
     bits, costs = np.array([400.0, 100, 200, 300]), np.array([0.1, 0.5, 0.2, 0.3])
     found = bit_ratios.falling(bits, costs)
     assert found[0].tolist() == [100, 200, 400]
@@ -67,7 +67,7 @@ def test_fronts_fall_strictly():
 
 @pytest.fixture
 def runs(tmp_path):
-    """Kinds "a", with twice the bits of "b"; "c" has no error, "d" an infinite one."""
+    """Kind "a" needs twice the bits of "b"; "c" has no error and "d" an infinite one."""
     kinds = {"a": (2, 1), "b": (1, 1), "c": (1, np.nan), "d": (1, np.inf)}
     return Runs(
         tmp_path,

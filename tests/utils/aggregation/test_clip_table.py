@@ -13,7 +13,7 @@ from utils.configs.checks import ConfigError
 
 
 def rows_of(path: Path) -> dict[str, list[str]]:
-    """First cell -> the others, of a table in Markdown."""
+    """Rows of a Markdown table: first cell -> other cells."""
     lines = path.read_text().splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {row[0]: row[1:] for row in cells}
@@ -41,7 +41,7 @@ def test_the_best_setting_on_validation_data_is_shown(tmp_path):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Runs with two betas, two seeds and two predictors; contains the experiment's folder."""
+    """Results folder with runs of two betas, two seeds and two predictors."""
     tmp = tmp_path_factory.mktemp("clip_table")
     codec = ["distortion=supervised", "rate=H_factorized", "trainer.max_epochs=1"]
     for seed, beta in ((1, 0.01), (2, 0.01), (1, 1.0)):

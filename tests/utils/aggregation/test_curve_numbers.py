@@ -1,4 +1,4 @@
-"""Curves of an experiment in numbers, over its seeds."""
+"""Statistics of rate-distortion curves over the seeds of an experiment."""
 
 import pandas as pd
 import pytest
@@ -33,7 +33,7 @@ def test_areas_and_minima_over_seeds(tmp_path, exponential, capsys):
     summarize_RD_curves(Runs(tmp_path, exponential), Y, X)
     found = saved(tmp_path)
     assert (found["n_seeds"] == 2).all() and (found["n_runs_mean"] == 4).all()
-    # trapezia of rates from 3 to 0 over losses of 1/2, 1, 2, 4; seeds shift these
+    # trapezoids with rates 3 to 0 over losses 1/2, 1, 2, 4; seeds shift the losses
     area = 2.5 / 2 + 1.5 * 1 + 0.5 * 2
     assert found["AURD_mean"].to_dict() == {"VIC": area, "VAE": 2 * area}
     assert (found["AURD_sem"] == 0).all()
@@ -75,7 +75,7 @@ def test_rates_near_the_lowest_distortion_are_pooled_over_seeds(tmp_path):
 def test_half_the_bits_are_twice_the_gain(tmp_path, exponential, capsys):
     other = "test/pred/err"  # a second distortion, below the first in the table
     runs = exponential.assign(**{other: exponential[Y] / 2})
-    runs = runs[runs["beta"] != "0"]  # rates of 0 bits have no logarithm
+    runs = runs[runs["beta"] != "0"]  # a rate of 0 bits has no logarithm
     summarize_RD_curves(Runs(tmp_path, runs), [Y, other], X, baseline="VAE", tolerance=0.1)
     both = saved(tmp_path, ["distortion", "dist"])
     assert (both.loc[other, "AURD_mean"] == both.loc[Y, "AURD_mean"] / 2).all()
@@ -148,7 +148,7 @@ def test_single_seed_of_a_codec_is_the_baseline_of_all_seeds(tmp_path):
     summarize_RD_curves(Runs(tmp_path, runs), Y, X, by="feat", baseline="jpeg")
     gains = saved(tmp_path, "feat")["gain_mean"]
     assert gains.to_dict() == pytest.approx({"jpeg": 1, "neural_rec": 4, "webp": 2})
-    # several seeds were chosen: each is compared to its own
+    # several seeds were selected: each is compared with its own baseline
     is_left_out = (runs["feat"] == "webp") & (runs["seed"] == "2")
     summarize_RD_curves(Runs(tmp_path, runs[~is_left_out]), Y, X, by="feat", baseline="webp")
     assert pd.isna(saved(tmp_path, "feat")["gain_mean"]["neural_rec"])
@@ -161,7 +161,7 @@ def test_failed_runs_of_a_curve_are_counted(tmp_path, exponential):
     summarize_RD_curves(Runs(tmp_path, runs, seeds=[0, 2, 3]), Y, X)
     found = saved(tmp_path)
     assert found["n_failed"].to_dict() == {"VAE": 0, "VIC": 2}
-    assert found["n_missing"].to_dict() == {"VAE": 4, "VIC": 4}  # seed 3, of each beta
+    assert found["n_missing"].to_dict() == {"VAE": 4, "VIC": 4}  # seed 3 of each beta
     assert found["n_runs_mean"].to_dict() == {"VAE": 4, "VIC": 3}
 
 

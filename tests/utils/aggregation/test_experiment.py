@@ -1,4 +1,4 @@
-"""What modes share: restrictions, names, and files whose bytes do not change by themselves."""
+"""What all modes share: selection of runs, display names, and byte-identical files."""
 
 import pandas as pd
 import pytest
@@ -66,7 +66,7 @@ def make_figure():
 
 def test_equal_figures_have_equal_bytes_and_the_chosen_resolution(tmp_path, monkeypatch):
     for name, epoch in (("a", "1"), ("b", "1000000000")):
-        monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)  # the date that files would have
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)  # the date that the files would contain
         Experiment(tmp_path / name).save_figure(make_figure(), "beta_0.5")
     found, again = (
         {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in "ab"

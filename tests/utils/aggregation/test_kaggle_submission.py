@@ -1,4 +1,4 @@
-"""From finished runs to a file for Kaggle, on a small Galaxy Zoo."""
+"""Finished runs on a small Galaxy Zoo yield a Kaggle submission."""
 
 import shutil
 from pathlib import Path
@@ -28,7 +28,7 @@ GALAXY = [
     "encoder.kwargs.hid_dim=4",
     "decoder.kwargs.hid_dim=4",
     "encoder.z_dim=4",
-    # predictions must lie in [0, 1], for a submission is clipped and metrics are not
+    # predictions must lie in [0, 1]: a submission is clipped, but metrics are not
     "optimizer_pred.kwargs.lr=1e-2",
     "trainer_pred.max_epochs=20",
     *(
@@ -64,7 +64,7 @@ def _small():
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    """Finished runs whose folders were moved since. Kaggle's images are the labelled ones."""
+    """Finished runs whose folders have been moved. Kaggle's test images are the labelled images."""
     before, after = (tmp_path_factory.mktemp(name) for name in ("before", "after"))
     galaxies.save(before / "data", galaxies.IDS)
     for feat, overrides in RUNS.items():
@@ -76,7 +76,7 @@ def original(tmp_path_factory):
 
 @pytest.fixture
 def folder(original, tmp_path):
-    """A copy whose metrics tests may change; checkpoints and data are links."""
+    """A copy whose metrics tests can change; checkpoints and data are symbolic links."""
     shutil.copytree(original / "results", tmp_path / "results")
     for name in ("data", "pretrained"):
         (tmp_path / name).symlink_to(original / name)
@@ -84,7 +84,7 @@ def folder(original, tmp_path):
 
 
 def submit(folder: Path, *overrides: str) -> pd.DataFrame:
-    """What `aggregate.py` writes, with the ids as index."""
+    """The submission that `aggregate.py` writes, indexed by image id."""
     settings = [
         *paths(folder),
         "trainer.accelerator=cpu",
@@ -100,7 +100,7 @@ def finished(folder: Path, feat: str):
 
 
 def set_losses(folder: Path, **losses: tuple[float, float]) -> None:
-    """Overwrite the loss on the validation and on the test split, by featurizer."""
+    """Overwrite the losses on the validation and test splits, keyed by featurizer."""
     for feat, (val, test) in losses.items():
         file = finished(folder, feat).csv
         table = pd.read_csv(file)
@@ -110,7 +110,7 @@ def set_losses(folder: Path, **losses: tuple[float, float]) -> None:
 
 @pytest.mark.parametrize("feat", RUNS)
 def test_the_score_of_a_submission_is_that_of_the_run(feat, folder, capsys):
-    """Were Kaggle's images those of a split, its score would be the root of the split's loss."""
+    """If Kaggle's images were those of a split, the score would be the root of its loss."""
     found = submit(folder, f"{OPTION}.where={{feat: {feat}}}")
     assert list(found.columns) == list(ANSWERS)
     assert found.index.tolist() == sorted(galaxies.IDS)
@@ -166,7 +166,7 @@ def test_missing_files_and_rejected_uploads_are_errors(folder, client):
     client.answer = "Could not submit to competition"
     with pytest.raises(SystemExit, match="submission.csv .*Could not submit"):
         submit(folder, f"{OPTION}.submit=true", jpeg)
-    (folder / "results/exp_none/submission.csv").unlink()  # it was kept
+    (folder / "results/exp_none/submission.csv").unlink()  # the file was kept
     data = (folder / "data").resolve()
     (folder / "data").unlink()
     (folder / "data/galaxyzoo").mkdir(parents=True)

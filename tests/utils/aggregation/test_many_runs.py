@@ -1,4 +1,4 @@
-"""Aggregation of many runs takes seconds."""
+"""Aggregating many runs takes seconds."""
 
 import json
 import time
@@ -15,7 +15,7 @@ MODES = "[summarize_metrics,summarize_RD_curves,plot_all_RD_curves,plot_pareto_f
 
 
 def write_runs(tmp_path, betas, seeds):
-    """Finished jobs of all stages, 60 metrics each, whose configs are real ones."""
+    """Write finished jobs of all stages with real configs and 60 metrics each."""
     cfg = compose(tmp_path, "seed=7654321", "featurizer.loss.beta=0.1234567", base=DIGITS)
     OmegaConf.resolve(cfg)
     text = OmegaConf.to_yaml(cfg, sort_keys=True)
@@ -43,7 +43,7 @@ NAMES = ("distortion", "loss", "err", "n_bits", "n_bits_single")
 
 
 def draw(tmp_path):
-    """Draws; the seconds of a processor that this took."""
+    """Draw; return the CPU seconds that this took."""
     settings = [f"aggregate.modes={MODES}", "aggregate.plot_all_RD_curves.x=[test/pred/loss]"]
     begin = time.process_time()
     aggregate.main(["experiment=none", "logger=none", *paths(tmp_path), *settings])

@@ -1,4 +1,4 @@
-"""Published numbers beside ours: which runs are meant, verdicts, and the data files."""
+"""Published numbers next to ours: selection of runs, verdicts, and data files."""
 
 import pandas as pd
 import pytest
@@ -13,7 +13,7 @@ RATE, LOSS = "test/feat/rate", "test/pred/loss"
 
 
 def runs(**columns):
-    """VIC at two betas, three seeds; the lower beta is the published one."""
+    """VIC with two betas and three seeds; the lower beta is the published one."""
     return table(
         {"datafeat": "banana_rot", "dist": "VIC", "beta": beta, "seed": seed}
         | {RATE: rate + seed / 10, LOSS: 0.5}

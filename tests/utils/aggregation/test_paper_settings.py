@@ -1,4 +1,4 @@
-"""Experiments at full size have the settings of the official scripts, but for stated reasons."""
+"""Full-size experiments use the settings of the official scripts, except for stated reasons."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Pareto fronts, and measures of curves against closed forms."""
+"""Pareto fronts, and measures of curves compared with closed forms."""
 
 import math
 
@@ -21,7 +21,7 @@ def curve(rates, distortions):
 
 
 def exponential(scale=1.0, rates=(1.0, 2.0, 4.0, 7.0)):
-    """D = 2^(-R / scale): a curve with its rates multiplied."""
+    """The curve D = 2^(-R / scale): `scale` multiplies the rates."""
     rates = np.asarray(rates)
     return curve(scale * rates, 2.0**-rates)
 

@@ -1,4 +1,4 @@
-"""Reconstructions by standard and invariant compressors: which runs, bits and images."""
+"""Reconstructions by standard and invariant compressors: selected runs, bits and images."""
 
 import itertools
 import shutil
@@ -20,7 +20,7 @@ MODE = "aggregate.compare_reconstructions"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """An experiment whose folders were moved since: VC with two seeds, VIC at two betas."""
+    """An experiment whose folders have been moved: VC with two seeds, VIC with two betas."""
     before = tmp_path_factory.mktemp("before")
     for settings in ("seed=2", "seed=10", "distortion=VIC seed=2", "distortion=VIC seed=3 beta"):
         settings = settings.replace("beta", "featurizer.loss.beta=0.25").split()
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 
 
 def of(tmp, *overrides):
-    """What `aggregate.py` is called with."""
+    """Overrides for `aggregate.py`."""
     here = [
         *paths(tmp),
         "trainer.accelerator=cpu",
@@ -51,7 +51,7 @@ def where(values, option="where"):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What the drawing functions are called with: name -> (compressors, data)."""
+    """Arguments of the calls of drawing functions: name -> (compressors, data)."""
     calls = {}
 
     def spy_on(name):
@@ -165,7 +165,7 @@ def test_rows_show_source_augmented_and_reconstructed_images(methods, digits):
 
 
 def without_gaps(axes):
-    """Images of 16 pixels, side by side, from a canvas with gaps of one pixel."""
+    """Remove the one-pixel gaps between 16-pixel images on a canvas."""
     canvas = axes.images[0].get_array()[..., 0]
     rows, columns = (np.arange(n) % 17 < 16 for n in canvas.shape)
     return canvas[rows][:, columns]

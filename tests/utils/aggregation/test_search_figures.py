@@ -17,7 +17,7 @@ from utils.search.space import Space
 
 
 def quadratic_study(n: int, ends: Sequence[str]) -> optuna.Study:
-    """Values that depend on the exponent of `log`, hardly on `x`, and not on the others."""
+    """A study whose values depend on the exponent of `log`, weakly on `x`, and on nothing else."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for end in ends:
         log = "log=tag(log, interval(1e-8, 1))"
@@ -39,7 +39,7 @@ def test_importance_is_the_explained_share_of_the_variance(tmp_path):
         assert sum(shares.values()) == pytest.approx(1)
     assert importances(quadratic_study(9, ["1"])) == {}  # too few trials
     run(tmp_path, lambda _: 1.0, n_trials=12)
-    assert importances(load(tmp_path)) == {}  # all are equal
+    assert importances(load(tmp_path)) == {}  # all values are equal
 
 
 def test_figures_and_tables_of_all_studies(tmp_path):

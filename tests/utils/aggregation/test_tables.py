@@ -1,4 +1,4 @@
-"""Tables average seeds and nothing else, and join each run to those it came from."""
+"""Tables average only over seeds, and join each run with the upstream runs it is based on."""
 
 import json
 import math
@@ -24,7 +24,7 @@ METRIC["predictor"] = "test/pred/loss"
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes finished runs of all (or the first) stages with made-up metrics."""
+    """Write finished runs of all (or only the first) stages with made-up metrics."""
 
     def write_runs(*overrides, values=(1.0, 2.0, 3.0), base=DIGITS):
         cfg = compose(tmp_path, *overrides, base=base)
@@ -39,7 +39,7 @@ def write(tmp_path):
 
 
 def test_mean_and_standard_error_over_seeds(write):
-    exact = 53685.150320535715  # which a fast parser gets wrong in the last bit
+    exact = 53685.150320535715  # a fast parser gets the last bit wrong
     (row,) = summaries_of(write("seed=0", values=[exact] * 3))[0]["predictor"].to_dict("records")
     assert row["test/pred/loss_mean"] == exact and math.isnan(row["test/pred/loss_sem"])
     values = [1.0, 2.0, 4.5]
@@ -61,7 +61,7 @@ def test_mean_and_standard_error_over_seeds(write):
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts the featurizer of a run, and ends it with an error, if there is one."""
+    """Start the featurizer of a run; if an error is given, end the run with it."""
 
     def start_run(*overrides, error=None):
         cfg = compose(tmp_path, *overrides, base=DIGITS)
@@ -83,7 +83,7 @@ def summaries_of(folder):
 DIFFERENCES = [
     "distortion=VAE",
     "encoder.z_dim=5",
-    "featurizer.loss.beta=0.3001",  # rounded, the folder's name shows the same
+    "featurizer.loss.beta=0.3001",  # after rounding, the folder names are equal
     "optimizer_feat.kwargs.lr=0.5",
     "data_feat.kwargs.batch_size=7",
     "add_feat=again",
@@ -167,7 +167,7 @@ def test_unfinished_runs_are_counted_and_left_out(write, start):
 
 
 @pytest.mark.parametrize("lost", ["file", "value", "column"])
-def test_means_say_how_many_seeds_they_have(write, capsys, lost):
+def test_tables_state_how_many_seeds_each_mean_has(write, capsys, lost):
     folder = write("seed=1", values=[1.0, 1.0, 5.0])
     write("seed=2", values=[2.0, 1.0, 7.0])
     write("seed=3", values=[math.nan if lost == "value" else 4.0, 1.0, 9.0])

@@ -1,4 +1,4 @@
-"""The benchmark's verdicts and table; what it measures is not judged here."""
+"""The benchmark's verdicts and table; the measurements themselves are not tested."""
 
 import io
 import math
@@ -41,7 +41,7 @@ def test_goals_include_their_bounds_and_exclude_nan(goal, met, missed, text):
 
 
 def test_the_ratio_is_the_median_of_pairs_and_not_the_ratio_of_medians():
-    """A machine that is five times slower for a while slows down both sides of a pair."""
+    """If the machine is five times slower for a while, both sides of a pair slow down."""
     row = comparison([20, 100, 40], [2, 10, 2])
     assert row.ratio == 10 and row.is_met
     with pytest.raises(ValueError):
@@ -102,7 +102,7 @@ def without_randomness(compressor):
 
 
 def test_the_bare_loop_makes_the_same_updates_as_the_trainer(small_config):
-    """Same data, losses and updates, so that times are comparable."""
+    """Data, losses and updates are the same, so that times are comparable."""
     fitting.quiet()
     compressor = without_randomness(building.build_compressor(small_config))
     compressor.annealer.mode = "constant"
@@ -121,7 +121,7 @@ def test_the_bare_loop_makes_the_same_updates_as_the_trainer(small_config):
 
 
 def test_drawn_vectors_have_the_entropy_of_the_model():
-    """Else sizes of files could not be judged by its entropy."""
+    """Otherwise the entropy would not be a reference for file sizes."""
     rate = make_bottleneck(8).rate
     tables = rate.tables["z"]
     symbols, z = make_bottleneck(8).draw(20_000)

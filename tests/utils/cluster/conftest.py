@@ -1,4 +1,4 @@
-"""Fake commands of Slurm."""
+"""Fake Slurm commands."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch) -> Callable[..., None]:
-    """Writes a fake command, given its name and lines; by default, it prints nothing."""
+    """Write a fake command with this name and these lines; by default, it prints nothing."""
     folder = tmp_path / "commands"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")

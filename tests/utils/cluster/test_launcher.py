@@ -1,4 +1,4 @@
-"""Submission of jobs, their results, and their losses.
+"""Submission of jobs, their results, and lost jobs.
 
 Jobs run as real processes, by submitit's local executor. Slurm's commands are small scripts here;
 test_slurm.py has a real Slurm.
@@ -117,7 +117,7 @@ def test_a_job_fails_alone_and_array_parallelism_jobs_run_at_once(tmp_path, make
 
 @pytest.fixture
 def ctrl_c():
-    """Ctrl-C raises an error, also if the tests run in the background."""
+    """Ctrl-C raises an error even if the tests run in the background."""
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, previous)
@@ -224,7 +224,7 @@ def test_a_job_that_left_the_queue_is_lost(tmp_path, make_jobs, fake):
 
 
 def test_the_launcher_waits_for_a_requeued_job(tmp_path, make_jobs, fake):
-    """It leaves an error, is out of the queue, squeue fails, it is pending, and then it is done."""
+    """It leaves an error, is not in the queue, squeue fails, it is pending, and then it is done."""
     result(tmp_path, "87", ("error", "RuntimeError: Connection closed by peer"))
     result(tmp_path, "done", returned("there"))
     file, done = (tmp_path / f"sweep/.submitit/{i}/{i}_0_result.pkl" for i in ("87", "done"))
@@ -240,7 +240,7 @@ def test_the_launcher_waits_for_a_requeued_job(tmp_path, make_jobs, fake):
     assert job.return_value == "there"
 
 
-def test_a_refused_sweep_is_one_line_of_error(tmp_path, make_jobs, fake):
+def test_a_rejected_sweep_is_one_line_of_error(tmp_path, make_jobs, fake):
     fake("sbatch", "echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; echo no >&2; exit 1")
     with pytest.raises(JobError, match="^[^\n]*QOSMaxSubmit[^\n]*$"):
         submit(tmp_path, make_jobs(None, 1, 2))

@@ -9,7 +9,7 @@ from utils.cluster.screen import shown
 from utils.runs.experiment_status import LOG
 from utils.runs.status_file import job_file
 
-# A job that prints, also from a child process; the second job fails.
+# A job that prints, including from a child process; the second job fails.
 SCRIPT = """
 import logging, subprocess, sys
 from utils.cluster import sweep

@@ -1,4 +1,4 @@
-"""Scripts on a real Slurm have the results of the same machine without Slurm."""
+"""Scripts give the same results on a real Slurm as on this machine without Slurm."""
 
 import re
 import sys
@@ -27,7 +27,7 @@ SHORT = (
 
 
 def assert_complete(project, n_jobs: int) -> None:
-    """Check that every job and run is done, on disk and for Slurm."""
+    """Check that every job and run is done, both on disk and according to Slurm."""
     assert [job["state"] for job in jobs(project)] == ["done"] * n_jobs
     states = [status["state"] for status in statuses(project).values()]
     assert states == ["done"] * 3 * n_jobs

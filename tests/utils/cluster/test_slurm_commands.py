@@ -1,4 +1,4 @@
-"""Checks before jobs are submitted, and queries of their states, with fake commands of Slurm."""
+"""Checks before submission, and queries of job states, with fake Slurm commands."""
 
 import pytest
 from omegaconf import DictConfig

@@ -1,4 +1,4 @@
-"""Sweeps on a real Slurm with killed, preempted and failing jobs: their results do not change."""
+"""Killed, preempted and failing jobs do not change the results of sweeps on a real Slurm."""
 
 import sys
 from collections import Counter
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slurm_slow
 SCRIPT = "bin/banana/banana_RD.sh"
 # Two jobs at a time, however large the node is.
 ON_SLURM = [SCRIPT, "-s", "single_node", "-m", "quick", "--wait", "-a", "slurm.array_parallelism=2"]
-# A run of some 15 seconds: short epochs, but many.
+# A run of about 15 seconds with many short epochs.
 SETTINGS = (
     "distortion=VIC featurizer.loss.beta=0.1 seed=1 trainer.max_epochs=8 trainer_pred.max_epochs=2 "
     "data_feat.kwargs.n_train=204800 data_pred.kwargs.n_train=102400"
@@ -58,7 +58,7 @@ def test_a_sweep_with_many_accidents_has_the_results_of_one_without(project, tmp
         assert len({*killed, *preempted, *failed_with_node}) == 7
         output, _ = script.communicate(timeout=3600)
     assert script.returncode == 1, output
-    # what was preempted went on by itself, and so did what the node's failure ended
+    # preempted jobs, and those ended by the node failure, resumed automatically
     restarted = {job["num"] for job in jobs(project) if job["restarts"]}
     assert restarted == {*preempted, *failed_with_node}
     assert f"{N_JOBS - 4} of {N_JOBS} jobs done" in output
@@ -98,14 +98,14 @@ class Accidents:
         return self._note(job)
 
     def send_usr2(self) -> int:
-        """What the cluster sends before it preempts a job."""
+        """Send the signal that the cluster sends before it preempts a job."""
         job = self._in_training(1)[0]
         # scancel reports a failure if the job is requeued before it returns
         call("scancel", "--signal=USR2", job["scheduler_job"])
         return self._note(job)
 
     def preempt(self) -> int:
-        """A job of the partition `urgent` takes all but one CPU; Slurm chooses the victim."""
+        """A job in the partition `urgent` takes all but one CPU; Slurm selects the victim."""
         self._in_training(2)
         n_cpus = int(slurm("sinfo", "-h", "-p", "urgent", "-o", "%c"))
         slurm("srun", "-p", "urgent", "-c", str(n_cpus - 1), "--mem=1G", "true")
@@ -113,12 +113,12 @@ class Accidents:
         return self._note(job)
 
     def _interrupted(self) -> dict | None:
-        """A job that recorded an interruption that is not noted yet."""
+        """A job that has recorded an interruption we have not yet seen."""
         ended = (job for job in jobs(self._project) if job["state"] == "interrupted")
         return next((job for job in ended if job["num"] not in self._hit), None)
 
     def fail_node(self) -> list[int]:
-        """The node dies with two jobs, and comes back."""
+        """The node fails with two jobs, then comes back."""
         both = self._in_training(2)
         kill([slurmd(), *processes_of(job["scheduler_job"] for job in both)])
         wait_until(
@@ -131,7 +131,7 @@ class Accidents:
         return [self._note(job) for job in both]
 
     def _in_training(self, n_jobs: int) -> list[dict]:
-        """This many jobs without accident that have stored their first epoch."""
+        """Jobs without an accident that have saved their first epoch."""
 
         def found() -> list[dict]:
             running = [job for job in jobs(self._project) if job["state"] == "running"]

@@ -1,4 +1,4 @@
-"""Command lines to configs: errors, sweeps, modes, help."""
+"""From command lines to configs: errors, sweeps, modes, help."""
 
 import functools
 import sys
@@ -60,7 +60,7 @@ def test_invalid_overrides_are_errors_that_name_alternatives(override, alternati
         ("trainer=cpu", "not 'cpu'"),
     ],
 )
-def test_a_value_of_another_kind_is_refused(override, found):
+def test_a_value_of_another_kind_is_rejected(override, found):
     with pytest.raises(ConfigError) as error:
         compose_config(["experiment=banana_viz_VIC", "hypopt=optuna", override])
     key = override.lstrip("+").split("=")[0]
@@ -156,7 +156,7 @@ def test_a_chosen_option_replaces_only_what_the_mode_sets_in_its_file():
     assert "optimizer_feat.kwargs.lr" not in found
     quick = ["experiment=augmnist_viz_VIC", "mode=quick"]
     found = expand([*quick, "architecture@encoder=resnet18"])
-    assert values(found)["encoder.z_dim"] == "64"  # no part of an architecture
+    assert values(found)["encoder.z_dim"] == "64"  # not part of an architecture
     assert "architecture@encoder=cnn" not in found
     assert "distortion.factor_beta" not in values(expand([*quick, "distortion=VIC"]))
 
@@ -205,7 +205,7 @@ def call_main(monkeypatch, *arguments: str) -> list[DictConfig]:
         configs.append(cfg)
 
     monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
-    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # which Hydra sets for good
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # which Hydra sets permanently
     sweep.run(noting)
     return configs
 

@@ -1,4 +1,4 @@
-"""Options of conf/: each composes and can be built; clusters get what jobs need."""
+"""Every option in conf/ composes and can be built; clusters are asked for what jobs need."""
 
 from functools import cache
 from itertools import product, zip_longest
@@ -47,7 +47,7 @@ NETWORKS = [
 
 
 def rows_of_options() -> list[list[tuple[str, str]]]:
-    """All options, in as few lists as can be composed at once: the n-th of each group together."""
+    """All options, in as few lists as possible: the n-th list has the n-th option of each group."""
     columns = [[(group, name) for name in options(group)] for group in sorted(TOGETHER)]
     together = [[one for one in row if one is not None] for row in zip_longest(*columns)]
     return together + [[one] for one in OPTIONS if one[0] not in TOGETHER]
@@ -58,7 +58,7 @@ ROWS = rows_of_options()
 
 @cache
 def with_options(*chosen: tuple[str, str]) -> DictConfig:
-    """Options of several groups, each in all its places; not to be changed."""
+    """A config with options of several groups, each in all its places; do not modify it."""
     places = [(group, place, name) for group, name in chosen for place in PLACES.get(group, [None])]
     return compose_config([f"{g}@{p}={name}" if p else f"{g}={name}" for g, p, name in places])
 
@@ -122,12 +122,12 @@ def test_every_mode_composes():
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: ",".join(f"{g}={o}" for g, o in row))
 @pytest.mark.filterwarnings("error")
-def test_every_option_composes_without_warnings_and_says_its_name(row):
+def test_every_option_composes_without_warnings_and_states_its_name(row):
     cfg = with_options(*row)
     for group, option in row:
         for node in [cfg[place] for place in PLACES.get(group, ())] or [cfg.get(group)]:
             name = option if node is None else node.get("name", option)
-            # optimisers to be tuned add what they are tuned to
+            # optimisers for searches add the searched settings
             assert name == option or name.startswith(f"{option}_lr"), f"{group}={option}"
 
 
@@ -161,7 +161,7 @@ def digits_with(choice: str) -> DictConfig:
 
 @pytest.mark.parametrize("rate", options("rate"))
 @pytest.mark.parametrize("distortion", options("distortion"))
-def test_every_distortion_goes_with_every_rate(distortion, rate):
+def test_every_distortion_works_with_every_rate(distortion, rate):
     cfg = digits_with(f"distortion={distortion}").copy()
     cfg.rate = digits_with(f"rate={rate}").rate
     if rate == "H_spatial":

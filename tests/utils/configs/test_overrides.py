@@ -1,4 +1,4 @@
-"""Overrides: Hydra's grammar, and the paths and names that are taken as typed."""
+"""Overrides: Hydra's grammar, and paths and names that are used as typed."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from utils.configs.overrides import to_override_value, unquoted, values_of
 
 
 def refused(*overrides: str) -> str:
-    """The error, in one line, of a command line that starts no job."""
+    """The one-line error of a command line that starts no job."""
     with pytest.raises((ConfigError, OSError)) as error:
         sweep.check_command_line(list(overrides))
     assert "\n" not in str(error.value)
@@ -62,7 +62,7 @@ def test_the_home_folder_is_expanded_wherever_a_path_stands(monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize("value", ["", "null", "${oc.env:NOT_SET}"])
-def test_a_path_without_folder_is_refused(value):
+def test_a_path_without_folder_is_rejected(value):
     assert "paths.data" in refused(f"paths.data={value}")
 
 
@@ -85,7 +85,7 @@ def test_whole_numbers_as_names_keep_the_hashes_of_earlier_runs():
 
 @pytest.mark.parametrize("key", ["experiment_name", "compressor_of", "add_feat", "job_id"])
 @pytest.mark.parametrize("name", ["", "a/b", "..", "'a\nb'"])
-def test_names_that_are_no_folder_are_refused(tmp_path, key, name):
+def test_names_that_cannot_be_folders_are_rejected(tmp_path, key, name):
     assert key in refused(f"{key}={name}", *paths(tmp_path))
     assert not list(tmp_path.iterdir())
 
@@ -120,7 +120,7 @@ def test_overrides_mean_what_they_mean_to_hydra(tmp_path):
     assert compose_config(["++seed=1", "+new.key=2"]).new.key == 2
 
 
-def test_of_repeated_settings_the_last_one_counts(tmp_path):
+def test_the_last_of_repeated_settings_wins(tmp_path):
     last = ["seed=4", "experiment=banana_viz_VIC", "distortion=VIC"]
     plan = sweep.check_command_line(["seed=1,2", "experiment=test", *last, *paths(tmp_path)])
     assert [job[:3] for job in plan.jobs] == [last]

@@ -12,7 +12,7 @@ from utils.data.module import DataError
 
 @pytest.fixture
 def make(monkeypatch, tmp_path) -> Callable[..., ImageDataModule]:
-    """Builds a small data set, which is written first unless `exists` is false."""
+    """Build a small data set; its files are written first unless `exists` is false."""
     truths = {}
 
     def refuse() -> None:

@@ -18,7 +18,7 @@ def make_images(n=5, n_channels=3, height=16, width=16):
 
 
 def is_changed(images, result):
-    """Whether [B] an image is another one, rounding errors apart."""
+    """Whether each image has changed, apart from rounding errors: [B]."""
     return ((result - images).abs() > 1e-4).flatten(1).any(dim=1)
 
 
@@ -56,7 +56,7 @@ def test_members_outside_the_chain_have_independent_draws():
 
 
 def test_the_chain_acts_on_an_image_as_a_whole():
-    """Of members that always act, all or none do."""
+    """If every member has probability one, either all members act or none does."""
     names = ["rotation", "scale"]
     images = make_images(5_000, height=8, width=8)
     matrices, is_chained = Augmentation(names, p_augment=0.3).draw_matrices(images, seeded())
@@ -128,7 +128,7 @@ def test_labels_are_noisy_if_a_crop_shows_too_little(name, noise):
         assert_frequency(new_targets[is_new & (targets != k)] == k, 1 / (n_classes - 1))
 
 
-def test_bad_arguments_are_refused():
+def test_bad_arguments_are_rejected():
     with pytest.raises(ValueError, match="rotate.*rotation--.*erasing.*label"):
         Augmentation(["rotation", "rotate"])
     with pytest.raises(ValueError, match="p_augment"):

@@ -1,4 +1,4 @@
-"""Batched augmentations agree with those of torchvision, which take one image at a time."""
+"""Batched augmentations agree with torchvision's, which take one image at a time."""
 
 import pytest
 import torch
@@ -40,14 +40,14 @@ def assert_same_distribution(ours, theirs):
 
 
 def crop_matrix(top, left, box_height, box_width, height, width):
-    """The matrix of a box in pixels, counted from the corner, as torchvision says it."""
+    """The matrix of a box in torchvision's convention: in pixels, counted from the corner."""
     x, y = (left + box_width / 2) / width - 0.5, (top + box_height / 2) / height - 0.5
     fractions = torch.tensor([[x], [y], [box_width / width], [box_height / height]])
     return crop_matrices(*fractions, height, width)
 
 
 def boxes_of(matrices, height, width):
-    """Top, left, height, width [4, n] in pixels of what crops show."""
+    """Top, left, height and width [4, n], in pixels, of the regions that crops show."""
     x_scale, y_scale = matrices[:, 0, 0], matrices[:, 1, 1]
     box_height, box_width = height / y_scale, width / x_scale
     top = (height - box_height) / 2 - matrices[:, 1, 2] / y_scale
@@ -55,7 +55,7 @@ def boxes_of(matrices, height, width):
     return torch.stack([top, left, box_height, box_width])
 
 
-AS_TORCHVISION = {  # a parameter of ours as those of torchvision's affine
+AS_TORCHVISION = {  # our parameter as torchvision's affine parameters
     "x_translation": lambda p, height, width: {"translate": [round(p * width), 0]},
     "y_translation": lambda p, height, width: {"translate": [0, round(p * height)]},
     "rotation": lambda p, height, width: {"angle": p},
@@ -65,7 +65,7 @@ AS_TORCHVISION = {  # a parameter of ours as those of torchvision's affine
 
 
 def torchvision_affine(image, name, parameter, mode="nearest"):
-    """One map of an image [C, H, W] by torchvision."""
+    """Apply one affine map to an image [C, H, W] with torchvision."""
     neutral = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]}
     given = AS_TORCHVISION[name](parameter, *image.shape[-2:])
     return tvf.affine(image, **(neutral | given), interpolation=InterpolationMode(mode))
@@ -149,7 +149,7 @@ def test_flips_and_crops_do_not_darken_edges():
 
 
 def test_crops_see_the_frame_after_the_moves():
-    """One interpolation shows what a move by whole pixels and then a crop would show."""
+    """One interpolation gives the same result as a move by whole pixels followed by a crop."""
     images = make_images(height=12, width=12)
     moves = torch.eye(3).repeat(5, 1, 1)
     moves[:, :2, 2] = torch.tensor([3.0, -2.0])

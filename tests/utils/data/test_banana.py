@@ -24,7 +24,7 @@ def points():
     return BANANA.sample(400_000, seeded())
 
 
-# Members of each group: maps that leave M(X) alone.
+# Members of each group: maps that preserve M(X).
 GROUP_ACTIONS = {
     "rotation": lambda x, t: rotate(x, torch.tensor(t)),
     "x_translation": lambda x, t: x + torch.tensor([t, 0.0]),
@@ -46,7 +46,7 @@ def test_the_density_integrates_to_one_and_has_the_known_entropy(points):
 
 
 def test_samples_follow_the_density(points):
-    """Share of samples in boxes = probability of the boxes under log_prob."""
+    """The share of samples in each box is the probability of the box under log_prob."""
     centres = torch.tensor([[-0.75, -1.0], [-2.5, 0.5], [1.0, -2.5], [2.0, -1.0], [-3.0, 3.0]])
     offsets = torch.linspace(-0.49, 0.49, 50, dtype=torch.float64)
     box = torch.cartesian_prod(offsets, offsets)
@@ -57,7 +57,7 @@ def test_samples_follow_the_density(points):
 
 
 def test_the_entropy_of_the_radius_agrees_with_published_rates(points):
-    """VIC's published 2.302 bits at a squared error of .071 mean h(|X|) = 2.19 by high resolution.
+    """By high-resolution theory, VIC's published 2.302 bits at MSE 0.071 imply h(|X|) = 2.19.
 
     R = h - 1/2 log2(2 pi e D) + .254 for a uniform quantiser with entropy coding.
     """
@@ -118,7 +118,7 @@ def small(**kwargs):
 
 @pytest.mark.parametrize("name", ["rotation", "x_translation", "y_translation"])
 def test_x_is_a_random_member_of_the_orbit_with_representatives(name):
-    """VIC's encoder sees whole orbits, not only where the source has mass on them."""
+    """VIC's encoder sees entire orbits, not only the parts where the source has mass."""
     raw, vic = (small(equivalence=name, auxiliary=a) for a in ("input", "representative"))
     for split in ("train", "test"):
         raw_batch, vic_batch = next(iter(raw.loader(split))), next(iter(vic.loader(split)))
@@ -130,7 +130,7 @@ def test_x_is_a_random_member_of_the_orbit_with_representatives(name):
         torch.testing.assert_close(EQUIVALENCES[name].representative(raw_batch.x), aux)
 
 
-def test_points_depend_on_nothing_but_seed_split_and_epoch():
+def test_points_depend_only_on_seed_split_and_epoch():
     x = gather(small().loader("test")).x
     for kwargs in ({"equivalence": None}, {"auxiliary": "positive"}, {"eval_batch_size": 700}):
         assert torch.equal(gather(small(**kwargs).loader("test")).x, x)
@@ -142,6 +142,6 @@ def test_points_depend_on_nothing_but_seed_split_and_epoch():
     assert torch.equal(ordered[: len(x)], x) and len(ordered) == 5000
 
 
-def test_unknown_equivalences_are_refused():
+def test_unknown_equivalences_are_rejected():
     with pytest.raises(ValueError, match="equivalence 'rotations'.*'rotation'.*None"):
         small(equivalence="rotations")

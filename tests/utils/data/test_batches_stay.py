@@ -42,7 +42,7 @@ def fake_sources(monkeypatch, tmp_path):
 
 
 def augmentations_of(data: DataModule) -> dict[str, dict]:
-    """Settings of augmentations to be tried."""
+    """Augmentation settings to test."""
     if not isinstance(data, ImageDataModule):
         return {"own": {}}
     names = json.loads(FILE.read_text())["augmentations"]  # later ones would change all numbers
@@ -67,7 +67,7 @@ def load(cfg: DictConfig, folder: str, **overrides) -> DataModule:
 
 
 def summary(batches: Iterable[Batch]) -> float:
-    """A number that depends on each value of the batches and on its place."""
+    """A number that depends on every value of the batches and its position."""
     total = 0.0
     for batch in batches:
         for tensor in batch:

@@ -1,4 +1,4 @@
-"""COCO's images and captions, on a small folder in the layout of the original."""
+"""COCO's images and captions, in a small folder with the original layout."""
 
 import hashlib
 import io
@@ -39,7 +39,7 @@ def n_captions(image):
 
 @pytest.fixture
 def original(make, tmp_path):
-    """Images and captions whose ids are in no order."""
+    """Images and captions whose ids are unsorted."""
     make(coco.coco)
     return tmp_path
 
@@ -92,7 +92,7 @@ def test_targets_are_the_mean_features_of_the_captions(images, weights):
 
 @pytest.fixture
 def server(original, monkeypatch):
-    """COCO's, with small archives."""
+    """A server with small COCO archives."""
     monkeypatch.setattr("utils.data.downloads.WAITS", ())
     with serving() as server:
         archives = {}
@@ -177,7 +177,7 @@ def test_captions_are_drawn_uniformly_and_positives_are_others(original, texts, 
     spans = InMemory(torch.tensor([[2, 1], [3, 1]]), torch.zeros(2, DIM))
     data.splits = data.splits | {split: spans}
     (batch,) = data.loader(split)
-    assert torch.equal(batch.x, batch.aux)  # an only caption is its own positive
+    assert torch.equal(batch.x, batch.aux)  # a single caption is its own positive
 
 
 def test_representative_and_target_are_the_mean_over_the_captions(original, texts, weights):

@@ -20,7 +20,7 @@ SMALL = 1000  # bytes, fewer than any split of the digits has
 
 @pytest.fixture
 def on_disk(monkeypatch):
-    """Hardly any memory; the shapes of all tensors that were made in files."""
+    """Limit memory; yield the shapes of all tensors that were created in files."""
     monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", SMALL)
     return spy_on_files(monkeypatch)
 
@@ -75,7 +75,7 @@ def test_vectors_are_collected_unchanged_and_images_as_pixels(limit, tmp_path, m
     assert torch.equal(found, to_pixels(torch.cat(parts)))
 
 
-def test_numbers_of_examples_and_targets_must_agree(tmp_path):
+def test_numbers_of_examples_and_targets_must_match(tmp_path):
     for sizes in ((), (4,), (3, 3), (5, 1), (3, 3, 3)):
         parts = batches(*sizes) if sizes else []
         with pytest.raises(DataError, match=f"decoded_val: 5 targets, but {sum(sizes)} examples"):
@@ -105,7 +105,7 @@ def module(n: int = 400) -> DecodedDataModule:
     return DecodedDataModule(splits, task="classification", n_outputs=10, kind="bw_image")
 
 
-def test_malformed_data_are_refused():
+def test_malformed_data_are_rejected():
     classes = partial(DecodedDataModule, task="classification", n_outputs=3)
     x, y = torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64)
     good = dict.fromkeys(SPLITS, (x, y))
@@ -165,7 +165,7 @@ CASES = {
 
 
 def communicated(folder, base, overrides):
-    """The config of an experiment whose first two stages are done; resolved."""
+    """The resolved config of an experiment whose first two stages are done."""
     with jobs.prepared(compose(folder, *overrides, base=base)) as cfg:
         stages.featurizer(cfg)
         stages.communicate(cfg)
@@ -189,8 +189,8 @@ def test_predictors_are_the_same_from_disk_and_from_memory(case, tmp_path, monke
     assert made == [(n * n_values, dtype) for n in lengths]
 
 
-def test_nothing_is_left_when_training_ends_early(tmp_path, monkeypatch):
-    """Not even while it runs, so that nothing can stay when the process is killed."""
+def test_no_files_are_left_when_training_ends_early(tmp_path, monkeypatch):
+    """No file has a name even during training, so nothing is left when the process is killed."""
     cfg = communicated(tmp_path, CLASSICAL, ["featurizer=png"])
     work = find_run(cfg, "predictor").work
     seen = []

@@ -18,7 +18,7 @@ from utils.data.module import DataError
 
 
 def get(folder: Path, calls: list[bool], damage: Exception | None = None) -> np.ndarray:
-    """Open `stars.npy`, or write it first, as torchvision's data sets do."""
+    """Open `stars.npy`, writing it first if necessary, as torchvision's data sets do."""
 
     def open_set(download: bool) -> np.ndarray:
         calls.append(download)

@@ -46,7 +46,7 @@ def toy(folder, **kwargs):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Images that hold their number in all pixels."""
+    """Images whose pixels all equal the image's number."""
     folder = tmp_path_factory.mktemp("toy")
     for i in range(N_TRAIN + N_TEST):
         save_plain(folder / f"{i}.png", value=i, size=(5 + i, 9))
@@ -152,7 +152,7 @@ def test_only_images_on_disk_are_used(tmp_path):
 
 
 def single(path, kind="colour_image", **kwargs):
-    """The images of a data set of copies of one file."""
+    """A data set that consists of copies of one file."""
     files = ImageFiles([path] * 6, torch.tensor([0, 0, 0, 1, 1, 1]))
     source = Source("Single", lambda _: dict.fromkeys(SPLITS, files), n_outputs=2, kind=kind)
     return gather(ImageDataModule(source, side=SIDE, **kwargs).loader("test")).x
@@ -230,7 +230,7 @@ def test_batches_are_made_on_the_gpu(folder):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are spawned elsewhere")
 def test_workers_are_forked_whatever_the_start_method_of_the_process(folder):
-    """Loaders do not support joblib's, which jobs of a parallel sweep have."""
+    """Loaders do not support joblib's start method, which jobs of a parallel sweep use."""
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method("spawn", force=True)
     try:

@@ -1,4 +1,4 @@
-"""Features of a frozen backbone: computed once, never incomplete, never of other settings."""
+"""Features of a frozen backbone: computed once, never incomplete, never from other settings."""
 
 import multiprocessing
 import time
@@ -22,7 +22,7 @@ ROTATED = {"equivalence": ["rotation"]}
 
 
 class Project(nn.Module):
-    """Random features of images."""
+    """A backbone with random weights."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +35,7 @@ class Project(nn.Module):
 
 @pytest.fixture
 def make(tmp_path):
-    """Builds features of the digits; `calls` on it counts the towers that were made."""
+    """Build features of the digits; its attribute `calls` counts the towers that were created."""
 
     def make_data(
         key=None, seed=1, n_copies=1, folder=tmp_path / "features", make_network=Project, **kwargs
@@ -120,7 +120,7 @@ def test_only_augmented_splits_depend_on_augmentations_and_their_seed(make, tmp_
     assert sorted(splits) == ["train", "train", "train", "val"]
 
 
-def test_auxiliary_variables_that_need_images_are_refused(make):
+def test_auxiliary_variables_that_need_images_are_rejected(make):
     for auxiliary in ("none", "input", "target"):
         batch = next(iter(make(auxiliary=auxiliary).loader("val")))
         expected = {"none": None, "input": batch.x, "target": batch.y}[auxiliary]
@@ -131,7 +131,7 @@ def test_auxiliary_variables_that_need_images_are_refused(make):
 
 
 class Stop(nn.Module):
-    """A network that ends with an error in its third batch."""
+    """A network that raises an error in its third batch."""
 
     def __init__(self, error: BaseException):
         super().__init__()
@@ -172,7 +172,7 @@ def test_damaged_files_are_named(make, tmp_path):
         path.write_bytes(content)
 
 
-def test_features_of_other_images_are_refused(make, tmp_path):
+def test_features_of_other_images_are_rejected(make, tmp_path):
     list(make().loader("val"))
     (folder,) = folders(tmp_path)
     data = make()
@@ -182,7 +182,7 @@ def test_features_of_other_images_are_refused(make, tmp_path):
         data.loader("val")
 
 
-def test_nan_features_are_refused(make, tmp_path):
+def test_nan_features_are_rejected(make, tmp_path):
     class Broken(nn.Module):
         def forward(self, x):
             return torch.full((len(x), DIM), torch.nan)

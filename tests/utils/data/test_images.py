@@ -1,4 +1,4 @@
-"""Data modules of images: auxiliary variables, equivalence by label, hold-out, checks."""
+"""Image data modules: auxiliary variables, equivalence by label, hold-out, checks."""
 
 from dataclasses import replace
 from functools import partial
@@ -18,12 +18,12 @@ LABELS = torch.arange(N) % N_CLASSES
 
 
 def in_memory(**splits):
-    """What a source opens: images and targets by split."""
+    """Images and targets of each split, as a source opens them."""
     return {split: InMemory(*tensors) for split, tensors in splits.items()}
 
 
 def plain(n, start=0):
-    """Images whose pixels all hold their number."""
+    """Images whose pixels all equal the image's number."""
     return torch.arange(start, start + n).to(torch.uint8).view(n, 1, 1, 1).expand(n, 3, SIDE, SIDE)
 
 
@@ -89,7 +89,7 @@ def test_positives_come_from_the_same_image():
     assert torch.allclose(rows, others, atol=1e-3)
 
 
-BY_LABEL = ["label", "hflip"]  # flips leave images of one value as they are
+BY_LABEL = ["label", "hflip"]  # flips do not change constant images
 
 
 def test_positives_of_the_equivalence_by_label_are_other_images_of_the_class():
@@ -130,7 +130,7 @@ def test_noisy_labels_do_not_change_the_representative():
     assert 0 < (y != classes).float().mean() < 0.5
     data = numbered(auxiliary="target", equivalence=["equiv_resize_crop_0.5"])
     _, y, aux = gather(data.loader("train"))
-    assert torch.equal(aux, y)  # the noisy label is all that is known of the class
+    assert torch.equal(aux, y)  # only the noisy label of the class is known
 
 
 def test_evaluation_may_use_other_equivalences():
@@ -153,7 +153,7 @@ def test_evaluation_may_use_other_equivalences():
 # --- bad settings
 
 
-def test_equivalences_that_need_classes_are_refused_without_them():
+def test_equivalences_that_need_classes_are_rejected_without_them():
     for source in (REGRESSION, UNLABELLED):
         for setting, name in (
             ("equivalence", "label"),
@@ -182,7 +182,7 @@ def test_training_images_are_never_their_own_positives_but_unaugmented_evaluatio
         assert torch.equal(x, aux)
 
 
-def test_bad_arguments_are_refused():
+def test_bad_arguments_are_rejected():
     with pytest.raises(ValueError, match="val_equivalence=.*'label'"):
         numbered(equivalence=["label"], val_equivalence=["label"])
     with pytest.raises(ValueError, match="val_fraction"):
@@ -214,7 +214,7 @@ def test_a_class_without_training_images_has_no_representative():
         next(iter(data.loader("train")))
 
 
-def test_malformed_images_and_targets_are_refused():
+def test_malformed_images_and_targets_are_rejected():
     for images, targets, message in (
         (plain(N).float(), LABELS, "uint8"),
         (plain(N)[:, :1], LABELS, "3, 8, 8"),

@@ -14,7 +14,7 @@ FILES = {"images/1.jpg": b"one", "images/2.jpg": b"two", "table.csv": b"a,b"}
 
 
 def fetch(monkeypatch, client, folder, name=None):
-    """Download a data set, or else a file of the competition "stars"."""
+    """Download a data set or a file of the competition "stars"."""
     monkeypatch.setattr(kaggle, "connect", lambda: client)
     if name:
         kaggle.download_data_set(name, folder)
@@ -59,7 +59,7 @@ class Truncating(Client):
 
 class Forgetful(Client):
     def competition_download_file(self, competition, file_name, path, force, quiet):
-        """Gives nothing."""
+        """Downloads nothing."""
 
 
 @pytest.mark.parametrize("client", [Truncating(FILES), Forgetful()])

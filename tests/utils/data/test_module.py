@@ -17,7 +17,7 @@ from utils.data.module import (
 
 
 class ToyDataModule(DataModule):
-    """The numbers 0..n-1, plus noise that stands for augmentation."""
+    """The numbers 0..n-1, plus noise in place of augmentation."""
 
     shape, kind, task, n_outputs = (1,), "vector", "classification", 2
 
@@ -37,7 +37,7 @@ def toy(**kwargs):
 
 
 def gather(loader):
-    """All x and all y of one iteration."""
+    """All x and y of one iteration."""
     batches = list(loader)
     return torch.cat([batch.x for batch in batches]), torch.cat([batch.y for batch in batches])
 
@@ -68,7 +68,7 @@ def test_unshuffled_epochs_are_augmented_copies_in_order():
     assert torch.equal(shuffled.sort().values, torch.arange(10))
 
 
-def test_unknown_names_are_refused_with_the_alternatives():
+def test_unknown_names_are_rejected_with_the_alternatives():
     with pytest.raises(ValueError, match="split 'valid'.*'train', 'val', 'test'"):
         toy().loader("valid")
     with pytest.raises(ValueError, match=f"auxiliary 'inputs'.*'{AUXILIARIES[-1]}'"):
@@ -103,7 +103,7 @@ def test_spawning_a_generator_does_not_advance_its_parent():
 
 
 class Recorder(pl.LightningModule):
-    """Keeps x of every training batch by epoch."""
+    """Record x of every training batch, by epoch."""
 
     def __init__(self):
         super().__init__()
@@ -161,7 +161,7 @@ def test_shares_together_are_the_batches_of_one_process(n_processes):
         assert all(part.aux is None for part in parts)
 
 
-def test_indivisible_last_batches_are_truncated_and_indivisible_full_batches_refused():
+def test_indivisible_last_batches_are_truncated_and_indivisible_full_batches_rejected():
     loader = toy(batch_size=6).loader("train")  # batches of 6, 4
     shares = [list(SharedLoader(loader, rank, 3)) for rank in range(3)]
     (_, last) = loader

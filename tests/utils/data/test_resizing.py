@@ -1,4 +1,4 @@
-"""`base_resize` against Pillow."""
+"""`base_resize` agrees with Pillow."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def clip(image):
 
 
 def crops_of(image):
-    """Squares along the longer side of an image that was resized as CLIP does it."""
+    """Square crops along the longer side of an image resized as in CLIP."""
     pixels = np.asarray(with_shorter_side(image, SIDE, Image.Resampling.BICUBIC))
     height, width, _ = pixels.shape
     starts = [(y, x) for y in range(height - SIDE + 1) for x in range(width - SIDE + 1)]
@@ -90,6 +90,6 @@ def test_the_paper_s_sizes():
     assert shorter_side == [256]
 
 
-def test_unknown_names_are_refused_with_the_alternatives():
+def test_unknown_names_are_rejected_with_the_alternatives():
     with pytest.raises(ValueError, match="base_resize 'crop'.*'upscale_crop_eval'.*'none'"):
         make_resize("crop", SIDE, is_evaluation=False)

@@ -1,4 +1,4 @@
-"""Properties of single sources, on small data sets in the layouts of the originals."""
+"""Properties of individual sources, on small data sets with the original layouts."""
 
 import shutil
 import zipfile
@@ -81,7 +81,7 @@ def test_food_101_comes_in_the_order_of_its_lists_with_classes_in_alphabetical_o
     assert data.splits["test"].targets.tolist() == [2, 1, 0]
 
 
-def test_cars_come_from_kaggle_if_its_client_has_a_token(tmp_path, monkeypatch):
+def test_cars_are_downloaded_from_kaggle_if_its_client_has_a_token(tmp_path, monkeypatch):
     truth = make_cars196(tmp_path / "original", monkeypatch)
 
     class Client:
@@ -119,7 +119,7 @@ def test_caltech_101_has_equally_many_training_images_per_class(make):
     for n in (0, 31):
         with pytest.raises(ValueError, match=f"got {n}"):
             caltech101(side=16, n_train_per_class=n)
-    # the same draw on every machine
+    # the same random numbers on every machine
     chosen = photos.draw_of_each_class(torch.tensor([0] * 8 + [1] * 8), 3).nonzero()[:, 0]
     assert chosen.tolist() == [1, 2, 6, 9, 11, 14]
 
@@ -263,7 +263,7 @@ def test_damaged_solutions_are_named(make, solutions):
         make(galaxy.galaxy).setup()
 
 
-def test_test_images_of_kaggle_come_with_their_ids(make, monkeypatch, tmp_path):
+def test_test_images_of_kaggle_have_their_ids(make, monkeypatch, tmp_path):
     monkeypatch.setattr(galaxy, "N_KAGGLE_TEST", len(KAGGLE_IDS))
     data = make(galaxy.galaxy, equivalence=["color"], eval_batch_size=3)
     batches = list(kaggle_test_batches(data, 424, CPU))

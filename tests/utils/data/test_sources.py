@@ -1,4 +1,4 @@
-"""The contract of all sources of images, on small data sets in the layouts of the originals."""
+"""The contract of all image sources, on small data sets with the original layouts."""
 
 import builtins
 import io
@@ -46,7 +46,7 @@ def data_set(request):
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
     class Refused(Exception):
-        """Google Drive's client has errors that are neither OSError nor RuntimeError."""
+        """Google Drive's client raises errors that are neither OSError nor RuntimeError."""
 
     def fail_with(error):
         def fail(*args, **kwargs):
@@ -64,7 +64,7 @@ def _no_network(monkeypatch):
 
 @pytest.fixture
 def ascii_locale(monkeypatch):
-    """Text files that are opened without an encoding are ASCII, as with LC_ALL=C."""
+    """Open text files as ASCII unless an encoding is given, as with LC_ALL=C."""
     original = io.open
 
     def open_file(file, mode="r", buffering=-1, encoding=None, *args, **kwargs):
@@ -76,7 +76,7 @@ def ascii_locale(monkeypatch):
     monkeypatch.setattr(builtins, "open", open_file)
 
 
-def test_each_image_comes_once_with_its_target_in_the_same_split_for_all_seeds(
+def test_each_image_appears_once_with_its_target_in_the_same_split_for_all_seeds(
     make, data_set, ascii_locale
 ):
     data, other = make(data_set, seed=1, eval_batch_size=4), make(data_set, seed=2)
@@ -162,7 +162,7 @@ def test_deleted_and_damaged_images_are_noticed(make, data_set):
         list(data.loader("test"))
     deleted.unlink()
     photos.list_folder.cache_clear()
-    split = "test" if data_set is caltech101 else "train"  # all that is not for training
+    split = "test" if data_set is caltech101 else "train"  # everything that is not for training
     n = len(data.truth[split])
     with pytest.raises(DataError, match=f"{n - 1} of {n} images of '{split}'"):
         make(data_set).setup()
@@ -199,7 +199,7 @@ def test_missing_data_sets_are_downloaded_once(make, data_set, folder, monkeypat
         urls.append(url)
         if not (tmp_path / folder / "annotations").exists():
             MAKERS[data_set](tmp_path, monkeypatch)
-        if data_set is caltech101:  # leaves of the download that torchvision removes
+        if data_set is caltech101:  # left over from the download; torchvision removes it
             (tmp_path / folder / "caltech-101").mkdir(exist_ok=True)
             (tmp_path / folder / "caltech-101.zip").touch()
 

@@ -1,4 +1,4 @@
-"""Communication: bytes are counted as written, and decoded data equal the sent ones."""
+"""Communication: the bytes written are counted, and decoded data equal what was sent."""
 
 import math
 
@@ -29,7 +29,7 @@ def banana():
 
 @pytest.fixture
 def compressor(make_compressor, banana):
-    """A compressor that can code, with a rate that is not zero."""
+    """A compressor with coding tables and a nonzero rate."""
     compressor = make_compressor(method="VIC", rate=HFactorized(4))
     with torch.no_grad():
         for parameter in compressor.p_ZlX.parameters():
@@ -62,7 +62,7 @@ def test_decoded_representations_equal_z_hat_exactly(compressor, banana, tmp_pat
 
 
 def test_targets_do_not_count_as_bits(compressor, banana, tmp_path):
-    """The bits are those of a file without them."""
+    """The bits equal those of a file without targets."""
     sent = send(compressor, banana, tmp_path)["test"]
     z = [compressor.represent(batch.x) for batch in banana.loader("test")]
     path = communication.data_file(tmp_path, "test")
@@ -85,7 +85,7 @@ def test_copies_of_the_training_set_are_augmented_differently(make_compressor, t
 
 
 def test_coded_bits_slightly_exceed_the_rate(tmp_path):
-    """The rate is a lower bound; a long stream has little overhead, many short ones have much."""
+    """The rate is a lower bound; long streams have little overhead, short ones have a lot."""
     sizes = [f"{p}.kwargs.n_eval=5000" for p in ("data_feat", "data_pred")]
     sizes += [f"{p}.kwargs.eval_batch_size=5000" for p in ("data_feat", "data_pred")]
     more = ["communication.chunk_size=5000", "featurizer.loss.beta=0.05", "trainer.max_epochs=4"]

@@ -1,4 +1,4 @@
-"""Linear evaluation: the protocol of the paper, without leaks, deterministic."""
+"""Linear evaluation follows the paper's protocol, without leakage, deterministically."""
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ def test_the_loss_of_logistic_regression_is_the_cross_entropy_in_nats():
 
 @of_every_classifier
 def test_classes_of_different_sizes_count_equally_in_balanced_metrics(evaluation):
-    """Duplicating the examples of a class changes none of them."""
+    """Duplicating the examples of a class does not change the metrics."""
     splits = splits_of(distance=1.0)
     once = evaluate(splits, evaluation)
     is_doubled = splits["test"][1] == 0
@@ -91,7 +91,7 @@ def test_classes_of_different_sizes_count_equally_in_balanced_metrics(evaluation
         assert twice[f"test/pred/{name}"] != pytest.approx(once[f"test/pred/{name}"])
 
 
-def test_metrics_depend_on_data_and_seed_only():
+def test_metrics_depend_only_on_data_and_seed():
     splits = splits_of(distance=1.0, n_classes=2)
     first = evaluate(splits)
     np.random.seed(5)
@@ -100,7 +100,7 @@ def test_metrics_depend_on_data_and_seed_only():
 
 
 def test_linear_svc_follows_the_protocol_of_the_paper():
-    """5-fold cross-validation on train + val, fit to both, with the features as they are."""
+    """5-fold cross-validation on train + val, then a fit to both, without rescaling features."""
     splits = {name: (3 * x, y) for name, (x, y) in splits_of(dim=60, distance=1.0).items()}
     (x, y), test = (
         tuple(torch.cat(parts).double().numpy() for parts in zip(*chosen, strict=True))
@@ -119,11 +119,11 @@ def test_linear_svc_follows_the_protocol_of_the_paper():
     assert metrics["test/pred/loss"] == pytest.approx(hinge, rel=1e-3)
 
 
-# --- representations of any unit and any rank
+# --- representations of any scale and rank
 
 
 def embedded(splits, *, dim=400):
-    """The same points, as float32 in a space of `dim` dimensions."""
+    """Embed the points, as float32, in a space of `dim` dimensions."""
     old = splits["train"][0].shape[1]
     generator = torch.Generator().manual_seed(3)
     axes = torch.linalg.qr(torch.randn(dim, old, generator=generator)).Q.T
@@ -228,7 +228,7 @@ def test_all_stages_end_with_a_linear_classifier(tmp_path, monkeypatch):
 
 
 def test_settings_of_linear_svc_do_not_change():
-    """They are part of the identity of a run: a change would orphan finished runs."""
+    """They are part of a run's identity: a change would orphan finished runs."""
     kwargs = compose_config(["architecture@predictor=linear_svc"]).predictor.kwargs
     assert kwargs == {
         "_target_": "utils.evaluation.linear.LinearSVMEvaluation",
@@ -242,7 +242,7 @@ def test_settings_of_linear_svc_do_not_change():
 # --- choices on the command line
 
 
-def test_an_evaluation_as_a_network_is_an_error_of_the_command_line(tmp_path):
+def test_an_evaluation_in_place_of_a_network_is_an_error_of_the_command_line(tmp_path):
     with pytest.raises(ConfigError, match="architecture@encoder=linear_svc"):
         sweep.check_command_line([*paths(tmp_path), "architecture@encoder=linear_svc"])
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Figures of the Banana, with compressors whose codes are known in closed form."""
+"""Figures of the Banana for compressors whose codes are known in closed form."""
 
 import io
 import math
@@ -43,11 +43,11 @@ def test_points_have_the_codes_that_the_receiver_decodes(make):
     assert torch.allclose(codebook.rates, compressor.rates(x))
 
 
-def test_borders_run_between_cells_only():
+def test_borders_only_run_between_cells():
     labels = np.zeros((100, 100), dtype=int)
-    labels[:, 30:] = 7  # the window's left 30 % are another cell
+    labels[:, 30:] = 7  # the left 30 % of the window are another cell
     borders = banana.cell_borders(labels, (0.0, 1.0, -5.0, 5.0))
-    assert len(borders) == 2  # one of each side
+    assert len(borders) == 2  # one on each side
     for border in borders:
         assert np.allclose(border[:, 0], 0.3, atol=0.006)
         assert np.ptp(border[:, 1]) == pytest.approx(10, rel=0.02)
@@ -132,7 +132,7 @@ def test_bars_of_the_maximal_invariant_sum_to_one(make):
 
 @pytest.mark.parametrize("make", [ideal_vic, bince])
 def test_invariants_of_codes_are_those_of_their_cells(make):
-    """The norm at the centre of a ring; without a decoder, the mean of the norm over its cell."""
+    """The norm at the centre of a ring or, without a decoder, the mean norm over its cell."""
     compressor, data = make(), points()
     x = data.distribution.sample(5000, torch.Generator().manual_seed(0))
     source = x.norm(dim=1)

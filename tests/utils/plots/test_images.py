@@ -46,7 +46,7 @@ def test_rows_of_reconstructions_are_source_augmented_and_decoded(digits):
     assert figure.axes[0].images[0].get_array().shape[:2] == (16, 4 * 17 - 1)
 
 
-def test_seed_draws_images_of_a_split(digits):
+def test_the_seed_selects_images_of_a_split(digits):
     compressor = image_compressor()
     test, train = (digits.n_examples(split) for split in ("test", "train"))
 
@@ -75,7 +75,7 @@ def test_images_that_cannot_be_arranged_are_an_error(digits, options, message):
 
 
 def test_inputs_do_not_depend_on_the_auxiliary_variable(digits):
-    """So VC, which needs none, shows the same source and augmented images as VIC."""
+    """VC, which needs none, therefore shows the same source and augmented images as VIC."""
     vc_data = digits_set.digits(auxiliary="input", equivalence=["rotation"])
     canvases = [
         images.reconstruct_image_plot(image_compressor(), data).axes[0].images[0].get_array()
@@ -92,7 +92,7 @@ def test_latents_move_evenly_between_their_percentiles():
 
 
 class Colours(DecodedDataModule):
-    """Random colour images of 96 pixels, as large as those of STL10."""
+    """Random 96x96 colour images, the size of STL10's."""
 
     def __init__(self):
         x, y = torch.rand(20, 3, 96, 96), torch.zeros(20, dtype=torch.int64)

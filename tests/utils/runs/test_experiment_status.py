@@ -21,7 +21,7 @@ from utils.runs.status_file import LOST, StatusFile, job_file, queue_job
 
 
 class Job:
-    """A job of a sweep, by its folder."""
+    """A job of a sweep, identified by its folder."""
 
     def __init__(self, cfg, num: int, *overrides: str, name: str = "first_1", pid: int = 1):
         self.folder = Path(cfg.paths.outputs, name, f"{cfg.experiment_name}_{pid}", str(num))
@@ -48,19 +48,19 @@ def cfg(tmp_path):
 
 @pytest.fixture
 def sweep(cfg):
-    """Makes a job of a sweep."""
+    """Create a job of a sweep."""
     return lambda *args, **kwargs: Job(cfg, *args, **kwargs)
 
 
 @pytest.fixture
 def queue(monkeypatch):
-    """Sets the ids of the jobs in Slurm's queue; None: Slurm does not answer."""
+    """Set the ids of the jobs in Slurm's queue; None if Slurm does not respond."""
     return lambda ids: monkeypatch.setattr(slurm_queries, "queued_ids", lambda: ids)
 
 
 @contextlib.contextmanager
 def under_way(job: Job, cfg, seed: int) -> Iterator[Run]:
-    """A job that is running its featurizer; yields the run."""
+    """A job that is running its featurizer; yields that run."""
     cfg = cfg.copy()
     cfg.seed = seed
     with job.running():
@@ -100,7 +100,7 @@ def test_jobs_are_counted_and_unfinished_ones_named(cfg, sweep):
     assert found[2] == "featurizer: 1 running, 1 failed, 1 interrupted, 1 done"
     rows = found[4:]
     assert rows[0].startswith("running")
-    assert rows[0].endswith("s featurizer epoch 4/10 seed=3")  # not what all jobs share
+    assert rows[0].endswith("s featurizer epoch 4/10 seed=3")  # omits what all jobs share
     assert rows[1].startswith("failed") and rows[1].endswith("seed=1")
     assert rows[2] == "ValueError: first line"
     assert rows[3].startswith("interrupted") and rows[4] == "Ctrl-C"

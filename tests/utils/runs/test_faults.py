@@ -1,4 +1,4 @@
-"""Wrong settings, full disks and damaged files end a run with an error that names them."""
+"""Invalid settings, full disks and damaged files end a run with an error that names them."""
 
 import importlib
 import os
@@ -56,7 +56,7 @@ def test_unknown_figures_end_before_the_training(tmp_path, monkeypatch):
 
 
 def test_a_backend_of_figures_that_is_not_installed_is_replaced(monkeypatch):
-    """A notebook kernel exports its own, also to environments without it."""
+    """A notebook kernel exports its backend even to environments that lack it."""
     for given, used in (
         ("module://gone.backend", "Agg"),
         ("module://json.gone", "Agg"),

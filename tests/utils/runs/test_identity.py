@@ -12,7 +12,7 @@ from utils.runs.run import find_run
 
 @pytest.fixture(scope="module")
 def resolved(tmp_path_factory):
-    """Builds resolved configs."""
+    """Build resolved configs."""
     folder = tmp_path_factory.mktemp("runs")
 
     def build(*overrides: str, base: list[str] = DIGITS) -> DictConfig:
@@ -30,7 +30,7 @@ def changed(cfg: DictConfig, key: str, value: object) -> DictConfig:
 
 
 def hashes(cfg: DictConfig | dict) -> list[str]:
-    saved = OmegaConf.to_container(cfg) if OmegaConf.is_config(cfg) else cfg  # once, it is slow
+    saved = OmegaConf.to_container(cfg) if OmegaConf.is_config(cfg) else cfg  # once: it is slow
     return [run_hash(saved, stage) for stage in STAGES]
 
 
@@ -71,7 +71,7 @@ def test_where_and_how_a_run_is_executed_is_not_its_identity(resolved):
 
 
 def moved(node: object) -> object:
-    """The same config with all classes in another module."""
+    """The same config with all classes moved to another module."""
     if isinstance(node, dict):
         return {
             key: f"elsewhere.{value.rpartition('.')[2]}" if key == CLASS else moved(value)
@@ -87,7 +87,7 @@ def test_modules_do_not_count(resolved):
 
 
 def test_the_name_of_an_option_identifies_its_class():
-    """Nodes of these groups count by their names, without their classes."""
+    """Nodes of these groups are identified by their names, not by their classes."""
     for group in ("data", "tower", "architecture", "optimizer", "scheduler"):
         files = (ROOT / "conf" / group).glob("*.yaml")
         names = [yaml.safe_load(file.read_text()).get("name") for file in files]
@@ -196,7 +196,7 @@ def test_paths_are_those_that_users_know(resolved):
         assert run.status_file.path == run.results / "status.json"
         assert run.work.name == run.results.name
         assert str(run.work).startswith(cfg.paths.pretrained)
-    # codecs that do not learn have the same levels
+    # codecs without training have the same folder levels
     codec = find_run(resolved("featurizer=png", base=CLASSICAL), "featurizer").results.parts
     levels = [[part.split("_")[0] for part in parts] for parts in (codec, found[0].results.parts)]
     assert levels[0][:-1] == levels[1][:-1] and {"dist_none", "zs_1"} <= set(codec)

@@ -67,7 +67,7 @@ def test_failures_and_interruptions_are_distinguished(new_run):
         assert type(error).__name__ in status["traceback"]
         new_run.status_file.record_end(OSError("a consequence"))
         new_run.status_file.note(epoch=3)
-        assert new_run.status() == status  # the first end stays
+        assert new_run.status() == status  # the first recorded end is kept
 
 
 def test_writers_of_several_processes_lose_nothing(new_run):

@@ -1,4 +1,4 @@
-"""Runs on disk: one of several with the same identity, damaged files, moved classes."""
+"""Runs on disk: duplicates of the same identity, damaged files, moved classes."""
 
 import os
 import shutil

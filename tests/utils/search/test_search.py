@@ -40,7 +40,7 @@ from utils.training.jobs import UnknownMetricError
 
 @pytest.fixture(scope="module", autouse=True)
 def sqlite_without_fsync():
-    """Commits that do not wait for the disk."""
+    """Database commits do not wait for the disk."""
 
     def turn_off(connection, _record):
         connection.execute("PRAGMA synchronous=OFF")
@@ -51,7 +51,7 @@ def sqlite_without_fsync():
 
 
 def write_status(folder: Path, num: int = 0, **status: object) -> None:
-    """Status file of a job of a search."""
+    """Write the status file of a search's job."""
     job = folder / f"sweep/{num}"
     job.mkdir(parents=True, exist_ok=True)
     (job / "job.json").write_text(json.dumps(status))
@@ -66,10 +66,10 @@ def test_n_trials_is_the_total_of_a_study(tmp_path, capsys):
     assert "Nothing to run" in capsys.readouterr().out
     assert len(run(tmp_path, n_trials=7).seen) == 2
     assert states(tmp_path) == ["COMPLETE"] * 7
-    assert len({trial.params["x"] for trial in load(tmp_path).trials}) == 7  # none is drawn again
+    assert len({trial.params["x"] for trial in load(tmp_path).trials}) == 7  # none is sampled again
     assert len(run(tmp_path, n_trials=2, name="another").seen) == 2
     assert studies.names(tmp_path / studies.FILE) == ["study", "another"]
-    load(tmp_path).ask()  # as if killed before its settings were drawn: does not count
+    load(tmp_path).ask()  # as if killed before its settings were sampled: does not count
     run(tmp_path, n_trials=8)
     assert states(tmp_path) == ["COMPLETE"] * 7 + ["FAIL", "COMPLETE"]
 
@@ -83,7 +83,7 @@ def test_a_study_can_be_in_a_folder_of_any_name(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_a_search_in_two_calls_draws_as_in_one(tmp_path):
+def test_a_search_in_two_calls_samples_as_in_one(tmp_path):
     learning = sampler("tpe", n_startup_trials=3)
     for folder, calls in (("once", [7]), ("twice", [4, 7])):
         (tmp_path / folder).mkdir()
@@ -93,7 +93,7 @@ def test_a_search_in_two_calls_draws_as_in_one(tmp_path):
     assert [trial.params for trial in once] == [trial.params for trial in twice]
 
 
-def test_a_trial_stores_what_it_ran(tmp_path):
+def test_a_trial_stores_its_command_line(tmp_path):
     started, finished = "2021-06-01T10:00:00+00:00", "2021-06-01T10:00:12.5+00:00"
     runs = {"featurizer": "a", "predictor": "b"}
     write_status(tmp_path, state="done", started=started, finished=finished, runs=runs)
@@ -258,11 +258,11 @@ def test_a_search_through_hydra(tmp_path, monkeypatch, capsys):
     assert "Nothing to run" in capsys.readouterr().out
 
 
-def test_known_samplers_draw_and_others_are_an_error_that_names_them(tmp_path):
+def test_known_samplers_work_and_others_are_an_error_that_lists_them(tmp_path):
     for name in SAMPLERS:
         run(tmp_path, conflict, 1, name=name, objectives=("a", "b"), sampler=sampler(name))
         assert load(tmp_path, name).trials[0].state == TrialState.COMPLETE
-    # as hydra-optuna-sweeper had it, and all commands with it
+    # the name that hydra-optuna-sweeper uses, and that existing commands contain
     assert "hydra/sweeper/sampler=tpe" in expand(["hypopt=optuna", "hydra/sweeper/sampler=motpe"])
     with pytest.raises(ConfigError, match="hydra/sweeper/sampler.*random, tpe or nsgaii"):
         run(tmp_path, sampler=sampler(unknown=1))
@@ -272,7 +272,7 @@ def test_known_samplers_draw_and_others_are_an_error_that_names_them(tmp_path):
 
 @pytest.mark.slow
 def test_a_search_keeps_the_objectives_of_its_runs(tmp_path):
-    """They are validation metrics; a larger total adds the difference."""
+    """They are validation metrics; a larger total adds the missing trials."""
     options = ["hypopt=optuna", "featurizer.loss.beta=tag(log, interval(0.01, 1))"]
     folder = tmp_path / "results/exp_none"
     for n, n_new in ((2, 2), (3, 1)):
@@ -312,12 +312,12 @@ def test_a_changed_study_is_an_error_that_names_the_setting(tmp_path):
         with pytest.raises(ConfigError, match=rf"'study'.*{found}.*hypopt.study_name="):
             run(tmp_path, n_trials=3, **(space | changed))
     assert run(tmp_path, n_trials=1, name="another", **(space | changed)).seen
-    for ends, n_trials in (("0.0, 1.0", 3), ("5.0, 6.0", 6)):  # of intervals: these may move
+    for ends, n_trials in (("0.0, 1.0", 3), ("5.0, 6.0", 6)):  # ends of intervals, which may change
         new = run(tmp_path, n_trials=n_trials, name="moved", space=[f"x=interval({ends})"]).seen
     assert len(new) == 3 and all(5 <= settings["x"] <= 6 for settings in new)
 
 
-def test_an_impossible_search_is_refused(tmp_path):
+def test_an_impossible_search_is_rejected(tmp_path):
     for wrong, found in (
         (["hypopt.n_trials=0"], "hypopt.n_trials"),
         (["monitor_return=[test/pred/err,val/comm/rate]"], "test/pred/err"),
@@ -335,7 +335,7 @@ def test_an_impossible_search_is_refused(tmp_path):
         search.check(cfg, ["encoder.z_dim=4"])
     one = ["monitor_return=val/pred/err", "hypopt.direction=minimize"]  # without brackets
     search.check(compose_config([*overrides[:2], *one, f"paths.results={tmp_path}"]), overrides)
-    # and one that its study does not fit, before anything starts
+    # and one that does not match its study, before anything starts
     space = ["hypopt=optuna", "encoder.z_dim=choice(4, 8)", "hypopt.study_name=2"]
     cfg = compose_config([*space, f"paths.results={tmp_path}"])
     (tmp_path / "exp_none").mkdir()
@@ -349,7 +349,7 @@ def test_an_impossible_search_is_refused(tmp_path):
 def test_a_file_of_another_release_of_optuna_is_an_error_with_the_upgrade(tmp_path):
     run(tmp_path, n_trials=1)
     studies.storage.cache_clear()
-    with sqlite3.connect(tmp_path / studies.FILE) as connection:  # as Optuna 2 left it
+    with sqlite3.connect(tmp_path / studies.FILE) as connection:  # a file of Optuna 2
         connection.execute("UPDATE alembic_version SET version_num = 'v2.6.0.a'")
     with pytest.raises(ConfigError, match=rf"optuna.db.*storage upgrade.*{tmp_path}") as caught:
         run(tmp_path)
@@ -364,7 +364,7 @@ def test_the_best_trials_of_two_objectives_are_their_pareto_front(tmp_path):
     run(tmp_path, conflict, 16, objectives=("a", "b"), sampler=nsgaii)
     best = {trial.number for trial in studies.best_trials(load(tmp_path))}
     for trial in load(tmp_path).trials:
-        # of x**2 and (x - 1)**2, all x in [0, 1] are on the front, and at most one below 0
+        # for x**2 and (x - 1)**2, all x in [0, 1] are on the front, and at most one x below 0
         assert trial.number in best or trial.params["x"] < 0
     assert "Pareto front of a and b" in summary(load(tmp_path))
 

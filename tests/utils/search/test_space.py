@@ -47,7 +47,7 @@ def test_each_form_of_a_sweep_has_its_distribution():
         check_command_line(["featurizer.loss.beta=interval(0.1, 1)"])  # no search
 
 
-def test_the_ranges_of_all_experiments_can_be_drawn():
+def test_the_ranges_of_all_experiments_can_be_sampled():
     text = "".join(file.read_text() for file in (CONF_DIR / "experiment").rglob("*.yaml"))
     ranges = re.findall(r"^ +([^ :#]+): (\w+\(.*\))$", text, re.MULTILINE)
     assert len(ranges) > 50
@@ -64,7 +64,7 @@ def test_the_job_of_a_trial_holds_each_setting_once(tmp_path):
     assert sorted(job) == sorted(override.split("=", 1)[0] for override in overrides)
 
 
-def test_a_drawn_choice_has_the_value_that_was_written():
+def test_a_sampled_choice_has_the_value_that_was_written():
     written = ["null", "True", "'a, b'", "'16'", r"a\,b", "a b", "3x", "${s}", "[a,'b, c']"]
     for text in written:
         space = Space.of([f"key={text},other"])

@@ -1,4 +1,4 @@
-"""Callbacks: randomness that depends on the epoch only, frozen modules, progress."""
+"""Callbacks: random numbers that depend only on the epoch, frozen modules, progress."""
 
 from types import SimpleNamespace
 

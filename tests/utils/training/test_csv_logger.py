@@ -1,4 +1,4 @@
-"""The CSV log of a training: one tidy file, which a resumed run continues."""
+"""The CSV log: one tidy file per run, which a resumed run continues."""
 
 import csv
 
@@ -19,7 +19,7 @@ def rows_of(path) -> list[dict[str, str]]:
 
 
 def log_epochs(path, epochs, start_only=None) -> None:
-    """What a training of 4 steps per epoch logs; `start_only` is an epoch that only begins."""
+    """Log as in training with 4 steps per epoch; the epoch `start_only` does not end."""
     logger = TidyCSVLogger(path)
     for epoch in epochs:
         logger.log_metrics({"lr": 0.1 / (1 + epoch)}, step=4 * epoch)

@@ -1,4 +1,4 @@
-"""Jobs of several processes compute the same as one process, and end together."""
+"""Jobs with several processes compute the same as a single process, and end together."""
 
 import os
 import signal
@@ -28,8 +28,8 @@ from utils.training import distributed, fitting, jobs
 from utils.training.callbacks import ReseedEveryEpoch
 
 TWO = "trainer.devices=2"
-# Without noise, results differ only by the order of sums. Adam would amplify gradients that are
-# zero up to that, such as those of biases before batch normalisation.
+# Without noise, results differ only in the order of sums. Adam would amplify gradients that are
+# zero up to rounding, such as those of biases before batch normalisation.
 EXACT = [
     "rate=lossless",
     "trainer.max_epochs=2",
@@ -38,7 +38,7 @@ EXACT = [
 
 
 def job(folder, overrides=(TWO,), base=BANANA):
-    """All stages in one of the processes of a job."""
+    """Run all stages in one of a job's processes."""
     with jobs.prepared(compose(folder, *overrides, base=base)) as cfg, distributed.joined(cfg):
         metrics = {}
         for stage in STAGES:
@@ -47,7 +47,7 @@ def job(folder, overrides=(TWO,), base=BANANA):
 
 
 def two(folder, *overrides, base=BANANA):
-    """The job in two processes; the result or traceback of each."""
+    """Run the job in two processes; return the result or traceback of each."""
     return in_processes(2, job, folder, (TWO, *overrides), base)
 
 
@@ -62,7 +62,7 @@ def weights(folder, *overrides, **options):
 
 
 def in_second_epoch(monkeypatch, rank, what):
-    """Call a function in one process when the second epoch of a training begins."""
+    """Call a function in one process when the second epoch of training begins."""
 
     def on_train_epoch_start(trainer, pl_module):
         if trainer.current_epoch == 1 and trainer.global_rank == rank:
@@ -87,7 +87,7 @@ def kill():
 # --- the same results
 
 
-def test_two_processes_learn_what_one_does(tmp_path):
+def test_two_processes_train_the_same_model_as_one(tmp_path):
     """With a distortion that compares the examples of all processes, and batch normalisation."""
     # the last batch cannot be split equally
     base, overrides = DIGITS, [*EXACT, "distortion=BINCE", "trainer.limit_train_batches=2"]
@@ -135,7 +135,7 @@ def test_processes_draw_different_noise_and_evaluate_identically():
 # --- how they end
 
 
-def test_the_error_of_any_process_is_that_of_the_run_and_the_job(tmp_path, monkeypatch):
+def test_an_error_in_any_process_is_recorded_for_the_run_and_the_job(tmp_path, monkeypatch):
     hydra = {"runtime": {"output_dir": str(tmp_path)}, "job": {}, "overrides": {"task": []}}
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(hydra))
@@ -157,7 +157,7 @@ def test_a_job_with_a_killed_process_is_interrupted_and_resumes(tmp_path, monkey
     assert ends[1] == -signal.SIGKILL and "PeerLost" in ends[0]
     assert tiny_run(tmp_path).status()["state"] == "interrupted"
     capfd.readouterr()
-    # and processes may wait longer for rank 0 than for each other in training
+    # processes may wait longer for rank 0 than for each other during training
     monkeypatch.setattr(distributed, "TRAIN_TIMEOUT", timedelta(seconds=2))
     first, second = in_processes(2, slow_job, tmp_path)
     assert untimed(first) == untimed(second)
@@ -208,7 +208,7 @@ def started(world_size, per_node):
     return {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(per_node)}
 
 
-def test_jobs_that_do_not_match_their_processes_are_refused(tmp_path, monkeypatch):
+def test_jobs_that_do_not_match_their_processes_are_rejected(tmp_path, monkeypatch):
     for environment, overrides, message in (
         ({}, [TWO], "need 2 processes, but there is only one: .*slurm=local"),
         (started(2, 2), [], "need 1 processes, 1 on each node, but 2 were started, 2 on this"),

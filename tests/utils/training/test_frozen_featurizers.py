@@ -57,7 +57,7 @@ def save_weights(path, seed):
 
 @pytest.fixture
 def calls(monkeypatch) -> list:
-    """The towers that were made."""
+    """The towers that were created."""
     made = []
     init = TorchvisionBackbone.__init__
 
@@ -93,7 +93,7 @@ def test_a_bottleneck_is_trained_on_cached_features(weights, tmp_path, calls):
     assert {"enc_torchvision", f"zdim_{Z_DIM}"} <= set(find_run(cfg, "predictor").results.parts)
     assert building.build_compressor(cfg).rate.is_transform_missing
     assert not building.load_compressor(cfg).rate.is_transform_missing
-    # the same from the cache, and other settings use it, too
+    # the same from the cache, which other settings also use
     for folder in ("results", "pretrained"):
         for path in (tmp_path / folder).glob("exp_*"):
             path.rename(path.with_name("old"))
@@ -117,7 +117,7 @@ def test_plain_formats_go_through_all_stages(weights, tmp_path):
         assert (metrics["test/feat/mse"] == 0) == (featurizer == "features_float32")
         worst = {"features_pca": 1, "features_uniform": 0.05}
         assert metrics["test/feat/nmse"] < worst.get(featurizer, 1e-3)
-    # predictors learn from decoded features
+    # predictors are trained on decoded features
     cfg = prepared(tmp_path, base=base(weights, "featurizer=features_int8"))
     codec = building.load_compressor(cfg)
     batches = list(building.build_data(cfg, "data_pred", "none").loader("test"))
@@ -173,14 +173,14 @@ def test_cached_features_depend_on_the_right_settings(weights, tmp_path, monkeyp
         augmented[0],
     ):
         assert path(override) != first, override
-    for override in augmented:  # of the training set alone
+    for override in augmented:  # of the training set only
         assert path(override, split="val", seed=None) == first_val, override
     monkeypatch.setattr(building, "pick_device", lambda cfg: torch.device("cuda"))
     assert path() != first  # half precision
 
 
 class MeansBackbone(Backbone):
-    """Means of patches of an image: a tower that needs no weights."""
+    """A tower without weights: means of image patches."""
 
     def __init__(self, n_patches: int):
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(n_patches), nn.Flatten(1))
@@ -198,7 +198,7 @@ def with_means_tower(folder, **more):
 
 
 def test_a_backbone_without_weights_must_state_a_version(tmp_path):
-    """Otherwise features would be reused after a change of its class."""
+    """Otherwise cached features would be reused after its class changes."""
     cfg, newer = (with_means_tower(tmp_path, version=version) for version in (1, 2))
     data = building.build_data(cfg, "data_feat", "none")
     assert next(iter(data.loader("test"))).x.shape[1] == 12

@@ -30,7 +30,7 @@ def shares(function, *args):
 
 
 def averaged_gradients(module):
-    """Those that `DistributedDataParallel` would leave."""
+    """The gradients that `DistributedDataParallel` would compute."""
     for parameter in module.parameters():
         dist.all_reduce(parameter.grad)
         parameter.grad /= dist.get_world_size()

@@ -1,4 +1,4 @@
-"""A job: set-up, status file, signals, and return value for a search."""
+"""A job: setup, status file, signals, and return value for a search."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ from utils.training import jobs, stages
 
 @pytest.fixture
 def inside_hydra(monkeypatch, tmp_path):
-    """As if in job 3 of a sweep; its status file."""
+    """Act as job 3 of a sweep; yield its status file."""
     content = {
         "runtime": {"output_dir": str(tmp_path)},
         "job": {"num": 3},
@@ -59,7 +59,7 @@ def test_parallel_jobs_share_the_cores(tmp_path, monkeypatch):
 
 
 def by_lightning(error: KeyboardInterrupt) -> SystemExit:
-    """The error that Lightning raises instead."""
+    """The error that Lightning raises in place of this one."""
     end = SystemExit(1)
     end.__context__ = error
     return end
@@ -136,7 +136,7 @@ def test_a_training_that_ends_before_its_first_evaluation_is_an_error(tmp_path):
 
 @pytest.fixture
 def in_scheduler(monkeypatch):
-    """As if submitit had started this process; sets the handler of USR2."""
+    """Act as if submitit had started this process; set the handler of USR2."""
     env = {"EXECUTOR": "local", "LOCAL_JOB_ID": "87", "LOCAL_GLOBALID": "0"}
     for name, value in env.items():
         monkeypatch.setenv(f"SUBMITIT_{name}", value)
@@ -150,7 +150,7 @@ def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-def test_a_job_continues_after_sigterm_and_what_it_breaks_is_an_interruption(
+def test_a_job_continues_after_sigterm_and_later_errors_are_interruptions(
     in_scheduler, inside_hydra, tmp_path, capfd
 ):
     for error in (None, RuntimeError("a worker is gone")):
@@ -233,7 +233,7 @@ def test_the_signal_that_ends_a_job_is_recorded(inside_hydra, tmp_path):
 
 @pytest.mark.slow
 def test_a_preempted_job_resumes_exactly(tmp_path):
-    """SIGTERM and two USR2 to a training that submitit's local executor has started."""
+    """SIGTERM and two USR2 are sent to a job that submitit's local executor started."""
     overrides = ["trainer.max_epochs=40", "is_only_feat=true"]
     uninterrupted = run(tmp_path / "a", *overrides)
     env = os.environ | {"OMP_NUM_THREADS": "1"}

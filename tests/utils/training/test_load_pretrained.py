@@ -16,7 +16,7 @@ POINTS = ["load.codebook_plot.n_pts=200", "load.codebook_plot.n_grid=20"]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """An experiment with three finished featurizers, one of them classical; without figures."""
+    """An experiment without figures, with three finished featurizers, one of them classical."""
     folder = tmp_path_factory.mktemp("trained")
     run(folder, "is_only_feat=true", "distortion=VIC")
     run(folder, "is_only_feat=true", "distortion=BINCE")
@@ -26,7 +26,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def folder(trained, tmp_path):
-    """A copy of it."""
+    """A copy of the experiment."""
     return shutil.copytree(trained, tmp_path / "copy")
 
 
@@ -131,7 +131,7 @@ def test_runs_are_loaded_lazily(folder, monkeypatch, tmp_path):
 
 
 def test_relative_paths_of_runs_are_found_from_other_folders(tmp_path, monkeypatch):
-    """So that notebooks in another folder find the checkpoints."""
+    """Notebooks in another folder therefore find the checkpoints."""
     monkeypatch.chdir(tmp_path)
     relative = [f"paths.{name}={name}" for name in ("results", "pretrained", "logs", "outputs")]
     run(tmp_path, "is_only_feat=true", *relative, base=BANANA)

@@ -18,7 +18,7 @@ WITHOUT_LOGGER = [override for override in BANANA if override != "logger=none"]
 
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
-    """A home without credentials."""
+    """A home folder without credentials."""
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -80,8 +80,8 @@ def resolved(folder, *overrides):
     return cfg
 
 
-def test_the_id_of_a_wandb_run_depends_on_stage_and_run_only(nowhere, tmp_path, capsys):
-    """So a requeued job continues it."""
+def test_the_id_of_a_wandb_run_depends_only_on_stage_and_run(nowhere, tmp_path, capsys):
+    """A requeued job therefore continues the same W&B run."""
     cfg = resolved(tmp_path, "logger=wandb", "goal='Show it.'", "mode=quick", "wandb_project=ours")
     assert cfg.logger.kwargs.project == "ours"
     options = wandb_runs.init_options(cfg, project="p", entity="me", kind="featurizer", number="1")
@@ -117,7 +117,7 @@ def test_wandb_without_credentials_logs_offline_and_says_so(nowhere, tmp_path):
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stdout.splitlines() if "W&B logs offline" in line]
     assert said and "wandb login" in said[0]
-    # each stage of each job is a run of its own
+    # each stage of each job is a separate run
     names = offline_runs(tmp_path)
     for seed in (1, 2):
         cfg = compose(tmp_path, f"seed={seed}")

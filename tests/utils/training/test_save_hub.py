@@ -1,4 +1,4 @@
-"""From a trained bottleneck to a file that the hub takes."""
+"""Trained bottlenecks are saved to files that the hub can load."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""The three stages: their results; when they skip, resume and restart; exact resumption."""
+"""The three stages: results, skipping, restarting, and exact resumption."""
 
 import json
 import math
@@ -52,7 +52,7 @@ CASES = {
 
 
 def check_results(cfg, metrics: dict[str, float]) -> None:
-    """Check properties of the results of any experiment."""
+    """Check properties that hold for the results of any experiment."""
     feat, comm, pred = (find_run(cfg, stage) for stage in STAGES)
     for found in (feat, comm, pred):
         assert found.status()["state"] == "done"
@@ -67,7 +67,7 @@ def check_results(cfg, metrics: dict[str, float]) -> None:
         for name in ("sender_time", "receiver_time", "encoder_time", "compress_time"):
             assert metrics[f"{split}/comm/{name}"] > 0
         n_examples = len(communication.read_targets(comm.work, split))
-        measured = comm.work / "measured"  # if predictors get other inputs
+        measured = comm.work / "measured"  # if predictors get different inputs
         folder = measured if measured.is_dir() else comm.work
         n_bytes = n_bytes_without_labels(communication.data_file(folder, split))
         assert metrics[f"{split}/comm/n_bits"] == 8 * n_bytes / n_examples
@@ -82,7 +82,7 @@ def check_results(cfg, metrics: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_all_stages(case, tmp_path, monkeypatch):
-    """Predictors standardise images with their mean and std, but leave codes as they are."""
+    """Predictors standardise images with their mean and std, but do not change codes."""
     base, overrides = CASES[case]
     if base is not BANANA:
         overrides = [*overrides, "data_pred.mean=[0.25]", "data_pred.std=[0.5]"]
@@ -106,7 +106,7 @@ def check_codec(codec: str, metrics: dict[str, float]) -> None:
     for split in SPLITS:
         assert metrics[f"{split}/feat/rate"] == metrics[f"{split}/feat/n_bits"]
         assert metrics[f"{split}/feat/bpp"] == metrics[f"{split}/feat/n_bits"] / 64
-        assert metrics[f"{split}/feat/n_bits"] < metrics[f"{split}/comm/n_bits"]  # less a header
+        assert metrics[f"{split}/feat/n_bits"] < metrics[f"{split}/comm/n_bits"]  # minus a header
         assert metrics[f"{split}/feat/sender_time"] > 0 < metrics[f"{split}/feat/receiver_time"]
     assert (metrics["test/feat/n_bits"] == 8 * 64) == (codec == "none")
 
@@ -130,7 +130,7 @@ def test_an_infinite_psnr_survives_files_and_tables(tmp_path, recwarn):
 
 
 def test_the_predictor_may_have_its_own_data_in_several_copies(tmp_path):
-    """Only the training set is copied; an epoch is one copy, so that schedules do not change."""
+    """Only the training set is copied; an epoch uses one copy, so that schedules do not change."""
     sizes = [f"{place}.kwargs.n_train=256" for place in ("data_feat", "data_pred")]
     overrides = ["data@data_pred=banana", "data_pred.kwargs.n_eval=32", *sizes]
     overrides += ["communication.n_copies=3", "trainer_pred.max_epochs=6"]
@@ -149,12 +149,10 @@ def test_the_predictor_may_have_its_own_data_in_several_copies(tmp_path):
     assert rate == pytest.approx(cfg.optimizer_pred.kwargs.lr / 100)
 
 
-# --- predictors learn from what is decoded
+# --- predictors are trained on decoded data
 
 
-def test_predictors_learn_from_the_file_alone_and_refuse_damaged_or_foreign_ones(
-    tmp_path, monkeypatch
-):
+def test_predictors_use_only_the_file_and_reject_damaged_or_foreign_files(tmp_path, monkeypatch):
     configs = []
     for seed in (5, 123):
         with jobs.prepared(compose(tmp_path, f"seed={seed}")) as cfg:
@@ -212,7 +210,7 @@ def test_stages_run_only_for_settings_that_they_depend_on(tmp_path, capsys, monk
 
 
 class Stop(ReseedEveryEpoch):
-    """Replaces the callback that reseeds; ends the training in the middle of an epoch."""
+    """Replaces the callback that reseeds; ends training in the middle of an epoch."""
 
     error: BaseException = KeyboardInterrupt()
     stop_at = 1
@@ -261,7 +259,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, monkeypatch, c
 
 
 def test_later_stages_that_were_interrupted_equal_uninterrupted_ones(tmp_path, monkeypatch):
-    """Also with decoded data that do not fit into memory."""
+    """This includes decoded data that do not fit into memory."""
     overrides = [*LONGER, "architecture@predictor=mlp_probe", "predictor.kwargs.hid_dim=8"]
     uninterrupted = run(tmp_path / "a", *overrides)
     monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", 100)
@@ -311,7 +309,7 @@ def test_failures_restart_or_resume_if_asked_to(tmp_path, monkeypatch, capsys):
 
 
 class FillDisk(ReseedEveryEpoch):
-    """From the third epoch on, files of more than 20 kB, such as checkpoints, cannot be written."""
+    """From the third epoch on, files larger than 20 kB, such as checkpoints, cannot be written."""
 
     def on_train_epoch_start(self, trainer, module):
         super().on_train_epoch_start(trainer, module)
@@ -378,7 +376,7 @@ def test_damaged_checkpoints_are_named_and_not_resumed_from(
 
 
 class Poison(ReseedEveryEpoch):
-    """Replaces the second batch of the second epoch by NaN."""
+    """Replaces the second batch of the second epoch with NaN."""
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         if (trainer.current_epoch, batch_idx) == (1, 1):
@@ -405,7 +403,7 @@ def state_of(cfg, stage: str) -> str:
 
 
 def start_and_signal(tmp_path, overrides, stage, number) -> tuple[int, str]:
-    """Run main.py until a stage is under way, then send a signal; exit status and output."""
+    """Run main.py until a stage is running, then send a signal; return exit status and output."""
     cfg = compose(tmp_path, *overrides)
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     command = main_command(tmp_path, *overrides)

@@ -46,14 +46,14 @@ def featurizer_weights(cfg) -> dict:
 
 @pytest.fixture(scope="module")
 def both_steps(tmp_path_factory):
-    """Folder of a staggered training whose two steps are done, and the metrics of the second."""
+    """Folder of a finished staggered training, and the metrics of its second step."""
     folder = tmp_path_factory.mktemp("staggered")
     step1(folder)
     return folder, step2(folder)
 
 
 def test_the_frozen_encoder_equals_the_exported_one_exactly(both_steps):
-    """Its weights, and the running statistics of its batch normalisation."""
+    """This includes its weights and the running statistics of batch normalisation."""
     folder, metrics = both_steps
     weights = featurizer_weights(config(folder, *STEP2))
     prefix = "p_ZlX.mapper."
@@ -115,7 +115,7 @@ def test_a_retrained_encoder_restarts_the_runs_that_import_it(both_steps, tmp_pa
     path = tmp_path / "pretrained" / FILE
     content, written = path.read_bytes(), path.stat().st_mtime_ns
     step1(tmp_path)
-    assert path.stat().st_mtime_ns == written  # the same encoder is not written again
+    assert path.stat().st_mtime_ns == written  # an identical encoder is not rewritten
     capsys.readouterr()
     assert step2(tmp_path) == first
     assert "restarting" not in capsys.readouterr().out
@@ -129,7 +129,7 @@ def test_a_retrained_encoder_restarts_the_runs_that_import_it(both_steps, tmp_pa
     path.unlink()
     with pytest.raises(FileNotFoundError, match=rf"finetune.init.*{FILE}"):
         step2(tmp_path)
-    step1(tmp_path)  # the stage is done: only the file is written again
+    step1(tmp_path)  # the stage is done: only the file is rewritten
     assert path.read_bytes() == content
 
 
@@ -165,6 +165,6 @@ def test_encoder_files_must_be_relative_to_the_pretrained_folder(tmp_path):
         overrides = [setting, "is_only_feat=true"]
         with pytest.raises(ValueError, match=f"{setting} must be relative"):
             run(tmp_path, *overrides, base=DIGITS)
-        # before any training
+        # before training starts
         cfg = config(tmp_path, *overrides)
         assert find_run(cfg, "featurizer").status()["state"] == "new"

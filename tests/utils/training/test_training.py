@@ -1,4 +1,4 @@
-"""Errors of unlabelled data where labels are needed; loading of trained models."""
+"""Errors for unlabelled data where labels are needed; loading of trained models."""
 
 import pytest
 import torch
@@ -69,7 +69,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_loaded_predictor_equals_the_trained_one(case, tmp_path, monkeypatch):
-    """On request also evaluated on the training split, under the names of the other splits."""
+    """If requested, it is also evaluated on the training split, with the same metric names."""
     base, overrides = CASES[case]
     evaluated = {}
     evaluate = fitting.evaluate
@@ -91,7 +91,7 @@ def test_a_loaded_predictor_equals_the_trained_one(case, tmp_path, monkeypatch):
     predicted = predictor(x)
     assert torch.equal(predicted, evaluated["module"].eval()(x))
     assert not predictor.training and not predicted.requires_grad
-    losses, _ = predictor.head.losses(x, y)  # of the whole split, which is one batch
+    losses, _ = predictor.head.losses(x, y)  # over the whole split, which is one batch
     assert losses.mean().item() == pytest.approx(metrics["test/pred/loss"], rel=1e-5)
 
     names = {name.removeprefix("train/") for name in metrics if name.startswith("train/")}

@@ -1,4 +1,4 @@
-"""W&B runs with the real client: offline, resumed, and uploaded to a local server."""
+"""W&B runs with the real client: logged offline, resumed, and uploaded to a local server."""
 
 import json
 import os
@@ -56,7 +56,7 @@ if task == "aggregates":
 
 @pytest.fixture
 def env(tmp_path):
-    """No credentials, and a home without any."""
+    """Environment without credentials, including in the home folder."""
     found = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     found.pop("NETRC", None)
     path = f"{ROOT}:{ROOT / 'tests'}"
@@ -64,14 +64,14 @@ def env(tmp_path):
 
 
 def log(folder, task, env) -> str:
-    """Let a process log, and return its output."""
+    """Log in a separate process; return its output."""
     done = call(sys.executable, "-c", PROCESS, str(folder), task, *WITH_WANDB, env=env, timeout=120)
     assert done.returncode == (-9 if task == "is killed" else 0), done.stderr
     return done.stdout
 
 
 def sync(project, env, *arguments):
-    """`bin/sync_wandb.sh` in a copy of the project that has nothing but logs."""
+    """Run `bin/sync_wandb.sh` in a copy of the project that contains only logs."""
     (project / "bin").mkdir(exist_ok=True)
     shutil.copy(ROOT / "bin/sync_wandb.sh", project / "bin")
     env = env | {"PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
