@@ -40,8 +40,7 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
     ----------
     frame : a table of `utils.aggregation.tables`, one row per run.
     where : parameter or setting -> value, or list of values. Numbers are compared by value: 0.1
-        equals "1.0e-01". The column "beta" is rounded, so the exact beta must be equal as well;
-        select betas of more than two digits by "featurizer.loss.beta".
+        equals "1.0e-01". The column "beta" is rounded, so the exact beta is compared instead.
     option : name of the setting that holds `where`, for errors.
 
     Raises
@@ -57,10 +56,11 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
         if key not in known:
             raise ConfigError(f"{option}: unknown parameter {key!r}; choose from {known}")
         values = wanted if isinstance(wanted, (list, tuple)) else [wanted]
-        rows = frame[[any(_is_same(found, value) for value in values) for found in frame[key]]]
-        if key == "beta" and tables.FOLDER in rows:
-            exact = [read_config(Path(folder)).value(EXACT_BETA) for folder in rows[tables.FOLDER]]
-            rows = rows[[b is None or any(_is_same(b, value) for value in values) for b in exact]]
+        found = list(frame[key])
+        if key == "beta" and tables.FOLDER in frame:
+            exact = [read_config(Path(folder)).value(EXACT_BETA) for folder in frame[tables.FOLDER]]
+            found = [f if e is None else e for f, e in zip(found, exact, strict=True)]
+        rows = frame[[any(_is_same(f, value) for value in values) for f in found]]
         if rows.empty:
             raise tables.NoRunsError(
                 f"{option}: no finished run has {key}={wanted}; runs have "

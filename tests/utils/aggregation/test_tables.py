@@ -13,6 +13,7 @@ from optuna.distributions import CategoricalDistribution
 
 from utils.aggregation import tables
 from utils.aggregation.metrics import select
+from utils.aggregation.selection import restrict
 from utils.aggregation.tables import NoRunsError
 from utils.runs.identity import STAGES, experiment_folder
 from utils.runs.run import find_run
@@ -97,6 +98,13 @@ def test_only_seeds_are_averaged_and_other_differences_are_columns(write, overri
     summary = summaries_of(folder)[0]["featurizer"]
     assert sorted(summary["test/feat/rate_mean"]) == [1.0, 2.0]
     assert tables.varying(summary)
+
+
+def test_betas_are_selected_by_their_exact_value(write):
+    write("featurizer.loss.beta=0.123", values=[1.0])
+    frame = tables.collect(write("featurizer.loss.beta=0.12", values=[2.0]))[0]["featurizer"]
+    for beta, rate in ((0.123, 1.0), (0.12, 2.0)):
+        assert list(restrict(frame, {"beta": beta}, "option")["test/feat/rate"]) == [rate]
 
 
 def test_varying_settings_are_columns(write):
