@@ -142,7 +142,7 @@ def test_images_are_standardised_as_torchvision_does():
     moments = Standardize((3, 4, 5), x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).tolist())(x)
     torch.testing.assert_close(moments.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(moments.std((0, 2, 3)), torch.ones(3))
-    assert standardize.state_dict() == {}  # facts of the data, not weights
+    assert standardize.state_dict() == {}  # properties of the data, not weights
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_unusual_matrices_are_compressed(Z, rotation):
 
 @pytest.mark.parametrize("offset", [1e8, -1.7e9])
 def test_a_common_offset_costs_neither_bits_nor_precision(fitted, offset, tmp_path):
-    """The mean is subtracted in float64, which the decoded rows are in, too."""
+    """The mean is subtracted in float64, and decoded rows are also float64."""
     Z, results = features(dtype=np.float64), []
     for rows in (Z, Z + offset):
         compressor = clone(fitted).fit(rows)
@@ -176,7 +176,7 @@ def test_a_common_offset_costs_neither_bits_nor_precision(fitted, offset, tmp_pa
 
 @pytest.mark.parametrize("rotation", ["klt", "none"])
 def test_times_among_ordinary_columns(rotation):
-    """Seconds since 1970 as integers, of the last minute or all the same."""
+    """Unix times as integers, all from the last minute or all equal."""
     seconds, results = np.random.default_rng(0).integers(0, 60, N), []
     for start in (0, 1_700_000_000):
         times = np.c_[start + seconds, np.full(N, start)]
@@ -293,7 +293,7 @@ def test_a_failed_fit_changes_nothing(Z, error, tmp_path, monkeypatch):
 @pytest.mark.parametrize("names", [[*"abcdefghij"], [*range(D)], [float(i) for i in range(D)]])
 @pytest.mark.parametrize("n_columns", [1, D])
 def test_data_frames_are_values(names, n_columns):
-    """Not the names of columns or rows, even with as many rows as columns, or one column."""
+    """Names have no effect, even with as many rows as columns, or with one column."""
     Z = features(D)[:, :n_columns]
     frame = pd.DataFrame(Z, index=range(D, 0, -1), columns=names[:n_columns])
     plain, framed = (ArrayCompressor(**QUICK).fit(z) for z in (Z, frame))
@@ -427,7 +427,7 @@ sys.stdout.buffer.write(compressor.decompress(sys.stdin.buffer.read()).tobytes()
 
 
 def test_another_process_decodes_the_same_values(klt, tmp_path):
-    """And importing the package does not import scikit-learn."""
+    """Importing the package also does not import scikit-learn."""
     klt.save(tmp_path / "compressor.bin")
     Z = features(50, seed=1)
     command = [sys.executable, "-c", DECODE, str(tmp_path / "compressor.bin")]

@@ -23,7 +23,7 @@ def path(tmp_path):
 
 @contextlib.contextmanager
 def files_of_at_most(n_bytes: int):
-    """Writes fail after so many bytes, as on a full disk."""
+    """Writes fail after this many bytes, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
     try:
@@ -109,7 +109,7 @@ WRITES = {
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 def test_errors_of_a_full_disk_name_the_file(tmp_path, path, write):
-    """And not another file that is open at the same time."""
+    """They do not name another file that is open at the same time."""
     with contextlib.ExitStack() as stack:
         caught = stack.enter_context(pytest.raises(OSError))
         stack.enter_context(files_of_at_most(4096))

@@ -13,7 +13,7 @@ SMALL = {"hid_dim": 8}
 
 
 def resized(images, side):
-    """By the reference library."""
+    """The result of the reference library."""
     return resize(images, [side, side], InterpolationMode.BILINEAR, antialias=True)
 
 

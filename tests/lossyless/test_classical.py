@@ -78,7 +78,7 @@ def test_truncated_payloads_and_files_are_errors(codec):
     codec = ClassicalCompressor(codec, 3)
     payload = codec.compress(images(3, n=1))
     (file,) = decode_blobs(payload)
-    for length in range(0, len(file) - 24, 7):  # PNG: without its end marker it is still whole
+    for length in range(0, len(file) - 24, 7):  # a PNG is still complete without its end marker
         with pytest.raises(CodingError):
             codec.decompress(payload[:length], 1)
         with pytest.raises(CodingError):

@@ -1,4 +1,4 @@
-"""Every codec implements `Codec`, independently of the settings of torch."""
+"""Every codec implements `Codec`, regardless of torch's settings."""
 
 import contextlib
 

@@ -31,7 +31,7 @@ SGD = PartOptimizer(partial(torch.optim.SGD, lr=0.1), max_grad_norm=0.5)
 
 
 def toy_batches(n=3, size=32):
-    """Points in the plane; the representative is the point's first coordinate, twice."""
+    """Points in the plane; the representative repeats the point's first coordinate."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(n):
         x = torch.randn(size, 2, generator=generator)
@@ -48,7 +48,7 @@ def fit(compressor, trainer, batches=None):
 
 
 def train_naively(compressor, batches, n_epochs, beta):
-    """A pass and an optimiser for the compressor, then another encoding for the probe."""
+    """One pass and optimiser for the compressor, then a second encoding for the probe."""
     parts = (compressor.p_ZlX, compressor.rate, compressor.distortion)
     parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
     online_parameters = list(compressor.online.parameters())
@@ -130,14 +130,14 @@ def test_bits_are_logged_with_the_final_beta(rate, make_compressor, make_trainer
         distortions, _ = compressor.distortion(z_hat, batch.aux)
     rate_nats, distortion_nats = rates.mean().item(), distortions.mean().item()
     nats = {
-        "loss": distortion_nats / 0.5 + 0.2 * 3 * rate_nats,  # also of a rate without a gradient
+        "loss": distortion_nats / 0.5 + 0.2 * 3 * rate_nats,  # also for a rate without a gradient
         "rate": rate_nats,
         "distortion": distortion_nats,
         "ratedist": rate_nats + distortion_nats,
         **{name: value.item() for name, value in logs.items()},
     }
     expected = {f"val/feat/{name}": value / math.log(2) for name, value in nats.items()}
-    z_range = {f"val/feat/z{name}" for name in ("min", "max", "mean")}  # in no unit
+    z_range = {f"val/feat/z{name}" for name in ("min", "max", "mean")}  # without a unit
     assert found.keys() == expected.keys() | z_range
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
 
@@ -245,7 +245,7 @@ def test_a_lossy_z_distortion_compares_with_z_before_quantisation(make_compresso
 
 @pytest.mark.parametrize("rate", [HFactorized, HHyper, MIRate])
 def test_during_the_warm_up_the_rate_does_not_move_the_encoder(rate, make_compressor, make_trainer):
-    """The distortion does, through the noise of the quantisation."""
+    """The distortion does, through the quantisation noise."""
     compressor = make_compressor(rate=rate(Z_DIM, warmup_k_epoch=2))
     (batch,) = toy_batches(1)
     z, p_ZlX = compressor.represent(batch.x).requires_grad_(), compressor.p_ZlX(batch.x)
@@ -306,7 +306,7 @@ def test_a_non_finite_loss_stops_the_training_and_is_reported(
 
 
 def strict_plateau(optimizer, n_epochs):
-    """Never satisfied: the learning rate falls every epoch."""
+    """A plateau schedule that is never satisfied: the learning rate falls every epoch."""
     return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.9)
 
 

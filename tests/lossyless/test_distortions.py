@@ -1,4 +1,4 @@
-"""Distortions: closed forms, and InfoNCE against a naive implementation."""
+"""Distortions agree with closed forms; InfoNCE agrees with a naive implementation."""
 
 import math
 from functools import partial
@@ -22,7 +22,7 @@ SMALL_MLP = partial(MLP, hid_dim=16, n_hidden_layers=1)
 
 
 class Reshape(torch.nn.Module):
-    """A decoder that only reshapes its input: z_hat is the prediction."""
+    """A decoder that only reshapes its input, so z_hat is the prediction."""
 
     def __init__(self, in_shape, out_shape):
         super().__init__()
@@ -91,7 +91,7 @@ def contrastive(z_dim=10, arch=Identity, **kwargs):
 
 
 def naive_info_nce(a, b, temperature, multiplicity=1.0):
-    """InfoNCE of each pair [B], both directions averaged, written out with loops."""
+    """InfoNCE of each pair [B], averaged over both directions, written with loops."""
     features, n = torch.cat([a, b]), len(a)
 
     def loss(i):
@@ -158,10 +158,10 @@ def test_a_learnt_temperature_is_bounded_and_can_leave_its_bound(bound):
     assert distortion.temperature.item() == pytest.approx(max(bound, 0.07))
     distortion.log_temperature.data -= 10
     assert distortion.temperature.item() == pytest.approx(bound)
-    distortion.temperature.neg().backward()  # wants a larger temperature
+    distortion.temperature.neg().backward()  # the optimum has a larger temperature
     assert distortion.log_temperature.grad < 0
     distortion.zero_grad()
-    distortion.temperature.backward()  # wants a smaller one: the bound holds
+    distortion.temperature.backward()  # the optimum has a smaller one, but the bound holds
     assert distortion.log_temperature.grad == 0
 
 
@@ -222,7 +222,7 @@ def test_values_cost_their_mean_squared_error():
 
 
 def test_a_supervised_compressor_keeps_the_label(make_compressor, make_trainer):
-    """Of two coordinates, the one that the class depends on is kept."""
+    """It keeps the one of two coordinates that determines the class."""
     x = torch.randn(512, 2, generator=torch.Generator().manual_seed(0))
     y = (x[:, 0] > 0).long()
     compressor = make_compressor(method="VC", beta=0.1, beta_anneal="constant")

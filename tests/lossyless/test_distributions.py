@@ -28,7 +28,7 @@ def test_the_encoder_standardises_its_images():
     mean, std = [0.5, 0.1], [0.2, 2.0]
     p_ZlX = CondDist(Linear, (2, 3, 3), 4, mean=mean, std=std)
     plain = CondDist(Linear, (2, 3, 3), 4)
-    plain.load_state_dict(p_ZlX.state_dict())  # the same keys: mean and std are facts of the data
+    plain.load_state_dict(p_ZlX.state_dict())  # same keys: mean and std are not weights
     x = torch.rand(5, 2, 3, 3)
     standardized = torch.stack([(x[:, c] - mean[c]) / std[c] for c in range(2)], dim=1)
     torch.testing.assert_close(p_ZlX(x).mean, plain(standardized).mean)

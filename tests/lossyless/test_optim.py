@@ -34,7 +34,7 @@ HOW = {
 
 
 class ThreeParts(nn.Module):
-    """Parts with disjoint parameters and one loss each."""
+    """A module whose parts have disjoint parameters and separate losses."""
 
     def __init__(self):
         super().__init__()
@@ -77,7 +77,7 @@ def test_the_joint_optimizer_equals_separate_ones_to_the_bit_also_when_resumed()
     optimizers = {n: HOW[n].optimizer(list(getattr(separate, n).parameters())) for n in HOW}
     start = trainable(joint)
     for i, x in enumerate(torch.randn(20, 8, 3)):
-        if i == 10:  # as a resumed training does
+        if i == 10:  # as when training resumes
             state, optimizer = copy.deepcopy(optimizer.state_dict()), joint_optimizer(joint)
             optimizer.load_state_dict(state)
         joint_step(joint, optimizer, x)
@@ -105,7 +105,7 @@ def test_frozen_parameters_and_empty_parts_are_left_out():
 
 
 def learning_rates(schedule, n_epochs, **kwargs):
-    """Rates of epochs 0, ..., n_epochs: the last one is what the training ends with."""
+    """Learning rates of epochs 0, ..., n_epochs; the last one is the rate after training."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=LR)
     scheduler = schedule(optimizer, n_epochs, **kwargs)
     rates = []

@@ -1,4 +1,4 @@
-"""Images that viewers show alike have the same pixels, in any file format."""
+"""Images that viewers display alike have the same pixels, in any file format."""
 
 import io
 

@@ -85,7 +85,7 @@ def test_fitting_lowers_the_loss_and_logs_every_split(task, make_trainer):
 
 
 def evaluated(head, x, y, make_trainer, sizes=(20, 1)):
-    """What a predictor logs for examples in batches of these sizes and the rest."""
+    """What a predictor logs for examples in batches of these sizes and one with the rest."""
     sizes = [*sizes, len(x) - sum(sizes)]
     parts = [Batch(*part) for part in zip(x.split(sizes), y.split(sizes), strict=True)]
     found = make_trainer().test(Predictor(head, SGD), Batches(parts), verbose=False)[0]
@@ -104,7 +104,7 @@ def test_balanced_metrics_weight_examples_by_the_inverse_frequency_of_their_clas
     assert found["balanced_loss"] == pytest.approx(loss.item()) != pytest.approx(found["loss"])
     assert found["balanced_acc"] == pytest.approx(balanced_accuracy_score(y, x.argmax(1)))
     assert found["balanced_err"] == pytest.approx(1 - found["balanced_acc"])
-    # batches of different sizes count by their examples
+    # batches are weighted by their sizes
     _, metrics = head.losses(x, y)
     for name, value in metrics.items():
         assert found[name] == pytest.approx(value.item(), rel=1e-5)

@@ -1,4 +1,4 @@
-"""The exit status of a program does not depend on the reader of its output."""
+"""A program's exit status does not depend on the reader of its output."""
 
 import os
 import pty

@@ -1,4 +1,4 @@
-"""Progress of loops is printed in logs, too."""
+"""The progress of loops is also printed to logs."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Models and bytes depend neither on the caller's settings of torch nor on other threads."""
+"""Models and bytes depend neither on the caller's torch settings nor on other threads."""
 
 import random
 import threading
@@ -144,7 +144,7 @@ def test_the_hub(setting, weights, tmp_path):
 
 @pytest.fixture
 def draws():
-    """Checks that numbers drawn meanwhile, in another thread, are those of an undisturbed one."""
+    """Check that random numbers drawn meanwhile in another thread are not disturbed."""
 
     @contextmanager
     def draws():

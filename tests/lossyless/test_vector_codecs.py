@@ -1,4 +1,4 @@
-"""Simple formats of vectors: size, error, fitting, invalid input."""
+"""Simple vector formats: size, error, fitting, invalid input."""
 
 import math
 from functools import partial
@@ -21,7 +21,7 @@ from lossyless.vector_codecs import (
 )
 
 DIM = 12
-# of codecs that need more than `z_dim`, or are tested with several settings
+# for codecs that need more than `z_dim`, or are tested with several settings
 OPTIONS: dict[type[VectorCodec], list[dict]] = {
     RawVectors: [{"dtype": "float16"}, {"dtype": "float32"}],
     PublishedVectors: [],  # codes as RawVectors
@@ -31,7 +31,7 @@ OPTIONS: dict[type[VectorCodec], list[dict]] = {
 
 
 class Signs(VectorCodec):
-    """A minimal codec, which does not handle values that are not finite."""
+    """A minimal codec, which does not handle non-finite values."""
 
     format_name, dtype, width = "signs", np.dtype("u1"), DIM
 

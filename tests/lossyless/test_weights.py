@@ -1,4 +1,4 @@
-"""Downloads are verified, damaged and other files are detected, loading is strict."""
+"""Downloads are verified, damaged and wrong files are detected, and loading is strict."""
 
 import hashlib
 import os
@@ -56,7 +56,7 @@ def test_a_folder_that_cannot_be_written_to_is_replaced_by_a_temporary_one(
 
 @pytest.mark.parametrize("folder", [None, "~/.cache/clip"])
 def test_users_without_a_home_download_to_a_temporary_folder(url, tmp_path, monkeypatch, folder):
-    """As `docker run --user 1234` has it: no HOME, and no entry in /etc/passwd."""
+    """As with `docker run --user 1234`, there is no HOME and no entry in /etc/passwd."""
     monkeypatch.setattr("os.path.expanduser", os.fspath)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv("TORCH_HOME", raising=False)

@@ -33,7 +33,7 @@ def random_network(name: str = SMALL["model"], seed: int = 0, **options) -> nn.M
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> dict:
-    """A small network, and the file of its weights."""
+    """A small network and its weights file."""
     network = random_network(num_classes=7)
     path = tmp_path_factory.mktemp("weights") / "plain.pth"
     torch.save(network.state_dict(), path)

@@ -1,4 +1,4 @@
-"""CLIP's models by name and file, and the backbone with their image encoder."""
+"""CLIP models by name and file, and the backbone with their image encoder."""
 
 import importlib
 import sys

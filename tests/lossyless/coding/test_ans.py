@@ -1,4 +1,4 @@
-"""Coding is exact and takes the bits of the information; damage raises CodingError."""
+"""Coding is exact and takes as many bits as the information; damage raises CodingError."""
 
 import copy
 import pickle
@@ -18,7 +18,7 @@ COLUMNS = np.arange(8) % 5
 
 
 def make_tables(n_tables: int = 5, seed: int = 0) -> CDFTables:
-    """Tables of random lengths; table 0 lists no symbol, so its escape has all the mass."""
+    """Tables of random lengths; table 0 lists no symbols, so its escape has all the mass."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(3, 12, n_tables)
     lengths[0] = 2
@@ -37,7 +37,7 @@ def draw_symbols(tables: CDFTables, index: np.ndarray, seed: int = 0) -> np.ndar
 
 
 def flipped(data: bytes) -> Iterator[bytes]:
-    """The data with one flipped bit, for each bit."""
+    """Copies of the data, each with a different bit flipped."""
     for bit in range(8 * len(data)):
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
@@ -81,7 +81,7 @@ def test_listed_symbols_take_exactly_their_information(two_dims):
     coder, rows = TableCoder(tables), np.tile(np.arange(40), (2000, 1))
     index = rows if two_dims else np.arange(40)
     symbols = np.minimum(draw_symbols(tables, rows), tables.offsets + tables.escapes - 1)
-    symbols[:, 0] = draw_symbols(tables, rows)[:, 0]  # its table escapes everything
+    symbols[:, 0] = draw_symbols(tables, rows)[:, 0]  # its table escapes every symbol
     n_bits = coder.information(symbols, index).sum()
     assert abs(8 * len(coder.encode(symbols, index)) - n_bits) < 64 + 1e-3 * n_bits
 

@@ -58,7 +58,7 @@ def test_blobs_round_trip_and_truncation_is_detected(blobs):
 
 
 def test_coding_imports_no_torch():
-    """So that workers which only code start quickly, and do not fork torch's threads."""
+    """Workers that only code therefore start quickly and do not fork torch's threads."""
     modules = "ans, escapes, order, payloads, tables"
     code = f"import sys; from lossyless.coding import {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,4 +1,4 @@
-"""Fixtures: a codec, 100 features, what it decodes, and where to write them."""
+"""Fixtures: a codec, 100 features, their decoded values, and an output path."""
 
 from pathlib import Path
 

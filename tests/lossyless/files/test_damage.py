@@ -1,4 +1,4 @@
-"""Damaged files: an error that names the damage, or exactly the intact examples."""
+"""Damaged files raise an error that names the damage, or yield exactly the intact examples."""
 
 import dataclasses
 import io
@@ -26,12 +26,12 @@ def intact(codec, tmp_path_factory):
 
 
 def spans(data: bytes) -> list[slice]:
-    """Bytes of each chunk."""
+    """Byte range of each chunk."""
     return [slice(chunk.start - 32, chunk.end) for chunk in Layout(data).chunks]
 
 
 def flipped(data: bytes, chunks: list[int]) -> bytes:
-    """The file with a wrong bit in each of these chunks."""
+    """The file with one flipped bit in each of these chunks."""
     damaged = bytearray(data)
     for chunk in chunks:
         damaged[spans(data)[chunk].stop - 1] ^= 1
@@ -160,7 +160,7 @@ def test_payloads_of_other_tables_and_wrong_shapes_are_named(path, codec, intact
     payload, n = chunks[2]
 
     def rewrite(*wrong_chunk, **wrong_header) -> None:
-        """The same file with valid checksums, but another chunk 2 or header."""
+        """The same file with valid checksums, but a different chunk 2 or header."""
         with path.open("wb") as file:
             writer = FileWriter(file, dataclasses.replace(layout.header, **wrong_header))
             for chunk in [*chunks[:2], wrong_chunk or chunks[2], *chunks[3:]]:

@@ -47,7 +47,7 @@ def test_reading_gives_z_hat_exactly(path, codec, n):
 
 
 def test_bytes_depend_on_examples_alone(path, codec, z):
-    """Not on batches, types, memory, workers or the order of metadata."""
+    """They do not depend on batches, types, memory, workers or the order of metadata."""
     z = z.half().float()
     write(path, codec, z, meta={"b": 1, "a": 2})
     expected = path.read_bytes()
@@ -78,7 +78,7 @@ def fixed_codec(name: str) -> Codec:
 @pytest.mark.parametrize("is_reused", [False, True], ids=["kept", "reused"])
 @pytest.mark.parametrize("name", ["factorized", "hyperprior", "float32", "int3"])
 def test_every_codec_reads_its_files(path, name, is_reused):
-    """For any sizes of batches and chunks, and for batches that reuse memory."""
+    """This holds for any batch and chunk sizes, and for batches that reuse memory."""
     codec, z = fixed_codec(name), 3 * draw_features(150)
 
     def batches(size):

@@ -59,7 +59,7 @@ def test_labels_and_names_stay_with_their_examples(
     def batches():
         start = 0
         for part in z.split(sizes):
-            part_labels = buffer[: len(part)]  # whose memory the next batch reuses
+            part_labels = buffer[: len(part)]  # the next batch reuses their memory
             part_labels[...] = labels[start : start + len(part)]
             names = NAMES[start : start + len(part)]
             yield (part, part_labels, names) if is_named else (part, part_labels)
@@ -130,7 +130,7 @@ def test_labels_without_an_order_are_errors(path, codec, z, labels):
 
 @pytest.mark.parametrize("columns", [["a"], [*range(N)], None])
 def test_labels_of_pandas_are_values(path, codec, z, columns):
-    """Not column names or indices, whatever the shape."""
+    """Column names and indices are ignored, whatever the shape."""
     values = np.arange(N * len(columns or "1")).reshape(N, -1)
     index = range(N, 0, -1)
     labels = pd.DataFrame(values, index, columns) if columns else pd.Series(values[:, 0], index)

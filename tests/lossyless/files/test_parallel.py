@@ -50,7 +50,7 @@ def test_results_come_in_order(n_workers, n_tasks):
 
 @pytest.mark.parametrize("n_workers", [1, 2, 6])
 def test_tasks_are_taken_lazily(n_workers):
-    """One by one without workers, so that tasks may reuse memory."""
+    """Without workers, they are taken one by one, so that tasks may reuse memory."""
     n_ahead = 1 if n_workers == 1 else max(parallel.MIN_TASKS, n_workers + 2)
     taken = []
 
@@ -94,7 +94,7 @@ def test_closing_the_iterator_ends_the_workers(path, codec):
 
 
 def test_an_interrupted_writer_ends_its_workers_at_once(path, codec, monkeypatch):
-    """Even while the traceback, which keeps references to them, is alive."""
+    """This holds even while the traceback, which keeps references to them, is alive."""
 
     def interrupt(self, *chunk):
         raise KeyboardInterrupt
@@ -197,7 +197,7 @@ def test_a_killed_writer_leaves_no_file_and_no_process(path, codec):
     while any(map(is_running, workers_of_it)) or is_locked(left):
         assert time.monotonic() < deadline, "workers outlive the main process"
         time.sleep(0.01)
-    write(path, codec, draw_features(10))  # the next writer removes the abandoned file
+    write(path, codec, draw_features(10))  # the next writer removes the stale file
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -260,7 +260,7 @@ def is_locked(path: Path) -> bool:
 
 
 def test_coding_errors_of_workers_are_raised_here(path, codec, monkeypatch):
-    """Without a hang: workers must not use torch's threads to examine the symbols."""
+    """Nothing hangs: workers must not use torch's threads to examine the symbols."""
 
     def refuse(coder, symbols):
         raise CodingError("no such symbol")

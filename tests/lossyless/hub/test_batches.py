@@ -1,4 +1,4 @@
-"""Batches of images: their order, unreadable images, limits of the system."""
+"""Batches of images: order, unreadable images, system limits."""
 
 import multiprocessing
 import os
@@ -101,7 +101,7 @@ def test_examples_that_are_not_images_are_named(compressor, X, image, found):
 
 @pytest.fixture
 def damaged(folder, tmp_path) -> tuple[ImageFolder, list[str]]:
-    """A folder, and the names of three files that are empty, cut, and a broken link."""
+    """A folder and the names of three bad files: one empty, one truncated, and a broken link."""
     images = ImageFolder(folder, has_classes=True)
     names = [image_names(images)[i] for i in (0, 4, 9)]
     empty, cut, link = (folder / name for name in names)

@@ -23,7 +23,7 @@ def run(*words: object) -> int:
 
 
 def error_of(capsys) -> str:
-    """The one line on stderr, without a traceback."""
+    """The single line on stderr, without a traceback."""
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: "), lines
     return lines[0]
@@ -41,7 +41,7 @@ def networks(weights, bottleneck) -> tuple:
 
 @pytest.fixture
 def save(decoder):
-    """Write a compressed file of n examples with labels; returns its features."""
+    """Write a compressed file of n examples with labels; return its features."""
 
     def save(path: Path, n: int, **options) -> np.ndarray:
         z = torch.randn(n, Z_DIM, generator=torch.Generator().manual_seed(n))
@@ -299,7 +299,7 @@ def test_wrong_usage_exits_with_2(words, capsys):
 
 
 def test_help_and_missing_packages_need_no_torch(tmp_path):
-    """Help is fast, and a missing package is one line."""
+    """Help is fast, and a missing package gives a one-line error."""
     (tmp_path / "Z.bin").write_bytes(b"something")
     code = (
         "import sys; sys.modules['torch'] = None; from lossyless.hub.__main__ import main\n"
@@ -314,7 +314,7 @@ def test_help_and_missing_packages_need_no_torch(tmp_path):
 
 
 def test_an_interrupt_is_one_line_and_leaves_nothing(folder, networks, tmp_path):
-    """Ctrl-C, which all processes of the group receive, while images are read."""
+    """Ctrl-C while images are read; all processes of the group receive it."""
     code = (
         "import sys, time\n"
         "from lossyless.hub.__main__ import main\n"

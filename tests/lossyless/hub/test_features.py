@@ -1,4 +1,4 @@
-"""FeatureCompressor: round trips of features and labels, damage."""
+"""FeatureCompressor: round trips of features and labels; damaged files."""
 
 import warnings
 from pathlib import Path
@@ -14,7 +14,7 @@ from lossyless.hub import SourceError, feature_compressor
 
 
 def damage(path: Path, share: float) -> None:
-    """Flip a bit at a fraction of the file's size."""
+    """Flip a bit at this fraction of the file's size."""
     data = bytearray(path.read_bytes())
     data[int(share * len(data))] ^= 1
     path.write_bytes(data)

@@ -17,7 +17,7 @@ from lossyless.weights import WeightsError
 
 ENTRIES = ["clip_compressor_b001", "clip_compressor_b005", "clip_compressor_b01"]
 
-# Run in a user's folder with other modules `utils`, `conf` and `main`.
+# Runs in a user's folder that has other modules `utils`, `conf` and `main`.
 SCRIPT = """
 import json, sys, torch
 
@@ -38,7 +38,7 @@ print(json.dumps(sorted(sys.modules)))
 
 @pytest.fixture(scope="module")
 def github(tmp_path_factory) -> Iterator[str]:
-    """A name by which torch.hub finds this repository, as if it were from GitHub."""
+    """A name under which torch.hub finds this repository, as if it were on GitHub."""
     folder = tmp_path_factory.mktemp("hub")
     (folder / "me_lossyless_main").symlink_to(ROOT)
     with pytest.MonkeyPatch.context() as patch:

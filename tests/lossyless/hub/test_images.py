@@ -1,4 +1,4 @@
-"""Folders of images: order, names, classes, shards; pixels of all file formats."""
+"""Image folders: order, names, classes, shards; pixels of all file formats."""
 
 import re
 from pathlib import Path
@@ -144,7 +144,7 @@ def test_shards_partition_a_data_set():
 
 
 def turned(image: Image.Image) -> dict:
-    """The image lying on its side, and the EXIF tag that turns it upright."""
+    """The image rotated onto its side, and the EXIF tag that turns it upright."""
     exif = Image.Exif()
     exif[0x0112] = 8
     return {"image": image.transpose(Image.Transpose.ROTATE_270), "exif": exif}
@@ -208,7 +208,7 @@ def test_files_that_look_alike_give_the_same_tensor(compressor, picture, tmp_pat
     stored.pop("image").save(tmp_path / name, **stored)
     expected = compressor.transform(picture)
     clips_own = compressor.transform.transforms[1]
-    assert torch.equal(expected, clips_own(picture))  # ordinary images stay as they are
+    assert torch.equal(expected, clips_own(picture))  # ordinary images do not change
     with Image.open(tmp_path / name) as image:
         assert torch.equal(compressor.transform(image), expected)
         of_list, _ = Examples([image], compressor.transform, SIDE)[0]

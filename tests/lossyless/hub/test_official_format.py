@@ -37,7 +37,7 @@ def rate() -> HFactorized:
 
 
 def draw_z(n: int) -> torch.Tensor:
-    """Vectors with some values far beyond the tables."""
+    """Vectors with some values far outside the tables."""
     z = torch.randn(n, Z_DIM, generator=torch.Generator().manual_seed(1)) * 2
     z[::5, 3] *= 100
     z[1::7, 8] = -1e5

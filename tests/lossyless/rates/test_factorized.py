@@ -17,7 +17,7 @@ N_CHANNELS = 6
 
 
 def make_prior(width: float = 1.0) -> FactorizedModel:
-    """A prior whose densities are about 70 x width wide, with centres that are no medians."""
+    """A prior whose densities are about 70 x width wide, with centres that are not medians."""
     torch.manual_seed(0)
     prior = FactorizedModel(N_CHANNELS)
     first = prior.matrices[0].data
@@ -28,7 +28,7 @@ def make_prior(width: float = 1.0) -> FactorizedModel:
 
 @torch.no_grad()
 def probabilities(prior: FactorizedModel, n: int) -> np.ndarray:
-    """Of the symbols -n ... n, float64 [n_channels, 2 n + 1]."""
+    """Probabilities of the symbols -n ... n, float64 [n_channels, 2 n + 1]."""
     exact = copy.deepcopy(prior).double()
     values = torch.arange(-n, n + 1.0, dtype=torch.double) + exact.centres()[:, None]
     return exact._likelihood(values[:, None])[0][:, 0].numpy()
@@ -39,7 +39,7 @@ def is_escaped(tables: CDFTables, symbols: np.ndarray) -> np.ndarray:
 
 
 def expected_bits(tables, pmf: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bits, and escapes, per symbol of each channel."""
+    """Bits and escapes per symbol for each channel."""
     n = pmf.shape[1] // 2
     symbols = np.tile(np.arange(-n, n + 1)[:, None], len(pmf))
     n_bits = TableCoder(tables).information(symbols)

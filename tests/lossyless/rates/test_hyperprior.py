@@ -18,7 +18,7 @@ from lossyless.rates.hyperprior import LOG_SCALE_STEP, MEAN_STEPS, MIN_SCALE, N_
 
 @pytest.fixture(params=[True, False])
 def rate(request):
-    """A hyperprior whose means and scales differ much from example to example."""
+    """A hyperprior whose means and scales vary strongly between examples."""
     torch.manual_seed(0)
     rate = HHyper(Z_DIM, side_z_dim=6, is_pred_mean=request.param)
     for network in (rate.side_encoder, rate.side_decoder):
@@ -58,7 +58,7 @@ def test_rates_use_the_scales_and_means_of_the_coder(rate):
         _, rates, logs = rate(z, Deterministic(z))
         z_hat_in = torch.round(rate._to_bottleneck(z) - mean).double()
     gaussian = Normal(0.0, MIN_SCALE * (LOG_SCALE_STEP * index.double()).exp())
-    # in the lower tail, where float64 keeps differences of small numbers
+    # in the lower tail, where float64 resolves differences of small numbers
     distance = -z_hat_in.abs()
     q = gaussian.cdf(distance + 0.5) - gaussian.cdf(distance - 0.5)
     expected = -q.clamp(min=1e-9).log().sum(-1)

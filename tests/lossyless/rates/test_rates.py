@@ -98,7 +98,7 @@ def test_copies_and_modules_with_the_same_weights_code_identically(fitted, reque
 
 
 def test_tables_and_widths_of_cells_are_loaded_rather_than_recomputed():
-    """Another machine may compute other last digits."""
+    """Another machine may compute different last digits."""
     sender, receiver, z = HFactorized(Z_DIM), HFactorized(Z_DIM), draw_z(50)
     sender.update()
     before, tables = sender.fingerprint(), sender.tables["z"]
@@ -114,7 +114,7 @@ def test_tables_and_widths_of_cells_are_loaded_rather_than_recomputed():
 
 
 def test_evaluation_moves_no_value_by_more_than_half_a_cell(fitted):
-    """Also before `update` follows training, with the widths that training has learnt."""
+    """This also holds after training but before `update`, with the learned widths."""
     z = draw_z(2000)
     for change in (0, 0.5):
         with torch.no_grad():
@@ -247,7 +247,7 @@ def test_dimensions_that_are_not_positive_integers_are_rejected():
 
 
 class FlatPrior(ColumnCodedRate):
-    """Cells about 0, equally likely; others escape."""
+    """Cells around 0 are equally likely; all others escape."""
 
     format_name = "flat"
 

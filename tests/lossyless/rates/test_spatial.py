@@ -1,4 +1,4 @@
-"""The hyperprior of latent images: one model for all positions.
+"""The hyperprior for latent images: one model for all positions.
 
 Examples are latent images of Z_DIM channels and 3x3 positions.
 """
@@ -38,14 +38,14 @@ def rate(hyper):
 
 
 def draw_latents(n, seed=0):
-    """Latent images [n, Z_DIM, SIDE, SIDE] whose positions are drawn by `draw_z`."""
+    """Latent images [n, Z_DIM, SIDE, SIDE] whose positions come from `draw_z`."""
     rows = draw_z(n * N_POSITIONS, seed)
     return rows.unflatten(0, (n, SIDE, SIDE)).permute(0, 3, 1, 2).contiguous()
 
 
 @torch.no_grad()
 def evaluate(rate, z):
-    """z_hat and rates of evaluation."""
+    """z_hat and rates in evaluation mode."""
     return rate.eval()(z)[:2]
 
 

@@ -1,4 +1,4 @@
-"""Orthogonal transforms: the same bits on all sides, and fewer of them."""
+"""Orthogonal transforms: the same values for sender and receiver, and fewer bits."""
 
 import copy
 import io
@@ -37,7 +37,7 @@ RATES = {
 
 
 def correlated(n: int, seed: int = 0, dim: int = D) -> torch.Tensor:
-    """Features [n, dim] with few strong components, in no basis of note."""
+    """Features [n, dim] with a few strong components, in a random basis."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(dim, dim, generator=torch.Generator().manual_seed(9))
     strengths = 4 * 0.6 ** torch.arange(dim)
@@ -89,7 +89,7 @@ def test_no_order_of_summation_changes_a_bit(dim, size):
     assert torch.equal(rotate_with_integers(z[:, order], matrix[order]), expected)
     one_by_one = torch.cat([rotate_with_integers(row[None], matrix) for row in z])
     assert torch.equal(one_by_one, expected)
-    # the same in Python's integers, with no limit to their size
+    # the same with Python's integers, which have unlimited size
     scale = 2.0 ** (52 - MATRIX_BITS - math.ceil(math.log2(dim) / 2))
     row = z[0] / 2.0 ** (exponent := math.frexp(z[0].abs().max().item())[1])
     integers = [round(v * scale) for v in row.tolist()]
