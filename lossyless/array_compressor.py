@@ -36,14 +36,14 @@ TRAINING = ("beta", "distortion", "n_epochs", "batch_size", "lr", "schedule", "v
 class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Lossy compressor of matrix rows, for features that a linear model will use.
 
-    A bottleneck with a learnt, factorized entropy model, trained without labels to minimise
+    A bottleneck with a learned, factorized entropy model, trained without labels to minimise
 
         ||z_hat - z||^2 / v  +  beta * rate                                          (nats)
 
     where v is the variance of the features, averaged over columns, so that `beta` does not depend
     on their unit. The width of quantisation cells is fixed to sqrt(6 beta v), which minimises the
     loss at high rates. `ArrayCompressor.paper()` is the minimal compressor of the paper
-    (arXiv:2106.10800, appendix E.7): absolute errors in the unit of the features, a learnt cell
+    (arXiv:2106.10800, appendix E.7): absolute errors in the unit of the features, a learned cell
     width for each column, and no rotation.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Image codecs without learnt parameters: raw pixels, PNG, JPEG, WebP."""
+"""Image codecs without learned parameters: raw pixels, PNG, JPEG, WebP."""
 
 import io
 from collections.abc import Sequence

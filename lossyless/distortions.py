@@ -134,9 +134,9 @@ class ContrastiveDistortion(Distortion):
     z_dim : dimensions of the representation.
     arch : callable (in_shape, out_shape) -> Module
         Architecture of the projection head.
-    temperature : T; or, if T is learnt, its lower bound.
-    is_train_temperature : whether T is learnt (through its logarithm).
-    initial_temperature : initial value of a learnt T, unless its bound is higher.
+    temperature : T; or, if T is learned, its lower bound.
+    is_train_temperature : whether T is learned (through its logarithm).
+    initial_temperature : initial value of a learned T, unless its bound is higher.
     effective_batch_size : number of images per batch that the loss emulates: every negative counts
         m = (effective_batch_size - 1) / (B - 1) times. None: the actual number, m = 1.
     project_factor : the projection has max(10, project_factor * z_dim) dimensions.

@@ -1,4 +1,4 @@
-"""Simple codecs of vectors: the baselines for learnt compressors of features.
+"""Simple codecs of vectors: the baselines for learned compressors of features.
 
 Payloads are plain little-endian arrays [N, width], without overhead.
 """

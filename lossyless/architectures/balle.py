@@ -1,4 +1,4 @@
-"""Analysis and synthesis transforms of learnt image compression, as in the paper.
+"""Analysis and synthesis transforms of learned image compression, as in the paper.
 
 Balle et al. 2018, arXiv:1802.01436: four strided convolutions and their mirror image, with batch
 normalisation and ReLU instead of generalised divisive normalisation. The representation is a

@@ -30,10 +30,10 @@ class EntropyCodedRate(Rate):
         z --(U^T z, + biasing, * exp(scaling))--> z_in --quantise--> z_hat_in --inverse--> z_hat
 
     U^T is the transform, which subtracts a mean first. Quantisation cells have width 1, so the
-    learnt scaling of each dimension sets its precision.
+    learned scaling of each dimension sets its precision.
 
     With a transform, all dimensions share one scaling. For squared errors, one width is optimal for
-    all variances, and widths learnt with noise instead of rounding would be too fine where the
+    all variances, and widths learned with noise instead of rounding would be too fine where the
     variance is far below a cell (13 % more bits at equal error on features of MNIST).
 
     Parameters

@@ -1,4 +1,4 @@
-"""The factorized prior, a learnt density for each dimension, and the rate under it."""
+"""The factorized prior, a learned density for each dimension, and the rate under it."""
 
 import copy
 import math
@@ -103,7 +103,7 @@ class FactorizedModel(EntropyBottleneck):
 
 
 class HFactorized(ColumnCodedRate):
-    """H_q[Z] under a learnt, fully factorized prior: every dimension has its own density.
+    """H_q[Z] under a learned, fully factorized prior: every dimension has its own density.
 
     Parameters: see `EntropyCodedRate`.
     """

@@ -134,7 +134,7 @@ class KLT(OrthogonalTransform):
 class RefinedKLT(KLT):
     """A basis that starts at the eigenvectors and is rotated further by training.
 
-    U = U_0 (I + A)^-1 (I - A), with eigenvectors U_0 and a learnt skew-symmetric A (Cayley
+    U = U_0 (I + A)^-1 (I - A), with eigenvectors U_0 and a learned skew-symmetric A (Cayley
     transform). Each step solves a D x D system.
     """
 

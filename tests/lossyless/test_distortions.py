@@ -139,7 +139,7 @@ def test_the_information_is_at_most_the_logarithm_of_the_candidates(effective_ba
     assert logs["I_q_zm"].item() == pytest.approx(0, abs=1e-5)  # all alike: no information
 
 
-def test_the_temperature_starts_where_asked_and_is_learnt():
+def test_the_temperature_starts_where_asked_and_is_learned():
     distortion = contrastive(initial_temperature=0.2)
     assert distortion.temperature.item() == pytest.approx(0.2)
     a, b = torch.randn(2, 6, 10)
@@ -153,7 +153,7 @@ def test_the_temperature_starts_where_asked_and_is_learnt():
 
 
 @pytest.mark.parametrize("bound", [0.01, 0.2])
-def test_a_learnt_temperature_is_bounded_and_can_leave_its_bound(bound):
+def test_a_learned_temperature_is_bounded_and_can_leave_its_bound(bound):
     distortion = contrastive(temperature=bound)
     assert distortion.temperature.item() == pytest.approx(max(bound, 0.07))
     distortion.log_temperature.data -= 10
