@@ -49,10 +49,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file, also if a spreadsheet has saved it.
+    """Rows of a CSV file, even if a spreadsheet program saved it.
 
-    Spreadsheets add a byte order mark, and separate columns by semicolons where the decimal mark is
-    a comma. Raises ValueError, naming the file, if it is not UTF-8.
+    Spreadsheet programs add a byte order mark and, in locales whose decimal mark is a comma, separate
+    columns with semicolons. Raises ValueError, which names the file, if it is not UTF-8.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

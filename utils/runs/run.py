@@ -116,8 +116,8 @@ class Run:
     def checkpoint_to_resume(self) -> Path | None:
         """The last checkpoint, or the best one if the last is damaged or missing.
 
-        None if the best one is damaged or missing, since it may remain the best. Damaged files are
-        named on stderr.
+        Returns None, so that training restarts, if the best checkpoint is damaged or missing: it
+        might have remained the best one. Damaged files are reported on stderr.
         """
         last, best = (self._intact(name) for name in (LAST, BEST))
         if best is not None:
@@ -148,7 +148,7 @@ class Run:
 
 
 def write_checkpoint(content: dict, path: Path) -> None:
-    """Write a file of torch.save; an existing one is replaced only by a complete one."""
+    """Write a file with torch.save; an existing one is replaced only by a complete new one."""
     buffer = io.BytesIO()  # torch hides errors of the disk
     torch.save(content, buffer)
     write_bytes(path, buffer.getvalue())

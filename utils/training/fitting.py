@@ -72,9 +72,9 @@ def _training_examples(data: DataModule, device: torch.device) -> Tensor:
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Replaces a checkpoint only by a complete one.
+    """Replaces a checkpoint only by a complete new one.
 
-    Lightning would write to TMPDIR, and copy over the old checkpoint if that is another disk.
+    Lightning writes to TMPDIR and, if that is on another disk, copies over the old checkpoint.
     """
 
     def save_checkpoint(
