@@ -51,8 +51,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV file, even if a spreadsheet program saved it.
 
-    Spreadsheet programs add a byte order mark and, in locales whose decimal mark is a comma, separate
-    columns with semicolons. Raises ValueError, which names the file, if it is not UTF-8.
+    Spreadsheets add a byte order mark and, where the decimal mark is a comma, separate columns with
+    semicolons. Raises ValueError, which names the file, if it is not UTF-8.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
