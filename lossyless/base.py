@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lossyless.parallel import Portable
 from lossyless.torch_state import isolated
 
 
@@ -44,7 +45,7 @@ class SymbolCoder(Protocol):
     def decode(self, payload: bytes, n_examples: int) -> NDArray: ...
 
 
-class Codec(nn.Module, ABC):
+class Codec(Portable, nn.Module, ABC):
     """Base class of everything that compresses: rates, vector codecs, image codecs.
 
         z [N, *shape] --quantise--> symbols --coder().encode--> bytes

@@ -3,10 +3,12 @@
 import functools
 import gc
 import itertools
-import multiprocessing
+import multiprocessing.context
+import operator
 import os
 import shutil
 import signal
+import site
 import sys
 import threading
 import warnings
@@ -15,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import TypeVar
 
 from lossyless.printing import print_error
@@ -22,6 +26,7 @@ from lossyless.printing import print_error
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+ROOT = str(Path(__file__).parents[1])
 SHARED_MEMORY = "/dev/shm"
 # parts of DataLoader's error messages when it runs into limits of the system
 WORKER_ERRORS = ("DataLoader worker (pid", "Pin memory", "shared memory", "Too many open files")
@@ -30,6 +35,31 @@ MIN_TASKS = 4  # fewer tasks finish faster than processes can be started
 
 class WorkerError(RuntimeError):
     """A worker process died."""
+
+
+class Portable:
+    """Mixin of objects for worker processes that do not fork, and so import this package anew.
+
+    torch.hub removes the folder of the package from `sys.path`; the workers add it again.
+    """
+
+    def __reduce_ex__(self, protocol):
+        is_spawning = multiprocessing.context.get_spawning_popen() is not None
+        if not is_spawning or PathFinder.find_spec("lossyless"):
+            return super().__reduce_ex__(protocol)
+        # unpickled in this order, and the second one is the result
+        parts = (_Reduced(site.addsitedir, (ROOT,)), _Reduced(*super().__reduce_ex__(1)))
+        return operator.getitem, (parts, 1)
+
+
+class _Reduced:
+    """Unpickles as the result of calling a function."""
+
+    def __init__(self, *reduced: object):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
 
 
 def available_cores() -> int:

@@ -18,14 +18,14 @@ from lossyless.coding.payloads import CodingError
 from lossyless.files.format import Chunk
 from lossyless.files.labels import as_array, labels_of, names_of
 from lossyless.files.scan import Layout
-from lossyless.parallel import ordered_map
+from lossyless.parallel import Portable, ordered_map
 
 CACHE_BYTES = 1 << 26
 
 Source = str | os.PathLike | bytes
 
 
-class FeatureFile(AbstractContextManager):
+class FeatureFile(Portable, AbstractContextManager):
     """Random access to the examples of a file; use it in a `with` statement.
 
     `file[i]` is the decoded example i, float32 [*shape] on the CPU; `file[10:20:2]`,
@@ -215,7 +215,7 @@ class FeatureFile(AbstractContextManager):
         return z_hat
 
 
-class FeatureDataset(Dataset, AbstractContextManager):
+class FeatureDataset(Portable, Dataset, AbstractContextManager):
     """The examples of a file for a `DataLoader`: z [*shape], or (z, label).
 
     Chunks are decoded on demand, and the most recent ones are cached. Random access to a file that

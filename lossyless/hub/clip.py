@@ -15,9 +15,16 @@ from lossyless.hub.batches import Examples, OnError, read_batches
 from lossyless.hub.features import FeatureCompressor, Format
 from lossyless.hub.images import ImageFolder, n_source_bytes, take_shard
 from lossyless.hub.labels import PathLike, class_names
+from lossyless.parallel import Portable
 from lossyless.pixels import to_rgb
 from lossyless.rates import HFactorized
 from lossyless.torch_state import isolated
+
+
+class ImageTransform(Portable, Compose):
+    """Transforms of an image, one after the other, which do not depend on torch's settings."""
+
+    __call__ = isolated(Compose.__call__)
 
 
 class ClipCompressor(FeatureCompressor):
@@ -57,7 +64,7 @@ class ClipCompressor(FeatureCompressor):
                 f"{backbone.output_dim}: use the checkpoint that the bottleneck was trained for"
             )
         self.backbone = backbone.requires_grad_(False).eval()
-        self.transform = Compose([to_rgb, transform])
+        self.transform = ImageTransform([to_rgb, transform])
         self.side: int = backbone.input_resolution
         self._fit_precision()
 

@@ -18,6 +18,7 @@ from lossyless.files import FeatureFile, write_features
 from lossyless.hub import Report, SourceError
 from lossyless.hub.labels import Labels, PathLike, read_labels, to_labels
 from lossyless.hub.official_format import OfficialCoder, OfficialFile, is_official, write_official
+from lossyless.parallel import Portable
 from lossyless.progress import progress
 from lossyless.rates import HFactorized
 
@@ -28,7 +29,7 @@ BATCH_SIZE = 4096  # vectors processed at once
 MAX_LISTED = 10  # damaged parts in a warning
 
 
-class FeatureCompressor(nn.Module):
+class FeatureCompressor(Portable, nn.Module):
     """An entropy bottleneck that reads and writes compressed files.
 
         z [N, z_dim] --bottleneck--> bytes --> z_hat [N, z_dim]

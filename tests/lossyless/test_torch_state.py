@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers.fixed_codecs import CODECS, SHAPE, Z_DIM, fixed, with_fixed_weights
 from helpers.tiny_clip import SIDE, save_bottleneck, save_clip
+from PIL import Image
 
 from lossyless import ArrayCompressor
 from lossyless.backbones.torchvision import build
@@ -114,6 +115,7 @@ def weights(tmp_path_factory) -> dict:
 
 
 def test_the_hub(setting, weights, tmp_path):
+    picture = Image.fromarray(np.arange(40 * 50 * 3, dtype=np.uint8).reshape(40, 50, 3))
     z, X = fixed("z", (50, 512), 2**-5), fixed("X", (3, 3, SIDE, SIDE), 2**-7)
 
     def results(clip, features) -> list:
@@ -121,7 +123,13 @@ def test_the_hub(setting, weights, tmp_path):
         for file, format in zip(files, ("container", "official"), strict=True):
             features.compress_features(z, file, format=format)
         with features.open(files[0]) as file:
-            decoded = [clip(X), clip.theoretical_rate(X), file[3], file[[1, 2]]]
+            decoded = [
+                clip.transform(picture),
+                clip(X),
+                clip.theoretical_rate(X),
+                file[3],
+                file[[1, 2]],
+            ]
         return [
             *(file.read_bytes() for file in files),
             *(features.decompress_dataset(file).tobytes() for file in files),

@@ -76,6 +76,49 @@ def test_packages_with_the_same_names_do_not_interfere(weights, tmp_path):
     assert set(hubconf.dependencies) <= packages
 
 
+WORKERS = """
+import sys, torch
+from PIL import Image
+from torch.utils.data import DataLoader, StackDataset
+
+class Mine(torch.utils.data.Dataset):
+    def __init__(self, compressor, file):
+        self.transform, self.codec, self.file = compressor.transform, compressor.rate, file
+    def __len__(self):
+        return len(self.file)
+    def __getitem__(self, i):
+        image = self.transform(Image.new("RGB", (40, 30)))
+        z = self.file[i]
+        return z, self.codec.dequantise(self.codec.quantise(z[None]))[0], image
+
+if __name__ == "__main__":
+    compressor, transform = torch.hub.load(
+        {root!r}, "clip_compressor_b005", source="local", **{weights})
+    Z = torch.randn(9, 512)
+    compressor.compress_features(Z, "Z.bin", range(9), is_info=False)
+    from lossyless.files import FeatureDataset, FeatureFile
+    mine = Mine(compressor, FeatureFile("Z.bin", compressor.rate))
+    data = StackDataset(FeatureDataset("Z.bin", compressor.rate, labels=True), mine)
+    loader = DataLoader(data, 9, num_workers=1, multiprocessing_context=sys.argv[1], timeout=100)
+    [((z, y), (again, coded, images))] = loader
+    expected = torch.from_numpy(compressor.decompress_dataset("Z.bin", is_info=False))
+    assert torch.equal(z, expected) and torch.equal(again, expected) and y.tolist() == [*range(9)]
+    assert torch.equal(images[0], transform(Image.new("RGB", (40, 30))))
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers_that_do_not_fork_need_no_installation(weights, tmp_path, method):
+    arguments = {"device": "cpu"} | {name: str(path) for name, path in weights.items()}
+    (tmp_path / "script.py").write_text(WORKERS.format(root=str(ROOT), weights=arguments))
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-W", "ignore", "script.py", method]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=150
+    )
+    assert done.returncode == 0, done.stderr
+
+
 WITHOUT_COMPRESSAI = """
 import sys, torch
 
