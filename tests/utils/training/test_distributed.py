@@ -214,7 +214,7 @@ def test_jobs_that_do_not_match_their_processes_are_rejected(tmp_path, monkeypat
         (started(2, 2), [], "need 1 processes, 1 on each node, but 2 were started, 2 on this"),
         (started(4, 4), [TWO, "trainer.num_nodes=2"], "need 4 processes, 2 on each node, but 4"),
         (started(3, 3), ["trainer.devices=3"], "data_feat.kwargs.batch_size=64.*multiple of 3"),
-        (started(2, 2), [TWO], "no RANK, LOCAL_RANK, MASTER_ADDR.*WORLD_SIZE"),
+        (started(2, 2), [TWO], "variables RANK, LOCAL_RANK, MASTER_ADDR.*WORLD_SIZE"),
     ):
         with monkeypatch.context() as patch:
             for name, value in environment.items():
