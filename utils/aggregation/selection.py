@@ -1,5 +1,6 @@
 """Selects rows of tables, and checks the selection."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from pandas import DataFrame
 
 from utils.aggregation import tables
 from utils.configs.checks import ConfigError
+from utils.runs.identity import BATCHES, canonical
 from utils.runs.saved_runs import read_config
 
 EXACT_BETA = "featurizer.loss.beta"  # the column "beta" is rounded to two digits
@@ -40,7 +42,8 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
     ----------
     frame : a table of `utils.aggregation.tables`, one row per run.
     where : parameter or setting -> value, or list of values. Numbers are compared by value: 0.1
-        equals "1.0e-01". The column "beta" is rounded, so the exact beta is compared instead.
+        equals "1.0e-01"; only in limits of batches, 1 (one batch) and 1.0 (all) differ. The column
+        "beta" is rounded, so the exact beta is compared instead.
     option : name of the setting that holds `where`, for errors.
 
     Raises
@@ -60,7 +63,7 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
         if key == "beta" and tables.FOLDER in frame:
             exact = [read_config(Path(folder)).value(EXACT_BETA) for folder in frame[tables.FOLDER]]
             found = [f if e is None else e for f, e in zip(found, exact, strict=True)]
-        rows = frame[[any(_is_same(f, value) for value in values) for f in found]]
+        rows = frame[[any(_is_same(key, f, value) for value in values) for f in found]]
         if rows.empty:
             raise tables.NoRunsError(
                 f"{option}: no finished run has {key}={wanted}; runs have "
@@ -118,8 +121,10 @@ def check_alike(
         )
 
 
-def _is_same(found: object, wanted: object) -> bool:
-    try:
-        return float(found) == float(wanted)
-    except (TypeError, ValueError):  # names
-        return str(found) == str(wanted)
+def _is_same(key: str, found: object, wanted: object) -> bool:
+    """Whether two values of a setting mean the same."""
+    path = tuple(key.split("."))
+    with contextlib.suppress(TypeError, ValueError):  # names
+        if path[-1] not in BATCHES:
+            return float(found) == float(wanted)
+    return str(canonical(found, path)) == str(canonical(wanted, path))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.runs.identity import IDENTITY, STAGES
+from utils.runs.identity import IDENTITY, STAGES, canonical
 from utils.runs.saved_runs import (
     DONE,
     FAILED,
@@ -108,7 +108,11 @@ def with_settings(
     configs = [read_config(Path(folder)) for folder in frame[FOLDER]]
     frame = frame.copy()
     for name in names:
-        values = [str(config.value(name)) for config in configs]
+        firsts: dict[str, str] = {}  # 1 and 1.0 are one setting: the first text is shown
+        values = [
+            firsts.setdefault(str(canonical(value, tuple(name.split(".")))), str(value))
+            for value in (config.value(name) for config in configs)
+        ]
         is_setting = any(name in config.flat for config in configs)
         n_values_in_groups = len({*zip(frame[GROUP], values, strict=True)})
         if is_setting and (stage is None or n_values_in_groups == frame[GROUP].nunique()):

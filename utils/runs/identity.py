@@ -213,7 +213,7 @@ def path_parts(config: DictConfig | dict, stage: str) -> dict[str, str]:
         parts["optpred"] = config["optimizer_pred"]["name"]
         parts["schedpred"] = config["scheduler_pred"]["name"]
         parts["addpred"] = config["add_pred"]
-    return {name: str(value) for name, value in parts.items()}
+    return {name: str(canonical(value, (name,))) for name, value in parts.items()}
 
 
 def experiment_folder(config: DictConfig | dict) -> str:

@@ -174,6 +174,37 @@ def test_unfinished_runs_are_counted_and_left_out(write, start):
     assert summary[list(tables.COUNTS)].values.tolist() == [[0, 1, 3]]
 
 
+@pytest.mark.parametrize(
+    "key, names",
+    [
+        ("featurizer.loss.beta", (1, 1.0)),
+        ("optimizer_feat.kwargs.lr", (0, 0.0, -0.0)),
+        ("trainer.precision", (32, "32", "32-true")),
+        ("encoder.z_dim", (4, 4.0)),
+    ],
+)
+def test_names_of_one_value_are_one_run_and_one_row(write, key, names):
+    for value in names:
+        folder = write(f"{key}={value}", "seed=1")
+    assert len([*folder.glob("**/results_featurizer.csv")]) == 1
+    for seed, value in enumerate(names):
+        write(f"{key}={value}", f"seed={seed}")
+    runs = tables.with_settings(tables.collect(folder)[0]["featurizer"], [key])
+    (row,) = tables.summarise(runs).to_dict("records")
+    assert row["n_seeds"] == len(names)
+    for value in names:
+        assert len(restrict(runs, {key: value}, "where")) == len(names)
+
+
+def test_one_batch_and_all_batches_are_two_settings(write):
+    key = "trainer.limit_train_batches"
+    write(f"{key}=1")
+    runs = tables.collect(write(f"{key}=1.0"))[0]["featurizer"]
+    assert len(tables.summarise(runs)) == 2
+    for value in (1, 1.0):
+        assert restrict(runs, {key: value}, "where")[key].tolist() == [str(value)]
+
+
 @pytest.mark.parametrize("lost", ["file", "value", "column"])
 def test_tables_state_how_many_seeds_each_mean_has(write, capsys, lost):
     folder = write("seed=1", values=[1.0, 1.0, 5.0])
