@@ -245,7 +245,8 @@ class ColumnCodedRate(EntropyCodedRate):
         self.biasing.sub_(shift.to(self.biasing))
         # what float32 cannot hold of a large mean, in cells, moves the centres
         lost = (self.biasing.cpu() - biasing) / self._cell_widths()
-        self._centres().add_(torch.where(lost.abs() > MIN_SHIFT, lost, 0.0).to(centres))
+        centres = self._centres()
+        centres.add_(torch.where(lost.abs() > MIN_SHIFT, lost, 0.0).to(centres))
 
 
 def to_cells(values: Tensor, centres: Tensor) -> np.ndarray:

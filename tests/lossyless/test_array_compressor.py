@@ -446,8 +446,9 @@ def test_training_depends_only_on_data_and_random_state():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_it_passes_the_checks_of_scikit_learn():
-    results = check_estimator(ArrayCompressor(n_epochs=1), on_fail=None, on_skip=None)
+@pytest.mark.parametrize("make", [ArrayCompressor, ArrayCompressor.paper])
+def test_it_passes_the_checks_of_scikit_learn(make):
+    results = check_estimator(make(n_epochs=1), on_fail=None, on_skip=None)
     assert [r for r in results if r["status"] not in ("passed", "skipped")] == []
     tags = ArrayCompressor().__sklearn_tags__()
     assert tags.transformer_tags.preserves_dtype == ["float64", "float32"]
