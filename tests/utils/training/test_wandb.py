@@ -145,7 +145,7 @@ def test_uploading_without_credentials_says_what_to_do(tmp_path, env):
     run.mkdir(parents=True)
     (run / "run-x.wandb").touch()
     done = sync(tmp_path, env)
-    assert done.returncode == 1 and "set WANDB_API_KEY, or run wandb login" in done.stderr
+    assert done.returncode == 1 and "set WANDB_API_KEY or run wandb login" in done.stderr
 
 
 def test_arguments_of_the_upload_are_checked(tmp_path, env):
