@@ -14,7 +14,7 @@ from lossyless.files.format import ContainerError, Header
 from lossyless.files.labels import read_labels, read_names
 from lossyless.files.merging import merge_files
 from lossyless.files.reader import FeatureDataset, FeatureFile
-from lossyless.files.scan import describe
+from lossyless.files.scan import describe, stored_meta
 from lossyless.files.writer import FileWriter, Written, rebatch, write_features
 from lossyless.parallel import WorkerError
 
@@ -31,5 +31,6 @@ __all__ = [
     "read_labels",
     "read_names",
     "rebatch",
+    "stored_meta",
     "write_features",
 ]

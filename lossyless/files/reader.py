@@ -148,6 +148,11 @@ class FeatureFile(Portable, AbstractContextManager):
         """Names of the examples that `read` returns, or None if the file has none."""
         return names_of(self._layout)
 
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes, in the order of the labels, or None if the file has none."""
+        return self.header.meta.get("classes")
+
     def close(self) -> None:
         self._layout.close()
 

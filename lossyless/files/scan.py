@@ -232,6 +232,12 @@ class Layout:
         return self.n_bytes
 
 
+def stored_meta(path: str | os.PathLike) -> dict[str, Any]:
+    """Further entries of the header of a file, which may be damaged elsewhere."""
+    with closing(Layout(path, is_recovering=True)) as layout:
+        return layout.header.meta
+
+
 def describe(path: str | os.PathLike) -> dict[str, Any]:
     """Facts from a file's header and chunk heads, as JSON types; no model is needed.
 

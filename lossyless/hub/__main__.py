@@ -157,7 +157,13 @@ def decompress(args: argparse.Namespace) -> int:
         raise UsageError("--label-file needs --labels-out, the file to write the labels to")
     _check_paths(read=[args.file, args.label_file], written=[args.out, args.labels_out])
 
+    from lossyless.files import stored_meta
     from lossyless.hub import feature_compressor
+    from lossyless.hub.official_format import is_official
+
+    model = None if is_official(args.file) else stored_meta(args.file).get("model")
+    if model not in (None, *RELEASED) and args.pretrained is None:
+        raise SourceError(f"{args.file}: was compressed with {model}: give it as --pretrained PATH")
 
     compressor = feature_compressor(args.model, pretrained_path=args.pretrained)
     report = compressor.decompress_to_npy(

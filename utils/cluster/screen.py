@@ -54,7 +54,7 @@ def _print_lines(
     """Print a line for each job that has ended, and a summary while jobs run."""
     start = time.monotonic()
     reported: set[tuple] = set()
-    is_over = False
+    is_over, shown_last = False, ""
     while not is_over:
         is_over = over.wait(SECONDS)
         jobs = read_jobs(sweep_dir)
@@ -64,7 +64,7 @@ def _print_lines(
         for job in jobs:
             name = " ".join(distinct.get(job["num"], ())) or f"job {job['num']}"
             if job["state"] == "running":
-                running.append(f"{name} {format_stage(job)}".rstrip())
+                running.append(f"{format_stage(job)} ({name})".lstrip())
             if "finished" in job and (job["num"], job["finished"]) not in reported:
                 reported.add((job["num"], job["finished"]))
                 error = job.get("error", "").partition("\n")[0]
@@ -72,10 +72,13 @@ def _print_lines(
                 lines.append(": ".join(filter(None, [ended, error])))
         if running and not is_over:
             n_done = sum(job["state"] == "done" for job in jobs)
-            lines.append(
+            progress = (
                 f"{n_done} of {max(len(planned), len(jobs))} jobs done, {len(running)} running: "
                 + ", ".join(running)
             )
+            if progress != shown_last:
+                lines.append(progress)
+                shown_last = progress
         for line in lines:
             text = f"[{clock(time.monotonic() - start)}] {line}"
             print(textwrap.shorten(text, WIDTH, placeholder=" ..."), file=out, flush=True)

@@ -177,6 +177,8 @@ def test_info_describes_both_formats(save, folder, networks, tmp_path, capsys):
     lines = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     assert lines["model"] == "bottleneck.pt" and lines["classes"] == "cat, dog"
     assert lines["n_examples"] == "10"
+    assert run("decompress", path, tmp_path / "Z.npy") == 1  # no download of another model
+    assert "bottleneck.pt" in (error := error_of(capsys)) and "--pretrained" in error
     assert float(lines["bits_per_example"]) == pytest.approx(rate, abs=0.1)
     save(path, 4, format="official", label_file=tmp_path / "Y.npy")
     assert run("info", path) == 0
