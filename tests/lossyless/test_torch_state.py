@@ -4,6 +4,7 @@ import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from helpers.fixed_codecs import CODECS, SHAPE, Z_DIM, fixed, with_fixed_weights
 from helpers.tiny_clip import SIDE, save_bottleneck, save_clip
 from PIL import Image
+from torch.utils import serialization
 
 from lossyless import ArrayCompressor
 from lossyless.backbones.torchvision import build
@@ -39,6 +41,7 @@ SETTINGS = {
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
+    "mmap": lambda: set_to(partial(setattr, serialization.config.load, "mmap"), True, False),
     "deterministic": lambda: set_to(torch.use_deterministic_algorithms, True, False),
 }
 
