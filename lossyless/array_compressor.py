@@ -3,9 +3,7 @@
 import copy
 import hashlib
 import io
-import math
 import os
-from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +11,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from lossyless import array_training
-from lossyless.array_training import DISTORTIONS, SCHEDULES
+from lossyless.array_training import DISTORTIONS
 from lossyless.atomic import replacing
 from lossyless.files import FeatureFile, write_features
 from lossyless.rates import HFactorized
 from lossyless.rates.entropy_coded import TRANSFORM
-from lossyless.rates.transforms import TRANSFORMS
 from lossyless.torch_state import drawing_from, isolated, one_thread
 from lossyless.weights import WeightsError, load_strictly
 
@@ -128,9 +125,9 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             values so large, or with so little variation, that float32 cannot represent them or
             their quantisation cells.
         """
-        device = self._check_parameters()
+        device = array_training.check_parameters(self.get_params())
         fitted = copy.copy(self)
-        Z = validate_data(fitted, Z, dtype=_types(Z))
+        Z = array_training.validated(fitted, Z)
         mean, scale = array_training.mean_and_scale(Z)
         if self.distortion == "l1":
             scale = 1.0
@@ -154,28 +151,6 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         fitted.scale_, fitted.rate_ = scale, rate
         self.__dict__ = vars(fitted)
         return self
-
-    def _check_parameters(self) -> torch.device:
-        """The device to train on. Raises ValueError for an invalid parameter."""
-        for name in ("beta", "lr", "n_epochs", "batch_size"):
-            value = getattr(self, name)
-            if not (isinstance(value, Real) and 0 < value < math.inf):
-                raise ValueError(f"{name}={value!r}: expected a positive number")
-        if not isinstance(self.batch_size, Integral):
-            raise ValueError(f"batch_size={self.batch_size!r}: expected a positive integer")
-        choices = {"rotation": TRANSFORMS, "distortion": DISTORTIONS, "schedule": SCHEDULES}
-        for name, allowed in choices.items():
-            value = getattr(self, name)
-            if value not in list(allowed):
-                expected = ", ".join(map(repr, allowed))
-                raise ValueError(f"{name}={value!r}: expected one of {expected}")
-        try:
-            return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        except (RuntimeError, TypeError):  # torch's message lists all types of devices
-            raise ValueError(
-                f"device={self.device!r}: expected None or a device of torch, such as 'cpu', "
-                "'cuda' or 'cuda:1'"
-            ) from None
 
     # --- use
 
@@ -234,7 +209,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _check_rows(self, Z: ArrayLike) -> Tensor:
         check_is_fitted(self)
-        Z = validate_data(self, Z, dtype=_types(Z), reset=False)
+        Z = array_training.validated(self, Z, reset=False)
         return torch.tensor(Z, dtype=self.rate_.z_dtype, device="cpu")
 
     def __sklearn_tags__(self) -> Tags:
@@ -298,13 +273,6 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             rate.z_dtype = torch.float64
         compressor.rate_ = rate.eval().requires_grad_(False)
         return compressor
-
-
-def _types(Z: ArrayLike) -> tuple[type[np.floating], ...]:
-    """Types to validate Z with: values of other types are converted to the first one."""
-    dtype = getattr(Z, "dtype", None)
-    is_small = isinstance(dtype, np.dtype) and np.can_cast(dtype, np.float32)
-    return (np.float32, np.float64) if is_small else (np.float64, np.float32)
 
 
 def _plain(name: str, value: object) -> bool | int | float | str | None:

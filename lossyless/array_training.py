@@ -1,17 +1,23 @@
-"""Training of `ArrayCompressor`'s bottleneck."""
+"""Checks the input of `ArrayCompressor`, and trains its bottleneck."""
 
 import math
 import sys
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from lossyless.rates import HFactorized
 from lossyless.rates.entropy_coded import MIN_SHIFT
+from lossyless.rates.transforms import TRANSFORMS
 
 # Training passes over small matrices more often, so that the entropy model converges for them, too.
 MIN_STEPS = 300
@@ -26,6 +32,44 @@ SMALLEST, LARGEST = 1e-30, 1e30
 TOO_FAR = f"outside [{SMALLEST:g}, {LARGEST:g}]: choose another unit"
 # Constant columns appear to vary by this much, relative to their mean, due to rounding.
 RESOLUTION = {np.dtype(np.float32): 2.0**-26, np.dtype(np.float64): 2.0**-48}
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> torch.device:
+    """The device to train on. Raises ValueError for an invalid parameter."""
+    for name in ("beta", "lr", "n_epochs", "batch_size"):
+        value = parameters[name]
+        if not (isinstance(value, Real) and 0 < value < math.inf):
+            raise ValueError(f"{name}={value!r}: expected a positive number")
+    if not isinstance(value, Integral):  # the batch size
+        raise ValueError(f"batch_size={value!r}: expected a positive integer")
+    choices = {"rotation": TRANSFORMS, "distortion": DISTORTIONS, "schedule": SCHEDULES}
+    for name, allowed in choices.items():
+        value = parameters[name]
+        if value not in list(allowed):
+            expected = ", ".join(map(repr, allowed))
+            raise ValueError(f"{name}={value!r}: expected one of {expected}")
+    device = parameters["device"]
+    try:
+        return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, TypeError):  # torch's message lists all types of devices
+        raise ValueError(
+            f"device={device!r}: expected None or a device of torch, such as 'cpu', 'cuda' or "
+            "'cuda:1'"
+        ) from None
+
+
+def validated(estimator: BaseEstimator, Z: ArrayLike, *, reset: bool = True) -> NDArray:
+    """The rows Z [N, D], as float32 if all values of their type fit into it, else as float64.
+
+    Raises ValueError for NaN, infinite values, other shapes, or other columns than in `fit`.
+    """
+    dtype = getattr(Z, "dtype", None)
+    is_small = isinstance(dtype, np.dtype) and np.can_cast(dtype, np.float32)
+    types = (np.float32, np.float64) if is_small else (np.float64, np.float32)
+    try:
+        return validate_data(estimator, Z, dtype=types, reset=reset)
+    except ValueError as error:  # scikit-learn adds advice about its own estimators to NaN
+        raise ValueError(str(error).partition("\nArrayCompressor does not")[0]) from error
 
 
 @torch.enable_grad()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lossyless.atomic import replacing
 from lossyless.files import FeatureFile, write_features
-from lossyless.hub import Report, SourceError
+from lossyless.hub import Report, SourceError, check_distinct
 from lossyless.hub.labels import Labels, PathLike, read_labels, to_labels
 from lossyless.hub.official_format import OfficialCoder, OfficialFile, is_official, write_official
 from lossyless.parallel import Portable
@@ -189,7 +189,7 @@ class FeatureCompressor(Portable, nn.Module):
         Other parameters and errors as for `decompress_dataset`.
         """
         start = time.monotonic()
-        _check_distinct([out, labels_out], [file, label_file])
+        check_distinct([out, labels_out], [file, label_file])
         with ExitStack() as stack:
             npy = stack.enter_context(replacing(out))
             features = stack.enter_context(self._open(file, on_damage))
@@ -239,7 +239,7 @@ class FeatureCompressor(Portable, nn.Module):
                 f"{file}: the official format stores no labels: also give a file for them "
                 "(label_file=, --labels-out)"
             )
-        _check_distinct([file, label_file], [])
+        check_distinct([file, label_file], [])
         start = time.monotonic()
 
         def rows() -> Iterator[Batch]:
@@ -275,16 +275,6 @@ class FeatureCompressor(Portable, nn.Module):
                 f"{file}: the official format has no checksums, so damage cannot be skipped"
             )
         return nullcontext(OfficialFile(file, self.official))
-
-
-def _check_distinct(outputs: list[PathLike | None], inputs: list[PathLike | None]) -> None:
-    """Raise SourceError if an output is an input or another output, even by a symbolic link."""
-    targets = [os.path.realpath(path) for path in (*outputs, *inputs) if path is not None]
-    for out in outputs:
-        if out is not None and targets.count(os.path.realpath(out)) > 1:
-            raise SourceError(
-                f"{out}: would overwrite an input or another output: use another name"
-            )
 
 
 def _report_decoding(
