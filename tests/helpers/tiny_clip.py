@@ -56,3 +56,4 @@ def _seeded(seed: int) -> Iterator[None]:
 if __name__ == "__main__":
     save_clip(Path(sys.argv[1]))
     save_bottleneck(Path(sys.argv[2]))
+    print(f"wrote {sys.argv[1]}, a random CLIP, and {sys.argv[2]}, a random bottleneck")
