@@ -3,6 +3,7 @@
 import importlib
 import sys
 import sysconfig
+import traceback
 import urllib.error
 from pathlib import Path
 
@@ -74,9 +75,9 @@ def test_unknown_names_and_files_of_other_types_raise_errors(tmp_path):
             path.write_bytes(content)
         else:
             torch.save(content, path)
-        with pytest.raises(WeightsError, match="other.pt.*CLIP") as caught:
+        with pytest.raises(WeightsError, match="other.pt") as caught:
             load_clip(path)
-        assert "weights_only" not in str(caught.value) and caught.value.__suppress_context__
+        assert "weights_only" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.fixture
