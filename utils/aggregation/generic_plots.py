@@ -23,6 +23,7 @@ from utils.plots.axes import (
     level_label,
     metric_label,
     panels,
+    set_log,
     with_labels,
 )
 from utils.plots.style import COLOURS, LINE, make_figure, polish
@@ -172,7 +173,7 @@ def _superpose(
         shown = _normalised(points, metric) if scale == "normalised" else points
         draw_curve(panel, shown, x, metric, colours[title])
         if is_log_x:
-            panel.set_xscale("log", base=2)
+            set_log(panel.xaxis)
     label = {"twin": titles[0], "normalised": "normalised: lowest 0, highest 1", "same": ""}[scale]
     finish(axes, xlabel=metric_label(x, names), ylabel=label)
     if scale != "twin":

@@ -4,12 +4,15 @@ In all functions, `names` maps parameters, values and metrics to display names t
 default ones.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
 
 from utils.plots import style
 
@@ -86,6 +89,23 @@ def _labels(frame: pd.DataFrame, hue: Sequence[str], names: Names) -> list[str]:
     ]
 
 
+class _DecimalTicks(LogLocator):
+    """Ticks at 1, 2, 3, 5, 10, ..., or fewer if the axis spans many decades."""
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        n_decades = math.log10(vmax / vmin) if 0 < vmin < vmax < math.inf else 1.0
+        self.set_params(subs=(1, 2, 3, 5) if n_decades < 1.5 else (1, 3) if n_decades < 3 else (1,))
+        return super().tick_values(vmin, vmax)
+
+
+def set_log(axis: Axis) -> None:
+    """Use a logarithmic scale with decimal tick labels."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(_DecimalTicks())
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+
+
 def panels(
     frame: pd.DataFrame,
     x: str,
@@ -104,7 +124,7 @@ def panels(
     x, y : metrics that the axis labels name.
     col, row : columns of `frame`; each of their values gets a column or a row of panels. None: a
         single one.
-    is_log_x, is_log_y : whether to use a logarithmic axis of base 2.
+    is_log_x, is_log_y : whether to use a logarithmic axis.
 
     Returns
     -------
@@ -121,9 +141,9 @@ def panels(
         for j, col_level in enumerate(cols):
             axes, levels = grid[i, j], [level for level in (row_level, col_level) if level != ""]
             if is_log_x:
-                axes.set_xscale("log", base=2)
+                set_log(axes.xaxis)
             if is_log_y:
-                axes.set_yscale("log", base=2)
+                set_log(axes.yaxis)
             finish(
                 axes,
                 title=", ".join(level_label(level, names) for level in levels),
