@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from utils.plots import style
 
@@ -90,10 +90,12 @@ def _labels(frame: pd.DataFrame, hue: Sequence[str], names: Names) -> list[str]:
 
 
 class _DecimalTicks(LogLocator):
-    """Ticks at 1, 2, 3, 5, 10, ..., or fewer if the axis spans many decades."""
+    """Ticks at 1, 2, 3, 5, 10, ...; fewer over many decades, equally spaced in a small range."""
 
     def tick_values(self, vmin: float, vmax: float) -> list[float]:
         n_decades = math.log10(vmax / vmin) if 0 < vmin < vmax < math.inf else 1.0
+        if n_decades < 0.7:
+            return MaxNLocator(5).tick_values(vmin, vmax)
         self.set_params(subs=(1, 2, 3, 5) if n_decades < 1.5 else (1, 3) if n_decades < 3 else (1,))
         return super().tick_values(vmin, vmax)
 
