@@ -38,9 +38,9 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         ||z_hat - z||^2 / v  +  beta * rate                                          (nats)
 
     where v is the variance of the features, averaged over columns, so that `beta` does not depend
-    on their unit. The width of quantisation cells is fixed to sqrt(6 beta v), which minimises the
+    on their unit. The width of quantisation cells is fixed at sqrt(6 beta v), which minimises the
     loss at high rates. `ArrayCompressor.paper()` is the minimal compressor of the paper
-    (arXiv:2106.10800, appendix E.7): absolute errors in the unit of the features, a learned cell
+    (arXiv:2106.10800, appendix E.7): absolute errors in the units of the features, a learned cell
     width for each column, and no rotation.
 
     Parameters
@@ -55,7 +55,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     batch_size : rows per step.
     lr : learning rate of Adam.
     schedule : "cosine" anneals the learning rate to 0; "step" divides it by 10 after each fifth of
-        the training.
+        training.
     random_state : int, RandomState or None, as in scikit-learn.
     device : torch device for training, such as "cuda:1"; None uses a GPU if there is one.
     verbose : whether to show a progress bar.
@@ -64,8 +64,8 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     ----------
     n_features_in_ : number of columns.
     feature_names_in_ : names of the columns, if `fit` was given a DataFrame.
-    scale_ : unit of the distortion: sqrt(v), or the largest absolute value (or 1) if all columns
-        were constant; 1 with distortion="l1".
+    scale_ : unit of the distortion: sqrt(v); if all columns were constant, the largest absolute
+        value, or 1 if that is 0; always 1 with distortion="l1".
     rate_ : HFactorized, the trained bottleneck; see `codec`.
     """
 
@@ -116,14 +116,14 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     @isolated
     def fit(self, Z: ArrayLike, y=None) -> "ArrayCompressor":
-        """Train on the rows of Z [N, D]; y is ignored. If it fails, the estimator is unchanged.
+        """Train on the rows of Z [N, D], ignoring y. If this fails, the estimator is unchanged.
 
         Raises
         ------
         ValueError
-            A parameter or Z is invalid: NaN, infinite values, not two dimensions, no rows, or
-            values so large, or with so little variation, that float32 cannot represent them or
-            their quantisation cells.
+            A parameter is invalid, or Z is not two-dimensional, has no rows, or contains NaN,
+            infinite values, or values so large, or with so little variation, that float32
+            cannot represent them or their quantisation cells.
         """
         device = array_training.check_parameters(self.get_params())
         fitted = copy.copy(self)
@@ -139,7 +139,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if device.type != "cpu":
             generator = torch.Generator(device).manual_seed(seed)
         settings = {name: getattr(self, name) for name in TRAINING}
-        # the steps are too small to profit from more threads, which are far slower on busy machines
+        # the steps are too small to gain from more threads, which are far slower on busy machines
         with one_thread():
             array_training.train(rate, z, generator, **settings)
         rate = rate.eval().requires_grad_(False).cpu()
@@ -161,7 +161,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return self.rate_
 
     def compress(self, Z: ArrayLike) -> bytes:
-        """Compress the rows of Z [N, D] to the bytes of a file of `lossyless.files`.
+        """Compress the rows of Z [N, D] into the bytes of a `lossyless.files` file.
 
         Raises ValueError like `fit`, and `CodingError` for values too extreme to be coded.
         """
@@ -170,7 +170,7 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return file.getvalue()
 
     def decompress(self, payload: bytes) -> NDArray[np.floating]:
-        """Decompress a payload of `compress` to Z_hat [N, D], of the type of `transform`.
+        """Decompress a payload from `compress` to Z_hat [N, D], with the dtype `transform` returns.
 
         Raises `ContainerError` if it is damaged, or was not written by this compressor.
         """
@@ -183,8 +183,8 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def transform(self, Z: ArrayLike) -> NDArray[np.floating]:
         """Z_hat [N, D], as a receiver decodes it: equal to `decompress(compress(Z))`.
 
-        It is float64 if the rows of `fit` were float64, or integers of 32 or more bits, and float32
-        otherwise. In float64, an offset such as that of seconds since 1970 costs no precision.
+        It is float64 if `fit` was given float64, or integers of 32 or more bits, and float32
+        otherwise. In float64, large offsets, as in Unix timestamps, cost no precision.
         """
         z = self._check_rows(Z)
         return self.rate_.dequantise(self.rate_.quantise(z)).numpy()

@@ -61,7 +61,7 @@ def file_to_replace(path: str | os.PathLike) -> Path:
     except FileNotFoundError:
         return target
     if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file to write", str(path))
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a writable file", str(path))
     if not stat.S_ISREG(found.st_mode):
         reason = "is not a regular file, so it cannot be replaced by the complete result"
         raise OSError(errno.EINVAL, reason, str(path))

@@ -80,7 +80,7 @@ class JointOptimizer(Optimizer):
             part.optimizer.zero_grad(set_to_none)
 
     def clip_gradients(self) -> None:
-        """Clip the gradients of each part to its own norm."""
+        """Clip the gradients of each part to the part's own maximum norm."""
         for part in self.parts.values():
             if part.max_grad_norm is not None:
                 torch.nn.utils.clip_grad_norm_(part.parameters, part.max_grad_norm)
@@ -96,8 +96,8 @@ class JointOptimizer(Optimizer):
 class JointScheduler:
     """The schedules of all parts of a `JointOptimizer`, stepped together once per epoch.
 
-    `JointlyTrained` steps it before checkpoints are written. Lightning steps plateau schedules only
-    afterwards, so a resumed run would miss a step.
+    `JointlyTrained` steps it before checkpoints are written. Lightning would step plateau schedules
+    only afterwards, so a resumed run would miss a step.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def configure_parts(
     Parameters
     ----------
     parts : dict of name -> (module or modules, settings of their optimiser)
-    n_epochs : length of the training.
+    n_epochs : length of training, in epochs.
     monitor : name of the logged metric that plateau schedules follow.
     """
     built = {}
@@ -236,14 +236,14 @@ class BetaAnnealer:
 
 
 def exponential_decay(optimizer: Optimizer, n_epochs: int, total_factor: float) -> Scheduler:
-    """Divide the learning rate by `total_factor` over the training, exponentially."""
+    """Decay the learning rate exponentially, by `total_factor` in total."""
     return lr_scheduler.ExponentialLR(optimizer, total_factor ** (-1 / n_epochs))
 
 
 def uniform_multistep(
     optimizer: Optimizer, n_epochs: int, total_factor: float, n_steps: int = 3
 ) -> Scheduler:
-    """Divide the learning rate by `total_factor` over the training, in `n_steps` equal steps."""
+    """Divide the learning rate by `total_factor` in total, in `n_steps` equal steps."""
     # the first epoch always has the full learning rate
     distance = max(1, n_epochs // (n_steps + 1))
     milestones = [distance * (i + 1) for i in range(n_steps)]

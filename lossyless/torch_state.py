@@ -1,4 +1,4 @@
-"""Temporary changes of torch's global settings."""
+"""Temporary changes to torch's global settings."""
 
 import functools
 import threading
@@ -44,7 +44,7 @@ _lock, _n_inside, _callers_dtype = threading.Lock(), 0, torch.float32
 
 @contextmanager
 def _float32() -> Iterator[None]:
-    """Make float32 the default dtype of all threads until the last of them leaves this context."""
+    """Make float32 the default dtype of all threads while any thread is inside this context."""
     global _n_inside, _callers_dtype
     with _lock:
         if _n_inside == 0:

@@ -1,4 +1,4 @@
-"""The experiment side: data, stages, runs, configuration, figures and tables."""
+"""Code for experiments: data, stages, runs, configuration, figures and tables."""
 
 import os
 import sys

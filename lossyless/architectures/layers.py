@@ -1,4 +1,4 @@
-"""Parts of networks: standardisation, activations, initial weights, resizing to powers of two."""
+"""Building blocks of networks: standardisation, activations, initialisation, image resizing."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ class Standardize(nn.Module):
     Parameters
     ----------
     in_shape : shape of one example.
-    mean, std : C values each, in units of the pixels; None for both: identity. They describe the
+    mean, std : C values each, in pixel units; if both are None, x is unchanged. They describe the
         data, so they are not part of the state dict.
     """
 
@@ -59,7 +59,7 @@ def activation_named(name: str) -> nn.Module:
 def initialize(network: nn.Module) -> None:
     """Draw initial weights as in the paper's code (He et al. 2015, arXiv:1502.01852).
 
-    Linear layers: Kaiming uniform; convolutions: Kaiming normal over the outputs; biases: 0.
+    Linear layers: Kaiming uniform; convolutions: Kaiming normal with fan-out; biases: 0.
     """
     for module in network.modules():
         if isinstance(module, nn.Linear):
@@ -81,14 +81,14 @@ def power_of_two_side(image_shape: Shape, network: str, least: int) -> int:
     side = 1 << (height - 1).bit_length() if height else 0
     if height != width or side < least:
         raise ValueError(
-            f"{network} needs square images [C, S, S] with a side S above {least // 2}, not the "
-            f"shape {tuple(image_shape)}: resize the data or use another architecture"
+            f"{network} needs square images [C, S, S] with a side S above {least // 2}, but "
+            f"the shape is {tuple(image_shape)}: resize the data or use another architecture"
         )
     return side
 
 
 def resize(images: Tensor, side: int, *, antialias: bool = False) -> Tensor:
-    """Resize images [B, C, S, S] to a side, bilinearly."""
+    """Bilinearly resize images [B, C, S, S] to [B, C, side, side]."""
     if images.shape[-1] == side:
         return images
     # 16-bit floats are unsupported or imprecise, depending on the device

@@ -16,8 +16,8 @@ PMF_ONE = 1 << 24  # integer that represents probability 1
 MAX_WEIGHTS = 1 << 46  # maximum sum of a table's weights: products with masses fit into int64
 # Listing a symbol of probability p saves 32 p bits, the cost of an escaped int32. If its entry
 # needs more mass than p, other entries lose mass, which costs (1 / TOTAL_MASS - p) / ln 2 bits. The
-# ratio of the slopes is 32 ln 2, rounded to an integer so that comparisons are the same on every
-# machine. Escapes now take fewer bits, but changing the price would change all fingerprints.
+# ratio of these slopes in p is 32 ln 2, rounded to an integer so that comparisons are the same on
+# every machine. Escapes now take fewer bits, but changing the price would change all fingerprints.
 ESCAPE_PRICE = 22
 
 
@@ -46,7 +46,7 @@ class CDFTables:
         names = ("cdfs", "lengths", "offsets")
         cdfs, lengths, offsets = arrays = [np.array(getattr(self, name)) for name in names]
         if cdfs.ndim != 2 or any(array.dtype.kind not in "iu" for array in arrays):
-            raise CodingError(f"cdfs: expected 2-D integers, found {cdfs.dtype} {[*cdfs.shape]}")
+            raise CodingError(f"cdfs: expected a 2-D int array, found {cdfs.dtype} {[*cdfs.shape]}")
         if not lengths.shape == offsets.shape == cdfs.shape[:1]:
             raise CodingError(
                 f"expected one length and one offset for each of the {len(cdfs)} rows of cdfs, "
@@ -55,7 +55,7 @@ class CDFTables:
         if (offsets < INT32.min).any() or (
             offsets.astype(np.int64) + lengths - 1 > INT32.max
         ).any():
-            raise CodingError("the symbols of a table do not fit into int32: see its offset")
+            raise CodingError("the symbols of a table do not fit into int32: check its offset")
         max_length = cdfs.shape[1]
         in_row = np.arange(max_length) < lengths[:, None]
         cdfs[~in_row] = TOTAL_MASS  # makes the fingerprint independent of the padding

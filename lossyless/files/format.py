@@ -19,8 +19,8 @@ JSON, and refuse files in which an unknown `has_...` flag is true. Any other cha
 readers would misread increments `VERSION`. Files contain no dates or random numbers: the same
 examples give the same bytes.
 
-Version 1 files can still be read. They have no labels or names, a total after the header, and end
-with an index ("INDX"), which readers ignore:
+Version 1 files can still be read. They have no labels or names; a total follows the header,
+and they end with an index ("INDX"), which readers ignore:
 
     total   n_examples u64 | checksum of the labels u64 | crc(both, H) u32
 """
@@ -87,7 +87,7 @@ class Header:
         values = json.loads(text)
         unknown = [k for k, v in values.items() if k.startswith("has_") and v and k not in FLAGS]
         if unknown or values.get("sections"):
-            raise ValueError(f"needs another release: it has {unknown or 'adapted tables'}")
+            raise ValueError(f"written by another release: it has {unknown or 'adapted tables'}")
         flags = {flag: bool(values.get(flag)) for flag in FLAGS}
         shape = tuple(map(int, values["shape"]))
         codec, fingerprint, meta = values["codec"], values["fingerprint"], values["meta"]

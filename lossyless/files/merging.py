@@ -16,7 +16,7 @@ SAME = {"fingerprint": "entropy model", "codec": "codec", "shape": "shape"}
 
 
 def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> int:
-    """Concatenate the examples of files into one file; returns the number of examples.
+    """Concatenate the examples of files into one file and return the number of examples.
 
     Payloads are copied without decoding, in constant memory, and every checksum is verified.
     Entries of `meta` are kept if all files agree. Labels, names and `classes` are dropped, with a
@@ -69,7 +69,7 @@ def _common_header(layouts: list[Layout]) -> Header:
             if getattr(layout.header, name) != getattr(first, name):
                 raise ContainerError(
                     f"{layout.name}: cannot be merged with {layouts[0].name}: its {meaning} "
-                    "differs. Merge files of one model."
+                    "differs. Only files from the same model can be merged."
                 )
         other = layout.header.meta
         meta = {k: v for k, v in meta.items() if k in other and other[k] == v}
@@ -87,7 +87,7 @@ def _common_header(layouts: list[Layout]) -> Header:
 
 
 def _check_shards(layouts: list[Layout]) -> None:
-    """Warn if the files are not all shards of a data set in their order."""
+    """Warn if the files are not all the shards of a data set, in order."""
     shards = [layout.header.meta.get("shard") for layout in layouts]
     if all(shards) and shards != [[k + 1, shards[0][1]] for k in range(shards[0][1])]:
         listed = ", ".join(f"{k}/{n}" for k, n in shards)
@@ -99,7 +99,7 @@ def _check_label_shapes(layouts: list[Layout]) -> None:
     for layout, shape in zip(layouts, shapes, strict=True):
         if shape != shapes[0]:
             raise ContainerError(
-                f"{layout.name}: cannot be merged with {layouts[0].name}: it has labels "
+                f"{layout.name}: cannot be merged with {layouts[0].name}: it has labels of shape "
                 f"{[*shape]} rather than {[*shapes[0]]}"
             )
 
@@ -111,8 +111,8 @@ def _check_classes(layouts: list[Layout]) -> None:
     if 0 < len(named) < len(classes):
         other = next(name for name, found in classes.items() if found is None)
         warnings.warn(
-            f"{other}: lists no classes, so the merged file lists none: its labels may have other "
-            f"meanings than those of {named[0][0]}",
+            f"{other}: lists no classes, so the merged file lists none: its labels may have "
+            f"different meanings from those of {named[0][0]}",
             stacklevel=3,
         )
     for name, found in named[1:]:
@@ -121,7 +121,7 @@ def _check_classes(layouts: list[Layout]) -> None:
             pairs = enumerate(zip_longest(found, expected))
             i, (ours, theirs) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
             raise ContainerError(
-                f"{name}: cannot be merged with {first}: its classes differ, class {i} is {ours!r} "
+                f"{name}: cannot be merged with {first}: its classes differ: class {i} is {ours!r} "
                 f"rather than {theirs!r}. Compress one with the classes of the other (classes=, "
                 "--classes)."
             )

@@ -99,8 +99,8 @@ class Examples(Dataset):
             found = f"{image.dtype} {list(image.shape)}"
         return SourceError(
             f"{self._name(i)}: expected a PIL image, or the float tensor {list(shape)} that "
-            f"`transform` makes of it, found {found}. Create the data set without a transform, or "
-            "with `transform=compressor.transform`."
+            f"`transform` makes from it, found {found}. Create the data set without a transform "
+            "or with `transform=compressor.transform`."
         )
 
     def _name(self, i: int) -> str:
@@ -111,7 +111,7 @@ class Examples(Dataset):
     ) -> tuple[Tensor, Labels | None, dict[int, SourceError]] | SourceError:
         """Images, labels if `has_labels`, and the errors of skipped examples by position.
 
-        Returns only the error of an example that can neither be used nor skipped. Labels are
+        If an example can be neither used nor skipped, only its error is returned. Labels are
         converted to an array in the worker, because each tensor that a worker returns is an open
         file.
         """
@@ -187,7 +187,7 @@ def _loader_settings(
         if is_refused or (name in FIXED_SETTINGS and value):
             raise ValueError(
                 f"kwargs_dataloader: {name} cannot be {value!r}: all examples are compressed in "
-                "batches, in their order. To compress others, pass a torch.utils.data.Subset."
+                "batches, in order. To compress only some, pass a torch.utils.data.Subset."
             )
     settings = {
         "batch_size": 128,
@@ -233,7 +233,7 @@ class _Loader(DataLoader):
             if not any(part in str(error) for part in WORKER_ERRORS):
                 raise
             raise WorkerError(
-                "a process that reads images died, or ran out of memory, shared memory or open "
-                "files: use fewer workers (num_workers=0, --workers 0: none), or smaller batches "
+                "a process that reads images died, or ran out of memory, shared memory or file "
+                "handles: use fewer workers (num_workers=, --workers; 0: none) or smaller batches "
                 "(batch_size=, --batch-size)"
             ) from None

@@ -47,7 +47,7 @@ def clip_compressor(
     clip_path : checkpoint of CLIP ViT-B/32; by default OpenAI's, downloaded on first use.
     pretrained_path : weights of the bottleneck; by default the released ones, downloaded on first
         use.
-    is_jit : no effect; an argument of the official code.
+    is_jit : has no effect; accepted for compatibility with the official code.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def clip_compressor(
 def feature_compressor(
     model: str = "b005", *, pretrained_path: PathLike | None = None
 ) -> FeatureCompressor:
-    """A compressor of CLIP features that needs no CLIP, and reads all files of `clip_compressor`.
+    """A compressor of CLIP features that runs without CLIP and reads all `clip_compressor` files.
 
     Parameters and errors as for `clip_compressor`.
     """
@@ -76,13 +76,13 @@ def feature_compressor(
 
 
 def load_bottleneck(path: PathLike) -> HFactorized:
-    """A rate from its weights, in evaluation mode and ready to code.
+    """Load a rate from its weights, in evaluation mode and ready to code.
 
     Reads state dicts of `HFactorized` with any transform, with or without coding tables; and those
     of the official code, with the names of CompressAI 1.1 (`_matrix0`) or later (`matrices.0`). The
     quantiles are kept unchanged, so that z_hat equals that of the official format.
 
-    Raises WeightsError if the file is missing, damaged, or does not hold such weights.
+    Raises WeightsError if the file is missing or damaged, or does not hold such weights.
     """
     state = {
         _name(str(n)): value for n, value in read_checkpoint(path).items() if n not in _DERIVED
@@ -98,7 +98,7 @@ def load_bottleneck(path: PathLike) -> HFactorized:
         load_strictly(rate, state | {_EXTRA: extra}, path)
         if not rate.has_tables:
             rate.update()
-    except (ArithmeticError, CodingError, ValueError) as error:  # diverged; unknown transform
+    except (ArithmeticError, CodingError, ValueError) as error:  # bad weights or unknown transform
         raise WeightsError(f"{path}: {error}") from error
     return rate.eval()
 

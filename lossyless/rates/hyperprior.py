@@ -29,7 +29,7 @@ from lossyless.rates.factorized import FactorizedModel
 # CompressAI's table of 64 standard deviations, evenly spaced on a logarithmic scale
 MIN_SCALE, MAX_SCALE, N_SCALES = 0.11, 256.0, 64
 LOG_SCALE_STEP = math.log(MAX_SCALE / MIN_SCALE) / (N_SCALES - 1)
-# Evaluation rounds predicted means to multiples of 1/64: coarse enough that float64 results of
+# Evaluation rounds predicted means to multiples of 1/64: coarse enough that float64 results from
 # different machines round to the same value, fine enough to cost no bits with cells of width 1.
 MEAN_STEPS = 64
 
@@ -110,7 +110,7 @@ class HHyper(EntropyCodedRate):
         """Means (float32) and rows of the scale table (int), [B, z_dim] each, on the CPU.
 
         Computed in float64 on the CPU and rounded, so that sender and receiver agree to the last
-        bit for every device and batch size.
+        bit on every device and for every batch size.
         """
         side_decoder = copy.deepcopy(self.side_decoder).cpu().double()
         mean, scale = self._gaussian(side_decoder, s_hat.detach().cpu().double())

@@ -96,8 +96,8 @@ def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
     """Share of the variance of an objective that each sampled setting explains by itself.
 
     Computed with fANOVA (Hutter et al. 2014, http://proceedings.mlr.press/v32/hutter14.html). The
-    shares sum to 1, largest first. Empty if fewer than `MIN_TRIALS` are complete, or all values are
-    equal.
+    shares sum to 1 and are in descending order. Empty if fewer than `MIN_TRIALS` are complete,
+    or all values are equal.
     """
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     values = [trial.values[objective] for trial in complete]

@@ -75,7 +75,7 @@ def open_or_download(
             reason = f"{error}"
             if not isinstance(error, DataError):  # its message says what to do
                 reason = (
-                    f"{type(error).__name__}: {error}. Check the network, delete leftovers of an "
+                    f"{type(error).__name__}: {error}. Check the network, delete leftovers from an "
                     "earlier download, and run again; or put the files there by hand."
                 )
             raise DataError(
@@ -104,7 +104,7 @@ def find_or_download(
 def download_zip(url: str, folder: Path, *, md5: str, n_bytes: int) -> None:
     """Download a zip file of `n_bytes` into a folder and unpack it; see `download` and `unpack`.
 
-    Raises DataError before the download if there is too little disk space. The content is assumed
+    Raises DataError before the download if there is too little disk space. The contents are assumed
     to take as much space as the archive, because images are already compressed.
     """
     archive = folder / PurePosixPath(url).name
@@ -112,7 +112,7 @@ def download_zip(url: str, folder: Path, *, md5: str, n_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DataError(
-            f"{archive.name} and its content need {needed / 1e9:.1f} GB, but {folder} has "
+            f"{archive.name} and its contents need {needed / 1e9:.1f} GB, but {folder} has "
             f"{free / 1e9:.1f} GB left: free some space, or set paths.data to another folder."
         )
     if not archive.exists():
@@ -154,7 +154,7 @@ def download(url: str, path: Path, *, md5: str) -> None:
     if found != md5:
         part.unlink()
         raise DataError(
-            f"{url}: the download has MD5 {found}, expected {md5}, and was deleted: run again."
+            f"{url}: the download has MD5 {found} instead of {md5}, and was deleted: run again."
         )
     part.replace(path)
 
@@ -194,7 +194,7 @@ def _download_rest(url: str, part: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip file into a folder; its content appears there only once it is complete.
+    """Unpack a zip file into a folder; its contents appear there only once they are complete.
 
     Files are added to existing folders. The zip file is deleted; if it is damaged, DataError is
     raised.

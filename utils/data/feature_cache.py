@@ -1,8 +1,8 @@
-"""Features of a frozen backbone on disk, computed once per image.
+"""On-disk features of a frozen backbone, computed once per image.
 
 A folder of the cache holds the features [N, z_dim] and targets of one split (or of one augmented
-copy of it), and is either complete or absent. Its name ends in a digest of everything its content
-depends on: the backbone, its weights and precision, the data set, the augmentations of augmented
+copy of it), and is either complete or absent. Its name ends in a digest of everything its contents
+depend on: the backbone, its weights and precision, the data set, the augmentations of augmented
 splits, and `FORMAT`. The digest does not cover option names, batch sizes, workers or paths.
 """
 
@@ -54,7 +54,7 @@ class FeatureCache:
     label : prefix of the names of its folders, e.g. "MNIST_Clip".
     key : everything the features depend on, except split, copy and augmentations; JSON types.
     augmentation : what the features of augmented splits also depend on, except the seed.
-    setting : name of the setting of the folder, for errors.
+    setting : name of the setting that specifies the folder, for error messages.
     """
 
     folder: Path
@@ -100,7 +100,7 @@ class FeatureCache:
 
 
 def _fill(path: Path, compute: Callable[[Path], dict], identity: dict) -> None:
-    """Compute the content of a folder, which is renamed to `path` when it is complete."""
+    """Compute the contents of a folder, which is renamed to `path` when it is complete."""
     part = path.with_name(f".{path.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # left by a killed process
     part.mkdir()
@@ -124,7 +124,7 @@ def _checksum(path: Path) -> int:
 
 
 def _load(folder: Path) -> Features:
-    """Load the content of a folder; raise DataError, naming the file, if a file is damaged."""
+    """Load the contents of a folder; raise DataError, naming the file, if a file is damaged."""
     path = folder / FACTS
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))

@@ -57,7 +57,7 @@ def send_splits(
 
 
 def data_file(folder: Path, split: str) -> Path:
-    """Path of the compressed examples of a split, which stores their targets as labels."""
+    """Path of the file of a split's compressed examples, with their targets as labels."""
     return folder / f"{split}.lossyless"
 
 

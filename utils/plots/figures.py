@@ -1,7 +1,7 @@
 """Figures of a trained compressor, looked up by the names that configs use.
 
 A figure is a function that takes a compressor and its data and returns a Matplotlib `Figure`. To
-add a figure, write the function and add it to `FIGURES`. Figures of result tables are modes of
+add a figure, write the function and add it to `FIGURES`. Figures drawn from tables are modes of
 `utils.aggregation`.
 """
 

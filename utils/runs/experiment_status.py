@@ -1,7 +1,7 @@
 """Status of an experiment's jobs and runs, read from disk, and the report at the end of a sweep.
 
 A job is one call of `main`, identified by its settings; it creates one run per stage. Only small
-files are read, so an experiment with a thousand runs takes about a second.
+files are read, so reading an experiment with a thousand runs takes about a second.
 """
 
 import os
@@ -28,7 +28,7 @@ class Job:
     Attributes
     ----------
     folder : its output folder, outputs/<sweep>/<experiment_name>_<pid>/<num>.
-    status : content of its status file.
+    status : contents of its status file.
     stage, run : its first unfinished stage and the status of that stage's run, if known.
     """
 
@@ -132,7 +132,7 @@ def find_jobs(
 
 
 def _latest(attempts: Sequence[Job]) -> list[Job]:
-    """The last attempt at each combination of settings, and the last of those with equal runs."""
+    """The last attempt at each combination of settings, and the last of those that share runs."""
 
     def age(job: Job) -> tuple[str, str]:
         return str(job.status.get("queued") or job.status.get("started") or ""), job.sweep
@@ -244,7 +244,8 @@ def format_progress(run: dict) -> str:
 def reason(job: dict) -> str:
     """The reason why a job is not done."""
     if job["state"] == "queued":
-        return " as ".join(["waits in the queue", *filter(None, [job.get("scheduler_job")])])
+        return " as ".join(["waiting in the queue", *filter(None, [job.get("scheduler_job")])])
     if job["state"] == "running":
-        return f"on {job.get('host', 'another machine')}, since {job.get('started', 'a while')}"
+        host, since = job.get("host", "another machine"), job.get("started", "an unknown time")
+        return f"on {host}, since {since}"
     return job.get("error", "")

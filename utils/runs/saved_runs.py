@@ -247,7 +247,7 @@ def _read(folder: Path, results: Path) -> Record:
             state = MISSING
             _warn(folder, error)
     if undefined := [name for name, value in metrics.items() if math.isnan(value)]:
-        print(f"left out of means: NaN: {', '.join(undefined)} of {folder}", file=sys.stderr)
+        print(f"NaN, so left out of means: {', '.join(undefined)} in {folder}", file=sys.stderr)
     return Record(stage, state, folder, config, metrics, str(status.get("finished", "")))
 
 

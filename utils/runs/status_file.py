@@ -25,8 +25,8 @@ from utils.runs.files import is_locked, write_text
 JOB, JOB_LOCK = "job.json", "job.lock"  # both in the output folder of the job
 RUN, RUN_LOCK = "status.json", "run.lock"  # in `Run.results` and in `Run.work`
 LOST = (
-    "its process died without recording its end: cancelled, killed, out of memory, or its machine "
-    "went down"
+    "its process died without recording its end: it was cancelled or killed, ran out of memory, or "
+    "its machine went down"
 )
 STATES = ("running", "failed", "lost", "interrupted", "queued", "done")
 UNDER_WAY = ("queued", "running")
@@ -38,7 +38,7 @@ def now() -> str:
 
 
 def load(path: Path) -> dict:
-    """Content of a status file, whether or not its process is alive.
+    """Contents of a status file, whether or not its process is alive.
 
     A missing file reads as {"state": "new"}. A damaged file, after a power cut or a partial copy,
     reads as "lost": the run then resumes from its last checkpoint or starts again.
@@ -161,7 +161,7 @@ def read_job(folder: Path) -> dict:
     """Status of a job; it has at least the keys `state`, `num` and `overrides`."""
     status = job_file(folder).read()
     if status["state"] == "new":  # its process died while it was importing torch
-        status = {"state": "lost", "error": "ended before it started"}
+        status = {"state": "lost", "error": "its process ended before the job started"}
     return {"num": folder.name, "overrides": []} | status
 
 

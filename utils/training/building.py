@@ -79,12 +79,12 @@ def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataM
     )
     if not isinstance(images, ImageDataModule):
         raise ValueError(
-            f"tower={cfg.tower.name} takes images, but {place}={cfg[place].name} are vectors: "
+            f"tower={cfg.tower.name} takes images, but {place}={cfg[place].name} has vectors: "
             "choose tower=none or another data set"
         )
     device = pick_device(cfg)
     key, augmentation = feature_identity(cfg, place)
-    # class name of earlier versions, so that their caches remain valid
+    # class name from earlier versions, so that their caches remain valid
     key["data"]["kwargs"]["class"] = f"{images.source.name}DataModule"
     return FeatureDataModule(
         images,

@@ -253,7 +253,7 @@ def test_featurizers_set_default_towers_and_rates_that_can_be_overridden():
         ([*BOTTLENECK, "encoder.z_dim=64"], "encoder.z_dim=64.*48 dimensions"),
         ([*BOTTLENECK, "tower.z_dim=99", "encoder.z_dim=99"], "set tower.z_dim=48"),
         ([*BOTTLENECK, "distortion=VIC"], "representative.*lossy_Z"),
-        ([*BOTTLENECK, "data@data_feat=banana_rot"], "takes images.*banana_rot are vectors"),
+        ([*BOTTLENECK, "data@data_feat=banana_rot"], "takes images.*banana_rot.*vectors"),
     ],
 )
 def test_conflicting_settings_raise_errors(overrides, message, weights, tmp_path):

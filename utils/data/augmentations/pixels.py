@@ -154,7 +154,7 @@ def luma(images: Tensor) -> Tensor:
     n_channels = images.shape[1]
     if n_channels not in (1, 3):
         raise ValueError(
-            f"color and gray need images of 1 (gray) or 3 (RGB) channels, got {n_channels}: "
+            f"color and gray need images with 1 (gray) or 3 (RGB) channels, got {n_channels}: "
             "remove them from `equivalence`."
         )
     return tvf.rgb_to_grayscale(images)
