@@ -234,6 +234,6 @@ class _Loader(DataLoader):
                 raise
             raise WorkerError(
                 "a process that reads images died, or ran out of memory, shared memory or file "
-                "handles: use fewer workers (num_workers=, --workers; 0: none) or smaller batches "
+                "handles: use fewer workers (none: num_workers=0, --workers 0) or smaller batches "
                 "(batch_size=, --batch-size)"
             ) from None

@@ -12,7 +12,7 @@ from lossyless.coding.tables import MAX_LISTED, PMF_ONE, CDFTables
     "cdfs, lengths, offsets, match",
     [
         ([[0, 65536]], [2, 2], [0], "one length and one offset"),
-        ([0, 65536], [2], [0], "cdfs: expected 2-D"),
+        ([0, 65536], [2], [0], "cdfs: expected"),
         ([[0.0, 65536.0]], [2], [0], "cdfs: expected"),
         ([[0, 65536]] * 2, [2, 3], [0, 0], r"cdfs\[1\].* 3 of 2"),
         ([[0, 65536]], [1], [0], r"cdfs\[0\].* 1 of 2"),
