@@ -110,7 +110,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     finally:
         states = {job["state"] for job in read_jobs(sweep_dir)}
         if states or has_failed:
-            print(report(sweep_dir, plan.results))
+            print(report(sweep_dir, plan.results, len(plan.jobs)))
     # a search continues after failed trials
     if has_failed or (not plan.jobs and states - {"done"}):
         sys.exit(1 if "done" in states else NONE_DONE)

@@ -183,11 +183,16 @@ def _exists(process: int) -> bool:
 # --- the report of a sweep
 
 
-def report(sweep_dir: Path, results: Path) -> str:
-    """Outcome of the jobs of a sweep: a summary, and a paragraph for each unfinished job."""
+def report(sweep_dir: Path, results: Path, n_planned: int = 0) -> str:
+    """Outcome of the jobs of a sweep: a summary, and a paragraph for each unfinished job.
+
+    `n_planned` is the number of jobs, some of which may not have started; 0 if it is unknown.
+    """
     jobs = read_jobs(sweep_dir)
     n_done = sum(job["state"] == "done" for job in jobs)
-    lines = [f"{n_done} of {len(jobs)} jobs done; results: {results}/"]
+    n_jobs = max(len(jobs), n_planned)
+    missing = f", {n_jobs - len(jobs)} not started" if n_jobs > len(jobs) else ""
+    lines = [f"{n_done} of {n_jobs} jobs done{missing}; results: {results}/"]
     first_with: dict[str, int] = {}  # error -> number of the first job with it
     distinct = distinct_overrides([job["overrides"] for job in jobs])
     for job, overrides in zip(jobs, distinct, strict=True):

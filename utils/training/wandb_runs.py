@@ -55,8 +55,12 @@ def init_options(
 
 
 def upload_tables(cfg: DictConfig, folder: Path) -> None:
-    """If W&B is the logger, log the tables (CSV) and figures (PNG) in an experiment's folder."""
-    if cfg.logger.name != "wandb":
+    """If W&B is the logger, log the tables (CSV) and figures (PNG) in an experiment's folder.
+
+    Does nothing if W&B is unreachable and the experiment has no runs to upload later.
+    """
+    has_runs = Path(cfg.paths.logs, cfg.experiment_name, "wandb").is_dir()
+    if cfg.logger.name != "wandb" or not (has_runs or obstacle() is None):
         return
     import wandb  # imported lazily: slow
 

@@ -117,7 +117,8 @@ def test_a_job_whose_process_died_is_lost(cfg, sweep):
     process.join(20)
     found = lines(cfg)
     assert "1 jobs: 1 lost" in found[0] and LOST in found
-    assert f"  lost: job 0:\n    {LOST}" in report(sweep(0).folder.parent, Path("r"))
+    text = report(sweep(0).folder.parent, Path("r"), n_planned=9)
+    assert f"  lost: job 0:\n    {LOST}" in text and " of 9 jobs" in text.splitlines()[0]
 
 
 def test_the_latest_attempt_counts(cfg, sweep):

@@ -94,7 +94,8 @@ def test_the_id_of_a_wandb_run_depends_only_on_stage_and_run(nowhere, tmp_path, 
     assert aggregate["id"] == "aggregate-quick_none" and aggregate["group"] == "quick_none"
 
 
-def test_other_loggers_do_not_use_wandb(tmp_path):
+def test_other_loggers_do_not_use_wandb(nowhere, tmp_path):
+    wandb_runs.upload_tables(resolved(tmp_path, "logger=wandb"), tmp_path)  # no runs to upload
     for logger in ("csv", "none"):
         cfg = resolved(tmp_path, f"logger={logger}")
         loggers.log_results(find_run(cfg, "featurizer"), {"test/feat/loss": 1.0})

@@ -123,6 +123,7 @@ def test_a_job_that_is_killed_and_requeued_is_one_online_run(tmp_path, env):
 
 @pytest.mark.slow
 def test_tables_and_figures_of_an_experiment_are_a_run(tmp_path, env):
+    (tmp_path / "logs/none/wandb").mkdir(parents=True)  # as after a run
     log(tmp_path, "aggregates", env)
     (folder,) = tmp_path.glob("logs/none/wandb/offline-run-*-aggregate-none")
     (table,) = folder.rglob("*.table.json")
