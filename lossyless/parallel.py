@@ -102,6 +102,20 @@ def _say(line: str) -> None:
     print_error(line)
 
 
+@contextmanager
+def loader_errors(kind: type[Exception], remedy: str) -> Iterator[None]:
+    """Raise a one-line error if the system kills a worker of a DataLoader, or refuses resources."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(part in str(error) for part in WORKER_ERRORS):
+            raise
+        raise kind(
+            "a process that reads images died, or ran out of memory, shared memory or file "
+            f"handles: use {remedy}"
+        ) from error
+
+
 def can_fork() -> bool:
     """Whether this process may fork workers safely: on Linux, and not in a daemonic process."""
     return sys.platform == "linux" and not multiprocessing.current_process().daemon

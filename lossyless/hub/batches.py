@@ -16,11 +16,11 @@ from lossyless.hub import SourceError
 from lossyless.hub.images import image_names, image_paths
 from lossyless.hub.labels import Labels, to_labels
 from lossyless.parallel import (
-    WORKER_ERRORS,
     WorkerError,
     affordable_workers,
     available_cores,
     can_fork,
+    loader_errors,
     without_interrupts,
 )
 from lossyless.pixels import UNREADABLE
@@ -227,13 +227,9 @@ class _Loader(DataLoader):
     def __iter__(self) -> Iterator[Any]:
         with without_interrupts() if self.num_workers else nullcontext():
             batches = super().__iter__()
-        try:
+        remedy = (
+            "fewer workers (none: num_workers=0, --workers 0) or smaller batches (batch_size=, "
+            "--batch-size)"
+        )
+        with loader_errors(WorkerError, remedy):
             yield from batches
-        except RuntimeError as error:
-            if not any(part in str(error) for part in WORKER_ERRORS):
-                raise
-            raise WorkerError(
-                "a process that reads images died, or ran out of memory, shared memory or file "
-                "handles: use fewer workers (none: num_workers=0, --workers 0) or smaller batches "
-                "(batch_size=, --batch-size)"
-            ) from None

@@ -91,4 +91,4 @@ def test_commands_of_the_readmes_compose(readme):
         for arguments in commands(readme, program):
             options = [o for o in arguments if o not in ("--help", "--cfg", "job")]
             if "distortion=VIC_laplace" not in options:  # which the reader writes
-                compose_config(expand(options))
+                assert "trainer" in compose_config(expand(options))

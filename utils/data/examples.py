@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from lossyless.parallel import WORKER_ERRORS, affordable_workers
+from lossyless.parallel import affordable_workers, loader_errors
 from lossyless.pixels import UNREADABLE
 from utils.data.module import DataError, derive_seed
 
@@ -156,24 +156,13 @@ class Streamed:
             # otherwise the workers' seed is drawn from the global random state
             generator=torch.Generator(),
         )
-        for batch in _unless_killed(loader):
-            if isinstance(batch, DataError):
-                raise batch
-            images, targets = batch
-            yield images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
-
-
-def _unless_killed(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor] | DataError]:
-    """Yield the batches; raise DataError if the system kills a worker."""
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if not any(part in str(error) for part in WORKER_ERRORS):
-            raise
-        raise DataError(
-            "a process that reads images died, or ran out of memory, shared memory or open files: "
-            "use fewer processes (kwargs.n_workers=) or smaller batches (kwargs.batch_size=)"
-        ) from error
+        remedy = "fewer processes (kwargs.n_workers=) or smaller batches (kwargs.batch_size=)"
+        with loader_errors(DataError, remedy):
+            for batch in loader:
+                if isinstance(batch, DataError):
+                    raise batch
+                images, targets = batch
+                yield images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 
 from helpers.tiny import ROOT, call
 
@@ -29,8 +30,10 @@ sweep.run(main)
 SAID = ["said by the job", "said by a logger", "said on stderr", "said by its child"]
 
 
-def test_a_sweep_goes_on_after_the_reader_of_its_display_is_gone(tmp_path):
+def test_a_sweep_goes_on_after_the_reader_of_its_display_is_gone(tmp_path, monkeypatch):
     """As in `main.py | head -1`."""
+    errors = []  # of the thread that prints
+    monkeypatch.setattr(threading, "excepthook", errors.append)
     file = job_file(tmp_path / "0")
     with file.running(num=0, overrides=[]):
         pass
@@ -44,6 +47,7 @@ def test_a_sweep_goes_on_after_the_reader_of_its_display_is_gone(tmp_path):
         os.dup2(usual, 1)
         os.close(theirs)
         os.close(usual)
+    assert errors == []
 
 
 def test_jobs_print_into_their_logs_and_the_screen_has_short_lines(tmp_path):

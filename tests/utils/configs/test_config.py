@@ -68,7 +68,7 @@ def test_a_value_of_another_kind_is_rejected(override, found):
 
 
 def test_values_of_compatible_kinds_are_accepted():
-    compose_config(
+    cfg = compose_config(
         [
             "experiment=banana_viz_VIC",
             "mode=debug",
@@ -87,6 +87,7 @@ def test_values_of_compatible_kinds_are_accepted():
             "+anything=[1]",
         ]
     )
+    assert (cfg.featurizer.loss.beta, cfg.trainer.precision, cfg.anything) == (1, 32, [1])
 
 
 def test_results_are_named_after_mode_and_experiment_by_default():
@@ -120,7 +121,8 @@ def test_known_augmentations_are_accepted(tmp_path):
         ["data_feat.kwargs.equivalence=['rotation'],[scale--,label]", "data@data_feat=digits"],
         ["data_pred.kwargs.equivalence=rotation,null", "data@data_feat=banana_rot"],
     ):
-        sweep.check_command_line([*overrides, *paths(tmp_path)])
+        plan = sweep.check_command_line([*overrides, *paths(tmp_path)])
+        assert len(plan.jobs) == 2 and set(overrides) <= set(plan.overrides)
 
 
 # --- sweeps and modes
