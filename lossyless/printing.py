@@ -1,5 +1,6 @@
 """Printing that does not fail if the encoding lacks a character or the pipe is closed."""
 
+import atexit
 import errno
 import io
 import os
@@ -28,12 +29,23 @@ def forgive_output() -> None:
             for setting in ("encoding", "line_buffering", "write_through")
         }
         setattr(sys, name, forgiving(stream.fileno(), closefd=False, **settings))
+        if name == "stdout":
+            atexit.register(_flush_at_exit)
 
 
 def print_error(text: str) -> None:
     """Print to stderr, if there is one: graphical programs and services may have none."""
     if sys.stderr is not None:  # `print` would use stdout instead
         print(text, file=sys.stderr, flush=True)
+
+
+def _flush_at_exit() -> None:
+    """Write the rest of the output; on a full disk, print one line and exit with status 1."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        print_error(f"error: standard output: {error}")
+        os._exit(1)
 
 
 def forgiving(descriptor: int, *, closefd: bool = True, **settings: object) -> io.TextIOWrapper:

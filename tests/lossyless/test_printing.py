@@ -60,6 +60,18 @@ def test_streams_that_are_closed_from_the_start_discard_text(tmp_path, closed):
     assert (done.stdout.count(b"caf"), done.stderr.count(b"caf")) == expected
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
+@pytest.mark.parametrize("program", ["lossyless.hub", "utils.status"])
+def test_a_full_disk_is_an_error_in_one_line(program):
+    """Python by itself prints tracebacks and exits with 120."""
+    command = [sys.executable, "-m", program, "--help"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "standard output" in line and "No space left" in line
+
+
 def test_a_lost_terminal_is_not_an_error():
     terminal, output = pty.openpty()
     command = [sys.executable, "-c", PROGRAM]
