@@ -141,13 +141,22 @@ def check_sizes(cfg: DictConfig) -> None:
 
 
 def check_peers(cfg: DictConfig) -> None:
-    """Raise `ConfigError` if a single-process job has the environment of a distributed process.
+    """Raise `ConfigError` if a job and the environment differ in their numbers of processes.
 
-    Lightning would wait for the other processes, and log nothing if RANK is above 0.
+    In the environment of a distributed process, Lightning would wait for the other processes of a
+    single-process job, and log nothing if RANK is above 0.
     """
+    devices, nodes = cfg.trainer.devices, cfg.trainer.num_nodes
+    is_started_here = cfg.slurm.executor == "joblib"
+    if is_started_here and devices * nodes > 1 and os.environ.get("WORLD_SIZE", "1") == "1":
+        raise ConfigError(
+            f"trainer.devices={devices} and trainer.num_nodes={nodes} need {devices * nodes} "
+            "processes, but there is only one: start them on this machine with slurm=local "
+            "(-s local), or on a cluster (-s NAME)"
+        )
     found = {name: os.environ.get(name, value) for name, value in WITHOUT_PEERS.items()}
     wrong = [name for name, value in WITHOUT_PEERS.items() if found[name] != value]
-    if wrong and cfg.trainer.devices * cfg.trainer.num_nodes == 1:
+    if wrong and devices * nodes == 1:
         raise ConfigError(
             f"the environment has {' '.join(f'{name}={found[name]}' for name in wrong)}, but "
             f"trainer.devices=1 and trainer.num_nodes=1 need one process: unset {' '.join(wrong)}"

@@ -147,11 +147,6 @@ def _check_number(cfg: DictConfig) -> None:
     found = int(os.environ.get("WORLD_SIZE", 1))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     asked = f"trainer.devices={devices} and trainer.num_nodes={nodes}"
-    if found == 1 and devices * nodes > 1:
-        raise ValueError(
-            f"{asked} need {devices * nodes} processes, but there is only one: start them on this "
-            "machine with slurm=local (-s local), or on a cluster (-s NAME)"
-        )
     if (found, here) != (devices * nodes, devices):
         raise ValueError(
             f"{asked} need {devices * nodes} processes, {devices} on each node, but {found} were "

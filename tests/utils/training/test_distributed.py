@@ -210,7 +210,6 @@ def started(world_size, per_node):
 
 def test_jobs_that_do_not_match_their_processes_are_rejected(tmp_path, monkeypatch):
     for environment, overrides, message in (
-        ({}, [TWO], "need 2 processes, but there is only one: .*slurm=local"),
         (started(2, 2), [], "need 1 processes, 1 on each node, but 2 were started, 2 on this"),
         (started(4, 4), [TWO, "trainer.num_nodes=2"], "need 4 processes, 2 on each node, but 4"),
         (started(3, 3), ["trainer.devices=3"], "data_feat.kwargs.batch_size=64.*multiple of 3"),
@@ -241,3 +240,6 @@ def test_the_environment_of_another_job_is_an_error_before_a_job_starts(tmp_path
     check_peers(compose(tmp_path, TWO))
     with pytest.raises(ConfigError, match="WORLD_SIZE=2"):
         sweep.check_command_line([*BANANA, *paths(tmp_path)])
+    monkeypatch.delenv("WORLD_SIZE")
+    with pytest.raises(ConfigError, match="need 2 processes, .* only one: .*slurm=local"):
+        sweep.check_command_line([*BANANA, *paths(tmp_path), TWO])
