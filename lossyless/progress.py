@@ -23,7 +23,7 @@ def progress(items: Collection[T], label: str, seconds: float = SECONDS) -> Iter
     label : description of the loop.
     seconds : time between two lines, if stderr is not a terminal.
     """
-    if sys.stderr is not None and sys.stderr.isatty():
+    if has_terminal():
         yield from tqdm(items, label)
         return
     start = last = time.monotonic()
@@ -34,6 +34,11 @@ def progress(items: Collection[T], label: str, seconds: float = SECONDS) -> Iter
             print_progress(label, done, (now - start) * (1 - done) / done)
             last = now
         yield item
+
+
+def has_terminal() -> bool:
+    """Whether stderr is a terminal; graphical programs and services have no stderr."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def print_progress(label: str, done: float, left: float | None, values: str = "") -> None:

@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-# names of the random functions with which torch initialises models
-RANDOM = {"kaiming_uniform_", "normal", "normal_", "rand", "randn", "uniform_"}
+# names of the random functions of models' initial weights and of torchvision's transforms
+RANDOM = {"kaiming_uniform_", "normal", "normal_", "rand", "randint", "randn", "uniform_"}
 
 
 def isolated(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -61,7 +61,7 @@ def _float32() -> Iterator[None]:
 
 
 class drawing_from(TorchFunctionMode):
-    """Context manager that draws the initial weights of models from a generator.
+    """Context manager that draws initial weights and random crops from a generator.
 
     Other threads and torch's global generator are not affected.
     """

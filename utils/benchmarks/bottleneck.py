@@ -18,6 +18,7 @@ from torch import Tensor
 from lossyless.hub import RELEASED
 from lossyless.hub.weights import load_bottleneck
 from lossyless.rates import HFactorized
+from lossyless.torch_state import drawing_from
 
 MODEL = "b005"
 NAME = "entropy_bottleneck"  # name of the prior in weight files
@@ -97,8 +98,7 @@ def load_released() -> Bottleneck:
 
 def make_bottleneck(z_dim: int) -> Bottleneck:
     """A random prior, approximately as broad as the released one."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with drawing_from(torch.Generator().manual_seed(0)):
         prior = EntropyBottleneck(z_dim).requires_grad_(False)
     first = prior.state_dict()["matrices.0"]  # acts through a softplus, before any offset
     first.copy_((F.softplus(first) * NARROWING).expm1().log())

@@ -18,7 +18,7 @@ from lossyless.hub.clip import ClipCompressor
 from lossyless.hub.features import FeatureCompressor
 from lossyless.hub.official_format import read_official, write_official
 from lossyless.parallel import available_cores
-from lossyless.torch_state import one_thread
+from lossyless.torch_state import drawing_from, one_thread
 from utils.benchmarks.bottleneck import Bottleneck, load_released, make_bottleneck
 from utils.benchmarks.comparison import Comparison, compare_speed
 
@@ -168,8 +168,7 @@ def compare_hub(is_quick: bool) -> list[Comparison]:
 
 def _image_encoder() -> nn.Module:
     """CLIP's ViT-B/32 image encoder; the model is built with a tiny text encoder."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with drawing_from(torch.Generator().manual_seed(0)):
         model = import_clip().model.CLIP(
             embed_dim=512,
             image_resolution=SIDE,

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lossyless.backbones.clip import import_clip, load_clip
 from lossyless.base import Batch
+from lossyless.progress import progress
 from lossyless.weights import WeightsError
 from utils.configs.resolvers import weights_id
 from utils.data.downloads import download_zip, find_or_download
@@ -170,8 +170,7 @@ def _compute(folder: Path, captions: Sequence[str], weights: str, dim: int) -> d
     print(f"CLIP {weights}: computing features of {len(captions)} captions on {device}, once.")
     clip, watch = import_clip(), Stopwatch(device)
     features = np.empty((len(captions), dim), PRECISION)
-    # disable=None: no progress bar unless stderr is a terminal
-    for start in tqdm(range(0, len(captions), BATCH_SIZE), "captions", disable=None):
+    for start in progress(range(0, len(captions), BATCH_SIZE), "captions"):
         batch = list(captions[start : start + BATCH_SIZE])
         tokens = clip.tokenize(batch, context_length=model.context_length, truncate=True)
         with watch:

@@ -19,6 +19,8 @@ import requests
 from filelock import FileLock
 from tqdm import tqdm
 
+from lossyless.printing import print_error
+from lossyless.progress import has_terminal
 from utils.data.module import DataError
 from utils.runs.files import writable_dir
 
@@ -147,7 +149,7 @@ def download(url: str, path: Path, *, md5: str) -> None:
                     f"{url}: {error}. Run again to resume, or get the file elsewhere and save it "
                     f"as {path}."
                 ) from error
-            print(f"{url}: {error}; resuming in {wait} s", file=sys.stderr, flush=True)
+            print_error(f"{url}: {error}; resuming in {wait} s")
             time.sleep(wait)
     with part.open("rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
@@ -182,7 +184,8 @@ def _download_rest(url: str, part: Path) -> None:
         n_total = n_bytes + int(response.headers["Content-Length"])
         bar = tqdm(
             total=n_total, initial=n_bytes, desc=part.stem, unit="B", unit_scale=True,
-            mininterval=0.1 if sys.stderr.isatty() else 60,  # logs get one line a minute
+            mininterval=0.1 if has_terminal() else 60,  # logs get one line a minute
+            disable=sys.stderr is None,
         )  # fmt: skip
         file = part.open("ab" if n_bytes else "wb")
         with bar, file, contextlib.suppress(*BROKEN):

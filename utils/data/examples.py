@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 
 from lossyless.parallel import affordable_workers, loader_errors
 from lossyless.pixels import UNREADABLE
+from lossyless.torch_state import drawing_from
 from utils.data.module import DataError, derive_seed
 
 SPLIT_SEED = 0  # runs of all seeds hold out the same examples
@@ -192,8 +193,7 @@ class _Decoded(Dataset):
                 f"cannot read image {self.images.name(i)}: {error}. Restore the file, or delete "
                 "the folder of the data set to download it again."
             ) from error
-        with torch.random.fork_rng(devices=()):  # torchvision draws from the global state
-            torch.default_generator.manual_seed(derive_seed(self.seed, i))
+        with drawing_from(torch.Generator().manual_seed(derive_seed(self.seed, i))):
             pixels = v2.functional.pil_to_tensor(self.resize(image))
         if tuple(pixels.shape) != self.shape:
             raise DataError(
