@@ -73,12 +73,15 @@ def report(pattern: str = "") -> None:
     print("\nHow to read this table: bin/README.md")
 
 
-def _describe_cpu() -> str:
+def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     text = info.read_text(encoding="utf-8") if info.exists() else ""
     found = re.search("model name.*: (.*)", text)
-    cpu = found.group(1) if found else platform.processor()
-    return f"{CPU_CORES} cores of {cpu} (CPU time of one thread / {CPU_CORES})"
+    return found.group(1) if found else platform.processor()
+
+
+def _describe_cpu() -> str:
+    return f"{CPU_CORES} cores of {cpu_name()} (CPU time of one thread / {CPU_CORES})"
 
 
 def _cells(work: Work) -> list[str]:

@@ -1,0 +1,1 @@
+"""Run experiments within a budget, and report published numbers next to ours."""

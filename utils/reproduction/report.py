@@ -1,0 +1,142 @@
+"""results/reproduction.md: published numbers next to ours, and what was not reproduced."""
+
+import contextlib
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+from pandas import DataFrame
+
+from utils.aggregation import aggregate
+from utils.aggregation.experiment import MISSING, number, to_markdown
+from utils.aggregation.paper_comparison import NOT_RUN, SETTINGS, TABLE, published_numbers
+from utils.configs.composing import compose_config
+from utils.reproduction import differences
+from utils.runs.files import write_text
+from utils.runs.saved_runs import read_records
+
+RESULTS = Path("results")
+FIGURES = ("quantization*.png", "rec_imgs_allin1_multi*.png", "invariance_RD_curve.png")
+QUICK = "not comparable (quick mode)"
+OFFICIAL = {
+    "accuracy": "z_hat as rounded in evaluation; here: as decoded from the files",
+    "hyperprior": "takes means from the predicted scales; here: from the predicted means",
+    "InfoNCE": "adds the log-weight of negatives before dividing by the temperature; here: after",
+    "streams": "one stream per example; here: many examples share one",
+}
+INTRODUCTION = """# Reproduction
+
+Written by `bin/reproduce.sh`, from the runs of one machine; VAE is the paper's VC. Quick modes
+train smaller networks for a shorter time than the paper, so they cannot pass or fail: their
+verdicts say where the number lies, and the second table shows the trend.
+"""
+NOTEBOOK = """
+`minimal_code` is a notebook; ours, `notebooks/minimal_code.ipynb`, needs STL10 and CLIP's weights.
+"""
+
+
+def write(entries: list[dict]) -> None:
+    """Write the report on experiments, as in `__main__.plan`."""
+    done = [entry for entry in entries if entry["state"] == "done"]
+    compared = {entry["command"]: _compare(entry) for entry in done}
+    numbers = _numbers(done)
+    effects = [effect for entry in done for effect in differences.measured(_folder(entry))]
+    sections = {
+        "Published numbers": _table(_shown(numbers)),
+        "VC against VIC: ratios": _table(_ratios(numbers)),
+        "Commands": _table(_command(entry) for entry in entries if entry["seconds"]),
+        "Settings that differ from the published runs": "".join(
+            f"`{command}`: {text}\n" for command, text in compared.items() if text
+        ),
+        "Figures": "".join(map(_figures, done)),
+        "Not reproduced": _table(
+            {"command": f"`{entry['command']}`", "why": f"{entry['state']}: {entry['error']}"}
+            for entry in entries
+            if entry["state"] != "done"
+        )
+        + NOTEBOOK,
+        "Deliberate differences and their effect": _table(
+            {"part": part, "official code": OFFICIAL[part], "run": run, "measured": effect}
+            for part, run, effect in sorted(effects)
+        ),
+    }
+    text = "".join(f"\n## {title}\n\n{body}" for title, body in sections.items())
+    write_text(RESULTS / "reproduction.md", INTRODUCTION + text)
+    print(f"Report: {RESULTS / 'reproduction.md'}")
+
+
+def _folder(entry: dict) -> Path:
+    return RESULTS / f"exp_{entry['key']}"
+
+
+def _table(rows: DataFrame | Iterable[dict]) -> str:
+    frame = rows if isinstance(rows, DataFrame) else DataFrame(list(rows))
+    return "None.\n" if frame.empty else to_markdown(frame)
+
+
+def _compare(entry: dict) -> str:
+    """Compare an experiment to the paper; return the settings that differ, if it is published."""
+    overrides = [f"experiment={entry['experiment']}", f"mode={entry['mode']}"]
+    cfg = compose_config([*overrides, "aggregate.modes=[compare_to_paper]"]).aggregate
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        if cfg.compare_to_paper.experiments:
+            aggregate(cfg, _folder(entry))
+    return output.getvalue().partition("Settings of these runs that differ from ")[2]
+
+
+def _numbers(done: list[dict]) -> DataFrame:
+    """Published numbers, with ours and the command if they were run; full size has precedence."""
+    found = []
+    for entry in sorted(done, key=lambda entry: entry["mode"] == "quick"):
+        if (file := _folder(entry) / f"{TABLE}.csv").exists():
+            frame = pd.read_csv(file, dtype=dict.fromkeys(SETTINGS, str))
+            found.append(frame.assign(command=entry["command"]))
+    keys = ["experiment", *SETTINGS, "metric"]
+    columns = [*keys, "ours", "sem", "verdict", "command"]
+    ours = pd.concat([DataFrame(columns=columns), *found])[columns]
+    ours = ours[ours["verdict"] != NOT_RUN].drop_duplicates(keys)
+    return published_numbers().merge(ours, on=keys, how="left")
+
+
+def _shown(numbers: DataFrame) -> DataFrame:
+    shown = numbers[["experiment", *SETTINGS, "metric"]].fillna(MISSING)
+    shown["published"] = numbers["value"].map("{:.4g}".format)
+    shown["tolerance"] = numbers["tolerance"].map("±{:.3g}".format)
+    shown["ours"] = [number(*pair) for pair in zip(numbers["ours"], numbers["sem"], strict=True)]
+    is_quick = numbers["command"].str.endswith("-m quick") == True  # noqa: E712
+    verdict = numbers["verdict"].fillna(NOT_RUN)
+    shown["verdict"] = verdict.mask(
+        is_quick, "not comparable (quick mode): " + verdict + " tolerance"
+    )
+    shown["command"] = ("`" + numbers["command"] + "`").fillna(MISSING)
+    return shown
+
+
+def _ratios(numbers: DataFrame) -> DataFrame:
+    """Numbers of VC divided by those of VIC."""
+    keys = ["experiment", "data", "beta", "metric"]
+    pairs = numbers.pivot(index=keys, columns="method", values=["value", "ours"])
+    ratios = pairs.xs("VAE", axis=1, level=1) / pairs.xs("VIC", axis=1, level=1)
+    ratios = ratios.rename(columns={"value": "published"}).astype(float).dropna()
+    return ratios.map("{:.3g}".format).reset_index()
+
+
+def _command(entry: dict) -> dict:
+    records, _ = read_records(_folder(entry))
+    seeds = sorted({str(record.config.value("seed")) for record in records})
+    return {
+        "command": f"`{entry['command']}`",
+        "state": entry["state"],
+        "seeds": ", ".join(seeds),
+        **{name: entry[name] for name in ("device", "commit")},
+        "wall time of all calls (min)": f"{entry['seconds'] / 60:.1f}",
+        "ended (UTC)": entry["finished"][:16],
+    }
+
+
+def _figures(entry: dict) -> str:
+    files = [file for pattern in FIGURES for file in sorted(_folder(entry).glob(f"**/{pattern}"))]
+    kept = [f"{f.relative_to(RESULTS)}" for f in files if "datafeat_" not in f"{f}"]
+    links = "\n".join(f"![{Path(path).stem}]({path})" for path in kept)
+    return f"`{entry['command']}`:\n\n{links}\n\n"
