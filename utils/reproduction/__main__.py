@@ -105,7 +105,7 @@ def _run(entry: dict, deadline: float | None) -> None:
     cpu = f"{available_cores()} cores of {cpu_name()}"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
     entry |= {"device": device, "commit": _commit(), "state": "interrupted"}
-    entry["error"] = "interrupted: the next call continues it"
+    entry["error"] = "the next call continues it"
     command = [*entry["command"].split(), "-a", "logger=csv"]
     try:
         with (
