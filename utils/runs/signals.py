@@ -7,6 +7,7 @@ Slurm would count that as a failure and would not requeue the job.
 """
 
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -47,6 +48,8 @@ class PeerLost(RuntimeError):
 
 # The last two are not SystemExit because submitit only returns an `Exception` to the launcher.
 INTERRUPTIONS = (KeyboardInterrupt, SystemExit, OutOfTime, PeerLost)
+# a full disk, a used-up quota, a limit on the size of files
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def job_id() -> str | None:
@@ -89,10 +92,11 @@ def format_error(error: BaseException) -> str:
 def describe_end(error: BaseException) -> dict[str, str]:
     """State ("interrupted" or "failed") and error message of a job or run ended by an error.
 
-    After SIGTERM, any error counts as an interruption: worker processes also received the signal.
+    A full disk counts as an interruption. After SIGTERM, any error does: worker processes also
+    received the signal.
     """
     reason = format_error(error)
-    if isinstance(error, INTERRUPTIONS):
+    if isinstance(error, INTERRUPTIONS) or getattr(error, "errno", None) in FULL_DISK:
         return {"state": "interrupted", "error": reason}
     if _is_terminated:
         return {"state": "interrupted", "error": f"{TERMINATED}; then {reason}"}

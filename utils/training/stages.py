@@ -1,7 +1,7 @@
 """The three stages of a job, and when they are skipped, resumed or restarted.
 
 done         -> its results are read from disk
-interrupted  -> resumed from the last checkpoint (Ctrl-C, kill, time-out, power cut)
+interrupted  -> resumed from the last checkpoint (Ctrl-C, kill, time-out, full disk)
 failed       -> restarted, or resumed with `on_failed=resume`
 
 In distributed jobs, only the main process takes the lock, makes decisions and writes files.

@@ -319,18 +319,21 @@ class FillDisk(ReseedEveryEpoch):
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, monkeypatch):
+    """TMPDIR, from where Lightning would copy over them, is not used."""
     overrides = [*LONGER, "is_only_feat=true", "encoder.kwargs.hid_dim=64"]
     uninterrupted = run(tmp_path / "a", *overrides)
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
     with monkeypatch.context() as patch, pytest.raises(OSError, match=BEST):
         patch.setattr(fitting, "ReseedEveryEpoch", FillDisk)
+        patch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
         try:
             run(tmp_path / "b", *overrides)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, usual)
-    work = find_run(compose(tmp_path / "b", *overrides), "featurizer").work
-    assert torch.load(work / LAST, weights_only=True)["epoch"] == 1
-    again = run(tmp_path / "b", *overrides, "on_failed=resume")
+    ended = find_run(compose(tmp_path / "b", *overrides), "featurizer")
+    assert ended.status()["state"] == "interrupted"
+    assert torch.load(ended.work / LAST, weights_only=True)["epoch"] == 1
+    again = run(tmp_path / "b", *overrides)
     assert untimed(again) == untimed(uninterrupted)
 
 
