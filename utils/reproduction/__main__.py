@@ -6,12 +6,15 @@ ones, and tries the others again.
 """
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,21 +39,25 @@ ERROR = re.compile(r"^ *(\w*Error: .*)", re.MULTILINE)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run experiments and write the report; exit status 1 if one failed."""
     parser = argparse.ArgumentParser(prog="bin/reproduce.sh", description=__doc__)
-    about = "time for this call; also allows full-size experiments that take less. Default: quick \
-modes only, about 40 minutes on two cores"
+    about = "for this call, and for full-size experiments; default: quick modes, about 40 minutes"
     parser.add_argument("--budget", type=float, metavar="MINUTES", help=about)
     budget = parser.parse_args(arguments).budget
-    deadline = None if budget is None else time.monotonic() + 60 * budget
+    deadline = time.monotonic() + 60 * (math.inf if budget is None else budget)
     entries = plan()
     try:
         with signals.raised():
             for entry in entries:
                 if entry["state"] == "done":
                     continue
-                if why := _why_not(entry, budget, deadline):
-                    entry["error"] = entry["error"] or why
+                if entry["mode"] == "none" and entry["minutes"] > (budget or 0):
+                    hours = f"about {entry['minutes'] / 60:,.1f} hours at full size"
+                    entry["error"] = entry["error"] or f"{hours}: larger than the budget"
+                elif time.monotonic() >= deadline:
+                    entry["error"] = entry["error"] or "the budget was used up"
                 else:
                     _run(entry, deadline)
+    except KeyboardInterrupt:
+        return 130
     finally:
         report.write(entries)
     return int(any(entry["state"] == "failed" for entry in entries))
@@ -66,11 +73,10 @@ def plan() -> list[dict]:
     quick = re.findall(r"^\| `(bin/(\w+)/\w+\.sh)` \|.*\| ([\d.]+) min \|$", text, re.M)
     entries = [_entry(s, "quick", float(m)) for s, room, m in quick if room not in SMOKE_TESTS]
     minutes: dict[str, float] = {}
-    for script, *hours in re.findall(
-        r"^\| `(bin/\w+/\S+)` \| `\w+` .*\| ([^|]*) \| ([^|]*) \|$", text, re.M
-    ):
-        here = hours[torch.cuda.is_available()].replace(",", "").strip("< ") or "0"
-        minutes[script] = minutes.get(script, 0.0) + 60 * float(here)
+    row = r"^\| `(bin/\w+/\S+)` \| `\w+` .*\| ([^|]*) \| ([^|]*) \|$"
+    for script, *hours in re.findall(row, text, re.M):  # on the CPU, on a GPU
+        here = hours[torch.cuda.is_available()].replace(",", "").strip("< ")
+        minutes[script] = minutes.get(script, 0.0) + 60 * float(here or 0)
     entries += [_entry(script, "none", estimate) for script, estimate in minutes.items()]
     published = set(published_numbers()["experiment"])
 
@@ -93,16 +99,7 @@ def _entry(script: str, mode: str, minutes: float) -> dict:
     return entry | json.loads(file.read_text(encoding="utf-8")) if file.exists() else entry
 
 
-def _why_not(entry: dict, budget: float | None, deadline: float | None) -> str:
-    """Why an experiment is not run now; empty if it is."""
-    if entry["mode"] == "none" and (budget is None or entry["minutes"] > budget):
-        device = "a larger --budget" if torch.cuda.is_available() else "a GPU or a larger --budget"
-        return f"about {entry['minutes'] / 60:,.1f} hours at full size: needs {device}"
-    is_over = deadline is not None and time.monotonic() >= deadline
-    return "the budget was used up" if is_over else ""
-
-
-def _run(entry: dict, deadline: float | None) -> None:
+def _run(entry: dict, deadline: float) -> None:
     """Run a script in its own process group until the deadline, and record how it ended."""
     log, start = LOG / f"{entry['key']}.log", time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -112,19 +109,15 @@ def _run(entry: dict, deadline: float | None) -> None:
     entry |= {"device": device, "commit": _commit(), "state": "interrupted"}
     entry["error"] = "the next call continues it"
     command = [*entry["command"].split(), "-a", "logger=csv"]
+    with log.open("w") as out:
+        script = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
     try:
-        with (
-            log.open("w") as out,
-            subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True) as script,
-        ):
-            try:
-                entry |= _end(script.wait(None if deadline is None else deadline - start), log)
-            except BaseException as error:
-                os.killpg(script.pid, signal.SIGTERM)  # the signal of Slurm: runs can resume
-                script.wait()
-                if not isinstance(error, subprocess.TimeoutExpired):
-                    raise
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            entry |= _end(script.wait(min(deadline - start, threading.TIMEOUT_MAX)), log)
     finally:
+        if script.poll() is None:
+            os.killpg(script.pid, signal.SIGTERM)  # as Slurm does: runs can resume
+            script.wait()
         entry |= {"seconds": entry["seconds"] + time.monotonic() - start, "finished": now()}
         write_text(LOG / f"{entry['key']}.json", json.dumps(entry, indent=2) + "\n")
         print(f"  {entry['state']}, {entry['seconds'] / 60:.1f} minutes so far. {entry['error']}")
@@ -135,21 +128,17 @@ def _end(status: int, log: Path) -> dict[str, str]:
     if status == 0:
         return {"state": "done", "error": ""}
     text = log.read_text(encoding="utf-8", errors="replace")
-    missing, found = MISSING.search(text), ERROR.search(text)
-    reason = missing or found
-    error = reason[1] if reason else f"exit status {status}: see {log}"
-    return {"state": "not run" if missing else "failed", "error": error}
+    if missing := MISSING.search(text):
+        return {"state": "not run", "error": missing[1]}
+    found = ERROR.search(text)
+    return {"state": "failed", "error": found[1] if found else f"exit status {status}: see {log}"}
 
 
 def _commit() -> str:
     """The commit of the code, with a plus sign if files outside results/ were changed."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-    is_changed = git("status", "--porcelain", "--", ":!results")
-    return git("rev-parse", "--short", "HEAD") + "+" * bool(is_changed)
+    commands = ("git rev-parse --short HEAD", "git status --porcelain -- :!results")
+    runs = [subprocess.run(c.split(), capture_output=True, text=True) for c in commands]  # noqa: PLW1510
+    return runs[0].stdout.strip() + "+" * bool(runs[1].stdout)
 
 
 if __name__ == "__main__":

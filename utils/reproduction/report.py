@@ -11,6 +11,7 @@ from pandas import DataFrame
 from utils.aggregation import aggregate
 from utils.aggregation.experiment import MISSING, number, to_markdown
 from utils.aggregation.paper_comparison import NOT_RUN, SETTINGS, TABLE, published_numbers
+from utils.configs.checks import ConfigError
 from utils.configs.composing import compose_config
 from utils.reproduction import differences
 from utils.runs.files import write_text
@@ -51,7 +52,11 @@ def write(entries: list[dict]) -> None:
         ),
         "Figures": "".join(map(_figures, done)),
         "Not reproduced": _table(
-            {"command": f"`{entry['command']}`", "why": f"{entry['state']}: {entry['error']}"}
+            {
+                "command": f"`{entry['command']}`",
+                "needs": _needs(entry),
+                "why": f"{entry['state']}: {entry['error']}",
+            }
             for entry in entries
             if entry["state"] != "done"
         )
@@ -133,6 +138,16 @@ def _command(entry: dict) -> dict:
         "wall time of all calls (min)": f"{entry['seconds'] / 60:.1f}",
         "ended (UTC)": entry["finished"][:16],
     }
+
+
+def _needs(entry: dict) -> str:
+    """Data sets and backbones of an experiment; a script of several has no config of its name."""
+    with contextlib.suppress(ConfigError):
+        cfg = compose_config([f"experiment={entry['experiment']}", f"mode={entry['mode']}"])
+        swept = [cfg.sweep.get(f"data@{place}", []) for place in ("data_feat", "data_pred")]
+        names = [cfg.data_feat.name, *swept[0], *swept[1], cfg.tower.name]
+        return ", ".join(dict.fromkeys(name for name in names if name != "none"))
+    return MISSING
 
 
 def _figures(entry: dict) -> str:
