@@ -19,7 +19,7 @@ SCRIPTS := $(wildcard bin/*.sh bin/*/*.sh tests/helpers/slurm/*.sh) .ci/run
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -rfE --tb=short --disable-warnings
 IN_PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
-.PHONY: help demo test coverage test-slow test-slurm test-slurm-faults lint format benchmark setup clean
+.PHONY: help demo test coverage test-slow test-slurm test-slurm-faults lint format benchmark fault-drill setup clean
 
 help: ## List the targets and settings
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ format: $(INSTALLED_DEV) ## Format the code and apply ruff's fixes
 
 benchmark: $(INSTALLED) ## Measure data, training and coding speed against their references
 	@bash bin/benchmark.sh
+
+fault-drill: $(INSTALLED) ## Damage files, kill runs, fill disks, ...; count what is detected (an hour)
+	$(VENV_PYTHON) -m utils.fault_drill $(ARGS)
 
 setup: $(INSTALLED) ## Only create .venv and install
 

@@ -1,0 +1,184 @@
+"""Trials of a fault in child processes, whose hangs, deaths and memory do not affect the drill."""
+
+import csv
+import multiprocessing
+import platform
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import torch
+
+from utils.runs.run import code_version
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT = 180.0  # seconds until a trial counts as hung; the machine may be busy
+# The result is right, or an error says what is wrong; the trial was impossible here; and what must
+# not happen: the result is wrong, the trial does not end, or it ends in any other way.
+SURVIVED, DETECTED, SKIPPED = "survived", "detected", "skipped"
+BAD = UNDETECTED, HUNG, UNEXPLAINED = "undetected", "hung", "unexplained"
+VERDICTS = (*BAD, SKIPPED, DETECTED, SURVIVED)
+FORK = multiprocessing.get_context("fork")  # children need no imports
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Verdict and details, such as the error; duration; growth of the peak memory in MiB."""
+
+    verdict: str
+    note: str = ""
+    seconds: float = 0.0
+    memory: float = 0.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """All trials of one fault on one target, as in the CSV file.
+
+    `seconds` and `memory_mib` are the maxima, `worst` is the note of the worst trial.
+    """
+
+    fault: str
+    target: str
+    tried: int
+    survived: int
+    detected: int
+    undetected: int
+    unexplained: int
+    hung: int
+    skipped: int
+    seconds: float
+    memory_mib: float
+    worst: str
+    seed: int
+    code: str
+    python: str
+    torch: str
+
+    @property
+    def is_bad(self) -> bool:
+        return self.undetected + self.unexplained + self.hung > 0
+
+
+def summarise(fault: str, target: str, trials: Sequence[Trial], seed: int) -> Row:
+    """The row of some trials, which is also printed."""
+    counts = Counter(trial.verdict for trial in trials)
+    worst = min(trials, key=lambda trial: VERDICTS.index(trial.verdict))
+    row = Row(
+        fault,
+        target,
+        tried=len(trials) - counts[SKIPPED],
+        **{verdict: counts[verdict] for verdict in VERDICTS},
+        seconds=round(max(trial.seconds for trial in trials), 2),
+        memory_mib=round(max(trial.memory for trial in trials), 1),
+        worst=" ".join(worst.note.split())[:300],
+        seed=seed,
+        code=str(code_version()),
+        python=platform.python_version(),
+        torch=torch.__version__,
+    )
+    found = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+    print(f"  {fault}, {target}: {found}{': ' + row.worst if row.is_bad else ''}", flush=True)
+    return row
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(asdict, rows))
+
+
+def judge(read: Callable[[], bool], expected: tuple[type[Exception], ...], name: str) -> Trial:
+    """Verdict on `read`, which returns whether what it read is right.
+
+    An error counts as detection if it is of an expected type, one line, and contains `name`.
+    """
+    try:
+        return Trial(SURVIVED) if read() else Trial(UNDETECTED, "the result is wrong")
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        is_explained = isinstance(error, expected) and name in text and "\n" not in text
+        return Trial(DETECTED if is_explained else UNEXPLAINED, text)
+
+
+def timed(trial: Callable[..., Trial], *arguments: object) -> Trial:
+    """`trial(*arguments)` in this process, with its duration."""
+    start = time.monotonic()
+    found = trial(*arguments)
+    return replace(found, seconds=time.monotonic() - start)
+
+
+def attempt_all(
+    trial: Callable[..., Trial],
+    cases: Sequence[object],
+    *,
+    timeout: float = TIMEOUT,
+    max_memory: float = float("inf"),
+) -> list[Trial]:
+    """`trial(case)` for all cases, in one child process; a hung or dead child is replaced."""
+    trials: list[Trial] = []
+    while rest := cases[len(trials) :]:
+        receiver, sender = FORK.Pipe(duplex=False)
+        child = FORK.Process(target=_child, args=(trial, rest, sender, max_memory))
+        child.start()
+        sender.close()
+        try:
+            for case in rest:
+                if not receiver.poll(timeout):
+                    trials.append(Trial(HUNG, f"{case}: took over {timeout:.0f} s", timeout))
+                    break
+                trials.append(receiver.recv())
+        except EOFError:
+            child.join()
+            trials.append(Trial(UNEXPLAINED, f"{case}: its process ended with {child.exitcode}"))
+        child.kill()
+        child.join()
+    return trials
+
+
+def _child(trial: Callable[..., Trial], cases: Sequence[object], sender, max_memory) -> None:
+    import resource  # not on Windows
+
+    torch.set_num_threads(1)
+    before = None
+    for case in cases:
+        found = timed(trial, case)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        before = peak if before is None else before  # after the first trial's lazy imports
+        verdict, note = found.verdict, found.note
+        if peak - before > max_memory:
+            verdict, note = UNEXPLAINED, "took too much memory"
+        note = f"{case}: {note}" if verdict in BAD else note
+        sender.send(Trial(verdict, note, found.seconds, peak - before))
+
+
+def command(
+    *arguments: object, timeout: float = TIMEOUT, **options: object
+) -> subprocess.CompletedProcess:
+    """Run `python *arguments` in the project's folder; exit status 124 after a timeout."""
+    line = [sys.executable, *map(str, arguments)]
+    defaults = {"cwd": ROOT, "stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    try:
+        return subprocess.run(line, timeout=timeout, **(defaults | options))
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(line, 124, "", "")
+
+
+def judge_command(
+    done: subprocess.CompletedProcess, is_right: Callable[[], bool], name: str = ""
+) -> Trial:
+    """Verdict on a command that should succeed, or fail with a message that contains `name`."""
+    if done.returncode == 124:
+        return Trial(HUNG, " ".join(done.args[1:4]))
+    if done.returncode == 0:
+        return Trial(SURVIVED if is_right() else UNDETECTED, "exit status 0")
+    said = f"{done.stdout or ''}\n{done.stderr or ''}".strip()
+    is_explained = done.returncode in (1, 2, 3) and "Traceback" not in said and name in said
+    note = f"exit status {done.returncode}: {said[-250:]}"
+    return Trial(DETECTED if is_explained else UNEXPLAINED, note)
