@@ -1,8 +1,7 @@
-"""Run the experiments that this machine can run, and report on them.
+"""Run the experiments that this machine can run, shortest first, and report on them.
 
-Quick modes come first, and those with published numbers before others, shortest first. Estimated
-times are those of bin/README.md. A second call skips finished experiments, resumes interrupted
-ones, and tries the others again.
+Estimated times are those of bin/README.md. A second call skips finished experiments, resumes
+interrupted ones, and tries the others again.
 """
 
 import argparse
@@ -50,11 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if entry["state"] == "done":
                     continue
                 if entry["mode"] == "none" and entry["minutes"] > (budget or 0):
-                    hours = f"about {entry['minutes'] / 60:,.1f} hours at full size"
-                    entry["error"] = entry["error"] or f"{hours}: larger than the budget"
-                elif time.monotonic() >= deadline:
-                    entry["error"] = entry["error"] or "the budget was used up"
-                else:
+                    if not entry["seconds"]:
+                        hours = f"about {entry['minutes'] / 60:,.1f} hours at full size"
+                        entry["error"] = f"{hours} here: needs a GPU or a larger --budget"
+                elif time.monotonic() < deadline:
                     _run(entry, deadline)
     except KeyboardInterrupt:
         return 130
@@ -64,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def plan() -> list[dict]:
-    """All experiments, in order.
+    """All experiments, shortest first; of equals, those with published numbers first.
 
     Each is a dictionary: its `key` names its folder of results; `mode` is "quick" or "none" (full
     size); `minutes` are estimated, and `seconds` is the time that calls have spent on it so far.
@@ -79,11 +77,7 @@ def plan() -> list[dict]:
         minutes[script] = minutes.get(script, 0.0) + 60 * float(here or 0)
     entries += [_entry(script, "none", estimate) for script, estimate in minutes.items()]
     published = set(published_numbers()["experiment"])
-
-    def place(entry: dict) -> tuple:
-        return entry["mode"] == "none", entry["experiment"] not in published, entry["minutes"]
-
-    return sorted(entries, key=place)
+    return sorted(entries, key=lambda e: (e["minutes"], e["experiment"] not in published))
 
 
 def _entry(script: str, mode: str, minutes: float) -> dict:
@@ -93,7 +87,7 @@ def _entry(script: str, mode: str, minutes: float) -> dict:
         "key": f"quick_{experiment}" if is_quick else experiment,
         "command": f"{script} -m quick" if is_quick else script,
         **{"experiment": experiment, "mode": mode, "minutes": minutes},
-        **{"state": "not run", "error": "", "seconds": 0.0},
+        **{"state": "not run", "error": "the budget was used up", "seconds": 0.0},
     }
     file = LOG / f"{entry['key']}.json"  # of earlier calls
     return entry | json.loads(file.read_text(encoding="utf-8")) if file.exists() else entry
