@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossyless._compressai import LowerBound
 from lossyless.all_gather import gather, rank
 from lossyless.architectures import Architecture
 from lossyless.predictors import PredictionHead
+from lossyless.rates.likelihoods import LowerBound
 
 DistortionOutput = tuple[Tensor, dict[str, Tensor]]
 

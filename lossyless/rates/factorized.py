@@ -12,6 +12,7 @@ from lossyless.coding.tables import MAX_LISTED, PMF_ONE, CDFTables
 from lossyless.distributions import Conditional
 from lossyless.rates.base import RateOutput
 from lossyless.rates.entropy_coded import ColumnCodedRate
+from lossyless.rates.likelihoods import MIN_LIKELIHOOD, LowerBound, factorized_likelihood
 
 MAX_QUANTILE = 2.0**30  # cells are int32
 BISECTIONS = 84  # from 2^31 to a precision of 2^-53
@@ -38,6 +39,7 @@ class FactorizedModel(EntropyBottleneck):
 
     def __init__(self, n_channels: int):
         super().__init__(n_channels)
+        self.likelihood_lower_bound = LowerBound(MIN_LIKELIHOOD)
         self.are_centres_fixed = False
         self.generator: torch.Generator | None = None
         self.quantiles.requires_grad_(False)
@@ -46,10 +48,16 @@ class FactorizedModel(EntropyBottleneck):
         for name in ("_offset", "_quantized_cdf", "_cdf_length"):
             self.register_buffer(name, torch.IntTensor(), persistent=False)
 
-    def quantize(self, inputs: Tensor, mode: str, means: Tensor | None = None) -> Tensor:
-        if mode == "noise":
-            return inputs + torch.empty_like(inputs).uniform_(-0.5, 0.5, generator=self.generator)
-        return super().quantize(inputs, mode, means)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Quantised values and their likelihoods, of x, [B, n_channels] each."""
+        values = x.T[:, None]
+        if self.training:
+            noise = torch.empty_like(values, memory_format=torch.contiguous_format)
+            values = values + noise.uniform_(-0.5, 0.5, generator=self.generator)
+        else:
+            values = self.quantize(values, "dequantize", self._get_medians())
+        likelihoods = factorized_likelihood(values, self.matrices, self.biases, self.factors)
+        return values[:, 0].T, self.likelihood_lower_bound(likelihoods)[:, 0].T
 
     @torch.no_grad()
     def make_tables(self) -> CDFTables:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossyless._compressai import GaussianConditional, LowerBound
+from lossyless._compressai import GaussianConditional
 from lossyless.architectures import MLP
 from lossyless.coding.ans import TableCoder
 from lossyless.coding.payloads import CodingError, decode_blobs, encode_blobs
@@ -25,6 +25,7 @@ from lossyless.distributions import Conditional
 from lossyless.rates.base import RateOutput
 from lossyless.rates.entropy_coded import EntropyCodedRate, from_cells, to_cells
 from lossyless.rates.factorized import FactorizedModel
+from lossyless.rates.likelihoods import MIN_LIKELIHOOD, LowerBound, gaussian_likelihood
 
 # CompressAI's table of 64 standard deviations, evenly spaced on a logarithmic scale
 MIN_SCALE, MAX_SCALE, N_SCALES = 0.11, 256.0, 64
@@ -69,6 +70,7 @@ class HHyper(EntropyCodedRate):
         self.side_decoder = MLP((side_z_dim,), (z_dim * (1 + is_pred_mean),), hid_dim)
         self.side_prior = FactorizedModel(side_z_dim)
         self.conditional = GaussianConditional(None)
+        self.conditional.likelihood_lower_bound = LowerBound(MIN_LIKELIHOOD)
         self.lower_bound, self.upper_bound = LowerBound(MIN_SCALE), LowerBound(-MAX_SCALE)
 
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
@@ -81,7 +83,9 @@ class HHyper(EntropyCodedRate):
             mean, index = self._coding_gaussian(s_hat)
             mean = mean.to(z.device)
             scale = MIN_SCALE * (LOG_SCALE_STEP * index.to(z.device).float()).exp()
-        z_hat_in, q_zls = self.conditional(z_in, scale, mean)
+        z_hat_in = self.conditional.quantize(z_in, "noise" if self.training else "dequantize", mean)
+        q_zls = gaussian_likelihood(z_hat_in - mean, scale)
+        q_zls = self.conditional.likelihood_lower_bound(q_zls)
         H_q_S, H_q_ZlS = -q_s.log().sum(-1), -q_zls.log().sum(-1)
         logs = {"H_q_S": H_q_S.mean().detach(), "H_q_ZlS": H_q_ZlS.mean().detach()}
         return self._from_bottleneck(z_hat_in), H_q_S + H_q_ZlS, logs

@@ -42,12 +42,14 @@ def fit_rate(
     """Fit a bottleneck to z (`draw_z`) on beta * rate + squared error; it is ready to code."""
     torch.manual_seed(0)
     z = draw_z(4096) if z is None else z
-    optimizer = torch.optim.Adam([p for p in rate.parameters() if p.requires_grad], lr=lr)
+    parameters = [p for p in rate.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=lr)
     for _ in range(n_steps):
         batch = z[torch.randint(len(z), (256,), device=z.device)]
         z_hat, rates, _ = rate.train()(batch)
         optimizer.zero_grad()
         (beta * rates + (z_hat - batch).square().sum(-1)).mean().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)  # z has heavy tails
         optimizer.step()
     rate.update()
     return rate.eval()

@@ -54,8 +54,9 @@ def test_official_weights_load_completely_and_keep_their_centres(is_legacy, tmp_
     names = bottleneck.state_dict().keys()
     bottleneck.load_state_dict({name: current[f"entropy_bottleneck.{name}"] for name in names})
     x = torch.randn(50, Z_DIM)
-    for ours, theirs in zip(rate.prior(x), bottleneck.eval()(x), strict=True):
-        assert torch.equal(ours, theirs)
+    ours, theirs = rate.prior(x), bottleneck.eval()(x)
+    assert torch.equal(ours[0], theirs[0])
+    torch.testing.assert_close(ours[1], theirs[1], rtol=0, atol=3e-7)
     widths = rate.get_extra_state()["cell_widths"]
     assert torch.equal(widths, (-state["scaling"].double()).exp().float())
 
