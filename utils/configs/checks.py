@@ -16,6 +16,7 @@ CLASS = "_target_"  # Hydra's key for a class
 MAX_LISTED = 20  # keys listed in an error that also suggests similar ones
 # Settings that accept fractions although their default in a config file may be an integer.
 NUMBERS = {
+    "every_minutes",
     "limit_test_batches",  # a number of batches or a fraction of them, like the next three
     "limit_train_batches",
     "limit_val_batches",

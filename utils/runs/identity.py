@@ -66,6 +66,7 @@ PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64
 # Settings, or groups of settings, that change how a job is executed but not which runs it creates.
 EXECUTION_KEYS = (
     "aggregate",
+    "checkpoint",
     "export",
     "figures",
     "hydra",

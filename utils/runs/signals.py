@@ -103,6 +103,11 @@ def describe_end(error: BaseException) -> dict[str, str]:
     return {"state": "failed", "error": reason}
 
 
+def is_terminated() -> bool:
+    """Whether this job of a scheduler has received SIGTERM, and may be killed at any moment."""
+    return _is_terminated
+
+
 def scheduler_signal() -> signal.Signals:
     """Signal that announces time limits and preemptions: USR2, unless submitit is configured
     otherwise."""

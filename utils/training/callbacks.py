@@ -75,9 +75,15 @@ class NoteEpoch(Callback):
     def __init__(self, run: Run):
         self.run = run
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._note(trainer, trainer.current_epoch)  # not 0 if training resumes
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._note(trainer, trainer.current_epoch + 1)
+
+    def _note(self, trainer: pl.Trainer, epoch: int) -> None:
         if trainer.is_global_zero:
-            self.run.status_file.note(epoch=trainer.current_epoch + 1, n_epochs=trainer.max_epochs)
+            self.run.status_file.note(epoch=epoch, n_epochs=trainer.max_epochs)
 
 
 class ProgressLines(Callback):
@@ -97,6 +103,10 @@ class ProgressLines(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = time.monotonic()
         self._first_step = trainer.global_step
+        if trainer.current_epoch:
+            print(
+                f"[{self.label}] resumes after epoch {trainer.current_epoch}/{trainer.max_epochs}"
+            )
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx: int

@@ -4,26 +4,25 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from lossyless.base import PlainCompressor
 from utils.data.module import DataModule
-from utils.runs.run import BEST, LAST, Run, write_checkpoint
+from utils.runs.run import BEST, Run, write_checkpoint
 from utils.runs.stopwatch import Stopwatch
 from utils.training import distributed
 from utils.training.building import pick_device
 from utils.training.callbacks import KeepSignals, NoteEpoch, ProgressLines, ReseedEveryEpoch, reseed
+from utils.training.checkpoints import TimedCheckpoints, checkpoint_callbacks
 from utils.training.loggers import build_logger
 
 N_TIMED = 3  # batches used to measure inference time
@@ -71,18 +70,6 @@ def _training_examples(data: DataModule, device: torch.device) -> Tensor:
     return torch.cat(found)[:MAX_FITTED]
 
 
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Replaces a checkpoint only by a complete new one.
-
-    Lightning writes to TMPDIR and, if that is on another disk, copies over the old checkpoint.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict, path: str | Path, storage_options: object = None
-    ) -> None:
-        write_checkpoint(checkpoint, Path(path))
-
-
 def build_trainer(
     run: Run,
     monitor: str,
@@ -90,20 +77,21 @@ def build_trainer(
     callbacks: list[Callback],
     overrides: Mapping[str, object],
 ) -> pl.Trainer:
-    """A trainer that writes a checkpoint to the run's work folder after each evaluated epoch."""
+    """A trainer that saves checkpoints of evaluated epochs in the run's work folder."""
     cfg = run.cfg
     options = OmegaConf.to_container(cfg.trainer, resolve=True) | dict(overrides)
     device = pick_device(cfg)
     options["accelerator"] = "gpu" if device.type == "cuda" else "cpu"
     every = _evaluation_period(options["check_val_every_n_epoch"], options["max_epochs"])
     options["check_val_every_n_epoch"] = every
+    checkpoints = TimedCheckpoints(cfg.checkpoint.every_minutes)
     own = [ReseedEveryEpoch(run.seed), KeepSignals(), NoteEpoch(run)]
     if logger is not None:
         callbacks = [*callbacks, LearningRateMonitor(logging_interval="epoch")]
     return pl.Trainer(
-        **options | _processes(cfg, device),
+        **options | _processes(cfg, device, checkpoints),
         logger=logger or False,
-        callbacks=[*own, *callbacks, *_checkpoints(run, monitor, every)],
+        callbacks=[*own, *callbacks, *checkpoint_callbacks(run, monitor, every, checkpoints)],
         default_root_dir=str(run.work),
         enable_progress_bar=False,
         reload_dataloaders_every_n_epochs=1,
@@ -112,13 +100,15 @@ def build_trainer(
     )
 
 
-def _processes(cfg: DictConfig, device: torch.device) -> dict[str, object]:
-    """Trainer options that declare the processes of a job.
+def _processes(
+    cfg: DictConfig, device: torch.device, checkpoints: TimedCheckpoints
+) -> dict[str, object]:
+    """Trainer options that declare the processes of a job, with a plugin that saves checkpoints.
 
     Without them, Lightning would take over all tasks of a Slurm job.
     """
     if distributed.world_size() == 1:
-        plugins = [LightningEnvironment(), AtomicCheckpoints()]
+        plugins = [LightningEnvironment(), checkpoints]
         return {"devices": 1, "num_nodes": 1, "plugins": plugins}
     rate = cfg.rate.kwargs
     has_idle_parameters = rate.warmup_k_epoch > 0 or not rate.is_end_to_end
@@ -126,7 +116,7 @@ def _processes(cfg: DictConfig, device: torch.device) -> dict[str, object]:
         "strategy": DDPStrategy(find_unused_parameters=has_idle_parameters),
         "plugins": [
             TorchElasticEnvironment(),
-            AtomicCheckpoints(),
+            checkpoints,
             TorchSyncBatchNorm() if device.type == "cuda" else distributed.GatheredBatchNorm(),
         ],
         "use_distributed_sampler": False,  # our loaders already split batches across processes
@@ -136,19 +126,6 @@ def _processes(cfg: DictConfig, device: torch.device) -> dict[str, object]:
 def _evaluation_period(wanted: int, n_epochs: int) -> int:
     """The largest divisor of `n_epochs` not above `wanted`, so that the last epoch is evaluated."""
     return next(every for every in range(min(wanted, n_epochs), 0, -1) if n_epochs % every == 0)
-
-
-def _checkpoints(run: Run, monitor: str, every: int) -> list[ModelCheckpoint]:
-    """Checkpoints of the best epoch and of the last one, from which interrupted runs resume."""
-    common = {
-        "dirpath": run.work,
-        "every_n_epochs": every,
-        "save_on_train_epoch_end": True,
-        "enable_version_counter": False,
-    }
-    best = ModelCheckpoint(filename=Path(BEST).stem, monitor=monitor, mode="min", **common)
-    last = ModelCheckpoint(filename=Path(LAST).stem, **common)
-    return [best, last]
 
 
 def fit(

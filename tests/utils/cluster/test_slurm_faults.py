@@ -48,7 +48,8 @@ def without_slurm(folder: Path, settings: str) -> dict[str, dict[str, float]]:
 
 def test_a_sweep_with_many_accidents_has_the_results_of_one_without(project, tmp_path):
     z_dims = "encoder.z_dim=" + ",".join(map(str, [*range(1, N_JOBS), -1]))  # -1 cannot be built
-    command = [*ON_SLURM, "-a", f"{SETTINGS} logger=none {z_dims}"]
+    settings = f"{SETTINGS} logger=none checkpoint.every_minutes=0 {z_dims}"
+    command = [*ON_SLURM, "-a", settings]
     with started_in(project, *command) as script:
         accidents = Accidents(project)
         killed = [accidents.kill_process(), accidents.cancel()]

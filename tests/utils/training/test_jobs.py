@@ -20,7 +20,7 @@ from utils.configs import resolvers
 from utils.configs.checks import ConfigError
 from utils.runs import signals
 from utils.runs.identity import STAGES
-from utils.runs.run import find_run
+from utils.runs.run import LAST, find_run
 from utils.training import jobs, stages
 
 
@@ -234,16 +234,21 @@ def test_the_signal_that_ends_a_job_is_recorded(inside_hydra, tmp_path):
 
 @pytest.mark.slow
 def test_a_preempted_job_resumes_exactly(tmp_path):
-    """SIGTERM and two USR2 are sent to a job that submitit's local executor started."""
+    """SIGTERM and two USR2 are sent to a job that submitit's local executor started.
+
+    SIGTERM does not end it, but what follows may, so its epochs are written from then on.
+    """
     overrides = ["trainer.max_epochs=40", "is_only_feat=true"]
     uninterrupted = run(tmp_path / "a", *overrides)
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [*main_command(tmp_path / "b", *overrides), "slurm=local"]
     stage = find_run(compose(tmp_path / "b", *overrides), "featurizer")
     with subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL) as process:
-        wait_for(lambda: (stage.work / "last.ckpt").is_file())
+        wait_for(lambda: stage.status().get("epoch", 0) > 1)
         first = stage.status()
+        assert not (stage.work / LAST).exists()
         os.kill(first["pid"], signal.SIGTERM)
+        wait_for((stage.work / LAST).is_file)
         (log,) = (tmp_path / "b/outputs").rglob("*_log.err")
         wait_for(lambda: signals.TERMINATED in log.read_text())
         assert stage.status()["state"] == "running"

@@ -227,6 +227,7 @@ def interrupt(monkeypatch, error: BaseException, epoch: int = 1):
 
 
 LONGER = ["trainer.max_epochs=4"]
+EACH_EPOCH = "checkpoint.every_minutes=0"
 RESUMED = {  # epoch of the interruption, settings
     "first": (0, ["rate=H_hyper", "featurizer.loss.beta_anneal=geometric"]),
     "last": (3, ["rate=MI_unitgaussian", "distortion=VAE"]),
@@ -320,7 +321,7 @@ class FillDisk(ReseedEveryEpoch):
 
 def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, monkeypatch):
     """TMPDIR, from where Lightning would copy over them, is not used."""
-    overrides = [*LONGER, "is_only_feat=true", "encoder.kwargs.hid_dim=64"]
+    overrides = [*LONGER, "is_only_feat=true", "encoder.kwargs.hid_dim=64", EACH_EPOCH]
     uninterrupted = run(tmp_path / "a", *overrides)
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
     with monkeypatch.context() as patch, pytest.raises(OSError, match=BEST):
@@ -405,6 +406,13 @@ def state_of(cfg, stage: str) -> str:
     return find_run(cfg, stage).status()["state"]
 
 
+def has_trained(cfg, stage: str) -> bool:
+    """Whether an epoch is finished and, if each one is written, on disk."""
+    run = find_run(cfg, stage)
+    is_written = cfg.checkpoint.every_minutes > 0 or (run.work / LAST).is_file()
+    return is_written and run.status().get("epoch", 0) > 1
+
+
 def start_and_signal(tmp_path, overrides, stage, number) -> tuple[int, str]:
     """Run main.py until a stage is running, then send a signal; return exit status and output."""
     cfg = compose(tmp_path, *overrides)
@@ -423,8 +431,7 @@ def start_and_signal(tmp_path, overrides, stage, number) -> tuple[int, str]:
         while state_of(cfg, stage) == "new" and time.monotonic() < deadline:
             time.sleep(0.01)
         if stage != "communication":
-            last = find_run(cfg, stage).work / LAST
-            while not last.is_file() and time.monotonic() < deadline:
+            while not has_trained(cfg, stage) and time.monotonic() < deadline:
                 time.sleep(0.01)
         process.send_signal(number)
         output, _ = process.communicate(timeout=60)
@@ -434,7 +441,7 @@ def start_and_signal(tmp_path, overrides, stage, number) -> tuple[int, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_process_resumes_exactly(tmp_path, stage):
-    overrides = ["trainer.max_epochs=40", "trainer_pred.max_epochs=150"]
+    overrides = ["trainer.max_epochs=40", "trainer_pred.max_epochs=150", EACH_EPOCH]
     if stage == "communication":  # takes a moment
         overrides[1] = "trainer_pred.max_epochs=1"
         overrides += ["communication.n_copies=300", "communication.chunk_size=50"]

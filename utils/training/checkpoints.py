@@ -1,0 +1,99 @@
+"""Checkpoints of the best and the last epoch: kept in memory, and written every few minutes."""
+
+import copy
+import time
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from utils.runs import signals
+from utils.runs.run import BEST, LAST, Run, write_checkpoint
+
+
+class TimedCheckpoints(TorchCheckpointIO):
+    """Copies checkpoints in memory, and writes them when asked to.
+
+    A file is replaced only by a complete new one. Lightning would write to TMPDIR and, if that is
+    on another disk, copy over the old checkpoint.
+
+    Parameters
+    ----------
+    every_minutes : time between two writes; 0: each checkpoint is written.
+    """
+
+    def __init__(self, every_minutes: float):
+        super().__init__()
+        self.seconds = 60 * every_minutes
+        self._unwritten: dict[Path, dict] = {}
+        self._last_write = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for a write, or the process may be killed at any moment."""
+        return signals.is_terminated() or time.monotonic() - self._last_write >= self.seconds
+
+    def save_checkpoint(
+        self, checkpoint: dict, path: str | Path, storage_options: object = None
+    ) -> None:
+        """Keep a copy, in place of an earlier one for the same path, on the device of the model.
+
+        A copy on the GPU takes no time, and the host does not wait for it.
+        """
+        others = {other: kept for other, kept in self._unwritten.items() if other != Path(path)}
+        self._unwritten = {**others, Path(path): copy.deepcopy(checkpoint)}  # signals see both
+
+    def write(self) -> None:
+        """Write the checkpoints that are not on disk yet, in the order in which they were saved.
+
+        A process that is killed in between thus leaves a best epoch that is never older than the
+        last one.
+        """
+        for path in list(self._unwritten):
+            write_checkpoint(self._unwritten[path], path)
+            del self._unwritten[path]
+        self._last_write = time.monotonic()
+
+
+class WriteCheckpoints(Checkpoint):
+    """Writes checkpoints after epochs if it is time, at the end, at errors and at signals.
+
+    A scheduler's SIGTERM does not end the process: each epoch is written from then on. Only the
+    main process has checkpoints to write.
+    """
+
+    def __init__(self, checkpoints: TimedCheckpoints):
+        self.checkpoints = checkpoints
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.checkpoints.is_due:
+            self.checkpoints.write()
+
+    def on_train_batch_end(self, *args: object) -> None:
+        if signals.is_terminated():
+            self.checkpoints.write()
+
+    on_validation_batch_end = on_train_batch_end
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.checkpoints.write()
+        trainer.strategy.barrier()  # all processes read the best checkpoint
+
+    def on_exception(self, *args: object) -> None:
+        self.checkpoints.write()
+
+
+def checkpoint_callbacks(
+    run: Run, monitor: str, every_n_epochs: int, checkpoints: TimedCheckpoints
+) -> list[Checkpoint]:
+    """Callbacks that save the best epoch and the last one, from which interrupted runs resume."""
+    common = {
+        "dirpath": run.work,
+        "every_n_epochs": every_n_epochs,
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+    }
+    best = ModelCheckpoint(filename=Path(BEST).stem, monitor=monitor, mode="min", **common)
+    last = ModelCheckpoint(filename=Path(LAST).stem, **common)
+    return [best, last, WriteCheckpoints(checkpoints)]
