@@ -36,7 +36,7 @@ def measured(folder: Path) -> Iterator[tuple[str, str, str]]:
         yield "accuracy", run, f"{n_equal} of {len(z)} decoded z_hat equal those of the evaluation"
         alone = 8 * sum(len(rate.compress(each[None])) for each in z) / len(z)
         shared, theory = 8 * len(payload) / len(z), float(rates.mean()) / math.log(2)
-        effect = f"{theory:.4g} bits in theory, {shared:.4g} in one stream, {alone:.4g} in many"
+        effect = f"{theory:.4g} bits in theory, {shared:.4g} in one stream, {alone:.4g} in one each"
         yield "streams", run, effect
         if isinstance(rate, HHyper):
             yield "hyperprior", run, _means_and_scales(rate, z)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,15 +41,15 @@ NOTEBOOK = """
 def write(entries: list[dict]) -> None:
     """Write the report on experiments, as in `__main__.plan`."""
     done = [entry for entry in entries if entry["state"] == "done"]
-    compared = {entry["command"]: _compare(entry) for entry in done}
+    compared = {entry["command"]: _compare(entry) for entry in done}  # writes the tables
     numbers = _numbers(done)
     effects = [effect for entry in done for effect in differences.measured(_folder(entry))]
     sections = {
         "Published numbers": _table(_shown(numbers)),
         "VC against VIC: ratios": _table(_ratios(numbers)),
         "Commands": _table(_command(entry) for entry in entries if entry["seconds"]),
-        "Settings that differ from the published runs": "".join(
-            f"`{command}`: {text}\n" for command, text in compared.items() if text
+        "Settings that differ": "".join(
+            f"`{command}`:\n\n```\n{text}```\n\n" for command, text in compared.items() if text
         ),
         "Figures": "".join(map(_figures, done)),
         "Not reproduced": _table(
@@ -81,13 +82,14 @@ def _table(rows: DataFrame | Iterable[dict]) -> str:
 
 
 def _compare(entry: dict) -> str:
-    """Compare an experiment to the paper; return the settings that differ, if it is published."""
+    """Compare an experiment to the paper; return the settings that differ, with reasons."""
     overrides = [f"experiment={entry['experiment']}", f"mode={entry['mode']}"]
     cfg = compose_config([*overrides, "aggregate.modes=[compare_to_paper]"]).aggregate
     with contextlib.redirect_stdout(io.StringIO()) as output:
         if cfg.compare_to_paper.experiments:
             aggregate(cfg, _folder(entry))
-    return output.getvalue().partition("Settings of these runs that differ from ")[2]
+    settings = re.search(r"^\w+ at full size: .*", output.getvalue(), re.M | re.DOTALL)
+    return settings[0] if settings else ""
 
 
 def _numbers(done: list[dict]) -> DataFrame:
