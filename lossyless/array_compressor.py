@@ -1,122 +1,69 @@
-"""Compressor of feature matrices, as a scikit-learn estimator."""
+"""Compressors of feature matrices, as scikit-learn estimators."""
 
 import copy
 import hashlib
 import io
+import math
 import os
+from abc import abstractmethod
+from numbers import Real
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from lossyless import array_training
-from lossyless.array_training import DISTORTIONS
 from lossyless.atomic import replacing
+from lossyless.base import Codec
 from lossyless.files import FeatureFile, write_features
+from lossyless.klt_vectors import KLTVectors
 from lossyless.rates import HFactorized
 from lossyless.rates.entropy_coded import TRANSFORM
-from lossyless.torch_state import drawing_from, isolated, one_thread
+from lossyless.torch_state import drawing_from, isolated
 from lossyless.weights import WeightsError, load_strictly
 
 CHUNK_SIZE = 4096
 # A file consists of this magic number, the SHA-256 of the rest, and a dict saved by torch.
 FILE_MAGIC = b"LLmodel1"
-# Parameters of `array_training.train`.
-TRAINING = ("beta", "distortion", "n_epochs", "batch_size", "lr", "schedule", "verbose")
+# Bounds on values and cell widths: the range of float32, less a margin for sums and inverse widths.
+SMALLEST, LARGEST = 1e-30, 1e30
+TOO_FAR = f"outside [{SMALLEST:g}, {LARGEST:g}]: choose another unit"
+# Constant columns appear to vary by this much, relative to their mean, due to rounding.
+RESOLUTION = {np.dtype(np.float32): 2.0**-26, np.dtype(np.float64): 2.0**-48}
 
 
-class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Lossy compressor of matrix rows, for features that a linear model will use.
+class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Base class of lossy compressors of matrix rows.
 
-    A bottleneck with a learned, factorized entropy model, trained without labels to minimise
-
-        ||z_hat - z||^2 / v  +  beta * rate                                          (nats)
-
-    where v is the variance of the features, averaged over columns, so that `beta` does not depend
-    on their unit. The width of quantisation cells is fixed at sqrt(6 beta v), which minimises the
-    loss at high rates. `ArrayCompressor.paper()` is the minimal compressor of the paper
-    (arXiv:2106.10800, appendix E.7): absolute errors in the units of the features, a learned cell
-    width for each column, and no rotation.
-
-    Parameters
-    ----------
-    beta : weight of the rate; larger = fewer bits.
-    distortion : "squared", as above; or "l1", as in the paper: ||z_hat - z||_1 + beta * rate.
-    rotation : one of `lossyless.rates.transforms.TRANSFORMS`. "klt" codes rows in the basis of
-        their principal components, which takes far fewer bits if columns are correlated;
-        "klt_refined" trains this basis further, for up to a few hundred columns; "none" codes each
-        column independently, as in the paper.
-    n_epochs : passes over the rows; at least 300 steps are taken.
-    batch_size : rows per step.
-    lr : learning rate of Adam.
-    schedule : "cosine" anneals the learning rate to 0; "step" divides it by 10 after each fifth of
-        training.
-    random_state : int, RandomState or None, as in scikit-learn.
-    device : torch device for training, such as "cuda:1"; None uses a GPU if there is one.
-    verbose : whether to show a progress bar.
+    Subclasses implement `_fit_codec` and `_errors`.
 
     Attributes
     ----------
     n_features_in_ : number of columns.
     feature_names_in_ : names of the columns, if `fit` was given a DataFrame.
-    scale_ : unit of the distortion: sqrt(v); if all columns were constant, the largest absolute
-        value, or 1 if that is 0; always 1 with distortion="l1".
-    rate_ : HFactorized, the trained bottleneck; see `codec`.
+    scale_ : root of the variance of the features, averaged over columns; if all columns were
+        constant, the largest absolute value, or 1 if that is 0.
+    rate_ : the fitted codec; see `codec`.
     """
 
-    def __init__(
-        self,
-        beta: float = 0.1,
-        *,
-        rotation: str = "klt",
-        distortion: str = "squared",
-        n_epochs: int = 5,
-        batch_size: int = 256,
-        lr: float = 1e-2,
-        schedule: str = "cosine",
-        random_state=0,
-        device: str | None = None,
-        verbose: bool = False,
-    ):
-        self.beta = beta
-        self.rotation = rotation
-        self.distortion = distortion
-        self.n_epochs = n_epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.schedule = schedule
-        self.random_state = random_state
-        self.device = device
-        self.verbose = verbose
+    beta: float
 
-    @classmethod
-    def paper(cls, **parameters) -> "ArrayCompressor":
-        """The settings of the paper's minimal code, for unscaled CLIP ViT-B/32 features.
+    @abstractmethod
+    def _fit_codec(self, Z: NDArray, mean: NDArray[np.float64], scale: float) -> Codec:
+        """A codec fitted to rows Z [N, D] with this mean [D] and `scale_`."""
 
-        The paper trains it on CIFAR10, and reports 1704 bits and 98.6 % on STL10 with a linear SVM
-        (C=4e-3).
-        """
-        settings = {
-            "beta": 4e-2,
-            "rotation": "none",
-            "distortion": "l1",
-            "n_epochs": 10,
-            "batch_size": 128,
-            "lr": 0.1,
-            "schedule": "step",
-        }
-        return cls(**settings | parameters)
-
-    # --- training
+    @abstractmethod
+    def _errors(self, z: Tensor, z_hat: Tensor) -> Tensor:
+        """Errors [N] in the loss, of rows z [N, D] and decoded rows, float64."""
 
     @isolated
-    def fit(self, Z: ArrayLike, y=None) -> "ArrayCompressor":
-        """Train on the rows of Z [N, D], ignoring y. If this fails, the estimator is unchanged.
+    def fit(self, Z: ArrayLike, y=None) -> Self:
+        """Fit to the rows of Z [N, D], ignoring y. If this fails, the estimator is unchanged.
 
         Raises
         ------
@@ -125,38 +72,23 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             infinite values, or values so large, or with so little variation, that float32
             cannot represent them or their quantisation cells.
         """
-        device = array_training.check_parameters(self.get_params())
+        self._check_parameters()
         fitted = copy.copy(self)
-        Z = array_training.validated(fitted, Z)
-        mean, scale = array_training.mean_and_scale(Z)
-        if self.distortion == "l1":
-            scale = 1.0
-        z = torch.from_numpy(((Z - mean) / scale).astype(np.float32)).to(device)
-        seed = check_random_state(self.random_state).randint(2**31)
-        generator = torch.Generator().manual_seed(seed)
-        with drawing_from(generator):
-            rate = HFactorized(z.shape[1], transform=self.rotation).to(device)
-        if device.type != "cpu":
-            generator = torch.Generator(device).manual_seed(seed)
-        settings = {name: getattr(self, name) for name in TRAINING}
-        # the steps are too small to gain from more threads, which are far slower on busy machines
-        with one_thread():
-            array_training.train(rate, z, generator, **settings)
-        rate = rate.eval().requires_grad_(False).cpu()
-        array_training.undo_standardisation(rate, torch.from_numpy(mean), scale)
-        rate.update()
-        rows = torch.tensor(Z)  # a copy: arrays may be read-only
-        rate.z_dtype = rows.dtype
-        rate.recentre_constant_dims(rows)
-        fitted.scale_, fitted.rate_ = scale, rate
+        Z = _validated(fitted, Z)
+        mean, fitted.scale_ = mean_and_scale(Z)
+        fitted.rate_ = self._fit_codec(Z, mean, fitted.scale_)
         self.__dict__ = vars(fitted)
         return self
+
+    def _check_parameters(self) -> None:
+        """Raises ValueError for an invalid parameter."""
+        check_positive(self, "beta")
 
     # --- use
 
     @property
-    def codec(self) -> HFactorized:
-        """The trained bottleneck, as a codec for `lossyless.files`."""
+    def codec(self) -> Codec:
+        """The fitted codec, for `lossyless.files`."""
         check_is_fitted(self)
         return self.rate_
 
@@ -197,19 +129,16 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def score(self, Z: ArrayLike, y=None) -> float:
         """Negative loss per row of Z [N, D] (see the class), so that larger is better.
 
-        Use it to search for settings other than `beta`; `n_bits` returns the bits alone.
+        The rate is that of the payload. To search for `beta`, use `n_bits`.
         """
         z = self._check_rows(Z)
-        total = 0.0
-        for rows in z.split(CHUNK_SIZE):
-            z_hat, rates, _ = self.rate_(rows)
-            errors = DISTORTIONS[self.distortion]((z_hat - rows).double() / self.scale_).sum(1)
-            total += (errors + self.beta * rates).sum().item()
-        return -total / len(z)
+        errors = self._errors(z, torch.from_numpy(self.transform(z)))
+        beta = getattr(self.rate_, "beta", self.beta)
+        return -float(errors.mean() + beta * math.log(2) * self.n_bits(z))
 
     def _check_rows(self, Z: ArrayLike) -> Tensor:
         check_is_fitted(self)
-        Z = array_training.validated(self, Z, reset=False)
+        Z = _validated(self, Z, reset=False)
         return torch.tensor(Z, dtype=self.rate_.z_dtype, device="cpu")
 
     def __sklearn_tags__(self) -> Tags:
@@ -225,17 +154,19 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     # --- files
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the trained compressor and its current parameters atomically.
+        """Write the fitted compressor and its current parameters atomically.
 
         A RandomState is saved as None. Raises TypeError for parameters that are not numbers,
         strings or None.
         """
         check_is_fitted(self)
         saved = {
+            "class": type(self).__name__,
             "parameters": {name: _plain(name, value) for name, value in self.get_params().items()},
             "n_features_in": self.n_features_in_,
             "scale": self.scale_,
             "dtype": str(self.rate_.z_dtype),
+            "codec": self.rate_.format_name,
             "state": self.rate_.state_dict(),
         }
         if hasattr(self, "feature_names_in_"):
@@ -246,8 +177,8 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         with replacing(path) as file:
             file.write(FILE_MAGIC + hashlib.sha256(body).digest() + body)
 
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> "ArrayCompressor":
+    @staticmethod
+    def load(path: str | os.PathLike) -> "MatrixCompressor":
         """Load a compressor that `save` wrote. Raises `WeightsError` for any other content."""
         content = Path(path).read_bytes()
         digest, body = content[len(FILE_MAGIC) :][:32], content[len(FILE_MAGIC) + 32 :]
@@ -256,23 +187,144 @@ class ArrayCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if hashlib.sha256(body).digest() != digest:
             raise WeightsError(f"{path} is damaged or truncated: its checksum does not match")
         saved = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True, mmap=False)
-        known = cls().get_params()  # the file may be from another release, with other parameters
-        compressor = cls(**{k: v for k, v in saved["parameters"].items() if k in known})
+        # earlier releases had one class, with the paper's settings as parameters
+        is_paper = saved.get("class") == "PaperCompressor"
+        is_paper |= saved["parameters"].get("distortion") == "l1"
+        compressor = ArrayCompressor.paper() if is_paper else ArrayCompressor()
+        known = compressor.get_params()  # another release may have other parameters
+        compressor.set_params(**{k: v for k, v in saved["parameters"].items() if k in known})
         compressor.n_features_in_ = saved["n_features_in"]
         compressor.scale_ = saved["scale"]
         if "feature_names_in" in saved:
             compressor.feature_names_in_ = np.array(saved["feature_names_in"], dtype=object)
-        rotation = saved["state"]["_extra_state"].get(TRANSFORM, "none")
         try:
-            with drawing_from(torch.Generator()):  # weights that are then replaced
-                rate = HFactorized(compressor.n_features_in_, transform=rotation)
+            codec = _make_codec(saved)
         except ValueError as error:
             raise WeightsError(f"{path}: {error}; written by a later version?") from error
-        load_strictly(rate, saved["state"], path)
+        load_strictly(codec, saved["state"], path)
         if saved.get("dtype") == "torch.float64":  # earlier releases saved no type
-            rate.z_dtype = torch.float64
-        compressor.rate_ = rate.eval().requires_grad_(False)
+            codec.z_dtype = torch.float64
+        compressor.rate_ = codec.eval().requires_grad_(False)
         return compressor
+
+
+class ArrayCompressor(MatrixCompressor):
+    """Lossy compressor of matrix rows, for features that a linear model will use.
+
+    Transform coding, fitted without labels or gradients; see `lossyless.klt_vectors.KLTVectors` for
+    the loss and the method. `beta` does not depend on the unit of the features.
+    `ArrayCompressor.paper()` is the minimal compressor of the paper (arXiv:2106.10800, appendix
+    E.7), trained by gradient descent.
+
+    Parameters
+    ----------
+    beta : weight of the rate; larger = fewer bits.
+    rate_target : bits per row; chooses `beta` for you. New rows like those in `fit` take about as
+        many, without the overhead of a file.
+    weighting : 0 minimises the squared error; larger values favour the directions of large
+        variance, which later linear models use most.
+    rdo : whether symbols are chosen by error and bits, or by error alone.
+
+    Attributes
+    ----------
+    beta_ : the weight of the rate in use.
+
+    See `MatrixCompressor` for further attributes.
+    """
+
+    def __init__(
+        self,
+        beta: float = 0.1,
+        *,
+        rate_target: float | None = None,
+        weighting: float = 1.0,
+        rdo: bool = True,
+    ):
+        self.beta = beta
+        self.rate_target = rate_target
+        self.weighting = weighting
+        self.rdo = rdo
+
+    @staticmethod
+    def paper(**parameters) -> MatrixCompressor:
+        """The paper's minimal compressor: `PaperCompressor(**parameters)`."""
+        from lossyless.paper_compressor import PaperCompressor
+
+        return PaperCompressor(**parameters)
+
+    @property
+    def beta_(self) -> float:
+        return getattr(self.codec, "beta", self.beta)
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.rate_target is not None:
+            check_positive(self, "rate_target")
+        if not (isinstance(self.weighting, Real) and 0 <= self.weighting <= 4):
+            raise ValueError(f"weighting={self.weighting!r}: expected a number in [0, 4]")
+
+    def _fit_codec(self, Z: NDArray, mean: NDArray[np.float64], scale: float) -> KLTVectors:
+        codec = KLTVectors(Z.shape[1], self.beta, self.weighting, self.rdo, self.rate_target)
+        z = torch.tensor(Z)  # a copy: arrays may be read-only
+        codec.fit(z)
+        codec.z_dtype = z.dtype
+        return codec
+
+    def _errors(self, z: Tensor, z_hat: Tensor) -> Tensor:
+        if isinstance(self.rate_, KLTVectors):
+            return self.rate_.errors(z, z_hat)
+        return ((z_hat.double() - z) / self.scale_).square().sum(1)  # model of an earlier release
+
+
+def _make_codec(saved: dict) -> Codec:
+    """A codec for a saved state. Raises ValueError if it is unknown."""
+    dim, state = saved["n_features_in"], saved["state"]
+    name = saved.get("codec", HFactorized.format_name)
+    if name == KLTVectors.format_name:
+        return KLTVectors(dim)
+    if name != HFactorized.format_name:
+        raise ValueError(f"unknown codec {name!r}")
+    with drawing_from(torch.Generator()):  # weights that are then replaced
+        return HFactorized(dim, transform=state["_extra_state"].get(TRANSFORM, "none"))
+
+
+def check_positive(estimator: BaseEstimator, name: str) -> None:
+    value = getattr(estimator, name)
+    if not (isinstance(value, Real) and 0 < value < np.inf):
+        raise ValueError(f"{name}={value!r}: expected a positive number")
+
+
+def mean_and_scale(Z: NDArray) -> tuple[NDArray[np.float64], float]:
+    """Mean [D] and `scale_` of rows Z [N, D].
+
+    Raises ValueError if values exceed `LARGEST`, or if the scale is below `SMALLEST`.
+    """
+    largest = max(float(Z.max()), -float(Z.min()))
+    if largest > LARGEST:
+        raise ValueError(f"Z has values of size {largest:g}, {TOO_FAR}")
+    mean, variances = Z.mean(0, dtype=np.float64), Z.var(0, dtype=np.float64)
+    is_constant = np.sqrt(variances) <= RESOLUTION[Z.dtype] * np.abs(mean)
+    variances[is_constant | (Z.min(0) == Z.max(0))] = 0.0
+    scale = float(np.sqrt(variances.mean())) or largest or 1.0
+    if scale < SMALLEST:
+        raise ValueError(f"the columns of Z vary by {scale:g}, {TOO_FAR}")
+    return mean, scale
+
+
+def _validated(estimator: BaseEstimator, Z: ArrayLike, *, reset: bool = True) -> NDArray:
+    """The rows Z [N, D], as float32 if all values of their type fit into it, else as float64.
+
+    Raises ValueError for NaN, infinite values, other shapes, or other columns than in `fit`.
+    """
+    dtype = getattr(Z, "dtype", None)
+    is_small = isinstance(dtype, np.dtype) and np.can_cast(dtype, np.float32)
+    types = (np.float32, np.float64) if is_small else (np.float64, np.float32)
+    try:
+        return validate_data(estimator, Z, dtype=types, reset=reset)
+    except ValueError as error:  # scikit-learn adds advice about its own estimators to NaN
+        raise ValueError(
+            str(error).partition(f"\n{type(estimator).__name__} does not")[0]
+        ) from error
 
 
 def _plain(name: str, value: object) -> bool | int | float | str | None:
@@ -285,5 +337,5 @@ def _plain(name: str, value: object) -> bool | int | float | str | None:
         return value
     raise TypeError(
         f"{name}={value!r} cannot be saved: expected a number, a string or None. Change it with "
-        f"`set_params({name}=...)`, which does not affect the trained model"
+        f"`set_params({name}=...)`, which does not affect the fitted model"
     )

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossyless.base import PlainCompressor
+from lossyless.base import PlainCompressor, SymbolCoder
 from lossyless.coding.payloads import ArrayCoder, CodingError
 
 FLOATS = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
@@ -112,10 +112,13 @@ class FittedCodec(VectorCodec):
     def _fit(self, z: Tensor) -> None:
         """Learn from float64 vectors [N, z_dim] on the CPU, N > 0; store the result in buffers."""
 
-    def coder(self) -> ArrayCoder:
+    def coder(self) -> SymbolCoder:
         if not self.is_fitted:
             raise RuntimeError(f"{type(self).__name__} is not fitted: call `fit` first")
-        return super().coder()
+        return self._fitted_coder()
+
+    def _fitted_coder(self) -> SymbolCoder:
+        return ArrayCoder(self.dtype, (self.width,))
 
 
 class UniformVectors(FittedCodec):

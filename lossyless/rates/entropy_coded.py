@@ -166,11 +166,7 @@ class EntropyCodedRate(Rate):
     # in the last digit, and payloads would not decode.
     def get_extra_state(self) -> dict:
         state: dict = {
-            name: {
-                field: torch.from_numpy(getattr(tables, field).copy())
-                for field in ("cdfs", "lengths", "offsets")
-            }
-            for name, tables in (self._tables or {}).items()
+            name: tables_to_state(tables) for name, tables in (self._tables or {}).items()
         }
         if self._saved_widths is not None:
             state[WIDTHS] = self._saved_widths.clone()
@@ -196,10 +192,7 @@ class EntropyCodedRate(Rate):
                     f"{list(widths.shape)}"
                 )
         self._saved_widths = widths
-        self._tables = {
-            name: CDFTables(**{field: tensor.cpu().numpy() for field, tensor in fields.items()})
-            for name, fields in state.items()
-        } or None
+        self._tables = {name: tables_from_state(fields) for name, fields in state.items()} or None
 
 
 class ColumnCodedRate(EntropyCodedRate):
@@ -211,13 +204,13 @@ class ColumnCodedRate(EntropyCodedRate):
 
     def quantise(self, z: Tensor) -> np.ndarray:  # int32 [N, z_dim]
         symbols = np.empty(z.shape, np.int32)
-        for rows in _blocks(len(z)):
+        for rows in blocks(len(z)):
             symbols[rows] = to_cells(self._to_coder(z[rows].to(self.z_dtype)), self._centres())
         return symbols
 
     def dequantise(self, symbols: np.ndarray) -> Tensor:
         z_hat = torch.empty(symbols.shape, dtype=self.z_dtype)
-        for rows in _blocks(len(symbols)):
+        for rows in blocks(len(symbols)):
             z_hat[rows] = self._decoded(from_cells(symbols[rows], self._centres()))
         return z_hat
 
@@ -233,7 +226,7 @@ class ColumnCodedRate(EntropyCodedRate):
         """
         centres = self._centres().cpu()
         low, high, total = math.inf, -math.inf, 0.0
-        for rows in _blocks(len(z)):
+        for rows in blocks(len(z)):
             offsets = self._to_coder(z[rows].to(self.z_dtype)).cpu().double() - centres  # in cells
             low, high = offsets.amin(0).clamp(max=low), offsets.amax(0).clamp(min=high)
             total = total + offsets.sum(0)
@@ -269,5 +262,17 @@ def from_cells(cells: np.ndarray, centres: Tensor) -> Tensor:
     return torch.from_numpy(cells).to(centres) + centres
 
 
-def _blocks(n_rows: int) -> Iterator[slice]:
+def tables_to_state(tables: CDFTables) -> dict[str, Tensor]:
+    """The tables as part of a state dict."""
+    fields = ("cdfs", "lengths", "offsets")
+    return {field: torch.from_numpy(getattr(tables, field).copy()) for field in fields}
+
+
+def tables_from_state(state: dict[str, Tensor]) -> CDFTables:
+    """The tables of `tables_to_state`. Raises `CodingError` if they are not valid."""
+    return CDFTables(**{field: tensor.cpu().numpy() for field, tensor in state.items()})
+
+
+def blocks(n_rows: int) -> Iterator[slice]:
+    """Slices of rows to process at a time."""
     return (slice(i, i + ROWS_AT_A_TIME) for i in range(0, n_rows, ROWS_AT_A_TIME))

@@ -121,11 +121,18 @@ class KLT(OrthogonalTransform):
     So, with few rows, the rest of the basis is an arbitrary completion (Householder's).
     """
 
+    @staticmethod
+    def n_determined(n_rows: int) -> int:
+        """Number of eigenvectors that `n_rows` rows determine."""
+        return max(n_rows // ROWS_PER_COMPONENT, 1)
+
     def _fit_basis(self, z: Tensor) -> Tensor:
-        _, basis = torch.linalg.eigh(z.T @ z / len(z))
-        basis = basis.flip(1)
-        n_determined = max(len(z) // ROWS_PER_COMPONENT, 1)
-        if n_determined < len(basis):
+        n_determined, dim = self.n_determined(len(z)), z.shape[1]
+        if len(z) < dim:
+            basis = torch.linalg.svd(z, full_matrices=False).Vh.T
+        else:
+            basis = torch.linalg.eigh(z.T @ z / len(z)).eigenvectors.flip(1)
+        if n_determined < dim:
             basis, _ = torch.linalg.qr(basis[:, :n_determined], mode="complete")
         largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
         return basis * torch.where(largest < 0, -1.0, 1.0)  # otherwise, signs depend on the solver

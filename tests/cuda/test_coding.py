@@ -137,7 +137,7 @@ def test_files_written_on_the_device_are_read_on_the_cpu(device, tmp_path):
 
 def test_an_array_compressor_trained_on_the_device_decodes_on_the_cpu(device, tmp_path):
     z = draw(device, 1024, seed=2).numpy()
-    trained = ArrayCompressor(beta=0.1, device=str(device)).fit(z)
+    trained = ArrayCompressor.paper(device=str(device)).fit(z)
     payload = trained.compress(z)
     trained.save(tmp_path / "compressor.bin")
     loaded = ArrayCompressor.load(tmp_path / "compressor.bin").set_params(device="cpu")

@@ -22,13 +22,13 @@ def test_progress_is_printed_line_by_line_without_a_terminal(capsys):
 @pytest.mark.filterwarnings("ignore")
 def test_the_library_works_silently_without_stderr(tmp_path, capsys, monkeypatch):
     """As in graphical programs and services."""
-    monkeypatch.setattr("lossyless.array_training.MIN_STEPS", 3)
+    monkeypatch.setattr("lossyless.paper_compressor.MIN_STEPS", 3)
     monkeypatch.setattr("lossyless.parallel.os.sysconf", lambda name: 0, raising=False)
     (tmp_path / "weights").write_bytes(b"weights")
     monkeypatch.setattr(sys, "stderr", None)
     assert list(progress(range(5), "numbers", seconds=0)) == list(range(5))
     assert affordable_workers(3, 1) == (0 if sys.platform == "linux" else 3)
-    ArrayCompressor(verbose=True, n_epochs=1).fit(np.eye(9))
+    ArrayCompressor.paper(verbose=True).fit(np.eye(9))
     path = fetch((tmp_path / "weights").as_uri(), sha256=None, folder=tmp_path / "new")
     assert path.read_bytes() == b"weights"
     assert capsys.readouterr().out.startswith("downloading")

@@ -51,24 +51,24 @@ def setting(request):
     return SETTINGS[request.param]
 
 
-def fitted(**parameters) -> ArrayCompressor:
-    return ArrayCompressor(n_epochs=1, **parameters).fit(Z)
+def fitted(make=ArrayCompressor.paper):
+    return make().fit(Z)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_steps():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lossyless.array_training.MIN_STEPS", 20)
+        patch.setattr("lossyless.paper_compressor.MIN_STEPS", 20)
         yield
 
 
-@pytest.mark.parametrize("rotation", ["none", "klt_refined"])
-def test_a_compressor_of_arrays(setting, rotation, tmp_path):
-    plain = fitted(rotation=rotation)
+@pytest.mark.parametrize("make", [ArrayCompressor, ArrayCompressor.paper])
+def test_a_compressor_of_arrays(setting, make, tmp_path):
+    plain = fitted(make)
     payload, score = plain.compress(Z), plain.score(Z)
     plain.save(tmp_path / "plain")
     with setting():
-        other = fitted(rotation=rotation)
+        other = fitted(make)
         loaded = ArrayCompressor.load(tmp_path / "plain")
         other.save(tmp_path / "other")
         for compressor in (other, loaded, plain):
@@ -182,12 +182,12 @@ def draws():
 
 
 def test_threads_train_the_same_model_and_disturb_nothing(draws):
-    expected, n_threads = fitted(random_state=3).compress(Z), torch.get_num_threads()
+    expected, n_threads = fitted().compress(Z), torch.get_num_threads()
     with draws(), ThreadPoolExecutor(4) as pool:
-        models = list(pool.map(lambda _: fitted(random_state=3), range(4)))
+        models = list(pool.map(lambda _: fitted(), range(4)))
         assert list(pool.map(lambda _: torch.get_num_threads(), range(8))) == [n_threads] * 8
         with SETTINGS["torch.float64"]():
-            models += pool.map(lambda _: fitted(random_state=3), range(4))
+            models += pool.map(lambda _: fitted(), range(4))
             assert torch.get_default_dtype() == torch.float64
     assert torch.get_num_threads() == n_threads
     assert [model.compress(Z) for model in models] == [expected] * 8
