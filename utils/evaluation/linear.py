@@ -131,7 +131,7 @@ class LinearEvaluation(Evaluation):
                 f"a {self.label} is for classification, but the task is {task}: choose another "
                 "architecture@predictor, such as mlp_probe"
             )
-        train, val, test = _in_span(
+        train, val, test = in_span(
             *(self._to_numpy(*splits[name]) for name in ("train", "val", "test"))
         )
         both = np.concatenate([train[0], val[0]]), np.concatenate([train[1], val[1]])
@@ -242,7 +242,7 @@ class LogisticEvaluation(LinearEvaluation):
         return log_loss(y, probabilities, labels=clf.classes_, sample_weight=weights)
 
 
-def _in_span(train: Split, val: Split, test: Split) -> tuple[Split, Split, Split]:
+def in_span(train: Split, val: Split, test: Split) -> tuple[Split, Split, Split]:
     """Express the examples in an orthonormal basis [N, R] of the span of training and validation.
 
     The weights of a linear classifier lie in that span, and its penalty does not depend on the

@@ -14,7 +14,7 @@ from utils.configs import resolvers
 from utils.configs.checks import ConfigError, is_network
 from utils.configs.composing import compose_config
 from utils.configs.overrides import CONF_DIR
-from utils.evaluation.linear import LinearSVMEvaluation, LogisticEvaluation, _in_span
+from utils.evaluation.linear import LinearSVMEvaluation, LogisticEvaluation, in_span
 from utils.runs.run import find_run
 from utils.training import jobs
 
@@ -135,7 +135,7 @@ def test_a_low_dimensional_span_is_fitted_in_its_own_coordinates(evaluation):
     few = splits_of(distance=1.0)
     many = embedded(few)
     assert evaluate(many, evaluation) == pytest.approx(evaluate(few, evaluation), abs=1e-3)
-    inside = _in_span(*(FEW._to_numpy(*many[name]) for name in many))
+    inside = in_span(*(FEW._to_numpy(*many[name]) for name in many))
     assert [x.shape for x, _ in inside] == [(120, 8), (45, 8), (90, 8)]
 
 

