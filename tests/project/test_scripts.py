@@ -22,6 +22,7 @@ SCRIPTS = sorted(
     str(path.relative_to(ROOT)) for path in (*ROOT.glob("bin/*.sh"), *ROOT.glob("bin/*/*.sh"))
 )
 EXPERIMENTS = [s for s in SCRIPTS if "utils.sh" in (ROOT / s).read_text() and "utils" not in s]
+SLOW = ("bin/benchmark.sh", "bin/reproduce.sh")  # they import torch
 # The stub fails for calls that contain the text in the file `failing`, with the status in `status`.
 # On a cluster it queues jobs and waits for them while the file `running` exists.
 STUB = """#!/usr/bin/env bash
@@ -93,7 +94,7 @@ def test_every_script_has_help_rejects_unknown_flags_and_runs_existing_experimen
 
 
 @pytest.mark.parametrize(
-    "script", ["bin/setup.sh", pytest.param("bin/benchmark.sh", marks=pytest.mark.slow)]
+    "script", ["bin/setup.sh", *(pytest.param(s, marks=pytest.mark.slow) for s in SLOW)]
 )
 def test_the_other_scripts_have_help_too(script):
     done = call(script, "-h")

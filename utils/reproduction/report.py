@@ -52,15 +52,7 @@ def write(entries: list[dict]) -> None:
             f"`{command}`:\n\n```\n{text}```\n\n" for command, text in compared.items() if text
         ),
         "Figures": "".join(map(_figures, done)),
-        "Not reproduced": _table(
-            {
-                "command": f"`{entry['command']}`",
-                "needs": _needs(entry),
-                "why": f"{entry['state']}: {entry['error']}",
-            }
-            for entry in entries
-            if entry["state"] != "done"
-        )
+        "Not reproduced": _table(map(_missing, (e for e in entries if e["state"] != "done")))
         + NOTEBOOK,
         "Deliberate differences and their effect": _table(
             {"part": part, "official code": OFFICIAL[part], "run": run, "measured": effect}
@@ -142,14 +134,18 @@ def _command(entry: dict) -> dict:
     }
 
 
-def _needs(entry: dict) -> str:
-    """Data sets and backbones of an experiment; a script of several has no config of its name."""
-    with contextlib.suppress(ConfigError):
+def _missing(entry: dict) -> dict:
+    """Why an experiment was not finished, and which data and backbones it needs."""
+    needs = []
+    with contextlib.suppress(ConfigError):  # a script may run experiments of other names
         cfg = compose_config([f"experiment={entry['experiment']}", f"mode={entry['mode']}"])
         swept = [cfg.sweep.get(f"data@{place}", []) for place in ("data_feat", "data_pred")]
-        names = [cfg.data_feat.name, *swept[0], *swept[1], cfg.tower.name]
-        return ", ".join(dict.fromkeys(name for name in names if name != "none"))
-    return MISSING
+        needs = [cfg.data_feat.name, *swept[0], *swept[1], cfg.tower.name]
+    return {
+        "command": f"`{entry['command']}`",
+        "needs": ", ".join(dict.fromkeys(name for name in needs if name != "none")),
+        "why": f"{entry['state']}: {entry['error']}",
+    }
 
 
 def _figures(entry: dict) -> str:
