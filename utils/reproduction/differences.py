@@ -21,7 +21,7 @@ N_EXAMPLES = 1024
 def measured(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Difference, run and effect, for one compressor of each kind in `results/exp_<experiment>`."""
     seen = set()
-    for row, compressor, data in load_runs(folder):
+    for row, compressor, data in load_runs(folder, accelerator="cpu"):
         kind = f"{row['datafeat']}, {row['dist']}"
         if kind in seen or not isinstance(compressor, LearnableCompressor):
             continue
@@ -32,7 +32,7 @@ def measured(folder: Path) -> Iterator[tuple[str, str, str]]:
         z = compressor.represent(x)
         z_hat, rates, _ = rate(z, None)
         decoded = rate.decompress(payload := rate.compress(z), len(z))
-        n_equal = int((decoded == z_hat.cpu()).all(1).sum())
+        n_equal = int((decoded == z_hat).all(1).sum())
         yield "accuracy", run, f"{n_equal} of {len(z)} decoded z_hat equal those of the evaluation"
         alone = 8 * sum(len(rate.compress(each[None])) for each in z) / len(z)
         shared, theory = 8 * len(payload) / len(z), float(rates.mean()) / math.log(2)
@@ -47,7 +47,7 @@ def measured(folder: Path) -> Iterator[tuple[str, str, str]]:
 
 def _means_and_scales(rate: HHyper, z: Tensor) -> str:
     """Bits of z in CompressAI's streams, rounded about predicted means or predicted scales."""
-    z_in = rate._to_bottleneck(z).cpu()
+    z_in = rate._to_bottleneck(z)
     mean, index = rate._coding_gaussian(rate.side_prior(rate._coding_side(z_in))[0])
     scales = MIN_SCALE * (torch.arange(N_SCALES) * LOG_SCALE_STEP).exp()
     coder = GaussianConditional(scales.tolist())

@@ -19,8 +19,7 @@ from utils.runs.files import write_text
 from utils.runs.saved_runs import read_records
 
 RESULTS = Path("results")
-FIGURES = ("quantization*.png", "rec_imgs_allin1_multi*.png", "invariance_RD_curve.png")
-QUICK = "not comparable (quick mode)"
+FIGURES = ("figures/quantization*.png", "figures/rec_imgs_*.png", "invariance_RD_curve.png")
 OFFICIAL = {
     "accuracy": "z_hat as rounded in evaluation; here: as decoded from the files",
     "hyperprior": "takes means from the predicted scales; here: from the predicted means",
@@ -103,12 +102,10 @@ def _shown(numbers: DataFrame) -> DataFrame:
     shown["published"] = numbers["value"].map("{:.4g}".format)
     shown["tolerance"] = numbers["tolerance"].map("±{:.3g}".format)
     shown["ours"] = [number(*pair) for pair in zip(numbers["ours"], numbers["sem"], strict=True)]
-    is_quick = numbers["command"].str.endswith("-m quick") == True  # noqa: E712
-    verdict = numbers["verdict"].fillna(NOT_RUN)
-    shown["verdict"] = verdict.mask(
-        is_quick, "not comparable (quick mode): " + verdict + " tolerance"
-    )
-    shown["command"] = ("`" + numbers["command"] + "`").fillna(MISSING)
+    command, verdict = numbers["command"].fillna(""), numbers["verdict"].fillna(NOT_RUN)
+    in_quick = "not comparable (quick mode): " + verdict + " tolerance"
+    shown["verdict"] = verdict.mask(command.str.endswith("-m quick"), in_quick)
+    shown["command"] = command.map(lambda text: f"`{text}`" if text else MISSING)
     return shown
 
 
@@ -149,7 +146,6 @@ def _missing(entry: dict) -> dict:
 
 
 def _figures(entry: dict) -> str:
-    files = [file for pattern in FIGURES for file in sorted(_folder(entry).glob(f"**/{pattern}"))]
-    kept = [f"{f.relative_to(RESULTS)}" for f in files if "datafeat_" not in f"{f}"]
-    links = "\n".join(f"![{Path(path).stem}]({path})" for path in kept)
+    files = [file for name in FIGURES for file in sorted(_folder(entry).glob(name))]
+    links = "\n".join(f"![{file.stem}]({file.relative_to(RESULTS).as_posix()})" for file in files)
     return f"`{entry['command']}`:\n\n{links}\n\n"
