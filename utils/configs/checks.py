@@ -47,6 +47,17 @@ WEIGHT_SETTINGS = (
     "data_feat.kwargs.clip_weights",
     "data_pred.kwargs.clip_weights",
 )
+# Settings that are lists of texts. The equivalence of points is a single text.
+LISTS = (
+    "figures.names",
+    "finetune.frozen",
+    "aggregate.modes",
+    "aggregate.summarize_RD_curves.mse_cols",
+    "aggregate.plot_superpose.y",
+    "aggregate.compare_to_paper.experiments",
+    "aggregate.summarize_clip.data",
+)
+IMAGE_LISTS = ("equivalence", "val_equivalence")  # of data sets that have a `p_augment`
 # Settings that are parts of folder names.
 NAMES = ("experiment_name", "compressor_of", "add_feat", "add_pred")
 
@@ -100,7 +111,7 @@ def _kinds(name: str, stated: object) -> tuple[str, tuple[type, ...]]:
     if isinstance(stated, Mapping):
         return "a group of settings", (Mapping,)
     if isinstance(stated, Sequence) and not isinstance(stated, str):
-        is_of_text = len(stated) > 0 and isinstance(stated[0]._value(), str)
+        is_of_text = len(stated) == 0 or isinstance(stated[0]._value(), str)
         return "a list", (list, str) if is_of_text else (list,)
     if isinstance(stated, bool):
         return "true or false", (bool,)
@@ -174,6 +185,14 @@ def check_names(cfg: DictConfig) -> None:
             raise ConfigError(f"{key} is {cfg[key]!r}, expected a name without '/' for a folder")
     if isinstance(cfg.experiment, float):  # in a file, 1e3 is a number
         raise ConfigError(f"experiment is the number {cfg.experiment}, expected a name in quotes")
+
+
+def list_texts(cfg: DictConfig) -> None:
+    """Replace a text by a list of this text where a list of texts is expected."""
+    images = (p for p in DATA if OmegaConf.select(cfg, f"{p}.kwargs.p_augment") is not None)
+    for key in (*LISTS, *(f"{p}.kwargs.{name}" for p in images for name in IMAGE_LISTS)):
+        if isinstance(value := OmegaConf.select(cfg, key), str):
+            OmegaConf.update(cfg, key, [value])
 
 
 def expand_paths(cfg: DictConfig) -> None:

@@ -15,7 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.nodes import Node
 
 from utils.configs import resolvers
-from utils.configs.checks import CLASS, ConfigError, expand_paths, expected_kind, find_node
+from utils.configs.checks import (
+    CLASS,
+    ConfigError,
+    expand_paths,
+    expected_kind,
+    find_node,
+    list_texts,
+)
 from utils.configs.overrides import CONF_DIR, given, is_group, parse, to_override_value
 
 # hydra-optuna-sweeper's name of the multi-objective sampler that Optuna merged into TPESampler.
@@ -48,6 +55,7 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> 
             _check_kind(override, find_node(cfg, override.key_or_group))
     set_values(cfg, parse(_first_values(values)))
     expand_paths(cfg)
+    list_texts(cfg)
     return cfg
 
 

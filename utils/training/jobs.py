@@ -15,6 +15,7 @@ from utils.configs.checks import (
     check_networks,
     check_sizes,
     expand_paths,
+    list_texts,
 )
 from utils.configs.resolvers import cpus_per_job
 from utils.data.module import check_choice
@@ -40,6 +41,7 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
     with signals.handled(), recorded_job() as job:
         cfg = cfg.copy()
         expand_paths(cfg)
+        list_texts(cfg)
         OmegaConf.resolve(cfg)
         check_names(cfg)
         check_choice("on_failed", cfg.on_failed, ("restart", "resume"))

@@ -6,11 +6,11 @@ import sys
 import pytest
 from helpers.tiny import BANANA, paths
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import main
 from utils.cluster import sweep
-from utils.configs.checks import ConfigError
+from utils.configs.checks import LISTS, ConfigError
 from utils.configs.composing import compose_config, expand
 
 
@@ -88,6 +88,15 @@ def test_values_of_compatible_kinds_are_accepted():
         ]
     )
     assert (cfg.featurizer.loss.beta, cfg.trainer.precision, cfg.anything) == (1, 32, [1])
+
+
+def test_a_single_text_is_a_list_of_one():
+    texts = {key: "a" for key in LISTS} | {"data_feat.kwargs.equivalence": "label"}
+    options = ["data@data_feat=digits", "finetune=freezer"]
+    cfg = compose_config([*options, *(f"{key}={value}" for key, value in texts.items())])
+    assert {key: OmegaConf.select(cfg, key) for key in texts} == {k: [texts[k]] for k in texts}
+    points = ["data@data_feat=banana", "data_feat.kwargs.equivalence=rotation"]
+    assert compose_config(points).data_feat.kwargs.equivalence == "rotation"
 
 
 def test_results_are_named_after_mode_and_experiment_by_default():
