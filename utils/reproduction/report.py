@@ -12,6 +12,7 @@ from pandas import DataFrame
 from utils.aggregation import aggregate
 from utils.aggregation.experiment import MISSING, number, to_markdown
 from utils.aggregation.paper_comparison import NOT_RUN, SETTINGS, TABLE, published_numbers
+from utils.aggregation.tables import NoRunsError
 from utils.configs.checks import ConfigError
 from utils.configs.composing import compose_config
 from utils.reproduction import differences
@@ -39,14 +40,18 @@ NOTEBOOK = """
 
 def write(entries: list[dict]) -> None:
     """Write the report on experiments, as in `__main__.plan`."""
-    done = [entry for entry in entries if entry["state"] == "done"]
+    tried = [entry for entry in entries if entry["seconds"]]
+    done = [entry for entry in tried if entry["state"] == "done"]
     compared = {entry["command"]: _compare(entry) for entry in done}  # writes the tables
     numbers = _numbers(done)
-    effects = [effect for entry in done for effect in differences.measured(_folder(entry))]
+    effects = []
+    for entry in tried:
+        with contextlib.suppress(NoRunsError):  # no compressor is trained yet
+            effects += differences.measured(_folder(entry))
     sections = {
         "Published numbers": _table(_shown(numbers)),
         "VC against VIC: ratios": _table(_ratios(numbers)),
-        "Commands": _table(_command(entry) for entry in entries if entry["seconds"]),
+        "Commands": _table(map(_command, tried)),
         "Settings that differ": "".join(
             f"`{command}`:\n\n```\n{text}```\n\n" for command, text in compared.items() if text
         ),
