@@ -26,6 +26,7 @@ from utils.configs.checks import (
     check_names,
     check_networks,
     check_peers,
+    check_references,
     check_sizes,
     check_weights,
 )
@@ -120,11 +121,12 @@ def check_command_line(arguments: list[str]) -> Plan:
     """Raise ConfigError, HydraException or OSError if the jobs of a command line cannot run."""
     overrides = expand(arguments)
     cfg = compose_config(overrides)
+    check_weights(cfg)
+    check_references(cfg)
     check_names(cfg)
     check_networks(cfg)
     check_sizes(cfg)
     check_peers(cfg)
-    check_weights(cfg)
     check_equivalences(cfg, overrides)
     for name in ("results", "pretrained", "outputs"):  # data may be read-only
         writable_dir(cfg.paths[name], f"paths.{name}")

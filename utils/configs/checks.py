@@ -131,6 +131,14 @@ def is_network(architecture: DictConfig) -> bool:
     return bool(architecture.kwargs.get("_partial_", False))
 
 
+def check_references(cfg: DictConfig) -> None:
+    """Raise `ConfigError` if a reference, such as `${a.b}` or `${oc.env:NAME}`, has no value."""
+    try:
+        OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+
+
 def check_networks(cfg: DictConfig) -> None:
     """Raise `ConfigError` if an evaluation is chosen where a network is required."""
     for place in NETWORKS:

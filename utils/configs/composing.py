@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
@@ -103,7 +104,7 @@ def _compose(config_name: str, overrides: list[Override]) -> DictConfig:
 def _errors_in_one_line() -> Iterator[None]:
     try:
         yield
-    except (HydraException, ValueError) as error:
+    except (HydraException, ValueError, yaml.YAMLError) as error:
         # drop Hydra's list of search paths
         said = str(error) or str(error.__cause__)  # for files that cannot be parsed
         raise ConfigError(" ".join(said.partition("Config search path")[0].split())) from error

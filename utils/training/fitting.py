@@ -155,7 +155,7 @@ def fit(
     logger = build_logger(run) if distributed.is_main() else None
     trainer = build_trainer(run, monitor, logger, callbacks, overrides or {})
     checkpoint = distributed.from_main(run.checkpoint_to_resume)
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if not trainer.checkpoint_callback.best_model_path:
         raise ValueError("training ended before the first evaluation: allow more steps or time")
     run.load_best(module)

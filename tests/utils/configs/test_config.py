@@ -1,6 +1,7 @@
 """From command lines to configs: errors, sweeps, modes, help."""
 
 import functools
+import shutil
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import main
 from utils.cluster import sweep
+from utils.configs import composing
 from utils.configs.checks import LISTS, ConfigError
 from utils.configs.composing import compose_config, expand
 
@@ -115,6 +117,9 @@ def test_results_are_named_after_mode_and_experiment_by_default():
         "data_pred.kwargs.val_equivalence=null,[scales]",
         "data_feat.kwargs.equivalence=[rotation] data@data_feat=banana_rot",  # one name
         "data_pred.kwargs.equivalence=rotaton data@data_feat=banana_rot",
+        "add_pred=${oc.env:NOPE}",
+        "trainer.max_epochs=${nope}",
+        "optimizer_pred.name=${nope}",
     ],
 )
 def test_the_command_line_fails_before_any_job(monkeypatch, tmp_path, capsys, wrong):
@@ -123,6 +128,15 @@ def test_the_command_line_fails_before_any_job(monkeypatch, tmp_path, capsys, wr
         sweep.run(lambda cfg: pytest.fail("a job was started"))
     assert error.value.code == 2 and not list(tmp_path.iterdir())
     assert wrong.split("=")[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["a: [1,", "a: b: c", "\ta: 1", "a: \0", "a: 1\n b: 2"])
+def test_a_broken_config_file_is_one_line_of_error(monkeypatch, tmp_path, content):
+    conf = shutil.copytree(composing.CONF_DIR, tmp_path / "conf")
+    (conf / "distortion" / "broken.yaml").write_text(content)
+    monkeypatch.setattr(composing, "CONF_DIR", conf)
+    with pytest.raises(ConfigError, match=r"^.*distortion/broken\.yaml.*$"):
+        compose_config(["distortion=broken"])
 
 
 def test_known_augmentations_are_accepted(tmp_path):
