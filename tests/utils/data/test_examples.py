@@ -18,6 +18,7 @@ from helpers.batches import gather
 from helpers.pictures import save_noise, save_plain
 from helpers.processes import own_workers
 from PIL import Image
+from torchvision.transforms import v2
 
 from lossyless import parallel
 from utils.data.examples import ImageFiles
@@ -60,7 +61,8 @@ def numbers(images):
 # --- batches
 
 
-def test_random_crops_are_new_in_each_epoch_whichever_worker_reads_an_image(tmp_path):
+def test_random_crops_are_new_in_each_epoch_whichever_worker_reads_an_image(tmp_path, monkeypatch):
+    """Nor do they seed torch's generator, from which other threads draw."""
     pixels = np.tile(np.arange(3 * SIDE, dtype=np.uint8)[None, :, None], (SIDE, 1, 3))
     for i in range(N_TRAIN + N_TEST):  # wide ramps, whose grey values tell where a crop starts
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
@@ -69,7 +71,16 @@ def test_random_crops_are_new_in_each_epoch_whichever_worker_reads_an_image(tmp_
         data = toy(tmp_path, base_resize="clip_random", **kwargs)
         return numbers(gather(data.loader(split, epoch=epoch, shuffle=False)).x)
 
-    first, second, other = starts("train"), starts("train", epoch=1), starts("train", seed=7)
+    states, make_params = [], v2.RandomCrop.make_params
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            v2.RandomCrop,
+            "make_params",
+            lambda *args: states.append(torch.get_rng_state()) or make_params(*args),
+        )
+        first = starts("train")
+    assert len(states) > 8 and all(torch.equal(state, states[0]) for state in states)
+    second, other = starts("train", epoch=1), starts("train", seed=7)
     assert torch.equal(first, starts("train", n_workers=2))
     for crops in (first, second, other):
         assert len(crops.unique()) > 8 and crops.max() <= 2 * SIDE
