@@ -3,7 +3,7 @@
 # same run. Takes a few minutes on two CPU cores; the exit status is 1 if a goal is missed.
 #
 #   bin/benchmark.sh                  # all subjects, one table
-#   bin/benchmark.sh --only coding    # one of: data augmentation training coding bits files hub
+#   bin/benchmark.sh --only coding    # one of: data augmentation training kernels coding bits files hub
 #   bin/benchmark.sh --quick          # fewer repetitions
 #   bin/benchmark.sh --only experiments               # estimated hours of each experiment at full size
 #   bin/benchmark.sh --only experiments --match mnist # only names that contain "mnist"

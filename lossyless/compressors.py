@@ -129,52 +129,53 @@ class LearnableCompressor(Compressor, JointlyTrained):
 
     # --- training
 
-    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Tensor]]:
         """Rates, distortions and probe losses, [B] each in nats, and the means of all terms."""
-        z, z_hat, rates, logs = self._through_bottleneck(batch.x)
+        z, z_hat, rates, terms = self._through_bottleneck(batch.x)
         if self.distortion.needs == "positive":  # separately, for the statistics of batch norm
             _, target, _, _ = self._through_bottleneck(batch.aux)
         else:
             target = z if self.distortion.needs == "none" else batch.aux
         distortions, distortion_logs = self.distortion(z_hat, target)
 
-        online_losses = torch.zeros_like(distortions)
-        metrics = {}
+        online_losses, metrics = None, {}
         if self.online is not None:
             online_losses, metrics = self.online.losses(z_hat, batch.y)
-        metrics |= self._in_bits(rates, distortions, logs) | distortion_logs
-        z = z_hat.detach()
-        metrics |= {"zmin": z.min(), "zmax": z.max(), "zmean": z.mean()}
+        metrics |= self._in_bits(rates, distortions, terms) | distortion_logs
+        zmin, zmax = z_hat.detach().aminmax()
+        metrics |= {"zmin": zmin, "zmax": zmax, "zmean": z_hat.detach().mean()}
         return rates, distortions, online_losses, metrics
 
     def _through_bottleneck(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """z and z_hat [B, z_dim], rates [B] in nats, and the means of the rate's terms."""
+        """z and z_hat [B, z_dim], rates [B] in nats, and their terms."""
         p_ZlX = self.p_ZlX(x)
         z = p_ZlX.rsample()
         is_warming_up = self.training and self.current_epoch < self.rate.warmup_k_epoch
         return z, *self.rate(z, p_ZlX, is_warming_up=is_warming_up)
 
     def _weighted(self, rate: Tensor, distortion: Tensor, beta: float) -> Tensor:
-        return distortion / self.factor_beta_d + beta * self.factor_beta_r * rate
+        if self.factor_beta_d != 1:
+            distortion = distortion / self.factor_beta_d
+        return torch.add(distortion, rate, alpha=beta * self.factor_beta_r)
 
-    def _in_bits(self, rates: Tensor, distortions: Tensor, logs: dict) -> dict[str, Tensor]:
-        rate, distortion = rates.mean().detach(), distortions.mean().detach()
-        nats = {
+    @torch.no_grad()
+    def _in_bits(self, rates: Tensor, distortions: Tensor, terms: dict) -> dict[str, Tensor]:
+        means = torch.stack([rates, distortions, *terms.values()]).mean(1)
+        rate, distortion, *others = (means / NATS_PER_BIT).unbind()
+        return {
             # with the final beta, so that the epochs of an annealed run are comparable
             "loss": self._weighted(rate, distortion, self.beta),
             "rate": rate,
             "distortion": distortion,
             "ratedist": rate + distortion,
-            **logs,
+            **dict(zip(terms, others, strict=True)),
         }
-        return {name: value / NATS_PER_BIT for name, value in nats.items()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         rates, distortions, online_losses, metrics = self._losses(batch)
         self.tracker.add(self, "train", metrics, batch_size=len(batch.x))
-        beta = self.annealer(self.global_step, self._n_steps)
-        loss = self._weighted(rates.mean(), distortions.mean(), beta)
-        return loss + online_losses.mean()
+        losses = self._weighted(rates, distortions, self.annealer(self.global_step, self._n_steps))
+        return (losses if online_losses is None else losses + online_losses).mean()
 
     def on_train_start(self) -> None:
         self._n_steps = self.trainer.estimated_stepping_batches

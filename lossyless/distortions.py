@@ -100,11 +100,11 @@ class DirectDistortion(Distortion):
     def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
         prediction, target = self.decoder(z_hat).float(), target.float()
         if self.kind == "vector":
-            return (prediction - target).square().flatten(1).mean(1), {}
+            return F.mse_loss(prediction, target, reduction="none").flatten(1).mean(1), {}
         if self.kind == "bw_image":
             errors = F.binary_cross_entropy_with_logits(prediction, target, reduction="none")
         else:
-            errors = (torch.sigmoid(prediction) - target).square()
+            errors = F.mse_loss(torch.sigmoid(prediction), target, reduction="none")
         return errors.flatten(1).sum(1), {}
 
     def reconstruct(self, z_hat: Tensor) -> Tensor:

@@ -62,7 +62,8 @@ class PredictionHead(nn.Module):
         [B, n_outputs] for regression."""
         prediction = self(x).float()
         if self.task == "regression":
-            return {"loss": (prediction - y.float().view_as(prediction)).square()}
+            y = y.float().view_as(prediction)
+            return {"loss": F.mse_loss(prediction, y, reduction="none")}
         losses = F.cross_entropy(prediction, y, reduction="none")
         return {"loss": losses, "acc": (prediction.argmax(-1) == y).float()}
 

@@ -9,7 +9,7 @@ import math
 
 from torch import Tensor, nn
 
-from lossyless.architectures.layers import Shape, initialize, power_of_two_side, resize
+from lossyless.architectures.layers import BatchNorm, Shape, initialize, power_of_two_side, resize
 
 DOWNSAMPLING = 16  # four convolutions of stride 2
 
@@ -95,7 +95,7 @@ class BalleDecoder(nn.Module):
 
 
 def _normalized(n_channels: int) -> list[nn.Module]:
-    return [nn.BatchNorm2d(n_channels), nn.ReLU()]
+    return [BatchNorm(n_channels), nn.ReLU()]
 
 
 def _downsampling(n_in: int, n_out: int, bias: bool = True) -> nn.Module:

@@ -5,6 +5,7 @@ import math
 from torch import Tensor, nn
 
 from lossyless.architectures.layers import (
+    BatchNorm,
     Shape,
     activation_named,
     initialize,
@@ -44,7 +45,7 @@ class CNN(nn.Module):
         for n_in, n_out in zip([in_shape[0], *channels], channels, strict=False):
             layers += [
                 nn.Conv2d(n_in, n_out, kernel_size=3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(n_out),
+                BatchNorm(n_out),
                 activation_named(activation),
             ]
         self.convolutions = nn.Sequential(*layers)
@@ -81,7 +82,7 @@ class CNNDecoder(nn.Module):
         for n_in, n_out in zip(channels, [*channels[1:], out_shape[0]], strict=True):
             is_last = n_in == channels[-1]
             layers += [
-                nn.BatchNorm2d(n_in),
+                BatchNorm(n_in),
                 activation_named(activation),
                 nn.ConvTranspose2d(
                     n_in, n_out, 3, stride=2, padding=1, output_padding=1, bias=is_last

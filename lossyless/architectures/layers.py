@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Shape = Sequence[int]
 
@@ -46,6 +47,22 @@ class Standardize(nn.Module):
         if self.is_identity:
             return x
         return (x - self.mean[:, None, None]) / self.std[:, None, None]
+
+
+class BatchNorm(_BatchNorm):
+    """Batch normalisation of x [B, C, ...].
+
+    Unlike torch's, it does not count its batches: each count takes a kernel, and is never read.
+    """
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        """Do nothing: any number of dimensions will do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        statistics = self.running_mean, self.running_var
+        return F.batch_norm(
+            x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps
+        )
 
 
 def activation_named(name: str) -> nn.Module:

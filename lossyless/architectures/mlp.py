@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lossyless.architectures.layers import Shape, activation_named, initialize
+from lossyless.architectures.layers import BatchNorm, Shape, activation_named, initialize
 
 
 class Identity(nn.Identity):
@@ -69,7 +69,7 @@ class MLP(nn.Module):
             # batch normalisation would cancel a bias
             layers.append(nn.Linear(width, hid_dim, bias=not is_batchnorm))
             if is_batchnorm:
-                layers.append(nn.BatchNorm1d(hid_dim))
+                layers.append(BatchNorm(hid_dim))
             layers.append(activation_named(activation))
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))

@@ -5,7 +5,7 @@ import math
 import torchvision
 from torch import Tensor, nn
 
-from lossyless.architectures.layers import Shape
+from lossyless.architectures.layers import BatchNorm, Shape
 
 STEMS = ("auto", "imagenet", "small")
 # "auto" chooses "small" for sides below this; as in the paper, this includes STL10's 96 pixels.
@@ -44,7 +44,7 @@ class ResNet(nn.Module):
         if stem == "auto":
             stem = "small" if min(sides) < MIN_IMAGENET_SIDE else "imagenet"
         self.network = torchvision.models.get_model(
-            base, weights=None, num_classes=math.prod(out_shape)
+            base, weights=None, num_classes=math.prod(out_shape), norm_layer=BatchNorm
         )
         n_out = self.network.conv1.out_channels
         if stem == "small":

@@ -54,18 +54,18 @@ class Rate(Codec):
         -------
         z_hat : Tensor [B, z_dim], `z_dtype`
         rates : Tensor [B], nats per example
-        logs : means over the batch of the terms of the rate, in nats
+        terms : terms of the rate, Tensor [B] each, nats, without gradients
         """
         z_in = z
         if is_warming_up or not self.is_end_to_end:
             z_in, p_ZlX = z.detach(), None if p_ZlX is None else p_ZlX.detach()
         # half precision cannot hold probabilities of 1e-9 and cumulative logits
         with torch.autocast(z.device.type, enabled=False):
-            z_hat, rates, logs = self._bottleneck(z_in.to(self.z_dtype), p_ZlX)
+            z_hat, rates, terms = self._bottleneck(z_in.to(self.z_dtype), p_ZlX)
         if is_warming_up and self.is_end_to_end:
             # quantisation adds noise to z, so the gradient is 1
             z_hat = z_hat + (z - z.detach()).float()
-        return z_hat, rates, logs
+        return z_hat, rates, terms
 
     @abstractmethod
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:

@@ -109,7 +109,7 @@ class EntropyCodedRate(Rate):
     def _from_bottleneck(self, z_hat_in: Tensor) -> Tensor:
         if not self.training:
             return self._decoded(z_hat_in)
-        z_hat = z_hat_in * (-self.scaling).exp() - self.biasing
+        z_hat = z_hat_in / self.scaling.exp() - self.biasing
         return z_hat if self.transform is None else self.transform.rotate_back(z_hat)
 
     def _decoded(self, z_hat_in: Tensor) -> Tensor:

@@ -50,14 +50,16 @@ class FactorizedModel(EntropyBottleneck):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Quantised values and their likelihoods, of x, [B, n_channels] each."""
-        values = x.T[:, None]
-        if self.training:
-            noise = torch.empty_like(values, memory_format=torch.contiguous_format)
-            values = values + noise.uniform_(-0.5, 0.5, generator=self.generator)
-        else:
-            values = self.quantize(values, "dequantize", self._get_medians())
+        mode = "noise" if self.training else "dequantize"
+        values = self.quantize(x.T[:, None], mode, self._get_medians())
         likelihoods = factorized_likelihood(values, self.matrices, self.biases, self.factors)
-        return values[:, 0].T, self.likelihood_lower_bound(likelihoods)[:, 0].T
+        return values.squeeze(1).T, self.likelihood_lower_bound(likelihoods).squeeze(1).T
+
+    def quantize(self, inputs: Tensor, mode: str, means: Tensor | None = None) -> Tensor:
+        if mode == "noise":
+            noise = torch.empty_like(inputs, memory_format=torch.contiguous_format)
+            return inputs + noise.uniform_(-0.5, 0.5, generator=self.generator)
+        return super().quantize(inputs, mode, means)
 
     @torch.no_grad()
     def make_tables(self) -> CDFTables:
@@ -137,7 +139,7 @@ class HFactorized(ColumnCodedRate):
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
         z_hat_in, q_z = self.prior(self._to_bottleneck(z))
         rates = -q_z.log().sum(-1)
-        return self._from_bottleneck(z_hat_in), rates, {"H_q_Z": rates.mean().detach()}
+        return self._from_bottleneck(z_hat_in), rates, {"H_q_Z": rates.detach()}
 
     def _make_tables(self) -> dict[str, CDFTables]:
         return {"z": self.prior.make_tables()}

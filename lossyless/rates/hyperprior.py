@@ -87,8 +87,8 @@ class HHyper(EntropyCodedRate):
         q_zls = gaussian_likelihood(z_hat_in - mean, scale)
         q_zls = self.conditional.likelihood_lower_bound(q_zls)
         H_q_S, H_q_ZlS = -q_s.log().sum(-1), -q_zls.log().sum(-1)
-        logs = {"H_q_S": H_q_S.mean().detach(), "H_q_ZlS": H_q_ZlS.mean().detach()}
-        return self._from_bottleneck(z_hat_in), H_q_S + H_q_ZlS, logs
+        terms = {"H_q_S": H_q_S.detach(), "H_q_ZlS": H_q_ZlS.detach()}
+        return self._from_bottleneck(z_hat_in), H_q_S + H_q_ZlS, terms
 
     def _gaussian(self, side_decoder: nn.Module, s_hat: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and scale, [B, z_dim] each."""

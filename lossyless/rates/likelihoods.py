@@ -56,42 +56,37 @@ class _FactorizedLikelihood(Function):
     @staticmethod
     def forward(ctx, values: Tensor, factors: Tensor, *layers: Tensor) -> Tensor:
         weights, biases = layers[: len(layers) // 2], layers[len(layers) // 2 :]
-        hidden, tanhs = [torch.cat([values - 0.5, values + 0.5], dim=-1)], []
-        for factor, weight, bias in zip(factors, weights, biases, strict=False):
-            logits = torch.baddbmm(bias, weight, hidden[-1])
-            tanhs.append(logits.tanh())
-            hidden.append(torch.addcmul(logits, factor, tanhs[-1]))
-        cumulative = torch.baddbmm(biases[-1], weights[-1], hidden[-1]).sigmoid()
-        ctx.save_for_backward(cumulative, factors, *weights, *hidden, *tanhs)
+        sides = torch.linspace(-0.5, 0.5, 2, dtype=values.dtype, device=values.device)
+        edges = (values[:, :, None] + sides[:, None]).flatten(2)
+        hidden = edges.new_empty(*factors.shape[:-1], edges.shape[-1])  # [n_hidden, C, n, 2 B]
+        tanhs = torch.empty_like(hidden)
+        logits = torch.baddbmm(biases[0], weights[0], edges)
+        for k, factor in enumerate(factors):
+            torch.tanh(logits, out=tanhs[k])
+            torch.addcmul(logits, factor, tanhs[k], out=hidden[k])
+            logits = torch.baddbmm(biases[k + 1], weights[k + 1], hidden[k])
+        cumulative = logits.sigmoid()
+        ctx.save_for_backward(edges, hidden, tanhs, cumulative, factors, *weights)
         lower, upper = cumulative.chunk(2, dim=-1)
         return upper - lower
 
     @staticmethod
     @once_differentiable
     def backward(ctx, by_likelihood: Tensor) -> tuple[Tensor, ...]:
-        cumulative, factors, *saved = ctx.saved_tensors
-        n = len(factors)
-        weights, edges, hidden, tanhs = (
-            saved[: n + 1],
-            saved[n + 1],
-            torch.stack(saved[n + 2 : 2 * n + 2]),
-            torch.stack(saved[2 * n + 2 :]),
-        )
-        by_cumulative = torch.cat([-by_likelihood, by_likelihood], dim=-1)
-        by_last = by_logits = sigmoid_backward(by_cumulative, cumulative)
+        edges, hidden, tanhs, cumulative, factors, *weights = ctx.saved_tensors
+        by_sides = sigmoid_backward(by_likelihood[:, :, None], cumulative.unflatten(-1, (2, -1)))
+        by_sides[:, :, 0].neg_()
+        by_last = by_next = by_sides.flatten(2)
+        by_hidden, by_logits = torch.empty_like(hidden), torch.empty_like(hidden)
         slopes = tanh_backward(factors, tanhs)
-        by_all_hidden, by_all_logits = [], []
-        for k in reversed(range(n)):
-            by_hidden = torch.bmm(weights[k + 1].mT, by_logits)
-            by_logits = torch.addcmul(by_hidden, by_hidden, slopes[k])
-            by_all_hidden.insert(0, by_hidden)
-            by_all_logits.insert(0, by_logits)
-        by_lower, by_upper = torch.bmm(weights[0].mT, by_logits).chunk(2, dim=-1)
-        by_hidden, by_logits = torch.stack(by_all_hidden), torch.stack(by_all_logits)
+        for k in reversed(range(len(factors))):
+            torch.bmm(weights[k + 1].mT, by_next, out=by_hidden[k])
+            by_next = torch.addcmul(by_hidden[k], by_hidden[k], slopes[k], out=by_logits[k])
+        by_lower, by_upper = torch.bmm(weights[0].mT, by_next).chunk(2, dim=-1)
         return (
             by_lower + by_upper,
-            torch.linalg.vecdot(by_hidden, tanhs)[..., None],
-            torch.bmm(by_logits[0], edges.mT),
+            (by_hidden[..., None, :] @ tanhs[..., None]).squeeze(-1),
+            torch.bmm(by_next, edges.mT),
             *torch.matmul(by_logits[1:], hidden[:-1].mT),
             torch.bmm(by_last, hidden[-1].mT),
             *by_logits.sum(-1, keepdim=True),

@@ -59,10 +59,13 @@ class HSpatial(HHyper):
 
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
         rows = self._to_positions(z)
-        z_hat, rates, logs = super()._bottleneck(rows, None)
-        rates = rates.unflatten(0, (-1, self.n_positions)).sum(1)
-        logs = {name: value * self.n_positions for name, value in logs.items()}
-        return self._from_positions(z_hat), rates, logs
+        z_hat, rates, terms = super()._bottleneck(rows, None)
+        terms = {name: self._sums(values) for name, values in terms.items()}
+        return self._from_positions(z_hat), self._sums(rates), terms
+
+    def _sums(self, values: Tensor) -> Tensor:
+        """Sums [B] over the positions of values [B*s*s]."""
+        return values.unflatten(0, (-1, self.n_positions)).sum(1)
 
     def _vectors(self, z: Tensor) -> Tensor:
         return self._to_positions(super()._vectors(z))

@@ -50,4 +50,4 @@ class MIRate(_FloatCodedRate):
         if p_ZlX is None:
             raise ValueError("MIRate needs the distribution of z, not only a sample: pass `p_ZlX`")
         rates = kl_to_unit_gaussian(p_ZlX)
-        return z, rates, {"I_q_ZX": rates.mean().detach()}
+        return z, rates, {"I_q_ZX": rates.detach()}

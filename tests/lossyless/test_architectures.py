@@ -20,6 +20,7 @@ from lossyless.architectures import (
     ResNet,
     Standardize,
 )
+from lossyless.architectures.layers import BatchNorm
 
 SHAPES = {
     "identity": ((3,), (3,)),
@@ -72,7 +73,7 @@ def test_invalid_shapes_raise_errors(shape):
 def test_the_options_of_an_mlp_make_its_layers():
     network = MLP((3,), (2,), 8, 3, activation="Softplus", is_batchnorm=True, dropout=0.5)
     kinds = [type(layer) for layer in network.hidden]
-    assert kinds == 3 * [nn.Linear, nn.BatchNorm1d, nn.Softplus, nn.Dropout]
+    assert kinds == 3 * [nn.Linear, BatchNorm, nn.Softplus, nn.Dropout]
     n_parameters = sum(p.numel() for p in network.parameters())
     assert n_parameters == (3 * 8 + 8 * 8 + 8 * 8) + 3 * 2 * 8 + (8 * 2 + 2)
     assert len(MLP((3,), (2,), n_hidden_layers=0).hidden) == 0

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from lossyless.printing import forgive_output
-from utils.benchmarks import coding, data, experiments, files, gpu, training
+from utils.benchmarks import coding, data, experiments, files, gpu, steps, training
 from utils.benchmarks.comparison import Comparison, table_of
 
 SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
     "data": data.compare,
     "augmentation": data.compare_augmentation,
     "training": training.compare,
+    "kernels": steps.compare_kernels,
     "coding": coding.compare,
     "bits": coding.compare_bits,
     "files": files.compare,

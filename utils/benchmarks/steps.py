@@ -1,4 +1,4 @@
-"""Cost of one training step of an experiment, in seconds on this device and in FLOPs.
+"""Cost of one training step of an experiment: seconds on this device, FLOPs, and kernels.
 
 Batches are noise of the right shape and networks have random weights, so neither data sets nor
 weights are needed.
@@ -6,6 +6,7 @@ weights are needed.
 
 import functools
 import json
+import math
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from typing import NamedTuple
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
@@ -21,7 +24,9 @@ from lossyless.backbones import Backbone
 from lossyless.backbones.clip import import_clip
 from lossyless.base import Batch
 from lossyless.torch_state import one_thread
+from utils.benchmarks.comparison import Comparison
 from utils.benchmarks.training import OneEpoch, short_trainer
+from utils.configs.composing import compose_config
 from utils.data.module import DataModule
 from utils.training import building
 from utils.training.callbacks import Freezer
@@ -37,6 +42,18 @@ CLIP = {  # classes of OpenAI's package, and their arguments
 FREE = ("optimizer", "online_optimizer", "beta", "beta_anneal", "factor_beta_r", "factor_beta_d")
 FREE += ("needs", "temperature", "initial_temperature", "is_train_temperature", "dropout")
 FREE += ("effective_batch_size", "warmup_k_epoch", "mean", "std", "weights", "is_reconstruct")
+# Operations without a kernel, besides views; the last two are parts of dropout on a CPU.
+FREE_OPERATIONS = {"detach", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view"}
+FREE_OPERATIONS |= {"bernoulli_", "div_"}
+# Limits of one launch of CUDA's kernels for lists of tensors (tensors: if there are four lists)
+MAX_TENSORS, MAX_VALUES = 36, 320 << 16
+# Experiments, their kernels per step before operations were merged, and goals for the ratio; the
+# convolutional networks alone take a third of those of augmnist.
+KERNELS = (
+    ("banana_viz_VIC", 361, 0.5),
+    ("augmnist_viz_VIC", 644, 0.65),
+    ("clip_bottleneck_pretrain", 386, 0.5),
+)
 
 
 class Cost(NamedTuple):
@@ -122,6 +139,69 @@ def clock(device: torch.device) -> float:
         return time.process_time()
     torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+class KernelCounter(TorchDispatchMode):
+    """Counts the kernels that a GPU would launch, on any device.
+
+    Each operation that computes counts as one, although some, such as convolutions, launch several.
+    Optimisers and gradient clipping work on lists of tensors: they count as many as CUDA launches
+    for lists of these sizes. So optimisers need `fused=True` on a CPU, too.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.n_kernels = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("aten::")
+        if name.startswith(("_foreach", "_fused")):
+            self.n_kernels += _n_launches(args[0])
+        elif not (func.is_view or "::" in name or name in FREE_OPERATIONS):
+            self.n_kernels += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _n_launches(tensors: list[Tensor]) -> int:
+    """Launches of a CUDA kernel for a list of tensors."""
+    n_values = sum(tensor.numel() for tensor in tensors)
+    return max(math.ceil(len(tensors) / MAX_TENSORS), math.ceil(n_values / MAX_VALUES))
+
+
+class _CountedStep(Callback):
+    """Counts the kernels of the second step: the first one creates the states of optimisers."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
+        if batch_idx == 1:
+            self.counter = KernelCounter()
+            self.counter.__enter__()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        if batch_idx == 1:
+            self.counter.__exit__(None, None, None)
+
+
+def count_kernels(experiment: str) -> int:
+    """Kernels of a training step of the featurizer, with a small batch of noise, on the CPU."""
+    overrides = ["distortion=VIC"] if "viz" in experiment else ["tower.kwargs.weights=random"]
+    cfg = compose_config(
+        [f"experiment={experiment}", "trainer.accelerator=cpu", "logger=none", *overrides]
+    )
+    for part in ("optimizer_feat", "optimizer_online"):
+        OmegaConf.update(cfg, f"{part}.kwargs.fused", True, force_add=True)
+    step, counted = Step.of(cfg, "featurizer"), _CountedStep()
+    train(step, torch.rand(8, *step.shape), 2, counted)
+    return counted.counter.n_kernels
+
+
+def compare_kernels(is_quick: bool) -> list[Comparison]:
+    """Compare kernels per step with those of an earlier version."""
+    return [
+        Comparison(
+            f"kernels per step of {name}", "earlier", "", [count_kernels(name)], [n], high=high
+        )
+        for name, n, high in KERNELS
+    ]
 
 
 @functools.cache

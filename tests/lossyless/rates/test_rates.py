@@ -167,7 +167,7 @@ def test_fitting_lowers_the_rate_and_the_terms_add_up(fitted, request):
     new = ENTROPY_CODED[request.node.callspec.params["fitted"]](Z_DIM).eval()
     _, rates, logs = fitted(z)
     assert rates.mean() < new(z)[1].mean()
-    torch.testing.assert_close(sum(logs.values()), rates.mean())
+    torch.testing.assert_close(sum(logs.values()), rates)
 
 
 def test_the_mi_rate_is_the_kl_to_a_unit_gaussian():
@@ -176,7 +176,7 @@ def test_the_mi_rate_is_the_kl_to_a_unit_gaussian():
     _, rates, logs = rate(z, p_ZlX)
     marginal = Independent(Normal(torch.zeros_like(z), 1.0), 1)
     torch.testing.assert_close(rates, kl_divergence(p_ZlX, marginal))
-    assert logs["I_q_ZX"] == rates.mean()
+    assert torch.equal(logs["I_q_ZX"], rates)
     with pytest.raises(ValueError, match="p_ZlX"):
         rate(z)
 
