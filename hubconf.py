@@ -37,6 +37,7 @@ is_jit : no effect; an argument of the official code.
 clip_path : checkpoint of CLIP ViT-B/32; by default OpenAI's, downloaded (340 MB) on first use.
 pretrained_path : weights of the bottleneck; by default the released ones, downloaded (136 kB,
     checksum verified) on first use.
+rdo : 0.1 takes fewer bits, at slightly larger errors; files can be read with any value.
 
 Returns
 -------
@@ -51,7 +52,7 @@ WeightsError
 
 
 def _make_entry(model: str) -> _Callable:
-    def entry(device=None, is_jit=False, clip_path=None, pretrained_path=None):
+    def entry(device=None, is_jit=False, clip_path=None, pretrained_path=None, rdo=0.0):
         from lossyless.hub import clip_compressor  # takes seconds to import
 
         return clip_compressor(
@@ -60,6 +61,7 @@ def _make_entry(model: str) -> _Callable:
             clip_path=clip_path,
             pretrained_path=pretrained_path,
             is_jit=is_jit,
+            rdo=rdo,
         )
 
     entry.__name__ = entry.__qualname__ = f"clip_compressor_{model}"

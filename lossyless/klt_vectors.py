@@ -1,5 +1,6 @@
 """Transform coding of vectors, fitted in closed form."""
 
+import functools
 import math
 
 import numpy as np
@@ -13,7 +14,12 @@ from lossyless.coding.histograms import count, fit_tables
 from lossyless.coding.rdo import cheaper_cells
 from lossyless.coding.tables import CDFTables
 from lossyless.rates.entropy_coded import blocks, tables_from_state, tables_to_state, to_cells
-from lossyless.rates.transforms import KLT, rotate_with_integers
+from lossyless.rates.transforms import (
+    klt_basis,
+    n_determined_by,
+    rotate_with_integers,
+    round_matrix,
+)
 from lossyless.torch_state import one_thread
 from lossyless.vector_codecs import FittedCodec
 
@@ -72,7 +78,7 @@ class KLTVectors(FittedCodec):
     ):
         super().__init__(z_dim)
         self.beta, self.weighting, self.rdo, self.rate_target = beta, weighting, rdo, rate_target
-        self.transform = KLT(z_dim)
+        self.register_buffer("matrix", torch.zeros(z_dim, z_dim))
         self.register_buffer("mean", torch.zeros(z_dim, dtype=torch.float64))
         self.register_buffer("widths", torch.ones(z_dim, dtype=torch.float64))
         self.register_buffer("rate", torch.zeros((), dtype=torch.float64))
@@ -85,9 +91,9 @@ class KLTVectors(FittedCodec):
         # the last digits of the basis depend on the number of threads
         with one_thread():
             self.mean.copy_(z.mean(0))
-            self.transform.fit(z - self.mean)
+            self.matrix.copy_(round_matrix(klt_basis(z - self.mean)))
             y = self._rotate(z).numpy()
-        widths = self._widths(y)  # for beta = 1
+        widths = self._widths(y)
         if self.rate_target is not None:
             self.beta = self._search(y / widths)
         self.widths.copy_(torch.from_numpy(widths * math.sqrt(self.beta)))
@@ -96,7 +102,7 @@ class KLTVectors(FittedCodec):
     def _widths(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
         """Cell widths [D] for beta = 1 of vectors y [N, D] in the basis of the KLT."""
         variances = y.var(0)
-        rest = variances[KLT.n_determined(len(y)) :]
+        rest = variances[n_determined_by(len(y)) :]
         rest[:] = rest.mean() if len(rest) else 0.0  # an arbitrary basis: one width
         v = variances.mean()
         if v == 0:  # all vectors are equal
@@ -107,6 +113,7 @@ class KLTVectors(FittedCodec):
     def _search(self, x: NDArray[np.float64]) -> float:
         """The beta of the rate target, for vectors x [N, D] in cell widths for beta = 1."""
 
+        @functools.cache
         def excess(log_beta: float) -> float:
             rate = self._fit_tables(x * math.exp(-log_beta / 2))
             return math.log(max(rate, 1e-9) / self.rate_target)
@@ -143,7 +150,7 @@ class KLTVectors(FittedCodec):
 
     def _rotate(self, z: Tensor) -> Tensor:
         """U^T (z - mean) [N, D], float64, the same bits for every batch size and thread count."""
-        return rotate_with_integers(z.double() - self.mean, self.transform.matrix)
+        return rotate_with_integers(z.double() - self.mean, self.matrix)
 
     def _choose(self, x: NDArray[np.float64], nearest: NDArray[np.int32]) -> NDArray[np.int32]:
         points = self._points / POINT_STEPS
@@ -170,9 +177,7 @@ class KLTVectors(FittedCodec):
             entries, is_listed = self._entries(symbols[rows])
             points = np.where(is_listed, self._points[columns, entries], 0) / POINT_STEPS
             y = torch.from_numpy(symbols[rows] + points) * self.widths
-            z_hat[rows] = (rotate_with_integers(y, self.transform.matrix.T) + self.mean).to(
-                self.z_dtype
-            )
+            z_hat[rows] = (rotate_with_integers(y, self.matrix.T) + self.mean).to(self.z_dtype)
         return z_hat
 
     def _fitted_coder(self) -> TableCoder:
@@ -180,7 +185,7 @@ class KLTVectors(FittedCodec):
 
     def errors(self, z: Tensor, z_hat: Tensor) -> Tensor:
         """The weighted errors of the loss, [N], for vectors and decoded vectors [N, z_dim]."""
-        errors = rotate_with_integers(z.double() - z_hat.double(), self.transform.matrix)
+        errors = rotate_with_integers(z.double() - z_hat.double(), self.matrix)
         return 6 * self.beta * (errors / self.widths).square().sum(1)
 
     # Tables and points depend on the data in their shape, so they are not buffers.

@@ -94,6 +94,8 @@ def make_parser() -> argparse.ArgumentParser:
     option("--classes", **path, help=text)
     text = "official: larger files without checksums, for the paper's code"
     option("--format", choices=("container", "official"), default="container", help=text)
+    text = "0.1: fewer bits at slightly larger errors (default: 0)"
+    option("--rdo", metavar="WEIGHT", type=float, default=0.0, help=text)
     text = "if an image cannot be read: fail, or skip it with a warning and exit with status 3"
     option("--on-error", choices=("raise", "skip"), default="raise", help=text)
     text = "compress only part K = 1..N of N equal parts; `merge` joins the files"
@@ -133,7 +135,11 @@ def compress(args: argparse.Namespace) -> int:
 
     try:
         compressor, _ = clip_compressor(
-            args.model, device=args.device, clip_path=args.clip, pretrained_path=args.pretrained
+            args.model,
+            device=args.device,
+            clip_path=args.clip,
+            pretrained_path=args.pretrained,
+            rdo=args.rdo,
         )
     except ValueError as error:
         raise UsageError(error) from error

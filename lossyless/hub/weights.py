@@ -37,6 +37,7 @@ def clip_compressor(
     clip_path: PathLike | None = None,
     pretrained_path: PathLike | None = None,
     is_jit: bool = False,
+    rdo: float = 0.0,
 ) -> tuple[ClipCompressor, Callable[[Image.Image], Tensor]]:
     """A compressor of images, and the transform for its images.
 
@@ -48,6 +49,8 @@ def clip_compressor(
     pretrained_path : weights of the bottleneck; by default the released ones, downloaded on first
         use.
     is_jit : has no effect; accepted for compatibility with the official code.
+    rdo : weight of a bit in the choice of symbols, see `lossyless.rates.EntropyCodedRate`; 0.1
+        takes fewer bits, at slightly larger errors. Files can be read with any value.
 
     Raises
     ------
@@ -60,6 +63,7 @@ def clip_compressor(
     if clip_path is not None:
         _check_file(clip_path, "clip_path=, --clip")  # before the bottleneck is downloaded
     rate, name = _bottleneck(model, pretrained_path)
+    rate.rdo = rdo
     clip, transform = load_clip(CLIP if clip_path is None else os.fspath(clip_path))
     compressor = ClipCompressor(clip.visual, rate, transform, name).to(device)
     return compressor, compressor.transform

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lossyless.coding.ans import TableCoder
 from lossyless.coding.payloads import CodingError
+from lossyless.coding.rdo import cheaper_cells
 from lossyless.coding.tables import CDFTables
 from lossyless.rates.base import Rate
 from lossyless.rates.transforms import make_transform
@@ -41,11 +42,17 @@ class EntropyCodedRate(Rate):
     z_dim : dimensions of the representation.
     transform : the orthogonal U, one of `transforms.TRANSFORMS`, such as "klt". All but "none" need
         `fit_transform` first, and a frozen encoder.
+    rdo : weight of a bit, in squared cell widths, in the choice of symbols for evaluation and
+        coding, see `coding.rdo`; 0: the nearest cells. 0.1 is about optimal for squared errors.
+        Receivers do not need to know it. Not part of the weights.
     warmup_k_epoch, is_end_to_end : see `Rate`.
     """
 
-    def __init__(self, z_dim: int, transform: str = "none", **kwargs):
+    def __init__(self, z_dim: int, transform: str = "none", rdo: float = 0.0, **kwargs):
         super().__init__(z_dim, **kwargs)
+        if rdo < 0:
+            raise ValueError(f"rdo={rdo}: expected at least 0")
+        self.rdo = rdo
         self.biasing = nn.Parameter(torch.zeros(z_dim))
         self.scaling = nn.Parameter(torch.ones(z_dim if transform == "none" else 1))
         self.transform_name = transform
@@ -135,6 +142,16 @@ class EntropyCodedRate(Rate):
         is_same = saved is not None and torch.allclose(saved, widths, rtol=WIDTH_RTOL, atol=0)
         return saved if is_same else widths
 
+    def _choose(
+        self, z_in: Tensor, centres: Tensor, tables: str, index: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Cells int32 [N, D] about `centres` of values z_in [N, D], coded with these tables."""
+        cells = to_cells(z_in, centres)
+        if not self.rdo:
+            return cells
+        x = (z_in - centres).double().cpu().numpy()
+        return cheaper_cells(x, cells, self.tables[tables], index=index, weight=self.rdo)
+
     @abstractmethod
     def _make_tables(self) -> dict[str, CDFTables]:
         """Tables of each entropy model by name, from the current parameters."""
@@ -205,8 +222,12 @@ class ColumnCodedRate(EntropyCodedRate):
     def quantise(self, z: Tensor) -> np.ndarray:  # int32 [N, z_dim]
         symbols = np.empty(z.shape, np.int32)
         for rows in blocks(len(z)):
-            symbols[rows] = to_cells(self._to_coder(z[rows].to(self.z_dtype)), self._centres())
+            symbols[rows] = self._cells(self._to_coder(z[rows].to(self.z_dtype)))
         return symbols
+
+    def _cells(self, z_in: Tensor) -> np.ndarray:
+        """The cells to send, int32 [N, z_dim]."""
+        return self._choose(z_in, self._centres(), "z")
 
     def dequantise(self, symbols: np.ndarray) -> Tensor:
         z_hat = torch.empty(symbols.shape, dtype=self.z_dtype)

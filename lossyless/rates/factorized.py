@@ -11,7 +11,7 @@ from lossyless._compressai import EntropyBottleneck
 from lossyless.coding.tables import MAX_LISTED, PMF_ONE, CDFTables
 from lossyless.distributions import Conditional
 from lossyless.rates.base import RateOutput
-from lossyless.rates.entropy_coded import ColumnCodedRate
+from lossyless.rates.entropy_coded import ColumnCodedRate, from_cells
 from lossyless.rates.likelihoods import MIN_LIKELIHOOD, LowerBound, factorized_likelihood
 
 MAX_QUANTILE = 2.0**30  # cells are int32
@@ -137,7 +137,10 @@ class HFactorized(ColumnCodedRate):
         first.copy_(slopes + torch.log(-torch.expm1(-slopes)))
 
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
-        z_hat_in, q_z = self.prior(self._to_bottleneck(z))
+        z_in = self._to_bottleneck(z)
+        if self.rdo and not self.training:  # the prior leaves centres of cells as they are
+            z_in = from_cells(self._cells(z_in), self._centres()).to(z_in)
+        z_hat_in, q_z = self.prior(z_in)
         rates = -q_z.log().sum(-1)
         return self._from_bottleneck(z_hat_in), rates, {"H_q_Z": rates.detach()}
 

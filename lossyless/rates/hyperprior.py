@@ -44,7 +44,7 @@ class HHyper(EntropyCodedRate):
     factor_dim : the side information has max(10, z_dim // factor_dim) dimensions.
     side_z_dim : dimensions of the side information; overrides `factor_dim`.
     is_pred_mean : whether means are predicted; otherwise they are 0.
-    transform, warmup_k_epoch, is_end_to_end : see `EntropyCodedRate`.
+    transform, rdo, warmup_k_epoch, is_end_to_end : see `EntropyCodedRate`.
     """
 
     format_name = "hyperprior"
@@ -82,6 +82,8 @@ class HHyper(EntropyCodedRate):
             s_hat, q_s = self.side_prior(self._coding_side(z_in))
             mean, index = self._coding_gaussian(s_hat)
             mean = mean.to(z.device)
+            if self.rdo:  # the conditional leaves centres of cells as they are
+                z_in = from_cells(self._choose(z_in, mean, "z", _rows(index)), mean).to(z_in)
             scale = MIN_SCALE * (LOG_SCALE_STEP * index.to(z.device).float()).exp()
         z_hat_in = self.conditional.quantize(z_in, "noise" if self.training else "dequantize", mean)
         q_zls = gaussian_likelihood(z_hat_in - mean, scale)
@@ -135,7 +137,7 @@ class HHyper(EntropyCodedRate):
         centres = self.side_prior.centres()
         side = to_cells(self._coding_side(z_in), centres)
         mean, index = self._coding_gaussian(from_cells(side, centres))
-        symbols = to_cells(z_in, mean.to(z_in.device))
+        symbols = self._choose(z_in, mean.to(z_in.device), "z", _rows(index))
         return encode_blobs(
             [
                 TableCoder(self.tables["side"]).encode(side),

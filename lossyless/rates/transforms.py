@@ -23,7 +23,7 @@ SUM_BITS = 52
 # Keeps the exponents of the vectors' grid far from the limits of float64.
 MAX_EXPONENT = 512
 MAX_DIM = 1 << 13
-# Rows needed to determine an eigenvector well enough, see `KLT`.
+# Rows needed to determine an eigenvector well enough, see `klt_basis`.
 ROWS_PER_COMPONENT = 4
 
 
@@ -74,7 +74,7 @@ class OrthogonalTransform(nn.Module, ABC):
         if not z.isfinite().all():
             raise ValueError("the transform cannot be fitted to NaN or infinite values")
         mean = z.mean(0)
-        self.matrix.copy_(_round_matrix(self._fit_basis(z - mean)))
+        self.matrix.copy_(round_matrix(self._fit_basis(z - mean)))
         self.mean.copy_(mean)
 
     @torch.no_grad()
@@ -114,28 +114,10 @@ class OrthogonalTransform(nn.Module, ABC):
 
 
 class KLT(OrthogonalTransform):
-    """The eigenvectors of the covariance (Karhunen-Loeve), largest variance first.
-
-    N rows determine about N / 4 of them. Further eigenvectors would overfit these rows: their
-    variance on other rows is far larger, and entropy models trained on z code those at a high cost.
-    So, with few rows, the rest of the basis is an arbitrary completion (Householder's).
-    """
-
-    @staticmethod
-    def n_determined(n_rows: int) -> int:
-        """Number of eigenvectors that `n_rows` rows determine."""
-        return max(n_rows // ROWS_PER_COMPONENT, 1)
+    """The eigenvectors of the covariance (Karhunen-Loeve), see `klt_basis`."""
 
     def _fit_basis(self, z: Tensor) -> Tensor:
-        n_determined, dim = self.n_determined(len(z)), z.shape[1]
-        if len(z) < dim:
-            basis = torch.linalg.svd(z, full_matrices=False).Vh.T
-        else:
-            basis = torch.linalg.eigh(z.T @ z / len(z)).eigenvectors.flip(1)
-        if n_determined < dim:
-            basis, _ = torch.linalg.qr(basis[:, :n_determined], mode="complete")
-        largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
-        return basis * torch.where(largest < 0, -1.0, 1.0)  # otherwise, signs depend on the solver
+        return klt_basis(z)
 
 
 class RefinedKLT(KLT):
@@ -160,7 +142,7 @@ class RefinedKLT(KLT):
     @torch.no_grad()
     def update(self) -> None:
         super().update()
-        self.matrix.copy_(_round_matrix(self._refined(self.start.double(), self.skew.double())))
+        self.matrix.copy_(round_matrix(self._refined(self.start.double(), self.skew.double())))
 
     def _training_matrix(self) -> Tensor:
         self._check_fitted()
@@ -189,6 +171,29 @@ def make_transform(name: str, dim: int) -> OrthogonalTransform | None:
     return None if make is None else make(dim)
 
 
+def klt_basis(z: Tensor) -> Tensor:
+    """Eigenvectors [D, D] of the covariance of z [N, D], of mean 0, largest variance first.
+
+    N rows determine about N / 4 of them. Further eigenvectors would overfit these rows: their
+    variance on other rows is far larger, and entropy models trained on z code those at a high cost.
+    So, with few rows, the rest of the basis is an arbitrary completion (Householder's).
+    """
+    n_determined, dim = n_determined_by(len(z)), z.shape[1]
+    if len(z) < dim:
+        basis = torch.linalg.svd(z, full_matrices=False).Vh.T
+    else:
+        basis = torch.linalg.eigh(z.T @ z / len(z)).eigenvectors.flip(1)
+    if n_determined < dim:
+        basis, _ = torch.linalg.qr(basis[:, :n_determined], mode="complete")
+    largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
+    return basis * torch.where(largest < 0, -1.0, 1.0)  # otherwise, signs depend on the solver
+
+
+def n_determined_by(n_rows: int) -> int:
+    """Number of eigenvectors that this many rows determine."""
+    return max(n_rows // ROWS_PER_COMPONENT, 1)
+
+
 def rotate_with_integers(vectors: Tensor, matrix: Tensor) -> Tensor:
     """vectors [N, D] @ matrix [D, D], float64, with the same bits on every machine.
 
@@ -214,7 +219,8 @@ def _power_of_two(exponents: Tensor) -> Tensor:
     return ((exponents + 1023) << 52).view(torch.float64)
 
 
-def _round_matrix(matrix: Tensor) -> Tensor:
+def round_matrix(matrix: Tensor) -> Tensor:
+    """Round to the grid of `rotate_with_integers`. Raises ArithmeticError for NaN and infinity."""
     if not matrix.isfinite().all():
         raise ArithmeticError(
             "the orthogonal transform has NaN or infinite entries: training diverged. Try a lower "

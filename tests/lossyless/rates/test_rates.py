@@ -50,6 +50,21 @@ def assert_decodes_to_z_hat(rate, z):
 # --- quantisation
 
 
+def test_rate_distortion_optimised_symbols(fitted):
+    """They lower the loss, are what evaluation uses, and can be read without knowing of them."""
+    z, weight = draw_z(2000), 0.1
+    reader = copy.deepcopy(fitted).eval()
+    losses = []
+    for rdo in (0.0, weight):
+        fitted.rdo = rdo
+        payload = fitted.compress(z)
+        decoded = reader.decompress(payload, len(z))
+        assert torch.equal(decoded, z_hat_of(fitted, z))
+        errors = ((decoded - z) / fitted._cell_widths()).square().sum()
+        losses.append(errors.item() + weight * 8 * len(payload))
+    assert losses[1] < losses[0]
+
+
 def test_the_noise_of_training_stays_within_half_a_cell(fitted):
     z = draw_z(2000)
     z_hat, _, _ = fitted.train()(z)
