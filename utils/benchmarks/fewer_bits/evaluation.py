@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,11 @@ class Split:
     train: NDArray
     test: NDArray
     n_val: int
+
+    @cached_property
+    def neighbours(self) -> NDArray:
+        """See `nearest`; of test rows among the training rows."""
+        return nearest(self.Z[self.test], self.Z[self.train])
 
 
 def splits(Z: NDArray, y: NDArray, n: int) -> Iterator[Split]:
@@ -71,8 +77,8 @@ def quality(split: Split, train: NDArray, test: NDArray) -> dict[str, float]:
     """
     true_train, true_test = split.Z[split.train], split.Z[split.test]
     variance = ((true_test - true_train.mean(0, dtype=float)) ** 2).sum()
-    near, true = nearest(test, train), nearest(true_test, true_train)
-    found = [len(np.intersect1d(a, b)) for a, b in zip(near, true, strict=True)]
+    pairs = zip(nearest(test, train), split.neighbours, strict=True)
+    found = [len(np.intersect1d(near, true)) for near, true in pairs]
     return {
         "squared_error": ((true_test - test) ** 2).sum(dtype=float) / variance,
         "accuracy": accuracy(train, split.y[split.train], test, split.y[split.test], split.n_val),

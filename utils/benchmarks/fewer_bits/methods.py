@@ -19,6 +19,7 @@ from utils.benchmarks.fewer_bits.features import Skipped
 
 # These give about 1000 to 50 bits: of squared errors, and of absolute errors in the paper's method.
 BETAS = {"caltech": (0.4, 0.8, 1.6, 3.2, 6.4, 12.8), "mnist": (0.07, 0.15, 0.4, 1.0, 3.0, 10.0)}
+RATES = (50, 100, 200, 350, 600, 1000)  # bits
 PAPER_BETAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
 
 #: constructors of a method for several rates, keyed by its parameters
@@ -156,6 +157,7 @@ def methods(data: str, commit: Path | None = None) -> Mapping[str, Settings]:
     commit : checkout of an earlier release, whose KLT is added.
     """
     betas = BETAS[data]
+    rates = {"key": "rate_target", "values": RATES}
 
     def ours(make: Callable[..., ArrayCompressor], key: str = "beta", values=betas, **settings):
         return {
@@ -186,5 +188,8 @@ def methods(data: str, commit: Path | None = None) -> Mapping[str, Settings]:
         "RQ": faiss("PCA256,RQ{}x8", (6, 12, 24, 48)),
         "RaBitQ": faiss("PCAR{},RaBitQ", (64, 128, 256, 512)),
         "paper": ours(ArrayCompressor.paper, values=PAPER_BETAS),
-        "KLT": ours(ArrayCompressor),
+        "KLT": ours(ArrayCompressor, **rates),
+        "KLT, no RDO": ours(ArrayCompressor, **rates, rdo=False),
+        "KLT, weighting 0": ours(ArrayCompressor, **rates, weighting=0),
+        "KLT, weighting 0, no RDO": ours(ArrayCompressor, **rates, weighting=0, rdo=False),
     }
