@@ -125,13 +125,13 @@ def _formats_of_hub(rates: list[HFactorized]) -> dict[str, tuple[Write, Read]]:
 
 def _formats_of_arrays() -> dict[str, tuple[Write, Read]]:
     Z = draw(HFactorized(Z_DIM), 0).numpy()
-    fitted = [ArrayCompressor(beta, n_epochs=1).fit(Z) for beta in (0.1, 0.2)]
+    fitted = [ArrayCompressor(beta).fit(Z) for beta in (0.1, 0.2)]
 
     def write(path: Path, model: int, content: int) -> None:
         path.write_bytes(fitted[model].compress(np.tile(Z, (5, 1)) + content))  # two chunks
 
     def save(path: Path, model: int, content: int) -> None:
-        fitted[model].set_params(n_epochs=1 + content).save(path)
+        fitted[model].set_params(weighting=1.0 - content / 2).save(path)
 
     return {
         "ArrayCompressor.compress": (write, lambda p: fitted[0].decompress(p.read_bytes())),

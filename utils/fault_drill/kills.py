@@ -42,6 +42,7 @@ TINY = [
     *(f"architecture@{net}=mlp_small" for net in ("encoder", "decoder", "predictor")),
     *("architecture@online=linear", "encoder.kwargs.hid_dim=8", "decoder.kwargs.hid_dim=8"),
     *("communication.n_copies=20", "communication.chunk_size=64", "experiment_name=tiny"),
+    "checkpoint.every_minutes=0",  # after each epoch
     *(
         f"{data}.kwargs.{size}"
         for data in ("data_feat", "data_pred")

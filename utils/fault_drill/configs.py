@@ -1,0 +1,128 @@
+"""Malformed command lines and config files: each is valid, or one line says what is wrong."""
+
+import contextlib
+import os
+import random
+import runpy
+import shutil
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from utils.cluster.sweep import check_command_line
+from utils.configs import composing
+from utils.configs.checks import ConfigError
+from utils.configs.overrides import CONF_DIR
+from utils.fault_drill.kills import settings
+from utils.fault_drill.trials import (
+    HUNG,
+    ROOT,
+    SURVIVED,
+    Row,
+    Trial,
+    attempt_all,
+    command,
+    judge,
+    judge_command,
+    summarise,
+)
+
+VALUES: dict[str, tuple[str, ...]] = {
+    "wrong type": ("text", "[1,2]", "{a: 1}", "true", "1.5", "null"),
+    "negative number": ("-1", "-0.5", "-1e9"),
+    "huge number": ("1e30", "99999999999999999999", "1e999", "2147483648"),
+    "not a number": ("nan", "inf", "-inf", "0"),
+    "empty": ("", "''", "[]", "{}"),
+    "broken syntax": ("[1,", "'a", "{a", "${", "${nope}", "${oc.env:NOPE}", "a=b", "\\", "é\x00"),
+}
+UNKNOWN = ("{key}x=1", "{key}.x=1", "{option}x=1", "={key}", "{key}", "~{key}", "+{key}=1", "@=1")
+KINDS = (*VALUES, "unknown key", "broken YAML")
+
+
+def mutate(arguments: list[str], kind: str, rng: random.Random) -> list[str]:
+    """The arguments with a malformed one, for a random setting."""
+    cfg = OmegaConf.to_container(composing.compose_config(arguments))
+    node, key = cfg, ""
+    while isinstance(node, dict) and node:
+        name = rng.choice([name for name in node if name not in ("hydra", "paths")])
+        node, key = node[name], f"{key}.{name}".lstrip(".")
+    if kind == "unknown key":
+        wrong = rng.choice(UNKNOWN).format(key=key, option=key.partition(".")[0])
+    else:
+        wrong = f"{key}={rng.choice(VALUES[kind])}"
+    return [*arguments, wrong]
+
+
+@contextlib.contextmanager
+def broken_yaml(rng: random.Random):
+    """A copy of conf/ in which one line of a file that every job reads is damaged."""
+    with tempfile.TemporaryDirectory() as name:
+        conf = shutil.copytree(CONF_DIR, Path(name, "conf"))
+        file = rng.choice([conf / "main.yaml", conf / "rate/H_hyper.yaml", conf / "aggregate.yaml"])
+        lines = file.read_text(encoding="utf-8").splitlines()
+        at = rng.randrange(len(lines))
+        ways = ("\t" + lines[at], lines[at] + ": :", "  " + lines[at], "{" + lines[at], "", "\x00")
+        lines[at] = rng.choice([*ways, lines[at][: len(lines[at]) // 2]])
+        file.write_text("\n".join(lines), encoding="utf-8")
+        composing.CONF_DIR = conf
+        try:
+            yield
+        finally:
+            composing.CONF_DIR = CONF_DIR
+
+
+def _check(base: list[str], seed: int, case: tuple[str, int]) -> Trial:
+    """Check a command line as `main.py` does before any job starts."""
+    kind, number = case
+    rng = random.Random(f"{seed} {case}")
+    is_yaml = kind == "broken YAML"
+    arguments = base if is_yaml else mutate(base, kind, rng)
+    errors = (ConfigError, HydraException, OSError)
+    with broken_yaml(rng) if is_yaml else contextlib.nullcontext():
+        found = judge(lambda: bool(check_command_line(arguments)), errors, "")
+    return Trial(found.verdict, f"{arguments[-1]}: {found.note}")
+
+
+def _main(base: list[str], output: Path, argument: str) -> Trial:
+    """Run main.py with a mutated setting that passed the checks."""
+    code: object = 0
+    with output.open("w", encoding="utf-8") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    sys.argv = ["main.py", *base, argument]
+    try:
+        runpy.run_path(str(ROOT / "main.py"), run_name="__main__")
+    except SystemExit as error:
+        code = error.code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    done = command("-c", "")
+    done.returncode, done.stderr = int(code or 0), output.read_text(encoding="utf-8")
+    found = judge_command(done, lambda: True)
+    return Trial(found.verdict, found.note)
+
+
+def run(n_checks: int, n_runs: int, seed: int) -> list[Row]:
+    """Check `n_checks` malformed settings; run `n_runs` of those that pass."""
+    rows, passed = [], []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        base = settings(folder, "trainer.max_epochs=1", "communication.n_copies=1")
+        for kind in KINDS:
+            cases = [(kind, number) for number in range(-(-n_checks // len(KINDS)))]
+            trials = attempt_all(partial(_check, base, seed), cases)
+            rows.append(summarise(kind, "checks of settings", trials, seed))
+            if kind != "broken YAML":
+                passed += [t.note.rpartition(": ")[0] for t in trials if t.verdict == SURVIVED]
+        random.Random(seed).shuffle(passed)
+        trials = []
+        for argument in passed[:n_runs]:
+            (trial,) = attempt_all(partial(_main, base, folder / "log"), [argument], timeout=60)
+            is_training = trial.verdict == HUNG and "Traceback" not in (folder / "log").read_text()
+            trials.append(Trial(SURVIVED, "still runs after 60 s") if is_training else trial)
+        rows.append(summarise("malformed", "main.py", trials, seed) if trials else None)
+    return [row for row in rows if row]
