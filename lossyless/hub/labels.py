@@ -55,7 +55,8 @@ def read_labels(features: FeatureFile | OfficialFile, label_file: PathLike | Non
             "written with it (label_file=, --label-file)"
         )
     try:
-        labels = to_labels(np.load(label_file, allow_pickle=False))
+        with open(label_file, "rb") as file:  # unlike np.load, this reads no archives
+            labels = to_labels(np.lib.format.read_array(file, allow_pickle=False))
     except (ValueError, EOFError) as error:  # SourceError is a ValueError
         raise SourceError(f"{label_file}: not a complete .npy file of labels ({error})") from None
     n_examples = len(features)

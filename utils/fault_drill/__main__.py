@@ -5,8 +5,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from lossyless.printing import forgive_output
-from utils.fault_drill import configs, corruption, inputs, kills
+from utils.fault_drill import coding, configs, corruption, environment, inputs, kills
 from utils.fault_drill.trials import ROOT, Row, write
 
 # Each takes the scale (1: the full drill) and the seed.
@@ -14,6 +16,8 @@ DRILLS: dict[str, Callable[[float, int], list[Row]]] = {
     "corruption": lambda scale, seed: corruption.run(scaled(10_000, scale), seed),
     "inputs": lambda scale, seed: inputs.run(scaled(300, scale), seed),
     "configs": lambda scale, seed: configs.run(scaled(500, scale), scaled(30, scale), seed),
+    "coding": lambda _, seed: coding.run(seed),
+    "environment": lambda _, seed: environment.run(seed),
     "kills": lambda scale, seed: kills.run(scaled(10, scale), [seed, seed + 1], scaled(3, scale)),
 }
 
@@ -29,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "fault_drill")
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # forked processes cannot use the threads of their parent
     is_bad = False
     for name in options.drills or DRILLS:
         print(f"[{name}]", flush=True)

@@ -1,8 +1,11 @@
 """Trials of a fault in child processes, whose hangs, deaths and memory do not affect the drill."""
 
 import csv
+import fcntl
 import multiprocessing
+import os
 import platform
+import runpy
 import subprocess
 import sys
 import time
@@ -22,6 +25,7 @@ TIMEOUT = 180.0  # seconds until a trial counts as hung; the machine may be busy
 SURVIVED, DETECTED, SKIPPED = "survived", "detected", "skipped"
 BAD = UNDETECTED, HUNG, UNEXPLAINED = "undetected", "hung", "unexplained"
 VERDICTS = (*BAD, SKIPPED, DETECTED, SURVIVED)
+PIPE_SIZE = 1 << 20
 FORK = multiprocessing.get_context("fork")  # children need no imports
 
 
@@ -183,3 +187,33 @@ def judge_command(
     is_explained = done.returncode in (1, 2, 3) and "Traceback" not in said and name in said
     note = f"exit status {done.returncode}: {said[-250:]}"
     return Trial(DETECTED if is_explained else UNEXPLAINED, note)
+
+
+def main_program(
+    arguments: Sequence[str],
+    is_right: Callable[[], bool] = lambda: True,
+    name: str = "",
+    prepare: Callable[[], object] = lambda: None,
+) -> Trial:
+    """Verdict on `python main.py *arguments` in this process, after `prepare()`."""
+    reader, writer = os.pipe()  # unlike files, not limited on a full disk
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    os.dup2(writer, 1)
+    os.dup2(writer, 2)
+    sys.argv = ["main.py", *arguments]
+    code: object = 0
+    try:
+        prepare()
+        runpy.run_path(str(ROOT / "main.py"), run_name="__main__")
+    except SystemExit as error:
+        code = error.code
+    except BaseException as error:
+        code = f"Traceback: {error!r}"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.write(writer, b" ")
+    said = os.read(reader, PIPE_SIZE).decode()
+    if isinstance(code, str):
+        code, said = 1, code
+    done = subprocess.CompletedProcess(sys.argv, code or 0, said, "")
+    return judge_command(done, is_right, name)

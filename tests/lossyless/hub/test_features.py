@@ -1,5 +1,6 @@
 """FeatureCompressor: round trips of features and labels; damaged files."""
 
+import io
 import warnings
 from pathlib import Path
 
@@ -106,9 +107,13 @@ def test_official_files_take_labels_from_a_npy_file(decoder, z, tmp_path):
         np.save(Y, wrong)
         with pytest.raises(SourceError, match=str(Y)):
             decoder.decompress_dataset(Z, Y)
-    Y.write_bytes(Y.read_bytes()[:-8])
-    with pytest.raises(SourceError, match=str(Y)):
-        decoder.decompress_to_npy(Z, tmp_path / "Z.npy", Y, tmp_path / "Y2.npy")
+    np.savez(archive := io.BytesIO(), np.arange(500))
+    np.save(pickled := io.BytesIO(), np.array(500 * [{}]), allow_pickle=True)
+    zipped, truncated = archive.getvalue(), Y.read_bytes()[:-8]
+    for content in (truncated, pickled.getvalue(), zipped, zipped[:99], b"PK\3\4", b""):
+        Y.write_bytes(content)
+        with pytest.raises(SourceError, match=str(Y)):
+            decoder.decompress_to_npy(Z, tmp_path / "Z.npy", Y, tmp_path / "Y2.npy")
     assert sorted(tmp_path.iterdir()) == [Y, Z]
 
 
