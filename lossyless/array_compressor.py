@@ -200,7 +200,7 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         try:
             codec = _make_codec(saved)
         except ValueError as error:
-            raise WeightsError(f"{path}: {error}; written by a later version?") from error
+            raise WeightsError(f"{path}: {error}; written by another version?") from error
         load_strictly(codec, saved["state"], path)
         if saved.get("dtype") == "torch.float64":  # earlier releases saved no type
             codec.z_dtype = torch.float64

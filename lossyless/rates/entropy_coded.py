@@ -163,7 +163,7 @@ class EntropyCodedRate(Rate):
                 "learning rate, gradient clipping or 32-bit precision."
             )
         if self.transform is not None:
-            self.transform.update()
+            self.transform.check_fitted()
         self._tables = self._make_tables()
         self._saved_widths = self._cell_widths().clone()
 

@@ -1,4 +1,4 @@
-"""Orthogonal transforms between a representation and its bottleneck.
+"""The orthogonal transform between a representation and its bottleneck.
 
 A factorized entropy model codes each dimension independently, although they are correlated. In
 the eigenbasis of their covariance (Karhunen-Loeve transform, KLT) they are decorrelated, and
@@ -11,7 +11,6 @@ which float64 represents. No order of summation, fused operation or block size c
 """
 
 import math
-from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +26,8 @@ MAX_DIM = 1 << 13
 ROWS_PER_COMPONENT = 4
 
 
-class OrthogonalTransform(nn.Module, ABC):
-    """Rotation of vectors into a basis that is fitted to them.
-
-    To add a transform, write a subclass with `_fit_basis` and add it to `TRANSFORMS`.
+class KLT(nn.Module):
+    """Rotation into the eigenvectors of the covariance (Karhunen-Loeve), see `klt_basis`.
 
     Parameters
     ----------
@@ -52,10 +49,6 @@ class OrthogonalTransform(nn.Module, ABC):
         self.register_buffer("mean", torch.zeros(dim))
         self._is_fitted = False
 
-    @abstractmethod
-    def _fit_basis(self, z: Tensor) -> Tensor:
-        """Orthonormal columns [D, D], float64, for finite vectors z [N, D], float64, of mean 0."""
-
     @property
     def is_fitted(self) -> bool:
         # cached once true: on a GPU, `any` waits for the device
@@ -74,96 +67,43 @@ class OrthogonalTransform(nn.Module, ABC):
         if not z.isfinite().all():
             raise ValueError("the transform cannot be fitted to NaN or infinite values")
         mean = z.mean(0)
-        self.matrix.copy_(round_matrix(self._fit_basis(z - mean)))
+        self.matrix.copy_(round_matrix(klt_basis(z - mean)))
         self.mean.copy_(mean)
 
-    @torch.no_grad()
-    def update(self) -> None:
-        """Make evaluation and coding use the trained basis."""
-        self._check_fitted()
-
     def rotate(self, z: Tensor) -> Tensor:
-        """U^T (z - mean), rows of z [N, D], for training: U gets a gradient."""
-        return (z - self.mean) @ self._training_matrix()
+        """U^T (z - mean), rows of z [N, D], for training."""
+        self.check_fitted()
+        return (z - self.mean) @ self.matrix
 
     def rotate_back(self, rotated: Tensor) -> Tensor:
         """U v + mean of each row v of `rotated` [N, D], for training."""
-        return rotated @ self._training_matrix().T + self.mean
+        return rotated @ self.matrix.T + self.mean
 
     def rotate_exactly(self, z: Tensor) -> Tensor:
         """U^T (z - mean), rows of z [N, D]: float64, the same bits everywhere."""
-        self._check_fitted()
+        self.check_fitted()
         return rotate_with_integers(z.double() - self.mean.to(z.device).double(), self.matrix)
 
     def rotate_back_exactly(self, rotated: Tensor) -> Tensor:
         """U v + mean, rows v of `rotated` [N, D]: float64, the same bits everywhere."""
-        self._check_fitted()
+        self.check_fitted()
         z = rotate_with_integers(rotated, self.matrix.T)
         return z + self.mean.to(z.device).double()
 
-    def _check_fitted(self) -> None:
+    def check_fitted(self) -> None:
+        """Raises RuntimeError before `fit`."""
         if not self.is_fitted:
             raise RuntimeError(
-                "the orthogonal transform has no basis yet: call `fit_transform(z)` of the rate "
-                "with representations of the training data first, or load trained weights"
+                "the KLT has no basis yet: call `fit_transform(z)` of the rate with training "
+                "representations first, or load trained weights"
             )
-
-    def _training_matrix(self) -> Tensor:
-        self._check_fitted()
-        return self.matrix
-
-
-class KLT(OrthogonalTransform):
-    """The eigenvectors of the covariance (Karhunen-Loeve), see `klt_basis`."""
-
-    def _fit_basis(self, z: Tensor) -> Tensor:
-        return klt_basis(z)
-
-
-class RefinedKLT(KLT):
-    """A basis that starts at the eigenvectors and is rotated further by training.
-
-    U = U_0 (I + A)^-1 (I - A), with eigenvectors U_0 and a learned skew-symmetric A (Cayley
-    transform). Each step solves a D x D system.
-    """
-
-    def __init__(self, dim: int):
-        super().__init__(dim)
-        self.register_buffer("start", torch.zeros(dim, dim))
-        # A is its upper triangle over sqrt(D), so that steps rotate equally far for every D
-        self.skew = nn.Parameter(torch.zeros(dim, dim))
-
-    @torch.no_grad()
-    def fit(self, z: Tensor) -> None:
-        super().fit(z)
-        self.start.copy_(self.matrix)
-        self.skew.zero_()
-
-    @torch.no_grad()
-    def update(self) -> None:
-        super().update()
-        self.matrix.copy_(round_matrix(self._refined(self.start.double(), self.skew.double())))
-
-    def _training_matrix(self) -> Tensor:
-        self._check_fitted()
-        return self._refined(self.start, self.skew)
-
-    def _refined(self, start: Tensor, skew: Tensor) -> Tensor:
-        upper = skew.triu(1) / math.sqrt(len(skew))
-        skew = upper - upper.T
-        identity = torch.eye(len(skew), dtype=skew.dtype, device=skew.device)
-        return start @ torch.linalg.solve(identity + skew, identity - skew)
 
 
 #: transforms by their names in rates, configs and saved weights
-TRANSFORMS: dict[str, type[OrthogonalTransform] | None] = {
-    "none": None,
-    "klt": KLT,
-    "klt_refined": RefinedKLT,
-}
+TRANSFORMS: dict[str, type[KLT] | None] = {"none": None, "klt": KLT}
 
 
-def make_transform(name: str, dim: int) -> OrthogonalTransform | None:
+def make_transform(name: str, dim: int) -> KLT | None:
     """The transform called `name`, one of `TRANSFORMS`, for vectors with `dim` dimensions."""
     if name not in TRANSFORMS:
         raise ValueError(f"unknown transform {name!r}: expected one of {', '.join(TRANSFORMS)}")
@@ -222,8 +162,5 @@ def _power_of_two(exponents: Tensor) -> Tensor:
 def round_matrix(matrix: Tensor) -> Tensor:
     """Round to the grid of `rotate_with_integers`. Raises ArithmeticError for NaN and infinity."""
     if not matrix.isfinite().all():
-        raise ArithmeticError(
-            "the orthogonal transform has NaN or infinite entries: training diverged. Try a lower "
-            "learning rate or gradient clipping."
-        )
+        raise ArithmeticError("the eigenvectors of these vectors have NaN or infinite entries")
     return torch.round(matrix * 2.0**MATRIX_BITS) * 2.0**-MATRIX_BITS

@@ -14,7 +14,6 @@ Z_DIM, SHAPE = 8, (3, 5, 4)
 CODECS: dict[str, Callable[[], nn.Module]] = {
     "factorized": lambda: HFactorized(Z_DIM),
     "factorized_klt": lambda: HFactorized(Z_DIM, transform="klt"),
-    "factorized_klt_refined": lambda: HFactorized(Z_DIM, transform="klt_refined"),
     "hyperprior": lambda: HHyper(Z_DIM),
     "hyperprior_klt": lambda: HHyper(Z_DIM, transform="klt"),
     "hyperprior_without_means": lambda: HHyper(Z_DIM, side_z_dim=3, is_pred_mean=False),
@@ -38,7 +37,7 @@ def with_fixed_weights(codec: nn.Module) -> nn.Module:
     for name, parameter in codec.named_parameters():
         parameter.data.add_(fixed(name, tuple(parameter.shape), 2**-10))
     for name, buffer in codec.named_buffers():
-        if name in ("transform.matrix", "transform.start"):  # an exact reflection
+        if name == "transform.matrix":  # an exact reflection
             buffer.copy_(torch.eye(len(buffer)) - 2 / len(buffer))
     if isinstance(codec, UniformVectors):
         codec.fit(fixed("extremes", (9, Z_DIM), 2**-5))

@@ -17,22 +17,12 @@ from lossyless.distortions import LossyZ
 from lossyless.distributions import CondDist
 from lossyless.optim import PartOptimizer
 from lossyless.rates import HFactorized
-from lossyless.rates.transforms import (
-    KLT,
-    MATRIX_BITS,
-    RefinedKLT,
-    rotate_with_integers,
-)
+from lossyless.rates.transforms import KLT, MATRIX_BITS, rotate_with_integers
 
 D = 12
 RATES = {
-    f"{name}_{transform}": partial(ENTROPY_CODED[name], D, transform=transform)
-    for name, transform in (
-        ("HFactorized", "klt"),
-        ("HFactorized", "klt_refined"),
-        ("HHyper", "klt"),
-        ("HSpatial", "klt_refined"),
-    )
+    name: partial(ENTROPY_CODED[name], D, transform="klt")
+    for name in ("HFactorized", "HHyper", "HSpatial")
 }
 
 
@@ -51,7 +41,7 @@ def trained_rates():
         torch.manual_seed(0)
         rate = make()
         rate.fit_transform(correlated(2000))
-        n_steps = 100 if name == "HFactorized_klt" else 15
+        n_steps = 100 if name == "HFactorized" else 15
         trained[name] = fit_rate(rate, n_steps, z=correlated(2000), beta=0.1, lr=1e-2)
     return trained
 
@@ -164,20 +154,6 @@ def test_few_rows_determine_few_components():
     assert 0.5 < seen / unseen < 2
 
 
-def test_a_refined_basis_starts_at_the_eigenvectors_and_stays_orthogonal():
-    z, transform = correlated(500), RefinedKLT(D)
-    transform.fit(z)
-    start = transform.matrix.clone()
-    torch.testing.assert_close(transform.rotate(z), (z - transform.mean) @ start)
-    torch.nn.init.normal_(transform.skew)
-    torch.testing.assert_close(transform.rotate_back(transform.rotate(z)), z, rtol=1e-4, atol=1e-3)
-    assert torch.equal(transform.matrix, start)  # coding waits for `update`
-    transform.update()
-    torch.testing.assert_close(transform.rotate_exactly(z).float(), transform.rotate(z))
-    transform.rotate(z).abs().sum().backward()
-    assert transform.skew.grad.any()
-
-
 def test_constant_features_have_a_basis():
     for z in (torch.ones(5, D), torch.ones(1, D), torch.zeros(3, D)):
         rate = HFactorized(D, transform="klt")
@@ -236,7 +212,7 @@ def bits_and_error(rate, z):
 def test_correlated_features_take_far_fewer_bits(trained_rates):
     z = correlated(2000)
     plain = HFactorized(D)
-    rotated = trained_rates["HFactorized_klt"]
+    rotated = trained_rates["HFactorized"]
     plain.start_from(z, cell_width=(-rotated.scaling).exp().item())
     plain.scaling.requires_grad_(False)
     n_bits, error = bits_and_error(fit_rate(plain, 100, z=z, beta=0.1, lr=1e-2), z)
@@ -267,7 +243,7 @@ def test_densities_start_as_wide_as_their_dimensions():
 
 
 def test_a_transform_must_be_fitted_first():
-    rate, z = HFactorized(D, transform="klt_refined"), correlated(10)
+    rate, z = HFactorized(D, transform="klt"), correlated(10)
     assert rate.is_transform_missing
     for use in (lambda: rate.train()(z), lambda: rate.eval()(z), rate.update):
         with pytest.raises(RuntimeError, match="fit_transform"):
@@ -284,10 +260,8 @@ def test_invalid_options_features_and_weights_raise_errors(trained_rates):
         rate.fit_transform(torch.ones(5, 3))
     with pytest.raises(ValueError, match="NaN or infinite"):
         rate.fit_transform(torch.full((5, D), math.inf))
-    with pytest.raises(ValueError, match="'klt'.*'klt_refined'"):
-        HFactorized(D, transform="klt_refined").load_state_dict(
-            trained_rates["HFactorized_klt"].state_dict()
-        )
+    with pytest.raises(ValueError, match="'klt'.*'none'"):
+        HFactorized(D).load_state_dict(trained_rates["HFactorized"].state_dict())
 
 
 # --- in training
