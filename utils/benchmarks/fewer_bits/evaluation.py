@@ -140,6 +140,6 @@ def fit_softmax(x: NDArray, y: NDArray, penalty: float, start: NDArray) -> NDArr
         gradient = x.T @ residuals / n + penalties * w
         return (penalties * w**2).sum() / 2 - scores[rows, y].mean(dtype=float), gradient.ravel()
 
-    options = {"maxiter": MAX_ITERATIONS, "gtol": 1e-5, "ftol": 1e-7}
+    options = {"maxiter": MAX_ITERATIONS, "gtol": 1e-5, "ftol": 1e-6}
     found = minimize(loss, (start / units).ravel(), jac=True, method="L-BFGS-B", options=options)
     return found.x.reshape(shape) * units
