@@ -23,6 +23,7 @@ from lossyless.printing import forgive_output
 from utils.cluster.screen import WithoutOverrides, logged, shown
 from utils.configs.checks import (
     ConfigError,
+    check_choices,
     check_names,
     check_networks,
     check_peers,
@@ -126,6 +127,7 @@ def check_command_line(arguments: list[str]) -> Plan:
     check_names(cfg)
     check_networks(cfg)
     check_sizes(cfg)
+    check_choices(cfg)
     check_peers(cfg)
     check_equivalences(cfg, overrides)
     for name in ("results", "pretrained", "outputs"):  # data may be read-only

@@ -37,6 +37,11 @@ LIMITS = (
     *(f"{p}.max_steps" for p in TRAINERS),
     "communication.chunk_size",
 )
+CHOICES = {
+    "checkpoint_feat.split": ("train", "val"),
+    "checkpoint_pred.split": ("train", "val"),
+    "on_failed": ("restart", "resume"),
+}
 # Environment variables that `torchrun` sets in distributed processes, and their values for a single
 # process.
 WITHOUT_PEERS = {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
@@ -158,6 +163,13 @@ def check_sizes(cfg: DictConfig) -> None:
     for key in LIMITS:
         if OmegaConf.select(cfg, key) == 0:
             raise ConfigError(f"{key} is 0, so results would be missing: choose another value")
+
+
+def check_choices(cfg: DictConfig) -> None:
+    """Raise `ConfigError` if a setting is not one of its possible values."""
+    for key, choices in CHOICES.items():
+        if (value := OmegaConf.select(cfg, key)) not in choices:
+            raise ConfigError(f"{key} is {value!r}, expected one of {', '.join(choices)}")
 
 
 def check_peers(cfg: DictConfig) -> None:

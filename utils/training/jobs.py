@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from utils.configs.checks import (
     ConfigError,
+    check_choices,
     check_names,
     check_networks,
     check_sizes,
@@ -18,7 +19,6 @@ from utils.configs.checks import (
     list_texts,
 )
 from utils.configs.resolvers import cpus_per_job
-from utils.data.module import check_choice
 from utils.evaluation.linear import find_evaluation
 from utils.runs import signals
 from utils.runs.files import writable_dir
@@ -44,7 +44,7 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
         list_texts(cfg)
         OmegaConf.resolve(cfg)
         check_names(cfg)
-        check_choice("on_failed", cfg.on_failed, ("restart", "resume"))
+        check_choices(cfg)
         check_networks(cfg)
         find_evaluation(cfg)  # raises ConfigError if the predictor is invalid
         check_sizes(cfg)

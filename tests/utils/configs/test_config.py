@@ -117,6 +117,9 @@ def test_results_are_named_after_mode_and_experiment_by_default():
         "data_pred.kwargs.val_equivalence=null,[scales]",
         "data_feat.kwargs.equivalence=[rotation] data@data_feat=banana_rot",  # one name
         "data_pred.kwargs.equivalence=rotaton data@data_feat=banana_rot",
+        "checkpoint_feat.split=nan",
+        "checkpoint_pred.split=test",
+        "on_failed=ignore",
         "add_pred=${oc.env:NOPE}",
         "trainer.max_epochs=${nope}",
         "optimizer_pred.name=${nope}",
