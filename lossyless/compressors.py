@@ -129,11 +129,13 @@ class LearnableCompressor(Compressor, JointlyTrained):
 
     # --- training
 
-    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Tensor]]:
+    def losses(
+        self, batch: Batch, *, is_warming_up: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Tensor]]:
         """Rates, distortions and probe losses, [B] each in nats, and the means of all terms."""
-        z, z_hat, rates, terms = self._through_bottleneck(batch.x)
+        z, z_hat, rates, terms = self._through_bottleneck(batch.x, is_warming_up)
         if self.distortion.needs == "positive":  # separately, for the statistics of batch norm
-            _, target, _, _ = self._through_bottleneck(batch.aux)
+            _, target, _, _ = self._through_bottleneck(batch.aux, is_warming_up)
         else:
             target = z if self.distortion.needs == "none" else batch.aux
         distortions, distortion_logs = self.distortion(z_hat, target)
@@ -146,11 +148,12 @@ class LearnableCompressor(Compressor, JointlyTrained):
         metrics |= {"zmin": zmin, "zmax": zmax, "zmean": z_hat.detach().mean()}
         return rates, distortions, online_losses, metrics
 
-    def _through_bottleneck(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    def _through_bottleneck(
+        self, x: Tensor, is_warming_up: bool
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """z and z_hat [B, z_dim], rates [B] in nats, and their terms."""
         p_ZlX = self.p_ZlX(x)
         z = p_ZlX.rsample()
-        is_warming_up = self.training and self.current_epoch < self.rate.warmup_k_epoch
         return z, *self.rate(z, p_ZlX, is_warming_up=is_warming_up)
 
     def _weighted(self, rate: Tensor, distortion: Tensor, beta: float) -> Tensor:
@@ -172,7 +175,10 @@ class LearnableCompressor(Compressor, JointlyTrained):
         }
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        rates, distortions, online_losses, metrics = self._losses(batch)
+        is_warming_up = self.current_epoch < self.rate.warmup_k_epoch
+        rates, distortions, online_losses, metrics = self.training_losses(
+            batch, is_warming_up=is_warming_up
+        )
         self.tracker.add(self, "train", metrics, batch_size=len(batch.x))
         losses = self._weighted(rates, distortions, self.annealer(self.global_step, self._n_steps))
         return (losses if online_losses is None else losses + online_losses).mean()
@@ -205,7 +211,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
     def evaluation_step(self, batch: Batch, split: str) -> None:
         if self.distortion.needs == "positive" and len(batch.x) == 1:
             return  # a last batch of one example has no negatives
-        *_, metrics = self._losses(batch)
+        *_, metrics = self.losses(batch)
         self.tracker.add(self, split, metrics, batch_size=len(batch.x))
 
     def on_validation_start(self) -> None:

@@ -28,7 +28,8 @@ class PartOptimizer:
 
     Attributes
     ----------
-    optimizer : callable (parameters) -> Optimizer
+    optimizer : callable (parameters) -> Optimizer; on a GPU, it must take `fused=True`, as all
+        optimisers of `torch.optim` in conf/optimizer/ do: one kernel updates many parameters.
     scheduler : callable (optimizer, n_epochs) -> scheduler stepped every epoch, or None
     max_grad_norm : norm to which gradients are clipped; None: no clipping.
     """
@@ -89,8 +90,16 @@ class JointOptimizer(Optimizer):
         return {name: part.optimizer.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state_dict: dict) -> None:
+        """Load a state, which may be from another device."""
         for name, part in self.parts.items():
-            part.optimizer.load_state_dict(state_dict[name])
+            optimizer, saved = part.optimizer, state_dict[name]
+            fused = {"fused": optimizer.defaults.get("fused")}
+            groups = [group | fused for group in saved["param_groups"]]
+            optimizer.load_state_dict(saved | {"param_groups": groups})
+            for parameter, state in optimizer.state.items():
+                for key, value in state.items():
+                    if torch.is_tensor(value) and value.ndim == 4:  # of a convolution
+                        state[key] = torch.empty_like(parameter).copy_(value)  # in its layout
 
 
 class JointScheduler:
@@ -155,7 +164,8 @@ def configure_parts(
         parameters = [p for p in modules.parameters() if p.requires_grad]
         if not parameters:
             continue
-        optimizer = settings.optimizer(parameters)
+        is_on_gpu = parameters[0].is_cuda
+        optimizer = settings.optimizer(parameters, **({"fused": True} if is_on_gpu else {}))
         scheduler = settings.scheduler and settings.scheduler(optimizer, n_epochs)
         built[name] = _Part(optimizer, parameters, settings.max_grad_norm, scheduler)
     joint = JointOptimizer(built)
@@ -166,9 +176,29 @@ class JointlyTrained(pl.LightningModule):
     """Base class of modules whose parts are trained jointly, with metrics in a `LossTracker`.
 
     Plateau schedules follow the metric that selects the best epoch, or else the validation loss.
+    Training steps call `training_losses`, which is `losses` unless it is compiled.
     """
 
     tracker: LossTracker
+
+    @abstractmethod
+    def losses(self, batch: Batch, **options: object) -> tuple:
+        """Losses [B] of a batch, and its metrics; the part of a training step to compile."""
+
+    def training_losses(self, batch: Batch, **options: object) -> tuple:
+        return self.losses(batch, **options)
+
+    def compile_losses(self, mode: str | None = None) -> None:
+        """Compile `losses` for training steps with `torch.compile`, as one graph for each shape.
+
+        Parameters, buffers and their names stay as they are. Evaluation, which rounds as the coder
+        does, is not compiled.
+
+        Parameters
+        ----------
+        mode : see `torch.compile`; "reduce-overhead" uses CUDA graphs.
+        """
+        self.training_losses = torch.compile(self.losses, mode=mode, fullgraph=True, dynamic=False)
 
     @abstractmethod
     def parts(self) -> dict[str, tuple[nn.Module | list[nn.Module], PartOptimizer]]:

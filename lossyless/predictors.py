@@ -139,8 +139,12 @@ class Predictor(JointlyTrained):
     def forward(self, x: Tensor) -> Tensor:  # [B, *in_shape] -> [B, n_outputs]
         return self.head(x)
 
+    def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses [B] of a batch, and its metrics averaged over the batch."""
+        return self.head.losses(batch.x, batch.y)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses, metrics = self.head.losses(batch.x, batch.y)
+        losses, metrics = self.training_losses(batch)
         self.tracker.add(self, "train", metrics, batch_size=len(batch.x))
         return losses.mean()
 

@@ -1,7 +1,9 @@
 """Residual networks (He et al. 2015, arXiv:1512.03385), from torchvision."""
 
 import math
+from collections.abc import Callable
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -52,6 +54,13 @@ class ResNet(nn.Module):
             self.network.maxpool = nn.Identity()
         elif n_channels != 3:
             self.network.conv1 = nn.Conv2d(n_channels, n_out, 7, stride=2, padding=3, bias=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ResNet":
+        """As `nn.Module._apply`, but with channels last on a GPU, where convolutions prefer it."""
+        super()._apply(fn, recurse)
+        if self.network.conv1.weight.is_cuda:
+            self.network.to(memory_format=torch.channels_last)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, *out_shape]
         return self.network(x).unflatten(1, self.out_shape)

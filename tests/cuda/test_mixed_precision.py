@@ -55,6 +55,8 @@ def train(
     trainer = short_trainer(cfg, n_steps, rates)
     trainer.fit(compressor, datamodule=OneEpoch(data, n_steps))
     assert trainer.global_step == n_steps
+    if device.type == "cuda":
+        assert all(group["fused"] for group in trainer.optimizers[0].param_groups)
     compressor.eval().requires_grad_(False).to(device).rate.update()
     return compressor, data, statistics.mean(torch.stack(rates.rates[-50:]).tolist())
 

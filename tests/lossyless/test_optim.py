@@ -86,6 +86,35 @@ def test_the_joint_optimizer_equals_separate_ones_to_the_bit_also_when_resumed()
     assert all(not torch.equal(p, start[n]) for n, p in trainable(joint).items())
 
 
+def test_a_state_from_another_device_continues_with_this_ones_fused_steps_and_memory_layout():
+    """GPUs have fused optimisers and channels last."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 1))
+    trained = {False: network, True: copy.deepcopy(network).to(memory_format=torch.channels_last)}
+    optimizers = {}
+    for fused, module in trained.items():
+        settings = PartOptimizer(partial(torch.optim.AdamW, lr=0.01, fused=fused))
+        optimizers[fused] = configure_parts({"net": (module, settings)}, 1, "val")["optimizer"]
+    for i, x in enumerate(torch.randn(10, 8, 3, 3, 3)):
+        if i in (3, 6):  # there and back
+            here, there = trained[i == 3], trained[i == 6]
+            here.load_state_dict(there.state_dict())
+            optimizers[i == 3].load_state_dict(copy.deepcopy(optimizers[i == 6].state_dict()))
+        for fused, module in trained.items():
+            optimizers[fused].zero_grad()
+            module(x).square().mean().backward()
+            optimizers[fused].step()
+    for (name, one), other in zip(
+        trained[False].named_parameters(), trained[True].parameters(), strict=True
+    ):
+        torch.testing.assert_close(other, one, msg=name)
+    for fused, module in trained.items():
+        part = optimizers[fused].parts["net"].optimizer
+        assert part.param_groups[0]["fused"] is fused
+        assert part.state[module[0].weight]["exp_avg"].stride() == module[0].weight.stride()
+    assert trained[True][0].weight.stride() != trained[False][0].weight.stride()
+
+
 def test_sgd_searches_the_learning_rates_of_adam():
     optimizer = sgd_like_adam([nn.Parameter(torch.zeros(1))], lr=3e-4, momentum=0.9)
     assert rates_of(optimizer) == [pytest.approx(0.03)]

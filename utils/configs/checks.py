@@ -3,6 +3,8 @@
 import difflib
 import os
 import re
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 
 from omegaconf import DictConfig, OmegaConf
@@ -170,6 +172,23 @@ def check_choices(cfg: DictConfig) -> None:
     for key, choices in CHOICES.items():
         if (value := OmegaConf.select(cfg, key)) not in choices:
             raise ConfigError(f"{key} is {value!r}, expected one of {', '.join(choices)}")
+
+
+def check_compilation(cfg: DictConfig) -> None:
+    """Raise `ConfigError` if training steps are to be compiled but cannot be."""
+    if not cfg.trainer.compile:
+        return
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise ConfigError(
+            f"trainer.compile=true needs a C++ compiler, but there is no {compiler}: install it "
+            "(apt install g++ python3-dev), name another one in CXX, or set trainer.compile=false"
+        )
+    if cfg.featurizer.is_learned and cfg.rate.name == "lossless":
+        raise ConfigError(
+            "trainer.compile=true: rate=lossless codes every batch, which cannot be compiled: "
+            "choose another rate, or set trainer.compile=false"
+        )
 
 
 def check_peers(cfg: DictConfig) -> None:

@@ -50,6 +50,7 @@ NOT_IDENTITY = (
     ("trainer", "devices"),
     ("trainer", "num_nodes"),
     ("trainer", "log_every_n_steps"),
+    ("trainer", "compile"),
     ("data_feat", "kwargs", "n_workers"),
     ("data_pred", "kwargs", "n_workers"),
     # paths of weights, whose content `weights_id` identifies

@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from lossyless.optim import JointlyTrained
 from lossyless.progress import SECONDS, print_progress
 from utils.data.module import derive_seed
 from utils.runs import signals
@@ -67,6 +68,13 @@ class Freezer(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for module in self._modules(pl_module):
             module.eval()
+
+
+class CompileLosses(Callback):
+    """Compile the losses of training steps; on a GPU, with CUDA graphs."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: JointlyTrained) -> None:
+        pl_module.compile_losses("reduce-overhead" if pl_module.device.type == "cuda" else None)
 
 
 class NoteEpoch(Callback):

@@ -21,7 +21,14 @@ from utils.runs.run import BEST, Run, write_checkpoint
 from utils.runs.stopwatch import Stopwatch
 from utils.training import distributed
 from utils.training.building import pick_device
-from utils.training.callbacks import KeepSignals, NoteEpoch, ProgressLines, ReseedEveryEpoch, reseed
+from utils.training.callbacks import (
+    CompileLosses,
+    KeepSignals,
+    NoteEpoch,
+    ProgressLines,
+    ReseedEveryEpoch,
+    reseed,
+)
 from utils.training.checkpoints import TimedCheckpoints, checkpoint_callbacks
 from utils.training.loggers import build_logger
 
@@ -86,6 +93,8 @@ def build_trainer(
     options["check_val_every_n_epoch"] = every
     checkpoints = TimedCheckpoints(cfg.checkpoint.every_minutes)
     own = [ReseedEveryEpoch(run.seed), KeepSignals(), NoteEpoch(run)]
+    if options.pop("compile"):
+        own.append(CompileLosses())
     if logger is not None:
         callbacks = [*callbacks, LearningRateMonitor(logging_interval="epoch")]
     return pl.Trainer(

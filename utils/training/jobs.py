@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from utils.configs.checks import (
     ConfigError,
     check_choices,
+    check_compilation,
     check_names,
     check_networks,
     check_sizes,
@@ -48,6 +49,7 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
         check_networks(cfg)
         find_evaluation(cfg)  # raises ConfigError if the predictor is invalid
         check_sizes(cfg)
+        check_compilation(cfg)
         for name in ("results", "pretrained"):  # data may be read-only
             writable_dir(cfg.paths[name], f"paths.{name}")
         _end_with_main_process()

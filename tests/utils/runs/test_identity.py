@@ -45,6 +45,8 @@ EXECUTION = {
     "trainer.devices": 8,
     "trainer.num_nodes": 2,
     "trainer.log_every_n_steps": 7,
+    "trainer.compile": True,
+    "checkpoint.every_minutes": 0.5,
     "logger.name": "other",
     "parallel_jobs": 8,
     "timeout_min": 1,

@@ -1,0 +1,73 @@
+"""Compiled training steps: one graph, the same computation, the same run and checkpoints."""
+
+import pytest
+import torch
+from helpers.tiny import BANANA, DIGITS, run, untimed
+
+from utils.configs.checks import ConfigError
+from utils.training import fitting
+from utils.training.callbacks import ReseedEveryEpoch
+
+COMPILED = "trainer.compile=true"
+ONLY_FEAT = "is_only_feat=true"
+CASES = {
+    "factorized": (BANANA, ["rate.kwargs.warmup_k_epoch=1"]),  # two graphs, and predictors
+    "gaussian": (DIGITS, ["rate=MI_unitgaussian", "distortion=VAE", ONLY_FEAT]),
+    "hyperprior": (BANANA, ["rate=H_hyper", "distortion=BINCE", ONLY_FEAT]),
+    "klt": (DIGITS, ["rate=H_factorized_klt", "finetune=freezer", ONLY_FEAT]),
+}
+SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in list(CASES)[2:]]
+
+
+class StopCompiled(ReseedEveryEpoch):
+    """Ends the training of a compressor in its second epoch."""
+
+    def on_train_epoch_start(self, trainer, module):
+        super().on_train_epoch_start(trainer, module)
+        assert "training_losses" in vars(module)  # it is compiled
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("case", [*list(CASES)[:2], *SLOW])
+def test_a_compiled_run_continues_without_and_one_without_continues_compiled(
+    tmp_path, monkeypatch, case
+):
+    """Torch's compiler draws other noise, so the steps are traced as one graph but not compiled."""
+    compiler = torch.compile
+
+    def trace(function, *, fullgraph, mode, dynamic):
+        return compiler(function, backend="eager", fullgraph=fullgraph, dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", trace)
+    base, settings = CASES[case]
+    expected = untimed(run(tmp_path / "a", *settings, base=base))
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, SystemExit)):
+        patch.setattr(fitting, "ReseedEveryEpoch", StopCompiled)
+        run(tmp_path / "b", *settings, COMPILED, base=base)
+    resumed = untimed(run(tmp_path / "b", *settings, base=base))
+    assert resumed == expected
+    if ONLY_FEAT not in settings:  # the same run, of whose predictor a compiled one
+        compiled = run(tmp_path / "b", *settings, COMPILED, "add_pred=compiled", base=base)
+        assert untimed(compiled) == expected
+
+
+def test_what_cannot_be_compiled_is_an_error_before_training(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="rate=lossless"):
+        run(tmp_path, COMPILED, "rate=lossless")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match="no-such-compiler.*g\\+\\+"):
+        run(tmp_path, COMPILED)
+    assert not list(tmp_path.rglob("status.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", ["H_factorized", "H_hyper"])
+def test_compiled_code_has_the_rate_of_an_uncompiled_run(tmp_path, rate):
+    """Up to the noise of another seed."""
+    settings = [ONLY_FEAT, "trainer.max_epochs=4", f"rate={rate}"]
+    rates = [
+        run(tmp_path / f"{flag}", *settings, f"trainer.compile={flag}")["test/feat/rate"]
+        for flag in ("true", "false")
+    ]
+    assert rates[0] == pytest.approx(rates[1], rel=0.05)
