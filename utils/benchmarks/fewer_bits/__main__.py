@@ -23,9 +23,9 @@ import pandas as pd
 from lossyless.printing import forgive_output
 from lossyless.torch_state import one_thread
 from utils.benchmarks.fewer_bits import summary
-from utils.benchmarks.fewer_bits.evaluation import Split, apply, splits, timed
+from utils.benchmarks.fewer_bits.evaluation import apply, splits, timed
 from utils.benchmarks.fewer_bits.features import NETWORKS, SIDES, Features, Skipped, features
-from utils.benchmarks.fewer_bits.methods import Estimator, Method, methods
+from utils.benchmarks.fewer_bits.methods import Estimator, methods
 
 KEYS = ["network", "fitted_on", "data", "method"]
 
@@ -73,6 +73,7 @@ def measure(sets: dict[str, Features], fitted_on: str, chosen: dict, n: int) -> 
     """
     of_each = {data: list(splits(*values, n)) for data, values in sets.items()}
     for i in range(n):
+        own = of_each[fitted_on][i]
         for name, settings in chosen.items():
             for parameters, make in settings.items():
                 keys = {"fitted_on": fitted_on, "method": name, "parameters": parameters}
@@ -82,19 +83,11 @@ def measure(sets: dict[str, Features], fitted_on: str, chosen: dict, n: int) -> 
                 except Skipped as reason:
                     print(f"skipped: {name}: {reason}", file=sys.stderr)
                     break
-                yield from _applied(method, of_each, keys, i)
-
-
-def _applied(method: Method, of_each: dict[str, list[Split]], keys: dict, i: int) -> Iterator[dict]:
-    own = of_each[keys["fitted_on"]][i]
-    _, seconds = timed(method.fit, own.Z[own.train])
-    for data, parts in of_each.items():
-        if data == keys["fitted_on"] or (i == 0 and isinstance(method, Estimator)):
-            yield (
-                keys
-                | {"data": data, "split": i, "fit_seconds": seconds, "n_bytes": method.n_bytes()}
-                | apply(method, parts[i])
-            )
+                _, seconds = timed(method.fit, own.Z[own.train])
+                keys |= {"split": i, "fit_seconds": seconds, "n_bytes": method.n_bytes()}
+                for data, parts in of_each.items():
+                    if data == fitted_on or (i == 0 and isinstance(method, Estimator)):
+                        yield {"data": data} | keys | apply(method, parts[i])
 
 
 def _update(path: Path, rows: pd.DataFrame) -> None:

@@ -1,15 +1,16 @@
 """Features of pretrained networks on images on disk, cached as .npy files."""
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from torchvision.datasets import MNIST, Caltech101
-from torchvision.transforms.v2 import functional as F
+from torchvision.transforms import v2
 
 from lossyless.backbones import Backbone, TorchvisionBackbone
 
@@ -61,21 +62,18 @@ NETWORKS: dict[str, Callable[[int, str | None], Backbone]] = {
 }
 
 
-def _images(data: str, folder: Path) -> Iterator[tuple[Tensor, int]]:
-    """(pixels [C, H, W] in [0, 1], class) of photos of Caltech-101 or of digits."""
+def _images(data: str, folder: Path, backbone: Backbone) -> Dataset:
+    """(pixels [3, side, side], class) of photos of Caltech-101 or of digits."""
+    steps = v2.PILToTensor(), v2.RGB(), v2.ToDtype(torch.float32, scale=True)
+    resize = v2.Resize([backbone.side] * 2, backbone.interpolation, antialias=True)
+    transform = v2.Compose([*steps, resize])
     try:
         if data == "caltech":
-            sets = [Caltech101(folder)]  # without the background class
-        else:
-            sets = [
-                torch.utils.data.Subset(MNIST(folder, train=is_train), range(n))
-                for is_train, n in N_DIGITS.items()
-            ]
+            return Caltech101(folder, transform=transform)  # without the background class
+        sets = (MNIST(folder, train=is_train, transform=transform) for is_train in N_DIGITS)
+        return ConcatDataset(Subset(s, range(N_DIGITS[s.train])) for s in sets)
     except RuntimeError as error:
         raise Skipped(f"{folder} does not hold the images of {data}: {error}") from error
-    for images in sets:
-        for image, y in images:
-            yield F.to_dtype(F.pil_to_tensor(image), scale=True), y
 
 
 @torch.no_grad()
@@ -97,19 +95,10 @@ def features(
     """
     paths = [cache / f"{network}_{data}_{part}.npy" for part in "Zy"]
     if not all(path.exists() for path in paths):
-        side = SIDES[data]
-        backbone = NETWORKS[network](side, weights)
-        rows, labels, batch = [], [], []
-        for x, y in _images(data, images):
-            x = F.resize(x, [side] * 2, backbone.interpolation, antialias=True).clamp(0, 1)
-            batch.append(x.expand(3, -1, -1))
-            labels.append(y)
-            if len(batch) == BATCH_SIZE:
-                rows.append(backbone(torch.stack(batch)))
-                batch = []
-        if batch:
-            rows.append(backbone(torch.stack(batch)))
+        backbone = NETWORKS[network](SIDES[data], weights)
+        loader = DataLoader(_images(data, images, backbone), BATCH_SIZE)
+        batches = [(backbone(x.clamp(0, 1)), y) for x, y in loader]  # resizing may overshoot
         cache.mkdir(parents=True, exist_ok=True)
-        for path, values in zip(paths, (torch.cat(rows).numpy(), np.array(labels)), strict=True):
-            np.save(path, values)
+        for path, values in zip(paths, zip(*batches, strict=True), strict=True):
+            np.save(path, torch.cat(values).numpy())
     return tuple(np.load(path) for path in paths)
