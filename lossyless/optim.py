@@ -17,7 +17,7 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lossyless.base import Batch
-from lossyless.tracking import LossTracker
+from lossyless.tracking import LossTracker, NonFiniteLossError
 
 Scheduler = LRScheduler | ReduceLROnPlateau
 
@@ -67,12 +67,25 @@ class JointOptimizer(Optimizer):
     def state(self) -> dict:
         return {k: v for part in self.parts.values() for k, v in part.optimizer.state.items()}
 
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether the optimisers skip a step with infinite gradients by themselves.
+
+        If so, `GradScaler` sets `found_inf`, which stays on the GPU. Otherwise, it reads it, which
+        waits for the GPU.
+        """
+        return all(
+            getattr(part.optimizer, "_step_supports_amp_scaling", False)
+            for part in self.parts.values()
+        )
+
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for part in self.parts.values():
+            part.optimizer.found_inf = getattr(self, "found_inf", None)
             part.optimizer.step()
         return loss
 
@@ -216,6 +229,8 @@ class JointlyTrained(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.tracker.log_epoch(self)
+        if not torch.nn.utils.get_total_norm(self.parameters()).isfinite():
+            raise NonFiniteLossError.at(self.global_step, "the weights are NaN or infinite")
         self.lr_schedulers().step(self.trainer.callback_metrics)
 
     def configure_optimizers(self) -> dict:
@@ -224,6 +239,9 @@ class JointlyTrained(pl.LightningModule):
         return configure_parts(self.parts(), self.trainer.max_epochs, monitor)
 
     def configure_gradient_clipping(self, optimizer, *args, **kwargs) -> None:
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and optimizer._step_supports_amp_scaling:
+            scaler.unscale_(optimizer)  # Lightning leaves it to such optimisers
         optimizer.clip_gradients()
 
     def lr_scheduler_step(self, scheduler, metric) -> None:

@@ -6,24 +6,28 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-# Training steps between two checks that losses are finite. Checks are free on a CPU, but
-# synchronise a GPU.
-CHECK_EVERY = {"cpu": 1, "cuda": 50}
-
 # Metrics that are extremes of an evaluated split; all others are means over its examples.
 REDUCTIONS = {"zmin": "min", "zmax": "max"}
 
 
 class NonFiniteLossError(ArithmeticError):
-    """A term of the loss became NaN or infinite."""
+    """A term of the loss, or a weight, became NaN or infinite."""
+
+    @classmethod
+    def at(cls, step: int, what: str) -> "NonFiniteLossError":
+        return cls(
+            f"training stopped at step {step}: {what}. The last good checkpoint is kept. Try a "
+            "lower learning rate, gradient clipping or 32-bit precision."
+        )
 
 
 class LossTracker:
     """Averages the metrics of a LightningModule per split.
 
     Training metrics, including extremes, are means over steps. They are summed in one tensor on the
-    device and logged at the end of the epoch, so that steps need no synchronisation. Evaluation
-    metrics go through the module's `log`.
+    device and logged at the end of the epoch. Whether they are finite is checked at every
+    `log_every_n_steps`-th step of the trainer and at the end of the epoch: the host waits for the
+    GPU in no other step. Evaluation metrics go through the module's `log`.
 
     Parameters
     ----------
@@ -57,7 +61,8 @@ class LossTracker:
         self._sum = values if self._sum is None else self._sum + values
         self._n_steps += 1
         self._unchecked.append((module.global_step, values))
-        if len(self._unchecked) >= CHECK_EVERY.get(values.device.type, 1):
+        every = module.trainer.log_every_n_steps
+        if every and (module.global_step + 1) % every == 0:
             self.check_finite()
 
     def check_finite(self) -> None:
@@ -70,10 +75,7 @@ class LossTracker:
             bad = [n for n, v in zip(self._names, row, strict=True) if not math.isfinite(v)]
             if bad:
                 terms = ", ".join(f"{name}={row[self._names.index(name)]}" for name in bad)
-                raise NonFiniteLossError(
-                    f"training stopped at step {step}: {terms}. The last good checkpoint is "
-                    "kept. Try a lower learning rate, gradient clipping or 32-bit precision."
-                )
+                raise NonFiniteLossError.at(step, terms)
 
     def log_epoch(self, module: pl.LightningModule) -> None:
         """Log the means over the training epoch, and reset them."""

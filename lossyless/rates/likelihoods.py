@@ -44,6 +44,11 @@ def _on_all(function: Callable[[Tensor], Tensor], tensors: Sequence[Tensor]) -> 
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
+def _sides(values: Tensor) -> Tensor:
+    """Edges of a cell relative to its centre: -1/2 and 1/2, made on the device of `values`."""
+    return torch.linspace(-0.5, 0.5, 2, dtype=values.dtype, device=values.device)
+
+
 class _FactorizedLikelihood(Function):
     """c(value + 1/2) - c(value - 1/2) for the cumulative distribution c(x) = sigmoid(a_L), with
 
@@ -56,8 +61,7 @@ class _FactorizedLikelihood(Function):
     @staticmethod
     def forward(ctx, values: Tensor, factors: Tensor, *layers: Tensor) -> Tensor:
         weights, biases = layers[: len(layers) // 2], layers[len(layers) // 2 :]
-        sides = torch.linspace(-0.5, 0.5, 2, dtype=values.dtype, device=values.device)
-        edges = (values[:, :, None] + sides[:, None]).flatten(2)
+        edges = (values[:, :, None] + _sides(values)[:, None]).flatten(2)
         hidden = edges.new_empty(*factors.shape[:-1], edges.shape[-1])  # [n_hidden, C, n, 2 B]
         tanhs = torch.empty_like(hidden)
         logits = torch.baddbmm(biases[0], weights[0], edges)
@@ -96,9 +100,8 @@ class _FactorizedLikelihood(Function):
 
 def gaussian_likelihood(values: Tensor, scales: Tensor) -> Tensor:
     """Probabilities of cells of width 1 about `values`, under Gaussians of mean 0, all [B, D]."""
-    distances = values.abs()  # the upper tail has the higher numerical precision
-    edges = torch.stack([distances - 0.5, distances + 0.5]) / scales
-    lower, upper = (0.5**0.5 * edges).erfc()
+    # the upper tail has the higher numerical precision
+    lower, upper = (0.5**0.5 * (values.abs() + _sides(values)[:, None, None]) / scales).erfc()
     return 0.5 * (lower - upper)
 
 

@@ -29,11 +29,14 @@ class _FloatCodedRate(Rate):
 class Lossless(_FloatCodedRate):
     """No bottleneck: z_hat = z.
 
-    The rate is the size of the losslessly compressed batch per example. It has no gradient.
+    The rate is the size of the losslessly compressed batch per example. It has no gradient. In
+    training, it is the size of uncompressed values, an upper bound: compressing batches would make
+    each step wait for the GPU.
     """
 
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
-        rate = 8 * len(self.compress(z)) / len(z) * math.log(2)
+        n_bits = 32 * self.z_dim if self.training else 8 * len(self.compress(z)) / len(z)
+        rate = n_bits * math.log(2)
         return z, torch.full((len(z),), rate, device=z.device), {}
 
 

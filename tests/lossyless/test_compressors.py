@@ -297,7 +297,7 @@ def test_a_non_finite_loss_stops_the_training_and_is_reported(
     batches[n_good] = batches[n_good]._replace(**{field: bad})
     compressor = make_compressor()
     with pytest.raises(NonFiniteLossError, match=f"at step {n_good}: .*distortion=") as error:
-        make_trainer(2).fit(compressor, Batches(batches))
+        make_trainer(2, log_every_n_steps=1).fit(compressor, Batches(batches))
     assert ("rate=" in str(error.value)) == (field == "x")
     assert all(p.isfinite().all() for p in compressor.parameters())
 

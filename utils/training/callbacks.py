@@ -107,6 +107,7 @@ class ProgressLines(Callback):
         self.label = label
         self.seconds = seconds
         self._next = 0.0
+        self._losses: dict[str, float] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = time.monotonic()
@@ -115,6 +116,14 @@ class ProgressLines(Callback):
             print(
                 f"[{self.label}] resumes after epoch {trainer.current_epoch}/{trainer.max_epochs}"
             )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # read once: reading them in a step would wait for the GPU
+        self._losses = {
+            name.rsplit("/", 1)[1]: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/") and name.endswith(SHOWN)
+        }
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx: int
@@ -133,15 +142,10 @@ class ProgressLines(Callback):
         done = trainer.global_step / n_steps
         pace = (now - self._start) / max(1, trainer.global_step - self._first_step)
         left = pace * (n_steps - trainer.global_step)
-        losses = {
-            name.rsplit("/", 1)[1]: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("val/") and name.endswith(SHOWN)
-        }
         n_epochs = trainer.max_epochs
         print_progress(
             f"{self.label} epoch {min(trainer.current_epoch + 1, n_epochs)}/{n_epochs}",
             done,
             left if 0.02 < done < 1 else None,  # the first steps are not representative
-            ", ".join(f"{name} {value:.3g}" for name, value in losses.items()),
+            ", ".join(f"{name} {value:.3g}" for name, value in self._losses.items()),
         )
