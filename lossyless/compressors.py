@@ -215,6 +215,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
         self.tracker.add(self, split, metrics, batch_size=len(batch.x))
 
     def on_validation_start(self) -> None:
+        self.tracker.check_finite()  # names the first bad step; `update` could not
         self.rate.update()
 
     def parts(self) -> dict[str, tuple[nn.Module | list[nn.Module], PartOptimizer]]:
