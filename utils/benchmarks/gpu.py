@@ -176,9 +176,10 @@ class Meter(Callback):
 
 
 def _time_checkpoint(trainer: pl.Trainer) -> str:
-    """Size of a checkpoint and time to save it; each epoch saves up to two."""
+    """Size of a checkpoint and time to write it; see `utils.training.checkpoints`."""
     with tempfile.TemporaryDirectory() as folder:
         path, start = Path(folder, "x.ckpt"), time.perf_counter()
         trainer.save_checkpoint(path)
+        trainer.strategy.checkpoint_io.write()
         seconds = time.perf_counter() - start
         return f"checkpoint of {path.stat().st_size / 1e6:.0f} MB in {seconds:.2f} s"
