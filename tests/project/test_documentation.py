@@ -76,10 +76,10 @@ def test_the_stl10_example_of_the_readme(tmp_path, monkeypatch, capsys):
 def test_the_estimator_of_the_readme(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (example,) = [code for code in blocks("README.md", "python") if "Z_new" in code]
-    z = np.random.default_rng(0).standard_normal((600, 8)).astype(np.float32)
+    z = np.random.default_rng(0).standard_normal((600, 64)).astype(np.float32)
     found = {"Z": z[:500], "Z_new": z[500:]}
     exec(example, found)
-    assert found["Z_hat"].shape == (100, 8) and found["Z_hat"].dtype == np.float32
+    assert found["Z_hat"].shape == (100, 64) and found["Z_hat"].dtype == np.float32
     assert np.square(found["Z_hat"] - found["Z_new"]).mean() < 0.2
     loaded = type(found["compressor"]).load("compressor.bin")
     assert np.array_equal(loaded.decompress(found["payload"]), found["Z_hat"])
