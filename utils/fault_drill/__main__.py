@@ -2,17 +2,18 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from lossyless.printing import forgive_output
 from utils.fault_drill import coding, configs, corruption, environment, inputs, kills
-from utils.fault_drill.trials import ROOT, Row, write
+from utils.fault_drill.trials import ROOT, VERDICTS, Row, is_bad, write
 
 # Each takes the scale (1: the full drill) and the seed.
-DRILLS: dict[str, Callable[[float, int], list[Row]]] = {
+DRILLS: dict[str, Callable[[float, int], Iterable[Row]]] = {
     "corruption": lambda scale, seed: corruption.run(scaled(10_000, scale), seed),
     "inputs": lambda scale, seed: inputs.run(scaled(300, scale), seed),
     "configs": lambda scale, seed: configs.run(scaled(500, scale), scaled(30, scale), seed),
@@ -34,13 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "fault_drill")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # forked processes cannot use the threads of their parent
-    is_bad = False
+    has_failed = False
     for name in options.drills or DRILLS:
         print(f"[{name}]", flush=True)
-        rows = DRILLS[name](options.scale, options.seed)
-        write(options.out / f"{name}.csv", rows)
-        is_bad |= any(row.is_bad for row in rows)
-    return 1 if is_bad else 0
+        rows = []
+        for row in DRILLS[name](options.scale, options.seed):
+            rows.append(row)
+            write(options.out / f"{name}.csv", rows)  # an interrupted drill keeps its rows
+        has_failed |= any(map(is_bad, rows))
+    files = {file.stem: pd.read_csv(file) for file in options.out.glob("*.csv")}
+    files.pop("summary", None)
+    totals = pd.concat(files, names=["drill"]).groupby("drill")[["tried", *VERDICTS[::-1]]].sum()
+    totals.to_csv(options.out / "summary.csv")
+    print(totals.to_string())
+    return 1 if has_failed else 0
 
 
 if __name__ == "__main__":

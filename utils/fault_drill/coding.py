@@ -2,6 +2,7 @@
 
 import itertools
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +15,8 @@ from utils.fault_drill.trials import Row, Trial, attempt_all, judge, summarise
 WAYS = [*itertools.product((1, 2, 4), (1, 2))]  # threads of torch, processes of the coder
 
 
-def run(seed: int) -> list[Row]:
+def run(seed: int) -> Iterator[Row]:
     """Each codec; writer and reader are different processes. Devices: the GPU, if there is one."""
-    rows = []
     devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
     for name, codec in make_codecs(seed).items():
         with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +41,4 @@ def run(seed: int) -> list[Row]:
             for device, way in itertools.product(devices, WAYS):
                 trials += attempt_all(partial(write, device), [way])
                 trials += attempt_all(read, WAYS)
-            rows.append(
-                summarise(f"threads and processes, {'+'.join(devices)}", name, trials, seed)
-            )
-    return rows
+            yield summarise(f"other threads, {'+'.join(devices)}", name, trials, seed)

@@ -97,16 +97,16 @@ def _check(base: list[str], seed: int, case: tuple[str, int]) -> Trial:
     return Trial(found.verdict, f"{arguments[-1]}: {found.note}")
 
 
-def run(n_checks: int, n_runs: int, seed: int) -> list[Row]:
+def run(n_checks: int, n_runs: int, seed: int) -> Iterator[Row]:
     """Check `n_checks` malformed settings; run `n_runs` of those that pass."""
-    rows, passed = [], []
+    passed = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         base = settings(folder, "trainer.max_epochs=1", "communication.n_copies=1")
         for kind in KINDS:
             cases = [(kind, number) for number in range(-(-n_checks // len(KINDS)))]
             trials = attempt_all(partial(_check, base, seed), cases)
-            rows.append(summarise(kind, "checks of settings", trials, seed))
+            yield summarise(kind, "checks of settings", trials, seed)
             if kind != "broken YAML":
                 passed += [t.note.rpartition(": ")[0] for t in trials if t.verdict == SURVIVED]
         random.Random(seed).shuffle(passed)
@@ -116,5 +116,5 @@ def run(n_checks: int, n_runs: int, seed: int) -> list[Row]:
             (trial,) = attempt_all(lambda _, line=line: main_program(line), [argument], timeout=60)
             # one that trains for a long time is valid
             trials.append(Trial(SURVIVED, trial.note) if trial.verdict == HUNG else trial)
-        rows.append(summarise("malformed", "main.py", trials, seed))
-    return rows
+        if trials:
+            yield summarise("malformed", "main.py", trials, seed)

@@ -2,7 +2,7 @@
 
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -208,8 +208,9 @@ def damage_file(name: str, format: tuple[Write, Read], n_each: int, seed: int) -
     return rows
 
 
-def run(n_trials: int, seed: int) -> list[Row]:
+def run(n_trials: int, seed: int) -> Iterator[Row]:
     """`n_trials` damages, spread evenly over formats and kinds of damage."""
     formats = make_formats()
     n_each = -(-n_trials // (len(formats) * len(DAMAGES)))
-    return [row for name in formats for row in damage_file(name, formats[name], n_each, seed)]
+    for name in formats:
+        yield from damage_file(name, formats[name], n_each, seed)

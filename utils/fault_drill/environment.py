@@ -4,7 +4,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -67,13 +67,12 @@ def jump() -> None:
     status_file.datetime = Jumping
 
 
-def run_main(seed: int) -> list[Row]:
+def run_main(seed: int) -> Iterator[Row]:
     """Faults of whole jobs; after each, the same command must give the uninterrupted results."""
     faults: dict[str, list[Callable[[], None]]] = {
         "full disk": [partial(fill_disk, limit) for limit in LIMITS],
         "clock jumps": [jump],
     }
-    rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "run")
         line = settings(folder)
@@ -99,10 +98,10 @@ def run_main(seed: int) -> list[Row]:
                 )
                 resumed = again()
                 trials[-1] = trials[-1] if resumed.verdict == SURVIVED else resumed
-            rows.append(summarise(fault, "main.py", trials, seed))
+            yield summarise(fault, "main.py", trials, seed)
         for file in folder.rglob("*"):  # as after a copy without times
             os.utime(file, (0, 2**32) if file.suffix == ".json" else (2**32, 0))
-        rows.append(summarise("other file times", "main.py", [again()], seed))
+        yield summarise("other file times", "main.py", [again()], seed)
 
         shutil.rmtree(folder)
         both = [FORK.Process(target=main_program, args=(line,)) for _ in range(2)]
@@ -113,7 +112,7 @@ def run_main(seed: int) -> list[Row]:
             process.kill()
         is_ok = is_right() and [process.exitcode for process in both] == [0, 0]
         trial = Trial(SURVIVED if is_ok else UNDETECTED)
-        rows.append(summarise("two processes", "main.py", [trial], seed))
+        yield summarise("two processes", "main.py", [trial], seed)
 
         offline = partial(os.environ.update, OFFLINE)
         sets = ("cifar10", "mnist", "stl10", "food101", "pets37")
@@ -125,13 +124,12 @@ def run_main(seed: int) -> list[Row]:
             ),
             sets,
         )
-        rows.append(summarise("no network", "main.py", trials, seed))
+        yield summarise("no network", "main.py", trials, seed)
         file = next(folder.rglob("*.lossyless"))
         env = os.environ | OFFLINE | {"TORCH_HOME": name}
         done = command("-m", "lossyless.hub", "decompress", file, folder / "z.npy", env=env)
         trials = [judge_command(done, lambda: False, "--pretrained")]
-        rows.append(summarise("no network", "hub decompress", trials, seed))
-    return rows
+        yield summarise("no network", "hub decompress", trials, seed)
 
 
 def run_writers(seed: int) -> list[Row]:
@@ -177,5 +175,6 @@ def run_writers(seed: int) -> list[Row]:
     return rows
 
 
-def run(seed: int) -> list[Row]:
-    return run_writers(seed) + run_main(seed)
+def run(seed: int) -> Iterator[Row]:
+    yield from run_writers(seed)
+    yield from run_main(seed)

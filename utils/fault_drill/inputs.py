@@ -4,7 +4,7 @@ import io
 import random
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from utils.data.examples import ImageFiles, Streamed
 from utils.data.module import DataError
 from utils.fault_drill.damages import DAMAGES
 from utils.fault_drill.trials import (
+    SURVIVED,
     Row,
     Trial,
     attempt_all,
@@ -72,9 +73,9 @@ KINDS = (
 )
 
 
-def run_images(n_images: int, seed: int) -> list[Row]:
+def run_images(n_images: int, seed: int) -> Iterator[Row]:
     """`n_images` files, read one by one by the hub and by data sets, and by a command."""
-    rows = []
+    n_good = 0
     with tempfile.TemporaryDirectory() as name:
         folder, out = Path(name, "images"), Path(name, "z.bin")
         clip, rate = Path(name, "clip.pt"), Path(name, "rate.pt")
@@ -113,7 +114,8 @@ def run_images(n_images: int, seed: int) -> list[Row]:
                 files[-1].write_bytes(data)
             for reader in ("hub", "data set"):
                 trials = attempt_all(partial(trial, reader), files, max_memory=MAX_MEMORY)
-                rows.append(summarise(kind, reader, trials, seed))
+                n_good += sum(t.verdict == SURVIVED for t in trials) * (reader == "hub")
+                yield summarise(kind, reader, trials, seed)
         line = [
             "-m",
             "lossyless.hub",
@@ -125,7 +127,6 @@ def run_images(n_images: int, seed: int) -> list[Row]:
             "--pretrained",
             rate,
         ]
-        n_good = sum(row.survived for row in rows if row.target == "hub")
         stopping, skipping = command(*line), command(*line, "--on-error", "skip")
         is_partial = skipping.returncode == 3 and f"{n_good} img" in skipping.stdout
         skipping.returncode = 0 if is_partial else skipping.returncode or 4
@@ -133,8 +134,7 @@ def run_images(n_images: int, seed: int) -> list[Row]:
             judge_command(stopping, lambda: False, str(folder)),
             judge_command(skipping, lambda: True),
         ]
-        rows.append(summarise("all kinds", "hub compress", trials, seed))
-    return rows
+        yield summarise("all kinds", "hub compress", trials, seed)
 
 
 Z = np.random.default_rng(0).normal(size=(N, Z_DIM)).astype(np.float32)
@@ -221,5 +221,6 @@ def run_arrays(seed: int) -> list[Row]:
         ]
 
 
-def run(n_images: int, seed: int) -> list[Row]:
-    return run_images(n_images, seed) + run_arrays(seed)
+def run(n_images: int, seed: int) -> Iterator[Row]:
+    yield from run_images(n_images, seed)
+    yield from run_arrays(seed)

@@ -5,7 +5,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -126,9 +126,8 @@ def _kill_command(after: Path, overrides: list[str], moment: float) -> Trial:
     return judge_command(done, lambda: outputs(folder, what) == outputs(after, what))
 
 
-def run(n_kills: int, seeds: list[int], n_commands: int) -> list[Row]:
+def run(n_kills: int, seeds: list[int], n_commands: int) -> Iterator[Row]:
     """`n_kills` kills of each step for each seed; and of the whole command, `n_commands` each."""
-    rows = []
     for seed in seeds:
         rng = random.Random(seed)
         with tempfile.TemporaryDirectory() as name:
@@ -144,7 +143,7 @@ def run(n_kills: int, seeds: list[int], n_commands: int) -> list[Row]:
                 after = shutil.copytree(folder, Path(name, step))
                 moments = [rng.uniform(0, duration) for _ in range(n_kills)]
                 kill = partial(timed, _kill_and_resume, before, after, step, overrides)
-                rows.append(summarise("kill -9", step, [*map(kill, moments)], seed))
+                yield summarise("kill -9", step, [*map(kill, moments)], seed)
                 before = after
             start = time.monotonic()
             shutil.rmtree(folder)
@@ -152,5 +151,4 @@ def run(n_kills: int, seeds: list[int], n_commands: int) -> list[Row]:
             duration = time.monotonic() - start
             moments = [rng.uniform(0, duration) for _ in range(n_commands)]
             kill = partial(timed, _kill_command, after, overrides)
-            rows.append(summarise("kill -9", "main.py", [*map(kill, moments)], seed))
-    return rows
+            yield summarise("kill -9", "main.py", [*map(kill, moments)], seed)

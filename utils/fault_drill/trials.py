@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,12 +19,12 @@ import torch
 from utils.runs.run import code_version
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 180.0  # seconds until a trial counts as hung; the machine may be busy
-# The result is right, or an error says what is wrong; the trial was impossible here; and what must
-# not happen: the result is wrong, the trial does not end, or it ends in any other way.
-SURVIVED, DETECTED, SKIPPED = "survived", "detected", "skipped"
+TIMEOUT = 300.0  # seconds until a trial counts as hung; the machine may be busy
+# The result is right, or an error says what is wrong. What must not happen: the result is wrong,
+# the trial does not end, or it ends in any other way.
+SURVIVED, DETECTED = "survived", "detected"
 BAD = UNDETECTED, HUNG, UNEXPLAINED = "undetected", "hung", "unexplained"
-VERDICTS = (*BAD, SKIPPED, DETECTED, SURVIVED)
+VERDICTS = (*BAD, DETECTED, SURVIVED)
 PIPE_SIZE = 1 << 20
 FORK = multiprocessing.get_context("fork")  # children need no imports
 
@@ -39,63 +39,41 @@ class Trial:
     memory: float = 0.0
 
 
-@dataclass(frozen=True)
-class Row:
-    """All trials of one fault on one target, as in the CSV file.
-
-    `seconds` and `memory_mib` are the maxima, `worst` is the note of the worst trial.
-    """
-
-    fault: str
-    target: str
-    tried: int
-    survived: int
-    detected: int
-    undetected: int
-    unexplained: int
-    hung: int
-    skipped: int
-    seconds: float
-    memory_mib: float
-    worst: str
-    seed: int
-    code: str
-    python: str
-    torch: str
-
-    @property
-    def is_bad(self) -> bool:
-        return self.undetected + self.unexplained + self.hung > 0
+Row = dict[str, object]  # all trials of one fault on one target, as in the CSV file
 
 
 def summarise(fault: str, target: str, trials: Sequence[Trial], seed: int) -> Row:
-    """The row of some trials, which is also printed."""
+    """The row of some trials, which is also printed; `worst` is the note of the worst trial."""
     counts = Counter(trial.verdict for trial in trials)
     worst = min(trials, key=lambda trial: VERDICTS.index(trial.verdict))
-    row = Row(
-        fault,
-        target,
-        tried=len(trials) - counts[SKIPPED],
-        **{verdict: counts[verdict] for verdict in VERDICTS},
-        seconds=round(max(trial.seconds for trial in trials), 2),
-        memory_mib=round(max(trial.memory for trial in trials), 1),
-        worst=" ".join(worst.note.split())[:300],
-        seed=seed,
-        code=str(code_version()),
-        python=platform.python_version(),
-        torch=torch.__version__,
-    )
     found = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
-    print(f"  {fault}, {target}: {found}{': ' + row.worst if row.is_bad else ''}", flush=True)
-    return row
+    note = " ".join(worst.note.split())[:300]
+    print(f"  {fault}, {target}: {found}{f': {note}' * (worst.verdict in BAD)}", flush=True)
+    return {
+        "fault": fault,
+        "target": target,
+        "tried": len(trials),
+        **{verdict: counts[verdict] for verdict in reversed(VERDICTS)},
+        "seconds": round(max(trial.seconds for trial in trials), 2),
+        "memory_mib": round(max(trial.memory for trial in trials), 1),
+        "worst": note,
+        "seed": seed,
+        "code": code_version(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def is_bad(row: Row) -> bool:
+    return any(row[verdict] for verdict in BAD)
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(map(asdict, rows))
+        writer.writerows(rows)
 
 
 def judge(read: Callable[[], bool], expected: tuple[type[Exception], ...], name: str) -> Trial:
