@@ -51,7 +51,8 @@ def problems(tree: ast.AST) -> set[str]:
             true = {word.arg for word in node.keywords if ast.unparse(word.value) == "True"}
             if name and not (is_method or is_new) and UNSAFE[name] not in true:
                 found.add(name)
-            found |= {"allow_pickle"} & true
+            is_read = not ast.unparse(node.func).endswith(".save")
+            found |= {"allow_pickle"} & true if is_read else set()
     return found
 
 

@@ -1,7 +1,6 @@
 """Trials of a fault in child processes, whose hangs, deaths and memory do not affect the drill."""
 
 import csv
-import fcntl
 import multiprocessing
 import os
 import platform
@@ -174,6 +173,8 @@ def main_program(
     prepare: Callable[[], object] = lambda: None,
 ) -> Trial:
     """Verdict on `python main.py *arguments` in this process, after `prepare()`."""
+    import fcntl  # not on Windows
+
     reader, writer = os.pipe()  # unlike files, not limited on a full disk
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     os.dup2(writer, 1)
