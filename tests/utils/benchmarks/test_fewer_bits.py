@@ -75,7 +75,7 @@ def test_half_the_bits_at_equal_accuracy_are_a_ratio_of_two(tmp_path):
 
 
 def test_a_run_replaces_only_rows_of_its_methods(tmp_path, monkeypatch):
-    monkeypatch.setattr(methods, "BETAS", {"caltech": (1.0,), "mnist": (0.1,)})
+    monkeypatch.setattr(methods, "RATES", (10,))
     for seed, data in enumerate(("caltech", "mnist")):
         for part, values in zip("Zy", clusters(seed=seed), strict=True):
             np.save(tmp_path / f"efficientnet_{data}_{part}.npy", values)
