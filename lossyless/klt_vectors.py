@@ -10,7 +10,8 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from lossyless.coding.ans import TableCoder
-from lossyless.coding.histograms import count, fit_tables
+from lossyless.coding.cell_means import CellMeans
+from lossyless.coding.histograms import NonZeros, fit_tables
 from lossyless.coding.rdo import cheaper_cells
 from lossyless.coding.tables import CDFTables
 from lossyless.rates.entropy_coded import blocks, tables_from_state, tables_to_state, to_cells
@@ -25,8 +26,6 @@ from lossyless.vector_codecs import FittedCodec
 
 N_ROUNDS = 3  # of choosing symbols for given tables, and tables for given symbols
 RIDGE = 0.01  # added to the variances in the weighted error, relative to their mean
-POINT_STEPS = 128  # points are multiples of 1 / 128 of a cell
-SHRINKAGE = 2.0  # counts that draw a point to the middle of its cell
 # of the search for a rate, in log beta: a rate changes by less than its own share
 SEARCH_STEP, TOLERANCE, MIN_LOG_BETA = 2.0, 0.01, -30.0
 
@@ -83,7 +82,7 @@ class KLTVectors(FittedCodec):
         self.register_buffer("widths", torch.ones(z_dim, dtype=torch.float64))
         self.register_buffer("rate", torch.zeros((), dtype=torch.float64))
         self._tables: CDFTables | None = None
-        self._points = np.zeros((z_dim, 1), np.int8)
+        self._means: CellMeans | None = None
 
     # --- fitting
 
@@ -137,13 +136,9 @@ class KLTVectors(FittedCodec):
         return rate
 
     def _fit_entries(self, x: NDArray[np.float64], symbols: NDArray[np.int32]) -> float:
-        self._tables, rate = fit_tables(symbols)
-        entries, is_listed = self._entries(symbols)
-        length = self._tables.cdfs.shape[1] - 1
-        n = count(entries, length, is_listed.astype(float))
-        points = count(entries, length, (x - symbols) * is_listed) / (n + SHRINKAGE)
-        points = np.round(points * POINT_STEPS).clip(-POINT_STEPS, POINT_STEPS - 1)
-        self._points = points.astype(np.int8)
+        found = NonZeros.of(symbols)
+        self._tables, rate = fit_tables(found)
+        self._means = CellMeans.fit(x, symbols, found)
         return rate
 
     # --- coding
@@ -153,14 +148,7 @@ class KLTVectors(FittedCodec):
         return rotate_with_integers(z.double() - self.mean, self.matrix)
 
     def _choose(self, x: NDArray[np.float64], nearest: NDArray[np.int32]) -> NDArray[np.int32]:
-        points = self._points / POINT_STEPS
-        return cheaper_cells(x, nearest, self._tables, points=points)
-
-    def _entries(self, symbols: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Entries of symbols [N, D], 0 if their table does not list them; and whether it does."""
-        entries = symbols.astype(np.int64) - self._tables.offsets
-        is_listed = (entries >= 0) & (entries < self._tables.escapes)
-        return np.where(is_listed, entries, 0), is_listed
+        return cheaper_cells(x, nearest, self._tables, means=self._means)
 
     def _encode(self, z: Tensor) -> NDArray[np.int32]:
         symbols = np.empty(z.shape, np.int32)
@@ -172,11 +160,8 @@ class KLTVectors(FittedCodec):
 
     def _decode(self, symbols: NDArray[np.int32]) -> Tensor:
         z_hat = torch.empty(symbols.shape, dtype=self.z_dtype)
-        columns = np.arange(self.z_dim)
         for rows in blocks(len(symbols)):
-            entries, is_listed = self._entries(symbols[rows])
-            points = np.where(is_listed, self._points[columns, entries], 0) / POINT_STEPS
-            y = torch.from_numpy(symbols[rows] + points) * self.widths
+            y = torch.from_numpy(self._means.decode(symbols[rows])) * self.widths
             z_hat[rows] = (rotate_with_integers(y, self.matrix.T) + self.mean).to(self.z_dtype)
         return z_hat
 
@@ -188,13 +173,14 @@ class KLTVectors(FittedCodec):
         errors = rotate_with_integers(z.double() - z_hat.double(), self.matrix)
         return 6 * self.beta * (errors / self.widths).square().sum(1)
 
-    # Tables and points depend on the data in their shape, so they are not buffers.
+    # The shapes of tables and means depend on the data, so they are not buffers.
     def get_extra_state(self) -> dict:
         if self._tables is None:
             return {}
         return {
             "tables": tables_to_state(self._tables),
-            "points": torch.from_numpy(self._points.copy()),
+            "means": torch.from_numpy(self._means.steps.copy()),
+            "first": torch.tensor(self._means.first),
             "beta": float(self.beta),
             "rdo": bool(self.rdo),
         }
@@ -202,7 +188,7 @@ class KLTVectors(FittedCodec):
     def set_extra_state(self, state: dict) -> None:
         if state:
             self._tables = tables_from_state(state["tables"])
-            self._points = state["points"].cpu().numpy()
+            self._means = CellMeans(state["means"].cpu().numpy(), int(state["first"]))
             self.beta, self.rdo = state["beta"], state["rdo"]
 
 

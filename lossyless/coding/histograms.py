@@ -12,47 +12,52 @@ MIXTURES = (0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 MIN_PROBABILITY = 1e-12
 
 
-class Histogram(NamedTuple):
-    """Counts of symbols, with the same range for all columns.
+class NonZeros(NamedTuple):
+    """The symbols of a matrix [N, D] that are not 0, which are few at low rates.
 
     Attributes
     ----------
-    counts : [D, L]
-    first : symbol of the first entry.
+    columns, symbols : [n]
+    shape : (N, D)
     """
 
-    counts: NDArray[np.int64]
-    first: int
+    columns: NDArray[np.int64]
+    symbols: NDArray[np.int32]
+    shape: tuple[int, int]
 
     @classmethod
-    def of(cls, symbols: NDArray[np.int32]) -> "Histogram":
-        """Count symbols [N, D], N > 0. Those beyond the range of a table count as its ends."""
-        half = MAX_LISTED // 2 - 1
-        first = max(int(symbols.min()), -half) - 1  # unseen on both sides
-        length = min(int(symbols.max()), half) + 2 - first
-        entries = np.clip(symbols, first, first + length - 1) - first
-        return cls(count(entries, length), first)
+    def of(cls, symbols: NDArray[np.int32]) -> "NonZeros":
+        where = np.nonzero(symbols)
+        return cls(where[1], symbols[where], symbols.shape)
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """The smallest and the largest symbol, or the limits of what a table can list."""
+        lowest, highest = int(self.symbols.min(initial=0)), int(self.symbols.max(initial=0))
+        return max(lowest, 1 - MAX_LISTED // 2), min(highest, MAX_LISTED // 2 - 1)
+
+    def sums(self, first: int, length: int, weights: NDArray[np.float64] | None = None) -> NDArray:
+        """Number, or sum of weights [n], of each symbol from `first` on: [D, length].
+
+        Symbols beyond this range count as its ends.
+        """
+        entries = np.clip(self.symbols, first, first + length - 1) - first
+        n_columns = self.shape[1]
+        sums = np.bincount(self.columns * length + entries, weights, minlength=n_columns * length)
+        return sums.reshape(n_columns, length)
 
 
-def count(
-    entries: NDArray[np.integer], length: int, weights: NDArray[np.float64] | None = None
-) -> NDArray:
-    """Number, or sum of weights, of entries [N, D] in [0, length): [D, length]."""
-    columns = np.arange(entries.shape[1]) * length
-    flat = None if weights is None else weights.ravel()
-    sums = np.bincount((entries + columns).ravel(), flat, minlength=entries.shape[1] * length)
-    return sums.reshape(-1, length)
-
-
-def fit_tables(symbols: NDArray[np.int32]) -> tuple[CDFTables, float]:
-    """Tables of columns of symbols [N, D], and their leave-one-out rate in bits per row.
+def fit_tables(found: NonZeros) -> tuple[CDFTables, float]:
+    """Tables of columns of symbols, and their leave-one-out rate in bits per row.
 
     The probabilities of a column are a mixture of its histogram with a two-sided geometric
     distribution, the discrete Laplace, of the same mean and scale. The weight of the mixture
     minimises the leave-one-out rate: the mean rate of each row under the other rows.
     """
-    counts, first = Histogram.of(symbols)
-    n = len(symbols)
+    n, (lowest, highest) = found.shape[0], found.range
+    first = lowest - 1  # one more on both sides
+    counts = found.sums(first, highest - lowest + 3)
+    counts[:, -first] = n - counts.sum(1)
     smooth = _two_sided_geometric(counts, first)
     rates = np.full(len(counts), np.inf)
     mixtures = np.empty(len(counts))

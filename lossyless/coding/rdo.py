@@ -12,6 +12,7 @@ quantization of exponential and Laplacian random variables").
 import numpy as np
 from numpy.typing import NDArray
 
+from lossyless.coding.cell_means import CellMeans
 from lossyless.coding.escapes import code_lengths
 from lossyless.coding.tables import TOTAL_MASS, CDFTables
 
@@ -27,7 +28,7 @@ def cheaper_cells(
     tables: CDFTables,
     *,
     index: NDArray[np.integer] | None = None,
-    points: NDArray[np.floating] | None = None,
+    means: CellMeans | None = None,
     weight: float = NATURAL_WEIGHT,
 ) -> NDArray[np.int32]:
     """The cells [N, D] to send for values x [N, D], in cell widths.
@@ -37,8 +38,7 @@ def cheaper_cells(
     x : values about the centres of the cells of symbol 0.
     cells : the nearest cells.
     index : table of each value, [N, D]; by default, column d has table d.
-    points : position that each entry is decoded to, minus its symbol, [n_tables, max_length]; by
-        default 0.
+    means : where cells are decoded to; by default, to their symbol.
     weight : weight of a bit, in squared cell widths.
     """
     chosen = cells.copy()
@@ -54,7 +54,7 @@ def cheaper_cells(
         entries = np.where(is_escaped, n_listed, entries)
         bits = costs[index, entries]
         bits[is_escaped] += code_lengths(distances[is_escaped], ESCAPE_ORDER)
-        errors = x - candidate if points is None else x - candidate - points[index, entries]
+        errors = x - candidate if means is None else x - candidate - means.offsets(index, candidate)
         cost = errors**2 + weight * bits
         best = np.where(cost < lowest, candidate, best)
         lowest = np.minimum(cost, lowest)

@@ -1,0 +1,52 @@
+"""Reconstruction points of quantisation cells."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lossyless.coding.histograms import NonZeros
+
+STEPS = 128  # positions are multiples of 1 / 128 of a cell
+SHRINKAGE = 2.0  # counts that draw a position to the middle of its cell
+
+
+class CellMeans(NamedTuple):
+    """Where cells are decoded to: the means of the training values that were quantised to them.
+
+    Attributes
+    ----------
+    steps : int8 [D, L], mean minus symbol, in steps of 1 / 128 of a cell.
+    first : symbol of the first column; symbols beyond the L that are listed decode to themselves.
+    """
+
+    steps: NDArray[np.int8]
+    first: int
+
+    @classmethod
+    def fit(
+        cls, x: NDArray[np.float64], symbols: NDArray[np.int32], found: NonZeros
+    ) -> "CellMeans":
+        """Means of values x [N, D] in cell widths, with their symbols, shrunk for small counts."""
+        lowest, highest = found.range
+        first, length = lowest - 1, highest - lowest + 3  # the ends are for symbols beyond
+        values = x[symbols != 0]
+        counts = found.sums(first, length)
+        sums = found.sums(first, length, values - found.symbols)
+        counts[:, -first] = len(x) - counts.sum(1)
+        sums[:, -first] = x.sum(0) - np.bincount(found.columns, values, minlength=x.shape[1])
+        steps = np.round(sums / (counts + SHRINKAGE) * STEPS).clip(-STEPS, STEPS - 1)
+        steps[:, [0, -1]] = 0
+        return cls(steps.astype(np.int8), first)
+
+    def offsets(self, columns: NDArray[np.integer], symbols: NDArray[np.integer]) -> NDArray:
+        """Mean minus symbol, of symbols [n] in these columns."""
+        entries = np.clip(symbols, self.first, self.first + self.steps.shape[1] - 1) - self.first
+        return self.steps[columns, entries] / STEPS
+
+    def decode(self, symbols: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Values [N, D], in cell widths, of symbols [N, D]."""
+        values = np.tile(self.steps[:, -self.first] / STEPS, (len(symbols), 1))
+        where = np.nonzero(symbols)
+        values[where] = symbols[where] + self.offsets(where[1], symbols[where])
+        return values
