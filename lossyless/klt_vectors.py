@@ -27,6 +27,7 @@ from lossyless.vector_codecs import FittedCodec
 N_ROUNDS = 3  # of choosing symbols for given tables, and tables for given symbols
 RIDGE = 0.01  # added to the variances in the weighted error, relative to their mean
 # of the search for a rate, in log beta: a rate changes by less than its own share
+MAX_RATE = 10  # bits per dimension that can be aimed at: tables list 4096 symbols
 SEARCH_STEP, TOLERANCE, MIN_LOG_BETA = 2.0, 0.01, -30.0
 
 
@@ -112,6 +113,10 @@ class KLTVectors(FittedCodec):
     def _search(self, x: NDArray[np.float64]) -> float:
         """The beta of the rate target, for vectors x [N, D] in cell widths for beta = 1."""
 
+        most = MAX_RATE * self.z_dim
+        if self.rate_target > most:
+            raise ValueError(f"rate_target={self.rate_target}: expected at most {most} bits")
+
         @functools.cache
         def excess(log_beta: float) -> float:
             rate = self._fit_tables(x * math.exp(-log_beta / 2))
@@ -123,7 +128,9 @@ class KLTVectors(FittedCodec):
         while excess(low) < 0:
             low -= SEARCH_STEP
             if low < MIN_LOG_BETA:
-                raise ValueError(f"rate_target={self.rate_target}: vectors vary too little for it")
+                raise ValueError(
+                    f"rate_target={self.rate_target}: the vectors vary too little for it"
+                )
         return math.exp(brentq(excess, low, high, xtol=TOLERANCE)) if low < high else 1.0
 
     def _fit_tables(self, x: NDArray[np.float64]) -> float:
@@ -180,7 +187,7 @@ class KLTVectors(FittedCodec):
         return {
             "tables": tables_to_state(self._tables),
             "means": torch.from_numpy(self._means.steps.copy()),
-            "first": torch.tensor(self._means.first),
+            "first": torch.tensor(self._means.first, device="cpu"),
             "beta": float(self.beta),
             "rdo": bool(self.rdo),
         }

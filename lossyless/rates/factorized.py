@@ -49,11 +49,16 @@ class FactorizedModel(EntropyBottleneck):
             self.register_buffer(name, torch.IntTensor(), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Quantised values and their likelihoods, of x, [B, n_channels] each."""
+        """Quantised values and their likelihoods, of x, [B, n_channels] each.
+
+        As in CompressAI, x may have further dimensions, [B, n_channels, ...].
+        """
         mode = "noise" if self.training else "dequantize"
-        values = self.quantize(x.T[:, None], mode, self._get_medians())
+        channels_first = x.transpose(0, 1)
+        values = self.quantize(channels_first.flatten(1)[:, None], mode, self._get_medians())
         likelihoods = factorized_likelihood(values, self.matrices, self.biases, self.factors)
-        return values.squeeze(1).T, self.likelihood_lower_bound(likelihoods).squeeze(1).T
+        likelihoods = self.likelihood_lower_bound(likelihoods)
+        return tuple(v.view_as(channels_first).transpose(0, 1) for v in (values, likelihoods))
 
     def quantize(self, inputs: Tensor, mode: str, means: Tensor | None = None) -> Tensor:
         if mode == "noise":

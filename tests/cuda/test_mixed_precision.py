@@ -21,8 +21,8 @@ from utils.benchmarks.training import (
 from utils.data.module import DataModule
 from utils.training import building, fitting
 
-# Relative difference from the float32 rate after 200 steps.
-TOLERANCE = 0.05
+# Relative difference from the float32 rate: after 200 steps on a GPU, and after 4 on a CPU.
+TOLERANCES = {"cuda": 0.05, "cpu": 0.1}
 
 
 class StepRates(Callback):
@@ -77,7 +77,7 @@ def test_rates_are_those_of_float32(name, device, report, tmp_path):
             f"({found[0] / expected[0] - 1:+.1%} of float32), "
             f"{found[1]:.2f} in evaluation ({found[1] / expected[1] - 1:+.1%})"
         )
-        assert found == pytest.approx(expected, rel=TOLERANCE)
+        assert found == pytest.approx(expected, rel=TOLERANCES[device.type])
         check_file(compressor, data, device, tmp_path / "z.bin")
 
 

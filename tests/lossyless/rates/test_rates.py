@@ -202,7 +202,7 @@ def test_the_lossless_rate_is_the_size_of_the_payload():
     _, rates, _ = rate(z, p_ZlX)
     expected = 8 * len(rate.compress(z)) / len(z) * math.log(2)
     torch.testing.assert_close(rates, torch.full((len(z),), expected))
-    torch.testing.assert_close(rate.train()(z, p_ZlX)[1], rates)
+    assert (rate.train()(z, p_ZlX)[1] >= rates).all()  # without reading the values
 
 
 @pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), *UNCODED])
