@@ -20,7 +20,7 @@ from utils.benchmarks.fewer_bits.features import Skipped
 # These give about 1000 to 50 bits: of squared errors, and of absolute errors in the paper's method.
 BETAS = {"caltech": (0.4, 0.8, 1.6, 3.2, 6.4, 12.8), "mnist": (0.07, 0.15, 0.4, 1.0, 3.0, 10.0)}
 RATES = (50, 100, 200, 350, 600, 1000)  # bits
-PAPER_BETAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
+PAPER_BETAS = {"caltech": (0.2, 0.3, 0.5, 0.7, 1.0, 1.5), "mnist": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)}
 
 #: constructors of a method for several rates, keyed by its parameters
 Settings = Mapping[str, Callable[[], "Method"]]
@@ -187,7 +187,7 @@ def methods(data: str, commit: Path | None = None) -> Mapping[str, Settings]:
         "OPQ": faiss("PCA256,OPQ{0},PQ{0}", (8, 16, 32, 64, 128)),
         "RQ": faiss("PCA256,RQ{}x8", (6, 12, 24, 48)),
         "RaBitQ": faiss("PCAR{},RaBitQ", (64, 128, 256, 512)),
-        "paper": ours(ArrayCompressor.paper, values=PAPER_BETAS),
+        "paper": ours(ArrayCompressor.paper, values=PAPER_BETAS[data]),
         "KLT": ours(ArrayCompressor, **rates),
         "KLT, no RDO": ours(ArrayCompressor, **rates, rdo=False),
         "KLT, weighting 0": ours(ArrayCompressor, **rates, weighting=0),

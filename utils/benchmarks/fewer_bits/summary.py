@@ -13,8 +13,9 @@ from utils.plots import axes, style
 LOSSES = np.linspace(0.08, 0.003, 30)
 SHOWN_LOSSES = (0.08, 0.04, 0.02, 0.01, 0.003)
 RAW = "float32"
+REFERENCES = ("KLT d585e91", "paper")
 SET, CURVE = ["network", "data"], ["fitted_on", "method"]
-DRAWN = ("paper", "OPQ", "KLT")  # and all whose names start with "KLT"
+DRAWN = ("paper", "KLT d585e91", "KLT", "KLT, no RDO", "OPQ", "RQ")
 
 
 def report(folder: Path) -> None:
@@ -26,16 +27,13 @@ def report(folder: Path) -> None:
     rows = rows.drop_duplicates([*SET, *CURVE, "parameters", "split"], keep="last")
     for name, table in {
         "bits_at_accuracy": bits_at_accuracy(rows),
-        **{f"bits_ratio_{name}": ratios(rows, name) for name in _references(rows)},
+        **{f"bits_ratio_{name.split()[-1]}": ratios(rows, name) for name in REFERENCES},
     }.items():
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.4g")
-        print(f"\n{name}\n\n{to_markdown(table.round(2))}")
-    draw(rows, folder / "rate_accuracy.png")
-
-
-def _references(rows: pd.DataFrame) -> list[str]:
-    """Methods to compare with: the paper's, and KLTs of earlier releases."""
-    return [m for m in rows["method"].unique() if m == "paper" or m.startswith("KLT d")]
+        shown = table.round(2).astype(object).where(table.notna(), "-")
+        print(f"\n{name}\n\n{to_markdown(shown)}")
+    if rows["method"].isin(DRAWN).any():
+        draw(rows, folder / "rate_accuracy.png")
 
 
 def log_bits(curve: pd.DataFrame, accuracies: np.ndarray) -> np.ndarray:
@@ -98,23 +96,24 @@ def ratios(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
 
 
 def draw(rows: pd.DataFrame, path: Path) -> None:
-    """Accuracy against coded bits, averaged over splits, with standard errors; the dotted line is
-    the accuracy of uncompressed features."""
-    own = rows[rows["fitted_on"] == rows["data"]]
-    shown = own[own["method"].isin(DRAWN) | own["method"].str.startswith("KLT")]
-    groups = shown.groupby([*SET, "method", "parameters"], sort=False)[["bits_test", "accuracy"]]
+    """Accuracy, in points above that of uncompressed features, against coded bits: means over
+    splits, with standard errors."""
+    own = rows[(rows["fitted_on"] == rows["data"]) & rows["method"].isin(DRAWN)]
+    raw = rows[rows["method"] == RAW].set_index([*SET, "split"])["accuracy"].rename("raw")
+    own = own.join(raw, on=[*SET, "split"]).dropna(subset="raw")
+    own["points"] = 100 * (own["accuracy"] - own["raw"])
+    groups = own.groupby([*SET, "method", "parameters"], sort=False)[["bits_test", "points"]]
     means, errors = groups.mean().add_suffix("_mean"), groups.sem().add_suffix("_sem")
-    points = means.join(errors[["accuracy_sem"]]).reset_index()
-    colours = style.colours_of(points["method"].unique())
-    names = {"bits_test": "coded bits", "accuracy": "linear accuracy"}
+    points = means.join(errors[["points_sem"]]).reset_index()
+    colours = style.colours_of(DRAWN)
+    names = {"bits_test": "coded bits", "points": "accuracy - float32's (%)"}
     with style.defaults():
         figure, grid = axes.panels(
-            points, "bits_test", "accuracy", names, row="network", col="data", is_log_x=True
+            points, "bits_test", "points", names, row="network", col="data", is_log_x=True
         )
         for panel, part in grid:
             for method, curve in part.groupby("method", sort=False):
-                axes.draw_curve(panel, curve, "bits_test", "accuracy", colours[method])
-            is_here = (own[SET] == part[SET].iloc[0]).all(axis=1) if len(part) else []
-            panel.axhline(own[is_here & (own["method"] == RAW)]["accuracy"].mean(), ls=":", c="k")
+                axes.draw_curve(panel, curve, "bits_test", "points", colours[method])
+            panel.set_ylim(-20, 2)
         axes.add_legend(grid[0][0], colours)
         figure.savefig(path)
