@@ -14,7 +14,7 @@ from lossyless.coding.cell_means import CellMeans
 from lossyless.coding.histograms import NonZeros, fit_tables
 from lossyless.coding.rdo import cheaper_cells
 from lossyless.coding.tables import CDFTables
-from lossyless.rates.entropy_coded import blocks, tables_from_state, tables_to_state, to_cells
+from lossyless.rates.entropy_coded import blocks, to_cells
 from lossyless.rates.transforms import (
     klt_basis,
     n_determined_by,
@@ -145,7 +145,7 @@ class KLTVectors(FittedCodec):
     def _fit_entries(self, x: NDArray[np.float64], symbols: NDArray[np.int32]) -> float:
         found = NonZeros.of(symbols)
         self._tables, rate = fit_tables(found)
-        self._means = CellMeans.fit(x, symbols, found)
+        self._means = CellMeans.fit(x, symbols, found, self._tables)
         return rate
 
     # --- coding
@@ -180,23 +180,39 @@ class KLTVectors(FittedCodec):
         errors = rotate_with_integers(z.double() - z_hat.double(), self.matrix)
         return 6 * self.beta * (errors / self.widths).square().sum(1)
 
-    # The shapes of tables and means depend on the data, so they are not buffers.
+    # The sizes of tables and means depend on the data. Rows are saved without padding.
     def get_extra_state(self) -> dict:
         if self._tables is None:
             return {}
+        lengths = self._tables.lengths
         return {
-            "tables": tables_to_state(self._tables),
-            "means": torch.from_numpy(self._means.steps.copy()),
-            "first": torch.tensor(self._means.first, device="cpu"),
+            "lengths": torch.tensor(lengths, device="cpu"),
+            "offsets": torch.tensor(self._tables.offsets, device="cpu"),
+            "cdfs": torch.from_numpy(_without_padding(self._tables.cdfs, lengths)),
+            "means": torch.from_numpy(_without_padding(self._means.steps, lengths - 2)),
             "beta": float(self.beta),
             "rdo": bool(self.rdo),
         }
 
     def set_extra_state(self, state: dict) -> None:
         if state:
-            self._tables = tables_from_state(state["tables"])
-            self._means = CellMeans(state["means"].cpu().numpy(), int(state["first"]))
+            arrays = ("lengths", "offsets", "cdfs", "means")
+            lengths, offsets, cdfs, means = (state[name].cpu().numpy() for name in arrays)
+            self._tables = CDFTables(_padded(cdfs, lengths), lengths, offsets)
+            self._means = CellMeans(_padded(means, lengths - 2), self._tables)
             self.beta, self.rdo = state["beta"], state["rdo"]
+
+
+def _without_padding(rows: NDArray, lengths: NDArray[np.int32]) -> NDArray:
+    """The first `lengths` [D] values of each row [D, L], one row after the other."""
+    return rows[np.arange(rows.shape[1]) < lengths[:, None]]
+
+
+def _padded(values: NDArray, lengths: NDArray[np.int32]) -> NDArray:
+    """Rows [D, L] of the values of `_without_padding`, with zeros as padding."""
+    rows = np.zeros((len(lengths), lengths.max()), values.dtype)
+    rows[np.arange(rows.shape[1]) < lengths[:, None]] = values
+    return rows
 
 
 def _rounded(x: NDArray[np.float64]) -> NDArray[np.int32]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lossyless.coding.histograms import NonZeros
+from lossyless.coding.tables import CDFTables
 
 STEPS = 128  # positions are multiples of 1 / 128 of a cell
 SHRINKAGE = 2.0  # counts that draw a position to the middle of its cell
@@ -16,16 +17,20 @@ class CellMeans(NamedTuple):
 
     Attributes
     ----------
-    steps : int8 [D, L], mean minus symbol, in steps of 1 / 128 of a cell.
-    first : symbol of the first column; symbols beyond the L that are listed decode to themselves.
+    steps : int8 [D, L], mean minus symbol of each entry of a table, in steps of 1 / 128 of a cell.
+    tables : symbols that they do not list decode to themselves.
     """
 
     steps: NDArray[np.int8]
-    first: int
+    tables: CDFTables
 
     @classmethod
     def fit(
-        cls, x: NDArray[np.float64], symbols: NDArray[np.int32], found: NonZeros
+        cls,
+        x: NDArray[np.float64],
+        symbols: NDArray[np.int32],
+        found: NonZeros,
+        tables: CDFTables,
     ) -> "CellMeans":
         """Means of values x [N, D] in cell widths, with their symbols, shrunk for small counts."""
         lowest, highest = found.range
@@ -37,16 +42,21 @@ class CellMeans(NamedTuple):
         sums[:, -first] = x.sum(0) - np.bincount(found.columns, values, minlength=x.shape[1])
         steps = np.round(sums / (counts + SHRINKAGE) * STEPS).clip(-STEPS, STEPS - 1)
         steps[:, [0, -1]] = 0
-        return cls(steps.astype(np.int8), first)
+        entries = np.arange(tables.escapes.max())
+        places = (tables.offsets[:, None] + entries - first).clip(0, length - 1)
+        steps = np.take_along_axis(steps, places, axis=1)
+        return cls(np.where(entries < tables.escapes[:, None], steps, 0).astype(np.int8), tables)
 
     def offsets(self, columns: NDArray[np.integer], symbols: NDArray[np.integer]) -> NDArray:
         """Mean minus symbol, of symbols [n] in these columns."""
-        entries = np.clip(symbols, self.first, self.first + self.steps.shape[1] - 1) - self.first
-        return self.steps[columns, entries] / STEPS
+        entries = symbols - self.tables.offsets[columns]
+        is_listed = (entries >= 0) & (entries < self.tables.escapes[columns])
+        return self.steps[columns, np.where(is_listed, entries, 0)] * is_listed / STEPS
 
     def decode(self, symbols: NDArray[np.int32]) -> NDArray[np.float64]:
         """Values [N, D], in cell widths, of symbols [N, D]."""
-        values = np.tile(self.steps[:, -self.first] / STEPS, (len(symbols), 1))
+        columns = np.arange(symbols.shape[1])
+        values = np.tile(self.offsets(columns, np.zeros_like(columns)), (len(symbols), 1))
         where = np.nonzero(symbols)
         values[where] = symbols[where] + self.offsets(where[1], symbols[where])
         return values

@@ -183,7 +183,11 @@ class EntropyCodedRate(Rate):
     # in the last digit, and payloads would not decode.
     def get_extra_state(self) -> dict:
         state: dict = {
-            name: tables_to_state(tables) for name, tables in (self._tables or {}).items()
+            name: {
+                field: torch.from_numpy(getattr(tables, field).copy())
+                for field in ("cdfs", "lengths", "offsets")
+            }
+            for name, tables in (self._tables or {}).items()
         }
         if self._saved_widths is not None:
             state[WIDTHS] = self._saved_widths.clone()
@@ -209,7 +213,10 @@ class EntropyCodedRate(Rate):
                     f"{list(widths.shape)}"
                 )
         self._saved_widths = widths
-        self._tables = {name: tables_from_state(fields) for name, fields in state.items()} or None
+        self._tables = {
+            name: CDFTables(**{field: tensor.cpu().numpy() for field, tensor in fields.items()})
+            for name, fields in state.items()
+        } or None
 
 
 class ColumnCodedRate(EntropyCodedRate):
@@ -281,17 +288,6 @@ def from_cells(cells: np.ndarray, centres: Tensor) -> Tensor:
     """The quantised values [N, D] of cells about centres, float32 on the CPU."""
     centres = centres.cpu()
     return torch.from_numpy(cells).to(centres) + centres
-
-
-def tables_to_state(tables: CDFTables) -> dict[str, Tensor]:
-    """The tables as part of a state dict."""
-    fields = ("cdfs", "lengths", "offsets")
-    return {field: torch.from_numpy(getattr(tables, field).copy()) for field in fields}
-
-
-def tables_from_state(state: dict[str, Tensor]) -> CDFTables:
-    """The tables of `tables_to_state`. Raises `CodingError` if they are not valid."""
-    return CDFTables(**{field: tensor.cpu().numpy() for field, tensor in state.items()})
 
 
 def blocks(n_rows: int) -> Iterator[slice]:
