@@ -27,6 +27,7 @@ from lossyless.all_gather import gather, rank
 from lossyless.architectures import Architecture
 from lossyless.predictors import PredictionHead
 from lossyless.rates.likelihoods import LowerBound
+from lossyless.torch_state import full_precision
 
 DistortionOutput = tuple[Tensor, dict[str, Tensor]]
 
@@ -187,13 +188,13 @@ class ContrastiveDistortion(Distortion):
         if batch_size < 2:
             raise ValueError("the contrastive distortion needs at least 2 examples per batch")
         # a temperature of .01 multiplies rounding errors by 100
-        with torch.autocast(z_hat.device.type, enabled=False):
+        with full_precision(z_hat.device.type):
             logits = features @ candidates.T / self.temperature
-        rows = torch.arange(n_own, device=logits.device)
-        positives = first + rows.roll(n_own // 2)
+        own = first + torch.arange(n_own, device=logits.device)
+        positives = own.roll(n_own // 2)
         log_weights = torch.full_like(logits, self._log_multiplicity(batch_size))
-        log_weights[rows, positives] = 0.0
-        log_weights[rows, first + rows] = -torch.inf  # mask self-similarity
+        log_weights.scatter_(1, positives[:, None], 0.0)
+        log_weights.scatter_(1, own[:, None], -torch.inf)  # mask self-similarity
         # added after dividing by the temperature: m multiplies probabilities, not similarities
         losses = F.cross_entropy(logits + log_weights, positives, reduction="none")
         distortions = losses.unflatten(0, (2, -1)).mean(0)

@@ -47,7 +47,9 @@ class DiagGaussian(Independent):
 
     def __init__(self, parameters: Tensor):  # [B, 2 * z_dim]
         mean, raw_std = parameters.float().chunk(2, dim=-1)
-        super().__init__(Normal(mean, F.softplus(raw_std) + self.min_std), 1)
+        std = F.softplus(raw_std) + self.min_std
+        # validation would wait for the GPU
+        super().__init__(Normal(mean, std, validate_args=False), 1, validate_args=False)
         self.parameters = parameters
 
     def detach(self) -> "DiagGaussian":
@@ -60,7 +62,8 @@ FAMILIES = {"deterministic": Deterministic, "diaggaussian": DiagGaussian}
 def kl_to_unit_gaussian(p_ZlX: Independent) -> Tensor:
     """KL[p(Z|x) || N(0, I)] in nats, [B]: an upper bound on I[Z;X] in expectation over X."""
     mean = torch.zeros_like(p_ZlX.mean)
-    return kl_divergence(p_ZlX, Independent(Normal(mean, torch.ones_like(mean)), 1))
+    unit = Normal(mean, torch.ones_like(mean), validate_args=False)
+    return kl_divergence(p_ZlX, Independent(unit, 1))
 
 
 def check_z_dim(z_dim: int) -> None:

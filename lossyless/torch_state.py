@@ -39,6 +39,22 @@ def isolated(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
     return wrapper
 
 
+@contextmanager
+def full_precision(device_type: str) -> Iterator[None]:
+    """Compute in float32: without autocast and, except in compiled code, without TF32."""
+    with torch.autocast(device_type, enabled=False):
+        # torch.compile cannot trace changes to the setting
+        if torch.compiler.is_compiling() or torch.get_float32_matmul_precision() == "highest":
+            yield
+            return
+        callers_precision = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(callers_precision)
+
+
 _lock, _n_inside, _callers_dtype = threading.Lock(), 0, torch.float32
 
 

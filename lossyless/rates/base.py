@@ -2,11 +2,11 @@
 
 from abc import abstractmethod
 
-import torch
 from torch import Tensor
 
 from lossyless.base import Codec
 from lossyless.distributions import Conditional, check_z_dim
+from lossyless.torch_state import full_precision
 
 RateOutput = tuple[Tensor, Tensor, dict[str, Tensor]]
 
@@ -60,7 +60,7 @@ class Rate(Codec):
         if is_warming_up or not self.is_end_to_end:
             z_in, p_ZlX = z.detach(), None if p_ZlX is None else p_ZlX.detach()
         # half precision cannot hold probabilities of 1e-9 and cumulative logits
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z.device.type):
             z_hat, rates, terms = self._bottleneck(z_in.to(self.z_dtype), p_ZlX)
         if is_warming_up and self.is_end_to_end:
             # quantisation adds noise to z, so the gradient is 1

@@ -13,6 +13,7 @@ from helpers.toy import (
     draw_z,
     trainable,
 )
+from pytorch_lightning.plugins import MixedPrecision
 from torch import nn
 
 from lossyless.architectures import Linear
@@ -300,6 +301,53 @@ def test_a_non_finite_loss_stops_the_training_and_is_reported(
         make_trainer(2, log_every_n_steps=1).fit(compressor, Batches(batches))
     assert ("rate=" in str(error.value)) == (field == "x")
     assert all(p.isfinite().all() for p in compressor.parameters())
+
+
+# --- mixed precision
+
+
+class Steps(pl.Callback):
+    """Keeps the weights after each step; all steps draw the same noise."""
+
+    def __init__(self):
+        self.weights = []
+
+    def on_train_batch_start(self, *args):
+        torch.manual_seed(0)
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        self.weights.append(trainable(pl_module))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_overflow_of_a_part_skips_all_and_the_next_step_equals_an_unscaled_one(
+    fused, make_compressor, make_trainer
+):
+    (batch,), steps = toy_batches(1), {}
+    for is_scaled in (True, False):
+        adam = partial(torch.optim.AdamW, lr=0.01, eps=0.1, fused=fused)  # eps hides rounding
+        compressor = make_compressor(
+            online_task="classification",
+            beta_anneal="constant",
+            optimizer=PartOptimizer(adam, max_grad_norm=0.1),
+            online_optimizer=PartOptimizer(adam),
+        )
+        start = trainable(compressor)
+        if is_scaled:
+            parameter = next(compressor.online.parameters())
+            parameter.register_hook(lambda g, c=compressor: g if c.global_step else g * math.inf)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024, enabled=is_scaled)
+        kept = Steps()
+        trainer = make_trainer(
+            callbacks=kept, plugins=MixedPrecision("16-mixed", device="cpu", scaler=scaler)
+        )
+        trainer.fit(compressor, Batches([batch] * (1 + is_scaled)))
+        steps[is_scaled] = kept.weights
+        assert not is_scaled or scaler.get_scale() == 512
+    assert_same_tensors(steps[True][0], start)
+    for name, expected in steps[False][0].items():
+        torch.testing.assert_close(steps[True][1][name], expected, atol=1e-6, rtol=0)
+        assert not torch.equal(expected, start[name])
 
 
 # --- resuming

@@ -11,11 +11,15 @@ import pytest
 import torch
 from helpers.fixed_codecs import CODECS, SHAPE, Z_DIM, fixed, with_fixed_weights
 from helpers.tiny_clip import SIDE, save_bottleneck, save_clip
+from helpers.toy import ENTROPY_CODED
 from PIL import Image
 from torch.utils import serialization
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossyless import ArrayCompressor
+from lossyless.architectures import Identity
 from lossyless.backbones.torchvision import build
+from lossyless.distortions import ContrastiveDistortion
 from lossyless.hub import clip_compressor, feature_compressor
 from lossyless.torch_state import one_thread
 
@@ -227,3 +231,31 @@ def test_loading_draws_nothing(draws, weights, tmp_path):
 def test_random_weights_have_a_fixed_seed():
     first, second = build("resnet18").state_dict(), build("resnet18").state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class MatrixProducts(TorchDispatchMode):
+    """Records torch's precision of matrix products, which decides whether GPUs use TF32."""
+
+    def __init__(self):
+        super().__init__()
+        self.precisions = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "mm" in func.__name__:
+            self.precisions.add(torch.get_float32_matmul_precision())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", [*ENTROPY_CODED, "contrastive"])
+def test_rates_and_contrastive_logits_are_not_computed_in_tf32(name):
+    z = torch.randn(2, 16, 12)
+    if name == "contrastive":
+        bottleneck, inputs = ContrastiveDistortion(12, Identity, project_factor=1), z
+    else:
+        bottleneck, inputs = ENTROPY_CODED[name](12), z[:1]
+        bottleneck.fit_transform(z[0])
+    with set_to(torch.set_float32_matmul_precision, "high", "highest"):
+        with MatrixProducts() as products:
+            bottleneck(*inputs)
+        assert torch.get_float32_matmul_precision() == "high"
+    assert products.precisions == {"highest"}

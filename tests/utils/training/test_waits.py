@@ -3,6 +3,7 @@
 Without a GPU, operations that would read from one are found in what torch is asked to do.
 """
 
+import functools
 import sys
 from collections import Counter
 from pathlib import Path
@@ -21,7 +22,7 @@ N_STEPS, CHECK_EVERY, BATCH_SIZE = 20, 7, 4
 # operations that read values on the host, have results whose shape depends on values, or copy
 READING = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2"}
 READING |= {"lift_fresh", "repeat_interleave.Tensor", "bincount", "_linalg_check_errors"}
-COPYING = ("cpu", "numpy", "tolist", "__array__")  # methods of tensors
+COPYING = ("cpu", "to", "numpy", "tolist", "__array__")  # methods of tensors
 
 
 class Waits(TorchDispatchMode, Callback):
@@ -36,8 +37,10 @@ class Waits(TorchDispatchMode, Callback):
             monkeypatch.setattr(torch.Tensor, name, self._watched(getattr(torch.Tensor, name)))
 
     def _watched(self, method):
+        @functools.wraps(method)
         def watched(tensor, *args, **kwargs):
-            self._note(method.__name__)
+            if method.__name__ != "to" or "cpu" in (*args, kwargs.get("device")):
+                self._note(method.__name__)
             return method(tensor, *args, **kwargs)
 
         return watched
@@ -111,7 +114,12 @@ CASES = {
     "encoder of step 1": ["experiment=augmnist_stag_step1", "distortion=VIC", ONLY_FEAT],
     "bottleneck of step 2": STAGGERED,
     "BINCE on features": [*STAGGERED, "distortion=BINCE", "featurizer.loss.beta_anneal=geometric"],
-    "STL10 supervised": ["experiment=STL10_action_dist_shift", "distortion=supervised", ONLY_FEAT],
+    "STL10 supervised": [
+        "experiment=STL10_action_dist_shift",
+        "data@data_feat=stl10_aug",
+        "distortion=supervised",
+        ONLY_FEAT,
+    ],
     "latent images": ["experiment=STL10_balle", "distortion=VIC", ONLY_FEAT],
     "mutual information": ["experiment=augmnist_viz_VIC", "rate=MI_unitgaussian", ONLY_FEAT],
     "KLT": ["experiment=mobilenet_mnist_klt", *FEATURES, ONLY_FEAT],
@@ -130,12 +138,12 @@ def test_waits_are_found(tmp_path, monkeypatch):
     step = LearnableCompressor.training_step
 
     def waiting_step(self, batch, batch_idx):
-        batch.x[batch.x > 0].cpu()
+        batch.x[batch.x > 0].cpu().to("cpu")
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(LearnableCompressor, "training_step", waiting_step)
     found = waits(CASES["Banana VIC"], tmp_path, monkeypatch)
-    assert {where.split()[0] for where in found} == {"index.Tensor", "cpu"}
+    assert {where.split()[0] for where in found} == {"index.Tensor", "cpu", "to"}
     watched = [step for step in range(1, N_STEPS + 1) if (step + 1) % CHECK_EVERY]
     assert set(found.values()) == {len(watched)}
 

@@ -45,10 +45,11 @@ class ColorJitter(PixelChange):
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Order [n, 4] and deviations [n, 4] of the adjustments of each image."""
         options = {"generator": generator, "device": generator.device}
-        bounds = [self.brightness, self.contrast, self.saturation, self.hue]
-        largest = torch.tensor(bounds, device=generator.device)
+        bounds = (self.brightness, self.contrast, self.saturation, self.hue)
         orders = torch.rand(n, 4, **options).argsort(dim=1)
-        return orders, largest * (2 * torch.rand(n, 4, **options) - 1)
+        deviations = (2 * torch.rand(n, 4, **options) - 1).unbind(1)
+        # a tensor of the bounds would have to be copied to the GPU
+        return orders, torch.stack([b * d for b, d in zip(bounds, deviations, strict=True)], dim=1)
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
         # All orders are computed in one pass: one hue shift, with three blends before and three
