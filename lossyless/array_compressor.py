@@ -222,7 +222,8 @@ class ArrayCompressor(MatrixCompressor):
     rate_target : bits per row; chooses `beta` for you. New rows like those in `fit` take about as
         many, without the overhead of a file.
     weighting : 0 minimises the squared error; larger values favour the directions of large
-        variance, which later linear models use most.
+        variance, which later linear models and nearest neighbours use most. Photos of many classes
+        gain up to 1; digits of ten classes lose from 1 on at low rates. 0.5 serves both.
     rdo : whether symbols are chosen by error and bits, or by error alone.
 
     Attributes
@@ -237,7 +238,7 @@ class ArrayCompressor(MatrixCompressor):
         beta: float = 0.1,
         *,
         rate_target: float | None = None,
-        weighting: float = 1.0,
+        weighting: float = 0.5,
         rdo: bool = True,
     ):
         self.beta = beta
