@@ -9,17 +9,16 @@ import pandas as pd
 import torch
 
 from lossyless.printing import forgive_output
-from utils.fault_drill import coding, configs, corruption, environment, inputs, kills
-from utils.fault_drill.trials import ROOT, VERDICTS, Row, is_bad, write
+from utils.fault_drill import configs, corruption, inputs, jobs
+from utils.fault_drill.trials import ROOT, VERDICTS, Trials, is_bad, summarise, write
 
 # Each takes the scale (1: the full drill) and the seed.
-DRILLS: dict[str, Callable[[float, int], Iterable[Row]]] = {
-    "corruption": lambda scale, seed: corruption.run(scaled(10_000, scale), seed),
-    "inputs": lambda scale, seed: inputs.run(scaled(300, scale), seed),
-    "configs": lambda scale, seed: configs.run(scaled(500, scale), scaled(30, scale), seed),
-    "coding": lambda _, seed: coding.run(seed),
-    "environment": lambda _, seed: environment.run(seed),
-    "kills": lambda scale, seed: kills.run(scaled(10, scale), [seed, seed + 1], scaled(3, scale)),
+DRILLS: dict[str, Callable[[float, int], Iterable[Trials]]] = {
+    "corruption": lambda scale, seed: corruption.trials(scaled(10_000, scale), seed),
+    "inputs": lambda scale, seed: inputs.trials(scaled(300, scale), seed),
+    "configs": lambda scale, seed: configs.trials(scaled(500, scale), scaled(12, scale), seed),
+    "environment": lambda scale, seed: jobs.environment(scaled(20, scale), seed),
+    "kills": lambda scale, seed: jobs.kills(scaled(10, scale), [seed, seed + 1]),
 }
 
 
@@ -39,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.drills or DRILLS:
         print(f"[{name}]", flush=True)
         rows = []
-        for row in DRILLS[name](options.scale, options.seed):
-            rows.append(row)
+        for trials in DRILLS[name](options.scale, options.seed):
+            rows.append(summarise(trials, trials.outcomes(), options.seed))
             write(options.out / f"{name}.csv", rows)  # an interrupted drill keeps its rows
         has_failed |= any(map(is_bad, rows))
     files = {file.stem: pd.read_csv(file) for file in options.out.glob("*.csv")}
