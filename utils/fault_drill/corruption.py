@@ -36,15 +36,11 @@ def _flip_bits(data: bytes, rng: random.Random, *_others: bytes) -> bytes:
     return bytes(damaged)
 
 
-def _truncate(data: bytes, rng: random.Random, *_others: bytes) -> bytes:
-    return data[: rng.randrange(len(data))]
-
-
 def _splice(data: bytes, rng: random.Random, other: bytes, _model: bytes) -> bytes:
     """Continue as another file of the same model; or repeat, remove or overwrite a part."""
     start = rng.randrange(len(data))
-    head, part, tail = data[:start], data[start:][: rng.choice([1, 8, 300, PAGE])], data[start:]
-    tail = tail[len(part) :]
+    stop = start + rng.choice([1, 8, 300, PAGE])
+    head, part, tail = data[:start], data[start:stop], data[stop:]
     ways = (
         head + other[start:],
         head + other[rng.randrange(len(other)) :],
@@ -75,8 +71,8 @@ def _chunks(data: bytes) -> list[slice]:
 
 def _zero_page(data: bytes, rng: random.Random, *_others: bytes) -> bytes:
     start = PAGE * rng.randrange(-(-len(data) // PAGE))
-    n_bytes = len(data[start : start + PAGE])
-    return data[:start] + bytes(n_bytes) + data[start + n_bytes :]
+    page, rest = data[start : start + PAGE], data[start + PAGE :]
+    return data[:start] + bytes(len(page)) + rest
 
 
 def _other_model(data: bytes, rng: random.Random, _other: bytes, model: bytes) -> bytes:
@@ -94,14 +90,13 @@ def _other_version(data: bytes, rng: random.Random, *_others: bytes) -> bytes:
 # Each takes the file, a random generator, and files of other content and of another model.
 DAMAGES: dict[str, Callable[[bytes, random.Random, bytes, bytes], bytes]] = {
     "bit flips": _flip_bits,
-    "truncation": _truncate,
+    "truncation": lambda data, rng, *_others: data[: rng.randrange(len(data))],
     "splices": _splice,
     "swapped chunks": _swap_chunks,
     "zeroed page": _zero_page,
     "other model": _other_model,
     "other version": _other_version,
 }
-
 
 EXPLAINED = (ContainerError, CodingError, WeightsError, SourceError)
 N, Z_DIM, CHUNK = 1200, 16, 100
@@ -139,6 +134,9 @@ def draw(content: int, *shape: int) -> Tensor:
 def make_formats() -> dict[str, tuple[Write, Read]]:
     models = [make_codecs(seed) for seed in (0, 1)]
     rates = [codecs["factorized"] for codecs in models]
+    hubs = [FeatureCompressor(rate) for rate in rates]
+    Z = draw(0).numpy()
+    fitted = [ArrayCompressor(beta).fit(Z) for beta in (0.1, 0.2)]
 
     def write(name: str, path: Path | io.BytesIO, model: int, content: int) -> None:
         x = draw(content, 3, 4, 4) if name == "png" else 4 * draw(content)
@@ -167,49 +165,36 @@ def make_formats() -> dict[str, tuple[Write, Read]]:
         merge_files([path, path.with_name("second")], path.with_name("merged"))
         return read("factorized", path.with_name("merged"))
 
-    def write_run(path: Path, model: int, content: int) -> None:
-        write_checkpoint({"state_dict": models[model]["hyperprior"].state_dict()}, path)
-
-    write_factorized = partial(write, "factorized")
-    formats = {f"file, {name}": (partial(write, name), partial(read, name)) for name in models[0]}
-    return formats | {
-        "file, skipping damage": (write_factorized, read_skipping),
-        "merging": (write_factorized, merge),
-        **_formats_of_hub(rates),
-        **_formats_of_arrays(),
-        "checkpoint of a run": (write_run, read_checkpoint),
-    }
-
-
-def _formats_of_hub(rates: list[HFactorized]) -> dict[str, tuple[Write, Read]]:
-    def write(path: Path, model: int, content: int) -> None:
-        hub = FeatureCompressor(rates[model])
-        hub.compress_features(4 * draw(content), path, is_info=False, format="official")
+    def write_official(path: Path, model: int, content: int) -> None:
+        hubs[model].compress_features(4 * draw(content), path, is_info=False, format="official")
 
     def write_weights(path: Path, model: int, content: int) -> None:
         torch.manual_seed(2 * model + content)
         torch.save(HFactorized(Z_DIM).state_dict(), path)
 
-    read = partial(FeatureCompressor(rates[0]).decompress_dataset, is_info=False, n_workers=1)
-    return {
-        "official format": (write, read),
-        "weights of the hub": (write_weights, lambda path: load_bottleneck(path).fingerprint()),
-    }
-
-
-def _formats_of_arrays() -> dict[str, tuple[Write, Read]]:
-    Z = draw(0).numpy()
-    fitted = [ArrayCompressor(beta).fit(Z) for beta in (0.1, 0.2)]
-
-    def write(path: Path, model: int, content: int) -> None:
+    def write_arrays(path: Path, model: int, content: int) -> None:
         path.write_bytes(fitted[model].compress(np.tile(Z, (5, 1)) + content))  # two chunks
 
     def save(path: Path, model: int, content: int) -> None:
         fitted[model].set_params(weighting=1.0 - content / 2).save(path)
 
-    return {
-        "ArrayCompressor.compress": (write, lambda p: fitted[0].decompress(p.read_bytes())),
+    def write_run(path: Path, model: int, content: int) -> None:
+        write_checkpoint({"state_dict": models[model]["hyperprior"].state_dict()}, path)
+
+    write_factorized = partial(write, "factorized")
+    read_official = partial(hubs[0].decompress_dataset, is_info=False, n_workers=1)
+    formats = {f"file, {name}": (partial(write, name), partial(read, name)) for name in models[0]}
+    return formats | {
+        "file, skipping damage": (write_factorized, read_skipping),
+        "merging": (write_factorized, merge),
+        "official format": (write_official, read_official),
+        "weights of the hub": (write_weights, lambda path: load_bottleneck(path).fingerprint()),
+        "ArrayCompressor.compress": (
+            write_arrays,
+            lambda path: fitted[0].decompress(path.read_bytes()),
+        ),
         "ArrayCompressor.save": (save, lambda path: ArrayCompressor.load(path).compress(Z)),
+        "checkpoint of a run": (write_run, read_checkpoint),
     }
 
 

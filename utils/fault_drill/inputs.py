@@ -162,12 +162,11 @@ def arrays(seed: int) -> Iterator[Trials]:
         def run(function: Callable[[str], bool], what: str) -> Outcome:
             return judge(lambda: function(what), (ValueError, TypeError), "")  # as of scikit-learn
 
-        functions = {
-            "ArrayCompressor.fit": fit,
-            "ArrayCompressor.compress": code,
-            "compress_features": compress,
-        }
-        for target, function in functions.items():
+        for target, function in (
+            ("ArrayCompressor.fit", fit),
+            ("ArrayCompressor.compress", code),
+            ("compress_features", compress),
+        ):
             yield Trials("malformed", target, partial(run, function), [*ARRAYS])
 
 

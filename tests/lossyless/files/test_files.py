@@ -95,6 +95,22 @@ def test_every_codec_reads_its_files(path, name, is_reused):
             assert torch.equal(file[[40, 3]], expected[[40, 3]])
 
 
+@pytest.mark.parametrize("name", ["factorized", "hyperprior"])
+def test_bytes_and_features_do_not_depend_on_the_number_of_threads(path, name):
+    codec, z, n_threads = fixed_codec(name), 3 * draw_features(N), torch.get_num_threads()
+    contents = []
+    try:
+        for writing, reading in ((1, 3), (2, 1), (3, 2)):
+            torch.set_num_threads(writing)
+            write_features([z], path, codec, chunk_size=32, n_workers=1)
+            torch.set_num_threads(reading)
+            with FeatureFile(path, codec) as file:
+                contents.append((path.read_bytes(), file.read(n_workers=1).tolist()))
+    finally:
+        torch.set_num_threads(n_threads)
+    assert contents[0] == contents[1] == contents[2]
+
+
 @pytest.mark.parametrize(
     "batch",
     [
