@@ -190,6 +190,8 @@ def methods(data: str, commit: Path | None = None) -> Mapping[str, Settings]:
         "paper": ours(ArrayCompressor.paper, values=PAPER_BETAS[data]),
         "KLT": ours(ArrayCompressor, **rates),
         "KLT, no RDO": ours(ArrayCompressor, **rates, rdo=False),
+        "KLT, weighting 1": ours(ArrayCompressor, **rates, weighting=1),
+        "KLT, weighting 1, no RDO": ours(ArrayCompressor, **rates, weighting=1, rdo=False),
         "KLT, weighting 0": ours(ArrayCompressor, **rates, weighting=0),
         "KLT, weighting 0, no RDO": ours(ArrayCompressor, **rates, weighting=0, rdo=False),
     }
