@@ -60,7 +60,7 @@ format: $(INSTALLED_DEV) ## Format the code and apply ruff's fixes
 benchmark: $(INSTALLED) ## Measure data, training and coding speed against their references
 	@bash bin/benchmark.sh
 
-fault-drill: $(INSTALLED) ## Damage files, kill runs, fill disks, ...; count what is detected (an hour)
+fault-drill: $(INSTALLED) ## Damage files, kill runs, fill disks, ...; count what is detected
 	$(VENV_PYTHON) -m utils.fault_drill $(ARGS)
 
 setup: $(INSTALLED) ## Only create .venv and install

@@ -76,8 +76,9 @@ def open_or_download(
         except Exception as error:  # download clients, such as gdown, raise their own errors
             reason = f"{error}"
             if not isinstance(error, DataError):  # its message says what to do
+                said = " ".join(str(error).split())  # torchvision's has lines for each mirror
                 reason = (
-                    f"{type(error).__name__}: {error}. Check the network, delete leftovers from an "
+                    f"{type(error).__name__}: {said}. Check the network, delete leftovers from an "
                     "earlier download, and run again; or put the files there by hand."
                 )
             raise DataError(

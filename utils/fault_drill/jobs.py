@@ -208,7 +208,7 @@ def environment(n_faults: int, seed: int) -> Iterator[Trials]:
                 os.setgid(NOBODY)
                 os.setuid(NOBODY)
             other = f"paths.{place}={Path(name, 'new')}"
-            return judge(lambda: run([*line, other]) is place, (OSError,), f"{name}/new")
+            return judge(lambda: run([*line, other]) is place, (OSError,), name)
 
         def download(data: str) -> Outcome:
             overrides = [setting for setting in line if ".kwargs.n_" not in setting]
