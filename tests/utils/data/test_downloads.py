@@ -59,6 +59,15 @@ def test_a_folder_that_cannot_be_written_to_is_only_read(tmp_path, monkeypatch, 
     assert [file.name for file in tmp_path.iterdir()] == ["stars.npy"]  # no lock either
 
 
+def test_errors_of_several_mirrors_are_one_line(tmp_path):
+    def open_set(download: bool):
+        raise RuntimeError("tried mirror A\ntried mirror B")
+
+    with pytest.raises(DataError, match="Stars.*mirror A tried mirror B") as error:
+        open_or_download(open_set, name="Stars", size="3 MB", folder=tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_a_file_in_place_of_the_data_folder_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=f"paths.data.*{tmp_path}/file"):
