@@ -146,6 +146,7 @@ class EntropyCodedRate(Rate):
         self, z_in: Tensor, centres: Tensor, tables: str, index: np.ndarray | None = None
     ) -> np.ndarray:
         """Cells int32 [N, D] about `centres` of values z_in [N, D], coded with these tables."""
+        z_in = z_in.detach()
         cells = to_cells(z_in, centres)
         if not self.rdo:
             return cells

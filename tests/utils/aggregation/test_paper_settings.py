@@ -9,7 +9,7 @@ from utils.configs.overrides import CONF_DIR
 
 TABLES = sorted(paper_settings.published_settings())
 # Experiments of our own.
-OURS = ("digits_", "mobilenet_", "none", "ssl_towers_", "test", "clip_download")
+OURS = ("digits_", "mobilenet_", "none", "ssl_towers_", "test", "clip_download", "clip_fewer_bits")
 
 
 def test_all_differences_from_the_official_scripts_have_a_reason_and_no_reason_is_stale():

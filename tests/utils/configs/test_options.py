@@ -170,6 +170,7 @@ def test_every_distortion_works_with_every_rate(distortion, rate):
     compressor = building.build_compressor(cfg)
     assert cfg.rate.name == rate and compressor.rate.family == cfg.rate.family
     compressor.rate.fit_transform(torch.rand(8, 4))
+    compressor.rate.update()
     assert compressor.eval()(torch.rand(2, 1, 8, 8)).shape == (2, 4)
 
 
