@@ -160,7 +160,7 @@ def check_sizes(cfg: DictConfig) -> None:
     """Raise `ConfigError` if there would be nothing to train on, evaluate or transmit."""
     for key in COUNTS:
         value = OmegaConf.select(cfg, key)
-        if value is None or value < 1:
+        if not isinstance(value, (int, float)) or value < 1:
             raise ConfigError(f"{key} is {value}, expected at least 1")
     for key in LIMITS:
         if OmegaConf.select(cfg, key) == 0:

@@ -113,6 +113,7 @@ def test_results_are_named_after_mode_and_experiment_by_default():
         "sead=1",
         "seed=1,x",
         "trainer.max_epochs=0",
+        "trainer_pred.max_epochs=\\",
         "data_feat.kwargs.equivalence=[rotation],[rotaton,scale]",
         "data_pred.kwargs.val_equivalence=null,[scales]",
         "data_feat.kwargs.equivalence=[rotation] data@data_feat=banana_rot",  # one name
