@@ -15,13 +15,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from lossyless.atomic import replacing
 from lossyless.base import Codec
 from lossyless.files import FeatureFile, write_features
 from lossyless.klt_vectors import KLTVectors
+from lossyless.matrices import check_positive, mean_and_scale, validated
 from lossyless.rates import HFactorized
 from lossyless.rates.entropy_coded import TRANSFORM
 from lossyless.torch_state import drawing_from, isolated
@@ -30,11 +31,6 @@ from lossyless.weights import WeightsError, load_strictly
 CHUNK_SIZE = 4096
 # A file consists of this magic number, the SHA-256 of the rest, and a dict saved by torch.
 FILE_MAGIC = b"LLmodel1"
-# Bounds on values and cell widths: the range of float32, less a margin for sums and inverse widths.
-SMALLEST, LARGEST = 1e-30, 1e30
-TOO_FAR = f"outside [{SMALLEST:g}, {LARGEST:g}]: choose another unit"
-# Constant columns appear to vary by this much, relative to their mean, due to rounding.
-RESOLUTION = {np.dtype(np.float32): 2.0**-26, np.dtype(np.float64): 2.0**-48}
 
 
 class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -74,7 +70,7 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         self._check_parameters()
         fitted = copy.copy(self)
-        Z = _validated(fitted, Z)
+        Z = validated(fitted, Z)
         mean, fitted.scale_ = mean_and_scale(Z)
         fitted.rate_ = self._fit_codec(Z, mean, fitted.scale_)
         self.__dict__ = vars(fitted)
@@ -138,7 +134,7 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _check_rows(self, Z: ArrayLike) -> Tensor:
         check_is_fitted(self)
-        Z = _validated(self, Z, reset=False)
+        Z = validated(self, Z, reset=False)
         return torch.tensor(Z, dtype=self.rate_.z_dtype, device="cpu")
 
     def __sklearn_tags__(self) -> Tags:
@@ -287,45 +283,6 @@ def _make_codec(saved: dict) -> Codec:
         raise ValueError(f"unknown codec {name!r}")
     with drawing_from(torch.Generator()):  # weights that are then replaced
         return HFactorized(dim, transform=state["_extra_state"].get(TRANSFORM, "none"))
-
-
-def check_positive(estimator: BaseEstimator, name: str) -> None:
-    value = getattr(estimator, name)
-    if not (isinstance(value, Real) and 0 < value < np.inf):
-        raise ValueError(f"{name}={value!r}: expected a positive number")
-
-
-def mean_and_scale(Z: NDArray) -> tuple[NDArray[np.float64], float]:
-    """Mean [D] and `scale_` of rows Z [N, D].
-
-    Raises ValueError if values exceed `LARGEST`, or if the scale is below `SMALLEST`.
-    """
-    largest = max(float(Z.max()), -float(Z.min()))
-    if largest > LARGEST:
-        raise ValueError(f"Z has values of size {largest:g}, {TOO_FAR}")
-    mean, variances = Z.mean(0, dtype=np.float64), Z.var(0, dtype=np.float64)
-    is_constant = np.sqrt(variances) <= RESOLUTION[Z.dtype] * np.abs(mean)
-    variances[is_constant | (Z.min(0) == Z.max(0))] = 0.0
-    scale = float(np.sqrt(variances.mean())) or largest or 1.0
-    if scale < SMALLEST:
-        raise ValueError(f"the columns of Z vary by {scale:g}, {TOO_FAR}")
-    return mean, scale
-
-
-def _validated(estimator: BaseEstimator, Z: ArrayLike, *, reset: bool = True) -> NDArray:
-    """The rows Z [N, D], as float32 if all values of their type fit into it, else as float64.
-
-    Raises ValueError for NaN, infinite values, other shapes, or other columns than in `fit`.
-    """
-    dtype = getattr(Z, "dtype", None)
-    is_small = isinstance(dtype, np.dtype) and np.can_cast(dtype, np.float32)
-    types = (np.float32, np.float64) if is_small else (np.float64, np.float32)
-    try:
-        return validate_data(estimator, Z, dtype=types, reset=reset)
-    except ValueError as error:  # scikit-learn adds advice about its own estimators to NaN
-        raise ValueError(
-            str(error).partition(f"\n{type(estimator).__name__} does not")[0]
-        ) from error
 
 
 def _plain(name: str, value: object) -> bool | int | float | str | None:

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import StepLR
 from tqdm import tqdm
 
-from lossyless.array_compressor import MatrixCompressor, check_positive
+from lossyless.array_compressor import MatrixCompressor
+from lossyless.matrices import check_positive
 from lossyless.rates import HFactorized
 from lossyless.rates.entropy_coded import MIN_SHIFT
 from lossyless.torch_state import drawing_from, one_thread
