@@ -50,8 +50,8 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     beta: float
 
     @abstractmethod
-    def _fit_codec(self, Z: NDArray, mean: NDArray[np.float64], scale: float) -> Codec:
-        """A codec fitted to rows Z [N, D] with this mean [D] and `scale_`."""
+    def _fit_codec(self, Z: NDArray, mean: NDArray[np.float64]) -> Codec:
+        """A codec fitted to rows Z [N, D] with this mean [D]."""
 
     @abstractmethod
     def _errors(self, z: Tensor, z_hat: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         fitted = copy.copy(self)
         Z = validated(fitted, Z)
         mean, fitted.scale_ = mean_and_scale(Z)
-        fitted.rate_ = self._fit_codec(Z, mean, fitted.scale_)
+        fitted.rate_ = self._fit_codec(Z, mean)
         self.__dict__ = vars(fitted)
         return self
 
@@ -260,7 +260,7 @@ class ArrayCompressor(MatrixCompressor):
         if not (isinstance(self.weighting, Real) and 0 <= self.weighting <= 4):
             raise ValueError(f"weighting={self.weighting!r}: expected a number in [0, 4]")
 
-    def _fit_codec(self, Z: NDArray, mean: NDArray[np.float64], scale: float) -> KLTVectors:
+    def _fit_codec(self, Z: NDArray, mean: NDArray[np.float64]) -> KLTVectors:
         codec = KLTVectors(Z.shape[1], self.beta, self.weighting, self.rdo, self.rate_target)
         z = torch.tensor(Z)  # a copy: arrays may be read-only
         codec.fit(z)

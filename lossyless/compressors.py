@@ -10,7 +10,8 @@ from lossyless.all_gather import gather
 from lossyless.base import Batch, Compressor
 from lossyless.distortions import Distortion
 from lossyless.distributions import FAMILIES, CondDist
-from lossyless.optim import BetaAnnealer, JointlyTrained, PartOptimizer
+from lossyless.joint_training import JointlyTrained
+from lossyless.optim import BetaAnnealer, PartOptimizer
 from lossyless.predictors import OnlineEvaluator
 from lossyless.rates import Rate
 from lossyless.tracking import LossTracker

@@ -26,8 +26,8 @@ from lossyless.vector_codecs import FittedCodec
 
 N_ROUNDS = 3  # of choosing symbols for given tables, and tables for given symbols
 RIDGE = 0.01  # added to the variances in the weighted error, relative to their mean
+MAX_RATE = 10  # largest target in bits per dimension: tables list 4096 symbols
 # of the search for a rate, in log beta: a rate changes by less than its own share
-MAX_RATE = 10  # bits per dimension that can be aimed at: tables list 4096 symbols
 SEARCH_STEP, TOLERANCE, MIN_LOG_BETA = 2.0, 0.01, -30.0
 
 
@@ -112,7 +112,6 @@ class KLTVectors(FittedCodec):
 
     def _search(self, x: NDArray[np.float64]) -> float:
         """The beta of the rate target, for vectors x [N, D] in cell widths for beta = 1."""
-
         most = MAX_RATE * self.z_dim
         if self.rate_target > most:
             raise ValueError(f"rate_target={self.rate_target}: expected at most {most} bits")
@@ -145,7 +144,7 @@ class KLTVectors(FittedCodec):
     def _fit_entries(self, x: NDArray[np.float64], symbols: NDArray[np.int32]) -> float:
         found = NonZeros.of(symbols)
         self._tables, rate = fit_tables(found)
-        self._means = CellMeans.fit(x, symbols, found, self._tables)
+        self._means = CellMeans.fit(x, found, self._tables)
         return rate
 
     # --- coding

@@ -82,7 +82,7 @@ class PaperCompressor(MatrixCompressor):
                 "'cuda' or 'cuda:1'"
             ) from None
 
-    def _fit_codec(self, Z: NDArray, mean: NDArray[np.float64], scale: float) -> HFactorized:
+    def _fit_codec(self, Z: NDArray, mean: NDArray[np.float64]) -> HFactorized:
         device = self._device()
         z = torch.from_numpy((Z - mean).astype(np.float32)).to(device)
         seed = check_random_state(self.random_state).randint(2**31)

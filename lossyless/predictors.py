@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from lossyless.architectures import Architecture, Standardize
 from lossyless.base import Batch
-from lossyless.optim import JointlyTrained, PartOptimizer
+from lossyless.joint_training import JointlyTrained
+from lossyless.optim import PartOptimizer
 from lossyless.tracking import LossTracker
 
 TASKS = ("classification", "regression")

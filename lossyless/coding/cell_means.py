@@ -25,17 +25,11 @@ class CellMeans(NamedTuple):
     tables: CDFTables
 
     @classmethod
-    def fit(
-        cls,
-        x: NDArray[np.float64],
-        symbols: NDArray[np.int32],
-        found: NonZeros,
-        tables: CDFTables,
-    ) -> "CellMeans":
+    def fit(cls, x: NDArray[np.float64], found: NonZeros, tables: CDFTables) -> "CellMeans":
         """Means of values x [N, D] in cell widths, with their symbols, shrunk for small counts."""
         lowest, highest = found.range
         first, length = lowest - 1, highest - lowest + 3  # the ends are for symbols beyond
-        values = x[symbols != 0]
+        values = x[found.rows, found.columns]
         counts = found.sums(first, length)
         sums = found.sums(first, length, values - found.symbols)
         counts[:, -first] = len(x) - counts.sum(1)

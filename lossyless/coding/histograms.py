@@ -17,18 +17,19 @@ class NonZeros(NamedTuple):
 
     Attributes
     ----------
-    columns, symbols : [n]
+    rows, columns, symbols : [n]
     shape : (N, D)
     """
 
+    rows: NDArray[np.int64]
     columns: NDArray[np.int64]
     symbols: NDArray[np.int32]
     shape: tuple[int, int]
 
     @classmethod
     def of(cls, symbols: NDArray[np.int32]) -> "NonZeros":
-        where = np.nonzero(symbols)
-        return cls(where[1], symbols[where], symbols.shape)
+        rows, columns = np.nonzero(symbols)
+        return cls(rows, columns, symbols[rows, columns], symbols.shape)
 
     @property
     def range(self) -> tuple[int, int]:

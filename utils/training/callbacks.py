@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from lossyless.optim import JointlyTrained
+from lossyless.joint_training import JointlyTrained
 from lossyless.progress import SECONDS, print_progress
 from utils.data.module import derive_seed
 from utils.runs import signals

@@ -1,0 +1,74 @@
+"""Base class of Lightning modules whose parts are trained jointly."""
+
+from abc import abstractmethod
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from lossyless.base import Batch
+from lossyless.optim import PartOptimizer, configure_parts
+from lossyless.tracking import LossTracker, NonFiniteLossError
+
+
+class JointlyTrained(pl.LightningModule):
+    """Base class of modules whose parts are trained jointly, with metrics in a `LossTracker`.
+
+    Plateau schedules follow the metric that selects the best epoch, or else the validation loss.
+    Training steps call `training_losses`, which is `losses` unless it is compiled.
+    """
+
+    tracker: LossTracker
+
+    @abstractmethod
+    def losses(self, batch: Batch, **options: object) -> tuple:
+        """Losses [B] of a batch, and its metrics; the part of a training step to compile."""
+
+    def training_losses(self, batch: Batch, **options: object) -> tuple:
+        return self.losses(batch, **options)
+
+    def compile_losses(self, mode: str | None = None) -> None:
+        """Compile `losses` for training steps with `torch.compile`, as one graph for each shape.
+
+        Parameters, buffers and their names stay as they are. Evaluation, which rounds as the coder
+        does, is not compiled.
+
+        Parameters
+        ----------
+        mode : see `torch.compile`; "reduce-overhead" uses CUDA graphs.
+        """
+        self.training_losses = torch.compile(self.losses, mode=mode, fullgraph=True, dynamic=False)
+
+    @abstractmethod
+    def parts(self) -> dict[str, tuple[nn.Module | list[nn.Module], PartOptimizer]]:
+        """See `configure_parts`."""
+
+    @abstractmethod
+    def evaluation_step(self, batch: Batch, split: str) -> None:
+        """Add the metrics of a batch of "val" or "test" to the tracker."""
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.evaluation_step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.evaluation_step(batch, "test")
+
+    def on_train_epoch_end(self) -> None:
+        self.tracker.log_epoch(self)
+        if not torch.nn.utils.get_total_norm(self.parameters()).isfinite():
+            raise NonFiniteLossError.at(self.global_step, "the weights are NaN or infinite")
+        self.lr_schedulers().step(self.trainer.callback_metrics)
+
+    def configure_optimizers(self) -> dict:
+        monitors = (c.monitor for c in self.trainer.checkpoint_callbacks if c.monitor is not None)
+        monitor = next(monitors, f"val/{self.tracker.stage}/loss")
+        return configure_parts(self.parts(), self.trainer.max_epochs, monitor)
+
+    def configure_gradient_clipping(self, optimizer, *args, **kwargs) -> None:
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and optimizer._step_supports_amp_scaling:
+            scaler.unscale_(optimizer)  # Lightning leaves it to such optimisers
+        optimizer.clip_gradients()
+
+    def lr_scheduler_step(self, scheduler, metric) -> None:
+        """Do nothing: `on_train_epoch_end` steps the schedules."""
