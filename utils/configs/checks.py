@@ -184,11 +184,6 @@ def check_compilation(cfg: DictConfig) -> None:
             f"trainer.compile=true needs a C++ compiler, but there is no {compiler}: install it "
             "(apt install g++ python3-dev), name another one in CXX, or set trainer.compile=false"
         )
-    if cfg.featurizer.is_learned and cfg.rate.name == "lossless":
-        raise ConfigError(
-            "trainer.compile=true: rate=lossless codes every batch, which cannot be compiled: "
-            "choose another rate, or set trainer.compile=false"
-        )
 
 
 def check_peers(cfg: DictConfig) -> None:
