@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lossyless.classical import RawPixels
+from lossyless.klt_vectors import KLTVectors
 from lossyless.rates import EntropyCodedRate, HFactorized, HHyper, HSpatial
 from lossyless.vector_codecs import PCAVectors, RawVectors, UniformVectors
 
@@ -22,6 +23,7 @@ CODECS: dict[str, Callable[[], nn.Module]] = {
     "float32": lambda: RawVectors(Z_DIM, "float32"),
     "int3": lambda: UniformVectors(Z_DIM, 3),
     "int8": lambda: UniformVectors(Z_DIM, 8),
+    "klt": lambda: KLTVectors(Z_DIM, beta=0.1),
     "pca": lambda: PCAVectors(Z_DIM, 3),
     "pixels": lambda: RawPixels(SHAPE),
 }
@@ -41,6 +43,9 @@ def with_fixed_weights(codec: nn.Module) -> nn.Module:
             buffer.copy_(torch.eye(len(buffer)) - 2 / len(buffer))
     if isinstance(codec, UniformVectors):
         codec.fit(fixed("extremes", (9, Z_DIM), 2**-5))
+    if isinstance(codec, KLTVectors):  # vectors on the axes: an exactly diagonal covariance
+        steps = torch.tensor([*range(-8, 0), *range(1, 9)]).double()
+        codec.fit(torch.block_diag(*(steps[:, None] * 2.0**-i for i in range(Z_DIM))))
     if isinstance(codec, PCAVectors):
         codec.mean.copy_(fixed("mean", (Z_DIM,), 2**-7))
         codec.axes.copy_(torch.eye(3, Z_DIM))
