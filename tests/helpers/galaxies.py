@@ -11,7 +11,6 @@ from utils.data.sources.galaxy import ANSWERS, ID
 
 N_LABELLED = 40
 SIZES = {"train": N_LABELLED}  # before the validation split is held out
-OFFLINE_SIZES = {"train": 38, "test": 2}
 IDS = 100008 + 23 * np.random.default_rng(0).permutation(N_LABELLED)
 
 

@@ -1,6 +1,9 @@
 """Every codec implements `Codec`, regardless of torch's settings."""
 
 import contextlib
+import copy
+import io
+import pickle
 
 import numpy as np
 import pytest
@@ -8,7 +11,9 @@ import torch
 from helpers.fixed_codecs import CODECS, SHAPE, Z_DIM, fixed, with_fixed_weights
 
 from lossyless.classical import ClassicalCompressor
-from lossyless.rates import Lossless, MIRate
+from lossyless.coding.payloads import CodingError
+from lossyless.distributions import FAMILIES
+from lossyless.rates import Lossless, MIRate, Rate
 
 ALL = CODECS | {
     "png": lambda: ClassicalCompressor("png", 3),
@@ -66,3 +71,38 @@ def test_symbols_determine_the_payload(codec, z):
     with other_settings():
         z_hat = codec.dequantise(symbols[rows])
     assert torch.equal(z_hat, codec.decompress(payload, len(z))[rows])
+
+
+def forward(codec, z):
+    """What evaluation takes for the decoded values."""
+    if not isinstance(codec, Rate):
+        return codec(z)
+    family = FAMILIES[codec.family]
+    return codec(z, family(z.repeat(1, family.n_parameters)))[0]
+
+
+def test_decoding_gives_the_values_of_evaluation_for_any_chunk_mode_and_copy(codec, z, request):
+    payload, fingerprint, z_hat = codec.compress(z), codec.fingerprint(), forward(codec, z)
+    assert torch.equal(codec.decompress(payload, len(z)), z_hat)
+    if codec.shape is not None:
+        assert codec.decompress(codec.compress(z[:0]), 0).shape == (0, *codec.shape)
+    codec.train()
+    chunks = [codec.decompress(codec.compress(chunk), len(chunk)) for chunk in z.split(7)]
+    assert torch.equal(torch.cat(chunks), z_hat)
+    torch.save(codec.state_dict(), file := io.BytesIO())
+    file.seek(0)
+    loaded = ALL[request.node.callspec.params["codec"]]()
+    loaded.load_state_dict(torch.load(file, weights_only=True))
+    for other in (copy.deepcopy(codec), pickle.loads(pickle.dumps(codec)), loaded):
+        assert other.compress(z) == payload and other.fingerprint() == fingerprint
+        assert torch.equal(other.decompress(payload, len(z)), z_hat)
+    for convert in ("double", "half", "bfloat16"):
+        getattr(torch.nn.Sequential(codec), convert)()
+        assert codec.compress(z) == payload and codec.fingerprint() == fingerprint
+
+
+def test_damaged_payloads_and_other_numbers_of_examples_are_errors(codec, z):
+    payload = codec.compress(z)
+    for damaged, n in ((payload[:-5], 20), (payload + b"\1", 20), (b"", 20), (payload, 19)):
+        with pytest.raises(CodingError):
+            codec.decompress(damaged, n)

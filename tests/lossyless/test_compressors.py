@@ -20,10 +20,9 @@ from lossyless.architectures import Linear
 from lossyless.base import Batch
 from lossyless.compressors import NATS_PER_BIT
 from lossyless.distributions import CondDist
-from lossyless.optim import BetaAnnealer, PartOptimizer, exponential_decay
+from lossyless.optim import BetaAnnealer, PartOptimizer
 from lossyless.rates import HFactorized, HHyper, Lossless, MIRate
 from lossyless.tracking import NonFiniteLossError
-from utils.data.sources.digits import digits
 from utils.training.callbacks import ReseedEveryEpoch, reseed
 
 SEED = 5
@@ -351,59 +350,6 @@ def test_an_overflow_of_a_part_skips_all_and_the_next_step_equals_an_unscaled_on
 
 
 # --- resuming
-
-
-def strict_plateau(optimizer, n_epochs):
-    """A plateau schedule that is never satisfied: the learning rate falls every epoch."""
-    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.9)
-
-
-@pytest.mark.parametrize(
-    "schedule, method",
-    [(partial(exponential_decay, total_factor=100), "VIC"), (strict_plateau, "BINCE")],
-)
-def test_a_resumed_training_equals_an_uninterrupted_one(
-    schedule, method, make_compressor, make_trainer, tmp_path
-):
-    n_epochs = 4
-    how = PartOptimizer(partial(torch.optim.Adam, lr=0.01), schedule, 1.0)
-    checkpoints = [
-        pl.callbacks.ModelCheckpoint(
-            dirpath=tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True
-        )
-    ]
-
-    def run(ckpt_path, callbacks):
-        auxiliary = "positive" if method == "BINCE" else "representative"
-        data = digits(side=8, equivalence=["rotation"], auxiliary=auxiliary, batch_size=400)
-        kind = "bw_image"
-        compressor = make_compressor(
-            data.shape,
-            method,
-            kind=kind,
-            online_task="classification",
-            optimizer=how,
-            online_optimizer=how,
-        )
-        trainer = make_trainer(
-            n_epochs,
-            callbacks=[ReseedEveryEpoch(SEED), *callbacks],
-            enable_checkpointing=bool(callbacks),
-        )
-        trainer.fit(compressor, datamodule=data, ckpt_path=ckpt_path)
-        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        return trainable(compressor), metrics, trainer
-
-    weights, metrics, trainer = run(None, checkpoints)
-    assert trainer.global_step == n_epochs * 3
-    torch.manual_seed(99)
-    resumed_weights, resumed_metrics, resumed = run(tmp_path / "epoch=1.ckpt", [])
-    assert_same_tensors(resumed_weights, weights)
-    assert resumed_metrics == metrics
-    assert resumed.global_step == trainer.global_step
-    rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
-    assert [group["lr"] for group in resumed.optimizers[0].param_groups] == rates
-    assert rates[0] < 0.01
 
 
 def test_checkpoints_carry_the_tables_of_their_weights(make_compressor, make_trainer, tmp_path):

@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.toy import Z_DIM, Batches
+from helpers.toy import SMALL_MLP, Z_DIM, Batches
 
-from lossyless.architectures import MLP, Identity, Linear
+from lossyless.architectures import Identity, Linear
 from lossyless.base import Batch
 from lossyless.distortions import (
     ContrastiveDistortion,
@@ -18,7 +18,6 @@ from lossyless.distortions import (
 )
 
 IMAGE = (3, 4, 4)
-SMALL_MLP = partial(MLP, hid_dim=16, n_hidden_layers=1)
 
 
 class Reshape(torch.nn.Module):

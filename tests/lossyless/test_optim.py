@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from helpers.toy import Batches, assert_same_tensors, trainable
+from helpers.toy import Batches
 from torch import nn
 
 from lossyless.base import Batch
@@ -26,64 +26,9 @@ from lossyless.optim import (
 )
 
 LR = 0.1
-HOW = {
-    "a": PartOptimizer(partial(torch.optim.Adam, lr=0.01), max_grad_norm=0.05),
-    "b": PartOptimizer(partial(torch.optim.AdamW, lr=0.02, weight_decay=0.1)),
-    "c": PartOptimizer(partial(torch.optim.SGD, lr=0.1, momentum=0.9), max_grad_norm=0.3),
-}
-
-
-class ThreeParts(nn.Module):
-    """A module whose parts have disjoint parameters and separate losses."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        for name in HOW:
-            setattr(self, name, nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)))
-
-    def loss_of(self, name, x):
-        return (getattr(self, name)(x) - x.sum(1, keepdim=True)).square().mean()
-
-
-def joint_optimizer(module, n_epochs=10):
-    configured = configure_parts({n: (getattr(module, n), HOW[n]) for n in HOW}, n_epochs, "val")
-    return configured["optimizer"]
-
-
-def joint_step(module, optimizer, x):
-    optimizer.zero_grad()
-    sum(module.loss_of(name, x) for name in HOW).backward()
-    optimizer.clip_gradients()
-    optimizer.step()
-
-
-def separate_step(module, optimizers, x):
-    for name, optimizer in optimizers.items():
-        parameters = list(getattr(module, name).parameters())
-        optimizer.zero_grad()
-        module.loss_of(name, x).backward()
-        if HOW[name].max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, HOW[name].max_grad_norm)
-        optimizer.step()
 
 
 # --- one optimiser
-
-
-def test_the_joint_optimizer_equals_separate_ones_to_the_bit_also_when_resumed():
-    joint, separate = ThreeParts(), ThreeParts()
-    optimizer = joint_optimizer(joint)
-    optimizers = {n: HOW[n].optimizer(list(getattr(separate, n).parameters())) for n in HOW}
-    start = trainable(joint)
-    for i, x in enumerate(torch.randn(20, 8, 3)):
-        if i == 10:  # as when training resumes
-            state, optimizer = copy.deepcopy(optimizer.state_dict()), joint_optimizer(joint)
-            optimizer.load_state_dict(state)
-        joint_step(joint, optimizer, x)
-        separate_step(separate, optimizers, x)
-    assert_same_tensors(trainable(joint), trainable(separate))
-    assert all(not torch.equal(p, start[n]) for n, p in trainable(joint).items())
 
 
 def test_a_state_from_another_device_continues_with_this_ones_fused_steps_and_memory_layout():
@@ -119,15 +64,6 @@ def test_sgd_searches_the_learning_rates_of_adam():
     optimizer = sgd_like_adam([nn.Parameter(torch.zeros(1))], lr=3e-4, momentum=0.9)
     assert rates_of(optimizer) == [pytest.approx(0.03)]
     assert optimizer.defaults["momentum"] == 0.9
-
-
-def test_frozen_parameters_and_empty_parts_are_left_out():
-    module = ThreeParts()
-    module.a.requires_grad_(False)
-    module.b[0].requires_grad_(False)
-    optimizer = joint_optimizer(module)
-    assert optimizer.parts.keys() == {"b", "c"}
-    assert set(optimizer.parts["b"].parameters) == set(module.b[2].parameters())
 
 
 # --- schedules

@@ -1,7 +1,6 @@
 """Models and bytes depend neither on the caller's torch settings nor on other threads."""
 
 import random
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -9,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from helpers.fixed_codecs import CODECS, SHAPE, Z_DIM, fixed, with_fixed_weights
+from helpers.fixed_codecs import CODECS, fixed
 from helpers.tiny_clip import SIDE, save_bottleneck, save_clip
 from helpers.toy import ENTROPY_CODED
 from PIL import Image
@@ -36,14 +35,9 @@ def set_to(set_value, value, default):
 
 
 SETTINGS = {
-    **{
-        str(dtype): lambda dtype=dtype: set_to(torch.set_default_dtype, dtype, torch.float32)
-        for dtype in (torch.float64, torch.bfloat16, torch.float16)
-    },
-    "default device": lambda: set_to(torch.set_default_device, "meta", None),
-    "device": lambda: torch.device("meta"),
+    "float64": lambda: set_to(torch.set_default_dtype, torch.float64, torch.float32),
+    "device": lambda: set_to(torch.set_default_device, "meta", None),
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
-    "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
     "mmap": lambda: set_to(partial(setattr, serialization.config.load, "mmap"), True, False),
     "deterministic": lambda: set_to(torch.use_deterministic_algorithms, True, False),
@@ -102,16 +96,6 @@ def tensors(codec: torch.nn.Module) -> list[torch.Tensor]:
     return [*codec.parameters(), *codec.buffers()]
 
 
-@pytest.mark.parametrize("convert", ["double", "half", "bfloat16"])
-def test_codecs_keep_their_precision(convert):
-    z, x = fixed("x", (20, Z_DIM), 1), fixed("x", (20, *SHAPE), 1 / 255).abs()
-    for name, make in CODECS.items():
-        codec, examples = with_fixed_weights(make()), x if name == "pixels" else z
-        fingerprint, payload = codec.fingerprint(), codec.compress(examples)
-        getattr(torch.nn.Sequential(codec), convert)()
-        assert codec.fingerprint() == fingerprint and codec.compress(examples) == payload
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("weights")
@@ -157,40 +141,12 @@ def test_the_hub(setting, weights, tmp_path):
 # --- threads
 
 
-@pytest.fixture
-def draws():
-    """Check that random numbers drawn meanwhile in another thread are not disturbed."""
-
-    @contextmanager
-    def draws():
-        torch.manual_seed(7)
-        expected = torch.rand(10**6)
-        torch.manual_seed(7)
-        found, is_over = [], threading.Event()
-
-        def draw():
-            while not is_over.is_set() and len(found) < 10**4:
-                found.append(torch.rand(100, dtype=torch.float32))
-                is_over.wait(1e-3)
-
-        thread = threading.Thread(target=draw)
-        thread.start()
-        try:
-            yield
-        finally:
-            is_over.set()
-            thread.join()
-        assert torch.equal(torch.cat(found), expected[: 100 * len(found)])
-
-    return draws
-
-
-def test_threads_train_the_same_model_and_disturb_nothing(draws):
+def test_threads_train_the_same_model():
     expected, n_threads = fitted().compress(Z), torch.get_num_threads()
-    with draws(), ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(4) as pool:
         models = list(pool.map(lambda _: fitted(), range(4)))
         assert list(pool.map(lambda _: torch.get_num_threads(), range(8))) == [n_threads] * 8
-        with SETTINGS["torch.float64"]():
+        with SETTINGS["float64"]():
             models += pool.map(lambda _: fitted(), range(4))
             assert torch.get_default_dtype() == torch.float64
     assert torch.get_num_threads() == n_threads
@@ -209,28 +165,18 @@ def test_one_thread_is_a_setting_of_this_thread():
         torch.set_num_threads(n_threads)
 
 
-def test_loading_draws_nothing(draws, weights, tmp_path):
+def test_loading_draws_nothing(weights, tmp_path):
     model = fitted()
     model.save(tmp_path / "model")
 
     def states() -> list:
         return [torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()]
 
-    def load():
-        ArrayCompressor.load(tmp_path / "model").compress(Z)
-        clip_compressor(device="cpu", **weights)
-        build("resnet18")
-
     before = states()
-    load()
+    ArrayCompressor.load(tmp_path / "model").compress(Z)
+    clip_compressor(device="cpu", **weights)
+    build("resnet18")
     assert states() == before
-    with draws():
-        load()
-
-
-def test_random_weights_have_a_fixed_seed():
-    first, second = build("resnet18").state_dict(), build("resnet18").state_dict()
-    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 class MatrixProducts(TorchDispatchMode):

@@ -105,27 +105,20 @@ def test_batches_without_the_annotations_of_others_are_errors(path, codec, z):
         FeatureDataset(path, codec, np.zeros(N - 1))
 
 
-@pytest.mark.parametrize(
-    "names",
-    [[*range(N)], {*NAMES}, [NAMES] * N, "a" * N, [Path(name) for name in NAMES]],
-    ids=["integers", "set", "nested", "text", "paths"],
-)
-def test_names_must_be_strings_in_order(path, codec, z, names):
-    with pytest.raises(ValueError, match="names"):
-        write_annotated(path, codec, z, names=names)
-
-
-NO_ARRAYS = (set(range(N)), dict.fromkeys(range(N)), dict.fromkeys(range(N)).keys(), [{1}] * N)
-
-
-@pytest.mark.parametrize("labels", NO_ARRAYS, ids=lambda labels: type(labels).__name__)
-def test_labels_without_an_order_are_errors(path, codec, z, labels):
-    with pytest.raises(ValueError, match=f"labels.*found {type(labels).__name__}"):
-        write_annotated(path, codec, z, labels)
-    assert not path.exists()
-    write(path, codec, z)
-    with pytest.raises(ValueError, match=f"labels.*found {type(labels).__name__}"):
-        FeatureDataset(path, codec, labels)
+def test_labels_and_names_must_have_an_order_and_names_be_strings(path, codec, z):
+    for names in ([*range(N)], {*NAMES}, [NAMES] * N, "a" * N, [Path(name) for name in NAMES]):
+        with pytest.raises(ValueError, match="names"):
+            write_annotated(path, codec, z, names=names)
+    numbers = dict.fromkeys(range(N))
+    for labels in (set(numbers), numbers, numbers.keys(), [{1}] * N):
+        message = f"labels.*found {type(labels).__name__}"
+        with pytest.raises(ValueError, match=message):
+            write_annotated(path, codec, z, labels)
+        assert not path.exists()
+        write(path, codec, z)
+        with pytest.raises(ValueError, match=message):
+            FeatureDataset(path, codec, labels)
+        path.unlink()
 
 
 @pytest.mark.parametrize("columns", [["a"], [*range(N)], None])

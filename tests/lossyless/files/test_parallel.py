@@ -146,15 +146,6 @@ def test_daemonic_processes_work_serially():
     process.join()
 
 
-def test_a_killed_worker_leaves_no_file(path, codec, monkeypatch):
-    monkeypatch.setattr(
-        type(codec.coder()), "encode", lambda *args: os.kill(os.getpid(), signal.SIGKILL)
-    )
-    with pytest.raises(WorkerError):
-        write(path, codec, draw_features(1000), n_workers=2)
-    assert list(path.parent.iterdir()) == []
-
-
 def write_forever(path: Path, codec: Codec, file_size: int, pipe: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
 

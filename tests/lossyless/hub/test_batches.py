@@ -6,8 +6,6 @@ import resource
 import signal
 import sys
 import warnings
-from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from lossyless.hub import SourceError
 from lossyless.hub.batches import Examples, read_batches
 from lossyless.hub.images import ImageFolder, image_names
 from lossyless.parallel import WorkerError
-from lossyless.progress import progress
 
 
 def read(compressor, dataset, *, has_labels=False, on_error="raise", **kwargs):
@@ -159,18 +156,6 @@ def test_daemonic_processes_read_images_themselves(compressor, X, monkeypatch, k
 
 
 @pytest.mark.filterwarnings("ignore:This process")
-def test_scarce_shared_memory_disables_workers(compressor, X, monkeypatch, capfd):
-    """In Docker, /dev/shm has 64 MB, less than a batch: workers would die with a bus error."""
-    usage = SimpleNamespace(total=64 * 2**20, free=10 * 3 * SIDE**2 * 4)
-    monkeypatch.setattr("lossyless.parallel.shutil.disk_usage", lambda path: usage)
-    kwargs = {"prefetch_factor": 3, "persistent_workers": True, "timeout": 60}
-    images, *_ = read(compressor, list(X), num_workers=2, **kwargs)
-    assert torch.equal(images, X)
-    (line,) = capfd.readouterr().err.splitlines()
-    assert "0 of 2" in line and "64 MiB" in line
-
-
-@pytest.mark.filterwarnings("ignore:This process")
 @pytest.mark.parametrize(
     ("label", "has_labels"),
     [
@@ -220,11 +205,3 @@ def test_errors_of_the_system_in_workers_are_one_line(compressor):
         assert "\n" not in str(caught.value)
     with pytest.raises(RuntimeError, match="a bug"):
         read(compressor, Failing([of_the_user]), num_workers=1)
-
-
-def test_progress_is_printed_without_a_terminal(compressor, X, monkeypatch, capsys):
-    monkeypatch.setattr("lossyless.hub.batches.progress", partial(progress, seconds=0))
-    read(compressor, list(X), is_info=True, batch_size=2, num_workers=0)
-    assert [line.split(", ")[1] for line in capsys.readouterr().err.splitlines()] == [
-        "20%", "40%", "60%", "80%"
-    ]  # fmt: skip

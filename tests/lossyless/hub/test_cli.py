@@ -262,20 +262,6 @@ def test_a_full_gpu_is_one_line(place, capsys, monkeypatch):
     assert "out of memory" in error_of(capsys)
 
 
-def test_outputs_may_be_links(save, folder, networks, bottleneck, tmp_path):
-    save(tmp_path / "Z.bin", 3)
-    link, target = tmp_path / "link", tmp_path / "target"
-    link.symlink_to(target)
-    for words in (
-        ("compress", folder, link, *networks),
-        ("decompress", tmp_path / "Z.bin", link, *bottleneck),
-        ("merge", tmp_path / "Z.bin", tmp_path / "Z.bin", "--out", link),
-    ):
-        assert run(*words) == 0
-        assert link.is_symlink() and target.stat().st_size
-        target.unlink()
-
-
 @pytest.mark.parametrize(
     "words",
     [
@@ -346,16 +332,3 @@ def test_an_interrupt_is_one_line_and_leaves_nothing(folder, networks, tmp_path)
     assert process.returncode == 130
     assert errors.splitlines() == ["interrupted"]
     assert set(tmp_path.iterdir()) - before == {tmp_path / "reading"}
-
-
-@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-"])
-def test_compression_without_stderr_is_silent(folder, networks, tmp_path, closed):
-    words = ["compress", folder, tmp_path / "Z.bin", "--labels", *networks]
-    assert run(*words) == 0
-    expected = (tmp_path / "Z.bin").read_bytes()
-    (folder / "notes.txt").write_text("which is counted in a warning")
-    command = [sys.executable, "-m", "lossyless.hub", *map(str, words)]
-    shell = ["sh", "-c", f'"$@" {closed}', "sh", *command]
-    done = subprocess.run(shell, cwd=ROOT, capture_output=True, timeout=120)
-    assert done.returncode == 0 and (tmp_path / "Z.bin").read_bytes() == expected
-    assert done.stdout.count(b"\n") == (closed == "2>&-")  # the report

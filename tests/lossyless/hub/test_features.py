@@ -21,15 +21,6 @@ def damage(path: Path, share: float) -> None:
     path.write_bytes(data)
 
 
-@pytest.fixture
-def chunked(decoder, tmp_path):
-    """A file of three chunks with labels, and its features."""
-    n = 2 * 4096 + 100
-    z = torch.randn(n, Z_DIM, generator=torch.Generator().manual_seed(0))
-    decoder.compress_features(z, tmp_path / "Z", range(n), is_info=False)
-    return tmp_path / "Z", decoder.decompress_dataset(tmp_path / "Z", is_info=False)
-
-
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
 def test_features_of_any_precision_are_compressed(decoder, z, tmp_path, dtype):
     np.save(tmp_path / "raw.npy", z.numpy().astype(dtype))
@@ -135,22 +126,6 @@ def test_files_of_the_first_version_take_labels_from_a_npy_file(decoder, z, tmp_
 
 
 # --- damage
-
-
-def test_damage_is_an_error_or_skipped_with_its_labels(decoder, chunked, tmp_path, capsys):
-    file, whole = chunked
-    damage(file, 0.25)
-    with pytest.raises(ContainerError, match="Z"):
-        decoder.decompress_dataset(file, labels=True)
-    with pytest.raises(ContainerError, match="Z"):
-        decoder.decompress_to_npy(file, tmp_path / "Z.npy", labels_out=tmp_path / "Y.npy")
-    assert list(tmp_path.iterdir()) == [file]
-    capsys.readouterr()
-    with pytest.warns(UserWarning, match="Z: .* 4096 .* 0 to 4095"):
-        Z, Y = decoder.decompress_dataset(file, labels=True, on_damage="skip")
-    assert Y.tolist() == list(range(4096, len(whole)))
-    np.testing.assert_array_equal(Z, whole[Y])
-    assert (line := capsys.readouterr().out).startswith("Decoding: ") and "bits/img" not in line
 
 
 def test_skipping_is_silent_without_damage(decoder, z, tmp_path):
