@@ -163,10 +163,3 @@ def test_failed_runs_of_a_curve_are_counted(tmp_path, exponential):
     assert found["n_failed"].to_dict() == {"VAE": 0, "VIC": 2}
     assert found["n_missing"].to_dict() == {"VAE": 4, "VIC": 4}  # seed 3 of each beta
     assert found["n_runs_mean"].to_dict() == {"VAE": 4, "VIC": 3}
-
-
-def test_finished_runs_without_a_number_are_missing(tmp_path, exponential):
-    is_nan = (exponential["dist"] == "VIC") & (exponential["beta"] == "1")
-    runs = exponential.assign(**{Y: exponential[Y].mask(is_nan)})
-    summarize_RD_curves(Runs(tmp_path, runs), Y, X)
-    assert saved(tmp_path)["n_missing"].to_dict() == {"VAE": 0, "VIC": 2}

@@ -1,6 +1,5 @@
 """Reconstructions by standard and invariant compressors: selected runs, bits and images."""
 
-import itertools
 import shutil
 
 import numpy as np
@@ -130,12 +129,6 @@ def test_missing_and_ambiguous_runs_are_named(folder, override, messages, drawn,
     assert not drawn and all(message in error for message in messages)
 
 
-def test_missing_checkpoints_are_errors(folder, tmp_path):
-    shutil.copytree(folder / "results", tmp_path / "results")
-    with pytest.raises(SystemExit, match=f"{MODE}: .*best.ckpt is missing"):
-        aggregate.main(of(tmp_path, where("beta: 1")))
-
-
 @pytest.fixture
 def methods(make_compressor):
     return {
@@ -173,16 +166,3 @@ def without_gaps(axes):
 
 def labels(ticks):
     return [tick.get_text() for tick in ticks]
-
-
-def test_labels_lie_inside_the_figure_and_apart(methods, digits):
-    titles = ["standard compression\n1,342 bits", "invariant\n19.9 bits"]
-    figure = reconstructions.single_row(dict(zip(titles, methods.values(), strict=True)), digits)
-    figure.draw_without_rendering()
-    (axes,) = figure.axes
-    boxes = [
-        label.get_window_extent() for label in (*axes.get_xticklabels(), *axes.get_yticklabels())
-    ]
-    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
-    assert all(box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes)
-    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))

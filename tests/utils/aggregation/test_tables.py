@@ -5,7 +5,6 @@ import math
 import shutil
 
 import optuna
-import pandas as pd
 import pytest
 from helpers.tiny import CLASSICAL, DIGITS, compose
 from omegaconf import OmegaConf
@@ -98,13 +97,6 @@ def test_only_seeds_are_averaged_and_other_differences_are_columns(write, overri
     summary = summaries_of(folder)[0]["featurizer"]
     assert sorted(summary["test/feat/rate_mean"]) == [1.0, 2.0]
     assert tables.varying(summary)
-
-
-def test_betas_are_selected_by_their_exact_value(write):
-    write("featurizer.loss.beta=0.123", values=[1.0])
-    frame = tables.collect(write("featurizer.loss.beta=0.12", values=[2.0]))[0]["featurizer"]
-    for beta, rate in ((0.123, 1.0), (0.12, 2.0)):
-        assert list(restrict(frame, {"beta": beta}, "option")["test/feat/rate"]) == [rate]
 
 
 def test_varying_settings_are_columns(write):
@@ -267,9 +259,3 @@ def test_rows_are_sorted_by_number(write):
     summary = summaries_of(folder)[0]["featurizer"]
     betas = [beta for beta in summary["beta"] if beta not in ("None", "none")]
     assert betas == ["5.0e-02", "5.0e-01", "1.0e+00"]
-
-
-@pytest.mark.parametrize("missing", [None, "None", float("nan")])
-def test_numbers_as_text_are_sorted_before_names_and_missing_values(missing):
-    values = pd.Series(["png", "128", missing, "16", "256", "1e-3"])
-    assert list(values.sort_values(key=tables.sortable)[:4]) == ["1e-3", "16", "128", "256"]

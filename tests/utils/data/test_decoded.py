@@ -5,15 +5,11 @@ from functools import partial
 import pytest
 import torch
 from helpers.batches import gather
-from helpers.tiny import CLASSICAL, DIGITS, compose, run, untimed
 
 from lossyless.classical import ClassicalCompressor, RawPixels
 from utils.data import examples
 from utils.data.decoded import DecodedDataModule, allocate, from_pixels, to_pixels
 from utils.data.module import SPLITS, DataError
-from utils.evaluation import communication
-from utils.runs.run import find_run
-from utils.training import fitting, jobs, stages
 
 SMALL = 1000  # bytes, fewer than any split of the digits has
 
@@ -157,53 +153,3 @@ def test_large_splits_give_the_same_batches(monkeypatch):
 
 
 # --- in the third stage
-
-CASES = {
-    "png": (CLASSICAL, ["featurizer=png"]),
-    "representations": (DIGITS, ["distortion=BINCE"]),
-}
-
-
-def communicated(folder, base, overrides):
-    """The resolved config of an experiment whose first two stages are done."""
-    with jobs.prepared(compose(folder, *overrides, base=base)) as cfg:
-        stages.featurizer(cfg)
-        stages.communicate(cfg)
-        return cfg
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_predictors_are_the_same_from_disk_and_from_memory(case, tmp_path, monkeypatch):
-    base, overrides = CASES[case]
-    made = spy_on_files(monkeypatch)
-    expected = run(tmp_path / "a", *overrides, base=base)
-    assert not made
-    cfg = communicated(tmp_path / "b", base, overrides)
-    with monkeypatch.context() as patch:
-        patch.setattr(examples, "MAX_RESIDENT_BYTES", SMALL)
-        metrics = stages.predict(cfg)
-    assert untimed(metrics).items() <= untimed(expected).items()
-    work = find_run(cfg, "communication").work
-    lengths = [len(communication.read_targets(work, split)) for split in SPLITS]
-    n_values, dtype = (4, torch.float32) if case == "representations" else (64, torch.uint8)
-    assert made == [(n * n_values, dtype) for n in lengths]
-
-
-def test_no_files_are_left_when_training_ends_early(tmp_path, monkeypatch):
-    """No file has a name even during training, so nothing is left when the process is killed."""
-    cfg = communicated(tmp_path, CLASSICAL, ["featurizer=png"])
-    work = find_run(cfg, "predictor").work
-    seen = []
-
-    def stop(*args, **kwargs):
-        seen.extend(work.glob("decoded_*"))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", SMALL)
-    made = spy_on_files(monkeypatch)
-    with monkeypatch.context() as patch:
-        patch.setattr(fitting, "fit", stop)
-        with pytest.raises(KeyboardInterrupt):
-            stages.predict(cfg)
-    assert len(made) == len(SPLITS) and not seen and not list(work.glob("decoded_*"))
-    assert stages.predict(cfg)["test/pred/loss"] > 0

@@ -1,7 +1,5 @@
 """The contract of all image sources, on small data sets with the original layouts."""
 
-import builtins
-import io
 import re
 import urllib.request
 from urllib.error import URLError
@@ -62,23 +60,7 @@ def _no_network(monkeypatch):
     monkeypatch.setattr("utils.data.downloads.WAITS", ())
 
 
-@pytest.fixture
-def ascii_locale(monkeypatch):
-    """Open text files as ASCII unless an encoding is given, as with LC_ALL=C."""
-    original = io.open
-
-    def open_file(file, mode="r", buffering=-1, encoding=None, *args, **kwargs):
-        if "b" not in mode and encoding in (None, "locale"):
-            encoding = "ascii"
-        return original(file, mode, buffering, encoding, *args, **kwargs)
-
-    monkeypatch.setattr(io, "open", open_file)
-    monkeypatch.setattr(builtins, "open", open_file)
-
-
-def test_each_image_appears_once_with_its_target_in_the_same_split_for_all_seeds(
-    make, data_set, ascii_locale
-):
+def test_each_image_appears_once_with_its_target_in_the_same_split_for_all_seeds(make, data_set):
     data, other = make(data_set, seed=1, eval_batch_size=4), make(data_set, seed=2)
     found = {}
     for split in SPLITS:

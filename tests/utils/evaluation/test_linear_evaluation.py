@@ -12,7 +12,6 @@ from sklearn.svm import LinearSVC
 from utils.cluster import sweep
 from utils.configs import resolvers
 from utils.configs.checks import ConfigError, is_network
-from utils.configs.composing import compose_config
 from utils.configs.overrides import CONF_DIR
 from utils.evaluation.linear import LinearSVMEvaluation, LogisticEvaluation, in_span
 from utils.runs.run import find_run
@@ -225,18 +224,6 @@ def test_all_stages_end_with_a_linear_classifier(tmp_path, monkeypatch):
     assert found.metrics().items() <= metrics.items()
     assert 0 < metrics["test/pred/balanced_acc"] < 1
     assert untimed(run(tmp_path, base=base)) == untimed(metrics)  # from disk
-
-
-def test_settings_of_linear_svc_do_not_change():
-    """They are part of a run's identity: a change would orphan finished runs."""
-    kwargs = compose_config(["architecture@predictor=linear_svc"]).predictor.kwargs
-    assert kwargs == {
-        "_target_": "utils.evaluation.linear.LinearSVMEvaluation",
-        "n_draws": 16,
-        "n_folds": 5,
-        "max_cv_examples": 50_000,
-        "max_search_examples": None,
-    }
 
 
 # --- choices on the command line

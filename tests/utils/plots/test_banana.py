@@ -16,7 +16,6 @@ from scipy.spatial import KDTree
 from lossyless.architectures import MLP, Identity
 from lossyless.distortions import DirectDistortion
 from lossyless.rates import MIRate
-from utils.data.banana import BananaDistribution
 from utils.data.decoded import DecodedDataModule
 from utils.plots import banana, models
 from utils.plots.figures import draw, find_figure
@@ -104,23 +103,6 @@ def test_without_a_decoder_there_are_cells_but_no_points():
     figure = banana.codebook_plot(bince(), points("positive"), n_grid=100)
     assert collection(figure, LineCollection) and not collection(figure, PathCollection)
     assert figure.axes[0].get_title().startswith("BINCE: ")
-
-
-@pytest.mark.parametrize("make", [ideal_vic, plain_vc])
-def test_borders_are_dark_where_the_encoder_has_inputs(make):
-    figure = banana.codebook_plot(make(), points(n_eval=20_000), n_grid=300)
-    (lines,) = collection(figure, LineCollection)
-    middles = torch.tensor(np.stack([s[len(s) // 2] for s in lines.get_segments()]))
-    darkness = 1 - lines.get_colors()[:, :3].mean(axis=1)
-    radii, log_prob = middles.norm(dim=1).numpy(), BananaDistribution().log_prob(middles).numpy()
-    if make is ideal_vic:
-        is_seen, is_unseen = (radii > 1) & (radii < 5), radii < 0  # whole rings
-    else:
-        log_max = -math.log(2 * math.pi * 1.5)
-        is_seen, is_unseen = log_prob > log_max + math.log(0.1), log_prob < log_max - 20
-        assert is_unseen.mean() > 0.3
-    assert darkness[is_seen].min() == darkness.max()
-    assert (darkness[is_unseen] < darkness.max() - 0.2).all()
 
 
 @pytest.mark.parametrize("make", [ideal_vic, plain_vc, bince])

@@ -1,6 +1,5 @@
 """Studies survive failures, kills and changed settings."""
 
-import csv
 import json
 import math
 import multiprocessing
@@ -20,7 +19,7 @@ from helpers.searches import (
     square,
     states,
 )
-from helpers.tiny import DIGITS, call, main_command
+from helpers.tiny import call, main_command
 from hydra_plugins.sweeps import SAMPLERS
 from optuna.trial import TrialState
 from sqlalchemy import event
@@ -28,7 +27,6 @@ from sqlalchemy.engine import Engine
 
 from lossyless.tracking import NonFiniteLossError
 from utils import search
-from utils.aggregation import tables
 from utils.cluster import sweep
 from utils.cluster.sweep_job import JobError
 from utils.configs.checks import ConfigError
@@ -72,15 +70,6 @@ def test_n_trials_is_the_total_of_a_study(tmp_path, capsys):
     load(tmp_path).ask()  # as if killed before its settings were sampled: does not count
     run(tmp_path, n_trials=8)
     assert states(tmp_path) == ["COMPLETE"] * 7 + ["FAIL", "COMPLETE"]
-
-
-def test_a_study_can_be_in_a_folder_of_any_name(tmp_path):
-    """The name is part of a URL."""
-    folder = tmp_path / "a?b#100%25 é{x}:@'\""
-    folder.mkdir()
-    run(folder, n_trials=1)
-    assert states(folder) == ["COMPLETE"] and (folder / studies.FILE).is_file()
-    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_a_search_in_two_calls_samples_as_in_one(tmp_path):
@@ -268,27 +257,6 @@ def test_known_samplers_work_and_others_are_an_error_that_lists_them(tmp_path):
         run(tmp_path, sampler=sampler(unknown=1))
     with pytest.raises(ConfigError, match="hydra/sweeper/sampler(.|\n)*nsgaii(.|\n)*random"):
         compose_config(["hypopt=optuna", "hydra/sweeper/sampler=cmaes"])
-
-
-@pytest.mark.slow
-def test_a_search_keeps_the_objectives_of_its_runs(tmp_path):
-    """They are validation metrics; a larger total adds the missing trials."""
-    options = ["hypopt=optuna", "featurizer.loss.beta=tag(log, interval(0.01, 1))"]
-    folder = tmp_path / "results/exp_none"
-    for n, n_new in ((2, 2), (3, 1)):
-        done = call(*main_command(tmp_path, *options, f"hypopt.n_trials={n}", base=DIGITS))
-        assert done.returncode == 0, done.stderr
-        assert f"{n_new} of {n_new} jobs done" in done.stdout
-        trials = studies.load(folder / studies.FILE, "none").trials
-        runs = tables.merge(tables.collect(folder)[0])
-        assert len(trials) == len(runs) == n
-        found = {tuple(row) for row in runs[["val/pred/err", "val/comm/rate"]].to_numpy()}
-        assert {tuple(trial.values) for trial in trials} == found
-        for trial in trials:
-            with Path(trial.user_attrs["run"], "results_predictor.csv").open() as file:
-                row = next(csv.DictReader(file))
-            assert float(row["val/pred/err"]) == trial.values[0]
-            assert trial.user_attrs["seconds"] > 0
 
 
 # --- studies that do not match

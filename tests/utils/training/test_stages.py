@@ -4,6 +4,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -227,6 +228,7 @@ def interrupt(monkeypatch, error: BaseException, epoch: int = 1):
 
 
 LONGER = ["trainer.max_epochs=4"]
+ONLY_FEAT = [*LONGER, "is_only_feat=true"]
 EACH_EPOCH = "checkpoint.every_minutes=0"
 RESUMED = {  # epoch of the interruption, settings
     "first": (0, ["rate=H_hyper", "featurizer.loss.beta_anneal=geometric"]),
@@ -248,7 +250,7 @@ RESUMED = {  # epoch of the interruption, settings
 @pytest.mark.parametrize("case", RESUMED)
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, monkeypatch, case):
     epoch, settings = RESUMED[case]
-    overrides = [*LONGER, *settings, "is_only_feat=true"]
+    overrides = [*ONLY_FEAT, *settings]
     uninterrupted = run(tmp_path / "a", *overrides)
     with monkeypatch.context() as patch:
         interrupt(patch, KeyboardInterrupt(), epoch)
@@ -285,24 +287,34 @@ def test_later_stages_that_were_interrupted_equal_uninterrupted_ones(tmp_path, m
     assert untimed(run(tmp_path / "b", *overrides)) == untimed(uninterrupted)
 
 
-def test_failures_restart_or_resume_if_asked_to(tmp_path, monkeypatch, capsys):
-    overrides = [*LONGER, "is_only_feat=true"]
-    uninterrupted = run(tmp_path / "a", *overrides)
-    epochs = []
+@pytest.fixture
+def epochs(monkeypatch) -> list[int]:
+    """The epochs that are trained."""
+    trained: list[int] = []
+    monkeypatch.setattr(callbacks, "reseed", lambda *p: trained.append(p[-1]) or reseed(*p))
+    return trained
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> dict[str, float]:
+    return untimed(run(tmp_path_factory.mktemp("whole"), *ONLY_FEAT))
+
+
+def test_failures_restart_or_resume_if_asked_to(
+    tmp_path, monkeypatch, capsys, epochs, uninterrupted
+):
     for answer, trained in (("restart", [0, 1, 2, 3]), ("resume", [2, 3])):
         folder = tmp_path / answer
         with monkeypatch.context() as patch, pytest.raises(RuntimeError):
             interrupt(patch, RuntimeError("out of luck"), epoch=2)
-            run(folder, *overrides)
-        failed = find_run(compose(folder, *overrides), "featurizer")
+            run(folder, *ONLY_FEAT)
+        failed = find_run(compose(folder, *ONLY_FEAT), "featurizer")
         status = failed.status()
         assert status["state"] == "failed" and status["error"] == "RuntimeError: out of luck"
         assert "on_train_batch_end" in status["traceback"]
         epochs.clear()
-        with monkeypatch.context() as patch:
-            patch.setattr(callbacks, "reseed", lambda *p: epochs.append(p[-1]) or reseed(*p))
-            again = run(folder, *overrides, f"on_failed={answer}")
-        assert epochs == trained and untimed(again) == untimed(uninterrupted)
+        again = run(folder, *ONLY_FEAT, f"on_failed={answer}")
+        assert epochs == trained and untimed(again) == uninterrupted
         output = capsys.readouterr().out
         expected = {"restart": "failed before, restarting", "resume": "was failed before, resuming"}
         assert f"[featurizer] {expected[answer]}" in output
@@ -321,7 +333,7 @@ class FillDisk(ReseedEveryEpoch):
 
 def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, monkeypatch):
     """TMPDIR, from where Lightning would copy over them, is not used."""
-    overrides = [*LONGER, "is_only_feat=true", "encoder.kwargs.hid_dim=64", EACH_EPOCH]
+    overrides = [*ONLY_FEAT, "encoder.kwargs.hid_dim=64", EACH_EPOCH]
     uninterrupted = run(tmp_path / "a", *overrides)
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
     with monkeypatch.context() as patch, pytest.raises(OSError, match=BEST):
@@ -348,32 +360,27 @@ def overwrite(path: Path) -> None:
     path.write_bytes(content[:middle] + bytes(2000) + content[middle + 2000 :])
 
 
-@pytest.mark.parametrize(
-    ("name", "damage", "resumed_epochs"),
-    [
+def test_damaged_checkpoints_are_named_and_not_resumed_from(
+    tmp_path, monkeypatch, capsys, epochs, uninterrupted
+):
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, SystemExit)):
+        interrupt(patch, KeyboardInterrupt(), epoch=2)
+        run(tmp_path / "cut", *ONLY_FEAT)
+    for name, damage, resumed_epochs in (
         (LAST, truncate, [2, 3]),
         (LAST, overwrite, [2, 3]),
         (LAST, Path.unlink, [2, 3]),
         (BEST, truncate, [0, 1, 2, 3]),
         (BEST, Path.unlink, [0, 1, 2, 3]),
-    ],
-)
-def test_damaged_checkpoints_are_named_and_not_resumed_from(
-    tmp_path, monkeypatch, capsys, name, damage, resumed_epochs
-):
-    overrides = [*LONGER, "is_only_feat=true"]
-    uninterrupted = run(tmp_path / "a", *overrides)
-    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, SystemExit)):
-        interrupt(patch, KeyboardInterrupt(), epoch=2)
-        run(tmp_path / "b", *overrides)
-    path = find_run(compose(tmp_path / "b", *overrides), "featurizer").work / name
-    damage(path)
-    epochs = []
-    capsys.readouterr()
-    monkeypatch.setattr(callbacks, "reseed", lambda *p: epochs.append(p[-1]) or reseed(*p))
-    again = run(tmp_path / "b", *overrides)
-    assert epochs == resumed_epochs and untimed(again) == untimed(uninterrupted)
-    assert (str(path) in capsys.readouterr().err) == ((name, damage) != (LAST, Path.unlink))
+    ):
+        folder = shutil.copytree(tmp_path / "cut", tmp_path / f"{name}_{damage.__name__}")
+        path = find_run(compose(folder, *ONLY_FEAT), "featurizer").work / name
+        damage(path)
+        epochs.clear()
+        capsys.readouterr()
+        again = run(folder, *ONLY_FEAT)
+        assert epochs == resumed_epochs and untimed(again) == uninterrupted
+        assert (str(path) in capsys.readouterr().err) == ((name, damage) != (LAST, Path.unlink))
 
 
 # --- non-finite losses

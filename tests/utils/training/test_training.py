@@ -8,7 +8,7 @@ from lossyless.predictors import Predictor
 from utils.data.banana import BananaDataModule
 from utils.data.sources.digits import digits
 from utils.evaluation import communication
-from utils.runs.run import BEST, find_run
+from utils.runs.run import find_run
 from utils.training import building, fitting, jobs, stages
 
 
@@ -111,16 +111,3 @@ def test_a_loaded_predictor_equals_the_trained_one(case, tmp_path, monkeypatch):
     # a run without these metrics is another run
     other = compose(tmp_path, *overrides, "is_eval_train=false", base=base)
     assert not find_run(other, "featurizer").results.exists()
-
-
-def test_a_loaded_compressor_equals_the_trained_one(tmp_path):
-    run(tmp_path, "is_only_feat=true")
-    with jobs.prepared(compose(tmp_path)) as cfg:
-        compressor = building.load_compressor(cfg)
-        with pytest.raises(FileNotFoundError, match=BEST):  # not trained
-            building.load_predictor(cfg, compressor)
-    path = find_run(cfg, "featurizer").work / BEST
-    saved = torch.load(path, weights_only=True)["state_dict"]
-    for name, weight in compressor.named_parameters():
-        assert torch.equal(weight, saved[name]) and not weight.requires_grad
-    assert not compressor.training
