@@ -24,7 +24,7 @@ from lossyless.base import Compressor
 from lossyless.printing import forgive_output
 from utils.aggregation import aggregate, tables
 from utils.aggregation.selection import restrict
-from utils.configs.checks import ConfigError
+from utils.configs.checks import ConfigError, check_known
 from utils.configs.composing import compose_config
 from utils.data.module import DataModule
 from utils.plots.figures import FIGURES
@@ -60,22 +60,13 @@ def call(
 def draw_figures(cfg: DictConfig) -> list[str]:
     """Draw `cfg.figures.names` for the runs that `cfg.load.where` selects.
 
-    Returns one line for each figure that could not be drawn.
-
-    Raises
-    ------
-    ConfigError
-        If a figure name or a parameter is unknown.
-    NoRunsError
-        If no run is selected.
+    Returns one line for each figure that could not be drawn. Raises ConfigError if a figure name or
+    a parameter is unknown, and NoRunsError if no run is selected.
     """
     names, known = list(cfg.figures.names), [*FIGURES, COMPARISON]
     if not names:
         raise ConfigError(f"figures.names is empty: choose from {', '.join(known)}")
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigError(
-            f"figures.names: unknown {', '.join(unknown)}; choose from {', '.join(known)}"
-        )
+    check_known("figures.names", names, known)
     folder = Path(cfg.paths.results) / experiment_folder(cfg)
     options = OmegaConf.to_container(cfg.load, resolve=True)
     where = options.pop("where") or {}

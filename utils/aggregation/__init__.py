@@ -27,7 +27,7 @@ from utils.aggregation.paper_comparison import compare_to_paper
 from utils.aggregation.reconstructions import compare_reconstructions
 from utils.aggregation.search_figures import plot_optuna_hypopt
 from utils.aggregation.tables import NoRunsError
-from utils.configs.checks import ConfigError
+from utils.configs.checks import ConfigError, check_known
 from utils.data.module import DataError
 from utils.plots import style
 
@@ -55,22 +55,12 @@ SHARED = ("where", "names", "seeds", "dpi", "prefix")  # of all modes; see `Expe
 
 
 def aggregate(cfg: DictConfig, folder: Path) -> None:
-    """Run the modes in `cfg.modes` on an experiment, in order.
+    """Run the modes in `cfg.modes` on the experiment with a results folder, in order.
 
-    Parameters
-    ----------
-    cfg : the options in conf/aggregate.yaml.
-    folder : `results/exp_<experiment>`.
-
-    Raises
-    ------
-    ConfigError
-        If a mode is unknown (before any mode runs), or if a mode fails.
-    NoRunsError
-        If there are no finished runs.
+    `cfg` has the options in conf/aggregate.yaml. Raises ConfigError if a mode is unknown (before
+    any mode runs) or fails, and NoRunsError if there are no finished runs.
     """
-    if unknown := [mode for mode in cfg.modes if mode not in MODES]:
-        raise ConfigError(f"aggregate.modes: unknown mode {unknown[0]!r}; choose from {[*MODES]}")
+    check_known("aggregate.modes", cfg.modes, MODES)
     options = OmegaConf.to_container(cfg, resolve=True)
     shared = {key: options[key] for key in SHARED if options[key] is not None}
     if not isinstance(options["seeds"], list):  # a search samples its seeds

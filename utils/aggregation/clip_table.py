@@ -10,7 +10,7 @@ from utils.aggregation.experiment import Experiment, Where, number
 from utils.aggregation.metrics import metrics_in
 from utils.aggregation.paper_comparison import NOT_RUN, published_numbers
 from utils.aggregation.selection import check_alike
-from utils.configs.checks import ConfigError
+from utils.configs.checks import check_known
 
 OPTION = "aggregate.summarize_clip"
 PUBLISHED = "clip_bottleneck_linear_eval"  # experiment whose published numbers are shown
@@ -82,10 +82,7 @@ def _best_of_each(experiment: Experiment, where: Where | None, select: str) -> p
         kind = "the training of their predictor"
         check_alike(runs, OPTION, f"the runs on {name}", but=_is_searched, but_name=kind)
     summary, column = experiment.summary(frame), f"{select}_mean"
-    if column not in summary:
-        raise ConfigError(
-            f"{OPTION}.select: unknown metric {select!r}; choose from {metrics_in(summary)}"
-        )
+    check_known(f"{OPTION}.select", [select], metrics_in(summary))
     ordered = summary.dropna(subset=column).sort_values(column, kind="stable")
     return ordered.drop_duplicates("datapred").set_index("datapred")
 

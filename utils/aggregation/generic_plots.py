@@ -1,6 +1,7 @@
 """Modes for custom figures: any metric against any other, or several metrics over one axis."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Literal, get_args
 
 import pandas as pd
@@ -11,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from utils.aggregation.experiment import Experiment, Where, in_file_name
 from utils.aggregation.selection import ALONG_CURVE, as_list, check_alike, curve_keys
-from utils.configs.checks import ConfigError
+from utils.configs.checks import ConfigError, check_known
 from utils.plots.axes import (
     LABEL,
     Names,
@@ -62,7 +63,7 @@ def plot_scatter_lines(
     mode : name of the mode, for errors.
     file : name of the figure; None: as above.
     """
-    _check_choice("kind", kind, Kind, mode)
+    check_known(f"{mode}.kind", [kind], get_args(Kind))
     names = experiment.names
     shown = [*as_list(hue), *as_list(style), *as_list(col), *as_list(row)]
     frame = experiment.columns([x, y, *shown], where, mode)
@@ -108,26 +109,18 @@ def _draw_regression(axes: Axes, points: pd.DataFrame, x: str, y: str, colour: s
 def _looks(frame: pd.DataFrame, style: str | None) -> dict[object, tuple[str, str]]:
     """Marker and dashes for each level of a column; the key None holds the defaults."""
     levels = [] if style is None else frame[style].unique()
-    looks = {
-        level: (MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
-        for i, level in enumerate(levels)
-    }
-    return {None: (MARKERS[0], DASHES[0])} | looks
+    looks = zip(levels, zip(cycle(MARKERS), cycle(DASHES), strict=False), strict=False)
+    return {None: (MARKERS[0], DASHES[0])} | dict(looks)
 
 
 def _style_handles(looks: dict[object, tuple[str, str]], names: Names, kind: Kind) -> list[Line2D]:
     """Legend entries in grey for each level of the column that sets markers and dashes."""
     return [
         Line2D(
-            [],
-            [],
-            color=LINE,
-            marker=m,
-            linestyle=d if kind == "lines" else "",
-            label=level_label(level, names),
+            [], [], color=LINE, marker=m, ls=dash * (kind == "lines"), label=level_label(k, names)
         )
-        for level, (m, d) in looks.items()
-        if level is not None
+        for k, (m, dash) in looks.items()
+        if k is not None
     ]
 
 
@@ -145,7 +138,7 @@ def plot_superpose(
     Raises ConfigError if the runs of a figure differ in more than the seed and
     `selection.ALONG_CURVE`.
     """
-    _check_choice("scale", scale, Scale, SUPERPOSE)
+    check_known(f"{SUPERPOSE}.scale", [scale], get_args(Scale))
     if scale == "twin" and len(y) != 2:
         raise ConfigError(f"{SUPERPOSE}.scale: twin axes are for two metrics, found {len(y)}")
     frame = experiment.columns([x, *y, *as_list(by)], where, SUPERPOSE)
@@ -196,9 +189,3 @@ def _normalised(points: pd.DataFrame, metric: str) -> pd.DataFrame:
     low, high = points[mean].min(), points[mean].max()
     span = high - low if high > low else 1.0
     return points.assign(**{mean: (points[mean] - low) / span, sem: points[sem] / span})
-
-
-def _check_choice(name: str, value: str, choices: object, option: str) -> None:
-    if value not in get_args(choices):
-        expected = list(get_args(choices))
-        raise ConfigError(f"{option}.{name}: expected one of {expected}, found {value!r}")

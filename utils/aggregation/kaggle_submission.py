@@ -38,14 +38,9 @@ def kaggle_submission(
     The images are compressed to bytes, and predictions are made from the decoded bytes. The run
     and its root mean squared error, which is Kaggle's score, are printed.
 
-    Raises
-    ------
-    ConfigError
-        If the data of the best run do not belong to a competition.
-    DataError, FileNotFoundError
-        If Kaggle's images or checkpoints are missing, or Kaggle rejects the file.
-    NoRunsError
-        If no predictor is finished.
+    Raises ConfigError if the data of the best run do not belong to a competition, NoRunsError if no
+    predictor is finished, and DataError or FileNotFoundError if Kaggle's images or checkpoints are
+    missing or Kaggle rejects the file.
     """
     runs = experiment.finished("predictor", where, OPTION)
     if runs.empty:
@@ -83,17 +78,9 @@ def predict_decoded(
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Predict from the decoded bytes of images.
+    """Ids int64 [N] and predictions float32 [N, n_outputs] in [0, 1] from the bytes of images.
 
-    Parameters
-    ----------
-    compressor, predictor : trained, in evaluation mode, on the device.
-    batches : images [B, C, H, W] on the device, and their ids [B].
-
-    Returns
-    -------
-    ids : int64 [N], on the CPU.
-    predictions : probabilities, float32 [N, n_outputs], on the CPU, clipped to [0, 1].
+    `batches` has images [B, C, H, W] and their ids [B]; models and images are on the device.
     """
     all_ids, predictions = [], []
     for x, ids in batches:
@@ -109,13 +96,8 @@ def predict_decoded(
 def write_submission(path: Path, ids: Tensor, predictions: Tensor, columns: Sequence[str]) -> None:
     """Write a line for each example, sorted by id.
 
-    Raises ValueError if a prediction is NaN or infinite, which Kaggle rejects.
-
-    Parameters
-    ----------
-    ids : int64 [N].
-    predictions : [N, K].
-    columns : column names of the ids and the K predictions.
+    Raises ValueError if a prediction is NaN or infinite, which Kaggle rejects. `columns` has the
+    names of the ids [N] and of the predictions [N, K].
     """
     if not predictions.isfinite().all():
         raise ValueError(f"{path}: predictions must be finite: Kaggle rejects NaN and infinity")

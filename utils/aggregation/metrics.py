@@ -8,7 +8,7 @@ from pandas import DataFrame, Series
 
 from utils.aggregation import tables
 from utils.aggregation.experiment import Experiment, Where, in_file_name, number
-from utils.configs.checks import ConfigError
+from utils.configs.checks import ConfigError, check_known
 from utils.runs.identity import STAGES
 from utils.runs.saved_runs import read_config
 
@@ -25,8 +25,7 @@ def summarize_metrics(
     where: Where | None = None,
 ) -> None:
     """Write `summary`, and `summarized_metrics_<table>` for each stage and all stages (merged)."""
-    if table not in tables.TABLES:
-        raise ConfigError(f"{OPTION}.table: unknown table {table!r}; choose from {tables.TABLES}")
+    check_known(f"{OPTION}.table", [table], tables.TABLES)
     runs = experiment.stages(where, OPTION)
     if keys:
         runs = {stage: tables.with_settings(frame, keys, stage) for stage, frame in runs.items()}
@@ -68,8 +67,7 @@ def _shown_metrics(summary: DataFrame, columns: Mapping[str, str]) -> dict[str, 
         for title, metric in columns.items()
         if metric in known or metric.count("/") != 2 or metric.split("/")[1] in stages
     }
-    if unknown := [metric for metric in ran.values() if metric not in known]:
-        raise ConfigError(f"{OPTION}.columns: unknown metrics {unknown}; choose from {known}")
+    check_known(f"{OPTION}.columns", ran.values(), known)
     if not any("/pred/" in metric for metric in ran.values()):
         ran |= next(({title: metric} for title, metric in OF_TASK.items() if metric in known), {})
     return ran or {metric: metric for metric in sorted(known) if metric.startswith("test/")}

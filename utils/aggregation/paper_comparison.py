@@ -35,11 +35,8 @@ def compare_to_paper(
     runs, but none with any of the published settings, a message is printed instead. All settings
     that differ from those of the official scripts are printed.
 
-    Raises
-    ------
-    ConfigError
-        If nothing is published for these experiments, or if the runs that match a number differ
-        in more than the seed.
+    Raises ConfigError if nothing is published for these experiments, or if the runs that match a
+    number differ in more than the seed.
     """
     published = published_numbers()
     wanted = published[published["experiment"].isin(experiments)]

@@ -11,7 +11,7 @@ from pandas import DataFrame, Series
 from lossyless.compressors import LearnableCompressor
 from utils.aggregation import tables
 from utils.aggregation.experiment import Experiment, Where
-from utils.aggregation.selection import differences, format_differences, restrict
+from utils.aggregation.selection import check_alike, restrict
 from utils.configs.checks import ConfigError
 from utils.data.module import DataModule
 from utils.plots.images import augmented_images, reconstruct
@@ -22,10 +22,6 @@ from utils.training import building
 
 OPTION = "aggregate.compare_reconstructions"
 STAGE_OF = {"feat": "featurizer", "comm": "communication"}
-
-
-class AmbiguousRunsError(ValueError):
-    """Several runs match, and they differ in more than the seed."""
 
 
 def compare_reconstructions(
@@ -45,18 +41,15 @@ def compare_reconstructions(
     is drawn. If a method has no finished run, or several runs that differ in more than the seed, a
     message is printed instead.
 
-    Raises
-    ------
-    ConfigError
-        If an option is invalid, or the compressors are for images of different kinds or shapes.
-    ValueError, FileNotFoundError
-        If a compressor has no decoder, there is no such test image, or a checkpoint is missing.
+    Raises ConfigError if an option is invalid, or the compressors are for images of different kinds
+    or shapes, and ValueError or FileNotFoundError if a compressor has no decoder, there is no such
+    test image, or a checkpoint is missing.
     """
     runs = _runs_with(bits, experiment)
     methods = {"standard": standard, "invariant": invariant}
     try:
         chosen = {name: _pick(runs, where or {}, method, name) for name, method in methods.items()}
-    except (tables.NoRunsError, AmbiguousRunsError) as error:
+    except tables.NoRunsError as error:
         print(f"left out: {error}", file=sys.stderr)
         return
     configs = {
@@ -123,7 +116,7 @@ def _runs_with(metric: str, experiment: Experiment) -> DataFrame:
 
 
 def _pick(runs: DataFrame, where: Where, method: Where, name: str) -> Series:
-    """The run of a method with the smallest seed."""
+    """The run of a method with the smallest seed; NoRunsError if there is no such run, or several."""
     try:
         found = restrict(runs, {**method, **where, **method}, OPTION)
     except tables.NoRunsError as error:
@@ -132,14 +125,10 @@ def _pick(runs: DataFrame, where: Where, method: Where, name: str) -> Series:
             f"experiment with distortion={method.get('dist', '...')}, or choose {name} runs with "
             f"{OPTION}.{name} and .where"
         ) from error
-    if found[tables.GROUP].nunique() > 1:
-        different = differences(found)
-        key, values = next(iter(different.items()))
-        raise AmbiguousRunsError(
-            f"rec_imgs_allin1_*.png: there are several {name} compressors, which differ in "
-            f"{format_differences(different)}. Choose with {OPTION}.where, e.g. "
-            f"'{OPTION}.where={{{key}:{values[0]}}}'"
-        )
+    try:
+        check_alike(found, OPTION, f"there are several {name} compressors, which")
+    except ConfigError as error:
+        raise tables.NoRunsError(f"rec_imgs_allin1_*.png: {error}") from error
     return found.loc[found[tables.SEED].astype(int).idxmin()]
 
 

@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from utils.aggregation.experiment import Experiment, in_file_name
-from utils.configs.checks import ConfigError
+from utils.configs.checks import check_known
 from utils.plots import style
 from utils.plots.axes import LINE, finish, metric_label
 from utils.search import study as studies_of
@@ -47,10 +47,7 @@ def plot_optuna_hypopt(
     if not found:
         print(f"No search yet: there is no study in {file}")
     wanted = found if studies is None else list(map(str, studies))  # names may look like numbers
-    if unknown := [name for name in wanted if name not in found]:
-        raise ConfigError(
-            f"aggregate.plot_optuna_hypopt.studies: unknown {unknown}; choose from {found}"
-        )
+    check_known("aggregate.plot_optuna_hypopt.studies", wanted, found)
     for name in wanted:
         _draw(experiment, studies_of.load(file, name), is_log_y)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pandas import DataFrame
 
 from utils.aggregation import tables
-from utils.configs.checks import ConfigError
+from utils.configs.checks import ConfigError, check_known
 from utils.runs.identity import BATCHES, canonical
 from utils.runs.saved_runs import read_config
 
@@ -38,6 +38,8 @@ def on_validation(metric: str) -> str:
 def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> DataFrame:
     """Select the rows whose parameters have the given values.
 
+    Raises ConfigError if there is no such parameter, and NoRunsError if there is no such row.
+
     Parameters
     ----------
     frame : a table of `utils.aggregation.tables`, one row per run.
@@ -45,19 +47,10 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
         equals "1.0e-01"; only in limits of batches, 1 (one batch) and 1.0 (all) differ. The column
         "beta" is rounded, so the exact beta is compared instead.
     option : name of the setting that holds `where`, for errors.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such parameter.
-    NoRunsError
-        If there is no such row.
     """
     frame = tables.with_settings(frame, where)
-    known = tables.parameters(frame)
+    check_known(option, where, tables.parameters(frame))
     for key, wanted in where.items():
-        if key not in known:
-            raise ConfigError(f"{option}: unknown parameter {key!r}; choose from {known}")
         values = wanted if isinstance(wanted, (list, tuple)) else [wanted]
         found = list(frame[key])
         if key == "beta" and tables.FOLDER in frame:
@@ -73,19 +66,9 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
     return frame
 
 
-def differences(frame: DataFrame) -> dict[str, list]:
-    """The parameters other than the seed in which rows differ, with their values."""
-    return {name: list(frame[name].unique()) for name in tables.varying(frame)}
-
-
 def curve_keys(frame: DataFrame) -> list[str]:
     """The parameters that distinguish rate-distortion curves: neither seed nor `ALONG_CURVE`."""
     return [name for name in tables.varying(frame) if name not in ALONG_CURVE]
-
-
-def format_differences(found: Mapping[str, Sequence]) -> str:
-    """Format differences, e.g. "dist: VIC, VAE; zdim: 1, 2"."""
-    return "; ".join(f"{name}: {', '.join(map(str, found[name]))}" for name in found)
 
 
 def check_alike(
@@ -96,28 +79,18 @@ def check_alike(
     but: Callable[[str], bool] = lambda _: False,
     but_name: str = "the seed",
 ) -> None:
-    """Check that rows differ only in the seed.
+    """Raise ConfigError, naming the parameters and their values, if rows differ in several.
 
-    Parameters
-    ----------
-    frame : the rows.
-    option : the mode that averages or compares them, for the error.
-    rows : what the rows are, for the error.
-    but : whether the rows may also differ in this parameter.
-    but_name : what the rows may differ in, for the error.
-
-    Raises
-    ------
-    ConfigError
-        If they differ in other parameters; the error names all of them.
+    They may differ in the seed and in parameters for which `but` is true. `option` is the mode that
+    averages or compares the rows; `rows` and `but_name` describe them in the error.
     """
-    found = {name: values for name, values in differences(frame).items() if not but(name)}
+    found = {name: frame[name].unique() for name in tables.varying(frame) if not but(name)}
     if found:
+        different = (f"{name}: {', '.join(map(str, values))}" for name, values in found.items())
         example = ", ".join(f"{name}: {values[0]}" for name, values in found.items())
         raise ConfigError(
-            f"{option}.where: {rows} differ in more than {but_name}, in "
-            f"{format_differences(found)}; choose one value of each, as in "
-            f"{option}.where='{{{example}}}'"
+            f"{option}.where: {rows} differ in more than {but_name}, in {'; '.join(different)}; "
+            f"choose one value of each, as in {option}.where='{{{example}}}'"
         )
 
 

@@ -35,23 +35,11 @@ class NoRunsError(FileNotFoundError):
 
 
 def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
-    """All runs of an experiment.
+    """All runs of an experiment, by stage, and the number of runs in each state.
 
-    Parameters
-    ----------
-    experiment : folder `results/exp_<experiment>`.
-
-    Returns
-    -------
-    runs : stage -> table with a row for each run. Columns: its group, the parameters in its path,
-        other settings in which runs of the stage differ, and its metrics, which are missing (NaN)
-        unless it is done.
-    states : number of runs that are done, failed, ...
-
-    Raises
-    ------
-    NoRunsError
-        If no run is done.
+    A table has a row for each run. Columns: its group, the parameters in its path, other settings
+    in which runs of the stage differ, and its metrics, which are missing (NaN) unless it is done.
+    Raises NoRunsError if no run is done.
     """
     records, states = read_records(experiment)
     if not states[DONE]:

@@ -24,6 +24,7 @@ from utils.cluster.screen import WithoutOverrides, logged, shown
 from utils.configs.checks import (
     ConfigError,
     check_choices,
+    check_known,
     check_names,
     check_networks,
     check_peers,
@@ -171,12 +172,7 @@ def check_equivalences(cfg: DictConfig, overrides: list[str]) -> None:
         is_list = "p_augment" in cfg[place].kwargs  # for images; points have a single one
         known = [*REGISTRY, None] if is_list else list(EQUIVALENCES)
         for value in given(override):
-            names = value if is_list and isinstance(value, list) else [value]
-            if unknown := [each for each in names if each not in known]:
-                raise ConfigError(
-                    f"{key}: unknown {', '.join(map(str, unknown))}; choose from "
-                    f"{', '.join(map(to_override_value, known))}"
-                )
+            check_known(key, value if is_list and isinstance(value, list) else [value], known)
 
 
 def _output(

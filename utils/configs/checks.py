@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -71,6 +71,14 @@ NAMES = ("experiment_name", "compressor_of", "add_feat", "add_pred")
 
 class ConfigError(ValueError):
     """The command line or a config file is invalid."""
+
+
+def check_known(option: str, names: Iterable[object], known: Iterable[object]) -> None:
+    """Raise `ConfigError`, which lists the known names, if any of `names` is not among them."""
+    known = list(known)
+    if unknown := [str(name) for name in names if name not in known]:
+        choices = ", ".join("null" if name is None else str(name) for name in known)
+        raise ConfigError(f"{option}: unknown {', '.join(unknown)}; choose from {choices}")
 
 
 def find_node(cfg: DictConfig, key: str) -> Node:
@@ -170,8 +178,7 @@ def check_sizes(cfg: DictConfig) -> None:
 def check_choices(cfg: DictConfig) -> None:
     """Raise `ConfigError` if a setting is not one of its possible values."""
     for key, choices in CHOICES.items():
-        if (value := OmegaConf.select(cfg, key)) not in choices:
-            raise ConfigError(f"{key} is {value!r}, expected one of {', '.join(choices)}")
+        check_known(key, [OmegaConf.select(cfg, key)], choices)
 
 
 def check_compilation(cfg: DictConfig) -> None:

@@ -168,14 +168,11 @@ class BananaDataModule(DataModule):
 
     Parameters
     ----------
-    equivalence : {"rotation", "x_translation", "y_translation", None}
-        Defines M(X), representatives and positives.
-    n_train, n_eval : int
-        Number of points per training epoch, and in each of the validation and test splits.
-    eval_batch_size : int
-        See `DataModule`; also used with positives, as in the official code.
-    kwargs
-        See `DataModule`.
+    equivalence : key of `EQUIVALENCES`; defines M(X), representatives and positives.
+    n_train, n_eval : number of points per training epoch, and in each of the validation and test
+        splits.
+    eval_batch_size : see `DataModule`; also used with positives, as in the official code.
+    kwargs : see `DataModule`.
     """
 
     shape = (2,)

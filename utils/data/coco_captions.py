@@ -18,7 +18,7 @@ from lossyless.progress import progress
 from lossyless.weights import WeightsError
 from utils.configs.resolvers import weights_id
 from utils.data.downloads import download_zip, find_or_download
-from utils.data.examples import InMemory, draw_order, hold_out
+from utils.data.examples import InMemory, draw_below, draw_order, hold_out
 from utils.data.feature_cache import FeatureCache, array_file
 from utils.data.module import DataError, DataModule, check_choice, spawn_generator
 from utils.runs.stopwatch import Stopwatch
@@ -61,11 +61,6 @@ class Captions:
     texts: list[str]
     counts: Tensor
 
-    @property
-    def starts(self) -> Tensor:
-        """Index of the first caption of each image, int64 [N]."""
-        return self.counts.cumsum(0) - self.counts
-
     def mean(self, features: Tensor) -> Tensor:
         """Mean feature of the captions of each image, float32 [N, D], from features [M, D]."""
         image = torch.arange(len(self.counts)).repeat_interleave(self.counts)
@@ -89,10 +84,7 @@ def find(folder: Path, content: str) -> Path:
 def read_captions(folder: Path, split: str) -> Captions:
     """The captions of the split "train" or "test" of COCO in `folder`.
 
-    Raises
-    ------
-    DataError
-        If their file cannot be downloaded or is damaged, or if an image has no caption.
+    Raises DataError if their file cannot be downloaded or is damaged.
     """
     path = find(folder, f"annotations/captions_{YEARS[split]}.json")
     try:
@@ -120,20 +112,11 @@ def caption_features(
     """CLIP's unnormalised features of captions, float16 [N, dim].
 
     They are computed once, on a GPU if available, and then read from `folder`. Captions of more
-    than 77 tokens are truncated. CLIP: https://arxiv.org/abs/2103.00020.
+    than 77 tokens are truncated. CLIP: https://arxiv.org/abs/2103.00020. `weights` is the name of
+    one of CLIP's models, downloaded on first use, or the path of a checkpoint.
 
-    Parameters
-    ----------
-    captions : N strings.
-    weights : name of one of CLIP's models, downloaded on first use, or path of a checkpoint.
-    dim : dimensionality of the features.
-    folder : where the features are stored.
-
-    Raises
-    ------
-    DataError
-        If the weights cannot be loaded, if their features do not have `dim` dimensions, or if the
-        stored features are damaged.
+    Raises DataError if the weights cannot be loaded, if their features do not have `dim`
+    dimensions, or if the stored features are damaged.
     """
     digest = hashlib.sha256()
     for caption in captions:
@@ -141,18 +124,18 @@ def caption_features(
     key = {"weights": weights_id(weights), "captions": digest.hexdigest()}
     cache = FeatureCache(folder, "clip_text", key, {}, setting="paths.data")
     which = "captions", 0, None
-    features = cache.get(*which, compute=lambda part: _compute(part, captions, weights, dim)).x
+    features = cache.get(*which, compute=lambda part: _compute(part, captions, weights)).x
     if features.shape != (len(captions), dim):
         raise DataError(
             f"{cache.path(*which)} holds features {list(features.shape)}, expected "
-            f"{[len(captions), dim]}: set kwargs.feature_dim to the dimensions of {weights}, or "
-            "delete the folder to compute them again."
+            f"{[len(captions), dim]}: set kwargs.feature_dim={features.shape[1]}, or delete the "
+            "folder to compute them again."
         )
     return features
 
 
 @torch.inference_mode()
-def _compute(folder: Path, captions: Sequence[str], weights: str, dim: int) -> dict:
+def _compute(folder: Path, captions: Sequence[str], weights: str) -> dict:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         model, _ = load_clip(weights, device)
@@ -161,15 +144,9 @@ def _compute(folder: Path, captions: Sequence[str], weights: str, dim: int) -> d
             f"kwargs.clip_weights={weights!r}: {error} (kwargs.clip_weights is the name of one of "
             "CLIP's models, or a path.)"
         ) from error
-    found = model.text_projection.shape[1]
-    if found != dim:
-        raise DataError(
-            f"CLIP's model {weights} has features of {found} dimensions, not {dim}: set "
-            f"kwargs.feature_dim={found}."
-        )
     print(f"CLIP {weights}: computing features of {len(captions)} captions on {device}, once.")
     clip, watch = import_clip(), Stopwatch(device)
-    features = np.empty((len(captions), dim), PRECISION)
+    features = np.empty((len(captions), model.text_projection.shape[1]), PRECISION)
     for start in progress(range(0, len(captions), BATCH_SIZE), "captions"):
         batch = list(captions[start : start + BATCH_SIZE])
         tokens = clip.tokenize(batch, context_length=model.context_length, truncate=True)
@@ -191,12 +168,10 @@ class CocoCaptionsDataModule(DataModule):
 
     Parameters
     ----------
-    clip_weights, feature_dim
-        Weights and feature dimensions of the text tower; see `caption_features`.
-    val_fraction : float
-        Fraction of the training images whose captions are held out for validation.
-    kwargs
-        See `DataModule`.
+    clip_weights, feature_dim : weights and feature dimensions of the text tower; see
+        `caption_features`.
+    val_fraction : fraction of the training images whose captions are held out for validation.
+    kwargs : see `DataModule`.
     """
 
     kind = "vector"
@@ -219,35 +194,24 @@ class CocoCaptionsDataModule(DataModule):
         self.val_fraction = val_fraction
 
     @cached_property
-    def _captions(self) -> dict[str, tuple[Captions, InMemory]]:
-        """Captions and their features [M, D] of "train" (including validation) and "test"."""
-        folder = Path(self.data_dir) / "coco"
-        found = {}
+    def splits(self) -> dict[str, InMemory]:
+        """Start and number of each image's captions [N, 2], and their mean feature [N, D]."""
+        folder, splits = Path(self.data_dir) / "coco", {}
+        self._features = {}  # of all captions, [M, D]
         for split in YEARS:
             captions = read_captions(folder, split)
             features = caption_features(
                 captions.texts, weights=self.clip_weights, dim=self.n_outputs, folder=folder
             )
-            found[split] = captions, InMemory(features, torch.empty(len(features), 0))
-        return found
-
-    @cached_property
-    def splits(self) -> dict[str, InMemory]:
-        """Start and number of each image's captions [N, 2], and their mean feature [N, D]."""
-        spans, means = {}, {}
-        for split, (captions, features) in self._captions.items():
-            spans[split] = torch.stack([captions.starts, captions.counts], 1)
-            means[split] = captions.mean(features.inputs)
-        kept, held_out = hold_out(means["train"], self.val_fraction)
-        return {
-            "train": InMemory(spans["train"][kept], means["train"][kept]),
-            "val": InMemory(spans["train"][held_out], means["train"][held_out]),
-            "test": InMemory(spans["test"], means["test"]),
-        }
-
-    def setup(self, stage: str | None = None) -> None:
-        """Compute or load the features now, instead of when they are first used."""
-        _ = self.splits
+            starts = captions.counts.cumsum(0) - captions.counts
+            spans = torch.stack([starts, captions.counts], 1)
+            splits[split] = InMemory(spans, captions.mean(features))
+            self._features[split] = InMemory(features, torch.empty(len(features), 0))
+        self._features["val"] = self._features["train"]
+        spans, means = splits["train"].inputs, splits["train"].targets
+        for split, rows in zip(("train", "val"), hold_out(means, self.val_fraction), strict=True):
+            splits[split] = InMemory(spans[rows], means[rows])
+        return splits
 
     def n_examples(self, split: str) -> int:
         return len(self.splits[check_choice("split", split, self.splits)].targets)
@@ -256,28 +220,19 @@ class CocoCaptionsDataModule(DataModule):
         self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator
     ) -> Iterator[Batch]:
         examples, device = self.splits[split], generator.device
-        _, features = self._captions["test" if split == "test" else "train"]
 
         def read(indices: Tensor) -> Tensor:
-            return next(features.read([indices], device))[0].float()
+            return next(self._features[split].read([indices], device))[0].float()
 
         order = draw_order(len(examples.targets), is_shuffled, generator)
         positive_generator = spawn_generator(generator, "positive")
         for spans, means in examples.read(order.split(batch_size), device):
             starts, counts = spans.unbind(1)
-            drawn = _draw_below(counts, generator)
+            drawn = draw_below(counts, generator)
             x = read(starts + drawn)
             aux = {"input": x, "representative": means, "target": means}.get(self.auxiliary)
             if self.auxiliary == "positive":
                 # any caption but the drawn one, unless it is the only one
-                others = (drawn + 1 + _draw_below(counts - 1, positive_generator)) % counts
+                others = (drawn + 1 + draw_below(counts - 1, positive_generator)) % counts
                 aux = read(starts + others)
             yield Batch(x, means, aux)
-
-
-def _draw_below(bounds: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform integers [B] in [0, bound), or 0 for a bound of 0."""
-    uniform = torch.rand(
-        len(bounds), generator=generator, device=generator.device, dtype=torch.float64
-    )
-    return (uniform * bounds).long()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossyless.base import Batch
 from utils.data import examples
-from utils.data.examples import InMemory, check_targets, draw_order
+from utils.data.examples import InMemory, draw_order
 from utils.data.module import SPLITS, BatchLoader, DataError, DataModule, check_choice
 
 
@@ -19,14 +19,11 @@ class DecodedDataModule(DataModule):
 
     Parameters
     ----------
-    splits : mapping of str to (Tensor [N, *shape], Tensor [N] or [N, n_outputs])
-        Representations (float, or images as uint8 pixels) and their targets (int64 classes or float
-        values) for each of "train", "val" and "test".
-    n_copies : int
-        Number of augmented copies of the training set that "train" concatenates. Each epoch is one
-        copy; epochs cycle through them.
-    task, n_outputs, kind, kwargs
-        See `DataModule`.
+    splits : representations [N, *shape] (float, or uint8 pixels of images) and targets (int64 [N]
+        or float32 [N, n_outputs]) of "train", "val" and "test".
+    n_copies : number of augmented copies of the training set that "train" concatenates. Each epoch
+        is one copy; epochs cycle through them.
+    task, n_outputs, kind, kwargs : see `DataModule`.
     """
 
     def __init__(
@@ -40,17 +37,8 @@ class DecodedDataModule(DataModule):
         **kwargs: object,
     ) -> None:
         super().__init__(auxiliary="none", **kwargs)
-        if missing := [split for split in SPLITS if split not in splits]:
-            raise ValueError(f"Decoded data need the splits {SPLITS}, missing: {missing}.")
         self.shape = tuple(splits["train"][0].shape[1:])
-        self.kind = kind
-        self.task = task
-        self.n_outputs = n_outputs
-        for split, (x, y) in splits.items():
-            self._check(split, x, y)
-        n_train = len(splits["train"][0])
-        if n_train % n_copies:
-            raise ValueError(f"{n_train} training examples cannot be {n_copies} equal copies.")
+        self.kind, self.task, self.n_outputs = kind, task, n_outputs
         self.n_copies = n_copies
         self._copy = 0
         self._splits = {split: InMemory(x, y) for split, (x, y) in splits.items()}
@@ -79,17 +67,8 @@ class DecodedDataModule(DataModule):
     def collect(batches: Iterator[Tensor], n_examples: int, path: Path, *, kind: str) -> Tensor:
         """Collect batches of decoded examples into one tensor [N, *shape].
 
-        Images are rounded to 8 bits per value, as in image files.
-
-        Parameters
-        ----------
-        n_examples : N, the number of targets.
-        path : see `allocate`; errors show its name.
-
-        Raises
-        ------
-        DataError
-            If there are more or fewer examples than targets.
+        Images are rounded to 8 bits per value, as in image files. Raises DataError unless there are
+        as many examples as targets. For `path`, see `allocate`; errors show its name.
         """
         collected, n_collected = torch.empty(0), 0
         for batch in batches:
@@ -106,14 +85,6 @@ class DecodedDataModule(DataModule):
                 "communication stage do not match: delete its folder and run again."
             )
         return collected
-
-    def _check(self, split: str, x: Tensor, y: Tensor) -> None:
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(
-                f"Decoded representations of split {split!r} have shape {list(x.shape[1:])}, "
-                f"those of 'train' {list(self.shape)}."
-            )
-        check_targets(split, y, len(x), task=self.task, n_outputs=self.n_outputs)
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -210,18 +210,12 @@ def draw_order(n: int, is_shuffled: bool, generator: torch.Generator) -> Tensor:
     return torch.arange(n, device=generator.device)
 
 
-def check_targets(split: str, targets: Tensor, n: int, *, task: str, n_outputs: int) -> None:
-    """Raise ValueError unless n targets have the shape and type of the task."""
-    if task == "classification":
-        is_right, expected = targets.dtype == torch.int64 and targets.shape == (n,), "int64 [N]"
-    else:
-        is_right = targets.dtype == torch.float32 and targets.shape == (n, n_outputs)
-        expected = f"float32 [N, {n_outputs}]"
-    if not is_right:
-        raise ValueError(
-            f"Targets of split {split!r} must be {expected} with N = {n}, got {targets.dtype} "
-            f"{list(targets.shape)}."
-        )
+def draw_below(bounds: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform integers [B] in [0, bound), or 0 for a bound of 0."""
+    uniform = torch.rand(
+        len(bounds), generator=generator, device=generator.device, dtype=torch.float64
+    )
+    return (uniform * bounds).long()
 
 
 def n_to_hold_out(n: int, fraction: float) -> int:

@@ -34,8 +34,7 @@ class FeatureDataModule(DataModule):
     device : device on which they are computed.
     n_copies : number of differently augmented or cropped copies of the training split. Epochs cycle
         through them. Without random augmentations, there is only one copy.
-    kwargs
-        See `DataModule`; ValueError if the auxiliary variable needs images.
+    kwargs : see `DataModule`; ValueError if the auxiliary variable needs images.
     """
 
     kind = "vector"

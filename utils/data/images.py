@@ -10,7 +10,15 @@ from torchvision.transforms import InterpolationMode, v2
 
 from lossyless.base import Batch
 from utils.data.augmentations import Augmentation
-from utils.data.examples import Examples, Images, InMemory, Streamed, draw_order, hold_out
+from utils.data.examples import (
+    Examples,
+    Images,
+    InMemory,
+    Streamed,
+    draw_below,
+    draw_order,
+    hold_out,
+)
 from utils.data.module import DataError, DataModule, check_choice, spawn_generator
 from utils.data.sources import Source
 
@@ -35,29 +43,18 @@ class ImageDataModule(DataModule):
 
     Parameters
     ----------
-    source : Source
-    side : int
-        Height and width of the images.
-    base_resize : str
-        See `make_resize`.
-    equivalence : sequence of str
-        Names of augmentations; see `utils.data.augmentations.REGISTRY`.
-    val_equivalence : sequence of str, optional
-        Augmentations of the evaluation splits, if different.
-    p_augment : float
-        Probability that an image is augmented at all; see `Augmentation`.
-    is_augment_val : bool
-        Whether to augment the evaluation splits (with a fixed seed). Otherwise each of their images
-        is its own positive.
-    val_fraction : float
-        Fraction of the training images to hold out if the source has no validation split. The split
-        is stratified, and the same for all seeds.
-    is_complete : bool
-        Whether to require all images of the original data set.
-    n_workers : int
-        Number of processes that read images from disk; 0: the main process reads them.
-    kwargs
-        See `DataModule`.
+    side : height and width of the images.
+    base_resize : see `make_resize`.
+    equivalence : names of augmentations; see `utils.data.augmentations.REGISTRY`.
+    val_equivalence : augmentations of the evaluation splits, if different.
+    p_augment : probability that an image is augmented at all; see `Augmentation`.
+    is_augment_val : whether to augment the evaluation splits (with a fixed seed). Otherwise each of
+        their images is its own positive.
+    val_fraction : fraction of the training images to hold out if the source has no validation
+        split. The split is stratified, and the same for all seeds.
+    is_complete : whether to require all images of the original data set.
+    n_workers : number of processes that read images from disk; 0: the main process reads them.
+    kwargs : see `DataModule`.
 
     Raises
     ------
@@ -130,10 +127,6 @@ class ImageDataModule(DataModule):
         return augmentation
 
     # --- splits
-
-    def setup(self, stage: str | None = None) -> None:
-        """Find or download the data now, instead of when they are first used."""
-        _ = self.splits
 
     @cached_property
     def splits(self) -> dict[str, Examples]:
@@ -293,7 +286,4 @@ def draw_of_same_class(labels: Tensor, indices: Tensor, generator: torch.Generat
     counts = labels.bincount()
     starts = counts.cumsum(0) - counts
     classes = labels[indices]
-    uniform = torch.rand(
-        len(indices), generator=generator, device=generator.device, dtype=torch.float64
-    )
-    return by_class[starts[classes] + (uniform * counts[classes]).long()]
+    return by_class[starts[classes] + draw_below(counts[classes], generator)]

@@ -39,15 +39,12 @@ class BatchLoader:
 
     Parameters
     ----------
-    make_batches : function (generator=...) -> iterator
-        The generator is its only source of randomness, and is on the device of the batches.
-    n_examples, batch_size : int
-        Total number of examples, and examples per batch (fewer in the last one).
-    seed : int
-    device : torch.device or str
-    is_drop_single : bool
-        Whether to drop a last batch of one example (which has no variance and no negatives) unless
-        it is the only one.
+    make_batches : makes the iterator; its only source of randomness is the argument `generator`,
+        which is on the device of the batches.
+    n_examples, batch_size : total number of examples, and examples per batch (fewer in the last
+        one).
+    is_drop_single : whether to drop a last batch of one example (which has no variance and no
+        negatives) unless it is the only one.
 
     Attributes
     ----------
@@ -90,14 +87,7 @@ class SharedLoader:
     incomplete last batch that cannot be shared equally. Each process makes the whole batch, with
     all its randomness, and keeps its share.
 
-    Parameters
-    ----------
-    rank, n_processes : index and number of the processes.
-
-    Raises
-    ------
-    ValueError
-        If a full batch cannot be shared equally.
+    Raises ValueError if a full batch cannot be shared equally.
     """
 
     def __init__(self, loader: BatchLoader, rank: int, n_processes: int) -> None:
@@ -130,15 +120,12 @@ class DataModule(pl.LightningDataModule, ABC):
 
     Parameters
     ----------
-    auxiliary : str
-        One of `AUXILIARIES`: the content of `Batch.aux`.
-    batch_size, eval_batch_size : int
-        Examples per batch with shuffling, and in the fixed order. With positives, both are
-        `batch_size`, because a contrastive loss depends on the number of examples in the batch.
-    seed : int
-        Seeds shuffling, augmentation and sampling, but not the splits of real data sets.
-    data_dir : str
-        Folder of the downloaded data sets; "~" and "$VARIABLE" are expanded.
+    auxiliary : one of `AUXILIARIES`: the content of `Batch.aux`.
+    batch_size, eval_batch_size : examples per batch with shuffling, and in the fixed order. With
+        positives, both are `batch_size`, because a contrastive loss depends on the number of
+        examples in the batch.
+    seed : seeds shuffling, augmentation and sampling, but not the splits of real data sets.
+    data_dir : folder of the downloaded data sets; "~" and "$VARIABLE" are expanded.
 
     Attributes
     ----------
@@ -147,9 +134,8 @@ class DataModule(pl.LightningDataModule, ABC):
     task : {"classification", "regression"}
     n_outputs : number of classes, or of dimensions of the target.
     is_labelled : whether the training split has targets.
-    input_follows_auxiliary : bool
-        Whether x depends on the auxiliary variable, so that predictors get different inputs from
-        those on which compressors are evaluated.
+    input_follows_auxiliary : whether x depends on the auxiliary variable, so that predictors get
+        different inputs from those on which compressors are evaluated.
     """
 
     shape: tuple[int, ...]
@@ -181,6 +167,10 @@ class DataModule(pl.LightningDataModule, ABC):
         other.auxiliary = check_choice("auxiliary", auxiliary, AUXILIARIES)
         return other
 
+    def setup(self, stage: str | None = None) -> None:
+        """Find or download the data now, instead of when they are first used."""
+        self.n_examples("train")
+
     @abstractmethod
     def n_examples(self, split: str) -> int:
         """Number of examples of a split; ValueError if there is no such split."""
@@ -203,15 +193,12 @@ class DataModule(pl.LightningDataModule, ABC):
 
         Parameters
         ----------
-        split : {"train", "val", "test"}
-        epoch : int
-            Seeds shuffling, augmentation and sampling of the training split; evaluation splits are
-            the same in every epoch.
-        shuffle : bool, optional
-            Whether to shuffle, in batches of `batch_size` (without a last batch of one example).
-            Otherwise, all examples come in their fixed order, in batches of `eval_batch_size`:
-            `epoch=k, shuffle=False` is the k-th augmented copy of the training split. By default,
-            only the training split is shuffled.
+        epoch : seeds shuffling, augmentation and sampling of the training split; evaluation splits
+            are the same in every epoch.
+        shuffle : whether to shuffle, in batches of `batch_size` (without a last batch of one
+            example). Otherwise, all examples come in their fixed order, in batches of
+            `eval_batch_size`: `epoch=k, shuffle=False` is the k-th augmented copy of the training
+            split. None: only the training split is shuffled.
         """
         check_choice("split", split, SPLITS)
         is_shuffled = split == "train" if shuffle is None else shuffle

@@ -120,7 +120,7 @@ def test_invalid_options_are_errors(folder, overrides, messages):
     [
         (where("dist: BINCE", "standard"), ["distortion=BINCE", "VAE, VIC"]),
         (where("beta: 0.25"), ["distortion=VAE", "beta=0.25"]),
-        ("seed=1", ["several invariant", "beta: 1.0e+00, 2.5e-01", f"{MODE}.where={{beta:"]),
+        ("seed=1", ["several invariant", "beta: 1.0e+00, 2.5e-01", f"{MODE}.where='{{beta:"]),
     ],
 )
 def test_missing_and_ambiguous_runs_are_named(folder, override, messages, drawn, capsys):

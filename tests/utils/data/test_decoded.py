@@ -101,20 +101,6 @@ def module(n: int = 400) -> DecodedDataModule:
     return DecodedDataModule(splits, task="classification", n_outputs=10, kind="bw_image")
 
 
-def test_malformed_data_are_rejected():
-    classes = partial(DecodedDataModule, task="classification", n_outputs=3)
-    x, y = torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64)
-    good = dict.fromkeys(SPLITS, (x, y))
-    with pytest.raises(ValueError, match="missing: .*val"):
-        classes({"train": (x, y), "test": (x, y)})
-    with pytest.raises(ValueError, match="'test' have shape"):
-        classes(good | {"test": (torch.zeros(4, 3), y)})
-    with pytest.raises(ValueError, match="'val' must be int64"):
-        classes(good | {"val": (x, y[:3])})
-    with pytest.raises(ValueError, match="must be float32"):
-        DecodedDataModule(good, task="regression", n_outputs=1)
-
-
 def test_epochs_cycle_through_copies():
     n, n_copies = 10, 3
     x, y = torch.arange(n * n_copies).float()[:, None], torch.arange(n).repeat(n_copies)
@@ -128,8 +114,6 @@ def test_epochs_cycle_through_copies():
         assert torch.equal(found[:, 0].sort().values, torch.arange(first, first + n).float())
         assert torch.equal(targets, found[:, 0].long() % n)
     assert torch.equal(gather(data.loader("val", epoch=2)).x, x[:4])
-    with pytest.raises(ValueError, match="30 training examples cannot be 4 "):
-        load(n_copies=4)
 
 
 ELSEWHERE = torch.device("meta")  # stands for a GPU, without its memory

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.batches import gather
 
-from utils.data.examples import InMemory, check_targets, hold_out
+from utils.data.examples import InMemory, hold_out
 from utils.data.images import ImageDataModule, draw_of_same_class
 from utils.data.module import SPLITS, DataError
 from utils.data.sources import Source
@@ -226,8 +226,9 @@ def test_malformed_images_and_targets_are_rejected():
         with pytest.raises(ValueError, match=message):
             images_of(faulty).setup()
     for wrong in (torch.zeros(N), torch.zeros(N, 3), torch.zeros(N, 2).double()):
-        with pytest.raises(ValueError, match=r"float32 \[N, 2\]"):
-            check_targets("train", wrong, N, task="regression", n_outputs=2)
+        faulty = source_of(in_memory(train=(plain(N), wrong), test=(plain(N), wrong)))
+        with pytest.raises(ValueError, match=rf"float32 \[{N}, 2\]"):
+            images_of(replace(faulty, task="regression", n_outputs=2)).setup()
 
 
 # --- sizes and hold-out

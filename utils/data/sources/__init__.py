@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from utils.data.examples import Images, InMemory, check_targets, n_to_hold_out
+from utils.data.examples import Images, InMemory, n_to_hold_out
 from utils.data.module import DataError
 
 
@@ -75,8 +76,16 @@ class Source:
         return images
 
     def _check_targets(self, split: str, targets: Tensor) -> None:
-        check_targets(split, targets, len(targets), task=self.task, n_outputs=self.n_outputs)
-        lowest = 0 if self.is_labelled or split == "test" else -1
+        lowest, dtype, shape = 0, torch.int64, (len(targets),)
+        if self.task == "regression":
+            dtype, shape = torch.float32, (len(targets), self.n_outputs)
+        elif not self.is_labelled and split != "test":
+            lowest = -1
+        if (targets.dtype, targets.shape) != (dtype, shape):
+            raise ValueError(
+                f"Targets of split {split!r} must be {dtype} {list(shape)}, got {targets.dtype} "
+                f"{list(targets.shape)}."
+            )
         is_class = (lowest <= targets) & (targets < self.n_outputs)
         if self.task == "classification" and not is_class.all():
             raise ValueError(
