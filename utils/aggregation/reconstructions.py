@@ -116,7 +116,7 @@ def _runs_with(metric: str, experiment: Experiment) -> DataFrame:
 
 
 def _pick(runs: DataFrame, where: Where, method: Where, name: str) -> Series:
-    """The run of a method with the smallest seed; NoRunsError if there is no such run, or several."""
+    """The run of a method with the smallest seed; NoRunsError if there is none, or several."""
     try:
         found = restrict(runs, {**method, **where, **method}, OPTION)
     except tables.NoRunsError as error:
