@@ -20,18 +20,13 @@ from utils.configs.composing import compose_config
 from utils.configs.overrides import CONF_DIR
 from utils.runs.experiment_status import (
     FIX,
-    Job,
     distinct_overrides,
     find_jobs,
     find_runs,
     format_progress,
-    reason,
+    is_local,
 )
-from utils.runs.identity import (
-    STAGES,
-    compressor_folder,
-    experiment_folder,
-)
+from utils.runs.identity import STAGES, compressor_folder, experiment_folder
 from utils.runs.status_file import RUN, STATES, UNDER_WAY
 
 MAX_LINES = 200  # about unfinished work; further lines are cut
@@ -59,7 +54,7 @@ def overview(cfg: DictConfig) -> str:
     name = f"{cfg.experiment}, mode {cfg.mode_name}"
     if not jobs and not own_runs:
         return f"{name}: no jobs and no runs yet ({folder}/){_other_modes(cfg)}"
-    lines = [f"{name}: {len(jobs)} jobs: {_counts(job.state for job in jobs)}", f"{folder}/:"]
+    lines = [f"{name}: {len(jobs)} jobs: {_counts(job['state'] for job in jobs)}", f"{folder}/:"]
     for stage in STAGES:
         if states := [status["state"] for status in runs.values() if status["stage"] == stage]:
             lines.append(f"  {stage}: {_counts(states)}")
@@ -117,42 +112,33 @@ def _counts(states: Iterable[str]) -> str:
     return ", ".join(f"{found[state]} {state}" for state in STATES if found[state]) or "none"
 
 
-def _unfinished(jobs: list[Job], runs: dict[str, dict], folder: Path) -> Iterable[str]:
+def _unfinished(jobs: list[dict], runs: dict[str, dict], folder: Path) -> Iterable[str]:
     """Lines for each unfinished job and each unfinished run without a job, with any error."""
-    distinct = distinct_overrides([job.settings for job in jobs])
+    distinct = distinct_overrides([job["settings"] for job in jobs])
     for job, own in zip(jobs, distinct, strict=True):
-        error = "" if job.state in UNDER_WAY else reason(job.status)
-        log = f"; log: {job.status['log']}" if error and "log" in job.status else ""
-        name = " ".join(own) or f"job {job.status['num']}"
-        stage = f"{job.stage} {format_progress(job.run)}"
-        yield from _lines(job.state, job.since, stage, job.scheduler_job, name, error, log)
-    known = {path for job in jobs for path in job.runs.values()}
+        stage = f"{job['stage']} {format_progress(job['run'])}"
+        yield from _lines(job, stage, " ".join(own) or f"job {job['num']}")
+    known = {path for job in jobs for path in job["runs"].values()}
     for path, run in runs.items():
-        if path in known:
-            continue
-        name = os.path.relpath(path, folder)
-        since = run.get("finished") or run.get("started", "")
-        stage, job = f"{run['stage']} {format_progress(run)}", run.get("scheduler_job")
-        yield from _lines(run["state"], since, stage, job, name, run.get("error", ""))
+        if path not in known:
+            stage = f"{run['stage']} {format_progress(run)}"
+            yield from _lines(run, stage, os.path.relpath(path, folder))
 
 
-def _lines(
-    state: str,
-    since: str,
-    stage: str,
-    scheduler_job: str | None,
-    name: str,
-    error: str,
-    log: str = "",
-) -> Iterable[str]:
-    if state != "done":
-        yield f"  {state:11}  {_ago(since):>6}  {stage:24}  {scheduler_job or '':8}  {name}"
-        if error:
-            yield f"      {error.strip().splitlines()[0]}{log}"
+def _lines(status: dict, stage: str, name: str) -> Iterable[str]:
+    state = status["state"]
+    if state == "done":
+        return
+    is_queued, job = state == "queued", status.get("scheduler_job") or ""
+    since = status["queued"] if is_queued else status.get("finished") or status.get("started")
+    yield f"  {state:11}  {_ago(since):>6}  {stage:24}  {job:8}  {name}"
+    if state not in UNDER_WAY and (error := status.get("error")):
+        log = f"; log: {status['log']}" if "log" in status else ""
+        yield f"      {error.strip().splitlines()[0]}{log}"
 
 
-def _ago(moment: str) -> str:
-    """Time since a moment in ISO format."""
+def _ago(moment: str | None) -> str:
+    """Time since a moment in ISO format; empty if it is unknown."""
     if not moment:
         return ""
     seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
@@ -165,10 +151,10 @@ def _ago(moment: str) -> str:
 # --- the next commands
 
 
-def _continue(cfg: DictConfig, jobs: list[Job]) -> Iterable[str]:
+def _continue(cfg: DictConfig, jobs: list[dict]) -> Iterable[str]:
     """Commands that continue sweeps with unfinished jobs."""
-    unfinished = {job.sweep for job in jobs if job.state in ("interrupted", "lost")}
-    failed = {job.sweep for job in jobs if job.state == "failed"} - unfinished
+    unfinished = {job["sweep"] for job in jobs if job["state"] in ("interrupted", "lost")}
+    failed = {job["sweep"] for job in jobs if job["state"] == "failed"} - unfinished
     for advice, sweeps in (("Continue the unfinished jobs", unfinished), (FIX, failed)):
         for command in dict.fromkeys(_command(cfg, sweep) for sweep in sorted(sweeps)):
             yield f"{advice}: {command}"
@@ -182,15 +168,15 @@ def _command(cfg: DictConfig, sweep: str) -> str:
     return f"{config} -c {sweep}"
 
 
-def _cancel(jobs: list[Job]) -> Iterable[str]:
+def _cancel(jobs: list[dict]) -> Iterable[str]:
     """Commands that cancel local processes and Slurm job arrays."""
     processes, arrays = defaultdict(list), set()
     for job in jobs:
-        if job.state in UNDER_WAY and job.scheduler_job:
-            if job.is_local:
-                processes[job.status.get("host", platform.node())].append(job.scheduler_job)
+        if job["state"] in UNDER_WAY and (scheduler_job := job.get("scheduler_job")):
+            if is_local(job):
+                processes[job.get("host", platform.node())].append(scheduler_job)
             else:
-                arrays.add(job.scheduler_job.partition("_")[0])
+                arrays.add(scheduler_job.partition("_")[0])
     for host, ids in processes.items():
         where = "" if host == platform.node() else f" (on {host})"
         yield f"Cancel the unfinished jobs: kill -INT {' '.join(ids)}{where}"

@@ -23,13 +23,10 @@ from lossyless.printing import forgive_output
 from utils.cluster.screen import WithoutOverrides, logged, shown
 from utils.configs.checks import (
     ConfigError,
-    check_choices,
     check_known,
-    check_names,
-    check_networks,
     check_peers,
     check_references,
-    check_sizes,
+    check_settings,
     check_weights,
 )
 from utils.configs.composing import compose_config, expand
@@ -125,10 +122,7 @@ def check_command_line(arguments: list[str]) -> Plan:
     cfg = compose_config(overrides)
     check_weights(cfg)
     check_references(cfg)
-    check_names(cfg)
-    check_networks(cfg)
-    check_sizes(cfg)
-    check_choices(cfg)
+    check_settings(cfg)
     check_peers(cfg)
     check_equivalences(cfg, overrides)
     for name in ("results", "pretrained", "outputs"):  # data may be read-only

@@ -154,18 +154,18 @@ def check_references(cfg: DictConfig) -> None:
         raise ConfigError(" ".join(str(error).split())) from error
 
 
-def check_networks(cfg: DictConfig) -> None:
-    """Raise `ConfigError` if an evaluation is chosen where a network is required."""
+def check_settings(cfg: DictConfig) -> None:
+    """Raise `ConfigError` if a setting of a job has an impossible value."""
+    _check_names(cfg)
     for place in NETWORKS:
         if not is_network(cfg[place]):
             raise ConfigError(
                 f"architecture@{place}={cfg[place].name} is an evaluation and only valid as "
                 f"architecture@predictor: choose a network for {place}"
             )
-
-
-def check_sizes(cfg: DictConfig) -> None:
-    """Raise `ConfigError` if there would be nothing to train on, evaluate or transmit."""
+    for key, choices in CHOICES.items():
+        check_known(key, [OmegaConf.select(cfg, key)], choices)
+    # else there would be nothing to train on, evaluate or transmit
     for key in COUNTS:
         value = OmegaConf.select(cfg, key)
         if not isinstance(value, (int, float)) or value < 1:
@@ -175,10 +175,16 @@ def check_sizes(cfg: DictConfig) -> None:
             raise ConfigError(f"{key} is 0, so results would be missing: choose another value")
 
 
-def check_choices(cfg: DictConfig) -> None:
-    """Raise `ConfigError` if a setting is not one of its possible values."""
-    for key, choices in CHOICES.items():
-        check_known(key, [OmegaConf.select(cfg, key)], choices)
+def _check_names(cfg: DictConfig) -> None:
+    """Raise `ConfigError` if the name of an experiment or job cannot be part of a folder name."""
+    for key in ("experiment", *NAMES, *(["job_id"] if cfg.job_id is not None else [])):
+        name = str(cfg[key])
+        is_text = isinstance(cfg[key], (str, int, float)) and not isinstance(cfg[key], bool)
+        is_folder = name not in ("", ".", "..") and "/" not in name and name.isprintable()
+        if not (is_text and is_folder):
+            raise ConfigError(f"{key} is {cfg[key]!r}, expected a name without '/' for a folder")
+    if isinstance(cfg.experiment, float):  # in a file, 1e3 is a number
+        raise ConfigError(f"experiment is the number {cfg.experiment}, expected a name in quotes")
 
 
 def check_compilation(cfg: DictConfig) -> None:
@@ -214,18 +220,6 @@ def check_peers(cfg: DictConfig) -> None:
             f"the environment has {' '.join(f'{name}={found[name]}' for name in wrong)}, but "
             f"trainer.devices=1 and trainer.num_nodes=1 need one process: unset {' '.join(wrong)}"
         )
-
-
-def check_names(cfg: DictConfig) -> None:
-    """Raise `ConfigError` if the name of an experiment or job cannot be part of a folder name."""
-    for key in ("experiment", *NAMES, *(["job_id"] if cfg.job_id is not None else [])):
-        name = str(cfg[key])
-        is_text = isinstance(cfg[key], (str, int, float)) and not isinstance(cfg[key], bool)
-        is_folder = name not in ("", ".", "..") and "/" not in name and name.isprintable()
-        if not (is_text and is_folder):
-            raise ConfigError(f"{key} is {cfg[key]!r}, expected a name without '/' for a folder")
-    if isinstance(cfg.experiment, float):  # in a file, 1e3 is a number
-        raise ConfigError(f"experiment is the number {cfg.experiment}, expected a name in quotes")
 
 
 def list_texts(cfg: DictConfig) -> None:

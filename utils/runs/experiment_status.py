@@ -9,7 +9,6 @@ import platform
 import re
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.runs.identity import STAGES, is_execution_setting
@@ -21,76 +20,10 @@ LONG = 100  # characters; the report does not repeat errors that are longer
 FIX = "Fix the error, then run again"
 
 
-@dataclass
-class Job:
-    """The latest attempt at one combination of settings.
-
-    Attributes
-    ----------
-    folder : its output folder, outputs/<sweep>/<experiment_name>_<pid>/<num>.
-    status : contents of its status file.
-    stage, run : its first unfinished stage and the status of that stage's run, if known.
-    """
-
-    folder: Path
-    status: dict
-    stage: str = ""
-    run: dict = field(default_factory=dict)
-
-    @property
-    def state(self) -> str:
-        return self.status["state"]
-
-    @property
-    def settings(self) -> list[str]:
-        """Its command line without execution settings."""
-        overrides = self.status["overrides"]
-        return [o for o in overrides if not is_execution_setting(o.lstrip("+").partition("=")[0])]
-
-    @property
-    def runs(self) -> dict[str, str]:
-        """Folders of its runs, keyed by stage; empty until it starts."""
-        runs = self.status.get("runs", {})
-        return {stage: os.path.abspath(folder) for stage, folder in runs.items()}
-
-    @property
-    def last_run(self) -> str | None:
-        return next(reversed(self.runs.values()), None)
-
-    @property
-    def sweep(self) -> str:
-        """Id with which its sweep can be continued."""
-        return self.folder.parent.parent.name
-
-    @property
-    def scheduler_job(self) -> str | None:
-        return self.status.get("scheduler_job")
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it was submitted with `slurm=local`, where job ids are process ids."""
-        return "slurm=local" in self.status["overrides"]
-
-    @property
-    def since(self) -> str:
-        """Time at which it entered its state; empty if unknown."""
-        keys = {"queued": ("queued",), "running": ("started",)}
-        found = map(self.status.get, keys.get(self.state, ("finished", "started")))
-        return next(filter(None, found), "")
-
-    @property
-    def may_be_queued(self) -> bool:
-        """Whether it is queued, or was interrupted and may be restarted by the scheduler."""
-        return self.state in ("queued", "interrupted") and "scheduler_job" in self.status
-
-
 def find_runs(experiment: Path, pretrained: Path) -> dict[str, dict]:
-    """Status of each run, keyed by the run's folder.
+    """Status of each run in an experiment's results folder, keyed by the run's folder.
 
-    Parameters
-    ----------
-    experiment : folder of the experiment's results.
-    pretrained : folder of its checkpoints, which also contains the locks.
+    `pretrained` is the folder of its checkpoints, which also contains the locks.
     """
     folders = [file.parent for file in sorted(experiment.glob(f"**/run_*/{RUN}"))]
     return {
@@ -104,8 +37,14 @@ def find_jobs(
     results: Path,
     runs: Mapping[str, dict],
     read_queue: Callable[[], set[str] | None],
-) -> list[Job]:
-    """The latest attempt at each job of an experiment.
+) -> list[dict]:
+    """Status of the latest attempt at each job of an experiment: `read_job`, and further keys.
+
+    - folder: its output folder, outputs/<sweep>/<experiment_name>_<pid>/<num>
+    - sweep: id with which its sweep can be continued
+    - settings: its command line without execution settings
+    - runs: folders of its runs, keyed by stage; empty until it starts
+    - stage, run: its first unfinished stage and the status of that stage's run, if known
 
     Parameters
     ----------
@@ -117,56 +56,81 @@ def find_jobs(
     """
     name = re.compile(rf"{re.escape(results.name.removeprefix('exp_'))}_\d+")
     sweeps = [path for path in outputs.glob("*/*") if name.fullmatch(path.name)]
-    folders = [file.parent for sweep in sweeps for file in sweep.glob(f"[0-9]*/{JOB}")]
+    attempts = [_attempt(file.parent) for sweep in sweeps for file in sweep.glob(f"[0-9]*/{JOB}")]
     root = os.path.abspath(results)
-    attempts = [Job(folder, read_job(folder)) for folder in folders]
-    here = [a for a in attempts if a.last_run is None or Path(a.last_run).is_relative_to(root)]
-    jobs = _latest(here)
-    on_cluster = any(j.may_be_queued and j.scheduler_job and not j.is_local for j in jobs)
+    jobs = _latest([a for a in attempts if not a["runs"] or _last_run(a).is_relative_to(root)])
+    # the scheduler may restart interrupted jobs
+    waiting = [j for j in jobs if j["state"] in ("queued", "interrupted") and "scheduler_job" in j]
+    on_cluster = any(job["scheduler_job"] and not is_local(job) for job in waiting)
     queue = read_queue() if on_cluster else None
+    for job in waiting:
+        job.update(_queue_facts(job, queue))
     for job in jobs:
-        job.stage, job.run = _first_unfinished(job, runs)
-        if job.may_be_queued:
-            job.status |= _queue_facts(job, queue)
-    return sorted(jobs, key=lambda job: (STATES.index(job.state), job.sweep, int(job.folder.name)))
+        job["stage"], job["run"] = _first_unfinished(job, runs)
+    return sorted(
+        jobs, key=lambda job: (STATES.index(job["state"]), job["sweep"], int(job["folder"].name))
+    )
 
 
-def _latest(attempts: Sequence[Job]) -> list[Job]:
+def is_local(job: dict) -> bool:
+    """Whether a job was submitted with `slurm=local`, where job ids are process ids."""
+    return "slurm=local" in job["overrides"]
+
+
+def _attempt(folder: Path) -> dict:
+    job = read_job(folder)
+    keys = [(o, o.lstrip("+").partition("=")[0]) for o in job["overrides"]]
+    return job | {
+        "folder": folder,
+        "sweep": folder.parent.parent.name,
+        "settings": [override for override, key in keys if not is_execution_setting(key)],
+        "runs": {stage: os.path.abspath(run) for stage, run in job.get("runs", {}).items()},
+    }
+
+
+def _last_run(job: dict) -> Path | None:
+    return next(map(Path, reversed(job["runs"].values())), None)
+
+
+def _latest(attempts: Sequence[dict]) -> list[dict]:
     """The last attempt at each combination of settings, and the last of those that share runs."""
 
-    def age(job: Job) -> tuple[str, str]:
-        return str(job.status.get("queued") or job.status.get("started") or ""), job.sweep
+    def age(job: dict) -> tuple[str, str]:
+        return str(job.get("queued") or job.get("started") or ""), job["sweep"]
 
-    by_settings = {frozenset(job.settings) or job.folder: job for job in sorted(attempts, key=age)}
-    by_runs = {job.last_run or job.folder: job for job in sorted(by_settings.values(), key=age)}
+    by_settings = {
+        frozenset(job["settings"]) or job["folder"]: job for job in sorted(attempts, key=age)
+    }
+    by_runs = {
+        _last_run(job) or job["folder"]: job for job in sorted(by_settings.values(), key=age)
+    }
     return list(by_runs.values())
 
 
-def _first_unfinished(job: Job, runs: Mapping[str, dict]) -> tuple[str, dict]:
-    for stage, folder in job.runs.items():
+def _first_unfinished(job: dict, runs: Mapping[str, dict]) -> tuple[str, dict]:
+    for stage, folder in job["runs"].items():
         status = runs.get(folder, {"state": "new"})
         if status["state"] != "done":
             return stage, status
-    return ("" if job.runs else STAGES[0]), {}
+    return ("" if job["runs"] else STAGES[0]), {}
 
 
-def _queue_facts(job: Job, queue: set[str] | None) -> dict[str, object]:
+def _queue_facts(job: dict, queue: set[str] | None) -> dict[str, object]:
     """Updates to the status of a job that may be queued: it is queued again, or lost."""
-    if job.scheduler_job is not None and not job.is_local:
+    if job["scheduler_job"] is not None and not is_local(job):
         if queue is None:
             return {}
-        if job.scheduler_job in queue:
-            since = job.status.get("finished") or job.status.get("queued")
-            return {"state": "queued", "queued": since}
+        if job["scheduler_job"] in queue:
+            return {"state": "queued", "queued": job.get("finished") or job.get("queued")}
         reason = "it left the scheduler's queue without starting"
     else:
         # the folder name ends with the id of the process that starts the jobs
-        process = int(job.folder.parent.name.rpartition("_")[2])
-        is_here = job.status.get("host", platform.node()) == platform.node()
+        process = int(job["folder"].parent.name.rpartition("_")[2])
+        is_here = job.get("host", platform.node()) == platform.node()
         if not is_here or _exists(process):
             return {}
         reason = "the process that should have started it is gone"
-    return {"state": "lost", "error": reason} if job.state == "queued" else {}
+    return {"state": "lost", "error": reason} if job["state"] == "queued" else {}
 
 
 def _exists(process: int) -> bool:

@@ -17,13 +17,7 @@ except ModuleNotFoundError:  # Windows
 
 
 def writable_dir(path: str | Path, setting: str = "paths.data") -> Path:
-    """Create the folder that a setting names if it is missing; check that it is writable.
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be created or is not writable.
-    """
+    """Create the folder that a setting names if it is missing; OSError if it is not writable."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)

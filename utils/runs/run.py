@@ -71,10 +71,8 @@ class Run:
     def start(self, upstream: str | None) -> None:
         """Write the config and set the status to "running".
 
-        Parameters
-        ----------
-        upstream : version of the inputs: the time at which the previous stage finished, or the
-            digest of the imported encoder; None if there is neither.
+        `upstream` is the version of the inputs: the time at which the previous stage finished, or
+        the digest of the imported encoder; None if there is neither.
         """
         self.results.mkdir(parents=True, exist_ok=True)
         write_text(self.results / "config.yaml", OmegaConf.to_yaml(self.cfg, sort_keys=True))
@@ -93,12 +91,7 @@ class Run:
     def load_best(self, module: nn.Module) -> None:
         """Load the weights of the best epoch, or the state of a fitted codec.
 
-        Raises
-        ------
-        FileNotFoundError
-            If the checkpoint is missing.
-        WeightsError
-            If it is damaged.
+        Raises FileNotFoundError if the checkpoint is missing, and WeightsError if it is damaged.
         """
         path = self.work / BEST
         advice = f"restore it, or delete the folder {self.results} to train again"

@@ -126,12 +126,8 @@ class Record:
 def read_records(experiment: Path) -> tuple[list[Record], Counter]:
     """All runs of an experiment, in any state, and the number of runs in each state.
 
-    The runs include compressors that belong to another experiment. Runs that cannot be read are
-    counted, reported on stderr, and left out.
-
-    Parameters
-    ----------
-    experiment : folder `results/exp_<experiment>`.
+    `experiment` is the folder `results/exp_<experiment>`. The runs include compressors that belong
+    to another experiment. Runs that cannot be read are counted, reported on stderr, and left out.
     """
     folders = sorted(file.parent for file in experiment.glob(f"**/run_*/{RUN}"))
     states: Counter = Counter()
@@ -156,13 +152,9 @@ def upgrade(text: str) -> str:
 
 
 def config_here(folder: Path, paths: Mapping[str, str], accelerator: str) -> DictConfig:
-    """The config that a run saved, updated to the current classes, paths and device.
+    """The config that a run saved in its results folder, updated to the current classes.
 
-    Parameters
-    ----------
-    folder : folder of the run's results.
-    paths : current folders of results, checkpoints and data, as in conf/main.yaml.
-    accelerator : device to compute on, as in `trainer.accelerator`.
+    `paths` and `accelerator` replace the saved `paths` and `trainer.accelerator`.
     """
     config = OmegaConf.create(upgrade((folder / "config.yaml").read_text(encoding="utf-8")))
     config.paths = dict(paths)

@@ -166,13 +166,9 @@ def read_job(folder: Path) -> dict:
 
 
 def queue_job(folder: Path, num: int, overrides: Sequence[str], scheduler_job: str | None) -> None:
-    """Write the status of a queued job, unless the job has already started.
+    """Write the status of a queued job of a sweep, unless the job has already started.
 
-    Parameters
-    ----------
-    num : number of the job in its sweep.
-    overrides : its overrides, as "key=value".
-    scheduler_job : the scheduler's id of the job, such as "87_3", if known.
+    `scheduler_job` is the scheduler's id of the job, such as "87_3", if known.
     """
     file = job_file(folder)
     with file._writing():

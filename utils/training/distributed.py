@@ -76,13 +76,9 @@ def barrier() -> None:
 def joined(cfg: DictConfig) -> Iterator[None]:
     """Join the processes of a job; a no-op for a single process or if they have already joined.
 
-    Raises
-    ------
-    ValueError
-        If the number of processes or GPUs does not match `trainer.devices` and
-        `trainer.num_nodes`, or if a batch cannot be split equally.
-    PeerLost
-        If another process has ended.
+    Raises ValueError if the number of processes or GPUs does not match `trainer.devices` and
+    `trainer.num_nodes` or a batch cannot be split equally, and PeerLost if another process has
+    ended.
     """
     global _waiting
     if world_size() > 1:

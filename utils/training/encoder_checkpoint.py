@@ -6,7 +6,6 @@ run's identity. `{seed}` in a name is replaced by the seed, so that runs that di
 seed have the same settings.
 """
 
-import hashlib
 import io
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lossyless.distributions import CondDist
-from lossyless.weights import WeightsError, read_checkpoint
+from lossyless.weights import WeightsError, read_checkpoint, sha256_of
 from utils.runs.files import write_bytes
 from utils.runs.identity import canonical
 from utils.training import building
@@ -55,12 +54,8 @@ def export_encoder(cfg: DictConfig, path: Path) -> None:
 def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
     """If `finetune.init` is set, load the weights in that file into an encoder.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If the file does not contain an encoder, or if the encoder has a different config.
+    Raises FileNotFoundError if the file does not exist, and ValueError if it does not contain an
+    encoder or if the encoder has a different config.
     """
     path = _existing(cfg)
     if path is None:
@@ -91,7 +86,7 @@ def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
 def imported_digest(cfg: DictConfig) -> str | None:
     """SHA-256 of the file that `finetune.init` names; None if it is not set."""
     path = _existing(cfg)
-    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+    return None if path is None else sha256_of(path)
 
 
 def _config(cfg: DictConfig) -> dict:

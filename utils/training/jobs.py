@@ -11,11 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from utils.configs.checks import (
     ConfigError,
-    check_choices,
     check_compilation,
-    check_names,
-    check_networks,
-    check_sizes,
+    check_settings,
     expand_paths,
     list_texts,
 )
@@ -44,11 +41,8 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
         expand_paths(cfg)
         list_texts(cfg)
         OmegaConf.resolve(cfg)
-        check_names(cfg)
-        check_choices(cfg)
-        check_networks(cfg)
+        check_settings(cfg)
         find_evaluation(cfg)  # raises ConfigError if the predictor is invalid
-        check_sizes(cfg)
         check_compilation(cfg)
         for name in ("results", "pretrained"):  # data may be read-only
             writable_dir(cfg.paths[name], f"paths.{name}")

@@ -7,7 +7,6 @@ continuous steps.
 """
 
 import functools
-import netrc
 import os
 import socket
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 from omegaconf import DictConfig
+from requests.utils import get_netrc_auth
 
 SERVER = "https://api.wandb.ai"
 PORTS = {"http": 80, "https": 443}
@@ -28,12 +28,8 @@ def init_options(
 ) -> dict[str, object]:
     """Arguments of `wandb.init`; if W&B is unreachable, they log offline and a message is printed.
 
-    Parameters
-    ----------
-    cfg : config of the job; its experiment becomes the group, its mode and `kind` become tags.
-    project, entity : names in W&B.
-    kind : job type, such as "featurizer".
-    number : distinguishes runs with the same kind and experiment.
+    The experiment becomes the group; the mode and `kind`, such as "featurizer", become tags.
+    `number` distinguishes runs with the same kind and experiment.
     """
     folder = Path(cfg.paths.logs) / cfg.experiment_name
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +87,7 @@ def obstacle() -> str | None:
     if _mode() in ("offline", "dryrun"):
         return f"WANDB_MODE={_mode()}"
     server = urlsplit(os.environ.get("WANDB_BASE_URL", SERVER))
-    if not os.environ.get("WANDB_API_KEY") and not _has_netrc_entry(server.hostname):
+    if not os.environ.get("WANDB_API_KEY") and get_netrc_auth(server.geturl()) is None:
         return "no credentials: set WANDB_API_KEY or run `wandb login`"
     address = (server.hostname, server.port or PORTS[server.scheme])
     try:
@@ -117,10 +113,3 @@ def _settings(*, is_silent: bool) -> object:
 
 def _mode() -> str | None:
     return os.environ.get("WANDB_MODE")
-
-
-def _has_netrc_entry(host: str) -> bool:
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
-        return False

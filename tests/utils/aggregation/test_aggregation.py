@@ -75,7 +75,7 @@ def test_locale_backend_and_closed_pipe_do_not_prevent_tables_and_figures(folder
         config.write_text(config.read_text().replace(str(folder), f"{folder}é"))
     (tmp_path / "plain").symlink_to("é")
     env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    env |= {"MPLBACKEND": "unknown", "MATPLOTLIBRC": str(tmp_path), "PYTHONPATH": "."}
+    env |= {"MPLBACKEND": "module://gone", "MATPLOTLIBRC": str(tmp_path), "PYTHONPATH": "."}
     (tmp_path / "matplotlibrc").write_text("text.usetex: True")  # without LaTeX
     modes = "aggregate.modes=[summarize_metrics,plot_scatter_lines]"
     command = [sys.executable, "aggregate.py", "experiment=none", *paths(tmp_path / "plain"), modes]
