@@ -34,24 +34,14 @@ Where = Mapping[str, object]  # parameter or setting -> value or list of values
 
 @dataclass(frozen=True)
 class Experiment:
-    """The runs of an experiment, read once for all modes, and the options of all modes.
+    """The runs of an experiment, read once for all modes, and the options of all modes."""
 
-    Attributes
-    ----------
-    folder : `results/exp_<experiment>`.
-    where : restricts the runs of all modes. A restricted experiment writes to its own folder.
-    names : display names of parameters, values and metrics in figures, Markdown and LaTeX.
-    seeds : seeds expected for each row of the tables; empty: unknown.
-    dpi : pixels per inch of PNGs; None: the figure's own.
-    prefix : prefix of all file names.
-    """
-
-    folder: Path
-    where: Where = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
-    seeds: Sequence[object] = ()
-    dpi: int | None = None
-    prefix: str = ""
+    folder: Path  # `results/exp_<experiment>`
+    where: Where = field(default_factory=dict)  # restricts all modes, which write to another folder
+    names: Mapping[str, str] = field(default_factory=dict)  # display names in figures and tables
+    seeds: Sequence[object] = ()  # expected for each row of the tables; empty: unknown
+    dpi: int | None = None  # pixels per inch of PNGs; None: the figure's own
+    prefix: str = ""  # of all file names
 
     @property
     def name(self) -> str:
@@ -65,10 +55,7 @@ class Experiment:
     def stages(self, where: Where | None, option: str) -> dict[str, DataFrame]:
         """The chosen runs by stage; metrics of unfinished ones are missing.
 
-        Parameters
-        ----------
-        where : restriction of the mode, by parameters of any stage; None: all runs.
-        option : name of the mode, for errors.
+        `where` is the restriction of the mode `option`, by parameters of any stage; None: all runs.
         """
         runs, _ = self._collected
         if not where and not self.where:
@@ -157,12 +144,9 @@ class Experiment:
     ) -> None:
         """Write `<name>.csv`, `.md` and `.tex` (booktabs), and print the table.
 
-        Parameters
-        ----------
-        frame : the table; the CSV has all of its digits.
-        caption : the number of runs in each state is appended to it.
-        shown : the table in Markdown and LaTeX, e.g. with rounded numbers; None: the same table
-            with four significant digits.
+        The CSV has all digits. Markdown and LaTeX have the table `shown` or, if it is None, the
+        same table with four significant digits. The number of runs in each state is appended to
+        the caption.
         """
         caption = f"{caption} ({self.counts()})" if caption else self.counts()
         shown = readable(frame) if shown is None else shown

@@ -61,12 +61,7 @@ def describe(name: str) -> str:
 
 
 def changes(name: str, runs: Sequence[DictConfig]) -> list[str]:
-    """Describe the settings in which runs differ from their experiment's config, one per line.
-
-    Parameters
-    ----------
-    runs : resolved configs.
-    """
+    """Describe the settings in which runs (resolved configs) differ from their experiment's."""
     table = published_settings()[name]
     jobs = [settings for job in table.get("jobs", {}).values() for settings in job]
     found: dict[str, dict[str, None]] = {}

@@ -80,13 +80,8 @@ def with_settings(
 ) -> pd.DataFrame:
     """Add columns for settings, such as `data_pred.kwargs.p_augment`, from the runs' saved configs.
 
-    Names that are already columns, or that are not settings, are skipped.
-
-    Parameters
-    ----------
-    frame : one row per run.
-    names : settings, written as on the command line.
-    stage : skip settings that do not determine the results of this stage; None: skip none.
+    Skips names that are already columns or are not settings and, given a stage, settings that do
+    not determine its results. `frame` has a row for each run.
     """
     later_stages = () if stage is None else STAGES[STAGES.index(stage) + 1 :]
     later = {key for later_stage in later_stages for key in IDENTITY[later_stage]}
@@ -190,12 +185,8 @@ def summarise(frame: pd.DataFrame, seeds: Collection[str] = ()) -> pd.DataFrame:
 
     Columns are the parameters, `COUNTS`, `<metric>_mean` and `<metric>_sem`. The standard error of
     a single seed is missing (NaN). If some finished seeds of a group lack a metric, the number of
-    seeds in its mean is `<metric>_count`.
-
-    Parameters
-    ----------
-    frame : one row per run.
-    seeds : seeds expected for each group; those without a run count as missing.
+    seeds in its mean is `<metric>_count`. `frame` has a row for each run. Of the `seeds` expected
+    for each group, those without a run count as missing.
     """
     if frame.empty:
         return frame

@@ -52,10 +52,9 @@ def check(options: DictConfig) -> None:
 
 
 def make_executor(options: Mapping[str, object], folder: Path) -> submitit.AutoExecutor:
-    """Make submitit's executor with options from a config in conf/slurm/.
+    """submitit's executor, with options from a config in conf/slurm/, that writes to `folder`/ID.
 
-    The executor writes to `folder`/ID. Raises `ConfigError` if an option is unknown or has the
-    wrong type.
+    Raises `ConfigError` if an option is unknown or has the wrong type.
     """
     kind = options["executor"]
     ours = OWN_OPTIONS | (LOCAL_OPTIONS if kind == "local" else set())
@@ -85,16 +84,8 @@ def run_jobs(
 
     On Slurm, the jobs form one array. On this machine, at most `array_parallelism` processes run at
     a time. After Ctrl-C, Slurm's jobs stay in the queue, and local processes are cancelled.
-
-    Parameters
-    ----------
-    options : options from a config in conf/slurm/.
-    sweep_dir : folder of the sweep; submitit writes to `.submitit/ID` in it.
-
-    Raises
-    ------
-    JobError
-        If Slurm rejects the jobs.
+    submitit writes to `.submitit/ID` in the folder of the sweep. Raises JobError if Slurm rejects
+    the jobs.
     """
     executor = make_executor(options, sweep_dir / ".submitit")
     is_slurm = options["executor"] == "slurm"

@@ -29,12 +29,9 @@ WIDTH = 100  # maximum length of a line
 
 @contextlib.contextmanager
 def shown(sweep_dir: Path, planned: Sequence[list[str]] = ()) -> Iterator[None]:
-    """Print the progress of a sweep's jobs while the block runs.
+    """Print the progress of the jobs in a sweep's folder while the block runs.
 
-    Parameters
-    ----------
-    sweep_dir : folder with a folder per job.
-    planned : overrides of each job; empty for a search.
+    `planned` has the overrides of each job; it is empty for a search.
     """
     over = threading.Event()
     # a job in this process redirects descriptor 1

@@ -37,12 +37,9 @@ class SlurmUnavailableError(RuntimeError):
 
 
 def check_submission(name: str, script: str) -> None:
-    """Raise `ConfigError` if Slurm would reject a job according to `sbatch --test-only`.
+    """Raise `ConfigError` if Slurm would reject a batch file according to `sbatch --test-only`.
 
-    Parameters
-    ----------
-    name : the option of conf/slurm/, for the message.
-    script : the batch file.
+    `name` is the option of conf/slurm/, for the message.
     """
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".sh") as file:
         file.write(script)

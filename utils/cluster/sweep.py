@@ -41,20 +41,14 @@ NONE_DONE = 3  # exit status, known to bin/utils.sh
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked command line.
+    """A checked command line."""
 
-    Attributes
-    ----------
-    overrides : overrides, including those of the experiment and mode.
-    cfg : config of the first job.
-    results : results folder of the experiment.
-    jobs : overrides of each job; empty for a search, which samples them as it runs.
-    """
-
-    overrides: list[str]
-    cfg: DictConfig
-    results: Path
-    jobs: list[list[str]]
+    overrides: list[str]  # including those of the experiment and mode
+    cfg: DictConfig  # of the first job
+    results: Path  # results folder of the experiment
+    jobs: list[
+        list[str]
+    ]  # overrides of each job; empty for a search, which samples them as it runs
 
     @property
     def is_submitted(self) -> bool:

@@ -48,18 +48,11 @@ PRECISION = np.float16  # as in CLIP's checkpoints
 
 @dataclass(frozen=True)
 class Captions:
-    """The captions of a split.
+    """The captions of a split."""
 
-    Attributes
-    ----------
-    files : names of the N images, in the order of their ids.
-    texts : the M captions, in the order of their images.
-    counts : number of captions of each image, int64 [N].
-    """
-
-    files: list[str]
-    texts: list[str]
-    counts: Tensor
+    files: list[str]  # names of the N images, in the order of their ids
+    texts: list[str]  # the M captions, in the order of their images
+    counts: Tensor  # number of captions of each image, int64 [N]
 
     def mean(self, features: Tensor) -> Tensor:
         """Mean feature of the captions of each image, float32 [N, D], from features [M, D]."""

@@ -48,10 +48,7 @@ def open_or_download(
     folder : folder of its files.
     advice : what to do if the download fails.
 
-    Raises
-    ------
-    DataError
-        If the data set is not in the folder and cannot be downloaded.
+    Raises DataError if the data set is not in the folder and cannot be downloaded.
     """
     try:
         lock = FileLock(writable_dir(folder) / f".{name.replace(' ', '_')}.lock").acquire()
@@ -126,13 +123,8 @@ def download_zip(url: str, folder: Path, *, md5: str, n_bytes: int) -> None:
 def download(url: str, path: Path, *, md5: str) -> None:
     """Download a file to `<path>.part`, and rename it when it is complete and its MD5 is correct.
 
-    The next call resumes an interrupted download.
-
-    Raises
-    ------
-    DataError
-        If the server refuses, if the connection breaks repeatedly, or if the MD5 is wrong (the file
-        is then deleted).
+    The next call resumes an interrupted download. Raises DataError if the server refuses, if the
+    connection breaks repeatedly, or if the MD5 is wrong (the file is then deleted).
     """
     part = _part(path)
     waits, most = iter(WAITS), _n_bytes(part)

@@ -28,14 +28,9 @@ START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 
 class Examples(Protocol):
-    """Inputs and targets of one split.
+    """Inputs and targets of one split."""
 
-    Attributes
-    ----------
-    targets : int64 [N], or float32 [N, n_outputs], on the CPU.
-    """
-
-    targets: Tensor
+    targets: Tensor  # int64 [N], or float32 [N, n_outputs], on the CPU
 
     def read(
         self, batches: Sequence[Tensor], device: torch.device, seed: int = 0
@@ -78,18 +73,11 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files and their targets.
-
-    Parameters
-    ----------
-    paths : paths of the N files.
-    targets : int64 [N], or float32 [N, n_outputs].
-    crop : side in pixels of the central square to use; None: the whole image.
-    """
+    """Image files and their targets."""
 
     paths: Sequence[str | Path]
-    targets: Tensor
-    crop: int | None = None
+    targets: Tensor  # int64 [N], or float32 [N, n_outputs]
+    crop: int | None = None  # side in pixels of the central square to use; None: the whole image
 
     @classmethod
     def of(cls, samples: Sequence[tuple[str | Path, int]]) -> "ImageFiles":
@@ -120,22 +108,13 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class Streamed:
-    """Images that workers decode and resize while the device works.
+    """Images that workers decode and resize while the device works."""
 
-    Parameters
-    ----------
-    images : images of all splits.
-    members : indices [N] of the images of this split.
-    resize : transformation of PIL images.
-    shape : [C, H, W] of the resized images.
-    n_workers : number of worker processes; 0: the main process reads.
-    """
-
-    images: Images
-    members: Tensor
-    resize: v2.Transform
-    shape: tuple[int, ...]
-    n_workers: int
+    images: Images  # of all splits
+    members: Tensor  # indices [N] of the images of this split
+    resize: v2.Transform  # of PIL images
+    shape: tuple[int, ...]  # [C, H, W] of the resized images
+    n_workers: int  # number of worker processes; 0: the main process reads
 
     @cached_property
     def targets(self) -> Tensor:

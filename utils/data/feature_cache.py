@@ -30,38 +30,22 @@ FACTS = "facts.json"
 
 @dataclass(frozen=True)
 class Features:
-    """One copy of one split.
+    """One copy of one split."""
 
-    Attributes
-    ----------
-    x : float32 [N, z_dim], memory-mapped.
-    y : targets, int64 [N] or float32 [N, n_outputs].
-    seconds : seconds per image that the backbone took to compute them.
-    """
-
-    x: Tensor
-    y: Tensor
-    seconds: float
+    x: Tensor  # float32 [N, z_dim], memory-mapped
+    y: Tensor  # targets, int64 [N] or float32 [N, n_outputs]
+    seconds: float  # seconds per image that the backbone took to compute them
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Features on disk.
-
-    Parameters
-    ----------
-    folder : folder of the cache.
-    label : prefix of the names of its folders, e.g. "MNIST_Clip".
-    key : everything the features depend on, except split, copy and augmentations; JSON types.
-    augmentation : what the features of augmented splits also depend on, except the seed.
-    setting : name of the setting that specifies the folder, for error messages.
-    """
+    """Features on disk."""
 
     folder: Path
-    label: str
-    key: dict
-    augmentation: dict
-    setting: str = "paths.features"
+    label: str  # prefix of the names of its folders, e.g. "MNIST_Clip"
+    key: dict  # all that features depend on, except split, copy and augmentations; JSON types
+    augmentation: dict  # what features of augmented splits also depend on, except the seed
+    setting: str = "paths.features"  # that specifies the folder, for error messages
 
     def path(self, split: str, copy: int, seed: int | None) -> Path:
         """The folder of a copy of a split; `seed` is the seed of its augmentations, if any."""
@@ -78,17 +62,9 @@ class FeatureCache:
     ) -> Features:
         """Load a copy of a split, after computing it if the cache does not have it; see `path`.
 
-        One process computes while others wait. An interrupted computation leaves nothing behind.
-
-        Parameters
-        ----------
-        compute : writes the arrays into an empty folder and returns facts to store, including
-            "seconds_per_image".
-
-        Raises
-        ------
-        DataError
-            If a file is damaged.
+        `compute` writes the arrays into an empty folder and returns facts to store, including
+        "seconds_per_image". One process computes while others wait. An interrupted computation
+        leaves nothing behind. Raises DataError if a file is damaged.
         """
         path = self.path(split, copy, seed)
         if not path.is_dir():

@@ -56,11 +56,8 @@ class ImageDataModule(DataModule):
     n_workers : number of processes that read images from disk; 0: the main process reads them.
     kwargs : see `DataModule`.
 
-    Raises
-    ------
-    ValueError
-        If an equivalence needs classes but the data have none, or if the auxiliary variable is a
-        positive but each training image is equivalent only to itself.
+    Raises ValueError if an equivalence needs classes but the data have none, or if the auxiliary
+    variable is a positive but each training image is equivalent only to itself.
     """
 
     def __init__(

@@ -98,17 +98,9 @@ def receive(
 ) -> Iterator[Tensor]:
     """Decode a file; yield batches of examples [B, ...], in order and on the CPU.
 
-    Only one chunk is in memory at a time.
-
-    Parameters
-    ----------
-    batch_size : maximum batch size of the decoder; batches do not span chunks.
-    watch : stopwatch that measures the receiver's time.
-
-    Raises
-    ------
-    ContainerError, CodingError
-        If the file is damaged or was written by another model.
+    Only one chunk is in memory at a time. Batches for the decoder have at most `batch_size`
+    examples and do not span chunks. `watch` measures the receiver's time. Raises ContainerError or
+    CodingError if the file is damaged or was written by another model.
     """
     watch = Stopwatch(device) if watch is None else watch
     with FeatureFile(path, compressor.codec) as file:

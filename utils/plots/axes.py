@@ -55,13 +55,7 @@ def column_of(frame: pd.DataFrame, metric: str) -> str:
 
 
 def drawable(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """The rows that have all of these metrics.
-
-    Raises
-    ------
-    ValueError
-        If no row has them.
-    """
+    """The rows that have all of these metrics; ValueError if there are none."""
     rows = frame.dropna(subset=[column_of(frame, metric) for metric in metrics])
     if rows.empty:
         raise ValueError(f"no run has both {' and '.join(metrics)}: there is nothing to draw")
@@ -119,19 +113,10 @@ def panels(
     is_log_x: bool = False,
     is_log_y: bool = False,
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """Create a grid of panels with shared axes, and split the rows of `frame` among the panels.
+    """A figure of panels with shared axes, and pairs of axes and the rows of `frame` to draw there.
 
-    Parameters
-    ----------
-    x, y : metrics that the axis labels name.
-    col, row : columns of `frame`; each of their values gets a column or a row of panels. None: a
-        single one.
-    is_log_x, is_log_y : whether to use a logarithmic axis.
-
-    Returns
-    -------
-    figure : the figure.
-    panels : pairs of axes and the rows to draw in them, one row of panels after another.
+    The axis labels name the metrics x and y. Each value of the columns `col` and `row` gets a
+    column or a row of panels; None: a single one.
     """
     rows, cols = ([""] if key is None else list(frame[key].unique()) for key in (row, col))
     width = 5.0 if len(cols) == 1 else 3.5 * len(cols)

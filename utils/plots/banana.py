@@ -64,10 +64,7 @@ def codebook_plot(
     n_grid : number of points along each side of the grid that determines the cells.
     window : left, right, bottom and top of the figure.
 
-    Raises
-    ------
-    ValueError
-        If the source is not two-dimensional or the rate does not quantise.
+    Raises ValueError if the source is not two-dimensional or the rate does not quantise.
     """
     check_codebook(compressor, data)
     with drawing(compressor):
@@ -159,10 +156,8 @@ def maxinv_distribution_plot(
 
     M of a code is M of its reconstruction or, without a decoder, the mean of M(X) over its cell.
 
-    Raises
-    ------
-    ValueError
-        If the source is not two-dimensional, M(X) is not scalar, or the rate does not quantise.
+    Raises ValueError if the source is not two-dimensional, M(X) is not scalar, or the rate does not
+    quantise.
     """
     check_invariant(compressor, data)
     name = equivalence_name(data)

@@ -16,21 +16,11 @@ SMOOTHING, MARGIN = 1.5, 6  # of borders, in pixels of the grid
 
 @dataclass(frozen=True)
 class Codebook:
-    """The distinct codes of a set of points, and the code of each point.
+    """The distinct codes of a set of points, and the code of each point."""
 
-    Attributes
-    ----------
-    z_hat : Tensor [n_codes, z_dim]
-        Distinct codes.
-    labels : Tensor [n_points]
-        Index into `z_hat` of each point's code.
-    rates : Tensor [n_points]
-        Rate of each point, in nats.
-    """
-
-    z_hat: Tensor
-    labels: Tensor
-    rates: Tensor
+    z_hat: Tensor  # distinct codes [n_codes, z_dim]
+    labels: Tensor  # index into `z_hat` of each point's code, [n_points]
+    rates: Tensor  # rate of each point in nats, [n_points]
 
     def probabilities(self, n_points: int | None = None) -> Tensor:
         """Fraction [n_codes] of the points, or of the first `n_points`, that have each code."""

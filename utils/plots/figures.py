@@ -20,19 +20,12 @@ IMAGES = ("bw_image", "colour_image")
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """A figure that a config can list.
+    """A figure that a config can list."""
 
-    Parameters
-    ----------
-    function : callable (compressor, data, **options) -> Figure
-    file_name : name of the saved file; "{equivalence}" stands for the equivalence of the Banana.
-    kinds : values of `data.kind` that the figure supports.
-    check : callable (compressor, data) that raises `ValueError` if the figure does not apply.
-    """
-
-    function: Callable[..., Figure]
-    file_name: str
-    kinds: tuple[str, ...]
+    function: Callable[..., Figure]  # of (compressor, data, **options)
+    file_name: str  # "{equivalence}" stands for the equivalence of the Banana
+    kinds: tuple[str, ...]  # values of `data.kind` that the figure supports
+    #: raises `ValueError` if the figure does not apply
     check: Callable[[LearnableCompressor, DataModule], None]
 
 
@@ -58,13 +51,7 @@ FIGURES: dict[str, FigureSpec] = {
 
 
 def find_figure(name: str, compressor: LearnableCompressor, data: DataModule) -> FigureSpec:
-    """The figure with this name.
-
-    Raises
-    ------
-    ValueError
-        If there is no such figure, or if it does not apply to the compressor or the data.
-    """
+    """The figure with this name; ValueError if it does not exist or apply to these arguments."""
     if name not in FIGURES:
         raise ValueError(f"unknown figure {name!r}: choose from {', '.join(FIGURES)}")
     spec = FIGURES[name]
@@ -90,12 +77,8 @@ def draw(
 ) -> tuple[str, Figure]:
     """Draw the figure with this name; return its file name and the figure.
 
-    Parameters
-    ----------
-    filename : replaces the default file name.
-    options : options of the figure's function.
-
-    Raises `ValueError` as `find_figure` does.
+    `filename` replaces the default file name; `options` are those of the figure's function. Raises
+    ValueError as `find_figure` does.
     """
     spec = find_figure(name, compressor, data)
     with style.defaults():

@@ -41,11 +41,8 @@ def reconstruct_image_plot(
     is_plot_real : whether to draw source and augmented images above the reconstructions.
     labels : a name for each kind of image; None for the default names.
 
-    Raises
-    ------
-    ValueError
-        If the compressor has no decoder, the data have no unaugmented representatives, the images
-        do not fill the rows, or the number of labels is wrong.
+    Raises ValueError if the compressor has no decoder, the data have no unaugmented
+    representatives, the images do not fill the rows, or the number of labels is wrong.
     """
     split = "train" if is_train else "test"
     batch = augmented_images(compressor, data, n_samples, split=split, seed=seed)

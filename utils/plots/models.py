@@ -42,10 +42,8 @@ def pick_examples(
 ) -> Batch:
     """At most n examples of a split, on the compressor's device.
 
-    Parameters
-    ----------
-    auxiliary : which auxiliary variable `aux` to return, regardless of the setting of `data`.
-    seed : seed for sampling the examples, which keep their order; None takes the first examples.
+    `auxiliary` replaces that of `data`. The examples are sampled with a seed, in their order; None
+    takes the first examples.
     """
     data = data.with_auxiliary(auxiliary)
     n_there = data.n_examples(split)

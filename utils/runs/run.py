@@ -26,20 +26,12 @@ BEST, LAST = "best.ckpt", "last.ckpt"  # checkpoints: of the best epoch, and for
 
 @dataclass(frozen=True)
 class Run:
-    """One stage under one config.
+    """One stage under one config."""
 
-    Attributes
-    ----------
-    stage : name in `STAGES`.
-    cfg : resolved config of the whole job.
-    results : folder of the CSV, config, status and figures.
-    work : folder of checkpoints and compressed data.
-    """
-
-    stage: str
-    cfg: DictConfig
-    results: Path
-    work: Path
+    stage: str  # name in `STAGES`
+    cfg: DictConfig  # resolved config of the whole job
+    results: Path  # folder of the CSV, config, status and figures
+    work: Path  # folder of checkpoints and compressed data
 
     @property
     def id(self) -> str:

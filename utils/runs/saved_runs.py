@@ -102,25 +102,14 @@ class SavedConfig:
 
 @dataclass(frozen=True)
 class Record:
-    """A run on disk.
+    """A run on disk."""
 
-    Attributes
-    ----------
-    stage : name in `STAGES`.
-    state : done, failed, ... (see `status_file`), or `missing` if the run is done but its results
-        are missing.
-    folder : folder of its results.
-    config : config that it was started with.
-    metrics : its results; empty unless it is done.
-    finished : time at which it ended, as text that sorts chronologically; empty if it has not.
-    """
-
-    stage: str
-    state: str
-    folder: Path
-    config: SavedConfig
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    finished: str = ""
+    stage: str  # name in `STAGES`
+    state: str  # of its status file, or `missing` if it is done but its results are missing
+    folder: Path  # of its results
+    config: SavedConfig  # that it was started with
+    metrics: Mapping[str, float] = field(default_factory=dict)  # empty unless it is done
+    finished: str = ""  # when it ended, as text that sorts chronologically
 
 
 def read_records(experiment: Path) -> tuple[list[Record], Counter]:

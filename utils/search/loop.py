@@ -60,45 +60,28 @@ def run_search(cfg: DictConfig, arguments: Sequence[str], launcher: Launcher) ->
 class Search:
     """A search: it takes trials of a study, launches their jobs and records their results.
 
-    Several processes may search the same study concurrently; they share its `n_trials`.
-
-    Attributes
-    ----------
-    file : SQLite file of the study, which is created if it is missing.
-    name : name of the study, which is created if it is missing.
-    objectives : names of the metrics that the jobs return.
-    directions : minimize or maximize, one per objective.
-    space : search space.
-    n_trials : total number of trials, including failed ones; a repeated trial counts once.
-    retry_failed : whether to repeat trials that failed in earlier calls. A trial whose objective or
-        loss was not finite is never repeated, because it would fail again.
-    sampler : config of an Optuna sampler. A trial depends on the sampler's `seed`, on the number of
-        earlier trials and, if the sampler is adaptive, on their results, but not on interruptions.
+    Several processes may search the same study concurrently; they share its `n_trials`. A trial
+    depends on the sampler's `seed`, on the number of earlier trials and, if the sampler is adaptive,
+    on their results, but not on interruptions. A trial whose objective or loss was not finite is
+    never repeated, because it would fail again.
     """
 
-    file: Path
-    name: str
-    objectives: Sequence[str]
-    directions: Sequence[str]
+    file: Path  # SQLite file of the study; both are created if they are missing
+    name: str  # of the study
+    objectives: Sequence[str]  # names of the metrics that the jobs return
+    directions: Sequence[str]  # minimize or maximize, one per objective
     space: Space
-    n_trials: int
-    retry_failed: bool
-    sampler: Mapping[str, object]
+    n_trials: int  # including failed ones; a repeated trial counts once
+    retry_failed: bool  # whether to repeat trials that failed in earlier calls
+    sampler: Mapping[str, object]  # config of an Optuna sampler
 
     def run(self, launcher: Launcher, sweep_dir: Path, n_parallel: int) -> None:
         """Run the missing trials, `n_parallel` at a time; print the best ones.
 
-        Parameters
-        ----------
-        launcher : Hydra's launcher, which returns when all jobs of a batch have ended.
-        sweep_dir : folder that contains one folder per job, with its status file, named by the
-            job's number.
-
-        Raises
-        ------
-        ConfigError
-            If the sampler cannot be used, or if the search differs from the study's definition and
-            the study has complete or running trials. Without such trials, the study is replaced.
+        `sweep_dir` has a folder for each job, named by its number, with its status file. Raises
+        ConfigError if the sampler cannot be used, or if the search differs from the study's
+        definition and the study has complete or running trials. Without such trials, the study is
+        replaced.
         """
         self._make_sampler(0)  # fails before anything is written
         self.owner, n_launched = new_owner(), 0

@@ -19,16 +19,10 @@ from utils.runs.identity import is_execution_setting
 
 @dataclass(frozen=True)
 class Space:
-    """A command line in which some settings are sampled.
+    """A command line in which some settings are sampled."""
 
-    Attributes
-    ----------
-    fixed : overrides that all trials share.
-    distributions : key of a setting -> its distribution.
-    """
-
-    fixed: tuple[str, ...]
-    distributions: dict[str, BaseDistribution]
+    fixed: tuple[str, ...]  # overrides that all trials share
+    distributions: dict[str, BaseDistribution]  # by the key of the setting
 
     @classmethod
     def of(cls, overrides: Sequence[str]) -> "Space":

@@ -48,12 +48,7 @@ class TidyCSVLogger(Logger):
         """Do nothing: the config is saved with the results."""
 
     def log_metrics(self, metrics: Mapping[str, Tensor | float], step: int | None = None) -> None:
-        """Add metrics to the row of a step.
-
-        Raises `ValueError` if `step` is None, because the step identifies the row.
-        """
-        if step is None:
-            raise ValueError(f"metrics {list(metrics)} have no step")
+        """Add metrics to the row of a step."""
         if self._rows is None:
             self._rows = {at: row for at, row in self._read().items() if at < step}
         values = {name: repr(float(value)) for name, value in metrics.items() if name != "epoch"}

@@ -13,29 +13,19 @@ from utils.data.module import DataError
 
 @dataclass(frozen=True)
 class Source:
-    """Where images and their targets come from.
+    """Where images and their targets come from; for kind, task and is_labelled, see `DataModule`."""
 
-    Attributes
-    ----------
-    name : name in messages and caches.
-    open : returns, given the data folder, the images of "train" and, if the data set has them,
-        "val" and "test": in memory (uint8 [N, C, H, W]) or opened one by one.
-    n_outputs : number of classes, or of dimensions of the target.
-    sizes : number of images of each split of the original data set.
-    kind, task, is_labelled : see `DataModule`.
-    augment_side : side at which images are augmented before they are resized; None: the final one.
-    how_to_restore : what to do when images are missing.
-    """
-
-    name: str
+    name: str  # in messages and caches
+    #: returns, given the data folder, the images of "train" and, if the data set has them, "val" and
+    #: "test": in memory (uint8 [N, C, H, W]) or opened one by one
     open: Callable[[Path], Mapping[str, InMemory | Images]]
-    n_outputs: int
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    n_outputs: int  # number of classes, or of dimensions of the target
+    sizes: Mapping[str, int] = field(default_factory=dict)  # of the splits of the original data set
     kind: str = "colour_image"
     task: str = "classification"
     is_labelled: bool = True
-    augment_side: int | None = None
-    how_to_restore: str = (
+    augment_side: int | None = None  # at which images are augmented, then resized; None: final side
+    how_to_restore: str = (  # what to do when images are missing
         "The download or its unpacking was interrupted, or files were deleted: delete the folder "
         "of this data set there and run again."
     )
@@ -45,12 +35,8 @@ class Source:
     ) -> dict[str, InMemory | Images]:
         """The images of each split.
 
-        Raises
-        ------
-        DataError
-            If a split is empty, or if `is_complete` and images are missing.
-        ValueError
-            If the targets do not match the task.
+        Raises DataError if a split is empty, or if `is_complete` and images are missing, and
+        ValueError if the targets do not match the task.
         """
         images = dict(self.open(data_dir))
         for split, found in images.items():
