@@ -46,9 +46,8 @@ class Plan:
     overrides: list[str]  # including those of the experiment and mode
     cfg: DictConfig  # of the first job
     results: Path  # results folder of the experiment
-    jobs: list[
-        list[str]
-    ]  # overrides of each job; empty for a search, which samples them as it runs
+    #: overrides of each job; empty for a search, which samples them as it runs
+    jobs: list[list[str]]
 
     @property
     def is_submitted(self) -> bool:

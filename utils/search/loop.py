@@ -61,9 +61,9 @@ class Search:
     """A search: it takes trials of a study, launches their jobs and records their results.
 
     Several processes may search the same study concurrently; they share its `n_trials`. A trial
-    depends on the sampler's `seed`, on the number of earlier trials and, if the sampler is adaptive,
-    on their results, but not on interruptions. A trial whose objective or loss was not finite is
-    never repeated, because it would fail again.
+    depends on the sampler's `seed`, on the number of earlier trials and, if the sampler adapts to
+    them, on their results, but not on interruptions. A trial whose objective or loss was not finite
+    is never repeated, because it would fail again.
     """
 
     file: Path  # SQLite file of the study; both are created if they are missing

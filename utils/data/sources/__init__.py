@@ -13,10 +13,10 @@ from utils.data.module import DataError
 
 @dataclass(frozen=True)
 class Source:
-    """Where images and their targets come from; for kind, task and is_labelled, see `DataModule`."""
+    """Where images and targets come from; for kind, task and is_labelled, see `DataModule`."""
 
     name: str  # in messages and caches
-    #: returns, given the data folder, the images of "train" and, if the data set has them, "val" and
+    #: returns, given the data folder, the images of "train" and, if there are any, of "val" and
     #: "test": in memory (uint8 [N, C, H, W]) or opened one by one
     open: Callable[[Path], Mapping[str, InMemory | Images]]
     n_outputs: int  # number of classes, or of dimensions of the target
