@@ -76,7 +76,7 @@ class ConfigError(ValueError):
 def check_known(option: str, names: Iterable[object], known: Iterable[object]) -> None:
     """Raise `ConfigError`, which lists the known names, if any of `names` is not among them."""
     known = list(known)
-    if unknown := [str(name) for name in names if name not in known]:
+    if unknown := [repr(name) for name in names if name not in known]:
         choices = ", ".join("null" if name is None else str(name) for name in known)
         raise ConfigError(f"{option}: unknown {', '.join(unknown)}; choose from {choices}")
 

@@ -102,11 +102,6 @@ def to_override_value(value: object) -> str:
     return str(value)
 
 
-def unquoted(value: str) -> str:
-    """A value in Hydra's override grammar, without any quotes around it."""
-    return str(parse([f"x={value}"])[0].value()) if value.startswith(("'", '"')) else value
-
-
 @functools.cache
 def _parser() -> OverridesParser:
     # glob(...) needs the loader

@@ -103,7 +103,7 @@ def test_methods_are_selected_separately(folder, drawn):
 @pytest.mark.parametrize(
     ("overrides", "messages"),
     [
-        ([where("bet: 1")], ["'bet'", "'beta'"]),
+        ([where("bet: 1")], ["'bet'", "beta"]),
         ([f"{MODE}.bits=test/comm/bits"], ["test/comm/n_bits"]),
         ([f"{MODE}.bits=n_bits"], ["<split>/comm/<name>"]),
         ([where("beta: 1"), f"{MODE}.image=400"], ["no test image 400", "400 images"]),

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from utils.cluster import sweep
 from utils.configs.checks import ConfigError
 from utils.configs.composing import compose_config, expand
-from utils.configs.overrides import to_override_value, unquoted, values_of
+from utils.configs.overrides import to_override_value, values_of
 
 
 def refused(*overrides: str) -> str:
@@ -32,14 +32,10 @@ def test_values_survive_the_override_grammar():
     "name", ["a,b", "a#b", "a[b", "a=b", "a b", "a:b", "é", "a?b", "{(a", "a'b", "1e3"]
 )
 def test_folders_may_have_any_name(tmp_path, name):
-    settings = paths(tmp_path / name)
-    plan = sweep.check_command_line(settings)
+    plan = sweep.check_command_line(paths(tmp_path / name))
     assert plan.cfg.paths.outputs == str(tmp_path / name / "outputs") and len(plan.jobs) == 1
     assert plan.results == tmp_path / name / "results" / "exp_none" and plan.results.is_dir()
     assert compose_config(plan.jobs[0]).paths == plan.cfg.paths  # as Hydra composes the job
-    assert [unquoted(job.partition("=")[2]) for job in plan.jobs[0]] == [
-        setting.partition("=")[2] for setting in settings
-    ]
 
 
 @pytest.mark.parametrize("setting", ["paths.outputs=a%j", "job_id=b%"])

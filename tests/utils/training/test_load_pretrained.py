@@ -81,7 +81,7 @@ def test_runs_that_cannot_be_drawn_are_listed_and_the_others_drawn(folder):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        (names("codebok_plot"), "unknown codebok_plot; choose from codebook_plot, maxinv"),
+        (names("codebok_plot"), "unknown 'codebok_plot'; choose from codebook_plot, maxinv"),
         (names(), "figures.names is empty: choose from codebook_plot"),
         ("load.where={dits: VIC}", "'dits'"),
         ("load.where={dist: VAE}", "no finished run has dist=VAE"),
