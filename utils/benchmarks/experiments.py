@@ -22,7 +22,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from utils.benchmarks.steps import Step, measure
+from utils.benchmarks.steps import Cost, Step, measure
 from utils.configs.checks import is_network
 from utils.configs.composing import compose_config, expand
 from utils.configs.overrides import CONF_DIR, is_group, parse
@@ -33,7 +33,9 @@ from utils.training.fitting import quiet
 # 5 % of the peak of an H100 SXM (989 TFLOP/s for dense half-precision matrix products), typical of
 # convolutional networks in mixed precision without tuning.
 H100_FLOPS = 0.05 * 989e12
-H100_SECONDS = 0.01  # overhead per step: the host launches hundreds of kernels
+# A step takes as long as the host needs to launch its kernels, or the GPU to compute them. Assumed
+# upper values: of a launch from Python, and of the trainer's own work in a step.
+LAUNCH_SECONDS, TRAINER_SECONDS = 12e-6, 1e-3
 CPU_CORES = 2
 STAGES = ("featurizer", "predictor", "tower")
 JOBS, LINEAR = "jobs", "linear evaluations"
@@ -80,6 +82,12 @@ def cpu_name() -> str:
     return found.group(1) if found else platform.processor()
 
 
+def h100_seconds(cost: Cost) -> float:
+    """Computed seconds of a step on an H100."""
+    launches = TRAINER_SECONDS + cost.n_kernels * LAUNCH_SECONDS
+    return max(launches, cost.flops / H100_FLOPS)
+
+
 def _describe_cpu() -> str:
     return f"{CPU_CORES} cores of {cpu_name()} (CPU time of one thread / {CPU_CORES})"
 
@@ -93,7 +101,7 @@ def _cells(work: Work) -> list[str]:
             cost = measure(step)
             n_steps[step.stage] += n
             seconds[step.stage] += n * cost.seconds / cores
-            h100 += n * (H100_SECONDS + cost.flops / H100_FLOPS)
+            h100 += n * h100_seconds(cost)
     counts = {s: f"{n_steps[s]:,}" if n_steps[s] else "" for s in STAGES}
     if work[LINEAR]:
         counts["predictor"] = f"{work[LINEAR]} SVMs"

@@ -9,7 +9,7 @@ import json
 import math
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -32,6 +32,7 @@ from utils.training import building
 from utils.training.callbacks import Freezer
 
 N_REPEATS = 2  # measured steps, after a warm-up step
+N_COUNTED = 8  # examples in the batch whose kernels are counted
 SLOW = 2.0  # seconds; slower steps are measured only once
 MAX_PIXELS = 2**17  # per measured batch on a CPU; larger batches are extrapolated
 CLIP = {  # classes of OpenAI's package, and their arguments
@@ -57,10 +58,18 @@ KERNELS = (
 
 
 class Cost(NamedTuple):
-    """Seconds per step on this device (one core of a CPU) and FLOPs of its matrix products."""
+    """Cost of a step.
+
+    Attributes
+    ----------
+    seconds : on this device (one core of a CPU).
+    flops : of its matrix products.
+    n_kernels : that a GPU would launch; see `KernelCounter`.
+    """
 
     seconds: float
     flops: float
+    n_kernels: int
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,11 @@ class Step:
     shape: tuple[int, ...]
     network: str
     cfg: DictConfig = field(compare=False, repr=False)
+
+    @property
+    def has_default_precision(self) -> bool:
+        """Whether the experiment trains in mixed precision on a GPU, and in float32 on a CPU."""
+        return str(OmegaConf.to_container(self.cfg.trainer)["precision"]).startswith("${")
 
     @classmethod
     def of(cls, cfg: DictConfig, stage: str) -> "Step":
@@ -181,27 +195,26 @@ class _CountedStep(Callback):
             self.counter.__exit__(None, None, None)
 
 
-def count_kernels(experiment: str) -> int:
-    """Kernels of a training step of the featurizer, with a small batch of noise, on the CPU."""
-    overrides = ["distortion=VIC"] if "viz" in experiment else ["tower.kwargs.weights=random"]
-    cfg = compose_config(
-        [f"experiment={experiment}", "trainer.accelerator=cpu", "logger=none", *overrides]
-    )
-    for part in ("optimizer_feat", "optimizer_online"):
+def count_kernels(step: Step, precision: str = "32-true") -> int:
+    """Kernels of a training step, with a small batch of noise, on the CPU."""
+    cfg, counted = step.cfg.copy(), _CountedStep()
+    cfg.trainer.accelerator, cfg.trainer.precision = "cpu", precision
+    for part in ("optimizer_feat", "optimizer_online", "optimizer_pred"):
         OmegaConf.update(cfg, f"{part}.kwargs.fused", True, force_add=True)
-    step, counted = Step.of(cfg, "featurizer"), _CountedStep()
-    train(step, torch.rand(8, *step.shape), 2, counted)
+    train(replace(step, cfg=cfg), torch.rand(N_COUNTED, *step.shape), 2, counted)
     return counted.counter.n_kernels
 
 
 def compare_kernels(is_quick: bool) -> list[Comparison]:
     """Compare kernels per step with those of an earlier version."""
-    return [
-        Comparison(
-            f"kernels per step of {name}", "earlier", "", [count_kernels(name)], [n], high=high
-        )
-        for name, n, high in KERNELS
-    ]
+    comparisons = []
+    for name, n_earlier, high in KERNELS:
+        overrides = ["distortion=VIC"] if "viz" in name else ["tower.kwargs.weights=random"]
+        cfg = compose_config([f"experiment={name}", "logger=none", *overrides])
+        n = count_kernels(Step.of(cfg, "featurizer"))
+        what = f"kernels per step of {name}"
+        comparisons.append(Comparison(what, "earlier", "", [n], [n_earlier], high=high))
+    return comparisons
 
 
 @functools.cache
@@ -213,14 +226,17 @@ def measure(step: Step) -> Cost:
         n = max(2, min(n, MAX_PIXELS // (step.shape[1] * step.shape[2])))
     run = _measure_tower if step.stage == "tower" else _measure_training
     with one_thread():
-        seconds, flops = run(step, torch.rand(n, *step.shape), device)
-    return Cost(seconds * step.batch_size / n, flops * step.batch_size / n)
+        seconds, flops, n_kernels = run(step, torch.rand(n, *step.shape), device)
+    return Cost(seconds * step.batch_size / n, flops * step.batch_size / n, n_kernels)
 
 
 def _measure_training(step: Step, x: torch.Tensor, device: torch.device) -> Cost:
     meter = _Meter()
     train(step, x, 1 + N_REPEATS, meter)
-    return Cost(min(meter.seconds), meter.counter.get_total_flops())
+    # the precision of a GPU, which CPUs emulate with bfloat16, unless the experiment sets one
+    precision = "bf16-mixed" if step.has_default_precision else "32-true"
+    n_kernels = count_kernels(step, precision)
+    return Cost(min(meter.seconds), meter.counter.get_total_flops(), n_kernels)
 
 
 def train(
@@ -264,10 +280,10 @@ def _measure_tower(step: Step, x: torch.Tensor, device: torch.device) -> Cost:
     else:
         network = models.get_model(name)
     tower, x, seconds = Backbone(network, side=step.shape[-1]).to(device), x.to(device), []
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, KernelCounter() as kernels:
         tower(x)
     for _ in range(N_REPEATS):
         start = clock(device)
         tower(x)
         seconds.append(clock(device) - start)
-    return Cost(min(seconds), counter.get_total_flops())
+    return Cost(min(seconds), counter.get_total_flops(), kernels.n_kernels)
