@@ -10,7 +10,7 @@ import torch
 
 from lossyless.printing import forgive_output
 from utils.fault_drill import configs, corruption, inputs, jobs
-from utils.fault_drill.trials import ROOT, VERDICTS, Trials, is_bad, summarise, write
+from utils.fault_drill.trials import ROOT, VERDICTS, Trials, is_bad, summarise
 
 # Each takes the scale (1: the full drill) and the seed.
 DRILLS: dict[str, Callable[[float, int], Iterable[Trials]]] = {
@@ -34,13 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "fault_drill")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # forked processes cannot use the threads of their parent
+    options.out.mkdir(parents=True, exist_ok=True)
     has_failed = False
     for name in options.drills or DRILLS:
         print(f"[{name}]", flush=True)
         rows = []
         for trials in DRILLS[name](options.scale, options.seed):
             rows.append(summarise(trials, trials.outcomes(), options.seed))
-            write(options.out / f"{name}.csv", rows)  # an interrupted drill keeps its rows
+            # an interrupted drill keeps its rows
+            pd.DataFrame(rows).to_csv(options.out / f"{name}.csv", index=False)
         has_failed |= any(map(is_bad, rows))
     files = {file.stem: pd.read_csv(file) for file in options.out.glob("*.csv")}
     files.pop("summary", None)

@@ -78,21 +78,12 @@ def _run(base: list[str], number: str) -> Outcome:
     return Outcome(found.verdict, f"{argument}: {found.note}")
 
 
-def _base(folder: str) -> list[str]:
-    return settings(Path(folder), "trainer.max_epochs=1", "communication.n_copies=1")
-
-
-def checks(n_checks: int, seed: int) -> Iterator[Trials]:
-    with tempfile.TemporaryDirectory() as folder:
-        for kind in KINDS:
-            cases = [f"{seed} {number}" for number in range(-(-n_checks // len(KINDS)))]
-            run = partial(_check, _base(folder), kind)
-            yield Trials(kind, "checks of settings", run, cases)
-
-
 def trials(n_checks: int, n_runs: int, seed: int) -> Iterator[Trials]:
     """Check `n_checks` malformed settings; run `n_runs` that pass."""
-    yield from checks(n_checks, seed)
+    n_each = -(-n_checks // len(KINDS))
+    cases = [f"{seed} {number}" for number in range(max(n_each, n_runs))]
     with tempfile.TemporaryDirectory() as folder:
-        cases = [f"{seed} {number}" for number in range(n_runs)]
-        yield Trials("malformed", "main.py", partial(_run, _base(folder)), cases)
+        base = settings(Path(folder), "trainer.max_epochs=1", "communication.n_copies=1")
+        for kind in KINDS:
+            yield Trials(kind, "checks of settings", partial(_check, base, kind), cases[:n_each])
+        yield Trials("malformed", "main.py", partial(_run, base), cases[:n_runs])

@@ -1,6 +1,5 @@
 """Trials of a fault, in processes whose hangs, deaths and memory do not affect the drill."""
 
-import csv
 import multiprocessing
 import platform
 import time
@@ -116,14 +115,6 @@ def summarise(trials: Trials, outcomes: Sequence[Outcome], seed: int) -> Row:
 
 def is_bad(row: Row) -> bool:
     return any(row[verdict] for verdict in BAD)
-
-
-def write(path: Path, rows: Sequence[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def judge(read: Callable[[], bool], expected: tuple[type[Exception], ...], name: str) -> Outcome:

@@ -9,7 +9,7 @@ from helpers.batches import gather
 from lossyless.classical import ClassicalCompressor, RawPixels
 from utils.data import examples
 from utils.data.decoded import DecodedDataModule, allocate, from_pixels, to_pixels
-from utils.data.module import SPLITS, DataError
+from utils.data.module import DataError
 
 SMALL = 1000  # bytes, fewer than any split of the digits has
 

@@ -1,13 +1,13 @@
 """A few trials of each fault drill; `make fault-drill` runs thousands."""
 
-import csv
 import time
+from itertools import islice
 
 import pytest
 
 from utils.fault_drill import configs, corruption, inputs
 from utils.fault_drill.__main__ import DRILLS, main
-from utils.fault_drill.trials import Outcome, Trials, is_bad, judge, summarise, write
+from utils.fault_drill.trials import Outcome, Trials, is_bad, judge, summarise
 
 
 def rows_of(drill):
@@ -48,18 +48,16 @@ def test_a_trial_that_takes_too_much_memory_is_not_survived():
     assert [found.verdict for found in outcomes] == ["survived", "survived", "unexplained"]
 
 
-def test_damaged_files_are_detected(tmp_path):
+def test_damaged_files_are_detected():
     formats = corruption.make_formats()
     for name in ("file, hyperprior", "merging", "ArrayCompressor.save"):
         rows = rows_of(corruption.damage(name, formats[name], 3, seed=0))
         assert sum(row["tried"] for row in rows) == 21 and not any(map(is_bad, rows))
-    write(tmp_path / "rows.csv", rows)
-    with (tmp_path / "rows.csv").open() as file:
-        assert [row["tried"] for row in csv.DictReader(file)] == 7 * ["3"]
 
 
 def test_malformed_arrays_and_settings_are_explained():
-    rows = [*rows_of(inputs.arrays(seed=0)), *rows_of(configs.checks(n_checks=16, seed=0))]
+    checks = islice(configs.trials(n_checks=16, n_runs=1, seed=0), len(configs.KINDS))
+    rows = [*rows_of(inputs.arrays(seed=0)), *rows_of(checks)]
     assert not any(map(is_bad, rows)), rows
 
 
