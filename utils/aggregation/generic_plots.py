@@ -57,11 +57,7 @@ def plot_scatter_lines(
     With the kind "lines", points are means over seeds with standard errors; a line joins points
     that differ only in x, y and `selection.ALONG_CURVE`. With the other kinds, each run is a point.
     "regression" adds a linear fit for each colour, with its 95 % bootstrap confidence interval.
-
-    Parameters
-    ----------
-    mode : name of the mode, for errors.
-    file : name of the figure; None: as above.
+    `mode` is the name of the mode, for errors, and `file` replaces the name of the figure.
     """
     check_known(f"{mode}.kind", [kind], get_args(Kind))
     names = experiment.names

@@ -34,7 +34,8 @@ from utils.configs.overrides import CONF_DIR, given, parse, to_override_value
 from utils.runs.experiment_status import LOG, read_jobs, report
 from utils.runs.files import writable_dir
 from utils.runs.identity import experiment_folder
-from utils.runs.signals import CTRL_C, MAIN_PROCESS, format_error, raised
+from utils.runs.signals import MAIN_PROCESS, raised
+from utils.runs.status_file import CTRL_C, format_error
 
 NONE_DONE = 3  # exit status, known to bin/utils.sh
 

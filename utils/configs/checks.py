@@ -106,12 +106,8 @@ def find_node(cfg: DictConfig, key: str) -> Node:
 def expected_kind(name: str, stated: Node, value: object) -> str | None:
     """Describe the expected kind of value if `value` is of another kind; else return None.
 
-    Null and interpolations match any kind. Text matches a list of strings, and vice versa.
-
-    Parameters
-    ----------
-    name : last part of the key.
-    stated : node that the value replaces.
+    `name` is the last part of the key, and `stated` the node that the value replaces. Null and
+    interpolations match any kind. Text matches a list of strings, and vice versa.
     """
     is_open = stated._is_none() or stated._is_missing() or stated._is_interpolation()
     if is_open or value is None or (isinstance(value, str) and "${" in value):

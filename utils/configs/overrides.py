@@ -78,10 +78,8 @@ def values_of(key: str, overrides: Sequence[str]) -> list[object] | None:
 def to_override_value(value: object) -> str:
     """Format a value in Hydra's override grammar so that it parses to this value, not to a sweep.
 
-    Parameters
-    ----------
-    value : None, a bool, a number, text, or a list or dict of these, as Python objects or as parsed
-        by Hydra. Text is quoted if it would parse as something else.
+    It is None, a bool, a number, text, or a list or dict of these, as Python objects or as parsed
+    by Hydra. Text is quoted if it would parse as something else.
     """
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)

@@ -39,16 +39,9 @@ def open_or_download(
 ) -> T:
     """Open a data set; download it first if it is not in the folder.
 
-    A folder that cannot be written to or locked, e.g. a read-only mount, is only read from.
-
-    Parameters
-    ----------
-    open_set : callable (download: bool) -> data set, like torchvision's classes.
-    name, size : name and size of the data set in messages, e.g. "MNIST" and "11 MB".
-    folder : folder of its files.
-    advice : what to do if the download fails.
-
-    Raises DataError if the data set is not in the folder and cannot be downloaded.
+    `open_set` has an argument `download`, like torchvision's classes. A folder that cannot be
+    written to or locked, e.g. a read-only mount, is only read from. Raises DataError, with the
+    name, the size ("11 MB") and the advice, if the data set is missing and cannot be downloaded.
     """
     try:
         lock = FileLock(writable_dir(folder) / f".{name.replace(' ', '_')}.lock").acquire()

@@ -82,21 +82,14 @@ class LinearEvaluation(Evaluation):
     The search ranks candidates by cross-validated accuracy on the training and validation examples;
     it never uses the test split. If there are more than `max_cv_examples` of them, or if a class
     has fewer examples than there are folds, candidates are instead fitted to the training split and
-    ranked on the validation split.
-
-    Parameters
-    ----------
-    n_draws : number of candidates.
-    n_folds : folds of the cross-validation.
-    max_cv_examples : maximum number of training and validation examples for cross-validation.
-    max_search_examples : number of training examples, stratified by class, that candidates are
-        fitted to in a search on the validation split; None means all. The final fits always use all
-        examples.
+    ranked on the validation split. The final fits always use all examples.
     """
 
-    n_draws: int = 16
-    n_folds: int = 5
-    max_cv_examples: int = 50_000
+    n_draws: int = 16  # number of candidates
+    n_folds: int = 5  # of the cross-validation
+    max_cv_examples: int = 50_000  # of training and validation, for cross-validation
+    #: number of training examples, stratified by class, that candidates are fitted to if they are
+    #: ranked on the validation split; None: all
     max_search_examples: int | None = None
 
     #: name of the classifier in messages

@@ -56,15 +56,7 @@ def codebook_plot(
 
     Codebook points are the reconstructions of the codes, with areas proportional to the codes'
     probabilities; without a decoder, no points are drawn. Borders fade where the encoder has no
-    inputs.
-
-    Parameters
-    ----------
-    n_pts : number of test points for estimating rate, distortion and probabilities.
-    n_grid : number of points along each side of the grid that determines the cells.
-    window : left, right, bottom and top of the figure.
-
-    Raises ValueError if the source is not two-dimensional or the rate does not quantise.
+    inputs. Raises ValueError if the source is not two-dimensional or the rate does not quantise.
     """
     check_codebook(compressor, data)
     with drawing(compressor):

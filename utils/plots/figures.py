@@ -1,8 +1,8 @@
 """Figures of a trained compressor, looked up by the names that configs use.
 
-A figure is a function that takes a compressor and its data and returns a Matplotlib `Figure`. To
-add a figure, write the function and add it to `FIGURES`. Figures drawn from tables are modes of
-`utils.aggregation`.
+A figure is a function that takes a compressor and its data and returns a Matplotlib `Figure`;
+conf/load_pretrained.yaml documents its options. To add a figure, write the function and add it to
+`FIGURES`. Figures drawn from tables are modes of `utils.aggregation`.
 """
 
 from collections.abc import Callable

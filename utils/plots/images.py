@@ -32,15 +32,6 @@ def reconstruct_image_plot(
 ) -> Figure:
     """Source images, the sender's augmented images, and the receiver's reconstructions.
 
-    Parameters
-    ----------
-    n_samples : number of images.
-    n_rows : number of rows for each kind of image.
-    seed : seed for sampling the images; None takes the first images.
-    is_train : whether to use images of the training split instead of the test split.
-    is_plot_real : whether to draw source and augmented images above the reconstructions.
-    labels : a name for each kind of image; None for the default names.
-
     Raises ValueError if the compressor has no decoder, the data have no unaugmented
     representatives, the images do not fill the rows, or the number of labels is wrong.
     """

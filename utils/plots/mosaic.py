@@ -26,14 +26,10 @@ def mosaic(
 ) -> Figure:
     """A figure of images in rows and columns.
 
-    Images keep their resolution, unless the figure would be narrower than `MIN_WIDTH` or wider than
-    `MAX_WIDTH` inches; it is then scaled to that width. Labels may span several lines.
-
-    Parameters
-    ----------
-    images : [n_rows, n_columns, C, H, W] in [0, 1]; C is 1 (grey) or 3.
-    row_labels, column_labels : labels to the left of rows and above columns.
-    xlabel, ylabel : labels below and to the left of the grid.
+    `images` is [n_rows, n_columns, C, H, W] in [0, 1]; C is 1 (grey) or 3. Images keep their
+    resolution, unless the figure would be narrower than `MIN_WIDTH` or wider than `MAX_WIDTH`
+    inches; it is then scaled to that width. Labels of rows (on the left) and columns (above) may
+    span several lines.
     """
     n_rows, n_columns, _, height, width = images.shape
     canvas, gap = _canvas(images)

@@ -46,13 +46,9 @@ def find_jobs(
     - runs: folders of its runs, keyed by stage; empty until it starts
     - stage, run: its first unfinished stage and the status of that stage's run, if known
 
-    Parameters
-    ----------
-    outputs : folder that contains the output folders of all sweeps.
-    results : folder of the experiment's results.
-    runs : output of `find_runs`.
-    read_queue : returns the ids of all jobs that are queued or running on the cluster; None if the
-        cluster cannot be queried.
+    `outputs` is the folder of all sweeps, `results` that of the experiment's results, and `runs`
+    the output of `find_runs`. `read_queue` returns the ids of all jobs that are queued or running
+    on the cluster; None if the cluster cannot be queried.
     """
     name = re.compile(rf"{re.escape(results.name.removeprefix('exp_'))}_\d+")
     sweeps = [path for path in outputs.glob("*/*") if name.fullmatch(path.name)]

@@ -1,4 +1,4 @@
-"""A job scheduler's signals and ids, and descriptions of how a job ended.
+"""A job scheduler's signals and ids.
 
 A scheduler sends two signals. USR2 is sent some time before a time limit or a preemption. submitit
 handles it: it pickles the job again, requeues it and ends the process, or gives up after
@@ -7,17 +7,13 @@ Slurm would count that as a failure and would not requeue the job.
 """
 
 import contextlib
-import errno
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from hydra.errors import InstantiationException
-
 MAIN_PROCESS = "LOSSYLESS_MAIN_PROCESS"  # environment variable of workers: process id of main.py
-CTRL_C = "Ctrl-C"
 TERMINATED = "received SIGTERM: cancelled, preempted, or its node goes down"
 
 _is_terminated = False  # whether this scheduled job has received SIGTERM
@@ -38,18 +34,12 @@ class Requeued(SystemExit):
         return f"preempted or out of time (signal {name}): requeued"
 
 
-class OutOfTime(RuntimeError):
+class OutOfTime(RuntimeError):  # submitit does not return a SystemExit to the launcher
     """The job ran out of time for the last time and is not requeued."""
 
 
 class PeerLost(RuntimeError):
     """Another process of the same job has ended, so this one cannot continue."""
-
-
-# The last two are not SystemExit because submitit only returns an `Exception` to the launcher.
-INTERRUPTIONS = (KeyboardInterrupt, SystemExit, OutOfTime, PeerLost)
-# a full disk, a used-up quota, a limit on the size of files
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def job_id() -> str | None:
@@ -71,36 +61,6 @@ def _environment():
     from submitit import JobEnvironment  # imported lazily: only jobs of a scheduler need it
 
     return JobEnvironment()
-
-
-def format_error(error: BaseException) -> str:
-    """An error in one sentence, for status files and reports."""
-    # Lightning turns KeyboardInterrupt into SystemExit
-    cause = error.__context__ if type(error) is SystemExit else error
-    if isinstance(cause, KeyboardInterrupt):
-        return CTRL_C
-    if isinstance(error, INTERRUPTIONS) and type(error) is not SystemExit:
-        # Lightning gives no message when SIGTERM ends its training
-        return str(error) or str(Terminated(128 + signal.SIGTERM))
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        _, mark, key = str(error).rpartition("full_key: ")
-        reason = format_error(error.__cause__)
-        return f"{key}: {reason}" if mark else reason
-    return f"{type(error).__name__}: {error}"
-
-
-def describe_end(error: BaseException) -> dict[str, str]:
-    """State ("interrupted" or "failed") and error message of a job or run ended by an error.
-
-    A full disk counts as an interruption. After SIGTERM, any error does: worker processes also
-    received the signal.
-    """
-    reason = format_error(error)
-    if isinstance(error, INTERRUPTIONS) or getattr(error, "errno", None) in FULL_DISK:
-        return {"state": "interrupted", "error": reason}
-    if _is_terminated:
-        return {"state": "interrupted", "error": f"{TERMINATED}; then {reason}"}
-    return {"state": "failed", "error": reason}
 
 
 def is_terminated() -> bool:

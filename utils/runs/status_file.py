@@ -7,9 +7,11 @@ free, it reads as "lost": the process died without recording its end.
 """
 
 import contextlib
+import errno
 import json
 import os
 import platform
+import signal
 import traceback
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -17,6 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from utils.runs import signals
@@ -30,6 +33,10 @@ LOST = (
 )
 STATES = ("running", "failed", "lost", "interrupted", "queued", "done")
 UNDER_WAY = ("queued", "running")
+CTRL_C = "Ctrl-C"
+INTERRUPTIONS = (KeyboardInterrupt, SystemExit, signals.OutOfTime, signals.PeerLost)
+# a full disk, a used-up quota, a limit on the size of files
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def now() -> str:
@@ -54,15 +61,40 @@ def load(path: Path) -> dict:
     return content
 
 
+def format_error(error: BaseException) -> str:
+    """An error in one sentence, for status files and reports."""
+    # Lightning turns KeyboardInterrupt into SystemExit
+    cause = error.__context__ if type(error) is SystemExit else error
+    if isinstance(cause, KeyboardInterrupt):
+        return CTRL_C
+    if isinstance(error, INTERRUPTIONS) and type(error) is not SystemExit:
+        # Lightning gives no message when SIGTERM ends its training
+        return str(error) or str(signals.Terminated(128 + signal.SIGTERM))
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        _, mark, key = str(error).rpartition("full_key: ")
+        reason = format_error(error.__cause__)
+        return f"{key}: {reason}" if mark else reason
+    return f"{type(error).__name__}: {error}"
+
+
+def describe_end(error: BaseException) -> dict[str, str]:
+    """State ("interrupted" or "failed") and error message of a job or run ended by an error.
+
+    A full disk counts as an interruption. After SIGTERM, any error does: worker processes also
+    received the signal.
+    """
+    reason = format_error(error)
+    if isinstance(error, INTERRUPTIONS) or getattr(error, "errno", None) in FULL_DISK:
+        return {"state": "interrupted", "error": reason}
+    if signals.is_terminated():
+        return {"state": "interrupted", "error": f"{signals.TERMINATED}; then {reason}"}
+    return {"state": "failed", "error": reason}
+
+
 class StatusFile:
-    """Status of a job or run.
+    """Status of a job or run: a JSON file, and a lock of the process working on it.
 
     Several processes (the ranks of a job) may use it concurrently.
-
-    Parameters
-    ----------
-    path : the JSON file.
-    lock : file that is locked by the process working on the job or run.
     """
 
     def __init__(self, path: Path, lock: Path):
@@ -119,7 +151,7 @@ class StatusFile:
         Only the first error is kept: the errors of other ranks are consequences of it.
         """
         trace = "".join(traceback.format_exception(error))
-        self.note(**signals.describe_end(error), finished=now(), traceback=trace)
+        self.note(**describe_end(error), finished=now(), traceback=trace)
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:

@@ -16,11 +16,8 @@ class TimedCheckpoints(TorchCheckpointIO):
     """Copies checkpoints in memory, and writes them when asked to.
 
     A file is replaced only by a complete new one. Lightning would write to TMPDIR and, if that is
-    on another disk, copy over the old checkpoint.
-
-    Parameters
-    ----------
-    every_minutes : time between two writes; 0: each checkpoint is written.
+    on another disk, copy over the old checkpoint. With `every_minutes=0`, each checkpoint is
+    written.
     """
 
     def __init__(self, every_minutes: float):

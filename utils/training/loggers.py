@@ -1,11 +1,10 @@
 """Training loggers, which never prompt or block. Results and figures are always saved to disk."""
 
-import csv
-import io
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
 from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
@@ -15,8 +14,6 @@ from torch import Tensor
 from utils.runs.files import read_csv, write_text
 from utils.runs.run import Run
 from utils.training import wandb_runs
-
-KEYS = ("step", "epoch")  # first columns of CSV logs
 
 
 class TidyCSVLogger(Logger):
@@ -61,15 +58,10 @@ class TidyCSVLogger(Logger):
 
     def save(self) -> None:
         """Write all rows logged so far."""
-        if not self._rows:
-            return
-        names = dict.fromkeys(name for row in self._rows.values() for name in row)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [*KEYS, *(n for n in names if n not in KEYS)])
-        writer.writeheader()
-        writer.writerows(self._rows[step] for step in sorted(self._rows))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.path, text.getvalue())
+        if self._rows:
+            rows = pd.DataFrame(self._rows[step] for step in sorted(self._rows))
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.path, rows.to_csv(index=False, lineterminator="\r\n"))
 
     def finalize(self, status: str) -> None:
         self.save()

@@ -21,6 +21,7 @@ from utils.configs.checks import ConfigError
 from utils.runs import signals
 from utils.runs.identity import STAGES
 from utils.runs.run import LAST, find_run
+from utils.runs.status_file import format_error
 from utils.training import jobs, stages
 
 
@@ -229,7 +230,7 @@ def test_the_signal_that_ends_a_job_is_recorded(inside_hydra, tmp_path):
         status = json.loads(inside_hydra.read_text())
         assert (status["state"], status["error"]) == ("interrupted", f"terminated by {number.name}")
         assert signal.signal(number, before) is signal.SIG_DFL
-    assert signals.format_error(SIGTERMException()) == "terminated by SIGTERM"
+    assert format_error(SIGTERMException()) == "terminated by SIGTERM"
 
 
 @pytest.mark.slow

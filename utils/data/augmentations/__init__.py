@@ -66,16 +66,12 @@ REGISTRY: dict[str, Member | None] = {
 class Augmentation:
     """Applies each named member to each image independently.
 
-    The order of the names does not matter. All affine members are composed into one `warp`, which
-    samples the batch once: images are translated, rotated, scaled and sheared, in this order; then
-    the visible part is flipped and cropped. Changes of pixel values follow: color, gray, erasing.
-
-    Parameters
-    ----------
-    names : keys of `REGISTRY`.
-    p_augment : probability that an image is augmented at all; each member then acts with its own
-        probability. Members that are not `in_chain` (erasing, joint members) decide separately,
-        also with probability p_augment.
+    Names are keys of `REGISTRY`, in any order. All affine members are composed into one `warp`,
+    which samples the batch once: images are translated, rotated, scaled and sheared, in this order;
+    then the visible part is flipped and cropped. Changes of pixel values follow: color, gray,
+    erasing. An image is augmented with probability p_augment; each member then acts with its own
+    probability. Members that are not `in_chain` (erasing, joint members) decide separately, also
+    with probability p_augment.
 
     Attributes
     ----------
@@ -173,12 +169,8 @@ def warp(
     Moves and crops are matrices [B, 3, 3]; see `affine`. Pixels outside the image are black, and
     content that a move shifts out of the frame is lost. Crops magnify or mirror a part of the moved
     image; at its border, they repeat the outermost pixels for half a pixel, as torchvision's resize
-    does.
-
-    Parameters
-    ----------
-    mode : "nearest", the default of torchvision's random affine maps, rounds to whole pixels after
-        each map, but reads pixels once. "bilinear", for crops, interpolates once.
+    does. The mode "nearest", the default of torchvision's affine maps, rounds to whole pixels after
+    each map, but reads pixels once. "bilinear", for crops, interpolates once.
     """
     height, width = images.shape[-2:]
     device = images.device

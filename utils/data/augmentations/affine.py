@@ -16,15 +16,10 @@ N_TRIES = 10  # candidates for each box
 
 
 class Member:
-    """One of the transformations that make up an augmentation.
+    """One of the transformations that make up an augmentation."""
 
-    Attributes
-    ----------
-    probability : probability of transforming an image.
-    in_chain : whether it shares the random decision whether an image is augmented at all.
-    """
-
-    probability: ClassVar[float] = 1.0
+    probability: ClassVar[float] = 1.0  # of transforming an image
+    #: whether it shares the random decision whether an image is augmented at all
     in_chain: ClassVar[bool] = True
 
 

@@ -29,17 +29,12 @@ class ColorJitter(PixelChange):
     """torchvision's ColorJitter: brightness, contrast, saturation and hue in random order.
 
     The saturation and hue of single-channel images do not change.
-
-    Parameters
-    ----------
-    brightness, contrast, saturation : largest deviation of the factors from 1.
-    hue : largest hue shift, as a fraction of the full circle.
     """
 
-    brightness: float = 0.4
+    brightness: float = 0.4  # largest deviation of the factor from 1
     contrast: float = 0.4
     saturation: float = 0.4
-    hue: float = 0.2
+    hue: float = 0.2  # largest shift, as a fraction of the full circle
     probability = 0.8
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -79,16 +74,10 @@ class Grayscale(PixelChange):
 
 @dataclass(frozen=True)
 class Erasing(PixelChange):
-    """torchvision's RandomErasing: replaces a box of whole pixels with gray.
+    """torchvision's RandomErasing: replaces a box of whole pixels with gray."""
 
-    Parameters
-    ----------
-    area : bounds of the box's area as a fraction of the image's, uniform.
-    ratio : bounds of the box's height / width in pixels, log-uniform.
-    """
-
-    area: tuple[float, float] = (0.02, 0.33)
-    ratio: tuple[float, float] = (0.3, 3.3)
+    area: tuple[float, float] = (0.02, 0.33)  # bounds of its fraction of the image's, uniform
+    ratio: tuple[float, float] = (0.3, 3.3)  # bounds of its height / width, log-uniform
     probability = 0.5
     in_chain = False
 

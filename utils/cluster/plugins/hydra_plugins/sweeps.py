@@ -25,12 +25,7 @@ SAMPLERS = {
 
 
 class JobLauncher(Launcher):
-    """Submits jobs with submitit and waits until all of them have ended.
-
-    Parameters
-    ----------
-    options : options from a config in conf/slurm/.
-    """
+    """Submits jobs with submitit, with options from conf/slurm/, and waits for all to end."""
 
     def __init__(self, options: DictConfig):
         self._options = OmegaConf.to_container(options, resolve=True)
@@ -57,15 +52,10 @@ class JobLauncher(Launcher):
 
 
 class StudySweeper(Sweeper):
-    """Runs the trials of a study in batches until it has `hypopt.n_trials`.
-
-    Parameters
-    ----------
-    sampler : config of one of Optuna's samplers; other settings are in `hypopt`.
-    """
+    """Runs the trials of a study in batches until it has `hypopt.n_trials`."""
 
     def __init__(self, sampler: Mapping[str, object]):
-        pass  # each trial gets its own sampler from the config
+        pass  # each trial gets its own of these Optuna samplers, from the config
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
