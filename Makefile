@@ -25,7 +25,8 @@ help: ## List the targets and settings
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12        interpreter to create .venv with (default: found on the path)"
-	@echo "  ARGS='tests/.../test_x.py' arguments for pytest, in all test targets"
+	@echo "  ARGS='tests/.../test_x.py' arguments for pytest, in all test targets; and for"
+	@echo "                           benchmark and fault-drill"
 	@echo "  WORKERS=4                number of test processes (default: one per core, at most 8)"
 
 demo: $(INSTALLED) ## Install if needed, then run the demo: Banana and digits, 4 minutes on 2 cores
@@ -57,8 +58,8 @@ format: $(INSTALLED_DEV) ## Format the code and apply ruff's fixes
 	$(VENV_PYTHON) -m ruff check --fix-only .
 	$(VENV_PYTHON) -m ruff format .
 
-benchmark: $(INSTALLED) ## Measure data, training and coding speed against their references
-	@bash bin/benchmark.sh
+benchmark: $(INSTALLED) ## Measure speed and size against references; writes results/benchmark
+	@bash bin/benchmark.sh $(ARGS)
 
 fault-drill: $(INSTALLED) ## Damage files, kill runs, fill disks, ...; count what is detected
 	$(VENV_PYTHON) -m utils.fault_drill $(ARGS)

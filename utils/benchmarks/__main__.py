@@ -1,18 +1,21 @@
-"""Runs all benchmarks, prints one table, and fails if a goal is missed.
+"""Runs benchmarks, writes tables to results/benchmark, and fails if a goal is missed.
 
-Two more benchmarks run only on request: "experiments" estimates the hours that each experiment
-takes, and "gpu" measures what training steps wait for.
+Three more benchmarks run only on request: "features" compares compressors of features at equal
+accuracy, "experiments" estimates the hours that each experiment takes, and "gpu" measures what
+training steps wait for.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from rich.console import Console
+import pandas as pd
 
 from lossyless.printing import forgive_output
-from utils.benchmarks import coding, data, experiments, files, gpu, steps, training
-from utils.benchmarks.comparison import Comparison, table_of
+from utils.aggregation.experiment import to_markdown
+from utils.benchmarks import coding, data, experiments, files, gpu, steps, tables, training
+from utils.benchmarks.comparison import Comparison
 
 SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
     "data": data.compare,
@@ -27,12 +30,16 @@ SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks; exit status 1 if a goal is missed."""
+    """Run the benchmarks; exit status 1 if a goal is missed or, with --compare, a row is slower."""
     parser = argparse.ArgumentParser(prog="bin/benchmark.sh", description=__doc__)
     only = [*SUBJECTS, "experiments", "gpu"]
     parser.add_argument("--only", choices=only, help="run a single benchmark")
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions; a smoke test")
     parser.add_argument("--match", default="", help="experiments: only names with this text")
+    about = "folder for tables; default: results/benchmark, or outputs/benchmark with --quick"
+    parser.add_argument("--out", type=Path, help=about)
+    about = "a CSV or folder of an earlier run, to compare with NEW or else with a new run"
+    parser.add_argument("--compare", type=Path, nargs="+", metavar=("OLD", "NEW"), help=about)
     options = parser.parse_args(arguments)
     if options.only == "experiments":
         experiments.report(options.match)
@@ -40,14 +47,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.only == "gpu":
         gpu.report(is_quick=options.quick)
         return 0
-    comparisons: list[Comparison] = []
+    paths = options.compare or []
+    if len(paths) > 2:
+        parser.error("--compare: expected OLD, or OLD and NEW")
+    old, *rest = map(tables.read, paths) if paths else [None]
+    new = rest[0] if rest else run(options)
+    if old is None:
+        return int((new["verdict"] == "MISSED").any())
+    slower = tables.slower(old, new)
+    print(f"\nslower than in {paths[0]}, by more than noise: {len(slower)} rows")
+    print(to_markdown(slower.round(3)) if len(slower) else "")
+    return int(len(slower) > 0)
+
+
+def run(options: argparse.Namespace) -> pd.DataFrame:
+    """Measure, write and print the chosen subjects."""
+    out = options.out or Path("outputs" if options.quick else "results", "benchmark")
+    facts, found = tables.circumstances(), []
     for name in [options.only] if options.only else SUBJECTS:
         print(f"[{name}]", file=sys.stderr, flush=True)
-        comparisons += SUBJECTS[name](options.quick)
-    # in files, as wide as in a terminal with 120 columns
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table_of(comparisons))
-    return 0 if all(comparison.is_met for comparison in comparisons) else 1
+        if rows := SUBJECTS[name](options.quick):  # none if the benchmark was skipped
+            found.append(tables.table_of(name, rows, **facts))
+            tables.write(found[-1], out)
+    if not found:
+        raise SystemExit("nothing could be measured")
+    print(tables.markdown(table := pd.concat(found)))
+    return table
 
 
 if __name__ == "__main__":

@@ -1,88 +1,47 @@
-"""Bottlenecks for features of CLIP's size, vectors sampled from them, and CompressAI's reference.
+"""Bottlenecks for the benchmarks, vectors for them, and CompressAI's coders of the same models."""
 
-Our code and the reference share weights; the reference builds its own tables from them.
-"""
-
-import tempfile
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from compressai.entropy_models import EntropyBottleneck
-from compressai.models.utils import remap_old_keys
+from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from torch import Tensor
 
 from lossyless.hub import RELEASED
 from lossyless.hub.weights import load_bottleneck
-from lossyless.rates import HFactorized
+from lossyless.rates import EntropyCodedRate, HFactorized, HHyper
+from lossyless.rates.hyperprior import LOG_SCALE_STEP, MIN_SCALE, N_SCALES
 from lossyless.torch_state import drawing_from
 
 MODEL = "b005"
-NAME = "entropy_bottleneck"  # name of the prior in weight files
 # give a random prior approximately the entropy and table sizes of the released one
 NARROWING, TAIL = 12.0, 11.0
-
-
-class PerVectorCoder:
-    """The coder of the paper's code: CompressAI's bottleneck, with one stream per vector.
-
-    Parameters
-    ----------
-    weights : state dict of released weights, with current or old parameter names of CompressAI.
-    """
-
-    def __init__(self, weights: dict[str, Tensor]):
-        self.biasing, self.scaling = weights["biasing"], weights["scaling"]
-        self.bottleneck = EntropyBottleneck(len(self.biasing)).eval().requires_grad_(False)
-        found = remap_old_keys(NAME, dict(weights))
-        own = self.bottleneck.state_dict()
-        buffers = {"_offset", "_quantized_cdf", "_cdf_length"}  # rebuilt by `update`
-        own |= {name: found[f"{NAME}.{name}"] for name in own.keys() - buffers}
-        self.bottleneck.load_state_dict(own)
-        self.bottleneck.update(force=True)
-
-    def encode(self, z: Tensor) -> list[bytes]:
-        """One stream per row of `z` [N, D]."""
-        return self.bottleneck.compress((z + self.biasing) * self.scaling.exp())
-
-    def decode(self, streams: list[bytes]) -> Tensor:
-        """z_hat [N, D], float32."""
-        z_hat_in = self.bottleneck.decompress(streams, ())
-        return z_hat_in * (-self.scaling).exp() - self.biasing
+N_STEPS, BATCH_SIZE = 300, 256  # of training the hyperprior
 
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """A bottleneck in our code and in CompressAI, with the same weights.
+    """A rate with coding tables, and vectors for which it was trained.
 
     Attributes
     ----------
-    rate : our implementation, with its coding tables.
-    reference : CompressAI's implementation.
+    draw : returns n vectors [n, z_dim].
     name : the source of the weights.
     """
 
-    rate: HFactorized
-    reference: PerVectorCoder
+    rate: EntropyCodedRate
+    draw: Callable[[int], Tensor]
     name: str
 
-    def draw(self, n: int) -> tuple[np.ndarray, Tensor]:
-        """Symbols int32 [n, D], drawn with the tables' probabilities, and their vectors [n, D].
-
-        Their coded size can be compared with the entropy of the model. No symbol is escaped.
-        """
-        tables = self.rate.tables["z"]
-        random = np.random.default_rng(0)
-        columns = []
-        for cdf, length, offset in zip(tables.cdfs, tables.lengths, tables.offsets, strict=True):
-            listed = cdf[: length - 1]  # without the escape entry, which comes last
-            drawn = random.integers(listed[-1], size=n)
-            columns.append(np.searchsorted(listed, drawn, side="right") - 1 + offset)
-        symbols = np.stack(columns, axis=1).astype(np.int32)
-        return symbols, self.rate.dequantise(symbols)
+    @torch.no_grad()
+    def cross_entropy(self, z: Tensor) -> float:
+        """Bits of z [N, z_dim] under the entropy model."""
+        nats = sum(self.rate(part)[1].sum(dtype=torch.double) for part in z.split(BATCH_SIZE))
+        return float(nats) / np.log(2)
 
 
 def load_released() -> Bottleneck:
@@ -93,27 +52,111 @@ def load_released() -> Bottleneck:
     path = Path(torch.hub.get_dir(), "checkpoints", Path(RELEASED[MODEL].url).name)
     if not path.is_file():
         return make_bottleneck(512)
-    return _load(path, f"released {MODEL}")
+    return _factorized(load_bottleneck(path), f"released {MODEL}")
 
 
 def make_bottleneck(z_dim: int) -> Bottleneck:
     """A random prior, approximately as broad as the released one."""
     with drawing_from(torch.Generator().manual_seed(0)):
-        prior = EntropyBottleneck(z_dim).requires_grad_(False)
-    first = prior.state_dict()["matrices.0"]  # acts through a softplus, before any offset
+        rate = HFactorized(z_dim)
+    prior = rate.prior.requires_grad_(False)
+    torch.nn.init.zeros_(rate.scaling)
+    first = prior.matrices[0]  # acts through a softplus, before any offset
     first.copy_((F.softplus(first) * NARROWING).expm1().log())
     prior.update(force=True, update_quantiles=True)
     low, median, high = prior.quantiles.unbind(-1)
     tails = torch.maximum(low, median - TAIL), torch.minimum(high, median + TAIL)
     prior.quantiles.copy_(torch.stack([tails[0], median, tails[1]], dim=-1))
-    weights: dict[str, Any] = {f"{NAME}.{name}": v for name, v in prior.state_dict().items()}
-    weights |= {"biasing": torch.zeros(z_dim), "scaling": torch.ones(z_dim)}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "bottleneck.pt")
-        torch.save(weights, path)
-        return _load(path, "random prior")
+    prior.are_centres_fixed = True  # as in released weights
+    rate.update()
+    return _factorized(rate.eval().requires_grad_(False), "random prior")
 
 
-def _load(path: Path, name: str) -> Bottleneck:
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    return Bottleneck(load_bottleneck(path), PerVectorCoder(weights), name)
+def _factorized(rate: HFactorized, name: str) -> Bottleneck:
+    """Vectors are drawn with the tables' probabilities; no symbol is escaped."""
+    tables = rate.tables["z"]
+
+    def draw(n: int) -> Tensor:
+        random, columns = np.random.default_rng(0), []
+        for cdf, length, offset in zip(tables.cdfs, tables.lengths, tables.offsets, strict=True):
+            listed = cdf[: length - 1]  # without the escape entry, which comes last
+            drawn = random.integers(listed[-1], size=n)
+            columns.append(np.searchsorted(listed, drawn, side="right") - 1 + offset)
+        return rate.dequantise(np.stack(columns, axis=1).astype(np.int32))
+
+    return Bottleneck(rate, draw, name)
+
+
+def make_hyperprior(z_dim: int, n_steps: int = N_STEPS) -> Bottleneck:
+    """A hyperprior trained for a few seconds, on Gaussians whose scales vary between vectors."""
+    deviations = torch.linspace(0.2, 2, z_dim)
+
+    def draw(n: int, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        volume = torch.randn(n, 1, generator=generator).exp()
+        return volume * deviations * torch.randn(n, z_dim, generator=generator)
+
+    with drawing_from(torch.Generator().manual_seed(0)):
+        rate = HHyper(z_dim)
+        rate.start_from(draw(BATCH_SIZE), cell_width=0.5)
+        models = (rate.side_encoder, rate.side_decoder, rate.side_prior)
+        trained = [p for model in models for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(trained, lr=1e-3)
+        for step in range(n_steps):
+            optimizer.zero_grad()
+            rate(draw(BATCH_SIZE, seed=step))[1].mean().backward()
+            optimizer.step()
+    rate.eval().requires_grad_(False).update()
+    return Bottleneck(rate, draw, "hyperprior")
+
+
+class CompressAI:
+    """CompressAI's coders and tables for the entropy models of a rate.
+
+    Parameters
+    ----------
+    is_batched : code a batch as one stream, as if it were an image; otherwise, each vector has its
+        own stream, as in the paper's code.
+    """
+
+    def __init__(self, rate: EntropyCodedRate, *, is_batched: bool):
+        self.rate, self.is_batched = rate, is_batched
+        prior = rate.prior if isinstance(rate, HFactorized) else rate.side_prior
+        self.prior: EntropyBottleneck = copy.deepcopy(prior)
+        self.prior.update(force=True)
+        scales = MIN_SCALE * (torch.arange(N_SCALES) * LOG_SCALE_STEP).exp()
+        self.conditional = GaussianConditional(scales.tolist())
+        self.conditional.update()
+
+    @torch.no_grad()
+    def encode(self, z: Tensor) -> list[list[bytes]]:
+        """Streams of z [N, z_dim] and, for a hyperprior, of the side information."""
+        z_in = self.rate._to_bottleneck(z)
+        if isinstance(self.rate, HFactorized):
+            return [self.prior.compress(self._images(z_in))]
+        side = self.prior.compress(self._images(self.rate.side_encoder(z_in)))
+        means, indexes = self._gaussian(side, len(z))
+        return [self.conditional.compress(self._images(z_in), indexes, means=means), side]
+
+    @torch.no_grad()
+    def decode(self, streams: list[list[bytes]], n: int) -> Tensor:
+        """z_hat [n, z_dim], float32."""
+        if isinstance(self.rate, HFactorized):
+            z_hat_in = self.prior.decompress(streams[0], (n, 1) if self.is_batched else (1, 1))
+        else:
+            means, indexes = self._gaussian(streams[1], n)
+            z_hat_in = self.conditional.decompress(streams[0], indexes, means=means)
+        return self.rate._from_bottleneck(self._vectors(z_hat_in))
+
+    def _gaussian(self, side: list[bytes], n: int) -> tuple[Tensor, Tensor]:
+        """Means, and rows of the scale table, in the shape that is coded."""
+        s_hat = self.prior.decompress(side, (n, 1) if self.is_batched else (1, 1))
+        mean, scale = self.rate._gaussian(self.rate.side_decoder, self._vectors(s_hat))
+        return self._images(mean), self.conditional.build_indexes(self._images(scale))
+
+    def _images(self, vectors: Tensor) -> Tensor:
+        """[N, D] to [1, D, N, 1], or to [N, D, 1, 1]; CompressAI has a stream per image."""
+        return vectors.T[None, ..., None] if self.is_batched else vectors[..., None, None]
+
+    def _vectors(self, images: Tensor) -> Tensor:
+        return images[0, ..., 0].T if self.is_batched else images[..., 0, 0]

@@ -1,13 +1,10 @@
-"""Comparisons with a reference: measurements, ratios, goals, and the table of results."""
+"""Comparisons with a reference: measurements, ratios and goals."""
 
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-
-from matplotlib.ticker import EngFormatter
-from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -18,10 +15,11 @@ class Comparison:
     ----------
     what : what is measured.
     against : what the reference is.
-    unit : unit of `ours` and `reference`.
+    unit : unit of `ours` and `reference`. Of "/s", more is better; of all others, less.
     ours, reference : measurements in pairs, taken one right after the other so that other load on
         the machine affects both.
-    low, high : the goal, bounds of the ratio.
+    low, high : the goal, bounds of the ratio; without any, the row only informs.
+    n : size of the data, where it matters.
     """
 
     what: str
@@ -31,11 +29,21 @@ class Comparison:
     reference: Sequence[float]
     low: float = -math.inf
     high: float = math.inf
+    n: str = ""
+
+    @property
+    def ratios(self) -> list[float]:
+        return [o / r for o, r in zip(self.ours, self.reference, strict=True)]
 
     @property
     def ratio(self) -> float:
         """The median of the ratios ours / reference."""
-        return median(o / r for o, r in zip(self.ours, self.reference, strict=True))
+        return median(self.ratios)
+
+    @property
+    def spread(self) -> float:
+        """Half the range of the ratios, relative to their median."""
+        return (max(self.ratios) - min(self.ratios)) / 2 / self.ratio
 
     @property
     def is_met(self) -> bool:
@@ -44,29 +52,14 @@ class Comparison:
     @property
     def goal(self) -> str:
         if self.high == math.inf:
-            return f">= {self.low:g}"
+            return "" if self.low == -math.inf else f">= {self.low:g}"
         if self.low == -math.inf:
             return f"<= {self.high:g}"
         return f"{self.low:.4g} to {self.high:.4g}"
 
-
-def table_of(comparisons: Sequence[Comparison]) -> Table:
-    """A row for each comparison, with the verdict "ok" or "MISSED"."""
-    table = Table("what", "against", title="Medians of alternating runs; ratios of adjacent runs")
-    for column in ("ours", "reference", "ratio", "goal"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("verdict")
-    for row in comparisons:
-        format_unit = EngFormatter(row.unit)  # 4.35 M/s, 12.1 ms
-        table.add_row(
-            row.what,
-            row.against,
-            *(format_unit(float(f"{median(v):.4g}")) for v in (row.ours, row.reference)),
-            f"{row.ratio:.3f}" if row.ratio < 10 else f"{row.ratio:,.0f}",
-            row.goal,
-            "[green]ok[/]" if row.is_met else "[bold red]MISSED[/]",
-        )
-    return table
+    @property
+    def verdict(self) -> str:
+        return ("ok" if self.is_met else "MISSED") if self.goal else ""
 
 
 def compare_speed(
@@ -77,18 +70,19 @@ def compare_speed(
     *,
     sizes: tuple[int, int],
     n_repeats: int,
-    low: float,
+    low: float = -math.inf,
+    n: str = "",
 ) -> Comparison:
     """Compare the examples per second of two functions by calling them alternately after a warm-up.
 
     Parameters
     ----------
     sizes : the number of examples that `ours` processes, and that of `reference`.
-    low : goal, the lowest ratio.
+    low, n : see `Comparison`; `low` is the goal.
     """
     ours(), reference()
     pairs = [(sizes[0] / seconds(ours), sizes[1] / seconds(reference)) for _ in range(n_repeats)]
-    return Comparison(what, against, "/s", *zip(*pairs, strict=True), low=low)
+    return Comparison(what, against, "/s", *zip(*pairs, strict=True), low=low, n=n)
 
 
 def seconds(function: Callable[[], object]) -> float:

@@ -1,0 +1,107 @@
+"""Tables of comparisons: one CSV per subject, one Markdown table, and what got slower."""
+
+import subprocess
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.ticker import EngFormatter
+
+from lossyless.parallel import available_cores
+from utils.aggregation.experiment import to_markdown
+from utils.benchmarks.comparison import Comparison
+from utils.benchmarks.experiments import cpu_name
+
+FIGURES = ["ours", "reference", "ratio", "spread"]
+KEYS = ["what", "against", "n", "unit"]
+CIRCUMSTANCES = ["device", "commit", "date"]
+MIN_CHANGE = 0.02  # smaller ones are never called slower
+
+PREFACE = """\
+# Speed and size, compared with references
+
+Written by `make benchmark`; one subject: `make benchmark ARGS="--only coding"`. A *ratio* is ours
+divided by the reference, the median over runs that alternate between the two; its *spread* is half
+of its range, relative to the ratio. Of rates per second, more is better; of all else, less. Medians
+of ours and of the reference depend on the machine. `bin/benchmark.sh --compare OLD` lists the rows
+whose ratios got worse by more than noise.
+"""
+
+
+def circumstances() -> dict[str, str]:
+    """Where and when the benchmark runs; a plus sign marks a commit with changes."""
+    git = ("git rev-parse --short HEAD", "git status --porcelain -- :!results")
+    runs = [subprocess.run(c.split(), capture_output=True, text=True) for c in git]  # noqa: PLW1510
+    device = f"{available_cores()} cores of {cpu_name()}"
+    if torch.cuda.is_available():
+        device += f", {torch.cuda.get_device_name()}"
+    commit = runs[0].stdout.strip() + "+" * bool(runs[1].stdout)
+    return dict(zip(CIRCUMSTANCES, (device, commit, str(date.today())), strict=True))
+
+
+def table_of(subject: str, comparisons: Iterable[Comparison], **facts: str) -> pd.DataFrame:
+    """A row for each comparison.
+
+    Parameters
+    ----------
+    facts : further columns, the same in all rows.
+    """
+    rows = [
+        {name: getattr(row, name) for name in KEYS}
+        | {name: float(np.median(getattr(row, name))) for name in FIGURES}
+        | {"goal": row.goal, "verdict": row.verdict}
+        for row in comparisons
+    ]
+    return pd.DataFrame(rows).assign(subject=subject, **facts)
+
+
+def write(table: pd.DataFrame, folder: Path) -> None:
+    """Write the rows of a subject, and the Markdown table of all subjects in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{table['subject'].iloc[0]}.csv"
+    table.drop(columns="subject").to_csv(path, index=False, float_format="%.4g")
+    text = PREFACE
+    for facts, part in read(folder).groupby(CIRCUMSTANCES, sort=False):
+        text += "\n{}, commit {}, {}:\n\n".format(*facts) + markdown(part)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The rows of a CSV, or of all CSVs in a folder."""
+    files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    if not files:
+        raise SystemExit(f"{path}: no CSV in this folder; `make benchmark` writes them")
+    tables = [pd.read_csv(f, keep_default_na=False).assign(subject=f.stem) for f in files]
+    return pd.concat(tables, ignore_index=True).astype({"n": str} | dict.fromkeys(FIGURES, float))
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table in Markdown, rounded and with units."""
+    shown = pd.DataFrame(index=table.index)
+    for name in ("subject", "what", "against", "n"):
+        shown[name] = table[name]
+    for name in ("ours", "reference"):  # 4.35 M/s, 12.1 ms
+        pairs = zip(table[name], table["unit"], strict=True)
+        shown[name] = [EngFormatter(unit)(float(f"{value:.4g}")) for value, unit in pairs]
+    shown["ratio"] = [f"{ratio:.3f}" if ratio < 10 else f"{ratio:,.0f}" for ratio in table["ratio"]]
+    shown["spread"] = [f"{spread:.0%}" for spread in table["spread"]]
+    return to_markdown(shown.join(table[["goal", "verdict"]]))
+
+
+def slower(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Rows of both tables whose ratio got worse by more than noise: the sum of their spreads.
+
+    Only ratios are compared, because times depend on the machine.
+    """
+    both = old.merge(new, on=KEYS, suffixes=("_old", "_new"))
+    change = both["ratio_new"] / both["ratio_old"]
+    worse = np.where(both["unit"] == "/s", 1 / change, change) - 1
+    noise = both["spread_old"] + both["spread_new"] + MIN_CHANGE
+    columns = [
+        *KEYS[:3],
+        *(f"{name}_{age}" for name in ("ratio", "spread") for age in ("old", "new")),
+    ]
+    return both.assign(worse=worse, noise=noise)[worse > noise][[*columns, "worse", "noise"]]
