@@ -71,9 +71,9 @@ def write(table: pd.DataFrame, folder: Path) -> None:
 
 def read(path: Path) -> pd.DataFrame:
     """The rows of a CSV, or of all CSVs in a folder."""
-    files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    files = [path] if path.is_file() else sorted(path.glob("*.csv"))
     if not files:
-        raise SystemExit(f"{path}: no CSV in this folder; `make benchmark` writes them")
+        raise SystemExit(f"{path}: no CSV or folder of CSVs; `make benchmark` writes them")
     tables = [pd.read_csv(f, keep_default_na=False).assign(subject=f.stem) for f in files]
     return pd.concat(tables, ignore_index=True).astype({"n": str} | dict.fromkeys(FIGURES, float))
 
@@ -100,8 +100,5 @@ def slower(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     change = both["ratio_new"] / both["ratio_old"]
     worse = np.where(both["unit"] == "/s", 1 / change, change) - 1
     noise = both["spread_old"] + both["spread_new"] + MIN_CHANGE
-    columns = [
-        *KEYS[:3],
-        *(f"{name}_{age}" for name in ("ratio", "spread") for age in ("old", "new")),
-    ]
-    return both.assign(worse=worse, noise=noise)[worse > noise][[*columns, "worse", "noise"]]
+    columns = [*KEYS[:3], "ratio_old", "ratio_new", "spread_old", "spread_new", "worse", "noise"]
+    return both.assign(worse=worse, noise=noise)[worse > noise][columns]
