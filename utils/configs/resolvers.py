@@ -6,20 +6,15 @@ They are evaluated where a job runs, so their values describe that machine.
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from lossyless.parallel import available_cores
+from lossyless.parallel import available_cores as n_cpus
 
 FULL_PRECISION = "32-true"  # Lightning's name for it
 WEIGHT_SUFFIXES = (".pt", ".pth", ".npz", ".torch", ".tar", ".ckpt", ".bin", ".safetensors")
-
-
-def n_cpus() -> int:
-    """Number of CPU cores that this process may use."""
-    return available_cores()
 
 
 def cpus_per_job(n_jobs: int) -> int:
@@ -89,24 +84,19 @@ def _sha256(path: Path, *state: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def scientific(number: float) -> str:
-    """Format a number as in the folder names of runs, e.g. "3.0e-04"."""
-    return f"{number:.1e}"
-
-
-RESOLVERS = (
-    n_cpus,
-    cpus_per_job,
-    gpus_per_node,
-    signal_delay,
-    default_precision,
-    balle_latent_side,
-    weights_id,
-    scientific,
-)
+RESOLVERS: dict[str, Callable[..., object]] = {
+    "n_cpus": n_cpus,
+    "cpus_per_job": cpus_per_job,
+    "gpus_per_node": gpus_per_node,
+    "signal_delay": signal_delay,
+    "default_precision": default_precision,
+    "balle_latent_side": balle_latent_side,
+    "weights_id": weights_id,
+    "scientific": "{:.1e}".format,  # as in the folder names of runs
+}
 
 
 def register() -> None:
     """Make `${n_cpus:}`, `${cpus_per_job:N}`, ... available in configs."""
-    for resolver in RESOLVERS:
-        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+    for name, resolver in RESOLVERS.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)

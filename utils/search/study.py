@@ -55,10 +55,8 @@ def searched(file: Path) -> list[str]:
 
 def objective_names(study: optuna.Study) -> list[str]:
     """Names of the metrics that a study optimises."""
-    default = [
-        f"objective {i}" for i in range(len(study.directions))
-    ]  # for other programs' studies
-    return study.user_attrs.get("definition", {}).get("monitor_return", default)
+    of_others = [f"objective {i}" for i in range(len(study.directions))]  # other programs' studies
+    return study.user_attrs.get("definition", {}).get("monitor_return", of_others)
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:

@@ -256,17 +256,13 @@ def _decoded_splits(
     """Decoded examples and targets of each split, from the files of the communication stage."""
     received, work = find_run(cfg, "communication").work, find_run(cfg, "predictor").work
     device = building.pick_device(cfg)
-    process = (
-        "" if distributed.is_main() else f"_{distributed.rank()}"
-    )  # each process has its own files
+    # each process has its own files
+    process = "" if distributed.is_main() else f"_{distributed.rank()}"
     splits = {}
     for split in SPLITS:
         y = torch.from_numpy(communication.read_targets(received, split))
-        batches = communication.receive(
-            compressor, communication.data_file(received, split), device
-        )
-        x = DecodedDataModule.collect(
-            batches, len(y), work / f"decoded_{split}{process}", kind=kind
-        )
-        splits[split] = x, y
+        file = communication.data_file(received, split)
+        batches = communication.receive(compressor, file, device)
+        temporary = work / f"decoded_{split}{process}"
+        splits[split] = DecodedDataModule.collect(batches, len(y), temporary, kind=kind), y
     return splits
