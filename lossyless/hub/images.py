@@ -61,8 +61,11 @@ class ImageFolder(Dataset):
         suffixes = [os.path.splitext(path)[1].lower() for path, _ in files]
         images = [file for file, s in zip(files, suffixes, strict=True) if s in IMG_EXTENSIONS]
         if not images:
+            found = f", such as {files[0][0]}," if files else ""
             expected = ", ".join(IMG_EXTENSIONS)
-            raise SourceError(f"{self.root}: none of {len(files)} files is an image ({expected})")
+            raise SourceError(
+                f"{self.root}: none of {len(files)} files{found} is an image ({expected})"
+            )
         self._warn("hidden or system files and folders skipped", skipped)
         others = Counter(
             suffix or "no suffix" for suffix in suffixes if suffix not in IMG_EXTENSIONS

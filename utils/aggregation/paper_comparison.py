@@ -44,7 +44,7 @@ def compare_to_paper(
     if wanted.empty and not names:
         raise ConfigError(
             f"{OPTION}.experiments: nothing is published for {list(experiments)}; choose from "
-            f"{sorted({*published['experiment'], *settings.published_settings()})}"
+            f"{sorted(published_experiments())}"
         )
     frame = experiment.merged_or_empty(where, OPTION)
     changed: list[str] = []
@@ -58,6 +58,11 @@ def compare_to_paper(
         print(f"\n{settings.describe(name)}")
     if changed:
         print(f"Settings of these runs that differ from {names[0]}:", *changed, sep="\n")
+
+
+def published_experiments() -> set[str]:
+    """Experiments of which numbers or settings are published."""
+    return {*published_numbers()["experiment"], *settings.published_settings()}
 
 
 def _compare_numbers(

@@ -11,7 +11,13 @@ from pandas import DataFrame
 
 from utils.aggregation import aggregate
 from utils.aggregation.experiment import MISSING, number, to_markdown
-from utils.aggregation.paper_comparison import NOT_RUN, SETTINGS, TABLE, published_numbers
+from utils.aggregation.paper_comparison import (
+    NOT_RUN,
+    SETTINGS,
+    TABLE,
+    published_experiments,
+    published_numbers,
+)
 from utils.aggregation.tables import NoRunsError
 from utils.configs.checks import ConfigError
 from utils.configs.composing import compose_config
@@ -82,7 +88,7 @@ def _compare(entry: dict) -> str:
     overrides = [f"experiment={entry['experiment']}", f"mode={entry['mode']}"]
     cfg = compose_config([*overrides, "aggregate.modes=[compare_to_paper]"]).aggregate
     with contextlib.redirect_stdout(io.StringIO()) as output:
-        if cfg.compare_to_paper.experiments:
+        if published_experiments().intersection(cfg.compare_to_paper.experiments):
             aggregate(cfg, _folder(entry))
     settings = re.search(r"^\w+ at full size: .*", output.getvalue(), re.M | re.DOTALL)
     return settings[0] if settings else ""

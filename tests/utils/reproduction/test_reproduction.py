@@ -77,3 +77,11 @@ def test_numbers_of_quick_modes_neither_pass_nor_fail(tmp_path, monkeypatch):
     assert (full.loc[shown.index, "verdict"] == "within").all()
     ratios = report._ratios(report._numbers(done[:1]))
     assert (ratios["published"] == ratios["ours"]).all() and len(ratios) == 4
+
+
+def test_an_experiment_of_which_nothing_is_published_has_a_report(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    entry = reproduction._entry("bin/digits/digits_viz_VIC.sh", "quick", 2.5)
+    ended = {"state": "done", "seconds": 150.0, "device": "a CPU", "commit": "abc", "error": ""}
+    report.write([entry | ended | {"finished": "2026-01-01T00:00:00"}])
+    assert f"`{entry['command']}` | done" in (tmp_path / "reproduction.md").read_text()
