@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from utils.aggregation.experiment import Experiment
 
@@ -28,3 +29,7 @@ def table(runs: Iterable[Mapping[str, object]]) -> pd.DataFrame:
     parameters = [c for c in frame if "/" not in c and c not in ("state", "folder", "seed")]
     frame["group"] = [" ".join(map(str, row)) for row in frame[parameters].to_numpy()]
     return frame
+
+
+def legend_of(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]

@@ -3,7 +3,6 @@
 import itertools
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from helpers import fake_data
 from helpers.tiny import CLASSICAL, DIGITS, call, compose, paths, run
@@ -181,27 +180,6 @@ def test_all_jobs_of_an_experiment(experiment, tmp_path):
         run(tmp_path, base=base)
     folders = {find_run(compose(tmp_path, base=base), "predictor").results for base in bases}
     assert len(folders) == len(bases)
-
-
-def test_experiments_share_a_bottleneck_and_have_tables_of_their_own(tmp_path):
-    rates = set()
-    for name, table in (
-        ("clip_bottleneck_linear_eval", "clip_table"),
-        ("clip_bottleneck_mlp_eval", "clip_table_mlp"),
-    ):
-        base = tiny(jobs_of(name, "quick")[0], tmp_path)
-        metrics = run(tmp_path, base=base)
-        rates.add(metrics["test/feat/rate"])
-        folder = tmp_path / "results" / experiment_folder(compose(tmp_path, base=base))
-        assert not list(folder.glob("**/results_featurizer.csv"))
-        modes = "aggregate.modes=[summarize_clip,summarize_metrics]"
-        aggregate.main([f"experiment={name}", "mode=quick", modes, *paths(tmp_path)])
-        (row,) = [s for s in (folder / f"{table}.md").read_text().splitlines() if "digits" in s]
-        assert f"{100 * metrics['test/pred/acc']:.1f}" in row
-        merged = pd.read_csv(folder / "summarized_metrics_merged.csv")
-        (rate,) = merged["test/feat/rate_mean"]
-        assert rate == pytest.approx(metrics["test/feat/rate"], rel=1e-12)
-    assert len(rates) == 1
 
 
 @pytest.mark.parametrize("mode", sorted({*MODES} - {"none", "cpu", "continue"}))

@@ -1,17 +1,12 @@
 """`aggregate.py` turns finished runs on disk into tables and figures."""
 
-import os
-import shutil
-import sys
-
 import pandas as pd
 import pytest
-from helpers.curve_runs import Runs, table
-from helpers.tiny import CLASSICAL, DIGITS, call, paths, run
+from helpers.curve_runs import Runs, legend_of, table
+from helpers.tiny import CLASSICAL, DIGITS, paths, run
 
 import aggregate
 from utils.aggregation import MODES, SHARED, tables
-from utils.aggregation.experiment import Experiment
 from utils.aggregation.metrics import gather_figures
 from utils.aggregation.selection import restrict
 from utils.aggregation.tables import NoRunsError, with_settings
@@ -35,18 +30,6 @@ def draw(tmp, *overrides):
     return tmp / "results/exp_none"
 
 
-@pytest.fixture
-def figures(monkeypatch):
-    """Name -> figure."""
-    found = {}
-    monkeypatch.setattr(Experiment, "save_figure", lambda _, figure, n: found.update({n: figure}))
-    return found
-
-
-def legend_of(axes):
-    return [text.get_text() for text in axes.get_legend().get_texts()]
-
-
 def test_tables_average_seeds_and_figures_are_gathered(folder, capsys):
     results = draw(folder)
     text, output = (results / "summary.md").read_text(), capsys.readouterr().out
@@ -66,27 +49,6 @@ def test_summaries_have_a_metric_of_predictors_by_default(folder):
     for options, expected in (([], "loss"), ([column], "err")):
         table = (draw(folder, *options) / "summary.md").read_text().splitlines()[0]
         assert table.split(" | ")[-2].strip() == expected
-
-
-def test_locale_backend_and_closed_pipe_do_not_prevent_tables_and_figures(folder, tmp_path):
-    """Neither do Matplotlib settings and non-ASCII characters in configs."""
-    shutil.copytree(folder / "results", tmp_path / "é/results")
-    for config in (tmp_path / "é/results").glob("**/config.yaml"):
-        config.write_text(config.read_text().replace(str(folder), f"{folder}é"))
-    (tmp_path / "plain").symlink_to("é")
-    env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    env |= {"MPLBACKEND": "module://gone", "MATPLOTLIBRC": str(tmp_path), "PYTHONPATH": "."}
-    (tmp_path / "matplotlibrc").write_text("text.usetex: True")  # without LaTeX
-    modes = "aggregate.modes=[summarize_metrics,plot_scatter_lines]"
-    command = [sys.executable, "aggregate.py", "experiment=none", *paths(tmp_path / "plain"), modes]
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = call(*command, "logger=none", env=env, capture_output=False, stdout=writing)
-    os.close(writing)
-    assert done.returncode == 0
-    results = tmp_path / "é/results/exp_none"
-    assert "±" in (results / "summary.md").read_text(encoding="utf-8")
-    assert list(results.glob("scatter_lines_*.png"))
 
 
 @pytest.mark.parametrize("value", ["a/b c", "../" + "x" * 300])

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.curve_runs import Runs, table
+from helpers.curve_runs import Runs, legend_of, table
 
 from utils.aggregation.curve_figures import (
     plot_all_RD_curves,
@@ -26,20 +26,6 @@ def frame():
         for seed in (0, 1)
         for rate in (1, 2, 4)
     )
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Name -> figure."""
-    found = {}
-    monkeypatch.setattr(
-        Runs, "save_figure", lambda self, figure, name: found.update({name: figure})
-    )
-    return found
-
-
-def legend_of(axes):
-    return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 def curves_of(axes):

@@ -28,9 +28,7 @@ def test_values_survive_the_override_grammar():
     assert [cfg[f"note_{i}"] for i in range(len(values))] == values
 
 
-@pytest.mark.parametrize(
-    "name", ["a,b", "a#b", "a[b", "a=b", "a b", "a:b", "é", "a?b", "{(a", "a'b", "1e3"]
-)
+@pytest.mark.parametrize("name", ["a,b#c[d=e f:é?g", "{(a", "a'b", "1e3"])
 def test_folders_may_have_any_name(tmp_path, name):
     plan = sweep.check_command_line(paths(tmp_path / name))
     assert plan.cfg.paths.outputs == str(tmp_path / name / "outputs") and len(plan.jobs) == 1
@@ -62,7 +60,7 @@ def test_a_path_without_folder_is_rejected(value):
     assert "paths.data" in refused(f"paths.data={value}")
 
 
-@pytest.mark.parametrize("name", ["1e3", "1_2", "true", "null", "007", "-1", "[a]", "a b", "é"])
+@pytest.mark.parametrize("name", ["1e3", "1_2", "true", "null", "007", "[a]", "a b"])
 def test_names_are_taken_as_typed(tmp_path, name):
     names = [f"{key}={name}" for key in ("experiment_name", "add_feat", "add_pred")]
     plan = sweep.check_command_line([*paths(tmp_path), *names])
@@ -79,8 +77,10 @@ def test_whole_numbers_as_names_keep_the_hashes_of_earlier_runs():
     assert values_of("add_feat", expand(["add_feat=1_2,12"])) == ["1_2", 12]
 
 
-@pytest.mark.parametrize("key", ["experiment_name", "compressor_of", "add_feat", "job_id"])
-@pytest.mark.parametrize("name", ["", "a/b", "..", "'a\nb'"])
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("experiment_name", ""), ("compressor_of", "a/b"), ("add_feat", ".."), ("job_id", "'a\nb'")],
+)
 def test_names_that_cannot_be_folders_are_rejected(tmp_path, key, name):
     assert key in refused(f"{key}={name}", *paths(tmp_path))
     assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 import torch
+from helpers.batches import gather
 
 from lossyless.base import Batch
 from utils.data.module import (
@@ -36,17 +37,6 @@ def toy(**kwargs):
     return ToyDataModule(**({"batch_size": 4, "eval_batch_size": 4} | kwargs))
 
 
-def gather(loader):
-    """All x and y of one iteration."""
-    batches = list(loader)
-    return torch.cat([batch.x for batch in batches]), torch.cat([batch.y for batch in batches])
-
-
-def assert_same(loader, other):
-    for tensor, other_tensor in zip(gather(loader), gather(other), strict=True):
-        assert torch.equal(tensor, other_tensor)
-
-
 def test_training_drops_a_last_batch_of_one_example_unless_it_is_the_only_one():
     for batch_size, sizes in {4: [4, 4, 2], 5: [5, 5], 9: [9], 10: [10], 11: [10]}.items():
         loader = toy(batch_size=batch_size).loader("train")
@@ -58,12 +48,12 @@ def test_training_drops_a_last_batch_of_one_example_unless_it_is_the_only_one():
 def test_unshuffled_epochs_are_augmented_copies_in_order():
     for split, n in (("train", 10), ("val", 7), ("test", 7)):
         loader = toy().loader(split, shuffle=False)
-        assert torch.equal(gather(loader)[1], torch.arange(n))
+        assert torch.equal(gather(loader).y, torch.arange(n))
         assert loader.n_examples == n and len(loader) == len(list(loader))
     # unshuffled epochs are different augmented copies in the same order
-    x, other = (gather(toy().loader("train", epoch=k, shuffle=False))[0] for k in range(2))
+    x, other = (gather(toy().loader("train", epoch=k, shuffle=False)).x for k in range(2))
     assert not torch.equal(x, other)
-    shuffled = gather(toy(batch_size=5).loader("train"))[1]
+    shuffled = gather(toy(batch_size=5).loader("train")).y
     assert not torch.equal(shuffled, torch.arange(10))
     assert torch.equal(shuffled.sort().values, torch.arange(10))
 
@@ -140,7 +130,7 @@ def test_the_trainer_gets_new_batches_in_each_epoch_and_after_resuming(tmp_path)
     seen = fit(data, 2, tmp_path, **reload).seen | fit(data, 3, tmp_path, **reload).seen
     assert sorted(seen) == [0, 1, 2]
     for epoch, batches in seen.items():
-        assert torch.equal(torch.cat(batches), gather(data.loader("train", epoch=epoch))[0])
+        assert torch.equal(torch.cat(batches), gather(data.loader("train", epoch=epoch)).x)
     with pytest.raises(ValueError, match="reload_dataloaders_every_n_epochs=1"):
         fit(data, 1, tmp_path)
 
@@ -184,4 +174,4 @@ def test_only_training_batches_are_shared():
     )
     (first, *_), (whole, *_) = data.train_dataloader(), data.loader("train", epoch=1)
     assert torch.equal(first.y, whole.y[2:])
-    assert_same(data.val_dataloader(), data.loader("val"))
+    assert torch.equal(gather(data.val_dataloader()).x, gather(data.loader("val")).x)
