@@ -26,12 +26,8 @@ def gather(rows: Tensor) -> Tensor:
     gradients of parameters over processes, as `DistributedDataParallel` does, then gives the
     gradients of the mean of the losses.
 
-    The process group also needs a backend for CPU tensors, such as "cpu:gloo,cuda:nccl".
-
-    Raises
-    ------
-    ValueError
-        Processes have different numbers of rows.
+    The process group also needs a backend for CPU tensors, such as "cpu:gloo,cuda:nccl". Raises
+    ValueError if processes have different numbers of rows.
     """
     if world_size() == 1:
         return rows

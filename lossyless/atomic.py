@@ -120,10 +120,8 @@ def _remove_abandoned(folder: Path, prefix: str) -> None:
     pattern = re.compile(re.escape(prefix) + r"\.\d+-[0-9a-f]{8}\.tmp")
     for other in folder.iterdir():
         if pattern.fullmatch(other.name):
-            with (
-                contextlib.suppress(OSError),
-                open(other, "rb") as file,
-            ):  # it is locked, or already removed
+            # an OSError: it is locked, or already removed
+            with contextlib.suppress(OSError), open(other, "rb") as file:
                 _lock(file)
                 other.unlink()
 

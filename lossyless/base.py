@@ -19,22 +19,15 @@ from lossyless.torch_state import isolated
 
 
 class Batch(NamedTuple):
-    """A batch of examples, the input of every model of this package.
+    """A batch of examples, the input of every model of this package."""
 
-    Attributes
-    ----------
-    x : Tensor [B, *shape]
-        Input of the sender: an (augmented) example X; in the prediction stage, its decoded
-        representation.
-    y : Tensor [B] or [B, n_outputs]
-        Target of the downstream task: int64 classes, or float32 values.
-    aux : Tensor [B, ...] or None
-        Target of the distortion: X itself (VC), the unaugmented representative of X's equivalence
-        class (VIC), another member of the class (BINCE), the label (supervised), or None.
-    """
-
+    #: [B, *shape], input of the sender: an (augmented) example X; in the prediction stage, its
+    #: decoded representation
     x: Tensor
+    #: [B] or [B, n_outputs], target of the downstream task: int64 classes, or float32 values
     y: Tensor
+    #: [B, ...], target of the distortion: X itself (VC), the unaugmented representative of X's
+    #: equivalence class (VIC), another member of the class (BINCE), the label (supervised), or None
     aux: Tensor | None = None
 
 

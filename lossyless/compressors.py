@@ -34,24 +34,17 @@ class LearnableCompressor(Compressor, JointlyTrained):
 
     Parameters
     ----------
-    p_ZlX : CondDist
-        The encoder.
-    rate : Rate
-        The bottleneck.
-    distortion : Distortion
-        Measures how much information about its target is lost.
-    optimizer : PartOptimizer
-        Optimises encoder, rate and distortion.
-    beta : float, not negative; 0 leaves the rate out of the loss.
+    p_ZlX : the encoder.
+    rate : the bottleneck.
+    distortion : measures how much information about its target is lost.
+    optimizer : optimises encoder, rate and distortion.
+    beta : not negative; 0 leaves the rate out of the loss.
     beta_anneal : "constant", "linear" or "geometric", see `BetaAnnealer`.
-    factor_beta_r, factor_beta_d : float
-        Bring different rates and distortions to comparable magnitudes.
-    online : OnlineEvaluator, optional
-        Probe trained on the detached z_hat.
-    online_optimizer : PartOptimizer, optional
-        Optimises the probe; required with a probe.
-    is_reconstruct : bool
-        Whether predictors receive reconstructions rather than z_hat; needs a direct distortion.
+    factor_beta_r, factor_beta_d : bring rates and distortions to comparable magnitudes.
+    online : probe trained on the detached z_hat.
+    online_optimizer : optimises the probe; required with a probe.
+    is_reconstruct : whether predictors receive reconstructions rather than z_hat; needs a direct
+        distortion.
     """
 
     def __init__(
@@ -108,8 +101,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
 
     def forward(self, x: Tensor) -> Tensor:
         """Input of predictors for x [B, *shape], without coding: z_hat or reconstructions."""
-        p_ZlX = self.p_ZlX(x)
-        z_hat, _, _ = self.rate(p_ZlX.rsample(), p_ZlX)
+        _, z_hat, _, _ = self._through_bottleneck(x)
         return self.receive(z_hat)
 
     @torch.no_grad()
@@ -124,8 +116,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
     @torch.no_grad()
     def rates(self, x: Tensor) -> Tensor:
         """Theoretical rates of x [B, *shape]: [B], nats."""
-        p_ZlX = self.p_ZlX(x)
-        _, rates, _ = self.rate(p_ZlX.rsample(), p_ZlX)
+        _, _, rates, _ = self._through_bottleneck(x)
         return rates
 
     # --- training
@@ -150,7 +141,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
         return rates, distortions, online_losses, metrics
 
     def _through_bottleneck(
-        self, x: Tensor, is_warming_up: bool
+        self, x: Tensor, is_warming_up: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """z and z_hat [B, z_dim], rates [B] in nats, and their terms."""
         p_ZlX = self.p_ZlX(x)

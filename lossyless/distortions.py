@@ -63,8 +63,7 @@ class DirectDistortion(Distortion):
 
     Parameters
     ----------
-    arch : callable (in_shape, out_shape) -> Module
-        Architecture of the decoder.
+    arch : architecture of the decoder.
     z_dim : dimensions of the representation.
     shape : shape of one target.
     kind : one of
@@ -78,14 +77,7 @@ class DirectDistortion(Distortion):
     has_decoder = True
     KINDS = ("vector", "bw_image", "colour_image")
 
-    def __init__(
-        self,
-        arch: Architecture,
-        z_dim: int,
-        shape: Sequence[int],
-        kind: str,
-        needs: str,
-    ):
+    def __init__(self, arch: Architecture, z_dim: int, shape: Sequence[int], kind: str, needs: str):
         super().__init__()
         if kind not in self.KINDS:
             raise ValueError(f"unknown kind of data {kind!r}: expected one of {self.KINDS}")
@@ -133,8 +125,7 @@ class ContrastiveDistortion(Distortion):
     Parameters
     ----------
     z_dim : dimensions of the representation.
-    arch : callable (in_shape, out_shape) -> Module
-        Architecture of the projection head.
+    arch : architecture of the projection head.
     temperature : T; or, if T is learned, its lower bound.
     is_train_temperature : whether T is learned (through its logarithm).
     initial_temperature : initial value of a learned T, unless its bound is higher.
@@ -211,12 +202,7 @@ class ContrastiveDistortion(Distortion):
 
 
 class LossyZ(Distortion):
-    """||z_hat - z||_p: keeps the representation of a pretrained, frozen encoder.
-
-    Parameters
-    ----------
-    p_norm : order p of the norm; 1 in the paper.
-    """
+    """||z_hat - z||_p: keeps the representation of a pretrained, frozen encoder; paper: p = 1."""
 
     needs = "none"
 
@@ -235,8 +221,7 @@ class TargetDistortion(Distortion):
 
     Parameters
     ----------
-    arch : callable (in_shape, out_shape) -> Module
-        Architecture of q.
+    arch : architecture of q.
     z_dim : dimensions of the representation.
     task : "classification" (cross-entropy, nats) or "regression" (squared error, averaged over
         the outputs; not a negative log density in nats).

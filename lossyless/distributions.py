@@ -77,8 +77,7 @@ class CondDist(nn.Module):
 
     Parameters
     ----------
-    arch : callable (in_shape, out_shape) -> Module
-        Architecture of the encoder ("mapper").
+    arch : architecture of the encoder ("mapper").
     in_shape : shape of one example X.
     z_dim : dimensions of Z.
     family : "deterministic" or "diaggaussian".

@@ -31,11 +31,7 @@ class JointlyTrained(pl.LightningModule):
         """Compile `losses` for training steps with `torch.compile`, as one graph for each shape.
 
         Parameters, buffers and their names stay as they are. Evaluation, which rounds as the coder
-        does, is not compiled.
-
-        Parameters
-        ----------
-        mode : see `torch.compile`; "reduce-overhead" uses CUDA graphs.
+        does, is not compiled. `mode`: see `torch.compile`; "reduce-overhead" uses CUDA graphs.
         """
         self.training_losses = torch.compile(self.losses, mode=mode, fullgraph=True, dynamic=False)
 

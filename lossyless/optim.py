@@ -19,19 +19,14 @@ Scheduler = LRScheduler | ReduceLROnPlateau
 
 @dataclass
 class PartOptimizer:
-    """Settings of the optimiser of one part.
+    """Settings of the optimiser of one part."""
 
-    Attributes
-    ----------
-    optimizer : callable (parameters) -> Optimizer; on a GPU, it must take `fused=True`, as all
-        optimisers of `torch.optim` in conf/optimizer/ do: one kernel updates many parameters.
-    scheduler : callable (optimizer, n_epochs) -> scheduler stepped every epoch, or None
-    max_grad_norm : norm to which gradients are clipped; None: no clipping.
-    """
-
+    #: on a GPU, it must take `fused=True`, as all optimisers in conf/optimizer/ do: one kernel
+    #: updates many parameters
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    #: called with the optimiser and the number of epochs; stepped every epoch
     scheduler: Callable[[Optimizer, int], Scheduler] | None = None
-    max_grad_norm: float | None = None
+    max_grad_norm: float | None = None  # norm to which gradients are clipped
 
 
 @dataclass
@@ -43,12 +38,7 @@ class _Part:
 
 
 class JointOptimizer(Optimizer):
-    """Several optimisers over disjoint parameters that step as one.
-
-    Parameters
-    ----------
-    parts : dict of part name -> _Part
-    """
+    """The optimisers of several parts, over disjoint parameters, that step as one."""
 
     def __init__(self, parts: dict[str, _Part]):
         # `super().__init__` would copy the parameter groups, which belong to the parts
@@ -69,10 +59,8 @@ class JointOptimizer(Optimizer):
         If so, `GradScaler` sets `found_inf`, which stays on the GPU. Otherwise, it reads it, which
         waits for the GPU.
         """
-        return all(
-            getattr(part.optimizer, "_step_supports_amp_scaling", False)
-            for part in self.parts.values()
-        )
+        optimizers = [part.optimizer for part in self.parts.values()]
+        return all(getattr(o, "_step_supports_amp_scaling", False) for o in optimizers)
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         loss = None
@@ -114,22 +102,15 @@ class JointScheduler:
     """The schedules of all parts of a `JointOptimizer`, stepped together once per epoch.
 
     `JointlyTrained` steps it before checkpoints are written. Lightning would step plateau schedules
-    only afterwards, so a resumed run would miss a step.
-
-    Parameters
-    ----------
-    optimizer : JointOptimizer
-    monitor : name of the logged metric that plateau schedules follow.
+    only afterwards, so a resumed run would miss a step. Plateau schedules follow the logged metric
+    named `monitor`.
     """
 
     def __init__(self, optimizer: JointOptimizer, monitor: str):
         self.optimizer = optimizer
         self.monitor = monitor
-        self._schedulers = {
-            name: part.scheduler
-            for name, part in optimizer.parts.items()
-            if part.scheduler is not None
-        }
+        parts = optimizer.parts.items()
+        self._schedulers = {name: part.scheduler for name, part in parts if part.scheduler}
 
     def step(self, metrics: Mapping[str, Tensor]) -> None:
         """End an epoch. Raises ValueError if the metric of a plateau schedule was not logged."""
@@ -162,8 +143,8 @@ def configure_parts(
 
     Parameters
     ----------
-    parts : dict of name -> (module or modules, settings of their optimiser)
-    n_epochs : length of training, in epochs.
+    parts : by name, a module or modules, and the settings of their optimiser.
+    n_epochs : length of training.
     monitor : name of the logged metric that plateau schedules follow.
     """
     built = {}
@@ -184,12 +165,7 @@ class BetaAnnealer:
     """Increases the weight of the rate at the start of training.
 
     The weight rises from `START * beta` at step 0 to `beta` after the fraction `WARM_UP` of all
-    steps, and then stays constant.
-
-    Parameters
-    ----------
-    beta : final value.
-    mode : "constant" (always beta), "linear" or "geometric".
+    steps, and then stays constant. The `mode` is "constant" (always beta), "linear" or "geometric".
     """
 
     START = 1e-5

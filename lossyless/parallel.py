@@ -97,9 +97,7 @@ def affordable_workers(n_workers: int, batch_bytes: int) -> int:
     return n
 
 
-@functools.cache  # each line once, not in every epoch
-def _say(line: str) -> None:
-    print_error(line)
+_say = functools.cache(print_error)  # each line once, not in every epoch
 
 
 @contextmanager
@@ -130,12 +128,8 @@ def ordered_map(
     `function` is not. At most n_workers + 2 tasks are in progress. With few tasks, with
     n_workers=1, or where forking is unsafe, tasks run lazily in this process.
 
-    `function` must not use torch, whose threads do not survive a fork.
-
-    Raises
-    ------
-    WorkerError
-        A worker died, for instance because memory ran out. Exceptions of `function` propagate.
+    `function` must not use torch, whose threads do not survive a fork. Its exceptions propagate. If
+    a worker dies, for instance because memory ran out, raises WorkerError.
     """
     if n_workers is not None and n_workers < 1:
         raise ValueError(f"n_workers is {n_workers}, expected at least 1 (or None)")

@@ -20,11 +20,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     to 8 bits. Images with an aspect ratio above 16 are cropped to their centre, because resizing
     them would need unbounded memory; networks see only the central square anyway.
 
-    Raises
-    ------
-    ValueError
-        The range of pixel values is unknown: 32-bit integers or floats, 16-bit values that all fit
-        into 12 bits, or a 16-bit TIFF in which 0 is white.
+    Raises ValueError if the range of pixel values is unknown: 32-bit integers or floats, 16-bit
+    values that all fit into 12 bits, or a 16-bit TIFF in which 0 is white.
     """
     file_format = image.format  # copies lack it
     is_negative = getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO

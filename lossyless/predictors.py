@@ -20,7 +20,7 @@ class PredictionHead(nn.Module):
 
     Parameters
     ----------
-    arch : callable (in_shape, out_shape) -> Module
+    arch : architecture of the network.
     in_shape : shape of one input.
     task : "classification" (cross-entropy in nats, accuracy) or "regression" (squared error,
         averaged over the outputs).
@@ -123,13 +123,7 @@ class SplitMetrics:
 
 
 class Predictor(JointlyTrained):
-    """The receiver: learns a downstream task from decoded representations.
-
-    Parameters
-    ----------
-    head : PredictionHead
-    optimizer : PartOptimizer
-    """
+    """The receiver: learns a downstream task from decoded representations."""
 
     def __init__(self, head: PredictionHead, optimizer: PartOptimizer):
         super().__init__()

@@ -15,14 +15,7 @@ SECONDS = 10.0  # between two lines of text
 
 
 def progress(items: Collection[T], label: str, seconds: float = SECONDS) -> Iterator[T]:
-    """Iterate over items and show the progress on stderr.
-
-    Parameters
-    ----------
-    items : an iterable with a length.
-    label : description of the loop.
-    seconds : time between two lines, if stderr is not a terminal.
-    """
+    """Iterate over items and show the progress on stderr; in a log, every so many `seconds`."""
     if has_terminal():
         yield from tqdm(items, label)
         return
@@ -44,10 +37,7 @@ def has_terminal() -> bool:
 def print_progress(label: str, done: float, left: float | None, values: str = "") -> None:
     """Print a line such as "featurizer epoch 2/4, 36%, 00:30 left, loss 0.48".
 
-    Parameters
-    ----------
-    done : completed fraction.
-    left : remaining seconds; None: unknown.
+    `done` is the completed fraction, and `left` the remaining seconds, or None if unknown.
     """
     parts = [label, f"{done:.0%}", "" if left is None else f"{clock(left)} left", values]
     print_error(", ".join(filter(None, parts)))

@@ -27,11 +27,8 @@ class LossTracker:
     Training metrics, including extremes, are means over steps. They are summed in one tensor on the
     device and logged at the end of the epoch. Whether they are finite is checked at every
     `log_every_n_steps`-th step of the trainer and at the end of the epoch: the host waits for the
-    GPU in no other step. Evaluation metrics go through the module's `log`.
-
-    Parameters
-    ----------
-    stage : "feat" or "pred": metrics are logged as `<split>/<stage>/<name>`.
+    GPU in no other step. Evaluation metrics go through the module's `log`. All are logged as
+    `<split>/<stage>/<name>`; `stage` is "feat" or "pred".
     """
 
     def __init__(self, stage: str):

@@ -20,12 +20,7 @@ MAX_BITS = 8  # per value
 
 
 class VectorCodec(PlainCompressor):
-    """Base class of vector codecs, whose sender and receiver both work on vectors [N, z_dim].
-
-    Parameters
-    ----------
-    z_dim : number of dimensions of the vectors.
-    """
+    """Base class of vector codecs, whose sender and receiver both work on vectors [N, z_dim]."""
 
     is_reconstruct = False
     #: type and number of the stored values per vector
@@ -61,13 +56,7 @@ class VectorCodec(PlainCompressor):
 
 
 class RawVectors(VectorCodec):
-    """16-bit or 32-bit floats.
-
-    Parameters
-    ----------
-    z_dim : see `VectorCodec`.
-    dtype : "float16" or "float32".
-    """
+    """Floats of 16 or 32 bits: `dtype` is "float16" or "float32"."""
 
     def __init__(self, z_dim: int, dtype: str = "float16"):
         super().__init__(z_dim)
@@ -125,12 +114,8 @@ class UniformVectors(FittedCodec):
     """Uniform quantisation between the extremes of each dimension, with a few bits per value.
 
     Values beyond the extremes of the training vectors are clipped; errors of other values are at
-    most half a step. The bits of a vector are packed and padded to whole bytes.
-
-    Parameters
-    ----------
-    z_dim : see `VectorCodec`.
-    n_bits : bits per value, 1 to 8, for 2^n_bits levels.
+    most half a step. Values have `n_bits` bits, 1 to 8, for 2^n_bits levels. The bits of a vector
+    are packed and padded to whole bytes.
     """
 
     dtype = np.dtype("u1")
@@ -174,14 +159,9 @@ class Int8Vectors(UniformVectors):
 
 
 class PCAVectors(FittedCodec):
-    """The first principal components as float16.
+    """The first `n_components` principal components as float16.
 
     Decoding multiplies matrices, so its last digits may depend on the machine.
-
-    Parameters
-    ----------
-    z_dim : see `VectorCodec`.
-    n_components : number of components.
     """
 
     format_name = "pca"

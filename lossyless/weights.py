@@ -46,10 +46,7 @@ def fetch(
     folder : by default, the folder of `torch.hub` for checkpoints. If a download cannot be written
         to `folder`, it goes to a temporary folder, with a warning.
 
-    Raises
-    ------
-    WeightsError
-        The download fails, or the checksum of the file differs.
+    Raises WeightsError if the download fails, or the checksum of the file differs.
     """
     folder = folder or os.path.join(torch.hub.get_dir(), "checkpoints")
     folder = Path(os.path.expanduser(folder))  # "~" stays if there is no home folder
@@ -121,14 +118,9 @@ def sha256_of(path: str | os.PathLike) -> str:
 
 
 def check_archive(path: str | os.PathLike) -> None:
-    """Verify the checksums in a zip archive of torch.save, which torch.load does not do.
+    """Raise WeightsError if a zip archive of torch.save is damaged; torch.load does not check this.
 
     Files that are not zip archives pass.
-
-    Raises
-    ------
-    WeightsError
-        The archive is damaged.
     """
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
@@ -152,10 +144,7 @@ def check_archive(path: str | os.PathLike) -> None:
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """Read a file of torch.save, or a .npz archive.
 
-    Raises
-    ------
-    WeightsError
-        The file is missing, damaged, or of another type.
+    Raises WeightsError if the file is missing, damaged, or of another type.
     """
     path = Path(path)
     try:
@@ -195,10 +184,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def load_strictly(network: nn.Module, state: Mapping[str, Any], path: str | os.PathLike) -> None:
     """Load tensors into a network.
 
-    Raises
-    ------
-    WeightsError
-        Tensors are missing, unexpected, or have the wrong shape; the message names them.
+    Raises WeightsError, naming them, if tensors are missing, unexpected, or have the wrong shape.
     """
     own = network.state_dict()
     # older checkpoints lack these counts, which do not matter for evaluation

@@ -43,15 +43,12 @@ class Balle(nn.Module):
     out_shape : its product, z_dim, must be a multiple of the number of positions of the latent
         image, (side / 16)^2 for the resized side.
     hid_dim : channels between the convolutions.
-
-    Attributes
-    ----------
-    latent_shape : (channels, side, side) of the latent image.
     """
 
     def __init__(self, in_shape: Shape, out_shape: Shape, hid_dim: int = 256):
         super().__init__()
         self.out_shape = tuple(out_shape)
+        #: (channels, side, side) of the latent image
         self.latent_shape = _latent_shape(in_shape, math.prod(out_shape))
         self.side = DOWNSAMPLING * self.latent_shape[-1]
         layers: list[nn.Module] = []
@@ -74,7 +71,7 @@ class BalleDecoder(nn.Module):
 
     The output has no activation. Its side is a power of two, so it is resized to S.
 
-    Parameters and attributes are those of `Balle`, with in_shape and out_shape exchanged.
+    Parameters: see `Balle`, with in_shape and out_shape exchanged.
     """
 
     def __init__(self, in_shape: Shape, out_shape: Shape, hid_dim: int = 256):

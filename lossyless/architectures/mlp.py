@@ -38,17 +38,11 @@ class MLP(nn.Module):
 
     Parameters
     ----------
-    in_shape, out_shape : sequence of int
-        Shapes of one example; inputs are flattened.
-    hid_dim : int
-        Units of every hidden layer.
-    n_hidden_layers : int
-    activation : str
-        Name in `torch.nn`.
-    is_batchnorm : bool
-        Batch normalisation before every activation.
-    dropout : float
-        Probability of dropping a hidden unit.
+    in_shape, out_shape : shapes of one example; inputs are flattened.
+    hid_dim : units of every hidden layer.
+    activation : name in `torch.nn`.
+    is_batchnorm : batch normalisation before every activation.
+    dropout : probability of dropping a hidden unit.
     """
 
     def __init__(

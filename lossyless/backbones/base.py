@@ -30,11 +30,6 @@ class Backbone(nn.Module):
     side : height and width of the network's input, in pixels.
     mean, std : normalisation of the three channels of the network's input, for pixels in [0, 1].
     interpolation : how images are resized, a name in torchvision's `InterpolationMode`.
-
-    Attributes
-    ----------
-    z_dim : dimensions of the features, found by a forward pass.
-    side : see above.
     """
 
     def __init__(
@@ -59,7 +54,7 @@ class Backbone(nn.Module):
                 f"{type(self).__name__}: features must be vectors [B, z_dim], found "
                 f"{list(features.shape)}: choose another layer"
             )
-        self.z_dim = features.shape[1]
+        self.z_dim: int = features.shape[1]
 
     def train(self, mode: bool = True) -> "Backbone":
         """Has no effect: a backbone stays in evaluation mode."""

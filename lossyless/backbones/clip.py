@@ -64,12 +64,8 @@ class OpenClipBackbone(Backbone):
     weights : name of published weights of that model, see `open_clip.list_pretrained()` (they come
         from the Hugging Face Hub), or path of a checkpoint.
 
-    Raises
-    ------
-    ImportError
-        OpenCLIP is not installed.
-    WeightsError
-        The weights cannot be downloaded or read, or do not fit.
+    Raises ImportError if OpenCLIP is not installed, WeightsError if the weights cannot be
+    downloaded or read, or do not fit.
     """
 
     def __init__(self, model: str = "ViT-B-32", weights: str = "laion2b_s34b_b79k"):
@@ -123,10 +119,8 @@ def load_clip(
         of a checkpoint: OpenAI's archive, or a state dict of the model.
     device : where the model runs.
 
-    Raises
-    ------
-    WeightsError
-        The weights are neither a name nor a file, cannot be downloaded, or are not CLIP's.
+    Raises WeightsError if the weights are neither a name nor a file, cannot be downloaded, or are
+    not CLIP's.
     """
     clip = import_clip()
     name = str(weights)

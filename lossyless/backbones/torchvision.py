@@ -40,10 +40,8 @@ class TorchvisionBackbone(Backbone):
         convolutions of stride 2.
     n_classes : number of outputs of the classifier.
 
-    Raises
-    ------
-    WeightsError
-        The weights cannot be downloaded or read, or a tensor is missing, unexpected or misshapen.
+    Raises WeightsError if the weights cannot be downloaded or read, or a tensor is missing,
+    unexpected or misshapen.
     """
 
     def __init__(

@@ -79,10 +79,8 @@ class TableCoder:
     ) -> NDArray[np.int32]:
         """Symbols int32 [n_examples, D] of a payload of `encode`.
 
-        Raises
-        ------
-        CodingError
-            The payload is damaged, or was not encoded with these tables, `index` and `n_examples`.
+        Raises CodingError if the payload is damaged, or was not encoded with these tables, `index`
+        and `n_examples`.
         """
         n_columns = self.tables.n_tables if index is None else np.shape(index)[-1]
         shape = (n_examples, n_columns)
@@ -180,16 +178,10 @@ class TableCoder:
 
 
 class _Escapes(NamedTuple):
-    """Escapes of a payload.
+    """Escapes of a payload."""
 
-    Attributes
-    ----------
-    mass : minimum mass of the tables' escape entries.
-    order : order k of the codes in `data`, or None if `data` holds int32 values.
-    """
-
-    mass: int
-    order: int | None
+    mass: int  # minimum mass of the tables' escape entries
+    order: int | None  # order k of the codes in `data`; None if `data` holds int32 values
     count: int
     data: bytes
 

@@ -25,20 +25,15 @@ ESCAPE_PRICE = 22
 class CDFTables:
     """Cumulative distributions of an entropy model, in CompressAI's layout.
 
-    Attributes
-    ----------
-    cdfs : int32 [n_tables, max_length]
-        Row t rises strictly from 0 to 65536 in its first `lengths[t]` values; the rest is padding.
-    lengths : int32 [n_tables]
-        Entry i of table t has the mass `cdfs[t, i + 1] - cdfs[t, i]`. The last of the
-        `lengths[t] - 1` entries is the escape, for all symbols that the table does not list.
-    offsets : int32 [n_tables]
-        Symbol of entry 0.
+    Entry i of table t has the mass `cdfs[t, i + 1] - cdfs[t, i]`. The last of its `lengths[t] - 1`
+    entries is the escape, for all symbols that the table does not list.
     """
 
+    #: [n_tables, max_length]; row t rises strictly from 0 to 65536 in its first `lengths[t]`
+    #: values, and the rest is padding
     cdfs: NDArray[np.int32]
-    lengths: NDArray[np.int32]
-    offsets: NDArray[np.int32]
+    lengths: NDArray[np.int32]  # [n_tables]
+    offsets: NDArray[np.int32]  # [n_tables], symbols of entry 0
     _models: dict[int, Categorical] = field(default_factory=dict, init=False, repr=False)
     _wider: dict[int, "CDFTables"] = field(default_factory=dict, init=False, repr=False)
 

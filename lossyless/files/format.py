@@ -50,25 +50,15 @@ class ContainerError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """Properties that all examples of a file share.
+    """Properties that all examples of a file share."""
 
-    Attributes
-    ----------
-    codec : format name of the payloads.
-    fingerprint : hexadecimal fingerprint of the codec that wrote the payloads.
-    shape : shape of one decoded example.
-    meta : further entries, of JSON types.
-    has_labels, has_names : whether chunks hold labels and names of the examples.
-    version : version of the layout.
-    """
-
-    codec: str
-    fingerprint: str
-    shape: tuple[int, ...]
-    meta: dict[str, Any] = field(default_factory=dict)
-    has_labels: bool = False
+    codec: str  # format name of the payloads
+    fingerprint: str  # hexadecimal, of the codec that wrote the payloads
+    shape: tuple[int, ...]  # of one decoded example
+    meta: dict[str, Any] = field(default_factory=dict)  # further entries, of JSON types
+    has_labels: bool = False  # whether chunks hold labels of the examples
     has_names: bool = False
-    version: int = VERSION
+    version: int = VERSION  # of the layout
 
     def to_bytes(self) -> bytes:
         """Raises ContainerError for values that JSON cannot represent."""

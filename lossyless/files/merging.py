@@ -22,18 +22,8 @@ def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> i
     Entries of `meta` are kept if all files agree. Labels, names and `classes` are dropped, with a
     warning, unless all files have them. Missing shards of a data set give a warning, too.
 
-    Parameters
-    ----------
-    paths : files to merge, at least one.
-    out : file to write, which must not be one of `paths`.
-
-    Raises
-    ------
-    ValueError
-        There is no file to merge.
-    ContainerError
-        A file is damaged or is `out`, or its model, shape, list of classes or shape of labels
-        differs from the others'.
+    Raises ContainerError if a file is damaged or is `out`, or if its model, shape, list of classes
+    or shape of labels differs from the others'.
     """
     if not paths:
         raise ValueError("no files to merge")

@@ -47,13 +47,9 @@ class FeatureFile(Portable, AbstractContextManager):
     header : see `Header`.
     damaged : descriptions of all damage; empty unless `on_damage` is "skip".
 
-    Raises
-    ------
-    ContainerError
-        The file is damaged, is not a lossyless file, or was written by another model or a newer
-        version.
-    CodingError
-        A chunk is intact, but this codec cannot have written it.
+    Raises ContainerError if the file is damaged, is not a compressed file, or was written by
+    another model or a newer version; CodingError if a chunk is intact, but this codec cannot have
+    written it.
     """
 
     def __init__(

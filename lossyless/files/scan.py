@@ -47,11 +47,8 @@ class Layout:
         to the last intact chunk.
     damaged : descriptions of all damage; empty unless `is_recovering`.
 
-    Raises
-    ------
-    ContainerError
-        The file is not a compressed file, has a newer version, or is damaged. When recovering, only
-        damage to the header is an error.
+    Raises ContainerError if the file is not a compressed file, has a newer version, or is damaged.
+    When recovering, only damage to the header is an error.
     """
 
     def __init__(self, source: str | os.PathLike | bytes, *, is_recovering: bool = False):

@@ -41,10 +41,7 @@ class Written:
 class FileWriter:
     """Writes a compressed file chunk by chunk, in constant memory: `add` chunks, then `finish`.
 
-    Parameters
-    ----------
-    file : binary file, which is only appended to.
-    header : Header
+    The binary `file` is only appended to.
     """
 
     def __init__(self, file: BinaryIO, header: Header):
@@ -104,12 +101,8 @@ def write_features(
     meta : further entries of the header, of JSON types.
     timer : context manager around all work of the codec, with n_workers=1.
 
-    Raises
-    ------
-    CodingError
-        The examples have the wrong shape or cannot be coded, for instance NaN.
-    WorkerError
-        A worker process died.
+    Raises CodingError if examples have the wrong shape or cannot be coded, for instance NaN;
+    WorkerError if a worker process died.
     """
     is_open = hasattr(out, "write")
     name = str(getattr(out, "name", "payload")) if is_open else os.fspath(out)
@@ -135,9 +128,8 @@ def write_features(
         labels = deque() if header.has_labels else None
         names = deque() if header.has_names else None
         batches = itertools.chain([first] if first else [], batches)
-        chunks = rebatch(
-            _tensors(batches, shape, chunk_size, labels, names, codec.z_dtype), chunk_size
-        )
+        rows = _tensors(batches, shape, chunk_size, labels, names, codec.z_dtype)
+        chunks = rebatch(rows, chunk_size)
         with closing(_encode_all(chunks, codec, name, n_workers, timer)) as payloads:
             for payload, n in payloads:
                 writer.add(

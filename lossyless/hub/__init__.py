@@ -43,17 +43,10 @@ class SourceError(ValueError):
 @dataclass(frozen=True)
 class ReleasedBottleneck:
     """Weights released by the paper's authors: a factorized prior for the 512 features of CLIP
-    ViT-B/32, trained on COCO.
+    ViT-B/32, trained on COCO."""
 
-    Attributes
-    ----------
-    beta : weight of the rate in training; larger means fewer bits.
-    n_bits : entropy of the model, bits per image.
-    url, sha256 : URL and checksum of the file.
-    """
-
-    beta: float
-    n_bits: int
+    beta: float  # weight of the rate in training; larger means fewer bits
+    n_bits: int  # entropy of the model, bits per image
     url: str
     sha256: str
 
@@ -74,25 +67,15 @@ class Report:
 
     It is printed as in the official code, "Rate: 1506.50 bits/img | Encoding: 347.82 img/sec" or
     "Decoding: 1062.38 img/sec", followed by the sizes of the compressed file and the image files.
-
-    Attributes
-    ----------
-    work : "Encoding" or "Decoding"
-    n_examples : images, or features of images
-    n_bytes : size of the compressed file
-    seconds : wall-clock time, including reading images and writing files
-    n_label_bytes : part of `n_bytes` that stores labels and names, which do not count as rate
-    n_source_bytes : size of the image files, if there are any
-    is_partial : whether unreadable images or damaged parts of the file were skipped
     """
 
-    work: str
-    n_examples: int
-    n_bytes: int
-    seconds: float
-    n_label_bytes: int = 0
-    n_source_bytes: int | None = None
-    is_partial: bool = False
+    work: str  # "Encoding" or "Decoding"
+    n_examples: int  # images, or features of images
+    n_bytes: int  # size of the compressed file
+    seconds: float  # wall-clock time, including reading images and writing files
+    n_label_bytes: int = 0  # part of `n_bytes` for labels and names, which do not count as rate
+    n_source_bytes: int | None = None  # size of the image files, if there are any
+    is_partial: bool = False  # whether unreadable images or damaged parts of the file were skipped
 
     @property
     def bits_per_example(self) -> float:

@@ -29,6 +29,7 @@ Exit status: 0 done, 1 files or weights cannot be used (see the message), 2 inva
 130 interrupted.
 """
 DONE, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
+FILE = {"metavar": "FILE", "type": Path}
 MAX_LISTED = 8
 
 
@@ -67,31 +68,37 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def add(run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+    for run, add_options, help in (
+        (compress, _compress_options, "compress a folder of images"),
+        (decompress, _decompress_options, "decompress a file to features, without CLIP"),
+        (info, _info_options, "describe a compressed file"),
+        (merge, _merge_options, "join compressed files of one model, with their labels and names"),
+    ):
         # with abbreviations, `decompress --labels` would mean `--labels-out`
         command = commands.add_parser(run.__name__, help=help, allow_abbrev=False)
         command.set_defaults(run=run)
-        return command
+        add_options(command.add_argument)
+    return parser
 
-    def add_model(command: argparse.ArgumentParser) -> None:
-        text = "released bottleneck; b01 is the smallest, b001 the most accurate (default: b005)"
-        command.add_argument("--model", choices=tuple(RELEASED), default="b005", help=text)
-        text = "local weights of the bottleneck (default: the released ones, 136 kB on first use)"
-        command.add_argument("--pretrained", metavar="PATH", type=Path, help=text)
 
-    command = add(compress, "compress a folder of images")
-    option, path = command.add_argument, {"metavar": "FILE", "type": Path}
+def _model_options(option: Callable[..., object]) -> None:
+    text = "released bottleneck; b01 is the smallest, b001 the most accurate (default: b005)"
+    option("--model", choices=tuple(RELEASED), default="b005", help=text)
+    text = "local weights of the bottleneck (default: the released ones, 136 kB on first use)"
+    option("--pretrained", metavar="PATH", type=Path, help=text)
+
+
+def _compress_options(option: Callable[..., object]) -> None:
     option("folder", metavar="FOLDER", type=Path, help="all images below it, sorted by folder")
     option("out", metavar="OUT", type=Path, help="file to write")
-    add_model(command)
+    _model_options(option)
     text = "local checkpoint of CLIP ViT-B/32 (default: OpenAI's, 340 MB on first use)"
     option("--clip", metavar="PATH", type=Path, help=text)
     option("--labels", action="store_true", help="store labels: folders below FOLDER are classes")
     text = "store labels, and export them to FILE (.npy)"
-    option("--labels-out", "--label-file", **path, help=text)
+    option("--labels-out", "--label-file", **FILE, help=text)
     text = "number the classes as this compressed file does (default: by sorted names)"
-    option("--classes", **path, help=text)
+    option("--classes", **FILE, help=text)
     text = "official: larger files without checksums, for the paper's code"
     option("--format", choices=("container", "official"), default="container", help=text)
     text = "0.1: fewer bits at slightly larger errors (default: 0)"
@@ -105,25 +112,26 @@ def make_parser() -> argparse.ArgumentParser:
     text = "processes that read images (default: depends on the number of cores)"
     option("--workers", metavar="N", type=partial(_integer, low=0), help=text)
 
-    command = add(decompress, "decompress a file to features, without CLIP")
-    option = command.add_argument
-    option("file", **path)
+
+def _decompress_options(option: Callable[..., object]) -> None:
+    option("file", **FILE)
     option("out", metavar="OUT.npy", type=Path, help="features to write, float32 [N, 512]")
-    add_model(command)
+    _model_options(option)
     text = "if parts of the file are damaged: fail, or skip them and exit with status 3"
     option("--on-damage", choices=("raise", "skip"), default="raise", help=text)
-    option("--labels-out", **path, help="labels to write (.npy)")
+    option("--labels-out", **FILE, help="labels to write (.npy)")
     text = "labels to read (.npy), for files of the official format and of earlier versions"
-    option("--label-file", **path, help=text)
+    option("--label-file", **FILE, help=text)
 
-    command = add(info, "describe a compressed file")
-    command.add_argument("file", **path)
-    command.add_argument("--names", action="store_true", help="list the images in their order")
 
-    command = add(merge, "join compressed files of one model, with their labels and names")
-    command.add_argument("files", **path, nargs="+", help="two or more")
-    command.add_argument("--out", metavar="OUT", type=Path, required=True, help="file to write")
-    return parser
+def _info_options(option: Callable[..., object]) -> None:
+    option("file", **FILE)
+    option("--names", action="store_true", help="list the images in their order")
+
+
+def _merge_options(option: Callable[..., object]) -> None:
+    option("files", **FILE, nargs="+", help="two or more")
+    option("--out", metavar="OUT", type=Path, required=True, help="file to write")
 
 
 def compress(args: argparse.Namespace) -> int:

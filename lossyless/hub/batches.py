@@ -52,10 +52,6 @@ class Examples(Dataset):
     side : height and width in pixels.
     has_labels : whether to return labels.
     on_error : what to do if an image cannot be read: "raise" an error, or "skip" it.
-
-    Attributes
-    ----------
-    skipped : errors of the images that `read_batches` has skipped so far.
     """
 
     def __init__(
@@ -77,7 +73,7 @@ class Examples(Dataset):
         self.dataset, self.transform, self.side = dataset, transform, side
         self.has_labels, self.on_error = has_labels, on_error
         self._paths = image_paths(dataset)
-        self.skipped: list[SourceError] = []
+        self.skipped: list[SourceError] = []  # errors of the images that `read_batches` skipped
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -145,14 +141,8 @@ def read_batches(
     kwargs_dataloader : arguments of `torch.utils.data.DataLoader`; by default batches of 128. Fewer
         worker processes are used if shared memory is scarce, and none without `fork`.
 
-    Raises
-    ------
-    SourceError
-        An image cannot be used.
-    ValueError
-        A setting would change the examples or their order.
-    WorkerError
-        A process that reads images died, for instance because memory ran out.
+    Raises SourceError if an image cannot be used, ValueError if a setting would change the examples
+    or their order, WorkerError if a process that reads images died, e.g. because memory ran out.
     """
     settings = _loader_settings(examples, device, kwargs_dataloader)
     loader = _Loader(examples, collate_fn=examples.collate, **settings)

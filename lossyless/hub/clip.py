@@ -166,12 +166,8 @@ class ClipCompressor(FeatureCompressor):
         on_error : what to do if an image cannot be read: "raise" an error, or "skip" it and its
             label, with a warning that names it.
 
-        Raises
-        ------
-        SourceError
-            An image or a label cannot be used.
-        OSError
-            A file cannot be written; its folder must exist.
+        Raises SourceError if an image or a label cannot be used; OSError if a file cannot be
+        written, e.g. because its folder does not exist.
         """
         has_labels = labels or label_file is not None
         meta: dict[str, Any] = {}

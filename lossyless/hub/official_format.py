@@ -48,16 +48,12 @@ class OfficialCoder:
     Parameters
     ----------
     rate : the bottleneck. Tables are computed from its quantiles; its own tables are not used.
-
-    Attributes
-    ----------
-    bottleneck : CompressAI's model with those tables, on the CPU.
     """
 
     @isolated
     def __init__(self, rate: HFactorized):
         self.rate = rate
-        self.bottleneck = copy.deepcopy(rate.prior).cpu().float()
+        self.bottleneck = copy.deepcopy(rate.prior).cpu().float()  # CompressAI's model
         self.bottleneck.update(force=True)
         self.tables = CDFTables.from_compressai(self.bottleneck)
         rows = zip(self.tables.cdfs, self.tables.lengths, strict=True)
@@ -113,12 +109,8 @@ class OfficialCoder:
 class OfficialFile:
     """A file of the paper's code, with the methods of `FeatureFile` that read the whole file.
 
-    Parameters
-    ----------
-    path : the file.
-    coder : coder of the bottleneck that wrote the file.
-
-    Raises ContainerError if the file is truncated, longer than its streams, or in another format.
+    `coder` belongs to the bottleneck that wrote the file. Raises ContainerError if the file is
+    truncated, longer than its streams, or in another format.
     """
 
     # nothing is ever skipped, because damage cannot be located

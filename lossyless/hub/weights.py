@@ -52,12 +52,9 @@ def clip_compressor(
     rdo : weight of a bit in the choice of symbols, see `lossyless.rates.EntropyCodedRate`; 0.1
         takes fewer bits, at slightly larger errors. Files can be read with any value.
 
-    Raises
-    ------
-    ValueError
-        The model or device is unknown, or the dimensions of CLIP and the bottleneck differ.
-    WeightsError
-        Weights are missing, damaged or of another network, or cannot be downloaded.
+    Raises ValueError if the model or device is unknown, or the dimensions of CLIP and the
+    bottleneck differ; WeightsError if weights are missing, damaged or of another network, or cannot
+    be downloaded.
     """
     device = _checked_device(device)
     if clip_path is not None:

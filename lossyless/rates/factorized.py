@@ -26,22 +26,16 @@ class FactorizedModel(EntropyBottleneck):
 
     `make_tables` finds the quantiles by bisection, which is exact and takes milliseconds, so they
     need no auxiliary optimiser and no gradient.
-
-    Attributes
-    ----------
-    are_centres_fixed : bool
-        Whether `make_tables` keeps the quantiles, and thus the centres of the cells and z_hat. The
-        official format computes its tables from the quantiles, so they must be kept if files of
-        both formats are to decode to the same vectors. Otherwise, `make_tables` moves the centres
-        to the medians.
-    generator : generator of the noise; None: torch's global one.
     """
 
     def __init__(self, n_channels: int):
         super().__init__(n_channels)
         self.likelihood_lower_bound = LowerBound(MIN_LIKELIHOOD)
+        # Whether `make_tables` keeps the quantiles, and thus the centres of the cells and z_hat,
+        # rather than move the centres to the medians. The official format computes its tables from
+        # the quantiles, so they must be kept for files of both formats to decode to the same z_hat.
         self.are_centres_fixed = False
-        self.generator: torch.Generator | None = None
+        self.generator: torch.Generator | None = None  # of the noise; None: torch's global one
         self.quantiles.requires_grad_(False)
         # Rates hold the tables as `CDFTables`. These copies would make the shapes of a checkpoint
         # depend on when it was saved.

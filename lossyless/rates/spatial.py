@@ -26,10 +26,6 @@ class HSpatial(HHyper):
     latent_side : side s of the latent image [C, s, s].
     factor_dim, side_z_dim, is_pred_mean : see `HHyper`, for the C dimensions of one position.
     warmup_k_epoch, is_end_to_end : see `Rate`.
-
-    Attributes
-    ----------
-    latent_shape : (C, s, s); must equal the encoder's, if it has one.
     """
 
     format_name = "spatial_hyperprior"
@@ -45,6 +41,7 @@ class HSpatial(HHyper):
         n_channels = z_dim // n_positions
         super().__init__(n_channels, **kwargs)
         self.z_dim = z_dim
+        #: must equal the encoder's, if it has one
         self.latent_shape = (n_channels, latent_side, latent_side)
         self.n_positions = n_positions
 

@@ -32,20 +32,16 @@ class KLT(nn.Module):
     Parameters
     ----------
     dim : D, dimensions of the vectors.
-
-    Attributes
-    ----------
-    matrix : [D, D], columns are the new basis, in multiples of 2^-22; used in evaluation and
-        coding. Part of the weights, since eigenvectors differ in the last digits between machines.
-    mean : [D], subtracted before rotating, because the grid of an exact rotation depends on a
-        vector's largest value. Part of the weights.
     """
 
     def __init__(self, dim: int):
         if dim > MAX_DIM:
             raise ValueError(f"transforms have at most {MAX_DIM} dimensions, not {dim}")
         super().__init__()
+        # The columns are the new basis, in multiples of 2^-22. It is part of the weights, since
+        # eigenvectors differ in the last digits between machines.
         self.register_buffer("matrix", torch.zeros(dim, dim))
+        # Subtracted first: the grid of an exact rotation depends on a vector's largest value.
         self.register_buffer("mean", torch.zeros(dim))
         self._is_fitted = False
 
