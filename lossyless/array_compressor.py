@@ -6,7 +6,7 @@ import io
 import math
 import os
 from abc import abstractmethod
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lossyless.atomic import replacing
 from lossyless.base import Codec
+from lossyless.coding.tables import MAX_LISTED
 from lossyless.files import FeatureFile, write_features
 from lossyless.klt_vectors import KLTVectors
 from lossyless.matrices import check_positive, mean_and_scale, validated
@@ -221,6 +222,8 @@ class ArrayCompressor(MatrixCompressor):
         variance, which later linear models and nearest neighbours use most. Photos of many classes
         gain up to 1; digits of ten classes lose from 1 on at low rates. 0.5 serves both.
     rdo : whether symbols are chosen by error and bits, or by error alone.
+    n_clusters : maximum number of clusters whose centres predict rows, if this lowers the loss. 0:
+        none.
 
     Attributes
     ----------
@@ -236,11 +239,13 @@ class ArrayCompressor(MatrixCompressor):
         rate_target: float | None = None,
         weighting: float = 0.5,
         rdo: bool = True,
+        n_clusters: int = 1024,
     ):
         self.beta = beta
         self.rate_target = rate_target
         self.weighting = weighting
         self.rdo = rdo
+        self.n_clusters = n_clusters
 
     @staticmethod
     def paper(**parameters) -> MatrixCompressor:
@@ -259,9 +264,20 @@ class ArrayCompressor(MatrixCompressor):
             check_positive(self, "rate_target")
         if not (isinstance(self.weighting, Real) and 0 <= self.weighting <= 4):
             raise ValueError(f"weighting={self.weighting!r}: expected a number in [0, 4]")
+        if not (isinstance(self.n_clusters, Integral) and 0 <= self.n_clusters <= MAX_LISTED):
+            raise ValueError(
+                f"n_clusters={self.n_clusters!r}: expected an integer in [0, {MAX_LISTED}]"
+            )
 
     def _fit_codec(self, Z: NDArray, mean: NDArray[np.float64]) -> KLTVectors:
-        codec = KLTVectors(Z.shape[1], self.beta, self.weighting, self.rdo, self.rate_target)
+        codec = KLTVectors(
+            Z.shape[1],
+            self.beta,
+            self.weighting,
+            self.rdo,
+            self.rate_target,
+            int(self.n_clusters),
+        )
         z = torch.tensor(Z)  # a copy: arrays may be read-only
         codec.fit(z)
         codec.z_dtype = z.dtype

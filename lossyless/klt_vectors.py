@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lossyless.coding.ans import TableCoder
 from lossyless.coding.cell_means import CellMeans
+from lossyless.coding.codebooks import Codebook
 from lossyless.coding.histograms import NonZeros, fit_tables
-from lossyless.coding.rdo import cheaper_cells
+from lossyless.coding.rdo import NATURAL_WEIGHT, cheaper_cells
 from lossyless.coding.tables import CDFTables
 from lossyless.rates.entropy_coded import blocks, to_cells
 from lossyless.rates.transforms import (
@@ -24,6 +25,7 @@ from lossyless.rates.transforms import (
 from lossyless.torch_state import one_thread
 from lossyless.vector_codecs import FittedCodec
 
+CLUSTERS_PER_ROW = 2 / 3  # at most
 N_ROUNDS = 3  # of choosing symbols for given tables, and tables for given symbols
 RIDGE = 0.01  # added to the variances in the weighted error, relative to their mean
 MAX_RATE = 10  # largest target in bits per dimension: tables list 4096 symbols
@@ -34,7 +36,7 @@ SEARCH_STEP, TOLERANCE, MIN_LOG_BETA = 2.0, 0.01, -30.0
 class KLTVectors(FittedCodec):
     """Transform coding of vectors: a KLT, a cell width per coordinate, and an entropy coder.
 
-        z --(U^T (z - mean))--> y --(/ widths, RDO)--> symbols --tables--> bytes
+        z --(U^T (z - mean))--> y --(/ widths, - centre, RDO)--> symbols --tables--> bytes
 
     It minimises
 
@@ -51,6 +53,9 @@ class KLTVectors(FittedCodec):
     which minimise the loss at high rates. Cells are decoded to the means of the training vectors in
     them.
 
+    If it lowers the leave-one-out loss, a codebook predicts vectors by the centres of clusters, see
+    `coding.codebooks`: the symbols are then those of the residual, and the index of the cluster.
+
     Parameters
     ----------
     z_dim : see `VectorCodec`.
@@ -59,6 +64,7 @@ class KLTVectors(FittedCodec):
     rdo : whether to choose the symbols by the loss, see `coding.rdo`, or the nearest ones.
     rate_target : bits per vector. If given, `beta` is chosen such that the leave-one-out rate is
         within 1 % of it.
+    n_clusters : maximum number of clusters; 0: none.
 
     Attributes
     ----------
@@ -75,15 +81,19 @@ class KLTVectors(FittedCodec):
         weighting: float = 0.0,
         rdo: bool = True,
         rate_target: float | None = None,
+        n_clusters: int = 0,
     ):
         super().__init__(z_dim)
         self.beta, self.weighting, self.rdo, self.rate_target = beta, weighting, rdo, rate_target
+        self.n_clusters = n_clusters
         self.register_buffer("matrix", torch.zeros(z_dim, z_dim))
         self.register_buffer("mean", torch.zeros(z_dim, dtype=torch.float64))
         self.register_buffer("widths", torch.ones(z_dim, dtype=torch.float64))
         self.register_buffer("rate", torch.zeros((), dtype=torch.float64))
         self._tables: CDFTables | None = None
         self._means: CellMeans | None = None
+        self._book: Codebook | None = None
+        self._coded_tables: CDFTables | None = None
 
     # --- fitting
 
@@ -94,10 +104,25 @@ class KLTVectors(FittedCodec):
             self.matrix.copy_(round_matrix(klt_basis(z - self.mean)))
             y = self._rotate(z).numpy()
         widths = self._widths(y)
-        if self.rate_target is not None:
-            self.beta = self._search(y / widths)
+        self._fit_symbols(y / widths)
         self.widths.copy_(torch.from_numpy(widths * math.sqrt(self.beta)))
-        self.rate.fill_(self._fit_tables(y / self.widths.numpy()))
+
+    def _fit_symbols(self, x: NDArray[np.float64]) -> None:
+        """Fit all but the widths to vectors x [N, D], in cell widths for beta = 1."""
+        n = min(self.n_clusters, int(len(x) * CLUSTERS_PER_ROW))
+        book, residuals, index_rate = Codebook.fit(x, n) if n > 1 else (None, x, 0.0)
+        if self.rate_target is not None and index_rate > self.rate_target / 2:
+            book, residuals, index_rate = None, x, 0.0  # too many bits for all but high rates
+        beta = self._beta(residuals, index_rate)
+        if book is not None:
+            loss_without = sum(self._fit_tables(x / math.sqrt(beta)))
+        rate, error = self._fit_tables(residuals / math.sqrt(beta))
+        if book is not None and loss_without <= index_rate + rate + error:
+            book, index_rate, beta = None, 0.0, self._beta(x, 0.0)
+            rate, _ = self._fit_tables(x / math.sqrt(beta))
+        self.beta, self._book = beta, book and book._replace(step=book.step / math.sqrt(beta))
+        self.rate.fill_(rate + index_rate)
+        self._join_tables()
 
     def _widths(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
         """Cell widths [D] for beta = 1 of vectors y [N, D] in the basis of the KLT."""
@@ -110,16 +135,19 @@ class KLTVectors(FittedCodec):
         weights = (variances / v + RIDGE) ** self.weighting
         return np.sqrt(6 * v * np.average(weights, weights=variances) / weights)
 
-    def _search(self, x: NDArray[np.float64]) -> float:
-        """The beta of the rate target, for vectors x [N, D] in cell widths for beta = 1."""
+    def _beta(self, x: NDArray[np.float64], index_rate: float) -> float:
+        """The given beta, or that of the rate target, for vectors or residuals x [N, D], in cell
+        widths for beta = 1, and the rate of indices."""
+        if self.rate_target is None:
+            return self.beta
         most = MAX_RATE * self.z_dim
         if self.rate_target > most:
             raise ValueError(f"rate_target={self.rate_target}: expected at most {most} bits")
 
         @functools.cache
         def excess(log_beta: float) -> float:
-            rate = self._fit_tables(x * math.exp(-log_beta / 2))
-            return math.log(max(rate, 1e-9) / self.rate_target)
+            rate, _ = self._fit_tables(x * math.exp(-log_beta / 2))
+            return math.log(max(rate + index_rate, 1e-9) / self.rate_target)
 
         low = high = 0.0
         while excess(high) > 0:
@@ -132,14 +160,15 @@ class KLTVectors(FittedCodec):
                 )
         return math.exp(brentq(excess, low, high, xtol=TOLERANCE)) if low < high else 1.0
 
-    def _fit_tables(self, x: NDArray[np.float64]) -> float:
-        """Fit tables and points to vectors x [N, D], in cell widths; returns the rate in bits."""
+    def _fit_tables(self, x: NDArray[np.float64]) -> tuple[float, float]:
+        """Fit tables and points to x [N, D], in cell widths; returns rate and error in bits."""
         nearest = symbols = _rounded(x)
         rate = self._fit_entries(x, symbols)
         for _ in range(N_ROUNDS * self.rdo):
             symbols = self._choose(x, nearest)
             rate = self._fit_entries(x, symbols)
-        return rate
+        errors = np.square(x - self._means.decode(symbols)).sum(1)
+        return rate, float(errors.mean()) / NATURAL_WEIGHT
 
     def _fit_entries(self, x: NDArray[np.float64], symbols: NDArray[np.int32]) -> float:
         found = NonZeros.of(symbols)
@@ -157,34 +186,52 @@ class KLTVectors(FittedCodec):
         return cheaper_cells(x, nearest, self._tables, means=self._means)
 
     def _encode(self, z: Tensor) -> NDArray[np.int32]:
-        symbols = np.empty(z.shape, np.int32)
+        symbols = np.empty((len(z), self._coded_tables.n_tables), np.int32)
         for rows in blocks(len(z)):
             x = (self._rotate(z[rows]) / self.widths).numpy()
+            if self._book is not None:
+                symbols[rows, -1] = index = self._book.choose(x)
+                x -= self._book.predict(index, self.z_dim)
             nearest = _rounded(x)
-            symbols[rows] = self._choose(x, nearest) if self.rdo else nearest
+            symbols[rows, : self.z_dim] = self._choose(x, nearest) if self.rdo else nearest
         return symbols
 
     def _decode(self, symbols: NDArray[np.int32]) -> Tensor:
-        z_hat = torch.empty(symbols.shape, dtype=self.z_dtype)
+        z_hat = torch.empty((len(symbols), self.z_dim), dtype=self.z_dtype)
         for rows in blocks(len(symbols)):
-            y = torch.from_numpy(self._means.decode(symbols[rows])) * self.widths
+            x = self._means.decode(symbols[rows, : self.z_dim])
+            if self._book is not None:
+                x += self._book.predict(symbols[rows, -1], self.z_dim)
+            y = torch.from_numpy(x) * self.widths
             z_hat[rows] = (rotate_with_integers(y, self.matrix.T) + self.mean).to(self.z_dtype)
         return z_hat
 
     def _fitted_coder(self) -> TableCoder:
-        return TableCoder(self._tables)
+        return TableCoder(self._coded_tables)
 
     def errors(self, z: Tensor, z_hat: Tensor) -> Tensor:
         """The weighted errors of the loss, [N], for vectors and decoded vectors [N, z_dim]."""
         errors = rotate_with_integers(z.double() - z_hat.double(), self.matrix)
         return 6 * self.beta * (errors / self.widths).square().sum(1)
 
+    def _join_tables(self) -> None:
+        """The index of a cluster, if any, is the last symbol of a vector."""
+        parts = [self._tables, *([self._book.tables] if self._book else [])]
+        self._coded_tables = CDFTables.joined(parts)
+
     # The sizes of tables and means depend on the data. Rows are saved without padding.
     def get_extra_state(self) -> dict:
         if self._tables is None:
             return {}
         lengths = self._tables.lengths
-        return {
+        book = {}
+        if self._book is not None:
+            book = {
+                "centres": torch.from_numpy(self._book.centres),
+                "step": torch.tensor(self._book.step, dtype=torch.float64),
+                "index_cdfs": torch.tensor(self._book.tables.cdfs),
+            }
+        return book | {
             "lengths": torch.tensor(lengths, device="cpu"),
             "offsets": torch.tensor(self._tables.offsets, device="cpu"),
             "cdfs": torch.from_numpy(_without_padding(self._tables.cdfs, lengths)),
@@ -200,6 +247,12 @@ class KLTVectors(FittedCodec):
             self._tables = CDFTables(_padded(cdfs, lengths), lengths, offsets)
             self._means = CellMeans(_padded(means, lengths - 2), self._tables)
             self.beta, self.rdo = state["beta"], state["rdo"]
+            self._book = None
+            if "centres" in state:
+                centres, cdfs = state["centres"].cpu().numpy(), state["index_cdfs"].cpu().numpy()
+                tables = CDFTables(cdfs, [cdfs.shape[1]], [0])
+                self._book = Codebook(centres, float(state["step"]), tables)
+            self._join_tables()
 
 
 def _without_padding(rows: NDArray, lengths: NDArray[np.int32]) -> NDArray:

@@ -1,5 +1,6 @@
 """Integer CDF tables of entropy models."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import constriction
@@ -125,6 +126,16 @@ class CDFTables:
         escapes = np.maximum(PMF_ONE - weights.sum(1), 0)
         np.put_along_axis(weights, n_listed[:, None], escapes[:, None], axis=1)
         return cls.from_weights(weights, n_listed + 2, first_symbols + first)
+
+    @classmethod
+    def joined(cls, parts: Sequence["CDFTables"]) -> "CDFTables":
+        """The tables of all parts, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        width = max(part.cdfs.shape[1] for part in parts)
+        cdfs = [np.pad(p.cdfs, ((0, 0), (0, width - p.cdfs.shape[1]))) for p in parts]
+        lengths, offsets = ([getattr(p, name) for p in parts] for name in ("lengths", "offsets"))
+        return cls(*map(np.concatenate, (cdfs, lengths, offsets)))
 
     def __reduce__(self):
         """Copy and pickle the tables only: constriction's models cannot be pickled."""

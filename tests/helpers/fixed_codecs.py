@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy.linalg import hadamard
 from torch import Tensor, nn
 
 from lossyless.classical import RawPixels
@@ -24,6 +25,7 @@ CODECS: dict[str, Callable[[], nn.Module]] = {
     "int3": lambda: UniformVectors(Z_DIM, 3),
     "int8": lambda: UniformVectors(Z_DIM, 8),
     "klt": lambda: KLTVectors(Z_DIM, beta=0.1),
+    "klt_clusters": lambda: KLTVectors(Z_DIM, beta=0.1, n_clusters=16),
     "pca": lambda: PCAVectors(Z_DIM, 3),
     "pixels": lambda: RawPixels(SHAPE),
 }
@@ -43,9 +45,13 @@ def with_fixed_weights(codec: nn.Module) -> nn.Module:
             buffer.copy_(torch.eye(len(buffer)) - 2 / len(buffer))
     if isinstance(codec, UniformVectors):
         codec.fit(fixed("extremes", (9, Z_DIM), 2**-5))
-    if isinstance(codec, KLTVectors):  # vectors on the axes: an exactly diagonal covariance
+    if isinstance(codec, KLTVectors):  # an exactly diagonal covariance: vectors on the axes, or ...
         steps = torch.tensor([*range(-8, 0), *range(1, 9)]).double()
-        codec.fit(torch.block_diag(*(steps[:, None] * 2.0**-i for i in range(Z_DIM))))
+        z = torch.block_diag(*(steps[:, None] * 2.0**-i for i in range(Z_DIM)))
+        if codec.n_clusters:  # ... 16 clusters, the corners of a box
+            corners = torch.from_numpy(hadamard(Z_DIM) * 2.0 ** -np.arange(Z_DIM))
+            z = torch.cat([corners, -corners]).repeat_interleave(16, 0)
+        codec.fit(z)
     if isinstance(codec, PCAVectors):
         codec.mean.copy_(fixed("mean", (Z_DIM,), 2**-7))
         codec.axes.copy_(torch.eye(3, Z_DIM))

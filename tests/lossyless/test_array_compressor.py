@@ -150,6 +150,45 @@ def test_few_rows_are_not_overfitted(weighting):
     assert 8 * chunk.length / 400 < 1.25 * float(compressor.codec.rate)
 
 
+def clustered(n: int, seed: int) -> np.ndarray:
+    """Rows [n, 40] about 30 centres."""
+    centres, rng = np.random.default_rng(0).normal(size=(30, 40)), np.random.default_rng(seed)
+    return centres[rng.integers(30, size=n)] + 0.3 * rng.normal(size=(n, 40))
+
+
+def test_clusters_lower_the_loss_of_new_rows():
+    train, test = clustered(400, 1), clustered(1000, 2)
+    for beta in (0.3, 3.0):
+        losses = [-ArrayCompressor(beta, n_clusters=n).fit(train).score(test) for n in (0, 8, 1024)]
+        assert losses[2] < losses[1] < losses[0]
+    compressor = ArrayCompressor(rate_target=40).fit(train)
+    [chunk] = Layout(compressor.compress(test)).chunks
+    assert 8 * chunk.length / 1000 == pytest.approx(40, rel=0.1)
+
+
+def test_rows_without_clusters_are_coded_without_them():
+    Z = np.random.default_rng(0).normal(size=(400, 40)) / np.arange(1, 41)
+    payloads = [ArrayCompressor(1.0, n_clusters=n).fit(Z).compress(Z) for n in (0, 1024)]
+    assert payloads[0] == payloads[1]
+
+
+def test_clusters_do_not_depend_on_threads_and_batches(tmp_path):
+    Z, n_threads = clustered(400, 1), torch.get_num_threads()
+    compressors = []
+    try:
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            compressors.append(ArrayCompressor(1.0).fit(Z))
+    finally:
+        torch.set_num_threads(n_threads)
+    compressors[0].save(tmp_path / "model.bin")
+    compressors.append(ArrayCompressor.load(tmp_path / "model.bin"))
+    payload, decoded = compressors[0].compress(Z), compressors[0].transform(Z)
+    assert all(c.compress(Z) == payload for c in compressors)
+    rows = [compressors[2].transform(Z[i : i + 1]) for i in range(20)]
+    np.testing.assert_array_equal(np.concatenate(rows), decoded[:20])
+
+
 def test_beta_trades_bits_for_errors():
     Z, n_bits, errors = features(), [], []
     for beta in (0.01, 0.1, 1.0):

@@ -1,0 +1,110 @@
+"""Codebooks: rows are predicted by the centre of the nearest cluster.
+
+A few bits describe the cluster of a row, which many coordinates depend on. What is left of the row
+is coded as usual.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from lossyless.coding.rdo import NATURAL_WEIGHT
+from lossyless.coding.tables import CDFTables
+
+MAX_COORDINATES = 128  # others have centre 0
+N_ITERATIONS = 5  # of Lloyd's algorithm
+LARGEST = 2**15 - 1  # in steps; products then sum up exactly in float64
+# counts that draw a centre to 0, among which each coordinate chooses
+SHRINKAGES = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 8.0, np.inf])
+HALF_COUNT = 0.5  # added to each cluster's number of rows
+
+
+class Codebook(NamedTuple):
+    """Centres of clusters, which predict the first L coordinates of a row.
+
+    Attributes
+    ----------
+    centres : int16 [K, L], in steps.
+    step : in cell widths.
+    tables : the table of the clusters' indices.
+    """
+
+    centres: NDArray[np.int16]
+    step: float
+    tables: CDFTables
+
+    @classmethod
+    def fit(cls, x: NDArray[np.float64], n: int) -> tuple["Codebook", NDArray[np.float64], float]:
+        """A codebook of n > 1 clusters of rows x [N, D].
+
+        Also returns the residuals [N, D] of the rows and the rate of their indices in bits, both by
+        leave-one-out: a row is not part of its cluster when it is predicted. A centre is the mean
+        of its cluster, shrunk towards 0 by an amount that minimises these residuals.
+        """
+        lead = x[:, :MAX_COORDINATES]
+        step = max(np.abs(lead).max(), np.finfo(np.float32).tiny) / LARGEST
+        integers = np.rint(lead / step)
+        labels = _clusters(integers, n)
+        counts, sums = _sums(integers, labels, n)
+        others = sums[labels] - integers
+        n_others = counts[labels, None] - 1
+        errors = [np.square(integers - others / (n_others + s)).sum(0) for s in SHRINKAGES]
+        shrinkages = SHRINKAGES[np.argmin(errors, axis=0)]
+        centres = np.rint(sums / (counts[:, None] + shrinkages))
+        own = np.rint(others / (n_others + shrinkages))
+
+        distances = _distances(integers, centres)
+        rows = np.arange(len(x))
+        distances[rows, labels] = np.square(own).sum(1) - 2 * (integers * own).sum(1)
+        index = distances.argmin(1)
+        residuals = x.copy()
+        is_own = (index == labels)[:, None]
+        residuals[:, : lead.shape[1]] -= step * np.where(is_own, own, centres[index])
+
+        counts = np.bincount(index, minlength=n)
+        probabilities = (counts[index] - 1 + HALF_COUNT) / (len(x) - 1 + HALF_COUNT * n)
+        weights = np.append(np.rint(counts / HALF_COUNT) + 1, 0).astype(np.int64)
+        tables = CDFTables.from_weights(weights[None], [n + 2], [0])
+        rate = -float(np.log2(probabilities).mean())
+        return cls(centres.astype(np.int16), step, tables), residuals, rate
+
+    def choose(self, x: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The clusters [N] of rows x [N, D] with the smallest cost, as in `coding.rdo`."""
+        n, n_coordinates = self.centres.shape
+        steps = np.rint(x[:, :n_coordinates] / self.step).clip(-8 * LARGEST, 8 * LARGEST)
+        bits = -np.log2(np.diff(self.tables.cdfs[0, : n + 1]) / self.tables.cdfs[0, -1])
+        distances = _distances(steps, self.centres.astype(np.float64))
+        return (distances + NATURAL_WEIGHT * bits / self.step**2).argmin(1)
+
+    def predict(self, index: NDArray[np.integer], dim: int) -> NDArray[np.float64]:
+        """The centres [N, dim] of clusters [N], in cell widths."""
+        n, n_coordinates = self.centres.shape
+        x = np.zeros((len(index), dim))
+        x[:, :n_coordinates] = self.centres[index.clip(0, n - 1)] * self.step
+        return x
+
+
+def _clusters(x: NDArray[np.float64], n: int) -> NDArray[np.int64]:
+    """Labels [N] of n clusters of integers x [N, L]: the k-means of Lloyd's algorithm.
+
+    Centres are rounded to integers, so that results do not depend on the number of threads.
+    """
+    centres = x[np.arange(n) * len(x) // n]
+    for _ in range(N_ITERATIONS):
+        labels = _distances(x, centres).argmin(1)
+        counts, sums = _sums(x, labels, n)
+        centres = np.where(counts[:, None] > 0, np.rint(sums / counts[:, None].clip(1)), centres)
+    return _distances(x, centres).argmin(1)
+
+
+def _sums(x: NDArray, labels: NDArray[np.int64], n: int) -> tuple[NDArray, NDArray]:
+    """Number [n] and sum [n, L] of the rows x [N, L] of each label."""
+    members = csr_array((np.ones(len(x)), labels, np.arange(len(x) + 1)), (len(x), n))
+    return np.bincount(labels, minlength=n), members.T @ x
+
+
+def _distances(x: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared distances [N, K] of integers x [N, L] from centres [K, L], less those from 0."""
+    return np.square(centres).sum(1) - 2 * x @ centres.T
