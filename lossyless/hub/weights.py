@@ -1,10 +1,16 @@
-"""Loads compressors: released ones by name, or from local files."""
+"""Loads compressors: released ones by name, or from local files.
+
+Importing this module does not import CompressAI, which takes a second.
+"""
+
+from __future__ import annotations
 
 import os
 import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -13,13 +19,14 @@ from torch import Tensor
 from lossyless.backbones.clip import load_clip
 from lossyless.coding.payloads import CodingError
 from lossyless.hub import RELEASED
-from lossyless.hub.clip import ClipCompressor
-from lossyless.hub.features import FeatureCompressor
-from lossyless.hub.labels import PathLike
-from lossyless.rates import HFactorized
-from lossyless.rates.entropy_coded import TRANSFORM
 from lossyless.torch_state import drawing_from
 from lossyless.weights import WeightsError, fetch, load_strictly, read_checkpoint, sha256_of
+
+if TYPE_CHECKING:
+    from lossyless.hub.clip import ClipCompressor
+    from lossyless.hub.features import FeatureCompressor
+    from lossyless.hub.labels import PathLike
+    from lossyless.rates import HFactorized
 
 CLIP = "ViT-B/32"
 PRETRAINED_PATH = "pretrained_path=, --pretrained"  # in Python and on the command line
@@ -56,6 +63,8 @@ def clip_compressor(
     bottleneck differ; WeightsError if weights are missing, damaged or of another network, or cannot
     be downloaded.
     """
+    from lossyless.hub.clip import ClipCompressor
+
     device = _checked_device(device)
     if clip_path is not None:
         _check_file(clip_path, "clip_path=, --clip")  # before the bottleneck is downloaded
@@ -73,6 +82,8 @@ def feature_compressor(
 
     Parameters and errors as for `clip_compressor`.
     """
+    from lossyless.hub.features import FeatureCompressor
+
     return FeatureCompressor(*_bottleneck(model, pretrained_path))
 
 
@@ -85,6 +96,9 @@ def load_bottleneck(path: PathLike) -> HFactorized:
 
     Raises WeightsError if the file is missing or damaged, or does not hold such weights.
     """
+    from lossyless.rates import HFactorized
+    from lossyless.rates.entropy_coded import TRANSFORM
+
     state = {
         _name(str(n)): value for n, value in read_checkpoint(path).items() if n not in _DERIVED
     }

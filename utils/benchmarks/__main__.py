@@ -1,8 +1,8 @@
 """Runs benchmarks, writes tables to results/benchmark, and fails if a goal is missed.
 
 Three more benchmarks run only on request: "features" compares compressors of features at equal
-accuracy, "experiments" estimates the hours that each experiment takes, and "gpu" measures what
-training steps wait for.
+accuracy, see `utils.benchmarks.fewer_bits`; "experiments" estimates the hours that each experiment
+takes; and "gpu" measures what training steps wait for.
 """
 
 import argparse
@@ -14,8 +14,20 @@ import pandas as pd
 
 from lossyless.printing import forgive_output
 from utils.aggregation.experiment import to_markdown
-from utils.benchmarks import coding, data, experiments, files, gpu, steps, tables, training
+from utils.benchmarks import (
+    coding,
+    data,
+    experiments,
+    files,
+    gpu,
+    growth,
+    resources,
+    steps,
+    tables,
+    training,
+)
 from utils.benchmarks.comparison import Comparison
+from utils.benchmarks.fewer_bits.__main__ import main as compare_features
 
 SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
     "data": data.compare,
@@ -25,14 +37,18 @@ SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
     "coding": coding.compare,
     "bits": coding.compare_bits,
     "files": files.compare,
+    "access": files.compare_access,
     "hub": files.compare_hub,
+    "growth": growth.compare,
+    "memory": resources.compare_memory,
+    "startup": resources.compare_startup,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks; exit status 1 if a goal is missed or, with --compare, a row is slower."""
     parser = argparse.ArgumentParser(prog="bin/benchmark.sh", description=__doc__)
-    only = [*SUBJECTS, "experiments", "gpu"]
+    only = [*SUBJECTS, "features", "experiments", "gpu"]
     parser.add_argument("--only", choices=only, help="run a single benchmark")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions; a smoke test")
     parser.add_argument("--match", default="", help="experiments: only names with this text")
@@ -43,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.only == "experiments":
         experiments.report(options.match)
+        return 0
+    if options.only == "features":
+        compare_features([])
         return 0
     if options.only == "gpu":
         gpu.report(is_quick=options.quick)

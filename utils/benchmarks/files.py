@@ -6,15 +6,18 @@ compared with an uncompressed array on disk.
 """
 
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from lossyless.backbones.clip import import_clip
+from lossyless.files import FeatureFile, write_features
 from lossyless.hub.clip import ClipCompressor
 from lossyless.hub.features import FeatureCompressor
 from lossyless.hub.official_format import read_official, write_official
@@ -129,6 +132,50 @@ def _compare_sizes(bottleneck: Bottleneck, folder: Path, n: int) -> list[Compari
         Comparison(what, "cross-entropy", "bit", [ours], [entropy], high=1.01),
         Comparison(what, "official format", "bit", [ours], [n_bits("official")], high=0.97),
     ]
+
+
+@one_thread()
+def compare_access(is_quick: bool) -> list[Comparison]:
+    """Vectors per second from files that are opened for each access, or that are in the cache."""
+    bottleneck, random = load_released(), np.random.default_rng(0)
+    z = bottleneck.draw(2_000 if is_quick else 20_000)
+    selections = {
+        "one vector": random.integers(len(z), size=16).tolist(),
+        "256 random vectors": [random.integers(len(z), size=256)],
+        "slice of 1,024 vectors": [slice(500, 1524)],
+    }
+    against = {"against": "memory-mapped float16 array", "n_repeats": 1 if is_quick else 9}
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(npy := Path(folder, "float16.npy"), z.numpy().astype(np.float16))
+        path, rows = Path(folder, "features"), []
+
+        def read(selection: object) -> Tensor:
+            with FeatureFile(path, bottleneck.rate) as file:
+                return file[selection]
+
+        def read_npy(selection: object, array: NDArray | None = None) -> NDArray:
+            array = np.load(npy, mmap_mode="r") if array is None else array
+            return array[selection].astype(np.float32)
+
+        for chunk_size, is_cached in ((4096, False), (4096, True), (64, False)):
+            write_features([z], path, bottleneck.rate, chunk_size=chunk_size, n_workers=1)
+            pair: list[Callable] = [read, read_npy]
+            if is_cached:
+                file = FeatureFile(path, bottleneck.rate)
+                file[:]
+                pair = [file.__getitem__, partial(read_npy, array=np.load(npy, mmap_mode="r"))]
+            for name, chosen in selections.items():
+                title = f"{name}, {'cached' if is_cached else f'chunks of {chunk_size:,}'}"
+                n = sum(map(len, map(pair[1], chosen))) if name != "one vector" else len(chosen)
+                both = [lambda f=f, chosen=chosen: [f(c) for c in chosen] for f in pair]
+                rows.append(
+                    compare_speed(title, ours=both[0], reference=both[1], sizes=(n, n), **against)
+                )
+        size, theirs = path.stat().st_size, npy.stat().st_size
+        rows.append(
+            Comparison("file, chunks of 64", "float16 array", "B", [size], [theirs], high=0.25)
+        )
+    return rows
 
 
 def compare_hub(is_quick: bool) -> list[Comparison]:

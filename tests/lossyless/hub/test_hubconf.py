@@ -21,6 +21,11 @@ ENTRIES = ["clip_compressor_b001", "clip_compressor_b005", "clip_compressor_b01"
 SCRIPT = """
 import json, sys, torch
 
+sys.path.append({root!r})
+from lossyless.hub import clip_compressor
+assert not {{"compressai", "scipy"}} & {{*sys.modules}}, "the import must stay fast"
+sys.path.remove({root!r})
+
 compressor, _ = torch.hub.load({root!r}, "clip_compressor_b005", source="local", **{weights})
 again, _ = torch.hub.load({root!r}, "clip_compressor_b01", source="local", **{weights})
 assert {root!r} not in sys.path
