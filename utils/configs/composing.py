@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from omegaconf.nodes import Node
 
 from utils.configs import resolvers
@@ -77,9 +78,10 @@ def expand(overrides: Sequence[str]) -> list[str]:
     overrides = [override.input_line for override in parsed]
     chosen = {override.get_key_element().lstrip("+~") for override in parsed}
     cfg = compose_config(overrides)
-    in_mode = cfg.modes.get(cfg.mode_name, {})
-    swept = dict(cfg.sweep) | dict(in_mode.get("sweep", {}))
-    fixed = {k: v for k, v in in_mode.get("overrides", {}).items() if k not in swept}
+    with _errors_in_one_line():  # of references
+        in_mode = cfg.modes.get(cfg.mode_name, {})
+        swept = dict(cfg.sweep) | dict(in_mode.get("sweep", {}))
+        fixed = {k: v for k, v in in_mode.get("overrides", {}).items() if k not in swept}
     # the mode does not alter options that the user chose
     for override in filter(is_group, parsed):
         node, option = f"{override.package or override.key_or_group}.", _option(override)
@@ -104,7 +106,7 @@ def _compose(config_name: str, overrides: list[Override]) -> DictConfig:
 def _errors_in_one_line() -> Iterator[None]:
     try:
         yield
-    except (HydraException, ValueError, yaml.YAMLError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
         # drop Hydra's list of search paths
         said = str(error) or str(error.__cause__)  # for files that cannot be parsed
         raise ConfigError(" ".join(said.partition("Config search path")[0].split())) from error

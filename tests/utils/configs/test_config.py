@@ -122,6 +122,8 @@ def test_results_are_named_after_mode_and_experiment_by_default():
         "checkpoint_pred.split=test",
         "on_failed=ignore",
         "add_pred=${oc.env:NOPE}",
+        "mode_name=${oc.env:NOPE}",
+        "sweep.seed=${oc.env:NOPE} experiment=banana_RD",
         "trainer.max_epochs=${nope}",
         "optimizer_pred.name=${nope}",
     ],
