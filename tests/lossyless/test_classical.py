@@ -115,7 +115,7 @@ def test_raw_pixels_are_exact_and_need_eight_bits_per_value(shape):
     assert not list(codec.parameters())
 
 
-def test_invalid_images_and_payloads_are_errors():
+def test_invalid_images_and_settings_are_errors():
     for make, found in (
         (lambda: RawPixels((2,)), r"\[2\]"),
         (lambda: ClassicalCompressor("gif", 3), "'gif'.*webp"),
@@ -131,10 +131,6 @@ def test_invalid_images_and_payloads_are_errors():
     codec = RawPixels((1, 8, 8))
     with pytest.raises(ValueError, match=r"expected images \[1, 8, 8\], found \[1, 16, 16\]"):
         codec.compress(images(1, side=16))
-    payload = codec.compress(images(1, n=2, side=8))
-    for damaged in (payload[:-1], payload + b"0", b""):
-        with pytest.raises(CodingError, match="expected 128 bytes.* 2 examples"):
-            codec.decompress(damaged, 2)
 
 
 # --- quality

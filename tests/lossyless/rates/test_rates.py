@@ -9,7 +9,6 @@ import torch
 from helpers.toy import ENTROPY_CODED, RATES, Z_DIM, digest_of, draw_z
 from torch.distributions import Independent, Normal, kl_divergence
 
-from lossyless.coding.payloads import CodingError
 from lossyless.coding.tables import CDFTables
 from lossyless.distributions import FAMILIES, Deterministic, DiagGaussian
 from lossyless.rates import (
@@ -80,20 +79,6 @@ def test_decoding_gives_the_z_hat_of_evaluation(fitted):
     z = draw_z(65)
     z[3, 1], z[7], z[20, 2] = 1e5, -3e4, -1e6  # far out
     assert_decodes_to_z_hat(fitted, z)
-    z_hat = z_hat_of(fitted, z)
-    for is_training, chunk_size in ((False, 1), (True, 64)):
-        fitted.train(is_training)
-        chunks = [fitted.decompress(fitted.compress(c), len(c)) for c in z.split(chunk_size)]
-        assert torch.equal(torch.cat(chunks), z_hat)
-    assert_decodes_to_z_hat(fitted.double(), z)
-
-
-def test_values_that_cannot_be_coded_are_rejected(fitted):
-    for value in (math.nan, 1e12):
-        z = draw_z(5)
-        z[2, 1] = value
-        with pytest.raises(CodingError, match="int32"):
-            fitted.compress(z)
 
 
 def test_tables_and_widths_of_cells_are_loaded_rather_than_recomputed():
@@ -141,14 +126,6 @@ def test_coded_bytes_are_the_theoretical_rate(fitted):
         _, rates, _ = fitted(z)
     n_bits = 8 * len(fitted.compress(z)) / len(z)
     assert n_bits == pytest.approx(rates.mean().item() / math.log(2), rel=0.015)
-
-
-def test_fitting_lowers_the_rate_and_the_terms_add_up(fitted, request):
-    z = draw_z(500, seed=3)
-    new = ENTROPY_CODED[request.node.callspec.params["fitted"]](Z_DIM).eval()
-    _, rates, logs = fitted(z)
-    assert rates.mean() < new(z)[1].mean()
-    torch.testing.assert_close(sum(logs.values()), rates)
 
 
 def test_the_mi_rate_is_the_kl_to_a_unit_gaussian():
