@@ -95,13 +95,6 @@ def test_a_composed_warp_agrees_with_torchvisions_chain_of_nearest_pixels():
     assert ((warp(images, matrices) - expected).abs() > 0.01).float().mean() < 2e-3
 
 
-def test_the_identity_changes_nothing():
-    images, identity = make_images(), torch.eye(3).expand(5, 3, 3)
-    for mode in ("nearest", "bilinear"):
-        assert torch.allclose(warp(images, [identity] * 2, mode=mode), images, atol=1e-5)
-        assert torch.allclose(warp(images, (), identity, mode), images, atol=1e-5)
-
-
 def test_parameters_fill_their_documented_range():
     assert {name for name, m in AFFINE.items() if isinstance(m, OneParameter)} == set(LIMITS)
     for name, limits in LIMITS.items():

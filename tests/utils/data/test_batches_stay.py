@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import fake_data
-from helpers.batches import gather
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -104,34 +103,3 @@ def test_batches_of_data_sets_are_unchanged(option, fake_sources):
     assert option in expected, f"WRITE_BATCHES=1 pytest {__file__} -k {option} adds its numbers"
     assert found.keys() == expected[option].keys()
     assert found == pytest.approx(expected[option], rel=1e-4, abs=1e-2)
-
-
-KINDS = ["banana_rot", "coco_captions", "digits", "mnist_aug_sup", "pcam"]
-
-
-@pytest.mark.parametrize("option", KINDS)
-def test_batches_depend_on_seed_and_epoch_and_the_auxiliary_variable_determines_aux(
-    option, fake_sources
-):
-    cfg = compose_config([f"data@data_feat={option}"])
-    settings = {"equivalence": ["hflip"]} if option == "pcam" else {}
-
-    def batches(split="train", epoch=1, **kwargs):
-        return gather(load(cfg, fake_sources, **settings, **kwargs).loader(split, epoch=epoch))
-
-    state = torch.get_rng_state()
-    expected = batches(auxiliary="none")
-    assert expected.aux is None and torch.equal(torch.get_rng_state(), state)
-    torch.rand(1)
-    for auxiliary in AUXILIARIES[1:]:
-        x, y, aux = batches(auxiliary=auxiliary)
-        assert torch.equal(y, expected.y)
-        is_other_member = (option, auxiliary) == ("banana_rot", "representative")
-        assert torch.equal(x, expected.x) != is_other_member
-        if auxiliary in ("input", "target"):
-            assert torch.equal(aux, x if auxiliary == "input" else y)
-        else:
-            assert aux.shape == x.shape and not torch.equal(aux, x)
-    for other in (batches(epoch=2), batches(seed=6)):
-        assert not torch.equal(other.x, expected.x)
-    assert torch.equal(batches("test", epoch=1).x, batches("test", epoch=2).x)

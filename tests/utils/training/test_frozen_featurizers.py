@@ -33,10 +33,8 @@ TOWER = [
 LINEAR = [*SMALL, *DATA, *TOWER, "trainer.max_epochs=1"]
 BOTTLENECK = ["featurizer=bottleneck_lossyZ", "rate=H_factorized"]
 FORMATS = {
-    "features_float16": 16 * Z_DIM,
     "features_float32": 32 * Z_DIM,
     "features_int8": 8 * Z_DIM,
-    "features_uniform": 4 * Z_DIM,
     "features_pca": 16 * 10,
 }
 
@@ -115,8 +113,7 @@ def test_plain_formats_go_through_all_stages(weights, tmp_path):
             assert 0 <= metrics["test/pred/acc"] <= 1
         assert metrics["test/feat/sender_time"] > 0 <= metrics["test/feat/nmse"]
         assert (metrics["test/feat/mse"] == 0) == (featurizer == "features_float32")
-        worst = {"features_pca": 1, "features_uniform": 0.05}
-        assert metrics["test/feat/nmse"] < worst.get(featurizer, 1e-3)
+        assert metrics["test/feat/nmse"] < (1 if featurizer == "features_pca" else 1e-3)
     # predictors are trained on decoded features
     cfg = prepared(tmp_path, base=base(weights, "featurizer=features_int8"))
     codec = building.load_compressor(cfg)

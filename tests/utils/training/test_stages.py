@@ -232,9 +232,8 @@ ONLY_FEAT = [*LONGER, "is_only_feat=true"]
 EACH_EPOCH = "checkpoint.every_minutes=0"
 RESUMED = {  # epoch of the interruption, settings
     "first": (0, ["rate=H_hyper", "featurizer.loss.beta_anneal=geometric"]),
-    "last": (3, ["rate=MI_unitgaussian", "distortion=VAE"]),
-    "dropout": (
-        2,
+    "last": (
+        3,
         ["architecture@online=mlp_probe", "online.kwargs.hid_dim=8", "distortion=BINCE"]
         + ["scheduler@scheduler_feat=plateau_quick", "scheduler_feat.kwargs.patience=0"]
         + ["optimizer@optimizer_online=SGD_likeadam"],

@@ -5,11 +5,10 @@ import shutil
 import pytest
 import torch
 from helpers.tiny import DIGITS, compose, run
-from helpers.toy import trainable
 
 from utils.runs.identity import STAGES, run_hash
 from utils.runs.run import BEST, find_run
-from utils.training import building, encoder_checkpoint, jobs, stages
+from utils.training import building, encoder_checkpoint, jobs
 
 FILE = "step1/encoder.pt"
 STEP1 = ["rate=lossless", "is_only_feat=true", f"export.encoder={FILE}"]
@@ -69,19 +68,6 @@ def test_the_export_is_the_best_encoder_of_the_first_step(both_steps):
     weights = featurizer_weights(config(folder, *STEP1))
     for name, value in exported(folder)["state_dict"].items():
         assert torch.equal(value, weights[f"p_ZlX.mapper.{name}"])
-
-
-def test_the_second_step_trains_the_bottleneck_only(both_steps, make_trainer):
-    folder, _ = both_steps
-    cfg = config(folder, *STEP2)
-    compressor = building.build_compressor(cfg)
-    encoder_checkpoint.import_encoder(compressor.p_ZlX, cfg)
-    before = trainable(compressor.rate)
-    trainer = make_trainer(callbacks=[stages.Freezer(list(cfg.finetune.frozen))])
-    trainer.fit(compressor, building.build_data(cfg, "data_feat", "none"))
-    assert all(p.grad is None and not p.requires_grad for p in compressor.p_ZlX.parameters())
-    after = trainable(compressor.rate)
-    assert any(not torch.equal(after[name], before[name]) for name in before)
 
 
 def test_an_imported_encoder_can_be_trained_further(both_steps):
