@@ -111,16 +111,6 @@ def test_a_rate_of_zero_stays_zero(compressor, banana, tmp_path, monkeypatch):
     assert metrics["test/comm/rate"] == 0 and metrics["test/comm/n_bits"] > 0
 
 
-def test_an_interrupted_send_leaves_no_file(compressor, banana, tmp_path, monkeypatch):
-    def fail(z):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(compressor.codec, "quantise", fail)
-    with pytest.raises(KeyboardInterrupt):
-        send(compressor, banana, tmp_path)
-    assert not communication.data_file(tmp_path, "train").exists()
-
-
 @pytest.mark.parametrize("distortion", ["VIC", "VAE"])
 def test_vic_is_measured_on_augmented_inputs_and_predictors_get_originals(tmp_path, distortion):
     overrides = [f"distortion={distortion}", "data_feat.kwargs.equivalence=x_translation"]

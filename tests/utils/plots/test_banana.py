@@ -42,16 +42,6 @@ def test_points_have_the_codes_that_the_receiver_decodes(make):
     assert torch.allclose(codebook.rates, compressor.rates(x))
 
 
-def test_borders_only_run_between_cells():
-    labels = np.zeros((100, 100), dtype=int)
-    labels[:, 30:] = 7  # the left 30 % of the window are another cell
-    borders = banana.cell_borders(labels, (0.0, 1.0, -5.0, 5.0))
-    assert len(borders) == 2  # one on each side
-    for border in borders:
-        assert np.allclose(border[:, 0], 0.3, atol=0.006)
-        assert np.ptp(border[:, 1]) == pytest.approx(10, rel=0.02)
-
-
 def test_borders_of_an_ideal_vic_are_circles_half_way_between_its_codes(vic_figure):
     (lines,) = collection(vic_figure, LineCollection)
     radii = np.linalg.norm(np.concatenate(lines.get_segments()), axis=1)

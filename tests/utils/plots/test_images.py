@@ -12,7 +12,6 @@ from lossyless.rates import HFactorized, HHyper
 from utils.data.sources import digits as digits_set
 from utils.plots import images, models
 from utils.plots.figures import FIGURES, draw
-from utils.plots.mosaic import mosaic
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -87,14 +86,6 @@ def test_latents_move_evenly_between_their_percentiles():
     z_hat = torch.stack([torch.zeros(1001), torch.linspace(-5, 5, 1001)], dim=1)
     steps = images.latent_steps(z_hat, 1)
     assert torch.allclose(steps, torch.linspace(-4.9, 4.9, 7), atol=1e-5)
-
-
-@pytest.mark.parametrize(("side", "n", "width"), [(16, 10, 5.0), (64, 14, 6.1), (96, 30, 10.0)])
-def test_mosaics_grow_with_their_images_within_bounds(side, n, width):
-    figure = mosaic(torch.rand(2, n, 3, side, side))
-    assert figure.get_figwidth() == pytest.approx(width, abs=0.1)
-    smoothing = figure.axes[0].images[0].get_interpolation()
-    assert (smoothing == "nearest") == (width < 10)
 
 
 @pytest.mark.parametrize("rate", [HFactorized, HHyper])

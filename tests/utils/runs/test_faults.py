@@ -6,16 +6,13 @@ import re
 
 import pytest
 from helpers.tiny import CLASSICAL, DIGITS, call, compose, main_command, run
-from omegaconf import OmegaConf
 
 import utils
-from lossyless.weights import WeightsError
 from utils.cluster.sweep import NONE_DONE
 from utils.runs.experiment_status import FIX
-from utils.runs.identity import STAGES
-from utils.runs.run import BEST, find_run
+from utils.runs.run import find_run
 from utils.runs.status_file import read_job
-from utils.training import building, fitting, stages
+from utils.training import building, fitting
 
 
 def test_a_folder_that_is_not_writable_is_named(tmp_path):
@@ -73,31 +70,6 @@ def test_images_have_a_codec_and_points_have_none(tmp_path):
     with pytest.raises(Exception, match="channels"):
         run(tmp_path, base=["logger=none", *overrides])
     assert run(tmp_path, "featurizer=png", "is_only_feat=true", base=CLASSICAL)
-
-
-def test_a_run_resumes_after_a_full_disk_but_not_from_a_damaged_checkpoint(tmp_path, monkeypatch):
-    def full(*_args):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("lossyless.files.FileWriter.add", full)
-        with pytest.raises(OSError, match="No space left"):
-            run(tmp_path)
-    cfg = compose(tmp_path)
-    states = [find_run(cfg, stage).status()["state"] for stage in STAGES]
-    assert states == ["done", "interrupted", "new"]
-    assert not list((tmp_path / "pretrained").rglob("*.lossyless*"))
-
-    checkpoint = find_run(cfg, "featurizer").work / BEST
-    content = checkpoint.read_bytes()
-    checkpoint.write_bytes(content[:1000])
-    OmegaConf.resolve(cfg)
-    with pytest.raises(WeightsError, match=BEST):
-        stages.communicate(cfg)
-    assert find_run(cfg, "communication").status()["state"] == "failed"
-    checkpoint.write_bytes(content)
-    run(tmp_path)
-    assert find_run(cfg, "predictor").status()["state"] == "done"
 
 
 @pytest.mark.slow
