@@ -18,22 +18,8 @@ from optuna.trial import Trial, TrialState
 from utils.configs.checks import ConfigError
 from utils.runs.status_file import read_job
 from utils.search import goals, study_file
+from utils.search import study as studies
 from utils.search.space import Space
-from utils.search.study import (
-    best_trials,
-    counted,
-    definition,
-    fits,
-    has_started,
-    is_alive,
-    load,
-    names,
-    new_owner,
-    objective_names,
-    owner_lock,
-    storage,
-    study_lock,
-)
 
 MAX_SHOWN = 10  # trials of a Pareto front
 # Names of error classes; importing the classes takes seconds.
@@ -84,9 +70,9 @@ class Search:
         replaced.
         """
         self._make_sampler(0)  # fails before anything is written
-        self.owner, n_launched = new_owner(), 0
-        with owner_lock(self.file, self.owner):
-            with study_lock(self.file, self.name):
+        self.owner, n_launched = studies.new_owner(), 0
+        with studies.owner_lock(self.file, self.owner):
+            with studies.study_lock(self.file, self.name):
                 self.study = self._open()
                 self._repeat()
             while trials := self._take(n_parallel):
@@ -100,15 +86,14 @@ class Search:
         print(summary(self.study))
 
     def _open(self) -> optuna.Study:
-        shared = definition(self.objectives, self.directions, self.space)
-        if self.name in names(self.file):
-            study = load(self.file, self.name)
-            if fits(study, shared, self.file):
+        shared = studies.definition(self.objectives, self.directions, self.space)
+        directions, storage = list(self.directions), studies.storage(self.file)
+        if self.name in studies.names(self.file):
+            study = studies.load(self.file, self.name)
+            if studies.fits(study, shared, self.file):
                 return study
-            optuna.delete_study(study_name=self.name, storage=storage(self.file))
-        study = optuna.create_study(
-            storage=storage(self.file), study_name=self.name, directions=list(self.directions)
-        )
+            optuna.delete_study(study_name=self.name, storage=storage)
+        study = optuna.create_study(storage=storage, study_name=self.name, directions=directions)
         study.set_user_attr("definition", shared)
         return study
 
@@ -118,10 +103,10 @@ class Search:
         stale = {
             trial.number
             for trial in trials
-            if trial.state == TrialState.RUNNING and not is_alive(self.file, trial)
+            if trial.state == TrialState.RUNNING and not studies.is_alive(self.file, trial)
         }
         waiting = {t.user_attrs.get("retry_of") for t in trials if t.state == TrialState.WAITING}
-        for trial in counted(self.study):
+        for trial in studies.counted(self.study):
             is_failed = trial.state == TrialState.FAIL and "is_result" not in trial.user_attrs
             is_stale = trial.number in stale
             if (is_stale or (is_failed and self.retry_failed)) and trial.number not in waiting:
@@ -132,19 +117,19 @@ class Search:
     def _take(self, n: int) -> list[Trial]:
         """At most n trials to run, repetitions first; empty if the study has all its trials."""
         taken: list[Trial] = []
-        with study_lock(self.file, self.name):
+        with studies.study_lock(self.file, self.name):
             while len(taken) < n and self._is_any_missing():
                 taken.append(self._ask())
         return taken
 
     def _is_any_missing(self) -> bool:
         is_waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return bool(is_waiting) or len(counted(self.study)) < self.n_trials
+        return bool(is_waiting) or len(studies.counted(self.study)) < self.n_trials
 
     def _ask(self) -> Trial:
         """The next trial: a waiting one, or a new one."""
         trials = self.study.get_trials(deepcopy=False)
-        n_drawn = sum(has_started(t) and "retry_of" not in t.user_attrs for t in trials)
+        n_drawn = sum(studies.has_started(t) and "retry_of" not in t.user_attrs for t in trials)
         self.study.sampler = self._make_sampler(n_drawn)
         trial = self.study.ask(self.space.distributions)
         trial.set_user_attr("owner", self.owner)
@@ -174,7 +159,7 @@ class Search:
         if {"started", "finished"} <= status.keys():
             start, end = (datetime.fromisoformat(status[key]) for key in ("started", "finished"))
             trial.set_user_attr("seconds", round((end - start).total_seconds(), 1))
-        objectives = objective_names(self.study)
+        objectives = studies.objective_names(self.study)
         try:
             values = _floats(job.return_value, len(objectives))
         except Exception as error:  # a job may raise anything; the search continues
@@ -209,7 +194,7 @@ def _floats(returned: object, n: int) -> list[float]:
 
 def summary(study: optuna.Study) -> str:
     """A few lines about a study: the number of trials in each state, and the best trials."""
-    trials, best = counted(study), best_trials(study)
+    trials, best = studies.counted(study), studies.best_trials(study)
     n_complete, n_failed, n_running = (
         sum(trial.state == state for trial in trials)
         for state in (TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)
@@ -217,7 +202,7 @@ def summary(study: optuna.Study) -> str:
     found = f"{len(trials)} trials, {n_complete} complete, {n_failed} failed"
     found += f", {n_running} running in another search" if n_running else ""
     lines = [f"Search {study.study_name}: {found}"]
-    objectives = objective_names(study)
+    objectives = studies.objective_names(study)
     if len(objectives) > 1:
         shown = f", the first {MAX_SHOWN}" if len(best) > MAX_SHOWN else ""
         lines.append(f"Pareto front of {' and '.join(objectives)}: {len(best)} trials{shown}")
