@@ -1,8 +1,8 @@
 """The tables and figures that `aggregate.py` makes from an experiment's runs.
 
 A mode is a function (experiment, **options) that draws and saves one kind of table or figure. Its
-options are the keys under its name in conf/aggregate.yaml, which documents them. To add a mode,
-write the function and add it to `MODES`.
+options are the keys under its name in conf/aggregate.yaml, which documents them; `where` is applied
+to the experiment. To add a mode, write the function and add it to `MODES`.
 """
 
 from collections.abc import Callable
@@ -67,10 +67,12 @@ def aggregate(cfg: DictConfig, folder: Path) -> None:
         shared.pop("seeds", None)
     experiment = Experiment(folder, **shared)
     for mode in cfg.modes:
+        own = dict(options[mode])
+        experiment.option, experiment.mode_where = f"aggregate.{mode}", own.pop("where", None) or {}
         try:
             with style.defaults():
-                MODES[mode](experiment, **options[mode])
+                MODES[mode](experiment, **own)
         except (ConfigError, NoRunsError):
             raise
         except PROBLEMS as error:
-            raise ConfigError(f"aggregate.{mode}: {error}") from error
+            raise ConfigError(f"{experiment.option}: {error}") from error

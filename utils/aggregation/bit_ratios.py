@@ -11,8 +11,6 @@ from utils.aggregation.experiment import Experiment, Where, readable
 from utils.aggregation.pareto_front import Curve, pareto_front
 from utils.aggregation.selection import on_validation, restrict
 
-OPTION = "aggregate.summarize_bit_ratios"
-
 
 def summarize_bit_ratios(
     experiment: Experiment,
@@ -23,7 +21,6 @@ def summarize_bit_ratios(
     y: str = "test/pred/err",
     reference: Where | None = None,
     within: float = 0.03,
-    where: Where | None = None,
 ) -> None:
     """Write `bit_ratios`: bits of the baseline divided by those of the better kind, at equal cost.
 
@@ -34,11 +31,8 @@ def summarize_bit_ratios(
     either front that lies in the range of both; the ratio is smallest at one of these costs. If
     there is no such cost, or if a kind has no run with both metrics, a message is printed instead.
     """
-    frame = experiment.columns([x, y, by], None, OPTION)
-    kinds = [
-        restrict(frame, {**(where or {}), by: kind}, f"{OPTION}.where")
-        for kind in (baseline, better)
-    ]
+    frame = experiment.columns([x, y, by])
+    kinds = [restrict(frame, {by: kind}, experiment.option) for kind in (baseline, better)]
     summaries = [experiment.summary(kind) for kind in kinds]
     fronts = [_front(summary, x, y) for summary in summaries]
     for kind, front in zip((baseline, better), fronts, strict=True):
@@ -47,8 +41,7 @@ def summarize_bit_ratios(
             return
     worst = np.inf
     if reference is not None:
-        runs = restrict(frame, reference, f"{OPTION}.reference")
-        worst = runs[y].mean() + within
+        worst = experiment.merged(reference, "reference")[y].mean() + within
     rows = ratios(*fronts, worst=worst)
     if rows.empty:
         print(f"left out: no {y} up to {worst:.4g} is reached by both kinds", file=sys.stderr)

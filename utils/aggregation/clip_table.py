@@ -6,13 +6,12 @@ from math import nan
 import pandas as pd
 
 from utils.aggregation import tables
-from utils.aggregation.experiment import Experiment, Where, number
+from utils.aggregation.experiment import Experiment, number
 from utils.aggregation.metrics import metrics_in
 from utils.aggregation.paper_comparison import NOT_RUN, published_numbers
 from utils.aggregation.selection import check_alike
 from utils.configs.checks import check_known
 
-OPTION = "aggregate.summarize_clip"
 PUBLISHED = "clip_bottleneck_linear_eval"  # experiment whose published numbers are shown
 # compared even if the tables omit them because other parameters already distinguish the runs
 IDENTITY = ("predictor.name", "featurizer.loss.beta")
@@ -37,7 +36,6 @@ def summarize_clip(
     experiment: Experiment,
     data: Sequence[str],
     select: str = "val/pred/err",
-    where: Where | None = None,
     file: str = "clip_table",
 ) -> None:
     """Write `<file>`: a row for each data set, in the order of `data`.
@@ -50,7 +48,7 @@ def summarize_clip(
     Raises ConfigError if the runs on a data set differ in more than the training of their
     predictor, because the best of several compressors would be the one that uses the most bits.
     """
-    best = _best_of_each(experiment, where, select)
+    best = _best_of_each(experiment, select)
     numbers = published_numbers()
     numbers = numbers[numbers["experiment"] == PUBLISHED]
     rows, shown = [], []
@@ -73,16 +71,17 @@ def summarize_clip(
     experiment.save_table(pd.DataFrame(rows), file, shown=pd.DataFrame(shown))
 
 
-def _best_of_each(experiment: Experiment, where: Where | None, select: str) -> pd.DataFrame:
+def _best_of_each(experiment: Experiment, select: str) -> pd.DataFrame:
     """The best setting for each data set, indexed by data set; empty if there is no predictor."""
-    frame = experiment.merged_or_empty(where, OPTION)
+    frame = experiment.merged_or_empty()
     if "datapred" not in frame:
         return pd.DataFrame()
     for name, runs in tables.with_settings(frame, IDENTITY).groupby("datapred"):
         kind = "the training of their predictor"
-        check_alike(runs, OPTION, f"the runs on {name}", but=_is_searched, but_name=kind)
+        which = f"the runs on {name}"
+        check_alike(runs, experiment.option, which, but=_is_searched, but_name=kind)
     summary, column = experiment.summary(frame), f"{select}_mean"
-    check_known(f"{OPTION}.select", [select], metrics_in(summary))
+    check_known(f"{experiment.option}.select", [select], metrics_in(summary))
     ordered = summary.dropna(subset=column).sort_values(column, kind="stable")
     return ordered.drop_duplicates("datapred").set_index("datapred")
 

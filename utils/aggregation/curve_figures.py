@@ -23,8 +23,8 @@ def plot_all_RD_curves(
     are those of `plot_scatter_lines`.
     """
     for metric in as_list(x):
-        file, mode = f"all_RD_curves_{in_file_name(metric)}", "aggregate.plot_all_RD_curves"
-        plot_scatter_lines(experiment, metric, y, mode=mode, file=file, **options)
+        file = f"all_RD_curves_{in_file_name(metric)}"
+        plot_scatter_lines(experiment, metric, y, file=file, **options)
 
 
 def plot_invariance_RD_curve(
@@ -35,7 +35,6 @@ def plot_invariance_RD_curve(
     reference: Where | None = None,
     tolerance: float = 0.01,
     is_log_x: bool = False,
-    where: Where | None = None,
 ) -> None:
     """Draw `invariance_RD_curve`: the loss of a downstream task against the rate.
 
@@ -46,12 +45,12 @@ def plot_invariance_RD_curve(
     prediction: `tolerance` above the mean loss of the `reference`, or above the lowest mean of all
     curves. The legend gives the lowest rate at which each curve reaches this line.
     """
-    option, names = "aggregate.plot_invariance_RD_curve", experiment.names
-    summary = experiment.summary(experiment.columns([x, desirable, *as_list(hue)], where, option))
+    names = experiment.names
+    summary = experiment.summary(experiment.columns([x, desirable, *as_list(hue)]))
     if reference is None:
         level, level_name = summary[f"{desirable}_mean"].min(), "lowest"
     else:
-        runs = experiment.merged(reference, f"{option}.reference")
+        runs = experiment.merged(reference, "reference")
         level, level_name = runs[desirable].mean(), "uncompressed"
     level += tolerance
     points, colours = with_labels(drawable(summary, [x, desirable]), as_list(hue), names)
@@ -91,7 +90,6 @@ def plot_pareto_front(
     hue: str | Sequence[str] = "dist",
     select: Sequence[str] | None = None,
     is_log_y: bool = False,
-    where: Where | None = None,
 ) -> None:
     """Draw `pareto_front_<y>_<x>`: all runs, and a line through the non-dominated ones.
 
@@ -100,11 +98,13 @@ def plot_pareto_front(
     test data is biased. They are plotted at their test metrics, so a plotted front need not be
     monotone.
     """
-    option, names = "aggregate.plot_pareto_front", experiment.names
+    names = experiment.names
     select = [on_validation(x), on_validation(y)] if select is None else as_list(select)
     if len(select) != 2:
-        raise ConfigError(f"{option}.select: expected two metrics or null, found {select}")
-    frame = experiment.columns([x, y, *as_list(hue), *select], where, option)
+        raise ConfigError(
+            f"{experiment.option}.select: expected two metrics or null, found {select}"
+        )
+    frame = experiment.columns([x, y, *as_list(hue), *select])
     points, colours = with_labels(drawable(frame, [x, y]), as_list(hue), names)
     figure, [(axes, points)] = panels(points, x, y, names, is_log_y=is_log_y)
     for label, runs in points.groupby(LABEL, sort=False):

@@ -46,9 +46,7 @@ from utils.aggregation.pareto_front import (
     rate_gain,
 )
 from utils.aggregation.selection import as_list, curve_keys
-from utils.configs.checks import ConfigError
 
-OPTION = "aggregate.summarize_RD_curves"
 # numbers that are averaged over seeds, and their titles
 NUMBERS = {
     "AURD": "area",
@@ -74,15 +72,12 @@ def summarize_RD_curves(
     baseline: str | None = None,
     reference: Where | None = None,
     tolerance: float = 0.01,
-    where: Where | None = None,
 ) -> None:
     """Write `summarized_RD_curves_merged`: a row for each distortion x and each curve."""
-    frame = tables.with_settings(
-        experiment.columns([*as_list(x), *mse_cols, y], where, OPTION), [by]
-    )
+    frame = tables.with_settings(experiment.columns([*as_list(x), *mse_cols, y]), [by])
     uncompressed = frame.iloc[:0]
     if reference is not None:
-        uncompressed = experiment.merged(reference, f"{OPTION}.reference")
+        uncompressed = experiment.merged(reference, "reference")
     keys = curve_keys(frame)
     groups = frame.groupby(keys, sort=False, dropna=False) if keys else None
     frame = frame.assign(
@@ -118,7 +113,7 @@ def _curves(frame: DataFrame, keys: list[str], x: str, y: str, *, is_mse: bool) 
     """A row for each curve of a seed: parameters `keys`, seed, points of the front, numbers."""
     frame = frame.dropna(subset=[x, y])
     if frame.empty:
-        raise ConfigError(f"{OPTION}: no run has both {x} and {y}")
+        raise ValueError(f"no run has both {x} and {y}")
     rows = []
     for _, runs in frame.groupby(["curve", tables.SEED], sort=False):
         is_reference = runs["is_reference"].all()
@@ -151,7 +146,8 @@ def _add_gains(curves: DataFrame, by: str, baseline: str, tolerance: float) -> N
     if baselines.empty:
         found = ", ".join(map(str, curves[by].unique())) if by in curves else "a single value"
         print(
-            f"left out: gains: no curve has {by}={baseline} ({OPTION}.baseline), only {found}",
+            f"left out: gains: no curve has {by}={baseline} "
+            f"(aggregate.summarize_RD_curves.baseline), only {found}",
             file=sys.stderr,
         )
         return

@@ -32,7 +32,7 @@ LATEX_OF |= {character: f"\\{character}" for character in "&%$#_{}"}
 Where = Mapping[str, object]  # parameter or setting -> value or list of values
 
 
-@dataclass(frozen=True)
+@dataclass
 class Experiment:
     """The runs of an experiment, read once for all modes, and the options of all modes."""
 
@@ -42,6 +42,8 @@ class Experiment:
     seeds: Sequence[object] = ()  # expected for each row of the tables; empty: unknown
     dpi: int | None = None  # pixels per inch of PNGs; None: the figure's own
     prefix: str = ""  # of all file names
+    option: str = "aggregate"  # name of the current mode, for errors
+    mode_where: Where = field(default_factory=dict)  # restricts the current mode
 
     @property
     def name(self) -> str:
@@ -52,15 +54,12 @@ class Experiment:
     def _collected(self) -> tuple[dict[str, DataFrame], Counter]:
         return tables.collect(self.folder)
 
-    def stages(self, where: Where | None, option: str) -> dict[str, DataFrame]:
-        """The chosen runs by stage; metrics of unfinished ones are missing.
-
-        `where` is the restriction of the mode `option`, by parameters of any stage; None: all runs.
-        """
+    def stages(self) -> dict[str, DataFrame]:
+        """The chosen runs by stage; metrics of unfinished ones are missing."""
         runs, _ = self._collected
-        if not where and not self.where:
+        if not self.mode_where and not self.where:
             return runs
-        chosen = self.merged(where, option)
+        chosen = self.merged()
         return {
             stage: frame[frame[f"{stage}_id"].isin(chosen[f"{stage}_id"])].reset_index(drop=True)
             if f"{stage}_id" in chosen and len(frame)
@@ -68,40 +67,46 @@ class Experiment:
             for stage, frame in runs.items()
         }
 
-    def merged(self, where: Where | None, option: str) -> DataFrame:
-        """The chosen runs with the metrics of all stages; see `tables.merge`."""
-        return self._restrict(tables.merge(self._collected[0]), where, option)
+    def merged(self, where: Where | None = None, name: str = "where") -> DataFrame:
+        """The chosen runs with the metrics of all stages; see `tables.merge`.
 
-    def merged_or_empty(self, where: Where | None, option: str) -> DataFrame:
+        They are chosen by `where`, which is the option `name` of the mode.
+        """
+        return self._restrict(tables.merge(self._collected[0]), where, name)
+
+    def merged_or_empty(self) -> DataFrame:
         """Like `merged`, but an empty table if there are no runs."""
         try:
-            return self.merged(where, option)
+            return self.merged()
         except tables.NoRunsError:
             return DataFrame()
 
-    def columns(self, names: Iterable[str], where: Where | None, option: str) -> DataFrame:
+    def columns(self, names: Iterable[str]) -> DataFrame:
         """The chosen runs, with columns for these metrics, parameters and settings.
 
         Raises ConfigError if there is no such metric, parameter or setting.
         """
         names = list(names)
-        frame = tables.with_settings(self.merged(where, option), names)
+        frame = tables.with_settings(self.merged(), names)
         if unknown := [name for name in names if name not in frame]:
             raise ConfigError(
-                f"{option}: unknown columns {unknown}; choose from the metrics "
+                f"{self.option}: unknown columns {unknown}; choose from the metrics "
                 f"{tables.metrics_of(frame)}, the parameters {tables.parameters(frame)}, and all "
                 "settings, such as optimizer_feat.kwargs.lr"
             )
         return frame
 
-    def finished(self, stage: str, where: Where | None, option: str) -> DataFrame:
-        """The chosen runs of a stage that are done."""
+    def finished(self, stage: str, where: Where | None = None) -> DataFrame:
+        """The chosen runs of a stage that are done; see `merged`."""
         frame = tables.finished(self._collected[0][stage])
-        return frame if frame.empty else self._restrict(frame, where, option)
+        return frame if frame.empty else self._restrict(frame, where)
 
-    def _restrict(self, frame: DataFrame, where: Where | None, option: str) -> DataFrame:
+    def _restrict(
+        self, frame: DataFrame, where: Where | None = None, name: str = "where"
+    ) -> DataFrame:
         frame = restrict(frame, self.where, "aggregate.where")
-        return restrict(frame, where or {}, f"{option}.where")
+        chosen = self.mode_where if where is None else where
+        return restrict(frame, chosen, f"{self.option}.{name}")
 
     def summary(self, frame: DataFrame) -> DataFrame:
         """Means over seeds; see `tables.summarise`."""

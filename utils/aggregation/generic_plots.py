@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from utils.aggregation.experiment import Experiment, Where, in_file_name
+from utils.aggregation.experiment import Experiment, in_file_name
 from utils.aggregation.selection import ALONG_CURVE, as_list, check_alike, curve_keys
 from utils.configs.checks import ConfigError, check_known
 from utils.plots.axes import (
@@ -29,7 +29,6 @@ from utils.plots.axes import (
 )
 from utils.plots.style import COLOURS, LINE, make_figure, polish
 
-SCATTER, SUPERPOSE = "aggregate.plot_scatter_lines", "aggregate.plot_superpose"
 Kind = Literal["points", "lines", "regression"]
 Scale = Literal["twin", "normalised", "same"]
 MARKERS = "osD^vPX<>*"
@@ -47,9 +46,7 @@ def plot_scatter_lines(
     row: str | None = None,
     is_log_x: bool = False,
     is_log_y: bool = False,
-    where: Where | None = None,
     *,
-    mode: str = SCATTER,
     file: str | None = None,
 ) -> None:
     """Draw `scatter_lines_<y>_<x>`: metrics or numeric parameters against each other.
@@ -57,12 +54,12 @@ def plot_scatter_lines(
     With the kind "lines", points are means over seeds with standard errors; a line joins points
     that differ only in x, y and `selection.ALONG_CURVE`. With the other kinds, each run is a point.
     "regression" adds a linear fit for each colour, with its 95 % bootstrap confidence interval.
-    `mode` is the name of the mode, for errors, and `file` replaces the name of the figure.
+    `file` replaces the name of the figure.
     """
-    check_known(f"{mode}.kind", [kind], get_args(Kind))
+    check_known(f"{experiment.option}.kind", [kind], get_args(Kind))
     names = experiment.names
     shown = [*as_list(hue), *as_list(style), *as_list(col), *as_list(row)]
-    frame = experiment.columns([x, y, *shown], where, mode)
+    frame = experiment.columns([x, y, *shown])
     keys = [LABEL] if kind == "regression" else [LABEL, *as_list(style)]
     if kind == "lines":
         frame = experiment.summary(frame)
@@ -127,21 +124,21 @@ def plot_superpose(
     scale: Scale = "twin",
     by: str | None = "dist",
     is_log_x: bool = False,
-    where: Where | None = None,
 ) -> None:
     """Draw `superpose[_<value>]`: several metrics of one curve over the same axis.
 
     Raises ConfigError if the runs of a figure differ in more than the seed and
     `selection.ALONG_CURVE`.
     """
-    check_known(f"{SUPERPOSE}.scale", [scale], get_args(Scale))
+    option = experiment.option
+    check_known(f"{option}.scale", [scale], get_args(Scale))
     if scale == "twin" and len(y) != 2:
-        raise ConfigError(f"{SUPERPOSE}.scale: twin axes are for two metrics, found {len(y)}")
-    frame = experiment.columns([x, *y, *as_list(by)], where, SUPERPOSE)
+        raise ConfigError(f"{option}.scale: twin axes are for two metrics, found {len(y)}")
+    frame = experiment.columns([x, *y, *as_list(by)])
     groups = [("", frame)] if by is None else frame.groupby(by, sort=False)
     for level, runs in groups:
         title = f"the runs of {by} = {level}" if by else "the runs"
-        check_alike(runs, SUPERPOSE, title, but=ALONG_CURVE.__contains__)
+        check_alike(runs, option, title, but=ALONG_CURVE.__contains__)
         points = drawable(experiment.summary(runs), [x, *y])
         figure = _superpose(points, x, y, scale, is_log_x, experiment.names)
         experiment.save_figure(figure, f"superpose_{in_file_name(level)}" if by else "superpose")

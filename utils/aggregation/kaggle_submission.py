@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossyless.base import Compressor
 from utils.aggregation import tables
-from utils.aggregation.experiment import Experiment, Where
+from utils.aggregation.experiment import Experiment
 from utils.configs.checks import ConfigError
 from utils.data import kaggle
 from utils.data.decoded import from_pixels, to_pixels
@@ -21,7 +21,6 @@ from utils.runs.files import write_text
 from utils.runs.saved_runs import config_here
 from utils.training import building, fitting
 
-OPTION = "aggregate.kaggle_submission"
 LOSS = "val/pred/loss"  # never select on the test split
 UPLOAD_FAILED = "Could not submit"  # Kaggle's client returns this instead of raising
 
@@ -30,7 +29,6 @@ def kaggle_submission(
     experiment: Experiment,
     paths: Mapping[str, str],
     accelerator: str,
-    where: Where | None = None,
     submit: bool = False,
 ) -> None:
     """Write `submission.csv` with the run that has the lowest loss on validation data.
@@ -42,10 +40,10 @@ def kaggle_submission(
     predictor is finished, and DataError or FileNotFoundError if Kaggle's images or checkpoints are
     missing or Kaggle rejects the file.
     """
-    runs = experiment.finished("predictor", where, OPTION)
+    runs, option = experiment.finished("predictor"), experiment.option
     if runs.empty:
         raise tables.NoRunsError(
-            f"{OPTION}: no predictor of {experiment.folder} is finished: run the experiment "
+            f"{option}: no predictor of {experiment.folder} is finished: run the experiment "
             "without is_only_feat"
         )
     run = runs.loc[runs[LOSS].idxmin()]
@@ -53,8 +51,8 @@ def kaggle_submission(
     data = building.build_data(config, "data_pred", "none")
     if not isinstance(data, ImageDataModule) or not data.source.name.startswith("Galaxy"):
         raise ConfigError(
-            f"{OPTION}: the best run predicts data_pred={config.data_pred.name}, which is not "
-            f"a Kaggle competition: choose runs on Galaxy Zoo with {OPTION}.where"
+            f"{option}: the best run predicts data_pred={config.data_pred.name}, which is not "
+            f"a Kaggle competition: choose runs on Galaxy Zoo with {option}.where"
         )
     title = f"{fitting.describe(config)}, run_{run['predictor_id']}"
     score = math.sqrt(run[LOSS])

@@ -7,12 +7,11 @@ from pathlib import Path
 from pandas import DataFrame, Series
 
 from utils.aggregation import tables
-from utils.aggregation.experiment import Experiment, Where, in_file_name, number
+from utils.aggregation.experiment import Experiment, in_file_name, number
 from utils.configs.checks import ConfigError, check_known
 from utils.runs.identity import STAGES
 from utils.runs.saved_runs import read_config
 
-OPTION = "aggregate.summarize_metrics"
 # The first one that exists is added to summaries that contain no metric of predictors.
 OF_TASK = {"accuracy": "test/pred/acc", "loss": "test/pred/loss"}
 
@@ -22,20 +21,20 @@ def summarize_metrics(
     columns: Mapping[str, str],
     table: str = "merged",
     keys: Sequence[str] | None = None,
-    where: Where | None = None,
 ) -> None:
     """Write `summary`, and `summarized_metrics_<table>` for each stage and all stages (merged)."""
-    check_known(f"{OPTION}.table", [table], tables.TABLES)
-    runs = experiment.stages(where, OPTION)
+    option = experiment.option
+    check_known(f"{option}.table", [table], tables.TABLES)
+    runs = experiment.stages()
     if keys:
         runs = {stage: tables.with_settings(frame, keys, stage) for stage, frame in runs.items()}
-        _check_keys(runs, keys)
+        _check_keys(runs, keys, option)
     summaries = tables.summaries(runs, experiment.seeds)
     for name, summary in summaries.items():
         if len(summary):
             experiment.save_numbers(summary, f"summarized_metrics_{name}")
     summary = summaries[table]
-    metrics = _shown_metrics(summary, columns)
+    metrics = _shown_metrics(summary, columns, option)
     shown = select(summary, metrics, keys)
     parameters = [key for key in shown if key in summary]
     parts = ("mean", "sem", "count")
@@ -45,7 +44,7 @@ def summarize_metrics(
     experiment.save_table(numbers, "summary", caption="bits per example", shown=shown)
 
 
-def _check_keys(runs: Mapping[str, DataFrame], keys: Sequence[str]) -> None:
+def _check_keys(runs: Mapping[str, DataFrame], keys: Sequence[str], option: str) -> None:
     """Raise `ConfigError` for names that are neither parameters of a stage nor settings."""
     folders = [folder for frame in runs.values() if len(frame) for folder in frame[tables.FOLDER]]
     config = read_config(Path(folders[0]))
@@ -53,12 +52,12 @@ def _check_keys(runs: Mapping[str, DataFrame], keys: Sequence[str]) -> None:
     known += [key for frame in runs.values() for key in tables.parameters(frame)]
     if unknown := [key for key in keys if key not in known and key not in config.flat]:
         raise ConfigError(
-            f"{OPTION}.keys: unknown keys {unknown}; choose from {[*dict.fromkeys(known)]} and "
+            f"{option}.keys: unknown keys {unknown}; choose from {[*dict.fromkeys(known)]} and "
             "all settings, such as trainer.max_epochs"
         )
 
 
-def _shown_metrics(summary: DataFrame, columns: Mapping[str, str]) -> dict[str, str]:
+def _shown_metrics(summary: DataFrame, columns: Mapping[str, str], option: str) -> dict[str, str]:
     """The columns of stages that have runs, and one of `OF_TASK` if none is about predictors."""
     known = metrics_in(summary)
     stages = {metric.split("/")[1] for metric in known}
@@ -67,7 +66,7 @@ def _shown_metrics(summary: DataFrame, columns: Mapping[str, str]) -> dict[str, 
         for title, metric in columns.items()
         if metric in known or metric.count("/") != 2 or metric.split("/")[1] in stages
     }
-    check_known(f"{OPTION}.columns", ran.values(), known)
+    check_known(f"{option}.columns", ran.values(), known)
     if not any("/pred/" in metric for metric in ran.values()):
         ran |= next(({title: metric} for title, metric in OF_TASK.items() if metric in known), {})
     return ran or {metric: metric for metric in sorted(known) if metric.startswith("test/")}
@@ -109,13 +108,13 @@ def _cell(row: Series, metric: str) -> str:
     return f"{cell} ({n} of {row['n_seeds']})" if 0 < n < row["n_seeds"] else cell
 
 
-def gather_figures(experiment: Experiment, where: Where | None = None) -> None:
+def gather_figures(experiment: Experiment) -> None:
     """Copy the figures of all trained compressors into `figures/`, replacing earlier copies.
 
     File names contain the parameters in which runs differ. If runs differ only in the seed, only
     the figures of the first one are copied.
     """
-    frame = experiment.finished("featurizer", where, "aggregate.gather_figures")
+    frame = experiment.finished("featurizer")
     frame = frame.drop_duplicates(tables.GROUP)
     figures = {path: sorted(Path(path).glob("*.png")) for path in frame[tables.FOLDER]}
     frame = frame[[bool(figures[path]) for path in frame[tables.FOLDER]]]

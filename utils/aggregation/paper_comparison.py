@@ -10,12 +10,11 @@ from omegaconf import OmegaConf
 
 from utils.aggregation import paper_settings as settings
 from utils.aggregation import tables
-from utils.aggregation.experiment import MISSING, Experiment, Where, number
+from utils.aggregation.experiment import MISSING, Experiment, number
 from utils.aggregation.selection import check_alike, restrict
 from utils.configs.checks import ConfigError
 from utils.runs.saved_runs import read_config
 
-OPTION = "aggregate.compare_to_paper"
 PUBLISHED = Path(__file__).parent / "published"
 COLUMNS = ("experiment", "data", "method", "beta", "metric", "value", "tolerance", "source")
 TABLE = "paper_comparison"
@@ -23,11 +22,7 @@ SETTINGS = ("data", "method", "beta")  # these match runs to a published number
 NOT_RUN, WITHIN, OUTSIDE = "not run", "within", "outside"
 
 
-def compare_to_paper(
-    experiment: Experiment,
-    experiments: Sequence[str],
-    where: Where | None = None,
-) -> None:
+def compare_to_paper(experiment: Experiment, experiments: Sequence[str]) -> None:
     """Write `paper_comparison`: published numbers of `experiments`, ours, and a verdict.
 
     The published numbers are in `published/*.csv`; `published/README.md` explains their columns.
@@ -43,10 +38,10 @@ def compare_to_paper(
     names = settings.names_of(experiments)
     if wanted.empty and not names:
         raise ConfigError(
-            f"{OPTION}.experiments: nothing is published for {list(experiments)}; choose from "
-            f"{sorted(published_experiments())}"
+            f"{experiment.option}.experiments: nothing is published for {list(experiments)}; "
+            f"choose from {sorted(published_experiments())}"
         )
-    frame = experiment.merged_or_empty(where, OPTION)
+    frame = experiment.merged_or_empty()
     changed: list[str] = []
     if len(names) == 1 and not frame.empty:  # with several, it is unclear which a run follows
         folders = map(Path, frame[tables.FOLDER].unique())
@@ -101,7 +96,7 @@ def _compared(experiment: Experiment, frame: pd.DataFrame, published: Mapping) -
     ours, sem, counts = nan, nan, dict.fromkeys(tables.COUNTS, 0)
     if metric in found and len(found):
         kind = " ".join(str(published[key]) for key in ("data", "method", "beta", "metric"))
-        check_alike(found, OPTION, f"the runs of {kind}")
+        check_alike(found, experiment.option, f"the runs of {kind}")
         (row,) = experiment.summary(found).to_dict("records")
         ours, sem = row[f"{metric}_mean"], row[f"{metric}_sem"]
         counts = tables.counts_of(row, [metric])
@@ -129,7 +124,7 @@ def _matching(
         columns["data"] = "datafeat"
     wanted = {columns[key]: published[key] for key in settings if not pd.isna(published[key])}
     try:
-        return frame if frame.empty else restrict(frame, wanted, OPTION)
+        return frame if frame.empty else restrict(frame, wanted, "published numbers")
     except tables.NoRunsError:
         return frame.iloc[:0]
 

@@ -20,7 +20,6 @@ from utils.plots.mosaic import mosaic
 from utils.runs.saved_runs import config_here
 from utils.training import building
 
-OPTION = "aggregate.compare_reconstructions"
 STAGE_OF = {"feat": "featurizer", "comm": "communication"}
 
 
@@ -31,7 +30,6 @@ def compare_reconstructions(
     bits: str,
     standard: Where,
     invariant: Where,
-    where: Where | None = None,
     n_images: int = 10,
     image: int = 0,
 ) -> None:
@@ -48,7 +46,7 @@ def compare_reconstructions(
     runs = _runs_with(bits, experiment)
     methods = {"standard": standard, "invariant": invariant}
     try:
-        chosen = {name: _pick(runs, where or {}, method, name) for name, method in methods.items()}
+        chosen = {name: _pick(experiment, runs, method, name) for name, method in methods.items()}
     except tables.NoRunsError as error:
         print(f"left out: {error}", file=sys.stderr)
         return
@@ -59,8 +57,8 @@ def compare_reconstructions(
     shown = {name: (c.data_feat.kind, list(c.data_feat.shape)) for name, c in configs.items()}
     if shown["standard"] != shown["invariant"]:
         raise ConfigError(
-            f"{OPTION}: the compressors are for images of different kinds and shapes, {shown}: "
-            f"choose with {OPTION}.where, e.g. by datafeat"
+            f"{experiment.option}: the compressors are for images of different kinds and shapes, "
+            f"{shown}: choose with {experiment.option}.where, e.g. by datafeat"
         )
     compressors = {name: building.load_compressor(c) for name, c in configs.items()}
     data = building.build_data(configs["invariant"], "data_feat", "representative")
@@ -102,31 +100,32 @@ def _runs_with(metric: str, experiment: Experiment) -> DataFrame:
     parts = metric.split("/")
     if len(parts) != 3 or parts[1] not in STAGE_OF:
         raise ConfigError(
-            f"{OPTION}.bits: expected a metric <split>/feat/<name> or <split>/comm/<name>, found "
-            f"'{metric}'"
+            f"{experiment.option}.bits: expected a metric <split>/feat/<name> or "
+            f"<split>/comm/<name>, found '{metric}'"
         )
     stage = STAGE_OF[parts[1]]
-    runs = experiment.finished(stage, None, OPTION)
+    runs = experiment.finished(stage, {})
     if metric not in runs:
         raise ConfigError(
-            f"{OPTION}.bits: no run of the {stage} has {metric}; there are "
+            f"{experiment.option}.bits: no run of the {stage} has {metric}; there are "
             f"{tables.metrics_of(runs)}. Without communication, use test/feat/rate"
         )
     return runs.dropna(subset=[metric])
 
 
-def _pick(runs: DataFrame, where: Where, method: Where, name: str) -> Series:
+def _pick(experiment: Experiment, runs: DataFrame, method: Where, name: str) -> Series:
     """The run of a method with the smallest seed; NoRunsError if there is none, or several."""
+    option = experiment.option
     try:
-        found = restrict(runs, {**method, **where, **method}, OPTION)
+        found = restrict(runs, {**method, **experiment.mode_where, **method}, option)
     except tables.NoRunsError as error:
         raise tables.NoRunsError(
             f"rec_imgs_allin1_*.png: the {name} compressor is missing. {error}. Run the "
             f"experiment with distortion={method.get('dist', '...')}, or choose {name} runs with "
-            f"{OPTION}.{name} and .where"
+            f"{option}.{name} and .where"
         ) from error
     try:
-        check_alike(found, OPTION, f"there are several {name} compressors, which")
+        check_alike(found, option, f"there are several {name} compressors, which")
     except ConfigError as error:
         raise tables.NoRunsError(f"rec_imgs_allin1_*.png: {error}") from error
     return found.loc[found[tables.SEED].astype(int).idxmin()]

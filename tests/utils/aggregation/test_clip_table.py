@@ -67,14 +67,15 @@ def test_runs_are_read_from_disk(folder):
 
 
 def test_runs_can_be_restricted(folder):
-    results = Experiment(folder / "results" / "exp_none")
-    clip_table.summarize_clip(
-        results, ["digits"], where={"predictor.name": "mlp_probe"}, file="mlp"
+    results = folder / "results" / "exp_none"
+    probes, svms = (
+        Experiment(results, mode_where={"predictor.name": name})
+        for name in ("mlp_probe", "linear_svc")
     )
-    assert rows_of(results.folder / "mlp.md")["digits"][0] == "not run"
+    clip_table.summarize_clip(probes, ["digits"], file="mlp")
+    assert rows_of(results / "mlp.md")["digits"][0] == "not run"
     with pytest.raises(ConfigError, match=r"select.*val/pred/oops"):
-        where = {"predictor.name": "linear_svc"}
-        clip_table.summarize_clip(results, ["digits"], select="val/pred/oops", where=where)
+        clip_table.summarize_clip(svms, ["digits"], select="val/pred/oops")
 
 
 @pytest.mark.parametrize(
@@ -82,13 +83,13 @@ def test_runs_can_be_restricted(folder):
     [
         ({"predictor.name": "linear"}, ["beta: ", "1.0e-02", "1.0e+00"]),
         ({"beta": 0.01}, ["predictor.name: linear", "linear_svc"]),
-        (None, ["beta: ", "predictor.name: "]),
+        ({}, ["beta: ", "predictor.name: "]),
     ],
     ids=["compressors", "predictors", "both"],
 )
 def test_runs_may_differ_in_the_training_of_their_predictor_only(folder, where, named):
     """Otherwise the best run would be the one with the most bits."""
-    results = Experiment(folder / "results" / "exp_none")
-    with pytest.raises(ConfigError, match=r"summarize_clip\.where.*digits") as error:
-        clip_table.summarize_clip(results, ["digits"], where=where)
+    results = Experiment(folder / "results" / "exp_none", option="o", mode_where=where)
+    with pytest.raises(ConfigError, match=r"o\.where.*digits") as error:
+        clip_table.summarize_clip(results, ["digits"])
     assert all(text in str(error.value) for text in named)

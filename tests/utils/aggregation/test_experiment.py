@@ -27,10 +27,21 @@ def frame():
 
 def test_global_where_restricts_all_modes(tmp_path, frame):
     experiment = Runs(tmp_path, frame, where={"dist": "VIC"})
-    assert set(experiment.merged({"beta": [1, 2]}, "o")["dist"]) == {"VIC"}
-    assert set(experiment.finished("featurizer", None, "o")["dist"]) == {"VIC"}
+    assert set(experiment.merged({"beta": [1, 2]})["dist"]) == {"VIC"}
+    assert set(experiment.finished("featurizer")["dist"]) == {"VIC"}
     with pytest.raises(ConfigError, match=r"aggregate\.where: .*'dis'"):
-        Runs(tmp_path, frame, where={"dis": "VIC"}).merged(None, "o")
+        Runs(tmp_path, frame, where={"dis": "VIC"}).merged()
+
+
+def test_the_where_of_a_mode_restricts_all_runs_but_those_of_its_other_options(tmp_path, frame):
+    where = {"where": {"dist": ["VIC", "VAE"]}, "mode_where": {"dist": "VIC", "beta": 1}}
+    experiment = Runs(tmp_path, frame, **where, option="aggregate.mode")
+    for runs in (experiment.merged(), experiment.finished("featurizer"), experiment.columns([])):
+        assert set(runs["dist"] + runs["beta"]) == {"VIC1"}
+    assert len(experiment.stages()["featurizer"]) == 2
+    assert set(experiment.merged({"dist": "VAE"}, "reference")["beta"]) == {"1", "2"}
+    with pytest.raises(ConfigError, match=r"aggregate\.mode\.reference: .*'dis'"):
+        experiment.merged({"dis": "VAE"}, "reference")
 
 
 def test_display_names_and_prefix_of_files(tmp_path, frame):

@@ -139,8 +139,8 @@ def test_superposed_metrics_have_two_axes_in_a_figure_for_each_method(tmp_path, 
 
 def test_normalised_metrics_range_from_0_to_1(tmp_path, frame, figures):
     flat = "test/pred/acc"
-    options = {"scale": "normalised", "where": {"dist": "VIC"}}
-    plot_superpose(Runs(tmp_path, frame.assign(**{flat: 3.0})), X, [Y, Z, flat], **options)
+    runs = Runs(tmp_path, frame.assign(**{flat: 3.0}), mode_where={"dist": "VIC"})
+    plot_superpose(runs, X, [Y, Z, flat], scale="normalised")
     (axes,) = figures["superpose_VIC"].axes
     heights = [container.lines[0].get_ydata().tolist() for container in axes.containers]
     expected = [1, 1 / 3, 0], [1, 2 / 3, 0], [0, 0, 0]
@@ -151,7 +151,7 @@ def test_normalised_metrics_range_from_0_to_1(tmp_path, frame, figures):
 @pytest.mark.parametrize(
     ("mode", "options", "message"),
     [
-        (plot_scatter_lines, {"kind": "bars"}, r"plot_scatter_lines\.kind: .*bars.*points"),
+        (plot_scatter_lines, {"kind": "bars"}, r"o\.kind: .*bars.*points"),
         (plot_scatter_lines, {"x": "a"}, "'a'.*test/pred/loss.*'dist'"),
         (plot_scatter_lines, {"col": "a"}, "'a'"),
         (plot_superpose, {"y": [Y, Z], "by": None}, r"dist: VIC, VAE.*where='\{dist: VIC\}'"),
@@ -162,4 +162,4 @@ def test_normalised_metrics_range_from_0_to_1(tmp_path, frame, figures):
 )
 def test_invalid_options_are_errors(tmp_path, frame, mode, options, message):
     with pytest.raises(ConfigError, match=message):
-        mode(Runs(tmp_path, frame), **{"x": X, "y": Y} | options)
+        mode(Runs(tmp_path, frame, option="o"), **{"x": X, "y": Y} | options)

@@ -24,7 +24,7 @@ def runs(**columns):
 
 
 def compare(folder, frame, **options):
-    paper_comparison.compare_to_paper(Runs(folder, frame), ["banana_viz_VIC"], **options)
+    paper_comparison.compare_to_paper(Runs(folder, frame, **options), ["banana_viz_VIC"])
     found = pd.read_csv(folder / "paper_comparison.csv")
     return found.set_index(["method", "metric"])
 
@@ -63,9 +63,9 @@ def test_beta_must_equal_the_published_one_exactly(tmp_path):
 
 def test_only_seeds_are_averaged(tmp_path):
     both = pd.concat([runs(zdim="1"), runs(zdim="2")], ignore_index=True)
-    with pytest.raises(ConfigError, match=r"zdim: 1, 2.*compare_to_paper\.where='\{zdim: 1\}'"):
+    with pytest.raises(ConfigError, match=r"zdim: 1, 2.*aggregate\.where='\{zdim: 1\}'"):
         compare(tmp_path, both)
-    assert compare(tmp_path, both, where={"zdim": 2}).loc["VIC", RATE]["n_seeds"] == 3
+    assert compare(tmp_path, both, mode_where={"zdim": 2}).loc["VIC", RATE]["n_seeds"] == 3
 
 
 def test_a_message_replaces_the_table_without_published_settings(tmp_path, capsys):
