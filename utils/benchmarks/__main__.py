@@ -35,7 +35,6 @@ SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
     "training": training.compare,
     "kernels": steps.compare_kernels,
     "coding": coding.compare,
-    "bits": coding.compare_bits,
     "files": files.compare,
     "access": files.compare_access,
     "hub": files.compare_hub,

@@ -4,15 +4,10 @@ CompressAI converts its tables to Python lists in every call. With one stream pe
 paper's code, this takes most of its time; with one stream per batch, it does not.
 """
 
-import tempfile
 from functools import partial
-from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from lossyless.hub.official_format import OfficialCoder
-from lossyless.rates import HFactorized
 from lossyless.torch_state import one_thread
 from utils.benchmarks.bottleneck import (
     Bottleneck,
@@ -22,12 +17,10 @@ from utils.benchmarks.bottleneck import (
     make_hyperprior,
 )
 from utils.benchmarks.comparison import Comparison, compare_speed
-from utils.benchmarks.training import SMALL, banana_config, short_trainer
-from utils.evaluation import communication
-from utils.training import building, fitting
 
 CHUNK_SIZE = 4096
 WIDTHS = (1, 2, 8)  # factors by which vectors are scaled; 1 is the training scale
+TIMED_WIDTHS = (1, 8)
 #: goals for the ratio of speeds
 GOALS = {"CompressAI per vector": 15, "CompressAI per batch": 0.8}
 
@@ -42,7 +35,7 @@ def compare(is_quick: bool) -> list[Comparison]:
     for bottleneck in (large, hyperprior):
         for width in WIDTHS:
             rows += _compare_width(bottleneck, width, n, n_repeats)
-    return rows + _compare_official(large, n // 4, n_repeats)
+    return rows
 
 
 def _compare_width(
@@ -69,65 +62,12 @@ def _compare_width(
             raise AssertionError(f"{what}: CompressAI's errors are larger than ours")
         theirs = 8 * sum(len(stream) for group in streams for stream in group) / len(some)
         rows.append(Comparison(f"size: {what}", name, "bit", [bits], [theirs], high=1.01))
+        if width not in TIMED_WIDTHS:
+            continue
         for title, ours, reference in (
             ("encode", lambda: [rate.compress(c) for c in chunks], partial(coder.encode, some)),
             ("decode", decode, partial(coder.decode, streams, len(some))),
         ):
             options = {"sizes": (n, len(some)), "n_repeats": n_repeats, "low": goal}
             rows.append(compare_speed(f"{title}: {what}", name, ours, reference, **options))
-    if isinstance(rate, HFactorized):
-        theirs = 8 * sum(map(len, OfficialCoder(rate).encode(z))) / n
-        rows.append(
-            Comparison(f"size: {what}", "official format", "bit", [bits], [theirs], high=1.01)
-        )
     return rows
-
-
-def _compare_official(bottleneck: Bottleneck, n: int, n_repeats: int) -> list[Comparison]:
-    """The official format: CompressAI's streams, byte for byte, with tables converted once."""
-    coder, reference = OfficialCoder(bottleneck.rate), CompressAI(bottleneck.rate, is_batched=False)
-    z, few = bottleneck.draw(n), bottleneck.draw(n // 10)
-    streams, theirs = coder.encode(z), reference.encode(few)
-    if coder.encode(few) != theirs[0]:
-        raise AssertionError("streams in the official format differ from CompressAI's")
-    options = {"sizes": (n, len(few)), "n_repeats": n_repeats}
-    return [
-        compare_speed(title, "CompressAI per vector", ours, other, low=low, **options)
-        for title, ours, other, low in (
-            (
-                "official format: encode",
-                partial(coder.encode, z),
-                partial(reference.encode, few),
-                1,
-            ),
-            # decoding re-encodes its output to check that the stream is intact
-            (
-                "official format: decode and check",
-                partial(coder.decode, streams),
-                partial(reference.decode, theirs, len(few)),
-                0.5,
-            ),
-        )
-    ]
-
-
-def compare_bits(is_quick: bool) -> list[Comparison]:
-    """Bits per point in a file of the Banana test set vs. the rate, after a short training run."""
-    fitting.quiet()
-    with tempfile.TemporaryDirectory() as folder:
-        cfg = banana_config(Path(folder), *SMALL, "optimizer_feat.kwargs.lr=3e-3")
-        compressor = building.build_compressor(cfg)
-        data = building.build_data(cfg, "data_feat", compressor.distortion.needs)
-        short_trainer(cfg, 50 if is_quick else 300).fit(compressor, datamodule=data)
-        compressor.eval()
-        compressor.rate.update()
-        path, loader = Path(folder, "test.lossyless"), data.loader("test")
-        sent = communication.send(compressor, [loader], path, cfg.communication.chunk_size)
-        metrics = communication.measure(
-            compressor, data, "test", sent=sent, path=path, device=torch.device("cpu"), n_single=1
-        )
-    n_bits, rate = metrics["test/comm/n_bits"], metrics["test/comm/rate"]
-    what = f"file of {sent.n_examples:,} Banana points"
-    slack = 0.01 + 0.01 / rate  # 1 % and 0.01 bit
-    bounds = {"low": 1 - slack, "high": 1 + slack}
-    return [Comparison(what, "theoretical rate", "bit", [n_bits], [rate], **bounds)]

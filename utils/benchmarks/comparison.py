@@ -42,8 +42,8 @@ class Comparison:
 
     @property
     def spread(self) -> float:
-        """Half the range of the ratios, relative to their median."""
-        return (max(self.ratios) - min(self.ratios)) / 2 / self.ratio
+        """The median deviation of the ratios from their median, relative to it."""
+        return median(abs(ratio / self.ratio - 1) for ratio in self.ratios)
 
     @property
     def is_met(self) -> bool:

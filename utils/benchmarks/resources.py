@@ -42,7 +42,7 @@ def compare_startup(is_quick: bool) -> list[Comparison]:
         load += f"feature_compressor(pretrained_path={str(path)!r})"
         codes = ("from lossyless.hub import clip_compressor", "import lossyless.hub", load)
         seconds = {code: [] for code in (TORCH, *codes)}
-        for _ in range(1 if is_quick else 5):
+        for _ in range(1 if is_quick else 3):
             for code, found in seconds.items():
                 found.append(usage(code)[0])
     ours = [seconds[code] for code in codes]

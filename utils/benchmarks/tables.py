@@ -24,10 +24,10 @@ PREFACE = """\
 # Speed and size, compared with references
 
 Written by `make benchmark`; one subject: `make benchmark ARGS="--only coding"`. A *ratio* is ours
-divided by the reference, the median over runs that alternate between the two; its *spread* is half
-of its range, relative to the ratio. Of rates per second, more is better; of all else, less. Medians
-of ours and of the reference depend on the machine. `bin/benchmark.sh --compare OLD` lists the rows
-whose ratios got worse by more than noise.
+divided by the reference, the median over runs that alternate between the two; its *spread* is their
+median deviation from it, in percent of it. Of rates per second, more is better; of all else, less.
+Medians of ours and of the reference depend on the machine. `bin/benchmark.sh --compare OLD` lists
+the rows whose ratios got worse by more than noise.
 """
 
 
@@ -92,13 +92,13 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def slower(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    """Rows of both tables whose ratio got worse by more than noise: the sum of their spreads.
+    """Rows of both tables whose ratio got worse by more than noise: twice the sum of their spreads.
 
     Only ratios are compared, because times depend on the machine.
     """
     both = old.merge(new, on=KEYS, suffixes=("_old", "_new"))
     change = both["ratio_new"] / both["ratio_old"]
     worse = np.where(both["unit"] == "/s", 1 / change, change) - 1
-    noise = both["spread_old"] + both["spread_new"] + MIN_CHANGE
+    noise = 2 * (both["spread_old"] + both["spread_new"]) + MIN_CHANGE
     columns = [*KEYS[:3], "ratio_old", "ratio_new", "spread_old", "spread_new", "worse", "noise"]
     return both.assign(worse=worse, noise=noise)[worse > noise][columns]
