@@ -209,6 +209,11 @@ class KLTVectors(FittedCodec):
     def _fitted_coder(self) -> TableCoder:
         return TableCoder(self._coded_tables)
 
+    def rates(self, z: Tensor) -> Tensor:
+        """Rates of vectors [N, z_dim] under the tables: [N], nats."""
+        bits = self.coder().information(self.quantise(z)).sum(1)
+        return torch.from_numpy(bits * math.log(2))
+
     def errors(self, z: Tensor, z_hat: Tensor) -> Tensor:
         """The weighted errors of the loss, [N], for vectors and decoded vectors [N, z_dim]."""
         errors = rotate_with_integers(z.double() - z_hat.double(), self.matrix)

@@ -249,7 +249,8 @@ def _tensors(
             if isinstance(rows, Tensor):
                 yield rows.detach().to(dtype)
             else:
-                copied = np.array(rows, str(dtype).removeprefix("torch."))  # may be read-only
+                with np.errstate(over="ignore"):  # codecs refuse infinite values
+                    copied = np.array(rows, str(dtype).removeprefix("torch."))  # may be read-only
                 yield torch.from_numpy(copied)
 
 

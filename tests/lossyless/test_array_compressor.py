@@ -330,6 +330,12 @@ def test_values_outside_the_range_of_float32_are_errors(factor, Z):
         ArrayCompressor().fit(factor * Z)
 
 
+@pytest.mark.filterwarnings("error")
+def test_values_that_overflow_are_errors_without_a_warning(klt):
+    with pytest.raises(CodingError, match="not finite"):
+        klt.compress(np.full((2, D), 1e300))
+
+
 def test_invalid_matrices_are_errors(klt):
     for Z, message in (
         (np.full((5, 2), np.nan), "NaN"),

@@ -28,7 +28,7 @@ OPTIONS: dict[type[VectorCodec], list[dict]] = {
     PublishedVectors: [],  # codes as RawVectors
     UniformVectors: [{"n_bits": 4}, {"n_bits": 3}],
     PCAVectors: [{"n_components": 5}],
-    KLTVectors: [{"beta": 0.1}],
+    KLTVectors: [{"beta": 0.1}, {"beta": 0.1, "n_clusters": 64}],
 }
 
 
@@ -81,6 +81,12 @@ def test_the_published_rate_is_the_size_of_a_compressed_numpy_file(tmp_path):
     assert bits.shape == (40,)
     assert bits.sum().item() == pytest.approx(8 * (tmp_path / "z.npz").stat().st_size)
     assert codec.rates(torch.zeros_like(z)).sum() < codec.rates(z).sum() / 5  # it is compressed
+
+
+def test_the_rate_of_transform_coding_is_that_of_its_payloads():
+    codec, z = fitted(partial(KLTVectors, DIM, beta=0.1)), vectors(1000)
+    bits = codec.rates(z).sum().item() / math.log(2)
+    assert 8 * len(codec.compress(z)) == pytest.approx(bits, rel=1e-3, abs=100)
 
 
 @pytest.mark.parametrize(

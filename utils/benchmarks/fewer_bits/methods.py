@@ -157,13 +157,15 @@ def methods(data: str, commit: Path | None = None) -> Mapping[str, Settings]:
     commit : checkout of an earlier release, whose KLT is added.
     """
     betas = BETAS[data]
-    rates = {"key": "rate_target", "values": RATES}
 
     def ours(make: Callable[..., ArrayCompressor], key: str = "beta", values=betas, **settings):
         return {
             f"{key}={value:g}": lambda value=value: Estimator(make(**{key: value}, **settings))
             for value in values
         }
+
+    def klt(**settings) -> dict:
+        return ours(ArrayCompressor, "rate_target", RATES, **settings)
 
     def faiss(template: str, values: tuple[int, ...]) -> dict:
         names = [template.format(value) for value in values]
@@ -188,10 +190,11 @@ def methods(data: str, commit: Path | None = None) -> Mapping[str, Settings]:
         "RQ": faiss("PCA256,RQ{}x8", (6, 12, 24, 48)),
         "RaBitQ": faiss("PCAR{},RaBitQ", (64, 128, 256, 512)),
         "paper": ours(ArrayCompressor.paper, values=PAPER_BETAS[data]),
-        "KLT": ours(ArrayCompressor, **rates),
-        "KLT, no RDO": ours(ArrayCompressor, **rates, rdo=False),
-        "KLT, weighting 1": ours(ArrayCompressor, **rates, weighting=1),
-        "KLT, weighting 1, no RDO": ours(ArrayCompressor, **rates, weighting=1, rdo=False),
-        "KLT, weighting 0": ours(ArrayCompressor, **rates, weighting=0),
-        "KLT, weighting 0, no RDO": ours(ArrayCompressor, **rates, weighting=0, rdo=False),
+        "KLT": klt(),
+        "KLT, weighting 1": klt(weighting=1),
+        "KLT, weighting 0": klt(weighting=0),
+        "KLT, no clusters": klt(n_clusters=0),
+        "KLT, no clusters, weighting 1": klt(n_clusters=0, weighting=1),
+        "KLT, no clusters, weighting 1, no RDO": klt(n_clusters=0, weighting=1, rdo=False),
+        "KLT, no clusters, weighting 0": klt(n_clusters=0, weighting=0),
     }
