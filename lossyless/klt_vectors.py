@@ -112,7 +112,7 @@ class KLTVectors(FittedCodec):
         n = min(self.n_clusters, int(len(x) * CLUSTERS_PER_ROW))
         book, residuals, index_rate = Codebook.fit(x, n) if n > 1 else (None, x, 0.0)
         if self.rate_target is not None and index_rate > self.rate_target / 2:
-            book, residuals, index_rate = None, x, 0.0  # too many bits for all but high rates
+            book, residuals, index_rate = None, x, 0.0  # most of the bits
         beta = self._beta(residuals, index_rate)
         if book is not None:
             loss_without = sum(self._fit_tables(x / math.sqrt(beta)))

@@ -191,10 +191,9 @@ def methods(data: str, commit: Path | None = None) -> Mapping[str, Settings]:
         "RaBitQ": faiss("PCAR{},RaBitQ", (64, 128, 256, 512)),
         "paper": ours(ArrayCompressor.paper, values=PAPER_BETAS[data]),
         "KLT": klt(),
-        "KLT, weighting 1": klt(weighting=1),
-        "KLT, weighting 0": klt(weighting=0),
+        "KLT, weighting 0.5": klt(weighting=0.5),
         "KLT, no clusters": klt(n_clusters=0),
+        "KLT, no clusters, weighting 0.5": klt(n_clusters=0, weighting=0.5),
         "KLT, no clusters, weighting 1": klt(n_clusters=0, weighting=1),
         "KLT, no clusters, weighting 1, no RDO": klt(n_clusters=0, weighting=1, rdo=False),
-        "KLT, no clusters, weighting 0": klt(n_clusters=0, weighting=0),
     }

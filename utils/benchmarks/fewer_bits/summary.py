@@ -15,7 +15,7 @@ SHOWN_LOSSES = (0.08, 0.04, 0.02, 0.01, 0.003)
 RAW = "float32"
 REFERENCES = ("KLT d585e91", "paper")
 SET, CURVE = ["network", "data"], ["fitted_on", "method"]
-DRAWN = ("paper", "KLT d585e91", "KLT", "KLT, weighting 0", "OPQ", "RQ")
+DRAWN = ("paper", "KLT d585e91", "KLT", "KLT, no clusters", "OPQ", "RQ")
 
 
 def report(folder: Path) -> None:
