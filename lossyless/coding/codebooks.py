@@ -18,7 +18,6 @@ N_ITERATIONS = 5  # of Lloyd's algorithm
 LARGEST = 2**15 - 1  # in steps; products then sum up exactly in float64
 # counts that draw a centre to 0, among which each coordinate chooses
 SHRINKAGES = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 8.0, np.inf])
-HALF_COUNT = 0.5  # added to each cluster's number of rows
 
 
 class Codebook(NamedTuple):
@@ -47,28 +46,19 @@ class Codebook(NamedTuple):
         step = max(np.abs(lead).max(), np.finfo(np.float32).tiny) / LARGEST
         integers = np.rint(lead / step)
         labels = _clusters(integers, n)
-        counts, sums = _sums(integers, labels, n)
-        others = sums[labels] - integers
-        n_others = counts[labels, None] - 1
-        errors = [np.square(integers - others / (n_others + s)).sum(0) for s in SHRINKAGES]
-        shrinkages = SHRINKAGES[np.argmin(errors, axis=0)]
-        centres = np.rint(sums / (counts[:, None] + shrinkages))
-        own = np.rint(others / (n_others + shrinkages))
+        centres, own = _shrunk_means(integers, labels, n)
 
         distances = _distances(integers, centres)
-        rows = np.arange(len(x))
-        distances[rows, labels] = np.square(own).sum(1) - 2 * (integers * own).sum(1)
+        distances[np.arange(len(x)), labels] = (own * (own - 2 * integers)).sum(1)
         index = distances.argmin(1)
         residuals = x.copy()
         is_own = (index == labels)[:, None]
         residuals[:, : lead.shape[1]] -= step * np.where(is_own, own, centres[index])
 
-        counts = np.bincount(index, minlength=n)
-        probabilities = (counts[index] - 1 + HALF_COUNT) / (len(x) - 1 + HALF_COUNT * n)
-        weights = np.append(np.rint(counts / HALF_COUNT) + 1, 0).astype(np.int64)
-        tables = CDFTables.from_weights(weights[None], [n + 2], [0])
-        rate = -float(np.log2(probabilities).mean())
-        return cls(centres.astype(np.int16), step, tables), residuals, rate
+        counts = np.bincount(index, minlength=n)  # and half a row, in each cluster
+        tables = CDFTables.from_weights(np.append(2 * counts + 1, 0)[None], [n + 2], [0])
+        rate = -np.log2((2 * counts[index] - 1) / (2 * len(x) - 2 + n)).mean()
+        return cls(centres.astype(np.int16), step, tables), residuals, float(rate)
 
     def choose(self, x: NDArray[np.float64]) -> NDArray[np.int64]:
         """The clusters [N] of rows x [N, D] with the smallest cost, as in `coding.rdo`."""
@@ -97,6 +87,17 @@ def _clusters(x: NDArray[np.float64], n: int) -> NDArray[np.int64]:
         counts, sums = _sums(x, labels, n)
         centres = np.where(counts[:, None] > 0, np.rint(sums / counts[:, None].clip(1)), centres)
     return _distances(x, centres).argmin(1)
+
+
+def _shrunk_means(
+    x: NDArray[np.float64], labels: NDArray[np.int64], n: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Integer centres of clusters [n, L], and the centre for each row without this row [N, L]."""
+    counts, sums = _sums(x, labels, n)
+    others, n_others = sums[labels] - x, counts[labels, None] - 1
+    errors = [np.square(x - others / (n_others + s)).sum(0) for s in SHRINKAGES]
+    shrinkages = SHRINKAGES[np.argmin(errors, axis=0)]
+    return np.rint(sums / (counts[:, None] + shrinkages)), np.rint(others / (n_others + shrinkages))
 
 
 def _sums(x: NDArray, labels: NDArray[np.int64], n: int) -> tuple[NDArray, NDArray]:
