@@ -46,16 +46,6 @@ def test_splits_of_the_digits_are_stratified_and_cover_them_once():
         digits(side=8, margin=4)
 
 
-def test_damaged_files_of_mnist_are_data_errors(make, tmp_path):
-    make(mnist).setup()
-    file = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
-    content = file.read_bytes()
-    for n_left in (0, 3, 25):
-        file.write_bytes(content[:n_left])
-        with pytest.raises(DataError, match="MNIST"):
-            make(mnist).setup()
-
-
 @pytest.mark.parametrize("side", [16, 64])  # 64: resized batch by batch
 def test_mnist_is_resized_as_by_pillow(make, side, monkeypatch):
     data = make(mnist, side=side)
@@ -94,21 +84,6 @@ def test_cars_are_downloaded_from_kaggle_if_its_client_has_a_token(tmp_path, mon
         assert open_small(cars196, tmp_path / "data", truth).n_examples("train") == 6
         monkeypatch.setattr(kaggle, "connect", None)
     assert [path.name for path in (tmp_path / "data").glob("[!.]*")] == ["stanford_cars"]
-
-
-def test_damaged_annotations_of_cars_are_data_errors(make, tmp_path):
-    make(cars196)
-    for name in ("devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"):
-        file = tmp_path / "stanford_cars" / name
-        content = file.read_bytes()
-        for n_left in (200, 150, 10, 0):
-            file.write_bytes(content[:n_left])
-            with pytest.raises(DataError, match="split of Stanford Cars"):
-                make(cars196).setup()
-        file.write_bytes(content)
-    file.unlink()
-    with pytest.raises(DataError, match="test split of Stanford Cars"):
-        make(cars196).setup()
 
 
 def test_caltech_101_has_equally_many_training_images_per_class(make):
@@ -174,19 +149,15 @@ def pcam_file(folder, part, content):
     return folder / "pcam" / pcam.FILE.format(part=part, content=content)
 
 
-def test_damaged_files_of_pcam_are_named(make, tmp_path):
+def test_other_contents_of_files_of_pcam_are_named(make, tmp_path):
     make(pcam.pcam)
-    for content in "xy":
-        path = pcam_file(tmp_path, "train", content)
-        original = path.read_bytes()
-        path.write_bytes(original[: len(original) // 2])
-        with pytest.raises(DataError, match=path.name):
-            make(pcam.pcam).setup()
-        with h5py.File(path, "w") as file:
-            file["pictures"] = np.zeros(3)
-        with pytest.raises(DataError, match=path.name):
-            make(pcam.pcam).setup()
-        path.write_bytes(original)
+    path = pcam_file(tmp_path, "train", "y")
+    original = path.read_bytes()
+    with h5py.File(path, "w") as file:
+        file["pictures"] = np.zeros(3)
+    with pytest.raises(DataError, match=path.name):
+        make(pcam.pcam).setup()
+    path.write_bytes(original)
     with h5py.File(pcam_file(tmp_path, "valid", "y"), "w") as targets:
         targets["y"] = np.zeros((5, 1, 1, 1), np.uint8)
     with pytest.raises(DataError, match=r"split_valid_x.h5.*\[5, H, W, 3\]"):

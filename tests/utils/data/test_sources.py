@@ -19,6 +19,7 @@ from utils.data.images import ImageDataModule
 from utils.data.module import SPLITS, DataError
 from utils.data.sources import coco, galaxy, pcam, photos
 from utils.data.sources.photos import caltech101, cars196, food101, imagenet, pets37
+from utils.data.sources.torchvision_sets import mnist
 from utils.runs.saved_runs import MOVED
 
 IN_FILES = [data_set for data_set in ON_DISK if data_set is not pcam.pcam]
@@ -194,18 +195,27 @@ def test_missing_data_sets_are_downloaded_once(make, data_set, folder, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("data_set", "file"),
-    [(food101, "food-101/meta/test.json"), (pets37, "oxford-iiit-pet/annotations/test.txt")],
+    ("data_set", "file", "named"),
+    [
+        (mnist, "MNIST/raw/train-labels-idx1-ubyte", "MNIST"),
+        (food101, "food-101/meta/test.json", "test.json"),
+        (pets37, "oxford-iiit-pet/annotations/test.txt", "test.txt"),
+        (cars196, "stanford_cars/devkit/cars_train_annos.mat", "train split of Stanford Cars"),
+        (cars196, "stanford_cars/cars_test_annos_withlabels.mat", "test split of Stanford Cars"),
+        (pcam.pcam, "pcam/camelyonpatch_level_2_split_train_x.h5", "split_train_x.h5"),
+    ],
 )
-def test_incomplete_lists_of_images_are_data_errors(make, data_set, file, tmp_path):
+def test_incomplete_lists_and_tables_are_data_errors(make, data_set, file, named, tmp_path):
     make(data_set).setup()
     file = tmp_path / file
-    content = file.read_text()
-    file.write_text(content[: len(content) // 2])
-    with pytest.raises(DataError):
-        make(data_set).setup()
-    file.unlink()
-    with pytest.raises(DataError, match=file.name):
+    content = file.read_bytes()
+    for n_left in (len(content) // 2, 25, 3, 0):
+        file.write_bytes(content[:n_left])
+        with pytest.raises(DataError):
+            make(data_set).setup()
+    if data_set is not mnist:  # which unpacks it again
+        file.unlink()
+    with pytest.raises(DataError, match=named):
         make(data_set).setup()
 
 

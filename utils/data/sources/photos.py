@@ -124,7 +124,7 @@ def _open_pets37(data_dir: Path) -> dict[str, ImageFiles]:
             f"{data_dir}/oxford-iiit-pet to get images/*.jpg, annotations/{{trainval,test}}.txt.",
         )
         # indexing `pets` would decode the images
-        return ImageFiles(pets._images, torch.tensor(pets._labels)).on_disk()
+        return ImageFiles(pets._images, torch.tensor(pets._labels, dtype=torch.int64)).on_disk()
 
     return {"train": open_part("trainval"), "test": open_part("test")}
 
