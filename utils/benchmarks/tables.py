@@ -85,7 +85,10 @@ def markdown(table: pd.DataFrame) -> str:
         shown[name] = table[name]
     for name in ("ours", "reference"):  # 4.35 M/s, 12.1 ms
         pairs = zip(table[name], table["unit"], strict=True)
-        shown[name] = [EngFormatter(unit)(float(f"{value:.4g}")) for value, unit in pairs]
+        shown[name] = [
+            EngFormatter(unit)(float(f"{value:.4g}")) if unit else f"{value:.4g}"
+            for value, unit in pairs
+        ]
     shown["ratio"] = [f"{ratio:.3f}" if ratio < 10 else f"{ratio:,.0f}" for ratio in table["ratio"]]
     shown["spread"] = [f"{spread:.0%}" for spread in table["spread"]]
     return to_markdown(shown.join(table[["goal", "verdict"]]))
