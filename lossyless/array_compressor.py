@@ -129,9 +129,9 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         The rate is that of the payload. To search for `beta`, use `n_bits`.
         """
         z = self._check_rows(Z)
-        errors = self._errors(z, torch.from_numpy(self.transform(z)))
+        errors = self._errors(z, self.rate_.dequantise(self.rate_.quantise(z)))
         beta = getattr(self.rate_, "beta", self.beta)
-        return -float(errors.mean() + beta * math.log(2) * self.n_bits(z))
+        return -float(errors.mean() + beta * math.log(2) * self.n_bits(Z))
 
     def _check_rows(self, Z: ArrayLike) -> Tensor:
         check_is_fitted(self)
@@ -217,7 +217,7 @@ class ArrayCompressor(MatrixCompressor):
     ----------
     beta : weight of the rate; larger = fewer bits.
     rate_target : bits per row; chooses `beta` for you. New rows like those in `fit` take about as
-        many, without the overhead of a file.
+        many, without the overhead of a file; more if `fit` had hardly more rows than columns.
     weighting : 0 minimises the squared error; larger values favour the directions of large
         variance, which nearest neighbours use most. 0 gave the best linear accuracy.
     rdo : whether symbols are chosen by error and bits, or by error alone.
@@ -261,6 +261,8 @@ class ArrayCompressor(MatrixCompressor):
         super()._check_parameters()
         if self.rate_target is not None:
             check_positive(self, "rate_target")
+        if not isinstance(self.rdo, (bool, np.bool_)):
+            raise ValueError(f"rdo={self.rdo!r}: expected True or False")
         if not (isinstance(self.weighting, Real) and 0 <= self.weighting <= 4):
             raise ValueError(f"weighting={self.weighting!r}: expected a number in [0, 4]")
         if not (isinstance(self.n_clusters, Integral) and 0 <= self.n_clusters <= MAX_LISTED):
@@ -273,7 +275,7 @@ class ArrayCompressor(MatrixCompressor):
             Z.shape[1],
             self.beta,
             self.weighting,
-            self.rdo,
+            bool(self.rdo),
             self.rate_target,
             int(self.n_clusters),
         )

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from torch import Tensor
 
+from lossyless.base import blocks
 from lossyless.coding.ans import TableCoder
 from lossyless.coding.cell_means import CellMeans
 from lossyless.coding.codebooks import Codebook
 from lossyless.coding.histograms import NonZeros, fit_tables
 from lossyless.coding.rdo import NATURAL_WEIGHT, cheaper_cells
 from lossyless.coding.tables import CDFTables
-from lossyless.rates.entropy_coded import blocks, to_cells
+from lossyless.rates.entropy_coded import to_cells
 from lossyless.rates.transforms import (
     klt_basis,
     n_determined_by,
@@ -62,14 +63,15 @@ class KLTVectors(FittedCodec):
     beta : weight of the rate; larger = fewer bits.
     weighting : exponent of the covariance; 0 is the squared error.
     rdo : whether to choose the symbols by the loss, see `coding.rdo`, or the nearest ones.
-    rate_target : bits per vector. If given, `beta` is chosen such that the leave-one-out rate is
-        within 1 % of it.
+    rate_target : bits per vector. If given, `beta` is chosen such that `rate` is within 1 % of it,
+        unless the rate jumps there, as it does for a few vectors that recur.
     n_clusters : maximum number of clusters; 0: none.
 
     Attributes
     ----------
     rate : leave-one-out rate of the training vectors, in bits per vector: an estimate of the rate
-        of new vectors.
+        of new vectors. The basis and the widths are those of all vectors, so the estimate is too
+        low if there are hardly more vectors than dimensions.
     """
 
     format_name = "klt"
@@ -84,6 +86,9 @@ class KLTVectors(FittedCodec):
         n_clusters: int = 0,
     ):
         super().__init__(z_dim)
+        for name, value in (("beta", beta), ("rate_target", rate_target)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value}: expected a positive number")
         self.beta, self.weighting, self.rdo, self.rate_target = beta, weighting, rdo, rate_target
         self.n_clusters = n_clusters
         self.register_buffer("matrix", torch.zeros(z_dim, z_dim))
@@ -111,8 +116,10 @@ class KLTVectors(FittedCodec):
         """Fit all but the widths to vectors x [N, D], in cell widths for beta = 1."""
         n = min(self.n_clusters, int(len(x) * CLUSTERS_PER_ROW))
         book, residuals, index_rate = Codebook.fit(x, n) if n > 1 else (None, x, 0.0)
-        if self.rate_target is not None and index_rate > self.rate_target / 2:
-            book, residuals, index_rate = None, x, 0.0  # most of the bits
+        if self.rate_target is not None:
+            lowest = self._lowest_rate(x)
+            if 2 * index_rate > self.rate_target or index_rate + lowest >= self.rate_target:
+                book, residuals, index_rate = None, x, 0.0  # most of the bits
         beta = self._beta(residuals, index_rate)
         if book is not None:
             loss_without = sum(self._fit_tables(x / math.sqrt(beta)))
@@ -123,6 +130,19 @@ class KLTVectors(FittedCodec):
         self.beta, self._book = beta, book and book._replace(step=book.step / math.sqrt(beta))
         self.rate.fill_(rate + index_rate)
         self._join_tables()
+
+    def _lowest_rate(self, x: NDArray[np.float64]) -> float:
+        """The rate of vectors x [N, D] whose symbols are all 0, as for large beta.
+
+        Raises ValueError unless the rate target is larger.
+        """
+        _, lowest = fit_tables(NonZeros.of(np.zeros(x.shape, np.int32)))
+        if self.rate_target <= lowest:
+            raise ValueError(
+                f"rate_target={self.rate_target}: {x.shape[1]} columns take more than {lowest:.2g} "
+                f"bits with tables of {len(x)} rows"
+            )
+        return lowest
 
     def _widths(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
         """Cell widths [D] for beta = 1 of vectors y [N, D] in the basis of the KLT."""

@@ -94,6 +94,7 @@ class FittedCodec(VectorCodec):
         z = z.cpu().double()
         if not z.float().isfinite().all():
             raise ValueError(f"{type(self).__name__}: cannot fit values that are not finite")
+        self.is_fitted.fill_(False)  # if fitting fails
         self._fit(z)
         self.is_fitted.fill_(True)
 

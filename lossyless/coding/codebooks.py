@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from lossyless.base import blocks
 from lossyless.coding.rdo import NATURAL_WEIGHT
 from lossyless.coding.tables import CDFTables
 
@@ -48,9 +49,12 @@ class Codebook(NamedTuple):
         labels = _clusters(integers, n)
         centres, own = _shrunk_means(integers, labels, n)
 
-        distances = _distances(integers, centres)
-        distances[np.arange(len(x)), labels] = (own * (own - 2 * integers)).sum(1)
-        index = distances.argmin(1)
+        index = np.empty(len(x), np.int64)
+        for rows in blocks(len(x)):
+            distances = _distances(integers[rows], centres)
+            own_distances = (own[rows] * (own[rows] - 2 * integers[rows])).sum(1)
+            np.put_along_axis(distances, labels[rows, None], own_distances[:, None], axis=1)
+            index[rows] = distances.argmin(1)
         residuals = x.copy()
         is_own = (index == labels)[:, None]
         residuals[:, : lead.shape[1]] -= step * np.where(is_own, own, centres[index])
@@ -83,10 +87,10 @@ def _clusters(x: NDArray[np.float64], n: int) -> NDArray[np.int64]:
     """
     centres = x[np.arange(n) * len(x) // n]
     for _ in range(N_ITERATIONS):
-        labels = _distances(x, centres).argmin(1)
+        labels = _nearest(x, centres)
         counts, sums = _sums(x, labels, n)
         centres = np.where(counts[:, None] > 0, np.rint(sums / counts[:, None].clip(1)), centres)
-    return _distances(x, centres).argmin(1)
+    return _nearest(x, centres)
 
 
 def _shrunk_means(
@@ -104,6 +108,11 @@ def _sums(x: NDArray, labels: NDArray[np.int64], n: int) -> tuple[NDArray, NDArr
     """Number [n] and sum [n, L] of the rows x [N, L] of each label."""
     members = csr_array((np.ones(len(x)), labels, np.arange(len(x) + 1)), (len(x), n))
     return np.bincount(labels, minlength=n), members.T @ x
+
+
+def _nearest(x: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Indices [N] of the centres [K, L] that are nearest to integers x [N, L]."""
+    return np.concatenate([_distances(x[r], centres).argmin(1) for r in blocks(len(x))])
 
 
 def _distances(x: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:

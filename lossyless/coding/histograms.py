@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lossyless.coding.escapes import best_order, code_lengths
 from lossyless.coding.tables import MAX_LISTED, PMF_ONE, CDFTables
 
 # weights of the smooth distribution, among which each table chooses
@@ -53,7 +54,8 @@ def fit_tables(found: NonZeros) -> tuple[CDFTables, float]:
 
     The probabilities of a column are a mixture of its histogram with a two-sided geometric
     distribution, the discrete Laplace, of the same mean and scale. The weight of the mixture
-    minimises the leave-one-out rate: the mean rate of each row under the other rows.
+    minimises the leave-one-out rate: the mean rate of each row under the histogram of the other
+    rows. Mean and scale are those of all rows.
     """
     n, (lowest, highest) = found.shape[0], found.range
     first = lowest - 1  # one more on both sides
@@ -71,7 +73,14 @@ def fit_tables(found: NonZeros) -> tuple[CDFTables, float]:
     mixtures = mixtures[:, None]
     pmf = np.round(((1 - mixtures) * counts / n + mixtures * smooth) * PMF_ONE).astype(np.int64)
     tables = CDFTables.from_pmf(pmf, np.full(len(counts), first), counts.argmax(1))
-    return tables, float(rates.sum())
+    return tables, float(rates.sum()) + _escape_bits(found, lowest, highest) / n
+
+
+def _escape_bits(found: NonZeros, lowest: int, highest: int) -> int:
+    """Bits of the codes of symbols that no table lists."""
+    beyond = np.maximum(lowest - found.symbols.astype(np.int64), found.symbols - highest)
+    distances = 2 * beyond[beyond > 0]
+    return int(code_lengths(distances, best_order(distances)).sum())
 
 
 def _two_sided_geometric(counts: NDArray[np.int64], first: int) -> NDArray[np.float64]:

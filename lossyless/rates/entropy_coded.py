@@ -2,12 +2,12 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lossyless.base import blocks
 from lossyless.coding.ans import TableCoder
 from lossyless.coding.payloads import CodingError
 from lossyless.coding.rdo import cheaper_cells
@@ -21,8 +21,6 @@ WIDTH_RTOL = 2.0**-22
 WIDTHS, TRANSFORM = "cell_widths", "transform"
 # Smaller shifts do not matter, in cells
 MIN_SHIFT = 1e-3
-# Rows quantised at a time: saves memory without a loss of speed
-ROWS_AT_A_TIME = 1024
 
 
 class EntropyCodedRate(Rate):
@@ -289,8 +287,3 @@ def from_cells(cells: np.ndarray, centres: Tensor) -> Tensor:
     """The quantised values [N, D] of cells about centres, float32 on the CPU."""
     centres = centres.cpu()
     return torch.from_numpy(cells).to(centres) + centres
-
-
-def blocks(n_rows: int) -> Iterator[slice]:
-    """Slices of rows to process at a time."""
-    return (slice(i, i + ROWS_AT_A_TIME) for i in range(0, n_rows, ROWS_AT_A_TIME))

@@ -131,8 +131,16 @@ def test_a_rate_target_is_the_rate_of_new_rows(n_bits, weighting):
     np.testing.assert_array_equal(again.transform(features()), compressor.transform(features()))
 
 
+def test_the_rate_counts_symbols_that_no_table_lists():
+    for beta in (1e-6, 1e-8, 1e-10):
+        compressor = ArrayCompressor(beta).fit(features())
+        n_bits = compressor.n_bits(features(5000, seed=1))
+        assert float(compressor.codec.rate) == pytest.approx(n_bits, rel=0.02)
+
+
 def test_a_rate_target_that_cannot_be_reached_is_an_error():
-    for n_bits, Z in ((20, np.ones((9, 3))), (50, features()[:, :3])):
+    wide = np.random.default_rng(0).normal(size=(10, 64))  # all symbols are 0: more bits than this
+    for n_bits, Z in ((20, np.ones((9, 3))), (50, features()[:, :3]), (0.01, wide)):
         with pytest.raises(ValueError, match=f"rate_target={n_bits}:"):
             ArrayCompressor(rate_target=n_bits).fit(Z)
 
@@ -385,6 +393,7 @@ def test_a_failed_fit_changes_nothing(Z, error, tmp_path, monkeypatch):
     assert ArrayCompressor.load(tmp_path / "compressor.bin").compress(frame) == payload
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("names", [[*"abcdefghij"], [*range(D)], [float(i) for i in range(D)]])
 @pytest.mark.parametrize("n_columns", [1, D])
 def test_data_frames_are_values(names, n_columns):
@@ -403,6 +412,8 @@ def test_data_frames_are_values(names, n_columns):
         ("beta", 0),
         ("beta", math.nan),
         ("rate_target", -1),
+        ("rdo", 0.1),
+        ("beta", True),
         ("weighting", -1),
         ("weighting", "full"),
         ("lr", -1),
