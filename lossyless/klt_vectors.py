@@ -30,7 +30,7 @@ CLUSTERS_PER_ROW = 2 / 3  # at most
 N_ROUNDS = 3  # of choosing symbols for given tables, and tables for given symbols
 RIDGE = 0.01  # added to the variances in the weighted error, relative to their mean
 MAX_RATE = 10  # largest target in bits per dimension: tables list 4096 symbols
-# of the search for a rate, in log beta: a rate changes by less than its own share
+# of the search for a rate, in log beta: relative changes of the rate are smaller than those of beta
 SEARCH_STEP, TOLERANCE, MIN_LOG_BETA = 2.0, 0.01, -30.0
 
 

@@ -86,7 +86,7 @@ def _escape_bits(found: NonZeros, lowest: int, highest: int) -> int:
 def _two_sided_geometric(counts: NDArray[np.int64], first: int) -> NDArray[np.float64]:
     """Probabilities [D, L] with the mean distance from the centre that the counts have.
 
-    Half a count at distance 1 makes symbols possible that were not seen.
+    One more count, at distance 1/2, makes symbols possible that were not seen.
     """
     symbols, n = first + np.arange(counts.shape[1]), counts.sum(1)
     centres = np.round(counts @ symbols / n)[:, None]
