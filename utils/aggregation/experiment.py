@@ -70,7 +70,7 @@ class Experiment:
     def merged(self, where: Where | None = None, name: str = "where") -> DataFrame:
         """The chosen runs with the metrics of all stages; see `tables.merge`.
 
-        They are chosen by `where`, which is the option `name` of the mode.
+        They are chosen by `where`, the option `name` of the mode; None: by its own `where`.
         """
         return self._restrict(tables.merge(self._collected[0]), where, name)
 
