@@ -178,5 +178,6 @@ def test_a_lock_is_held_by_one_process_and_freed_when_it_is_killed(
 
 def test_signals_of_other_systems_are_not_needed(monkeypatch):
     monkeypatch.delattr(signal, "SIGHUP")  # as on Windows
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not that of a trainer that another test stopped
     with pytest.raises(signals.Terminated), signals.raised():
         signal.raise_signal(signal.SIGTERM)
