@@ -18,16 +18,16 @@ from utils.benchmarks.experiments import cpu_name
 FIGURES = ["ours", "reference", "ratio", "spread"]
 KEYS = ["what", "against", "n", "unit"]
 CIRCUMSTANCES = ["device", "commit", "date"]
-MIN_CHANGE = 0.02  # smaller ones are never called slower
+MIN_CHANGE = 0.05  # smaller ones are never called slower
 
 PREFACE = """\
 # Speed and size, compared with references
 
 Written by `make benchmark`; one subject: `make benchmark ARGS="--only coding"`. A *ratio* is ours
 divided by the reference, the median over runs that alternate between the two; its *spread* is their
-median deviation from it, in percent of it. Of rates per second, more is better; of all else, less.
-Medians of ours and of the reference depend on the machine. `bin/benchmark.sh --compare OLD` lists
-the rows whose ratios got worse by more than noise.
+median deviation from it, relative to it. Of rates per second (of CPU time; "hub": of wall-clock
+time), more is better; of all else, less. Medians of ours and of the reference depend on the
+machine. `bin/benchmark.sh --compare OLD` lists the rows whose ratios got worse by more than noise.
 """
 
 
@@ -63,9 +63,9 @@ def write(table: pd.DataFrame, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{table['subject'].iloc[0]}.csv"
     table.drop(columns="subject").to_csv(path, index=False, float_format="%.4g")
-    text = PREFACE
-    for facts, part in read(folder).groupby(CIRCUMSTANCES, sort=False):
-        text += "\n{}, commit {}, {}:\n\n".format(*facts) + markdown(part)
+    rows = read(folder)
+    dates, devices = ("; ".join(sorted(set(rows[name]))) for name in ("date", "device"))
+    text = f"{PREFACE}\nMeasured on {devices} ({dates}).\n\n{markdown(rows)}"
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
@@ -91,7 +91,7 @@ def markdown(table: pd.DataFrame) -> str:
         ]
     shown["ratio"] = [f"{ratio:.3f}" if ratio < 10 else f"{ratio:,.0f}" for ratio in table["ratio"]]
     shown["spread"] = [f"{spread:.0%}" for spread in table["spread"]]
-    return to_markdown(shown.join(table[["goal", "verdict"]]))
+    return to_markdown(shown.join(table[["goal", "verdict", "commit"]]))
 
 
 def slower(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
