@@ -28,7 +28,6 @@ UNSAFE = {
 # Reviewed: the error of damaged weights; safe YAML in C; results of our own jobs, in submitit.
 ALLOWED = {
     ("lossyless/backbones/clip.py", "pickle"),
-    ("utils/load_pretrained.py", "pickle"),
     ("utils/runs/saved_runs.py", "yaml.load"),
     ("utils/cluster/launcher.py", "pickle_load"),
 }
