@@ -4,6 +4,7 @@ At the sizes of this project, a GPU takes longer to launch them than to compute 
 reads a result back, so the host never waits for the GPU.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -111,20 +112,22 @@ class LowerBound(_compressai.LowerBound):
     def __init__(self, bound: float):
         super().__init__(bound)
         self._bound = self.bound.item()  # reading the buffer would wait for the GPU
+        # `threshold_backward` passes gradients above its threshold, in float32: use the float below
+        self._below = torch.nextafter(self.bound, torch.tensor(-math.inf)).item()
 
     def forward(self, x: Tensor) -> Tensor:
-        return _LowerBound.apply(x, self._bound)
+        return _LowerBound.apply(x, self._bound, self._below)
 
 
 class _LowerBound(Function):
     @staticmethod
-    def forward(ctx, x: Tensor, bound: float) -> Tensor:
+    def forward(ctx, x: Tensor, bound: float, below: float) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.bound = bound
+        ctx.below = below
         return x.clamp(min=bound)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        return torch.minimum(gradient, threshold_backward(gradient, x, ctx.bound)), None
+        return torch.minimum(gradient, threshold_backward(gradient, x, ctx.below)), None, None

@@ -6,7 +6,7 @@ from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.ops import LowerBound as CompressAIBound
 
 from lossyless.rates.factorized import FactorizedModel
-from lossyless.rates.likelihoods import LowerBound, gaussian_likelihood
+from lossyless.rates.likelihoods import MIN_LIKELIHOOD, LowerBound, gaussian_likelihood
 
 N_CHANNELS = 5
 PRECISION = {torch.float32: 3e-6, torch.float64: 1e-13}  # relative to the largest value
@@ -59,10 +59,12 @@ def test_gaussian_conditional(dtype):
     assert_close(*results, dtype)
 
 
-def test_lower_bound():
-    x = torch.linspace(-2, 2, 40).repeat(2).requires_grad_()
-    gradient = torch.cat([torch.ones(40), -torch.ones(40)])
-    bounded, expected = LowerBound(0.5)(x), CompressAIBound(0.5)(x)
+@pytest.mark.parametrize("bound", [0.5, -256.0, MIN_LIKELIHOOD])
+def test_lower_bound(bound):
+    at_bound = CompressAIBound(bound).bound
+    x = torch.cat([at_bound + torch.linspace(-2, 2, 40), at_bound]).repeat(2).requires_grad_()
+    gradient = torch.cat([torch.ones(41), -torch.ones(41)])
+    bounded, expected = LowerBound(bound)(x), CompressAIBound(bound)(x)
     assert torch.equal(bounded, expected)
     found = [torch.autograd.grad(y, x, gradient)[0] for y in (bounded, expected)]
     assert torch.equal(*found)
