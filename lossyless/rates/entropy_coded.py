@@ -12,7 +12,8 @@ from lossyless.coding.ans import TableCoder
 from lossyless.coding.payloads import CodingError
 from lossyless.coding.rdo import cheaper_cells
 from lossyless.coding.tables import CDFTables
-from lossyless.rates.base import Rate
+from lossyless.distributions import Conditional
+from lossyless.rates.base import Rate, RateOutput
 from lossyless.rates.transforms import make_transform
 
 # The float64 exponentials of two libraries, rounded to float32, differ by at most one step.
@@ -44,6 +45,9 @@ class EntropyCodedRate(Rate):
         coding, see `coding.rdo`; 0: the nearest cells. 0.1 is about optimal for squared errors.
         Receivers do not need to know it. Not part of the weights.
     warmup_k_epoch, is_end_to_end : see `Rate`.
+
+    In evaluation mode, the `_bottleneck` of a subclass must take z_hat_in from `_received`, with
+    the same centres and tables as its `compress`; this also makes `rdo` work.
     """
 
     def __init__(self, z_dim: int, transform: str = "none", rdo: float = 0.0, **kwargs):
@@ -151,6 +155,12 @@ class EntropyCodedRate(Rate):
         x = (z_in - centres).double().cpu().numpy()
         return cheaper_cells(x, cells, self.tables[tables], index=index, weight=self.rdo)
 
+    def _received(
+        self, z_in: Tensor, centres: Tensor, tables: str, index: np.ndarray | None = None
+    ) -> Tensor:
+        """z_hat_in [N, D] that receivers decode, on the device of z_in; arguments of `_choose`."""
+        return from_cells(self._choose(z_in, centres, tables, index), centres).to(z_in)
+
     @abstractmethod
     def _make_tables(self) -> dict[str, CDFTables]:
         """Tables of each entropy model by name, from the current parameters."""
@@ -219,26 +229,48 @@ class EntropyCodedRate(Rate):
 
 
 class ColumnCodedRate(EntropyCodedRate):
-    """A rate that codes z_in column by column, with one table per column, called "z"."""
+    """A rate that codes z_in column by column, with one table per column, called "z".
+
+    Subclasses set `format_name` and `centres`, and implement `_likelihoods` and `_make_tables`,
+    which returns {"z": tables of the z_dim columns, whose symbol k has the probability of
+    `_likelihoods` at k + centres}. Quantisation, evaluation and coding are those of this class.
+    """
+
+    #: centres of the cells whose symbol is 0, float32 [z_dim] on the device of the parameters.
+    #: `recentre_constant_dims` moves them in place: register a buffer, or return a view of one.
+    centres: Tensor
 
     @abstractmethod
-    def _centres(self) -> Tensor:
-        """Centres of the cells that have 0 as their symbol, [z_dim]: z_in is rounded about them."""
+    def _likelihoods(self, z_hat_in: Tensor) -> Tensor:
+        """Probabilities, above 0, of the cells of width 1 about values z_hat_in, [B, z_dim] both.
+
+        In training, the values have noise, and gradients flow to them and to the parameters.
+        """
+
+    def _add_noise(self, z_in: Tensor) -> Tensor:
+        """z_hat_in of training [B, z_dim], with noise instead of quantisation."""
+        return z_in + torch.rand_like(z_in) - 0.5
+
+    def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
+        z_in = self._to_bottleneck(z)
+        if self.training:
+            z_hat_in = self._add_noise(z_in)
+        else:
+            z_hat_in = self._received(z_in, self.centres, "z")
+        rates = -self._likelihoods(z_hat_in).log().sum(-1)
+        return self._from_bottleneck(z_hat_in), rates, {"H_q_Z": rates.detach()}
 
     def quantise(self, z: Tensor) -> np.ndarray:  # int32 [N, z_dim]
         symbols = np.empty(z.shape, np.int32)
         for rows in blocks(len(z)):
-            symbols[rows] = self._cells(self._to_coder(z[rows].to(self.z_dtype)))
+            z_in = self._to_coder(z[rows].to(self.z_dtype))
+            symbols[rows] = self._choose(z_in, self.centres, "z")
         return symbols
-
-    def _cells(self, z_in: Tensor) -> np.ndarray:
-        """The cells to send, int32 [N, z_dim]."""
-        return self._choose(z_in, self._centres(), "z")
 
     def dequantise(self, symbols: np.ndarray) -> Tensor:
         z_hat = torch.empty(symbols.shape, dtype=self.z_dtype)
         for rows in blocks(len(symbols)):
-            z_hat[rows] = self._decoded(from_cells(symbols[rows], self._centres()))
+            z_hat[rows] = self._decoded(from_cells(symbols[rows], self.centres))
         return z_hat
 
     def coder(self) -> TableCoder:
@@ -251,7 +283,7 @@ class ColumnCodedRate(EntropyCodedRate):
         Training leaves such values anywhere in the cell, because their position hardly affects the
         rate. This shifts the values and keeps the tables. Call it after `update`.
         """
-        centres = self._centres().cpu()
+        centres = self.centres.cpu()
         low, high, total = math.inf, -math.inf, 0.0
         for rows in blocks(len(z)):
             offsets = self._to_coder(z[rows].to(self.z_dtype)).cpu().double() - centres  # in cells
@@ -265,8 +297,7 @@ class ColumnCodedRate(EntropyCodedRate):
         self.biasing.sub_(shift.to(self.biasing))
         # what float32 cannot hold of a large mean, in cells, moves the centres
         lost = (self.biasing.cpu() - biasing) / self._cell_widths()
-        centres = self._centres()
-        centres.add_(torch.where(lost.abs() > MIN_SHIFT, lost, 0.0).to(centres))
+        self.centres.add_(torch.where(lost.abs() > MIN_SHIFT, lost, 0.0).to(self.centres))
 
 
 def to_cells(values: Tensor, centres: Tensor) -> np.ndarray:

@@ -9,9 +9,7 @@ from torch.nn import functional as F
 
 from lossyless._compressai import EntropyBottleneck
 from lossyless.coding.tables import MAX_LISTED, PMF_ONE, CDFTables
-from lossyless.distributions import Conditional
-from lossyless.rates.base import RateOutput
-from lossyless.rates.entropy_coded import ColumnCodedRate, from_cells
+from lossyless.rates.entropy_coded import ColumnCodedRate
 from lossyless.rates.likelihoods import MIN_LIKELIHOOD, LowerBound, factorized_likelihood
 
 MAX_QUANTILE = 2.0**30  # cells are int32
@@ -50,9 +48,15 @@ class FactorizedModel(EntropyBottleneck):
         mode = "noise" if self.training else "dequantize"
         channels_first = x.transpose(0, 1)
         values = self.quantize(channels_first.flatten(1)[:, None], mode, self._get_medians())
-        likelihoods = factorized_likelihood(values, self.matrices, self.biases, self.factors)
-        likelihoods = self.likelihood_lower_bound(likelihoods)
-        return tuple(v.view_as(channels_first).transpose(0, 1) for v in (values, likelihoods))
+        values = values.view_as(channels_first).transpose(0, 1)
+        return values, self.likelihoods(values)
+
+    def likelihoods(self, values: Tensor) -> Tensor:
+        """Probabilities, at least `MIN_LIKELIHOOD`, of cells about values [B, n_channels, ...]."""
+        channels_first = values.transpose(0, 1)
+        rows = channels_first.flatten(1)[:, None]
+        likelihoods = factorized_likelihood(rows, self.matrices, self.biases, self.factors)
+        return self.likelihood_lower_bound(likelihoods).view_as(channels_first).transpose(0, 1)
 
     def quantize(self, inputs: Tensor, mode: str, means: Tensor | None = None) -> Tensor:
         if mode == "noise":
@@ -135,16 +139,15 @@ class HFactorized(ColumnCodedRate):
         slopes = common * self.prior.init_scale / scales.to(first)[:, None, None]
         first.copy_(slopes + torch.log(-torch.expm1(-slopes)))
 
-    def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
-        z_in = self._to_bottleneck(z)
-        if self.rdo and not self.training:  # the prior leaves centres of cells as they are
-            z_in = from_cells(self._cells(z_in), self._centres()).to(z_in)
-        z_hat_in, q_z = self.prior(z_in)
-        rates = -q_z.log().sum(-1)
-        return self._from_bottleneck(z_hat_in), rates, {"H_q_Z": rates.detach()}
+    def _add_noise(self, z_in: Tensor) -> Tensor:
+        return self.prior.quantize(z_in.T, "noise").T
+
+    def _likelihoods(self, z_hat_in: Tensor) -> Tensor:
+        return self.prior.likelihoods(z_hat_in)
 
     def _make_tables(self) -> dict[str, CDFTables]:
         return {"z": self.prior.make_tables()}
 
-    def _centres(self) -> Tensor:
+    @property
+    def centres(self) -> Tensor:
         return self.prior.centres()

@@ -78,14 +78,13 @@ class HHyper(EntropyCodedRate):
         if self.training:
             s_hat, q_s = self.side_prior(self.side_encoder(z_in))
             mean, scale = self._gaussian(self.side_decoder, s_hat)
+            z_hat_in = self.conditional.quantize(z_in, "noise")
         else:
             s_hat, q_s = self.side_prior(self._coding_side(z_in))
             mean, index = self._coding_gaussian(s_hat)
             mean = mean.to(z.device)
-            if self.rdo:  # the conditional leaves centres of cells as they are
-                z_in = from_cells(self._choose(z_in, mean, "z", _rows(index)), mean).to(z_in)
             scale = MIN_SCALE * (LOG_SCALE_STEP * index.to(z.device).float()).exp()
-        z_hat_in = self.conditional.quantize(z_in, "noise" if self.training else "dequantize", mean)
+            z_hat_in = self._received(z_in, mean, "z", _rows(index))
         q_zls = gaussian_likelihood(z_hat_in - mean, scale)
         q_zls = self.conditional.likelihood_lower_bound(q_zls)
         H_q_S, H_q_ZlS = -q_s.log().sum(-1), -q_zls.log().sum(-1)

@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.toy import ENTROPY_CODED, RATES, Z_DIM, digest_of, draw_z
-from torch.distributions import Independent, Normal, kl_divergence
+from helpers.toy import ENTROPY_CODED, RATES, Z_DIM, digest_of, draw_z, fit_rate
+from torch import nn
+from torch.distributions import Independent, Laplace, Normal, kl_divergence
 
-from lossyless.coding.tables import CDFTables
+from lossyless.coding.tables import PMF_ONE, CDFTables
 from lossyless.distributions import FAMILIES, Deterministic, DiagGaussian
 from lossyless.rates import (
     ColumnCodedRate,
@@ -204,33 +205,72 @@ def test_dimensions_that_are_not_positive_integers_are_rejected():
 # --- custom rates
 
 
-class FlatPrior(ColumnCodedRate):
-    """Cells around 0 are equally likely; all others escape."""
+class HLaplace(ColumnCodedRate):
+    """H_q[Z] under Laplace distributions with mean 0 and a learned scale for each dimension."""
 
-    format_name = "flat"
+    format_name = "laplace"
 
-    def _bottleneck(self, z, p_ZlX):
-        z_in = self._to_bottleneck(z)
-        z_hat_in = z_in + torch.rand_like(z_in) - 0.5 if self.training else z_in.round()
-        return self._from_bottleneck(z_hat_in), torch.full((len(z),), 5.0), {}
+    def __init__(self, z_dim, **kwargs):
+        super().__init__(z_dim, **kwargs)
+        self.log_scale = nn.Parameter(torch.zeros(z_dim))
+        self.register_buffer("centres", torch.zeros(z_dim))
+
+    def _likelihoods(self, z_hat_in):
+        scale = self.log_scale.exp()
+        # of the cell on the other side of 0, so as not to subtract probabilities close to 1
+        upper, lower = (Laplace(0.0, scale).cdf(-z_hat_in.abs() + side) for side in (0.5, -0.5))
+        return (upper - lower).clamp(min=1e-9)
 
     def _make_tables(self):
-        weights = np.tile(np.append(np.ones(32, np.int64), 0), (self.z_dim, 1))
-        return {"z": CDFTables.from_weights(weights, [34] * self.z_dim, [-16] * self.z_dim)}
+        symbols = torch.arange(-100, 101)[:, None]
+        pmf = self._likelihoods(symbols + self.centres).detach().cpu().double()  # [201, z_dim]
+        first, start = np.full(self.z_dim, -100), np.full(self.z_dim, 100)
+        return {"z": CDFTables.from_pmf((pmf.T * PMF_ONE).round().long().numpy(), first, start)}
 
-    def _centres(self):
-        return torch.zeros(self.z_dim)
+
+def fitted_laplace(**kwargs):
+    torch.manual_seed(0)
+    rate = HLaplace(Z_DIM, **kwargs)
+    rate.fit_transform(draw_z(4096))
+    return fit_rate(rate)
 
 
 @pytest.mark.parametrize("n_examples", [0, 1, 1025])
-def test_a_custom_rate_needs_only_centres_and_tables(n_examples):
-    rate, z = FlatPrior(Z_DIM), draw_z(n_examples)
+def test_a_custom_rate_needs_only_likelihoods_and_tables(n_examples):
+    rate, z = HLaplace(Z_DIM), draw_z(n_examples)
     rate.update()
     assert_decodes_to_z_hat(rate, z)
     symbols = rate.quantise(z)
     assert symbols.dtype == np.int32
     assert rate.coder().encode(symbols) == rate.compress(z)
     assert torch.equal(rate.dequantise(symbols), z_hat_of(rate, z))
+
+
+@pytest.mark.parametrize("transform", ["none", "klt"])
+def test_a_custom_rate_is_evaluated_as_it_is_coded(transform):
+    nearest, z = fitted_laplace(transform=transform), draw_z(2000)
+    z = z[(z - 3).abs().amax(1) < 10]  # beyond, escapes cost more than the bounded likelihoods
+    rate = copy.deepcopy(nearest)
+    rate.rdo = 0.5
+    for each in (nearest, rate):
+        each.update()
+        assert_decodes_to_z_hat(each, z)
+        n_bits = each.coder().information(each.quantise(z)).sum()
+        with torch.no_grad():
+            assert each(z)[1].sum().item() / math.log(2) == pytest.approx(n_bits, rel=2e-3)
+    assert len(rate.compress(z)) < 0.98 * len(nearest.compress(z))
+
+
+def test_constants_that_float32_cannot_hold_move_the_centres_of_a_custom_rate():
+    rate, z = HLaplace(Z_DIM), draw_z(100).double()
+    rate.z_dtype = torch.float64
+    z[:, 1] = 1e8 + 0.3
+    rate.biasing.data[1] = -1e8
+    rate.update()
+    rate.recentre_constant_dims(z)
+    decoded = rate.decompress(rate.compress(z), len(z))
+    assert torch.equal(decoded, z_hat_of(rate, z))
+    assert (decoded - z)[:, 1].abs().max() < 1e-3
 
 
 # --- gradients
