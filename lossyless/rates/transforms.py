@@ -21,7 +21,7 @@ MATRIX_BITS = 22
 SUM_BITS = 52
 # Keeps the exponents of the vectors' grid far from the limits of float64.
 MAX_EXPONENT = 512
-MAX_DIM = 1 << 13
+MAX_DIM = 1 << 13  # the matrix grows with its square, the time to fit it with its cube
 # Rows needed to determine an eigenvector well enough, see `klt_basis`.
 ROWS_PER_COMPONENT = 4
 
@@ -35,8 +35,7 @@ class KLT(nn.Module):
     """
 
     def __init__(self, dim: int):
-        if dim > MAX_DIM:
-            raise ValueError(f"transforms have at most {MAX_DIM} dimensions, not {dim}")
+        check_dim(dim)
         super().__init__()
         # The columns are the new basis, in multiples of 2^-22. It is part of the weights, since
         # eigenvectors differ in the last digits between machines.
@@ -107,6 +106,12 @@ def make_transform(name: str, dim: int) -> KLT | None:
     return None if make is None else make(dim)
 
 
+def check_dim(dim: int) -> None:
+    """Raises ValueError for more than `MAX_DIM` dimensions."""
+    if dim > MAX_DIM:
+        raise ValueError(f"KLT of {dim} dimensions: expected at most {MAX_DIM}")
+
+
 def klt_basis(z: Tensor) -> Tensor:
     """Eigenvectors [D, D] of the covariance of z [N, D], of mean 0, largest variance first.
 
@@ -115,6 +120,7 @@ def klt_basis(z: Tensor) -> Tensor:
     So, with few rows, the rest of the basis is an arbitrary completion (Householder's).
     """
     n_determined, dim = n_determined_by(len(z)), z.shape[1]
+    check_dim(dim)
     if len(z) < dim:
         basis = torch.linalg.svd(z, full_matrices=False).Vh.T
     else:

@@ -13,6 +13,7 @@ from lossyless.base import Batch
 from lossyless.compressors import LearnableCompressor
 from lossyless.distortions import LossyZ
 from lossyless.distributions import CondDist
+from lossyless.klt_vectors import KLTVectors
 from lossyless.optim import PartOptimizer
 from lossyless.rates import HFactorized
 from lossyless.rates.transforms import KLT, MATRIX_BITS, rotate_with_integers
@@ -219,6 +220,14 @@ def test_invalid_options_features_and_weights_raise_errors(trained):
         rate.fit_transform(torch.full((5, D), math.inf))
     with pytest.raises(ValueError, match="'klt'.*'none'"):
         HFactorized(D).load_state_dict(trained.state_dict())
+
+
+def test_every_klt_has_a_limited_number_of_dimensions(monkeypatch):
+    monkeypatch.setattr("lossyless.rates.transforms.MAX_DIM", D - 1)
+    with pytest.raises(ValueError, match=f"{D}.*{D - 1}"):
+        HFactorized(D, transform="klt")
+    with pytest.raises(ValueError, match=f"{D}.*{D - 1}"):
+        KLTVectors(D).fit(correlated(9))
 
 
 # --- in training
