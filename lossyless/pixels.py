@@ -1,4 +1,8 @@
-"""Pixels of image files as viewers show them: upright, opaque, 8-bit RGB."""
+"""Pixels of image files as viewers show them: upright, opaque, 8-bit RGB.
+
+`to_rgb` turns photos by their EXIF orientation, composites transparency on white and converts
+colours.
+"""
 
 import contextlib
 import io

@@ -115,7 +115,8 @@ class CDFTables:
         first_symbols : integers [n_tables]
             Symbol of the first column.
         starts : integers [n_tables]
-            Column of the median, from which the range extends to both sides.
+            A likely column of each row, such as that of the median or of the mode: it is always
+            listed, and the range extends from it to both sides.
         """
         first, stop = listed_ranges(pmf, starts)
         n_listed = stop - first

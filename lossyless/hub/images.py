@@ -30,9 +30,9 @@ class ImageFolder(Dataset):
 
     Paths are compared part by part: `cat/2.png` precedes `cat (old)/1.png`, just as the class "cat"
     precedes "cat (old)". An example is (image, class); `lossyless.pixels.to_rgb` converts the
-    images. Links are followed. Hidden files, what NAS and desktop systems add (`SYSTEM`), and files
-    of other types are skipped. A warning counts them, and others name class folders without images
-    and images that links give more than once.
+    images, and turns photos by their EXIF orientation. Links are followed. Hidden files, what NAS
+    and desktop systems add (`SYSTEM`), and files of other types are skipped. A warning counts them,
+    and others name class folders without images and images that links give more than once.
 
     Parameters
     ----------
