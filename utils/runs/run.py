@@ -4,9 +4,7 @@ A run is one stage under one config; see `utils.runs.identity`.
 """
 
 import contextlib
-import functools
 import io
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from torch import nn
 from lossyless.weights import WeightsError, read_checkpoint
 from utils.runs.files import write_bytes, write_text
 from utils.runs.identity import run_folder, run_hash
+from utils.runs.provenance import code_version
 from utils.runs.saved_runs import read_metrics
 from utils.runs.status_file import RUN, RUN_LOCK, StatusFile, now
 
@@ -143,15 +142,3 @@ def find_run(cfg: DictConfig, stage: str) -> Run:
     """The run of a stage under `cfg`, whether or not it exists on disk."""
     folder = run_folder(cfg, stage) / f"run_{run_hash(cfg, stage)}"
     return Run(stage, cfg, Path(cfg.paths.results) / folder, Path(cfg.paths.pretrained) / folder)
-
-
-@functools.cache
-def code_version() -> str | None:
-    """Git commit of this code, with "-dirty" if there are changes; None outside a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

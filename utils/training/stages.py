@@ -25,7 +25,8 @@ from utils.evaluation import communication, quality
 from utils.evaluation.linear import Evaluation, find_evaluation
 from utils.plots.figures import find_figure
 from utils.runs.identity import STAGES
-from utils.runs.run import Run, code_version, find_run
+from utils.runs.provenance import code_version
+from utils.runs.run import Run, find_run
 from utils.training import building, distributed, encoder_checkpoint, figures, fitting, loggers
 from utils.training.callbacks import Freezer, reseed
 
