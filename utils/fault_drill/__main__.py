@@ -28,7 +28,8 @@ def scaled(n: int, scale: float) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m utils.fault_drill", description=__doc__)
-    parser.add_argument("drills", nargs="*", choices=[[], *DRILLS], help="default: all")
+    choices = [[], *DRILLS]  # argparse also checks the default, []
+    parser.add_argument("drills", nargs="*", choices=choices, help="default: all")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the trials")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "fault_drill")

@@ -84,6 +84,14 @@ def run_child(*arguments: object, kill_after: float = TIMEOUT / 2) -> tuple[int,
     return child.exitcode, time.monotonic() - start
 
 
+def run_intact(overrides: list[str], names: tuple[str, ...] = STAGES) -> float:
+    """Duration of `run` in a child process without a fault; raises RuntimeError if it fails."""
+    code, duration = run_child(overrides, names)
+    if code:
+        raise RuntimeError(f"{', '.join(names)}: exit code {code} without a fault")
+    return duration
+
+
 def outputs(folder: Path) -> dict[str, object]:
     """Results without durations, compressed files, trained weights, names of temporary files."""
     found: dict[str, object] = {}
@@ -131,9 +139,7 @@ def kills(n_kills: int, seeds: list[int]) -> Iterator[Trials]:
             for stage in STAGES:
                 shutil.rmtree(folder, ignore_errors=True)
                 shutil.copytree(before, folder)
-                code, duration = run_child(overrides, (stage,))
-                if code:
-                    raise RuntimeError(f"{stage} fails without a fault, with exit code {code}")
+                duration = run_intact(overrides, (stage,))
                 after = shutil.copytree(folder, Path(name, stage))
                 moments = [rng.uniform(0, duration) for _ in range(n_kills)]
                 kill = partial(_kill_and_resume, stage, overrides, before, after)
@@ -179,12 +185,31 @@ def second_process(overrides: list[str], _number: int) -> Iterator[None]:
         raise RuntimeError(f"the other process ended with {process.exitcode}")
 
 
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    folder.chmod(0o555)
+    try:
+        yield
+    finally:
+        folder.chmod(0o755)
+
+
+def must_raise(overrides: list[str], expected: tuple[type[Exception], ...], name: str) -> Outcome:
+    """Verdict on a job that cannot succeed."""
+
+    def is_right() -> bool:
+        run(overrides)
+        return False
+
+    return judge(is_right, expected, name)
+
+
 def environment(n_faults: int, seed: int) -> Iterator[Trials]:
     """Full disk, read-only folder, no network, two processes, and a clock that jumps."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "run")
         line = settings(folder)
-        run_child(line)
+        run_intact(line)
         expected = outputs(folder)
         largest = max(file.stat().st_size for file in folder.rglob("*"))
 
@@ -207,15 +232,13 @@ def environment(n_faults: int, seed: int) -> Iterator[Trials]:
                 os.setgroups([])
                 os.setgid(NOBODY)
                 os.setuid(NOBODY)
-            other = f"paths.{place}={Path(name, 'new')}"
-            return judge(lambda: run([*line, other]) is place, (OSError,), name)
+            return must_raise([*line, f"paths.{place}={Path(name, 'new')}"], (OSError,), name)
 
         def download(data: str) -> Outcome:
             overrides = [setting for setting in line if ".kwargs.n_" not in setting]
             overrides += [f"data@data_feat={data}", "architecture@encoder=cnn"]
             with mock.patch.dict(os.environ, OFFLINE):
-                expected = DataError, OSError
-                return judge(lambda: run(overrides) is data, expected, str(folder / "data"))
+                return must_raise(overrides, (DataError, OSError), str(folder / "data"))
 
         sizes = [random.Random(f"{seed} {i}").randrange(100, largest) for i in range(n_faults)]
         both = partial(second_process, line)
@@ -223,6 +246,5 @@ def environment(n_faults: int, seed: int) -> Iterator[Trials]:
         yield Trials("clock jumps", "job", partial(survive, jumping_clock), (1, 365))
         yield Trials("two processes", "job", partial(survive, both), range(-(-n_faults // 5)))
         yield Trials("no network", "job", download, DOWNLOADED)
-        Path(name).chmod(0o555)
-        yield Trials("read-only folder", "job", write_read_only, ("results", "pretrained"))
-        Path(name).chmod(0o755)
+        with read_only(Path(name)):
+            yield Trials("read-only folder", "job", write_read_only, ("results", "pretrained"))

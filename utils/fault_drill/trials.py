@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from utils.runs.run import code_version
+from utils.runs.provenance import code_version
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 300.0  # seconds until a trial counts as hung; the machine may be busy
+TIMEOUT = 1200.0  # seconds until a trial counts as hung; the machine may be busy
 FORK = multiprocessing.get_context("fork")  # children need no imports
 # The result is right, or an error says what is wrong. What must not happen: the result is wrong,
 # the trial does not end, or it ends in any other way. A known limit is a wrong result that the
@@ -70,21 +70,25 @@ class Trials:
         return found
 
     def _run_all(self, cases: Sequence[object], sender) -> None:
-        import resource  # not on Windows
-
         torch.set_num_threads(1)
-        before = None
+        before = _peak_memory()
         for case in cases:
             start = time.monotonic()
             found = self.run(case)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            before = peak if before is None else before  # after the first trial's lazy imports
-            if peak - before > self.max_memory:
+            growth = _peak_memory() - before
+            if growth > self.max_memory:
                 found = Outcome(UNEXPLAINED, "took too much memory")
             if self.is_limited and found.verdict == UNDETECTED:
                 found = replace(found, verdict=KNOWN_LIMIT)
             note = f"{case}: {found.note}" if found.verdict in BAD else found.note
-            sender.send(Outcome(found.verdict, note, time.monotonic() - start, peak - before))
+            sender.send(Outcome(found.verdict, note, time.monotonic() - start, growth))
+
+
+def _peak_memory() -> float:
+    """Peak memory of this process so far, in MiB."""
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 Row = dict[str, object]  # all trials of one fault on one target, as in the CSV file

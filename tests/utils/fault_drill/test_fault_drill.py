@@ -1,11 +1,12 @@
 """A few trials of each fault drill; `make fault-drill` runs thousands."""
 
+import sys
 import time
 from itertools import islice
 
 import pytest
 
-from utils.fault_drill import configs, corruption, inputs
+from utils.fault_drill import configs, corruption, inputs, jobs
 from utils.fault_drill.__main__ import DRILLS, main
 from utils.fault_drill.trials import Outcome, Trials, is_bad, judge, summarise
 
@@ -44,8 +45,26 @@ def test_a_trial_that_takes_too_much_memory_is_not_survived():
     def run(n_bytes):
         return Outcome("survived", str(len(bytes(n_bytes * [1]))))
 
-    outcomes = Trials("fault", "target", run, [1, 10, 20_000_000], max_memory=64).outcomes()
-    assert [found.verdict for found in outcomes] == ["survived", "survived", "unexplained"]
+    for cases in ([1, 10, 20_000_000], [20_000_000]):
+        *small, large = Trials("fault", "target", run, cases, max_memory=64).outcomes()
+        assert all(found.verdict == "survived" for found in small)
+        assert large.verdict == "unexplained" and large.memory > 64
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [("while True: pass", "survived"), ("time.sleep(2); sys.exit('error: why')", "detected")],
+)
+def test_a_command_survives_if_it_computes_for_long_but_not_if_it_is_slow(code, verdict):
+    line = [sys.executable, "-c", f"import sys, time\n{code}"]
+    assert configs.run_command(line, cpu_seconds=1).verdict == verdict
+
+
+def test_drills_do_not_start_from_a_job_that_fails_without_a_fault(monkeypatch):
+    monkeypatch.setattr(jobs, "run_child", lambda *_: (1, 0.0))
+    for drill in (jobs.environment(1, seed=0), jobs.kills(1, [0])):
+        with pytest.raises(RuntimeError, match="without a fault"):
+            next(drill)
 
 
 def test_damaged_files_are_detected():
