@@ -20,19 +20,19 @@ from pathlib import Path
 
 import torch
 
-from lossyless.parallel import available_cores
 from lossyless.printing import forgive_output
 from utils.aggregation.paper_comparison import published_numbers
-from utils.benchmarks.experiments import cpu_name
 from utils.reproduction import report
 from utils.runs import signals
 from utils.runs.files import write_text
-from utils.runs.status_file import now
+from utils.runs.provenance import code_version, device_name
+from utils.runs.status_file import RUN, load, now
 
 LOG = Path("outputs/reproduction")  # what is known about each experiment, and its output
 SMOKE_TESTS = ("clip", "ssl", "mobilenet")  # folders whose quick modes have meaningless numbers
-MISSING = re.compile(r"^ *((?:DataError|WeightsError|Configuration error): .*)", re.MULTILINE)
-ERROR = re.compile(r"^ *(\w*Error: .*)", re.MULTILINE)
+HISTORY = ("state", "error", "seconds", "device", "commit", "finished")  # kept between calls
+ERROR = re.compile(r"^ *((?:\w*Error|Configuration error): .*)", re.MULTILINE)
+MISSING = ("DataError:", "WeightsError:")  # data, weights, or the account that gives access to them
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,8 +89,19 @@ def _entry(script: str, mode: str, minutes: float) -> dict:
         **{"experiment": experiment, "mode": mode, "minutes": minutes},
         **{"state": "not run", "error": "the budget was used up", "seconds": 0.0},
     }
-    file = LOG / f"{entry['key']}.json"  # of earlier calls
-    return entry | json.loads(file.read_text(encoding="utf-8")) if file.exists() else entry
+    return entry | _history(entry)
+
+
+def _history(entry: dict) -> dict:
+    """How earlier calls ended; empty if the experiment is new, or was done but has no results."""
+    file = LOG / f"{entry['key']}.json"
+    if not file.exists():
+        return {}
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    runs = report.folder(entry).glob(f"**/run_*/{RUN}")
+    if saved["state"] == "done" and not any(load(run)["state"] == "done" for run in runs):
+        return {}
+    return {name: saved[name] for name in HISTORY}
 
 
 def _run(entry: dict, deadline: float) -> None:
@@ -98,9 +109,7 @@ def _run(entry: dict, deadline: float) -> None:
     log, start = LOG / f"{entry['key']}.log", time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"{entry['command']}: about {entry['minutes']:g} minutes; log: {log}", flush=True)
-    cpu = f"{available_cores()} cores of {cpu_name()}"
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
-    entry |= {"device": device, "commit": _commit(), "state": "interrupted"}
+    entry |= {"device": device_name(), "commit": code_version() or "", "state": "interrupted"}
     entry["error"] = "the next call continues it"
     command = [*entry["command"].split(), "-a", "logger=csv"]
     with log.open("w") as out:
@@ -113,26 +122,18 @@ def _run(entry: dict, deadline: float) -> None:
             os.killpg(script.pid, signal.SIGTERM)  # as Slurm does: runs can resume
             script.wait()
         entry |= {"seconds": entry["seconds"] + time.monotonic() - start, "finished": now()}
-        write_text(LOG / f"{entry['key']}.json", json.dumps(entry, indent=2) + "\n")
+        history = {name: entry[name] for name in HISTORY}
+        write_text(LOG / f"{entry['key']}.json", json.dumps(history, indent=2) + "\n")
         print(f"  {entry['state']}, {entry['seconds'] / 60:.1f} minutes so far. {entry['error']}")
 
 
 def _end(status: int, log: Path) -> dict[str, str]:
-    """State and error of a script that ended by itself."""
+    """State of a script that ended by itself, and the last error of its log."""
     if status == 0:
         return {"state": "done", "error": ""}
-    text = log.read_text(encoding="utf-8", errors="replace")
-    if missing := MISSING.search(text):
-        return {"state": "not run", "error": missing[1]}
-    found = ERROR.search(text)
-    return {"state": "failed", "error": found[1] if found else f"exit status {status}: see {log}"}
-
-
-def _commit() -> str:
-    """The commit of the code, with a plus sign if files outside results/ were changed."""
-    commands = ("git rev-parse --short HEAD", "git status --porcelain -- :!results")
-    runs = [subprocess.run(c.split(), capture_output=True, text=True) for c in commands]  # noqa: PLW1510
-    return runs[0].stdout.strip() + "+" * bool(runs[1].stdout)
+    errors = ERROR.findall(log.read_text(encoding="utf-8", errors="replace"))
+    error = errors[-1] if errors else f"exit status {status}: see {log}"
+    return {"state": "not run" if error.startswith(MISSING) else "failed", "error": error}
 
 
 if __name__ == "__main__":

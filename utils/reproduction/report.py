@@ -53,7 +53,7 @@ def write(entries: list[dict]) -> None:
     effects = []
     for entry in tried:
         with contextlib.suppress(NoRunsError):  # no compressor is trained yet
-            effects += differences.measured(_folder(entry))
+            effects += differences.measured(folder(entry))
     sections = {
         "Published numbers": _table(_shown(numbers)),
         "VC against VIC: ratios": _table(_ratios(numbers)),
@@ -74,7 +74,8 @@ def write(entries: list[dict]) -> None:
     print(f"Report: {RESULTS / 'reproduction.md'}")
 
 
-def _folder(entry: dict) -> Path:
+def folder(entry: dict) -> Path:
+    """Results of an experiment."""
     return RESULTS / f"exp_{entry['key']}"
 
 
@@ -89,7 +90,7 @@ def _compare(entry: dict) -> str:
     cfg = compose_config([*overrides, "aggregate.modes=[compare_to_paper]"]).aggregate
     with contextlib.redirect_stdout(io.StringIO()) as output:
         if published_experiments().intersection(cfg.compare_to_paper.experiments):
-            aggregate(cfg, _folder(entry))
+            aggregate(cfg, folder(entry))
     settings = re.search(r"^\w+ at full size: .*", output.getvalue(), re.M | re.DOTALL)
     return settings[0] if settings else ""
 
@@ -98,7 +99,7 @@ def _numbers(done: list[dict]) -> DataFrame:
     """Published numbers, with ours and the command if they were run; full size has precedence."""
     found = []
     for entry in sorted(done, key=lambda entry: entry["mode"] == "quick"):
-        if (file := _folder(entry) / f"{TABLE}.csv").exists():
+        if (file := folder(entry) / f"{TABLE}.csv").exists():
             frame = pd.read_csv(file, dtype=dict.fromkeys(SETTINGS, str))
             found.append(frame.assign(command=entry["command"]))
     keys = ["experiment", *SETTINGS, "metric"]
@@ -130,7 +131,7 @@ def _ratios(numbers: DataFrame) -> DataFrame:
 
 
 def _command(entry: dict) -> dict:
-    records, _ = read_records(_folder(entry))
+    records, _ = read_records(folder(entry))
     seeds = sorted({str(record.config.value("seed")) for record in records})
     return {
         "command": f"`{entry['command']}`",
@@ -157,6 +158,6 @@ def _missing(entry: dict) -> dict:
 
 
 def _figures(entry: dict) -> str:
-    files = [file for name in FIGURES for file in sorted(_folder(entry).glob(name))]
+    files = [file for name in FIGURES for file in sorted(folder(entry).glob(name))]
     links = "\n".join(f"![{file.stem}]({file.relative_to(RESULTS).as_posix()})" for file in files)
     return f"`{entry['command']}`:\n\n{links}\n\n"

@@ -1,5 +1,8 @@
 """bin/reproduce.sh: order, budget, resuming, verdicts."""
 
+import json
+import shutil
+
 import pytest
 from helpers.tiny import ROOT
 
@@ -13,6 +16,8 @@ echo start >>calls
 trap 'echo stopped >>calls; exit 143' TERM
 if [ ! -e ready ]; then touch ready; sleep 30 & wait; fi
 if [ -e no_data ]; then echo "    DataError: X is missing"; exit 3; fi
+run=results/exp_quick_mine/run_1
+mkdir -p $run; echo '{"state": "done"}' >$run/status.json
 echo done >>calls
 """
 
@@ -39,13 +44,29 @@ def test_an_experiment_over_the_budget_is_terminated_continued_and_then_skipped(
         assert calls.read().split() == ["start", "stopped", "start", "done"]
 
 
+def test_an_experiment_is_done_only_as_long_as_its_results_exist(project, tmp_path):
+    (tmp_path / "ready").touch()
+    assert reproduction.main([]) == 0
+    seconds = project[-1][0]["seconds"]
+    history = tmp_path / reproduction.LOG / "quick_mine.json"
+    assert json.loads(history.read_text()).keys() == set(reproduction.HISTORY)
+    shutil.rmtree(tmp_path / "results")
+    assert reproduction.plan()[0]["state"] == "not run"
+    assert reproduction.main([]) == 0 and project[-1][0]["seconds"] != seconds
+    assert (tmp_path / "calls").read_text().split() == ["start", "done"] * 2
+
+
 def test_missing_data_are_a_reason_and_other_errors_a_failure(project, tmp_path):
     (tmp_path / "ready").touch()
     (tmp_path / "no_data").touch()
     assert reproduction.main([]) == 0
     assert project[-1][0]["error"] == "DataError: X is missing"
-    (tmp_path / "bin" / "mine.sh").write_text("#!/bin/bash\nexperiment=mine\nexit 1")
-    assert reproduction.main([]) == 1 and project[-1][0]["state"] == "failed"
+    for last in ("", "KeyError: 'b'", "Configuration error: unknown key 'b'"):
+        said = f'echo "DataError: a\n{last}"' if last else ""
+        script = f"#!/bin/bash\nexperiment=mine\n{said}\nexit 1"
+        (tmp_path / "bin" / "mine.sh").write_text(script)
+        assert reproduction.main([]) == 1 and project[-1][0]["state"] == "failed"
+        assert last in project[-1][0]["error"]
 
 
 def test_the_plan_has_every_script_of_a_published_experiment_and_no_smoke_tests(monkeypatch):
