@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from utils.benchmarks.fewer_bits import __main__ as fewer_bits
 from utils.benchmarks.fewer_bits import evaluation, methods, summary
-from utils.benchmarks.fewer_bits.__main__ import main
 
 D, N_CLASSES = 12, 4
 
@@ -74,14 +74,24 @@ def test_half_the_bits_at_equal_accuracy_are_a_ratio_of_two(tmp_path):
     assert table.loc["KLT", "-4"] == pytest.approx(125, rel=0.01)
 
 
-def test_a_run_replaces_only_rows_of_its_methods(tmp_path, monkeypatch):
+def test_a_run_replaces_only_rows_that_it_measures_even_if_it_is_interrupted(tmp_path, monkeypatch):
     monkeypatch.setattr(methods, "RATES", (10,))
     for seed, data in enumerate(("caltech", "mnist")):
         for part, values in zip("Zy", clusters(seed=seed), strict=True):
             np.save(tmp_path / f"efficientnet_{data}_{part}.npy", values)
     places = ["--cache", str(tmp_path), "--out", str(tmp_path / "out")]
+    places += ["--networks", "efficientnet", "--data", "mnist", "--methods"]
     for names in (["float32", "KLT"], ["int8"]):
-        main([*places, "--networks", "efficientnet", "--splits", "1", "--methods", *names])
+        fewer_bits.main([*places, *names, "--splits", "1"])
+    measure = fewer_bits.measure
+
+    def interrupted(*arguments):
+        yield next(measure(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fewer_bits, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fewer_bits.main([*places, "KLT", "--splits", "1"])
     rows = pd.read_csv(tmp_path / "out/efficientnet_mnist.csv").set_index(["method", "data"])
     assert sorted(rows.index) == [
         ("KLT", "caltech"), ("KLT", "mnist"), ("float32", "mnist"), ("int8", "mnist"),

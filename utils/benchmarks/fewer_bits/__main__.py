@@ -1,8 +1,8 @@
 """Compare compressors of features: coded bits at equal accuracy.
 
 Results, one table per network and data set, go to results/fewer_bits; then all tables in there are
-summarised. A run replaces the rows of its methods and keeps the others. Times are CPU seconds of
-one thread; compare them only within a run.
+summarised. A run replaces the rows that it measures again and keeps the others. Times are CPU
+seconds of one thread; compare them only within a run.
 
   python -m utils.benchmarks.fewer_bits --images data --mobilenet FILE.npz
   python -m utils.benchmarks.fewer_bits --images data --methods int8 KLT
@@ -27,7 +27,7 @@ from utils.benchmarks.fewer_bits.evaluation import apply, splits, timed
 from utils.benchmarks.fewer_bits.features import NETWORKS, SIDES, Features, Skipped, features
 from utils.benchmarks.fewer_bits.methods import Estimator, methods
 
-KEYS = ["network", "fitted_on", "data", "method"]
+KEYS = ["network", "fitted_on", "data", "method", "parameters", "split"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -91,9 +91,9 @@ def measure(sets: dict[str, Features], fitted_on: str, chosen: dict, n: int) -> 
 
 
 def _update(path: Path, rows: pd.DataFrame) -> None:
-    """Write the rows, and those in the file of other methods."""
+    """Write the rows, and those of the file that have other keys."""
     if path.exists():
-        old = pd.read_csv(path, keep_default_na=False)
+        old = pd.read_csv(path, keep_default_na=False, dtype={"parameters": str})
         is_new = pd.MultiIndex.from_frame(old[KEYS]).isin(pd.MultiIndex.from_frame(rows[KEYS]))
         rows = pd.concat([old[~is_new], rows])
     rows.to_csv(path, index=False, float_format="%.5g")
