@@ -7,7 +7,6 @@ extrapolated to an H100. Neither data sets nor weights are needed; see `utils.be
 import functools
 import itertools
 import math
-import platform
 import re
 import shutil
 import subprocess
@@ -27,6 +26,7 @@ from utils.configs.checks import is_network
 from utils.configs.composing import compose_config, expand
 from utils.configs.overrides import CONF_DIR, is_group, parse
 from utils.runs.identity import IDENTITY, digest, feature_identity, has_tower, run_hash
+from utils.runs.provenance import cpu_name
 from utils.search.space import Space
 from utils.training.fitting import quiet
 
@@ -73,13 +73,6 @@ def report(pattern: str = "") -> None:
     for row, work in found.items():
         print(_line([*(f"`{name}`" for name in row), *_cells(work)]), flush=True)
     print("\nHow to read this table: bin/README.md")
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    text = info.read_text(encoding="utf-8") if info.exists() else ""
-    found = re.search("model name.*: (.*)", text)
-    return found.group(1) if found else platform.processor()
 
 
 def h100_seconds(cost: Cost) -> float:
@@ -196,7 +189,8 @@ def _config(job: Sequence[str]) -> DictConfig:
     cfg = _composed(tuple(o.input_line for o in parsed if is_group(o))).copy()
     for override in parsed:
         if not is_group(override):
-            OmegaConf.update(cfg, override.key_or_group, override.value())
+            key, value = override.key_or_group, override.value()
+            OmegaConf.update(cfg, key, value, force_add=override.is_add())
     return cfg
 
 
@@ -229,5 +223,7 @@ def _values(drawn: BaseDistribution) -> Sequence[object]:
 def _n_steps(cfg: DictConfig, trainer: str, place: str) -> int:
     n, batch_size = cfg[place].length, cfg[place].kwargs.batch_size
     is_single_dropped = n > batch_size and n % batch_size == 1
-    batches, limit = math.ceil(n / batch_size) - is_single_dropped, cfg.trainer.limit_train_batches
-    return cfg[trainer].max_epochs * (int(batches * limit) if isinstance(limit, float) else limit)
+    n_batches = math.ceil(n / batch_size) - is_single_dropped
+    limit = cfg[trainer].get("limit_train_batches", cfg.trainer.limit_train_batches)
+    limited = int(n_batches * limit) if isinstance(limit, float) else min(n_batches, limit)
+    return cfg[trainer].max_epochs * limited

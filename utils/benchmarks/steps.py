@@ -248,7 +248,7 @@ def train(
     ----------
     source : a data set; or x [B, *shape] of a batch that is repeated, with random targets y.
     """
-    cfg, is_predictor = step.cfg, step.stage == "predictor"
+    cfg, is_predictor = step.cfg.copy(), step.stage == "predictor"
     cfg.rate.kwargs.warmup_k_epoch = 0  # as in all later epochs
     module = building.build_compressor(cfg)
     if isinstance(source, torch.Tensor):

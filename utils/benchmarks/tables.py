@@ -1,19 +1,16 @@
 """Tables of comparisons: one CSV per subject, one Markdown table, and what got slower."""
 
-import subprocess
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.ticker import EngFormatter
 
-from lossyless.parallel import available_cores
 from utils.aggregation.experiment import to_markdown
 from utils.benchmarks.comparison import Comparison
-from utils.benchmarks.experiments import cpu_name
+from utils.runs.provenance import code_version, device_name
 
 FIGURES = ["ours", "reference", "ratio", "spread"]
 KEYS = ["what", "against", "n", "unit"]
@@ -32,14 +29,9 @@ machine. `bin/benchmark.sh --compare OLD` lists the rows whose ratios got worse 
 
 
 def circumstances() -> dict[str, str]:
-    """Where and when the benchmark runs; a plus sign marks a commit with changes."""
-    git = ("git rev-parse --short HEAD", "git status --porcelain -- :!results")
-    runs = [subprocess.run(c.split(), capture_output=True, text=True) for c in git]  # noqa: PLW1510
-    device = f"{available_cores()} cores of {cpu_name()}"
-    if torch.cuda.is_available():
-        device += f", {torch.cuda.get_device_name()}"
-    commit = runs[0].stdout.strip() + "+" * bool(runs[1].stdout)
-    return dict(zip(CIRCUMSTANCES, (device, commit, str(date.today())), strict=True))
+    """Where and when the benchmark runs."""
+    facts = device_name(), code_version() or "", str(date.today())
+    return dict(zip(CIRCUMSTANCES, facts, strict=True))
 
 
 def table_of(subject: str, comparisons: Iterable[Comparison], **facts: str) -> pd.DataFrame:
@@ -99,9 +91,12 @@ def slower(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
 
     Only ratios are compared, because times depend on the machine.
     """
-    both = old.merge(new, on=KEYS, suffixes=("_old", "_new"))
+    both = old.merge(new, on=["subject", *KEYS], suffixes=("_old", "_new"))
+    if both.empty:
+        raise SystemExit("the tables have no row in common; files are named after their subject")
     change = both["ratio_new"] / both["ratio_old"]
     worse = np.where(both["unit"] == "/s", 1 / change, change) - 1
     noise = 2 * (both["spread_old"] + both["spread_new"]) + MIN_CHANGE
-    columns = [*KEYS[:3], "ratio_old", "ratio_new", "spread_old", "spread_new", "worse", "noise"]
+    figures = ["ratio_old", "ratio_new", "spread_old", "spread_new", "worse", "noise"]
+    columns = ["subject", *KEYS[:3], *figures]
     return both.assign(worse=worse, noise=noise)[worse > noise][columns]

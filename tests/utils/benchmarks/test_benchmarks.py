@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from compressai.entropy_models import EntropyModel
+from omegaconf import OmegaConf
 from scipy.stats import entropy
 
 from lossyless.coding.tables import TOTAL_MASS
@@ -79,8 +80,10 @@ def test_only_ratios_that_get_worse_by_more_than_both_spreads_are_slower(unit):
         new = ratio if unit == "s" else 1 / ratio
         found = tables.slower(table(2, 0.1), table(2 * new, 0.05, scale=7))
         assert len(found) == is_worse
-    other = table(2, 0.1).assign(n="other")
-    assert not len(tables.slower(table(1, 0.1), other)) and not len(tables.slower(other, other))
+    both = pd.concat([table(1, 0.1), table(3, 0.1).assign(subject="other")])
+    assert not len(tables.slower(both, both))
+    with pytest.raises(SystemExit, match="no row in common"):
+        tables.slower(table(1, 0.1), table(2, 0.1).assign(n="other"))
 
 
 def test_compare_exits_with_1_if_a_row_is_slower(monkeypatch, capsys, tmp_path):
@@ -96,8 +99,10 @@ def test_compare_exits_with_1_if_a_row_is_slower(monkeypatch, capsys, tmp_path):
     csv = tmp_path / "first.csv"
     assert run(20) == 0 and run(20, "--compare", tmp_path) == 0
     assert run(21, "--compare", csv) == 0 and run(19, "--compare", csv) == 1
-    old = csv.rename(tmp_path / "old")
-    assert run(5) == 1
+    (tmp_path / "old").mkdir()
+    old = csv.rename(tmp_path / "old" / csv.name)
+    assert run(5) == 1 and run(5, "--compare", csv) == 1
+    assert "missed goals: 1 rows" in capsys.readouterr().out
     assert benchmarks.main(["--compare", str(old), str(csv)]) == 1  # nothing runs
     assert benchmarks.main(["--compare", str(csv), str(old)]) == 0
     assert "something slow" in capsys.readouterr().out
@@ -219,6 +224,11 @@ def test_a_training_is_profiled(capsys):
     [
         (["experiment=banana_viz_VIC"], 2, {"featurizer": 2 * 100_000, "predictor": 2 * 100_000}),
         (
+            ["experiment=banana_viz_VIC", "+trainer_pred.limit_train_batches=10"],
+            2,
+            {"featurizer": 2 * 100_000, "predictor": 2 * 100 * 10},
+        ),
+        (
             ["experiment=clip_bottleneck_mlp_eval", "data@data_pred=stl10"],
             10,
             {"featurizer": 30 * 1664, "predictor": 10 * 100 * 106, "tower": 1664 + 19},
@@ -247,8 +257,10 @@ def test_every_experiment_that_trains_is_launched_by_a_script():
 
 def test_the_flops_of_a_step_are_those_of_its_matrix_products():
     cfg = compose_config(["experiment=digits_viz_VIC", "architecture@predictor=linear"])
+    before = OmegaConf.to_yaml(cfg)
     cost = measure(Step.of(cfg, "predictor"))  # linear: forward, and the gradient of its weights
     assert cost.flops == 2 * (2 * 128 * 16 * 10) and cost.seconds > 0
+    assert OmegaConf.to_yaml(cfg) == before
 
 
 def test_the_table_of_experiments_has_a_row_for_each_script(capsys):
