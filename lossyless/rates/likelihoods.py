@@ -4,9 +4,9 @@ At the sizes of this project, a GPU takes longer to launch them than to compute 
 reads a result back, so the host never waits for the GPU.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -113,7 +113,7 @@ class LowerBound(_compressai.LowerBound):
         super().__init__(bound)
         self._bound = self.bound.item()  # reading the buffer would wait for the GPU
         # `threshold_backward` passes gradients above its threshold, in float32: use the float below
-        self._below = torch.nextafter(self.bound, torch.tensor(-math.inf)).item()
+        self._below = float(np.nextafter(np.float32(bound), np.float32(-np.inf)))
 
     def forward(self, x: Tensor) -> Tensor:
         return _LowerBound.apply(x, self._bound, self._below)
