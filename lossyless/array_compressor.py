@@ -67,7 +67,8 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         ValueError
             A parameter is invalid, or Z is not two-dimensional, has no rows, or contains NaN,
             infinite values, or values so large, or with so little variation, that float32
-            cannot represent them or their quantisation cells.
+            cannot represent them or their quantisation cells. `ArrayCompressor` takes at most
+            8,192 columns.
         """
         self._check_parameters()
         fitted = copy.copy(self)
