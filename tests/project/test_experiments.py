@@ -72,7 +72,8 @@ def tiny(job: list[str], folder: Path) -> list[str]:
         return [*job, *TINY, *TINY_BANANA]
     if cfg.tower.name != "none":
         is_search = cfg.predictor.name == "linear_svc"
-        return [*job, *TINY, *TINY_TOWER, *["predictor.kwargs.n_draws=2"] * is_search]
+        lengths = fake_data.OVERRIDES if data.name != "digits" else []
+        return [*job, *TINY, *TINY_TOWER, *lengths, *["predictor.kwargs.n_draws=2"] * is_search]
     if data.name == "digits":
         return [*job, *TINY, "trainer.limit_train_batches=2"]
     small = []
