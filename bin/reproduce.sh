@@ -9,4 +9,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=python
 [ -x .venv/bin/python ] && python=.venv/bin/python
+"$python" -c 'import hydra' 2>/dev/null ||
+  { echo "nothing is installed yet: run 'make setup' first, or activate your environment" >&2; exit 2; }
 exec "$python" -m utils.reproduction "$@"

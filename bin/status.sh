@@ -48,4 +48,6 @@ done
 
 python=.venv/bin/python
 [ -x "$python" ] || python=python
+"$python" -c 'import hydra' 2>/dev/null ||
+  fail "nothing is installed yet: run 'make setup' first, or activate your environment"
 exec "$python" -m utils.status "experiment=$experiment" "mode=$mode" ${overrides[@]+"${overrides[@]}"}

@@ -176,7 +176,8 @@ class KLTVectors(FittedCodec):
             low -= SEARCH_STEP
             if low < MIN_LOG_BETA:
                 raise ValueError(
-                    f"rate_target={self.rate_target}: the vectors vary too little for it"
+                    f"rate_target={self.rate_target}: the vectors vary too little for it, or their "
+                    "columns have very different units: standardise them"
                 )
         return math.exp(brentq(excess, low, high, xtol=TOLERANCE)) if low < high else 1.0
 

@@ -43,6 +43,8 @@ def validated(estimator: BaseEstimator, Z: ArrayLike, *, reset: bool = True) -> 
 
     Raises ValueError for NaN, infinite values, other shapes, or other columns than in `fit`.
     """
+    if isinstance(Z, (bytes, bytearray, memoryview)):
+        raise TypeError("expected a matrix of rows, found bytes")
     dtype = getattr(Z, "dtype", None)
     is_small = isinstance(dtype, np.dtype) and np.can_cast(dtype, np.float32)
     types = (np.float32, np.float64) if is_small else (np.float64, np.float32)

@@ -352,6 +352,7 @@ def test_invalid_matrices_are_errors(klt):
         (np.ones((0, 3)), "0 sample"),
         ([["a", "b"]], "could not convert|dtype"),
         ({1.0, 2.0}, "set"),
+        (b"a payload", "bytes"),
         ([{1.0, 2.0}] * 5, "set"),
         ({"a": [1.0]}, "dict"),
         (pd.DataFrame({"a": ["b", "c"]}), "could not convert"),
