@@ -167,7 +167,9 @@ def test_the_first_job_of_an_experiment_with_its_figures_and_tables(experiment, 
         expected = {FIGURES[name].file_name.split(" ")[0] for name in cfg.figures.names}
         assert drawn == expected
     if cfg.hypopt.name != "none":
-        assert all(name.startswith("val/") and name in metrics for name in cfg.monitor_return)
+        goals = cfg.monitor_return
+        goals = [goals] if isinstance(goals, str) else goals
+        assert all(name.startswith("val/") and name in metrics for name in goals)
     settings = ["aggregate.modes=[summarize_metrics]"] if is_on_tower(experiment) else []
     aggregate.main([f"experiment={experiment}", f"mode={mode}", *paths(tmp_path), *settings])
     assert (tmp_path / "results" / experiment_folder(cfg) / "summary.md").is_file()
@@ -176,6 +178,9 @@ def test_the_first_job_of_an_experiment_with_its_figures_and_tables(experiment, 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if not is_on_tower(name)])
 def test_all_jobs_of_an_experiment(experiment, tmp_path):
+    if (needed := STEP_BEFORE.get(experiment)) is not None:
+        for job in jobs_of(needed, "quick"):
+            run(tmp_path, base=tiny(job, tmp_path))
     bases = [tiny(job, tmp_path) for job in jobs_of(experiment, "quick")]
     for base in bases:
         run(tmp_path, base=base)
