@@ -214,7 +214,7 @@ install() {
         # without dependencies: it requires numpy 1, which has no wheels either, but works with numpy 2
         pip_install --no-deps compressai -c requirements/constraints.txt
     fi
-    say "installing $requirements (5 GB on Linux, 5 to 15 minutes the first time; log: $LOG)"
+    say "installing $requirements (6 GB on Linux, 5 to 15 minutes the first time; log: $LOG)"
     pip_install -r "$requirements" -c requirements/constraints.txt
     # makes `import lossyless` and `lossyless-hub` work in any folder
     pip_install --quiet --no-deps --no-build-isolation --editable .
