@@ -1,13 +1,11 @@
 """Compressors of feature matrices, as scikit-learn estimators."""
 
 import copy
-import hashlib
 import io
 import math
 import os
 from abc import abstractmethod
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -18,20 +16,18 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from lossyless.atomic import replacing
 from lossyless.base import Codec
 from lossyless.coding.tables import MAX_LISTED
 from lossyless.files import FeatureFile, write_features
 from lossyless.klt_vectors import KLTVectors
 from lossyless.matrices import check_positive, mean_and_scale, validated
+from lossyless.model_files import plain, read_model, write_model
 from lossyless.rates import HFactorized
 from lossyless.rates.entropy_coded import TRANSFORM
 from lossyless.torch_state import drawing_from, isolated
 from lossyless.weights import WeightsError, load_strictly
 
 CHUNK_SIZE = 4096
-# A file consists of this magic number, the SHA-256 of the rest, and a dict saved by torch.
-FILE_MAGIC = b"LLmodel1"
 
 
 class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -160,7 +156,7 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         check_is_fitted(self)
         saved = {
             "class": type(self).__name__,
-            "parameters": {name: _plain(name, value) for name, value in self.get_params().items()},
+            "parameters": {name: plain(name, value) for name, value in self.get_params().items()},
             "n_features_in": self.n_features_in_,
             "scale": self.scale_,
             "dtype": str(self.rate_.z_dtype),
@@ -169,22 +165,12 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         }
         if hasattr(self, "feature_names_in_"):
             saved["feature_names_in"] = self.feature_names_in_.tolist()
-        content = io.BytesIO()
-        torch.save(saved, content)
-        body = content.getvalue()
-        with replacing(path) as file:
-            file.write(FILE_MAGIC + hashlib.sha256(body).digest() + body)
+        write_model(saved, path)
 
     @staticmethod
     def load(path: str | os.PathLike) -> "MatrixCompressor":
         """Load a compressor that `save` wrote. Raises `WeightsError` for any other content."""
-        content = Path(path).read_bytes()
-        digest, body = content[len(FILE_MAGIC) :][:32], content[len(FILE_MAGIC) + 32 :]
-        if not content.startswith(FILE_MAGIC):
-            raise WeightsError(f"{path} was not written by ArrayCompressor.save")
-        if hashlib.sha256(body).digest() != digest:
-            raise WeightsError(f"{path} is damaged or truncated: its checksum does not match")
-        saved = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True, mmap=False)
+        saved = read_model(path)
         # earlier releases had one class, with the paper's settings as parameters
         is_paper = saved.get("class") == "PaperCompressor"
         is_paper |= saved["parameters"].get("distortion") == "l1"
@@ -301,17 +287,3 @@ def _make_codec(saved: dict) -> Codec:
         raise ValueError(f"unknown codec {name!r}")
     with drawing_from(torch.Generator()):  # weights that are then replaced
         return HFactorized(dim, transform=state["_extra_state"].get(TRANSFORM, "none"))
-
-
-def _plain(name: str, value: object) -> bool | int | float | str | None:
-    """The value of a parameter as plain data, which is safe to load."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if name == "random_state" and isinstance(value, np.random.RandomState):
-        return None  # used only in training
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    raise TypeError(
-        f"{name}={value!r} cannot be saved: expected a number, a string or None. Change it with "
-        f"`set_params({name}=...)`, which does not affect the fitted model"
-    )

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lossyless.array_compressor import MatrixCompressor
 from lossyless.matrices import check_positive
 from lossyless.rates import HFactorized
-from lossyless.rates.entropy_coded import MIN_SHIFT
+from lossyless.rates.column_coded import MIN_SHIFT
 from lossyless.torch_state import drawing_from, one_thread
 
 # Training passes over small matrices more often, so that the entropy model converges for them, too.

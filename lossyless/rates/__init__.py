@@ -11,7 +11,8 @@ arXiv:1611.01704). In evaluation, z_hat is bit-identical to what the receiver de
 """
 
 from lossyless.rates.base import Rate
-from lossyless.rates.entropy_coded import ColumnCodedRate, EntropyCodedRate
+from lossyless.rates.column_coded import ColumnCodedRate
+from lossyless.rates.entropy_coded import EntropyCodedRate
 from lossyless.rates.factorized import HFactorized
 from lossyless.rates.hyperprior import HHyper
 from lossyless.rates.spatial import HSpatial

@@ -1,4 +1,4 @@
-"""Base classes of rates with an entropy model: transform, scaling, tables, coding."""
+"""Base class of rates with an entropy model: transform, scaling, tables, saving."""
 
 import math
 from abc import abstractmethod
@@ -7,21 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossyless.base import blocks
-from lossyless.coding.ans import TableCoder
 from lossyless.coding.payloads import CodingError
 from lossyless.coding.rdo import cheaper_cells
 from lossyless.coding.tables import CDFTables
-from lossyless.distributions import Conditional
-from lossyless.rates.base import Rate, RateOutput
+from lossyless.rates.base import Rate
 from lossyless.rates.transforms import make_transform
 
 # The float64 exponentials of two libraries, rounded to float32, differ by at most one step.
 WIDTH_RTOL = 2.0**-22
 # Entries of the extra state besides the tables, which cannot have these names
 WIDTHS, TRANSFORM = "cell_widths", "transform"
-# Smaller shifts do not matter, in cells
-MIN_SHIFT = 1e-3
 
 
 class EntropyCodedRate(Rate):
@@ -226,78 +221,6 @@ class EntropyCodedRate(Rate):
             name: CDFTables(**{field: tensor.cpu().numpy() for field, tensor in fields.items()})
             for name, fields in state.items()
         } or None
-
-
-class ColumnCodedRate(EntropyCodedRate):
-    """A rate that codes z_in column by column, with one table per column, called "z".
-
-    Subclasses set `format_name` and `centres`, and implement `_likelihoods` and `_make_tables`,
-    which returns {"z": tables of the z_dim columns, whose symbol k has the probability of
-    `_likelihoods` at k + centres}. Quantisation, evaluation and coding are those of this class.
-    """
-
-    #: centres of the cells whose symbol is 0, float32 [z_dim] on the device of the parameters.
-    #: `recentre_constant_dims` moves them in place: register a buffer, or return a view of one.
-    centres: Tensor
-
-    @abstractmethod
-    def _likelihoods(self, z_hat_in: Tensor) -> Tensor:
-        """Probabilities, above 0, of the cells of width 1 about values z_hat_in, [B, z_dim] both.
-
-        In training, the values have noise, and gradients flow to them and to the parameters.
-        """
-
-    def _add_noise(self, z_in: Tensor) -> Tensor:
-        """z_hat_in of training [B, z_dim], with noise instead of quantisation."""
-        return z_in + torch.rand_like(z_in) - 0.5
-
-    def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
-        z_in = self._to_bottleneck(z)
-        if self.training:
-            z_hat_in = self._add_noise(z_in)
-        else:
-            z_hat_in = self._received(z_in, self.centres, "z")
-        rates = -self._likelihoods(z_hat_in).log().sum(-1)
-        return self._from_bottleneck(z_hat_in), rates, {"H_q_Z": rates.detach()}
-
-    def quantise(self, z: Tensor) -> np.ndarray:  # int32 [N, z_dim]
-        symbols = np.empty(z.shape, np.int32)
-        for rows in blocks(len(z)):
-            z_in = self._to_coder(z[rows].to(self.z_dtype))
-            symbols[rows] = self._choose(z_in, self.centres, "z")
-        return symbols
-
-    def dequantise(self, symbols: np.ndarray) -> Tensor:
-        z_hat = torch.empty(symbols.shape, dtype=self.z_dtype)
-        for rows in blocks(len(symbols)):
-            z_hat[rows] = self._decoded(from_cells(symbols[rows], self.centres))
-        return z_hat
-
-    def coder(self) -> TableCoder:
-        return TableCoder(self.tables["z"])
-
-    @torch.no_grad()
-    def recentre_constant_dims(self, z: Tensor) -> None:
-        """Make dimensions in which all z [N, z_dim] fall into one cell decode to their mean.
-
-        Training leaves such values anywhere in the cell, because their position hardly affects the
-        rate. This shifts the values and keeps the tables. Call it after `update`.
-        """
-        centres = self.centres.cpu()
-        low, high, total = math.inf, -math.inf, 0.0
-        for rows in blocks(len(z)):
-            offsets = self._to_coder(z[rows].to(self.z_dtype)).cpu().double() - centres  # in cells
-            low, high = offsets.amin(0).clamp(max=low), offsets.amax(0).clamp(min=high)
-            total = total + offsets.sum(0)
-        mean = total / len(z)
-        fits_one_cell = torch.maximum(high - mean, mean - low) <= 0.5
-        is_constant = (low.round() == high.round()) & fits_one_cell
-        shift = torch.where(is_constant, mean, 0.0) * self._cell_widths()
-        biasing = self.biasing.cpu().double() - shift
-        self.biasing.sub_(shift.to(self.biasing))
-        # what float32 cannot hold of a large mean, in cells, moves the centres
-        lost = (self.biasing.cpu() - biasing) / self._cell_widths()
-        self.centres.add_(torch.where(lost.abs() > MIN_SHIFT, lost, 0.0).to(self.centres))
 
 
 def to_cells(values: Tensor, centres: Tensor) -> np.ndarray:

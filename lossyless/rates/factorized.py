@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lossyless._compressai import EntropyBottleneck
 from lossyless.coding.tables import MAX_LISTED, PMF_ONE, CDFTables
-from lossyless.rates.entropy_coded import ColumnCodedRate
+from lossyless.rates.column_coded import ColumnCodedRate
 from lossyless.rates.likelihoods import MIN_LIKELIHOOD, LowerBound, factorized_likelihood
 
 MAX_QUANTILE = 2.0**30  # cells are int32
