@@ -24,7 +24,7 @@ from lossyless.rates import HFactorized
 from utils.data.examples import ImageFiles, Streamed
 from utils.data.module import DataError
 from utils.fault_drill.corruption import DAMAGES
-from utils.fault_drill.trials import UNEXPLAINED, Outcome, Trials, judge, judge_status
+from utils.fault_drill.trials import DETECTED, UNEXPLAINED, Outcome, Trials, judge
 
 SIDE, Z_DIM, N = 32, 8, 300
 MAX_MEMORY = 2048.0  # MiB; 100 megapixels in RGB take 286
@@ -86,9 +86,11 @@ def images(n_images: int, seed: int) -> Iterator[Trials]:
             said = io.StringIO()
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
                 status = cli.main(["compress", str(file.parent), str(out), *options])
-            if status and (out.exists() or said.getvalue().count("\n") != 1):
-                return Outcome(UNEXPLAINED, said.getvalue())
-            return judge_status(status, said.getvalue(), is_written, str(file))
+            if status == 0:
+                return judge(is_written, (), "")
+            text = said.getvalue()
+            is_explained = text.count("\n") == 1 and str(file) in text and not out.exists()
+            return Outcome(DETECTED if is_explained else UNEXPLAINED, text)
 
         def is_written() -> bool:
             with FeatureFile(out, rate) as written:

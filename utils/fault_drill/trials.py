@@ -133,12 +133,3 @@ def judge(read: Callable[[], bool], expected: tuple[type[Exception], ...], name:
         text = f"{type(error).__name__}: {error}"
         is_explained = isinstance(error, expected) and name in text and not (name and "\n" in text)
         return Outcome(DETECTED if is_explained else UNEXPLAINED, text)
-
-
-def judge_status(status: int, said: str, is_right: Callable[[], bool], name: str = "") -> Outcome:
-    """Verdict on a command, which succeeds or says what is wrong about `name`."""
-    if status == 0:
-        return Outcome(SURVIVED if is_right() else UNDETECTED, "exit status 0")
-    is_explained = status in (1, 2, 3) and "Traceback" not in said and name in said
-    note = f"exit status {status}: {said[-250:]}"
-    return Outcome(DETECTED if is_explained else UNEXPLAINED, note)
