@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,13 +10,10 @@ import torch.nn.functional as F
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from torch import Tensor
 
-from lossyless.hub import RELEASED
-from lossyless.hub.weights import load_bottleneck
 from lossyless.rates import EntropyCodedRate, HFactorized, HHyper
 from lossyless.rates.hyperprior import LOG_SCALE_STEP, MIN_SCALE, N_SCALES
 from lossyless.torch_state import drawing_from
 
-MODEL = "b005"
 # give a random prior approximately the entropy and table sizes of the released one
 NARROWING, TAIL = 12.0, 11.0
 N_STEPS, BATCH_SIZE = 300, 256  # of training the hyperprior
@@ -30,7 +26,7 @@ class Bottleneck:
     Attributes
     ----------
     draw : returns n vectors [n, z_dim].
-    name : the source of the weights.
+    name : of the entropy model.
     """
 
     rate: EntropyCodedRate
@@ -42,17 +38,6 @@ class Bottleneck:
         """Bits of z [N, z_dim] under the entropy model."""
         nats = sum(self.rate(part)[1].sum(dtype=torch.double) for part in z.split(BATCH_SIZE))
         return float(nats) / np.log(2)
-
-
-def load_released() -> Bottleneck:
-    """The released weights if torch.hub has cached them, else `make_bottleneck(512)`.
-
-    Nothing is downloaded, so that benchmarks run offline.
-    """
-    path = Path(torch.hub.get_dir(), "checkpoints", Path(RELEASED[MODEL].url).name)
-    if not path.is_file():
-        return make_bottleneck(512)
-    return _factorized(load_bottleneck(path), f"released {MODEL}")
 
 
 def make_bottleneck(z_dim: int) -> Bottleneck:
@@ -69,14 +54,10 @@ def make_bottleneck(z_dim: int) -> Bottleneck:
     prior.quantiles.copy_(torch.stack([tails[0], median, tails[1]], dim=-1))
     prior.are_centres_fixed = True  # as in released weights
     rate.update()
-    return _factorized(rate.eval().requires_grad_(False), "random prior")
-
-
-def _factorized(rate: HFactorized, name: str) -> Bottleneck:
-    """Vectors are drawn with the tables' probabilities; no symbol is escaped."""
-    tables = rate.tables["z"]
+    tables = rate.eval().requires_grad_(False).tables["z"]
 
     def draw(n: int) -> Tensor:
+        """Vectors with the tables' probabilities; no symbol is escaped."""
         random, columns = np.random.default_rng(0), []
         for cdf, length, offset in zip(tables.cdfs, tables.lengths, tables.offsets, strict=True):
             listed = cdf[: length - 1]  # without the escape entry, which comes last
@@ -84,7 +65,7 @@ def _factorized(rate: HFactorized, name: str) -> Bottleneck:
             columns.append(np.searchsorted(listed, drawn, side="right") - 1 + offset)
         return rate.dequantise(np.stack(columns, axis=1).astype(np.int32))
 
-    return Bottleneck(rate, draw, name)
+    return Bottleneck(rate, draw, "random prior")
 
 
 def make_hyperprior(z_dim: int, n_steps: int = N_STEPS) -> Bottleneck:

@@ -12,7 +12,6 @@ from lossyless.torch_state import one_thread
 from utils.benchmarks.bottleneck import (
     Bottleneck,
     CompressAI,
-    load_released,
     make_bottleneck,
     make_hyperprior,
 )
@@ -28,7 +27,7 @@ GOALS = {"CompressAI per vector": 15, "CompressAI per batch": 0.7}
 @one_thread()
 def compare(is_quick: bool) -> list[Comparison]:
     """Vectors per second on one core, and bits, in 2 (Banana), 512 (CLIP) and 128 dimensions."""
-    small, large = make_bottleneck(2), load_released()
+    small, large = make_bottleneck(2), make_bottleneck(512)
     hyperprior = make_hyperprior(128, 30 if is_quick else 300)
     n, n_repeats = (256, 1) if is_quick else (2 * CHUNK_SIZE, 5)
     rows = _compare_width(small, 1, 10 * n, n_repeats)

@@ -1,9 +1,4 @@
-"""Benchmarks of feature files (time and size), and of compressing images with CLIP.
-
-The reference for files is the paper's code, which encodes batches with CompressAI (one stream per
-vector), writes each stream after its length, and decodes one vector at a time. Random access is
-compared with an uncompressed array on disk.
-"""
+"""Benchmarks of feature files (size and random access), and of compressing images with CLIP."""
 
 import tempfile
 import time
@@ -21,90 +16,35 @@ from lossyless.backbones.clip import import_clip
 from lossyless.files import FeatureFile, write_features
 from lossyless.hub.clip import ClipCompressor
 from lossyless.hub.features import FeatureCompressor
-from lossyless.hub.official_format import read_official, write_official
 from lossyless.torch_state import drawing_from, one_thread
-from utils.benchmarks.bottleneck import Bottleneck, CompressAI, load_released, make_bottleneck
+from utils.benchmarks.bottleneck import make_bottleneck
 from utils.benchmarks.coding import WIDTHS
 from utils.benchmarks.comparison import Comparison, compare_speed
 
-BATCH_SIZE = 128  # as in the paper's code
 SIDE, N_IMAGES_AT_ONCE = 224, 32
 
 
+@one_thread()
 def compare(is_quick: bool) -> list[Comparison]:
-    """Throughput with one process, and file sizes."""
-    bottleneck = load_released()
-    sizes, n_repeats = ((2_000, 10), 2) if is_quick else ((20_000, 250), 5)
-    with tempfile.TemporaryDirectory() as folder, one_thread():
-        rows = _compare_speed(bottleneck, Path(folder), sizes, n_repeats)
-        return rows + _compare_sizes(bottleneck, Path(folder), 500 if is_quick else 5_000)
-
-
-def _compare_speed(
-    bottleneck: Bottleneck, folder: Path, sizes: tuple[int, int], n_repeats: int
-) -> list[Comparison]:
-    """Vectors per second from memory to disk and back on one core, including checksums."""
-    compressor = FeatureCompressor(bottleneck.rate)
-    coder = CompressAI(bottleneck.rate, is_batched=False)
-    z = bottleneck.draw(sizes[0])
-    few = z[: sizes[1]].split(BATCH_SIZE)
-    path, theirs = folder / "features.bin", folder / "official.bin"
-    options = {"is_info": False, "n_workers": 1}
-
-    def compress() -> None:
-        compressor.compress_features(z, path, **options)
-
-    def decompress() -> np.ndarray:
-        return compressor.decompress_dataset(path, **options)
-
-    def compress_official() -> None:
-        write_official(theirs, (stream for batch in few for stream in coder.encode(batch)[0]))
-
-    def decompress_official() -> Tensor:
-        return torch.cat([coder.decode([[stream]], 1) for stream in read_official(theirs)])
-
-    against = {"against": "the paper's code", "sizes": sizes, "n_repeats": n_repeats}
-    what = f"{len(z):,} vectors, {bottleneck.name}"
-    rows = [
-        compare_speed(
-            f"compress_features: {what}",
-            ours=compress,
-            reference=compress_official,
-            low=40,
-            **against,
-        ),
-        compare_speed(
-            f"decompress_dataset: {what}",
-            ours=decompress,
-            reference=decompress_official,
-            low=25,
-            **against,
-        ),
-    ]
-    if not np.allclose(decompress()[: sizes[1]], decompress_official(), rtol=1e-5, atol=1e-5):
-        raise AssertionError("the two files decode to different vectors")
-    return rows
-
-
-def _compare_sizes(bottleneck: Bottleneck, folder: Path, n: int) -> list[Comparison]:
     """Bits per vector in files, for vectors that are wider than those of the training, too."""
-    compressor, paths, rows = FeatureCompressor(bottleneck.rate), {}, []
-    for width in WIDTHS:
-        for file_format in ("container", "official"):
-            path = paths[file_format] = folder / file_format
-            compressor.compress_features(
-                width * bottleneck.draw(n), path, is_info=False, format=file_format
-            )
-        ours, theirs = ([8 * path.stat().st_size / n] for path in paths.values())
-        what = f"file of vectors, {width}x"
-        rows.append(Comparison(what, "official format", "bit", ours, theirs, high=1.01, n=f"{n:,}"))
+    bottleneck, n = make_bottleneck(512), 500 if is_quick else 5_000
+    compressor, rows = FeatureCompressor(bottleneck.rate), []
+    with tempfile.TemporaryDirectory() as folder:
+        for width in WIDTHS:
+            bits = []
+            for file_format in ("container", "official"):
+                path, z = Path(folder, file_format), width * bottleneck.draw(n)
+                compressor.compress_features(z, path, is_info=False, format=file_format)
+                bits.append([8 * path.stat().st_size / n])
+            what = f"file of vectors, {width}x"
+            rows.append(Comparison(what, "official format", "bit", *bits, high=1.01, n=f"{n:,}"))
     return rows
 
 
 @one_thread()
 def compare_access(is_quick: bool) -> list[Comparison]:
     """Vectors per second from files that are opened for each access, or that are in the cache."""
-    bottleneck, random = load_released(), np.random.default_rng(0)
+    bottleneck, random = make_bottleneck(512), np.random.default_rng(0)
     z = bottleneck.draw(2_000 if is_quick else 20_000)
     selections = {
         "one vector": random.integers(len(z), size=4).tolist(),
