@@ -5,9 +5,9 @@
         'figures.names=[reconstruct_image_plot]' load.reconstruct_image_plot.seed=3
 
 The default is the figures that the experiment itself draws. conf/load_pretrained.yaml lists every
-figure of `utils.plots.figures` with its options. `compare_reconstructions` is also accepted: it is
-the aggregate.py mode of that name. If any figure cannot be drawn, the command lists the problems at
-the end and exits with status 1.
+figure of `utils.plots.figures` with its options. If any figure cannot be drawn, the command lists
+the problems at the end and exits with status 1. (To compare the reconstructions of several runs:
+`aggregate.py`, mode `compare_reconstructions`.)
 
 In Python, `load_runs` yields trained compressors and their data.
 """
@@ -21,7 +21,7 @@ from pandas import DataFrame, Series
 
 from lossyless.base import Compressor
 from lossyless.printing import forgive_output
-from utils.aggregation import aggregate, tables
+from utils.aggregation import tables
 from utils.aggregation.selection import restrict
 from utils.configs.checks import ConfigError, check_known
 from utils.configs.composing import compose_config
@@ -32,7 +32,6 @@ from utils.runs.run import find_run
 from utils.runs.saved_runs import config_here
 from utils.training import building, figures
 
-COMPARISON = "compare_reconstructions"  # a figure of several runs
 # missing files, figures that do not apply, damaged or outdated checkpoints
 PROBLEMS = (OSError, ValueError, RuntimeError)
 
@@ -62,24 +61,18 @@ def draw_figures(cfg: DictConfig) -> list[str]:
     Returns one line for each figure that could not be drawn. Raises ConfigError if a figure name or
     a parameter is unknown, and NoRunsError if no run is selected.
     """
-    names, known = list(cfg.figures.names), [*FIGURES, COMPARISON]
+    names = list(cfg.figures.names)
     if not names:
-        raise ConfigError(f"figures.names is empty: choose from {', '.join(known)}")
-    check_known("figures.names", names, known)
+        raise ConfigError(f"figures.names is empty: choose from {', '.join(FIGURES)}")
+    check_known("figures.names", names, FIGURES)
     folder = Path(cfg.paths.results) / experiment_folder(cfg)
     options = OmegaConf.to_container(cfg.load, resolve=True)
     where = options.pop("where") or {}
-    problems: list[str] = []
-    if of_one_run := [name for name in names if name != COMPARISON]:
-        for _, row in _runs(folder, where).iterrows():
-            for problem in _draw_run(row, of_one_run, options, cfg):
-                problems.append(f"{row[tables.FOLDER]}: {problem}")
-    if COMPARISON in names:
-        try:
-            _compare(cfg.aggregate, folder, where)
-        except (ConfigError, tables.NoRunsError) as error:
-            problems.append(str(error))
-    return problems
+    return [
+        f"{row[tables.FOLDER]}: {problem}"
+        for _, row in _runs(folder, where).iterrows()
+        for problem in _draw_run(row, names, options, cfg)
+    ]
 
 
 def load_runs(
@@ -148,13 +141,6 @@ def _load(cfg: DictConfig) -> tuple[Compressor, DataModule]:
     compressor = building.load_compressor(cfg)
     auxiliary = compressor.distortion.needs if cfg.featurizer.is_learned else "none"
     return compressor, building.build_data(cfg, "data_feat", auxiliary)
-
-
-def _compare(cfg: DictConfig, folder: Path, where: Mapping[str, object]) -> None:
-    cfg = cfg.copy()
-    cfg.modes = [COMPARISON]
-    cfg[COMPARISON].where = dict(where) | dict(cfg[COMPARISON].where or {})
-    aggregate(cfg, folder)
 
 
 def _paths_beside(folder: Path, run: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import platform
+import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -86,8 +87,6 @@ class Trials:
 
 def _peak_memory() -> float:
     """Peak memory of this process so far, in MiB."""
-    import resource  # not on Windows
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -40,6 +40,10 @@ def test_features_that_do_not_fit_are_rejected(decoder, z, tmp_path):
         with pytest.raises(SourceError, match="labels") as caught:
             decoder.compress_features(z, tmp_path / "Z", labels, tmp_path / "Y")
         assert len(str(caught.value)) < 200
+    texts, objects, ragged = z.numpy().astype(str), np.full(z.shape, object()), [[1.0], [1.0, 2.0]]
+    for features in (z * np.nan, z + 1j, z[0], z[None], texts, objects, ragged, None):
+        with pytest.raises((ValueError, TypeError)):
+            decoder.compress_features(features, tmp_path / "Z")
     with pytest.raises(SourceError, match="0 labels"):
         decoder.compress_features(z, tmp_path / "Z", label_file=tmp_path / "Y")
     with pytest.raises(ValueError, match="format: .*'zip'"):

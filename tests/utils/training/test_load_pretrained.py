@@ -94,17 +94,6 @@ def test_invalid_settings_raise_errors_before_anything_is_drawn(folder, override
     assert figures_of(folder) == []
 
 
-def test_compressors_are_compared_as_by_the_mode_of_aggregate(tmp_path, monkeypatch):
-    modes = []
-    monkeypatch.setattr(load_pretrained, "aggregate", lambda cfg, folder: modes.append(cfg))
-    bits = "aggregate.compare_reconstructions.bits=test/feat/rate"
-    draw(tmp_path, names("compare_reconstructions"), bits, "load.where={seed: 1}")
-    (cfg,) = modes
-    assert cfg.modes == ["compare_reconstructions"]
-    found = cfg.compare_reconstructions
-    assert found.bits == "test/feat/rate" and found.where == {"seed": 1}
-
-
 def test_settings_state_all_options_of_all_figures_and_their_defaults():
     options = compose_config([], "load_pretrained").load
     assert set(options) == {"where", *FIGURES}
