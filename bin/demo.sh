@@ -39,13 +39,15 @@ $(table "$banana" "$banana_status")
 Digits: augmented handwritten digits; tasks ignore the augmentation
 $(table "$digits" "$digits_status")
 
-bits: theoretical rate per example. coded bits: file size per example. alone: bits of an example that
-is coded separately. M(X): what tasks depend on, here the distance from the origin.
+rate: bits per example under the entropy model. coded bits: file size per example; alone: of an example
+that is coded by itself. M(X): what tasks depend on, here the distance from the origin.
 
 Figures:      $banana/figures/
               $digits/figures/
 All metrics:  $banana/summarized_metrics_merged.csv
               $digits/summarized_metrics_merged.csv
+
+These replaced the committed results; git checkout results restores them.
 
 Try next:     bin/banana/banana_viz_VIC_trnslt.sh -m quick   other invariances, 3 minutes
               bin/banana/banana_RD.sh -m quick               rate-distortion curves, 10 minutes

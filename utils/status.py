@@ -20,11 +20,11 @@ from utils.configs.composing import compose_config
 from utils.configs.overrides import CONF_DIR
 from utils.runs.experiment_status import (
     FIX,
-    distinct_overrides,
     find_jobs,
     find_runs,
     format_progress,
     is_local,
+    short_names,
 )
 from utils.runs.identity import STAGES, compressor_folder, experiment_folder
 from utils.runs.status_file import RUN, STATES, UNDER_WAY
@@ -51,7 +51,7 @@ def overview(cfg: DictConfig) -> str:
         compressors = _runs(cfg, shared).items()
         runs = own_runs | {path: run for path, run in compressors if run["stage"] == STAGES[0]}
     jobs = find_jobs(Path(cfg.paths.outputs), folder, runs, slurm_queries.queued_ids)
-    name = f"{cfg.experiment}, mode {cfg.mode_name}"
+    name = experiment_folder(cfg).removeprefix("exp_")
     if not jobs and not own_runs:
         return f"{name}: no jobs and no runs yet ({folder}/){_other_modes(cfg)}"
     lines = [f"{name}: {len(jobs)} jobs: {_counts(job['state'] for job in jobs)}", f"{folder}/:"]
@@ -76,13 +76,25 @@ def _runs(cfg: DictConfig, name: str) -> dict[str, dict]:
 
 
 def _config(arguments: Sequence[str]) -> DictConfig:
-    """Config of the experiment, whose name may have a mode's prefix, as in "quick_banana_RD"."""
+    """Config of the experiment.
+
+    Its name may have a mode's prefix, as in "quick_banana_RD", or be that of `experiment_name=`.
+    """
     overrides = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     name, experiments = overrides.get("experiment", ""), CONF_DIR / "experiment"
     for mode, prefix in _prefixes().items():
         experiment = name.removeprefix(prefix)
         if experiment != name and (experiments / f"{experiment}.yaml").is_file():
             overrides |= {"experiment": experiment, "mode": mode}
+    own = overrides | {"experiment": "none", "experiment_name": name}
+    if not (experiments / f"{overrides.get('experiment')}.yaml").is_file():
+        cfg = _compose(own)
+        if (Path(cfg.paths.results) / experiment_folder(cfg)).is_dir():
+            return cfg
+    return _compose(overrides)
+
+
+def _compose(overrides: dict[str, str]) -> DictConfig:
     return compose_config([f"{key}={value}" for key, value in overrides.items()])
 
 
@@ -114,10 +126,10 @@ def _counts(states: Iterable[str]) -> str:
 
 def _unfinished(jobs: list[dict], runs: dict[str, dict], folder: Path) -> Iterable[str]:
     """Lines for each unfinished job and each unfinished run without a job, with any error."""
-    distinct = distinct_overrides([job["settings"] for job in jobs])
-    for job, own in zip(jobs, distinct, strict=True):
+    names = short_names([job["settings"] for job in jobs])
+    for job, own in zip(jobs, names, strict=True):
         stage = f"{job['stage']} {format_progress(job['run'])}"
-        yield from _lines(job, stage, " ".join(own) or f"job {job['num']}")
+        yield from _lines(job, stage, own or f"job {job['num']}")
     known = {path for job in jobs for path in job["runs"].values()}
     for path, run in runs.items():
         if path not in known:

@@ -178,7 +178,7 @@ class Layout:
         expected = end_bytes(self.n_examples, checksums, seed=self._seed)
         return self._read(position, END.size + 1) == expected
 
-    def n_label_bytes(self, chunk: Chunk) -> int:
+    def n_annotation_bytes(self, chunk: Chunk) -> int:
         """Bytes of the labels and names of a chunk."""
         position = chunk.start
         for _ in range(self.header.has_labels + self.header.has_names):
@@ -238,13 +238,13 @@ def stored_meta(path: str | os.PathLike) -> dict[str, Any]:
 def describe(path: str | os.PathLike) -> dict[str, Any]:
     """Facts from a file's header and chunk heads, as JSON types; no model is needed.
 
-    `bits_per_example` does not include labels and names, which take `n_label_bytes`. Raises
+    `bits_per_example` does not include labels and names, which take `n_annotation_bytes`. Raises
     ContainerError if the file is not a compressed file, or is damaged.
     """
     with closing(Layout(path)) as layout:
         header, n_examples = layout.header, layout.n_examples
-        n_label_bytes = sum(layout.n_label_bytes(chunk) for chunk in layout.chunks)
-    n_bits = 8 * (layout.n_bytes - n_label_bytes)
+        n_annotation_bytes = sum(layout.n_annotation_bytes(chunk) for chunk in layout.chunks)
+    n_bits = 8 * (layout.n_bytes - n_annotation_bytes)
     names = ("codec", "fingerprint", "shape", "has_labels", "has_names")
     return {
         "path": layout.name,
@@ -253,7 +253,7 @@ def describe(path: str | os.PathLike) -> dict[str, Any]:
         "n_examples": n_examples,
         "n_chunks": len(layout.chunks),
         "n_bytes": layout.n_bytes,
-        "n_label_bytes": n_label_bytes,
+        "n_annotation_bytes": n_annotation_bytes,
         "bits_per_example": n_bits / n_examples if n_examples else None,
         "meta": header.meta,
     }

@@ -31,11 +31,11 @@ Batch = Rows | tuple[Rows, Any] | tuple[Rows, Any, Sequence[str] | None]
 
 @dataclass(frozen=True)
 class Written:
-    """Totals of a written file; `n_label_bytes` of its `n_bytes` hold labels and names."""
+    """Totals of a written file; `n_annotation_bytes` of its `n_bytes` hold labels and names."""
 
     n_examples: int
     n_bytes: int
-    n_label_bytes: int = 0
+    n_annotation_bytes: int = 0
 
 
 class FileWriter:
@@ -47,7 +47,7 @@ class FileWriter:
     def __init__(self, file: BinaryIO, header: Header):
         self._file = file
         self._checksums: list[int] = []
-        self.n_examples = self.n_bytes = self.n_label_bytes = 0
+        self.n_examples = self.n_bytes = self.n_annotation_bytes = 0
         data = header.to_bytes()
         self._seed = zlib.crc32(data[:-4])
         self._write(data)
@@ -61,12 +61,12 @@ class FileWriter:
         self._write(head + body)
         self._checksums.append(int.from_bytes(head[-4:], "little"))
         self.n_examples += n_examples
-        self.n_label_bytes += len(annotations)
+        self.n_annotation_bytes += len(annotations)
 
     def finish(self) -> Written:
         """Append the end of the file."""
         self._write(end_bytes(self.n_examples, self._checksums, seed=self._seed))
-        return Written(self.n_examples, self.n_bytes, self.n_label_bytes)
+        return Written(self.n_examples, self.n_bytes, self.n_annotation_bytes)
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)

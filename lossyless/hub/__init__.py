@@ -73,14 +73,14 @@ class Report:
     n_examples: int  # images, or features of images
     n_bytes: int  # size of the compressed file
     seconds: float  # wall-clock time, including reading images and writing files
-    n_label_bytes: int = 0  # part of `n_bytes` for labels and names, which do not count as rate
+    n_annotation_bytes: int = 0  # of `n_bytes`, for labels and names: they are no part of the rate
     n_source_bytes: int | None = None  # size of the image files, if there are any
     is_partial: bool = False  # whether unreadable images or damaged parts of the file were skipped
 
     @property
     def bits_per_example(self) -> float:
         """Bits of the file per example, without labels and names; NaN if it has none."""
-        n_bits = 8 * (self.n_bytes - self.n_label_bytes)
+        n_bits = 8 * (self.n_bytes - self.n_annotation_bytes)
         return n_bits / self.n_examples if self.n_examples else math.nan
 
     def __str__(self) -> str:

@@ -255,12 +255,17 @@ class FeatureCompressor(Portable, nn.Module):
         with nullcontext() if label_file is None else replacing(label_file) as npy:
             if format == "official":
                 streams = (s for z, *_ in rows() for s in self.compress_vectors(z))
-                n_examples, n_label_bytes = write_official(file, streams), 0
+                n_examples, n_annotation_bytes = write_official(file, streams), 0
             else:
                 meta = (meta or {}) | ({"model": self.model} if self.model else {})
                 written = write_features(rows(), file, self.rate, n_workers=n_workers, meta=meta)
-                n_examples, n_label_bytes = written.n_examples, written.n_label_bytes
-        sizes = (os.path.getsize(file), time.monotonic() - start, n_label_bytes, n_source_bytes)
+                n_examples, n_annotation_bytes = written.n_examples, written.n_annotation_bytes
+        sizes = (
+            os.path.getsize(file),
+            time.monotonic() - start,
+            n_annotation_bytes,
+            n_source_bytes,
+        )
         report = Report("Encoding", n_examples, *sizes, is_partial=bool(skipped))
         if is_info:
             print(report)

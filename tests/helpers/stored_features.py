@@ -47,7 +47,7 @@ def read(path: Path, codec: HFactorized, **options) -> Tensor:
 def n_bytes_without_labels(path: Path) -> int:
     """Size of a file, excluding the labels and names in its chunks."""
     facts = describe(path)
-    return facts["n_bytes"] - facts["n_label_bytes"]
+    return facts["n_bytes"] - facts["n_annotation_bytes"]
 
 
 def version_1(codec: HFactorized, z: Tensor, chunk_size: int = 32) -> bytes:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from clip.model import CLIP
 
+from lossyless.backbones.clip import import_clip
 from lossyless.rates import HFactorized
 
 Z_DIM = 512
@@ -21,7 +21,7 @@ SIDE = 32
 def save_clip(path: Path, *, side: int = SIDE, z_dim: int = Z_DIM, seed: int = 0) -> Path:
     """Save a state dict of a one-layer vision transformer that `clip.load` accepts."""
     with _seeded(seed):
-        model = CLIP(
+        model = import_clip().model.CLIP(
             embed_dim=z_dim,
             image_resolution=side,
             vision_layers=1,

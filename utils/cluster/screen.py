@@ -11,7 +11,7 @@ import textwrap
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -21,22 +21,19 @@ from omegaconf import DictConfig
 
 from lossyless.printing import forgiving
 from lossyless.progress import clock
-from utils.runs.experiment_status import LOG, distinct_overrides, format_stage, read_jobs
+from utils.runs.experiment_status import LOG, format_stage, read_jobs, short_names
 
 SECONDS = 10.0  # between checks of the jobs
-WIDTH = 100  # maximum length of a line
+WIDTH = 120  # maximum length of a line
 
 
 @contextlib.contextmanager
-def shown(sweep_dir: Path, planned: Sequence[list[str]] = ()) -> Iterator[None]:
-    """Print the progress of the jobs in a sweep's folder while the block runs.
-
-    `planned` has the overrides of each job; it is empty for a search.
-    """
+def shown(sweep_dir: Path) -> Iterator[None]:
+    """Print the progress of the jobs in a sweep's folder while the block runs."""
     over = threading.Event()
     # a job in this process redirects descriptor 1
     with forgiving(os.dup(1), encoding=sys.stdout.encoding) as out:
-        thread = threading.Thread(target=_print_lines, args=(sweep_dir, planned, over, out))
+        thread = threading.Thread(target=_print_lines, args=(sweep_dir, over, out))
         thread.start()
         try:
             yield
@@ -45,9 +42,7 @@ def shown(sweep_dir: Path, planned: Sequence[list[str]] = ()) -> Iterator[None]:
             thread.join()
 
 
-def _print_lines(
-    sweep_dir: Path, planned: Sequence[list[str]], over: threading.Event, out: TextIO
-) -> None:
+def _print_lines(sweep_dir: Path, over: threading.Event, out: TextIO) -> None:
     """Print a line for each job that has ended, and a summary while jobs run."""
     start = time.monotonic()
     reported: set[tuple] = set()
@@ -55,13 +50,12 @@ def _print_lines(
     while not is_over:
         is_over = over.wait(SECONDS)
         jobs = read_jobs(sweep_dir)
-        overrides = dict(enumerate(planned)) or {job["num"]: job["overrides"] for job in jobs}
-        distinct = dict(zip(overrides, distinct_overrides(overrides.values()), strict=True))
+        names = short_names([job["overrides"] for job in jobs])
         lines, running = [], []
-        for job in jobs:
-            name = " ".join(distinct.get(job["num"], ())) or f"job {job['num']}"
+        for job, own in zip(jobs, names, strict=True):
+            name = own or f"job {job['num']}"
             if job["state"] == "running":
-                running.append(f"{format_stage(job)} ({name})".lstrip())
+                running.append(f"{name} ({format_stage(job) or 'starting'})")
             if "finished" in job and (job["num"], job["finished"]) not in reported:
                 reported.add((job["num"], job["finished"]))
                 error = job.get("error", "").partition("\n")[0]
@@ -69,9 +63,8 @@ def _print_lines(
                 lines.append(": ".join(filter(None, [ended, error])))
         if running and not is_over:
             n_done = sum(job["state"] == "done" for job in jobs)
-            progress = (
-                f"{n_done} of {max(len(planned), len(jobs))} jobs done, {len(running)} running: "
-                + ", ".join(running)
+            progress = f"{n_done} of {len(jobs)} jobs done, {len(running)} running: " + ", ".join(
+                running
             )
             if progress != shown_last:
                 lines.append(progress)

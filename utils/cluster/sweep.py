@@ -35,7 +35,7 @@ from utils.runs.experiment_status import LOG, read_jobs, report
 from utils.runs.files import writable_dir
 from utils.runs.identity import experiment_folder
 from utils.runs.signals import MAIN_PROCESS, raised
-from utils.runs.status_file import CTRL_C, format_error
+from utils.runs.status_file import CTRL_C, format_error, queue_job
 
 NONE_DONE = 3  # exit status, known to bin/utils.sh
 
@@ -84,6 +84,8 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     sweep_dir /= f"{cfg.experiment_name}_{os.getpid()}"  # status.py reads both
     if not plan.is_submitted:  # submitted jobs outlive this process
         os.environ[MAIN_PROCESS] = str(os.getpid())
+        for num, overrides in enumerate(plan.jobs):  # the launcher does so for submitted jobs
+            queue_job(sweep_dir / str(num), num, overrides, None)
     # always a multirun, so that a single job writes the same files as several
     place = f"hydra.sweep.dir={to_override_value(str(sweep_dir))}"
     sys.argv[1:] = ["--multirun", *plan.overrides, place]
@@ -104,7 +106,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     finally:
         states = {job["state"] for job in read_jobs(sweep_dir)}
         if states or has_failed:
-            print(report(sweep_dir, plan.results, len(plan.jobs)))
+            print(report(sweep_dir, plan.results))
     # a search continues after failed trials
     if has_failed or (not plan.jobs and states - {"done"}):
         sys.exit(1 if "done" in states else NONE_DONE)
@@ -168,14 +170,14 @@ def _output(
 ) -> tuple[Callable[[DictConfig], object], contextlib.AbstractContextManager[None]]:
     """`main`, with its output in log files if necessary, and the display of the sweep."""
     if plan.is_submitted:  # the scheduler keeps the output of jobs
-        return main, shown(sweep_dir, plan.jobs)
+        return main, shown(sweep_dir)
     if len(plan.jobs) == 1:  # a single job keeps the terminal, e.g. for debuggers
         return main, contextlib.nullcontext()
     if plan.cfg.logger.name == "wandb":
         from utils.training import wandb_runs
 
         wandb_runs.offline_reason(plan.cfg)  # prints it; jobs print only to their logs
-    return logged(main), shown(sweep_dir, plan.jobs)
+    return logged(main), shown(sweep_dir)
 
 
 def _explain(error: Exception, sweep_dir: Path, *, is_verbose: bool) -> None:

@@ -84,7 +84,7 @@ def send(compressor: Compressor, loaders: list[BatchLoader], path: Path, chunk_s
 
     codec, options = compressor.codec, {"n_workers": 1, "timer": coder}
     written = write_features(representations(), path, codec, chunk_size=chunk_size, **options)
-    n_bytes = written.n_bytes - written.n_label_bytes
+    n_bytes = written.n_bytes - written.n_annotation_bytes
     return Sent(written.n_examples, n_bytes, encoder.seconds, coder.seconds)
 
 

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -143,20 +144,17 @@ def _exists(process: int) -> bool:
 # --- the report of a sweep
 
 
-def report(sweep_dir: Path, results: Path, n_planned: int = 0) -> str:
-    """Outcome of the jobs of a sweep: a summary, and a paragraph for each unfinished job.
-
-    `n_planned` is the number of jobs, some of which may not have started; 0 if it is unknown.
-    """
+def report(sweep_dir: Path, results: Path) -> str:
+    """Outcome of the jobs of a sweep: a summary, and a paragraph for each job that began."""
     jobs = read_jobs(sweep_dir)
     n_done = sum(job["state"] == "done" for job in jobs)
-    n_jobs = max(len(jobs), n_planned)
-    missing = f", {n_jobs - len(jobs)} not started" if n_jobs > len(jobs) else ""
-    lines = [f"{n_done} of {n_jobs} jobs done{missing}; results: {results}/"]
+    n_waiting = sum(map(_is_waiting, jobs))
+    waiting = f", {n_waiting} not started" if n_waiting else ""
+    lines = [f"{n_done} of {len(jobs)} jobs done{waiting}; results: {results}/"]
     first_with: dict[str, int] = {}  # error -> number of the first job with it
     distinct = distinct_overrides([job["overrides"] for job in jobs])
     for job, overrides in zip(jobs, distinct, strict=True):
-        if job["state"] == "done":
+        if job["state"] == "done" or _is_waiting(job):
             continue
         lines.append(f"  {' '.join([job['state'] + ': job', str(job['num']), *overrides])}:")
         why = reason(job)
@@ -176,6 +174,11 @@ def report(sweep_dir: Path, results: Path, n_planned: int = 0) -> str:
     return "\n".join(lines)
 
 
+def _is_waiting(job: dict) -> bool:
+    """Whether a job on this machine has not begun; jobs on a cluster are in its queue."""
+    return job["state"] == "queued" and not job.get("scheduler_job")
+
+
 def read_jobs(sweep_dir: Path) -> list[dict]:
     """Status of the jobs of a sweep, in order of their numbers."""
     folders = sorted(sweep_dir.glob("[0-9]*"), key=lambda folder: int(folder.name))
@@ -190,6 +193,23 @@ def distinct_overrides(jobs: Collection[Sequence[str]]) -> list[list[str]]:
     known = [set(overrides) for overrides in jobs if overrides]
     shared = set.intersection(*known) if known else set()
     return [[override for override in overrides if override not in shared] for overrides in jobs]
+
+
+def short_names(jobs: Collection[Sequence[str]]) -> list[str]:
+    """A name for each job: its own overrides, as in `distinct_overrides`, with short keys.
+
+    "beta" stands for "featurizer.loss.beta" unless another key ends with it.
+    """
+    distinct = distinct_overrides(jobs)
+    keys = {override.partition("=")[0] for own in distinct for override in own}
+    short = {key: re.split("[.@]", key)[-1] for key in keys}
+    n_keys = Counter(short.values())
+
+    def shortened(override: str) -> str:
+        key, equals, value = override.partition("=")
+        return (short[key] if n_keys[short[key]] == 1 else key) + equals + value
+
+    return [" ".join(map(shortened, own)) for own in distinct]
 
 
 def format_stage(job: dict) -> str:

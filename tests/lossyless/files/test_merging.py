@@ -72,8 +72,8 @@ def test_labels_and_names_stay_with_their_examples(
         np.testing.assert_array_equal(file.labels(), labels)
     plain = write(path.with_name("other"), codec, z)
     overhead = len("true") - len("false") + len(',"has_names":true') * is_named
-    assert written.n_bytes - written.n_label_bytes == plain.n_bytes + overhead
-    assert plain.n_label_bytes == 0
+    assert written.n_bytes - written.n_annotation_bytes == plain.n_bytes + overhead
+    assert plain.n_annotation_bytes == 0
     with FeatureDataset(path, codec, labels=True) as data:
         np.testing.assert_array_equal(data[7][1], labels[7])
 
@@ -263,6 +263,6 @@ def test_description(path, codec, z):
         "n_examples": N,
         "n_chunks": 4,
         "n_bytes": written.n_bytes,
-        "n_label_bytes": 0,
+        "n_annotation_bytes": 0,
         "meta": {"classes": ["cat"]},
     }

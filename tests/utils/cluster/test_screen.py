@@ -6,19 +6,22 @@ import threading
 
 from helpers.tiny import ROOT, call
 
-from utils.cluster.screen import shown
+from utils.cluster.screen import WIDTH, shown
 from utils.runs.experiment_status import LOG
 from utils.runs.status_file import job_file
 
 # A job that prints, including from a child process; the second job fails.
 SCRIPT = """
 import logging, subprocess, sys
+from pathlib import Path
 from utils.cluster import sweep
+from utils.runs.experiment_status import read_jobs
 from utils.runs.status_file import recorded_job
 
 def main(cfg):
     with recorded_job():
         print("said by the job")
+        print("among", len(read_jobs(next(Path(cfg.paths.outputs).glob("*/*")))), "jobs")
         print("said on stderr", file=sys.stderr)
         logging.warning("said by a logger")
         subprocess.run(["echo", "said by its child"])
@@ -57,11 +60,12 @@ def test_jobs_print_into_their_logs_and_the_screen_has_short_lines(tmp_path):
     done = call(sys.executable, "main.py", *settings, cwd=tmp_path, env=env)
     assert done.returncode == 1 and done.stderr == ""
     lines, report = done.stdout.split("2 of 3 jobs done; ")
-    assert all(len(line) <= 100 for line in lines.splitlines())
+    assert all(len(line) <= WIDTH for line in lines.splitlines())
     assert "failed: seed=2" in lines and "ValueError: no luck" in report
     assert not any(said in done.stdout for said in SAID[:-1]) and str(tmp_path) not in done.stdout
     for log in tmp_path.glob(f"outputs/*/*/*/{LOG}"):
         text = log.read_text()
         assert all(text.count(said) == 1 for said in SAID)
+        assert "among 3 jobs" in text  # including those that have not started
         assert ("Traceback" in text) == (log.parent.name == "1")
         assert (str(log.relative_to(tmp_path)) in report) == (log.parent.name == "1")
