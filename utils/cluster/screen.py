@@ -63,9 +63,7 @@ def _print_lines(sweep_dir: Path, over: threading.Event, out: TextIO) -> None:
                 lines.append(": ".join(filter(None, [ended, error])))
         if running and not is_over:
             n_done = sum(job["state"] == "done" for job in jobs)
-            progress = f"{n_done} of {len(jobs)} jobs done, {len(running)} running: " + ", ".join(
-                running
-            )
+            progress = f"{n_done} of {len(jobs)} jobs done; running: {', '.join(running)}"
             if progress != shown_last:
                 lines.append(progress)
                 shown_last = progress
