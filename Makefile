@@ -61,7 +61,7 @@ format: $(INSTALLED_DEV) ## Format the code and apply ruff's fixes
 benchmark: $(INSTALLED) ## Measure speed and size against references; writes results/benchmark
 	@bash bin/benchmark.sh $(ARGS)
 
-fault-drill: $(INSTALLED) ## Damage files, images and settings, kill runs; count what is detected
+fault-drill: $(INSTALLED) ## Damage files, kill runs, fill disks, ...; count what is detected
 	$(VENV_PYTHON) -m utils.fault_drill $(ARGS)
 
 setup: $(INSTALLED) ## Only create .venv and install

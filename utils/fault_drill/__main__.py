@@ -9,15 +9,16 @@ import pandas as pd
 import torch
 
 from lossyless.printing import forgive_output
-from utils.fault_drill import configs, corruption, inputs, kills
+from utils.fault_drill import configs, corruption, inputs, jobs
 from utils.fault_drill.trials import ROOT, VERDICTS, Trials, is_bad, summarise
 
 # Each takes the scale (1: the full drill) and the seed.
 DRILLS: dict[str, Callable[[float, int], Iterable[Trials]]] = {
     "corruption": lambda scale, seed: corruption.trials(scaled(10_000, scale), seed),
     "inputs": lambda scale, seed: inputs.trials(scaled(300, scale), seed),
-    "configs": lambda scale, seed: configs.trials(scaled(500, scale), seed),
-    "kills": lambda scale, seed: kills.trials(scaled(10, scale), [seed, seed + 1]),
+    "configs": lambda scale, seed: configs.trials(scaled(500, scale), scaled(12, scale), seed),
+    "environment": lambda scale, seed: jobs.environment(scaled(20, scale), seed),
+    "kills": lambda scale, seed: jobs.kills(scaled(10, scale), [seed, seed + 1]),
 }
 
 

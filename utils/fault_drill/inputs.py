@@ -1,11 +1,11 @@
-"""Malformed images: a valid result, or an error that says why not."""
+"""Malformed images, feature arrays: a valid result, or an error that says why not."""
 
 import contextlib
 import io
 import random
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,17 +14,19 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from lossyless import ArrayCompressor
 from lossyless.backbones.clip import import_clip
 from lossyless.files import FeatureFile
 from lossyless.hub import __main__ as cli
+from lossyless.hub.features import FeatureCompressor
 from lossyless.hub.weights import load_bottleneck
 from lossyless.rates import HFactorized
 from utils.data.examples import ImageFiles, Streamed
 from utils.data.module import DataError
 from utils.fault_drill.corruption import DAMAGES
-from utils.fault_drill.trials import DETECTED, UNEXPLAINED, Outcome, Trials, judge
+from utils.fault_drill.trials import UNEXPLAINED, Outcome, Trials, judge, judge_status
 
-SIDE = 32
+SIDE, Z_DIM, N = 32, 8, 300
 MAX_MEMORY = 2048.0  # MiB; 100 megapixels in RGB take 286
 SUFFIXES = ("png", "jpg", "webp", "tiff", "bmp", "ppm")
 HUGE = {"100 megapixels": 10_000, "400 megapixels": 20_000}  # side
@@ -67,7 +69,7 @@ KINDS = (
 )
 
 
-def trials(n_images: int, seed: int) -> Iterator[Trials]:
+def images(n_images: int, seed: int) -> Iterator[Trials]:
     """`n_images` files, each read by the command of the hub and by a data set."""
     with tempfile.TemporaryDirectory() as name:
         folder, out = Path(name, "images"), Path(name, "z.bin")
@@ -84,11 +86,9 @@ def trials(n_images: int, seed: int) -> Iterator[Trials]:
             said = io.StringIO()
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
                 status = cli.main(["compress", str(file.parent), str(out), *options])
-            if status == 0:
-                return judge(is_written, (), "")
-            text = said.getvalue()
-            is_explained = text.count("\n") == 1 and str(file) in text and not out.exists()
-            return Outcome(DETECTED if is_explained else UNEXPLAINED, text)
+            if status and (out.exists() or said.getvalue().count("\n") != 1):
+                return Outcome(UNEXPLAINED, said.getvalue())
+            return judge_status(status, said.getvalue(), is_written, str(file))
 
         def is_written() -> bool:
             with FeatureFile(out, rate) as written:
@@ -113,3 +113,63 @@ def trials(n_images: int, seed: int) -> Iterator[Trials]:
                 files[-1].write_bytes(data)
             yield Trials(kind, "hub", compress, files, MAX_MEMORY)
             yield Trials(kind, "data set", load, files, MAX_MEMORY)
+
+
+Z = np.random.default_rng(0).normal(size=(N, Z_DIM)).astype(np.float32)
+ARRAYS: dict[str, object] = {
+    "NaN": np.where(Z[3, 3] == Z, np.nan, Z),
+    "infinite": np.where(Z[3, 3] == Z, np.inf, Z),
+    "huge": np.where(Z[3, 3] == Z, 1e300, Z.astype(np.float64)),
+    "objects": np.array([[object()] * Z_DIM] * N),
+    "text": Z.astype(str),
+    "complex": Z + 1j,
+    "no rows": Z[:0],
+    "1-D": Z[0],
+    "3-D": Z[None],
+    "other width": Z[:, 1:],
+    "ragged": [[1.0], [1.0, 2.0]],
+    "None": None,
+    "structured": np.zeros(N, [("a", "f4"), ("b", "f4")]),
+    "float16": Z.astype("f2"),
+    "integers": (100 * Z).astype("i8"),
+    "constant": 0 * Z,
+    "one row": Z[:1],
+    "list": Z.tolist(),
+}
+
+
+def arrays(seed: int) -> Iterator[Trials]:
+    """Malformed arrays, given to everything that takes features."""
+    torch.manual_seed(seed)
+    fitted, rate = ArrayCompressor().fit(Z), HFactorized(Z_DIM)
+    rate.update()
+    hub = FeatureCompressor(rate.eval())
+    with tempfile.TemporaryDirectory() as name:
+        out = Path(name, "z.bin")
+
+        def fit(what: str) -> bool:
+            found = ArrayCompressor().fit(ARRAYS[what]).transform(ARRAYS[what])
+            return bool(np.isfinite(found).all())
+
+        def code(what: str) -> bool:
+            Z_hat = fitted.decompress(fitted.compress(ARRAYS[what]))
+            return np.array_equal(Z_hat, fitted.transform(ARRAYS[what]))
+
+        def compress(what: str) -> bool:
+            hub.compress_features(ARRAYS[what], out, is_info=False, n_workers=1)
+            return bool(np.isfinite(hub.decompress_dataset(out, is_info=False)).all())
+
+        def run(function: Callable[[str], bool], what: str) -> Outcome:
+            return judge(lambda: function(what), (ValueError, TypeError), "")  # as of scikit-learn
+
+        for target, function in (
+            ("ArrayCompressor.fit", fit),
+            ("ArrayCompressor.compress", code),
+            ("compress_features", compress),
+        ):
+            yield Trials("malformed", target, partial(run, function), [*ARRAYS])
+
+
+def trials(n_images: int, seed: int) -> Iterator[Trials]:
+    yield from images(n_images, seed)
+    yield from arrays(seed)

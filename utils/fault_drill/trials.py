@@ -2,7 +2,6 @@
 
 import multiprocessing
 import platform
-import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -87,6 +86,8 @@ class Trials:
 
 def _peak_memory() -> float:
     """Peak memory of this process so far, in MiB."""
+    import resource  # not on Windows
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -132,3 +133,12 @@ def judge(read: Callable[[], bool], expected: tuple[type[Exception], ...], name:
         text = f"{type(error).__name__}: {error}"
         is_explained = isinstance(error, expected) and name in text and not (name and "\n" in text)
         return Outcome(DETECTED if is_explained else UNEXPLAINED, text)
+
+
+def judge_status(status: int, said: str, is_right: Callable[[], bool], name: str = "") -> Outcome:
+    """Verdict on a command, which succeeds or says what is wrong about `name`."""
+    if status == 0:
+        return Outcome(SURVIVED if is_right() else UNDETECTED, "exit status 0")
+    is_explained = status in (1, 2, 3) and "Traceback" not in said and name in said
+    note = f"exit status {status}: {said[-250:]}"
+    return Outcome(DETECTED if is_explained else UNEXPLAINED, note)

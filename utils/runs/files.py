@@ -1,13 +1,19 @@
 """Writable folders, atomic writes, CSV files and file locks."""
 
 import csv
-import fcntl
 import io
 import os
 import tempfile
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from lossyless.atomic import replacing
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None
 
 
 def writable_dir(path: str | Path, setting: str = "paths.data") -> Path:
@@ -37,16 +43,24 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file; raises ValueError, which names the file, if it is not UTF-8."""
+    """Rows of a CSV file, even if a spreadsheet program saved it.
+
+    Spreadsheets add a byte order mark and, where the decimal mark is a comma, separate columns with
+    semicolons. Raises ValueError, which names the file, if it is not UTF-8.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: {error}") from error
+    if ";" in text.partition("\n")[0]:
+        text = text.replace(",", ".").replace(";", ",")
     return list(csv.DictReader(io.StringIO(text)))
 
 
 def is_locked(path: Path) -> bool:
     """Whether any process, on any machine, holds `filelock.FileLock(path)`."""
+    if fcntl is None:
+        return path.exists() and not _can_lock(path)
     try:
         descriptor = os.open(path, os.O_RDONLY)  # other users' files are often read-only
     except FileNotFoundError:
@@ -58,3 +72,11 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _can_lock(path: Path) -> bool:
+    try:
+        with FileLock(path, timeout=0):
+            return True
+    except Timeout:
+        return False

@@ -80,7 +80,7 @@ def raised() -> Iterator[None]:
 
     With the default handlers, the process would end at once, without a status or a report.
     """
-    ends = signal.SIGTERM, signal.SIGHUP
+    ends = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # Windows has no SIGHUP
     usual = [number for number in ends if signal.getsignal(number) is signal.SIG_DFL]
     for number in usual:
         signal.signal(number, _InThisProcess(_terminate))

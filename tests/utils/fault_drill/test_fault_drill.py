@@ -1,10 +1,12 @@
 """A few trials of each fault drill; `make fault-drill` runs thousands."""
 
+import sys
 import time
+from itertools import islice
 
 import pytest
 
-from utils.fault_drill import configs, corruption, kills
+from utils.fault_drill import configs, corruption, inputs, jobs
 from utils.fault_drill.__main__ import DRILLS, main
 from utils.fault_drill.trials import Outcome, Trials, is_bad, judge, summarise
 
@@ -49,21 +51,32 @@ def test_a_trial_that_takes_too_much_memory_is_not_survived():
         assert large.verdict == "unexplained" and large.memory > 64
 
 
-def test_kills_do_not_start_from_a_job_that_fails_by_itself(monkeypatch):
-    monkeypatch.setattr(kills, "run_child", lambda *_: 1)
-    with pytest.raises(RuntimeError, match="without a kill"):
-        next(kills.trials(1, [0]))
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [("while True: pass", "survived"), ("time.sleep(2); sys.exit('error: why')", "detected")],
+)
+def test_a_command_survives_if_it_computes_for_long_but_not_if_it_is_slow(code, verdict):
+    line = [sys.executable, "-c", f"import sys, time\n{code}"]
+    assert configs.run_command(line, cpu_seconds=1).verdict == verdict
+
+
+def test_drills_do_not_start_from_a_job_that_fails_without_a_fault(monkeypatch):
+    monkeypatch.setattr(jobs, "run_child", lambda *_: (1, 0.0))
+    for drill in (jobs.environment(1, seed=0), jobs.kills(1, [0])):
+        with pytest.raises(RuntimeError, match="without a fault"):
+            next(drill)
 
 
 def test_damaged_files_are_detected():
     formats = corruption.make_formats()
-    for name in ("file", "merging", "ArrayCompressor.save"):
+    for name in ("file, hyperprior", "merging", "ArrayCompressor.save"):
         rows = rows_of(corruption.damage(name, formats[name], 3, seed=0))
         assert sum(row["tried"] for row in rows) == 21 and not any(map(is_bad, rows))
 
 
-def test_malformed_settings_are_explained():
-    rows = rows_of(configs.trials(16, seed=0))
+def test_malformed_arrays_and_settings_are_explained():
+    checks = islice(configs.trials(n_checks=16, n_runs=1, seed=0), len(configs.KINDS))
+    rows = [*rows_of(inputs.arrays(seed=0)), *rows_of(checks)]
     assert not any(map(is_bad, rows)), rows
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import multiprocessing
+import signal
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from helpers.tiny import CLASSICAL, DIGITS, compose
 from helpers.tiny import run as run_all
 from omegaconf import OmegaConf
 
-from utils.runs import signals
+from utils.runs import files, signals
 from utils.runs.files import is_locked
 from utils.runs.identity import STAGES
 from utils.runs.run import Run, find_run
@@ -99,6 +100,22 @@ def test_metrics_survive_the_csv_to_the_last_bit(new_run):
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.encode("utf-8-sig"),
+        lambda text: text.replace(",", ";").encode("utf-8-sig"),
+        lambda text: text.replace(",", ";").replace(".", ",").replace("\n", "\r\n").encode(),
+    ],
+)
+def test_results_may_have_been_saved_by_a_spreadsheet(new_run, change):
+    metrics = {"test/feat/rate": 1.25, "test/feat/psnr": math.inf, "test/feat/mse": 1e-05}
+    new_run.start(None)
+    new_run.finish(metrics)
+    new_run.csv.write_bytes(change(new_run.csv.read_text()))
+    assert new_run.metrics() == metrics
+
+
+@pytest.mark.parametrize(
     "content", [b"", b"a,b\n", b"a,b\n1\n", b"a\n1,2\n", b"a\nx\n", "a\n1\n".encode("utf-16")]
 )
 def test_damaged_results_are_named(new_run, content):
@@ -133,7 +150,12 @@ def hold(file: StatusFile, path: str, seconds: float) -> None:
         log.write("out\n")
 
 
-def test_a_lock_is_held_by_one_process_and_freed_when_it_is_killed(new_run, tmp_path):
+@pytest.mark.parametrize("system", ["POSIX", "Windows"])
+def test_a_lock_is_held_by_one_process_and_freed_when_it_is_killed(
+    new_run, tmp_path, monkeypatch, system
+):
+    if system == "Windows":
+        monkeypatch.setattr(files, "fcntl", None)
     file, log = new_run.status_file, tmp_path / "log"
     assert not is_locked(file.lock)
     first = FORK.Process(target=hold, args=(file, str(log), 30))
@@ -152,3 +174,10 @@ def test_a_lock_is_held_by_one_process_and_freed_when_it_is_killed(new_run, tmp_
         assert is_locked(file.lock)
         raise ValueError
     assert not is_locked(file.lock)
+
+
+def test_signals_of_other_systems_are_not_needed(monkeypatch):
+    monkeypatch.delattr(signal, "SIGHUP")  # as on Windows
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not that of a trainer that another test stopped
+    with pytest.raises(signals.Terminated), signals.raised():
+        signal.raise_signal(signal.SIGTERM)
