@@ -139,10 +139,15 @@ def make_pcam(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
             ("x", "x", np.broadcast_to(pixels, (len(pixels), 96, 96, 3))),
             ("y", "y", np.array(list(images.values()), np.uint8)[:, None, None, None]),
         ):
-            file = pcam.FILE.format(part=pcam.PARTS[split], content=content)
-            with h5py.File(data_dir / "pcam" / file, "w") as h5:
+            with h5py.File(pcam_file(data_dir, split, content), "w") as h5:
                 h5.create_dataset(name, data=values, chunks=(1, *values.shape[1:]))
     return truth
+
+
+def pcam_file(data_dir: Path, split: str, content: str) -> Path:
+    """The file of images (x) or labels (y) of a split."""
+    part = "valid" if split == "val" else split
+    return data_dir / "pcam" / f"camelyonpatch_level_2_split_{part}_{content}.h5"
 
 
 def make_coco(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:

@@ -1,6 +1,5 @@
 """Data set of decoded representations, on which predictors are trained."""
 
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from torch import Tensor
 from lossyless.base import Batch
 from utils.data import examples
 from utils.data.examples import InMemory, draw_order
-from utils.data.module import SPLITS, BatchLoader, DataError, DataModule, check_choice
+from utils.data.module import SPLITS, DataError, DataModule, check_choice
 
 
 class DecodedDataModule(DataModule):
@@ -40,7 +39,6 @@ class DecodedDataModule(DataModule):
         self.shape = tuple(splits["train"][0].shape[1:])
         self.kind, self.task, self.n_outputs = kind, task, n_outputs
         self.n_copies = n_copies
-        self._copy = 0
         self._splits = {split: InMemory(x, y) for split, (x, y) in splits.items()}
 
     def n_examples(self, split: str) -> int:
@@ -48,17 +46,11 @@ class DecodedDataModule(DataModule):
         n = len(self._splits[check_choice("split", split, SPLITS)].targets)
         return n // self.n_copies if split == "train" else n
 
-    def loader(self, split: str, *, epoch: int = 0, **options: object) -> BatchLoader:
-        """See `DataModule.loader`; training batches come from the epoch's copy."""
-        at_epoch = copy.copy(self)
-        at_epoch._copy = epoch % self.n_copies
-        return super(DecodedDataModule, at_epoch).loader(split, epoch=epoch, **options)
-
     def make_batches(
         self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator
     ) -> Iterator[Batch]:
         n = self.n_examples(split)
-        first = self._copy * n if split == "train" else 0
+        first = self.copy_number * n if split == "train" else 0
         batches = (first + draw_order(n, is_shuffled, generator)).split(batch_size)
         for x, y in self._splits[split].read(batches, generator.device):
             yield Batch(from_pixels(x) if x.dtype == torch.uint8 else x.float(), y)

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import requests
 from filelock import FileLock
+from scipy.io.matlab import MatReadError
 from tqdm import tqdm
 
 from lossyless.printing import print_error
@@ -27,7 +28,10 @@ from utils.runs.files import writable_dir
 T = TypeVar("T")
 
 # raised by torchvision's data sets if files are missing, damaged or have wrong checksums
-UNUSABLE = (RuntimeError, FileNotFoundError, EOFError, ValueError, AssertionError)
+UNUSABLE = (
+    *(RuntimeError, OSError, EOFError, ValueError, AssertionError),
+    *(MatReadError, TypeError, LookupError),  # by scipy, reading damaged tables of Stanford Cars
+)
 WAITS = (1, 5, 25)  # seconds before each attempt to resume a broken download
 TIMEOUT = 60  # seconds without data after which a download counts as broken
 BROKEN = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
@@ -48,7 +52,7 @@ def open_or_download(
     except OSError as unwritable:
         try:
             return open_set(False)
-        except (*UNUSABLE, OSError) as error:
+        except UNUSABLE as error:
             raise DataError(
                 f"{name} is missing or incomplete ({error}) and cannot be downloaded to {folder}: "
                 f"{unwritable}"
@@ -56,9 +60,9 @@ def open_or_download(
     with lock:
         try:
             return open_set(False)
-        except UNUSABLE:
+        except UNUSABLE as error:
             print(
-                f"{name} is missing or incomplete in {folder}: downloading up to {size}.",
+                f"{name} is missing or incomplete in {folder} ({error}): downloading up to {size}.",
                 flush=True,
             )
         try:

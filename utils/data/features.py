@@ -1,6 +1,5 @@
 """Features of a frozen backbone as a data set: computed once and kept in a `FeatureCache`."""
 
-import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from lossyless.progress import progress
 from utils.data.examples import InMemory, draw_order
 from utils.data.feature_cache import FeatureCache, array_file
 from utils.data.images import ImageDataModule
-from utils.data.module import BatchLoader, DataError, DataModule
+from utils.data.module import DataError, DataModule
 from utils.runs.stopwatch import Stopwatch
 
 AUXILIARIES = ("none", "input", "target")  # possible without images
@@ -64,28 +63,11 @@ class FeatureDataModule(DataModule):
         self._make_tower = make_tower
         self._cache = cache
         self._compute_on = device
-        self._copy = 0
         # of each split: number and features of the latest copy, seconds per image
         self._loaded: dict[str, tuple[int, InMemory, float]] = {}
 
     def n_examples(self, split: str) -> int:
         return self.images.n_examples(split)
-
-    def loader(
-        self, split: str, *, epoch: int = 0, shuffle: bool | None = None, **options: object
-    ) -> BatchLoader:
-        """See `DataModule.loader`.
-
-        With shuffling, epochs cycle through `n_copies`; without it, the k-th epoch is the k-th
-        copy.
-        """
-        is_shuffled = split == "train" if shuffle is None else shuffle
-        at_epoch = copy.copy(self)
-        at_epoch._copy = epoch % self.n_copies if is_shuffled else epoch
-        at_epoch._load(split)
-        return super(FeatureDataModule, at_epoch).loader(
-            split, epoch=epoch, shuffle=shuffle, **options
-        )
 
     def make_batches(
         self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator
@@ -102,7 +84,7 @@ class FeatureDataModule(DataModule):
     def _load(self, split: str) -> tuple[InMemory, float]:
         """Features of a split, computed if necessary, and the seconds per image they took."""
         has_copies = self.images.has_copies(split)
-        number = self._copy if split == "train" and has_copies else 0
+        number = self.copy_number if split == "train" and has_copies else 0
         if self._loaded.get(split, (None,))[0] != number:
             which = split, number, self.seed if has_copies else None
             features = self._cache.get(

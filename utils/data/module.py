@@ -136,6 +136,8 @@ class DataModule(pl.LightningDataModule, ABC):
     is_labelled : whether the training split has targets.
     input_follows_auxiliary : whether x depends on the auxiliary variable, so that predictors get
         different inputs from those on which compressors are evaluated.
+    n_copies : number of stored copies of the training split, through which shuffled epochs cycle.
+    copy_number : the copy that `make_batches` should use.
     """
 
     shape: tuple[int, ...]
@@ -144,6 +146,8 @@ class DataModule(pl.LightningDataModule, ABC):
     n_outputs: int
     is_labelled = True
     input_follows_auxiliary = False
+    n_copies = 1
+    copy_number = 0
 
     def __init__(
         self,
@@ -203,10 +207,12 @@ class DataModule(pl.LightningDataModule, ABC):
         check_choice("split", split, SPLITS)
         is_shuffled = split == "train" if shuffle is None else shuffle
         batch_size = self.batch_size if is_shuffled else self.eval_batch_size
-
+        n_examples = self.n_examples(split)  # before copying, so that all copies share the data
+        data = copy.copy(self)
+        data.copy_number = epoch % self.n_copies if is_shuffled else epoch
         return BatchLoader(
-            partial(self.make_batches, split, batch_size=batch_size, is_shuffled=is_shuffled),
-            n_examples=self.n_examples(split),
+            partial(data.make_batches, split, batch_size=batch_size, is_shuffled=is_shuffled),
+            n_examples=n_examples,
             batch_size=batch_size,
             seed=derive_seed(self.seed, split, epoch if split == "train" else 0),
             device=device,

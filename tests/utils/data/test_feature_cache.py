@@ -146,7 +146,7 @@ class Stop(nn.Module):
 def test_interrupted_computations_leave_no_files_and_stale_files_are_removed(make, tmp_path):
     for error in (KeyboardInterrupt, RuntimeError):
         with pytest.raises(error):
-            make(make_network=lambda error=error: Stop(error())).loader("train")
+            next(iter(make(make_network=lambda error=error: Stop(error())).loader("train")))
         assert folders(tmp_path) == []
     list(make().loader("val"))
     (path,) = folders(tmp_path)
@@ -167,7 +167,7 @@ def test_damaged_files_are_named(make, tmp_path):
         for damaged in (b'{"crc32": {}}' if name == "facts.json" else flipped, content[:-20], b""):
             path.write_bytes(damaged)
             with pytest.raises(DataError, match=f"{folder}") as error:
-                make().loader("val")
+                list(make().loader("val"))
             assert name == "facts.json" or name in str(error.value)
         path.write_bytes(content)
 
@@ -179,7 +179,7 @@ def test_features_of_other_images_are_rejected(make, tmp_path):
     val = data.images.splits["val"]
     data.images.splits["val"] = InMemory(val.inputs[:-1], val.targets[:-1])
     with pytest.raises(DataError, match=rf"{folder.name}.*\[200, {DIM}\], .* \[199, {DIM}\]"):
-        data.loader("val")
+        list(data.loader("val"))
 
 
 def test_nan_features_are_rejected(make, tmp_path):
@@ -188,7 +188,7 @@ def test_nan_features_are_rejected(make, tmp_path):
             return torch.full((len(x), DIM), torch.nan)
 
     with pytest.raises(DataError, match="not finite"):
-        make(make_network=Broken).loader("val")
+        list(make(make_network=Broken).loader("val"))
     assert folders(tmp_path) == []
 
 

@@ -1,7 +1,7 @@
 """Properties of individual sources, on small data sets with the original layouts."""
 
 import shutil
-import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -9,21 +9,35 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.originals import KAGGLE_IDS, files, make_cars196, make_imagenet, open_small
+from helpers.kaggle_client import Client
+from helpers.originals import (
+    KAGGLE_IDS,
+    files,
+    make_cars196,
+    make_imagenet,
+    open_small,
+    pcam_file,
+)
 from helpers.pictures import save_noise
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.transforms.v2 import functional as F
 
 from utils.data import kaggle
+from utils.data.examples import InMemory
+from utils.data.images import ImageDataModule
 from utils.data.module import SPLITS, DataError
-from utils.data.sources import galaxy, pcam, photos, torchvision_sets
+from utils.data.sources import Source, galaxy, pcam, photos
 from utils.data.sources.digits import digits
 from utils.data.sources.galaxy import ANSWERS, COMPETITION, ID, kaggle_test_batches
 from utils.data.sources.photos import caltech101, cars196, food101, imagenet
-from utils.data.sources.torchvision_sets import mnist
 
 CPU = torch.device("cpu")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The content of each file in a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 # --- in memory
@@ -46,17 +60,12 @@ def test_splits_of_the_digits_are_stratified_and_cover_them_once():
         digits(side=8, margin=4)
 
 
-@pytest.mark.parametrize("side", [16, 64])  # 64: resized batch by batch
-def test_mnist_is_resized_as_by_pillow(make, side, monkeypatch):
-    data = make(mnist, side=side)
+@pytest.mark.parametrize("side", [16, 64])
+def test_images_are_resized_after_their_augmentation_as_by_pillow(side):
     original = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
-
-    def to_tensors(images):
-        pixels, targets = torchvision_sets.mnist_tensors(images)
-        pixels[:] = torch.from_numpy(original)
-        return pixels, targets
-
-    monkeypatch.setitem(data.source.open.keywords, "to_tensors", to_tensors)
+    images = InMemory(torch.tensor(original).expand(4, 1, 28, 28), torch.zeros(4).long())
+    source = Source("Toy", lambda _: dict.fromkeys(SPLITS, images), 1, augment_side=28)
+    data = ImageDataModule(replace(source, kind="bw_image"), side=side)
     x = next(iter(data.loader("test"))).x
     expected = Image.fromarray(original).resize((side, side), Image.Resampling.BILINEAR)
     assert (255 * x[0, 0] - torch.tensor(np.asarray(expected))).abs().max() < 2.01
@@ -73,16 +82,11 @@ def test_food_101_comes_in_the_order_of_its_lists_with_classes_in_alphabetical_o
 
 def test_cars_are_downloaded_from_kaggle_if_its_client_has_a_token(tmp_path, monkeypatch):
     truth = make_cars196(tmp_path / "original", monkeypatch)
-
-    class Client:
-        def dataset_download_files(self, dataset, path, force, quiet, unzip):
-            archive = Path(path, dataset.split("/")[1])
-            shutil.make_archive(archive, "zip", tmp_path / "original")
-
-    monkeypatch.setattr(kaggle, "connect", Client)
+    client = Client(contents(tmp_path / "original"))
+    monkeypatch.setattr(kaggle, "connect", lambda: client)
     for _ in range(2):
         assert open_small(cars196, tmp_path / "data", truth).n_examples("train") == 6
-        monkeypatch.setattr(kaggle, "connect", None)
+    assert len(client.calls) == 1
     assert [path.name for path in (tmp_path / "data").glob("[!.]*")] == ["stanford_cars"]
 
 
@@ -97,22 +101,6 @@ def test_caltech_101_has_equally_many_training_images_per_class(make):
     # the same random numbers on every machine
     chosen = photos.draw_of_each_class(torch.tensor([0] * 8 + [1] * 8), 3).nonzero()[:, 0]
     assert chosen.tolist() == [1, 2, 6, 9, 11, 14]
-
-
-@pytest.mark.parametrize(
-    ("data_set", "root"),
-    [(imagenet, "imagenet/train"), (caltech101, "caltech101/101_ObjectCategories")],
-)
-def test_folders_that_a_nas_adds_are_no_classes(make, tmp_path, data_set, root):
-    make(data_set)
-    for folder in (tmp_path / root / "@eaDir/cat", next((tmp_path / root).iterdir()) / "@eaDir"):
-        folder.mkdir(parents=True)
-        save_noise(folder / "THUMB.jpg", 0)
-    with pytest.warns(UserWarning, match=r"@eaDir \(2\)"):
-        data = make(data_set)
-        targets = torch.cat([data.splits[split].targets for split in SPLITS])
-    truth = [label for images in data.truth.values() for label in images.values()]
-    assert targets.sort().values.tolist() == sorted(truth)
 
 
 def test_small_images_of_imagenet_are_preferred_and_listed_once(make, monkeypatch, tmp_path):
@@ -145,28 +133,18 @@ def test_different_classes_in_the_folders_of_imagenet_are_noticed(make, tmp_path
 # --- PCam
 
 
-def pcam_file(folder, part, content):
-    return folder / "pcam" / pcam.FILE.format(part=part, content=content)
-
-
 def test_other_contents_of_files_of_pcam_are_named(make, tmp_path):
     make(pcam.pcam)
     path = pcam_file(tmp_path, "train", "y")
-    original = path.read_bytes()
     with h5py.File(path, "w") as file:
         file["pictures"] = np.zeros(3)
     with pytest.raises(DataError, match=path.name):
-        make(pcam.pcam).setup()
-    path.write_bytes(original)
-    with h5py.File(pcam_file(tmp_path, "valid", "y"), "w") as targets:
-        targets["y"] = np.zeros((5, 1, 1, 1), np.uint8)
-    with pytest.raises(DataError, match=r"split_valid_x.h5.*\[5, H, W, 3\]"):
         make(pcam.pcam).setup()
 
 
 def test_an_image_of_pcam_that_cannot_be_decompressed_is_named(make, tmp_path):
     data = make(pcam.pcam)
-    path = pcam_file(tmp_path, "valid", "x")
+    path = pcam_file(tmp_path, "val", "x")
     with h5py.File(path, "w") as images:
         pixels = np.random.default_rng(0).integers(0, 256, (6, 96, 96, 3), dtype=np.uint8)
         images.create_dataset("x", data=pixels, chunks=(1, 96, 96, 3), compression="gzip")
@@ -249,21 +227,10 @@ def test_test_images_of_kaggle_have_their_ids(make, monkeypatch, tmp_path):
 
 def test_only_missing_files_of_galaxies_are_downloaded(make, tmp_path, monkeypatch):
     make(galaxy.galaxy)
-    original = (tmp_path / "galaxyzoo").rename(tmp_path / "original")
-    asked = []
-
-    class Client:
-        def competition_download_file(self, competition, file_name, path, force, quiet):
-            asked.append((competition, file_name))
-            content = original / Path(file_name).stem
-            members = content.iterdir() if content.is_dir() else [content.with_suffix(".csv")]
-            with zipfile.ZipFile(Path(path) / file_name, "w") as archive:
-                for file in members:
-                    archive.write(file, file.relative_to(original))
-
-    monkeypatch.setattr(kaggle, "connect", Client)
+    client = Client(contents(tmp_path / "galaxyzoo"))
+    shutil.rmtree(tmp_path / "galaxyzoo" / galaxy.IMAGES)
+    monkeypatch.setattr(kaggle, "connect", lambda: client)
     for _ in range(2):
         make(galaxy.galaxy).setup()
-    names = ["training_solutions_rev1.zip", "images_training_rev1.zip"]
-    assert asked == [(COMPETITION, name) for name in names]
+    assert client.calls == [(COMPETITION, "images_training_rev1.zip", False)]
     assert not list((tmp_path / "galaxyzoo").glob("*.zip"))

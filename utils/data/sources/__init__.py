@@ -3,12 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from utils.data.downloads import open_or_download
 from utils.data.examples import Images, InMemory, n_to_hold_out
 from utils.data.module import DataError
+
+T = TypeVar("T")
+Opened = Mapping[str, InMemory | Images]
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class Source:
     name: str  # in messages and caches
     #: returns, given the data folder, the images of "train" and, if there are any, of "val" and
     #: "test": in memory (uint8 [N, C, H, W]) or opened one by one
-    open: Callable[[Path], Mapping[str, InMemory | Images]]
+    open: Callable[[Path], Opened]
     n_outputs: int  # number of classes, or of dimensions of the target
     sizes: Mapping[str, int] = field(default_factory=dict)  # of the splits of the original data set
     kind: str = "colour_image"
@@ -78,3 +83,32 @@ class Source:
                 f"Classes of split {split!r} must lie in [{lowest}, {self.n_outputs}), "
                 f"got {targets.min()} to {targets.max()}."
             )
+
+
+def opener(
+    original: Callable[..., T],
+    parts: Mapping[str, object],
+    convert: Callable[[T], InMemory | Images],
+    **options: str,
+) -> Callable[[Path], Opened]:
+    """`Source.open` of a data set of torchvision, which is downloaded if it is missing.
+
+    Parameters
+    ----------
+    original : torchvision's class, or a function with the same arguments: data folder, part,
+        `download`.
+    parts : the second argument of `original` for each split.
+    convert : returns the images of a part.
+    options : `name`, `size` and `advice` of `open_or_download`.
+    """
+
+    def open_part(data_dir: Path, part: object) -> InMemory | Images:
+        return convert(
+            open_or_download(
+                lambda download: original(data_dir, part, download=download),
+                folder=data_dir,
+                **options,
+            )
+        )
+
+    return lambda data_dir: {split: open_part(data_dir, part) for split, part in parts.items()}

@@ -5,18 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.io.matlab import MatReadError
 from torch import Tensor
 from torchvision.datasets import Caltech101, Food101, OxfordIIITPet, StanfordCars
 
 from lossyless.hub import SourceError
 from lossyless.hub.images import ImageFolder
 from utils.data import kaggle
-from utils.data.downloads import find_or_download, open_or_download
+from utils.data.downloads import open_or_download
 from utils.data.examples import SPLIT_SEED, ImageFiles
 from utils.data.images import ImageDataModule
 from utils.data.module import DataError
-from utils.data.sources import Source
+from utils.data.sources import Source, opener
 
 # --- Food-101
 
@@ -26,23 +25,17 @@ def food101(**kwargs: object) -> ImageDataModule:
 
     75,750 training images, some with wrong labels, and 25,250 test images.
     """
-    sizes = {"train": 75_750, "test": 25_250}
-    return ImageDataModule(Source("Food101", _open_food101, 101, sizes), **kwargs)
-
-
-def _open_food101(data_dir: Path) -> dict[str, ImageFiles]:
-    def open_split(split: str) -> ImageFiles:
-        images = open_or_download(
-            lambda download: Food101(data_dir, split, download=download, loader=str),
-            name="Food101",
-            size="5.0 GB",
-            folder=data_dir,
-            advice=f"They are in food-101.tar.gz; unpack it in {data_dir} to get "
-            "food-101/{images/<class>/*.jpg,meta/train.json,meta/test.json}.",
-        )
-        return ImageFiles.of(images).on_disk()
-
-    return {split: open_split(split) for split in ("train", "test")}
+    open_set = opener(
+        partial(Food101, loader=str),
+        {"train": "train", "test": "test"},
+        lambda part: ImageFiles.of(part).on_disk(),
+        name="Food101",
+        size="5.0 GB",
+        advice="They are in food-101.tar.gz; unpack it there to get "
+        "food-101/{images/<class>/*.jpg,meta/train.json,meta/test.json}.",
+    )
+    source = Source("Food101", open_set, 101, {"train": 75_750, "test": 25_250})
+    return ImageDataModule(source, **kwargs)
 
 
 # --- Stanford Cars
@@ -58,8 +51,6 @@ follows:
         cars_test_annos_withlabels.mat
         devkit/cars_meta.mat
         devkit/cars_train_annos.mat"""
-# raised by torchvision if files are missing, and by scipy if they are damaged
-UNUSABLE_CARS = (OSError, RuntimeError, ValueError, TypeError, LookupError, MatReadError)
 
 
 def cars196(**kwargs: object) -> ImageDataModule:
@@ -70,7 +61,14 @@ def cars196(**kwargs: object) -> ImageDataModule:
     """
     source = Source(
         "Cars196",
-        _open_cars196,
+        opener(
+            _cars,
+            {"train": "train", "test": "test"},
+            lambda part: ImageFiles.of(part).on_disk(),
+            name="Cars196",
+            size="1.9 GB",
+            advice=HOW_TO_RESTORE_CARS,
+        ),
         n_outputs=196,
         sizes={"train": 8_144, "test": 8_041},
         how_to_restore=HOW_TO_RESTORE_CARS,
@@ -78,27 +76,10 @@ def cars196(**kwargs: object) -> ImageDataModule:
     return ImageDataModule(source, **kwargs)
 
 
-def _open_cars196(data_dir: Path) -> dict[str, ImageFiles]:
-    folder = find_or_download(
-        "stanford_cars",
-        lambda: kaggle.download_data_set(CARS_MIRROR, data_dir),
-        name="Cars196",
-        size="1.9 GB",
-        folder=data_dir,
-        advice=HOW_TO_RESTORE_CARS,
-    )
-
-    def open_split(split: str) -> ImageFiles:
-        try:
-            cars = StanfordCars(data_dir, split, loader=str)
-        except UNUSABLE_CARS as error:
-            raise DataError(
-                f"the {split} split of Stanford Cars is missing or damaged in {folder}: "
-                f"{str(error).rstrip('.')}. {HOW_TO_RESTORE_CARS}"
-            ) from error
-        return ImageFiles.of(cars).on_disk()
-
-    return {split: open_split(split) for split in ("train", "test")}
+def _cars(data_dir: Path, split: str, *, download: bool) -> StanfordCars:
+    if download:
+        kaggle.download_data_set(CARS_MIRROR, data_dir)
+    return StanfordCars(data_dir, split, loader=str)
 
 
 # --- Oxford-IIIT Pet
@@ -109,24 +90,18 @@ def pets37(**kwargs: object) -> ImageDataModule:
 
     3,680 training and 3,669 test photographs.
     """
-    source = Source("Pets37", _open_pets37, 37, sizes={"train": 3_680, "test": 3_669})
+    open_set = opener(
+        OxfordIIITPet,
+        {"train": "trainval", "test": "test"},
+        # indexing `part` would decode the images
+        lambda part: ImageFiles(part._images, torch.tensor(part._labels).long()).on_disk(),
+        name="OxfordIIITPet",
+        size="0.8 GB",
+        advice="They are in images.tar.gz and annotations.tar.gz; unpack them in oxford-iiit-pet/ "
+        "there to get images/*.jpg, annotations/{trainval,test}.txt.",
+    )
+    source = Source("Pets37", open_set, 37, sizes={"train": 3_680, "test": 3_669})
     return ImageDataModule(source, **kwargs)
-
-
-def _open_pets37(data_dir: Path) -> dict[str, ImageFiles]:
-    def open_part(part: str) -> ImageFiles:
-        pets = open_or_download(
-            lambda download: OxfordIIITPet(data_dir, part, download=download),
-            name="OxfordIIITPet",
-            size="0.8 GB",
-            folder=data_dir,
-            advice="They are in images.tar.gz and annotations.tar.gz; unpack them in "
-            f"{data_dir}/oxford-iiit-pet to get images/*.jpg, annotations/{{trainval,test}}.txt.",
-        )
-        # indexing `pets` would decode the images
-        return ImageFiles(pets._images, torch.tensor(pets._labels, dtype=torch.int64)).on_disk()
-
-    return {"train": open_part("trainval"), "test": open_part("test")}
 
 
 # --- Caltech-101

@@ -1,68 +1,11 @@
 """Data sets that fit in memory and that torchvision downloads, checks and reads."""
 
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-
 import torch
-from torch import Tensor
 from torchvision import datasets
-from torchvision.datasets import VisionDataset
 
-from utils.data.downloads import open_or_download
 from utils.data.examples import InMemory
 from utils.data.images import ImageDataModule
-from utils.data.sources import Source
-
-
-def _open(
-    data_dir: Path,
-    *,
-    original: type[VisionDataset],
-    size: str,
-    parts: dict[str, object],
-    to_tensors: Callable[[VisionDataset], tuple[Tensor, Tensor]],
-) -> dict[str, InMemory]:
-    """Open the splits of a torchvision data set; download them first if they are missing.
-
-    Parameters
-    ----------
-    original : torchvision's class; its second argument selects the part to read.
-    size : size of the download, e.g. "12 MB".
-    parts : second argument of `original` for each split.
-    to_tensors : returns the images, uint8 [N, C, H, W], and classes, int64 [N], of a part.
-    """
-    if issubclass(original, datasets.MNIST):
-        files = ", ".join(name for name, _ in original.resources)
-        folder = data_dir / original.__name__ / "raw"
-    else:
-        files, folder = original.filename, data_dir
-
-    def open_part(part: object) -> InMemory:
-        images = open_or_download(
-            lambda download: original(data_dir, part, download=download),
-            name=original.__name__,
-            size=size,
-            folder=data_dir,
-            advice=f"They are in {files}, which belong in {folder}.",
-        )
-        return InMemory(*to_tensors(images))
-
-    return {split: open_part(part) for split, part in parts.items()}
-
-
-def mnist_tensors(images: datasets.MNIST) -> tuple[Tensor, Tensor]:
-    return images.data[:, None], images.targets
-
-
-def cifar_tensors(images: datasets.CIFAR10) -> tuple[Tensor, Tensor]:
-    pixels = torch.from_numpy(images.data).permute(0, 3, 1, 2).contiguous()
-    return pixels, torch.tensor(images.targets)
-
-
-def stl10_tensors(images: datasets.STL10) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(images.data), torch.from_numpy(images.labels).long()
-
+from utils.data.sources import Source, opener
 
 IS_TRAIN = {"train": True, "test": False}
 
@@ -75,8 +18,14 @@ def mnist(**kwargs: object) -> ImageDataModule:
     """
     source = Source(
         "MNIST",
-        partial(
-            _open, original=datasets.MNIST, size="12 MB", parts=IS_TRAIN, to_tensors=mnist_tensors
+        opener(
+            datasets.MNIST,
+            IS_TRAIN,
+            lambda part: InMemory(part.data[:, None], part.targets),
+            name="MNIST",
+            size="12 MB",
+            advice=f"They are {', '.join(name for name, _ in datasets.MNIST.resources)}, which "
+            "belong in MNIST/raw there.",
         ),
         n_outputs=10,
         sizes={"train": 60_000, "test": 10_000},
@@ -97,10 +46,13 @@ def cifar100(**kwargs: object) -> ImageDataModule:
 
 
 def _cifar(original: type[datasets.CIFAR10], n_classes: int) -> Source:
-    open_set = partial(
-        _open, original=original, size="170 MB", parts=IS_TRAIN, to_tensors=cifar_tensors
-    )
-    return Source(original.__name__, open_set, n_classes, {"train": 50_000, "test": 10_000})
+    def convert(part: datasets.CIFAR10) -> InMemory:
+        pixels = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
+        return InMemory(pixels, torch.tensor(part.targets))
+
+    name, advice = original.__name__, f"They are in {original.filename}, which belongs there."
+    open_set = opener(original, IS_TRAIN, convert, name=name, size="170 MB", advice=advice)
+    return Source(name, open_set, n_classes, {"train": 50_000, "test": 10_000})
 
 
 def stl10(**kwargs: object) -> ImageDataModule:
@@ -119,8 +71,12 @@ def stl10_unlabeled(**kwargs: object) -> ImageDataModule:
 
 
 def _stl10(name: str, part: str, n_train: int, **facts: object) -> Source:
-    parts = {"train": part, "test": "test"}
-    open_set = partial(
-        _open, original=datasets.STL10, size="2.6 GB", parts=parts, to_tensors=stl10_tensors
+    open_set = opener(
+        datasets.STL10,
+        {"train": part, "test": "test"},
+        lambda part: InMemory(torch.from_numpy(part.data), torch.from_numpy(part.labels).long()),
+        name="STL10",
+        size="2.6 GB",
+        advice=f"They are in {datasets.STL10.filename}, which belongs there.",
     )
     return Source(name, open_set, 10, {"train": n_train, "test": 8_000}, **facts)
