@@ -3,22 +3,22 @@
 Each module builds on those above it:
 
     format   the byte layout
-    scan     opens files: header, chunks, damage
     labels   labels and names in chunks
+    scan     CompressedFile: header, chunks, labels, damage; without a codec
     writer   write_features
     reader   FeatureFile: random access; FeatureDataset: for data loaders
     merging  merge_files
 """
 
 from lossyless.files.format import ContainerError, Header
-from lossyless.files.labels import read_labels, read_names
 from lossyless.files.merging import merge_files
 from lossyless.files.reader import FeatureDataset, FeatureFile
-from lossyless.files.scan import describe, stored_meta
+from lossyless.files.scan import CompressedFile
 from lossyless.files.writer import FileWriter, Written, rebatch, write_features
 from lossyless.parallel import WorkerError
 
 __all__ = [
+    "CompressedFile",
     "ContainerError",
     "FeatureDataset",
     "FeatureFile",
@@ -26,11 +26,7 @@ __all__ = [
     "Header",
     "WorkerError",
     "Written",
-    "describe",
     "merge_files",
-    "read_labels",
-    "read_names",
     "rebatch",
-    "stored_meta",
     "write_features",
 ]

@@ -1,18 +1,14 @@
 """Labels and names of the examples in the chunks of compressed files."""
 
 import json
-import os
 import zlib
 from collections.abc import Mapping, Set
-from contextlib import closing
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-
-from lossyless.files.scan import Layout
 
 
 def as_array(values: Any, what: str = "labels") -> NDArray:
@@ -50,31 +46,11 @@ def pack_names(names: list[str]) -> bytes:
     return zlib.compress(json.dumps(names, separators=(",", ":")).encode())
 
 
-def read_labels(source: str | os.PathLike | bytes) -> NDArray | None:
-    """Labels [N, ...] of all examples of a file, or None if it has none; no codec is needed."""
-    with closing(Layout(source)) as layout:
-        return labels_of(layout)
+def unpack_labels(packed: bytes) -> NDArray:
+    """Labels [n, ...] from `pack_labels`."""
+    return np.load(BytesIO(zlib.decompress(packed)), allow_pickle=False)
 
 
-def read_names(source: str | os.PathLike | bytes) -> list[str] | None:
-    """Names of all examples of a file, or None if it has none; no codec is needed."""
-    with closing(Layout(source)) as layout:
-        return names_of(layout)
-
-
-def labels_of(layout: Layout, max_chunks: int | None = None) -> NDArray | None:
-    """Labels [n, ...] of the first (intact) chunks of an open file, or None if it has none."""
-    if not layout.header.has_labels:
-        return None
-    chunks = layout.chunks[:max_chunks]
-    packed = [zlib.decompress(layout.read_body(chunk).labels) for chunk in chunks]
-    parts = [np.load(BytesIO(labels), allow_pickle=False) for labels in packed]
-    return np.concatenate(parts) if parts else np.empty(0, np.int64)
-
-
-def names_of(layout: Layout) -> list[str] | None:
-    """Names of the examples in the (intact) chunks of an open file, or None if it has none."""
-    if not layout.header.has_names:
-        return None
-    packed = [zlib.decompress(layout.read_body(chunk).names) for chunk in layout.chunks]
-    return [name for names in packed for name in json.loads(names)]
+def unpack_names(packed: bytes) -> list[str]:
+    """Names from `pack_names`."""
+    return json.loads(zlib.decompress(packed))

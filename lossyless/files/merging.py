@@ -8,8 +8,7 @@ from itertools import zip_longest
 
 from lossyless.atomic import replacing
 from lossyless.files.format import ContainerError, Header
-from lossyless.files.labels import labels_of
-from lossyless.files.scan import Layout
+from lossyless.files.scan import CompressedFile
 from lossyless.files.writer import FileWriter
 
 SAME = {"fingerprint": "entropy model", "codec": "codec", "shape": "shape"}
@@ -34,69 +33,65 @@ def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> i
                 "name for the result"
             )
     with ExitStack() as stack:
-        layouts = []
-        for path in paths:
-            layouts.append(Layout(path))
-            stack.callback(layouts[-1].close)
-        header = _common_header(layouts)
-        _check_classes(layouts)
-        file = stack.enter_context(replacing(out))
-        writer = FileWriter(file, header)
-        for layout in layouts:
-            for chunk in layout.chunks:
-                body = layout.read_body(chunk)
+        files = [stack.enter_context(CompressedFile(path)) for path in paths]
+        header = _common_header(files)
+        _check_classes(files)
+        writer = FileWriter(stack.enter_context(replacing(out)), header)
+        for file in files:
+            for chunk in file.heads:
+                body = file.read_body(chunk)
                 labels = body.labels if header.has_labels else b""
                 names = body.names if header.has_names else b""
                 writer.add(body.payload, chunk.n_examples, labels, names)
         return writer.finish().n_examples
 
 
-def _common_header(layouts: list[Layout]) -> Header:
-    first = layouts[0].header
+def _common_header(files: list[CompressedFile]) -> Header:
+    first = files[0].header
     meta = dict(first.meta)
-    for layout in layouts[1:]:
+    for file in files[1:]:
         for name, meaning in SAME.items():
-            if getattr(layout.header, name) != getattr(first, name):
+            if getattr(file.header, name) != getattr(first, name):
                 raise ContainerError(
-                    f"{layout.name}: cannot be merged with {layouts[0].name}: its {meaning} "
+                    f"{file.name}: cannot be merged with {files[0].name}: its {meaning} "
                     "differs. Only files from the same model can be merged."
                 )
-        other = layout.header.meta
+        other = file.header.meta
         meta = {k: v for k, v in meta.items() if k in other and other[k] == v}
     meta.pop("shard", None)
-    _check_shards(layouts)
+    _check_shards(files)
     flags = {}
     for part in ("labels", "names"):
-        without = [layout.name for layout in layouts if not getattr(layout.header, f"has_{part}")]
-        if without and len(without) < len(layouts):
+        without = [file.name for file in files if not getattr(file.header, f"has_{part}")]
+        if without and len(without) < len(files):
             warnings.warn(f"{without[0]}: has no {part}, so the merged file has none", stacklevel=3)
         flags[f"has_{part}"] = not without
     if flags["has_labels"]:
-        _check_label_shapes([layout for layout in layouts if layout.n_examples])
+        _check_label_shapes([file for file in files if file.n_examples])
     return Header(first.codec, first.fingerprint, first.shape, meta, **flags)
 
 
-def _check_shards(layouts: list[Layout]) -> None:
+def _check_shards(files: list[CompressedFile]) -> None:
     """Warn if the files are not all the shards of a data set, in order."""
-    shards = [layout.header.meta.get("shard") for layout in layouts]
+    shards = [file.header.meta.get("shard") for file in files]
     if all(shards) and shards != [[k + 1, shards[0][1]] for k in range(shards[0][1])]:
         listed = ", ".join(f"{k}/{n}" for k, n in shards)
         warnings.warn(f"shards are missing, repeated or out of order: {listed}", stacklevel=4)
 
 
-def _check_label_shapes(layouts: list[Layout]) -> None:
-    shapes = [labels_of(layout, max_chunks=1).shape[1:] for layout in layouts]
-    for layout, shape in zip(layouts, shapes, strict=True):
+def _check_label_shapes(files: list[CompressedFile]) -> None:
+    shapes = [file.labels(max_chunks=1).shape[1:] for file in files]
+    for file, shape in zip(files, shapes, strict=True):
         if shape != shapes[0]:
             raise ContainerError(
-                f"{layout.name}: cannot be merged with {layouts[0].name}: it has labels of shape "
+                f"{file.name}: cannot be merged with {files[0].name}: it has labels of shape "
                 f"{[*shape]} rather than {[*shapes[0]]}"
             )
 
 
-def _check_classes(layouts: list[Layout]) -> None:
+def _check_classes(files: list[CompressedFile]) -> None:
     """Check that an index means the same class in all files that list their classes."""
-    classes = {layout.name: layout.header.meta.get("classes") for layout in layouts}
+    classes = {file.name: file.classes for file in files}
     named = [(name, found) for name, found in classes.items() if found is not None]
     if 0 < len(named) < len(classes):
         other = next(name for name, found in classes.items() if found is None)

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 from lossyless.base import Codec
 from lossyless.coding.payloads import CodingError
 from lossyless.files.format import Chunk
-from lossyless.files.labels import as_array, labels_of, names_of
-from lossyless.files.scan import Layout
+from lossyless.files.labels import as_array
+from lossyless.files.scan import CompressedFile
 from lossyless.parallel import Portable, ordered_map
 
 CACHE_BYTES = 1 << 26
@@ -25,7 +25,7 @@ CACHE_BYTES = 1 << 26
 Source = str | os.PathLike | bytes
 
 
-class FeatureFile(Portable, AbstractContextManager):
+class FeatureFile(Portable, CompressedFile):
     """Random access to the examples of a file; use it in a `with` statement.
 
     `file[i]` is the decoded example i, float32 [*shape] on the CPU; `file[10:20:2]`,
@@ -55,23 +55,16 @@ class FeatureFile(Portable, AbstractContextManager):
     def __init__(
         self, source: Source, codec: Codec, *, on_damage: Literal["raise", "skip"] = "raise"
     ):
-        if on_damage not in ("raise", "skip"):
-            raise ValueError(f"on_damage: expected 'raise' or 'skip', found {on_damage!r}")
         self.codec = codec
         self._source, self._on_damage = source, on_damage
         self._cache: OrderedDict[int, NDArray | Tensor] = OrderedDict()
-        self._layout = layout = Layout(source, is_recovering=on_damage == "skip")
-        self.name, self.header, self.damaged = layout.name, layout.header, layout.damaged
+        super().__init__(source, on_damage=on_damage)
         try:
             self._check_codec()
             self._coder = codec.coder()
         except BaseException:
             self.close()
             raise
-
-    def __len__(self) -> int:
-        """Number of examples that were written, including lost ones."""
-        return self._layout.n_examples
 
     @cached_property
     def indices(self) -> NDArray[np.int64]:
@@ -87,7 +80,7 @@ class FeatureFile(Portable, AbstractContextManager):
     def _chunk_of(self) -> NDArray[np.int64]:
         """Position of the chunk that holds each example, -1 if it is lost, [N]."""
         chunk_of = np.full(len(self), -1)
-        for position, chunk in enumerate(self._layout.chunks):
+        for position, chunk in enumerate(self.heads):
             chunk_of[chunk.first : chunk.stop] = position
         return chunk_of
 
@@ -119,9 +112,9 @@ class FeatureFile(Portable, AbstractContextManager):
         timer : context manager around all work of the codec, with n_workers=1.
         """
         n_workers = 1 if self._coder is None else n_workers
-        chunks = self._layout.chunks
-        with closing(ordered_map(lambda c: self._decode(c, timer), chunks, n_workers)) as decoded:
-            for chunk, rows in zip(chunks, decoded, strict=True):
+        decoded = ordered_map(lambda chunk: self._decode(chunk, timer), self.heads, n_workers)
+        with closing(decoded):
+            for chunk, rows in zip(self.heads, decoded, strict=True):
                 with timer:
                     z_hat = self._to_features(rows)
                 yield chunk.first, z_hat
@@ -136,26 +129,6 @@ class FeatureFile(Portable, AbstractContextManager):
                 start += len(rows)
         return z_hat
 
-    def labels(self) -> NDArray | None:
-        """Labels [N, ...] of the examples that `read` returns, or None if the file has none."""
-        return labels_of(self._layout)
-
-    @cached_property
-    def names(self) -> list[str] | None:
-        """Names of the examples that `read` returns, or None if the file has none."""
-        return names_of(self._layout)
-
-    @property
-    def classes(self) -> list[str] | None:
-        """Names of the classes, in the order of the labels, or None if the file has none."""
-        return self.header.meta.get("classes")
-
-    def close(self) -> None:
-        self._layout.close()
-
-    def __exit__(self, *exception) -> None:
-        self.close()
-
     def __getstate__(self) -> dict[str, Any]:
         return {"source": self._source, "codec": self.codec, "on_damage": self._on_damage}
 
@@ -165,13 +138,13 @@ class FeatureFile(Portable, AbstractContextManager):
     def _check_codec(self) -> None:
         expected, found = self.header.fingerprint, self.codec.fingerprint()
         if found != expected:
-            raise self._layout.error(
+            raise self.error(
                 f"was written with the entropy model {expected} ({self.header.codec}), but {found} "
                 "was given to decode it"
             )
         shape, expected = self.header.shape, self.codec.shape
         if expected is not None and shape != tuple(expected):
-            raise self._layout.error(f"holds examples {list(shape)}, not {list(expected)}")
+            raise self.error(f"holds examples {list(shape)}, not {list(expected)}")
 
     def _empty(self, n: int) -> Tensor:
         return torch.empty(n, *self.header.shape, dtype=self.codec.z_dtype, device="cpu")
@@ -182,7 +155,7 @@ class FeatureFile(Portable, AbstractContextManager):
         timer: AbstractContextManager = nullcontext(),  # noqa: B008
     ) -> NDArray | Tensor:
         """Symbols of a chunk, or examples if the codec has no symbols; workers call this, too."""
-        payload = self._layout.read_body(chunk).payload
+        payload = self.read_body(chunk).payload
         decode = self.codec.decompress if self._coder is None else self._coder.decode
         try:
             with timer:
@@ -197,7 +170,7 @@ class FeatureFile(Portable, AbstractContextManager):
         if position in self._cache:
             self._cache.move_to_end(position)
             return self._cache[position]
-        rows = self._decode(self._layout.chunks[position])
+        rows = self._decode(self.heads[position])
         self._cache[position] = rows
         while len(self._cache) > 1 and sum(r.nbytes for r in self._cache.values()) > CACHE_BYTES:
             self._cache.popitem(last=False)
@@ -208,11 +181,11 @@ class FeatureFile(Portable, AbstractContextManager):
         positions = self._chunk_of[indices]
         if (positions < 0).any():
             lost = indices[positions < 0][0]
-            raise self._layout.error(f"example {lost} is lost: its chunk is damaged")
+            raise self.error(f"example {lost} is lost: its chunk is damaged")
         z_hat = self._empty(len(indices))
         for position in np.unique(positions).tolist():
             where = np.flatnonzero(positions == position)
-            rows = indices[where] - self._layout.chunks[position].first
+            rows = indices[where] - self.heads[position].first
             z_hat[torch.from_numpy(where)] = self._to_features(self._cached(position)[rows])
         return z_hat
 

@@ -3,8 +3,12 @@
 import os
 import re
 import zlib
-from contextlib import closing
-from typing import Any
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lossyless.coding.payloads import MAX_VARINT_BYTES, read_varint
 from lossyless.files.format import (
@@ -24,50 +28,64 @@ from lossyless.files.format import (
     Header,
     end_bytes,
 )
+from lossyless.files.labels import unpack_labels, unpack_names
 
 READ_BLOCK = 1 << 20
 MARKER = re.compile(b"|".join((CHUNK_MARKER, END_MARKER, INDEX_MARKER)))
 
 
-class Layout:
-    """An open compressed file: its header and its chunks. All errors name the file.
+class CompressedFile(AbstractContextManager):
+    """An open compressed file: header, chunks, labels, damage. All errors name the file.
 
-    Reads do not move a file position, so that forked processes can share an instance.
+    No codec is needed. Reads do not move a file position, so that forked processes can share an
+    instance.
 
     Parameters
     ----------
     source : path, or the bytes of a file.
-    is_recovering : whether to skip damage and list the intact chunks, in one pass over the file.
+    on_damage : "raise" an error, or "skip" damage: find the intact chunks in one pass over the
+        file. Only damage to the header is then an error.
 
     Attributes
     ----------
     name : the path, or "payload".
-    n_bytes, header, chunks
+    n_bytes, header
+    heads : the (intact) chunks.
     n_examples : number of written examples, including lost ones; if the end of the file is lost, up
         to the last intact chunk.
-    damaged : descriptions of all damage; empty unless `is_recovering`.
+    damaged : descriptions of all damage; empty unless `on_damage` is "skip".
 
     Raises ContainerError if the file is not a compressed file, has a newer version, or is damaged.
-    When recovering, only damage to the header is an error.
     """
 
-    def __init__(self, source: str | os.PathLike | bytes, *, is_recovering: bool = False):
+    def __init__(
+        self, source: str | os.PathLike | bytes, *, on_damage: Literal["raise", "skip"] = "raise"
+    ):
+        if on_damage not in ("raise", "skip"):
+            raise ValueError(f"on_damage: expected 'raise' or 'skip', found {on_damage!r}")
         self._data = bytes(source) if isinstance(source, (bytes, bytearray, memoryview)) else None
         self.name = "payload" if self._data is not None else os.fspath(source)
         self._file = None if self._data is not None else open(source, "rb", buffering=0)  # noqa: SIM115
         self.damaged: list[str] = []
         try:
             self.n_bytes = os.fstat(self._file.fileno()).st_size if self._file else len(self._data)
-            self.chunks: list[Chunk] = []
+            self.heads: list[Chunk] = []
             self.n_examples, self._total = 0, None
             position = self._read_header()
             if self.header.version == 1:
                 self._total = self._read_total(position)
                 position += TOTAL.size
-            self._recover(position) if is_recovering else self._walk(position)
+            self._recover(position) if on_damage == "skip" else self._walk(position)
         except BaseException:
             self.close()
             raise
+
+    def __len__(self) -> int:
+        """Number of examples that were written, including lost ones."""
+        return self.n_examples
+
+    def __exit__(self, *exception) -> None:
+        self.close()
 
     def close(self) -> None:
         if self._file is not None:
@@ -76,6 +94,49 @@ class Layout:
     def error(self, reason: str, chunk: Chunk | None = None) -> ContainerError:
         where = f"{self.name}: " if chunk is None else f"{self.name}: chunk {chunk.number}: "
         return ContainerError(where + reason)
+
+    def labels(self, max_chunks: int | None = None) -> NDArray | None:
+        """Labels [n, ...] of the examples in the first (intact) chunks, by default all of them.
+
+        None if the file has none.
+        """
+        if not self.header.has_labels:
+            return None
+        parts = [unpack_labels(self.read_body(chunk).labels) for chunk in self.heads[:max_chunks]]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    @cached_property
+    def names(self) -> list[str] | None:
+        """Names of the examples in the (intact) chunks, or None if the file has none."""
+        if not self.header.has_names:
+            return None
+        parts = [unpack_names(self.read_body(chunk).names) for chunk in self.heads]
+        return [name for names in parts for name in names]
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes, in the order of the labels, or None if the file has none."""
+        return self.header.meta.get("classes")
+
+    def describe(self) -> dict[str, Any]:
+        """Facts from the header and the chunk heads, as JSON types.
+
+        `bits_per_example` does not include labels and names, which take `n_annotation_bytes`.
+        """
+        n_annotation_bytes = sum(self._n_annotation_bytes(chunk) for chunk in self.heads)
+        n_bits = 8 * (self.n_bytes - n_annotation_bytes)
+        names = ("codec", "fingerprint", "shape", "has_labels", "has_names")
+        return {
+            "path": self.name,
+            **{name: getattr(self.header, name) for name in names},
+            "shape": list(self.header.shape),
+            "n_examples": self.n_examples,
+            "n_chunks": len(self.heads),
+            "n_bytes": self.n_bytes,
+            "n_annotation_bytes": n_annotation_bytes,
+            "bits_per_example": n_bits / self.n_examples if self.n_examples else None,
+            "meta": self.header.meta,
+        }
 
     def read_body(self, chunk: Chunk) -> Body:
         """The body of a chunk. Raises ContainerError if it is damaged."""
@@ -160,13 +221,13 @@ class Layout:
     def _walk(self, position: int) -> None:
         """List all chunks of an intact file."""
         while chunk := self._read_head(position):
-            if (chunk.number, chunk.first) != (len(self.chunks), self.n_examples):
+            if (chunk.number, chunk.first) != (len(self.heads), self.n_examples):
                 break
             self._append(chunk)
             position = chunk.end
         if not self._has_valid_end(position):
             raise self.error(
-                f"is cut or damaged at byte {position}, after {len(self.chunks)} chunks. Intact "
+                f"is cut or damaged at byte {position}, after {len(self.heads)} chunks. Intact "
                 "chunks can still be read: on_damage='skip' (--on-damage skip)"
             )
 
@@ -174,11 +235,11 @@ class Layout:
         """Whether the file ends at an offset, after exactly these chunks."""
         if self.header.version == 1:
             return self._is_end(position) and self._total == self.n_examples
-        checksums = [chunk.checksum for chunk in self.chunks]
+        checksums = [chunk.checksum for chunk in self.heads]
         expected = end_bytes(self.n_examples, checksums, seed=self._seed)
         return self._read(position, END.size + 1) == expected
 
-    def n_annotation_bytes(self, chunk: Chunk) -> int:
+    def _n_annotation_bytes(self, chunk: Chunk) -> int:
         """Bytes of the labels and names of a chunk."""
         position = chunk.start
         for _ in range(self.header.has_labels + self.header.has_names):
@@ -187,7 +248,7 @@ class Layout:
         return position - chunk.start
 
     def _append(self, chunk: Chunk) -> None:
-        self.chunks.append(chunk)
+        self.heads.append(chunk)
         self.n_examples = chunk.stop
 
     def _recover(self, position: int) -> None:
@@ -227,33 +288,3 @@ class Layout:
                 return position + found.start()
             position += max(1, len(block) - len(CHUNK_MARKER) + 1)
         return self.n_bytes
-
-
-def stored_meta(path: str | os.PathLike) -> dict[str, Any]:
-    """Further entries of the header of a file, which may be damaged elsewhere."""
-    with closing(Layout(path, is_recovering=True)) as layout:
-        return layout.header.meta
-
-
-def describe(path: str | os.PathLike) -> dict[str, Any]:
-    """Facts from a file's header and chunk heads, as JSON types; no model is needed.
-
-    `bits_per_example` does not include labels and names, which take `n_annotation_bytes`. Raises
-    ContainerError if the file is not a compressed file, or is damaged.
-    """
-    with closing(Layout(path)) as layout:
-        header, n_examples = layout.header, layout.n_examples
-        n_annotation_bytes = sum(layout.n_annotation_bytes(chunk) for chunk in layout.chunks)
-    n_bits = 8 * (layout.n_bytes - n_annotation_bytes)
-    names = ("codec", "fingerprint", "shape", "has_labels", "has_names")
-    return {
-        "path": layout.name,
-        **{name: getattr(header, name) for name in names},
-        "shape": list(header.shape),
-        "n_examples": n_examples,
-        "n_chunks": len(layout.chunks),
-        "n_bytes": layout.n_bytes,
-        "n_annotation_bytes": n_annotation_bytes,
-        "bits_per_example": n_bits / n_examples if n_examples else None,
-        "meta": header.meta,
-    }

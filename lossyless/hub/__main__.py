@@ -171,14 +171,17 @@ def decompress(args: argparse.Namespace) -> int:
         raise UsageError("--label-file needs --labels-out, the file to write the labels to")
     _check_paths(read=[args.file, args.label_file], written=[args.out, args.labels_out])
 
-    from lossyless.files import stored_meta
+    from lossyless.files import CompressedFile
     from lossyless.hub import feature_compressor
     from lossyless.hub.official_format import is_official
 
-    model = None if is_official(args.file) else stored_meta(args.file).get("model")
-    if model not in (None, *RELEASED) and args.pretrained is None:
-        raise SourceError(f"{args.file}: was compressed with {model}: give it as --pretrained PATH")
-
+    if args.pretrained is None and not is_official(args.file):
+        with CompressedFile(args.file, on_damage="skip") as file:
+            model = file.header.meta.get("model")
+        if model not in (None, *RELEASED):
+            raise SourceError(
+                f"{args.file}: was compressed with {model}: give it as --pretrained PATH"
+            )
     compressor = feature_compressor(args.model, pretrained_path=args.pretrained)
     report = compressor.decompress_to_npy(
         args.file,
@@ -191,16 +194,19 @@ def decompress(args: argparse.Namespace) -> int:
 
 
 def info(args: argparse.Namespace) -> int:
-    from lossyless.files import describe, read_names
+    from lossyless.files import CompressedFile
     from lossyless.hub.official_format import describe_official, is_official
 
+    if is_official(args.file):
+        facts, names = describe_official(args.file), None
+    else:
+        with CompressedFile(args.file) as file:
+            facts, names = file.describe(), file.names if args.names else None
     if args.names:
-        names = None if is_official(args.file) else read_names(args.file)
         if names is None:
             raise SourceError(f"{args.file}: stores no names: it was not compressed from a folder")
         print(*names, sep="\n")
         return DONE
-    facts = describe_official(args.file) if is_official(args.file) else describe(args.file)
     for name, value in (facts.pop("meta", {}) | facts).items():
         print(f"{name}: {_format(value)}")
     return DONE

@@ -6,15 +6,13 @@ this project do not: their labels are in a separate .npy file.
 
 import os
 from collections.abc import Sequence
-from contextlib import closing
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lossyless.files import FeatureFile
+from lossyless.files import CompressedFile, FeatureFile
 from lossyless.files.labels import as_array
-from lossyless.files.scan import Layout
 from lossyless.hub import SourceError
 from lossyless.hub.official_format import OfficialFile
 
@@ -77,8 +75,8 @@ def class_names(classes: PathLike | Sequence[str]) -> list[str]:
         if len(set(classes)) < len(classes):
             raise SourceError(f"classes: duplicate names in {[*classes]}")
         return [*classes]
-    with closing(Layout(classes)) as layout:
-        names = layout.header.meta.get("classes")
+    with CompressedFile(classes) as file:
+        names = file.classes
     if names is None:
         raise SourceError(
             f"{classes}: stores no class names: it was not compressed from a folder with labels"

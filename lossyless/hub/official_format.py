@@ -200,7 +200,7 @@ def is_official(path: str | os.PathLike) -> bool:
 
 
 def describe_official(path: str | os.PathLike) -> dict[str, Any]:
-    """Facts about a file, like those of `lossyless.files.describe`."""
+    """Facts about a file, like those of `CompressedFile.describe`."""
     n_bytes, n_examples = os.path.getsize(path), len(read_official(path))
     return {
         "path": str(path),

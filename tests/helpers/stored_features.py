@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lossyless.files import FeatureFile, Written, describe, write_features
+from lossyless.files import CompressedFile, FeatureFile, Written, write_features
 from lossyless.rates import HFactorized
 
 Z_DIM = 8
@@ -46,7 +46,7 @@ def read(path: Path, codec: HFactorized, **options) -> Tensor:
 
 def n_bytes_without_labels(path: Path) -> int:
     """Size of a file, excluding the labels and names in its chunks."""
-    facts = describe(path)
+    facts = CompressedFile(path).describe()
     return facts["n_bytes"] - facts["n_annotation_bytes"]
 
 

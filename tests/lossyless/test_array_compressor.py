@@ -20,8 +20,7 @@ from sklearn.utils.estimator_checks import check_estimator
 import lossyless
 from lossyless import ArrayCompressor
 from lossyless.coding.payloads import CodingError
-from lossyless.files import ContainerError, FeatureFile, write_features
-from lossyless.files.scan import Layout
+from lossyless.files import CompressedFile, ContainerError, FeatureFile, write_features
 from lossyless.paper_compressor import PaperCompressor
 from lossyless.weights import WeightsError
 
@@ -125,7 +124,7 @@ def test_a_rate_target_is_the_rate_of_new_rows(n_bits, weighting):
     compressor = ArrayCompressor(rate_target=n_bits, weighting=weighting).fit(features())
     assert float(compressor.codec.rate) == pytest.approx(n_bits, rel=0.03)
     payload = compressor.compress(features(5000, seed=1))
-    n_bytes = sum(chunk.length for chunk in Layout(payload).chunks)
+    n_bytes = sum(chunk.length for chunk in CompressedFile(payload).heads)
     assert 8 * n_bytes / 5000 == pytest.approx(n_bits, rel=0.1)
     again = ArrayCompressor(compressor.beta_, weighting=weighting).fit(features())
     np.testing.assert_array_equal(again.transform(features()), compressor.transform(features()))
@@ -154,7 +153,7 @@ def test_few_rows_are_not_overfitted(weighting):
         rng.normal(size=(n, 20)) @ mixing + 0.1 * rng.normal(size=(n, 200)) for n in (80, 400)
     )
     compressor = ArrayCompressor(0.5, weighting=weighting).fit(train)
-    [chunk] = Layout(compressor.compress(test)).chunks
+    [chunk] = CompressedFile(compressor.compress(test)).heads
     assert 8 * chunk.length / 400 < 1.25 * float(compressor.codec.rate)
 
 
@@ -170,7 +169,7 @@ def test_clusters_lower_the_loss_of_new_rows():
         losses = [-ArrayCompressor(beta, n_clusters=n).fit(train).score(test) for n in (0, 8, 1024)]
         assert losses[2] < losses[1] < losses[0]
     compressor = ArrayCompressor(rate_target=40).fit(train)
-    [chunk] = Layout(compressor.compress(test)).chunks
+    [chunk] = CompressedFile(compressor.compress(test)).heads
     assert 8 * chunk.length / 1000 == pytest.approx(40, rel=0.1)
 
 

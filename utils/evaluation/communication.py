@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lossyless.base import Compressor
-from lossyless.files import FeatureFile, read_labels, rebatch, write_features
+from lossyless.files import CompressedFile, FeatureFile, rebatch, write_features
 from utils.data.module import SPLITS, BatchLoader, DataModule
 from utils.evaluation.quality import ImageQuality, backbone_time, stated_rate
 from utils.runs.stopwatch import Stopwatch
@@ -63,7 +63,8 @@ def data_file(folder: Path, split: str) -> Path:
 
 def read_targets(folder: Path, split: str) -> np.ndarray:
     """Targets [N, ...] of a split."""
-    targets = read_labels(data_file(folder, split))
+    with CompressedFile(data_file(folder, split)) as file:
+        targets = file.labels()
     # earlier releases stored the targets in a separate file
     return np.load(folder / f"{split}_y.npy") if targets is None else targets
 

@@ -14,9 +14,14 @@ from torch import Tensor, nn
 from lossyless import ArrayCompressor
 from lossyless.classical import ClassicalCompressor
 from lossyless.coding.payloads import CodingError
-from lossyless.files import ContainerError, FeatureFile, merge_files, write_features
+from lossyless.files import (
+    CompressedFile,
+    ContainerError,
+    FeatureFile,
+    merge_files,
+    write_features,
+)
 from lossyless.files.format import CHUNK_HEAD
-from lossyless.files.scan import Layout
 from lossyless.hub import SourceError
 from lossyless.hub.features import FeatureCompressor
 from lossyless.hub.weights import load_bottleneck
@@ -63,7 +68,7 @@ def _swap_chunks(data: bytes, rng: random.Random, other: bytes, _model: bytes) -
 
 def _chunks(data: bytes) -> list[slice]:
     try:
-        return [slice(c.start - CHUNK_HEAD.size, c.end) for c in Layout(data).chunks]
+        return [slice(c.start - CHUNK_HEAD.size, c.end) for c in CompressedFile(data).heads]
     except ContainerError:
         size = max(1, len(data) // 16)
         return [slice(i, i + size) for i in range(0, len(data), size)]

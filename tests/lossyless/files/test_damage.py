@@ -11,8 +11,7 @@ import torch
 from helpers.stored_features import draw_features, read, write
 
 from lossyless.coding.payloads import CodingError
-from lossyless.files import ContainerError, FeatureFile, FileWriter, write_features
-from lossyless.files.scan import Layout
+from lossyless.files import CompressedFile, ContainerError, FeatureFile, FileWriter, write_features
 
 N, CHUNK_SIZE = 100, 16
 
@@ -27,7 +26,7 @@ def intact(codec, tmp_path_factory):
 
 def spans(data: bytes) -> list[slice]:
     """Byte range of each chunk."""
-    return [slice(chunk.start - 32, chunk.end) for chunk in Layout(data).chunks]
+    return [slice(chunk.start - 32, chunk.end) for chunk in CompressedFile(data).heads]
 
 
 def flipped(data: bytes, chunks: list[int]) -> bytes:
@@ -155,8 +154,8 @@ def test_other_files_and_newer_versions_are_named(path, codec, intact):
 
 
 def test_payloads_of_other_tables_and_wrong_shapes_are_named(path, codec, intact):
-    layout = Layout(intact)
-    chunks = [(layout.read_body(chunk).payload, chunk.n_examples) for chunk in layout.chunks]
+    layout = CompressedFile(intact)
+    chunks = [(layout.read_body(chunk).payload, chunk.n_examples) for chunk in layout.heads]
     payload, n = chunks[2]
 
     def rewrite(*wrong_chunk, **wrong_header) -> None:

@@ -16,15 +16,14 @@ from lossyless.base import Codec
 from lossyless.classical import RawPixels
 from lossyless.coding.payloads import CodingError
 from lossyless.files import (
+    CompressedFile,
     ContainerError,
     FeatureDataset,
     FeatureFile,
-    describe,
     reader,
     write_features,
     writer,
 )
-from lossyless.files.scan import Layout
 
 N = 100
 
@@ -145,7 +144,7 @@ def test_chunk_sizes_are_bounded(path, codec, z, monkeypatch):
             write(path, codec, z, chunk_size=chunk_size)
     monkeypatch.setattr(writer, "MAX_CHUNK_VALUES", 20 * Z_DIM)
     write(path, codec, z, chunk_size=None)
-    assert describe(path)["n_chunks"] == N // 20
+    assert CompressedFile(path).describe()["n_chunks"] == N // 20
 
 
 def test_examples_are_selected_as_from_an_array(file, z_hat):
@@ -182,9 +181,11 @@ def test_a_file_is_a_sequence(file, z_hat):
 
 def test_only_the_required_chunks_are_read(file, monkeypatch):
     reads = []
-    read = Layout.read_body
+    read = CompressedFile.read_body
     monkeypatch.setattr(
-        Layout, "read_body", lambda self, chunk: reads.append(chunk.number) or read(self, chunk)
+        CompressedFile,
+        "read_body",
+        lambda self, chunk: reads.append(chunk.number) or read(self, chunk),
     )
     file[[5, 99, 6]]
     file[[1, 2]], file[97]  # cached

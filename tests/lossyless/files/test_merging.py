@@ -20,17 +20,14 @@ from helpers.stored_features import (
 )
 
 from lossyless.files import (
+    CompressedFile,
     ContainerError,
     FeatureDataset,
     FeatureFile,
     Header,
-    describe,
     merge_files,
-    read_labels,
-    read_names,
     write_features,
 )
-from lossyless.files.scan import Layout
 
 N = 100
 # as in file systems: not only ASCII, and not even valid text
@@ -81,7 +78,7 @@ def test_labels_and_names_stay_with_their_examples(
 def test_annotations_of_lost_examples_are_left_out(path, codec, z):
     write_annotated(path, codec, z, np.arange(N), NAMES)
     data = bytearray(path.read_bytes())
-    data[Layout(path).chunks[1].end - 1] ^= 1
+    data[CompressedFile(path).heads[1].end - 1] ^= 1
     path.write_bytes(data)
     with FeatureFile(path, codec, on_damage="skip") as file:
         assert file.missing.tolist() == list(range(32, 64))
@@ -128,7 +125,7 @@ def test_labels_of_pandas_are_values(path, codec, z, columns):
     index = range(N, 0, -1)
     labels = pd.DataFrame(values, index, columns) if columns else pd.Series(values[:, 0], index)
     write_annotated(path, codec, z, labels)
-    np.testing.assert_array_equal(read_labels(path), labels.to_numpy())
+    np.testing.assert_array_equal(CompressedFile(path).labels(), labels.to_numpy())
     with FeatureDataset(path, codec, labels) as data:
         np.testing.assert_array_equal(data[3][1], labels.to_numpy()[3])
 
@@ -145,7 +142,7 @@ def test_merging_keeps_all_examples_without_coding_again(tmp_path, path, codec, 
         uncoded.setattr(type(codec.coder()), "encode", None)
         assert merge_files(paths, path) == 108
     assert torch.equal(read(path, codec), quantised(codec, torch.cat(parts)))
-    assert describe(path)["meta"] == {"classes": ["a", "b"]}
+    assert CompressedFile(path).describe()["meta"] == {"classes": ["a", "b"]}
 
 
 @pytest.mark.parametrize("part", ["labels", "names"])
@@ -155,11 +152,12 @@ def test_merging_keeps_annotations_that_all_files_have(tmp_path, path, codec, z,
     write_annotated(full, codec, z, **everything)
     write_annotated(without, codec, z, **everything | {part: None})
     merge_files([full, full], path)
-    assert read_labels(path).tolist() == [*range(N)] * 2 and read_names(path) == NAMES * 2
+    with CompressedFile(path) as file:
+        assert file.labels().tolist() == [*range(N)] * 2 and file.names == NAMES * 2
     with pytest.warns(UserWarning, match=f"without: has no {part}"):
         assert merge_files([full, without], path) == 2 * N
-    assert (read_labels(path) is None) == (part == "labels")
-    assert (read_names(path) is None) == (part == "names")
+    assert (CompressedFile(path).labels() is None) == (part == "labels")
+    assert (CompressedFile(path).names is None) == (part == "names")
 
 
 def test_labels_of_different_shapes_cannot_be_merged(tmp_path, path, codec, z):
@@ -190,7 +188,7 @@ def test_files_with_different_classes_cannot_be_merged(tmp_path, path, codec, z)
     write(unnamed, codec, z)
     with pytest.warns(UserWarning, match="unnamed: lists no classes"):
         merge_files([first, unnamed], path)
-    assert describe(path)["meta"] == {}
+    assert CompressedFile(path).describe()["meta"] == {}
     path.unlink()
     for classes, i in ((["a", "c"], 1), (["a"], 1), (["a", "b", "c"], 2), (["b", "a"], 0)):
         write(other, codec, z, meta={"classes": classes})
@@ -246,12 +244,12 @@ def test_flags_of_later_releases_are_errors(codec):
     text = header[17:-4].replace(b"{", b'{"has_times":true,', 1)
     data = struct.pack("<8sBII", header[:8], 2, len(text), 0) + text
     with pytest.raises(ContainerError, match="has_times"):
-        Layout(data + struct.pack("<I", zlib.crc32(data)))
+        CompressedFile(data + struct.pack("<I", zlib.crc32(data)))
 
 
 def test_description(path, codec, z):
     written = write(path, codec, z, meta={"classes": ["cat"]})
-    facts = json.loads(json.dumps(describe(path)))
+    facts = json.loads(json.dumps(CompressedFile(path).describe()))
     assert facts.pop("bits_per_example") == 8 * written.n_bytes / N
     assert facts == {
         "path": str(path),
