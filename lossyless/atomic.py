@@ -5,8 +5,9 @@ import errno
 import io
 import os
 import re
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,8 +15,6 @@ try:
     import fcntl
 except ModuleNotFoundError:  # Windows
     fcntl = None
-
-_MAX_PREFIX = 200  # bytes of the final name in a temporary one; file systems allow 255 in total
 
 
 @contextlib.contextmanager
@@ -29,7 +28,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     without locks.
 
     Raises OSError, naming `path`, if it cannot be written: its folder is missing, it is not a
-    regular file, its name is too long, or the disk is full.
+    regular file, or the disk is full.
     """
     target = file_to_replace(path)
     path = Path(path)
@@ -52,10 +51,13 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 def file_to_replace(path: str | os.PathLike) -> Path:
     """The file that `replacing` replaces: `path`, or the target of a symbolic link.
 
-    Raises OSError, naming `path`, if it is not a regular file.
+    Raises OSError, naming `path`, if it is not a regular file, or its folder does not exist.
     """
     path = Path(path)
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if not target.parent.is_dir():
+        reason = f"the folder {target.parent} does not exist: create it first"
+        raise FileNotFoundError(errno.ENOENT, reason, str(path))
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -66,6 +68,19 @@ def file_to_replace(path: str | os.PathLike) -> Path:
         reason = "is not a regular file, so it cannot be replaced by the complete result"
         raise OSError(errno.EINVAL, reason, str(path))
     return target
+
+
+def check_distinct(
+    outputs: Iterable[str | os.PathLike | None], inputs: Iterable[str | os.PathLike | None]
+) -> None:
+    """Raise SameFileError if an output is an input or another output, even by a symbolic link."""
+    outputs = [path for path in outputs if path is not None]
+    targets = [os.path.realpath(path) for path in (*outputs, *inputs) if path is not None]
+    for out in outputs:
+        if targets.count(os.path.realpath(out)) > 1:
+            raise shutil.SameFileError(
+                f"{out}: would overwrite an input or another output: use another name"
+            )
 
 
 @contextlib.contextmanager
@@ -81,12 +96,9 @@ def naming_errors(path: str | os.PathLike) -> Iterator[None]:
 
 def _create_temporary(target: Path, path: Path) -> tuple[Path, BinaryIO]:
     """A new, locked file in the folder of `target`. Its errors name `path`."""
-    prefix = target.name
-    while len(os.fsencode(prefix)) > _MAX_PREFIX:
-        prefix = prefix[:-1]
-    _remove_abandoned(target.parent, prefix)
+    _remove_abandoned(target)
     while True:
-        temporary = target.with_name(f"{prefix}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+        temporary = target.with_name(f"{target.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
         # readable, because numpy bypasses Python for write-only files, and its errors then have
         # neither a name nor a reason
         file = io.BufferedRandom(_NamedFile(temporary, final=path))
@@ -116,9 +128,9 @@ def _lock(file: BinaryIO) -> None:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _remove_abandoned(folder: Path, prefix: str) -> None:
-    pattern = re.compile(re.escape(prefix) + r"\.\d+-[0-9a-f]{8}\.tmp")
-    for other in folder.iterdir():
+def _remove_abandoned(target: Path) -> None:
+    pattern = re.compile(re.escape(target.name) + r"\.\d+-[0-9a-f]{8}\.tmp")
+    for other in target.parent.iterdir():
         if pattern.fullmatch(other.name):
             # an OSError: it is locked, or already removed
             with contextlib.suppress(OSError), open(other, "rb") as file:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import zip_longest
 
-from lossyless.atomic import replacing
+from lossyless.atomic import check_distinct, replacing
 from lossyless.files.format import ContainerError, Header
 from lossyless.files.scan import CompressedFile
 from lossyless.files.writer import FileWriter
@@ -21,17 +21,12 @@ def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> i
     Entries of `meta` are kept if all files agree. Labels, names and `classes` are dropped, with a
     warning, unless all files have them. Missing shards of a data set give a warning, too.
 
-    Raises ContainerError if a file is damaged or is `out`, or if its model, shape, list of classes
-    or shape of labels differs from the others'.
+    Raises ContainerError if a file is damaged, or if its model, shape, list of classes or shape of
+    labels differs from the others'; SameFileError if it is `out`.
     """
     if not paths:
         raise ValueError("no files to merge")
-    for path in paths:
-        if os.path.exists(path) and os.path.exists(out) and os.path.samefile(path, out):
-            raise ContainerError(
-                f"{out}: is one of the files to merge, and would be overwritten: choose another "
-                "name for the result"
-            )
+    check_distinct([out], paths)
     with ExitStack() as stack:
         files = [stack.enter_context(CompressedFile(path)) for path in paths]
         header = _common_header(files)

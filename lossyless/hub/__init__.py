@@ -21,7 +21,6 @@ Classes and functions are imported lazily: importing this module does not import
 """
 
 import math
-import os
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -94,18 +93,6 @@ class Report:
             sizes = f"{self.n_bytes:,} bytes for {self.n_source_bytes:,} of image files"
             parts.append(f"{self.n_examples} img: {sizes} ({ratio:.0f}x)")
         return " | ".join(parts)
-
-
-def check_distinct(
-    outputs: list[str | os.PathLike | None], inputs: list[str | os.PathLike | None]
-) -> None:
-    """Raise SourceError if an output is an input or another output, even by a symbolic link."""
-    targets = [os.path.realpath(path) for path in (*outputs, *inputs) if path is not None]
-    for out in outputs:
-        if out is not None and targets.count(os.path.realpath(out)) > 1:
-            raise SourceError(
-                f"{out}: would overwrite an input or another output: use another name"
-            )
 
 
 def __getattr__(name: str):

@@ -137,7 +137,10 @@ def _merge_options(option: Callable[..., object]) -> None:
 def compress(args: argparse.Namespace) -> int:
     if args.classes and not (args.labels or args.labels_out):
         raise UsageError("--classes needs --labels")
-    _check_paths(read=[args.folder, args.classes], written=[args.out, args.labels_out])
+    for path in filter(None, (args.folder, args.classes)):
+        path.stat()  # fail before weights are downloaded
+    for path in filter(None, (args.out, args.labels_out)):
+        file_to_replace(path)
 
     from lossyless.hub import clip_compressor
 
@@ -169,7 +172,6 @@ def compress(args: argparse.Namespace) -> int:
 def decompress(args: argparse.Namespace) -> int:
     if args.label_file is not None and args.labels_out is None:
         raise UsageError("--label-file needs --labels-out, the file to write the labels to")
-    _check_paths(read=[args.file, args.label_file], written=[args.out, args.labels_out])
 
     from lossyless.files import CompressedFile
     from lossyless.hub import feature_compressor
@@ -225,7 +227,6 @@ def merge(args: argparse.Namespace) -> int:
                 f"{file}: files of the official format cannot be merged. Decompress this "
                 "file, and compress its features with `compress_features`."
             )
-    _check_paths(read=args.files, written=[args.out])
     n_examples = merge_files(args.files, args.out)
     print(f"{args.out}: {n_examples} img, {args.out.stat().st_size:,} bytes")
     return DONE
@@ -247,17 +248,6 @@ def _integer(text: str, low: int) -> int:
     if value < low:
         raise argparse.ArgumentTypeError(f"expected at least {low}, found {value}")
     return value
-
-
-def _check_paths(read: list[Path | None], written: list[Path | None]) -> None:
-    """Report invalid paths before weights are loaded."""
-    for path in read:
-        if path is not None and not path.exists():
-            raise SourceError(f"{path}: no such file or folder")
-    for path in written:
-        if path is not None and not path.parent.is_dir():
-            raise SourceError(f"{path}: the folder {path.parent} does not exist: create it first")
-        _ = path and file_to_replace(path)  # raises
 
 
 def _format(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -145,9 +145,24 @@ def read_batches(
     or their order, WorkerError if a process that reads images died, e.g. because memory ran out.
     """
     settings = _loader_settings(examples, device, kwargs_dataloader)
-    loader = _Loader(examples, collate_fn=examples.collate, **settings)
+    loader = DataLoader(examples, collate_fn=examples.collate, **settings)
+    with without_interrupts() if loader.num_workers else nullcontext():
+        batches = iter(loader)
+    remedy = (
+        "fewer workers (none: num_workers=0, --workers 0) or smaller batches (batch_size=, "
+        "--batch-size)"
+    )
+    with loader_errors(WorkerError, remedy):
+        yield from _usable(progress(batches, "Encoding") if is_info else batches, examples)
+
+
+def _usable(
+    batches: Iterable[tuple[Tensor, Labels | None, dict[int, SourceError]] | SourceError],
+    examples: Examples,
+) -> Iterator[tuple[Tensor, Labels | None, list[str] | None]]:
+    """Raise the errors among batches of `Examples.collate`, and warn about skipped images."""
     names, start = image_names(examples.dataset), 0
-    for batch in progress(loader, "Encoding") if is_info else loader:
+    for batch in batches:
         if isinstance(batch, SourceError):
             raise batch
         X, labels, errors = batch
@@ -209,17 +224,3 @@ def _default_workers(device: torch.device) -> int:
     if device.type == "cpu":
         return max(1, n_cores // 4) if n_cores > 1 else 0
     return min(n_cores, 16)
-
-
-class _Loader(DataLoader):
-    """A DataLoader that raises a one-line WorkerError if the system kills a worker."""
-
-    def __iter__(self) -> Iterator[Any]:
-        with without_interrupts() if self.num_workers else nullcontext():
-            batches = super().__iter__()
-        remedy = (
-            "fewer workers (none: num_workers=0, --workers 0) or smaller batches (batch_size=, "
-            "--batch-size)"
-        )
-        with loader_errors(WorkerError, remedy):
-            yield from batches

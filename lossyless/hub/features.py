@@ -13,9 +13,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from lossyless.atomic import replacing
+from lossyless.atomic import check_distinct, replacing
 from lossyless.files import FeatureFile, write_features
-from lossyless.hub import Report, SourceError, check_distinct
+from lossyless.hub import Report, SourceError
 from lossyless.hub.labels import Labels, PathLike, read_labels, to_labels
 from lossyless.hub.official_format import OfficialCoder, OfficialFile, is_official, write_official
 from lossyless.parallel import Portable

@@ -1,5 +1,6 @@
 """Images to compress: folders of image files, data sets in torchvision's style, shards of both."""
 
+import copy
 import os
 import warnings
 from collections import Counter
@@ -32,7 +33,7 @@ class ImageFolder(Dataset):
     precedes "cat (old)". An example is (image, class); `lossyless.pixels.to_rgb` converts the
     images, and turns photos by their EXIF orientation. Links are followed. Hidden files, what NAS
     and desktop systems add (`SYSTEM`), and files of other types are skipped. A warning counts them,
-    and others name class folders without images and images that links give more than once.
+    and another names class folders without images.
 
     Parameters
     ----------
@@ -58,10 +59,10 @@ class ImageFolder(Dataset):
         self._prefix = os.path.join(self.root, "")
         skipped: Counter = Counter()
         files = list(_files_below(str(self.root), skipped))
-        suffixes = [os.path.splitext(path)[1].lower() for path, _ in files]
-        images = [file for file, s in zip(files, suffixes, strict=True) if s in IMG_EXTENSIONS]
-        if not images:
-            found = f", such as {files[0][0]}," if files else ""
+        suffixes = [os.path.splitext(path)[1].lower() for path in files]
+        paths = [path for path, s in zip(files, suffixes, strict=True) if s in IMG_EXTENSIONS]
+        if not paths:
+            found = f", such as {files[0]}," if files else ""
             expected = ", ".join(IMG_EXTENSIONS)
             raise SourceError(
                 f"{self.root}: none of {len(files)} files{found} is an image ({expected})"
@@ -71,10 +72,6 @@ class ImageFolder(Dataset):
             suffix or "no suffix" for suffix in suffixes if suffix not in IMG_EXTENSIONS
         )
         self._warn(f"of {len(files)} files skipped, without the suffix of an image", others)
-        firsts: dict[str, str] = {}
-        copies = [path for path, real in images if firsts.setdefault(real, path) != path]
-        self._warn("images found again through links", Counter(copies))
-        paths = [path for path, _ in images]
         self.classes = self._find_classes(paths, classes) if has_classes else None
         numbers = {name: number for number, name in enumerate(self.classes or [])}
         self.samples = [(path, numbers.get(self._class_of(path))) for path in paths]
@@ -117,10 +114,8 @@ def _is_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM
 
 
-def _files_below(
-    folder: str, skipped: Counter, above: tuple[str, ...] = ()
-) -> Iterator[tuple[str, str]]:
-    """All files below a folder in order, including broken links, with their real paths.
+def _files_below(folder: str, skipped: Counter, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """All files below a folder in order, including broken links.
 
     Names of hidden and system files and folders are counted in `skipped`. Links to one of the
     folders `above` are not followed.
@@ -135,13 +130,11 @@ def _files_below(
             skipped[entry.name] += 1
         elif entry.is_dir():
             yield from _files_below(entry.path, skipped, (*above, real))
-        elif entry.is_symlink():
-            yield entry.path, os.path.realpath(entry.path)
-        elif entry.is_file():
-            yield entry.path, os.path.join(real, entry.name)
+        elif entry.is_symlink() or entry.is_file():
+            yield entry.path
 
 
-def take_shard(dataset: Any, index: int, n_shards: int) -> Subset:
+def take_shard(dataset: Any, index: int, n_shards: int) -> Dataset:
     """Shard `index` (from 0) of a data set: consecutive examples; sizes differ by at most one.
 
     Raises ValueError if there is no such shard, SourceError if some shards would be empty.
@@ -151,14 +144,15 @@ def take_shard(dataset: Any, index: int, n_shards: int) -> Subset:
     if n_shards > len(dataset):
         raise SourceError(f"{len(dataset)} images are too few for {n_shards} shards: use fewer")
     start, end = (len(dataset) * i // n_shards for i in (index, index + 1))
-    return Subset(dataset, range(start, end))
+    if not isinstance(dataset, ImageFolder):
+        return Subset(dataset, range(start, end))
+    shard = copy.copy(dataset)
+    shard.samples = dataset.samples[start:end]
+    return shard
 
 
 def image_paths(dataset: Any) -> list[str] | None:
-    """The files of an image folder, or of a subset of one, in order; None for other data sets."""
-    if isinstance(dataset, Subset):
-        paths = image_paths(dataset.dataset)
-        return None if paths is None else [paths[i] for i in dataset.indices]
+    """The files of an image folder, in order; None for other data sets."""
     is_folder = isinstance(dataset, (ImageFolder, DatasetFolder))
     return [os.fspath(path) for path, _ in dataset.samples] if is_folder else None
 
@@ -166,10 +160,7 @@ def image_paths(dataset: Any) -> list[str] | None:
 def image_names(dataset: Any) -> list[str] | None:
     """Paths of the images relative to the folder; None unless `dataset` is an image folder."""
     paths = image_paths(dataset)
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    root = paths and os.path.join(dataset.root, "")
-    return paths and [path.removeprefix(root) for path in paths]
+    return paths and [path.removeprefix(os.path.join(dataset.root, "")) for path in paths]
 
 
 def n_source_bytes(dataset: Any) -> int | None:

@@ -4,6 +4,7 @@ import json
 import struct
 import zlib
 from pathlib import Path
+from shutil import SameFileError
 
 import numpy as np
 import pandas as pd
@@ -177,7 +178,7 @@ def test_merging_never_overwrites_its_inputs(tmp_path, path, codec, z):
     link.symlink_to(other)
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
     for out in (path, link):
-        with pytest.raises(ContainerError, match=f"{out}: is one of the files to merge"):
+        with pytest.raises(SameFileError, match=str(out)):
             merge_files([path, other], out)
     assert before == {file: file.read_bytes() for file in tmp_path.iterdir()}
 

@@ -16,7 +16,7 @@ from torchvision import datasets
 
 from lossyless.hub import SourceError
 from lossyless.hub.batches import Examples, read_batches
-from lossyless.hub.images import ImageFolder, image_names
+from lossyless.hub.images import ImageFolder, image_names, take_shard
 from lossyless.parallel import WorkerError
 
 
@@ -112,14 +112,13 @@ def damaged(folder, tmp_path) -> tuple[ImageFolder, list[str]]:
 @pytest.mark.parametrize("n_workers", [0, 1])
 def test_damaged_images_are_named_in_one_line(compressor, damaged, n_workers):
     images, names = damaged
-    for i, name in zip((0, 4, 9), names, strict=True):
-        one = Subset(images, [1, i])
+    for i, name in zip((0, 2, 5), names, strict=True):
+        shard = take_shard(images, i, 6)
         with pytest.raises(SourceError, match=f"{name}.*--on-error skip") as caught:
-            read(compressor, one, num_workers=n_workers)
+            read(compressor, shard, num_workers=n_workers)
         assert "\n" not in str(caught.value)
-    users_own = Subset(datasets.ImageFolder(images.root), [3, 0])
     with pytest.raises(SourceError, match=names[0]):
-        read(compressor, users_own, num_workers=n_workers)
+        read(compressor, datasets.ImageFolder(images.root), num_workers=n_workers)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10])

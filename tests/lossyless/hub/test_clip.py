@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from shutil import SameFileError
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_files_that_cannot_be_written_are_found_before_any_work(compressor, tmp_
         ("Z", "folder", IsADirectoryError),
         ("nothing/Z", "Y", FileNotFoundError),
         ("folder", "Y", IsADirectoryError),
-        ("Z", "Z", SourceError),
+        ("Z", "Z", SameFileError),
     ):
         with pytest.raises(error):
             compressor.compress_dataset(NoImages(), tmp_path / Z, tmp_path / Y, format=format)

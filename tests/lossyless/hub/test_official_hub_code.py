@@ -73,27 +73,13 @@ def test_the_example_of_the_official_readme(loaded, tmp_path, capsys):
     np.testing.assert_array_equal(Z_test[:1], compressor(stl10_test[0][0][None]).numpy())
 
 
-def test_the_parts_of_the_official_compressor(loaded, X):
+def test_the_methods_of_the_official_compressor(loaded, X):
     compressor, transform = loaded
     compressor = compressor.to("cpu").eval()
     assert compressor.preprocess is transform and isinstance(compressor.get_rate(X), float)
-    assert (compressor.z_dim, compressor.side_z_dim) == (Z_DIM, Z_DIM // 5)
-    assert compressor.device == torch.device("cpu")
-    z = compressor.clip(X)
-    assert torch.equal(z, compressor.encode(X))
-    z_in = compressor.process_z_in(z)
-    expected = (z + compressor.biasing) * compressor.scaling.exp()
-    torch.testing.assert_close(z_in, expected[..., None, None])
-    z_hat_in, likelihoods = compressor.entropy_bottleneck(z_in)
-    assert z_hat_in.shape == likelihoods.shape == (len(X), Z_DIM, 1, 1)
-    assert torch.equal(compressor.process_z_out(z_hat_in), compressor(X))
-    torch.testing.assert_close(-likelihoods.log2().sum((1, 2, 3)), compressor.theoretical_rate(X))
-
-    streams = compressor.entropy_bottleneck.compress(z_in)
-    assert streams == compressor.compress(X)
-    z_hat_in = compressor.entropy_bottleneck.decompress(streams, [1, 1])
-    assert torch.equal(compressor.process_z_out(z_hat_in), compressor(X))
-
+    assert compressor.z_dim == Z_DIM and compressor.device == torch.device("cpu")
+    assert torch.equal(compressor.clip(X), compressor.encode(X))
+    streams = compressor.compress(X)
     compressor.make_pickable_()
     again = pickle.loads(pickle.dumps(compressor))
     compressor.undo_pickable_()
