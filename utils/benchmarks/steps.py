@@ -11,12 +11,13 @@ import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
+from unittest import mock
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
@@ -48,8 +49,8 @@ FREE_OPERATIONS = {"detach", "empty", "empty_like", "empty_strided", "new_empty"
 FREE_OPERATIONS |= {"bernoulli_", "div_"}
 # Limits of one launch of CUDA's kernels for lists of tensors (tensors: if there are four lists)
 MAX_TENSORS, MAX_VALUES = 36, 320 << 16
-# Experiments, their kernels per step before operations were merged, and goals for the ratio; the
-# convolutional networks alone take a third of those of augmnist.
+# Experiments, their kernels per step before operations were merged, and goals for the ratio. Of
+# augmnist's, 219 are in its networks, whose operations only a compiler can merge.
 KERNELS = (
     ("banana_viz_VIC", 361, 0.5),
     ("augmnist_viz_VIC", 644, 0.65),
@@ -160,7 +161,7 @@ class KernelCounter(TorchDispatchMode):
 
     Each operation that computes counts as one, although some, such as convolutions, launch several.
     Optimisers and gradient clipping work on lists of tensors: they count as many as CUDA launches
-    for lists of these sizes. So optimisers need `fused=True` on a CPU, too.
+    for lists of these sizes, so they need `fused=True` on a CPU, too. Compiled gradients are free.
     """
 
     def __init__(self):
@@ -169,10 +170,11 @@ class KernelCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func._schema.name.removeprefix("aten::")
+        is_free = func.is_view or "::" in name or name in FREE_OPERATIONS
         if name.startswith(("_foreach", "_fused")):
             self.n_kernels += _n_launches(args[0])
-        elif not (func.is_view or "::" in name or name in FREE_OPERATIONS):
-            self.n_kernels += 1
+        elif "CompiledFunction" not in type(torch._C._current_autograd_node()).__name__:
+            self.n_kernels += not is_free
         return func(*args, **(kwargs or {}))
 
 
@@ -187,6 +189,8 @@ class _CountedStep(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
         if batch_idx == 1:
+            if "training_losses" in vars(pl_module):
+                pl_module.training_losses = _disable_current_modes()(pl_module.training_losses)
             self.counter = KernelCounter()
             self.counter.__enter__()
 
@@ -196,24 +200,30 @@ class _CountedStep(Callback):
 
 
 def count_kernels(step: Step, precision: str = "32-true") -> int:
-    """Kernels of a training step, with a small batch of noise, on the CPU."""
+    """Kernels of a training step, with a small batch of noise, on the CPU.
+
+    The forward and backward pass of a compiled step, two CUDA graphs, count as one each.
+    """
     cfg, counted = step.cfg.copy(), _CountedStep()
     cfg.trainer.accelerator, cfg.trainer.precision = "cpu", precision
     for part in ("optimizer_feat", "optimizer_online", "optimizer_pred"):
         OmegaConf.update(cfg, f"{part}.kwargs.fused", True, force_add=True)
-    train(replace(step, cfg=cfg), torch.rand(N_COUNTED, *step.shape), 2, counted)
-    return counted.counter.n_kernels
+    traced = functools.partial(torch.compile, backend="aot_eager")  # what is in the graphs is free
+    with mock.patch.object(torch, "compile", traced):
+        train(replace(step, cfg=cfg), torch.rand(N_COUNTED, *step.shape), 2, counted)
+    return counted.counter.n_kernels + 2 * cfg.trainer.compile
 
 
 def compare_kernels(is_quick: bool) -> list[Comparison]:
-    """Compare kernels per step with those of an earlier version."""
+    """Compare kernels, and launches of compiled steps, with the kernels of an earlier version."""
     comparisons = []
     for name, n_earlier, high in KERNELS:
         overrides = ["distortion=VIC"] if "viz" in name else ["tower.kwargs.weights=random"]
         cfg = compose_config([f"experiment={name}", "logger=none", *overrides])
-        n = count_kernels(Step.of(cfg, "featurizer"))
-        what = f"kernels per step of {name}"
-        comparisons.append(Comparison(what, "earlier", "", [n], [n_earlier], high=high))
+        forms = ("kernels per step of", False, high), ("launches per compiled step of", True, 0.5)
+        for what, cfg.trainer.compile, goal in forms:
+            n, what = count_kernels(Step.of(cfg, "featurizer")), f"{what} {name}"
+            comparisons.append(Comparison(what, "earlier", "", [n], [n_earlier], high=goal))
     return comparisons
 
 

@@ -53,6 +53,8 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
         if building.pick_device(cfg).type == "cpu":
             # Adam checks for CUDA at every step, which is slow through NVML, Lightning's default
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+        else:  # "high": TF32; compiled code could not make an exception for rates
+            torch.set_float32_matmul_precision("highest" if cfg.trainer.compile else "high")
         stages = STAGES[: 1 if cfg.is_only_feat else None]
         if job is not None:
             job.note(runs={stage: str(find_run(cfg, stage).results) for stage in stages})

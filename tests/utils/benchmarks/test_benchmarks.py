@@ -16,7 +16,7 @@ from utils.benchmarks import __main__ as benchmarks
 from utils.benchmarks import experiments, gpu, tables
 from utils.benchmarks.bottleneck import CompressAI, make_bottleneck, make_hyperprior
 from utils.benchmarks.comparison import Comparison, compare_speed
-from utils.benchmarks.steps import Step, measure
+from utils.benchmarks.steps import Step, count_kernels, measure
 from utils.benchmarks.training import SMALL, BareLoop, banana_config, images_config, short_trainer
 from utils.configs.composing import compose_config
 from utils.training import building, fitting
@@ -215,6 +215,16 @@ def test_a_training_is_profiled(capsys):
     )
     steps, waits = findings
     assert "ms a step" in steps and "busy" in steps and "checkpoint of" in waits
+
+
+@pytest.mark.slow
+def test_the_launches_of_a_compiled_step_do_not_depend_on_the_depth_of_networks(tmp_path):
+    def count(is_compiled: bool, depth: int) -> int:
+        deep = [f"encoder.kwargs.n_hidden_layers={depth}", f"trainer.compile={is_compiled}"]
+        return count_kernels(Step.of(banana_config(tmp_path, *SMALL, *deep), "featurizer"))
+
+    assert count(True, depth=1) == count(True, depth=3) < 40
+    assert 40 < count(False, depth=1) < count(False, depth=3)
 
 
 # 1,024,000 points in batches of 1024; 106,458 images of COCO in batches of 64, and once in batches

@@ -59,6 +59,22 @@ def test_parallel_jobs_share_the_cores(tmp_path, monkeypatch):
         assert torch.get_num_threads() == 1  # the user's choice
 
 
+@pytest.mark.parametrize(
+    ("device", "is_compiled", "precision"),
+    [("cuda", False, "high"), ("cuda", True, "highest"), ("cpu", False, "highest")],
+)
+def test_tf32_is_for_uncompiled_jobs_on_a_gpu(
+    tmp_path, monkeypatch, device, is_compiled, precision
+):
+    monkeypatch.setattr(jobs.building, "pick_device", lambda cfg: torch.device(device))
+    before = torch.get_float32_matmul_precision()
+    try:
+        with jobs.prepared(compose(tmp_path, f"trainer.compile={is_compiled}")):
+            assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def by_lightning(error: KeyboardInterrupt) -> SystemExit:
     """The error that Lightning raises in place of this one."""
     end = SystemExit(1)
