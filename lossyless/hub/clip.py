@@ -199,7 +199,8 @@ class ClipCompressor(FeatureCompressor):
             skipped=examples.skipped,
         )
 
-    # Aliases for names of the official code.
+    # Aliases for names of the official code. The bottleneck runs on the CPU, whatever `device` is:
+    # z --process_z_in--> z_in [B, z_dim, 1, 1] --entropy_bottleneck--> --process_z_out--> z_hat
 
     @property
     def clip(self) -> nn.Module:
@@ -210,6 +211,21 @@ class ClipCompressor(FeatureCompressor):
     def preprocess(self) -> Callable[[Image.Image], Tensor]:
         """The transform."""
         return self.transform
+
+    @property
+    def entropy_bottleneck(self) -> nn.Module:
+        """CompressAI's model; its `compress(z_in)` returns the streams of `compress`."""
+        return self.official.bottleneck
+
+    @isolated
+    def process_z_in(self, z: Tensor) -> Tensor:
+        """Features [B, z_dim] to the input [B, z_dim, 1, 1] of `entropy_bottleneck`."""
+        return self.rate._to_bottleneck(z.float().cpu())[..., None, None]
+
+    @isolated
+    def process_z_out(self, z_hat_in: Tensor) -> Tensor:
+        """Output [B, z_dim, 1, 1] of `entropy_bottleneck` to z_hat [B, z_dim]."""
+        return self.rate._from_bottleneck(z_hat_in.cpu()[..., 0, 0]).to(self.device)
 
     def make_pickable_(self) -> None:
         """Has no effect: all compressors can be pickled."""

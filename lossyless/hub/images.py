@@ -33,7 +33,7 @@ class ImageFolder(Dataset):
     precedes "cat (old)". An example is (image, class); `lossyless.pixels.to_rgb` converts the
     images, and turns photos by their EXIF orientation. Links are followed. Hidden files, what NAS
     and desktop systems add (`SYSTEM`), and files of other types are skipped. A warning counts them,
-    and another names class folders without images.
+    and others name class folders without images and images that links give more than once.
 
     Parameters
     ----------
@@ -59,10 +59,10 @@ class ImageFolder(Dataset):
         self._prefix = os.path.join(self.root, "")
         skipped: Counter = Counter()
         files = list(_files_below(str(self.root), skipped))
-        suffixes = [os.path.splitext(path)[1].lower() for path in files]
-        paths = [path for path, s in zip(files, suffixes, strict=True) if s in IMG_EXTENSIONS]
-        if not paths:
-            found = f", such as {files[0]}," if files else ""
+        suffixes = [os.path.splitext(path)[1].lower() for path, _ in files]
+        images = [file for file, s in zip(files, suffixes, strict=True) if s in IMG_EXTENSIONS]
+        if not images:
+            found = f", such as {files[0][0]}," if files else ""
             expected = ", ".join(IMG_EXTENSIONS)
             raise SourceError(
                 f"{self.root}: none of {len(files)} files{found} is an image ({expected})"
@@ -72,6 +72,10 @@ class ImageFolder(Dataset):
             suffix or "no suffix" for suffix in suffixes if suffix not in IMG_EXTENSIONS
         )
         self._warn(f"of {len(files)} files skipped, without the suffix of an image", others)
+        firsts: dict[str, str] = {}
+        copies = [path for path, real in images if firsts.setdefault(real, path) != path]
+        self._warn("images found again through links", Counter(copies))
+        paths = [path for path, _ in images]
         self.classes = self._find_classes(paths, classes) if has_classes else None
         numbers = {name: number for number, name in enumerate(self.classes or [])}
         self.samples = [(path, numbers.get(self._class_of(path))) for path in paths]
@@ -114,8 +118,10 @@ def _is_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM
 
 
-def _files_below(folder: str, skipped: Counter, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """All files below a folder in order, including broken links.
+def _files_below(
+    folder: str, skipped: Counter, above: tuple[str, ...] = ()
+) -> Iterator[tuple[str, str]]:
+    """All files below a folder in order, including broken links, with their real paths.
 
     Names of hidden and system files and folders are counted in `skipped`. Links to one of the
     folders `above` are not followed.
@@ -130,8 +136,10 @@ def _files_below(folder: str, skipped: Counter, above: tuple[str, ...] = ()) -> 
             skipped[entry.name] += 1
         elif entry.is_dir():
             yield from _files_below(entry.path, skipped, (*above, real))
-        elif entry.is_symlink() or entry.is_file():
-            yield entry.path
+        elif entry.is_symlink():
+            yield entry.path, os.path.realpath(entry.path)
+        elif entry.is_file():
+            yield entry.path, os.path.join(real, entry.name)
 
 
 def take_shard(dataset: Any, index: int, n_shards: int) -> Dataset:

@@ -20,6 +20,8 @@ def test_files_decode_to_the_features_of_the_sender(device, tmp_path):
     z_hat = compressor(X)
     assert z_hat.device.type == device.type
     compressor.compress_dataset(TensorDataset(X), tmp_path / "Z.bin")
+    z_in = compressor.process_z_in(compressor.encode(X))
+    assert torch.equal(compressor.process_z_out(compressor.entropy_bottleneck(z_in)[0]), z_hat)
     compressor.to("cpu")
     assert {p.dtype for p in compressor.parameters()} == {torch.float32}
     decoded = compressor.decompress_dataset(tmp_path / "Z.bin", is_cpu=False)

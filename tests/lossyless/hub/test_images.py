@@ -95,8 +95,10 @@ def test_links_to_folders_are_followed_without_loops(tmp_path):
     (photos / "c" / "deeper" / "loop").symlink_to(photos)
     (elsewhere / "round").symlink_to(photos / "a")
     (photos / "empty").mkdir()
-    with pytest.warns(UserWarning, match="photos: 1 .*empty"):
+    with pytest.warns(UserWarning) as caught:
         images = ImageFolder(photos, has_classes=True)
+    copies, empty = (str(warning.message) for warning in caught)
+    assert "b/2.png" in copies and "empty" in empty
     assert image_names(images) == ["a/2.png", "b/2.png", "c/0.png", "c/deeper/1.png"]
     assert images.classes == ["a", "b", "c"]
     assert [label for _, label in images] == [0, 1, 2, 2]

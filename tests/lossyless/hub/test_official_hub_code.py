@@ -78,8 +78,15 @@ def test_the_methods_of_the_official_compressor(loaded, X):
     compressor = compressor.to("cpu").eval()
     assert compressor.preprocess is transform and isinstance(compressor.get_rate(X), float)
     assert compressor.z_dim == Z_DIM and compressor.device == torch.device("cpu")
-    assert torch.equal(compressor.clip(X), compressor.encode(X))
-    streams = compressor.compress(X)
+    z, z_hat, streams = compressor.clip(X), compressor(X), compressor.compress(X)
+    assert torch.equal(z, compressor.encode(X))
+    z_in, bottleneck = compressor.process_z_in(z), compressor.entropy_bottleneck
+    z_hat_in, likelihoods = bottleneck(z_in)
+    assert z_in.shape == z_hat_in.shape == likelihoods.shape == (len(X), Z_DIM, 1, 1)
+    torch.testing.assert_close(-likelihoods.log2().sum((1, 2, 3)), compressor.theoretical_rate(X))
+    assert bottleneck.compress(z_in) == streams
+    for received in (z_hat_in, bottleneck.decompress(streams, [1, 1])):
+        assert torch.equal(compressor.process_z_out(received), z_hat)
     compressor.make_pickable_()
     again = pickle.loads(pickle.dumps(compressor))
     compressor.undo_pickable_()
