@@ -166,11 +166,6 @@ class Experiment:
         """Write only `<name>.csv`, for tables that are too wide to read."""
         write_text(self._file(name, "csv"), frame.to_csv(index=False))
 
-    def remove_table(self, name: str) -> None:
-        """Remove the files of an outdated table."""
-        for suffix in ("csv", "md", "tex"):
-            self._file(name, suffix).unlink(missing_ok=True)
-
     def _file(self, name: str, suffix: str) -> Path:
         path = self.output / f"{name}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -26,8 +26,7 @@ def compare_to_paper(experiment: Experiment, experiments: Sequence[str]) -> None
     """Write `paper_comparison`: published numbers of `experiments`, ours, and a verdict.
 
     The published numbers are in `published/*.csv`; `published/README.md` explains their columns.
-    Ours are means over seeds. Verdicts: `within` the tolerance, `outside`, `not run`. If there are
-    runs, but none with any of the published settings, a message is printed instead. All settings
+    Ours are means over seeds. Verdicts: `within` the tolerance, `outside`, `not run`. All settings
     that differ from those of the official scripts are printed.
 
     Raises ConfigError if nothing is published for these experiments, or if the runs that match a
@@ -66,11 +65,6 @@ def _compare_numbers(
     """The table of published numbers and ours."""
     if frame.empty and (experiment.folder / f"{TABLE}.csv").exists():
         print(f"\n{experiment.folder.name}: no finished runs; {TABLE} is left unchanged")
-        return
-    if not frame.empty and all(_matching(frame, row).empty for row in wanted):
-        what = _not_run(frame, wanted)
-        print(f"\n{experiment.folder.name}: no run has the published settings{what}")
-        experiment.remove_table(TABLE)
         return
     table = pd.DataFrame(_compared(experiment, frame, row) for row in wanted)
     n_within = (table["verdict"] == WITHIN).sum()
@@ -115,28 +109,17 @@ def _compared(experiment: Experiment, frame: pd.DataFrame, published: Mapping) -
     }
 
 
-def _matching(
-    frame: pd.DataFrame, published: Mapping, settings: Sequence[str] = SETTINGS
-) -> pd.DataFrame:
+def _matching(frame: pd.DataFrame, published: Mapping) -> pd.DataFrame:
     """The runs whose settings match those of a published number."""
     columns = dict(zip(SETTINGS, ("datapred", "dist", "beta"), strict=True))
     if "datapred" not in frame:
         columns["data"] = "datafeat"
-    wanted = {columns[key]: published[key] for key in settings if not pd.isna(published[key])}
+    wanted = {column: published[key] for key, column in columns.items()}
+    wanted = {column: value for column, value in wanted.items() if not pd.isna(value)}
     try:
         return frame if frame.empty else restrict(frame, wanted, "published numbers")
     except tables.NoRunsError:
         return frame.iloc[:0]
-
-
-def _not_run(frame: pd.DataFrame, published: list[dict]) -> str:
-    """Format the published settings that no run has, e.g. " (beta 0.07)"."""
-    found = []
-    for key in SETTINGS:
-        if all(_matching(frame, row, [key]).empty for row in published):
-            values = dict.fromkeys(row[key] for row in published if not pd.isna(row[key]))
-            found.append(f"{key} {' or '.join(values)}")
-    return f" ({'; '.join(found)})" if found else ""
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:

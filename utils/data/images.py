@@ -25,8 +25,6 @@ from utils.data.sources import Source
 BASE_RESIZES = ("resize", "upscale_crop_eval", "clip", "clip_random", "imagenet", "none")
 RANDOM_CROP = "clip_random"
 MARGIN = 8 / 7  # 256 pixels around a crop of 224
-MAX_GROWTH = 4  # images in memory are resized in advance if they grow by at most this factor
-RESIZE_CHUNK = 4096  # images in memory that are resized at a time
 
 
 class ImageDataModule(DataModule):
@@ -149,26 +147,19 @@ class ImageDataModule(DataModule):
         )
 
     def select(self, images: InMemory | Images, members: Tensor, split: str) -> Examples:
-        """Select the images at indices [N], and resize them like the images of a split."""
-        resize = self._resizes[split != "train"]
+        """Select the images at indices [N], to be treated like the images of a split."""
         if not isinstance(images, InMemory):
+            resize = self._resizes[split != "train"]
             return Streamed(images, members, resize, self._augment_shape, self.n_workers)
-        pixels, targets = images.inputs[members], images.targets[members]
-        self._check_pixels(split, pixels)
-        if self._augment_shape[-1] ** 2 <= MAX_GROWTH * pixels.shape[-1] * pixels.shape[-2]:
-            pixels = torch.cat([resize(chunk) for chunk in pixels.split(RESIZE_CHUNK)])
-        return InMemory(pixels, targets)
-
-    def _check_pixels(self, split: str, pixels: Tensor) -> None:
-        is_image = pixels.ndim == 4 and pixels.shape[1] == self.shape[0]
-        is_resized = self.base_resize != "none"
-        if pixels.dtype != torch.uint8 or not (
-            is_image and (is_resized or tuple(pixels.shape[1:]) == self._augment_shape)
-        ):
+        pixels = images.inputs
+        is_image = pixels.dtype == torch.uint8 and pixels.ndim == 4
+        is_shape = self.base_resize != "none" or tuple(pixels.shape[1:]) == self._augment_shape
+        if not (is_image and pixels.shape[1] == self.shape[0] and is_shape):
             raise ValueError(
                 f"Images of split {split!r} must be uint8 [N, {', '.join(map(str, self.shape))}], "
                 f"got {pixels.dtype} {list(pixels.shape)}."
             )
+        return InMemory(pixels[members], images.targets[members])
 
     def n_examples(self, split: str) -> int:
         return len(self.splits[check_choice("split", split, self.splits)].targets)
@@ -223,7 +214,7 @@ class ImageDataModule(DataModule):
 
     def to_float(self, pixels: Tensor, split: str) -> Tensor:
         """Convert uint8 images to float images in [0, 1], of the shape that is augmented."""
-        if tuple(pixels.shape[1:]) != self._augment_shape:
+        if isinstance(self.splits[split], InMemory):  # others are resized by workers
             pixels = self._resizes[split != "train"](pixels)
         return pixels.float() / 255
 

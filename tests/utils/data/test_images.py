@@ -219,15 +219,15 @@ def test_malformed_images_and_targets_are_rejected():
         (plain(N).float(), LABELS, "uint8"),
         (plain(N)[:, :1], LABELS, "3, 8, 8"),
         (plain(N), LABELS.float(), "int64"),
-        (plain(N), LABELS - 1, r"\[0, 3\), got -1 to 1"),
-        (plain(N), LABELS + 1, r"\[0, 3\), got 1 to 3"),
+        (plain(N), LABELS - 1, r"\[0, 3\).*from -1 to 1"),
+        (plain(N), LABELS + 1, r"\[0, 3\).*from 1 to 3"),
     ):
         faulty = source_of(in_memory(train=(images, targets), test=(images, targets)))
         with pytest.raises(ValueError, match=message):
             images_of(faulty).setup()
     for wrong in (torch.zeros(N), torch.zeros(N, 3), torch.zeros(N, 2).double()):
         faulty = source_of(in_memory(train=(plain(N), wrong), test=(plain(N), wrong)))
-        with pytest.raises(ValueError, match=rf"float32 \[{N}, 2\]"):
+        with pytest.raises(ValueError, match=r"float32 \[N, 2\]"):
             images_of(replace(faulty, task="regression", n_outputs=2)).setup()
 
 

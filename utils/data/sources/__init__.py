@@ -67,21 +67,18 @@ class Source:
         return images
 
     def _check_targets(self, split: str, targets: Tensor) -> None:
-        lowest, dtype, shape = 0, torch.int64, (len(targets),)
         if self.task == "regression":
-            dtype, shape = torch.float32, (len(targets), self.n_outputs)
-        elif not self.is_labelled and split != "test":
-            lowest = -1
-        if (targets.dtype, targets.shape) != (dtype, shape):
+            expected = f"float32 [N, {self.n_outputs}]"
+            is_right = targets.dtype == torch.float32 and targets.shape[1:] == (self.n_outputs,)
+        else:
+            lowest = 0 if self.is_labelled or split == "test" else -1
+            expected = f"int64 [N] in [{lowest}, {self.n_outputs})"
+            is_class = (lowest <= targets) & (targets < self.n_outputs)
+            is_right = targets.dtype == torch.int64 and targets.ndim == 1 and is_class.all()
+        if not is_right:
             raise ValueError(
-                f"Targets of split {split!r} must be {dtype} {list(shape)}, got {targets.dtype} "
-                f"{list(targets.shape)}."
-            )
-        is_class = (lowest <= targets) & (targets < self.n_outputs)
-        if self.task == "classification" and not is_class.all():
-            raise ValueError(
-                f"Classes of split {split!r} must lie in [{lowest}, {self.n_outputs}), "
-                f"got {targets.min()} to {targets.max()}."
+                f"Targets of split {split!r} must be {expected}, got {targets.dtype} "
+                f"{list(targets.shape)} with values from {targets.min()} to {targets.max()}."
             )
 
 
