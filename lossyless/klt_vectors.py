@@ -14,7 +14,7 @@ from lossyless.coding.ans import TableCoder
 from lossyless.coding.cell_means import CellMeans
 from lossyless.coding.codebooks import Codebook
 from lossyless.coding.histograms import NonZeros, fit_tables
-from lossyless.coding.rdo import NATURAL_WEIGHT, cheaper_cells
+from lossyless.coding.rdo import cheaper_cells
 from lossyless.coding.tables import CDFTables
 from lossyless.rates.entropy_coded import to_cells
 from lossyless.rates.transforms import (
@@ -23,11 +23,11 @@ from lossyless.rates.transforms import (
     rotate_with_integers,
     round_matrix,
 )
+from lossyless.scalar_quantiser import ScalarQuantiser
 from lossyless.torch_state import one_thread
 from lossyless.vector_codecs import FittedCodec
 
 CLUSTERS_PER_ROW = 2 / 3  # at most
-N_ROUNDS = 3  # of choosing symbols for given tables, and tables for given symbols
 RIDGE = 0.01  # added to the variances in the weighted error, relative to their mean
 MAX_RATE = 10  # largest target in bits per dimension: tables list 4096 symbols
 # of the search for a rate, in log beta: relative changes of the rate are smaller than those of beta
@@ -120,15 +120,15 @@ class KLTVectors(FittedCodec):
             lowest = self._lowest_rate(x)
             if 2 * index_rate > self.rate_target or index_rate + lowest >= self.rate_target:
                 book, residuals, index_rate = None, x, 0.0  # most of the bits
-        beta = self._beta(residuals, index_rate)
+        beta, fit = self._fit_beta(residuals, index_rate)
         if book is not None:
-            loss_without = sum(self._fit_tables(x / math.sqrt(beta)))
-        rate, error = self._fit_tables(residuals / math.sqrt(beta))
-        if book is not None and loss_without <= index_rate + rate + error:
-            book, index_rate, beta = None, 0.0, self._beta(x, 0.0)
-            rate, _ = self._fit_tables(x / math.sqrt(beta))
+            without = ScalarQuantiser.fit(x, beta, self.rdo)
+            if without.rate + without.error <= index_rate + fit.rate + fit.error:
+                book, index_rate = None, 0.0
+                beta, fit = self._fit_beta(x, 0.0)
         self.beta, self._book = beta, book and book._replace(step=book.step / math.sqrt(beta))
-        self.rate.fill_(rate + index_rate)
+        self._tables, self._means = fit.tables, fit.means
+        self.rate.fill_(fit.rate + index_rate)
         self._join_tables()
 
     def _lowest_rate(self, x: NDArray[np.float64]) -> float:
@@ -136,7 +136,8 @@ class KLTVectors(FittedCodec):
 
         Raises ValueError unless the rate target is larger.
         """
-        _, lowest = fit_tables(NonZeros.of(np.zeros(x.shape, np.int32)))
+        none = np.zeros(0, np.int32)
+        _, lowest = fit_tables(NonZeros(none, none, x.shape))
         if self.rate_target <= lowest:
             raise ValueError(
                 f"rate_target={self.rate_target}: {x.shape[1]} columns take more than {lowest:.2g} "
@@ -155,19 +156,21 @@ class KLTVectors(FittedCodec):
         weights = (variances / v + RIDGE) ** self.weighting
         return np.sqrt(6 * v * np.average(weights, weights=variances) / weights)
 
-    def _beta(self, x: NDArray[np.float64], index_rate: float) -> float:
+    def _fit_beta(self, x: NDArray[np.float64], index_rate: float) -> tuple[float, ScalarQuantiser]:
         """The given beta, or that of the rate target, for vectors or residuals x [N, D], in cell
         widths for beta = 1, and the rate of indices."""
         if self.rate_target is None:
-            return self.beta
+            return self.beta, ScalarQuantiser.fit(x, self.beta, self.rdo)
         most = MAX_RATE * self.z_dim
         if self.rate_target > most:
             raise ValueError(f"rate_target={self.rate_target}: expected at most {most} bits")
 
         @functools.cache
+        def fit(log_beta: float) -> ScalarQuantiser:
+            return ScalarQuantiser.fit(x, math.exp(log_beta), self.rdo)
+
         def excess(log_beta: float) -> float:
-            rate, _ = self._fit_tables(x * math.exp(-log_beta / 2))
-            return math.log(max(rate + index_rate, 1e-9) / self.rate_target)
+            return math.log(max(fit(log_beta).rate + index_rate, 1e-9) / self.rate_target)
 
         low = high = 0.0
         while excess(high) > 0:
@@ -179,32 +182,14 @@ class KLTVectors(FittedCodec):
                     f"rate_target={self.rate_target}: the vectors vary too little for it, or their "
                     "columns have very different units: standardise them"
                 )
-        return math.exp(brentq(excess, low, high, xtol=TOLERANCE)) if low < high else 1.0
-
-    def _fit_tables(self, x: NDArray[np.float64]) -> tuple[float, float]:
-        """Fit tables and points to x [N, D], in cell widths; returns rate and error in bits."""
-        nearest = symbols = _rounded(x)
-        rate = self._fit_entries(x, symbols)
-        for _ in range(N_ROUNDS * self.rdo):
-            symbols = self._choose(x, nearest)
-            rate = self._fit_entries(x, symbols)
-        errors = np.square(x - self._means.decode(symbols)).sum(1)
-        return rate, float(errors.mean()) / NATURAL_WEIGHT
-
-    def _fit_entries(self, x: NDArray[np.float64], symbols: NDArray[np.int32]) -> float:
-        found = NonZeros.of(symbols)
-        self._tables, rate = fit_tables(found)
-        self._means = CellMeans.fit(x, found, self._tables)
-        return rate
+        log_beta = brentq(excess, low, high, xtol=TOLERANCE) if low < high else 0.0
+        return math.exp(log_beta), fit(log_beta)
 
     # --- coding
 
     def _rotate(self, z: Tensor) -> Tensor:
         """U^T (z - mean) [N, D], float64, the same bits for every batch size and thread count."""
         return rotate_with_integers(z.double() - self.mean, self.matrix)
-
-    def _choose(self, x: NDArray[np.float64], nearest: NDArray[np.int32]) -> NDArray[np.int32]:
-        return cheaper_cells(x, nearest, self._tables, means=self._means)
 
     def _encode(self, z: Tensor) -> NDArray[np.int32]:
         symbols = np.empty((len(z), self._coded_tables.n_tables), np.int32)
@@ -213,8 +198,10 @@ class KLTVectors(FittedCodec):
             if self._book is not None:
                 symbols[rows, -1] = index = self._book.choose(x)
                 x -= self._book.predict(index, self.z_dim)
-            nearest = _rounded(x)
-            symbols[rows, : self.z_dim] = self._choose(x, nearest) if self.rdo else nearest
+            cells = _rounded(x)
+            if self.rdo:
+                cells = cheaper_cells(x, cells, self._tables, means=self._means)
+            symbols[rows, : self.z_dim] = cells
         return symbols
 
     def _decode(self, symbols: NDArray[np.int32]) -> Tensor:

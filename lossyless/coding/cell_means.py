@@ -25,15 +25,27 @@ class CellMeans(NamedTuple):
     tables: CDFTables
 
     @classmethod
-    def fit(cls, x: NDArray[np.float64], found: NonZeros, tables: CDFTables) -> "CellMeans":
-        """Means of values x [N, D] in cell widths, with their symbols, shrunk for small counts."""
+    def fit(
+        cls,
+        found: NonZeros,
+        values: NDArray[np.float64],
+        totals: NDArray[np.float64],
+        tables: CDFTables,
+    ) -> "CellMeans":
+        """Means of the values of each cell, in cell widths, shrunk for small counts.
+
+        Parameters
+        ----------
+        values : of the symbols that are not 0, [n].
+        totals : sums of all values of each column, [D].
+        """
         lowest, highest = found.range
         first, length = lowest - 1, highest - lowest + 3  # the ends are for symbols beyond
-        values = x[found.rows, found.columns]
+        n, n_columns = found.shape
         counts = found.sums(first, length)
         sums = found.sums(first, length, values - found.symbols)
-        counts[:, -first] = len(x) - counts.sum(1)
-        sums[:, -first] = x.sum(0) - np.bincount(found.columns, values, minlength=x.shape[1])
+        counts[:, -first] = n - counts.sum(1)
+        sums[:, -first] = totals - np.bincount(found.columns, values, minlength=n_columns)
         steps = np.round(sums / (counts + SHRINKAGE) * STEPS).clip(-STEPS, STEPS - 1)
         steps[:, [0, -1]] = 0
         entries = np.arange(tables.escapes.max())

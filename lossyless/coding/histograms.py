@@ -18,19 +18,13 @@ class NonZeros(NamedTuple):
 
     Attributes
     ----------
-    rows, columns, symbols : [n]
+    columns, symbols : [n]
     shape : (N, D)
     """
 
-    rows: NDArray[np.int64]
     columns: NDArray[np.int64]
     symbols: NDArray[np.int32]
     shape: tuple[int, int]
-
-    @classmethod
-    def of(cls, symbols: NDArray[np.int32]) -> "NonZeros":
-        rows, columns = np.nonzero(symbols)
-        return cls(rows, columns, symbols[rows, columns], symbols.shape)
 
     @property
     def range(self) -> tuple[int, int]:

@@ -12,7 +12,7 @@ quantization of exponential and Laplacian random variables").
 import numpy as np
 from numpy.typing import NDArray
 
-from lossyless.coding.cell_means import CellMeans
+from lossyless.coding.cell_means import STEPS, CellMeans
 from lossyless.coding.escapes import code_lengths
 from lossyless.coding.tables import TOTAL_MASS, CDFTables
 
@@ -43,26 +43,51 @@ def cheaper_cells(
     """
     chosen = cells.copy()
     where = np.nonzero(cells)  # the others are zero already
-    x, cells = x[where], cells[where]
-    index = where[1] if index is None else index[where]
-    costs, n_listed, offsets = _bits(tables), tables.escapes[index], tables.offsets[index]
-    best, lowest = cells, np.full(len(cells), np.inf)
-    for candidate in (cells, cells - np.sign(cells), np.zeros_like(cells)):
-        entries = candidate.astype(np.int64) - offsets
-        distances = np.where(entries < 0, -2 * entries - 1, 2 * (entries - n_listed))
-        is_escaped = (entries < 0) | (entries >= n_listed)
-        entries = np.where(is_escaped, n_listed, entries)
-        bits = costs[index, entries]
-        bits[is_escaped] += code_lengths(distances[is_escaped], ESCAPE_ORDER)
-        errors = x - candidate if means is None else x - candidate - means.offsets(index, candidate)
-        cost = errors**2 + weight * bits
-        best = np.where(cost < lowest, candidate, best)
-        lowest = np.minimum(cost, lowest)
-    chosen[where] = best
+    index = where[1] if index is None else index[where].astype(np.int64)
+    chosen[where] = cheaper_nonzeros(x[where], cells[where], index, tables, means, weight)
     return chosen
 
 
-def _bits(tables: CDFTables) -> NDArray[np.float64]:
-    """Bits of each entry [n_tables, max_length - 1]; unlimited beyond the end of a table."""
-    with np.errstate(divide="ignore"):
-        return -np.log2(np.diff(tables.cdfs) / TOTAL_MASS)
+def cheaper_nonzeros(
+    x: NDArray[np.floating],
+    cells: NDArray[np.int32],
+    index: NDArray[np.int64],
+    tables: CDFTables,
+    means: CellMeans | None = None,
+    weight: float = NATURAL_WEIGHT,
+) -> NDArray[np.int32]:
+    """`cheaper_cells` of values x [n] whose nearest cells [n] are not 0."""
+    with np.errstate(divide="ignore"):  # padding beyond the end of a table
+        prices = -weight * np.log2(np.diff(tables.cdfs) / TOTAL_MASS)
+    points = np.zeros_like(prices)
+    if means is not None:
+        points[:, :-1] = means.steps / STEPS
+    offsets = tables.offsets.astype(np.int64)
+
+    def coded(symbols: NDArray, index: NDArray) -> tuple[NDArray, NDArray]:
+        """What symbols are decoded to, and their prices."""
+        entries, n_listed = symbols - offsets[index], tables.escapes[index]
+        beyond = np.flatnonzero((entries < 0) | (entries >= n_listed))
+        escaped, n_listed = entries[beyond], n_listed[beyond]
+        entries[beyond] = n_listed
+        places = index * prices.shape[1] + entries
+        price = prices.ravel()[places]
+        distances = np.where(escaped < 0, -2 * escaped - 1, 2 * (escaped - n_listed))
+        price[beyond] += weight * code_lengths(distances, ESCAPE_ORDER)
+        return symbols + points.ravel()[places], price
+
+    every = np.arange(tables.n_tables)
+    zero_point, zero_price = (values[index] for values in coded(np.zeros_like(every), every))
+    large = np.flatnonzero(np.abs(cells) > 1)
+    smaller = cells[large] - np.sign(cells[large])
+    best, lowest = cells.copy(), np.full(len(x), np.inf)
+    for where, symbols, (point, price) in (
+        (slice(None), cells, coded(cells, index)),
+        (large, smaller, coded(smaller, index[large])),
+        (slice(None), 0, (zero_point, zero_price)),
+    ):
+        costs = (x[where] - point) ** 2 + price
+        is_lower = costs < lowest[where]
+        best[where] = np.where(is_lower, symbols, best[where])
+        lowest[where] = np.minimum(costs, lowest[where])
+    return best
