@@ -1,5 +1,7 @@
 """`aggregate.py` turns finished runs on disk into tables and figures."""
 
+import inspect
+
 import pandas as pd
 import pytest
 from helpers.curve_runs import Runs, legend_of, table
@@ -84,22 +86,6 @@ def test_keys_of_the_summary_and_expected_seeds(folder):
     assert (summary["n_missing"] == 1).all()
 
 
-def test_options_select_curves(folder, figures):
-    option = "aggregate.plot_all_RD_curves"
-    draw(
-        folder,
-        "aggregate.modes=[plot_all_RD_curves]",
-        f"{option}.x=[test/pred/loss,test/feat/distortion]",
-        f"{option}.hue=[dist,encoder.kwargs.hid_dim]",
-        f"{option}.where={{dist: VIC}}",
-    )
-    assert list(figures) == [
-        "all_RD_curves_test_pred_loss",
-        "all_RD_curves_test_feat_distortion",
-    ]
-    assert all(legend_of(figure.axes[0]) == ["VIC 8"] for figure in figures.values())
-
-
 def test_classical_codecs_have_curves_over_quality_without_distortion(tmp_path, figures):
     run(tmp_path, "featurizer.loss.beta=0.5", base=DIGITS)
     for quality in (10, 90):
@@ -147,10 +133,6 @@ def test_settings_are_read_from_the_saved_configs(folder):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("aggregate.modes=[plot_all_RD_curves] aggregate.plot_all_RD_curves.x=a", "test/pred/loss"),
-        ("aggregate.modes=[plot_all_RD_curves] aggregate.plot_all_RD_curves.col=a", "'dist'"),
-        ("aggregate.modes=[plot_pareto_front] aggregate.plot_pareto_front.select=[a]", "select"),
-        ("aggregate.modes=[plot_pareto_front]", "test/pred/err"),
         ("aggregate.modes=[summarise]", "summarize_metrics"),
         ("aggregate.summarize_metrics.table=all", "merged"),
         ("+aggregate.summarize_metrics.columns.x=test/feat/bits", "test/feat/rate"),
@@ -173,6 +155,10 @@ def test_experiments_of_featurizers_have_a_summary(tmp_path):
 
 
 def test_every_mode_has_its_options_in_the_config(capsys):
-    assert {*MODES, *SHARED} <= set(compose_config().aggregate)
+    config = compose_config().aggregate
+    assert set(SHARED) <= set(config)
+    for name, mode in MODES.items():
+        known = inspect.signature(mode).parameters
+        assert "options" in known or {*config[name]} - {"where"} <= {*known}, name
     aggregate.main(["--help"])
     assert "aggregate.py experiment=" in capsys.readouterr().out

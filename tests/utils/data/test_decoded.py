@@ -134,6 +134,3 @@ def test_large_splits_give_the_same_batches(monkeypatch):
     monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", SMALL)
     for batch, other in zip(small, module().loader("train", epoch=3), strict=True):
         assert torch.equal(batch.x, other.x) and torch.equal(batch.y, other.y)
-
-
-# --- in the third stage

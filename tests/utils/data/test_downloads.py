@@ -68,12 +68,6 @@ def test_errors_of_several_mirrors_are_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_file_in_place_of_the_data_folder_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=f"paths.data.*{tmp_path}/file"):
-        get(tmp_path / "file" / "data", [])
-
-
 # --- large files
 
 CONTENT = np.random.default_rng(0).bytes(5_000_000)
