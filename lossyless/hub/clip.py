@@ -217,6 +217,19 @@ class ClipCompressor(FeatureCompressor):
         """CompressAI's model; its `compress(z_in)` returns the streams of `compress`."""
         return self.official.bottleneck
 
+    @property
+    def scaling(self) -> Tensor:
+        return self.rate.scaling.to(self.device)
+
+    @property
+    def biasing(self) -> Tensor:
+        return self.rate.biasing.to(self.device)
+
+    @property
+    def side_z_dim(self) -> int:
+        """A fifth of `z_dim`; unused, as a factorized bottleneck has no side information."""
+        return self.z_dim // 5
+
     @isolated
     def process_z_in(self, z: Tensor) -> Tensor:
         """Features [B, z_dim] to the input [B, z_dim, 1, 1] of `entropy_bottleneck`."""

@@ -77,10 +77,13 @@ def test_the_methods_of_the_official_compressor(loaded, X):
     compressor, transform = loaded
     compressor = compressor.to("cpu").eval()
     assert compressor.preprocess is transform and isinstance(compressor.get_rate(X), float)
-    assert compressor.z_dim == Z_DIM and compressor.device == torch.device("cpu")
+    assert (compressor.z_dim, compressor.side_z_dim) == (Z_DIM, Z_DIM // 5)
+    assert compressor.device == torch.device("cpu")
     z, z_hat, streams = compressor.clip(X), compressor(X), compressor.compress(X)
     assert torch.equal(z, compressor.encode(X))
     z_in, bottleneck = compressor.process_z_in(z), compressor.entropy_bottleneck
+    expected = (z + compressor.biasing) * compressor.scaling.exp()
+    torch.testing.assert_close(z_in, expected[..., None, None])
     z_hat_in, likelihoods = bottleneck(z_in)
     assert z_in.shape == z_hat_in.shape == likelihoods.shape == (len(X), Z_DIM, 1, 1)
     torch.testing.assert_close(-likelihoods.log2().sum((1, 2, 3)), compressor.theoretical_rate(X))
