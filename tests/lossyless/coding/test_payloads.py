@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers.damage import flip_bit
 from helpers.tiny import ROOT
 
 from lossyless.coding.payloads import CodingError, FloatCoder, decode_blobs, encode_blobs
@@ -39,10 +40,7 @@ def test_damaged_floats_are_detected():
     z = np.arange(12, dtype=np.float32).reshape(3, 4)
     data = FloatCoder(4).encode(z)
     damaged = [data[:end] for end in range(len(data))] + [data + b"\0"]
-    for bit in range(16, 8 * len(data)):
-        flipped = bytearray(data)
-        flipped[bit // 8] ^= 1 << bit % 8
-        damaged.append(bytes(flipped))
+    damaged += [flip_bit(data, *divmod(bit, 8)) for bit in range(16, 8 * len(data))]
     for bad in damaged:
         with contextlib.suppress(CodingError):  # unless it is in unused bits of the zlib header
             np.testing.assert_array_equal(FloatCoder(4).decode(bad, 3), z)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.damage import damage
 from helpers.tiny import ROOT
 from helpers.tiny_clip import Z_DIM
 from PIL import Image
@@ -154,9 +155,7 @@ def test_labels_of_official_files_lie_beside_them(folder, networks, bottleneck, 
 def test_damage_can_be_skipped(save, bottleneck, tmp_path, capsys):
     file, Z, Y = (tmp_path / name for name in ("Z.bin", "Z.npy", "Y.npy"))
     whole = save(file, 4096 + 10)
-    data = bytearray(file.read_bytes())
-    data[len(data) // 4] ^= 1
-    file.write_bytes(data)
+    damage(file, share=0.25)
     capsys.readouterr()
     words = ("decompress", file, Z, "--labels-out", Y, *bottleneck)
     assert run(*words) == 1
@@ -197,9 +196,8 @@ def place(save, weights, folder, tmp_path, monkeypatch) -> Path:
     """The working directory, with usable and unusable files; downloads fail."""
     save(tmp_path / "Z.bin", 3)
     save(tmp_path / "official", 4, format="official", label_file=tmp_path / "Y.npy")
-    damaged = bytearray((tmp_path / "Z.bin").read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    (tmp_path / "damaged").write_bytes(damaged)
+    save(tmp_path / "damaged", 3)
+    damage(tmp_path / "damaged")
     (tmp_path / "foreign").write_bytes(b"not compressed features")
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "link").symlink_to(tmp_path / "Z.bin")

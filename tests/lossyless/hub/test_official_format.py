@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from compressai.entropy_models import EntropyBottleneck
+from helpers.damage import flip_bit
 
 from lossyless.coding.payloads import CodingError
 from lossyless.files import ContainerError, write_features
@@ -103,11 +104,9 @@ def test_bit_errors_are_detected_unless_symbols_are_beyond_the_tables(rate):
     symbols = lowest + rng.integers(0, n_listed, (300, Z_DIM)).astype(np.int32)
     streams = coder.encode(rate.dequantise(symbols))
     for i, stream in enumerate(streams):
-        damaged = bytearray(stream)
-        bit = rng.integers(8 * len(stream))
-        damaged[bit // 8] ^= 1 << bit % 8
+        damaged = flip_bit(stream, rng.integers(len(stream)), rng.integers(8))
         with pytest.raises(CodingError, match="vector 1: "):
-            coder.decode([streams[i - 1], bytes(damaged)])
+            coder.decode([streams[i - 1], damaged])
 
 
 def test_foreign_streams_are_detected(rate):
@@ -170,16 +169,6 @@ def test_cut_and_lengthened_files_and_absurd_sizes_are_named(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ContainerError, match=str(path)):
             list(read_official(path))
-
-
-def test_a_writer_that_fails_leaves_no_file(tmp_path):
-    def streams():
-        yield STREAMS[0]
-        raise ArithmeticError
-
-    with pytest.raises(ArithmeticError):
-        write_official(tmp_path / "z.bin", streams())
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_formats_are_distinguished(rate, tmp_path):

@@ -69,9 +69,13 @@ def test_drills_do_not_start_from_a_job_that_fails_without_a_fault(monkeypatch):
 
 def test_damaged_files_are_detected():
     formats = corruption.make_formats()
-    for name in ("file, hyperprior", "merging", "ArrayCompressor.save"):
-        rows = rows_of(corruption.damage(name, formats[name], 3, seed=0))
-        assert sum(row["tried"] for row in rows) == 21 and not any(map(is_bad, rows))
+    for name, n_each in (
+        ("file, factorized", 9),
+        ("file, skipping damage", 9),
+        *((name, 3) for name in ("file, hyperprior", "merging", "ArrayCompressor.save")),
+    ):
+        rows = rows_of(corruption.damage(name, formats[name], n_each, seed=0))
+        assert sum(row["tried"] for row in rows) == 7 * n_each and not any(map(is_bad, rows))
 
 
 def test_malformed_arrays_and_settings_are_explained():
