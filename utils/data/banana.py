@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lossyless.base import Batch
-from utils.data.module import DataModule, check_choice, spawn_generator
+from utils.configs.checks import check_known
+from utils.data.module import DataModule, spawn_generator
 
 
 @dataclass(frozen=True)
@@ -192,12 +193,13 @@ class BananaDataModule(DataModule):
         super().__init__(batch_size=batch_size, **kwargs)
         self.eval_batch_size = eval_batch_size
         self.distribution = BananaDistribution()
-        self.equivalence = EQUIVALENCES[check_choice("equivalence", equivalence, EQUIVALENCES)]
+        check_known("equivalence", [equivalence], EQUIVALENCES)
+        self.equivalence = EQUIVALENCES[equivalence]
         self.n_outputs = self.equivalence.n_outputs
         self._n_examples = {"train": n_train, "val": n_eval, "test": n_eval}
 
     def n_examples(self, split: str) -> int:
-        return self._n_examples[check_choice("split", split, self._n_examples)]
+        return self._n_examples[split]
 
     @property
     def input_follows_auxiliary(self) -> bool:

@@ -20,7 +20,7 @@ from utils.configs.resolvers import weights_id
 from utils.data.downloads import download_zip, find_or_download
 from utils.data.examples import InMemory, draw_below, draw_order, hold_out
 from utils.data.feature_cache import FeatureCache, array_file
-from utils.data.module import DataError, DataModule, check_choice, spawn_generator
+from utils.data.module import DataError, DataModule, spawn_generator
 from utils.runs.stopwatch import Stopwatch
 
 YEARS = {"train": "train2017", "test": "val2017"}  # the original test images have no captions
@@ -207,7 +207,7 @@ class CocoCaptionsDataModule(DataModule):
         return splits
 
     def n_examples(self, split: str) -> int:
-        return len(self.splits[check_choice("split", split, self.splits)].targets)
+        return len(self.splits[split].targets)
 
     def make_batches(
         self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator

@@ -10,7 +10,7 @@ from torch import Tensor
 from lossyless.base import Batch
 from utils.data import examples
 from utils.data.examples import InMemory, draw_order
-from utils.data.module import SPLITS, DataError, DataModule, check_choice
+from utils.data.module import DataError, DataModule
 
 
 class DecodedDataModule(DataModule):
@@ -43,7 +43,7 @@ class DecodedDataModule(DataModule):
 
     def n_examples(self, split: str) -> int:
         """Number of examples in a split; for training, in one copy."""
-        n = len(self._splits[check_choice("split", split, SPLITS)].targets)
+        n = len(self._splits[split].targets)
         return n // self.n_copies if split == "train" else n
 
     def make_batches(

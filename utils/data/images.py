@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from lossyless.base import Batch
+from utils.configs.checks import check_known
 from utils.data.augmentations import Augmentation
 from utils.data.examples import (
     Examples,
@@ -19,7 +20,7 @@ from utils.data.examples import (
     draw_order,
     hold_out,
 )
-from utils.data.module import DataError, DataModule, check_choice, spawn_generator
+from utils.data.module import DataError, DataModule, spawn_generator
 from utils.data.sources import Source
 
 BASE_RESIZES = ("resize", "upscale_crop_eval", "clip", "clip_random", "imagenet", "none")
@@ -162,7 +163,7 @@ class ImageDataModule(DataModule):
         return InMemory(pixels[members], images.targets[members])
 
     def n_examples(self, split: str) -> int:
-        return len(self.splits[check_choice("split", split, self.splits)].targets)
+        return len(self.splits[split].targets)
 
     def augmentation_of(self, split: str) -> Augmentation:
         return self.augmentation if split == "train" else self.val_augmentation
@@ -254,7 +255,7 @@ def make_resize(name: str, side: int, *, is_evaluation: bool) -> v2.Transform:
     - clip_random: like clip, but training images are cropped at random positions.
     - none: images must already have their final shape.
     """
-    check_choice("base_resize", name, BASE_RESIZES)
+    check_known("base_resize", [name], BASE_RESIZES)
     bicubic = v2.Resize(side, InterpolationMode.BICUBIC, antialias=True)
     if name == "none":
         return v2.Identity()

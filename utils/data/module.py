@@ -4,7 +4,7 @@ import copy
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Self
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lossyless.base import Batch
+from utils.configs.checks import check_known
 
 SPLITS = ("train", "val", "test")
 
@@ -159,7 +160,8 @@ class DataModule(pl.LightningDataModule, ABC):
         data_dir: str = "data",
     ) -> None:
         super().__init__()
-        self.auxiliary = check_choice("auxiliary", auxiliary, AUXILIARIES)
+        check_known("auxiliary", [auxiliary], AUXILIARIES)
+        self.auxiliary = auxiliary
         self.batch_size = batch_size
         self.eval_batch_size = batch_size if auxiliary == "positive" else eval_batch_size
         self.seed = seed
@@ -168,7 +170,7 @@ class DataModule(pl.LightningDataModule, ABC):
     def with_auxiliary(self, auxiliary: str) -> Self:
         """The same examples with different content of `Batch.aux`."""
         other = copy.copy(self)
-        other.auxiliary = check_choice("auxiliary", auxiliary, AUXILIARIES)
+        other.auxiliary = auxiliary
         return other
 
     def setup(self, stage: str | None = None) -> None:
@@ -177,7 +179,7 @@ class DataModule(pl.LightningDataModule, ABC):
 
     @abstractmethod
     def n_examples(self, split: str) -> int:
-        """Number of examples of a split; ValueError if there is no such split."""
+        """Number of examples of a split."""
 
     @abstractmethod
     def make_batches(
@@ -204,7 +206,7 @@ class DataModule(pl.LightningDataModule, ABC):
             `eval_batch_size`: `epoch=k, shuffle=False` is the k-th augmented copy of the training
             split. None: only the training split is shuffled.
         """
-        check_choice("split", split, SPLITS)
+        check_known("split", [split], SPLITS)
         is_shuffled = split == "train" if shuffle is None else shuffle
         batch_size = self.batch_size if is_shuffled else self.eval_batch_size
         n_examples = self.n_examples(split)  # before copying, so that all copies share the data
@@ -261,12 +263,3 @@ def spawn_generator(generator: torch.Generator, name: str) -> torch.Generator:
     """
     seed = derive_seed(generator.initial_seed(), name)
     return torch.Generator(generator.device).manual_seed(seed)
-
-
-def check_choice(name: str, value: str | None, choices: Collection[str | None]) -> str | None:
-    """Return `value` if it is one of the choices; else raise a ValueError that lists them."""
-    if value not in choices:
-        raise ValueError(
-            f"Unknown {name} {value!r}: choose one of {', '.join(map(repr, choices))}."
-        )
-    return value

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from lossyless.compressors import LearnableCompressor
+from utils.configs.checks import check_known
 from utils.data.module import DataModule
 from utils.plots import banana, images, style
 
@@ -52,8 +53,7 @@ FIGURES: dict[str, FigureSpec] = {
 
 def find_figure(name: str, compressor: LearnableCompressor, data: DataModule) -> FigureSpec:
     """The figure with this name; ValueError if it does not exist or apply to these arguments."""
-    if name not in FIGURES:
-        raise ValueError(f"unknown figure {name!r}: choose from {', '.join(FIGURES)}")
+    check_known("figures.names", [name], FIGURES)
     spec = FIGURES[name]
     if not isinstance(compressor, LearnableCompressor):
         raise ValueError(f"{name} draws learned compressors, not {type(compressor).__name__}")

@@ -102,7 +102,7 @@ def test_the_score_of_a_submission_is_that_of_the_run(feat, folder, capsys):
     assert list(found.columns) == list(ANSWERS)
     assert found.index.tolist() == sorted(galaxies.IDS)
     metrics = finished(folder, feat).metrics()
-    data = galaxy.galaxy(data_dir=str(folder / "data"), val_fraction=0.1)
+    data = galaxy.galaxy(side=16, data_dir=str(folder / "data"), val_fraction=0.1)
     solutions = galaxies.solutions().set_index(ID)
     for split in ("val", "test"):
         examples = data.splits[split]

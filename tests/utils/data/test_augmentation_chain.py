@@ -129,7 +129,7 @@ def test_labels_are_noisy_if_a_crop_shows_too_little(name, noise):
 
 
 def test_bad_arguments_are_rejected():
-    with pytest.raises(ValueError, match="rotate.*rotation--.*erasing.*label"):
+    with pytest.raises(ValueError, match="'rotate'.*rotation--.*erasing.*label"):
         Augmentation(["rotation", "rotate"])
     with pytest.raises(ValueError, match="p_augment"):
         Augmentation(["rotation"], p_augment=1.5)

@@ -143,5 +143,5 @@ def test_points_depend_only_on_seed_split_and_epoch():
 
 
 def test_unknown_equivalences_are_rejected():
-    with pytest.raises(ValueError, match="equivalence 'rotations'.*'rotation'.*None"):
+    with pytest.raises(ValueError, match="equivalence: .*'rotations'.*rotation.*null"):
         small(equivalence="rotations")

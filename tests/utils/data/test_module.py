@@ -59,9 +59,9 @@ def test_unshuffled_epochs_are_augmented_copies_in_order():
 
 
 def test_unknown_names_are_rejected_with_the_alternatives():
-    with pytest.raises(ValueError, match="split 'valid'.*'train', 'val', 'test'"):
+    with pytest.raises(ValueError, match="split: unknown 'valid'.* train, val, test"):
         toy().loader("valid")
-    with pytest.raises(ValueError, match=f"auxiliary 'inputs'.*'{AUXILIARIES[-1]}'"):
+    with pytest.raises(ValueError, match=f"auxiliary: .*'inputs'.*{AUXILIARIES[-1]}"):
         toy(auxiliary="inputs")
 
 

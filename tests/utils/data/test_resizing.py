@@ -91,5 +91,5 @@ def test_the_paper_s_sizes():
 
 
 def test_unknown_names_are_rejected_with_the_alternatives():
-    with pytest.raises(ValueError, match="base_resize 'crop'.*'upscale_crop_eval'.*'none'"):
+    with pytest.raises(ValueError, match="base_resize: .*'crop'.*upscale_crop_eval.*none"):
         make_resize("crop", SIDE, is_evaluation=False)

@@ -184,7 +184,7 @@ def test_the_centre_of_galaxies_is_cropped_then_resized(make, side, crop, tmp_pa
     found = next(iter(data.loader("test"))).x[0] * 255
     assert (found - expected).abs().max() <= 2.01  # PIL images are rounded differently
     with pytest.raises(ValueError, match="424 pixels, got 425"):
-        galaxy.galaxy(crop=425)
+        galaxy.galaxy(side=16, crop=425)
 
 
 def test_an_incomplete_set_of_galaxies_keeps_the_splits_of_the_complete_one(make):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from utils.configs.checks import check_known
 from utils.data.augmentations.affine import (
     Affine,
     Crop,
@@ -80,8 +81,7 @@ class Augmentation:
     """
 
     def __init__(self, names: Sequence[str], p_augment: float = 1.0) -> None:
-        if unknown := [name for name in names if name not in REGISTRY]:
-            raise ValueError(f"Unknown equivalence {unknown}: choose from {', '.join(REGISTRY)}.")
+        check_known("equivalence", names, REGISTRY)
         if not 0 <= p_augment <= 1:
             raise ValueError(f"p_augment must lie in [0, 1], got {p_augment}.")
         self.p_augment = p_augment

@@ -20,11 +20,9 @@ SIZES = {"train": 118_287, "test": 5_000}
 
 def coco(
     *,
-    side: int = 224,
     is_caption_target: bool = False,
     clip_weights: str = "ViT-B/32",
     feature_dim: int = 512,
-    val_fraction: float = 0.1,
     **kwargs: object,
 ) -> ImageDataModule:
     """Photographs of everyday scenes; 118,287 training images and 5,000 test images (val2017).
@@ -61,4 +59,4 @@ def coco(
         task="regression",
         how_to_restore=HOW_TO_RESTORE,
     )
-    return ImageDataModule(source, side=side, val_fraction=val_fraction, **kwargs)
+    return ImageDataModule(source, **kwargs)

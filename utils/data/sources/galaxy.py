@@ -43,9 +43,7 @@ HOW_TO_RESTORE = (
 )
 
 
-def galaxy(
-    *, side: int = 128, crop: int = ORIGINAL_SIDE, base_resize: str = "resize", **kwargs: object
-) -> ImageDataModule:
+def galaxy(*, crop: int = ORIGINAL_SIDE, **kwargs: object) -> ImageDataModule:
     """Photographs of galaxies, 424x424, with fractions of volunteers' answers (37 in [0, 1]).
 
     `val_fraction` of the 61,578 labelled images are the validation split, which is the same for all
@@ -58,16 +56,13 @@ def galaxy(
     crop : side of the central square of the original image to use.
     kwargs : see `ImageDataModule`.
     """
-    source = _source("Galaxy", _open, SIZES, crop)
-    return ImageDataModule(source, side=side, base_resize=base_resize, **kwargs)
+    return ImageDataModule(_source("Galaxy", _open, SIZES, crop), **kwargs)
 
 
-def galaxy_offline(
-    *, side: int = 128, crop: int = ORIGINAL_SIDE, base_resize: str = "resize", **kwargs: object
-) -> ImageDataModule:
+def galaxy_offline(*, crop: int = ORIGINAL_SIDE, **kwargs: object) -> ImageDataModule:
     """Like `galaxy`, but the test split is 5 % of the labelled images (3,079)."""
     source = _source("GalaxyOffline", _open_offline, OFFLINE_SIZES, crop)
-    return ImageDataModule(source, side=side, base_resize=base_resize, **kwargs)
+    return ImageDataModule(source, **kwargs)
 
 
 def _source(name: str, open_set: Callable, sizes: Mapping[str, int], crop: int) -> Source:

@@ -18,7 +18,7 @@ from utils.data.sources import Source, opener
 SIZES = {"train": 262_144, "val": 32_768, "test": 32_768}
 
 
-def pcam(*, side: int = 96, **kwargs: object) -> ImageDataModule:
+def pcam(**kwargs: object) -> ImageDataModule:
     """PatchCamelyon: microscope images of lymph nodes, 96x96, with or without tumour.
 
     262,144 training, 32,768 validation and 32,768 test images. The label says whether the central
@@ -33,7 +33,7 @@ def pcam(*, side: int = 96, **kwargs: object) -> ImageDataModule:
         advice="They are camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5.gz from "
         "https://github.com/basveeling/pcam; unpack them (gunzip) in pcam/ there.",
     )
-    return ImageDataModule(Source("PCam", open_set, 2, SIZES), side=side, **kwargs)
+    return ImageDataModule(Source("PCam", open_set, 2, SIZES), **kwargs)
 
 
 def _open_part(part: PCAM) -> "HDF5Images":
