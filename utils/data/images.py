@@ -1,7 +1,9 @@
 """Data module for images from a source, with augmentations and the auxiliary variable."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -26,6 +28,9 @@ from utils.data.sources import Source
 BASE_RESIZES = ("resize", "upscale_crop_eval", "clip", "clip_random", "imagenet", "none")
 RANDOM_CROP = "clip_random"
 MARGIN = 8 / 7  # 256 pixels around a crop of 224
+# Small batches are made several at a time on a GPU, up to this many values: launching the kernels
+# takes as long for all of them as for one.
+JOINT_VALUES = {"cuda": 2**21}
 
 
 class ImageDataModule(DataModule):
@@ -181,13 +186,17 @@ class ImageDataModule(DataModule):
         examples, device = self.splits[split], generator.device
         order = draw_order(len(examples.targets), is_shuffled, generator)
         positive_generator = spawn_generator(generator, "positive")
-        batches = list(order.split(batch_size))
+        n_values = batch_size * math.prod(self._augment_shape)
+        n_joint = batch_size * max(1, JOINT_VALUES.get(device.type, 0) // n_values)
+        groups = list(order.split(n_joint))
         if self._has_partners(split):  # read in one batch with the images
             partners = draw_of_same_class(examples.targets.to(device), order, positive_generator)
-            pairs = zip(batches, partners.split(batch_size), strict=True)
-            batches = [torch.cat(pair) for pair in pairs]
-        for pixels, targets in examples.read(batches, device, generator.initial_seed()):
-            yield self._make_batch(pixels, targets, split, generator, positive_generator)
+            pairs = zip(groups, partners.split(n_joint), strict=True)
+            groups = [torch.cat(pair) for pair in pairs]
+        for pixels, targets in examples.read(groups, device, generator.initial_seed()):
+            x, y, aux = self._make_batch(pixels, targets, split, generator, positive_generator)
+            auxes = repeat(None) if aux is None else aux.split(batch_size)
+            yield from map(Batch, x.split(batch_size), y.split(batch_size), auxes)
 
     def _make_batch(
         self,

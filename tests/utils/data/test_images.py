@@ -8,8 +8,8 @@ import torch
 from helpers.batches import gather
 
 from utils.data.examples import InMemory, hold_out
-from utils.data.images import ImageDataModule, draw_of_same_class
-from utils.data.module import SPLITS, DataError
+from utils.data.images import JOINT_VALUES, ImageDataModule, draw_of_same_class
+from utils.data.module import AUXILIARIES, SPLITS, DataError
 from utils.data.sources import Source
 from utils.data.sources.digits import digits
 
@@ -111,6 +111,22 @@ def test_contrastive_batches_have_the_same_size_in_evaluation_and_training():
     for auxiliary, expected in (("positive", [5, 5, 5]), ("input", [5, 6, 50])):
         data = numbered(auxiliary=auxiliary, **settings)
         assert [len(next(iter(data.loader(split))).x) for split in SPLITS] == expected
+
+
+@pytest.mark.parametrize("auxiliary", AUXILIARIES)
+def test_batches_that_are_made_together_have_the_same_images_and_sizes(auxiliary, monkeypatch):
+    data = numbered(auxiliary=auxiliary, equivalence=BY_LABEL)  # 54 images of a training split
+    expected = list(data.loader("train"))
+    monkeypatch.setitem(JOINT_VALUES, "cpu", 2 * expected[0].x.numel() + 1)
+    found = list(data.loader("train"))
+    assert [len(batch.x) for batch in found] == [16, 16, 16, 6]
+    assert found[0].x.untyped_storage().data_ptr() == found[1].x.untyped_storage().data_ptr()
+    for joint, alone in zip(found, expected, strict=True):
+        assert torch.equal(joint.x, alone.x) and torch.equal(joint.y, alone.y)
+        if auxiliary == "positive":  # other images of the same classes
+            assert torch.equal(numbers(joint.aux) % N_CLASSES, joint.y)
+        elif auxiliary != "none":
+            assert torch.equal(joint.aux, alone.aux)
 
 
 def test_the_representative_of_a_class_is_its_first_training_image():
