@@ -3,22 +3,21 @@
 import functools
 import re
 import shlex
-from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
+from helpers.originals import make_stl10
 from helpers.tiny import ROOT
 from helpers.tiny_clip import save_bottleneck, save_clip
-from torchvision.datasets import STL10
 
 from utils.configs.composing import compose_config, expand
 
 READMES = sorted(
     [*ROOT.glob("*.md"), *(p for d in ("bin", "conf", "results") for p in ROOT.glob(f"{d}/*.md"))]
 )
-SIZES = {"train": 40, "test": 20}
+SIZES = {"train": 40, "test": 20}  # of `make_stl10`
 
 
 def blocks(readme: str, language: str) -> list[str]:
@@ -33,16 +32,6 @@ def commands(readme: str, program: str) -> list[list[str]]:
     return [line[2:] for line in lines if line[:2] == ["python", program]]
 
 
-def save_stl10(folder: Path) -> None:
-    """Save random images, equally many per label, in STL10's binary format."""
-    folder.mkdir()
-    generator = np.random.default_rng(0)
-    (folder / "class_names.txt").write_text("".join(f"class{i}\n" for i in range(10)))
-    for split, n in SIZES.items():
-        generator.integers(0, 256, (n, 3, 96, 96), np.uint8).tofile(folder / f"{split}_X.bin")
-        (np.arange(n) % 10 + 1).astype(np.uint8).tofile(folder / f"{split}_y.bin")
-
-
 def offline(*args: object, **kwargs: object) -> None:
     raise URLError("no network in tests")
 
@@ -54,8 +43,7 @@ def test_the_stl10_example_of_the_readme(tmp_path, monkeypatch, capsys):
         "pretrained_path": save_bottleneck(tmp_path / "bottleneck.pt"),
     }
     (tmp_path / "data").mkdir()
-    save_stl10(tmp_path / "data" / "stl10_binary")
-    monkeypatch.setattr(STL10, "_check_integrity", lambda self: True)
+    make_stl10(tmp_path / "data", monkeypatch)
     (tmp_path / "OWNER_lossyless_main").symlink_to(ROOT)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "urlopen", offline)

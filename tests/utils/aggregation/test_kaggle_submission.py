@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import galaxies
 from helpers.kaggle_client import Client
+from helpers.originals import make_galaxy
 from helpers.tiny import DIGITS, SMALL, compose, paths, run
 
 import aggregate
@@ -35,7 +35,7 @@ GALAXY = [
         f"{place}.{setting}"
         for place in ("data_feat", "data_pred")
         for setting in (
-            "length=36",
+            "length=18",
             "kwargs.side=16",
             "kwargs.n_workers=0",
             "kwargs.batch_size=8",
@@ -53,16 +53,19 @@ RUNS = {
 @pytest.fixture(scope="module", autouse=True)
 def _small():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(galaxy, "SIZES", galaxies.SIZES)
-        patch.setattr(galaxy, "N_KAGGLE_TEST", galaxies.N_LABELLED)
-        yield
+        patch.setattr(galaxy, "SIZES", {"train": 20})
+        patch.setattr(galaxy, "N_KAGGLE_TEST", 20)
+        yield patch
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory):
+def original(tmp_path_factory, _small):
     """Finished runs whose folders have been moved. Kaggle's test images are the labelled images."""
     before, after = (tmp_path_factory.mktemp(name) for name in ("before", "after"))
-    galaxies.save(before / "data", galaxies.IDS)
+    make_galaxy(before / "data", _small)
+    images = before / "data" / "galaxyzoo"
+    shutil.rmtree(images / galaxy.KAGGLE_IMAGES)
+    shutil.copytree(images / galaxy.IMAGES, images / galaxy.KAGGLE_IMAGES)
     for settings in RUNS.values():
         run(before, base=settings)
     for name in ("data", "results", "pretrained"):
@@ -100,10 +103,10 @@ def test_the_score_of_a_submission_is_that_of_the_run(feat, folder, capsys):
     """If Kaggle's images were those of a split, the score would be the root of its loss."""
     found = submit(folder, f"{OPTION}.where={{feat: {feat}}}")
     assert list(found.columns) == list(ANSWERS)
-    assert found.index.tolist() == sorted(galaxies.IDS)
+    assert found.index.tolist() == list(range(20))
     metrics = finished(folder, feat).metrics()
     data = galaxy.galaxy(side=16, data_dir=str(folder / "data"), val_fraction=0.1)
-    solutions = galaxies.solutions().set_index(ID)
+    solutions = pd.read_csv(folder / "data/galaxyzoo" / galaxy.SOLUTIONS).set_index(ID)
     for split in ("val", "test"):
         examples = data.splits[split]
         ids = [int(Path(examples.images.name(i)).stem) for i in examples.members.tolist()]
