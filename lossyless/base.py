@@ -92,7 +92,7 @@ class Codec(Portable, nn.Module, ABC):
 
         Raises `CodingError` for values that cannot be coded, such as NaN.
         """
-        return self._coder().encode(self.quantise(z))
+        return self.coder().encode(self.quantise(z))
 
     @isolated
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
@@ -100,7 +100,7 @@ class Codec(Portable, nn.Module, ABC):
 
         Raises `CodingError` if the payload is damaged.
         """
-        return self.dequantise(self._coder().decode(payload, n_examples))
+        return self.dequantise(self.coder().decode(payload, n_examples))
 
     def quantise(self, z: Tensor) -> NDArray:
         """Symbols [N, ...] of z [N, *shape] on any device, row by row."""
@@ -113,14 +113,6 @@ class Codec(Portable, nn.Module, ABC):
     def coder(self) -> SymbolCoder | None:
         """The coder of the symbols, or None if coding needs the network."""
         return None
-
-    def _coder(self) -> SymbolCoder:
-        coder = self.coder()
-        if coder is None:
-            raise NotImplementedError(
-                f"{type(self).__name__} has no coder, so it must override compress and decompress"
-            )
-        return coder
 
 
 class Compressor(nn.Module, ABC):

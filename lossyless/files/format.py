@@ -61,13 +61,9 @@ class Header:
     version: int = VERSION  # of the layout
 
     def to_bytes(self) -> bytes:
-        """Raises ContainerError for values that JSON cannot represent."""
         left_out = {"version"} if self.has_names else {"version", "has_names"}
         values = {name: value for name, value in vars(self).items() if name not in left_out}
-        try:
-            text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ContainerError(f"the header cannot be stored as JSON: {error}") from error
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
         data = PREFIX.pack(MAGIC, VERSION, len(text), 0) + text.encode()
         return data + CRC.pack(zlib.crc32(data))
 

@@ -164,20 +164,10 @@ def test_flipped_bits_raise_only_coding_errors_and_are_detected_outside_escapes(
         assert n_passed <= n_silent
 
 
-@pytest.mark.parametrize(
-    "symbols, index",
-    [
-        (np.array([[2**31]]), [0]),
-        (np.array([[-(2**31) - 1]]), [0]),
-        (np.zeros((2, 3)), [0, 0, 0]),
-        (np.zeros(3, int), [0, 0, 0]),
-        (np.zeros((2, 3), int), [0, 0]),
-        (np.zeros((2, 3), int), np.zeros((3, 2), int)),
-    ],
-)
-def test_invalid_arguments_are_errors(symbols, index):
-    with pytest.raises(CodingError):
-        TableCoder(make_tables()).encode(symbols, index)
+def test_symbols_beyond_int32_are_errors():
+    for symbol in (2**31, -(2**31) - 1):
+        with pytest.raises(CodingError):
+            TableCoder(make_tables()).encode([[symbol]], [0])
 
 
 # --- tables
