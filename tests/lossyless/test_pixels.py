@@ -55,6 +55,13 @@ def test_transparency_shows_white():
     assert (pixels(stored(grey, "PNG")) == 224).all()  # 0.2 * 100 + 0.8 * 255
 
 
+def test_16_bits_are_scaled_to_8():
+    grey = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    for file_format in ("PNG", "PPM", "TIFF"):
+        image = stored(Image.fromarray(257 * grey), file_format)
+        np.testing.assert_array_equal(pixels(image), np.stack(3 * [grey], axis=2))
+
+
 def test_an_unknown_range_is_an_error():
     twelve_bits = stored(Image.fromarray(np.array([[0, 4095]], np.uint16)), "PNG")
     with pytest.raises(ValueError, match="4095.*65535"):

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
 import pytest
 from helpers.processes import own_workers
 from helpers.stored_features import draw_features, write
@@ -61,12 +60,6 @@ def test_tasks_are_taken_lazily(n_workers):
 
     for n_done, _ in enumerate(ordered_map(abs, tasks(), n_workers)):
         assert len(taken) <= n_done + n_ahead
-
-
-def test_large_tasks_and_results_do_not_block_each_other():
-    arrays = [np.full(1_000_000, i) for i in range(8)]
-    results = ordered_map(lambda a: a + 1, arrays, 2)
-    assert [int(a.sum()) for a in results] == [1_000_000 * (i + 1) for i in range(8)]
 
 
 def test_exceptions_are_raised_in_place_of_the_results():

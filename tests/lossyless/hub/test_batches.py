@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.tiny_clip import SIDE
+from PIL import Image
 from torch.utils.data import Subset, TensorDataset
 from torchvision import datasets
 
@@ -98,11 +99,11 @@ def test_examples_that_are_not_images_are_named(compressor, X, image, found):
 
 @pytest.fixture
 def damaged(folder, tmp_path) -> tuple[ImageFolder, list[str]]:
-    """A folder and the names of three bad files: one empty, one truncated, and a broken link."""
+    """A folder and the names of bad files: of unknown range, truncated, and a broken link."""
     images = ImageFolder(folder, has_classes=True)
     names = [image_names(images)[i] for i in (0, 4, 9)]
-    empty, cut, link = (folder / name for name in names)
-    empty.write_bytes(b"")
+    dark, cut, link = (folder / name for name in names)
+    Image.fromarray(np.full((9, 9), 4095, np.uint16)).save(dark)
     cut.write_bytes(cut.read_bytes()[:60])
     link.unlink()
     link.symlink_to(tmp_path / "nowhere.png")
@@ -117,7 +118,7 @@ def test_damaged_images_are_named_in_one_line(compressor, damaged, n_workers):
         with pytest.raises(SourceError, match=f"{name}.*--on-error skip") as caught:
             read(compressor, shard, num_workers=n_workers)
         assert "\n" not in str(caught.value)
-    with pytest.raises(SourceError, match=names[0]):
+    with pytest.raises(SourceError, match=names[1]):
         read(compressor, datasets.ImageFolder(images.root), num_workers=n_workers)
 
 

@@ -13,7 +13,6 @@ import torch
 from helpers.damage import damage
 from helpers.tiny import ROOT
 from helpers.tiny_clip import Z_DIM
-from PIL import Image
 
 from lossyless.hub import SourceError
 from lossyless.hub import __main__ as cli
@@ -98,12 +97,8 @@ def test_unreadable_images_can_be_skipped(folder, networks, compressor, tmp_path
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: ") and str(bad) in line
     with compressor.open(out) as file:
-        names, labels = file.names, file.labels()
-        for i, name in enumerate(names):
-            with Image.open(folder / name) as image:
-                expected = compressor(compressor.transform(image)[None])[0]
-            assert torch.equal(file[i], expected) and labels[i] == name.startswith("dog")
-    assert len(names) == 9 and "cat/2.png" not in names
+        assert len(file.names) == 9 and "cat/2.png" not in file.names
+        assert file.labels().tolist() == [name.startswith("dog") for name in file.names]
 
 
 def test_test_images_get_the_labels_of_training_images(

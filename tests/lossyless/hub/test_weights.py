@@ -83,17 +83,13 @@ def test_all_transforms_load_with_their_tables_or_without(transform, tmp_path):
         load_bottleneck(save(state, tmp_path))
 
 
-def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path):
+def test_missing_tensors_are_named(tmp_path):
     state = official_state(is_legacy=True)
     for name in state.keys() - {
         f"entropy_bottleneck._{derived}" for derived in ("offset", "quantized_cdf", "cdf_length")
     }:
         with pytest.raises(WeightsError, match=name.split(".")[-1].strip("_")[:4]):
             load_bottleneck(save({n: v for n, v in state.items() if n != name}, tmp_path))
-    state["side_encoder.0"] = torch.zeros(2)
-    state["scaling"] = torch.zeros(Z_DIM + 1)
-    with pytest.raises(WeightsError, match=r"side_encoder.0.*scaling is \[6\], expected \[5\]"):
-        load_bottleneck(save(state, tmp_path))
 
 
 @pytest.mark.parametrize(
