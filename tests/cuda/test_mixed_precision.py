@@ -1,6 +1,7 @@
-"""Training in mixed precision gives the rate of float32 training, and coding stays exact."""
+"""Training in mixed precision, also compiled, gives the rate of float32, and coding stays exact."""
 
 import copy
+import functools
 import math
 import statistics
 from pathlib import Path
@@ -40,11 +41,12 @@ class StepRates(Callback):
 
 
 def train(
-    folder: Path, name: str, device: torch.device, precision: str
+    folder: Path, name: str, device: torch.device, precision: str, is_compiled: bool
 ) -> tuple[LearnableCompressor, DataModule, float]:
     """A compressor after a few steps, its data, and the mean rate of the last steps in bits."""
     accelerator = "cpu" if device.type == "cpu" else "gpu"
     overrides = [f"trainer.precision={precision}", f"trainer.accelerator={accelerator}"]
+    overrides.append(f"trainer.compile={is_compiled}")
     small = SMALL if name == "banana" else ["architecture@encoder=cnn", "online.kwargs.hid_dim=64"]
     n_steps = 200
     if device.type == "cpu":
@@ -62,18 +64,22 @@ def train(
 
 
 @pytest.mark.parametrize("name", ["banana", "images"])
-def test_rates_are_those_of_float32(name, device, report, tmp_path):
+def test_rates_are_those_of_float32(name, device, report, tmp_path, monkeypatch):
     fitting.quiet()
     expected = None
     mixed = ["16-mixed", "bf16-mixed"] if device.type == "cuda" else ["bf16-mixed"]
-    for precision in ("32-true", *mixed):
-        compressor, data, rate = train(tmp_path, name, device, precision)
+    if device.type == "cpu":  # only trace the graph: compiling it takes a minute
+        traced = functools.partial(torch.compile, backend="eager")
+        monkeypatch.setattr(torch, "compile", traced)
+    trainings = [(precision, False) for precision in ("32-true", *mixed)]
+    for precision, is_compiled in (*trainings, (mixed[0], True)):
+        compressor, data, rate = train(tmp_path, name, device, precision, is_compiled)
         batches = data.loader("val", device=device)
         evaluated = [compressor.rates(batch.x) for batch in batches]
         found = rate, torch.cat(evaluated).mean().item() / math.log(2)
         expected = expected or found
         report(
-            f"{name} {precision}: {found[0]:.2f} bits in training "
+            f"{name} {precision}{' compiled' * is_compiled}: {found[0]:.2f} bits in training "
             f"({found[0] / expected[0] - 1:+.1%} of float32), "
             f"{found[1]:.2f} in evaluation ({found[1] / expected[1] - 1:+.1%})"
         )
