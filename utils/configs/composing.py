@@ -27,8 +27,6 @@ from utils.configs.checks import (
 )
 from utils.configs.overrides import CONF_DIR, given, is_group, parse, to_override_value
 
-# hydra-optuna-sweeper's name of the multi-objective sampler that Optuna merged into TPESampler.
-MOTPE, TPE = "hydra/sweeper/sampler=motpe", "hydra/sweeper/sampler=tpe"
 # Hydra only discovers launchers and sweepers in a package `hydra_plugins`.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "cluster" / "plugins"))
 if sys.version_info >= (3, 14):  # argparse of Python 3.14 rejects Hydra 1.3's lazy help text
@@ -72,7 +70,7 @@ def expand(overrides: Sequence[str]) -> list[str]:
 
     The user's settings win: keys in `overrides` are not added.
     """
-    parsed = parse([override.replace(MOTPE, TPE) for override in overrides])
+    parsed = parse(overrides)
     # the last value of a repeated key counts, even if an earlier one is a sweep
     parsed = list({override.get_key_element(): override for override in parsed}.values())
     overrides = [override.input_line for override in parsed]
