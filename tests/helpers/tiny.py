@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from utils.configs.composing import compose_config, set_values
 from utils.configs.overrides import is_group, parse
@@ -74,6 +74,13 @@ def compose(folder: Path, *overrides: str, base: list[str] = BANANA) -> DictConf
 
 
 _compose = cache(compose_config)
+
+
+def resolved(folder: Path, *overrides: str, base: list[str] = BANANA) -> DictConfig:
+    """The config of a tiny experiment with values in place of references."""
+    cfg = compose(folder, *overrides, base=base)
+    OmegaConf.resolve(cfg)
+    return cfg
 
 
 def run(folder: Path, *overrides: str, base: list[str] = BANANA) -> dict[str, float]:

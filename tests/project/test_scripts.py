@@ -13,10 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.interruptions import wait_until
 from helpers.slurm_cluster import copy_project
 from helpers.tiny import ROOT, call
 
 from utils.cluster.sweep import NONE_DONE
+from utils.runs.experiment_status import FIX
 
 SCRIPTS = sorted(
     str(path.relative_to(ROOT)) for path in (*ROOT.glob("bin/*.sh"), *ROOT.glob("bin/*/*.sh"))
@@ -235,13 +237,6 @@ def test_the_clip_experiments_continue_without_a_missing_data_set(project, faili
 # --- on a cluster
 
 
-def until(condition, seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def running(project):
     """A file; the cluster's jobs run until it is deleted."""
@@ -268,9 +263,9 @@ def test_the_script_returns_once_jobs_are_queued(project, running):
         assert call("bash", "-c", commands[name], cwd=project).returncode == 0
         assert calls(project)[-1] == f"{program} {expected}"
     running.unlink()
-    until(lambda: len(calls(project)) == 4)  # the driver continues and draws
+    wait_until(lambda: len(calls(project)) == 4)  # the driver continues and draws
     assert calls(project)[3] == f"aggregate.py {expected}"
-    until(lambda: "2 of 2 jobs done" in (project / "outputs" / job_id / "log").read_text())
+    wait_until(lambda: "2 of 2 jobs done" in (project / "outputs" / job_id / "log").read_text())
     assert job_ids(project) == [job_id] and f"job_id={job_id}" in (project / "calls").read_text()
 
 
@@ -283,7 +278,7 @@ def test_the_driver_outlives_the_terminal(project, running):
         with pytest.raises(ProcessLookupError):  # none of its processes remain in the session
             os.killpg(process.pid, signal.SIGHUP)
     running.unlink()
-    until(lambda: len(calls(project)) == 2)
+    wait_until(lambda: len(calls(project)) == 2)
 
 
 def test_with_wait_the_exit_status_is_that_of_the_jobs(project):
@@ -305,13 +300,13 @@ def test_errors_before_jobs_are_queued_are_shown(project, status, n_calls):
 def test_a_sweep_on_a_cluster_continues_there(project):
     script = str(project / "bin/test.sh")
     assert call(script, "-s", "local", "-m", "quick").returncode == 0
-    until(lambda: len(calls(project)) == 2)
+    wait_until(lambda: len(calls(project)) == 2)
     done = call(script, "-c", *job_ids(project), "--wait")
     assert done.returncode == 0, done.stderr
     assert calls(project)[2:] == calls(project)[:2]
     done = call(script, "-c", job_ids(project)[-1])
     assert done.returncode == 0 and "Queued" in done.stdout
-    until(lambda: len(calls(project)) == 6)
+    wait_until(lambda: len(calls(project)) == 6)
 
 
 def test_nested_scripts_run_one_after_the_other(project, running):
@@ -319,7 +314,7 @@ def test_nested_scripts_run_one_after_the_other(project, running):
     assert done.returncode == 0, done.stderr
     assert len(calls(project)) == 1 and "pretrain mode=quick slurm=single_node" in calls(project)[0]
     running.unlink()
-    until(lambda: len(calls(project)) == 4)
+    wait_until(lambda: len(calls(project)) == 4)
     programs = [line.split()[0] for line in calls(project)]
     assert programs == ["main.py", "aggregate.py"] * 2
     assert len(list(project.glob("outputs/*/log"))) == 1
@@ -337,7 +332,7 @@ def test_a_signal_ends_the_script(project, options, number):
         # background processes of a shell ignore SIGINT, and so would their children
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
-        until(lambda: calls(project))
+        wait_until(lambda: calls(project))
         os.killpg(process.pid, number)
         assert process.wait(10) == 130
     (project / "sleeping").unlink()
@@ -377,6 +372,7 @@ def test_a_sweep_continues_after_a_failed_job(real_project, n_jobs):
     assert first.returncode != 0
     assert "1 of 2 jobs done" in first.stdout and "failed: job 0" in first.stdout
     assert "distortion=BINCE" in first.stdout and "no decoder" in first.stdout
+    assert FIX in first.stdout and "Traceback" not in first.stdout + first.stderr
     again = call(script, "-c", *job_ids(real_project), cwd=real_project)
     assert again.returncode != 0 and "1 of 2 jobs done" in again.stdout
     logs = [log.read_text() for log in real_project.glob("outputs/*/*/1/job.log")]

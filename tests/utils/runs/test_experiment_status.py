@@ -8,8 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from helpers.tiny import call, compose
-from omegaconf import OmegaConf
+from helpers.tiny import call, resolved
 
 from utils import status
 from utils.cluster import slurm_queries
@@ -41,9 +40,7 @@ class Job:
 
 @pytest.fixture
 def cfg(tmp_path):
-    cfg = compose(tmp_path, "experiment=banana_viz_VIC")
-    OmegaConf.resolve(cfg)
-    return cfg
+    return resolved(tmp_path, "experiment=banana_viz_VIC")
 
 
 @pytest.fixture

@@ -5,13 +5,10 @@ import os
 import re
 
 import pytest
-from helpers.tiny import CLASSICAL, DIGITS, call, compose, main_command, run
+from helpers.tiny import CLASSICAL, DIGITS, compose, run
 
 import utils
-from utils.cluster.sweep import NONE_DONE
-from utils.runs.experiment_status import FIX
 from utils.runs.run import find_run
-from utils.runs.status_file import read_job
 from utils.training import building, fitting
 
 
@@ -70,13 +67,3 @@ def test_images_have_a_codec_and_points_have_none(tmp_path):
     with pytest.raises(Exception, match="channels"):
         run(tmp_path, base=["logger=none", *overrides])
     assert run(tmp_path, "featurizer=png", "is_only_feat=true", base=CLASSICAL)
-
-
-@pytest.mark.slow
-def test_an_error_that_says_what_to_do_is_printed_without_a_traceback(tmp_path):
-    done = call(*main_command(tmp_path, "encoder.kwargs.activation=relu"))
-    assert done.returncode == NONE_DONE and "Traceback" not in done.stdout + done.stderr
-    assert "activation" in done.stdout and FIX in done.stdout
-    assert "HYDRA_FULL_ERROR" not in done.stderr
-    (job,) = map(read_job, tmp_path.glob("outputs/*/*/0"))
-    assert "Traceback" in job["traceback"] and job["state"] == "failed"

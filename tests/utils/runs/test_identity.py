@@ -1,8 +1,11 @@
 """Identity of a run: which settings change its hash and its folder."""
 
+from functools import partial
+
 import pytest
 import yaml
-from helpers.tiny import CLASSICAL, DIGITS, ROOT, compose
+from helpers import tiny
+from helpers.tiny import CLASSICAL, DIGITS, ROOT
 from omegaconf import DictConfig, OmegaConf
 
 from utils.configs.checks import CLASS
@@ -13,14 +16,7 @@ from utils.runs.run import find_run
 @pytest.fixture(scope="module")
 def resolved(tmp_path_factory):
     """Build resolved configs."""
-    folder = tmp_path_factory.mktemp("runs")
-
-    def build(*overrides: str, base: list[str] = DIGITS) -> DictConfig:
-        cfg = compose(folder, *overrides, base=base)
-        OmegaConf.resolve(cfg)
-        return cfg
-
-    return build
+    return partial(tiny.resolved, tmp_path_factory.mktemp("runs"), base=DIGITS)
 
 
 def changed(cfg: DictConfig, key: str, value: object) -> DictConfig:

@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from helpers.tiny import CLASSICAL, DIGITS, compose
+from helpers.tiny import CLASSICAL, DIGITS, compose, resolved
 from helpers.tiny import run as run_all
 from omegaconf import OmegaConf
 
@@ -23,9 +23,7 @@ FORK = multiprocessing.get_context("fork")
 
 @pytest.fixture
 def new_run(tmp_path) -> Run:
-    cfg = compose(tmp_path, base=DIGITS)
-    OmegaConf.resolve(cfg)
-    return find_run(cfg, "featurizer")
+    return find_run(resolved(tmp_path, base=DIGITS), "featurizer")
 
 
 def test_a_run_is_new_then_running_then_done(new_run, monkeypatch):

@@ -4,9 +4,8 @@ import os
 import shutil
 
 import pytest
-from helpers.tiny import compose
+from helpers.tiny import resolved
 from hydra.utils import get_object
-from omegaconf import OmegaConf
 
 from utils.runs.identity import STAGES, experiment_folder
 from utils.runs.run import find_run
@@ -15,9 +14,7 @@ from utils.runs.saved_runs import MOVED, propagate_unfinished, read_records, upg
 
 @pytest.fixture
 def run(tmp_path):
-    cfg = compose(tmp_path)
-    OmegaConf.resolve(cfg)
-    run = find_run(cfg, STAGES[0])
+    run = find_run(resolved(tmp_path), STAGES[0])
     run.start(None)
     return run
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.interruptions import wait_until
 from helpers.searches import (
     Params,
     conflict,
@@ -194,10 +195,7 @@ def test_trials_of_a_live_search_are_left_alone_and_those_of_a_killed_one_repeat
 
     process = multiprocessing.get_context("fork").Process(target=run, args=(tmp_path, hang))
     process.start()
-    deadline = time.monotonic() + 60
-    while not began.exists():
-        assert time.monotonic() < deadline and process.is_alive()
-        time.sleep(0.02)
+    wait_until(began.exists)
     assert len(run(tmp_path, n_trials=5).seen) == 3  # not those that are running
     process.kill()
     process.join()

@@ -4,13 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from helpers.tiny import compose, run
+from helpers.tiny import resolved, run
 from helpers.toy import assert_same_tensors
-from omegaconf import OmegaConf
 
-from utils.runs import signals
 from utils.training import building
-from utils.training.callbacks import KeepSignals, ProgressLines, ReseedEveryEpoch, reseed
+from utils.training.callbacks import ProgressLines, ReseedEveryEpoch, reseed
 
 
 def draw():
@@ -30,19 +28,9 @@ def test_the_same_parts_give_the_same_randomness():
     assert draw() == first
 
 
-def test_signal_handlers_are_restored_when_a_trainer_starts(monkeypatch):
-    taken = []
-    monkeypatch.setattr(signals, "listen", lambda: taken.append(True))
-    callback = KeepSignals()
-    for begin in (callback.on_train_start, callback.on_validation_start, callback.on_test_start):
-        begin(None, None)
-    assert len(taken) == 3
-
-
 def test_a_frozen_encoder_does_not_change_and_training_prints_its_progress(tmp_path, capsys):
     run(tmp_path, "finetune=freezer", "is_only_feat=true")
-    cfg = compose(tmp_path, "finetune=freezer")
-    OmegaConf.resolve(cfg)
+    cfg = resolved(tmp_path, "finetune=freezer")
     trained, fresh = building.load_compressor(cfg), building.build_compressor(cfg)
     assert_same_tensors(trained.p_ZlX.state_dict(), fresh.p_ZlX.state_dict())
     lines = capsys.readouterr().err.splitlines()

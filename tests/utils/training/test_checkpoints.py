@@ -113,20 +113,6 @@ def test_a_killed_run_loses_at_most_the_interval_and_resumes_exactly(
     assert resumed(tmp_path / "b", monkeypatch) == ([3, 4, 5, 6, 7], uninterrupted)
 
 
-def test_a_run_that_ends_by_itself_loses_only_its_unfinished_epoch(
-    tmp_path, monkeypatch, at, uninterrupted
-):
-    def stop():
-        raise signals.Terminated(143)
-
-    at(epoch=5, what=stop)
-    with pytest.raises((SystemExit, KeyboardInterrupt)):
-        run(tmp_path / "b", *SETTINGS)
-    assert find_run(compose(tmp_path / "b", *SETTINGS), "featurizer").status()["epoch"] == 5
-    at()
-    assert resumed(tmp_path / "b", monkeypatch) == ([5, 6, 7], uninterrupted)
-
-
 def test_after_sigterm_in_a_scheduler_epochs_are_written_before_the_process_is_killed(
     tmp_path, monkeypatch, at, uninterrupted
 ):

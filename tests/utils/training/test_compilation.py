@@ -2,12 +2,11 @@
 
 import pytest
 import torch
+from helpers.interruptions import in_training
 from helpers.tiny import BANANA, DIGITS, run, untimed
 from torch.utils._pytree import tree_leaves
 
 from utils.configs.checks import ConfigError
-from utils.training import fitting
-from utils.training.callbacks import ReseedEveryEpoch
 
 COMPILED = "trainer.compile=true"
 ONLY_FEAT = "is_only_feat=true"
@@ -19,16 +18,6 @@ CASES = {
     "klt": (DIGITS, ["rate=H_factorized_klt", "finetune=freezer", ONLY_FEAT]),
 }
 SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in list(CASES)[3:]]
-
-
-class StopCompiled(ReseedEveryEpoch):
-    """Ends the training of a compressor in its second epoch."""
-
-    def on_train_epoch_start(self, trainer, module):
-        super().on_train_epoch_start(trainer, module)
-        assert "training_losses" in vars(module)  # it is compiled
-        if trainer.current_epoch == 1:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("case", [*list(CASES)[:3], *SLOW])
@@ -55,10 +44,15 @@ def test_a_compiled_run_continues_without_and_one_without_continues_compiled(
         return replay
 
     monkeypatch.setattr(torch, "compile", trace)
+
+    def stop(module, batch):
+        assert "training_losses" in vars(module)  # it is compiled
+        raise KeyboardInterrupt
+
     base, settings = CASES[case]
     expected = untimed(run(tmp_path / "a", *settings, base=base))
     with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, SystemExit)):
-        patch.setattr(fitting, "ReseedEveryEpoch", StopCompiled)
+        in_training(patch, 1, stop)
         run(tmp_path / "b", *settings, COMPILED, base=base)
     resumed = untimed(run(tmp_path / "b", *settings, base=base))
     assert resumed == expected

@@ -4,10 +4,10 @@ import csv
 
 import pytest
 import torch
+from helpers.interruptions import interrupt
 from helpers.tiny import BANANA, compose, run, untimed
 
 from utils.runs.run import find_run
-from utils.training import fitting
 from utils.training.loggers import TidyCSVLogger
 
 WITH_CSV = [*(override for override in BANANA if override != "logger=none"), "logger=csv"]
@@ -75,15 +75,8 @@ def test_the_log_of_a_resumed_training_equals_an_uninterrupted_one(tmp_path, mon
     logged = run(tmp_path / "whole", *settings, base=WITH_CSV)
     assert untimed(logged) == untimed(run(tmp_path / "none", *settings))
     assert not (tmp_path / "none" / "logs").exists()
-    validate = fitting.ProgressLines.on_train_batch_end
-
-    def interrupt(self, trainer, module, outputs, batch, batch_idx):
-        if trainer.current_epoch == 2:
-            raise KeyboardInterrupt
-        validate(self, trainer, module, outputs, batch, batch_idx)
-
     with monkeypatch.context() as patch, pytest.raises((SystemExit, KeyboardInterrupt)):
-        patch.setattr(fitting.ProgressLines, "on_train_batch_end", interrupt)
+        interrupt(patch, KeyboardInterrupt(), epoch=2)
         run(tmp_path / "parts", *settings, base=WITH_CSV)
     cut = logs_of(tmp_path / "parts")
     assert [len(rows) for rows in cut.values()] == [2]

@@ -11,11 +11,11 @@ import pytest
 import submitit
 import torch
 import torch.distributed as dist
+from helpers.interruptions import in_training, interrupt
 from helpers.processes import in_processes
 from helpers.tiny import BANANA, DIGITS, FUNCTIONS, ROOT, compose, paths, run, untimed
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
-from pytorch_lightning.callbacks import LambdaCallback
 
 from utils.cluster import sweep
 from utils.configs.checks import ConfigError, check_peers
@@ -24,7 +24,7 @@ from utils.runs.identity import STAGES
 from utils.runs.run import LAST, find_run
 from utils.runs.signals import PeerLost
 from utils.runs.status_file import read_job
-from utils.training import distributed, fitting, jobs
+from utils.training import distributed, jobs
 from utils.training.callbacks import ReseedEveryEpoch
 
 TWO = "trainer.devices=2"
@@ -61,29 +61,6 @@ def weights(folder, *overrides, **options):
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
-def in_second_epoch(monkeypatch, rank, what):
-    """Call a function in one process when the second epoch of training begins."""
-
-    def on_train_epoch_start(trainer, pl_module):
-        if trainer.current_epoch == 1 and trainer.global_rank == rank:
-            what()
-
-    callback = LambdaCallback(on_train_epoch_start=on_train_epoch_start)
-    monkeypatch.setattr(fitting, "KeepSignals", lambda: callback)
-
-
-def fail():
-    raise ArithmeticError("something is wrong here")
-
-
-def interrupt():
-    raise KeyboardInterrupt
-
-
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 # --- the same results
 
 
@@ -107,7 +84,7 @@ def test_an_interrupted_job_of_two_resumes_exactly_and_is_reused(tmp_path, monke
     first, second = map(untimed, two(tmp_path / "whole"))
     assert first == second
     with monkeypatch.context() as patch:
-        in_second_epoch(patch, 0, interrupt)
+        interrupt(patch, KeyboardInterrupt())
         ends = two(tmp_path)
     assert "PeerLost" in ends[1]
     assert tiny_run(tmp_path).status()["state"] == "interrupted"
@@ -140,19 +117,19 @@ def test_an_error_in_any_process_is_recorded_for_the_run_and_the_job(tmp_path, m
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(hydra))
     monkeypatch.setattr(signals, "rank", lambda: int(os.environ.get("RANK", 0)))
-    in_second_epoch(monkeypatch, 1, fail)
+    interrupt(monkeypatch, ArithmeticError("something is wrong here"), rank=1)
     ends = two(tmp_path)
     for status in (tiny_run(tmp_path).status(), read_job(tmp_path)):
         assert status["state"] == "failed"
         assert status["error"] == "ArithmeticError: something is wrong here"
-        assert "in fail" in status["traceback"]
+        assert "in on_train_batch_start" in status["traceback"]
     assert ends[1].endswith("ArithmeticError: something is wrong here\n")
     assert "PeerLost" in ends[0]
 
 
 def test_a_job_with_a_killed_process_is_interrupted_and_resumes(tmp_path, monkeypatch, capfd):
     with monkeypatch.context() as patch:
-        in_second_epoch(patch, 1, kill)
+        in_training(patch, 1, lambda *_: os.kill(os.getpid(), signal.SIGKILL), rank=1)
         ends = two(tmp_path)
     assert ends[1] == -signal.SIGKILL and "PeerLost" in ends[0]
     assert tiny_run(tmp_path).status()["state"] == "interrupted"

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from helpers.interruptions import wait_until
 from helpers.tiny import ROOT, compose, main_command, run, untimed
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -261,27 +262,20 @@ def test_a_preempted_job_resumes_exactly(tmp_path):
     command = [*main_command(tmp_path / "b", *overrides), "slurm=local"]
     stage = find_run(compose(tmp_path / "b", *overrides), "featurizer")
     with subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL) as process:
-        wait_for(lambda: stage.status().get("epoch", 0) > 1)
+        wait_until(lambda: stage.status().get("epoch", 0) > 1)
         first = stage.status()
         assert not (stage.work / LAST).exists()
         os.kill(first["pid"], signal.SIGTERM)
-        wait_for((stage.work / LAST).is_file)
+        wait_until((stage.work / LAST).is_file)
         (log,) = (tmp_path / "b/outputs").rglob("*_log.err")
-        wait_for(lambda: signals.TERMINATED in log.read_text())
+        wait_until(lambda: signals.TERMINATED in log.read_text())
         assert stage.status()["state"] == "running"
         for _ in range(2):
             os.kill(first["pid"], signal.SIGUSR2)
-        wait_for(lambda: stage.status()["state"] == "interrupted")
+        wait_until(lambda: stage.status()["state"] == "interrupted")
         assert "signal USR2" in stage.status()["error"]
         assert process.wait(200) == 0
     status = stage.status()
     assert status["state"] == "done" and status["pid"] != first["pid"]
     assert status["scheduler_job"] == first["scheduler_job"] is not None
     assert untimed(stage.metrics()) == untimed(uninterrupted)
-
-
-def wait_for(condition, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -3,11 +3,8 @@
 import os
 import socket
 
-import matplotlib.pyplot as plt
 import pytest
-from helpers.tiny import BANANA, call, compose, main_command, run, untimed
-from omegaconf import OmegaConf
-from pytorch_lightning.loggers import CSVLogger
+from helpers.tiny import BANANA, call, main_command, resolved, run, untimed
 
 from utils.runs.identity import STAGES
 from utils.runs.run import find_run
@@ -57,32 +54,10 @@ def test_credentials_are_read_from_netrc(nowhere, monkeypatch):
     assert wandb_runs.obstacle() is not None
 
 
-def test_figures_are_logged_if_the_logger_supports_images():
-    logged = []
-
-    class Pictures(loggers.WandbLogger):
-        def __init__(self):
-            pass
-
-        def log_image(self, key, images):
-            logged.append((key, images))
-
-    figure = plt.figure()
-    for logger in (None, CSVLogger("x"), Pictures()):
-        loggers.log_figure(logger, "name", figure)
-    plt.close(figure)
-    assert logged == [("name", [figure])]
-
-
-def resolved(folder, *overrides):
-    cfg = compose(folder, *overrides, base=WITHOUT_LOGGER)
-    OmegaConf.resolve(cfg)
-    return cfg
-
-
 def test_the_id_of_a_wandb_run_depends_only_on_stage_and_run(nowhere, tmp_path, capsys):
     """A requeued job therefore continues the same W&B run."""
-    cfg = resolved(tmp_path, "logger=wandb", "goal='Show it.'", "mode=quick", "wandb_project=ours")
+    settings = ["logger=wandb", "goal='Show it.'", "mode=quick", "wandb_project=ours"]
+    cfg = resolved(tmp_path, *settings, base=WITHOUT_LOGGER)
     assert cfg.logger.kwargs.project == "ours"
     options = wandb_runs.init_options(cfg, project="p", entity="me", kind="featurizer", number="1")
     assert options["id"] == "featurizer-1" and options["resume"] == "allow"
@@ -95,9 +70,10 @@ def test_the_id_of_a_wandb_run_depends_only_on_stage_and_run(nowhere, tmp_path, 
 
 
 def test_other_loggers_do_not_use_wandb(nowhere, tmp_path):
-    wandb_runs.upload_tables(resolved(tmp_path, "logger=wandb"), tmp_path)  # no runs to upload
+    cfg = resolved(tmp_path, "logger=wandb", base=WITHOUT_LOGGER)
+    wandb_runs.upload_tables(cfg, tmp_path)  # no runs to upload
     for logger in ("csv", "none"):
-        cfg = resolved(tmp_path, f"logger={logger}")
+        cfg = resolved(tmp_path, f"logger={logger}", base=WITHOUT_LOGGER)
         loggers.log_results(find_run(cfg, "featurizer"), {"test/feat/loss": 1.0})
         wandb_runs.upload_tables(cfg, tmp_path)
         loggers.close()
@@ -121,8 +97,7 @@ def test_wandb_without_credentials_logs_offline_and_says_so(nowhere, tmp_path):
     # each stage of each job is a separate run
     names = offline_runs(tmp_path)
     for seed in (1, 2):
-        cfg = compose(tmp_path, f"seed={seed}")
-        OmegaConf.resolve(cfg)
+        cfg = resolved(tmp_path, f"seed={seed}")
         for stage in STAGES:
             assert sum(f"{stage}-{find_run(cfg, stage).id}" in name for name in names) == 1
     assert len(names) == 6

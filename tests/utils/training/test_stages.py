@@ -1,5 +1,6 @@
 """The three stages: results, skipping, restarting, and exact resumption."""
 
+import contextlib
 import json
 import math
 import os
@@ -7,13 +8,13 @@ import resource
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.interruptions import in_training, interrupt, wait_until
 from helpers.stored_features import n_bytes_without_labels
 from helpers.tiny import (
     BANANA,
@@ -39,7 +40,7 @@ from utils.evaluation import communication
 from utils.runs.identity import STAGES
 from utils.runs.run import BEST, LAST, find_run
 from utils.training import building, callbacks, fitting, jobs, stages
-from utils.training.callbacks import ReseedEveryEpoch, reseed
+from utils.training.callbacks import reseed
 
 SPLITS = ("val", "test")
 CASES = {
@@ -210,23 +211,6 @@ def test_stages_run_only_for_settings_that_they_depend_on(tmp_path, capsys, monk
         assert f"[{stage}] run_{find_run(compose(tmp_path), stage).id} is done" in output
 
 
-class Stop(ReseedEveryEpoch):
-    """Replaces the callback that reseeds; ends training in the middle of an epoch."""
-
-    error: BaseException = KeyboardInterrupt()
-    stop_at = 1
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        if trainer.current_epoch == self.stop_at and batch_idx == 0:
-            raise self.error
-
-
-def interrupt(monkeypatch, error: BaseException, epoch: int = 1):
-    monkeypatch.setattr(Stop, "error", error)
-    monkeypatch.setattr(Stop, "stop_at", epoch)
-    monkeypatch.setattr(fitting, "ReseedEveryEpoch", Stop)
-
-
 LONGER = ["trainer.max_epochs=4"]
 ONLY_FEAT = [*LONGER, "is_only_feat=true"]
 EACH_EPOCH = "checkpoint.every_minutes=0"
@@ -310,7 +294,7 @@ def test_failures_restart_or_resume_if_asked_to(
         failed = find_run(compose(folder, *ONLY_FEAT), "featurizer")
         status = failed.status()
         assert status["state"] == "failed" and status["error"] == "RuntimeError: out of luck"
-        assert "on_train_batch_end" in status["traceback"]
+        assert "on_train_batch_start" in status["traceback"]
         epochs.clear()
         again = run(folder, *ONLY_FEAT, f"on_failed={answer}")
         assert epochs == trained and untimed(again) == uninterrupted
@@ -320,23 +304,17 @@ def test_failures_restart_or_resume_if_asked_to(
         assert (failed.work / f"failed_{LAST}").is_file() == (answer == "restart")
 
 
-class FillDisk(ReseedEveryEpoch):
-    """From the third epoch on, files larger than 20 kB, such as checkpoints, cannot be written."""
-
-    def on_train_epoch_start(self, trainer, module):
-        super().on_train_epoch_start(trainer, module)
-        if trainer.current_epoch == 2:
-            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-
-
 def test_a_full_disk_leaves_the_earlier_checkpoints(tmp_path, monkeypatch):
     """TMPDIR, from where Lightning would copy over them, is not used."""
     overrides = [*ONLY_FEAT, "encoder.kwargs.hid_dim=64", EACH_EPOCH]
     uninterrupted = run(tmp_path / "a", *overrides)
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_disk(module, batch):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, usual[1]))  # less than a checkpoint
+
     with monkeypatch.context() as patch, pytest.raises(OSError, match=BEST):
-        patch.setattr(fitting, "ReseedEveryEpoch", FillDisk)
+        in_training(patch, 2, fill_disk)
         patch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
         try:
             run(tmp_path / "b", *overrides)
@@ -385,16 +363,8 @@ def test_damaged_checkpoints_are_named_and_not_resumed_from(
 # --- non-finite losses
 
 
-class Poison(ReseedEveryEpoch):
-    """Replaces the second batch of the second epoch with NaN."""
-
-    def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == (1, 1):
-            batch.x.fill_(math.nan)
-
-
 def test_nan_stops_the_training_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(fitting, "ReseedEveryEpoch", Poison)
+    in_training(monkeypatch, 1, lambda module, batch: batch.x.fill_(math.nan))
     with pytest.raises(NonFiniteLossError, match=r"step 5: .*loss=nan"):
         run(tmp_path, *LONGER)
     failed = find_run(compose(tmp_path, *LONGER), "featurizer")
@@ -405,82 +375,38 @@ def test_nan_stops_the_training_and_keeps_the_last_good_checkpoint(tmp_path, mon
     assert weights and all(weight.isfinite().all() for weight in weights)
 
 
-# --- processes that are killed
+# --- processes that are killed; `make fault-drill` kills each stage at random moments
 
 
 def state_of(cfg, stage: str) -> str:
     return find_run(cfg, stage).status()["state"]
 
 
-def has_trained(cfg, stage: str) -> bool:
-    """Whether an epoch is finished and, if each one is written, on disk."""
-    run = find_run(cfg, stage)
-    is_written = cfg.checkpoint.every_minutes > 0 or (run.work / LAST).is_file()
-    return is_written and run.status().get("epoch", 0) > 1
-
-
-def start_and_signal(tmp_path, overrides, stage, number) -> tuple[int, str]:
-    """Run main.py until a stage is running, then send a signal; return exit status and output."""
-    cfg = compose(tmp_path, *overrides)
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = main_command(tmp_path, *overrides)
+@contextlib.contextmanager
+def started(folder, *overrides):
+    """A process of main.py with a session of its own; its output is text."""
     with subprocess.Popen(
-        command,
+        main_command(folder, *overrides),
         cwd=ROOT,
-        env=env,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
     ) as process:
-        deadline = time.monotonic() + 120
-        while state_of(cfg, stage) == "new" and time.monotonic() < deadline:
-            time.sleep(0.01)
-        if stage != "communication":
-            while not has_trained(cfg, stage) and time.monotonic() < deadline:
-                time.sleep(0.01)
-        process.send_signal(number)
-        output, _ = process.communicate(timeout=60)
-        return process.returncode, output
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_killed_process_resumes_exactly(tmp_path, stage):
-    overrides = ["trainer.max_epochs=40", "trainer_pred.max_epochs=150", EACH_EPOCH]
-    if stage == "communication":  # takes a moment
-        overrides[1] = "trainer_pred.max_epochs=1"
-        overrides += ["communication.n_copies=300", "communication.chunk_size=50"]
-    uninterrupted = run(tmp_path / "a", *overrides)
-    status, _ = start_and_signal(tmp_path / "b", overrides, stage, signal.SIGKILL)
-    assert status == -signal.SIGKILL
-    assert state_of(compose(tmp_path / "b", *overrides), stage) == "lost"
-    done = call(*main_command(tmp_path / "b", *overrides))
-    assert done.returncode == 0, done.stderr
-    assert f"[{stage}] was running before, resuming" in done.stdout
-    cfg = compose(tmp_path / "b", *overrides)
-    found = {k: v for s in STAGES for k, v in find_run(cfg, s).metrics().items()}
-    assert untimed(found) == untimed(uninterrupted)
+        yield process
 
 
 @pytest.mark.slow
 def test_workers_end_with_the_process_that_started_them(tmp_path):
-    overrides = ["trainer.max_epochs=100000", "is_only_feat=true", "parallel_jobs=2", "seed=1,2"]
-    one = [o for o in overrides if not o.startswith("seed")] + ["seed=1"]
-    cfg = compose(tmp_path, *one)
-    command = main_command(tmp_path, *overrides)
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while state_of(cfg, "featurizer") == "new" and time.monotonic() < deadline:
-            time.sleep(0.1)
+    overrides = ["trainer.max_epochs=100000", "is_only_feat=true", "parallel_jobs=2"]
+    cfg = compose(tmp_path, *overrides, "seed=1")
+    with started(tmp_path, *overrides, "seed=1,2") as process:
+        wait_until(lambda: state_of(cfg, "featurizer") != "new")
         worker = find_run(cfg, "featurizer").status()["pid"]
         assert worker != process.pid
         process.kill()
-    deadline = time.monotonic() + 20
-    while _is_alive(worker) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not _is_alive(worker)
+    wait_until(lambda: not _is_alive(worker), 20)
 
 
 def _is_alive(pid: int) -> bool:
@@ -497,25 +423,28 @@ def _is_alive(pid: int) -> bool:
 )
 def test_ctrl_c_and_sigterm_are_reported_and_can_be_resumed(tmp_path, number, reason):
     overrides = ["trainer.max_epochs=60", "is_only_feat=true"]
-    status, output = start_and_signal(tmp_path / "b", overrides, "featurizer", number)
-    assert status == 128 + number and reason in output and "run the same command again" in output
-    cfg = compose(tmp_path / "b", *overrides)
-    assert state_of(cfg, "featurizer") == "interrupted"
+    run_b = find_run(compose(tmp_path / "b", *overrides), "featurizer")
+    with started(tmp_path / "b", *overrides) as process:
+        wait_until(lambda: run_b.status().get("epoch", 0) > 1)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert reason in output and "run the same command again" in output
+    assert run_b.status()["state"] == "interrupted"
     done = call(*main_command(tmp_path / "b", *overrides))
     assert done.returncode == 0 and "resuming" in done.stdout
     uninterrupted = run(tmp_path / "a", *overrides)
-    assert untimed(find_run(cfg, "featurizer").metrics()) == untimed(uninterrupted)
+    assert untimed(run_b.metrics()) == untimed(uninterrupted)
 
 
 @pytest.mark.slow
 def test_two_processes_share_one_featurizer(tmp_path):
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    commands = [main_command(tmp_path, f"add_pred={i}", *LONGER) for i in range(2)]
-    processes = [
-        subprocess.Popen(c, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) for c in commands
-    ]
-    outputs = [process.communicate(timeout=200)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
+    with (
+        started(tmp_path, "add_pred=0", *LONGER) as first,
+        started(tmp_path, "add_pred=1", *LONGER) as second,
+    ):
+        outputs = [process.communicate(timeout=200)[0] for process in (first, second)]
+    assert first.returncode == second.returncode == 0
     assert sum("its results are reused" in output for output in outputs) == 1
 
 

@@ -6,9 +6,8 @@ import shutil
 import sys
 
 import pytest
-from helpers.tiny import BANANA, ROOT, call, compose
+from helpers.tiny import BANANA, ROOT, call, resolved
 from helpers.wandb_server import KEY, wandb_server
-from omegaconf import OmegaConf
 
 from utils.runs.run import find_run
 
@@ -18,14 +17,12 @@ PROCESS = """
 import os, signal, sys, time
 from pathlib import Path
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
-from helpers.tiny import compose
+from helpers.tiny import resolved
 from utils.training import loggers, wandb_runs
 from utils.runs.run import find_run
 
 folder, task = Path(sys.argv[1]), sys.argv[2]
-cfg = compose(folder, base=sys.argv[3:])
-OmegaConf.resolve(cfg)
+cfg = resolved(folder, base=sys.argv[3:])
 
 def train(stage, epochs):
     run = find_run(cfg, stage)
@@ -79,9 +76,7 @@ def sync(project, env, *arguments):
 
 
 def id_of(folder, stage) -> str:
-    cfg = compose(folder, base=WITH_WANDB)
-    OmegaConf.resolve(cfg)
-    return f"{stage}-{find_run(cfg, stage).id}"
+    return f"{stage}-{find_run(resolved(folder, base=WITH_WANDB), stage).id}"
 
 
 @pytest.mark.slow
