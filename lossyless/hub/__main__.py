@@ -197,13 +197,10 @@ def decompress(args: argparse.Namespace) -> int:
 
 def info(args: argparse.Namespace) -> int:
     from lossyless.files import CompressedFile
-    from lossyless.hub.official_format import describe_official, is_official
+    from lossyless.hub.official_format import OfficialFile, is_official
 
-    if is_official(args.file):
-        facts, names = describe_official(args.file), None
-    else:
-        with CompressedFile(args.file) as file:
-            facts, names = file.describe(), file.names if args.names else None
+    with (OfficialFile if is_official(args.file) else CompressedFile)(args.file) as file:
+        facts, names = file.describe(), file.names if args.names else None
     if args.names:
         if names is None:
             raise SourceError(f"{args.file}: stores no names: it was not compressed from a folder")

@@ -4,7 +4,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import cached_property
 from typing import Any, Literal
 
@@ -271,7 +271,7 @@ class FeatureCompressor(Portable, nn.Module):
             print(report)
         return report
 
-    def _open(self, file: PathLike, on_damage: OnDamage) -> AbstractContextManager:
+    def _open(self, file: PathLike, on_damage: OnDamage) -> FeatureFile | OfficialFile:
         """A file of either format, identified by its first bytes."""
         if not is_official(file):
             return FeatureFile(file, self.rate, on_damage=on_damage)
@@ -279,7 +279,7 @@ class FeatureCompressor(Portable, nn.Module):
             raise SourceError(
                 f"{file}: the official format has no checksums, so damage cannot be skipped"
             )
-        return nullcontext(OfficialFile(file, self.official))
+        return OfficialFile(file, self.official)
 
 
 def _report_decoding(

@@ -15,6 +15,7 @@ import copy
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -106,23 +107,38 @@ class OfficialCoder:
         return symbols
 
 
-class OfficialFile:
+class OfficialFile(AbstractContextManager):
     """A file of the paper's code, with the methods of `FeatureFile` that read the whole file.
 
-    `coder` belongs to the bottleneck that wrote the file. Raises ContainerError if the file is
-    truncated, longer than its streams, or in another format.
+    `coder` belongs to the bottleneck that wrote the file; only decoding needs it. Raises
+    ContainerError if the file is truncated, longer than its streams, or in another format.
     """
 
+    names = None
     # nothing is ever skipped, because damage cannot be located
     missing, damaged = np.empty(0, np.int64), ()
 
-    def __init__(self, path: str | os.PathLike, coder: OfficialCoder):
+    def __init__(self, path: str | os.PathLike, coder: OfficialCoder | None = None):
         self.name = os.fspath(path)
         self.coder = coder
         self.streams = read_official(path)
 
+    def __exit__(self, *exception) -> None:
+        """Nothing is open: the file was read at once."""
+
     def __len__(self) -> int:
         return len(self.streams)
+
+    def describe(self) -> dict[str, Any]:
+        """Facts about the file, like those of `CompressedFile.describe`."""
+        n_bytes, n_examples = os.path.getsize(self.name), len(self)
+        return {
+            "path": self.name,
+            "format": "official (of the paper's code), without checksums or a fingerprint",
+            "n_examples": n_examples,
+            "n_bytes": n_bytes,
+            "bits_per_example": 8 * n_bytes / n_examples if n_examples else None,
+        }
 
     @property
     def indices(self) -> NDArray[np.int64]:
@@ -197,15 +213,3 @@ def is_official(path: str | os.PathLike) -> bool:
     n_streams, length = (value for (value,) in UINT32.iter_unpack(head))
     is_stream = length % WORD == 0 and MIN_STREAM <= length < MAX_STREAM
     return is_stream and 1 <= n_streams <= size // UINT32.size
-
-
-def describe_official(path: str | os.PathLike) -> dict[str, Any]:
-    """Facts about a file, like those of `CompressedFile.describe`."""
-    n_bytes, n_examples = os.path.getsize(path), len(read_official(path))
-    return {
-        "path": str(path),
-        "format": "official (of the paper's code): without checksums or the model's fingerprint",
-        "n_examples": n_examples,
-        "n_bytes": n_bytes,
-        "bits_per_example": 8 * n_bytes / n_examples if n_examples else None,
-    }
