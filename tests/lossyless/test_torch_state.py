@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.fixed_codecs import CODECS, fixed
-from helpers.tiny_clip import SIDE, save_bottleneck, save_clip
+from helpers.tiny_clip import SIDE
 from helpers.toy import ENTROPY_CODED
 from PIL import Image
 from torch.utils import serialization
@@ -94,15 +94,6 @@ def test_codecs_are_created_in_float32_on_the_cpu(setting):
 
 def tensors(codec: torch.nn.Module) -> list[torch.Tensor]:
     return [*codec.parameters(), *codec.buffers()]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> dict:
-    folder = tmp_path_factory.mktemp("weights")
-    return {
-        "clip_path": save_clip(folder / "clip.pt"),
-        "pretrained_path": save_bottleneck(folder / "bottleneck.pt"),
-    }
 
 
 def test_the_hub(setting, weights, tmp_path):

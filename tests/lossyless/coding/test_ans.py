@@ -50,14 +50,6 @@ def test_round_trips_are_exact_and_take_at_most_the_information(shape, spread):
         assert 8 * len(payload) < n_bits.sum() + 100  # the stream's tail, lengths, padding
 
 
-def test_each_column_has_its_own_table_by_default():
-    coder = TableCoder(make_tables())
-    symbols = np.random.default_rng(0).integers(-9, 9, (20, 5))
-    payload = coder.encode(symbols)
-    assert payload == coder.encode(symbols, np.arange(5))
-    np.testing.assert_array_equal(coder.decode(payload, 20), symbols)
-
-
 @pytest.mark.parametrize("two_dims", [False, True])
 def test_listed_symbols_take_exactly_their_information(two_dims):
     tables = make_tables(40)
@@ -67,14 +59,6 @@ def test_listed_symbols_take_exactly_their_information(two_dims):
     symbols[:, 0] = draw_symbols(tables, rows)[:, 0]  # its table escapes every symbol
     n_bits = coder.information(symbols, index).sum()
     assert abs(8 * len(coder.encode(symbols, index)) - n_bits) < 64 + 1e-3 * n_bits
-
-
-def test_layout_and_integer_type_of_the_input_do_not_matter():
-    coder = TableCoder(make_tables())
-    symbols = np.random.default_rng(3).integers(-9, 9, (20, 8))
-    expected = coder.encode(symbols, COLUMNS)
-    for same in (symbols.astype(np.int8), np.asfortranarray(symbols, np.int32), symbols.tolist()):
-        assert coder.encode(same, COLUMNS.astype(np.uint8)) == expected
 
 
 def test_information_of_listed_symbols_in_closed_form():

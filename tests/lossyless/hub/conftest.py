@@ -5,19 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_clip import Z_DIM, save_bottleneck, save_clip
+from helpers.tiny_clip import Z_DIM
 from PIL import Image
 
 from lossyless.hub import ClipCompressor, FeatureCompressor, clip_compressor, feature_compressor
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("weights")
-    return {
-        "clip_path": save_clip(folder / "clip.pt"),
-        "pretrained_path": save_bottleneck(folder / "bottleneck.pt"),
-    }
 
 
 @pytest.fixture(scope="session")
