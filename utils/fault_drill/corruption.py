@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lossyless import ArrayCompressor
-from lossyless.classical import ClassicalCompressor
 from lossyless.coding.payloads import CodingError
 from lossyless.files import (
     CompressedFile,
@@ -25,11 +24,9 @@ from lossyless.files.format import CHUNK_HEAD
 from lossyless.hub import SourceError
 from lossyless.hub.features import FeatureCompressor
 from lossyless.hub.weights import load_bottleneck
-from lossyless.rates import HFactorized, HHyper
-from lossyless.vector_codecs import RawVectors
-from lossyless.weights import WeightsError, read_checkpoint
+from lossyless.rates import HFactorized
+from lossyless.weights import WeightsError
 from utils.fault_drill.trials import Outcome, Trials, judge
-from utils.runs.run import write_checkpoint
 
 PAGE = 4096
 
@@ -106,7 +103,7 @@ DAMAGES: dict[str, Callable[[bytes, random.Random, bytes, bytes], bytes]] = {
 EXPLAINED = (ContainerError, CodingError, WeightsError, SourceError)
 N, Z_DIM, CHUNK = 1200, 16, 100
 MAX_MEMORY = 64.0  # MiB, beyond twice the size of the file
-SELF_CONTAINED = ("weights of the hub", "checkpoint of a run", "ArrayCompressor.save")
+SELF_CONTAINED = ("weights of the hub", "ArrayCompressor.save")
 # Damage that may stay undetected: the official format has no checksums, and recovery accepts
 # intact chunks of other files of the same model.
 LIMITS = {"official format": (*DAMAGES,), "file, skipping damage": ("splices", "swapped chunks")}
@@ -114,46 +111,37 @@ Write = Callable[[Path, int, int], object]  # writes a file of one of two models
 Read = Callable[[Path], object]
 
 
-def make_codecs(seed: int) -> dict[str, nn.Module]:
-    """A codec of each kind, with random weights."""
+def make_rate(seed: int) -> HFactorized:
+    """A bottleneck with random weights."""
     torch.manual_seed(seed)
-    codecs: dict[str, nn.Module] = {
-        "factorized": HFactorized(Z_DIM),
-        "hyperprior": HHyper(Z_DIM),
-        "float": RawVectors(Z_DIM, ("float16", "float32")[seed]),
-        "png": ClassicalCompressor(("png", "webp")[seed], 3),
-    }
-    for codec in codecs.values():
-        for parameter in codec.parameters():
-            parameter.data += 0.1 * torch.randn_like(parameter)
-        if hasattr(codec, "update"):
-            codec.update()
-    return {name: codec.eval() for name, codec in codecs.items()}
+    rate = HFactorized(Z_DIM)
+    for parameter in rate.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    rate.update()
+    return rate.eval()
 
 
-def draw(content: int, *shape: int) -> Tensor:
-    """Examples in [0, 1]; larger features would need escape codes."""
-    return torch.rand(N, *(shape or (Z_DIM,)), generator=torch.Generator().manual_seed(content))
+def draw(content: int) -> Tensor:
+    """Examples in [0, 4]; larger features would need escape codes."""
+    return 4 * torch.rand(N, Z_DIM, generator=torch.Generator().manual_seed(content))
 
 
 def make_formats() -> dict[str, tuple[Write, Read]]:
-    models = [make_codecs(seed) for seed in (0, 1)]
-    rates = [codecs["factorized"] for codecs in models]
+    rates = [make_rate(seed) for seed in (0, 1)]
     hubs = [FeatureCompressor(rate) for rate in rates]
-    Z = draw(0).numpy()
+    Z = draw(0).numpy() / 4
     fitted = [ArrayCompressor(beta).fit(Z) for beta in (0.1, 0.2)]
 
-    def write(name: str, path: Path | io.BytesIO, model: int, content: int) -> None:
-        x = draw(content, 3, 4, 4) if name == "png" else 4 * draw(content)
-        batch = x, np.arange(N) % 7, [f"{i}.png" for i in range(N)]
-        write_features([batch], path, models[model][name], n_workers=1, chunk_size=CHUNK)
+    def write(path: Path | io.BytesIO, model: int, content: int) -> None:
+        batch = draw(content), np.arange(N) % 7, [f"{i}.png" for i in range(N)]
+        write_features([batch], path, rates[model], n_workers=1, chunk_size=CHUNK)
 
-    def read(name: str, path: Path | bytes) -> tuple:
-        with FeatureFile(path, models[0][name]) as file:
+    def read(path: Path | bytes) -> tuple:
+        with FeatureFile(path, rates[0]) as file:
             return file.read(n_workers=1), file.labels(), np.array(file.names)
 
-    write("factorized", buffer := io.BytesIO(), 0, 0)
-    intact = read("factorized", buffer.getvalue())
+    write(buffer := io.BytesIO(), 0, 0)
+    intact = read(buffer.getvalue())
 
     def read_skipping(path: Path) -> tuple:
         """Content of the intact file, unless recovered examples differ from it."""
@@ -166,12 +154,12 @@ def make_formats() -> dict[str, tuple[Write, Read]]:
             return found
 
     def merge(path: Path) -> tuple:
-        write("factorized", path.with_name("second"), 0, 1)
+        write(path.with_name("second"), 0, 1)
         merge_files([path, path.with_name("second")], path.with_name("merged"))
-        return read("factorized", path.with_name("merged"))
+        return read(path.with_name("merged"))
 
     def write_official(path: Path, model: int, content: int) -> None:
-        hubs[model].compress_features(4 * draw(content), path, is_info=False, format="official")
+        hubs[model].compress_features(draw(content), path, is_info=False, format="official")
 
     def write_weights(path: Path, model: int, content: int) -> None:
         torch.manual_seed(2 * model + content)
@@ -183,23 +171,20 @@ def make_formats() -> dict[str, tuple[Write, Read]]:
     def save(path: Path, model: int, content: int) -> None:
         fitted[model].set_params(weighting=1.0 - content / 2).save(path)
 
-    def write_run(path: Path, model: int, content: int) -> None:
-        write_checkpoint({"state_dict": models[model]["hyperprior"].state_dict()}, path)
-
-    write_factorized = partial(write, "factorized")
-    read_official = partial(hubs[0].decompress_dataset, is_info=False, n_workers=1)
-    formats = {f"file, {name}": (partial(write, name), partial(read, name)) for name in models[0]}
-    return formats | {
-        "file, skipping damage": (write_factorized, read_skipping),
-        "merging": (write_factorized, merge),
-        "official format": (write_official, read_official),
+    return {
+        "file": (write, read),
+        "file, skipping damage": (write, read_skipping),
+        "merging": (write, merge),
+        "official format": (
+            write_official,
+            partial(hubs[0].decompress_dataset, is_info=False, n_workers=1),
+        ),
         "weights of the hub": (write_weights, lambda path: load_bottleneck(path).fingerprint()),
         "ArrayCompressor.compress": (
             write_arrays,
             lambda path: fitted[0].decompress(path.read_bytes()),
         ),
         "ArrayCompressor.save": (save, lambda path: ArrayCompressor.load(path).compress(Z)),
-        "checkpoint of a run": (write_run, read_checkpoint),
     }
 
 

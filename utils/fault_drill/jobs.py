@@ -73,23 +73,22 @@ def run(overrides: list[str], names: tuple[str, ...] = STAGES) -> None:
             RUN[name](cfg)
 
 
-def run_child(*arguments: object, kill_after: float = TIMEOUT / 2) -> tuple[int, float]:
-    """Exit code and duration of `run` in a child process that is killed after some seconds."""
-    start = time.monotonic()
+def run_child(*arguments: object, kill_after: float = TIMEOUT / 2) -> int:
+    """Exit code of `run` in a child process that is killed after some seconds."""
     child = FORK.Process(target=run, args=arguments)
     child.start()
     child.join(kill_after)
     child.kill()
     child.join()
-    return child.exitcode, time.monotonic() - start
+    return child.exitcode
 
 
-def run_intact(overrides: list[str], names: tuple[str, ...] = STAGES) -> float:
+def run_intact(*arguments: object) -> float:
     """Duration of `run` in a child process without a fault; raises RuntimeError if it fails."""
-    code, duration = run_child(overrides, names)
-    if code:
-        raise RuntimeError(f"{', '.join(names)}: exit code {code} without a fault")
-    return duration
+    start = time.monotonic()
+    if code := run_child(*arguments):
+        raise RuntimeError(f"{arguments}: exit code {code} without a fault")
+    return time.monotonic() - start
 
 
 def outputs(folder: Path) -> dict[str, object]:
@@ -117,9 +116,8 @@ def _kill_and_resume(
     folder = before.parent / "run"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(before, folder)
-    killed, _ = run_child(overrides, (stage,), kill_after=moment)
-    code, _ = run_child(overrides, (stage,))
-    if code:
+    killed = run_child(overrides, (stage,), kill_after=moment)
+    if code := run_child(overrides, (stage,)):
         return Outcome(HUNG if code == SIGKILLED else UNEXPLAINED, f"resuming ended with {code}")
     found, expected = outputs(folder), outputs(after)
     if found != expected:

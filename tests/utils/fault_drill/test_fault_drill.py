@@ -61,7 +61,7 @@ def test_a_command_survives_if_it_computes_for_long_but_not_if_it_is_slow(code, 
 
 
 def test_drills_do_not_start_from_a_job_that_fails_without_a_fault(monkeypatch):
-    monkeypatch.setattr(jobs, "run_child", lambda *_: (1, 0.0))
+    monkeypatch.setattr(jobs, "run_child", lambda *_: 1)
     for drill in (jobs.environment(1, seed=0), jobs.kills(1, [0])):
         with pytest.raises(RuntimeError, match="without a fault"):
             next(drill)
@@ -70,9 +70,10 @@ def test_drills_do_not_start_from_a_job_that_fails_without_a_fault(monkeypatch):
 def test_damaged_files_are_detected():
     formats = corruption.make_formats()
     for name, n_each in (
-        ("file, factorized", 9),
+        ("file", 9),
         ("file, skipping damage", 9),
-        *((name, 3) for name in ("file, hyperprior", "merging", "ArrayCompressor.save")),
+        ("merging", 3),
+        ("ArrayCompressor.save", 3),
     ):
         rows = rows_of(corruption.damage(name, formats[name], n_each, seed=0))
         assert sum(row["tried"] for row in rows) == 7 * n_each and not any(map(is_bad, rows))
