@@ -66,9 +66,11 @@ class TableCoder:
             stream = _encode_stream(order.flatten(entries), order, self.tables)
             return write_varint(2 * len(stream)) + stream
         where = order.where(escaped)
-        index = np.broadcast_to(index, symbols.shape)
-        distances = self._distances(symbols[where], index[where])
-        e, k = self._best_exponent(index, index[where]), best_order(distances)
+        escaped_index = np.broadcast_to(index, symbols.shape)[where]
+        distances = self._distances(symbols[where], escaped_index)
+        n_symbols = self._counts(index) * (symbols.size // index.size)
+        e = self._best_exponent(n_symbols, self._counts(escaped_index))
+        k = best_order(distances)
         tables = self.tables.with_escape_mass(1 << e)
         stream = _encode_stream(order.flatten(entries), order, tables)
         head = [write_varint(2 * len(stream) + 1), bytes([0, e, k]), write_varint(len(distances))]
@@ -119,12 +121,12 @@ class TableCoder:
     def _index(self, index: ArrayLike | None) -> NDArray[np.integer]:
         return np.arange(self.tables.n_tables) if index is None else np.asarray(index)
 
-    def _best_exponent(self, index: NDArray[np.integer], escaped_index: NDArray[np.integer]) -> int:
-        """The e that needs the fewest bits, given the tables of all symbols and of escaped ones."""
-        n_symbols, n_escapes = (
-            np.bincount(tables.reshape(-1), minlength=self.tables.n_tables)
-            for tables in (index, escaped_index)
-        )
+    def _counts(self, index: NDArray[np.integer]) -> NDArray[np.int64]:
+        """How often each table is used, [n_tables]."""
+        return np.bincount(index.reshape(-1), minlength=self.tables.n_tables)
+
+    def _best_exponent(self, n_symbols: NDArray[np.int64], n_escapes: NDArray[np.int64]) -> int:
+        """The e that needs the fewest bits, given the symbols and escapes of each table."""
         own = np.take_along_axis(np.diff(self.tables.cdfs), self.tables.escapes[:, None], axis=1)
         masses = np.maximum(own, 1 << np.arange(MAX_EXPONENT + 1))
         # in a table that lists no symbol, the escape has the total mass
