@@ -12,7 +12,6 @@ import aggregate
 from utils import fetch_data
 from utils.configs.composing import compose_config, expand
 from utils.configs.overrides import CONF_DIR, given, parse, to_override_value
-from utils.data.banana import BananaDataModule
 from utils.data.module import DataError
 from utils.plots.figures import FIGURES
 from utils.runs.identity import experiment_folder
@@ -196,22 +195,6 @@ def test_every_mode_runs(mode, tmp_path):
     assert [*tmp_path.glob(f"results/exp_{mode}_none/**/results_predictor.csv")]
     if mode == "dev":
         assert run(tmp_path, f"mode={mode}", "featurizer=png", "is_only_feat=true", base=CLASSICAL)
-
-
-@pytest.mark.parametrize("mode", ["none", "overfit"])
-def test_epochs_see_new_batches_except_to_overfit(mode, tmp_path, monkeypatch):
-    seeds = []
-    loader = BananaDataModule.loader
-
-    def noting(self, split, **kwargs):
-        found = loader(self, split, **kwargs)
-        if split == "train" and kwargs.get("shuffle") is None:
-            seeds.append(found.seed)
-        return found
-
-    monkeypatch.setattr(BananaDataModule, "loader", noting)
-    run(tmp_path, f"mode={mode}", "is_only_feat=true", "trainer.max_epochs=3")
-    assert len(seeds) >= 3 and len(set(seeds)) == (1 if mode == "overfit" else len(seeds))
 
 
 # --- downloads

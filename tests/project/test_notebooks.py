@@ -16,8 +16,6 @@ MAX_BYTES = 1_500_000
 SLOW = {"banana.ipynb", "minimal_code.ipynb"}  # half a minute each; names of notebooks
 TIMEOUT = 300  # time limit of a cell in seconds
 
-each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-
 
 def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=nbformat.NO_CONVERT)
@@ -25,21 +23,6 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    return [output for cell in code_cells(notebook) for output in cell.outputs]
-
-
-def texts(notebook: nbformat.NotebookNode) -> list[str]:
-    """Sources and printed outputs, without image data."""
-    found = [cell.source for cell in notebook.cells]
-    for output in outputs(notebook):
-        if output.output_type == "stream":
-            found.append(output.text)
-        elif output.output_type != "error":
-            found += [str(v) for kind, v in output.data.items() if not kind.startswith("image")]
-    return found
 
 
 @pytest.fixture
@@ -76,19 +59,14 @@ def test_notebooks_run(path, empty_machine):
     NotebookClient(notebook, timeout=TIMEOUT, resources=resources).execute()  # raises on errors
     counts = [cell.execution_count for cell in code_cells(notebook)]
     assert counts == list(range(1, len(counts) + 1))
-    assert all(output.output_type != "error" for output in outputs(notebook))
-    assert not any("Traceback (most recent" in text for text in texts(notebook))
 
 
-@each_notebook
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_notebooks_are_clean(path):
-    """They are valid and small, and contain no errors and no paths of the machine that ran them."""
-    notebook = read(path)
-    nbformat.validate(notebook)
-    assert path.stat().st_size <= MAX_BYTES
-    counts = [cell.execution_count for cell in code_cells(notebook)]
-    is_run = bool(outputs(notebook))
-    assert counts == (list(range(1, len(counts) + 1)) if is_run else [None] * len(counts))
-    assert all(output.output_type != "error" for output in outputs(notebook))
-    for text in texts(notebook):
-        assert str(ROOT) not in text and not MACHINE_PATH.search(text), text[:500]
+    """They are small, and contain no errors and no paths of the machine that ran them."""
+    text = path.read_text(encoding="utf-8")
+    assert len(text) <= MAX_BYTES and not MACHINE_PATH.search(text)
+    cells = code_cells(read(path))
+    assert all(output.output_type != "error" for cell in cells for output in cell.outputs)
+    counts = [cell.execution_count for cell in cells]
+    assert counts in (list(range(1, len(counts) + 1)), [None] * len(counts))

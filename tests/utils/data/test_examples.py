@@ -130,19 +130,6 @@ def test_abandoned_iterations_leave_no_workers(folder):
     assert not own_workers()
 
 
-def test_only_images_on_disk_are_used(tmp_path):
-    with pytest.raises(DataError, match="0 of 30 images of 'train'"):
-        toy(tmp_path / "missing").setup()
-    for i in range(0, N_TRAIN, 2):
-        save_plain(tmp_path / f"{i}.png", value=i)
-    with pytest.raises(DataError, match="15 of 30 images of 'train', 0 of 9 images of 'test'"):
-        toy(tmp_path).setup()
-    save_plain(tmp_path / f"{N_TRAIN}.png", value=N_TRAIN)
-    part = toy(tmp_path, is_complete=False)
-    assert [part.n_examples(split) for split in SPLITS] == [12, 3, 1]
-    assert set(numbers(gather(part.loader("train")).x).tolist()) <= set(range(0, N_TRAIN, 2))
-
-
 # --- files
 
 

@@ -214,12 +214,6 @@ def test_without_labels_targets_are_minus_one_in_training_only():
     assert torch.equal(gather(data.loader("test"))[1], LABELS)
 
 
-def test_regression_targets_pass_unchanged():
-    data = images_of(REGRESSION, auxiliary="positive", equivalence=["hflip"])
-    _, y, _ = gather(data.loader("test"))
-    assert torch.equal(y, data.splits["test"].targets)
-
-
 def test_a_class_without_training_images_has_no_representative():
     two = LABELS.clamp(max=1)
     partial_ = source_of(in_memory(train=(plain(N), two), test=(plain(N), two)))

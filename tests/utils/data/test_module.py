@@ -175,3 +175,5 @@ def test_only_training_batches_are_shared():
     (first, *_), (whole, *_) = data.train_dataloader(), data.loader("train", epoch=1)
     assert torch.equal(first.y, whole.y[2:])
     assert torch.equal(gather(data.val_dataloader()).x, gather(data.loader("val")).x)
+    data.trainer.overfit_batches, data.trainer.world_size = 1, 1  # always the first epoch
+    assert torch.equal(gather(data.train_dataloader()).x, gather(data.loader("train")).x)
