@@ -3,8 +3,7 @@
 https://www.kaggle.com/c/galaxy-zoo-the-galaxy-challenge
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,43 +55,37 @@ def galaxy(*, crop: int = ORIGINAL_SIDE, **kwargs: object) -> ImageDataModule:
     crop : side of the central square of the original image to use.
     kwargs : see `ImageDataModule`.
     """
-    return ImageDataModule(_source("Galaxy", _open, SIZES, crop), **kwargs)
+    return _galaxy("Galaxy", SIZES, crop, **kwargs)
 
 
 def galaxy_offline(*, crop: int = ORIGINAL_SIDE, **kwargs: object) -> ImageDataModule:
     """Like `galaxy`, but the test split is 5 % of the labelled images (3,079)."""
-    source = _source("GalaxyOffline", _open_offline, OFFLINE_SIZES, crop)
-    return ImageDataModule(source, **kwargs)
+    return _galaxy("GalaxyOffline", OFFLINE_SIZES, crop, **kwargs)
 
 
-def _source(name: str, open_set: Callable, sizes: Mapping[str, int], crop: int) -> Source:
+def _galaxy(name: str, sizes: Mapping[str, int], crop: int, **kwargs: object) -> ImageDataModule:
     if not 1 <= crop <= ORIGINAL_SIDE:
         raise ValueError(f"crop must lie in 1 to {ORIGINAL_SIDE} pixels, got {crop}.")
-    return Source(
+
+    def open_set(data_dir: Path) -> dict[str, ImageFiles]:
+        ids, answers = read_solutions(_find(data_dir, SOLUTIONS))
+        folder = _find(data_dir, IMAGES)
+        images = ImageFiles([folder / f"{i}.jpg" for i in ids.tolist()], answers, crop)
+        if "test" not in sizes:
+            return {"train": images.on_disk()}
+        parts = hold_out(answers, TEST_FRACTION)  # the same ones if image files are missing
+        pairs = zip(("train", "test"), parts, strict=True)
+        return {split: images.take(part).on_disk() for split, part in pairs}
+
+    source = Source(
         name,
-        partial(open_set, crop=crop),
+        open_set,
         n_outputs=len(ANSWERS),
         sizes=sizes,
         task="regression",
         how_to_restore=HOW_TO_RESTORE,
     )
-
-
-def _open(data_dir: Path, crop: int) -> dict[str, ImageFiles]:
-    return {"train": _labelled(data_dir, crop).on_disk()}
-
-
-def _open_offline(data_dir: Path, crop: int) -> dict[str, ImageFiles]:
-    images = _labelled(data_dir, crop)
-    train, test = hold_out(images.targets, TEST_FRACTION)
-    return {"train": images.take(train).on_disk(), "test": images.take(test).on_disk()}
-
-
-def _labelled(data_dir: Path, crop: int) -> ImageFiles:
-    """All labelled images, whether or not their files exist."""
-    ids, answers = read_solutions(_find(data_dir, SOLUTIONS))
-    folder = _find(data_dir, IMAGES)
-    return ImageFiles([folder / f"{i}.jpg" for i in ids.tolist()], answers, crop)
+    return ImageDataModule(source, **kwargs)
 
 
 def kaggle_test_batches(
