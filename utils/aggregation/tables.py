@@ -119,30 +119,24 @@ def _ambiguous(frame: pd.DataFrame, settings: list[dict[str, object]]) -> list[s
     """Settings in which groups differ although their paths show the same parameters."""
     if frame.empty:
         return []
+    is_first = ~frame[GROUP].duplicated()  # runs of a group differ only in the seed
+    keys = sorted({key for setting in settings for key in setting} - {SEED})
+    texts = pd.DataFrame([[str(s.get(key)) for key in keys] for s in settings], columns=keys)
+    texts = texts[is_first]
     # ignore beta: with a different one for each run, it would hide every other difference
-    shown = frame[[name for name in parameters(frame) if name not in (SEED, "beta")]].copy()
-    keys = _differing(frame[GROUP], shown, settings)
+    shown = frame.loc[is_first, [key for key in parameters(frame) if key not in (SEED, "beta")]]
+    keys = _differing(shown, texts)
     names = [key for key in keys if key.endswith(".name")]
     if not names:
         return keys
     # the name of an option implies its settings, unless runs with the same names still differ
-    for name in names:
-        shown[name] = [str(setting.get(name)) for setting in settings]
-    return sorted({*names, *_differing(frame[GROUP], shown, settings)})
+    return sorted({*names, *_differing(shown.join(texts[names]), texts)})
 
 
-def _differing(
-    groups: pd.Series, shown: pd.DataFrame, settings: list[dict[str, object]]
-) -> list[str]:
-    """Settings in which groups with the same shown values differ."""
-    keys: set[str] = set()
-    for alike in shown.groupby(list(shown)).indices.values():
-        one_of_each = groups.iloc[alike].drop_duplicates().index
-        if len(one_of_each) == 1:
-            continue
-        candidates = {key for i in one_of_each for key in settings[i]} - {SEED}
-        keys |= {k for k in candidates if len({str(settings[i].get(k)) for i in one_of_each}) > 1}
-    return sorted(keys)
+def _differing(shown: pd.DataFrame, texts: pd.DataFrame) -> list[str]:
+    """Settings in which rows with the same shown values differ."""
+    counts = texts.groupby([shown[key] for key in shown]).nunique()
+    return sorted(counts.columns[counts.gt(1).any()])
 
 
 def metrics_of(frame: pd.DataFrame) -> list[str]:
