@@ -14,7 +14,7 @@ from utils.aggregation.experiment import Experiment, Where
 from utils.aggregation.selection import check_alike, restrict
 from utils.configs.checks import ConfigError
 from utils.data.module import DataModule
-from utils.plots.images import augmented_images, reconstruct
+from utils.plots.images import augmented_images, check_images, reconstruct
 from utils.plots.models import method_name
 from utils.plots.mosaic import mosaic
 from utils.runs.saved_runs import config_here
@@ -64,6 +64,7 @@ def compare_reconstructions(
     data = building.build_data(configs["invariant"], "data_feat", "representative")
     titles, labels = {}, {}
     for name, compressor in compressors.items():
+        check_images(compressor, data)
         method, cost = method_name(compressor.distortion), _format_bits(chosen[name][bits])
         titles[f"{name} ({method})\n{cost}"] = compressor
         labels[f"{method}: {cost}"] = compressor

@@ -15,9 +15,6 @@ from utils.configs.checks import check_known
 from utils.data.module import DataModule
 from utils.plots import banana, images, style
 
-PLANE = ("vector",)
-IMAGES = ("bw_image", "colour_image")
-
 
 @dataclass(frozen=True)
 class FigureSpec:
@@ -25,7 +22,6 @@ class FigureSpec:
 
     function: Callable[..., Figure]  # of (compressor, data, **options)
     file_name: str  # "{equivalence}" stands for the equivalence of the Banana
-    kinds: tuple[str, ...]  # values of `data.kind` that the figure supports
     #: raises `ValueError` if the figure does not apply
     check: Callable[[LearnableCompressor, DataModule], None]
 
@@ -33,20 +29,13 @@ class FigureSpec:
 FIGURES: dict[str, FigureSpec] = {
     spec.function.__name__: spec
     for spec in (
-        FigureSpec(banana.codebook_plot, "quantization.png", PLANE, banana.check_codebook),
+        FigureSpec(banana.codebook_plot, "quantization.png", banana.check_codebook),
         FigureSpec(
-            banana.maxinv_distribution_plot,
-            "max. inv. {equivalence}.png",
-            PLANE,
-            banana.check_invariant,
+            banana.maxinv_distribution_plot, "max. inv. {equivalence}.png", banana.check_invariant
         ),
-        FigureSpec(images.reconstruct_image_plot, "rec_imgs.png", IMAGES, images.check_decoder),
-        FigureSpec(
-            images.latent_traversals_plot_1d, "traversals_1d.png", IMAGES, images.check_decoder
-        ),
-        FigureSpec(
-            images.latent_traversals_plot_2d, "traversals_2d.png", IMAGES, images.check_decoder
-        ),
+        FigureSpec(images.reconstruct_image_plot, "rec_imgs.png", images.check_images),
+        FigureSpec(images.latent_traversals_plot_1d, "traversals_1d.png", images.check_images),
+        FigureSpec(images.latent_traversals_plot_2d, "traversals_2d.png", images.check_images),
     )
 }
 
@@ -57,12 +46,6 @@ def find_figure(name: str, compressor: LearnableCompressor, data: DataModule) ->
     spec = FIGURES[name]
     if not isinstance(compressor, LearnableCompressor):
         raise ValueError(f"{name} draws learned compressors, not {type(compressor).__name__}")
-    if data.kind not in spec.kinds:
-        others = [other for other, spec in FIGURES.items() if data.kind in spec.kinds]
-        raise ValueError(
-            f"{name} draws data of kind {' or '.join(spec.kinds)}, but {type(data).__name__} has "
-            f"kind {data.kind}; figures for this kind: {', '.join(others) or 'none'}"
-        )
     spec.check(compressor, data)
     return spec
 

@@ -32,8 +32,8 @@ def reconstruct_image_plot(
 ) -> Figure:
     """Source images, the sender's augmented images, and the receiver's reconstructions.
 
-    Raises ValueError if the compressor has no decoder, the data have no unaugmented
-    representatives, the images do not fill the rows, or the number of labels is wrong.
+    Raises ValueError if the data have no unaugmented representatives, the images do not fill the
+    rows, or the number of labels is wrong.
     """
     split = "train" if is_train else "test"
     batch = augmented_images(compressor, data, n_samples, split=split, seed=seed)
@@ -61,10 +61,8 @@ def augmented_images(
     """n images: `x` [n, C, H, W] augmented, `aux` unaugmented.
 
     `seed` is the seed for sampling the images; None takes the first images. Raises `ValueError` if
-    the data are not images or have no unaugmented representatives.
+    the data have no unaugmented representatives.
     """
-    if data.kind == "vector":
-        raise ValueError(f"{type(data).__name__} holds vectors, not images")
     batch = pick_examples(compressor, data, "representative", n, split=split, seed=seed)
     if batch.aux is None:
         raise ValueError(
@@ -75,17 +73,15 @@ def augmented_images(
 
 
 def reconstruct(compressor: LearnableCompressor, x: Tensor) -> Tensor:
-    """Reconstruct images x [N, C, H, W] in [0, 1]; shape and range stay the same.
-
-    Raises `ValueError` if the compressor has no decoder.
-    """
-    check_decoder(compressor)
+    """Reconstruct images x [N, C, H, W] in [0, 1]; shape and range stay the same."""
     with drawing(compressor):
         return compressor.distortion.reconstruct(_quantise(compressor, x))
 
 
-def check_decoder(compressor: LearnableCompressor, _: DataModule | None = None) -> None:
-    """Raise `ValueError` if the compressor has no decoder."""
+def check_images(compressor: LearnableCompressor, data: DataModule) -> None:
+    """Raise `ValueError` unless the data are images and the compressor has a decoder."""
+    if data.kind == "vector":
+        raise ValueError(f"{type(data).__name__} holds vectors, not images")
     if not compressor.distortion.has_decoder:
         raise ValueError(
             f"{type(compressor.distortion).__name__} has no decoder to reconstruct images: use "

@@ -141,7 +141,7 @@ def unquantised():
     ("name", "make", "data", "message"),
     [
         ("codebok_plot", plain_vc, points, "'codebok_plot'.* codebook_plot, maxinv"),
-        ("reconstruct_image_plot", plain_vc, points, "kind vector; .* codebook_plot"),
+        ("reconstruct_image_plot", plain_vc, points, "holds vectors, not images"),
         ("codebook_plot", unquantised, points, "MIRate does not quantise"),
         ("codebook_plot", plain_vc, vectors, "two-dimensional source"),
         (
