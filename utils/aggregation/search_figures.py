@@ -7,10 +7,9 @@ import optuna
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState
 
 from utils.aggregation.experiment import Experiment, in_file_name
 from utils.configs.checks import check_known
@@ -93,34 +92,18 @@ def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
     """Share of the variance of an objective that each sampled setting explains by itself.
 
     Computed with fANOVA (Hutter et al. 2014, http://proceedings.mlr.press/v32/hutter14.html). The
-    shares sum to 1 and are in descending order. Empty if fewer than `MIN_TRIALS` are complete,
-    or all values are equal.
+    shares sum to 1 and are in descending order; settings whose range changed during the study are
+    left out. Empty if fewer than `MIN_TRIALS` are complete, or all values are equal.
     """
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     values = [trial.values[objective] for trial in complete]
     if len(values) < MIN_TRIALS or np.ptp(values) == 0:
         return {}
-    one_space = optuna.create_study()
-    space = _joint_space(complete)
-    one_space.add_trials(
-        create_trial(params=trial.params, distributions=space, value=value)
-        for trial, value in zip(complete, values, strict=True)
+    return get_param_importances(
+        study,
+        evaluator=FanovaImportanceEvaluator(seed=0),
+        target=lambda trial: trial.values[objective],
     )
-    return get_param_importances(one_space, evaluator=FanovaImportanceEvaluator(seed=0))
-
-
-def _joint_space(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """The smallest space that contains all trials.
-
-    The bounds of intervals may change between the trials of a study; Optuna expects a single space.
-    """
-    space = dict(trials[0].distributions)
-    for trial in trials:
-        for key, other in trial.distributions.items():
-            if not isinstance(other, CategoricalDistribution):
-                low, high = min(space[key].low, other.low), max(space[key].high, other.high)
-                space[key] = type(other)(low, high, log=other.log)
-    return space
 
 
 def _history(table: pd.DataFrame, study: optuna.Study, is_log_y: bool) -> Figure:

@@ -62,10 +62,6 @@ class BatchLoader:
         device: torch.device | str = "cpu",
         is_drop_single: bool = False,
     ) -> None:
-        if n_examples < 1 or batch_size < 1:
-            raise ValueError(
-                f"n_examples and batch_size must be positive, got {n_examples} and {batch_size}."
-            )
         is_dropped = is_drop_single and n_examples > batch_size and n_examples % batch_size == 1
         self.n_examples = n_examples - is_dropped
         self.make_batches = make_batches
