@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -92,21 +93,12 @@ class Images(Dataset):
         return self.images[i % len(self.images)], i % 10
 
 
-class Backbone(nn.Module):
-    """One linear map."""
-
-    output_dim, input_resolution = Z_DIM, 1
-
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, Z_DIM, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv1(x).flatten(1)
-
-
 def _compressor() -> ClipCompressor:
-    return ClipCompressor(Backbone(), make_bottleneck(Z_DIM).rate, transform=None)
+    """A backbone with one linear map, and a bottleneck."""
+    layers = {"conv1": nn.Conv2d(3, Z_DIM, 1, bias=False), "flatten": nn.Flatten(1)}
+    backbone = nn.Sequential(OrderedDict(layers))
+    backbone.output_dim, backbone.input_resolution = Z_DIM, 1
+    return ClipCompressor(backbone, make_bottleneck(Z_DIM).rate, transform=None)
 
 
 def compress(n: int, folder: str) -> None:
