@@ -20,15 +20,10 @@ def method_name(distortion: Distortion) -> str:
 
 @contextmanager
 def drawing(compressor: LearnableCompressor) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards, each module returns to its previous mode."""
-    modes = {module: module.training for module in compressor.modules()}
+    """Evaluation mode, in which the compressor stays, without gradients."""
     compressor.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with torch.no_grad():
+        yield
 
 
 def pick_examples(

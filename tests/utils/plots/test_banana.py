@@ -17,7 +17,7 @@ from lossyless.architectures import MLP, Identity
 from lossyless.distortions import DirectDistortion
 from lossyless.rates import MIRate
 from utils.data.decoded import DecodedDataModule
-from utils.plots import banana, models
+from utils.plots import banana
 from utils.plots.figures import draw, find_figure
 
 
@@ -155,18 +155,6 @@ def unquantised():
 def test_figures_that_do_not_apply_are_errors(name, make, data, message):
     with pytest.raises(ValueError, match=message):
         find_figure(name, make(), data())
-
-
-def test_drawing_restores_modes_and_computes_no_gradients():
-    compressor = plain_vc().train()
-    compressor.distortion.eval()  # as a frozen part
-    banana.codebook_plot(compressor, points(), n_grid=50)
-    assert compressor.training and compressor.rate.prior.training
-    assert not compressor.distortion.training and not compressor.distortion.decoder.training
-    assert torch.is_grad_enabled() and all(p.grad is None for p in compressor.parameters())
-    with pytest.raises(KeyError), models.drawing(compressor):
-        raise KeyError
-    assert compressor.training and torch.is_grad_enabled()
 
 
 def test_figures_are_drawn_in_threads_without_pyplot_or_settings():
