@@ -34,8 +34,11 @@ FIXED_SETTINGS = ("batch_sampler", "collate_fn", "drop_last", "sampler", "shuffl
 WORKER_SETTINGS = ("multiprocessing_context", "persistent_workers", "prefetch_factor", "timeout")
 
 
-class UnreadableImage(SourceError):
-    """An image file is damaged, or the range of its pixels is unknown."""
+class SkippedImage(SourceError):
+    """An image file that is left out: it is damaged, or the range of its pixels is unknown."""
+
+
+Collated = tuple[Tensor, Labels | None, list[str] | None, list[SkippedImage]] | SourceError
 
 
 class Examples(Dataset):
@@ -72,13 +75,13 @@ class Examples(Dataset):
             raise ValueError(f"on_error: expected 'raise' or 'skip', found {on_error!r}")
         self.dataset, self.transform, self.side = dataset, transform, side
         self.has_labels, self.on_error = has_labels, on_error
-        self._paths = image_paths(dataset)
+        self._paths, self._names = image_paths(dataset), image_names(dataset)
         self.skipped: list[SourceError] = []  # errors of the images that `read_batches` skipped
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, i: int) -> tuple[Tensor, Any] | SourceError:
+    def __getitem__(self, i: int) -> tuple[Tensor, Any, str | None] | SourceError:
         try:
             example = self.dataset[i]
             image, *rest = example if isinstance(example, (tuple, list)) else (example,)
@@ -86,46 +89,47 @@ class Examples(Dataset):
                 image = self.transform(image)
         except UNREADABLE as error:
             reason = f"{type(error).__name__}: {error}"
-            return UnreadableImage(f"{self._name(i)}: cannot be read as an image ({reason})")
+            problem = f"{self._place(i)}: cannot be read as an image ({reason})"
+            if self.on_error == "skip":
+                return SkippedImage(problem)
+            return SourceError(
+                f"{problem}. Repair or remove it, or leave out such images: on_error='skip', "
+                "--on-error skip"
+            )
         shape = (3, self.side, self.side)
         if isinstance(image, Tensor) and image.is_floating_point() and image.shape == shape:
-            return image, rest[0] if rest else None
+            return image, rest[0] if rest else None, self._names and self._names[i]
         found = type(image).__name__
         if isinstance(image, (Tensor, np.ndarray)):
             found = f"{image.dtype} {list(image.shape)}"
         return SourceError(
-            f"{self._name(i)}: expected a PIL image, or the float tensor {list(shape)} that "
+            f"{self._place(i)}: expected a PIL image, or the float tensor {list(shape)} that "
             f"`transform` makes from it, found {found}. Create the data set without a transform "
             "or with `transform=compressor.transform`."
         )
 
-    def _name(self, i: int) -> str:
+    def _place(self, i: int) -> str:
         return self._paths[i] if self._paths else f"image {i} of {type(self.dataset).__name__}"
 
-    def collate(
-        self, examples: list[tuple[Tensor, Any] | SourceError]
-    ) -> tuple[Tensor, Labels | None, dict[int, SourceError]] | SourceError:
-        """Images, labels if `has_labels`, and the errors of skipped examples by position.
+    def collate(self, examples: list[tuple[Tensor, Any, str | None] | SourceError]) -> Collated:
+        """Images, labels if `has_labels`, names of a folder's images, and errors of skipped images.
 
         If an example can be neither used nor skipped, only its error is returned. Labels are
         converted to an array in the worker, because each tensor that a worker returns is an open
         file.
         """
-        errors = {i: found for i, found in enumerate(examples) if isinstance(found, SourceError)}
-        for error in errors.values():
-            if not isinstance(error, UnreadableImage):
-                return error
-            if self.on_error == "raise":
-                advice = "leave out such images: on_error='skip', --on-error skip"
-                return SourceError(f"{error}. Repair or remove it, or {advice}")
-        good = [example for example in examples if not isinstance(example, SourceError)]
-        images = [image for image, _ in good]
+        skipped = [example for example in examples if isinstance(example, SkippedImage)]
+        good = [example for example in examples if not isinstance(example, SkippedImage)]
+        for example in good:
+            if isinstance(example, SourceError):
+                return example
+        images, labels, names = zip(*good, strict=True) if good else 3 * ((),)
         try:
-            labels = to_labels([label for _, label in good]) if self.has_labels else None
+            labels = to_labels(list(labels)) if self.has_labels else None
         except SourceError as error:
             return error
-        X = default_collate(images) if images else torch.empty(0, 3, self.side, self.side)
-        return X, labels, errors
+        X = default_collate(list(images)) if good else torch.empty(0, 3, self.side, self.side)
+        return X, labels, list(names) if self._names else None, skipped
 
 
 def read_batches(
@@ -157,28 +161,25 @@ def read_batches(
 
 
 def _usable(
-    batches: Iterable[tuple[Tensor, Labels | None, dict[int, SourceError]] | SourceError],
-    examples: Examples,
+    batches: Iterable[Collated], examples: Examples
 ) -> Iterator[tuple[Tensor, Labels | None, list[str] | None]]:
     """Raise the errors among batches of `Examples.collate`, and warn about skipped images."""
-    names, start = image_names(examples.dataset), 0
+    is_first = True
     for batch in batches:
         if isinstance(batch, SourceError):
             raise batch
-        X, labels, errors = batch
-        if start == 0 and len(X) and X.min() >= 0 and X.max() <= 1:  # CLIP's black is below -1.4
+        X, labels, names, skipped = batch
+        if is_first and len(X) and X.min() >= 0 and X.max() <= 1:  # CLIP's black is below -1.4
             warnings.warn(
                 "all pixels of the first batch lie in [0, 1], so they are not normalised for CLIP: "
                 "create the data set with `transform=compressor.transform`, or without a transform",
                 stacklevel=2,
             )
-        n = len(X) + len(errors)
-        kept = [start + i for i in range(n) if i not in errors]
-        yield X, labels, None if names is None else [names[i] for i in kept]
-        start += n
-        for error in errors.values():
+        is_first = False
+        yield X, labels, names
+        for error in skipped:
             warnings.warn(f"skipped {error}", stacklevel=2)
-        examples.skipped += errors.values()
+        examples.skipped += skipped
         if len(examples.skipped) == len(examples):
             raise SourceError(f"all {len(examples)} images are unusable, e.g. {error}")
 

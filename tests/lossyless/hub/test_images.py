@@ -134,5 +134,5 @@ def test_images_of_lists_and_folders_are_upright(compressor, tmp_path):
     picture.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as stored:
         for dataset in ([stored], ImageFolder(tmp_path)):
-            found, _ = Examples(dataset, compressor.transform, SIDE)[0]
+            found, *_ = Examples(dataset, compressor.transform, SIDE)[0]
             assert torch.equal(found, expected)
