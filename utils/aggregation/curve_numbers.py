@@ -21,9 +21,8 @@ prediction. The table contains these numbers, as `<number>_mean` and `<number>_s
 - `n_runs`: number of runs of the curve.
 
 The baseline of a curve has the same seed, and the same values of all parameters in which the
-baselines differ. Classical codecs are not trained, so a codec that was run with a single seed is
-the baseline for all seeds. A number is missing ("-") if any seed lacks it, e.g. a near-lossless
-rate: averaging only the seeds that reach it would be biased.
+baselines differ. A number is missing ("-") if any seed lacks it, e.g. a near-lossless rate:
+averaging only the seeds that reach it would be biased.
 """
 
 import sys
@@ -123,7 +122,6 @@ def _curves(frame: DataFrame, keys: list[str], x: str, y: str, *, is_mse: bool) 
             dict(runs.iloc[0][["curve", *keys, tables.SEED]])
             | {
                 "points": points,
-                "is_codec": "dist" in runs and (runs["dist"] == "none").all(),
                 "AURD": nan if is_reference else area_under_rates(distortions, runs[y]),
                 "min": points[1][-1],
                 "n_runs": len(runs),
@@ -152,15 +150,9 @@ def _add_gains(curves: DataFrame, by: str, baseline: str, tolerance: float) -> N
         )
         return
     parameters = curves.columns[1 : curves.columns.get_loc(tables.SEED)]
-    shared = [key for key in parameters if baselines[key].nunique() > 1]
-    of_seed = {(*row[shared], row[tables.SEED]): row["points"] for _, row in baselines.iterrows()}
-    codecs = baselines[baselines["is_codec"] & ~baselines.duplicated(shared or by, keep=False)]
-    of_all = {tuple(row[shared]): row["points"] for _, row in codecs.iterrows()}
-    pairs = []
-    for _, row in curves.iterrows():
-        place = tuple(row[shared])
-        base = of_seed.get((*place, row[tables.SEED]), of_all.get(place))
-        pairs.append((row["points"], base))
+    shared = [*(key for key in parameters if baselines[key].nunique() > 1), tables.SEED]
+    bases = {tuple(row[shared]): row["points"] for _, row in baselines.iterrows()}
+    pairs = [(row["points"], bases.get(tuple(row[shared]))) for _, row in curves.iterrows()]
     functions = {"gain": partial(rate_gain, tolerance=tolerance), "bd_rate": bd_rate}
     for name, function in functions.items():
         curves[name] = [nan if base is None else function(c, base) for c, base in pairs]

@@ -133,27 +133,6 @@ def test_baselines_agree_with_a_curve_in_the_parameters_that_distinguish_baselin
     assert gains["VAE", "H_hyper"] == 1 and pd.isna(gains["BINCE", "MI"])
 
 
-def test_single_seed_of_a_codec_is_the_baseline_of_all_seeds(tmp_path):
-    runs = table(
-        {"feat": feat, "dist": dist, "beta": f"{bits}", "seed": seed}
-        | {X: bits * factor, Y: 10.0 - bits}
-        for feat, dist, factor, seeds in (
-            ("neural_rec", "VIC", 1, (0, 2)),
-            ("jpeg", "none", 4, (0,)),
-            ("webp", "none", 2, (0, 2, 3)),
-        )
-        for seed in seeds
-        for bits in (1, 2, 3)
-    )
-    summarize_RD_curves(Runs(tmp_path, runs), Y, X, by="feat", baseline="jpeg")
-    gains = saved(tmp_path, "feat")["gain_mean"]
-    assert gains.to_dict() == pytest.approx({"jpeg": 1, "neural_rec": 4, "webp": 2})
-    # several seeds were selected: each is compared with its own baseline
-    is_left_out = (runs["feat"] == "webp") & (runs["seed"] == "2")
-    summarize_RD_curves(Runs(tmp_path, runs[~is_left_out]), Y, X, by="feat", baseline="webp")
-    assert pd.isna(saved(tmp_path, "feat")["gain_mean"]["neural_rec"])
-
-
 def test_failed_runs_of_a_curve_are_counted(tmp_path, exponential):
     is_failed = (exponential["dist"] == "VIC") & (exponential["beta"] == "1")
     runs = exponential.assign(state=["failed" if failed else "done" for failed in is_failed])
