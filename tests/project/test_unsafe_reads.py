@@ -61,12 +61,3 @@ def test_nothing_that_is_read_from_a_file_is_executed():
         name = path.relative_to(ROOT).as_posix()
         found |= {(name, problem) for problem in problems(ast.parse(path.read_text()))}
     assert found == ALLOWED
-
-
-def test_unsafe_calls_are_found():
-    for line in ("import pickle", "joblib.load(path)", "eval(text)", "torch.load(path)"):
-        assert problems(ast.parse(line)), line
-    for line in ("np.load(p, allow_pickle=True)", "torch.load(p, weights_only=False)"):
-        assert problems(ast.parse(line)), line
-    for line in ("model.eval()", "re.compile(text)", "torch.load(p, weights_only=True)"):
-        assert not problems(ast.parse(line)), line

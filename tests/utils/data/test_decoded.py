@@ -14,14 +14,8 @@ from utils.data.module import DataError
 SMALL = 1000  # bytes, fewer than any split of the digits has
 
 
-@pytest.fixture
-def on_disk(monkeypatch):
-    """Limit memory; yield the shapes of all tensors that were created in files."""
-    monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", SMALL)
-    return spy_on_files(monkeypatch)
-
-
 def spy_on_files(monkeypatch) -> list[tuple[int, torch.dtype]]:
+    """Sizes and types of all tensors that are created in files from now on."""
     made = []
     from_file = torch.from_file
 
@@ -119,7 +113,8 @@ def test_epochs_cycle_through_copies():
 ELSEWHERE = torch.device("meta")  # stands for a GPU, without its memory
 
 
-def test_only_small_inputs_move_to_the_device_as_a_whole(on_disk):
+def test_only_small_inputs_move_to_the_device_as_a_whole(monkeypatch):
+    monkeypatch.setattr(examples, "MAX_RESIDENT_BYTES", SMALL)
     for n, home in ((400, "cpu"), (9, "meta")):
         x, y = torch.arange(n * 4, dtype=torch.uint8).view(n, 1, 2, 2), torch.arange(n)
         in_memory = examples.InMemory(x, y)

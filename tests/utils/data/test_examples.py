@@ -201,15 +201,6 @@ def test_images_too_large_or_of_another_shape_are_named(tmp_path, monkeypatch):
         single(path)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_batches_are_made_on_the_gpu(folder):
-    data = toy(folder, auxiliary="positive", equivalence=["label", "hflip"], n_workers=2)
-    for batch in data.loader("train", device="cuda"):
-        assert all(tensor.is_cuda for tensor in batch)
-        assert torch.equal(numbers(batch.x) % N_CLASSES, batch.y)
-        assert torch.equal(numbers(batch.aux) % N_CLASSES, batch.y)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are spawned elsewhere")
 def test_workers_are_forked_whatever_the_start_method_of_the_process(folder):
     """Loaders do not support joblib's start method, which jobs of a parallel sweep use."""
