@@ -5,6 +5,7 @@ import http.client
 import os
 import sys
 import tempfile
+import textwrap
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys of the weights in checkpoints
 ARCHIVE = b"PK\x03\x04"  # how zip archives start
-MAX_NAMED = 5  # maximum number of tensors in an error
+MAX_LENGTH = 500  # characters of an error about tensors
 
 
 class WeightsError(RuntimeError):
@@ -183,29 +184,11 @@ def load_strictly(network: nn.Module, state: Mapping[str, Any], path: str | os.P
 
     Raises WeightsError, naming them, if tensors are missing, unexpected, or have the wrong shape.
     """
-    own = network.state_dict()
-    # older checkpoints lack these counts, which do not matter for evaluation
-    missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in own]
-    differ = [
-        f"{name} is {_shape(state[name])}, expected {_shape(value)}"
-        for name, value in own.items()
-        if isinstance(value, Tensor) and name in state and _shape(state[name]) != _shape(value)
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": differ}
-    problems = [
-        f"{len(names)} {kind}: {', '.join(names[:MAX_NAMED])}{', ...' * (len(names) > MAX_NAMED)}"
-        for kind, names in kinds.items()
-        if names
-    ]
-    if problems:
+    try:
+        network.load_state_dict(dict(state))
+    except RuntimeError as error:
+        problems = textwrap.shorten(str(error).partition(":")[2], MAX_LENGTH, placeholder=" ...")
         raise WeightsError(
-            f"{path} does not fit {type(network).__name__}: tensors {'; '.join(problems)}. Use "
-            "weights of this network, or the network that these weights belong to."
-        )
-    network.load_state_dict({**own, **state})
-
-
-def _shape(value: Any) -> list[int] | str:
-    """Shape of a tensor, or the type of anything else."""
-    return [*value.shape] if isinstance(value, Tensor) else type(value).__name__
+            f"{path} does not fit {type(network).__name__}: {problems} Use weights of this "
+            "network, or the network that these weights belong to."
+        ) from error

@@ -128,12 +128,12 @@ def test_other_files_and_damaged_archives_are_errors(name, tmp_path):
 def test_missing_unexpected_and_misshapen_tensors_are_named(network):
     state = dict(network.state_dict())
     changed = {
-        "missing: 0.bias": {n: v for n, v in state.items() if n != "0.bias"},
-        "unexpected: 0.extra": state | {"0.extra": torch.zeros(2)},
-        "of another shape: 0.bias": state | {"0.bias": torch.zeros(4)},
+        "Missing .*0.bias": {n: v for n, v in state.items() if n != "0.bias"},
+        "Unexpected .*0.extra": state | {"0.extra": torch.zeros(2)},
+        "size mismatch for 0.bias": state | {"0.bias": torch.zeros(4)},
     }
     for message, content in changed.items():
-        with pytest.raises(WeightsError, match=f"net.pth.*1 {message}"):
+        with pytest.raises(WeightsError, match=f"net.pth.*{message}"):
             load_strictly(network, content, "net.pth")
     del state["1.num_batches_tracked"]  # older checkpoints lack it
     load_strictly(network, state, "net.pth")

@@ -222,7 +222,7 @@ def test_damaged_self_supervised_weights_raise_errors(trunk, tmp_path):
     path = tmp_path / "weights.pth"
     for tower_class, content in checkpoints(dict(list(trunk.state_dict().items())[1:])).items():
         torch.save(content, path)
-        with pytest.raises(WeightsError, match="1 missing: conv1.weight"):
+        with pytest.raises(WeightsError, match="weights.pth.*Missing.*conv1.weight"):
             tower_class(str(path))
     torch.save({"classy_state_dict": {"base_model": {}}}, path)
     with pytest.raises(WeightsError, match="no trunk"):
