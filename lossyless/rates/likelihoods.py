@@ -35,7 +35,8 @@ def factorized_likelihood(
     factors : [C, n_hidden, 1] of each hidden layer, through a tanh; all have the same width.
     """
     weights = _on_all(F.softplus, matrices)
-    return _FactorizedLikelihood.apply(values, torch.stack([*factors]).tanh(), *weights, *biases)
+    factors = torch.stack(list(factors))  # torch.compile could not unpack a ParameterList (2.11)
+    return _FactorizedLikelihood.apply(values, factors.tanh(), *weights, *list(biases))
 
 
 def _on_all(function: Callable[[Tensor], Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
