@@ -85,24 +85,19 @@ def writable(folder: Path) -> Path:
 
 def _download(url: str, path: Path, sha256: str | None) -> None:
     print(f"downloading {url} to {path}", flush=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
-        part = Path(temporary, path.name)
-        try:
-            torch.hub.download_url_to_file(url, str(part), progress=sys.stderr is not None)
-        except (OSError, http.client.HTTPException) as error:
-            raise WeightsError(
-                f"{path} does not exist and could not be downloaded from {url} ({error}). Without "
-                f"a network, download that file elsewhere and place it at {path}"
-            ) from None  # the traceback adds nothing
-        if sha256 is not None:
-            check_sha256(part, sha256)
-        os.replace(part, path)
+    try:  # torch downloads to a temporary name, and raises RuntimeError for another checksum
+        torch.hub.download_url_to_file(url, str(path), sha256, progress=sys.stderr is not None)
+    except (OSError, http.client.HTTPException, RuntimeError) as error:
+        raise WeightsError(
+            f"{path} does not exist and could not be downloaded from {url} ({error}). Without a "
+            f"network, download that file elsewhere and place it at {path}"
+        ) from None  # the traceback adds nothing
 
 
 def check_sha256(path: str | os.PathLike, sha256: str) -> None:
     """Raise WeightsError unless the SHA-256 of a file starts with `sha256`."""
     found = sha256_of(path)
-    if not found.startswith(sha256.lower()):
+    if not found.startswith(sha256):
         raise WeightsError(
             f"{path} is damaged or is a different file: expected SHA-256 {sha256}, found {found}. "
             "Remove it and download it again"
