@@ -44,7 +44,7 @@ def test_unknown_figures_end_before_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "fit", lambda *args, **kwargs: pytest.fail("trained"))
     with pytest.raises(ValueError, match="codebook_plot"):
         run(tmp_path, "figures.names=[codebok_plot]")
-    with pytest.raises(ValueError, match="bw_image"):
+    with pytest.raises(ValueError, match="not images"):
         run(tmp_path, "figures.names=[reconstruct_image_plot]")
     with pytest.raises(ValueError, match="no decoder"):
         run(tmp_path, "figures.names=[latent_traversals_plot_1d]", "distortion=BINCE", base=DIGITS)
