@@ -33,12 +33,16 @@ class VectorCodec(PlainCompressor):
         self.shape = (z_dim,)
 
     def quantise(self, z: Tensor) -> NDArray:  # dtype [N, width]
+        return self._encode(self._checked(z))
+
+    def _checked(self, z: Tensor) -> Tensor:
+        """Vectors [N, z_dim] as float64 on the CPU; raises CodingError for other values."""
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             raise CodingError(f"expected vectors [N, {self.z_dim}], found {list(z.shape)}")
         z = z.cpu().double()
         if not z.float().isfinite().all():
             raise CodingError(f"{self.format_name} cannot code values that are not finite")
-        return self._encode(z)
+        return z
 
     def dequantise(self, symbols: NDArray) -> Tensor:
         return self._decode(symbols)
@@ -89,11 +93,7 @@ class FittedCodec(VectorCodec):
         self.register_buffer("is_fitted", torch.tensor(False))
 
     def fit(self, z: Tensor) -> None:
-        if z.ndim != 2 or z.shape[1] != self.z_dim or not len(z):
-            raise ValueError(f"expected vectors [N, {self.z_dim}], found {list(z.shape)}")
-        z = z.cpu().double()
-        if not z.float().isfinite().all():
-            raise ValueError(f"{type(self).__name__}: cannot fit values that are not finite")
+        z = self._checked(z)
         self.is_fitted.fill_(False)  # if fitting fails
         self._fit(z)
         self.is_fitted.fill_(True)
