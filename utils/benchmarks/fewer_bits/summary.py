@@ -72,27 +72,33 @@ def ratios(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Bits of the reference over those of each method, at equal accuracy.
 
     Geometric means over the LOSSES that both reach (`reached` is their share), then over splits,
-    with the smallest and largest split.
+    with the lowest and highest split; `smallest` is the smallest at one of the losses that all
+    splits reach, as a mean over splits.
     """
     curves, table = _curves(rows, LOSSES), []
     for key, bits in curves.items():
         other = curves.get((*key[:3], reference, key[-1]))
-        if other is not None and key[3] != reference:
-            log_ratio = other - bits
-            is_known = np.isfinite(log_ratio)
-            if is_known.any():
-                ratio = np.exp(log_ratio[is_known].mean())
-                table.append((*key, ratio, np.exp(log_ratio[is_known].min()), is_known.mean()))
-    names = [*SET, *CURVE, "split", "ratio", "smallest", "reached"]
-    groups = pd.DataFrame(table, columns=names).groupby([*SET, *CURVE], sort=False)
-    return groups.agg(
-        ratio=("ratio", lambda r: np.exp(np.log(r).mean())),
-        lowest_split=("ratio", "min"),
-        highest_split=("ratio", "max"),
-        smallest=("smallest", "min"),
-        reached=("reached", "mean"),
-        n_splits=("ratio", "size"),
-    ).reset_index()
+        if other is not None and key[3] != reference and np.isfinite(other - bits).any():
+            table.append((*key, other - bits))
+    groups = pd.DataFrame(table, columns=[*SET, *CURVE, "split", "logs"]).groupby(
+        [*SET, *CURVE], sort=False
+    )
+
+    def over_splits(logs: pd.Series) -> dict[str, float]:
+        logs = np.stack(list(logs))  # [n_splits, n_losses]
+        ratios = np.exp(np.nanmean(logs, axis=1))
+        return {
+            "ratio": np.exp(np.log(ratios).mean()),
+            "lowest_split": ratios.min(),
+            "highest_split": ratios.max(),
+            "smallest": np.exp(pd.Series(logs.mean(0)).min()),
+            "reached": np.isfinite(logs).mean(),
+            "n_splits": len(logs),
+        }
+
+    return pd.DataFrame(
+        [dict(zip([*SET, *CURVE], key, strict=True)) | over_splits(g["logs"]) for key, g in groups]
+    )
 
 
 def draw(rows: pd.DataFrame, path: Path) -> None:
