@@ -30,8 +30,9 @@ from lossyless.vector_codecs import FittedCodec
 CLUSTERS_PER_ROW = 2 / 3  # at most
 RIDGE = 0.01  # added to the variances in the weighted error, relative to their mean
 MAX_RATE = 10  # largest target in bits per dimension: tables list 4096 symbols
-# of the search for a rate, in log beta: relative changes of the rate are smaller than those of beta
-SEARCH_STEP, TOLERANCE, MIN_LOG_BETA = 2.0, 0.01, -30.0
+# Of the search for a rate, in log rate and log beta; STEP is the typical ratio of their changes.
+RATE_TOLERANCE, TOLERANCE, MIN_LOG_BETA = 0.005, 0.01, -30.0
+STEP, SMALLEST_STEP = 1.6, 0.3
 
 
 class KLTVectors(FittedCodec):
@@ -125,7 +126,7 @@ class KLTVectors(FittedCodec):
             without = ScalarQuantiser.fit(x, beta, self.rdo)
             if without.rate + without.error <= index_rate + fit.rate + fit.error:
                 book, index_rate = None, 0.0
-                beta, fit = self._fit_beta(x, 0.0)
+                beta, fit = self._fit_beta(x, 0.0, start=math.log(beta))
         self.beta, self._book = beta, book and book._replace(step=book.step / math.sqrt(beta))
         self._tables, self._means = fit.tables, fit.means
         self.rate.fill_(fit.rate + index_rate)
@@ -156,9 +157,11 @@ class KLTVectors(FittedCodec):
         weights = (variances / v + RIDGE) ** self.weighting
         return np.sqrt(6 * v * np.average(weights, weights=variances) / weights)
 
-    def _fit_beta(self, x: NDArray[np.float64], index_rate: float) -> tuple[float, ScalarQuantiser]:
+    def _fit_beta(
+        self, x: NDArray[np.float64], index_rate: float, start: float = 0.0
+    ) -> tuple[float, ScalarQuantiser]:
         """The given beta, or that of the rate target, for vectors or residuals x [N, D], in cell
-        widths for beta = 1, and the rate of indices."""
+        widths for beta = 1, and the rate of indices. The search starts at a logarithm of beta."""
         if self.rate_target is None:
             return self.beta, ScalarQuantiser.fit(x, self.beta, self.rdo)
         most = MAX_RATE * self.z_dim
@@ -170,19 +173,23 @@ class KLTVectors(FittedCodec):
             return ScalarQuantiser.fit(x, math.exp(log_beta), self.rdo)
 
         def excess(log_beta: float) -> float:
-            return math.log(max(fit(log_beta).rate + index_rate, 1e-9) / self.rate_target)
+            value = math.log(max(fit(log_beta).rate + index_rate, 1e-9) / self.rate_target)
+            return value if abs(value) > RATE_TOLERANCE else 0.0
 
-        low = high = 0.0
+        def step(log_beta: float) -> float:
+            return max(STEP * abs(excess(log_beta)), SMALLEST_STEP)
+
+        low = high = start
         while excess(high) > 0:
-            high += SEARCH_STEP
+            low, high = high, high + step(high)
         while excess(low) < 0:
-            low -= SEARCH_STEP
+            low, high = low - step(low), low
             if low < MIN_LOG_BETA:
                 raise ValueError(
                     f"rate_target={self.rate_target}: the vectors vary too little for it, or their "
                     "columns have very different units: standardise them"
                 )
-        log_beta = brentq(excess, low, high, xtol=TOLERANCE) if low < high else 0.0
+        log_beta = brentq(excess, low, high, xtol=TOLERANCE) if low < high else start
         return math.exp(log_beta), fit(log_beta)
 
     # --- coding
