@@ -74,6 +74,7 @@ class CompileLosses(Callback):
     """Compile the losses of training steps; on a GPU, with CUDA graphs."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: JointlyTrained) -> None:
+        torch.compiler.reset()  # it limits the graphs of a process, of which a sweep needs many
         pl_module.compile_losses("reduce-overhead" if pl_module.device.type == "cuda" else None)
 
 
