@@ -13,9 +13,8 @@
 #   bin/benchmark.sh --only gpu       # profile of training steps; a smoke test without a GPU
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=bin/settings.sh
+source bin/settings.sh
 
-python=python
-[ -x .venv/bin/python ] && python=.venv/bin/python
-"$python" -c 'import hydra' 2>/dev/null ||
-  { echo "nothing is installed yet: run 'make setup' first, or activate your environment" >&2; exit 2; }
+find_python
 exec "$python" -m utils.benchmarks "$@"

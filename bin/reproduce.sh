@@ -6,9 +6,8 @@
 #   bin/reproduce.sh --budget 90    # at most 90 minutes; also full-size experiments that take less
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=bin/settings.sh
+source bin/settings.sh
 
-python=python
-[ -x .venv/bin/python ] && python=.venv/bin/python
-"$python" -c 'import hydra' 2>/dev/null ||
-  { echo "nothing is installed yet: run 'make setup' first, or activate your environment" >&2; exit 2; }
+find_python
 exec "$python" -m utils.reproduction "$@"

@@ -46,8 +46,5 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$experiment" ] || fail "which experiment?"
 
-python=.venv/bin/python
-[ -x "$python" ] || python=python
-"$python" -c 'import hydra' 2>/dev/null ||
-  fail "nothing is installed yet: run 'make setup' first, or activate your environment"
+find_python
 exec "$python" -m utils.status "experiment=$experiment" "mode=$mode" ${overrides[@]+"${overrides[@]}"}

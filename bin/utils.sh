@@ -108,12 +108,7 @@ fi
 check_option mode "$mode" "$mode_flag"
 check_option slurm "$slurm" -s
 
-python=.venv/bin/python
-if ! [ -x "$python" ]; then
-  python=python
-  "$python" -c 'import hydra' 2>/dev/null ||
-    fail "nothing is installed yet: run 'make setup' first, or activate your environment"
-fi
+find_python
 
 # The script exits with the worst exit status of its parts; one failure does not stop the others.
 status=0

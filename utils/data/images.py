@@ -13,6 +13,7 @@ from torchvision.transforms import InterpolationMode, v2
 from lossyless.base import Batch
 from utils.configs.checks import check_known
 from utils.data.augmentations import Augmentation
+from utils.data.decoded import from_pixels
 from utils.data.examples import (
     Examples,
     Images,
@@ -206,7 +207,7 @@ class ImageDataModule(DataModule):
         generator: torch.Generator,
         positive_generator: torch.Generator,
     ) -> Batch:
-        images = partners = self.to_float(pixels, split)
+        images = partners = self._to_float(pixels, split)
         if self._has_partners(split):
             images, partners = images.chunk(2)
             targets = targets[: len(images)]
@@ -222,11 +223,11 @@ class ImageDataModule(DataModule):
             aux = self._to_shape(images)
         return Batch(x, y, aux)
 
-    def to_float(self, pixels: Tensor, split: str) -> Tensor:
+    def _to_float(self, pixels: Tensor, split: str) -> Tensor:
         """Convert uint8 images to float images in [0, 1], of the shape that is augmented."""
         if isinstance(self.splits[split], InMemory):  # others are resized by workers
             pixels = self._resizes[split != "train"](pixels)
-        return pixels.float() / 255
+        return from_pixels(pixels)
 
     def _to_shape(self, images: Tensor) -> Tensor:
         """Resize augmented images to [B, *shape]."""
@@ -248,7 +249,7 @@ class ImageDataModule(DataModule):
                 )
             first = torch.stack([(labels == c).nonzero()[0, 0] for c in range(self.n_outputs)])
             ((pixels, _),) = self.splits["train"].read([first.to(device)], device)
-            self._class_images_on[device] = self.to_float(pixels, "train")
+            self._class_images_on[device] = self._to_float(pixels, "train")
         return self._class_images_on[device]
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from utils.data import kaggle
+from utils.data.decoded import from_pixels
 from utils.data.downloads import find_or_download
 from utils.data.examples import ImageFiles, hold_out
 from utils.data.images import ImageDataModule
@@ -106,7 +107,7 @@ def kaggle_test_batches(
     order = torch.arange(len(ids))
     examples = data.select(ImageFiles(paths, ids, crop), order, "test")
     for pixels, found in examples.read(order.split(data.eval_batch_size), device):
-        yield data.to_float(pixels, "test"), found
+        yield from_pixels(pixels), found
 
 
 def _find(data_dir: Path, content: str) -> Path:
