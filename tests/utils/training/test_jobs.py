@@ -69,6 +69,7 @@ def test_tf32_is_for_uncompiled_jobs_on_a_gpu(
 ):
     monkeypatch.setattr(jobs.building, "pick_device", lambda cfg: torch.device(device))
     before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
     try:
         with jobs.prepared(compose(tmp_path, f"trainer.compile={is_compiled}")):
             assert torch.get_float32_matmul_precision() == precision
