@@ -209,14 +209,7 @@ class EntropyCodedRate(Rate):
                 f"transform={self.transform_name!r}"
             )
         widths = state.pop(WIDTHS, None)
-        if widths is not None:
-            widths = widths.cpu()
-            if widths.dtype != torch.float32 or widths.shape != self.scaling.shape:
-                raise CodingError(
-                    f"{WIDTHS}: expected float32 {list(self.scaling.shape)}, found {widths.dtype} "
-                    f"{list(widths.shape)}"
-                )
-        self._saved_widths = widths
+        self._saved_widths = None if widths is None else widths.cpu()
         self._tables = {
             name: CDFTables(**{field: tensor.cpu().numpy() for field, tensor in fields.items()})
             for name, fields in state.items()
