@@ -7,7 +7,9 @@ worker processes, or with `utils.cluster.launcher`.
 
 import contextlib
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +36,7 @@ from utils.configs.overrides import CONF_DIR, given, parse, to_override_value
 from utils.runs.experiment_status import LOG, read_jobs, report
 from utils.runs.files import writable_dir
 from utils.runs.identity import experiment_folder
-from utils.runs.signals import MAIN_PROCESS, raised
+from utils.runs.signals import GRACE_SECONDS, MAIN_PROCESS, raised
 from utils.runs.status_file import CTRL_C, format_error, queue_job
 
 NONE_DONE = 3  # exit status, known to bin/utils.sh
@@ -87,15 +89,19 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         for num, overrides in enumerate(plan.jobs):  # the launcher does so for submitted jobs
             queue_job(sweep_dir / str(num), num, overrides, None)
     # always a multirun, so that a single job writes the same files as several
-    place = f"hydra.sweep.dir={to_override_value(str(sweep_dir))}"
-    sys.argv[1:] = ["--multirun", *plan.overrides, place]
+    own = [f"hydra.sweep.dir={to_override_value(str(sweep_dir))}"]
+    if not plan.is_submitted and 0 < len(plan.jobs) < cfg.parallel_jobs:
+        own.append(f"hydra.launcher.n_jobs={len(plan.jobs)}")  # no worker without a job
+    sys.argv[1:] = ["--multirun", *plan.overrides, *own]
     is_verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     has_failed = False
     main, display = _output(main, plan, sweep_dir)
     try:
         # submitted jobs outlive this process
-        ends = contextlib.nullcontext() if plan.is_submitted else raised()
+        ends = contextlib.nullcontext()
+        if not plan.is_submitted:
+            ends = raised(before=lambda: _interrupt_workers(sweep_dir))
         with ends, display, contextlib.redirect_stderr(WithoutOverrides(sys.stderr)):
             hydra_main(main)()
     except (KeyboardInterrupt, SystemExit) as error:
@@ -178,6 +184,22 @@ def _output(
 
         wandb_runs.offline_reason(plan.cfg)  # prints it; jobs print only to their logs
     return logged(main), shown(sweep_dir)
+
+
+def _interrupt_workers(sweep_dir: Path) -> None:
+    """Interrupt the jobs in worker processes, and wait until they have written their checkpoints.
+
+    Joblib would kill them at once.
+    """
+    end, told = time.monotonic() + GRACE_SECONDS, {os.getpid()}
+    while workers := {job["pid"] for job in read_jobs(sweep_dir) if job["state"] == "running"}:
+        if workers <= {os.getpid()} or time.monotonic() > end:
+            return
+        for worker in workers - told:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGINT)
+        told |= workers
+        time.sleep(0.1)
 
 
 def _explain(error: Exception, sweep_dir: Path, *, is_verbose: bool) -> None:

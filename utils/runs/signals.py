@@ -14,9 +14,14 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 MAIN_PROCESS = "LOSSYLESS_MAIN_PROCESS"  # environment variable of workers: process id of main.py
+GRACE_SECONDS = 30.0  # for workers to write their checkpoints
 TERMINATED = "received SIGTERM: cancelled, preempted, or its node goes down"
 
+ENDS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # not on Windows
+
 _is_terminated = False  # whether this scheduled job has received SIGTERM
+_is_busy = False  # whether this is a worker process of a sweep, and has a job
+_is_interrupted = False  # whether this worker process has received one of `ENDS`
 
 
 class Terminated(SystemExit):
@@ -75,24 +80,57 @@ def scheduler_signal() -> signal.Signals:
 
 
 @contextlib.contextmanager
-def raised() -> Iterator[None]:
-    """Raise `Terminated` inside the block on SIGTERM or SIGHUP, unless the signal is ignored.
+def raised(before: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Raise `Terminated` on SIGTERM or SIGHUP, KeyboardInterrupt on SIGINT, inside the block.
 
-    With the default handlers, the process would end at once, without a status or a report.
+    The first signal calls `before` first. With the default handlers, the process would end at once,
+    without a status or a report. Signals that are ignored stay ignored.
     """
-    ends = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # Windows has no SIGHUP
-    usual = [number for number in ends if signal.getsignal(number) is signal.SIG_DFL]
+    is_first = True
+
+    def end(number: int) -> None:
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            before()
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(128 + number)
+
+    default = (signal.SIG_DFL, signal.default_int_handler)
+    usual = {number: signal.getsignal(number) for number in ENDS}
+    usual = {number: handler for number, handler in usual.items() if handler in default}
     for number in usual:
-        signal.signal(number, _InThisProcess(_terminate))
+        signal.signal(number, _InThisProcess(end))
     try:
         yield
     finally:
-        for number in usual:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in usual.items():
+            signal.signal(number, handler)
 
 
-def _terminate(number: int) -> None:
-    raise Terminated(128 + number)
+@contextlib.contextmanager
+def raised_once() -> Iterator[None]:
+    """In a worker process of a sweep, raise KeyboardInterrupt on the first signal that ends it.
+
+    The terminal and the main process may both send one; the second would interrupt the writing of
+    checkpoints. Without a job, the worker stays alive, or joblib would kill the others, too.
+    Further jobs are interrupted as soon as they start.
+    """
+    global _is_busy
+    if _is_interrupted:
+        raise KeyboardInterrupt
+    _is_busy = True
+    listen()
+    try:
+        yield
+    finally:
+        _is_busy = False
+
+
+def _interrupt(number: int) -> None:
+    global _is_interrupted
+    is_first, _is_interrupted = not _is_interrupted, True
+    if is_first and _is_busy:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -117,6 +155,9 @@ def listen() -> None:
 
     Lightning replaces them when training starts; its own handler stops training on SIGTERM.
     """
+    if _is_busy:
+        for number in ENDS:
+            signal.signal(number, _InThisProcess(_interrupt))
     if not _is_main_thread_of_job():
         return
     signal.signal(signal.SIGTERM, _InThisProcess(_note_termination))
@@ -165,6 +206,8 @@ class _InThisProcess:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() == self._process:
             self._function(number)
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
         else:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -2,8 +2,8 @@
 
 import contextlib
 import os
+import signal
 import threading
-import time
 from collections.abc import Iterator
 
 import torch
@@ -36,7 +36,7 @@ class UnknownMetricError(ConfigError):
 @contextlib.contextmanager
 def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
     """Set up the process for a job, yield the resolved config, and record how the job ends."""
-    with signals.handled(), recorded_job() as job:
+    with _following_main_process(), signals.handled(), recorded_job() as job:
         cfg = cfg.copy()
         expand_paths(cfg)
         list_texts(cfg)
@@ -46,7 +46,6 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
         check_compilation(cfg)
         for name in ("results", "pretrained"):  # data may be read-only
             writable_dir(cfg.paths[name], f"paths.{name}")
-        _end_with_main_process()
         fitting.quiet()
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(cpus_per_job(cfg.parallel_jobs))
@@ -77,18 +76,30 @@ def finished(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[float,
     return values[0] if len(values) == 1 else values
 
 
-def _end_with_main_process() -> None:
-    """End this worker process of a sweep when the process that started it is gone.
+@contextlib.contextmanager
+def _following_main_process() -> Iterator[None]:
+    """In a worker process of a sweep, interrupt the job if the main process says so, or is gone.
 
     Without this, the workers of a killed `main.py` would continue in the background.
     """
     main_process = int(os.environ.get(MAIN_PROCESS, 0))
-    is_ours = signals.job_id() is None  # jobs of a scheduler outlive main.py
-    if is_ours and os.getppid() == main_process:
-        threading.Thread(target=_watch, args=(main_process,), daemon=True).start()
+    # jobs of a scheduler outlive main.py
+    if signals.job_id() is not None or os.getppid() != main_process:
+        yield
+        return
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(main_process, over), daemon=True).start()
+    try:
+        with signals.raised_once():
+            yield
+    finally:
+        over.set()
 
 
-def _watch(main_process: int) -> None:
+def _watch(main_process: int, over: threading.Event) -> None:
     while os.getppid() == main_process:
-        time.sleep(WATCH_SECONDS)
+        if over.wait(WATCH_SECONDS):
+            return
+    os.kill(os.getpid(), signal.SIGINT)
+    over.wait(signals.GRACE_SECONDS)
     os._exit(1)

@@ -437,6 +437,25 @@ def test_ctrl_c_and_sigterm_are_reported_and_can_be_resumed(tmp_path, number, re
     assert untimed(run_b.metrics()) == untimed(uninterrupted)
 
 
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_a_terminal_or_a_service_manager_interrupts_all_jobs_of_a_sweep(tmp_path, number):
+    """They send the signal to all processes, also to a worker that would have no job."""
+    overrides = ["trainer.max_epochs=1000", "is_only_feat=true", "parallel_jobs=3"]
+    overrides.append("trainer.check_val_every_n_epoch=1")
+    runs = [find_run(compose(tmp_path, *overrides, f"seed={i}"), "featurizer") for i in (1, 2)]
+    with started(tmp_path, *overrides, "seed=1,2") as process:
+        wait_until(lambda: all(run.status().get("epoch", 0) > 1 for run in runs), 100)
+        os.killpg(process.pid, number)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    for run_b in runs:
+        assert run_b.status()["state"] == "interrupted"
+        epoch = torch.load(run_b.work / LAST, weights_only=True)["epoch"]
+        assert epoch + 1 in (run_b.status()["epoch"], run_b.status()["epoch"] + 1)
+
+
 @pytest.mark.slow
 def test_two_processes_share_one_featurizer(tmp_path):
     with (
