@@ -32,13 +32,8 @@ class CellMeans(NamedTuple):
         totals: NDArray[np.float64],
         tables: CDFTables,
     ) -> "CellMeans":
-        """Means of the values of each cell, in cell widths, shrunk for small counts.
-
-        Parameters
-        ----------
-        values : of the symbols that are not 0, [n].
-        totals : sums of all values of each column, [D].
-        """
+        """Means, shrunk for small counts, of the values [n] of symbols that are not 0, and of all
+        others, given the sums `totals` [D] of all values, in cell widths."""
         lowest, highest = found.range
         first, length = lowest - 1, highest - lowest + 3  # the ends are for symbols beyond
         n, n_columns = found.shape

@@ -76,15 +76,15 @@ def cheaper_nonzeros(
         price[beyond] += weight * code_lengths(distances, ESCAPE_ORDER)
         return symbols + points.ravel()[places], price
 
-    every = np.arange(tables.n_tables)
-    zero_point, zero_price = (values[index] for values in coded(np.zeros_like(every), every))
+    every, everywhere = np.arange(tables.n_tables), slice(None)
+    zeros = (values[index] for values in coded(np.zeros_like(every), every))
     large = np.flatnonzero(np.abs(cells) > 1)
     smaller = cells[large] - np.sign(cells[large])
     best, lowest = cells.copy(), np.full(len(x), np.inf)
     for where, symbols, (point, price) in (
-        (slice(None), cells, coded(cells, index)),
+        (everywhere, cells, coded(cells, index)),
         (large, smaller, coded(smaller, index[large])),
-        (slice(None), 0, (zero_point, zero_price)),
+        (everywhere, 0, zeros),
     ):
         costs = (x[where] - point) ** 2 + price
         is_lower = costs < lowest[where]
