@@ -227,8 +227,8 @@ class CompressedFile(AbstractContextManager):
             position = chunk.end
         if not self._has_valid_end(position):
             raise self.error(
-                f"is cut or damaged at byte {position}, after {len(self.heads)} chunks. Intact "
-                "chunks can still be read: on_damage='skip' (--on-damage skip)"
+                f"is cut or damaged at byte {position}, after {len(self.heads)} chunks; "
+                "on_damage='skip' (--on-damage skip) reads only the chunks that are intact"
             )
 
     def _has_valid_end(self, position: int) -> bool:

@@ -71,7 +71,7 @@ class ImageFolder(Dataset):
         others = Counter(
             suffix or "no suffix" for suffix in suffixes if suffix not in IMG_EXTENSIONS
         )
-        self._warn(f"of {len(files)} files skipped, without the suffix of an image", others)
+        self._warn(f"of {len(files)} files skipped, whose type is not supported", others)
         firsts: dict[str, str] = {}
         copies = [path for path, real in images if firsts.setdefault(real, path) != path]
         self._warn("images found again through links", Counter(copies))

@@ -67,7 +67,7 @@ def report(pattern: str = "") -> None:
     device = f"{torch.cuda.get_device_name()} (wall time)" if is_gpu else _describe_cpu()
     print(f"{device}, torch {torch.__version__}, {date.today()}\n")
     columns = ["script", "experiment", "jobs", *(f"steps, {stage}" for stage in STAGES)]
-    columns += [f"s a step, {stage}" for stage in STAGES]
+    columns += [f"seconds per step ({stage})" for stage in STAGES]
     where = "this GPU" if is_gpu else f"{CPU_CORES} cores"
     columns += [f"hours, {where}", "hours, one H100 (computed)"]
     print(_line(columns), _line(["---", "---", *["--:"] * 9]), sep="\n")

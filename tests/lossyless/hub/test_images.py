@@ -58,7 +58,7 @@ def test_hidden_files_and_other_files_are_skipped(tmp_path):
     assert image_names(images) == ["a/1.png"] and images.classes == ["a"]
     for name in ("a.HEIC", "b.heic", "notes.txt", "no_suffix"):
         (tmp_path / "a" / name).write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"4 of 5 files.*\.heic \(2\), "):
+    with pytest.warns(UserWarning, match=r"4 of 5 files.* type .*\.heic \(2\), "):
         assert image_names(ImageFolder(tmp_path)) == ["a/1.png"]
 
 
