@@ -39,8 +39,8 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     ----------
     n_features_in_ : number of columns.
     feature_names_in_ : names of the columns, if `fit` was given a DataFrame.
-    scale_ : root of the variance of the features, averaged over columns; if all columns were
-        constant, the largest absolute value, or 1 if that is 0.
+    scale_ : square root of the mean variance of the columns; if all columns were constant, the
+        largest absolute value, or 1 if that is 0.
     rate_ : the fitted codec; see `codec`.
     """
 
@@ -52,7 +52,7 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     @abstractmethod
     def _errors(self, z: Tensor, z_hat: Tensor) -> Tensor:
-        """Errors [N] in the loss, of rows z [N, D] and decoded rows, float64."""
+        """Error terms of the loss, [N], for rows z and decoded rows z_hat [N, D], float64."""
 
     @isolated
     def fit(self, Z: ArrayLike, y=None) -> Self:
@@ -96,7 +96,7 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return file.getvalue()
 
     def decompress(self, payload: bytes) -> NDArray[np.floating]:
-        """Decompress a payload from `compress` to Z_hat [N, D], with the dtype `transform` returns.
+        """Decompress a payload from `compress` to Z_hat [N, D], in the dtype of `transform`.
 
         Raises `ContainerError` if it is damaged, or was not written by this compressor.
         """
@@ -110,7 +110,7 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """Z_hat [N, D], as a receiver decodes it: equal to `decompress(compress(Z))`.
 
         It is float64 if `fit` was given float64, or integers of 32 or more bits, and float32
-        otherwise. In float64, large offsets, as in Unix timestamps, cost no precision.
+        otherwise. In float64, large offsets, such as those of Unix timestamps, cost no precision.
         """
         z = self._check_rows(Z)
         return self.rate_.dequantise(self.rate_.quantise(z)).numpy()
@@ -186,7 +186,7 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         except ValueError as error:
             raise WeightsError(f"{path}: {error}; written by another version?") from error
         load_strictly(codec, saved["state"], path)
-        if saved.get("dtype") == "torch.float64":  # earlier releases saved no type
+        if saved.get("dtype") == "torch.float64":  # earlier releases saved no dtype
             codec.z_dtype = torch.float64
         compressor.rate_ = codec.eval().requires_grad_(False)
         return compressor
@@ -203,10 +203,11 @@ class ArrayCompressor(MatrixCompressor):
     Parameters
     ----------
     beta : weight of the rate; larger = fewer bits.
-    rate_target : bits per row; chooses `beta` for you. New rows like those in `fit` take about as
-        many, without the overhead of a file; more if `fit` had hardly more rows than columns.
+    rate_target : bits per row; chooses `beta` for you. New rows from the same distribution take
+        about as many, not counting the overhead of a file, or more if `fit` was given few more
+        rows than columns.
     weighting : 0 minimises the squared error; larger values favour the directions of large
-        variance, which nearest neighbours use most. 0 gave the best linear accuracy.
+        variance, which matter most to nearest neighbours. 0 gave the best linear accuracy.
     rdo : whether symbols are chosen by error and bits, or by error alone.
     n_clusters : maximum number of clusters whose centres predict rows; 0: none. Not used if they
         do not lower the loss.

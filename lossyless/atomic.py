@@ -95,7 +95,7 @@ def naming_errors(path: str | os.PathLike) -> Iterator[None]:
 
 
 def _create_temporary(target: Path, path: Path) -> tuple[Path, BinaryIO]:
-    """A new, locked file in the folder of `target`. Its errors name `path`."""
+    """A new, locked file in the folder of `target`. Errors name `path`, not the temporary file."""
     _remove_abandoned(target)
     while True:
         temporary = target.with_name(f"{target.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")

@@ -61,7 +61,7 @@ class Codec(Portable, nn.Module, ABC):
     format_name: str
     #: shape of one example; None if examples of any shape can be coded
     shape: tuple[int, ...] | None = None
-    #: type of examples; float32 cannot hold differences that are small against an offset
+    #: type of examples; float32 cannot represent differences that are small relative to an offset
     z_dtype: torch.dtype = torch.float32
 
     def __init_subclass__(cls, **kwargs: object) -> None:
@@ -107,7 +107,7 @@ class Codec(Portable, nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} has no symbols")
 
     def dequantise(self, symbols: NDArray) -> Tensor:
-        """z_hat [n, *shape], `z_dtype` on the CPU, of any rows of the symbols."""
+        """z_hat [n, *shape], `z_dtype` on the CPU, of any subset of the symbols' rows."""
         raise NotImplementedError(f"{type(self).__name__} has no symbols")
 
     def coder(self) -> SymbolCoder | None:

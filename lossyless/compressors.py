@@ -38,7 +38,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
     rate : the bottleneck.
     distortion : measures how much information about its target is lost.
     optimizer : optimises encoder, rate and distortion.
-    beta : not negative; 0 leaves the rate out of the loss.
+    beta : non-negative; 0 leaves the rate out of the loss.
     beta_anneal : "constant", "linear" or "geometric", see `BetaAnnealer`.
     factor_beta_r, factor_beta_d : bring rates and distortions to comparable magnitudes.
     online : probe trained on the detached z_hat.
@@ -126,7 +126,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
     ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Tensor]]:
         """Rates, distortions and probe losses, [B] each in nats, and the means of all terms."""
         z, z_hat, rates, terms = self._through_bottleneck(batch.x, is_warming_up)
-        if self.distortion.needs == "positive":  # separately, for the statistics of batch norm
+        if self.distortion.needs == "positive":  # a separate pass: batch-norm statistics per view
             _, target, _, _ = self._through_bottleneck(batch.aux, is_warming_up)
         else:
             target = z if self.distortion.needs == "none" else batch.aux

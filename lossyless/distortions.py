@@ -1,4 +1,4 @@
-"""Distortions: how much of the target a representation has lost (nats).
+"""Distortions: how much information about the target a representation loses (nats).
 
 All implement `forward(z_hat, target) -> distortions [B], logs`. The attribute `needs` names the
 target, which determines what the data must provide as `Batch.aux`:
@@ -46,8 +46,10 @@ class Distortion(nn.Module, ABC):
         information in bits."""
 
     def gathered(self, rows: Tensor) -> tuple[Tensor, int]:
-        """Rows [N, ...] of all processes, given this process's rows [n, ...], and the index of its
-        first row. Gradients flow to all processes; all must call it.
+        """Gather this process's rows [n, ...] with those of all others.
+
+        Returns all rows [N, ...] and the index of this process's first row. Gradients flow to all
+        processes; all must call it.
 
         In evaluation mode, processes are independent: N = n, and the index is 0.
         """

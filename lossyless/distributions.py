@@ -48,7 +48,7 @@ class DiagGaussian(Independent):
     def __init__(self, parameters: Tensor):  # [B, 2 * z_dim]
         mean, raw_std = parameters.float().chunk(2, dim=-1)
         std = F.softplus(raw_std) + self.min_std
-        # validation would wait for the GPU
+        # validation would make the host wait for the GPU
         super().__init__(Normal(mean, std, validate_args=False), 1, validate_args=False)
         self.parameters = parameters
 
@@ -81,7 +81,7 @@ class CondDist(nn.Module):
     in_shape : shape of one example X.
     z_dim : dimensions of Z.
     family : "deterministic" or "diaggaussian".
-    mean, std : statistics of the channels, to standardise images before the network; None for both:
+    mean, std : channel statistics used to standardise images before the network; None for both:
         no standardisation.
     """
 

@@ -39,9 +39,9 @@ def mean_and_scale(Z: NDArray) -> tuple[NDArray[np.float64], float]:
 
 
 def validated(estimator: BaseEstimator, Z: ArrayLike, *, reset: bool = True) -> NDArray:
-    """The rows Z [N, D], as float32 if all values of their type fit into it, else as float64.
+    """The rows Z [N, D], as float32 if it can hold all values of their dtype, else as float64.
 
-    Raises ValueError for NaN, infinite values, other shapes, or other columns than in `fit`.
+    Raises ValueError for NaN, infinite values, other shapes, or columns that `fit` did not see.
     """
     if isinstance(Z, (bytes, bytearray, memoryview)):
         raise TypeError("expected a matrix of rows, found bytes")
@@ -50,7 +50,7 @@ def validated(estimator: BaseEstimator, Z: ArrayLike, *, reset: bool = True) -> 
     types = (np.float32, np.float64) if is_small else (np.float64, np.float32)
     try:
         return validate_data(estimator, Z, dtype=types, reset=reset)
-    except ValueError as error:  # scikit-learn adds advice about its own estimators to NaN
+    except ValueError as error:  # drop scikit-learn's advice about its own estimators
         raise ValueError(
             str(error).partition(f"\n{type(estimator).__name__} does not")[0]
         ) from error

@@ -56,8 +56,8 @@ class JointOptimizer(Optimizer):
     def _step_supports_amp_scaling(self) -> bool:
         """Whether the optimisers skip a step with infinite gradients by themselves.
 
-        If so, `GradScaler` sets `found_inf`, which stays on the GPU. Otherwise, it reads it, which
-        waits for the GPU.
+        If so, `GradScaler` passes them its flag `found_inf`, which stays on the GPU. Otherwise, it
+        reads the flag itself, which makes the host wait for the GPU.
         """
         optimizers = [part.optimizer for part in self.parts.values()]
         return all(getattr(o, "_step_supports_amp_scaling", False) for o in optimizers)

@@ -18,7 +18,7 @@ from lossyless.rates import HFactorized
 from lossyless.rates.column_coded import MIN_SHIFT
 from lossyless.torch_state import drawing_from, one_thread
 
-# Training passes over small matrices more often, so that the entropy model converges for them, too.
+# Small matrices are trained on for more epochs, so that their entropy models converge, too.
 MIN_STEPS = 300
 MAX_GRAD_NORM = 100.0
 
@@ -104,7 +104,7 @@ class PaperCompressor(MatrixCompressor):
 
     @torch.enable_grad()
     def _train(self, rate: HFactorized, z: Tensor, generator: torch.Generator) -> None:
-        """Fit `rate` to centred rows z [N, D], with a generator of the noise and of batches."""
+        """Fit `rate` to centred rows z [N, D], drawing noise and batches from `generator`."""
         rate.prior.generator = generator
         n_batches = math.ceil(len(z) / self.batch_size)
         n_steps = max(math.ceil(self.n_epochs * n_batches), MIN_STEPS)
@@ -136,6 +136,6 @@ def _add_mean(rate: HFactorized, mean: Tensor) -> None:
     """Make `rate`, trained on z - mean, code z itself with the same symbols."""
     biasing = rate.biasing.double() - mean
     rate.biasing.copy_(biasing)
-    # what float32 cannot hold of a large mean, in cells, shifts the prior
+    # the part of a large mean that float32 cannot represent, in cells, shifts the prior
     offset = ((biasing - rate.biasing.double()) * rate.scaling.double().exp()).float()
     rate.prior.shift(torch.where(offset.abs() > MIN_SHIFT, offset, 0.0))

@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 ROOT = str(Path(__file__).parents[1])
 SHARED_MEMORY = "/dev/shm"
-# parts of DataLoader's error messages when it runs into limits of the system
+# parts of DataLoader's error messages when it hits system limits
 WORKER_ERRORS = ("DataLoader worker (pid", "Pin memory", "shared memory", "Too many open files")
 MIN_TASKS = 4  # fewer tasks finish faster than processes can be started
 
@@ -38,7 +38,7 @@ class WorkerError(RuntimeError):
 
 
 class Portable:
-    """Mixin of objects for worker processes that do not fork, and so import this package anew.
+    """Mixin for objects sent to spawned worker processes, which import this package again.
 
     torch.hub removes the folder of the package from `sys.path`; the workers add it again.
     """

@@ -25,7 +25,7 @@ class PredictionHead(nn.Module):
     task : "classification" (cross-entropy in nats, accuracy) or "regression" (squared error,
         averaged over the outputs).
     n_outputs : number of classes, or dimensions of the target.
-    mean, std : statistics of the channels, to standardise images before the network; None for both:
+    mean, std : channel statistics used to standardise images before the network; None for both:
         no standardisation.
     """
 

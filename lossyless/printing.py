@@ -8,7 +8,7 @@ import sys
 
 
 def forgive_output() -> None:
-    """Keep encodings and closed pipes from making a program fail. Call it at the start.
+    """Keep a program from failing because of encodings or closed pipes. Call it at the start.
 
     In standard output and error, characters that the encoding lacks are escaped ("\\xb1"), and
     text is discarded once its reader has closed the pipe (`| head -1`) or the terminal is gone.

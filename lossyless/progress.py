@@ -15,7 +15,7 @@ SECONDS = 10.0  # between two lines of text
 
 
 def progress(items: Collection[T], label: str, seconds: float = SECONDS) -> Iterator[T]:
-    """Iterate over items and show the progress on stderr; in a log, every so many `seconds`."""
+    """Iterate over items and show the progress on stderr; in a log, every `seconds` seconds."""
     if has_terminal():
         yield from tqdm(items, label)
         return

@@ -25,7 +25,7 @@ class LossTracker:
     """Averages the metrics of a LightningModule per split.
 
     Training metrics, including extremes, are means over steps. They are summed in one tensor on the
-    device and logged at the end of the epoch. Whether they are finite is checked at every
+    device and logged at the end of the epoch. They are checked to be finite at every
     `log_every_n_steps`-th step of the trainer and at the end of the epoch: the host waits for the
     GPU in no other step. Evaluation metrics go through the module's `log`. All are logged as
     `<split>/<stage>/<name>`; `stage` is "feat" or "pred".

@@ -52,11 +52,11 @@ class VectorCodec(PlainCompressor):
 
     @abstractmethod
     def _encode(self, z: Tensor) -> NDArray:
-        """Values [N, width] of finite float64 vectors [N, z_dim] on the CPU."""
+        """Values [N, width] to store for finite float64 vectors [N, z_dim] on the CPU."""
 
     @abstractmethod
     def _decode(self, values: NDArray) -> Tensor:
-        """float32 vectors [N, z_dim] of values [N, width]."""
+        """float32 vectors [N, z_dim] from values [N, width]."""
 
 
 class RawVectors(VectorCodec):
@@ -191,7 +191,7 @@ class PCAVectors(FittedCodec):
 
 
 def _as_floats(values: Tensor, dtype: np.dtype) -> NDArray:
-    """Convert to a type of floats. Raises CodingError for values that are too large."""
+    """Convert to a floating-point type. Raises CodingError for values that are too large."""
     with np.errstate(over="ignore"):  # checked below
         floats = values.numpy().astype(dtype)
     if not np.isfinite(floats).all():

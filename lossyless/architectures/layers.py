@@ -52,7 +52,8 @@ class Standardize(nn.Module):
 class BatchNorm(_BatchNorm):
     """Batch normalisation of x [B, C, ...].
 
-    Unlike torch's, it does not count its batches: each count takes a kernel, and is never read.
+    Unlike torch's, it does not count its batches: nothing reads the count, and each increment
+    would launch a kernel.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""ResNet50s trained without labels, from their authors' files.
+"""ResNet50s trained without labels, loaded from their authors' files.
 
 The authors publish no checksums: a file is accepted if it has exactly the tensors of the network.
 """
@@ -80,7 +80,7 @@ def _vissl_state(path: Path) -> dict[str, Tensor]:
 
 
 def _trunk(state: dict[str, Tensor], path: Path) -> nn.Module:
-    """The ResNet50 of a state dict, without its head: returns pooled features [B, 2048]."""
+    """The ResNet50 of a state dict, without its head: outputs pooled features [B, 2048]."""
     network = build("resnet50")
     network.fc = nn.Identity()
     load_strictly(network, state, path)

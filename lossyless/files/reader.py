@@ -38,8 +38,8 @@ class FeatureFile(Portable, CompressedFile):
     codec : the codec that wrote it.
     on_damage : "raise" an error if the file is damaged; or "skip" damage: find the intact chunks in
         one pass over the file. `chunks`, `read`, `labels` and `names` then return only the examples
-        of these chunks, and `file[i]` raises an error for lost examples. Chunks of another file of
-        the same codec, as after an interrupted copy over it, cannot always be told apart.
+        of these chunks, and `file[i]` raises an error for lost examples. If another file of the
+        same codec was partly copied over this one, its chunks cannot always be told apart.
 
     Attributes
     ----------

@@ -144,7 +144,7 @@ def write_features(
 def rebatch(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
     """Regroup batches [n, *shape] into chunks [size, *shape], on their device.
 
-    The last chunk may be smaller. Chunks have their own memory, so batches may reuse theirs.
+    The last chunk may be smaller. Chunks are copies, so batches may reuse their memory.
     """
     chunk: Tensor | None = None
     n = 0  # number of rows in `chunk`

@@ -45,7 +45,7 @@ class ReleasedBottleneck:
     ViT-B/32, trained on COCO."""
 
     beta: float  # weight of the rate in training; larger means fewer bits
-    n_bits: int  # entropy of the model, bits per image
+    n_bits: int  # entropy under the model, bits per image
     url: str
     sha256: str
 
@@ -72,7 +72,7 @@ class Report:
     n_examples: int  # images, or features of images
     n_bytes: int  # size of the compressed file
     seconds: float  # wall-clock time, including reading images and writing files
-    n_annotation_bytes: int = 0  # of `n_bytes`, for labels and names: they are no part of the rate
+    n_annotation_bytes: int = 0  # of `n_bytes`, for labels and names; not in the rate
     n_source_bytes: int | None = None  # size of the image files, if there are any
     is_partial: bool = False  # whether unreadable images or damaged parts of the file were skipped
 

@@ -169,7 +169,7 @@ def _usable(
         if isinstance(batch, SourceError):
             raise batch
         X, labels, names, skipped = batch
-        if is_first and len(X) and X.min() >= 0 and X.max() <= 1:  # CLIP's black is below -1.4
+        if is_first and len(X) and X.min() >= 0 and X.max() <= 1:  # normalised black is below -1.4
             warnings.warn(
                 "all pixels of the first batch lie in [0, 1], so they are not normalised for CLIP: "
                 "create the data set with `transform=compressor.transform`, or without a transform",

@@ -40,7 +40,7 @@ class ClipCompressor(FeatureCompressor):
     ----------
     backbone : CLIP's image encoder (`model.visual`).
     rate : bottleneck for its features, with coding tables.
-    transform : maps an RGB image of PIL to the tensor [3, side, side] that the backbone expects.
+    transform : maps an RGB PIL image to the tensor [3, side, side] that the backbone expects.
     model : name of the bottleneck, which is stored in files.
 
     Attributes

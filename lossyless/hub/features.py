@@ -47,7 +47,7 @@ class FeatureCompressor(Portable, nn.Module):
                 f"expected an HFactorized rate, found {type(rate).__name__}. For other codecs, use "
                 "`lossyless.files.write_features`."
             )
-        _ = rate.tables  # raises
+        _ = rate.tables  # raises without tables
         self.rate = rate.requires_grad_(False).eval()
         self.model = model
 
@@ -78,7 +78,7 @@ class FeatureCompressor(Portable, nn.Module):
         return self.official.encode(z)
 
     def decompress(self, streams: list[bytes]) -> Tensor:
-        """z_hat [N, z_dim], float32 on this device, of streams of `compress`.
+        """Decode streams of `compress` to z_hat [N, z_dim], float32 on this device.
 
         Raises CodingError if a stream is damaged or from another bottleneck.
         """

@@ -31,9 +31,9 @@ class ImageFolder(Dataset):
 
     Paths are compared part by part: `cat/2.png` precedes `cat (old)/1.png`, just as the class "cat"
     precedes "cat (old)". An example is (image, class); `lossyless.pixels.to_rgb` converts the
-    images, and turns photos by their EXIF orientation. Links are followed. Hidden files, what NAS
-    and desktop systems add (`SYSTEM`), and files of other types are skipped. A warning counts them,
-    and others name class folders without images and images that links give more than once.
+    images, and applies their EXIF orientation. Links are followed. Hidden files, files that NAS and
+    desktop systems add (`SYSTEM`), and files of other types are skipped, and a warning counts them.
+    Other warnings name class folders without images, and images found again through links.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class ImageFolder(Dataset):
         others = Counter(
             suffix or "no suffix" for suffix in suffixes if suffix not in IMG_EXTENSIONS
         )
-        self._warn(f"of {len(files)} files skipped, whose type is not supported", others)
+        self._warn(f"of {len(files)} files skipped because their type is not supported", others)
         firsts: dict[str, str] = {}
         copies = [path for path, real in images if firsts.setdefault(real, path) != path]
         self._warn("images found again through links", Counter(copies))
@@ -93,7 +93,7 @@ class ImageFolder(Dataset):
             return [*given]
         classes = sorted({self._class_of(path) for path in paths})
         folders = {e.name for e in os.scandir(self.root) if e.is_dir() and not _is_system(e.name)}
-        self._warn("folders without images are no classes", Counter(sorted(folders - {*classes})))
+        self._warn("folders without images are not classes", Counter(sorted(folders - {*classes})))
         return classes
 
     def _warn(self, what: str, found: Counter) -> None:

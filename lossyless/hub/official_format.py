@@ -36,8 +36,8 @@ UINT32 = struct.Struct(">I")
 WORD = 4  # bytes; two words of each stream are the coder's final state
 MIN_STREAM = 2 * WORD
 MAX_STREAM = 1 << 30  # bytes
-MAX_SYMBOL = 1 << 26  # CompressAI's encoder loops forever from 2^27
-MAX_SYMBOL_BYTES = 8  # 16 bits, and the nibbles of an escaped value and its length
+MAX_SYMBOL = 1 << 26  # CompressAI's encoder loops forever on symbols of 2^27 or more
+MAX_SYMBOL_BYTES = 8  # 16 bits for the escape entry, then the 4-bit groups of the length and value
 BATCH_SIZE = 4096  # vectors decoded at once
 
 
@@ -98,7 +98,7 @@ class OfficialCoder:
         if len(stream) % WORD or not MIN_STREAM <= len(stream) <= longest:
             raise CodingError(f"{len(stream)} bytes are not a stream of {self.rate.z_dim} values")
         # CompressAI reads beyond the end of a damaged stream: at most a word per symbol and per
-        # nibble, and each nibble of the stream can announce 15 others
+        # 4-bit group, and each group of the stream can announce 15 others
         n_nibbles = 16 * 2 * len(stream)
         padding = bytes(WORD * (self.rate.z_dim + n_nibbles))
         symbols = RansDecoder().decode_with_indexes(stream + padding, *self._model)

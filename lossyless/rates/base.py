@@ -59,7 +59,7 @@ class Rate(Codec):
         z_in = z
         if is_warming_up or not self.is_end_to_end:
             z_in, p_ZlX = z.detach(), None if p_ZlX is None else p_ZlX.detach()
-        # half precision cannot hold probabilities of 1e-9 and cumulative logits
+        # half precision cannot represent probabilities of 1e-9 or cumulative logits
         with full_precision(z.device.type):
             z_hat, rates, terms = self._bottleneck(z_in.to(self.z_dtype), p_ZlX)
         if is_warming_up and self.is_end_to_end:

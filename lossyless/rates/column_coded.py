@@ -13,7 +13,7 @@ from lossyless.distributions import Conditional
 from lossyless.rates.base import RateOutput
 from lossyless.rates.entropy_coded import EntropyCodedRate, from_cells
 
-# Smaller shifts do not matter, in cells
+# In cell widths; smaller shifts do not matter.
 MIN_SHIFT = 1e-3
 
 
@@ -22,7 +22,7 @@ class ColumnCodedRate(EntropyCodedRate):
 
     Subclasses set `format_name` and `centres`, and implement `_likelihoods` and `_make_tables`,
     which returns {"z": tables of the z_dim columns, whose symbol k has the probability of
-    `_likelihoods` at k + centres}. Quantisation, evaluation and coding are those of this class.
+    `_likelihoods` at k + centres}. This class implements quantisation, evaluation and coding.
     """
 
     #: centres of the cells whose symbol is 0, float32 [z_dim] on the device of the parameters.
@@ -37,7 +37,7 @@ class ColumnCodedRate(EntropyCodedRate):
         """
 
     def _add_noise(self, z_in: Tensor) -> Tensor:
-        """z_hat_in of training [B, z_dim], with noise instead of quantisation."""
+        """z_hat_in [B, z_dim] for training, with noise instead of quantisation."""
         return z_in + torch.rand_like(z_in) - 0.5
 
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
@@ -84,6 +84,6 @@ class ColumnCodedRate(EntropyCodedRate):
         shift = torch.where(is_constant, mean, 0.0) * self._cell_widths()
         biasing = self.biasing.cpu().double() - shift
         self.biasing.sub_(shift.to(self.biasing))
-        # what float32 cannot hold of a large mean, in cells, moves the centres
+        # the part of a large mean that float32 cannot represent, in cells, moves the centres
         lost = (self.biasing.cpu() - biasing) / self._cell_widths()
         self.centres.add_(torch.where(lost.abs() > MIN_SHIFT, lost, 0.0).to(self.centres))

@@ -36,7 +36,7 @@ class EntropyCodedRate(Rate):
     z_dim : dimensions of the representation.
     transform : the orthogonal U, one of `transforms.TRANSFORMS`, such as "klt". All but "none" need
         `fit_transform` first, and a frozen encoder.
-    rdo : weight of a bit, in squared cell widths, in the choice of symbols for evaluation and
+    rdo : weight of a bit, in squared cell widths, when symbols are chosen for evaluation and
         coding, see `coding.rdo`; 0: the nearest cells. 0.1 is about optimal for squared errors.
         Receivers do not need to know it. Not part of the weights.
     warmup_k_epoch, is_end_to_end : see `Rate`.
@@ -80,7 +80,7 @@ class EntropyCodedRate(Rate):
             z = self.transform.rotate_exactly(z)
         mean, variances = z.mean(0), z.var(0, correction=0)
         if cell_width is None:
-            cell_width = variances.mean().sqrt().item() or 1.0  # constant z: any width
+            cell_width = variances.mean().sqrt().item() or 1.0  # constant z: any width will do
         self.biasing.copy_(-mean)
         self.scaling.fill_(-math.log(cell_width))
         self._start_models(variances.sqrt() / cell_width)

@@ -88,7 +88,7 @@ class FactorizedModel(EntropyBottleneck):
 
     @torch.no_grad()
     def shift(self, offset: Tensor) -> None:
-        """Make the density of x that of x + offset [n_channels] before."""
+        """Shift the densities: x now has the density that x + offset [n_channels] had."""
         slopes = F.softplus(self.matrices[0])
         self.biases[0].add_(slopes * offset[:, None, None])
 
@@ -111,7 +111,7 @@ class FactorizedModel(EntropyBottleneck):
         return self._logits_cumulative(edges[:, None], stop_gradient=True).sigmoid()[:, 0].diff()
 
     def centres(self) -> Tensor:
-        """Centres of the cells that hold 0 as their symbol, [n_channels]."""
+        """Centres of the cells whose symbol is 0, [n_channels]."""
         return self.quantiles[:, 0, 1]
 
 

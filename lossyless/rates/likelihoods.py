@@ -1,7 +1,7 @@
 """Likelihoods of CompressAI's entropy models in about a third of its operations.
 
-At the sizes of this project, a GPU takes longer to launch them than to compute them. None of them
-reads a result back, so the host never waits for the GPU.
+At the sizes of this project, launching a kernel takes a GPU longer than running it. No function
+here reads a result back, so the host never waits for the GPU.
 """
 
 from collections.abc import Callable, Sequence
@@ -108,11 +108,11 @@ def gaussian_likelihood(values: Tensor, scales: Tensor) -> Tensor:
 
 
 class LowerBound(_compressai.LowerBound):
-    """max(x, bound), whose gradient also passes where it increases an x below the bound."""
+    """max(x, bound), whose gradient also passes below the bound where it increases x."""
 
     def __init__(self, bound: float):
         super().__init__(bound)
-        self._bound = self.bound.item()  # reading the buffer would wait for the GPU
+        self._bound = self.bound.item()  # reading the buffer makes the host wait for the GPU
         # `threshold_backward` passes gradients above its threshold, in float32: use the float below
         self._below = float(np.nextafter(np.float32(bound), np.float32(-np.inf)))
 

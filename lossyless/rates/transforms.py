@@ -7,7 +7,8 @@ squared errors stay the same.
 Sender and receiver must agree to the last bit, on all machines, devices and batch sizes, but sums
 of floats depend on their order. So both rotate with integers: the matrix holds multiples of 2^-22,
 each vector is rounded to multiples of a power of two, and all partial sums are integers below 2^53,
-which float64 represents. No order of summation, fused operation or block size changes a bit.
+which float64 represents exactly. No order of summation, fused operation or block size changes a
+bit.
 """
 
 import math
@@ -21,7 +22,7 @@ MATRIX_BITS = 22
 SUM_BITS = 52
 # Keeps the exponents of the vectors' grid far from the limits of float64.
 MAX_EXPONENT = 512
-MAX_DIM = 1 << 13  # the matrix grows with its square, the time to fit it with its cube
+MAX_DIM = 1 << 13  # memory grows with its square, fitting time with its cube
 # Rows needed to determine an eigenvector well enough, see `klt_basis`.
 ROWS_PER_COMPONENT = 4
 
@@ -66,7 +67,7 @@ class KLT(nn.Module):
         self.mean.copy_(mean)
 
     def rotate(self, z: Tensor) -> Tensor:
-        """U^T (z - mean), rows of z [N, D], for training."""
+        """U^T (z - mean) for each row z of `z` [N, D], for training."""
         self.check_fitted()
         return (z - self.mean) @ self.matrix
 
@@ -75,12 +76,12 @@ class KLT(nn.Module):
         return rotated @ self.matrix.T + self.mean
 
     def rotate_exactly(self, z: Tensor) -> Tensor:
-        """U^T (z - mean), rows of z [N, D]: float64, the same bits everywhere."""
+        """As `rotate`, in float64, with the same bits everywhere."""
         self.check_fitted()
         return rotate_with_integers(z.double() - self.mean.to(z.device).double(), self.matrix)
 
     def rotate_back_exactly(self, rotated: Tensor) -> Tensor:
-        """U v + mean, rows v of `rotated` [N, D]: float64, the same bits everywhere."""
+        """As `rotate_back`, in float64, with the same bits everywhere."""
         self.check_fitted()
         z = rotate_with_integers(rotated, self.matrix.T)
         return z + self.mean.to(z.device).double()

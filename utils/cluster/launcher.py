@@ -92,7 +92,7 @@ def run_jobs(
     n_at_once = len(jobs) if is_slurm else options["array_parallelism"]
     submitted = _queue_array(executor, jobs) if is_slurm else _queue_processes(jobs, n_at_once)
     returns: dict[int, JobReturn] = {}
-    since: dict[int, float] = {}  # when jobs were first seen to have ended
+    since: dict[int, float] = {}  # when each job was first seen to have ended
     try:
         while len(returns) < len(jobs):
             running = {i: job for i, job in enumerate(submitted) if i not in returns}

@@ -189,7 +189,7 @@ def _output(
 def _interrupt_workers(sweep_dir: Path) -> None:
     """Interrupt the jobs in worker processes, and wait until they have written their checkpoints.
 
-    Joblib would kill them at once.
+    Otherwise, joblib would kill them at once.
     """
     end, told = time.monotonic() + GRACE_SECONDS, {os.getpid()}
     while workers := {job["pid"] for job in read_jobs(sweep_dir) if job["state"] == "running"}:

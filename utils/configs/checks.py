@@ -54,7 +54,7 @@ WEIGHT_SETTINGS = (
     "data_feat.kwargs.clip_weights",
     "data_pred.kwargs.clip_weights",
 )
-# Settings that are lists of texts. The equivalence of points is a single text.
+# Settings that are lists of strings. For points, the equivalence is a single string.
 LISTS = (
     "figures.names",
     "finetune.frozen",
@@ -156,12 +156,12 @@ def check_settings(cfg: DictConfig) -> None:
     for place in NETWORKS:
         if not is_network(cfg[place]):
             raise ConfigError(
-                f"architecture@{place}={cfg[place].name} is an evaluation and only valid as "
+                f"architecture@{place}={cfg[place].name} is not a network and only valid as "
                 f"architecture@predictor: choose a network for {place}"
             )
     for key, choices in CHOICES.items():
         check_known(key, [OmegaConf.select(cfg, key)], choices)
-    # else there would be nothing to train on, evaluate or transmit
+    # otherwise, there would be nothing to train on, evaluate or transmit
     for key in COUNTS:
         value = OmegaConf.select(cfg, key)
         if not isinstance(value, (int, float)) or value < 1:
@@ -178,7 +178,7 @@ def _check_names(cfg: DictConfig) -> None:
         is_text = isinstance(cfg[key], (str, int, float)) and not isinstance(cfg[key], bool)
         is_folder = name not in ("", ".", "..") and "/" not in name and name.isprintable()
         if not (is_text and is_folder):
-            raise ConfigError(f"{key} is {cfg[key]!r}, expected a name without '/' for a folder")
+            raise ConfigError(f"{key} is {cfg[key]!r}, expected a valid folder name without '/'")
     if isinstance(cfg.experiment, float):  # in a file, 1e3 is a number
         raise ConfigError(f"experiment is the number {cfg.experiment}, expected a name in quotes")
 
@@ -219,7 +219,7 @@ def check_peers(cfg: DictConfig) -> None:
 
 
 def list_texts(cfg: DictConfig) -> None:
-    """Replace a text by a list of this text where a list of texts is expected."""
+    """Replace a string by a list of this string where a list of strings is expected."""
     images = (p for p in DATA if OmegaConf.select(cfg, f"{p}.kwargs.p_augment") is not None)
     for key in (*LISTS, *(f"{p}.kwargs.{name}" for p in images for name in IMAGE_LISTS)):
         if isinstance(value := OmegaConf.select(cfg, key), str):

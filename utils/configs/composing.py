@@ -153,7 +153,7 @@ def _check_form(override: Override) -> None:
     if override.is_delete() and ".kwargs." not in key and not key.startswith("sweep."):
         raise ConfigError(f"{line}: {key} cannot be removed: choose another value, {key}=...")
     if is_group(override) and "@" not in key and key != override.get_key_element():
-        raise ConfigError(f"{line}: an option is chosen without +: {line.lstrip('+')}")
+        raise ConfigError(f"{line}: choose an option without '+': {line.lstrip('+')}")
 
 
 def _check_kind(override: Override, stated: Node) -> None:
@@ -165,7 +165,7 @@ def _check_kind(override: Override, stated: Node) -> None:
             is_short = not OmegaConf.is_dict(stated)
             example = f" ({to_override_value(stated._value())})" if is_short else ""
             found = repr(value) if isinstance(value, str) else to_override_value(value)
-            hint = "; int(interval(...)) draws whole ones" if override.is_interval_sweep() else ""
+            hint = "; int(interval(...)) draws integers" if override.is_interval_sweep() else ""
             raise ConfigError(f"{key} is {kind}{example}, not {found}{hint}")
 
 

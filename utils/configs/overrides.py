@@ -38,7 +38,7 @@ NAME_KEYS = {"experiment", *NAMES}  # may be swept
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Parse overrides in Hydra's grammar, except that paths, names and texts are taken literally.
+    """Parse overrides in Hydra's grammar, except that paths, names and text are taken literally.
 
     Raises `ConfigError` for syntax errors, and for infinite or empty sweeps.
     """

@@ -90,7 +90,7 @@ def _last_run(job: dict) -> Path | None:
 
 
 def _latest(attempts: Sequence[dict]) -> list[dict]:
-    """The last attempt at each combination of settings, and the last of those that share runs."""
+    """The last attempt at each combination of settings; only the last of those that share a run."""
 
     def age(job: dict) -> tuple[str, str]:
         return str(job.get("queued") or job.get("started") or ""), job["sweep"]
@@ -151,7 +151,7 @@ def report(sweep_dir: Path, results: Path) -> str:
     n_waiting = sum(map(_is_waiting, jobs))
     waiting = f", {n_waiting} not started" if n_waiting else ""
     lines = [f"{n_done} of {len(jobs)} jobs done{waiting}; results: {results}/"]
-    first_with: dict[str, int] = {}  # error -> number of the first job with it
+    first_with: dict[str, int] = {}  # error -> number of the first job that has it
     distinct = distinct_overrides([job["overrides"] for job in jobs])
     for job, overrides in zip(jobs, distinct, strict=True):
         if job["state"] == "done" or _is_waiting(job):

@@ -35,7 +35,7 @@ def _git(*arguments: str) -> str:
 
 
 def device_name() -> str:
-    """The available cores of the CPU, and the GPU if there is one."""
+    """The CPU and its number of available cores, and the GPU if there is one."""
     name = f"{available_cores()} cores of {cpu_name()}"
     return f"{name}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else name
 

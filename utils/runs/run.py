@@ -133,7 +133,7 @@ class Run:
 
 def write_checkpoint(content: dict, path: Path) -> None:
     """Write a file with torch.save; an existing one is replaced only by a complete new one."""
-    buffer = io.BytesIO()  # torch hides errors of the disk
+    buffer = io.BytesIO()  # torch hides disk errors
     torch.save(content, buffer)
     write_bytes(path, buffer.getvalue())
 

@@ -116,7 +116,7 @@ def read_records(experiment: Path) -> tuple[list[Record], Counter]:
     """All runs of an experiment, in any state, and the number of runs in each state.
 
     `experiment` is the folder `results/exp_<experiment>`. The runs include compressors that belong
-    to another experiment. Runs that cannot be read are counted, reported on stderr, and left out.
+    to another experiment. Unreadable runs are counted, reported on stderr, and left out.
     """
     folders = sorted(file.parent for file in experiment.glob(f"**/run_*/{RUN}"))
     states: Counter = Counter()

@@ -15,12 +15,12 @@ from types import FrameType
 
 MAIN_PROCESS = "LOSSYLESS_MAIN_PROCESS"  # environment variable of workers: process id of main.py
 GRACE_SECONDS = 30.0  # for workers to write their checkpoints
-TERMINATED = "received SIGTERM: cancelled, preempted, or its node goes down"
+TERMINATED = "received SIGTERM: cancelled, preempted, or its node is going down"
 
 ENDS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # not on Windows
 
 _is_terminated = False  # whether this scheduled job has received SIGTERM
-_is_busy = False  # whether this is a worker process of a sweep, and has a job
+_is_busy = False  # whether this is a worker process of a sweep that is running a job
 _is_interrupted = False  # whether this worker process has received one of `ENDS`
 
 
@@ -112,7 +112,7 @@ def raised_once() -> Iterator[None]:
     """In a worker process of a sweep, raise KeyboardInterrupt on the first signal that ends it.
 
     The terminal and the main process may both send one; the second would interrupt the writing of
-    checkpoints. Without a job, the worker stays alive, or joblib would kill the others, too.
+    checkpoints. A worker without a job stays alive; otherwise, joblib would kill the others, too.
     Further jobs are interrupted as soon as they start.
     """
     global _is_busy

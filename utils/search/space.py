@@ -87,7 +87,7 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 def describe(distribution: BaseDistribution) -> str:
-    """Everything that is fixed about a distribution in a study: all but the ends of intervals."""
+    """What a study fixes about a distribution: all but the ends of intervals."""
     if isinstance(distribution, CategoricalDistribution):
         return f"choice({', '.join(map(_text, distribution.choices))})"
     kind = "an interval of " + ("int" if isinstance(distribution, IntDistribution) else "float")

@@ -74,7 +74,7 @@ class CompileLosses(Callback):
     """Compile the losses of training steps; on a GPU, with CUDA graphs."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: JointlyTrained) -> None:
-        torch.compiler.reset()  # it limits the graphs of a process, of which a sweep needs many
+        torch.compiler.reset()  # a process may have only so many graphs, and a sweep needs many
         pl_module.compile_losses("reduce-overhead" if pl_module.device.type == "cuda" else None)
 
 
@@ -119,7 +119,7 @@ class ProgressLines(Callback):
             )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # read once: reading them in a step would wait for the GPU
+        # read once: reading them in each step would make the host wait for the GPU
         self._losses = {
             name.rsplit("/", 1)[1]: float(value)
             for name, value in trainer.callback_metrics.items()

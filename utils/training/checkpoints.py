@@ -34,7 +34,7 @@ class TimedCheckpoints(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict, path: str | Path, storage_options: object = None
     ) -> None:
-        """Keep a copy, in place of an earlier one for the same path, on the device of the model.
+        """Keep a copy on the device of the model, replacing an earlier one for the same path.
 
         A copy on the GPU takes no time, and the host does not wait for it.
         """
@@ -54,9 +54,9 @@ class TimedCheckpoints(TorchCheckpointIO):
 
 
 class WriteCheckpoints(Checkpoint):
-    """Writes checkpoints after epochs if it is time, at the end, at errors and at signals.
+    """Writes checkpoints after epochs when one is due, at the end, and on errors and signals.
 
-    A scheduler's SIGTERM does not end the process: each epoch is written from then on. Only the
+    A scheduler's SIGTERM does not end the process: from then on, every epoch is written. Only the
     main process has checkpoints to write.
     """
 

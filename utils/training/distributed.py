@@ -28,7 +28,7 @@ from utils.training.building import pick_device
 T = TypeVar("T")
 
 JOIN_TIMEOUT = timedelta(minutes=5)  # until all processes have started
-TRAIN_TIMEOUT = timedelta(minutes=10)  # of a step, after which NCCL ends a process without a peer
+TRAIN_TIMEOUT = timedelta(minutes=10)  # for a step; then, NCCL ends a process whose peer is gone
 WAIT_TIMEOUT = timedelta(days=30)  # of `broadcast` and `barrier`: rank 0 may compress for hours
 # environment variables of each process
 TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")

@@ -78,7 +78,7 @@ def finished(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[float,
 
 @contextlib.contextmanager
 def _following_main_process() -> Iterator[None]:
-    """In a worker process of a sweep, interrupt the job if the main process says so, or is gone.
+    """In a worker process of a sweep, interrupt the job if the main process requests it or is gone.
 
     Without this, the workers of a killed `main.py` would continue in the background.
     """

@@ -74,7 +74,7 @@ class TidyCSVLogger(Logger):
         try:
             return {int(row["step"]): row for row in rows}
         except (KeyError, ValueError) as error:
-            raise ValueError(f"{self.path} is no log of metrics: move or delete it") from error
+            raise ValueError(f"{self.path} is not a log of metrics: move or delete it") from error
 
 
 def build_logger(run: Run) -> Logger | None:

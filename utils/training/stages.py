@@ -1,6 +1,6 @@
 """The three stages of a job, and when they are skipped, resumed or restarted.
 
-done         -> its results are read from disk
+done         -> results are read from disk
 interrupted  -> resumed from the last checkpoint (Ctrl-C, kill, time-out, full disk)
 failed       -> restarted, or resumed with `on_failed=resume`
 

@@ -1,4 +1,4 @@
-"""Hydra plugins: a launcher that submits jobs, and a sweeper for hyper-parameter searches.
+"""Hydra plugins: a launcher that submits jobs, and a sweeper for hyperparameter searches.
 
 Hydra imports all modules of the package `hydra_plugins` whenever it starts, so this one imports
 nothing heavy. The implementations are in `utils.cluster.launcher` and `utils.search`.
