@@ -37,8 +37,8 @@ def kaggle_submission(
     and its root mean squared error, which is Kaggle's score, are printed.
 
     Raises ConfigError if the data of the best run do not belong to a competition, NoRunsError if no
-    predictor is finished, and DataError or FileNotFoundError if Kaggle's images or checkpoints are
-    missing or Kaggle rejects the file.
+    predictor is finished, and DataError or FileNotFoundError if a checkpoint or Kaggle's images are
+    missing, or if Kaggle rejects the file.
     """
     runs, option = experiment.finished("predictor"), experiment.option
     if runs.empty:

@@ -45,7 +45,7 @@ def published_settings() -> dict[str, dict]:
 
 
 def names_of(experiments: Sequence[str]) -> list[str]:
-    """Names of the tables for experiments, given by the names of their files or results."""
+    """Names of the tables of experiments, given by config file or results folder."""
     return [
         name
         for name, table in published_settings().items()

@@ -1,6 +1,6 @@
 """Trade-offs between two costs: Pareto fronts, and measures that compare rate-distortion curves.
 
-A curve D(r) is the lowest distortion (or another cost) at a rate of at most r. It is represented by
+A curve D(r) is the lowest distortion (or other cost) at a rate of at most r. It is represented by
 the points of its Pareto front: strictly increasing rates [N] and strictly decreasing distortions
 [N]. D(r) is linear between these points, and constant after the last one.
 """

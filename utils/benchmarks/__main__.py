@@ -1,8 +1,8 @@
 """Runs benchmarks, writes tables to results/benchmark, and fails if a goal is missed.
 
-Three more benchmarks run only on request: "features" compares compressors of features at equal
+Three more benchmarks run only on request: "features" compares feature compressors at equal
 accuracy, see `utils.benchmarks.fewer_bits`; "experiments" estimates the hours that each experiment
-takes; and "gpu" measures what training steps wait for.
+takes; and "gpu" profiles training steps.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     only = [*SUBJECTS, "features", "experiments", "gpu"]
     parser.add_argument("--only", choices=only, help="run a single benchmark")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions; a smoke test")
-    parser.add_argument("--match", default="", help="experiments: only names with this text")
+    parser.add_argument("--match", default="", help="experiments: only names containing this text")
     about = "folder for tables; default: results/benchmark, or outputs/benchmark with --quick"
     parser.add_argument("--out", type=Path, help=about)
     about = "a CSV or folder of an earlier run, to compare with NEW or else with a new run"

@@ -15,10 +15,10 @@ class Comparison:
     ----------
     what : what is measured.
     against : what the reference is.
-    unit : unit of `ours` and `reference`. Of "/s", more is better; of all others, less.
+    unit : unit of `ours` and `reference`. For "/s", higher is better; for all others, lower.
     ours, reference : measurements in pairs, taken one right after the other so that other load on
         the machine affects both.
-    low, high : the goal, bounds of the ratio; without any, the row only informs.
+    low, high : the goal, bounds of the ratio; without any, the row is for information only.
     n : size of the data, where it matters.
     """
 

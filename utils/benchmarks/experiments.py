@@ -35,7 +35,7 @@ from utils.training.fitting import quiet
 # of 2.04 TB/s. This gives 13 % of its dense half-precision peak.
 H100_FLOPS = 32.3e15 / (7 * 60) * 3.35 / 2.04
 # A step takes as long as the host needs to launch its kernels, or the GPU to compute them. Assumed
-# upper values: of a launch from Python, and of the trainer's own work in a step.
+# upper bounds: for a launch from Python, and for the trainer's own work in a step.
 LAUNCH_SECONDS, TRAINER_SECONDS = 12e-6, 1e-3
 CPU_CORES = 2
 STAGES = ("featurizer", "predictor", "tower")
@@ -77,7 +77,7 @@ def report(pattern: str = "") -> None:
 
 
 def h100_seconds(cost: Cost) -> float:
-    """Computed seconds of a step on an H100."""
+    """Estimated (not measured) seconds per step on an H100."""
     launches = TRAINER_SECONDS + cost.n_kernels * LAUNCH_SECONDS
     return max(launches, cost.flops / H100_FLOPS)
 

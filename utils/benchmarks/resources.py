@@ -35,7 +35,7 @@ def usage(code: str) -> tuple[float, float]:
 
 
 def compare_startup(is_quick: bool) -> list[Comparison]:
-    """CPU seconds of imports, and of loading the compressor of features."""
+    """CPU seconds spent on imports, and on loading the feature compressor."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "bottleneck.pt")
         torch.save(make_bottleneck(Z_DIM).rate.state_dict(), path)

@@ -160,8 +160,8 @@ class KernelCounter(TorchDispatchMode):
     """Counts the kernels that a GPU would launch, on any device.
 
     Each operation that computes counts as one, although some, such as convolutions, launch several.
-    Optimisers and gradient clipping work on lists of tensors: they count as many as CUDA launches
-    for lists of these sizes, so they need `fused=True` on a CPU, too. Compiled gradients are free.
+    Optimisers and gradient clipping work on lists of tensors: they count as the number of launches
+    for lists of these sizes, so optimisers need `fused=True` here. Compiled gradients are free.
     """
 
     def __init__(self):

@@ -15,15 +15,15 @@ from utils.runs.provenance import code_version, device_name
 FIGURES = ["ours", "reference", "ratio", "spread"]
 KEYS = ["what", "against", "n", "unit"]
 CIRCUMSTANCES = ["device", "commit", "date"]
-MIN_CHANGE = 0.05  # smaller ones are never called slower
+MIN_CHANGE = 0.05  # smaller changes are never reported as slower
 
 PREFACE = """\
 # Speed and size, compared with references
 
 Written by `make benchmark`; one subject: `make benchmark ARGS="--only coding"`. A *ratio* is ours
 divided by the reference, the median over runs that alternate between the two; its *spread* is their
-median deviation from it, relative to it. Of rates per second (of CPU time; "hub": of wall-clock
-time), more is better; of all else, less. Medians of ours and of the reference depend on the
+median deviation from it, relative to it. For rates per second (of CPU time; "hub": of wall-clock
+time), higher is better; for all else, lower. Medians of ours and of the reference depend on the
 machine. `bin/benchmark.sh --compare OLD` lists the rows whose ratios got worse by more than noise.
 """
 
@@ -93,7 +93,7 @@ def slower(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """
     both = old.merge(new, on=["subject", *KEYS], suffixes=("_old", "_new"))
     if both.empty:
-        raise SystemExit("the tables have no row in common; files are named after their subject")
+        raise SystemExit("the tables have no row in common: compare files of the same subject")
     change = both["ratio_new"] / both["ratio_old"]
     worse = np.where(both["unit"] == "/s", 1 / change, change) - 1
     noise = 2 * (both["spread_old"] + both["spread_new"]) + MIN_CHANGE

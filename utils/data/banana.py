@@ -24,7 +24,7 @@ class BananaDistribution:
     density of a point is the Gaussian's at its pre-image.
 
     The constants are those of Lossy Compression for Lossless Prediction. The direction and centre
-    of the bend are chosen such that the published rate of VIC agrees with the entropy of |x| (2.17
+    of the bend are chosen to make the published rate of VIC agree with the entropy of |x| (2.17
     bits).
     """
 
@@ -163,7 +163,7 @@ class BananaDataModule(DataModule):
     If `Batch.aux` is the representative (VIC), x is a random member of the point's class, both in
     training and in evaluation. Otherwise x is the point itself.
 
-    Training points are drawn anew in every epoch; validation and test points are fixed by the seed.
+    New training points are drawn in every epoch; validation and test points are fixed by the seed.
     Points do not depend on the batch size, shuffling, the equivalence or the auxiliary variable,
     because all points of an epoch are drawn at once.
 

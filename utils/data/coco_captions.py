@@ -154,7 +154,7 @@ def _compute(folder: Path, captions: Sequence[str], weights: str) -> dict:
 class CocoCaptionsDataModule(DataModule):
     """Captions of COCO as CLIP features [feature_dim]; all captions of an image are equivalent.
 
-    An example is an image, and x is the feature of a random one of its captions, drawn anew each
+    An example is an image, and x is the feature of a random one of its captions, drawn again each
     time. `Batch.aux` is x itself (input), the mean over all captions of the image (representative
     or target; this is also y), or another caption of the image (positive). The splits are those of
     `sources.coco`; the images themselves are not needed.

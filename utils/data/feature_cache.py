@@ -43,9 +43,9 @@ class FeatureCache:
 
     folder: Path
     label: str  # prefix of the names of its folders, e.g. "MNIST_Clip"
-    key: dict  # all that features depend on, except split, copy and augmentations; JSON types
-    augmentation: dict  # what features of augmented splits also depend on, except the seed
-    setting: str = "paths.features"  # that specifies the folder, for error messages
+    key: dict  # what features depend on, except split, copy and augmentations; JSON types
+    augmentation: dict  # what else augmented splits depend on, apart from the seed
+    setting: str = "paths.features"  # the setting of the folder, for error messages
 
     def path(self, split: str, copy: int, seed: int | None) -> Path:
         """The folder of a copy of a split; `seed` is the seed of its augmentations, if any."""

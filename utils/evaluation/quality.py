@@ -19,7 +19,7 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # pixels must fit into the smallest one. (88 pixels suffice for four scales, but torchmetrics
 # requires 99.)
 MIN_SIDES = (11, 22, 44, 99, 176)
-# Values that MS-SSIM processes at once: the twenty or so copies that it keeps fit into CPU caches.
+# Values that MS-SSIM processes at once: its roughly twenty copies then fit into CPU caches.
 MAX_VALUES = 2**19
 
 

@@ -58,7 +58,7 @@ def mutate(arguments: list[str], kind: str, rng: random.Random) -> str:
 
 def _draw(base: list[str], kind: str, number: object) -> tuple[str, Outcome]:
     """A malformed argument, and what the checks of `main.py` say of it before any job starts."""
-    # checking composes the same options several times; only this child process keeps them
+    # checks compose the same options several times: cache them, in this child process only
     composing.compose = lambda name, overrides: _kept(name, tuple(overrides)).copy()
     argument = mutate(base, kind, random.Random(f"{kind} {number}"))
     errors = (ConfigError, HydraException, OSError)

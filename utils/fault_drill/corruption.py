@@ -1,4 +1,4 @@
-"""Random damage to files of every format: what is read must be right, or an error must say why."""
+"""Random damage to files of every format: the data read must be right, or an error says why not."""
 
 import io
 import random
@@ -78,13 +78,13 @@ def _zero_page(data: bytes, rng: random.Random, *_others: bytes) -> bytes:
 
 
 def _other_model(data: bytes, rng: random.Random, _other: bytes, model: bytes) -> bytes:
-    """The file of another model, or the start of it."""
+    """Replace the file, or only its start, by the file of another model."""
     cut = rng.choice([len(model), rng.randrange(1, len(model))])
     return model[:cut] + data[cut:]
 
 
 def _other_version(data: bytes, rng: random.Random, *_others: bytes) -> bytes:
-    """Another number where formats have their version: after magic numbers of 4 to 12 bytes."""
+    """Replace the byte after a magic number of 4 to 12 bytes, where formats store their version."""
     at = rng.randrange(4, 13)
     return data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :]
 
@@ -107,7 +107,7 @@ SELF_CONTAINED = ("weights of the hub", "ArrayCompressor.save")
 # Damage that may stay undetected: the official format has no checksums, and recovery accepts
 # intact chunks of other files of the same model.
 LIMITS = {"official format": (*DAMAGES,), "file, skipping damage": ("splices", "swapped chunks")}
-Write = Callable[[Path, int, int], object]  # writes a file of one of two models and contents
+Write = Callable[[Path, int, int], object]  # (path, model 0 or 1, content 0 or 1)
 Read = Callable[[Path], object]
 
 
@@ -201,7 +201,7 @@ def same(a: object, b: object) -> bool:
 
 
 def damage(name: str, format: tuple[Write, Read], n_each: int, seed: int) -> Iterator[Trials]:
-    """`n_each` damages of each kind to a file."""
+    """Damage a file in `n_each` ways of each kind."""
     write, read = format
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "damaged")
@@ -230,7 +230,7 @@ def damage(name: str, format: tuple[Write, Read], n_each: int, seed: int) -> Ite
 
 
 def trials(n_trials: int, seed: int) -> Iterator[Trials]:
-    """`n_trials` damages, spread evenly over formats and kinds of damage."""
+    """Damage files `n_trials` times, spread evenly over formats and kinds of damage."""
     formats = make_formats()
     n_each = -(-n_trials // (len(formats) * len(DAMAGES)))
     for name, format in formats.items():

@@ -1,4 +1,4 @@
-"""Malformed images, feature arrays: a valid result, or an error that says why not."""
+"""Malformed images and feature arrays: each gives a valid result, or an error that says why not."""
 
 import contextlib
 import io

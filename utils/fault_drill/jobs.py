@@ -127,7 +127,7 @@ def _kill_and_resume(
 
 
 def kills(n_kills: int, seeds: list[int]) -> Iterator[Trials]:
-    """`n_kills` kills of each stage for each seed."""
+    """Kill each stage `n_kills` times for each seed."""
     for seed in seeds:
         rng = random.Random(seed)
         with tempfile.TemporaryDirectory() as name:
@@ -147,7 +147,7 @@ def kills(n_kills: int, seeds: list[int]) -> Iterator[Trials]:
 
 @contextlib.contextmanager
 def full_disk(n_bytes: int) -> Iterator[None]:
-    """Let writes fail beyond a size of a file, like on a full disk; needs no privileges."""
+    """Make writes beyond a file size fail, as on a full disk; needs no privileges."""
     import resource  # not on Windows
 
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)

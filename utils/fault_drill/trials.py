@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT = 1200.0  # seconds until a trial counts as hung; the machine may be busy
 FORK = multiprocessing.get_context("fork")  # children need no imports
 # The result is right, or an error says what is wrong. What must not happen: the result is wrong,
-# the trial does not end, or it ends in any other way. A known limit is a wrong result that the
-# documentation announces.
+# the trial does not end, or it ends in any other way. A known limitation is a wrong result that the
+# documentation warns about.
 SURVIVED, DETECTED, KNOWN_LIMIT = "survived", "detected", "known_limit"
 BAD = UNDETECTED, HUNG, UNEXPLAINED = "undetected", "hung", "unexplained"
 VERDICTS = (*BAD, KNOWN_LIMIT, DETECTED, SURVIVED)
@@ -38,7 +38,7 @@ class Outcome:
 class Trials:
     """Trials of one fault on one target: `run(case)` for each case, in a child process.
 
-    `max_memory` is in MiB. `is_limited`: undetected faults are a known limit.
+    `max_memory` is in MiB. `is_limited`: undetected faults are a known limitation.
     """
 
     fault: str

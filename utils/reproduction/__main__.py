@@ -1,6 +1,6 @@
 """Run the experiments that this machine can run, shortest first, and report on them.
 
-Estimated times are those of bin/README.md. A second call skips finished experiments, resumes
+Estimated times are those of bin/README.md. Another call skips finished experiments, resumes
 interrupted ones, and tries the others again.
 """
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def plan() -> list[dict]:
-    """All experiments, shortest first; of equals, those with published numbers first.
+    """All experiments, shortest first; in a tie, those with published numbers first.
 
     Each is a dictionary: its `key` names its folder of results; `mode` is "quick" or "none" (full
     size); `minutes` are estimated, and `seconds` is the time that calls have spent on it so far.
@@ -128,7 +128,7 @@ def _run(entry: dict, deadline: float) -> None:
 
 
 def _end(status: int, log: Path) -> dict[str, str]:
-    """State of a script that ended by itself, and the last error of its log."""
+    """State of a script that ended on its own, and the last error in its log."""
     if status == 0:
         return {"state": "done", "error": ""}
     errors = ERROR.findall(log.read_text(encoding="utf-8", errors="replace"))

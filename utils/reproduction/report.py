@@ -37,7 +37,7 @@ INTRODUCTION = """# Reproduction
 
 Written by `bin/reproduce.sh`, from the runs of one machine; VAE is the paper's VC. Quick modes
 train smaller networks for a shorter time than the paper, so they cannot pass or fail: their
-verdicts say where the number lies, and the second table shows the trend.
+verdicts only say whether our number is within the tolerance; the second table shows the trend.
 """
 NOTEBOOK = """
 `minimal_code` is a notebook; ours, `notebooks/minimal_code.ipynb`, needs STL10 and CLIP's weights.
@@ -96,7 +96,7 @@ def _compare(entry: dict) -> str:
 
 
 def _numbers(done: list[dict]) -> DataFrame:
-    """Published numbers, with ours and the command if they were run; full size has precedence."""
+    """Published numbers, with ours and the command if run; full size takes precedence."""
     found = []
     for entry in sorted(done, key=lambda entry: entry["mode"] == "quick"):
         if (file := folder(entry) / f"{TABLE}.csv").exists():

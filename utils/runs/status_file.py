@@ -105,7 +105,7 @@ class StatusFile:
         """The status; {"state": "new"} if there is no file, "lost" if its process is dead."""
         content = load(self.path)
         if content["state"] == "running" and not is_locked(self.lock):
-            content = load(self.path)  # it may have ended since the first read
+            content = load(self.path)  # the process may have ended since the first read
             if content["state"] == "running":
                 content |= {"state": "lost", "error": LOST}
         return content

@@ -22,7 +22,7 @@ from utils.search import study as studies
 from utils.search.space import Space
 
 MAX_SHOWN = 10  # trials of a Pareto front
-# Names of error classes; importing the classes takes seconds.
+# Names of error classes: importing the classes themselves takes seconds.
 NON_FINITE, UNKNOWN_METRIC = "NonFiniteLossError", "UnknownMetricError"
 
 

@@ -1,4 +1,4 @@
-"""Benchmark of compressors of features: accuracy against coded bits.
+"""Benchmark of feature compressors: accuracy against coded bits.
 
 features    of two pretrained networks on two data sets
 methods     the compressors

@@ -1,8 +1,8 @@
-"""Compare compressors of features: coded bits at equal accuracy.
+"""Compare feature compressors: coded bits at equal accuracy.
 
-Results, one table per network and data set, go to results/fewer_bits; then all tables in there are
-summarised. A run replaces the rows that it measures again and keeps the others. Times are CPU
-seconds of one thread; compare them only within a run.
+Results, one table per network and data set, are written to results/fewer_bits; then all tables in
+that folder are summarised. A run replaces the rows that it measures again and keeps the others.
+Times are CPU seconds of one thread; compare them only within a run.
 
   python -m utils.benchmarks.fewer_bits --images data --mobilenet FILE.npz
   python -m utils.benchmarks.fewer_bits --images data --methods int8 KLT

@@ -15,7 +15,7 @@ from utils.benchmarks.fewer_bits.methods import Method
 from utils.evaluation.linear import in_span
 
 N_FOLDS = 4  # each split tests on another quarter
-# Weights of half the squared norm in the mean loss of features with unit variance on average.
+# Weights of half the squared norm, added to the mean loss, for features of mean variance 1.
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3)
 MAX_ITERATIONS = 300  # of L-BFGS
 N_NEIGHBOURS = 10
@@ -33,7 +33,7 @@ class Split:
 
     @cached_property
     def neighbours(self) -> NDArray:
-        """See `nearest`; of test rows among the training rows."""
+        """See `nearest`; neighbours of test rows among the training rows."""
         return nearest(self.Z[self.test], self.Z[self.train])
 
 
@@ -95,8 +95,8 @@ def nearest(queries: NDArray, rows: NDArray) -> NDArray:
 def accuracy(x: NDArray, y: NDArray, x_test: NDArray, y_test: NDArray, n_val: int) -> float:
     """Test accuracy of multinomial regression with an L2 penalty, in [0, 1].
 
-    Of PENALTIES, the one is chosen that gives the smallest loss on the last `n_val` of the rows x
-    [N, D] when fitted to those before; then it is fitted to all.
+    The penalty is the one of PENALTIES with the smallest loss on the last `n_val` rows of x [N, D]
+    after a fit to the rows before them; the final fit uses all rows.
     """
     mean = x.mean(0, dtype=float)
     scale = max(np.sqrt(((x - mean) ** 2).mean()), np.finfo(np.float32).tiny)

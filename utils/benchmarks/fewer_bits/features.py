@@ -80,7 +80,7 @@ def _images(data: str, folder: Path, backbone: Backbone) -> Dataset:
 def features(
     network: str, data: str, *, images: Path, cache: Path, weights: str | None = None
 ) -> Features:
-    """Features and classes of all images, read from `cache` if they are there.
+    """Features and classes of all images, read from `cache` if present.
 
     Parameters
     ----------

@@ -17,7 +17,8 @@ from lossyless import ArrayCompressor
 from lossyless.vector_codecs import FittedCodec, Int8Vectors, PCAVectors, RawVectors, VectorCodec
 from utils.benchmarks.fewer_bits.features import Skipped
 
-# These give about 1000 to 50 bits: of squared errors, and of absolute errors in the paper's method.
+# Weights of the rate that give about 1000 to 50 bits: for squared errors and, in the paper's
+# method, for absolute errors.
 BETAS = {"caltech": (0.4, 0.8, 1.6, 3.2, 6.4, 12.8), "mnist": (0.07, 0.15, 0.4, 1.0, 3.0, 10.0)}
 RATES = (50, 100, 200, 350, 600, 1000)  # bits
 PAPER_BETAS = {"caltech": (0.2, 0.3, 0.5, 0.7, 1.0, 1.5), "mnist": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)}
@@ -66,12 +67,12 @@ class Estimator(Method):
 
 
 class Vectors(Method):
-    """A chain of vector codecs, each of which codes the values of the one before; see `deflated`.
+    """A chain of vector codecs, each of which codes the values of the previous one.
 
     Parameters
     ----------
     makers : constructors of the codecs, called with the number of their dimensions.
-    level : zlib's level of compression; 0 stores the values as they are.
+    level : zlib's compression level; 0 stores the values as they are.
     """
 
     def __init__(self, *makers: Callable[[int], VectorCodec], level: int = 0):

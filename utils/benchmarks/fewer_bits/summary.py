@@ -9,7 +9,7 @@ from utils.aggregation.bit_ratios import bits_at, falling
 from utils.aggregation.experiment import to_markdown
 from utils.plots import axes, style
 
-# Accuracies at which bits are compared, below that of uncompressed features.
+# Losses in accuracy, relative to uncompressed features, at which bits are compared.
 LOSSES = np.linspace(0.08, 0.003, 30)
 SHOWN_LOSSES = (0.08, 0.04, 0.02, 0.01, 0.003)
 RAW = "float32"
@@ -64,7 +64,7 @@ def bits_at_accuracy(rows: pd.DataFrame) -> pd.DataFrame:
         for key, bits in _curves(rows, np.array(SHOWN_LOSSES)).items()
     ]
     groups = pd.DataFrame(table).groupby([*SET, *CURVE], sort=False)[columns]
-    # where a split does not reach an accuracy, neither does the mean
+    # if any split does not reach an accuracy, the mean does not either
     return groups.agg(lambda bits: bits.mean(skipna=False)).dropna(how="all").reset_index()
 
 

@@ -27,7 +27,7 @@ from utils.data.augmentations.affine import (
 )
 from utils.data.augmentations.pixels import ColorJitter, Erasing, Grayscale, PixelChange
 
-# The last one acts first; names with "--" are weaker versions.
+# The last one is applied first; names with "--" are weaker versions.
 AFFINE: dict[str, Affine] = {
     **{f"equiv_resize_crop_{p:g}": JointResizeCrop(label_noise=p) for p in (0, 0.05, 0.2, 0.5)},
     "resize_crop": ResizeCrop(),
@@ -47,7 +47,7 @@ AFFINE: dict[str, Affine] = {
     "x_translation--": Translation(-0.15, 0.15, axis=0),
 }
 
-# The first one acts first.
+# The first one is applied first.
 PIXELS: dict[str, PixelChange] = {
     "color": ColorJitter(),
     "gray": Grayscale(),
@@ -182,14 +182,14 @@ def warp(
         x, y = x.clamp_(0, width - 1), y.clamp_(0, height - 1)
     is_seen = None
     for k, move in enumerate(moves):
-        if k:  # content must stay in the frame between two moves
+        if k:  # content that leaves the frame between two moves is lost
             is_inside = _is_inside(x, width).logical_and_(_is_inside(y, height))
             is_seen = is_inside if is_seen is None else is_seen.logical_and_(is_inside)
         x, y = _undo(move, x, y, height, width)
         if mode == "nearest":
             x, y = x.round_(), y.round_()
-    # grid_sample expects positions relative to the centre, in half sides; interleaving x and y in
-    # memory would take longer than sampling
+    # grid_sample expects positions relative to the centre, in units of half a side;
+    # interleaving x and y in memory would take longer than sampling
     x, y = ((2 / n) * p + (1 / n - 1) for p, n in ((x, width), (y, height)))
     grid = torch.stack([x, y], dim=1).permute(0, 2, 3, 1)
     result = F.grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
@@ -199,7 +199,7 @@ def warp(
 
 
 def _is_inside(positions: Tensor, side: int) -> Tensor:
-    """Whether positions, in pixels from the centre of the first pixel, lie within the side."""
+    """Whether positions, in pixels from the centre of the first pixel, lie inside the image."""
     return (positions - (side - 1) / 2).abs_() <= side / 2
 
 

@@ -48,7 +48,7 @@ class ColorJitter(PixelChange):
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
         # All orders are computed in one pass: one hue shift, with three blends before and three
-        # after it; blends that an image does not use get factor 1
+        # after it; blends that an image does not use have factor 1
         orders, deviations = self.draw(len(images), generator)
         factors = 1 + deviations.gather(1, orders)
         steps = torch.arange(4, device=images.device)
@@ -76,8 +76,8 @@ class Grayscale(PixelChange):
 class Erasing(PixelChange):
     """torchvision's RandomErasing: replaces a box of whole pixels with gray."""
 
-    area: tuple[float, float] = (0.02, 0.33)  # bounds of its fraction of the image's, uniform
-    ratio: tuple[float, float] = (0.3, 3.3)  # bounds of its height / width, log-uniform
+    area: tuple[float, float] = (0.02, 0.33)  # bounds of the share of the image, uniform
+    ratio: tuple[float, float] = (0.3, 3.3)  # bounds of height / width, log-uniform
     probability = 0.5
     in_chain = False
 

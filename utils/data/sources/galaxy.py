@@ -44,7 +44,7 @@ HOW_TO_RESTORE = (
 
 
 def galaxy(*, crop: int = ORIGINAL_SIDE, **kwargs: object) -> ImageDataModule:
-    """Photographs of galaxies, 424x424, with fractions of volunteers' answers (37 in [0, 1]).
+    """Photographs of galaxies, 424x424, with 37 fractions of volunteers' answers, in [0, 1].
 
     `val_fraction` of the 61,578 labelled images are the validation split, which is the same for all
     seeds. Kaggle does not publish the targets of its 79,975 test images, so the test split is the
