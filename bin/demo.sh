@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Demo: invariant against classical compression, on points in the plane and on handwritten digits.
+# Demo: invariant vs. standard compression, on points in the plane and on handwritten digits.
 # Takes under 5 minutes on 2 CPU cores; needs neither downloads nor an account.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

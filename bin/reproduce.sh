@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run what this machine can run, and write results/reproduction.md: published numbers next to ours.
-# A second call continues.
+# Run everything that this machine can run, and write results/reproduction.md: published numbers next to
+# ours. Running it again resumes where it stopped.
 #
 #   bin/reproduce.sh                # all quick modes, about 40 minutes on two cores
 #   bin/reproduce.sh --budget 90    # at most 90 minutes; also full-size experiments that take less

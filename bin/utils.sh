@@ -6,8 +6,8 @@
 # the jobs are queued. The driver waits for the jobs, then creates tables and figures.
 
 set -euo pipefail
-script=$(realpath "$0") # before changing the folder
-printf -v me %q "$0"    # in commands to paste
+script=$(realpath "$0") # before changing directory
+printf -v me %q "$0"    # for commands that the user can paste
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=bin/settings.sh
 source bin/settings.sh
@@ -23,10 +23,10 @@ ${description:-Runs the experiment $experiment.}
               and figures continue in the background
   -t MINUTES  time limit of each job on a cluster
   -a "K=V .." any settings of main.py; can be repeated; values may contain spaces
-  --wait      with -s: return when all jobs have ended, with the worst of their exit statuses
+  --wait      with -s: return only when all jobs have ended, with the highest of their exit statuses
   -c JOB_ID   continue the sweep with this id (printed when it started; a folder in outputs/) or with a
               Slurm job of this id: finished runs are reused, others run again
-  -v PREFIX   only redraw tables and figures, for the runs of mode PREFIX ("": full-size runs)
+  -v PREFIX   only recreate tables and figures, for the runs of mode PREFIX ("": full-size runs)
   -h          this help
 END
 }
@@ -133,8 +133,8 @@ elif ! $is_plot_only; then
   [ -z "$continues" ] || echo "$continues" >"outputs/$job_id/continues"
 fi
 
-# Start the script again in the background; return when its jobs are queued, or with its exit status if
-# it ends before.
+# Start the script again in the background; return when its jobs are queued, or, if it ends earlier, with
+# its exit status.
 detach() {
   local log=outputs/$job_id/log driver as_mode=""
   LOSSYLESS_JOB_ID=$job_id setsid "$script" --wait ${arguments[@]+"${arguments[@]}"} \
