@@ -216,7 +216,7 @@ class ArrayCompressor(MatrixCompressor):
     ----------
     beta_ : the weight of the rate in use.
 
-    See `MatrixCompressor` for further attributes.
+    See `MatrixCompressor` for more attributes.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from lossyless.base import PlainCompressor
 from lossyless.coding.payloads import ArrayCoder, CodingError, decode_blobs, encode_blobs
 from lossyless.pixels import UNREADABLE
 
-#: options of Pillow's encoder, besides the quality
+#: options of Pillow's encoder, apart from the quality
 CODECS: dict[str, dict] = {
     "png": {"format": "PNG", "optimize": True},
     "jpeg": {"format": "JPEG", "optimize": True},
@@ -96,7 +96,7 @@ class ClassicalCompressor(ImageCodec):
 
 
 class PillowCoder:
-    """Coder of pixels uint8 [N, H, W, C] as image files; `options` are those of Pillow."""
+    """Coder of pixels uint8 [N, H, W, C] as image files; `options` are passed to Pillow."""
 
     def __init__(self, options: dict, n_channels: int):
         self.options = options

@@ -102,7 +102,7 @@ _say = functools.cache(print_error)  # each line once, not in every epoch
 
 @contextmanager
 def loader_errors(kind: type[Exception], remedy: str) -> Iterator[None]:
-    """Raise a one-line error if the system kills a worker of a DataLoader, or refuses resources."""
+    """Raise a one-line error if the system kills a DataLoader worker or denies resources."""
     try:
         yield
     except RuntimeError as error:

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-# names of the random functions of models' initial weights and of torchvision's transforms
+# names of the random functions used by weight initialisation and by torchvision's transforms
 RANDOM = {"kaiming_uniform_", "normal", "normal_", "rand", "randint", "randn", "uniform_"}
 
 

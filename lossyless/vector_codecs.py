@@ -114,7 +114,7 @@ class FittedCodec(VectorCodec):
 class UniformVectors(FittedCodec):
     """Uniform quantisation between the extremes of each dimension, with a few bits per value.
 
-    Values beyond the extremes of the training vectors are clipped; errors of other values are at
+    Values outside the range of the training vectors are clipped; errors of other values are at
     most half a step. Values have `n_bits` bits, 1 to 8, for 2^n_bits levels. The bits of a vector
     are packed and padded to whole bytes.
     """

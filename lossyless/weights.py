@@ -35,13 +35,13 @@ def fetch(
 ) -> Path:
     """Download the file at a URL, unless it is already in `folder`; returns its path.
 
-    The file gets its name once it is complete and verified.
+    The file has a temporary name until it is complete and verified.
 
     Parameters
     ----------
     url : str
     sha256 : hexadecimal checksum, or its first 8 digits or more, as in torchvision's file names;
-        None if the publisher gives none.
+        None if the publisher provides none.
     name : name of the local file; by default, the last part of the URL.
     folder : by default, the folder of `torch.hub` for checkpoints. If a download cannot be written
         to `folder`, it goes to a temporary folder, with a warning.
@@ -49,7 +49,7 @@ def fetch(
     Raises WeightsError if the download fails, or the checksum of the file differs.
     """
     folder = folder or os.path.join(torch.hub.get_dir(), "checkpoints")
-    folder = Path(os.path.expanduser(folder))  # "~" stays if there is no home folder
+    folder = Path(os.path.expanduser(folder))  # "~" is kept if there is no home folder
     name = name or PurePosixPath(urlparse(url).path).name
     path = folder / name
     if not path.exists():

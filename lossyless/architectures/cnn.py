@@ -31,7 +31,7 @@ class CNN(nn.Module):
     ----------
     in_shape : (C, S, S), S above 2; images are resized to the next power of two.
     out_shape : shape of one output.
-    hid_dim : channels after the first convolution; each further one doubles them.
+    hid_dim : channels after the first convolution; each later one doubles them.
     activation : name in `torch.nn`.
     """
 

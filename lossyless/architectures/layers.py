@@ -57,7 +57,7 @@ class BatchNorm(_BatchNorm):
     """
 
     def _check_input_dim(self, x: Tensor) -> None:
-        """Do nothing: any number of dimensions will do."""
+        """Do nothing: any number of dimensions is accepted."""
 
     def forward(self, x: Tensor) -> Tensor:
         statistics = self.running_mean, self.running_var

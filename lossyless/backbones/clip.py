@@ -171,7 +171,7 @@ def import_clip() -> ModuleType:
             warnings.filterwarnings("ignore", "pkg_resources is deprecated")
             import clip
         _ = clip.available_models, clip.model
-    except Exception as error:  # a foreign module may raise anything
+    except Exception as error:  # an unrelated module may raise anything
         spec = importlib.util.find_spec("clip")
         file = spec and (spec.origin or [*spec.submodule_search_locations][0])
         if file is None or Path(file).with_name("simple_tokenizer.py").exists():

@@ -55,7 +55,7 @@ class Header:
     codec: str  # format name of the payloads
     fingerprint: str  # hexadecimal, of the codec that wrote the payloads
     shape: tuple[int, ...]  # of one decoded example
-    meta: dict[str, Any] = field(default_factory=dict)  # further entries, of JSON types
+    meta: dict[str, Any] = field(default_factory=dict)  # additional entries, of JSON types
     has_labels: bool = False  # whether chunks hold labels of the examples
     has_names: bool = False
     version: int = VERSION  # of the layout

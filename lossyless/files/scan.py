@@ -119,7 +119,7 @@ class CompressedFile(AbstractContextManager):
         return self.header.meta.get("classes")
 
     def describe(self) -> dict[str, Any]:
-        """Facts from the header and the chunk heads, as JSON types.
+        """Properties from the header and the chunk heads, as JSON types.
 
         `bits_per_example` does not include labels and names, which take `n_annotation_bytes`.
         """
@@ -151,7 +151,7 @@ class CompressedFile(AbstractContextManager):
         return Body(*parts, body)
 
     def _read(self, offset: int, n_bytes: int) -> bytes:
-        """Bytes from an offset; fewer than `n_bytes` if the file ends before."""
+        """Bytes from an offset; fewer than `n_bytes` at the end of the file."""
         if self._file is None:
             return self._data[offset : offset + n_bytes]
         parts = []
@@ -167,7 +167,7 @@ class CompressedFile(AbstractContextManager):
         return self._file.read(n_bytes)
 
     def _read_header(self) -> int:
-        """Read the header; returns the byte after it."""
+        """Read the header; return the position of the byte after it."""
         prefix = self._read(0, PREFIX.size)
         if not prefix:
             raise self.error("is empty")

@@ -98,7 +98,7 @@ def write_features(
     chunk_size : examples that are coded together, by default 4096, or fewer if they are large.
         Larger chunks make slightly smaller files; smaller chunks make random access faster.
     n_workers : processes that run the entropy coder; by default one per core.
-    meta : further entries of the header, of JSON types.
+    meta : additional entries of the header, of JSON types.
     timer : context manager around all work of the codec, with n_workers=1.
 
     Raises CodingError if examples have the wrong shape or cannot be coded, for instance NaN;

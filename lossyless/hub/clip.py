@@ -22,7 +22,7 @@ from lossyless.torch_state import isolated
 
 
 class ImageTransform(Portable, Compose):
-    """Transforms of an image, one after the other, which do not depend on torch's settings."""
+    """Transforms of an image, applied in sequence, which do not depend on torch's settings."""
 
     __call__ = isolated(Compose.__call__)
 

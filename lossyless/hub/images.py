@@ -46,7 +46,7 @@ class ImageFolder(Dataset):
     samples : list of (path, index of the class or None), as in torchvision's `ImageFolder`.
     classes : names of the classes, or None.
 
-    Raises SourceError if the folder does not exist or holds no image, or if an image has no class.
+    Raises SourceError if the folder does not exist or has no images, or if an image has no class.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ computes from the quantiles in the weights. Files are big endian:
     u32 ..  per stream: number of bytes, and the bytes
 
 There are no checksums. Most bit errors are detected nevertheless, because only intact streams
-return the decoder to the initial state of the encoder (31 bits). But symbols beyond the tables are
+return the decoder to the initial state of the encoder (31 bits). But symbols outside the tables are
 stored verbatim, and errors in them go unnoticed.
 """
 
@@ -130,7 +130,7 @@ class OfficialFile(AbstractContextManager):
         return len(self.streams)
 
     def describe(self) -> dict[str, Any]:
-        """Facts about the file, like those of `CompressedFile.describe`."""
+        """Properties of the file, as in `CompressedFile.describe`."""
         n_bytes, n_examples = os.path.getsize(self.name), len(self)
         return {
             "path": self.name,
@@ -203,7 +203,7 @@ def read_official(path: str | os.PathLike) -> list[bytes]:
 def is_official(path: str | os.PathLike) -> bool:
     """Whether the number of streams and the size of the first one are plausible.
 
-    True for damaged files of this format, too; false for files of `lossyless.files`.
+    True for damaged files of this format as well; false for files of `lossyless.files`.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size

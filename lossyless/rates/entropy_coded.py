@@ -15,7 +15,7 @@ from lossyless.rates.transforms import make_transform
 
 # The float64 exponentials of two libraries, rounded to float32, differ by at most one step.
 WIDTH_RTOL = 2.0**-22
-# Entries of the extra state besides the tables, which cannot have these names
+# Entries of the extra state in addition to the tables, which cannot have these names
 WIDTHS, TRANSFORM = "cell_widths", "transform"
 
 
@@ -219,7 +219,7 @@ class EntropyCodedRate(Rate):
 def to_cells(values: Tensor, centres: Tensor) -> np.ndarray:
     """Quantisation cells about centres, int32 [N, D], of values [N, D] on any device.
 
-    Raises `CodingError` for NaN and for cells beyond int32.
+    Raises `CodingError` for NaN and for cells outside int32.
     """
     cells = torch.round(values - centres).cpu().numpy()
     if not (np.abs(cells) < 2**31).all():

@@ -43,7 +43,7 @@ class FactorizedModel(EntropyBottleneck):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Quantised values and their likelihoods, of x, [B, n_channels] each.
 
-        As in CompressAI, x may have further dimensions, [B, n_channels, ...].
+        As in CompressAI, x may have more dimensions, [B, n_channels, ...].
         """
         mode = "noise" if self.training else "dequantize"
         channels_first = x.transpose(0, 1)
@@ -95,7 +95,7 @@ class FactorizedModel(EntropyBottleneck):
     def _bisect(self, logits: Tensor) -> Tensor:
         """Values [n_channels, K] at which the cumulative distribution has the given logits [K].
 
-        CompressAI's own search has a precision of 1e-4, and finds nothing beyond 1e5.
+        CompressAI's own search has a precision of 1e-4 and cannot find values above 1e5.
         """
         low = torch.full((self.channels, 1, len(logits)), -MAX_QUANTILE, dtype=logits.dtype)
         high = -low

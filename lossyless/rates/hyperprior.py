@@ -98,7 +98,7 @@ class HHyper(EntropyCodedRate):
             mean, scale = parameters.chunk(2, dim=-1)
         else:
             mean, scale = torch.zeros_like(parameters), parameters
-        # unlike a clamp, these bounds pass gradients that bring scales back into the range
+        # unlike a clamp, these bounds pass gradients that move scales back into the range
         return mean, -self.upper_bound(-self.lower_bound(scale))
 
     @torch.no_grad()

@@ -67,7 +67,7 @@ class KLT(nn.Module):
         self.mean.copy_(mean)
 
     def rotate(self, z: Tensor) -> Tensor:
-        """U^T (z - mean) for each row z of `z` [N, D], for training."""
+        """U^T (z - mean) for each row of z [N, D], for training."""
         self.check_fitted()
         return (z - self.mean) @ self.matrix
 
@@ -116,7 +116,7 @@ def check_dim(dim: int) -> None:
 def klt_basis(z: Tensor) -> Tensor:
     """Eigenvectors [D, D] of the covariance of z [N, D], of mean 0, largest variance first.
 
-    N rows determine about N / 4 of them. Further eigenvectors would overfit these rows: their
+    N rows determine about N / 4 of them. More eigenvectors would overfit these rows: their
     variance on other rows is far larger, and entropy models trained on z code those at a high cost.
     So, with few rows, the rest of the basis is an arbitrary completion (Householder's).
     """

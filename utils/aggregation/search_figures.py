@@ -89,7 +89,7 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
 
 
 def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
-    """Share of the variance of an objective that each sampled setting explains by itself.
+    """Share of the variance of an objective that each sampled setting explains on its own.
 
     Computed with fANOVA (Hutter et al. 2014, http://proceedings.mlr.press/v32/hutter14.html). The
     shares sum to 1 and are in descending order; settings whose range changed during the study are

@@ -95,7 +95,7 @@ def check_alike(
 
 
 def _is_same(key: str, found: object, wanted: object) -> bool:
-    """Whether two values of a setting mean the same."""
+    """Whether two values of a setting mean the same thing."""
     path = tuple(key.split("."))
     with contextlib.suppress(TypeError, ValueError):  # names
         if path[-1] not in BATCHES:

@@ -40,7 +40,7 @@ def compare(is_quick: bool) -> list[Comparison]:
 def _compare_width(
     bottleneck: Bottleneck, width: float, n: int, n_repeats: int
 ) -> list[Comparison]:
-    """Compare time and size for n vectors, `width` times as wide as those of the training."""
+    """Compare time and size for n vectors, `width` times as wide as the training vectors."""
     rate, z = bottleneck.rate, bottleneck.draw(n) * width
     what = f"{bottleneck.name}, {rate.z_dim} dimensions, {width}x"
     chunks = z.split(CHUNK_SIZE)
@@ -56,7 +56,7 @@ def _compare_width(
     for (name, goal), some in zip(GOALS.items(), (z[: n // 40], z), strict=True):
         coder = CompressAI(rate, is_batched=some is z)
         streams = coder.encode(some)
-        # our means are multiples of 1/64, so vectors can be rounded to a neighbouring cell
+        # our means are multiples of 1/64, so vectors may be rounded to a neighbouring cell
         if (coder.decode(streams, len(some)) - some).abs().max() > 1.1 * error:
             raise AssertionError(f"{what}: CompressAI's errors are larger than ours")
         theirs = 8 * sum(len(stream) for group in streams for stream in group) / len(some)

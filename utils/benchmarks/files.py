@@ -26,7 +26,7 @@ SIDE, N_IMAGES_AT_ONCE = 224, 32
 
 @one_thread()
 def compare(is_quick: bool) -> list[Comparison]:
-    """Bits per vector in files, for vectors that are wider than those of the training, too."""
+    """Bits per vector in files, also for vectors that are wider than the training vectors."""
     bottleneck, n = make_bottleneck(512), 500 if is_quick else 5_000
     compressor, rows = FeatureCompressor(bottleneck.rate), []
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ from utils.benchmarks.bottleneck import make_bottleneck
 from utils.benchmarks.comparison import Comparison
 
 Z_DIM = 64
-# A process inherits the peak memory of the one that forks it, so this small one is in between.
+# A process inherits the peak memory of its parent, so this small one starts what is measured.
 LAUNCHER = """
 import resource, subprocess, sys
 subprocess.run([sys.executable, "-c", sys.argv[1]], check=True, stdout=subprocess.DEVNULL)
@@ -23,7 +23,7 @@ usage = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
 """
 TORCH = "import torch, torchvision"
-ALLOWED = 0.5  # seconds that the hub may take in addition
+ALLOWED = 0.5  # additional seconds that the hub may take
 
 
 def usage(code: str) -> tuple[float, float]:

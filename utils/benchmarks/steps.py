@@ -44,7 +44,7 @@ CLIP = {  # classes of OpenAI's package, and their arguments
 FREE = ("optimizer", "online_optimizer", "beta", "beta_anneal", "factor_beta_r", "factor_beta_d")
 FREE += ("needs", "temperature", "initial_temperature", "is_train_temperature", "dropout")
 FREE += ("effective_batch_size", "warmup_k_epoch", "mean", "std", "weights", "is_reconstruct")
-# Operations without a kernel, besides views; the last two are parts of dropout on a CPU.
+# Operations without a kernel, apart from views; the last two are parts of dropout on a CPU.
 FREE_OPERATIONS = {"detach", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view"}
 FREE_OPERATIONS |= {"bernoulli_", "div_"}
 # Limits of one launch of CUDA's kernels for lists of tensors (tensors: if there are four lists)

@@ -39,7 +39,7 @@ def table_of(subject: str, comparisons: Iterable[Comparison], **facts: str) -> p
 
     Parameters
     ----------
-    facts : further columns, the same in all rows.
+    facts : additional columns, the same in all rows.
     """
     rows = [
         {name: getattr(row, name) for name in KEYS}

@@ -72,7 +72,7 @@ class OneEpoch(DataModule):
 
     Parameters
     ----------
-    source : data, of which as many epochs as necessary are chained; or a batch, which is repeated.
+    source : a data set, whose epochs are chained as needed; or a batch, which is repeated.
     """
 
     def __init__(self, source: DataModule | Batch, n_steps: int):

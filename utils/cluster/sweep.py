@@ -91,7 +91,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     # always a multirun, so that a single job writes the same files as several
     own = [f"hydra.sweep.dir={to_override_value(str(sweep_dir))}"]
     if not plan.is_submitted and 0 < len(plan.jobs) < cfg.parallel_jobs:
-        own.append(f"hydra.launcher.n_jobs={len(plan.jobs)}")  # no worker without a job
+        own.append(f"hydra.launcher.n_jobs={len(plan.jobs)}")  # at most one worker per job
     sys.argv[1:] = ["--multirun", *plan.overrides, *own]
     is_verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
@@ -182,7 +182,7 @@ def _output(
     if plan.cfg.logger.name == "wandb":
         from utils.training import wandb_runs
 
-        wandb_runs.offline_reason(plan.cfg)  # prints it; jobs print only to their logs
+        wandb_runs.offline_reason(plan.cfg)  # prints the reason; jobs print only to their logs
     return logged(main), shown(sweep_dir)
 
 

@@ -104,7 +104,7 @@ def find_node(cfg: DictConfig, key: str) -> Node:
 
 
 def expected_kind(name: str, stated: Node, value: object) -> str | None:
-    """Describe the expected kind of value if `value` is of another kind; else return None.
+    """Describe the expected kind of value if `value` is of another kind; otherwise return None.
 
     `name` is the last part of the key, and `stated` the node that the value replaces. Null and
     interpolations match any kind. Text matches a list of strings, and vice versa.

@@ -68,7 +68,7 @@ def set_values(cfg: DictConfig, overrides: list[Override]) -> None:
 def expand(overrides: Sequence[str]) -> list[str]:
     """Overrides, plus those of the experiment's sweep and of the chosen mode.
 
-    The user's settings win: keys in `overrides` are not added.
+    The user's settings take precedence: keys in `overrides` are not added.
     """
     parsed = parse(overrides)
     # the last value of a repeated key counts, even if an earlier one is a sweep

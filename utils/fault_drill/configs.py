@@ -57,7 +57,7 @@ def mutate(arguments: list[str], kind: str, rng: random.Random) -> str:
 
 
 def _draw(base: list[str], kind: str, number: object) -> tuple[str, Outcome]:
-    """A malformed argument, and what the checks of `main.py` say of it before any job starts."""
+    """A malformed argument, and what the checks of `main.py` report before any job starts."""
     # checks compose the same options several times: cache them, in this child process only
     composing.compose = lambda name, overrides: _kept(name, tuple(overrides)).copy()
     argument = mutate(base, kind, random.Random(f"{kind} {number}"))
@@ -82,7 +82,7 @@ def _run(base: list[str], number: str) -> Outcome:
 def run_command(line: list[str], cpu_seconds: int = CPU_SECONDS) -> Outcome:
     """Verdict on a command, which survives if it computes for longer than `cpu_seconds`.
 
-    On a busy machine, wall time would not tell such a command from one that fails late.
+    On a busy machine, wall time could not distinguish such a command from one that fails late.
     """
 
     def limit() -> None:

@@ -136,7 +136,7 @@ def judge(read: Callable[[], bool], expected: tuple[type[Exception], ...], name:
 
 
 def judge_status(status: int, said: str, is_right: Callable[[], bool], name: str = "") -> Outcome:
-    """Verdict on a command, which succeeds or says what is wrong about `name`."""
+    """Verdict on a command, which must succeed or report what is wrong with `name`."""
     if status == 0:
         return Outcome(SURVIVED if is_right() else UNDETECTED, "exit status 0")
     is_explained = status in (1, 2, 3) and "Traceback" not in said and name in said

@@ -113,7 +113,7 @@ def panels(
     is_log_x: bool = False,
     is_log_y: bool = False,
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A figure of panels with shared axes, and pairs of axes and the rows of `frame` to draw there.
+    """A figure of panels with shared axes; and, for each panel, its axes and rows of `frame`.
 
     The axis labels name the metrics x and y. Each value of the columns `col` and `row` gets a
     column or a row of panels; None: a single one.

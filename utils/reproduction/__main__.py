@@ -110,7 +110,7 @@ def _run(entry: dict, deadline: float) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"{entry['command']}: about {entry['minutes']:g} minutes; log: {log}", flush=True)
     entry |= {"device": device_name(), "commit": code_version() or "", "state": "interrupted"}
-    entry["error"] = "the next call continues it"
+    entry["error"] = "run again to continue"
     command = [*entry["command"].split(), "-a", "logger=csv"]
     with log.open("w") as out:
         script = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)

@@ -39,7 +39,7 @@ def find_jobs(
     runs: Mapping[str, dict],
     read_queue: Callable[[], set[str] | None],
 ) -> list[dict]:
-    """Status of the latest attempt at each job of an experiment: `read_job`, and further keys.
+    """Status of the latest attempt at each job of an experiment: `read_job`, and additional keys.
 
     - folder: its output folder, outputs/<sweep>/<experiment_name>_<pid>/<num>
     - sweep: id with which its sweep can be continued

@@ -71,7 +71,7 @@ def _reuse_or_start(run: Run) -> Metrics | None:
     elif state == "done":
         what, code = fitting.describe(run.cfg), status.get("code") or ""
         is_same = code in ("", code_version()) and not code.endswith("-dirty")
-        by = "" if is_same else f" (of code {code})"
+        by = "" if is_same else f" (from code {code})"
         print(f"[{run.stage}] run_{run.id} is done, its results are reused{by}: {what}")
         return run.metrics()
     elif state == "failed" and run.cfg.on_failed == "restart":

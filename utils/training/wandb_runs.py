@@ -73,7 +73,7 @@ def upload_tables(cfg: DictConfig, folder: Path) -> None:
 
 
 def offline_reason(cfg: DictConfig) -> str | None:
-    """Why runs are logged offline, which is also printed once; None if they are logged online."""
+    """Why runs are logged offline (also printed, once); None if they are logged online."""
     reason = obstacle()
     if reason:
         _say_once(f"W&B logs offline ({reason}). Later: bin/sync_wandb.sh {cfg.experiment_name}")

@@ -42,7 +42,7 @@ class Method(ABC):
 
     @abstractmethod
     def n_bytes(self) -> int:
-        """Size of what the decoder needs besides payloads."""
+        """Size of everything that the decoder needs in addition to payloads."""
 
 
 class Estimator(Method):
