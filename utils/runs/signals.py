@@ -86,14 +86,17 @@ def raised(before: Callable[[], None] = lambda: None) -> Iterator[None]:
     The first signal calls `before` first. With the default handlers, the process would end at once,
     without a status or a report. Signals that are ignored stay ignored.
     """
-    is_first = True
+    received: list[int] = []
 
     def end(number: int) -> None:
-        nonlocal is_first
-        if is_first:
-            is_first = False
+        received.append(number)
+        if len(received) == 1:
             before()
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(128 + number)
+        raise error()
+
+    def error() -> BaseException:
+        number = received[0]
+        return KeyboardInterrupt() if number == signal.SIGINT else Terminated(128 + number)
 
     default = (signal.SIG_DFL, signal.default_int_handler)
     usual = {number: signal.getsignal(number) for number in ENDS}
@@ -102,6 +105,10 @@ def raised(before: Callable[[], None] = lambda: None) -> Iterator[None]:
         signal.signal(number, _InThisProcess(end))
     try:
         yield
+    except Exception as consequence:  # such as that of a pool whose workers have ended
+        if received:
+            raise error() from consequence
+        raise
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)
