@@ -40,7 +40,7 @@ def jobs_of(overrides: list[str]) -> list[list[str]]:
     others = [o for o in expanded if o not in [override.input_line for override in swept]]
     names = [override.get_key_element() for override in swept]
     if not set(names) <= {SETTING}:
-        raise sweep.ConfigError(f"expected a sweep of {SETTING} alone, found {', '.join(names)}")
+        raise sweep.ConfigError(f"expected a sweep over {SETTING} alone, found {', '.join(names)}")
     data_sets = [name for override in swept for name in override.sweep_iterator()]
     return [[*others, f"{SETTING}={name}"] for name in data_sets] or [others]
 

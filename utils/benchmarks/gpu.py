@@ -77,7 +77,7 @@ def report(*, is_quick: bool = False) -> None:
             print(f"RESULT FAILED {stage} of {' '.join(overrides)}: {error!r}", flush=True)
             errors.append(error)
     if errors:
-        raise ExceptionGroup(f"{len(errors)} of {len(TRAININGS)} trainings failed", errors)
+        raise ExceptionGroup(f"{len(errors)} of {len(TRAININGS)} training runs failed", errors)
 
 
 def measure(

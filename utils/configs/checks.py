@@ -191,7 +191,7 @@ def check_compilation(cfg: DictConfig) -> None:
     if shutil.which(compiler) is None:
         raise ConfigError(
             f"trainer.compile=true needs a C++ compiler, but there is no {compiler}: install it "
-            "(apt install g++ python3-dev), name another one in CXX, or set trainer.compile=false"
+            "(apt install g++ python3-dev), set CXX to another one, or set trainer.compile=false"
         )
 
 

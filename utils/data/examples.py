@@ -216,7 +216,7 @@ def hold_out(targets: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
             raise ValueError(
                 f"val_fraction={fraction} holds out {n_held_out} of {len(targets)} examples of "
                 f"{len(counts)} classes (the smallest class has {counts.min()}): choose a fraction "
-                "with which both parts have examples of each class."
+                "that leaves examples of each class in both parts."
             )
     kept, held_out = train_test_split(
         torch.arange(len(targets)).numpy(),

@@ -53,7 +53,7 @@ class FeatureDataModule(DataModule):
         if self.auxiliary not in AUXILIARIES:
             raise ValueError(
                 f"a distortion that compares against {self.auxiliary!r} needs images, but a frozen "
-                "tower gives features: choose distortion=lossy_Z, or tower=none"
+                "tower outputs features: choose distortion=lossy_Z, or tower=none"
             )
         self.images = images
         self.shape = (z_dim,)

@@ -100,7 +100,7 @@ class ImageDataModule(DataModule):
         if val_equivalence is None:
             val_equivalence = [name for name in equivalence if name != "label"]
         if "label" in val_equivalence:
-            raise ValueError(f"{setting}: 'label' acts only in training: leave it out.")
+            raise ValueError(f"{setting}: 'label' applies only in training: leave it out.")
         self.val_augmentation = self._make_augmentation(
             val_equivalence if is_augment_val else (), p_augment, setting
         )

@@ -199,7 +199,7 @@ class _HandleOnce:
         except SystemExit as error:
             raise Requeued(error.code) from error
         except UncompletedJobError as error:
-            reason = f"out of time for the last time: run it again with -c ({error})"
+            reason = f"out of time, with no requeues left: run it again with -c ({error})"
             raise OutOfTime(reason) from error
 
 

@@ -73,7 +73,7 @@ def _images(data: str, folder: Path, backbone: Backbone) -> Dataset:
         sets = (MNIST(folder, train=is_train, transform=transform) for is_train in N_DIGITS)
         return ConcatDataset(Subset(s, range(N_DIGITS[s.train])) for s in sets)
     except RuntimeError as error:
-        raise Skipped(f"{folder} does not hold the images of {data}: {error}") from error
+        raise Skipped(f"{folder} does not contain the images of {data}: {error}") from error
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ def digits(
     kwargs : see `ImageDataModule`.
     """
     if side - 2 * margin < 1:
-        raise ValueError(f"a margin of {margin} leaves no pixels of images of side {side}")
+        raise ValueError(f"a margin of {margin} leaves no pixels in images of side {side}")
     source = Source(
         "Digits", partial(_open, side=side, margin=margin), n_outputs=10, kind="bw_image"
     )
