@@ -30,7 +30,7 @@ from lossyless.vector_codecs import FittedCodec
 CLUSTERS_PER_ROW = 2 / 3  # at most
 RIDGE = 0.01  # added to the variances in the weighted error, relative to their mean
 MAX_RATE = 10  # largest target in bits per dimension: tables list 4096 symbols
-# Of the search for a rate, in log rate and log beta; STEP is the typical ratio of their changes.
+# Search for a rate, in log rate and log beta; STEP is the typical ratio of their changes.
 RATE_TOLERANCE, TOLERANCE, MIN_LOG_BETA = 0.005, 0.01, -30.0
 STEP, SMALLEST_STEP = 1.6, 0.3
 
@@ -45,34 +45,34 @@ class KLTVectors(FittedCodec):
         (z_hat - z)' W (z_hat - z) / v  +  beta * rate                              (nats)
 
     where v is the variance of the vectors, averaged over dimensions, and W a power of their
-    covariance C, regularised, with the trace of W C that of C:
+    covariance C plus a ridge, scaled so that W C and C have the same trace:
 
         W  proportional to  (C + v / 100)^weighting
 
     A later linear task is a direction in space. If such directions are distributed like the data,
     errors along directions of large variance matter more to tasks; these have a larger weight. In
     the basis of the KLT, W is diagonal, so it only changes the cell widths sqrt(6 beta v / W_ii),
-    which minimise the loss at high rates. Cells are decoded to the means of the training vectors in
-    them.
+    which minimise the loss at high rates. Each cell is decoded to the mean of its training
+    vectors.
 
-    If it lowers the leave-one-out loss, a codebook predicts vectors by the centres of clusters, see
-    `coding.codebooks`: the symbols are then those of the residual, and the index of the cluster.
+    If it lowers the leave-one-out loss, a codebook predicts vectors by cluster centres; see
+    `coding.codebooks`. The symbols are then those of the residual, and the cluster index.
 
     Parameters
     ----------
     z_dim : see `VectorCodec`.
     beta : weight of the rate; larger = fewer bits.
     weighting : exponent of the covariance; 0 is the squared error.
-    rdo : whether to choose the symbols by the loss, see `coding.rdo`, or the nearest ones.
+    rdo : whether to choose symbols by the loss (see `coding.rdo`) instead of the nearest ones.
     rate_target : bits per vector. If given, `beta` is chosen such that `rate` is within 1 % of it,
-        unless the rate jumps there, as it does for a few vectors that recur.
+        unless the rate jumps there, as it can if the data repeat a few distinct vectors.
     n_clusters : maximum number of clusters; 0: none.
 
     Attributes
     ----------
     rate : leave-one-out rate of the training vectors, in bits per vector: an estimate of the rate
-        of new vectors. The basis and the widths are those of all vectors, so the estimate is too
-        low if there are hardly more vectors than dimensions.
+        of new vectors. The basis and the widths are fitted to all vectors, so the estimate is too
+        low if there are few more vectors than dimensions.
     """
 
     format_name = "klt"
@@ -120,7 +120,7 @@ class KLTVectors(FittedCodec):
         if self.rate_target is not None:
             lowest = self._lowest_rate(x)
             if 2 * index_rate > self.rate_target or index_rate + lowest >= self.rate_target:
-                book, residuals, index_rate = None, x, 0.0  # most of the bits
+                book, residuals, index_rate = None, x, 0.0  # indices would take most bits
         beta, fit = self._fit_beta(residuals, index_rate)
         if book is not None:
             without = ScalarQuantiser.fit(x, beta, self.rdo)
@@ -142,7 +142,7 @@ class KLTVectors(FittedCodec):
         if self.rate_target <= lowest:
             raise ValueError(
                 f"rate_target={self.rate_target}: {x.shape[1]} columns take more than {lowest:.2g} "
-                f"bits with tables of {len(x)} rows"
+                f"bits per row with tables fitted to {len(x)} rows"
             )
         return lowest
 
@@ -150,7 +150,7 @@ class KLTVectors(FittedCodec):
         """Cell widths [D] for beta = 1 of vectors y [N, D] in the basis of the KLT."""
         variances = y.var(0)
         rest = variances[n_determined_by(len(y)) :]
-        rest[:] = rest.mean() if len(rest) else 0.0  # an arbitrary basis: one width
+        rest[:] = rest.mean() if len(rest) else 0.0  # arbitrary directions share a width
         v = variances.mean()
         if v == 0:  # all vectors are equal
             return np.full(len(variances), max(np.abs(self.mean.numpy()).max(), 1.0))
@@ -160,8 +160,9 @@ class KLTVectors(FittedCodec):
     def _fit_beta(
         self, x: NDArray[np.float64], index_rate: float, start: float = 0.0
     ) -> tuple[float, ScalarQuantiser]:
-        """The given beta, or that of the rate target, for vectors or residuals x [N, D], in cell
-        widths for beta = 1, and the rate of indices. The search starts at a logarithm of beta."""
+        """The given beta, or one that reaches the rate target with indices of rate `index_rate`.
+
+        x [N, D] are vectors or residuals, in cell widths for beta = 1; `start` is a log beta."""
         if self.rate_target is None:
             return self.beta, ScalarQuantiser.fit(x, self.beta, self.rdo)
         most = MAX_RATE * self.z_dim
@@ -235,7 +236,7 @@ class KLTVectors(FittedCodec):
         return 6 * self.beta * (errors / self.widths).square().sum(1)
 
     def _join_tables(self) -> None:
-        """The index of a cluster, if any, is the last symbol of a vector."""
+        """Join the tables of coordinates and clusters; the cluster index is the last symbol."""
         parts = [self._tables, *([self._book.tables] if self._book else [])]
         self._coded_tables = CDFTables.joined(parts)
 

@@ -13,7 +13,7 @@ from lossyless.coding.rdo import NATURAL_WEIGHT, cheaper_nonzeros
 from lossyless.coding.tables import CDFTables
 from lossyless.rates.entropy_coded import to_cells
 
-N_ROUNDS = 3  # of choosing symbols for given tables, and tables for given symbols
+N_ROUNDS = 3  # alternations between choosing symbols and fitting tables
 
 
 class ScalarQuantiser(NamedTuple):
@@ -22,7 +22,7 @@ class ScalarQuantiser(NamedTuple):
     Attributes
     ----------
     rate : leave-one-out rate, in bits per row.
-    error : mean squared error of a row, in bits: those that reduce the loss as much.
+    error : mean squared error of a row, in bits: one bit is `NATURAL_WEIGHT` squared widths.
     """
 
     tables: CDFTables
@@ -52,7 +52,7 @@ class ScalarQuantiser(NamedTuple):
 
         zeros = means.offsets(np.arange(x.shape[1]), np.zeros(x.shape[1], np.int32))
         points = symbols + means.offsets(columns, symbols)
-        # as if all symbols were 0, and the difference that the others make
+        # the error if all symbols were 0, then the correction for the other symbols
         error = np.vdot(x, x) / beta + (len(x) * zeros - 2 * totals) @ zeros
         error += (np.square(values - points) - np.square(values - zeros[columns])).sum()
         return cls(tables, means, rate, error / len(x) / NATURAL_WEIGHT)

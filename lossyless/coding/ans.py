@@ -56,7 +56,7 @@ class TableCoder:
         self.tables = tables
 
     def encode(self, symbols: ArrayLike, index: ArrayLike | None = None) -> bytes:
-        """Payload of integer `symbols` [N, D]. Raises CodingError for values beyond int32."""
+        """Payload of integer `symbols` [N, D]. Raises CodingError unless they fit into int32."""
         symbols = _check_symbols(symbols)
         index = self._index(index)
         order = CodingOrder(index, symbols.shape, self.tables.n_tables)
@@ -169,7 +169,7 @@ class TableCoder:
         is_above = distances % 2 == 0
         values = np.where(is_above, first + self.tables.escapes[tables] + half, first - 1 - half)
         if values.min() < INT32.min or values.max() > INT32.max:
-            raise CodingError("an escaped value is beyond int32")
+            raise CodingError("an escaped value does not fit into int32")
         return values
 
 

@@ -9,7 +9,7 @@ from lossyless.coding.histograms import NonZeros
 from lossyless.coding.tables import CDFTables
 
 STEPS = 128  # positions are multiples of 1 / 128 of a cell
-SHRINKAGE = 2.0  # counts that draw a position to the middle of its cell
+SHRINKAGE = 2.0  # pseudo-counts that shrink a position towards the middle of its cell
 
 
 class CellMeans(NamedTuple):
@@ -18,7 +18,7 @@ class CellMeans(NamedTuple):
     Attributes
     ----------
     steps : int8 [D, L], mean minus symbol of each entry of a table, in steps of 1 / 128 of a cell.
-    tables : symbols that they do not list decode to themselves.
+    tables : tables of the symbols; symbols that they do not list decode to themselves.
     """
 
     steps: NDArray[np.int8]
@@ -35,7 +35,7 @@ class CellMeans(NamedTuple):
         """Means, shrunk for small counts, of the values [n] of symbols that are not 0, and of all
         others, given the sums `totals` [D] of all values, in cell widths."""
         lowest, highest = found.range
-        first, length = lowest - 1, highest - lowest + 3  # the ends are for symbols beyond
+        first, length = lowest - 1, highest - lowest + 3  # both ends are for symbols outside
         n, n_columns = found.shape
         counts = found.sums(first, length)
         sums = found.sums(first, length, values - found.symbols)

@@ -1,7 +1,7 @@
 """Codebooks: rows are predicted by the centre of the nearest cluster.
 
-A few bits describe the cluster of a row, which many coordinates depend on. What is left of the row
-is coded as usual.
+A few bits describe the cluster of a row, on which many coordinates depend. The residual is coded as
+usual.
 """
 
 from typing import NamedTuple
@@ -16,8 +16,8 @@ from lossyless.coding.tables import CDFTables
 
 MAX_COORDINATES = 128  # others have centre 0
 N_ITERATIONS = 5  # of Lloyd's algorithm
-LARGEST = 2**15 - 1  # in steps; products then sum up exactly in float64
-# counts that draw a centre to 0, among which each coordinate chooses
+LARGEST = 2**15 - 1  # in steps; sums of products are then exact in float64
+# pseudo-counts that shrink a centre towards 0; each coordinate chooses one
 SHRINKAGES = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 8.0, np.inf])
 
 
@@ -27,7 +27,7 @@ class Codebook(NamedTuple):
     Attributes
     ----------
     centres : int16 [K, L], in steps.
-    step : in cell widths.
+    step : size of a step, in cell widths.
     tables : the table of the clusters' indices.
     """
 
@@ -59,7 +59,7 @@ class Codebook(NamedTuple):
         is_own = (index == labels)[:, None]
         residuals[:, : lead.shape[1]] -= step * np.where(is_own, own, centres[index])
 
-        counts = np.bincount(index, minlength=n)  # and half a row, in each cluster
+        counts = np.bincount(index, minlength=n)  # below, half a row is added to each
         tables = CDFTables.from_weights(np.append(2 * counts + 1, 0)[None], [n + 2], [0])
         rate = -np.log2((2 * counts[index] - 1) / (2 * len(x) - 2 + n)).mean()
         return cls(centres.astype(np.int16), step, tables), residuals, float(rate)
@@ -81,7 +81,7 @@ class Codebook(NamedTuple):
 
 
 def _clusters(x: NDArray[np.float64], n: int) -> NDArray[np.int64]:
-    """Labels [N] of n clusters of integers x [N, L]: the k-means of Lloyd's algorithm.
+    """Labels [N] of n clusters of integers x [N, L]: k-means by Lloyd's algorithm.
 
     Centres are rounded to integers, so that results do not depend on the number of threads.
     """
@@ -105,7 +105,7 @@ def _shrunk_means(
 
 
 def _sums(x: NDArray, labels: NDArray[np.int64], n: int) -> tuple[NDArray, NDArray]:
-    """Number [n] and sum [n, L] of the rows x [N, L] of each label."""
+    """Number [n] and sum [n, L] of the rows x [N, L] with each label."""
     members = csr_array((np.ones(len(x)), labels, np.arange(len(x) + 1)), (len(x), n))
     return np.bincount(labels, minlength=n), members.T @ x
 

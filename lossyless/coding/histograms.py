@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from lossyless.coding.escapes import best_order, code_lengths
 from lossyless.coding.tables import MAX_LISTED, PMF_ONE, CDFTables
 
-# weights of the smooth distribution, among which each table chooses
+# weights of the smooth distribution; each table chooses one
 MIXTURES = (0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 MIN_PROBABILITY = 1e-12
 
 
 class NonZeros(NamedTuple):
-    """The symbols of a matrix [N, D] that are not 0, which are few at low rates.
+    """The non-zero symbols of a matrix [N, D]; at low rates, they are few.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class NonZeros(NamedTuple):
     def sums(self, first: int, length: int, weights: NDArray[np.float64] | None = None) -> NDArray:
         """Number, or sum of weights [n], of each symbol from `first` on: [D, length].
 
-        Symbols beyond this range count as its ends.
+        Symbols outside this range are counted at its nearer end.
         """
         entries = np.clip(self.symbols, first, first + length - 1) - first
         n_columns = self.shape[1]
@@ -47,12 +47,12 @@ def fit_tables(found: NonZeros) -> tuple[CDFTables, float]:
     """Tables of columns of symbols, and their leave-one-out rate in bits per row.
 
     The probabilities of a column are a mixture of its histogram with a two-sided geometric
-    distribution, the discrete Laplace, of the same mean and scale. The weight of the mixture
+    distribution (discrete Laplace) of the same mean and scale. The weight of the mixture
     minimises the leave-one-out rate: the mean rate of each row under the histogram of the other
-    rows. Mean and scale are those of all rows.
+    rows. Mean and scale are estimated from all rows.
     """
     n, (lowest, highest) = found.shape[0], found.range
-    first = lowest - 1  # one more on both sides
+    first = lowest - 1  # one more symbol on either side
     counts = found.sums(first, highest - lowest + 3)
     counts[:, -first] = n - counts.sum(1)
     smooth = _two_sided_geometric(counts, first)
@@ -78,9 +78,9 @@ def _escape_bits(found: NonZeros, lowest: int, highest: int) -> int:
 
 
 def _two_sided_geometric(counts: NDArray[np.int64], first: int) -> NDArray[np.float64]:
-    """Probabilities [D, L] with the mean distance from the centre that the counts have.
+    """Probabilities [D, L] with the same mean distance from the centre as the counts.
 
-    One more count, at distance 1/2, makes symbols possible that were not seen.
+    A pseudo-count at distance 1/2 gives unseen symbols a positive probability.
     """
     symbols, n = first + np.arange(counts.shape[1]), counts.sum(1)
     centres = np.round(counts @ symbols / n)[:, None]

@@ -57,7 +57,7 @@ def cheaper_nonzeros(
     weight: float = NATURAL_WEIGHT,
 ) -> NDArray[np.int32]:
     """`cheaper_cells` of values x [n] whose nearest cells [n] are not 0."""
-    with np.errstate(divide="ignore"):  # padding beyond the end of a table
+    with np.errstate(divide="ignore"):  # padding after the end of a table
         prices = -weight * np.log2(np.diff(tables.cdfs) / TOTAL_MASS)
     points = np.zeros_like(prices)
     if means is not None:
@@ -65,7 +65,7 @@ def cheaper_nonzeros(
     offsets = tables.offsets.astype(np.int64)
 
     def coded(symbols: NDArray, index: NDArray) -> tuple[NDArray, NDArray]:
-        """What symbols are decoded to, and their prices."""
+        """The points to which symbols are decoded, and their prices."""
         entries, n_listed = symbols - offsets[index], tables.escapes[index]
         beyond = np.flatnonzero((entries < 0) | (entries >= n_listed))
         escaped, n_listed = entries[beyond], n_listed[beyond]

@@ -102,7 +102,7 @@ class CDFTables:
             Symbol of the first column.
         starts : integers [n_tables]
             A likely column of each row, such as that of the median or of the mode: it is always
-            listed, and the range extends from it to both sides.
+            listed, and the range extends from it in both directions.
         """
         first, stop = listed_ranges(pmf, starts)
         n_listed = stop - first
@@ -116,7 +116,7 @@ class CDFTables:
 
     @classmethod
     def joined(cls, parts: Sequence["CDFTables"]) -> "CDFTables":
-        """The tables of all parts, one after the other."""
+        """Concatenate the tables of all parts."""
         if len(parts) == 1:
             return parts[0]
         width = max(part.cdfs.shape[1] for part in parts)
@@ -168,7 +168,7 @@ def listed_ranges(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The first column to list in each row, and the column after the last one, [n_tables] each.
 
-    Savings add up, so the best end on each side maximises the sum of savings from the start.
+    Savings are additive, so the best end on each side maximises their sum from the start.
     Arguments as for `CDFTables.from_pmf`.
     """
     starts = np.asarray(starts)[:, None]

@@ -56,8 +56,8 @@ def clip_compressor(
     pretrained_path : weights of the bottleneck; by default the released ones, downloaded on first
         use.
     is_jit : has no effect; accepted for compatibility with the official code.
-    rdo : weight of a bit in the choice of symbols, see `lossyless.rates.EntropyCodedRate`; 0.1
-        takes fewer bits, at slightly larger errors. Files can be read with any value.
+    rdo : weight of a bit when symbols are chosen, see `lossyless.rates.EntropyCodedRate`; 0.1
+        needs fewer bits, at slightly larger errors. Files can be read with any value.
 
     Raises ValueError if the model or device is unknown, or the dimensions of CLIP and the
     bottleneck differ; WeightsError if weights are missing, damaged or of another network, or cannot

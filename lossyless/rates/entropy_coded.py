@@ -29,7 +29,8 @@ class EntropyCodedRate(Rate):
 
     With a transform, all dimensions share one scaling. For squared errors, one width is optimal for
     all variances, and widths learned with noise instead of rounding would be too fine where the
-    variance is far below a cell (13 % more bits at equal error on features of MNIST).
+    standard deviation is far below a cell width (13 % more bits at equal error on features of
+    MNIST).
 
     Parameters
     ----------
