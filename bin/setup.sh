@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Create .venv if it does not exist, and install the dependencies in the versions the tests pass with.
+# Create .venv if it does not exist, and install the dependencies in the versions that pass the tests.
 #
 # Usage: bin/setup.sh [--dev]
 #   --dev       also install the tools for tests and linting
