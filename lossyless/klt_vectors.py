@@ -167,7 +167,9 @@ class KLTVectors(FittedCodec):
             return self.beta, ScalarQuantiser.fit(x, self.beta, self.rdo)
         most = MAX_RATE * self.z_dim
         if self.rate_target > most:
-            raise ValueError(f"rate_target={self.rate_target}: expected at most {most} bits")
+            raise ValueError(
+                f"rate_target={self.rate_target}: expected at most {most}, {MAX_RATE} a column"
+            )
 
         @functools.cache
         def fit(log_beta: float) -> ScalarQuantiser:

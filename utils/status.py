@@ -3,6 +3,7 @@
 python -m utils.status experiment=banana_RD mode=quick
 """
 
+import difflib
 import os
 import platform
 import sys
@@ -86,12 +87,16 @@ def _config(arguments: Sequence[str]) -> DictConfig:
         experiment = name.removeprefix(prefix)
         if experiment != name and (experiments / f"{experiment}.yaml").is_file():
             overrides |= {"experiment": experiment, "mode": mode}
-    own = overrides | {"experiment": "none", "experiment_name": name}
-    if not (experiments / f"{overrides.get('experiment')}.yaml").is_file():
-        cfg = _compose(own)
-        if (Path(cfg.paths.results) / experiment_folder(cfg)).is_dir():
-            return cfg
-    return _compose(overrides)
+    if (experiments / f"{overrides.get('experiment')}.yaml").is_file():
+        return _compose(overrides)
+    cfg = _compose(overrides | {"experiment": "none", "experiment_name": name})
+    with_results = [path.name[len("exp_") :] for path in Path(cfg.paths.results).glob("exp_*")]
+    if name in with_results:
+        return cfg
+    known = [*with_results, *(file.stem for file in experiments.glob("*.yaml"))]
+    if similar := difflib.get_close_matches(name, known, n=1):
+        raise ConfigError(f"unknown experiment {name!r}: did you mean {similar[0]}?")
+    return _compose(overrides)  # an error that lists the experiments
 
 
 def _compose(overrides: dict[str, str]) -> DictConfig:

@@ -257,6 +257,8 @@ def _format(value: Any) -> str:
 
 
 def _fail(error: object, status: int = FAILED) -> int:
+    if isinstance(error, OSError) and error.filename is not None:  # without its number
+        error = f"{error.filename}: {error.strerror}"
     print(f"error: {error}", file=sys.stderr)
     return status
 
