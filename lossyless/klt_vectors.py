@@ -27,7 +27,7 @@ from lossyless.scalar_quantiser import ScalarQuantiser
 from lossyless.torch_state import one_thread
 from lossyless.vector_codecs import FittedCodec
 
-CLUSTERS_PER_ROW = 2 / 3  # at most
+CLUSTERS_PER_ROW = 2 / 3  # upper bound
 RIDGE = 0.01  # added to the variances in the weighted error, relative to their mean
 MAX_RATE = 10  # largest target in bits per dimension: tables list 4096 symbols
 # Search for a rate, in log rate and log beta; STEP is the typical ratio of their changes.

@@ -94,8 +94,8 @@ class JointOptimizer(Optimizer):
             optimizer.load_state_dict(saved | {"param_groups": groups})
             for parameter, state in optimizer.state.items():
                 for key, value in state.items():
-                    if torch.is_tensor(value) and value.ndim == 4:  # of a convolution
-                        state[key] = torch.empty_like(parameter).copy_(value)  # in its layout
+                    if torch.is_tensor(value) and value.ndim == 4:  # a convolution
+                        state[key] = torch.empty_like(parameter).copy_(value)  # same layout
 
 
 class JointScheduler:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from lossyless.printing import print_error
 
 T = TypeVar("T")
-SECONDS = 10.0  # between two lines of text
+SECONDS = 10.0  # interval between lines of text
 
 
 def progress(items: Collection[T], label: str, seconds: float = SECONDS) -> Iterator[T]:

@@ -94,7 +94,7 @@ class FittedCodec(VectorCodec):
 
     def fit(self, z: Tensor) -> None:
         z = self._checked(z)
-        self.is_fitted.fill_(False)  # if fitting fails
+        self.is_fitted.fill_(False)  # stays False if fitting fails
         self._fit(z)
         self.is_fitted.fill_(True)
 
@@ -178,7 +178,7 @@ class PCAVectors(FittedCodec):
 
     def _fit(self, z: Tensor) -> None:
         mean = z.mean(0)
-        _, vectors = torch.linalg.eigh((z - mean).T @ (z - mean) / len(z))  # in ascending order
+        _, vectors = torch.linalg.eigh((z - mean).T @ (z - mean) / len(z))  # ascending variances
         self.mean.copy_(mean)
         self.axes.copy_(vectors.T.flip(0)[: self.width])
 

@@ -28,7 +28,7 @@ from utils.runs.run import write_checkpoint
 from utils.runs.saved_runs import config_here
 from utils.training import building
 
-FILE_NAME = "factorized_rate.pt"  # as released
+FILE_NAME = "factorized_rate.pt"  # as in the release
 DEFAULT_SEED = "123"
 
 

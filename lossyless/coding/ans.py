@@ -39,7 +39,7 @@ from lossyless.coding.tables import TOTAL_MASS, CDFTables
 
 AnsCoder = constriction.stream.stack.AnsCoder
 
-MAX_EXPONENT = 15  # of an escape's minimum mass: at most half of the total
+MAX_EXPONENT = 15  # for an escape's minimum mass: at most half of the total
 
 
 class TableCoder:
@@ -129,7 +129,7 @@ class TableCoder:
         """The e that needs the fewest bits, given the symbols and escapes of each table."""
         own = np.take_along_axis(np.diff(self.tables.cdfs), self.tables.escapes[:, None], axis=1)
         masses = np.maximum(own, 1 << np.arange(MAX_EXPONENT + 1))
-        # in a table that lists no symbol, the escape has the total mass
+        # if a table lists no symbol, its escape has the total mass
         left = (TOTAL_MASS - masses) / np.maximum(TOTAL_MASS - own, 1)
         n_bits = -(n_escapes @ np.log2(masses)) - (n_symbols - n_escapes) @ np.log2(
             np.where(left > 0, left, 1)

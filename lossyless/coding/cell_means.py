@@ -35,7 +35,7 @@ class CellMeans(NamedTuple):
         """Means, shrunk for small counts, of the values [n] of symbols that are not 0, and of all
         others, given the sums `totals` [D] of all values, in cell widths."""
         lowest, highest = found.range
-        first, length = lowest - 1, highest - lowest + 3  # both ends are for symbols outside
+        first, length = lowest - 1, highest - lowest + 3  # the two ends hold symbols outside
         n, n_columns = found.shape
         counts = found.sums(first, length)
         sums = found.sums(first, length, values - found.symbols)

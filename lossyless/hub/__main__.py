@@ -265,7 +265,7 @@ def _fail(error: object, status: int = FAILED) -> int:
 
 def _user_errors() -> tuple[type[Exception], ...]:
     """Errors of files, memory and workers, which are printed without a traceback."""
-    from torch import OutOfMemoryError  # of a GPU
+    from torch import OutOfMemoryError  # out of GPU memory
 
     from lossyless.coding.payloads import CodingError
     from lossyless.files import ContainerError

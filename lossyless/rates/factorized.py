@@ -33,7 +33,7 @@ class FactorizedModel(EntropyBottleneck):
         # rather than move the centres to the medians. The official format computes its tables from
         # the quantiles, so they must be kept for files of both formats to decode to the same z_hat.
         self.are_centres_fixed = False
-        self.generator: torch.Generator | None = None  # of the noise; None: torch's global one
+        self.generator: torch.Generator | None = None  # draws noise; None: torch's global one
         self.quantiles.requires_grad_(False)
         # Rates hold the tables as `CDFTables`. These copies would make the shapes of a checkpoint
         # depend on when it was saved.

@@ -51,7 +51,7 @@ MODES: dict[str, Callable[..., None]] = {
     )
 }
 PROBLEMS = (ValueError, FileNotFoundError, DataError, WeightsError)  # data, checkpoints, figures
-SHARED = ("where", "names", "seeds", "dpi", "prefix")  # of all modes; see `Experiment`
+SHARED = ("where", "names", "seeds", "dpi", "prefix")  # options of all modes; see `Experiment`
 
 
 def aggregate(cfg: DictConfig, folder: Path) -> None:

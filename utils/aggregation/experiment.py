@@ -41,7 +41,7 @@ class Experiment:
     names: Mapping[str, str] = field(default_factory=dict)  # display names in figures and tables
     seeds: Sequence[object] = ()  # expected for each row of the tables; empty: unknown
     dpi: int | None = None  # pixels per inch of PNGs; None: the figure's own
-    prefix: str = ""  # of all file names
+    prefix: str = ""  # prepended to all file names
     option: str = "aggregate"  # name of the current mode, for errors
     mode_where: Where = field(default_factory=dict)  # restricts the current mode
 

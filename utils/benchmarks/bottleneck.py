@@ -16,7 +16,7 @@ from lossyless.torch_state import drawing_from
 
 # give a random prior approximately the entropy and table sizes of the released one
 NARROWING, TAIL = 12.0, 11.0
-N_STEPS, BATCH_SIZE = 300, 256  # of training the hyperprior
+N_STEPS, BATCH_SIZE = 300, 256  # for training the hyperprior
 
 
 @dataclass(frozen=True)

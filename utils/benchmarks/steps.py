@@ -208,7 +208,7 @@ def count_kernels(step: Step, precision: str = "32-true") -> int:
     cfg.trainer.accelerator, cfg.trainer.precision = "cpu", precision
     for part in ("optimizer_feat", "optimizer_online", "optimizer_pred"):
         OmegaConf.update(cfg, f"{part}.kwargs.fused", True, force_add=True)
-    traced = functools.partial(torch.compile, backend="aot_eager")  # what is in the graphs is free
+    traced = functools.partial(torch.compile, backend="aot_eager")  # kernels in graphs are free
     with mock.patch.object(torch, "compile", traced):
         train(replace(step, cfg=cfg), torch.rand(N_COUNTED, *step.shape), 2, counted)
     return counted.counter.n_kernels + 2 * cfg.trainer.compile
@@ -259,7 +259,7 @@ def train(
     source : a data set; or x [B, *shape] of a batch that is repeated, with random targets y.
     """
     cfg, is_predictor = step.cfg.copy(), step.stage == "predictor"
-    cfg.rate.kwargs.warmup_k_epoch = 0  # as in all later epochs
+    cfg.rate.kwargs.warmup_k_epoch = 0  # as in all epochs after the warm-up
     module = building.build_compressor(cfg)
     if isinstance(source, torch.Tensor):
         source = _with_targets(step, source, "none" if is_predictor else module.distortion.needs)

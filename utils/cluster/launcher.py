@@ -190,7 +190,7 @@ def _returned(
         return value
     log = os.path.relpath(submitted.paths.stderr)
     file, facts = job_file(job.folder), {"log": log}
-    last_line = str(value).strip().splitlines()[-1]  # of a traceback
+    last_line = str(value).strip().splitlines()[-1]  # the error of a traceback
     if outcome == "lost" or "started" not in file.read():
         state = "lost" if outcome == "lost" else "failed"
         facts |= {"state": state, "finished": now(), "error": last_line}

@@ -47,7 +47,7 @@ class Plan:
     """A checked command line."""
 
     overrides: list[str]  # including those of the experiment and mode
-    cfg: DictConfig  # of the first job
+    cfg: DictConfig  # config of the first job
     results: Path  # results folder of the experiment
     #: overrides of each job; empty for a search, which samples them as it runs
     jobs: list[list[str]]
@@ -129,7 +129,7 @@ def check_command_line(arguments: list[str]) -> Plan:
     check_equivalences(cfg, overrides)
     for name in ("results", "pretrained", "outputs"):  # data may be read-only
         writable_dir(cfg.paths[name], f"paths.{name}")
-    # also holds the studies of a search
+    # also the folder of search studies
     results = writable_dir(Path(cfg.paths.results) / experiment_folder(cfg), "paths.results")
     jobs: list[list[str]] = []
     if cfg.hypopt.name == "none":
@@ -165,7 +165,7 @@ def check_equivalences(cfg: DictConfig, overrides: list[str]) -> None:
         from utils.data.augmentations import REGISTRY
         from utils.data.banana import EQUIVALENCES
 
-        is_list = "p_augment" in cfg[place].kwargs  # for images; points have a single one
+        is_list = "p_augment" in cfg[place].kwargs  # images; points have a single one
         known = [*REGISTRY, None] if is_list else list(EQUIVALENCES)
         for value in given(override):
             check_known(key, value if is_list and isinstance(value, list) else [value], known)
@@ -209,7 +209,7 @@ def _explain(error: Exception, sweep_dir: Path, *, is_verbose: bool) -> None:
     tracebacks.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    is_of_job = any(frame.name == "return_value" for frame in frames)  # of Hydra's JobReturn
+    is_of_job = any(frame.name == "return_value" for frame in frames)  # raised by Hydra's JobReturn
     jobs = read_jobs(sweep_dir)
     is_reported = is_of_job and any({"finished", "error"} <= set(job) for job in jobs)
     has_log = any(sweep_dir.glob(f"*/{LOG}"))

@@ -64,7 +64,7 @@ LISTS = (
     "aggregate.compare_to_paper.experiments",
     "aggregate.summarize_clip.data",
 )
-IMAGE_LISTS = ("equivalence", "val_equivalence")  # of data sets that have a `p_augment`
+IMAGE_LISTS = ("equivalence", "val_equivalence")  # in data sets that have a `p_augment`
 # Settings that are parts of folder names.
 NAMES = ("experiment_name", "compressor_of", "add_feat", "add_pred")
 

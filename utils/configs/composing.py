@@ -76,7 +76,7 @@ def expand(overrides: Sequence[str]) -> list[str]:
     overrides = [override.input_line for override in parsed]
     chosen = {override.get_key_element().lstrip("+~") for override in parsed}
     cfg = compose_config(overrides)
-    with _errors_in_one_line():  # of references
+    with _errors_in_one_line():  # errors in references
         in_mode = cfg.modes.get(cfg.mode_name, {})
         swept = dict(cfg.sweep) | dict(in_mode.get("sweep", {}))
         fixed = {k: v for k, v in in_mode.get("overrides", {}).items() if k not in swept}

@@ -190,7 +190,7 @@ class CocoCaptionsDataModule(DataModule):
     def splits(self) -> dict[str, InMemory]:
         """Start and number of each image's captions [N, 2], and their mean feature [N, D]."""
         folder, splits = Path(self.data_dir) / "coco", {}
-        self._features = {}  # of all captions, [M, D]
+        self._features = {}  # features of all captions, [M, D]
         for split in YEARS:
             captions = read_captions(folder, split)
             features = caption_features(

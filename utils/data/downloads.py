@@ -30,7 +30,7 @@ T = TypeVar("T")
 # raised by torchvision's data sets if files are missing, damaged or have wrong checksums
 UNUSABLE = (
     *(RuntimeError, OSError, EOFError, ValueError, AssertionError),
-    *(MatReadError, TypeError, LookupError),  # by scipy, reading damaged tables of Stanford Cars
+    *(MatReadError, TypeError, LookupError),  # scipy, for damaged tables of Stanford Cars
 )
 WAITS = (1, 5, 25)  # seconds before each attempt to resume a broken download
 TIMEOUT = 60  # seconds without data after which a download counts as broken
@@ -167,7 +167,7 @@ def _download_rest(url: str, part: Path) -> None:
         headers["Range"] = f"bytes={n_bytes}-"
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if n_bytes and response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # it is complete
+            return  # already complete
         response.raise_for_status()
         if response.status_code != requests.codes.partial_content:
             n_bytes = 0

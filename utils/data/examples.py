@@ -110,9 +110,9 @@ class ImageFiles:
 class Streamed:
     """Images that workers decode and resize while the device works."""
 
-    images: Images  # of all splits
+    images: Images  # all splits
     members: Tensor  # indices [N] of the images of this split
-    resize: v2.Transform  # of PIL images
+    resize: v2.Transform  # applied to PIL images
     shape: tuple[int, ...]  # [C, H, W] of the resized images
     n_workers: int  # number of worker processes; 0: the main process reads
 

@@ -63,7 +63,7 @@ class FeatureDataModule(DataModule):
         self._make_tower = make_tower
         self._cache = cache
         self._compute_on = device
-        # of each split: number and features of the latest copy, seconds per image
+        # for each split: number and features of the latest copy, seconds per image
         self._loaded: dict[str, tuple[int, InMemory, float]] = {}
 
     def n_examples(self, split: str) -> int:

@@ -86,8 +86,8 @@ class LinearEvaluation(Evaluation):
     """
 
     n_draws: int = 16  # number of candidates
-    n_folds: int = 5  # of the cross-validation
-    max_cv_examples: int = 50_000  # of training and validation, for cross-validation
+    n_folds: int = 5  # folds of cross-validation
+    max_cv_examples: int = 50_000  # training and validation examples, for cross-validation
     #: number of training examples, stratified by class, that candidates are fitted to if they are
     #: ranked on the validation split; None: all
     max_search_examples: int | None = None
@@ -243,6 +243,6 @@ def in_span(train: Split, val: Split, test: Split) -> tuple[Split, Split, Split]
     were decoded from 16 principal components are fitted as 16 numbers.
     """
     x = np.concatenate([train[0], val[0]])
-    variances, axes = eigh(x.T @ x)  # in ascending order
+    variances, axes = eigh(x.T @ x)  # ascending
     axes = axes[:, variances >= ROUNDING**2 * variances[-1]]
     return tuple((x @ axes, y) for x, y in (train, val, test))

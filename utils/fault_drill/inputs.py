@@ -160,7 +160,7 @@ def arrays(seed: int) -> Iterator[Trials]:
             return bool(np.isfinite(hub.decompress_dataset(out, is_info=False)).all())
 
         def run(function: Callable[[str], bool], what: str) -> Outcome:
-            return judge(lambda: function(what), (ValueError, TypeError), "")  # as of scikit-learn
+            return judge(lambda: function(what), (ValueError, TypeError), "")  # as in scikit-learn
 
         for target, function in (
             ("ArrayCompressor.fit", fit),

@@ -91,7 +91,7 @@ def _peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-Row = dict[str, object]  # all trials of one fault on one target, as in the CSV file
+Row = dict[str, object]  # a row of the CSV file: all trials of one fault on one target
 
 
 def summarise(trials: Trials, outcomes: Sequence[Outcome], seed: int) -> Row:

@@ -29,7 +29,7 @@ from utils.plots.codebook import (
 from utils.plots.models import drawing, method_name, pick_examples
 
 WINDOW = (-5.0, 5.0, -5.0, 5.0)  # left, right, bottom, top; as in the paper
-AREA = 700  # of a codebook point with probability 1, in square points
+AREA = 700  # area of a codebook point with probability 1, in square points
 CLOUD = LinearSegmentedColormap.from_list("cloud", ["#ffffff", "#fbf1d3", "#f5dc96", "#ebc24e"])
 # Borders fade between these densities of the encoder's inputs, relative to the median density:
 # cells mean little where the encoder has seen no training data.

@@ -11,7 +11,7 @@ from torch import Tensor
 from lossyless.compressors import LearnableCompressor
 
 CHUNK_SIZE = 16_384  # points per forward pass
-SMOOTHING, MARGIN = 1.5, 6  # of borders, in pixels of the grid
+SMOOTHING, MARGIN = 1.5, 6  # for borders, in pixels of the grid
 
 
 @dataclass(frozen=True)

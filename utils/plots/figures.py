@@ -20,7 +20,7 @@ from utils.plots import banana, images, style
 class FigureSpec:
     """A figure that a config can list."""
 
-    function: Callable[..., Figure]  # of (compressor, data, **options)
+    function: Callable[..., Figure]  # called with (compressor, data, **options)
     file_name: str  # "{equivalence}" stands for the equivalence of the Banana
     #: raises `ValueError` if the figure does not apply
     check: Callable[[LearnableCompressor, DataModule], None]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from utils.plots import style
 
-MIN_WIDTH, MAX_WIDTH = 5.0, 10.0  # of a figure, in inches
+MIN_WIDTH, MAX_WIDTH = 5.0, 10.0  # figure widths, in inches
 GAP = 0.08  # between images, as a fraction of their width
 MARGIN, LINE_HEIGHT = 0.06, 0.28  # in inches
 POINTS_PER_INCH = 72

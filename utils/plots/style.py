@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-DPI = 160  # so that 5 inches are 800 pixels
+DPI = 160  # 5 inches are 800 pixels
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 13, 12, 10.5  # points
 TEXT, LINE, FAINT = "#262626", "#5a5a5a", "#e3e6ea"
 

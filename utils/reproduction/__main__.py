@@ -28,7 +28,7 @@ from utils.runs.files import write_text
 from utils.runs.provenance import code_version, device_name
 from utils.runs.status_file import RUN, load, now
 
-LOG = Path("outputs/reproduction")  # what is known about each experiment, and its output
+LOG = Path("outputs/reproduction")  # state and output of each experiment
 SMOKE_TESTS = ("clip", "ssl", "mobilenet")  # folders whose quick modes have meaningless numbers
 HISTORY = ("state", "error", "seconds", "device", "commit", "finished")  # kept between calls
 ERROR = re.compile(r"^ *((?:\w*Error|Configuration error): .*)", re.MULTILINE)

@@ -105,9 +105,9 @@ class Record:
     """A run on disk."""
 
     stage: str  # name in `STAGES`
-    state: str  # of its status file, or `missing` if it is done but its results are missing
-    folder: Path  # of its results
-    config: SavedConfig  # that it was started with
+    state: str  # from its status file, or `missing` if it is done but its results are missing
+    folder: Path  # results folder
+    config: SavedConfig  # config of its start
     metrics: Mapping[str, float] = field(default_factory=dict)  # empty unless it is done
     finished: str = ""  # when it ended, as text that sorts chronologically
 

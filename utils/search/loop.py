@@ -53,7 +53,7 @@ class Search:
     """
 
     file: Path  # SQLite file of the study; both are created if they are missing
-    name: str  # of the study
+    name: str  # name of the study
     objectives: Sequence[str]  # names of the metrics that the jobs return
     directions: Sequence[str]  # minimize or maximize, one per objective
     space: Space

@@ -22,7 +22,7 @@ class Space:
     """A command line in which some settings are sampled."""
 
     fixed: tuple[str, ...]  # overrides that all trials share
-    distributions: dict[str, BaseDistribution]  # by the key of the setting
+    distributions: dict[str, BaseDistribution]  # keyed by setting
 
     @classmethod
     def of(cls, overrides: Sequence[str]) -> "Space":

@@ -27,9 +27,9 @@ from utils.training.building import pick_device
 
 T = TypeVar("T")
 
-JOIN_TIMEOUT = timedelta(minutes=5)  # until all processes have started
+JOIN_TIMEOUT = timedelta(minutes=5)  # for all processes to start
 TRAIN_TIMEOUT = timedelta(minutes=10)  # for a step; then, NCCL ends a process whose peer is gone
-WAIT_TIMEOUT = timedelta(days=30)  # of `broadcast` and `barrier`: rank 0 may compress for hours
+WAIT_TIMEOUT = timedelta(days=30)  # in `broadcast` and `barrier`: rank 0 may compress for hours
 # environment variables of each process
 TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 PEER_LOST = "another process of the job ended first: killed, out of memory, or see its log"

@@ -26,7 +26,7 @@ from utils.runs.signals import MAIN_PROCESS
 from utils.runs.status_file import recorded_job
 from utils.training import building, fitting
 
-WATCH_SECONDS = 1.0  # between two checks of the main process
+WATCH_SECONDS = 1.0  # interval between checks of the main process
 
 
 class UnknownMetricError(ConfigError):

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from lossyless.backbones import Backbone, TorchvisionBackbone
 
 SIDES = {"caltech": 224, "mnist": 96}  # pixels, as in the experiments in bin/mobilenet
-N_DIGITS = {True: 10_000, False: 4_000}  # of the training and of the test set
+N_DIGITS = {True: 10_000, False: 4_000}  # in the training and in the test set
 BATCH_SIZE = 64
 
 Features = tuple[NDArray, NDArray]  # float32 [N, D], classes int64 [N]

@@ -25,11 +25,11 @@ class Source:
     #: "test": in memory (uint8 [N, C, H, W]) or opened one by one
     open: Callable[[Path], Opened]
     n_outputs: int  # number of classes, or of dimensions of the target
-    sizes: Mapping[str, int] = field(default_factory=dict)  # of the splits of the original data set
+    sizes: Mapping[str, int] = field(default_factory=dict)  # sizes of the original splits
     kind: str = "colour_image"
     task: str = "classification"
     is_labelled: bool = True
-    augment_side: int | None = None  # at which images are augmented, then resized; None: final side
+    augment_side: int | None = None  # side at which images are augmented; None: the final one
     how_to_restore: str = (  # what to do when images are missing
         "The download or its unpacking was interrupted, or files were deleted: delete the folder "
         "of this data set there and run again."

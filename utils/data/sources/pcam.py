@@ -40,7 +40,7 @@ def _open_part(part: PCAM) -> "HDF5Images":
     images, labels = (part._base_folder / name for name, *_ in part._FILES[part._split].values())
     with _opened(labels, "y") as y:
         targets = torch.from_numpy(y[:].reshape(-1)).long()
-    with _opened(images, "x"):  # so that a damaged file is noticed now
+    with _opened(images, "x"):  # fails early if the file is damaged
         return HDF5Images(images, targets)
 
 
