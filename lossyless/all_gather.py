@@ -20,7 +20,7 @@ def rank() -> int:
 
 
 def gather(rows: Tensor) -> Tensor:
-    """The rows [n, ...] of all processes [world_size * n, ...], in the order of their ranks.
+    """Gather the rows [n, ...] of all processes to [world_size * n, ...], in rank order.
 
     The gradient of a process's rows is summed over the losses of all processes. Averaging the
     gradients of parameters over processes, as `DistributedDataParallel` does, then gives the

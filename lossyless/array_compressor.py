@@ -107,7 +107,7 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             return file.read(n_workers=1).numpy()
 
     def transform(self, Z: ArrayLike) -> NDArray[np.floating]:
-        """Z_hat [N, D], as a receiver decodes it: equal to `decompress(compress(Z))`.
+        """Return Z_hat [N, D] as a receiver decodes it, equal to `decompress(compress(Z))`.
 
         It is float64 if `fit` was given float64, or integers of 32 or more bits, and float32
         otherwise. In float64, large offsets, such as those of Unix timestamps, cost no precision.
@@ -116,12 +116,12 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return self.rate_.dequantise(self.rate_.quantise(z)).numpy()
 
     def n_bits(self, Z: ArrayLike) -> float:
-        """Bits per row of the payload of Z [N, D], including about 200 bytes of overhead."""
+        """Return the payload bits per row of Z [N, D], including about 200 bytes of overhead."""
         return 8 * len(self.compress(Z)) / len(Z)
 
     @isolated
     def score(self, Z: ArrayLike, y=None) -> float:
-        """Negative loss per row of Z [N, D] (see the class), so that larger is better.
+        """Return the negative loss per row of Z [N, D] (see the class); larger is better.
 
         The rate is that of the payload. To search for `beta`, use `n_bits`.
         """
@@ -236,7 +236,7 @@ class ArrayCompressor(MatrixCompressor):
 
     @staticmethod
     def paper(**parameters) -> MatrixCompressor:
-        """The paper's minimal compressor: `PaperCompressor(**parameters)`."""
+        """Return the paper's minimal compressor, `PaperCompressor(**parameters)`."""
         from lossyless.paper_compressor import PaperCompressor
 
         return PaperCompressor(**parameters)

@@ -96,18 +96,18 @@ class Codec(Portable, nn.Module, ABC):
 
     @isolated
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
-        """z_hat [n_examples, *shape], `z_dtype` on the CPU.
+        """Decode a payload to z_hat [n_examples, *shape], `z_dtype` on the CPU.
 
         Raises `CodingError` if the payload is damaged.
         """
         return self.dequantise(self.coder().decode(payload, n_examples))
 
     def quantise(self, z: Tensor) -> NDArray:
-        """Symbols [N, ...] of z [N, *shape] on any device, row by row."""
+        """Quantise z [N, *shape], on any device, to symbols [N, ...], row by row."""
         raise NotImplementedError(f"{type(self).__name__} has no symbols")
 
     def dequantise(self, symbols: NDArray) -> Tensor:
-        """z_hat [n, *shape], `z_dtype` on the CPU, of any subset of the symbols' rows."""
+        """Decode any subset of the symbols' rows to z_hat [n, *shape], `z_dtype` on the CPU."""
         raise NotImplementedError(f"{type(self).__name__} has no symbols")
 
     def coder(self) -> SymbolCoder | None:
@@ -128,7 +128,7 @@ class Compressor(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Inputs of predictors for x [B, *shape], on its device."""
+        """Compute the inputs of predictors for x [B, *shape], on its device."""
 
     @abstractmethod
     def represent(self, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ def check_positive(estimator: BaseEstimator, name: str) -> None:
 
 
 def mean_and_scale(Z: NDArray) -> tuple[NDArray[np.float64], float]:
-    """Mean [D] and `scale_` of rows Z [N, D].
+    """Compute the mean [D] and `scale_` of rows Z [N, D].
 
     Raises ValueError if values exceed `LARGEST`, or if the scale is below `SMALLEST`.
     """

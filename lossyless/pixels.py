@@ -18,7 +18,7 @@ SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # some versions of PIL use mode "I" for 16
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in mode RGB: EXIF orientation applied, transparency composited on white.
+    """Convert an image to RGB: apply its EXIF orientation, and composite transparency on white.
 
     CMYK is converted with its embedded colour profile, if it is valid. 16-bit greyscale is scaled
     to 8 bits. Images with an aspect ratio above 16 are cropped to their centre, because resizing

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def overview(cfg: DictConfig) -> str:
-    """Status, as text, of the experiment and mode that a config selects."""
+    """Describe the status of the experiment and mode that a config selects."""
     folder = Path(cfg.paths.results) / experiment_folder(cfg)
     own_runs = _runs(cfg, folder.name)
     runs = own_runs

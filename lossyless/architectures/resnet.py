@@ -15,7 +15,7 @@ MIN_IMAGENET_SIDE = 100
 
 
 class ResNet(nn.Module):
-    """Image to vector: a residual network of torchvision, without pretrained weights.
+    """Image to vector: a torchvision residual network, without pretrained weights.
 
     Parameters
     ----------

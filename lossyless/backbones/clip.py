@@ -108,7 +108,7 @@ class _ImageSide(nn.Module):
 def load_clip(
     weights: str | Path = "ViT-B/32", device: torch.device | str = "cpu"
 ) -> tuple[nn.Module, Preprocess]:
-    """CLIP's model in evaluation mode, and its image transform.
+    """Load CLIP's model in evaluation mode, and its image transform.
 
     The global random state is preserved. Weights are float32 on a CPU and half precision on a GPU,
     as with `clip.load`.
@@ -161,7 +161,7 @@ def _download(name: str) -> Path:
 
 
 def import_clip() -> ModuleType:
-    """OpenAI's module `clip`, imported lazily because it takes a second.
+    """Import OpenAI's module `clip`, lazily because it takes a second.
 
     Raises ModuleNotFoundError, which names the file, if another module of this name is imported:
     a `clip.py` in the working directory, or the package `clip` of PyPI.

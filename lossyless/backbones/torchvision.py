@@ -21,7 +21,7 @@ HEADS = ("fc", "classifier", "heads", "head")
 
 
 class TorchvisionBackbone(Backbone):
-    """Features of a classifier of torchvision.
+    """Features of a torchvision classifier.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class TorchvisionBackbone(Backbone):
 
 @isolated
 def build(model: str, **options: object) -> nn.Module:
-    """A model of torchvision in evaluation mode, with weights of a fixed seed."""
+    """Build a torchvision model in evaluation mode, with weights drawn from a fixed seed."""
     with drawing_from(torch.Generator().manual_seed(0)):
         return models.get_model(model, weights=None, **options).eval()
 

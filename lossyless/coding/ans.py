@@ -56,7 +56,7 @@ class TableCoder:
         self.tables = tables
 
     def encode(self, symbols: ArrayLike, index: ArrayLike | None = None) -> bytes:
-        """Payload of integer `symbols` [N, D]. Raises CodingError unless they fit into int32."""
+        """Encode integer `symbols` [N, D]. Raises CodingError unless they fit into int32."""
         symbols = _check_symbols(symbols)
         index = self._index(index)
         order = CodingOrder(index, symbols.shape, self.tables.n_tables)
@@ -79,7 +79,7 @@ class TableCoder:
     def decode(
         self, payload: bytes, n_examples: int, index: ArrayLike | None = None
     ) -> NDArray[np.int32]:
-        """Symbols int32 [n_examples, D] of a payload of `encode`.
+        """Decode a payload of `encode` to symbols int32 [n_examples, D].
 
         Raises CodingError if the payload is damaged, or was not encoded with these tables, `index`
         and `n_examples`.
@@ -104,7 +104,7 @@ class TableCoder:
     def information(
         self, symbols: ArrayLike, index: ArrayLike | None = None
     ) -> NDArray[np.float64]:
-        """Bits of each symbol [N, D] under the tables, including the codes of escapes.
+        """Compute the bits of each symbol [N, D] under the tables, including the codes of escapes.
 
         A payload of all symbols takes about their sum, or less if many are escaped.
         """

@@ -39,7 +39,7 @@ class FloatCoder:
         return head + zlib.compress(planes.tobytes())
 
     def decode(self, payload: bytes, n_examples: int) -> NDArray[np.float32]:
-        """Values [n_examples, n_columns]. Raises `CodingError` if the payload is damaged."""
+        """Decode values [n_examples, n_columns]. Raises `CodingError` if the payload is damaged."""
         n_rows, position = read_varint(payload, 0)
         n_columns, position = read_varint(payload, position)
         if (n_rows, n_columns) != (n_examples, self.n_columns):
@@ -67,7 +67,7 @@ class ArrayCoder:
         return np.ascontiguousarray(values, self.dtype).tobytes()
 
     def decode(self, payload: bytes, n_examples: int) -> NDArray:
-        """Values [n_examples, *shape]. Raises `CodingError` if the payload has another size."""
+        """Decode values [n_examples, *shape]. Raises `CodingError` for payloads of another size."""
         n_bytes = n_examples * math.prod(self.shape) * self.dtype.itemsize
         if len(payload) != n_bytes:
             raise CodingError(
@@ -78,13 +78,13 @@ class ArrayCoder:
 
 
 def encode_blobs(blobs: Sequence[bytes]) -> bytes:
-    """Payload of byte strings, such as image files: varint count, varint lengths, contents."""
+    """Encode byte strings, such as image files: varint count, varint lengths, contents."""
     sizes = [len(blobs), *map(len, blobs)]
     return b"".join([*map(write_varint, sizes), *blobs])
 
 
 def decode_blobs(data: bytes) -> list[bytes]:
-    """Byte strings of a payload of `encode_blobs`. Raises `CodingError` if it is damaged."""
+    """Decode the byte strings of `encode_blobs`. Raises `CodingError` if it is damaged."""
     count, position = read_varint(data, 0)
     lengths = []
     for _ in range(count):
@@ -109,7 +109,7 @@ def write_varint(value: int) -> bytes:
 
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Value of the varint at `position`, and the position after it."""
+    """Read the varint at `position`; return its value and the position after it."""
     value = 0
     for i, byte in enumerate(data[position : position + MAX_VARINT_BYTES]):
         value |= (byte & 0x7F) << (7 * i)

@@ -47,10 +47,10 @@ def pack_names(names: list[str]) -> bytes:
 
 
 def unpack_labels(packed: bytes) -> NDArray:
-    """Labels [n, ...] from `pack_labels`."""
+    """Unpack the labels [n, ...] of `pack_labels`."""
     return np.load(BytesIO(zlib.decompress(packed)), allow_pickle=False)
 
 
 def unpack_names(packed: bytes) -> list[str]:
-    """Names from `pack_names`."""
+    """Unpack the names of `pack_names`."""
     return json.loads(zlib.decompress(packed))

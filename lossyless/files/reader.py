@@ -120,7 +120,7 @@ class FeatureFile(Portable, CompressedFile):
                 yield chunk.first, z_hat
 
     def read(self, n_workers: int | None = None) -> Tensor:
-        """All examples [N, *shape], or those of the intact chunks, in the order of `indices`."""
+        """Read all examples [N, *shape], or those of intact chunks, in the order of `indices`."""
         z_hat = self._empty(len(self.indices))
         start = 0
         with closing(self.chunks(n_workers)) as chunks:

@@ -96,7 +96,7 @@ class CompressedFile(AbstractContextManager):
         return ContainerError(where + reason)
 
     def labels(self, max_chunks: int | None = None) -> NDArray | None:
-        """Labels [n, ...] of the examples in the first (intact) chunks, by default all of them.
+        """Read the labels [n, ...] of the first (intact) chunks, by default all of them.
 
         None if the file has none.
         """
@@ -107,7 +107,7 @@ class CompressedFile(AbstractContextManager):
 
     @cached_property
     def names(self) -> list[str] | None:
-        """Names of the examples in the (intact) chunks, or None if the file has none."""
+        """Read the names of the examples in the (intact) chunks; None if the file has none."""
         if not self.header.has_names:
             return None
         parts = [unpack_names(self.read_body(chunk).names) for chunk in self.heads]

@@ -85,7 +85,7 @@ class ClipCompressor(FeatureCompressor):
 
     @isolated
     def encode(self, X: Tensor) -> Tensor:
-        """CLIP features z [B, z_dim], float32 on this device, of images [B, 3, side, side]."""
+        """Encode images [B, 3, side, side] to CLIP features [B, z_dim], float32 on this device."""
         shape = [3, self.side, self.side]
         if not (isinstance(X, Tensor) and X.is_floating_point() and [*X.shape[1:]] == shape):
             found = f"{X.dtype} {[*X.shape]}" if isinstance(X, Tensor) else type(X).__name__
@@ -99,15 +99,15 @@ class ClipCompressor(FeatureCompressor):
         return self.backbone(X).float()
 
     def forward(self, X: Tensor, is_compress: bool = False) -> Tensor | list[bytes]:
-        """Decoded features z_hat [B, z_dim] of images [B, 3, side, side], float32 on this device;
-        or the streams of `compress` if `is_compress`."""
+        """Return decoded features z_hat [B, z_dim] of images [B, 3, side, side], float32 on this
+        device; or the streams of `compress` if `is_compress`."""
         if is_compress:
             return self.compress(X)
         symbols = self.rate.quantise(self.encode(X).cpu())
         return self.rate.dequantise(symbols).to(self.device)
 
     def compress(self, X: Tensor) -> list[bytes]:
-        """One stream for each image of X [B, 3, side, side], in the official format.
+        """Compress each image of X [B, 3, side, side] to one stream, in the official format.
 
         Files of `compress_dataset` are smaller: separate streams add about 60 bits per image.
         """

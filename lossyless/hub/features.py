@@ -74,7 +74,7 @@ class FeatureCompressor(Portable, nn.Module):
         return OfficialCoder(self.rate)
 
     def compress_vectors(self, z: Tensor | NDArray) -> list[bytes]:
-        """One stream for each feature vector of z [N, z_dim], in the official format."""
+        """Compress each feature vector of z [N, z_dim] to one stream, in the official format."""
         return self.official.encode(z)
 
     def decompress(self, streams: list[bytes]) -> Tensor:
@@ -140,7 +140,7 @@ class FeatureCompressor(Portable, nn.Module):
         on_damage: OnDamage = "raise",
         n_workers: int | None = None,
     ) -> NDArray[np.float32] | tuple[NDArray[np.float32], Labels]:
-        """Features of a compressed file, of either format.
+        """Decompress a file of either format to features.
 
         Parameters
         ----------

@@ -66,7 +66,7 @@ class OfficialCoder:
         )
 
     def encode(self, z: Tensor | NDArray) -> list[bytes]:
-        """A stream for each of the representations z [N, z_dim], of any floating type."""
+        """Encode each of the representations z [N, z_dim], of any floating type, as a stream."""
         if not isinstance(z, Tensor):
             z = torch.from_numpy(np.array(z, np.float32))  # a copy, because arrays may be read-only
         symbols = self.rate.quantise(z.cpu())
@@ -75,7 +75,7 @@ class OfficialCoder:
         return [self._encode(row) for row in symbols.tolist()]
 
     def decode(self, streams: Sequence[bytes], *, first: int = 0) -> Tensor:
-        """z_hat [N, z_dim], float32 on the CPU.
+        """Decode streams to z_hat [N, z_dim], float32 on the CPU.
 
         first : index of the first stream, for error messages.
 
@@ -158,7 +158,7 @@ class OfficialFile(AbstractContextManager):
             yield first, z_hat
 
     def read(self, n_workers: int | None = None) -> Tensor:
-        """All vectors [N, z_dim]."""
+        """Decode all vectors [N, z_dim]."""
         return torch.cat([self.coder.decode([]), *(z_hat for _, z_hat in self.chunks())])
 
 
@@ -176,7 +176,7 @@ def write_official(path: str | os.PathLike, streams: Iterable[bytes]) -> int:
 
 
 def read_official(path: str | os.PathLike) -> list[bytes]:
-    """The streams of a file.
+    """Read the streams of a file.
 
     Raises ContainerError if the file is truncated, longer than its streams, or in another format.
     """

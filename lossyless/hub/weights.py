@@ -46,7 +46,7 @@ def clip_compressor(
     is_jit: bool = False,
     rdo: float = 0.0,
 ) -> tuple[ClipCompressor, Callable[[Image.Image], Tensor]]:
-    """A compressor of images, and the transform for its images.
+    """Load a compressor of images; return it and the transform for its images.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def clip_compressor(
 def feature_compressor(
     model: str = "b005", *, pretrained_path: PathLike | None = None
 ) -> FeatureCompressor:
-    """A compressor of CLIP features that runs without CLIP and reads all `clip_compressor` files.
+    """Load a compressor of CLIP features that runs without CLIP and reads `clip_compressor` files.
 
     Parameters and errors as for `clip_compressor`.
     """

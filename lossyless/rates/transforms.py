@@ -100,7 +100,7 @@ TRANSFORMS: dict[str, type[KLT] | None] = {"none": None, "klt": KLT}
 
 
 def make_transform(name: str, dim: int) -> KLT | None:
-    """The transform called `name`, one of `TRANSFORMS`, for vectors with `dim` dimensions."""
+    """Make the transform called `name`, one of `TRANSFORMS`, for vectors with `dim` dimensions."""
     if name not in TRANSFORMS:
         raise ValueError(f"unknown transform {name!r}: expected one of {', '.join(TRANSFORMS)}")
     make = TRANSFORMS[name]
@@ -114,7 +114,7 @@ def check_dim(dim: int) -> None:
 
 
 def klt_basis(z: Tensor) -> Tensor:
-    """Eigenvectors [D, D] of the covariance of z [N, D], of mean 0, largest variance first.
+    """Compute the eigenvectors [D, D] of the covariance of z [N, D], of mean 0, largest first.
 
     N rows determine about N / 4 of them. More eigenvectors would overfit these rows: their
     variance on other rows is far larger, and entropy models trained on z code those at a high cost.

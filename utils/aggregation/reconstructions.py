@@ -76,7 +76,7 @@ def compare_reconstructions(
 def single_row(
     compressors: Mapping[str, LearnableCompressor], data: DataModule, image: int = 0
 ) -> Figure:
-    """One augmented test image and its reconstruction by each compressor, with column titles."""
+    """Draw an augmented test image and its reconstruction by each compressor, with titles."""
     x = augmented_images(next(iter(compressors.values())), data, image + 1).x
     if not 0 <= image < len(x):
         n_images = data.n_examples("test")
@@ -89,7 +89,7 @@ def single_row(
 def multi_row(
     compressors: Mapping[str, LearnableCompressor], data: DataModule, n_images: int = 10
 ) -> Figure:
-    """A column for each test image: source, augmented, and reconstructed by each compressor."""
+    """Draw a column per test image: source, augmented, and reconstructed by each compressor."""
     batch = augmented_images(next(iter(compressors.values())), data, n_images)
     rows = {"source": batch.aux, "augmented": batch.x}
     rows |= {label: reconstruct(c, batch.x) for label, c in compressors.items()}

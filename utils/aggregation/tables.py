@@ -35,7 +35,7 @@ class NoRunsError(FileNotFoundError):
 
 
 def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
-    """All runs of an experiment, by stage, and the number of runs in each state.
+    """Collect all runs of an experiment, by stage, and the number of runs in each state.
 
     A table has a row for each run. Columns: its group, the parameters in its path, other settings
     in which runs of the stage differ, and its metrics, which are missing (NaN) unless it is done.

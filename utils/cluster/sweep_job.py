@@ -73,7 +73,7 @@ def compose_jobs(
     task: TaskFunction,
     config: DictConfig,
 ) -> list[SweepJob]:
-    """The jobs of a sweep, numbered from `first_num`, with composed configs.
+    """Compose the configs of the jobs of a sweep, numbered from `first_num`.
 
     Later edits of the config files do not affect jobs that are pending or requeued.
     """

@@ -58,7 +58,7 @@ def is_group(override: Override) -> bool:
 
 
 def given(override: Override) -> list[object]:
-    """The values of an override: all values of a sweep, or the bounds of an interval."""
+    """Return the values of an override: all values of a sweep, or the bounds of an interval."""
     value = override.value()
     if isinstance(value, IntervalSweep):
         return [value.start, value.end]

@@ -75,7 +75,7 @@ def find(folder: Path, content: str) -> Path:
 
 
 def read_captions(folder: Path, split: str) -> Captions:
-    """The captions of the split "train" or "test" of COCO in `folder`.
+    """Read the captions of the split "train" or "test" of COCO in `folder`.
 
     Raises DataError if their file cannot be downloaded or is damaged.
     """
@@ -102,7 +102,7 @@ def read_captions(folder: Path, split: str) -> Captions:
 def caption_features(
     captions: Sequence[str], *, weights: str = "ViT-B/32", dim: int = 512, folder: Path
 ) -> Tensor:
-    """CLIP's unnormalised features of captions, float16 [N, dim].
+    """Compute CLIP's unnormalised features of captions, float16 [N, dim].
 
     They are computed once, on a GPU if available, and then read from `folder`. Captions of more
     than 77 tokens are truncated. CLIP: https://arxiv.org/abs/2103.00020. `weights` is the name of

@@ -90,7 +90,7 @@ def from_pixels(pixels: Tensor) -> Tensor:
 
 
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, path: Path) -> Tensor:
-    """An uninitialised tensor, memory-mapped to a file at `path` if it is too large for memory.
+    """Allocate a tensor, memory-mapped to a file at `path` if it is too large for memory.
 
     The file is unlinked immediately, so its space is freed with the tensor or when the process
     ends.

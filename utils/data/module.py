@@ -191,7 +191,7 @@ class DataModule(pl.LightningDataModule, ABC):
         epoch: int = 0,
         shuffle: bool | None = None,
     ) -> BatchLoader:
-        """Batches of one split, made on `device`; they depend only on seed, split and epoch.
+        """Return a loader of a split; its batches on `device` depend only on seed, split and epoch.
 
         Parameters
         ----------
@@ -247,7 +247,7 @@ class DataModule(pl.LightningDataModule, ABC):
 
 
 def derive_seed(*parts: int | str) -> int:
-    """Stable 63-bit seed of a tuple such as (seed, split, epoch), the same on every machine."""
+    """Derive a 63-bit seed from a tuple such as (seed, split, epoch), the same on every machine."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

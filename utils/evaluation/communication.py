@@ -122,7 +122,7 @@ def measure(
     device: torch.device,
     n_single: int,
 ) -> dict[str, float]:
-    """Costs of communicating a split, as metrics `<split>/comm/<name>`.
+    """Measure the costs of communicating a split, as metrics `<split>/comm/<name>`.
 
     - rate: theoretical bits per example; n_bits if there is no entropy model.
     - n_bits: bits per example of the file, excluding the targets.

@@ -43,7 +43,7 @@ class Evaluation(ABC):
 
     @abstractmethod
     def evaluate(self, splits: Splits, *, task: str, seed: int, n_jobs: int = 1) -> Metrics:
-        """Metrics `<split>/pred/<name>` for "val" and "test", deterministic given data and seed.
+        """Compute `<split>/pred/<name>` for "val" and "test", deterministic given data and seed.
 
         Parameters
         ----------

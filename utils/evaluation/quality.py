@@ -125,7 +125,7 @@ def stated_rate(compressor: Compressor, loader: BatchLoader) -> float | None:
 def measure_codec(
     codec: PlainCompressor, data: DataModule, split: str, device: torch.device
 ) -> dict[str, float]:
-    """Rate and quality of a codec on a split, as metrics `<split>/feat/<name>`.
+    """Measure the rate and quality of a codec on a split, as metrics `<split>/feat/<name>`.
 
     - n_bits: coded bits per example.
     - rate: theoretical bits per example; n_bits if there is no entropy model.

@@ -29,7 +29,7 @@ class Codebook:
 
 
 def find_codebook(compressor: LearnableCompressor, x: Tensor) -> Codebook:
-    """The codes of points x [n_points, 2], as the receiver decodes them."""
+    """Find the codes of points x [n_points, 2], as the receiver decodes them."""
     codes, rates = [], []
     for chunk in x.split(CHUNK_SIZE):
         p_ZlX = compressor.p_ZlX(chunk)

@@ -30,7 +30,7 @@ def reconstruct_image_plot(
     is_plot_real: bool = True,
     labels: Sequence[str] | None = None,
 ) -> Figure:
-    """Source images, the sender's augmented images, and the receiver's reconstructions.
+    """Draw source images, the sender's augmented images, and the receiver's reconstructions.
 
     Raises ValueError if the data have no unaugmented representatives, the images do not fill the
     rows, or the number of labels is wrong.

@@ -20,7 +20,7 @@ def method_name(distortion: Distortion) -> str:
 
 @contextmanager
 def drawing(compressor: LearnableCompressor) -> Iterator[None]:
-    """Evaluation mode, in which the compressor stays, without gradients."""
+    """Switch the compressor to evaluation mode, for good, and disable gradients in the block."""
     compressor.eval()
     with torch.no_grad():
         yield
@@ -35,7 +35,7 @@ def pick_examples(
     split: str = "test",
     seed: int | None = None,
 ) -> Batch:
-    """At most n examples of a split, on the compressor's device.
+    """Pick at most n examples of a split, on the compressor's device.
 
     `auxiliary` replaces that of `data`. The examples are sampled with a seed, in their order; None
     takes the first examples.

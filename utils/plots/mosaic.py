@@ -24,7 +24,7 @@ def mosaic(
     xlabel: str = "",
     ylabel: str = "",
 ) -> Figure:
-    """A figure of images in rows and columns.
+    """Draw images in rows and columns.
 
     `images` is [n_rows, n_columns, C, H, W] in [0, 1]; C is 1 (grey) or 3. Images keep their
     resolution, unless the figure would be narrower than `MIN_WIDTH` or wider than `MAX_WIDTH`

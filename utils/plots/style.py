@@ -51,7 +51,7 @@ def defaults() -> AbstractContextManager:
 
 
 def make_figure(width: float = 5.0, height: float = 3.6) -> tuple[Figure, Axes]:
-    """An empty figure with one pair of axes; sizes are in inches."""
+    """Make an empty figure with one pair of axes; sizes are in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     return figure, figure.add_subplot()
 

@@ -22,7 +22,7 @@ FIX = "Fix the error, then run again"
 
 
 def find_runs(experiment: Path, pretrained: Path) -> dict[str, dict]:
-    """Status of each run in an experiment's results folder, keyed by the run's folder.
+    """Read the status of each run in an experiment's results folder, keyed by the run's folder.
 
     `pretrained` is the folder of its checkpoints, which also contains the locks.
     """
@@ -39,7 +39,7 @@ def find_jobs(
     runs: Mapping[str, dict],
     read_queue: Callable[[], set[str] | None],
 ) -> list[dict]:
-    """Status of the latest attempt at each job of an experiment: `read_job`, and additional keys.
+    """Read the status of the latest attempt at each job: `read_job`, and additional keys.
 
     - folder: its output folder, outputs/<sweep>/<experiment_name>_<pid>/<num>
     - sweep: id with which its sweep can be continued
@@ -145,7 +145,7 @@ def _exists(process: int) -> bool:
 
 
 def report(sweep_dir: Path, results: Path) -> str:
-    """Outcome of the jobs of a sweep: a summary, and a paragraph for each job that began."""
+    """Describe the outcome of a sweep: a summary, and a paragraph for each job that began."""
     jobs = read_jobs(sweep_dir)
     n_done = sum(job["state"] == "done" for job in jobs)
     n_waiting = sum(map(_is_waiting, jobs))
@@ -180,7 +180,7 @@ def _is_waiting(job: dict) -> bool:
 
 
 def read_jobs(sweep_dir: Path) -> list[dict]:
-    """Status of the jobs of a sweep, in order of their numbers."""
+    """Read the status of the jobs of a sweep, in order of their numbers."""
     folders = sorted(sweep_dir.glob("[0-9]*"), key=lambda folder: int(folder.name))
     return [read_job(folder) for folder in folders]
 

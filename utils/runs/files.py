@@ -43,7 +43,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file, even if a spreadsheet program saved it.
+    """Read the rows of a CSV file, even if a spreadsheet program saved it.
 
     Spreadsheets add a byte order mark and, where the decimal mark is a comma, separate columns with
     semicolons. Raises ValueError, which names the file, if it is not UTF-8.

@@ -113,7 +113,7 @@ class Record:
 
 
 def read_records(experiment: Path) -> tuple[list[Record], Counter]:
-    """All runs of an experiment, in any state, and the number of runs in each state.
+    """Read all runs of an experiment, in any state; also return the number in each state.
 
     `experiment` is the folder `results/exp_<experiment>`. The runs include compressors that belong
     to another experiment. Unreadable runs are counted, reported on stderr, and left out.
@@ -126,7 +126,7 @@ def read_records(experiment: Path) -> tuple[list[Record], Counter]:
 
 
 def read_config(folder: Path) -> SavedConfig:
-    """The config that a run saved in its folder."""
+    """Read the config that a run saved in its folder."""
     return _parse((folder / "config.yaml").read_text(encoding="utf-8"))
 
 
@@ -141,7 +141,7 @@ def upgrade(text: str) -> str:
 
 
 def config_here(folder: Path, paths: Mapping[str, str], accelerator: str) -> DictConfig:
-    """The config that a run saved in its results folder, updated to the current classes.
+    """Read the config that a run saved in its results folder, updated to the current classes.
 
     `paths` and `accelerator` replace the saved `paths` and `trainer.accelerator`.
     """
@@ -152,7 +152,7 @@ def config_here(folder: Path, paths: Mapping[str, str], accelerator: str) -> Dic
 
 
 def read_status(results: Path, work: Path) -> dict:
-    """Status of the run with these folders; it has at least the keys `state` and `stage`."""
+    """Read the status of the run in these folders, with at least the keys `state` and `stage`."""
     status = StatusFile(results / RUN, work / RUN_LOCK).read()
     # the innermost folder determines the stage; see `identity.path_parts`
     level = results.parent.name.partition("_")[0]

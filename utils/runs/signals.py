@@ -40,7 +40,7 @@ class Requeued(SystemExit):
 
 
 class OutOfTime(RuntimeError):  # submitit does not return a SystemExit to the launcher
-    """The job ran out of time for the last time and is not requeued."""
+    """The job ran out of time, and no requeues are left."""
 
 
 class PeerLost(RuntimeError):

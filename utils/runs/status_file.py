@@ -45,7 +45,7 @@ def now() -> str:
 
 
 def load(path: Path) -> dict:
-    """Contents of a status file, whether or not its process is alive.
+    """Read a status file, whether or not its process is alive.
 
     A missing file reads as {"state": "new"}. A damaged file, after a power cut or a partial copy,
     reads as "lost": the run then resumes from its last checkpoint or starts again.
@@ -62,7 +62,7 @@ def load(path: Path) -> dict:
 
 
 def format_error(error: BaseException) -> str:
-    """An error in one sentence, for status files and reports."""
+    """Format an error as one sentence, for status files and reports."""
     # Lightning turns KeyboardInterrupt into SystemExit
     cause = error.__context__ if type(error) is SystemExit else error
     if isinstance(cause, KeyboardInterrupt):
@@ -102,7 +102,7 @@ class StatusFile:
         self.lock = lock
 
     def read(self) -> dict:
-        """The status; {"state": "new"} if there is no file, "lost" if its process is dead."""
+        """Read the status: {"state": "new"} if there is no file, "lost" if its process is dead."""
         content = load(self.path)
         if content["state"] == "running" and not is_locked(self.lock):
             content = load(self.path)  # the process may have ended since the first read
@@ -190,7 +190,7 @@ def job_file(folder: Path) -> StatusFile:
 
 
 def read_job(folder: Path) -> dict:
-    """Status of a job; it has at least the keys `state`, `num` and `overrides`."""
+    """Read the status of a job; it has at least the keys `state`, `num` and `overrides`."""
     status = job_file(folder).read()
     if status["state"] == "new":  # its process died while it was importing torch
         status = {"state": "lost", "error": "its process ended before the job started"}

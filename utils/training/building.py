@@ -25,7 +25,7 @@ DATA_FACTS = ("shape", "kind", "task", "n_outputs")
 
 
 def pick_device(cfg: DictConfig) -> torch.device:
-    """The device for `trainer.accelerator`; raises ValueError if it is not available."""
+    """Return the device for `trainer.accelerator`; raises ValueError if it is not available."""
     wants_gpu = cfg.trainer.accelerator in ("gpu", "cuda")
     if wants_gpu and not torch.cuda.is_available():
         raise ValueError(
@@ -37,7 +37,7 @@ def pick_device(cfg: DictConfig) -> torch.device:
 
 
 def build_data(cfg: DictConfig, place: str, auxiliary: str) -> DataModule:
-    """The data set at `place` (data_feat or data_pred), or its features if there is a backbone."""
+    """Build the data set at `place` (data_feat or data_pred); with a backbone, its features."""
     if has_tower(cfg):
         return _build_features(cfg, place, auxiliary)
     data = _build_examples(cfg, place, auxiliary=auxiliary)
@@ -129,7 +129,7 @@ def _check_takes(cfg: DictConfig, shape: Sequence[int], place: str) -> None:
 
 
 def build_backbone(cfg: DictConfig) -> Backbone:
-    """The backbone of a config."""
+    """Build the backbone of a config."""
     backbone = instantiate(cfg.tower.kwargs)
     if backbone.z_dim != cfg.tower.z_dim:
         raise ValueError(
@@ -140,13 +140,13 @@ def build_backbone(cfg: DictConfig) -> Backbone:
 
 
 def build_compressor(cfg: DictConfig) -> Compressor:
-    """The compressor of a config, with weights initialised from the seed."""
+    """Build the compressor of a config, with weights initialised from the seed."""
     reseed(cfg.seed, "weights")
     return instantiate(cfg.featurizer.kwargs)
 
 
 def load_compressor(cfg: DictConfig) -> Compressor:
-    """The trained compressor of a config, in evaluation mode, on its device."""
+    """Load the trained compressor of a config, in evaluation mode, on its device."""
     compressor = build_compressor(cfg)
     if compressor.state_dict():
         find_run(cfg, "featurizer").load_best(compressor)
@@ -167,7 +167,7 @@ def check_targets(compressor: LearnableCompressor, data: DataModule, name: str) 
 
 
 def build_predictor(cfg: DictConfig, in_shape: Sequence[int], compressor: Compressor) -> Predictor:
-    """The predictor of a config for decoded examples of `in_shape`, randomly initialised."""
+    """Build the predictor of a config for decoded examples of `in_shape`, randomly initialised."""
     is_standardised = compressor.is_reconstruct  # mean and std are those of images
     head = PredictionHead(
         instantiate(cfg.predictor.kwargs),
@@ -186,7 +186,7 @@ def build_predictor(cfg: DictConfig, in_shape: Sequence[int], compressor: Compre
 
 
 def load_predictor(cfg: DictConfig, compressor: Compressor) -> Predictor:
-    """The trained predictor of a config, in evaluation mode, on its device."""
+    """Load the trained predictor of a config, in evaluation mode, on its device."""
     in_shape = cfg.data_pred.shape if compressor.is_reconstruct else [cfg.encoder.z_dim]
     predictor = build_predictor(cfg, in_shape, compressor)
     find_run(cfg, "predictor").load_best(predictor)

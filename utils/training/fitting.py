@@ -84,7 +84,7 @@ def build_trainer(
     callbacks: list[Callback],
     overrides: Mapping[str, object],
 ) -> pl.Trainer:
-    """A trainer that saves checkpoints of evaluated epochs in the run's work folder."""
+    """Build a trainer that saves checkpoints of evaluated epochs in the run's work folder."""
     cfg = run.cfg
     options = OmegaConf.to_container(cfg.trainer, resolve=True) | dict(overrides)
     device = pick_device(cfg)
@@ -193,7 +193,7 @@ def evaluate(
 def inference_time(
     trainer: pl.Trainer, module: pl.LightningModule, data: DataModule, split: str
 ) -> float:
-    """Seconds per example that a trained network takes, measured on a few batches of a split."""
+    """Measure the seconds per example that a trained network takes, on a few batches of a split."""
     device = trainer.strategy.root_device
     loader, watch, n_examples = data.loader(split, device=device), Stopwatch(device), 0
     module.to(device).eval()

@@ -78,7 +78,7 @@ class TidyCSVLogger(Logger):
 
 
 def build_logger(run: Run) -> Logger | None:
-    """The logger of a run, after logging the run's config; None for `logger=none`."""
+    """Build the logger of a run and log the run's config; None for `logger=none`."""
     make = instantiate(run.cfg.logger.kwargs)
     if make is None:
         return None

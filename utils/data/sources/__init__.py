@@ -38,7 +38,7 @@ class Source:
     def open_checked(
         self, data_dir: Path, *, is_complete: bool, val_fraction: float
     ) -> dict[str, InMemory | Images]:
-        """The images of each split.
+        """Open the images of each split.
 
         Raises DataError if a split is empty, or if `is_complete` and images are missing, and
         ValueError if the targets do not match the task.

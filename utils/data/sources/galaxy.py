@@ -92,7 +92,7 @@ def _galaxy(name: str, sizes: Mapping[str, int], crop: int, **kwargs: object) ->
 def kaggle_test_batches(
     data: ImageDataModule, crop: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Kaggle's test images, preprocessed like unaugmented images of `data`, and their ids [B].
+    """Yield Kaggle's test images, preprocessed like unaugmented images of `data`, and ids [B].
 
     Raises DataError if images are missing.
     """
