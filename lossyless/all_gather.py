@@ -46,7 +46,7 @@ def _check_same_length(n: int) -> None:
     if (lengths != n).any():
         raise ValueError(
             f"processes that train together need equal shares of a batch, but have "
-            f"{lengths.tolist()} rows: give batches whose size is a multiple of {world_size()}"
+            f"{lengths.tolist()} rows: use batches whose size is a multiple of {world_size()}"
         )
 
 

@@ -75,7 +75,7 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return self
 
     def _check_parameters(self) -> None:
-        """Raises ValueError for an invalid parameter."""
+        """Raise ValueError for an invalid parameter."""
         check_positive(self, "beta")
 
     # --- use

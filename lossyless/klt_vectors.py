@@ -168,7 +168,7 @@ class KLTVectors(FittedCodec):
         most = MAX_RATE * self.z_dim
         if self.rate_target > most:
             raise ValueError(
-                f"rate_target={self.rate_target}: expected at most {most}, {MAX_RATE} a column"
+                f"rate_target={self.rate_target}: expected at most {most} ({MAX_RATE} per column)"
             )
 
         @functools.cache

@@ -15,7 +15,7 @@ RESOLUTION = {np.dtype(np.float32): 2.0**-26, np.dtype(np.float64): 2.0**-48}
 
 
 def check_positive(estimator: BaseEstimator, name: str) -> None:
-    """Raises ValueError if a parameter is not a positive number."""
+    """Raise ValueError if a parameter is not a positive number."""
     value = getattr(estimator, name)
     if isinstance(value, bool) or not (isinstance(value, Real) and 0 < value < np.inf):
         raise ValueError(f"{name}={value!r}: expected a positive number")

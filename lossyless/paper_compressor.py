@@ -18,7 +18,7 @@ from lossyless.rates import HFactorized
 from lossyless.rates.column_coded import MIN_SHIFT
 from lossyless.torch_state import drawing_from, one_thread
 
-# Small matrices are trained on for more epochs, so that their entropy models converge, too.
+# Small matrices are trained on for more epochs, so that their entropy models also converge.
 MIN_STEPS = 300
 MAX_GRAD_NORM = 100.0
 

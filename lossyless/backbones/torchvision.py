@@ -33,9 +33,9 @@ class TorchvisionBackbone(Backbone):
         trials without a download.
     side : height and width of the network's input, in pixels.
     mean, std : normalisation of the network's input.
-    layer : dotted name of the module whose output, averaged over space, gives the features; null:
-        the input of the classifier's head, flattened. Most networks pool it; VGG and SqueezeNet do
-        not, so use "features" for them.
+    layer : dotted name of the module whose output, averaged over space, provides the features;
+        null: the input of the classifier's head, flattened. Most networks pool it; VGG and
+        SqueezeNet do not, so use "features" for them.
     padding : "torch", or "tensorflow" for weights trained with TensorFlow's asymmetric padding of
         convolutions of stride 2.
     n_classes : number of outputs of the classifier.
@@ -100,7 +100,7 @@ def _without_head(network: nn.Module, name: str) -> nn.Module:
             setattr(network, head, nn.Flatten(1))
             return network
     raise ValueError(
-        f"{name} has none of the heads {', '.join(HEADS)}: choose a `layer` that gives the features"
+        f"{name} has none of the heads {', '.join(HEADS)}: choose a `layer` that outputs features"
     )
 
 

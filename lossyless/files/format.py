@@ -15,9 +15,9 @@ Little-endian; crc(x, s) is the CRC-32 of x with the initial value s:
 Bodies have labels if the JSON contains `"has_labels": true`, and names if it contains
 `"has_names": true`. Chunk heads have their own checksums, so their lengths can be trusted before
 the bodies are read: a file is opened by reading the heads alone. Readers ignore unknown keys of the
-JSON, and refuse files in which an unknown `has_...` flag is true. Any other change that older
+JSON, and reject files in which an unknown `has_...` flag is true. Any other change that older
 readers would misread increments `VERSION`. Files contain no dates or random numbers: the same
-examples give the same bytes.
+examples produce the same bytes.
 
 Version 1 files can still be read. They have no labels or names; a total follows the header,
 and they end with an index ("INDX"), which readers ignore:
@@ -69,7 +69,7 @@ class Header:
 
     @classmethod
     def from_json(cls, text: bytes, version: int) -> "Header":
-        """Raises ValueError, KeyError or TypeError if `text` is not the JSON of a header."""
+        """Parse a header. Raises ValueError, KeyError or TypeError if `text` is invalid."""
         values = json.loads(text)
         unknown = [k for k, v in values.items() if k.startswith("has_") and v and k not in FLAGS]
         if unknown or values.get("sections"):

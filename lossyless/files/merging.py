@@ -19,7 +19,7 @@ def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> i
 
     Payloads are copied without decoding, in constant memory, and every checksum is verified.
     Entries of `meta` are kept if all files agree. Labels, names and `classes` are dropped, with a
-    warning, unless all files have them. Missing shards of a data set give a warning, too.
+    warning, unless all files have them. Missing shards of a data set also cause a warning.
 
     Raises ContainerError if a file is damaged, or if its model, shape, list of classes or shape of
     labels differs from the others'; SameFileError if it is `out`.

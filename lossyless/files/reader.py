@@ -154,7 +154,7 @@ class FeatureFile(Portable, CompressedFile):
         chunk: Chunk,
         timer: AbstractContextManager = nullcontext(),  # noqa: B008
     ) -> NDArray | Tensor:
-        """Symbols of a chunk, or examples if the codec has no symbols; workers call this, too."""
+        """Symbols of a chunk, or examples if the codec has no symbols; workers also call this."""
         payload = self.read_body(chunk).payload
         decode = self.codec.decompress if self._coder is None else self._coder.decode
         try:

@@ -249,7 +249,7 @@ def _tensors(
             if isinstance(rows, Tensor):
                 yield rows.detach().to(dtype)
             else:
-                with np.errstate(over="ignore"):  # codecs refuse infinite values
+                with np.errstate(over="ignore"):  # codecs reject infinite values
                     copied = np.array(rows, str(dtype).removeprefix("torch."))  # may be read-only
                 yield torch.from_numpy(copied)
 

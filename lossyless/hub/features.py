@@ -151,7 +151,7 @@ class FeatureCompressor(Portable, nn.Module):
         is_cpu : no effect, since decoding always runs on the CPU; an argument of the official code.
         labels : also return the labels stored in `file`.
         on_damage : what to do if a part of the file is damaged: "raise", or "skip" it, with a
-            warning that lists the missing examples. Their labels are skipped, too.
+            warning that lists the missing examples. Their labels are also skipped.
         n_workers : processes that run the entropy coder; by default one per core.
 
         Returns

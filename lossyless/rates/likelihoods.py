@@ -57,7 +57,7 @@ class _FactorizedLikelihood(Function):
         h_0 = x,   a_k = W_k h_(k-1) + b_k,   h_k = a_k + f_k tanh(a_k).
 
     Both edges of the cells go through the layers together. Hidden layers are equally wide, so their
-    gradients are computed together, too.
+    gradients are also computed together.
     """
 
     @staticmethod

@@ -87,7 +87,7 @@ class KLT(nn.Module):
         return z + self.mean.to(z.device).double()
 
     def check_fitted(self) -> None:
-        """Raises RuntimeError before `fit`."""
+        """Raise RuntimeError before `fit`."""
         if not self.is_fitted:
             raise RuntimeError(
                 "the KLT has no basis yet: call `fit_transform(z)` of the rate with training "
@@ -108,7 +108,7 @@ def make_transform(name: str, dim: int) -> KLT | None:
 
 
 def check_dim(dim: int) -> None:
-    """Raises ValueError for more than `MAX_DIM` dimensions."""
+    """Raise ValueError for more than `MAX_DIM` dimensions."""
     if dim > MAX_DIM:
         raise ValueError(f"KLT of {dim} dimensions: expected at most {MAX_DIM}")
 

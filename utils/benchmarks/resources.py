@@ -15,7 +15,7 @@ from utils.benchmarks.bottleneck import make_bottleneck
 from utils.benchmarks.comparison import Comparison
 
 Z_DIM = 64
-# A process inherits the peak memory of its parent, so this small one starts what is measured.
+# A process inherits the peak memory of its parent, so a small launcher starts the measured ones.
 LAUNCHER = """
 import resource, subprocess, sys
 subprocess.run([sys.executable, "-c", sys.argv[1]], check=True, stdout=subprocess.DEVNULL)

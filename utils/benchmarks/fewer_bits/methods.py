@@ -106,7 +106,7 @@ class Vectors(Method):
 
 
 class Faiss(Method):
-    """An index of faiss, given by the string for its factory."""
+    """A faiss index, specified by its factory string."""
 
     def __init__(self, factory: str):
         if importlib.util.find_spec("faiss") is None:
