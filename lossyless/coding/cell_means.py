@@ -32,8 +32,10 @@ class CellMeans(NamedTuple):
         totals: NDArray[np.float64],
         tables: CDFTables,
     ) -> "CellMeans":
-        """Means, shrunk for small counts, of the values [n] of symbols that are not 0, and of all
-        others, given the sums `totals` [D] of all values, in cell widths."""
+        """Fit means, shrunk for small counts, to the values [n] of non-zero symbols.
+
+        The means of zeros follow from the sums `totals` [D] of all values. All are in cell widths.
+        """
         lowest, highest = found.range
         first, length = lowest - 1, highest - lowest + 3  # the two ends hold symbols outside
         n, n_columns = found.shape

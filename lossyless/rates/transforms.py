@@ -114,7 +114,7 @@ def check_dim(dim: int) -> None:
 
 
 def klt_basis(z: Tensor) -> Tensor:
-    """Compute the eigenvectors [D, D] of the covariance of z [N, D], of mean 0, largest first.
+    """Eigenvectors [D, D] of the covariance of zero-mean z [N, D], largest variance first.
 
     N rows determine about N / 4 of them. More eigenvectors would overfit these rows: their
     variance on other rows is far larger, and entropy models trained on z code those at a high cost.
