@@ -74,7 +74,7 @@ class Grayscale(PixelChange):
 
 @dataclass(frozen=True)
 class Erasing(PixelChange):
-    """torchvision's RandomErasing: replaces a box of whole pixels with gray."""
+    """torchvision's RandomErasing: replaces a box of whole pixels with grey."""
 
     area: tuple[float, float] = (0.02, 0.33)  # bounds of the share of the image, uniform
     ratio: tuple[float, float] = (0.3, 3.3)  # bounds of height / width, log-uniform
@@ -144,7 +144,7 @@ def luma(images: Tensor) -> Tensor:
     n_channels = images.shape[1]
     if n_channels not in (1, 3):
         raise ValueError(
-            f"color and gray need images with 1 (gray) or 3 (RGB) channels, got {n_channels}: "
+            f"color and gray need images with 1 (grey) or 3 (RGB) channels, got {n_channels}: "
             "remove them from `equivalence`."
         )
     return tvf.rgb_to_grayscale(images)

@@ -14,7 +14,7 @@ def mnist(**kwargs: object) -> ImageDataModule:
     """MNIST (LeCun, Cortes, Burges 1998): handwritten digits in 10 classes.
 
     60,000 training and 10,000 test images. They are augmented at their original 28x28 pixels and
-    then resized to [1, side, side]. Resizing first would create more gray pixels, which cost bits.
+    then resized to [1, side, side]. Resizing first would create more grey pixels, which cost bits.
     """
     source = Source(
         "MNIST",
