@@ -207,7 +207,7 @@ class ArrayCompressor(MatrixCompressor):
         about as many, not counting the overhead of a file, or more if `fit` was given few more
         rows than columns.
     weighting : 0 minimises the squared error; larger values favour the directions of large
-        variance, which matter most to nearest neighbours. 0 gave the best linear accuracy.
+        variance, which matter most to nearest neighbours. 0 gave the best accuracy.
     rdo : whether symbols are chosen by error and bits, or by error alone.
     n_clusters : maximum number of clusters whose centres predict rows; 0: none. Not used if they
         do not lower the loss.

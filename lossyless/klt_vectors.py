@@ -49,8 +49,8 @@ class KLTVectors(FittedCodec):
 
         W  proportional to  (C + v / 100)^weighting
 
-    A later linear task is a direction in space. If such directions are distributed like the data,
-    errors along directions of large variance matter more to tasks; these have a larger weight. In
+    A downstream linear task is a direction in space. If such directions are distributed like the
+    data, errors along directions of large variance matter more, so they have larger weights. In
     the basis of the KLT, W is diagonal, so it only changes the cell widths sqrt(6 beta v / W_ii),
     which minimise the loss at high rates. Each cell is decoded to the mean of its training
     vectors.

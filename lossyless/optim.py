@@ -143,7 +143,7 @@ def configure_parts(
 
     Parameters
     ----------
-    parts : by name, a module or modules, and the settings of their optimiser.
+    parts : name -> module or modules, and the settings of their optimiser.
     n_epochs : length of training.
     monitor : name of the logged metric that plateau schedules follow.
     """

@@ -1,6 +1,6 @@
 """Pixels of image files as viewers show them: upright, opaque, 8-bit RGB.
 
-`to_rgb` turns photos by their EXIF orientation, composites transparency on white and converts
+`to_rgb` applies the EXIF orientation of photos, composites transparency on white and converts
 colours.
 """
 

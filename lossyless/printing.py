@@ -51,7 +51,7 @@ def _flush_at_exit() -> None:
 def forgiving(descriptor: int, *, closefd: bool = True, **settings: object) -> io.TextIOWrapper:
     """A text stream that escapes and discards as in `forgive_output`.
 
-    `closefd`: whether closing the stream closes the descriptor; `settings`: of `io.TextIOWrapper`.
+    `closefd`: whether closing the stream closes the descriptor; `settings`: see `io.TextIOWrapper`.
     """
     file = io.BufferedWriter(_Output(descriptor, "w", closefd=closefd))
     return io.TextIOWrapper(file, errors="backslashreplace", **settings)

@@ -2,7 +2,7 @@
 
     python -m utils.fetch_data experiment=clip_download_data
 
-The data sets are those in the experiment's sweep of `data@data_feat`. If any of them cannot be
+The data sets are those in the experiment's sweep over `data@data_feat`. If any of them cannot be
 downloaded, the command lists them at the end, each with its error, and exits with status 1.
 """
 

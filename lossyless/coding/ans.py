@@ -1,6 +1,6 @@
 """Entropy coder of integer symbols with integer CDF tables, exact on every machine.
 
-It uses constriction's asymmetric numeral system (ANS). The probabilities are k / 65536, which
+It uses constriction's ANS coder (asymmetric numeral systems). Probabilities are k / 65536, which
 float64 represents exactly, so the bytes do not depend on the machine. All symbols of a call share
 one stream, so that the overhead of a stream is paid once per chunk of examples, not per example.
 

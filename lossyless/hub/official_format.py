@@ -1,7 +1,7 @@
 """Streams and files of the paper's code, byte for byte.
 
 Each vector is a separate stream of CompressAI's rANS coder, with the tables that CompressAI
-computes from the quantiles in the weights. Files are big endian:
+computes from the quantiles in the weights. Files are big-endian:
 
     u32     number of streams
     u32 ..  per stream: number of bytes, and the bytes

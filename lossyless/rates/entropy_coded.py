@@ -39,7 +39,7 @@ class EntropyCodedRate(Rate):
         `fit_transform` first, and a frozen encoder.
     rdo : weight of a bit, in squared cell widths, when symbols are chosen for evaluation and
         coding, see `coding.rdo`; 0: the nearest cells. 0.1 is about optimal for squared errors.
-        Receivers do not need to know it. Not part of the weights.
+        Receivers do not need it, and it is not part of the weights.
     warmup_k_epoch, is_end_to_end : see `Rate`.
 
     In evaluation mode, the `_bottleneck` of a subclass must take z_hat_in from `_received`, with

@@ -68,10 +68,10 @@ class FactorizedModel(EntropyBottleneck):
     def make_tables(self) -> CDFTables:
         """Tables with the smallest expected size, at most about 0.1 % above the model's entropy.
 
-        Computed in float64 on the CPU, whose last digits still differ between machines. All choices
-        are made after rounding to units of 2^-24, in integers, so that tables differ with a
-        probability below 1 in 1,000. Even then, files are safe: tables are part of the fingerprint
-        in each file, so reading it with other tables raises an error.
+        Even in float64 on the CPU, the last digits differ between machines. All choices are made
+        after rounding to units of 2^-24, in integers, so that tables differ with a probability
+        below 1 in 1,000. Even then, files are safe: tables are part of the fingerprint in each
+        file, so reading it with other tables raises an error.
         """
         exact = copy.deepcopy(self).cpu().double()
         quantiles = exact._bisect(exact.target)

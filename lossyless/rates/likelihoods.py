@@ -1,6 +1,6 @@
 """Likelihoods of CompressAI's entropy models in about a third of its operations.
 
-At the sizes of this project, launching a kernel takes a GPU longer than running it. No function
+At the sizes of this project, launching a kernel on a GPU takes longer than running it. No function
 here reads a result back, so the host never waits for the GPU.
 """
 

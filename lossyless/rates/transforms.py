@@ -116,8 +116,9 @@ def check_dim(dim: int) -> None:
 def klt_basis(z: Tensor) -> Tensor:
     """Eigenvectors [D, D] of the covariance of zero-mean z [N, D], largest variance first.
 
-    N rows determine about N / 4 of them. More eigenvectors would overfit these rows: their
-    variance on other rows is far larger, and entropy models trained on z code those at a high cost.
+    N rows determine about N / 4 of them. More eigenvectors would overfit these rows: other
+    rows have far larger variances along them, and entropy models trained on z code these at a high
+    cost.
     So, with few rows, the rest of the basis is an arbitrary completion (Householder's).
     """
     n_determined, dim = n_determined_by(len(z)), z.shape[1]

@@ -26,7 +26,7 @@ class Bottleneck:
     Attributes
     ----------
     draw : returns n vectors [n, z_dim].
-    name : of the entropy model.
+    name : name of the entropy model.
     """
 
     rate: EntropyCodedRate

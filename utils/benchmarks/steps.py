@@ -63,9 +63,9 @@ class Cost(NamedTuple):
 
     Attributes
     ----------
-    seconds : on this device (one core of a CPU).
-    flops : of its matrix products.
-    n_kernels : that a GPU would launch; see `KernelCounter`.
+    seconds : duration on this device (one core of a CPU).
+    flops : FLOPs of its matrix products.
+    n_kernels : number of kernels that a GPU would launch; see `KernelCounter`.
     """
 
     seconds: float
@@ -161,7 +161,7 @@ class KernelCounter(TorchDispatchMode):
 
     Each operation that computes counts as one, although some, such as convolutions, launch several.
     Optimisers and gradient clipping work on lists of tensors: they count as the number of launches
-    for lists of these sizes, so optimisers need `fused=True` here. Compiled gradients are free.
+    for lists of these sizes, so optimisers need `fused=True` here. Compiled gradients do not count.
     """
 
     def __init__(self):

@@ -42,7 +42,7 @@ def download_data_set(name: str, folder: Path) -> None:
 def download(competition: str, file: str, folder: Path) -> None:
     """Download a zip file of a competition and unpack it into a folder; see `unpack`.
 
-    Raises DataError if Kaggle refuses, or if the downloaded file is damaged.
+    Raises DataError if Kaggle refuses access, or if the downloaded file is damaged.
     """
     rules = (
         f" For error 403, log in and accept the rules of the competition at "

@@ -37,8 +37,8 @@ def pick_examples(
 ) -> Batch:
     """Pick at most n examples of a split, on the compressor's device.
 
-    `auxiliary` replaces that of `data`. The examples are sampled with a seed, in their order; None
-    takes the first examples.
+    `auxiliary` replaces that of `data`. `seed` samples examples, which keep their order; None takes
+    the first ones.
     """
     data = data.with_auxiliary(auxiliary)
     n_there = data.n_examples(split)

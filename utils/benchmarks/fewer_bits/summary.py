@@ -72,8 +72,8 @@ def ratios(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Bits of the reference over those of each method, at equal accuracy.
 
     Geometric means over the LOSSES that both reach (`reached` is their share), then over splits,
-    with the lowest and highest split; `smallest` is the smallest at one of the losses that all
-    splits reach, as a mean over splits.
+    with the lowest and highest split. `smallest` is the lowest mean over splits at any loss that
+    all splits reach.
     """
     curves, table = _curves(rows, LOSSES), []
     for key, bits in curves.items():

@@ -118,7 +118,7 @@ class Augmentation:
     ) -> tuple[list[Tensor], Tensor]:
         """Matrices [B, 3, 3] of each affine member, and the mask [B] of augmented images.
 
-        The last member acts first.
+        The last member is applied first.
         """
         n, _, height, width = images.shape
         is_chained = _draw(self.p_augment, n, generator)
