@@ -81,7 +81,9 @@ def _config(arguments: Sequence[str]) -> DictConfig:
 
     Its name may have a mode's prefix, as in "quick_banana_RD", or be that of `experiment_name=`.
     """
-    overrides = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    if wrong := [argument for argument in arguments if "=" not in argument]:
+        raise ConfigError(f"{wrong[0]}: expected KEY=VALUE")
+    overrides = dict(argument.split("=", 1) for argument in arguments)
     name, experiments = overrides.get("experiment", ""), CONF_DIR / "experiment"
     for mode, prefix in _prefixes().items():
         experiment = name.removeprefix(prefix)

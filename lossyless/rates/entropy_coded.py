@@ -48,8 +48,6 @@ class EntropyCodedRate(Rate):
 
     def __init__(self, z_dim: int, transform: str = "none", rdo: float = 0.0, **kwargs):
         super().__init__(z_dim, **kwargs)
-        if rdo < 0:
-            raise ValueError(f"rdo={rdo}: expected at least 0")
         self.rdo = rdo
         self.biasing = nn.Parameter(torch.zeros(z_dim))
         self.scaling = nn.Parameter(torch.ones(z_dim if transform == "none" else 1))
@@ -57,6 +55,16 @@ class EntropyCodedRate(Rate):
         self.transform = make_transform(transform, z_dim)
         self._tables: dict[str, CDFTables] | None = None
         self._saved_widths: Tensor | None = None
+
+    @property
+    def rdo(self) -> float:
+        return self._rdo
+
+    @rdo.setter
+    def rdo(self, weight: float) -> None:
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"rdo={weight}: expected a finite number, at least 0")
+        self._rdo = weight
 
     @property
     def is_transform_missing(self) -> bool:

@@ -33,10 +33,10 @@ from utils.configs.checks import (
 )
 from utils.configs.composing import compose_config, expand
 from utils.configs.overrides import CONF_DIR, given, parse, to_override_value
-from utils.runs.experiment_status import LOG, read_jobs, report
+from utils.runs.experiment_status import LOG, end_queued_jobs, read_jobs, report
 from utils.runs.files import writable_dir
 from utils.runs.identity import experiment_folder
-from utils.runs.signals import GRACE_SECONDS, MAIN_PROCESS, raised
+from utils.runs.signals import GRACE_SECONDS, MAIN_PROCESS, blocked_in_children, raised
 from utils.runs.status_file import CTRL_C, format_error, queue_job
 
 NONE_DONE = 3  # exit status, known to bin/utils.sh
@@ -98,11 +98,13 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     has_failed = False
     main, display = _output(main, plan, sweep_dir)
     try:
-        # submitted jobs outlive this process
-        ends = contextlib.nullcontext()
-        if not plan.is_submitted:
-            ends = raised(before=lambda: _interrupt_workers(sweep_dir))
-        with ends, display, contextlib.redirect_stderr(WithoutOverrides(sys.stderr)):
+        with contextlib.ExitStack() as stack:
+            if not plan.is_submitted:  # submitted jobs outlive this process
+                stack.enter_context(raised(before=lambda: _interrupt_workers(sweep_dir)))
+                if cfg.parallel_jobs != 1 and len(plan.jobs) != 1:  # the jobs are in workers
+                    stack.enter_context(blocked_in_children())
+            stack.enter_context(display)
+            stack.enter_context(contextlib.redirect_stderr(WithoutOverrides(sys.stderr)))
             hydra_main(main)()
     except (KeyboardInterrupt, SystemExit) as error:
         sys.exit(130 if format_error(error) == CTRL_C else error.code)
@@ -113,6 +115,8 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         states = {job["state"] for job in read_jobs(sweep_dir)}
         if states or has_failed:
             print(report(sweep_dir, plan.results))
+        if not plan.is_submitted:
+            end_queued_jobs(sweep_dir)
     # a search continues after failed trials
     if has_failed or (not plan.jobs and states - {"done"}):
         sys.exit(1 if "done" in states else NONE_DONE)
@@ -195,6 +199,8 @@ def _interrupt_workers(sweep_dir: Path) -> None:
     while workers := {job["pid"] for job in read_jobs(sweep_dir) if job["state"] == "running"}:
         if workers <= {os.getpid()} or time.monotonic() > end:
             return
+        if len(told) == 1:
+            print("Writing checkpoints; press Ctrl-C again to stop without them", flush=True)
         for worker in workers - told:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGINT)

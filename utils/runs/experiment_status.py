@@ -14,7 +14,7 @@ from pathlib import Path
 
 from utils.runs.identity import STAGES, is_execution_setting
 from utils.runs.saved_runs import read_status
-from utils.runs.status_file import JOB, RUN, STATES, load, read_job
+from utils.runs.status_file import JOB, RUN, STATES, job_file, load, now, read_job
 
 LOG = "job.log"  # in a job's folder: its output, unless a scheduler writes the log
 LONG = 100  # characters; the report does not repeat errors that are longer
@@ -183,6 +183,13 @@ def read_jobs(sweep_dir: Path) -> list[dict]:
     """Read the status of the jobs of a sweep, in order of their numbers."""
     folders = sorted(sweep_dir.glob("[0-9]*"), key=lambda folder: int(folder.name))
     return [read_job(folder) for folder in folders]
+
+
+def end_queued_jobs(sweep_dir: Path) -> None:
+    """Note that the jobs that have not started will not: the process that starts them ends."""
+    for job in filter(_is_waiting, read_jobs(sweep_dir)):
+        file = job_file(sweep_dir / str(job["num"]))
+        file.write(state="interrupted", error="it had not started", finished=now())
 
 
 def distinct_overrides(jobs: Collection[Sequence[str]]) -> list[list[str]]:

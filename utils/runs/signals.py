@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -87,10 +88,15 @@ def raised(before: Callable[[], None] = lambda: None) -> Iterator[None]:
     without a status or a report. Signals that are ignored stay ignored.
     """
     received: list[int] = []
+    deaf_until = 0.0  # one press of Ctrl-C may arrive twice
 
     def end(number: int) -> None:
+        nonlocal deaf_until
+        if time.monotonic() < deaf_until:
+            return
         received.append(number)
         if len(received) == 1:
+            deaf_until = time.monotonic() + 1
             before()
         raise error()
 
@@ -115,6 +121,23 @@ def raised(before: Callable[[], None] = lambda: None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def blocked_in_children() -> Iterator[None]:
+    """Processes that start inside the block receive signals that end them in `raised_once` only.
+
+    Joblib kills all workers if one of them dies, even one that has no job yet. Children inherit the
+    mask of the thread that starts them; another thread receives the signals of this process.
+    """
+    over = threading.Event()
+    threading.Thread(target=over.wait, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+        over.set()
+
+
+@contextlib.contextmanager
 def raised_once() -> Iterator[None]:
     """In a worker process of a sweep, raise KeyboardInterrupt on the first signal that ends it.
 
@@ -128,6 +151,7 @@ def raised_once() -> Iterator[None]:
     _is_busy = True
     listen()
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         yield
     finally:
         _is_busy = False
