@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -448,7 +449,9 @@ def test_a_terminal_or_a_service_manager_interrupts_all_jobs_of_a_sweep(tmp_path
     runs = [find_run(compose(tmp_path, *overrides, f"seed={i}"), "featurizer") for i in (1, 2)]
     with started(tmp_path, *overrides, "seed=1,2") as process:
         wait_until(lambda: all(run.status().get("epoch", 0) > 1 for run in runs), 100)
-        os.killpg(process.pid, number)
+        for _ in range(2):  # as may happen with one press of Ctrl-C
+            os.killpg(process.pid, number)
+            time.sleep(0.1)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, output
     for run_b in runs:
