@@ -84,7 +84,7 @@ def _following_main_process() -> Iterator[None]:
     """
     main_process = int(os.environ.get(MAIN_PROCESS, 0))
     # jobs of a scheduler outlive main.py
-    if signals.job_id() is not None or os.getppid() != main_process:
+    if main_process in (0, os.getpid()) or signals.job_id() is not None:
         yield
         return
     over = threading.Event()

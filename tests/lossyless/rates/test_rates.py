@@ -20,6 +20,7 @@ from lossyless.rates import (
     Lossless,
     MIRate,
 )
+from lossyless.rates.likelihoods import LowerBound
 
 UNCODED = [rate for rate in RATES if not issubclass(rate, EntropyCodedRate)]
 
@@ -214,12 +215,13 @@ class HLaplace(ColumnCodedRate):
         super().__init__(z_dim, **kwargs)
         self.log_scale = nn.Parameter(torch.zeros(z_dim))
         self.register_buffer("centres", torch.zeros(z_dim))
+        self.bound = LowerBound(1e-9)
 
     def _likelihoods(self, z_hat_in):
         scale = self.log_scale.exp()
         # of the cell on the other side of 0, so as not to subtract probabilities close to 1
         upper, lower = (Laplace(0.0, scale).cdf(-z_hat_in.abs() + side) for side in (0.5, -0.5))
-        return (upper - lower).clamp(min=1e-9)
+        return self.bound(upper - lower)
 
     def _make_tables(self):
         symbols = torch.arange(-100, 101)[:, None]

@@ -406,17 +406,21 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     with started(tmp_path, *overrides, "seed=1,2") as process:
         wait_until(lambda: state_of(cfg, "featurizer") != "new")
         worker = find_run(cfg, "featurizer").status()["pid"]
-        assert worker != process.pid
-        process.kill()
-    wait_until(lambda: not _is_alive(worker), 20)
+        assert worker in _alive(process.pid) - {process.pid}
+        process.kill()  # the second worker may not have started its job yet
+    wait_until(lambda: not _alive(process.pid), 40)
+    assert find_run(cfg, "featurizer").status()["state"] == "interrupted"
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"  # zombie
+def _alive(session: int) -> set[int]:
+    """The processes of a session."""
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            state, _, _, its_session = file.read_text().rsplit(")", 1)[1].split()[:4]
+            if int(its_session) == session and state != "Z":  # zombie
+                found.add(int(file.parent.name))
+    return found
 
 
 @pytest.mark.slow
