@@ -81,9 +81,9 @@ def _config(arguments: Sequence[str]) -> DictConfig:
 
     Its name may have a mode's prefix, as in "quick_banana_RD", or be that of `experiment_name=`.
     """
-    if wrong := [argument for argument in arguments if "=" not in argument]:
+    if wrong := [text for text in arguments if "=" not in text and not text.startswith("-")]:
         raise ConfigError(f"{wrong[0]}: expected KEY=VALUE")
-    overrides = dict(argument.split("=", 1) for argument in arguments)
+    overrides = dict(text.split("=", 1) for text in arguments if "=" in text)
     name, experiments = overrides.get("experiment", ""), CONF_DIR / "experiment"
     for mode, prefix in _prefixes().items():
         experiment = name.removeprefix(prefix)

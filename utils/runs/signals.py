@@ -111,7 +111,9 @@ def raised(before: Callable[[], None] = lambda: None) -> Iterator[None]:
         signal.signal(number, _InThisProcess(end))
     try:
         yield
-    except Exception as consequence:  # such as that of a pool whose workers have ended
+    except BaseException as consequence:  # such as a worker's end, which may precede the signal
+        if not received and not isinstance(consequence, Exception):
+            time.sleep(1)
         if received:
             raise error() from consequence
         raise
