@@ -203,7 +203,7 @@ def _interrupt_workers(sweep_dir: Path) -> None:
             print("Writing checkpoints; press Ctrl-C again to stop without them", flush=True)
         for worker in workers - told:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGINT)
+                os.kill(worker, signal.SIGTERM)  # scripts in the background ignore SIGINT
         told |= workers
         time.sleep(0.1)
 

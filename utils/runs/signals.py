@@ -22,6 +22,7 @@ ENDS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)
 
 _is_terminated = False  # whether this scheduled job has received SIGTERM
 _is_busy = False  # whether this is a worker process of a sweep that is running a job
+_ours: set[int] = set()  # those of `ENDS` that this worker process does not ignore (nohup)
 _is_interrupted = False  # whether this worker process has received one of `ENDS`
 
 
@@ -150,6 +151,7 @@ def raised_once() -> Iterator[None]:
     global _is_busy
     if _is_interrupted:
         raise KeyboardInterrupt
+    _ours.update(number for number in ENDS if signal.getsignal(number) is not signal.SIG_IGN)
     _is_busy = True
     listen()
     try:
@@ -189,7 +191,7 @@ def listen() -> None:
     Lightning replaces them when training starts; its own handler stops training on SIGTERM.
     """
     if _is_busy:
-        for number in ENDS:
+        for number in _ours:
             signal.signal(number, _InThisProcess(_interrupt))
     if not _is_main_thread_of_job():
         return

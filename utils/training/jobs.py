@@ -100,6 +100,6 @@ def _watch(main_process: int, over: threading.Event) -> None:
     while os.getppid() == main_process:
         if over.wait(WATCH_SECONDS):
             return
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
     over.wait(signals.GRACE_SECONDS)
     os._exit(1)

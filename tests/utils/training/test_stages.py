@@ -395,6 +395,7 @@ def started(folder, *overrides):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in scripts
     ) as process:
         yield process
 
