@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# ResNet50 of CLIP: trains bottlenecks on its features of COCO. Settings: conf/experiment/ssl_bottleneck_pretrain.yaml
+# CLIP's ResNet50: trains bottlenecks on its COCO features. Settings: conf/experiment/ssl_bottleneck_pretrain.yaml
 experiment=ssl_bottleneck_pretrain
-description="ResNet50 of CLIP: trains bottlenecks on its features of COCO."
+description="CLIP's ResNet50: trains bottlenecks on its COCO features."
 # shellcheck source=bin/utils.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 
