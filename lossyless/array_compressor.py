@@ -275,16 +275,16 @@ class ArrayCompressor(MatrixCompressor):
     def _errors(self, z: Tensor, z_hat: Tensor) -> Tensor:
         if isinstance(self.rate_, KLTVectors):
             return self.rate_.errors(z, z_hat)
-        return ((z_hat.double() - z) / self.scale_).square().sum(1)  # model of an earlier release
+        return ((z_hat.double() - z) / self.scale_).square().sum(1)  # model from an earlier release
 
 
 def _make_codec(saved: dict) -> Codec:
-    """A codec for a saved state. Raises ValueError if it is unknown."""
+    """The codec of a saved model, without its state. Raises ValueError for an unknown codec."""
     dim, state = saved["n_features_in"], saved["state"]
     name = saved.get("codec", HFactorized.format_name)
     if name == KLTVectors.format_name:
         return KLTVectors(dim)
     if name != HFactorized.format_name:
         raise ValueError(f"unknown codec {name!r}")
-    with drawing_from(torch.Generator()):  # weights that are then replaced
+    with drawing_from(torch.Generator()):  # initial weights, which the caller replaces
         return HFactorized(dim, transform=state["_extra_state"].get(TRANSFORM, "none"))

@@ -110,7 +110,7 @@ def _create_temporary(target: Path, path: Path) -> tuple[Path, BinaryIO]:
 
 
 class _NamedFile(io.FileIO):
-    """A new file whose write errors name the final file."""
+    """A new file. Errors while writing to it name the final file."""
 
     def __init__(self, path: Path, *, final: Path):
         super().__init__(os.fspath(path), "x+")
@@ -122,7 +122,7 @@ class _NamedFile(io.FileIO):
 
 
 def _lock(file: BinaryIO) -> None:
-    """Lock a file. Raises OSError if it is locked already, or if there are no file locks."""
+    """Lock a file. Raises OSError if it is already locked, or cannot be locked."""
     if fcntl is None:
         raise OSError(errno.ENOSYS, "no file locks on Windows")
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

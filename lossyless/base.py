@@ -164,7 +164,7 @@ class PlainCompressor(Codec, Compressor):
 
 
 def _tensors(state: Mapping[str, object], prefix: str = "") -> dict[str, Tensor]:
-    """Tensors of a (nested) state dict by their full names."""
+    """The tensors of a (nested) state dict, keyed by their full names."""
     tensors = {}
     for name, value in state.items():
         if isinstance(value, Tensor):

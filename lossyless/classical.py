@@ -130,6 +130,6 @@ class PillowCoder:
 
 
 def _to_uint8(images: Tensor) -> NDArray[np.uint8]:
-    """Values in [0, 1] to 0, ..., 255, in C order."""
+    """Convert values in [0, 1] to 0, ..., 255, in C order."""
     pixels = (images.float().clamp(0, 1) * 255).round().byte()
     return pixels.cpu().contiguous().numpy()

@@ -106,7 +106,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
 
     @torch.no_grad()
     def represent(self, x: Tensor) -> Tensor:
-        """z [B, z_dim] of x [B, *shape], before quantisation: the sender's network."""
+        """Apply the sender's network to x [B, *shape]: z [B, z_dim], before quantisation."""
         return self.p_ZlX(x).rsample().float()
 
     def receive(self, z_hat: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
 
     @torch.no_grad()
     def rates(self, x: Tensor) -> Tensor:
-        """Theoretical rates of x [B, *shape]: [B], nats."""
+        """Theoretical rates [B] of x [B, *shape], in nats."""
         _, _, rates, _ = self._through_bottleneck(x)
         return rates
 
@@ -202,7 +202,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
 
     def evaluation_step(self, batch: Batch, split: str) -> None:
         if self.distortion.needs == "positive" and len(batch.x) == 1:
-            return  # a last batch of one example has no negatives
+            return  # the only example of a final batch has no negatives
         *_, metrics = self.losses(batch)
         self.tracker.add(self, split, metrics, batch_size=len(batch.x))
 
@@ -219,7 +219,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
 
 
 def _check_latent_shapes(p_ZlX: CondDist, rate: Rate) -> None:
-    """Raise ValueError if encoder and rate have latent images [C, s, s] of different shapes."""
+    """Raise ValueError if the latent images [C, s, s] of encoder and rate differ in shape."""
     encoded = getattr(p_ZlX.mapper, "latent_shape", None)
     priced = getattr(rate, "latent_shape", None)
     if encoded is not None and priced is not None and encoded != priced:

@@ -114,13 +114,13 @@ class KLTVectors(FittedCodec):
         self.widths.copy_(torch.from_numpy(widths * math.sqrt(self.beta)))
 
     def _fit_symbols(self, x: NDArray[np.float64]) -> None:
-        """Fit all but the widths to vectors x [N, D], in cell widths for beta = 1."""
+        """Fit everything but the widths to x [N, D], in units of the cell widths for beta = 1."""
         n = min(self.n_clusters, int(len(x) * CLUSTERS_PER_ROW))
         book, residuals, index_rate = Codebook.fit(x, n) if n > 1 else (None, x, 0.0)
         if self.rate_target is not None:
             lowest = self._lowest_rate(x)
             if 2 * index_rate > self.rate_target or index_rate + lowest >= self.rate_target:
-                book, residuals, index_rate = None, x, 0.0  # indices would take most bits
+                book, residuals, index_rate = None, x, 0.0  # indices would take too many bits
         beta, fit = self._fit_beta(residuals, index_rate)
         if book is not None:
             without = ScalarQuantiser.fit(x, beta, self.rdo)
@@ -160,9 +160,11 @@ class KLTVectors(FittedCodec):
     def _fit_beta(
         self, x: NDArray[np.float64], index_rate: float, start: float = 0.0
     ) -> tuple[float, ScalarQuantiser]:
-        """The given beta, or one that reaches the rate target with indices of rate `index_rate`.
+        """The given beta, or the one that reaches the rate target, and the quantiser fitted for it.
 
-        x [N, D] are vectors or residuals, in cell widths for beta = 1; `start` is a log beta."""
+        x [N, D] are vectors or residuals, in units of the cell widths for beta = 1. `index_rate` is
+        the rate of the cluster indices, and `start` the log beta from which to search.
+        """
         if self.rate_target is None:
             return self.beta, ScalarQuantiser.fit(x, self.beta, self.rdo)
         most = MAX_RATE * self.z_dim

@@ -26,7 +26,7 @@ def write_model(saved: dict[str, Any], path: str | os.PathLike) -> None:
 
 
 def read_model(path: str | os.PathLike) -> dict[str, Any]:
-    """Read the dictionary that `write_model` wrote. Raises `WeightsError` for any other content."""
+    """Read a dictionary written by `write_model`. Raises `WeightsError` for any other content."""
     content = Path(path).read_bytes()
     digest, body = content[len(FILE_MAGIC) :][:32], content[len(FILE_MAGIC) + 32 :]
     if not content.startswith(FILE_MAGIC):

@@ -38,7 +38,7 @@ class _Part:
 
 
 class JointOptimizer(Optimizer):
-    """The optimisers of several parts, over disjoint parameters, that step as one."""
+    """The optimisers of several parts with disjoint parameters, stepped as one."""
 
     def __init__(self, parts: dict[str, _Part]):
         # `super().__init__` would copy the parameter groups, which belong to the parts
@@ -139,7 +139,7 @@ def configure_parts(
     n_epochs: int,
     monitor: str,
 ) -> dict:
-    """Return value of a LightningModule's `configure_optimizers` for jointly trained parts.
+    """Build the result of a LightningModule's `configure_optimizers` for jointly trained parts.
 
     Parameters
     ----------

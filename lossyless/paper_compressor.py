@@ -76,7 +76,7 @@ class PaperCompressor(MatrixCompressor):
     def _device(self) -> torch.device:
         try:
             return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        except (RuntimeError, TypeError):  # torch's message lists all types of devices
+        except (RuntimeError, TypeError):  # torch's message lists all device types
             raise ValueError(
                 f"device={self.device!r}: expected None or a device of torch, such as 'cpu', "
                 "'cuda' or 'cuda:1'"
@@ -136,6 +136,6 @@ def _add_mean(rate: HFactorized, mean: Tensor) -> None:
     """Make `rate`, trained on z - mean, code z itself with the same symbols."""
     biasing = rate.biasing.double() - mean
     rate.biasing.copy_(biasing)
-    # the part of a large mean that float32 cannot represent, in cells, shifts the prior
+    # the prior absorbs the part of a large mean that float32 cannot represent, in units of cells
     offset = ((biasing - rate.biasing.double()) * rate.scaling.double().exp()).float()
     rate.prior.shift(torch.where(offset.abs() > MIN_SHIFT, offset, 0.0))

@@ -53,7 +53,7 @@ class Portable:
 
 
 class _Reduced:
-    """Unpickles as the result of calling a function."""
+    """An object that unpickles as the result of a function call."""
 
     def __init__(self, *reduced: object):
         self.reduced = reduced

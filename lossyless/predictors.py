@@ -69,7 +69,7 @@ class PredictionHead(nn.Module):
         return {"loss": losses, "acc": (prediction.argmax(-1) == y).float()}
 
     def average(self, examples: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses [B], and the means over the batch, of the metrics that `examples` returns."""
+        """Losses [B] and batch means of the metrics returned by `examples`."""
         losses = examples["loss"]
         losses = losses.mean(-1) if self.task == "regression" else losses
         metrics = {name: values.mean().detach() for name, values in examples.items()}

@@ -16,7 +16,7 @@ def forgive_output() -> None:
     replaced before, as in notebooks and tests, are unchanged.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # else the next file would get its descriptor
+        if getattr(sys, name) is None:  # otherwise, the next file would reuse its descriptor
             nothing = open(os.devnull, mode, errors="backslashreplace")  # noqa: SIM115, PLW1514
             setattr(sys, name, nothing)
     for name in ("stdout", "stderr"):
@@ -49,7 +49,7 @@ def _flush_at_exit() -> None:
 
 
 def forgiving(descriptor: int, *, closefd: bool = True, **settings: object) -> io.TextIOWrapper:
-    """A text stream that escapes and discards as in `forgive_output`.
+    """A text stream that escapes and discards text as `forgive_output` describes.
 
     `closefd`: whether closing the stream closes the descriptor; `settings`: see `io.TextIOWrapper`.
     """

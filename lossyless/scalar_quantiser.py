@@ -32,7 +32,7 @@ class ScalarQuantiser(NamedTuple):
 
     @classmethod
     def fit(cls, x: NDArray[np.float64], beta: float, rdo: bool) -> "ScalarQuantiser":
-        """Fit to rows x [N, D], in cell widths for beta = 1."""
+        """Fit to rows x [N, D], in units of the cell widths for beta = 1."""
         width = math.sqrt(beta)
         totals = x.sum(0) / width
         where = np.flatnonzero((x > width / 2) | (x < -width / 2))  # other symbols are 0

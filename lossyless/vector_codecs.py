@@ -209,7 +209,7 @@ def _pack(values: NDArray, n_bits: int) -> NDArray:
 
 
 def _unpack(packed: NDArray, n_bits: int, dim: int) -> NDArray:
-    """The integers uint8 [N, dim] that `_pack` packed."""
+    """Unpack the integers, uint8 [N, dim], packed by `_pack`."""
     bits = np.unpackbits(packed, axis=-1, count=dim * n_bits, bitorder="little")
     bits = bits.reshape(len(packed), dim, n_bits)
     return np.packbits(bits, axis=-1, bitorder="little")[..., 0]

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys of the weights in checkpoints
-ARCHIVE = b"PK\x03\x04"  # how zip archives start
-MAX_LENGTH = 500  # characters of an error about tensors
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which checkpoints keep weights
+ARCHIVE = b"PK\x03\x04"  # first bytes of a zip archive
+MAX_LENGTH = 500  # of an error about tensors, in characters
 
 
 class WeightsError(RuntimeError):
@@ -111,7 +111,7 @@ def sha256_of(path: str | os.PathLike) -> str:
 
 
 def check_archive(path: str | os.PathLike) -> None:
-    """Raise WeightsError if a zip archive of torch.save is damaged; torch.load does not check this.
+    """Raise WeightsError if an archive written by torch.save is damaged; torch.load does not check.
 
     Files that are not zip archives pass.
     """
@@ -135,7 +135,7 @@ def check_archive(path: str | os.PathLike) -> None:
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a file of torch.save, or a .npz archive.
+    """Read a file written by torch.save, or an .npz archive.
 
     Raises WeightsError if the file is missing, damaged, or of another type.
     """
@@ -149,8 +149,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         raise
     except Exception as error:  # other files can raise any type of exception
         raise WeightsError(
-            f"{path} could not be read: it is damaged, or neither a state dict of torch.save nor a "
-            ".npz file of np.savez"
+            f"{path} could not be read: it is damaged, or neither a state dict saved by torch.save "
+            "nor an .npz file saved by np.savez"
         ) from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: expected a state dict, found a {type(content).__name__}.")
@@ -165,7 +165,7 @@ def _read(path: Path) -> Any:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by name, without the wrappers and prefixes that trainers add."""
+    """The tensors of a checkpoint by name, without wrappers and prefixes added by trainers."""
     content = read_checkpoint(path)
     for wrapper in WRAPPERS:
         if isinstance(content.get(wrapper), dict):
