@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
 from helpers.tiny import ROOT, call
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 SUPPORTED = ["3.11", "3.12", "3.13", "3.14"]
@@ -229,6 +231,16 @@ def test_constraints_pin_one_allowed_version_of_each_requirement(python):
         for requirement in read_requirements(file):
             (version,) = pinned[canonicalize_name(requirement.name)].specifier
             assert version.operator == "==" and version.version in requirement.specifier
+
+
+def test_pinned_versions_run_on_the_first_patch_release():  # Debian 12 has Python 3.11.2
+    pinned = {python: pins(python) for python in SUPPORTED}
+    for distribution in metadata.distributions():
+        supported = SpecifierSet(distribution.metadata.get("Requires-Python", ""))
+        for python in SUPPORTED:
+            pin = pinned[python].get(canonicalize_name(distribution.name))
+            if pin and pin.specifier.contains(distribution.version):
+                assert f"{python}.0" in supported, pin
 
 
 def test_the_supported_versions_are_the_same_everywhere():
