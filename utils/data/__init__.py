@@ -1,1 +1,1 @@
-"""Data sets as iterables of `lossyless.base.Batch`, made in batches on the training device."""
+"""Data sets as iterables of `lossyless.base.Batch`, which are made on the training device."""

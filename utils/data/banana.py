@@ -16,16 +16,16 @@ from utils.data.module import DataModule, spawn_generator
 
 @dataclass(frozen=True)
 class BananaDistribution:
-    """The "Banana" of Balle et al., https://arxiv.org/abs/2007.03034: a bent 2-D Gaussian.
+    """The "Banana" of Balle et al. (https://arxiv.org/abs/2007.03034): a bent 2-D Gaussian.
 
-    A Gaussian point e, whose coordinates are independent with standard deviations `std`, becomes
-    (e1, e2 + curvature * (e1^2 - std1^2)). It is then rotated by `angle` degrees counter-clockwise
-    and shifted by `shift`, which is the mean of the result. All steps preserve volume, so the
-    density of a point is the Gaussian's at its pre-image.
+    A Gaussian point e, whose coordinates are independent with standard deviations `std`, is mapped
+    to (e1, e2 + curvature * (e1^2 - std1^2)). It is then rotated counter-clockwise by `angle`
+    degrees and shifted by `shift`, which is the mean of the result. All steps preserve volume, so
+    the density of a point is the Gaussian's at its pre-image.
 
     The constants are those of Lossy Compression for Lossless Prediction. The direction and centre
-    of the bend are chosen to make the published rate of VIC agree with the entropy of |x| (2.17
-    bits).
+    of the bend are chosen such that the entropy of |x| (2.17 bits) agrees with the published rate
+    of VIC.
     """
 
     std: tuple[float, float] = (3.0, 0.5)
@@ -47,7 +47,7 @@ class BananaDistribution:
         return rotate(bent, angle) + torch.tensor(self.shift, device=generator.device)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Exact log-density in nats, [n], of points x [n, 2]."""
+        """Exact log-density [n], in nats, of points x [n, 2]."""
         centred = x - torch.tensor(self.shift, dtype=x.dtype, device=x.device)
         angle = torch.tensor(math.radians(self.angle), dtype=x.dtype, device=x.device)
         first, second = rotate(centred, -angle).unbind(dim=1)
@@ -61,22 +61,22 @@ class BananaDistribution:
 
 @cache
 def central_range(distribution: BananaDistribution, axis: int) -> tuple[float, float]:
-    """10 and 90 % quantiles of a coordinate, estimated from 2^20 fixed points."""
+    """Return the 10 % and 90 % quantiles of a coordinate, estimated from 2^20 fixed points."""
     points = distribution.sample(2**20, torch.Generator().manual_seed(0))
     return tuple(points[:, axis].quantile(torch.tensor([0.1, 0.9])).tolist())
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
     """Rotate points [n, 2] about the origin by angles [n] or [] in radians, counter-clockwise."""
-    # a matrix product would lose digits in TF32
+    # a matrix product would lose precision in TF32
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([cos * x[:, 0] - sin * x[:, 1], sin * x[:, 0] + cos * x[:, 1]], dim=1)
 
 
 class Equivalence(ABC):
-    """Equivalence relation on the plane: the orbits of a group."""
+    """Equivalence relation on the plane, whose classes are the orbits of a group."""
 
-    n_outputs: int  # dimensions of the maximal invariant
+    n_outputs: int  # dimensionality of the maximal invariant
 
     @abstractmethod
     def maximal_invariant(self, x: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Equivalence(ABC):
 
     @abstractmethod
     def draw_member(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """A random member [n, 2] of each point's class, independent of x given its class."""
+        """A random member [n, 2] of each point's class, independent of x given the class."""
 
 
 class RotationEquivalence(Equivalence):
@@ -114,7 +114,7 @@ class RotationEquivalence(Equivalence):
 class TranslationEquivalence(Equivalence):
     """Translations along one axis: M(x) is the other coordinate; representatives lie on its axis.
 
-    Members are drawn uniformly between the source's 10 and 90 % quantiles along this axis.
+    Members are drawn uniformly between the source's 10 % and 90 % quantiles along this axis.
     """
 
     axis: int
@@ -158,10 +158,10 @@ EQUIVALENCES: dict[str | None, Equivalence] = {
 
 
 class BananaDataModule(DataModule):
-    """Banana points X with the maximal invariant M(X) as regression target.
+    """Banana points X with the maximal invariant M(X) as the regression target.
 
     If `Batch.aux` is the representative (VIC), x is a random member of the point's class, both in
-    training and in evaluation. Otherwise x is the point itself.
+    training and in evaluation. Otherwise, x is the point itself.
 
     New training points are drawn in every epoch; validation and test points are fixed by the seed.
     Points do not depend on the batch size, shuffling, the equivalence or the auxiliary variable,

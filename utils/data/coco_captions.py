@@ -1,4 +1,4 @@
-"""Captions of COCO 2017 (https://arxiv.org/abs/1405.0312) as a data set of CLIP features."""
+"""COCO 2017 captions (https://arxiv.org/abs/1405.0312) as a data set of CLIP features."""
 
 import hashlib
 import json
@@ -50,19 +50,19 @@ PRECISION = np.float16  # as in CLIP's checkpoints
 class Captions:
     """The captions of a split."""
 
-    files: list[str]  # names of the N images, in the order of their ids
-    texts: list[str]  # the M captions, in the order of their images
+    files: list[str]  # file names of the N images, sorted by id
+    texts: list[str]  # the M captions, in the order of the images
     counts: Tensor  # number of captions of each image, int64 [N]
 
     def mean(self, features: Tensor) -> Tensor:
-        """Mean feature of the captions of each image, float32 [N, D], from features [M, D]."""
+        """Average caption features [M, D] over the captions of each image, float32 [N, D]."""
         image = torch.arange(len(self.counts)).repeat_interleave(self.counts)
         sums = torch.zeros(len(self.counts), features.shape[1])
         return sums.index_add_(0, image, features.float()) / self.counts[:, None]
 
 
 def find(folder: Path, content: str) -> Path:
-    """Path of a file or folder of COCO in `folder`; its archive is downloaded if it is missing."""
+    """Return the path of a COCO file or folder, after downloading its archive if necessary."""
     part = content.partition("/")[0]
     archive, md5, n_bytes = ARCHIVES[part]
     return find_or_download(
@@ -75,9 +75,9 @@ def find(folder: Path, content: str) -> Path:
 
 
 def read_captions(folder: Path, split: str) -> Captions:
-    """Read the captions of the split "train" or "test" of COCO in `folder`.
+    """Read the captions of COCO's split "train" or "test" from `folder`.
 
-    Raises DataError if their file cannot be downloaded or is damaged.
+    Raises DataError if the annotation file cannot be downloaded or is damaged.
     """
     path = find(folder, f"annotations/captions_{YEARS[split]}.json")
     try:
@@ -102,14 +102,15 @@ def read_captions(folder: Path, split: str) -> Captions:
 def caption_features(
     captions: Sequence[str], *, weights: str = "ViT-B/32", dim: int = 512, folder: Path
 ) -> Tensor:
-    """Compute CLIP's unnormalised features of captions, float16 [N, dim].
+    """Return unnormalised CLIP features of captions, float16 [N, dim].
 
-    They are computed once, on a GPU if available, and then read from `folder`. Captions of more
-    than 77 tokens are truncated. CLIP: https://arxiv.org/abs/2103.00020. `weights` is the name of
-    one of CLIP's models, downloaded on first use, or the path of a checkpoint.
+    They are computed once, on a GPU if one is available, and then read from `folder`. Captions of
+    more than 77 tokens are truncated. `weights` is the name of a CLIP model
+    (https://arxiv.org/abs/2103.00020), which is downloaded on first use, or the path of a
+    checkpoint.
 
-    Raises DataError if the weights cannot be loaded, if their features do not have `dim`
-    dimensions, or if the stored features are damaged.
+    Raises DataError if the weights cannot be loaded, if the features do not have `dim` dimensions,
+    or if the stored features are damaged.
     """
     digest = hashlib.sha256()
     for caption in captions:
@@ -120,7 +121,7 @@ def caption_features(
     features = cache.get(*which, compute=lambda part: _compute(part, captions, weights)).x
     if features.shape != (len(captions), dim):
         raise DataError(
-            f"{cache.path(*which)} holds features {list(features.shape)}, expected "
+            f"{cache.path(*which)} holds features of shape {list(features.shape)}, expected "
             f"{[len(captions), dim]}: set kwargs.feature_dim={features.shape[1]}, or delete the "
             "folder to compute them again."
         )
@@ -134,10 +135,10 @@ def _compute(folder: Path, captions: Sequence[str], weights: str) -> dict:
         model, _ = load_clip(weights, device)
     except WeightsError as error:
         raise DataError(
-            f"kwargs.clip_weights={weights!r}: {error} (kwargs.clip_weights is the name of one of "
-            "CLIP's models, or a path.)"
+            f"kwargs.clip_weights={weights!r}: {error} (kwargs.clip_weights is the name of a CLIP "
+            "model or a path.)"
         ) from error
-    print(f"CLIP {weights}: computing features of {len(captions)} captions on {device}, once.")
+    print(f"CLIP {weights}: computing the features of {len(captions)} captions on {device}, once.")
     clip, watch = import_clip(), Stopwatch(device)
     features = np.empty((len(captions), model.text_projection.shape[1]), PRECISION)
     for start in progress(range(0, len(captions), BATCH_SIZE), "captions"):
@@ -152,16 +153,16 @@ def _compute(folder: Path, captions: Sequence[str], weights: str) -> dict:
 
 
 class CocoCaptionsDataModule(DataModule):
-    """Captions of COCO as CLIP features [feature_dim]; all captions of an image are equivalent.
+    """COCO captions as CLIP features [feature_dim]; all captions of an image are equivalent.
 
-    An example is an image, and x is the feature of a random one of its captions, drawn again each
-    time. `Batch.aux` is x itself (input), the mean over all captions of the image (representative
-    or target; this is also y), or another caption of the image (positive). The splits are those of
-    `sources.coco`; the images themselves are not needed.
+    Each example is an image, and x is the feature of one of its captions, drawn at random (anew in
+    each training epoch). `Batch.aux` is x itself (input), the mean feature of all captions of the
+    image (representative or target; this is also y), or the feature of another of its captions
+    (positive). The splits are those of `sources.coco`; the images themselves are not needed.
 
     Parameters
     ----------
-    clip_weights, feature_dim : weights and feature dimensions of the text tower; see
+    clip_weights, feature_dim : weights and feature dimensionality of the text tower; see
         `caption_features`.
     val_fraction : fraction of the training images whose captions are held out for validation.
     kwargs : see `DataModule`.
@@ -188,7 +189,7 @@ class CocoCaptionsDataModule(DataModule):
 
     @cached_property
     def splits(self) -> dict[str, InMemory]:
-        """Start and number of each image's captions [N, 2], and their mean feature [N, D]."""
+        """Start and number of each image's captions [N, 2], and their mean features [N, D]."""
         folder, splits = Path(self.data_dir) / "coco", {}
         self._features = {}  # features of all captions, [M, D]
         for split in YEARS:

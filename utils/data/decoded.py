@@ -19,9 +19,9 @@ class DecodedDataModule(DataModule):
     Parameters
     ----------
     splits : representations [N, *shape] (float, or uint8 pixels of images) and targets (int64 [N]
-        or float32 [N, n_outputs]) of "train", "val" and "test".
-    n_copies : number of augmented copies of the training set that "train" concatenates. Each epoch
-        is one copy; epochs cycle through them.
+        or float32 [N, n_outputs]) for "train", "val" and "test".
+    n_copies : number of augmented copies of the training set that are concatenated in "train".
+        Each epoch uses one copy; epochs cycle through the copies.
     task, n_outputs, kind, kwargs : see `DataModule`.
     """
 
@@ -60,7 +60,7 @@ class DecodedDataModule(DataModule):
         """Collect batches of decoded examples into one tensor [N, *shape].
 
         Images are rounded to 8 bits per value, as in image files. Raises DataError unless there are
-        as many examples as targets. For `path`, see `allocate`; errors show its name.
+        as many examples as targets. For `path`, see `allocate`; error messages show its name.
         """
         collected, n_collected = torch.empty(0), 0
         for batch in batches:
@@ -80,7 +80,7 @@ class DecodedDataModule(DataModule):
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Convert images in [0, 1] to uint8; exact for decoded image files."""
+    """Convert images in [0, 1] to uint8; lossless for decoded image files."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 

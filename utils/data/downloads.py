@@ -1,4 +1,4 @@
-"""Downloads data sets when they are first used, by one process at a time.
+"""Download data sets on first use, in one process at a time.
 
 torchvision downloads most of them. `download` is for large files: it resumes interrupted downloads.
 """
@@ -27,10 +27,10 @@ from utils.runs.files import writable_dir
 
 T = TypeVar("T")
 
-# raised by torchvision's data sets if files are missing, damaged or have wrong checksums
+# raised by torchvision's data sets if files are missing or damaged or have wrong checksums
 UNUSABLE = (
     *(RuntimeError, OSError, EOFError, ValueError, AssertionError),
-    *(MatReadError, TypeError, LookupError),  # scipy, for damaged tables of Stanford Cars
+    *(MatReadError, TypeError, LookupError),  # from scipy, for damaged Stanford Cars tables
 )
 WAITS = (1, 5, 25)  # seconds before each attempt to resume a broken download
 TIMEOUT = 60  # seconds without data after which a download counts as broken
@@ -43,9 +43,10 @@ def open_or_download(
 ) -> T:
     """Open a data set; download it first if it is not in the folder.
 
-    `open_set` has an argument `download`, like torchvision's classes. A folder that cannot be
-    written to or locked, e.g. a read-only mount, is only read from. Raises DataError, with the
-    name, the size ("11 MB") and the advice, if the data set is missing and cannot be downloaded.
+    `open_set` is told whether to download, like torchvision's classes. A folder that cannot be
+    written to or locked, e.g. a read-only mount, is only read from. Raises DataError if the data
+    set is missing and cannot be downloaded; the message contains `name` and, if a download failed,
+    `size` ("11 MB") and `advice`.
     """
     try:
         lock = FileLock(writable_dir(folder) / f".{name.replace(' ', '_')}.lock").acquire()
@@ -70,7 +71,7 @@ def open_or_download(
         except Exception as error:  # download clients, such as gdown, raise their own errors
             reason = f"{error}"
             if not isinstance(error, DataError):  # its message says what to do
-                said = " ".join(str(error).split())  # torchvision's has lines for each mirror
+                said = " ".join(str(error).split())  # torchvision's messages span several lines
                 reason = (
                     f"{type(error).__name__}: {said}. Check the network, delete leftovers from an "
                     "earlier download, and run again; or put the files there by hand."
@@ -99,10 +100,10 @@ def find_or_download(
 
 
 def download_zip(url: str, folder: Path, *, md5: str, n_bytes: int) -> None:
-    """Download a zip file of `n_bytes` into a folder and unpack it; see `download` and `unpack`.
+    """Download a zip file of size `n_bytes` into a folder and unpack it; see `download`, `unpack`.
 
-    Raises DataError before the download if there is too little disk space. The contents are assumed
-    to take as much space as the archive, because images are already compressed.
+    Raises DataError before downloading if there is too little disk space. The contents are assumed
+    to need as much space as the archive, because images are already compressed.
     """
     archive = folder / PurePosixPath(url).name
     needed = 2 * n_bytes - _n_bytes(archive) - _n_bytes(_part(archive))
@@ -110,7 +111,7 @@ def download_zip(url: str, folder: Path, *, md5: str, n_bytes: int) -> None:
     if free < needed:
         raise DataError(
             f"{archive.name} and its contents need {needed / 1e9:.1f} GB, but {folder} has "
-            f"{free / 1e9:.1f} GB left: free some space, or set paths.data to another folder."
+            f"{free / 1e9:.1f} GB left: free up some space, or set paths.data to another folder."
         )
     if not archive.exists():
         download(url, archive, md5=md5)
@@ -120,8 +121,8 @@ def download_zip(url: str, folder: Path, *, md5: str, n_bytes: int) -> None:
 def download(url: str, path: Path, *, md5: str) -> None:
     """Download a file to `<path>.part`, and rename it when it is complete and its MD5 is correct.
 
-    The next call resumes an interrupted download. Raises DataError if the server refuses, if the
-    connection breaks repeatedly, or if the MD5 is wrong (the file is then deleted).
+    The next call resumes an interrupted download. Raises DataError if the server refuses the
+    request, if the connection breaks repeatedly, or if the MD5 is wrong (the file is then deleted).
     """
     part = _part(path)
     waits, most = iter(WAITS), _n_bytes(part)
@@ -189,8 +190,8 @@ def _download_rest(url: str, part: Path) -> None:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip file into a folder; its contents appear there only once they are complete.
 
-    Files are added to existing folders. The zip file is deleted; if it is damaged, DataError is
-    raised.
+    Files are added to existing folders. The zip file is deleted, even if it is damaged, in which
+    case DataError is raised.
     """
     temporary = folder / f".unpacking_{archive.name}"
     shutil.rmtree(temporary, ignore_errors=True)  # left by an interrupted run

@@ -21,9 +21,9 @@ from lossyless.pixels import UNREADABLE
 from lossyless.torch_state import drawing_from
 from utils.data.module import DataError, derive_seed
 
-SPLIT_SEED = 0  # runs of all seeds hold out the same examples
-MAX_RESIDENT_BYTES = 4 * 2**30  # larger inputs stay on the CPU, or on disk
-# jobs of a parallel sweep inherit joblib's start method, which a DataLoader does not support
+SPLIT_SEED = 0  # runs hold out the same examples, whatever their seed
+MAX_RESIDENT_BYTES = 4 * 2**30  # larger inputs stay on the CPU or on disk
+# jobs of a parallel sweep inherit joblib's start method, which DataLoader does not support
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 
@@ -42,7 +42,7 @@ class Examples(Protocol):
 
 
 class InMemory:
-    """Inputs [N, ...] and targets as tensors, moved to the device at first use if they fit."""
+    """Inputs [N, ...] and targets as tensors, moved to the device on first use if they fit."""
 
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         self.inputs = inputs
@@ -81,18 +81,18 @@ class ImageFiles:
 
     @classmethod
     def of(cls, samples: Sequence[tuple[str | Path, int]]) -> "ImageFiles":
-        """Files of (path, class) pairs, e.g. of a torchvision data set with `loader=str`."""
+        """Create from (path, class) pairs, e.g. from a torchvision data set with `loader=str`."""
         pairs = [samples[i] for i in range(len(samples))]
         classes = torch.tensor([int(c) for _, c in pairs], dtype=torch.int64)
         return cls([path for path, _ in pairs], classes)
 
     def take(self, indices: Tensor) -> "ImageFiles":
-        """The files at indices [N]."""
+        """Select the files at indices [N]."""
         paths = [self.paths[i] for i in indices.tolist()]
         return ImageFiles(paths, self.targets[indices], self.crop)
 
     def on_disk(self) -> "ImageFiles":
-        """The files that exist; annotations may list files that have not been unpacked."""
+        """Select the files that exist; annotations may list files that have not been unpacked."""
         folders = {os.path.dirname(path) for path in self.paths}
         names = {folder: set(os.listdir(folder)) for folder in folders if os.path.isdir(folder)}
         exists = [os.path.basename(p) in names.get(os.path.dirname(p), ()) for p in self.paths]
@@ -108,13 +108,13 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class Streamed:
-    """Images that workers decode and resize while the device works."""
+    """Images that worker processes decode and resize in the background."""
 
-    images: Images  # all splits
-    members: Tensor  # indices [N] of the images of this split
+    images: Images  # may include other splits
+    members: Tensor  # indices [N] of this split's images
     resize: v2.Transform  # applied to PIL images
     shape: tuple[int, ...]  # [C, H, W] of the resized images
-    n_workers: int  # number of worker processes; 0: the main process reads
+    n_workers: int  # number of worker processes; 0: the main process decodes
 
     @cached_property
     def targets(self) -> Tensor:
@@ -133,7 +133,7 @@ class Streamed:
             num_workers=n_workers,
             multiprocessing_context=START_METHOD if n_workers else None,
             pin_memory=device.type == "cuda",
-            # otherwise the workers' seed is drawn from the global random state
+            # otherwise, the workers' seed would be drawn from the global random state
             generator=torch.Generator(),
         )
         remedy = "fewer processes (kwargs.n_workers=) or smaller batches (kwargs.batch_size=)"
@@ -147,7 +147,7 @@ class Streamed:
 
 @dataclass(frozen=True)
 class _Decoded(Dataset):
-    """Batches of images as uint8 tensors; they do not depend on which worker reads them."""
+    """Batches of images as uint8 tensors, which do not depend on the worker that reads them."""
 
     images: Images
     resize: v2.Transform
@@ -155,9 +155,9 @@ class _Decoded(Dataset):
     seed: int
 
     def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor] | DataError:
-        """Images and targets at indices [B], or an error.
+        """Return the images and targets at indices [B], or an error.
 
-        The error is returned because a DataLoader would add the worker's traceback to its message.
+        Errors are not raised, because DataLoader would add the worker's traceback to the message.
         """
         try:
             return torch.stack([self._decode(i) for i in indices]), self.images.targets[indices]
@@ -170,7 +170,7 @@ class _Decoded(Dataset):
         except UNREADABLE as error:
             raise DataError(
                 f"cannot read image {self.images.name(i)}: {error}. Restore the file, or delete "
-                "the folder of the data set to download it again."
+                "the data set's folder to download it again."
             ) from error
         with drawing_from(torch.Generator().manual_seed(derive_seed(self.seed, i))):
             pixels = v2.functional.pil_to_tensor(self.resize(image))
@@ -183,14 +183,14 @@ class _Decoded(Dataset):
 
 
 def draw_order(n: int, is_shuffled: bool, generator: torch.Generator) -> Tensor:
-    """Indices [n] of all examples, shuffled or not, on the device of the generator."""
+    """Indices [n] of all examples, shuffled or not, on the generator's device."""
     if is_shuffled:
         return torch.randperm(n, generator=generator, device=generator.device)
     return torch.arange(n, device=generator.device)
 
 
 def draw_below(bounds: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform integers [B] in [0, bound), or 0 for a bound of 0."""
+    """Draw uniform integers [B] in [0, bound), or 0 if the bound is 0."""
     uniform = torch.rand(
         len(bounds), generator=generator, device=generator.device, dtype=torch.float64
     )
@@ -198,15 +198,15 @@ def draw_below(bounds: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def n_to_hold_out(n: int, fraction: float) -> int:
-    """Number of validation examples to hold out of n."""
+    """Return how many of n examples to hold out for validation."""
     return max(1, round(fraction * n))
 
 
 def hold_out(targets: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """Indices of the examples to keep and of those to hold out, the same in every call.
+    """Return the indices of the examples to keep and to hold out, the same in every call.
 
-    If targets are classes [N], the split is stratified. Raises ValueError if there are too few
-    examples to have all classes in both parts.
+    If the targets are classes [N], the split is stratified. Raises ValueError if there are too few
+    examples for every class to appear in both parts.
     """
     n_held_out = n_to_hold_out(len(targets), fraction)
     is_classes = not targets.is_floating_point()

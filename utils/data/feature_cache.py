@@ -1,6 +1,6 @@
 """On-disk features of a frozen backbone, computed once per image.
 
-A folder of the cache holds the features [N, z_dim] and targets of one split (or of one augmented
+Each folder of the cache holds the features [N, z_dim] and targets of one split (or of one augmented
 copy of it), and is either complete or absent. Its name ends in a digest of everything its contents
 depend on: the backbone, its weights and precision, the data set, the augmentations of augmented
 splits, and `FORMAT`. The digest does not cover option names, batch sizes, workers or paths.
@@ -30,22 +30,22 @@ FACTS = "facts.json"
 
 @dataclass(frozen=True)
 class Features:
-    """One copy of one split."""
+    """Features and targets of one copy of one split."""
 
     x: Tensor  # float32 [N, z_dim], memory-mapped
     y: Tensor  # targets, int64 [N] or float32 [N, n_outputs]
-    seconds: float  # seconds per image that the backbone took to compute them
+    seconds: float  # seconds per image that the backbone took
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Features on disk."""
+    """Cache of features on disk."""
 
     folder: Path
-    label: str  # prefix of the names of its folders, e.g. "MNIST_Clip"
-    key: dict  # what features depend on, except split, copy and augmentations; JSON types
+    label: str  # prefix of its folders' names, e.g. "MNIST_Clip"
+    key: dict  # what features depend on, except for split, copy and augmentations; JSON types
     augmentation: dict  # what else augmented splits depend on, apart from the seed
-    setting: str = "paths.features"  # the setting of the folder, for error messages
+    setting: str = "paths.features"  # name of the setting of `folder`, for error messages
 
     def path(self, split: str, copy: int, seed: int | None) -> Path:
         """The folder of a copy of a split; `seed` is the seed of its augmentations, if any."""
@@ -60,11 +60,11 @@ class FeatureCache:
     def get(
         self, split: str, copy: int, seed: int | None, compute: Callable[[Path], dict]
     ) -> Features:
-        """Load a copy of a split, after computing it if the cache does not have it; see `path`.
+        """Load a copy of a split, computing it first if it is not in the cache; see `path`.
 
         `compute` writes the arrays into an empty folder and returns facts to store, including
-        "seconds_per_image". One process computes while others wait. An interrupted computation
-        leaves nothing behind. Raises DataError if a file is damaged.
+        "seconds_per_image". One process computes while others wait. The arrays of an interrupted
+        computation are never used. Raises DataError if a file is damaged.
         """
         path = self.path(split, copy, seed)
         if not path.is_dir():
@@ -90,7 +90,7 @@ def _fill(path: Path, compute: Callable[[Path], dict], identity: dict) -> None:
 
 
 def array_file(folder: Path, name: str) -> Path:
-    """The file of one of the `ARRAYS` in a folder."""
+    """Path of the file in `folder` that holds one of the `ARRAYS`."""
     return folder / f"{name}.npy"
 
 
@@ -100,7 +100,7 @@ def _checksum(path: Path) -> int:
 
 
 def _load(folder: Path) -> Features:
-    """Load the contents of a folder; raise DataError, naming the file, if a file is damaged."""
+    """Load the contents of a folder; if a file is damaged, raise a DataError that names it."""
     path = folder / FACTS
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))

@@ -27,13 +27,15 @@ class FeatureDataModule(DataModule):
     Parameters
     ----------
     images : the images; the backbone processes them in batches of `images.eval_batch_size`.
-    make_tower : makes the backbone; called once for each split to compute.
-    z_dim : dimensionality of its features.
+    make_tower : returns the backbone; called whenever features are computed.
+    z_dim : dimensionality of the backbone's features.
     cache : stores the features.
     device : device on which they are computed.
     n_copies : number of differently augmented or cropped copies of the training split. Epochs cycle
-        through them. Without random augmentations, there is only one copy.
-    kwargs : see `DataModule`; ValueError if the auxiliary variable needs images.
+        through them. Without random augmentations or crops, there is only one copy.
+    kwargs : see `DataModule`.
+
+    Raises ValueError if the auxiliary variable needs images.
     """
 
     kind = "vector"
@@ -63,7 +65,7 @@ class FeatureDataModule(DataModule):
         self._make_tower = make_tower
         self._cache = cache
         self._compute_on = device
-        # for each split: number and features of the latest copy, seconds per image
+        # for each split: number and features of the latest copy, and seconds per image
         self._loaded: dict[str, tuple[int, InMemory, float]] = {}
 
     def n_examples(self, split: str) -> int:
@@ -78,11 +80,11 @@ class FeatureDataModule(DataModule):
             yield Batch(x, y, {"none": None, "input": x, "target": y}[self.auxiliary])
 
     def encoder_time(self, split: str) -> float:
-        """Seconds per image that the backbone took to compute a split."""
+        """Seconds per image that the backbone took to compute the features of a split."""
         return self._load(split)[1]
 
     def _load(self, split: str) -> tuple[InMemory, float]:
-        """Features of a split, computed if necessary, and the seconds per image they took."""
+        """Return a split's features, computed if necessary, and the seconds per image they took."""
         has_copies = self.images.has_copies(split)
         number = self.copy_number if split == "train" and has_copies else 0
         if self._loaded.get(split, (None,))[0] != number:
@@ -93,14 +95,15 @@ class FeatureDataModule(DataModule):
             found, expected = list(features.x.shape), [self.n_examples(split), *self.shape]
             if found != expected:
                 raise DataError(
-                    f"cached features {self._cache.path(*which)} are {found}, expected {expected}: "
-                    "they were computed from other images. Delete the folder to compute them again."
+                    f"cached features {self._cache.path(*which)} have shape {found}, expected "
+                    f"{expected}: they were computed from other images. Delete the folder to "
+                    "compute them again."
                 )
             self._loaded[split] = number, InMemory(features.x, features.y), features.seconds
         return self._loaded[split][1:]
 
     def _compute(self, folder: Path, split: str, number: int) -> dict:
-        """Write the features and targets of a copy of a split into a folder."""
+        """Write the features and targets of one copy of a split to a folder."""
         device = self._compute_on
         tower = self._make_tower().to(device)
         loader = self.images.loader(split, device=device, epoch=number, shuffle=False)
@@ -118,7 +121,7 @@ class FeatureDataModule(DataModule):
                 features = tower(batch.x)
             if not features.isfinite().all():
                 raise DataError(
-                    f"the tower's features of {split} are not finite: check its weights"
+                    f"features of {split!r} are not finite: check the weights of the tower"
                 )
             start, end = end, end + len(batch.x)
             x[start:end] = features.cpu().numpy()

@@ -1,4 +1,4 @@
-"""Data module for images from a source, with augmentations and the auxiliary variable."""
+"""Data module for images from a source, with augmentations and auxiliary variables."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -28,9 +28,9 @@ from utils.data.sources import Source
 
 BASE_RESIZES = ("resize", "upscale_crop_eval", "clip", "clip_random", "imagenet", "none")
 RANDOM_CROP = "clip_random"
-MARGIN = 8 / 7  # 256 pixels around a crop of 224
-# Small batches are made several at a time on a GPU, up to this many values: launching the kernels
-# takes as long for all of them as for one.
+MARGIN = 8 / 7  # 256 pixels for a crop of 224
+# On a GPU, several small batches are made at once, up to this many values: launching the kernels
+# takes no longer for all of them than for one.
 JOINT_VALUES = {"cuda": 2**21}
 
 
@@ -39,12 +39,13 @@ class ImageDataModule(DataModule):
 
     Batches hold float32 images [B, C, side, side] in [0, 1]. x is augmented. `Batch.aux` is x
     itself (input), the unaugmented image (representative), a second augmentation (positive) or the
-    target. If "label" is an equivalence, all training images of a class are equivalent: the
-    representative is the first image of the class, and the positive is an augmentation of a random
-    one. Evaluation ignores "label", because the classes are unknown there.
+    target. With the equivalence "label", all training images of a class are equivalent: the
+    representative is the first image of the class, and the positive is an augmentation of one of
+    its images, drawn at random. Evaluation ignores "label", because classes are unknown at test
+    time.
 
-    Joint augmentations ("equiv_*") also change y, both in training and in evaluation: their noise
-    is part of the task and bounds its error from below; see `JointResizeCrop`.
+    Joint augmentations ("equiv_*") also change y, both in training and in evaluation: their label
+    noise is part of the task and bounds its error from below; see `JointResizeCrop`.
 
     Parameters
     ----------
@@ -53,10 +54,10 @@ class ImageDataModule(DataModule):
     equivalence : names of augmentations; see `utils.data.augmentations.REGISTRY`.
     val_equivalence : augmentations of the evaluation splits, if different.
     p_augment : probability that an image is augmented at all; see `Augmentation`.
-    is_augment_val : whether to augment the evaluation splits (with a fixed seed). Otherwise each of
-        their images is its own positive.
+    is_augment_val : whether to augment the evaluation splits (with a fixed seed). Otherwise, each
+        of their images is its own positive.
     val_fraction : fraction of the training images to hold out if the source has no validation
-        split. The split is stratified, and the same for all seeds.
+        split. It is the same for all seeds, and stratified if the targets are classes.
     is_complete : whether to require all images of the original data set.
     n_workers : number of processes that read images from disk; 0: the main process reads them.
     kwargs : see `DataModule`.
@@ -100,7 +101,7 @@ class ImageDataModule(DataModule):
         if val_equivalence is None:
             val_equivalence = [name for name in equivalence if name != "label"]
         if "label" in val_equivalence:
-            raise ValueError(f"{setting}: 'label' applies only in training: leave it out.")
+            raise ValueError(f"{setting}: 'label' applies only to training: leave it out.")
         self.val_augmentation = self._make_augmentation(
             val_equivalence if is_augment_val else (), p_augment, setting
         )
@@ -124,7 +125,7 @@ class ImageDataModule(DataModule):
         if needs_classes and not (self.is_labelled and self.task == "classification"):
             raise ValueError(
                 f"{setting} needs the class of each training image, which {self.source.name} does "
-                "not have: leave out 'label' and 'equiv_*'."
+                "not provide: leave out 'label' and 'equiv_*'."
             )
         return augmentation
 
@@ -134,8 +135,8 @@ class ImageDataModule(DataModule):
     def splits(self) -> dict[str, Examples]:
         """Examples of the three splits.
 
-        If the source has no validation split, one is held out of the training split. If it has no
-        test split, the validation split replaces it.
+        If the source has no validation split, one is held out from the training split. If it has no
+        test split, the validation split is used instead.
         """
         images = self.open_source()
         members = {split: torch.arange(len(images[split].targets)) for split in images}
@@ -148,7 +149,7 @@ class ImageDataModule(DataModule):
         return splits
 
     def open_source(self) -> dict[str, InMemory | Images]:
-        """The images of the source, before any are held out or resized."""
+        """Open the source's images, before any are held out or resized."""
         return self.source.open_checked(
             Path(self.data_dir), is_complete=self.is_complete, val_fraction=self.val_fraction
         )
@@ -190,7 +191,7 @@ class ImageDataModule(DataModule):
         n_values = batch_size * math.prod(self._augment_shape)
         n_joint = batch_size * max(1, JOINT_VALUES.get(device.type, 0) // n_values)
         groups = list(order.split(n_joint))
-        if self._has_partners(split):  # read in one batch with the images
+        if self._has_partners(split):  # read together with the images
             partners = draw_of_same_class(examples.targets.to(device), order, positive_generator)
             pairs = zip(groups, partners.split(n_joint), strict=True)
             groups = [torch.cat(pair) for pair in pairs]
@@ -218,14 +219,14 @@ class ImageDataModule(DataModule):
         if self.auxiliary == "positive":
             aux = self._to_shape(augmentation(partners, positive_generator))
         elif self.auxiliary == "representative":
-            if augmentation.uses_labels:  # y may be noisy, unlike the class of the image
+            if augmentation.uses_labels:  # y may be noisy, unlike the image's true class
                 images = self._class_images(x.device)[targets]
             aux = self._to_shape(images)
         return Batch(x, y, aux)
 
     def _to_float(self, pixels: Tensor, split: str) -> Tensor:
-        """Convert uint8 images to float images in [0, 1], of the shape that is augmented."""
-        if isinstance(self.splits[split], InMemory):  # others are resized by workers
+        """Convert uint8 images to float images in [0, 1], in the shape to be augmented."""
+        if isinstance(self.splits[split], InMemory):  # workers resize the others
             pixels = self._resizes[split != "train"](pixels)
         return from_pixels(pixels)
 
@@ -254,11 +255,11 @@ class ImageDataModule(DataModule):
 
 
 def make_resize(name: str, side: int, *, is_evaluation: bool) -> v2.Transform:
-    """Transformation of PIL images or tensors [..., C, H, W] to [..., C, side, side].
+    """Return a transform that maps PIL images or tensors [..., C, H, W] to [..., C, side, side].
 
     It is applied when images are read, before any augmentation. The names are:
 
-    - resize: stretches the whole image to the square.
+    - resize: stretches the whole image to a square.
     - imagenet: resizes the shorter side to 8/7 of `side` (256 for 224) and crops the centre.
     - upscale_crop_eval: resize in training, imagenet in evaluation.
     - clip: resizes the shorter side (bicubic) and crops the centre, as CLIP does.
@@ -280,7 +281,7 @@ def make_resize(name: str, side: int, *, is_evaluation: bool) -> v2.Transform:
 
 
 def draw_of_same_class(labels: Tensor, indices: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw the index of a random example of the same class (possibly the same) for each index."""
+    """For each index, draw the index of an example of the same class (possibly the same one)."""
     by_class = labels.argsort(stable=True)
     counts = labels.bincount()
     starts = counts.cumsum(0) - counts

@@ -23,7 +23,7 @@ def connect() -> "KaggleApi":
         raise DataError(
             f"Kaggle's client is not installed ({error}): run `pip install kaggle six`."
         ) from error
-    except (SystemExit, OSError, ValueError) as error:  # the client exits without a token
+    except (SystemExit, OSError, ValueError) as error:  # without a token, the client exits
         raise DataError(
             "Kaggle's client found no token: create an account on kaggle.com, create an API token "
             "at https://www.kaggle.com/settings and save it as ~/.kaggle/access_token (or put the "
@@ -40,7 +40,7 @@ def download_data_set(name: str, folder: Path) -> None:
 
 
 def download(competition: str, file: str, folder: Path) -> None:
-    """Download a zip file of a competition and unpack it into a folder; see `unpack`.
+    """Download a competition's zip file and unpack it into a folder; see `unpack`.
 
     Raises DataError if Kaggle refuses access, or if the downloaded file is damaged.
     """
@@ -56,7 +56,7 @@ def download(competition: str, file: str, folder: Path) -> None:
 
 @contextmanager
 def _fetching(archive: Path, what: str, advice: str = "") -> Iterator["KaggleApi"]:
-    """Provide a client that downloads `archive`, and then unpack it."""
+    """Yield a client for downloading `archive`, which is unpacked on a successful exit."""
     client = connect()
     archive.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""Base of all data sets: splits, seeds, loaders of `Batch` on the device, auxiliary variables."""
+"""Base class of all data sets: splits, seeds, batches on the device and auxiliary variables."""
 
 import copy
 import hashlib
@@ -18,7 +18,7 @@ from utils.configs.checks import check_known
 
 SPLITS = ("train", "val", "test")
 
-# Content of `Batch.aux`, which the distortion compares against:
+# Content of `Batch.aux`, the target of the distortion:
 AUXILIARIES = (
     "none",  # nothing
     "input",  # X itself (VC)
@@ -40,12 +40,12 @@ class BatchLoader:
 
     Parameters
     ----------
-    make_batches : makes the iterator; its only source of randomness is the argument `generator`,
-        which is on the device of the batches.
-    n_examples, batch_size : total number of examples, and examples per batch (fewer in the last
-        one).
-    is_drop_single : whether to drop a last batch of one example (which has no variance and no
-        negatives) unless it is the only one.
+    make_batches : returns an iterator over the batches; its only source of randomness is its
+        argument `generator`, which is on the same device as the batches.
+    n_examples, batch_size : total number of examples, and number per batch (the last one may be
+        smaller).
+    is_drop_single : whether to drop the last batch if it has only one example (hence no variance
+        and no negatives), unless it is the only batch.
 
     Attributes
     ----------
@@ -78,11 +78,11 @@ class BatchLoader:
 
 
 class SharedLoader:
-    """The share of one process in every batch of a loader.
+    """One process's share of every batch of a loader.
 
-    All processes together see the batches that a single one would see, except for examples of an
-    incomplete last batch that cannot be shared equally. Each process makes the whole batch, with
-    all its randomness, and keeps its share.
+    Together, the processes see the same batches as a single process would, except for examples of
+    an incomplete last batch that cannot be shared equally. Each process makes the whole batch,
+    including all of its randomness, and keeps its own share.
 
     Raises ValueError if a full batch cannot be shared equally.
     """
@@ -113,23 +113,23 @@ class SharedLoader:
 
 
 class DataModule(pl.LightningDataModule, ABC):
-    """Base of all data sets; subclasses implement `n_examples` and `make_batches`.
+    """Base class of all data sets; subclasses implement `n_examples` and `make_batches`.
 
     Parameters
     ----------
     auxiliary : one of `AUXILIARIES`: the content of `Batch.aux`.
-    batch_size, eval_batch_size : examples per batch with shuffling, and in the fixed order. With
+    batch_size, eval_batch_size : number of examples per batch with and without shuffling. With
         positives, both are `batch_size`, because a contrastive loss depends on the number of
         examples in the batch.
     seed : seeds shuffling, augmentation and sampling, but not the splits of real data sets.
-    data_dir : folder of the downloaded data sets; "~" and "$VARIABLE" are expanded.
+    data_dir : folder for downloaded data sets; "~" and "$VARIABLE" are expanded.
 
     Attributes
     ----------
     shape : shape of one example. Images have values in [0, 1]; encoders may normalise them.
     kind : {"vector", "bw_image", "colour_image"}
     task : {"classification", "regression"}
-    n_outputs : number of classes, or of dimensions of the target.
+    n_outputs : number of classes, or dimensionality of the target.
     is_labelled : whether the training split has targets.
     input_follows_auxiliary : whether x depends on the auxiliary variable, so that predictors get
         different inputs from those on which compressors are evaluated.
@@ -164,24 +164,24 @@ class DataModule(pl.LightningDataModule, ABC):
         self.data_dir = os.path.expanduser(os.path.expandvars(data_dir))
 
     def with_auxiliary(self, auxiliary: str) -> Self:
-        """The same examples with different content of `Batch.aux`."""
+        """Return a copy that has the same examples but another auxiliary variable."""
         other = copy.copy(self)
         other.auxiliary = auxiliary
         return other
 
     def setup(self, stage: str | None = None) -> None:
-        """Find or download the data now, instead of when they are first used."""
+        """Find or download the data now rather than on first use."""
         self.n_examples("train")
 
     @abstractmethod
     def n_examples(self, split: str) -> int:
-        """Number of examples of a split."""
+        """Number of examples in a split."""
 
     @abstractmethod
     def make_batches(
         self, split: str, *, batch_size: int, is_shuffled: bool, generator: torch.Generator
     ) -> Iterator[Batch]:
-        """Yield all batches of a split on `generator.device`, drawing only from `generator`."""
+        """Yield all batches of a split on `generator.device`; only `generator` adds randomness."""
 
     def loader(
         self,
@@ -191,21 +191,21 @@ class DataModule(pl.LightningDataModule, ABC):
         epoch: int = 0,
         shuffle: bool | None = None,
     ) -> BatchLoader:
-        """Return a loader of a split; its batches on `device` depend only on seed, split and epoch.
+        """Return a loader; its batches on `device` depend only on seed, split, epoch and `shuffle`.
 
         Parameters
         ----------
         epoch : seeds shuffling, augmentation and sampling of the training split; evaluation splits
             are the same in every epoch.
-        shuffle : whether to shuffle, in batches of `batch_size` (without a last batch of one
-            example). Otherwise, all examples come in their fixed order, in batches of
-            `eval_batch_size`: `epoch=k, shuffle=False` is the k-th augmented copy of the training
-            split. None: only the training split is shuffled.
+        shuffle : whether to shuffle and use batches of `batch_size`, dropping a last batch of one
+            example. Otherwise, all examples come in their fixed order, in batches of
+            `eval_batch_size`; `epoch=k, shuffle=False` yields the k-th augmented copy of the
+            training split. None: only the training split is shuffled.
         """
         check_known("split", [split], SPLITS)
         is_shuffled = split == "train" if shuffle is None else shuffle
         batch_size = self.batch_size if is_shuffled else self.eval_batch_size
-        n_examples = self.n_examples(split)  # before copying, so that all copies share the data
+        n_examples = self.n_examples(split)  # loads the data, which the copy shares
         data = copy.copy(self)
         data.copy_number = epoch % self.n_copies if is_shuffled else epoch
         return BatchLoader(
@@ -218,7 +218,7 @@ class DataModule(pl.LightningDataModule, ABC):
         )
 
     def train_dataloader(self) -> BatchLoader | SharedLoader:
-        """Batches of the current epoch, or of the first epoch with `overfit_batches`.
+        """Return a loader for the current epoch (always the first epoch with `overfit_batches`).
 
         In distributed training, each process gets its share of every batch. Raises ValueError if
         the trainer would reuse the batches in later epochs.

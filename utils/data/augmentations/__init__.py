@@ -1,4 +1,4 @@
-"""Batched augmentations by name: one warp for all affine maps, then changes of pixel values.
+"""Named, batched augmentations: one warp for all affine maps, then changes of pixel values.
 
 To add one, implement an `Affine` or a `PixelChange` and add it to `AFFINE` or `PIXELS`.
 """
@@ -27,7 +27,7 @@ from utils.data.augmentations.affine import (
 )
 from utils.data.augmentations.pixels import ColorJitter, Erasing, Grayscale, PixelChange
 
-# The last one is applied first; names with "--" are weaker versions.
+# The last one is applied first; names that end in "--" are weaker versions.
 AFFINE: dict[str, Affine] = {
     **{f"equiv_resize_crop_{p:g}": JointResizeCrop(label_noise=p) for p in (0, 0.05, 0.2, 0.5)},
     "resize_crop": ResizeCrop(),
@@ -71,8 +71,8 @@ class Augmentation:
     which samples the batch once: images are translated, rotated, scaled and sheared, in this order;
     then the visible part is flipped and cropped. Changes of pixel values follow: color, gray,
     erasing. An image is augmented with probability p_augment; each member then acts with its own
-    probability. Members that are not `in_chain` (erasing, joint members) decide separately, also
-    with probability p_augment.
+    probability. For members that are not `in_chain` (erasing, joint members), whether to
+    augment is decided separately, also with probability p_augment.
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ class Augmentation:
     def jointly(
         self, images: Tensor, targets: Tensor, n_classes: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Augment images [B, C, H, W] and, with joint members, their labels int64 [B]."""
+        """Augment images [B, C, H, W]; joint members also change their labels int64 [B]."""
         augmented, matrices = self._augment(images, generator)
         for member, drawn in zip(self.affine, matrices, strict=True):
             if isinstance(member, JointResizeCrop):
@@ -116,7 +116,7 @@ class Augmentation:
     def draw_matrices(
         self, images: Tensor, generator: torch.Generator
     ) -> tuple[list[Tensor], Tensor]:
-        """Matrices [B, 3, 3] of each affine member, and the mask [B] of augmented images.
+        """Draw matrices [B, 3, 3] for each affine member, and the mask [B] of augmented images.
 
         The last member is applied first.
         """
@@ -150,7 +150,7 @@ class Augmentation:
     def _draw_applied(
         self, member: Member, is_chained: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Mask [B] of images that a member transforms, given the mask of augmented images."""
+        """Draw the mask [B] of images that a member transforms, given that of augmented images."""
         n = len(is_chained)
         if not member.in_chain:
             is_chained = _draw(self.p_augment, n, generator)
@@ -167,10 +167,11 @@ def warp(
     """Apply moves (the last one first), and then crops, to images [B, C, H, W].
 
     Moves and crops are matrices [B, 3, 3]; see `affine`. Pixels outside the image are black, and
-    content that a move shifts out of the frame is lost. Crops magnify or mirror a part of the moved
-    image; at its border, they repeat the outermost pixels for half a pixel, as torchvision's resize
-    does. The mode "nearest", the default of torchvision's affine maps, rounds to whole pixels after
-    each map, but reads pixels once. "bilinear", for crops, interpolates once.
+    content that a move shifts out of the frame is lost. Crops magnify, mirror or turn a part of the
+    moved image; at its border, they repeat the outermost pixels for half a pixel, as torchvision's
+    resize does. The mode "nearest", torchvision's default for affine maps, rounds positions to
+    whole pixels after each move, but reads pixels only once. "bilinear", for crops, interpolates
+    once.
     """
     height, width = images.shape[-2:]
     device = images.device
@@ -204,7 +205,7 @@ def _is_inside(positions: Tensor, side: int) -> Tensor:
 
 
 def _undo(matrices: Tensor, x: Tensor, y: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Positions [B, H, W] that matrices [B, 3, 3] map to given positions.
+    """Positions [B, H, W] that matrices [B, 3, 3] map to the given positions.
 
     Positions are relative to the first pixel, and matrices to the image's centre.
     """

@@ -19,14 +19,14 @@ class Member:
     """One of the transformations that make up an augmentation."""
 
     probability: ClassVar[float] = 1.0  # with which an image is transformed
-    #: whether it follows the common random decision to augment an image
+    #: whether it shares the random decision to augment an image
     in_chain: ClassVar[bool] = True
 
 
 class Affine(Member, ABC):
     """Random affine maps."""
 
-    stays_inside: ClassVar[bool] = False  # whether results show only the source
+    stays_inside: ClassVar[bool] = False  # whether results show only the source image
 
     @abstractmethod
     def sample(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
@@ -35,7 +35,7 @@ class Affine(Member, ABC):
 
 @dataclass(frozen=True)
 class OneParameter(Affine):
-    """Maps with one parameter, uniform in [low, high]."""
+    """Maps with one parameter, drawn uniformly from [low, high]."""
 
     low: float
     high: float
@@ -49,7 +49,7 @@ class OneParameter(Affine):
 
     @abstractmethod
     def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
-        """Matrices [n, 3, 3] of parameters [n] for images of this size."""
+        """Matrices [n, 3, 3] for parameters [n] and images of this size."""
 
 
 class Rotation(OneParameter):
@@ -74,7 +74,7 @@ class Shear(OneParameter):
 
 
 class Scale(OneParameter):
-    """Parameter: factor of magnification."""
+    """Parameter: magnification factor."""
 
     def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
         matrix = identities(len(parameters), parameters.device)
@@ -139,7 +139,7 @@ class Crop(Affine):
     def draw_boxes(
         self, n: int, height: int, width: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draw boxes: x, y, widths and heights of `crop_matrices`."""
+        """Draw the x, y, widths and heights that `crop_matrices` takes."""
 
     def sample(self, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
         return crop_matrices(*self.draw_boxes(n, height, width, generator), height, width)
@@ -147,7 +147,7 @@ class Crop(Affine):
 
 @dataclass(frozen=True)
 class FixedCrop(Crop):
-    """Crops at a random position; the box's sides are a `fraction` of the image's."""
+    """Crops at a random position; the box's sides are `fraction` times the image's."""
 
     fraction: float
 
@@ -190,10 +190,10 @@ class ResizeCrop(Crop):
 class JointResizeCrop(ResizeCrop):
     """A `ResizeCrop` that also changes labels, so that tasks are only approximately invariant.
 
-    If the box shows less than `min_area` of the image, the label is replaced, with probability
-    `label_noise`, by a class drawn uniformly from all classes.
+    If the box shows less than `min_area` of the image, then, with probability `label_noise`, the
+    label is replaced with a class drawn uniformly from all classes.
 
-    The noise is part of the task, also in evaluation. With K classes, the expected error of any
+    The noise is part of the task, even in evaluation. With K classes, the expected error of any
     predictor is at least label_noise * P(area < min_area) * (K - 1) / K, times the probability that
     the crop is applied.
     """
@@ -205,7 +205,7 @@ class JointResizeCrop(ResizeCrop):
     def relabel(
         self, targets: Tensor, matrices: Tensor, n_classes: int, generator: torch.Generator
     ) -> Tensor:
-        """Labels [n] of images cropped by matrices [n, 3, 3]."""
+        """Draw the labels [n] of images cropped with matrices [n, 3, 3]."""
         shown_area = 1 / (matrices[:, 0, 0] * matrices[:, 1, 1])
         uniform = torch.rand(len(targets), generator=generator, device=generator.device)
         classes = torch.randint(
@@ -224,8 +224,8 @@ def crop_matrices(
 ) -> Tensor:
     """Matrices [n, 3, 3] that magnify boxes to the image's size.
 
-    Boxes are given by their sizes [n] and the positions [n] of their centres relative to the
-    image's, all as fractions of its sides.
+    Boxes are given by their sizes [n] and by the positions [n] of their centres relative to the
+    image's centre, all as fractions of the image's sides.
     """
     matrix = identities(len(x), x.device)
     matrix[:, 0, 0], matrix[:, 0, 2] = 1 / widths, -x * width / widths
@@ -242,15 +242,15 @@ def draw_box_sizes(
     largest: tuple[float, float],
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw sizes of n boxes as torchvision does: the first of `N_TRIES` candidates that fits.
+    """Draw the sizes of n boxes as torchvision does: the first of `N_TRIES` candidates that fits.
 
-    Sizes are fractions of the images' sides, not rounded to pixels.
+    Sizes are fractions of the images' sides and are not rounded to whole pixels.
 
     Parameters
     ----------
     aspect : width / height of the images.
-    area : bounds of the box's area as a fraction of the image's, uniform.
-    ratio : bounds of the box's width / height in pixels, log-uniform.
+    area : bounds of the box's area as a fraction of the image's; drawn uniformly.
+    ratio : bounds of the box's width / height in pixels; drawn log-uniformly.
     largest : maximum height and width of a box.
 
     Returns

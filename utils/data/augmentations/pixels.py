@@ -1,6 +1,6 @@
-"""Random changes of pixel values in [0, 1]: colour changes and erased boxes.
+"""Random changes to pixel values in [0, 1]: colour changes and erased boxes.
 
-Each image of a batch [B, C, H, W] gets its own parameters.
+Each image in a batch [B, C, H, W] gets its own parameters.
 """
 
 from abc import ABC, abstractmethod
@@ -14,11 +14,11 @@ from utils.data.augmentations.affine import Member, draw_box_sizes
 
 
 class PixelChange(Member, ABC):
-    """Random change of pixel values."""
+    """Random change to pixel values."""
 
     @abstractmethod
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Changed copies of images [B, C, H, W]."""
+        """Return changed copies of images [B, C, H, W]."""
 
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -38,7 +38,7 @@ class ColorJitter(PixelChange):
     probability = 0.8
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Order [n, 4] and deviations [n, 4] of the adjustments of each image."""
+        """Draw the order [n, 4] and the deviations [n, 4] of each image's adjustments."""
         options = {"generator": generator, "device": generator.device}
         bounds = (self.brightness, self.contrast, self.saturation, self.hue)
         orders = torch.rand(n, 4, **options).argsort(dim=1)
@@ -47,8 +47,8 @@ class ColorJitter(PixelChange):
         return orders, torch.stack([b * d for b, d in zip(bounds, deviations, strict=True)], dim=1)
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        # All orders are computed in one pass: one hue shift, with three blends before and three
-        # after it; blends that an image does not use have factor 1
+        # All orders are computed in one pass: one hue shift, with three blends before it and
+        # three after it; blends that an image does not use have a factor of 1
         orders, deviations = self.draw(len(images), generator)
         factors = 1 + deviations.gather(1, orders)
         steps = torch.arange(4, device=images.device)
@@ -76,7 +76,7 @@ class Grayscale(PixelChange):
 class Erasing(PixelChange):
     """torchvision's RandomErasing: replaces a box of whole pixels with grey."""
 
-    area: tuple[float, float] = (0.02, 0.33)  # bounds of the share of the image, uniform
+    area: tuple[float, float] = (0.02, 0.33)  # bounds of the erased share of the image, uniform
     ratio: tuple[float, float] = (0.3, 3.3)  # bounds of height / width, log-uniform
     probability = 0.5
     in_chain = False
@@ -116,8 +116,8 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
     """Shift the hue (as in HSV) by fractions [B] of the full circle.
 
     Value (the largest channel) and saturation are unchanged, so no conversion to HSV and back is
-    needed: as a function of the hue, each channel is a trapezoid between the smallest and largest
-    channel.
+    needed: as a function of the hue, each channel is a trapezoid between the smallest and the
+    largest channel.
     """
     if images.shape[1] == 1:
         return images

@@ -20,19 +20,19 @@ Opened = Mapping[str, InMemory | Images]
 class Source:
     """Where images and targets come from; for kind, task and is_labelled, see `DataModule`."""
 
-    name: str  # in messages and caches
-    #: returns, given the data folder, the images of "train" and, if there are any, of "val" and
-    #: "test": in memory (uint8 [N, C, H, W]) or opened one by one
+    name: str  # used in messages and caches
+    #: given the data folder, returns the images of "train" and, if there are any, of "val" and
+    #: "test", either in memory (uint8 [N, C, H, W]) or to be opened one by one
     open: Callable[[Path], Opened]
-    n_outputs: int  # number of classes, or of dimensions of the target
+    n_outputs: int  # number of classes, or dimensionality of the target
     sizes: Mapping[str, int] = field(default_factory=dict)  # sizes of the original splits
     kind: str = "colour_image"
     task: str = "classification"
     is_labelled: bool = True
-    augment_side: int | None = None  # side at which images are augmented; None: the final one
+    augment_side: int | None = None  # side at which images are augmented; None: the final side
     how_to_restore: str = (  # what to do when images are missing
-        "The download or its unpacking was interrupted, or files were deleted: delete the folder "
-        "of this data set there and run again."
+        "Downloading or unpacking was interrupted, or files were deleted: delete this data set's "
+        "folder there and run again."
     )
 
     def open_checked(
@@ -40,8 +40,8 @@ class Source:
     ) -> dict[str, InMemory | Images]:
         """Open the images of each split.
 
-        Raises DataError if a split is empty, or if `is_complete` and images are missing, and
-        ValueError if the targets do not match the task.
+        Raises DataError if a split is empty or, with `is_complete`, does not have its original
+        size, and ValueError if the targets do not match the task.
         """
         images = dict(self.open(data_dir))
         for split, found in images.items():
@@ -88,14 +88,14 @@ def opener(
     convert: Callable[[T], InMemory | Images],
     **options: str,
 ) -> Callable[[Path], Opened]:
-    """`Source.open` of a data set of torchvision, which is downloaded if it is missing.
+    """Make the `Source.open` of a torchvision data set, which is downloaded if it is missing.
 
     Parameters
     ----------
     original : torchvision's class, or a function with the same arguments: data folder, part,
         `download`.
     parts : the second argument of `original` for each split.
-    convert : returns the images of a part.
+    convert : turns what `original` returns into images.
     options : `name`, `size` and `advice` of `open_or_download`.
     """
 

@@ -1,4 +1,4 @@
-"""Images of COCO 2017 (Lin et al. 2014, https://arxiv.org/abs/1405.0312)."""
+"""COCO 2017 images (Lin et al. 2014, https://arxiv.org/abs/1405.0312)."""
 
 from pathlib import Path
 
@@ -25,16 +25,17 @@ def coco(
     feature_dim: int = 512,
     **kwargs: object,
 ) -> ImageDataModule:
-    """Photographs of everyday scenes; 118,287 training images and 5,000 test images (val2017).
+    """Photographs of everyday scenes: 118,287 training images and 5,000 test images (val2017).
 
-    They have no classes.
+    There are no classes.
 
     Parameters
     ----------
     is_caption_target : whether the target is the mean CLIP feature of the image's captions, float32
-        [B, feature_dim]. Otherwise it is empty, [B, 0], and CLIP's text tower is not needed; train
-        without a probe (`featurizer.kwargs.online=null`).
-    clip_weights, feature_dim : weights and feature dimensions of the text tower; see
+        [B, feature_dim]. Otherwise, the target is empty, [B, 0], and CLIP's text tower is not
+        needed; the compressor must then be trained without a probe
+        (`featurizer.kwargs.online=null`).
+    clip_weights, feature_dim : weights and feature dimensionality of the text tower; see
         `caption_features`.
     kwargs : see `ImageDataModule`.
     """

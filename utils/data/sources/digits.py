@@ -12,7 +12,7 @@ from utils.data.images import ImageDataModule
 from utils.data.sources import Source
 
 N_TEST = 400
-MAX_INTENSITY = 16  # scikit-learn's images count set pixels in blocks of 4 x 4
+MAX_INTENSITY = 16  # scikit-learn's images count the set pixels in blocks of 4 x 4
 
 
 def digits(

@@ -31,29 +31,30 @@ KAGGLE_IMAGES = "images_test_rev1"
 SIZES = {"train": 61_578}
 OFFLINE_SIZES = {"train": 58_499, "test": 3_079}
 N_KAGGLE_TEST = 79_975
-ZIP_FILES = {  # files of the competition by content, and their sizes
+ZIP_FILES = {  # the competition's files, by content, and their sizes
     IMAGES: ("images_training_rev1.zip", "0.8 GB"),
     SOLUTIONS: ("training_solutions_rev1.zip", "5 MB"),
     KAGGLE_IMAGES: ("images_test_rev1.zip", "1.0 GB"),
 }
 HOW_TO_RESTORE = (
     f"Download the files from https://www.kaggle.com/c/{COMPETITION}/data and unpack them so that "
-    f"the data folder has galaxyzoo/{SOLUTIONS}, galaxyzoo/{IMAGES}/100008.jpg ... (61,578 "
+    f"the data folder contains galaxyzoo/{SOLUTIONS}, galaxyzoo/{IMAGES}/100008.jpg ... (61,578 "
     f"images) and, for submissions only, galaxyzoo/{KAGGLE_IMAGES}/100018.jpg ... (79,975 images)."
 )
 
 
 def galaxy(*, crop: int = ORIGINAL_SIDE, **kwargs: object) -> ImageDataModule:
-    """Photographs of galaxies, 424x424, with 37 fractions of volunteers' answers, in [0, 1].
+    """Photographs of galaxies, 424x424 pixels, with 37 vote fractions in [0, 1] as targets.
 
-    `val_fraction` of the 61,578 labelled images are the validation split, which is the same for all
-    seeds. Kaggle does not publish the targets of its 79,975 test images, so the test split is the
-    validation split; Kaggle's score of a submission is the square root of the loss on its own test
-    images (mode `kaggle_submission` of aggregate.py). `galaxy_offline` has its own test split.
+    A fraction `val_fraction` of the 61,578 labelled images forms the validation split, which is the
+    same for all seeds. Kaggle does not publish the targets of its 79,975 test images, so the
+    validation split is also the test split. Kaggle scores a submission by the square root of the
+    loss on its own test images; see the mode `kaggle_submission` of aggregate.py. `galaxy_offline`
+    has its own test split.
 
     Parameters
     ----------
-    crop : side of the central square of the original image to use.
+    crop : side in pixels of the central square to which the original images are cropped.
     kwargs : see `ImageDataModule`.
     """
     return _galaxy("Galaxy", SIZES, crop, **kwargs)
@@ -66,7 +67,7 @@ def galaxy_offline(*, crop: int = ORIGINAL_SIDE, **kwargs: object) -> ImageDataM
 
 def _galaxy(name: str, sizes: Mapping[str, int], crop: int, **kwargs: object) -> ImageDataModule:
     if not 1 <= crop <= ORIGINAL_SIDE:
-        raise ValueError(f"crop must lie in 1 to {ORIGINAL_SIDE} pixels, got {crop}.")
+        raise ValueError(f"crop must lie between 1 and {ORIGINAL_SIDE} pixels, got {crop}.")
 
     def open_set(data_dir: Path) -> dict[str, ImageFiles]:
         ids, answers = read_solutions(_find(data_dir, SOLUTIONS))
@@ -74,7 +75,7 @@ def _galaxy(name: str, sizes: Mapping[str, int], crop: int, **kwargs: object) ->
         images = ImageFiles([folder / f"{i}.jpg" for i in ids.tolist()], answers, crop)
         if "test" not in sizes:
             return {"train": images.on_disk()}
-        parts = hold_out(answers, TEST_FRACTION)  # the same ones if image files are missing
+        parts = hold_out(answers, TEST_FRACTION)  # the same even if image files are missing
         pairs = zip(("train", "test"), parts, strict=True)
         return {split: images.take(part).on_disk() for split, part in pairs}
 
@@ -92,7 +93,7 @@ def _galaxy(name: str, sizes: Mapping[str, int], crop: int, **kwargs: object) ->
 def kaggle_test_batches(
     data: ImageDataModule, crop: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield Kaggle's test images, preprocessed like unaugmented images of `data`, and ids [B].
+    """Yield Kaggle's test images, preprocessed like unaugmented images of `data`, and their ids.
 
     Raises DataError if images are missing.
     """
@@ -111,7 +112,7 @@ def kaggle_test_batches(
 
 
 def _find(data_dir: Path, content: str) -> Path:
-    """Path of a file or folder of the competition, which is downloaded if it is missing."""
+    """Path of one of the competition's files or folders, downloaded if it is missing."""
     folder = data_dir / "galaxyzoo"
     zip_file, size = ZIP_FILES[content]
     return find_or_download(
@@ -125,9 +126,9 @@ def _find(data_dir: Path, content: str) -> Path:
 
 
 def read_solutions(path: Path) -> tuple[Tensor, Tensor]:
-    """Sorted ids int64 [N] of the labelled galaxies, and fractions of answers float32 [N, 37].
+    """Return the sorted ids int64 [N] of the labelled galaxies, and vote fractions float32 [N, 37].
 
-    Raises DataError if columns are missing, or if values are not fractions.
+    Raises DataError if columns are missing or values are not fractions.
     """
     try:
         table = pd.read_csv(path).sort_values(ID)
@@ -135,7 +136,7 @@ def read_solutions(path: Path) -> tuple[Tensor, Tensor]:
         ids = table[ID].to_numpy(np.int64)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} is damaged: {error!r}. {HOW_TO_RESTORE}") from error
-    is_right = ((answers >= 0) & (answers <= 1)).all(1)  # NaN in truncated lines
+    is_right = ((answers >= 0) & (answers <= 1)).all(1)  # false for NaN, as in truncated lines
     if not is_right.all():
         raise DataError(
             f"{path} is damaged: galaxy {ids[~is_right][0]} does not have {len(ANSWERS)} values in "

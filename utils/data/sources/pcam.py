@@ -19,7 +19,7 @@ SIZES = {"train": 262_144, "val": 32_768, "test": 32_768}
 
 
 def pcam(**kwargs: object) -> ImageDataModule:
-    """PatchCamelyon: microscope images of lymph nodes, 96x96, with or without tumour.
+    """PatchCamelyon: microscopy images of lymph nodes, 96x96, with or without tumour tissue.
 
     262,144 training, 32,768 validation and 32,768 test images. The label says whether the central
     32x32 pixels contain tumour tissue.
@@ -46,7 +46,7 @@ def _open_part(part: PCAM) -> "HDF5Images":
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[h5py.Dataset]:
-    """Open a dataset in a file; raise DataError if the file is damaged."""
+    """Open a dataset in an HDF5 file; raise DataError if the file is damaged."""
     try:
         with h5py.File(path) as file:
             yield file[name]
@@ -65,7 +65,7 @@ class HDF5Images:
     targets: Tensor
 
     def open(self, i: int) -> Image.Image:
-        # opening the file each time is cheap, and workers cannot share an open one
+        # opening the file each time is cheap, and workers cannot share an open file
         with h5py.File(self.path) as file:
             return Image.fromarray(file["x"][i])
 

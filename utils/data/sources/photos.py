@@ -41,7 +41,7 @@ def food101(**kwargs: object) -> ImageDataModule:
 # --- Stanford Cars
 
 CARS_MIRROR = "rickyyyyyyy/torchvision-stanford-cars"  # on Kaggle, in torchvision's layout
-HOW_TO_RESTORE_CARS = f"""The original server of Stanford Cars (1.9 GB) is offline. Get its files \
+HOW_TO_RESTORE_CARS = f"""The original server of Stanford Cars (1.9 GB) is offline. Get the files \
 from https://www.kaggle.com/datasets/{CARS_MIRROR} or elsewhere and put them in the data folder as \
 follows:
 
@@ -54,10 +54,10 @@ follows:
 
 
 def cars196(**kwargs: object) -> ImageDataModule:
-    """Stanford Cars (Krause, Stark, Deng, Fei-Fei 2013): photographs of cars of 196 models.
+    """Stanford Cars (Krause, Stark, Deng, Fei-Fei 2013): photographs of 196 car models.
 
     8,144 training and 8,041 test images. The original server is offline, so they are downloaded
-    from Kaggle if its client has a token. Otherwise, put them into the data folder by hand.
+    from Kaggle if its client has a token. Otherwise, put them in the data folder by hand.
     """
     source = Source(
         "Cars196",
@@ -86,7 +86,7 @@ def _cars(data_dir: Path, split: str, *, download: bool) -> StanfordCars:
 
 
 def pets37(**kwargs: object) -> ImageDataModule:
-    """Oxford-IIIT Pet (Parkhi, Vedaldi, Zisserman, Jawahar 2012): cats and dogs of 37 breeds.
+    """Oxford-IIIT Pet (Parkhi, Vedaldi, Zisserman, Jawahar 2012): 37 cat and dog breeds.
 
     3,680 training and 3,669 test photographs.
     """
@@ -108,20 +108,20 @@ def pets37(**kwargs: object) -> ImageDataModule:
 
 CALTECH_IMAGES = 9_144
 CALTECH_CLASSES = 102
-SMALLEST_CLASS = 31  # images of inline_skate
+SMALLEST_CLASS = 31  # images in the class inline_skate
 
 
 def caltech101(*, n_train_per_class: int = 30, **kwargs: object) -> ImageDataModule:
     """Caltech-101 (Fei-Fei, Fergus, Perona 2004): 101 object classes and a background class.
 
     The 9,144 photographs have no official splits. As in TensorFlow Datasets, which the paper used,
-    each class has the same number of training images (3,060 in all), and the rest is for testing
+    each class has the same number of training images (3,060 in all), and the rest are for testing
     (6,084). The random split is the same for all seeds and machines, but differs from that of
     TensorFlow Datasets.
 
     Parameters
     ----------
-    n_train_per_class : number of training images per class, before validation is held out.
+    n_train_per_class : number of training images per class, before validation images are held out.
     kwargs : see `ImageDataModule`.
     """
     if not 0 < n_train_per_class < SMALLEST_CLASS:
@@ -145,7 +145,7 @@ def _open_caltech101(data_dir: Path, n_train_per_class: int) -> dict[str, ImageF
     def open_set(download: bool) -> ImageFolder:
         if download:
             Caltech101(data_dir, download=True)
-        # torchvision's Caltech101 leaves out the backgrounds
+        # torchvision's Caltech101 leaves out the background class
         return ImageFolder(folder, has_classes=True)
 
     images = open_or_download(
@@ -166,7 +166,7 @@ def _open_caltech101(data_dir: Path, n_train_per_class: int) -> dict[str, ImageF
 
 def draw_of_each_class(labels: Tensor, n: int) -> Tensor:
     """Mask [N] of n random examples of each class (all if it has fewer); the same in every call."""
-    rng = np.random.RandomState(SPLIT_SEED)  # unlike newer generators', its stream never changes
+    rng = np.random.RandomState(SPLIT_SEED)  # its stream is frozen, unlike that of newer generators
     mask = torch.zeros(len(labels), dtype=torch.bool)
     for members in (torch.nonzero(labels == c)[:, 0] for c in labels.unique()):
         mask[members[rng.permutation(len(members))[:n]]] = True
@@ -191,8 +191,8 @@ pixels:
 def imagenet(**kwargs: object) -> ImageDataModule:
     """ImageNet (Deng, Dong, Socher, Li, Li, Fei-Fei 2009), as in ILSVRC 2012-2017: 1000 classes.
 
-    1,281,167 training images. The test split is the 50,000 images of val/, because the images of
-    test/ have no public labels. Validation images are held out of train/.
+    1,281,167 training images. The test split consists of the 50,000 images in val/, because the
+    images in test/ have no public labels. Validation images are held out from train/.
     """
     source = Source(
         "ImageNet",
@@ -222,6 +222,6 @@ def _open_imagenet(data_dir: Path) -> dict[str, ImageFiles]:
 
 @cache  # listing a million files takes minutes on a network drive
 def list_folder(folder: Path) -> tuple[ImageFiles, tuple[str, ...]]:
-    """The images of <folder>/<class>/ and the classes, both in alphabetical order."""
+    """List the images in <folder>/<class>/ and the classes, both in alphabetical order."""
     images = ImageFolder(folder, has_classes=True)
     return ImageFiles.of(images.samples), tuple(images.classes)

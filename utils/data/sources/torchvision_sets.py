@@ -61,10 +61,10 @@ def stl10(**kwargs: object) -> ImageDataModule:
 
 
 def stl10_unlabeled(**kwargs: object) -> ImageDataModule:
-    """The 100,000 unlabelled photographs of STL-10, for training compressors.
+    """The 100,000 unlabelled STL-10 photographs, for training compressors.
 
-    Validation images are held out of them. The targets of both splits are -1, so no probe can be
-    trained with the compressor: set `featurizer.kwargs.online=null`.
+    Validation images are held out from them. All training and validation targets are -1, so no
+    probe can be trained with the compressor: set `featurizer.kwargs.online=null`.
     """
     source = _stl10("STL10Unlabeled", "unlabeled", 100_000, is_labelled=False)
     return ImageDataModule(source, **kwargs)
