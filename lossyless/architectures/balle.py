@@ -1,4 +1,4 @@
-"""Analysis and synthesis transforms of learned image compression, as in the paper.
+"""Analysis and synthesis transforms for learned image compression, as in the paper.
 
 Balle et al. 2018, arXiv:1802.01436: four strided convolutions and their mirror image, with batch
 normalisation and ReLU instead of generalised divisive normalisation. The representation is a
@@ -15,13 +15,13 @@ DOWNSAMPLING = 16  # four convolutions of stride 2
 
 
 def latent_side(image_shape: Shape) -> int:
-    """Side of the latent image of images [C, S, S]."""
+    """Side of the latent image for images [C, S, S]."""
     side = power_of_two_side(image_shape, "the Balle transforms", least=DOWNSAMPLING)
     return side // DOWNSAMPLING
 
 
 def _latent_shape(image_shape: Shape, z_dim: int) -> tuple[int, int, int]:
-    """Shape [C, s, s] of the latent image with z_dim values."""
+    """Shape [C, s, s] of a latent image with z_dim values."""
     side = latent_side(image_shape)
     if z_dim < 1 or z_dim % side**2:
         raise ValueError(
@@ -65,7 +65,7 @@ class Balle(nn.Module):
 
 
 class BalleDecoder(nn.Module):
-    """Flattened latent image to image: the synthesis transform, mirror image of `Balle`.
+    """Flattened latent image to image: the synthesis transform, the mirror image of `Balle`.
 
         z [B,*in] -> (transposed conv 5x5 stride 2, batch norm, ReLU) x 3 -> transposed conv
 

@@ -17,13 +17,13 @@ CORE_SIDE = 2  # side of the feature map between the convolutions and the linear
 
 
 def _sides_and_channels(image_shape: Shape, hid_dim: int) -> tuple[int, list[int]]:
-    """Side to which images are resized, and number of channels after each halving of it."""
+    """Side that images are resized to, and number of channels after each halving of that side."""
     side = power_of_two_side(image_shape, "a CNN", least=2 * CORE_SIDE)
     return side, [hid_dim * 2**i for i in range((side // CORE_SIDE).bit_length() - 1)]
 
 
 class CNN(nn.Module):
-    """Image to vector: strided convolutions down to a core of 2x2, then linear.
+    """Image to vector: strided convolutions down to a 2x2 core, then a linear layer.
 
         x [B,C,S,S] -> (conv 3x3 stride 2, batch norm, activation) x log2(S/2) -> linear -> [B,*out]
 

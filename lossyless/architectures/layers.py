@@ -11,7 +11,7 @@ Shape = Sequence[int]
 
 
 class Standardize(nn.Module):
-    """(x - mean) / std, per channel of images x [B, C, H, W].
+    """(x - mean) / std for each channel of images x [B, C, H, W].
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def activation_named(name: str) -> nn.Module:
     """The activation `torch.nn.<name>`, e.g. "ReLU" or "Softplus"."""
     activation = getattr(nn, name, None)
     if activation is None:
-        raise ValueError(f"unknown activation {name!r}: torch.nn has no module of that name")
+        raise ValueError(f"unknown activation {name!r}: torch.nn has no such module")
     return activation()
 
 
@@ -93,7 +93,7 @@ def initialize(network: nn.Module) -> None:
 def power_of_two_side(image_shape: Shape, network: str, least: int) -> int:
     """Smallest power of two that is at least the side of square images [C, S, S].
 
-    Raises ValueError, naming the `network`, for other shapes and results below `least`.
+    Raises ValueError, naming the `network`, for other shapes and for results below `least`.
     """
     height, width = image_shape[1:] if len(image_shape) == 3 else (0, 1)
     side = 1 << (height - 1).bit_length() if height else 0

@@ -15,7 +15,7 @@ class Identity(nn.Identity):
         super().__init__()
         if tuple(in_shape) != tuple(out_shape):
             raise ValueError(
-                f"the identity keeps shapes, but in_shape={tuple(in_shape)} and "
+                f"the identity preserves shapes, but in_shape={tuple(in_shape)} differs from "
                 f"out_shape={tuple(out_shape)}: use another architecture or equal shapes"
             )
 

@@ -33,14 +33,14 @@ class ResNet(nn.Module):
     ):
         super().__init__()
         if len(in_shape) != 3:
-            raise ValueError(f"a ResNet works on images [C, H, W], not on shape {tuple(in_shape)}")
+            raise ValueError(f"a ResNet needs images [C, H, W], but the shape is {tuple(in_shape)}")
         names = torchvision.models.list_models(
             module=torchvision.models, include=["resnet*", "resnext*", "wide_resnet*"]
         )
         if base not in names:
-            raise ValueError(f"unknown base {base!r} of a ResNet: choose one of {names}")
+            raise ValueError(f"unknown ResNet base {base!r}: choose one of {names}")
         if stem not in STEMS:
-            raise ValueError(f"unknown stem {stem!r} of a ResNet: choose one of {STEMS}")
+            raise ValueError(f"unknown ResNet stem {stem!r}: choose one of {STEMS}")
         self.out_shape = tuple(out_shape)
         n_channels, *sides = in_shape
         if stem == "auto":
@@ -56,7 +56,7 @@ class ResNet(nn.Module):
             self.network.conv1 = nn.Conv2d(n_channels, n_out, 7, stride=2, padding=3, bias=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ResNet":
-        """As `nn.Module._apply`, but with channels last on a GPU, where convolutions prefer it."""
+        """Like `nn.Module._apply`, but use channels last on a GPU, which speeds up convolutions."""
         super()._apply(fn, recurse)
         if self.network.conv1.weight.is_cuda:
             self.network.to(memory_format=torch.channels_last)

@@ -13,16 +13,16 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def precision(device: torch.device) -> torch.dtype:
-    """Precision of backbones on a device; features depend on it."""
+    """The precision in which backbones run on a device; features depend on it."""
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
 class Backbone(nn.Module):
-    """A frozen network from images to features: x [B, C, H, W] in [0, 1] -> z [B, z_dim] float32.
+    """A frozen feature extractor: images [B, C, H, W] in [0, 1] -> z [B, z_dim] float32.
 
-    Greyscale images are repeated to three channels, and images are resized to `side` x `side`, on
-    their device. The network runs in half precision on a GPU. It is always in evaluation mode, and
-    its parameters require no gradients.
+    Greyscale images are expanded to three channels, and all images are resized to `side` x `side`,
+    on their device. The network runs in half precision on a GPU. It is always in evaluation mode,
+    and its parameters require no gradients.
 
     Parameters
     ----------
@@ -52,12 +52,12 @@ class Backbone(nn.Module):
         if features.ndim != 2:
             raise ValueError(
                 f"{type(self).__name__}: features must be vectors [B, z_dim], found "
-                f"{list(features.shape)}: choose another layer"
+                f"{list(features.shape)}; choose another layer"
             )
         self.z_dim: int = features.shape[1]
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Has no effect: a backbone stays in evaluation mode."""
+        """Do nothing: a backbone stays in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""CLIP (https://arxiv.org/abs/2103.00020): OpenAI's models by name or file, and OpenCLIP's."""
+"""CLIP (https://arxiv.org/abs/2103.00020): OpenAI's models, by name or file, and OpenCLIP's."""
 
 import importlib.util
 import warnings
@@ -20,7 +20,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 DOWNLOAD_SIZES = {"ViT-B/32": "338 MB", "RN50": "244 MB"}
 CACHE = "~/.cache/clip"  # shared with clip.load
 OPTIONS = "clip_path=, --clip, tower.kwargs.weights="
-#: exceptions that torch and clip raise if a file is not a checkpoint of CLIP
+#: exceptions that torch and clip raise if a file is not a CLIP checkpoint
 UNLOADABLE = (
     AttributeError,
     EOFError,
@@ -35,11 +35,11 @@ Preprocess = Callable[[Image.Image], Tensor]
 
 
 class ClipBackbone(Backbone):
-    """Unnormalised image embeddings of CLIP.
+    """CLIP's unnormalised image embeddings.
 
     Parameters
     ----------
-    weights : name of one of CLIP's models ("ViT-B/32": 512 features, "RN50": 1024), or path of a
+    weights : name of a CLIP model ("ViT-B/32": 512 features, "RN50": 1024), or path to a
         checkpoint, see `load_clip`.
     """
 
@@ -56,16 +56,16 @@ class ClipBackbone(Backbone):
 
 
 class OpenClipBackbone(Backbone):
-    """Unnormalised image embeddings of any model of OpenCLIP (https://arxiv.org/abs/2212.07143).
+    """Unnormalised image embeddings from any OpenCLIP model (https://arxiv.org/abs/2212.07143).
 
     Parameters
     ----------
     model : name in `open_clip.list_models()`, e.g. "ViT-B-32".
-    weights : name of published weights of that model, see `open_clip.list_pretrained()` (they come
-        from the Hugging Face Hub), or path of a checkpoint.
+    weights : name of published weights for that model, see `open_clip.list_pretrained()` (they come
+        from the Hugging Face Hub), or path to a checkpoint.
 
-    Raises ImportError if OpenCLIP is not installed, WeightsError if the weights cannot be
-    downloaded or read, or do not fit.
+    Raises ImportError if OpenCLIP is not installed, and WeightsError if the weights cannot be
+    downloaded or read, or do not fit the model.
     """
 
     def __init__(self, model: str = "ViT-B-32", weights: str = "laion2b_s34b_b79k"):
@@ -73,7 +73,7 @@ class OpenClipBackbone(Backbone):
             import open_clip
         except ImportError as error:
             raise ImportError(
-                f"backbone {model!r} of OpenCLIP needs a package that is not installed: "
+                f"the OpenCLIP backbone {model!r} needs a package that is not installed: "
                 "pip install open_clip_torch"
             ) from error
         try:
@@ -82,7 +82,7 @@ class OpenClipBackbone(Backbone):
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             raise WeightsError(
                 f"OpenCLIP could not create {model!r} with the weights {weights!r}: {error}. Check "
-                "the network and open_clip.list_pretrained(), or give the path of a checkpoint."
+                "the network and open_clip.list_pretrained(), or give the path to a checkpoint."
             ) from error
         visual = network.visual
         size = visual.image_size
@@ -108,19 +108,19 @@ class _ImageSide(nn.Module):
 def load_clip(
     weights: str | Path = "ViT-B/32", device: torch.device | str = "cpu"
 ) -> tuple[nn.Module, Preprocess]:
-    """Load CLIP's model in evaluation mode, and its image transform.
+    """Load a CLIP model in evaluation mode, and its image transform.
 
     The global random state is preserved. Weights are float32 on a CPU and half precision on a GPU,
     as with `clip.load`.
 
     Parameters
     ----------
-    weights : name of one of CLIP's models, which is downloaded on first use (and verified), or path
-        of a checkpoint: OpenAI's archive, or a state dict of the model.
+    weights : name of a CLIP model, which is downloaded on first use (and verified), or path to a
+        checkpoint: OpenAI's archive, or a state dict of the model.
     device : where the model runs.
 
-    Raises WeightsError if the weights are neither a name nor a file, cannot be downloaded, or are
-    not CLIP's.
+    Raises WeightsError if the weights are neither a CLIP model's name nor a file, cannot be
+    downloaded, or are not CLIP's.
     """
     clip = import_clip()
     name = str(weights)
@@ -141,16 +141,16 @@ def load_clip(
     except (OSError, torch.OutOfMemoryError):
         raise  # the file may be valid
     except UNLOADABLE:
-        # the cause suggests options of torch.load, which users cannot set
+        # the cause suggests torch.load options that users cannot set
         raise WeightsError(
-            f"{path} could not be loaded: it is not a checkpoint of CLIP, or is damaged. Expected "
-            "OpenAI's archive, which clip.load downloads, or a state dict of CLIP's model"
+            f"{path} could not be loaded: it is not a CLIP checkpoint, or is damaged. Expected "
+            "OpenAI's archive, which clip.load downloads, or the state dict of a CLIP model"
         ) from None
     return model.eval(), preprocess
 
 
 def _download(name: str) -> Path:
-    """File of one of CLIP's models, downloaded if it does not exist."""
+    """Return the file of a CLIP model, downloading it if it does not exist."""
     url = import_clip().clip._MODELS[name]
     try:
         # unlike with `clip.load`, an interrupted download leaves nothing behind
@@ -163,8 +163,8 @@ def _download(name: str) -> Path:
 def import_clip() -> ModuleType:
     """Import OpenAI's module `clip`, lazily because it takes a second.
 
-    Raises ModuleNotFoundError, which names the file, if another module of this name is imported:
-    a `clip.py` in the working directory, or the package `clip` of PyPI.
+    Raises ModuleNotFoundError, naming the file, if another module with this name is found: a
+    `clip.py` in the working directory, or PyPI's `clip` package.
     """
     try:
         with warnings.catch_warnings():
@@ -178,7 +178,7 @@ def import_clip() -> ModuleType:
             raise  # it is not installed, or lacks a dependency
         raise ModuleNotFoundError(
             f"`import clip` found {file}, which is not OpenAI's CLIP ({type(error).__name__}: "
-            f"{error}): rename or uninstall it, and pip install clip-anytorch",
+            f"{error}): rename or uninstall it, then pip install clip-anytorch",
             name="clip",
         ) from None
     return clip

@@ -1,6 +1,6 @@
 """ResNet50s trained without labels, loaded from their authors' files.
 
-The authors publish no checksums: a file is accepted if it has exactly the tensors of the network.
+The authors publish no checksums: a file is accepted if it has exactly the network's tensors.
 """
 
 from pathlib import Path
@@ -25,11 +25,11 @@ SWAV_URL = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.t
 
 
 class SimCLRBackbone(Backbone):
-    """ResNet50 by SimCLR (https://arxiv.org/abs/2002.05709), 800 epochs, from VISSL's model zoo.
+    """SimCLR's ResNet50 (https://arxiv.org/abs/2002.05709), 800 epochs, from VISSL's model zoo.
 
     Parameters
     ----------
-    weights : path of VISSL's checkpoint or of a state dict of the ResNet50 without its `fc`; null:
+    weights : path to VISSL's checkpoint, or to a state dict of the ResNet50 without its `fc`; null:
         downloaded on first use.
     """
 
@@ -39,11 +39,11 @@ class SimCLRBackbone(Backbone):
 
 
 class SwAVBackbone(Backbone):
-    """ResNet50 by SwAV (https://arxiv.org/abs/2006.09882), 800 epochs, from the authors.
+    """SwAV's ResNet50 (https://arxiv.org/abs/2006.09882), 800 epochs, from the authors.
 
     Parameters
     ----------
-    weights : path of the authors' checkpoint or of a state dict of the ResNet50 without its `fc`;
+    weights : path to the authors' checkpoint, or to a state dict of the ResNet50 without its `fc`;
         null: downloaded on first use.
     """
 
@@ -61,12 +61,12 @@ def _file(weights: str | None, url: str, name: str) -> Path:
         return fetch(url, sha256=None, name=name)
     path = Path(weights)
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file of weights; download it from {url}")
+        raise WeightsError(f"{path}: no such weights file; download it from {url}")
     return path
 
 
 def _vissl_state(path: Path) -> dict[str, Tensor]:
-    """The trunk of a checkpoint of VISSL, with torchvision's names; or a plain state dict."""
+    """The trunk of a VISSL checkpoint, with torchvision's names, or a plain state dict."""
     content = read_checkpoint(path)
     if "classy_state_dict" not in content:
         return read_state_dict(path)
@@ -74,13 +74,13 @@ def _vissl_state(path: Path) -> dict[str, Tensor]:
         trunk = content["classy_state_dict"]["base_model"]["model"]["trunk"]
     except (KeyError, TypeError) as error:
         raise WeightsError(
-            f"{path} is not a checkpoint of VISSL: it has no trunk ({error})."
+            f"{path} is not a VISSL checkpoint: it has no trunk ({error})."
         ) from error
     return {name.removeprefix("_feature_blocks."): value for name, value in trunk.items()}
 
 
 def _trunk(state: dict[str, Tensor], path: Path) -> nn.Module:
-    """The ResNet50 of a state dict, without its head: outputs pooled features [B, 2048]."""
+    """Load a ResNet50 without its head, which outputs pooled features [B, 2048]."""
     network = build("resnet50")
     network.fc = nn.Identity()
     load_strictly(network, state, path)

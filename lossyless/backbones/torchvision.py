@@ -1,4 +1,4 @@
-"""Features of torchvision's classifiers."""
+"""Features from torchvision's classifiers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,27 +21,27 @@ HEADS = ("fc", "classifier", "heads", "head")
 
 
 class TorchvisionBackbone(Backbone):
-    """Features of a torchvision classifier.
+    """Features from a torchvision classifier.
 
     Parameters
     ----------
     model : name in `torchvision.models.list_models()`, e.g. "resnet50"; quantized networks are not
         supported.
-    weights : name of published weights of that model, e.g. "IMAGENET1K_V1", which are downloaded on
-        first use (and verified by the checksum in their file name); or path of a state dict of the
-        whole classifier, .pt, .pth or .npz; or "random": random weights with a fixed seed, for
-        trials without a download.
+    weights : name of published weights for that model, e.g. "IMAGENET1K_V1", which are downloaded
+        on first use (and verified by the checksum in their file name); or path to a state dict
+        (.pt, .pth or .npz) of the whole classifier; or "random": random weights with a fixed seed,
+        for trying things out without a download.
     side : height and width of the network's input, in pixels.
     mean, std : normalisation of the network's input.
     layer : dotted name of the module whose output, averaged over space, provides the features;
         null: the input of the classifier's head, flattened. Most networks pool it; VGG and
         SqueezeNet do not, so use "features" for them.
     padding : "torch", or "tensorflow" for weights trained with TensorFlow's asymmetric padding of
-        convolutions of stride 2.
+        stride-2 convolutions.
     n_classes : number of outputs of the classifier.
 
-    Raises WeightsError if the weights cannot be downloaded or read, or a tensor is missing,
-    unexpected or misshapen.
+    Raises WeightsError if the weights cannot be downloaded or read, or if a tensor is missing,
+    unexpected or has the wrong shape.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class TorchvisionBackbone(Backbone):
             raise ValueError(f"padding={padding!r}: choose one of {', '.join(PADDINGS)}")
         if model.startswith(QUANTIZED):
             raise WeightsError(
-                f"{model}: quantized models are not supported: choose {model[len(QUANTIZED) :]!r}"
+                f"{model}: quantized models are not supported; choose {model[len(QUANTIZED) :]!r}"
             )
         network = build(model, num_classes=n_classes)
         if weights != RANDOM:
@@ -74,27 +74,27 @@ class TorchvisionBackbone(Backbone):
 
 @isolated
 def build(model: str, **options: object) -> nn.Module:
-    """Build a torchvision model in evaluation mode, with weights drawn from a fixed seed."""
+    """Build a torchvision model in evaluation mode, with random weights from a fixed seed."""
     with drawing_from(torch.Generator().manual_seed(0)):
         return models.get_model(model, weights=None, **options).eval()
 
 
 def _find(model: str, weights: str) -> Path:
-    """File of the weights, downloaded if necessary."""
+    """Return the weights file, downloading it if necessary."""
     if Path(weights).is_file():
         return Path(weights)
     published = models.get_model_weights(model)
     if weights not in published.__members__:
         raise WeightsError(
-            f"weights {weights!r} of {model} are neither a file, nor {RANDOM!r}, nor published by "
-            f"torchvision, which has {', '.join(published.__members__)}."
+            f"weights {weights!r} for {model}: expected a file, {RANDOM!r}, or one of "
+            f"torchvision's: {', '.join(published.__members__)}."
         )
     url = published[weights].url
     return fetch(url, sha256=Path(url).stem.rpartition("-")[2])
 
 
 def _without_head(network: nn.Module, name: str) -> nn.Module:
-    """The network, changed to return the input of its head, [B, z_dim]."""
+    """Replace the network's head, so that the network returns the head's input, [B, z_dim]."""
     for head in HEADS:
         if hasattr(network, head):
             setattr(network, head, nn.Flatten(1))
@@ -114,7 +114,7 @@ class _Layer(nn.Module):
         except AttributeError as error:
             names = [name for name, _ in network.named_children()]
             raise ValueError(
-                f"layer={layer!r}: {type(network).__name__} has no module of that name; its parts "
+                f"layer={layer!r}: {type(network).__name__} has no such module; its parts "
                 f"are {', '.join(names)}"
             ) from error
         self.extractor = create_feature_extractor(network, {layer: "features"})
@@ -128,7 +128,7 @@ class _TensorFlowPadding(nn.Module):
     """A stride-2 convolution with TensorFlow's "SAME" padding, which puts the extra pixel at the
     right and bottom.
 
-    For an even side and a kernel of 3, the padding is (0, 1), whereas PyTorch pads with (1, 1), so
+    For even sides and a 3x3 kernel, the padding is (0, 1), whereas PyTorch pads with (1, 1), so
     the two sampling grids are offset by one pixel.
     """
 
@@ -145,7 +145,7 @@ class _TensorFlowPadding(nn.Module):
 
 
 def pad_as_tensorflow(network: nn.Module) -> None:
-    """Change the padding of all padded convolutions of stride 2 to TensorFlow's, for even sides."""
+    """Give all padded stride-2 convolutions TensorFlow's padding, for even sides."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Conv2d) and child.stride == (2, 2) and child.padding != (0, 0):

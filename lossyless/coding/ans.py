@@ -2,28 +2,29 @@
 
 It uses constriction's ANS coder (asymmetric numeral systems). Probabilities are k / 65536, which
 float64 represents exactly, so the bytes do not depend on the machine. All symbols of a call share
-one stream, so that the overhead of a stream is paid once per chunk of examples, not per example.
+one stream, so its overhead is paid once per chunk of examples rather than once per example.
 
 Payload (a varint is an unsigned LEB128 of at most 63 bits):
 
     varint  2 * n_stream + (1 if there are escapes else 0)
-            and only if there are escapes:
+            then, only if there are escapes:
     varint  0
     uint8   e: escape entries have a mass of at least 2^e, see `CDFTables.with_escape_mass`
     uint8   k: order of the escape codes, see `escapes`
     varint  n_escapes >= 1
-            and always:
+            then, always:
     bytes   n_stream bytes: the words of the ANS stack, uint32 little-endian, without trailing zero
             bytes
     bytes   escape codes, in coding order
 
 See `order` for the coding order. A symbol v outside the range [first, stop) that its table lists is
-coded as the table's escape entry, followed by its distance r from that range:
+coded as the table's escape entry in the stream, plus an escape code for its distance r from that
+range:
 
     r = 2 (v - stop)  if v >= stop,  else  2 (first - 1 - v) + 1
 
-Older payloads have the number of escapes in place of the zero, e and k, and end with the escaped
-values as int32 (little-endian).
+Older payloads lack the zero, e and k, and end with the escaped values as int32 (little-endian)
+instead of escape codes.
 """
 
 from typing import NamedTuple
@@ -39,14 +40,14 @@ from lossyless.coding.tables import TOTAL_MASS, CDFTables
 
 AnsCoder = constriction.stream.stack.AnsCoder
 
-MAX_EXPONENT = 15  # for an escape's minimum mass: at most half of the total
+MAX_EXPONENT = 15  # an escape's minimum mass is at most half of the total
 
 
 class TableCoder:
-    """Lossless coder of int32 symbols [N, D] with given tables; N and D may be 0.
+    """Lossless coder for int32 symbols [N, D] with given tables; N and D may be 0.
 
     `index` gives the table of each symbol: integers [D] (one table per column, as in a factorized
-    prior), or [N, D] (one per symbol, as in a hyperprior). By default, column d has table d. The
+    prior), or [N, D] (one per symbol, as in a hyperprior). By default, column d uses table d. The
     decoder needs the same `index`.
 
     It uses NumPy arrays only, so that worker processes can run it.
@@ -79,7 +80,7 @@ class TableCoder:
     def decode(
         self, payload: bytes, n_examples: int, index: ArrayLike | None = None
     ) -> NDArray[np.int32]:
-        """Decode a payload of `encode` to symbols int32 [n_examples, D].
+        """Decode a payload written by `encode` to symbols, int32 [n_examples, D].
 
         Raises CodingError if the payload is damaged, or was not encoded with these tables, `index`
         and `n_examples`.
@@ -104,9 +105,9 @@ class TableCoder:
     def information(
         self, symbols: ArrayLike, index: ArrayLike | None = None
     ) -> NDArray[np.float64]:
-        """Compute the bits of each symbol [N, D] under the tables, including the codes of escapes.
+        """Compute the bits that each symbol [N, D] takes under the tables, including escape codes.
 
-        A payload of all symbols takes about their sum, or less if many are escaped.
+        A payload of all these symbols takes about the sum of their bits, less if many are escaped.
         """
         symbols = _check_symbols(symbols)
         index = np.broadcast_to(self._index(index), symbols.shape)
@@ -126,7 +127,7 @@ class TableCoder:
         return np.bincount(index.reshape(-1), minlength=self.tables.n_tables)
 
     def _best_exponent(self, n_symbols: NDArray[np.int64], n_escapes: NDArray[np.int64]) -> int:
-        """The e that needs the fewest bits, given the symbols and escapes of each table."""
+        """The e that needs the fewest bits, given each table's numbers of symbols and escapes."""
         own = np.take_along_axis(np.diff(self.tables.cdfs), self.tables.escapes[:, None], axis=1)
         masses = np.maximum(own, 1 << np.arange(MAX_EXPONENT + 1))
         # if a table lists no symbol, its escape has the total mass
@@ -139,8 +140,8 @@ class TableCoder:
     def _entries(self, symbols: NDArray[np.int32], index: NDArray[np.integer]) -> NDArray[np.int32]:
         """Table entry of each symbol.
 
-        As unsigned integers, symbols below the offset wrap to values above all entries, so one
-        minimum maps both sides to the escape entry.
+        Symbols below the offset wrap around to unsigned integers above all entries, so a single
+        minimum maps the symbols on both sides to the escape entry.
         """
         relative = np.subtract(symbols, self.tables.offsets[index], dtype=np.int32).view(np.uint32)
         escapes = self.tables.escapes[index].view(np.uint32)
@@ -157,7 +158,7 @@ class TableCoder:
     def _decode_escapes(
         self, escapes: "_Escapes", tables: NDArray[np.integer]
     ) -> NDArray[np.integer]:
-        """Escaped values [n], given their tables [n]."""
+        """Decode the escaped values [n], given their tables [n]."""
         if escapes.order is None:
             values = np.frombuffer(escapes.data, "<i4").astype(np.int32)
             if (self._entries(values, tables) != self.tables.escapes[tables]).any():
@@ -174,7 +175,7 @@ class TableCoder:
 
 
 class _Escapes(NamedTuple):
-    """Escapes of a payload."""
+    """The escapes in a payload."""
 
     mass: int  # minimum mass of the tables' escape entries
     order: int | None  # order k of the codes in `data`; None if `data` holds int32 values
@@ -199,13 +200,13 @@ def _decode_stream(stream: bytes, order: CodingOrder, tables: CDFTables) -> NDAr
             entries[start:stop] = coder.decode(tables.model(table), stop - start)
     if not coder.is_empty():
         raise CodingError(
-            "the stream has more symbols: it is damaged, or was coded with other tables"
+            "the stream holds extra symbols: it is damaged, or was coded with other tables"
         )
     return entries
 
 
 def _split_payload(payload: bytes) -> tuple[bytes, _Escapes]:
-    """ANS stream and escapes of a payload."""
+    """Split a payload into its ANS stream and its escapes."""
     head, position = read_varint(payload, 0)
     n_stream, has_escapes = head >> 1, head & 1
     exponent, order, count, n_data = 0, None, 0, 0
@@ -219,16 +220,16 @@ def _split_payload(payload: bytes) -> tuple[bytes, _Escapes]:
     end = position + n_stream
     if n_data < 0 or end + n_data != len(payload) or bool(has_escapes) != bool(count):
         raise CodingError(
-            f"expected {n_stream} bytes of stream and {count} escapes, found "
+            f"expected a stream of {n_stream} bytes and {count} escapes, found "
             f"{len(payload) - position} bytes"
         )
     if exponent > MAX_EXPONENT:
-        raise CodingError(f"expected escapes of mass 2^0 to 2^{MAX_EXPONENT}, found 2^{exponent}")
+        raise CodingError(f"expected an escape mass of 2^0 to 2^{MAX_EXPONENT}, found 2^{exponent}")
     return payload[position:end], _Escapes(1 << exponent, order, count, payload[end:])
 
 
 def _check_symbols(symbols: ArrayLike) -> NDArray[np.int32]:
-    """The symbols as int32 [N, D]. Raises `CodingError` if this would change them."""
+    """Convert symbols [N, D] to int32. Raises `CodingError` if they do not fit."""
     symbols = np.asarray(symbols)
     if symbols.size and not INT32.min <= symbols.min() <= symbols.max() <= INT32.max:
         raise CodingError(f"symbols in [{symbols.min()}, {symbols.max()}] do not fit into int32")

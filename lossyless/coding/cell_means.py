@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 from lossyless.coding.histograms import NonZeros
 from lossyless.coding.tables import CDFTables
 
-STEPS = 128  # positions are multiples of 1 / 128 of a cell
-SHRINKAGE = 2.0  # pseudo-counts that shrink a position towards the middle of its cell
+STEPS = 128  # positions are multiples of 1 / 128 of a cell width
+SHRINKAGE = 2.0  # pseudo-count that shrinks a position towards the middle of its cell
 
 
 class CellMeans(NamedTuple):
-    """Where cells are decoded to: the means of the training values that were quantised to them.
+    """The values that cells decode to: means of the training values that were quantised to them.
 
     Attributes
     ----------
-    steps : int8 [D, L], mean minus symbol of each entry of a table, in steps of 1 / 128 of a cell.
-    tables : tables of the symbols; symbols that they do not list decode to themselves.
+    steps : int8 [D, L], mean minus symbol for each table entry, in units of 1 / 128 of a cell.
+    tables : coding tables of the symbols; symbols that they do not list decode to themselves.
     """
 
     steps: NDArray[np.int8]
@@ -32,12 +32,13 @@ class CellMeans(NamedTuple):
         totals: NDArray[np.float64],
         tables: CDFTables,
     ) -> "CellMeans":
-        """Fit means, shrunk for small counts, to the values [n] of non-zero symbols.
+        """Fit the means, with shrinkage, to the values [n] that have non-zero symbols.
 
-        The means of zeros follow from the sums `totals` [D] of all values. All are in cell widths.
+        The means for symbol 0 follow from the column sums `totals` [D] of all values. Values and
+        sums are in cell widths.
         """
         lowest, highest = found.range
-        first, length = lowest - 1, highest - lowest + 3  # the two ends hold symbols outside
+        first, length = lowest - 1, highest - lowest + 3  # both end bins include outliers
         n, n_columns = found.shape
         counts = found.sums(first, length)
         sums = found.sums(first, length, values - found.symbols)
@@ -51,13 +52,13 @@ class CellMeans(NamedTuple):
         return cls(np.where(entries < tables.escapes[:, None], steps, 0).astype(np.int8), tables)
 
     def offsets(self, columns: NDArray[np.integer], symbols: NDArray[np.integer]) -> NDArray:
-        """Mean minus symbol, of symbols [n] in these columns."""
+        """Mean minus symbol, for each of the symbols [n] in the given columns [n]."""
         entries = symbols - self.tables.offsets[columns]
         is_listed = (entries >= 0) & (entries < self.tables.escapes[columns])
         return self.steps[columns, np.where(is_listed, entries, 0)] * is_listed / STEPS
 
     def decode(self, symbols: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Values [N, D], in cell widths, of symbols [N, D]."""
+        """Decode symbols [N, D] to values [N, D], in cell widths."""
         columns = np.arange(symbols.shape[1])
         values = np.tile(self.offsets(columns, np.zeros_like(columns)), (len(symbols), 1))
         where = np.nonzero(symbols)

@@ -1,6 +1,6 @@
 """Codebooks: rows are predicted by the centre of the nearest cluster.
 
-A few bits describe the cluster of a row, on which many coordinates depend. The residual is coded as
+A few bits identify a row's cluster, on which many coordinates depend. The residual is coded as
 usual.
 """
 
@@ -14,7 +14,7 @@ from lossyless.base import blocks
 from lossyless.coding.rdo import NATURAL_WEIGHT
 from lossyless.coding.tables import CDFTables
 
-MAX_COORDINATES = 128  # others have centre 0
+MAX_COORDINATES = 128  # the centres of the others are 0
 N_ITERATIONS = 5  # of Lloyd's algorithm
 LARGEST = 2**15 - 1  # in steps; sums of products are then exact in float64
 # pseudo-counts that shrink a centre towards 0; each coordinate chooses one
@@ -22,13 +22,13 @@ SHRINKAGES = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 8.0, np.inf])
 
 
 class Codebook(NamedTuple):
-    """Centres of clusters, which predict the first L coordinates of a row.
+    """Cluster centres, which predict the first L coordinates of a row.
 
     Attributes
     ----------
     centres : int16 [K, L], in steps.
     step : size of a step, in cell widths.
-    tables : the table of the clusters' indices.
+    tables : the coding table of the cluster indices.
     """
 
     centres: NDArray[np.int16]
@@ -37,11 +37,11 @@ class Codebook(NamedTuple):
 
     @classmethod
     def fit(cls, x: NDArray[np.float64], n: int) -> tuple["Codebook", NDArray[np.float64], float]:
-        """A codebook of n > 1 clusters of rows x [N, D].
+        """Fit a codebook with n > 1 clusters to rows x [N, D].
 
-        Also returns the residuals [N, D] of the rows and the rate of their indices in bits, both by
+        Also returns the residuals [N, D] and the mean rate of the rows' indices in bits, both
         leave-one-out: a row is not part of its cluster when it is predicted. A centre is the mean
-        of its cluster, shrunk towards 0 by an amount that minimises these residuals.
+        of its cluster, shrunk towards 0 by amounts that minimise the leave-one-out errors.
         """
         lead = x[:, :MAX_COORDINATES]
         step = max(np.abs(lead).max(), np.finfo(np.float32).tiny) / LARGEST
@@ -59,13 +59,13 @@ class Codebook(NamedTuple):
         is_own = (index == labels)[:, None]
         residuals[:, : lead.shape[1]] -= step * np.where(is_own, own, centres[index])
 
-        counts = np.bincount(index, minlength=n)  # below, half a row is added to each
+        counts = np.bincount(index, minlength=n)  # below, each gets a pseudo-count of 1/2
         tables = CDFTables.from_weights(np.append(2 * counts + 1, 0)[None], [n + 2], [0])
         rate = -np.log2((2 * counts[index] - 1) / (2 * len(x) - 2 + n)).mean()
         return cls(centres.astype(np.int16), step, tables), residuals, float(rate)
 
     def choose(self, x: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The clusters [N] of rows x [N, D] with the smallest cost, as in `coding.rdo`."""
+        """For each row of x [N, D], choose the cluster of smallest cost (see `coding.rdo`)."""
         n, n_coordinates = self.centres.shape
         steps = np.rint(x[:, :n_coordinates] / self.step).clip(-8 * LARGEST, 8 * LARGEST)
         bits = -np.log2(np.diff(self.tables.cdfs[0, : n + 1]) / self.tables.cdfs[0, -1])
@@ -73,7 +73,7 @@ class Codebook(NamedTuple):
         return (distances + NATURAL_WEIGHT * bits / self.step**2).argmin(1)
 
     def predict(self, index: NDArray[np.integer], dim: int) -> NDArray[np.float64]:
-        """The centres [N, dim] of clusters [N], in cell widths."""
+        """Return the centres [N, dim] of the clusters `index` [N], in cell widths."""
         n, n_coordinates = self.centres.shape
         x = np.zeros((len(index), dim))
         x[:, :n_coordinates] = self.centres[index.clip(0, n - 1)] * self.step
@@ -81,7 +81,7 @@ class Codebook(NamedTuple):
 
 
 def _clusters(x: NDArray[np.float64], n: int) -> NDArray[np.int64]:
-    """Labels [N] of n clusters of integers x [N, L]: k-means by Lloyd's algorithm.
+    """Cluster the rows of integers x [N, L] by k-means (Lloyd's algorithm); return labels [N].
 
     Centres are rounded to integers, so that results do not depend on the number of threads.
     """
@@ -96,7 +96,7 @@ def _clusters(x: NDArray[np.float64], n: int) -> NDArray[np.int64]:
 def _shrunk_means(
     x: NDArray[np.float64], labels: NDArray[np.int64], n: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Integer centres of clusters [n, L], and the centre for each row without this row [N, L]."""
+    """Integer centres [n, L], and for each row its cluster's centre without that row [N, L]."""
     counts, sums = _sums(x, labels, n)
     others, n_others = sums[labels] - x, counts[labels, None] - 1
     errors = [np.square(x - others / (n_others + s)).sum(0) for s in SHRINKAGES]
@@ -105,16 +105,16 @@ def _shrunk_means(
 
 
 def _sums(x: NDArray, labels: NDArray[np.int64], n: int) -> tuple[NDArray, NDArray]:
-    """Number [n] and sum [n, L] of the rows x [N, L] with each label."""
+    """Number [n] and sum [n, L] of the rows of x [N, L] that have each label."""
     members = csr_array((np.ones(len(x)), labels, np.arange(len(x) + 1)), (len(x), n))
     return np.bincount(labels, minlength=n), members.T @ x
 
 
 def _nearest(x: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Indices [N] of the centres [K, L] that are nearest to integers x [N, L]."""
+    """For each row of integers x [N, L], the index of the nearest of the centres [K, L]."""
     return np.concatenate([_distances(x[r], centres).argmin(1) for r in blocks(len(x))])
 
 
 def _distances(x: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Squared distances [N, K] of integers x [N, L] from centres [K, L], less those from 0."""
+    """Squared distances [N, K] of integers x [N, L] from centres [K, L], minus those from 0."""
     return np.square(centres).sum(1) - 2 * x @ centres.T

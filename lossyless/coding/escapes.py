@@ -1,4 +1,4 @@
-"""Exponential Golomb codes for symbols that a table does not list.
+"""Exponential-Golomb codes for symbols that a table does not list.
 
 With order k, a value r >= 0 is coded as q = r + 2^k, a b-bit number:
 
@@ -31,12 +31,12 @@ def best_order(values: NDArray[np.int64]) -> int:
 
 
 def code_lengths(values: NDArray[np.int64], order: int) -> NDArray[np.int64]:
-    """Bits of the code of each value [n]."""
+    """Length of each value's code in bits, [n]."""
     return 2 * _bit_lengths(values + (1 << order)) - 1 - order
 
 
 def encode_escapes(values: NDArray[np.int64], order: int) -> bytes:
-    """Codes of values [n] in [0, 2^33)."""
+    """Encode values [n] in [0, 2^33)."""
     q = values + (1 << order)
     n_suffix = _bit_lengths(q) - 1
     prefix_ends = np.cumsum(n_suffix - order + 1)
@@ -51,12 +51,12 @@ def encode_escapes(values: NDArray[np.int64], order: int) -> bytes:
 
 
 def decode_escapes(data: bytes, order: int, n_values: int) -> NDArray[np.int64]:
-    """Values [n_values] from `encode_escapes`. Raises `CodingError` if the data are damaged."""
+    """Decode values [n_values] from `encode_escapes`. Raises `CodingError` for damaged data."""
     packed = np.frombuffer(data, np.uint8)
     n_prefix_bytes = int(np.searchsorted(np.cumsum(POPCOUNT[packed]), n_values)) + 1
     prefix_ends = np.flatnonzero(np.unpackbits(packed[:n_prefix_bytes])) + 1
     if order > MAX_ORDER or len(prefix_ends) != n_values:
-        raise CodingError(f"damaged prefixes of {n_values} escaped values of order {order}")
+        raise CodingError(f"the prefixes of {n_values} escaped values of order {order} are damaged")
     n_suffix = np.diff(prefix_ends, prepend=0) - 1 + order
     ends = np.cumsum(n_suffix)
     suffixes = np.unpackbits(packed[n_prefix_bytes:])

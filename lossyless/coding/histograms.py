@@ -1,4 +1,4 @@
-"""Coding tables of quantised data, in closed form."""
+"""Closed-form coding tables for quantised data."""
 
 from typing import NamedTuple
 
@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from lossyless.coding.escapes import best_order, code_lengths
 from lossyless.coding.tables import MAX_LISTED, PMF_ONE, CDFTables
 
-# weights of the smooth distribution; each table chooses one
+# candidate weights of the smooth distribution; each table chooses one
 MIXTURES = (0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 MIN_PROBABILITY = 1e-12
 
 
 class NonZeros(NamedTuple):
-    """The non-zero symbols of a matrix [N, D]; at low rates, they are few.
+    """The non-zero symbols of a matrix [N, D]; at low rates, there are few.
 
     Attributes
     ----------
@@ -28,12 +28,12 @@ class NonZeros(NamedTuple):
 
     @property
     def range(self) -> tuple[int, int]:
-        """The smallest and the largest symbol, or the limits of what a table can list."""
+        """The smallest and the largest symbol, clipped to what a table can list."""
         lowest, highest = int(self.symbols.min(initial=0)), int(self.symbols.max(initial=0))
         return max(lowest, 1 - MAX_LISTED // 2), min(highest, MAX_LISTED // 2 - 1)
 
     def sums(self, first: int, length: int, weights: NDArray[np.float64] | None = None) -> NDArray:
-        """Number, or sum of weights [n], of each symbol from `first` on: [D, length].
+        """Number of occurrences, or sum of weights [n], of symbols from `first` on: [D, length].
 
         Symbols outside this range are counted at its nearer end.
         """
@@ -44,12 +44,12 @@ class NonZeros(NamedTuple):
 
 
 def fit_tables(found: NonZeros) -> tuple[CDFTables, float]:
-    """Tables of columns of symbols, and their leave-one-out rate in bits per row.
+    """Fit a table to each column of symbols; also return the leave-one-out rate in bits per row.
 
-    The probabilities of a column are a mixture of its histogram with a two-sided geometric
-    distribution (discrete Laplace) of the same mean and scale. The weight of the mixture
-    minimises the leave-one-out rate: the mean rate of each row under the histogram of the other
-    rows. Mean and scale are estimated from all rows.
+    The probabilities of a column are a mixture of its histogram and a two-sided geometric
+    distribution (discrete Laplace) with the same mean (rounded) and scale. The mixture weight
+    minimises the leave-one-out rate: the mean rate of the rows, each under a mixture with the
+    histogram of the other rows. Mean and scale are estimated from all rows.
     """
     n, (lowest, highest) = found.shape[0], found.range
     first = lowest - 1  # one more symbol on either side
@@ -71,7 +71,7 @@ def fit_tables(found: NonZeros) -> tuple[CDFTables, float]:
 
 
 def _escape_bits(found: NonZeros, lowest: int, highest: int) -> int:
-    """Bits of the codes of symbols that no table lists."""
+    """Bits of the escape codes for symbols that no table lists."""
     beyond = np.maximum(lowest - found.symbols.astype(np.int64), found.symbols - highest)
     distances = 2 * beyond[beyond > 0]
     return int(code_lengths(distances, best_order(distances)).sum())

@@ -1,4 +1,4 @@
-"""Exact coding of arrays of floats and of byte strings.
+"""Exact coding of arrays and byte strings.
 
 A varint is an unsigned LEB128 of at most 63 bits.
 """
@@ -19,7 +19,7 @@ class CodingError(ValueError):
 
 
 class FloatCoder:
-    """Coder of float32 values [N, n_columns], exact to the bit, without an entropy model.
+    """Bit-exact coder for float32 values [N, n_columns], without an entropy model.
 
     Payload: varint N, varint n_columns, zlib stream of the four byte planes of the values.
     """
@@ -33,7 +33,7 @@ class FloatCoder:
                 f"expected float32 values [N, {self.n_columns}], found {values.dtype} "
                 f"{[*values.shape]}"
             )
-        # signs and exponents repeat more than mantissas: group bytes by significance
+        # signs and exponents repeat more often than mantissas: group bytes by significance
         planes = np.ascontiguousarray(values, "<f4").reshape(-1, 1).view(np.uint8).T
         head = write_varint(len(values)) + write_varint(self.n_columns)
         return head + zlib.compress(planes.tobytes())
@@ -52,13 +52,13 @@ class FloatCoder:
         except zlib.error as error:
             raise CodingError(f"damaged float payload: {error}") from error
         if len(planes) != 4 * n_rows * n_columns or not inflater.eof or inflater.unused_data:
-            raise CodingError(f"the float payload does not hold {4 * n_rows * n_columns} bytes")
+            raise CodingError(f"float payload does not inflate to {4 * n_rows * n_columns} bytes")
         values = np.frombuffer(planes, np.uint8).reshape(4, -1).T.copy().view("<f4")
         return values.astype(np.float32, copy=False).reshape(n_rows, n_columns)
 
 
 class ArrayCoder:
-    """Coder of arrays [N, *shape] as plain little-endian values, without any overhead."""
+    """Coder that stores arrays [N, *shape] as plain little-endian values, without any overhead."""
 
     def __init__(self, dtype: np.dtype, shape: tuple[int, ...]):
         self.dtype, self.shape = dtype, shape
@@ -67,12 +67,12 @@ class ArrayCoder:
         return np.ascontiguousarray(values, self.dtype).tobytes()
 
     def decode(self, payload: bytes, n_examples: int) -> NDArray:
-        """Decode values [n_examples, *shape]. Raises `CodingError` for payloads of another size."""
+        """Decode values [n_examples, *shape]. Raises `CodingError` if the size is wrong."""
         n_bytes = n_examples * math.prod(self.shape) * self.dtype.itemsize
         if len(payload) != n_bytes:
             raise CodingError(
-                f"expected {n_bytes} bytes for {n_examples} examples {list(self.shape)}, found "
-                f"{len(payload)}"
+                f"expected {n_bytes} bytes for {n_examples} examples of shape {list(self.shape)}, "
+                f"found {len(payload)}"
             )
         return np.frombuffer(payload, self.dtype).reshape(n_examples, *self.shape)
 
@@ -84,7 +84,7 @@ def encode_blobs(blobs: Sequence[bytes]) -> bytes:
 
 
 def decode_blobs(data: bytes) -> list[bytes]:
-    """Decode the byte strings of `encode_blobs`. Raises `CodingError` if it is damaged."""
+    """Decode byte strings from `encode_blobs`. Raises `CodingError` if the data are damaged."""
     count, position = read_varint(data, 0)
     lengths = []
     for _ in range(count):
@@ -100,7 +100,7 @@ def decode_blobs(data: bytes) -> list[bytes]:
 
 
 def write_varint(value: int) -> bytes:
-    """The varint of a non-negative value."""
+    """Encode a non-negative value as a varint."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

@@ -1,7 +1,7 @@
 """Rate-distortion optimised quantisation.
 
 An encoder may send any symbol: decoders only need the tables. Rounding minimises the error alone.
-Here, each symbol minimises
+Here, the symbol of a value x minimises
 
     (x - point)^2 + weight * bits
 
@@ -16,8 +16,8 @@ from lossyless.coding.cell_means import STEPS, CellMeans
 from lossyless.coding.escapes import code_lengths
 from lossyless.coding.tables import TOTAL_MASS, CDFTables
 
-# In squared cell widths per bit. The width w minimises the error w^2 / 12 plus the rate -beta ln(w)
-# if beta = w^2 / 6 per nat.
+# In squared cell widths per bit. The width w minimises w^2 / 12 - beta ln(w), the error plus the
+# weighted rate, if beta = w^2 / 6 per nat.
 NATURAL_WEIGHT = np.log(2) / 6
 ESCAPE_ORDER = 1  # the order of escape codes is unknown before coding
 
@@ -31,18 +31,18 @@ def cheaper_cells(
     means: CellMeans | None = None,
     weight: float = NATURAL_WEIGHT,
 ) -> NDArray[np.int32]:
-    """The cells [N, D] to send for values x [N, D], in cell widths.
+    """Choose the cells [N, D] to send for values x [N, D] in cell widths.
 
     Parameters
     ----------
-    x : values about the centres of the cells of symbol 0.
+    x : values relative to the centres of the cells whose symbol is 0.
     cells : the nearest cells.
-    index : table of each value, [N, D]; by default, column d has table d.
-    means : where cells are decoded to; by default, to their symbol.
+    index : table of each value, [N, D]; by default, column d uses table d.
+    means : values that cells are decoded to; by default, their symbols.
     weight : weight of a bit, in squared cell widths.
     """
     chosen = cells.copy()
-    where = np.nonzero(cells)  # the others are zero already
+    where = np.nonzero(cells)  # the others are already zero
     index = where[1] if index is None else index[where].astype(np.int64)
     chosen[where] = cheaper_nonzeros(x[where], cells[where], index, tables, means, weight)
     return chosen
@@ -56,8 +56,8 @@ def cheaper_nonzeros(
     means: CellMeans | None = None,
     weight: float = NATURAL_WEIGHT,
 ) -> NDArray[np.int32]:
-    """`cheaper_cells` of values x [n] whose nearest cells [n] are not 0."""
-    with np.errstate(divide="ignore"):  # padding after the end of a table
+    """Like `cheaper_cells`, for values x [n] whose nearest cells [n] are not 0."""
+    with np.errstate(divide="ignore"):  # the padding of tables has mass 0
         prices = -weight * np.log2(np.diff(tables.cdfs) / TOTAL_MASS)
     points = np.zeros_like(prices)
     if means is not None:
@@ -65,7 +65,7 @@ def cheaper_nonzeros(
     offsets = tables.offsets.astype(np.int64)
 
     def coded(symbols: NDArray, index: NDArray) -> tuple[NDArray, NDArray]:
-        """The points to which symbols are decoded, and their prices."""
+        """The points that symbols are decoded to, and their prices."""
         entries, n_listed = symbols - offsets[index], tables.escapes[index]
         beyond = np.flatnonzero((entries < 0) | (entries >= n_listed))
         escaped, n_listed = entries[beyond], n_listed[beyond]

@@ -1,4 +1,4 @@
-"""Integer CDF tables of entropy models."""
+"""Integer CDF tables for entropy models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ Categorical = constriction.stream.model.Categorical
 TOTAL_MASS = 1 << 16
 MAX_LISTED = 4096  # maximum number of symbols that a table lists; others are escaped
 PMF_ONE = 1 << 24  # integer that represents probability 1
-# Listing a symbol of probability p saves 32 p bits, the cost of an escaped int32. If its entry
-# needs more mass than p, other entries lose mass, which costs (1 / TOTAL_MASS - p) / ln 2 bits. The
-# ratio of these slopes in p is 32 ln 2, rounded to an integer so that comparisons are the same on
-# every machine. Escapes now take fewer bits, but changing the price would change all fingerprints.
+# Listing a symbol of probability p saves 32 p bits: an escape used to cost 32. If its entry needs
+# more mass than p, other entries lose mass, which costs (1 / TOTAL_MASS - p) / ln 2 bits. The ratio
+# of the two slopes in p is 32 ln 2, rounded to an integer so that comparisons are the same on every
+# machine. Escapes now take fewer bits, but changing the price would change all fingerprints.
 ESCAPE_PRICE = 22
 
 
@@ -29,11 +29,11 @@ class CDFTables:
     entries is the escape, for all symbols that the table does not list.
     """
 
-    #: [n_tables, max_length]; row t rises strictly from 0 to 65536 in its first `lengths[t]`
-    #: values, and the rest is padding
+    #: [n_tables, max_length]; the first `lengths[t]` values of row t are strictly increasing from
+    #: 0 to 65536, and the rest is padding
     cdfs: NDArray[np.int32]
     lengths: NDArray[np.int32]  # [n_tables]
-    offsets: NDArray[np.int32]  # [n_tables], symbols of entry 0
+    offsets: NDArray[np.int32]  # [n_tables], the symbol of each table's entry 0
     _models: dict[int, Categorical] = field(default_factory=dict, init=False, repr=False)
     _wider: dict[int, "CDFTables"] = field(default_factory=dict, init=False, repr=False)
 
@@ -49,7 +49,7 @@ class CDFTables:
         last = cdfs[np.arange(len(cdfs)), lengths - 1]
         rises = ((np.diff(cdfs.astype(np.int64)) > 0) | ~in_row[:, 1:]).all()
         if not rises or (cdfs[:, 0] != 0).any() or (last != TOTAL_MASS).any():
-            raise CodingError(f"cdfs must rise strictly from 0 to {TOTAL_MASS} in each table")
+            raise CodingError(f"cdfs must be strictly increasing from 0 to {TOTAL_MASS}")
         for name, array in zip(names, arrays, strict=True):
             object.__setattr__(self, name, np.ascontiguousarray(array, np.int32))
             getattr(self, name).flags.writeable = False
@@ -138,11 +138,11 @@ class CDFTables:
         return self.lengths - 2
 
     def with_escape_mass(self, mass: int) -> "CDFTables":
-        """Tables whose escapes have at least `mass`; listed symbols share the rest in proportion.
+        """Tables with escape masses of at least `mass`; other masses shrink in proportion.
 
         Use them for symbols that escape more often than the original tables expect.
         """
-        if mass == 1:  # every entry has at least 1
+        if mass == 1:  # the mass of every entry is at least 1
             return self
         if mass not in self._wider:
             weights = np.diff(self.cdfs).astype(np.int64)
@@ -150,13 +150,13 @@ class CDFTables:
             own = np.take_along_axis(weights, escapes, axis=1)
             wanted = np.maximum(own, mass)
             weights *= TOTAL_MASS - wanted
-            # a table that lists no symbol keeps its only mass
+            # the only entry of a table that lists no symbol keeps its mass
             np.put_along_axis(weights, escapes, wanted * np.maximum(TOTAL_MASS - own, 1), axis=1)
             self._wider[mass] = self.from_weights(weights, self.lengths, self.offsets)
         return self._wider[mass]
 
     def model(self, table: int) -> Categorical:
-        """constriction's model over the entries of a table with at least two entries."""
+        """constriction's model of a table, which must have at least two entries."""
         if table not in self._models:
             masses = np.diff(self.cdfs[table, : self.lengths[table]])
             self._models[table] = Categorical(masses / float(TOTAL_MASS), perfect=False)
@@ -168,8 +168,8 @@ def listed_ranges(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The first column to list in each row, and the column after the last one, [n_tables] each.
 
-    Savings are additive, so the best end on each side maximises their sum from the start.
-    Arguments as for `CDFTables.from_pmf`.
+    Savings are additive, so the best end on either side is where their sum from the start is
+    largest. For the arguments, see `CDFTables.from_pmf`.
     """
     starts = np.asarray(starts)[:, None]
     columns = np.arange(pmf.shape[1])
@@ -181,16 +181,16 @@ def listed_ranges(
     lowest = np.iinfo(np.int64).min
     first = np.where(in_reach & (columns <= starts), left, lowest)
     last = np.where(in_reach & (columns >= starts), right, lowest)
-    # for equal savings, take the shortest range: the last maximum here, the first one below
+    # if savings are equal, take the shortest range: the last maximum here, the first one below
     first = pmf.shape[1] - 1 - first[:, ::-1].argmax(1)
     return first, last.argmax(1) + 1
 
 
 def _apportion(weights: NDArray[np.int64], n_entries: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Integer masses >= 1 for the first `n_entries` of each row, with sum TOTAL_MASS.
+    """Integer masses >= 1, which sum to TOTAL_MASS, for the first `n_entries` of each row.
 
-    They are proportional to the weights, rounded by largest remainders (Hamilton's method). Entries
-    with a share below 1 get 1; columns outside the tables get 0.
+    They are proportional to the weights, rounded by the largest-remainder method (Hamilton's).
+    Entries with a share below 1 get 1; columns outside the tables get 0.
     """
     in_table = np.arange(weights.shape[1]) < n_entries[:, None]
     weights = np.where(in_table, weights, 0)

@@ -1,4 +1,4 @@
-"""Rates: the cost of a representation, in theory (nats) and in bytes.
+"""Rates: the cost of a representation, in theory (nats) and in practice (bytes).
 
 Every rate is a bottleneck between encoder and distortion:
 

@@ -12,7 +12,7 @@ RateOutput = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 
 class Rate(Codec):
-    """A bottleneck: codes representations z [N, z_dim], and computes their rates in nats.
+    """A bottleneck that codes representations z [N, z_dim] and computes their rates in nats.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class Rate(Codec):
         representation (staggered training).
     """
 
-    #: family of p(Z|X) that the encoder must have, see `distributions.FAMILIES`
+    #: required family of the encoder's p(Z|X), see `distributions.FAMILIES`
     family = "deterministic"
 
     def __init__(self, z_dim: int, warmup_k_epoch: int = 0, is_end_to_end: bool = True):
@@ -48,13 +48,13 @@ class Rate(Codec):
         ----------
         z : Tensor [B, z_dim], a sample of `p_ZlX`.
         p_ZlX : the distributions that z was drawn from; needed by rates such as `MIRate`.
-        is_warming_up : whether only z_hat, and not the rates, has a gradient to z.
+        is_warming_up : whether gradients reach z through z_hat only, and not through the rates.
 
         Returns
         -------
         z_hat : Tensor [B, z_dim], `z_dtype`
         rates : Tensor [B], nats per example
-        terms : terms of the rate, Tensor [B] each, nats, without gradients
+        terms : terms of the rate by name, Tensor [B] each, nats, without gradients
         """
         z_in = z
         if is_warming_up or not self.is_end_to_end:
@@ -69,7 +69,7 @@ class Rate(Codec):
 
     @abstractmethod
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
-        """Return value of `forward`, for z [B, z_dim] of type `z_dtype` and without autocast.
+        """Compute the output of `forward` for z [B, z_dim] of type `z_dtype`, without autocast.
 
         In training mode, z_hat and rates have gradients. In evaluation mode, z_hat is bit-identical
         to what `decompress` returns for the bytes of `compress`. Both are on the device of z.

@@ -18,22 +18,22 @@ MIN_SHIFT = 1e-3
 
 
 class ColumnCodedRate(EntropyCodedRate):
-    """A rate that codes z_in column by column, with one table per column, called "z".
+    """A rate that codes z_in column by column, with one coding table per column.
 
-    Subclasses set `format_name` and `centres`, and implement `_likelihoods` and `_make_tables`,
-    which returns {"z": tables of the z_dim columns, whose symbol k has the probability of
-    `_likelihoods` at k + centres}. This class implements quantisation, evaluation and coding.
+    Subclasses set `format_name` and `centres`, and implement `_likelihoods` and `_make_tables`. The
+    latter returns {"z": tables of the z_dim columns}, in which symbol k has the probability that
+    `_likelihoods` gives to k + centres. This class implements quantisation, evaluation and coding.
     """
 
     #: centres of the cells whose symbol is 0, float32 [z_dim] on the device of the parameters.
-    #: `recentre_constant_dims` moves them in place: register a buffer, or return a view of one.
+    #: `recentre_constant_dims` modifies them in place: register a buffer, or return a view of one.
     centres: Tensor
 
     @abstractmethod
     def _likelihoods(self, z_hat_in: Tensor) -> Tensor:
-        """Probabilities, above 0, of the cells of width 1 about values z_hat_in, [B, z_dim] both.
+        """Positive probabilities of the cells of width 1 about values z_hat_in, both [B, z_dim].
 
-        In training, the values have noise, and gradients flow to them and to the parameters.
+        In training, the values are noisy, and gradients flow to them and to the parameters.
         """
 
     def _add_noise(self, z_in: Tensor) -> Tensor:
@@ -67,10 +67,10 @@ class ColumnCodedRate(EntropyCodedRate):
 
     @torch.no_grad()
     def recentre_constant_dims(self, z: Tensor) -> None:
-        """Make dimensions in which all z [N, z_dim] fall into one cell decode to their mean.
+        """Shift dimensions in which all z [N, z_dim] share a cell, so that it decodes to the mean.
 
         Training leaves such values anywhere in the cell, because their position hardly affects the
-        rate. This shifts the values and keeps the tables. Call it after `update`.
+        rate. The tables stay the same. Call this method after `update`.
         """
         centres = self.centres.cpu()
         low, high, total = math.inf, -math.inf, 0.0
@@ -84,6 +84,6 @@ class ColumnCodedRate(EntropyCodedRate):
         shift = torch.where(is_constant, mean, 0.0) * self._cell_widths()
         biasing = self.biasing.cpu().double() - shift
         self.biasing.sub_(shift.to(self.biasing))
-        # the part of a large mean that float32 cannot represent, in cells, moves the centres
+        # float32 cannot represent a large mean exactly: the error, in cells, moves the centres
         lost = (self.biasing.cpu() - biasing) / self._cell_widths()
         self.centres.add_(torch.where(lost.abs() > MIN_SHIFT, lost, 0.0).to(self.centres))

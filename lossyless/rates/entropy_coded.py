@@ -13,9 +13,9 @@ from lossyless.coding.tables import CDFTables
 from lossyless.rates.base import Rate
 from lossyless.rates.transforms import make_transform
 
-# The float64 exponentials of two libraries, rounded to float32, differ by at most one step.
+# Float64 exponentials from two libraries, rounded to float32, differ by at most one ulp.
 WIDTH_RTOL = 2.0**-22
-# Entries of the extra state in addition to the tables, which cannot have these names
+# Names of the other entries in the extra state; tables must not use them
 WIDTHS, TRANSFORM = "cell_widths", "transform"
 
 
@@ -24,26 +24,25 @@ class EntropyCodedRate(Rate):
 
         z --(U^T z, + biasing, * exp(scaling))--> z_in --quantise--> z_hat_in --inverse--> z_hat
 
-    U^T is the transform, which subtracts a mean first. Quantisation cells have width 1, so the
+    U^T is the transform, which first subtracts a mean. Quantisation cells have width 1, so the
     learned scaling of each dimension sets its precision.
 
     With a transform, all dimensions share one scaling. For squared errors, one width is optimal for
     all variances, and widths learned with noise instead of rounding would be too fine where the
-    standard deviation is far below a cell width (13 % more bits at equal error on features of
-    MNIST).
+    standard deviation is far below a cell width (13 % more bits at equal error on MNIST features).
 
     Parameters
     ----------
     z_dim : dimensions of the representation.
-    transform : the orthogonal U, one of `transforms.TRANSFORMS`, such as "klt". All but "none" need
-        `fit_transform` first, and a frozen encoder.
+    transform : name of the orthogonal U in `transforms.TRANSFORMS`, such as "klt". All but "none"
+        need a frozen encoder, and a call to `fit_transform` first.
     rdo : weight of a bit, in squared cell widths, when symbols are chosen for evaluation and
-        coding, see `coding.rdo`; 0: the nearest cells. 0.1 is about optimal for squared errors.
-        Receivers do not need it, and it is not part of the weights.
+        coding, see `coding.rdo`; 0 chooses the nearest cells, and 0.1 is about optimal for squared
+        errors. Receivers do not need it, and it is not part of the weights.
     warmup_k_epoch, is_end_to_end : see `Rate`.
 
     In evaluation mode, the `_bottleneck` of a subclass must take z_hat_in from `_received`, with
-    the same centres and tables as its `compress`; this also makes `rdo` work.
+    the same centres and tables as in its `compress`; this also makes `rdo` work.
     """
 
     def __init__(self, z_dim: int, transform: str = "none", rdo: float = 0.0, **kwargs):
@@ -79,10 +78,10 @@ class EntropyCodedRate(Rate):
 
     @torch.no_grad()
     def start_from(self, z: Tensor, cell_width: float | None = None) -> None:
-        """Initialise the parameters for z [N, z_dim]: centre it, and give all cells one width.
+        """Initialise the parameters for z [N, z_dim]: centre it, and give all cells the same width.
 
-        One width for all dimensions is optimal for squared errors. By default, it is the square
-        root of the mean variance, so that a large component takes about one bit.
+        A single width for all dimensions is optimal for squared errors. By default, it is the
+        square root of the mean variance, so that a large component takes about one bit.
         """
         z = self._vectors(z).to(self.biasing.device).double()
         if self.transform is not None:
@@ -95,12 +94,12 @@ class EntropyCodedRate(Rate):
         self._start_models(variances.sqrt() / cell_width)
 
     def _start_models(self, deviations: Tensor) -> None:
-        """Initialise the entropy models for standard deviations [z_dim] of z_in."""
+        """Initialise the entropy models, given the standard deviations [z_dim] of z_in."""
 
     def _vectors(self, z: Tensor) -> Tensor:
         """Vectors to transform and scale: here the representations [N, z_dim], N > 0.
 
-        Raises ValueError for another shape.
+        Raises ValueError for any other shape.
         """
         if z.ndim != 2 or z.shape[1] != self.z_dim or len(z) == 0:
             raise ValueError(f"expected representations [N, {self.z_dim}], found {list(z.shape)}")
@@ -114,7 +113,7 @@ class EntropyCodedRate(Rate):
         return (z + self.biasing) * self.scaling.exp()
 
     def _to_coder(self, z: Tensor) -> Tensor:
-        """z_in before rounding, as in evaluation mode: float32 on the device of z."""
+        """z_in as in evaluation mode, before rounding: float32 on the device of z."""
         if self.transform is not None:
             z = self.transform.rotate_exactly(z)
         return ((z + self.biasing) * self.scaling.exp()).float()
@@ -126,7 +125,7 @@ class EntropyCodedRate(Rate):
         return z_hat if self.transform is None else self.transform.rotate_back(z_hat)
 
     def _decoded(self, z_hat_in: Tensor) -> Tensor:
-        """z_hat, the same bits on every machine, on the device of `z_hat_in`.
+        """z_hat, bit-identical on every machine, on the device of `z_hat_in`.
 
         Devices and libraries differ in the last digit of exponentials, and in fused operations. So
         cell widths are saved with the tables, as float32: their products with float32 values are
@@ -140,9 +139,9 @@ class EntropyCodedRate(Rate):
 
     @torch.no_grad()
     def _cell_widths(self) -> Tensor:
-        """Widths of the cells, float32 on the CPU, with the shape of the scaling.
+        """Cell widths, float32 on the CPU, with the shape of `scaling`.
 
-        Returns the widths saved by `update`, unless the scaling has changed by more than rounding.
+        Returns those saved by `update`, unless the scaling has changed by more than rounding error.
         """
         widths, saved = (-self.scaling.cpu().double()).exp().float(), self._saved_widths
         is_same = saved is not None and torch.allclose(saved, widths, rtol=WIDTH_RTOL, atol=0)
@@ -151,7 +150,7 @@ class EntropyCodedRate(Rate):
     def _choose(
         self, z_in: Tensor, centres: Tensor, tables: str, index: np.ndarray | None = None
     ) -> np.ndarray:
-        """Cells int32 [N, D] about `centres` of values z_in [N, D], coded with these tables."""
+        """Choose the cells about `centres`, int32 [N, D], that code z_in [N, D] with `tables`."""
         z_in = z_in.detach()
         cells = to_cells(z_in, centres)
         if not self.rdo:
@@ -162,12 +161,12 @@ class EntropyCodedRate(Rate):
     def _received(
         self, z_in: Tensor, centres: Tensor, tables: str, index: np.ndarray | None = None
     ) -> Tensor:
-        """z_hat_in [N, D] that receivers decode, on the device of z_in; arguments of `_choose`."""
+        """z_hat_in [N, D] as receivers decode it, on z_in's device. Arguments: see `_choose`."""
         return from_cells(self._choose(z_in, centres, tables, index), centres).to(z_in)
 
     @abstractmethod
     def _make_tables(self) -> dict[str, CDFTables]:
-        """Tables of each entropy model by name, from the current parameters."""
+        """Compute the tables of each entropy model, by name, from the current parameters."""
 
     def update(self) -> None:
         if not all(p.isfinite().all() for p in self.parameters()):
@@ -189,11 +188,11 @@ class EntropyCodedRate(Rate):
     def tables(self) -> dict[str, CDFTables]:
         """Integer CDFs of each entropy model, by name."""
         if self._tables is None:
-            raise RuntimeError("there are no coding tables yet: call `update()` of the rate first")
+            raise RuntimeError("there are no coding tables yet: call the rate's `update()` first")
         return self._tables
 
-    # Tables and widths are saved with the weights: recomputed on another machine, they may differ
-    # in the last digit, and payloads would not decode.
+    # Tables and widths are saved with the weights: if recomputed on another machine, they might
+    # differ in the last digit, and payloads would not decode.
     def get_extra_state(self) -> dict:
         state: dict = {
             name: {
@@ -209,12 +208,12 @@ class EntropyCodedRate(Rate):
         return state
 
     def set_extra_state(self, state: dict) -> None:
-        """Load a state; older ones may lack the widths and the name of the transform."""
+        """Load a state; older states may lack the widths and the name of the transform."""
         state = dict(state)
         transform = state.pop(TRANSFORM, self.transform_name)
         if transform != self.transform_name:
             raise ValueError(
-                f"these are weights of a rate with transform={transform!r}, but this one has "
+                f"these are the weights of a rate with transform={transform!r}, but this one has "
                 f"transform={self.transform_name!r}"
             )
         widths = state.pop(WIDTHS, None)
@@ -226,20 +225,20 @@ class EntropyCodedRate(Rate):
 
 
 def to_cells(values: Tensor, centres: Tensor) -> np.ndarray:
-    """Quantisation cells about centres, int32 [N, D], of values [N, D] on any device.
+    """Quantise values [N, D], on any device, to cells about `centres`, int32 [N, D].
 
-    Raises `CodingError` for NaN and for cells outside int32.
+    Raises `CodingError` for NaN and for cells outside the range of int32.
     """
     cells = torch.round(values - centres).cpu().numpy()
     if not (np.abs(cells) < 2**31).all():
         raise CodingError(
-            f"cannot code values in [{cells.min()}, {cells.max()}]: they are NaN, infinite or "
-            "beyond int32 quantisation cells"
+            f"cannot code values in cells [{cells.min()}, {cells.max()}]: they are NaN, infinite "
+            "or beyond int32's range"
         )
     return cells.astype(np.int32)
 
 
 def from_cells(cells: np.ndarray, centres: Tensor) -> Tensor:
-    """The quantised values [N, D] of cells about centres, float32 on the CPU."""
+    """The quantised values [N, D] of cells about `centres`, float32 on the CPU."""
     centres = centres.cpu()
     return torch.from_numpy(cells).to(centres) + centres

@@ -1,4 +1,4 @@
-"""The factorized prior, a learned density for each dimension, and the rate under it."""
+"""The factorized prior, a learned density for each dimension, and the rate under this prior."""
 
 import copy
 import math
@@ -30,18 +30,18 @@ class FactorizedModel(EntropyBottleneck):
         super().__init__(n_channels)
         self.likelihood_lower_bound = LowerBound(MIN_LIKELIHOOD)
         # Whether `make_tables` keeps the quantiles, and thus the centres of the cells and z_hat,
-        # rather than move the centres to the medians. The official format computes its tables from
-        # the quantiles, so they must be kept for files of both formats to decode to the same z_hat.
+        # rather than moving the centres to the medians. The official format computes its tables
+        # from the quantiles: z_hat is the same for files in both formats only if they are kept.
         self.are_centres_fixed = False
-        self.generator: torch.Generator | None = None  # draws noise; None: torch's global one
+        self.generator: torch.Generator | None = None  # draws noise; None: torch's global generator
         self.quantiles.requires_grad_(False)
-        # Rates hold the tables as `CDFTables`. These copies would make the shapes of a checkpoint
-        # depend on when it was saved.
+        # Rates hold the tables as `CDFTables`. If these copies were saved, the tensor shapes in a
+        # checkpoint would depend on when it was saved.
         for name in ("_offset", "_quantized_cdf", "_cdf_length"):
             self.register_buffer(name, torch.IntTensor(), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Quantised values and their likelihoods, of x, [B, n_channels] each.
+        """Quantise x [B, n_channels], or add noise in training; also return the likelihoods.
 
         As in CompressAI, x may have more dimensions, [B, n_channels, ...].
         """
@@ -52,7 +52,7 @@ class FactorizedModel(EntropyBottleneck):
         return values, self.likelihoods(values)
 
     def likelihoods(self, values: Tensor) -> Tensor:
-        """Probabilities, at least `MIN_LIKELIHOOD`, of cells about values [B, n_channels, ...]."""
+        """Probabilities of cells about values [B, n_channels, ...], at least `MIN_LIKELIHOOD`."""
         channels_first = values.transpose(0, 1)
         rows = channels_first.flatten(1)[:, None]
         likelihoods = factorized_likelihood(rows, self.matrices, self.biases, self.factors)
@@ -66,12 +66,12 @@ class FactorizedModel(EntropyBottleneck):
 
     @torch.no_grad()
     def make_tables(self) -> CDFTables:
-        """Tables with the smallest expected size, at most about 0.1 % above the model's entropy.
+        """Make tables of minimal expected code length, at most about 0.1 % above the entropy.
 
         Even in float64 on the CPU, the last digits differ between machines. All choices are made
-        after rounding to units of 2^-24, in integers, so that tables differ with a probability
-        below 1 in 1,000. Even then, files are safe: tables are part of the fingerprint in each
-        file, so reading it with other tables raises an error.
+        with integers, after rounding to units of 2^-24, so that the probability that tables differ
+        is below 1 in 1,000. Even then, files are safe: tables are part of the fingerprint in each
+        file, so reading the file with other tables raises an error.
         """
         exact = copy.deepcopy(self).cpu().double()
         quantiles = exact._bisect(exact.target)
@@ -106,7 +106,7 @@ class FactorizedModel(EntropyBottleneck):
         return high[:, 0]
 
     def _probabilities(self, values: Tensor) -> Tensor:
-        """Probabilities of cells of width 1 about equally spaced values, [n_channels, n] both."""
+        """Probabilities of adjacent cells of width 1 about values, both [n_channels, n]."""
         edges = torch.cat([values - 0.5, values[:, -1:] + 0.5], dim=1)
         return self._logits_cumulative(edges[:, None], stop_gradient=True).sigmoid()[:, 0].diff()
 
@@ -128,10 +128,10 @@ class HFactorized(ColumnCodedRate):
         self.prior = FactorizedModel(z_dim)
 
     def _start_models(self, deviations: Tensor) -> None:
-        """Make each density as wide as its dimension: learning this would take most of training.
+        """Fit the densities' widths to the data: learning them would take most of the training.
 
-        All layers start with the same slope. Their product is the slope of a logistic distribution
-        of scale `init_scale`.
+        CompressAI gives all layers the same slope, so that a density starts as a logistic
+        distribution with scale `init_scale`. Here, the first layer's slope sets the scale.
         """
         scales = (deviations * LOGISTIC_SCALE).clamp(min=MIN_PRIOR_SCALE)
         first = self.prior.matrices[0]  # [z_dim, hidden, 1], used through a softplus

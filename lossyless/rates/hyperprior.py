@@ -105,14 +105,14 @@ class HHyper(EntropyCodedRate):
     def _coding_side(self, z_in: Tensor) -> Tensor:
         """Side information [B, side_z_dim] of z_in [B, z_dim], before quantisation.
 
-        In float64, so that rounding does not depend on the batch size.
+        It is computed in float64, so that rounding does not depend on the batch size.
         """
         side_encoder = copy.deepcopy(self.side_encoder).double()
         return side_encoder(z_in.double()).to(z_in.dtype)
 
     @torch.no_grad()
     def _coding_gaussian(self, s_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """Means (float32) and rows of the scale table (int), [B, z_dim] each, on the CPU.
+        """Means (float32) and indices into the scale table (int), [B, z_dim] each, on the CPU.
 
         Computed in float64 on the CPU and rounded, so that sender and receiver agree to the last
         bit on every device and for every batch size.

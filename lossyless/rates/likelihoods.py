@@ -1,6 +1,6 @@
-"""Likelihoods of CompressAI's entropy models in about a third of its operations.
+"""Likelihoods of CompressAI's entropy models, with about a third of its operations.
 
-At the sizes of this project, launching a kernel on a GPU takes longer than running it. No function
+At this project's sizes, launching a kernel on a GPU takes longer than running it. No function
 here reads a result back, so the host never waits for the GPU.
 """
 
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from lossyless import _compressai
 
-MIN_LIKELIHOOD = 1e-9  # bounds likelihoods, as in CompressAI
+MIN_LIKELIHOOD = 1e-9  # lower bound on likelihoods, as in CompressAI
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward
 tanh_backward = torch.ops.aten.tanh_backward
@@ -30,12 +30,12 @@ def factorized_likelihood(
     Parameters
     ----------
     values : [C, 1, B].
-    matrices : [C, n_out, n_in] of each layer, through a softplus.
+    matrices : [C, n_out, n_in] of each layer, before the softplus.
     biases : [C, n_out, 1] of each layer.
-    factors : [C, n_hidden, 1] of each hidden layer, through a tanh; all have the same width.
+    factors : [C, n_hidden, 1] of each hidden layer, before the tanh; all layers are equally wide.
     """
     weights = _on_all(F.softplus, matrices)
-    factors = torch.stack(list(factors))  # torch.compile could not unpack a ParameterList (2.11)
+    factors = torch.stack(list(factors))  # torch.compile (2.11) cannot unpack a ParameterList
     return _FactorizedLikelihood.apply(values, factors.tanh(), *weights, *list(biases))
 
 
@@ -47,7 +47,7 @@ def _on_all(function: Callable[[Tensor], Tensor], tensors: Sequence[Tensor]) -> 
 
 
 def _sides(values: Tensor) -> Tensor:
-    """Edges of a cell relative to its centre: -1/2 and 1/2, made on the device of `values`."""
+    """Edges of a cell relative to its centre, -1/2 and 1/2, created on the device of `values`."""
     return torch.linspace(-0.5, 0.5, 2, dtype=values.dtype, device=values.device)
 
 
@@ -101,19 +101,19 @@ class _FactorizedLikelihood(Function):
 
 
 def gaussian_likelihood(values: Tensor, scales: Tensor) -> Tensor:
-    """Probabilities of cells of width 1 about `values`, under Gaussians of mean 0, all [B, D]."""
-    # the upper tail has the higher numerical precision
+    """Probabilities of cells of width 1 about `values`, under zero-mean Gaussians, all [B, D]."""
+    # the upper tail is numerically more precise
     lower, upper = (0.5**0.5 * (values.abs() + _sides(values)[:, None, None]) / scales).erfc()
     return 0.5 * (lower - upper)
 
 
 class LowerBound(_compressai.LowerBound):
-    """max(x, bound), whose gradient also passes below the bound where it increases x."""
+    """max(x, bound); below the bound, a gradient passes if a descent step would increase x."""
 
     def __init__(self, bound: float):
         super().__init__(bound)
         self._bound = self.bound.item()  # reading the buffer makes the host wait for the GPU
-        # `threshold_backward` passes gradients above its threshold, in float32: use the float below
+        # `threshold_backward` passes gradients for x > threshold: use the next float32 below bound
         self._below = float(np.nextafter(np.float32(bound), np.float32(-np.inf)))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The hyperprior of latent images: one entropy model for all positions."""
+"""The hyperprior for latent images: one entropy model for all positions."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ ROWS_AT_A_TIME = 1 << 14
 
 
 class HSpatial(HHyper):
-    """The hyperprior of `HHyper` at each position of a flattened latent image.
+    """`HHyper` applied at each position of a flattened latent image.
 
         z [B, C*s*s] -> vectors of the positions [B*s*s, C] -> HHyper(C) -> back
 
@@ -61,7 +61,7 @@ class HSpatial(HHyper):
         return self._from_positions(z_hat), self._sums(rates), terms
 
     def _sums(self, values: Tensor) -> Tensor:
-        """Sums [B] over the positions of values [B*s*s]."""
+        """Sum values [B*s*s] over positions, which gives [B]."""
         return values.unflatten(0, (-1, self.n_positions)).sum(1)
 
     def _vectors(self, z: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class HSpatial(HHyper):
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
         return self._from_positions(super().decompress(payload, n_examples * self.n_positions))
 
-    # The methods below map each row independently, so slices give the same result with less memory.
+    # The methods below map each row independently, so slicing gives equal results with less memory.
 
     def _coding_side(self, z_in: Tensor) -> Tensor:
         coding_side = super()._coding_side

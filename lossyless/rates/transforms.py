@@ -1,14 +1,14 @@
 """The orthogonal transform between a representation and its bottleneck.
 
-A factorized entropy model codes each dimension independently, although they are correlated. In
-the eigenbasis of their covariance (Karhunen-Loeve transform, KLT) they are decorrelated, and
+A factorized entropy model codes the dimensions independently, although they are correlated. In
+the eigenbasis of their covariance (Karhunen-Loeve transform, KLT), they are decorrelated, and
 squared errors stay the same.
 
 Sender and receiver must agree to the last bit, on all machines, devices and batch sizes, but sums
 of floats depend on their order. So both rotate with integers: the matrix holds multiples of 2^-22,
 each vector is rounded to multiples of a power of two, and all partial sums are integers below 2^53,
 which float64 represents exactly. No order of summation, fused operation or block size changes a
-bit.
+single bit.
 """
 
 import math
@@ -28,11 +28,11 @@ ROWS_PER_COMPONENT = 4
 
 
 class KLT(nn.Module):
-    """Rotation into the eigenvectors of the covariance (Karhunen-Loeve), see `klt_basis`.
+    """Rotation into the eigenbasis of the covariance (Karhunen-Loeve), see `klt_basis`.
 
     Parameters
     ----------
-    dim : D, dimensions of the vectors.
+    dim : D, number of dimensions of the vectors.
     """
 
     def __init__(self, dim: int):
@@ -72,26 +72,26 @@ class KLT(nn.Module):
         return (z - self.mean) @ self.matrix
 
     def rotate_back(self, rotated: Tensor) -> Tensor:
-        """U v + mean of each row v of `rotated` [N, D], for training."""
+        """U v + mean for each row v of `rotated` [N, D], for training."""
         return rotated @ self.matrix.T + self.mean
 
     def rotate_exactly(self, z: Tensor) -> Tensor:
-        """As `rotate`, in float64, with the same bits everywhere."""
+        """Like `rotate`, but in float64 and bit-identical everywhere."""
         self.check_fitted()
         return rotate_with_integers(z.double() - self.mean.to(z.device).double(), self.matrix)
 
     def rotate_back_exactly(self, rotated: Tensor) -> Tensor:
-        """As `rotate_back`, in float64, with the same bits everywhere."""
+        """Like `rotate_back`, but in float64 and bit-identical everywhere."""
         self.check_fitted()
         z = rotate_with_integers(rotated, self.matrix.T)
         return z + self.mean.to(z.device).double()
 
     def check_fitted(self) -> None:
-        """Raise RuntimeError before `fit`."""
+        """Raise RuntimeError if the transform has not been fitted or loaded."""
         if not self.is_fitted:
             raise RuntimeError(
-                "the KLT has no basis yet: call `fit_transform(z)` of the rate with training "
-                "representations first, or load trained weights"
+                "the KLT has no basis yet: first call the rate's `fit_transform(z)` with training "
+                "representations, or load trained weights"
             )
 
 
@@ -110,16 +110,15 @@ def make_transform(name: str, dim: int) -> KLT | None:
 def check_dim(dim: int) -> None:
     """Raise ValueError for more than `MAX_DIM` dimensions."""
     if dim > MAX_DIM:
-        raise ValueError(f"KLT of {dim} dimensions: expected at most {MAX_DIM}")
+        raise ValueError(f"a KLT of {dim} dimensions is too large: expected at most {MAX_DIM}")
 
 
 def klt_basis(z: Tensor) -> Tensor:
     """Eigenvectors [D, D] of the covariance of zero-mean z [N, D], largest variance first.
 
-    N rows determine about N / 4 of them. More eigenvectors would overfit these rows: other
-    rows have far larger variances along them, and entropy models trained on z code these at a high
-    cost.
-    So, with few rows, the rest of the basis is an arbitrary completion (Householder's).
+    N rows determine about N / 4 of them. Further eigenvectors would overfit these rows: other rows
+    have far larger variances along them, which entropy models trained on z code at a high cost.
+    With few rows, the rest of the basis is therefore an arbitrary completion (Householder's).
     """
     n_determined, dim = n_determined_by(len(z)), z.shape[1]
     check_dim(dim)
@@ -130,7 +129,7 @@ def klt_basis(z: Tensor) -> Tensor:
     if n_determined < dim:
         basis, _ = torch.linalg.qr(basis[:, :n_determined], mode="complete")
     largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
-    return basis * torch.where(largest < 0, -1.0, 1.0)  # otherwise, signs depend on the solver
+    return basis * torch.where(largest < 0, -1.0, 1.0)  # else, signs would depend on the solver
 
 
 def n_determined_by(n_rows: int) -> int:
@@ -139,14 +138,14 @@ def n_determined_by(n_rows: int) -> int:
 
 
 def rotate_with_integers(vectors: Tensor, matrix: Tensor) -> Tensor:
-    """vectors [N, D] @ matrix [D, D], float64, with the same bits on every machine.
+    """Compute vectors [N, D] @ matrix [D, D] in float64, bit-identically on every machine.
 
-    `matrix` has columns of norm 1 in multiples of 2^-22. By Cauchy-Schwarz, partial sums are at
-    most |v| <= sqrt(D) max |v_i|, so that each row can be rounded to a grid of
+    The columns of `matrix` have norm 1, and its entries are multiples of 2^-22. By Cauchy-Schwarz,
+    partial sums are at most |v| <= sqrt(D) max |v_i|, so each row can be rounded to multiples of
 
         2^(22 + e) sqrt(D) / 2^52,   2^(e - 1) <= max |v_i| < 2^e,
 
-    with sqrt(D) rounded up to a power of two: at D = 512, 2^-25 of the largest value.
+    with sqrt(D) rounded up to a power of two: at D = 512, about 2^-25 of the largest value.
     """
     dim = matrix.shape[0]
     vectors, matrix = vectors.double(), matrix.to(vectors.device).double()
@@ -159,12 +158,12 @@ def rotate_with_integers(vectors: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _power_of_two(exponents: Tensor) -> Tensor:
-    """2^n, float64, of int64 n: built from bits, because `pow` is inexact on some devices."""
+    """2^n in float64 for int64 n, built from bits because `pow` is inexact on some devices."""
     return ((exponents + 1023) << 52).view(torch.float64)
 
 
 def round_matrix(matrix: Tensor) -> Tensor:
-    """Round to the grid of `rotate_with_integers`. Raises ArithmeticError for NaN and infinity."""
+    """Round the entries to multiples of 2^-22. Raises ArithmeticError for NaN and infinity."""
     if not matrix.isfinite().all():
         raise ArithmeticError("the eigenvectors of these vectors have NaN or infinite entries")
     return torch.round(matrix * 2.0**MATRIX_BITS) * 2.0**-MATRIX_BITS

@@ -29,9 +29,9 @@ class _FloatCodedRate(Rate):
 class Lossless(_FloatCodedRate):
     """No bottleneck: z_hat = z.
 
-    The rate is the size of the losslessly compressed batch per example. It has no gradient. In
-    training, it is the size of uncompressed values, an upper bound: compressing batches would make
-    each step wait for the GPU.
+    In evaluation, the rate is the size of the losslessly compressed batch, per example. In
+    training, it is the size of the uncompressed values, roughly an upper bound: compressing batches
+    would make each step wait for the GPU. The rate has no gradient.
     """
 
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
@@ -41,16 +41,16 @@ class Lossless(_FloatCodedRate):
 
 
 class MIRate(_FloatCodedRate):
-    """Variational bound on I[Z;X] with a unit Gaussian marginal: KL[p(Z|x) || N(0, I)].
+    """Variational upper bound on I[Z;X] with a unit Gaussian marginal: KL[p(Z|x) || N(0, I)].
 
     This is the rate of an ideal channel simulation, which no entropy coder attains. The coded bits
-    reported beside it are those of z stored as float32.
+    reported alongside it are those of z stored as float32.
     """
 
     family = "diaggaussian"
 
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
         if p_ZlX is None:
-            raise ValueError("MIRate needs the distribution of z, not only a sample: pass `p_ZlX`")
+            raise ValueError("MIRate needs the distribution of z, not just a sample: pass `p_ZlX`")
         rates = kl_to_unit_gaussian(p_ZlX)
         return z, rates, {"I_q_ZX": rates.detach()}

@@ -164,7 +164,7 @@ def test_published_weights_are_fetched_with_the_checksum_in_their_name(monkeypat
 
 def test_invalid_backbones_raise_errors(small, tmp_path):
     for make, message in (
-        (lambda: TorchvisionBackbone("resnet18", "V9"), "'V9' of resnet18.*IMAGENET1K_V1"),
+        (lambda: TorchvisionBackbone("resnet18", "V9"), "'V9' for resnet18.*IMAGENET1K_V1"),
         (lambda: TorchvisionBackbone("quantized_resnet18", "random"), "quantized_resnet18"),
         (lambda: tower_of(small, padding="same"), "padding='same'.*tensorflow"),
         (lambda: tower_of(small, layer="stage9"), "layer='stage9'.*stage2"),

@@ -13,7 +13,7 @@ from lossyless.coding.tables import MAX_LISTED, PMF_ONE, CDFTables
     [
         ([1, 65536], 2, 0, "from 0 to 65536"),
         ([0, 9, 65536], 2, 0, "from 0 to 65536"),
-        ([0, 9, 9, 65536], 4, 0, "rise strictly"),
+        ([0, 9, 9, 65536], 4, 0, "strictly increasing"),
         ([0, 9, 65536], 3, 2**31 - 1, "int32"),
     ],
 )
