@@ -2,8 +2,8 @@
 
     python aggregate.py experiment=banana_viz_VIC mode=quick
 
-The section `aggregate` of the experiment's file selects tables and figures; conf/aggregate.yaml
-explains the options. `logger=wandb` also uploads them, and `logger=none` does not.
+The `aggregate` section of the experiment file selects tables and figures; conf/aggregate.yaml
+explains the options. `logger=wandb` also uploads the results, and `logger=none` does not.
 """
 
 import sys
@@ -24,7 +24,7 @@ def main(overrides: list[str]) -> None:
         print(__doc__)
         return
     try:
-        overrides = expand(overrides)  # including the settings of the mode
+        overrides = expand(overrides)  # including those that the mode sets
         cfg = compose_config([*overrides, *expected_seeds(overrides)])
         folder = Path(cfg.paths.results) / experiment_folder(cfg)
         aggregate(cfg.aggregate, folder)
@@ -34,7 +34,7 @@ def main(overrides: list[str]) -> None:
 
 
 def expected_seeds(overrides: list[str]) -> list[str]:
-    """An override with the seeds of the command line, so that tables count missing seeds."""
+    """Set `aggregate.seeds` to the seeds in `overrides`, so that tables count missing ones."""
     seeds = values_of("seed", overrides)
     is_said = any(override.startswith("aggregate.seeds=") for override in overrides)
     return [] if seeds is None or is_said else [f"aggregate.seeds=[{','.join(map(str, seeds))}]"]

@@ -1,4 +1,4 @@
-"""Entries of `torch.hub`: compressors of images to CLIP features.
+"""`torch.hub` entry points: compressors that turn images into CLIP features.
 
     import torch
 
@@ -6,26 +6,26 @@
 
 or, from a clone, `torch.hub.load("path/to/clone", "clip_compressor_b005", source="local")`.
 
-`torch.hub.list` lists the entries, and `torch.hub.help` describes one. They are generated from the
-table `lossyless.hub.RELEASED`.
+`torch.hub.list` lists the entry points, and `torch.hub.help` describes one of them. All are
+generated from the table `lossyless.hub.RELEASED`.
 """
 
 from collections.abc import Callable as _Callable
 
 from lossyless.hub import RELEASED as _RELEASED
 
-# `clip` is OpenAI's: pip install clip-anytorch "setuptools<82". PyPI's `clip` is another project.
-# compressai is not listed: our own error explains how to install it; that of torch.hub would not.
+# `clip` is OpenAI's: pip install clip-anytorch "setuptools<82". PyPI's `clip` is something else.
+# compressai is not listed: our own error explains how to install it, and torch.hub's would not.
 dependencies = ["torch", "torchvision", "constriction", "clip", "numpy", "tqdm"]
 
-_DOC = """A compressor of images; beta = {beta:g}, about {bits:.0f} bits per image.
+_DOC = """An image compressor with beta = {beta:g}: about {bits:.0f} bits per image.
 
     compressor, transform = torch.hub.load(..., "{entry}")
 
-    compressor.compress_dataset(dataset, "Z.bin", labels=True)     # PIL images or transformed
+    compressor.compress_dataset(dataset, "Z.bin", labels=True)     # PIL images or tensors
     Z, Y = compressor.decompress_dataset("Z.bin", labels=True)     # numpy, for scikit-learn
     z_hat = compressor(torch.stack([transform(image) for image in images]))
-    bits = compressor.get_rate(torch.stack([transform(image) for image in images]))  # mean, coded
+    bits = compressor.get_rate(torch.stack([transform(image) for image in images]))  # mean length
 
 Z holds CLIP ViT-B/32 features [N, 512], on which you can train any predictor. See
 `lossyless.hub.ClipCompressor` for all methods.
@@ -33,11 +33,11 @@ Z holds CLIP ViT-B/32 features [N, 512], on which you can train any predictor. S
 Parameters
 ----------
 device : where CLIP runs; by default a CUDA device if there is one, else the CPU.
-is_jit : no effect; an argument of the official code.
-clip_path : checkpoint of CLIP ViT-B/32; by default OpenAI's, downloaded (340 MB) on first use.
-pretrained_path : weights of the bottleneck; by default the released ones, downloaded (136 kB,
+is_jit : has no effect; accepted for compatibility with the official code.
+clip_path : CLIP ViT-B/32 checkpoint; by default OpenAI's, downloaded (340 MB) on first use.
+pretrained_path : bottleneck weights; by default the released ones, downloaded (136 kB,
     checksum verified) on first use.
-rdo : 0.1 takes fewer bits, at slightly larger errors; files can be read with any value.
+rdo : 0.1 saves bits at the cost of slightly larger errors; files can be read with any value.
 
 Returns
 -------
@@ -47,7 +47,7 @@ transform : maps a PIL image to the tensor [3, 224, 224] that the compressor exp
 Raises
 ------
 WeightsError
-    Weights are missing and cannot be downloaded; the message says which file to place where.
+    Weights are invalid, or cannot be downloaded. The message then says which file to place where.
 """
 
 

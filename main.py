@@ -1,6 +1,6 @@
 """Train a compressor, compress a data set with it, and train a predictor on the decoded data.
 
-python main.py experiment=banana_viz_VIC            # an experiment of conf/experiment/
+python main.py experiment=banana_viz_VIC            # an experiment from conf/experiment/
 python main.py data@data_feat=digits rate=H_hyper   # or your own combination
 python main.py --help                               # lists the main settings
 """
@@ -13,9 +13,9 @@ from utils.cluster import sweep
 def main(cfg: DictConfig) -> object:
     """Run the three stages of one job, skipping stages whose results are on disk.
 
-    Returns the metric(s) `cfg.monitor_return`, for hyper-parameter searches.
+    Returns the metric(s) that `cfg.monitor_return` names, for hyper-parameter searches.
     """
-    # imported late, so that errors in configs are reported before torch takes seconds to import
+    # imported late: torch takes seconds to import, and config errors should be reported first
     from utils.training import distributed, jobs, stages
 
     with jobs.prepared(cfg) as cfg, distributed.joined(cfg):

@@ -3,8 +3,8 @@
 Each module builds on those above it:
 
     format   the byte layout
-    labels   labels and names in chunks
-    scan     CompressedFile: header, chunks, labels, damage; without a codec
+    labels   labels and names stored in chunks
+    scan     CompressedFile: header, chunks, labels, damage; needs no codec
     writer   write_features
     reader   FeatureFile: random access; FeatureDataset: for data loaders
     merging  merge_files

@@ -13,13 +13,13 @@ Little-endian; crc(x, s) is the CRC-32 of x with the initial value s:
             | crc(all before, H) u32; nothing follows
 
 Bodies have labels if the JSON contains `"has_labels": true`, and names if it contains
-`"has_names": true`. Chunk heads have their own checksums, so their lengths can be trusted before
-the bodies are read: a file is opened by reading the heads alone. Readers ignore unknown keys of the
-JSON, and reject files in which an unknown `has_...` flag is true. Any other change that older
+`"has_names": true`. Chunk heads have their own checksums, so the lengths in them can be trusted
+before the bodies are read: opening a file reads only the heads. Readers ignore unknown JSON keys,
+and reject files in which an unknown `has_...` flag is true. Any other change that older
 readers would misread increments `VERSION`. Files contain no dates or random numbers: the same
 examples produce the same bytes.
 
-Version 1 files can still be read. They have no labels or names; a total follows the header,
+Version 1 files can still be read. They have neither labels nor names; a total follows the header,
 and they end with an index ("INDX"), which readers ignore:
 
     total   n_examples u64 | checksum of the labels u64 | crc(both, H) u32
@@ -50,13 +50,13 @@ class ContainerError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """Properties that all examples of a file share."""
+    """Properties that all examples in a file share."""
 
     codec: str  # format name of the payloads
     fingerprint: str  # hexadecimal, of the codec that wrote the payloads
     shape: tuple[int, ...]  # of one decoded example
     meta: dict[str, Any] = field(default_factory=dict)  # additional entries, of JSON types
-    has_labels: bool = False  # whether chunks hold labels of the examples
+    has_labels: bool = False  # whether chunks hold the examples' labels
     has_names: bool = False
     version: int = VERSION  # of the layout
 
@@ -93,12 +93,12 @@ class Chunk(NamedTuple):
 
     @property
     def stop(self) -> int:
-        """First example after the chunk."""
+        """Index of the first example after the chunk."""
         return self.first + self.n_examples
 
     @property
     def end(self) -> int:
-        """Byte after the body."""
+        """Offset of the first byte after the body."""
         return self.start + self.length
 
 
@@ -111,14 +111,14 @@ class Body(NamedTuple):
 
 
 def chunk_head(number: int, first: int, n_examples: int, body: bytes, *, seed: int) -> bytes:
-    """The bytes before a chunk's body; `seed` is the checksum of the header."""
+    """Return the bytes before a chunk's body; `seed` is the checksum of the header."""
     head = CHUNK_HEAD.pack(CHUNK_MARKER, number, first, n_examples, len(body), 0, 0)[:-8]
     crc = zlib.crc32(head, seed)
     return head + CRC.pack(crc) + CRC.pack(zlib.crc32(body, crc))
 
 
 def end_bytes(n_examples: int, checksums: list[int], *, seed: int) -> bytes:
-    """The end of a file; `checksums` are those of the bodies of all chunks."""
+    """Return the bytes that end a file; `checksums` are those of all chunk bodies, in order."""
     bodies = zlib.crc32(b"".join(map(CRC.pack, checksums)), seed)
     end = END.pack(END_MARKER, n_examples, bodies, 0)[:-4]
     return end + CRC.pack(zlib.crc32(end, seed))

@@ -12,9 +12,9 @@ from torch import Tensor
 
 
 def as_array(values: Any, what: str = "labels") -> NDArray:
-    """The values [N, ...] of a tensor, an array, a pandas Series or DataFrame, or a sequence.
+    """Convert a tensor, an array, a pandas Series or DataFrame, or a sequence to an array [N, ...].
 
-    Raises ValueError, naming `what`, for a set, a dict, and anything else that is not an array.
+    Raises ValueError, naming `what`, for a scalar, a set, a dict, or a sequence of sets or dicts.
     """
     array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
     is_nested = array.dtype == object and array.size > 0
@@ -26,7 +26,7 @@ def as_array(values: Any, what: str = "labels") -> NDArray:
 
 
 def as_strings(names: Any) -> list[str]:
-    """A sequence of names as a list. Raises ValueError unless they are strings."""
+    """Convert a sequence of names to a list. Raises ValueError unless all are strings."""
     array = as_array(names, "names")
     others = [name for name in array.flat if not isinstance(name, str)]
     if array.ndim != 1 or others:
@@ -35,22 +35,22 @@ def as_strings(names: Any) -> list[str]:
 
 
 def pack_labels(labels: list[NDArray]) -> bytes:
-    """The part of a chunk's body that stores the labels [...] of each example."""
+    """Return the part of a chunk's body that stores the labels [...] of each example."""
     file = BytesIO()
     np.save(file, np.array(labels), allow_pickle=False)
     return zlib.compress(file.getvalue())
 
 
 def pack_names(names: list[str]) -> bytes:
-    """The part of a chunk's body that stores the name of each example."""
+    """Return the part of a chunk's body that stores the name of each example."""
     return zlib.compress(json.dumps(names, separators=(",", ":")).encode())
 
 
 def unpack_labels(packed: bytes) -> NDArray:
-    """Unpack the labels [n, ...] of `pack_labels`."""
+    """Unpack the labels [n, ...] packed by `pack_labels`."""
     return np.load(BytesIO(zlib.decompress(packed)), allow_pickle=False)
 
 
 def unpack_names(packed: bytes) -> list[str]:
-    """Unpack the names of `pack_names`."""
+    """Unpack the names packed by `pack_names`."""
     return json.loads(zlib.decompress(packed))

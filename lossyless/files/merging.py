@@ -15,14 +15,15 @@ SAME = {"fingerprint": "entropy model", "codec": "codec", "shape": "shape"}
 
 
 def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> int:
-    """Concatenate the examples of files into one file and return the number of examples.
+    """Concatenate the examples of several files into one file; return the number of examples.
 
     Payloads are copied without decoding, in constant memory, and every checksum is verified.
     Entries of `meta` are kept if all files agree. Labels, names and `classes` are dropped, with a
-    warning, unless all files have them. Missing shards of a data set also cause a warning.
+    warning, unless all files have them. Shards that are missing, repeated or out of order also
+    cause a warning.
 
-    Raises ContainerError if a file is damaged, or if its model, shape, list of classes or shape of
-    labels differs from the others'; SameFileError if it is `out`.
+    Raises ContainerError if a file is damaged, or if its model, shape, classes or label shape
+    differ from those of the others; SameFileError if a file is `out`.
     """
     if not paths:
         raise ValueError("no files to merge")

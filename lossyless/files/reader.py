@@ -28,18 +28,18 @@ Source = str | os.PathLike | bytes
 class FeatureFile(Portable, CompressedFile):
     """Random access to the examples of a file; use it in a `with` statement.
 
-    `file[i]` is the decoded example i, float32 [*shape] on the CPU; `file[10:20:2]`,
+    `file[i]` is the decoded example i: `codec.z_dtype` [*shape], on the CPU; `file[10:20:2]`,
     `file[[3, -1]]` and `file[mask]` are [n, *shape]. Only the required chunks are read, and up to
     `CACHE_BYTES` of the most recent ones are cached. Data-loading processes can share an instance.
 
     Parameters
     ----------
-    source : path of a file of `write_features`, or its bytes.
+    source : path of a file written by `write_features`, or its bytes.
     codec : the codec that wrote it.
     on_damage : "raise" an error if the file is damaged; or "skip" damage: find the intact chunks in
         one pass over the file. `chunks`, `read`, `labels` and `names` then return only the examples
-        of these chunks, and `file[i]` raises an error for lost examples. If another file of the
-        same codec was partly copied over this one, its chunks cannot always be told apart.
+        of these chunks, and `file[i]` raises an error for lost examples. If part of another file
+        from the same codec was copied over this one, that may go unnoticed.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class FeatureFile(Portable, CompressedFile):
 
     @cached_property
     def _chunk_of(self) -> NDArray[np.int64]:
-        """Position of the chunk that holds each example, -1 if it is lost, [N]."""
+        """Position of the chunk that holds each example, or -1 if the example is lost, [N]."""
         chunk_of = np.full(len(self), -1)
         for position, chunk in enumerate(self.heads):
             chunk_of[chunk.first : chunk.stop] = position
@@ -106,10 +106,10 @@ class FeatureFile(Portable, CompressedFile):
         *,
         timer: AbstractContextManager = nullcontext(),  # noqa: B008, it has no state
     ) -> Iterator[tuple[int, Tensor]]:
-        """Iterate over chunks in constant memory: index of the first example, examples [n, *shape].
+        """Yield chunks, in constant memory: index of the first example, and examples [n, *shape].
 
-        n_workers : processes that decode, by default one per core; they end with the iterator.
-        timer : context manager around all work of the codec, with n_workers=1.
+        n_workers : processes that decode, by default one per core; they exit with the iterator.
+        timer : context manager that encloses all work of the codec; pass n_workers=1 with it.
         """
         n_workers = 1 if self._coder is None else n_workers
         decoded = ordered_map(lambda chunk: self._decode(chunk, timer), self.heads, n_workers)
@@ -154,7 +154,7 @@ class FeatureFile(Portable, CompressedFile):
         chunk: Chunk,
         timer: AbstractContextManager = nullcontext(),  # noqa: B008
     ) -> NDArray | Tensor:
-        """Symbols of a chunk, or examples if the codec has no symbols; workers also call this."""
+        """Decode a chunk to symbols, or to examples if the codec has none. Also runs in workers."""
         payload = self.read_body(chunk).payload
         decode = self.codec.decompress if self._coder is None else self._coder.decode
         try:
@@ -177,7 +177,7 @@ class FeatureFile(Portable, CompressedFile):
         return rows
 
     def _gather(self, indices: NDArray[np.int64]) -> Tensor:
-        """Examples [n, *shape] in any order; each chunk is decoded once."""
+        """Gather examples [n, *shape] in any order, decoding each chunk once."""
         positions = self._chunk_of[indices]
         if (positions < 0).any():
             lost = indices[positions < 0][0]
@@ -229,6 +229,6 @@ class FeatureDataset(Portable, Dataset, AbstractContextManager):
         return self.file[i] if self.labels is None else (self.file[i], self.labels[i])
 
     def __getitems__(self, indices: list[int]) -> list:
-        """A batch, as a `DataLoader` asks for it: each chunk is decoded once."""
+        """Return a batch, as `DataLoader` requests it, decoding each chunk once."""
         z = self.file[indices]
         return list(z) if self.labels is None else list(zip(z, self.labels[indices], strict=True))

@@ -35,9 +35,9 @@ MARKER = re.compile(b"|".join((CHUNK_MARKER, END_MARKER, INDEX_MARKER)))
 
 
 class CompressedFile(AbstractContextManager):
-    """An open compressed file: header, chunks, labels, damage. All errors name the file.
+    """An open compressed file: header, chunks, labels and damage. All errors name the file.
 
-    No codec is needed. Reads do not move a file position, so that forked processes can share an
+    No codec is needed. Reads do not move the file position, so forked processes can share an
     instance.
 
     Parameters
@@ -51,8 +51,8 @@ class CompressedFile(AbstractContextManager):
     name : the path, or "payload".
     n_bytes, header
     heads : the (intact) chunks.
-    n_examples : number of written examples, including lost ones; if the end of the file is lost, up
-        to the last intact chunk.
+    n_examples : number of written examples, including lost ones; if the end of the file is lost,
+        counted up to the last intact chunk.
     damaged : descriptions of all damage; empty unless `on_damage` is "skip".
 
     Raises ContainerError if the file is not a compressed file, has a newer version, or is damaged.
@@ -96,9 +96,9 @@ class CompressedFile(AbstractContextManager):
         return ContainerError(where + reason)
 
     def labels(self, max_chunks: int | None = None) -> NDArray | None:
-        """Read the labels [n, ...] of the first (intact) chunks, by default all of them.
+        """Read the labels [n, ...] of the first `max_chunks` (intact) chunks, by default of all.
 
-        None if the file has none.
+        Returns None if the file has no labels.
         """
         if not self.header.has_labels:
             return None
@@ -107,7 +107,7 @@ class CompressedFile(AbstractContextManager):
 
     @cached_property
     def names(self) -> list[str] | None:
-        """Read the names of the examples in the (intact) chunks; None if the file has none."""
+        """Names of the examples in the (intact) chunks; None if the file has none."""
         if not self.header.has_names:
             return None
         parts = [unpack_names(self.read_body(chunk).names) for chunk in self.heads]
@@ -119,9 +119,9 @@ class CompressedFile(AbstractContextManager):
         return self.header.meta.get("classes")
 
     def describe(self) -> dict[str, Any]:
-        """Properties from the header and the chunk heads, as JSON types.
+        """Return properties from the header and the chunk heads, as JSON types.
 
-        `bits_per_example` does not include labels and names, which take `n_annotation_bytes`.
+        `bits_per_example` excludes labels and names, which take `n_annotation_bytes`.
         """
         n_annotation_bytes = sum(self._n_annotation_bytes(chunk) for chunk in self.heads)
         n_bits = 8 * (self.n_bytes - n_annotation_bytes)
@@ -139,7 +139,7 @@ class CompressedFile(AbstractContextManager):
         }
 
     def read_body(self, chunk: Chunk) -> Body:
-        """The body of a chunk. Raises ContainerError if it is damaged."""
+        """Read the body of a chunk. Raises ContainerError if it is damaged."""
         body = self._read(chunk.start, chunk.length)
         if zlib.crc32(body, chunk.seed) != chunk.checksum:
             raise self.error("checksum mismatch: it is damaged, or from another file", chunk)
@@ -151,7 +151,7 @@ class CompressedFile(AbstractContextManager):
         return Body(*parts, body)
 
     def _read(self, offset: int, n_bytes: int) -> bytes:
-        """Bytes from an offset; fewer than `n_bytes` at the end of the file."""
+        """Read `n_bytes` from an offset, or fewer at the end of the file."""
         if self._file is None:
             return self._data[offset : offset + n_bytes]
         parts = []
@@ -167,7 +167,7 @@ class CompressedFile(AbstractContextManager):
         return self._file.read(n_bytes)
 
     def _read_header(self) -> int:
-        """Read the header; return the position of the byte after it."""
+        """Read the header; return the offset of the first byte after it."""
         prefix = self._read(0, PREFIX.size)
         if not prefix:
             raise self.error("is empty")
@@ -192,13 +192,13 @@ class CompressedFile(AbstractContextManager):
         return PREFIX.size + length + CRC.size
 
     def _read_total(self, position: int) -> int | None:
-        """Number of examples that version 1 stores after the header, or None if it is damaged."""
+        """Read the total that version 1 stores after the header; return None if it is damaged."""
         total = self._read(position, TOTAL.size)
         is_intact = total[-4:] == CRC.pack(zlib.crc32(total[:-4], self._seed))
         return TOTAL.unpack(total)[0] if is_intact else None
 
     def _read_head(self, offset: int) -> Chunk | None:
-        """The chunk at an offset, or None unless its head is intact and the file has all of it."""
+        """Return the chunk at an offset; None if its head is damaged or the file ends before it."""
         head = self._read(offset, CHUNK_HEAD.size)
         if len(head) < CHUNK_HEAD.size or not head.startswith(CHUNK_MARKER):
             return None
@@ -227,7 +227,7 @@ class CompressedFile(AbstractContextManager):
             position = chunk.end
         if not self._has_valid_end(position):
             raise self.error(
-                f"is cut or damaged at byte {position}, after {len(self.heads)} chunks; "
+                f"is truncated or damaged at byte {position}, after {len(self.heads)} chunks; "
                 "on_damage='skip' (--on-damage skip) reads only the chunks that are intact"
             )
 
@@ -240,7 +240,7 @@ class CompressedFile(AbstractContextManager):
         return self._read(position, END.size + 1) == expected
 
     def _n_annotation_bytes(self, chunk: Chunk) -> int:
-        """Bytes of the labels and names of a chunk."""
+        """Number of bytes that the labels and names of a chunk take."""
         position = chunk.start
         for _ in range(self.header.has_labels + self.header.has_names):
             length, n_read = read_varint(self._read(position, MAX_VARINT_BYTES), 0)
@@ -282,7 +282,7 @@ class CompressedFile(AbstractContextManager):
         return zlib.crc32(self._read(chunk.start, chunk.length), chunk.seed) == chunk.checksum
 
     def _find_marker(self, position: int) -> int:
-        """First byte from `position` where a chunk or the end may start, or the file's size."""
+        """First offset from `position` where a chunk or the end may start, or the file's size."""
         while block := self._read(position, READ_BLOCK):
             if found := MARKER.search(block):
                 return position + found.start()

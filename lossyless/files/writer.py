@@ -31,7 +31,7 @@ Batch = Rows | tuple[Rows, Any] | tuple[Rows, Any, Sequence[str] | None]
 
 @dataclass(frozen=True)
 class Written:
-    """Totals of a written file; `n_annotation_bytes` of its `n_bytes` hold labels and names."""
+    """Totals for a written file; labels and names take `n_annotation_bytes` of its `n_bytes`."""
 
     n_examples: int
     n_bytes: int
@@ -85,24 +85,25 @@ def write_features(
 ) -> Written:
     """Compress examples into a file, atomically and in constant memory.
 
-    The bytes depend neither on `n_workers` nor on how the examples are split into batches.
+    The bytes written depend neither on `n_workers` nor on how the examples are split into batches.
 
     Parameters
     ----------
-    batches : examples z [b, *shape] of any floating type, on any device; or tuples (z, labels) or
-        (z, labels, names). Labels are numbers [b, ...] of any type, and names are b strings. Either
-        may be None, but then in all batches. b may vary, and batches may reuse memory.
+    batches : examples z [b, *shape] of any floating-point type, on any device; or tuples
+        (z, labels) or (z, labels, names). Labels are numbers [b, ...] of any type, and names are b
+        strings. Either may be None, but then in all batches. b may vary, and batches may reuse
+        memory.
     out : path of the file, which appears, or replaces an existing one, once it is complete; or an
         open binary file.
-    codec : a codec that is ready to code, for instance a rate with coding tables.
+    codec : a codec that is ready for coding, for instance a rate with coding tables.
     chunk_size : examples that are coded together, by default 4096, or fewer if they are large.
         Larger chunks make slightly smaller files; smaller chunks make random access faster.
     n_workers : processes that run the entropy coder; by default one per core.
-    meta : additional entries of the header, of JSON types.
-    timer : context manager around all work of the codec, with n_workers=1.
+    meta : additional header entries, of JSON types.
+    timer : context manager that encloses all work of the codec; pass n_workers=1 with it.
 
     Raises CodingError if examples have the wrong shape or cannot be coded, for instance NaN;
-    WorkerError if a worker process died.
+    WorkerError if a worker process dies.
     """
     is_open = hasattr(out, "write")
     name = str(getattr(out, "name", "payload")) if is_open else os.fspath(out)
@@ -169,7 +170,7 @@ def _encode_all(
     n_workers: int | None,
     timer: AbstractContextManager,
 ) -> Iterator[tuple[bytes, int]]:
-    """Payload and number of examples of each chunk; symbols are coded in worker processes."""
+    """Yield the payload and number of examples of each chunk; workers code the symbols."""
     coder = codec.coder()
 
     def quantised() -> Iterator[tuple[int, Tensor | NDArray]]:
@@ -205,7 +206,7 @@ def _naming_examples(name: str, start: int, rows: Tensor | NDArray) -> Iterator[
 
 
 def _unpack(batch: Batch) -> tuple[Rows, Any, Any]:
-    """z, labels and names of a batch; None for missing ones."""
+    """Split a batch into z, labels and names; those that are missing are None."""
     return (*batch, None)[:3] if isinstance(batch, tuple) else (batch, None, None)
 
 
@@ -217,9 +218,9 @@ def _tensors(
     names: deque | None,
     dtype: torch.dtype,
 ) -> Iterator[Tensor]:
-    """Examples [n <= max_rows, *shape]: memory-mapped arrays are read piece by piece.
+    """Yield examples [n <= max_rows, *shape]; memory-mapped arrays are read piece by piece.
 
-    Labels and names of their rows are appended to the queues.
+    The examples' labels and names are appended to the queues.
     """
     label_shape = None
     for z, y, strings in batches:
@@ -239,8 +240,8 @@ def _tensors(
         for values, queue, what in ((y, labels, "labels"), (strings, names, "names")):
             if len(values) != (0 if queue is None else len(z)):
                 raise ValueError(
-                    f"a batch of {len(z)} examples has {len(values)} {what}: all batches need "
-                    "them, or none"
+                    f"a batch of {len(z)} examples has {len(values)} {what}: either all "
+                    "batches have one per example, or none"
                 )
             if queue is not None:
                 queue.extend(values)

@@ -1,21 +1,21 @@
-"""The released compressors of images and CLIP features.
+"""The released compressors for images and CLIP features.
 
     from lossyless.hub import clip_compressor
 
     compressor, transform = clip_compressor("b005")
-    compressor.compress_dataset("photos/", "photos.bin")   # or a data set in torchvision's style
+    compressor.compress_dataset("photos/", "photos.bin")   # or a torchvision-style data set
     Z = compressor.decompress_dataset("photos.bin")        # float32 [N, 512]
 
-Also available through `torch.hub.load` (see `hubconf.py`), and in the shell as
+They are also available through `torch.hub.load` (see `hubconf.py`), and in the shell as
 `python -m lossyless.hub`.
 
     features         FeatureCompressor: features <-> files, without CLIP
     clip             ClipCompressor: images -> features <-> files
-    weights          loading compressors: released ones by name, or local files
-    images           folders of images, data sets, shards
+    weights          loads compressors: the released ones by name, others from local files
+    images           image folders, data sets, and shards of both
     batches          batches of images for CLIP, read by worker processes
-    labels           labels in compressed files or separate .npy files, names of classes
-    official_format  streams and files of the paper's code
+    labels           labels in compressed files or separate .npy files, and class names
+    official_format  streams and files in the format of the paper's code
 
 Classes and functions are imported lazily: importing this module does not import torch.
 """
@@ -41,8 +41,8 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class ReleasedBottleneck:
-    """Weights released by the paper's authors: a factorized prior for the 512 features of CLIP
-    ViT-B/32, trained on COCO."""
+    """Weights released by the paper's authors: a factorized prior for CLIP ViT-B/32's 512
+    features, trained on COCO."""
 
     beta: float  # weight of the rate in training; larger means fewer bits
     n_bits: int  # entropy under the model, bits per image
@@ -64,21 +64,21 @@ RELEASED = {
 class Report:
     """Size and speed of a compression or decompression.
 
-    It is printed as in the official code, "Rate: 1506.50 bits/img | Encoding: 347.82 img/sec" or
-    "Decoding: 1062.38 img/sec", followed by the sizes of the compressed file and the image files.
+    Printed as in the official code, "Rate: 1506.50 bits/img | Encoding: 347.82 img/sec" or
+    "Decoding: 1062.38 img/sec"; if image files were compressed, their number and sizes follow.
     """
 
     work: str  # "Encoding" or "Decoding"
-    n_examples: int  # images, or features of images
+    n_examples: int  # images, or their feature vectors
     n_bytes: int  # size of the compressed file
     seconds: float  # wall-clock time, including reading images and writing files
-    n_annotation_bytes: int = 0  # of `n_bytes`, for labels and names; not in the rate
+    n_annotation_bytes: int = 0  # labels and names: part of `n_bytes`, not of the rate
     n_source_bytes: int | None = None  # size of the image files, if there are any
     is_partial: bool = False  # whether unreadable images or damaged parts of the file were skipped
 
     @property
     def bits_per_example(self) -> float:
-        """Bits of the file per example, without labels and names; NaN if it has none."""
+        """Bits per example, excluding labels and names; NaN if there are no examples."""
         n_bits = 8 * (self.n_bytes - self.n_annotation_bytes)
         return n_bits / self.n_examples if self.n_examples else math.nan
 

@@ -13,19 +13,19 @@ from lossyless.hub import RELEASED, SourceError
 from lossyless.printing import forgive_output
 
 DESCRIPTION = """\
-Compress images to CLIP features, in about 1400 bits per image, for training classifiers.
+Compress images to CLIP features, at about 1400 bits per image, for training classifiers.
 
   python -m lossyless.hub compress photos/ photos.bin --labels   # folders in photos/ are classes
   python -m lossyless.hub info photos.bin                        # --names lists the images
   python -m lossyless.hub decompress photos.bin Z.npy            # float32 [N, 512]; without CLIP
   python -m lossyless.hub merge part1.bin part2.bin --out all.bin
 
-Images are read as viewers show them: EXIF orientation is applied, transparency becomes white.
-Weights are downloaded on first use; without a network, --clip and --pretrained name local files.
+Images are decoded as viewers display them: EXIF orientation is applied, transparency becomes white.
+Weights are downloaded on first use; without a network, pass local files (--clip, --pretrained).
 """
 EPILOG = """\
 Exit status: 0 done, 1 files or weights cannot be used (see the message), 2 invalid arguments,
-3 done, but skipped unreadable images (--on-error skip) or damaged parts (--on-damage skip),
+3 done, but unreadable images (--on-error skip) or damaged parts (--on-damage skip) were skipped,
 130 interrupted.
 """
 DONE, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
@@ -34,11 +34,11 @@ MAX_LISTED = 8
 
 
 class UsageError(Exception):
-    """Arguments that contradict each other."""
+    """Arguments that argparse accepts, but that are invalid."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns its exit status."""
+    """Run a command and return its exit status."""
     forgive_output()
     args = make_parser().parse_args(argv)
     try:
@@ -55,12 +55,12 @@ def main(argv: list[str] | None = None) -> int:
             return _fail(error)
         advice = "activate the environment, or pip install -r requirements/requirements_mini.txt"
         return _fail(f"{error}: {advice}")
-    except _user_errors() as error:  # evaluated on errors only: it imports torch
+    except _user_errors() as error:  # evaluated only on errors: it imports torch
         return _fail(error)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The commands and their arguments. Does not import torch, so that `--help` is fast."""
+    """Make the parser of all commands without importing torch, so that `--help` is fast."""
     parser = argparse.ArgumentParser(
         prog="python -m lossyless.hub",
         description=DESCRIPTION,
@@ -82,30 +82,30 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _model_options(option: Callable[..., object]) -> None:
-    text = "released bottleneck; b01 is the smallest, b001 the most accurate (default: b005)"
+    text = "bottleneck: b01 takes the fewest bits, b001 is the most accurate (default: b005)"
     option("--model", choices=tuple(RELEASED), default="b005", help=text)
-    text = "local weights of the bottleneck (default: the released ones, 136 kB on first use)"
+    text = "local bottleneck weights (default: download the released ones, 136 kB, on first use)"
     option("--pretrained", metavar="PATH", type=Path, help=text)
 
 
 def _compress_options(option: Callable[..., object]) -> None:
-    option("folder", metavar="FOLDER", type=Path, help="all images below it, sorted by folder")
+    option("folder", metavar="FOLDER", type=Path, help="all images below it are compressed")
     option("out", metavar="OUT", type=Path, help="file to write")
     _model_options(option)
-    text = "local checkpoint of CLIP ViT-B/32 (default: OpenAI's, 340 MB on first use)"
+    text = "local CLIP ViT-B/32 checkpoint (default: download OpenAI's, 340 MB, on first use)"
     option("--clip", metavar="PATH", type=Path, help=text)
-    option("--labels", action="store_true", help="store labels: folders below FOLDER are classes")
+    option("--labels", action="store_true", help="store labels: subfolders of FOLDER are classes")
     text = "store labels, and export them to FILE (.npy)"
     option("--labels-out", "--label-file", **FILE, help=text)
-    text = "number the classes as this compressed file does (default: by sorted names)"
+    text = "number the classes as in this compressed file (default: by sorted names)"
     option("--classes", **FILE, help=text)
     text = "official: larger files without checksums, for the paper's code"
     option("--format", choices=("container", "official"), default="container", help=text)
-    text = "0.1: fewer bits at slightly larger errors (default: 0)"
+    text = "0.1 saves bits at the cost of slightly larger errors (default: 0)"
     option("--rdo", metavar="WEIGHT", type=float, default=0.0, help=text)
     text = "if an image cannot be read: fail, or skip it with a warning and exit with status 3"
     option("--on-error", choices=("raise", "skip"), default="raise", help=text)
-    text = "compress only part K = 1..N of N equal parts; `merge` joins the files"
+    text = "compress only part K (1 to N) of N equal parts; `merge` joins the files"
     option("--shard", metavar="K/N", type=_shard, help=text)
     option("--device", help="cpu, cuda, cuda:1, ... (default: cuda if available)")
     option("--batch-size", metavar="N", type=partial(_integer, low=1), help="default: 128")
@@ -120,13 +120,13 @@ def _decompress_options(option: Callable[..., object]) -> None:
     text = "if parts of the file are damaged: fail, or skip them and exit with status 3"
     option("--on-damage", choices=("raise", "skip"), default="raise", help=text)
     option("--labels-out", **FILE, help="labels to write (.npy)")
-    text = "labels to read (.npy), for files of the official format and of earlier versions"
+    text = "labels to read (.npy), for files in the official format or from earlier versions"
     option("--label-file", **FILE, help=text)
 
 
 def _info_options(option: Callable[..., object]) -> None:
     option("file", **FILE)
-    option("--names", action="store_true", help="list the images in their order")
+    option("--names", action="store_true", help="list the names of the images, in row order")
 
 
 def _merge_options(option: Callable[..., object]) -> None:
@@ -182,7 +182,7 @@ def decompress(args: argparse.Namespace) -> int:
             model = file.header.meta.get("model")
         if model not in (None, *RELEASED):
             raise SourceError(
-                f"{args.file}: was compressed with {model}: give it as --pretrained PATH"
+                f"{args.file}: was compressed with {model}: pass those weights (--pretrained PATH)"
             )
     compressor = feature_compressor(args.model, pretrained_path=args.pretrained)
     report = compressor.decompress_to_npy(
@@ -221,7 +221,7 @@ def merge(args: argparse.Namespace) -> int:
     for file in args.files:
         if is_official(file):
             raise SourceError(
-                f"{file}: files of the official format cannot be merged. Decompress this "
+                f"{file}: files in the official format cannot be merged. Decompress this "
                 "file, and compress its features with `compress_features`."
             )
     n_examples = merge_files(args.files, args.out)
@@ -230,7 +230,7 @@ def merge(args: argparse.Namespace) -> int:
 
 
 def _shard(text: str) -> tuple[int, int]:
-    """Index, from 0, and number of shards of "K/N"."""
+    """Parse "K/N": return the zero-based shard index and the number of shards."""
     try:
         number, n_shards = map(int, text.split("/"))
     except ValueError:
@@ -257,14 +257,14 @@ def _format(value: Any) -> str:
 
 
 def _fail(error: object, status: int = FAILED) -> int:
-    if isinstance(error, OSError) and error.filename is not None:  # without its number
+    if isinstance(error, OSError) and error.filename is not None:  # without the error number
         error = f"{error.filename}: {error.strerror}"
     print(f"error: {error}", file=sys.stderr)
     return status
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    """Errors of files, memory and workers, which are printed without a traceback."""
+    """Return the errors (of files, memory and workers) that are printed without a traceback."""
     from torch import OutOfMemoryError  # out of GPU memory
 
     from lossyless.coding.payloads import CodingError

@@ -28,14 +28,14 @@ from lossyless.progress import progress
 
 OnError = Literal["raise", "skip"]
 
-# arguments of DataLoader that would change the examples or their order
+# DataLoader arguments that would change the examples or their order
 FIXED_SETTINGS = ("batch_sampler", "collate_fn", "drop_last", "sampler", "shuffle")
 # arguments that DataLoader accepts only with worker processes
 WORKER_SETTINGS = ("multiprocessing_context", "persistent_workers", "prefetch_factor", "timeout")
 
 
 class SkippedImage(SourceError):
-    """An image file that is left out: it is damaged, or the range of its pixels is unknown."""
+    """An image that is skipped: it is damaged, or its range of pixel values is unknown."""
 
 
 Collated = tuple[Tensor, Labels | None, list[str] | None, list[SkippedImage]] | SourceError
@@ -44,13 +44,13 @@ Collated = tuple[Tensor, Labels | None, list[str] | None, list[SkippedImage]] | 
 class Examples(Dataset):
     """Transformed images [3, side, side] of a data set, with their labels.
 
-    Unusable examples are returned as a `SourceError`: if it were raised in a worker process, its
-    message would contain the worker's traceback.
+    An unusable example is returned as a `SourceError`: if the error were raised in a worker
+    process, its message would contain the worker's traceback.
 
     Parameters
     ----------
-    dataset : its examples are (image, label, ...), (image,) or image; an image is a PIL image, or a
-        tensor made by `transform`.
+    dataset : data set whose examples are (image, label, ...), (image,) or image; images are PIL
+        images, or tensors made by `transform`.
     transform : maps a PIL image to a float tensor [3, side, side].
     side : height and width in pixels.
     has_labels : whether to return labels.
@@ -93,7 +93,7 @@ class Examples(Dataset):
             if self.on_error == "skip":
                 return SkippedImage(problem)
             return SourceError(
-                f"{problem}. Repair or remove it, or leave out such images: on_error='skip', "
+                f"{problem}. Repair or remove it, or skip such images: on_error='skip', "
                 "--on-error skip"
             )
         shape = (3, self.side, self.side)
@@ -112,11 +112,11 @@ class Examples(Dataset):
         return self._paths[i] if self._paths else f"image {i} of {type(self.dataset).__name__}"
 
     def collate(self, examples: list[tuple[Tensor, Any, str | None] | SourceError]) -> Collated:
-        """Images, labels if `has_labels`, names of a folder's images, and errors of skipped images.
+        """Collate images, labels if `has_labels`, names in a folder, and errors of skipped images.
 
         If an example can be neither used nor skipped, only its error is returned. Labels are
-        converted to an array in the worker, because each tensor that a worker returns is an open
-        file.
+        converted to an array in the worker, because each tensor that a worker returns keeps a
+        file open.
         """
         skipped = [example for example in examples if isinstance(example, SkippedImage)]
         good = [example for example in examples if not isinstance(example, SkippedImage)]
@@ -135,18 +135,18 @@ class Examples(Dataset):
 def read_batches(
     examples: Examples, *, device: torch.device, is_info: bool = False, **kwargs_dataloader: Any
 ) -> Iterator[tuple[Tensor, Labels | None, list[str] | None]]:
-    """Batches of images [B, 3, side, side] on the CPU, labels [B, ...] and names, in order.
+    """Yield batches of images [B, 3, side, side] on the CPU, labels [B, ...] and names, in order.
 
     Parameters
     ----------
     examples : images and labels.
     device : where the network runs; the default number of worker processes depends on it.
-    is_info : whether to show the progress.
+    is_info : whether to show progress.
     kwargs_dataloader : arguments of `torch.utils.data.DataLoader`; by default batches of 128. Fewer
-        worker processes are used if shared memory is scarce, and none without `fork`.
+        workers are used if shared memory or open files are scarce, and none without `fork`.
 
     Raises SourceError if an image cannot be used, ValueError if a setting would change the examples
-    or their order, WorkerError if a process that reads images died, e.g. because memory ran out.
+    or their order, and WorkerError if a worker dies, e.g. because memory runs out.
     """
     settings = _loader_settings(examples, device, kwargs_dataloader)
     loader = DataLoader(examples, collate_fn=examples.collate, **settings)
@@ -163,7 +163,7 @@ def read_batches(
 def _usable(
     batches: Iterable[Collated], examples: Examples
 ) -> Iterator[tuple[Tensor, Labels | None, list[str] | None]]:
-    """Raise the errors among batches of `Examples.collate`, and warn about skipped images."""
+    """Yield batches from `Examples.collate`; raise its errors, and warn about skipped images."""
     is_first = True
     for batch in batches:
         if isinstance(batch, SourceError):
@@ -187,7 +187,7 @@ def _usable(
 def _loader_settings(
     examples: Examples, device: torch.device, kwargs_dataloader: dict[str, Any]
 ) -> dict[str, Any]:
-    """Arguments of DataLoader: the given ones or defaults, with as many workers as possible."""
+    """Return the given DataLoader arguments and defaults, with fewer workers if necessary."""
     for name, value in kwargs_dataloader.items():
         is_refused = (name, value) in (("batch_size", None), ("in_order", False))
         if is_refused or (name in FIXED_SETTINGS and value):
@@ -210,7 +210,7 @@ def _loader_settings(
     settings["num_workers"] = affordable_workers(n_workers, n_bytes)
     if settings["num_workers"] == 0:
         return {name: value for name, value in settings.items() if name not in WORKER_SETTINGS}
-    # spawned workers would import `lossyless`, which torch.hub removes from sys.path
+    # spawned workers would import `lossyless`, whose folder torch.hub removes from sys.path
     return {"multiprocessing_context": "fork", "worker_init_fn": _allow_interrupts} | settings
 
 
@@ -220,7 +220,7 @@ def _allow_interrupts(worker: int) -> None:
 
 
 def _default_workers(device: torch.device) -> int:
-    """Default number of workers: one per core with a GPU, fewer if CLIP needs the cores itself."""
+    """Default number of workers: one per core, at most 16; fewer if CLIP needs the cores itself."""
     n_cores = available_cores()
     if device.type == "cpu":
         return max(1, n_cores // 4) if n_cores > 1 else 0

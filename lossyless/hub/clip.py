@@ -22,7 +22,7 @@ from lossyless.torch_state import isolated
 
 
 class ImageTransform(Portable, Compose):
-    """Transforms of an image, applied in sequence, which do not depend on torch's settings."""
+    """Image transforms, applied in sequence, whose results do not depend on torch's settings."""
 
     __call__ = isolated(Compose.__call__)
 
@@ -41,13 +41,13 @@ class ClipCompressor(FeatureCompressor):
     backbone : CLIP's image encoder (`model.visual`).
     rate : bottleneck for its features, with coding tables.
     transform : maps an RGB PIL image to the tensor [3, side, side] that the backbone expects.
-    model : name of the bottleneck, which is stored in files.
+    model : name of the bottleneck, which is stored in the files.
 
     Attributes
     ----------
     transform : maps a PIL image of any mode to a tensor [3, side, side]: `lossyless.pixels.to_rgb`,
         then the transform above. Data sets of PIL images need no transform of their own.
-    side : height and width of the backbone's images, in pixels.
+    side : height and width of the backbone's input images, in pixels.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ClipCompressor(FeatureCompressor):
         super().__init__(rate, model)
         if backbone.output_dim != rate.z_dim:
             raise ValueError(
-                f"the bottleneck takes {rate.z_dim} dimensions, but this CLIP has "
+                f"the bottleneck expects {rate.z_dim} dimensions, but this CLIP returns "
                 f"{backbone.output_dim}: use the checkpoint that the bottleneck was trained for"
             )
         self.backbone = backbone.requires_grad_(False).eval()
@@ -73,7 +73,7 @@ class ClipCompressor(FeatureCompressor):
         return self.backbone.conv1.weight.device
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ClipCompressor":
-        """Let `to`, `cuda`, `cpu`, `half`, ... change the backbone's device only."""
+        """Let `to`, `cuda`, `cpu`, `half`, ... change only the backbone's device."""
         self.backbone.to(fn(torch.empty(0, device=self.device)).device)
         self._fit_precision()
         return self
@@ -85,7 +85,7 @@ class ClipCompressor(FeatureCompressor):
 
     @isolated
     def encode(self, X: Tensor) -> Tensor:
-        """Encode images [B, 3, side, side] to CLIP features [B, z_dim], float32 on this device."""
+        """Encode images [B, 3, side, side] to CLIP features [B, z_dim], float32 on `device`."""
         shape = [3, self.side, self.side]
         if not (isinstance(X, Tensor) and X.is_floating_point() and [*X.shape[1:]] == shape):
             found = f"{X.dtype} {[*X.shape]}" if isinstance(X, Tensor) else type(X).__name__
@@ -99,28 +99,28 @@ class ClipCompressor(FeatureCompressor):
         return self.backbone(X).float()
 
     def forward(self, X: Tensor, is_compress: bool = False) -> Tensor | list[bytes]:
-        """Return decoded features z_hat [B, z_dim] of images [B, 3, side, side], float32 on this
-        device; or the streams of `compress` if `is_compress`."""
+        """Return decoded features z_hat [B, z_dim] of images [B, 3, side, side], float32 on
+        `device`; or, if `is_compress`, the streams of `compress`."""
         if is_compress:
             return self.compress(X)
         symbols = self.rate.quantise(self.encode(X).cpu())
         return self.rate.dequantise(symbols).to(self.device)
 
     def compress(self, X: Tensor) -> list[bytes]:
-        """Compress each image of X [B, 3, side, side] to one stream, in the official format.
+        """Compress each image of X [B, 3, side, side] into one stream, in the official format.
 
-        Files of `compress_dataset` are smaller: separate streams add about 60 bits per image.
+        Files from `compress_dataset` are smaller: separate streams add about 60 bits per image.
         """
         return self.compress_vectors(self.encode(X))
 
     def get_rate(self, X: Tensor) -> float:
-        """Mean bits of the streams of `compress` for images [B, 3, side, side]; NaN if B is 0."""
+        """Return the mean length in bits of the streams `compress(X)`; NaN if X is empty."""
         streams = self.compress(X)
         return 8 * sum(map(len, streams)) / len(streams) if streams else math.nan
 
     @isolated
     def theoretical_rate(self, X: Tensor) -> Tensor:
-        """Theoretical bits of each image: -log2 q(z_hat), [B]."""
+        """Return the theoretical number of bits for each image, -log2 q(z_hat), [B]."""
         z = self.encode(X).cpu()
         _, rates, _ = self.rate(z)
         return (rates / math.log(2)).to(self.device)
@@ -148,7 +148,8 @@ class ClipCompressor(FeatureCompressor):
             `lossyless.hub.images.ImageFolder`; or a data set whose examples are (image, label),
             (image,) or images. Images are PIL images, or tensors [3, side, side] made by
             `transform`. The names of a folder's images, relative to it, are stored in `file`.
-        file : file to write, or a symbolic link to it; it is replaced once the new one is complete.
+        file : file to write, or a symbolic link to it; an existing file is replaced once the
+            new one is complete.
         label_file : .npy file to export the labels to; containers also store them in `file`.
         kwargs_dataloader : arguments of `torch.utils.data.DataLoader`, e.g. `batch_size` and
             `num_workers`, but not those that change the examples or their order.
@@ -158,11 +159,11 @@ class ClipCompressor(FeatureCompressor):
         format : "container" (small, with checksums and random access), or "official", the format
             of the paper's code, which stores neither labels nor names.
         n_workers : processes that run the entropy coder; by default one per core.
-        shard : (index from 0, number of shards): compress only this part of the images, so that
+        shard : (zero-based index, number of shards): compress only this part of the images, so that
             several machines can share the work; `lossyless.files.merge_files` joins their files.
         classes : names of a folder's classes in the order of their labels, or a compressed file
             that stores them, so that training and test images have the same labels even if a
-            class has no test image; by default the sorted names of the folders.
+            class has no test image; by default the sorted folder names.
         on_error : what to do if an image cannot be read: "raise" an error, or "skip" it and its
             label, with a warning that names it.
 
@@ -199,7 +200,7 @@ class ClipCompressor(FeatureCompressor):
             skipped=examples.skipped,
         )
 
-    # Aliases for names of the official code. The bottleneck runs on the CPU, whatever `device` is:
+    # Aliases for names in the official code. The bottleneck runs on the CPU, whatever `device` is:
     # z --process_z_in--> z_in [B, z_dim, 1, 1] --entropy_bottleneck--> --process_z_out--> z_hat
 
     @property
@@ -232,12 +233,12 @@ class ClipCompressor(FeatureCompressor):
 
     @isolated
     def process_z_in(self, z: Tensor) -> Tensor:
-        """Features [B, z_dim] to the input [B, z_dim, 1, 1] of `entropy_bottleneck`."""
+        """Map features [B, z_dim] to the input [B, z_dim, 1, 1] of `entropy_bottleneck`."""
         return self.rate._to_bottleneck(z.float().cpu())[..., None, None]
 
     @isolated
     def process_z_out(self, z_hat_in: Tensor) -> Tensor:
-        """Output [B, z_dim, 1, 1] of `entropy_bottleneck` to z_hat [B, z_dim]."""
+        """Map the output [B, z_dim, 1, 1] of `entropy_bottleneck` to z_hat [B, z_dim]."""
         return self.rate._from_bottleneck(z_hat_in.cpu()[..., 0, 0]).to(self.device)
 
     def make_pickable_(self) -> None:

@@ -37,7 +37,7 @@ class FeatureCompressor(Portable, nn.Module):
     Parameters
     ----------
     rate : the bottleneck, with its coding tables. It stays on the CPU, in float32.
-    model : name of the bottleneck, which is stored in files.
+    model : name of the bottleneck, which is stored in the files.
     """
 
     def __init__(self, rate: HFactorized, model: str | None = None):
@@ -61,7 +61,7 @@ class FeatureCompressor(Portable, nn.Module):
         return torch.device("cpu")
 
     def train(self, mode: bool = True) -> "FeatureCompressor":
-        """Keep evaluation mode: in training mode, the bottleneck adds noise instead of rounding."""
+        """Stay in evaluation mode: a bottleneck in training mode adds noise instead of rounding."""
         return super().train(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FeatureCompressor":
@@ -70,17 +70,17 @@ class FeatureCompressor(Portable, nn.Module):
 
     @cached_property
     def official(self) -> OfficialCoder:
-        """Coder of single vectors, in the format of the paper's code."""
+        """Coder for single vectors, in the format of the paper's code."""
         return OfficialCoder(self.rate)
 
     def compress_vectors(self, z: Tensor | NDArray) -> list[bytes]:
-        """Compress each feature vector of z [N, z_dim] to one stream, in the official format."""
+        """Compress each feature vector of z [N, z_dim] into one stream, in the official format."""
         return self.official.encode(z)
 
     def decompress(self, streams: list[bytes]) -> Tensor:
-        """Decode streams of `compress` to z_hat [N, z_dim], float32 on this device.
+        """Decode streams in the official format to z_hat [N, z_dim], float32 on `device`.
 
-        Raises CodingError if a stream is damaged or from another bottleneck.
+        Raises CodingError if a stream is damaged or was written by another bottleneck.
         """
         return self.official.decode(streams).to(self.device)
 
@@ -100,10 +100,10 @@ class FeatureCompressor(Portable, nn.Module):
         Parameters
         ----------
         Z : floats [N, z_dim]; memory-mapped arrays are read in pieces.
-        labels : integers [N, ...] to store in `file`: an array, a list, a pandas object.
+        labels : integers [N, ...] to store in `file`: an array, a list or a pandas object.
         label_file : .npy file to export the labels to.
 
-        Other parameters as for `ClipCompressor.compress_dataset`.
+        Other parameters are as for `ClipCompressor.compress_dataset`.
         """
         Z = Z if isinstance(Z, (Tensor, np.ndarray)) else np.asarray(Z)
         if Z.ndim != 2 or Z.shape[1] != self.z_dim:
@@ -140,26 +140,26 @@ class FeatureCompressor(Portable, nn.Module):
         on_damage: OnDamage = "raise",
         n_workers: int | None = None,
     ) -> NDArray[np.float32] | tuple[NDArray[np.float32], Labels]:
-        """Decompress a file of either format to features.
+        """Decompress a file in either format to features.
 
         Parameters
         ----------
         file : written by `compress_dataset`, `compress_features`, or the paper's code.
         label_file : also return labels. They are read from this .npy file only if `file` cannot
-            store labels (the official format, and files of earlier versions).
+            store labels (the official format, and files written by earlier versions).
         is_info : whether to print the report.
-        is_cpu : no effect, since decoding always runs on the CPU; an argument of the official code.
-        labels : also return the labels stored in `file`.
-        on_damage : what to do if a part of the file is damaged: "raise", or "skip" it, with a
-            warning that lists the missing examples. Their labels are also skipped.
+        is_cpu : has no effect: decoding always runs on the CPU; kept from the official code.
+        labels : whether to also return the labels stored in `file`.
+        on_damage : what to do if part of the file is damaged: "raise" an error, or "skip" that part
+            and its labels, with a warning that lists the missing examples.
         n_workers : processes that run the entropy coder; by default one per core.
 
         Returns
         -------
-        Z : numpy array, float32 [N, z_dim]; or (Z, Y) with labels Y, int64 [N, ...].
+        Z : float32 array [N, z_dim]; or (Z, Y), with the labels Y, an int64 array [N, ...].
 
-        Raises ContainerError or CodingError if the file is damaged, or has another format or model;
-        SourceError if there are no labels, or not one for each example.
+        Raises ContainerError or CodingError if the file is damaged or in another format, or if
+        another model wrote it; SourceError if requested labels are missing or not one per example.
         """
         start = time.monotonic()
         with self._open(file, on_damage) as features:
@@ -179,14 +179,14 @@ class FeatureCompressor(Portable, nn.Module):
         on_damage: OnDamage = "raise",
         n_workers: int | None = None,
     ) -> Report:
-        """Decompress a file into .npy files, in constant memory.
+        """Decompress a file to .npy files in constant memory.
 
         Parameters
         ----------
         out : .npy file to write the features to, float32 [N, z_dim].
         labels_out : .npy file to write their labels to, int64 [N, ...].
 
-        Other parameters and errors as for `decompress_dataset`.
+        Other parameters and errors are as for `decompress_dataset`.
         """
         start = time.monotonic()
         check_distinct([out, labels_out], [file, label_file])
@@ -204,13 +204,13 @@ class FeatureCompressor(Portable, nn.Module):
         return _report_decoding(features, shape[0], start, is_info)
 
     def open(self, file: PathLike, *, on_damage: OnDamage = "raise") -> FeatureFile:
-        """Random access to a file: `f[i]`, `f[10:20]`, `f[[3, 1]]`; use it in a `with` statement.
+        """Open a file for random access in a `with` statement: `f[i]`, `f[10:20]`, `f[[3, 1]]`.
 
         For a `DataLoader`, use `lossyless.files.FeatureDataset(file, compressor.rate)`.
         """
         if is_official(file):
             raise SourceError(
-                f"{file}: the official format has no random access: decompress all of it"
+                f"{file}: the official format does not support random access: decompress all of it"
             )
         return FeatureFile(file, self.rate, on_damage=on_damage)
 
@@ -230,13 +230,13 @@ class FeatureCompressor(Portable, nn.Module):
     ) -> Report:
         """Compress batches of features [b, z_dim], labels and names into a file.
 
-        skipped : examples that `batches` has skipped so far; it grows with the iteration.
+        skipped : examples that `batches` has skipped so far; the list grows during iteration.
         """
         if format not in ("container", "official"):
             raise ValueError(f"format: expected 'container' or 'official', found {format!r}")
         if format == "official" and has_labels and label_file is None:
             raise SourceError(
-                f"{file}: the official format stores no labels: also give a file for them "
+                f"{file}: the official format stores no labels: also pass a file for them "
                 "(label_file=, --labels-out)"
             )
         check_distinct([file, label_file], [])
@@ -272,7 +272,7 @@ class FeatureCompressor(Portable, nn.Module):
         return report
 
     def _open(self, file: PathLike, on_damage: OnDamage) -> FeatureFile | OfficialFile:
-        """A file of either format, identified by its first bytes."""
+        """Open a file in either format, which its first bytes identify."""
         if not is_official(file):
             return FeatureFile(file, self.rate, on_damage=on_damage)
         if on_damage == "skip":

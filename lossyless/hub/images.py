@@ -1,4 +1,4 @@
-"""Images to compress: folders of image files, data sets in torchvision's style, shards of both."""
+"""Images to compress: folders of image files, torchvision-style data sets, and shards of both."""
 
 import copy
 import os
@@ -18,7 +18,7 @@ from lossyless.hub.labels import PathLike
 from lossyless.pixels import to_rgb
 
 MAX_LISTED = 5  # names in a warning
-# Names that NAS and desktop systems add to folders, in lower case; others start with a dot.
+# Files and folders that NAS and desktop systems create, in lower case; others start with a dot.
 SYSTEM = frozenset(
     ["#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recycle", "@tmp", "__macosx"]
     + ["desktop.ini", "ehthumbs.db", "lost+found", "network trash folder", "recycler"]
@@ -29,24 +29,25 @@ SYSTEM = frozenset(
 class ImageFolder(Dataset):
     """All image files below a folder, sorted folder by folder.
 
-    Paths are compared part by part: `cat/2.png` precedes `cat (old)/1.png`, just as the class "cat"
-    precedes "cat (old)". An example is (image, class); `lossyless.pixels.to_rgb` converts the
-    images, and applies their EXIF orientation. Links are followed. Hidden files, files that NAS and
-    desktop systems add (`SYSTEM`), and files of other types are skipped, and a warning counts them.
-    Other warnings name class folders without images, and images found again through links.
+    Paths are compared component by component: `cat/2.png` precedes `cat (old)/1.png`, just as the
+    class "cat" precedes "cat (old)". An example is (image, class); `lossyless.pixels.to_rgb`
+    converts the image and applies its EXIF orientation. Links are followed. Hidden files, files
+    that NAS and desktop systems create (`SYSTEM`), and files of other types are skipped and counted
+    in warnings. Other warnings name class folders without images, and duplicates due to links.
 
     Parameters
     ----------
     root : folder to search recursively.
     has_classes : whether the folders directly below `root` are classes.
-    classes : names of the classes in the order of their indices; by default the sorted folders.
+    classes : names of the classes, in index order; by default the sorted folder names.
 
     Attributes
     ----------
-    samples : list of (path, index of the class or None), as in torchvision's `ImageFolder`.
+    samples : list of (path, class index or None), as in torchvision's `ImageFolder`.
     classes : names of the classes, or None.
 
-    Raises SourceError if the folder does not exist or has no images, or if an image has no class.
+    Raises SourceError if the folder does not exist or has no images, or if an image has no class or
+    one that is not in `classes`.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class ImageFolder(Dataset):
             found = f", such as {files[0][0]}," if files else ""
             expected = ", ".join(IMG_EXTENSIONS)
             raise SourceError(
-                f"{self.root}: none of {len(files)} files{found} is an image ({expected})"
+                f"{self.root}: none of the {len(files)} files{found} is an image ({expected})"
             )
         self._warn("hidden or system files and folders skipped", skipped)
         others = Counter(
@@ -74,7 +75,7 @@ class ImageFolder(Dataset):
         self._warn(f"of {len(files)} files skipped because their type is not supported", others)
         firsts: dict[str, str] = {}
         copies = [path for path, real in images if firsts.setdefault(real, path) != path]
-        self._warn("images found again through links", Counter(copies))
+        self._warn("duplicate images found through links", Counter(copies))
         paths = [path for path, _ in images]
         self.classes = self._find_classes(paths, classes) if has_classes else None
         numbers = {name: number for number, name in enumerate(self.classes or [])}
@@ -121,10 +122,10 @@ def _is_system(name: str) -> bool:
 def _files_below(
     folder: str, skipped: Counter, above: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, str]]:
-    """All files below a folder in order, including broken links, with their real paths.
+    """Yield all files below a folder in order, including broken links, with their real paths.
 
-    Names of hidden and system files and folders are counted in `skipped`. Links to one of the
-    folders `above` are not followed.
+    Names of hidden and system files and folders are counted in `skipped`. Links to any of the
+    folders in `above` are not followed.
     """
     real = os.path.realpath(folder)
     if real in above:
@@ -143,9 +144,9 @@ def _files_below(
 
 
 def take_shard(dataset: Any, index: int, n_shards: int) -> Dataset:
-    """Shard `index` (from 0) of a data set: consecutive examples; sizes differ by at most one.
+    """Return shard `index` (zero-based): consecutive examples. Shard sizes differ by at most one.
 
-    Raises ValueError if there is no such shard, SourceError if some shards would be empty.
+    Raises ValueError if there is no such shard, and SourceError if some shards would be empty.
     """
     if not 0 <= index < n_shards:
         raise ValueError(f"shard: expected (index, n) with 0 <= index < n, found {index, n_shards}")
@@ -160,18 +161,18 @@ def take_shard(dataset: Any, index: int, n_shards: int) -> Dataset:
 
 
 def image_paths(dataset: Any) -> list[str] | None:
-    """The files of an image folder, in order; None for other data sets."""
+    """Return the paths of the files in an image folder, in order; None for other data sets."""
     is_folder = isinstance(dataset, (ImageFolder, DatasetFolder))
     return [os.fspath(path) for path, _ in dataset.samples] if is_folder else None
 
 
 def image_names(dataset: Any) -> list[str] | None:
-    """Paths of the images relative to the folder; None unless `dataset` is an image folder."""
+    """Return the image paths relative to the folder; None unless `dataset` is an image folder."""
     paths = image_paths(dataset)
     return paths and [path.removeprefix(os.path.join(dataset.root, "")) for path in paths]
 
 
 def n_source_bytes(dataset: Any) -> int | None:
-    """Size of the files of an image folder, without broken links; None for other data sets."""
+    """Return the size of an image folder's files, except broken links; None for other data."""
     paths = image_paths(dataset)
     return paths and sum(os.path.getsize(path) for path in paths if os.path.exists(path))

@@ -1,7 +1,7 @@
-"""Labels in compressed files or separate .npy files, and the names of classes.
+"""Labels in compressed files or separate .npy files, and class names.
 
-Files of `lossyless.files` store their labels. Those of the paper's code and of earlier versions of
-this project do not: their labels are in a separate .npy file.
+Files written by `lossyless.files` store their labels. Those written by the paper's code or by
+earlier versions of this project do not: their labels are in a separate .npy file.
 """
 
 import os
@@ -21,9 +21,9 @@ Labels = NDArray[np.int64]
 
 
 def to_labels(labels: Any) -> Labels:
-    """int64 labels [N, ...] of integers: a tensor, an array, a pandas object or a sequence.
+    """Convert a tensor, array, pandas object or sequence of integers to int64 labels [N, ...].
 
-    Raises SourceError if they are not integers, differ in shape, or are a set or a dict.
+    Raises SourceError if the labels are not integers, differ in shape, or are a set or a dict.
     """
     try:
         array = as_array(labels)
@@ -38,9 +38,9 @@ def to_labels(labels: Any) -> Labels:
 
 
 def read_labels(features: FeatureFile | OfficialFile, label_file: PathLike | None) -> Labels:
-    """Labels [n, ...] of the examples that `features.read()` returns.
+    """Return the labels [n, ...] of the examples that `features.read()` returns.
 
-    Raises SourceError if there are none, or not as many as the file's examples.
+    Raises SourceError if there are none, or if their number is not that of the file's examples.
     """
     if isinstance(features, FeatureFile) and features.header.version > 1:
         labels = features.labels()
@@ -49,11 +49,11 @@ def read_labels(features: FeatureFile | OfficialFile, label_file: PathLike | Non
         return labels
     if label_file is None:
         raise SourceError(
-            f"{features.name}: files of this format store no labels: pass the .npy file that was "
+            f"{features.name}: files in this format store no labels: pass the .npy file that was "
             "written with it (label_file=, --label-file)"
         )
     try:
-        with open(label_file, "rb") as file:  # unlike np.load, this reads no archives
+        with open(label_file, "rb") as file:  # unlike np.load, this does not read archives
             labels = to_labels(np.lib.format.read_array(file, allow_pickle=False))
     except (ValueError, EOFError) as error:  # SourceError is a ValueError
         raise SourceError(f"{label_file}: not a complete .npy file of labels ({error})") from None
@@ -67,9 +67,9 @@ def read_labels(features: FeatureFile | OfficialFile, label_file: PathLike | Non
 
 
 def class_names(classes: PathLike | Sequence[str]) -> list[str]:
-    """Names of classes in the order of their indices: as given, or as stored in a file.
+    """Return class names in index order, as given or as stored in a compressed file.
 
-    Raises SourceError if a name occurs twice, or the file stores none.
+    Raises SourceError if a name occurs twice, or if the file stores none.
     """
     if not isinstance(classes, PathLike):
         if len(set(classes)) < len(classes):

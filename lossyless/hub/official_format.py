@@ -1,13 +1,13 @@
-"""Streams and files of the paper's code, byte for byte.
+"""Streams and files in the format of the paper's code, byte for byte.
 
-Each vector is a separate stream of CompressAI's rANS coder, with the tables that CompressAI
+CompressAI's rANS coder codes each vector as a separate stream, with the tables that CompressAI
 computes from the quantiles in the weights. Files are big-endian:
 
     u32     number of streams
     u32 ..  per stream: number of bytes, and the bytes
 
 There are no checksums. Most bit errors are detected nevertheless, because only intact streams
-return the decoder to the initial state of the encoder (31 bits). But symbols outside the tables are
+return the decoder to the encoder's initial state (31 bits). However, symbols outside the tables are
 stored verbatim, and errors in them go unnoticed.
 """
 
@@ -42,9 +42,9 @@ BATCH_SIZE = 4096  # vectors decoded at once
 
 
 class OfficialCoder:
-    """Coder of single vectors, with the bytes of CompressAI's `EntropyBottleneck`.
+    """Coder for single vectors; its streams are those of CompressAI's `EntropyBottleneck`.
 
-    CompressAI converts all tables to lists for each vector; this class does so once.
+    CompressAI converts all tables to lists for each vector; this class does so only once.
 
     Parameters
     ----------
@@ -66,12 +66,12 @@ class OfficialCoder:
         )
 
     def encode(self, z: Tensor | NDArray) -> list[bytes]:
-        """Encode each of the representations z [N, z_dim], of any floating type, as a stream."""
+        """Encode each row of z [N, z_dim], of any floating-point type, as a separate stream."""
         if not isinstance(z, Tensor):
             z = torch.from_numpy(np.array(z, np.float32))  # a copy, because arrays may be read-only
         symbols = self.rate.quantise(z.cpu())
         if symbols.size and np.abs(symbols.astype(np.int64)).max() > MAX_SYMBOL:
-            raise CodingError(f"the official format cannot hold symbols beyond {MAX_SYMBOL}")
+            raise CodingError(f"the official format cannot store symbols beyond {MAX_SYMBOL}")
         return [self._encode(row) for row in symbols.tolist()]
 
     def decode(self, streams: Sequence[bytes], *, first: int = 0) -> Tensor:
@@ -108,9 +108,9 @@ class OfficialCoder:
 
 
 class OfficialFile(AbstractContextManager):
-    """A file of the paper's code, with the methods of `FeatureFile` that read the whole file.
+    """A file in the official format, with those methods of `FeatureFile` that read the whole file.
 
-    `coder` belongs to the bottleneck that wrote the file; only decoding needs it. Raises
+    `coder` is that of the bottleneck that wrote the file; only decoding needs it. Raises
     ContainerError if the file is truncated, longer than its streams, or in another format.
     """
 
@@ -124,7 +124,7 @@ class OfficialFile(AbstractContextManager):
         self.streams = read_official(path)
 
     def __exit__(self, *exception) -> None:
-        """Nothing is open: the file was read at once."""
+        """Close nothing: the file was already read and closed."""
 
     def __len__(self) -> int:
         return len(self.streams)
@@ -134,7 +134,7 @@ class OfficialFile(AbstractContextManager):
         n_bytes, n_examples = os.path.getsize(self.name), len(self)
         return {
             "path": self.name,
-            "format": "official (of the paper's code), without checksums or a fingerprint",
+            "format": "official (that of the paper's code), without checksums or a fingerprint",
             "n_examples": n_examples,
             "n_bytes": n_bytes,
             "bits_per_example": 8 * n_bytes / n_examples if n_examples else None,
@@ -146,9 +146,9 @@ class OfficialFile(AbstractContextManager):
         return np.arange(len(self))
 
     def chunks(self, n_workers: int | None = None) -> Iterator[tuple[int, Tensor]]:
-        """Batches: index of the first vector, and vectors [n, z_dim]. `n_workers` has no effect.
+        """Yield batches: index of the first vector, and vectors [n, z_dim]. `n_workers` is ignored.
 
-        Raises CodingError, naming the vector, if its stream is damaged or from another model.
+        Raises CodingError, naming the vector, if its stream is damaged or another model wrote it.
         """
         for first in range(0, len(self), BATCH_SIZE):
             try:
@@ -163,7 +163,7 @@ class OfficialFile(AbstractContextManager):
 
 
 def write_official(path: str | os.PathLike, streams: Iterable[bytes]) -> int:
-    """Write a file, atomically and in constant memory; returns the number of streams."""
+    """Write a file, atomically and in constant memory; return the number of streams."""
     n_streams = 0
     with replacing(path) as file:
         file.write(UINT32.pack(0))
@@ -176,7 +176,7 @@ def write_official(path: str | os.PathLike, streams: Iterable[bytes]) -> int:
 
 
 def read_official(path: str | os.PathLike) -> list[bytes]:
-    """Read the streams of a file.
+    """Read the streams from a file.
 
     Raises ContainerError if the file is truncated, longer than its streams, or in another format.
     """
@@ -201,9 +201,9 @@ def read_official(path: str | os.PathLike) -> list[bytes]:
 
 
 def is_official(path: str | os.PathLike) -> bool:
-    """Whether the number of streams and the size of the first one are plausible.
+    """Whether the number of streams and the size of the first stream are plausible.
 
-    True for damaged files of this format as well; false for files of `lossyless.files`.
+    Also true for damaged files in this format; false for files written by `lossyless.files`.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size

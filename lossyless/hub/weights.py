@@ -1,4 +1,4 @@
-"""Loads compressors: released ones by name, or from local files.
+"""Loads compressors: the released ones by name, others from local files.
 
 Importing this module does not import CompressAI, which takes a second.
 """
@@ -32,7 +32,7 @@ CLIP = "ViT-B/32"
 PRETRAINED_PATH = "pretrained_path=, --pretrained"  # in Python and on the command line
 
 _LEGACY_NAMES = {"matrix": "matrices", "bias": "biases", "factor": "factors"}  # CompressAI 1.1
-# computed from the other tensors by the `update` of CompressAI's model; empty in official files
+# computed from the other tensors by the CompressAI model's `update`; empty in official files
 _DERIVED = {f"entropy_bottleneck.{name}" for name in ("_offset", "_quantized_cdf", "_cdf_length")}
 _EXTRA = "_extra_state"
 
@@ -46,22 +46,21 @@ def clip_compressor(
     is_jit: bool = False,
     rdo: float = 0.0,
 ) -> tuple[ClipCompressor, Callable[[Image.Image], Tensor]]:
-    """Load a compressor of images; return it and the transform for its images.
+    """Load an image compressor; return it and its image transform.
 
     Parameters
     ----------
     model : a key of `lossyless.hub.RELEASED`.
     device : where CLIP runs; by default a CUDA device if there is one, else the CPU.
-    clip_path : checkpoint of CLIP ViT-B/32; by default OpenAI's, downloaded on first use.
-    pretrained_path : weights of the bottleneck; by default the released ones, downloaded on first
-        use.
+    clip_path : CLIP ViT-B/32 checkpoint; by default OpenAI's, downloaded on first use.
+    pretrained_path : bottleneck weights; by default the released ones, downloaded on first use.
     is_jit : has no effect; accepted for compatibility with the official code.
-    rdo : weight of a bit when symbols are chosen, see `lossyless.rates.EntropyCodedRate`; 0.1
-        needs fewer bits, at slightly larger errors. Files can be read with any value.
+    rdo : weight of a bit when symbols are chosen (see `lossyless.rates.EntropyCodedRate`); 0.1
+        saves bits at the cost of slightly larger errors. Files can be read with any value.
 
     Raises ValueError if the model or device is unknown, or the dimensions of CLIP and the
-    bottleneck differ; WeightsError if weights are missing, damaged or of another network, or cannot
-    be downloaded.
+    bottleneck differ; WeightsError if weights are missing or damaged, belong to another network, or
+    cannot be downloaded.
     """
     from lossyless.hub.clip import ClipCompressor
 
@@ -78,9 +77,9 @@ def clip_compressor(
 def feature_compressor(
     model: str = "b005", *, pretrained_path: PathLike | None = None
 ) -> FeatureCompressor:
-    """Load a compressor of CLIP features that runs without CLIP and reads `clip_compressor` files.
+    """Load a CLIP feature compressor that runs without CLIP; it reads `clip_compressor` files.
 
-    Parameters and errors as for `clip_compressor`.
+    Parameters and errors are as for `clip_compressor`.
     """
     from lossyless.hub.features import FeatureCompressor
 
@@ -90,9 +89,9 @@ def feature_compressor(
 def load_bottleneck(path: PathLike) -> HFactorized:
     """Load a rate from its weights, in evaluation mode and ready to code.
 
-    Reads state dicts of `HFactorized` with any transform, with or without coding tables; and those
-    of the official code, with the names of CompressAI 1.1 (`_matrix0`) or later (`matrices.0`). The
-    quantiles are kept unchanged, so that z_hat equals that of the official format.
+    Reads `HFactorized` state dicts with any transform, with or without coding tables, and those
+    saved by the official code, with the names that CompressAI 1.1 (`_matrix0`) or later versions
+    (`matrices.0`) use. Quantiles are kept unchanged, so z_hat equals that of the official format.
 
     Raises WeightsError if the file is missing or damaged, or does not hold such weights.
     """
@@ -107,7 +106,7 @@ def load_bottleneck(path: PathLike) -> HFactorized:
     if not isinstance(biasing, Tensor) or biasing.ndim != 1 or len(biasing) == 0:
         raise WeightsError(f"{path}: not the weights of a bottleneck: no vector `biasing`")
     try:
-        with drawing_from(torch.Generator()):  # layers draw weights, replaced below
+        with drawing_from(torch.Generator()):  # layers draw weights, which are replaced below
             rate = HFactorized(len(biasing), transform=extra.get(TRANSFORM, "none"))
         rate.prior.are_centres_fixed = True
         load_strictly(rate, state | {_EXTRA: extra}, path)
@@ -119,7 +118,7 @@ def load_bottleneck(path: PathLike) -> HFactorized:
 
 
 def _name(official: str) -> str:
-    """Name of a tensor in `HFactorized`."""
+    """Map the official name of a tensor to its name in `HFactorized`."""
     name = re.sub(r"^entropy_bottleneck\.", "prior.", official)
     return re.sub(
         r"^prior\._(matrix|bias|factor)(\d+)$",
@@ -129,12 +128,12 @@ def _name(official: str) -> str:
 
 
 def _bottleneck(model: str, pretrained_path: PathLike | None) -> tuple[HFactorized, str]:
-    """A bottleneck, and the name of its weights: a released model or a file name."""
+    """Load a bottleneck; return it and the name of its weights (a released model or a file)."""
     if model not in RELEASED:
         raise ValueError(f"model: expected one of {', '.join(RELEASED)}, found {model!r}")
     if pretrained_path is not None:
         _check_file(pretrained_path, PRETRAINED_PATH)
-        # all released files have the same shapes: the wrong one would load without an error
+        # shapes are the same in all released files: the wrong file would load without an error
         sha256 = sha256_of(pretrained_path)
         known = [name for name, released in RELEASED.items() if released.sha256 == sha256]
         if known and known != [model]:

@@ -64,7 +64,7 @@ def test_a_truncated_file_does_not_know_its_end(path, codec, intact, z_hat):
     with FeatureFile(path, codec, on_damage="skip") as file:
         assert torch.equal(file.read(), z_hat[:32]) and len(file) == 32
         assert len(file.missing) == 0 and "unknown" in file.damaged[-1]
-    with pytest.raises(ContainerError, match=r"z\.lsl: is cut .*on_damage='skip'"):
+    with pytest.raises(ContainerError, match=r"z\.lsl: is truncated .*on_damage='skip'"):
         FeatureFile(path, codec)
 
 

@@ -242,7 +242,7 @@ def test_files_can_be_in_memory(path, codec, z, z_hat):
     assert path.read_bytes() == buffer.getvalue() and written.n_bytes == len(buffer.getvalue())
     with FeatureFile(buffer.getvalue(), codec) as file:
         assert torch.equal(file.read(), z_hat)
-    with pytest.raises(ContainerError, match="payload: is cut"):
+    with pytest.raises(ContainerError, match="payload: is truncated"):
         FeatureFile(buffer.getvalue()[:-1], codec)
 
 

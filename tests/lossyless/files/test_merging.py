@@ -224,7 +224,7 @@ def test_files_of_the_first_version_can_be_read(path, codec, z, z_hat):
     assert torch.equal(read(merged, codec), torch.cat([z_hat, z_hat]))
     for damaged in (data[:-200], data.replace(b"CHNK", b"CHNX", 1)):
         path.write_bytes(damaged)
-        with pytest.raises(ContainerError, match="z.lsl: is cut or damaged"):
+        with pytest.raises(ContainerError, match="z.lsl: is truncated or damaged"):
             FeatureFile(path, codec)
     with FeatureFile(path, codec, on_damage="skip") as file:
         assert file.missing.tolist() == list(range(32)) and torch.equal(file.read(), z_hat[32:])
