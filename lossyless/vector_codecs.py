@@ -6,6 +6,7 @@ Payloads are plain little-endian arrays [N, width], without overhead.
 import io
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -31,6 +32,10 @@ class VectorCodec(PlainCompressor):
         super().__init__()
         self.z_dim = z_dim
         self.shape = (z_dim,)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "VectorCodec":
+        """Ignore `to`, `half`, ...: vectors are coded on the CPU."""
+        return self
 
     def quantise(self, z: Tensor) -> NDArray:  # dtype [N, width]
         return self._encode(self._checked(z))
@@ -143,13 +148,12 @@ class UniformVectors(FittedCodec):
         self.step.copy_((high - low) / self._last)
 
     def _encode(self, z: Tensor) -> NDArray:
-        step = self.step.cpu()
-        steps = (z - self.low.cpu()) / torch.where(step > 0, step, 1.0)
+        steps = (z - self.low) / torch.where(self.step > 0, self.step, 1.0)
         return _pack(steps.round().clamp(0, self._last).to(torch.uint8).numpy(), self.n_bits)
 
     def _decode(self, values: NDArray) -> Tensor:
         steps = torch.from_numpy(_unpack(values, self.n_bits, self.z_dim).astype(np.float64))
-        return (steps * self.step.cpu() + self.low.cpu()).float()
+        return (steps * self.step + self.low).float()
 
 
 class Int8Vectors(UniformVectors):
@@ -183,11 +187,11 @@ class PCAVectors(FittedCodec):
         self.axes.copy_(vectors.T.flip(0)[: self.width])
 
     def _encode(self, z: Tensor) -> NDArray:
-        return _as_floats((z - self.mean.cpu()) @ self.axes.cpu().T, self.dtype)
+        return _as_floats((z - self.mean) @ self.axes.T, self.dtype)
 
     def _decode(self, values: NDArray) -> Tensor:
         components = torch.from_numpy(values.astype(np.float64))
-        return (components @ self.axes.cpu() + self.mean.cpu()).float()
+        return (components @ self.axes + self.mean).float()
 
 
 def _as_floats(values: Tensor, dtype: np.dtype) -> NDArray:

@@ -181,6 +181,14 @@ def test_invalid_vectors_are_errors(make):
             codec.compress(z)
 
 
+@every_codec
+def test_vectors_are_coded_on_the_cpu_although_the_model_is_moved_to_a_device(make):
+    codec, z = fitted(make), vectors()
+    payload = codec.compress(z)
+    torch.nn.Sequential(codec).to("meta")  # in place of a GPU
+    assert codec.compress(z) == payload and codec(z).device == z.device
+
+
 def test_invalid_options_and_values_are_errors():
     for make, message in (
         (lambda: RawVectors(DIM, "float8"), "float8.*float16, float32"),
