@@ -1,4 +1,4 @@
-"""Print an experiment's status: jobs by state, unfinished work and its errors, next commands.
+"""Print an experiment's status: jobs by state, unfinished work, its errors, and the next commands.
 
 python -m utils.status experiment=banana_RD mode=quick
 """
@@ -30,11 +30,11 @@ from utils.runs.experiment_status import (
 from utils.runs.identity import STAGES, compressor_folder, experiment_folder
 from utils.runs.status_file import RUN, STATES, UNDER_WAY
 
-MAX_LINES = 200  # about unfinished work; further lines are cut
+MAX_LINES = 200  # about unfinished work; the rest is cut
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print an experiment's status; exit with status 2 if the experiment or mode is unknown."""
+    """Print an experiment's status; exit with status 2 if an argument is invalid."""
     try:
         cfg = _config(arguments)
     except ConfigError as error:
@@ -77,9 +77,10 @@ def _runs(cfg: DictConfig, name: str) -> dict[str, dict]:
 
 
 def _config(arguments: Sequence[str]) -> DictConfig:
-    """Config of the experiment.
+    """Config of the experiment that the arguments name.
 
-    Its name may have a mode's prefix, as in "quick_banana_RD", or be that of `experiment_name=`.
+    The name may have a mode's prefix, as in "quick_banana_RD", or may have been set with
+    `experiment_name=`.
     """
     if wrong := [text for text in arguments if "=" not in text and not text.startswith("-")]:
         raise ConfigError(f"{wrong[0]}: expected KEY=VALUE")
@@ -98,7 +99,7 @@ def _config(arguments: Sequence[str]) -> DictConfig:
     known = [*with_results, *(file.stem for file in experiments.glob("*.yaml"))]
     if similar := difflib.get_close_matches(name, known, n=1):
         raise ConfigError(f"unknown experiment {name!r}: did you mean {similar[0]}?")
-    return _compose(overrides)  # an error that lists the experiments
+    return _compose(overrides)  # raises an error that lists the experiments
 
 
 def _compose(overrides: dict[str, str]) -> DictConfig:
@@ -106,7 +107,7 @@ def _compose(overrides: dict[str, str]) -> DictConfig:
 
 
 def _prefixes() -> dict[str, str]:
-    """Map each mode that has a prefix for its results to that prefix."""
+    """Map each mode whose results have a prefix to that prefix."""
     files = sorted((CONF_DIR / "mode").glob("*.yaml"))
     found = {file.stem: OmegaConf.load(file).get("mode_prefix") for file in files}
     return {mode: prefix for mode, prefix in found.items() if prefix}
@@ -120,7 +121,7 @@ def _other_modes(cfg: DictConfig) -> str:
         for mode, prefix in ({"none": ""} | _prefixes()).items()
         if mode != cfg.mode_name and any(results.glob(f"exp_{prefix}{cfg.experiment}/**/{RUN}"))
     ]
-    return "".join(f"\nThere are runs of mode {mode}: add -m {mode}" for mode in found)
+    return "".join(f"\nThere are runs in mode {mode}: add -m {mode}" for mode in found)
 
 
 # --- unfinished jobs and runs
@@ -132,7 +133,7 @@ def _counts(states: Iterable[str]) -> str:
 
 
 def _unfinished(jobs: list[dict], runs: dict[str, dict], folder: Path) -> Iterable[str]:
-    """Lines for each unfinished job and each unfinished run without a job, with any error."""
+    """Describe each unfinished job, and each unfinished run without a job, with any error."""
     names = short_names([job["settings"] for job in jobs])
     for job, own in zip(jobs, names, strict=True):
         stage = f"{job['stage']} {format_progress(job['run'])}"
@@ -157,7 +158,7 @@ def _lines(status: dict, stage: str, name: str) -> Iterable[str]:
 
 
 def _ago(moment: str | None) -> str:
-    """Time since a moment in ISO format; empty if it is unknown."""
+    """Time elapsed since an ISO timestamp; empty if it is unknown."""
     if not moment:
         return ""
     seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
@@ -182,7 +183,7 @@ def _continue(cfg: DictConfig, jobs: list[dict]) -> Iterable[str]:
 def _command(cfg: DictConfig, sweep: str) -> str:
     script = Path(cfg.paths.outputs) / sweep / "script"  # written by bin/utils.sh
     if not script.is_file():
-        return "the same command again"
+        return "use the same command"
     config = os.path.relpath(script.read_text(encoding="utf-8").strip(), CONF_DIR.parent)
     return f"{config} -c {sweep}"
 

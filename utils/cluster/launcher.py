@@ -1,4 +1,4 @@
-"""Submits a sweep's jobs with submitit, to Slurm or as processes on this machine, and waits.
+"""Submits a sweep's jobs with submitit, to Slurm or as local processes, and waits for them.
 
 A job that leaves the queue without a result counts as lost, so the launcher does not wait for it
 forever. Each job records its own status; see `utils.runs.status_file`.
@@ -22,7 +22,7 @@ from utils.configs.checks import ConfigError
 from utils.runs.status_file import job_file, now, queue_job
 
 ROOT = Path(__file__).resolve().parents[2]
-# Options in conf/slurm/ that submitit does not have, for all executors and for the local one.
+# Options in conf/slurm/ that submitit lacks: for all executors, and only for the local one.
 OWN_OPTIONS = {"name", "executor", "default_partition", "debug_partition"}
 LOCAL_OPTIONS = {"array_parallelism"}
 # Options that submitit's executors share; all others need the executor's name as a prefix.
@@ -52,7 +52,7 @@ def check(options: DictConfig) -> None:
 
 
 def make_executor(options: Mapping[str, object], folder: Path) -> submitit.AutoExecutor:
-    """submitit's executor, with options from a config in conf/slurm/, that writes to `folder`/ID.
+    """Create a submitit executor with options from conf/slurm/ that writes to `folder`/<job id>.
 
     Raises `ConfigError` if an option is unknown or has the wrong type.
     """
@@ -80,11 +80,11 @@ def make_executor(options: Mapping[str, object], folder: Path) -> submitit.AutoE
 def run_jobs(
     jobs: Sequence[SweepJob], options: Mapping[str, object], *, sweep_dir: Path
 ) -> list[JobReturn]:
-    """Submit all jobs, wait for them, and return their results in the order of the jobs.
+    """Submit all jobs, wait for them, and return their results in the same order.
 
     On Slurm, the jobs form one array. On this machine, at most `array_parallelism` processes run at
-    a time. After Ctrl-C, Slurm's jobs stay in the queue, and local processes are cancelled.
-    submitit writes to `.submitit/ID` in the folder of the sweep. Raises JobError if Slurm rejects
+    a time. After Ctrl-C, Slurm jobs stay in the queue, and local processes are cancelled.
+    submitit writes to `.submitit/<job id>` in the sweep's folder. Raises JobError if Slurm rejects
     the jobs.
     """
     executor = make_executor(options, sweep_dir / ".submitit")
@@ -128,7 +128,7 @@ def _queue_processes(jobs: Sequence[SweepJob], n_at_once: int) -> list[submitit.
     for job in jobs:
         queue_job(job.folder, job.num, job.overrides, None)
     _announce(len(jobs), f"on this machine, {n_at_once} at a time")
-    return []  # none has started
+    return []  # none has started yet
 
 
 def _announce(n: int, where: str) -> None:
@@ -140,7 +140,7 @@ def _submit(executor: submitit.AutoExecutor, jobs: Sequence[SweepJob]) -> list[s
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with contextlib.ExitStack() as stack:
         stack.enter_context(submitit.helpers.environment_variables(PYTHONPATH=path))
-        if "SLURM_JOB_ID" in os.environ:  # this process runs in a Slurm job itself
+        if "SLURM_JOB_ID" in os.environ:  # this process itself runs in a Slurm job
             stack.enter_context(submitit.helpers.clean_env())
         return executor.submit_array(jobs)
 
@@ -150,7 +150,7 @@ def _ended_processes(running: Mapping[int, submitit.Job]) -> dict[int, str]:
 
 
 def _ended_in_queue(running: Mapping[int, submitit.Job]) -> dict[int, str]:
-    """The last states of the jobs that have left Slurm's queue and will not run again.
+    """The last state of each job that has left Slurm's queue and will not run again.
 
     A job that is preempted, or whose node fails, is requeued: it leaves error files, but it has not
     ended.
@@ -165,13 +165,13 @@ def _ended_in_queue(running: Mapping[int, submitit.Job]) -> dict[int, str]:
 
 
 def _result(job: submitit.Job) -> tuple[str, object] | None:
-    """The result that the first process of a job has written; None if there is none.
+    """The result of the first of a job's processes that has written one; None if none has.
 
     The result is ("success", JobReturn) or ("error", traceback).
     """
     for task in range(job.num_tasks):
         paths = job.task(task).paths
-        with contextlib.suppress(OSError):  # refreshes the cache of shared disks, as in submitit
+        with contextlib.suppress(OSError):  # refreshes shared disks' caches, as submitit does
             paths.folder.chmod(paths.folder.stat().st_mode)
         if paths.result_pickle.exists():
             try:
@@ -184,13 +184,13 @@ def _result(job: submitit.Job) -> tuple[str, object] | None:
 def _returned(
     job: SweepJob, submitted: submitit.Job, result: tuple[str, object] | None, state: str
 ) -> JobReturn:
-    """The result of a job for Hydra; records the end of the job if it could not do so itself."""
+    """A job's result for Hydra; if the job could not record its own end, this function does."""
     outcome, value = result or ("lost", f"no result of job {submitted.job_id}: {state}")
     if outcome == "success":
         return value
     log = os.path.relpath(submitted.paths.stderr)
     file, facts = job_file(job.folder), {"log": log}
-    last_line = str(value).strip().splitlines()[-1]  # the error of a traceback
+    last_line = str(value).strip().splitlines()[-1]  # a traceback ends with the error message
     if outcome == "lost" or "started" not in file.read():
         state = "lost" if outcome == "lost" else "failed"
         facts |= {"state": state, "finished": now(), "error": last_line}
@@ -200,7 +200,7 @@ def _returned(
 
 
 def _abandon(jobs: Sequence[submitit.Job], is_slurm: bool) -> None:
-    """Cancel local processes and wait for them; print how to cancel Slurm's jobs."""
+    """Cancel local processes and wait for them; print how to cancel Slurm jobs."""
     if is_slurm:
         ids = sorted({job.job_id.split("_")[0] for job in jobs})
         print(f"\nThe jobs stay in the queue; cancel them with scancel {' '.join(ids)}", flush=True)

@@ -1,6 +1,6 @@
 """Prints the progress of a sweep while its jobs run.
 
-The output of the jobs goes to log files in their folders.
+The jobs' own output goes to log files in their folders.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ from lossyless.progress import clock
 from utils.runs.experiment_status import LOG, format_stage, read_jobs, short_names
 
 SECONDS = 10.0  # between checks of the jobs
-WIDTH = 120  # maximum length of a line
+WIDTH = 120  # maximum line length
 
 
 @contextlib.contextmanager
 def shown(sweep_dir: Path) -> Iterator[None]:
     """Print the progress of the jobs in a sweep's folder while the block runs."""
     over = threading.Event()
-    # a job in this process redirects descriptor 1
+    # jobs in this process redirect file descriptor 1
     with forgiving(os.dup(1), encoding=sys.stdout.encoding) as out:
         thread = threading.Thread(target=_print_lines, args=(sweep_dir, over, out))
         thread.start()
@@ -87,7 +87,7 @@ class WithoutOverrides:
 
 
 def logged(main: Callable[[DictConfig], object]) -> Callable[[DictConfig], object]:
-    """Wrap `main` so that its output and traceback go to the log of the job."""
+    """Wrap `main` so that its output and traceback go to the job's log."""
 
     @functools.wraps(main)
     def task(cfg: DictConfig) -> object:
@@ -117,7 +117,7 @@ def output_to(path: Path) -> Iterator[None]:
 
 
 def _time(job: dict) -> str:
-    """Running time of a job."""
+    """How long a job has run; empty if it has not started."""
     if "started" not in job:
         return ""
     end = datetime.fromisoformat(job["finished"]) if "finished" in job else datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Calls Slurm's commands to check whether a job would be accepted and to query job states."""
+"""Calls Slurm commands to check whether a job would be accepted and to query job states."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import tempfile
 from utils.configs.checks import ConfigError
 
 TIMEOUT = 60  # seconds; busy controllers are slow
-# States of jobs that will not run again; a requeued job is pending.
+# States of jobs that will not run again; requeued jobs are PENDING.
 ENDED = {
     "BOOT_FAIL",
     "CANCELLED",
@@ -19,7 +19,7 @@ ENDED = {
     "PREEMPTED",
     "TIMEOUT",
 }
-# What to do about a rejected job, by words in Slurm's message; the first match counts.
+# What to do about a rejected job, keyed by words in Slurm's message; the first match counts.
 HINTS = {
     "contact": "is the cluster up? Try sinfo",
     "partition combination": "slurm.account=NAME, or null for your default",
@@ -37,9 +37,9 @@ class SlurmUnavailableError(RuntimeError):
 
 
 def check_submission(name: str, script: str) -> None:
-    """Raise `ConfigError` if Slurm would reject a batch file according to `sbatch --test-only`.
+    """Raise `ConfigError` if `sbatch --test-only` reports that Slurm would reject a batch script.
 
-    `name` is the option of conf/slurm/, for the message.
+    `name` is the option's name in conf/slurm/, for the message.
     """
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".sh") as file:
         file.write(script)
@@ -49,14 +49,14 @@ def check_submission(name: str, script: str) -> None:
         except SlurmUnavailableError as error:
             raise ConfigError(f"slurm={name}: {error}; is the cluster up? Try sinfo") from error
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["sbatch --test-only fails"]
+        lines = done.stderr.strip().splitlines() or ["sbatch --test-only failed"]
         said = "; ".join(line.removeprefix("sbatch: error: ").strip() for line in lines)
         hint = next(hint for word, hint in HINTS.items() if word in said.lower())
         raise ConfigError(f"slurm={name}: Slurm would reject the job: {said}; {hint}")
 
 
 def states(*, is_of_all_users: bool = False) -> dict[str, str]:
-    """State of each job that Slurm still knows: {"87_3": "RUNNING", ...}.
+    """State of each job that Slurm still remembers: {"87_3": "RUNNING", ...}.
 
     Raises `SlurmUnavailableError` if squeue fails.
     """
@@ -80,6 +80,6 @@ def _call(*command: str) -> subprocess.CompletedProcess:
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired as error:
-        raise SlurmUnavailableError(f"{command[0]} did not answer in {TIMEOUT} s") from error
+        raise SlurmUnavailableError(f"{command[0]} did not answer within {TIMEOUT} s") from error
     except OSError as error:
         raise SlurmUnavailableError(f"{command[0]} cannot be called: {error.strerror}") from error

@@ -1,7 +1,7 @@
 """Entry point of `main.py`: `run(main)`.
 
-It adds the sweep and mode of the experiment to the command line and checks the settings before any
-job starts. Hydra then composes the config of each job and launches the jobs: in this process, in
+It adds the experiment's sweep and mode to the command line and checks the settings before any job
+starts. Hydra then composes the config of each job and launches the jobs: in this process, in
 worker processes, or with `utils.cluster.launcher`.
 """
 
@@ -39,7 +39,7 @@ from utils.runs.identity import experiment_folder
 from utils.runs.signals import GRACE_SECONDS, MAIN_PROCESS, blocked_in_children, raised
 from utils.runs.status_file import CTRL_C, format_error, queue_job
 
-NONE_DONE = 3  # exit status, known to bin/utils.sh
+NONE_DONE = 3  # exit status, which bin/utils.sh checks
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class Plan:
 
 
 def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None:
-    """Run `main` on every config of the command line and its experiment, then print a report.
+    """Run `main` on every config that the command line and its experiment define; print a report.
 
-    Exit status: 1 if a job failed (after all others have ended); `NONE_DONE` if no job finished; 2
-    if the command line is invalid; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+    Exit status: 1 if some jobs failed (after all have ended); `NONE_DONE` if no job is done; 2 if
+    the command line is invalid; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     forgive_output()
     hydra_main = hydra.main(config_path=str(CONF_DIR), config_name=config_name, version_base="1.3")
@@ -83,25 +83,25 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
             flush=True,
         )
     sweep_dir = Path(cfg.paths.outputs) / (cfg.job_id or f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    sweep_dir /= f"{cfg.experiment_name}_{os.getpid()}"  # status.py reads both
+    sweep_dir /= f"{cfg.experiment_name}_{os.getpid()}"  # status.py parses both
     if not plan.is_submitted:  # submitted jobs outlive this process
         os.environ[MAIN_PROCESS] = str(os.getpid())
         for num, overrides in enumerate(plan.jobs):  # the launcher does so for submitted jobs
             queue_job(sweep_dir / str(num), num, overrides, None)
-    # always a multirun, so that a single job writes the same files as several
+    # always a multirun, so that a single job writes the same files as several jobs
     own = [f"hydra.sweep.dir={to_override_value(str(sweep_dir))}"]
     if not plan.is_submitted and 0 < len(plan.jobs) < cfg.parallel_jobs:
         own.append(f"hydra.launcher.n_jobs={len(plan.jobs)}")  # at most one worker per job
     sys.argv[1:] = ["--multirun", *plan.overrides, *own]
     is_verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors instead of printing them
     has_failed = False
     main, display = _output(main, plan, sweep_dir)
     try:
         with contextlib.ExitStack() as stack:
             if not plan.is_submitted:  # submitted jobs outlive this process
                 stack.enter_context(raised(before=lambda: _interrupt_workers(sweep_dir)))
-                if cfg.parallel_jobs != 1 and len(plan.jobs) != 1:  # the jobs are in workers
+                if cfg.parallel_jobs != 1 and len(plan.jobs) != 1:  # the jobs run in workers
                     stack.enter_context(blocked_in_children())
             stack.enter_context(display)
             stack.enter_context(contextlib.redirect_stderr(WithoutOverrides(sys.stderr)))
@@ -123,7 +123,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
 
 
 def check_command_line(arguments: list[str]) -> Plan:
-    """Raise ConfigError, HydraException or OSError if the jobs of a command line cannot run."""
+    """Check a command line; raise ConfigError, HydraException or OSError if its jobs cannot run."""
     overrides = expand(arguments)
     cfg = compose_config(overrides)
     check_weights(cfg)
@@ -131,9 +131,9 @@ def check_command_line(arguments: list[str]) -> Plan:
     check_settings(cfg)
     check_peers(cfg)
     check_equivalences(cfg, overrides)
-    for name in ("results", "pretrained", "outputs"):  # data may be read-only
+    for name in ("results", "pretrained", "outputs"):  # paths.data may be read-only
         writable_dir(cfg.paths[name], f"paths.{name}")
-    # also the folder of search studies
+    # search studies are stored here, too
     results = writable_dir(Path(cfg.paths.results) / experiment_folder(cfg), "paths.results")
     jobs: list[list[str]] = []
     if cfg.hypopt.name == "none":
@@ -142,7 +142,7 @@ def check_command_line(arguments: list[str]) -> Plan:
             raise ConfigError(f"{ranges[0]}: intervals are for searches: add hypopt=optuna")
         (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     else:
-        from utils import search  # imported lazily: Optuna takes a second
+        from utils import search  # imported lazily: importing Optuna takes a second
 
         search.check(cfg, overrides)
     plan = Plan(overrides, cfg, results, jobs)
@@ -165,11 +165,11 @@ def check_equivalences(cfg: DictConfig, overrides: list[str]) -> None:
         place, _, name = key.partition(".kwargs.")
         if place not in ("data_feat", "data_pred") or not name.endswith("equivalence"):
             continue
-        # imported lazily: torch takes seconds
+        # imported lazily: importing torch takes seconds
         from utils.data.augmentations import REGISTRY
         from utils.data.banana import EQUIVALENCES
 
-        is_list = "p_augment" in cfg[place].kwargs  # images; points have a single one
+        is_list = "p_augment" in cfg[place].kwargs  # images; points have only one
         known = [*REGISTRY, None] if is_list else list(EQUIVALENCES)
         for value in given(override):
             check_known(key, value if is_list and isinstance(value, list) else [value], known)
@@ -178,22 +178,22 @@ def check_equivalences(cfg: DictConfig, overrides: list[str]) -> None:
 def _output(
     main: Callable[[DictConfig], object], plan: Plan, sweep_dir: Path
 ) -> tuple[Callable[[DictConfig], object], contextlib.AbstractContextManager[None]]:
-    """`main`, with its output in log files if necessary, and the display of the sweep."""
-    if plan.is_submitted:  # the scheduler keeps the output of jobs
+    """`main`, with its output in log files if necessary, and the sweep's progress display."""
+    if plan.is_submitted:  # submitit writes the jobs' output to files
         return main, shown(sweep_dir)
     if len(plan.jobs) == 1:  # a single job keeps the terminal, e.g. for debuggers
         return main, contextlib.nullcontext()
     if plan.cfg.logger.name == "wandb":
         from utils.training import wandb_runs
 
-        wandb_runs.offline_reason(plan.cfg)  # prints the reason; jobs print only to their logs
+        wandb_runs.offline_reason(plan.cfg)  # also prints it; jobs print only to their logs
     return logged(main), shown(sweep_dir)
 
 
 def _interrupt_workers(sweep_dir: Path) -> None:
     """Interrupt the jobs in worker processes, and wait until they have written their checkpoints.
 
-    Otherwise, joblib would kill them at once.
+    Otherwise, joblib would kill the workers at once.
     """
     end, told = time.monotonic() + GRACE_SECONDS, {os.getpid()}
     while workers := {job["pid"] for job in read_jobs(sweep_dir) if job["state"] == "running"}:
@@ -203,13 +203,13 @@ def _interrupt_workers(sweep_dir: Path) -> None:
             print("Writing checkpoints; press Ctrl-C again to stop without them", flush=True)
         for worker in workers - told:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGTERM)  # scripts in the background ignore SIGINT
+                os.kill(worker, signal.SIGTERM)  # background scripts ignore SIGINT
         told |= workers
         time.sleep(0.1)
 
 
 def _explain(error: Exception, sweep_dir: Path, *, is_verbose: bool) -> None:
-    """Print an error unless the report of the sweep contains it.
+    """Print an error unless the sweep's report contains it.
 
     Errors that say what to change are printed without a traceback; status files contain all
     tracebacks.

@@ -19,7 +19,7 @@ class JobError(RuntimeError):
 
 @dataclass(frozen=True)
 class SweepJob:
-    """A job with its composed config; submitit pickles it, and calls it where the job runs."""
+    """A job with its composed config; submitit pickles it and calls it where the job runs."""
 
     num: int
     config: DictConfig
@@ -29,7 +29,7 @@ class SweepJob:
 
     @property
     def folder(self) -> Path:
-        """Folder of the job, in the folder of the sweep."""
+        """The job's folder, inside the sweep's folder."""
         return Path(self.config.hydra.sweep.dir, str(self.config.hydra.sweep.subdir))
 
     @property
@@ -37,7 +37,7 @@ class SweepJob:
         return list(self.config.hydra.overrides.task)
 
     def __call__(self) -> JobReturn:
-        """Run the task, and raise its error, so that the scheduler sees the failure as well."""
+        """Run the task and reraise any error, so that the scheduler sees the failure as well."""
         version.setbase(self.version_base)
         setup_globals()
         resolvers.register()
@@ -73,9 +73,9 @@ def compose_jobs(
     task: TaskFunction,
     config: DictConfig,
 ) -> list[SweepJob]:
-    """Compose the configs of the jobs of a sweep, numbered from `first_num`.
+    """Compose the config of each job in a sweep; number the jobs from `first_num`.
 
-    Later edits of the config files do not affect jobs that are pending or requeued.
+    Later edits to the config files do not affect jobs that are pending or requeued.
     """
     jobs = []
     for num, overrides in enumerate(job_overrides, start=first_num):

@@ -1,7 +1,7 @@
 """Status of an experiment's jobs and runs, read from disk, and the report at the end of a sweep.
 
 A job is one call of `main`, identified by its settings; it creates one run per stage. Only small
-files are read, so reading an experiment with a thousand runs takes about a second.
+files are read, so reading the status of a thousand runs takes about a second.
 """
 
 import os
@@ -16,15 +16,15 @@ from utils.runs.identity import STAGES, is_execution_setting
 from utils.runs.saved_runs import read_status
 from utils.runs.status_file import JOB, RUN, STATES, job_file, load, now, read_job
 
-LOG = "job.log"  # in a job's folder: its output, unless a scheduler writes the log
-LONG = 100  # characters; the report does not repeat errors that are longer
+LOG = "job.log"  # a job's output, in the job's folder; absent if it went elsewhere
+LONG = 100  # characters; the report prints longer errors only once
 FIX = "Fix the error, then run again"
 
 
 def find_runs(experiment: Path, pretrained: Path) -> dict[str, dict]:
-    """Read the status of each run in an experiment's results folder, keyed by the run's folder.
+    """Read the status of each run in an experiment's results folder; return {run folder: status}.
 
-    `pretrained` is the folder of its checkpoints, which also contains the locks.
+    `pretrained` is the experiment's checkpoint folder, which also contains the locks.
     """
     folders = [file.parent for file in sorted(experiment.glob(f"**/run_*/{RUN}"))]
     return {
@@ -39,17 +39,17 @@ def find_jobs(
     runs: Mapping[str, dict],
     read_queue: Callable[[], set[str] | None],
 ) -> list[dict]:
-    """Read the status of the latest attempt at each job: `read_job`, and additional keys.
+    """Read the status of the latest attempt at each job: the keys of `read_job`, plus:
 
     - folder: its output folder, outputs/<sweep>/<experiment_name>_<pid>/<num>
-    - sweep: id with which its sweep can be continued
+    - sweep: id for continuing its sweep
     - settings: its command line without execution settings
     - runs: folders of its runs, keyed by stage; empty until it starts
     - stage, run: its first unfinished stage and the status of that stage's run, if known
 
-    `outputs` is the folder of all sweeps, `results` that of the experiment's results, and `runs`
-    the output of `find_runs`. `read_queue` returns the ids of all jobs that are queued or running
-    on the cluster; None if the cluster cannot be queried.
+    `outputs` is the folder that contains all sweeps, `results` is the experiment's results folder,
+    and `runs` is the output of `find_runs`. `read_queue` returns the ids of all jobs that are
+    queued or running on the cluster, or None if the cluster cannot be queried.
     """
     name = re.compile(rf"{re.escape(results.name.removeprefix('exp_'))}_\d+")
     sweeps = [path for path in outputs.glob("*/*") if name.fullmatch(path.name)]
@@ -90,7 +90,7 @@ def _last_run(job: dict) -> Path | None:
 
 
 def _latest(attempts: Sequence[dict]) -> list[dict]:
-    """The last attempt at each combination of settings; only the last of those that share a run."""
+    """The latest attempt at each combination of settings; of those that share a run, the latest."""
 
     def age(job: dict) -> tuple[str, str]:
         return str(job.get("queued") or job.get("started") or ""), job["sweep"]
@@ -113,7 +113,7 @@ def _first_unfinished(job: dict, runs: Mapping[str, dict]) -> tuple[str, dict]:
 
 
 def _queue_facts(job: dict, queue: set[str] | None) -> dict[str, object]:
-    """Updates to the status of a job that may be queued: it is queued again, or lost."""
+    """Status updates if a job is in a cluster's queue (again) or is lost; empty otherwise."""
     if job["scheduler_job"] is not None and not is_local(job):
         if queue is None:
             return {}
@@ -145,7 +145,7 @@ def _exists(process: int) -> bool:
 
 
 def report(sweep_dir: Path, results: Path) -> str:
-    """Describe the outcome of a sweep: a summary, and a paragraph for each job that began."""
+    """Summarise a sweep and describe each job that is neither done nor waiting on this machine."""
     jobs = read_jobs(sweep_dir)
     n_done = sum(job["state"] == "done" for job in jobs)
     n_waiting = sum(map(_is_waiting, jobs))
@@ -175,18 +175,18 @@ def report(sweep_dir: Path, results: Path) -> str:
 
 
 def _is_waiting(job: dict) -> bool:
-    """Whether a job on this machine has not begun; jobs on a cluster are in its queue."""
+    """Whether a queued job waits on this machine rather than in a cluster's queue."""
     return job["state"] == "queued" and not job.get("scheduler_job")
 
 
 def read_jobs(sweep_dir: Path) -> list[dict]:
-    """Read the status of the jobs of a sweep, in order of their numbers."""
+    """Read the status of each job in a sweep, in order of job number."""
     folders = sorted(sweep_dir.glob("[0-9]*"), key=lambda folder: int(folder.name))
     return [read_job(folder) for folder in folders]
 
 
 def end_queued_jobs(sweep_dir: Path) -> None:
-    """Note that the jobs that have not started will not: the process that starts them ends."""
+    """Mark waiting jobs as interrupted: the process that would have started them is ending."""
     for job in filter(_is_waiting, read_jobs(sweep_dir)):
         file = job_file(sweep_dir / str(job["num"]))
         file.write(state="interrupted", error="it had not started", finished=now())
@@ -203,9 +203,9 @@ def distinct_overrides(jobs: Collection[Sequence[str]]) -> list[list[str]]:
 
 
 def short_names(jobs: Collection[Sequence[str]]) -> list[str]:
-    """A name for each job: its own overrides, as in `distinct_overrides`, with short keys.
+    """Name each job by the overrides that distinguish it, with shortened keys.
 
-    "beta" stands for "featurizer.loss.beta" unless another key ends with it.
+    "featurizer.loss.beta" is shortened to "beta" unless another key has the same last part.
     """
     distinct = distinct_overrides(jobs)
     keys = {override.partition("=")[0] for own in distinct for override in own}
@@ -220,7 +220,7 @@ def short_names(jobs: Collection[Sequence[str]]) -> list[str]:
 
 
 def format_stage(job: dict) -> str:
-    """The stage that a job is running, with its epoch if it is training."""
+    """The stage that a job is running, with the epoch if it is training; empty if it runs none."""
     for stage, run in job.get("runs", {}).items():
         status = load(Path(run, RUN))
         if status["state"] == "running":
@@ -229,12 +229,12 @@ def format_stage(job: dict) -> str:
 
 
 def format_progress(run: dict) -> str:
-    """The number of completed epochs of a run; empty if it does not train."""
+    """A run's completed epochs, such as "epoch 3/10"; empty if the run does not train."""
     return f"epoch {run['epoch']}/{run['n_epochs']}" if "n_epochs" in run else ""
 
 
 def reason(job: dict) -> str:
-    """The reason why a job is not done."""
+    """Why a job is not done."""
     if job["state"] == "queued":
         return " as ".join(["waiting in the queue", *filter(None, [job.get("scheduler_job")])])
     if job["state"] == "running":

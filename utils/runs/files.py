@@ -17,7 +17,7 @@ except ModuleNotFoundError:  # Windows
 
 
 def writable_dir(path: str | Path, setting: str = "paths.data") -> Path:
-    """Create the folder that a setting names if it is missing; OSError if it is not writable."""
+    """Create the folder that a setting names, if needed; raise OSError if it is not writable."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -25,8 +25,8 @@ def writable_dir(path: str | Path, setting: str = "paths.data") -> Path:
             pass
     except OSError as error:
         raise OSError(
-            f"{setting}={str(path)!r} must be a writable folder: {error}. Choose another one or "
-            "change its permissions."
+            f"{setting}={str(path)!r} must be a writable folder: {error}. Choose another "
+            "folder, or change the permissions of this one."
         ) from error
     return path
 
@@ -45,8 +45,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Read the rows of a CSV file, even if a spreadsheet program saved it.
 
-    Spreadsheets add a byte order mark and, where the decimal mark is a comma, separate columns with
-    semicolons. Raises ValueError, which names the file, if it is not UTF-8.
+    Such programs add a byte order mark and, in locales with decimal commas, separate columns with
+    semicolons. Raises ValueError, naming the file, if the file is not UTF-8.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -44,7 +44,7 @@ LEARNED_IDENTITY = {
     "communication": (),
     "predictor": ("trainer",),
 }
-# Settings of hardware, paths and logging, which do not affect results.
+# Hardware, path and logging settings, which do not affect results.
 NOT_IDENTITY = (
     ("trainer", "accelerator"),
     ("trainer", "devices"),
@@ -53,7 +53,7 @@ NOT_IDENTITY = (
     ("trainer", "compile"),
     ("data_feat", "kwargs", "n_workers"),
     ("data_pred", "kwargs", "n_workers"),
-    # paths of weights, whose content `weights_id` identifies
+    # names or paths of weights, which `weights_id` and `clip_weights_id` identify
     ("data_feat", "kwargs", "clip_weights"),
     ("data_pred", "kwargs", "clip_weights"),
     ("tower", "kwargs", "weights"),
@@ -74,7 +74,7 @@ EXECUTION_KEYS = (
     "hypopt",
     "job_id",
     "logger",
-    "mode",  # the same for all jobs of an experiment folder
+    "mode",  # the same for all jobs in an experiment's folder
     "monitor_return",
     "on_failed",
     "parallel_jobs",
@@ -84,9 +84,9 @@ EXECUTION_KEYS = (
     "timeout_min",
     *(".".join(path) for path in NOT_IDENTITY),
 )
-# Settings that do not change the examples of a data set.
+# Settings that do not change the examples in a data set.
 NOT_CONTENT = ("batch_size", "eval_batch_size", "n_workers", "clip_weights")
-# Settings that change only augmented splits.
+# Settings that affect only augmented splits.
 AUGMENTATION = ("equivalence", "val_equivalence", "p_augment", "is_augment_val")
 # Properties of a data set that do not affect its images.
 NOT_OF_IMAGES = ("name", "length", "mean", "std", "kwargs")
@@ -105,15 +105,16 @@ def identity(config: DictConfig | dict, stage: str) -> dict:
         keys.append("tower")
     if config.get("is_eval_train"):  # adds metrics
         keys.append("is_eval_train")
-    # configs saved before a key existed belong to other runs
+    # a config saved before a key existed has None there, so it identifies a different run
     return {key: canonical(config.get(key), (key,)) for key in keys}
 
 
 def canonical(node: object, path: tuple[str, ...]) -> object:
-    """Canonical form of the node at `path` in a resolved config: equal forms mean equal results.
+    """Canonical form of the node at `path` in a resolved config: equal forms give equal results.
 
-    Settings in `NOT_IDENTITY` and empty groups are removed. Classes are replaced by their
-    unqualified names, or removed where the name of an option identifies them; 1.0 becomes 1.
+    Settings in `NOT_IDENTITY` and empty groups are removed. Classes are replaced with their
+    unqualified names, or removed where an option's name identifies them. Precisions get their
+    current names, and whole floats become integers, except in `BATCHES`.
     """
     if isinstance(node, Mapping):
         below = {
@@ -138,14 +139,14 @@ def class_name(target: str) -> str:
 
 
 def has_tower(config: DictConfig | dict) -> bool:
-    """Whether the inputs of the compressor are features of a frozen backbone."""
+    """Whether the compressor's inputs are features from a frozen backbone."""
     return "tower" in config and config["tower"]["name"] != "none"
 
 
 def feature_identity(cfg: DictConfig, place: str) -> tuple[dict, dict]:
     """The settings of a resolved config that determine the features of the data set at `place`.
 
-    Returns two dicts: the second contains the augmentation settings, which only affect augmented
+    Returns two dicts: the second contains the augmentation settings, which affect only augmented
     splits. Raises ValueError if the backbone has neither weights nor a version.
     """
     _check_version(cfg.tower)
@@ -167,7 +168,7 @@ def _check_version(tower: DictConfig) -> None:
     if is_made_by_class and tower.get("version") is None:
         raise ValueError(
             f"tower={tower.name} has neither `weights` nor a `version`, so features cached before "
-            "a change of its class would be reused: add `version: 1` to "
+            "a change to its class would be reused: add `version: 1` to "
             f"conf/tower/{tower.name}.yaml, and increment it whenever the output of the class "
             "changes"
         )
@@ -180,18 +181,18 @@ def is_execution_setting(setting: str) -> bool:
 
 
 def run_hash(config: DictConfig | dict, stage: str) -> str:
-    """Ten hexadecimal digits that identify a stage of a config."""
+    """Ten hexadecimal digits that identify a stage under a config."""
     return digest(identity(config, stage))
 
 
 def digest(identity: dict) -> str:
-    """Ten hexadecimal digits of a hash of an identity."""
+    """The first ten hexadecimal digits of an identity's hash."""
     text = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def path_parts(config: DictConfig | dict, stage: str) -> dict[str, str]:
-    """Settings that name the folders of a run: {"datafeat": "banana_rot", "feat": ..., ...}."""
+    """Settings that name a run's folders: {"datafeat": "banana_rot", "feat": ..., ...}."""
     is_learned = config["featurizer"]["is_learned"]
     beta = config["featurizer"]["loss"]["beta"]
     learned = {
@@ -219,7 +220,7 @@ def path_parts(config: DictConfig | dict, stage: str) -> dict[str, str]:
 
 
 def experiment_folder(config: DictConfig | dict) -> str:
-    """Name of the results folder of an experiment."""
+    """Name of an experiment's results folder."""
     return f"exp_{config['experiment_name']}"
 
 
@@ -229,6 +230,6 @@ def compressor_folder(config: DictConfig | dict) -> str:
 
 
 def run_folder(cfg: DictConfig | dict, stage: str) -> Path:
-    """Path of a run, relative to `paths.results` and without its hash."""
+    """Path of the parent of a run's folder, relative to `paths.results`."""
     parts = [f"{name}_{value}" for name, value in path_parts(cfg, stage).items()]
     return Path(compressor_folder(cfg) if stage == STAGES[0] else experiment_folder(cfg), *parts)

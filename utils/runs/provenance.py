@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 def code_version() -> str | None:
     """Git commit of this code; None outside a repository.
 
-    It ends with "-dirty" if tracked files outside results/ were changed.
+    It ends with "-dirty" if tracked files outside results/ have uncommitted changes.
     """
     try:
         commit = _git("describe", "--always", "--abbrev=12")
@@ -35,7 +35,7 @@ def _git(*arguments: str) -> str:
 
 
 def device_name() -> str:
-    """The CPU and its number of available cores, and the GPU if there is one."""
+    """The CPU, with the number of available cores, and the GPU if there is one."""
     name = f"{available_cores()} cores of {cpu_name()}"
     return f"{name}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else name
 

@@ -20,7 +20,7 @@ from utils.runs.provenance import code_version
 from utils.runs.saved_runs import read_metrics
 from utils.runs.status_file import RUN, RUN_LOCK, StatusFile, now
 
-BEST, LAST = "best.ckpt", "last.ckpt"  # checkpoints: of the best epoch, and for resuming
+BEST, LAST = "best.ckpt", "last.ckpt"  # checkpoints: the best epoch's, and the one for resuming
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Run:
 
     stage: str  # name in `STAGES`
     cfg: DictConfig  # resolved config of the whole job
-    results: Path  # folder of the CSV, config, status and figures
-    work: Path  # folder of checkpoints and compressed data
+    results: Path  # folder for the CSV file, config, status and figures
+    work: Path  # folder for checkpoints and compressed data
 
     @property
     def id(self) -> str:
@@ -56,14 +56,14 @@ class Run:
         return {"state": "new"} if status["state"] == "done" and not self.csv.is_file() else status
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the lock of the run; wait if another process is working on it."""
+        """Hold the run's lock; wait if another process is working on the run."""
         return self.status_file.locked()
 
     def start(self, upstream: str | None) -> None:
         """Write the config and set the status to "running".
 
         `upstream` is the version of the inputs: the time at which the previous stage finished, or
-        the digest of the imported encoder; None if there is neither.
+        the digest of the imported encoder, or None if there is neither.
         """
         self.results.mkdir(parents=True, exist_ok=True)
         write_text(self.results / "config.yaml", OmegaConf.to_yaml(self.cfg, sort_keys=True))
@@ -88,7 +88,7 @@ class Run:
         advice = f"restore it, or delete the folder {self.results} to train again"
         if not path.is_file():
             raise FileNotFoundError(
-                f"the {self.stage} of {self.results} is done, but its checkpoint {path} is "
+                f"the {self.stage} in {self.results} is done, but its checkpoint {path} is "
                 f"missing: {advice}"
             )
         try:
@@ -100,8 +100,8 @@ class Run:
     def checkpoint_to_resume(self) -> Path | None:
         """The last checkpoint, or the best one if the last is damaged or missing.
 
-        Returns None, so that training restarts, if the best checkpoint is damaged or missing: it
-        might have remained the best one. Damaged files are reported on stderr.
+        If the best checkpoint is damaged or missing, sets both aside and returns None, so that
+        training restarts: later epochs might all be worse. Damaged files are reported on stderr.
         """
         last, best = (self._intact(name) for name in (LAST, BEST))
         if best is not None:
@@ -132,8 +132,8 @@ class Run:
 
 
 def write_checkpoint(content: dict, path: Path) -> None:
-    """Write a file with torch.save; an existing one is replaced only by a complete new one."""
-    buffer = io.BytesIO()  # torch hides disk errors
+    """Write a file with torch.save; replace an existing file only once the new one is complete."""
+    buffer = io.BytesIO()  # torch.save hides disk errors
     torch.save(content, buffer)
     write_bytes(path, buffer.getvalue())
 

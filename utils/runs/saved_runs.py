@@ -28,7 +28,7 @@ from utils.runs.status_file import RUN, RUN_LOCK, StatusFile
 
 SEED = "seed"
 SOURCES = "utils.data.sources"
-# Former names of modules and classes in the configs of earlier versions -> their current names.
+# Names of modules and classes in configs saved by earlier versions -> their current names.
 MOVED = {
     "utils.data.coco.CocoCaptionsDataModule": "utils.data.coco_captions.CocoCaptionsDataModule",
     "utils.data.coco.CocoDataModule": f"{SOURCES}.coco.coco",
@@ -107,16 +107,16 @@ class Record:
     stage: str  # name in `STAGES`
     state: str  # from its status file, or `missing` if it is done but its results are missing
     folder: Path  # results folder
-    config: SavedConfig  # config of its start
+    config: SavedConfig  # config with which it was started
     metrics: Mapping[str, float] = field(default_factory=dict)  # empty unless it is done
     finished: str = ""  # when it ended, as text that sorts chronologically
 
 
 def read_records(experiment: Path) -> tuple[list[Record], Counter]:
-    """Read all runs of an experiment, in any state; also return the number in each state.
+    """Read all runs of an experiment, whatever their state, and count the runs in each state.
 
-    `experiment` is the folder `results/exp_<experiment>`. The runs include compressors that belong
-    to another experiment. Unreadable runs are counted, reported on stderr, and left out.
+    `experiment` is the folder `results/exp_<experiment>`. The runs include the compressors that
+    they use from other experiments. Unreadable runs are counted, reported on stderr and left out.
     """
     folders = sorted(file.parent for file in experiment.glob(f"**/run_*/{RUN}"))
     states: Counter = Counter()
@@ -141,7 +141,7 @@ def upgrade(text: str) -> str:
 
 
 def config_here(folder: Path, paths: Mapping[str, str], accelerator: str) -> DictConfig:
-    """Read the config that a run saved in its results folder, updated to the current classes.
+    """Read the config in a run's results folder, with classes under their current names.
 
     `paths` and `accelerator` replace the saved `paths` and `trainer.accelerator`.
     """
@@ -154,7 +154,7 @@ def config_here(folder: Path, paths: Mapping[str, str], accelerator: str) -> Dic
 def read_status(results: Path, work: Path) -> dict:
     """Read the status of the run in these folders, with at least the keys `state` and `stage`."""
     status = StatusFile(results / RUN, work / RUN_LOCK).read()
-    # the innermost folder determines the stage; see `identity.path_parts`
+    # the name of the parent folder determines the stage; see `identity.path_parts`
     level = results.parent.name.partition("_")[0]
     stage = {"addpred": "predictor", "datapred": "communication"}.get(level, "featurizer")
     return {"stage": stage} | status
@@ -163,8 +163,8 @@ def read_status(results: Path, work: Path) -> dict:
 def propagate_unfinished(records: list[Record]) -> dict[str, list[Record]]:
     """Group records by stage; an unfinished run also counts in the later stages of its job.
 
-    If the featurizer of a job failed, its predictor has no run but must count as unfinished too.
-    Among records with the same identity, the latest one that is done is kept, or else the latest.
+    If a job's featurizer failed, its predictor has no run, but must count as unfinished too. Among
+    records with the same identity, the latest one that is done is kept; if none is, the latest.
     """
     by_id = {}
     for record in sorted(records, key=lambda record: (record.state == DONE, record.finished)):
@@ -179,7 +179,7 @@ def propagate_unfinished(records: list[Record]) -> dict[str, list[Record]]:
 
 
 def read_metrics(file: Path) -> dict[str, float]:
-    """Read the metrics of a run from its CSV; raise ValueError, naming it, if it is damaged."""
+    """Read a run's metrics from a CSV file; raise ValueError, naming the file, if it is damaged."""
     rows = read_csv(file)
     try:
         return {name: float(value) for name, value in rows[0].items()}
@@ -193,7 +193,7 @@ def _parse(text: str) -> SavedConfig:
 
 
 def _compressor_elsewhere(config: SavedConfig, experiment: Path) -> Path | None:
-    """The run of the compressor if it belongs to another experiment, else None."""
+    """Folder of the compressor's run if another experiment contains it; None otherwise."""
     if compressor_folder(config.values) == experiment.name:
         return None
     run = run_folder(config.values, STAGES[0]) / f"run_{config.id(STAGES[0])}"
@@ -202,7 +202,7 @@ def _compressor_elsewhere(config: SavedConfig, experiment: Path) -> Path | None:
 
 
 def _read_all(folders: Iterable[Path], results: Path, states: Counter) -> list[Record]:
-    """The readable runs in these folders; adds the number of runs in each state to `states`."""
+    """Read the runs in these folders, except unreadable ones; count all of them in `states`."""
     records = []
     for folder in folders:
         try:
@@ -216,7 +216,7 @@ def _read_all(folders: Iterable[Path], results: Path, states: Counter) -> list[R
 
 
 def _read(folder: Path, results: Path) -> Record:
-    """The run in a folder; `results` is the folder of all experiments."""
+    """Read the run in a folder; `results` is the folder that contains all experiments."""
     config = read_config(folder)
     work = Path(str(config.value("paths.pretrained"))) / folder.relative_to(results)
     status = read_status(folder, work)

@@ -1,9 +1,9 @@
-"""A job scheduler's signals and ids.
+"""Signals that end jobs, and the job ids that a scheduler assigns.
 
-A scheduler sends two signals. USR2 is sent some time before a time limit or a preemption. submitit
-handles it: it pickles the job again, requeues it and ends the process, or gives up after
-`max_num_timeout` time-outs. SIGTERM is sent shortly before SIGKILL. It must not end the process:
-Slurm would count that as a failure and would not requeue the job.
+A scheduler sends two signals. SIGUSR2 is sent some time before a time limit or a preemption, and
+handled by submitit, which pickles the job again, requeues it and ends the process, or gives up
+after `max_num_timeout` time-outs. SIGTERM is sent shortly before SIGKILL. It must not end the
+process: Slurm would count that as a failure and would not requeue the job.
 """
 
 import contextlib
@@ -14,20 +14,20 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-MAIN_PROCESS = "LOSSYLESS_MAIN_PROCESS"  # environment variable of workers: process id of main.py
+MAIN_PROCESS = "LOSSYLESS_MAIN_PROCESS"  # environment variable: main.py's process id, for workers
 GRACE_SECONDS = 30.0  # for workers to write their checkpoints
 TERMINATED = "received SIGTERM: cancelled, preempted, or its node is going down"
 
 ENDS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # not on Windows
 
 _is_terminated = False  # whether this scheduled job has received SIGTERM
-_is_busy = False  # whether this is a worker process of a sweep that is running a job
-_ours: set[int] = set()  # those of `ENDS` that this worker process does not ignore (nohup)
+_is_busy = False  # whether this process is a sweep's worker and is running a job
+_ours: set[int] = set()  # `ENDS` without the signals that this worker ignores, e.g. under nohup
 _is_interrupted = False  # whether this worker process has received one of `ENDS`
 
 
 class Terminated(SystemExit):
-    """A signal ends the process, outside of a scheduler; the exit code is 128 + its number."""
+    """A signal ends the process, outside a scheduler; the exit code is 128 + the signal number."""
 
     def __str__(self) -> str:
         return f"terminated by {signal.Signals(self.code - 128).name}"
@@ -50,12 +50,12 @@ class PeerLost(RuntimeError):
 
 
 def job_id() -> str | None:
-    """The scheduler's id of this job, such as "87_3"; None outside of a scheduler."""
+    """The scheduler's id for this job, such as "87_3"; None outside a scheduler."""
     return None if "SUBMITIT_EXECUTOR" not in os.environ else _environment().job_id
 
 
 def rank() -> int:
-    """Rank of this process among those of its job; 0 outside of a scheduler."""
+    """Rank of this process among those of its job; 0 outside a scheduler."""
     return 0 if "SUBMITIT_EXECUTOR" not in os.environ else _environment().global_rank
 
 
@@ -65,28 +65,28 @@ def n_restarts() -> int:
 
 
 def _environment():
-    from submitit import JobEnvironment  # imported lazily: only jobs of a scheduler need it
+    from submitit import JobEnvironment  # imported lazily: only scheduled jobs need it
 
     return JobEnvironment()
 
 
 def is_terminated() -> bool:
-    """Whether this job of a scheduler has received SIGTERM, and may be killed at any moment."""
+    """Whether this scheduled job has received SIGTERM and may be killed at any moment."""
     return _is_terminated
 
 
 def scheduler_signal() -> signal.Signals:
-    """Signal that announces time limits and preemptions: USR2, unless submitit is configured
-    otherwise."""
+    """Signal that announces a time limit or a preemption (SIGUSR2 is submitit's default)."""
     return signal.Signals[f"SIG{_environment().USR_SIG}"]
 
 
 @contextlib.contextmanager
 def raised(before: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Raise `Terminated` on SIGTERM or SIGHUP, KeyboardInterrupt on SIGINT, inside the block.
+    """Inside the block, raise `Terminated` on SIGTERM or SIGHUP, and KeyboardInterrupt on SIGINT.
 
-    The first signal calls `before` first. With the default handlers, the process would end at once,
-    without a status or a report. Signals that are ignored stay ignored.
+    `before` is called when the first signal arrives. The default handlers of SIGTERM and SIGHUP
+    would end the process at once, without a status or a report. Signals that are ignored or have
+    other handlers are left alone.
     """
     received: list[int] = []
     deaf_until = 0.0  # one press of Ctrl-C may arrive twice
@@ -112,7 +112,7 @@ def raised(before: Callable[[], None] = lambda: None) -> Iterator[None]:
         signal.signal(number, _InThisProcess(end))
     try:
         yield
-    except BaseException as consequence:  # such as a worker's end, which may precede the signal
+    except BaseException as consequence:  # such as a worker's end, noticed before the signal
         if not received and not isinstance(consequence, Exception):
             time.sleep(1)
         if received:
@@ -125,10 +125,10 @@ def raised(before: Callable[[], None] = lambda: None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def blocked_in_children() -> Iterator[None]:
-    """Processes that start inside the block receive signals that end them in `raised_once` only.
+    """Block the signals in `ENDS` in processes started in the block, until they use `raised_once`.
 
     Joblib kills all workers if one of them dies, even one that has no job yet. Children inherit the
-    mask of the thread that starts them; another thread receives the signals of this process.
+    signal mask of the thread that starts them; signals to this process reach another thread.
     """
     over = threading.Event()
     threading.Thread(target=over.wait, daemon=True).start()
@@ -142,11 +142,11 @@ def blocked_in_children() -> Iterator[None]:
 
 @contextlib.contextmanager
 def raised_once() -> Iterator[None]:
-    """In a worker process of a sweep, raise KeyboardInterrupt on the first signal that ends it.
+    """In a sweep's worker process, raise KeyboardInterrupt on the first of the signals in `ENDS`.
 
-    The terminal and the main process may both send one; the second would interrupt the writing of
-    checkpoints. A worker without a job stays alive; otherwise, joblib would kill the others, too.
-    Further jobs are interrupted as soon as they start.
+    The terminal and the main process may both send one, and the second would interrupt the writing
+    of checkpoints. A worker without a job stays alive: if it ended, joblib would kill the others,
+    too. Any further job is interrupted as soon as it starts.
     """
     global _is_busy
     if _is_interrupted:
@@ -170,7 +170,7 @@ def _interrupt(number: int) -> None:
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Handle the scheduler's signals inside the block; a no-op outside of a scheduler's job."""
+    """Handle the scheduler's signals inside the block; a no-op outside a scheduled job."""
     if not _is_main_thread_of_job():
         yield
         return
@@ -208,7 +208,7 @@ def _is_main_thread_of_job() -> bool:
 class _HandleOnce:
     """Call submitit's handler on the first signal only; a second call would interrupt the first.
 
-    All processes of a job receive the signal. Forked ones inherit the handler but ignore it.
+    Forked processes inherit this handler and receive the same signal, but they ignore it.
     """
 
     def __init__(self, handler: Callable[[int, FrameType | None], object]):
@@ -227,12 +227,12 @@ class _HandleOnce:
         except SystemExit as error:
             raise Requeued(error.code) from error
         except UncompletedJobError as error:
-            reason = f"out of time, with no requeues left: run it again with -c ({error})"
+            reason = f"out of time, with no requeues left: run the job again with -c ({error})"
             raise OutOfTime(reason) from error
 
 
 class _InThisProcess:
-    """Handle a signal by calling a function; forked processes end, as their parent expects."""
+    """Call a function on a signal; in forked processes, the signal has its default effect."""
 
     def __init__(self, function: Callable[[int], None]):
         self._function = function

@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 from utils.runs import signals
 from utils.runs.files import is_locked, write_text
 
-JOB, JOB_LOCK = "job.json", "job.lock"  # both in the output folder of the job
+JOB, JOB_LOCK = "job.json", "job.lock"  # both in the job's output folder
 RUN, RUN_LOCK = "status.json", "run.lock"  # in `Run.results` and in `Run.work`
 LOST = (
     "its process died without recording its end: it was cancelled or killed, ran out of memory, or "
@@ -35,7 +35,7 @@ STATES = ("running", "failed", "lost", "interrupted", "queued", "done")
 UNDER_WAY = ("queued", "running")
 CTRL_C = "Ctrl-C"
 INTERRUPTIONS = (KeyboardInterrupt, SystemExit, signals.OutOfTime, signals.PeerLost)
-# a full disk, a used-up quota, a limit on the size of files
+# a full disk, an exhausted quota, a file size limit
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -47,8 +47,8 @@ def now() -> str:
 def load(path: Path) -> dict:
     """Read a status file, whether or not its process is alive.
 
-    A missing file reads as {"state": "new"}. A damaged file, after a power cut or a partial copy,
-    reads as "lost": the run then resumes from its last checkpoint or starts again.
+    A missing file reads as {"state": "new"}. A damaged file, e.g. after a power cut or a partial
+    copy, reads as "lost": the run then resumes from its last checkpoint or starts again.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -68,7 +68,7 @@ def format_error(error: BaseException) -> str:
     if isinstance(cause, KeyboardInterrupt):
         return CTRL_C
     if isinstance(error, INTERRUPTIONS) and type(error) is not SystemExit:
-        # Lightning gives no message when SIGTERM ends its training
+        # Lightning gives no message when SIGTERM ends training
         return str(error) or str(signals.Terminated(128 + signal.SIGTERM))
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         _, mark, key = str(error).rpartition("full_key: ")
@@ -78,10 +78,10 @@ def format_error(error: BaseException) -> str:
 
 
 def describe_end(error: BaseException) -> dict[str, str]:
-    """State ("interrupted" or "failed") and error message of a job or run ended by an error.
+    """State ("interrupted" or "failed") and error message of a job or run that an error ended.
 
-    A full disk counts as an interruption. After SIGTERM, any error does: worker processes also
-    received the signal.
+    A full disk counts as an interruption. After SIGTERM, so does any error, since worker
+    processes also received the signal.
     """
     reason = format_error(error)
     if isinstance(error, INTERRUPTIONS) or getattr(error, "errno", None) in FULL_DISK:
@@ -92,7 +92,7 @@ def describe_end(error: BaseException) -> dict[str, str]:
 
 
 class StatusFile:
-    """Status of a job or run: a JSON file, and a lock of the process working on it.
+    """Status of a job or run: a JSON file, and a lock held by the process that works on it.
 
     Several processes (the ranks of a job) may use it concurrently.
     """
@@ -102,7 +102,7 @@ class StatusFile:
         self.lock = lock
 
     def read(self) -> dict:
-        """Read the status: {"state": "new"} if there is no file, "lost" if its process is dead."""
+        """Read the status; the state is "new" without a file and "lost" if the process has died."""
         content = load(self.path)
         if content["state"] == "running" and not is_locked(self.lock):
             content = load(self.path)  # the process may have ended since the first read
@@ -146,9 +146,9 @@ class StatusFile:
                 self._replace(status | facts)
 
     def record_end(self, error: BaseException) -> None:
-        """Record the error that ends the job or run as "failed" or "interrupted".
+        """Record that an error ended the job or run: its state becomes "failed" or "interrupted".
 
-        Only the first error is kept: the errors of other ranks are consequences of it.
+        Only the first error is kept: errors on other ranks are consequences of it.
         """
         trace = "".join(traceback.format_exception(error))
         self.note(**describe_end(error), finished=now(), traceback=trace)
@@ -192,7 +192,7 @@ def job_file(folder: Path) -> StatusFile:
 def read_job(folder: Path) -> dict:
     """Read the status of a job; it has at least the keys `state`, `num` and `overrides`."""
     status = job_file(folder).read()
-    if status["state"] == "new":  # its process died while it was importing torch
+    if status["state"] == "new":  # its process died while importing torch
         status = {"state": "lost", "error": "its process ended before the job started"}
     return {"num": folder.name, "overrides": []} | status
 
@@ -200,7 +200,7 @@ def read_job(folder: Path) -> dict:
 def queue_job(folder: Path, num: int, overrides: Sequence[str], scheduler_job: str | None) -> None:
     """Write the status of a queued job of a sweep, unless the job has already started.
 
-    `scheduler_job` is the scheduler's id of the job, such as "87_3", if known.
+    `scheduler_job` is the scheduler's id for the job, such as "87_3", if known.
     """
     file = job_file(folder)
     with file._writing():
@@ -211,7 +211,7 @@ def queue_job(folder: Path, num: int, overrides: Sequence[str], scheduler_job: s
 
 
 def own_job() -> StatusFile | None:
-    """Status file of the Hydra job that this process runs; None outside of Hydra."""
+    """Status file of the Hydra job that this process runs; None outside Hydra."""
     if not HydraConfig.initialized() or OmegaConf.is_missing(
         HydraConfig.get().runtime, "output_dir"
     ):
@@ -223,8 +223,8 @@ def own_job() -> StatusFile | None:
 def recorded_job() -> Iterator[StatusFile | None]:
     """Record the start and end of the Hydra job that this process runs; yield its status file.
 
-    If the job has several processes, only rank 0 records the start and success, but each one
-    records its error.
+    If the job has several processes, only rank 0 records the start and success, but any of them
+    may record its error.
     """
     file = own_job()
     if file is None:

@@ -6,9 +6,9 @@ import torch
 
 
 class Stopwatch:
-    """Sum of the seconds spent inside its `with` blocks.
+    """Total time in seconds spent inside its `with` blocks.
 
-    GPUs compute asynchronously, so the device is synchronised at both ends of a block.
+    GPUs compute asynchronously, so the device is synchronised at the start and end of each block.
     """
 
     def __init__(self, device: torch.device | str):

@@ -245,7 +245,7 @@ def test_unfinished_sweeps_are_continued_and_failed_ones_need_a_fix_first(cfg, s
     ]
     script = "bin/banana/banana_viz_VIC.sh -c"
     ends = [line.partition(": ")[::2] for line in found]
-    assert [end for _, end in ends] == [f"{script} c", f"{script} b", "the same command again"]
+    assert [end for _, end in ends] == [f"{script} c", f"{script} b", "use the same command"]
     assert [start == FIX for start, _ in ends] == [False, True, True]
 
 

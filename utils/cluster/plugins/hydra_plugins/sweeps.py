@@ -15,8 +15,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-# Classes of optuna.samplers, by their names in hydra-optuna-sweeper. CmaEsSampler is missing, as it
-# supports neither choices nor several objectives; hypopt=none replaces GridSampler.
+# Classes in optuna.samplers, keyed by their names in hydra-optuna-sweeper. CmaEsSampler is missing,
+# as it supports neither choices nor several objectives; hypopt=none replaces GridSampler.
 SAMPLERS = {
     "random": "RandomSampler",
     "tpe": "TPESampler",
@@ -25,7 +25,7 @@ SAMPLERS = {
 
 
 class JobLauncher(Launcher):
-    """Submits jobs with submitit, with options from conf/slurm/, and waits for all to end."""
+    """Submits jobs with submitit, with options from conf/slurm/, and waits until all have ended."""
 
     def __init__(self, options: DictConfig):
         self._options = OmegaConf.to_container(options, resolve=True)
@@ -38,7 +38,7 @@ class JobLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run the jobs with these overrides, and return their results in order."""
+        """Run the jobs with these overrides and return their results in order."""
         from utils.cluster import launcher, sweep_job
 
         jobs = sweep_job.compose_jobs(
@@ -55,7 +55,7 @@ class StudySweeper(Sweeper):
     """Runs the trials of a study in batches until it has `hypopt.n_trials`."""
 
     def __init__(self, sampler: Mapping[str, object]):
-        pass  # each trial gets its own of these Optuna samplers, from the config
+        pass  # each trial gets its own sampler, created from the config
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
