@@ -1,8 +1,8 @@
 """The tables and figures that `aggregate.py` makes from an experiment's runs.
 
-A mode is a function (experiment, **options) that draws and saves one kind of table or figure. Its
-options are the keys under its name in conf/aggregate.yaml, which documents them; `where` is applied
-to the experiment. To add a mode, write the function and add it to `MODES`.
+A mode is a function (experiment, **options) that creates and saves one kind of table or figure. Its
+options are documented under its name in conf/aggregate.yaml. All but `where`, which is applied to
+the experiment, are passed to the function. To add a mode, write the function and add it to `MODES`.
 """
 
 from collections.abc import Callable
@@ -55,10 +55,10 @@ SHARED = ("where", "names", "seeds", "dpi", "prefix")  # options of all modes; s
 
 
 def aggregate(cfg: DictConfig, folder: Path) -> None:
-    """Run the modes in `cfg.modes` on the experiment with a results folder, in order.
+    """Run the modes in `cfg.modes`, in order, on the experiment whose results are in `folder`.
 
-    `cfg` has the options in conf/aggregate.yaml. Raises ConfigError if a mode is unknown (before
-    any mode runs) or fails, and NoRunsError if there are no finished runs.
+    `cfg` holds the options in conf/aggregate.yaml. Raises ConfigError if a mode is unknown (checked
+    before any mode runs) or fails, and NoRunsError if there are no finished runs.
     """
     check_known("aggregate.modes", cfg.modes, MODES)
     options = OmegaConf.to_container(cfg, resolve=True)

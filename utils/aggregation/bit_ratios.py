@@ -24,12 +24,14 @@ def summarize_bit_ratios(
 ) -> None:
     """Write `bit_ratios`: bits of the baseline divided by those of the better kind, at equal cost.
 
-    The runs of each kind, averaged over seeds, have a Pareto front of bits x and cost y. Its points
+    The runs of each kind, averaged over seeds, form a Pareto front of bits x and cost y. Its points
     are selected on validation data, because selecting the best of many runs on test data is biased;
-    metrics that lack validation data select on test data. Between the points of a front, the
-    logarithm of the bits is linear in the cost. The table has a row for each cost of a point of
-    either front that lies in the range of both; the ratio is smallest at one of these costs. If
-    there is no such cost, or if a kind has no run with both metrics, a message is printed instead.
+    if a metric was not measured on validation data, its test values are used. Between the points of
+    a front, the logarithm of the bits is linear in the cost. Costs are compared if they lie in the
+    range of both fronts and are at most `within` above the cost of the reference. The table has a
+    row for each point of either front whose cost is compared, and for the highest such cost; the
+    ratio is smallest in one of these rows. If there is no such cost, or if a kind has no run with
+    both metrics, a message is printed instead.
     """
     frame = experiment.columns([x, y, by])
     kinds = [restrict(frame, {by: kind}, experiment.option) for kind in (baseline, better)]
@@ -44,7 +46,9 @@ def summarize_bit_ratios(
         worst = experiment.merged(reference, "reference")[y].mean() + within
     rows = ratios(*fronts, worst=worst)
     if rows.empty:
-        print(f"left out: no {y} up to {worst:.4g} is reached by both kinds", file=sys.stderr)
+        print(
+            f"left out: no value of {y} up to {worst:.4g} is reached by both kinds", file=sys.stderr
+        )
         return
     smallest = rows["ratio"].min()
     rows.columns = [y, f"bits, {baseline}", f"bits, {better}", "ratio"]
@@ -59,7 +63,7 @@ def ratios(baseline: Curve, better: Curve, worst: float = np.inf) -> pd.DataFram
     """Costs up to `worst`, in descending order, with the bits of both fronts and their ratio."""
     fronts = (baseline, better)
     reached = max(costs[-1] for _, costs in fronts)
-    # the bits of a front are unknown above its first point
+    # the bits of a front are unknown at costs above that of its first point
     worst = min(worst, *(costs[0] for _, costs in fronts))
     nodes = np.unique(np.concatenate([*(costs for _, costs in fronts), [worst]]))[::-1]
     costs = nodes[(reached <= nodes) & (nodes <= worst)]
@@ -74,7 +78,7 @@ def bits_at(front: Curve, costs: np.ndarray) -> np.ndarray:
 
 
 def _front(summary: pd.DataFrame, x: str, y: str) -> Curve | None:
-    """The front of the runs that have both metrics; None if there are none."""
+    """The front of the runs that have both metrics; None if there are no such runs."""
     means = summary[[f"{x}_mean", f"{y}_mean"]]
     summary = summary[np.isfinite(means).all(axis=1)]
     chosen_by = [on_validation(m) if f"{on_validation(m)}_mean" in summary else m for m in (x, y)]
@@ -87,8 +91,8 @@ def _front(summary: pd.DataFrame, x: str, y: str) -> Curve | None:
 def falling(bits: np.ndarray, costs: np.ndarray) -> Curve:
     """The strictly decreasing curve that is closest to the points [N].
 
-    Neighbours whose cost increases with the bits become one point, with their mean cost (isotonic
-    regression) and the fewest bits among them.
+    Neighbours whose cost increases with the bits are merged into one point, which has their mean
+    cost (isotonic regression) and the fewest bits among them.
     """
     order = np.argsort(bits, kind="stable")
     bits, costs = bits[order], isotonic_regression(costs[order], increasing=False)

@@ -38,15 +38,15 @@ def summarize_clip(
     select: str = "val/pred/err",
     file: str = "clip_table",
 ) -> None:
-    """Write `<file>`: a row for each data set, in the order of `data`.
+    """Write `<file>`: a table with a row for each data set, in the order of `data`.
 
-    If the predictor was trained with several settings, e.g. in a search, the one that is best on
-    validation data is shown, averaged over its seeds. The published numbers come from the official
+    If predictors were trained with several settings, e.g. in a search, the settings that are best
+    on validation data are shown, averaged over seeds. The published numbers come from the official
     README: theoretical rates of a bottleneck with a hyperprior, trained on COCO with beta = 5e-2,
     and accuracies of linear classifiers.
 
-    Raises ConfigError if the runs on a data set differ in more than the training of their
-    predictor, because the best of several compressors would be the one that uses the most bits.
+    Raises ConfigError if the runs on a data set differ in more than how their predictor was
+    trained, because the best of several compressors would be the one that uses the most bits.
     """
     best = _best_of_each(experiment, select)
     numbers = published_numbers()
@@ -72,12 +72,12 @@ def summarize_clip(
 
 
 def _best_of_each(experiment: Experiment, select: str) -> pd.DataFrame:
-    """The best setting for each data set, indexed by data set; empty if there is no predictor."""
+    """Results of the best settings, indexed by data set; empty if there is no predictor."""
     frame = experiment.merged_or_empty()
     if "datapred" not in frame:
         return pd.DataFrame()
     for name, runs in tables.with_settings(frame, IDENTITY).groupby("datapred"):
-        kind = "the training of their predictor"
+        kind = "how their predictor was trained"
         which = f"the runs on {name}"
         check_alike(runs, experiment.option, which, but=_is_searched, but_name=kind)
     summary, column = experiment.summary(frame), f"{select}_mean"

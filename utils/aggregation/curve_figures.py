@@ -67,7 +67,7 @@ def plot_invariance_RD_curve(
             found = f"{rate:.3g} bits"
         else:
             # a curve that lies entirely below the level may need even fewer bits than plotted
-            found = "fewer bits than drawn" if (losses <= level).any() else "not reached"
+            found = "fewer bits than plotted" if (losses <= level).any() else "not reached"
         entries[f"{label}: {found}"] = colours[label]
     axes.axhline(level, color=style.LINE, linewidth=1.2, linestyle="--", zorder=1)
     axes.text(  # at the left end, where rates are low and curves lie above the line

@@ -7,7 +7,7 @@ prediction. The table contains these numbers, as `<number>_mean` and `<number>_s
 - `AURD`: area under the curve, the rate integrated over the distortion between the curve's own end
   points (`pareto_front.area_under_rates`). Reaching lower distortions adds area, so areas are
   comparable only between curves with the same end points; `bd_rate` compares any curves that
-  overlap. The reference and curves of a single run have no area.
+  overlap. The reference and curves with a single run have no area.
 - `min`: the lowest distortion.
 - `rate_near_lossless`: the rate at the distortion `near_lossless`, interpolated linearly between
   runs (`pareto_front.rate_at`). `near_lossless` is `tolerance` above the mean distortion of the
@@ -16,13 +16,14 @@ prediction. The table contains these numbers, as `<number>_mean` and `<number>_s
 - `gain`: rate of the baseline divided by that of the curve, at `tolerance` above the lowest
   distortion that both reach (`pareto_front.rate_gain`).
 - `bd_rate`: Bjontegaard delta rate relative to the baseline, in percent (`pareto_front.bd_rate`).
-- `rate_val_mindist_curr`, `rate_val_mindist_all`: mean rate of the runs, pooled over seeds, whose
-  distortion is at most `tolerance` above the lowest one of the curve's runs, or of all runs.
+- `rate_val_mindist_curr`, `rate_val_mindist_all`: mean rate of the curve's runs, pooled over
+  seeds, whose distortion is at most `tolerance` above the lowest of the curve's runs, or of
+  all runs.
 - `n_runs`: number of runs of the curve.
 
 The baseline of a curve has the same seed, and the same values of all parameters in which the
 baselines differ. A number is missing ("-") if any seed lacks it, e.g. a near-lossless rate:
-averaging only the seeds that reach it would be biased.
+an average over only the seeds that reach it would be biased.
 """
 
 import sys
@@ -55,7 +56,7 @@ NUMBERS = {
     "bd_rate": "BD-rate (%)",
     "near_lossless": "near lossless",
 }
-# numbers over the runs of all seeds, and their titles
+# numbers that pool the runs of all seeds, and their titles
 POOLED = {
     "rate_val_mindist_curr": "bits at its lowest",
     "rate_val_mindist_all": "bits at the lowest of all",
@@ -98,7 +99,7 @@ def summarize_RD_curves(
         near = ", ".join(number(level + tolerance) for level in levels)
     caption = f"{y} against {', '.join(as_list(x))}; near lossless: up to {near}"
     if baseline is not None:
-        caption += f"; gain and BD-rate are over {by} = {experiment.pretty(baseline)}"
+        caption += f"; gain and BD-rate are relative to {by} = {experiment.pretty(baseline)}"
     titles = {
         title: name
         for name, title in (NUMBERS | POOLED).items()
@@ -109,7 +110,7 @@ def summarize_RD_curves(
 
 
 def _curves(frame: DataFrame, keys: list[str], x: str, y: str, *, is_mse: bool) -> DataFrame:
-    """A row for each curve of a seed: parameters `keys`, seed, points of the front, numbers."""
+    """A row for each curve and seed: parameters `keys`, seed, points of the front, numbers."""
     frame = frame.dropna(subset=[x, y])
     if frame.empty:
         raise ValueError(f"no run has both {x} and {y}")
@@ -131,7 +132,7 @@ def _curves(frame: DataFrame, keys: list[str], x: str, y: str, *, is_mse: bool) 
 
 
 def _add_levels(curves: DataFrame, tolerance: float, level: float | None) -> None:
-    """Add the near-lossless distortion of each curve, and its rate there."""
+    """Add the near-lossless distortion of each curve, and the rate of the curve there."""
     lowest = curves.groupby(tables.SEED)["min"].transform("min") if level is None else level
     curves["near_lossless"] = lowest + tolerance
     pairs = zip(curves["points"], curves["near_lossless"], strict=True)
@@ -139,7 +140,7 @@ def _add_levels(curves: DataFrame, tolerance: float, level: float | None) -> Non
 
 
 def _add_gains(curves: DataFrame, by: str, baseline: str, tolerance: float) -> None:
-    """Add the gain and the delta rate of each curve relative to the baseline of its seed."""
+    """Add the gain and the BD-rate of each curve relative to the baseline with the same seed."""
     baselines = curves[curves[by] == baseline] if by in curves else curves.iloc[:0]
     if baselines.empty:
         found = ", ".join(map(str, curves[by].unique())) if by in curves else "a single value"

@@ -37,7 +37,7 @@ class Experiment:
     """The runs of an experiment, read once for all modes, and the options of all modes."""
 
     folder: Path  # `results/exp_<experiment>`
-    where: Where = field(default_factory=dict)  # restricts all modes, which write to another folder
+    where: Where = field(default_factory=dict)  # restricts all modes; output has its own folder
     names: Mapping[str, str] = field(default_factory=dict)  # display names in figures and tables
     seeds: Sequence[object] = ()  # expected for each row of the tables; empty: unknown
     dpi: int | None = None  # pixels per inch of PNGs; None: the figure's own
@@ -70,12 +70,12 @@ class Experiment:
     def merged(self, where: Where | None = None, name: str = "where") -> DataFrame:
         """The chosen runs with the metrics of all stages; see `tables.merge`.
 
-        They are chosen by `where`, the option `name` of the mode; None: by its own `where`.
+        They are chosen by `where`, which is the mode's option `name`; if None, by `mode_where`.
         """
         return self._restrict(tables.merge(self._collected[0]), where, name)
 
     def merged_or_empty(self) -> DataFrame:
-        """Like `merged`, but an empty table if there are no runs."""
+        """Like `merged`, but return an empty table if there are no runs."""
         try:
             return self.merged()
         except tables.NoRunsError:
@@ -123,11 +123,11 @@ class Experiment:
         except tables.NoRunsError:
             return "no finished runs"
         found = f"runs of all stages: {', '.join(f'{n} {s}' for s, n in sorted(states.items()))}"
-        return f"{found}; only those of {self._chosen} are shown" if self.where else found
+        return f"{found}; only those with {self._chosen} are shown" if self.where else found
 
     @property
     def output(self) -> Path:
-        """Folder of figures and tables."""
+        """Folder for figures and tables."""
         return self.folder / f"only_{in_file_name(self._chosen)}" if self.where else self.folder
 
     @property
@@ -149,9 +149,9 @@ class Experiment:
     ) -> None:
         """Write `<name>.csv`, `.md` and `.tex` (booktabs), and print the table.
 
-        The CSV has all digits. Markdown and LaTeX have the table `shown` or, if it is None, the
-        same table with four significant digits. The number of runs in each state is appended to
-        the caption.
+        The CSV has all digits. The Markdown and LaTeX files contain `shown` or, if it is None, the
+        same table rounded to four significant digits. The number of runs in each state is appended
+        to the caption.
         """
         caption = f"{caption} ({self.counts()})" if caption else self.counts()
         shown = readable(frame) if shown is None else shown
@@ -197,7 +197,7 @@ def number(mean: float, sem: float = float("nan"), form: str = ".4g") -> str:
 
 
 def to_markdown(table: DataFrame) -> str:
-    """The table in Markdown, with aligned columns."""
+    """Format a table in Markdown, with aligned columns."""
     cells = [list(table.columns), *table.to_numpy().tolist()]
     cells = [[str(cell).replace("|", r"\|") for cell in row] for row in cells]
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
@@ -207,7 +207,7 @@ def to_markdown(table: DataFrame) -> str:
 
 
 def to_latex(table: DataFrame, caption: str) -> str:
-    """The table in LaTeX, for the package booktabs."""
+    """Format a table in LaTeX, for the booktabs package."""
 
     def escape(value: object) -> str:
         return "".join(LATEX_OF.get(character, character) for character in str(value))

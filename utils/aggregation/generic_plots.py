@@ -1,4 +1,4 @@
-"""Modes for custom figures: any metric against any other, or several metrics over one axis."""
+"""Modes for custom figures: any metric against any other, or several metrics over one x axis."""
 
 from collections.abc import Sequence
 from itertools import cycle
@@ -51,8 +51,8 @@ def plot_scatter_lines(
 ) -> None:
     """Draw `scatter_lines_<y>_<x>`: metrics or numeric parameters against each other.
 
-    With the kind "lines", points are means over seeds with standard errors; a line joins points
-    that differ only in x, y and `selection.ALONG_CURVE`. With the other kinds, each run is a point.
+    If `kind` is "lines", points are means over seeds with standard errors; a line joins points that
+    differ only in x, y and `selection.ALONG_CURVE`. With the other kinds, each run is a point.
     "regression" adds a linear fit for each colour, with its 95 % bootstrap confidence interval.
     `file` replaces the name of the figure.
     """
@@ -100,14 +100,14 @@ def _draw_regression(axes: Axes, points: pd.DataFrame, x: str, y: str, colour: s
 
 
 def _looks(frame: pd.DataFrame, style: str | None) -> dict[object, tuple[str, str]]:
-    """Marker and dashes for each level of a column; the key None holds the defaults."""
+    """Marker and line style for each level of a column; the key None holds the defaults."""
     levels = [] if style is None else frame[style].unique()
     looks = zip(levels, zip(cycle(MARKERS), cycle(DASHES), strict=False), strict=False)
     return {None: (MARKERS[0], DASHES[0])} | dict(looks)
 
 
 def _style_handles(looks: dict[object, tuple[str, str]], names: Names, kind: Kind) -> list[Line2D]:
-    """Legend entries in grey for each level of the column that sets markers and dashes."""
+    """Grey legend entries for the levels of the column that determines markers and line styles."""
     return [
         Line2D(
             [], [], color=LINE, marker=m, ls=dash * (kind == "lines"), label=level_label(k, names)
@@ -125,7 +125,7 @@ def plot_superpose(
     by: str | None = "dist",
     is_log_x: bool = False,
 ) -> None:
-    """Draw `superpose[_<value>]`: several metrics of one curve over the same axis.
+    """Draw `superpose[_<value>]`: several metrics of a curve over a common x axis.
 
     Raises ConfigError if the runs of a figure differ in more than the seed and
     `selection.ALONG_CURVE`.
@@ -137,7 +137,7 @@ def plot_superpose(
     frame = experiment.columns([x, *y, *as_list(by)])
     groups = [("", frame)] if by is None else frame.groupby(by, sort=False)
     for level, runs in groups:
-        title = f"the runs of {by} = {level}" if by else "the runs"
+        title = f"the runs with {by} = {level}" if by else "the runs"
         check_alike(runs, option, title, but=ALONG_CURVE.__contains__)
         points = drawable(experiment.summary(runs), [x, *y])
         figure = _superpose(points, x, y, scale, is_log_x, experiment.names)

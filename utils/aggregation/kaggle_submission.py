@@ -1,4 +1,4 @@
-"""Mode `kaggle_submission`: predict the test images of the data's Kaggle competition."""
+"""Mode `kaggle_submission`: predict the test images of a Kaggle competition."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,19 +31,19 @@ def kaggle_submission(
     accelerator: str,
     submit: bool = False,
 ) -> None:
-    """Write `submission.csv` with the run that has the lowest loss on validation data.
+    """Write `submission.csv`: predictions of the run with the lowest loss on validation data.
 
     The images are compressed to bytes, and predictions are made from the decoded bytes. The run
     and its root mean squared error, which is Kaggle's score, are printed.
 
-    Raises ConfigError if the data of the best run do not belong to a competition, NoRunsError if no
+    Raises ConfigError if the best run's data set has no Kaggle competition, NoRunsError if no
     predictor is finished, and DataError or FileNotFoundError if a checkpoint or Kaggle's images are
     missing, or if Kaggle rejects the file.
     """
     runs, option = experiment.finished("predictor"), experiment.option
     if runs.empty:
         raise tables.NoRunsError(
-            f"{option}: no predictor of {experiment.folder} is finished: run the experiment "
+            f"{option}: no predictor in {experiment.folder} is finished: run the experiment "
             "without is_only_feat"
         )
     run = runs.loc[runs[LOSS].idxmin()]
@@ -51,8 +51,8 @@ def kaggle_submission(
     data = building.build_data(config, "data_pred", "none")
     if not isinstance(data, ImageDataModule) or not data.source.name.startswith("Galaxy"):
         raise ConfigError(
-            f"{option}: the best run predicts data_pred={config.data_pred.name}, which is not "
-            f"a Kaggle competition: choose runs on Galaxy Zoo with {option}.where"
+            f"{option}: the best run predicts data_pred={config.data_pred.name}, which has no "
+            f"Kaggle competition: select runs on Galaxy Zoo with {option}.where"
         )
     title = f"{fitting.describe(config)}, run_{run['predictor_id']}"
     score = math.sqrt(run[LOSS])
@@ -76,9 +76,10 @@ def predict_decoded(
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Ids int64 [N] and predictions float32 [N, n_outputs] in [0, 1] from the bytes of images.
+    """Compress images to bytes, and predict from the decoded bytes.
 
-    `batches` has images [B, C, H, W] and their ids [B]; models and images are on the device.
+    Returns ids int64 [N] and predictions float32 [N, n_outputs] in [0, 1]. `batches` yields images
+    [B, C, H, W] and their ids [B]; models and images are on the device.
     """
     all_ids, predictions = [], []
     for x, ids in batches:
@@ -94,8 +95,8 @@ def predict_decoded(
 def write_submission(path: Path, ids: Tensor, predictions: Tensor, columns: Sequence[str]) -> None:
     """Write a line for each example, sorted by id.
 
-    Raises ValueError if a prediction is NaN or infinite, which Kaggle rejects. `columns` has the
-    names of the ids [N] and of the predictions [N, K].
+    Raises ValueError if a prediction is NaN or infinite, which Kaggle rejects. `columns` names the
+    columns that hold the ids [N] and the predictions [N, K].
     """
     if not predictions.isfinite().all():
         raise ValueError(f"{path}: predictions must be finite: Kaggle rejects NaN and infinity")
@@ -106,7 +107,7 @@ def write_submission(path: Path, ids: Tensor, predictions: Tensor, columns: Sequ
 
 
 def upload(path: Path, competition: str, message: str) -> str:
-    """Send a submission to Kaggle and return its answer; the score appears on its website."""
+    """Send a submission to Kaggle and return the answer; the score appears on Kaggle's website."""
     client = kaggle.connect()
     try:
         answer = client.competition_submit(str(path), message, competition)

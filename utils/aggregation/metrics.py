@@ -12,7 +12,7 @@ from utils.configs.checks import ConfigError, check_known
 from utils.runs.identity import STAGES
 from utils.runs.saved_runs import read_config
 
-# The first one that exists is added to summaries that contain no metric of predictors.
+# The first of these that exists is added to summaries without predictor metrics.
 OF_TASK = {"accuracy": "test/pred/acc", "loss": "test/pred/loss"}
 
 
@@ -22,7 +22,7 @@ def summarize_metrics(
     table: str = "merged",
     keys: Sequence[str] | None = None,
 ) -> None:
-    """Write `summary`, and `summarized_metrics_<table>` for each stage and all stages (merged)."""
+    """Write `summary`, and `summarized_metrics_<table>` for each stage and all stages merged."""
     option = experiment.option
     check_known(f"{option}.table", [table], tables.TABLES)
     runs = experiment.stages()
@@ -58,7 +58,10 @@ def _check_keys(runs: Mapping[str, DataFrame], keys: Sequence[str], option: str)
 
 
 def _shown_metrics(summary: DataFrame, columns: Mapping[str, str], option: str) -> dict[str, str]:
-    """The columns of stages that have runs, and one of `OF_TASK` if none is about predictors."""
+    """The columns of stages that have runs, and one of `OF_TASK` if none is a predictor metric.
+
+    If there are no such columns, all test metrics.
+    """
     known = metrics_in(summary)
     stages = {metric.split("/")[1] for metric in known}
     ran = {
@@ -89,7 +92,7 @@ def select(
     summary : table returned by `tables.summarise`.
     columns : title -> metric.
     keys : parameters; None: all that vary. Keys without a column are skipped; if rows would be
-        indistinguishable, all that vary are added.
+        indistinguishable, all varying parameters are added.
     """
     everything = tables.varying(summary)
     keys = everything if keys is None else [key for key in keys if key in summary]

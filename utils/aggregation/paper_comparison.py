@@ -23,11 +23,11 @@ NOT_RUN, WITHIN, OUTSIDE = "not run", "within", "outside"
 
 
 def compare_to_paper(experiment: Experiment, experiments: Sequence[str]) -> None:
-    """Write `paper_comparison`: published numbers of `experiments`, ours, and a verdict.
+    """Write `paper_comparison`: published numbers of `experiments`, ours, and verdicts.
 
     The published numbers are in `published/*.csv`; `published/README.md` explains their columns.
     Ours are means over seeds. Verdicts: `within` the tolerance, `outside`, `not run`. All settings
-    that differ from those of the official scripts are printed.
+    that differ from the official scripts are printed.
 
     Raises ConfigError if nothing is published for these experiments, or if the runs that match a
     number differ in more than the seed.
@@ -42,7 +42,7 @@ def compare_to_paper(experiment: Experiment, experiments: Sequence[str]) -> None
         )
     frame = experiment.merged_or_empty()
     changed: list[str] = []
-    if len(names) == 1 and not frame.empty:  # with several, it is unclear which a run follows
+    if len(names) == 1 and not frame.empty:  # with several, it is unclear which one applies
         folders = map(Path, frame[tables.FOLDER].unique())
         configs = [OmegaConf.create(read_config(folder).values) for folder in folders]
         changed = settings.changes(names[0], configs)
@@ -55,14 +55,14 @@ def compare_to_paper(experiment: Experiment, experiments: Sequence[str]) -> None
 
 
 def published_experiments() -> set[str]:
-    """Experiments of which numbers or settings are published."""
+    """Experiments for which numbers or settings are published."""
     return {*published_numbers()["experiment"], *settings.published_settings()}
 
 
 def _compare_numbers(
     experiment: Experiment, wanted: list[dict], frame: pd.DataFrame, n_changed: int
 ) -> None:
-    """The table of published numbers and ours."""
+    """Save the table of published numbers and ours."""
     if frame.empty and (experiment.folder / f"{TABLE}.csv").exists():
         print(f"\n{experiment.folder.name}: no finished runs; {TABLE} is left unchanged")
         return
@@ -72,7 +72,7 @@ def _compare_numbers(
     caption = f"{n_within} of {n_run} numbers within the tolerance, {len(table) - n_run} not run"
     if n_run and n_changed:
         name = experiment.name
-        caption += f"; settings of {name} that differ from the published runs: {n_changed}"
+        caption += f"; settings of {name} that differ from the full-size experiment: {n_changed}"
     experiment.save_table(table, TABLE, caption=caption, shown=_readable(table))
 
 
@@ -85,12 +85,12 @@ def published_numbers() -> pd.DataFrame:
 
 
 def _compared(experiment: Experiment, frame: pd.DataFrame, published: Mapping) -> dict:
-    """A row of the table."""
+    """A row of the table, for one published number."""
     metric, found = published["metric"], _matching(frame, published)
     ours, sem, counts = nan, nan, dict.fromkeys(tables.COUNTS, 0)
     if metric in found and len(found):
         kind = " ".join(str(published[key]) for key in ("data", "method", "beta", "metric"))
-        check_alike(found, experiment.option, f"the runs of {kind}")
+        check_alike(found, experiment.option, f"the runs for {kind}")
         (row,) = experiment.summary(found).to_dict("records")
         ours, sem = row[f"{metric}_mean"], row[f"{metric}_sem"]
         counts = tables.counts_of(row, [metric])

@@ -27,7 +27,7 @@ ABSENT = "absent"
 class Difference(NamedTuple):
     """A setting that differs from the official one."""
 
-    key: str  # a setting, "sweep.<setting>", or a fact (`_fact`); with its job, if only one differs
+    key: str  # a setting, "sweep.<setting>" or a fact (`_fact`); "<key> (<job>)" if job-specific
     official: object
     ours: object
     reason: str | None  # None: unintentional
@@ -38,14 +38,14 @@ class Difference(NamedTuple):
 
 @functools.cache
 def published_settings() -> dict[str, dict]:
-    """Tables of official settings, by experiment or by option of a data set."""
+    """Tables of official settings, by experiment or by the option that selects a data set."""
     files = [OmegaConf.load(file) for file in sorted(SETTINGS.glob("*.yaml"))]
     tables = [item for file in files for item in OmegaConf.to_container(file).items()]
     return {name: table for name, table in tables if not name.startswith(".")}  # shared parts
 
 
 def names_of(experiments: Sequence[str]) -> list[str]:
-    """Names of the tables of experiments, given by config file or results folder."""
+    """Names of the tables of experiments, given the names of config files or results folders."""
     return [
         name
         for name, table in published_settings().items()
@@ -61,7 +61,7 @@ def describe(name: str) -> str:
 
 
 def changes(name: str, runs: Sequence[DictConfig]) -> list[str]:
-    """Describe the settings in which runs (resolved configs) differ from their experiment's."""
+    """Describe the settings in which runs (resolved configs) differ from their experiment."""
     table = published_settings()[name]
     jobs = [settings for job in table.get("jobs", {}).values() for settings in job]
     found: dict[str, dict[str, None]] = {}
@@ -76,18 +76,18 @@ def changes(name: str, runs: Sequence[DictConfig]) -> list[str]:
             stated, value = _fact(experiment, key), _fact(run, key)
             if value != stated:
                 found.setdefault(f"{key}: {stated}", {})[str(value)] = None
-    return [f"  {stated}, in runs {', '.join(values)}" for stated, values in found.items()]
+    return [f"  {stated}, in these runs {', '.join(values)}" for stated, values in found.items()]
 
 
 def _options(experiment: DictConfig, run: DictConfig) -> list[str]:
-    """Overrides for the swept options of an experiment, with the values of a run."""
+    """Overrides that set the swept options of an experiment to the values of a run."""
     groups = [key for key in experiment.sweep if is_group(parse([f"{key}=x"])[0])]
     names = {key: _fact(run, f"{key.rpartition('@')[2]}.name") for key in groups}
     return [f"{key}={name}" for key, name in names.items() if name != ABSENT]
 
 
 def differences(name: str) -> list[Difference]:
-    """The settings of an experiment at full size that differ from the official script."""
+    """The settings in which an experiment at full size differs from the official script."""
     table = published_settings()[name]
     reasons = table.get("differs", {})
     return [
@@ -98,7 +98,7 @@ def differences(name: str) -> list[Difference]:
 
 
 def _compared(name: str, table: dict) -> Iterator[tuple[str, object, object]]:
-    """Key of each setting in a table, with the official value and ours."""
+    """Yield the label of each setting in a table, its official value and ours."""
     choice = _choice(name)
     cfg = compose_config([choice])
     for key, official in table.get("settings", {}).items():
@@ -114,18 +114,18 @@ def _compared(name: str, table: dict) -> Iterator[tuple[str, object, object]]:
 
 
 def _choice(name: str) -> str:
-    """The override that composes the experiment or option of a table."""
+    """The override that selects the experiment or data set of a table."""
     return name if "=" in name else f"experiment={name}"
 
 
 @functools.cache
 def _config(*overrides: str) -> DictConfig:
-    """A cached config: do not change it."""
+    """Compose a config; it is cached, so do not modify it."""
     return compose_config(overrides)
 
 
 def _comparable(label: str, value: object) -> object:
-    """The value, without the order and notation of swept values."""
+    """Normalise the order and notation of swept values; return other values unchanged."""
     if not label.startswith("sweep."):
         return value
     if isinstance(value, list):
@@ -136,9 +136,9 @@ def _comparable(label: str, value: object) -> object:
 def _fact(cfg: DictConfig, key: str) -> object:
     """A setting of a config, or a fact that several settings determine.
 
-    Facts are "parameters.PART", the number of trained parameters of encoder, decoder, projector or
-    predictor; "splits.PLACE", the number of examples in each split; and "augmentations", the
-    probability and ranges of the equivalences of data_feat.
+    Facts are "parameters.PART", the number of trained parameters of the encoder, decoder, projector
+    or predictor; "splits.PLACE", the number of examples in each split of data_feat or data_pred;
+    and "augmentations", the probabilities and ranges of the equivalences of data_feat.
     """
     kind, _, of = key.partition(".")
     if kind == "parameters":
@@ -158,7 +158,7 @@ def _fact(cfg: DictConfig, key: str) -> object:
 
 
 def _network(cfg: DictConfig, part: str) -> nn.Module:
-    """A network of a config, on the meta device."""
+    """Build one network of a config, on the meta device."""
     with torch.device("meta"):
         if part == "encoder":
             return instantiate(cfg.featurizer.kwargs.p_ZlX).mapper
@@ -171,7 +171,7 @@ def _network(cfg: DictConfig, part: str) -> nn.Module:
 
 
 def _splits(node: DictConfig) -> dict[str, int]:
-    """The number of examples in each split of images."""
+    """The number of examples in each split of an image data set."""
     data = instantiate(node.kwargs)
     sizes = data.source.sizes
     n_val = sizes.get("val") or n_to_hold_out(sizes["train"], data.val_fraction)

@@ -14,11 +14,11 @@ Curve = tuple[np.ndarray, np.ndarray]  # rates, distortions
 
 
 def pareto_front(x: ArrayLike, y: ArrayLike) -> np.ndarray:
-    """Indices of the points (x, y), [N] each, that no other point dominates, sorted by x.
+    """Return the indices of the non-dominated points (x, y), [N] each, sorted by x.
 
-    Both are costs: a point dominates another if it is smaller in one of them and not larger in the
-    other. Of equal points, only the first is kept; points that are not finite are ignored. Along
-    the front, x strictly increases and y strictly decreases.
+    Both coordinates are costs: a point dominates another if it is smaller in one of them and not
+    larger in the other. Of identical points, only the first is kept; points that are not finite are
+    ignored. Along the front, x is strictly increasing and y strictly decreasing.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     order = np.lexsort((y, x))
@@ -34,7 +34,7 @@ def front_of(rates: ArrayLike, distortions: ArrayLike) -> Curve:
 
 
 def area_under_rates(distortions: ArrayLike, rates: ArrayLike) -> float:
-    """Integral of the rate over the distortion, by the trapezoidal rule through points [N].
+    """Integrate the rate over the distortion, by the trapezoidal rule through points [N].
 
     NaN if fewer than two points are finite.
     """
@@ -65,8 +65,8 @@ def rate_at(curve: Curve, distortion: float) -> float:
 def rate_gain(curve: Curve, baseline: Curve, tolerance: float = 0.01) -> float:
     """Rate of the baseline divided by that of a curve, at equal distortion.
 
-    The distortion is the lowest one that both reach, plus the tolerance. NaN if the rate of one of
-    them is unknown there (`rate_at`), or if the curve needs no bits.
+    The distortion is the lowest one that both reach, plus the tolerance. NaN if either rate is
+    unknown there (`rate_at`), or if the curve needs no bits.
     """
     level = max(curve[1][-1], baseline[1][-1]) + tolerance
     rate = rate_at(curve, level)
@@ -78,10 +78,10 @@ def bd_rate(curve: Curve, baseline: Curve) -> float:
 
     The logarithm of the rate, as a function of the negative distortion, is interpolated by monotone
     piecewise cubics (PCHIP) and averaged over the distortions that both curves reach. NaN if there
-    are none, or if a curve has fewer than two points; points of rate zero are ignored.
+    are none, or if a curve has fewer than two points; points with a rate of zero are ignored.
 
-    Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001, with
-    the PCHIP of JCTVC-L1100 instead of one cubic polynomial, which requires four points.
+    Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001, but
+    with PCHIP, as in JCTVC-L1100, instead of a single cubic polynomial, which requires four points.
     """
     logarithms = [_log_rate_of_quality(*points) for points in (curve, baseline)]
     if None in logarithms:

@@ -35,12 +35,12 @@ def compare_reconstructions(
 ) -> None:
     """Draw `figures/rec_imgs_allin1_{single,multi}_row`: reconstructions of the same test images.
 
-    Images come from the data set of the invariant compressor. The compressor with the smallest seed
-    is drawn. If a method has no finished run, or several runs that differ in more than the seed, a
-    message is printed instead.
+    The images come from the data set of the invariant compressor. Each method is represented by the
+    compressor with the smallest seed. If a method has no finished run, or several runs that differ
+    in more than the seed, a message is printed instead.
 
-    Raises ConfigError if an option is invalid, or the compressors are for images of different kinds
-    or shapes, and ValueError or FileNotFoundError if a compressor has no decoder, there is no such
+    Raises ConfigError if an option is invalid or the compressors take images of different kinds or
+    shapes, and ValueError or FileNotFoundError if a compressor has no decoder, there is no such
     test image, or a checkpoint is missing.
     """
     runs = _runs_with(bits, experiment)
@@ -57,8 +57,8 @@ def compare_reconstructions(
     shown = {name: (c.data_feat.kind, list(c.data_feat.shape)) for name, c in configs.items()}
     if shown["standard"] != shown["invariant"]:
         raise ConfigError(
-            f"{experiment.option}: the compressors are for images of different kinds and shapes, "
-            f"{shown}: choose with {experiment.option}.where, e.g. by datafeat"
+            f"{experiment.option}: the compressors take images of different kinds or shapes, "
+            f"{shown}: select matching runs with {experiment.option}.where, e.g. by datafeat"
         )
     compressors = {name: building.load_compressor(c) for name, c in configs.items()}
     data = building.build_data(configs["invariant"], "data_feat", "representative")
@@ -97,32 +97,35 @@ def multi_row(
 
 
 def _runs_with(metric: str, experiment: Experiment) -> DataFrame:
-    """The finished runs of the stage that measures a metric of the compressor."""
+    """The finished runs that have a compressor's metric, from the stage that measures it."""
     parts = metric.split("/")
     if len(parts) != 3 or parts[1] not in STAGE_OF:
         raise ConfigError(
-            f"{experiment.option}.bits: expected a metric <split>/feat/<name> or "
+            f"{experiment.option}.bits: expected a metric named <split>/feat/<name> or "
             f"<split>/comm/<name>, found '{metric}'"
         )
     stage = STAGE_OF[parts[1]]
     runs = experiment.finished(stage, {})
     if metric not in runs:
         raise ConfigError(
-            f"{experiment.option}.bits: no run of the {stage} has {metric}; there are "
+            f"{experiment.option}.bits: no {stage} run has {metric}; the metrics are "
             f"{tables.metrics_of(runs)}. Without communication, use test/feat/rate"
         )
     return runs.dropna(subset=[metric])
 
 
 def _pick(experiment: Experiment, runs: DataFrame, method: Where, name: str) -> Series:
-    """The run of a method with the smallest seed; NoRunsError if there is none, or several."""
+    """Pick the run of a method that has the smallest seed.
+
+    Raises NoRunsError if no run matches, or if the matches differ in more than the seed.
+    """
     option = experiment.option
     try:
         found = restrict(runs, {**method, **experiment.mode_where, **method}, option)
     except tables.NoRunsError as error:
         raise tables.NoRunsError(
             f"rec_imgs_allin1_*.png: the {name} compressor is missing. {error}. Run the "
-            f"experiment with distortion={method.get('dist', '...')}, or choose {name} runs with "
+            f"experiment with distortion={method.get('dist', '...')}, or select {name} runs with "
             f"{option}.{name} and .where"
         ) from error
     try:

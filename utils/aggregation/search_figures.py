@@ -1,4 +1,4 @@
-"""Mode `plot_optuna_hypopt`: figures and a table of each study of an experiment."""
+"""Mode `plot_optuna_hypopt`: figures and a table for each study of an experiment."""
 
 from collections.abc import Sequence
 
@@ -36,10 +36,11 @@ def plot_optuna_hypopt(
 ) -> None:
     """Draw `optuna_<study>_{history,importance,pareto}` and write `optuna_<study>.csv`.
 
-    The history shows the value of each trial and the best value so far. The importance requires 10
-    complete trials, and the Pareto front two objectives. Columns of the table: number, state,
-    `is_best`, objectives, sampled settings, `seconds` of the job, `run` (folder of its results) and
-    `error`. Trials that were retried are left out. If there is no study, a message is printed.
+    The history shows the value of each trial and the best value so far. Importances require 10
+    complete trials, and the Pareto front requires two objectives. Columns of the table: number,
+    state, `is_best`, objectives, sampled settings, `seconds` that the job took, `run` (its results
+    folder) and `error`. Trials that were retried are left out. If there is no study, a message is
+    printed.
     """
     file = experiment.folder / studies_of.FILE
     found = studies_of.names(file)
@@ -70,7 +71,7 @@ def _draw(experiment: Experiment, study: optuna.Study, is_log_y: bool) -> None:
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """A row for each trial in `study.counted`; for its columns, see `plot_optuna_hypopt`."""
+    """Tabulate the trials that count (`counted`); `plot_optuna_hypopt` lists the columns."""
     objectives, trials = objective_names(study), counted(study)
     best = {trial.number for trial in best_trials(study)}
     rows = []
@@ -93,7 +94,7 @@ def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
 
     Computed with fANOVA (Hutter et al. 2014, http://proceedings.mlr.press/v32/hutter14.html). The
     shares sum to 1 and are in descending order; settings whose range changed during the study are
-    left out. Empty if fewer than `MIN_TRIALS` are complete, or all values are equal.
+    left out. Empty if fewer than `MIN_TRIALS` are complete, or if all values are equal.
     """
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     values = [trial.values[objective] for trial in complete]
@@ -107,7 +108,7 @@ def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
 
 
 def _history(table: pd.DataFrame, study: optuna.Study, is_log_y: bool) -> Figure:
-    """A panel for each objective; trials without values are marked at the bottom."""
+    """Draw a panel for each objective; trials without values are marked at the bottom."""
     objectives = objective_names(study)
     figure = Figure(figsize=(5.6, 2.6 * len(objectives) + 0.4), dpi=style.DPI, layout="constrained")
     grid = figure.subplots(len(objectives), 1, sharex=True, squeeze=False)[:, 0]
@@ -131,12 +132,12 @@ def _history(table: pd.DataFrame, study: optuna.Study, is_log_y: bool) -> Figure
 
 
 def _importance(shares: pd.DataFrame) -> Figure:
-    """Bars of shares [setting, objective], the most important setting on top."""
+    """Draw bars of shares [setting, objective], with the most important setting at the top."""
     shares = shares.loc[shares.mean(axis=1).sort_values(kind="stable").index]
     width = 3.6 + 0.085 * max(map(len, shares.index))
     height = 1.2 + len(shares) * (0.14 + 0.16 * len(shares.columns))
     figure, axes = style.make_figure(width, height)
-    reversed_ = shares[shares.columns[::-1]].rename(columns=_title)  # bars are drawn bottom to top
+    reversed_ = shares[shares.columns[::-1]].rename(columns=_title)  # drawn from bottom to top
     colours = style.COLOURS[: len(shares.columns)][::-1]
     reversed_.plot.barh(ax=axes, width=0.8, color=colours, legend=False)
     finish(axes, xlabel="share of the variance")
@@ -146,7 +147,7 @@ def _importance(shares: pd.DataFrame) -> Figure:
 
 
 def _pareto_front(table: pd.DataFrame, x: str, y: str, is_log_y: bool) -> Figure:
-    """Complete trials, plotted by their two objectives, and the Pareto front."""
+    """Plot complete trials by their two objectives, and the Pareto front."""
     done, front = table[table["state"] == COMPLETE], table[table["is_best"]].sort_values(x)
     figure, axes = style.make_figure()
     axes.scatter(done[x], done[y], label="trials", **POINTS)

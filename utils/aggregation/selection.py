@@ -1,4 +1,4 @@
-"""Selects rows of tables, and checks the selection."""
+"""Select rows of tables, and check the selection."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from utils.runs.saved_runs import read_config
 
 EXACT_BETA = "featurizer.loss.beta"  # the column "beta" is rounded to two digits
 # Parameters that move a compressor along its rate-distortion curve: the weight of the rate, the
-# quality of a classical codec, the number of principal components.
+# quality of a classical codec, or the number of principal components.
 ALONG_CURVE = (
     "beta",
     EXACT_BETA,
@@ -44,9 +44,9 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
     ----------
     frame : a table of `utils.aggregation.tables`, one row per run.
     where : parameter or setting -> value, or list of values. Numbers are compared by value: 0.1
-        equals "1.0e-01"; only in limits of batches, 1 (one batch) and 1.0 (all) differ. The column
-        "beta" is rounded, so the exact beta is compared instead.
-    option : name of the setting that holds `where`, for errors.
+        equals "1.0e-01". The exception is a limit on the number of batches, where 1 is one batch
+        and 1.0 is all. The column "beta" is rounded, so the exact beta is compared instead.
+    option : name of the setting that holds `where`, for error messages.
     """
     frame = tables.with_settings(frame, where)
     check_known(option, where, tables.parameters(frame))
@@ -59,7 +59,7 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
         rows = frame[[any(_is_same(key, f, value) for value in values) for f in found]]
         if rows.empty:
             raise tables.NoRunsError(
-                f"{option}: no finished run has {key}={wanted}; runs have "
+                f"{option}: no finished run has {key}={wanted}; the runs have "
                 f"{', '.join(sorted(map(str, frame[key].unique())))}"
             )
         frame = rows
@@ -79,18 +79,19 @@ def check_alike(
     but: Callable[[str], bool] = lambda _: False,
     but_name: str = "the seed",
 ) -> None:
-    """Raise ConfigError, naming the parameters and their values, if rows differ in several.
+    """Raise ConfigError if rows differ in more than the seed and the parameters that `but` accepts.
 
-    They may differ in the seed and in parameters for which `but` is true. `option` is the mode that
-    averages or compares the rows; `rows` and `but_name` describe them in the error.
+    The message lists the other parameters and their values. `option` is the mode that averages or
+    compares the rows; `rows` and `but_name` describe the rows and the permitted differences.
     """
     found = {name: frame[name].unique() for name in tables.varying(frame) if not but(name)}
     if found:
         different = (f"{name}: {', '.join(map(str, values))}" for name, values in found.items())
         example = ", ".join(f"{name}: {values[0]}" for name, values in found.items())
         raise ConfigError(
-            f"{option}.where: {rows} differ in more than {but_name}, in {'; '.join(different)}; "
-            f"choose one value of each, as in {option}.where='{{{example}}}'"
+            f"{option}.where: {rows} differ in more than {but_name}, namely in "
+            f"{'; '.join(different)}; choose one value for each, as in "
+            f"{option}.where='{{{example}}}'"
         )
 
 

@@ -1,7 +1,7 @@
 """Tables of the runs on disk: collect runs, merge stages, average over seeds.
 
-Runs that differ only in the seed form a group. Averages are over the finished runs of a group;
-unfinished runs are counted.
+Runs that differ only in the seed form a group. Averages are taken over the finished runs of a
+group; unfinished runs are only counted.
 """
 
 import contextlib
@@ -35,11 +35,11 @@ class NoRunsError(FileNotFoundError):
 
 
 def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
-    """Collect all runs of an experiment, by stage, and the number of runs in each state.
+    """Collect all runs of an experiment, by stage, and count the runs in each state.
 
-    A table has a row for each run. Columns: its group, the parameters in its path, other settings
-    in which runs of the stage differ, and its metrics, which are missing (NaN) unless it is done.
-    Raises NoRunsError if no run is done.
+    A table has a row for each run. Its columns are the run's group, the parameters in its path,
+    other settings that vary within the stage, and the run's metrics, which are missing (NaN) unless
+    it is done. Raises NoRunsError if no run is done.
     """
     records, states = read_records(experiment)
     if not states[DONE]:
@@ -91,7 +91,7 @@ def with_settings(
     configs = [read_config(Path(folder)) for folder in frame[FOLDER]]
     frame = frame.copy()
     for name in names:
-        firsts: dict[str, str] = {}  # 1 and 1.0 are one setting: the first text is shown
+        firsts: dict[str, str] = {}  # 1 and 1.0 are the same: the first spelling is shown
         values = [
             firsts.setdefault(str(canonical(value, tuple(name.split(".")))), str(value))
             for value in (config.value(name) for config in configs)
@@ -116,14 +116,14 @@ def _shows(shown: pd.Series, values: pd.Series) -> bool:
 
 
 def _ambiguous(frame: pd.DataFrame, settings: list[dict[str, object]]) -> list[str]:
-    """Settings in which groups differ although their paths show the same parameters."""
+    """Settings that differ between groups whose paths show the same parameters."""
     if frame.empty:
         return []
     is_first = ~frame[GROUP].duplicated()  # runs of a group differ only in the seed
     keys = sorted({key for setting in settings for key in setting} - {SEED})
     texts = pd.DataFrame([[str(s.get(key)) for key in keys] for s in settings], columns=keys)
     texts = texts[is_first]
-    # ignore beta: with a different one for each run, it would hide every other difference
+    # ignore beta: if each run has its own, it would hide every other difference
     shown = frame.loc[is_first, [key for key in parameters(frame) if key not in (SEED, "beta")]]
     keys = _differing(shown, texts)
     names = [key for key in keys if key.endswith(".name")]
@@ -134,7 +134,7 @@ def _ambiguous(frame: pd.DataFrame, settings: list[dict[str, object]]) -> list[s
 
 
 def _differing(shown: pd.DataFrame, texts: pd.DataFrame) -> list[str]:
-    """Settings in which rows with the same shown values differ."""
+    """Settings that differ between rows whose shown values are the same."""
     counts = texts.groupby([shown[key] for key in shown]).nunique()
     return sorted(counts.columns[counts.gt(1).any()])
 
@@ -151,7 +151,7 @@ def parameters(frame: pd.DataFrame) -> list[str]:
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
-    """Parameters other than the seed in which rows differ."""
+    """Parameters, other than the seed, that vary between rows."""
     return [name for name in parameters(frame) if name != SEED and frame[name].nunique() > 1]
 
 
@@ -161,9 +161,10 @@ def _n_parameters(frame: pd.DataFrame) -> int:
 
 
 def merge(runs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Join the metrics of all stages: a row for each run of the last stage that has a finished run.
+    """Join the metrics of all stages.
 
-    All metrics of unfinished runs are missing.
+    The rows are the runs of the last stage that has a finished run. All metrics of unfinished runs
+    are missing.
     """
     last = [stage for stage in STAGES if len(finished(runs[stage]))][-1]
     merged = runs[last]
@@ -177,10 +178,10 @@ def merge(runs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def summarise(frame: pd.DataFrame, seeds: Collection[str] = ()) -> pd.DataFrame:
     """Average every metric over the seeds of each group.
 
-    Columns are the parameters, `COUNTS`, `<metric>_mean` and `<metric>_sem`. The standard error of
-    a single seed is missing (NaN). If some finished seeds of a group lack a metric, the number of
-    seeds in its mean is `<metric>_count`. `frame` has a row for each run. Of the `seeds` expected
-    for each group, those without a run count as missing.
+    The columns are the parameters, `COUNTS`, `<metric>_mean` and `<metric>_sem`. With a single
+    seed, the standard error is missing (NaN). If some finished seeds of a group lack a metric, a
+    column `<metric>_count` holds the number of seeds in its mean. `frame` has a row for each run.
+    Of the `seeds` expected for each group, those without a run count as missing.
     """
     if frame.empty:
         return frame
@@ -198,7 +199,7 @@ def summarise(frame: pd.DataFrame, seeds: Collection[str] = ()) -> pd.DataFrame:
 
 
 def _count(runs: pd.DataFrame, seeds: frozenset[str]) -> pd.Series:
-    """`COUNTS` of the runs of a group."""
+    """Count the seeds of a group by state, as in `COUNTS`."""
     done, failed = (set(runs[SEED][runs[STATE] == state]) for state in (DONE, FAILED))
     failed -= done
     missing = (seeds | set(runs[SEED])) - done - failed
@@ -206,7 +207,7 @@ def _count(runs: pd.DataFrame, seeds: frozenset[str]) -> pd.Series:
 
 
 def counts_of(row: Mapping[str, object], metrics: Iterable[str]) -> dict[str, int]:
-    """`COUNTS` of a row of a summary; seeds that lack one of these metrics count as missing."""
+    """The `COUNTS` in a row of a summary; seeds that lack one of these metrics count as missing."""
     n_seeds, n_failed, n_missing = (int(row[name]) for name in COUNTS)
     n = min(int(row.get(f"{metric}_count", 0)) or n_seeds for metric in metrics)
     return dict(zip(COUNTS, (n, n_failed, n_missing + n_seeds - n), strict=True))
@@ -218,7 +219,7 @@ def n_without(frame: pd.DataFrame, metrics: Iterable[str]) -> int:
 
 
 def sortable(values: pd.Series) -> pd.Series:
-    """Key for `DataFrame.sort_values`: numbers, stored as text, by value; then names."""
+    """Key for `DataFrame.sort_values`: numbers, stored as text, sort by value and before names."""
     numbers = pd.to_numeric(values, errors="coerce")
     order = sorted(set(zip(numbers.isna(), numbers.fillna(0), values.map(str), strict=True)))
     place = {name: i for i, (_, _, name) in enumerate(order)}
@@ -228,7 +229,7 @@ def sortable(values: pd.Series) -> pd.Series:
 def summaries(
     runs: Mapping[str, pd.DataFrame], seeds: Collection[str] = ()
 ) -> dict[str, pd.DataFrame]:
-    """The summary of each table in `TABLES`; see `summarise`."""
+    """Summarise each table in `TABLES`; see `summarise`."""
     frames = dict(runs) | {"merged": merge(runs)}
     return {name: summarise(frame, seeds) for name, frame in frames.items()}
 

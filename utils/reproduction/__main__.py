@@ -1,7 +1,7 @@
 """Run the experiments that this machine can run, shortest first, and report on them.
 
-Estimated times are those of bin/README.md. Another call skips finished experiments, resumes
-interrupted ones, and tries the others again.
+Time estimates are taken from bin/README.md. Later calls skip finished experiments, resume
+interrupted ones, and retry the others.
 """
 
 import argparse
@@ -29,16 +29,18 @@ from utils.runs.provenance import code_version, device_name
 from utils.runs.status_file import RUN, load, now
 
 LOG = Path("outputs/reproduction")  # state and output of each experiment
-SMOKE_TESTS = ("clip", "ssl", "mobilenet")  # folders whose quick modes have meaningless numbers
+SMOKE_TESTS = ("clip", "ssl", "mobilenet")  # folders whose quick modes yield meaningless numbers
 HISTORY = ("state", "error", "seconds", "device", "commit", "finished")  # kept between calls
 ERROR = re.compile(r"^ *((?:\w*Error|Configuration error): .*)", re.MULTILINE)
 MISSING = ("DataError:", "WeightsError:")  # data, weights, or the account that gives access to them
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run experiments and write the report; exit status 1 if one failed."""
+    """Run experiments and write the report; return the exit status, 1 if an experiment failed."""
     parser = argparse.ArgumentParser(prog="bin/reproduce.sh", description=__doc__)
-    about = "for this call, and for full-size experiments; default: quick modes, about 40 minutes"
+    about = (
+        "time limit; adds full-size experiments that fit; default: quick modes, about 40 minutes"
+    )
     parser.add_argument("--budget", type=float, metavar="MINUTES", help=about)
     budget = parser.parse_args(arguments).budget
     deadline = time.monotonic() + 60 * (math.inf if budget is None else budget)
@@ -64,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def plan() -> list[dict]:
     """All experiments, shortest first; in a tie, those with published numbers first.
 
-    Each is a dictionary: its `key` names its folder of results; `mode` is "quick" or "none" (full
-    size); `minutes` are estimated, and `seconds` is the time that calls have spent on it so far.
+    Each is a dictionary: `key` names its results folder; `mode` is "quick" or "none" (full size);
+    `minutes` is the estimated time, and `seconds` the time that all calls have spent on it so far.
     """
     text = Path("bin/README.md").read_text(encoding="utf-8")
     quick = re.findall(r"^\| `(bin/(\w+)/\w+\.sh)` \|.*\| ([\d.]+) min \|$", text, re.M)
@@ -93,7 +95,7 @@ def _entry(script: str, mode: str, minutes: float) -> dict:
 
 
 def _history(entry: dict) -> dict:
-    """How earlier calls ended; empty if the experiment is new, or was done but has no results."""
+    """How earlier calls ended; empty if there were none, or if finished results were deleted."""
     file = LOG / f"{entry['key']}.json"
     if not file.exists():
         return {}

@@ -19,7 +19,7 @@ N_EXAMPLES = 1024
 
 @torch.no_grad()
 def measured(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Difference, run and effect, for one compressor of each kind in `results/exp_<experiment>`."""
+    """Yield difference, run and effect for one compressor per data set and distortion."""
     seen = set()
     for row, compressor, data in load_runs(folder, accelerator="cpu"):
         kind = f"{row['datafeat']}, {row['dist']}"
@@ -33,7 +33,7 @@ def measured(folder: Path) -> Iterator[tuple[str, str, str]]:
         z_hat, rates, _ = rate(z, None)
         decoded = rate.decompress(payload := rate.compress(z), len(z))
         n_equal = int((decoded == z_hat).all(1).sum())
-        yield "accuracy", run, f"{n_equal} of {len(z)} decoded z_hat equal those of the evaluation"
+        yield "accuracy", run, f"{n_equal} of {len(z)} decoded z_hat equal those in evaluation"
         alone = 8 * sum(len(rate.compress(each[None])) for each in z) / len(z)
         shared, theory = 8 * len(payload) / len(z), float(rates.mean()) / math.log(2)
         effect = f"{theory:.4g} bits in theory, {shared:.4g} in one stream, {alone:.4g} in one each"
@@ -46,7 +46,7 @@ def measured(folder: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _means_and_scales(rate: HHyper, z: Tensor) -> str:
-    """Bits of z in CompressAI's streams, rounded about predicted means or predicted scales."""
+    """Bits of z in CompressAI's streams if z is rounded around predicted means or scales."""
     z_in = rate._to_bottleneck(z)
     mean, index = rate._coding_gaussian(rate.side_prior(rate._coding_side(z_in))[0])
     scales = MIN_SCALE * (torch.arange(N_SCALES) * LOG_SCALE_STEP).exp()
@@ -60,7 +60,7 @@ def _means_and_scales(rate: HHyper, z: Tensor) -> str:
 
 
 def _offset(distortion: ContrastiveDistortion, z_hat: Tensor, positive: Tensor) -> str:
-    """Distortions with the log-weight of negatives added after, and before, dividing by T."""
+    """Distortions if the log-weight of negatives is added after or before dividing by T."""
     n_images, n_others, temperature = 60_000, len(z_hat) - 1, float(distortion.temperature)
     weight, bits = (n_images - 1) / n_others, []
     for weight_here in (weight, weight ** (1 / temperature)):
@@ -68,5 +68,5 @@ def _offset(distortion: ContrastiveDistortion, z_hat: Tensor, positive: Tensor) 
         bits.append(float(distortion(z_hat, positive)[0].mean()) / math.log(2))
     return (
         f"{n_images:,} images per batch, temperature {temperature:.2f}: distortion {bits[0]:.4g} "
-        f"bits, {bits[1]:.4g} if added before"
+        f"bits, {bits[1]:.4g} if added before dividing"
     )

@@ -35,17 +35,18 @@ OFFICIAL = {
 }
 INTRODUCTION = """# Reproduction
 
-Written by `bin/reproduce.sh`, from the runs of one machine; VAE is the paper's VC. Quick modes
-train smaller networks for a shorter time than the paper, so they cannot pass or fail: their
-verdicts only say whether our number is within the tolerance; the second table shows the trend.
+Written by `bin/reproduce.sh` from runs on one machine. VAE is the paper's VC. Quick modes train
+smaller networks than the paper, and for a shorter time, so they cannot pass or fail: their verdicts
+only say whether our number is within the tolerance. The second table shows the trend.
 """
 NOTEBOOK = """
-`minimal_code` is a notebook; ours, `notebooks/minimal_code.ipynb`, needs STL10 and CLIP's weights.
+`minimal_code` is a notebook. Our version, `notebooks/minimal_code.ipynb`, needs STL10 and CLIP's
+weights.
 """
 
 
 def write(entries: list[dict]) -> None:
-    """Write the report on experiments, as in `__main__.plan`."""
+    """Write the report on experiments, which are entries of `__main__.plan`."""
     tried = [entry for entry in entries if entry["seconds"]]
     done = [entry for entry in tried if entry["state"] == "done"]
     compared = {entry["command"]: _compare(entry) for entry in done}  # writes the tables
@@ -75,7 +76,7 @@ def write(entries: list[dict]) -> None:
 
 
 def folder(entry: dict) -> Path:
-    """Results of an experiment."""
+    """Results folder of an experiment."""
     return RESULTS / f"exp_{entry['key']}"
 
 
@@ -96,7 +97,7 @@ def _compare(entry: dict) -> str:
 
 
 def _numbers(done: list[dict]) -> DataFrame:
-    """Published numbers, with ours and the command if run; full size takes precedence."""
+    """Published numbers and, where available, ours and the command; prefers full-size runs."""
     found = []
     for entry in sorted(done, key=lambda entry: entry["mode"] == "quick"):
         if (file := folder(entry) / f"{TABLE}.csv").exists():
@@ -122,7 +123,7 @@ def _shown(numbers: DataFrame) -> DataFrame:
 
 
 def _ratios(numbers: DataFrame) -> DataFrame:
-    """Numbers of VC divided by those of VIC."""
+    """Ratios of VC's numbers to VIC's."""
     keys = ["experiment", "data", "beta", "metric"]
     pairs = numbers.pivot(index=keys, columns="method", values=["value", "ours"])
     ratios = pairs.xs("VAE", axis=1, level=1) / pairs.xs("VIC", axis=1, level=1)
@@ -146,7 +147,7 @@ def _command(entry: dict) -> dict:
 def _missing(entry: dict) -> dict:
     """Why an experiment was not finished, and which data and backbones it needs."""
     needs = []
-    with contextlib.suppress(ConfigError):  # a script may run experiments of other names
+    with contextlib.suppress(ConfigError):  # a script may run experiments with other names
         cfg = compose_config([f"experiment={entry['experiment']}", f"mode={entry['mode']}"])
         swept = [cfg.sweep.get(f"data@{place}", []) for place in ("data_feat", "data_pred")]
         needs = [cfg.data_feat.name, *swept[0], *swept[1], cfg.tower.name]

@@ -84,7 +84,7 @@ def test_half_the_bits_are_twice_the_gain(tmp_path, exponential, capsys):
     assert found["bd_rate_mean"].to_dict() == pytest.approx({"VIC": -50, "VAE": 0})
     # 0.1 above 1/2: a fifth of the way back from 3 bits to 2
     assert found["rate_near_lossless_mean"].to_dict() == pytest.approx({"VIC": 2.8, "VAE": 5.6})
-    assert "over dist = VAE" in (tmp_path / "summarized_RD_curves_merged.tex").read_text()
+    assert "relative to dist = VAE" in (tmp_path / "summarized_RD_curves_merged.tex").read_text()
     summarize_RD_curves(Runs(tmp_path, runs), Y, X, baseline="BINCE")
     assert "dist=BINCE" in capsys.readouterr().err and "gain_mean" not in saved(tmp_path)
 

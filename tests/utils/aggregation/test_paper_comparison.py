@@ -42,7 +42,7 @@ def test_ours_is_the_mean_over_the_seeds_of_the_published_setting(tmp_path, caps
     text = (tmp_path / "paper_comparison.md").read_text()
     assert text in capsys.readouterr().out and "2.3 ± 0.06" in text
     assert "1 of 2 numbers within the tolerance, 6 not run" in text
-    assert "differ from the published runs" in text  # the folder has another name
+    assert "differ from the full-size experiment" in text  # the folder has another name
 
 
 def test_seeds_without_the_number_are_missing(tmp_path):
