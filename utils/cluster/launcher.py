@@ -185,7 +185,7 @@ def _returned(
     job: SweepJob, submitted: submitit.Job, result: tuple[str, object] | None, state: str
 ) -> JobReturn:
     """A job's result for Hydra; if the job could not record its own end, this function does."""
-    outcome, value = result or ("lost", f"no result of job {submitted.job_id}: {state}")
+    outcome, value = result or ("lost", f"no result from job {submitted.job_id}: {state}")
     if outcome == "success":
         return value
     log = os.path.relpath(submitted.paths.stderr)

@@ -1,6 +1,6 @@
 """Status of an experiment's jobs and runs, read from disk, and the report at the end of a sweep.
 
-A job is one call of `main`, identified by its settings; it creates one run per stage. Only small
+A job is one call to `main`, identified by its settings; it creates one run per stage. Only small
 files are read, so reading the status of a thousand runs takes about a second.
 """
 

@@ -161,7 +161,7 @@ def read_status(results: Path, work: Path) -> dict:
 
 
 def propagate_unfinished(records: list[Record]) -> dict[str, list[Record]]:
-    """Group records by stage; an unfinished run also counts in the later stages of its job.
+    """Group records by stage; unfinished runs also count as such in later stages of their jobs.
 
     If a job's featurizer failed, its predictor has no run, but must count as unfinished too. Among
     records with the same identity, the latest one that is done is kept; if none is, the latest.
@@ -228,7 +228,7 @@ def _read(folder: Path, results: Path) -> Record:
             state = MISSING
             _warn(folder, error)
     if undefined := [name for name, value in metrics.items() if math.isnan(value)]:
-        print(f"NaN, so left out of means: {', '.join(undefined)} in {folder}", file=sys.stderr)
+        print(f"NaN, so excluded from means: {', '.join(undefined)} in {folder}", file=sys.stderr)
     return Record(stage, state, folder, config, metrics, str(status.get("finished", "")))
 
 

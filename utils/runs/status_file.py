@@ -62,7 +62,7 @@ def load(path: Path) -> dict:
 
 
 def format_error(error: BaseException) -> str:
-    """Format an error as one sentence, for status files and reports."""
+    """Format an error as a sentence for status files and reports."""
     # Lightning turns KeyboardInterrupt into SystemExit
     cause = error.__context__ if type(error) is SystemExit else error
     if isinstance(cause, KeyboardInterrupt):

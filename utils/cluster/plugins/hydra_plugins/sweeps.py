@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 # Classes in optuna.samplers, keyed by their names in hydra-optuna-sweeper. CmaEsSampler is missing,
-# as it supports neither choices nor several objectives; hypopt=none replaces GridSampler.
+# as it supports neither choices nor multiple objectives; hypopt=none replaces GridSampler.
 SAMPLERS = {
     "random": "RandomSampler",
     "tpe": "TPESampler",
