@@ -1,6 +1,7 @@
 """Checkpoints of the best and the last epoch: kept in memory, and written every few minutes."""
 
 import copy
+import os
 import time
 from pathlib import Path
 
@@ -41,6 +42,18 @@ class TimedCheckpoints(TorchCheckpointIO):
         others = {other: kept for other, kept in self._unwritten.items() if other != Path(path)}
         self._unwritten = {**others, Path(path): copy.deepcopy(checkpoint)}  # signals see both
 
+    def load_checkpoint(self, path: str | Path, *args: object, **options: object) -> dict:
+        """Read a checkpoint; if its folder has moved, update the paths in it.
+
+        Otherwise, Lightning would forget the loss of the best epoch.
+        """
+        checkpoint = super().load_checkpoint(path, *args, **options)
+        folder = os.path.realpath(Path(path).parent)  # in the form in which Lightning compares it
+        for state in checkpoint["callbacks"].values():
+            if (old := state.get("dirpath", folder)) != folder:
+                state |= {key: _moved(value, old, folder) for key, value in state.items()}
+        return checkpoint
+
     def write(self) -> None:
         """Write the checkpoints that are not on disk yet, in the order in which they were saved.
 
@@ -51,6 +64,13 @@ class TimedCheckpoints(TorchCheckpointIO):
             write_checkpoint(self._unwritten[path], path)
             del self._unwritten[path]
         self._last_write = time.monotonic()
+
+
+def _moved(value: object, old: str, new: str) -> object:
+    """A path, or a dictionary whose keys are paths, after a folder has moved."""
+    if isinstance(value, dict):
+        return {_moved(path, old, new): score for path, score in value.items()}
+    return value.replace(old, new) if isinstance(value, str) else value
 
 
 class WriteCheckpoints(Checkpoint):

@@ -233,6 +233,7 @@ RESUMED = {  # epoch of the interruption, settings
 
 @pytest.mark.parametrize("case", RESUMED)
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, monkeypatch, case):
+    """Even if its folder has moved."""
     epoch, settings = RESUMED[case]
     overrides = [*ONLY_FEAT, *settings]
     uninterrupted = run(tmp_path / "a", *overrides)
@@ -240,9 +241,9 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, monkeypatch, c
         interrupt(patch, KeyboardInterrupt(), epoch)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             run(tmp_path / "b", *overrides)
-    cfg = compose(tmp_path / "b", *overrides)
-    assert find_run(cfg, "featurizer").status()["state"] == "interrupted"
-    assert untimed(run(tmp_path / "b", *overrides)) == untimed(uninterrupted)
+    moved = (tmp_path / "b").rename(tmp_path / "c")
+    assert state_of(compose(moved, *overrides), "featurizer") == "interrupted"
+    assert untimed(run(moved, *overrides)) == untimed(uninterrupted)
 
 
 def test_later_stages_that_were_interrupted_equal_uninterrupted_ones(tmp_path, monkeypatch):
