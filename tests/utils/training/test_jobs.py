@@ -226,7 +226,7 @@ def test_the_last_time_limit_is_an_interruption(in_scheduler, inside_hydra, tmp_
 
     in_scheduler(give_up)
     # an Exception: submitit reports no other errors to the launcher
-    with pytest.raises(Exception, match="run it again with -c"), jobs.prepared(compose(tmp_path)):
+    with pytest.raises(Exception, match="again with -c"), jobs.prepared(compose(tmp_path)):
         send(signal.SIGUSR2)
     status = json.loads(inside_hydra.read_text())
     assert status["state"] == "interrupted" and "timed-out too many times" in status["error"]
