@@ -1,1 +1,1 @@
-"""Linear evaluation, image quality, and the cost of communication (bits, quality, times)."""
+"""Linear evaluation, quality of decoded data, and the cost of communication (bits, times)."""

@@ -1,4 +1,4 @@
-"""Stage 2: compress data sets to files and decompress them.
+"""Stage 2: compress data sets into files and decompress them.
 
 x --represent--> z --compress--> file of chunks --decompress--> z_hat --receive--> predictor
 """
@@ -57,7 +57,7 @@ def send_splits(
 
 
 def data_file(folder: Path, split: str) -> Path:
-    """Path of the file of a split's compressed examples, with their targets as labels."""
+    """Path of the file that holds a split's compressed examples, with their targets as labels."""
     return folder / f"{split}.lossyless"
 
 
@@ -70,7 +70,7 @@ def read_targets(folder: Path, split: str) -> np.ndarray:
 
 
 def send(compressor: Compressor, loaders: list[BatchLoader], path: Path, chunk_size: int) -> Sent:
-    """Compress all examples of the loaders, with their targets, into one file.
+    """Compress all examples from the loaders, with their targets, into one file.
 
     Only one chunk is in memory at a time.
     """
@@ -97,11 +97,11 @@ def receive(
     batch_size: int = 1024,
     watch: Stopwatch | None = None,
 ) -> Iterator[Tensor]:
-    """Decode a file; yield batches of examples [B, ...], in order and on the CPU.
+    """Decode a file and yield batches of examples [B, ...], in order and on the CPU.
 
     Only one chunk is in memory at a time. Batches for the decoder have at most `batch_size`
     examples and do not span chunks. `watch` measures the receiver's time. Raises ContainerError or
-    CodingError if the file is damaged or was written by another model.
+    CodingError if the file is damaged or was written with another model.
     """
     watch = Stopwatch(device) if watch is None else watch
     with FeatureFile(path, compressor.codec) as file:
@@ -125,8 +125,8 @@ def measure(
     """Measure the costs of communicating a split, as metrics `<split>/comm/<name>`.
 
     - rate: theoretical bits per example; n_bits if there is no entropy model.
-    - n_bits: bits per example of the file, excluding the targets.
-    - n_bits_single: mean bits per example when each example is coded separately.
+    - n_bits: bits per example in the file, excluding the targets.
+    - n_bits_single: mean bits of the first `n_single` examples, each coded separately.
     - bpp: bits per pixel, for images.
     - encoder_time, compress_time, sender_time, receiver_time: seconds per example. The encoder time
       includes that of a frozen backbone, which was measured when the features were computed.
@@ -173,7 +173,7 @@ def _image_quality(
 def _single_bits(
     compressor: Compressor, data: DataModule, split: str, device: torch.device, n_single: int
 ) -> float:
-    """Mean bits of the first examples, each coded in a separate stream."""
+    """Mean bits of the first `n_single` examples, at most one batch, each coded separately."""
     batch = next(iter(data.loader(split, device=device)))
     z = compressor.represent(batch.x[:n_single])
     return 8 * float(np.mean([len(compressor.codec.compress(example[None])) for example in z]))

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from utils.configs.checks import ConfigError, is_network
 
-# Singular values below this fraction of the largest one are rounding errors of float32.
+# Singular values below this fraction of the largest one are float32 rounding errors.
 ROUNDING = 1e-6
 MAX_ITERATIONS = 1000  # of L-BFGS
 
@@ -43,19 +43,19 @@ class Evaluation(ABC):
 
     @abstractmethod
     def evaluate(self, splits: Splits, *, task: str, seed: int, n_jobs: int = 1) -> Metrics:
-        """Compute `<split>/pred/<name>` for "val" and "test", deterministic given data and seed.
+        """Compute `<split>/pred/<name>` for "val" and "test", deterministically for a given seed.
 
         Parameters
         ----------
         splits : (x [N, *shape], y) for each of "train", "val" and "test", on the CPU.
         task : "classification" (y int64 [N]) or "regression" (y float32 [N, D]).
-        seed : seed of all random number generators.
+        seed : seed for all random number generators.
         n_jobs : maximum number of parallel processes.
 
         Raises
         ------
         ValueError
-            If the evaluation does not support such targets or examples.
+            If the evaluation does not support these targets or examples.
         """
 
 
@@ -80,14 +80,14 @@ class LinearEvaluation(Evaluation):
     As in the paper, features are not rescaled: the same C penalises smaller features more strongly.
 
     The search ranks candidates by cross-validated accuracy on the training and validation examples;
-    it never uses the test split. If there are more than `max_cv_examples` of them, or if a class
-    has fewer examples than there are folds, candidates are instead fitted to the training split and
-    ranked on the validation split. The final fits always use all examples.
+    it never uses the test split. If these two splits have more than `max_cv_examples` examples, or
+    a class has fewer examples than there are folds, candidates are instead fitted to the training
+    split and ranked on the validation split. The final fits always use all examples.
     """
 
     n_draws: int = 16  # number of candidates
-    n_folds: int = 5  # folds of cross-validation
-    max_cv_examples: int = 50_000  # training and validation examples, for cross-validation
+    n_folds: int = 5  # cross-validation folds
+    max_cv_examples: int = 50_000  # limit on training plus validation examples
     #: number of training examples, stratified by class, that candidates are fitted to if they are
     #: ranked on the validation split; None: all
     max_search_examples: int | None = None
@@ -102,7 +102,7 @@ class LinearEvaluation(Evaluation):
 
     @abstractmethod
     def make(self, seed: int) -> ClassifierMixin:
-        """An unfitted classifier that penalises the squared norm of its weights."""
+        """Return an unfitted classifier that penalises the squared norm of its weights."""
 
     @abstractmethod
     def loss(
@@ -111,7 +111,7 @@ class LinearEvaluation(Evaluation):
         """Mean loss of a fitted classifier on x [N, D] and classes y [N], with weights [N]."""
 
     def evaluate(self, splits: Splits, *, task: str, seed: int, n_jobs: int = 1) -> Metrics:
-        """See `Evaluation.evaluate`; x are vectors [N, D].
+        """See `Evaluation.evaluate`; examples must be vectors.
 
         The metrics are loss, acc and err, and balanced_loss, balanced_acc and balanced_err, which
         weight each example by the inverse of its class frequency in the split. Validation metrics
@@ -121,8 +121,8 @@ class LinearEvaluation(Evaluation):
         """
         if task != "classification":
             raise ValueError(
-                f"a {self.label} is for classification, but the task is {task}: choose another "
-                "architecture@predictor, such as mlp_probe"
+                f"a {self.label} only supports classification, but the task is {task}: choose "
+                "another architecture@predictor, such as mlp_probe"
             )
         train, val, test = in_span(
             *(self._to_numpy(*splits[name]) for name in ("train", "val", "test"))
@@ -155,7 +155,7 @@ class LinearEvaluation(Evaluation):
     def _search(
         self, x: NDArray, y: NDArray, *, n_train: int, seed: int, n_jobs: int
     ) -> dict[str, object]:
-        """The best candidate; x and y hold training examples first, then validation examples."""
+        """Return the best candidate; x and y hold the training, then the validation examples."""
         search = RandomizedSearchCV(
             self.make(seed),
             self.space,
@@ -178,7 +178,7 @@ class LinearEvaluation(Evaluation):
         return search.best_params_
 
     def _folds(self, y: NDArray, *, n_train: int, seed: int) -> list[tuple[NDArray, NDArray]]:
-        """(row indices to fit to, row indices to rank candidates on) for each fold."""
+        """Return (row indices to fit to, row indices to rank candidates on) for each fold."""
         counts = np.unique(y, return_counts=True)[1]
         if len(y) <= self.max_cv_examples and counts.min() >= self.n_folds:
             folds = StratifiedKFold(self.n_folds, shuffle=True, random_state=seed)
@@ -236,11 +236,11 @@ class LogisticEvaluation(LinearEvaluation):
 
 
 def in_span(train: Split, val: Split, test: Split) -> tuple[Split, Split, Split]:
-    """Express the examples in an orthonormal basis [N, R] of the span of training and validation.
+    """Express examples as coordinates [N, R] in an orthonormal basis of the span of train and val.
 
     The weights of a linear classifier lie in that span, and its penalty does not depend on the
-    basis, so the projection changes only the speed. For example, vectors of 1280 dimensions that
-    were decoded from 16 principal components are fitted as 16 numbers.
+    basis, so the projection changes only the speed. For example, 1280-dimensional vectors decoded
+    from 16 principal components and a mean are fitted as 17 numbers.
     """
     x = np.concatenate([train[0], val[0]])
     variances, axes = eigh(x.T @ x)  # ascending

@@ -12,14 +12,14 @@ from utils.data.features import FeatureDataModule
 from utils.data.module import BatchLoader, DataModule
 from utils.runs.stopwatch import Stopwatch
 
-# Weights of the scales of MS-SSIM, the finest first (Wang et al., 2003, "Multiscale structural
+# Weights of the MS-SSIM scales, finest first (Wang et al., 2003, "Multiscale structural
 # similarity for image quality assessment").
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-# Shortest side for 1, 2, ... scales: each additional scale halves the image, and a window of 11
-# pixels must fit into the smallest one. (88 pixels suffice for four scales, but torchmetrics
+# Minimum side for 1, 2, ... scales: each additional scale halves the image, and a window of 11
+# pixels must fit into the smallest image. (88 pixels suffice for four scales, but torchmetrics
 # requires 99.)
 MIN_SIDES = (11, 22, 44, 99, 176)
-# Values that MS-SSIM processes at once: its roughly twenty copies then fit into CPU caches.
+# Values to process at once: the roughly twenty copies that MS-SSIM makes then fit into CPU caches.
 MAX_VALUES = 2**19
 
 
@@ -39,7 +39,7 @@ class ImageQuality:
         self._ms_ssim: list[Tensor] = []
 
     def add(self, decoded: Tensor, images: Tensor) -> None:
-        """Add decoded images and their sources, [B, C, H, W] each."""
+        """Add decoded images and their sources, each [B, C, H, W]."""
         mse = (decoded - images).square().flatten(1).mean(1)
         self._mse.append(mse.double().cpu())
         if weights := scale_weights(min(images.shape[-2:])):
@@ -75,7 +75,7 @@ class VectorQuality:
         self._square: Tensor | float = 0.0
 
     def add(self, decoded: Tensor, vectors: Tensor) -> None:
-        """Add decoded vectors and their sources, [B, D] each."""
+        """Add decoded vectors and their sources, each [B, D]."""
         vectors = vectors.double()
         self._n_examples += len(vectors)
         self._error = self._error + (decoded.double() - vectors).square().sum(0)
@@ -96,15 +96,15 @@ def backbone_time(data: DataModule, split: str) -> float:
 
 
 def scale_weights(side: int) -> tuple[float, ...]:
-    """Weights of the MS-SSIM scales, summing to one, for images with this shortest side."""
+    """Weights, summing to one, of the MS-SSIM scales for images whose shortest side is `side`."""
     weights = SCALE_WEIGHTS[: sum(side >= min_side for min_side in MIN_SIDES)]
     return tuple(weight / sum(weights) for weight in weights)
 
 
 def ms_ssim(decoded: Tensor, images: Tensor, weights: Sequence[float]) -> Tensor:
-    """Multiscale structural similarity of each pair of images [B, C, H, W]: [B]."""
+    """Return the multiscale structural similarity [B] of each pair of images [B, C, H, W]."""
     n_at_once = max(1, MAX_VALUES // math.prod(images.shape[1:]))
-    # "relu" replaces negative similarities, whose powers are undefined, by 0
+    # "relu" replaces negative similarities, whose powers are undefined, with 0
     similarities = [
         multiscale_structural_similarity_index_measure(
             *pair, data_range=1.0, betas=tuple(weights), normalize="relu", reduction="none"
@@ -125,7 +125,7 @@ def stated_rate(compressor: Compressor, loader: BatchLoader) -> float | None:
 def measure_codec(
     codec: PlainCompressor, data: DataModule, split: str, device: torch.device
 ) -> dict[str, float]:
-    """Measure the rate and quality of a codec on a split, as metrics `<split>/feat/<name>`.
+    """Measure the rate, quality and speed of a codec on a split, as metrics `<split>/feat/<name>`.
 
     - n_bits: coded bits per example.
     - rate: theoretical bits per example; n_bits if there is no entropy model.

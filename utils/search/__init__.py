@@ -18,8 +18,8 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
     space = Space.of(overrides)
     if not space.distributions:
         raise ConfigError(
-            "hypopt: nothing to search: give ranges, such as 'encoder.z_dim=choice(16, 32)' or "
-            "'featurizer.loss.beta=tag(log, interval(1e-3, 1))'"
+            "hypopt: there is nothing to search; give ranges, such as "
+            "'encoder.z_dim=choice(16, 32)' or 'featurizer.loss.beta=tag(log, interval(1e-3, 1))'"
         )
     objectives, directions = goals(cfg)
     if not objectives or not all(isinstance(name, str) for name in objectives):
@@ -34,7 +34,7 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
         )
     if on_test := [name for name in objectives if name.startswith("test/")]:
         raise ConfigError(
-            f"monitor_return: {on_test} would select on test data: use val/... instead"
+            f"monitor_return: {on_test} would select trials on test data; use val/... instead"
         )
     for key in ("n_trials", "n_parallel"):
         if not isinstance(cfg.hypopt[key], int) or cfg.hypopt[key] < 1:
@@ -45,12 +45,12 @@ def check(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def study_file(cfg: DictConfig) -> Path:
-    """SQLite file of the studies of an experiment."""
+    """SQLite file that holds the studies of an experiment."""
     return Path(cfg.paths.results) / experiment_folder(cfg) / study.FILE
 
 
 def goals(cfg: DictConfig) -> tuple[list[str], list[str]]:
-    """The metrics that a search optimises, and their directions; a single value needs no list."""
+    """Return the metrics that a search optimises, and their directions, as lists."""
     metrics, directions = (
         list(given) if isinstance(given, ListConfig) else [given]
         for given in (cfg.monitor_return, cfg.hypopt.direction)

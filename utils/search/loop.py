@@ -1,4 +1,4 @@
-"""The search loop: take trials, launch their jobs, record the results, print the best trials."""
+"""The search loop: take trials, launch their jobs, record the results and print the best trials."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ from utils.search import goals, study_file
 from utils.search import study as studies
 from utils.search.space import Space
 
-MAX_SHOWN = 10  # trials of a Pareto front
+MAX_SHOWN = 10  # trials printed for a Pareto front
 # Names of error classes: importing the classes themselves takes seconds.
 NON_FINITE, UNKNOWN_METRIC = "NonFiniteLossError", "UnknownMetricError"
 
 
 def run_search(cfg: DictConfig, arguments: Sequence[str], launcher: Launcher) -> None:
-    """Run the search of a config, including its `hydra` node, over the ranges in `arguments`."""
+    """Run the search that a config with a `hydra` node defines, over the ranges in `arguments`."""
     objectives, directions = goals(cfg)
     search = Search(
         study_file(cfg),
@@ -44,7 +44,7 @@ def run_search(cfg: DictConfig, arguments: Sequence[str], launcher: Launcher) ->
 
 @dataclass
 class Search:
-    """A search: it takes trials of a study, launches their jobs and records their results.
+    """Take trials from a study, launch their jobs and record their results.
 
     Several processes may search the same study concurrently; they share its `n_trials`. A trial
     depends on the sampler's `seed`, on the number of earlier trials and, if the sampler adapts to
@@ -52,7 +52,7 @@ class Search:
     is never repeated, because it would fail again.
     """
 
-    file: Path  # SQLite file of the study; both are created if they are missing
+    file: Path  # SQLite file of the study; both are created if missing
     name: str  # name of the study
     objectives: Sequence[str]  # names of the metrics that the jobs return
     directions: Sequence[str]  # minimize or maximize, one per objective
@@ -62,12 +62,12 @@ class Search:
     sampler: Mapping[str, object]  # config of an Optuna sampler
 
     def run(self, launcher: Launcher, sweep_dir: Path, n_parallel: int) -> None:
-        """Run the missing trials, `n_parallel` at a time; print the best ones.
+        """Run the missing trials, `n_parallel` at a time; print the best trials.
 
-        `sweep_dir` has a folder for each job, named by its number, with its status file. Raises
+        In `sweep_dir`, each job's folder, named after its number, contains its status file. Raises
         ConfigError if the sampler cannot be used, or if the search differs from the study's
-        definition and the study has complete or running trials. Without such trials, the study is
-        replaced.
+        definition and the study has complete or running trials. If there are none, the
+        study is replaced.
         """
         self._make_sampler(0)  # fails before anything is written
         self.owner, n_launched = studies.new_owner(), 0
@@ -82,7 +82,7 @@ class Search:
                     self._record(trial, job, read_job(sweep_dir / str(num)))
                 n_launched += len(trials)
         if n_launched == 0:
-            print(f"Nothing to run: the study has its {self.n_trials} trials (hypopt.n_trials)")
+            print(f"Nothing to run: the study already has {self.n_trials} trials (hypopt.n_trials)")
         print(summary(self.study))
 
     def _open(self) -> optuna.Study:
@@ -98,7 +98,7 @@ class Search:
         return study
 
     def _repeat(self) -> None:
-        """Enqueue again the trials of killed searches, whose runs resume, and failed trials."""
+        """Re-enqueue trials of killed searches, whose runs resume, and failed ones if requested."""
         trials = self.study.get_trials(deepcopy=False)
         stale = {
             trial.number
@@ -111,11 +111,11 @@ class Search:
             is_stale = trial.number in stale
             if (is_stale or (is_failed and self.retry_failed)) and trial.number not in waiting:
                 self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
-        for number in stale:  # last, in case this process is killed before
+        for number in stale:  # last, in case this process is killed midway
             self.study.tell(number, state=TrialState.FAIL)
 
     def _take(self, n: int) -> list[Trial]:
-        """At most n trials to run, repetitions first; empty if the study has all its trials."""
+        """Return up to n trials to run, repetitions first; none if the study has all its trials."""
         taken: list[Trial] = []
         with studies.study_lock(self.file, self.name):
             while len(taken) < n and self._is_any_missing():
@@ -127,7 +127,7 @@ class Search:
         return bool(is_waiting) or len(studies.counted(self.study)) < self.n_trials
 
     def _ask(self) -> Trial:
-        """The next trial: a waiting one, or a new one."""
+        """Return the next trial: a waiting one if there is one, else a new one."""
         trials = self.study.get_trials(deepcopy=False)
         n_drawn = sum(studies.has_started(t) and "retry_of" not in t.user_attrs for t in trials)
         self.study.sampler = self._make_sampler(n_drawn)
@@ -137,7 +137,7 @@ class Search:
         return trial
 
     def _make_sampler(self, n_drawn: int) -> BaseSampler:
-        """A sampler, seeded for the trial that follows `n_drawn` earlier ones."""
+        """Return a sampler that is seeded for the trial after the first `n_drawn`."""
         try:
             seed = np.random.SeedSequence([int(self.sampler["seed"]), n_drawn])
             return instantiate(self.sampler, seed=int(seed.generate_state(1)[0]))
@@ -151,7 +151,7 @@ class Search:
     def _record(self, trial: Trial, job: JobReturn, status: Mapping[str, object]) -> None:
         """Record the result of a trial's job; the trial fails unless all objectives are finite.
 
-        If the job failed because an objective is not a metric, raises the job's error, because all
+        If the job failed because an objective is not a metric, its error is re-raised, because all
         other jobs would fail too.
         """
         if runs := status.get("runs"):
@@ -163,7 +163,7 @@ class Search:
         try:
             values = _floats(job.return_value, len(objectives))
         except Exception as error:  # a job may raise anything; the search continues
-            # a submitted job reports only the name of its error's class
+            # for a submitted job, only its status file names the error's class
             classes = {type(error).__name__, str(status.get("error", "")).partition(":")[0]}
             is_result = NON_FINITE in classes
             self._fail(trial, f"{type(error).__name__}: {error}", is_result)
@@ -193,7 +193,7 @@ def _floats(returned: object, n: int) -> list[float]:
 
 
 def summary(study: optuna.Study) -> str:
-    """A few lines about a study: the number of trials in each state, and the best trials."""
+    """Summarise a study in a few lines: the number of trials in each state, and the best trials."""
     trials, best = studies.counted(study), studies.best_trials(study)
     n_complete, n_failed, n_running = (
         sum(trial.state == state for trial in trials)
@@ -204,7 +204,7 @@ def summary(study: optuna.Study) -> str:
     lines = [f"Search {study.study_name}: {found}"]
     objectives = studies.objective_names(study)
     if len(objectives) > 1:
-        shown = f", the first {MAX_SHOWN}" if len(best) > MAX_SHOWN else ""
+        shown = f", first {MAX_SHOWN} shown" if len(best) > MAX_SHOWN else ""
         lines.append(f"Pareto front of {' and '.join(objectives)}: {len(best)} trials{shown}")
     elif best:
         lines.append(f"Best {objectives[0]} ({study.direction.name.lower()}d):")

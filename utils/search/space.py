@@ -26,7 +26,7 @@ class Space:
 
     @classmethod
     def of(cls, overrides: Sequence[str]) -> "Space":
-        """The space of a command line, as in "lr=tag(log, interval(1e-4, 1e-2))"."""
+        """Parse the overrides of a command line, such as "lr=tag(log, interval(1e-4, 1e-2))"."""
         parsed = parse(overrides)
         fixed = (o.input_line for o in parsed if not o.is_sweep_override())
         swept = {o.get_key_element(): distribution(o) for o in parsed if o.is_sweep_override()}
@@ -41,21 +41,21 @@ class Space:
         return fixed | {key: describe(drawn) for key, drawn in self.distributions.items()}
 
     def job(self, params: Mapping[str, object]) -> tuple[str, ...]:
-        """The overrides of the trial with these parameters."""
+        """Return the overrides for the trial with these parameters."""
         drawn = (f"{key}={_text(params[key])}" for key in self.distributions)
         return (*self.fixed, *drawn)
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """Distribution of a swept setting.
+    """Return the distribution of a swept setting.
 
     - `choice(a, b)` and `a,b`: one of the values. Values other than numbers and booleans are kept
       as text in Hydra's grammar, quoted where necessary.
     - `interval(a, b)`: a float in [a, b]; `int(interval(1, 5))`: an integer in [1, 5].
       `tag(log, interval(a, b))`: log-uniform.
-    - `range(a, b, step)`: one of the values of Hydra's sweep, excluding b.
+    - `range(a, b, step)`: one of the values in Hydra's sweep, excluding b.
 
-    Raises `ConfigError` for an empty range and for unsupported tags.
+    Raises `ConfigError` for invalid ranges and intervals and for unsupported tags.
     """
     try:
         return _distribution(override)
@@ -87,7 +87,7 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 def describe(distribution: BaseDistribution) -> str:
-    """What a study fixes about a distribution: all but the ends of intervals."""
+    """Describe what a study fixes in a distribution; numeric bounds and steps may change."""
     if isinstance(distribution, CategoricalDistribution):
         return f"choice({', '.join(map(_text, distribution.choices))})"
     kind = "an interval of " + ("int" if isinstance(distribution, IntDistribution) else "float")

@@ -3,7 +3,7 @@
 A trial is RUNNING, COMPLETE (all its objectives are finite), FAIL, or WAITING to repeat another
 trial. Its user attributes are:
 
-- owner : search process that runs it; see `new_owner`.
+- owner : search process that took it; see `new_owner`.
 - overrides : command line of its job, written just before the job starts. A trial without this
   attribute never started and does not count.
 - retry_of : number of the trial that it repeats, which then no longer counts.
@@ -33,7 +33,7 @@ from utils.search.space import Space
 FILE = "optuna.db"
 WAIT_SECONDS = 60  # for a lock held by another writer
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # suppresses a log line per study and trial
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # suppresses one log line per study and trial
 
 
 def names(file: Path) -> list[str]:
@@ -47,7 +47,7 @@ def load(file: Path, name: str) -> optuna.Study:
 
 
 def searched(file: Path) -> list[str]:
-    """Settings that the studies in a file sample, as `<key>` and, for groups, `<key>.name`."""
+    """Settings sampled by the studies in a file, each as `<key>` and, if a group, `<key>.name`."""
     trials = [trial for name in names(file) for trial in counted(load(file, name))]
     places = {key.split("@")[-1].lstrip("+"): None for trial in trials for key in trial.params}
     return [key for place in places for key in (place, f"{place}.name")]
@@ -99,15 +99,15 @@ def fits(study: optuna.Study, new: Mapping[str, object], file: Path) -> bool:
         for trial in study.get_trials(deepcopy=False)
     ):
         raise ConfigError(
-            f"the study '{study.study_name}' cannot be continued: {'; '.join(different)}: "
-            "hypopt.study_name=NAME starts a new one (finished runs are reused)"
+            f"the study '{study.study_name}' cannot be continued: {'; '.join(different)}. "
+            "Start a new one with hypopt.study_name=NAME (finished runs are reused)"
         )
     return not different
 
 
 @functools.cache  # opening a storage takes a second
 def storage(file: Path) -> optuna.storages.RDBStorage:
-    """Optuna's storage in a file, which is created if it is missing.
+    """Optuna's storage in a file, which is created if missing.
 
     Raises `ConfigError` if the file was written by an incompatible release of Optuna.
     """
@@ -130,7 +130,7 @@ def study_lock(file: Path, name: str) -> FileLock:
 
 
 def new_owner() -> str:
-    """Unique name for this search process.
+    """Return a unique name for this search process.
 
     The process holds `owner_lock`, which is released even if the process is killed. Optuna's own
     heartbeat only works in `Study.optimize`, which runs trials in threads.

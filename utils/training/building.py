@@ -1,4 +1,4 @@
-"""Build data, backbones, compressors and predictors from a config, or load them from a run."""
+"""Build data, backbones, compressors and predictors from a config, and load trained models."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ DATA_FACTS = ("shape", "kind", "task", "n_outputs")
 
 
 def pick_device(cfg: DictConfig) -> torch.device:
-    """Return the device for `trainer.accelerator`; raises ValueError if it is not available."""
+    """Return the device for `trainer.accelerator`; raise ValueError if it is unavailable."""
     wants_gpu = cfg.trainer.accelerator in ("gpu", "cuda")
     if wants_gpu and not torch.cuda.is_available():
         raise ValueError(
@@ -37,7 +37,7 @@ def pick_device(cfg: DictConfig) -> torch.device:
 
 
 def build_data(cfg: DictConfig, place: str, auxiliary: str) -> DataModule:
-    """Build the data set at `place` (data_feat or data_pred); with a backbone, its features."""
+    """Build the data set at `place` (data_feat or data_pred) or, with a backbone, its features."""
     if has_tower(cfg):
         return _build_features(cfg, place, auxiliary)
     data = _build_examples(cfg, place, auxiliary=auxiliary)
@@ -46,7 +46,7 @@ def build_data(cfg: DictConfig, place: str, auxiliary: str) -> DataModule:
 
 
 def _build_examples(cfg: DictConfig, place: str, **overrides: object) -> DataModule:
-    """The data set at `place` itself, checked against the properties that its config declares."""
+    """Build the data set itself, and check the properties that its config declares."""
     data = instantiate(cfg[place].kwargs, seed=cfg.seed, data_dir=cfg.paths.data, **overrides)
     stated = OmegaConf.to_container(cfg[place], resolve=True)
     for fact in DATA_FACTS:
@@ -66,9 +66,9 @@ def _build_examples(cfg: DictConfig, place: str, **overrides: object) -> DataMod
 
 
 def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataModule:
-    """The features of the images at `place`."""
+    """Build the features of the images at `place`."""
     if place == "data_feat" and cfg.tower.kwargs.get("weights") == "random":
-        print(f"tower={cfg.tower.name} has random weights: the numbers are meaningless")
+        print(f"tower={cfg.tower.name} has random weights: the results are meaningless")
     _check_takes(cfg, (cfg.tower.z_dim,), place)
     images = _build_examples(
         cfg,
@@ -79,12 +79,12 @@ def _build_features(cfg: DictConfig, place: str, auxiliary: str) -> FeatureDataM
     )
     if not isinstance(images, ImageDataModule):
         raise ValueError(
-            f"tower={cfg.tower.name} takes images, but {place}={cfg[place].name} has vectors: "
+            f"tower={cfg.tower.name} takes images, but {place}={cfg[place].name} contains vectors: "
             "choose tower=none or another data set"
         )
     device = pick_device(cfg)
     key, augmentation = feature_identity(cfg, place)
-    # class name from earlier versions, so that their caches remain valid
+    # class name used by earlier versions, so that their caches remain valid
     key["data"]["kwargs"]["class"] = f"{images.source.name}DataModule"
     return FeatureDataModule(
         images,
@@ -123,7 +123,7 @@ def _check_takes(cfg: DictConfig, shape: Sequence[int], place: str) -> None:
     if shape[0] != cfg.encoder.z_dim:
         raise ValueError(
             f"encoder.z_dim={cfg.encoder.z_dim}, but the features of {place}={cfg[place].name} "
-            f"(tower={cfg.tower.name}) have {shape[0]} dimensions, which the compressor keeps: "
+            f"(tower={cfg.tower.name}) have {shape[0]} dimensions, which compression preserves: "
             f"remove encoder.z_dim, or choose a matching {place} or tower"
         )
 
@@ -140,13 +140,13 @@ def build_backbone(cfg: DictConfig) -> Backbone:
 
 
 def build_compressor(cfg: DictConfig) -> Compressor:
-    """Build the compressor of a config, with weights initialised from the seed."""
+    """Build the compressor of a config, with weights initialised from the config's seed."""
     reseed(cfg.seed, "weights")
     return instantiate(cfg.featurizer.kwargs)
 
 
 def load_compressor(cfg: DictConfig) -> Compressor:
-    """Load the trained compressor of a config, in evaluation mode, on its device."""
+    """Load the trained compressor of a config, in evaluation mode and on the config's device."""
     compressor = build_compressor(cfg)
     if compressor.state_dict():
         find_run(cfg, "featurizer").load_best(compressor)
@@ -154,20 +154,20 @@ def load_compressor(cfg: DictConfig) -> Compressor:
 
 
 def check_targets(compressor: LearnableCompressor, data: DataModule, name: str) -> None:
-    """Raise ValueError if the data lack targets that the probe or the distortion needs."""
+    """Raise ValueError if the data lack the targets that the probe or the distortion needs."""
     if data.is_labelled:
         return
     if compressor.online is not None:
         raise ValueError(
-            f"data_feat={name} has no labels to train the online probe on: train without it, "
-            "with featurizer.kwargs.online=null"
+            f"data_feat={name} has no labels to train the online probe on: train without it "
+            "by setting featurizer.kwargs.online=null"
         )
     if compressor.distortion.needs == "target":
         raise ValueError(f"data_feat={name} has no labels: choose another distortion or data set")
 
 
 def build_predictor(cfg: DictConfig, in_shape: Sequence[int], compressor: Compressor) -> Predictor:
-    """Build the predictor of a config for decoded examples of `in_shape`, randomly initialised."""
+    """Build a randomly initialised predictor for decoded examples of shape `in_shape`."""
     is_standardised = compressor.is_reconstruct  # mean and std are those of images
     head = PredictionHead(
         instantiate(cfg.predictor.kwargs),
@@ -186,7 +186,7 @@ def build_predictor(cfg: DictConfig, in_shape: Sequence[int], compressor: Compre
 
 
 def load_predictor(cfg: DictConfig, compressor: Compressor) -> Predictor:
-    """Load the trained predictor of a config, in evaluation mode, on its device."""
+    """Load the trained predictor of a config, in evaluation mode and on the config's device."""
     in_shape = cfg.data_pred.shape if compressor.is_reconstruct else [cfg.encoder.z_dim]
     predictor = build_predictor(cfg, in_shape, compressor)
     find_run(cfg, "predictor").load_best(predictor)

@@ -1,4 +1,4 @@
-"""Training callbacks for seeds, signals, frozen modules and progress."""
+"""Training callbacks for seeding, signals, freezing, compilation and progress."""
 
 import time
 
@@ -13,12 +13,12 @@ from utils.data.module import derive_seed
 from utils.runs import signals
 from utils.runs.run import Run
 
-# suffixes of the metrics that progress lines show
+# suffixes of the metrics shown in progress lines
 SHOWN = ("/loss", "/rate", "/distortion", "/acc", "/online_acc")
 
 
 class ReseedEveryEpoch(Callback):
-    """Make the random numbers of an epoch depend only on the seed and the epoch.
+    """Make the random numbers of each epoch depend only on the seed and the epoch.
 
     A resumed run therefore draws the same numbers as an uninterrupted one. In distributed training,
     each process draws its own noise for training, but all processes evaluate with the same noise.
@@ -37,7 +37,7 @@ class ReseedEveryEpoch(Callback):
 
 
 class KeepSignals(Callback):
-    """Restore our handlers of the scheduler's signals, which Lightning replaces when it starts."""
+    """Restore our handlers for the scheduler's signals, which Lightning replaces when it starts."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         signals.listen()
@@ -46,14 +46,14 @@ class KeepSignals(Callback):
 
 
 def reseed(*parts: int | str) -> None:
-    """Seed all global generators with a hash of `parts`."""
+    """Seed the global generators of torch and NumPy with a hash of `parts`."""
     seed = derive_seed(*parts)
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
 
 
 class Freezer(Callback):
-    """Freeze modules by name: no gradients, and evaluation mode while the others train."""
+    """Freeze the named modules: no gradients, and evaluation mode while the others train."""
 
     def __init__(self, names: list[str]):
         self.names = names
@@ -71,15 +71,15 @@ class Freezer(Callback):
 
 
 class CompileLosses(Callback):
-    """Compile the losses of training steps; on a GPU, with CUDA graphs."""
+    """Compile the loss computation of training steps; on a GPU, with CUDA graphs."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: JointlyTrained) -> None:
-        torch.compiler.reset()  # a process may have only so many graphs, and a sweep needs many
+        torch.compiler.reset()  # torch limits the graphs per process, and a sweep needs many
         pl_module.compile_losses("reduce-overhead" if pl_module.device.type == "cuda" else None)
 
 
 class NoteEpoch(Callback):
-    """Record the number of finished epochs in the status of a run."""
+    """Record the number of finished epochs in the status file of a run."""
 
     def __init__(self, run: Run):
         self.run = run
@@ -96,7 +96,7 @@ class NoteEpoch(Callback):
 
 
 class ProgressLines(Callback):
-    """Print a few lines of progress per minute, for logs and for jobs that share a terminal.
+    """Print a few progress lines per minute, for logs and for jobs that share a terminal.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ class ProgressLines(Callback):
             )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # read once: reading them in each step would make the host wait for the GPU
+        # read only here: reading them at each step would make the host wait for the GPU
         self._losses = {
             name.rsplit("/", 1)[1]: float(value)
             for name, value in trainer.callback_metrics.items()

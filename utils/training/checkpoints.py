@@ -1,4 +1,4 @@
-"""Checkpoints of the best and the last epoch: kept in memory, and written every few minutes."""
+"""Checkpoints of the best and last epochs, kept in memory and written every few minutes."""
 
 import copy
 import os
@@ -14,11 +14,11 @@ from utils.runs.run import BEST, LAST, Run, write_checkpoint
 
 
 class TimedCheckpoints(TorchCheckpointIO):
-    """Copies checkpoints in memory, and writes them when asked to.
+    """Keep copies of checkpoints in memory, and write them on request.
 
     A file is replaced only by a complete new one. Lightning would write to TMPDIR and, if that is
-    on another disk, copy over the old checkpoint. With `every_minutes=0`, each checkpoint is
-    written.
+    on another disk, copy the file over the old checkpoint. With `every_minutes=0`, every checkpoint
+    is written.
     """
 
     def __init__(self, every_minutes: float):
@@ -29,18 +29,18 @@ class TimedCheckpoints(TorchCheckpointIO):
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time for a write, or the process may be killed at any moment."""
+        """Whether it is time to write, or the process may be killed at any moment."""
         return signals.is_terminated() or time.monotonic() - self._last_write >= self.seconds
 
     def save_checkpoint(
         self, checkpoint: dict, path: str | Path, storage_options: object = None
     ) -> None:
-        """Keep a copy on the device of the model, replacing an earlier one for the same path.
+        """Keep a copy on the model's device, replacing any earlier copy for the same path.
 
-        A copy on the GPU takes no time, and the host does not wait for it.
+        Copying on the GPU takes almost no time, and the host does not wait for it.
         """
         others = {other: kept for other, kept in self._unwritten.items() if other != Path(path)}
-        self._unwritten = {**others, Path(path): copy.deepcopy(checkpoint)}  # signals see both
+        self._unwritten = {**others, Path(path): copy.deepcopy(checkpoint)}  # atomic if interrupted
 
     def load_checkpoint(self, path: str | Path, *args: object, **options: object) -> dict:
         """Read a checkpoint; if its folder has moved, update the paths in it.
@@ -57,8 +57,8 @@ class TimedCheckpoints(TorchCheckpointIO):
     def write(self) -> None:
         """Write the checkpoints that are not on disk yet, in the order in which they were saved.
 
-        A process that is killed in between thus leaves a best epoch that is never older than the
-        last one.
+        Even if the process is killed in between, the best checkpoint on disk thus accounts for all
+        epochs up to the last checkpoint on disk.
         """
         for path in list(self._unwritten):
             write_checkpoint(self._unwritten[path], path)
@@ -74,7 +74,7 @@ def _moved(value: object, old: str, new: str) -> object:
 
 
 class WriteCheckpoints(Checkpoint):
-    """Writes checkpoints after epochs when one is due, at the end, and on errors and signals.
+    """Write checkpoints after an epoch if due, at the end of training, on errors and on signals.
 
     A scheduler's SIGTERM does not end the process: from then on, every epoch is written. Only the
     main process has checkpoints to write.
@@ -95,7 +95,7 @@ class WriteCheckpoints(Checkpoint):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.checkpoints.write()
-        trainer.strategy.barrier()  # all processes read the best checkpoint
+        trainer.strategy.barrier()  # all processes then read the best checkpoint
 
     def on_exception(self, *args: object) -> None:
         self.checkpoints.write()

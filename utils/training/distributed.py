@@ -1,4 +1,4 @@
-"""The processes of a job, one per device: they join a group, share values, and end together.
+"""The processes of a job, one per device: how they form a group, share values and end together.
 
 submitit starts all processes with the same config. Rank 0 makes decisions and writes files; the
 other ranks take part in training and otherwise wait for rank 0.
@@ -28,12 +28,12 @@ from utils.training.building import pick_device
 T = TypeVar("T")
 
 JOIN_TIMEOUT = timedelta(minutes=5)  # for all processes to start
-TRAIN_TIMEOUT = timedelta(minutes=10)  # for a step; then, NCCL ends a process whose peer is gone
+TRAIN_TIMEOUT = timedelta(minutes=10)  # for a step; NCCL then ends a process whose peer is gone
 WAIT_TIMEOUT = timedelta(days=30)  # in `broadcast` and `barrier`: rank 0 may compress for hours
-# environment variables of each process
+# environment variables that each process needs
 TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-PEER_LOST = "another process of the job ended first: killed, out of memory, or see its log"
-# Substrings of the error messages of gloo, NCCL and torch's store after a peer has ended.
+PEER_LOST = "another process of the job ended first: killed, out of memory, or failed (see its log)"
+# Substrings of the errors that gloo, NCCL and torch's store raise after a peer has ended.
 PEER_GONE = (
     "closed",
     "connection reset",
@@ -44,7 +44,7 @@ PEER_GONE = (
     "timeout",
 )
 
-_waiting: dist.ProcessGroup | None = None  # process group of `broadcast` and `barrier`
+_waiting: dist.ProcessGroup | None = None  # process group for `broadcast` and `barrier`
 
 
 def is_main() -> bool:
@@ -53,7 +53,7 @@ def is_main() -> bool:
 
 
 def broadcast(value: T) -> T:
-    """Return rank 0's value in all processes."""
+    """Return rank 0's value on all ranks."""
     if world_size() == 1:
         return value
     values = [value]
@@ -62,7 +62,7 @@ def broadcast(value: T) -> T:
 
 
 def from_main(function: Callable[[], T]) -> T:
-    """Call a function in rank 0 only; return its result in all processes."""
+    """Call a function on rank 0 only, and return its result on all ranks."""
     return broadcast(function() if is_main() else None)
 
 
@@ -74,11 +74,11 @@ def barrier() -> None:
 
 @contextlib.contextmanager
 def joined(cfg: DictConfig) -> Iterator[None]:
-    """Join the processes of a job; a no-op for a single process or if they have already joined.
+    """Join the processes of a job; a no-op if there is only one, or if they have already joined.
 
     Raises ValueError if the number of processes or GPUs does not match `trainer.devices` and
-    `trainer.num_nodes` or a batch cannot be split equally, and PeerLost if another process has
-    ended.
+    `trainer.num_nodes`, or if a batch cannot be split equally. Raises PeerLost if another process
+    has ended.
     """
     global _waiting
     if world_size() > 1:
@@ -107,7 +107,7 @@ def joined(cfg: DictConfig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def peer_errors() -> Iterator[None]:
-    """Replace errors that only report a lost peer by PeerLost, which counts as an interruption.
+    """Replace errors that only report a lost peer with PeerLost, which counts as an interruption.
 
     If the peer failed, it has recorded its own error. If it was killed, the run can resume.
     """
@@ -138,7 +138,7 @@ def _export_rank() -> None:
 
 
 def _check_number(cfg: DictConfig) -> None:
-    """Raise ValueError unless there is one process and, on GPUs, one GPU per configured device."""
+    """Raise ValueError unless there is a process and, on GPUs, a GPU for each configured device."""
     devices, nodes = cfg.trainer.devices, cfg.trainer.num_nodes
     found = int(os.environ.get("WORLD_SIZE", 1))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -158,7 +158,7 @@ def _check_number(cfg: DictConfig) -> None:
 
 
 def _check_batch_sizes(cfg: DictConfig) -> None:
-    """Raise ValueError if a training batch cannot be split equally."""
+    """Raise ValueError if a training batch cannot be split equally among the devices."""
     n = cfg.trainer.devices * cfg.trainer.num_nodes
     for place in ("data_feat", "data_pred"):
         batch_size = cfg[place].kwargs.batch_size
@@ -175,7 +175,7 @@ def _join(device: torch.device) -> None:
     if missing := [name for name in TORCHRUN if name not in os.environ]:
         raise ValueError(
             f"missing environment variables {', '.join(missing)}: unset WORLD_SIZE, and start the "
-            "processes with slurm=local (-s local), or on a cluster (-s NAME)"
+            "processes with slurm=local (-s local) or on a cluster (-s NAME)"
         )
     number, total = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])

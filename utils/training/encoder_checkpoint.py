@@ -1,9 +1,9 @@
 """Encoders that one experiment exports and another imports, as files under `paths.pretrained`.
 
-A file contains the weights of `p_ZlX.mapper` and the config of `p_ZlX`. Encoders with a different
-config are rejected. Settings name files relative to `paths.pretrained`, which is not part of a
-run's identity. `{seed}` in a name is replaced by the seed, so that runs that differ only in their
-seed have the same settings.
+A file contains the weights of `p_ZlX.mapper` and the config of `p_ZlX`. On import, the
+config must match. In settings, file names are relative to `paths.pretrained`, which is not part of
+a run's identity. `{seed}` in a name is replaced with the seed, so that runs that differ only in
+their seed have the same settings.
 """
 
 import io
@@ -22,7 +22,7 @@ EXPORT, INIT = "export.encoder", "finetune.init"
 
 
 def encoder_path(cfg: DictConfig, setting: str) -> Path | None:
-    """The file that `EXPORT` or `INIT` names; None if the setting is null.
+    """Path of the file that `EXPORT` or `INIT` names; None if that setting is null.
 
     Raises `ValueError` if the name is absolute.
     """
@@ -35,7 +35,7 @@ def encoder_path(cfg: DictConfig, setting: str) -> Path | None:
 
 
 def export_encoder(cfg: DictConfig, path: Path) -> None:
-    """Write the encoder of a finished featurizer.
+    """Write the encoder of a finished featurizer to a file.
 
     An existing file is replaced unless its content is identical.
     """
@@ -52,7 +52,7 @@ def export_encoder(cfg: DictConfig, path: Path) -> None:
 
 
 def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
-    """If `finetune.init` is set, load the weights in that file into an encoder.
+    """If `finetune.init` is set, load the weights in the file it names into an encoder.
 
     Raises FileNotFoundError if the file does not exist, and ValueError if it does not contain an
     encoder or if the encoder has a different config.
@@ -68,7 +68,7 @@ def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
             raise
         raise ValueError(
             f"{INIT}: {path} is damaged or not an exported encoder ({error}): delete it and "
-            f"export it again, with `{EXPORT}` in the experiment that trains it"
+            f"export the encoder again by setting `{EXPORT}` in the experiment that trains it"
         ) from error
     expected = _config(cfg)
     if different := [key for key in {**expected, **found} if expected.get(key) != found.get(key)]:
@@ -77,14 +77,14 @@ def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
             for key in different
         ]
         raise ValueError(
-            f"{INIT}: the encoder in {path} does not match the config. {'; '.join(lines)}. Choose "
-            "the encoder and data of the experiment that trained it"
+            f"{INIT}: the encoder in {path} does not match the config. {'; '.join(lines)}. Use "
+            "the encoder and data settings of the experiment that trained it"
         )
     encoder.mapper.load_state_dict(weights)
 
 
 def imported_digest(cfg: DictConfig) -> str | None:
-    """SHA-256 of the file that `finetune.init` names; None if it is not set."""
+    """SHA-256 digest of the file that `finetune.init` names; None if that setting is null."""
     path = _existing(cfg)
     return None if path is None else sha256_of(path)
 
@@ -99,7 +99,7 @@ def _canonical(encoder: dict) -> dict:
 
 
 def _existing(cfg: DictConfig) -> Path | None:
-    """The file that `finetune.init` names; None if it is not set.
+    """Path of the file that `finetune.init` names; None if that setting is null.
 
     Raises FileNotFoundError if the file does not exist.
     """

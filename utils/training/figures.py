@@ -1,4 +1,4 @@
-"""Save the figures of a compressor to disk and send them to loggers that accept images."""
+"""Draw figures of a compressor, save them, and send them to loggers that accept images."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ def draw_all(
 ) -> list[Path]:
     """Draw the named figures (keys of `utils.plots.figures.FIGURES`) and save them with the run.
 
-    `options` maps the name of a figure to its options. Returns the paths of the saved files.
+    `options` maps names of figures to their options. Returns the paths of the saved files.
     """
     drawn, paths = _drawn(run), []
     for name in names:
@@ -47,19 +47,19 @@ def draw_all(
 
 
 def missing(names: Iterable[str], run: Run) -> list[str]:
-    """The named figures that are missing from the run's folder."""
+    """Return those of the `names` whose figures are missing from the run's folder."""
     drawn = _drawn(run)
     return [n for n in names if n not in drawn or not (run.results / drawn[n]).is_file()]
 
 
 def _drawn(run: Run) -> dict[str, str]:
-    """Figures that were drawn, mapped to their file names."""
+    """File names of the figures drawn so far, keyed by figure name."""
     file = run.results / DRAWN
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 class DrawWhileTraining(Callback):
-    """Draw figures after validation, every few epochs, each time overwriting the earlier files."""
+    """Every few epochs, draw figures after validation, overwriting the earlier files."""
 
     def __init__(self, names: Iterable[str], every_n_epochs: int, data: DataModule, run: Run):
         self.names = list(names)

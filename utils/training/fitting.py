@@ -1,4 +1,4 @@
-"""Trainers: fit modules and codecs, and evaluate the best epoch."""
+"""Fit modules and codecs, evaluate the best epoch, and measure inference time."""
 
 import logging
 import warnings
@@ -33,7 +33,7 @@ from utils.training.checkpoints import TimedCheckpoints, checkpoint_callbacks
 from utils.training.loggers import build_logger
 
 N_TIMED = 3  # batches used to measure inference time
-MAX_FITTED = 2**16  # examples used to estimate the statistics of a codec, such as a covariance
+MAX_FITTED = 2**16  # examples used to estimate a codec's statistics, such as a covariance
 
 
 def quiet() -> None:
@@ -51,7 +51,7 @@ def quiet() -> None:
 
 
 def describe(cfg: DictConfig) -> str:
-    """One-line description of a job."""
+    """Return a one-line description of a job."""
     if not cfg.featurizer.is_learned:
         return f"{cfg.featurizer.name} {cfg.predictor.name}"
     beta = f"beta {cfg.featurizer.loss.beta:g}"
@@ -112,7 +112,7 @@ def build_trainer(
 def _processes(
     cfg: DictConfig, device: torch.device, checkpoints: TimedCheckpoints
 ) -> dict[str, object]:
-    """Trainer options that declare the processes of a job, with a plugin that saves checkpoints.
+    """Trainer options that declare the processes of a job, including the plugin for checkpoints.
 
     Without them, Lightning would take over all tasks of a Slurm job.
     """
@@ -133,7 +133,7 @@ def _processes(
 
 
 def _evaluation_period(wanted: int, n_epochs: int) -> int:
-    """The largest divisor of `n_epochs` not above `wanted`, so that the last epoch is evaluated."""
+    """Largest divisor of `n_epochs` up to `wanted`, so that the last epoch is evaluated."""
     return next(every for every in range(min(wanted, n_epochs), 0, -1) if n_epochs % every == 0)
 
 
@@ -147,16 +147,16 @@ def fit(
     callbacks: Sequence[Callback] = (),
     overrides: Mapping[str, object] | None = None,
 ) -> tuple[pl.Trainer, dict[str, float]]:
-    """Train a module, or resume its training, then evaluate the checkpoint of its best epoch.
+    """Train a module or resume its training, then evaluate the checkpoint of its best epoch.
 
     The training split is evaluated only if the config sets `is_eval_train`.
 
     Parameters
     ----------
-    stage : "feat" or "pred", as in the names of metrics.
+    stage : "feat" or "pred", as in metric names.
     monitor_split : split whose loss selects the best epoch.
     callbacks : additional callbacks.
-    overrides : trainer options that replace those of the config.
+    overrides : trainer options that replace those in the config.
     """
     if distributed.is_main():
         callbacks = [ProgressLines(run.stage), *callbacks]
@@ -179,7 +179,7 @@ def evaluate(
     seed: int,
     splits: Sequence[str] = ("val", "test"),
 ) -> dict[str, float]:
-    """Metrics `<split>/<stage>/<name>`; "train" is evaluated on its first augmented copy."""
+    """Return metrics `<split>/<stage>/<name>`; those of "train" use its first augmented copy."""
     metrics: dict[str, float] = {}
     for split in splits:
         reseed(seed, "evaluate", split)
@@ -193,7 +193,7 @@ def evaluate(
 def inference_time(
     trainer: pl.Trainer, module: pl.LightningModule, data: DataModule, split: str
 ) -> float:
-    """Measure the seconds per example that a trained network takes, on a few batches of a split."""
+    """Measure a trained network's inference time, in seconds per example, on a few batches."""
     device = trainer.strategy.root_device
     loader, watch, n_examples = data.loader(split, device=device), Stopwatch(device), 0
     module.to(device).eval()

@@ -26,7 +26,7 @@ from utils.runs.signals import MAIN_PROCESS
 from utils.runs.status_file import recorded_job
 from utils.training import building, fitting
 
-WATCH_SECONDS = 1.0  # interval between checks of the main process
+WATCH_SECONDS = 1.0  # interval between checks that the main process is alive
 
 
 class UnknownMetricError(ConfigError):
@@ -44,7 +44,7 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
         check_settings(cfg)
         find_evaluation(cfg)  # raises ConfigError if the predictor is invalid
         check_compilation(cfg)
-        for name in ("results", "pretrained"):  # data may be read-only
+        for name in ("results", "pretrained"):  # the data folder may be read-only
             writable_dir(cfg.paths[name], f"paths.{name}")
         fitting.quiet()
         if "OMP_NUM_THREADS" not in os.environ:
@@ -52,7 +52,7 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
         if building.pick_device(cfg).type == "cpu":
             # Adam checks for CUDA at every step, which is slow through NVML, Lightning's default
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-        else:  # "high": TF32; compiled code could not make an exception for rates
+        else:  # "high": TF32; compiled code cannot make an exception for rates
             torch.set_float32_matmul_precision("highest" if cfg.trainer.compile else "high")
         stages = STAGES[: 1 if cfg.is_only_feat else None]
         if job is not None:
@@ -61,9 +61,9 @@ def prepared(cfg: DictConfig) -> Iterator[DictConfig]:
 
 
 def finished(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[float, ...] | None:
-    """The metric(s) that `cfg.monitor_return` names, for a hyperparameter search.
+    """Metric(s) that `cfg.monitor_return` names, for a hyperparameter search; None if it is null.
 
-    Raises `UnknownMetricError`, which lists the known metrics, if one of them is unknown.
+    Raises `UnknownMetricError`, which lists the known metrics, if a name is not among them.
     """
     if cfg.monitor_return is None:
         return None
@@ -83,7 +83,7 @@ def _following_main_process() -> Iterator[None]:
     Without this, the workers of a killed `main.py` would continue in the background.
     """
     main_process = int(os.environ.get(MAIN_PROCESS, 0))
-    # jobs of a scheduler outlive main.py
+    # a scheduler's jobs outlive main.py
     if main_process in (0, os.getpid()) or signals.job_id() is not None:
         yield
         return

@@ -17,11 +17,11 @@ from utils.training import wandb_runs
 
 
 class TidyCSVLogger(Logger):
-    """Write the columns `step` and `epoch` and one column per metric; missing values are empty.
+    """Log to a CSV file with columns `step`, `epoch` and one per metric; missing values are empty.
 
     Metrics logged at the same step share a row. Metrics without an epoch, such as the learning
-    rates at the start of an epoch, go to the next row. The last row contains the evaluation of the
-    best epoch.
+    rates at the start of an epoch, go into the next row. The last row contains the evaluation of
+    the best epoch.
 
     When training resumes, existing rows from the first newly logged step onwards belong to a
     repeated epoch and are dropped. The file is replaced atomically.
@@ -67,18 +67,18 @@ class TidyCSVLogger(Logger):
         self.save()
 
     def _read(self) -> dict[int, dict[str, str]]:
-        """Existing rows by step, without empty values."""
+        """Rows of the existing file, keyed by step, without empty values."""
         if not self.path.is_file():
             return {}
         rows = [{k: v for k, v in row.items() if v} for row in read_csv(self.path)]
         try:
             return {int(row["step"]): row for row in rows}
         except (KeyError, ValueError) as error:
-            raise ValueError(f"{self.path} is not a log of metrics: move or delete it") from error
+            raise ValueError(f"{self.path} is not a metrics log: move or delete it") from error
 
 
 def build_logger(run: Run) -> Logger | None:
-    """Build the logger of a run and log the run's config; None for `logger=none`."""
+    """Build the logger of a run and log the run's config; return None for `logger=none`."""
     make = instantiate(run.cfg.logger.kwargs)
     if make is None:
         return None
@@ -88,14 +88,14 @@ def build_logger(run: Run) -> Logger | None:
 
 
 def csv_logger(run: Run) -> TidyCSVLogger:
-    """One CSV file per run: `<logs>/<experiment>/<stage>_<run id>.csv`."""
+    """Return a logger that writes `<logs>/<experiment>/<stage>_<run id>.csv`, one file per run."""
     path = Path(run.cfg.paths.logs) / run.cfg.experiment_name / f"{run.stage}_{run.id}.csv"
     print(f"[{run.stage}] metrics: {path}")
     return TidyCSVLogger(path)
 
 
 def wandb_logger(run: Run, project: str, entity: str | None = None) -> WandbLogger:
-    """A Weights & Biases logger; if the server is unreachable, it prints that it logs offline."""
+    """Return a W&B logger, which logs offline and says so if the server is unreachable."""
     options = wandb_runs.init_options(
         run.cfg, project=project, entity=entity, kind=run.stage, number=run.id
     )
@@ -103,7 +103,7 @@ def wandb_logger(run: Run, project: str, entity: str | None = None) -> WandbLogg
 
 
 def log_results(run: Run, metrics: Mapping[str, float]) -> None:
-    """If W&B is the logger, write the final metrics of a stage to the summary of its W&B run.
+    """If the logger is W&B, write the final metrics of a stage to the summary of its W&B run.
 
     For stages without training, the W&B run is created here.
     """
@@ -122,7 +122,7 @@ def close() -> None:
         current.finish()
     except ConnectionError as error:
         # a scheduler's signals also end W&B's process; this must not mask why the job ends
-        print(f"W&B's process ended first ({error}): logged data is kept", file=sys.stderr)
+        print(f"W&B's process ended first ({error}): the logged data is kept", file=sys.stderr)
 
 
 def log_figure(logger: Logger | None, name: str, figure: Figure) -> None:

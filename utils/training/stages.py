@@ -4,7 +4,7 @@ done         -> results are read from disk
 interrupted  -> resumed from the last checkpoint (Ctrl-C, kill, time-out, full disk)
 failed       -> restarted, or resumed with `on_failed=resume`
 
-In distributed jobs, only the main process takes the lock, makes decisions and writes files.
+In distributed jobs, only the main process takes the lock, makes decisions and writes results.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ Metrics = dict[str, float]
 def run_stage(
     cfg: DictConfig, stage: str, compute: Callable[[Run], Metrics], *, is_shared: bool = False
 ) -> Metrics:
-    """Return a stage's metrics: read them from disk if it is done, else compute and write them.
+    """Return a stage's metrics: read them from disk if it is done; else compute and write them.
 
     Parameters
     ----------
@@ -62,31 +62,31 @@ def run_stage(
 
 
 def _reuse_or_start(run: Run) -> Metrics | None:
-    """Metrics of a finished run; None after marking the run as started."""
+    """Return the metrics of a finished run; else mark the run as started and return None."""
     status, upstream = run.status(), _upstream(run.cfg, run.stage)
     state = status["state"]
     if state != "new" and status.get("upstream") != upstream:
-        print(f"[{run.stage}] restarting: its upstream stage was re-run: {run.results}")
+        print(f"[{run.stage}] restarting: its upstream stage or encoder changed: {run.results}")
         run.set_checkpoints_aside()
     elif state == "done":
         what, code = fitting.describe(run.cfg), status.get("code") or ""
         is_same = code in ("", code_version()) and not code.endswith("-dirty")
         by = "" if is_same else f" (from code {code})"
-        print(f"[{run.stage}] run_{run.id} is done, its results are reused{by}: {what}")
+        print(f"[{run.stage}] run_{run.id} is done; its results are reused{by}: {what}")
         return run.metrics()
     elif state == "failed" and run.cfg.on_failed == "restart":
-        print(f"[{run.stage}] failed before, restarting: {run.results}")
+        print(f"[{run.stage}] previously failed; restarting: {run.results}")
         run.set_checkpoints_aside()
     elif state == "new":
         run.set_checkpoints_aside()  # the results were deleted
     else:
-        print(f"[{run.stage}] was {state} before, resuming: {run.results}")
+        print(f"[{run.stage}] previously {state}; resuming: {run.results}")
     run.start(upstream)
     return None
 
 
 def _upstream(cfg: DictConfig, stage: str) -> str | None:
-    """Time at which the previous stage finished; for the first one, digest of `finetune.init`."""
+    """Time when the previous stage finished; for the first one, digest of the imported encoder."""
     if stage == STAGES[0]:
         return encoder_checkpoint.imported_digest(cfg)
     before = STAGES[STAGES.index(stage) - 1]
@@ -94,10 +94,10 @@ def _upstream(cfg: DictConfig, stage: str) -> str | None:
 
 
 def featurizer(cfg: DictConfig) -> Metrics:
-    """Stage 1: fit the compressor, evaluate its rate, distortion and online probe, draw figures."""
+    """Stage 1: fit a compressor; evaluate its rate, distortion and online probe; draw figures."""
     if not cfg.featurizer.is_learned:
         return run_stage(cfg, "featurizer", _evaluate_codec)
-    # raises before training starts
+    # checked before training starts
     export_path = encoder_checkpoint.encoder_path(cfg, encoder_checkpoint.EXPORT)
     metrics = run_stage(cfg, "featurizer", _fit, is_shared=True)
     if not distributed.is_main():
@@ -128,7 +128,7 @@ def _fit(run: Run) -> Metrics:
     encoder_checkpoint.import_encoder(compressor.p_ZlX, cfg)
     data = building.build_data(cfg, "data_feat", compressor.distortion.needs)
     building.check_targets(compressor, data, cfg.data_feat.name)
-    for name in cfg.figures.names:  # raises before training starts
+    for name in cfg.figures.names:  # checked before training starts
         find_figure(name, compressor, data)
     callbacks: list[Callback] = [Freezer(list(cfg.finetune.frozen))]
     if cfg.figures.every_n_epochs and distributed.is_main():
@@ -180,7 +180,7 @@ def _communicate(run: Run) -> Metrics:
     sent = send(data, folder)
     if isinstance(compressor, LearnableCompressor):
         as_trained = data.with_auxiliary(compressor.distortion.needs)
-        if as_trained.input_follows_auxiliary:  # unlike in the files for predictors
+        if as_trained.input_follows_auxiliary:  # unlike in the files that predictors read
             data, folder = as_trained, run.work / "measured"
             sent = send(data, folder, splits=measured)
     metrics: Metrics = {}
@@ -254,7 +254,7 @@ def _received_kind(compressor: Compressor, cfg: DictConfig) -> str:
 def _decoded_splits(
     compressor: Compressor, cfg: DictConfig, kind: str
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Decoded examples and targets of each split, from the files of the communication stage."""
+    """Decoded examples and targets of each split, from the communication stage's files."""
     received, work = find_run(cfg, "communication").work, find_run(cfg, "predictor").work
     device = building.pick_device(cfg)
     # each process has its own files

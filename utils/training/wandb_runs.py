@@ -26,7 +26,7 @@ FLUSH = "x_transaction_log_flush_interval", 0.1
 def init_options(
     cfg: DictConfig, *, project: str, entity: str | None, kind: str, number: str | None = None
 ) -> dict[str, object]:
-    """Arguments of `wandb.init`; if W&B is unreachable, they log offline and a message is printed.
+    """Return arguments for `wandb.init`; if W&B is unreachable, choose offline mode and print why.
 
     The experiment becomes the group; the mode and `kind`, such as "featurizer", become tags.
     `number` distinguishes runs with the same kind and experiment.
@@ -51,14 +51,14 @@ def init_options(
 
 
 def upload_tables(cfg: DictConfig, folder: Path) -> None:
-    """If W&B is the logger, log the tables (CSV) and figures (PNG) in an experiment's folder.
+    """If the logger is W&B, log the tables (CSV) and figures (PNG) in an experiment's folder.
 
     Does nothing if W&B is unreachable and the experiment has no runs to upload later.
     """
     has_runs = Path(cfg.paths.logs, cfg.experiment_name, "wandb").is_dir()
     if cfg.logger.name != "wandb" or not (has_runs or obstacle() is None):
         return
-    import wandb  # imported lazily: slow
+    import wandb  # slow to import, so not at the top
 
     node = cfg.logger.kwargs
     content: dict[str, object] = {}
@@ -73,15 +73,15 @@ def upload_tables(cfg: DictConfig, folder: Path) -> None:
 
 
 def offline_reason(cfg: DictConfig) -> str | None:
-    """Why runs are logged offline (also printed, once); None if they are logged online."""
+    """Return why runs are logged offline, and print it once; None if they are logged online."""
     reason = obstacle()
     if reason:
-        _say_once(f"W&B logs offline ({reason}). Later: bin/sync_wandb.sh {cfg.experiment_name}")
+        _say_once(f"W&B logs offline ({reason}). Upload: bin/sync_wandb.sh {cfg.experiment_name}")
     return reason
 
 
 def obstacle() -> str | None:
-    """Why runs cannot be uploaded now; None if they can be, or if W&B is disabled."""
+    """Return why runs cannot be uploaded now; None if they can be, or if W&B is disabled."""
     if _mode() == "disabled":  # nothing to upload
         return None
     if _mode() in ("offline", "dryrun"):

@@ -138,7 +138,7 @@ def test_a_job_with_a_killed_process_is_interrupted_and_resumes(tmp_path, monkey
     monkeypatch.setattr(distributed, "TRAIN_TIMEOUT", timedelta(seconds=2))
     first, second = in_processes(2, slow_job, tmp_path)
     assert untimed(first) == untimed(second)
-    assert "before, resuming" in capfd.readouterr().out
+    assert "; resuming" in capfd.readouterr().out
 
 
 def slow_job(folder):

@@ -301,8 +301,8 @@ def test_failures_restart_or_resume_if_asked_to(
         again = run(folder, *ONLY_FEAT, f"on_failed={answer}")
         assert epochs == trained and untimed(again) == uninterrupted
         output = capsys.readouterr().out
-        expected = {"restart": "failed before, restarting", "resume": "was failed before, resuming"}
-        assert f"[featurizer] {expected[answer]}" in output
+        expected = {"restart": "restarting", "resume": "resuming"}
+        assert f"[featurizer] previously failed; {expected[answer]}" in output
         assert (failed.work / f"failed_{LAST}").is_file() == (answer == "restart")
 
 
