@@ -7,7 +7,7 @@ from torch import nn
 
 from lossyless.architectures import CNN, MLP, CNNDecoder, Identity
 from lossyless.compressors import LearnableCompressor
-from lossyless.distortions import ContrastiveDistortion, DirectDistortion
+from lossyless.distortions import ContrastiveDistortion, DirectDistortion, TargetDistortion
 from lossyless.distributions import CondDist
 from lossyless.rates import HFactorized
 from utils.data.banana import BananaDataModule
@@ -57,6 +57,12 @@ def plain_vc():
 def bince():
     torch.manual_seed(0)
     return compressor_of(Norm, (2,), HFactorized(1), ContrastiveDistortion(1, MLP))
+
+
+def supervised():
+    torch.manual_seed(0)
+    distortion = TargetDistortion(Identity, 1, "regression", 1)
+    return compressor_of(Norm, (2,), HFactorized(1), distortion)
 
 
 def image_compressor(needs="representative", rate=HFactorized, z_dim=4):

@@ -10,11 +10,17 @@ from lossyless.compressors import LearnableCompressor
 from lossyless.distortions import Distortion
 from utils.data.module import DataModule
 
-METHODS = {"input": "VC", "representative": "VIC", "positive": "BINCE", "none": "lossy Z"}
+METHODS = {
+    "input": "VC",
+    "representative": "VIC",
+    "positive": "BINCE",
+    "none": "lossy Z",
+    "target": "supervised",
+}
 
 
 def method_name(distortion: Distortion) -> str:
-    """ "VC", "VIC", "BINCE" or "lossy Z"."""
+    """The name of the method that compares z_hat with such targets, such as "VIC"."""
     return METHODS[distortion.needs]
 
 

@@ -22,7 +22,13 @@ BLUE, ORANGE, GREEN, RED, PURPLE = (COLOURS[i] for i in (0, 1, 2, 3, 4))
 
 #: display names of methods, keyed by their names in the config
 PRETTY_NAMES = {"VAE": "VC", "lossy_Z": "lossy Z"}
-METHOD_COLOURS = {"VC": RED, "VIC": BLUE, "BINCE": GREEN, "lossy Z": PURPLE}
+METHOD_COLOURS = {
+    "VC": RED,
+    "VIC": BLUE,
+    "BINCE": GREEN,
+    "lossy Z": PURPLE,
+    "supervised": ORANGE,
+}
 
 
 def pretty(name: object) -> str:

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from helpers.drawn import CELL_WIDTH, bince, compressor_of, ideal_vic, plain_vc, points
+from helpers.drawn import CELL_WIDTH, bince, compressor_of, ideal_vic, plain_vc, points, supervised
 from matplotlib import pyplot
 from matplotlib.collections import LineCollection, PathCollection
 from scipy.spatial import KDTree
@@ -89,13 +89,14 @@ def test_the_title_has_the_logged_rate_and_distortion(auxiliary):
     assert figure.axes[0].get_title() == expected
 
 
-def test_without_a_decoder_there_are_cells_but_no_points():
-    figure = banana.codebook_plot(bince(), points("positive"), n_grid=100)
+@pytest.mark.parametrize(("make", "method"), [(bince, "BINCE"), (supervised, "supervised")])
+def test_without_a_decoder_there_are_cells_but_no_points(make, method):
+    figure = banana.codebook_plot(make(), points(), n_grid=100)
     assert collection(figure, LineCollection) and not collection(figure, PathCollection)
-    assert figure.axes[0].get_title().startswith("BINCE: ")
+    assert figure.axes[0].get_title().startswith(f"{method}: ")
 
 
-@pytest.mark.parametrize("make", [ideal_vic, plain_vc, bince])
+@pytest.mark.parametrize("make", [ideal_vic, plain_vc, bince, supervised])
 def test_bars_of_the_maximal_invariant_sum_to_one(make):
     figure = banana.maxinv_distribution_plot(make(), points())
     _, bars = figure.axes
