@@ -48,7 +48,7 @@ class TimedCheckpoints(TorchCheckpointIO):
         Otherwise, Lightning would forget the loss of the best epoch.
         """
         checkpoint = super().load_checkpoint(path, *args, **options)
-        folder = os.path.realpath(Path(path).parent)  # in the form in which Lightning compares it
+        folder = os.path.realpath(Path(path).parent)  # in the form that Lightning compares
         for state in checkpoint["callbacks"].values():
             if (old := state.get("dirpath", folder)) != folder:
                 state |= {key: _moved(value, old, folder) for key, value in state.items()}
@@ -67,7 +67,7 @@ class TimedCheckpoints(TorchCheckpointIO):
 
 
 def _moved(value: object, old: str, new: str) -> object:
-    """A path, or a dictionary whose keys are paths, after a folder has moved."""
+    """Update a path, or the keys of a dictionary, after a folder has moved."""
     if isinstance(value, dict):
         return {_moved(path, old, new): score for path, score in value.items()}
     return value.replace(old, new) if isinstance(value, str) else value
