@@ -7,7 +7,7 @@ import optuna
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.importance import FanovaImportanceEvaluator
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -93,18 +93,17 @@ def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
     """Share of the variance of an objective that each sampled setting explains on its own.
 
     Computed with fANOVA (Hutter et al. 2014, http://proceedings.mlr.press/v32/hutter14.html). The
-    shares sum to 1 and are in descending order; settings whose range changed during the study are
-    left out. Empty if fewer than `MIN_TRIALS` are complete, or if all values are equal.
+    shares are in descending order; what they lack to 1 is due to interactions of settings. Settings
+    whose range changed during the study are left out. Empty if fewer than `MIN_TRIALS` are
+    complete, or if all values are equal.
     """
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     values = [trial.values[objective] for trial in complete]
     if len(values) < MIN_TRIALS or np.ptp(values) == 0:
         return {}
-    return get_param_importances(
-        study,
-        evaluator=FanovaImportanceEvaluator(seed=0),
-        target=lambda trial: trial.values[objective],
-    )
+    # `get_param_importances` would divide the shares by their sum
+    evaluator = FanovaImportanceEvaluator(seed=0)
+    return evaluator.evaluate(study, target=lambda trial: trial.values[objective])
 
 
 def _history(table: pd.DataFrame, study: optuna.Study, is_log_y: bool) -> Figure:

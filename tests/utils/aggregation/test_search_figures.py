@@ -36,10 +36,21 @@ def test_importance_is_the_explained_share_of_the_variance(tmp_path):
         shares = importances(quadratic_study(60, ends))
         assert set(shares) == {"log", "x", "c", "same"} - moved and next(iter(shares)) == "log"
         assert shares["log"] > 0.8 and shares["same"] == 0
-        assert sum(shares.values()) == pytest.approx(1)
+        assert sum(shares.values()) <= 1
     assert importances(quadratic_study(9, ["1"])) == {}  # too few trials
     run(tmp_path, lambda _: 1.0, n_trials=12)
     assert importances(load(tmp_path)) == {}  # all values are equal
+
+
+def test_importance_leaves_out_interactions():
+    """For x + 3 x y on [-1, 1]^2, x alone explains a quarter of the variance, and y nothing."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    space = Space.of([f"{name}=interval(-1.0, 1.0)" for name in "xy"])
+    for _ in range(100):
+        trial = study.ask(space.distributions)
+        x, y = trial.params["x"], trial.params["y"]
+        study.tell(trial, x + 3 * x * y)
+    assert importances(study) == pytest.approx({"x": 0.25, "y": 0.0}, abs=0.1)
 
 
 def test_figures_and_tables_of_all_studies(tmp_path):
