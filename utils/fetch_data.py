@@ -2,8 +2,8 @@
 
     python -m utils.fetch_data experiment=clip_download_data
 
-The data sets are those in the experiment's sweep over `data@data_feat`. If any of them cannot be
-downloaded, the command lists them at the end, each with its error, and exits with status 1.
+The data sets are those in the experiment's sweep over `data@data_feat`. If some cannot be
+downloaded, the command lists them with their errors at the end, and exits with status 1.
 """
 
 import sys
@@ -34,7 +34,7 @@ def main(overrides: list[str]) -> None:
 
 
 def jobs_of(overrides: list[str]) -> list[list[str]]:
-    """The overrides of one job per data set of the experiment."""
+    """The overrides of one job for each of the experiment's data sets."""
     expanded = sweep.expand(overrides)
     swept = [o for o in sweep.parse(expanded) if o.is_sweep_override()]
     others = [o for o in expanded if o not in [override.input_line for override in swept]]

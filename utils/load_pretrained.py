@@ -4,10 +4,10 @@
     python -m utils.load_pretrained experiment=augmnist_viz_VIC 'load.where={dist: VIC}' \
         'figures.names=[reconstruct_image_plot]' load.reconstruct_image_plot.seed=3
 
-The default is the figures that the experiment itself draws. conf/load_pretrained.yaml lists every
-figure of `utils.plots.figures` with its options. If any figure cannot be drawn, the command lists
-the problems at the end and exits with status 1. (To compare the reconstructions of several runs:
-`aggregate.py`, mode `compare_reconstructions`.)
+By default, it draws the figures that the experiment itself draws. conf/load_pretrained.yaml lists
+every figure in `utils.plots.figures` with its options. If any figure cannot be drawn, the command
+lists the problems at the end and exits with status 1. (To compare the reconstructions of several
+runs, use the mode `compare_reconstructions` of `aggregate.py`.)
 
 In Python, `load_runs` yields trained compressors and their data.
 """
@@ -43,7 +43,7 @@ def main(overrides: list[str]) -> None:
 def call(
     command: Callable[[DictConfig], list[str]], overrides: list[str], *, help_text: str, done: str
 ) -> None:
-    """Call a command that returns a list of problems; exit with status 1 if it is not empty."""
+    """Call a command that returns a list of problems; exit with status 1 if there are any."""
     if not overrides or overrides[0] in ("-h", "--help"):
         print(help_text)
         return
@@ -144,7 +144,7 @@ def _load(cfg: DictConfig) -> tuple[Compressor, DataModule]:
 
 
 def _paths_beside(folder: Path, run: Path) -> dict[str, str]:
-    """The saved paths of a run, with relative ones resolved against the parent of its results."""
+    """The paths that a run saved, with relative ones resolved against the parent of its results."""
     saved = OmegaConf.to_container(OmegaConf.load(run / "config.yaml").paths, resolve=True)
     results = Path(saved["results"])
     if results.is_absolute():

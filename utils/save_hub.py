@@ -5,8 +5,8 @@
 Each finished run that `load.where` selects is saved as
 `pretrained/exp_<experiment>/hub/beta<beta>/factorized_rate.pt`, which the entry points of
 hubconf.py accept as `pretrained_path`. The folder name also includes every other setting in which
-the runs differ. If the hub cannot load the bottleneck of a run, the command lists that run and
-exits with status 1.
+the runs differ. If a checkpoint is missing or damaged, or the hub cannot load its bottleneck, the
+command lists the error and exits with status 1.
 """
 
 import re
@@ -37,7 +37,7 @@ def main(overrides: list[str]) -> None:
 
 
 def save_all(cfg: DictConfig) -> list[str]:
-    """Save the bottlenecks of the selected runs; return an error for each one that failed."""
+    """Save the bottlenecks of the selected runs; return an error message for each failure."""
     name = experiment_folder(cfg)
     runs, _ = tables.collect(Path(cfg.paths.results) / name)
     chosen = restrict(tables.finished(runs["featurizer"]), cfg.load.where or {}, "load.where")
@@ -55,10 +55,10 @@ def save_all(cfg: DictConfig) -> list[str]:
 def name_runs(runs: DataFrame) -> dict[str, Series]:
     """The runs that have a bottleneck (rows of `runs`), keyed by the folder to save them in.
 
-    A folder is named "beta5e-02", like the released weights, followed by the other parameters in
-    which the runs differ and, unless it is the default, by the seed.
+    Like those of the released weights, folder names start with the beta, as in "beta5e-02". They
+    continue with the other parameters in which the runs differ and any seed but the default.
 
-    Raises `ConfigError` if there is no run with a bottleneck or if two runs get the same folder.
+    Raises `ConfigError` if no run has a bottleneck, or if two runs would get the same folder.
     """
     trained = runs[~runs["beta"].isin(["none", "None"])]
     if trained.empty:
@@ -98,7 +98,7 @@ def load_rate(run: Series, paths: dict[str, str]) -> Rate:
 def save_bottleneck(rate: Rate, path: Path) -> None:
     """Write the weights and coding tables of a bottleneck, atomically.
 
-    Raises `ConfigError` if it is not a factorized bottleneck.
+    Raises `ConfigError` if the bottleneck is not factorized.
     """
     if not isinstance(rate, HFactorized):
         raise ConfigError(

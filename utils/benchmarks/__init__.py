@@ -1,1 +1,1 @@
-"""Benchmarks of speed and size against references in the same process: `bin/benchmark.sh`."""
+"""Benchmarks of speed, size and memory against references: `bin/benchmark.sh`."""

@@ -1,8 +1,8 @@
 """Runs benchmarks, writes tables to results/benchmark, and fails if a goal is missed.
 
 Three more benchmarks run only on request: "features" compares feature compressors at equal
-accuracy, see `utils.benchmarks.fewer_bits`; "experiments" estimates the hours that each experiment
-takes; and "gpu" profiles training steps.
+accuracy (see `utils.benchmarks.fewer_bits`), "experiments" estimates the hours that each experiment
+takes, and "gpu" profiles training steps.
 """
 
 import argparse
@@ -45,7 +45,7 @@ SUBJECTS: dict[str, Callable[[bool], list[Comparison]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks; exit status 1 if a goal is missed or a row is slower than in OLD."""
+    """Run the benchmarks; return 1 if a goal is missed or a row is slower than in OLD, else 0."""
     parser = argparse.ArgumentParser(prog="bin/benchmark.sh", description=__doc__)
     only = [*SUBJECTS, "features", "experiments", "gpu"]
     parser.add_argument("--only", choices=only, help="run a single benchmark")
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--match", default="", help="experiments: only names containing this text")
     about = "folder for tables; default: results/benchmark, or outputs/benchmark with --quick"
     parser.add_argument("--out", type=Path, help=about)
-    about = "a CSV or folder of an earlier run, to compare with NEW or else with a new run"
+    about = "a CSV or folder from an earlier run, compared with NEW or, without NEW, with a new run"
     parser.add_argument("--compare", type=Path, nargs="+", metavar=("OLD", "NEW"), help=about)
     options = parser.parse_args(arguments)
     if options.only == "experiments":
@@ -82,12 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> pd.DataFrame:
-    """Measure, write and print the chosen subjects."""
+    """Run the chosen benchmarks; write, print and return their results."""
     out = options.out or Path("outputs" if options.quick else "results", "benchmark")
     facts, found = tables.circumstances(), []
     for name in [options.only] if options.only else SUBJECTS:
         print(f"[{name}]", file=sys.stderr, flush=True)
-        if rows := SUBJECTS[name](options.quick):  # none if the benchmark was skipped
+        if rows := SUBJECTS[name](options.quick):  # empty if the benchmark was skipped
             found.append(tables.table_of(name, rows, **facts))
             tables.write(found[-1], out)
     if not found:

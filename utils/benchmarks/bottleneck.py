@@ -1,4 +1,4 @@
-"""Bottlenecks for the benchmarks, vectors for them, and CompressAI's coders of the same models."""
+"""Bottlenecks for the benchmarks, vectors to code, and CompressAI's coders for the same models."""
 
 import copy
 from collections.abc import Callable
@@ -21,7 +21,7 @@ N_STEPS, BATCH_SIZE = 300, 256  # for training the hyperprior
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """A rate with coding tables, and vectors for which it was trained.
+    """A rate with coding tables, and a function that draws vectors for it.
 
     Attributes
     ----------
@@ -35,29 +35,29 @@ class Bottleneck:
 
     @torch.no_grad()
     def cross_entropy(self, z: Tensor) -> float:
-        """Bits of z [N, z_dim] under the entropy model."""
+        """Total bits of z [N, z_dim] under the entropy model."""
         nats = sum(self.rate(part)[1].sum(dtype=torch.double) for part in z.split(BATCH_SIZE))
         return float(nats) / np.log(2)
 
 
 def make_bottleneck(z_dim: int) -> Bottleneck:
-    """A random prior, approximately as broad as the released one."""
+    """A bottleneck with a random prior, approximately as broad as the released one."""
     with drawing_from(torch.Generator().manual_seed(0)):
         rate = HFactorized(z_dim)
     prior = rate.prior.requires_grad_(False)
     torch.nn.init.zeros_(rate.scaling)
-    first = prior.matrices[0]  # acts through a softplus, before any offset
+    first = prior.matrices[0]  # its softplus is applied first, before any bias
     first.copy_((F.softplus(first) * NARROWING).expm1().log())
     prior.update(force=True, update_quantiles=True)
     low, median, high = prior.quantiles.unbind(-1)
     tails = torch.maximum(low, median - TAIL), torch.minimum(high, median + TAIL)
     prior.quantiles.copy_(torch.stack([tails[0], median, tails[1]], dim=-1))
-    prior.are_centres_fixed = True  # as in released weights
+    prior.are_centres_fixed = True  # as in the released weights
     rate.update()
     tables = rate.eval().requires_grad_(False).tables["z"]
 
     def draw(n: int) -> Tensor:
-        """Vectors with the tables' probabilities; no symbol is escaped."""
+        """Draw vectors with the probabilities in the tables; no symbol is escaped."""
         random, columns = np.random.default_rng(0), []
         for cdf, length, offset in zip(tables.cdfs, tables.lengths, tables.offsets, strict=True):
             listed = cdf[: length - 1]  # without the escape entry, which comes last
@@ -69,7 +69,7 @@ def make_bottleneck(z_dim: int) -> Bottleneck:
 
 
 def make_hyperprior(z_dim: int, n_steps: int = N_STEPS) -> Bottleneck:
-    """A hyperprior trained for a few seconds, on Gaussians whose scales vary between vectors."""
+    """A hyperprior trained for a few seconds on Gaussians whose scales vary between vectors."""
     deviations = torch.linspace(0.2, 2, z_dim)
 
     def draw(n: int, seed: int = 0) -> Tensor:
@@ -96,8 +96,8 @@ class CompressAI:
 
     Parameters
     ----------
-    is_batched : code a batch as one stream, as if it were an image; otherwise, each vector has its
-        own stream, as in the paper's code.
+    is_batched : code a batch as one stream, as if it were an image; otherwise, each vector gets
+        its own stream, as in the paper's code.
     """
 
     def __init__(self, rate: EntropyCodedRate, *, is_batched: bool):
@@ -111,7 +111,7 @@ class CompressAI:
 
     @torch.no_grad()
     def encode(self, z: Tensor) -> list[list[bytes]]:
-        """Streams of z [N, z_dim] and, for a hyperprior, of the side information."""
+        """Streams that encode z [N, z_dim] and, for a hyperprior, the side information."""
         z_in = self.rate._to_bottleneck(z)
         if isinstance(self.rate, HFactorized):
             return [self.prior.compress(self._images(z_in))]
@@ -130,13 +130,13 @@ class CompressAI:
         return self.rate._from_bottleneck(self._vectors(z_hat_in))
 
     def _gaussian(self, side: list[bytes], n: int) -> tuple[Tensor, Tensor]:
-        """Means, and rows of the scale table, in the shape that is coded."""
+        """Means and indices into the scale table, in the shape that is coded."""
         s_hat = self.prior.decompress(side, (n, 1) if self.is_batched else (1, 1))
         mean, scale = self.rate._gaussian(self.rate.side_decoder, self._vectors(s_hat))
         return self._images(mean), self.conditional.build_indexes(self._images(scale))
 
     def _images(self, vectors: Tensor) -> Tensor:
-        """[N, D] to [1, D, N, 1], or to [N, D, 1, 1]; CompressAI has a stream per image."""
+        """Reshape [N, D] to [1, D, N, 1] or [N, D, 1, 1]; CompressAI codes a stream per image."""
         return vectors.T[None, ..., None] if self.is_batched else vectors[..., None, None]
 
     def _vectors(self, images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Benchmarks of entropy coding, in time and size, against CompressAI and the cross-entropy.
+"""Entropy coding benchmarks: time and size against CompressAI, size against the cross-entropy.
 
 CompressAI converts its tables to Python lists in every call. With one stream per vector, as in the
-paper's code, this takes most of its time; with one stream per batch, it does not.
+paper's code, this conversion dominates its time; with one stream per batch, it does not.
 """
 
 from functools import partial
@@ -18,15 +18,15 @@ from utils.benchmarks.bottleneck import (
 from utils.benchmarks.comparison import Comparison, compare_speed
 
 CHUNK_SIZE = 4096
-WIDTHS = (1, 2, 8)  # factors by which vectors are scaled; 1 is the training scale
+WIDTHS = (1, 2, 8)  # factors by which vectors are scaled; 1 is the scale that the prior fits
 TIMED_WIDTHS = (1, 8)
-#: goals for the ratio of speeds
+#: goals for the ratios of speeds
 GOALS = {"CompressAI per vector": 15, "CompressAI per batch": 0.7}
 
 
 @one_thread()
 def compare(is_quick: bool) -> list[Comparison]:
-    """Vectors per second on one core, and bits, in 2 (Banana), 512 (CLIP) and 128 dimensions."""
+    """Compare speed on one core, and size, in 2 (Banana), 512 (CLIP) and 128 dimensions."""
     small, large = make_bottleneck(2), make_bottleneck(512)
     hyperprior = make_hyperprior(128, 30 if is_quick else 300)
     n, n_repeats = (256, 1) if is_quick else (2 * CHUNK_SIZE, 5)
@@ -40,7 +40,7 @@ def compare(is_quick: bool) -> list[Comparison]:
 def _compare_width(
     bottleneck: Bottleneck, width: float, n: int, n_repeats: int
 ) -> list[Comparison]:
-    """Compare time and size for n vectors, `width` times as wide as the training vectors."""
+    """Compare time and size for n vectors whose values are multiplied by `width`."""
     rate, z = bottleneck.rate, bottleneck.draw(n) * width
     what = f"{bottleneck.name}, {rate.z_dim} dimensions, {width}x"
     chunks = z.split(CHUNK_SIZE)

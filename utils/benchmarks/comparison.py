@@ -16,9 +16,9 @@ class Comparison:
     what : what is measured.
     against : what the reference is.
     unit : unit of `ours` and `reference`. For "/s", higher is better; for all others, lower.
-    ours, reference : measurements in pairs, taken one right after the other so that other load on
-        the machine affects both.
-    low, high : the goal, bounds of the ratio; without any, the row is for information only.
+    ours, reference : paired measurements; those of a pair directly follow each other, so that other
+        load on the machine affects both.
+    low, high : goal, as bounds on the ratio; without bounds, the row is for information only.
     n : size of the data, where it matters.
     """
 
@@ -42,7 +42,7 @@ class Comparison:
 
     @property
     def spread(self) -> float:
-        """The median deviation of the ratios from their median, relative to it."""
+        """The median absolute deviation of the ratios, divided by their median."""
         return median(abs(ratio / self.ratio - 1) for ratio in self.ratios)
 
     @property
@@ -73,13 +73,13 @@ def compare_speed(
     low: float = -math.inf,
     clock: Callable[[], float] = time.process_time,
 ) -> Comparison:
-    """Compare the examples per second of two functions by calling them alternately after a warm-up.
+    """Compare the examples per second of two functions, called alternately after a warm-up.
 
     Parameters
     ----------
-    sizes : the number of examples that `ours` processes, and that of `reference`.
-    low : goal, the lowest ratio.
-    clock : by default the CPU time of this process, which other load hardly changes.
+    sizes : the numbers of examples that `ours` and `reference` process.
+    low : goal: the lowest acceptable ratio.
+    clock : by default, the CPU time of this process, which other load hardly affects.
     """
     ours(), reference()
     pairs = [
@@ -92,7 +92,7 @@ def compare_speed(
 def seconds(
     function: Callable[[], object], clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Time of a call; by default, wall-clock time."""
+    """Duration of a call; in wall-clock time by default."""
     start = clock()
     function()
     return clock() - start

@@ -35,7 +35,7 @@ PER_IMAGE = transforms.Compose(
 
 
 class PointByPoint(Dataset):
-    """Draws the same points with the same operations, but one per `__getitem__`."""
+    """Draws points with the same operations as the loader, but one per `__getitem__`."""
 
     def __init__(self, data: BananaDataModule):
         self.data = data
@@ -53,7 +53,7 @@ class PointByPoint(Dataset):
 
 @one_thread()
 def compare(is_quick: bool) -> list[Comparison]:
-    """Training points per second, with the targets and representatives of VIC."""
+    """Compare training points per second, with the targets and representatives for VIC."""
     n_points, n_batches, n_repeats = (102_400, 1, 3) if is_quick else (1_024_000, 2, 7)
     data = BananaDataModule(
         n_train=n_points, auxiliary="representative", batch_size=BATCH_SIZE, seed=0
@@ -73,7 +73,7 @@ def compare(is_quick: bool) -> list[Comparison]:
 
 @one_thread()
 def compare_augmentation(is_quick: bool) -> list[Comparison]:
-    """Images of augmented MNIST per second, on one core, from stored uint8 to float batches."""
+    """Compare MNIST-sized images augmented per second, from uint8 to float batches, on one core."""
     n_images, n_reference, n_repeats = (1_280, 128, 3) if is_quick else (12_800, 1_280, 7)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (n_images, 1, 28, 28), dtype=torch.uint8, generator=generator)

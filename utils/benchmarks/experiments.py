@@ -1,4 +1,4 @@
-"""Estimated hours of each experiment at the paper's size.
+"""Estimates how many hours each experiment takes at the paper's size.
 
 The numbers of steps follow from the configs. One step of each kind is measured on this device and
 extrapolated to an H100. Neither data sets nor weights are needed; see `utils.benchmarks.steps`.
@@ -30,18 +30,18 @@ from utils.runs.provenance import cpu_name
 from utils.search.space import Space
 from utils.training.fitting import quiet
 
-# A ResNet18 for 32x32 images reaches 32.3 PFLOP in 7 minutes on an A100 (measured by others, see
+# Training a ResNet18 on 32x32 images does 32.3 PFLOP in 7 minutes on an A100 (measured by others:
 # github.com/KellerJordan/cifar10-airbench). An H100 SXM has a memory bandwidth of 3.35 TB/s instead
-# of 2.04 TB/s. This gives 13 % of its dense half-precision peak.
+# of 2.04 TB/s. The resulting speed is 13 % of its dense half-precision peak.
 H100_FLOPS = 32.3e15 / (7 * 60) * 3.35 / 2.04
-# A step takes as long as the host needs to launch its kernels, or the GPU to compute them. Assumed
-# upper bounds: for a launch from Python, and for the trainer's own work in a step.
+# A step takes as long as the host needs to launch its kernels or the GPU to run them, whichever is
+# longer. Assumed upper bounds on a launch from Python and on the trainer's own work in a step:
 LAUNCH_SECONDS, TRAINER_SECONDS = 12e-6, 1e-3
 CPU_CORES = 2
 STAGES = ("featurizer", "predictor", "tower")
 JOBS, LINEAR = "jobs", "linear evaluations"
 UNTRAINED = ("none", "clip_download_data")  # experiments without training
-# Searched settings that affect neither the cost of a step nor the sharing of compressors.
+# Searched settings that affect neither the cost of a step nor which jobs share a compressor.
 SAME_COST = re.compile("optimizer|scheduler|anneal|warmup|temperature|quality|seed_pred")
 OF_PREDICTORS = {*IDENTITY["communication"], *IDENTITY["predictor"]}
 
@@ -87,7 +87,7 @@ def _describe_cpu() -> str:
 
 
 def _cells(work: Work) -> list[str]:
-    """Cells of a row, except for the names."""
+    """Cells of a row, apart from the names."""
     cores = 1 if torch.cuda.is_available() else CPU_CORES
     n_steps, seconds, h100 = Counter(), Counter(), 0.0
     for step, n in work.items():
@@ -118,9 +118,9 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def launches() -> Iterator[tuple[str, list[str]]]:
-    """Each script with the overrides of each sweep it starts; then experiments without a script.
+    """Yield scripts, each with the overrides of a sweep; then the experiments without a script.
 
-    Scripts run in a copy of bin/ and conf/, with a Python stub that records its arguments.
+    Scripts run in a copy of bin/ and conf/, with a stub for Python that records its arguments.
     """
     left = {file.stem for file in CONF_DIR.glob("experiment/*.yaml")} - {*UNTRAINED}
     with tempfile.TemporaryDirectory() as folder:
@@ -145,11 +145,11 @@ def launches() -> Iterator[tuple[str, list[str]]]:
 
 
 def plan(overrides: Sequence[str], trained: set[str]) -> Work:
-    """All work of a sweep, except for what jobs share with those already in `trained`.
+    """All work of a sweep, except for the compressors and features already in `trained`.
 
     Parameters
     ----------
-    trained : identities of the compressors and features counted so far; updated.
+    trained : identities of the compressors and features counted so far; updated in place.
     """
 
     def is_new(*identity: object) -> bool:
@@ -173,7 +173,7 @@ def plan(overrides: Sequence[str], trained: set[str]) -> Work:
                 images = copies * cfg[place].length * is_new(*which)
                 work[Step.of(cfg, "tower")] += math.ceil(images / cfg.tower.batch_size)
         if cfg.featurizer.is_learned:
-            is_own = n_trials and not drawn <= OF_PREDICTORS  # each trial draws a compressor
+            is_own = n_trials and not drawn <= OF_PREDICTORS  # each trial trains its own
             n = n_jobs if is_own else is_new(run_hash(cfg, "featurizer"))
             work[Step.of(cfg, "featurizer")] += n * _n_steps(cfg, "trainer", "data_feat")
         if not cfg.is_only_feat and is_network(cfg.predictor):
@@ -199,7 +199,7 @@ _composed = functools.cache(compose_config)
 
 
 def _jobs(overrides: Sequence[str], n_trials: int) -> Counter[tuple[str, ...]]:
-    """Overrides of the jobs of a sweep or of the trials of a search.
+    """Count the jobs of a sweep or the trials of a search, by their overrides.
 
     Trials use the midpoint of each interval, and cycle through the values of each choice.
     """

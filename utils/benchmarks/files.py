@@ -26,7 +26,7 @@ SIDE, N_IMAGES_AT_ONCE = 224, 32
 
 @one_thread()
 def compare(is_quick: bool) -> list[Comparison]:
-    """Bits per vector in files, also for vectors that are wider than the training vectors."""
+    """Compare bits per vector in files, also for vectors scaled beyond what the prior fits."""
     bottleneck, n = make_bottleneck(512), 500 if is_quick else 5_000
     compressor, rows = FeatureCompressor(bottleneck.rate), []
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +43,7 @@ def compare(is_quick: bool) -> list[Comparison]:
 
 @one_thread()
 def compare_access(is_quick: bool) -> list[Comparison]:
-    """Vectors per second from files that are opened for each access, or that are in the cache."""
+    """Compare vectors per second from files opened for each access, and from a cached file."""
     bottleneck, random = make_bottleneck(512), np.random.default_rng(0)
     z = bottleneck.draw(2_000 if is_quick else 20_000)
     selections = {
@@ -86,7 +86,7 @@ def compare_access(is_quick: bool) -> list[Comparison]:
 
 
 def compare_hub(is_quick: bool) -> list[Comparison]:
-    """Images per second from tensors in memory to a file on disk, vs. CLIP's encoder alone.
+    """Compare images per second, from tensors to a file on disk, with CLIP's encoder alone.
 
     The encoder is a ViT-B/32 with random weights, which do not affect its speed.
     """

@@ -1,7 +1,7 @@
 """Profiles training steps at the paper's sizes: `bin/benchmark.sh --only gpu`.
 
-It reports, for each training run: milliseconds per step, kernels per step, the fraction of the time
-in which the GPU is busy, the places where the host waits for the GPU, and seconds per checkpoint.
+For each training run, it reports milliseconds per step, kernels per step, the fraction of the time
+that the GPU is busy, the places where the host waits for the GPU, and seconds per checkpoint.
 Without a GPU, it is a smoke test: a few steps on small batches, counting CPU operators instead of
 kernels.
 
@@ -34,7 +34,7 @@ IMAGES = ("experiment=augmnist_viz_VIC", "distortion=VIC", "data@data_feat=digit
 IMAGES = (*IMAGES, "data_feat.kwargs.side=32")
 STL10 = ("experiment=STL10_understand_VIC", "distortion=VIC")
 CLIP = ("experiment=clip_bottleneck_pretrain", "tower.kwargs.weights=random")
-# Stage, overrides, whether the data are noise.
+# Stage, overrides, and whether the data are noise.
 TRAININGS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("featurizer", BANANA, False),
     ("featurizer", IMAGES, False),
@@ -46,11 +46,11 @@ TRAININGS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("featurizer", CLIP, True),
 )
 SMALL_BATCHES = ("data_feat.kwargs.batch_size=8", "data_pred.kwargs.batch_size=8")
-MAX_LISTED = 6  # places and kernels in one finding
+MAX_LISTED = 6  # places or kernels listed in one finding
 
 
 class Phases(NamedTuple):
-    """How many steps a `Meter` skips, times and profiles, in this order."""
+    """How many steps a `Meter` skips, times and profiles, in that order."""
 
     n_warm_up: int
     n_timed: int
@@ -61,7 +61,7 @@ FULL, SMOKE_TEST = Phases(20, 50, 20), Phases(1, 2, 1)
 
 
 def report(*, is_quick: bool = False) -> None:
-    """Print the findings about each training run, as lines that begin with RESULT.
+    """Print the findings about each training run as lines that begin with RESULT.
 
     A run that fails does not stop the others; all errors are raised at the end.
     """
@@ -83,7 +83,7 @@ def report(*, is_quick: bool = False) -> None:
 def measure(
     stage: str, overrides: Sequence[str], phases: Phases, *, is_noise: bool
 ) -> Iterator[str]:
-    """Findings about the training of a stage, one line each."""
+    """Yield findings about the training of a stage, one line each."""
     cfg = compose_config(["logger=none", *overrides])
     step, meter = Step.of(cfg, stage), Meter(building.pick_device(cfg), phases)
     if is_noise:
@@ -101,13 +101,13 @@ def measure(
 
 
 class Meter(Callback):
-    """Times the steps of a trainer, then profiles some, and saves a checkpoint.
+    """Times some steps of a trainer, profiles some more, then saves a checkpoint.
 
     Attributes
     ----------
-    seconds : seconds of each timed step, including its data and hooks. The device is synchronised
+    seconds : duration of each timed step, including data and hooks. The device is synchronised
         only before the first and after the last one.
-    work : microseconds and number of calls of each kernel or copy (on a CPU, operator) in the
+    work : total microseconds and calls of each kernel or copy (on a CPU, of each operator) in the
         profiled steps.
     waits : how often the host waits for the GPU in these steps, by line of code.
     checkpoint : size of a checkpoint and time to save it, as text.
@@ -157,7 +157,7 @@ class Meter(Callback):
         )
 
     def describe_work(self, seconds: float) -> str:
-        """Describe the kernels per step and their share of its seconds; print the largest ones."""
+        """Describe the kernels per step and their share of `seconds`; print the slowest ones."""
         n_steps = self.phases.n_profiled
         total, count = (sum(column) / n_steps for column in zip(*self.work.values(), strict=True))
         largest = sorted(self.work.items(), key=lambda item: item[1], reverse=True)[:MAX_LISTED]

@@ -1,4 +1,4 @@
-"""Benchmarks of growth: slopes of log time against log size, which are 1 if time is linear."""
+"""Growth of time with size: slopes of log time against log size, 1 if growth is linear."""
 
 import tempfile
 import time
@@ -19,7 +19,7 @@ MAX_SLOPE = 1.1
 
 @one_thread()
 def compare(is_quick: bool) -> list[Comparison]:
-    """Slopes for the entropy coder, files and the data pipeline, in CPU time."""
+    """Measure slopes for the entropy coder, files and the data pipeline, in CPU time."""
     sizes = (256, 1_024) if is_quick else (2_048, 8_192, 32_768)
     n_repeats = 1 if is_quick else 5
     bottleneck = make_bottleneck(64)
@@ -59,7 +59,7 @@ def compare(is_quick: bool) -> list[Comparison]:
 
 
 def _slope(step: Callable[[int], object], sizes: tuple[int, ...]) -> float:
-    """The slope through the logarithms of CPU times, after a warm-up."""
+    """Slope of the line fitted to log CPU time against log size, after a warm-up."""
     step(min(sizes))
     seconds = []
     for n in sizes:

@@ -15,7 +15,7 @@ from utils.benchmarks.bottleneck import make_bottleneck
 from utils.benchmarks.comparison import Comparison
 
 Z_DIM = 64
-# A process inherits the peak memory of its parent, so a small launcher starts the measured ones.
+# A process inherits its parent's peak memory, so a small launcher starts the measured processes.
 LAUNCHER = """
 import resource, subprocess, sys
 subprocess.run([sys.executable, "-c", sys.argv[1]], check=True, stdout=subprocess.DEVNULL)
@@ -35,7 +35,7 @@ def usage(code: str) -> tuple[float, float]:
 
 
 def compare_startup(is_quick: bool) -> list[Comparison]:
-    """CPU seconds spent on imports, and on loading the feature compressor."""
+    """Compare CPU seconds spent on imports and on loading the feature compressor."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "bottleneck.pt")
         torch.save(make_bottleneck(Z_DIM).rate.state_dict(), path)
@@ -56,7 +56,7 @@ def compare_startup(is_quick: bool) -> list[Comparison]:
 
 
 def compare_memory(is_quick: bool) -> list[Comparison]:
-    """Peak memory of compressing data sets that hold 256 bytes of features per image."""
+    """Compare peak memory for different data set sizes, with 256 bytes of features per image."""
     small, *sizes = (1_000, 10_000) if is_quick else (10_000, 100_000, 1_000_000)
     peaks = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +80,7 @@ def compare_memory(is_quick: bool) -> list[Comparison]:
 
 
 class Images(Dataset):
-    """n images of one pixel, with labels."""
+    """n one-pixel images, with labels."""
 
     def __init__(self, n: int):
         self.n = n
@@ -94,7 +94,7 @@ class Images(Dataset):
 
 
 def _compressor() -> ClipCompressor:
-    """A backbone with one linear map, and a bottleneck."""
+    """A compressor whose backbone is a linear map."""
     layers = {"conv1": nn.Conv2d(3, Z_DIM, 1, bias=False), "flatten": nn.Flatten(1)}
     backbone = nn.Sequential(OrderedDict(layers))
     backbone.output_dim, backbone.input_resolution = Z_DIM, 1
@@ -111,6 +111,6 @@ def compress(n: int, folder: str) -> None:
 
 
 def decompress(n: int, folder: str) -> None:
-    """Decompress the file of `compress`."""
+    """Decompress the file that `compress` wrote."""
     paths = (f"{folder}/{n}.bin", f"{folder}/Z.npy")
     _compressor().decompress_to_npy(*paths, is_info=False, n_workers=1)

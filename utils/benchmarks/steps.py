@@ -35,22 +35,22 @@ from utils.training.callbacks import Freezer
 N_REPEATS = 2  # measured steps, after a warm-up step
 N_COUNTED = 8  # examples in the batch whose kernels are counted
 SLOW = 2.0  # seconds; slower steps are measured only once
-MAX_PIXELS = 2**17  # per measured batch on a CPU; larger batches are extrapolated
-CLIP = {  # classes of OpenAI's package, and their arguments
+MAX_PIXELS = 2**17  # per measured batch on a CPU; costs are extrapolated to larger ones
+CLIP = {  # classes in OpenAI's package, and their arguments
     "clip_vitb32": ("VisionTransformer", 224, 32, 768, 12, 12, 512),
     "clip_rn50": ("ModifiedResNet", (3, 4, 6, 3), 1024, 32, 224, 64),
 }
-# Settings that do not affect the time of a step.
+# Settings that do not affect the duration of a step.
 FREE = ("optimizer", "online_optimizer", "beta", "beta_anneal", "factor_beta_r", "factor_beta_d")
 FREE += ("needs", "temperature", "initial_temperature", "is_train_temperature", "dropout")
 FREE += ("effective_batch_size", "warmup_k_epoch", "mean", "std", "weights", "is_reconstruct")
-# Operations without a kernel, apart from views; the last two are parts of dropout on a CPU.
+# Operations without a kernel, apart from views. The last two are part of dropout on a CPU.
 FREE_OPERATIONS = {"detach", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view"}
 FREE_OPERATIONS |= {"bernoulli_", "div_"}
-# Limits of one launch of CUDA's kernels for lists of tensors (tensors: if there are four lists)
+# Limits of one launch of a CUDA kernel for lists of tensors (MAX_TENSORS: with four lists)
 MAX_TENSORS, MAX_VALUES = 36, 320 << 16
 # Experiments, their kernels per step before operations were merged, and goals for the ratio. Of
-# augmnist's, 219 are in its networks, whose operations only a compiler can merge.
+# augmnist's kernels, 219 are in its networks, whose operations only a compiler can merge.
 KERNELS = (
     ("banana_viz_VIC", 361, 0.5),
     ("augmnist_viz_VIC", 644, 0.65),
@@ -63,8 +63,8 @@ class Cost(NamedTuple):
 
     Attributes
     ----------
-    seconds : duration on this device (one core of a CPU).
-    flops : FLOPs of its matrix products.
+    seconds : duration on this device (on a CPU, on one core).
+    flops : FLOPs of its matrix products and convolutions.
     n_kernels : number of kernels that a GPU would launch; see `KernelCounter`.
     """
 
@@ -92,7 +92,7 @@ class Step:
 
     @property
     def has_default_precision(self) -> bool:
-        """Whether the experiment trains in mixed precision on a GPU, and in float32 on a CPU."""
+        """Whether the experiment trains in mixed precision on a GPU and in float32 on a CPU."""
         return str(OmegaConf.to_container(self.cfg.trainer)["precision"]).startswith("${")
 
     @classmethod
@@ -116,7 +116,7 @@ class Step:
 
 
 def _backbone(tower: DictConfig) -> str:
-    """The network of a backbone; SimCLR and SwAV use ResNet50s."""
+    """Name of a backbone's network; SimCLR and SwAV use ResNet50s."""
     return tower.name if tower.name in CLIP else tower.kwargs.get("model", "resnet50")
 
 
@@ -157,11 +157,11 @@ def clock(device: torch.device) -> float:
 
 
 class KernelCounter(TorchDispatchMode):
-    """Counts the kernels that a GPU would launch, on any device.
+    """Counts, on any device, the kernels that a GPU would launch.
 
-    Each operation that computes counts as one, although some, such as convolutions, launch several.
-    Optimisers and gradient clipping work on lists of tensors: they count as the number of launches
-    for lists of these sizes, so optimisers need `fused=True` here. Compiled gradients do not count.
+    Each computation counts as one kernel, although some, such as convolutions, launch several.
+    Optimisers and gradient clipping work on lists of tensors, and count as the number of launches
+    for lists of that size. Optimisers thus need `fused=True`. Compiled gradients do not count.
     """
 
     def __init__(self):
@@ -179,13 +179,13 @@ class KernelCounter(TorchDispatchMode):
 
 
 def _n_launches(tensors: list[Tensor]) -> int:
-    """Launches of a CUDA kernel for a list of tensors."""
+    """Number of times that a CUDA kernel is launched for a list of tensors."""
     n_values = sum(tensor.numel() for tensor in tensors)
     return max(math.ceil(len(tensors) / MAX_TENSORS), math.ceil(n_values / MAX_VALUES))
 
 
 class _CountedStep(Callback):
-    """Counts the kernels of the second step: the first one creates the states of optimisers."""
+    """Counts the kernels of the second step, because the first one creates optimiser states."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx: int) -> None:
         if batch_idx == 1:
@@ -200,22 +200,22 @@ class _CountedStep(Callback):
 
 
 def count_kernels(step: Step, precision: str = "32-true") -> int:
-    """Kernels of a training step, with a small batch of noise, on the CPU.
+    """Count the kernels of a training step, on the CPU and with a small batch of noise.
 
-    The forward and backward pass of a compiled step, two CUDA graphs, count as one each.
+    The forward and backward passes of a compiled step, which are CUDA graphs, count as one each.
     """
     cfg, counted = step.cfg.copy(), _CountedStep()
     cfg.trainer.accelerator, cfg.trainer.precision = "cpu", precision
     for part in ("optimizer_feat", "optimizer_online", "optimizer_pred"):
         OmegaConf.update(cfg, f"{part}.kwargs.fused", True, force_add=True)
-    traced = functools.partial(torch.compile, backend="aot_eager")  # kernels in graphs are free
+    traced = functools.partial(torch.compile, backend="aot_eager")  # kernels in graphs do not count
     with mock.patch.object(torch, "compile", traced):
         train(replace(step, cfg=cfg), torch.rand(N_COUNTED, *step.shape), 2, counted)
     return counted.counter.n_kernels + 2 * cfg.trainer.compile
 
 
 def compare_kernels(is_quick: bool) -> list[Comparison]:
-    """Compare kernels, and launches of compiled steps, with the kernels of an earlier version."""
+    """Compare kernels, or launches of compiled steps, with the kernels of an earlier version."""
     comparisons = []
     for name, n_earlier, high in KERNELS:
         overrides = ["distortion=VIC"] if "viz" in name else ["tower.kwargs.weights=random"]
@@ -229,7 +229,7 @@ def compare_kernels(is_quick: bool) -> list[Comparison]:
 
 @functools.cache
 def measure(step: Step) -> Cost:
-    """Cost of a step; for large images on a CPU, extrapolated from a smaller batch."""
+    """Cost of a step; for large images on a CPU, it is extrapolated from a smaller batch."""
     device = building.pick_device(step.cfg)
     n = step.batch_size
     if device.type == "cpu" and len(step.shape) == 3:
@@ -243,7 +243,7 @@ def measure(step: Step) -> Cost:
 def _measure_training(step: Step, x: torch.Tensor, device: torch.device) -> Cost:
     meter = _Meter()
     train(step, x, 1 + N_REPEATS, meter)
-    # the precision of a GPU, which CPUs emulate with bfloat16, unless the experiment sets one
+    # a GPU's default precision is mixed, which the CPU emulates with bfloat16
     precision = "bf16-mixed" if step.has_default_precision else "32-true"
     n_kernels = count_kernels(step, precision)
     return Cost(min(meter.seconds), meter.counter.get_total_flops(), n_kernels)
@@ -256,7 +256,7 @@ def train(
 
     Parameters
     ----------
-    source : a data set; or x [B, *shape] of a batch that is repeated, with random targets y.
+    source : a data set; or x [B, *shape] of a batch with random targets y, which is repeated.
     """
     cfg, is_predictor = step.cfg.copy(), step.stage == "predictor"
     cfg.rate.kwargs.warmup_k_epoch = 0  # as in all epochs after the warm-up

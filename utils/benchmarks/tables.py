@@ -1,4 +1,4 @@
-"""Tables of comparisons: one CSV per subject, one Markdown table, and what got slower."""
+"""Tables of comparisons: a CSV per subject, a Markdown table, and the rows that got slower."""
 
 from collections.abc import Iterable
 from datetime import date
@@ -20,16 +20,17 @@ MIN_CHANGE = 0.05  # smaller changes are never reported as slower
 PREFACE = """\
 # Speed and size, compared with references
 
-Written by `make benchmark`; one subject: `make benchmark ARGS="--only coding"`. A *ratio* is ours
-divided by the reference, the median over runs that alternate between the two; its *spread* is their
-median deviation from it, relative to it. For rates per second (of CPU time; "hub": of wall-clock
-time), higher is better; for all else, lower. Medians of ours and of the reference depend on the
-machine. `bin/benchmark.sh --compare OLD` lists the rows whose ratios got worse by more than noise.
+Written by `make benchmark`; for a single subject: `make benchmark ARGS="--only coding"`. A *ratio*
+is our value divided by the reference's: the median over runs that alternate between the two. Its
+*spread* is the median absolute deviation of these ratios, divided by their median. For rates per
+second (of CPU time; "hub": of wall-clock time), higher is better; for everything else, lower is
+better. Our medians and the reference's depend on the machine. `bin/benchmark.sh --compare OLD`
+lists the rows whose ratios got worse by more than noise.
 """
 
 
 def circumstances() -> dict[str, str]:
-    """Where and when the benchmark runs."""
+    """Device, commit and date of a benchmark run."""
     facts = device_name(), code_version() or "", str(date.today())
     return dict(zip(CIRCUMSTANCES, facts, strict=True))
 
@@ -39,7 +40,7 @@ def table_of(subject: str, comparisons: Iterable[Comparison], **facts: str) -> p
 
     Parameters
     ----------
-    facts : additional columns, the same in all rows.
+    facts : additional columns, with the same value in all rows.
     """
     rows = [
         {name: getattr(row, name) for name in KEYS}
@@ -65,13 +66,13 @@ def read(path: Path) -> pd.DataFrame:
     """The rows of a CSV, or of all CSVs in a folder."""
     files = [path] if path.is_file() else sorted(path.glob("*.csv"))
     if not files:
-        raise SystemExit(f"{path}: no CSV or folder of CSVs; `make benchmark` writes them")
+        raise SystemExit(f"{path}: expected a CSV or a folder of CSVs, as `make benchmark` writes")
     tables = [pd.read_csv(f, keep_default_na=False).assign(subject=f.stem) for f in files]
     return pd.concat(tables, ignore_index=True).astype({"n": str} | dict.fromkeys(FIGURES, float))
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The table in Markdown, rounded and with units."""
+    """Format a table as Markdown, rounded and with units."""
     shown = pd.DataFrame(index=table.index)
     for name in ("subject", "what", "against", "n"):
         shown[name] = table[name]
@@ -87,13 +88,14 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def slower(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    """Rows of both tables whose ratio got worse by more than noise: twice the sum of their spreads.
+    """Rows in both tables whose ratio got worse by more than noise.
 
-    Only ratios are compared, because times depend on the machine.
+    Noise is twice the sum of both spreads, plus MIN_CHANGE. Only ratios are compared, because times
+    depend on the machine.
     """
     both = old.merge(new, on=["subject", *KEYS], suffixes=("_old", "_new"))
     if both.empty:
-        raise SystemExit("the tables have no row in common: compare files of the same subject")
+        raise SystemExit("the tables have no row in common: compare files on the same subject")
     change = both["ratio_new"] / both["ratio_old"]
     worse = np.where(both["unit"] == "/s", 1 / change, change) - 1
     noise = 2 * (both["spread_old"] + both["spread_new"]) + MIN_CHANGE

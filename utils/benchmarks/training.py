@@ -21,20 +21,20 @@ from utils.data.module import DataModule
 from utils.runs.run import find_run
 from utils.training import building, fitting
 
-N_WARM_UP = 2  # steps without measurement
+N_WARM_UP = 2  # steps that are not measured
 SMALL = ["encoder.kwargs.hid_dim=64", "decoder.kwargs.hid_dim=64", "online.kwargs.hid_dim=64"]
 
 
-# --- compressors, data and trainers, built from configs as main.py builds them
+# --- compressors, data and trainers, built from configs as in main.py
 
 
 def banana_config(folder: Path, *overrides: str) -> DictConfig:
-    """VIC on the rotation-invariant Banana, on a CPU, with all output in `folder`."""
+    """Config for VIC on the rotation-invariant Banana, on a CPU, with all output in `folder`."""
     return _config(folder, "experiment=banana_viz_VIC", *overrides)
 
 
 def images_config(folder: Path, *overrides: str) -> DictConfig:
-    """VIC with a ResNet18 and a hyperprior, as in the paper's experiment on augmented MNIST.
+    """Config for VIC with a ResNet18 and a hyperprior, as in the paper's augmented MNIST runs.
 
     The images are scikit-learn's digits at the same size (32x32), so nothing is downloaded.
     """
@@ -100,7 +100,7 @@ class OneEpoch(DataModule):
 
 
 class BareLoop:
-    """Trains a `LearnableCompressor` without trainer, hooks, metrics or checks.
+    """Trains a `LearnableCompressor` without a trainer, hooks, metrics or checks.
 
     It trains a copy of the compressor, with the same optimiser settings.
     """
@@ -117,7 +117,7 @@ class BareLoop:
             self.updates.append((settings.optimizer(trained), trained, settings.max_grad_norm))
 
     def step(self, batch: Batch) -> None:
-        """One training step, with one backward pass for compressor and probe."""
+        """Take a training step, with a single backward pass for the compressor and the probe."""
         model = self.model
         p_ZlX = model.p_ZlX(batch.x)
         z_hat, rates, _ = model.rate(p_ZlX.rsample(), p_ZlX)
@@ -135,9 +135,9 @@ class BareLoop:
 
 
 class Interleaved(Callback):
-    """Alternates steps of the trainer with steps of the reference on the same batch, timing both.
+    """Alternates steps of the trainer and the reference on the same batches, and times both.
 
-    A step of the trainer includes its data, hooks and metrics.
+    A step of the trainer includes data loading, hooks and metrics.
     """
 
     def __init__(self, reference: BareLoop):
@@ -170,11 +170,11 @@ def compare(is_quick: bool) -> list[Comparison]:
 def measure_steps(
     make_config: Callable[[Path], DictConfig], n_steps: int
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each step of our trainer and of the bare loop, alternating.
+    """Seconds of each step of our trainer and of the bare loop, which alternate.
 
     Parameters
     ----------
-    make_config : returns the config for an output folder.
+    make_config : function that returns the config for an output folder.
     """
     fitting.quiet()
     with tempfile.TemporaryDirectory() as folder:

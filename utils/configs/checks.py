@@ -48,7 +48,7 @@ CHOICES = {
 # process.
 WITHOUT_PEERS = {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
 NETWORKS = ("encoder", "decoder", "projector", "online")  # keys that must hold a network
-# Settings whose value is the name of published weights or the path of a file.
+# Settings whose values are names of published weights or paths of files.
 WEIGHT_SETTINGS = (
     "tower.kwargs.weights",
     "data_feat.kwargs.clip_weights",
@@ -65,7 +65,7 @@ LISTS = (
     "aggregate.summarize_clip.data",
 )
 IMAGE_LISTS = ("equivalence", "val_equivalence")  # in data sets that have a `p_augment`
-# Settings that are parts of folder names.
+# Settings that become parts of folder names.
 NAMES = ("experiment_name", "compressor_of", "add_feat", "add_pred")
 
 
@@ -74,7 +74,7 @@ class ConfigError(ValueError):
 
 
 def check_known(option: str, names: Iterable[object], known: Iterable[object]) -> None:
-    """Raise `ConfigError`, which lists the known names, if any of `names` is not among them."""
+    """Raise a `ConfigError` that lists the known names if any of `names` is unknown."""
     known = list(known)
     if unknown := [repr(name) for name in names if name not in known]:
         choices = ", ".join("null" if name is None else str(name) for name in known)
@@ -82,9 +82,9 @@ def check_known(option: str, names: Iterable[object], known: Iterable[object]) -
 
 
 def find_node(cfg: DictConfig, key: str) -> Node:
-    """The uninterpolated node at a dotted key.
+    """The node at a dotted key, with interpolations unresolved.
 
-    Raises `ConfigError`, which suggests similar keys, if the key is unknown.
+    Raises a `ConfigError` that suggests similar keys if the key is unknown.
     """
     node: object = cfg
     parts = key.split(".")
@@ -95,7 +95,7 @@ def find_node(cfg: DictConfig, key: str) -> Node:
             close = difflib.get_close_matches(part, names, n=3)
             hint = f"did you mean {' or '.join(close)}? " if close else ""
             if not close or len(names) <= MAX_LISTED:
-                hint += f"It has: {', '.join(names) or 'no keys'}. "
+                hint += f"Its keys: {', '.join(names) or 'none'}. "
             raise ConfigError(
                 f"unknown key '{key}': {where} has no '{part}'; {hint}(+{key}=... adds a new key.)"
             )
@@ -151,12 +151,12 @@ def check_references(cfg: DictConfig) -> None:
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Raise `ConfigError` if a setting of a job has an impossible value."""
+    """Raise `ConfigError` if a setting of a job has an invalid value."""
     _check_names(cfg)
     for place in NETWORKS:
         if not is_network(cfg[place]):
             raise ConfigError(
-                f"architecture@{place}={cfg[place].name} is not a network and only valid as "
+                f"architecture@{place}={cfg[place].name} is not a network, and is valid only as "
                 f"architecture@predictor: choose a network for {place}"
             )
     for key, choices in CHOICES.items():
@@ -196,10 +196,10 @@ def check_compilation(cfg: DictConfig) -> None:
 
 
 def check_peers(cfg: DictConfig) -> None:
-    """Raise `ConfigError` if a job and the environment differ in their numbers of processes.
+    """Raise `ConfigError` if a job and the environment disagree on the number of processes.
 
-    In the environment of a distributed process, Lightning would wait for the other processes of a
-    single-process job, and log nothing if RANK is above 0.
+    In the environment of a distributed process, Lightning would make a single-process job wait for
+    other processes, and would log nothing if RANK is above 0.
     """
     devices, nodes = cfg.trainer.devices, cfg.trainer.num_nodes
     is_started_here = cfg.slurm.executor == "joblib"
@@ -219,7 +219,7 @@ def check_peers(cfg: DictConfig) -> None:
 
 
 def list_texts(cfg: DictConfig) -> None:
-    """Replace a string by a list of this string where a list of strings is expected."""
+    """Replace a string with a list of that string where a list of strings is expected."""
     images = (p for p in DATA if OmegaConf.select(cfg, f"{p}.kwargs.p_augment") is not None)
     for key in (*LISTS, *(f"{p}.kwargs.{name}" for p in images for name in IMAGE_LISTS)):
         if isinstance(value := OmegaConf.select(cfg, key), str):
@@ -227,7 +227,7 @@ def list_texts(cfg: DictConfig) -> None:
 
 
 def expand_paths(cfg: DictConfig) -> None:
-    """Replace `~` at the start of paths by the home folder; raise `ConfigError` if one is empty."""
+    """Replace `~` at the start of paths with the home folder; raise ConfigError for empty paths."""
     for key in (*(f"paths.{name}" for name in cfg.get("paths", ())), *WEIGHT_SETTINGS):
         try:
             path = OmegaConf.select(cfg, key)
@@ -249,4 +249,4 @@ def check_weights(cfg: DictConfig) -> None:
             stated = str(OmegaConf.select(cfg, parent)._get_node(name)._value())
             variables = re.findall(r"oc\.env:(\w+)", stated)
             ways = [f"{key}=FILE", *(f"export {variable}=FILE" for variable in variables)]
-            raise ConfigError(f"{key}: {error}: give {', or '.join(ways)}") from error
+            raise ConfigError(f"{key}: {error}: set {', or '.join(ways)}") from error

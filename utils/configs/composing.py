@@ -27,9 +27,9 @@ from utils.configs.checks import (
 )
 from utils.configs.overrides import CONF_DIR, given, is_group, parse, to_override_value
 
-# Hydra only discovers launchers and sweepers in a package `hydra_plugins`.
+# Hydra discovers launchers and sweepers only in a package named `hydra_plugins`.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "cluster" / "plugins"))
-if sys.version_info >= (3, 14):  # argparse of Python 3.14 rejects Hydra 1.3's lazy help text
+if sys.version_info >= (3, 14):  # Python 3.14's argparse rejects Hydra 1.3's lazy help text
     argparse.ArgumentParser._check_help = lambda *_: None
 
 resolvers.register()
@@ -66,7 +66,7 @@ def set_values(cfg: DictConfig, overrides: list[Override]) -> None:
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
-    """Overrides, plus those of the experiment's sweep and of the chosen mode.
+    """Add the overrides of the experiment's sweep and of the chosen mode.
 
     The user's settings take precedence: keys in `overrides` are not added.
     """
@@ -111,7 +111,7 @@ def _errors_in_one_line() -> Iterator[None]:
 
 
 def _first_values(overrides: list[Override]) -> list[str]:
-    """One job of a sweep: the first value of each choice, and the default instead of intervals."""
+    """One job of a sweep: the first value of each choice, and defaults in place of intervals."""
     lines = []
     for override in overrides:
         if not override.is_sweep_override():
@@ -157,7 +157,7 @@ def _check_form(override: Override) -> None:
 
 
 def _check_kind(override: Override, stated: Node) -> None:
-    """Raise ConfigError if an override's value has a different kind from the one it replaces."""
+    """Raise ConfigError if an override's value is not of the same kind as the one it replaces."""
     key = override.key_or_group
     for value in given(override):
         kind = expected_kind(key.rpartition(".")[2], stated, value)

@@ -34,7 +34,7 @@ TEXT_KEY = re.compile(
 )
 # characters that Hydra does not escape when it passes values to jobs
 UNESCAPED = {*string.ascii_letters, *string.digits, *"_-./"}
-NAME_KEYS = {"experiment", *NAMES}  # may be swept
+NAME_KEYS = {"experiment", *NAMES}  # these may be swept
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -47,12 +47,12 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         if override.is_range_sweep() and override.value().step == 0:
             raise ConfigError(f"{override.input_line}: the step of a range cannot be 0")
         if isinstance(override.value(), Glob) and not given(override):
-            raise ConfigError(f"{override.input_line} matches no option of a group")
+            raise ConfigError(f"{override.input_line} matches none of the group's options")
     return parsed
 
 
 def is_group(override: Override) -> bool:
-    """Whether an override chooses an option of a group, instead of setting a value."""
+    """Whether an override chooses an option of a group instead of setting a value."""
     key = override.get_key_element()
     return "@" in key or (CONF_DIR / override.key_or_group).is_dir()
 
@@ -68,7 +68,7 @@ def given(override: Override) -> list[object]:
 
 
 def values_of(key: str, overrides: Sequence[str]) -> list[object] | None:
-    """The values that a key is set to or swept over; None if it is not set, or is searched."""
+    """The values that a key is set to, or swept over as `a,b`; None if it is unset or searched."""
     found = [o for o in parse(overrides) if o.get_key_element().lstrip("+") == key]
     if not found or found[-1].value_type not in (ValueType.ELEMENT, ValueType.SIMPLE_CHOICE_SWEEP):
         return None
@@ -78,8 +78,8 @@ def values_of(key: str, overrides: Sequence[str]) -> list[object] | None:
 def to_override_value(value: object) -> str:
     """Format a value in Hydra's override grammar so that it parses to this value, not to a sweep.
 
-    It is None, a bool, a number, text, or a list or dict of these, as Python objects or as parsed
-    by Hydra. Text is quoted if it would parse as something else.
+    The value is None, a bool, a number, text, or a list or dict of these, as Python objects or as
+    parsed by Hydra. Text is quoted if it would parse as something else.
     """
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)
@@ -126,7 +126,7 @@ def _as_typed(override: str) -> str:
 
 
 def _quoted(text: str, *kinds: type) -> str:
-    """Quote text, unless it is quoted or parses to a value of these types with the same text."""
+    """Quote text, unless it is quoted or parses to a value of one of `kinds` with this text."""
     with contextlib.suppress(ConfigError):
         value = _parse([f"x={text}"])[0]._value
         is_same = type(value) in kinds and str(value) == text and set(text) <= UNESCAPED

@@ -18,7 +18,7 @@ WEIGHT_SUFFIXES = (".pt", ".pth", ".npz", ".torch", ".tar", ".ckpt", ".bin", ".s
 
 
 def cpus_per_job(n_jobs: int) -> int:
-    """Number of CPU cores for each of several jobs that share this machine, at least one.
+    """Number of CPU cores, at least one, for each of `n_jobs` jobs that share this machine.
 
     A Slurm job does not share its cores.
     """
@@ -33,9 +33,9 @@ def gpus_per_node(accelerator: str, devices: int) -> int | None:
 
 
 def signal_delay(timeout_min: int) -> int:
-    """Seconds before the time limit at which a job is signalled: two minutes, less for short jobs.
+    """How many seconds before its time limit a job is signalled: 120, or less for short jobs.
 
-    A job whose limit is no longer than this delay would be requeued before it did anything.
+    A job whose limit did not exceed this delay would be requeued before it did anything.
     """
     return min(120, 60 * timeout_min // 4)
 
@@ -54,17 +54,17 @@ def default_precision(accelerator: str) -> str:
 
 
 def balle_latent_side(image_shape: Sequence[int]) -> int:
-    """Side of the latent image of the encoder `balle` for images [C, side, side]."""
+    """Side of the latent image that the encoder `balle` gives for images [C, side, side]."""
     from lossyless.architectures import balle
 
     return balle.latent_side(image_shape)
 
 
 def weights_id(weights: str | None) -> str | None:
-    """Identify weights independently of their path, for the identity of a run.
+    """Identify weights independently of their path, as part of a run's identity.
 
     Returns the SHA-256 of a file, the name of published weights, or None for None. Raises
-    FileNotFoundError if a path has no file.
+    FileNotFoundError if there is no file at a path.
     """
     if weights is None:
         return None
@@ -73,13 +73,13 @@ def weights_id(weights: str | None) -> str | None:
         stat = path.stat()
         return _sha256(path, stat.st_mtime_ns, stat.st_size)
     if path.is_absolute() or path.suffix in WEIGHT_SUFFIXES:
-        raise FileNotFoundError(f"there is no file {weights} with weights")
+        raise FileNotFoundError(f"there is no weight file {weights}")
     return weights
 
 
 @functools.lru_cache(maxsize=16)
 def _sha256(path: Path, *state: int) -> str:
-    """Digest of a file; `state` distinguishes versions of the file (cache key)."""
+    """SHA-256 of a file; `state` distinguishes its versions in the cache."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

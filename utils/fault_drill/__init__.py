@@ -1,4 +1,4 @@
-"""Fault drill: damages, kills and starves the project; counts the faults it survives or detects.
+"""Fault drill: damages files, kills and starves jobs, and counts the faults survived or detected.
 
-`python -m utils.fault_drill` (`make fault-drill`) runs all drills, one module each.
+`python -m utils.fault_drill` (`make fault-drill`) runs all drills.
 """

@@ -1,4 +1,4 @@
-"""Runs fault drills and writes results/fault_drill/*.csv; exit status 1 if anything went wrong."""
+"""Runs fault drills and writes results/fault_drill/*.csv; exits with status 1 on bad outcomes."""
 
 import argparse
 import sys
@@ -30,11 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m utils.fault_drill", description=__doc__)
     choices = [[], *DRILLS]  # argparse also checks the default, []
     parser.add_argument("drills", nargs="*", choices=choices, help="default: all")
-    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the trials")
+    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the trials to run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "fault_drill")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)  # forked processes cannot use the threads of their parent
+    torch.set_num_threads(1)  # forked processes cannot use their parent's threads
     options.out.mkdir(parents=True, exist_ok=True)
     has_failed = False
     for name in options.drills or DRILLS:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = []
         for trials in DRILLS[name](options.scale, options.seed):
             rows.append(summarise(trials, trials.outcomes(), options.seed))
-            # an interrupted drill keeps its rows
+            # so that an interrupted drill keeps its rows
             pd.DataFrame(rows).to_csv(options.out / f"{name}.csv", index=False)
         has_failed |= any(map(is_bad, rows))
     files = {file.stem: pd.read_csv(file) for file in options.out.glob("*.csv")}

@@ -1,4 +1,4 @@
-"""Malformed command lines: each is valid, or an error says what is wrong."""
+"""Malformed command lines: each must work, or an error must say what is wrong."""
 
 import functools
 import itertools
@@ -57,8 +57,8 @@ def mutate(arguments: list[str], kind: str, rng: random.Random) -> str:
 
 
 def _draw(base: list[str], kind: str, number: object) -> tuple[str, Outcome]:
-    """A malformed argument, and what the checks of `main.py` report before any job starts."""
-    # checks compose the same options several times: cache them, in this child process only
+    """A malformed argument, and how the checks of `main.py` handle it before any job starts."""
+    # checks compose the same options several times: cache the configs, in this child process only
     composing.compose = lambda name, overrides: _kept(name, tuple(overrides)).copy()
     argument = mutate(base, kind, random.Random(f"{kind} {number}"))
     errors = (ConfigError, HydraException, OSError)
@@ -80,7 +80,7 @@ def _run(base: list[str], number: str) -> Outcome:
 
 
 def run_command(line: list[str], cpu_seconds: int = CPU_SECONDS) -> Outcome:
-    """Verdict on a command, which survives if it computes for longer than `cpu_seconds`.
+    """Run and judge a command, which survives if it computes for longer than `cpu_seconds`.
 
     On a busy machine, wall time could not distinguish such a command from one that fails late.
     """
@@ -99,7 +99,7 @@ def run_command(line: list[str], cpu_seconds: int = CPU_SECONDS) -> Outcome:
 
 
 def trials(n_checks: int, n_runs: int, seed: int) -> Iterator[Trials]:
-    """Check `n_checks` malformed settings; run `n_runs` that pass."""
+    """Check `n_checks` malformed settings; run `n_runs` that pass the checks."""
     n_each = -(-n_checks // len(KINDS))
     cases = [f"{seed} {number}" for number in range(max(n_each, n_runs))]
     with tempfile.TemporaryDirectory() as folder:

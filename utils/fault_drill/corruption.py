@@ -1,4 +1,4 @@
-"""Random damage to files of every format: the data read must be right, or an error says why not."""
+"""Random damage to files of every format: reading must be correct, or an error must say why not."""
 
 import io
 import random
@@ -39,7 +39,7 @@ def _flip_bits(data: bytes, rng: random.Random, *_others: bytes) -> bytes:
 
 
 def _splice(data: bytes, rng: random.Random, other: bytes, _model: bytes) -> bytes:
-    """Continue as another file of the same model; or repeat, remove or overwrite a part."""
+    """Continue with another file of the same model; or repeat, remove or overwrite a part."""
     start = rng.randrange(len(data))
     stop = start + rng.choice([1, 8, 300, PAGE])
     head, part, tail = data[:start], data[start:stop], data[stop:]
@@ -55,7 +55,7 @@ def _splice(data: bytes, rng: random.Random, other: bytes, _model: bytes) -> byt
 
 
 def _swap_chunks(data: bytes, rng: random.Random, other: bytes, _model: bytes) -> bytes:
-    """Swap two chunks, or replace one by that of another file; blocks if there are no chunks."""
+    """Swap two chunks, or replace one with another file's; without chunks, do so with blocks."""
     old, new = _chunks(data), _chunks(other)
     a, b = sorted(rng.sample(old, 2), key=lambda part: part.start)
     if rng.random() < 0.3:
@@ -78,7 +78,7 @@ def _zero_page(data: bytes, rng: random.Random, *_others: bytes) -> bytes:
 
 
 def _other_model(data: bytes, rng: random.Random, _other: bytes, model: bytes) -> bytes:
-    """Replace the file, or only its start, by the file of another model."""
+    """Replace the file, or only its start, with another model's file."""
     cut = rng.choice([len(model), rng.randrange(1, len(model))])
     return model[:cut] + data[cut:]
 
@@ -89,7 +89,7 @@ def _other_version(data: bytes, rng: random.Random, *_others: bytes) -> bytes:
     return data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :]
 
 
-# Each takes the file, a random generator, and files of other content and of another model.
+# Each takes the file, a random generator, a file with other content, and one of another model.
 DAMAGES: dict[str, Callable[[bytes, random.Random, bytes, bytes], bytes]] = {
     "bit flips": _flip_bits,
     "truncation": lambda data, rng, *_others: data[: rng.randrange(len(data))],
@@ -104,8 +104,8 @@ EXPLAINED = (ContainerError, CodingError, WeightsError, SourceError)
 N, Z_DIM, CHUNK = 1200, 16, 100
 MAX_MEMORY = 64.0  # MiB, beyond twice the size of the file
 SELF_CONTAINED = ("weights of the hub", "ArrayCompressor.save")
-# Damage that may stay undetected: the official format has no checksums, and recovery accepts
-# intact chunks of other files of the same model.
+# Damage that may go undetected: the official format has no checksums, and recovery accepts
+# intact chunks from other files of the same model.
 LIMITS = {"official format": (*DAMAGES,), "file, skipping damage": ("splices", "swapped chunks")}
 Write = Callable[[Path, int, int], object]  # (path, model 0 or 1, content 0 or 1)
 Read = Callable[[Path], object]
@@ -122,7 +122,7 @@ def make_rate(seed: int) -> HFactorized:
 
 
 def draw(content: int) -> Tensor:
-    """Examples in [0, 4]; larger features would need escape codes."""
+    """Draw examples in [0, 4]; larger features would need escape codes."""
     return 4 * torch.rand(N, Z_DIM, generator=torch.Generator().manual_seed(content))
 
 
@@ -144,7 +144,7 @@ def make_formats() -> dict[str, tuple[Write, Read]]:
     intact = read(buffer.getvalue())
 
     def read_skipping(path: Path) -> tuple:
-        """Content of the intact file, unless recovered examples differ from it."""
+        """Return the intact content, unless recovered examples differ from it."""
         with FeatureFile(path, rates[0], on_damage="skip") as file:
             found = file.read(n_workers=1), file.labels(), np.array(file.names, intact[2].dtype)
             if same(found, tuple(part[file.indices] for part in intact)):
@@ -189,7 +189,7 @@ def make_formats() -> dict[str, tuple[Write, Read]]:
 
 
 def same(a: object, b: object) -> bool:
-    """Whether nested containers of tensors, arrays and other values are equal, to the bit."""
+    """Whether nested containers of tensors, arrays and other values are equal bit for bit."""
     if isinstance(a, (Tensor, np.ndarray)):
         a, b = np.asarray(a), np.asarray(b)
         return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
@@ -201,7 +201,7 @@ def same(a: object, b: object) -> bool:
 
 
 def damage(name: str, format: tuple[Write, Read], n_each: int, seed: int) -> Iterator[Trials]:
-    """Damage a file in `n_each` ways of each kind."""
+    """Yield trials that damage a file in `n_each` ways of each kind."""
     write, read = format
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "damaged")
@@ -211,7 +211,7 @@ def damage(name: str, format: tuple[Write, Read], n_each: int, seed: int) -> Ite
             files.append(path.read_bytes())
         *others, data = files
         expected = read(path)
-        # another intact file is not damaged; nor are other weights, which are as valid as these
+        # another intact file is not damage; nor are other weights, which are as valid as these
         intact = files if name in SELF_CONTAINED else [data, others[0]]
 
         def run(kind: str, number: int) -> Outcome:
@@ -230,7 +230,7 @@ def damage(name: str, format: tuple[Write, Read], n_each: int, seed: int) -> Ite
 
 
 def trials(n_trials: int, seed: int) -> Iterator[Trials]:
-    """Damage files `n_trials` times, spread evenly over formats and kinds of damage."""
+    """Yield trials that damage files `n_trials` times, evenly across formats and kinds."""
     formats = make_formats()
     n_each = -(-n_trials // (len(formats) * len(DAMAGES)))
     for name, format in formats.items():

@@ -1,4 +1,4 @@
-"""Malformed images and feature arrays: each gives a valid result, or an error that says why not."""
+"""Malformed images and arrays: each must give a valid result, or an error that explains why not."""
 
 import contextlib
 import io
@@ -29,11 +29,11 @@ from utils.fault_drill.trials import UNEXPLAINED, Outcome, Trials, judge, judge_
 SIDE, Z_DIM, N = 32, 8, 300
 MAX_MEMORY = 2048.0  # MiB; 100 megapixels in RGB take 286
 SUFFIXES = ("png", "jpg", "webp", "tiff", "bmp", "ppm")
-HUGE = {"100 megapixels": 10_000, "400 megapixels": 20_000}  # side
+HUGE = {"100 megapixels": 10_000, "400 megapixels": 20_000}  # sides in pixels
 
 
 def draw_image(kind: str, rng: random.Random) -> tuple[bytes, str]:
-    """Content and suffix of an image file."""
+    """Draw the content and suffix of an image file."""
     content = io.BytesIO()
     if kind in HUGE:
         Image.new("1", (HUGE[kind], HUGE[kind])).save(content, "png")
@@ -70,7 +70,7 @@ KINDS = (
 
 
 def images(n_images: int, seed: int) -> Iterator[Trials]:
-    """`n_images` files, each read by the command of the hub and by a data set."""
+    """Yield trials in which the hub's command and a data set each read `n_images` files."""
     with tempfile.TemporaryDirectory() as name:
         folder, out = Path(name, "images"), Path(name, "z.bin")
         clip, weights = Path(name, "clip.pt"), Path(name, "rate.pt")
@@ -139,7 +139,7 @@ ARRAYS: dict[str, object] = {
 
 
 def arrays(seed: int) -> Iterator[Trials]:
-    """Malformed arrays, given to everything that takes features."""
+    """Yield trials that give malformed arrays to everything that takes features."""
     torch.manual_seed(seed)
     fitted, rate = ArrayCompressor().fit(Z), HFactorized(Z_DIM)
     rate.update()

@@ -1,4 +1,4 @@
-"""Jobs of a few seconds that are killed or starved, then resumed: results must be equal."""
+"""Jobs of a few seconds that are killed or starved, then resumed: results must not change."""
 
 import contextlib
 import io
@@ -55,18 +55,18 @@ TINY = [
 ]
 SIGKILLED = -9
 NOBODY = 65534
-OFFLINE = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}  # no server
+OFFLINE = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}  # unreachable
 DOWNLOADED = ("cifar10", "mnist", "stl10", "food101", "pets37")
 
 
 def settings(folder: Path, *more: str) -> list[str]:
-    """Overrides of a tiny experiment that writes only to one folder."""
+    """Overrides for a tiny experiment that writes to a single folder."""
     places = ("results", "pretrained", "logs", "outputs", "data")
     return [*TINY, *(f"paths.{place}={folder / place}" for place in places), *more]
 
 
 def run(overrides: list[str], names: tuple[str, ...] = STAGES) -> None:
-    """Some stages in this process, without output."""
+    """Run some stages in this process, without output."""
     quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
     with quiet[0], quiet[1], jobs.prepared(compose_config(overrides)) as cfg:
         for name in names:
@@ -74,7 +74,7 @@ def run(overrides: list[str], names: tuple[str, ...] = STAGES) -> None:
 
 
 def run_child(*arguments: object, kill_after: float = TIMEOUT / 2) -> int:
-    """Exit code of `run` in a child process that is killed after some seconds."""
+    """Exit code of `run` in a child process, which is killed after `kill_after` seconds."""
     child = FORK.Process(target=run, args=arguments)
     child.start()
     child.join(kill_after)
@@ -92,7 +92,7 @@ def run_intact(*arguments: object) -> float:
 
 
 def outputs(folder: Path) -> dict[str, object]:
-    """Results without durations, compressed files, trained weights, names of temporary files."""
+    """Results (without durations), compressed files, trained weights and temporary files' names."""
     found: dict[str, object] = {}
     for file in folder.rglob("*"):
         name = str(file.relative_to(folder))
@@ -112,7 +112,7 @@ def outputs(folder: Path) -> dict[str, object]:
 def _kill_and_resume(
     stage: str, overrides: list[str], before: Path, after: Path, moment: float
 ) -> Outcome:
-    """Kill a stage that starts from the folder `before`; the folder `after` is uninterrupted."""
+    """Kill and resume a stage that starts from `before`; outputs must equal those in `after`."""
     folder = before.parent / "run"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(before, folder)
@@ -147,7 +147,7 @@ def kills(n_kills: int, seeds: list[int]) -> Iterator[Trials]:
 
 @contextlib.contextmanager
 def full_disk(n_bytes: int) -> Iterator[None]:
-    """Make writes beyond a file size fail, as on a full disk; needs no privileges."""
+    """Make writes beyond a file size fail, as on a full disk; this needs no privileges."""
     import resource  # not on Windows
 
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -159,7 +159,7 @@ def full_disk(n_bytes: int) -> Iterator[None]:
 
 
 def jumping_clock(days: int) -> AbstractContextManager:
-    """The clock jumps back and forth whenever a status is written."""
+    """Make the clock jump back and forth whenever a status is written."""
     jumps = itertools.cycle([timedelta(days), timedelta(-days), timedelta(0)])
 
     class Jumping(datetime):
@@ -172,7 +172,7 @@ def jumping_clock(days: int) -> AbstractContextManager:
 
 @contextlib.contextmanager
 def second_process(overrides: list[str], _number: int) -> Iterator[None]:
-    """Another process runs the same job."""
+    """Run the same job in another process at the same time."""
     process = FORK.Process(target=run, args=(overrides,))
     process.start()
     try:
@@ -193,7 +193,7 @@ def read_only(folder: Path) -> Iterator[None]:
 
 
 def must_raise(overrides: list[str], expected: tuple[type[Exception], ...], name: str) -> Outcome:
-    """Verdict on a job that cannot succeed."""
+    """Run and judge a job that cannot succeed."""
 
     def is_right() -> bool:
         run(overrides)
@@ -203,7 +203,7 @@ def must_raise(overrides: list[str], expected: tuple[type[Exception], ...], name
 
 
 def environment(n_faults: int, seed: int) -> Iterator[Trials]:
-    """Full disk, read-only folder, no network, two processes, and a clock that jumps."""
+    """Trials of full disks, jumping clocks, two processes, no network and read-only folders."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "run")
         line = settings(folder)
@@ -222,11 +222,11 @@ def environment(n_faults: int, seed: int) -> Iterator[Trials]:
             if found.verdict == DETECTED:
                 run(line)
                 if outputs(folder) != expected:
-                    return Outcome(UNEXPLAINED, f"not resumed after {found.note}")
+                    return Outcome(UNEXPLAINED, f"wrong results when resumed after {found.note}")
             return found
 
         def write_read_only(place: str) -> Outcome:
-            if os.getuid() == 0:  # root may write anywhere
+            if os.getuid() == 0:  # root can write anywhere
                 os.setgroups([])
                 os.setgid(NOBODY)
                 os.setuid(NOBODY)

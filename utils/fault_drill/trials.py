@@ -1,4 +1,4 @@
-"""Trials of a fault, in processes whose hangs, deaths and memory do not affect the drill."""
+"""Trials of a fault, in child processes whose hangs, deaths and memory do not affect the drill."""
 
 import multiprocessing
 import platform
@@ -15,10 +15,10 @@ from utils.runs.provenance import code_version
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 1200.0  # seconds until a trial counts as hung; the machine may be busy
-FORK = multiprocessing.get_context("fork")  # children need no imports
-# The result is right, or an error says what is wrong. What must not happen: the result is wrong,
-# the trial does not end, or it ends in any other way. A known limitation is a wrong result that the
-# documentation warns about.
+FORK = multiprocessing.get_context("fork")  # children inherit all imports
+# Acceptable: the result is right, an error says what is wrong, or the result is wrong but the
+# documentation warns about it. Bad: a wrong result goes unnoticed, the trial does not end, or it
+# ends in any other way.
 SURVIVED, DETECTED, KNOWN_LIMIT = "survived", "detected", "known_limit"
 BAD = UNDETECTED, HUNG, UNEXPLAINED = "undetected", "hung", "unexplained"
 VERDICTS = (*BAD, KNOWN_LIMIT, DETECTED, SURVIVED)
@@ -26,7 +26,7 @@ VERDICTS = (*BAD, KNOWN_LIMIT, DETECTED, SURVIVED)
 
 @dataclass(frozen=True)
 class Outcome:
-    """Verdict and details, such as the error; duration; growth of the peak memory in MiB."""
+    """Verdict, note (such as an error), duration, and growth of the peak memory in MiB."""
 
     verdict: str
     note: str = ""
@@ -38,7 +38,7 @@ class Outcome:
 class Trials:
     """Trials of one fault on one target: `run(case)` for each case, in a child process.
 
-    `max_memory` is in MiB. `is_limited`: undetected faults are a known limitation.
+    `max_memory` is in MiB. If `is_limited`, undetected faults are a known limitation.
     """
 
     fault: str
@@ -49,7 +49,7 @@ class Trials:
     is_limited: bool = False
 
     def outcomes(self, timeout: float = TIMEOUT) -> list[Outcome]:
-        """Outcomes of all cases; a hung or dead child is replaced."""
+        """Run all cases and return their outcomes; a child that hangs or dies is replaced."""
         found: list[Outcome] = []
         while rest := self.cases[len(found) :]:
             receiver, sender = FORK.Pipe(duplex=False)
@@ -95,7 +95,7 @@ Row = dict[str, object]  # a row of the CSV file: all trials of one fault on one
 
 
 def summarise(trials: Trials, outcomes: Sequence[Outcome], seed: int) -> Row:
-    """The row of some trials, which is also printed; `worst` is the note of the worst outcome."""
+    """Print and return a row about some trials; `worst` is the note of the worst outcome."""
     counts = Counter(found.verdict for found in outcomes)
     worst = min(outcomes, key=lambda found: VERDICTS.index(found.verdict))
     found = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
@@ -122,10 +122,10 @@ def is_bad(row: Row) -> bool:
 
 
 def judge(read: Callable[[], bool], expected: tuple[type[Exception], ...], name: str) -> Outcome:
-    """Verdict on `read`, which returns whether what it read is right.
+    """Call `read`, which returns whether what it read is right, and judge the outcome.
 
     An error counts as detection if it is of an expected type, and is one line that contains
-    `name`; scikit-learn's errors, without a name, may be longer.
+    `name`; without a name, as for scikit-learn's errors, it may be longer.
     """
     try:
         return Outcome(SURVIVED) if read() else Outcome(UNDETECTED, "the result is wrong")

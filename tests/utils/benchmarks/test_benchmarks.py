@@ -106,7 +106,7 @@ def test_compare_exits_with_1_if_a_row_is_slower(monkeypatch, capsys, tmp_path):
     assert benchmarks.main(["--compare", str(old), str(csv)]) == 1  # nothing runs
     assert benchmarks.main(["--compare", str(csv), str(old)]) == 0
     assert "something slow" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="no CSV"):
+    with pytest.raises(SystemExit, match="expected a CSV"):
         benchmarks.main(["--compare", str(tmp_path / "missing")])
 
 

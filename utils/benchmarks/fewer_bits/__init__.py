@@ -1,7 +1,7 @@
 """Benchmark of feature compressors: accuracy against coded bits.
 
-features    of two pretrained networks on two data sets
+features    two pretrained networks' features of two data sets
 methods     the compressors
-evaluation  of a compressor: bits, accuracy, neighbours, times
+evaluation  bits, accuracy, neighbours and times of a compressor
 summary     bits at equal accuracy, tables and figures
 """

@@ -1,7 +1,7 @@
 """Compare feature compressors: coded bits at equal accuracy.
 
-Results, one table per network and data set, are written to results/fewer_bits; then all tables in
-that folder are summarised. A run replaces the rows that it measures again and keeps the others.
+A table of results for each network and data set is written to results/fewer_bits; then all tables
+in that folder are summarised. A run replaces the rows that it measures again and keeps the others.
 Times are CPU seconds of one thread; compare them only within a run.
 
   python -m utils.benchmarks.fewer_bits --images data --mobilenet FILE.npz
@@ -34,15 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=Path, default="data", help="folder of the data sets")
-    parser.add_argument("--mobilenet", help="weights of MobileNetV2, trained with TensorFlow")
+    parser.add_argument("--images", type=Path, default="data", help="folder with the data sets")
+    parser.add_argument("--mobilenet", help="weights of a MobileNetV2 trained with TensorFlow")
     parser.add_argument("--cache", type=Path, default="data/features", help="folder for features")
     parser.add_argument("--out", type=Path, default="results/fewer_bits", help="folder for tables")
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--data", nargs="*", default=list(SIDES), choices=SIDES)
     parser.add_argument("--methods", nargs="*", help="names of methods; default: all")
     parser.add_argument("--splits", type=int, default=3)
-    parser.add_argument("--commit", type=Path, help="checkout of an earlier release, compared too")
+    parser.add_argument("--commit", type=Path, help="checkout of an earlier release to compare")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     for network in options.networks if options.methods != [] else ():
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @one_thread()
 def measure(sets: dict[str, Features], fitted_on: str, chosen: dict, n: int) -> Iterator[dict]:
-    """A row for each split, method, and rate.
+    """Yield a row for each split, method and rate.
 
     In the first split, an ArrayCompressor also compresses the other data sets.
     """
@@ -91,7 +91,7 @@ def measure(sets: dict[str, Features], fitted_on: str, chosen: dict, n: int) -> 
 
 
 def _update(path: Path, rows: pd.DataFrame) -> None:
-    """Write the rows, and those of the file that have other keys."""
+    """Write the rows to the file; keep those of its rows that have other keys."""
     if path.exists():
         old = pd.read_csv(path, keep_default_na=False, dtype={"parameters": str})
         is_new = pd.MultiIndex.from_frame(old[KEYS]).isin(pd.MultiIndex.from_frame(rows[KEYS]))

@@ -1,4 +1,4 @@
-"""What a compressor costs and keeps: coded bits, squared error, accuracy, neighbours, times."""
+"""What a compressor costs and preserves: coded bits, times, squared error, accuracy, neighbours."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,8 +14,8 @@ from sklearn.model_selection import StratifiedKFold
 from utils.benchmarks.fewer_bits.methods import Method
 from utils.evaluation.linear import in_span
 
-N_FOLDS = 4  # each split tests on another quarter
-# Weights of half the squared norm, added to the mean loss, for features of mean variance 1.
+N_FOLDS = 4  # each split tests on a different quarter
+# Weights of half the squared norm, added to the mean loss, for features with mean variance 1.
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3)
 MAX_ITERATIONS = 300  # of L-BFGS
 N_NEIGHBOURS = 10
@@ -33,12 +33,12 @@ class Split:
 
     @cached_property
     def neighbours(self) -> NDArray:
-        """See `nearest`; neighbours of test rows among the training rows."""
+        """Neighbours of the test rows among the training rows; see `nearest`."""
         return nearest(self.Z[self.test], self.Z[self.train])
 
 
 def splits(Z: NDArray, y: NDArray, n: int) -> Iterator[Split]:
-    """The first n folds: three quarters for training, of which a fifth is for validation."""
+    """Yield the first n splits: three quarters for training, of which a fifth is for validation."""
     folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=0).split(Z, y)
     for (train, test), _ in zip(folds, range(n), strict=False):
         fit, val = next(StratifiedKFold(5, shuffle=True, random_state=0).split(train, y[train]))
@@ -46,7 +46,7 @@ def splits(Z: NDArray, y: NDArray, n: int) -> Iterator[Split]:
 
 
 def timed(function: Callable, *args: object) -> tuple[object, float]:
-    """The result of a call, and its CPU seconds, including those of child processes."""
+    """The result of a call and its CPU seconds, including those of child processes."""
     start = _cpu_seconds()
     return function(*args), _cpu_seconds() - start
 
@@ -57,7 +57,7 @@ def _cpu_seconds() -> float:
 
 
 def apply(method: Method, split: Split) -> dict[str, float]:
-    """Code the rows of a split with a fitted method; see the module's docstring."""
+    """Code the rows of a split with a fitted method; measure what the module docstring lists."""
     decoded = {}
     metrics = {}
     for name, rows in (("train", split.train), ("test", split.test)):
@@ -72,8 +72,8 @@ def quality(split: Split, train: NDArray, test: NDArray) -> dict[str, float]:
     """Error, accuracy and neighbours of decoded rows.
 
     squared_error : relative to the variance of the test rows.
-    accuracy : on the test rows; regression is fitted to decoded rows as well.
-    recall : how many of the 10 nearest training rows of a test row are still among the 10 nearest.
+    accuracy : on the decoded test rows, of a regression fitted to the decoded training rows.
+    recall : fraction of a test row's 10 nearest training rows that remain among the 10 nearest.
     """
     true_train, true_test = split.Z[split.train], split.Z[split.test]
     variance = ((true_test - true_train.mean(0, dtype=float)) ** 2).sum()
@@ -87,7 +87,7 @@ def quality(split: Split, train: NDArray, test: NDArray) -> dict[str, float]:
 
 
 def nearest(queries: NDArray, rows: NDArray) -> NDArray:
-    """Indices [N, 10] of the nearest rows of each query, in any order."""
+    """Indices [N, 10] of the rows nearest to each query, in any order."""
     distances = (rows**2).sum(1) - 2 * queries @ rows.T
     return np.argpartition(distances, N_NEIGHBOURS, axis=1)[:, :N_NEIGHBOURS]
 
@@ -95,7 +95,7 @@ def nearest(queries: NDArray, rows: NDArray) -> NDArray:
 def accuracy(x: NDArray, y: NDArray, x_test: NDArray, y_test: NDArray, n_val: int) -> float:
     """Test accuracy of multinomial regression with an L2 penalty, in [0, 1].
 
-    The penalty is the one of PENALTIES with the smallest loss on the last `n_val` rows of x [N, D]
+    The penalty is the one in PENALTIES with the smallest loss on the last `n_val` rows of x [N, D]
     after a fit to the rows before them; the final fit uses all rows.
     """
     mean = x.mean(0, dtype=float)
@@ -119,10 +119,10 @@ def _scores(x: NDArray, weights: NDArray) -> NDArray:
 
 
 def fit_softmax(x: NDArray, y: NDArray, penalty: float, start: NDArray) -> NDArray:
-    """Weights [D + 1, C], the last row without penalty, of multinomial regression on x [N, D].
+    """Fit multinomial regression to x [N, D]; return weights [D + 1, C], intercepts last.
 
-    Columns of x should be uncorrelated: L-BFGS optimises weights in units in which all curvatures
-    are then about the same, so that tens of iterations are enough.
+    Intercepts are not penalised. The columns of x should be uncorrelated: in the units in which
+    L-BFGS optimises weights, all curvatures are then similar, so tens of iterations are enough.
     """
     n, shape = len(x), start.shape
     x = np.hstack([x, np.ones((n, 1))])

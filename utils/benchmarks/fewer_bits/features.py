@@ -1,4 +1,4 @@
-"""Features of pretrained networks on images on disk, cached as .npy files."""
+"""Pretrained networks' features of images on disk, cached as .npy files."""
 
 import importlib.util
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from lossyless.backbones import Backbone, TorchvisionBackbone
 
 SIDES = {"caltech": 224, "mnist": 96}  # pixels, as in the experiments in bin/mobilenet
-N_DIGITS = {True: 10_000, False: 4_000}  # in the training and in the test set
+N_DIGITS = {True: 10_000, False: 4_000}  # from the training set and from the test set
 BATCH_SIZE = 64
 
 Features = tuple[NDArray, NDArray]  # float32 [N, D], classes int64 [N]
@@ -47,9 +47,9 @@ def _efficientnet(side: int, weights: str | None) -> Backbone:
 
 
 def _mobilenet(side: int, weights: str | None) -> Backbone:
-    """MobileNetV2, trained with TensorFlow, as in conf/experiment/base/mobilenet.yaml."""
+    """MobileNetV2 trained with TensorFlow, as in conf/experiment/base/mobilenet.yaml."""
     if weights is None:
-        raise Skipped("give the weights of MobileNetV2 as --mobilenet FILE.npz")
+        raise Skipped("pass the weights of MobileNetV2 as --mobilenet FILE.npz")
     half = [0.5] * 3
     return TorchvisionBackbone(
         "mobilenet_v2", weights, side=side, mean=half, std=half, padding="tensorflow"
@@ -63,7 +63,7 @@ NETWORKS: dict[str, Callable[[int, str | None], Backbone]] = {
 
 
 def _images(data: str, folder: Path, backbone: Backbone) -> Dataset:
-    """(pixels [3, side, side], class) of photos of Caltech-101 or of digits."""
+    """Pairs (pixels [3, side, side], class) of Caltech-101 photos or MNIST digits."""
     steps = v2.PILToTensor(), v2.RGB(), v2.ToDtype(torch.float32, scale=True)
     resize = v2.Resize([backbone.side] * 2, backbone.interpolation, antialias=True)
     transform = v2.Compose([*steps, resize])
@@ -73,7 +73,7 @@ def _images(data: str, folder: Path, backbone: Backbone) -> Dataset:
         sets = (MNIST(folder, train=is_train, transform=transform) for is_train in N_DIGITS)
         return ConcatDataset(Subset(s, range(N_DIGITS[s.train])) for s in sets)
     except RuntimeError as error:
-        raise Skipped(f"{folder} does not contain the images of {data}: {error}") from error
+        raise Skipped(f"{folder} does not contain the {data} images: {error}") from error
 
 
 @torch.no_grad()
@@ -85,13 +85,13 @@ def features(
     Parameters
     ----------
     network, data : keys of NETWORKS and SIDES.
-    images : folder of torchvision's data sets.
+    images : folder with torchvision's data sets.
     weights : file with the weights of MobileNetV2.
 
     Raises
     ------
     Skipped
-        A package, the weights or the images are missing.
+        If a package, the weights or the images are missing.
     """
     paths = [cache / f"{network}_{data}_{part}.npy" for part in "Zy"]
     if not all(path.exists() for path in paths):

@@ -1,4 +1,4 @@
-"""The compressors of the benchmark: a contract, and one line for each method and rate."""
+"""The benchmark's compressors: their interface, and the settings of each method."""
 
 import importlib
 import importlib.util
@@ -17,8 +17,8 @@ from lossyless import ArrayCompressor
 from lossyless.vector_codecs import FittedCodec, Int8Vectors, PCAVectors, RawVectors, VectorCodec
 from utils.benchmarks.fewer_bits.features import Skipped
 
-# Weights of the rate that give about 1000 to 50 bits: for squared errors and, in the paper's
-# method, for absolute errors.
+# Weights of the rate that give about 1000 to 50 bits: BETAS with squared errors, PAPER_BETAS with
+# the absolute errors of the paper's method.
 BETAS = {"caltech": (0.4, 0.8, 1.6, 3.2, 6.4, 12.8), "mnist": (0.07, 0.15, 0.4, 1.0, 3.0, 10.0)}
 RATES = (50, 100, 200, 350, 600, 1000)  # bits
 PAPER_BETAS = {"caltech": (0.2, 0.3, 0.5, 0.7, 1.0, 1.5), "mnist": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)}
@@ -28,7 +28,7 @@ Settings = Mapping[str, Callable[[], "Method"]]
 
 
 class Method(ABC):
-    """A compressor of float32 rows [N, D]."""
+    """A compressor for float32 rows [N, D]."""
 
     @abstractmethod
     def fit(self, Z: NDArray) -> None: ...
@@ -46,7 +46,7 @@ class Method(ABC):
 
 
 class Estimator(Method):
-    """An unfitted `ArrayCompressor`."""
+    """Wraps an unfitted `ArrayCompressor`."""
 
     def __init__(self, compressor: ArrayCompressor):
         self.compressor = compressor
@@ -67,11 +67,11 @@ class Estimator(Method):
 
 
 class Vectors(Method):
-    """A chain of vector codecs, each of which codes the values of the previous one.
+    """A chain of vector codecs, each of which codes the output of the previous one.
 
     Parameters
     ----------
-    makers : constructors of the codecs, called with the number of their dimensions.
+    makers : constructors of the codecs, called with the number of input dimensions.
     level : zlib's compression level; 0 stores the values as they are.
     """
 
@@ -90,7 +90,7 @@ class Vectors(Method):
     def encode(self, Z: NDArray) -> bytes:
         for codec in self.codecs:
             Z = codec.quantise(torch.from_numpy(Z.astype(np.float32)))
-        # one dimension after another, which deflates better
+        # one dimension after another, which zlib compresses better
         return zlib.compress(Z.T.tobytes(), self.level) if self.level else Z.T.tobytes()
 
     def decode(self, payload: bytes) -> NDArray:
@@ -133,7 +133,7 @@ class Faiss(Method):
 
 
 def compressor_of(checkout: Path) -> type:
-    """`ArrayCompressor` of another checkout, imported beside this one."""
+    """`ArrayCompressor` from another checkout, imported alongside this one."""
     current = {name: sys.modules.pop(name) for name in _loaded()}
     sys.path.insert(0, str(checkout.resolve(strict=True)))
     try:
@@ -150,7 +150,7 @@ def _loaded() -> list[str]:
 
 
 def methods(data: str, commit: Path | None = None) -> Mapping[str, Settings]:
-    """The settings of all methods, keyed by the method's name.
+    """The settings of all methods, keyed by method name.
 
     Parameters
     ----------

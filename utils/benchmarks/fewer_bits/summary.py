@@ -19,7 +19,7 @@ DRAWN = ("paper", "KLT d585e91", "KLT", "KLT, no clusters", "OPQ", "RQ")
 
 
 def report(folder: Path) -> None:
-    """Print and write the summaries of all tables of results in `folder`."""
+    """Print and write summaries of all result tables in `folder`."""
     paths = [path for path in sorted(folder.glob("*.csv")) if not path.stem.startswith("bits_")]
     if not paths:
         return
@@ -37,8 +37,10 @@ def report(folder: Path) -> None:
 
 
 def log_bits(curve: pd.DataFrame, accuracies: np.ndarray) -> np.ndarray:
-    """Logarithm of the coded bits of one method and split at these accuracies; NaN outside its
-    range. Between rates, it is linear in the accuracy."""
+    """Log of the coded bits of a method on a split at these accuracies, interpolated linearly.
+
+    It is NaN at accuracies outside the range of the method.
+    """
     front = falling(curve["bits_test"].to_numpy(), 1 - curve["accuracy"].to_numpy())
     costs, errors = 1 - accuracies, front[1]
     is_known = (errors[-1] <= costs) & (costs <= errors[0])
@@ -46,7 +48,7 @@ def log_bits(curve: pd.DataFrame, accuracies: np.ndarray) -> np.ndarray:
 
 
 def _curves(rows: pd.DataFrame, losses: np.ndarray) -> dict[tuple, np.ndarray]:
-    """`log_bits` of each (network, data, fitted_on, method, split) at losses of accuracy."""
+    """`log_bits` of each (network, data, fitted_on, method, split) at these losses in accuracy."""
     raw = rows[rows["method"] == RAW].groupby([*SET, "split"])["accuracy"].mean()
     return {
         key: log_bits(curve, raw[(*key[:2], key[-1])] - losses)
@@ -56,7 +58,7 @@ def _curves(rows: pd.DataFrame, losses: np.ndarray) -> dict[tuple, np.ndarray]:
 
 
 def bits_at_accuracy(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean coded bits over splits, at accuracies some points below that of float32."""
+    """Coded bits, averaged over splits, at accuracies SHOWN_LOSSES below that of float32."""
     columns = [f"-{100 * loss:g}" for loss in SHOWN_LOSSES]
     table = [
         dict(zip([*SET, *CURVE, "split"], key, strict=True))
@@ -64,16 +66,16 @@ def bits_at_accuracy(rows: pd.DataFrame) -> pd.DataFrame:
         for key, bits in _curves(rows, np.array(SHOWN_LOSSES)).items()
     ]
     groups = pd.DataFrame(table).groupby([*SET, *CURVE], sort=False)[columns]
-    # if any split does not reach an accuracy, the mean does not either
+    # no mean at an accuracy that some split does not reach
     return groups.agg(lambda bits: bits.mean(skipna=False)).dropna(how="all").reset_index()
 
 
 def ratios(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Bits of the reference over those of each method, at equal accuracy.
+    """Bits of the reference divided by those of each method, at equal accuracy.
 
-    Geometric means over the LOSSES that both reach (`reached` is their share), then over splits,
-    with the lowest and highest split. `smallest` is the lowest mean over splits at any loss that
-    all splits reach.
+    Ratios are geometric means over the LOSSES that both reach (`reached` is the share of these),
+    then over splits; the lowest and highest split are listed, too. `smallest` is the lowest mean
+    over splits at any loss that all splits reach.
     """
     curves, table = _curves(rows, LOSSES), []
     for key, bits in curves.items():
@@ -102,8 +104,7 @@ def ratios(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
 
 
 def draw(rows: pd.DataFrame, path: Path) -> None:
-    """Accuracy, in points above that of uncompressed features, against coded bits: means over
-    splits, with standard errors."""
+    """Plot mean accuracies, relative to float32's, against coded bits, with standard errors."""
     own = rows[(rows["fitted_on"] == rows["data"]) & rows["method"].isin(DRAWN)]
     raw = rows[rows["method"] == RAW].set_index([*SET, "split"])["accuracy"].rename("raw")
     own = own.join(raw, on=[*SET, "split"]).dropna(subset="raw")
