@@ -14,7 +14,7 @@ __all__ = ["ArrayCompressor", "__version__"]
 
 
 def __getattr__(name: str):
-    """Import `ArrayCompressor` lazily: it needs scikit-learn, which the hub does not."""
+    """Import `ArrayCompressor` lazily: it needs scikit-learn, but the hub does not."""
     if name == "ArrayCompressor":
         from lossyless.array_compressor import ArrayCompressor
 

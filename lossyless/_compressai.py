@@ -1,6 +1,6 @@
-"""The parts of CompressAI that the package uses.
+"""The parts of CompressAI that this package uses.
 
-On Python 3.13 and later, installing CompressAI needs a C++ compiler.
+On Python 3.13 and later, installing CompressAI requires a C++ compiler.
 """
 
 import sys

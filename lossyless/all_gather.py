@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Number of processes of the training; 1 without torch.distributed."""
+    """Number of training processes; 1 without torch.distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -20,11 +20,11 @@ def rank() -> int:
 
 
 def gather(rows: Tensor) -> Tensor:
-    """Gather the rows [n, ...] of all processes to [world_size * n, ...], in rank order.
+    """Gather the rows [n, ...] of all processes into [world_size * n, ...], in rank order.
 
-    The gradient of a process's rows is summed over the losses of all processes. Averaging the
-    gradients of parameters over processes, as `DistributedDataParallel` does, then gives the
-    gradients of the mean of the losses.
+    The gradient of a process's rows is summed over the losses of all processes. Averaging
+    parameter gradients over processes, as `DistributedDataParallel` does, then gives the gradients
+    of the mean loss.
 
     The process group also needs a backend for CPU tensors, such as "cpu:gloo,cuda:nccl". Raises
     ValueError if processes have different numbers of rows.
@@ -36,17 +36,17 @@ def gather(rows: Tensor) -> Tensor:
 
 
 def own_rows(gathered: Tensor) -> Tensor:
-    """This process's share of the rows that `gather` returns."""
+    """Return this process's share of the rows returned by `gather`."""
     return gathered.chunk(world_size())[rank()]
 
 
 def _check_same_length(n: int) -> None:
-    lengths = torch.empty(world_size(), dtype=torch.int64)  # on the CPU, to avoid a synchronisation
+    lengths = torch.empty(world_size(), dtype=torch.int64)  # on the CPU, to avoid waiting for GPUs
     dist.all_gather_into_tensor(lengths, torch.tensor([n]))
     if (lengths != n).any():
         raise ValueError(
             f"processes that train together need equal shares of a batch, but have "
-            f"{lengths.tolist()} rows: use batches whose size is a multiple of {world_size()}"
+            f"{lengths.tolist()} rows: use a batch size that is a multiple of {world_size()}"
         )
 
 

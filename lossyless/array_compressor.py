@@ -1,4 +1,4 @@
-"""Compressors of feature matrices, as scikit-learn estimators."""
+"""Compressors for feature matrices, as scikit-learn estimators."""
 
 import copy
 import io
@@ -31,7 +31,7 @@ CHUNK_SIZE = 4096
 
 
 class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Base class of lossy compressors of matrix rows.
+    """Base class for lossy compressors of matrix rows.
 
     Subclasses implement `_fit_codec` and `_errors`.
 
@@ -39,7 +39,7 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     ----------
     n_features_in_ : number of columns.
     feature_names_in_ : names of the columns, if `fit` was given a DataFrame.
-    scale_ : square root of the mean variance of the columns; if all columns were constant, the
+    scale_ : square root of the mean variance of the columns; if all columns are constant, the
         largest absolute value, or 1 if that is 0.
     rate_ : the fitted codec; see `codec`.
     """
@@ -48,22 +48,22 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     @abstractmethod
     def _fit_codec(self, Z: NDArray, mean: NDArray[np.float64]) -> Codec:
-        """A codec fitted to rows Z [N, D] with this mean [D]."""
+        """Return a codec fitted to rows Z [N, D], whose mean is `mean` [D]."""
 
     @abstractmethod
     def _errors(self, z: Tensor, z_hat: Tensor) -> Tensor:
-        """Error terms of the loss, [N], for rows z and decoded rows z_hat [N, D], float64."""
+        """Error terms of the loss, float64 [N], for rows z and decoded rows z_hat [N, D]."""
 
     @isolated
     def fit(self, Z: ArrayLike, y=None) -> Self:
-        """Fit to the rows of Z [N, D], ignoring y. If this fails, the estimator is unchanged.
+        """Fit to the rows of Z [N, D], ignoring y. If fitting fails, the estimator is unchanged.
 
         Raises
         ------
         ValueError
-            A parameter is invalid, or Z is not two-dimensional, has no rows, or contains NaN,
-            infinite values, or values so large, or with so little variation, that float32
-            cannot represent them or their quantisation cells. `ArrayCompressor` takes at most
+            If a parameter is invalid; if Z is not two-dimensional, has no rows, or contains NaN
+            or infinite values; or if its values are too large, or vary too little, for float32
+            to represent them and their quantisation cells. `ArrayCompressor` accepts at most
             8,192 columns.
         """
         self._check_parameters()
@@ -82,23 +82,23 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     @property
     def codec(self) -> Codec:
-        """The fitted codec, for `lossyless.files`."""
+        """The fitted codec, for use with `lossyless.files`."""
         check_is_fitted(self)
         return self.rate_
 
     def compress(self, Z: ArrayLike) -> bytes:
-        """Compress the rows of Z [N, D] into the bytes of a `lossyless.files` file.
+        """Compress the rows of Z [N, D] to bytes, in the file format of `lossyless.files`.
 
-        Raises ValueError like `fit`, and `CodingError` for values too extreme to be coded.
+        Raises ValueError if Z is invalid, and `CodingError` if values are too extreme to be coded.
         """
         file = io.BytesIO()
         write_features([self._check_rows(Z)], file, self.rate_, chunk_size=CHUNK_SIZE, n_workers=1)
         return file.getvalue()
 
     def decompress(self, payload: bytes) -> NDArray[np.floating]:
-        """Decompress a payload from `compress` to Z_hat [N, D], in the dtype of `transform`.
+        """Decompress a payload from `compress` to Z_hat [N, D], exactly as `transform` returns it.
 
-        Raises `ContainerError` if it is damaged, or was not written by this compressor.
+        Raises `ContainerError` if the payload is damaged or was not written by this compressor.
         """
         check_is_fitted(self)
         if not isinstance(payload, (bytes, bytearray, memoryview)):
@@ -109,21 +109,21 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def transform(self, Z: ArrayLike) -> NDArray[np.floating]:
         """Return Z_hat [N, D] as a receiver decodes it, equal to `decompress(compress(Z))`.
 
-        It is float64 if `fit` was given float64, or integers of 32 or more bits, and float32
-        otherwise. In float64, large offsets, such as those of Unix timestamps, cost no precision.
+        Z_hat is float64 if `fit` was given float64 or integers of at least 32 bits, and float32
+        otherwise. In float64, large offsets, as in Unix timestamps, do not reduce the precision.
         """
         z = self._check_rows(Z)
         return self.rate_.dequantise(self.rate_.quantise(z)).numpy()
 
     def n_bits(self, Z: ArrayLike) -> float:
-        """Return the payload bits per row of Z [N, D], including about 200 bytes of overhead."""
+        """Return the bits per row of `compress(Z)`, which has an overhead of about 200 bytes."""
         return 8 * len(self.compress(Z)) / len(Z)
 
     @isolated
     def score(self, Z: ArrayLike, y=None) -> float:
-        """Return the negative loss per row of Z [N, D] (see the class); larger is better.
+        """Return the negative loss per row of Z [N, D] (see the class docstring); larger is better.
 
-        The rate is that of the payload. To search for `beta`, use `n_bits`.
+        The rate is that of the payload. The loss depends on `beta`; to choose `beta`, use `n_bits`.
         """
         z = self._check_rows(Z)
         errors = self._errors(z, self.rate_.dequantise(self.rate_.quantise(z)))
@@ -142,13 +142,13 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     @property
     def _n_features_out(self) -> int:
-        """Number of columns for `get_feature_names_out`."""
+        """Number of output columns, for `get_feature_names_out`."""
         return self.n_features_in_
 
     # --- files
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the fitted compressor and its current parameters atomically.
+        """Save the fitted compressor and its current parameters atomically.
 
         A RandomState is saved as None. Raises TypeError for parameters that are not numbers,
         strings or None.
@@ -169,13 +169,13 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     @staticmethod
     def load(path: str | os.PathLike) -> "MatrixCompressor":
-        """Load a compressor that `save` wrote. Raises `WeightsError` for any other content."""
+        """Load a compressor written by `save`. Raises `WeightsError` for any other content."""
         saved = read_model(path)
-        # earlier releases had one class, with the paper's settings as parameters
+        # earlier releases had a single class, whose parameters selected the paper's settings
         is_paper = saved.get("class") == "PaperCompressor"
         is_paper |= saved["parameters"].get("distortion") == "l1"
         compressor = ArrayCompressor.paper() if is_paper else ArrayCompressor()
-        known = compressor.get_params()  # another release may have other parameters
+        known = compressor.get_params()  # other releases may have other parameters
         compressor.set_params(**{k: v for k, v in saved["parameters"].items() if k in known})
         compressor.n_features_in_ = saved["n_features_in"]
         compressor.scale_ = saved["scale"]
@@ -184,37 +184,37 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         try:
             codec = _make_codec(saved)
         except ValueError as error:
-            raise WeightsError(f"{path}: {error}; written by another version?") from error
+            raise WeightsError(f"{path}: {error}; was it saved by another version?") from error
         load_strictly(codec, saved["state"], path)
-        if saved.get("dtype") == "torch.float64":  # earlier releases saved no dtype
+        if saved.get("dtype") == "torch.float64":  # earlier releases did not save it
             codec.z_dtype = torch.float64
         compressor.rate_ = codec.eval().requires_grad_(False)
         return compressor
 
 
 class ArrayCompressor(MatrixCompressor):
-    """Lossy compressor of matrix rows, for features that a linear model will use.
+    """Lossy compressor for the rows of a feature matrix that a linear model will use.
 
     Transform coding, fitted without labels or gradients; see `lossyless.klt_vectors.KLTVectors` for
-    the loss and the method. `beta` does not depend on the unit of the features.
-    `ArrayCompressor.paper()` is the minimal compressor of the paper (arXiv:2106.10800, appendix
-    E.7), trained by gradient descent.
+    the loss and the method. The effect of `beta` does not depend on the features' unit.
+    `ArrayCompressor.paper()` returns the paper's minimal compressor (arXiv:2106.10800, appendix
+    E.7), which is trained by gradient descent.
 
     Parameters
     ----------
     beta : weight of the rate; larger = fewer bits.
-    rate_target : bits per row; chooses `beta` for you. New rows from the same distribution take
-        about as many, not counting the overhead of a file, or more if `fit` was given few more
-        rows than columns.
-    weighting : 0 minimises the squared error; larger values favour the directions of large
-        variance, which matter most to nearest neighbours. 0 gave the best accuracy.
-    rdo : whether symbols are chosen by error and bits, or by error alone.
-    n_clusters : maximum number of clusters whose centres predict rows; 0: none. Not used if they
-        do not lower the loss.
+    rate_target : bits per row; if given, `beta` is chosen to reach it. New rows from the same
+        distribution take about as many bits, not counting a file's overhead, or more if `fit` was
+        given only a few more rows than columns.
+    weighting : 0 minimises the squared error; larger values favour directions of large variance,
+        which matter most for nearest neighbours. In our experiments, 0 gave the best accuracy.
+    rdo : whether to choose symbols by error and bits rather than by error alone.
+    n_clusters : maximum number of clusters whose centres predict rows; 0: none. Clusters are used
+        only if they lower the loss.
 
     Attributes
     ----------
-    beta_ : the weight of the rate in use.
+    beta_ : the weight of the rate that is in use: `beta`, or the one chosen for `rate_target`.
 
     See `MatrixCompressor` for more attributes.
     """
@@ -279,12 +279,12 @@ class ArrayCompressor(MatrixCompressor):
 
 
 def _make_codec(saved: dict) -> Codec:
-    """The codec of a saved model, without its state. Raises ValueError for an unknown codec."""
+    """Create the codec of a saved model, without its state. Raises ValueError if it is unknown."""
     dim, state = saved["n_features_in"], saved["state"]
     name = saved.get("codec", HFactorized.format_name)
     if name == KLTVectors.format_name:
         return KLTVectors(dim)
     if name != HFactorized.format_name:
         raise ValueError(f"unknown codec {name!r}")
-    with drawing_from(torch.Generator()):  # initial weights, which the caller replaces
+    with drawing_from(torch.Generator()):  # initial weights, replaced by the caller
         return HFactorized(dim, transform=state["_extra_state"].get(TRANSFORM, "none"))

@@ -1,4 +1,4 @@
-"""Atomic writes: files have a temporary name until complete; errors show the final name."""
+"""Atomic writes: files have temporary names until they are complete; errors give the final name."""
 
 import contextlib
 import errno
@@ -21,14 +21,14 @@ except ModuleNotFoundError:  # Windows
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Open a temporary file for writing, and rename it to `path` if the block raises no error.
 
-    After an error, the temporary file is removed, and an existing `path` is unchanged. If `path` is
-    a symbolic link, its target is replaced and the link is kept. The temporary file is locked and
-    named `<name>.<process>-<random>.tmp`. If a writer is killed, its temporary file remains without
-    the lock; the next writer of the same `path` removes it, except on Windows and on file systems
-    without locks.
+    On error, the temporary file is removed, and an existing file is left unchanged. If `path` is a
+    symbolic link, its target is replaced and the link is kept. The temporary file is locked and
+    named `<name>.<process>-<random>.tmp`. If a writer is killed, its temporary file remains, but
+    without the lock; the next writer of the same `path` removes it, except on Windows and on file
+    systems without locks.
 
-    Raises OSError, naming `path`, if it cannot be written: its folder is missing, it is not a
-    regular file, or the disk is full.
+    Raises an OSError that names `path` if it cannot be written, for example because its folder is
+    missing, it is not a regular file, or the disk is full.
     """
     target = file_to_replace(path)
     path = Path(path)
@@ -49,9 +49,9 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def file_to_replace(path: str | os.PathLike) -> Path:
-    """The file that `replacing` replaces: `path`, or the target of a symbolic link.
+    """Return the file that `replacing` replaces: `path`, or its target if it is a symbolic link.
 
-    Raises OSError, naming `path`, if it is not a regular file, or its folder does not exist.
+    Raises an OSError that names `path` if it is not a regular file or its folder does not exist.
     """
     path = Path(path)
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
@@ -63,9 +63,9 @@ def file_to_replace(path: str | os.PathLike) -> Path:
     except FileNotFoundError:
         return target
     if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "is a folder, not a writable file", str(path))
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
     if not stat.S_ISREG(found.st_mode):
-        reason = "is not a regular file, so it cannot be replaced by the complete result"
+        reason = "is not a regular file, so it cannot be replaced atomically"
         raise OSError(errno.EINVAL, reason, str(path))
     return target
 
@@ -73,19 +73,19 @@ def file_to_replace(path: str | os.PathLike) -> Path:
 def check_distinct(
     outputs: Iterable[str | os.PathLike | None], inputs: Iterable[str | os.PathLike | None]
 ) -> None:
-    """Raise SameFileError if an output is an input or another output, even by a symbolic link."""
+    """Raise SameFileError if an output is an input or another output, even through a link."""
     outputs = [path for path in outputs if path is not None]
     targets = [os.path.realpath(path) for path in (*outputs, *inputs) if path is not None]
     for out in outputs:
         if targets.count(os.path.realpath(out)) > 1:
             raise shutil.SameFileError(
-                f"{out}: would overwrite an input or another output: use another name"
+                f"{out}: would overwrite an input or another output; choose another name"
             )
 
 
 @contextlib.contextmanager
 def naming_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Add a file's name to system errors that lack one, such as those of `write` and `fsync`."""
+    """Add a file's name to system errors that lack one, such as those from `write` and `fsync`."""
     try:
         yield
     except OSError as error:
@@ -95,14 +95,14 @@ def naming_errors(path: str | os.PathLike) -> Iterator[None]:
 
 
 def _create_temporary(target: Path, path: Path) -> tuple[Path, BinaryIO]:
-    """A new, locked file in the folder of `target`. Errors name `path`, not the temporary file."""
+    """Create and lock a file next to `target`. Write errors name `path`, not that file."""
     _remove_abandoned(target)
     while True:
         temporary = target.with_name(f"{target.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-        # readable, because numpy bypasses Python for write-only files, and its errors then have
-        # neither a name nor a reason
+        # readable, because numpy bypasses Python's `write` for write-only files, and its errors
+        # then have neither a file name nor a reason
         file = io.BufferedRandom(_NamedFile(temporary, final=path))
-        with contextlib.suppress(OSError):  # without locks, no file is ever removed
+        with contextlib.suppress(OSError):  # without locks, stale files are never removed
             _lock(file)
         if os.fstat(file.fileno()).st_nlink:
             return temporary, file
@@ -122,7 +122,7 @@ class _NamedFile(io.FileIO):
 
 
 def _lock(file: BinaryIO) -> None:
-    """Lock a file. Raises OSError if it is already locked, or cannot be locked."""
+    """Lock a file. Raises OSError if it is already locked or cannot be locked."""
     if fcntl is None:
         raise OSError(errno.ENOSYS, "no file locks on Windows")
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,7 +132,7 @@ def _remove_abandoned(target: Path) -> None:
     pattern = re.compile(re.escape(target.name) + r"\.\d+-[0-9a-f]{8}\.tmp")
     for other in target.parent.iterdir():
         if pattern.fullmatch(other.name):
-            # an OSError: it is locked, or already removed
+            # an OSError means that the file is locked or already removed
             with contextlib.suppress(OSError), open(other, "rb") as file:
                 _lock(file)
                 other.unlink()

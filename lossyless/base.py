@@ -1,6 +1,6 @@
-"""Interfaces of the package: batches of data, codecs and compressors.
+"""Interfaces of the package: batches, codecs and compressors.
 
-A sender turns examples into bytes, and a receiver turns bytes into inputs of predictors:
+A sender turns examples into bytes, and a receiver turns bytes into inputs for predictors:
 
     x [N, *shape] --represent--> z --codec--> bytes --codec--> z_hat --receive--> predictor
 """
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from lossyless.parallel import Portable
 from lossyless.torch_state import isolated
 
-ROWS_AT_A_TIME = 1024  # saves memory without a loss of speed
+ROWS_AT_A_TIME = 1024  # saves memory without costing speed
 
 
 class Batch(NamedTuple):
-    """A batch of examples, the input of every model of this package."""
+    """A batch of examples, the input of every model in this package."""
 
     #: [B, *shape], input of the sender: an (augmented) example X; in the prediction stage, its
     #: decoded representation
@@ -34,21 +34,21 @@ class Batch(NamedTuple):
 
 
 class SymbolCoder(Protocol):
-    """Lossless coder of symbols [N, ...]. It uses numpy only, so worker processes can run it."""
+    """Lossless coder for symbols [N, ...]. It uses only numpy, so worker processes can run it."""
 
     def encode(self, symbols: NDArray) -> bytes: ...
     def decode(self, payload: bytes, n_examples: int) -> NDArray: ...
 
 
 class Codec(Portable, nn.Module, ABC):
-    """Base class of everything that compresses: rates, vector codecs, image codecs.
+    """Base class for everything that compresses: rates, vector codecs, image codecs.
 
         z [N, *shape] --quantise--> symbols --coder().encode--> bytes
         bytes --coder().decode--> symbols --dequantise--> z_hat [N, *shape]
 
-    Subclasses implement `quantise`, `dequantise` and `coder`. A codec that needs a network between
-    two streams, such as a hyperprior, has no `coder`, and overrides `compress` and `decompress`.
-    A codec with an empty state dict has nothing to learn.
+    Subclasses implement `quantise`, `dequantise` and `coder`. A codec that must run a network
+    between decoding two streams, such as a hyperprior, has no `coder`; it overrides `compress` and
+    `decompress` instead. A codec with an empty state dict has nothing to learn.
 
     Codecs are created in float32 on the CPU, whatever torch's defaults are, and keep their
     precision: `half`, `double`, ... have no effect. The methods in `ISOLATED` do not depend on the
@@ -79,7 +79,7 @@ class Codec(Portable, nn.Module, ABC):
 
     @isolated
     def fingerprint(self) -> str:
-        """32 hexadecimal digits: a digest of everything that sender and receiver must share."""
+        """Digest, in 32 hexadecimal digits, of everything that sender and receiver must share."""
         digest = blake2b(self.format_name.encode(), digest_size=16)
         for name, tensor in sorted(_tensors(self.state_dict()).items()):
             digest.update(name.encode())
@@ -88,7 +88,7 @@ class Codec(Portable, nn.Module, ABC):
 
     @isolated
     def compress(self, z: Tensor) -> bytes:
-        """Code z [N, *shape], on any device, as one payload.
+        """Encode z [N, *shape], on any device, as one payload.
 
         Raises `CodingError` for values that cannot be coded, such as NaN.
         """
@@ -96,27 +96,27 @@ class Codec(Portable, nn.Module, ABC):
 
     @isolated
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
-        """Decode a payload to z_hat [n_examples, *shape], `z_dtype` on the CPU.
+        """Decode a payload to z_hat [n_examples, *shape], of type `z_dtype`, on the CPU.
 
         Raises `CodingError` if the payload is damaged.
         """
         return self.dequantise(self.coder().decode(payload, n_examples))
 
     def quantise(self, z: Tensor) -> NDArray:
-        """Quantise z [N, *shape], on any device, to symbols [N, ...], row by row."""
+        """Quantise z [N, *shape], on any device, to symbols [N, ...], each row independently."""
         raise NotImplementedError(f"{type(self).__name__} has no symbols")
 
     def dequantise(self, symbols: NDArray) -> Tensor:
-        """Decode any subset of the symbols' rows to z_hat [n, *shape], `z_dtype` on the CPU."""
+        """Decode any subset of symbol rows to z_hat [n, *shape], of type `z_dtype`, on the CPU."""
         raise NotImplementedError(f"{type(self).__name__} has no symbols")
 
     def coder(self) -> SymbolCoder | None:
-        """The coder of the symbols, or None if coding needs the network."""
+        """Return the coder for the symbols, or None if coding needs a network."""
         return None
 
 
 class Compressor(nn.Module, ABC):
-    """A sender and its receiver. Its state dict is empty if it has nothing to learn."""
+    """A sender and its receiver. The state dict is empty if there is nothing to learn."""
 
     #: whether predictors receive examples [N, *shape] rather than representations [N, z_dim]
     is_reconstruct: bool
@@ -128,22 +128,22 @@ class Compressor(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the inputs of predictors for x [B, *shape], on its device."""
+        """Compute the inputs for predictors from x [B, *shape], on the device of x."""
 
     @abstractmethod
     def represent(self, x: Tensor) -> Tensor:
-        """Apply the sender's network to x [B, *shape]; the result is coded."""
+        """Apply the sender's network to x [B, *shape]; its outputs are coded."""
 
     @abstractmethod
     def receive(self, z_hat: Tensor) -> Tensor:
-        """Apply the receiver's network to B decoded representations, for predictors."""
+        """Apply the receiver's network to B decoded representations; predictors get its outputs."""
 
 
 class PlainCompressor(Codec, Compressor):
-    """A codec of the examples themselves, without networks or gradients.
+    """A codec for the examples themselves, without networks or gradients.
 
-    Subclasses that depend on the data, such as on its extremes, override `fit` and store the result
-    in buffers.
+    Subclasses that depend on the data, for example on their extremes, override `fit` and store what
+    they learn in buffers.
     """
 
     @property
@@ -151,7 +151,7 @@ class PlainCompressor(Codec, Compressor):
         return self
 
     def fit(self, x: Tensor) -> None:
-        """Learn from training examples [N, *shape]; does nothing by default."""
+        """Fit to training examples [N, *shape]; a no-op by default."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.receive(self.decompress(self.compress(self.represent(x)), len(x)).to(x.device))
@@ -175,5 +175,5 @@ def _tensors(state: Mapping[str, object], prefix: str = "") -> dict[str, Tensor]
 
 
 def blocks(n_rows: int) -> Iterator[slice]:
-    """Slices of rows to process at a time, which bounds the memory of intermediate results."""
+    """Slices of rows to process one at a time, to bound the memory of intermediate results."""
     return (slice(i, i + ROWS_AT_A_TIME) for i in range(0, n_rows, ROWS_AT_A_TIME))

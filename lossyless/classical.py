@@ -14,7 +14,7 @@ from lossyless.base import PlainCompressor
 from lossyless.coding.payloads import ArrayCoder, CodingError, decode_blobs, encode_blobs
 from lossyless.pixels import UNREADABLE
 
-#: options of Pillow's encoder, apart from the quality
+#: Pillow's encoder options, apart from the quality
 CODECS: dict[str, dict] = {
     "png": {"format": "PNG", "optimize": True},
     "jpeg": {"format": "JPEG", "optimize": True},
@@ -23,7 +23,7 @@ CODECS: dict[str, dict] = {
 
 
 class ImageCodec(PlainCompressor):
-    """Base class of image codecs, whose sender and receiver both work on images.
+    """Base class for image codecs, whose sender and receiver both work on images.
 
     Images are float [N, C, H, W] in [0, 1], and are rounded to 8 bits before coding.
     """
@@ -40,7 +40,7 @@ class RawPixels(ImageCodec):
 
     Parameters
     ----------
-    shape : (C, H, W) of all images, which is not part of the payload.
+    shape : (C, H, W) of every image; not stored in the payload.
     """
 
     format_name = "none"
@@ -64,13 +64,13 @@ class RawPixels(ImageCodec):
 
 
 class ClassicalCompressor(ImageCodec):
-    """PNG, JPEG or WebP: one file per image, concatenated with their lengths.
+    """PNG, JPEG or WebP: one file per image, concatenated after their lengths.
 
     Parameters
     ----------
     codec : "png" (lossless), "jpeg" or "webp".
     n_channels : 1 or 3.
-    quality : 0 to 100, larger = more bits; ignored by PNG.
+    quality : 0 to 100; larger = more bits; ignored by PNG.
     """
 
     def __init__(self, codec: str, n_channels: int, quality: int | None = None):
@@ -96,7 +96,7 @@ class ClassicalCompressor(ImageCodec):
 
 
 class PillowCoder:
-    """Coder of pixels uint8 [N, H, W, C] as image files; `options` are passed to Pillow."""
+    """Coder that stores uint8 pixels [N, H, W, C] as image files; `options` go to Pillow."""
 
     def __init__(self, options: dict, n_channels: int):
         self.options = options
@@ -122,7 +122,7 @@ class PillowCoder:
 
     def _decode(self, file: bytes) -> NDArray[np.uint8]:  # [H, W, C]
         try:
-            # WebP has no greyscale: its images have three equal channels
+            # WebP does not support greyscale: such images have three equal channels
             image = Image.open(io.BytesIO(file)).convert(self.mode)
         except UNREADABLE as error:
             raise CodingError(f"not an image that Pillow can read: {error}") from error

@@ -25,9 +25,9 @@ class LearnableCompressor(Compressor, JointlyTrained):
 
         loss = distortion / factor_beta_d + beta * factor_beta_r * rate          (nats)
 
-    where `beta` is the weight of the rate: larger = fewer bits (1/beta of the paper). This is the
+    where `beta` is the weight of the rate: larger = fewer bits (the paper's 1/beta). This is the
     Lagrangian of the paper's rate-invariance trade-off, with variational bounds on rate and
-    distortion. Everything is logged in bits.
+    distortion. The loss and its terms are logged in bits.
 
         x [B, *shape] --p_ZlX--> z [B, z_dim] --rate--> z_hat [B, z_dim] --distortion--> [B]
                                                           '--(detached)--> online probe
@@ -39,11 +39,11 @@ class LearnableCompressor(Compressor, JointlyTrained):
     distortion : measures how much information about its target is lost.
     optimizer : optimises encoder, rate and distortion.
     beta : non-negative; 0 leaves the rate out of the loss.
-    beta_anneal : "constant", "linear" or "geometric", see `BetaAnnealer`.
+    beta_anneal : "constant", "linear" or "geometric"; see `BetaAnnealer`.
     factor_beta_r, factor_beta_d : bring rates and distortions to comparable magnitudes.
     online : probe trained on the detached z_hat.
-    online_optimizer : optimises the probe; required with a probe.
-    is_reconstruct : whether predictors receive reconstructions rather than z_hat; needs a direct
+    online_optimizer : optimises the probe; required if there is one.
+    is_reconstruct : whether predictors receive reconstructions rather than z_hat; requires a direct
         distortion.
     """
 
@@ -75,7 +75,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
         _check_latent_shapes(p_ZlX, rate)
         if not (isinstance(beta, Real) and 0 <= beta < math.inf):
             raise ValueError(
-                f"beta={beta!r} (featurizer.loss.beta): expected a finite number, 0 or larger; a "
+                f"beta={beta!r} (featurizer.loss.beta): expected a finite number >= 0; a "
                 "negative weight would reward bits"
             )
         if online is not None and online_optimizer is None:
@@ -100,17 +100,17 @@ class LearnableCompressor(Compressor, JointlyTrained):
         return self.rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Input of predictors for x [B, *shape], without coding: z_hat or reconstructions."""
+        """Compute the inputs for predictors from x [B, *shape], without coding."""
         _, z_hat, _, _ = self._through_bottleneck(x)
         return self.receive(z_hat)
 
     @torch.no_grad()
     def represent(self, x: Tensor) -> Tensor:
-        """Apply the sender's network to x [B, *shape]: z [B, z_dim], before quantisation."""
+        """Map x [B, *shape] to z [B, z_dim] with the sender's network, before quantisation."""
         return self.p_ZlX(x).rsample().float()
 
     def receive(self, z_hat: Tensor) -> Tensor:
-        """Input of predictors: z_hat itself, or its reconstruction [B, *shape]."""
+        """Return the inputs for predictors: z_hat itself, or reconstructions [B, *shape]."""
         return self.distortion.reconstruct(z_hat) if self.is_reconstruct else z_hat
 
     @torch.no_grad()
@@ -124,7 +124,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
     def losses(
         self, batch: Batch, *, is_warming_up: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Tensor]]:
-        """Rates, distortions and probe losses, [B] each in nats, and the means of all terms."""
+        """Return rates, distortions and any probe losses, each [B] in nats, and metrics to log."""
         z, z_hat, rates, terms = self._through_bottleneck(batch.x, is_warming_up)
         if self.distortion.needs == "positive":  # a separate pass: batch-norm statistics per view
             _, target, _, _ = self._through_bottleneck(batch.aux, is_warming_up)
@@ -143,7 +143,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
     def _through_bottleneck(
         self, x: Tensor, is_warming_up: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """z and z_hat [B, z_dim], rates [B] in nats, and their terms."""
+        """Return z and z_hat [B, z_dim], rates [B] in nats, and the terms of the rates."""
         p_ZlX = self.p_ZlX(x)
         z = p_ZlX.rsample()
         return z, *self.rate(z, p_ZlX, is_warming_up=is_warming_up)
@@ -182,7 +182,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
 
     @torch.no_grad()
     def _fit_transform(self) -> None:
-        """Fit the transform of the rate to representations of the training data."""
+        """Fit the rate's transform to representations of the training data."""
         if any(parameter.requires_grad for parameter in self.p_ZlX.parameters()):
             raise ValueError(
                 f"the transform of {type(self.rate).__name__} is fitted to fixed representations, "
@@ -202,7 +202,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
 
     def evaluation_step(self, batch: Batch, split: str) -> None:
         if self.distortion.needs == "positive" and len(batch.x) == 1:
-            return  # the only example of a final batch has no negatives
+            return  # a single example in the last batch has no negatives
         *_, metrics = self.losses(batch)
         self.tracker.add(self, split, metrics, batch_size=len(batch.x))
 

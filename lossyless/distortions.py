@@ -10,7 +10,7 @@ target, which determines what the data must provide as `Batch.aux`:
     "none"            nothing                               z, before quantisation  lossy Z
     "target"          y, the target of the task             aux                     supervised
 
-In distributed training, `forward` gets its process's share of the batch. A distortion that
+In distributed training, each process passes its share of the batch to `forward`. A distortion that
 compares the examples of a batch with each other must gather the other shares with
 `Distortion.gathered`; otherwise its results depend on the number of devices.
 """
@@ -33,23 +33,23 @@ DistortionOutput = tuple[Tensor, dict[str, Tensor]]
 
 
 class Distortion(nn.Module, ABC):
-    """A bound on the lost information about the maximal invariant, H[M(X)|Z], up to a constant."""
+    """A bound on the information lost about the maximal invariant, H[M(X)|Z], up to a constant."""
 
-    #: the target, a key of the table above
+    #: the target: a key in the table above
     needs: str
-    #: whether there is a decoder, and so `reconstruct(z_hat) -> [B, *shape]`
+    #: whether there is a decoder, and thus a method `reconstruct(z_hat) -> [B, *shape]`
     has_decoder = False
 
     @abstractmethod
     def forward(self, z_hat: Tensor, target: Tensor) -> DistortionOutput:
-        """Distortions [B] in nats, given z_hat [B, z_dim], and terms to log: means over the batch,
-        information in bits."""
+        """Return distortions [B] in nats for z_hat [B, z_dim], and terms to log: means over the
+        batch, with information in bits."""
 
     def gathered(self, rows: Tensor) -> tuple[Tensor, int]:
-        """Gather this process's rows [n, ...] with those of all others.
+        """Gather the rows [n, ...] of this process and all others.
 
         Returns all rows [N, ...] and the index of this process's first row. Gradients flow to all
-        processes; all must call it.
+        processes, and all must call this method.
 
         In evaluation mode, processes are independent: N = n, and the index is 0.
         """
@@ -59,7 +59,7 @@ class Distortion(nn.Module, ABC):
 class DirectDistortion(Distortion):
     """-log q(target | z_hat), up to constants, for a decoder q: the distortion of VC and VIC.
 
-    The two differ in their target: reconstructing the input keeps all visible information (VC);
+    The two differ in their target: reconstructing the input keeps all of its information (VC);
     reconstructing the unaugmented representative of an augmented input keeps only what all
     augmentations share (VIC).
 
@@ -70,7 +70,7 @@ class DirectDistortion(Distortion):
     shape : shape of one target.
     kind : one of
         "vector": squared error, averaged over dimensions, as in the paper's code (not a negative
-            log density in nats, so beta is on a different scale than for images);
+            log density in nats, so the scale of beta differs from that for images);
         "bw_image": binary cross-entropy of the pixels, summed, for targets in [0, 1];
         "colour_image": squared error of the pixels, summed, for targets in [0, 1].
     needs : "input" (VC) or "representative" (VIC).
@@ -103,7 +103,7 @@ class DirectDistortion(Distortion):
         return errors.flatten(1).sum(1), {}
 
     def reconstruct(self, z_hat: Tensor) -> Tensor:
-        """The most likely target, [B, *shape]; images with pixels in [0, 1]."""
+        """Reconstruct the targets [B, *shape] from z_hat; image pixels are in [0, 1]."""
         prediction = self.decoder(z_hat).float()
         return prediction if self.kind == "vector" else torch.sigmoid(prediction)
 
@@ -111,28 +111,28 @@ class DirectDistortion(Distortion):
 class ContrastiveDistortion(Distortion):
     """InfoNCE between the representations of two augmentations of the same image (BINCE).
 
-    Each of the 2B representations of a batch must identify its partner among the others:
+    Each of the 2B representations in a batch must identify its partner among the others:
 
         loss = -log  e^{s+/T} / (e^{s+/T} + m * sum of e^{s-/T} over the 2B - 2 negatives)
 
-    with cosine similarities s after a projection head, as in SimCLR (arXiv:2002.05709). With m = 1,
+    where s is the cosine similarity after a projection head (SimCLR, arXiv:2002.05709). With m = 1,
     log(number of candidates) - loss is a lower bound on I[Z; Z+] (Oord et al., arXiv:1807.03748);
     with a larger m, it is only an estimate, since each negative is counted several times.
 
     In distributed training, the candidates are the representations of all processes: B counts the
     examples of all shares, which must have equal sizes. Each process returns the distortions of its
-    share; their gradients, averaged over processes, are the gradients of the whole batch. In
-    evaluation mode, processes are independent.
+    share; their gradients, averaged over processes, are those of the whole batch. In evaluation
+    mode, processes are independent.
 
     Parameters
     ----------
     z_dim : dimensions of the representation.
     arch : architecture of the projection head.
-    temperature : T; or, if T is learned, its lower bound.
+    temperature : T, or its lower bound if T is learned.
     is_train_temperature : whether T is learned (through its logarithm).
-    initial_temperature : initial value of a learned T, unless its bound is higher.
+    initial_temperature : initial value of T if it is learned, unless the bound is higher.
     effective_batch_size : number of images per batch that the loss emulates: every negative counts
-        m = (effective_batch_size - 1) / (B - 1) times. None: the actual number, m = 1.
+        m = (effective_batch_size - 1) / (B - 1) times. None: the actual number, so that m = 1.
     project_factor : the projection has max(10, project_factor * z_dim) dimensions.
     """
 
@@ -157,10 +157,10 @@ class ContrastiveDistortion(Distortion):
         if min(temperature, initial_temperature) <= 0:
             raise ValueError(
                 f"temperature={temperature}, initial_temperature={initial_temperature}: expected "
-                "numbers above 0"
+                "positive numbers"
             )
         self.projector = arch((z_dim,), (max(10, int(project_factor * z_dim)),))
-        # unlike a clamp, it passes gradients that raise a temperature below the bound
+        # unlike a clamp, it lets gradients raise a temperature that is below the bound
         self.lower_bound = LowerBound(math.log(temperature))
         self.effective_batch_size = effective_batch_size
         start = initial_temperature if is_train_temperature else temperature
@@ -204,7 +204,7 @@ class ContrastiveDistortion(Distortion):
 
 
 class LossyZ(Distortion):
-    """||z_hat - z||_p: keeps the representation of a pretrained, frozen encoder; paper: p = 1."""
+    """||z_hat - z||_p: keeps the output of a pretrained, frozen encoder; the paper uses p = 1."""
 
     needs = "none"
 

@@ -24,7 +24,7 @@ class Conditional(Protocol):
 
 
 class Deterministic:
-    """All mass on one vector: Z is a function of X."""
+    """A batch of point masses: Z is a function of X."""
 
     n_parameters = 1
 
@@ -39,7 +39,7 @@ class Deterministic:
 
 
 class DiagGaussian(Independent):
-    """Gaussian with diagonal covariance; the standard deviation is a softplus of its parameter."""
+    """Gaussian with diagonal covariance; standard deviations are softplus(output) + `min_std`."""
 
     n_parameters = 2
     # keeps the density finite when the encoder drives a standard deviation to 0
@@ -81,8 +81,8 @@ class CondDist(nn.Module):
     in_shape : shape of one example X.
     z_dim : dimensions of Z.
     family : "deterministic" or "diaggaussian".
-    mean, std : channel statistics used to standardise images before the network; None for both:
-        no standardisation.
+    mean, std : channel statistics used to standardise images before the network; no
+        standardisation if both are None.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Base class of Lightning modules whose parts are trained jointly."""
+"""Base class for Lightning modules whose parts are trained jointly."""
 
 from abc import abstractmethod
 
@@ -12,26 +12,26 @@ from lossyless.tracking import LossTracker, NonFiniteLossError
 
 
 class JointlyTrained(pl.LightningModule):
-    """Base class of modules whose parts are trained jointly, with metrics in a `LossTracker`.
+    """Base class for modules whose parts are trained jointly; a `LossTracker` tracks their metrics.
 
-    Plateau schedules follow the metric that selects the best epoch, or else the validation loss.
-    Training steps call `training_losses`, which is `losses` unless it is compiled.
+    Plateau schedules follow the metric that selects the best epoch or, if there is none, the
+    validation loss. Training steps call `training_losses`: `losses`, or its compiled version.
     """
 
     tracker: LossTracker
 
     @abstractmethod
     def losses(self, batch: Batch, **options: object) -> tuple:
-        """Losses [B] of a batch, and its metrics; the part of a training step to compile."""
+        """Return losses [B] and metrics of a batch; training steps may use a compiled version."""
 
     def training_losses(self, batch: Batch, **options: object) -> tuple:
         return self.losses(batch, **options)
 
     def compile_losses(self, mode: str | None = None) -> None:
-        """Compile `losses` for training steps with `torch.compile`, as one graph for each shape.
+        """Compile `losses` for training steps with `torch.compile`, as one graph per input shape.
 
-        Parameters, buffers and their names stay as they are. Evaluation, which rounds as the coder
-        does, is not compiled. `mode`: see `torch.compile`; "reduce-overhead" uses CUDA graphs.
+        Parameters, buffers and their names are unchanged. Evaluation is not compiled, so that it
+        rounds as the coder does. `mode`: see `torch.compile`; "reduce-overhead" uses CUDA graphs.
         """
         self.training_losses = torch.compile(self.losses, mode=mode, fullgraph=True, dynamic=False)
 
@@ -41,7 +41,7 @@ class JointlyTrained(pl.LightningModule):
 
     @abstractmethod
     def evaluation_step(self, batch: Batch, split: str) -> None:
-        """Add the metrics of a batch of "val" or "test" to the tracker."""
+        """Add the metrics of a batch from split "val" or "test" to the tracker."""
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.evaluation_step(batch, "val")
@@ -63,7 +63,7 @@ class JointlyTrained(pl.LightningModule):
     def configure_gradient_clipping(self, optimizer, *args, **kwargs) -> None:
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and optimizer._step_supports_amp_scaling:
-            scaler.unscale_(optimizer)  # Lightning leaves it to such optimisers
+            scaler.unscale_(optimizer)  # Lightning leaves unscaling to such optimisers
         optimizer.clip_gradients()
 
     def lr_scheduler_step(self, scheduler, metric) -> None:

@@ -1,4 +1,4 @@
-"""Transform coding of vectors, fitted in closed form."""
+"""Transform coding of vectors, fitted without gradients."""
 
 import functools
 import math
@@ -28,9 +28,10 @@ from lossyless.torch_state import one_thread
 from lossyless.vector_codecs import FittedCodec
 
 CLUSTERS_PER_ROW = 2 / 3  # upper bound
-RIDGE = 0.01  # added to the variances in the weighted error, relative to their mean
+RIDGE = 0.01  # added to the variances that weight the error, relative to their mean
 MAX_RATE = 10  # largest target in bits per dimension: tables list 4096 symbols
-# Search for a rate, in log rate and log beta; STEP is the typical ratio of their changes.
+# Search for `rate_target`, in log rate and log beta. STEP is the typical size of a change in log
+# beta relative to the change in log rate.
 RATE_TOLERANCE, TOLERANCE, MIN_LOG_BETA = 0.005, 0.01, -30.0
 STEP, SMALLEST_STEP = 1.6, 0.3
 
@@ -44,35 +45,35 @@ class KLTVectors(FittedCodec):
 
         (z_hat - z)' W (z_hat - z) / v  +  beta * rate                              (nats)
 
-    where v is the variance of the vectors, averaged over dimensions, and W a power of their
+    where v is the variance of the vectors, averaged over dimensions, and W is a power of their
     covariance C plus a ridge, scaled so that W C and C have the same trace:
 
         W  proportional to  (C + v / 100)^weighting
 
     A downstream linear task is a direction in space. If such directions are distributed like the
     data, errors along directions of large variance matter more, so they have larger weights. In
-    the basis of the KLT, W is diagonal, so it only changes the cell widths sqrt(6 beta v / W_ii),
-    which minimise the loss at high rates. Each cell is decoded to the mean of its training
-    vectors.
+    the KLT basis, W is diagonal, so it only changes the cell widths sqrt(6 beta v / W_ii), which
+    minimise the loss at high rates. Each cell is decoded to the mean of the training values in it,
+    shrunk towards the middle of the cell.
 
-    If it lowers the leave-one-out loss, a codebook predicts vectors by cluster centres; see
-    `coding.codebooks`. The symbols are then those of the residual, and the cluster index.
+    If this lowers the leave-one-out loss, a codebook predicts each vector by a cluster centre (see
+    `coding.codebooks`). The symbols are then those of the residual and the cluster index.
 
     Parameters
     ----------
     z_dim : see `VectorCodec`.
     beta : weight of the rate; larger = fewer bits.
-    weighting : exponent of the covariance; 0 is the squared error.
-    rdo : whether to choose symbols by the loss (see `coding.rdo`) instead of the nearest ones.
+    weighting : exponent of the covariance; 0 gives the squared error.
+    rdo : whether to choose symbols by their loss (see `coding.rdo`) rather than the nearest ones.
     rate_target : bits per vector. If given, `beta` is chosen such that `rate` is within 1 % of it,
-        unless the rate jumps there, as it can if the data repeat a few distinct vectors.
+        unless the rate jumps there, as it can if the data consist of few distinct vectors.
     n_clusters : maximum number of clusters; 0: none.
 
     Attributes
     ----------
     rate : leave-one-out rate of the training vectors, in bits per vector: an estimate of the rate
         of new vectors. The basis and the widths are fitted to all vectors, so the estimate is too
-        low if there are few more vectors than dimensions.
+        low if there are only a few more vectors than dimensions.
     """
 
     format_name = "klt"
@@ -133,9 +134,9 @@ class KLTVectors(FittedCodec):
         self._join_tables()
 
     def _lowest_rate(self, x: NDArray[np.float64]) -> float:
-        """The rate of vectors x [N, D] whose symbols are all 0, as for large beta.
+        """Return the rate of vectors x [N, D] if all symbols are 0, as for a large beta.
 
-        Raises ValueError unless the rate target is larger.
+        Raises ValueError unless the rate target exceeds it.
         """
         none = np.zeros(0, np.int32)
         _, lowest = fit_tables(NonZeros(none, none, x.shape))
@@ -147,12 +148,12 @@ class KLTVectors(FittedCodec):
         return lowest
 
     def _widths(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Cell widths [D] for beta = 1 of vectors y [N, D] in the basis of the KLT."""
+        """Return the cell widths [D] at beta = 1 for vectors y [N, D] in the KLT basis."""
         variances = y.var(0)
         rest = variances[n_determined_by(len(y)) :]
-        rest[:] = rest.mean() if len(rest) else 0.0  # arbitrary directions share a width
+        rest[:] = rest.mean() if len(rest) else 0.0  # undetermined directions share a width
         v = variances.mean()
-        if v == 0:  # all vectors are equal
+        if v == 0:  # all vectors are identical
             return np.full(len(variances), max(np.abs(self.mean.numpy()).max(), 1.0))
         weights = (variances / v + RIDGE) ** self.weighting
         return np.sqrt(6 * v * np.average(weights, weights=variances) / weights)
@@ -160,7 +161,7 @@ class KLTVectors(FittedCodec):
     def _fit_beta(
         self, x: NDArray[np.float64], index_rate: float, start: float = 0.0
     ) -> tuple[float, ScalarQuantiser]:
-        """The given beta, or the one that reaches the rate target, and the quantiser fitted for it.
+        """Return the given beta, or one that reaches the rate target, and the quantiser for it.
 
         x [N, D] are vectors or residuals, in units of the cell widths for beta = 1. `index_rate` is
         the rate of the cluster indices, and `start` the log beta from which to search.
@@ -191,8 +192,8 @@ class KLTVectors(FittedCodec):
             low, high = low - step(low), low
             if low < MIN_LOG_BETA:
                 raise ValueError(
-                    f"rate_target={self.rate_target}: the vectors vary too little for it, or their "
-                    "columns have very different units: standardise them"
+                    f"rate_target={self.rate_target}: the vectors vary too little for that, or "
+                    "their columns have very different units: standardise them"
                 )
         log_beta = brentq(excess, low, high, xtol=TOLERANCE) if low < high else start
         return math.exp(log_beta), fit(log_beta)
@@ -200,7 +201,7 @@ class KLTVectors(FittedCodec):
     # --- coding
 
     def _rotate(self, z: Tensor) -> Tensor:
-        """U^T (z - mean) [N, D], float64, the same bits for every batch size and thread count."""
+        """U^T (z - mean), float64 [N, D], bit-identical for every batch size and thread count."""
         return rotate_with_integers(z.double() - self.mean, self.matrix)
 
     def _encode(self, z: Tensor) -> NDArray[np.int32]:
@@ -230,12 +231,12 @@ class KLTVectors(FittedCodec):
         return TableCoder(self._coded_tables)
 
     def rates(self, z: Tensor) -> Tensor:
-        """Rates of vectors [N, z_dim] under the tables: [N], nats."""
+        """Rates [N], in nats, of vectors [N, z_dim] under the tables."""
         bits = self.coder().information(self.quantise(z)).sum(1)
         return torch.from_numpy(bits * math.log(2))
 
     def errors(self, z: Tensor, z_hat: Tensor) -> Tensor:
-        """The weighted errors of the loss, [N], for vectors and decoded vectors [N, z_dim]."""
+        """Weighted errors [N] of the loss, for vectors z and decoded vectors z_hat [N, z_dim]."""
         errors = rotate_with_integers(z.double() - z_hat.double(), self.matrix)
         return 6 * self.beta * (errors / self.widths).square().sum(1)
 
@@ -281,12 +282,12 @@ class KLTVectors(FittedCodec):
 
 
 def _without_padding(rows: NDArray, lengths: NDArray[np.int32]) -> NDArray:
-    """The first `lengths` [D] values of each row [D, L], one row after the other."""
+    """Concatenate the first lengths[i] values of each row i of `rows` [D, L]."""
     return rows[np.arange(rows.shape[1]) < lengths[:, None]]
 
 
 def _padded(values: NDArray, lengths: NDArray[np.int32]) -> NDArray:
-    """Rows [D, L] of the values of `_without_padding`, with zeros as padding."""
+    """Invert `_without_padding`: return the rows [D, L], padded with zeros."""
     rows = np.zeros((len(lengths), lengths.max()), values.dtype)
     rows[np.arange(rows.shape[1]) < lengths[:, None]] = values
     return rows

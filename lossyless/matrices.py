@@ -1,4 +1,4 @@
-"""Checks of the parameters and matrices of estimators."""
+"""Checks of estimators' parameters and input matrices."""
 
 from numbers import Real
 
@@ -10,7 +10,7 @@ from sklearn.utils.validation import validate_data
 # Bounds on values and cell widths: the range of float32, less a margin for sums and inverse widths.
 SMALLEST, LARGEST = 1e-30, 1e30
 TOO_FAR = f"outside [{SMALLEST:g}, {LARGEST:g}]: choose another unit"
-# Constant columns appear to vary by this much, relative to their mean, due to rounding.
+# Constant columns may appear to vary by this much, relative to their mean, due to rounding.
 RESOLUTION = {np.dtype(np.float32): 2.0**-26, np.dtype(np.float64): 2.0**-48}
 
 
@@ -28,7 +28,7 @@ def mean_and_scale(Z: NDArray) -> tuple[NDArray[np.float64], float]:
     """
     largest = max(float(Z.max()), -float(Z.min()))
     if largest > LARGEST:
-        raise ValueError(f"Z has values of size {largest:g}, {TOO_FAR}")
+        raise ValueError(f"Z has values of magnitude {largest:g}, {TOO_FAR}")
     mean, variances = Z.mean(0, dtype=np.float64), Z.var(0, dtype=np.float64)
     is_constant = np.sqrt(variances) <= RESOLUTION[Z.dtype] * np.abs(mean)
     variances[is_constant | (Z.min(0) == Z.max(0))] = 0.0
@@ -39,9 +39,9 @@ def mean_and_scale(Z: NDArray) -> tuple[NDArray[np.float64], float]:
 
 
 def validated(estimator: BaseEstimator, Z: ArrayLike, *, reset: bool = True) -> NDArray:
-    """The rows Z [N, D], as float32 if it can hold all values of their dtype, else as float64.
+    """Return rows Z [N, D], as float32 if it can represent all values of their dtype, else float64.
 
-    Raises ValueError for NaN, infinite values, other shapes, or columns that `fit` did not see.
+    Raises ValueError for NaN, infinite values, wrong shapes, or columns that differ from `fit`'s.
     """
     if isinstance(Z, (bytes, bytearray, memoryview)):
         raise TypeError("expected a matrix of rows, found bytes")

@@ -12,7 +12,7 @@ import torch
 from lossyless.atomic import replacing
 from lossyless.weights import WeightsError
 
-# A file consists of this magic number, the SHA-256 of the rest, and a dict saved by torch.
+# A file consists of this magic number, the SHA-256 of what follows it, and a dict saved by torch.
 FILE_MAGIC = b"LLmodel1"
 
 
@@ -37,7 +37,7 @@ def read_model(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def plain(name: str, value: object) -> bool | int | float | str | None:
-    """The value of a parameter as plain data, which is safe to load."""
+    """Convert the value of a parameter to plain data, which is safe to load."""
     if isinstance(value, np.generic):
         value = value.item()
     if name == "random_state" and isinstance(value, np.random.RandomState):

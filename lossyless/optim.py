@@ -1,4 +1,4 @@
-"""Optimisation: one optimiser for parts with separate settings, schedules, annealing of beta.
+"""Optimisation: a joint optimiser for separately configured parts, schedules, beta annealing.
 
 The compressor and its online probe have disjoint parameters, so their losses are summed and one
 backward pass serves both. Each part has its own optimiser, schedule and gradient clipping, exactly
@@ -19,12 +19,12 @@ Scheduler = LRScheduler | ReduceLROnPlateau
 
 @dataclass
 class PartOptimizer:
-    """Settings of the optimiser of one part."""
+    """Optimiser settings for one part."""
 
-    #: on a GPU, it must take `fused=True`, as all optimisers in conf/optimizer/ do: one kernel
-    #: updates many parameters
+    #: on a GPU, it must accept `fused=True`, as all optimisers in conf/optimizer/ do: one kernel
+    #: then updates many parameters
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
-    #: called with the optimiser and the number of epochs; stepped every epoch
+    #: called with the optimiser and the number of epochs; the result is stepped every epoch
     scheduler: Callable[[Optimizer, int], Scheduler] | None = None
     max_grad_norm: float | None = None  # norm to which gradients are clipped
 
@@ -54,7 +54,7 @@ class JointOptimizer(Optimizer):
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
-        """Whether the optimisers skip a step with infinite gradients by themselves.
+        """Whether the optimisers themselves skip steps with infinite gradients.
 
         If so, `GradScaler` passes them its flag `found_inf`, which stays on the GPU. Otherwise, it
         reads the flag itself, which makes the host wait for the GPU.
@@ -86,7 +86,7 @@ class JointOptimizer(Optimizer):
         return {name: part.optimizer.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Load a state, which may be from another device."""
+        """Load a state, which may have been saved on another device."""
         for name, part in self.parts.items():
             optimizer, saved = part.optimizer, state_dict[name]
             fused = {"fused": optimizer.defaults.get("fused")}
@@ -101,9 +101,9 @@ class JointOptimizer(Optimizer):
 class JointScheduler:
     """The schedules of all parts of a `JointOptimizer`, stepped together once per epoch.
 
-    `JointlyTrained` steps it before checkpoints are written. Lightning would step plateau schedules
-    only afterwards, so a resumed run would miss a step. Plateau schedules follow the logged metric
-    named `monitor`.
+    `JointlyTrained` steps them before checkpoints are written. Lightning would step plateau
+    schedules only afterwards, so a resumed run would miss a step. Plateau schedules follow the
+    logged metric named `monitor`.
     """
 
     def __init__(self, optimizer: JointOptimizer, monitor: str):
@@ -113,7 +113,7 @@ class JointScheduler:
         self._schedulers = {name: part.scheduler for name, part in parts if part.scheduler}
 
     def step(self, metrics: Mapping[str, Tensor]) -> None:
-        """End an epoch. Raises ValueError if the metric of a plateau schedule was not logged."""
+        """Step all schedules. Raises ValueError if a plateau schedule's metric was not logged."""
         for name, scheduler in self._schedulers.items():
             if not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
@@ -139,7 +139,7 @@ def configure_parts(
     n_epochs: int,
     monitor: str,
 ) -> dict:
-    """Build the result of a LightningModule's `configure_optimizers` for jointly trained parts.
+    """Build what a LightningModule's `configure_optimizers` returns, for jointly trained parts.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def configure_parts(
 
 
 class BetaAnnealer:
-    """Increases the weight of the rate at the start of training.
+    """A schedule that increases the weight of the rate at the start of training.
 
     The weight rises from `START * beta` at step 0 to `beta` after the fraction `WARM_UP` of all
     steps, and then stays constant. The `mode` is "constant" (always beta), "linear" or "geometric".
@@ -207,12 +207,12 @@ def uniform_multistep(
 
 
 def cosine(optimizer: Optimizer, n_epochs: int) -> Scheduler:
-    """Decay the learning rate to zero along half a cosine."""
+    """Decay the learning rate to zero along half a cosine period."""
     return lr_scheduler.CosineAnnealingLR(optimizer, n_epochs)
 
 
 def cosine_restart(optimizer: Optimizer, n_epochs: int, period: int, growth: int) -> Scheduler:
-    """Cosine decays over `period`, `growth * period`, ... epochs, whatever `n_epochs` is."""
+    """Repeat cosine decays over `period`, `growth * period`, ... epochs, whatever `n_epochs` is."""
     return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, period, growth)
 
 
@@ -220,7 +220,7 @@ def plateau(
     optimizer: Optimizer, n_epochs: int, factor: float, patience: int, min_lr: float = 0.0
 ) -> Scheduler:
     """Multiply the learning rate by `factor`, down to `min_lr`, when the loss that selects the best
-    epoch has not improved for `patience` epochs."""
+    epoch has not improved for more than `patience` epochs."""
     return ReduceLROnPlateau(optimizer, factor=factor, patience=patience, min_lr=min_lr)
 
 

@@ -1,4 +1,4 @@
-"""The paper's minimal compressor of features, as a scikit-learn estimator."""
+"""The paper's minimal feature compressor, as a scikit-learn estimator."""
 
 import math
 import sys
@@ -18,28 +18,28 @@ from lossyless.rates import HFactorized
 from lossyless.rates.column_coded import MIN_SHIFT
 from lossyless.torch_state import drawing_from, one_thread
 
-# Small matrices are trained on for more epochs, so that their entropy models also converge.
+# Training on small matrices takes more epochs, so that their entropy models also converge.
 MIN_STEPS = 300
 MAX_GRAD_NORM = 100.0
 
 
 class PaperCompressor(MatrixCompressor):
-    """The paper's minimal compressor of CLIP features (arXiv:2106.10800, appendix E.7).
+    """The paper's minimal compressor for CLIP features (arXiv:2106.10800, appendix E.7).
 
     A bottleneck with a learned cell width for each column and a learned, factorized entropy model,
     trained to minimise, in the units of the features,
 
         ||z_hat - z||_1  +  beta * rate                                             (nats)
 
-    The paper trains it on unscaled CLIP ViT-B/32 features of CIFAR10, and reports 1704 bits and
-    98.6 % on STL10 with a linear SVM (C=4e-3). `ArrayCompressor` needs far fewer bits.
+    The paper trains it on unscaled CLIP ViT-B/32 features of CIFAR10. On STL10, it reports 1704
+    bits, and 98.6 % accuracy with a linear SVM (C=4e-3). `ArrayCompressor` needs far fewer bits.
 
     Parameters
     ----------
     beta : weight of the rate; larger = fewer bits.
     n_epochs : passes over the rows; at least 300 steps are taken.
     batch_size : rows per step.
-    lr : learning rate of Adam, divided by 10 after each fifth of training.
+    lr : Adam's learning rate, divided by 10 after each fifth of training.
     random_state : int, RandomState or None, as in scikit-learn.
     device : torch device for training, such as "cuda:1"; None uses a GPU if there is one.
     verbose : whether to show a progress bar.
@@ -78,7 +78,7 @@ class PaperCompressor(MatrixCompressor):
             return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         except (RuntimeError, TypeError):  # torch's message lists all device types
             raise ValueError(
-                f"device={self.device!r}: expected None or a device of torch, such as 'cpu', "
+                f"device={self.device!r}: expected None or a torch device, such as 'cpu', "
                 "'cuda' or 'cuda:1'"
             ) from None
 
@@ -91,7 +91,7 @@ class PaperCompressor(MatrixCompressor):
             rate = HFactorized(z.shape[1]).to(device)
         if device.type != "cpu":
             generator = torch.Generator(device).manual_seed(seed)
-        # the steps are too small to gain from more threads, which are far slower on busy machines
+        # steps are too small to benefit from more threads, which are far slower on busy machines
         with one_thread():
             self._train(rate, z, generator)
         rate = rate.eval().requires_grad_(False).cpu()

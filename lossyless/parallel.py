@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 ROOT = str(Path(__file__).parents[1])
 SHARED_MEMORY = "/dev/shm"
-# parts of DataLoader's error messages when it hits system limits
+# parts of DataLoader's error messages about system limits
 WORKER_ERRORS = ("DataLoader worker (pid", "Pin memory", "shared memory", "Too many open files")
 MIN_TASKS = 4  # fewer tasks finish faster than processes can be started
 
@@ -40,14 +40,14 @@ class WorkerError(RuntimeError):
 class Portable:
     """Mixin for objects sent to spawned worker processes, which import this package again.
 
-    torch.hub removes the folder of the package from `sys.path`; the workers add it again.
+    torch.hub removes the package's folder from `sys.path`; the workers add it back.
     """
 
     def __reduce_ex__(self, protocol):
         is_spawning = multiprocessing.context.get_spawning_popen() is not None
         if not is_spawning or PathFinder.find_spec("lossyless"):
             return super().__reduce_ex__(protocol)
-        # unpickled in this order, and the second one is the result
+        # unpickled in this order; the second one is the result
         parts = (_Reduced(site.addsitedir, (ROOT,)), _Reduced(*super().__reduce_ex__(1)))
         return operator.getitem, (parts, 1)
 
@@ -63,18 +63,18 @@ class _Reduced:
 
 
 def available_cores() -> int:
-    """Cores that this process may run on."""
+    """Number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def affordable_workers(n_workers: int, batch_bytes: int) -> int:
-    """Number of DataLoader workers, at most `n_workers`, that the limits of this system allow.
+    """Number of DataLoader workers, at most `n_workers`, that the system's limits allow.
 
-    Each worker has up to eight files open and keeps two batches in shared memory, which is small in
+    Each worker opens up to eight files and keeps two batches in shared memory, which is small in
     containers. Beyond the limits, a loader would hang or die. If a limit reduces the number, a line
-    on stderr names it.
+    on stderr names the limit.
     """
     if n_workers == 0 or sys.platform != "linux":
         return n_workers
@@ -102,7 +102,7 @@ _say = functools.cache(print_error)  # each line once, not in every epoch
 
 @contextmanager
 def loader_errors(kind: type[Exception], remedy: str) -> Iterator[None]:
-    """Raise a one-line error if the system kills a DataLoader worker or denies resources."""
+    """Raise a one-line error if the system kills a DataLoader worker or denies it resources."""
     try:
         yield
     except RuntimeError as error:
@@ -115,7 +115,7 @@ def loader_errors(kind: type[Exception], remedy: str) -> Iterator[None]:
 
 
 def can_fork() -> bool:
-    """Whether this process may fork workers safely: on Linux, and not in a daemonic process."""
+    """Whether this process can safely fork workers: only on Linux, and not if it is daemonic."""
     return sys.platform == "linux" and not multiprocessing.current_process().daemon
 
 
@@ -124,12 +124,12 @@ def ordered_map(
 ) -> Iterator[Result]:
     """Apply `function` to each task in `n_workers` processes (default: one per core).
 
-    Yields the results in order. Processes are forked, so tasks and results are pickled, but
-    `function` is not. At most n_workers + 2 tasks are in progress. With few tasks, with
-    n_workers=1, or where forking is unsafe, tasks run lazily in this process.
+    Yields the results in order. Tasks and results are pickled, but `function` is not, because
+    processes are forked. At most n_workers + 2 tasks are in progress at a time. With few tasks,
+    with n_workers=1, or where forking is unsafe, tasks run lazily in this process.
 
-    `function` must not use torch, whose threads do not survive a fork. Its exceptions propagate. If
-    a worker dies, for instance because memory ran out, raises WorkerError.
+    `function` must not use torch, whose threads do not survive a fork. Its exceptions propagate.
+    Raises WorkerError if a worker dies, for instance because memory ran out.
     """
     if n_workers is not None and n_workers < 1:
         raise ValueError(f"n_workers is {n_workers}, expected at least 1 (or None)")
@@ -158,7 +158,7 @@ def _map_in_workers(
     try:
         for task in tasks:
             with warnings.catch_warnings(), without_interrupts():
-                # Python warns that forks copy the locks of threads, but workers use none of them
+                # Python warns that forks copy locks held by threads, but workers use none of them
                 warnings.simplefilter("ignore", DeprecationWarning)
                 futures.append(executor.submit(_work, task))
             if len(futures) == n_workers + 2:

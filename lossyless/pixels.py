@@ -1,7 +1,7 @@
 """Pixels of image files as viewers show them: upright, opaque, 8-bit RGB.
 
-`to_rgb` applies the EXIF orientation of photos, composites transparency on white and converts
-colours.
+`to_rgb` applies the EXIF orientation of photos, composites transparent pixels onto white and
+converts colours.
 """
 
 import contextlib
@@ -12,22 +12,22 @@ from PIL import Image, ImageCms, ImageOps
 
 #: exceptions that PIL raises for files that are not images, are incomplete, or are too large
 UNREADABLE = (MemoryError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-MAX_ASPECT = 16  # longer images are cropped before they are resized
-PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a TIFF tag, and one of its values
-SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # some versions of PIL use mode "I" for 16 bits
+MAX_ASPECT = 16  # more elongated images are cropped before they are resized
+PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0  # a TIFF tag and one of its values
+SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # some PIL versions read 16-bit images in mode "I"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to RGB: apply its EXIF orientation, and composite transparency on white.
+    """Convert an image to RGB: apply its EXIF orientation, and composite it onto white.
 
-    CMYK is converted with its embedded colour profile, if it is valid. 16-bit greyscale is scaled
-    to 8 bits. Images with an aspect ratio above 16 are cropped to their centre, because resizing
-    them would need unbounded memory; networks see only the central square anyway.
+    CMYK images are converted with their embedded colour profile, if it is valid. 16-bit greyscale
+    is scaled to 8 bits. Images with an aspect ratio above 16 are cropped to their centre, because
+    resizing them would need unbounded memory; networks see only the central square anyway.
 
     Raises ValueError if the range of pixel values is unknown: 32-bit integers or floats, 16-bit
-    values that all fit into 12 bits, or a 16-bit TIFF in which 0 is white.
+    values that all fit in 12 bits, or a 16-bit TIFF in which 0 is white.
     """
-    file_format = image.format  # copies lack it
+    file_format = image.format  # copies lose it
     is_negative = getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO
     image = _crop_ends(ImageOps.exif_transpose(image))
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -54,14 +54,14 @@ def _crop_ends(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image, file_format: str | None) -> Image.Image:
-    """Scale 16-bit greyscale to 8 bits; PIL itself would clip it to white."""
+    """Scale 16-bit greyscale to 8 bits; PIL itself would clip values above 255."""
     is_16_bit = image.mode.startswith("I;16") or (
         image.mode == "I" and file_format in SIXTEEN_BIT_FORMATS
     )
     levels = np.asarray(image)
     if not is_16_bit:
         raise ValueError(
-            f"pixels of PIL's mode {image.mode} have no defined range: save the image with 8 or "
+            f"pixels in PIL's mode {image.mode} have no defined range: save the image with 8 or "
             "16 bits per pixel"
         )
     if 0 < levels.max() < 4096:

@@ -25,8 +25,8 @@ class PredictionHead(nn.Module):
     task : "classification" (cross-entropy in nats, accuracy) or "regression" (squared error,
         averaged over the outputs).
     n_outputs : number of classes, or dimensions of the target.
-    mean, std : channel statistics used to standardise images before the network; None for both:
-        no standardisation.
+    mean, std : channel statistics used to standardise images before the network; no
+        standardisation if both are None.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class PredictionHead(nn.Module):
         return {"loss": losses, "acc": (prediction.argmax(-1) == y).float()}
 
     def average(self, examples: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses [B] and batch means of the metrics returned by `examples`."""
+        """Reduce the metrics returned by `examples` to losses [B] and batch means."""
         losses = examples["loss"]
         losses = losses.mean(-1) if self.task == "regression" else losses
         metrics = {name: values.mean().detach() for name, values in examples.items()}
@@ -79,7 +79,7 @@ class PredictionHead(nn.Module):
 class OnlineEvaluator(PredictionHead):
     """A probe trained alongside the compressor, on its detached representations.
 
-    It does not affect the compressor, and shows during training how well z_hat predicts the task.
+    It does not affect the compressor. It shows during training how well z_hat predicts the target.
     """
 
     def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -90,11 +90,11 @@ class OnlineEvaluator(PredictionHead):
 class SplitMetrics:
     """Metrics of a whole split that are not averages over its examples.
 
-    balanced_loss, balanced_acc, balanced_err : for classification, means over classes of the mean
-        within each class, i.e. each example is weighted by 1 / the size of its class in the split.
+    balanced_loss, balanced_acc, balanced_err : for classification, averages over classes of the
+        mean within each class, i.e. each example has weight 1 / (size of its class in the split).
         Classes without examples are ignored.
-    tasks_{min,max,mean,median,std} : for regression with several outputs, statistics over the mean
-        squared errors of the outputs.
+    tasks_{min,max,mean,median,std} : for regression with several outputs, statistics of the
+        outputs' mean squared errors.
     """
 
     def __init__(self, head: PredictionHead):
@@ -110,7 +110,7 @@ class SplitMetrics:
             self._sums = self._sums + values.sum(1)
 
     def metrics(self) -> dict[str, Tensor]:
-        """The metrics of all batches so far."""
+        """Compute the metrics over all batches so far."""
         is_seen = self._sums[-1] > 0
         means = (self._sums[:-1] / self._sums[-1])[:, is_seen]
         if self.task == "classification":
@@ -123,7 +123,7 @@ class SplitMetrics:
 
 
 class Predictor(JointlyTrained):
-    """The receiver: learns a downstream task from decoded representations."""
+    """A module that learns a downstream task from decoded representations."""
 
     def __init__(self, head: PredictionHead, optimizer: PartOptimizer):
         super().__init__()
@@ -135,7 +135,7 @@ class Predictor(JointlyTrained):
         return self.head(x)
 
     def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses [B] of a batch, and its metrics averaged over the batch."""
+        """Losses [B] of a batch, and the metrics averaged over it."""
         return self.head.losses(batch.x, batch.y)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

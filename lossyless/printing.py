@@ -8,12 +8,12 @@ import sys
 
 
 def forgive_output() -> None:
-    """Keep a program from failing because of encodings or closed pipes. Call it at the start.
+    """Keep a program from failing because of encodings or closed pipes. Call this at the start.
 
-    In standard output and error, characters that the encoding lacks are escaped ("\\xb1"), and
+    On standard output and error, characters that the encoding lacks are escaped ("\\xb1"), and
     text is discarded once its reader has closed the pipe (`| head -1`) or the terminal is gone.
-    Streams that are closed from the start, as by `2>&-`, discard all text. Streams that were
-    replaced before, as in notebooks and tests, are unchanged.
+    Streams that are closed from the start, as by `2>&-`, discard all text. Streams that have
+    already been replaced, as in notebooks and tests, are left unchanged.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # otherwise, the next file would reuse its descriptor
@@ -40,7 +40,7 @@ def print_error(text: str) -> None:
 
 
 def _flush_at_exit() -> None:
-    """Write the rest of the output; on a full disk, print one line and exit with status 1."""
+    """Flush the output; if that fails, as on a full disk, print one line and exit with status 1."""
     try:
         sys.stdout.flush()
     except OSError as error:

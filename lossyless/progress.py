@@ -30,7 +30,7 @@ def progress(items: Collection[T], label: str, seconds: float = SECONDS) -> Iter
 
 
 def has_terminal() -> bool:
-    """Whether stderr is a terminal; graphical programs and services have no stderr."""
+    """Whether stderr is a terminal; graphical programs and services may have none."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
@@ -44,5 +44,5 @@ def print_progress(label: str, done: float, left: float | None, values: str = ""
 
 
 def clock(seconds: float) -> str:
-    """A time span: "00:40", "1:00:40", "1 day, 0:00:40"."""
+    """Format a time span as "00:40", "1:00:40" or "1 day, 0:00:40"."""
     return str(timedelta(seconds=round(seconds))).removeprefix("0:")

@@ -17,12 +17,12 @@ N_ROUNDS = 3  # alternations between choosing symbols and fitting tables
 
 
 class ScalarQuantiser(NamedTuple):
-    """Tables and points of all coordinates.
+    """Coding tables and reconstruction points of all coordinates.
 
     Attributes
     ----------
     rate : leave-one-out rate, in bits per row.
-    error : mean squared error of a row, in bits: one bit is `NATURAL_WEIGHT` squared widths.
+    error : squared error per row, in bits: one bit is `NATURAL_WEIGHT` squared cell widths.
     """
 
     tables: CDFTables
@@ -52,7 +52,7 @@ class ScalarQuantiser(NamedTuple):
 
         zeros = means.offsets(np.arange(x.shape[1]), np.zeros(x.shape[1], np.int32))
         points = symbols + means.offsets(columns, symbols)
-        # the error if all symbols were 0, then the correction for the other symbols
+        # the error if all symbols were 0, then a correction for the other symbols
         error = np.vdot(x, x) / beta + (len(x) * zeros - 2 * totals) @ zeros
         error += (np.square(values - points) - np.square(values - zeros[columns])).sum()
         return cls(tables, means, rate, error / len(x) / NATURAL_WEIGHT)

@@ -19,8 +19,8 @@ RANDOM = {"kaiming_uniform_", "normal", "normal_", "rand", "randint", "randn", "
 def isolated(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Decorator that makes a function independent of the caller's torch settings.
 
-    Inside, the default dtype is float32, the default device is the CPU, and autocast, gradients and
-    inference mode are disabled, so that sender and receiver compute the same numbers.
+    Inside the function, the default dtype is float32, the default device is the CPU, and autocast,
+    gradients and inference mode are disabled, so that sender and receiver compute the same numbers.
     """
 
     @functools.wraps(function)
@@ -77,7 +77,7 @@ def _float32() -> Iterator[None]:
 
 
 class drawing_from(TorchFunctionMode):
-    """Context manager that draws initial weights and random crops from a generator.
+    """Context manager in which initial weights and random crops are drawn from a generator.
 
     Other threads and torch's global generator are not affected.
     """
@@ -95,11 +95,11 @@ class drawing_from(TorchFunctionMode):
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Make torch use one thread for the work of the calling thread."""
+    """Make torch use a single thread for work that the calling thread starts."""
     with _lock:
         n_threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        # torch also stores the number for threads that start later: restore that one
+        # torch also applies the number to threads that start later: restore it for them
         other = threading.Thread(target=torch.set_num_threads, args=(n_threads,))
         other.start()
         other.join()

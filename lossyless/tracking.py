@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-# Metrics that are extremes of an evaluated split; all others are means over its examples.
+# Metrics that are extremes over an evaluated split; all others are means over its examples.
 REDUCTIONS = {"zmin": "min", "zmax": "max"}
 
 
@@ -22,12 +22,12 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class LossTracker:
-    """Averages the metrics of a LightningModule per split.
+    """Average the metrics of a LightningModule, separately for each split.
 
     Training metrics, including extremes, are means over steps. They are summed in one tensor on the
-    device and logged at the end of the epoch. They are checked to be finite at every
-    `log_every_n_steps`-th step of the trainer and at the end of the epoch: the host waits for the
-    GPU in no other step. Evaluation metrics go through the module's `log`. All are logged as
+    device and logged at the end of the epoch. Every `log_every_n_steps` steps of the trainer, and
+    at the end of the epoch, they are checked to be finite; at no other step does the host wait for
+    the GPU. Evaluation metrics go through the module's `log`. All metrics are logged as
     `<split>/<stage>/<name>`; `stage` is "feat" or "pred".
     """
 

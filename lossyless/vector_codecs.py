@@ -1,4 +1,4 @@
-"""Simple codecs of vectors: the baselines for learned compressors of features.
+"""Simple vector codecs: the baselines for learned feature compressors.
 
 Payloads are plain little-endian arrays [N, width], without overhead.
 """
@@ -21,10 +21,10 @@ MAX_BITS = 8  # per value
 
 
 class VectorCodec(PlainCompressor):
-    """Base class of vector codecs, whose sender and receiver both work on vectors [N, z_dim]."""
+    """Base class for vector codecs, whose sender and receiver both work on vectors [N, z_dim]."""
 
     is_reconstruct = False
-    #: type and number of the stored values per vector
+    #: type of the stored values, and their number per vector
     dtype: np.dtype
     width: int
 
@@ -41,12 +41,14 @@ class VectorCodec(PlainCompressor):
         return self._encode(self._checked(z))
 
     def _checked(self, z: Tensor) -> Tensor:
-        """Vectors [N, z_dim] as float64 on the CPU; raises CodingError for other values."""
+        """Return z [N, z_dim] as float64 on the CPU. Raises CodingError if z cannot be coded."""
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             raise CodingError(f"expected vectors [N, {self.z_dim}], found {list(z.shape)}")
         z = z.cpu().double()
         if not z.float().isfinite().all():
-            raise CodingError(f"{self.format_name} cannot code values that are not finite")
+            raise CodingError(
+                f"{self.format_name} cannot code values that are not finite in float32"
+            )
         return z
 
     def dequantise(self, symbols: NDArray) -> Tensor:
@@ -57,15 +59,15 @@ class VectorCodec(PlainCompressor):
 
     @abstractmethod
     def _encode(self, z: Tensor) -> NDArray:
-        """Values [N, width] to store for finite float64 vectors [N, z_dim] on the CPU."""
+        """Return values [N, width] to store for finite float64 vectors z [N, z_dim] on the CPU."""
 
     @abstractmethod
     def _decode(self, values: NDArray) -> Tensor:
-        """float32 vectors [N, z_dim] from values [N, width]."""
+        """Decode stored values [N, width] to vectors [N, z_dim] of type `z_dtype`."""
 
 
 class RawVectors(VectorCodec):
-    """Floats of 16 or 32 bits: `dtype` is "float16" or "float32"."""
+    """Vectors stored as floats; `dtype` is "float16" or "float32"."""
 
     def __init__(self, z_dim: int, dtype: str = "float16"):
         super().__init__(z_dim)
@@ -84,7 +86,7 @@ class PublishedVectors(RawVectors):
     """Raw vectors with the rate that the official code reports for uncompressed features."""
 
     def rates(self, x: Tensor) -> Tensor:
-        """Size per example of `np.savez_compressed(x)`, for x [B, z_dim] as float32: [B], nats."""
+        """Rates [B], in nats: size of `np.savez_compressed(x)` per row of float32 x [B, z_dim]."""
         file = io.BytesIO()
         np.savez_compressed(file, x.detach().float().cpu().numpy())
         return torch.full((len(x),), 8 * file.tell() / len(x) * math.log(2))
@@ -117,11 +119,11 @@ class FittedCodec(VectorCodec):
 
 
 class UniformVectors(FittedCodec):
-    """Uniform quantisation between the extremes of each dimension, with a few bits per value.
+    """Uniform quantisation between the minimum and maximum of each dimension.
 
     Values outside the range of the training vectors are clipped; errors of other values are at
-    most half a step. Values have `n_bits` bits, 1 to 8, for 2^n_bits levels. The bits of a vector
-    are packed and padded to whole bytes.
+    most half a step. Each value has `n_bits` bits, 1 to 8, for 2^n_bits levels. The bits of a
+    vector are packed and padded to whole bytes.
     """
 
     dtype = np.dtype("u1")
@@ -166,7 +168,7 @@ class Int8Vectors(UniformVectors):
 class PCAVectors(FittedCodec):
     """The first `n_components` principal components as float16.
 
-    Decoding multiplies matrices, so its last digits may depend on the machine.
+    Decoding multiplies matrices, so the last digits may depend on the machine.
     """
 
     format_name = "pca"
@@ -213,7 +215,7 @@ def _pack(values: NDArray, n_bits: int) -> NDArray:
 
 
 def _unpack(packed: NDArray, n_bits: int, dim: int) -> NDArray:
-    """Unpack the integers, uint8 [N, dim], packed by `_pack`."""
+    """Unpack integers that `_pack` packed, to uint8 [N, dim]."""
     bits = np.unpackbits(packed, axis=-1, count=dim * n_bits, bitorder="little")
     bits = bits.reshape(len(packed), dim, n_bits)
     return np.packbits(bits, axis=-1, bitorder="little")[..., 0]

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which checkpoints keep weights
 ARCHIVE = b"PK\x03\x04"  # first bytes of a zip archive
-MAX_LENGTH = 500  # of an error about tensors, in characters
+MAX_LENGTH = 500  # in characters, for errors about tensors
 
 
 class WeightsError(RuntimeError):
-    """Weights are missing, damaged, unexpected, or do not fit the network."""
+    """Weights are missing, damaged or unexpected, or do not fit the network."""
 
 
 def fetch(
@@ -33,20 +33,20 @@ def fetch(
     name: str | None = None,
     folder: str | os.PathLike | None = None,
 ) -> Path:
-    """Download the file at a URL, unless it is already in `folder`; returns its path.
+    """Download the file at a URL unless it is already in `folder`, and return its path.
 
     The file has a temporary name until it is complete and verified.
 
     Parameters
     ----------
     url : str
-    sha256 : hexadecimal checksum, or its first 8 digits or more, as in torchvision's file names;
+    sha256 : hexadecimal checksum, or at least its first 8 digits, as in torchvision's file names;
         None if the publisher provides none.
     name : name of the local file; by default, the last part of the URL.
-    folder : by default, the folder of `torch.hub` for checkpoints. If a download cannot be written
-        to `folder`, it goes to a temporary folder, with a warning.
+    folder : by default, the checkpoint folder of `torch.hub`. If `folder` is not writable, the
+        download goes to a temporary folder, with a warning.
 
-    Raises WeightsError if the download fails, or the checksum of the file differs.
+    Raises WeightsError if the download fails or the checksum of the file differs.
     """
     folder = folder or os.path.join(torch.hub.get_dir(), "checkpoints")
     folder = Path(os.path.expanduser(folder))  # "~" is kept if there is no home folder
@@ -62,7 +62,7 @@ def fetch(
 
 
 def writable(folder: Path) -> Path:
-    """The folder, created if necessary, or a temporary one if it cannot be written to."""
+    """Return `folder`, created if necessary, or a temporary folder if it is not writable."""
     reason = "there is no home folder"
     try:
         if folder.parts[:1] != ("~",):
@@ -85,7 +85,7 @@ def writable(folder: Path) -> Path:
 
 def _download(url: str, path: Path, sha256: str | None) -> None:
     print(f"downloading {url} to {path}", flush=True)
-    try:  # torch downloads to a temporary name, and raises RuntimeError for another checksum
+    try:  # torch downloads to a temporary file, and raises RuntimeError for a wrong checksum
         torch.hub.download_url_to_file(url, str(path), sha256, progress=sys.stderr is not None)
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         raise WeightsError(
@@ -111,7 +111,7 @@ def sha256_of(path: str | os.PathLike) -> str:
 
 
 def check_archive(path: str | os.PathLike) -> None:
-    """Raise WeightsError if an archive written by torch.save is damaged; torch.load does not check.
+    """Raise WeightsError if a torch.save archive is damaged, which torch.load does not check.
 
     Files that are not zip archives pass.
     """
@@ -125,7 +125,7 @@ def check_archive(path: str | os.PathLike) -> None:
             damaged = archive.testzip()
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # damage can raise any type of exception
+    except Exception as error:  # damage can cause any type of exception
         raise WeightsError(f"{path} could not be read: the archive is damaged") from error
     if damaged is not None:
         raise WeightsError(
@@ -147,7 +147,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         raise WeightsError(f"{path} could not be read: {error.strerror or error}") from error
     except (WeightsError, MemoryError):
         raise
-    except Exception as error:  # other files can raise any type of exception
+    except Exception as error:  # other files can cause any type of exception
         raise WeightsError(
             f"{path} could not be read: it is damaged, or neither a state dict saved by torch.save "
             "nor an .npz file saved by np.savez"
@@ -165,7 +165,7 @@ def _read(path: Path) -> Any:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, without wrappers and prefixes added by trainers."""
+    """Read a checkpoint's tensors by name, without wrappers and prefixes added by trainers."""
     content = read_checkpoint(path)
     for wrapper in WRAPPERS:
         if isinstance(content.get(wrapper), dict):
@@ -177,13 +177,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def load_strictly(network: nn.Module, state: Mapping[str, Any], path: str | os.PathLike) -> None:
     """Load tensors into a network.
 
-    Raises WeightsError, naming them, if tensors are missing, unexpected, or have the wrong shape.
+    Raises a WeightsError that names any missing, unexpected or wrongly shaped tensors.
     """
     try:
         network.load_state_dict(dict(state))
     except RuntimeError as error:
         problems = textwrap.shorten(str(error).partition(":")[2], MAX_LENGTH, placeholder=" ...")
         raise WeightsError(
-            f"{path} does not fit {type(network).__name__}: {problems} Use weights of this "
+            f"{path} does not fit {type(network).__name__}: {problems} Use weights for this "
             "network, or the network that these weights belong to."
         ) from error
