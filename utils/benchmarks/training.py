@@ -22,7 +22,6 @@ from utils.runs.run import find_run
 from utils.training import building, fitting
 
 N_WARM_UP = 2  # steps that are not measured
-SMALL = ["encoder.kwargs.hid_dim=64", "decoder.kwargs.hid_dim=64", "online.kwargs.hid_dim=64"]
 
 
 # --- compressors, data and trainers, built from configs as in main.py

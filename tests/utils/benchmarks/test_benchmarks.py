@@ -17,11 +17,12 @@ from utils.benchmarks import experiments, gpu, tables
 from utils.benchmarks.bottleneck import CompressAI, make_bottleneck, make_hyperprior
 from utils.benchmarks.comparison import Comparison, compare_speed
 from utils.benchmarks.steps import Step, count_kernels, measure
-from utils.benchmarks.training import SMALL, BareLoop, banana_config, images_config, short_trainer
+from utils.benchmarks.training import BareLoop, banana_config, images_config, short_trainer
 from utils.configs.composing import compose_config
 from utils.training import building, fitting
 
 FACTS = dict.fromkeys(tables.CIRCUMSTANCES, "here")
+SMALL = [f"{network}.kwargs.hid_dim=64" for network in ("encoder", "decoder", "online")]
 
 
 def comparison(ours, reference, **goal) -> Comparison:
