@@ -29,7 +29,7 @@ def main(overrides: list[str]) -> None:
         folder = Path(cfg.paths.results) / experiment_folder(cfg)
         aggregate(cfg.aggregate, folder)
         wandb_runs.upload_tables(cfg, folder)
-    except (ConfigError, NoRunsError) as error:
+    except (ConfigError, NoRunsError, OSError) as error:
         sys.exit(f"Error: {error}")
 
 

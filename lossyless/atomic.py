@@ -110,11 +110,14 @@ def _create_temporary(target: Path, path: Path) -> tuple[Path, BinaryIO]:
 
 
 class _NamedFile(io.FileIO):
-    """A new file. Errors while writing to it name the final file."""
+    """A new file. Errors of creating and writing it name the final file."""
 
     def __init__(self, path: Path, *, final: Path):
-        super().__init__(os.fspath(path), "x+")
         self._final = final
+        try:
+            super().__init__(os.fspath(path), "x+")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, os.fspath(final)) from error
 
     def write(self, data) -> int:
         with naming_errors(self._final):

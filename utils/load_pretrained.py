@@ -49,7 +49,7 @@ def call(
         return
     try:
         problems = command(compose_config(overrides, "load_pretrained"))
-    except (ConfigError, tables.NoRunsError) as error:
+    except (ConfigError, tables.NoRunsError, OSError) as error:
         sys.exit(f"Error: {error}")
     if problems:
         sys.exit("\n".join([f"Not {done}: {len(problems)}", *(f"  {p}" for p in problems)]))

@@ -120,6 +120,13 @@ def test_errors_of_a_full_disk_name_the_file(tmp_path, path, write):
     assert not path.exists() and not list(tmp_path.glob("*.tmp"))
 
 
+def test_errors_of_creating_a_file_name_it(tmp_path):
+    path = tmp_path / ("x" * 250)  # the name of the temporary file is too long
+    with pytest.raises(OSError) as caught, replacing(path):
+        pass
+    assert caught.value.filename == str(path)
+
+
 def test_only_system_errors_without_a_name_get_one(path):
     named = OSError(errno.EIO, "input/output error", "other")
     for error in (named, OSError("no number"), ValueError("not of the system")):

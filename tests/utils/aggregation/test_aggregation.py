@@ -14,6 +14,7 @@ from utils.aggregation.selection import restrict
 from utils.aggregation.tables import NoRunsError, with_settings
 from utils.configs.checks import ConfigError
 from utils.configs.composing import compose_config
+from utils.fault_drill.jobs import full_disk
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,11 @@ def test_invalid_options_are_errors(folder, override, message):
     with pytest.raises(SystemExit) as error:
         draw(folder, *override.split())
     assert "Error: " in str(error.value) and message in str(error.value)
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(folder):
+    with pytest.raises(SystemExit, match="Error: .*summarized_metrics"), full_disk(100):
+        draw(folder)
 
 
 def test_experiments_of_featurizers_have_a_summary(tmp_path):
