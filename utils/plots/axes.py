@@ -40,7 +40,7 @@ Names = Mapping[str, str]
 
 
 def metric_label(metric: str, names: Names) -> str:
-    """ "test/feat/rate" -> "rate (bits)"; unknown metrics keep their names."""
+    """Display name of a metric: "test/feat/rate" -> "rate (bits)"; unknown ones are unchanged."""
     return names.get(metric) or METRICS.get(metric.rsplit("/", 1)[-1], metric)
 
 
@@ -113,10 +113,10 @@ def panels(
     is_log_x: bool = False,
     is_log_y: bool = False,
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A figure of panels with shared axes; and, for each panel, its axes and rows of `frame`.
+    """Make a figure of panels with shared axes; return it with each panel's axes and rows.
 
-    The axis labels name the metrics x and y. Each value of the columns `col` and `row` gets a
-    column or a row of panels; None: a single one.
+    The axis labels name the metrics x and y. Each value in the columns `col` and `row` of `frame`
+    gets a column or a row of panels; None stands for a single one.
     """
     rows, cols = ([""] if key is None else list(frame[key].unique()) for key in (row, col))
     width = 5.0 if len(cols) == 1 else 3.5 * len(cols)

@@ -36,7 +36,7 @@ CLOUD = LinearSegmentedColormap.from_list("cloud", ["#ffffff", "#fbf1d3", "#f5dc
 DARK, FAINT = 4e-2, 2e-5
 N_NEIGHBOURS = 10  # used to estimate that density
 BORDER = LinearSegmentedColormap.from_list("border", ["#e9ebee", style.LINE])
-PIECE = 8  # number of consecutive border vertices drawn in the same shade
+PIECE = 8  # number of consecutive border segments drawn in the same shade
 N_SMOOTHED = 20_000  # points for density estimates
 INVARIANTS = {"rotation": "|x|", "x_translation": "$x_2$", "y_translation": "$x_1$"}
 
@@ -55,7 +55,7 @@ def codebook_plot(
     """Draw the density of the source, the borders of the quantisation cells, and the codebook.
 
     Codebook points are the reconstructions of the codes, with areas proportional to the codes'
-    probabilities; without a decoder, no points are drawn. Borders fade where the encoder has no
+    probabilities; without a decoder, no points are drawn. Borders fade away from the encoder's
     inputs. Raises ValueError if the source is not two-dimensional or the rate does not quantise.
     """
     check_codebook(compressor, data)
@@ -170,7 +170,7 @@ def maxinv_distribution_plot(
 def codebook_invariants(
     compressor: LearnableCompressor, data: BananaDataModule, codebook: Codebook, source: Tensor
 ) -> Tensor:
-    """M of each code: [n_codes]. `source` [n_points] is M of each point in `codebook.labels`."""
+    """M of each code, [n_codes]; `source` [n_points] is M of the points of `codebook.labels`."""
     if compressor.distortion.has_decoder:
         points = compressor.distortion.reconstruct(codebook.z_hat)
         return data.equivalence.maximal_invariant(points)[:, 0]
@@ -213,7 +213,7 @@ def _draw_invariants(
 
 
 def check_codebook(compressor: LearnableCompressor, data: BananaDataModule) -> None:
-    """Raise `ValueError` unless there is a two-dimensional codebook."""
+    """Raise `ValueError` unless the source is two-dimensional and the rate quantises."""
     if not isinstance(data, BananaDataModule):
         raise ValueError(
             "cells and codebook need a two-dimensional source (data=banana*), found "
@@ -227,7 +227,7 @@ def check_codebook(compressor: LearnableCompressor, data: BananaDataModule) -> N
 
 
 def check_invariant(compressor: LearnableCompressor, data: BananaDataModule) -> None:
-    """Raise `ValueError` unless there is a two-dimensional codebook and M(X) is scalar."""
+    """Raise `ValueError` if `check_codebook` does, or if M(X) is not scalar."""
     check_codebook(compressor, data)
     if data.n_outputs != 1:
         raise ValueError(

@@ -11,7 +11,7 @@ from torch import Tensor
 from lossyless.compressors import LearnableCompressor
 
 CHUNK_SIZE = 16_384  # points per forward pass
-SMOOTHING, MARGIN = 1.5, 6  # for borders, in pixels of the grid
+SMOOTHING, MARGIN = 1.5, 6  # for drawing borders, in grid pixels
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Codebook:
     rates: Tensor  # rate of each point in nats, [n_points]
 
     def probabilities(self, n_points: int | None = None) -> Tensor:
-        """Fraction [n_codes] of the points, or of the first `n_points`, that have each code."""
+        """Fractions [n_codes] of the points, or of the first `n_points`, that have each code."""
         labels = self.labels[:n_points]
         return torch.bincount(labels, minlength=len(self.z_hat)).double() / len(labels)
 

@@ -21,7 +21,7 @@ class FigureSpec:
     """A figure that a config can list."""
 
     function: Callable[..., Figure]  # called with (compressor, data, **options)
-    file_name: str  # "{equivalence}" stands for the equivalence of the Banana
+    file_name: str  # "{equivalence}" stands for the Banana's equivalence
     #: raises `ValueError` if the figure does not apply
     check: Callable[[LearnableCompressor, DataModule], None]
 
@@ -41,7 +41,7 @@ FIGURES: dict[str, FigureSpec] = {
 
 
 def find_figure(name: str, compressor: LearnableCompressor, data: DataModule) -> FigureSpec:
-    """The figure with this name; ValueError if it does not exist or apply to these arguments."""
+    """The figure with this name; ValueError if it does not exist or does not apply."""
     check_known("figures.names", [name], FIGURES)
     spec = FIGURES[name]
     if not isinstance(compressor, LearnableCompressor):

@@ -58,7 +58,7 @@ def augmented_images(
     split: str = "test",
     seed: int | None = None,
 ) -> Batch:
-    """n images: `x` [n, C, H, W] augmented, `aux` unaugmented.
+    """Pick n images, which are augmented in `x` [n, C, H, W] and unaugmented in `aux`.
 
     `seed` is the seed for sampling the images; None takes the first images. Raises `ValueError` if
     the data have no unaugmented representatives.
@@ -116,7 +116,7 @@ def latent_traversals_plot_1d(
 def latent_traversals_plot_2d(
     compressor: LearnableCompressor, data: DataModule, *, n_pts: int = 1000
 ) -> Figure:
-    """Draw joint traversals of the two latents with the largest variance, rightwards and upwards.
+    """Draw a joint traversal of the two latents with the largest variance, rightwards and upwards.
 
     The steps and the other latents are as in `latent_traversals_plot_1d`. Raises `ValueError` if
     there are fewer than two latents.

@@ -20,13 +20,13 @@ METHODS = {
 
 
 def method_name(distortion: Distortion) -> str:
-    """The name of the method that compares z_hat with such targets, such as "VIC"."""
+    """The name of the method that uses this kind of distortion, such as "VIC"."""
     return METHODS[distortion.needs]
 
 
 @contextmanager
 def drawing(compressor: LearnableCompressor) -> Iterator[None]:
-    """Switch the compressor to evaluation mode, for good, and disable gradients in the block."""
+    """Switch the compressor to evaluation mode permanently, and disable gradients in the block."""
     compressor.eval()
     with torch.no_grad():
         yield
@@ -43,8 +43,8 @@ def pick_examples(
 ) -> Batch:
     """Pick at most n examples of a split, on the compressor's device.
 
-    `auxiliary` replaces that of `data`. `seed` samples examples, which keep their order; None takes
-    the first ones.
+    `auxiliary` overrides that of `data`. `seed` is the seed for sampling the examples, which keep
+    their order; None takes the first examples.
     """
     data = data.with_auxiliary(auxiliary)
     n_there = data.n_examples(split)
