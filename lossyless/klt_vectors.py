@@ -66,7 +66,8 @@ class KLTVectors(FittedCodec):
     weighting : exponent of the covariance; 0 gives the squared error.
     rdo : whether to choose symbols by their loss (see `coding.rdo`) rather than the nearest ones.
     rate_target : bits per vector. If given, `beta` is chosen such that `rate` is within 1 % of it,
-        unless the rate jumps there, as it can if the data consist of few distinct vectors.
+        unless the rate jumps there, as it can if there are few distinct vectors: up to 8 % at 3
+        bits per vector, for 100 vectors.
     n_clusters : maximum number of clusters; 0: none.
 
     Attributes
