@@ -32,6 +32,9 @@ HINTS = {
 }
 
 
+UNAVAILABLE = "Requested node configuration is not available"
+
+
 class SlurmUnavailableError(RuntimeError):
     """A Slurm command failed or timed out; retrying it later may help."""
 
@@ -51,6 +54,9 @@ def check_submission(name: str, script: str) -> None:
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["sbatch --test-only failed"]
         said = "; ".join(line.removeprefix("sbatch: error: ").strip() for line in lines)
+        if UNAVAILABLE in said:  # sbatch may queue the job until the nodes return
+            print(f"slurm={name}: {said}: nodes may be down, drained (see sinfo) or too small")
+            return
         hint = next(hint for word, hint in HINTS.items() if word in said.lower())
         raise ConfigError(f"slurm={name}: Slurm would reject the job: {said}; {hint}")
 

@@ -35,13 +35,19 @@ def test_jobs_are_submitted_with_the_options_that_were_checked(tmp_path, fake):
     assert any("--kill-on-bad-exit=1" in line for line in lines)
 
 
+def test_jobs_whose_nodes_are_all_down_or_drained_can_be_queued(fake, capsys):
+    fake("sbatch", f"echo 'allocation failure: {slurm_queries.UNAVAILABLE}' >&2", "exit 1")
+    launcher.check(options("slurm=vector"))
+    assert "sinfo" in capsys.readouterr().out
+
+
 def test_jobs_that_cannot_be_submitted_are_one_line_of_error(fake, monkeypatch):
     for said, expected in {
         "invalid partition specified: t4v2": "t4v2; .*slurm.partition=",
         "Invalid account or account/partition combination specified": "account=",
         "Invalid qos specification": "slurm.qos=",
         "Requested time limit is invalid": "-t MINUTES",
-        "Requested node configuration is not available": "slurm.mem_gb",
+        "More processors requested than permitted": "slurm.cpus_per_task",
         "Unable to contact slurm controller (connect failure)": "sinfo",
     }.items():
         fake("sbatch", f"echo 'sbatch: error: {said}' >&2", "exit 1")
