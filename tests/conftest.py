@@ -29,7 +29,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Undo this at exit; otherwise Triton reports these objects as leaked."""
+    """Undo the exclusion at exit; otherwise, Triton reports these objects as leaked."""
     gc.unfreeze()
 
 
@@ -53,7 +53,7 @@ def _fitted_rates() -> dict[str, Rate]:
 
 @pytest.fixture(params=ENTROPY_CODED)
 def fitted(request, _fitted_rates) -> Rate:
-    """A copy of each entropy-coded rate, fitted to `draw_z`, in evaluation mode."""
+    """A copy of each entropy-coded rate, fitted to vectors from `draw_z`, in evaluation mode."""
     name = request.param
     if name not in _fitted_rates:
         torch.manual_seed(0)
@@ -103,7 +103,7 @@ def make_compressor() -> Callable[..., LearnableCompressor]:
 
 @pytest.fixture
 def make_trainer(tmp_path) -> Callable[..., pl.Trainer]:
-    """Build a silent trainer on the CPU that writes nothing unless asked to."""
+    """Build a silent CPU trainer that writes nothing unless asked to."""
     warnings.filterwarnings("ignore", module="pytorch_lightning")
 
     def make(max_epochs: int = 1, **kwargs) -> pl.Trainer:

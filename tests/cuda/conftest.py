@@ -16,5 +16,5 @@ def device(request) -> torch.device:
 
 @pytest.fixture
 def report() -> Callable[[str], None]:
-    """Prints a result on its own line; visible with `pytest -s`."""
+    """Print a result on its own line; visible with `pytest -s`."""
     return lambda text: print(f"\nRESULT {text}", flush=True)

@@ -1,7 +1,7 @@
-"""What one device codes, every device decodes to the same bits.
+"""What one device encodes, every device decodes to the same bits.
 
-Payloads of two devices may differ: their exponentials may differ in the last digit, so that a value
-at the edge of a cell is rounded to the other side. What counts is that each receiver decodes the
+Payloads from two devices may differ: their exponentials may differ in the last digit, so a value at
+the edge of a cell may be rounded to the other side. What matters is that each receiver decodes the
 z_hat that the sender evaluated.
 """
 
@@ -23,7 +23,7 @@ CASES = [(name, transform) for transform in ("none", "klt") for name in ENTROPY_
 
 
 def draw(device: torch.device, n: int, seed: int) -> Tensor:
-    """Correlated vectors [n, D] whose dimensions differ in mean and scale, like those of features.
+    """Correlated vectors [n, D] whose dimensions differ in mean and scale, as in real features.
 
     D is 128 on a GPU and 32 in the rehearsal.
     """
@@ -62,7 +62,7 @@ def rate(request, device, trained) -> EntropyCodedRate:
 
 
 def examples(device: torch.device) -> Tensor:
-    """Vectors on the CPU that no rate was trained on; some values are outliers."""
+    """Vectors, on the CPU, on which no rate was trained; some values are outliers."""
     z = draw(device, 500 if device == CPU else 4096, seed=3)
     z[3, 1], z[7], z[20, 2] = 1e5, -3e4, -1e6
     return z
@@ -76,7 +76,7 @@ def test_each_device_decodes_what_the_other_coded(rate, device, report, request)
         payloads[place], expected[place] = sender.compress(z.to(place)), sender(z.to(place))[0]
         for receiver in (rate, on_cpu):
             decoded = receiver.decompress(payloads[place], len(z))
-            assert torch.equal(decoded.cpu(), expected[place].cpu()), "decoded is not evaluated"
+            assert torch.equal(decoded.cpu(), expected[place].cpu()), "decoded z_hat differs"
     for size in (1, 7, 100):
         z_hat = rate(z[:size].to(device))[0]
         assert torch.equal(z_hat, expected[device][:size]), f"z_hat depends on batch size {size}"
@@ -95,7 +95,7 @@ def test_low_precision_settings_change_no_bit(rate, device):
 
 
 def low_precision(device: torch.device) -> Iterator[None]:
-    """TF32 and both kinds of autocast, one after another."""
+    """Enable TF32, then each kind of autocast."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
@@ -108,7 +108,7 @@ def low_precision(device: torch.device) -> Iterator[None]:
 
 
 def test_tables_are_the_same_when_another_device_makes_them(rate):
-    """Equality is not guaranteed, but in practice files of two senders should not differ."""
+    """Equality is not guaranteed, but in practice, files from two senders should not differ."""
     other = copy.deepcopy(rate).cpu()
     other.update()
     assert other.fingerprint() == rate.fingerprint()

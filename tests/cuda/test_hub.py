@@ -1,4 +1,4 @@
-"""Files that a GPU compresses decode to the same features on a CPU."""
+"""Files compressed on a GPU decode to the same features on a CPU."""
 
 import numpy as np
 import torch

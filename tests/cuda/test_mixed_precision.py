@@ -1,4 +1,4 @@
-"""Training in mixed precision, also compiled, gives the rate of float32, and coding stays exact."""
+"""Mixed-precision training, compiled or not, gives the float32 rate, and coding stays exact."""
 
 import copy
 import functools
@@ -90,7 +90,7 @@ def test_rates_are_those_of_float32(name, device, report, tmp_path, monkeypatch)
 def check_file(
     compressor: LearnableCompressor, data: DataModule, device: torch.device, path: Path
 ) -> None:
-    """Files of a compressor trained on the device decode on the CPU to the evaluated z_hat."""
+    """Check that files written on the device decode on the CPU to the evaluated z_hat."""
     z = torch.cat([compressor.represent(batch.x) for batch in data.loader("val", device=device)])
     write_features([z], path, compressor.rate)
     with FeatureFile(path, copy.deepcopy(compressor.rate).cpu()) as file:

@@ -1,4 +1,4 @@
-"""Networks give the same numbers on a GPU as on the CPU."""
+"""Networks give nearly the same outputs on a GPU as on the CPU."""
 
 import torch
 

@@ -56,7 +56,7 @@ def test_outputs_have_the_requested_shape_and_depend_on_the_example_and_all_para
     out.square().sum().backward()
     assert (x.grad.abs().sum(0) > 0).all()
     assert all(p.grad.abs().sum() > 0 for p in network.parameters())
-    network.eval()  # an example does not depend on its batch
+    network.eval()  # so that outputs do not depend on the batch
     torch.testing.assert_close(network(x)[:1], network(x[:1]))
 
 

@@ -23,7 +23,7 @@ def path(tmp_path):
 
 @contextlib.contextmanager
 def files_of_at_most(n_bytes: int):
-    """Writes fail after this many bytes, as on a full disk."""
+    """Make writes fail after this many bytes, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
     try:
@@ -45,7 +45,7 @@ def test_a_replaced_file_is_complete_or_unchanged(path):
 
 
 def test_a_file_is_locked_until_it_has_its_name(path, monkeypatch):
-    """Otherwise another writer of the same path would remove it."""
+    """Otherwise, another writer to the same path would remove it."""
     replace = os.replace
 
     def check_and_replace(temporary, target):
@@ -138,7 +138,7 @@ def test_only_system_errors_without_a_name_get_one(path):
 WITHOUT_POSIX = """
 import os, signal, sys
 import torch, lossyless._compressai  # its dependencies import `resource` on Linux
-sys.modules["fcntl"] = sys.modules["resource"] = None  # their import raises ModuleNotFoundError
+sys.modules["fcntl"] = sys.modules["resource"] = None  # importing them raises ModuleNotFoundError
 for name in ("pread", "fork", "getuid", "sched_getaffinity"):
     delattr(os, name)
 del signal.pthread_sigmask

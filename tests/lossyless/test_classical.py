@@ -25,7 +25,7 @@ def test_png_is_exact(n_channels):
     for x in (digits(n_channels), (noise * 255).round() / 255):
         assert torch.equal(codec.decompress(codec.compress(x), len(x)), x)
         assert torch.equal(codec(x), x) and torch.equal(codec.receive(codec.represent(x)), x)
-    with pytest.raises(CodingError, match="expected 5 images, found 3"):
+    with pytest.raises(CodingError, match="5 images.*3"):
         codec.decompress(codec.compress(noise), 5)
 
 
@@ -115,5 +115,5 @@ def test_invalid_images_and_settings_are_errors():
         with pytest.raises(ValueError, match=found):
             make()
     codec = RawPixels((1, 8, 8))
-    with pytest.raises(ValueError, match=r"expected images \[1, 8, 8\], found \[1, 16, 16\]"):
+    with pytest.raises(ValueError, match=r"\[1, 8, 8\].*\[1, 16, 16\]"):
         codec.compress(digits(1, side=16))

@@ -61,7 +61,7 @@ def test_bytes_and_values_do_not_depend_on_torch_settings(codec, z):
 def test_symbols_determine_the_payload(codec, z):
     coder = codec.coder()
     if coder is None:
-        pytest.skip("codes with its network")
+        pytest.skip("cannot code symbols without its network")
     payload = codec.compress(z)
     with other_settings():
         symbols = codec.quantise(z)
@@ -74,7 +74,7 @@ def test_symbols_determine_the_payload(codec, z):
 
 
 def forward(codec, z):
-    """What evaluation takes for the decoded values."""
+    """The values that evaluation treats as decoded."""
     if not isinstance(codec, Rate):
         return codec(z)
     family = FAMILIES[codec.family]

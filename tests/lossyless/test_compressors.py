@@ -63,7 +63,7 @@ def train_naively(compressor, batches, n_epochs, beta):
             distortions, _ = compressor.distortion(z_hat, batch.aux)
             step = epoch * len(batches) + i
             loss = distortions.mean() + annealer(step, n_steps) * rates.mean()
-            # the probe sees the same noise, before the compressor moves
+            # the probe sees the same noise, before the compressor is updated
             torch.set_rng_state(noise)
             with torch.no_grad():
                 p_ZlX = compressor.p_ZlX(batch.x)
@@ -129,7 +129,7 @@ def test_bits_are_logged_with_the_final_beta(rate, make_compressor, make_trainer
         distortions, _ = compressor.distortion(z_hat, batch.aux)
     rate_nats, distortion_nats = rates.mean().item(), distortions.mean().item()
     nats = {
-        "loss": distortion_nats / 0.5 + 0.2 * 3 * rate_nats,  # also for a rate without a gradient
+        "loss": distortion_nats / 0.5 + 0.2 * 3 * rate_nats,  # even if the rate has no gradient
         "rate": rate_nats,
         "distortion": distortion_nats,
         "ratedist": rate_nats + distortion_nats,
@@ -305,7 +305,7 @@ def test_a_non_finite_loss_stops_the_training_and_is_reported(
 
 
 class Steps(pl.Callback):
-    """Keeps the weights after each step; all steps draw the same noise."""
+    """Records the weights after each step; all steps draw the same noise."""
 
     def __init__(self):
         self.weights = []

@@ -174,7 +174,7 @@ def test_settings_and_batches_without_a_loss_are_rejected():
     ],
 )
 def test_half_precision_does_not_reach_the_distances(make):
-    """Networks may run in half precision; these have none."""
+    """Only networks may run in half precision, and these distortions have none."""
     z_hat, target = torch.rand(2, 6, 10)
     expected, _ = make()(z_hat, target)
     with torch.autocast("cpu", torch.bfloat16):

@@ -32,7 +32,7 @@ LR = 0.1
 
 
 def test_a_state_from_another_device_continues_with_this_ones_fused_steps_and_memory_layout():
-    """GPUs have fused optimisers and channels last."""
+    """Fused steps and the channels-last layout stand in for a GPU."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 1))
     trained = {False: network, True: copy.deepcopy(network).to(memory_format=torch.channels_last)}

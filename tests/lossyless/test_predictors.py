@@ -85,7 +85,7 @@ def test_fitting_lowers_the_loss_and_logs_every_split(task, make_trainer):
 
 
 def evaluated(head, x, y, make_trainer, sizes=(20, 1)):
-    """What a predictor logs for examples in batches of these sizes and one with the rest."""
+    """What a predictor logs for examples in batches of these sizes, plus one with the rest."""
     sizes = [*sizes, len(x) - sum(sizes)]
     parts = [Batch(*part) for part in zip(x.split(sizes), y.split(sizes), strict=True)]
     found = make_trainer().test(Predictor(head, SGD), Batches(parts), verbose=False)[0]

@@ -15,7 +15,7 @@ from lossyless.printing import forgive_output
 forgive_output()
 sys.stdin.readline()
 for stream in (sys.stdout, sys.stderr):
-    print("caf\\xe9 \\u03b2 \\udce9", file=stream)  # of a file name that is not valid text
+    print("caf\\xe9 \\u03b2 \\udce9", file=stream)  # from a file name that is not valid text
     print("x" * 200_000, file=stream)  # more than a pipe holds
 sys.exit(3)
 """
@@ -60,7 +60,7 @@ def test_streams_that_are_closed_from_the_start_discard_text(tmp_path, closed):
     assert (done.stdout.count(b"caf"), done.stderr.count(b"caf")) == expected
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.parametrize("program", ["lossyless.hub", "utils.status"])
 def test_a_full_disk_is_an_error_in_one_line(program):
     """Python by itself prints tracebacks and exits with 120."""

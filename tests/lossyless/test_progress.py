@@ -1,4 +1,4 @@
-"""The progress of loops is also printed to logs."""
+"""Loops also print their progress to logs."""
 
 import sys
 

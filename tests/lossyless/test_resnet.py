@@ -24,7 +24,7 @@ def test_every_base_has_the_expected_size_channels_and_outputs(base):
     n_parameters, n_expected = (
         sum(p.numel() for p in net.parameters()) for net in (network, reference)
     )
-    assert n_expected - n_parameters == 2 * 64 * 7 * 7  # of two colours less
+    assert n_expected - n_parameters == 2 * 64 * 7 * 7  # two input colours fewer
     assert network.fc.out_features == 6
 
 

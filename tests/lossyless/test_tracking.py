@@ -47,6 +47,6 @@ def test_the_first_non_finite_step_is_reported_even_if_checked_later(value):
     with pytest.raises(NonFiniteLossError, match=rf"step 2.*rate={value}\b"):
         add_steps(tracker, module, [math.nan] * 10)
     add_steps(tracker, module, [1.0, math.nan])
-    with pytest.raises(NonFiniteLossError, match=r"step \d+.*loss=nan"):  # also over fewer steps
+    with pytest.raises(NonFiniteLossError, match=r"step \d+.*loss=nan"):  # even after fewer steps
         tracker.log_epoch(module)
     assert module.logged == {}

@@ -17,7 +17,7 @@ from utils.configs.composing import compose_config, expand
 READMES = sorted(
     [*ROOT.glob("*.md"), *(p for d in ("bin", "conf", "results") for p in ROOT.glob(f"{d}/*.md"))]
 )
-SIZES = {"train": 40, "test": 20}  # of `make_stl10`
+SIZES = {"train": 40, "test": 20}  # written by `make_stl10`
 
 
 def blocks(readme: str, language: str) -> list[str]:
@@ -37,7 +37,7 @@ def offline(*args: object, **kwargs: object) -> None:
 
 
 def test_the_stl10_example_of_the_readme(tmp_path, monkeypatch, capsys):
-    """Uses a random CLIP and noise in STL10's format; `torch.hub` finds this clone."""
+    """Use a random CLIP and noise in STL10's format; `torch.hub` finds this clone."""
     weights = {
         "clip_path": save_clip(tmp_path / "clip.pt"),
         "pretrained_path": save_bottleneck(tmp_path / "bottleneck.pt"),
@@ -78,5 +78,5 @@ def test_commands_of_the_readmes_compose(readme):
     for program in ("main.py", "aggregate.py"):
         for arguments in commands(readme, program):
             options = [o for o in arguments if o not in ("--help", "--cfg", "job")]
-            if "distortion=VIC_laplace" not in options:  # which the reader writes
+            if "distortion=VIC_laplace" not in options:  # a distortion that the reader writes
                 assert "trainer" in compose_config(expand(options))

@@ -1,4 +1,4 @@
-"""Every experiment composes and runs all stages, including figures, on a little data."""
+"""Every experiment composes and runs all stages, including figures, on little data."""
 
 import itertools
 from pathlib import Path
@@ -19,7 +19,7 @@ from utils.runs.run import find_run
 
 EXPERIMENTS = sorted(file.stem for file in CONF_DIR.glob("experiment/*.yaml"))
 MODES = sorted(file.stem for file in CONF_DIR.glob("mode/*.yaml"))
-# experiments whose results belong to another one's, or are named after the paper's script
+# experiments whose results belong to another experiment, or are named after the paper's script
 SHARED = {
     "digits_classical": "digits_viz_VIC",
     "STL10_action_dist_shift": "STL10_action_distribution_shift",
@@ -64,7 +64,7 @@ def jobs_of(experiment: str, mode: str) -> list[list[str]]:
 
 
 def tiny(job: list[str], folder: Path) -> list[str]:
-    """A job of an experiment, on a little data and with small networks."""
+    """A job of an experiment, with little data and small networks."""
     cfg = compose(folder, base=job)
     data = cfg.data_feat
     if data.kind == "vector":
@@ -81,7 +81,7 @@ def tiny(job: list[str], folder: Path) -> list[str]:
     if data.name == "galaxy256":
         small += ["data_feat.kwargs.side=64", "data_pred.kwargs.side=64", "encoder.z_dim=256"]
     for place in ("encoder", "predictor"):
-        if "stem" in cfg[place].kwargs:  # a ResNet, at the size of its features
+        if "stem" in cfg[place].kwargs:  # a smaller ResNet, whose stem quarters the sides
             small += [f"{place}.kwargs.base=resnet18", f"{place}.kwargs.stem=imagenet"]
     return [*job, *TINY, *TINY_IMAGES, *fake_data.OVERRIDES, *small]
 

@@ -24,7 +24,7 @@ def cells_of(table: str) -> list[str]:
 
 
 def tables() -> list[tuple[str, list[str], list[Path]]]:
-    """README, cells and sources of all tables of results."""
+    """README, cells and sources of every results table."""
     found = []
     for readme in READMES:
         folder, text = (ROOT / readme).parent, (ROOT / readme).read_text(encoding="utf-8")
@@ -37,7 +37,7 @@ def tables() -> list[tuple[str, list[str], list[Path]]]:
 
 
 def is_in(figure: str, is_percentage: bool, values: list[float]) -> bool:
-    """Whether a value, rounded like the figure, is the figure."""
+    """Whether a value, rounded to the digits of the figure, equals it."""
     _, _, decimals = figure.partition(".")
     half, scale = 0.5 * 10.0 ** -len(decimals), 100 if is_percentage else 1
     shown = float(figure.replace(",", ""))

@@ -26,7 +26,7 @@ def packages(path: Path) -> set[str]:
 
 
 def offenders(pattern: str, forbidden: set[str]) -> dict[str, list[str]]:
-    """Files with forbidden imports, and these imports."""
+    """Files with forbidden imports, and the imports themselves."""
     found = {path: packages(path) & forbidden for path in ROOT.glob(pattern)}
     return {str(p.relative_to(ROOT)): sorted(names) for p, names in found.items() if names}
 
@@ -59,7 +59,7 @@ def test_the_rooms_of_utils_import_those_below_them():
 def test_windows_can_import_every_module():
     posix = {"fcntl", "grp", "pwd", "resource", "termios"}
     for path in SOURCES:
-        top = ast.parse(path.read_text()).body  # not in `try`, nor in a function
+        top = ast.parse(path.read_text()).body  # neither in `try` nor in a function
         imports = [node for node in top if isinstance(node, ast.Import)]
         assert not {alias.name for node in imports for alias in node.names} & posix, path
 

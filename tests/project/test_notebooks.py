@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|mnt|usr|opt)/|site-packages")
 MAX_BYTES = 1_500_000
-SLOW = {"banana.ipynb", "minimal_code.ipynb"}  # half a minute each; names of notebooks
+SLOW = {"banana.ipynb", "minimal_code.ipynb"}  # notebooks that take half a minute each
 TIMEOUT = 300  # time limit of a cell in seconds
 
 

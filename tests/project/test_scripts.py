@@ -57,7 +57,7 @@ def project(tmp_path, monkeypatch) -> Path:
 
 
 def calls(project: Path) -> list[str]:
-    """Arguments of each call of Python, except the job id."""
+    """Arguments of each call to Python, except the job id."""
     file = project / "calls"
     lines = file.read_text().splitlines() if file.exists() else []
     return [re.sub(r" job_id=\S+", "", line) for line in lines]
@@ -146,7 +146,7 @@ def test_a_sweep_continues_with_the_same_arguments_from_any_folder(project):
     assert (project / "outputs" / second / "continues").read_text() == f"{first}\n"
     assert call(str(project / "bin/banana/banana_RD.sh"), "-c", second).returncode == 0
     assert calls(project) == calls(project)[:2] * 3
-    done = call(str(project / "bin/test.sh"), "-c", first)  # of another script
+    done = call(str(project / "bin/test.sh"), "-c", first)  # another script's sweep
     assert done.returncode == 2 and "banana_RD.sh" in done.stderr
     assert len(calls(project)) == 6 and len(job_ids(project)) == 3
 
@@ -239,7 +239,7 @@ def test_the_clip_experiments_continue_without_a_missing_data_set(project, faili
 
 @pytest.fixture
 def running(project):
-    """A file; the cluster's jobs run until it is deleted."""
+    """A file that keeps the cluster's jobs running until it is deleted."""
     file = project / "running"
     file.touch()
     yield file
@@ -275,7 +275,7 @@ def test_the_driver_outlives_the_terminal(project, running):
         [script, "-s", "local"], start_new_session=True, stdout=subprocess.DEVNULL
     ) as process:
         assert process.wait(10) == 0
-        with pytest.raises(ProcessLookupError):  # none of its processes remain in the session
+        with pytest.raises(ProcessLookupError):  # none of its processes is left in the session
             os.killpg(process.pid, signal.SIGHUP)
     running.unlink()
     wait_until(lambda: len(calls(project)) == 2)
@@ -329,7 +329,7 @@ def test_a_signal_ends_the_script(project, options, number):
         [str(project / "bin/test.sh"), *options],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
-        # background processes of a shell ignore SIGINT, and so would their children
+        # a shell's background processes ignore SIGINT, and so would their children
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         wait_until(lambda: calls(project))

@@ -25,7 +25,7 @@ UNSAFE = {
     "yaml.load": None,
     "yaml.unsafe_load": None,
 }
-# Reviewed: the error of damaged weights; safe YAML in C; results of our own jobs, in submitit.
+# Reviewed: pickle's error for damaged weights; YAML's safe C loader; our own jobs' results.
 ALLOWED = {
     ("lossyless/backbones/clip.py", "pickle"),
     ("utils/runs/saved_runs.py", "yaml.load"),

@@ -105,7 +105,7 @@ def test_random_weights_have_a_fixed_seed():
     ("model", "z_dim", "side"),
     [
         ("mobilenet_v3_small", 576, 32),
-        ("squeezenet1_0", 512 * 3 * 3, 64),  # its classifier pools at its end
+        ("squeezenet1_0", 512 * 3 * 3, 64),  # its classifier ends with pooling
     ],
 )
 def test_the_head_is_found_in_networks_of_different_layouts(model, z_dim, side):
@@ -175,7 +175,7 @@ def test_invalid_backbones_raise_errors(small, tmp_path):
             make()
 
 
-# --- self-supervised ResNet50s, with the layouts of the published files
+# --- self-supervised ResNet50s, in the layouts of the published files
 
 
 @pytest.fixture(scope="module")

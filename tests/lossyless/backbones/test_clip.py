@@ -1,4 +1,4 @@
-"""CLIP models by name and file, and the backbone with their image encoder."""
+"""CLIP models by name and from files, and the backbone made of their image encoder."""
 
 import importlib
 import sys
@@ -97,7 +97,7 @@ def test_without_a_network_the_error_lists_alternatives(home, monkeypatch, capsy
     message = str(caught.value)
     assert str(file) in message and "https://openaipublic" in message
     assert all(option in message for option in ("clip_path=", "--clip", "tower.kwargs.weights="))
-    assert caught.value.__suppress_context__  # no traceback of urllib before it
+    assert caught.value.__suppress_context__  # no urllib traceback precedes it
     assert str(file) in capsys.readouterr().out
     assert list(file.parent.iterdir()) == []
 
@@ -124,7 +124,7 @@ def test_a_missing_device_is_rejected_before_a_download(monkeypatch):
     [
         ("clip.py", "import a_missing_package"),
         ("clip.py", "def broken(:"),
-        ("clip/__init__.py", "copy = paste = print"),  # as on PyPI
+        ("clip/__init__.py", "copy = paste = print"),  # like the unrelated `clip` on PyPI
         ("clip/notes.txt", ""),
     ],
 )

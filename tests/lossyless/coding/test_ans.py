@@ -1,4 +1,4 @@
-"""Coding is exact and takes as many bits as the information; damage raises CodingError."""
+"""Coding is exact and takes as many bits as there is information; damage raises CodingError."""
 
 import contextlib
 
@@ -73,7 +73,7 @@ GOLDEN_SYMBOLS = np.array([[0, 8], [1, 7], [-1, 7], [0, -300], [40, 2**31 - 1]])
 
 
 def test_bytes_never_change():
-    """Golden payloads: files of earlier versions stay readable, on every machine."""
+    """Golden payloads: files from earlier versions stay readable on every machine."""
     coder = TableCoder(GOLDEN_TABLES)
     golden = "0f000e0704a23b73d2ae4a0ac80000029801ca000000dc"
     assert coder.encode(GOLDEN_SYMBOLS, [0, 1]).hex() == golden

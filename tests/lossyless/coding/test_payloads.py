@@ -42,7 +42,7 @@ def test_damaged_floats_are_detected():
     damaged = [data[:end] for end in range(len(data))] + [data + b"\0"]
     damaged += [flip_bit(data, *divmod(bit, 8)) for bit in range(16, 8 * len(data))]
     for bad in damaged:
-        with contextlib.suppress(CodingError):  # unless it is in unused bits of the zlib header
+        with contextlib.suppress(CodingError):  # or harmless: unused bits of the zlib header
             np.testing.assert_array_equal(FloatCoder(4).decode(bad, 3), z)
 
 
@@ -56,7 +56,7 @@ def test_blobs_round_trip_and_truncation_is_detected(blobs):
 
 
 def test_coding_imports_no_torch():
-    """Workers that only code therefore start quickly and do not fork torch's threads."""
+    """Workers that only encode or decode therefore start quickly, without torch's threads."""
     modules = "ans, escapes, order, payloads, tables"
     code = f"import sys; from lossyless.coding import {modules}; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -1,4 +1,4 @@
-"""Tables are valid, and cost little more than the entropy."""
+"""Tables are valid, and coding with them costs little more than the entropy."""
 
 import numpy as np
 import pytest

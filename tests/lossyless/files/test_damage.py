@@ -49,7 +49,7 @@ def test_intact_chunks_are_found_and_missing_examples_named(path, codec, intact,
         assert torch.equal(file.read(), z_hat[torch.from_numpy(file.indices)])
         assert len(file) == N
         for i in (expected[0], expected[0] - N):
-            with pytest.raises(ContainerError, match=rf"z\.lsl: example {expected[0]} is lost"):
+            with pytest.raises(ContainerError, match=rf"z\.lsl: example {expected[0]}\b"):
                 file[i]
         if len(file.indices):
             i = file.indices[-1]
@@ -64,7 +64,7 @@ def test_a_truncated_file_does_not_know_its_end(path, codec, intact, z_hat):
     with FeatureFile(path, codec, on_damage="skip") as file:
         assert torch.equal(file.read(), z_hat[:32]) and len(file) == 32
         assert len(file.missing) == 0 and "unknown" in file.damaged[-1]
-    with pytest.raises(ContainerError, match=r"z\.lsl: is truncated .*on_damage='skip'"):
+    with pytest.raises(ContainerError, match=r"z\.lsl: .*truncated.*on_damage='skip'"):
         FeatureFile(path, codec)
 
 
@@ -112,7 +112,7 @@ def test_other_files_and_newer_versions_are_named(path, codec, intact):
         with pytest.raises(ContainerError, match=r"z\.lsl: (is not a compressed|is empty)"):
             FeatureFile(path, codec)
     path.write_bytes(intact[:8] + b"\x03" + intact[9:])
-    with pytest.raises(ContainerError, match=r"z\.lsl: has format version 3"):
+    with pytest.raises(ContainerError, match=r"z\.lsl: .*version 3"):
         FeatureFile(path, codec)
 
 
@@ -137,7 +137,7 @@ def test_payloads_of_other_tables_and_wrong_shapes_are_named(path, codec, intact
             with pytest.raises(CodingError, match=r"z\.lsl: chunk 2: "):
                 read(path, codec, on_damage=on_damage)
     rewrite(shape=(9,))
-    with pytest.raises(ContainerError, match=r"z\.lsl: holds examples \[9\], not \[8\]"):
+    with pytest.raises(ContainerError, match=r"z\.lsl: .*\[9\].*\[8\]"):
         FeatureFile(path, codec)
 
 

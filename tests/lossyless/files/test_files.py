@@ -45,7 +45,7 @@ def test_reading_gives_z_hat_exactly(path, codec, n):
 
 
 def test_bytes_depend_on_examples_alone(path, codec, z):
-    """They do not depend on batches, types, memory, workers or the order of metadata."""
+    """Batches, types, memory layout, workers and the order of metadata have no influence."""
     z = z.half().float()
     write(path, codec, z, meta={"b": 1, "a": 2})
     expected = path.read_bytes()
@@ -220,7 +220,7 @@ def test_data_loaders_read_files(path, codec, z, z_hat, n_workers):
 def test_other_models_and_options_are_errors(path, codec, z):
     write(path, codec, z)
     for other in (make_codec(seed=5), make_codec(z_dim=3)):
-        with pytest.raises(ContainerError, match=r"z\.lsl: was written with the entropy model"):
+        with pytest.raises(ContainerError, match=r"z\.lsl: .*entropy model"):
             FeatureFile(path, other)
     with pytest.raises(ValueError, match="on_damage.*'ignore'"):
         FeatureFile(path, codec, on_damage="ignore")
@@ -242,7 +242,7 @@ def test_files_can_be_in_memory(path, codec, z, z_hat):
     assert path.read_bytes() == buffer.getvalue() and written.n_bytes == len(buffer.getvalue())
     with FeatureFile(buffer.getvalue(), codec) as file:
         assert torch.equal(file.read(), z_hat)
-    with pytest.raises(ContainerError, match="payload: is truncated"):
+    with pytest.raises(ContainerError, match="payload: .*truncated"):
         FeatureFile(buffer.getvalue()[:-1], codec)
 
 
@@ -265,7 +265,7 @@ def test_the_timer_measures_only_the_codec(path, codec, z):
 
     timer = Timer()
     write(path, codec, z, timer=timer)
-    assert timer.n_entered == 8  # to quantise and to encode 4 chunks
+    assert timer.n_entered == 8  # quantising and encoding each of 4 chunks
     with FeatureFile(path, codec) as file:
         assert len(list(file.chunks(n_workers=1, timer=timer))) == 4
     assert timer.n_entered == 16
@@ -287,5 +287,5 @@ def test_memory_does_not_grow_with_the_file(path, tmp_path):
         tracemalloc.stop()
         return peak
 
-    peak(1)  # allocations at the first use
-    assert peak(60) < peak(10) + 1e6  # the larger one has 6.4 MB more of features
+    peak(1)  # allocations on first use
+    assert peak(60) < peak(10) + 1e6  # the larger file holds 6.4 MB more

@@ -1,4 +1,4 @@
-"""Compressed files: labels, names, headers, the first version, merging."""
+"""Compressed files: labels, names, headers, the first format version, merging."""
 
 import json
 import struct
@@ -32,7 +32,7 @@ from lossyless.files import (
 )
 
 N = 100
-# as in file systems: not only ASCII, and not even valid text
+# file names need not be ASCII, nor even valid text
 NAMES = [f"dir/Bäume {i}.jpg" for i in range(N - 1)] + ["\udce9.png"]
 
 
@@ -96,9 +96,9 @@ def test_batches_without_the_annotations_of_others_are_errors(path, codec, z):
         with pytest.raises(ValueError, match="names"):
             write_features(batches, path, codec, n_workers=1)
     write(path, codec, z)
-    with pytest.raises(ValueError, match="z.lsl: holds no labels"):
+    with pytest.raises(ValueError, match="z.lsl: .*labels"):
         FeatureDataset(path, codec, labels=True)
-    with pytest.raises(ValueError, match="100 examples, but 99 labels"):
+    with pytest.raises(ValueError, match="100 examples.*99 labels"):
         FeatureDataset(path, codec, np.zeros(N - 1))
 
 
@@ -154,7 +154,7 @@ def test_merging_keeps_annotations_that_all_files_have(tmp_path, path, codec, z,
     merge_files([full, full], path)
     with CompressedFile(path) as file:
         assert file.labels().tolist() == [*range(N)] * 2 and file.names == NAMES * 2
-    with pytest.warns(UserWarning, match=f"without: has no {part}"):
+    with pytest.warns(UserWarning, match=f"without: .*{part}"):
         assert merge_files([full, without], path) == 2 * N
     assert (CompressedFile(path).labels() is None) == (part == "labels")
     assert (CompressedFile(path).names is None) == (part == "names")
@@ -166,7 +166,7 @@ def test_labels_of_different_shapes_cannot_be_merged(tmp_path, path, codec, z):
     write_annotated(empty, codec, z[:0], np.arange(0))
     write_annotated(other, codec, z, np.zeros((N, 3)))
     assert merge_files([first, empty, first], path) == 2 * N
-    with pytest.raises(ContainerError, match=r"other: cannot be merged with .*first.*\[3\]"):
+    with pytest.raises(ContainerError, match=r"other: .*first.*\[3\]"):
         merge_files([empty, first, other], path)
 
 
@@ -186,13 +186,13 @@ def test_files_with_different_classes_cannot_be_merged(tmp_path, path, codec, z)
     first, unnamed, other = (tmp_path / name for name in ("first", "unnamed", "other"))
     write(first, codec, z, meta={"classes": ["a", "b"]})
     write(unnamed, codec, z)
-    with pytest.warns(UserWarning, match="unnamed: lists no classes"):
+    with pytest.warns(UserWarning, match="unnamed: .*classes"):
         merge_files([first, unnamed], path)
     assert CompressedFile(path).describe()["meta"] == {}
     path.unlink()
     for classes, i in ((["a", "c"], 1), (["a"], 1), (["a", "b", "c"], 2), (["b", "a"], 0)):
         write(other, codec, z, meta={"classes": classes})
-        with pytest.raises(ContainerError, match=f"other: cannot be .*first.* class {i} is"):
+        with pytest.raises(ContainerError, match=rf"other: .*first.* class {i}\b"):
             merge_files([first, other], path)
         assert not path.exists()
 
@@ -201,7 +201,7 @@ def test_other_models_and_damaged_files_cannot_be_merged(tmp_path, path, codec, 
     first, other = tmp_path / "first", tmp_path / "other"
     write(first, codec, z)
     write(other, make_codec(seed=5), z)
-    with pytest.raises(ContainerError, match="other: cannot be merged with .*first.*entropy model"):
+    with pytest.raises(ContainerError, match="other: .*first.*entropy model"):
         merge_files([first, other], path)
     with pytest.raises(ValueError, match="no files"):
         merge_files([], path)
@@ -224,7 +224,7 @@ def test_files_of_the_first_version_can_be_read(path, codec, z, z_hat):
     assert torch.equal(read(merged, codec), torch.cat([z_hat, z_hat]))
     for damaged in (data[:-200], data.replace(b"CHNK", b"CHNX", 1)):
         path.write_bytes(damaged)
-        with pytest.raises(ContainerError, match="z.lsl: is truncated or damaged"):
+        with pytest.raises(ContainerError, match="z.lsl: .*truncated"):
             FeatureFile(path, codec)
     with FeatureFile(path, codec, on_damage="skip") as file:
         assert file.missing.tolist() == list(range(32)) and torch.equal(file.read(), z_hat[32:])

@@ -23,7 +23,7 @@ from lossyless.coding.payloads import CodingError
 from lossyless.files import FeatureFile, FileWriter, WorkerError, write_features
 from lossyless.parallel import ordered_map
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers fork only on Linux")
 
 
 @pytest.fixture(autouse=True)
@@ -156,7 +156,7 @@ def write_forever(path: Path, codec: Codec, file_size: int, pipe: Connection) ->
 
 @contextmanager
 def writer(path: Path, codec: Codec, file_size: int = resource.RLIM_INFINITY):
-    """A process that writes an endless file, and a connection to it."""
+    """Start a process that writes an endless file; yield it and a connection to it."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     process = context.Process(target=write_forever, args=(path, codec, file_size, theirs))
@@ -187,7 +187,7 @@ def test_a_killed_writer_leaves_no_file_and_no_process(path, codec):
 
 @pytest.fixture
 def interruptible():
-    """SIGINT raises KeyboardInterrupt, which shells disable for background jobs."""
+    """Let SIGINT raise KeyboardInterrupt, although shells make background jobs ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -200,7 +200,7 @@ def test_ctrl_c_ends_the_writer_and_its_workers(path, codec):
         for pid in [*workers_of_it, process.pid]:  # as a terminal does
             os.kill(pid, signal.SIGINT)
         process.join(10)
-        assert process.exitcode == 1  # of KeyboardInterrupt
+        assert process.exitcode == 1  # KeyboardInterrupt
     assert not any(map(is_running, workers_of_it)) and list(path.parent.iterdir()) == []
 
 
@@ -223,7 +223,7 @@ def test_ctrl_c_while_workers_start_ends_all():
         exitcode = process.exitcode
         if exitcode is None:
             os.killpg(process.pid, signal.SIGKILL)
-        assert exitcode == 1  # of KeyboardInterrupt
+        assert exitcode == 1  # KeyboardInterrupt
 
 
 def is_running(process: int) -> bool:
@@ -244,7 +244,7 @@ def is_locked(path: Path) -> bool:
 
 
 def test_coding_errors_of_workers_are_raised_here(path, codec, monkeypatch):
-    """Nothing hangs: workers must not use torch's threads to examine the symbols."""
+    """Nothing hangs, because workers examine the symbols without torch's threads."""
 
     def refuse(coder, symbols):
         raise CodingError("no such symbol")

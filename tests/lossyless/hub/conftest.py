@@ -40,7 +40,7 @@ def pictures() -> list[Image.Image]:
 
 @pytest.fixture(scope="session")
 def X(compressor, pictures) -> torch.Tensor:
-    """The pictures as inputs of the compressor."""
+    """The pictures as compressor inputs."""
     return torch.stack([compressor.transform(picture) for picture in pictures])
 
 

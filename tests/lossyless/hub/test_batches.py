@@ -99,7 +99,7 @@ def test_examples_that_are_not_images_are_named(compressor, X, image, found):
 
 @pytest.fixture
 def damaged(folder, tmp_path) -> tuple[ImageFolder, list[str]]:
-    """A folder and the names of bad files: of unknown range, truncated, and a broken link."""
+    """A folder, and the names of bad files: of unknown range, truncated, and a broken link."""
     images = ImageFolder(folder, has_classes=True)
     names = [image_names(images)[i] for i in (0, 4, 9)]
     dark, cut, link = (folder / name for name in names)
@@ -166,7 +166,7 @@ def test_daemonic_processes_read_images_themselves(compressor, X, monkeypatch, k
     ids=["tensors", "lists of tensors", "not wanted"],
 )
 def test_labels_do_not_use_open_files(compressor, X, label, has_labels):
-    """Each tensor returned by a worker is an open file: at the limit, the loader would hang."""
+    """Each tensor that a worker returns is an open file; at the limit, the loader would hang."""
     n, soft = 128, resource.getrlimit(resource.RLIMIT_NOFILE)
     dataset = [(X[i % 10], label(i)) for i in range(n)]
     n_open = len(os.listdir("/proc/self/fd"))
@@ -192,7 +192,7 @@ def of_the_user(i):
     raise RuntimeError("a bug")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="workers fork only on Linux")
 @pytest.mark.filterwarnings("ignore:This process")
 def test_errors_of_the_system_in_workers_are_one_line(compressor):
     class Failing(list):

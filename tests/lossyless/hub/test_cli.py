@@ -288,12 +288,12 @@ def test_help_and_missing_packages_need_no_torch(tmp_path):
 
 
 def test_an_interrupt_is_one_line_and_leaves_nothing(folder, networks, tmp_path):
-    """Ctrl-C while images are read; all processes of the group receive it."""
+    """Ctrl-C while images are read; all processes in the group receive it."""
     code = (
         "import sys, time\n"
         "from lossyless.hub.__main__ import main\n"
         "from lossyless.hub.images import ImageFolder\n"
-        # no image is passed on: torch's thread that does it prints a traceback if interrupted
+        # no image is passed on: if interrupted, torch's thread for this prints a traceback
         "def slowly(self, i):\n"
         "    open('reading', 'w').close()\n"
         "    time.sleep(60)\n"
@@ -306,7 +306,7 @@ def test_an_interrupt_is_one_line_and_leaves_nothing(folder, networks, tmp_path)
         [sys.executable, "-c", code, "compress", *map(str, [*words, *networks])],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # background jobs of a shell ignore SIGINT, and their children inherit that
+        # a shell's background jobs ignore SIGINT, and so do their children
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     end = time.monotonic() + 60

@@ -128,7 +128,7 @@ class NoImages:
         return 1
 
     def __getitem__(self, i):
-        raise AssertionError("read before the files could be written")
+        raise AssertionError("an image was read before the output files were checked")
 
 
 @pytest.mark.parametrize("format", ["container", "official"])

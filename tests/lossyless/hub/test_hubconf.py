@@ -17,7 +17,7 @@ from lossyless.weights import WeightsError
 
 ENTRIES = ["clip_compressor_b001", "clip_compressor_b005", "clip_compressor_b01"]
 
-# Runs in a user's folder that has other modules `utils`, `conf` and `main`.
+# Runs in a user's folder that has its own modules `utils`, `conf` and `main`.
 SCRIPT = """
 import json, os, sys, torch
 from PIL import Image
@@ -53,12 +53,12 @@ def main():
     assert (compressor.decompress_dataset("Z.bin") == again(x).numpy()).all()
     print(json.dumps(sorted(sys.modules)))
 
-    # workers that do not fork, without an installation of the package
+    # workers that do not fork, without the package installed
     compressor.compress_features(torch.randn(9, 512), "Z.bin", range(9), is_info=False)
     from lossyless.files import FeatureDataset, FeatureFile
     mine = Mine(compressor, FeatureFile("Z.bin", compressor.rate))
     data = StackDataset(FeatureDataset("Z.bin", compressor.rate, labels=True), mine)
-    os.environ["PYTHONWARNINGS"] = "ignore"  # of the worker, where pickle imports CLIP
+    os.environ["PYTHONWARNINGS"] = "ignore"  # in the worker, where unpickling imports CLIP
     loader = DataLoader(data, 9, num_workers=1, multiprocessing_context="spawn", timeout=100)
     [((z, y), (again, coded, images))] = loader
     expected = torch.from_numpy(compressor.decompress_dataset("Z.bin", is_info=False))
@@ -154,4 +154,4 @@ def test_without_a_network_the_error_names_the_file_and_its_path(tmp_path, monke
         hubconf.clip_compressor_b005()
     assert RELEASED["b005"].url in str(caught.value) and str(tmp_path) in str(caught.value)
     assert "pretrained_path=" in str(caught.value)
-    assert caught.value.__suppress_context__  # no traceback of urllib before it
+    assert caught.value.__suppress_context__  # no urllib traceback precedes it

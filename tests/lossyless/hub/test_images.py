@@ -128,9 +128,9 @@ def test_shards_partition_a_data_set():
 def test_images_of_lists_and_folders_are_upright(compressor, tmp_path):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
     expected = compressor.transform(picture)
-    assert torch.equal(expected, compressor.transform.transforms[1](picture))  # of CLIP
+    assert torch.equal(expected, compressor.transform.transforms[1](picture))  # CLIP's own
     exif = Image.Exif()
-    exif[0x0112] = 8  # turns the stored picture back
+    exif[0x0112] = 8  # undoes the rotation of the stored picture
     picture.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as stored:
         for dataset in ([stored], ImageFolder(tmp_path)):

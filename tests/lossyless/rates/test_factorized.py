@@ -1,4 +1,4 @@
-"""Coding with tables of the factorized prior costs its entropy, for any quantiles."""
+"""Coding with the factorized prior's tables costs its entropy, whatever its quantiles."""
 
 import copy
 
@@ -39,7 +39,7 @@ def is_escaped(tables: CDFTables, symbols: np.ndarray) -> np.ndarray:
 
 
 def expected_bits(tables, pmf: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bits and escapes per symbol for each channel."""
+    """Expected bits and escapes per symbol, for each channel."""
     n = pmf.shape[1] // 2
     symbols = np.tile(np.arange(-n, n + 1)[:, None], len(pmf))
     n_bits = TableCoder(tables).information(symbols)

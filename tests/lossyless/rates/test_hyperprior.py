@@ -33,7 +33,7 @@ def side_of(rate, z):
 
 
 def test_side_information_does_not_depend_on_the_batch_size(rate):
-    rate.side_encoder.out.weight.data *= 1000  # values with errors beyond .001 in float32
+    rate.side_encoder.out.weight.data *= 1000  # values whose float32 errors exceed .001
     z = draw_z(60)
     one_by_one = torch.cat([side_of(rate, example[None]) for example in z])
     assert torch.equal(one_by_one, side_of(rate, z))
@@ -46,7 +46,7 @@ def test_rates_use_the_scales_and_means_of_the_coder(rate):
         _, rates, logs = rate(z, Deterministic(z))
         z_hat_in = torch.round(rate._to_bottleneck(z) - mean).double()
     gaussian = Normal(0.0, MIN_SCALE * (LOG_SCALE_STEP * index.double()).exp())
-    # in the lower tail, where float64 resolves differences of small numbers
+    # in the lower tail, where float64 resolves small differences
     distance = -z_hat_in.abs()
     q = gaussian.cdf(distance + 0.5) - gaussian.cdf(distance - 0.5)
     expected = -q.clamp(min=1e-9).log().sum(-1)

@@ -50,7 +50,7 @@ def assert_decodes_to_z_hat(rate, z):
 
 
 def test_rate_distortion_optimised_symbols(fitted):
-    """They lower the loss, are what evaluation uses, and can be read without knowing of them."""
+    """They lower the loss, are used in evaluation, and need no special treatment in decoding."""
     z, weight = draw_z(2000), 0.1
     reader = copy.deepcopy(fitted).eval()
     losses = []
@@ -69,7 +69,7 @@ def test_the_noise_of_training_stays_within_half_a_cell(fitted):
     z_hat, _, _ = fitted.train()(z)
     z_in = fitted._to_bottleneck(z)
     noise = (fitted._to_bottleneck(z_hat) - z_in).abs()
-    assert (noise <= 0.5 + 1e-6 * (1 + z_in.abs())).all()  # float32 of larger values is coarser
+    assert (noise <= 0.5 + 1e-6 * (1 + z_in.abs())).all()  # float32 is coarser for large values
     assert noise.mean().item() == pytest.approx(0.25, abs=0.01)  # uniform noise
 
 
@@ -79,7 +79,7 @@ def test_the_noise_of_training_stays_within_half_a_cell(fitted):
 def test_decoding_gives_the_z_hat_of_evaluation(fitted):
     assert_decodes_to_z_hat(fitted, draw_z(3000, seed=1))
     z = draw_z(65)
-    z[3, 1], z[7], z[20, 2] = 1e5, -3e4, -1e6  # far out
+    z[3, 1], z[7], z[20, 2] = 1e5, -3e4, -1e6  # outliers
     assert_decodes_to_z_hat(fitted, z)
 
 
@@ -123,7 +123,7 @@ def test_coding_needs_tables():
 
 def test_coded_bytes_are_the_theoretical_rate(fitted):
     z = draw_z(4000, seed=1)
-    z = z[(z - 3).abs().amax(1) < 10]  # beyond, escapes cost more than the bounded likelihoods
+    z = z[(z - 3).abs().amax(1) < 10]  # farther out, escapes cost more than the likelihoods say
     with torch.no_grad():
         _, rates, _ = fitted(z)
     n_bits = 8 * len(fitted.compress(z)) / len(z)
@@ -147,7 +147,7 @@ def test_the_lossless_rate_is_the_size_of_the_payload():
     _, rates, _ = rate(z, p_ZlX)
     expected = 8 * len(rate.compress(z)) / len(z) * math.log(2)
     torch.testing.assert_close(rates, torch.full((len(z),), expected))
-    assert (rate.train()(z, p_ZlX)[1] >= rates).all()  # without reading the values
+    assert (rate.train()(z, p_ZlX)[1] >= rates).all()  # in training, the uncompressed size
 
 
 @pytest.mark.parametrize("rate", [*ENTROPY_CODED.values(), *UNCODED])
@@ -219,7 +219,7 @@ class HLaplace(ColumnCodedRate):
 
     def _likelihoods(self, z_hat_in):
         scale = self.log_scale.exp()
-        # of the cell on the other side of 0, so as not to subtract probabilities close to 1
+        # of the cell mirrored below 0: subtracting probabilities close to 1 would be inexact
         upper, lower = (Laplace(0.0, scale).cdf(-z_hat_in.abs() + side) for side in (0.5, -0.5))
         return self.bound(upper - lower)
 
@@ -251,7 +251,7 @@ def test_a_custom_rate_needs_only_likelihoods_and_tables(n_examples):
 @pytest.mark.parametrize("transform", ["none", "klt"])
 def test_a_custom_rate_is_evaluated_as_it_is_coded(transform):
     nearest, z = fitted_laplace(transform=transform), draw_z(2000)
-    z = z[(z - 3).abs().amax(1) < 10]  # beyond, escapes cost more than the bounded likelihoods
+    z = z[(z - 3).abs().amax(1) < 10]  # farther out, escapes cost more than the likelihoods say
     rate = copy.deepcopy(nearest)
     rate.rdo = 0.5
     for each in (nearest, rate):

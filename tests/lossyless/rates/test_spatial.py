@@ -1,6 +1,6 @@
 """The hyperprior for latent images: one model for all positions.
 
-Examples are latent images of Z_DIM channels and 3x3 positions.
+Examples are latent images with Z_DIM channels and 3x3 positions.
 """
 
 import math
@@ -24,14 +24,14 @@ ADAM = PartOptimizer(partial(torch.optim.Adam, lr=1e-3))
 
 @pytest.fixture(scope="module")
 def hyper():
-    """The hyperprior of one position, fitted to `draw_z`."""
+    """The hyperprior of one position, fitted to vectors from `draw_z`."""
     torch.manual_seed(0)
     return fit_rate(HHyper(Z_DIM), n_steps=30)
 
 
 @pytest.fixture
 def rate(hyper):
-    """The same model for latent images of such positions."""
+    """The same model, applied to every position of latent images."""
     rate = HSpatial(Z_DIM * N_POSITIONS, latent_side=SIDE)
     rate.load_state_dict(hyper.state_dict())
     return rate.eval()
@@ -49,7 +49,7 @@ def evaluate(rate, z):
     return rate.eval()(z)[:2]
 
 
-# --- the same as the hyperprior of each position
+# --- equivalence to the hyperprior of each position
 
 
 @pytest.mark.parametrize("is_training", [True, False])

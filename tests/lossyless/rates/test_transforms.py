@@ -42,7 +42,7 @@ def z_hat_of(rate, z):
     return rate.eval()(z)[0].cpu()
 
 
-# --- rotation with integers
+# --- integer rotation
 
 
 def random_rotation(dim):
@@ -65,7 +65,7 @@ def test_no_order_of_summation_changes_a_bit(dim, size):
     assert torch.equal(rotate_with_integers(z[:, order], matrix[order]), expected)
     one_by_one = torch.cat([rotate_with_integers(row[None], matrix) for row in z])
     assert torch.equal(one_by_one, expected)
-    # the same with Python's integers, which have unlimited size
+    # the same with Python's integers, which are unbounded
     scale = 2.0 ** (52 - MATRIX_BITS - math.ceil(math.log2(dim) / 2))
     row = z[0] / 2.0 ** (exponent := math.frexp(z[0].abs().max().item())[1])
     integers = [round(v * scale) for v in row.tolist()]
@@ -133,7 +133,7 @@ def test_few_rows_determine_few_components():
     _, vectors = torch.linalg.eigh(torch.cov(z.T.double()))
     overlaps = (vectors.flip(1)[:, :10].float() * basis[:, :10]).sum(0).abs()
     torch.testing.assert_close(overlaps, torch.ones(10), atol=1e-4, rtol=0)
-    # the components that were not fitted vary as much on other rows
+    # the remaining components vary about as much on rows outside the fit
     seen, unseen = (
         ((rows - z.mean(0)) @ basis)[:, 10:].square().sum() / len(rows) for rows in (z, other)
     )

@@ -1,4 +1,4 @@
-"""Bits of two kinds of runs at equal cost."""
+"""Ratios of the bits that two kinds of runs take at equal cost."""
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ def test_ratio_of_scaled_bits_is_the_factor_at_all_costs():
 
     found = ratios(front(slow, cost(slow)), front(fast, cost(2.5 * fast)))
     np.testing.assert_allclose(found["ratio"], 2.5)
-    # at the points of both, in their common range
+    # at the points of both fronts within their common range
     assert found["cost"].iloc[0] == pytest.approx(min(cost(slow[0]), cost(2.5 * fast[0])))
     assert found["cost"].iloc[-1] == pytest.approx(max(cost(slow[-1]), cost(2.5 * fast[-1])))
     assert len(found) == 6

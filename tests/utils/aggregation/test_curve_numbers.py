@@ -20,7 +20,7 @@ def caption(folder):
 
 @pytest.fixture
 def exponential():
-    """Losses 4 / 2 ** rate at rates 0, 1, 2, 3 of VIC; VC needs twice the bits."""
+    """VIC's losses are 4 / 2 ** rate + seed at rates 0, 1, 2, 3; VC needs twice the bits."""
     return table(
         {"dist": dist, "beta": f"{rate}", "seed": seed, X: factor * rate, Y: 4 / 2**rate + seed}
         for dist, factor in (("VIC", 1), ("VAE", 2))
@@ -42,7 +42,7 @@ def test_areas_and_minima_over_seeds(tmp_path, exponential, capsys):
 
 
 def test_area_of_squared_errors_is_that_of_shannons_line_in_any_unit(tmp_path):
-    """A Gaussian of variance 1 at R = log2(1 / MSE) / 2 bits, from 0 to 3, is a triangle."""
+    """For a Gaussian of variance 1, R = log2(1 / MSE) / 2, from 0 to 3 bits, bounds a triangle."""
     runs = table(
         {"dist": dist, "beta": f"{bits}", "seed": seed, X: bits, Y: unit * 4.0**-bits}
         for dist, unit in (("VIC", 1), ("VAE", 10))
@@ -75,7 +75,7 @@ def test_rates_near_the_lowest_distortion_are_pooled_over_seeds(tmp_path):
 def test_half_the_bits_are_twice_the_gain(tmp_path, exponential, capsys):
     other = "test/pred/err"  # a second distortion, below the first in the table
     runs = exponential.assign(**{other: exponential[Y] / 2})
-    runs = runs[runs["beta"] != "0"]  # a rate of 0 bits has no logarithm
+    runs = runs[runs["beta"] != "0"]  # 0 bits have no logarithm
     summarize_RD_curves(Runs(tmp_path, runs), [Y, other], X, baseline="VAE", tolerance=0.1)
     both = saved(tmp_path, ["distortion", "dist"])
     assert (both.loc[other, "AURD_mean"] == both.loc[Y, "AURD_mean"] / 2).all()

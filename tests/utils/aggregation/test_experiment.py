@@ -62,7 +62,7 @@ def test_csv_has_all_digits_and_other_formats_have_four(tmp_path):
     assert all(rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     assert r"\caption{Of runs \& seeds" in latex and r"a\_b & value & n \\" in latex
     assert r"50 \% & 0.3333 & 1 \\" in latex
-    shown = pd.DataFrame({"value": [number(1 / 3, 0.05)]})  # other content for people
+    shown = pd.DataFrame({"value": [number(1 / 3, 0.05)]})  # different content for human readers
     Experiment(tmp_path).save_table(TABLE, "t", shown=shown)
     assert r"0.3333 $\pm$ 0.05" in (tmp_path / "t.tex").read_text()
     assert "a_b" in (tmp_path / "t.csv").read_text()

@@ -70,7 +70,7 @@ def test_error_bars_are_standard_errors_and_runs_without_a_metric_are_left_out(t
     horizontal, _ = axes.containers[0].lines[2]
     assert np.allclose(horizontal.get_segments()[0], [[1.0, 2], [1.2, 2]])
     assert legend_of(axes) == ["VIC"]
-    with pytest.raises(ValueError, match="no run has both"):
+    with pytest.raises(ValueError, match="both"):
         plot_all_RD_curves(Runs(tmp_path, table(runs[2:])), X, Y)
 
 
@@ -157,7 +157,7 @@ def test_normalised_metrics_range_from_0_to_1(tmp_path, frame, figures):
         (plot_superpose, {"y": [Y, Z], "by": None}, r"dist: VIC, VAE.*where='\{dist: VIC\}'"),
         (plot_superpose, {"y": [Y]}, "twin"),
         (plot_superpose, {"y": [Y, Z], "scale": "both"}, "scale: .*both.*twin"),
-        (plot_pareto_front, {"select": [Y]}, "select: expected two"),
+        (plot_pareto_front, {"select": [Y]}, "select: .*two"),
     ],
 )
 def test_invalid_options_are_errors(tmp_path, frame, mode, options, message):

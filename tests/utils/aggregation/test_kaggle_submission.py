@@ -156,7 +156,7 @@ def test_missing_files_and_rejected_uploads_are_errors(folder, client):
     client.answer = "Could not submit to competition"
     with pytest.raises(SystemExit, match="submission.csv .*Could not submit"):
         submit(folder, f"{OPTION}.submit=true", jpeg)
-    (folder / "results/exp_none/submission.csv").unlink()  # the file was kept
+    (folder / "results/exp_none/submission.csv").unlink()  # kept despite the error
     data = (folder / "data").resolve()
     (folder / "data").unlink()
     (folder / "data/galaxyzoo").mkdir(parents=True)

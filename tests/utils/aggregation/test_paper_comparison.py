@@ -80,7 +80,7 @@ def test_without_runs_everything_is_not_run_or_an_earlier_comparison_is_kept(tmp
 
 
 def test_experiments_without_published_numbers_are_an_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"nothing is published for \['x'\].*'banana_viz_VIC'"):
+    with pytest.raises(ConfigError, match=r"\['x'\].*'banana_viz_VIC'"):
         paper_comparison.compare_to_paper(Experiment(tmp_path), ["x"])
 
 

@@ -26,7 +26,7 @@ def test_every_experiment_of_the_paper_has_a_table():
     experiments = {file.stem for file in CONF_DIR.glob("experiment/*.yaml")}
     of_paper = {e for e in experiments if not e.startswith(OURS)} | {"test_mnist"}
     tables = {name for name in TABLES if "=" not in name}
-    assert of_paper == tables, "an experiment that is not the paper's belongs into OURS"
+    assert of_paper == tables, "an experiment that is not the paper's belongs in OURS"
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def where(values, option="where"):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Arguments of the calls of drawing functions: name -> (compressors, data)."""
+    """Arguments with which drawing functions were called: name -> (compressors, data)."""
     calls = {}
 
     def noting(function):

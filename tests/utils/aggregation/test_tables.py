@@ -217,7 +217,7 @@ def test_tables_state_how_many_seeds_each_mean_has(write, capsys, lost):
 
 
 def test_failed_copies_of_finished_runs_are_ignored(write):
-    """Runs are known by their configs: one of an older version may be in another folder."""
+    """Runs are identified by their configs: an older version may use another folder."""
     folder = write("seed=1")
     for file in folder.glob("**/run_*/status.json"):
         copy = file.parent.with_name("run_0")
@@ -245,7 +245,7 @@ def test_settings_without_finished_runs_are_rows(write, start, tmp_path):
         "VAE": ["-", "0 (1 failed)"],
         "VIC": ["1", "1"],
     }
-    with pytest.raises(NoRunsError, match="nowhere.*no runs at all"):
+    with pytest.raises(NoRunsError, match="nowhere.*no runs"):
         tables.collect(tmp_path / "nowhere")
 
 

@@ -1,4 +1,4 @@
-"""The benchmark of compressors of features, on small synthetic features."""
+"""The benchmark of feature compressors, on small synthetic features."""
 
 import numpy as np
 import pandas as pd

@@ -1,7 +1,7 @@
 """Submission of jobs, their results, and lost jobs.
 
-Jobs run as real processes, by submitit's local executor. Slurm's commands are small scripts here;
-test_slurm.py has a real Slurm.
+Jobs are real processes that submitit's local executor starts. Slurm's commands are small scripts
+here; test_slurm.py uses a real Slurm.
 """
 
 import os
@@ -43,7 +43,7 @@ def impatient(monkeypatch):
 
 @pytest.fixture
 def make_jobs(tmp_path) -> Callable[..., list[SweepJob]]:
-    """Jobs of a sweep over `x`, composed by Hydra from a file in `tmp_path`."""
+    """Jobs of a sweep over `x`, which Hydra composes from a file in `tmp_path`."""
 
     def make(task: Callable, *values: object) -> list[SweepJob]:
         (tmp_path / "tiny.yaml").write_text(CONFIG % (tmp_path / "sweep"))
@@ -73,7 +73,7 @@ def error_of(job: JobReturn) -> str:
     return str(error.value)
 
 
-# --- processes of this machine
+# --- processes on this machine
 
 
 def test_a_job_fails_alone_and_array_parallelism_jobs_run_at_once(tmp_path, make_jobs, capsys):
@@ -117,7 +117,7 @@ def test_a_job_fails_alone_and_array_parallelism_jobs_run_at_once(tmp_path, make
 
 @pytest.fixture
 def ctrl_c():
-    """Ctrl-C raises an error even if the tests run in the background."""
+    """Let Ctrl-C raise an error even if the tests run in the background."""
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, previous)
@@ -224,7 +224,7 @@ def test_a_job_that_left_the_queue_is_lost(tmp_path, make_jobs, fake):
 
 
 def test_the_launcher_waits_for_a_requeued_job(tmp_path, make_jobs, fake):
-    """It leaves an error, is not in the queue, squeue fails, it is pending, and then it is done."""
+    """The job has an error but is pending; it leaves the queue, squeue fails, and it is done."""
     result(tmp_path, "87", ("error", "RuntimeError: Connection closed by peer"))
     result(tmp_path, "done", returned("there"))
     file, done = (tmp_path / f"sweep/.submitit/{i}/{i}_0_result.pkl" for i in ("87", "done"))

@@ -35,7 +35,7 @@ SAID = ["said by the job", "said by a logger", "said on stderr", "said by its ch
 
 def test_a_sweep_goes_on_after_the_reader_of_its_display_is_gone(tmp_path, monkeypatch):
     """As in `main.py | head -1`."""
-    errors = []  # of the thread that prints
+    errors = []  # in the thread that prints
     monkeypatch.setattr(threading, "excepthook", errors.append)
     file = job_file(tmp_path / "0")
     with file.running(num=0, overrides=[]):

@@ -1,4 +1,4 @@
-"""Scripts give the same results on a real Slurm as on this machine without Slurm."""
+"""Scripts give the same results on a real Slurm cluster as on this machine without Slurm."""
 
 import re
 import sys

@@ -79,9 +79,9 @@ def test_a_sweep_with_many_accidents_has_the_results_of_one_without(project, tmp
 
 
 class Accidents:
-    """Accidents of jobs in training, at most one per job.
+    """Accidents that befall jobs in training, at most one per job.
 
-    Each returns the number of its job.
+    Each returns the number of the job that it hit; `fail_node` returns two.
     """
 
     def __init__(self, project: Path):
@@ -119,7 +119,7 @@ class Accidents:
         return next((job for job in ended if job["num"] not in self._hit), None)
 
     def fail_node(self) -> list[int]:
-        """The node fails with two jobs, then comes back."""
+        """The node fails while it runs two jobs, then comes back."""
         both = self._in_training(2)
         kill([slurmd(), *processes_of(job["scheduler_job"] for job in both)])
         wait_until(
@@ -132,7 +132,7 @@ class Accidents:
         return [self._note(job) for job in both]
 
     def _in_training(self, n_jobs: int) -> list[dict]:
-        """Jobs without an accident that have saved their first epoch."""
+        """Jobs that have had no accident and have saved their first epoch."""
 
         def found() -> list[dict]:
             running = [job for job in jobs(self._project) if job["state"] == "running"]
@@ -155,7 +155,7 @@ class Accidents:
 
 
 def test_a_run_that_reaches_its_time_limit_goes_on(project, tmp_path, monkeypatch):
-    # with its own W&B run, and to the results of a run without a limit
+    # it keeps its W&B runs, and its results are those of a run without a limit
     monkeypatch.setenv("WANDB_MODE", "offline")
     long = "trainer.max_epochs=50"
     limit = ["-t", "1", "-a", "slurm.signal_delay_s=5", "-a", "logger=wandb"]

@@ -231,7 +231,7 @@ def call_main(monkeypatch, *arguments: str) -> list[DictConfig]:
     """The configs of the jobs that `python main.py *arguments` starts."""
     configs = []
 
-    @functools.wraps(main.main)  # Hydra asks for the attributes of a function
+    @functools.wraps(main.main)  # Hydra reads the function's attributes
     def noting(cfg):
         configs.append(cfg)
 

@@ -1,4 +1,4 @@
-"""Fixtures: small data sets in the layouts of the originals."""
+"""Fixtures: small data sets in the original layouts."""
 
 from collections.abc import Callable
 

@@ -37,7 +37,7 @@ def test_each_member_is_applied_with_its_probability(p_augment):
         changed = is_changed(images, Augmentation([name], p_augment)(images, seeded()))
         if name == "D4_group":  # one of its eight members is the identity
             assert_frequency(changed, 7 / 8 * p_augment)
-        elif member.probability == 1:  # maps by less than a pixel change nothing
+        elif member.probability == 1:  # moves by less than a pixel change nothing
             assert 0.6 * p_augment < changed.float().mean() <= p_augment + 0.05
         else:
             assert_frequency(changed, member.probability * p_augment)
@@ -133,8 +133,8 @@ def test_bad_arguments_are_rejected():
         Augmentation(["rotation", "rotate"])
     with pytest.raises(ValueError, match="p_augment"):
         Augmentation(["rotation"], p_augment=1.5)
-    with pytest.raises(ValueError, match="D4_group needs square images, got 8 x 16"):
+    with pytest.raises(ValueError, match="D4_group.* 8 x 16"):
         Augmentation(["D4_group"])(make_images(height=8), seeded())
     for name in ("color", "gray"):
-        with pytest.raises(ValueError, match="1 .* or 3 .* channels, got 2"):
+        with pytest.raises(ValueError, match="1 .* 3 .* channels.* 2"):
             Augmentation([name])(make_images(n_channels=2), seeded())

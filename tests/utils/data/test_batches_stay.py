@@ -1,8 +1,8 @@
 """Batches of every data set are those of earlier versions, so that results stay comparable.
 
-`batches.json` holds one number for each data set of conf/data, augmentation, content of `Batch.aux`
-and split: a weighted sum of three batches; and the names of the augmentations. To add a data set
-(or to replace numbers after a change that is meant to change batches):
+For each data set in conf/data, augmentation, content of `Batch.aux` and split, `batches.json` holds
+one number, a weighted sum of three batches. It also lists the augmentations. To add a data set (or
+to replace numbers after a change that is meant to change batches):
 `WRITE_BATCHES=1 pytest tests/utils/data/test_batches_stay.py -k NAME`.
 """
 

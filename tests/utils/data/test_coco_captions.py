@@ -20,7 +20,7 @@ from utils.data.examples import InMemory
 from utils.data.module import SPLITS, DataError
 from utils.data.sources import coco
 
-pytestmark = [  # what clip does to read its official files, and how they were made
+pytestmark = [  # warnings from reading official CLIP files, and from making them
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
 ]
@@ -162,7 +162,7 @@ def test_captions_are_drawn_uniformly_and_positives_are_others(original, texts, 
         own = table[start : start + count]
         drawn = [
             (side[i::rows, None] == own).all(-1).float() for side in (batch.x, batch.aux)
-        ]  # [4000, count] each; the sixth caption of an image is its first once more
+        ]  # [4000, count] each; an image's sixth caption repeats its first
         assert all(hits.any(-1).all() for hits in drawn)
         if count == 5:
             assert not (drawn[0] * drawn[1]).any()

@@ -56,7 +56,7 @@ def test_a_folder_that_cannot_be_written_to_is_only_read(tmp_path, monkeypatch, 
         assert calls == [False] and not list(tmp_path.iterdir()) and "\n" not in str(error.value)
     np.save(tmp_path / "stars.npy", np.arange(5))
     assert len(get(tmp_path, [])) == 5
-    assert [file.name for file in tmp_path.iterdir()] == ["stars.npy"]  # no lock either
+    assert [file.name for file in tmp_path.iterdir()] == ["stars.npy"]  # and no lock
 
 
 def test_errors_of_several_mirrors_are_one_line(tmp_path):
@@ -134,7 +134,7 @@ def test_a_file_with_a_wrong_md5_is_deleted(server, tmp_path):
     with pytest.raises(DataError, match=f"{md5(CONTENT[::-1])}.*{md5(CONTENT)}") as e:
         fetch(server, tmp_path)
     assert "\n" not in str(e.value) and not list(tmp_path.iterdir())
-    (tmp_path / "stars.zip.part").write_bytes(bytes(1000))  # of another file
+    (tmp_path / "stars.zip.part").write_bytes(bytes(1000))  # from another file
     server.files["/stars.zip"] = CONTENT
     with pytest.raises(DataError, match="MD5"):
         fetch(server, tmp_path)

@@ -63,7 +63,7 @@ def numbers(images):
 def test_random_crops_are_new_in_each_epoch_whichever_worker_reads_an_image(tmp_path, monkeypatch):
     """Nor do they seed torch's generator, from which other threads draw."""
     pixels = np.tile(np.arange(3 * SIDE, dtype=np.uint8)[None, :, None], (SIDE, 1, 3))
-    for i in range(N_TRAIN + N_TEST):  # wide ramps, whose grey values tell where a crop starts
+    for i in range(N_TRAIN + N_TEST):  # wide ramps, whose grey values show where a crop starts
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
 
     def starts(split, epoch=0, **kwargs):
@@ -111,7 +111,7 @@ LIMITS = {
 }
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limits")
 @pytest.mark.parametrize(("limit", "expected"), LIMITS.items())
 def test_limits_of_the_system_reduce_the_number_of_workers(limit, expected, monkeypatch, capsys):
     parallel._say.cache_clear()

@@ -135,7 +135,7 @@ class Stop(nn.Module):
 
     def __init__(self, error: BaseException):
         super().__init__()
-        self.errors = iter([None, None, None, error])  # the first call is of the tower itself
+        self.errors = iter([None, None, None, error])  # the tower itself makes the first call
 
     def forward(self, x):
         if error := next(self.errors):

@@ -1,4 +1,4 @@
-"""Properties of individual sources, on small data sets with the original layouts."""
+"""Properties of individual sources, on small data sets in the original layouts."""
 
 import shutil
 from dataclasses import replace
@@ -161,7 +161,7 @@ def test_the_centre_of_galaxies_is_cropped_then_resized(make, side=33, crop=207)
     data = make(galaxy.galaxy, side=side, crop=crop)
     found = next(iter(data.loader("test"))).x[0] * 255
     assert (found - expected).abs().max() <= 2.01  # PIL images are rounded differently
-    with pytest.raises(ValueError, match="424 pixels, got 425"):
+    with pytest.raises(ValueError, match="424 .*425"):
         galaxy.galaxy(side=16, crop=425)
 
 
@@ -183,10 +183,10 @@ def test_damaged_solutions_are_named(make, solutions):
         table.assign(**{"Class7.2": 1.5}).to_csv(index=False),
     ):
         solutions.write_text(content)
-        with pytest.raises(DataError, match="training_solutions_rev1.csv is damaged"):
+        with pytest.raises(DataError, match="training_solutions_rev1.csv .*damaged"):
             make(galaxy.galaxy).setup()
     solutions.write_text("\n".join(whole.splitlines()[:16]))
-    with pytest.raises(DataError, match="15 of 20 images of 'train'"):
+    with pytest.raises(DataError, match="15 of 20 .*'train'"):
         make(galaxy.galaxy).setup()
 
 
@@ -199,7 +199,7 @@ def test_test_images_of_kaggle_have_their_ids(make, monkeypatch, tmp_path):
     assert ids.tolist() == sorted(KAGGLE_IDS) and x.shape[1:] == data.shape
     assert ((x[:, 0, 0, 0] * 255 - 4 * ids % 256).abs() < 2).all()
     next((tmp_path / "galaxyzoo" / galaxy.KAGGLE_IMAGES).iterdir()).unlink()
-    with pytest.raises(DataError, match="3 of 4 images in .*images_test_rev1"):
+    with pytest.raises(DataError, match="3 of 4 .*images_test_rev1"):
         next(kaggle_test_batches(data, 424, CPU))
 
 

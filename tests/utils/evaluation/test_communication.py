@@ -68,7 +68,7 @@ def test_targets_do_not_count_as_bits(compressor, banana, tmp_path):
     path = communication.data_file(tmp_path, "test")
     written = write_features(z, path, compressor.codec, chunk_size=64)
     assert abs(sent.n_bytes - written.n_bytes) == len("false") - len("true")
-    np.save(tmp_path / "test_y.npy", np.arange(5))  # of earlier releases
+    np.save(tmp_path / "test_y.npy", np.arange(5))  # as in earlier releases
     assert communication.read_targets(tmp_path, "test").tolist() == [0, 1, 2, 3, 4]
 
 

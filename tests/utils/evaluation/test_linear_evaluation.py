@@ -27,7 +27,7 @@ of_every_classifier = pytest.mark.parametrize(
 
 
 def gaussians(n, *, dim=8, n_classes=N_CLASSES, distance=2.0, seed=0):
-    """n points [n, dim] about the corners of a simplex, and their classes."""
+    """n points [n, dim] around the corners of a simplex, and their classes."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.arange(n) % n_classes
     centres = distance * torch.eye(n_classes, dim)
@@ -216,7 +216,7 @@ def with_predictor(name, *overrides):
 
 
 def test_all_stages_end_with_a_linear_classifier(tmp_path, monkeypatch):
-    monkeypatch.setattr(resolvers, "n_cpus", lambda: 1)  # no processes to start
+    monkeypatch.setattr(resolvers, "n_cpus", lambda: 1)  # starts no processes
     base = with_predictor("linear_svc")
     metrics = run(tmp_path, base=base)
     found = find_run(compose(tmp_path, base=base), "predictor")

@@ -61,8 +61,8 @@ def test_the_seed_selects_images_of_a_split(digits):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": ["a", "b"]}, "expected 3, for source, augmented, VIC decoded"),
-        ({"n_samples": 10, "n_rows": 3}, "10 images do not fill n_rows=3"),
+        ({"labels": ["a", "b"]}, " 3, .*source, augmented, VIC decoded"),
+        ({"n_samples": 10, "n_rows": 3}, "10 images .*n_rows=3"),
         ({"n_rows": 0}, "n_rows=0"),
     ],
 )
@@ -112,7 +112,7 @@ def contrastive():
     ("name", "make", "message"),
     [
         ("codebook_plot", image_compressor, "two-dimensional source"),
-        ("reconstruct_image_plot", contrastive, "ContrastiveDistortion has no decoder"),
+        ("reconstruct_image_plot", contrastive, "ContrastiveDistortion .*decoder"),
         ("reconstruct_image_plot", lambda: ClassicalCompressor("png", 1), "ClassicalCompressor"),
         ("latent_traversals_plot_2d", lambda: image_compressor(z_dim=1), "z_dim=1"),
     ],

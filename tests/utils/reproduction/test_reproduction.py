@@ -94,7 +94,7 @@ def test_numbers_of_quick_modes_neither_pass_nor_fail(tmp_path, monkeypatch):
     shown = quick[quick["experiment"] == "banana_viz_VIC"]
     assert shown["verdict"].str.startswith("not comparable").all()
     assert (quick.drop(shown.index)["verdict"] == "not run").all()
-    full = report._shown(report._numbers(done))  # full size has precedence
+    full = report._shown(report._numbers(done))  # full size takes precedence
     assert (full.loc[shown.index, "verdict"] == "within").all()
     ratios = report._ratios(report._numbers(done[:1]))
     assert (ratios["published"] == ratios["ours"]).all() and len(ratios) == 4

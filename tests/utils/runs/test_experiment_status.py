@@ -57,7 +57,7 @@ def queue(monkeypatch):
 
 @contextlib.contextmanager
 def under_way(job: Job, cfg, seed: int) -> Iterator[Run]:
-    """A job that is running its featurizer; yields that run."""
+    """Act as a job that is running its featurizer; yield that run."""
     cfg = cfg.copy()
     cfg.seed = seed
     with job.running():
@@ -168,7 +168,7 @@ def test_jobs_and_runs_with_damaged_files_are_lost_and_named(cfg, sweep):
 
 
 def test_runs_without_a_job_and_shared_compressors_count_too(cfg, sweep):
-    find_run(cfg, "featurizer").start(None)  # and without its lock: its process was killed
+    find_run(cfg, "featurizer").start(None)  # without its lock, as if its process had been killed
     found = lines(cfg)
     assert found[0].endswith("0 jobs: none") and found[2] == "featurizer: 1 lost"
     assert any(line.startswith("lost") and "run_" in line for line in found)
@@ -200,7 +200,7 @@ def test_jobs_in_slurms_queue_are_queued_and_others_are_lost(
     assert f"1 jobs: 1 {queued}" in status.overview(cfg)
     fail(job, cfg, 1, SystemExit(1))
     job.file.write(scheduler_job="87_1")  # as in a process that the scheduler has started
-    job.queue("87_1")  # late: the job has started
+    job.queue("87_1")  # late: the job has already started
     assert f"1 jobs: 1 {interrupted}" in status.overview(cfg)
 
 

@@ -60,7 +60,7 @@ def test_where_and_how_a_run_is_executed_is_not_its_identity(resolved):
     expected = hashes(resolved())
     for key, value in EXECUTION.items():
         assert hashes(changed(resolved(), key, value)) == expected, key
-        assert is_execution_setting(key), key  # attempts at the same job may differ in it
+        assert is_execution_setting(key), key  # it may differ between attempts at a job
     assert hashes(changed(resolved(), "is_only_feat", True)) == expected
     assert hashes(changed(resolved(), "goal", "x")) == expected
     assert all(is_execution_setting(".".join(path)) for path in NOT_IDENTITY)

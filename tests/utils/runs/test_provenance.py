@@ -1,4 +1,4 @@
-"""The commit that results name."""
+"""The commit that results record."""
 
 import subprocess
 

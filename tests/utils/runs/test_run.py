@@ -37,7 +37,7 @@ def test_a_run_is_new_then_running_then_done(new_run, monkeypatch):
         status = new_run.status()
         assert status["state"] == "running" and status["stage"] == "featurizer"
         assert status["restarts"] == 2
-        # for bin/utils.sh
+        # bin/utils.sh searches for this line
         assert '\n  "scheduler_job": "87_3"' in new_run.status_file.path.read_text()
         assert OmegaConf.load(new_run.results / "config.yaml") == new_run.cfg
         new_run.finish({"test/feat/rate": 1.0})
@@ -57,7 +57,7 @@ def test_failures_and_interruptions_are_distinguished(new_run):
     ):
         with new_run.locked():
             new_run.start(None)
-            assert not {"error", "traceback"} & set(new_run.status())  # of the earlier attempt
+            assert not {"error", "traceback"} & set(new_run.status())  # from the earlier attempt
         with contextlib.suppress(type(error)), new_run.status_file.recording():
             raise error
         status = new_run.status()
@@ -133,7 +133,7 @@ def test_runs_with_damaged_statuses_are_lost_and_resume(tmp_path):
             run.status_file.path.write_bytes(content)
             assert run.status()["state"] == "lost"
             assert str(run.status_file.path) in run.status()["error"]
-        assert read_status(run.results, run.work)["stage"] == stage  # by the name of its folder
+        assert read_status(run.results, run.work)["stage"] == stage  # known from its folder's name
     assert set(run_all(tmp_path, base=CLASSICAL)) == set(done)
     assert all(find_run(cfg, stage).status()["state"] == "done" for stage in STAGES)
 
@@ -176,6 +176,6 @@ def test_a_lock_is_held_by_one_process_and_freed_when_it_is_killed(
 
 def test_signals_of_other_systems_are_not_needed(monkeypatch):
     monkeypatch.delattr(signal, "SIGHUP")  # as on Windows
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not that of a trainer that another test stopped
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not a handler that another test left
     with pytest.raises(signals.Terminated), signals.raised():
         signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Runs on disk: duplicates of the same identity, damaged files, moved classes."""
+"""Runs on disk: several runs with one identity, damaged files, moved classes."""
 
 import os
 import shutil
@@ -66,7 +66,7 @@ def test_a_compressor_of_another_experiment_is_included(run):
     assert shared.results.is_relative_to(folder := of_experiment(run))
     records, states = read_records(folder)
     assert [record.stage for record in records].count(STAGES[1]) == 1
-    assert states == {"done": 2, "lost": 1}  # beside the run of the fixture
+    assert states == {"done": 2, "lost": 1}  # the lost one is the fixture's
     records, states = read_records(folder.with_name("exp_other"))
     assert [record.stage for record in records] == [STAGES[0]] and states == {"done": 1}
 
@@ -74,9 +74,7 @@ def test_a_compressor_of_another_experiment_is_included(run):
 def test_classes_in_earlier_configs_get_their_current_names():
     for before, now in MOVED.items():
         get_object(now)
-        name = (
-            "" if before[before.rindex(".") + 1].isupper() else ".Class"
-        )  # of a class or a module
+        name = "" if before[before.rindex(".") + 1].isupper() else ".Class"  # a class or a module
         assert upgrade(f"a:\n  _target_: {before}{name}\n") == f"a:\n  _target_: {now}{name}\n"
     unknown = "_target_: torch.optim.Adam"
     assert upgrade(unknown) == unknown

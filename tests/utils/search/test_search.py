@@ -119,7 +119,7 @@ def test_failed_trials_count_and_are_repeated_once_by_each_further_call(tmp_path
 
 
 def test_a_trial_that_diverges_is_never_repeated(tmp_path):
-    """Its error is raised or, for a submitted job, in the status file."""
+    """Its error is raised or, for a submitted job, recorded in the status file."""
     message = "training stopped at step 3: loss=nan"
     write_status(tmp_path, 3, state="failed", error=f"NonFiniteLossError: {message}")
     errors = [NonFiniteLossError(message), JobError(f"job 3 (12_3): {message}")]
@@ -262,7 +262,7 @@ def test_a_changed_study_is_an_error_that_names_the_setting(tmp_path):
     space = {"space": ["x=choice(1, 2)", "y=1", "parallel_jobs=1", "seed=1"]}
     run(tmp_path, n_trials=1, **space)
     same = ["x=choice(1, 2)", "y=1", "parallel_jobs=2", "hypopt.n_trials=3", "seed=2"]
-    assert len(run(tmp_path, space=same, n_trials=2).seen) == 1  # not part of a trial
+    assert len(run(tmp_path, space=same, n_trials=2).seen) == 1  # none of these is part of a trial
     for changed, found in (
         ({"space": ["x=choice(1, 3)", "y=1"]}, r"x.*choice\(1, 2\).*choice\(1, 3\)"),
         ({"space": ["x=interval(0.5, 2)", "y=1"]}, r"x.*choice\(1, 2\).*interval"),
@@ -276,7 +276,7 @@ def test_a_changed_study_is_an_error_that_names_the_setting(tmp_path):
         with pytest.raises(ConfigError, match=rf"'study'.*{found}.*hypopt.study_name="):
             run(tmp_path, n_trials=3, **(space | changed))
     assert run(tmp_path, n_trials=1, name="another", **(space | changed)).seen
-    for ends, n_trials in (("0.0, 1.0", 3), ("5.0, 6.0", 6)):  # ends of intervals, which may change
+    for ends, n_trials in (("0.0, 1.0", 3), ("5.0, 6.0", 6)):  # the ends of an interval may change
         new = run(tmp_path, n_trials=n_trials, name="moved", space=[f"x=interval({ends})"]).seen
     assert len(new) == 3 and all(5 <= settings["x"] <= 6 for settings in new)
 
@@ -299,7 +299,7 @@ def test_an_impossible_search_is_rejected(tmp_path):
         search.check(cfg, ["encoder.z_dim=4"])
     one = ["monitor_return=val/pred/err", "hypopt.direction=minimize"]  # without brackets
     search.check(compose_config([*overrides[:2], *one, f"paths.results={tmp_path}"]), overrides)
-    # and one that does not match its study, before anything starts
+    # so is one that does not match its study, before anything starts
     space = ["hypopt=optuna", "encoder.z_dim=choice(4, 8)", "hypopt.study_name=2"]
     cfg = compose_config([*space, f"paths.results={tmp_path}"])
     (tmp_path / "exp_none").mkdir()

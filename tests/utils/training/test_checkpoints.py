@@ -1,4 +1,4 @@
-"""Checkpoints are written by time, at the end, and at signals; resumed runs are exact."""
+"""Checkpoints are written at intervals, at the end, and on signals; resumed runs are exact."""
 
 import multiprocessing
 import os
@@ -16,7 +16,7 @@ from utils.training.callbacks import ReseedEveryEpoch, reseed
 
 FORK = multiprocessing.get_context("fork")
 SETTINGS = ["trainer.max_epochs=8", "is_only_feat=true"]
-MINUTES = 4  # of each epoch, on the clock of these tests
+MINUTES = 4  # per epoch, on the clock of these tests
 
 
 class Clock(ReseedEveryEpoch):
@@ -82,10 +82,10 @@ def resumed(folder, monkeypatch) -> tuple[list[int], dict[str, float]]:
 
 
 @pytest.mark.parametrize(("minutes", "written"), [(10, [3, 6, 8]), (0, [*range(1, 9)]), (99, [8])])
-def test_checkpoints_are_written_after_epochs_that_end_in_time(
+def test_checkpoints_are_written_once_the_interval_has_passed_and_at_the_end(
     tmp_path, monkeypatch, at, minutes, written
 ):
-    """All three intervals belong to the same run. A best epoch is on disk before a last one."""
+    """All three intervals belong to the same run. A best epoch is written before the last one."""
     at()
     found = []
 

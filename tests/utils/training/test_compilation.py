@@ -24,7 +24,7 @@ SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in list(CASES)[3:]]
 def test_a_compiled_run_continues_without_and_one_without_continues_compiled(
     tmp_path, monkeypatch, case
 ):
-    """Torch's compiler draws other noise, so the steps are traced as one graph but not compiled.
+    """Compiled code draws different noise, so the steps are traced as one graph but not compiled.
 
     As with CUDA graphs, each step overwrites the outputs of the previous one.
     """
@@ -56,7 +56,7 @@ def test_a_compiled_run_continues_without_and_one_without_continues_compiled(
         run(tmp_path / "b", *settings, COMPILED, base=base)
     resumed = untimed(run(tmp_path / "b", *settings, base=base))
     assert resumed == expected
-    if ONLY_FEAT not in settings:  # the same run, of whose predictor a compiled one
+    if ONLY_FEAT not in settings:  # a compiled predictor of the same run gives this too
         compiled = run(tmp_path / "b", *settings, COMPILED, "add_pred=compiled", base=base)
         assert untimed(compiled) == expected
 
@@ -71,7 +71,7 @@ def test_what_cannot_be_compiled_is_an_error_before_training(tmp_path, monkeypat
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", ["H_factorized", "H_hyper"])
 def test_compiled_code_has_the_rate_of_an_uncompiled_run(tmp_path, rate):
-    """Up to the noise of another seed."""
+    """They differ no more than runs with different seeds."""
     settings = [ONLY_FEAT, "trainer.max_epochs=4", f"rate={rate}"]
     rates = [
         run(tmp_path / f"{flag}", *settings, f"trainer.compile={flag}")["test/feat/rate"]

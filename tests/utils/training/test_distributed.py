@@ -65,7 +65,7 @@ def weights(folder, *overrides, **options):
 
 
 def test_two_processes_train_the_same_model_as_one(tmp_path):
-    """With a distortion that compares the examples of all processes, and batch normalisation."""
+    """The distortion compares the examples of all processes, and there is batch normalisation."""
     # the last batch cannot be split equally
     base, overrides = DIGITS, [*EXACT, "distortion=BINCE", "trainer.limit_train_batches=2"]
     expected = run(tmp_path / "one", *overrides, base=base)
@@ -187,10 +187,10 @@ def started(world_size, per_node):
 
 def test_jobs_that_do_not_match_their_processes_are_rejected(tmp_path, monkeypatch):
     for environment, overrides, message in (
-        (started(2, 2), [], "need 1 processes, 1 on each node, but 2 were started, 2 on this"),
-        (started(4, 4), [TWO, "trainer.num_nodes=2"], "need 4 processes, 2 on each node, but 4"),
+        (started(2, 2), [], "1 processes, 1 on each node, .*2 .*2 on this"),
+        (started(4, 4), [TWO, "trainer.num_nodes=2"], "4 processes, 2 on each node, .*4"),
         (started(3, 3), ["trainer.devices=3"], "data_feat.kwargs.batch_size=64.*multiple of 3"),
-        (started(2, 2), [TWO], "variables RANK, LOCAL_RANK, MASTER_ADDR.*WORLD_SIZE"),
+        (started(2, 2), [TWO], "RANK, LOCAL_RANK, MASTER_ADDR.*WORLD_SIZE"),
     ):
         with monkeypatch.context() as patch:
             for name, value in environment.items():
@@ -218,5 +218,5 @@ def test_the_environment_of_another_job_is_an_error_before_a_job_starts(tmp_path
     with pytest.raises(ConfigError, match="WORLD_SIZE=2"):
         sweep.check_command_line([*BANANA, *paths(tmp_path)])
     monkeypatch.delenv("WORLD_SIZE")
-    with pytest.raises(ConfigError, match="need 2 processes, .* only one: .*slurm=local"):
+    with pytest.raises(ConfigError, match="2 processes, .*slurm=local"):
         sweep.check_command_line([*BANANA, *paths(tmp_path), TWO])

@@ -104,4 +104,4 @@ def test_batch_normalisation_uses_the_whole_batch_until_training_ends():
     for (_, gradients, after), rows in zip(found, x.chunk(2), strict=True):
         for gradient, parameter in zip(gradients, module.parameters(), strict=True):
             close(torch.from_numpy(gradient), parameter.grad)
-        close(torch.from_numpy(after), module(rows).detach())  # of its own rows again
+        close(torch.from_numpy(after), module(rows).detach())  # own rows only, again

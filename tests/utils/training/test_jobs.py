@@ -133,20 +133,20 @@ def test_sizes_of_zero_are_errors_before_a_job_starts(tmp_path):
     counts += ["communication.n_single", "communication.chunk_size"]
     for key in [*limits, *counts, "trainer_pred.max_epochs", "trainer.check_val_every_n_epoch"]:
         with (
-            pytest.raises(ConfigError, match=f"^{key} is 0"),
+            pytest.raises(ConfigError, match=rf"^{key}\b.* 0\b"),
             jobs.prepared(compose(tmp_path, f"{key}=0")),
         ):
             pass
     cfg = compose(tmp_path)
     OmegaConf.update(cfg, "trainer_pred.max_steps", 0, force_add=True)
-    with pytest.raises(ConfigError, match="trainer_pred.max_steps is 0"), jobs.prepared(cfg):
+    with pytest.raises(ConfigError, match="trainer_pred.max_steps .*0"), jobs.prepared(cfg):
         pass
 
 
 def test_a_training_that_ends_before_its_first_evaluation_is_an_error(tmp_path):
     cfg = compose(tmp_path)
     OmegaConf.update(cfg, "trainer.max_steps", 3, force_add=True)
-    with pytest.raises(ValueError, match="before the first evaluation"), jobs.prepared(cfg) as cfg:
+    with pytest.raises(ValueError, match="first evaluation"), jobs.prepared(cfg) as cfg:
         stages.featurizer(cfg)
 
 

@@ -81,11 +81,11 @@ def test_runs_that_cannot_be_drawn_are_listed_and_the_others_drawn(folder):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        (names("codebok_plot"), "unknown 'codebok_plot'; choose from codebook_plot, maxinv"),
-        (names(), "figures.names is empty: choose from codebook_plot"),
+        (names("codebok_plot"), "'codebok_plot'.* codebook_plot, maxinv"),
+        (names(), "figures.names .*codebook_plot"),
         ("load.where={dits: VIC}", "'dits'"),
-        ("load.where={dist: VAE}", "no finished run has dist=VAE"),
-        ("load.codebook_plot.npts=3", "did you mean n_pts"),
+        ("load.where={dist: VAE}", "dist=VAE"),
+        ("load.codebook_plot.npts=3", "npts.* n_pts"),
     ],
 )
 def test_invalid_settings_raise_errors_before_anything_is_drawn(folder, override, message):

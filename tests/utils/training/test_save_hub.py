@@ -50,7 +50,7 @@ def test_the_hub_loads_trained_bottlenecks_exactly(tmp_path):
     shutil.rmtree(hub)
     save_hub.main([*command, "load.where={rate: H_factorized_klt}"])
     assert len(list(hub.rglob("*.pt"))) == 1
-    with pytest.raises(SystemExit, match="no finished run has rate=H_spatial"):
+    with pytest.raises(SystemExit, match="rate=H_spatial"):
         save_hub.main([*command, "load.where={rate: H_spatial}"])
 
 
@@ -86,7 +86,7 @@ def test_file_names_include_all_settings_that_differ(parameters, names):
 
 def test_two_runs_never_share_a_file():
     clash = runs(beta=["5.0e-02"] * 2, **{"tower.kwargs.model": ["a/b", "a:b"]})
-    with pytest.raises(ConfigError, match="saved as beta5e-02.*a-b: run_0 and run_1"):
+    with pytest.raises(ConfigError, match="beta5e-02.*a-b: run_0 .*run_1"):
         save_hub.name_runs(clash)
-    with pytest.raises(ConfigError, match="none of the finished runs"):
+    with pytest.raises(ConfigError, match="finished runs"):
         save_hub.name_runs(runs(beta=["none"]))

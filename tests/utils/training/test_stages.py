@@ -233,7 +233,7 @@ RESUMED = {  # epoch of the interruption, settings
 
 @pytest.mark.parametrize("case", RESUMED)
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, monkeypatch, case):
-    """Even if its folder has moved."""
+    """This holds even if its folder has moved."""
     epoch, settings = RESUMED[case]
     overrides = [*ONLY_FEAT, *settings]
     uninterrupted = run(tmp_path / "a", *overrides)
@@ -449,7 +449,7 @@ def test_ctrl_c_and_sigterm_are_reported_and_can_be_resumed(tmp_path, number, re
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
 def test_a_terminal_or_a_service_manager_interrupts_all_jobs_of_a_sweep(tmp_path, number):
-    """They send the signal to all processes, also to a worker that would have no job."""
+    """They send the signal to all processes, even to a worker that has no job."""
     overrides = ["trainer.max_epochs=1000", "is_only_feat=true", "parallel_jobs=3"]
     overrides.append("trainer.check_val_every_n_epoch=1")
     runs = [find_run(compose(tmp_path, *overrides, f"seed={i}"), "featurizer") for i in (1, 2)]

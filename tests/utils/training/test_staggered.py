@@ -149,7 +149,7 @@ def test_damaged_files_and_other_checkpoints_are_an_error(both_steps, tmp_path):
 def test_encoder_files_must_be_relative_to_the_pretrained_folder(tmp_path):
     for setting in ("finetune.init=/tmp/x.pt", "export.encoder=/tmp/x.pt", "export.encoder=~/x.pt"):
         overrides = [setting, "is_only_feat=true"]
-        with pytest.raises(ValueError, match=f"{setting} must be relative"):
+        with pytest.raises(ValueError, match=f"{setting} .*relative"):
             run(tmp_path, *overrides, base=DIGITS)
         # before training starts
         cfg = config(tmp_path, *overrides)

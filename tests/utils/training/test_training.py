@@ -37,7 +37,7 @@ def test_probes_and_supervised_distortions_need_labels(tmp_path):
         run(tmp_path, unlabelled("data_feat"))
     assert not (find_run(compose(tmp_path, unlabelled("data_feat")), "featurizer").csv).exists()
     overrides = ["distortion=supervised", "featurizer.kwargs.online=null"]
-    with pytest.raises(ValueError, match="data_feat=digits has no labels: choose another dist"):
+    with pytest.raises(ValueError, match="data_feat=digits .*labels.* dist"):
         run(tmp_path, unlabelled("data_feat", unlabelled_digits), *overrides, base=DIGITS)
 
 
@@ -51,7 +51,7 @@ def test_a_compressor_without_a_probe_trains_on_unlabelled_data(tmp_path):
 
 def test_predictors_need_labels_before_anything_is_sent(tmp_path, monkeypatch):
     monkeypatch.setattr(communication, "send_splits", lambda *a, **k: pytest.fail("was sent"))
-    with pytest.raises(ValueError, match="data_pred=banana_rot has no labels to predict"):
+    with pytest.raises(ValueError, match="data_pred=banana_rot .*labels"):
         run(tmp_path, unlabelled("data_pred"))
     cfg = compose(tmp_path, unlabelled("data_pred"))
     assert find_run(cfg, "featurizer").status()["state"] == "done"

@@ -19,14 +19,14 @@ from utils.training import fitting
 from utils.training.callbacks import ProgressLines
 
 N_STEPS, CHECK_EVERY, BATCH_SIZE = 20, 7, 4
-# operations that read values on the host, have results whose shape depends on values, or copy
+# operations that read values on the host, have results of data-dependent shape, or copy
 READING = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2"}
 READING |= {"lift_fresh", "repeat_interleave.Tensor", "bincount", "_linalg_check_errors"}
 COPYING = ("cpu", "to", "numpy", "tolist", "__array__")  # methods of tensors
 
 
 class Waits(TorchDispatchMode, Callback):
-    """Where the host would wait, by step. The first step is exempt: it creates states."""
+    """Counts where the host would wait. The first step is exempt: it creates optimiser states."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         super().__init__()
@@ -51,7 +51,7 @@ class Waits(TorchDispatchMode, Callback):
         places, frame = [], sys._getframe(2)
         while frame is not None:
             path = frame.f_code.co_filename
-            if "/torch/optim/" in path and not places:  # counts of steps, which stay on the CPU
+            if "/torch/optim/" in path and not places:  # step counts, which stay on the CPU
                 return
             if "/torch/" not in path and path != __file__:
                 places.append(f"{path}:{frame.f_lineno}")
