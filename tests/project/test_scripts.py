@@ -44,7 +44,7 @@ fi
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
-    """Scripts, configs and a stub for Python, copied to a folder with a difficult name."""
+    """Scripts, configs and a stub for Python, copied to a folder with an awkward name."""
     monkeypatch.setenv("LC_ALL", "C")
     root = tmp_path / "my projét (1)"
     for name in ("bin", "conf"):

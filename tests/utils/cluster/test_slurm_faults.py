@@ -1,4 +1,4 @@
-"""Killed, preempted and failing jobs do not change the results of sweeps on a real Slurm."""
+"""Killed, preempted and failing jobs do not change the results of sweeps on a real Slurm cluster."""
 
 import sys
 from collections import Counter

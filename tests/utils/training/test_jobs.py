@@ -155,7 +155,7 @@ def test_a_training_that_ends_before_its_first_evaluation_is_an_error(tmp_path):
 
 @pytest.fixture
 def in_scheduler(monkeypatch):
-    """Act as if submitit had started this process; set the handler of USR2."""
+    """Act as if submitit had started this process; set the USR2 handler."""
     env = {"EXECUTOR": "local", "LOCAL_JOB_ID": "87", "LOCAL_GLOBALID": "0"}
     for name, value in env.items():
         monkeypatch.setenv(f"SUBMITIT_{name}", value)

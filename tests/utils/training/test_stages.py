@@ -386,7 +386,7 @@ def state_of(cfg, stage: str) -> str:
 
 @contextlib.contextmanager
 def started(folder, *overrides):
-    """A process of main.py with a session of its own; its output is text."""
+    """Start main.py in a session of its own; yield the process, whose output is text."""
     with subprocess.Popen(
         main_command(folder, *overrides),
         cwd=ROOT,

@@ -1,6 +1,6 @@
 """Training steps never make the host wait for a GPU, except where losses are checked.
 
-Without a GPU, operations that would read from one are found in what torch is asked to do.
+Without a GPU, operations that would read from one are found among those that torch dispatches.
 """
 
 import functools

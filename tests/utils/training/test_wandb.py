@@ -53,7 +53,7 @@ if task == "aggregates":
 
 @pytest.fixture
 def env(tmp_path):
-    """Environment without credentials, including in the home folder."""
+    """Environment without credentials, not even in the home folder."""
     found = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     found.pop("NETRC", None)
     path = f"{ROOT}:{ROOT / 'tests'}"
