@@ -1,4 +1,4 @@
-"""Killed, preempted and failing jobs do not change the results of sweeps on a real Slurm cluster."""
+"""On a real Slurm cluster, killed, preempted and failing jobs do not change results of sweeps."""
 
 import sys
 from collections import Counter
