@@ -45,7 +45,7 @@ class ReleasedBottleneck:
     features, trained on COCO."""
 
     beta: float  # weight of the rate in training; larger means fewer bits
-    n_bits: int  # entropy under the model, bits per image
+    n_bits: int  # entropy of CompressAI's tables, bits per image
     url: str
     sha256: str
 
