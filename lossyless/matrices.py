@@ -49,7 +49,7 @@ def validated(estimator: BaseEstimator, Z: ArrayLike, *, reset: bool = True) -> 
     is_small = isinstance(dtype, np.dtype) and np.can_cast(dtype, np.float32)
     types = (np.float32, np.float64) if is_small else (np.float64, np.float32)
     try:
-        return validate_data(estimator, Z, dtype=types, reset=reset)
+        return validate_data(estimator, Z, dtype=types, order="C", reset=reset)
     except ValueError as error:  # drop scikit-learn's advice about its own estimators
         raise ValueError(
             str(error).partition(f"\n{type(estimator).__name__} does not")[0]

@@ -237,8 +237,10 @@ def test_the_unit_of_the_features_does_not_matter(unit):
         np.c_[np.ones(50), np.arange(50.0)],
         np.random.default_rng(0).normal(size=(5, 40)),
         np.arange(40).reshape(20, 2),
+        np.arange(40.0).reshape(20, 2)[::-2, ::-1],
     ],
-    ids=["one row", "constant", "zeros", "one column", "constant column", "wide", "integers"],
+    ids=["one row", "constant", "zeros", "one column", "constant column", "wide", "integers"]
+    + ["negative strides"],
 )
 def test_unusual_matrices_are_compressed(Z):
     compressor = rounding().fit(Z)
