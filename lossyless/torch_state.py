@@ -1,6 +1,7 @@
 """Temporary changes to torch's global settings."""
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -54,6 +55,10 @@ def full_precision(device_type: str) -> Iterator[None]:
         finally:
             torch.set_float32_matmul_precision(callers_precision)
 
+
+# A forked process has the thread pool of its parent without the threads: it would wait forever.
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
 
 _lock, _n_inside, _callers_dtype = threading.Lock(), 0, torch.float32
 

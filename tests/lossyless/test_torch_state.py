@@ -4,6 +4,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -154,6 +155,20 @@ def test_one_thread_is_a_setting_of_this_thread():
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(n_threads)
+
+
+def test_forked_processes_do_not_wait_for_the_threads_of_their_parent():
+    model, rows, context = fitted(ArrayCompressor), np.tile(Z, (100, 1)), get_context("fork")
+    ours, theirs = context.Pipe()
+    with set_to(torch.set_num_threads, 2, torch.get_num_threads()):
+        expected = model.compress(rows)  # starts the threads
+        process = context.Process(target=lambda: theirs.send_bytes(model.compress(rows)))
+        process.start()
+    try:
+        assert ours.poll(60) and ours.recv_bytes() == expected
+    finally:
+        process.kill()
+        process.join()
 
 
 def test_loading_draws_nothing(weights, tmp_path):
