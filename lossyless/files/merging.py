@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import zip_longest
 
@@ -14,7 +14,7 @@ from lossyless.files.writer import FileWriter
 SAME = {"fingerprint": "entropy model", "codec": "codec", "shape": "shape"}
 
 
-def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> int:
+def merge_files(paths: Iterable[str | os.PathLike], out: str | os.PathLike) -> int:
     """Concatenate the examples of several files into one file; return the number of examples.
 
     Payloads are copied without decoding, in constant memory, and every checksum is verified.
@@ -25,6 +25,7 @@ def merge_files(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> i
     Raises ContainerError if a file is damaged, or if its model, shape, classes or label shape
     differ from those of the others; SameFileError if a file is `out`.
     """
+    paths = [*paths]
     if not paths:
         raise ValueError("no files to merge")
     check_distinct([out], paths)

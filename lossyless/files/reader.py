@@ -1,7 +1,6 @@
 """Reads examples from compressed files."""
 
 import os
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import cached_property
@@ -30,7 +29,8 @@ class FeatureFile(Portable, CompressedFile):
 
     `file[i]` is the decoded example i: `codec.z_dtype` [*shape], on the CPU; `file[10:20:2]`,
     `file[[3, -1]]` and `file[mask]` are [n, *shape]. Only the required chunks are read, and up to
-    `CACHE_BYTES` of the most recent ones are cached. Data-loading processes can share an instance.
+    `CACHE_BYTES` of the most recent ones are cached. Threads and data-loading processes can share
+    an instance.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class FeatureFile(Portable, CompressedFile):
     ):
         self.codec = codec
         self._source, self._on_damage = source, on_damage
-        self._cache: OrderedDict[int, NDArray | Tensor] = OrderedDict()
+        self._cache: dict[int, NDArray | Tensor] = {}
         super().__init__(source, on_damage=on_damage)
         try:
             self._check_codec()
@@ -167,13 +167,16 @@ class FeatureFile(Portable, CompressedFile):
         return rows if self._coder is None else self.codec.dequantise(rows)
 
     def _cached(self, position: int) -> NDArray | Tensor:
-        if position in self._cache:
-            self._cache.move_to_end(position)
-            return self._cache[position]
-        rows = self._decode(self.heads[position])
-        self._cache[position] = rows
-        while len(self._cache) > 1 and sum(r.nbytes for r in self._cache.values()) > CACHE_BYTES:
-            self._cache.popitem(last=False)
+        # threads may share the cache: each operation on it is atomic
+        rows = self._cache.pop(position, None)
+        if rows is None:
+            rows = self._decode(self.heads[position])
+        self._cache[position] = rows  # the last one is the most recent
+        recent = self._cache.copy()
+        while len(recent) > 1 and sum(r.nbytes for r in recent.values()) > CACHE_BYTES:
+            oldest = next(iter(recent))
+            del recent[oldest]
+            self._cache.pop(oldest, None)
         return rows
 
     def _gather(self, indices: NDArray[np.int64]) -> Tensor:
@@ -209,7 +212,7 @@ class FeatureDataset(Portable, Dataset, AbstractContextManager):
             labels = self.file.labels()
             if labels is None:
                 raise ValueError(f"{self.file.name}: holds no labels")
-        self.labels = None if labels is None else as_array(labels)
+        self.labels = None if labels is None or labels is False else as_array(labels)
         if self.labels is not None and len(self.labels) != len(self.file):
             raise ValueError(
                 f"{self.file.name}: has {len(self.file)} examples, but {len(self.labels)} labels "

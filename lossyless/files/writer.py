@@ -69,8 +69,10 @@ class FileWriter:
         return Written(self.n_examples, self.n_bytes, self.n_annotation_bytes)
 
     def _write(self, data: bytes) -> None:
-        self._file.write(data)
         self.n_bytes += len(data)
+        while data:  # unbuffered files, such as pipes, may accept only a part
+            n_written = self._file.write(data)
+            data = b"" if n_written is None else data[n_written:]
 
 
 def write_features(
@@ -207,7 +209,9 @@ def _naming_examples(name: str, start: int, rows: Tensor | NDArray) -> Iterator[
 
 def _unpack(batch: Batch) -> tuple[Rows, Any, Any]:
     """Split a batch into z, labels and names; those that are missing are None."""
-    return (*batch, None)[:3] if isinstance(batch, tuple) else (batch, None, None)
+    # data loaders return lists
+    is_list = isinstance(batch, list) and len(batch) > 0 and isinstance(batch[0], Tensor)
+    return (*batch, None, None)[:3] if isinstance(batch, tuple) or is_list else (batch, None, None)
 
 
 def _tensors(

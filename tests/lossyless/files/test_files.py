@@ -2,7 +2,9 @@
 
 import io
 import pickle
+import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -200,6 +202,22 @@ def test_the_cache_is_bounded(file, z_hat, monkeypatch):
         assert 1 <= len(file._cache) <= 3  # the last chunk has 4 examples
 
 
+def test_threads_can_share_a_file(file, z_hat, monkeypatch):
+    monkeypatch.setattr(reader, "CACHE_BYTES", 4 * 2 * 32 * Z_DIM)
+
+    def read(seed: int) -> bool:
+        rows = np.random.default_rng(seed).integers(N, size=(100, 3))
+        return all(torch.equal(file[i], z_hat[i]) for i in rows)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(read, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+
+
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_data_loaders_read_files(path, codec, z, z_hat, n_workers):
     write(path, codec, z)
@@ -213,7 +231,10 @@ def test_data_loaders_read_files(path, codec, z, z_hat, n_workers):
         )
         for x, y in loader:
             assert torch.equal(x, z_hat[y // 3])
-    with FeatureDataset(path, codec) as data:
+        write_features(DataLoader(data, batch_size=9), path.with_name("copy"), codec)
+    with FeatureDataset(path.with_name("copy"), codec, labels=True) as copied:
+        assert torch.equal(copied[7][0], z_hat[7]) and copied[7][1] == 21
+    with FeatureDataset(path, codec, labels=False) as data:
         assert torch.equal(next(iter(DataLoader(data, batch_size=9))), z_hat[:9])
 
 
@@ -236,7 +257,11 @@ def test_size_is_the_cross_entropy_under_the_tables(path):
 
 
 def test_files_can_be_in_memory(path, codec, z, z_hat):
-    buffer = io.BytesIO()
+    class Unbuffered(io.BytesIO):
+        def write(self, data: bytes) -> int:
+            return super().write(data[:100])
+
+    buffer = Unbuffered()
     written = write_features([z], buffer, codec, chunk_size=32)
     write(path, codec, z)
     assert path.read_bytes() == buffer.getvalue() and written.n_bytes == len(buffer.getvalue())

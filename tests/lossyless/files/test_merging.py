@@ -140,7 +140,7 @@ def test_merging_keeps_all_examples_without_coding_again(tmp_path, path, codec, 
         write(part, codec, z, meta={"classes": ["a", "b"], "shard": i})
     with monkeypatch.context() as uncoded:
         uncoded.setattr(type(codec.coder()), "encode", None)
-        assert merge_files(paths, path) == 108
+        assert merge_files(iter(paths), path) == 108
     assert torch.equal(read(path, codec), quantised(codec, torch.cat(parts)))
     assert CompressedFile(path).describe()["meta"] == {"classes": ["a", "b"]}
 
