@@ -38,8 +38,8 @@ def kept_configs() -> Iterator[None]:
     """Cache what Hydra composes from conf/, because tests compose the same configs repeatedly."""
     read = cache(utils.configs.composing.compose)
 
-    def compose(config_name: str, overrides: list[str]) -> DictConfig:
-        return read(config_name, tuple(overrides)).copy()
+    def compose(config_name: str, overrides: list[str], **options: bool) -> DictConfig:
+        return read(config_name, tuple(overrides), **options).copy()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils.configs.composing, "compose", compose)

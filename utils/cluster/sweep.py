@@ -31,7 +31,7 @@ from utils.configs.checks import (
     check_settings,
     check_weights,
 )
-from utils.configs.composing import compose_config, expand
+from utils.configs.composing import check_experiment, compose_config, expand
 from utils.configs.overrides import CONF_DIR, given, parse, to_override_value
 from utils.runs.experiment_status import LOG, end_queued_jobs, read_jobs, report
 from utils.runs.files import writable_dir
@@ -126,6 +126,7 @@ def check_command_line(arguments: list[str]) -> Plan:
     """Check a command line; raise ConfigError, HydraException or OSError if its jobs cannot run."""
     overrides = expand(arguments)
     cfg = compose_config(overrides)
+    check_experiment(overrides)
     check_weights(cfg)
     check_references(cfg)
     check_settings(cfg)

@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -33,6 +33,11 @@ if sys.version_info >= (3, 14):  # Python 3.14's argparse rejects Hydra 1.3's la
     argparse.ArgumentParser._check_help = lambda *_: None
 
 resolvers.register()
+
+# Nodes to which the file of an experiment may add keys. It may also add them to `kwargs`, because
+# classes refuse unknown arguments.
+OPEN = {"aggregate", "hydra", "modes", "per_distortion", "slurm", "sweep"}
+OPEN |= {"trainer", "trainer_pred"}  # Lightning's trainer refuses unknown options
 
 
 def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> DictConfig:
@@ -93,6 +98,38 @@ def expand(overrides: Sequence[str]) -> list[str]:
     added += [f"{key}={_values(values)}" for key, values in swept.items() if key not in chosen]
     compose_config([*added, *overrides])  # raises for unknown keys in the experiment's file
     return [*added, *overrides]
+
+
+def check_experiment(overrides: Sequence[str]) -> None:
+    """Raise `ConfigError` if the file of the experiment sets a key that no other file has.
+
+    Nothing would read it. `OPEN` lists exceptions.
+    """
+    choices = [override for override in parse(overrides) if is_group(override)]
+    if all(override.key_or_group != "experiment" for override in choices):
+        return
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"), _errors_in_one_line():
+        cfg = compose("main", _first_values(choices), return_hydra_config=True)
+        options = dict(cfg.hydra.runtime.choices) | {"experiment": "none"}
+        same = [f"{group}={name}" for group, name in options.items() if "hydra/" not in group]
+        others = compose("main", same)
+    settings = {k: v for k, v in OmegaConf.to_container(cfg).items() if k not in OPEN}
+    for key in _added(settings, OmegaConf.to_container(others)):
+        try:
+            find_node(others, key)  # raises
+            raise ConfigError(f"'{key}' is one key with dots: nest its parts")
+        except ConfigError as error:
+            name = cfg.hydra.runtime.choices.experiment
+            raise ConfigError(f"conf/experiment/{name}.yaml: {error}") from error
+
+
+def _added(new: Mapping, old: Mapping, prefix: str = "") -> Iterator[str]:
+    """The keys of a nested mapping that another one lacks, outside `kwargs`."""
+    for key, value in new.items():
+        if key not in old:
+            yield f"{prefix}{key}"
+        elif isinstance(value, dict) and isinstance(old[key], dict) and key != "kwargs":
+            yield from _added(value, old[key], f"{prefix}{key}.")
 
 
 def _compose(config_name: str, overrides: list[Override]) -> DictConfig:

@@ -227,6 +227,29 @@ def test_unknown_keys_in_the_space_of_a_search_or_an_experiment_are_errors():
         expand(["experiment=test", "+sweep.trainer_max_epoch=[1,2]"])
 
 
+@pytest.mark.parametrize(
+    ("name", "setting", "alternatives"),
+    [
+        ("mine1", "sead: 3", "seed"),
+        ("mine2", "encoder: {zdim: 3}", "z_dim"),
+        ("mine3", "trainer.max_epochs: 3", "nest"),
+        ("mine4", "{per_distortion: {VIC: {mine: 3}}, encoder: {kwargs: {added: 3}}}", None),
+    ],
+)
+def test_misspelt_keys_in_the_file_of_an_experiment_are_errors(
+    monkeypatch, tmp_path, name, setting, alternatives
+):
+    conf = shutil.copytree(composing.CONF_DIR, tmp_path / "conf")
+    (conf / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{setting}\n")
+    monkeypatch.setattr(composing, "CONF_DIR", conf)
+    check = functools.partial(composing.check_experiment, [f"experiment={name}"])
+    if alternatives is None:
+        check()
+    else:
+        with pytest.raises(ConfigError, match=f"{name}.yaml.*{alternatives}"):
+            check()
+
+
 def call_main(monkeypatch, *arguments: str) -> list[DictConfig]:
     """The configs of the jobs that `python main.py *arguments` starts."""
     configs = []
