@@ -15,7 +15,7 @@ INSTALLED := .venv/.installed
 INSTALLED_DEV := .venv/.installed-dev
 REQUIREMENTS := requirements/requirements.txt requirements/constraints.txt
 SCRIPTS := $(wildcard bin/*.sh bin/*/*.sh tests/helpers/slurm/*.sh) .ci/run
-# One thread per process: the test workers already fill the cores.
+# One thread per process: the test workers already use all cores.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -rfE --tb=short --disable-warnings
 IN_PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
@@ -24,9 +24,9 @@ IN_PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal
 help: ## List the targets and settings
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  PYTHON=python3.12        interpreter to create .venv with (default: found on the path)"
-	@echo "  ARGS='tests/.../test_x.py' arguments for pytest, in all test targets; and for"
-	@echo "                           benchmark and fault-drill"
+	@echo "  PYTHON=python3.12        interpreter to create .venv with (default: the first on the path)"
+	@echo "  ARGS='tests/.../test_x.py' arguments for pytest (all test targets), benchmark or"
+	@echo "                           fault-drill"
 	@echo "  WORKERS=4                number of test processes (default: one per core, at most 8)"
 
 demo: $(INSTALLED) ## Install if needed, then run the demo: Banana and digits, 4 minutes on 2 cores
@@ -64,7 +64,7 @@ benchmark: $(INSTALLED) ## Measure speed and size against references; writes res
 fault-drill: $(INSTALLED) ## Damage files, kill runs, fill disks, ...; count what is detected
 	$(VENV_PYTHON) -m utils.fault_drill $(ARGS)
 
-setup: $(INSTALLED) ## Only create .venv and install
+setup: $(INSTALLED) ## Only create .venv and install the dependencies
 
 clean: ## Remove caches and build leftovers, but keep results, data and .venv
 	find . \( -name .venv -o -name .git -o -path ./results -o -path ./data \) -prune -o \

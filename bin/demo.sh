@@ -20,7 +20,7 @@ bin/digits/digits_viz_VIC.sh -m quick -a logger=csv || status=$? digits_status=$
 
 banana=results/exp_quick_banana_viz_VIC
 digits=results/exp_quick_digits_viz_VIC
-# table FOLDER STATUS: if the status is above 1, no table was written, and a table on disk is outdated
+# table FOLDER STATUS: if the status is above 1, no table was written, and any table on disk is outdated
 table() {
   if [ "$2" -gt 1 ] || ! cat "$1/summary.md"; then echo "no table: see the errors above"; fi
 }
@@ -28,10 +28,10 @@ cat <<END
 
 == Summary
 
-Each compressor was trained on two data sets, without labels and at the same price per bit (beta).
+Both compressors were trained on two data sets, without labels and at the same price per bit (beta).
 VAE (VC in the paper) reconstructs its input. VIC reconstructs the input without its augmentation,
-so it spends no bits on what augmentations change. Both compressed the data to files, and predictors
-were trained on the decoded files.
+so it spends no bits on what augmentations change. Both compressed the data into files, and predictors
+were trained on the data decoded from these files.
 
 Banana: points in the plane; tasks ignore their angle
 $(table "$banana" "$banana_status")
@@ -39,8 +39,8 @@ $(table "$banana" "$banana_status")
 Digits: augmented handwritten digits; tasks ignore the augmentation
 $(table "$digits" "$digits_status")
 
-rate: bits per example under the entropy model. coded bits: file size per example; alone: of an example
-that is coded by itself. M(X): what tasks depend on, here the distance from the origin.
+rate: bits per example under the entropy model. coded bits: file size per example; alone: size of an
+example coded on its own. M(X): what tasks depend on; for the Banana, the distance from the origin.
 
 Figures:      $banana/figures/
               $digits/figures/

@@ -3,7 +3,7 @@
 # ours. Running it again resumes where it stopped.
 #
 #   bin/reproduce.sh                # all quick modes, about 40 minutes on two cores
-#   bin/reproduce.sh --budget 90    # at most 90 minutes; also full-size experiments that take less
+#   bin/reproduce.sh --budget 90    # at most 90 minutes; also runs full-size experiments that fit
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=bin/settings.sh

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
 # Shared by all scripts that call Python.
 
-# Splits "A=1 B=a b" into the lines "A=1" and "B=a b": a setting begins at each word KEY=.
+# Splits "A=1 B=a b" into the lines "A=1" and "B=a b": each word KEY=... starts a new setting.
 split_settings() {
   sed -E 's/ +([+~]*[A-Za-z_][A-Za-z0-9_./@]*=|~[A-Za-z_])/\n\1/g' <<<"$1"
 }
 
-# Sets `python` to the interpreter of .venv, or else of the active environment.
+# Sets `python` to the interpreter of .venv or, without one, that of the active environment.
 find_python() {
   python=.venv/bin/python
   [ -x "$python" ] && return

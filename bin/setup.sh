@@ -61,7 +61,7 @@ missing_packages() {
 }
 
 # Sets `python` to $PYTHON, or else to the first usable interpreter on the path. If there is none,
-# fails and sets `problems` (of each interpreter), `packages` (Debian packages that solve them) and
+# fails and sets `problems` (of each interpreter), `packages` (Debian packages that would solve them) and
 # `venv_maker` (an interpreter of any version that can create virtual environments).
 find_python() {
     local candidates=(python3.12 python3.11 python3.13 python3.14 python3 python)
@@ -83,7 +83,7 @@ find_python() {
                     return
                 fi
                 packages=${packages:-$missing} # of the first interpreter only
-                problem="Python $version lacks ${missing// /, }"
+                problem="Python $version needs ${missing// /, }"
             fi
         fi
         # python3 is usually one of the interpreters above
@@ -107,7 +107,7 @@ create_venv_with_uv() {
         if [ -z "$venv_maker" ]; then return 1; fi
         if ! { "$venv_maker" -m venv "$scratch" &&
             "$scratch/bin/python" -m pip install uv; } >"$scratch/log" 2>&1; then
-            problems="$problems; uv cannot be installed"
+            problems="$problems; uv could not be installed"
             return 1
         fi
     fi
@@ -116,7 +116,7 @@ create_venv_with_uv() {
     if ! { UV_PYTHON_PREFERENCE=only-managed "$uv" venv --no-project \
         --python "3.$NEWEST_WITH_WHEELS" "$VENV" &&
         "$VENV_PYTHON" -m ensurepip; } >"$scratch/log" 2>&1; then
-        problems="$problems; uv cannot download Python 3.$NEWEST_WITH_WHEELS"
+        problems="$problems; uv could not download Python 3.$NEWEST_WITH_WHEELS"
         problems="$problems ($(tail -n 1 "$scratch/log" | sed 's/^ *\(cause: \)*//'))"
         return 1
     fi
@@ -160,7 +160,7 @@ prepare_venv() {
     if [ -n "$problem" ]; then
         die "$VENV: $problem. Remove it (rm -rf $VENV) and run this again"
     elif [ -n "${PYTHON:-}" ] && [ "$(version_of "$PYTHON")" != "$version" ]; then
-        die "$VENV has Python $version, not that of PYTHON=$PYTHON." \
+        die "$VENV has Python $version, not the version of PYTHON=$PYTHON." \
             "Remove it (rm -rf $VENV) and run this again"
     elif ! "$VENV_PYTHON" -m pip --version >/dev/null 2>&1; then
         say "$VENV has no pip: recreating it"
@@ -176,14 +176,14 @@ explain_failure() {
     local network='NewConnection|NameResolution|ConnectTimeout|ReadTimeout|ProxyError|SSLError'
     if grep -q 'No space left on device' "$LOG"; then
         die "the disk is full: $(free_gb .) GB free in $PWD, $(free_gb "$temp") GB in $temp" \
-            "(TMPDIR sets the folder of temporary files). Free some space and run this again"
+            "(TMPDIR sets the folder for temporary files). Free some space and run this again"
     elif grep -E "$network" "$LOG" | tail -n 1 >&2; then
         die "the package index cannot be reached: check the network or proxy and run this again"
     fi
     grep -E '(ERROR|error):' "$LOG" | tail -n 5 >&2 || true
     if grep -q 'Failed building wheel for compressai' "$LOG"; then
-        die "CompressAI cannot be compiled here (see $LOG); Python 3.$NEWEST_WITH_WHEELS needs no" \
-            "compiler: rm -rf $VENV and make setup PYTHON=/path/to/python3.$NEWEST_WITH_WHEELS"
+        die "CompressAI could not be compiled (see $LOG); Python 3.$NEWEST_WITH_WHEELS needs no" \
+            "compiler: rm -rf $VENV && make setup PYTHON=/path/to/python3.$NEWEST_WITH_WHEELS"
     fi
     die "pip failed: see above; $LOG has the full output"
 }
@@ -211,12 +211,12 @@ install() {
     if builds_compressai "$VENV_PYTHON"; then
         "$VENV_PYTHON" -m pip show compressai >/dev/null 2>&1 ||
             say "building CompressAI, which has no wheel for this Python (a minute)"
-        # without dependencies: it requires numpy 1, which has no wheels either, but works with numpy 2
+        # without dependencies: it asks for numpy 1, which has no wheel either, but also works with numpy 2
         pip_install --no-deps compressai -c requirements/constraints.txt
     fi
     say "installing $requirements (6 GB on Linux, 5 to 15 minutes the first time; log: $LOG)"
     pip_install -r "$requirements" -c requirements/constraints.txt
-    # makes `import lossyless` and `lossyless-hub` work in any folder
+    # makes `import lossyless` and `lossyless-hub` work from any folder
     pip_install --quiet --no-deps --no-build-isolation --editable .
     "$VENV_PYTHON" -W ignore -c 'import torch, torchvision, compressai, constriction, clip' ||
         die "the packages cannot be imported (see above): remove $VENV and run this again"

@@ -13,8 +13,8 @@ usage: $0 EXPERIMENT [-m MODE] [-a "KEY=VALUE ..."]... [-h]
 Prints the jobs of an experiment by state (queued, running, done, failed, interrupted, lost), their
 progress and errors, and the commands to continue and cancel them.
 
-  EXPERIMENT  a file in conf/experiment/; may have the prefix of a mode, as in results/exp_EXPERIMENT
-  -m MODE     mode of the jobs
+  EXPERIMENT  a file in conf/experiment/; may be prefixed with a mode, as in results/exp_EXPERIMENT
+  -m MODE     mode in which the jobs run
   -a "K=V .." settings of the jobs, such as paths.results=...; can be repeated
   -h          this help
 END

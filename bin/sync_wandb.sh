@@ -8,9 +8,9 @@ usage() {
   cat <<END
 usage: $0 [EXPERIMENT]
 
-Uploads all runs that W&B logged offline in logs/, or only those of one experiment (named with the
-prefix of its mode: quick_banana_viz_VIC). Uploaded runs are skipped. A run that was interrupted and
-resumed becomes one run. Requires WANDB_API_KEY, or \`wandb login\` beforehand.
+Uploads all runs that W&B logged offline in logs/, or only those of one experiment (whose name
+includes the mode: quick_banana_viz_VIC). Runs that are already uploaded are skipped. A run that was
+interrupted and resumed is uploaded as a single run. Requires WANDB_API_KEY, or \`wandb login\` beforehand.
 END
 }
 
@@ -23,7 +23,7 @@ case ${1:-} in
   -h | --help) usage; exit 0 ;;
   -*) fail "unknown option $1 (-h for help)" ;;
 esac
-[ $# -le 1 ] || fail "one experiment at a time, found: $* (-h for help)"
+[ $# -le 1 ] || fail "expected at most one experiment, found: $* (-h for help)"
 
 shopt -s nullglob
 folders=(logs/*/wandb)
@@ -56,4 +56,4 @@ upload "${folders[@]}"
 while read -r run; do upload "$run"; done < <(left)
 mapfile -t incomplete < <(left)
 [ ${#incomplete[@]} -eq 0 ] ||
-  fail "still being written, or truncated by a kill; the intact part was uploaded: ${incomplete[*]}" 1
+  fail "uploaded only in part (still being written, or cut short by a kill): ${incomplete[*]}" 1

@@ -19,14 +19,14 @@ usage: $0 [-m MODE] [-s SLURM] [-t MINUTES] [-a "KEY=VALUE ..."]... [--wait] [-c
 ${description:-Runs the experiment $experiment.}
 
   -m MODE     a file in conf/mode/, e.g. quick (minutes on a CPU), dev, debug
-  -s NAME     a file in conf/slurm/: submit to that cluster instead of running here; jobs, tables
-              and figures continue in the background
+  -s NAME     a file in conf/slurm/: submit to that cluster instead of running here; tables and
+              figures are created in the background when all jobs have ended
   -t MINUTES  time limit of each job on a cluster
   -a "K=V .." any settings of main.py; can be repeated; values may contain spaces
   --wait      with -s: return only when all jobs have ended, with the highest of their exit statuses
-  -c JOB_ID   continue the sweep with this id (printed when it started; a folder in outputs/) or with a
-              Slurm job of this id: finished runs are reused, others run again
-  -v PREFIX   only recreate tables and figures, for the runs of mode PREFIX ("": full-size runs)
+  -c JOB_ID   continue the sweep with this id (printed when it started; a folder in outputs/), or the
+              sweep of the Slurm job with this id: finished runs are reused, others run again
+  -v PREFIX   only recreate tables and figures, for the runs in mode PREFIX ("": full-size runs)
   -h          this help
 END
 }
@@ -45,7 +45,7 @@ check_option() { # GROUP NAME FLAG
   [ -f "conf/$1/$2.yaml" ] || fail "$3 $2: there is no conf/$1/$2.yaml; choose from: $(options_of "$1")"
 }
 
-# Finds the latest sweep with an id of ours, or with a Slurm job id such as 87 or 87_3.
+# Finds the sweep with this id, or the latest one with this Slurm job id (such as 87 or 87_3).
 find_sweep() {
   local id=$1 files
   if [[ $id =~ ^[0-9]+(_[0-9]+)?$ ]]; then
@@ -68,7 +68,7 @@ parse_flags() {
     case $flag in
       m) mode=$OPTARG ;;
       s) slurm=$OPTARG ;;
-      t) [[ $OPTARG =~ ^[0-9]+$ ]] || fail "-t takes minutes, not '$OPTARG'"
+      t) [[ $OPTARG =~ ^[0-9]+$ ]] || fail "-t takes a number of minutes, not '$OPTARG'"
          overrides+=("timeout_min=$OPTARG") has_time_limit=true ;;
       a) mapfile -t more < <(split_settings "$OPTARG"); overrides+=("${more[@]}")
          for setting in "${more[@]}"; do
@@ -96,8 +96,8 @@ if [ -n "$continues" ]; then
   was_waiting=$is_waiting n_words=2
   if $is_waiting; then n_words=3; fi
   [ $# -eq "$n_words" ] ||
-    fail "-c ID reuses the flags of that sweep: pass no other flag but --wait (and a space before ID)"
-  continued=$(find_sweep "$continues") || fail "-c $continues: there is no sweep outputs/$continues"
+    fail "-c ID reuses the flags of that sweep: pass no other flags except --wait, and put a space before ID"
+  continued=$(find_sweep "$continues") || fail "-c $continues: there is no sweep with this id in outputs/"
   of=$(cat "outputs/$continued/script" 2>/dev/null || echo "$script")
   [ "$of" = "$script" ] || fail "-c $continues: this sweep belongs to another script: $(printf %q "$of") -c $continued"
   mapfile -d '' arguments <"outputs/$continued/arguments"
@@ -123,7 +123,7 @@ trap 'status=130; exit' INT TERM
 # Id of the sweep, shared with the driver; `-c` uses it to find the arguments.
 if [ -n "${LOSSYLESS_JOB_ID:-}" ]; then
   job_id=$LOSSYLESS_JOB_ID
-  unset LOSSYLESS_JOB_ID # scripts that this one calls have their own ids
+  unset LOSSYLESS_JOB_ID # scripts called by this one have their own ids
 elif ! $is_plot_only; then
   job_id=$(date +%Y-%m-%d_%H-%M-%S)_$$
   mkdir -p "outputs/$job_id"
@@ -133,7 +133,7 @@ elif ! $is_plot_only; then
   [ -z "$continues" ] || echo "$continues" >"outputs/$job_id/continues"
 fi
 
-# Start the script again in the background; return when its jobs are queued, or, if it ends earlier, with
+# Start the script again in the background; exit once its jobs are queued or, if it ends before that, with
 # its exit status.
 detach() {
   local log=outputs/$job_id/log driver as_mode=""
@@ -153,7 +153,7 @@ detach() {
   [ "$mode" = none ] || as_mode=" -m $mode"
   grep '^Queued ' "$log"
   cat <<END
-Job id $job_id. Jobs, tables and figures continue in the background:
+Job id $job_id. The jobs run in the background, followed by tables and figures:
   log           tail -f $log
   status        bin/status.sh $experiment$as_mode$settings
   figures now   $me -v "${mode#none}"$settings

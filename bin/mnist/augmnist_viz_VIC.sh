@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Augmented MNIST: VC against VIC, the paper's Fig. 1. Settings: conf/experiment/augmnist_viz_VIC*.yaml
+# Augmented MNIST: VC against VIC, as in the paper's Fig. 1. Settings: conf/experiment/augmnist_viz_VIC*.yaml
 experiment=augmnist_viz_VIC
 description="Augmented MNIST: coded bits, accuracy and reconstructions (rec_imgs.png) of VC and VIC."
 # shellcheck source=bin/utils.sh

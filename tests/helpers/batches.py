@@ -1,4 +1,4 @@
-"""All batches of a loader, concatenated."""
+"""Concatenated batches, and seeded generators."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from lossyless.base import Batch
 
 
 def gather(loader: Iterable[Batch]) -> Batch:
-    """All x, y and aux of one iteration."""
+    """All x, y and aux from one pass over a loader."""
     parts = zip(*loader, strict=True)
     return Batch(*(None if part[0] is None else torch.cat(part) for part in parts))
 

@@ -10,7 +10,7 @@ from utils.aggregation.experiment import Experiment
 
 
 class Runs(Experiment):
-    """An experiment with these runs, whose configs are empty."""
+    """An experiment that consists of given runs, with an empty config."""
 
     def __init__(self, folder: Path, frame: pd.DataFrame, **options: object):
         super().__init__(folder, **options)
@@ -24,7 +24,7 @@ class Runs(Experiment):
 
 
 def table(runs: Iterable[Mapping[str, object]]) -> pd.DataFrame:
-    """A row for each run: parameters, seed, and metrics."""
+    """A table with a row for each run: its parameters, seed and metrics."""
     frame = pd.DataFrame(runs).assign(folder="", state="done", seed=lambda f: f["seed"].map(str))
     parameters = [c for c in frame if "/" not in c and c not in ("state", "folder", "seed")]
     frame["group"] = [" ".join(map(str, row)) for row in frame[parameters].to_numpy()]

@@ -1,4 +1,4 @@
-"""Damage to files."""
+"""Functions that damage files."""
 
 from pathlib import Path
 

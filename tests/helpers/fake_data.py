@@ -1,4 +1,4 @@
-"""Random images of the right shape, in place of data sets that must be downloaded."""
+"""Random images of the right shape, in place of data sets that have to be downloaded."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from utils.data.images import ImageDataModule
 
 IN_MEMORY = ("MNIST", "CIFAR10", "CIFAR100", "STL10", "STL10Unlabeled")
 SIZES = {"train": 8, "val": 4, "test": 4}
-# Settings that an experiment needs to use them.
+# Settings with which an experiment can use these images.
 OVERRIDES = [f"{place}.length={SIZES['train']}" for place in ("data_feat", "data_pred")]
 
 
@@ -54,7 +54,7 @@ def open_noise(data: ImageDataModule) -> dict[str, InMemory | Images]:
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace all image data sets by noise, except the digits, which need no download."""
+    """Replace all image data sets with noise, except the digits, which need no download."""
     original = ImageDataModule.open_source
 
     def open_source(data: ImageDataModule) -> dict[str, InMemory | Images]:
@@ -64,7 +64,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def install_all(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
-    """As `install`; also create COCO captions in `data_dir`, with random features."""
+    """Like `install`, but also create COCO captions in `data_dir`, with random features."""
     install(monkeypatch)
     save_captions(data_dir / "coco")
     monkeypatch.setattr("utils.data.coco_captions.caption_features", fake_features)
@@ -85,6 +85,6 @@ def save_captions(folder: Path) -> None:
 
 
 def fake_features(captions: list[str], *, weights: str, dim: int, folder: Path) -> Tensor:
-    """Random features float16 [N, dim] in place of CLIP's."""
+    """Random float16 features [N, dim] in place of CLIP's."""
     generator = torch.Generator().manual_seed(len(captions))
     return torch.randn(len(captions), dim, generator=generator).half()

@@ -12,9 +12,9 @@ class FileServer(ThreadingHTTPServer):
     Attributes
     ----------
     files : path -> content
-    breaks_after : number of bytes after which each of the next responses breaks off.
+    breaks_after : for each of the next responses, the bytes after which the connection breaks.
     knows_ranges : whether `Range` is supported.
-    requests : path and `Range` of all requests.
+    requests : path and `Range` of each request so far.
     """
 
     def __init__(self):
@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content[start:end])
 
     def log_message(self, *args: object) -> None:
-        """Nothing."""
+        """Print nothing."""
 
 
 @contextmanager

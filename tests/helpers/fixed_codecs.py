@@ -32,7 +32,7 @@ CODECS: dict[str, Callable[[], nn.Module]] = {
 
 
 def fixed(name: str, shape: tuple[int, ...], unit: float) -> Tensor:
-    """Multiples of a unit up to 255, from integers that are the same on every machine."""
+    """Random integers from -255 to 255, the same on every machine, times a unit."""
     rng = np.random.default_rng([*name.encode()])
     return torch.from_numpy(unit * rng.integers(-255, 256, shape).astype(np.float64)).float()
 

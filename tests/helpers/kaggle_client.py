@@ -1,4 +1,4 @@
-"""A fake client of Kaggle's API that needs no network."""
+"""A fake client for Kaggle's API that needs no network."""
 
 import types
 import zipfile

@@ -1,4 +1,4 @@
-"""Small data sets in the layouts of the originals.
+"""Small data sets with the file layouts of the originals.
 
 Each image has a single grey value, a multiple of `STEP`. Dividing by `STEP` gives the image's
 number, which identifies it after any processing.
@@ -46,7 +46,7 @@ def files(data: ImageDataModule, split: str) -> list[Path]:
 
 
 def listed(n_classes: int, n_train: int, n_test: int) -> Truth:
-    """Images that cycle through all classes; those of the test split come last."""
+    """Map image numbers to classes, in turn; the images of the test split come last."""
     classes = [i % n_classes for i in range(n_classes * (n_train + n_test))]
     n = n_classes * n_train
     return {"train": dict(enumerate(classes[:n])), "test": dict(enumerate(classes[n:], start=n))}
@@ -72,7 +72,7 @@ def make_food101(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
 
 
 def make_cars196(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
-    """Annotations as in the original: boxes, classes from 1 and file names; MATLAB structs."""
+    """Annotations are MATLAB structs, as in the original: boxes, classes from 1, and file names."""
     truth, root = listed(3, 3, 1), data_dir / "stanford_cars"
     (root / "devkit").mkdir(parents=True)
     models = np.array(["AM General Hummer SUV 2000", "Acura RL Sedan 2012", "smart"], dtype=object)
@@ -100,12 +100,12 @@ def make_pets37(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
         (root / "annotations" / f"{part}.txt").write_text("".join(lines))
         for i, c in truth[split].items():
             save(root / "images" / f"{breeds[c]}_{i}.jpg", i)
-    save(root / "images" / "Abyssinian_1000.jpg", 0)  # in no list
+    save(root / "images" / "Abyssinian_1000.jpg", 0)  # not in any list
     return truth
 
 
 def make_caltech101(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
-    """For `n_train_per_class=3`; the test images are chosen at random."""
+    """The split is that of `n_train_per_class=3`, which chooses test images at random."""
     root = data_dir / "caltech101" / "101_ObjectCategories"
     names = ("BACKGROUND_Google", "Faces", "accordion")
     classes = {0: range(6), 1: range(6, 11), 2: range(11, 15)}
@@ -145,7 +145,7 @@ def make_pcam(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
 
 
 def pcam_file(data_dir: Path, split: str, content: str) -> Path:
-    """The file of images (x) or labels (y) of a split."""
+    """The file with the images (x) or labels (y) of a split."""
     part = "valid" if split == "val" else split
     return data_dir / "pcam" / f"camelyonpatch_level_2_split_{part}_{content}.h5"
 
@@ -173,7 +173,7 @@ KAGGLE_IDS = [31, 9, 200, 45]
 
 
 def make_galaxy(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
-    """Lines of the table are in random order; there are no classes."""
+    """The rows of the table are in random order; there are no classes."""
     n, folder = 20, data_dir / "galaxyzoo"
     for name, ids in ((galaxy.IMAGES, range(n)), (galaxy.KAGGLE_IMAGES, KAGGLE_IDS)):
         for i in ids:
@@ -186,14 +186,14 @@ def make_galaxy(data_dir: Path, _: pytest.MonkeyPatch) -> Truth:
 
 
 def make_galaxy_offline(data_dir: Path, patch: pytest.MonkeyPatch) -> Truth:
-    """One image in 20 is for testing."""
+    """One image in 20 is held out for testing."""
     make_galaxy(data_dir, patch)
     _, test = hold_out(torch.zeros(20, 1), galaxy.TEST_FRACTION)
     images = dict.fromkeys(range(20), 0)
     return {"test": {i: images.pop(i) for i in test.tolist()}, "train": images}
 
 
-# --- arrays in archives, whose checksums become torchvision's
+# --- arrays in archives, whose checksums replace torchvision's
 
 
 def _md5(content: bytes) -> str:
@@ -293,7 +293,7 @@ ON_DISK = [data_set for data_set in MAKERS if data_set.__module__ != torchvision
 def open_small(
     data_set: Callable[..., ImageDataModule], data_dir: Path, truth: Truth, **kwargs: object
 ) -> ImageDataModule:
-    """Open a data set as if the small one were the complete one."""
+    """Open a small data set as if it were the complete one."""
     defaults = {"side": 16, "val_fraction": 1 / 3, "data_dir": str(data_dir), "batch_size": 4}
     if data_set is photos.caltech101:
         defaults["n_train_per_class"] = 3

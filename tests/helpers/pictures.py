@@ -1,4 +1,4 @@
-"""Small images, and files of them."""
+"""Small images, in memory and in files."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def save_plain(path: Path, value: int, size: tuple[int, int] = (12, 12)) -> None
 
 
 def digits(n_channels: int, n: int = 6, side: int = 32) -> Tensor:
-    """Digits [n, C, side, side] in [0, 1], with 256 levels; colours are shifted copies."""
+    """Digits [n, C, side, side] in [0, 1], with 256 levels; channels are shifted copies."""
     grey = torch.from_numpy(load_digits().images[:n]).float()[:, None] / 16
     grey = torch.nn.functional.interpolate(grey, size=(side, side), mode="bilinear")
     planes = [grey.roll(4 * channel, dims=-1) for channel in range(n_channels)]

@@ -1,4 +1,4 @@
-"""Run functions in several processes, as the ranks of a job."""
+"""Run functions in several processes, like the ranks of a job."""
 
 import multiprocessing
 import os
@@ -32,7 +32,7 @@ def in_processes(n: int, function: Callable, *args: object, timeout: float = 60)
         hanging = [rank for rank, process in enumerate(processes) if process.is_alive()]
         for process in processes:
             process.kill()
-        assert not hanging, f"processes {hanging} still ran after {timeout} s"
+        assert not hanging, f"processes {hanging} were still running after {timeout} s"
         return [_result(Path(folder), rank, process) for rank, process in enumerate(processes)]
 
 
@@ -65,6 +65,6 @@ def _result(folder: Path, rank: int, process: mp.Process) -> object:
 
 
 def own_workers() -> list[multiprocessing.process.BaseProcess]:
-    """Worker processes of this test; joblib keeps those of other tests for its next call."""
+    """Worker processes of this test, without those of other tests that joblib keeps for reuse."""
     children = multiprocessing.active_children()
     return [child for child in children if type(child).__name__ != "LokyProcess"]

@@ -1,4 +1,4 @@
-"""Folders that are not writable, even for root."""
+"""Folders that appear read-only, even to root."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Helpers for tests on a real Slurm: call scripts as users do; inspect runs, jobs, processes."""
+"""Helpers for tests on a real Slurm: call scripts as users do; inspect runs, jobs and processes."""
 
 import contextlib
 import json
@@ -59,13 +59,13 @@ def started_in(project: Path, *command: str) -> Iterator[subprocess.Popen]:
 
 
 def _environment() -> dict[str, str]:
-    """Environment of these tests, with modules from the working directory."""
+    """The tests' environment, in which modules are imported from the working directory."""
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     return {name: value for name, value in env.items() if name != "PYTHONPATH"}
 
 
 def metrics_of_runs(project: Path) -> dict[str, dict[str, float]]:
-    """Metrics without times, keyed by the path of the run's table."""
+    """Metrics of all runs, without times, keyed by the path of the run's table."""
     results = project / "results"
     tables = [path for stage in STAGES for path in results.rglob(f"run_*/results_{stage}.csv")]
     return {
@@ -111,7 +111,7 @@ def processes_of(job_ids: Iterable[str]) -> list[int]:
     raw_ids = {slurm("squeue", "-h", "-o", "%A", "-j", job_id).strip() for job_id in job_ids}
     rows = [line.split(maxsplit=2) for line in slurm("ps", "-eo", "pid=,ppid=,args=").splitlines()]
     found = []
-    for pid, _, command in rows:  # of a job's step: "slurmstepd: [87.0]"
+    for pid, _, command in rows:  # a job's step is "slurmstepd: [87.0]"
         step = re.fullmatch(r"slurmstepd: \[(\d+)\..*", command)
         if step and step[1] in raw_ids:
             found.append(pid)
@@ -128,7 +128,7 @@ def kill(processes: Iterable[int]) -> None:
 
 
 def wait_until(found: Callable[[], object], *, seconds: float, what: str) -> object:
-    """Poll until the result is true, and return it."""
+    """Poll until a function returns a true value, and return that value."""
     end = time.monotonic() + seconds
     while not (answer := found()):
         assert time.monotonic() < end, f"{what}: not within {seconds} seconds"

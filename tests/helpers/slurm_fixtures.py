@@ -18,7 +18,7 @@ OUR_CONFIG = "slurm/start_single_node.sh"
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """A running Slurm; if the tests started it, it is stopped after them."""
+    """A running Slurm; if the tests had to start it, they also stop it."""
     if reason := _reason_against_slurm():
         pytest.skip(reason)
     if shutil.which("scontrol") and call("scontrol", "ping").returncode == 0:
@@ -38,11 +38,11 @@ def _reason_against_slurm() -> str:
     """Why Slurm cannot be started here; empty if it can."""
     config = Path("/etc/slurm/slurm.conf")
     if os.geteuid() != 0:
-        return "only root can start a Slurm"
+        return "only root can start Slurm"
     if shutil.which("apt-get") is None:
-        return "Slurm is installed with apt-get, which is not here"
+        return "Slurm is installed with apt-get, which is not available here"
     if config.is_file() and OUR_CONFIG not in config.read_text():
-        return f"{config} is of another Slurm, which is left alone"
+        return f"{config} belongs to another Slurm, which is left alone"
     return ""
 
 

@@ -15,7 +15,7 @@ Z_DIM = 8
 
 
 def make_codec(z_dim: int = Z_DIM, seed: int = 0) -> HFactorized:
-    """A factorized rate with coding tables and different cell widths."""
+    """A factorized rate with coding tables, whose cell widths differ between dimensions."""
     torch.manual_seed(seed)
     rate = HFactorized(z_dim)
     with torch.no_grad():
@@ -31,7 +31,7 @@ def draw_features(n: int, z_dim: int = Z_DIM, seed: int = 1) -> Tensor:
 
 
 def quantised(codec: HFactorized, z: Tensor) -> Tensor:
-    """z_hat as a receiver must decode it."""
+    """The z_hat that a receiver must decode."""
     return codec.dequantise(codec.quantise(z))
 
 
@@ -51,7 +51,7 @@ def n_bytes_without_labels(path: Path) -> int:
 
 
 def version_1(codec: HFactorized, z: Tensor, chunk_size: int = 32) -> bytes:
-    """Write a file in format version 1."""
+    """The bytes of a file in format version 1."""
     values = {"codec": codec.format_name, "fingerprint": codec.fingerprint(), "shape": [z.shape[1]]}
     values |= {"dtype": "float32", "meta": {}, "sections": [], "id": "ab"}
     text = json.dumps(values).encode()

@@ -84,7 +84,7 @@ def resolved(folder: Path, *overrides: str, base: list[str] = BANANA) -> DictCon
 
 
 def run(folder: Path, *overrides: str, base: list[str] = BANANA) -> dict[str, float]:
-    """Run all stages of a tiny experiment in this process; return the metrics of all stages."""
+    """Run all stages of a tiny experiment in this process; return their metrics."""
     with jobs.prepared(compose(folder, *overrides, base=base)) as cfg:
         metrics = {}
         for stage in STAGES[: 1 if cfg.is_only_feat else None]:
@@ -105,5 +105,5 @@ def call(*command: str, **options: object) -> subprocess.CompletedProcess:
 
 
 def main_command(folder: Path, *overrides: str, base: list[str] = BANANA) -> list[str]:
-    """The command `python main.py` for a tiny experiment."""
+    """The `python main.py` command for a tiny experiment."""
     return [sys.executable, "main.py", *base, *paths(folder), "parallel_jobs=1", *overrides]

@@ -1,6 +1,6 @@
 """A CLIP checkpoint and a bottleneck with random weights.
 
-The network is like CLIP's ViT-B/32, with features of 512 dimensions, but small enough for tests.
+The network is like CLIP's ViT-B/32, with 512-dimensional features, but small enough for tests.
 To try the hub without a download: `python tests/helpers/tiny_clip.py clip.pt bottleneck.pt`.
 """
 
@@ -19,7 +19,7 @@ SIDE = 32
 
 
 def save_clip(path: Path, *, side: int = SIDE, z_dim: int = Z_DIM, seed: int = 0) -> Path:
-    """Save a state dict of a one-layer vision transformer that `clip.load` accepts."""
+    """Save a one-layer vision transformer as a state dict that `clip.load` accepts."""
     with _seeded(seed):
         model = import_clip().model.CLIP(
             embed_dim=z_dim,

@@ -39,7 +39,7 @@ def draw_z(n: int, seed: int = 0) -> Tensor:
 def fit_rate(
     rate: Rate, n_steps: int = 150, *, z: Tensor | None = None, beta: float = 1.0, lr: float = 2e-2
 ) -> Rate:
-    """Fit a bottleneck to z (`draw_z`) on beta * rate + squared error; it is ready to code."""
+    """Minimise beta * rate + squared error on z (default: `draw_z`), and build coding tables."""
     torch.manual_seed(0)
     z = draw_z(4096) if z is None else z
     parameters = [p for p in rate.parameters() if p.requires_grad]
@@ -56,7 +56,7 @@ def fit_rate(
 
 
 class Batches:
-    """A loader of given batches; Lightning would take a list for a list of loaders."""
+    """A loader of given batches; Lightning would mistake a list for a list of loaders."""
 
     def __init__(self, batches: Iterable[Batch]):
         self.batches = list(batches)

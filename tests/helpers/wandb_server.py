@@ -21,7 +21,7 @@ class UploadedRun:
 
     Attributes
     ----------
-    about : arguments with which the client created or resumed it: group, tags, notes, config, ...
+    about : arguments with which the client created or resumed the run: group, tags, config, ...
     history : rows, keyed by line number.
     summary : the last values.
     """
@@ -31,12 +31,12 @@ class UploadedRun:
     summary: dict = field(default_factory=dict)
 
     def column(self, name: str) -> list:
-        """The values of a metric, in order of lines."""
+        """The values of a metric, in line order."""
         return [self.history[line].get(name) for line in sorted(self.history)]
 
 
 class WandbServer(ThreadingHTTPServer):
-    """The uploaded runs, keyed by id."""
+    """A server that keeps the uploaded runs, keyed by id."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -69,7 +69,7 @@ class WandbServer(ThreadingHTTPServer):
         return {}
 
     def receive(self, name: str, files: dict) -> None:
-        """Store lines of a run's files."""
+        """Store new lines of a run's files."""
         run = self.runs[name]
         if history := files.get("wandb-history.jsonl"):
             lines = enumerate(map(json.loads, history["content"]), history["offset"])
@@ -137,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def wandb_server() -> Iterator[WandbServer]:
-    """A server that runs inside the block."""
+    """A server that runs inside the `with` block."""
     with WandbServer() as server:
         Thread(target=server.serve_forever, daemon=True).start()
         try:

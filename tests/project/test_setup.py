@@ -145,7 +145,7 @@ def test_python3_is_the_fallback_and_a_missing_venv_package_is_named(machine):
     assert (machine.project / ".venv/.installed-dev").exists()
 
 
-@pytest.mark.parametrize(("version", "reason"), [("3.13", "lacks g++"), ("3.8", "too old")])
+@pytest.mark.parametrize(("version", "reason"), [("3.13", "needs g++"), ("3.8", "too old")])
 def test_uv_replaces_an_unusable_python(machine, version, reason):
     machine.add_python(version, name="python3")
     machine.add_uv()

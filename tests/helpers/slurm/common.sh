@@ -4,7 +4,7 @@
 set -euo pipefail
 umask 022
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-unset SLURM_CONF # of another cluster
+unset SLURM_CONF # it may name another cluster's configuration
 
 program=$(basename "$0" .sh)
 # Slurm's commands read /etc/slurm; all other files are in folders of our own.

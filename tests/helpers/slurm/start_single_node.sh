@@ -4,12 +4,12 @@
 #
 # Usage: tests/helpers/slurm/start_single_node.sh [-h]
 #   -h, --help  this help
-# Environment: SINGLE_NODE_CPUS, SINGLE_NODE_MEM_MB, SINGLE_NODE_GPUS set the resources that the node
-# claims to have (default: those of the machine). Jobs that request 8 CPUs and a GPU run on a laptop.
+# Environment: SINGLE_NODE_CPUS, SINGLE_NODE_MEM_MB and SINGLE_NODE_GPUS set the resources that the
+# node claims to have (default: the machine's), so that jobs for 8 CPUs and a GPU run on a laptop.
 #
-# Partitions: local (the default), debug (for short jobs), urgent (its jobs preempt the others').
+# Partitions: local (the default), debug (for short jobs), urgent (whose jobs preempt others).
 # There is no accounting: squeue shows ended jobs for an hour. A second start with the same settings
-# changes nothing. stop_single_node.sh ends the cluster. Its files are in /etc/slurm and in
+# changes nothing. stop_single_node.sh stops the cluster. Its files are in /etc/slurm and in
 # slurm-single below /run, /var/lib and /var/log.
 set -euo pipefail
 # shellcheck source=tests/helpers/slurm/common.sh
@@ -30,8 +30,8 @@ main() {
     read_machine
     make_folders
     write_slurm_conf | put slurm.conf
-    # slurmd loads a cgroup plugin even where nothing uses it. That of v1 does nothing then; that of
-    # v2 wants systemd, and choosing between them wants /sys/fs/cgroup.
+    # slurmd loads a cgroup plugin even if nothing uses it. The v1 plugin then does nothing, whereas
+    # v2 needs systemd, and choosing between them automatically needs /sys/fs/cgroup.
     put cgroup.conf <<<"CgroupPlugin=cgroup/v1"
     write_gres_conf | put gres.conf
     start_munged
@@ -42,12 +42,12 @@ main() {
 
 # --- packages and machine
 
-# Before anything is installed: /etc/slurm must be free, or ours.
+# Fail before anything is installed if /etc/slurm belongs to another Slurm.
 check_foreign_files() {
     local name
     for name in "${CONFIG_FILES[@]}"; do
         [ ! -e "$ETC/$name" ] || is_ours "$ETC/$name" ||
-            die "$ETC/$name is of another Slurm. Nothing was changed; move it away to go on"
+            die "$ETC/$name belongs to another Slurm. Nothing was changed; move it away to continue"
     done
 }
 
@@ -62,23 +62,23 @@ install_packages() {
     say "installing ${missing[*]}"
     mkdir -p "$LOG"
     {
-        apt-get update || true # a source of packages that we do not need may be broken
+        apt-get update || true # a package source that we do not need may be broken
         DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
             -o DPkg::Lock::Timeout=120 "${missing[@]}"
     } </dev/null &>"$LOG/apt.log" ||
-        die "apt-get cannot install ${missing[*]}: $(tail -n 3 "$LOG/apt.log"). In full: $LOG/apt.log"
+        die "apt-get cannot install ${missing[*]}: $(tail -n 3 "$LOG/apt.log"). Log: $LOG/apt.log"
 }
 
-# Sets what the configuration says of the machine.
+# Sets the variables that describe the machine in the configuration.
 read_machine() {
     host=$(uname -n)
-    # Slurm can keep to the loopback where the host's name means 127.0.0.1; Debian's 127.0.1.1 will
-    # not do. Else it listens on all addresses, and munge's key keeps strangers out.
+    # Slurm can listen on the loopback interface alone if the host name resolves to 127.0.0.1 (but not
+    # to Debian's 127.0.1.1). Otherwise, it listens everywhere, and munge's key keeps strangers out.
     listen=""
     [[ $(getent ahostsv4 "$host") != 127.0.0.1\ * ]] ||
         listen="CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"
     host=${host%%.*}
-    cpus=${SINGLE_NODE_CPUS:-$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)} # it heeds them
+    cpus=${SINGLE_NODE_CPUS:-$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)} # nproc heeds them
     mem_mb=${SINGLE_NODE_MEM_MB:-$(awk '/^MemTotal/ {print int($2 / 1024 * 0.95)}' /proc/meminfo)}
     local devices=(/dev/nvidia[0-9]*)
     [ -e "${devices[0]}" ] || devices=()
@@ -89,7 +89,7 @@ read_machine() {
 }
 
 check_number() { # NAME VALUE SMALLEST
-    [[ $2 =~ ^[0-9]+$ && $2 -ge $3 ]] || die "$1 must be a whole number from $3, not '$2'"
+    [[ $2 =~ ^[0-9]+$ && $2 -ge $3 ]] || die "$1 must be a whole number of at least $3, not '$2'"
 }
 
 make_folders() {
@@ -102,13 +102,13 @@ make_folders() {
 
 # --- configuration
 
-# Stdin becomes a file in /etc/slurm: put NAME
+# Write stdin to a file in /etc/slurm: put NAME
 put() {
     local file=$ETC/$1 text
     text=$(echo "$MARK, which overwrites it." && cat)
     [ "$text" != "$(cat "$file" 2>/dev/null)" ] || return 0
     if is_running slurmctld || is_running slurmd; then
-        die "the cluster runs with other settings ($file differs): stop_single_node.sh ends it"
+        die "the cluster has other settings ($file differs): stop it with stop_single_node.sh"
     fi
     install -m 0644 /dev/stdin "$file" <<<"$text"
 }
@@ -121,7 +121,7 @@ ClusterName=single
 SlurmctldHost=$host(127.0.0.1)
 $listen
 SlurmUser=slurm
-# A socket of its own leaves the system's munged alone. A requeued job waits for cred_expire seconds
+# A separate socket leaves the system's munged alone. A requeued job waits for cred_expire seconds
 # (Slurm's default: 120).
 AuthType=auth/munge
 AuthInfo=socket=$MUNGE_SOCKET,cred_expire=10
@@ -134,7 +134,7 @@ SlurmdLogFile=$LOG/slurmd.log
 # Seconds for which squeue shows how a job ended (Slurm's default: 300).
 MinJobAge=3600
 
-# Without cgroups: a job's processes are found by their parents, memory is polled.
+# Without cgroups: a job's processes are found through their parents, and memory is polled.
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -145,22 +145,22 @@ JobAcctGatherParams=OverMemoryKill
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 SchedulerParameters=batch_sched_delay=0,sched_interval=5,bf_interval=5
-# What can never run is refused at once instead of pending for ever.
+# Jobs that can never run are rejected at once instead of pending forever.
 EnforcePartLimits=ALL
 # Seconds between SIGTERM and SIGKILL (Slurm's default: 30), and until a silent node is down (300).
 KillWait=10
 SlurmdTimeout=30
-# A node that failed comes back, and its jobs run again.
+# A failed node returns to service, and its jobs are requeued.
 ReturnToService=2
 JobRequeue=1
 
-# A preempted job gets the signal it asked for, has GraceTime seconds, is killed and requeued.
+# A preempted job gets the signal it asked for; GraceTime seconds later, it is killed and requeued.
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 
-# Believe these numbers even where the machine has less. A job that names no memory takes its CPUs'
-# share instead of all of it.
+# Trust these numbers even if the machine has less. A job that requests no memory gets the share of
+# its CPUs instead of all memory.
 SlurmdParameters=config_overrides
 $gres_types
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$mem_mb $gres State=UNKNOWN
@@ -171,7 +171,7 @@ PartitionName=urgent PriorityTier=10 PreemptMode=OFF
 CONF
 }
 
-# Jobs get CUDA_VISIBLE_DEVICES only if each GPU has a device file: where there is none, any will do.
+# Jobs get CUDA_VISIBLE_DEVICES only if each GPU has a device file; without one, any file will do.
 write_gres_conf() {
     local i device
     for ((i = 0; i < gpus; i++)); do
@@ -186,12 +186,12 @@ write_gres_conf() {
 
 # --- daemons
 
-# Start a daemon in the foreground, detached, and note its pid: start_daemon USER NAME ARGUMENT...
+# Start a daemon in the foreground, detached, and record its pid: start_daemon USER NAME ARGUMENT...
 start_daemon() {
     local user=$1 name=$2
     shift 2
     ! is_running "$name" || return 0
-    # The environment is empty, since jobs could inherit it.
+    # The environment is empty, because jobs could inherit it.
     (
         cd /
         exec setsid env -i PATH="$PATH" LC_ALL=C \
@@ -199,7 +199,7 @@ start_daemon() {
     ) </dev/null &>"$LOG/$name.out" {lock_fd}>&- &
     echo $! >"$RUN/$name.pid"
     until_true 5 is_running "$name" || fail "$name"
-    say "$name runs (pid $(pid_of "$name"))"
+    say "$name is running (pid $(pid_of "$name"))"
 }
 
 # Wait until a check of a daemon succeeds, or the daemon is gone: wait_for SECONDS NAME COMMAND...
@@ -219,9 +219,9 @@ succeeds_or_gone() { # NAME COMMAND...
 fail() { # NAME
     tail -n 5 "$LOG/$1.out" >&2
     if grep -qi 'getaddrinfo() failed' "$LOG/$1.out"; then
-        echo "Slurm needs an address besides 127.0.0.1, any: ip addr add 192.0.2.1/32 dev lo" >&2
+        echo "Slurm needs an address other than 127.0.0.1, e.g.: ip addr add 192.0.2.1/32 dev lo" >&2
     fi
-    die "$1 does not work; above is the end of $LOG/$1.out"
+    die "$1 is not working; the end of $LOG/$1.out is shown above"
 }
 
 start_munged() {
@@ -242,9 +242,9 @@ is_controller_up() { scontrol ping | grep -q 'is UP'; }
 
 start_slurmd() {
     start_daemon root slurmd -D
-    # A node that the last run left drained or down does not come back by itself.
+    # A node that the last run left drained or down does not recover by itself.
     case $(sinfo -hN -o %T) in
-        drain* | down*) scontrol update "nodename=$host" state=resume || true ;; # it may be back
+        drain* | down*) scontrol update "nodename=$host" state=resume || true ;; # it may be up again
     esac
     wait_for 60 slurmd is_node_up
 }

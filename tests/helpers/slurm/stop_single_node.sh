@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Stop the Slurm of start_single_node.sh: cancel its jobs, then stop its daemons by their pid files.
+# Stop the Slurm that start_single_node.sh started: cancel its jobs, then stop its daemons (found by
+# their pid files).
 #
 # Usage: tests/helpers/slurm/stop_single_node.sh [--purge]
-#   --purge     also remove its configuration and logs; the packages stay
+#   --purge     also remove its configuration and logs; the packages stay installed
 #   -h, --help  this help
 set -euo pipefail
 # shellcheck source=tests/helpers/slurm/common.sh
@@ -17,22 +18,22 @@ main() {
         *) die "unexpected argument '$1' (-h for help)" ;;
     esac
     lock
-    # Jobs outlive slurmd, so they go first.
+    # Jobs outlive slurmd, so they are cancelled first.
     if is_running slurmctld && is_running slurmd; then cancel_jobs; fi
     for ((i = ${#DAEMONS[@]} - 1; i >= 0; i--)); do stop_daemon "${DAEMONS[i]}"; done
     if $is_purge; then purge; fi
 }
 
-# Jobs that ignore SIGTERM end after KillWait seconds; so does this.
+# Jobs that ignore SIGTERM are killed after KillWait seconds, so this can take as long.
 cancel_jobs() {
-    until_true 60 are_jobs_cancelled || die "jobs do not end: $(active_jobs | tr '\n' ' ')"
+    until_true 60 are_jobs_cancelled || die "jobs did not end: $(active_jobs | tr '\n' ' ')"
 }
 
 are_jobs_cancelled() {
     local jobs
     mapfile -t jobs < <(active_jobs)
     [ ${#jobs[@]} -gt 0 ] || return 0
-    scancel "${jobs[@]}" || true # those that have just ended
+    scancel "${jobs[@]}" || true # some may have just ended
     return 1
 }
 
@@ -41,7 +42,7 @@ active_jobs() { squeue -ha -t pending,running,suspended,completing -o %A | sort 
 stop_daemon() { # NAME
     if is_running "$1"; then
         kill -TERM "$(pid_of "$1")"
-        until_true 30 is_stopped "$1" || die "$1 (pid $(pid_of "$1")) does not end"
+        until_true 30 is_stopped "$1" || die "$1 (pid $(pid_of "$1")) did not end"
         say "$1 ended"
     fi
     rm -f "$RUN/$1.pid"
@@ -55,7 +56,7 @@ purge() {
         if is_ours "$ETC/$name"; then rm "$ETC/$name"; fi
     done
     rm -rf "$RUN" "$LIB" "$LOG"
-    say "removed its files; the packages stay"
+    say "removed its files; the packages stay installed"
 }
 
 main "$@"
