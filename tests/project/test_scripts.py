@@ -108,7 +108,7 @@ def test_wrong_flags_end_with_status_2_and_start_nothing(project):
         (["-m", "fast"], ["quick", "debug_cpu", "-m fast"]),
         (["-s", "moon"], ["none", "-s moon"]),
         (["-t", "soon"], ["minutes", "soon"]),
-        (["-c", "yesterday"], ["outputs/yesterday"]),
+        (["-c", "yesterday"], ["-c yesterday", "outputs/"]),
         (["-c", "yesterday", "-m", "quick"], []),
         (["-v", "fast"], ["quick", "-v fast"]),
         (["--hold"], ["--hold", "-h"]),
