@@ -157,7 +157,8 @@ def check_settings(cfg: DictConfig) -> None:
         if not is_network(cfg[place]):
             raise ConfigError(
                 f"architecture@{place}={cfg[place].name} is not a network, and is valid only as "
-                f"architecture@predictor: choose a network for {place}"
+                f"architecture@predictor: choose a network for {place} (its config file sets "
+                "`_partial_: true`)"
             )
     for key, choices in CHOICES.items():
         check_known(key, [OmegaConf.select(cfg, key)], choices)

@@ -129,7 +129,8 @@ class LinearEvaluation(Evaluation):
         )
         both = np.concatenate([train[0], val[0]]), np.concatenate([train[1], val[1]])
         chosen = self._search(*both, n_train=len(train[1]), seed=seed, n_jobs=n_jobs)
-        print(f"[predictor] {self.label}: {chosen}")
+        settings = ", ".join(f"{name}={value}" for name, value in chosen.items())
+        print(f"[predictor] {self.label}: {settings}")
         metrics: Metrics = {}
         for name, seen, unseen in (("val", train, val), ("test", both, test)):
             clf = self.make(seed).set_params(**chosen)
