@@ -119,7 +119,9 @@ class SplitMetrics:
         if self.n_outputs == 1:
             return {}
         names = ("min", "max", "mean", "median", "std")
-        return {f"tasks_{name}": getattr(means[0], name)() for name in names}
+        tasks = {f"tasks_{name}": getattr(means[0], name)() for name in names}
+        # of an even number, torch's median is the lower of the two middle values
+        return tasks | {"tasks_median": means[0].quantile(0.5)}
 
 
 class Predictor(JointlyTrained):
