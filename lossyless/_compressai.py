@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
     if error.name != "compressai":
         raise
     command, remark = "pip install compressai", ""
-    if sys.version_info >= (3, 13):  # it has no wheels, and its metadata requires numpy 1
+    if sys.version_info >= (3, 13):  # there are no wheels, and the metadata requires numpy 1
         command = "pip install --no-deps compressai"
         remark = ", which needs a C++ compiler and Python's headers (or use Python 3.12)"
     raise ModuleNotFoundError(

@@ -26,7 +26,7 @@ def gather(rows: Tensor) -> Tensor:
     parameter gradients over processes, as `DistributedDataParallel` does, then gives the gradients
     of the mean loss.
 
-    The process group also needs a backend for CPU tensors, such as "cpu:gloo,cuda:nccl". Raises
+    The process group also needs a backend for CPU tensors, as in "cpu:gloo,cuda:nccl". Raises
     ValueError if processes have different numbers of rows.
     """
     if world_size() == 1:

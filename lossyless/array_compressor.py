@@ -61,10 +61,10 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Raises
         ------
         ValueError
-            If a parameter is invalid; if Z is not two-dimensional, has no rows, or contains NaN
-            or infinite values; or if its values are too large, or vary too little, for float32
-            to represent them and their quantisation cells. `ArrayCompressor` accepts at most
-            8,192 columns.
+            If a parameter is invalid or `rate_target` out of reach; if Z is not two-dimensional,
+            has no rows, or contains NaN or infinite values; or if its values are too large, or
+            vary too little, for float32 to represent them and their quantisation cells.
+            `ArrayCompressor` accepts at most 8,192 columns.
         """
         self._check_parameters()
         fitted = copy.copy(self)
@@ -204,8 +204,8 @@ class ArrayCompressor(MatrixCompressor):
     ----------
     beta : weight of the rate; larger = fewer bits.
     rate_target : bits per row; if given, `beta` is chosen to reach it. New rows from the same
-        distribution take about as many bits, not counting a file's overhead, or more if `fit` was
-        given only a few more rows than columns.
+        distribution take about as many bits (more if `fit` was given only a few more rows than
+        columns), not counting a file's overhead.
     weighting : 0 minimises the squared error; larger values favour directions of large variance,
         which matter most for nearest neighbours. In our experiments, 0 gave the best accuracy.
     rdo : whether to choose symbols by error and bits rather than by error alone.
@@ -214,7 +214,7 @@ class ArrayCompressor(MatrixCompressor):
 
     Attributes
     ----------
-    beta_ : the weight of the rate that is in use: `beta`, or the one chosen for `rate_target`.
+    beta_ : weight of the rate in the fitted codec: `beta`, or the value chosen for `rate_target`.
 
     See `MatrixCompressor` for more attributes.
     """

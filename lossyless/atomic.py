@@ -73,7 +73,7 @@ def file_to_replace(path: str | os.PathLike) -> Path:
 def check_distinct(
     outputs: Iterable[str | os.PathLike | None], inputs: Iterable[str | os.PathLike | None]
 ) -> None:
-    """Raise SameFileError if an output is an input or another output, even through a link."""
+    """Raise SameFileError if an output is also an input or another output, even via a symlink."""
     outputs = [path for path in outputs if path is not None]
     targets = [os.path.realpath(path) for path in (*outputs, *inputs) if path is not None]
     for out in outputs:
@@ -110,7 +110,7 @@ def _create_temporary(target: Path, path: Path) -> tuple[Path, BinaryIO]:
 
 
 class _NamedFile(io.FileIO):
-    """A new file. Errors of creating and writing it name the final file."""
+    """A new file. Errors raised when creating or writing it name the final file."""
 
     def __init__(self, path: Path, *, final: Path):
         self._final = final

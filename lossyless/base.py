@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 class SymbolCoder(Protocol):
-    """Lossless coder for symbols [N, ...]. It uses only numpy, so worker processes can run it."""
+    """Lossless coder for symbols [N, ...]. It does not use torch, so forked workers can run it."""
 
     def encode(self, symbols: NDArray) -> bytes: ...
     def decode(self, payload: bytes, n_examples: int) -> NDArray: ...
@@ -61,7 +61,7 @@ class Codec(Portable, nn.Module, ABC):
     format_name: str
     #: shape of one example; None if examples of any shape can be coded
     shape: tuple[int, ...] | None = None
-    #: type of examples; float32 cannot represent differences that are small relative to an offset
+    #: type of z_hat; float32 cannot represent differences that are small relative to an offset
     z_dtype: torch.dtype = torch.float32
 
     def __init_subclass__(cls, **kwargs: object) -> None:

@@ -122,7 +122,7 @@ class PillowCoder:
 
     def _decode(self, file: bytes) -> NDArray[np.uint8]:  # [H, W, C]
         try:
-            # WebP does not support greyscale: such images have three equal channels
+            # WebP does not support greyscale: such images are stored in colour
             image = Image.open(io.BytesIO(file)).convert(self.mode)
         except UNREADABLE as error:
             raise CodingError(f"not an image that Pillow can read: {error}") from error

@@ -124,7 +124,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
     def losses(
         self, batch: Batch, *, is_warming_up: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Tensor]]:
-        """Return rates, distortions and any probe losses, each [B] in nats, and metrics to log."""
+        """Return rates in nats, distortions and any probe losses, each [B], and metrics to log."""
         z, z_hat, rates, terms = self._through_bottleneck(batch.x, is_warming_up)
         if self.distortion.needs == "positive":  # a separate pass: batch-norm statistics per view
             _, target, _, _ = self._through_bottleneck(batch.aux, is_warming_up)

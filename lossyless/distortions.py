@@ -35,7 +35,7 @@ DistortionOutput = tuple[Tensor, dict[str, Tensor]]
 class Distortion(nn.Module, ABC):
     """A bound on the information lost about the maximal invariant, H[M(X)|Z], up to a constant."""
 
-    #: the target: a key in the table above
+    #: the target, as in the first column of the table above
     needs: str
     #: whether there is a decoder, and thus a method `reconstruct(z_hat) -> [B, *shape]`
     has_decoder = False

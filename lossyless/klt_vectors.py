@@ -56,7 +56,7 @@ class KLTVectors(FittedCodec):
     minimise the loss at high rates. Each cell is decoded to the mean of the training values in it,
     shrunk towards the middle of the cell.
 
-    If this lowers the leave-one-out loss, a codebook predicts each vector by a cluster centre (see
+    If this lowers the leave-one-out loss, each vector is predicted by a cluster centre (see
     `coding.codebooks`). The symbols are then those of the residual and the cluster index.
 
     Parameters
@@ -64,10 +64,10 @@ class KLTVectors(FittedCodec):
     z_dim : see `VectorCodec`.
     beta : weight of the rate; larger = fewer bits.
     weighting : exponent of the covariance; 0 gives the squared error.
-    rdo : whether to choose symbols by their loss (see `coding.rdo`) rather than the nearest ones.
-    rate_target : bits per vector. If given, `beta` is chosen such that `rate` is within 1 % of it,
-        unless the rate jumps there, as it can if there are few distinct vectors: up to 8 % at 3
-        bits per vector, for 100 vectors.
+    rdo : whether to choose symbols by loss (see `coding.rdo`) rather than by distance.
+    rate_target : bits per vector. If given, `beta` is chosen such that `rate` is within 1 % of it.
+        With few distinct vectors, the rate is not continuous in `beta`, so the deviation can be
+        larger, for example 8 % for 100 vectors at 3 bits each.
     n_clusters : maximum number of clusters; 0: none.
 
     Attributes
@@ -116,7 +116,7 @@ class KLTVectors(FittedCodec):
         self.widths.copy_(torch.from_numpy(widths * math.sqrt(self.beta)))
 
     def _fit_symbols(self, x: NDArray[np.float64]) -> None:
-        """Fit everything but the widths to x [N, D], in units of the cell widths for beta = 1."""
+        """Fit all but the basis and widths to x [N, D], in units of cell widths for beta = 1."""
         n = min(self.n_clusters, int(len(x) * CLUSTERS_PER_ROW))
         book, residuals, index_rate = Codebook.fit(x, n) if n > 1 else (None, x, 0.0)
         if self.rate_target is not None:

@@ -1,4 +1,4 @@
-"""Checks of estimators' parameters and input matrices."""
+"""Validation of estimators' parameters and input matrices."""
 
 from numbers import Real
 

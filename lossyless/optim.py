@@ -21,8 +21,8 @@ Scheduler = LRScheduler | ReduceLROnPlateau
 class PartOptimizer:
     """Optimiser settings for one part."""
 
-    #: on a GPU, it must accept `fused=True`, as all optimisers in conf/optimizer/ do: one kernel
-    #: then updates many parameters
+    #: called with the parameters and, on a GPU, `fused=True`, which all optimisers in
+    #: conf/optimizer/ accept: one kernel then updates many parameters
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
     #: called with the optimiser and the number of epochs; the result is stepped every epoch
     scheduler: Callable[[Optimizer, int], Scheduler] | None = None
@@ -192,7 +192,7 @@ class BetaAnnealer:
 
 
 def exponential_decay(optimizer: Optimizer, n_epochs: int, total_factor: float) -> Scheduler:
-    """Decay the learning rate exponentially, by `total_factor` in total."""
+    """Decay the learning rate exponentially, by a factor of `total_factor` in total."""
     return lr_scheduler.ExponentialLR(optimizer, total_factor ** (-1 / n_epochs))
 
 
@@ -219,8 +219,8 @@ def cosine_restart(optimizer: Optimizer, n_epochs: int, period: int, growth: int
 def plateau(
     optimizer: Optimizer, n_epochs: int, factor: float, patience: int, min_lr: float = 0.0
 ) -> Scheduler:
-    """Multiply the learning rate by `factor`, down to `min_lr`, when the loss that selects the best
-    epoch has not improved for more than `patience` epochs."""
+    """Multiply the learning rate by `factor`, down to `min_lr`, when the monitored metric has not
+    improved for more than `patience` epochs."""
     return ReduceLROnPlateau(optimizer, factor=factor, patience=patience, min_lr=min_lr)
 
 

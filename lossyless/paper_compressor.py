@@ -18,7 +18,7 @@ from lossyless.rates import HFactorized
 from lossyless.rates.column_coded import MIN_SHIFT
 from lossyless.torch_state import drawing_from, one_thread
 
-# Training on small matrices takes more epochs, so that their entropy models also converge.
+# With small matrices, training runs for more epochs, so that the entropy model also converges.
 MIN_STEPS = 300
 MAX_GRAD_NORM = 100.0
 

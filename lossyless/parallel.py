@@ -190,7 +190,7 @@ def without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_function: Callable  # set in each worker, which is forked to run it
+_function: Callable  # set in each worker by `_start_worker`
 
 
 def _start_worker(function: Callable) -> None:

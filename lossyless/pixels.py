@@ -24,14 +24,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     is scaled to 8 bits. Images with an aspect ratio above 16 are cropped to their centre, because
     resizing them would need unbounded memory; networks see only the central square anyway.
 
-    Raises ValueError if the range of pixel values is unknown: 32-bit integers or floats, 16-bit
+    Raises ValueError if pixel values cannot be interpreted: 32-bit integers or floats, 16-bit
     values that all fit in 12 bits, or a 16-bit TIFF in which 0 is white.
     """
     file_format = image.format  # copies lose it
     is_negative = getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO
     image = _crop_ends(ImageOps.exif_transpose(image))
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        if is_negative:  # PIL inverts them only if they have 8 bits
+        if is_negative:  # PIL inverts such images only up to 8 bits per pixel
             raise ValueError("0 is white: save the image with 0 as black, or with 8 bits per pixel")
         image = _to_8_bits(image, file_format)
     if image.has_transparency_data:

@@ -55,7 +55,7 @@ class PredictionHead(nn.Module):
         return self.network(self.standardize(x))
 
     def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses [B] of predicting y from x, and the metrics averaged over the batch."""
+        """Losses [B] for predicting y from x, and the metrics averaged over the batch."""
         return self.average(self.examples(x, y))
 
     def examples(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -91,7 +91,7 @@ class SplitMetrics:
     """Metrics of a whole split that are not averages over its examples.
 
     balanced_loss, balanced_acc, balanced_err : for classification, averages over classes of the
-        mean within each class, i.e. each example has weight 1 / (size of its class in the split).
+        mean within each class: examples have weights proportional to 1 / (size of their class).
         Classes without examples are ignored.
     tasks_{min,max,mean,median,std} : for regression with several outputs, statistics of the
         outputs' mean squared errors.

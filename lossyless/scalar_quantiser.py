@@ -52,7 +52,7 @@ class ScalarQuantiser(NamedTuple):
 
         zeros = means.offsets(np.arange(x.shape[1]), np.zeros(x.shape[1], np.int32))
         points = symbols + means.offsets(columns, symbols)
-        # the error if all symbols were 0, then a correction for the other symbols
+        # the error if all symbols were 0, plus a correction for those that are not
         error = np.vdot(x, x) / beta + (len(x) * zeros - 2 * totals) @ zeros
         error += (np.square(values - points) - np.square(values - zeros[columns])).sum()
         return cls(tables, means, rate, error / len(x) / NATURAL_WEIGHT)

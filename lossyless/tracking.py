@@ -1,4 +1,4 @@
-"""Training metrics: averaged on the device, logged once per epoch, checked to be finite."""
+"""Training metrics: averaged on the device, logged once per epoch, checked for NaN and infinity."""
 
 import math
 
@@ -26,8 +26,8 @@ class LossTracker:
 
     Training metrics, including extremes, are means over steps. They are summed in one tensor on the
     device and logged at the end of the epoch. Every `log_every_n_steps` steps of the trainer, and
-    at the end of the epoch, they are checked to be finite; at no other step does the host wait for
-    the GPU. Evaluation metrics go through the module's `log`. All metrics are logged as
+    at the end of the epoch, they are checked for NaN and infinity; at no other step does the host
+    wait for the GPU. Evaluation metrics go through the module's `log`. All metrics are logged as
     `<split>/<stage>/<name>`; `stage` is "feat" or "pred".
     """
 

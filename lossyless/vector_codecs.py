@@ -215,7 +215,7 @@ def _pack(values: NDArray, n_bits: int) -> NDArray:
 
 
 def _unpack(packed: NDArray, n_bits: int, dim: int) -> NDArray:
-    """Unpack integers that `_pack` packed, to uint8 [N, dim]."""
+    """Unpack integers packed by `_pack`, as uint8 [N, dim]."""
     bits = np.unpackbits(packed, axis=-1, count=dim * n_bits, bitorder="little")
     bits = bits.reshape(len(packed), dim, n_bits)
     return np.packbits(bits, axis=-1, bitorder="little")[..., 0]

@@ -72,7 +72,7 @@ def writable(folder: Path) -> Path:
                 return folder
     except OSError as error:
         reason = error.strerror
-    user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""  # Windows has one per user
+    user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""  # Windows' folder is per user anyway
     temporary = Path(tempfile.gettempdir(), f"lossyless{user}")
     temporary.mkdir(mode=0o700, exist_ok=True)
     warnings.warn(

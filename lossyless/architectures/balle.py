@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lossyless.architectures.layers import BatchNorm, Shape, initialize, power_of_two_side, resize
 
-DOWNSAMPLING = 16  # four convolutions of stride 2
+DOWNSAMPLING = 16  # four convolutions with stride 2
 
 
 def latent_side(image_shape: Shape) -> int:

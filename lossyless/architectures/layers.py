@@ -16,7 +16,7 @@ class Standardize(nn.Module):
     Parameters
     ----------
     in_shape : shape of one example.
-    mean, std : C values each, in pixel units; if both are None, x is unchanged. They describe the
+    mean, std : C values each, in units of x; if both are None, x is unchanged. They describe the
         data, so they are not part of the state dict.
     """
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lossyless.architectures.layers import BatchNorm, Shape
 
 STEMS = ("auto", "imagenet", "small")
-# "auto" chooses "small" for sides below this; as in the paper, this includes STL10's 96 pixels.
+# "auto" chooses "small" for sides below this: as in the paper, also for STL10's 96 pixels.
 MIN_IMAGENET_SIDE = 100
 
 
@@ -23,8 +23,8 @@ class ResNet(nn.Module):
     out_shape : shape of one output.
     base : name in `torchvision.models`, e.g. "resnet18", "resnet50", "wide_resnet50_2".
     stem : layers before the first residual block:
-        "imagenet": 7x7 convolution of stride 2 and max pooling, which shrink sides fourfold;
-        "small": 3x3 convolution of stride 1 (SimCLR, arXiv:2002.05709, appendix B.9, for CIFAR10);
+        "imagenet": 7x7 convolution, stride 2, and max pooling, which shrink sides fourfold;
+        "small": 3x3 convolution, stride 1 (SimCLR's for CIFAR10, arXiv:2002.05709, appendix B.9);
         "auto": "small" if a side is below 100 pixels.
     """
 

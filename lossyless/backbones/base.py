@@ -29,7 +29,7 @@ class Backbone(nn.Module):
     network : maps normalised images [B, 3, side, side] to features [B, z_dim].
     side : height and width of the network's input, in pixels.
     mean, std : normalisation of the three channels of the network's input, for pixels in [0, 1].
-    interpolation : how images are resized, a name in torchvision's `InterpolationMode`.
+    interpolation : how images are resized; a value of torchvision's `InterpolationMode`.
     """
 
     def __init__(

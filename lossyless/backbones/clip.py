@@ -40,7 +40,7 @@ class ClipBackbone(Backbone):
     Parameters
     ----------
     weights : name of a CLIP model ("ViT-B/32": 512 features, "RN50": 1024), or path to a
-        checkpoint, see `load_clip`.
+        checkpoint; see `load_clip`.
     """
 
     def __init__(self, weights: str = "ViT-B/32"):
@@ -61,11 +61,11 @@ class OpenClipBackbone(Backbone):
     Parameters
     ----------
     model : name in `open_clip.list_models()`, e.g. "ViT-B-32".
-    weights : name of published weights for that model, see `open_clip.list_pretrained()` (they come
-        from the Hugging Face Hub), or path to a checkpoint.
+    weights : name of weights published for that model on the Hugging Face Hub (see
+        `open_clip.list_pretrained()`), or path to a checkpoint.
 
-    Raises ImportError if OpenCLIP is not installed, and WeightsError if the weights cannot be
-    downloaded or read, or do not fit the model.
+    Raises ImportError if OpenCLIP is not installed, and WeightsError if the model is unknown, or if
+    its weights cannot be downloaded or read, or do not fit it.
     """
 
     def __init__(self, model: str = "ViT-B-32", weights: str = "laion2b_s34b_b79k"):
@@ -82,7 +82,7 @@ class OpenClipBackbone(Backbone):
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             raise WeightsError(
                 f"OpenCLIP could not create {model!r} with the weights {weights!r}: {error}. Check "
-                "the network and open_clip.list_pretrained(), or give the path to a checkpoint."
+                "your connection and open_clip.list_pretrained(), or give the path to a checkpoint."
             ) from error
         visual = network.visual
         size = visual.image_size
@@ -161,7 +161,7 @@ def _download(name: str) -> Path:
 
 
 def import_clip() -> ModuleType:
-    """Import OpenAI's module `clip`, lazily because it takes a second.
+    """Import OpenAI's module `clip`, lazily because this takes about a second.
 
     Raises ModuleNotFoundError, naming the file, if another module with this name is found: a
     `clip.py` in the working directory, or PyPI's `clip` package.

@@ -80,7 +80,7 @@ def _vissl_state(path: Path) -> dict[str, Tensor]:
 
 
 def _trunk(state: dict[str, Tensor], path: Path) -> nn.Module:
-    """Load a ResNet50 without its head, which outputs pooled features [B, 2048]."""
+    """Load a ResNet50 without its head, so that it outputs pooled features [B, 2048]."""
     network = build("resnet50")
     network.fc = nn.Identity()
     load_strictly(network, state, path)

@@ -41,7 +41,7 @@ class TorchvisionBackbone(Backbone):
     n_classes : number of outputs of the classifier.
 
     Raises WeightsError if the weights cannot be downloaded or read, or if a tensor is missing,
-    unexpected or has the wrong shape.
+    unexpected or of the wrong shape.
     """
 
     def __init__(
