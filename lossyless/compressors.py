@@ -135,7 +135,10 @@ class LearnableCompressor(Compressor, JointlyTrained):
         online_losses, metrics = None, {}
         if self.online is not None:
             online_losses, metrics = self.online.losses(z_hat, batch.y)
-        metrics |= self._in_bits(rates, distortions, terms) | distortion_logs
+        own = self._in_bits(rates, distortions, terms)
+        metrics |= (
+            own | distortion_logs | own
+        )  # the loss selects the best epoch: nothing replaces it
         zmin, zmax = z_hat.detach().aminmax()
         metrics |= {"zmin": zmin, "zmax": zmax, "zmean": z_hat.detach().mean()}
         return rates, distortions, online_losses, metrics

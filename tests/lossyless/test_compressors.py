@@ -141,6 +141,16 @@ def test_bits_are_logged_with_the_final_beta(rate, make_compressor, make_trainer
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_logs_of_a_distortion_do_not_replace_the_loss(make_compressor):
+    compressor, (batch,) = make_compressor().eval(), toy_batches(1)
+    *_, expected = compressor.losses(batch)
+    distort = compressor.distortion.forward
+    logs = {"loss": torch.zeros(()), "mine": torch.ones(())}
+    compressor.distortion.forward = lambda *args: (distort(*args)[0], logs)
+    *_, found = compressor.losses(batch)
+    assert found == expected | {"mine": 1}
+
+
 def test_training_logs_means_of_the_epoch_with_the_final_beta(make_compressor, make_trainer):
     frozen = PartOptimizer(partial(torch.optim.SGD, lr=0.0))
     compressor = make_compressor(optimizer=frozen, rate=Lossless(Z_DIM), beta=10.0)

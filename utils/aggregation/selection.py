@@ -13,12 +13,13 @@ from utils.runs.saved_runs import read_config
 
 EXACT_BETA = "featurizer.loss.beta"  # the column "beta" is rounded to two digits
 # Parameters that move a compressor along its rate-distortion curve: the weight of the rate, the
-# quality of a classical codec, or the number of principal components.
+# quality of a classical codec, the bits per dimension, or the number of principal components.
 ALONG_CURVE = (
     "beta",
     EXACT_BETA,
     "featurizer.kwargs.beta",
     "featurizer.kwargs.quality",
+    "featurizer.kwargs.n_bits",
     "featurizer.kwargs.n_components",
 )
 
