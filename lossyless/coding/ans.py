@@ -1,8 +1,8 @@
 """Entropy coder of integer symbols with integer CDF tables, exact on every machine.
 
 It uses constriction's ANS coder (asymmetric numeral systems). Probabilities are k / 65536, which
-float64 represents exactly, so the bytes do not depend on the machine. All symbols of a call share
-one stream, so its overhead is paid once per chunk of examples rather than once per example.
+float64 represents exactly, so the bytes do not depend on the machine. One stream holds all symbols
+of a call, so the stream's overhead is paid once per chunk rather than once per example.
 
 Payload (a varint is an unsigned LEB128 of at most 63 bits):
 
@@ -50,7 +50,7 @@ class TableCoder:
     prior), or [N, D] (one per symbol, as in a hyperprior). By default, column d uses table d. The
     decoder needs the same `index`.
 
-    It uses NumPy arrays only, so that worker processes can run it.
+    The coder does not use torch, so worker processes can run it.
     """
 
     def __init__(self, tables: CDFTables):
@@ -82,8 +82,8 @@ class TableCoder:
     ) -> NDArray[np.int32]:
         """Decode a payload written by `encode` to symbols, int32 [n_examples, D].
 
-        Raises CodingError if the payload is damaged, or was not encoded with these tables, `index`
-        and `n_examples`.
+        Raises CodingError if the payload is found to be damaged, or encoded with other tables,
+        `index` or `n_examples`. Not every such payload can be detected.
         """
         n_columns = self.tables.n_tables if index is None else np.shape(index)[-1]
         shape = (n_examples, n_columns)
@@ -107,7 +107,7 @@ class TableCoder:
     ) -> NDArray[np.float64]:
         """Compute the bits that each symbol [N, D] takes under the tables, including escape codes.
 
-        A payload of all these symbols takes about the sum of their bits, less if many are escaped.
+        A payload of all these symbols takes about the sum of their bits, or less if many escape.
         """
         symbols = _check_symbols(symbols)
         index = np.broadcast_to(self._index(index), symbols.shape)
@@ -127,7 +127,7 @@ class TableCoder:
         return np.bincount(index.reshape(-1), minlength=self.tables.n_tables)
 
     def _best_exponent(self, n_symbols: NDArray[np.int64], n_escapes: NDArray[np.int64]) -> int:
-        """The e that needs the fewest bits, given each table's numbers of symbols and escapes."""
+        """The e that needs the fewest bits, given each table's counts of symbols and escapes."""
         own = np.take_along_axis(np.diff(self.tables.cdfs), self.tables.escapes[:, None], axis=1)
         masses = np.maximum(own, 1 << np.arange(MAX_EXPONENT + 1))
         # if a table lists no symbol, its escape has the total mass
@@ -141,7 +141,7 @@ class TableCoder:
         """Table entry of each symbol.
 
         Symbols below the offset wrap around to unsigned integers above all entries, so a single
-        minimum maps the symbols on both sides to the escape entry.
+        minimum maps symbols on either side of the listed range to the escape entry.
         """
         relative = np.subtract(symbols, self.tables.offsets[index], dtype=np.int32).view(np.uint32)
         escapes = self.tables.escapes[index].view(np.uint32)

@@ -17,7 +17,7 @@ class CellMeans(NamedTuple):
 
     Attributes
     ----------
-    steps : int8 [D, L], mean minus symbol for each table entry, in units of 1 / 128 of a cell.
+    steps : int8 [D, L], mean minus symbol for each table entry, in units of 1 / 128 cell width.
     tables : coding tables of the symbols; symbols that they do not list decode to themselves.
     """
 

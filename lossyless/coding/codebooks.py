@@ -1,4 +1,4 @@
-"""Codebooks: rows are predicted by the centre of the nearest cluster.
+"""Codebooks: each row is predicted by the centre of a cluster.
 
 A few bits identify a row's cluster, on which many coordinates depend. The residual is coded as
 usual.
@@ -14,7 +14,7 @@ from lossyless.base import blocks
 from lossyless.coding.rdo import NATURAL_WEIGHT
 from lossyless.coding.tables import CDFTables
 
-MAX_COORDINATES = 128  # the centres of the others are 0
+MAX_COORDINATES = 128  # centres are 0 in all others
 N_ITERATIONS = 5  # of Lloyd's algorithm
 LARGEST = 2**15 - 1  # in steps; sums of products are then exact in float64
 # pseudo-counts that shrink a centre towards 0; each coordinate chooses one
@@ -37,7 +37,7 @@ class Codebook(NamedTuple):
 
     @classmethod
     def fit(cls, x: NDArray[np.float64], n: int) -> tuple["Codebook", NDArray[np.float64], float]:
-        """Fit a codebook with n > 1 clusters to rows x [N, D].
+        """Fit a codebook with n > 1 clusters to rows x [N, D], in cell widths.
 
         Also returns the residuals [N, D] and the mean rate of the rows' indices in bits, both
         leave-one-out: a row is not part of its cluster when it is predicted. A centre is the mean
@@ -59,13 +59,13 @@ class Codebook(NamedTuple):
         is_own = (index == labels)[:, None]
         residuals[:, : lead.shape[1]] -= step * np.where(is_own, own, centres[index])
 
-        counts = np.bincount(index, minlength=n)  # below, each gets a pseudo-count of 1/2
+        counts = np.bincount(index, minlength=n)  # each gets a pseudo-count of 1/2 below
         tables = CDFTables.from_weights(np.append(2 * counts + 1, 0)[None], [n + 2], [0])
         rate = -np.log2((2 * counts[index] - 1) / (2 * len(x) - 2 + n)).mean()
         return cls(centres.astype(np.int16), step, tables), residuals, float(rate)
 
     def choose(self, x: NDArray[np.float64]) -> NDArray[np.int64]:
-        """For each row of x [N, D], choose the cluster of smallest cost (see `coding.rdo`)."""
+        """For each row of x [N, D], choose the cluster with the lowest cost (see `coding.rdo`)."""
         n, n_coordinates = self.centres.shape
         steps = np.rint(x[:, :n_coordinates] / self.step).clip(-8 * LARGEST, 8 * LARGEST)
         bits = -np.log2(np.diff(self.tables.cdfs[0, : n + 1]) / self.tables.cdfs[0, -1])
@@ -96,7 +96,7 @@ def _clusters(x: NDArray[np.float64], n: int) -> NDArray[np.int64]:
 def _shrunk_means(
     x: NDArray[np.float64], labels: NDArray[np.int64], n: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Integer centres [n, L], and for each row its cluster's centre without that row [N, L]."""
+    """Integer centres [n, L], and each row's centre [N, L], computed without that row."""
     counts, sums = _sums(x, labels, n)
     others, n_others = sums[labels] - x, counts[labels, None] - 1
     errors = [np.square(x - others / (n_others + s)).sum(0) for s in SHRINKAGES]
@@ -105,7 +105,7 @@ def _shrunk_means(
 
 
 def _sums(x: NDArray, labels: NDArray[np.int64], n: int) -> tuple[NDArray, NDArray]:
-    """Number [n] and sum [n, L] of the rows of x [N, L] that have each label."""
+    """Number [n] and sum [n, L] of the rows of x [N, L] with each label."""
     members = csr_array((np.ones(len(x)), labels, np.arange(len(x) + 1)), (len(x), n))
     return np.bincount(labels, minlength=n), members.T @ x
 
@@ -116,5 +116,5 @@ def _nearest(x: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np
 
 
 def _distances(x: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Squared distances [N, K] of integers x [N, L] from centres [K, L], minus those from 0."""
+    """Squared distances [N, K] of integers x [N, L] from centres [K, L], minus |x|^2."""
     return np.square(centres).sum(1) - 2 * x @ centres.T

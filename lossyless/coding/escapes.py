@@ -36,7 +36,7 @@ def code_lengths(values: NDArray[np.int64], order: int) -> NDArray[np.int64]:
 
 
 def encode_escapes(values: NDArray[np.int64], order: int) -> bytes:
-    """Encode values [n] in [0, 2^33)."""
+    """Encode values [n] in [0, 2^33), n > 0."""
     q = values + (1 << order)
     n_suffix = _bit_lengths(q) - 1
     prefix_ends = np.cumsum(n_suffix - order + 1)
@@ -51,12 +51,12 @@ def encode_escapes(values: NDArray[np.int64], order: int) -> bytes:
 
 
 def decode_escapes(data: bytes, order: int, n_values: int) -> NDArray[np.int64]:
-    """Decode values [n_values] from `encode_escapes`. Raises `CodingError` for damaged data."""
+    """Decode values [n_values] from `encode_escapes`. Raises `CodingError` for malformed data."""
     packed = np.frombuffer(data, np.uint8)
     n_prefix_bytes = int(np.searchsorted(np.cumsum(POPCOUNT[packed]), n_values)) + 1
     prefix_ends = np.flatnonzero(np.unpackbits(packed[:n_prefix_bytes])) + 1
     if order > MAX_ORDER or len(prefix_ends) != n_values:
-        raise CodingError(f"the prefixes of {n_values} escaped values of order {order} are damaged")
+        raise CodingError(f"the prefixes of {n_values} escape codes of order {order} are damaged")
     n_suffix = np.diff(prefix_ends, prepend=0) - 1 + order
     ends = np.cumsum(n_suffix)
     suffixes = np.unpackbits(packed[n_prefix_bytes:])

@@ -28,12 +28,12 @@ class NonZeros(NamedTuple):
 
     @property
     def range(self) -> tuple[int, int]:
-        """The smallest and the largest symbol, clipped to what a table can list."""
+        """Smallest range that contains 0 and all symbols, clipped to what a table can list."""
         lowest, highest = int(self.symbols.min(initial=0)), int(self.symbols.max(initial=0))
         return max(lowest, 1 - MAX_LISTED // 2), min(highest, MAX_LISTED // 2 - 1)
 
     def sums(self, first: int, length: int, weights: NDArray[np.float64] | None = None) -> NDArray:
-        """Number of occurrences, or sum of weights [n], of symbols from `first` on: [D, length].
+        """Count each symbol from `first` on, or sum its weights, in each column: [D, length].
 
         Symbols outside this range are counted at its nearer end.
         """
@@ -71,7 +71,7 @@ def fit_tables(found: NonZeros) -> tuple[CDFTables, float]:
 
 
 def _escape_bits(found: NonZeros, lowest: int, highest: int) -> int:
-    """Bits of the escape codes for symbols that no table lists."""
+    """Approximate bits of the escape codes for symbols outside [lowest, highest]."""
     beyond = np.maximum(lowest - found.symbols.astype(np.int64), found.symbols - highest)
     distances = 2 * beyond[beyond > 0]
     return int(code_lengths(distances, best_order(distances)).sum())

@@ -84,7 +84,7 @@ def encode_blobs(blobs: Sequence[bytes]) -> bytes:
 
 
 def decode_blobs(data: bytes) -> list[bytes]:
-    """Decode byte strings from `encode_blobs`. Raises `CodingError` if the data are damaged."""
+    """Decode byte strings from `encode_blobs`. Raises `CodingError` if lengths do not match."""
     count, position = read_varint(data, 0)
     lengths = []
     for _ in range(count):

@@ -31,7 +31,7 @@ def cheaper_cells(
     means: CellMeans | None = None,
     weight: float = NATURAL_WEIGHT,
 ) -> NDArray[np.int32]:
-    """Choose the cells [N, D] to send for values x [N, D] in cell widths.
+    """Choose the cells [N, D] to send for values x [N, D], in cell widths.
 
     Parameters
     ----------

@@ -12,9 +12,9 @@ from lossyless.coding.payloads import INT32, CodingError
 Categorical = constriction.stream.model.Categorical
 
 TOTAL_MASS = 1 << 16
-MAX_LISTED = 4096  # maximum number of symbols that a table lists; others are escaped
+MAX_LISTED = 4096  # maximum number of symbols that a table made by `from_pmf` lists
 PMF_ONE = 1 << 24  # integer that represents probability 1
-# Listing a symbol of probability p saves 32 p bits: an escape used to cost 32. If its entry needs
+# Listing a symbol of probability p saves 32 p bits: an escape used to cost 32. If the entry needs
 # more mass than p, other entries lose mass, which costs (1 / TOTAL_MASS - p) / ln 2 bits. The ratio
 # of the two slopes in p is 32 ln 2, rounded to an integer so that comparisons are the same on every
 # machine. Escapes now take fewer bits, but changing the price would change all fingerprints.
@@ -90,7 +90,7 @@ class CDFTables:
     def from_pmf(
         cls, pmf: NDArray[np.integer], first_symbols: ArrayLike, starts: ArrayLike
     ) -> "CDFTables":
-        """Tables that minimise the expected number of bits for integer probabilities.
+        """Tables that nearly minimise the expected number of bits for integer probabilities.
 
         Each table lists the cheapest range of at most `MAX_LISTED` symbols, and escapes the rest.
 
@@ -168,8 +168,8 @@ def listed_ranges(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The first column to list in each row, and the column after the last one, [n_tables] each.
 
-    Savings are additive, so the best end on either side is where their sum from the start is
-    largest. For the arguments, see `CDFTables.from_pmf`.
+    Savings are additive, so the best end on either side is where their cumulative sum from the
+    start is largest. For the arguments, see `CDFTables.from_pmf`.
     """
     starts = np.asarray(starts)[:, None]
     columns = np.arange(pmf.shape[1])
@@ -187,7 +187,7 @@ def listed_ranges(
 
 
 def _apportion(weights: NDArray[np.int64], n_entries: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Integer masses >= 1, which sum to TOTAL_MASS, for the first `n_entries` of each row.
+    """Integer masses >= 1, which sum to TOTAL_MASS, for each row's first `n_entries` columns.
 
     They are proportional to the weights, rounded by the largest-remainder method (Hamilton's).
     Entries with a share below 1 get 1; columns outside the tables get 0.

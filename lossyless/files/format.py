@@ -45,7 +45,7 @@ FLAGS = ("has_labels", "has_names")
 
 
 class ContainerError(ValueError):
-    """A file is damaged, is not a compressed file, or was written by another model."""
+    """A file is damaged, not a compressed file, or from another model or a newer version."""
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ def merge_files(paths: Iterable[str | os.PathLike], out: str | os.PathLike) -> i
     """Concatenate the examples of several files into one file; return the number of examples.
 
     Payloads are copied without decoding, in constant memory, and every checksum is verified.
-    Entries of `meta` are kept if all files agree. Labels, names and `classes` are dropped, with a
-    warning, unless all files have them. Shards that are missing, repeated or out of order also
-    cause a warning.
+    Entries of `meta` on which all files agree are kept. Labels, names and `classes` are dropped,
+    with a warning, unless all files have them. Shards that are missing, repeated or out of order
+    also cause a warning.
 
     Raises ContainerError if a file is damaged, or if its model, shape, classes or label shape
     differ from those of the others; SameFileError if a file is `out`.
@@ -69,7 +69,7 @@ def _common_header(files: list[CompressedFile]) -> Header:
 
 
 def _check_shards(files: list[CompressedFile]) -> None:
-    """Warn if the files are not all the shards of a data set, in order."""
+    """Warn if shards of a data set are missing, repeated or out of order."""
     shards = [file.header.meta.get("shard") for file in files]
     if all(shards) and shards != [[k + 1, shards[0][1]] for k in range(shards[0][1])]:
         listed = ", ".join(f"{k}/{n}" for k, n in shards)

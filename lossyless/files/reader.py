@@ -154,7 +154,7 @@ class FeatureFile(Portable, CompressedFile):
         chunk: Chunk,
         timer: AbstractContextManager = nullcontext(),  # noqa: B008
     ) -> NDArray | Tensor:
-        """Decode a chunk to symbols, or to examples if the codec has none. Also runs in workers."""
+        """Decode a chunk to symbols, or to examples if there is no coder. Also runs in workers."""
         payload = self.read_body(chunk).payload
         decode = self.codec.decompress if self._coder is None else self._coder.decode
         try:
@@ -180,7 +180,7 @@ class FeatureFile(Portable, CompressedFile):
         return rows
 
     def _gather(self, indices: NDArray[np.int64]) -> Tensor:
-        """Gather examples [n, *shape] in any order, decoding each chunk once."""
+        """Gather examples [n, *shape] in any order, decoding each chunk at most once."""
         positions = self._chunk_of[indices]
         if (positions < 0).any():
             lost = indices[positions < 0][0]
@@ -196,8 +196,8 @@ class FeatureFile(Portable, CompressedFile):
 class FeatureDataset(Portable, Dataset, AbstractContextManager):
     """The examples of a file for a `DataLoader`: z [*shape], or (z, label).
 
-    Chunks are decoded on demand, and the most recent ones are cached. Random access to a file that
-    is larger than the cache decodes a chunk for nearly every example: read the whole file instead,
+    Chunks are decoded on demand, and the most recent ones are cached. If they do not all fit in
+    the cache, random access decodes a chunk for nearly every example: read the whole file instead,
     or write it with smaller chunks.
 
     Parameters
@@ -232,6 +232,6 @@ class FeatureDataset(Portable, Dataset, AbstractContextManager):
         return self.file[i] if self.labels is None else (self.file[i], self.labels[i])
 
     def __getitems__(self, indices: list[int]) -> list:
-        """Return a batch, as `DataLoader` requests it, decoding each chunk once."""
+        """Return a batch, as `DataLoader` requests it, decoding each chunk at most once."""
         z = self.file[indices]
         return list(z) if self.labels is None else list(zip(z, self.labels[indices], strict=True))

@@ -115,7 +115,7 @@ class CompressedFile(AbstractContextManager):
 
     @property
     def classes(self) -> list[str] | None:
-        """Names of the classes, in the order of the labels, or None if the file has none."""
+        """Names of the classes, in label order; None if the file has none."""
         return self.header.meta.get("classes")
 
     def describe(self) -> dict[str, Any]:
@@ -198,7 +198,7 @@ class CompressedFile(AbstractContextManager):
         return TOTAL.unpack(total)[0] if is_intact else None
 
     def _read_head(self, offset: int) -> Chunk | None:
-        """Return the chunk at an offset; None if its head is damaged or the file ends before it."""
+        """Return the chunk at an offset; None if its head is damaged or its body is cut off."""
         head = self._read(offset, CHUNK_HEAD.size)
         if len(head) < CHUNK_HEAD.size or not head.startswith(CHUNK_MARKER):
             return None
@@ -232,7 +232,7 @@ class CompressedFile(AbstractContextManager):
             )
 
     def _has_valid_end(self, position: int) -> bool:
-        """Whether the file ends at an offset, after exactly these chunks."""
+        """Whether the file ends at `position`, after exactly the chunks in `heads`."""
         if self.header.version == 1:
             return self._is_end(position) and self._total == self.n_examples
         checksums = [chunk.checksum for chunk in self.heads]
@@ -282,7 +282,7 @@ class CompressedFile(AbstractContextManager):
         return zlib.crc32(self._read(chunk.start, chunk.length), chunk.seed) == chunk.checksum
 
     def _find_marker(self, position: int) -> int:
-        """First offset from `position` where a chunk or the end may start, or the file's size."""
+        """First offset >= `position` where a chunk or the end may start, or the file's size."""
         while block := self._read(position, READ_BLOCK):
             if found := MARKER.search(block):
                 return position + found.start()

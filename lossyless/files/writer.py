@@ -64,7 +64,7 @@ class FileWriter:
         self.n_annotation_bytes += len(annotations)
 
     def finish(self) -> Written:
-        """Append the end of the file."""
+        """Append the end of the file; return the totals."""
         self._write(end_bytes(self.n_examples, self._checksums, seed=self._seed))
         return Written(self.n_examples, self.n_bytes, self.n_annotation_bytes)
 
@@ -92,24 +92,24 @@ def write_features(
     Parameters
     ----------
     batches : examples z [b, *shape] of any floating-point type, on any device; or tuples
-        (z, labels) or (z, labels, names). Labels are numbers [b, ...] of any type, and names are b
-        strings. Either may be None, but then in all batches. b may vary, and batches may reuse
-        memory.
-    out : path of the file, which appears, or replaces an existing one, once it is complete; or an
+        (z, labels) or (z, labels, names). Labels are numbers [b, ...] of any type; names are a
+        sequence of strings. Either may be None, but then in every batch. The batch size b may vary,
+        and the memory of one batch may be reused for the next.
+    out : path of the file, which is created or replaced only once all examples are written; or an
         open binary file.
     codec : a codec that is ready for coding, for instance a rate with coding tables.
-    chunk_size : examples that are coded together, by default 4096, or fewer if they are large.
+    chunk_size : number of examples coded together, by default 4096, or fewer if they are large.
         Larger chunks make slightly smaller files; smaller chunks make random access faster.
     n_workers : processes that run the entropy coder; by default one per core.
     meta : additional header entries, of JSON types.
     timer : context manager that encloses all work of the codec; pass n_workers=1 with it.
 
-    Raises CodingError if examples have the wrong shape or cannot be coded, for instance NaN;
-    WorkerError if a worker process dies.
+    Raises CodingError if examples have the wrong shape or cannot be coded, such as NaN;
+    ValueError for inconsistent labels or names; WorkerError if a worker process dies.
     """
     is_open = hasattr(out, "write")
     name = str(getattr(out, "name", "payload")) if is_open else os.fspath(out)
-    # opened before the first batch, which may be expensive to compute
+    # open the file before computing the first batch, which may be expensive
     with nullcontext(out) if is_open else replacing(out) as file:
         batches = map(_unpack, batches)
         first = next(batches, None)
@@ -147,7 +147,7 @@ def write_features(
 def rebatch(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
     """Regroup batches [n, *shape] into chunks [size, *shape], on their device.
 
-    The last chunk may be smaller. Chunks are copies, so batches may reuse their memory.
+    The last chunk may be smaller. Chunks are copies, so the caller may reuse a batch's memory.
     """
     chunk: Tensor | None = None
     n = 0  # number of rows in `chunk`
@@ -194,7 +194,7 @@ def _encode_all(
 
 @contextmanager
 def _naming_examples(name: str, start: int, rows: Tensor | NDArray) -> Iterator[None]:
-    """Name the file and the examples in errors."""
+    """Name the file and the examples in a CodingError."""
     try:
         yield
     except CodingError as error:
@@ -235,7 +235,7 @@ def _tensors(
                 f"expected batches of floats [b{expected}], found {z.dtype} {[*z.shape]}"
             )
         if y is not None:
-            y = np.array(as_array(y))  # a copy, because batches may reuse their memory
+            y = np.array(as_array(y))  # a copy, because the next batch may reuse the memory
             label_shape = y.shape[1:] if label_shape is None else label_shape
             if y.shape[1:] != label_shape:
                 raise ValueError(f"expected labels {[*label_shape]}, found {[*y.shape[1:]]}")
@@ -244,8 +244,8 @@ def _tensors(
         for values, queue, what in ((y, labels, "labels"), (strings, names, "names")):
             if len(values) != (0 if queue is None else len(z)):
                 raise ValueError(
-                    f"a batch of {len(z)} examples has {len(values)} {what}: either all "
-                    "batches have one per example, or none"
+                    f"a batch of {len(z)} examples has {len(values)} {what}: either every "
+                    "batch has one per example, or none has any"
                 )
             if queue is not None:
                 queue.extend(values)

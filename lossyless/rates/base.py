@@ -71,8 +71,8 @@ class Rate(Codec):
     def _bottleneck(self, z: Tensor, p_ZlX: Conditional | None) -> RateOutput:
         """Compute the output of `forward` for z [B, z_dim] of type `z_dtype`, without autocast.
 
-        In training mode, z_hat and rates have gradients. In evaluation mode, z_hat is bit-identical
-        to what `decompress` returns for the bytes of `compress`. Both are on the device of z.
+        In training, z_hat and differentiable rates have gradients. In evaluation, z_hat matches
+        what `decompress` returns for the bytes of `compress`, bit for bit. Both are on z's device.
         """
 
     @property

@@ -67,7 +67,7 @@ class ColumnCodedRate(EntropyCodedRate):
 
     @torch.no_grad()
     def recentre_constant_dims(self, z: Tensor) -> None:
-        """Shift dimensions in which all z [N, z_dim] share a cell, so that it decodes to the mean.
+        """Shift dimensions in which all z [N, z_dim] share a cell, so that they decode to the mean.
 
         Training leaves such values anywhere in the cell, because their position hardly affects the
         rate. The tables stay the same. Call this method after `update`.
@@ -84,6 +84,6 @@ class ColumnCodedRate(EntropyCodedRate):
         shift = torch.where(is_constant, mean, 0.0) * self._cell_widths()
         biasing = self.biasing.cpu().double() - shift
         self.biasing.sub_(shift.to(self.biasing))
-        # float32 cannot represent a large mean exactly: the error, in cells, moves the centres
+        # float32 cannot represent a large mean exactly: add the rounding error to the centres
         lost = (self.biasing.cpu() - biasing) / self._cell_widths()
         self.centres.add_(torch.where(lost.abs() > MIN_SHIFT, lost, 0.0).to(self.centres))

@@ -129,7 +129,7 @@ class EntropyCodedRate(Rate):
 
         Devices and libraries differ in the last digit of exponentials, and in fused operations. So
         cell widths are saved with the tables, as float32: their products with float32 values are
-        exact in float64, and only the final rounding remains, which is the same everywhere.
+        exact in float64, and the roundings that follow are the same everywhere.
         """
         biasing = self.biasing.to(z_hat_in.device).double()
         z_hat = z_hat_in.double() * self._cell_widths().to(z_hat_in.device) - biasing
@@ -192,7 +192,7 @@ class EntropyCodedRate(Rate):
         return self._tables
 
     # Tables and widths are saved with the weights: if recomputed on another machine, they might
-    # differ in the last digit, and payloads would not decode.
+    # differ in the last digit, and payloads could not be decoded.
     def get_extra_state(self) -> dict:
         state: dict = {
             name: {

@@ -35,8 +35,8 @@ class FactorizedModel(EntropyBottleneck):
         self.are_centres_fixed = False
         self.generator: torch.Generator | None = None  # draws noise; None: torch's global generator
         self.quantiles.requires_grad_(False)
-        # Rates hold the tables as `CDFTables`. If these copies were saved, the tensor shapes in a
-        # checkpoint would depend on when it was saved.
+        # Rates save their `CDFTables`. If CompressAI's copies were saved too, the tensor shapes in
+        # a checkpoint would depend on when it was saved.
         for name in ("_offset", "_quantized_cdf", "_cdf_length"):
             self.register_buffer(name, torch.IntTensor(), persistent=False)
 
@@ -66,12 +66,12 @@ class FactorizedModel(EntropyBottleneck):
 
     @torch.no_grad()
     def make_tables(self) -> CDFTables:
-        """Make tables of minimal expected code length, at most about 0.1 % above the entropy.
+        """Make tables whose expected code length is at most about 0.1 % above the entropy.
 
         Even in float64 on the CPU, the last digits differ between machines. All choices are made
         with integers, after rounding to units of 2^-24, so that the probability that tables differ
         is below 1 in 1,000. Even then, files are safe: tables are part of the fingerprint in each
-        file, so reading the file with other tables raises an error.
+        file, so reading a file with other tables raises an error.
         """
         exact = copy.deepcopy(self).cpu().double()
         quantiles = exact._bisect(exact.target)
@@ -134,7 +134,7 @@ class HFactorized(ColumnCodedRate):
         distribution with scale `init_scale`. Here, the first layer's slope sets the scale.
         """
         scales = (deviations * LOGISTIC_SCALE).clamp(min=MIN_PRIOR_SCALE)
-        first = self.prior.matrices[0]  # [z_dim, hidden, 1], used through a softplus
+        first = self.prior.matrices[0]  # [z_dim, hidden, 1], before the softplus
         common = self.prior.init_scale ** (-1 / len(self.prior.matrices)) / first.shape[1]
         slopes = common * self.prior.init_scale / scales.to(first)[:, None, None]
         first.copy_(slopes + torch.log(-torch.expm1(-slopes)))

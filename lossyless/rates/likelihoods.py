@@ -32,7 +32,7 @@ def factorized_likelihood(
     values : [C, 1, B].
     matrices : [C, n_out, n_in] of each layer, before the softplus.
     biases : [C, n_out, 1] of each layer.
-    factors : [C, n_hidden, 1] of each hidden layer, before the tanh; all layers are equally wide.
+    factors : [C, n_hidden, 1] of each hidden layer, before the tanh; these layers are equally wide.
     """
     weights = _on_all(F.softplus, matrices)
     factors = torch.stack(list(factors))  # torch.compile (2.11) cannot unpack a ParameterList
@@ -112,7 +112,7 @@ class LowerBound(_compressai.LowerBound):
 
     def __init__(self, bound: float):
         super().__init__(bound)
-        self._bound = self.bound.item()  # reading the buffer makes the host wait for the GPU
+        self._bound = self.bound.item()  # read once: on a GPU, each read makes the host wait
         # `threshold_backward` passes gradients for x > threshold: use the next float32 below bound
         self._below = float(np.nextafter(np.float32(bound), np.float32(-np.inf)))
 

@@ -7,8 +7,8 @@ from lossyless.distributions import Conditional, check_z_dim
 from lossyless.rates.base import RateOutput
 from lossyless.rates.hyperprior import HHyper
 
-# Positions that the float64 side networks process at a time, to save memory: a chunk of 4096
-# examples has 262,144 positions of a few kilobytes each at a latent side of 8.
+# Number of positions that the float64 side networks process at a time, to save memory: a chunk of
+# 4096 examples has 262,144 positions of a few kilobytes each at a latent side of 8.
 ROWS_AT_A_TIME = 1 << 14
 
 
@@ -25,7 +25,7 @@ class HSpatial(HHyper):
     z_dim : dimensions of the representation, C * latent_side^2.
     latent_side : side s of the latent image [C, s, s].
     factor_dim, side_z_dim, is_pred_mean : see `HHyper`, for the C dimensions of one position.
-    warmup_k_epoch, is_end_to_end : see `Rate`.
+    transform, rdo, warmup_k_epoch, is_end_to_end : see `EntropyCodedRate`.
     """
 
     format_name = "spatial_hyperprior"
@@ -41,7 +41,7 @@ class HSpatial(HHyper):
         n_channels = z_dim // n_positions
         super().__init__(n_channels, **kwargs)
         self.z_dim = z_dim
-        #: must equal the encoder's, if it has one
+        #: must equal the encoder's `latent_shape`, if it has one
         self.latent_shape = (n_channels, latent_side, latent_side)
         self.n_positions = n_positions
 
@@ -73,7 +73,7 @@ class HSpatial(HHyper):
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
         return self._from_positions(super().decompress(payload, n_examples * self.n_positions))
 
-    # The methods below map each row independently, so slicing gives equal results with less memory.
+    # The methods below map each row independently, so slicing saves memory and changes no results.
 
     def _coding_side(self, z_in: Tensor) -> Tensor:
         coding_side = super()._coding_side

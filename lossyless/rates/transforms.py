@@ -4,8 +4,8 @@ A factorized entropy model codes the dimensions independently, although they are
 the eigenbasis of their covariance (Karhunen-Loeve transform, KLT), they are decorrelated, and
 squared errors stay the same.
 
-Sender and receiver must agree to the last bit, on all machines, devices and batch sizes, but sums
-of floats depend on their order. So both rotate with integers: the matrix holds multiples of 2^-22,
+Sender and receiver must agree to the last bit, on all machines, devices and batch sizes, but float
+addition is not associative. So both rotate with integers: the matrix holds multiples of 2^-22,
 each vector is rounded to multiples of a power of two, and all partial sums are integers below 2^53,
 which float64 represents exactly. No order of summation, fused operation or block size changes a
 single bit.
@@ -38,7 +38,7 @@ class KLT(nn.Module):
     def __init__(self, dim: int):
         check_dim(dim)
         super().__init__()
-        # The columns are the new basis, in multiples of 2^-22. It is part of the weights, since
+        # The columns are the new basis, in multiples of 2^-22. It is saved with the weights, since
         # eigenvectors differ in the last digits between machines.
         self.register_buffer("matrix", torch.zeros(dim, dim))
         # Subtracted first: the grid of an exact rotation depends on a vector's largest value.
@@ -110,7 +110,7 @@ def make_transform(name: str, dim: int) -> KLT | None:
 def check_dim(dim: int) -> None:
     """Raise ValueError for more than `MAX_DIM` dimensions."""
     if dim > MAX_DIM:
-        raise ValueError(f"a KLT of {dim} dimensions is too large: expected at most {MAX_DIM}")
+        raise ValueError(f"a KLT with {dim} dimensions is too large: expected at most {MAX_DIM}")
 
 
 def klt_basis(z: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ def klt_basis(z: Tensor) -> Tensor:
     if n_determined < dim:
         basis, _ = torch.linalg.qr(basis[:, :n_determined], mode="complete")
     largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
-    return basis * torch.where(largest < 0, -1.0, 1.0)  # else, signs would depend on the solver
+    return basis * torch.where(largest < 0, -1.0, 1.0)  # otherwise, signs depend on the solver
 
 
 def n_determined_by(n_rows: int) -> int:
@@ -165,5 +165,5 @@ def _power_of_two(exponents: Tensor) -> Tensor:
 def round_matrix(matrix: Tensor) -> Tensor:
     """Round the entries to multiples of 2^-22. Raises ArithmeticError for NaN and infinity."""
     if not matrix.isfinite().all():
-        raise ArithmeticError("the eigenvectors of these vectors have NaN or infinite entries")
+        raise ArithmeticError("the eigenvectors of the covariance have NaN or infinite entries")
     return torch.round(matrix * 2.0**MATRIX_BITS) * 2.0**-MATRIX_BITS

@@ -12,7 +12,7 @@ from lossyless.rates.base import Rate, RateOutput
 
 
 class _FloatCodedRate(Rate):
-    """A rate without an entropy model, which stores z as losslessly compressed float32."""
+    """A rate without an entropy model, which stores z as losslessly compressed float32 values."""
 
     format_name = "floats"
 
@@ -44,7 +44,7 @@ class MIRate(_FloatCodedRate):
     """Variational upper bound on I[Z;X] with a unit Gaussian marginal: KL[p(Z|x) || N(0, I)].
 
     This is the rate of an ideal channel simulation, which no entropy coder attains. The coded bits
-    reported alongside it are those of z stored as float32.
+    reported alongside it are those of z as losslessly compressed float32 values.
     """
 
     family = "diaggaussian"
