@@ -136,9 +136,7 @@ class LearnableCompressor(Compressor, JointlyTrained):
         if self.online is not None:
             online_losses, metrics = self.online.losses(z_hat, batch.y)
         own = self._in_bits(rates, distortions, terms)
-        metrics |= (
-            own | distortion_logs | own
-        )  # the loss selects the best epoch: nothing replaces it
+        metrics |= own | distortion_logs | own  # logs cannot replace the loss, which is monitored
         zmin, zmax = z_hat.detach().aminmax()
         metrics |= {"zmin": zmin, "zmax": zmax, "zmean": z_hat.detach().mean()}
         return rates, distortions, online_losses, metrics
