@@ -3,7 +3,7 @@
     python aggregate.py experiment=banana_viz_VIC mode=quick
 
 The `aggregate` section of the experiment file selects tables and figures; conf/aggregate.yaml
-explains the options. `logger=wandb` also uploads the results, and `logger=none` does not.
+explains the options. Results are also uploaded to W&B, unless `logger` is `csv` or `none`.
 """
 
 import sys
@@ -34,7 +34,7 @@ def main(overrides: list[str]) -> None:
 
 
 def expected_seeds(overrides: list[str]) -> list[str]:
-    """Set `aggregate.seeds` to the seeds in `overrides`, so that tables count missing ones."""
+    """Return `aggregate.seeds=[...]` with the seeds in `overrides`, so missing ones are counted."""
     seeds = values_of("seed", overrides)
     is_said = any(override.startswith("aggregate.seeds=") for override in overrides)
     return [] if seeds is None or is_said else [f"aggregate.seeds=[{','.join(map(str, seeds))}]"]

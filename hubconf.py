@@ -15,7 +15,7 @@ from collections.abc import Callable as _Callable
 from lossyless.hub import RELEASED as _RELEASED
 
 # `clip` is OpenAI's: pip install clip-anytorch "setuptools<82". PyPI's `clip` is something else.
-# compressai is not listed: our own error explains how to install it, and torch.hub's would not.
+# compressai is not listed: our own error explains how to install it; torch.hub's would not.
 dependencies = ["torch", "torchvision", "constriction", "clip", "numpy", "tqdm"]
 
 _DOC = """An image compressor with beta = {beta:g}: about {bits:.0f} bits per image.

@@ -6,7 +6,7 @@
     compressor.compress_dataset("photos/", "photos.bin")   # or a torchvision-style data set
     Z = compressor.decompress_dataset("photos.bin")        # float32 [N, 512]
 
-They are also available through `torch.hub.load` (see `hubconf.py`), and in the shell as
+They are also available through `torch.hub.load` (see `hubconf.py`), and on the command line as
 `python -m lossyless.hub`.
 
     features         FeatureCompressor: features <-> files, without CLIP
@@ -65,7 +65,7 @@ class Report:
     """Size and speed of a compression or decompression.
 
     Printed as in the official code, "Rate: 1506.50 bits/img | Encoding: 347.82 img/sec" or
-    "Decoding: 1062.38 img/sec"; if image files were compressed, their number and sizes follow.
+    "Decoding: 1062.38 img/sec"; image files add their number, their size and the compressed size.
     """
 
     work: str  # "Encoding" or "Decoding"

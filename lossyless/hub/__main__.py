@@ -34,7 +34,7 @@ MAX_LISTED = 8
 
 
 class UsageError(Exception):
-    """Arguments that argparse accepts, but that are invalid."""
+    """Invalid arguments that argparse accepts."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of all commands without importing torch, so that `--help` is fast."""
+    """Make the parser for all commands without importing torch, so that `--help` is fast."""
     parser = argparse.ArgumentParser(
         prog="python -m lossyless.hub",
         description=DESCRIPTION,
@@ -72,7 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
         (compress, _compress_options, "compress a folder of images"),
         (decompress, _decompress_options, "decompress a file to features, without CLIP"),
         (info, _info_options, "describe a compressed file"),
-        (merge, _merge_options, "join compressed files of one model, with their labels and names"),
+        (merge, _merge_options, "join files compressed with one model, with labels and names"),
     ):
         # with abbreviations, `decompress --labels` would mean `--labels-out`
         command = commands.add_parser(run.__name__, help=help, allow_abbrev=False)
@@ -82,7 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _model_options(option: Callable[..., object]) -> None:
-    text = "bottleneck: b01 takes the fewest bits, b001 is the most accurate (default: b005)"
+    text = "bottleneck: b01 uses the fewest bits, b001 is the most accurate (default: b005)"
     option("--model", choices=tuple(RELEASED), default="b005", help=text)
     text = "local bottleneck weights (default: download the released ones, 136 kB, on first use)"
     option("--pretrained", metavar="PATH", type=Path, help=text)
@@ -95,7 +95,7 @@ def _compress_options(option: Callable[..., object]) -> None:
     text = "local CLIP ViT-B/32 checkpoint (default: download OpenAI's, 340 MB, on first use)"
     option("--clip", metavar="PATH", type=Path, help=text)
     option("--labels", action="store_true", help="store labels: subfolders of FOLDER are classes")
-    text = "store labels, and export them to FILE (.npy)"
+    text = "export labels to FILE (.npy); implies --labels"
     option("--labels-out", "--label-file", **FILE, help=text)
     text = "number the classes as in this compressed file (default: by sorted names)"
     option("--classes", **FILE, help=text)
@@ -203,7 +203,7 @@ def info(args: argparse.Namespace) -> int:
         facts, names = file.describe(), file.names if args.names else None
     if args.names:
         if names is None:
-            raise SourceError(f"{args.file}: stores no names: it was not compressed from a folder")
+            raise SourceError(f"{args.file}: stores no names: not a container made from a folder")
         print(*names, sep="\n")
         return DONE
     for name, value in (facts.pop("meta", {}) | facts).items():
@@ -264,7 +264,7 @@ def _fail(error: object, status: int = FAILED) -> int:
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    """Return the errors (of files, memory and workers) that are printed without a traceback."""
+    """Return the exception types that are printed without a traceback."""
     from torch import OutOfMemoryError  # out of GPU memory
 
     from lossyless.coding.payloads import CodingError

@@ -35,7 +35,7 @@ WORKER_SETTINGS = ("multiprocessing_context", "persistent_workers", "prefetch_fa
 
 
 class SkippedImage(SourceError):
-    """An image that is skipped: it is damaged, or its range of pixel values is unknown."""
+    """An image that is skipped because it cannot be read."""
 
 
 Collated = tuple[Tensor, Labels | None, list[str] | None, list[SkippedImage]] | SourceError
@@ -112,7 +112,7 @@ class Examples(Dataset):
         return self._paths[i] if self._paths else f"image {i} of {type(self.dataset).__name__}"
 
     def collate(self, examples: list[tuple[Tensor, Any, str | None] | SourceError]) -> Collated:
-        """Collate images, labels if `has_labels`, names in a folder, and errors of skipped images.
+        """Collate images, labels (if `has_labels`), names (of files) and errors of skipped images.
 
         If an example can be neither used nor skipped, only its error is returned. Labels are
         converted to an array in the worker, because each tensor that a worker returns keeps a
@@ -143,10 +143,10 @@ def read_batches(
     device : where the network runs; the default number of worker processes depends on it.
     is_info : whether to show progress.
     kwargs_dataloader : arguments of `torch.utils.data.DataLoader`; by default batches of 128. Fewer
-        workers are used if shared memory or open files are scarce, and none without `fork`.
+        workers are used if shared memory or file handles are scarce, and none without `fork`.
 
-    Raises SourceError if an image cannot be used, ValueError if a setting would change the examples
-    or their order, and WorkerError if a worker dies, e.g. because memory runs out.
+    Raises SourceError if an image or label cannot be used, ValueError if a setting would change the
+    examples or their order, and WorkerError if a worker dies, e.g. because memory runs out.
     """
     settings = _loader_settings(examples, device, kwargs_dataloader)
     loader = DataLoader(examples, collate_fn=examples.collate, **settings)

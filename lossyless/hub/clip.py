@@ -45,8 +45,8 @@ class ClipCompressor(FeatureCompressor):
 
     Attributes
     ----------
-    transform : maps a PIL image of any mode to a tensor [3, side, side]: `lossyless.pixels.to_rgb`,
-        then the transform above. Data sets of PIL images need no transform of their own.
+    transform : maps a PIL image to a tensor [3, side, side]: `lossyless.pixels.to_rgb`, then the
+        transform above. Data sets of PIL images need no transform of their own.
     side : height and width of the backbone's input images, in pixels.
     """
 
@@ -107,14 +107,14 @@ class ClipCompressor(FeatureCompressor):
         return self.rate.dequantise(symbols).to(self.device)
 
     def compress(self, X: Tensor) -> list[bytes]:
-        """Compress each image of X [B, 3, side, side] into one stream, in the official format.
+        """Compress each image of X [B, 3, side, side] into its own stream, in the official format.
 
         Files from `compress_dataset` are smaller: separate streams add about 60 bits per image.
         """
         return self.compress_vectors(self.encode(X))
 
     def get_rate(self, X: Tensor) -> float:
-        """Return the mean length in bits of the streams `compress(X)`; NaN if X is empty."""
+        """Return the mean length in bits of the streams of `compress(X)`; NaN if X is empty."""
         streams = self.compress(X)
         return 8 * sum(map(len, streams)) / len(streams) if streams else math.nan
 
@@ -147,7 +147,7 @@ class ClipCompressor(FeatureCompressor):
         dataset : a folder, all of whose images are compressed, in the order of
             `lossyless.hub.images.ImageFolder`; or a data set whose examples are (image, label),
             (image,) or images. Images are PIL images, or tensors [3, side, side] made by
-            `transform`. The names of a folder's images, relative to it, are stored in `file`.
+            `transform`. Paths of images in a folder, relative to it, are stored as names.
         file : file to write, or a symbolic link to it; an existing file is replaced once the
             new one is complete.
         label_file : .npy file to export the labels to; containers also store them in `file`.
@@ -200,7 +200,7 @@ class ClipCompressor(FeatureCompressor):
             skipped=examples.skipped,
         )
 
-    # Aliases for names in the official code. The bottleneck runs on the CPU, whatever `device` is:
+    # Names from the official code. The bottleneck runs on the CPU, whatever `device` is:
     # z --process_z_in--> z_in [B, z_dim, 1, 1] --entropy_bottleneck--> --process_z_out--> z_hat
 
     @property
@@ -215,7 +215,7 @@ class ClipCompressor(FeatureCompressor):
 
     @property
     def entropy_bottleneck(self) -> nn.Module:
-        """CompressAI's model; its `compress(z_in)` returns the streams of `compress`."""
+        """CompressAI's model; its `compress(z_in)` returns the same streams as `compress`."""
         return self.official.bottleneck
 
     @property

@@ -1,4 +1,4 @@
-"""Compresses features into small files and decompresses them; needs neither images nor CLIP."""
+"""Reads and writes compressed files of features; needs neither images nor CLIP."""
 
 import os
 import time
@@ -74,7 +74,7 @@ class FeatureCompressor(Portable, nn.Module):
         return OfficialCoder(self.rate)
 
     def compress_vectors(self, z: Tensor | NDArray) -> list[bytes]:
-        """Compress each feature vector of z [N, z_dim] into one stream, in the official format."""
+        """Compress each vector of z [N, z_dim] into its own stream, in the official format."""
         return self.official.encode(z)
 
     def decompress(self, streams: list[bytes]) -> Tensor:
@@ -158,8 +158,8 @@ class FeatureCompressor(Portable, nn.Module):
         -------
         Z : float32 array [N, z_dim]; or (Z, Y), with the labels Y, an int64 array [N, ...].
 
-        Raises ContainerError or CodingError if the file is damaged or in another format, or if
-        another model wrote it; SourceError if requested labels are missing or not one per example.
+        Raises ContainerError or CodingError if the file is damaged, in another format, or from
+        another model; SourceError if requested labels are missing or do not match the file.
         """
         start = time.monotonic()
         with self._open(file, on_damage) as features:
@@ -179,12 +179,12 @@ class FeatureCompressor(Portable, nn.Module):
         on_damage: OnDamage = "raise",
         n_workers: int | None = None,
     ) -> Report:
-        """Decompress a file to .npy files in constant memory.
+        """Decompress a file to .npy files without holding all features in memory.
 
         Parameters
         ----------
         out : .npy file to write the features to, float32 [N, z_dim].
-        labels_out : .npy file to write their labels to, int64 [N, ...].
+        labels_out : .npy file to write labels to, int64 [N, ...]; by default, none are read.
 
         Other parameters and errors are as for `decompress_dataset`.
         """
@@ -210,7 +210,7 @@ class FeatureCompressor(Portable, nn.Module):
         """
         if is_official(file):
             raise SourceError(
-                f"{file}: the official format does not support random access: decompress all of it"
+                f"{file}: the official format does not support random access: decompress the file"
             )
         return FeatureFile(file, self.rate, on_damage=on_damage)
 
@@ -272,7 +272,7 @@ class FeatureCompressor(Portable, nn.Module):
         return report
 
     def _open(self, file: PathLike, on_damage: OnDamage) -> FeatureFile | OfficialFile:
-        """Open a file in either format, which its first bytes identify."""
+        """Open a file in either format."""
         if not is_official(file):
             return FeatureFile(file, self.rate, on_damage=on_damage)
         if on_damage == "skip":

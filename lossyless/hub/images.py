@@ -18,7 +18,7 @@ from lossyless.hub.labels import PathLike
 from lossyless.pixels import to_rgb
 
 MAX_LISTED = 5  # names in a warning
-# Files and folders that NAS and desktop systems create, in lower case; others start with a dot.
+# Lower-case names of files and folders that NAS and desktop systems create, except hidden ones.
 SYSTEM = frozenset(
     ["#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recycle", "@tmp", "__macosx"]
     + ["desktop.ini", "ehthumbs.db", "lost+found", "network trash folder", "recycler"]
@@ -30,10 +30,10 @@ class ImageFolder(Dataset):
     """All image files below a folder, sorted folder by folder.
 
     Paths are compared component by component: `cat/2.png` precedes `cat (old)/1.png`, just as the
-    class "cat" precedes "cat (old)". An example is (image, class); `lossyless.pixels.to_rgb`
-    converts the image and applies its EXIF orientation. Links are followed. Hidden files, files
-    that NAS and desktop systems create (`SYSTEM`), and files of other types are skipped and counted
-    in warnings. Other warnings name class folders without images, and duplicates due to links.
+    class "cat" precedes "cat (old)". An example is (image, class index or None), with the image as
+    converted by `lossyless.pixels.to_rgb`. Links are followed. Hidden files, files that NAS and
+    desktop systems create (`SYSTEM`), and files of other types are skipped and counted in warnings.
+    Other warnings name class folders without images, and duplicates due to links.
 
     Parameters
     ----------
@@ -144,14 +144,14 @@ def _files_below(
 
 
 def take_shard(dataset: Any, index: int, n_shards: int) -> Dataset:
-    """Return shard `index` (zero-based): consecutive examples. Shard sizes differ by at most one.
+    """Return shard `index` (zero-based) of consecutive examples; sizes differ by at most one.
 
     Raises ValueError if there is no such shard, and SourceError if some shards would be empty.
     """
     if not 0 <= index < n_shards:
         raise ValueError(f"shard: expected (index, n) with 0 <= index < n, found {index, n_shards}")
     if n_shards > len(dataset):
-        raise SourceError(f"{len(dataset)} images are too few for {n_shards} shards: use fewer")
+        raise SourceError(f"{len(dataset)} images are too few for {n_shards}: use fewer shards")
     start, end = (len(dataset) * i // n_shards for i in (index, index + 1))
     if not isinstance(dataset, ImageFolder):
         return Subset(dataset, range(start, end))
@@ -173,6 +173,6 @@ def image_names(dataset: Any) -> list[str] | None:
 
 
 def n_source_bytes(dataset: Any) -> int | None:
-    """Return the size of an image folder's files, except broken links; None for other data."""
+    """Return the size of an image folder's files, without broken links; None for other data."""
     paths = image_paths(dataset)
     return paths and sum(os.path.getsize(path) for path in paths if os.path.exists(path))

@@ -1,7 +1,7 @@
 """Labels in compressed files or separate .npy files, and class names.
 
-Files written by `lossyless.files` store their labels. Those written by the paper's code or by
-earlier versions of this project do not: their labels are in a separate .npy file.
+Files written by `lossyless.files` can store labels. Files in the official format or written by
+earlier versions of this project cannot: their labels are in a separate .npy file.
 """
 
 import os
@@ -40,7 +40,7 @@ def to_labels(labels: Any) -> Labels:
 def read_labels(features: FeatureFile | OfficialFile, label_file: PathLike | None) -> Labels:
     """Return the labels [n, ...] of the examples that `features.read()` returns.
 
-    Raises SourceError if there are none, or if their number is not that of the file's examples.
+    Raises SourceError if there are no labels, they are not integers, or their number is wrong.
     """
     if isinstance(features, FeatureFile) and features.header.version > 1:
         labels = features.labels()
@@ -50,7 +50,7 @@ def read_labels(features: FeatureFile | OfficialFile, label_file: PathLike | Non
     if label_file is None:
         raise SourceError(
             f"{features.name}: files in this format store no labels: pass the .npy file that was "
-            "written with it (label_file=, --label-file)"
+            "written with this file (label_file=, --label-file)"
         )
     try:
         with open(label_file, "rb") as file:  # unlike np.load, this does not read archives
@@ -69,7 +69,7 @@ def read_labels(features: FeatureFile | OfficialFile, label_file: PathLike | Non
 def class_names(classes: PathLike | Sequence[str]) -> list[str]:
     """Return class names in index order, as given or as stored in a compressed file.
 
-    Raises SourceError if a name occurs twice, or if the file stores none.
+    Raises SourceError if a name occurs twice, or if the file stores no names.
     """
     if not isinstance(classes, PathLike):
         if len(set(classes)) < len(classes):

@@ -6,9 +6,9 @@ computes from the quantiles in the weights. Files are big-endian:
     u32     number of streams
     u32 ..  per stream: number of bytes, and the bytes
 
-There are no checksums. Most bit errors are detected nevertheless, because only intact streams
-return the decoder to the encoder's initial state (31 bits). However, symbols outside the tables are
-stored verbatim, and errors in them go unnoticed.
+There are no checksums. Most bit errors are detected nevertheless, because decoding a damaged stream
+rarely ends in the encoder's initial state (31 bits). However, symbols outside the tables are stored
+verbatim, and errors in them go unnoticed.
 """
 
 import copy
@@ -110,7 +110,7 @@ class OfficialCoder:
 class OfficialFile(AbstractContextManager):
     """A file in the official format, with those methods of `FeatureFile` that read the whole file.
 
-    `coder` is that of the bottleneck that wrote the file; only decoding needs it. Raises
+    `coder`, needed only for decoding, belongs to the bottleneck that wrote the file. Raises
     ContainerError if the file is truncated, longer than its streams, or in another format.
     """
 
@@ -124,13 +124,13 @@ class OfficialFile(AbstractContextManager):
         self.streams = read_official(path)
 
     def __exit__(self, *exception) -> None:
-        """Close nothing: the file was already read and closed."""
+        """Do nothing: the file was already read and closed."""
 
     def __len__(self) -> int:
         return len(self.streams)
 
     def describe(self) -> dict[str, Any]:
-        """Properties of the file, as in `CompressedFile.describe`."""
+        """Return properties of the file, as in `CompressedFile.describe`."""
         n_bytes, n_examples = os.path.getsize(self.name), len(self)
         return {
             "path": self.name,
@@ -203,7 +203,7 @@ def read_official(path: str | os.PathLike) -> list[bytes]:
 def is_official(path: str | os.PathLike) -> bool:
     """Whether the number of streams and the size of the first stream are plausible.
 
-    Also true for damaged files in this format; false for files written by `lossyless.files`.
+    Also true for most damaged files in this format; false for files written by `lossyless.files`.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size

@@ -58,9 +58,9 @@ def clip_compressor(
     rdo : weight of a bit when symbols are chosen (see `lossyless.rates.EntropyCodedRate`); 0.1
         saves bits at the cost of slightly larger errors. Files can be read with any value.
 
-    Raises ValueError if the model or device is unknown, or the dimensions of CLIP and the
-    bottleneck differ; WeightsError if weights are missing or damaged, belong to another network, or
-    cannot be downloaded.
+    Raises ValueError if the model is unknown, the device is unavailable, `rdo` is negative, or the
+    dimensions of CLIP and the bottleneck differ; WeightsError if weights are missing or damaged,
+    belong to another network, or cannot be downloaded.
     """
     from lossyless.hub.clip import ClipCompressor
 
@@ -77,7 +77,7 @@ def clip_compressor(
 def feature_compressor(
     model: str = "b005", *, pretrained_path: PathLike | None = None
 ) -> FeatureCompressor:
-    """Load a CLIP feature compressor that runs without CLIP; it reads `clip_compressor` files.
+    """Load a compressor for CLIP features, which reads `clip_compressor` files without CLIP.
 
     Parameters and errors are as for `clip_compressor`.
     """
