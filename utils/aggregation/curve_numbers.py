@@ -100,6 +100,8 @@ def summarize_RD_curves(
     caption = f"{y} against {', '.join(as_list(x))}; near lossless: up to {near}"
     if baseline is not None:
         caption += f"; gain and BD-rate are relative to {by} = {experiment.pretty(baseline)}"
+        if by == "dist" and any(metric.endswith("feat/distortion") for metric in as_list(x)):
+            caption += "; only methods with the same target have comparable distortions"
     titles = {
         title: name
         for name, title in (NUMBERS | POOLED).items()
