@@ -101,15 +101,16 @@ def expand(overrides: Sequence[str]) -> list[str]:
 
 
 def check_experiment(overrides: Sequence[str]) -> None:
-    """Raise `ConfigError` if the file of the experiment sets a key that no other file has.
+    """Raise `ConfigError` if the file of the chosen experiment sets a key that no other file has.
 
     Nothing would read it. `OPEN` lists exceptions.
     """
-    choices = [override for override in parse(overrides) if is_group(override)]
-    if all(override.key_or_group != "experiment" for override in choices):
+    chosen = [o for o in parse(overrides) if is_group(o) and o.key_or_group == "experiment"]
+    if not chosen:
         return
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"), _errors_in_one_line():
-        cfg = compose("main", _first_values(choices), return_hydra_config=True)
+        # without other choices, which may lack keys that the experiment sets for its own
+        cfg = compose("main", _first_values(chosen), return_hydra_config=True)
         options = dict(cfg.hydra.runtime.choices) | {"experiment": "none"}
         same = [f"{group}={name}" for group, name in options.items() if "hydra/" not in group]
         others = compose("main", same)

@@ -234,6 +234,7 @@ def test_unknown_keys_in_the_space_of_a_search_or_an_experiment_are_errors():
         ("mine2", "encoder: {zdim: 3}", "z_dim"),
         ("mine3", "trainer.max_epochs: 3", "nest"),
         ("mine4", "{per_distortion: {VIC: {mine: 3}}, encoder: {kwargs: {added: 3}}}", None),
+        ("mine5", "{defaults: [override /hypopt: optuna], hypopt: {n_trials: 3}}", None),
     ],
 )
 def test_misspelt_keys_in_the_file_of_an_experiment_are_errors(
@@ -242,7 +243,7 @@ def test_misspelt_keys_in_the_file_of_an_experiment_are_errors(
     conf = shutil.copytree(composing.CONF_DIR, tmp_path / "conf")
     (conf / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{setting}\n")
     monkeypatch.setattr(composing, "CONF_DIR", conf)
-    check = functools.partial(composing.check_experiment, [f"experiment={name}"])
+    check = functools.partial(composing.check_experiment, [f"experiment={name}", "hypopt=none"])
     if alternatives is None:
         check()
     else:
