@@ -21,7 +21,7 @@ class BananaDistribution:
     A Gaussian point e, whose coordinates are independent with standard deviations `std`, is mapped
     to (e1, e2 + curvature * (e1^2 - std1^2)). It is then rotated counter-clockwise by `angle`
     degrees and shifted by `shift`, which is the mean of the result. All steps preserve volume, so
-    the density of a point is the Gaussian's at its pre-image.
+    the density at a point is the Gaussian density at its pre-image.
 
     The constants are those of Lossy Compression for Lossless Prediction. The direction and centre
     of the bend are chosen such that the entropy of |x| (2.17 bits) agrees with the published rate
@@ -61,7 +61,7 @@ class BananaDistribution:
 
 @cache
 def central_range(distribution: BananaDistribution, axis: int) -> tuple[float, float]:
-    """Return the 10 % and 90 % quantiles of a coordinate, estimated from 2^20 fixed points."""
+    """Return the 10 % and 90 % quantiles of a coordinate, estimated from a fixed sample of 2^20."""
     points = distribution.sample(2**20, torch.Generator().manual_seed(0))
     return tuple(points[:, axis].quantile(torch.tensor([0.1, 0.9])).tolist())
 
@@ -94,7 +94,7 @@ class Equivalence(ABC):
 class RotationEquivalence(Equivalence):
     """Rotations about the origin: M(x) = |x|; representatives lie at 225 degrees.
 
-    Members are drawn uniformly from the circle.
+    Members are drawn uniformly from the circle through x.
     """
 
     n_outputs = 1
@@ -112,7 +112,7 @@ class RotationEquivalence(Equivalence):
 
 @dataclass(frozen=True)
 class TranslationEquivalence(Equivalence):
-    """Translations along one axis: M(x) is the other coordinate; representatives lie on its axis.
+    """Translations along an axis: M(x) is the other coordinate; representatives have x[axis] = 0.
 
     Members are drawn uniformly between the source's 10 % and 90 % quantiles along this axis.
     """

@@ -34,8 +34,8 @@ ARCHIVES = {  # archive of each part, with its MD5 and size
     "train2017": ("zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2", 19_336_861_798),
     "val2017": ("zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80", 815_585_330),
 }
-HOW_TO_RESTORE = """Delete that file or folder and run again to download it again. The data \
-folder should contain:
+HOW_TO_RESTORE = """Delete the damaged file or incomplete folder: the next run downloads it again. \
+The data folder should contain:
 
     coco/
         train2017/000000000009.jpg ...      118,287 images
@@ -104,8 +104,8 @@ def caption_features(
 ) -> Tensor:
     """Return unnormalised CLIP features of captions, float16 [N, dim].
 
-    They are computed once, on a GPU if one is available, and then read from `folder`. Captions of
-    more than 77 tokens are truncated. `weights` is the name of a CLIP model
+    They are computed once, on a GPU if one is available, and then read from `folder`. Captions
+    longer than 77 tokens are truncated. `weights` is the name of a CLIP model
     (https://arxiv.org/abs/2103.00020), which is downloaded on first use, or the path of a
     checkpoint.
 
@@ -157,8 +157,8 @@ class CocoCaptionsDataModule(DataModule):
 
     Each example is an image, and x is the feature of one of its captions, drawn at random (anew in
     each training epoch). `Batch.aux` is x itself (input), the mean feature of all captions of the
-    image (representative or target; this is also y), or the feature of another of its captions
-    (positive). The splits are those of `sources.coco`; the images themselves are not needed.
+    image (representative or target; this is also y), or the feature of another caption of the
+    image (positive). The splits are those of `sources.coco`; the images themselves are not needed.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ class DecodedDataModule(DataModule):
 
     Parameters
     ----------
-    splits : representations [N, *shape] (float, or uint8 pixels of images) and targets (int64 [N]
+    splits : representations [N, *shape] (float, or uint8 for images) and targets (int64 [N]
         or float32 [N, n_outputs]) for "train", "val" and "test".
     n_copies : number of augmented copies of the training set that are concatenated in "train".
         Each epoch uses one copy; epochs cycle through the copies.
@@ -60,7 +60,7 @@ class DecodedDataModule(DataModule):
         """Collect batches of decoded examples into one tensor [N, *shape].
 
         Images are rounded to 8 bits per value, as in image files. Raises DataError unless there are
-        as many examples as targets. For `path`, see `allocate`; error messages show its name.
+        `n_examples`, one per target. For `path`, see `allocate`; error messages show its name.
         """
         collected, n_collected = torch.empty(0), 0
         for batch in batches:
@@ -74,7 +74,7 @@ class DecodedDataModule(DataModule):
         if n_collected != n_examples:
             raise DataError(
                 f"{path.name}: {n_examples} targets, but {n_collected} examples. The files of the "
-                "communication stage do not match: delete its folder and run again."
+                "communication stage do not match: delete its folder and run it again."
             )
         return collected
 
@@ -90,7 +90,7 @@ def from_pixels(pixels: Tensor) -> Tensor:
 
 
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, path: Path) -> Tensor:
-    """Allocate a tensor, memory-mapped to a file at `path` if it is too large for memory.
+    """Allocate a tensor, memory-mapped to a file at `path` if larger than `MAX_RESIDENT_BYTES`.
 
     The file is unlinked immediately, so its space is freed with the tensor or when the process
     ends.

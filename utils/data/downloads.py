@@ -43,7 +43,7 @@ def open_or_download(
 ) -> T:
     """Open a data set; download it first if it is not in the folder.
 
-    `open_set` is told whether to download, like torchvision's classes. A folder that cannot be
+    Like torchvision's classes, `open_set` is told whether to download. A folder that cannot be
     written to or locked, e.g. a read-only mount, is only read from. Raises DataError if the data
     set is missing and cannot be downloaded; the message contains `name` and, if a download failed,
     `size` ("11 MB") and `advice`.
@@ -74,7 +74,7 @@ def open_or_download(
                 said = " ".join(str(error).split())  # torchvision's messages span several lines
                 reason = (
                     f"{type(error).__name__}: {said}. Check the network, delete leftovers from an "
-                    "earlier download, and run again; or put the files there by hand."
+                    "earlier download, and try again; or put the files there by hand."
                 )
             raise DataError(
                 f"{name} ({size}) could not be downloaded to {folder}: {reason} {advice}".strip()
@@ -137,8 +137,8 @@ def download(url: str, path: Path, *, md5: str) -> None:
             wait = None if has_refused else next(waits, None)
             if wait is None:
                 raise DataError(
-                    f"{url}: {error}. Run again to resume, or get the file elsewhere and save it "
-                    f"as {path}."
+                    f"{url}: {error}. Try again to resume the download, or get the file "
+                    f"elsewhere and save it as {path}."
                 ) from error
             print_error(f"{url}: {error}; resuming in {wait} s")
             time.sleep(wait)
@@ -147,7 +147,7 @@ def download(url: str, path: Path, *, md5: str) -> None:
     if found != md5:
         part.unlink()
         raise DataError(
-            f"{url}: the download has MD5 {found} instead of {md5}, and was deleted: run again."
+            f"{url}: the download has MD5 {found} instead of {md5} and was deleted: try again."
         )
     part.replace(path)
 
@@ -201,7 +201,7 @@ def unpack(archive: Path, folder: Path) -> None:
     except (zipfile.BadZipFile, zlib.error, FileNotFoundError, EOFError) as error:
         archive.unlink(missing_ok=True)
         raise DataError(
-            f"{archive} was not completely downloaded ({error}) and was deleted: run again."
+            f"{archive} was incomplete or damaged ({error}) and was deleted: try again."
         ) from error
     for content in temporary.iterdir():
         target = folder / content.name

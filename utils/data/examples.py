@@ -35,7 +35,7 @@ class Examples(Protocol):
     def read(
         self, batches: Sequence[Tensor], device: torch.device, seed: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs [B, ...] and targets for each batch of indices [B], on `device`.
+        """Yield the inputs [B, ...] and targets at each batch of indices [B], on `device`.
 
         `seed` seeds random preprocessing.
         """
@@ -110,7 +110,7 @@ class ImageFiles:
 class Streamed:
     """Images that worker processes decode and resize in the background."""
 
-    images: Images  # may include other splits
+    images: Images  # may include those of other splits
     members: Tensor  # indices [N] of this split's images
     resize: v2.Transform  # applied to PIL images
     shape: tuple[int, ...]  # [C, H, W] of the resized images

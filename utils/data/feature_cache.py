@@ -1,4 +1,4 @@
-"""On-disk features of a frozen backbone, computed once per image.
+"""On-disk cache of a frozen backbone's features.
 
 Each folder of the cache holds the features [N, z_dim] and targets of one split (or of one augmented
 copy of it), and is either complete or absent. Its name ends in a digest of everything its contents
@@ -45,7 +45,7 @@ class FeatureCache:
     label: str  # prefix of its folders' names, e.g. "MNIST_Clip"
     key: dict  # what features depend on, except for split, copy and augmentations; JSON types
     augmentation: dict  # what else augmented splits depend on, apart from the seed
-    setting: str = "paths.features"  # name of the setting of `folder`, for error messages
+    setting: str = "paths.features"  # setting that `folder` comes from, for error messages
 
     def path(self, split: str, copy: int, seed: int | None) -> Path:
         """The folder of a copy of a split; `seed` is the seed of its augmentations, if any."""

@@ -30,7 +30,7 @@ class FeatureDataModule(DataModule):
     make_tower : returns the backbone; called whenever features are computed.
     z_dim : dimensionality of the backbone's features.
     cache : stores the features.
-    device : device on which they are computed.
+    device : device on which features are computed.
     n_copies : number of differently augmented or cropped copies of the training split. Epochs cycle
         through them. Without random augmentations or crops, there is only one copy.
     kwargs : see `DataModule`.

@@ -40,9 +40,8 @@ class ImageDataModule(DataModule):
     Batches hold float32 images [B, C, side, side] in [0, 1]. x is augmented. `Batch.aux` is x
     itself (input), the unaugmented image (representative), a second augmentation (positive) or the
     target. With the equivalence "label", all training images of a class are equivalent: the
-    representative is the first image of the class, and the positive is an augmentation of one of
-    its images, drawn at random. Evaluation ignores "label", because classes are unknown at test
-    time.
+    representative is the first image of the class, and the positive is an augmentation of a
+    random image of the class. Evaluation ignores "label", because classes are unknown at test time.
 
     Joint augmentations ("equiv_*") also change y, both in training and in evaluation: their label
     noise is part of the task and bounds its error from below; see `JointResizeCrop`.
@@ -57,7 +56,7 @@ class ImageDataModule(DataModule):
     is_augment_val : whether to augment the evaluation splits (with a fixed seed). Otherwise, each
         of their images is its own positive.
     val_fraction : fraction of the training images to hold out if the source has no validation
-        split. It is the same for all seeds, and stratified if the targets are classes.
+        split. The split is the same for all seeds, and stratified if targets are classes.
     is_complete : whether to require all images of the original data set.
     n_workers : number of processes that read images from disk; 0: the main process reads them.
     kwargs : see `DataModule`.
@@ -155,7 +154,7 @@ class ImageDataModule(DataModule):
         )
 
     def select(self, images: InMemory | Images, members: Tensor, split: str) -> Examples:
-        """Select the images at indices [N], to be treated like the images of a split."""
+        """Select the images at indices [N], to be treated like those of `split`."""
         if not isinstance(images, InMemory):
             resize = self._resizes[split != "train"]
             return Streamed(images, members, resize, self._augment_shape, self.n_workers)
@@ -176,7 +175,7 @@ class ImageDataModule(DataModule):
         return self.augmentation if split == "train" else self.val_augmentation
 
     def has_copies(self, split: str) -> bool:
-        """Whether images of a split differ between epochs."""
+        """Whether images of a split are augmented or randomly cropped."""
         is_random_crop = split == "train" and self.base_resize == RANDOM_CROP
         return is_random_crop or not self.augmentation_of(split).is_identity
 
@@ -226,7 +225,7 @@ class ImageDataModule(DataModule):
 
     def _to_float(self, pixels: Tensor, split: str) -> Tensor:
         """Convert uint8 images to float images in [0, 1], in the shape to be augmented."""
-        if isinstance(self.splits[split], InMemory):  # workers resize the others
+        if isinstance(self.splits[split], InMemory):  # `Streamed` resizes the others
             pixels = self._resizes[split != "train"](pixels)
         return from_pixels(pixels)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def connect() -> "KaggleApi":
-    """Log in with the user's token; if there is none, raise a DataError that says how to get it."""
+    """Log in with the user's token. Raises DataError if the token or Kaggle's client is missing."""
     try:
         from kaggle.api.kaggle_api_extended import KaggleApi
 
@@ -42,7 +42,7 @@ def download_data_set(name: str, folder: Path) -> None:
 def download(competition: str, file: str, folder: Path) -> None:
     """Download a competition's zip file and unpack it into a folder; see `unpack`.
 
-    Raises DataError if Kaggle refuses access, or if the downloaded file is damaged.
+    Raises DataError if the download fails or the downloaded file is damaged.
     """
     rules = (
         f" For error 403, log in and accept the rules of the competition at "
@@ -63,6 +63,6 @@ def _fetching(archive: Path, what: str, advice: str = "") -> Iterator["KaggleApi
         yield client
     except OSError as error:  # raised by `requests`
         raise DataError(
-            f"Kaggle refused {what}: {error}. For error 401, renew your token.{advice}"
+            f"Kaggle did not deliver {what}: {error}. For error 401, renew your token.{advice}"
         ) from error
     unpack(archive, archive.parent)

@@ -42,7 +42,7 @@ class BatchLoader:
     ----------
     make_batches : returns an iterator over the batches; its only source of randomness is its
         argument `generator`, which is on the same device as the batches.
-    n_examples, batch_size : total number of examples, and number per batch (the last one may be
+    n_examples, batch_size : total number of examples, and number per batch (the last batch may be
         smaller).
     is_drop_single : whether to drop the last batch if it has only one example (hence no variance
         and no negatives), unless it is the only batch.
@@ -164,7 +164,7 @@ class DataModule(pl.LightningDataModule, ABC):
         self.data_dir = os.path.expanduser(os.path.expandvars(data_dir))
 
     def with_auxiliary(self, auxiliary: str) -> Self:
-        """Return a copy that has the same examples but another auxiliary variable."""
+        """Return a copy with another auxiliary variable."""
         other = copy.copy(self)
         other.auxiliary = auxiliary
         return other
@@ -191,7 +191,7 @@ class DataModule(pl.LightningDataModule, ABC):
         epoch: int = 0,
         shuffle: bool | None = None,
     ) -> BatchLoader:
-        """Return a loader; its batches on `device` depend only on seed, split, epoch and `shuffle`.
+        """Return a loader for `device`; batches depend only on seed, split, epoch and `shuffle`.
 
         Parameters
         ----------

@@ -43,7 +43,7 @@ class Evaluation(ABC):
 
     @abstractmethod
     def evaluate(self, splits: Splits, *, task: str, seed: int, n_jobs: int = 1) -> Metrics:
-        """Compute `<split>/pred/<name>` for "val" and "test", deterministically for a given seed.
+        """Compute metrics `<split>/pred/<name>` for "val" and "test", deterministic given `seed`.
 
         Parameters
         ----------
@@ -82,7 +82,7 @@ class LinearEvaluation(Evaluation):
     The search ranks candidates by cross-validated accuracy on the training and validation examples;
     it never uses the test split. If these two splits have more than `max_cv_examples` examples, or
     a class has fewer examples than there are folds, candidates are instead fitted to the training
-    split and ranked on the validation split. The final fits always use all examples.
+    split and ranked on the validation split. The final fits use whole splits.
     """
 
     n_draws: int = 16  # number of candidates

@@ -130,7 +130,7 @@ def measure_codec(
     - n_bits: coded bits per example.
     - rate: theoretical bits per example; n_bits if there is no entropy model.
     - bpp: bits per pixel, for images.
-    - sender_time, receiver_time: seconds per example.
+    - sender_time (including a frozen backbone), receiver_time: seconds per example.
     - the metrics of `ImageQuality` or `VectorQuality`.
 
     Only one batch is in memory at a time.

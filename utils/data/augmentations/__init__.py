@@ -1,4 +1,4 @@
-"""Named, batched augmentations: one warp for all affine maps, then changes of pixel values.
+"""Named, batched augmentations: one warp for all affine maps, then changes to pixel values.
 
 To add one, implement an `Affine` or a `PixelChange` and add it to `AFFINE` or `PIXELS`.
 """
@@ -27,7 +27,7 @@ from utils.data.augmentations.affine import (
 )
 from utils.data.augmentations.pixels import ColorJitter, Erasing, Grayscale, PixelChange
 
-# The last one is applied first; names that end in "--" are weaker versions.
+# The last one is applied first; names that end in "--" denote weaker versions.
 AFFINE: dict[str, Affine] = {
     **{f"equiv_resize_crop_{p:g}": JointResizeCrop(label_noise=p) for p in (0, 0.05, 0.2, 0.5)},
     "resize_crop": ResizeCrop(),
@@ -69,7 +69,7 @@ class Augmentation:
 
     Names are keys of `REGISTRY`, in any order. All affine members are composed into one `warp`,
     which samples the batch once: images are translated, rotated, scaled and sheared, in this order;
-    then the visible part is flipped and cropped. Changes of pixel values follow: color, gray,
+    then the visible part is flipped and cropped. Changes to pixel values follow: color, gray,
     erasing. An image is augmented with probability p_augment; each member then acts with its own
     probability. For members that are not `in_chain` (erasing, joint members), whether to
     augment is decided separately, also with probability p_augment.
@@ -106,7 +106,7 @@ class Augmentation:
     def jointly(
         self, images: Tensor, targets: Tensor, n_classes: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Augment images [B, C, H, W]; joint members also change their labels int64 [B]."""
+        """Augment images [B, C, H, W]; joint members also change the targets, int64 [B]."""
         augmented, matrices = self._augment(images, generator)
         for member, drawn in zip(self.affine, matrices, strict=True):
             if isinstance(member, JointResizeCrop):

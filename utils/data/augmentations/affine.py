@@ -65,7 +65,7 @@ class Rotation(OneParameter):
 
 
 class Shear(OneParameter):
-    """Parameter: angle of vertical lines in degrees, like torchvision's x-shear."""
+    """Parameter: tilt of vertical lines in degrees, as in torchvision's x-shear."""
 
     def matrix(self, parameters: Tensor, height: int, width: int) -> Tensor:
         matrix = identities(len(parameters), parameters.device)

@@ -32,7 +32,7 @@ class Source:
     augment_side: int | None = None  # side at which images are augmented; None: the final side
     how_to_restore: str = (  # what to do when images are missing
         "Downloading or unpacking was interrupted, or files were deleted: delete this data set's "
-        "folder there and run again."
+        "folder there and try again."
     )
 
     def open_checked(

@@ -18,7 +18,7 @@ MAX_INTENSITY = 16  # scikit-learn's images count the set pixels in blocks of 4 
 def digits(
     *, side: int = 16, margin: int = 1, val_fraction: float = 200 / 1397, **kwargs: object
 ) -> ImageDataModule:
-    """UCI optical digits: 1797 images of 8x8, resized and padded to [1, side, side]; 10 classes.
+    """UCI optical digits: 1797 images in 10 classes, 8x8, resized and padded to [1, side, side].
 
     The original digits touch the borders of their images. A frame of background, as in MNIST,
     prevents augmentations from cutting them off.

@@ -102,7 +102,7 @@ def kaggle_test_batches(
     if len(paths) != N_KAGGLE_TEST:
         raise DataError(
             f"found {len(paths)} of {N_KAGGLE_TEST} images in {folder}: unpacking was interrupted, "
-            f"or files were deleted. Delete the folder and run again. {HOW_TO_RESTORE}"
+            f"or files were deleted. Delete the folder and try again. {HOW_TO_RESTORE}"
         )
     ids = torch.tensor([int(path.stem) for path in paths])
     order = torch.arange(len(ids))

@@ -52,8 +52,8 @@ def _opened(path: Path, name: str) -> Iterator[h5py.Dataset]:
             yield file[name]
     except (OSError, KeyError) as error:
         raise DataError(
-            f"{path} is damaged or incomplete: {error}. Delete it and run again to unpack it (and, "
-            "if necessary, download it) again."
+            f"{path} is damaged or incomplete: {error}. Delete it: the next run unpacks it "
+            "again (and, if necessary, downloads it)."
         ) from error
 
 

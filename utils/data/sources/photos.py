@@ -56,8 +56,8 @@ follows:
 def cars196(**kwargs: object) -> ImageDataModule:
     """Stanford Cars (Krause, Stark, Deng, Fei-Fei 2013): photographs of 196 car models.
 
-    8,144 training and 8,041 test images. The original server is offline, so they are downloaded
-    from Kaggle if its client has a token. Otherwise, put them in the data folder by hand.
+    8,144 training and 8,041 test images. The original server is offline, so the images are
+    downloaded from Kaggle if its client has a token. If not, put them in the data folder by hand.
     """
     source = Source(
         "Cars196",
