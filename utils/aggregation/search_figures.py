@@ -26,6 +26,8 @@ STATES = {
 }
 MARKS = {FAILED: ("x", style.RED), RUNNING: ("o", style.ORANGE)}
 POINTS = {"color": style.BLUE, "alpha": 0.4, "s": 20, "linewidths": 0}
+# A legend that covers no data.
+ABOVE = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 4, "borderaxespad": 0}
 MIN_TRIALS = 10  # complete trials needed to compute importances
 
 
@@ -125,7 +127,7 @@ def _history(table: pd.DataFrame, study: optuna.Study, is_log_y: bool) -> Figure
                 heights, transform = np.full(len(numbers), 0.03), axes.get_xaxis_transform()
                 axes.scatter(numbers, heights, label=state, transform=transform, **look)
         _finish(axes, is_log_y, ylabel=_title(objective))
-        style.add_legend(axes, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0)
+        style.add_legend(axes, **ABOVE)
     grid[-1].set_xlabel("trial", fontsize=style.LABEL_SIZE, color=style.TEXT)
     return figure
 
@@ -141,7 +143,7 @@ def _importance(shares: pd.DataFrame) -> Figure:
     reversed_.plot.barh(ax=axes, width=0.8, color=colours, legend=False)
     finish(axes, xlabel="share of the variance")
     handles, _ = axes.get_legend_handles_labels()
-    style.add_legend(axes, handles[::-1], loc="lower right")
+    style.add_legend(axes, handles[::-1], **ABOVE)
     return figure
 
 
