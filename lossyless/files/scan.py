@@ -68,6 +68,8 @@ class CompressedFile(AbstractContextManager):
         self._file = None if self._data is not None else open(source, "rb", buffering=0)  # noqa: SIM115
         self.damaged: list[str] = []
         try:
+            if self._file is not None and not self._file.seekable():
+                raise self.error("is a pipe: save it to a file first")
             self.n_bytes = os.fstat(self._file.fileno()).st_size if self._file else len(self._data)
             self.heads: list[Chunk] = []
             self.n_examples, self._total = 0, None

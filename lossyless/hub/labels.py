@@ -23,15 +23,16 @@ Labels = NDArray[np.int64]
 def to_labels(labels: Any) -> Labels:
     """Convert a tensor, array, pandas object or sequence of integers to int64 labels [N, ...].
 
-    Raises SourceError if the labels are not integers, differ in shape, or are a set or a dict.
+    Raises SourceError if the labels are not integers, exceed int64, differ in shape, or are a set
+    or a dict.
     """
     try:
         array = as_array(labels)
     except (TypeError, ValueError) as error:
         raise SourceError(f"labels cannot be used: {error}") from None
-    if array.size and array.dtype.kind not in "iub":
+    if array.size and (array.dtype.kind not in "iub" or array.max() > np.iinfo(np.int64).max):
         raise SourceError(
-            f"expected integer labels [N, ...], found {array.dtype} {list(array.shape)}, such as "
+            f"expected int64 labels [N, ...], found {array.dtype} {list(array.shape)}, such as "
             f"{array.flat[0]!r}. To compress without labels, leave out `labels` and `label_file`."
         )
     return array.astype(np.int64, copy=False)

@@ -5,6 +5,7 @@ Random damage: tests/utils/fault_drill.
 
 import dataclasses
 import io
+import os
 import random
 
 import numpy as np
@@ -114,6 +115,9 @@ def test_other_files_and_newer_versions_are_named(path, codec, intact):
     path.write_bytes(intact[:8] + b"\x03" + intact[9:])
     with pytest.raises(ContainerError, match=r"z\.lsl: .*version 3"):
         FeatureFile(path, codec)
+    reading, writing = os.pipe()
+    with open(reading), open(writing), pytest.raises(ContainerError, match=f"/{reading}: .*pipe"):
+        FeatureFile(f"/dev/fd/{reading}", codec)
 
 
 def test_payloads_of_other_tables_and_wrong_shapes_are_named(path, codec, intact):

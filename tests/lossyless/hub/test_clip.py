@@ -113,7 +113,10 @@ def test_labels_of_any_integer_type_become_int64(compressor, X, tmp_path, labels
     np.testing.assert_array_equal(np.load(tmp_path / "Y"), Y)
 
 
-@pytest.mark.parametrize("labels", [[None], [0.5], ["cat"], [torch.tensor([1, 2]), 1]], ids=str)
+OTHER_LABELS = [[None], [0.5], ["cat"], [2**63], [torch.tensor([1, 2]), 1]]
+
+
+@pytest.mark.parametrize("labels", OTHER_LABELS, ids=str)
 def test_other_labels_are_rejected_and_nothing_is_written(compressor, X, tmp_path, labels):
     dataset = list(zip(X, labels, strict=False))
     with pytest.raises(SourceError, match="labels"):
