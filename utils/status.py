@@ -1,4 +1,4 @@
-"""Print an experiment's status: jobs by state, unfinished work, its errors, and the next commands.
+"""Print an experiment's status: jobs by state, unfinished work, errors, and the next commands.
 
 python -m utils.status experiment=banana_RD mode=quick
 """

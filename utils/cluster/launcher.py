@@ -22,7 +22,7 @@ from utils.configs.checks import ConfigError
 from utils.runs.status_file import job_file, now, queue_job
 
 ROOT = Path(__file__).resolve().parents[2]
-# Options in conf/slurm/ that submitit lacks: for all executors, and only for the local one.
+# Options in conf/slurm/ that submitit lacks: first for all executors, then for the local one only.
 OWN_OPTIONS = {"name", "executor", "default_partition", "debug_partition"}
 LOCAL_OPTIONS = {"array_parallelism"}
 # Options that submitit's executors share; all others need the executor's name as a prefix.
@@ -52,9 +52,9 @@ def check(options: DictConfig) -> None:
 
 
 def make_executor(options: Mapping[str, object], folder: Path) -> submitit.AutoExecutor:
-    """Create a submitit executor with options from conf/slurm/ that writes to `folder`/<job id>.
+    """Create a submitit executor that writes to `folder`/<job id>, with options from conf/slurm/.
 
-    Raises `ConfigError` if an option is unknown or has the wrong type.
+    Raises `ConfigError` if an option is unknown or has the wrong type, or if srun is missing.
     """
     kind = options["executor"]
     ours = OWN_OPTIONS | (LOCAL_OPTIONS if kind == "local" else set())
@@ -152,8 +152,8 @@ def _ended_processes(running: Mapping[int, submitit.Job]) -> dict[int, str]:
 def _ended_in_queue(running: Mapping[int, submitit.Job]) -> dict[int, str]:
     """The last state of each job that has left Slurm's queue and will not run again.
 
-    A job that is preempted, or whose node fails, is requeued: it leaves error files, but it has not
-    ended.
+    A job that is preempted, or whose node fails, is requeued: it has not ended, even if it has
+    written an error as its result.
     """
     try:
         queue = slurm_queries.states()
@@ -167,7 +167,7 @@ def _ended_in_queue(running: Mapping[int, submitit.Job]) -> dict[int, str]:
 def _result(job: submitit.Job) -> tuple[str, object] | None:
     """The result of the first of a job's processes that has written one; None if none has.
 
-    The result is ("success", JobReturn) or ("error", traceback).
+    The result is ("success", JobReturn) or ("error", traceback or message).
     """
     for task in range(job.num_tasks):
         paths = job.task(task).paths

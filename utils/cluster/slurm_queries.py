@@ -26,7 +26,7 @@ HINTS = {
     "partition": "sinfo lists the partitions: slurm.partition=NAME",
     "account": "slurm.account=NAME, or null for your default",
     "qos": "slurm.qos=NAME, or null for your default",
-    "time limit": "request less time, -t MINUTES",
+    "time limit": "request less time: -t MINUTES",
     "": "request other resources: slurm.mem_gb, slurm.cpus_per_task, slurm.gpus_per_node, "
     "trainer.devices, trainer.num_nodes",
 }
@@ -40,9 +40,9 @@ class SlurmUnavailableError(RuntimeError):
 
 
 def check_submission(name: str, script: str) -> None:
-    """Raise `ConfigError` if `sbatch --test-only` reports that Slurm would reject a batch script.
+    """Raise `ConfigError` if Slurm would reject a batch script or does not answer.
 
-    `name` is the option's name in conf/slurm/, for the message.
+    The message contains `name`, the option selected from conf/slurm/.
     """
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".sh") as file:
         file.write(script)

@@ -83,7 +83,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
             flush=True,
         )
     sweep_dir = Path(cfg.paths.outputs) / (cfg.job_id or f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    sweep_dir /= f"{cfg.experiment_name}_{os.getpid()}"  # status.py parses both
+    sweep_dir /= f"{cfg.experiment_name}_{os.getpid()}"  # experiment_status.py parses it
     if not plan.is_submitted:  # submitted jobs outlive this process
         os.environ[MAIN_PROCESS] = str(os.getpid())
         for num, overrides in enumerate(plan.jobs):  # the launcher does so for submitted jobs
@@ -170,7 +170,7 @@ def check_equivalences(cfg: DictConfig, overrides: list[str]) -> None:
         from utils.data.augmentations import REGISTRY
         from utils.data.banana import EQUIVALENCES
 
-        is_list = "p_augment" in cfg[place].kwargs  # images; points have only one
+        is_list = "p_augment" in cfg[place].kwargs  # for images; for points, a single name
         known = [*REGISTRY, None] if is_list else list(EQUIVALENCES)
         for value in given(override):
             check_known(key, value if is_list and isinstance(value, list) else [value], known)
@@ -192,7 +192,7 @@ def _output(
 
 
 def _interrupt_workers(sweep_dir: Path) -> None:
-    """Interrupt the jobs in worker processes, and wait until they have written their checkpoints.
+    """Interrupt the jobs in worker processes; wait up to `GRACE_SECONDS` for their checkpoints.
 
     Otherwise, joblib would kill the workers at once.
     """
@@ -212,8 +212,8 @@ def _interrupt_workers(sweep_dir: Path) -> None:
 def _explain(error: Exception, sweep_dir: Path, *, is_verbose: bool) -> None:
     """Print an error unless the sweep's report contains it.
 
-    Errors that say what to change are printed without a traceback; status files contain all
-    tracebacks.
+    Errors that say what to change are printed without a traceback; the traceback of a failed
+    job is also in its status file.
     """
     frames = traceback.extract_tb(error.__traceback__)
     is_of_job = any(frame.name == "return_value" for frame in frames)  # raised by Hydra's JobReturn

@@ -57,7 +57,7 @@ class SweepJob:
         return done
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Resubmit the same job after a preemption; it resumes from its checkpoints."""
+        """Resubmit the same job after a preemption or time-out; it resumes from its checkpoints."""
         return submitit.helpers.DelayedSubmission(self)
 
     def failed(self, error: JobError) -> JobReturn:

@@ -18,7 +18,7 @@ from utils.runs.status_file import JOB, RUN, STATES, job_file, load, now, read_j
 
 LOG = "job.log"  # a job's output, in the job's folder; absent if it went elsewhere
 LONG = 100  # characters; the report prints longer errors only once
-FIX = "Fix the error, then run again"
+FIX = "Fix the error, then try again"
 
 
 def find_runs(experiment: Path, pretrained: Path) -> dict[str, dict]:
@@ -70,7 +70,7 @@ def find_jobs(
 
 
 def is_local(job: dict) -> bool:
-    """Whether a job was submitted with `slurm=local`, where job ids are process ids."""
+    """Whether a job was submitted with `slurm=local`, so that its job id is a process id."""
     return "slurm=local" in job["overrides"]
 
 
@@ -90,7 +90,7 @@ def _last_run(job: dict) -> Path | None:
 
 
 def _latest(attempts: Sequence[dict]) -> list[dict]:
-    """The latest attempt at each combination of settings; of those that share a run, the latest."""
+    """Keep the latest attempts: at most one per combination of settings and one per last run."""
 
     def age(job: dict) -> tuple[str, str]:
         return str(job.get("queued") or job.get("started") or ""), job["sweep"]

@@ -88,7 +88,7 @@ EXECUTION_KEYS = (
 NOT_CONTENT = ("batch_size", "eval_batch_size", "n_workers", "clip_weights")
 # Settings that affect only augmented splits.
 AUGMENTATION = ("equivalence", "val_equivalence", "p_augment", "is_augment_val")
-# Properties of a data set that do not affect its images.
+# Properties of a data set that do not affect its images; `kwargs` are filtered separately.
 NOT_OF_IMAGES = ("name", "length", "mean", "std", "kwargs")
 
 
@@ -230,6 +230,6 @@ def compressor_folder(config: DictConfig | dict) -> str:
 
 
 def run_folder(cfg: DictConfig | dict, stage: str) -> Path:
-    """Path of the parent of a run's folder, relative to `paths.results`."""
+    """Path of a run's parent folder, relative to `paths.results` and to `paths.pretrained`."""
     parts = [f"{name}_{value}" for name, value in path_parts(cfg, stage).items()]
     return Path(compressor_folder(cfg) if stage == STAGES[0] else experiment_folder(cfg), *parts)

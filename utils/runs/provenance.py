@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @functools.cache
 def code_version() -> str | None:
-    """Git commit of this code; None outside a repository.
+    """Git commit of this code; None outside a repository or without git.
 
     It ends with "-dirty" if tracked files outside results/ have uncommitted changes.
     """

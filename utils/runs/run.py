@@ -101,7 +101,7 @@ class Run:
         """The last checkpoint, or the best one if the last is damaged or missing.
 
         If the best checkpoint is damaged or missing, sets both aside and returns None, so that
-        training restarts: later epochs might all be worse. Damaged files are reported on stderr.
+        training starts over: later epochs might all be worse. Damaged files are reported on stderr.
         """
         last, best = (self._intact(name) for name in (LAST, BEST))
         if best is not None:

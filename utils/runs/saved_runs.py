@@ -62,7 +62,7 @@ MAX_CONFIGS = 4096  # cached configs, about 50 kB each
 class SavedConfig:
     """The resolved config that a run saved.
 
-    All stages of a job save the same text, so it is parsed and hashed only once.
+    All stages of a job save the same text, which is parsed only once; identities are cached.
     """
 
     def __init__(self, values: Mapping):
@@ -74,7 +74,7 @@ class SavedConfig:
         return digest(self._identity(stage))
 
     def group(self, stage: str) -> str:
-        """Digest of the settings that determine a stage, except the seed."""
+        """Digest of the settings that determine a stage, except `seed`."""
         return digest({key: value for key, value in self._identity(stage).items() if key != SEED})
 
     def settings(self, stage: str) -> dict[str, object]:
@@ -115,8 +115,8 @@ class Record:
 def read_records(experiment: Path) -> tuple[list[Record], Counter]:
     """Read all runs of an experiment, whatever their state, and count the runs in each state.
 
-    `experiment` is the folder `results/exp_<experiment>`. The runs include the compressors that
-    they use from other experiments. Unreadable runs are counted, reported on stderr and left out.
+    `experiment` is the folder `results/exp_<experiment>`. Compressors that its runs take from other
+    experiments are included. Unreadable runs are counted, reported on stderr and left out.
     """
     folders = sorted(file.parent for file in experiment.glob(f"**/run_*/{RUN}"))
     states: Counter = Counter()

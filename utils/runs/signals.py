@@ -1,6 +1,6 @@
 """Signals that end jobs, and the job ids that a scheduler assigns.
 
-A scheduler sends two signals. SIGUSR2 is sent some time before a time limit or a preemption, and
+A scheduler sends two signals. SIGUSR2 is sent some time before a time limit or a preemption and is
 handled by submitit, which pickles the job again, requeues it and ends the process, or gives up
 after `max_num_timeout` time-outs. SIGTERM is sent shortly before SIGKILL. It must not end the
 process: Slurm would count that as a failure and would not requeue the job.
@@ -27,7 +27,7 @@ _is_interrupted = False  # whether this worker process has received one of `ENDS
 
 
 class Terminated(SystemExit):
-    """A signal ends the process, outside a scheduler; the exit code is 128 + the signal number."""
+    """Outside a scheduler, a signal ends the process; the exit code is 128 + the signal number."""
 
     def __str__(self) -> str:
         return f"terminated by {signal.Signals(self.code - 128).name}"
@@ -125,7 +125,7 @@ def raised(before: Callable[[], None] = lambda: None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def blocked_in_children() -> Iterator[None]:
-    """Block the signals in `ENDS` in processes started in the block, until they use `raised_once`.
+    """Block `ENDS` in processes that are started inside the block, until they enter `raised_once`.
 
     Joblib kills all workers if one of them dies, even one that has no job yet. Children inherit the
     signal mask of the thread that starts them; signals to this process reach another thread.
@@ -142,7 +142,7 @@ def blocked_in_children() -> Iterator[None]:
 
 @contextlib.contextmanager
 def raised_once() -> Iterator[None]:
-    """In a sweep's worker process, raise KeyboardInterrupt on the first of the signals in `ENDS`.
+    """In a sweep's worker process, raise KeyboardInterrupt on the first signal from `ENDS`.
 
     The terminal and the main process may both send one, and the second would interrupt the writing
     of checkpoints. A worker without a job stays alive: if it ended, joblib would kill the others,

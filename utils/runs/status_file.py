@@ -62,7 +62,7 @@ def load(path: Path) -> dict:
 
 
 def format_error(error: BaseException) -> str:
-    """Format an error as a sentence for status files and reports."""
+    """Format an error for status files and reports."""
     # Lightning turns KeyboardInterrupt into SystemExit
     cause = error.__context__ if type(error) is SystemExit else error
     if isinstance(cause, KeyboardInterrupt):
@@ -192,7 +192,7 @@ def job_file(folder: Path) -> StatusFile:
 def read_job(folder: Path) -> dict:
     """Read the status of a job; it has at least the keys `state`, `num` and `overrides`."""
     status = job_file(folder).read()
-    if status["state"] == "new":  # its process died while importing torch
+    if status["state"] == "new":  # its process died, e.g. while importing torch
         status = {"state": "lost", "error": "its process ended before the job started"}
     return {"num": folder.name, "overrides": []} | status
 

@@ -21,7 +21,7 @@ from utils.search import goals, study_file
 from utils.search import study as studies
 from utils.search.space import Space
 
-MAX_SHOWN = 10  # trials printed for a Pareto front
+MAX_SHOWN = 10  # trials of a Pareto front that are printed
 # Names of error classes: importing the classes themselves takes seconds.
 NON_FINITE, UNKNOWN_METRIC = "NonFiniteLossError", "UnknownMetricError"
 
@@ -64,10 +64,9 @@ class Search:
     def run(self, launcher: Launcher, sweep_dir: Path, n_parallel: int) -> None:
         """Run the missing trials, `n_parallel` at a time; print the best trials.
 
-        In `sweep_dir`, each job's folder, named after its number, contains its status file. Raises
-        ConfigError if the sampler cannot be used, or if the search differs from the study's
-        definition and the study has complete or running trials. If there are none, the
-        study is replaced.
+        The status file of each job is in `sweep_dir`/<job number>. Raises ConfigError if the
+        sampler cannot be used, or if the search differs from the study's definition and the study
+        has complete or running trials. A study that differs but has no such trials is replaced.
         """
         self._make_sampler(0)  # fails before anything is written
         self.owner, n_launched = studies.new_owner(), 0

@@ -47,7 +47,7 @@ def load(file: Path, name: str) -> optuna.Study:
 
 
 def searched(file: Path) -> list[str]:
-    """Settings sampled by the studies in a file, each as `<key>` and, if a group, `<key>.name`."""
+    """Settings sampled by the studies in a file, as `<key>` and (for groups) as `<key>.name`."""
     trials = [trial for name in names(file) for trial in counted(load(file, name))]
     places = {key.split("@")[-1].lstrip("+"): None for trial in trials for key in trial.params}
     return [key for place in places for key in (place, f"{place}.name")]

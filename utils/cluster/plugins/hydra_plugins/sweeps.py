@@ -25,7 +25,7 @@ SAMPLERS = {
 
 
 class JobLauncher(Launcher):
-    """Submits jobs with submitit, with options from conf/slurm/, and waits until all have ended."""
+    """Submits jobs through submitit with options from conf/slurm/; waits until all have ended."""
 
     def __init__(self, options: DictConfig):
         self._options = OmegaConf.to_container(options, resolve=True)
@@ -52,7 +52,7 @@ class JobLauncher(Launcher):
 
 
 class StudySweeper(Sweeper):
-    """Runs the trials of a study in batches until it has `hypopt.n_trials`."""
+    """Runs trials in batches until the study has `hypopt.n_trials` of them."""
 
     def __init__(self, sampler: Mapping[str, object]):
         pass  # each trial gets its own sampler, created from the config
