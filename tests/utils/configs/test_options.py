@@ -1,5 +1,6 @@
 """Every option in conf/ composes and can be built; clusters are asked for what jobs need."""
 
+import inspect
 from functools import cache
 from itertools import product, zip_longest
 from pathlib import Path
@@ -11,7 +12,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lossyless.vector_codecs import VectorCodec
-from utils.configs.checks import is_network
+from utils.configs.checks import expected_kind, is_network
 from utils.configs.composing import compose_config
 from utils.configs.overrides import CONF_DIR
 from utils.data.images import ImageDataModule
@@ -217,3 +218,15 @@ def test_finetune_names_modules_that_exist():
     OmegaConf.resolve(cfg)
     compressor = building.build_compressor(cfg)
     assert all(compressor.get_submodule(name) is not None for name in cfg.finetune.frozen)
+
+
+def test_arguments_that_are_numbers_can_be_fractions():
+    """A whole number in a file, 0 instead of 0.0, would refuse them."""
+    for group, name in OPTIONS:
+        file = OmegaConf.load(CONF_DIR / group / f"{name}.yaml")
+        kwargs = (file.get("featurizer") or file).get("kwargs") or {}
+        if "_target_" in kwargs:
+            parameters = inspect.signature(get_object(kwargs._target_)).parameters
+            for key in kwargs.keys() & parameters.keys():
+                if parameters[key].annotation in (float, float | None):
+                    assert expected_kind(key, kwargs._get_node(key), 0.5) is None, (name, key)
