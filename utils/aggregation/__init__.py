@@ -1,8 +1,9 @@
 """The tables and figures that `aggregate.py` makes from an experiment's runs.
 
 A mode is a function (experiment, **options) that creates and saves one kind of table or figure. Its
-options are documented under its name in conf/aggregate.yaml. All but `where`, which is applied to
-the experiment, are passed to the function. To add a mode, write the function and add it to `MODES`.
+options are listed under its name in conf/aggregate.yaml. All but `where`, which is applied to the
+experiment, are passed to the function. To add a mode, write the function, and add it to `MODES` and
+its options to conf/aggregate.yaml.
 """
 
 from collections.abc import Callable

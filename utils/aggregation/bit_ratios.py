@@ -91,8 +91,8 @@ def _front(summary: pd.DataFrame, x: str, y: str) -> Curve | None:
 def falling(bits: np.ndarray, costs: np.ndarray) -> Curve:
     """The strictly decreasing curve that is closest to the points [N].
 
-    Neighbours whose cost increases with the bits are merged into one point, which has their mean
-    cost (isotonic regression) and the fewest bits among them.
+    Neighbours whose cost does not decrease as the bits increase are merged into one point, which
+    has their mean cost (isotonic regression) and the fewest bits among them.
     """
     order = np.argsort(bits, kind="stable")
     bits, costs = bits[order], isotonic_regression(costs[order], increasing=False)

@@ -1,8 +1,8 @@
 """Mode `summarize_RD_curves`: rate-distortion curves in numbers.
 
 A curve consists of the runs of one seed that differ only in `selection.ALONG_CURVE` (beta). Its
-distortion may be any cost; if it is the predictors' loss, its lowest value is that of lossless
-prediction. The table contains these numbers, as `<number>_mean` and `<number>_sem` over seeds:
+distortion may be any cost, such as the predictors' loss. The table contains these numbers, as
+`<number>_mean` and `<number>_sem` over seeds:
 
 - `AURD`: area under the curve, the rate integrated over the distortion between the curve's own end
   points (`pareto_front.area_under_rates`). Reaching lower distortions adds area, so areas are
@@ -19,11 +19,11 @@ prediction. The table contains these numbers, as `<number>_mean` and `<number>_s
 - `rate_val_mindist_curr`, `rate_val_mindist_all`: mean rate of the curve's runs, pooled over
   seeds, whose distortion is at most `tolerance` above the lowest of the curve's runs, or of
   all runs.
-- `n_runs`: number of runs of the curve.
+- `n_runs`: number of runs on the curve.
 
 The baseline of a curve has the same seed, and the same values of all parameters in which the
-baselines differ. A number is missing ("-") if any seed lacks it, e.g. a near-lossless rate:
-an average over only the seeds that reach it would be biased.
+baselines differ. Except for the pooled rates, a number is missing ("-") if any seed lacks it: an
+average over only the seeds that reach the near-lossless distortion, for example, would be biased.
 """
 
 import sys
@@ -134,7 +134,7 @@ def _curves(frame: DataFrame, keys: list[str], x: str, y: str, *, is_mse: bool) 
 
 
 def _add_levels(curves: DataFrame, tolerance: float, level: float | None) -> None:
-    """Add the near-lossless distortion of each curve, and the rate of the curve there."""
+    """Add the near-lossless distortion of each curve, and the curve's rate there."""
     lowest = curves.groupby(tables.SEED)["min"].transform("min") if level is None else level
     curves["near_lossless"] = lowest + tolerance
     pairs = zip(curves["points"], curves["near_lossless"], strict=True)

@@ -23,7 +23,7 @@ from utils.runs.files import write_text
 from utils.runs.identity import digest
 
 MISSING = "-"
-MAX_NAME = 200  # maximum length of a part of a file name; file systems allow 255 bytes
+MAX_NAME = 200  # longer parts of file names are truncated; file systems allow 255 bytes
 NO_DATE = {"CreationDate": None}  # PDF metadata
 PDF_FONTS = {"pdf.fonttype": 42}  # TrueType: conferences reject Type 3 fonts, the default
 LATEX_OF = {"\\": r"\textbackslash{}", "±": r"$\pm$", "^": r"\^{}", "~": r"\~{}"}
@@ -37,7 +37,7 @@ class Experiment:
     """The runs of an experiment, read once for all modes, and the options of all modes."""
 
     folder: Path  # `results/exp_<experiment>`
-    where: Where = field(default_factory=dict)  # restricts all modes; output has its own folder
+    where: Where = field(default_factory=dict)  # restricts all modes; determines `output`
     names: Mapping[str, str] = field(default_factory=dict)  # display names in figures and tables
     seeds: Sequence[object] = ()  # expected for each row of the tables; empty: unknown
     dpi: int | None = None  # pixels per inch of PNGs; None: the figure's own
@@ -70,7 +70,7 @@ class Experiment:
     def merged(self, where: Where | None = None, name: str = "where") -> DataFrame:
         """The chosen runs with the metrics of all stages; see `tables.merge`.
 
-        They are chosen by `where`, which is the mode's option `name`; if None, by `mode_where`.
+        `where`, the value of the mode's option `name`, replaces `mode_where` unless it is None.
         """
         return self._restrict(tables.merge(self._collected[0]), where, name)
 
@@ -173,7 +173,7 @@ class Experiment:
 
 
 def in_file_name(text: object) -> str:
-    """Convert text, such as the name of a metric, to part of a file name; truncate long text."""
+    """Convert text, such as the name of a metric, to part of a file name; truncate long names."""
     name = re.sub(r"[^\w.,=+-]+", "_", str(text))
     return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}_{digest(name)}"
 

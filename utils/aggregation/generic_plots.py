@@ -133,7 +133,7 @@ def plot_superpose(
     option = experiment.option
     check_known(f"{option}.scale", [scale], get_args(Scale))
     if scale == "twin" and len(y) != 2:
-        raise ConfigError(f"{option}.scale: twin axes are for two metrics, found {len(y)}")
+        raise ConfigError(f"{option}.scale: twin axes need two metrics, found {len(y)}")
     frame = experiment.columns([x, *y, *as_list(by)])
     groups = [("", frame)] if by is None else frame.groupby(by, sort=False)
     for level, runs in groups:

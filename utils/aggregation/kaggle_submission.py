@@ -34,7 +34,7 @@ def kaggle_submission(
     """Write `submission.csv`: predictions of the run with the lowest loss on validation data.
 
     The images are compressed to bytes, and predictions are made from the decoded bytes. The run
-    and its root mean squared error, which is Kaggle's score, are printed.
+    and its root mean squared error (Kaggle's score) on validation data are printed.
 
     Raises ConfigError if the best run's data set has no Kaggle competition, NoRunsError if no
     predictor is finished, and DataError or FileNotFoundError if a checkpoint or Kaggle's images are

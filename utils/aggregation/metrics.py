@@ -12,7 +12,7 @@ from utils.configs.checks import ConfigError, check_known
 from utils.runs.identity import STAGES
 from utils.runs.saved_runs import read_config
 
-# The first of these that exists is added to summaries without predictor metrics.
+# If the summary would show no predictor metric, the first of these that exists is added.
 OF_TASK = {"accuracy": "test/pred/acc", "loss": "test/pred/loss"}
 
 
@@ -60,7 +60,7 @@ def _check_keys(runs: Mapping[str, DataFrame], keys: Sequence[str], option: str)
 def _shown_metrics(summary: DataFrame, columns: Mapping[str, str], option: str) -> dict[str, str]:
     """The columns of stages that have runs, and one of `OF_TASK` if none is a predictor metric.
 
-    If there are no such columns, all test metrics.
+    If this selects no metric, all test metrics are shown.
     """
     known = metrics_in(summary)
     stages = {metric.split("/")[1] for metric in known}

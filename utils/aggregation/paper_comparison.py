@@ -78,7 +78,7 @@ def _compare_numbers(
 
 @functools.cache
 def published_numbers() -> pd.DataFrame:
-    """All published numbers, with `COLUMNS`: text, except for value and tolerance."""
+    """All published numbers; all `COLUMNS` hold text, except for value and tolerance."""
     types = dict.fromkeys(COLUMNS, str) | {"value": float, "tolerance": float}
     files = [pd.read_csv(file, dtype=types) for file in sorted(PUBLISHED.glob("*.csv"))]
     return pd.concat(files, ignore_index=True)[list(COLUMNS)]

@@ -45,7 +45,7 @@ def published_settings() -> dict[str, dict]:
 
 
 def names_of(experiments: Sequence[str]) -> list[str]:
-    """Names of the tables of experiments, given the names of config files or results folders."""
+    """Names of the tables for experiments, each given by its config file or results folder."""
     return [
         name
         for name, table in published_settings().items()
@@ -61,7 +61,7 @@ def describe(name: str) -> str:
 
 
 def changes(name: str, runs: Sequence[DictConfig]) -> list[str]:
-    """Describe the settings in which runs (resolved configs) differ from their experiment."""
+    """Describe how runs (resolved configs) differ from their experiment at full size."""
     table = published_settings()[name]
     jobs = [settings for job in table.get("jobs", {}).values() for settings in job]
     found: dict[str, dict[str, None]] = {}
@@ -80,7 +80,7 @@ def changes(name: str, runs: Sequence[DictConfig]) -> list[str]:
 
 
 def _options(experiment: DictConfig, run: DictConfig) -> list[str]:
-    """Overrides that set the swept options of an experiment to the values of a run."""
+    """Overrides that give an experiment's swept config groups the options chosen in a run."""
     groups = [key for key in experiment.sweep if is_group(parse([f"{key}=x"])[0])]
     names = {key: _fact(run, f"{key.rpartition('@')[2]}.name") for key in groups}
     return [f"{key}={name}" for key, name in names.items() if name != ABSENT]
@@ -136,8 +136,8 @@ def _comparable(label: str, value: object) -> object:
 def _fact(cfg: DictConfig, key: str) -> object:
     """A setting of a config, or a fact that several settings determine.
 
-    Facts are "parameters.PART", the number of trained parameters of the encoder, decoder, projector
-    or predictor; "splits.PLACE", the number of examples in each split of data_feat or data_pred;
+    Facts are "parameters.PART", the number of parameters of the encoder, decoder, projector or
+    predictor; "splits.PLACE", the number of examples in each split of data_feat or data_pred;
     and "augmentations", the probabilities and ranges of the equivalences of data_feat.
     """
     kind, _, of = key.partition(".")

@@ -34,7 +34,7 @@ def front_of(rates: ArrayLike, distortions: ArrayLike) -> Curve:
 
 
 def area_under_rates(distortions: ArrayLike, rates: ArrayLike) -> float:
-    """Integrate the rate over the distortion, by the trapezoidal rule through points [N].
+    """Integrate the rate over the distortion, using the trapezoidal rule on points [N].
 
     NaN if fewer than two points are finite.
     """
@@ -63,7 +63,7 @@ def rate_at(curve: Curve, distortion: float) -> float:
 
 
 def rate_gain(curve: Curve, baseline: Curve, tolerance: float = 0.01) -> float:
-    """Rate of the baseline divided by that of a curve, at equal distortion.
+    """Rate of the baseline divided by that of the curve, at equal distortion.
 
     The distortion is the lowest one that both reach, plus the tolerance. NaN if either rate is
     unknown there (`rate_at`), or if the curve needs no bits.

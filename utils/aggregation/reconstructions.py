@@ -115,7 +115,7 @@ def _runs_with(metric: str, experiment: Experiment) -> DataFrame:
 
 
 def _pick(experiment: Experiment, runs: DataFrame, method: Where, name: str) -> Series:
-    """Pick the run of a method that has the smallest seed.
+    """Pick the method's run with the smallest seed.
 
     Raises NoRunsError if no run matches, or if the matches differ in more than the seed.
     """

@@ -39,10 +39,10 @@ def plot_optuna_hypopt(
     """Draw `optuna_<study>_{history,importance,pareto}` and write `optuna_<study>.csv`.
 
     The history shows the value of each trial and the best value so far. Importances require 10
-    complete trials, and the Pareto front requires two objectives. Columns of the table: number,
-    state, `is_best`, objectives, sampled settings, `seconds` that the job took, `run` (its results
-    folder) and `error`. Trials that were retried are left out. If there is no study, a message is
-    printed.
+    complete trials whose values differ, and the Pareto front requires two objectives. Columns of
+    the table: number, state, `is_best`, objectives, sampled settings, `seconds` that the job took,
+    `run` (its results folder) and `error`. Trials that were retried are left out. If there is no
+    study, a message is printed.
     """
     file = experiment.folder / studies_of.FILE
     found = studies_of.names(file)
@@ -95,9 +95,9 @@ def importances(study: optuna.Study, objective: int = 0) -> dict[str, float]:
     """Share of the variance of an objective that each sampled setting explains on its own.
 
     Computed with fANOVA (Hutter et al. 2014, http://proceedings.mlr.press/v32/hutter14.html). The
-    shares are in descending order; what they lack to 1 is due to interactions of settings. Settings
-    whose range changed during the study are left out. Empty if fewer than `MIN_TRIALS` are
-    complete, or if all values are equal.
+    shares are in descending order; the rest of the variance is due to interactions of settings.
+    Settings whose range changed during the study are left out. Empty if fewer than `MIN_TRIALS`
+    trials are complete, or if all values are equal.
     """
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     values = [trial.values[objective] for trial in complete]

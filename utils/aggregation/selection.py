@@ -43,10 +43,10 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
 
     Parameters
     ----------
-    frame : a table of `utils.aggregation.tables`, one row per run.
+    frame : a table from `utils.aggregation.tables`, with one row per run.
     where : parameter or setting -> value, or list of values. Numbers are compared by value: 0.1
-        equals "1.0e-01". The exception is a limit on the number of batches, where 1 is one batch
-        and 1.0 is all. The column "beta" is rounded, so the exact beta is compared instead.
+        equals "1.0e-01". Limits on the number of batches are an exception: 1 means one batch, 1.0
+        all batches. The column "beta" is rounded, so the exact beta is compared instead.
     option : name of the setting that holds `where`, for error messages.
     """
     frame = tables.with_settings(frame, where)
@@ -90,8 +90,8 @@ def check_alike(
         different = (f"{name}: {', '.join(map(str, values))}" for name, values in found.items())
         example = ", ".join(f"{name}: {values[0]}" for name, values in found.items())
         raise ConfigError(
-            f"{option}.where: {rows} differ in more than {but_name}, namely in "
-            f"{'; '.join(different)}; choose one value for each, as in "
+            f"{option}.where: {rows} differ in more than {but_name} "
+            f"({'; '.join(different)}): choose one value for each, as in "
             f"{option}.where='{{{example}}}'"
         )
 

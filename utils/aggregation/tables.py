@@ -37,9 +37,9 @@ class NoRunsError(FileNotFoundError):
 def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
     """Collect all runs of an experiment, by stage, and count the runs in each state.
 
-    A table has a row for each run. Its columns are the run's group, the parameters in its path,
-    other settings that vary within the stage, and the run's metrics, which are missing (NaN) unless
-    it is done. Raises NoRunsError if no run is done.
+    A table has a row for each run. Its columns are the run's group, folder, state and ids, the
+    parameters in its path, other settings that were searched or are needed to tell groups apart,
+    and its metrics, which are missing (NaN) unless the run is done. Raises NoRunsError if none is.
     """
     records, states = read_records(experiment)
     if not states[DONE]:
@@ -178,7 +178,7 @@ def merge(runs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def summarise(frame: pd.DataFrame, seeds: Collection[str] = ()) -> pd.DataFrame:
     """Average every metric over the seeds of each group.
 
-    The columns are the parameters, `COUNTS`, `<metric>_mean` and `<metric>_sem`. With a single
+    Columns are the group, parameters, `COUNTS`, `<metric>_mean` and `<metric>_sem`. With a single
     seed, the standard error is missing (NaN). If some finished seeds of a group lack a metric, a
     column `<metric>_count` holds the number of seeds in its mean. `frame` has a row for each run.
     Of the `seeds` expected for each group, those without a run count as missing.
@@ -219,7 +219,7 @@ def n_without(frame: pd.DataFrame, metrics: Iterable[str]) -> int:
 
 
 def sortable(values: pd.Series) -> pd.Series:
-    """Key for `DataFrame.sort_values`: numbers, stored as text, sort by value and before names."""
+    """Key for `DataFrame.sort_values`: numbers stored as text sort by value, before names."""
     numbers = pd.to_numeric(values, errors="coerce")
     order = sorted(set(zip(numbers.isna(), numbers.fillna(0), values.map(str), strict=True)))
     place = {name: i for i, (_, _, name) in enumerate(order)}

@@ -58,7 +58,7 @@ def drawable(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """The rows that have all of these metrics; ValueError if there are none."""
     rows = frame.dropna(subset=[column_of(frame, metric) for metric in metrics])
     if rows.empty:
-        raise ValueError(f"no run has both {' and '.join(metrics)}: there is nothing to draw")
+        raise ValueError(f"no run has {' and '.join(metrics)}: there is nothing to draw")
     return rows
 
 

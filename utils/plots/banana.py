@@ -55,8 +55,9 @@ def codebook_plot(
     """Draw the density of the source, the borders of the quantisation cells, and the codebook.
 
     Codebook points are the reconstructions of the codes, with areas proportional to the codes'
-    probabilities; without a decoder, no points are drawn. Borders fade away from the encoder's
-    inputs. Raises ValueError if the source is not two-dimensional or the rate does not quantise.
+    probabilities; without a decoder, no points are drawn. Borders fade with distance from the
+    encoder's inputs. Raises ValueError if the source is not two-dimensional or the rate does not
+    quantise.
     """
     check_codebook(compressor, data)
     with drawing(compressor):
@@ -122,7 +123,7 @@ def _draw_borders(axes: Axes, borders: list[np.ndarray], inputs: np.ndarray) -> 
 
 
 def _title(compressor: LearnableCompressor, codebook: Codebook, batch: Batch) -> str:
-    """Title with rate and distortion as they are logged, both divided by log 2."""
+    """Title with the method, rate and, given a decoder, distortion; both as logged, in bits."""
     n_points = len(batch.x)
     rate = codebook.rates[:n_points].mean().item() / NATS_PER_BIT
     title = f"{method_name(compressor.distortion)}: {rate:.2f} bits"
@@ -144,7 +145,7 @@ def maxinv_distribution_plot(
     n_pts: int = 100_000,
     n_bins: int = 50,
 ) -> Figure:
-    """Draw the distributions of the maximal invariant M of the source and of the codebook.
+    """Draw the distributions of the maximal invariant M for the source and for the codebook.
 
     M of a code is M of its reconstruction or, without a decoder, the mean of M(X) over its cell.
 
@@ -170,7 +171,7 @@ def maxinv_distribution_plot(
 def codebook_invariants(
     compressor: LearnableCompressor, data: BananaDataModule, codebook: Codebook, source: Tensor
 ) -> Tensor:
-    """M of each code, [n_codes]; `source` [n_points] is M of the points of `codebook.labels`."""
+    """M of each code, [n_codes]; `source` is M of each point, in the order of the labels."""
     if compressor.distortion.has_decoder:
         points = compressor.distortion.reconstruct(codebook.z_hat)
         return data.equivalence.maximal_invariant(points)[:, 0]

@@ -58,7 +58,7 @@ def augmented_images(
     split: str = "test",
     seed: int | None = None,
 ) -> Batch:
-    """Pick n images, which are augmented in `x` [n, C, H, W] and unaugmented in `aux`.
+    """Pick at most n images, which are augmented in `x` [n, C, H, W] and unaugmented in `aux`.
 
     `seed` is the seed for sampling the images; None takes the first images. Raises `ValueError` if
     the data have no unaugmented representatives.

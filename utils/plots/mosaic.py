@@ -27,9 +27,9 @@ def mosaic(
     """Draw images in rows and columns.
 
     `images` is [n_rows, n_columns, C, H, W] in [0, 1]; C is 1 (grey) or 3. Images keep their
-    resolution, unless the figure would be narrower than `MIN_WIDTH` or wider than `MAX_WIDTH`
-    inches; it is then scaled to that width. Labels of rows (on the left) and columns (above) may
-    span several lines.
+    resolution, or are enlarged to make room for column labels. If the figure would be narrower than
+    `MIN_WIDTH` or wider than `MAX_WIDTH` inches, it is scaled to that width. Labels of rows (on the
+    left) and columns (above) may span several lines.
     """
     n_rows, n_columns, _, height, width = images.shape
     canvas, gap = _canvas(images)

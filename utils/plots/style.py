@@ -16,7 +16,7 @@ DPI = 160  # 5 inches are 800 pixels
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 13, 12, 10.5  # points
 TEXT, LINE, FAINT = "#262626", "#5a5a5a", "#e3e6ea"
 
-# distinguishable by colour-blind readers, and in greyscale
+# distinguishable by colour-blind readers
 COLOURS = sns.color_palette("colorblind").as_hex()
 BLUE, ORANGE, GREEN, RED, PURPLE = (COLOURS[i] for i in (0, 1, 2, 3, 4))
 
@@ -48,7 +48,7 @@ def colours_of(names: Iterable[Hashable]) -> dict[Hashable, str]:
 
 
 def defaults() -> AbstractContextManager:
-    """Draw and save with Matplotlib's default settings.
+    """Use Matplotlib's default settings for the figures drawn and saved in the block.
 
     A user's `matplotlibrc` could change figures or make drawing fail, for example by requiring
     LaTeX.

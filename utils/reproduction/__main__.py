@@ -32,11 +32,11 @@ LOG = Path("outputs/reproduction")  # state and output of each experiment
 SMOKE_TESTS = ("clip", "ssl", "mobilenet")  # folders whose quick modes yield meaningless numbers
 HISTORY = ("state", "error", "seconds", "device", "commit", "finished")  # kept between calls
 ERROR = re.compile(r"^ *((?:\w*Error|Configuration error): .*)", re.MULTILINE)
-MISSING = ("DataError:", "WeightsError:")  # data, weights, or the account that gives access to them
+MISSING = ("DataError:", "WeightsError:")  # data or weights, or an account with access to them
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run experiments and write the report; return the exit status, 1 if an experiment failed."""
+    """Run experiments and write the report; return 1 if any failed, 130 after Ctrl-C, else 0."""
     parser = argparse.ArgumentParser(prog="bin/reproduce.sh", description=__doc__)
     about = (
         "time limit; adds full-size experiments that fit; default: quick modes, about 40 minutes"

@@ -36,7 +36,7 @@ def measured(folder: Path) -> Iterator[tuple[str, str, str]]:
         yield "accuracy", run, f"{n_equal} of {len(z)} decoded z_hat equal those in evaluation"
         alone = 8 * sum(len(rate.compress(each[None])) for each in z) / len(z)
         shared, theory = 8 * len(payload) / len(z), float(rates.mean()) / math.log(2)
-        effect = f"{theory:.4g} bits in theory, {shared:.4g} in one stream, {alone:.4g} in one each"
+        effect = f"{theory:.4g} bits in theory, {shared:.4g} in one stream, {alone:.4g} separately"
         yield "streams", run, effect
         if isinstance(rate, HHyper):
             yield "hyperprior", run, _means_and_scales(rate, z)
@@ -60,7 +60,7 @@ def _means_and_scales(rate: HHyper, z: Tensor) -> str:
 
 
 def _offset(distortion: ContrastiveDistortion, z_hat: Tensor, positive: Tensor) -> str:
-    """Distortions if the log-weight of negatives is added after or before dividing by T."""
+    """Describe distortions with the log-weight of negatives added after or before dividing by T."""
     n_images, n_others, temperature = 60_000, len(z_hat) - 1, float(distortion.temperature)
     weight, bits = (n_images - 1) / n_others, []
     for weight_here in (weight, weight ** (1 / temperature)):
@@ -68,5 +68,5 @@ def _offset(distortion: ContrastiveDistortion, z_hat: Tensor, positive: Tensor) 
         bits.append(float(distortion(z_hat, positive)[0].mean()) / math.log(2))
     return (
         f"{n_images:,} images per batch, temperature {temperature:.2f}: distortion {bits[0]:.4g} "
-        f"bits, {bits[1]:.4g} if added before dividing"
+        f"bits, {bits[1]:.4g} if the weight is added before dividing"
     )

@@ -37,7 +37,7 @@ INTRODUCTION = """# Reproduction
 
 Written by `bin/reproduce.sh` from runs on one machine. VAE is the paper's VC. Quick modes train
 smaller networks than the paper, and for a shorter time, so they cannot pass or fail: their verdicts
-only say whether our number is within the tolerance. The second table shows the trend.
+only say whether our number is within the tolerance. The second table compares VC with VIC.
 """
 NOTEBOOK = """
 `minimal_code` is a notebook. Our version, `notebooks/minimal_code.ipynb`, needs STL10 and CLIP's
@@ -46,7 +46,7 @@ weights.
 
 
 def write(entries: list[dict]) -> None:
-    """Write the report on experiments, which are entries of `__main__.plan`."""
+    """Write the report on the experiments that `__main__.plan` returned."""
     tried = [entry for entry in entries if entry["seconds"]]
     done = [entry for entry in tried if entry["state"] == "done"]
     compared = {entry["command"]: _compare(entry) for entry in done}  # writes the tables

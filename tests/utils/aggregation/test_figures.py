@@ -70,7 +70,7 @@ def test_error_bars_are_standard_errors_and_runs_without_a_metric_are_left_out(t
     horizontal, _ = axes.containers[0].lines[2]
     assert np.allclose(horizontal.get_segments()[0], [[1.0, 2], [1.2, 2]])
     assert legend_of(axes) == ["VIC"]
-    with pytest.raises(ValueError, match="both"):
+    with pytest.raises(ValueError, match="no run has"):
         plot_all_RD_curves(Runs(tmp_path, table(runs[2:])), X, Y)
 
 
