@@ -64,7 +64,9 @@ def overview(cfg: DictConfig) -> str:
         unfinished[MAX_LINES:] = ["  ..."]
     if unfinished:
         lines += ["", *unfinished]
-    if commands := [*_continue(cfg, jobs), *_cancel(jobs)]:
+    # jobs of an earlier Slurm array may still be running after its sweep was continued
+    earlier = [run for run in own_runs.values() if "_" in str(run.get("scheduler_job"))]
+    if commands := [*_continue(cfg, jobs), *_cancel([*jobs, *earlier])]:
         lines += ["", *commands]
     return "\n".join(lines)
 

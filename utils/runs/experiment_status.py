@@ -71,7 +71,7 @@ def find_jobs(
 
 def is_local(job: dict) -> bool:
     """Whether a job was submitted with `slurm=local`, so that its job id is a process id."""
-    return "slurm=local" in job["overrides"]
+    return "slurm=local" in job.get("overrides", ())
 
 
 def _attempt(folder: Path) -> dict:

@@ -228,6 +228,14 @@ def test_jobs_under_way_are_cancelled(cfg, sweep, queue):
     assert [line.partition(": ")[2] for line in sorted(found)] == commands
 
 
+def test_running_jobs_of_a_continued_sweep_are_cancelled_too(cfg, sweep, queue):
+    queue({"87_1", "91_1"})
+    with under_way(sweep(1, "seed=1", "slurm=cluster"), cfg, 1) as run:
+        run.status_file.write(scheduler_job="87_1")
+        sweep(1, "seed=1", "slurm=cluster", name="second").queue("91_1")
+        assert status.overview(cfg).endswith("scancel 87 91")
+
+
 def test_unfinished_sweeps_are_continued_and_failed_ones_need_a_fix_first(cfg, sweep):
     for seed, (name, error) in enumerate(
         [("a", None), ("b", ValueError("x")), ("c", KeyboardInterrupt()), ("d", OSError("y"))]
