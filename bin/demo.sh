@@ -47,7 +47,7 @@ Figures:      $banana/figures/
 All metrics:  $banana/summarized_metrics_merged.csv
               $digits/summarized_metrics_merged.csv
 
-These replaced the committed results; git checkout results restores them.
+These files replaced the committed ones; to restore those: git checkout results
 
 Try next:     bin/banana/banana_viz_VIC_trnslt.sh -m quick   other invariances, 3 minutes
               bin/banana/banana_RD.sh -m quick               rate-distortion curves, 10 minutes

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Shared by all scripts that call Python.
 
-# Splits "A=1 B=a b" into the lines "A=1" and "B=a b": each word KEY=... starts a new setting.
+# Splits "A=1 B=a b" into the lines "A=1" and "B=a b": each word KEY=... or ~KEY starts a new setting.
 split_settings() {
   sed -E 's/ +([+~]*[A-Za-z_][A-Za-z0-9_./@]*=|~[A-Za-z_])/\n\1/g' <<<"$1"
 }

@@ -170,7 +170,7 @@ prepare_venv() {
     fi
 }
 
-# After pip fails: print the relevant lines and a one-line remedy.
+# After pip fails: prints the relevant lines and a one-line remedy.
 explain_failure() {
     local temp=${TMPDIR:-/tmp}
     local network='NewConnection|NameResolution|ConnectTimeout|ReadTimeout|ProxyError|SSLError'
@@ -188,7 +188,7 @@ explain_failure() {
     die "pip failed: see above; $LOG has the full output"
 }
 
-# Show the slow steps from pip's output.
+# Shows the slow steps in pip's output.
 show_progress() {
     local line download='Downloading ([A-Za-z0-9_.]+).* \(([0-9]{3,})[0-9.]* MB\)'
     while IFS= read -r line; do
@@ -211,7 +211,7 @@ install() {
     if builds_compressai "$VENV_PYTHON"; then
         "$VENV_PYTHON" -m pip show compressai >/dev/null 2>&1 ||
             say "building CompressAI, which has no wheel for this Python (a minute)"
-        # without dependencies: it asks for numpy 1, which has no wheel either, but also works with numpy 2
+        # without dependencies: it requires numpy 1, which has no wheel either, but also works with numpy 2
         pip_install --no-deps compressai -c requirements/constraints.txt
     fi
     say "installing $requirements (6 GB on Linux, 5 to 15 minutes the first time; log: $LOG)"

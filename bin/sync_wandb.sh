@@ -52,7 +52,7 @@ left() {
 }
 
 upload "${folders[@]}"
-# The truncated file of a killed process blocks later parts of its run, so upload these one by one.
+# The truncated file of a killed process blocks later parts of its run, so upload the rest one by one.
 while read -r run; do upload "$run"; done < <(left)
 mapfile -t incomplete < <(left)
 [ ${#incomplete[@]} -eq 0 ] ||

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Parses the flags of the experiment scripts and defines the functions `launch` and `aggregate`.
+# Parses the flags of the experiment scripts and defines `launch`, `aggregate` and `run_scripts`.
 # A script sets `experiment` (and optionally `description`), sources this file, and calls them.
 #
 # With -s, the script starts itself again in the background, as a driver with --wait, and returns once

@@ -4,7 +4,7 @@
     python -m utils.load_pretrained experiment=augmnist_viz_VIC 'load.where={dist: VIC}' \
         'figures.names=[reconstruct_image_plot]' load.reconstruct_image_plot.seed=3
 
-By default, it draws the figures that the experiment itself draws. conf/load_pretrained.yaml lists
+The default is to draw the figures that the experiment itself draws. conf/load_pretrained.yaml lists
 every figure in `utils.plots.figures` with its options. If any figure cannot be drawn, the command
 lists the problems at the end and exits with status 1. (To compare the reconstructions of several
 runs, use the mode `compare_reconstructions` of `aggregate.py`.)
@@ -58,8 +58,9 @@ def call(
 def draw_figures(cfg: DictConfig) -> list[str]:
     """Draw `cfg.figures.names` for the runs that `cfg.load.where` selects.
 
-    Returns one line for each figure that could not be drawn. Raises ConfigError if a figure name or
-    a parameter is unknown, and NoRunsError if no run is selected.
+    Returns one line per problem: a run that cannot be loaded, or a figure that cannot be drawn.
+    Raises ConfigError if `figures.names` is empty or a name or parameter is unknown, and
+    NoRunsError if no run is selected.
     """
     names = list(cfg.figures.names)
     if not names:

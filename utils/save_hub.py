@@ -4,9 +4,9 @@
 
 Each finished run that `load.where` selects is saved as
 `pretrained/exp_<experiment>/hub/beta<beta>/factorized_rate.pt`, which the entry points of
-hubconf.py accept as `pretrained_path`. The folder name also includes every other setting in which
-the runs differ. If a checkpoint is missing or damaged, or the hub cannot load its bottleneck, the
-command lists the error and exits with status 1.
+hubconf.py accept as `pretrained_path`. The folder name also includes the other settings in which
+the runs differ, and any seed but the default. If a checkpoint is missing or damaged, or the hub
+cannot load its bottleneck, the command lists the error and exits with status 1.
 """
 
 import re
@@ -55,8 +55,8 @@ def save_all(cfg: DictConfig) -> list[str]:
 def name_runs(runs: DataFrame) -> dict[str, Series]:
     """The runs that have a bottleneck (rows of `runs`), keyed by the folder to save them in.
 
-    Like those of the released weights, folder names start with the beta, as in "beta5e-02". They
-    continue with the other parameters in which the runs differ and any seed but the default.
+    As in the release, folder names start with the beta, such as "beta5e-02". The other parameters
+    in which the runs differ follow, and any seed but the default.
 
     Raises `ConfigError` if no run has a bottleneck, or if two runs would get the same folder.
     """

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # CLIP: bottlenecks for torch.hub. Settings: conf/experiment/clip_hub.yaml
 experiment=clip_hub
-description="CLIP: trains factorized bottlenecks for torch.hub and saves them in the format of its weights."
+description="CLIP: trains factorized bottlenecks for torch.hub and saves them in the format of the released weights."
 # shellcheck source=bin/utils.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../utils.sh" "$@"
 

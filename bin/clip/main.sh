@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# CLIP: all experiments.
+# CLIP: data sets, bottleneck, linear classifiers and MLPs.
 experiment=clip_main
 description="CLIP: data sets, bottleneck, linear classifiers and MLPs, with compression and without."
 # shellcheck source=bin/utils.sh

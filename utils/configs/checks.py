@@ -54,7 +54,7 @@ WEIGHT_SETTINGS = (
     "data_feat.kwargs.clip_weights",
     "data_pred.kwargs.clip_weights",
 )
-# Settings that are lists of strings. For points, the equivalence is a single string.
+# Settings that are lists of strings. In data sets of points, `equivalence` is a single string.
 LISTS = (
     "figures.names",
     "finetune.frozen",
@@ -107,7 +107,7 @@ def expected_kind(name: str, stated: Node, value: object) -> str | None:
     """Describe the expected kind of value if `value` is of another kind; otherwise return None.
 
     `name` is the last part of the key, and `stated` the node that the value replaces. Null and
-    interpolations match any kind. Text matches a list of strings, and vice versa.
+    interpolations match any kind, text matches lists of strings, and lists and numbers match text.
     """
     is_open = stated._is_none() or stated._is_missing() or stated._is_interpolation()
     if is_open or value is None or (isinstance(value, str) and "${" in value):
@@ -220,7 +220,7 @@ def check_peers(cfg: DictConfig) -> None:
 
 
 def list_texts(cfg: DictConfig) -> None:
-    """Replace a string with a list of that string where a list of strings is expected."""
+    """Replace strings with one-element lists where lists of strings are expected."""
     images = (p for p in DATA if OmegaConf.select(cfg, f"{p}.kwargs.p_augment") is not None)
     for key in (*LISTS, *(f"{p}.kwargs.{name}" for p in images for name in IMAGE_LISTS)):
         if isinstance(value := OmegaConf.select(cfg, key), str):

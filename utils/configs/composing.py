@@ -34,10 +34,10 @@ if sys.version_info >= (3, 14):  # Python 3.14's argparse rejects Hydra 1.3's la
 
 resolvers.register()
 
-# Nodes to which the file of an experiment may add keys. It may also add them to `kwargs`, because
-# classes refuse unknown arguments.
+# Nodes to which the file of an experiment may add keys. It may also add keys to any `kwargs`,
+# because classes reject unknown arguments.
 OPEN = {"aggregate", "hydra", "modes", "per_distortion", "slurm", "sweep"}
-OPEN |= {"trainer", "trainer_pred"}  # Lightning's trainer refuses unknown options
+OPEN |= {"trainer", "trainer_pred"}  # Lightning's trainer rejects unknown options
 
 
 def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> DictConfig:
@@ -48,7 +48,7 @@ def compose_config(overrides: Sequence[str] = (), config_name: str = "main") -> 
     """
     parsed = parse(overrides)
     if GlobalHydra.instance().is_initialized():
-        raise RuntimeError("compose_config cannot be called inside a Hydra job: use its config")
+        raise RuntimeError("compose_config cannot be called in a Hydra job: use the job's config")
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         for override in parsed:
             _check_form(override)
@@ -73,7 +73,7 @@ def set_values(cfg: DictConfig, overrides: list[Override]) -> None:
 def expand(overrides: Sequence[str]) -> list[str]:
     """Add the overrides of the experiment's sweep and of the chosen mode.
 
-    The user's settings take precedence: keys in `overrides` are not added.
+    The user's settings take precedence: keys that `overrides` sets are not added.
     """
     parsed = parse(overrides)
     # the last value of a repeated key counts, even if an earlier one is a sweep
@@ -103,7 +103,7 @@ def expand(overrides: Sequence[str]) -> list[str]:
 def check_experiment(overrides: Sequence[str]) -> None:
     """Raise `ConfigError` if the file of the chosen experiment sets a key that no other file has.
 
-    Nothing would read it. `OPEN` lists exceptions.
+    Nothing would read such a key. `OPEN` lists exceptions.
     """
     chosen = [o for o in parse(overrides) if is_group(o) and o.key_or_group == "experiment"]
     if not chosen:
@@ -149,7 +149,7 @@ def _errors_in_one_line() -> Iterator[None]:
 
 
 def _first_values(overrides: list[Override]) -> list[str]:
-    """One job of a sweep: the first value of each choice, and defaults in place of intervals."""
+    """One job of a sweep: the first value of each choice; defaults for ranges and intervals."""
     lines = []
     for override in overrides:
         if not override.is_sweep_override():

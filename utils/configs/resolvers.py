@@ -1,6 +1,6 @@
 """OmegaConf resolvers for configs: `${n_cpus:}`, `${cpus_per_job:N}`, `${weights_id:FILE}`, ...
 
-They are evaluated where a job runs, so their values describe that machine.
+In a job's config, they are evaluated where the job runs, so their values describe that machine.
 """
 
 import functools
@@ -28,7 +28,7 @@ def cpus_per_job(n_jobs: int) -> int:
 
 
 def gpus_per_node(accelerator: str, devices: int) -> int | None:
-    """Number of GPUs to request from a cluster; None if no GPU is needed."""
+    """Number of GPUs to request on each node of a cluster; None if no GPU is needed."""
     return None if accelerator == "cpu" else devices
 
 
@@ -54,7 +54,7 @@ def default_precision(accelerator: str) -> str:
 
 
 def balle_latent_side(image_shape: Sequence[int]) -> int:
-    """Side of the latent image that the encoder `balle` gives for images [C, side, side]."""
+    """Side of the latent image that the encoder `balle` outputs for images [C, side, side]."""
     from lossyless.architectures import balle
 
     return balle.latent_side(image_shape)
@@ -64,7 +64,7 @@ def weights_id(weights: str | None) -> str | None:
     """Identify weights independently of their path, as part of a run's identity.
 
     Returns the SHA-256 of a file, the name of published weights, or None for None. Raises
-    FileNotFoundError if there is no file at a path.
+    FileNotFoundError if `weights` is a path and the file does not exist.
     """
     if weights is None:
         return None

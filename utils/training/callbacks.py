@@ -37,7 +37,7 @@ class ReseedEveryEpoch(Callback):
 
 
 class KeepSignals(Callback):
-    """Restore our handlers for the scheduler's signals, which Lightning replaces when it starts."""
+    """Restore our signal handlers, which Lightning replaces when it starts."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         signals.listen()
@@ -74,7 +74,7 @@ class CompileLosses(Callback):
     """Compile the loss computation of training steps; on a GPU, with CUDA graphs."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: JointlyTrained) -> None:
-        torch.compiler.reset()  # torch limits the graphs per process, and a sweep needs many
+        torch.compiler.reset()  # torch limits the number of graphs per process
         pl_module.compile_losses("reduce-overhead" if pl_module.device.type == "cuda" else None)
 
 

@@ -45,7 +45,7 @@ class TimedCheckpoints(TorchCheckpointIO):
     def load_checkpoint(self, path: str | Path, *args: object, **options: object) -> dict:
         """Read a checkpoint; if its folder has moved, update the paths in it.
 
-        Otherwise, Lightning would forget the loss of the best epoch.
+        With the old paths, Lightning would forget the loss of the best epoch.
         """
         checkpoint = super().load_checkpoint(path, *args, **options)
         folder = os.path.realpath(Path(path).parent)  # in the form that Lightning compares

@@ -76,9 +76,9 @@ def barrier() -> None:
 def joined(cfg: DictConfig) -> Iterator[None]:
     """Join the processes of a job; a no-op if there is only one, or if they have already joined.
 
-    Raises ValueError if the number of processes or GPUs does not match `trainer.devices` and
-    `trainer.num_nodes`, or if a batch cannot be split equally. Raises PeerLost if another process
-    has ended.
+    Raises ValueError if the number of processes does not match `trainer.devices` and
+    `trainer.num_nodes`, GPUs or environment variables are missing, or a batch cannot be split
+    equally. Raises PeerLost if another process has ended.
     """
     global _waiting
     if world_size() > 1:
@@ -96,7 +96,7 @@ def joined(cfg: DictConfig) -> Iterator[None]:
             yield
             barrier()
     except BaseException as error:
-        # before the group is destroyed, which causes errors in the peers
+        # before destroying the group, which causes errors in the peers
         if (job := own_job()) is not None:
             job.record_end(error)
         raise
@@ -138,7 +138,7 @@ def _export_rank() -> None:
 
 
 def _check_number(cfg: DictConfig) -> None:
-    """Raise ValueError unless there is a process and, on GPUs, a GPU for each configured device."""
+    """Raise ValueError unless each configured device has one process and, on GPUs, a GPU."""
     devices, nodes = cfg.trainer.devices, cfg.trainer.num_nodes
     found = int(os.environ.get("WORLD_SIZE", 1))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -146,7 +146,7 @@ def _check_number(cfg: DictConfig) -> None:
     if (found, here) != (devices * nodes, devices):
         raise ValueError(
             f"{asked} need {devices * nodes} processes, {devices} on each node, but {found} were "
-            f"started, {here} on this node: set tasks_per_node=${{trainer.devices}} and "
+            f"started ({here} on this node): set tasks_per_node=${{trainer.devices}} and "
             f"nodes=${{trainer.num_nodes}} in conf/slurm/{cfg.slurm.name}.yaml"
         )
     n_gpus = torch.cuda.device_count()

@@ -52,7 +52,7 @@ def export_encoder(cfg: DictConfig, path: Path) -> None:
 
 
 def import_encoder(encoder: CondDist, cfg: DictConfig) -> None:
-    """If `finetune.init` is set, load the weights in the file it names into an encoder.
+    """If `finetune.init` names a file, load the weights in that file into an encoder.
 
     Raises FileNotFoundError if the file does not exist, and ValueError if it does not contain an
     encoder or if the encoder has a different config.

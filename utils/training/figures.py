@@ -47,7 +47,7 @@ def draw_all(
 
 
 def missing(names: Iterable[str], run: Run) -> list[str]:
-    """Return those of the `names` whose figures are missing from the run's folder."""
+    """Return the names of the figures that are missing from the run's folder."""
     drawn = _drawn(run)
     return [n for n in names if n not in drawn or not (run.results / drawn[n]).is_file()]
 

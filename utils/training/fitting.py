@@ -114,7 +114,7 @@ def _processes(
 ) -> dict[str, object]:
     """Trainer options that declare the processes of a job, including the plugin for checkpoints.
 
-    Without them, Lightning would take over all tasks of a Slurm job.
+    Without these options, Lightning would take over all tasks of a Slurm job.
     """
     if distributed.world_size() == 1:
         plugins = [LightningEnvironment(), checkpoints]

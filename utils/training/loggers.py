@@ -95,7 +95,7 @@ def csv_logger(run: Run) -> TidyCSVLogger:
 
 
 def wandb_logger(run: Run, project: str, entity: str | None = None) -> WandbLogger:
-    """Return a W&B logger, which logs offline and says so if the server is unreachable."""
+    """Return a W&B logger; if it has to log offline, print why."""
     options = wandb_runs.init_options(
         run.cfg, project=project, entity=entity, kind=run.stage, number=run.id
     )

@@ -78,7 +78,7 @@ def _reuse_or_start(run: Run) -> Metrics | None:
         print(f"[{run.stage}] previously failed; restarting: {run.results}")
         run.set_checkpoints_aside()
     elif state == "new":
-        run.set_checkpoints_aside()  # the results were deleted
+        run.set_checkpoints_aside()  # the results may have been deleted
     else:
         print(f"[{run.stage}] previously {state}; resuming: {run.results}")
     run.start(upstream)
@@ -180,7 +180,7 @@ def _communicate(run: Run) -> Metrics:
     sent = send(data, folder)
     if isinstance(compressor, LearnableCompressor):
         as_trained = data.with_auxiliary(compressor.distortion.needs)
-        if as_trained.input_follows_auxiliary:  # unlike in the files that predictors read
+        if as_trained.input_follows_auxiliary:  # predictors read other inputs
             data, folder = as_trained, run.work / "measured"
             sent = send(data, folder, splits=measured)
     metrics: Metrics = {}

@@ -1,6 +1,6 @@
 """W&B runs: their ids, their destination, and whether the server is reachable.
 
-The id of a W&B run depends only on the stage and the run, so a requeued job continues the same W&B
+The id of a W&B run depends only on our run and its stage, so a requeued job continues the same W&B
 run. Offline, each process writes its own folder under `<logs>/<experiment>/wandb/`;
 `bin/sync_wandb.sh` uploads folders with the same id in chronological order, as one run with
 continuous steps.
@@ -26,7 +26,7 @@ FLUSH = "x_transaction_log_flush_interval", 0.1
 def init_options(
     cfg: DictConfig, *, project: str, entity: str | None, kind: str, number: str | None = None
 ) -> dict[str, object]:
-    """Return arguments for `wandb.init`; if W&B is unreachable, choose offline mode and print why.
+    """Return `wandb.init` arguments; if uploads are impossible, choose offline mode and print why.
 
     The experiment becomes the group; the mode and `kind`, such as "featurizer", become tags.
     `number` distinguishes runs with the same kind and experiment.
@@ -53,7 +53,7 @@ def init_options(
 def upload_tables(cfg: DictConfig, folder: Path) -> None:
     """If the logger is W&B, log the tables (CSV) and figures (PNG) in an experiment's folder.
 
-    Does nothing if W&B is unreachable and the experiment has no runs to upload later.
+    Does nothing if uploads are impossible and the experiment has no W&B runs on this machine.
     """
     has_runs = Path(cfg.paths.logs, cfg.experiment_name, "wandb").is_dir()
     if cfg.logger.name != "wandb" or not (has_runs or obstacle() is None):
@@ -73,7 +73,7 @@ def upload_tables(cfg: DictConfig, folder: Path) -> None:
 
 
 def offline_reason(cfg: DictConfig) -> str | None:
-    """Return why runs are logged offline, and print it once; None if they are logged online."""
+    """Return why runs are logged offline, and print it once; None if they are not."""
     reason = obstacle()
     if reason:
         _say_once(f"W&B logs offline ({reason}). Upload: bin/sync_wandb.sh {cfg.experiment_name}")
