@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bin/benchmark.sh", description=__doc__)
     only = [*SUBJECTS, "features", "experiments", "gpu"]
     parser.add_argument("--only", choices=only, help="run a single benchmark")
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions; a smoke test")
+    parser.add_argument("--quick", action="store_true", help="a smoke test on less data")
     parser.add_argument("--match", default="", help="experiments: only names containing this text")
     about = "folder for tables; default: results/benchmark, or outputs/benchmark with --quick"
     parser.add_argument("--out", type=Path, help=about)

@@ -46,7 +46,7 @@ def make_bottleneck(z_dim: int) -> Bottleneck:
         rate = HFactorized(z_dim)
     prior = rate.prior.requires_grad_(False)
     torch.nn.init.zeros_(rate.scaling)
-    first = prior.matrices[0]  # its softplus is applied first, before any bias
+    first = prior.matrices[0]  # its softplus multiplies the input, before any bias is added
     first.copy_((F.softplus(first) * NARROWING).expm1().log())
     prior.update(force=True, update_quantiles=True)
     low, median, high = prior.quantiles.unbind(-1)
@@ -69,7 +69,7 @@ def make_bottleneck(z_dim: int) -> Bottleneck:
 
 
 def make_hyperprior(z_dim: int, n_steps: int = N_STEPS) -> Bottleneck:
-    """A hyperprior trained for a few seconds on Gaussians whose scales vary between vectors."""
+    """A hyperprior trained for a few seconds on Gaussian vectors with random scales."""
     deviations = torch.linspace(0.2, 2, z_dim)
 
     def draw(n: int, seed: int = 0) -> Tensor:
@@ -136,7 +136,7 @@ class CompressAI:
         return self._images(mean), self.conditional.build_indexes(self._images(scale))
 
     def _images(self, vectors: Tensor) -> Tensor:
-        """Reshape [N, D] to [1, D, N, 1] or [N, D, 1, 1]; CompressAI codes a stream per image."""
+        """Reshape [N, D] to [1, D, N, 1] or [N, D, 1, 1]; each image gets a stream."""
         return vectors.T[None, ..., None] if self.is_batched else vectors[..., None, None]
 
     def _vectors(self, images: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from utils.benchmarks.comparison import Comparison, compare_speed
 CHUNK_SIZE = 4096
 WIDTHS = (1, 2, 8)  # factors by which vectors are scaled; 1 is the scale that the prior fits
 TIMED_WIDTHS = (1, 8)
-#: goals for the ratios of speeds
+#: the lowest acceptable ratios of our speed to CompressAI's
 GOALS = {"CompressAI per vector": 15, "CompressAI per batch": 0.7}
 
 
@@ -56,7 +56,7 @@ def _compare_width(
     for (name, goal), some in zip(GOALS.items(), (z[: n // 40], z), strict=True):
         coder = CompressAI(rate, is_batched=some is z)
         streams = coder.encode(some)
-        # our means are multiples of 1/64, so vectors may be rounded to a neighbouring cell
+        # our coder rounds means to multiples of 1/64, so vectors may move to a neighbouring cell
         if (coder.decode(streams, len(some)) - some).abs().max() > 1.1 * error:
             raise AssertionError(f"{what}: CompressAI's errors are larger than ours")
         theirs = 8 * sum(len(stream) for group in streams for stream in group) / len(some)

@@ -16,8 +16,8 @@ class Comparison:
     what : what is measured.
     against : what the reference is.
     unit : unit of `ours` and `reference`. For "/s", higher is better; for all others, lower.
-    ours, reference : paired measurements; those of a pair directly follow each other, so that other
-        load on the machine affects both.
+    ours, reference : paired measurements. Where possible, a pair is measured in succession, so that
+        other load on the machine affects both.
     low, high : goal, as bounds on the ratio; without bounds, the row is for information only.
     n : size of the data, where it matters.
     """
@@ -78,7 +78,7 @@ def compare_speed(
     Parameters
     ----------
     sizes : the numbers of examples that `ours` and `reference` process.
-    low : goal: the lowest acceptable ratio.
+    low : the goal, which is the lowest acceptable ratio.
     clock : by default, the CPU time of this process, which other load hardly affects.
     """
     ours(), reference()
@@ -92,7 +92,7 @@ def compare_speed(
 def seconds(
     function: Callable[[], object], clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Duration of a call; in wall-clock time by default."""
+    """Duration of a call, in wall-clock time by default."""
     start = clock()
     function()
     return clock() - start

@@ -30,7 +30,7 @@ from utils.runs.provenance import cpu_name
 from utils.search.space import Space
 from utils.training.fitting import quiet
 
-# Training a ResNet18 on 32x32 images does 32.3 PFLOP in 7 minutes on an A100 (measured by others:
+# Training a ResNet18 on 32x32 images takes 32.3 PFLOP, or 7 minutes on an A100 (measured by others:
 # github.com/KellerJordan/cifar10-airbench). An H100 SXM has a memory bandwidth of 3.35 TB/s instead
 # of 2.04 TB/s. The resulting speed is 13 % of its dense half-precision peak.
 H100_FLOPS = 32.3e15 / (7 * 60) * 3.35 / 2.04
@@ -118,7 +118,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def launches() -> Iterator[tuple[str, list[str]]]:
-    """Yield scripts, each with the overrides of a sweep; then the experiments without a script.
+    """Yield (command, overrides) for each sweep of a script and each experiment without a script.
 
     Scripts run in a copy of bin/ and conf/, with a stub for Python that records its arguments.
     """
@@ -201,7 +201,7 @@ _composed = functools.cache(compose_config)
 def _jobs(overrides: Sequence[str], n_trials: int) -> Counter[tuple[str, ...]]:
     """Count the jobs of a sweep or the trials of a search, by their overrides.
 
-    Trials use the midpoint of each interval, and cycle through the values of each choice.
+    Trials use the midpoint of each interval and cycle through choices that affect the cost.
     """
     space = Space.of(overrides)
     values = {key: _values(drawn) for key, drawn in space.distributions.items()}

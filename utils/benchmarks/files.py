@@ -43,7 +43,7 @@ def compare(is_quick: bool) -> list[Comparison]:
 
 @one_thread()
 def compare_access(is_quick: bool) -> list[Comparison]:
-    """Compare vectors per second from files opened for each access, and from a cached file."""
+    """Compare vectors read per second, from a file opened for each access and from a cached one."""
     bottleneck, random = make_bottleneck(512), np.random.default_rng(0)
     z = bottleneck.draw(2_000 if is_quick else 20_000)
     selections = {
@@ -86,7 +86,7 @@ def compare_access(is_quick: bool) -> list[Comparison]:
 
 
 def compare_hub(is_quick: bool) -> list[Comparison]:
-    """Compare images per second, from tensors to a file on disk, with CLIP's encoder alone.
+    """Compare images compressed per second, from tensors to a file, with CLIP's encoder alone.
 
     The encoder is a ViT-B/32 with random weights, which do not affect its speed.
     """

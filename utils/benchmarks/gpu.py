@@ -63,7 +63,7 @@ FULL, SMOKE_TEST = Phases(20, 50, 20), Phases(1, 2, 1)
 def report(*, is_quick: bool = False) -> None:
     """Print the findings about each training run as lines that begin with RESULT.
 
-    A run that fails does not stop the others; all errors are raised at the end.
+    A run that fails does not stop the others; all errors are raised together at the end.
     """
     quiet()
     errors: list[Exception] = []

@@ -19,7 +19,7 @@ MAX_SLOPE = 1.1
 
 @one_thread()
 def compare(is_quick: bool) -> list[Comparison]:
-    """Measure slopes for the entropy coder, files and the data pipeline, in CPU time."""
+    """Measure slopes of the CPU time of the entropy coder, files and the data pipeline."""
     sizes = (256, 1_024) if is_quick else (2_048, 8_192, 32_768)
     n_repeats = 1 if is_quick else 5
     bottleneck = make_bottleneck(64)

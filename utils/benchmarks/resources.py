@@ -23,11 +23,11 @@ usage = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
 """
 TORCH = "import torch, torchvision"
-ALLOWED = 0.5  # additional seconds that the hub may take
+ALLOWED = 0.5  # additional seconds that importing the CLIP compressor may take
 
 
 def usage(code: str) -> tuple[float, float]:
-    """CPU seconds and peak resident memory (kB) of a Python process that runs this code."""
+    """CPU seconds and peak resident memory (KiB) of a Python process that runs this code."""
     command = [sys.executable, "-c", LAUNCHER, code]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds, peak = map(float, run.stdout.split())

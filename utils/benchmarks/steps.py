@@ -47,7 +47,7 @@ FREE += ("effective_batch_size", "warmup_k_epoch", "mean", "std", "weights", "is
 # Operations without a kernel, apart from views. The last two are part of dropout on a CPU.
 FREE_OPERATIONS = {"detach", "empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view"}
 FREE_OPERATIONS |= {"bernoulli_", "div_"}
-# Limits of one launch of a CUDA kernel for lists of tensors (MAX_TENSORS: with four lists)
+# Limits per launch of a CUDA kernel on lists of tensors (MAX_TENSORS: on four lists)
 MAX_TENSORS, MAX_VALUES = 36, 320 << 16
 # Experiments, their kernels per step before operations were merged, and goals for the ratio. Of
 # augmnist's kernels, 219 are in its networks, whose operations only a compiler can merge.
@@ -160,8 +160,8 @@ class KernelCounter(TorchDispatchMode):
     """Counts, on any device, the kernels that a GPU would launch.
 
     Each computation counts as one kernel, although some, such as convolutions, launch several.
-    Optimisers and gradient clipping work on lists of tensors, and count as the number of launches
-    for lists of that size. Optimisers thus need `fused=True`. Compiled gradients do not count.
+    An operation on a list of tensors, as in optimisers with `fused=True` and in gradient clipping,
+    counts as the number of launches for such a list. Compiled backward passes do not count.
     """
 
     def __init__(self):
@@ -215,7 +215,7 @@ def count_kernels(step: Step, precision: str = "32-true") -> int:
 
 
 def compare_kernels(is_quick: bool) -> list[Comparison]:
-    """Compare kernels, or launches of compiled steps, with the kernels of an earlier version."""
+    """Compare kernels per step, or launches if compiled, with the kernels of an earlier version."""
     comparisons = []
     for name, n_earlier, high in KERNELS:
         overrides = ["distortion=VIC"] if "viz" in name else ["tower.kwargs.weights=random"]
@@ -256,7 +256,7 @@ def train(
 
     Parameters
     ----------
-    source : a data set; or x [B, *shape] of a batch with random targets y, which is repeated.
+    source : a data set; or inputs x [B, *shape], which get random targets and are repeated.
     """
     cfg, is_predictor = step.cfg.copy(), step.stage == "predictor"
     cfg.rate.kwargs.warmup_k_epoch = 0  # as in all epochs after the warm-up

@@ -21,8 +21,8 @@ PREFACE = """\
 # Speed and size, compared with references
 
 Written by `make benchmark`; for a single subject: `make benchmark ARGS="--only coding"`. A *ratio*
-is our value divided by the reference's: the median over runs that alternate between the two. Its
-*spread* is the median absolute deviation of these ratios, divided by their median. For rates per
+is our value divided by the reference's: the median over repeated comparisons. Its *spread* is the
+median absolute deviation of the individual ratios, divided by their median. For rates per
 second (of CPU time; "hub": of wall-clock time), higher is better; for everything else, lower is
 better. Our medians and the reference's depend on the machine. `bin/benchmark.sh --compare OLD`
 lists the rows whose ratios got worse by more than noise.
@@ -66,7 +66,7 @@ def read(path: Path) -> pd.DataFrame:
     """The rows of a CSV, or of all CSVs in a folder."""
     files = [path] if path.is_file() else sorted(path.glob("*.csv"))
     if not files:
-        raise SystemExit(f"{path}: expected a CSV or a folder of CSVs, as `make benchmark` writes")
+        raise SystemExit(f"{path}: expected a CSV written by `make benchmark`, or a folder of them")
     tables = [pd.read_csv(f, keep_default_na=False).assign(subject=f.stem) for f in files]
     return pd.concat(tables, ignore_index=True).astype({"n": str} | dict.fromkeys(FIGURES, float))
 
@@ -95,7 +95,7 @@ def slower(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """
     both = old.merge(new, on=["subject", *KEYS], suffixes=("_old", "_new"))
     if both.empty:
-        raise SystemExit("the tables have no row in common: compare files on the same subject")
+        raise SystemExit("the tables have no row in common: compare tables of the same subject")
     change = both["ratio_new"] / both["ratio_old"]
     worse = np.where(both["unit"] == "/s", 1 / change, change) - 1
     noise = 2 * (both["spread_old"] + both["spread_new"]) + MIN_CHANGE

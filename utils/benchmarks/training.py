@@ -169,7 +169,7 @@ def compare(is_quick: bool) -> list[Comparison]:
 def measure_steps(
     make_config: Callable[[Path], DictConfig], n_steps: int
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each step of our trainer and of the bare loop, which alternate.
+    """Seconds that each step takes in our trainer and in the bare loop, which alternate.
 
     Parameters
     ----------

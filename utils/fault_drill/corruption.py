@@ -55,7 +55,7 @@ def _splice(data: bytes, rng: random.Random, other: bytes, _model: bytes) -> byt
 
 
 def _swap_chunks(data: bytes, rng: random.Random, other: bytes, _model: bytes) -> bytes:
-    """Swap two chunks, or replace one with another file's; without chunks, do so with blocks."""
+    """Swap two chunks, or replace one with another file's; without chunks, use equal blocks."""
     old, new = _chunks(data), _chunks(other)
     a, b = sorted(rng.sample(old, 2), key=lambda part: part.start)
     if rng.random() < 0.3:
@@ -84,12 +84,12 @@ def _other_model(data: bytes, rng: random.Random, _other: bytes, model: bytes) -
 
 
 def _other_version(data: bytes, rng: random.Random, *_others: bytes) -> bytes:
-    """Replace the byte after a magic number of 4 to 12 bytes, where formats store their version."""
+    """Replace one byte at an offset of 4 to 12, where formats store their version."""
     at = rng.randrange(4, 13)
     return data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :]
 
 
-# Each takes the file, a random generator, a file with other content, and one of another model.
+# Each takes the file, a random generator, a file with other content, and another model's file.
 DAMAGES: dict[str, Callable[[bytes, random.Random, bytes, bytes], bytes]] = {
     "bit flips": _flip_bits,
     "truncation": lambda data, rng, *_others: data[: rng.randrange(len(data))],
@@ -122,7 +122,7 @@ def make_rate(seed: int) -> HFactorized:
 
 
 def draw(content: int) -> Tensor:
-    """Draw examples in [0, 4]; larger features would need escape codes."""
+    """Draw examples with values in [0, 4); larger ones would need escape codes."""
     return 4 * torch.rand(N, Z_DIM, generator=torch.Generator().manual_seed(content))
 
 
@@ -211,7 +211,7 @@ def damage(name: str, format: tuple[Write, Read], n_each: int, seed: int) -> Ite
             files.append(path.read_bytes())
         *others, data = files
         expected = read(path)
-        # another intact file is not damage; nor are other weights, which are as valid as these
+        # another intact file is not damage; other weights are as valid as the original ones
         intact = files if name in SELF_CONTAINED else [data, others[0]]
 
         def run(kind: str, number: int) -> Outcome:

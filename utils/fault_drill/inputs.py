@@ -139,7 +139,7 @@ ARRAYS: dict[str, object] = {
 
 
 def arrays(seed: int) -> Iterator[Trials]:
-    """Yield trials that give malformed arrays to everything that takes features."""
+    """Yield trials that pass unusual or malformed arrays to each method that takes features."""
     torch.manual_seed(seed)
     fitted, rate = ArrayCompressor().fit(Z), HFactorized(Z_DIM)
     rate.update()

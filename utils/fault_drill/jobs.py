@@ -74,7 +74,7 @@ def run(overrides: list[str], names: tuple[str, ...] = STAGES) -> None:
 
 
 def run_child(*arguments: object, kill_after: float = TIMEOUT / 2) -> int:
-    """Exit code of `run` in a child process, which is killed after `kill_after` seconds."""
+    """Exit code of `run` in a child process that is killed if it outlasts `kill_after` seconds."""
     child = FORK.Process(target=run, args=arguments)
     child.start()
     child.join(kill_after)
@@ -147,7 +147,7 @@ def kills(n_kills: int, seeds: list[int]) -> Iterator[Trials]:
 
 @contextlib.contextmanager
 def full_disk(n_bytes: int) -> Iterator[None]:
-    """Make writes beyond a file size fail, as on a full disk; this needs no privileges."""
+    """Make writes beyond `n_bytes` in a file fail, as on a full disk; this needs no privileges."""
     import resource  # not on Windows
 
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)

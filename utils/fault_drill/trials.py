@@ -77,7 +77,7 @@ class Trials:
             found = self.run(case)
             growth = _peak_memory() - before
             if growth > self.max_memory:
-                found = Outcome(UNEXPLAINED, "took too much memory")
+                found = Outcome(UNEXPLAINED, "used too much memory")
             if self.is_limited and found.verdict == UNDETECTED:
                 found = replace(found, verdict=KNOWN_LIMIT)
             note = f"{case}: {found.note}" if found.verdict in BAD else found.note

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", nargs="*", default=list(SIDES), choices=SIDES)
     parser.add_argument("--methods", nargs="*", help="names of methods; default: all")
     parser.add_argument("--splits", type=int, default=3)
-    parser.add_argument("--commit", type=Path, help="checkout of an earlier release to compare")
+    parser.add_argument("--commit", type=Path, help="checkout of an earlier release, also measured")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     for network in options.networks if options.methods != [] else ():
@@ -91,7 +91,7 @@ def measure(sets: dict[str, Features], fitted_on: str, chosen: dict, n: int) -> 
 
 
 def _update(path: Path, rows: pd.DataFrame) -> None:
-    """Write the rows to the file; keep those of its rows that have other keys."""
+    """Write the rows to the file, in place of old rows with the same KEYS."""
     if path.exists():
         old = pd.read_csv(path, keep_default_na=False, dtype={"parameters": str})
         is_new = pd.MultiIndex.from_frame(old[KEYS]).isin(pd.MultiIndex.from_frame(rows[KEYS]))

@@ -23,7 +23,7 @@ N_NEIGHBOURS = 10
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of one data set: `train`, of which the last `n_val` are for validation, and `test`."""
+    """A data set, with indices of training rows (the last `n_val`: validation) and test rows."""
 
     Z: NDArray  # float32 [N, D]
     y: NDArray  # int64 [N]
@@ -71,9 +71,9 @@ def apply(method: Method, split: Split) -> dict[str, float]:
 def quality(split: Split, train: NDArray, test: NDArray) -> dict[str, float]:
     """Error, accuracy and neighbours of decoded rows.
 
-    squared_error : relative to the variance of the test rows.
-    accuracy : on the decoded test rows, of a regression fitted to the decoded training rows.
-    recall : fraction of a test row's 10 nearest training rows that remain among the 10 nearest.
+    squared_error : relative to the variance of the test rows around the training mean.
+    accuracy : on decoded test rows, of a classifier fitted to decoded training rows.
+    recall : fraction of a test row's 10 nearest training rows that remain among them once decoded.
     """
     true_train, true_test = split.Z[split.train], split.Z[split.test]
     variance = ((true_test - true_train.mean(0, dtype=float)) ** 2).sum()
@@ -93,7 +93,7 @@ def nearest(queries: NDArray, rows: NDArray) -> NDArray:
 
 
 def accuracy(x: NDArray, y: NDArray, x_test: NDArray, y_test: NDArray, n_val: int) -> float:
-    """Test accuracy of multinomial regression with an L2 penalty, in [0, 1].
+    """Test accuracy, in [0, 1], of multinomial logistic regression with an L2 penalty.
 
     The penalty is the one in PENALTIES with the smallest loss on the last `n_val` rows of x [N, D]
     after a fit to the rows before them; the final fit uses all rows.
@@ -119,7 +119,7 @@ def _scores(x: NDArray, weights: NDArray) -> NDArray:
 
 
 def fit_softmax(x: NDArray, y: NDArray, penalty: float, start: NDArray) -> NDArray:
-    """Fit multinomial regression to x [N, D]; return weights [D + 1, C], intercepts last.
+    """Fit logistic regression to x [N, D]; return weights [D + 1, C], intercepts last.
 
     Intercepts are not penalised. The columns of x should be uncorrelated: in the units in which
     L-BFGS optimises weights, all curvatures are then similar, so tens of iterations are enough.

@@ -63,7 +63,7 @@ NETWORKS: dict[str, Callable[[int, str | None], Backbone]] = {
 
 
 def _images(data: str, folder: Path, backbone: Backbone) -> Dataset:
-    """Pairs (pixels [3, side, side], class) of Caltech-101 photos or MNIST digits."""
+    """Data set of pairs (pixels [3, side, side], class): Caltech-101 photos or MNIST digits."""
     steps = v2.PILToTensor(), v2.RGB(), v2.ToDtype(torch.float32, scale=True)
     resize = v2.Resize([backbone.side] * 2, backbone.interpolation, antialias=True)
     transform = v2.Compose([*steps, resize])
@@ -80,7 +80,7 @@ def _images(data: str, folder: Path, backbone: Backbone) -> Dataset:
 def features(
     network: str, data: str, *, images: Path, cache: Path, weights: str | None = None
 ) -> Features:
-    """Features and classes of all images, read from `cache` if present.
+    """Features and classes of a data set's images, read from `cache` if they are there.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ BETAS = {"caltech": (0.4, 0.8, 1.6, 3.2, 6.4, 12.8), "mnist": (0.07, 0.15, 0.4, 
 RATES = (50, 100, 200, 350, 600, 1000)  # bits
 PAPER_BETAS = {"caltech": (0.2, 0.3, 0.5, 0.7, 1.0, 1.5), "mnist": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)}
 
-#: constructors of a method for several rates, keyed by its parameters
+#: constructors of a method for several rates, keyed by the parameters that set the rate
 Settings = Mapping[str, Callable[[], "Method"]]
 
 
@@ -154,7 +154,7 @@ def methods(data: str, commit: Path | None = None) -> Mapping[str, Settings]:
 
     Parameters
     ----------
-    data : data set to fit to.
+    data : name of the data set that the methods will be fitted to.
     commit : checkout of an earlier release, whose KLT is added.
     """
     betas = BETAS[data]

@@ -37,9 +37,9 @@ def report(folder: Path) -> None:
 
 
 def log_bits(curve: pd.DataFrame, accuracies: np.ndarray) -> np.ndarray:
-    """Log of the coded bits of a method on a split at these accuracies, interpolated linearly.
+    """Log of a method's coded bits on a split at these accuracies, interpolated linearly.
 
-    It is NaN at accuracies outside the range of the method.
+    It is NaN at accuracies outside the method's range.
     """
     front = falling(curve["bits_test"].to_numpy(), 1 - curve["accuracy"].to_numpy())
     costs, errors = 1 - accuracies, front[1]
@@ -73,9 +73,9 @@ def bits_at_accuracy(rows: pd.DataFrame) -> pd.DataFrame:
 def ratios(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Bits of the reference divided by those of each method, at equal accuracy.
 
-    Ratios are geometric means over the LOSSES that both reach (`reached` is the share of these),
-    then over splits; the lowest and highest split are listed, too. `smallest` is the lowest mean
-    over splits at any loss that all splits reach.
+    Ratios are geometric means over the LOSSES that both reach (a fraction `reached` of all LOSSES),
+    then over splits. The lowest and highest ratios of a split are listed, too. `smallest` is the
+    lowest mean over splits at any loss that all splits reach.
     """
     curves, table = _curves(rows, LOSSES), []
     for key, bits in curves.items():
