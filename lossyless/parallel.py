@@ -133,7 +133,9 @@ def ordered_map(
     """
     if n_workers is not None and n_workers < 1:
         raise ValueError(f"n_workers is {n_workers}, expected at least 1 (or None)")
-    n_workers = (n_workers or available_cores()) if can_fork() else 1
+    # other threads may be using OpenBLAS, which can deadlock in a fork
+    is_main = threading.current_thread() is threading.main_thread()
+    n_workers = (n_workers or available_cores()) if is_main and can_fork() else 1
     if n_workers == 1:
         yield from map(function, tasks)
         return

@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -126,6 +127,12 @@ def test_the_number_of_workers_is_positive_and_by_default_that_of_cores(monkeypa
     next(results)
     assert len(own_workers()) == 3
     results.close()
+
+
+def test_threads_work_serially():
+    with ThreadPoolExecutor(1) as pool:
+        pids = pool.submit(lambda: set(ordered_map(lambda i: os.getpid(), range(9), 2))).result()
+    assert pids == {os.getpid()}
 
 
 def test_daemonic_processes_work_serially():
