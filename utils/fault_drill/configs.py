@@ -42,7 +42,7 @@ KINDS = (*VALUES, "unknown key")
 CPU_SECONDS = 30  # a whole run takes ten; one that computes for longer has passed all checks
 
 _compose = composing.compose
-_kept = functools.cache(lambda name, overrides: _compose(name, list(overrides)))
+_kept = functools.cache(lambda name, overrides, **more: _compose(name, list(overrides), **more))
 
 
 def mutate(arguments: list[str], kind: str, rng: random.Random) -> str:
@@ -59,7 +59,7 @@ def mutate(arguments: list[str], kind: str, rng: random.Random) -> str:
 def _draw(base: list[str], kind: str, number: object) -> tuple[str, Outcome]:
     """A malformed argument, and how the checks of `main.py` handle it before any job starts."""
     # checks compose the same options several times: cache the configs, in this child process only
-    composing.compose = lambda name, overrides: _kept(name, tuple(overrides)).copy()
+    composing.compose = lambda name, overrides, **more: _kept(name, tuple(overrides), **more).copy()
     argument = mutate(base, kind, random.Random(f"{kind} {number}"))
     errors = (ConfigError, HydraException, OSError)
     return argument, judge(lambda: bool(check_command_line([*base, argument])), errors, "")
