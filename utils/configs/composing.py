@@ -36,7 +36,7 @@ resolvers.register()
 
 # Nodes to which the file of an experiment may add keys. It may also add keys to any `kwargs`,
 # because classes reject unknown arguments.
-OPEN = {"aggregate", "hydra", "modes", "per_distortion", "slurm", "sweep"}
+OPEN = {"aggregate", "experiment", "hydra", "modes", "per_distortion", "slurm", "sweep"}
 OPEN |= {"trainer", "trainer_pred"}  # Lightning's trainer rejects unknown options
 
 
@@ -101,9 +101,9 @@ def expand(overrides: Sequence[str]) -> list[str]:
 
 
 def check_experiment(overrides: Sequence[str]) -> None:
-    """Raise `ConfigError` if the file of the chosen experiment sets a key that no other file has.
+    """Raise `ConfigError` if the experiment's file sets an unknown key or another kind of value.
 
-    Nothing would read such a key. `OPEN` lists exceptions.
+    Nothing would read a key that no other file has. `OPEN` lists exceptions.
     """
     chosen = [o for o in parse(overrides) if is_group(o) and o.key_or_group == "experiment"]
     if not chosen:
@@ -115,22 +115,30 @@ def check_experiment(overrides: Sequence[str]) -> None:
         same = [f"{group}={name}" for group, name in options.items() if "hydra/" not in group]
         others = compose("main", same)
     settings = {k: v for k, v in OmegaConf.to_container(cfg).items() if k not in OPEN}
-    for key in _added(settings, OmegaConf.to_container(others)):
+    for prefix, name, value in _changed(settings, OmegaConf.to_container(others)):
+        key = f"{prefix}{name}"
         try:
-            find_node(others, key)  # raises
-            raise ConfigError(f"'{key}' is one key with dots: nest its parts")
+            if "@" in key or (isinstance(value, str) and (CONF_DIR / key).is_dir()):
+                raise ConfigError(f"choose an option in defaults: `- override /{key}: {value}`")
+            kind = expected_kind(name, find_node(others, key), value)
+            if kind is not None:
+                raise ConfigError(f"{key} is {kind}, not {value!r}")
+            if "." in name:
+                raise ConfigError(f"'{key}' is one key with dots: nest its parts")
         except ConfigError as error:
             name = cfg.hydra.runtime.choices.experiment
             raise ConfigError(f"conf/experiment/{name}.yaml: {error}") from error
 
 
-def _added(new: Mapping, old: Mapping, prefix: str = "") -> Iterator[str]:
-    """The keys of a nested mapping that another one lacks, outside `kwargs`."""
+def _changed(new: Mapping, old: Mapping, prefix: str = "") -> Iterator[tuple[str, str, object]]:
+    """Prefix, name and value of all keys of a nested mapping that another one lacks, or where it
+    differs, outside `kwargs`."""
     for key, value in new.items():
-        if key not in old:
-            yield f"{prefix}{key}"
-        elif isinstance(value, dict) and isinstance(old[key], dict) and key != "kwargs":
-            yield from _added(value, old[key], f"{prefix}{key}.")
+        if isinstance(value, dict) and isinstance(old.get(key), dict):
+            if key != "kwargs":
+                yield from _changed(value, old[key], f"{prefix}{key}.")
+        elif key not in old or value != old[key]:
+            yield prefix, str(key), value
 
 
 def _compose(config_name: str, overrides: list[Override]) -> DictConfig:

@@ -233,11 +233,14 @@ def test_unknown_keys_in_the_space_of_a_search_or_an_experiment_are_errors():
         ("mine1", "sead: 3", "seed"),
         ("mine2", "encoder: {zdim: 3}", "z_dim"),
         ("mine3", "trainer.max_epochs: 3", "nest"),
+        ("mine6", "architecture@predictor: linear", "override /architecture@predictor"),
+        ("mine7", "rate: H_factorized", "override /rate"),
+        ("mine8", "seed: [1, 2]", "whole number"),  # not in `sweep`
         ("mine4", "{per_distortion: {VIC: {mine: 3}}, encoder: {kwargs: {added: 3}}}", None),
         ("mine5", "{defaults: [override /hypopt: optuna], hypopt: {n_trials: 3}}", None),
     ],
 )
-def test_misspelt_keys_in_the_file_of_an_experiment_are_errors(
+def test_wrong_settings_in_the_file_of_an_experiment_are_errors(
     monkeypatch, tmp_path, name, setting, alternatives
 ):
     conf = shutil.copytree(composing.CONF_DIR, tmp_path / "conf")
