@@ -137,7 +137,11 @@ fi
 # its exit status.
 detach() {
   local log=outputs/$job_id/log driver as_mode=""
-  LOSSYLESS_JOB_ID=$job_id setsid "$script" --wait ${arguments[@]+"${arguments[@]}"} \
+  # in its own session, and not deaf to SIGINT, unlike other background processes of scripts
+  LOSSYLESS_JOB_ID=$job_id "$python" -c 'import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.setsid()
+os.execv(sys.argv[1], sys.argv[1:])' "$script" --wait ${arguments[@]+"${arguments[@]}"} \
     >"$log" 2>&1 </dev/null &
   driver=$!
   echo "Submitting $experiment to $slurm; log: $log"

@@ -192,16 +192,18 @@ def _command(cfg: DictConfig, sweep: str) -> str:
 
 def _cancel(jobs: list[dict]) -> Iterable[str]:
     """Commands that cancel local processes and Slurm job arrays."""
-    processes, arrays = defaultdict(list), set()
+    processes, arrays = defaultdict(set), set()
     for job in jobs:
-        if job["state"] in UNDER_WAY and (scheduler_job := job.get("scheduler_job")):
-            if is_local(job):
-                processes[job.get("host", platform.node())].append(scheduler_job)
-            else:
-                arrays.add(scheduler_job.partition("_")[0])
+        if job["state"] not in UNDER_WAY:
+            continue
+        if is_local(job):  # the folder name ends with the id of the process that starts the jobs
+            process = job["folder"].parent.name.rpartition("_")[2]
+            processes[job.get("host", platform.node())].add(process)
+        elif scheduler_job := job.get("scheduler_job"):
+            arrays.add(scheduler_job.partition("_")[0])
     for host, ids in processes.items():
         where = "" if host == platform.node() else f" (on {host})"
-        yield f"Cancel the unfinished jobs: kill -INT {' '.join(ids)}{where}"
+        yield f"Cancel the unfinished jobs: kill -INT {' '.join(sorted(ids))}{where}"
     if arrays:
         yield f"Cancel the unfinished jobs: scancel {' '.join(sorted(arrays))}"
 

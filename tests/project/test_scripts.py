@@ -28,6 +28,7 @@ SLOW = ("bin/benchmark.sh", "bin/reproduce.sh")  # they import torch
 # The stub fails for calls that contain the text in the file `failing`, with the status in `status`.
 # On a cluster it queues jobs and waits for them while the file `running` exists.
 STUB = """#!/usr/bin/env bash
+if [ "$1" = -c ]; then exec python3 "$@"; fi
 printf '%s\\n' "$*" >>calls
 if [ -f sleeping ]; then sleep 20; fi
 if [ -f failing ] && [[ "$*" == *"$(cat failing)"* ]]; then
@@ -36,6 +37,7 @@ if [ -f failing ] && [[ "$*" == *"$(cat failing)"* ]]; then
 fi
 if [[ "$*" == main.py* && "$*" != *slurm=none* ]]; then
   echo "Queued 2 jobs: 87_[0-1]"
+  trap -p INT  # prints a line if SIGINT is ignored
   while [ -f running ]; do sleep 0.02; done
   echo "2 of 2 jobs done"
 fi
@@ -270,6 +272,7 @@ def test_the_script_returns_once_jobs_are_queued(project, running):
 
 
 def test_the_driver_outlives_the_terminal(project, running):
+    """Its jobs do not ignore SIGINT, which cancels them."""
     script = str(project / "bin/test.sh")
     with subprocess.Popen(
         [script, "-s", "local"], start_new_session=True, stdout=subprocess.DEVNULL
@@ -279,6 +282,8 @@ def test_the_driver_outlives_the_terminal(project, running):
             os.killpg(process.pid, signal.SIGHUP)
     running.unlink()
     wait_until(lambda: len(calls(project)) == 2)
+    (log,) = project.glob("outputs/*/log")
+    assert "2 of 2 jobs done" in log.read_text() and "SIGINT" not in log.read_text()
 
 
 def test_with_wait_the_exit_status_is_that_of_the_jobs(project):

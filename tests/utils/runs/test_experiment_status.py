@@ -219,13 +219,12 @@ def test_jobs_under_way_are_cancelled(cfg, sweep, queue):
     queue(set(ids))
     for num, job_id in enumerate(ids):
         sweep(num, f"seed={num}", "slurm=cluster", name="last").queue(job_id)
-    with under_way(first := sweep(3, "seed=3", "slurm=local"), cfg, 3):
-        first.file.write(scheduler_job="4711")
-        with under_way(second := sweep(4, "seed=4", "slurm=local"), cfg, 4):
-            second.file.write(scheduler_job="4712", host="moon")
-            found = status.overview(cfg).splitlines()[-3:]
-    commands = ["kill -INT 4711", "kill -INT 4712 (on moon)", "scancel 86 87"]
-    assert [line.partition(": ")[2] for line in sorted(found)] == commands
+    sweep(3, "seed=3", "slurm=local", pid=os.getpid()).queue(None)
+    with under_way(other := sweep(4, "seed=4", "slurm=local", pid=4712), cfg, 4):
+        other.file.write(host="moon")
+        found = status.overview(cfg).splitlines()[-3:]
+    commands = [f"kill -INT {os.getpid()}", "kill -INT 4712 (on moon)", "scancel 86 87"]
+    assert {line.partition(": ")[2] for line in found} == set(commands)
 
 
 def test_running_jobs_of_a_continued_sweep_are_cancelled_too(cfg, sweep, queue):
