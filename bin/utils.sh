@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Parses the flags of the experiment scripts and defines `launch`, `aggregate` and `run_scripts`.
-# A script sets `experiment` (and optionally `description`), sources this file, and calls them.
+# A script sets `experiment` (and optionally `description`), sources this file, and calls these functions.
 #
 # With -s, the script starts itself again in the background, as a driver with --wait, and returns once
 # the jobs are queued. The driver waits for the jobs, then creates tables and figures.

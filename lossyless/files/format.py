@@ -15,9 +15,9 @@ Little-endian; crc(x, s) is the CRC-32 of x with the initial value s:
 Bodies have labels if the JSON contains `"has_labels": true`, and names if it contains
 `"has_names": true`. Chunk heads have their own checksums, so the lengths in them can be trusted
 before the bodies are read: opening a file reads only the heads. Readers ignore unknown JSON keys,
-and reject files in which an unknown `has_...` flag is true. Any other change that older
-readers would misread increments `VERSION`. Files contain no dates or random numbers: the same
-examples produce the same bytes.
+and reject files in which an unknown `has_...` flag is true. Any other change with
+which older readers would misread files needs a new `VERSION`. Files contain no dates or random
+numbers: the same examples produce the same bytes.
 
 Version 1 files can still be read. They have neither labels nor names; a total follows the header,
 and they end with an index ("INDX"), which readers ignore:

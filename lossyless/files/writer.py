@@ -70,7 +70,7 @@ class FileWriter:
 
     def _write(self, data: bytes) -> None:
         self.n_bytes += len(data)
-        while data:  # unbuffered files, such as pipes, may accept only a part
+        while data:  # unbuffered files, such as pipes, may accept only part of the data
             n_written = self._file.write(data)
             data = b"" if n_written is None else data[n_written:]
 

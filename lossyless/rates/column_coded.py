@@ -31,7 +31,7 @@ class ColumnCodedRate(EntropyCodedRate):
 
     @abstractmethod
     def _likelihoods(self, z_hat_in: Tensor) -> Tensor:
-        """Positive probabilities of the cells of width 1 about values z_hat_in, both [B, z_dim].
+        """Positive probabilities of the cells of width 1 centred at z_hat_in, both [B, z_dim].
 
         In training, the values are noisy, and gradients flow to them and to the parameters.
         """

@@ -24,7 +24,7 @@ class EntropyCodedRate(Rate):
 
         z --(U^T z, + biasing, * exp(scaling))--> z_in --quantise--> z_hat_in --inverse--> z_hat
 
-    U^T is the transform, which first subtracts a mean. Quantisation cells have width 1, so the
+    U^T is the transform, applied after subtracting a mean. Quantisation cells have width 1, so the
     learned scaling of each dimension sets its precision.
 
     With a transform, all dimensions share one scaling. For squared errors, one width is optimal for
@@ -127,9 +127,9 @@ class EntropyCodedRate(Rate):
     def _decoded(self, z_hat_in: Tensor) -> Tensor:
         """z_hat, bit-identical on every machine, on the device of `z_hat_in`.
 
-        Devices and libraries differ in the last digit of exponentials, and in fused operations. So
-        cell widths are saved with the tables, as float32: their products with float32 values are
-        exact in float64, and the roundings that follow are the same everywhere.
+        Devices and libraries disagree on the last digit of exponentials, and on which operations to
+        fuse. So cell widths are saved with the tables, as float32: their products with float32
+        values are exact in float64, and the roundings that follow are the same everywhere.
         """
         biasing = self.biasing.to(z_hat_in.device).double()
         z_hat = z_hat_in.double() * self._cell_widths().to(z_hat_in.device) - biasing

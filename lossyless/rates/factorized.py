@@ -52,7 +52,7 @@ class FactorizedModel(EntropyBottleneck):
         return values, self.likelihoods(values)
 
     def likelihoods(self, values: Tensor) -> Tensor:
-        """Probabilities of cells about values [B, n_channels, ...], at least `MIN_LIKELIHOOD`."""
+        """Probabilities, bounded below, of cells centred at values [B, n_channels, ...]."""
         channels_first = values.transpose(0, 1)
         rows = channels_first.flatten(1)[:, None]
         likelihoods = factorized_likelihood(rows, self.matrices, self.biases, self.factors)

@@ -7,8 +7,8 @@ from lossyless.distributions import Conditional, check_z_dim
 from lossyless.rates.base import RateOutput
 from lossyless.rates.hyperprior import HHyper
 
-# Number of positions that the float64 side networks process at a time, to save memory: a chunk of
-# 4096 examples has 262,144 positions of a few kilobytes each at a latent side of 8.
+# Number of positions that the float64 side networks process at a time, to save memory: with a
+# latent side of 8, a chunk of 4096 examples has 262,144 positions of a few kilobytes each.
 ROWS_AT_A_TIME = 1 << 14
 
 

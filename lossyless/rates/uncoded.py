@@ -29,7 +29,7 @@ class _FloatCodedRate(Rate):
 class Lossless(_FloatCodedRate):
     """No bottleneck: z_hat = z.
 
-    In evaluation, the rate is the size of the losslessly compressed batch, per example. In
+    During evaluation, the rate is the size of the losslessly compressed batch, per example. In
     training, it is the size of the uncompressed values, roughly an upper bound: compressing batches
     would make each step wait for the GPU. The rate has no gradient.
     """

@@ -8,17 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny import NARROW
 from pytorch_lightning.callbacks import Callback
 
 from lossyless.compressors import LearnableCompressor
 from lossyless.files import FeatureFile, write_features
-from utils.benchmarks.training import (
-    SMALL,
-    OneEpoch,
-    banana_config,
-    images_config,
-    short_trainer,
-)
+from utils.benchmarks.training import OneEpoch, banana_config, images_config, short_trainer
 from utils.data.module import DataModule
 from utils.training import building, fitting
 
@@ -47,7 +42,7 @@ def train(
     accelerator = "cpu" if device.type == "cpu" else "gpu"
     overrides = [f"trainer.precision={precision}", f"trainer.accelerator={accelerator}"]
     overrides.append(f"trainer.compile={is_compiled}")
-    small = SMALL if name == "banana" else ["architecture@encoder=cnn", "online.kwargs.hid_dim=64"]
+    small = NARROW if name == "banana" else ["architecture@encoder=cnn", "online.kwargs.hid_dim=64"]
     n_steps = 200
     if device.type == "cpu":
         n_steps, overrides = 4, [*overrides, *small, "data_feat.kwargs.batch_size=16"]

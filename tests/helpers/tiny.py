@@ -40,6 +40,8 @@ BANANA = [
         for size in ("n_train=256", "n_eval=64", "batch_size=64", "eval_batch_size=64")
     ),
 ]
+# for full-size configs, whose networks are deep
+NARROW = [f"{network}.kwargs.hid_dim=64" for network in ("encoder", "decoder", "online")]
 DIGITS = [
     *SMALL,
     "data@data_feat=digits",

@@ -68,7 +68,7 @@ def restrict(frame: DataFrame, where: Mapping[str, object], option: str) -> Data
 
 
 def curve_keys(frame: DataFrame) -> list[str]:
-    """The parameters that distinguish rate-distortion curves: neither seed nor `ALONG_CURVE`."""
+    """Parameters that distinguish rate-distortion curves: all but the seed and `ALONG_CURVE`."""
     return [name for name in tables.varying(frame) if name not in ALONG_CURVE]
 
 

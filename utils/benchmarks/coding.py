@@ -1,6 +1,6 @@
 """Entropy coding benchmarks: time and size against CompressAI, size against the cross-entropy.
 
-CompressAI converts its tables to Python lists in every call. With one stream per vector, as in the
+CompressAI converts its tables to Python lists on every call. With one stream per vector, as in the
 paper's code, this conversion dominates its time; with one stream per batch, it does not.
 """
 

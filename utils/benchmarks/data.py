@@ -53,7 +53,7 @@ class PointByPoint(Dataset):
 
 @one_thread()
 def compare(is_quick: bool) -> list[Comparison]:
-    """Compare points drawn per second, with the targets and representatives that VIC needs."""
+    """Compare points drawn per second, including the targets and representatives that VIC needs."""
     n_points, n_batches, n_repeats = (102_400, 1, 3) if is_quick else (1_024_000, 2, 7)
     data = BananaDataModule(
         n_train=n_points, auxiliary="representative", batch_size=BATCH_SIZE, seed=0

@@ -145,7 +145,7 @@ def launches() -> Iterator[tuple[str, list[str]]]:
 
 
 def plan(overrides: Sequence[str], trained: set[str]) -> Work:
-    """All work of a sweep, except for the compressors and features already in `trained`.
+    """All the work in a sweep, except for the compressors and features already in `trained`.
 
     Parameters
     ----------

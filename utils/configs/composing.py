@@ -109,7 +109,7 @@ def check_experiment(overrides: Sequence[str]) -> None:
     if not chosen:
         return
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"), _errors_in_one_line():
-        # without other choices, which may lack keys that the experiment sets for its own
+        # leave out other choices: they may lack keys that the experiment sets for its own choices
         cfg = compose("main", _first_values(chosen), return_hydra_config=True)
         options = dict(cfg.hydra.runtime.choices) | {"experiment": "none"}
         same = [f"{group}={name}" for group, name in options.items() if "hydra/" not in group]

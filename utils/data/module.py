@@ -33,7 +33,7 @@ class DataError(RuntimeError):
 
 
 class BatchLoader:
-    """Sized iterable of `Batch` that yields exactly the same batches in every iteration.
+    """Sized iterable of `Batch` that yields exactly the same batches each time it is iterated over.
 
     Each iteration has its own generator on `device`; the global random state is neither used nor
     changed.

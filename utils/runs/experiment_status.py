@@ -175,7 +175,7 @@ def report(sweep_dir: Path, results: Path) -> str:
 
 
 def _is_waiting(job: dict) -> bool:
-    """Whether a queued job waits on this machine rather than in a cluster's queue."""
+    """Whether a queued job is waiting on this machine rather than in a cluster's queue."""
     return job["state"] == "queued" and not job.get("scheduler_job")
 
 
@@ -220,7 +220,7 @@ def short_names(jobs: Collection[Sequence[str]]) -> list[str]:
 
 
 def format_stage(job: dict) -> str:
-    """The stage that a job is running, with the epoch if it is training; empty if it runs none."""
+    """The stage that a job is running, with the epoch if it is training; empty if there is none."""
     for stage, run in job.get("runs", {}).items():
         status = load(Path(run, RUN))
         if status["state"] == "running":

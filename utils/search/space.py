@@ -87,7 +87,7 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 def describe(distribution: BaseDistribution) -> str:
-    """Describe what a study fixes in a distribution; numeric bounds and steps may change."""
+    """Describe what must not change in a distribution; numeric bounds and steps may change."""
     if isinstance(distribution, CategoricalDistribution):
         return f"choice({', '.join(map(_text, distribution.choices))})"
     kind = "an interval of " + ("int" if isinstance(distribution, IntDistribution) else "float")

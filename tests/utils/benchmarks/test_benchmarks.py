@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from compressai.entropy_models import EntropyModel
+from helpers.tiny import NARROW
 from omegaconf import OmegaConf
 from scipy.stats import entropy
 
@@ -22,7 +23,6 @@ from utils.configs.composing import compose_config
 from utils.training import building, fitting
 
 FACTS = dict.fromkeys(tables.CIRCUMSTANCES, "here")
-SMALL = [f"{network}.kwargs.hid_dim=64" for network in ("encoder", "decoder", "online")]
 
 
 def comparison(ours, reference, **goal) -> Comparison:
@@ -135,7 +135,7 @@ SMALL_IMAGES += ["decoder.kwargs.hid_dim=8", "online.kwargs.hid_dim=64"]
 @pytest.fixture(params=["banana", "images"])
 def small_config(request, tmp_path):
     if request.param == "banana":
-        return banana_config(tmp_path, *SMALL, "data_feat.kwargs.n_train=2048")
+        return banana_config(tmp_path, *NARROW, "data_feat.kwargs.n_train=2048")
     return images_config(tmp_path, *SMALL_IMAGES)
 
 
@@ -212,7 +212,7 @@ def test_subjects_give_finite_ratios(name):
 
 def test_a_training_is_profiled(capsys):
     findings = gpu.measure(
-        "featurizer", [*gpu.BANANA, *SMALL, *gpu.SMALL_BATCHES], gpu.SMOKE_TEST, is_noise=False
+        "featurizer", [*gpu.BANANA, *NARROW, *gpu.SMALL_BATCHES], gpu.SMOKE_TEST, is_noise=False
     )
     steps, waits = findings
     assert "ms a step" in steps and "busy" in steps and "checkpoint of" in waits
@@ -222,7 +222,7 @@ def test_a_training_is_profiled(capsys):
 def test_the_launches_of_a_compiled_step_do_not_depend_on_the_depth_of_networks(tmp_path):
     def count(is_compiled: bool, depth: int) -> int:
         deep = [f"encoder.kwargs.n_hidden_layers={depth}", f"trainer.compile={is_compiled}"]
-        return count_kernels(Step.of(banana_config(tmp_path, *SMALL, *deep), "featurizer"))
+        return count_kernels(Step.of(banana_config(tmp_path, *NARROW, *deep), "featurizer"))
 
     assert count(True, depth=1) == count(True, depth=3) < 40
     assert 40 < count(False, depth=1) < count(False, depth=3)
