@@ -61,7 +61,7 @@ class MatrixCompressor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Raises
         ------
         ValueError
-            If a parameter is invalid or `rate_target` out of reach; if Z is not two-dimensional,
+            If a parameter is invalid or `rate_target` is out of reach; if Z is not two-dimensional,
             has no rows, or contains NaN or infinite values; or if its values are too large, or
             vary too little, for float32 to represent them and their quantisation cells.
             `ArrayCompressor` accepts at most 8,192 columns.

@@ -64,7 +64,7 @@ class RawPixels(ImageCodec):
 
 
 class ClassicalCompressor(ImageCodec):
-    """PNG, JPEG or WebP: one file per image, concatenated after their lengths.
+    """PNG, JPEG or WebP: one file per image, all concatenated and preceded by their lengths.
 
     Parameters
     ----------

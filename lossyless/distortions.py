@@ -117,9 +117,9 @@ class ContrastiveDistortion(Distortion):
 
     where s is the cosine similarity after a projection head (SimCLR, arXiv:2002.05709). With m = 1,
     log(number of candidates) - loss is nearly a lower bound on I[Z; Z+] (Oord et al.,
-    arXiv:1807.03748). The bound needs independent negatives, but these come in pairs of views: if
-    I[Z; Z+] is one bit, the expected bound can reach 1.005 bits. With a larger m, it is only an
-    estimate, since each negative is counted several times.
+    arXiv:1807.03748). The bound needs independent negatives, but here the negatives come in pairs
+    of views: if I[Z; Z+] is one bit, the expected bound can reach 1.005 bits. With a larger m, the
+    value is only an estimate, since each negative is counted several times.
 
     In distributed training, the candidates are the representations of all processes: B counts the
     examples of all shares, which must have equal sizes. Each process returns the distortions of its

@@ -137,7 +137,7 @@ class KLTVectors(FittedCodec):
     def _lowest_rate(self, x: NDArray[np.float64]) -> float:
         """Return the rate of vectors x [N, D] if all symbols are 0, as for a large beta.
 
-        Raises ValueError unless the rate target exceeds it.
+        Raises ValueError unless `rate_target` exceeds this rate.
         """
         none = np.zeros(0, np.int32)
         _, lowest = fit_tables(NonZeros(none, none, x.shape))

@@ -97,7 +97,7 @@ def affordable_workers(n_workers: int, batch_bytes: int) -> int:
     return n
 
 
-_say = functools.cache(print_error)  # each line once, not in every epoch
+_say = functools.cache(print_error)  # prints each line once, not every epoch
 
 
 @contextmanager

@@ -120,7 +120,7 @@ class SplitMetrics:
             return {}
         names = ("min", "max", "mean", "median", "std")
         tasks = {f"tasks_{name}": getattr(means[0], name)() for name in names}
-        # of an even number, torch's median is the lower of the two middle values
+        # with an even number of values, torch's median is the lower of the two middle ones
         return tasks | {"tasks_median": means[0].quantile(0.5)}
 
 

@@ -29,7 +29,7 @@ def isolated(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
         on_cpu = torch.get_default_device().type == "cpu"
         with (
             _float32(),
-            nullcontext() if on_cpu else torch.device("cpu"),  # slows down every torch function
+            nullcontext() if on_cpu else torch.device("cpu"),  # a device context slows torch down
             torch.autocast("cpu", enabled=False),
             torch.autocast("cuda", enabled=False),
             torch.inference_mode(False),  # inference tensors cannot be used in training
@@ -56,7 +56,7 @@ def full_precision(device_type: str) -> Iterator[None]:
             torch.set_float32_matmul_precision(callers_precision)
 
 
-# A forked process has the thread pool of its parent without the threads: it would wait forever.
+# A forked process inherits torch's thread pool without the threads: it would wait for them forever.
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
 

@@ -75,7 +75,7 @@ class LossTracker:
                 raise NonFiniteLossError.at(step, terms)
 
     def log_epoch(self, module: pl.LightningModule) -> None:
-        """Log the means over the training epoch, and reset them."""
+        """Log the means over the training epoch, and reset the sums."""
         self.check_finite()
         if self._sum is None:
             return

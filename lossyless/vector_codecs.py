@@ -121,8 +121,8 @@ class FittedCodec(VectorCodec):
 class UniformVectors(FittedCodec):
     """Uniform quantisation between the minimum and maximum of each dimension.
 
-    Values outside the range of the training vectors are clipped; errors of other values are at
-    most half a step. Each value has `n_bits` bits, 1 to 8, for 2^n_bits levels. The bits of a
+    Values outside the range of the training vectors are clipped; the error of any other value
+    is at most half a step. Each value has `n_bits` bits, 1 to 8, for 2^n_bits levels. The bits of a
     vector are packed and padded to whole bytes.
     """
 

@@ -2,7 +2,7 @@
 
 `in_shape` and `out_shape` are shapes of one example, so the same class serves as encoder, decoder,
 online evaluator or predictor. An experiment chooses an architecture and its options; the code that
-uses it provides the shapes.
+uses the architecture provides the shapes.
 
 To add one, write the class and add `conf/architecture/<name>.yaml`.
 """

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lossyless.architectures.layers import BatchNorm, Shape
 
 STEMS = ("auto", "imagenet", "small")
-# "auto" chooses "small" for sides below this: as in the paper, also for STL10's 96 pixels.
+# "auto" chooses "small" for sides below this, including STL10's 96 pixels, as in the paper.
 MIN_IMAGENET_SIDE = 100
 
 

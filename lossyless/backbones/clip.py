@@ -65,7 +65,7 @@ class OpenClipBackbone(Backbone):
         `open_clip.list_pretrained()`), or path to a checkpoint.
 
     Raises ImportError if OpenCLIP is not installed, and WeightsError if the model is unknown, or if
-    its weights cannot be downloaded or read, or do not fit it.
+    the weights cannot be downloaded or read, or do not fit the model.
     """
 
     def __init__(self, model: str = "ViT-B-32", weights: str = "laion2b_s34b_b79k"):

@@ -125,8 +125,8 @@ class _Layer(nn.Module):
 
 
 class _TensorFlowPadding(nn.Module):
-    """A stride-2 convolution with TensorFlow's "SAME" padding, which puts the extra pixel at the
-    right and bottom.
+    """A stride-2 convolution with TensorFlow's "SAME" padding, which puts the extra pixel on
+    the right and at the bottom.
 
     For even sides and a 3x3 kernel, the padding is (0, 1), whereas PyTorch pads with (1, 1), so
     the two sampling grids are offset by one pixel.

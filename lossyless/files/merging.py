@@ -23,7 +23,7 @@ def merge_files(paths: Iterable[str | os.PathLike], out: str | os.PathLike) -> i
     also cause a warning.
 
     Raises ContainerError if a file is damaged, or if its model, shape, classes or label shape
-    differ from those of the others; SameFileError if a file is `out`.
+    differ from those of the others; SameFileError if `out` is one of the files.
     """
     paths = [*paths]
     if not paths:

@@ -108,8 +108,8 @@ class FeatureFile(Portable, CompressedFile):
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield chunks, in constant memory: index of the first example, and examples [n, *shape].
 
-        n_workers : processes that decode, by default one per core; they exit with the iterator.
-        timer : context manager that encloses all work of the codec; pass n_workers=1 with it.
+        n_workers : processes that decode, by default one per core; they end with the iterator.
+        timer : context manager that encloses all the codec's work; pass n_workers=1 with it.
         """
         n_workers = 1 if self._coder is None else n_workers
         decoded = ordered_map(lambda chunk: self._decode(chunk, timer), self.heads, n_workers)
@@ -196,9 +196,9 @@ class FeatureFile(Portable, CompressedFile):
 class FeatureDataset(Portable, Dataset, AbstractContextManager):
     """The examples of a file for a `DataLoader`: z [*shape], or (z, label).
 
-    Chunks are decoded on demand, and the most recent ones are cached. If they do not all fit in
-    the cache, random access decodes a chunk for nearly every example: read the whole file instead,
-    or write it with smaller chunks.
+    Chunks are decoded on demand, and the most recent ones are cached. If the chunks do not all fit
+    in the cache, random access decodes a chunk for nearly every example: read the whole file
+    instead, or write it with smaller chunks.
 
     Parameters
     ----------

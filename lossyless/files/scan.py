@@ -210,7 +210,7 @@ class CompressedFile(AbstractContextManager):
         return chunk if is_intact else None
 
     def _is_end(self, offset: int) -> bool:
-        """Whether there is an intact end record at an offset; if so, store the total in it."""
+        """Whether there is an intact end record at an offset; if so, store its total."""
         if self.header.version == 1:
             return self._read(offset, len(INDEX_MARKER)) == INDEX_MARKER
         end = self._read(offset, END.size)

@@ -64,7 +64,7 @@ class FileWriter:
         self.n_annotation_bytes += len(annotations)
 
     def finish(self) -> Written:
-        """Append the end of the file; return the totals."""
+        """Append the end record; return the totals."""
         self._write(end_bytes(self.n_examples, self._checksums, seed=self._seed))
         return Written(self.n_examples, self.n_bytes, self.n_annotation_bytes)
 
@@ -102,9 +102,9 @@ def write_features(
         Larger chunks make slightly smaller files; smaller chunks make random access faster.
     n_workers : processes that run the entropy coder; by default one per core.
     meta : additional header entries, of JSON types.
-    timer : context manager that encloses all work of the codec; pass n_workers=1 with it.
+    timer : context manager that encloses all the codec's work; pass n_workers=1 with it.
 
-    Raises CodingError if examples have the wrong shape or cannot be coded, such as NaN;
+    Raises CodingError if examples have the wrong shape or values that cannot be coded, such as NaN;
     ValueError for inconsistent labels or names; WorkerError if a worker process dies.
     """
     is_open = hasattr(out, "write")
