@@ -15,7 +15,7 @@ from utils.configs.resolvers import weights_id
 
 TRAINERS, DATA = ("trainer", "trainer_pred"), ("data_feat", "data_pred")
 CLASS = "_target_"  # Hydra's key for a class
-MAX_LISTED = 20  # keys listed in an error that also suggests similar ones
+MAX_LISTED = 20  # maximum number of keys to list in an error that also suggests similar ones
 # Settings that accept fractions although their default in a config file may be an integer.
 NUMBERS = {
     "every_minutes",

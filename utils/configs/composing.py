@@ -101,7 +101,7 @@ def expand(overrides: Sequence[str]) -> list[str]:
 
 
 def check_experiment(overrides: Sequence[str]) -> None:
-    """Raise `ConfigError` if the experiment's file sets an unknown key or another kind of value.
+    """Raise `ConfigError` if the experiment's file sets an unknown key or the wrong kind of value.
 
     Nothing would read a key that no other file has. `OPEN` lists exceptions.
     """
@@ -131,8 +131,8 @@ def check_experiment(overrides: Sequence[str]) -> None:
 
 
 def _changed(new: Mapping, old: Mapping, prefix: str = "") -> Iterator[tuple[str, str, object]]:
-    """Prefix, name and value of all keys of a nested mapping that another one lacks, or where it
-    differs, outside `kwargs`."""
+    """Yield the prefix, name and value of each key of `new`, also in nested mappings, that is
+    missing or different in `old`; keys in `kwargs` are skipped."""
     for key, value in new.items():
         if isinstance(value, dict) and isinstance(old.get(key), dict):
             if key != "kwargs":

@@ -120,7 +120,7 @@ def _as_typed(override: str) -> str:
     name = key.lstrip("+")
     if equals and TEXT_KEY.fullmatch(name) and text != "null":
         return f"{key}={_quoted(text, str)}"
-    if equals and name in NAME_KEYS and not set(text) & set("'\"("):  # quoted, or choice(...)
+    if equals and name in NAME_KEYS and not set(text) & set("'\"("):  # not quoted, no choice(...)
         return f"{key}={','.join(_quoted(part, str, int, float) for part in text.split(','))}"
     return override
 

@@ -61,7 +61,7 @@ class BananaDistribution:
 
 @cache
 def central_range(distribution: BananaDistribution, axis: int) -> tuple[float, float]:
-    """Return the 10 % and 90 % quantiles of a coordinate, estimated from a fixed sample of 2^20."""
+    """Estimate the 10 % and 90 % quantiles of a coordinate from a fixed sample of 2^20 points."""
     points = distribution.sample(2**20, torch.Generator().manual_seed(0))
     return tuple(points[:, axis].quantile(torch.tensor([0.1, 0.9])).tolist())
 

@@ -203,7 +203,7 @@ def n_to_hold_out(n: int, fraction: float) -> int:
 
 
 def hold_out(targets: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """Return the indices of the examples to keep and to hold out, the same in every call.
+    """Return the indices of the examples to keep and to hold out, the same on every call.
 
     If the targets are classes [N], the split is stratified. Raises ValueError if there are too few
     examples for every class to appear in both parts.

@@ -30,7 +30,7 @@ BASE_RESIZES = ("resize", "upscale_crop_eval", "clip", "clip_random", "imagenet"
 RANDOM_CROP = "clip_random"
 MARGIN = 8 / 7  # 256 pixels for a crop of 224
 # On a GPU, several small batches are made at once, up to this many values: launching the kernels
-# takes no longer for all of them than for one.
+# takes no longer for all these batches together than for one.
 JOINT_VALUES = {"cuda": 2**21}
 
 
@@ -54,7 +54,7 @@ class ImageDataModule(DataModule):
     val_equivalence : augmentations of the evaluation splits, if different.
     p_augment : probability that an image is augmented at all; see `Augmentation`.
     is_augment_val : whether to augment the evaluation splits (with a fixed seed). Otherwise, each
-        of their images is its own positive.
+        evaluation image is its own positive.
     val_fraction : fraction of the training images to hold out if the source has no validation
         split. The split is the same for all seeds, and stratified if targets are classes.
     is_complete : whether to require all images of the original data set.

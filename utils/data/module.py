@@ -82,7 +82,7 @@ class SharedLoader:
 
     Together, the processes see the same batches as a single process would, except for examples of
     an incomplete last batch that cannot be shared equally. Each process makes the whole batch,
-    including all of its randomness, and keeps its own share.
+    drawing all of its random numbers, and keeps its own share.
 
     Raises ValueError if a full batch cannot be shared equally.
     """
@@ -119,8 +119,8 @@ class DataModule(pl.LightningDataModule, ABC):
     ----------
     auxiliary : one of `AUXILIARIES`: the content of `Batch.aux`.
     batch_size, eval_batch_size : number of examples per batch with and without shuffling. With
-        positives, both are `batch_size`, because a contrastive loss depends on the number of
-        examples in the batch.
+        positives, `eval_batch_size` is replaced with `batch_size`, because a contrastive loss
+        depends on the number of examples in the batch.
     seed : seeds shuffling, augmentation and sampling, but not the splits of real data sets.
     data_dir : folder for downloaded data sets; "~" and "$VARIABLE" are expanded.
 

@@ -80,9 +80,9 @@ class LinearEvaluation(Evaluation):
     As in the paper, features are not rescaled: the same C penalises smaller features more strongly.
 
     The search ranks candidates by cross-validated accuracy on the training and validation examples;
-    it never uses the test split. If these two splits have more than `max_cv_examples` examples, or
-    a class has fewer examples than there are folds, candidates are instead fitted to the training
-    split and ranked on the validation split. The final fits use whole splits.
+    it never uses the test split. If training and validation have over `max_cv_examples` examples
+    in all, or a class has fewer examples than there are folds, candidates are instead fitted to the
+    training split and ranked on the validation split. The final fits use whole splits.
     """
 
     n_draws: int = 16  # number of candidates

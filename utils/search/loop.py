@@ -21,7 +21,7 @@ from utils.search import goals, study_file
 from utils.search import study as studies
 from utils.search.space import Space
 
-MAX_SHOWN = 10  # trials of a Pareto front that are printed
+MAX_SHOWN = 10  # maximum number of trials of a Pareto front to print
 # Names of error classes: importing the classes themselves takes seconds.
 NON_FINITE, UNKNOWN_METRIC = "NonFiniteLossError", "UnknownMetricError"
 
@@ -46,13 +46,13 @@ def run_search(cfg: DictConfig, arguments: Sequence[str], launcher: Launcher) ->
 class Search:
     """Take trials from a study, launch their jobs and record their results.
 
-    Several processes may search the same study concurrently; they share its `n_trials`. A trial
-    depends on the sampler's `seed`, on the number of earlier trials and, if the sampler adapts to
-    them, on their results, but not on interruptions. A trial whose objective or loss was not finite
-    is never repeated, because it would fail again.
+    Several processes may search the same study concurrently; they share its `n_trials`. The
+    parameters of a trial depend on the sampler's `seed`, the number of earlier trials and, for
+    adaptive samplers, the results of those trials, but not on interruptions. A trial whose
+    objective or loss was not finite is never repeated, because it would fail again.
     """
 
-    file: Path  # SQLite file of the study; both are created if missing
+    file: Path  # SQLite file; the file and the study are created if missing
     name: str  # name of the study
     objectives: Sequence[str]  # names of the metrics that the jobs return
     directions: Sequence[str]  # minimize or maximize, one per objective

@@ -8,7 +8,7 @@ trial. Its user attributes are:
   attribute never started and does not count.
 - retry_of : number of the trial that it repeats, which then no longer counts.
 - run : results folder of its last stage.
-- seconds : duration of its job since the job last started.
+- seconds : run time of its job, counted from the job's last start.
 - error : why it failed.
 - is_result : True if its failure is final (objective or loss not finite), so it is not repeated.
 """

@@ -54,8 +54,8 @@ PIXELS: dict[str, PixelChange] = {
     "erasing": Erasing(),
 }
 
-# None leaves images unchanged: "resize" is applied to all images when they are read, and "label",
-# which makes all images of a class equivalent, is implemented by the data module.
+# Names mapped to None do nothing here: "resize" is applied to all images when they are read, and
+# "label", which makes all images of a class equivalent, is implemented by the data module.
 REGISTRY: dict[str, Member | None] = {
     **AFFINE,
     **PIXELS,
@@ -150,7 +150,7 @@ class Augmentation:
     def _draw_applied(
         self, member: Member, is_chained: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Draw the mask [B] of images that a member transforms, given that of augmented images."""
+        """Draw which images [B] a member transforms; `is_chained` marks augmented images."""
         n = len(is_chained)
         if not member.in_chain:
             is_chained = _draw(self.p_augment, n, generator)
@@ -168,7 +168,7 @@ def warp(
 
     Moves and crops are matrices [B, 3, 3]; see `affine`. Pixels outside the image are black, and
     content that a move shifts out of the frame is lost. Crops magnify, mirror or turn a part of the
-    moved image; at its border, they repeat the outermost pixels for half a pixel, as torchvision's
+    moved image; at its border, they extend the outermost pixels by half a pixel, as torchvision's
     resize does. The mode "nearest", torchvision's default for affine maps, rounds positions to
     whole pixels after each move, but reads pixels only once. "bilinear", for crops, interpolates
     once.

@@ -18,8 +18,8 @@ N_TRIES = 10  # candidates for each box
 class Member:
     """One of the transformations that make up an augmentation."""
 
-    probability: ClassVar[float] = 1.0  # with which an image is transformed
-    #: whether it shares the random decision to augment an image
+    probability: ClassVar[float] = 1.0  # of transforming an image
+    #: whether the member follows the shared random decision to augment an image
     in_chain: ClassVar[bool] = True
 
 

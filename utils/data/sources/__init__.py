@@ -88,7 +88,7 @@ def opener(
     convert: Callable[[T], InMemory | Images],
     **options: str,
 ) -> Callable[[Path], Opened]:
-    """Make the `Source.open` of a torchvision data set, which is downloaded if it is missing.
+    """Make `Source.open` for a torchvision data set, which is downloaded if it is missing.
 
     Parameters
     ----------

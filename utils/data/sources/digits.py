@@ -21,7 +21,7 @@ def digits(
     """UCI optical digits: 1797 images in 10 classes, 8x8, resized and padded to [1, side, side].
 
     The original digits touch the borders of their images. A frame of background, as in MNIST,
-    prevents augmentations from cutting them off.
+    prevents augmentations from cutting digits off.
 
     The stratified split, the same for all seeds, has 400 test images and (with the default
     val_fraction) 200 validation and 1197 training images.

@@ -165,7 +165,7 @@ def _open_caltech101(data_dir: Path, n_train_per_class: int) -> dict[str, ImageF
 
 
 def draw_of_each_class(labels: Tensor, n: int) -> Tensor:
-    """Mask [N] of n random examples of each class (all if it has fewer); the same in every call."""
+    """Mask [N] of n random examples of each class (all if it has fewer); the same on every call."""
     rng = np.random.RandomState(SPLIT_SEED)  # its stream is frozen, unlike that of newer generators
     mask = torch.zeros(len(labels), dtype=torch.bool)
     for members in (torch.nonzero(labels == c)[:, 0] for c in labels.unique()):
