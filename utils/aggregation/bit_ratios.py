@@ -27,9 +27,9 @@ def summarize_bit_ratios(
     The runs of each kind, averaged over seeds, form a Pareto front of bits x and cost y. Its points
     are selected on validation data, because selecting the best of many runs on test data is biased;
     if a metric was not measured on validation data, its test values are used. Between the points of
-    a front, the logarithm of the bits is linear in the cost. Costs are compared if they lie in the
-    range of both fronts and are at most `within` above the cost of the reference. The table has a
-    row for each point of either front whose cost is compared, and for the highest such cost; the
+    a front, the logarithm of the bits is linear in the cost. Bits are compared at costs that lie in
+    the ranges of both fronts and are at most `within` above the cost of the reference. The table
+    has a row for each point of either front at such a cost, and for the highest such cost; the
     ratio is smallest in one of these rows. If there is no such cost, or if a kind has no run with
     both metrics, a message is printed instead.
     """

@@ -45,7 +45,7 @@ def summarize_clip(
     README: theoretical rates of a bottleneck with a hyperprior, trained on COCO with beta = 5e-2,
     and accuracies of linear classifiers.
 
-    Raises ConfigError if the runs on a data set differ in more than how their predictor was
+    Raises ConfigError if the runs on a data set differ in more than how their predictors were
     trained, because the best of several compressors would be the one that uses the most bits.
     """
     best = _best_of_each(experiment, select)

@@ -17,8 +17,8 @@ distortion may be any cost, such as the predictors' loss. The table contains the
   distortion that both reach (`pareto_front.rate_gain`).
 - `bd_rate`: Bjontegaard delta rate relative to the baseline, in percent (`pareto_front.bd_rate`).
 - `rate_val_mindist_curr`, `rate_val_mindist_all`: mean rate of the curve's runs, pooled over
-  seeds, whose distortion is at most `tolerance` above the lowest of the curve's runs, or of
-  all runs.
+  seeds, whose distortion is at most `tolerance` above the lowest among the curve's runs, or
+  among all runs.
 - `n_runs`: number of runs on the curve.
 
 The baseline of a curve has the same seed, and the same values of all parameters in which the

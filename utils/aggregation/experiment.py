@@ -70,7 +70,7 @@ class Experiment:
     def merged(self, where: Where | None = None, name: str = "where") -> DataFrame:
         """The chosen runs with the metrics of all stages; see `tables.merge`.
 
-        `where`, the value of the mode's option `name`, replaces `mode_where` unless it is None.
+        Unless `where`, the value of the mode's option `name`, is None, it replaces `mode_where`.
         """
         return self._restrict(tables.merge(self._collected[0]), where, name)
 

@@ -58,9 +58,9 @@ def _check_keys(runs: Mapping[str, DataFrame], keys: Sequence[str], option: str)
 
 
 def _shown_metrics(summary: DataFrame, columns: Mapping[str, str], option: str) -> dict[str, str]:
-    """The columns of stages that have runs, and one of `OF_TASK` if none is a predictor metric.
+    """The columns of stages that have runs; if they lack a predictor metric, also one of `OF_TASK`.
 
-    If this selects no metric, all test metrics are shown.
+    If no metric is selected, all test metrics are shown.
     """
     known = metrics_in(summary)
     stages = {metric.split("/")[1] for metric in known}
@@ -115,7 +115,7 @@ def gather_figures(experiment: Experiment) -> None:
     """Copy the figures of all trained compressors into `figures/`, replacing earlier copies.
 
     File names contain the parameters in which runs differ. If runs differ only in the seed, only
-    the figures of the first one are copied.
+    the figures of the first run are copied.
     """
     frame = experiment.finished("featurizer")
     frame = frame.drop_duplicates(tables.GROUP)

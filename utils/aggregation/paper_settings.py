@@ -80,7 +80,7 @@ def changes(name: str, runs: Sequence[DictConfig]) -> list[str]:
 
 
 def _options(experiment: DictConfig, run: DictConfig) -> list[str]:
-    """Overrides that give an experiment's swept config groups the options chosen in a run."""
+    """Overrides that set an experiment's swept config groups to the options chosen in a run."""
     groups = [key for key in experiment.sweep if is_group(parse([f"{key}=x"])[0])]
     names = {key: _fact(run, f"{key.rpartition('@')[2]}.name") for key in groups}
     return [f"{key}={name}" for key, name in names.items() if name != ABSENT]

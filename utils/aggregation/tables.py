@@ -39,7 +39,7 @@ def collect(experiment: Path) -> tuple[dict[str, pd.DataFrame], Counter]:
 
     A table has a row for each run. Its columns are the run's group, folder, state and ids, the
     parameters in its path, other settings that were searched or are needed to tell groups apart,
-    and its metrics, which are missing (NaN) unless the run is done. Raises NoRunsError if none is.
+    and its metrics, missing (NaN) unless the run is done. Raises NoRunsError if no run is done.
     """
     records, states = read_records(experiment)
     if not states[DONE]:

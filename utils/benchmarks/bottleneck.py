@@ -1,4 +1,4 @@
-"""Bottlenecks for the benchmarks, vectors to code, and CompressAI's coders for the same models."""
+"""Bottlenecks to benchmark, vectors to code, and CompressAI's coders for the same models."""
 
 import copy
 from collections.abc import Callable

@@ -16,8 +16,8 @@ class Comparison:
     what : what is measured.
     against : what the reference is.
     unit : unit of `ours` and `reference`. For "/s", higher is better; for all others, lower.
-    ours, reference : paired measurements. Where possible, a pair is measured in succession, so that
-        other load on the machine affects both.
+    ours, reference : paired measurements. Where possible, each pair is measured back to back, so
+        that other load on the machine affects both measurements.
     low, high : goal, as bounds on the ratio; without bounds, the row is for information only.
     n : size of the data, where it matters.
     """

@@ -35,7 +35,7 @@ from utils.training.fitting import quiet
 # of 2.04 TB/s. The resulting speed is 13 % of its dense half-precision peak.
 H100_FLOPS = 32.3e15 / (7 * 60) * 3.35 / 2.04
 # A step takes as long as the host needs to launch its kernels or the GPU to run them, whichever is
-# longer. Assumed upper bounds on a launch from Python and on the trainer's own work in a step:
+# longer. Assumed upper bounds on the seconds per launch from Python and per step in the trainer:
 LAUNCH_SECONDS, TRAINER_SECONDS = 12e-6, 1e-3
 CPU_CORES = 2
 STAGES = ("featurizer", "predictor", "tower")

@@ -26,7 +26,7 @@ SIDE, N_IMAGES_AT_ONCE = 224, 32
 
 @one_thread()
 def compare(is_quick: bool) -> list[Comparison]:
-    """Compare bits per vector in files, also for vectors scaled beyond what the prior fits."""
+    """Compare bits per vector in files, including vectors scaled beyond what the prior fits."""
     bottleneck, n = make_bottleneck(512), 500 if is_quick else 5_000
     compressor, rows = FeatureCompressor(bottleneck.rate), []
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +86,7 @@ def compare_access(is_quick: bool) -> list[Comparison]:
 
 
 def compare_hub(is_quick: bool) -> list[Comparison]:
-    """Compare images compressed per second, from tensors to a file, with CLIP's encoder alone.
+    """Compare the speed of compressing images, from tensors to a file, to CLIP's encoder alone.
 
     The encoder is a ViT-B/32 with random weights, which do not affect its speed.
     """

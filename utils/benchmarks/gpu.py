@@ -1,6 +1,6 @@
 """Profiles training steps at the paper's sizes: `bin/benchmark.sh --only gpu`.
 
-For each training run, it reports milliseconds per step, kernels per step, the fraction of the time
+Reports, for each training run, milliseconds per step, kernels per step, the fraction of the time
 that the GPU is busy, the places where the host waits for the GPU, and seconds per checkpoint.
 Without a GPU, it is a smoke test: a few steps on small batches, counting CPU operators instead of
 kernels.

@@ -208,7 +208,7 @@ def count_kernels(step: Step, precision: str = "32-true") -> int:
     cfg.trainer.accelerator, cfg.trainer.precision = "cpu", precision
     for part in ("optimizer_feat", "optimizer_online", "optimizer_pred"):
         OmegaConf.update(cfg, f"{part}.kwargs.fused", True, force_add=True)
-    traced = functools.partial(torch.compile, backend="aot_eager")  # does not count kernels
+    traced = functools.partial(torch.compile, backend="aot_eager")  # its kernels are not counted
     with mock.patch.object(torch, "compile", traced):
         train(replace(step, cfg=cfg), torch.rand(N_COUNTED, *step.shape), 2, counted)
     return counted.counter.n_kernels + 2 * cfg.trainer.compile

@@ -58,7 +58,7 @@ def write(table: pd.DataFrame, folder: Path) -> None:
     table.drop(columns="subject").to_csv(path, index=False, float_format="%.4g")
     rows = read(folder)
     dates, devices = ("; ".join(sorted(set(rows[name]))) for name in ("date", "device"))
-    text = f"{PREFACE}\nMeasured on {devices} ({dates}).\n\n{markdown(rows)}"
+    text = f"{PREFACE}\nMeasured on this hardware: {devices} ({dates}).\n\n{markdown(rows)}"
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 

@@ -116,7 +116,7 @@ def panels(
     """Make a figure of panels with shared axes; return it with each panel's axes and rows.
 
     The axis labels name the metrics x and y. Each value in the columns `col` and `row` of `frame`
-    gets a column or a row of panels; None stands for a single one.
+    gets a column or a row of panels; None: a single column or row.
     """
     rows, cols = ([""] if key is None else list(frame[key].unique()) for key in (row, col))
     width = 5.0 if len(cols) == 1 else 3.5 * len(cols)

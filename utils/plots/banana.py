@@ -123,7 +123,7 @@ def _draw_borders(axes: Axes, borders: list[np.ndarray], inputs: np.ndarray) -> 
 
 
 def _title(compressor: LearnableCompressor, codebook: Codebook, batch: Batch) -> str:
-    """Title with the method, rate and, given a decoder, distortion; both as logged, in bits."""
+    """Title with the method, the rate and, given a decoder, the distortion, in bits as logged."""
     n_points = len(batch.x)
     rate = codebook.rates[:n_points].mean().item() / NATS_PER_BIT
     title = f"{method_name(compressor.distortion)}: {rate:.2f} bits"

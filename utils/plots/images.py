@@ -116,7 +116,7 @@ def latent_traversals_plot_1d(
 def latent_traversals_plot_2d(
     compressor: LearnableCompressor, data: DataModule, *, n_pts: int = 1000
 ) -> Figure:
-    """Draw a joint traversal of the two latents with the largest variance, rightwards and upwards.
+    """Draw a traversal of the two latents with the largest variance: one rightwards, one upwards.
 
     The steps and the other latents are as in `latent_traversals_plot_1d`. Raises `ValueError` if
     there are fewer than two latents.

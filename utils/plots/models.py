@@ -43,8 +43,8 @@ def pick_examples(
 ) -> Batch:
     """Pick at most n examples of a split, on the compressor's device.
 
-    `auxiliary` overrides that of `data`. `seed` is the seed for sampling the examples, which keep
-    their order; None takes the first examples.
+    `auxiliary` overrides the value set in `data`. `seed` is the seed for sampling the examples,
+    which keep their order; None takes the first examples.
     """
     data = data.with_auxiliary(auxiliary)
     n_there = data.n_examples(split)

@@ -32,7 +32,7 @@ LOG = Path("outputs/reproduction")  # state and output of each experiment
 SMOKE_TESTS = ("clip", "ssl", "mobilenet")  # folders whose quick modes yield meaningless numbers
 HISTORY = ("state", "error", "seconds", "device", "commit", "finished")  # kept between calls
 ERROR = re.compile(r"^ *((?:\w*Error|Configuration error): .*)", re.MULTILINE)
-MISSING = ("DataError:", "WeightsError:")  # data or weights, or an account with access to them
+MISSING = ("DataError:", "WeightsError:")  # no data, no weights, or no account with access
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

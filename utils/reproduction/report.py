@@ -36,7 +36,7 @@ OFFICIAL = {
 INTRODUCTION = """# Reproduction
 
 Written by `bin/reproduce.sh` from runs on one machine. VAE is the paper's VC. Quick modes train
-smaller networks than the paper, and for a shorter time, so they cannot pass or fail: their verdicts
+smaller networks than the paper's, and for less time, so they cannot pass or fail: their verdicts
 only say whether our number is within the tolerance. The second table compares VC with VIC.
 """
 NOTEBOOK = """

@@ -73,7 +73,7 @@ def quality(split: Split, train: NDArray, test: NDArray) -> dict[str, float]:
 
     squared_error : relative to the variance of the test rows around the training mean.
     accuracy : on decoded test rows, of a classifier fitted to decoded training rows.
-    recall : fraction of a test row's 10 nearest training rows that remain among them once decoded.
+    recall : fraction of a test row's 10 nearest training rows that stay nearest after decoding.
     """
     true_train, true_test = split.Z[split.train], split.Z[split.test]
     variance = ((true_test - true_train.mean(0, dtype=float)) ** 2).sum()

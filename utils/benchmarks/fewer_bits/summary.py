@@ -73,9 +73,9 @@ def bits_at_accuracy(rows: pd.DataFrame) -> pd.DataFrame:
 def ratios(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Bits of the reference divided by those of each method, at equal accuracy.
 
-    Ratios are geometric means over the LOSSES that both reach (a fraction `reached` of all LOSSES),
-    then over splits. The lowest and highest ratios of a split are listed, too. `smallest` is the
-    lowest mean over splits at any loss that all splits reach.
+    Ratios are geometric means over the LOSSES that both methods reach (a fraction `reached` of all
+    LOSSES), then over splits. The lowest and highest ratios of single splits are also listed.
+    `smallest` is the lowest mean over splits at any loss that all splits reach.
     """
     curves, table = _curves(rows, LOSSES), []
     for key, bits in curves.items():
