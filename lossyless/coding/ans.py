@@ -1,8 +1,8 @@
-"""Entropy coder of integer symbols with integer CDF tables, exact on every machine.
+"""Entropy coder for integer symbols with integer CDF tables, exact on every machine.
 
 It uses constriction's ANS coder (asymmetric numeral systems). Probabilities are k / 65536, which
-float64 represents exactly, so the bytes do not depend on the machine. One stream holds all symbols
-of a call, so the stream's overhead is paid once per chunk rather than once per example.
+float64 represents exactly, so the bytes do not depend on the machine. Each call writes a single
+stream, so the stream's overhead is paid once per chunk rather than once per example.
 
 Payload (a varint is an unsigned LEB128 of at most 63 bits):
 

@@ -13,7 +13,7 @@ SHRINKAGE = 2.0  # pseudo-count that shrinks a position towards the middle of it
 
 
 class CellMeans(NamedTuple):
-    """The values that cells decode to: means of the training values that were quantised to them.
+    """The values that cells decode to: means of the training values quantised to each cell.
 
     Attributes
     ----------

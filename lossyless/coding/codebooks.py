@@ -59,7 +59,7 @@ class Codebook(NamedTuple):
         is_own = (index == labels)[:, None]
         residuals[:, : lead.shape[1]] -= step * np.where(is_own, own, centres[index])
 
-        counts = np.bincount(index, minlength=n)  # each gets a pseudo-count of 1/2 below
+        counts = np.bincount(index, minlength=n)  # each count is increased by 1/2 below
         tables = CDFTables.from_weights(np.append(2 * counts + 1, 0)[None], [n + 2], [0])
         rate = -np.log2((2 * counts[index] - 1) / (2 * len(x) - 2 + n)).mean()
         return cls(centres.astype(np.int16), step, tables), residuals, float(rate)

@@ -54,7 +54,7 @@ class CodingOrder:
 
 
 def _transpose(array: NDArray) -> NDArray:
-    """Transpose into a contiguous array, 32 rows at a time: several times faster than at once."""
+    """Transpose into a contiguous array, in slices of 32 rows, which is several times faster."""
     transposed = np.empty(array.shape[::-1], array.dtype)
     for i in range(0, len(array), 32):
         transposed[:, i : i + 32] = array[i : i + 32].T

@@ -1,7 +1,7 @@
 """Rate-distortion optimised quantisation.
 
 An encoder may send any symbol: decoders only need the tables. Rounding minimises the error alone.
-Here, the symbol of a value x minimises
+Here, the symbol chosen for a value x minimises
 
     (x - point)^2 + weight * bits
 

@@ -184,7 +184,7 @@ class FeatureCompressor(Portable, nn.Module):
         Parameters
         ----------
         out : .npy file to write the features to, float32 [N, z_dim].
-        labels_out : .npy file to write labels to, int64 [N, ...]; by default, none are read.
+        labels_out : .npy file to write labels to, int64 [N, ...]; by default, no labels are read.
 
         Other parameters and errors are as for `decompress_dataset`.
         """

@@ -144,7 +144,7 @@ def _files_below(
 
 
 def take_shard(dataset: Any, index: int, n_shards: int) -> Dataset:
-    """Return shard `index` (zero-based) of consecutive examples; sizes differ by at most one.
+    """Return shard `index` (zero-based), a run of consecutive examples. Sizes differ by at most 1.
 
     Raises ValueError if there is no such shard, and SourceError if some shards would be empty.
     """

@@ -106,7 +106,7 @@ def load_bottleneck(path: PathLike) -> HFactorized:
     if not isinstance(biasing, Tensor) or biasing.ndim != 1 or len(biasing) == 0:
         raise WeightsError(f"{path}: not the weights of a bottleneck: no vector `biasing`")
     try:
-        with drawing_from(torch.Generator()):  # layers draw weights, which are replaced below
+        with drawing_from(torch.Generator()):  # layers draw initial weights, replaced below
             rate = HFactorized(len(biasing), transform=extra.get(TRANSFORM, "none"))
         rate.prior.are_centres_fixed = True
         load_strictly(rate, state | {_EXTRA: extra}, path)

@@ -72,7 +72,7 @@ class Rate(Codec):
         """Compute the output of `forward` for z [B, z_dim] of type `z_dtype`, without autocast.
 
         In training, z_hat and differentiable rates have gradients. In evaluation, z_hat matches
-        what `decompress` returns for the bytes of `compress`, bit for bit. Both are on z's device.
+        what `decompress` returns after `compress`, bit for bit. All outputs are on z's device.
         """
 
     @property

@@ -31,7 +31,7 @@ class ColumnCodedRate(EntropyCodedRate):
 
     @abstractmethod
     def _likelihoods(self, z_hat_in: Tensor) -> Tensor:
-        """Positive probabilities of the cells of width 1 centred at z_hat_in, both [B, z_dim].
+        """Positive probabilities [B, z_dim] of cells of width 1 centred at z_hat_in [B, z_dim].
 
         In training, the values are noisy, and gradients flow to them and to the parameters.
         """
@@ -67,7 +67,7 @@ class ColumnCodedRate(EntropyCodedRate):
 
     @torch.no_grad()
     def recentre_constant_dims(self, z: Tensor) -> None:
-        """Shift dimensions in which all z [N, z_dim] share a cell, so that they decode to the mean.
+        """Shift dimensions in which all z [N, z_dim] share a cell, so that it decodes to the mean.
 
         Training leaves such values anywhere in the cell, because their position hardly affects the
         rate. The tables stay the same. Call this method after `update`.

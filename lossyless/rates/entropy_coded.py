@@ -15,7 +15,7 @@ from lossyless.rates.transforms import make_transform
 
 # Float64 exponentials from two libraries, rounded to float32, differ by at most one ulp.
 WIDTH_RTOL = 2.0**-22
-# Names of the other entries in the extra state; tables must not use them
+# Names of the other entries in the extra state; tables must not have these names
 WIDTHS, TRANSFORM = "cell_widths", "transform"
 
 
@@ -150,7 +150,7 @@ class EntropyCodedRate(Rate):
     def _choose(
         self, z_in: Tensor, centres: Tensor, tables: str, index: np.ndarray | None = None
     ) -> np.ndarray:
-        """Choose the cells about `centres`, int32 [N, D], that code z_in [N, D] with `tables`."""
+        """Choose the cells around `centres`, int32 [N, D], that code z_in [N, D] with `tables`."""
         z_in = z_in.detach()
         cells = to_cells(z_in, centres)
         if not self.rdo:
@@ -225,7 +225,7 @@ class EntropyCodedRate(Rate):
 
 
 def to_cells(values: Tensor, centres: Tensor) -> np.ndarray:
-    """Quantise values [N, D], on any device, to cells about `centres`, int32 [N, D].
+    """Quantise values [N, D], on any device, to cells around `centres`, int32 [N, D].
 
     Raises `CodingError` for NaN and for cells outside the range of int32.
     """
@@ -239,6 +239,6 @@ def to_cells(values: Tensor, centres: Tensor) -> np.ndarray:
 
 
 def from_cells(cells: np.ndarray, centres: Tensor) -> Tensor:
-    """The quantised values [N, D] of cells about `centres`, float32 on the CPU."""
+    """The quantised values [N, D] of cells around `centres`, float32 on the CPU."""
     centres = centres.cpu()
     return torch.from_numpy(cells).to(centres) + centres

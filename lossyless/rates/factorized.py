@@ -31,7 +31,7 @@ class FactorizedModel(EntropyBottleneck):
         self.likelihood_lower_bound = LowerBound(MIN_LIKELIHOOD)
         # Whether `make_tables` keeps the quantiles, and thus the centres of the cells and z_hat,
         # rather than moving the centres to the medians. The official format computes its tables
-        # from the quantiles: z_hat is the same for files in both formats only if they are kept.
+        # from the quantiles: files in both formats have the same z_hat only if quantiles are kept.
         self.are_centres_fixed = False
         self.generator: torch.Generator | None = None  # draws noise; None: torch's global generator
         self.quantiles.requires_grad_(False)
@@ -70,14 +70,14 @@ class FactorizedModel(EntropyBottleneck):
 
         Even in float64 on the CPU, the last digits differ between machines. All choices are made
         with integers, after rounding to units of 2^-24, so that the probability that tables differ
-        is below 1 in 1,000. Even then, files are safe: tables are part of the fingerprint in each
-        file, so reading a file with other tables raises an error.
+        is below 1 in 1,000. If they do differ, files are safe: tables are part of the fingerprint
+        in each file, so reading a file with other tables raises an error.
         """
         exact = copy.deepcopy(self).cpu().double()
         quantiles = exact._bisect(exact.target)
         if not self.are_centres_fixed:
             self.quantiles[:, 0] = quantiles.to(self.quantiles)
-        # cells lie about the stored centres, which are rounded to float32
+        # cells lie around the stored centres, which are rounded to float32
         low, median, high = (quantiles - self.centres().cpu().double()[:, None]).round().T.long()
         first = torch.maximum(low, median - MAX_LISTED // 2)
         last = torch.minimum(high, median + MAX_LISTED // 2)
@@ -106,7 +106,7 @@ class FactorizedModel(EntropyBottleneck):
         return high[:, 0]
 
     def _probabilities(self, values: Tensor) -> Tensor:
-        """Probabilities of adjacent cells of width 1 about values, both [n_channels, n]."""
+        """Probabilities of adjacent cells of width 1 centred at values, both [n_channels, n]."""
         edges = torch.cat([values - 0.5, values[:, -1:] + 0.5], dim=1)
         return self._logits_cumulative(edges[:, None], stop_gradient=True).sigmoid()[:, 0].diff()
 
@@ -128,7 +128,7 @@ class HFactorized(ColumnCodedRate):
         self.prior = FactorizedModel(z_dim)
 
     def _start_models(self, deviations: Tensor) -> None:
-        """Fit the densities' widths to the data: learning them would take most of the training.
+        """Fit the densities' widths to data: learning them would take most of the training time.
 
         CompressAI gives all layers the same slope, so that a density starts as a logistic
         distribution with scale `init_scale`. Here, the first layer's slope sets the scale.

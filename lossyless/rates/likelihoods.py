@@ -1,4 +1,4 @@
-"""Likelihoods of CompressAI's entropy models, with about a third of its operations.
+"""Likelihoods of CompressAI's entropy models, with about a third as many operations.
 
 At this project's sizes, launching a kernel on a GPU takes longer than running it. No function
 here reads a result back, so the host never waits for the GPU.
@@ -25,7 +25,7 @@ threshold_backward = torch.ops.aten.threshold_backward
 def factorized_likelihood(
     values: Tensor, matrices: Sequence[Tensor], biases: Sequence[Tensor], factors: Sequence[Tensor]
 ) -> Tensor:
-    """Probabilities [C, 1, B] of cells of width 1 about `values`, under a factorized prior.
+    """Probabilities [C, 1, B] of cells of width 1 centred at `values`, under a factorized prior.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class _FactorizedLikelihood(Function):
 
         h_0 = x,   a_k = W_k h_(k-1) + b_k,   h_k = a_k + f_k tanh(a_k).
 
-    Both edges of the cells go through the layers together. Hidden layers are equally wide, so their
+    Both edges of each cell go through the layers together. Hidden layers are equally wide, so their
     gradients are also computed together.
     """
 
@@ -101,7 +101,7 @@ class _FactorizedLikelihood(Function):
 
 
 def gaussian_likelihood(values: Tensor, scales: Tensor) -> Tensor:
-    """Probabilities of cells of width 1 about `values`, under zero-mean Gaussians, all [B, D]."""
+    """Probabilities of width-1 cells centred at `values`, under zero-mean Gaussians, all [B, D]."""
     # the upper tail is numerically more precise
     lower, upper = (0.5**0.5 * (values.abs() + _sides(values)[:, None, None]) / scales).erfc()
     return 0.5 * (lower - upper)

@@ -73,7 +73,7 @@ class HSpatial(HHyper):
     def decompress(self, payload: bytes, n_examples: int) -> Tensor:
         return self._from_positions(super().decompress(payload, n_examples * self.n_positions))
 
-    # The methods below map each row independently, so slicing saves memory and changes no results.
+    # The methods below map rows independently, so slicing saves memory without changing results.
 
     def _coding_side(self, z_in: Tensor) -> Tensor:
         coding_side = super()._coding_side
