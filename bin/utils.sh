@@ -110,7 +110,7 @@ check_option slurm "$slurm" -s
 
 find_python
 
-# The script exits with the worst exit status of its parts; one failure does not stop the others.
+# The script exits with the worst exit status of its parts; if one fails, the others still run.
 status=0
 keep_worst() { [ "$1" -le "$status" ] || status=$1; }
 # A part without any finished job counts as failed.
@@ -133,8 +133,8 @@ elif ! $is_plot_only; then
   [ -z "$continues" ] || echo "$continues" >"outputs/$job_id/continues"
 fi
 
-# Start the script again in the background; exit once its jobs are queued or, if it ends before that, with
-# its exit status.
+# Start the script again in the background; exit once its jobs are queued or, if the new process ends
+# first, with its exit status.
 detach() {
   local log=outputs/$job_id/log driver as_mode=""
   # in its own session, and not deaf to SIGINT, unlike other background processes of scripts

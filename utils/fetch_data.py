@@ -48,7 +48,7 @@ def jobs_of(overrides: list[str]) -> list[list[str]]:
 def fetch(jobs: Iterable[DictConfig]) -> dict[str, str]:
     """Open the `data_feat` of each job, downloading it if necessary.
 
-    Returns the error message of each data set that is missing, keyed by its name.
+    Returns the error message for each missing data set, keyed by the data set's name.
     """
     missing = {}
     for cfg in jobs:

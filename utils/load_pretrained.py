@@ -145,7 +145,7 @@ def _load(cfg: DictConfig) -> tuple[Compressor, DataModule]:
 
 
 def _paths_beside(folder: Path, run: Path) -> dict[str, str]:
-    """The paths saved by a run, with relative ones resolved against its results folder's parent."""
+    """The paths a run saved, with relative ones resolved against the folder that holds results/."""
     saved = OmegaConf.to_container(OmegaConf.load(run / "config.yaml").paths, resolve=True)
     results = Path(saved["results"])
     if results.is_absolute():

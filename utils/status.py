@@ -30,7 +30,7 @@ from utils.runs.experiment_status import (
 from utils.runs.identity import STAGES, compressor_folder, experiment_folder
 from utils.runs.status_file import RUN, STATES, UNDER_WAY
 
-MAX_LINES = 200  # about unfinished work; the rest is cut
+MAX_LINES = 200  # lines about unfinished work; the rest are cut
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -135,7 +135,7 @@ def _counts(states: Iterable[str]) -> str:
 
 
 def _unfinished(jobs: list[dict], runs: dict[str, dict], folder: Path) -> Iterable[str]:
-    """Describe each unfinished job, and each unfinished run without a job, with any error."""
+    """Describe unfinished jobs, and unfinished runs that have no job, including any errors."""
     names = short_names([job["settings"] for job in jobs])
     for job, own in zip(jobs, names, strict=True):
         stage = f"{job['stage']} {format_progress(job['run'])}"

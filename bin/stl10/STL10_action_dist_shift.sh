@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# STL-10: shifts in the probability of augmentations. Settings: conf/experiment/STL10_action_dist_shift*.yaml
+# STL-10: shifts in the probability of augmentation. Settings: conf/experiment/STL10_action_dist_shift*.yaml
 experiment=STL10_action_dist_shift
 description="STL-10: compressors used on data augmented with a different probability; Pareto front."
 # shellcheck source=bin/utils.sh

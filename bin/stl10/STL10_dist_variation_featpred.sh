@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# STL-10: choice of the distortion, with predictors on representations. Settings: conf/experiment/STL10_dist_variation_featpred*.yaml
+# STL-10: choice of distortion, with predictors on representations. Settings: conf/experiment/STL10_dist_variation_featpred*.yaml
 experiment=STL10_dist_variation_featpred
 description="STL-10: random search over distortions, with predictors on representations; Pareto front."
 # shellcheck source=bin/utils.sh

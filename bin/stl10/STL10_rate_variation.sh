@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# STL-10: choice of the entropy model. Settings: conf/experiment/STL10_rate_variation*.yaml
+# STL-10: choice of entropy model. Settings: conf/experiment/STL10_rate_variation*.yaml
 experiment=STL10_rate_variation
 description="STL-10: random search over three entropy models; Pareto front."
 # shellcheck source=bin/utils.sh

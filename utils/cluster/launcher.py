@@ -1,4 +1,4 @@
-"""Submits a sweep's jobs with submitit, to Slurm or as local processes, and waits for them.
+"""Submits a sweep's jobs with submitit, to Slurm or as local processes, and waits until they end.
 
 A job that leaves the queue without a result counts as lost, so the launcher does not wait for it
 forever. Each job records its own status; see `utils.runs.status_file`.
@@ -136,7 +136,7 @@ def _announce(n: int, where: str) -> None:
 
 
 def _submit(executor: submitit.AutoExecutor, jobs: Sequence[SweepJob]) -> list[submitit.Job]:
-    """Submit jobs that find the project's modules from any working directory."""
+    """Submit jobs so that they find the project's modules from any working directory."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with contextlib.ExitStack() as stack:
         stack.enter_context(submitit.helpers.environment_variables(PYTHONPATH=path))
@@ -184,7 +184,7 @@ def _result(job: submitit.Job) -> tuple[str, object] | None:
 def _returned(
     job: SweepJob, submitted: submitit.Job, result: tuple[str, object] | None, state: str
 ) -> JobReturn:
-    """A job's result for Hydra; if the job could not record its own end, this function does."""
+    """A job's result for Hydra; if the job could not record its own end, this function does so."""
     outcome, value = result or ("lost", f"no result from job {submitted.job_id}: {state}")
     if outcome == "success":
         return value

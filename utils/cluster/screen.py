@@ -43,7 +43,7 @@ def shown(sweep_dir: Path) -> Iterator[None]:
 
 
 def _print_lines(sweep_dir: Path, over: threading.Event, out: TextIO) -> None:
-    """Print a line for each job that has ended, and a summary while jobs run."""
+    """Print a line for each job that has ended, and a summary while jobs are running."""
     start = time.monotonic()
     reported: set[tuple] = set()
     is_over, shown_last = False, ""

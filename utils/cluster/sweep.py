@@ -187,7 +187,7 @@ def _output(
     if plan.cfg.logger.name == "wandb":
         from utils.training import wandb_runs
 
-        wandb_runs.offline_reason(plan.cfg)  # also prints it; jobs print only to their logs
+        wandb_runs.offline_reason(plan.cfg)  # prints the reason here; jobs print only to their logs
     return logged(main), shown(sweep_dir)
 
 

@@ -39,7 +39,7 @@ VALUES: dict[str, tuple[str, ...]] = {
 }
 UNKNOWN = ("{key}x=1", "{key}.x=1", "x{key}=1", "={key}", "{key}", "~{key}", "+{key}=1", "@=1")
 KINDS = (*VALUES, "unknown key")
-CPU_SECONDS = 30  # a whole run takes ten; one that computes for longer has passed all checks
+CPU_SECONDS = 30  # a whole run takes ten; a command that exceeds 30 has passed all checks
 
 _compose = composing.compose
 _kept = functools.cache(lambda name, overrides, **more: _compose(name, list(overrides), **more))

@@ -201,7 +201,7 @@ def same(a: object, b: object) -> bool:
 
 
 def damage(name: str, format: tuple[Write, Read], n_each: int, seed: int) -> Iterator[Trials]:
-    """Yield trials that damage a file in `n_each` ways of each kind."""
+    """Yield trials that damage a file `n_each` times with each kind of damage."""
     write, read = format
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "damaged")

@@ -92,7 +92,7 @@ def run_intact(*arguments: object) -> float:
 
 
 def outputs(folder: Path) -> dict[str, object]:
-    """Results (without durations), compressed files, trained weights and temporary files' names."""
+    """Results without durations, compressed files, trained weights, names of temporary files."""
     found: dict[str, object] = {}
     for file in folder.rglob("*"):
         name = str(file.relative_to(folder))

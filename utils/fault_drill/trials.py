@@ -1,4 +1,4 @@
-"""Trials of a fault, in child processes whose hangs, deaths and memory do not affect the drill."""
+"""Trials of a fault in child processes, which shield the drill from hangs, crashes and leaks."""
 
 import multiprocessing
 import platform
@@ -95,7 +95,7 @@ Row = dict[str, object]  # a row of the CSV file: all trials of one fault on one
 
 
 def summarise(trials: Trials, outcomes: Sequence[Outcome], seed: int) -> Row:
-    """Print and return a row about some trials; `worst` is the note of the worst outcome."""
+    """Print a summary of trials and return it as a row; `worst` is the worst outcome's note."""
     counts = Counter(found.verdict for found in outcomes)
     worst = min(outcomes, key=lambda found: VERDICTS.index(found.verdict))
     found = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
@@ -124,8 +124,8 @@ def is_bad(row: Row) -> bool:
 def judge(read: Callable[[], bool], expected: tuple[type[Exception], ...], name: str) -> Outcome:
     """Call `read`, which returns whether what it read is right, and judge the outcome.
 
-    An error counts as detection if it is of an expected type, and is one line that contains
-    `name`; without a name, as for scikit-learn's errors, it may be longer.
+    An error counts as detection if its type is expected and its message is one line that contains
+    `name`; if no name is given, as for scikit-learn's errors, the message may be longer.
     """
     try:
         return Outcome(SURVIVED) if read() else Outcome(UNDETECTED, "the result is wrong")

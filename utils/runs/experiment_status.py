@@ -90,7 +90,7 @@ def _last_run(job: dict) -> Path | None:
 
 
 def _latest(attempts: Sequence[dict]) -> list[dict]:
-    """Keep the latest attempts: at most one per combination of settings and one per last run."""
+    """Keep the latest attempts: at most one per combination of settings, and per final run."""
 
     def age(job: dict) -> tuple[str, str]:
         return str(job.get("queued") or job.get("started") or ""), job["sweep"]
@@ -113,7 +113,7 @@ def _first_unfinished(job: dict, runs: Mapping[str, dict]) -> tuple[str, dict]:
 
 
 def _queue_facts(job: dict, queue: set[str] | None) -> dict[str, object]:
-    """Status updates if a job is in a cluster's queue (again) or is lost; empty otherwise."""
+    """Status updates for a job that is (back) in a cluster's queue or lost; empty otherwise."""
     if job["scheduler_job"] is not None and not is_local(job):
         if queue is None:
             return {}
@@ -220,7 +220,7 @@ def short_names(jobs: Collection[Sequence[str]]) -> list[str]:
 
 
 def format_stage(job: dict) -> str:
-    """The stage that a job is running, with the epoch if it is training; empty if there is none."""
+    """The stage that a job is running, with the epoch if in training; empty if none is running."""
     for stage, run in job.get("runs", {}).items():
         status = load(Path(run, RUN))
         if status["state"] == "running":

@@ -100,8 +100,8 @@ class Run:
     def checkpoint_to_resume(self) -> Path | None:
         """The last checkpoint, or the best one if the last is damaged or missing.
 
-        If the best checkpoint is damaged or missing, sets both aside and returns None, so that
-        training starts over: later epochs might all be worse. Damaged files are reported on stderr.
+        If the best one is unusable, sets both files aside and returns None, so that training starts
+        over: all later epochs might be worse than the lost one. Reports damaged files on stderr.
         """
         last, best = (self._intact(name) for name in (LAST, BEST))
         if best is not None:

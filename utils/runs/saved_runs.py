@@ -161,10 +161,10 @@ def read_status(results: Path, work: Path) -> dict:
 
 
 def propagate_unfinished(records: list[Record]) -> dict[str, list[Record]]:
-    """Group records by stage; unfinished runs also count as such in later stages of their jobs.
+    """Group records by stage; unfinished runs count as unfinished in their jobs' later stages, too.
 
     If a job's featurizer failed, its predictor has no run, but must count as unfinished too. Among
-    records with the same identity, the latest one that is done is kept; if none is, the latest.
+    records with the same identity, the latest done one is kept; if none is done, the latest one.
     """
     by_id = {}
     for record in sorted(records, key=lambda record: (record.state == DONE, record.finished)):
@@ -202,7 +202,7 @@ def _compressor_elsewhere(config: SavedConfig, experiment: Path) -> Path | None:
 
 
 def _read_all(folders: Iterable[Path], results: Path, states: Counter) -> list[Record]:
-    """Read the runs in these folders, except unreadable ones; count all of them in `states`."""
+    """Read the runs in these folders, skipping unreadable ones; count both kinds in `states`."""
     records = []
     for folder in folders:
         try:

@@ -119,7 +119,7 @@ class ProgressLines(Callback):
             )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # read only here: reading them at each step would make the host wait for the GPU
+        # read the metrics only here: doing so at each step would make the host wait for the GPU
         self._losses = {
             name.rsplit("/", 1)[1]: float(value)
             for name, value in trainer.callback_metrics.items()

@@ -96,7 +96,7 @@ def joined(cfg: DictConfig) -> Iterator[None]:
             yield
             barrier()
     except BaseException as error:
-        # before destroying the group, which causes errors in the peers
+        # record it first: destroying the group causes errors in the peers
         if (job := own_job()) is not None:
             job.record_end(error)
         raise
@@ -138,7 +138,7 @@ def _export_rank() -> None:
 
 
 def _check_number(cfg: DictConfig) -> None:
-    """Raise ValueError unless each configured device has one process and, on GPUs, a GPU."""
+    """Raise ValueError unless there is one process and, when using GPUs, one GPU per device."""
     devices, nodes = cfg.trainer.devices, cfg.trainer.num_nodes
     found = int(os.environ.get("WORLD_SIZE", 1))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -86,7 +86,7 @@ def _reuse_or_start(run: Run) -> Metrics | None:
 
 
 def _upstream(cfg: DictConfig, stage: str) -> str | None:
-    """Time when the previous stage finished; for the first one, digest of the imported encoder."""
+    """Time when the previous stage finished; for stage 1, digest of the imported encoder."""
     if stage == STAGES[0]:
         return encoder_checkpoint.imported_digest(cfg)
     before = STAGES[STAGES.index(stage) - 1]
