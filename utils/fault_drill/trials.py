@@ -1,4 +1,4 @@
-"""Trials of a fault in child processes, which shield the drill from hangs, crashes and leaks."""
+"""Trials of a fault, in child processes that contain any hang, crash or large memory use."""
 
 import multiprocessing
 import platform
