@@ -183,7 +183,7 @@ launch() {
     *) is_any_done=${is_any_done:-false} ;; # 3: no job is done; others: killed
   esac
   keep_failure $code
-  [ $code -ne 2 ] || exit # wrong command line: nothing ran
+  [ $code -ne 2 ] || exit # invalid command line: nothing was run
 }
 
 # Tables and figures: aggregate EXPERIMENT [KEY=VALUE ...]

@@ -135,7 +135,7 @@ class KLTVectors(FittedCodec):
         self._join_tables()
 
     def _lowest_rate(self, x: NDArray[np.float64]) -> float:
-        """Return the rate of vectors x [N, D] if all symbols are 0, as for a large beta.
+        """Return the rate of vectors x [N, D] when all symbols are 0, as they are for a large beta.
 
         Raises ValueError unless `rate_target` exceeds this rate.
         """

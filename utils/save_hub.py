@@ -6,7 +6,7 @@ Each finished run that `load.where` selects is saved as
 `pretrained/exp_<experiment>/hub/beta<beta>/factorized_rate.pt`, which the entry points of
 hubconf.py accept as `pretrained_path`. The folder name also includes the other settings in which
 the runs differ, and any seed but the default. If a checkpoint is missing or damaged, or the hub
-cannot load its bottleneck, the command lists the error and exits with status 1.
+cannot load its bottleneck, the command reports the error and exits with status 1.
 """
 
 import re

@@ -14,7 +14,7 @@ Categorical = constriction.stream.model.Categorical
 TOTAL_MASS = 1 << 16
 MAX_LISTED = 4096  # maximum number of symbols that a table made by `from_pmf` lists
 PMF_ONE = 1 << 24  # integer that represents probability 1
-# Listing a symbol of probability p saves 32 p bits: an escape used to cost 32. If the entry needs
+# If an escape costs 32 bits, listing a symbol of probability p saves 32 p bits. If the entry needs
 # more mass than p, other entries lose mass, which costs (1 / TOTAL_MASS - p) / ln 2 bits. The ratio
 # of the two slopes in p is 32 ln 2, rounded to an integer so that comparisons are the same on every
 # machine. Escapes now take fewer bits, but changing the price would change all fingerprints.

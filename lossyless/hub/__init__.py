@@ -65,7 +65,7 @@ class Report:
     """Size and speed of a compression or decompression.
 
     Printed as in the official code, "Rate: 1506.50 bits/img | Encoding: 347.82 img/sec" or
-    "Decoding: 1062.38 img/sec"; for image files, also their number, size and compressed size.
+    "Decoding: 1062.38 img/sec". For image files, another line gives their number and sizes.
     """
 
     work: str  # "Encoding" or "Decoding"

@@ -113,7 +113,7 @@ class EntropyCodedRate(Rate):
         return (z + self.biasing) * self.scaling.exp()
 
     def _to_coder(self, z: Tensor) -> Tensor:
-        """z_in as in evaluation mode, before rounding: float32 on the device of z."""
+        """z_in before rounding, computed as in evaluation mode: float32, on the device of z."""
         if self.transform is not None:
             z = self.transform.rotate_exactly(z)
         return ((z + self.biasing) * self.scaling.exp()).float()

@@ -130,7 +130,7 @@ class CompressAI:
         return self.rate._from_bottleneck(self._vectors(z_hat_in))
 
     def _gaussian(self, side: list[bytes], n: int) -> tuple[Tensor, Tensor]:
-        """Means and indices into the scale table, in the shape that is coded."""
+        """Means and indices into the scale table, in the shape that the coder expects."""
         s_hat = self.prior.decompress(side, (n, 1) if self.is_batched else (1, 1))
         mean, scale = self.rate._gaussian(self.rate.side_decoder, self._vectors(s_hat))
         return self._images(mean), self.conditional.build_indexes(self._images(scale))

@@ -73,7 +73,7 @@ def compare(is_quick: bool) -> list[Comparison]:
 
 @one_thread()
 def compare_augmentation(is_quick: bool) -> list[Comparison]:
-    """Compare MNIST-sized images augmented per second, from uint8 to float batches, on one core."""
+    """Compare the MNIST-sized images per second that one core augments, from uint8 to float."""
     n_images, n_reference, n_repeats = (1_280, 128, 3) if is_quick else (12_800, 1_280, 7)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (n_images, 1, 28, 28), dtype=torch.uint8, generator=generator)

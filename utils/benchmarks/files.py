@@ -26,7 +26,7 @@ SIDE, N_IMAGES_AT_ONCE = 224, 32
 
 @one_thread()
 def compare(is_quick: bool) -> list[Comparison]:
-    """Compare bits per vector in files, including vectors scaled beyond what the prior fits."""
+    """Compare bits per vector in files, including vectors with a larger spread than the prior."""
     bottleneck, n = make_bottleneck(512), 500 if is_quick else 5_000
     compressor, rows = FeatureCompressor(bottleneck.rate), []
     with tempfile.TemporaryDirectory() as folder:

@@ -43,7 +43,7 @@ def open_or_download(
 ) -> T:
     """Open a data set; download it first if it is not in the folder.
 
-    Like torchvision's classes, `open_set` is told whether to download. A folder that cannot be
+    The argument of `open_set` says whether to download. A folder that cannot be
     written to or locked, e.g. a read-only mount, is only read from. Raises DataError if the data
     set is missing and cannot be downloaded; the message contains `name` and, if a download failed,
     `size` ("11 MB") and `advice`.

@@ -39,7 +39,7 @@ def _flip_bits(data: bytes, rng: random.Random, *_others: bytes) -> bytes:
 
 
 def _splice(data: bytes, rng: random.Random, other: bytes, _model: bytes) -> bytes:
-    """Continue with another file of the same model; or repeat, remove or overwrite a part."""
+    """Splice in another file from the same model, or repeat, remove or overwrite a part."""
     start = rng.randrange(len(data))
     stop = start + rng.choice([1, 8, 300, PAGE])
     head, part, tail = data[:start], data[start:stop], data[stop:]

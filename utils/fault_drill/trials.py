@@ -1,4 +1,4 @@
-"""Trials of a fault, in child processes that contain any hang, crash or large memory use."""
+"""Trials of a fault, in child processes that isolate hangs, crashes and heavy memory use."""
 
 import multiprocessing
 import platform

@@ -112,7 +112,7 @@ def raised(before: Callable[[], None] = lambda: None) -> Iterator[None]:
         signal.signal(number, _InThisProcess(end))
     try:
         yield
-    except BaseException as consequence:  # such as a worker's end, noticed before the signal
+    except BaseException as consequence:  # such as the death of a worker, noticed before the signal
         if not received and not isinstance(consequence, Exception):
             time.sleep(1)
         if received:

@@ -78,7 +78,7 @@ def format_error(error: BaseException) -> str:
 
 
 def describe_end(error: BaseException) -> dict[str, str]:
-    """State ("interrupted" or "failed") and error message of a job or run that an error ended.
+    """State ("interrupted" or "failed") and error message of a job or run that ended with an error.
 
     A full disk counts as an interruption. After SIGTERM, so does any error, since worker
     processes also received the signal.
