@@ -25,10 +25,10 @@ class LossTracker:
     """Average the metrics of a LightningModule, separately for each split.
 
     Training metrics, including minima and maxima, are averages over steps. They are summed in one
-    tensor on the device and logged at the end of the epoch. Every `log_every_n_steps` steps of the trainer, and
-    at the end of the epoch, they are checked for NaN and infinity; at no other step does the host
-    wait for the GPU. Evaluation metrics go through the module's `log`. All metrics are logged as
-    `<split>/<stage>/<name>`; `stage` is "feat" or "pred".
+    tensor on the device and logged at the end of the epoch. Every `log_every_n_steps` steps of the
+    trainer, and at the end of the epoch, they are checked for NaN and infinity; at no other step
+    does the host wait for the GPU. Evaluation metrics go through the module's `log`. All metrics
+    are logged as `<split>/<stage>/<name>`; `stage` is "feat" or "pred".
     """
 
     def __init__(self, stage: str):

@@ -31,8 +31,8 @@ from utils.search.space import Space
 from utils.training.fitting import quiet
 
 # Training a ResNet18 on 32x32 images takes 32.3 PFLOP, or 7 minutes on an A100 (measured by others:
-# github.com/KellerJordan/cifar10-airbench). An H100 SXM has a memory bandwidth of 3.35 TB/s, an A100
-# of 2.04 TB/s. The resulting speed is 13 % of the H100's dense half-precision peak.
+# github.com/KellerJordan/cifar10-airbench). An H100 SXM has a memory bandwidth of 3.35 TB/s, an
+# A100 of 2.04 TB/s. The resulting speed is 13 % of the H100's dense half-precision peak.
 H100_FLOPS = 32.3e15 / (7 * 60) * 3.35 / 2.04
 # A step takes as long as the host needs to launch its kernels or the GPU to run them, whichever is
 # longer. Assumed upper bounds on the seconds per launch from Python and per step in the trainer:

@@ -169,9 +169,9 @@ def warp(
     Moves and crops are matrices [B, 3, 3]; see `affine`. Pixels outside the image are black, and
     content that a move shifts out of the frame is lost. Crops magnify, mirror or rotate part of the
     moved image; at that image's border, the outermost pixels are extended by half a pixel, as in
-    torchvision's resize. The mode "nearest", torchvision's default for affine maps, rounds positions to
-    whole pixels after each move, but reads pixels only once. "bilinear", for crops, interpolates
-    once.
+    torchvision's resize. The mode "nearest", torchvision's default for affine maps, rounds
+    positions to whole pixels after each move, but reads pixels only once. "bilinear", for crops,
+    interpolates once.
     """
     height, width = images.shape[-2:]
     device = images.device
