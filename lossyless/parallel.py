@@ -101,8 +101,11 @@ _say = functools.cache(print_error)  # prints each line once, not every epoch
 
 
 @contextmanager
-def loader_errors(kind: type[Exception], remedy: str) -> Iterator[None]:
-    """Raise a one-line error if the system kills a DataLoader worker or denies it resources."""
+def loader_errors(batches: Iterator, kind: type[Exception], remedy: str) -> Iterator[None]:
+    """Raise a one-line error if the system kills a DataLoader worker or denies it resources.
+
+    The workers of `batches`, the iterator of a DataLoader, exit with this context.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -112,6 +115,11 @@ def loader_errors(kind: type[Exception], remedy: str) -> Iterator[None]:
             "a process that reads images died, or ran out of memory, shared memory or file "
             f"handles: use {remedy}"
         ) from error
+    finally:
+        # An error's traceback keeps the workers until garbage collection, which closes their queues
+        # first and would then wait 5 s for each of them.
+        if hasattr(batches, "_shutdown_workers"):
+            batches._shutdown_workers()
 
 
 def can_fork() -> bool:

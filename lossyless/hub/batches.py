@@ -156,7 +156,7 @@ def read_batches(
         "fewer workers (none: num_workers=0, --workers 0) or smaller batches (batch_size=, "
         "--batch-size)"
     )
-    with loader_errors(WorkerError, remedy):
+    with loader_errors(batches, WorkerError, remedy):
         yield from _usable(progress(batches, "Encoding") if is_info else batches, examples)
 
 

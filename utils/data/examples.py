@@ -137,8 +137,9 @@ class Streamed:
             generator=torch.Generator(),
         )
         remedy = "fewer processes (kwargs.n_workers=) or smaller batches (kwargs.batch_size=)"
-        with loader_errors(DataError, remedy):
-            for batch in loader:
+        decoded = iter(loader)
+        with loader_errors(decoded, DataError, remedy):
+            for batch in decoded:
                 if isinstance(batch, DataError):
                     raise batch
                 images, targets = batch

@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from helpers.processes import own_workers
 from helpers.tiny_clip import SIDE
 from PIL import Image
 from torch.utils.data import Subset, TensorDataset
@@ -118,6 +119,7 @@ def test_damaged_images_are_named_in_one_line(compressor, damaged, n_workers):
         with pytest.raises(SourceError, match=f"{name}.*--on-error skip") as caught:
             read(compressor, shard, num_workers=n_workers)
         assert "\n" not in str(caught.value)
+        assert not own_workers()  # although the error still refers to their iterator
     with pytest.raises(SourceError, match=names[1]):
         read(compressor, datasets.ImageFolder(images.root), num_workers=n_workers)
 
@@ -203,5 +205,6 @@ def test_errors_of_the_system_in_workers_are_one_line(compressor):
         with pytest.raises(WorkerError, match="--workers 0") as caught:
             read(compressor, Failing([function]), num_workers=1)
         assert "\n" not in str(caught.value)
-    with pytest.raises(RuntimeError, match="a bug"):
+    with pytest.raises(RuntimeError, match="a bug") as caught:
         read(compressor, Failing([of_the_user]), num_workers=1)
+    assert caught and not own_workers()

@@ -181,6 +181,7 @@ def test_a_damaged_image_is_named(tmp_path, n_workers):
         with pytest.raises(DataError, match="cat_17.jpg") as error:
             single(path, n_workers=n_workers)
         assert "\n" not in str(error.value)
+        assert not own_workers()  # although the error still refers to their iterator
 
 
 def test_a_killed_worker_is_an_error_of_one_line(folder, monkeypatch):
