@@ -33,7 +33,7 @@ demo: $(INSTALLED) ## Install if needed, then run the demo: Banana and digits, 4
 	@bash bin/demo.sh
 
 test: $(INSTALLED_DEV) ## Install if needed, then run the quick tests
-	@$(if $(ARGS),,echo "Takes about 5 minutes on 2 idle cores (8 minutes of CPU time).")
+	@$(if $(ARGS),,echo "Takes about 4 minutes on 2 idle cores (7 minutes of CPU time).")
 	@$(PYTEST) $(IN_PARALLEL) $(ARGS)
 
 coverage: $(INSTALLED_DEV) ## Run the quick tests and measure the coverage of lossyless/ (slower)
