@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -76,12 +76,7 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
         sys.exit(2)
     cfg = plan.cfg
     if not sys.argv[1:]:
-        print(
-            f"No settings given: training the default compressor ({cfg.distortion.name}, "
-            f"{cfg.rate.name}) on {cfg.data_feat.name}, then a predictor: {cfg.trainer.max_epochs} "
-            "epochs each, about 10 minutes on a CPU. python main.py --help lists experiments.",
-            flush=True,
-        )
+        _announce_defaults(cfg)
     sweep_dir = Path(cfg.paths.outputs) / (cfg.job_id or f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     sweep_dir /= f"{cfg.experiment_name}_{os.getpid()}"  # experiment_status.py parses it
     if not plan.is_submitted:  # submitted jobs outlive this process
@@ -98,13 +93,8 @@ def run(main: Callable[[DictConfig], object], config_name: str = "main") -> None
     has_failed = False
     main, display = _output(main, plan, sweep_dir)
     try:
-        with contextlib.ExitStack() as stack:
-            if not plan.is_submitted:  # submitted jobs outlive this process
-                stack.enter_context(raised(before=lambda: _interrupt_workers(sweep_dir)))
-                if cfg.parallel_jobs != 1 and len(plan.jobs) != 1:  # the jobs run in workers
-                    stack.enter_context(blocked_in_children())
-            stack.enter_context(display)
-            stack.enter_context(contextlib.redirect_stderr(WithoutOverrides(sys.stderr)))
+        without_overrides = contextlib.redirect_stderr(WithoutOverrides(sys.stderr))
+        with _interruptible(plan, sweep_dir), display, without_overrides:
             hydra_main(main)()
     except (KeyboardInterrupt, SystemExit) as error:
         sys.exit(130 if format_error(error) == CTRL_C else error.code)
@@ -176,6 +166,15 @@ def check_equivalences(cfg: DictConfig, overrides: list[str]) -> None:
             check_known(key, value if is_list and isinstance(value, list) else [value], known)
 
 
+def _announce_defaults(cfg: DictConfig) -> None:
+    print(
+        f"No settings given: training the default compressor ({cfg.distortion.name}, "
+        f"{cfg.rate.name}) on {cfg.data_feat.name}, then a predictor: {cfg.trainer.max_epochs} "
+        "epochs each, about 10 minutes on a CPU. python main.py --help lists experiments.",
+        flush=True,
+    )
+
+
 def _output(
     main: Callable[[DictConfig], object], plan: Plan, sweep_dir: Path
 ) -> tuple[Callable[[DictConfig], object], contextlib.AbstractContextManager[None]]:
@@ -189,6 +188,18 @@ def _output(
 
         wandb_runs.offline_reason(plan.cfg)  # prints the reason here; jobs print only to their logs
     return logged(main), shown(sweep_dir)
+
+
+@contextlib.contextmanager
+def _interruptible(plan: Plan, sweep_dir: Path) -> Iterator[None]:
+    """Let signals interrupt the jobs of this process and its workers, not submitted ones."""
+    if plan.is_submitted:
+        yield
+        return
+    is_in_workers = plan.cfg.parallel_jobs != 1 and len(plan.jobs) != 1
+    workers = blocked_in_children() if is_in_workers else contextlib.nullcontext()
+    with raised(before=lambda: _interrupt_workers(sweep_dir)), workers:
+        yield
 
 
 def _interrupt_workers(sweep_dir: Path) -> None:
